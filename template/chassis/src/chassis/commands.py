@@ -1,0 +1,114 @@
+"""The command line of a service: `python -m <service> serve | migrate | specs | dev | revision`."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from chassis.service import Service
+from chassis.settings import Settings
+
+OPENAPI = Path("specs/openapi.json")
+
+
+def main(service: Service, arguments: list[str] | None = None) -> int:
+    """Run one command. Returns the exit status: 0 success, 1 failure, 2 wrong usage or settings."""
+    parser = argparse.ArgumentParser(prog=f"python -m {service.package.__name__}", description=service.description)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("serve", help="answer HTTP requests until told to stop")
+    migrate = commands.add_parser("migrate", help="bring the database to the newest revision")
+    migrate.add_argument("--check", action="store_true", help="on a throw-away server: do migrations equal models?")
+    specs = commands.add_parser("specs", help=f"write {OPENAPI}")
+    specs.add_argument("--check", action="store_true", help="fail if the file is stale, instead of writing it")
+    dev = commands.add_parser("dev", help="database, migrations and the service, reloading on change")
+    dev.add_argument("--port", type=int, default=8000, help="taken already: a free one is chosen (default %(default)s)")
+    revision = commands.add_parser("revision", help="write the next migration from the difference to the models")
+    revision.add_argument("-m", "--message", required=True, help="what it does, in a few words")
+    options = parser.parse_args(arguments)
+    match options.command:
+        case "serve":
+            return _serve(service)
+        case "migrate":
+            return _check_migrations(service) if options.check else _migrate(service)
+        case "specs":
+            return _specs(service, check=options.check)
+        case "revision":
+            return _revision(service, options.message)
+        case _:
+            from chassis import devserver
+
+            return devserver.run(service, port=options.port)
+
+
+def _settings(service: Service) -> Settings | None:
+    try:
+        return service.settings()
+    except ValidationError as error:
+        print(f"{service.name} cannot start:", file=sys.stderr)
+        for part in error.errors(include_input=False, include_url=False):
+            name = "__".join(str(step) for step in part["loc"]).upper()
+            what = "is not set" if part["type"] == "missing" else part["msg"].removeprefix("Value error, ")
+            print(f"  {name}: {what}", file=sys.stderr)
+        print("Set it in the environment; docs/runbook.md lists every setting.", file=sys.stderr)
+        return None
+
+
+def _serve(service: Service) -> int:
+    from chassis.application import application
+    from chassis.serving import serve
+
+    settings = _settings(service)
+    if settings is None:
+        return 2
+    return 0 if serve(application(service, settings)) else 1
+
+
+def _migrate(service: Service) -> int:
+    from chassis import logs, migrating
+
+    settings = _settings(service)
+    if settings is None:
+        return 2
+    logs.configure(format=settings.log_format, level=settings.log_level, service=service.name)
+    migrating.upgrade(service, settings.database_url.get_secret_value())
+    return 0
+
+
+def _check_migrations(service: Service) -> int:
+    from chassis import embedded, migrating
+
+    with embedded.temporary_postgres() as url:
+        migrating.upgrade(service, url)
+        try:
+            migrating.check(service, url)
+        except migrating.MigrationsBehind as error:
+            print(f"The tables in persistence/ and the migrations differ: {error}", file=sys.stderr)
+            print('Write the migration: make migration m="what it does"', file=sys.stderr)
+            return 1
+    return 0
+
+
+def _revision(service: Service, message: str) -> int:
+    from chassis import embedded, migrating
+
+    with embedded.temporary_postgres() as url:
+        migrating.upgrade(service, url)
+        path = migrating.write_next(service, url, message)
+    print(f"Wrote {path}: read it, then `make migrate` or `make dev` applies it.")
+    return 0
+
+
+def _specs(service: Service, *, check: bool) -> int:
+    from chassis.application import api
+
+    document = json.dumps(api(service).openapi(), indent=2, ensure_ascii=False) + "\n"
+    if not check:
+        OPENAPI.parent.mkdir(exist_ok=True)
+        OPENAPI.write_text(document)
+        return 0
+    if OPENAPI.exists() and OPENAPI.read_text() == document:
+        return 0
+    print(f"{OPENAPI} is not what the code says: refresh it with `make specs` and commit it.", file=sys.stderr)
+    return 1

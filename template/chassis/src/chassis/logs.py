@@ -1,0 +1,89 @@
+"""Structured logs on stdout. An event is a fixed noun_verbed string, facts are keywords, ids come from context."""
+
+import logging
+import sys
+import traceback
+from contextvars import ContextVar
+from typing import Literal
+
+import structlog
+from opentelemetry import trace
+from structlog.types import EventDict, Processor, WrappedLogger
+
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+
+
+def describe_exception(error: BaseException) -> dict[str, str]:
+    """Type, message and stack of an exception and its causes, without the values it was about.
+
+    The stack names files and lines, not arguments. Of a message only the first line is kept: Postgres puts the
+    offending row into the lines below (`DETAIL: Key (email)=(…) already exists`).
+    """
+    described = traceback.TracebackException.from_exception(error, capture_locals=False)
+    stack: list[str] = []
+    link: traceback.TracebackException | None = described
+    while link is not None:
+        stack.insert(0, "".join(link.stack.format()) + _headline(link))
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    return {"type": type(error).__qualname__, "message": _first_line(str(error)), "stack": "\n".join(stack)}
+
+
+def _headline(link: traceback.TracebackException) -> str:
+    return _first_line("".join(link.format_exception_only()))
+
+
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0]
+
+
+def _add_context(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    if current := request_id.get():
+        event["request_id"] = current
+    context = trace.get_current_span().get_span_context()
+    if context.is_valid:
+        event["trace_id"] = format(context.trace_id, "032x")
+        event["span_id"] = format(context.span_id, "016x")
+    return event
+
+
+def _add_exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    info = event.pop("exc_info", None)
+    if info is True:
+        info = sys.exc_info()
+    error = info[1] if isinstance(info, tuple) else info
+    if isinstance(error, BaseException):
+        event["exception"] = describe_exception(error)
+    return event
+
+
+def configure(*, format: Literal["json", "console"], level: str, service: str) -> None:
+    """Send structlog's events and those of every library that uses `logging` to stdout in one shape."""
+
+    def add_service(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        event["service"] = service
+        return event
+
+    shared: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_context,
+    ]
+    if format == "json":
+        shared += [add_service, _add_exception]
+        render: Processor = structlog.processors.JSONRenderer()
+    else:
+        render = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
+    structlog.configure(
+        processors=[*shared, render],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+        )
+    )
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -1,0 +1,68 @@
+"""Alembic's environment. chassis.migrating prepares the configuration; nothing else runs this file."""
+
+import asyncio
+from typing import Any
+
+import asyncpg
+from alembic import context
+from sqlalchemy import Connection, pool, text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from chassis.service import Service
+
+LOCK = 0x6D69677261746521
+"""Advisory lock key ("migrate!"). Locks are per database, so services do not wait for each other."""
+
+LOCK_WAIT_SECONDS = 120
+"""How long a second migrator waits for the first."""
+
+service: Service = context.config.attributes["service"]
+url: str = context.config.attributes["url"]
+
+
+def include_name(name: str | None, kind: str, parents: Any) -> bool:
+    """Compare only what this service owns: its schema, without Alembic's own table."""
+    if kind == "schema":
+        return name == service.schema
+    return not (kind == "table" and name == "alembic_version")
+
+
+def migrate(connection: Connection) -> None:
+    # A migration that waits for a lock makes every query behind it wait too: give up soon, and try again later.
+    connection.execute(text("SET lock_timeout = '5s'"))
+    connection.execute(text("SET statement_timeout = '15min'"))
+    connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{service.schema}"'))
+    connection.commit()
+    context.configure(
+        connection=connection,
+        target_metadata=service.tables,
+        include_schemas=True,
+        include_name=include_name,
+        version_table_schema=service.schema,
+        compare_type=True,
+        compare_server_default=True,
+        transaction_per_migration=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+async def run() -> None:
+    # asyncpg reads the URL itself: SQLAlchemy's dialect does not know `sslmode` and other libpq parameters.
+    async def connect() -> asyncpg.Connection:
+        return await asyncpg.connect(url, server_settings={"application_name": f"{service.name}-migrate"})
+
+    engine: AsyncEngine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=pool.NullPool)
+    # The lock has a connection of its own: it outlives each migration's transaction.
+    lock = await asyncpg.connect(url)
+    try:
+        await lock.execute(f"SET lock_timeout = '{LOCK_WAIT_SECONDS}s'")
+        await lock.execute("SELECT pg_advisory_lock($1)", LOCK)
+        async with engine.connect() as connection:
+            await connection.run_sync(migrate)
+    finally:
+        await lock.close()
+        await engine.dispose()
+
+
+asyncio.run(run())

@@ -1,0 +1,158 @@
+"""Failures as RFC 9457 problem documents. The only module that turns errors into HTTP statuses."""
+
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from chassis.database import DatabaseUnavailable
+from chassis.errors import Conflict, DomainError, Forbidden, NotFound, PreconditionFailed
+from chassis.telemetry import current_trace_id
+
+log = structlog.get_logger()
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 1
+
+STATUS: dict[type[DomainError], int] = {NotFound: 404, Conflict: 409, Forbidden: 403, PreconditionFailed: 412}
+
+CODES = {
+    400: "malformed_request",
+    404: "route_not_found",
+    405: "method_not_allowed",
+    413: "request_too_large",
+    422: "invalid_request",
+    428: "if_match_required",
+    500: "internal_error",
+    503: "unavailable",
+}
+"""The stable code of a failure that no domain error names."""
+
+
+class InvalidPart(BaseModel):
+    """One part of the request that breaks a rule."""
+
+    pointer: str = Field(description="Where: a JSON pointer into the body, or the name of the parameter.")
+    detail: str
+
+
+class Problem(BaseModel):
+    """Why a request failed (RFC 9457). Branch on `code`, show `detail`, quote `trace_id` when asking for help."""
+
+    type: str = Field(json_schema_extra={"format": "uri-reference"})
+    title: str
+    status: int
+    code: str
+    detail: str | None = None
+    errors: list[InvalidPart] | None = None
+    trace_id: str | None = None
+
+
+def status_of(error: type[DomainError]) -> int:
+    """The HTTP status of an error's family. Raises TypeError for an error outside every family."""
+    for family, status in STATUS.items():
+        if issubclass(error, family):
+            return status
+    raise TypeError(f"{error.__name__} belongs to no family: derive it from one in chassis.errors")
+
+
+def document(
+    status: int,
+    *,
+    code: str | None = None,
+    detail: str | None = None,
+    errors: list[InvalidPart] | None = None,
+    headers: dict[str, str] | None = None,
+) -> JSONResponse:
+    """A problem as a response. The code defaults to the status' own."""
+    code = code or CODES.get(status, "http_error")
+    problem = Problem(
+        type=f"/problems/{code}",
+        title=HTTPStatus(status).phrase,
+        status=status,
+        code=code,
+        detail=detail,
+        errors=errors,
+        trace_id=current_trace_id(),
+    )
+    return JSONResponse(problem.model_dump(exclude_none=True), status, headers, MEDIA_TYPE)
+
+
+def unavailable(detail: str, *, code: str = "unavailable") -> JSONResponse:
+    """503, with the advice to come back."""
+    return document(503, code=code, detail=detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+
+
+def problems(*errors: type[DomainError]) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that may raise these errors: statuses, and the codes a client can branch on."""
+    codes: dict[int, list[str]] = {}
+    for error in errors:
+        codes.setdefault(status_of(error), []).append(f"`{error.code}`")
+    return {status: described(status, ", ".join(found)) for status, found in codes.items()}
+
+
+def described(status: int, codes: str | None = None) -> dict[str, Any]:
+    """An OpenAPI response object for a problem of that status."""
+    return {
+        "description": f"{HTTPStatus(status).phrase}: {codes or f'`{CODES[status]}`'}",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+
+
+def _pointer(location: tuple[int | str, ...]) -> str:
+    part, *path = location
+    if part != "body":
+        return ".".join(map(str, path)) or str(part)
+    return "#" + "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
+
+
+async def on_domain_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, DomainError)
+    return document(status_of(type(error)), code=error.code, detail=str(error))
+
+
+async def on_invalid_request(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    # The input is never echoed: it may be personal, or not representable in JSON at all.
+    parts = [InvalidPart(pointer=_pointer(part["loc"]), detail=part["msg"]) for part in error.errors()]
+    return document(422, detail="; ".join(f"{part.pointer}: {part.detail}" for part in parts), errors=parts)
+
+
+async def on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_allowed_methods(request))
+    detail = None if error.detail == HTTPStatus(error.status_code).phrase else error.detail
+    return document(error.status_code, detail=detail, headers=headers)
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    # Starlette names the methods of the first route that fits the path; here every method is a route of its own.
+    path = getattr(request.scope.get("route"), "path", None)
+    routes = [route for route in request.app.state.routes if route.path == path]
+    return sorted({method for route in routes for method in route.methods})
+
+
+async def on_database_unavailable(_: Request, error: Exception) -> Response:
+    log.warning("database_unavailable", reason=str(error))
+    return unavailable("the database cannot be reached", code="database_unavailable")
+
+
+async def on_surprise(_: Request, error: Exception) -> Response:
+    """A bug. Telemetry has recorded the exception and the logs have the stack; the client learns nothing of it."""
+    return document(500)
+
+
+def install(app: FastAPI) -> None:
+    """Make the application answer every failure with a problem document."""
+    app.add_exception_handler(DomainError, on_domain_error)
+    app.add_exception_handler(RequestValidationError, on_invalid_request)
+    app.add_exception_handler(HTTPException, on_http_error)
+    app.add_exception_handler(DatabaseUnavailable, on_database_unavailable)
+    app.add_exception_handler(Exception, on_surprise)

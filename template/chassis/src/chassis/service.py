@@ -1,0 +1,53 @@
+"""What a service hands to the chassis."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pkgutil import iter_modules
+from types import ModuleType
+
+from fastapi import APIRouter
+from sqlalchemy import MetaData
+
+from chassis.settings import Settings
+
+
+@dataclass(frozen=True)
+class Service:
+    """The parts of one service. Its composition root makes exactly one.
+
+    `name` is the DNS label under which logs, traces and Kubernetes know the service; `domain` groups services that
+    belong together. `package` is the import package: `migrations/versions/` inside it holds the migrations.
+    `tables` names the Postgres schema that belongs to this service alone. `api_version` is the version of the API
+    document, not of the build.
+    """
+
+    name: str
+    domain: str
+    description: str
+    package: ModuleType
+    tables: MetaData
+    routers: Sequence[APIRouter]
+    settings: type[Settings] = Settings
+    api_version: str = "1.0.0"
+
+    @property
+    def schema(self) -> str:
+        """The Postgres schema of the service."""
+        assert self.tables.schema, "give the MetaData in persistence/tables.py a schema"
+        return self.tables.schema
+
+
+def routers_in(package: ModuleType) -> list[APIRouter]:
+    """The `router` of every module of the package, by file name: a new file that has one is served."""
+    return [module.router for module in _modules_of(package) if isinstance(getattr(module, "router", None), APIRouter)]
+
+
+def tables_in(package: ModuleType) -> MetaData:
+    """The `metadata` of the package's module `schema`, with the tables of every module of the package in it."""
+    return next(module.metadata for module in [*_modules_of(package)] if module.__name__.endswith(".schema"))
+
+
+def _modules_of(package: ModuleType) -> Iterator[ModuleType]:
+    for found in iter_modules(package.__path__):
+        yield import_module(f"{package.__name__}.{found.name}")

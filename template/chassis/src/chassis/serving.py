@@ -1,0 +1,74 @@
+"""Run the HTTP process, and stop it without dropping a request."""
+
+import asyncio
+import signal
+from types import FrameType
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from chassis.health import Lifecycle
+from chassis.settings import Settings
+
+log = structlog.get_logger()
+
+LINGER_SECONDS = 0.25
+"""Between the end of the drain and closing the listener: what arrived before the end is still in the kernel's queues,
+and a close would reset it."""
+
+
+class Server(uvicorn.Server):
+    """Uvicorn with a drain: on the first signal turn unready and go on serving, then stop as Uvicorn does.
+
+    A second signal ends the drain at once.
+    """
+
+    def __init__(self, config: uvicorn.Config, *, lifecycle: Lifecycle, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._lifecycle = lifecycle
+        self._drain_seconds = drain_seconds
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def serve(self, sockets: list | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._loop is None or self._lifecycle.draining:
+            super().handle_exit(sig, frame)
+            return
+        self._lifecycle.draining = True
+        self._loop.call_soon_threadsafe(self._start_drain, signal.Signals(sig).name)
+
+    def _start_drain(self, signal_name: str) -> None:
+        assert self._loop is not None
+        log.info("drain_started", signal=signal_name, seconds=self._drain_seconds)
+        self._loop.call_later(self._drain_seconds + LINGER_SECONDS, self._end_drain)
+
+    def _end_drain(self) -> None:
+        log.info("drain_ended")
+        self.should_exit = True
+
+
+def serve(app: FastAPI) -> bool:
+    """Serve until a signal says stop. True if it stopped cleanly."""
+    settings: Settings = app.state.settings
+    config = uvicorn.Config(
+        app,
+        host=settings.http_host,
+        port=settings.http_port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=int(settings.keep_alive_seconds),
+        timeout_graceful_shutdown=int(settings.shutdown_timeout_seconds),
+        backlog=2048,
+    )
+    server = Server(config, lifecycle=app.state.lifecycle, drain_seconds=settings.drain_seconds)
+    server.run()
+    return server.started

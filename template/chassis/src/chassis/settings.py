@@ -1,0 +1,57 @@
+"""Settings, read once from the environment by an entry point and handed down."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, HttpUrl, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _postgres_url(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(("postgresql://", "postgres://")):
+        raise ValueError("must look like postgresql://user:password@host:5432/database")
+    return url
+
+
+Seconds = Annotated[float, Field(ge=0, le=3600)]
+
+
+class Settings(BaseSettings):
+    """What every service can be told. The environment variable has the field's name in capitals.
+
+    A service adds its own in settings.py. Secrets are SecretStr and have no default.
+    """
+
+    # Values never show in errors: the wrong one may be a secret in the wrong variable.
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
+
+    service_version: str = "0.0.0"
+    """Of the build; the image sets it."""
+
+    database_url: Annotated[SecretStr, AfterValidator(_postgres_url)]
+    database_pool_size: Annotated[int, Field(ge=1, le=1000)] = 10
+    """Connections per process, at most. Replicas times this stays below the server's max_connections."""
+
+    http_host: str = "127.0.0.1"
+    http_port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    keep_alive_seconds: Seconds = 75
+    """Longer than the idle timeout of the load balancer, or it meets closed connections."""
+
+    request_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
+    max_body_bytes: Annotated[int, Field(ge=1024, le=2**30)] = 1024 * 1024
+    max_concurrent_requests: Annotated[int, Field(ge=1, le=100_000)] = 200
+    """Requests beyond this are told to come back, rather than queued until all time out."""
+
+    drain_seconds: Seconds = 5
+    """How long to go on serving after SIGTERM, for load balancers to notice that we are not ready."""
+    shutdown_timeout_seconds: Seconds = 20
+    """How long accepted requests may take to finish after that."""
+
+    log_format: Literal["json", "console"] = "json"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_requests: bool = False
+    """A line per request. Off by default: traces say it better; failures are always logged."""
+
+    otel_exporter_otlp_endpoint: HttpUrl | None = None
+    """Base URL of an OTLP/HTTP receiver. Without it nothing is exported, trace ids still go through."""
+    trace_sample_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of the traces that start here; a caller's decision is followed."""

@@ -1,0 +1,129 @@
+"""OpenTelemetry traces and metrics over OTLP/HTTP: one span per request, one per SQL statement, nothing else unasked."""
+
+import time
+import uuid
+from functools import lru_cache
+from typing import Any
+
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler, TraceIdRatioBased
+from opentelemetry.trace import SpanKind, Status, StatusCode
+
+from chassis.service import Service
+from chassis.settings import Settings
+
+EXPORT_TIMEOUT_SECONDS = 3
+MAX_QUEUED_SPANS = 4096
+"""Beyond this, spans are dropped: a dead receiver must not eat the memory of the service."""
+
+DURATION_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+"""As the HTTP semantic conventions advise."""
+
+
+class Telemetry:
+    """The tracer and the meter of one process.
+
+    Only `install_globally` touches OpenTelemetry's global providers.
+    """
+
+    def __init__(
+        self,
+        resource: Resource,
+        *,
+        sampler: Sampler,
+        span_processors: list[SpanProcessor],
+        metric_readers: list[MetricReader],
+    ) -> None:
+        self._tracing = TracerProvider(resource=resource, sampler=sampler, shutdown_on_exit=False)
+        for processor in span_processors:
+            self._tracing.add_span_processor(processor)
+        self._metering = MeterProvider(resource=resource, metric_readers=metric_readers, shutdown_on_exit=False)
+        self.tracer = self._tracing.get_tracer("chassis")
+        self.meter = self._metering.get_meter("chassis")
+
+    def install_globally(self) -> None:
+        """Make `trace.get_tracer(…)` in the service's own code produce spans. The first of a process wins."""
+        if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+            trace.set_tracer_provider(self._tracing)
+            metrics.set_meter_provider(self._metering)
+
+    def shutdown(self) -> None:
+        """Send what is queued. Blocks for at most about EXPORT_TIMEOUT_SECONDS for each signal."""
+        self._tracing.shutdown()
+        self._metering.shutdown(timeout_millis=EXPORT_TIMEOUT_SECONDS * 1000)
+
+    def observe_query(self, query: Any) -> None:
+        """Record a finished statement as a span of the request that ran it. For asyncpg's `add_query_logger`."""
+        if not trace.get_current_span().is_recording() or query.query.startswith("BEGIN"):
+            return
+        end = time.time_ns()
+        summary = summarise(query.query)
+        span = self.tracer.start_span(
+            summary,
+            kind=SpanKind.CLIENT,
+            start_time=end - int(query.elapsed * 1e9),
+            attributes={"db.system.name": "postgresql", "db.query.summary": summary, "db.query.text": query.query},
+        )
+        if query.exception is not None:
+            span.set_status(Status(StatusCode.ERROR, type(query.exception).__name__))
+        span.end(end)
+
+
+def from_settings(service: Service, settings: Settings) -> Telemetry:
+    """Export to the settings' OTLP endpoint. Without one, spans are not recorded, but trace ids are made and passed on."""
+    # Not Resource.create(): its detectors scan every installed package's entry points at each start.
+    resource = (
+        OTELResourceDetector()
+        .detect()
+        .merge(
+            Resource(
+                {
+                    "service.name": service.name,
+                    "service.namespace": service.domain,
+                    "service.version": settings.service_version,
+                    "service.instance.id": str(uuid.uuid4()),
+                    "telemetry.sdk.language": "python",
+                    "telemetry.sdk.name": "opentelemetry",
+                }
+            )
+        )
+    )
+    if settings.otel_exporter_otlp_endpoint is None:
+        return Telemetry(resource, sampler=ALWAYS_OFF, span_processors=[], metric_readers=[])
+
+    # Imported here: it brings an HTTP client, and a process without an endpoint starts faster without it.
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    endpoint = str(settings.otel_exporter_otlp_endpoint).rstrip("/")
+    spans = OTLPSpanExporter(endpoint=f"{endpoint}/v1/traces", timeout=EXPORT_TIMEOUT_SECONDS)
+    measurements = OTLPMetricExporter(endpoint=f"{endpoint}/v1/metrics", timeout=EXPORT_TIMEOUT_SECONDS)
+    return Telemetry(
+        resource,
+        sampler=ParentBased(TraceIdRatioBased(settings.trace_sample_ratio)),
+        span_processors=[BatchSpanProcessor(spans, max_queue_size=MAX_QUEUED_SPANS, schedule_delay_millis=1000)],
+        metric_readers=[
+            PeriodicExportingMetricReader(measurements, export_timeout_millis=EXPORT_TIMEOUT_SECONDS * 1000)
+        ],
+    )
+
+
+def current_trace_id() -> str | None:
+    """The trace that the running code belongs to, in hex, or None outside of any."""
+    context = trace.get_current_span().get_span_context()
+    return format(context.trace_id, "032x") if context.is_valid else None
+
+
+@lru_cache(maxsize=1024)
+def summarise(query: str) -> str:
+    """`SELECT billing.invoices`: the verb and the first table, as the database semantic conventions name spans."""
+    words = query.split()
+    verb = words[0].rstrip(";").upper()
+    target = next((words[i + 1] for i, word in enumerate(words[:-1]) if word.upper() in {"FROM", "INTO", "UPDATE"}), "")
+    return f"{verb} {target.rstrip('(;,')}".strip()

@@ -1,0 +1,114 @@
+"""Pytest fixtures for a service's tests: a real Postgres, migrated, and empty before each test that uses it.
+
+The service is named once, in pytest.ini (`chassis_service = billing.main:SERVICE`). Under xdist each worker has a
+database server of its own, so tests need no care to run in parallel. DATABASE_URL in the environment names a server to
+use instead of the embedded one; the tests make and drop databases of their own there and leave all others alone.
+"""
+
+import os
+import uuid
+from collections.abc import AsyncGenerator, Generator
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import pytest
+
+# Pytest loads this file in every run: what is heavy is imported where it is used.
+if TYPE_CHECKING:
+    import httpx
+    from fastapi import FastAPI
+
+    from chassis.database import Database, UnitOfWork
+    from chassis.service import Service
+    from chassis.settings import Settings
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addini("chassis_service", "module:attribute of the Service under test")
+
+
+@pytest.fixture(scope="session")
+def service(pytestconfig: pytest.Config) -> "Service":
+    """The service under test, as its composition root made it."""
+    module, _, attribute = str(pytestconfig.getini("chassis_service")).partition(":")
+    return getattr(import_module(module), attribute)
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Generator[str]:
+    """A server on which databases can be made."""
+    from chassis import embedded
+
+    if url := os.environ.get("DATABASE_URL"):
+        yield url
+    else:
+        with embedded.temporary_postgres() as url:
+            yield url
+
+
+@pytest.fixture(scope="session")
+def database_url(service: "Service", postgres_url: str) -> Generator[str]:
+    """A migrated database of this test run (and worker) alone."""
+    import asyncio
+    from urllib.parse import urlsplit
+
+    import asyncpg
+
+    from chassis import migrating
+
+    async def execute(statement: str) -> None:
+        connection = await asyncpg.connect(postgres_url)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    name = f"{service.schema}_test_{uuid.uuid4().hex[:12]}"
+    asyncio.run(execute(f'CREATE DATABASE "{name}"'))
+    try:
+        url = urlsplit(postgres_url)._replace(path=f"/{name}").geturl()
+        migrating.upgrade(service, url)
+        yield url
+    finally:
+        asyncio.run(execute(f'DROP DATABASE "{name}" WITH (FORCE)'))
+
+
+@pytest.fixture(scope="session")
+def settings(service: "Service", database_url: str) -> "Settings":
+    """The settings under test. Override this fixture where the service has settings without a default."""
+    return service.settings.model_validate({"database_url": database_url, "log_format": "console"})
+
+
+@pytest.fixture(scope="session")
+async def app(service: "Service", settings: "Settings") -> AsyncGenerator["FastAPI"]:
+    """The service's application, started."""
+    from chassis.application import application
+
+    app = application(service, settings)
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+@pytest.fixture
+async def database(app: "FastAPI", service: "Service") -> AsyncGenerator["Database"]:
+    """The service's database. What a test wrote is deleted after it."""
+    yield app.state.database
+    # DELETE, not TRUNCATE: on small tables it is ten times faster.
+    tables = reversed(service.tables.sorted_tables)
+    await app.state.database.execute("; ".join(f"DELETE FROM {table.schema}.{table.name}" for table in tables))
+
+
+@pytest.fixture
+async def uow(database: "Database") -> AsyncGenerator["UnitOfWork"]:
+    """One transaction, for tests of use cases and repositories. It commits, if the test passes."""
+    async with database.unit_of_work() as uow:
+        yield uow
+
+
+@pytest.fixture
+async def client(app: "FastAPI", database: "Database") -> AsyncGenerator["httpx.AsyncClient"]:
+    """An HTTP client of the service, in the same process."""
+    import httpx
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
+        yield client
