@@ -1,0 +1,49 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+PYTHON ?= python3
+# Two test processes: what the CI machine has cores for. More on a bigger one: make test JOBS=8
+JOBS ?= 2
+
+# Without uv on the machine, one is put into .tools/. It comes first in PATH, for generated services to find it too.
+UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
+export PATH := $(CURDIR)/.tools/bin:$(PATH)
+# The Python that runs here if it is new enough; otherwise uv fetches one. (Named, because uv stops at pyenv's shims.)
+ifndef UV_PYTHON
+UV_PYTHON := $(shell $(PYTHON) -c 'import sys; print(sys.executable if sys.version_info >= (3, 11) else "3.13")' 2>/dev/null || echo 3.13)
+endif
+export UV_PYTHON
+
+.PHONY: help demo setup test test-fast lint format docs bench
+
+help: ## This list
+	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "  %-12s %s\n", $$1, $$2 }'
+
+demo: $(filter .tools/%,$(UV)) ## Generate a service, run it, and talk to it (CI=1: stop when it is shown)
+	@$(UV) sync --quiet --inexact --only-group demo
+	@.venv/bin/python -m demo
+
+setup: $(filter .tools/%,$(UV)) ## Install what the tests need
+	@$(UV) sync --quiet
+
+test: setup lint ## All tests, real parts included
+	@.venv/bin/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+
+test-fast: setup lint ## The tests for the inner loop
+	@.venv/bin/python -m pytest -m "not slow" -n $(JOBS) --dist loadgroup $(ARGS)
+
+lint: setup ## Format, lint rules and types of this repository and of the chassis
+	@.venv/bin/ruff format --check --quiet . template/chassis || { echo "run 'make format'"; exit 1; }
+	@.venv/bin/ruff check --quiet . template/chassis || { echo "'make format' fixes what can be fixed safely"; exit 1; }
+
+format: setup ## Format, and fix what lint can fix
+	@.venv/bin/ruff check --fix --quiet . template/chassis ; .venv/bin/ruff format . template/chassis
+
+bench: setup ## Measure a generated service beside a bare application; prints ratios
+	@.venv/bin/python bench/http.py $(ARGS)
+
+.tools/bin/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "this needs Python 3.11 or newer: set PYTHON=…, or install uv"; exit 1; }
+	@echo "installing uv into .tools/"
+	@$(PYTHON) -m venv .tools || { echo "this Python has no venv: install it (Debian: apt install python3-venv), or install uv"; exit 1; }
+	@.tools/bin/pip install --quiet --disable-pip-version-check "uv~=0.13.9"

@@ -1,0 +1,69 @@
+"""Answers that tests share: one aggregate of every field type, and the spread of variants."""
+
+from typing import Any
+
+EVERY_TYPE = """
+Everything:
+  letter: string(1)
+  code: string?
+  essay: string(1000)
+  note: text
+  remark: text?
+  quantity: integer
+  offset_by: integer?
+  rate: decimal(12,2)
+  share: decimal(38,38)?
+  points: decimal(5,0)
+  price: money
+  discount: money?
+  active: boolean
+  archived: boolean?
+  due_on: date
+  paid_on: date?
+  shipped_at: datetime
+  seen_at: datetime?
+  customer_id: uuid
+  parent_id: uuid?
+  kind: enum(small|large|extra_large)
+  colour: enum(red|green)?
+"""
+
+THREE_AGGREGATES = """
+Customer:
+  name: string(120)
+  level: enum(bronze|silver|gold)
+LoyaltyPoint:
+  customer_id: uuid
+  points: integer
+  reason: text?
+Category:
+  title: string(80)
+  rate: decimal(5,2)?
+"""
+
+# The longest names that the questions allow: where a generated line is too long, it shows here.
+LONGEST = """
+{a}:
+  {f}_string: string(1000)?
+  {f}_flavour: enum(one|two)?
+  {f}_choice: enum(one|two)
+  {f}_number: decimal(38,38)?
+  {f}_amount: money?
+  {f}_moment: datetime?
+  {f}_related: uuid?
+""".format(a="A" + "b" * 29, f="f" * 23)
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "default": {"service_name": "billing", "ci": "both"},
+    "short": {"service_name": "hr", "ci": "github", "owner": "@acme/people"},
+    "many-words": {
+        "service_name": "customer-loyalty-points",
+        "ci": "gitlab",
+        "domain": "customer-relations",
+        "aggregates": THREE_AGGREGATES,
+        "limited_by_monolith": "yes",
+        "separate_team": "yes",
+        "ready_for_consistency": "no",
+    },
+    "every-type": {"service_name": "catalog", "aggregates": EVERY_TYPE, "ci": "both"},
+}

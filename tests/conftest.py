@@ -1,0 +1,94 @@
+"""Services rendered from this working tree, as tests need them: text only, or installed and committed."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import copier
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+Render = Callable[..., Path]
+Birth = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template as this working tree has it, uncommitted changes included, without git: Copier copies it as it is."""
+    snapshot = tmp_path_factory.mktemp("template")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, snapshot / name)
+    return snapshot
+
+
+@pytest.fixture(scope="session")
+def render(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
+    """`render(name, **answers)`: a service's files, in a folder of that name. Equal answers are rendered once."""
+    done: dict[str, Path] = {}
+
+    def render(folder: str = "service", **answers: Any) -> Path:
+        answers = {"service_name": "billing", **answers}
+        key = json.dumps([folder, answers], sort_keys=True)
+        if key not in done:
+            done[key] = tmp_path_factory.mktemp("rendered") / folder
+            # Settings(): the defaults of whoever runs the tests stay out.
+            copier.run_copy(
+                str(template), done[key], data=answers, defaults=True, quiet=True, settings=copier.Settings()
+            )
+        return done[key]
+
+    return render
+
+
+@pytest.fixture(scope="session")
+def birth(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Birth:
+    """`birth(**answers)`: a service that is installed and committed, as its team's first commit has it.
+
+    Tests that change it work in a git checkout and clean up after themselves.
+    """
+    born: dict[str, Path] = {}
+
+    def birth(**answers: Any) -> Path:
+        key = json.dumps(answers, sort_keys=True)
+        if key not in born:
+            service = tmp_path_factory.mktemp("born") / "service"
+            shutil.copytree(render(**answers), service)
+            make(service, "setup")
+            git(service, "init", "--quiet", "--initial-branch", "main")
+            git(service, "add", "--all")
+            git(service, "commit", "--quiet", "--message", "Start")
+            born[key] = service
+        return born[key]
+
+    return birth
+
+
+def make(service: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run make in a service as its team does, without what our own make and tools put into the environment."""
+    ours = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VIRTUAL_ENV", "DATABASE_URL", "PYTEST_ADDOPTS"}
+    env = {name: value for name, value in os.environ.items() if name not in ours and not name.startswith("PYTEST_")}
+    result = subprocess.run(["make", *arguments], cwd=service, env=env, capture_output=True, text=True)
+    if check and result.returncode != 0:
+        pytest.fail(f"make {' '.join(arguments)} failed\n{result.stdout}\n{result.stderr}")
+    return result
+
+
+def git(service: Path, *arguments: str) -> str:
+    """Run git with an identity of its own: a fresh machine has none."""
+    identity = ["-c", "user.name=Test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false"]
+    result = subprocess.run(["git", *identity, *arguments], cwd=service, check=True, capture_output=True, text=True)
+    return result.stdout

@@ -1,0 +1,106 @@
+"""Each gate of a generated service can fail, alone, and says what to do."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.answers import VARIANTS
+from tests.conftest import Birth, git, make
+
+GATES = {"format-check", "lint", "types", "layers", "migrations", "specs-check", "test"}
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One way to break a service: `break_it` gets its folder; `advice` is what the failing gate must say."""
+
+    gate: str
+    break_it: Callable[[Path], None]
+    advice: str
+
+
+def edit(path: str, old: str, new: str) -> Callable[[Path], None]:
+    def apply(service: Path) -> None:
+        text = (service / path).read_text()
+        assert old in text, f"{path} no longer holds {old!r}: mend this mutation"
+        (service / path).write_text(text.replace(old, new, 1))
+
+    return apply
+
+
+def append(path: str, code: str) -> Callable[[Path], None]:
+    def apply(service: Path) -> None:
+        with (service / path).open("a") as file:
+            file.write(code)
+
+    return apply
+
+
+MUTATIONS = {
+    "bad formatting": Mutation("format-check", append("src/billing/settings.py", "\n\nLIMITS  =  (1,2)\n"), "make format"),
+    "an unused import": Mutation(
+        "lint", edit("src/billing/settings.py", "import chassis.settings\n", "import json\n\nimport chassis.settings\n"), "make format"
+    ),
+    "a wrong type": Mutation("types", append("src/billing/settings.py", '\n\nLIMIT: int = "many"\n'), "annotations"),
+    "the domain knows the database": Mutation(
+        "layers",
+        edit(
+            "src/billing/domain/invoices.py",
+            "from chassis.errors import Conflict, NotFound\n",
+            "from chassis.database import UnitOfWork as UnitOfWork\nfrom chassis.errors import Conflict, NotFound\n",
+        ),
+        "move the code, not the rule",
+    ),
+    "a use case knows HTTP": Mutation(
+        "layers",
+        edit(
+            "src/billing/usecases/invoices.py",
+            "from chassis.database import UnitOfWork\n",
+            "from chassis.database import UnitOfWork\nfrom chassis.http import Now as Now\n",
+        ),
+        "move the code, not the rule",
+    ),
+    "an index without a migration": Mutation(
+        "migrations",
+        edit(
+            "src/billing/persistence/invoices.py",
+            '    sa.CheckConstraint("version >= 1", name="version_positive"),\n',
+            '    sa.CheckConstraint("version >= 1", name="version_positive"),\n    sa.Index(None, "status"),\n',
+        ),
+        "make migration",
+    ),
+    "a route that the document does not know": Mutation(
+        "specs-check", edit("src/billing/api/invoices.py", '"""Create a draft."""', '"""Create one draft."""'), "make specs"
+    ),
+    "an edited document": Mutation("specs-check", edit("specs/openapi.json", '"title": "billing"', '"title": "bills"'), "make specs"),
+    "a rule that is not kept": Mutation(
+        "test",
+        edit(
+            "src/billing/domain/invoices.py", "if self.status is InvoiceStatus.ISSUED:", "if self.status == 'never':"
+        ),
+        "make test",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("gates")
+@pytest.mark.parametrize("mutation", [pytest.param(mutation, id=name) for name, mutation in MUTATIONS.items()])
+def test_exactly_the_gate_that_guards_it_fails_and_says_what_to_do(birth: Birth, mutation: Mutation) -> None:
+    service = birth(**VARIANTS["default"])
+    try:
+        mutation.break_it(service)
+        checked = make(service, "check", check=False)
+    finally:
+        git(service, "checkout", "--quiet", ".")
+    assert checked.returncode != 0
+    output = checked.stdout + checked.stderr
+    assert set(re.findall(r"\*\*\* \[.*?\b(" + "|".join(GATES) + r")\] Error", output)) == {mutation.gate}, output
+    assert mutation.advice in output
+
+
+def test_every_gate_has_a_mutation() -> None:
+    assert {mutation.gate for mutation in MUTATIONS.values()} == GATES

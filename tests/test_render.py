@@ -1,0 +1,139 @@
+"""What the template renders: every variant parses, is formatted, deterministic, and of the approved shape."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from configparser import ConfigParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.answers import LONGEST, VARIANTS
+from tests.conftest import ROOT, Render
+
+APPROVED = ROOT / "tests" / "approved"
+ALL = [pytest.param(answers, id=name) for name, answers in VARIANTS.items()]
+EXTREME = {"service_name": "x" + "y" * 39, "aggregates": LONGEST}
+
+
+def files(service: Path) -> Iterator[Path]:
+    return (path for path in sorted(service.rglob("*")) if path.is_file())
+
+
+@pytest.mark.parametrize("answers", ALL)
+def test_every_file_parses(render: Render, answers: dict[str, Any]) -> None:
+    kinds: set[str] = set()
+    for path in files(render(**answers)):
+        text = path.read_text()
+        kinds.add(path.suffix)
+        match path.suffix:
+            case ".py":
+                compile(text, path, "exec")
+            case ".json":
+                json.loads(text)
+            case ".toml":
+                tomllib.loads(text)
+            case ".yaml" | ".yml":
+                list(yaml.safe_load_all(text))
+            case ".ini" | ".importlinter":
+                ConfigParser().read_string(text)
+    assert kinds >= {".py", ".json", ".toml", ".yaml", ".yml", ".ini"}
+
+
+@pytest.mark.parametrize("answers", [*ALL, pytest.param(EXTREME, id="longest names")])
+def test_every_python_file_is_formatted_and_linted_as_it_comes(render: Render, answers: dict[str, Any]) -> None:
+    service = render(**answers)
+    for command in (["format", "--diff", "--quiet"], ["check", "--output-format", "concise"]):
+        checked = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, "--no-cache", "."], cwd=service, capture_output=True, text=True
+        )
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.parametrize("answers", ALL)
+def test_nothing_of_the_template_language_or_of_this_machine_is_left(render: Render, answers: dict[str, Any]) -> None:
+    service = render(**answers)
+    for path in files(service):
+        if path.is_relative_to(service / "chassis"):
+            continue  # never rendered; its f-strings have double braces of their own
+        # GitHub writes its own expressions as ${{ … }}; Mako's and Prometheus' braces are single.
+        text = re.sub(r"\$\{\{.*?\}\}", "", path.read_text())
+        assert not re.search(r"\{\{|\{%|%\}", text), path
+        assert f"{ROOT}/" not in text, path
+        assert not re.search(r"^(<{7}|>{7}) ", text, re.MULTILINE), path
+
+
+@pytest.mark.parametrize("answers", ALL)
+def test_no_file_is_empty_without_a_reason(render: Render, answers: dict[str, Any]) -> None:
+    empty = {path.name for path in files(render(**answers)) if not path.read_text().strip()}
+    assert empty <= {"__init__.py", "py.typed"}
+
+
+def test_two_renders_in_differently_named_folders_are_equal(render: Render) -> None:
+    one, other = (
+        {str(path.relative_to(service)): path.read_bytes() for path in files(service)}
+        for service in (render("one", **VARIANTS["many-words"]), render("other", **VARIANTS["many-words"]))
+    )
+    assert one == other
+
+
+@pytest.mark.parametrize("answers", ALL)
+def test_the_tree_is_the_approved_one(render: Render, answers: dict[str, Any], request: pytest.FixtureRequest) -> None:
+    """A path that comes or goes shows in review. Approve with: APPROVE=1 make test-fast ARGS='-k approved'."""
+    import os
+
+    service = render(**answers)
+    tree = "".join(f"{path.relative_to(service)}\n" for path in files(service))
+    approved = APPROVED / f"{request.node.callspec.id}.txt"
+    if os.environ.get("APPROVE"):
+        approved.parent.mkdir(exist_ok=True)
+        approved.write_text(tree)
+    assert tree == approved.read_text()
+
+
+def tags(path: Path) -> list[str]:
+    return re.findall(r"\{%-?\s*(if|elif|for)\b", path.read_text())
+
+
+def templated() -> list[Path]:
+    return sorted(path for path in (ROOT / "template").rglob("*.jinja") if ".venv" not in path.parts)
+
+
+def test_the_chassis_has_no_template_language_at_all() -> None:
+    assert [path for path in templated() if "chassis" in path.parts] == []
+
+
+def test_only_files_with_jinja_are_named_so() -> None:
+    assert [path for path in templated() if not re.search(r"\{\{|\{%", path.read_text())] == []
+
+
+@pytest.mark.parametrize("path", templated(), ids=lambda path: str(path.relative_to(ROOT / "template")))
+def test_a_file_keeps_its_tag_budget(path: Path) -> None:
+    """Files of an aggregate loop over its fields (and their values) and no more; others have two tags."""
+    found = tags(path)
+    if "yield" in str(path):
+        assert set(found) <= {"for"}, found
+        loops = re.findall(r"\{%-?\s*for\s+\w+\s+in\s+(.+?)\s*-?%\}", path.read_text())
+        allowed = r"aggregate\.fields( if .*)?|field\['values'\]|(accepted|refused)\(field\)\.split\('\\n'\)"
+        assert [loop for loop in loops if not re.fullmatch(allowed, loop)] == []
+    else:
+        assert len(found) <= 2, found
+
+
+def test_presence_is_decided_in_copier_yml_and_not_in_paths() -> None:
+    odd = [
+        path
+        for path in (ROOT / "template").rglob("*{%*")
+        if not re.fullmatch(r".*\{% yield aggregate from aggregate_list %\}.*\{% endyield %\}.*", path.name)
+    ]
+    assert odd == []
+
+
+def test_a_copy_needs_no_trust() -> None:
+    text = (ROOT / "copier.yml").read_text()
+    assert not re.search(r"^_(tasks|jinja_extensions):", text, re.MULTILINE)
