@@ -51,7 +51,7 @@ LONGEST = """
   {f}_amount: money?
   {f}_moment: datetime?
   {f}_related: uuid?
-""".format(a="A" + "b" * 29, f="f" * 23)
+""".format(a="A" + "b" * 29, f="f" * 22)
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {"service_name": "billing", "ci": "both"},

@@ -78,13 +78,20 @@ def birth(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Birth:
 
 
 def make(service: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run make in a service as its team does, without what our own make and tools put into the environment."""
-    ours = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VIRTUAL_ENV", "DATABASE_URL", "PYTEST_ADDOPTS"}
-    env = {name: value for name, value in os.environ.items() if name not in ours and not name.startswith("PYTEST_")}
-    result = subprocess.run(["make", *arguments], cwd=service, env=env, capture_output=True, text=True)
+    """Run make in a service as its team does."""
+    result = subprocess.run(
+        ["make", *arguments], cwd=service, env=service_environment(), capture_output=True, text=True
+    )
     if check and result.returncode != 0:
         pytest.fail(f"make {' '.join(arguments)} failed\n{result.stdout}\n{result.stderr}")
     return result
+
+
+def service_environment(**extra: str) -> dict[str, str]:
+    """The environment of a service's team: ours without what make, pytest and uv put there for us."""
+    ours = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VIRTUAL_ENV", "DATABASE_URL", "CI"}
+    kept = {name: value for name, value in os.environ.items() if name not in ours and not name.startswith("PYTEST_")}
+    return kept | extra
 
 
 def git(service: Path, *arguments: str) -> str:

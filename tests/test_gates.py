@@ -40,9 +40,13 @@ def append(path: str, code: str) -> Callable[[Path], None]:
 
 
 MUTATIONS = {
-    "bad formatting": Mutation("format-check", append("src/billing/settings.py", "\n\nLIMITS  =  (1,2)\n"), "make format"),
+    "bad formatting": Mutation(
+        "format-check", append("src/billing/settings.py", "\n\nLIMITS  =  (1,2)\n"), "make format"
+    ),
     "an unused import": Mutation(
-        "lint", edit("src/billing/settings.py", "import chassis.settings\n", "import json\n\nimport chassis.settings\n"), "make format"
+        "lint",
+        edit("src/billing/settings.py", "import chassis.settings\n", "import json\n\nimport chassis.settings\n"),
+        "make format",
     ),
     "a wrong type": Mutation("types", append("src/billing/settings.py", '\n\nLIMIT: int = "many"\n'), "annotations"),
     "the domain knows the database": Mutation(
@@ -73,14 +77,16 @@ MUTATIONS = {
         "make migration",
     ),
     "a route that the document does not know": Mutation(
-        "specs-check", edit("src/billing/api/invoices.py", '"""Create a draft."""', '"""Create one draft."""'), "make specs"
+        "specs-check",
+        edit("src/billing/api/invoices.py", '"""Create a draft."""', '"""Create one draft."""'),
+        "make specs",
     ),
-    "an edited document": Mutation("specs-check", edit("specs/openapi.json", '"title": "billing"', '"title": "bills"'), "make specs"),
+    "an edited document": Mutation(
+        "specs-check", edit("specs/openapi.json", '"title": "billing"', '"title": "bills"'), "make specs"
+    ),
     "a rule that is not kept": Mutation(
         "test",
-        edit(
-            "src/billing/domain/invoices.py", "if self.status is InvoiceStatus.ISSUED:", "if self.status == 'never':"
-        ),
+        edit("src/billing/domain/invoices.py", "if self.status is InvoiceStatus.ISSUED:", "if self.status == 'never':"),
         "make test",
     ),
 }

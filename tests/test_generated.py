@@ -30,7 +30,9 @@ def test_a_new_column_becomes_a_migration_that_the_gate_accepts(birth: Birth) ->
     table = service / "src/billing/persistence/invoices.py"
     try:
         before = '    sa.Column("status", sa.String(16), nullable=False),\n'
-        table.write_text(table.read_text().replace(before, f'    sa.Column("memo", sa.Text, nullable=True),\n{before}', 1))
+        table.write_text(
+            table.read_text().replace(before, f'    sa.Column("memo", sa.Text, nullable=True),\n{before}', 1)
+        )
         assert make(service, "migrations", check=False).returncode != 0
         written = make(service, "migration", "m=add memo")
         assert "0002_add_memo.py" in written.stdout

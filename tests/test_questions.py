@@ -29,7 +29,7 @@ Validate = Callable[[str, Any], str]
 Render = Callable[..., str]
 Prompts = Callable[..., dict[str, Answers]]
 
-OPTIONS = {"quiet": True, "settings": copier.Settings()}
+OPTIONS: dict[str, Any] = {"quiet": True, "settings": copier.Settings()}
 
 
 @pytest.fixture(scope="session")
@@ -110,7 +110,7 @@ def questions() -> dict[str, Answers]:
         pass
 
     Loader.add_constructor("!include", lambda loader, node: None)
-    loaded = yaml.load((ROOT / "copier.yml").read_text(), Loader)  # noqa: S506
+    loaded = yaml.load((ROOT / "copier.yml").read_text(), Loader)
     return {name: question for name, question in loaded.items() if not name.startswith("_")}
 
 
@@ -342,9 +342,7 @@ AGGREGATES = [
     ("Invoice:", "Invoice: type at least one field, such as 'Invoice: {name: string(120)}'"),
     ("Invoice: {}", "Invoice: type at least one field"),
     ("Invoice: number", "Invoice: type its fields as 'name: type' with a space after the colon"),
-    ("Invoice: number: text", "mapping values are not allowed here"),
     ("Invoice: {number:string}", "Invoice.number:string: type a space after the colon"),
-    ("Invoice: {number: text", "expected ',' or '}'"),
     # aggregates' names
     ("Invoices: {a: text}", "Invoices: type 'Invoice', an aggregate is named after one of them"),
     ("line_items: {a: text}", "line_items: type 'LineItem'"),
@@ -388,7 +386,7 @@ AGGREGATES = [
     ("Invoice: {a_: text}", "Invoice.a_: type 'a'"),
     ("Invoice: {on: date}", "Invoice.true: type another word, YAML reads yes, no, on, off"),
     ("Invoice: {1: date}", "Invoice.1: type another word"),
-    (f"Invoice: {{{'a' * 41}: date}}", "type a name of at most 40 characters, this one has 41"),
+    (f"Invoice: {{{'a' * 31}: date}}", "type a name of at most 30 characters, this one has 31"),
     # two fields
     (
         "Invoice: {number: text, number: uuid}",
@@ -438,13 +436,14 @@ AGGREGATES = [
 
 @pytest.mark.parametrize(("answer", "message"), AGGREGATES)
 def test_bad_aggregates_are_refused(validate: Validate, answer: str, message: str) -> None:
-    try:
-        said = validate("aggregates", answer)
-    except yaml.YAMLError as error:  # Copier makes it the validator's message
-        assert message in str(error)
-    else:
-        assert message in said
-        assert "\n" not in said, "a prompt shows one line"
+    said = validate("aggregates", answer)
+    assert message in said
+    assert "\n" not in said, "a prompt shows one line"
+
+
+def test_text_that_is_not_yaml_is_refused_with_yamls_own_message(ask: Ask) -> None:
+    with pytest.raises(ValueError, match="question 'aggregates': mapping values are not allowed here"):
+        ask(aggregates="Invoice: number: text")
 
 
 GOOD_AGGREGATES = """\
@@ -553,7 +552,7 @@ def test_a_data_file_may_hold_a_mapping(ask: Ask) -> None:
     mapping = {"Invoice": {"total": "money", "rate": "decimal(5, 2)?"}}
     as_text = ask(service_name="billing", aggregates="Invoice: {total: money, rate: decimal(5, 2)?}")
     assert ask(service_name="billing", aggregates=mapping)["aggregate_list"] == as_text["aggregate_list"]
-    with pytest.raises(ValueError, match="Invoice.id: leave it out"):
+    with pytest.raises(ValueError, match=r"Invoice\.id: leave it out"):
         ask(service_name="billing", aggregates={"Invoice": {"id": "uuid"}})
 
 
@@ -625,6 +624,9 @@ def test_an_update_leaves_the_teams_files_alone(questionnaire: Path, tmp_path: P
     assert not (service / "src" / "billing" / "new.py").exists()
     assert (service / "docs" / "runbook.md").exists()
     assert (service / "Makefile").read_text() == (service / "chassis" / "README.md").read_text() == "second\n"
+
+    copier.run_recopy(service, defaults=True, overwrite=True, **OPTIONS)
+    assert (service / "README.md").read_text() == "# ours\n"
 
 
 # The command line

@@ -75,7 +75,7 @@ def api(service: Service, **options: Any) -> FastAPI:
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _with_problems(document())
+            app.openapi_schema = _finished(document())
         return app.openapi_schema
 
     app.openapi = openapi
@@ -86,28 +86,49 @@ def _api_routes(routers: Any) -> list[APIRoute]:
     return [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
 
 
-def _with_problems(document: dict[str, Any]) -> dict[str, Any]:
-    """Add the failures that any operation can answer with, all of them problem documents."""
-    for operations in document.get("paths", {}).values():
-        for operation in operations.values():
-            common = [422, 503]
-            if "requestBody" in operation:
-                common += [400, 413]
-            if any(parameter["name"] == "if-match" for parameter in operation.get("parameters", [])):
-                common += [412, 428]
-            operation["responses"].pop("422", None)
-            for status in common:
-                code = "`version_mismatch`" if status == 412 else None
-                operation["responses"].setdefault(str(status), described(status, code))
-            operation["responses"] = dict(sorted(operation["responses"].items()))
-    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+def _finished(document: dict[str, Any]) -> dict[str, Any]:
+    """FastAPI's document with problem documents for failures, and whole numbers as such (it writes 100.0)."""
+    components = document.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
     problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    for field in problem["properties"].values():
+        field.pop("default", None)  # null, which is never sent
     schemas.update(problem.pop("$defs", {}))
     schemas["Problem"] = problem
-    document["components"]["schemas"] = dict(sorted(schemas.items()))
-    return document
+    operations = [operation for path in document.get("paths", {}).values() for operation in path.values()]
+    for operation in operations:
+        _add_failures(operation, components.setdefault("responses", {}))
+    document["tags"] = [{"name": name} for name in sorted({tag for each in operations for tag in each.get("tags", [])})]
+    for kind, found in components.items():
+        components[kind] = dict(sorted(found.items()))
+    return _with_whole_numbers(document)
+
+
+def _add_failures(operation: dict[str, Any], shared: dict[str, Any]) -> None:
+    """Document what the chassis answers for every operation of that shape, each status once, in `shared`."""
+    statuses = [413, 422, 503]
+    if "requestBody" in operation:
+        statuses += [400, 415]
+    if any(parameter["name"] == "If-Match" for parameter in operation.get("parameters", [])):
+        statuses += [412, 428]
+    responses = operation["responses"]
+    if responses.get("422", {}).get("description") == "Validation Error":  # FastAPI's, in a shape that we never send
+        del responses["422"]
+    for status in statuses:
+        name = problems.CODES[status].title().replace("_", "")
+        shared[name] = described(status)
+        responses.setdefault(str(status), {"$ref": f"#/components/responses/{name}"})
+    operation["responses"] = dict(sorted(responses.items()))
+
+
+def _with_whole_numbers(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {name: _with_whole_numbers(value) for name, value in node.items()}
+    if isinstance(node, list):
+        return [_with_whole_numbers(value) for value in node]
+    return int(node) if isinstance(node, float) and node.is_integer() else node
 
 
 def _measure_pool(telemetry: Telemetry, database: Database) -> None:

@@ -1,5 +1,6 @@
 """Compiled SQL on an asyncpg pool, and explicit transactions. SQLAlchemy describes, asyncpg executes."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
@@ -16,16 +17,14 @@ Row = asyncpg.Record
 QueryObserver = Callable[[Any], None]
 T = TypeVar("T")
 
-UNREACHABLE = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.InterfaceError,
-)
+CLOSE_TIMEOUT_SECONDS = 3
+"""How long connections may take to say goodbye when the process stops."""
+
+UNREACHABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+"""What connecting fails with: no server, no answer, no room, no such user."""
+
+BROKEN = (asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError)
+"""What a statement fails with when its connection ends under it."""
 
 
 NAMING_CONVENTION = {
@@ -72,7 +71,7 @@ class Statement:
         self.sql = str(compiled)
         self._names: list[str] = list(compiled.positiontup)
         self._processors: Mapping[str, Callable[[Any], Any]] = compiled._bind_processors
-        self._defaults = {name: value for name, value in compiled.params.items() if value is not None}
+        self._defaults = {name: bind.effective_value for name, bind in compiled.binds.items() if not bind.required}
 
     def arguments(self, parameters: Mapping[str, Any]) -> list[Any]:
         """The positional arguments of `sql`. Raises KeyError for a parameter that is missing."""
@@ -126,17 +125,27 @@ class Database:
         }
         self._observe = observe
         self._pool: asyncpg.Pool | None = None
+        self._probe: asyncpg.Pool | None = None
 
     async def __aenter__(self) -> "Database":
         self._pool = asyncpg.create_pool(
             self._url.get_secret_value(), init=self._init, reset=self._keep_session, **self._options
         )
-        await self._pool
+        # Probes have a connection of their own: being busy is no reason to be taken out of service.
+        self._probe = asyncpg.create_pool(
+            self._url.get_secret_value(), reset=self._keep_session, **{**self._options, "max_size": 1}
+        )
+        await asyncio.gather(self._pool, self._probe)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._pool is not None:
-            await self._pool.close()
+        pools = [pool for pool in (self._pool, self._probe) if pool is not None]
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
+                await asyncio.gather(*(pool.close() for pool in pools))
+        except TimeoutError:  # a server that does not answer must not keep the process from stopping
+            for pool in pools:
+                pool.terminate()
 
     async def _init(self, connection: Connection) -> None:
         if self._observe is not None:
@@ -155,7 +164,10 @@ class Database:
             raise DatabaseUnavailable(f"no connection: {type(error).__name__}") from error
         try:
             yield connection
-        except (asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError) as error:
+        except (*BROKEN, asyncpg.InterfaceError) as error:
+            # A rollback on a closed connection is an InterfaceError, as is a wrong use of an open one.
+            if not isinstance(error, BROKEN) and not _is_gone(connection):
+                raise
             raise DatabaseUnavailable(f"the connection broke: {type(error).__name__}") from error
         finally:
             await self._pool.release(connection)
@@ -178,12 +190,33 @@ class Database:
         async with self.connection() as connection:
             return await connection.execute(query, *args)
 
+    async def answers(self, *, timeout_seconds: float) -> bool:
+        """Whether the server answers in time, however busy this process' own connections are."""
+        assert self._probe is not None, "use `async with Database(…)`"
+        try:
+            async with asyncio.timeout(timeout_seconds), self._probe.acquire() as connection:
+                try:
+                    await connection.fetchval("SELECT 1")
+                except asyncio.CancelledError:
+                    connection.terminate()  # or releasing it would wait for the server as well
+                    raise
+        except UNREACHABLE:
+            return False
+        return True
+
     def usage(self) -> tuple[int, int]:
         """Connections in use, and open but idle."""
         if self._pool is None:
             return 0, 0
         idle = self._pool.get_idle_size()
         return self._pool.get_size() - idle, idle
+
+
+def _is_gone(connection: Connection) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:  # the pool has already taken a closed one back
+        return True
 
 
 def optional(make: Callable[[Any], T], value: Any) -> T | None:

@@ -1,12 +1,11 @@
 """Probes for an orchestrator: alive, started, ready."""
 
-import asyncio
 from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from chassis.database import Database, DatabaseUnavailable
+from chassis.database import Database
 
 CHECK_TIMEOUT_SECONDS = 1.0
 
@@ -21,14 +20,9 @@ class Lifecycle:
     draining: bool = False
 
 
-async def database_answers(database: Database) -> bool:
-    """True if the database answers within CHECK_TIMEOUT_SECONDS."""
-    try:
-        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
-            await database.fetchrow("SELECT 1")
-    except (DatabaseUnavailable, TimeoutError):
-        return False
-    return True
+async def _database_answers(request: Request) -> bool:
+    database: Database = request.app.state.database
+    return await database.answers(timeout_seconds=CHECK_TIMEOUT_SECONDS)
 
 
 def _answer(ok: bool, **checks: str) -> JSONResponse:
@@ -45,7 +39,7 @@ async def livez() -> JSONResponse:
 async def startupz(request: Request) -> JSONResponse:
     """True once the database has answered for the first time, and from then on."""
     lifecycle: Lifecycle = request.app.state.lifecycle
-    lifecycle.started = lifecycle.started or await database_answers(request.app.state.database)
+    lifecycle.started = lifecycle.started or await _database_answers(request)
     return _answer(lifecycle.started, database="ok" if lifecycle.started else "unreachable")
 
 
@@ -54,5 +48,5 @@ async def readyz(request: Request) -> JSONResponse:
     """Whether to send requests here: not draining, and the database answers."""
     if request.app.state.lifecycle.draining:
         return _answer(False, server="draining")
-    reachable = await database_answers(request.app.state.database)
+    reachable = await _database_answers(request)
     return _answer(reachable, database="ok" if reachable else "unreachable")

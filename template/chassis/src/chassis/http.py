@@ -1,14 +1,12 @@
 """What a route may ask for."""
 
-import re
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Depends, Header, Request, Response
-from pydantic import Field
-from starlette.exceptions import HTTPException
+from pydantic import Field, StringConstraints, WithJsonSchema
 from uuid_utils.compat import uuid7
 
 from chassis.database import Database, UnitOfWork
@@ -45,28 +43,50 @@ NewId = Annotated[UUID, Depends(_new_id)]
 """A fresh UUIDv7 (RFC 9562): sorts by the time it was made, which is what lists page by."""
 
 
+_ETAG = '"[1-9][0-9]{0,17}"'
+
+
+# Required, so that nobody overwrites a change unseen for want of a header; without it the answer is 428 (RFC 6585).
 async def _expected_version(
     if_match: Annotated[
-        str | None,
+        str,
+        StringConstraints(strip_whitespace=True),  # the server leaves what may stand behind a header's value
         Header(
-            description='The ETag of the copy this change was decided on, such as "3"; `*` for whatever is there now.',
+            alias="If-Match",
+            description='The ETag of the copy this change was decided on, such as `"3"`; `*` for whatever is there now.',
+            pattern=rf"^(\*|{_ETAG})$",
             examples=["*"],
         ),
-    ] = None,
+    ],
 ) -> int | None:
-    if if_match is None:
-        raise HTTPException(428, 'send If-Match with the ETag of the copy you read, or "*" to change whatever is there')
-    if if_match.strip() == "*":
-        return None
-    tag = re.fullmatch(r'\s*"(\d{1,18})"\s*', if_match)
-    return int(tag[1]) if tag else NO_VERSION
+    return None if if_match == "*" else int(if_match.strip('"'))
 
-
-NO_VERSION = 0
-"""Equal to no version: versions start at 1. A weak, listed or foreign ETag matches nothing (RFC 9110, 13.1.1)."""
 
 IfMatch = Annotated[int | None, Depends(_expected_version)]
 """The version that the caller's change is based on; None where the caller does not mind (`If-Match: *`)."""
+
+
+_HEADERS: dict[str, Any] = {
+    "ETag": {
+        "description": "The version that this shows, for the If-Match of a change.",
+        "required": True,
+        "schema": {"type": "string", "pattern": f"^{_ETAG}$"},
+        "example": '"1"',
+    },
+    "Location": {
+        "description": "Where the new one is.",
+        "required": True,
+        "schema": {"type": "string", "format": "uri-reference"},
+    },
+}
+
+Responses = dict[int | str, dict[str, Any]]
+
+CREATED: Responses = {201: {"description": "Created.", "headers": _HEADERS}}
+"""The `responses` of a route that creates one thing: it sets Location, and the ETag by `set_etag`."""
+
+SHOWN: Responses = {200: {"description": "As it is now.", "headers": {"ETag": _HEADERS["ETag"]}}}
+"""The `responses` of a route that shows one thing, changed or not: it sets the ETag by `set_etag`."""
 
 
 def set_etag(response: Response, version: int) -> None:
@@ -78,4 +98,9 @@ class Cursor(RequestModel):
     """Where a page starts and how long it is. Pages go by key, not by offset: inserts never shift or repeat rows."""
 
     limit: Annotated[int, Field(ge=1, le=100, description="Items per page.")] = 20
-    after: Annotated[UUID | None, Field(description="`next_cursor` of the page before.")] = None
+    # A query cannot say null, only leave it out.
+    after: Annotated[
+        UUID | None,
+        Field(description="`next_cursor` of the page before."),
+        WithJsonSchema({"type": "string", "format": "uuid"}),
+    ] = None

@@ -9,6 +9,13 @@ from chassis import problems
 from chassis.edge import PROBES
 
 
+LINGER_BYTES = 4 * 1024 * 1024
+"""How much more we read of a body that is too large. Most clients look for an answer only when they have sent it all;
+on one that sends more than this we hang up."""
+
+CLOSE = {"Connection": "close"}
+
+
 class Limits:
     """ASGI middleware. Too large: 413. Too many at once, or too slow: 503 with Retry-After."""
 
@@ -28,7 +35,8 @@ class Limits:
             return
         length = next((value for name, value in scope["headers"] if name == b"content-length"), None)
         if length is not None and int(length) > self._max_body_bytes:
-            await problems.document(413, detail=self._too_large)(scope, receive, send)
+            hang_up = int(length) > self._max_body_bytes + LINGER_BYTES
+            await problems.document(413, detail=self._too_large, headers=CLOSE if hang_up else None)(scope, receive, send)
             return
         if length is None:
             receive = self._counted(receive)
@@ -51,10 +59,10 @@ class Limits:
             await send(message)
 
         try:
-            async with asyncio.timeout(self._timeout_seconds):
+            async with asyncio.timeout(self._timeout_seconds) as deadline:
                 await self._app(scope, receive, watch)
         except TimeoutError:
-            if answering:
+            if answering or not deadline.expired():
                 raise
             # The transaction was rolled back, or its commit was on the way: the client cannot know, hence 503 and not 4xx.
             await problems.unavailable("the request took too long", code="timed_out")(scope, receive, send)
@@ -68,7 +76,16 @@ class Limits:
             message = await receive()
             received += len(message.get("body", b""))
             if received > self._max_body_bytes:
-                raise HTTPException(413, self._too_large)
+                raise HTTPException(413, self._too_large, None if await _ends_soon(message, receive) else CLOSE)
             return message
 
         return counting
+
+
+async def _ends_soon(message: Message, receive: Receive) -> bool:
+    """Read on and drop it. True if the body ended within LINGER_BYTES."""
+    left = LINGER_BYTES
+    while message.get("more_body") and left > 0:
+        message = await receive()
+        left -= len(message.get("body", b""))
+    return not message.get("more_body")

@@ -72,7 +72,9 @@ def configure(*, format: Literal["json", "console"], level: str, service: str) -
         shared += [add_service, _add_exception]
         render: Processor = structlog.processors.JSONRenderer()
     else:
-        render = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
+        # Named, because the default depends on what is installed: rich prints every local variable, and takes seconds.
+        plain = structlog.dev.plain_traceback
+        render = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), exception_formatter=plain)
     structlog.configure(
         processors=[*shared, render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -87,3 +89,5 @@ def configure(*, format: Literal["json", "console"], level: str, service: str) -
         )
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # At info it logs every URL it calls, query string and all.
+    logging.getLogger("httpx").setLevel(logging.WARNING)

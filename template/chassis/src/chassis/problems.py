@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
+from pydantic.json_schema import SkipJsonSchema
 from starlette.exceptions import HTTPException
 
 from chassis.database import DatabaseUnavailable
@@ -25,32 +26,59 @@ CODES = {
     400: "malformed_request",
     404: "route_not_found",
     405: "method_not_allowed",
+    412: "version_mismatch",
     413: "request_too_large",
+    415: "unsupported_media_type",
     422: "invalid_request",
     428: "if_match_required",
     500: "internal_error",
     503: "unavailable",
 }
-"""The stable code of a failure that no domain error names."""
+"""The stable code of a failure that nothing names more precisely."""
+
+# RFC 9110's names, whatever the Python: those of its standard library changed in 3.13.
+TITLES = {status.value: status.phrase for status in HTTPStatus} | {
+    413: "Content Too Large",
+    422: "Unprocessable Content",
+}
+
+IF_MATCH_ADVICE = 'send If-Match with the ETag of the copy you read, or "*" to change whatever is there'
+
+MAX_REPORTED = 20
+"""How many broken rules an answer lists: a request can break thousands."""
 
 
 class InvalidPart(BaseModel):
     """One part of the request that breaks a rule."""
 
-    pointer: str = Field(description="Where: a JSON pointer into the body, or the name of the parameter.")
-    detail: str
+    pointer: str = Field(
+        description="Where: a JSON pointer into the body, or the name of the parameter.", examples=["#/currency"]
+    )
+    detail: str = Field(description="Which rule, in words for a person.", examples=["Field required"])
 
 
 class Problem(BaseModel):
     """Why a request failed (RFC 9457). Branch on `code`, show `detail`, quote `trace_id` when asking for help."""
 
-    type: str = Field(json_schema_extra={"format": "uri-reference"})
-    title: str
-    status: int
-    code: str
-    detail: str | None = None
-    errors: list[InvalidPart] | None = None
-    trace_id: str | None = None
+    type: str = Field(
+        description="Names the kind of problem; relative to this server.",
+        examples=["/problems/invalid_request"],
+        json_schema_extra={"format": "uri-reference"},
+    )
+    title: str = Field(description="The name of the status.", examples=["Unprocessable Content"])
+    status: int = Field(ge=400, le=599, description="The HTTP status.", examples=[422])
+    code: str = Field(description="Stable; what a client branches on.", examples=["invalid_request"])
+    detail: str | SkipJsonSchema[None] = Field(
+        None,
+        description="What is wrong with this request, in words for a person.",
+        examples=["#/currency: Field required"],
+    )
+    errors: list[InvalidPart] | SkipJsonSchema[None] = Field(
+        None, description=f"The parts of the request that break a rule, at most {MAX_REPORTED}."
+    )
+    trace_id: str | SkipJsonSchema[None] = Field(
+        None, description="Finds this request in the service's traces.", examples=["4bf92f3577b34da6a3ce929d0e0e4736"]
+    )
 
 
 def status_of(error: type[DomainError]) -> int:
@@ -73,7 +101,7 @@ def document(
     code = code or CODES.get(status, "http_error")
     problem = Problem(
         type=f"/problems/{code}",
-        title=HTTPStatus(status).phrase,
+        title=TITLES[status],
         status=status,
         code=code,
         detail=detail,
@@ -98,10 +126,18 @@ def problems(*errors: type[DomainError]) -> dict[int | str, dict[str, Any]]:
 
 def described(status: int, codes: str | None = None) -> dict[str, Any]:
     """An OpenAPI response object for a problem of that status."""
-    return {
-        "description": f"{HTTPStatus(status).phrase}: {codes or f'`{CODES[status]}`'}",
+    if status == 503:
+        codes = codes or "`overloaded`, `timed_out`, `database_unavailable`"
+    response: dict[str, Any] = {
+        "description": f"{TITLES[status]}: {codes or f'`{CODES[status]}`'}.",
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
+    if status == 503:
+        seconds = {"type": "integer", "minimum": 1}
+        response["headers"] = {
+            "Retry-After": {"description": "Come back in so many seconds.", "required": True, "schema": seconds}
+        }
+    return response
 
 
 def _pointer(location: tuple[int | str, ...]) -> str:
@@ -118,8 +154,18 @@ async def on_domain_error(_: Request, error: Exception) -> Response:
 
 async def on_invalid_request(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    found = error.errors()
+    if any(part["type"] == "missing" and part["loc"] == ("header", "If-Match") for part in found):
+        return document(428, detail=IF_MATCH_ADVICE)
+    if isinstance(error.body, bytes):  # FastAPI parses nothing that does not call itself JSON
+        return document(415, detail="send the body as application/json")
+    if any(part["type"] == "json_invalid" for part in found):
+        return document(400, detail="the body is not JSON")
     # The input is never echoed: it may be personal, or not representable in JSON at all.
-    parts = [InvalidPart(pointer=_pointer(part["loc"]), detail=part["msg"]) for part in error.errors()]
+    parts = [
+        InvalidPart(pointer=_pointer(part["loc"]), detail=part["msg"].removeprefix("Value error, "))
+        for part in found[:MAX_REPORTED]
+    ]
     return document(422, detail="; ".join(f"{part.pointer}: {part.detail}" for part in parts), errors=parts)
 
 
@@ -127,7 +173,7 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
     if error.status_code == 405:
-        headers["Allow"] = ", ".join(_allowed_methods(request))
+        headers["Allow"] = ", ".join(_allowed_methods(request)) or headers.get("Allow", "GET")
     detail = None if error.detail == HTTPStatus(error.status_code).phrase else error.detail
     return document(error.status_code, detail=detail, headers=headers)
 

@@ -1,6 +1,8 @@
 """Run the HTTP process, and stop it without dropping a request."""
 
 import asyncio
+import contextlib
+import math
 import signal
 from types import FrameType
 
@@ -21,7 +23,7 @@ and a close would reset it."""
 class Server(uvicorn.Server):
     """Uvicorn with a drain: on the first signal turn unready and go on serving, then stop as Uvicorn does.
 
-    A second signal ends the drain at once.
+    A second signal ends the drain at once; after the drain, signals mean what they mean to Uvicorn.
     """
 
     def __init__(self, config: uvicorn.Config, *, lifecycle: Lifecycle, drain_seconds: float) -> None:
@@ -35,11 +37,13 @@ class Server(uvicorn.Server):
         await super().serve(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._loop is None or self._lifecycle.draining:
+        if self._loop is None or self.should_exit:
             super().handle_exit(sig, frame)
-            return
-        self._lifecycle.draining = True
-        self._loop.call_soon_threadsafe(self._start_drain, signal.Signals(sig).name)
+        elif self._lifecycle.draining:
+            self._loop.call_soon_threadsafe(self._end_drain)
+        else:
+            self._lifecycle.draining = True
+            self._loop.call_soon_threadsafe(self._start_drain, signal.Signals(sig).name)
 
     def _start_drain(self, signal_name: str) -> None:
         assert self._loop is not None
@@ -47,7 +51,8 @@ class Server(uvicorn.Server):
         self._loop.call_later(self._drain_seconds + LINGER_SECONDS, self._end_drain)
 
     def _end_drain(self) -> None:
-        log.info("drain_ended")
+        if not self.should_exit:
+            log.info("drain_ended")
         self.should_exit = True
 
 
@@ -65,10 +70,11 @@ def serve(app: FastAPI) -> bool:
         log_config=None,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=int(settings.keep_alive_seconds),
-        timeout_graceful_shutdown=int(settings.shutdown_timeout_seconds),
+        timeout_keep_alive=math.ceil(settings.keep_alive_seconds),
+        timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout_seconds),
         backlog=2048,
     )
     server = Server(config, lifecycle=app.state.lifecycle, drain_seconds=settings.drain_seconds)
-    server.run()
+    with contextlib.suppress(SystemExit):  # Uvicorn exits itself when the port is taken; it has said so
+        server.run()
     return server.started

@@ -1,0 +1,196 @@
+"""The first minutes of a product engineer: the questions, the two commands they end with, the curl line, and the stop."""
+
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pexpect
+import psutil
+import pytest
+import yaml
+
+from tests.conftest import ROOT, Birth, service_environment
+
+START_SECONDS = 60
+STOP_SECONDS = 15
+
+
+@pytest.mark.slow
+def test_the_demo_shows_all_it_should_and_ends_by_itself() -> None:
+    shown = subprocess.run(
+        ["make", "demo", "CI=1"], cwd=ROOT, env=service_environment(), capture_output=True, text=True
+    )
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    for status in ("201 Created", "200 OK", "404 Not Found", "409 Conflict", "422 Unprocessable"):
+        assert status in shown.stdout
+    assert re.search(r"POST /v1/invoices +billing +[\d.]+ ms\n +INSERT billing.invoices +billing", shown.stdout)
+
+
+@pytest.mark.slow
+def test_the_two_commands_that_a_copy_ends_with_lead_to_a_running_service(template: Path, tmp_path: Path) -> None:
+    commands = answer_every_question(template, tmp_path)
+    subprocess.run(commands[0], shell=True, cwd=tmp_path, env=service_environment(**IDENTITY), check=True)
+    committed = subprocess.run(
+        ["git", "status", "--porcelain"], cwd=tmp_path / "billing", capture_output=True, text=True
+    )
+    assert (committed.returncode, committed.stdout) == (0, "")
+
+    assert commands[1] == "make dev"
+    with dev(tmp_path / "billing", "make", "dev") as process:
+        output = wait_for(process, "Try it:")
+        pasted = output.partition("Try it:")[2].replace("\\\n", " ")
+        answer = subprocess.run(shlex.split(pasted), capture_output=True, text=True, check=True)
+        assert "201 Created" in answer.stdout
+        everything = family(process)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal sends Ctrl-C: to make and all that it started
+        assert_all_gone(everything, output)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["make", "python"])
+def test_a_killed_parent_leaves_nothing_running(birth: Birth, victim: str) -> None:
+    with dev(birth(service_name="billing"), "make", "dev") as process:
+        output = wait_for(process, "Try it:")
+        everything = family(process)
+        target = process if victim == "make" else next(one for one in everything if "dev" in one.cmdline())
+        os.kill(target.pid, signal.SIGKILL)
+        assert_all_gone(everything, output)
+
+
+@pytest.mark.slow
+def test_a_saved_file_is_served_at_once(birth: Birth) -> None:
+    service = birth(service_name="billing")
+    route = service / "src/billing/api/invoices.py"
+    before = route.read_text()
+    with dev(service, "make", "dev") as process:
+        base = re.search(r"API +(http://[\d.:]+)/", wait_for(process, "Try it:"))[1]
+        try:
+            route.write_text(before.replace("/v1/invoices", "/v1/bills", 1))
+            until(lambda: fetch(f"{base}/v1/bills") == 200, START_SECONDS)
+        finally:
+            route.write_text(before)
+
+
+IDENTITY = {
+    f"GIT_{role}_{key}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for key, value in (("NAME", "Test"), ("EMAIL", "test@example.com"))
+}
+
+
+def answer_every_question(template: Path, folder: Path) -> list[str]:
+    """Copy as a person at a terminal does: a name, then Enter for each default. Returns the commands that it ends with."""
+    terminal = pexpect.spawn(
+        sys.executable,
+        ["-m", "copier", "copy", str(template), "billing"],
+        cwd=str(folder),
+        env={**service_environment(), "TERM": "xterm", "COPIER_SETTINGS_PATH": str(folder / "none.yml")},
+        encoding="utf-8",
+        timeout=30,
+        dimensions=(50, 200),
+    )
+    for name, question in usual_questions().items():
+        terminal.expect_exact(question["help"][:30])
+        terminal.expect(pexpect.TIMEOUT, timeout=0.3)  # let the prompt finish drawing, or it drops the key
+        terminal.send("\x1b\r" if name == "aggregates" else "\r")
+    terminal.expect_exact("Next:")
+    rest = terminal.read()
+    terminal.close()
+    assert terminal.exitstatus == 0, rest
+    assert "make dev" in rest, rest
+    return [line.strip() for line in rest.splitlines() if line.startswith("  ")]
+
+
+def usual_questions() -> dict[str, Any]:
+    """The questions that a person is asked who does not ask for trouble, in order."""
+    loader = type("Loader", (yaml.SafeLoader,), {})
+    loader.add_constructor("!include", lambda *_: None)
+    questions = yaml.load((ROOT / "copier.yml").read_text(), loader)
+    asked = {name: it for name, it in questions.items() if not name.startswith("_") and it.get("when", True) is True}
+    assert len(asked) <= 10
+    return asked
+
+
+@contextmanager
+def dev(service: Path, *command: str) -> Iterator[subprocess.Popen[str]]:
+    log = service / ".dev" / "test.log"
+    log.parent.mkdir(exist_ok=True)
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=service,
+            env=service_environment(),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    everything = [psutil.Process(process.pid)]
+    try:
+        yield process
+    finally:
+        everything = family(process) or everything
+        for one in everything:
+            if one.is_running():
+                one.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def wait_for(process: subprocess.Popen[str], text: str) -> str:
+    """What the service printed, as soon as `text` and the paragraph after it are there."""
+    log = Path(f"/proc/{process.pid}/cwd") if sys.platform == "linux" else None
+    folder = log.resolve() if log else Path(psutil.Process(process.pid).cwd())
+    file = folder / ".dev" / "test.log"
+    until(lambda: re.search(re.escape(text) + r"\n\n.*?\n\n", file.read_text(), re.DOTALL) is not None, START_SECONDS)
+    return re.search(r".*" + re.escape(text) + r"\n\n.*?\n\n", file.read_text(), re.DOTALL)[0]
+
+
+def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    try:
+        parent = psutil.Process(process.pid)
+    except psutil.NoSuchProcess:
+        return []
+    return [parent, *parent.children(recursive=True)]
+
+
+def assert_all_gone(everything: list[psutil.Process], output: str) -> None:
+    names = " ".join(" ".join(one.cmdline()) for one in everything if one.is_running() and one.status() != "zombie")
+    assert len(everything) >= 4, names  # make, dev, postgres, uvicorn
+    ports = [urlsplit(url).port for url in re.findall(r"\w+://[^\s'\\]+", output)]
+    assert ports
+
+    def gone() -> bool:
+        alive = [one for one in everything if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+        return not alive and not any(answers(port) for port in ports)
+
+    until(gone, STOP_SECONDS)
+
+
+def answers(port: int | None) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port or 0)) == 0
+
+
+def fetch(url: str) -> int:
+    import httpx
+
+    try:
+        return httpx.get(url).status_code
+    except httpx.HTTPError:
+        return 0
+
+
+def until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.1)
