@@ -7,6 +7,7 @@ settings     Settings, read once from the environment
 database     Statement, UnitOfWork, Database: compiled SQL on a pool, explicit transactions
 fields       types for request and response models
 http         Transaction, Reader, Now, IfMatch, Cursor: what a route may ask for
+client       service_client: HTTP to another service
 problems     failures as RFC 9457 problem documents
 application  the HTTP process as a FastAPI application
 commands     the command line
@@ -17,6 +18,7 @@ Everything else is internal. This module imports nothing, so that each process l
 
 __all__ = [
     "application",
+    "client",
     "commands",
     "database",
     "errors",

@@ -128,15 +128,15 @@ class Database:
         self._probe: asyncpg.Pool | None = None
 
     async def __aenter__(self) -> "Database":
-        self._pool = asyncpg.create_pool(
-            self._url.get_secret_value(), init=self._init, reset=self._keep_session, **self._options
-        )
+        self._pool = self._make_pool(init=self._init)
         # Probes have a connection of their own: being busy is no reason to be taken out of service.
-        self._probe = asyncpg.create_pool(
-            self._url.get_secret_value(), reset=self._keep_session, **{**self._options, "max_size": 1}
-        )
+        self._probe = self._make_pool(max_size=1)
         await asyncio.gather(self._pool, self._probe)
         return self
+
+    def _make_pool(self, **special: Any) -> asyncpg.Pool:
+        options: dict[str, Any] = self._options | special
+        return asyncpg.create_pool(self._url.get_secret_value(), reset=self._keep_session, **options)
 
     async def __aexit__(self, *_: object) -> None:
         pools = [pool for pool in (self._pool, self._probe) if pool is not None]

@@ -8,7 +8,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from chassis import problems
 from chassis.edge import PROBES
 
-
 LINGER_BYTES = 4 * 1024 * 1024
 """How much more we read of a body that is too large. Most clients look for an answer only when they have sent it all;
 on one that sends more than this we hang up."""
@@ -36,7 +35,9 @@ class Limits:
         length = next((value for name, value in scope["headers"] if name == b"content-length"), None)
         if length is not None and int(length) > self._max_body_bytes:
             hang_up = int(length) > self._max_body_bytes + LINGER_BYTES
-            await problems.document(413, detail=self._too_large, headers=CLOSE if hang_up else None)(scope, receive, send)
+            await problems.document(413, detail=self._too_large, headers=CLOSE if hang_up else None)(
+                scope, receive, send
+            )
             return
         if length is None:
             receive = self._counted(receive)

@@ -14,26 +14,28 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
 def describe_exception(error: BaseException) -> dict[str, str]:
-    """Type, message and stack of an exception and its causes, without the values it was about.
+    """Type, message and stack of an exception, its causes and its parts, without the values it was about.
 
     The stack names files and lines, not arguments. Of a message only the first line is kept: Postgres puts the
     offending row into the lines below (`DETAIL: Key (email)=(…) already exists`).
     """
     described = traceback.TracebackException.from_exception(error, capture_locals=False)
-    stack: list[str] = []
-    link: traceback.TracebackException | None = described
-    while link is not None:
-        stack.insert(0, "".join(link.stack.format()) + _headline(link))
-        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
-    return {"type": type(error).__qualname__, "message": _first_line(str(error)), "stack": "\n".join(stack)}
+    message = _headline(described).partition(": ")[2]
+    return {"type": type(error).__qualname__, "message": message, "stack": "\n".join(_stacks(described))}
+
+
+def _stacks(link: traceback.TracebackException) -> list[str]:
+    cause = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    before = _stacks(cause) if cause else []
+    parts = [stack for part in link.exceptions or () for stack in _stacks(part)]
+    return [*before, "".join(link.stack.format()) + _headline(link), *parts]
 
 
 def _headline(link: traceback.TracebackException) -> str:
-    return _first_line("".join(link.format_exception_only()))
-
-
-def _first_line(text: str) -> str:
-    return text.partition("\n")[0]
+    line = "".join(link.format_exception_only()).partition("\n")[0]
+    if line.startswith("asyncpg."):  # a second colon introduces the value that the statement choked on
+        return ": ".join(line.split(": ")[:2])
+    return line
 
 
 def _add_context(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
@@ -89,5 +91,7 @@ def configure(*, format: Literal["json", "console"], level: str, service: str) -
         )
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # It logs every URL with its query, which may hold personal data.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     # At info it logs every URL it calls, query string and all.
     logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -1,14 +1,24 @@
 """Settings, read once from the environment by an entry point and handed down."""
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, HttpUrl, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 def _postgres_url(url: SecretStr) -> SecretStr:
-    if not url.get_secret_value().startswith(("postgresql://", "postgres://")):
-        raise ValueError("must look like postgresql://user:password@host:5432/database")
+    try:
+        parts = urlsplit(url.get_secret_value())
+        for host in parts.netloc.rpartition("@")[2].split(","):  # several hosts: asyncpg tries one after the other
+            _ = urlsplit(f"//{host}").port  # raises ValueError, with a piece of the password if that has a / in it
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("postgresql", "postgres"):
+        raise ValueError(
+            "must look like postgresql://user:password@host:5432/database, with special characters in the password "
+            "percent-encoded"
+        )
     return url
 
 
@@ -29,7 +39,7 @@ class Settings(BaseSettings):
 
     database_url: Annotated[SecretStr, AfterValidator(_postgres_url)]
     database_pool_size: Annotated[int, Field(ge=1, le=1000)] = 10
-    """Connections per process, at most. Replicas times this stays below the server's max_connections."""
+    """Connections per process, at most, and one more for probes. All replicas' stay below max_connections."""
 
     http_host: str = "127.0.0.1"
     http_port: Annotated[int, Field(ge=1, le=65535)] = 8000

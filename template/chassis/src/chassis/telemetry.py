@@ -1,5 +1,6 @@
 """OpenTelemetry traces and metrics over OTLP/HTTP: one span per request, one per SQL statement, nothing else unasked."""
 
+import threading
 import time
 import uuid
 from functools import lru_cache
@@ -52,9 +53,14 @@ class Telemetry:
             metrics.set_meter_provider(self._metering)
 
     def shutdown(self) -> None:
-        """Send what is queued. Blocks for at most about EXPORT_TIMEOUT_SECONDS for each signal."""
-        self._tracing.shutdown()
-        self._metering.shutdown(timeout_millis=EXPORT_TIMEOUT_SECONDS * 1000)
+        """Send what is queued, for at most EXPORT_TIMEOUT_SECONDS. What is not sent by then is lost."""
+        # In threads that may be left behind: the SDK alone would send batch after batch to a dead receiver, for 30 s.
+        closing = [threading.Thread(target=part.shutdown, daemon=True) for part in (self._tracing, self._metering)]
+        deadline = time.monotonic() + EXPORT_TIMEOUT_SECONDS
+        for thread in closing:
+            thread.start()
+        for thread in closing:
+            thread.join(max(0, deadline - time.monotonic()))
 
     def observe_query(self, query: Any) -> None:
         """Record a finished statement as a span of the request that ran it. For asyncpg's `add_query_logger`."""
@@ -93,7 +99,8 @@ def from_settings(service: Service, settings: Settings) -> Telemetry:
         )
     )
     if settings.otel_exporter_otlp_endpoint is None:
-        return Telemetry(resource, sampler=ALWAYS_OFF, span_processors=[], metric_readers=[])
+        # ParentBased: a trace that the caller samples stays sampled for those whom we call.
+        return Telemetry(resource, sampler=ParentBased(ALWAYS_OFF), span_processors=[], metric_readers=[])
 
     # Imported here: it brings an HTTP client, and a process without an endpoint starts faster without it.
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -123,7 +130,7 @@ def current_trace_id() -> str | None:
 @lru_cache(maxsize=1024)
 def summarise(query: str) -> str:
     """`SELECT billing.invoices`: the verb and the first table, as the database semantic conventions name spans."""
-    words = query.split()
+    words = query.split() or [""]
     verb = words[0].rstrip(";").upper()
     target = next((words[i + 1] for i, word in enumerate(words[:-1]) if word.upper() in {"FROM", "INTO", "UPDATE"}), "")
-    return f"{verb} {target.rstrip('(;,')}".strip()
+    return f"{verb} {target.partition('(')[0].rstrip(';,')}".strip()
