@@ -86,7 +86,7 @@ MUTATIONS = {
     ),
     "a rule that is not kept": Mutation(
         "test",
-        edit("src/billing/domain/invoices.py", "if self.status is InvoiceStatus.ISSUED:", "if self.status == 'never':"),
+        edit("src/billing/domain/invoices.py", "if self.status is InvoiceStatus.ISSUED:", "if self.version < 0:"),
         "make test",
     ),
 }
