@@ -72,7 +72,11 @@ def _migrate(service: Service) -> int:
     if settings is None:
         return 2
     logs.configure(format=settings.log_format, level=settings.log_level, service=service.name)
-    migrating.upgrade(service, settings.database_url.get_secret_value())
+    try:
+        migrating.upgrade(service, settings.database_url.get_secret_value())
+    except migrating.DatabaseUnusable as error:
+        print(f"{service.name}: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

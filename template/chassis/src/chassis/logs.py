@@ -91,7 +91,5 @@ def configure(*, format: Literal["json", "console"], level: str, service: str) -
         )
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # It logs every URL with its query, which may hold personal data.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     # At info it logs every URL it calls, query string and all.
     logging.getLogger("httpx").setLevel(logging.WARNING)

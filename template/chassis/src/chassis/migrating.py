@@ -6,6 +6,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+import asyncpg
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
@@ -18,9 +19,19 @@ class MigrationsBehind(Exception):
     """The tables in the code are not what the migrations make. The message lists the differences."""
 
 
+class DatabaseUnusable(Exception):
+    """The server does not answer, or does not let us in. A migration that fails is not this: it raises as it is."""
+
+
 def upgrade(service: Service, url: str) -> None:
-    """Bring the database to the newest revision. Safe to run from several replicas at once: they take turns."""
-    command.upgrade(_config(service, url), "heads")
+    """Bring the database to the newest revision. Safe to run from several replicas at once: they take turns.
+
+    Raises DatabaseUnusable.
+    """
+    try:
+        command.upgrade(_config(service, url), "heads")
+    except (OSError, asyncpg.PostgresError) as error:  # from connecting; within a migration SQLAlchemy wraps them
+        raise DatabaseUnusable(f"the database in DATABASE_URL cannot be used: {error}") from error
 
 
 def check(service: Service, url: str) -> None:
