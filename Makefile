@@ -39,6 +39,10 @@ lint: setup ## Format, lint rules and types of this repository and of the chassi
 format: setup ## Format, and fix what lint can fix
 	@.venv/bin/ruff check --fix --quiet . template/chassis ; .venv/bin/ruff format . template/chassis
 
+docs: setup ## Write the reference pages from their sources
+	@.venv/bin/python docs/generate_questions.py
+	@.venv/bin/python docs/generate_chassis.py
+
 bench: setup ## Measure a generated service beside a bare application; prints ratios
 	@.venv/bin/python bench/http.py $(ARGS)
 

@@ -76,6 +76,11 @@ MUTATIONS = {
         ),
         "make migration",
     ),
+    "a CHECK constraint without a migration": Mutation(
+        "migrations",
+        edit("src/billing/persistence/invoices.py", "version >= 1", "version >= 0"),
+        "make migration",
+    ),
     "a route that the document does not know": Mutation(
         "specs-check",
         edit("src/billing/api/invoices.py", '"""Create a draft."""', '"""Create one draft."""'),

@@ -5,10 +5,8 @@ import json
 import sys
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from chassis.service import Service
-from chassis.settings import Settings
+from chassis.settings import Settings, SettingsError, read
 
 OPENAPI = Path("specs/openapi.json")
 
@@ -44,25 +42,19 @@ def main(service: Service, arguments: list[str] | None = None) -> int:
 
 def _settings(service: Service) -> Settings | None:
     try:
-        return service.settings()
-    except ValidationError as error:
-        print(f"{service.name} cannot start:", file=sys.stderr)
-        for part in error.errors(include_input=False, include_url=False):
-            name = "__".join(str(step) for step in part["loc"]).upper()
-            what = "is not set" if part["type"] == "missing" else part["msg"].removeprefix("Value error, ")
-            print(f"  {name}: {what}", file=sys.stderr)
-        print("Set it in the environment; docs/runbook.md lists every setting.", file=sys.stderr)
+        return read(service.settings)
+    except SettingsError as error:
+        print(f"{service.name} cannot start:\n{error}", file=sys.stderr)
         return None
 
 
 def _serve(service: Service) -> int:
-    from chassis.application import application
     from chassis.serving import serve
 
     settings = _settings(service)
     if settings is None:
         return 2
-    return 0 if serve(application(service, settings)) else 1
+    return 0 if serve(service.create_app(settings)) else 1
 
 
 def _migrate(service: Service) -> int:
@@ -74,7 +66,7 @@ def _migrate(service: Service) -> int:
     logs.configure(format=settings.log_format, level=settings.log_level, service=service.name)
     try:
         migrating.upgrade(service, settings.database_url.get_secret_value())
-    except migrating.DatabaseUnusable as error:
+    except (migrating.DatabaseUnusable, migrating.MigrationFailed) as error:
         print(f"{service.name}: {error}", file=sys.stderr)
         return 1
     return 0
@@ -84,9 +76,12 @@ def _check_migrations(service: Service) -> int:
     from chassis import embedded, migrating
 
     with embedded.temporary_postgres() as url:
-        migrating.upgrade(service, url)
         try:
+            migrating.upgrade(service, url)
             migrating.check(service, url)
+        except migrating.MigrationFailed as error:
+            print(error, file=sys.stderr)
+            return 1
         except migrating.MigrationsBehind as error:
             print(f"The tables in persistence/ and the migrations differ: {error}", file=sys.stderr)
             print('Write the migration: make migration m="what it does"', file=sys.stderr)

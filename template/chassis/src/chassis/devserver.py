@@ -15,6 +15,7 @@ from typing import Any
 from chassis import embedded, migrating
 from chassis.application import api
 from chassis.service import Service
+from chassis.settings import SettingsError, read
 
 FOLDER = Path(".dev")
 """Holds the development database between runs. Ignored by git; delete it to start afresh."""
@@ -33,8 +34,10 @@ def run(service: Service, *, host: str = "127.0.0.1", port: int = 8000) -> int:
     with contextlib.ExitStack() as stack:
         try:
             url = os.environ.get("DATABASE_URL") or stack.enter_context(_database(service))
+            os.environ["DATABASE_URL"] = url
+            read(service.settings)
             port = port if _is_free(host, port) else embedded.free_port()
-            process = _spawn(service, url, host, port)
+            process = _spawn(service, host, port)
             stack.callback(process.stop)
             migrating.upgrade(service, url)  # while the service imports its libraries
             _wait_until_alive(process, f"http://{host}:{port}/livez")
@@ -46,9 +49,17 @@ def run(service: Service, *, host: str = "127.0.0.1", port: int = 8000) -> int:
         except KeyboardInterrupt:
             print(f"\n{service.name}: stopped", flush=True)
             return 0
-        except (embedded.EmbeddedServerError, migrating.DatabaseUnusable, _NotAlive) as error:
+        except (
+            embedded.EmbeddedServerError,
+            migrating.DatabaseUnusable,
+            migrating.MigrationFailed,
+            _NotAlive,
+        ) as error:
             print(f"{service.name}: {error}", file=sys.stderr)
             return 1
+        except SettingsError as error:
+            print(f"{service.name} cannot start:\n{error}", file=sys.stderr)
+            return 2
 
 
 def _interrupt_once(*_: object) -> None:
@@ -78,15 +89,13 @@ def _database(service: Service) -> Any:
         yield server.rpartition("/")[0] + f"/{service.schema}"
 
 
-def _spawn(service: Service, url: str, host: str, port: int) -> embedded.Process:
+def _spawn(service: Service, host: str, port: int) -> embedded.Process:
     (package,) = service.package.__path__
     reload = ["--reload", "--reload-dir", package, "--reload-dir", str(Path(__file__).parent)]
     server = [sys.executable, "-m", "uvicorn", "--factory", f"{service.package.__name__}.main:create_app", *reload]
     server += ["--host", host, "--port", str(port), "--no-access-log", "--log-level", "warning"]
     defaults = {"LOG_FORMAT": "console", "LOG_REQUESTS": "true"}
-    return embedded.spawn(
-        server, stop_signal=signal.SIGTERM, env={**defaults, **os.environ, "DATABASE_URL": url, "HTTP_PORT": str(port)}
-    )
+    return embedded.spawn(server, stop_signal=signal.SIGTERM, env={**defaults, **os.environ, "HTTP_PORT": str(port)})
 
 
 class _NotAlive(Exception):

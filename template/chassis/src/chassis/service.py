@@ -6,7 +6,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from types import ModuleType
 
-from fastapi import APIRouter
+from fastapi import APIRouter, FastAPI
 from sqlalchemy import MetaData
 
 from chassis.settings import Settings
@@ -36,6 +36,10 @@ class Service:
         """The Postgres schema of the service."""
         assert self.tables.schema, "give the MetaData in persistence/tables.py a schema"
         return self.tables.schema
+
+    def create_app(self, settings: Settings) -> FastAPI:
+        """The application as the package's `main.create_app` makes it: what a team adds there is served and tested."""
+        return import_module(f"{self.package.__name__}.main").create_app(settings)
 
 
 def routers_in(package: ModuleType) -> list[APIRouter]:

@@ -1,9 +1,9 @@
 """Settings, read once from the environment by an entry point and handed down."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, HttpUrl, SecretStr
+from pydantic import AfterValidator, Field, HttpUrl, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -23,6 +23,9 @@ def _postgres_url(url: SecretStr) -> SecretStr:
 
 
 Seconds = Annotated[float, Field(ge=0, le=3600)]
+
+
+S = TypeVar("S", bound="Settings")
 
 
 class Settings(BaseSettings):
@@ -65,3 +68,21 @@ class Settings(BaseSettings):
     """Base URL of an OTLP/HTTP receiver. Without it nothing is exported, trace ids still go through."""
     trace_sample_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the traces that start here; a caller's decision is followed."""
+
+
+class SettingsError(Exception):
+    """The environment does not hold what the service needs. The message has a line for each setting that is wrong."""
+
+
+def read(kind: type[S]) -> S:
+    """Read the settings from the environment. Raises SettingsError, which never shows a value."""
+    try:
+        return kind()
+    except ValidationError as error:
+        lines = []
+        for part in error.errors(include_input=False, include_url=False):
+            name = "__".join(str(step) for step in part["loc"]).upper()
+            what = "is not set" if part["type"] == "missing" else part["msg"].removeprefix("Value error, ")
+            lines.append(f"  {name}: {what}")
+        lines.append("Set it in the environment; docs/runbook.md lists every setting.")
+        raise SettingsError("\n".join(lines)) from None

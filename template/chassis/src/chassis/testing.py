@@ -82,9 +82,7 @@ def settings(service: "Service", database_url: str) -> "Settings":
 @pytest.fixture(scope="session")
 async def app(service: "Service", settings: "Settings") -> AsyncGenerator["FastAPI"]:
     """The service's application, started."""
-    from chassis.application import application
-
-    app = application(service, settings)
+    app = service.create_app(settings)
     async with app.router.lifespan_context(app):
         yield app
 

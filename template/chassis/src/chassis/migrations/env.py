@@ -5,9 +5,9 @@ from typing import Any
 
 import asyncpg
 from alembic import context
-from sqlalchemy import Connection, pool, text
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy import Connection, text
 
+from chassis.migrating import engine_for
 from chassis.service import Service
 
 LOCK = 0x6D69677261746521
@@ -48,11 +48,7 @@ def migrate(connection: Connection) -> None:
 
 
 async def run() -> None:
-    # asyncpg reads the URL itself: SQLAlchemy's dialect does not know `sslmode` and other libpq parameters.
-    async def connect() -> asyncpg.Connection:
-        return await asyncpg.connect(url, server_settings={"application_name": f"{service.name}-migrate"})
-
-    engine: AsyncEngine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=pool.NullPool)
+    engine = engine_for(url, application_name=f"{service.name}-migrate")
     # The lock has a connection of its own: it outlives each migration's transaction.
     lock = await asyncpg.connect(url)
     try:

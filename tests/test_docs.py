@@ -1,0 +1,108 @@
+"""What the documentation names exists: pages are fresh, links lead somewhere, targets and settings are real."""
+
+import ast
+import re
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import yaml
+
+from docs import generate_chassis
+from tests.conftest import ROOT, Render
+
+PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+CODE = re.compile(r"^```.*?^```|`[^`\n]+`", re.MULTILINE | re.DOTALL)
+TARGET = re.compile(r"(?:^|[`;&] ?|^\w+=\S+ )make ((?:[a-z][a-z-]*(?=[ `\n#]|$) ?)+)", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def service(render: Render) -> Path:
+    return render()
+
+
+def targets(makefile: Path) -> set[str]:
+    return set(re.findall(r"^([a-z][a-z-]*):", makefile.read_text(), re.MULTILINE))
+
+
+def named_targets(page: str) -> set[str]:
+    """The targets in `make a b` wherever a page shows code."""
+    return set(chain.from_iterable(found.split() for code in CODE.findall(page) for found in TARGET.findall(code)))
+
+
+def anchors(page: str) -> set[str]:
+    """The fragments that a page's headings answer to, as GitHub and GitLab make them."""
+    headings = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken_links(page: Path) -> list[str]:
+    text = page.read_text()
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)):
+        path, _, fragment = link.partition("#")
+        if re.match(r"\w+:", link):
+            continue
+        target = page.parent / path if path else page
+        if not target.exists() or (fragment and fragment not in anchors(target.read_text())):
+            broken.append(link)
+    return broken
+
+
+def chassis_settings() -> set[str]:
+    tree = ast.parse((ROOT / "template/chassis/src/chassis/settings.py").read_text())
+    (settings,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Settings"]
+    return {ast.unparse(node.target).upper() for node in settings.body if isinstance(node, ast.AnnAssign)}
+
+
+def test_the_chassis_reference_is_fresh() -> None:
+    assert generate_chassis.PAGE.read_text() == generate_chassis.page(), "run `python docs/generate_chassis.py`"
+
+
+def test_the_chassis_reference_has_every_public_module_and_what_a_newborn_service_imports(service: Path) -> None:
+    init = ast.literal_eval(generate_chassis.parse("__init__").body[-1].value)  # ty: ignore[missing-attribute]
+    assert sorted(generate_chassis.public_modules()) == sorted(init)
+    page = generate_chassis.page()
+    for file in chain((service / "src").rglob("*.py"), (service / "tests").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("chassis."):
+                section = page.partition(f"## {node.module}\n")[2].partition("\n## ")[0]
+                for name in node.names:
+                    assert re.search(rf"^### `(class )?{name.name}\b", section, re.MULTILINE), f"{file}: {name.name}"
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=str(page.relative_to(ROOT))) for page in PAGES])
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    assert broken_links(page) == []
+
+
+def test_every_link_in_a_newborn_service_leads_somewhere(service: Path) -> None:
+    # specs/ is written by the first `make setup`.
+    pages = [service / "README.md", *(service / "docs").rglob("*.md")]
+    assert {link for page in pages for link in broken_links(page)} <= {"specs/openapi.json"}
+
+
+def test_every_make_target_that_is_named_exists(service: Path) -> None:
+    theirs, ours = targets(service / "Makefile"), targets(ROOT / "Makefile")
+    for page in PAGES:
+        assert named_targets(page.read_text()) <= theirs | ours, page
+    for page in [service / "README.md", *(service / "docs").rglob("*.md"), *(ROOT / "docs/how-to").glob("add-*.md")]:
+        assert named_targets(page.read_text()) <= theirs, page
+
+
+def test_the_runbook_has_every_setting_and_no_other(service: Path) -> None:
+    table = (service / "docs/runbook.md").read_text().partition("## Settings")[2]
+    assert set(re.findall(r"^\| `([A-Z_]+)` \|", table, re.MULTILINE)) == chassis_settings()
+
+
+def test_the_layout_page_has_the_list_of_team_owned_paths() -> None:
+    section = (ROOT / "docs/reference/layout.md").read_text().partition("## Team-owned")[2].partition("\n## ")[0]
+    owned = yaml.safe_load((ROOT / "ownership/service-owned.yml").read_text())
+    assert re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE) == owned
+
+
+def test_these_checks_can_fail(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# One\n[a](missing.md) [b](#two) [c](#one) `make no-such thing` prose: make nothing\n")
+    assert broken_links(page) == ["missing.md", "#two"]
+    assert named_targets(page.read_text()) == {"no-such", "thing"}
