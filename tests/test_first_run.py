@@ -1,12 +1,14 @@
 """The first minutes of a product engineer: the questions, the two commands they end with, the curl line, and the stop."""
 
 import os
+import pty
 import re
 import shlex
 import signal
 import socket
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ import pexpect
 import psutil
 import pytest
 import yaml
+from pexpect import fdpexpect
 
 from tests.conftest import ROOT, Birth, service_environment
 
@@ -90,15 +93,20 @@ IDENTITY = {
 
 def answer_every_question(template: Path, folder: Path) -> list[str]:
     """Copy as a person at a terminal does: a name, then Enter for each default. Returns the commands that it ends with."""
-    terminal = pexpect.spawn(
-        sys.executable,
-        ["-m", "copier", "copy", str(template), "billing"],
-        cwd=str(folder),
+    # Not pexpect.spawn: it forks this process, whose other tests have left threads and locks.
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (50, 200))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "copier", "copy", str(template), "billing"],
+        cwd=folder,
         env={**service_environment(), "TERM": "xterm", "COPIER_SETTINGS_PATH": str(folder / "none.yml")},
-        encoding="utf-8",
-        timeout=30,
-        dimensions=(50, 200),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
     )
+    os.close(theirs)
+    terminal = fdpexpect.fdspawn(ours, encoding="utf-8", timeout=60)
     for name, question in usual_questions().items():
         terminal.expect_exact(question["help"][:30])
         terminal.expect(pexpect.TIMEOUT, timeout=0.3)  # let the prompt finish drawing, or it drops the key
@@ -106,8 +114,7 @@ def answer_every_question(template: Path, folder: Path) -> list[str]:
     terminal.expect_exact("Next:")
     rest = terminal.read()
     terminal.close()
-    assert terminal.exitstatus == 0, rest
-    assert "make dev" in rest, rest
+    assert process.wait() == 0, rest
     return [line.strip() for line in rest.splitlines() if line.startswith("  ")]
 
 

@@ -23,6 +23,7 @@ SAFE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 """What we repeat from a caller into logs and headers."""
 
 _W3C = TraceContextTextMapPropagator()
+_NOTHING = context.Context()
 
 
 class Edge:
@@ -48,11 +49,11 @@ class Edge:
         carrier: dict[str, str] = {}
         caller_id: bytes | None = None
         for name, value in scope["headers"]:
-            if name in (b"traceparent", b"tracestate"):
+            if name == b"traceparent" or name == b"tracestate":
                 carrier[name.decode()] = value.decode("latin-1")
             elif name == b"x-request-id":
                 caller_id = value
-        parent = _W3C.extract(carrier, context.Context())
+        parent = _W3C.extract(carrier, _NOTHING) if carrier else _NOTHING
         span = self._tracer.start_span(scope["method"], context=parent, kind=SpanKind.SERVER)
         current = context.attach(trace.set_span_in_context(span, parent))
         if caller_id is not None and SAFE_REQUEST_ID.fullmatch(caller_id):

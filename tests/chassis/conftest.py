@@ -1,0 +1,198 @@
+"""The tiny service in this process and in processes of its own, on one real Postgres for the whole run.
+
+Fixtures that are not here (`database_url`, `app`, `database`, `uow`, `client` …) are those that every service's tests
+have: chassis.testing.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import ExitStack, asynccontextmanager, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import httpx
+import pytest
+import uvicorn
+from chassis import embedded
+from chassis.application import application
+from chassis.service import Service
+from chassis.telemetry import Telemetry
+from fastapi import FastAPI
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+
+from tests.chassis.link import Link
+from tests.chassis.tiny.main import SERVICE
+
+ROOT = Path(__file__).parents[2]
+START_TIMEOUT_SECONDS = 30
+EXIT_TIMEOUT_SECONDS = 30
+LOG_TIMEOUT_SECONDS = 5
+
+
+@pytest.fixture(scope="session")
+def service() -> Service:
+    return SERVICE
+
+
+@pytest.fixture
+def link(database_url: str) -> Generator[Link]:
+    """A way to the database that the test can interrupt."""
+    with Link(database_url) as link:
+        yield link
+
+
+@pytest.fixture
+def make_app(service: Service, database_url: str) -> Callable[..., FastAPI]:
+    """An application with settings (and telemetry) of the test's own."""
+
+    def make_app(*, telemetry: Telemetry | None = None, **settings: Any) -> FastAPI:
+        values = {"database_url": database_url, "log_format": "console", **settings}
+        silent = Telemetry(Resource({}), sampler=ALWAYS_OFF, span_processors=[], metric_readers=[])
+        return application(service, service.settings.model_validate(values), telemetry=telemetry or silent)
+
+    return make_app
+
+
+@asynccontextmanager
+async def listening(app: Any) -> AsyncGenerator[httpx.AsyncClient]:
+    """Serve the application on a real socket from this process, and yield a client of it."""
+    server = uvicorn.Server(uvicorn.Config(app, port=embedded.free_port(), log_config=None, access_log=False))
+    running = asyncio.create_task(server.serve())
+    try:
+        while not server.started:
+            assert not running.done(), "the server did not start"
+            await asyncio.sleep(0.01)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.config.port}", timeout=20) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        await running
+
+
+@dataclass
+class Running:
+    """The tiny service in a process of its own."""
+
+    base: str
+    process: embedded.Process
+    output: Path
+
+    @property
+    def pid(self) -> int:
+        return self.process.child.pid
+
+    def events(self, **facts: object) -> list[dict[str, Any]]:
+        """What it has logged (as JSON), or those of its lines that state these facts."""
+        lines = [json.loads(line) for line in self.output.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if all(line.get(name) == fact for name, fact in facts.items())]
+
+    def wait_for(self, **facts: object) -> dict[str, Any]:
+        """The one line with these facts, once it is there: lines are written when the answer is already out."""
+        deadline = time.monotonic() + LOG_TIMEOUT_SECONDS
+        while not (found := self.events(**facts)):
+            assert time.monotonic() < deadline, f"{facts} was not logged:\n{self.output.read_text()}"
+            time.sleep(0.02)
+        (line,) = found
+        return line
+
+    def tell(self, signal_: signal.Signals = signal.SIGTERM) -> None:
+        os.kill(self.pid, signal_)
+
+    def wait(self) -> int:
+        """Its exit status, once it has ended."""
+        return self.process.child.wait(EXIT_TIMEOUT_SECONDS)
+
+
+Start = Callable[..., Running]
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """This process's environment without any setting of the chassis, and with these."""
+    known = {name.upper() for name in SERVICE.settings.model_fields}
+    ours = {
+        name: it for name, it in os.environ.items() if name not in known and not name.startswith(("OTEL_", "PYTEST_"))
+    }
+    return ours | {"PYTHONPATH": str(ROOT)} | {name: str(value) for name, value in settings.items()}
+
+
+def _start(folder: Path, settings: dict[str, object]) -> Running:
+    port = embedded.free_port()
+    output = folder / f"service-{port}.log"
+    with output.open("w") as log:
+        process = embedded.spawn(
+            [sys.executable, "-m", "tests.chassis.tiny", "serve"],
+            stop_signal=signal.SIGKILL,  # reached only by a test that failed before it stopped the service itself
+            env=environment(HTTP_PORT=port, **settings),
+            cwd=ROOT,
+            stdout=log,
+            stderr=log,
+        )
+    return Running(f"http://127.0.0.1:{port}", process, output)
+
+
+def _await_start(service: Running) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
+    with closing(httpx.Client(base_url=service.base)) as client:
+        while True:
+            try:
+                client.get("/livez")
+                return
+            except httpx.TransportError:
+                assert service.process.child.poll() is None, service.output.read_text()
+                assert time.monotonic() < deadline, service.output.read_text()
+                time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def start(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Generator[Start]:
+    """`start(**settings)`: `python -m tests.chassis.tiny serve`, once it answers. It is gone after the module."""
+    folder = tmp_path_factory.mktemp("services")
+    with ExitStack() as stack:
+
+        def start(**settings: object) -> Running:
+            service = _start(folder, {"DATABASE_URL": database_url, "DRAIN_SECONDS": 0, **settings})
+            stack.callback(service.process.stop)
+            _await_start(service)
+            return service
+
+        yield start
+
+
+@pytest.fixture
+def empty_database(postgres_url: str) -> Generator[str]:
+    """The URL of a database with nothing in it."""
+    name = f"empty_{uuid.uuid4().hex[:12]}"
+    ask(postgres_url, f"CREATE DATABASE {name}")
+    yield urlsplit(postgres_url)._replace(path=f"/{name}").geturl()
+    ask(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def ask(url: str, query: str) -> Any:
+    """The first value that the query returns, for tests that are not asynchronous."""
+
+    async def fetch() -> Any:
+        connection = await asyncpg.connect(url)
+        try:
+            return await connection.fetchval(query)
+        finally:
+            await connection.close()
+
+    return asyncio.run(fetch())
+
+
+@pytest.fixture
+async def connection(database_url: str) -> AsyncGenerator[asyncpg.Connection]:
+    """A look into the database that goes around the chassis."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()

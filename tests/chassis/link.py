@@ -1,0 +1,80 @@
+"""A TCP link to the database that a test can cut, freeze and restore, always on the same port."""
+
+import contextlib
+import socket
+import threading
+from urllib.parse import urlsplit
+
+
+class Link:
+    """Forwards a loopback port to the server of `url` while the `with` block runs."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._target = (parts.hostname, parts.port)
+        self._listener = self._listen(0)
+        self._port = self._listener.getsockname()[1]
+        self._moving = threading.Event()
+        self._moving.set()
+        self._sockets: list[socket.socket] = []
+        credentials = parts.netloc.rpartition("@")[0]
+        self.url = parts._replace(netloc=f"{credentials}@127.0.0.1:{self._port}").geturl()
+
+    def __enter__(self) -> "Link":
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cut()
+        self._moving.set()
+
+    def cut(self) -> None:
+        """Reset every connection, and refuse new ones: what a crashed server looks like."""
+        # shutdown wakes the thread that waits in accept; close alone does not.
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        while self._sockets:
+            _reset(self._sockets.pop())
+
+    def freeze(self) -> None:
+        """Accept everything and pass nothing on: what a hung server or a lost network looks like."""
+        self._moving.clear()
+
+    def restore(self) -> None:
+        """Work again, on the same port."""
+        self._moving.set()
+        if self._listener.fileno() == -1:
+            self._listener = self._listen(self._port)
+            self.__enter__()
+
+    def _listen(self, port: int) -> socket.socket:
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen(64)
+        return listener
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                here, _ = listener.accept()
+                there = socket.create_connection(self._target)
+                self._sockets += [here, there]
+                for source, sink in ((here, there), (there, here)):
+                    threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                self._moving.wait()
+                sink.sendall(data)
+        with contextlib.suppress(OSError):
+            self._moving.wait()
+            sink.shutdown(socket.SHUT_WR)
+
+
+def _reset(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+    connection.close()

@@ -1,0 +1,257 @@
+"""What a request leaves behind: one trace, one id, measurements, and a log line if it failed."""
+
+import json
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+
+import httpx
+import pytest
+from chassis.telemetry import Telemetry
+from fastapi import FastAPI
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.trace import SpanKind, StatusCode
+
+from tests.chassis.conftest import Running, Start, listening
+
+TRACE_ID, SPAN_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+SAMPLED = {"traceparent": f"00-{TRACE_ID}-{SPAN_ID}-01"}
+TRACEPARENT = (b"traceparent", SAMPLED["traceparent"].encode())
+NOT_SAMPLED = {"traceparent": f"00-{TRACE_ID}-{SPAN_ID}-00"}
+
+
+@dataclass
+class Watched:
+    """A client of the service, and what its requests left behind."""
+
+    client: httpx.AsyncClient
+    exporter: InMemorySpanExporter
+    reader: InMemoryMetricReader
+
+    def spans(self) -> list[ReadableSpan]:
+        return list(self.exporter.get_finished_spans())
+
+    def server_span(self) -> ReadableSpan:
+        (found,) = [span for span in self.spans() if span.kind is SpanKind.SERVER]
+        return found
+
+    def points(self, name: str) -> list:
+        data = self.reader.get_metrics_data()
+        if data is None:
+            return []
+        metrics = [metric for part in data.resource_metrics for scope in part.scope_metrics for metric in scope.metrics]
+        return [point for metric in metrics if metric.name == name for point in metric.data.data_points]
+
+
+@pytest.fixture
+async def watched(make_app: Callable[..., FastAPI], database: object) -> AsyncGenerator[Watched]:
+    """The service with telemetry kept in memory. `database` empties the table afterwards."""
+    exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
+    telemetry = Telemetry(
+        Resource({}),
+        sampler=ParentBased(TraceIdRatioBased(1)),
+        span_processors=[SimpleSpanProcessor(exporter)],
+        metric_readers=[reader],
+    )
+    app = make_app(telemetry=telemetry)
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://tiny") as client,
+    ):
+        yield Watched(client, exporter, reader)
+
+
+async def test_a_callers_trace_goes_on(watched: Watched) -> None:
+    await watched.client.get("/v1/things", headers=SAMPLED | {"tracestate": "vendor=1"})
+
+    span = watched.server_span()
+
+    assert format(span.context.trace_id, "032x") == TRACE_ID
+    assert span.parent is not None
+    assert format(span.parent.span_id, "016x") == SPAN_ID
+    assert span.context.trace_state.get("vendor") == "1"
+
+
+@pytest.mark.parametrize("traceparent", [None, "", "nonsense", f"00-{'0' * 32}-{SPAN_ID}-01", "é"])
+async def test_without_a_trace_of_the_caller_one_begins(watched: Watched, traceparent: str | None) -> None:
+    headers = [] if traceparent is None else [(b"traceparent", traceparent.encode())]
+    await watched.client.get("/v1/things", headers=headers)
+
+    span = watched.server_span()
+
+    assert span.parent is None
+    assert span.context.trace_id != 0
+
+
+async def test_one_id_is_in_the_trace_the_problem_and_the_answers_header(watched: Watched) -> None:
+    response = await watched.client.get("/v1/failures/conflict")
+
+    trace_id = format(watched.server_span().context.trace_id, "032x")
+    assert response.json()["trace_id"] == response.headers["x-request-id"] == trace_id
+
+
+async def test_a_trace_that_the_caller_does_not_sample_is_not_recorded_and_keeps_its_id(watched: Watched) -> None:
+    response = await watched.client.get("/v1/failures/conflict", headers=NOT_SAMPLED)
+
+    assert watched.spans() == []
+    assert response.json()["trace_id"] == TRACE_ID
+
+
+@pytest.mark.parametrize("identity", ["7", "01HZY-3_a.b:c/d+e=", "x" * 128])
+async def test_a_callers_request_id_comes_back(watched: Watched, identity: str) -> None:
+    response = await watched.client.get("/v1/things", headers={"X-Request-Id": identity})
+
+    assert response.headers.get_list("x-request-id") == [identity]
+
+
+@pytest.mark.parametrize("identity", [b"", b"x" * 129, b"two words", b"<script>", b"caf\xc3\xa9", b'"quoted"', b"a\tb"])
+async def test_an_unsafe_request_id_is_not_repeated(watched: Watched, identity: bytes) -> None:
+    response = await watched.client.get("/v1/things", headers=[(b"X-Request-Id", identity), TRACEPARENT])
+
+    assert response.headers.get_list("x-request-id") == [TRACE_ID]
+
+
+async def test_a_request_is_one_span_with_one_more_for_each_statement(watched: Watched) -> None:
+    await watched.client.post("/v1/things", json={"name": "a secret lamp"})
+
+    spans = {span.name: span for span in watched.spans()}
+    server = spans["POST /v1/things"]
+
+    assert set(spans) == {"POST /v1/things", "INSERT tiny.things", "COMMIT"}
+    assert {span.parent.span_id for span in spans.values() if span.parent} == {server.context.span_id}
+    assert dict(server.attributes or {}) == {
+        "http.request.method": "POST",
+        "http.response.status_code": 201,
+        "http.route": "/v1/things",
+        "url.path": "/v1/things",
+        "url.scheme": "http",
+    }
+    insert = spans["INSERT tiny.things"]
+    assert (insert.attributes or {})["db.system.name"] == "postgresql"
+    assert "secret" not in insert.to_json()
+    assert insert.start_time is not None
+    assert server.start_time is not None
+    assert server.start_time <= insert.start_time
+
+
+async def test_a_span_is_named_for_the_route_and_not_for_the_path(watched: Watched) -> None:
+    await watched.client.get("/v1/failures/conflict", params={"email": "alice@example.com"})
+
+    span = watched.server_span()
+
+    assert span.name == "GET /v1/failures/{family}"
+    assert span.status.status_code is StatusCode.UNSET  # the caller's mistake is not our error
+    assert "alice" not in span.to_json()
+
+
+async def test_a_path_without_a_route_names_nothing(watched: Watched) -> None:
+    for path in ("/a", "/b"):
+        await watched.client.get(path)
+
+    assert {span.name for span in watched.spans()} == {"GET"}
+    (point,) = watched.points("http.server.request.duration")  # or a scanner would fill the memory
+    assert "http.route" not in point.attributes
+
+
+async def test_a_bug_is_recorded_on_its_span_without_what_it_was_about(watched: Watched) -> None:
+    await watched.client.post("/v1/things", json={"name": "one", "email": "alice@example.com"})
+    watched.exporter.clear()
+
+    response = await watched.client.post("/v1/things", json={"name": "two", "email": "alice@example.com"})
+
+    span = watched.server_span()
+    (event,) = span.events
+    assert (response.status_code, span.status.status_code) == (500, StatusCode.ERROR)
+    assert event.name == "exception"
+    assert (event.attributes or {})["exception.type"] == "UniqueViolationError"
+    assert "create_thing" in str((event.attributes or {})["exception.stack"])
+    assert not any("alice" in each.to_json() for each in watched.spans())
+
+
+async def test_durations_are_measured_by_method_route_and_status(watched: Watched) -> None:
+    await watched.client.get("/v1/things")
+    await watched.client.get("/v1/things")
+    await watched.client.get("/v1/failures/bug")
+
+    found = {
+        (point.attributes["http.route"], point.attributes["http.response.status_code"]): point.count
+        for point in watched.points("http.server.request.duration")
+    }
+
+    assert found == {("/v1/things", 200): 2, ("/v1/failures/{family}", 500): 1}
+
+
+async def test_requests_that_are_not_sampled_are_measured_too(watched: Watched) -> None:
+    await watched.client.get("/v1/things", headers=NOT_SAMPLED)
+
+    assert [point.count for point in watched.points("http.server.request.duration")] == [1]
+
+
+async def test_database_connections_are_measured(watched: Watched) -> None:
+    await watched.client.get("/v1/things")
+
+    points = watched.points("db.client.connection.count")
+
+    assert {point.attributes["db.client.connection.state"]: point.value for point in points} == {"used": 0, "idle": 1}
+
+
+@pytest.mark.parametrize("probe", ["/livez", "/readyz", "/startupz"])
+async def test_probes_leave_nothing_behind(watched: Watched, probe: str) -> None:
+    assert (await watched.client.get(probe)).status_code == 200
+
+    assert watched.spans() == []
+    assert watched.points("http.server.request.duration") == []
+
+
+async def test_half_an_answer_is_cut_off_rather_than_finished(make_app: Callable[..., FastAPI]) -> None:
+    async with listening(make_app()) as client:
+        with pytest.raises(httpx.RemoteProtocolError):
+            await client.get("/v1/half")
+
+
+@pytest.fixture(scope="module")
+def logging_service(start: Start) -> Running:
+    return start(LOG_REQUESTS="true")
+
+
+def test_a_bug_is_logged_once_with_its_stack_and_the_ids_that_the_client_got(logging_service: Running) -> None:
+    response = httpx.get(f"{logging_service.base}/v1/failures/bug", headers=SAMPLED | {"X-Request-Id": "bug-1"})
+
+    logging_service.wait_for(event="request_finished", request_id="bug-1", status=500)
+    (failed,) = [event for event in logging_service.events(request_id="bug-1") if "exception" in event]
+    assert (failed["event"], failed["level"]) == ("request_failed", "error")
+    assert failed["exception"]["type"] == "RuntimeError"
+    assert "in fail" in failed["exception"]["stack"]
+    assert (failed["trace_id"], failed["request_id"]) == (TRACE_ID, "bug-1")
+    assert response.json()["trace_id"] == TRACE_ID
+    assert response.headers["x-request-id"] == "bug-1"
+
+
+def test_a_request_is_logged_by_its_route_without_its_query(logging_service: Running) -> None:
+    httpx.get(f"{logging_service.base}/v1/things?limit=7", headers={"X-Request-Id": "list-1"})
+
+    finished = logging_service.wait_for(event="request_finished", request_id="list-1")
+    assert (finished["method"], finished["route"], finished["status"]) == ("GET", "/v1/things", 200)
+    assert finished["duration_ms"] > 0
+    assert "limit=7" not in logging_service.output.read_text()
+
+
+@pytest.mark.usefixtures("database")  # empties the table afterwards
+def test_a_refused_row_does_not_get_into_the_logs_of_the_service(logging_service: Running) -> None:
+    for name in ("alice", "bob"):
+        httpx.post(f"{logging_service.base}/v1/things", json={"name": name, "email": "alice@example.com"})
+
+    assert "uq_things_email" in logging_service.output.read_text()
+    assert "alice" not in logging_service.output.read_text()
+
+
+def test_every_line_that_a_service_writes_is_json(logging_service: Running) -> None:
+    lines = logging_service.output.read_text().splitlines()
+
+    assert any("Started server process" in line for line in lines)
+    assert all(json.loads(line)["service"] == "tiny" for line in lines)

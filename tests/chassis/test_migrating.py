@@ -1,0 +1,152 @@
+"""Migrations run once however many run them, all or nothing, and stay equal to the tables in the code."""
+
+import dataclasses
+import shutil
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from chassis import migrating
+from chassis.database import metadata_for
+from chassis.service import Service
+
+from tests.chassis import tiny
+from tests.chassis.conftest import ROOT, ask, environment
+
+EIGHT_AT_ONCE = """
+import multiprocessing, sys
+from chassis import migrating
+from tests.chassis.tiny.main import SERVICE
+fork = multiprocessing.get_context("fork")
+children = [fork.Process(target=migrating.upgrade, args=(SERVICE, sys.argv[1])) for _ in range(8)]
+for child in children:
+    child.start()
+for child in children:
+    child.join()
+print([child.exitcode for child in children])
+"""
+
+FAILS_HALFWAY = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    op.add_column("things", sa.Column("half", sa.Integer()), schema="tiny")
+    op.execute("SELECT 1 / 0")
+"""
+
+
+@pytest.fixture
+def copy(service: Service, tmp_path: Path) -> Service:
+    """The tiny service with migrations of its own, to add to."""
+    (source,) = tiny.__path__
+    shutil.copytree(Path(source, "migrations"), tmp_path / "migrations")
+    package = types.ModuleType("tiny_copy")
+    package.__path__ = [str(tmp_path)]
+    return dataclasses.replace(service, package=package)
+
+
+def tables(*extra: sa.Column | sa.Index | sa.CheckConstraint, **changed: sa.Column) -> sa.MetaData:
+    """The tiny service's table with other columns or further ones."""
+    metadata = metadata_for("tiny")
+    columns = {
+        "id": sa.Column("id", sa.Uuid, primary_key=True),
+        "name": sa.Column("name", sa.String(40), nullable=False),
+        "email": sa.Column("email", sa.String(80), nullable=True, unique=True),
+    }
+    unique = sa.UniqueConstraint("name", deferrable=True, initially="DEFERRED")
+    sa.Table("things", metadata, *(columns | changed).values(), unique, *extra)
+    return metadata
+
+
+def revision(url: str) -> str:
+    return ask(url, "SELECT string_agg(version_num, ',') FROM tiny.alembic_version")
+
+
+@pytest.mark.slow
+def test_eight_processes_that_migrate_at_once_all_succeed(empty_database: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", EIGHT_AT_ONCE, empty_database],
+        env=environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert result.stdout.strip() == str([0] * 8), result.stderr
+    assert revision(empty_database) == "0001"
+    assert ask(empty_database, "SELECT to_regclass('tiny.things')") is not None
+
+
+def test_migrating_again_changes_nothing(service: Service, empty_database: str) -> None:
+    migrating.upgrade(service, empty_database)
+    before = ask(empty_database, "SELECT oid FROM pg_class WHERE relname = 'things'")
+    migrating.upgrade(service, empty_database)
+
+    assert ask(empty_database, "SELECT oid FROM pg_class WHERE relname = 'things'") == before
+
+
+def test_a_migration_that_fails_leaves_nothing_of_itself(copy: Service, empty_database: str) -> None:
+    migrating.upgrade(copy, empty_database)
+    (package_path,) = copy.package.__path__
+    Path(package_path, "migrations", "versions", "0002_fails.py").write_text(FAILS_HALFWAY)
+
+    with pytest.raises(migrating.MigrationFailed, match=r"division by zero\nSELECT 1 / 0"):
+        migrating.upgrade(copy, empty_database)
+
+    assert revision(empty_database) == "0001"
+    columns = "SELECT count(*) FROM information_schema.columns WHERE table_name = 'things'"
+    assert ask(empty_database, columns) == 3
+
+
+def test_migrations_that_make_the_tables_in_the_code_pass_the_check(service: Service, empty_database: str) -> None:
+    migrating.upgrade(service, empty_database)
+    ask(empty_database, "CREATE TABLE public.not_ours ()")
+    ask(empty_database, "CREATE SCHEMA other")
+    ask(empty_database, "CREATE TABLE other.not_ours_either ()")
+
+    migrating.check(service, empty_database)
+
+
+DIFFERENCES: dict[str, Callable[[], sa.MetaData]] = {
+    "colour": lambda: tables(sa.Column("colour", sa.Text)),
+    "ix_things_email": lambda: tables(sa.Index(None, "email")),
+    "nullable": lambda: tables(email=sa.Column("email", sa.String(80), nullable=False, unique=True)),
+    "VARCHAR(length=80), String(length=90)": lambda: tables(email=sa.Column("email", sa.String(90), unique=True)),
+    "remove_constraint": lambda: tables(email=sa.Column("email", sa.String(80))),
+    "default": lambda: tables(email=sa.Column("email", sa.String(80), unique=True, server_default="x")),
+    "ck_things_name_length": lambda: tables(sa.CheckConstraint("length(name) > 0", name="name_length")),
+    "remove_table": lambda: metadata_for("tiny"),
+}
+
+
+@pytest.mark.parametrize("what", DIFFERENCES)
+def test_a_difference_fails_the_check_and_is_named(service: Service, database_url: str, what: str) -> None:
+    changed = dataclasses.replace(service, tables=DIFFERENCES[what]())
+
+    with pytest.raises(migrating.MigrationsBehind) as found:
+        migrating.check(changed, database_url)
+
+    assert what in str(found.value)
+
+
+def test_the_next_migration_has_the_next_number_and_makes_the_difference(copy: Service, empty_database: str) -> None:
+    migrating.upgrade(copy, empty_database)
+
+    for number, column in (("0002", "colour"), ("0003", "weight")):
+        names = ("colour", "weight") if number == "0003" else ("colour",)
+        copy = dataclasses.replace(copy, tables=tables(*(sa.Column(name, sa.Text) for name in names)))
+        written = migrating.write_next(copy, empty_database, f"Add {column}, and more!")
+        assert written.name.startswith(f"{number}_add_{column}")
+        migrating.upgrade(copy, empty_database)
+        assert revision(empty_database) == number
+        migrating.check(copy, empty_database)

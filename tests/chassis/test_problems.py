@@ -1,0 +1,140 @@
+"""Every failure is a problem document with a stable code, and none gives away what it was about."""
+
+import json
+
+import httpx
+import pytest
+from chassis.errors import DomainError
+from chassis.problems import problems
+from fastapi import FastAPI
+
+from tests.chassis.conftest import listening
+from tests.chassis.tiny.api import ThingNotFound, ThingTaken
+
+
+def problem(response: httpx.Response) -> dict:
+    """The document, checked for what all of them have."""
+    document = response.json()
+    assert response.headers["content-type"] == "application/problem+json"
+    assert document["status"] == response.status_code
+    assert document["type"] == f"/problems/{document['code']}"
+    assert document["title"]
+    assert len(document["trace_id"]) == 32
+    return document
+
+
+@pytest.mark.parametrize(
+    ("family", "status", "code"),
+    [
+        ("not-found", 404, "thing_not_found"),
+        ("conflict", 409, "thing_taken"),
+        ("forbidden", 403, "thing_hidden"),
+        ("outdated", 412, "version_mismatch"),
+        ("bug", 500, "internal_error"),
+    ],
+)
+async def test_each_family_of_errors_has_a_status(
+    client: httpx.AsyncClient, family: str, status: int, code: str
+) -> None:
+    document = problem(await client.get(f"/v1/failures/{family}"))
+
+    assert (document["status"], document["code"]) == (status, code)
+
+
+async def test_a_domain_error_tells_the_client_its_message_and_a_bug_does_not(client: httpx.AsyncClient) -> None:
+    assert problem(await client.get("/v1/failures/conflict"))["detail"] == "it is taken"
+    assert "engineers" not in (await client.get("/v1/failures/bug")).text
+
+
+def test_an_error_outside_every_family_is_refused_where_the_route_names_it() -> None:
+    class Homeless(DomainError):
+        code = "homeless"
+
+    with pytest.raises(TypeError, match="Homeless belongs to no family"):
+        problems(Homeless)
+
+
+def test_a_route_documents_its_errors_by_status_and_code() -> None:
+    documented = problems(ThingNotFound, ThingTaken)
+
+    assert set(documented) == {404, 409}
+    assert "`thing_taken`" in documented[409]["description"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/v1/nothing", 404, "route_not_found"),
+        ("GET", "/v1/things/", 404, "route_not_found"),
+        ("PUT", "/v1/things", 405, "method_not_allowed"),
+    ],
+)
+async def test_what_no_route_takes_is_a_problem_too(
+    client: httpx.AsyncClient, method: str, path: str, status: int, code: str
+) -> None:
+    assert problem(await client.request(method, path))["code"] == code
+
+
+async def test_a_wrong_method_is_told_all_the_right_ones(client: httpx.AsyncClient) -> None:
+    assert (await client.put("/v1/things")).headers["allow"] == "GET, POST"
+
+
+async def test_every_broken_rule_is_pointed_at(client: httpx.AsyncClient) -> None:
+    document = problem(
+        await client.post("/v1/values", json={"integer": "1", "money": {"amount": 1, "currency": "x"}, "a/b~c": 1})
+    )
+
+    assert document["code"] == "invalid_request"
+    assert {part["pointer"] for part in document["errors"]} == {"#/integer", "#/money/currency", "#/a~1b~0c"}
+    assert all(part["detail"] for part in document["errors"])
+
+
+async def test_a_broken_rule_of_a_parameter_is_named(client: httpx.AsyncClient) -> None:
+    document = problem(await client.get("/v1/things", params={"limit": 0}))
+
+    assert [part["pointer"] for part in document["errors"]] == ["limit"]
+
+
+@pytest.mark.parametrize("body", [{"text": "a-secret-that-is-too-long"}, {"integer": "a-secret"}, {"x": "a-secret"}])
+async def test_a_refused_value_is_not_repeated(client: httpx.AsyncClient, body: dict) -> None:
+    assert "a-secret" not in (await client.post("/v1/values", json=body)).text
+
+
+@pytest.mark.parametrize(
+    ("body", "media_type", "status"),
+    [
+        (b"{", "application/json", 400),
+        (b"", "application/json", 422),
+        (b"\xff\xfe", "application/json", 400),
+        (b'{"text": "x"}', "text/plain", 415),
+        (b'{"text": "\\ud800"}', "application/json", 422),
+        (b'{"integer": 1e999}', "application/json", 422),
+        (b'{"integer": NaN}', "application/json", 422),
+        (b"[" * 100_000, "application/json", 400),
+    ],
+)
+async def test_a_body_that_no_model_can_hold_is_the_clients_mistake(
+    client: httpx.AsyncClient, body: bytes, media_type: str, status: int
+) -> None:
+    response = await client.post("/v1/values", content=body, headers={"Content-Type": media_type})
+
+    assert problem(response)["status"] == status
+
+
+async def test_a_database_that_is_away_is_unavailable_and_says_when_to_come_back(make_app, link) -> None:
+    link.cut()
+    async with listening(make_app(database_url=link.url)) as client:
+        response = await client.get("/v1/things")
+
+    assert problem(response)["code"] == "database_unavailable"
+    assert response.status_code == 503
+    assert int(response.headers["retry-after"]) >= 1
+
+
+def test_the_api_document_shows_problems_and_nothing_of_fastapis_own_errors(app: FastAPI) -> None:
+    document = app.openapi()
+    get = document["paths"]["/v1/things/{thing_id}"]["get"]["responses"]
+
+    assert {"404", "422", "503"} <= set(get)
+    assert "thing_not_found" in get["404"]["description"]
+    assert "HTTPValidationError" not in json.dumps(document)

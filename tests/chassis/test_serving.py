@@ -1,0 +1,149 @@
+"""The real process, told to stop while it works: nobody who sent a request in time is left without an answer."""
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+
+from tests.chassis.conftest import ROOT, Running, Start, environment
+from tests.chassis.link import Link
+
+pytestmark = pytest.mark.slow  # each starts a process of its own
+
+
+@dataclass
+class Load:
+    """Clients that send one request after another until the server refuses to connect."""
+
+    base: str
+    sent: list[tuple[float, httpx.Response | Exception]] = field(default_factory=list)
+    """When each request was begun, and what came of it."""
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        self._stop = asyncio.Event()
+        keeping = [asyncio.create_task(self._keep_alive()) for _ in range(2)]
+        renewing = [asyncio.create_task(self._renew()) for _ in range(2)]
+        try:
+            yield
+        finally:
+            self._stop.set()
+            await asyncio.gather(*keeping, *renewing)
+
+    def outcomes(self, begin: float, end: float) -> list[httpx.Response | Exception]:
+        return [outcome for began, outcome in self.sent if begin <= began < end]
+
+    async def _keep_alive(self) -> None:
+        async with httpx.AsyncClient(base_url=self.base) as client:
+            while not self._stop.is_set():
+                await self._one(client)
+
+    async def _renew(self) -> None:
+        while not self._stop.is_set():
+            async with httpx.AsyncClient(base_url=self.base) as client:
+                await self._one(client)
+
+    async def _one(self, client: httpx.AsyncClient) -> None:
+        began = time.monotonic()
+        try:
+            self.sent.append((began, await client.get("/v1/things")))
+        except httpx.TransportError as error:
+            self.sent.append((began, error))
+        await asyncio.sleep(0.02)
+
+
+async def ended(service: Running) -> int:
+    return await asyncio.to_thread(service.wait)
+
+
+async def test_under_load_every_request_sent_before_the_end_of_the_drain_is_answered(start: Start) -> None:
+    drain = 1.5
+    service = start(DRAIN_SECONDS=drain, SHUTDOWN_TIMEOUT_SECONDS=10)
+    load = Load(service.base)
+    async with httpx.AsyncClient(base_url=service.base) as client, load.running():
+        await asyncio.sleep(0.5)
+        slow = asyncio.create_task(client.get("/v1/query-sleep", params={"seconds": drain + 1}, timeout=20))
+        await asyncio.sleep(0.1)
+
+        told = time.monotonic()
+        service.tell(signal.SIGTERM)
+        await asyncio.sleep(0.1)
+        ready, alive = await client.get("/readyz"), await client.get("/livez")
+        noticed = time.monotonic() - told
+        code = await ended(service)
+        took = time.monotonic() - told
+
+    assert (ready.status_code, ready.json()["server"], alive.status_code) == (503, "draining", 200)
+    assert noticed < 0.5
+    in_drain = load.outcomes(told, told + drain)
+    assert len(in_drain) > 20
+    assert [outcome for outcome in load.outcomes(0, told + drain) if not isinstance(outcome, httpx.Response)] == []
+    assert {outcome.status_code for outcome in in_drain if isinstance(outcome, httpx.Response)} == {200}
+    assert slow.result().status_code == 200
+    assert code == 0
+    assert drain < took < drain + 4
+
+
+async def test_a_second_signal_ends_the_drain_and_what_runs_is_still_finished(start: Start) -> None:
+    service = start(DRAIN_SECONDS=60)
+    async with httpx.AsyncClient(base_url=service.base) as client, httpx.AsyncClient(base_url=service.base) as idle:
+        await idle.get("/v1/things")  # its connection stays open, and must not hold up the end
+        slow = asyncio.create_task(client.get("/v1/sleep", params={"seconds": 1}))
+        before = await client.get("/v1/things")
+        service.tell(signal.SIGTERM)
+        await asyncio.to_thread(service.wait_for, event="drain_started")
+        during = await client.get("/v1/things")
+
+        service.tell(signal.SIGTERM)
+        began = time.monotonic()
+        code = await ended(service)
+
+    assert "connection" not in before.headers
+    assert (during.status_code, during.headers["connection"]) == (200, "close")  # the client goes elsewhere
+    assert (await slow).status_code == 200
+    assert code == 0
+    assert time.monotonic() - began < 5
+
+
+async def test_neither_endless_requests_nor_a_hung_database_hold_up_the_end(start: Start, link: Link) -> None:
+    service = start(SHUTDOWN_TIMEOUT_SECONDS=1, DATABASE_URL=link.url)
+    async with httpx.AsyncClient(base_url=service.base, timeout=30) as client:
+        await client.get("/v1/things")
+        link.freeze()
+        stuck = asyncio.create_task(client.get("/v1/things"))
+        endless = asyncio.create_task(client.get("/v1/sleep", params={"seconds": 25}))
+        await asyncio.sleep(0.2)
+        began = time.monotonic()
+        service.tell(signal.SIGINT)  # as from Ctrl-C
+
+        assert await ended(service) == 0
+        assert [(await each).status_code for each in (stuck, endless)] == [500, 500]
+
+    assert 1 <= time.monotonic() - began < 8
+
+
+def test_a_port_that_is_taken_is_an_error_that_names_it(database_url: str) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        result = subprocess.run(
+            [sys.executable, "-m", "tests.chassis.tiny", "serve"],
+            env=environment(DATABASE_URL=database_url, HTTP_PORT=port),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+
+    assert result.returncode == 1
+    assert "address already in use" in result.stdout
+    assert str(port) in result.stdout

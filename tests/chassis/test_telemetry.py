@@ -1,0 +1,178 @@
+"""Spans and metrics as a real OTLP receiver gets them, and what a dead receiver costs: nothing but the spans."""
+
+import gc
+import socket
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+from chassis.service import Service
+from chassis.telemetry import EXPORT_TIMEOUT_SECONDS, MAX_QUEUED_SPANS, Telemetry, from_settings, summarise
+from opentelemetry import context, trace
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+
+from demo.otlp import OtlpReceiver, tree
+from tests.chassis.conftest import Running, Start
+
+URL = "postgresql://tiny@127.0.0.1/tiny"
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Generator[OtlpReceiver]:
+    with OtlpReceiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="module")
+def first(start: Start, receiver: OtlpReceiver) -> Running:
+    """A service that reports to the receiver."""
+    return start(
+        OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
+        OTEL_RESOURCE_ATTRIBUTES="deployment.environment.name=test",
+        SERVICE_VERSION="1.2.3",
+    )
+
+
+@pytest.mark.slow
+def test_one_trace_goes_through_two_services(start: Start, first: Running, receiver: OtlpReceiver) -> None:
+    second = start(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint)
+    address = second.base.replace("http://", "http://user:hidden@")
+    answer = httpx.get(f"{first.base}/v1/onward", params={"url": address})
+    spans = receiver.wait_for(answer.headers["x-request-id"], count=3, timeout=10)
+
+    assert answer.json() == 404  # the second service has no /there
+    here, out, there = sorted(spans, key=lambda span: span.start_ns)
+    assert [here.kind, out.kind, there.kind] == ["SERVER", "CLIENT", "SERVER"]
+    assert (out.parent_id, there.parent_id) == (here.span_id, out.span_id)
+    assert out.attributes["url.full"] == f"{second.base}/there"
+    assert (out.attributes["http.response.status_code"], out.status) == (404, "ERROR")
+    assert not any(secret in str(span) for span in spans for secret in ("alice", "hidden"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("database")  # empties the table afterwards
+def test_a_request_arrives_as_one_tree_and_what_is_queued_arrives_before_the_end(
+    first: Running, receiver: OtlpReceiver
+) -> None:
+    created = httpx.post(f"{first.base}/v1/things", json={"name": "telemetry"})
+    spans = receiver.wait_for(created.headers["x-request-id"], count=3, timeout=10)
+    last = httpx.get(f"{first.base}/v1/things")
+    first.tell()
+    assert first.wait() == 0
+
+    assert [line.split()[:2] for line in tree(spans).splitlines()] == [
+        ["POST", "/v1/things"],
+        ["INSERT", "tiny.things"],
+        ["COMMIT", "tiny"],
+    ]
+    assert {span.service for span in spans} == {"tiny"}
+    resource = next(each for each in receiver.resources if each["service.version"] == "1.2.3")
+    assert resource["service.namespace"] == "tests"
+    assert resource["deployment.environment.name"] == "test"
+    assert resource["service.instance.id"]
+    assert len(receiver.wait_for(last.headers["x-request-id"], count=2, timeout=0)) == 2
+    assert {"http.server.request.duration", "db.client.connection.count"} <= receiver.metrics
+    assert first.events(event="request_finished") == []  # by default, traces say it and logs do not
+
+
+@contextmanager
+def dead(kind: str) -> Generator[str]:
+    """The address of a receiver that refuses connections, or takes them and never answers."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        if kind == "hangs":
+            listener.listen(128)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def telemetry(service: Service, endpoint: str, **settings: object) -> Telemetry:
+    values = {"database_url": URL, "otel_exporter_otlp_endpoint": endpoint, **settings}
+    return from_settings(service, service.settings.model_validate(values))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["refuses", "hangs"])
+def test_a_dead_receiver_blocks_nothing_and_holds_up_the_end_for_a_bounded_time(service: Service, kind: str) -> None:
+    with dead(kind) as endpoint:
+        ours = telemetry(service, endpoint)
+        ours.meter.create_counter("things").add(1)
+        began = time.monotonic()
+        for _ in range(MAX_QUEUED_SPANS + 1000):
+            ours.tracer.start_span("work").end()
+        assert time.monotonic() - began < EXPORT_TIMEOUT_SECONDS  # not one export was waited for
+
+        began = time.monotonic()
+        ours.shutdown()
+
+    assert time.monotonic() - began < EXPORT_TIMEOUT_SECONDS + 1
+
+
+@pytest.mark.slow
+def test_a_dead_receiver_fills_no_memory(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chassis.telemetry.MAX_QUEUED_SPANS", 512)  # less to wait for
+    with dead("refuses") as endpoint:
+        ours = telemetry(service, endpoint)
+        for _ in range(3000):
+            ours.tracer.start_span("to nobody").end()
+        spans = [each for each in gc.get_objects() if issubclass(type(each), ReadableSpan)]
+        kept = sum(span.name == "to nobody" for span in spans)
+        del spans
+        ours.shutdown()
+
+    assert 0 < kept <= 1024  # those that wait, and a batch of 512 on its way
+
+
+@pytest.mark.parametrize(("ratio", "expected"), [(0, 0), (1, 5)])
+def test_the_ratio_says_how_many_traces_are_kept(service: Service, ratio: float, expected: int) -> None:
+    with OtlpReceiver() as receiver:
+        ours = telemetry(service, receiver.endpoint, trace_sample_ratio=ratio)
+        for _ in range(5):
+            ours.tracer.start_span("work").end()
+        ours.shutdown()
+
+    assert len(receiver.spans) == expected
+
+
+def test_without_an_endpoint_nothing_is_recorded_and_ids_are_made(service: Service) -> None:
+    ours = from_settings(service, service.settings.model_validate({"database_url": URL}))
+
+    span = ours.tracer.start_span("work")
+
+    assert not span.is_recording()
+    assert span.get_span_context().is_valid
+    ours.shutdown()
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+def test_without_an_endpoint_the_callers_decision_still_goes_on_to_those_we_call(
+    service: Service, sampled: bool
+) -> None:
+    ours = from_settings(service, service.settings.model_validate({"database_url": URL}))
+    caller = SpanContext(trace_id=1, span_id=2, is_remote=True, trace_flags=TraceFlags(sampled))
+
+    span = ours.tracer.start_span(
+        "work", context=trace.set_span_in_context(NonRecordingSpan(caller), context.Context())
+    )
+
+    assert span.get_span_context().trace_id == 1
+    assert span.get_span_context().trace_flags.sampled is sampled
+
+
+@pytest.mark.parametrize(
+    ("query", "summary"),
+    [
+        ("SELECT a, b \nFROM tiny.things \nWHERE a = $1", "SELECT tiny.things"),
+        ("INSERT INTO tiny.things (id) VALUES ($1)", "INSERT tiny.things"),
+        ("INSERT INTO tiny.things(id) VALUES ($1)", "INSERT tiny.things"),
+        ("UPDATE tiny.things SET a=$1", "UPDATE tiny.things"),
+        ("DELETE FROM tiny.things", "DELETE tiny.things"),
+        ("COMMIT;", "COMMIT"),
+        ("select 1", "SELECT"),
+        ("", ""),
+    ],
+)
+def test_a_statement_is_summed_up_by_its_verb_and_its_table(query: str, summary: str) -> None:
+    assert summarise(query) == summary

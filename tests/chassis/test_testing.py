@@ -1,0 +1,112 @@
+"""The pytest plugin as a team's tests use it: a server of their own or the one that DATABASE_URL names, and no traces."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.chassis.conftest import ask, environment
+
+PYTEST_INI = """
+[pytest]
+addopts = --import-mode=importlib
+asyncio_mode = auto
+asyncio_default_fixture_loop_scope = session
+asyncio_default_test_loop_scope = session
+chassis_service = tests.chassis.tiny.main:SERVICE
+"""
+
+TESTS = """
+import os
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from tests.chassis.tiny.api import INSERT
+
+
+async def count(database):
+    return (await database.fetchrow("SELECT count(*) FROM tiny.things"))["count"]
+
+
+@pytest.mark.parametrize("number", range(6))
+async def test_nothing_is_left_from_others(database, client, number):
+    assert await count(database) == 0
+    assert (await client.post("/v1/things", json={"name": "lamp"})).status_code == 201
+    assert await count(database) == 1
+
+
+async def test_a_unit_of_work_writes(uow):
+    await INSERT.run(uow.connection, id=uuid4(), name="lamp", email=None)
+
+
+async def test_what_it_wrote_is_gone(database):
+    assert await count(database) == 0
+
+
+async def test_one_that_fails_after_writing(client):
+    await client.post("/v1/things", json={"name": "lamp"})
+    assert False, "on purpose"
+
+
+async def test_what_the_failed_one_wrote_is_gone(database):
+    assert await count(database) == 0
+
+
+def test_where_this_ran(database_url):
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+    Path(__file__).with_name(f"{worker}.url").write_text(database_url)
+
+
+def test_where_this_ran_too(database_url):
+    test_where_this_ran(database_url)
+"""
+
+
+# Named, because others that happen to be installed take seconds to load.
+PLUGINS = ("chassis.testing", "pytest_asyncio.plugin", "xdist.plugin", "no:cacheprovider")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "pytest.ini").write_text(PYTEST_INI)
+    (tmp_path / "test_things.py").write_text(TESTS)
+    return tmp_path
+
+
+def run(project: Path, *options: str, **settings: object) -> str:
+    """The last line that pytest says, such as `10 passed in 2.00s`."""
+    plugins = [part for name in PLUGINS for part in ("-p", name)]
+    command = [sys.executable, "-m", "pytest", "-q", *plugins, *options]
+    env = environment(PYTEST_DISABLE_PLUGIN_AUTOLOAD=1, **settings)
+    result = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True)
+    return result.stdout.strip().splitlines()[-1] if result.stdout else result.stderr
+
+
+@pytest.mark.slow
+def test_database_url_names_the_server_and_parallel_workers_leave_its_databases_and_each_other_alone(
+    project: Path, empty_database: str, postgres_url: str
+) -> None:
+    ask(empty_database, "CREATE SCHEMA tiny")
+    ask(empty_database, "CREATE TABLE tiny.things AS SELECT 'a bystander' AS name")
+    databases = "SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database"
+    before = ask(postgres_url, databases)
+
+    outcome = run(project, "-n", "2", "--dist", "each", DATABASE_URL=empty_database)
+
+    assert outcome.startswith("2 failed, 22 passed")
+    used = {(project / f"{worker}.url").read_text() for worker in ("gw0", "gw1")}
+    assert len(used | {empty_database}) == 3
+    assert {url.rpartition("/")[0] for url in used} == {empty_database.rpartition("/")[0]}
+    assert ask(empty_database, "SELECT name FROM tiny.things") == "a bystander"
+    assert ask(postgres_url, databases) == before
+
+
+@pytest.mark.slow
+def test_without_database_url_the_tests_have_a_server_of_their_own(project: Path, postgres_url: str) -> None:
+    outcome = run(project, "-k", "where_this_ran or nothing_is_left")
+
+    assert outcome.startswith("8 passed")
+    used = (project / "alone.url").read_text()
+    assert used.rpartition("/")[0] != postgres_url.rpartition("/")[0]

@@ -1,0 +1,152 @@
+"""Routes, each for one promise."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from decimal import Decimal
+from typing import Annotated
+from uuid import UUID
+
+import sqlalchemy as sa
+from chassis import fields
+from chassis.client import service_client
+from chassis.database import Statement
+from chassis.errors import Conflict, Forbidden, NotFound, VersionMismatch
+from chassis.http import Cursor, IfMatch, NewId, Reader, Transaction, set_etag
+from chassis.problems import problems
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import MISSING, Field
+
+from tests.chassis.tiny.tables import things
+
+INSERT = Statement(sa.insert(things))
+BY_ID = Statement(sa.select(things).where(things.c.id == sa.bindparam("id")))
+PAGE = Statement(sa.select(things).order_by(things.c.id).limit(sa.bindparam("limit")))
+
+router = APIRouter(prefix="/v1")
+
+
+class ThingNotFound(NotFound):
+    code = "thing_not_found"
+
+
+class ThingTaken(Conflict):
+    code = "thing_taken"
+
+
+class ThingHidden(Forbidden):
+    code = "thing_hidden"
+
+
+class NewThing(fields.RequestModel):
+    name: Annotated[fields.Text, Field(max_length=40, examples=["lamp"])]
+    email: Annotated[fields.Text, Field(max_length=80)] | None = None
+
+
+class Thing(fields.ResponseModel):
+    id: fields.Identifier
+    name: str
+    email: str | None
+
+
+class ThingPatch(fields.PatchModel):
+    name: Annotated[fields.Text, Field(max_length=40)] | MISSING = MISSING
+    email: Annotated[fields.Text, Field(max_length=80)] | MISSING | None = MISSING
+
+
+class Values(fields.RequestModel):
+    """One field of each type."""
+
+    text: Annotated[fields.Text, Field(max_length=10)] | None = None
+    integer: fields.Integer | None = None
+    boolean: fields.Boolean | None = None
+    moment: fields.Timestamp | None = None
+    amount: Annotated[Decimal, *fields.decimal(12, 2)] | None = None
+    money: fields.MoneyField | None = None
+
+
+@router.post("/things", status_code=201)
+async def create_thing(body: NewThing, new_id: NewId, uow: Transaction) -> Thing:
+    await INSERT.run(uow.connection, id=new_id, **dict(body))
+    return Thing(id=new_id, **dict(body))
+
+
+@router.get("/things")
+async def list_things(cursor: Annotated[Cursor, Query()], reader: Reader) -> list[Thing]:
+    return [Thing(**row) for row in await PAGE.all(reader, limit=cursor.limit)]
+
+
+@router.get("/things/{thing_id}", responses=problems(ThingNotFound))
+async def get_thing(thing_id: UUID, reader: Reader, response: Response) -> Thing:
+    row = await BY_ID.one(reader, id=thing_id)
+    if row is None:
+        raise ThingNotFound(f"no thing {thing_id}")
+    set_etag(response, 1)
+    return Thing(**row)
+
+
+@router.patch("/things/{thing_id}")
+async def change_thing(thing_id: UUID, body: ThingPatch, expected_version: IfMatch) -> dict:
+    return {"expected_version": expected_version, "changes": body.changes()}
+
+
+@router.post("/things/slow", status_code=201)
+async def create_thing_slowly(body: NewThing, new_id: NewId, uow: Transaction, seconds: float) -> Thing:
+    """Insert, then keep the transaction open for a while."""
+    await INSERT.run(uow.connection, id=new_id, **dict(body))
+    await uow.connection.execute("SELECT pg_sleep($1)", seconds)
+    return Thing(id=new_id, **dict(body))
+
+
+@router.post("/values")
+async def show_values(body: Values) -> Values:
+    return body
+
+
+@router.post("/bytes")
+async def count_bytes(request: Request) -> int:
+    return len(await request.body())
+
+
+@router.get("/sleep")
+async def sleep(seconds: float) -> float:
+    """Busy without a connection to the database."""
+    await asyncio.sleep(seconds)
+    return seconds
+
+
+@router.get("/query-sleep")
+async def query_sleep(reader: Reader, seconds: float) -> float:
+    """Busy with a connection to the database."""
+    await reader.execute("SELECT pg_sleep($1)", seconds)
+    return seconds
+
+
+@router.get("/failures/{family}")
+async def fail(family: str) -> None:
+    raise {
+        "not-found": ThingNotFound("no such thing"),
+        "conflict": ThingTaken("it is taken"),
+        "forbidden": ThingHidden("not for you"),
+        "outdated": VersionMismatch("read it again"),
+        "bug": RuntimeError("a message for engineers"),
+        "timeout": TimeoutError("somebody else was too slow"),
+    }[family]
+
+
+@router.get("/half")
+async def half() -> Response:
+    """A response that fails when its first half is out."""
+
+    async def content() -> AsyncGenerator[bytes]:
+        yield b"first half"
+        raise RuntimeError("no second half")
+
+    return StreamingResponse(content())
+
+
+@router.get("/onward")
+async def onward(url: str) -> int:
+    """Ask another service."""
+    async with service_client(url, timeout_seconds=2) as client:
+        return (await client.get("/there", params={"email": "alice@example.com"})).status_code
