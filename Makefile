@@ -44,7 +44,7 @@ docs: setup ## Write the reference pages from their sources
 	@.venv/bin/python docs/generate_chassis.py
 
 bench: setup ## Measure a generated service beside a bare application; prints ratios
-	@.venv/bin/python bench/http.py $(ARGS)
+	@.venv/bin/python -m bench.http $(ARGS)
 
 .tools/bin/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "this needs Python 3.11 or newer: set PYTHON=…, or install uv"; exit 1; }

@@ -22,6 +22,9 @@ from tests.chassis.tiny.tables import things
 ID = UUID("0190b5a8-7c5e-7b3a-9d43-6f0e8c1a2b4d")
 
 
+POOL_SIZE = 3
+
+
 class Colour(enum.Enum):
     RED = "red"
     BLUE = "blue"
@@ -260,6 +263,32 @@ async def test_closing_is_not_held_up_by_a_server_that_does_not_answer(link: Lin
         link.freeze()
 
 
+async def test_many_requests_share_few_connections_whatever_becomes_of_them(link: Link) -> None:
+    async def work(database: Database, number: int) -> None:
+        async with database.unit_of_work() as uow:
+            await uow.connection.execute("SELECT pg_sleep(0.02)")
+            if number % 5 == 1:
+                raise ZeroDivisionError
+            if number % 5 == 2:
+                await uow.connection.execute("SELECT no_such_column")
+
+    async with connected(link) as database:
+        tasks = [asyncio.create_task(work(database, number)) for number in range(40)]
+        await asyncio.sleep(0.1)
+        for task in tasks[3::5]:
+            task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        used, idle = database.usage()
+
+        assert await database.fetchrow("SELECT 1")
+
+    assert {type(outcome) for outcome in outcomes[0::5] + outcomes[4::5]} == {type(None)}
+    assert {type(outcome) for outcome in outcomes[1::5]} == {ZeroDivisionError}
+    assert {type(outcome) for outcome in outcomes[2::5]} == {asyncpg.UndefinedColumnError}
+    assert used == 0
+    assert 0 < idle <= POOL_SIZE
+
+
 async def test_usage_counts_connections_in_use_and_idle_ones(link: Link) -> None:
     async with connected(link) as database:
         assert database.usage() == (0, 0)
@@ -284,4 +313,4 @@ async def lose_the_server_inside(database: Database, link: Link) -> None:
 
 
 def connected(link: Link) -> Database:
-    return Database(SecretStr(link.url), pool_size=3, name="tiny", command_timeout_seconds=5)
+    return Database(SecretStr(link.url), pool_size=POOL_SIZE, name="tiny", command_timeout_seconds=5)

@@ -12,7 +12,7 @@ from chassis.service import Service
 from chassis.telemetry import EXPORT_TIMEOUT_SECONDS, MAX_QUEUED_SPANS, Telemetry, from_settings, summarise
 from opentelemetry import context, trace
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags, TraceState
 
 from demo.otlp import OtlpReceiver, tree
 from tests.chassis.conftest import Running, Start
@@ -123,6 +123,52 @@ def test_a_dead_receiver_fills_no_memory(service: Service, monkeypatch: pytest.M
         ours.shutdown()
 
     assert 0 < kept <= 1024  # those that wait, and a batch of 512 on its way
+
+
+def test_every_part_of_a_span_arrives_as_it_was_recorded(service: Service) -> None:
+    attributes = {
+        "text": "é \U0001f600",
+        "long": "x" * 5000,
+        "true": True,
+        "one": 1,
+        "large": -(2**62),
+        "share": 0.5,
+        "list": ["a", "b"],
+        "numbers": [1, 2],
+    }
+    remote = SpanContext(
+        trace_id=0xABC,
+        span_id=0xDEF,
+        is_remote=True,
+        trace_flags=TraceFlags(1),
+        trace_state=TraceState([("vendor", "1")]),
+    )
+    parent = trace.set_span_in_context(NonRecordingSpan(remote), context.Context())
+    with OtlpReceiver() as receiver:
+        ours = telemetry(service, receiver.endpoint)
+        for _ in range(2):  # the second time, what repeats may be taken from a cache
+            span = ours.tracer.start_span("plain", parent, SpanKind.CLIENT, attributes, start_time=1_000)
+            span.set_status(StatusCode.ERROR, "why")
+            span.end(3_000)
+        eventful = ours.tracer.start_span("eventful", kind=SpanKind.SERVER)
+        eventful.add_event("exception", {"exception.type": "KeyError"})
+        eventful.end()
+        ours.shutdown()
+
+    *plain, with_event = sorted(receiver.spans, key=lambda span: span.start_ns)
+    for each in plain:
+        assert (each.trace_id, each.parent_id, each.name) == (f"{0xABC:032x}", f"{0xDEF:016x}", "plain")
+        assert (each.kind, each.status, each.start_ns, each.end_ns) == ("CLIENT", "ERROR", 1_000, 3_000)
+        assert each.attributes == attributes
+        assert (each.service, each.events) == ("tiny", ())
+    assert len({each.span_id for each in plain}) == 2
+    assert (with_event.name, with_event.kind, with_event.status, with_event.parent_id) == (
+        "eventful",
+        "SERVER",
+        "UNSET",
+        "",
+    )
+    assert with_event.events == (("exception", {"exception.type": "KeyError"}),)
 
 
 @pytest.mark.parametrize(("ratio", "expected"), [(0, 0), (1, 5)])

@@ -23,7 +23,12 @@ CLOSE_TIMEOUT_SECONDS = 3
 UNREACHABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 """What connecting fails with: no server, no answer, no room, no such user."""
 
-BROKEN = (asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError)
+BROKEN = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InternalClientError,  # the server has said goodbye, and asyncpg has not yet seen the connection close
+)
 """What a statement fails with when its connection ends under it."""
 
 

@@ -1,0 +1,175 @@
+"""Measure a generated `billing` service beside a bare FastAPI app with SQLAlchemy's async ORM, in one run.
+
+`make bench`, or `.venv/bin/python -m bench.http --only get,post`. Both applications are one Uvicorn worker (uvloop,
+httptools) on the same embedded Postgres and the same table, loaded by wrk over loopback. Ours exports every trace to a
+local OTLP receiver; the bare one (bare_app.py) has no telemetry. Rounds alternate, and medians are shown. CPU per
+request is user and system time of the whole process, exporter thread included. It is what to compare: on a shared
+machine the other figures follow the machine's load.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from chassis.embedded import temporary_postgres
+
+from bench.process import REPORT, App
+from bench.sink import Sink, sink
+
+ROOT = Path(__file__).parents[1]
+LOADS = ("get", "list", "post")
+CELLS = (*LOADS, "idle", "start")
+ROWS = 2000
+INVOICES = "/v1/invoices"
+INVOICE = json.dumps(
+    {
+        "number": "2027-0001",
+        "customer_id": "0190b5a8-7c5e-7b3a-9d43-6f0e8c1a2b4d",
+        "total": {"amount": 1250, "currency": "EUR"},
+        "due_on": "2027-01-31",
+        "note": "Thirty days.",
+    }
+)
+PROMISES = {
+    ("get", "cpu_us_per_request"): "ratio 0.5",
+    ("post", "cpu_us_per_request"): "ratio 0.6",
+    ("idle", "memory_mib"): "100 MiB",
+    ("start", "to_livez_seconds"): "ratio 1.5",
+    ("start", "to_get_seconds"): "ratio 1.5",
+}
+"""What the service may cost at most, alone or beside the bare application."""
+
+Rounds = dict[str, dict[str, list[dict[str, Any]]]]
+"""By cell, then by application."""
+
+
+def main() -> None:
+    options = _options()
+    if shutil.which("wrk") is None:
+        raise SystemExit("wrk is missing: install it (Debian: apt install wrk)")
+    with temporary_postgres() as url, sink() as receiver, tempfile.TemporaryDirectory() as folder:
+        apps = prepare(Path(folder), url, receiver)
+        rounds = measure(apps, receiver, options)
+    print(json.dumps(rounds, indent=2) if options.json else table(rounds))
+
+
+def prepare(folder: Path, database_url: str, receiver: Sink) -> list[App]:
+    """A service from this checkout with its tables in the database, and the bare application."""
+    copier = [sys.executable, "-m", "copier", "copy", "--quiet", "--defaults", "--vcs-ref", "HEAD"]
+    subprocess.run([*copier, "-d", "service_name=billing", str(ROOT), str(folder)], check=True)
+    # It runs in our own virtual environment, which has the chassis of this checkout and all that it needs.
+    told = {
+        "PYTHONPATH": str(folder / "src"),
+        "DATABASE_URL": database_url,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
+        "DRAIN_SECONDS": "0",
+    }
+    service = [sys.executable, "-m", "billing"]
+    subprocess.run([*service, "migrate"], env=os.environ | told, stdout=subprocess.DEVNULL, check=True)
+    uvicorn = [sys.executable, "-m", "uvicorn", "bench.bare_app:app", "--app-dir", str(ROOT), "--port", "PORT"]
+    flags = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
+    return [
+        App("service", [*service, "serve"], told),
+        App("bare", [*uvicorn, *flags], {"DATABASE_URL": database_url}),
+    ]
+
+
+def measure(apps: list[App], receiver: Sink, options: argparse.Namespace) -> Rounds:
+    """All rounds of the cells that were asked for."""
+    rounds: Rounds = {cell: {app.name: [] for app in apps} for cell in CELLS if cell in options.only}
+
+    def note(cell: str, app: App, **figures: float) -> None:
+        rounds[cell][app.name].append(figures)
+        shown = "  ".join(f"{name} {figure:.6g}" for name, figure in figures.items())
+        print(f"{cell} {app.name}: {shown}", file=sys.stderr, flush=True)
+
+    with ExitStack() as running, tempfile.TemporaryDirectory() as folder:
+        for app in apps:
+            running.enter_context(app.running())
+        ids = [apps[0].post(INVOICES, INVOICE)["id"] for _ in range(ROWS)]
+        check_same_work(apps, ids[0])
+        scripts = write_scripts(Path(folder), ids)
+        for app in apps:
+            for cell in LOADS:
+                app.load(scripts[cell], seconds=1)
+        if "idle" in rounds:
+            time.sleep(2)
+            for app in apps:
+                note("idle", app, memory_mib=app.memory_mib())
+        for cell in [cell for cell in LOADS if cell in rounds]:
+            for _ in range(options.rounds):
+                for app in apps:
+                    spans = receiver.spans
+                    load = app.load(scripts[cell], options.seconds)
+                    note(cell, app, **asdict(load), spans_per_request=(receiver.spans - spans) / load.requests)
+    for _ in range(options.rounds if "start" in rounds else 0):
+        for app in apps:
+            note("start", app, **asdict(app.start(f"{INVOICES}/{ids[0]}")))
+    return rounds
+
+
+def check_same_work(apps: list[App], invoice_id: str) -> None:
+    """Both give the same answers, so that nobody is faster by doing less."""
+    for path in (f"{INVOICES}/{invoice_id}", f"{INVOICES}?limit=20"):
+        first, second = (app.get(path) for app in apps)
+        if first != second:
+            raise SystemExit(f"{path} differs:\n{first}\n{second}")
+
+
+def write_scripts(folder: Path, ids: list[str]) -> dict[str, Path]:
+    """What wrk is to send, by cell."""
+    paths = ", ".join(f'"{INVOICES}/{invoice_id}"' for invoice_id in ids)
+    requests = {
+        "get": f'paths = {{{paths}}}\nrequest = function() return wrk.format("GET", paths[math.random(#paths)]) end',
+        "list": f'request = function() return wrk.format("GET", "{INVOICES}?limit=20") end',
+        "post": 'wrk.headers["Content-Type"] = "application/json"\n'
+        f'request = function() return wrk.format("POST", "{INVOICES}", nil, [[{INVOICE}]]) end',
+    }
+    scripts = {cell: folder / f"{cell}.lua" for cell in requests}
+    for cell, request in requests.items():
+        scripts[cell].write_text(request + REPORT)
+    return scripts
+
+
+def table(rounds: Rounds) -> str:
+    """Medians, their ratio, and what was promised."""
+    lines = [f"{'':27}{'service':>10}{'bare':>10}{'ratio':>8}   at most"]
+    for cell, by_app in rounds.items():
+        for figure in by_app["service"][0]:
+            ours, bare = (median(a_round[figure] for a_round in by_app[name]) for name in ("service", "bare"))
+            ratio = f"{ours / bare:.2f}" if bare else ""
+            promise = PROMISES.get((cell, figure), "")
+            lines.append(f"{f'{cell} {figure}':27}{ours:10.4g}{bare:10.4g}{ratio:>8}   {promise}".rstrip())
+    return "\n".join(lines)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench.http", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "--only",
+        type=lambda text: text.split(","),
+        default=CELLS,
+        metavar="CELL,…",
+        help=f"some of {', '.join(CELLS)}",
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="for each application (default %(default)s)")
+    parser.add_argument("--seconds", type=int, default=3, help="of load in each round (default %(default)s)")
+    parser.add_argument("--json", action="store_true", help="every round, as JSON")
+    options = parser.parse_args()
+    if unknown := set(options.only) - set(CELLS):
+        parser.error(f"--only: no such cell: {', '.join(sorted(unknown))}")
+    return options
+
+
+if __name__ == "__main__":
+    main()
