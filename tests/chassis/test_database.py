@@ -314,3 +314,8 @@ async def lose_the_server_inside(database: Database, link: Link) -> None:
 
 def connected(link: Link) -> Database:
     return Database(SecretStr(link.url), pool_size=POOL_SIZE, name="tiny", command_timeout_seconds=5)
+
+
+def test_a_statement_that_sqlalchemy_would_rewrite_at_each_run_is_refused_with_the_remedy() -> None:
+    with pytest.raises(ValueError, match="ANY"):
+        Statement(sa.select(things).where(things.c.name.in_(sa.bindparam("names", expanding=True))))

@@ -74,6 +74,8 @@ class Statement:
         # Any: positiontup and _bind_processors are not in SQLAlchemy's stubs. tests/chassis pins what we rely on.
         compiled: Any = statement.compile(dialect=asyncpg_dialect.dialect(), column_keys=columns)  # ty: ignore[missing-attribute]
         self.sql = str(compiled)
+        if "POSTCOMPILE" in self.sql:
+            raise ValueError("IN with a list is rewritten at each run: compare with = ANY(:list) instead")
         self._names: list[str] = list(compiled.positiontup)
         self._processors: Mapping[str, Callable[[Any], Any]] = compiled._bind_processors
         self._defaults = {name: bind.effective_value for name, bind in compiled.binds.items() if not bind.required}

@@ -103,9 +103,10 @@ class _NotAlive(Exception):
 
 
 def _wait_until_alive(process: embedded.Process, url: str) -> None:
+    straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # also where http_proxy is set
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=1):
+        with contextlib.suppress(OSError), straight.open(url, timeout=1):
             return
         if process.child.poll() is not None:
             raise _NotAlive("the service did not start; the reason is above")
@@ -124,28 +125,28 @@ def _is_free(host: str, port: int) -> bool:
 
 
 def _welcome(service: Service, url: str, base: str) -> str:
+    document = api(service).openapi()
     lines = [
         "",
         f"  {service.name} is running and reloads when you save a file. Ctrl-C stops everything.",
         "",
-        f"  API         {base}{_first_collection(service)}",
+        f"  API         {base}{_first_collection(document)}",
         f"  docs        {base}/docs",
         f"  readiness   {base}/readyz",
         f"  database    {url}",
         "",
     ]
-    if example := _example_request(service, base):
+    if example := _example_request(document, base):
         lines += ["  Try it:", "", *(f"    {line}" for line in example), ""]
     return "\n".join(lines)
 
 
-def _first_collection(service: Service) -> str:
-    return next((path for path, operations in api(service).openapi()["paths"].items() if "get" in operations), "/docs")
+def _first_collection(document: dict[str, Any]) -> str:
+    return next((path for path, operations in document["paths"].items() if "get" in operations), "/docs")
 
 
-def _example_request(service: Service, base: str) -> list[str]:
+def _example_request(document: dict[str, Any], base: str) -> list[str]:
     """A curl command for the first POST of the API, from the examples in its own document."""
-    document = api(service).openapi()
     for path, operations in document["paths"].items():
         content = operations.get("post", {}).get("requestBody", {}).get("content", {}).get("application/json")
         if content and "{" not in path:

@@ -98,7 +98,7 @@ async def database(app: "FastAPI", service: "Service") -> AsyncGenerator["Databa
 
 @pytest.fixture
 async def uow(database: "Database") -> AsyncGenerator["UnitOfWork"]:
-    """One transaction, for tests of use cases and repositories. It commits, if the test passes."""
+    """One transaction, for tests of use cases and repositories. It commits at the end; `database` then deletes."""
     async with database.unit_of_work() as uow:
         yield uow
 
