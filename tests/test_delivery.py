@@ -1,11 +1,13 @@
 """What carries a service to production, judged by the tools that will consume it, and by our own conventions."""
 
+import fcntl
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,15 +52,22 @@ def tool() -> Tool:
         if not built.exists():
             if shutil.which("go") is None:
                 pytest.skip(f"{name} is built with go, which is not here")
-            scratch = TOOLS / f"go-{name}"
-            env = {**os.environ, "GOBIN": str(scratch), "GOFLAGS": ""}
-            subprocess.run(["go", "install", GO_TOOLS[name]], check=True, env=env, timeout=540)
-            (program,) = scratch.iterdir()
-            program.rename(built)
-            scratch.rmdir()
+            TOOLS.mkdir(parents=True, exist_ok=True)
+            with (TOOLS / "lock").open("w") as lock:  # another test process may be building the same
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not built.exists():
+                    _go_install(GO_TOOLS[name], built)
         return str(built)
 
     return tool
+
+
+def _go_install(module: str, built: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=TOOLS) as scratch:
+        env = {**os.environ, "GOBIN": scratch, "GOFLAGS": ""}
+        subprocess.run(["go", "install", module], check=True, env=env, timeout=540)
+        (program,) = Path(scratch).iterdir()
+        program.rename(built)
 
 
 @pytest.fixture

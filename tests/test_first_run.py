@@ -24,11 +24,13 @@ from pexpect import fdpexpect
 
 from tests.conftest import ROOT, Birth, service_environment
 
+# One group, one after the other: each starts on port 8000 where that is free.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dev")]
+
 START_SECONDS = 60
-STOP_SECONDS = 15
+STOP_SECONDS = 30
 
 
-@pytest.mark.slow
 def test_the_demo_shows_all_it_should_and_ends_by_itself() -> None:
     shown = subprocess.run(
         ["make", "demo", "CI=1"], cwd=ROOT, env=service_environment(), capture_output=True, text=True
@@ -39,7 +41,6 @@ def test_the_demo_shows_all_it_should_and_ends_by_itself() -> None:
     assert re.search(r"POST /v1/invoices +billing +[\d.]+ ms\n +INSERT billing.invoices +billing", shown.stdout)
 
 
-@pytest.mark.slow
 def test_the_two_commands_that_a_copy_ends_with_lead_to_a_running_service(template: Path, tmp_path: Path) -> None:
     commands = answer_every_question(template, tmp_path)
     subprocess.run(commands[0], shell=True, cwd=tmp_path, env=service_environment(**IDENTITY), check=True)
@@ -59,7 +60,6 @@ def test_the_two_commands_that_a_copy_ends_with_lead_to_a_running_service(templa
         assert_all_gone(everything, output)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["make", "python"])
 def test_a_killed_parent_leaves_nothing_running(birth: Birth, victim: str) -> None:
     with dev(birth(service_name="billing"), "make", "dev") as process:
@@ -70,7 +70,6 @@ def test_a_killed_parent_leaves_nothing_running(birth: Birth, victim: str) -> No
         assert_all_gone(everything, output)
 
 
-@pytest.mark.slow
 def test_a_saved_file_is_served_at_once(birth: Birth) -> None:
     service = birth(service_name="billing")
     route = service / "src/billing/api/invoices.py"

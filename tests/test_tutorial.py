@@ -107,6 +107,7 @@ def reader(folder: Path, template: Path) -> Generator[Reader]:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("dev")
 def test_the_tutorial_does_what_it_says(tmp_path: Path, template: Path) -> None:
     with reader(tmp_path, template) as someone:
         found = blocks(TUTORIAL.read_text())
