@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import service_environment
+
 TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial.md"
 START_TIMEOUT_SECONDS = 60
 SHOWN_URL = "http://127.0.0.1:8000"
@@ -45,8 +47,7 @@ class Reader:
         }
         self.known = ["set -e"]
         self.dev: subprocess.Popen[bytes] | None = None
-        ours = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VIRTUAL_ENV", "DATABASE_URL"}
-        env = {name: value for name, value in os.environ.items() if name not in ours and not name.startswith("PYTEST_")}
+        env = service_environment()
         who = {"NAME": "Reader", "EMAIL": "reader@example.com"}
         self.env = env | {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in who.items()}
 
