@@ -36,8 +36,9 @@ def run(service: Service, *, host: str = "127.0.0.1", port: int = 8000) -> int:
             url = os.environ.get("DATABASE_URL") or stack.enter_context(_database(service))
             os.environ["DATABASE_URL"] = url
             read(service.settings)
-            port = port if _is_free(host, port) else embedded.free_port()
-            process = _spawn(service, host, port)
+            listener = stack.enter_context(_listen(host, port))
+            host, port = listener.getsockname()
+            process = _spawn(service, listener)
             stack.callback(process.stop)
             migrating.upgrade(service, url)  # while the service imports its libraries
             _wait_until_alive(process, f"http://{host}:{port}/livez")
@@ -89,13 +90,25 @@ def _database(service: Service) -> Any:
         yield server.rpartition("/")[0] + f"/{service.schema}"
 
 
-def _spawn(service: Service, host: str, port: int) -> embedded.Process:
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket on `port`, or on a free one where another process has it.
+
+    Made here and handed down, because a port that was only probed may be taken by the time a server binds it.
+    """
+    try:
+        return socket.create_server((host, port))
+    except OSError:
+        return socket.create_server((host, 0))
+
+
+def _spawn(service: Service, listener: socket.socket) -> embedded.Process:
     (package,) = service.package.__path__
     reload = ["--reload", "--reload-dir", package, "--reload-dir", str(Path(__file__).parent)]
     server = [sys.executable, "-m", "uvicorn", "--factory", f"{service.package.__name__}.main:create_app", *reload]
-    server += ["--host", host, "--port", str(port), "--no-access-log", "--log-level", "warning"]
-    defaults = {"LOG_FORMAT": "console", "LOG_REQUESTS": "true"}
-    return embedded.spawn(server, stop_signal=signal.SIGTERM, env={**defaults, **os.environ, "HTTP_PORT": str(port)})
+    server += ["--fd", str(listener.fileno()), "--no-access-log", "--log-level", "warning"]
+    port = listener.getsockname()[1]
+    env = {"LOG_FORMAT": "console", "LOG_REQUESTS": "true", **os.environ, "HTTP_PORT": str(port)}
+    return embedded.spawn(server, stop_signal=signal.SIGTERM, env=env, pass_fds=[listener.fileno()])
 
 
 class _NotAlive(Exception):
@@ -112,16 +125,6 @@ def _wait_until_alive(process: embedded.Process, url: str) -> None:
             raise _NotAlive("the service did not start; the reason is above")
         time.sleep(0.05)
     raise _NotAlive(f"the service did not answer on {url} within {START_TIMEOUT_SECONDS} s; see above")
-
-
-def _is_free(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
 
 
 def _welcome(service: Service, url: str, base: str) -> str:
