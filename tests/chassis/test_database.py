@@ -12,6 +12,8 @@ import httpx
 import pytest
 import sqlalchemy as sa
 from chassis.database import Database, DatabaseUnavailable, Statement, metadata_for
+from chassis.messages import NO_MESSAGES
+from chassis.outbox import Outbox
 from fastapi import FastAPI
 from pydantic import SecretStr
 
@@ -250,7 +252,13 @@ async def test_a_server_that_ends_our_connections_is_database_unavailable_at_mos
 
 async def test_a_wrong_password_is_database_unavailable(database_url: str) -> None:
     credentials, _, host = database_url.rpartition("@")
-    wrong = Database(SecretStr(f"{credentials}x@{host}"), pool_size=1, name="tiny", command_timeout_seconds=1)
+    wrong = Database(
+        SecretStr(f"{credentials}x@{host}"),
+        pool_size=1,
+        name="tiny",
+        command_timeout_seconds=1,
+        outbox=Outbox(NO_MESSAGES),
+    )
     async with wrong:
         with pytest.raises(DatabaseUnavailable):
             await wrong.fetchrow("SELECT 1")
@@ -313,7 +321,9 @@ async def lose_the_server_inside(database: Database, link: Link) -> None:
 
 
 def connected(link: Link) -> Database:
-    return Database(SecretStr(link.url), pool_size=POOL_SIZE, name="tiny", command_timeout_seconds=5)
+    return Database(
+        SecretStr(link.url), pool_size=POOL_SIZE, name="tiny", command_timeout_seconds=5, outbox=Outbox(NO_MESSAGES)
+    )
 
 
 def test_a_statement_that_sqlalchemy_would_rewrite_at_each_run_is_refused_with_the_remedy() -> None:

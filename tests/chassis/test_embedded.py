@@ -1,4 +1,4 @@
-"""A real PostgreSQL from its wheel: it starts anywhere, keeps what it should keep, and never outlives us."""
+"""Real servers from their wheels: each starts anywhere, keeps what it should keep, and never outlives us."""
 
 import asyncio
 import contextlib
@@ -12,11 +12,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator
+from importlib.metadata import PackageNotFoundError
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
+import nats
 import pytest
 from chassis import embedded
 from chassis.embedded import EmbeddedServerError
@@ -84,10 +86,10 @@ def is_closed(url: str) -> bool:
 
 
 @contextlib.contextmanager
-def parent_of_server(folder: Path) -> Generator[subprocess.Popen[str]]:
+def parent_of_server(folder: Path, script: str = KEEP_RUNNING) -> Generator[subprocess.Popen[str]]:
     """Another process that runs a server in the folder."""
     process = subprocess.Popen(
-        [sys.executable, "-c", KEEP_RUNNING, str(folder)],
+        [sys.executable, "-c", script, str(folder)],
         env=environment(),
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -276,3 +278,84 @@ def has_ended(pid: int) -> bool:
     """True for a zombie too: in a container, nobody may be there to collect it."""
     result = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
     return result.stdout.strip()[:1] in ("", "Z")
+
+
+# --- NATS -----------------------------------------------------------------------------------------------------------
+
+KEEP_NATS_RUNNING = KEEP_RUNNING.replace("embedded.postgres", "embedded.nats")
+
+
+async def _exchange(url: str, *, publish: bytes | None = None) -> list[bytes]:
+    """Publish to a stream that is made if it is missing; returns what it holds."""
+    client = await nats.connect(url)
+    jetstream = client.jetstream()
+    await jetstream.add_stream(name="kept", subjects=["kept"])
+    if publish is not None:
+        await jetstream.publish("kept", publish)
+    count = (await jetstream.stream_info("kept")).state.messages
+    held = [(await jetstream.get_msg("kept", number + 1)).data or b"" for number in range(count)]
+    await client.close()
+    return held
+
+
+async def test_a_throw_away_nats_starts_answers_and_is_gone() -> None:
+    with embedded.temporary_nats() as url:
+        assert url.startswith("nats://127.0.0.1:")
+        assert await _exchange(url, publish=b"1") == [b"1"]
+
+    assert is_closed(url)
+
+
+async def test_nats_keeps_what_was_confirmed(folder: Path) -> None:
+    with embedded.nats(folder, durable=True) as url:
+        await _exchange(url, publish=b"1")
+    with embedded.nats(folder, durable=True) as url:
+        assert await _exchange(url, publish=b"2") == [b"1", b"2"]
+
+
+def test_nats_ends_when_its_parent_is_killed(folder: Path) -> None:
+    with parent_of_server(folder, KEEP_NATS_RUNNING) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        assert not is_closed(url)
+        process.kill()
+
+        wait_until(lambda: is_closed(url), seconds=LIVES_AT_MOST_SECONDS)
+
+
+def test_nats_waits_for_a_dying_predecessor_in_its_folder(folder: Path) -> None:
+    with parent_of_server(folder, KEEP_NATS_RUNNING) as process:
+        assert process.stdout is not None
+        before = process.stdout.readline().strip()
+        process.kill()
+        with embedded.nats(folder, durable=True) as url:
+            assert is_closed(before)
+            assert not is_closed(url)
+
+
+def test_two_nats_servers_do_not_share_a_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "STOP_TIMEOUT_SECONDS", 0.2)
+    with (
+        embedded.nats(folder, durable=False),
+        pytest.raises(EmbeddedServerError, match=f"another NATS server works in {folder}"),
+        embedded.nats(folder, durable=False),
+    ):
+        pass
+
+
+def test_without_nats_the_error_says_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_: str) -> None:
+        raise PackageNotFoundError
+
+    monkeypatch.setattr(embedded, "files", missing)
+    with pytest.raises(EmbeddedServerError, match=r"make setup.*BROKER_URL"), embedded.nats(folder, durable=False):
+        pass
+
+
+def test_a_nats_that_cannot_start_says_why(folder: Path) -> None:
+    (folder / "data").write_text("in the way")
+    with (
+        pytest.raises(EmbeddedServerError, match=r"NATS did not start(?s:.*)storage directory"),
+        embedded.nats(folder, durable=True),
+    ):
+        pass

@@ -7,6 +7,7 @@ settings     Settings, read once from the environment
 database     Statement, UnitOfWork, Database: compiled SQL on a pool, explicit transactions
 fields       types for request and response models
 http         Transaction, Reader, Now, IfMatch, Cursor: what a route may ask for
+messages     Contract, Event, Job, OnEvent, OnJob: what the service says and hears
 client       service_client: HTTP to another service
 problems     failures as RFC 9457 problem documents
 application  the HTTP process as a FastAPI application
@@ -24,6 +25,7 @@ __all__ = [
     "errors",
     "fields",
     "http",
+    "messages",
     "money",
     "problems",
     "service",

@@ -1,8 +1,8 @@
 """The HTTP process of a service as a FastAPI application."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
@@ -13,14 +13,43 @@ from chassis import health, logs, problems
 from chassis.database import Database
 from chassis.edge import Edge
 from chassis.limits import Limits
+from chassis.outbox import Outbox
 from chassis.problems import Problem, described
 from chassis.service import Service
-from chassis.settings import Settings
+from chassis.settings import Settings, SettingsError
 from chassis.telemetry import Telemetry, from_settings
+from chassis.worker import Gauges, Worker, watching
 
 
 def application(service: Service, settings: Settings, *, telemetry: Telemetry | None = None) -> FastAPI:
-    """Assemble the service. Starts nothing: the pool opens and closes with the application's lifespan."""
+    """Assemble the service. Starts nothing: pool and worker start and stop with the application's lifespan.
+
+    Raises SettingsError where messages are to be sent from here (RUN_WORKER) and there is no broker.
+    """
+    app = _assemble(service, settings, telemetry, api, work=settings.run_worker)
+    app.add_middleware(
+        Limits,
+        max_body_bytes=settings.max_body_bytes,
+        timeout_seconds=settings.request_timeout_seconds,
+        max_concurrent=settings.max_concurrent_requests,
+    )
+    app.add_middleware(
+        Edge, telemetry=app.state.telemetry, lifecycle=app.state.lifecycle, log_requests=settings.log_requests
+    )
+    return app
+
+
+def worker(service: Service, settings: Settings, *, telemetry: Telemetry | None = None) -> FastAPI:
+    """The process that works on messages: over HTTP it answers probes and nothing else. Raises SettingsError."""
+    return _assemble(service, settings, telemetry, lambda _, **options: FastAPI(openapi_url=None, **options), work=True)
+
+
+def _assemble(
+    service: Service, settings: Settings, telemetry: Telemetry | None, make: Callable[..., FastAPI], *, work: bool
+) -> FastAPI:
+    work = work and bool(service.messages)
+    if work and settings.broker_url is None:
+        raise SettingsError("  BROKER_URL: is not set\nSet it in the environment; docs/runbook.md lists every setting.")
     logs.configure(format=settings.log_format, level=settings.log_level, service=service.name)
     if telemetry is None:
         telemetry = from_settings(service, settings)
@@ -30,27 +59,29 @@ def application(service: Service, settings: Settings, *, telemetry: Telemetry | 
         pool_size=settings.database_pool_size,
         name=service.name,
         command_timeout_seconds=settings.request_timeout_seconds,
+        outbox=Outbox(service.messages),
         observe=telemetry.observe_query,
     )
+    gauges = Gauges(database, telemetry) if service.messages else None
+    working = Worker(service.messages, settings, database, telemetry) if work else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
-        async with database:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(database)
+            if gauges is not None:
+                await stack.enter_async_context(watching(gauges, working))
             yield
         await asyncio.to_thread(telemetry.shutdown)
 
-    app = api(service, lifespan=lifespan)
+    app = make(service, lifespan=lifespan)
     app.include_router(health.router)
+    app.state.telemetry = telemetry
     app.state.database = database
     app.state.settings = settings
     app.state.lifecycle = health.Lifecycle()
-    app.add_middleware(
-        Limits,
-        max_body_bytes=settings.max_body_bytes,
-        timeout_seconds=settings.request_timeout_seconds,
-        max_concurrent=settings.max_concurrent_requests,
-    )
-    app.add_middleware(Edge, telemetry=telemetry, lifecycle=app.state.lifecycle, log_requests=settings.log_requests)
+    app.state.gauges = gauges
+    app.state.worker = working
     _measure_pool(telemetry, database)
     return app
 

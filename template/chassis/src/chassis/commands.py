@@ -1,14 +1,11 @@
-"""The command line of a service: `python -m <service> serve | migrate | specs | dev | revision`."""
+"""The command line of a service: `python -m <service> serve | work | migrate | parked | specs | dev | revision`."""
 
 import argparse
-import json
 import sys
-from pathlib import Path
 
+from chassis import desk, specs
 from chassis.service import Service
 from chassis.settings import Settings, SettingsError, read
-
-OPENAPI = Path("specs/openapi.json")
 
 
 def main(service: Service, arguments: list[str] | None = None) -> int:
@@ -16,10 +13,13 @@ def main(service: Service, arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=f"python -m {service.package.__name__}", description=service.description)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="answer HTTP requests until told to stop")
+    commands.add_parser("work", help="send and take messages until told to stop")
     migrate = commands.add_parser("migrate", help="bring the database to the newest revision")
     migrate.add_argument("--check", action="store_true", help="on a throw-away server: do migrations equal models?")
-    specs = commands.add_parser("specs", help=f"write {OPENAPI}")
-    specs.add_argument("--check", action="store_true", help="fail if the file is stale, instead of writing it")
+    parked = commands.add_parser("parked", help="messages that failed: list, show, replay or drop them")
+    desk.add_arguments(parked)
+    documents = commands.add_parser("specs", help="write specs/: the API, the messages and a schema of each")
+    specs.add_arguments(documents)
     dev = commands.add_parser("dev", help="database, migrations and the service, reloading on change")
     dev.add_argument("--port", type=int, default=8000, help="taken already: a free one is chosen (default %(default)s)")
     revision = commands.add_parser("revision", help="write the next migration from the difference to the models")
@@ -28,10 +28,15 @@ def main(service: Service, arguments: list[str] | None = None) -> int:
     match options.command:
         case "serve":
             return _serve(service)
+        case "work":
+            return _work(service)
+        case "parked":
+            settings = _settings(service)
+            return 2 if settings is None else desk.run(service, settings, options)
         case "migrate":
             return _check_migrations(service) if options.check else _migrate(service)
         case "specs":
-            return _specs(service, check=options.check)
+            return specs.run(service, options)
         case "revision":
             return _revision(service, options.message)
         case _:
@@ -55,6 +60,24 @@ def _serve(service: Service) -> int:
     if settings is None:
         return 2
     return 0 if serve(service.create_app(settings)) else 1
+
+
+def _work(service: Service) -> int:
+    from chassis.application import worker
+    from chassis.serving import serve
+
+    settings = _settings(service)
+    if settings is None:
+        return 2
+    if not service.messages:
+        print(f"{service.name} sends and takes no messages: there is nothing to work on.", file=sys.stderr)
+        return 2
+    try:
+        app = worker(service, settings)
+    except SettingsError as error:
+        print(f"{service.name} cannot start:\n{error}", file=sys.stderr)
+        return 2
+    return 0 if serve(app, drain=False) else 1
 
 
 def _migrate(service: Service) -> int:
@@ -97,17 +120,3 @@ def _revision(service: Service, message: str) -> int:
         path = migrating.write_next(service, url, message)
     print(f"Wrote {path}: read it, then `make migrate` or `make dev` applies it.")
     return 0
-
-
-def _specs(service: Service, *, check: bool) -> int:
-    from chassis.application import api
-
-    document = json.dumps(api(service).openapi(), indent=2, ensure_ascii=False) + "\n"
-    if not check:
-        OPENAPI.parent.mkdir(exist_ok=True)
-        OPENAPI.write_text(document)
-        return 0
-    if OPENAPI.exists() and OPENAPI.read_text() == document:
-        return 0
-    print(f"{OPENAPI} is not what the code says: refresh it with `make specs` and commit it.", file=sys.stderr)
-    return 1

@@ -1,8 +1,9 @@
 """Compiled SQL on an asyncpg pool, and explicit transactions. SQLAlchemy describes, asyncpg executes."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
 import asyncpg
@@ -103,11 +104,33 @@ class Statement:
         return int(status.rpartition(" ")[2])
 
 
+class Says(Protocol):
+    """Where a unit of work puts what is to be told to others: chassis.outbox."""
+
+    async def publish(self, executor: Executor, events: Sequence[object]) -> None: ...
+    async def enqueue(self, executor: Executor, job: object, *, after: timedelta) -> None: ...
+
+
 class UnitOfWork:
     """What one transaction can touch. An edge opens it, a use case uses it, success commits it."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, outbox: Says) -> None:
         self.connection = connection
+        self._outbox = outbox
+
+    async def publish(self, *events: object) -> None:
+        """Announce domain events, if and when this transaction commits, as messaging/outgoing says.
+
+        A service that publishes nothing stores nothing. Raises chassis.outbox.Unlisted for an event without a line.
+        """
+        await self._outbox.publish(self.connection, events)
+
+    async def enqueue(self, job: object, *, after: timedelta = timedelta(0)) -> None:
+        """Send a job to a work queue, if and when this transaction commits, and not before `after` has passed.
+
+        Raises chassis.outbox.Unlisted for one without a line in messaging/outgoing.
+        """
+        await self._outbox.enqueue(self.connection, job, after=after)
 
 
 class Database:
@@ -120,9 +143,11 @@ class Database:
         pool_size: int,
         name: str,
         command_timeout_seconds: float,
+        outbox: Says,
         observe: QueryObserver | None = None,
     ) -> None:
         self._url = url
+        self._outbox = outbox
         self._options: dict[str, Any] = {
             "min_size": 0,
             "max_size": pool_size,
@@ -183,7 +208,7 @@ class Database:
     async def unit_of_work(self) -> AsyncGenerator[UnitOfWork]:
         """A transaction (read committed): commits on leaving, rolls back on any exception. Raises DatabaseUnavailable."""
         async with self.connection() as connection, connection.transaction():
-            yield UnitOfWork(connection)
+            yield UnitOfWork(connection, self._outbox)
 
     async def fetch(self, query: str, *args: Any) -> list[Row]:
         async with self.connection() as connection:
@@ -217,6 +242,29 @@ class Database:
             return 0, 0
         idle = self._pool.get_idle_size()
         return self._pool.get_size() - idle, idle
+
+
+@asynccontextmanager
+async def dedicated_connection(url: str, *, name: str) -> AsyncGenerator[Connection]:
+    """A connection outside of any pool, for what lives as long as its session: locks and notifications.
+
+    It must reach Postgres itself, not a pooler that shares sessions. Raises DatabaseUnavailable, also when it breaks.
+    """
+    # A peer that vanished without a word is noticed after 25 s, by us and by the server that keeps our lock.
+    alive = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
+    try:
+        connection = await asyncpg.connect(
+            url, timeout=5, command_timeout=30, server_settings={"application_name": name, **alive}
+        )
+    except UNREACHABLE as error:
+        raise DatabaseUnavailable(f"no connection: {type(error).__name__}") from error
+    try:
+        yield connection
+    except (*BROKEN, asyncpg.InterfaceError, OSError) as error:
+        raise DatabaseUnavailable(f"the connection broke: {type(error).__name__}") from error
+    finally:
+        with suppress(*UNREACHABLE):
+            await connection.close(timeout=2)
 
 
 def _is_gone(connection: Connection) -> bool:

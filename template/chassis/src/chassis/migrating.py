@@ -96,9 +96,17 @@ def write_next(service: Service, url: str, message: str) -> Path:
     production.
     """
     config = _config(service, url)
-    revisions = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
-    numbers = [int(revision) for revision in revisions if revision.isdigit()]
-    script = command.revision(config, message=message, autogenerate=True, rev_id=f"{max(numbers, default=0) + 1:04}")
+    directory = ScriptDirectory.from_config(config)
+    numbers = [int(found.revision) for found in directory.walk_revisions() if found.revision.isdigit()]
+    script = command.revision(
+        config,
+        message=message,
+        autogenerate=True,
+        rev_id=f"{max(numbers, default=0) + 1:04}",
+        # The service's own branch; the chassis has one beside it.
+        head=next((head for head in directory.get_heads() if not head.startswith("chassis_")), "base"),
+        version_path=_own_versions(service),
+    )
     assert script is not None
     assert not isinstance(script, list)
     # What the platform writes passes the platform's gates.
@@ -110,7 +118,13 @@ def write_next(service: Service, url: str, message: str) -> Path:
 def _config(service: Service, url: str) -> Config:
     config = Config(attributes={"service": service, "url": url}, stdout=io.StringIO(), cmd_opts=Namespace(quiet=True))
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    (package_path,) = service.package.__path__
-    config.set_main_option("version_locations", str(Path(package_path, "migrations", "versions")).replace("%", "%%"))
+    # Two branches: the chassis' tables arrive with the chassis, whatever the team's own migrations are at.
+    versions = [_own_versions(service), str(Path(__file__).parent / "migrations" / "versions")]
+    config.set_main_option("version_locations", "\n".join(versions).replace("%", "%%"))
     config.set_main_option("path_separator", "newline")
     return config
+
+
+def _own_versions(service: Service) -> str:
+    (package_path,) = service.package.__path__
+    return str(Path(package_path, "migrations", "versions"))

@@ -9,6 +9,7 @@ from types import ModuleType
 from fastapi import APIRouter, FastAPI
 from sqlalchemy import MetaData
 
+from chassis.messages import NO_MESSAGES, Messages
 from chassis.settings import Settings
 
 
@@ -28,6 +29,7 @@ class Service:
     package: ModuleType
     tables: MetaData
     routers: Sequence[APIRouter]
+    messages: Messages = NO_MESSAGES
     settings: type[Settings] = Settings
     api_version: str = "1.0.0"
 

@@ -56,8 +56,8 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def serve(app: FastAPI) -> bool:
-    """Serve until a signal says stop. True if it stopped cleanly."""
+def serve(app: FastAPI, *, drain: bool = True) -> bool:
+    """Serve until a signal says stop. True if it stopped cleanly. `drain=False`: nobody routes requests here."""
     settings: Settings = app.state.settings
     config = uvicorn.Config(
         app,
@@ -74,7 +74,7 @@ def serve(app: FastAPI) -> bool:
         timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout_seconds),
         backlog=2048,
     )
-    server = Server(config, lifecycle=app.state.lifecycle, drain_seconds=settings.drain_seconds)
+    server = Server(config, lifecycle=app.state.lifecycle, drain_seconds=settings.drain_seconds if drain else 0)
     with contextlib.suppress(SystemExit):  # Uvicorn exits itself when the port is taken; it has said so
         server.run()
     return server.started

@@ -1,10 +1,12 @@
 """Settings, read once from the environment by an entry point and handed down."""
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, HttpUrl, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, HttpUrl, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from chassis.brokers import SCHEMES
 
 
 def _postgres_url(url: SecretStr) -> SecretStr:
@@ -19,6 +21,13 @@ def _postgres_url(url: SecretStr) -> SecretStr:
             "must look like postgresql://user:password@host:5432/database, with special characters in the password "
             "percent-encoded"
         )
+    return url
+
+
+def _broker_url(url: SecretStr) -> SecretStr:
+    allowed = [scheme for scheme in SCHEMES if scheme != "memory"]
+    if urlsplit(url.get_secret_value()).scheme not in allowed:
+        raise ValueError(f"must begin with one of {', '.join(f'{scheme}://' for scheme in allowed)}")
     return url
 
 
@@ -43,6 +52,23 @@ class Settings(BaseSettings):
     database_url: Annotated[SecretStr, AfterValidator(_postgres_url)]
     database_pool_size: Annotated[int, Field(ge=1, le=1000)] = 10
     """Connections per process, at most, and one more for probes. All replicas' stay below max_connections."""
+
+    broker_url: Annotated[SecretStr, AfterValidator(_broker_url)] | None = None
+    """Of NATS, Kafka or RabbitMQ, by its scheme. Required in a service that sends or takes messages."""
+    broker_replication: Annotated[int, Field(ge=1, le=7)] = 1
+    """Copies that the broker keeps of each message: 3 where it is a cluster."""
+    event_retention_hours: Annotated[int, Field(ge=1, le=24 * 365)] = 7 * 24
+    """How long the broker keeps events, for listeners that were away (NATS, Kafka)."""
+    kafka_partitions: Annotated[int, Field(ge=1, le=1000)] = 12
+    """Of each topic that this service makes: the most replicas that can share its events."""
+    inbox_retention_days: Annotated[int, Field(ge=1, le=365)] = 14
+    """How long a message's id is remembered, so that a second copy has no effect. Longer than the broker keeps it."""
+    message_max_tries: Annotated[int, Field(ge=1, le=100)] = 5
+    """After so many failures a message is parked, and waits for a person."""
+    message_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
+    """How long a handler may take."""
+    run_worker: bool = False
+    """Send and take messages inside the process that serves HTTP: for development. Else `work` does it."""
 
     http_host: str = "127.0.0.1"
     http_port: Annotated[int, Field(ge=1, le=65535)] = 8000
@@ -69,6 +95,15 @@ class Settings(BaseSettings):
     trace_sample_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the traces that start here; a caller's decision is followed."""
 
+    @model_validator(mode="after")
+    def _remember_longer_than_the_broker_keeps(self) -> Self:
+        if self.inbox_retention_days * 24 <= self.event_retention_hours:
+            raise ValueError(
+                "INBOX_RETENTION_DAYS must be longer than EVENT_RETENTION_HOURS: a copy of an event that comes after its "
+                "id was forgotten has its effect twice"
+            )
+        return self
+
 
 class SettingsError(Exception):
     """The environment does not hold what the service needs. The message has a line for each setting that is wrong."""
@@ -83,6 +118,6 @@ def read(kind: type[S]) -> S:
         for part in error.errors(include_input=False, include_url=False):
             name = "__".join(str(step) for step in part["loc"]).upper()
             what = "is not set" if part["type"] == "missing" else part["msg"].removeprefix("Value error, ")
-            lines.append(f"  {name}: {what}")
+            lines.append(f"  {name}: {what}" if name else f"  {what}")
         lines.append("Set it in the environment; docs/runbook.md lists every setting.")
         raise SettingsError("\n".join(lines)) from None

@@ -10,9 +10,11 @@ from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler, TraceIdRatioBased
-from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
 
 from chassis.service import Service
 from chassis.settings import Settings
@@ -23,6 +25,9 @@ MAX_QUEUED_SPANS = 4096
 
 DURATION_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 """As the HTTP semantic conventions advise."""
+
+_SCOPE = InstrumentationScope("chassis")
+_IDS = RandomIdGenerator()
 
 
 class Telemetry:
@@ -40,10 +45,11 @@ class Telemetry:
         metric_readers: list[MetricReader],
     ) -> None:
         self._tracing = TracerProvider(resource=resource, sampler=sampler, shutdown_on_exit=False)
+        self._processors = span_processors
         for processor in span_processors:
             self._tracing.add_span_processor(processor)
         self._metering = MeterProvider(resource=resource, metric_readers=metric_readers, shutdown_on_exit=False)
-        self.tracer = self._tracing.get_tracer("chassis")
+        self.tracer = self._tracing.get_tracer(_SCOPE.name)
         self.meter = self._metering.get_meter("chassis")
 
     def install_globally(self) -> None:
@@ -64,19 +70,30 @@ class Telemetry:
 
     def observe_query(self, query: Any) -> None:
         """Record a finished statement as a span of the request that ran it. For asyncpg's `add_query_logger`."""
-        if not trace.get_current_span().is_recording() or query.query.startswith("BEGIN"):
+        # Not is_recording(): asyncpg calls this a moment later, when the span that ran the statement may have ended.
+        parent = trace.get_current_span().get_span_context()
+        if not parent.trace_flags.sampled or query.query.startswith("BEGIN"):
             return
-        end = time.time_ns()
         summary = summarise(query.query)
-        span = self.tracer.start_span(
-            summary,
-            kind=SpanKind.CLIENT,
-            start_time=end - int(query.elapsed * 1e9),
+        end = time.time_ns()
+        failed = query.exception is not None
+        # Made whole, for it is over: a span that is started, given its attributes and ended costs twice as much.
+        span = ReadableSpan(
+            name=summary,
+            context=SpanContext(
+                parent.trace_id, _IDS.generate_span_id(), is_remote=False, trace_flags=parent.trace_flags
+            ),
+            parent=parent,
+            resource=self._tracing.resource,
             attributes={"db.system.name": "postgresql", "db.query.summary": summary, "db.query.text": query.query},
+            kind=SpanKind.CLIENT,
+            instrumentation_scope=_SCOPE,
+            status=Status(StatusCode.ERROR, type(query.exception).__name__) if failed else Status(),
+            start_time=end - int(query.elapsed * 1e9),
+            end_time=end,
         )
-        if query.exception is not None:
-            span.set_status(Status(StatusCode.ERROR, type(query.exception).__name__))
-        span.end(end)
+        for processor in self._processors:
+            processor.on_end(span)
 
 
 def from_settings(service: Service, settings: Settings) -> Telemetry:

@@ -5,11 +5,13 @@ database server of its own, so tests need no care to run in parallel. DATABASE_U
 use instead of the embedded one; the tests make and drop databases of their own there and leave all others alone.
 """
 
+import json
 import os
 import uuid
 from collections.abc import AsyncGenerator, Generator
+from datetime import datetime
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from chassis.database import Database, UnitOfWork
+    from chassis.messages import Messages
     from chassis.service import Service
     from chassis.settings import Settings
 
@@ -92,8 +95,9 @@ async def database(app: "FastAPI", service: "Service") -> AsyncGenerator["Databa
     """The service's database. What a test wrote is deleted after it."""
     yield app.state.database
     # DELETE, not TRUNCATE: on small tables it is ten times faster.
-    tables = reversed(service.tables.sorted_tables)
-    await app.state.database.execute("; ".join(f"DELETE FROM {table.schema}.{table.name}" for table in tables))
+    tables = [f"{table.schema}.{table.name}" for table in reversed(service.tables.sorted_tables)]
+    tables += ["chassis.outbox", "chassis.inbox", "chassis.parked"]
+    await app.state.database.execute("; ".join(f"DELETE FROM {table}" for table in tables))
 
 
 @pytest.fixture
@@ -110,3 +114,55 @@ async def client(app: "FastAPI", database: "Database") -> AsyncGenerator["httpx.
 
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
         yield client
+
+
+class SentMessage(NamedTuple):
+    """What waits in the outbox. `body` is the JSON that others will read; `not_before` is set for a delayed job."""
+
+    name: str
+    key: str
+    body: dict[str, Any]
+    not_before: datetime | None
+
+
+class Mailbox:
+    """What the service has said, and a way to tell it something, without a broker."""
+
+    def __init__(self, database: "Database", messages: "Messages") -> None:
+        self._database = database
+        self._messages = messages
+
+    async def sent(self) -> list[SentMessage]:
+        """All that was published or enqueued and committed, oldest first."""
+        rows = await self._database.fetch(
+            "SELECT type, aggregateid, payload, not_before FROM chassis.outbox ORDER BY seq"
+        )
+        return [SentMessage(row[0], row[1], json.loads(row[2]), row[3]) for row in rows]
+
+    async def receive(self, name: str, body: object, *, times: int = 1) -> None:
+        """Deliver one message `times` times, as a broker may: through the inbox to its handler, a commit for each.
+
+        `body` is what json.dumps takes, or a contract. Raises LookupError if nobody takes the name, ValidationError if
+        the body breaks the contract, and what the handler raises (in production: tried again, then parked).
+        """
+        from pydantic import BaseModel
+
+        from chassis import inbox
+        from chassis.brokers import Message
+
+        receiver = self._messages.receivers.get(name)
+        if receiver is None:
+            raise LookupError(f"no line in messaging/incoming takes {name}")
+        text = body.model_dump_json() if isinstance(body, BaseModel) else json.dumps(body)
+        message = Message(receiver.kind, name, str(uuid.uuid4()), "key", text.encode())
+        for _ in range(times):
+            content = receiver.contract.model_validate_json(message.body)
+            async with self._database.unit_of_work() as uow:
+                if await inbox.claim(uow.connection, [message]):
+                    await receiver.handler(content, uow)
+
+
+@pytest.fixture
+async def mailbox(database: "Database", service: "Service") -> Mailbox:
+    """What the service says and hears."""
+    return Mailbox(database, service.messages)

@@ -1,0 +1,45 @@
+"""What a commit of the service's repository published."""
+
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+class NoBaseline(Exception):
+    """The commit, or the history down to it, is not here; or what it holds cannot be read."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The schemas of its messages and the text of its list of retired ones."""
+
+    schemas: dict[str, dict[str, Any]]
+    retired: str
+
+
+def read(commit: str, *, messages: Path, retired: Path) -> Baseline:
+    """Read these paths below the working directory, which may be a folder inside the repository.
+
+    What counts is where our work branched off: what others have added to the base since then is not ours to keep.
+    Raises NoBaseline.
+    """
+    branched_off = _git("merge-base", _git("rev-parse", "--verify", "--end-of-options", f"{commit}^{{commit}}"), "HEAD")
+    paths = _git("ls-tree", "-r", "-z", "--name-only", branched_off, "--", str(messages), str(retired)).split("\0")
+    texts = {Path(path): _git("show", f"{branched_off}:./{path}") for path in paths if path}
+    try:
+        schemas = {path.stem: json.loads(text) for path, text in texts.items() if path.suffix == ".json"}
+    except ValueError as error:
+        raise NoBaseline(f"a schema there is not JSON: {error}") from None
+    return Baseline(schemas, texts.get(retired, ""))
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, encoding="utf-8")
+    except FileNotFoundError:
+        raise NoBaseline("git is not installed") from None
+    if done.returncode != 0:
+        raise NoBaseline(done.stderr.strip() or "it and what is checked out have no common history here")
+    return done.stdout.strip()

@@ -1,0 +1,180 @@
+"""What the chassis asks of a message broker. NATS, Kafka and RabbitMQ each have a module; the URL's scheme picks one.
+
+A broker keeps and delivers; everything else (retries, parking, order while a message is tried again, doing things once)
+is written once, in chassis.relay and chassis.consumer, and is the same on all of them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+SCHEMES = {
+    "nats": "nats",
+    "tls": "nats",
+    "kafka": "kafka",
+    "kafkas": "kafka",
+    "amqp": "rabbitmq",
+    "amqps": "rabbitmq",
+    "memory": "memory",
+}
+"""Which module speaks which URL scheme. `tls`, `kafkas` and `amqps` are the encrypted ones; `memory` is for tests."""
+
+
+class BrokerUnavailable(Exception):
+    """Not reachable, not answering, or not ready. The same call may succeed later."""
+
+
+class MessageRefused(Exception):
+    """The broker looked at this very message and said no: too large, nowhere to go. Trying again changes nothing."""
+
+
+class Kind(StrEnum):
+    EVENT = "event"
+    """Something happened: every service that listens gets it, in order within its key."""
+    JOB = "job"
+    """Something is to be done: one of the competing workers gets it, in no promised order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What travels.
+
+    `name` is `<service>.<event-or-job-name>.v<N>`; its first part owns it: for an event the service that publishes it,
+    for a job the service that does it. `id` is the same in every copy. Order is kept within a `key`. `headers` are text
+    and hold neither the id nor the key.
+    """
+
+    kind: Kind
+    name: str
+    id: str
+    key: str
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def owner(self) -> str:
+        return self.name.partition(".")[0]
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """One copy of a message, in our hands until it is acknowledged or released.
+
+    A message that others made may lack an id: then the broker's module makes one of its position, the same in every
+    copy. `receipt` is for the broker's module alone. `lost` says that the broker has taken it back to give it to
+    somebody else: do not start on it.
+    """
+
+    message: Message
+    receipt: Any
+    lost: bool = False
+
+
+@dataclass(frozen=True)
+class Topology:
+    """All that a service publishes, sends and takes, as message names."""
+
+    service: str
+    published_events: frozenset[str] = frozenset()
+    sent_jobs: frozenset[str] = frozenset()
+    awaited_events: frozenset[str] = frozenset()
+    accepted_jobs: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the modules need to know, from the settings. Times are in seconds."""
+
+    url: SecretStr
+    client_name: str
+    replication: int = 1
+    """Copies that the broker keeps of each message."""
+    retention_seconds: float = 7 * 24 * 3600
+    """How long an event stays available on a broker that keeps what was delivered (NATS, Kafka)."""
+    partitions: int = 12
+    """Per topic, on Kafka: the most replicas that can share its work."""
+    publish_timeout_seconds: float = 5
+    redelivery_seconds: float = 10
+    """NATS: how long after the death of a consumer its unacknowledged messages come again."""
+    max_in_flight: int = 1000
+    """Deliveries in our hands at a time, at most."""
+
+
+class Subscription(Protocol):
+    """Deliveries of one kind for this service."""
+
+    async def fetch(self, limit: int, *, wait_seconds: float) -> list[Delivery]:
+        """Up to `limit` deliveries; waits for the first. Empty after `wait_seconds`. Raises BrokerUnavailable."""
+        ...
+
+    async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        """They are done, in any order. If the broker does not learn of it they come again; that is not an error."""
+        ...
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Give back what was not started, for another replica to have at once."""
+        ...
+
+    async def touch(self, deliveries: Sequence[Delivery]) -> None:
+        """They are still being worked on: do not give them to anybody else."""
+        ...
+
+    async def close(self) -> None:
+        """Send what is left of the acknowledgements, and leave."""
+        ...
+
+
+class Broker(Protocol):
+    """A connection that repairs itself."""
+
+    system: str
+    """As OpenTelemetry names it: nats, kafka, rabbitmq."""
+    shares_in_order: bool
+    """Whether several replicas may subscribe to events and each key still stays in order. Where not, the consumer lets
+    one replica subscribe at a time."""
+
+    @property
+    def connected(self) -> bool: ...
+
+    async def connect(self) -> None:
+        """Connect once; later losses repair themselves. Raises BrokerUnavailable."""
+        ...
+
+    async def declare(self, topology: Topology) -> None:
+        """Make what is missing (streams, topics, queues, bindings), take nothing away. Raises BrokerUnavailable."""
+        ...
+
+    async def publish(self, message: Message) -> None:
+        """Return when the broker has confirmed it. Raises BrokerUnavailable or MessageRefused."""
+        ...
+
+    async def subscribe(self, kind: Kind) -> Subscription:
+        """Take deliveries of what the declared topology awaits or accepts. Raises BrokerUnavailable."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+def broker_for(options: Options) -> Broker:
+    """The broker that the URL names. Its client library is imported only now."""
+    match SCHEMES[urlsplit(options.url.get_secret_value()).scheme]:
+        case "nats":
+            from chassis.brokers.nats import NatsBroker
+
+            return NatsBroker(options)
+        case "kafka":
+            from chassis.brokers.kafka import KafkaBroker
+
+            return KafkaBroker(options)
+        case "rabbitmq":
+            from chassis.brokers.rabbitmq import RabbitBroker
+
+            return RabbitBroker(options)
+        case _:
+            from chassis.brokers.memory import MemoryBroker
+
+            return MemoryBroker(options)

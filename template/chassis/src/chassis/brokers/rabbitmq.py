@@ -1,0 +1,343 @@
+"""RabbitMQ, by aiormq: the protocol itself, without the objects that aio-pika puts around each message.
+
+A durable topic exchange per owner; the quorum queues `<service>.events`, of which one replica at a time is the consumer,
+and `<service>.jobs`, for which replicas compete. Whoever sends jobs makes the queue too: jobs wait for a worker that has
+never run. An event that nobody has bound a queue for is gone: RabbitMQ keeps nothing for listeners yet to come.
+
+A queue or an exchange that exists is used as it is. Nothing limits how often a message may come again: RabbitMQ would
+discard it, where we park.
+"""
+
+import asyncio
+import hashlib
+import logging
+import re
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiormq
+import structlog
+from aiormq import Channel, spec
+from aiormq.abc import AbstractConnection, DeliveredMessage
+from aiormq.exceptions import (
+    AMQPError,
+    ChannelInvalidStateError,
+    ChannelPreconditionFailed,
+    DeliveryError,
+    PublishError,
+)
+
+from chassis.brokers import BrokerUnavailable, Delivery, Kind, Message, MessageRefused, Options, Topology
+from chassis.brokers.lifeline import Lifeline
+
+log = structlog.get_logger()
+logging.getLogger("aiormq").setLevel(logging.CRITICAL)
+
+CALL_SECONDS = 10
+HEARTBEAT_SECONDS = 10
+JOBS_AT_HAND = 16
+"""Of jobs: what one replica has at hand, another one cannot do."""
+
+_OURS = ("id", "key", "type")
+_OF_THE_COPY = ("x-delivery-count", "x-acquired-count")
+"""Headers that RabbitMQ puts into a message that comes again."""
+_TOO_LARGE = re.compile(r"message size (\d+) .*larger than")
+
+
+class RabbitBroker:
+    system = "rabbitmq"
+    shares_in_order = True
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.topology: Topology | None = None
+        self.lifeline = Lifeline(self.system, make=self._publisher, holds=_is_open, leave=_leave)
+        self._subscriptions: list[RabbitSubscription] = []
+
+    @property
+    def connected(self) -> bool:
+        return self.lifeline.client is not None and not self.lifeline.client.is_closed
+
+    async def connect(self) -> None:
+        await self.lifeline.open()
+
+    async def declare(self, topology: Topology) -> None:
+        self.topology = topology
+        channel = self.lifeline.client or await self.lifeline.ready()
+        await self._declare(topology, channel.connection)
+
+    async def publish(self, message: Message) -> None:
+        channel = self.lifeline.client or await self.lifeline.ready()
+        try:
+            async with bounded(self.options.publish_timeout_seconds):
+                await channel.basic_publish(
+                    message.body,
+                    exchange=message.owner,
+                    routing_key=message.name,
+                    properties=_properties(message),
+                    mandatory=message.kind is Kind.JOB,
+                    wait=False,
+                )
+        except BrokerUnavailable as error:
+            # A channel that met an error is closed, and what was not confirmed in time may hang: begin with a new one.
+            self.lifeline.drop(channel)
+            found = _TOO_LARGE.search(str(error))
+            if found and int(found[1]) == len(message.body):  # others were on the way, and only this one is to blame
+                raise MessageRefused(str(error)) from error
+            raise
+
+    async def subscribe(self, kind: Kind) -> "RabbitSubscription":
+        subscription = RabbitSubscription(self, kind)
+        await subscription.open()
+        self._subscriptions.append(subscription)
+        return subscription
+
+    async def close(self) -> None:
+        await asyncio.gather(*(subscription.close() for subscription in self._subscriptions))
+        await self.lifeline.close()
+
+    async def connection(self) -> AbstractConnection:
+        """A new one, with what we declared in place. Raises BrokerUnavailable."""
+        async with bounded(CALL_SECONDS):
+            connection = await self._reach()
+        try:
+            if self.topology is not None:
+                await self._declare(self.topology, connection)  # the server may have come back empty
+        except BrokerUnavailable:
+            self.lifeline.finish(_close(connection))
+            raise
+        return connection
+
+    async def _reach(self) -> AbstractConnection:
+        url = urlsplit(self.options.url.get_secret_value())
+        user, at, hosts = url.netloc.rpartition("@")
+        query = url.query or f"heartbeat={HEARTBEAT_SECONDS}"
+        failure: Exception = ConnectionError("no host")
+        for host in hosts.split(","):
+            try:
+                return await aiormq.connect(
+                    url._replace(netloc=f"{user}{at}{host}", query=query).geturl(),
+                    client_properties={"connection_name": self.options.client_name},
+                )
+            except (AMQPError, OSError) as error:
+                failure = error
+        raise failure
+
+    async def _publisher(self) -> Channel:
+        connection = await self.connection()
+        try:
+            async with bounded(CALL_SECONDS):
+                return await _channel(connection, publisher_confirms=True, on_return_raises=True)
+        except BrokerUnavailable:
+            self.lifeline.finish(_close(connection))
+            raise
+
+    async def _declare(self, topology: Topology, connection: AbstractConnection) -> None:
+        events, jobs = f"{topology.service}.events", f"{topology.service}.jobs"
+        queues = {name: f"{name.partition('.')[0]}.jobs" for name in topology.sent_jobs}
+        queues |= dict.fromkeys(topology.accepted_jobs, jobs) | dict.fromkeys(topology.awaited_events, events)
+        for exchange in sorted({name.partition(".")[0] for name in topology.published_events | queues.keys()}):
+            await _make(connection, lambda c, n=exchange: c.exchange_declare(n, exchange_type="topic", durable=True))
+        for queue in sorted(set(queues.values())):
+            arguments = self._queue_arguments(connection, alone=queue == events)
+            await _make(connection, lambda c, n=queue, a=arguments: c.queue_declare(n, durable=True, arguments=a))
+        async with bounded(CALL_SECONDS):
+            channel = await _channel(connection)
+            for name, queue in queues.items():
+                await channel.queue_bind(queue, name.partition(".")[0], name)
+            await channel.close()
+
+    def _queue_arguments(self, connection: AbstractConnection, *, alone: bool) -> dict[str, Any]:
+        arguments: dict[str, Any] = {
+            "x-queue-type": "quorum",
+            "x-quorum-initial-group-size": self.options.replication,
+        }
+        if alone:
+            arguments["x-single-active-consumer"] = True
+        if _version(connection) >= 4:
+            arguments["x-delivery-limit"] = -1  # else 20, and then it discards; older ones have none, and take -1 for 0
+        return arguments
+
+
+class RabbitSubscription:
+    def __init__(self, broker: RabbitBroker, kind: Kind) -> None:
+        self._broker = broker
+        self._kind = kind
+        self._channel: Channel | None = None
+        self._held: dict[int, Delivery] = {}
+        """By delivery tag, in its order: what this channel gave us and has not heard of since."""
+        self._waiting: deque[Delivery] = deque()
+        self._news = asyncio.Event()
+
+    async def open(self) -> Channel:
+        """The channel, or a new one after a loss. Raises BrokerUnavailable."""
+        if self._channel is not None and not self._channel.is_closed:
+            return self._channel
+        self._forget()
+        topology, options = self._broker.topology, self._broker.options
+        assert topology is not None, "declare first"
+        at_hand = options.max_in_flight if self._kind is Kind.EVENT else min(JOBS_AT_HAND, options.max_in_flight)
+        connection = await self._broker.connection()
+        try:
+            async with bounded(CALL_SECONDS):
+                channel = await _channel(connection, publisher_confirms=False)
+                await channel.basic_qos(prefetch_count=at_hand)
+                await channel.basic_consume(f"{topology.service}.{self._kind}s", self._take)
+        except BrokerUnavailable:
+            self._broker.lifeline.finish(_close(connection))
+            raise
+        channel.closing.add_done_callback(lambda _: self._forget())
+        # Somebody has deleted the queue: the next fetch makes it again.
+        channel.on_consumer_cancel_callbacks.add(lambda _: self._broker.lifeline.finish(_leave(channel)))
+        self._channel = channel
+        return channel
+
+    async def fetch(self, limit: int, *, wait_seconds: float) -> list[Delivery]:
+        await self.open()
+        if not self._waiting:
+            self._news.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_seconds):
+                    await self._news.wait()
+        return [self._waiting.popleft() for _ in range(min(limit, len(self._waiting)))]
+
+    async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        """With one frame for all that have nothing open before them."""
+        tags = sorted(self._settle(deliveries))
+        oldest = next(iter(self._held), float("inf"))
+        if together := [tag for tag in tags if tag < oldest]:
+            await self._tell(lambda channel: channel.basic_ack(together[-1], multiple=True, wait=False))
+        for tag in tags[len(together) :]:
+            await self._tell(lambda channel, tag=tag: channel.basic_ack(tag, wait=False))
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        """And what waits here unseen: it would overtake what was given back."""
+        for tag in sorted(self._settle([*deliveries, *self._waiting])):
+            await self._tell(lambda channel, tag=tag: channel.basic_nack(tag, requeue=True, wait=False))
+        self._waiting.clear()
+
+    async def touch(self, deliveries: Sequence[Delivery]) -> None:
+        """RabbitMQ takes nothing back while the channel stands."""
+
+    async def close(self) -> None:
+        if self._channel is not None:
+            await asyncio.wait([self._broker.lifeline.finish(_leave(self._channel))], timeout=CALL_SECONDS)
+
+    def _settle(self, deliveries: Sequence[Delivery]) -> list[int]:
+        """The tags of those that are this channel's: of an earlier one's the broker knows nothing any more."""
+        tags = []
+        for delivery in deliveries:
+            tag = delivery.receipt
+            if self._held.get(tag) is delivery:
+                del self._held[tag]
+                tags.append(tag)
+        return tags
+
+    async def _tell(self, call: Callable[[Channel], Awaitable[None]]) -> None:
+        assert self._channel is not None, "it gave us the tags"
+        with suppress(BrokerUnavailable):  # then they come again
+            async with bounded(CALL_SECONDS):
+                await call(self._channel)
+
+    async def _take(self, arrived: DeliveredMessage) -> None:
+        assert arrived.delivery_tag is not None
+        delivery = Delivery(_message(arrived, self._kind), receipt=arrived.delivery_tag)
+        self._held[arrived.delivery_tag] = delivery
+        self._waiting.append(delivery)
+        self._news.set()
+
+    def _forget(self) -> None:
+        for delivery in self._held.values():
+            delivery.lost = True
+        self._held.clear()
+        self._waiting.clear()
+        self._news.set()
+
+
+async def _make(connection: AbstractConnection, declare: Callable[[Channel], Awaitable[Any]]) -> None:
+    """Declare on a channel of its own: one that exists with other settings closes it."""
+    async with bounded(CALL_SECONDS):
+        channel = await _channel(connection)
+        try:
+            await declare(channel)
+        except ChannelPreconditionFailed as error:
+            log.warning("broker_topology_differs", system=RabbitBroker.system, reason=str(error))
+        else:
+            await channel.close()
+
+
+def _properties(message: Message) -> spec.Basic.Properties:
+    return spec.Basic.Properties(
+        content_type=message.headers.get("content-type"),
+        headers={**message.headers, "id": message.id, "key": message.key, "type": message.name},
+        delivery_mode=2,  # persistent
+        message_id=message.id,
+    )
+
+
+def _message(arrived: DeliveredMessage, kind: Kind) -> Message:
+    properties = arrived.header.properties
+    headers = _headers(arrived)
+    return Message(
+        kind=kind,
+        name=arrived.routing_key or "",
+        id=headers.get("id") or properties.message_id or _digest(arrived),
+        key=headers.get("key", ""),
+        body=arrived.body,
+        headers={name: value for name, value in headers.items() if name not in _OURS},
+    )
+
+
+def _digest(arrived: DeliveredMessage) -> str:
+    """The same in each copy, for lack of an id: so two messages that are alike in everything count as one."""
+    properties = arrived.header.properties
+    said = [arrived.exchange, arrived.routing_key, properties.correlation_id, properties.timestamp]
+    return hashlib.sha256(repr([*said, sorted(_headers(arrived).items())]).encode() + arrived.body).hexdigest()
+
+
+def _headers(arrived: DeliveredMessage) -> dict[str, str]:
+    found = arrived.header.properties.headers or {}
+    return {name: str(value) for name, value in found.items() if name not in _OF_THE_COPY}
+
+
+def _version(connection: AbstractConnection) -> int:
+    return int(re.sub(r"\D.*", "", str(connection.server_properties.get("version", "3"))))
+
+
+async def _channel(connection: AbstractConnection, **options: Any) -> Channel:
+    channel = await connection.channel(**options)
+    assert isinstance(channel, Channel)
+    return channel
+
+
+async def _is_open(channel: Channel) -> bool:
+    return not channel.is_closed
+
+
+async def _leave(channel: Channel) -> None:
+    await _close(channel.connection)
+
+
+async def _close(connection: AbstractConnection) -> None:
+    # Named, because by default whoever waits for an answer would be cancelled.
+    async with asyncio.timeout(CALL_SECONDS):
+        await connection.close(ConnectionError("closed"))
+
+
+@asynccontextmanager
+async def bounded(seconds: float) -> AsyncGenerator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except PublishError as error:
+        raise BrokerUnavailable(f"nobody has declared a queue for it: {error}") from error
+    except (AMQPError, DeliveryError, ChannelInvalidStateError, OSError) as error:  # TimeoutError is an OSError
+        raise BrokerUnavailable(str(error) or type(error).__name__) from error
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise BrokerUnavailable("the connection was closed") from None  # the library cancels what waits on it

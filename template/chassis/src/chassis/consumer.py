@@ -1,0 +1,472 @@
+"""The consumer: takes what others sent, does each message once, and keeps what it cannot do.
+
+A message goes through: fetched → its key's lane → in one transaction with its neighbours in the lane: id claimed in the
+inbox, handler called, commit → acknowledged. If that fails, the neighbours are done one by one; the one that fails is
+tried again with growing pauses while messages of its key wait behind it and all other keys go on; after MAX_TRIES it is
+parked, and its key goes on. What can never succeed (unknown, malformed) is parked at once.
+
+Failures of the infrastructure (no database, no broker) are nobody's tries: everything waits until they are over.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from opentelemetry import context, trace
+from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from pydantic import ValidationError
+
+from chassis import inbox, parking
+from chassis.brokers import Broker, Delivery, Kind, Message, Subscription
+from chassis.database import Connection, Database, DatabaseUnavailable, dedicated_connection
+from chassis.logs import describe_exception
+from chassis.messages import Messages, Receiver
+from chassis.telemetry import DURATION_BUCKETS_SECONDS, Telemetry
+
+log = structlog.get_logger()
+
+LOCK = 0x636F6E73756D65  # "consume"
+STANDBY_SECONDS = 1
+FETCH_SECONDS = 1
+"""How long to wait for a first delivery, which is also how long a stop may take to be noticed."""
+DATABASE_PAUSE_SECONDS = 0.5
+TOUCH_SECONDS = 3
+
+_W3C = TraceContextTextMapPropagator()
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How one kind of message is consumed.
+
+    `lanes` are done at the same time, each `batch` messages in a transaction; `window` deliveries are held at most.
+    """
+
+    lanes: int
+    batch: int
+    window: int
+
+
+SHAPES = {
+    # Many small effects in one commit: this is what makes a consumer fast.
+    Kind.EVENT: Shape(lanes=4, batch=100, window=1000),
+    # A job may take long: alone in its transaction, and few at hand, so that other replicas get theirs.
+    Kind.JOB: Shape(lanes=4, batch=1, window=8),
+}
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How often and after which pauses a failing message is tried again."""
+
+    max_tries: int = 5
+    first_pause_seconds: float = 0.5
+    longest_pause_seconds: float = 30
+    handler_timeout_seconds: float = 30
+
+    def pause_after(self, tries: int) -> float:
+        return min(self.first_pause_seconds * 4 ** (tries - 1), self.longest_pause_seconds)
+
+
+class Unknown(Exception):
+    """Nobody here takes messages of this name."""
+
+
+@dataclass(eq=False)
+class _Held:
+    """A key whose first message has failed, and what waits behind it."""
+
+    first: Delivery
+    tries: int
+    due: float
+    behind: deque[Delivery] = field(default_factory=deque)
+
+
+@dataclass(frozen=True, eq=False)
+class _Ready:
+    """A delivery whose body keeps its contract."""
+
+    delivery: Delivery
+    receiver: Receiver
+    content: Any
+
+    @property
+    def message(self) -> Message:
+        return self.delivery.message
+
+
+class Consumer:
+    """Consumes the events, or the jobs, of one service."""
+
+    def __init__(
+        self,
+        kind: Kind,
+        broker: Broker,
+        database: Database,
+        messages: Messages,
+        telemetry: Telemetry,
+        *,
+        database_url: str,
+        patience: Patience,
+    ) -> None:
+        self.kind = kind
+        self._broker = broker
+        self._database = database
+        self._receivers = messages.receivers
+        self._name = messages.service
+        self._tracer = telemetry.tracer
+        self._url = database_url
+        self._patience = patience
+        self._shape = SHAPES[kind]
+        self._duration = telemetry.meter.create_histogram(
+            "messaging.process.duration",
+            unit="s",
+            description="Duration of processing a message.",
+            explicit_bucket_boundaries_advisory=DURATION_BUCKETS_SECONDS,
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Consume until `stop`; what was begun is finished and acknowledged, the rest is given back.
+
+        Raises BrokerUnavailable, or what ended the connection that made us the one replica.
+        """
+        async with self._alone(stop) as lock:
+            if stop.is_set():
+                return
+            subscription = await self._broker.subscribe(self.kind)
+            try:
+                async with self._lanes(subscription) as lanes:
+                    await self._feed(subscription, lanes, stop, lock)
+            finally:
+                await subscription.close()
+
+    @asynccontextmanager
+    async def _alone(self, stop: asyncio.Event) -> AsyncGenerator[Connection | None]:
+        """Where the broker would mix up a key's order between replicas: be the only one, or wait to become it."""
+        if self.kind is Kind.JOB or self._broker.shares_in_order:
+            yield None
+            return
+        async with dedicated_connection(self._url, name=f"{self._name}-consumer") as connection:
+            while not stop.is_set() and not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), STANDBY_SECONDS)
+            yield connection
+
+    @asynccontextmanager
+    async def _lanes(self, subscription: Subscription) -> AsyncGenerator[list["_Lane"]]:
+        lanes = [_Lane(self, subscription) for _ in range(self._shape.lanes)]
+        tasks = [asyncio.create_task(lane.run()) for lane in lanes]
+        touching = asyncio.create_task(self._touch(subscription, lanes))
+        try:
+            yield lanes
+        finally:
+            for lane in lanes:
+                lane.stop()
+            await asyncio.gather(*tasks)
+            touching.cancel()
+            with suppress(Exception):
+                await subscription.release([delivery for lane in lanes for delivery in lane.held()])
+
+    async def _feed(
+        self, subscription: Subscription, lanes: list["_Lane"], stop: asyncio.Event, lock: Connection | None
+    ) -> None:
+        log.info("consumer_started", kind=self.kind)
+        while not stop.is_set():
+            if lock is not None and lock.is_closed():
+                raise DatabaseUnavailable("the connection that held the consumer's lock broke")
+            room = self._shape.window - sum(len(lane) for lane in lanes)
+            if room <= 0:
+                await asyncio.sleep(0.01)
+                continue
+            for delivery in await subscription.fetch(room, wait_seconds=FETCH_SECONDS):
+                lanes[hash(delivery.message.key) % len(lanes)].add(delivery)
+
+    async def _touch(self, subscription: Subscription, lanes: list["_Lane"]) -> None:
+        while True:
+            await asyncio.sleep(TOUCH_SECONDS)
+            with suppress(Exception):  # then they come again, and the inbox knows them
+                await subscription.touch([delivery for lane in lanes for delivery in lane.held()])
+
+    # What a lane asks for.
+
+    @property
+    def batch(self) -> int:
+        return self._shape.batch
+
+    @property
+    def patience(self) -> Patience:
+        return self._patience
+
+    def read(self, delivery: Delivery) -> _Ready:
+        """Raises Unknown or ValidationError."""
+        message = delivery.message
+        receiver = self._receivers.get(message.name)
+        if receiver is None:
+            raise Unknown(f"no line in messaging/incoming takes {message.name}")
+        return _Ready(delivery, receiver, receiver.contract.model_validate_json(message.body))
+
+    async def do(self, ready: Sequence[_Ready]) -> None:
+        """Claim and handle all of them in one transaction. Raises what a handler raises; then nothing has happened."""
+        if len(ready) == 1:
+            with self._processing(ready[0].message):
+                await self._in_one_transaction(ready, spans=False)
+        else:
+            links = [Link(trace.get_current_span(_parent(one.message)).get_span_context()) for one in ready]
+            with self._tracer.start_as_current_span(
+                f"process batch {self._name}",
+                context=context.Context(),
+                kind=SpanKind.CONSUMER,
+                links=[link for link in links if link.context.is_valid],
+                attributes={"messaging.system": self._broker.system, "messaging.batch.message_count": len(ready)},
+                record_exception=False,
+            ):
+                await self._in_one_transaction(ready, spans=True)
+
+    async def _in_one_transaction(self, ready: Sequence[_Ready], *, spans: bool) -> None:
+        async with self._database.unit_of_work() as uow:
+            fresh = await inbox.claim(uow.connection, (one.message for one in ready))
+            for one in ready:
+                identity = (one.message.id, one.message.name)
+                if identity not in fresh:
+                    log.debug("message_known", name=one.message.name, message_id=one.message.id)
+                    continue
+                fresh.remove(identity)  # a second copy may be in this very batch
+                async with asyncio.timeout(self._patience.handler_timeout_seconds):
+                    if spans:
+                        with self._processing(one.message):
+                            await one.receiver.handler(one.content, uow)
+                    else:
+                        await one.receiver.handler(one.content, uow)
+
+    def _processing(self, message: Message) -> Any:
+        return _Processing(self._tracer, self._duration, self._broker.system, message)
+
+    async def park(self, delivery: Delivery, error: Exception, tries: int) -> None:
+        """Park it, once. Raises DatabaseUnavailable."""
+        message = delivery.message
+        reason = f"{type(error).__name__}: {describe_exception(error)['message']}"
+        if isinstance(error, ValidationError):
+            reason = "\n".join([f"it breaks the contract {error.title}", *_violations(error)])
+        async with self._database.unit_of_work() as uow:
+            if await inbox.claim(uow.connection, [message]):
+                await parking.park(uow.connection, message, direction="incoming", reason=reason, attempts=tries)
+        exception = None if isinstance(error, ValidationError | Unknown) else error
+        log.error("message_parked", name=message.name, message_id=message.id, reason=reason, exc_info=exception)
+
+
+class _Lane:
+    """Some of the keys: their messages one batch after the other, in the order of arrival within each key."""
+
+    def __init__(self, consumer: Consumer, subscription: Subscription) -> None:
+        self._consumer = consumer
+        self._subscription = subscription
+        self._queue: deque[Delivery] = deque()
+        self._doing: list[Delivery] = []
+        self._waiting: dict[str, _Held] = {}
+        self._wake = asyncio.Event()
+        self._stopping = False
+
+    def __len__(self) -> int:
+        return len(self._queue) + len(self._doing) + sum(1 + len(held.behind) for held in self._waiting.values())
+
+    def held(self) -> list[Delivery]:
+        """All that is here and not acknowledged."""
+        waiting = [one for held in self._waiting.values() for one in (held.first, *held.behind)]
+        return [*self._doing, *waiting, *self._queue]
+
+    def add(self, delivery: Delivery) -> None:
+        self._queue.append(delivery)
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Finish what was begun, and begin nothing more."""
+        self._stopping = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        while not self._stopping:
+            self._wake.clear()
+            try:
+                if again := self._due():
+                    await self._try_again(again)
+                elif batch := self._take():
+                    await self._try(batch)
+                else:
+                    await self._sleep()
+            except Exception as surprise:  # ours, not a handler's: the lane must go on all the same
+                log.error("consumer_failed", exc_info=surprise)
+                await self._come_back_to(self._doing)
+
+    def _due(self) -> _Held | None:
+        now = time.monotonic()
+        return next((held for held in self._waiting.values() if held.due <= now), None)
+
+    def _take(self) -> list[Delivery]:
+        batch: list[Delivery] = []
+        while self._queue and len(batch) < self._consumer.batch:
+            delivery = self._queue.popleft()
+            if delivery.lost:
+                continue
+            if held := self._waiting.get(delivery.message.key):
+                held.behind.append(delivery)
+            else:
+                batch.append(delivery)
+        return batch
+
+    async def _sleep(self) -> None:
+        pauses = [held.due for held in self._waiting.values()]
+        pause = max(0.0, min(pauses) - time.monotonic()) if pauses else None
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), pause)
+
+    async def _try(self, batch: list[Delivery]) -> None:
+        self._doing = batch
+        try:
+            ready = await self._readable(batch)
+            try:
+                await self._consumer.do(ready)
+            except DatabaseUnavailable:
+                raise
+            except Exception as error:
+                if len(ready) == 1:
+                    await self._failed(ready[0].delivery, error, tries=1)
+                else:
+                    await self._one_by_one(ready)
+            else:
+                await self._done(one.delivery for one in ready)
+        except DatabaseUnavailable:
+            await self._come_back_to(self._doing)
+
+    async def _readable(self, batch: list[Delivery]) -> list[_Ready]:
+        ready = []
+        for delivery in batch:
+            try:
+                ready.append(self._consumer.read(delivery))
+            except (Unknown, ValidationError) as error:
+                await self._consumer.park(delivery, error, 1)
+                await self._done([delivery])
+        return ready
+
+    async def _one_by_one(self, ready: list[_Ready]) -> None:
+        for one in ready:
+            if held := self._waiting.get(one.message.key):
+                held.behind.append(one.delivery)
+                self._doing.remove(one.delivery)
+                continue
+            try:
+                await self._consumer.do([one])
+            except DatabaseUnavailable:
+                raise
+            except Exception as error:
+                await self._failed(one.delivery, error, tries=1)
+            else:
+                await self._done([one.delivery])
+
+    async def _try_again(self, held: _Held) -> None:
+        key = held.first.message.key
+        try:
+            try:
+                if not held.first.lost:
+                    await self._consumer.do([self._consumer.read(held.first)])
+            except DatabaseUnavailable:
+                raise
+            except Exception as error:
+                await self._failed(held.first, error, tries=held.tries + 1)
+                return
+        except DatabaseUnavailable:
+            held.due = time.monotonic() + DATABASE_PAUSE_SECONDS
+            return
+        await self._done([held.first])
+        self._free(key)
+
+    async def _failed(self, delivery: Delivery, error: Exception, *, tries: int) -> None:
+        """Hold its key for a while; or park it, and let its key go on."""
+        patience = self._consumer.patience
+        key = delivery.message.key
+        if tries >= patience.max_tries:
+            await self._consumer.park(delivery, error, tries)
+            await self._done([delivery])
+            self._free(key)
+            return
+        pause = patience.pause_after(tries)
+        message = delivery.message
+        log.warning(
+            "message_failed",
+            name=message.name,
+            message_id=message.id,
+            tries=tries,
+            again_in_seconds=pause,
+            reason=f"{type(error).__name__}: {describe_exception(error)['message']}",
+        )
+        held = self._waiting.setdefault(key, _Held(delivery, tries, 0))
+        held.tries, held.due = tries, time.monotonic() + pause
+        if delivery in self._doing:
+            self._doing.remove(delivery)
+
+    def _free(self, key: str) -> None:
+        if held := self._waiting.pop(key, None):
+            self._queue.extendleft(reversed(held.behind))
+
+    async def _done(self, deliveries: Iterable[Delivery]) -> None:
+        done = dict.fromkeys(deliveries)
+        if done:
+            self._doing = [delivery for delivery in self._doing if delivery not in done]
+            await self._subscription.acknowledge(list(done))
+
+    async def _come_back_to(self, deliveries: list[Delivery]) -> None:
+        self._queue.extendleft(reversed(deliveries))
+        self._doing = []
+        await asyncio.sleep(DATABASE_PAUSE_SECONDS)
+
+
+class _Processing:
+    """The span and the measurement of one message. What runs inside belongs to the sender's trace."""
+
+    def __init__(self, tracer: trace.Tracer, duration: Any, system: str, message: Message) -> None:
+        self._tracer = tracer
+        self._duration = duration
+        self._attributes = {"messaging.system": system, "messaging.destination.name": message.name}
+        self._message = message
+
+    def __enter__(self) -> Span:
+        message = self._message
+        parent = _parent(message)
+        self._span = self._tracer.start_span(
+            f"process {message.name}",
+            context=parent,
+            kind=SpanKind.CONSUMER,
+            attributes={
+                **self._attributes,
+                "messaging.operation.name": "process",
+                "messaging.operation.type": "process",
+                "messaging.message.id": message.id,
+            },
+        )
+        self._token = context.attach(trace.set_span_in_context(self._span, parent))
+        self._started = time.perf_counter()
+        return self._span
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        attributes = self._attributes
+        if error is not None:
+            attributes = {**attributes, "error.type": type(error).__name__}
+            self._span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+        self._duration.record(time.perf_counter() - self._started, attributes)
+        self._span.end()
+        context.detach(self._token)
+
+
+def _parent(message: Message) -> context.Context:
+    return _W3C.extract(message.headers, context.Context())
+
+
+def _violations(error: ValidationError) -> list[str]:
+    return [
+        f"  {'.'.join(map(str, part['loc'])) or 'body'}: {part['msg']}" for part in error.errors(include_input=False)
+    ]

@@ -1,0 +1,44 @@
+"""The inbox: a message's id is claimed in the same commit as its effect, so a second copy has none.
+
+That holds for effects in this service's database, for as long as ids are kept (INBOX_RETENTION_DAYS, which is longer
+than brokers keep messages). A call to another system from a handler may still happen twice: the commit may fail after
+it. Give such a call the message's id as its idempotency key, or make it from a job of its own.
+"""
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+from chassis.brokers import Message
+from chassis.database import Database, Executor
+
+_CLAIM = """
+    INSERT INTO chassis.inbox (message_id, name)
+    SELECT * FROM unnest($1::text[], $2::text[])
+    ON CONFLICT DO NOTHING
+    RETURNING message_id, name
+"""
+
+_FORGET = """
+    DELETE FROM chassis.inbox WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM chassis.inbox WHERE received_at < now() - $1::interval LIMIT 10000
+    ))
+"""
+
+
+async def claim(executor: Executor, messages: Iterable[Message]) -> set[tuple[str, str]]:
+    """The (id, name) of those that nobody has claimed before; they are ours if this transaction commits.
+
+    Waits for a transaction that is claiming the same id at this moment.
+    """
+    # Sorted: two transactions that claim the same ids take turns, instead of waiting for each other.
+    claimed = sorted({(message.id, message.name) for message in messages})
+    rows = await executor.fetch(_CLAIM, [id for id, _ in claimed], [name for _, name in claimed])
+    return {(row["message_id"], row["name"]) for row in rows}
+
+
+async def forget(database: Database, *, older_than: timedelta) -> int:
+    """Delete ids that no copy can come of any more, in small transactions. Returns how many."""
+    forgotten = 0
+    while deleted := int((await database.execute(_FORGET, older_than)).rpartition(" ")[2]):
+        forgotten += deleted
+    return forgotten

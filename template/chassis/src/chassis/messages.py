@@ -1,0 +1,194 @@
+"""What a service says to others and hears from them: contracts, and one line for each."""
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property
+from importlib import import_module
+from pkgutil import walk_packages
+from types import ModuleType
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from chassis.brokers import Kind, Topology
+
+NAME = re.compile(r"[a-z][a-z0-9-]*\.[a-z][a-z0-9-]*\.v[1-9][0-9]*")
+_CLASS = re.compile(r"(?P<words>[A-Z][A-Za-z0-9]*?)V(?P<version>[1-9][0-9]*)")
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Contract(BaseModel):
+    """The body of a message, as JSON. The class is named after what happened or is to be done, and its version: `PaidV1`.
+
+    Within a version only optional additions are allowed, and readers ignore what they do not know. Anything else is a
+    new class with the next number, published beside the old one until nobody listens to that.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, from_attributes=True, extra="ignore", hide_input_in_errors=True, serialize_by_alias=True
+    )
+
+
+Handler = Callable[[Any, Any], Awaitable[None]]
+"""`async def on_paid(event: PaidV1, uow: UnitOfWork)`: calls one use case and lets errors rise."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """A domain event that is published, as which contract.
+
+    Events about one `aggregate` are published in order for each value of the domain event's attribute `key`.
+    """
+
+    happened: type
+    contract: type[Contract]
+    aggregate: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request that is sent to the work queue of a service (this one, if `to` is left out), as which contract."""
+
+    wanted: type
+    contract: type[Contract]
+    to: str | None = None
+
+
+@dataclass(frozen=True)
+class OnEvent:
+    """An event that we listen to, by its name: `<service>.<event-name>.v<N>`. The contract needs only what we read."""
+
+    name: str
+    contract: type[Contract]
+    handler: Handler
+
+
+@dataclass(frozen=True)
+class OnJob:
+    """A job that this service does, whoever asks for it."""
+
+    contract: type[Contract]
+    handler: Handler
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where one outgoing object goes. `aggregate` and `key` are None for a job, which is kept in no order."""
+
+    kind: Kind
+    name: str
+    contract: type[Contract]
+    aggregate: str | None
+    key: str | None
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """Who takes the messages of one name."""
+
+    kind: Kind
+    name: str
+    contract: type[Contract]
+    handler: Handler
+
+
+@dataclass(frozen=True)
+class Messages:
+    """All lines of `OUTGOING` and `INCOMING`, named for one service.
+
+    Raises ValueError for what cannot work: two lines for one message, a contract without version, a key that the event
+    does not have.
+    """
+
+    service: str
+    outgoing: tuple[Event | Job, ...] = ()
+    incoming: tuple[OnEvent | OnJob, ...] = ()
+
+    def __post_init__(self) -> None:
+        _ = self.routes, self.receivers  # at the start, rather than at the first message
+
+    @cached_property
+    def routes(self) -> dict[type, Route]:
+        """Where what is said goes, by the class of what happened or is wanted."""
+        found = _one_line_each(self._routes())
+        _one_line_each((route.name, route) for route in found.values())
+        return found
+
+    @cached_property
+    def receivers(self) -> dict[str, Receiver]:
+        """Who takes what is heard, by the name of the message."""
+        return _one_line_each((receiver.name, receiver) for receiver in self._receivers())
+
+    def __bool__(self) -> bool:
+        return bool(self.outgoing or self.incoming)
+
+    @property
+    def topology(self) -> Topology:
+        def names(known: Any, kind: Kind) -> frozenset[str]:
+            return frozenset(one.name for one in known if one.kind is kind)
+
+        return Topology(
+            service=self.service,
+            published_events=names(self.routes.values(), Kind.EVENT),
+            sent_jobs=names(self.routes.values(), Kind.JOB),
+            awaited_events=names(self.receivers.values(), Kind.EVENT),
+            accepted_jobs=names(self.receivers.values(), Kind.JOB),
+        )
+
+    def _routes(self) -> Iterator[tuple[type, Route]]:
+        for line in self.outgoing:
+            if isinstance(line, Event):
+                known = [field.name for field in fields(line.happened)] if is_dataclass(line.happened) else []
+                if line.key not in known:
+                    raise ValueError(f"{line.happened.__name__} has no {line.key} to keep its events in order by")
+                name = name_of(self.service, line.contract)
+                yield line.happened, Route(Kind.EVENT, name, line.contract, line.aggregate, line.key)
+            else:
+                name = name_of(line.to or self.service, line.contract)
+                yield line.wanted, Route(Kind.JOB, name, line.contract, None, None)
+
+    def _receivers(self) -> Iterator[Receiver]:
+        for line in self.incoming:
+            if isinstance(line, OnEvent):
+                if NAME.fullmatch(line.name) is None:
+                    raise ValueError(f"{line.name}: an event is named <service>.<event-name>.v<N>")
+                yield Receiver(Kind.EVENT, line.name, line.contract, line.handler)
+            else:
+                yield Receiver(Kind.JOB, name_of(self.service, line.contract), line.contract, line.handler)
+
+
+def name_of(service: str, contract: type[Contract]) -> str:
+    """`billing.invoice-issued.v1` for the service billing and a contract named InvoiceIssuedV1."""
+    found = _CLASS.fullmatch(contract.__name__)
+    if found is None:
+        raise ValueError(f"{contract.__name__}: a contract's name ends with its version, as in InvoiceIssuedV1")
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", found["words"]).lower()
+    return f"{service}.{words}.v{found['version']}"
+
+
+def messages_in(package: ModuleType, *, service: str) -> Messages:
+    """The OUTGOING and INCOMING lines of every module below the package: a new file that has some is used."""
+    outgoing: list[Event | Job] = []
+    incoming: list[OnEvent | OnJob] = []
+    for found in walk_packages(package.__path__, f"{package.__name__}."):
+        module = import_module(found.name)
+        outgoing += getattr(module, "OUTGOING", [])
+        incoming += getattr(module, "INCOMING", [])
+    return Messages(service, tuple(outgoing), tuple(incoming))
+
+
+def _one_line_each(pairs: Iterable[tuple[K, V]]) -> dict[K, V]:
+    found: dict[K, V] = {}
+    for name, line in pairs:
+        if name in found:
+            raise ValueError(f"{getattr(name, '__name__', name)} has two lines: keep one")
+        found[name] = line
+    return found
+
+
+NO_MESSAGES = Messages("")
+"""Of a service that speaks HTTP only."""

@@ -1,0 +1,71 @@
+"""Messages: what is to be sent, what has been received, and what needs a person."""
+
+from alembic import op
+
+revision = "chassis_0001"
+down_revision = None
+branch_labels = ("chassis",)
+depends_on = None
+
+
+def upgrade() -> None:
+    op.execute("CREATE SCHEMA IF NOT EXISTS chassis")
+    # Column names as Debezium's outbox event router knows them. Rows come and go: vacuum by their number, not by share.
+    op.execute("""
+        CREATE TABLE chassis.outbox (
+            seq bigint GENERATED ALWAYS AS IDENTITY CONSTRAINT pk_outbox PRIMARY KEY,
+            id uuid NOT NULL,
+            kind text NOT NULL CONSTRAINT ck_outbox_kind CHECK (kind IN ('event', 'job')),
+            aggregatetype text NOT NULL,
+            aggregateid text NOT NULL,
+            type text NOT NULL,
+            payload json NOT NULL,
+            content_type text NOT NULL DEFAULT 'application/json',
+            traceparent text,
+            tracestate text,
+            not_before timestamptz,
+            created_at timestamptz NOT NULL DEFAULT now()
+        ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000)
+    """)
+    # What is due at once and what is due later are read apart: neither has to be searched for the other.
+    op.execute("CREATE INDEX ix_outbox_at_once ON chassis.outbox (seq) WHERE not_before IS NULL")
+    op.execute("CREATE INDEX ix_outbox_later ON chassis.outbox (not_before) WHERE not_before IS NOT NULL")
+    op.execute("""
+        CREATE FUNCTION chassis.outbox_notify() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            PERFORM pg_notify('chassis_outbox', '');
+            RETURN NULL;
+        END $$
+    """)
+    op.execute("""
+        CREATE TRIGGER outbox_notify AFTER INSERT ON chassis.outbox
+        FOR EACH STATEMENT EXECUTE FUNCTION chassis.outbox_notify()
+    """)
+    op.execute("""
+        CREATE TABLE chassis.inbox (
+            message_id text NOT NULL,
+            name text NOT NULL,
+            received_at timestamptz NOT NULL DEFAULT now(),
+            CONSTRAINT pk_inbox PRIMARY KEY (message_id, name)
+        )
+    """)
+    op.execute("CREATE INDEX ix_inbox_received_at ON chassis.inbox USING brin (received_at)")
+    op.execute("""
+        CREATE TABLE chassis.parked (
+            id uuid CONSTRAINT pk_parked PRIMARY KEY,
+            direction text NOT NULL CONSTRAINT ck_parked_direction CHECK (direction IN ('incoming', 'outgoing')),
+            kind text NOT NULL CONSTRAINT ck_parked_kind CHECK (kind IN ('event', 'job')),
+            name text NOT NULL,
+            message_id text NOT NULL,
+            key text NOT NULL,
+            body bytea NOT NULL,
+            headers json NOT NULL,
+            reason text NOT NULL,
+            attempts integer NOT NULL,
+            parked_at timestamptz NOT NULL DEFAULT now()
+        )
+    """)
+
+
+def downgrade() -> None:
+    op.execute("DROP SCHEMA chassis CASCADE")

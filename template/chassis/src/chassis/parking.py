@@ -1,0 +1,120 @@
+"""Parked messages: those that failed too often, or can never succeed. They wait for a person, and are never dropped
+by the chassis.
+"""
+
+import json
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from opentelemetry import context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from uuid_utils.compat import uuid7
+
+from chassis.brokers import Kind, Message
+from chassis.database import Database, Executor
+from chassis.messages import Messages
+
+_PARK = """
+    INSERT INTO chassis.parked (id, direction, kind, name, message_id, key, body, headers, reason, attempts)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+"""
+_LIST = "SELECT * FROM chassis.parked WHERE $1::text IS NULL OR name = $1 ORDER BY parked_at, id LIMIT $2"
+_ONE = "SELECT * FROM chassis.parked WHERE id = $1"
+_TAKE = "DELETE FROM chassis.parked WHERE id = $1 RETURNING *"
+_SEND_AGAIN = """
+    INSERT INTO chassis.outbox (id, kind, aggregatetype, aggregateid, type, payload, traceparent, tracestate)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+"""
+
+_W3C = TraceContextTextMapPropagator()
+
+
+class Parked(NamedTuple):
+    """One parked message. `direction` is `incoming` (a handler failed) or `outgoing` (the broker refused it)."""
+
+    id: UUID
+    direction: str
+    message: Message
+    reason: str
+    attempts: int
+    parked_at: datetime
+
+
+class NotParked(LookupError):
+    """No message is parked under that id."""
+
+
+async def park(executor: Executor, message: Message, *, direction: str, reason: str, attempts: int) -> None:
+    """Keep the message, with why. Postgres keeps no NUL in text: it is shown as U+FFFD in all but the body."""
+
+    def clean(text: str) -> str:
+        return text.replace("\0", "\ufffd")
+
+    headers = json.dumps({clean(name): clean(value) for name, value in message.headers.items()})
+    where = (direction, message.kind, clean(message.name), clean(message.id), clean(message.key))
+    await executor.execute(_PARK, uuid7(), *where, message.body, headers, clean(reason), attempts)
+
+
+async def find(executor: Executor, *, name: str | None = None, limit: int = 100) -> list[Parked]:
+    """The parked messages, longest parked first, of all names or of one."""
+    return [_parked(row) for row in await executor.fetch(_LIST, name, limit)]
+
+
+async def show(executor: Executor, parked_id: UUID) -> Parked:
+    """One of them. Raises NotParked."""
+    row = await executor.fetchrow(_ONE, parked_id)
+    if row is None:
+        raise NotParked(f"no message is parked as {parked_id}")
+    return _parked(row)
+
+
+async def drop(database: Database, parked_id: UUID) -> Parked:
+    """Remove it for good, and return it. Raises NotParked."""
+    return await _take(database, parked_id)
+
+
+async def replay(database: Database, messages: Messages, parked_id: UUID) -> Parked:
+    """Handle it now, or send it again, and unpark it in the same commit. What the handler raises leaves it parked.
+
+    Raises NotParked; LookupError where nobody handles its name; ValidationError where it breaks its contract.
+    """
+    async with database.unit_of_work() as uow:
+        parked = await _take(uow.connection, parked_id)
+        message = parked.message
+        if parked.direction == "outgoing":
+            aggregate = message.headers.get("aggregate", message.name)
+            trace = (message.headers.get("traceparent"), message.headers.get("tracestate"))
+            row = (UUID(message.id), message.kind, aggregate, message.key, message.name, message.body.decode(), *trace)
+            await uow.connection.execute(_SEND_AGAIN, *row)
+        else:
+            receiver = messages.receivers.get(message.name)
+            if receiver is None:
+                raise LookupError(f"no line in messaging/incoming takes {message.name}")
+            content = receiver.contract.model_validate_json(message.body)
+            # What the handler says belongs to the trace that the message came with.
+            token = context.attach(_W3C.extract(message.headers))
+            try:
+                await receiver.handler(content, uow)
+            finally:
+                context.detach(token)
+    return parked
+
+
+async def _take(executor: Executor, parked_id: UUID) -> Parked:
+    row = await executor.fetchrow(_TAKE, parked_id)
+    if row is None:
+        raise NotParked(f"no message is parked as {parked_id}")
+    return _parked(row)
+
+
+def _parked(row: Any) -> Parked:
+    message = Message(
+        kind=Kind(row["kind"]),
+        name=row["name"],
+        id=row["message_id"],
+        key=row["key"],
+        body=row["body"],
+        headers=json.loads(row["headers"]),
+    )
+    return Parked(row["id"], row["direction"], message, row["reason"], row["attempts"], row["parked_at"])

@@ -1,0 +1,201 @@
+"""What works on messages: the relay, the consumers, and what keeps an eye on their tables.
+
+It runs in a process of its own (`python -m <service> work`), or in the one that serves HTTP (RUN_WORKER, for
+development): the same code either way.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+
+import structlog
+from opentelemetry.metrics import CallbackOptions, Observation
+
+from chassis import inbox
+from chassis.brokers import Broker, BrokerUnavailable, Kind, Options, broker_for
+from chassis.consumer import Consumer, Patience
+from chassis.database import Database, DatabaseUnavailable
+from chassis.messages import Messages
+from chassis.relay import Relay
+from chassis.settings import Settings
+from chassis.telemetry import Telemetry
+
+log = structlog.get_logger()
+
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 10
+"""Between tries to get going again after the database or the broker went away."""
+GAUGE_SECONDS = 5
+FORGET_SECONDS = 3600
+CLOSE_SECONDS = 3
+
+_GAUGES = """
+    SELECT
+        (SELECT count(*) FROM (SELECT FROM chassis.outbox WHERE not_before IS NULL LIMIT 100000) AS waiting),
+        coalesce((SELECT extract(epoch FROM now() - created_at)::float8 FROM chassis.outbox
+                  WHERE not_before IS NULL ORDER BY seq LIMIT 1), 0),
+        (SELECT count(*) FROM chassis.parked)
+"""
+
+
+class Gauges:
+    """Depth and age of the outbox, and what is parked, as of a few seconds ago: for metrics and readiness."""
+
+    def __init__(self, database: Database, telemetry: Telemetry) -> None:
+        self._database = database
+        self.waiting, self.oldest_seconds, self.parked = 0, 0.0, 0
+        gauge = telemetry.meter.create_observable_gauge
+        gauge(
+            "messaging.outbox.messages",
+            callbacks=[self._observer("waiting")],
+            unit="{message}",
+            description="Messages in the outbox that are to be sent now (at most 100000 are counted).",
+        )
+        gauge(
+            "messaging.outbox.oldest.age",
+            callbacks=[self._observer("oldest_seconds")],
+            unit="s",
+            description="How long the first of them has waited.",
+        )
+        gauge(
+            "messaging.parked.messages",
+            callbacks=[self._observer("parked")],
+            unit="{message}",
+            description="Messages that wait for a person.",
+        )
+
+    def _observer(self, name: str) -> Callable[[CallbackOptions], list[Observation]]:
+        return lambda _: [Observation(getattr(self, name))]
+
+    async def run(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            ((self.waiting, self.oldest_seconds, self.parked),) = await self._database.fetch(_GAUGES)
+            await _pause(stop, GAUGE_SECONDS)
+
+
+class Worker:
+    """Relay, consumers and housekeeping of one service, from `start` to `stop`."""
+
+    def __init__(
+        self,
+        messages: Messages,
+        settings: Settings,
+        database: Database,
+        telemetry: Telemetry,
+        *,
+        broker: Broker | None = None,
+    ) -> None:
+        assert settings.broker_url is not None or broker is not None, "chassis.application has checked it"
+        self.broker: Broker = broker or broker_for(_options(messages.service, settings))
+        self._messages = messages
+        self._database = database
+        self._inbox_retention = timedelta(days=settings.inbox_retention_days)
+        self._stop_seconds = settings.shutdown_timeout_seconds
+        self._stop = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        url = settings.database_url.get_secret_value()
+        patience = Patience(
+            max_tries=settings.message_max_tries, handler_timeout_seconds=settings.message_timeout_seconds
+        )
+        self._relay = Relay(url, self.broker, telemetry, name=messages.service)
+        self._consumers = [
+            Consumer(kind, self.broker, database, messages, telemetry, database_url=url, patience=patience)
+            for kind in Kind
+            if any(receiver.kind is kind for receiver in messages.receivers.values())
+        ]
+
+    def start(self) -> None:
+        """Begin, in tasks of their own: an unreachable broker keeps nobody from starting."""
+        self._tasks = [
+            asyncio.create_task(self._work()),
+            asyncio.create_task(endure("inbox", self._forget, self._stop)),
+        ]
+
+    async def stop(self) -> None:
+        """Finish what was begun, give back the rest, and close the connection to the broker. Bounded."""
+        self._stop.set()
+        _, late = await asyncio.wait(self._tasks, timeout=self._stop_seconds)
+        for task in late:  # a handler that does not end: its transaction rolls back, its message comes again
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        with suppress(BrokerUnavailable, TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self.broker.close()
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has ended by itself, which only a bug makes it do: restart the process."""
+        return not self._stop.is_set() and any(task.done() for task in self._tasks)
+
+    async def _work(self) -> None:
+        await endure("broker", self._reach_broker, self._stop)
+        if not self._stop.is_set():
+            loops = {"relay": self._relay.run} | {f"{each.kind}s": each.run for each in self._consumers}
+            await asyncio.gather(*(endure(part, loop, self._stop) for part, loop in loops.items()))
+
+    async def _reach_broker(self, _: asyncio.Event) -> None:
+        await self.broker.connect()
+        await self.broker.declare(self._messages.topology)
+        log.info("broker_reached", system=self.broker.system)
+
+    async def _forget(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            if forgotten := await inbox.forget(self._database, older_than=self._inbox_retention):
+                log.info("inbox_cleaned", forgotten=forgotten)
+            await _pause(stop, FORGET_SECONDS)
+
+
+async def endure(part: str, loop: Callable[[asyncio.Event], Awaitable[None]], stop: asyncio.Event) -> None:
+    """Run the loop again until it ends by itself, whatever it ends with: pausing longer each time, up to a bound.
+
+    One line when it is interrupted, one when it is back: not one per try.
+    """
+    failures = 0
+    clock = asyncio.get_running_loop()
+    while not stop.is_set():
+        started = clock.time()
+        try:
+            await loop(stop)
+            return
+        except Exception as error:
+            if clock.time() - started > LONGEST_PAUSE_SECONDS:
+                failures = 0  # it had been well for a while
+            failures += 1
+            if not isinstance(error, BrokerUnavailable | DatabaseUnavailable):
+                log.error("worker_failed", exc_info=error)
+            elif failures == 1:
+                log.warning("worker_interrupted", part=part, reason=str(error))
+            await _pause(stop, min(FIRST_PAUSE_SECONDS * 2 ** (failures - 1), LONGEST_PAUSE_SECONDS))
+
+
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
+
+
+def _options(service: str, settings: Settings) -> Options:
+    assert settings.broker_url is not None
+    return Options(
+        url=settings.broker_url,
+        client_name=service,
+        replication=settings.broker_replication,
+        retention_seconds=settings.event_retention_hours * 3600,
+        partitions=settings.kafka_partitions,
+    )
+
+
+@asynccontextmanager
+async def watching(gauges: Gauges, worker: Worker | None) -> AsyncGenerator[None]:
+    """Keep the gauges current, and the worker, if there is one, at work."""
+    stop = asyncio.Event()
+    measuring = asyncio.create_task(endure("gauges", gauges.run, stop))
+    if worker is not None:
+        worker.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        if worker is not None:
+            await worker.stop()
+        await measuring

@@ -1,0 +1,353 @@
+"""Real brokers on free ports of the loopback interface, for tests and for bench/.
+
+    python -m tests.brokers kafka    runs one until Ctrl-C, and prints its URL
+
+NATS comes from its wheel, RabbitMQ from Debian's package, Kafka from its jars. Whatever ends this process, kill -9
+included, ends the broker.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+from chassis.embedded import Process, nats_server, spawn
+
+TOOLS = Path(__file__).parents[1] / "build" / "tools"
+KAFKA = "4.4.0"
+START_TIMEOUT_SECONDS = 60
+INSTALL_TIMEOUT_SECONDS = 540
+_RANDOM = random.SystemRandom()  # not the one that a test gives a seed: parallel ones would take the same ports
+
+
+class Missing(Exception):
+    """This machine lacks a part that the broker needs. The message says which: a reason to skip a test."""
+
+
+@dataclass
+class Broker:
+    """One broker. Between `kill` and `start` it is gone as after kill -9; its port and its data stay its own."""
+
+    url: str
+    command: list[str]
+    folder: Path
+    greeting: bytes
+    """What a client says first: whoever answers is ready."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    secure_url: str | None = None
+    """The same broker with TLS and a password, if it offers that."""
+    certificate: Path | None = None
+    """Of the authority to trust there."""
+    _process: Process | None = None
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "server.log"
+
+    def start(self) -> None:
+        """Returns when it answers."""
+        with self.log.open("ab") as output:
+            self._process = spawn(
+                self.command,
+                stop_signal=signal.SIGKILL,  # nobody will miss the data, and brokers take their time to say goodbye
+                stdout=output,
+                stderr=output,
+                cwd=self.folder,
+                env={**os.environ, **self.environment},
+            )
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while not self._answers():
+            if self._process.child.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(f"{self.command[0]} did not start:\n{self.log.read_text()[-3000:]}")
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
+
+    def end(self) -> None:
+        """As its operator would stop it."""
+        if self._process is not None:
+            self._process.child.terminate()
+            self._process.child.wait(START_TIMEOUT_SECONDS)
+            self.kill()
+
+    def _answers(self) -> bool:
+        address = self.url.rpartition("@")[2].rpartition("/")[2].split(":")
+        try:
+            with socket.create_connection((address[0], int(address[1])), timeout=2) as connection:
+                connection.sendall(self.greeting)
+                return bool(connection.recv(1))
+        except OSError:
+            return False
+
+
+@contextlib.contextmanager
+def nats(folder: Path | None = None, port: int | None = None) -> Generator[Broker]:
+    """NATS with JetStream."""
+    port = port or free_port()
+    with _home(folder, "nats") as home:
+        address = ["--addr", "127.0.0.1", "--port", str(port)]
+        storage = ["--jetstream", "--store_dir", str(home / "data")]
+        yield from _run(Broker(f"nats://127.0.0.1:{port}", [nats_server(), *address, *storage], home, b""))
+
+
+@contextlib.contextmanager
+def kafka(folder: Path | None = None, port: int | None = None) -> Generator[Broker]:
+    """One node that is broker and controller. Raises Missing without Java or Maven."""
+    files = _kafka_files()
+    port, secure_port = port or free_port(), free_port()
+    with _home(folder, "kafka") as home:
+        if not (home / "data").exists():
+            shutil.copytree(files / "data", home / "data")
+        archive = f"-XX:SharedArchiveFile={files / 'classes.jsa'}"
+        command = _kafka_command(files, archive, _kafka_properties(files, home, port, secure_port))
+        broker = Broker(f"kafka://127.0.0.1:{port}", command, home, KAFKA_GREETING)
+        broker.secure_url = f"kafkas://{KAFKA_USER}:{quote(KAFKA_PASSWORD, safe='')}@127.0.0.1:{secure_port}"
+        broker.certificate = files / "certificate.pem"
+        yield from _run(broker)
+
+
+@contextlib.contextmanager
+def rabbitmq(folder: Path | None = None, port: int | None = None) -> Generator[Broker]:
+    """One node without plugins, `guest` may do all. Raises Missing where it is not installed and we may not do so."""
+    program = _rabbitmq_server()
+    port, between_nodes, names = port or free_port(), free_port(), free_port()
+    with _home(folder, "rabbitmq") as home:
+        largest = "max_message_size = 4194304"  # by default 128 MiB, and 16 of newer ones
+        (home / "rabbitmq.conf").write_text(f"listeners.tcp.default = 127.0.0.1:{port}\n{largest}\n")
+        (home / "plugins").write_text("[].\n")
+        environment = {
+            "HOME": str(home),  # the Erlang cookie
+            "RABBITMQ_NODENAME": f"slipway-{port}@localhost",
+            "RABBITMQ_CONFIG_FILE": str(home / "rabbitmq.conf"),
+            "RABBITMQ_CONF_ENV_FILE": os.devnull,
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "plugins"),
+            "RABBITMQ_MNESIA_BASE": str(home / "data"),
+            "RABBITMQ_LOG_BASE": str(home / "log"),
+            "RABBITMQ_DIST_PORT": str(between_nodes),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "ERL_EPMD_PORT": str(names),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+        }
+        # Erlang's name server first: left to itself, the broker would start one that leaves our process group.
+        command = ["sh", "-c", f"epmd & exec {program}"]
+        url = f"amqp://guest:guest@127.0.0.1:{port}"
+        yield from _run(Broker(url, command, home, b"AMQP\0\0\x09\x01", environment))
+
+
+BROKERS: dict[str, Callable[..., contextlib.AbstractContextManager[Broker]]] = {
+    "nats": nats,
+    "kafka": kafka,
+    "rabbitmq": rabbitmq,
+}
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on now, and that the system does not hand out by itself.
+
+    A port from the ephemeral range may go to any outgoing connection while the broker is down, even to one that its own
+    client is trying to make to it.
+    """
+    while True:
+        port = _RANDOM.randrange(20000, 32000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def _run(broker: Broker) -> Generator[Broker]:
+    try:
+        broker.start()
+        yield broker
+    finally:
+        broker.kill()
+
+
+@contextlib.contextmanager
+def _home(folder: Path | None, name: str) -> Generator[Path]:
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder.resolve()
+        return
+    with tempfile.TemporaryDirectory(prefix=f"{name}-", ignore_cleanup_errors=True) as made:
+        yield Path(made)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(name: str) -> Generator[None]:
+    """Another test process may be making the same."""
+    TOOLS.mkdir(parents=True, exist_ok=True)
+    with (TOOLS / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _call(*command: str, **environment: str) -> None:
+    done = subprocess.run(
+        command,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=INSTALL_TIMEOUT_SECONDS,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-3000:]}")
+
+
+# --- RabbitMQ -------------------------------------------------------------------------------------------------------
+
+
+def _rabbitmq_server() -> str:
+    # Not the one in PATH: Debian's wants to run as the user rabbitmq, in the folders of the system's service.
+    program = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+    with _one_at_a_time("rabbitmq"):
+        if not program.exists():
+            if shutil.which("apt-get") is None or os.geteuid() != 0:
+                raise Missing("RabbitMQ is not installed, and only root on Debian can do it here: apt-get install it")
+            # Nobody is to find the system's own service running: in run level 1 none is started.
+            quiet = {"RUNLEVEL": "1", "DEBIAN_FRONTEND": "noninteractive"}
+            install = ("apt-get", "install", "--yes", "--no-install-recommends", "rabbitmq-server")
+            try:
+                _call(*install, **quiet)
+            except RuntimeError:  # never, or long ago, updated
+                _call("apt-get", "update", **quiet)
+                _call(*install, **quiet)
+    return str(program)
+
+
+# --- Kafka ----------------------------------------------------------------------------------------------------------
+
+KAFKA_GREETING = bytes.fromhex("0000000c 0012 0000 00000001 0002 6d65")
+"""An ApiVersions request of version 0, as the client `me`."""
+
+KAFKA_USER, KAFKA_PASSWORD = "slipway", "a/b@c"
+
+KAFKA_POM = f"""
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>slipway</groupId><artifactId>kafka</artifactId><version>1</version><packaging>pom</packaging>
+  <dependencies>
+    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>{KAFKA}</version></dependency>
+    <dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version></dependency>
+  </dependencies>
+</project>
+"""
+
+
+def _kafka_files() -> Path:
+    """What each start needs and takes long to make, made once.
+
+    Jars, a formatted storage, a certificate, and an archive of loaded classes, which saves most of the start-up time.
+    """
+    if missing := [program for program in ("java", "keytool", "mvn") if shutil.which(program) is None]:
+        raise Missing(f"Kafka needs Java 17 or newer and Maven: there is no {', '.join(missing)}")
+    files = TOOLS / f"kafka-{KAFKA}"
+    with _one_at_a_time("kafka"):
+        if not (files / "classes.jsa").exists():
+            shutil.rmtree(files, ignore_errors=True)
+            files.mkdir()
+            (files / "pom.xml").write_text(KAFKA_POM)
+            copy = "dependency:copy-dependencies"
+            _call("mvn", "-q", "-B", "-f", str(files / "pom.xml"), copy, f"-DoutputDirectory={files / 'jars'}")
+            _make_certificate(files)
+            properties = _kafka_properties(files, files, free_port(), free_port())
+            user = f"SCRAM-SHA-512=[name={KAFKA_USER},password={KAFKA_PASSWORD}]"
+            format_storage = ("kafka.tools.StorageTool", "format", "-t", "4L6g3nShT-eMCtK--X86sw", "--add-scram", user)
+            _call("java", "-cp", f"{files / 'jars'}/*", *format_storage, "-c", str(properties))
+            _archive_classes(files)
+    return files
+
+
+def _make_certificate(files: Path) -> None:
+    store = ("-alias", "kafka", "-keystore", str(files / "keys.p12"), "-storepass", "changeit")
+    names = ("-dname", "CN=localhost", "-ext", "SAN=ip:127.0.0.1,dns:localhost")
+    _call("keytool", "-genkeypair", "-keyalg", "EC", "-validity", "3650", *names, *store)
+    _call("keytool", "-exportcert", "-rfc", "-file", str(files / "certificate.pem"), *store)
+
+
+def _archive_classes(files: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        home, port = Path(folder), free_port()
+        shutil.copytree(files / "data", home / "data")
+        archive = f"-XX:ArchiveClassesAtExit={files / 'classes.new'}"
+        command = _kafka_command(files, archive, _kafka_properties(files, home, port, free_port()))
+        first = Broker(f"kafka://127.0.0.1:{port}", command, home, KAFKA_GREETING)
+        first.start()
+        first.end()
+    (files / "classes.new").rename(files / "classes.jsa")
+
+
+def _kafka_command(files: Path, archive: str, properties: Path) -> list[str]:
+    memory = ["-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", archive, "-Xshare:auto", "-Xlog:cds=off"]
+    logs = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
+    return ["java", *memory, logs, "-cp", f"{files / 'jars'}/*", "kafka.Kafka", str(properties)]
+
+
+def _kafka_properties(files: Path, home: Path, port: int, secure_port: int) -> Path:
+    controller = free_port()
+    settings = {
+        "process.roles": "broker,controller",
+        "node.id": 1,
+        "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+        "controller.listener.names": "CONTROLLER",
+        "listeners": ",".join(
+            [
+                f"PLAINTEXT://127.0.0.1:{port}",
+                f"SASL_SSL://127.0.0.1:{secure_port}",
+                f"CONTROLLER://127.0.0.1:{controller}",
+            ]
+        ),
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT",
+        "ssl.keystore.location": files / "keys.p12",
+        "ssl.keystore.password": "changeit",
+        "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+        "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": (
+            "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        ),
+        "log.dirs": home / "data",
+        "auto.create.topics.enable": "false",
+        "offsets.topic.replication.factor": 1,
+        "offsets.topic.num.partitions": 3,
+        "group.initial.rebalance.delay.ms": 0,
+        "group.min.session.timeout.ms": 1000,
+        # After kill -9 it is let in again when its former self has timed out.
+        "broker.session.timeout.ms": 2000,
+        "broker.heartbeat.interval.ms": 250,
+    }
+    path = home / "server.properties"
+    path.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Run a broker until Ctrl-C.")
+    parser.add_argument("broker", choices=BROKERS)
+    parser.add_argument("--folder", type=Path, help="keep its data here (default: gone afterwards)")
+    parser.add_argument("--port", type=int)
+    chosen = parser.parse_args()
+    try:
+        with contextlib.suppress(KeyboardInterrupt), BROKERS[chosen.broker](chosen.folder, chosen.port) as broker:
+            print(broker.url, flush=True)  # noqa: T201
+            signal.pause()
+    except Missing as missing:
+        raise SystemExit(str(missing)) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Services that meet at a broker, in this process."""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from itertools import count
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+from chassis.brokers import Broker, Delivery, Kind, Message, Options, Subscription, Topology, broker_for
+from pydantic import SecretStr
+
+PATIENCE_SECONDS = 30
+QUIET_SECONDS = 1
+"""What has not come by then does not come."""
+REDELIVERY_SECONDS = 2
+
+
+class Meeting:
+    """Services that meet at a broker, under names that no other test uses."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.suffix = uuid4().hex[:8]
+        self.joined: list[Broker] = []
+        self._numbers = count(1)
+
+    @property
+    def kind_of_broker(self) -> str:
+        return urlsplit(self.url).scheme
+
+    def name(self, name: str) -> str:
+        """`bank.paid.v1` as this test's own bank calls it."""
+        owner, _, rest = name.partition(".")
+        return f"{owner}-{self.suffix}.{rest}"
+
+    async def join(
+        self,
+        service: str,
+        *,
+        publishes: Iterable[str] = (),
+        awaits: Iterable[str] = (),
+        sends: Iterable[str] = (),
+        accepts: Iterable[str] = (),
+        url: str | None = None,
+        **options: Any,
+    ) -> Broker:
+        """A replica of the service, with its own connection and all of these names declared."""
+        usual = {"retention_seconds": 3600, "partitions": 2, "redelivery_seconds": REDELIVERY_SECONDS}
+        chosen = Options(url=SecretStr(url or self.url), client_name=service, **(usual | options))
+        broker = broker_for(chosen)
+        self.joined.append(broker)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await broker.connect()
+            await broker.declare(
+                Topology(
+                    f"{service}-{self.suffix}",
+                    *(frozenset(map(self.name, names)) for names in (publishes, sends, awaits, accepts)),
+                )
+            )
+        return broker
+
+    async def leave(self, broker: Broker, *subscriptions: Subscription) -> None:
+        """Go without a word about what was fetched and not acknowledged."""
+        for subscription in subscriptions:
+            await subscription.close()
+        self.joined.remove(broker)
+        await broker.close()
+
+    async def end(self) -> None:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            for broker in self.joined:
+                await broker.close()
+
+    def event(self, name: str = "bank.paid.v1", *, key: str = "a", body: bytes | None = None) -> Message:
+        return self._message(Kind.EVENT, name, key, body)
+
+    def job(self, name: str = "bank.pay.v1", *, key: str | None = None, body: bytes | None = None) -> Message:
+        return self._message(Kind.JOB, name, key or str(uuid4()), body)
+
+    def _message(self, kind: Kind, name: str, key: str, body: bytes | None) -> Message:
+        return Message(kind, self.name(name), str(uuid4()), key, body or str(next(self._numbers)).encode())
+
+
+async def take(subscription: Subscription, number: int) -> list[Delivery]:
+    """So many deliveries, once they are there."""
+    taken: list[Delivery] = []
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while len(taken) < number:
+        assert time.monotonic() < deadline, f"{len(taken)} of {number} came"
+        taken += await subscription.fetch(number - len(taken), wait_seconds=0.5)
+    return taken
+
+
+async def nothing_comes(subscription: Subscription) -> bool:
+    return await subscription.fetch(10, wait_seconds=QUIET_SECONDS) == []
+
+
+def bodies(deliveries: Iterable[Delivery]) -> list[int]:
+    return [int(delivery.message.body) for delivery in deliveries]

@@ -1,0 +1,73 @@
+"""What the tests' service says and hears: one event and one job, and a handler whose behaviour each message chooses."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Annotated, Literal
+from uuid import UUID
+
+from chassis.database import UnitOfWork
+from chassis.messages import Contract, Event, Job, Messages, OnEvent, OnJob
+from pydantic import Field
+
+
+@dataclass(frozen=True)
+class ThingMade:
+    thing_id: UUID
+    number: int
+
+
+@dataclass(frozen=True)
+class TidyUp:
+    thing_id: UUID
+
+
+class ThingMadeV1(Contract):
+    thing_id: UUID
+    number: int
+
+
+class TidyUpV1(Contract):
+    thing_id: UUID
+
+
+class PaidV1(Contract):
+    """What another service tells us. `then` is how our handler behaves."""
+
+    number: Annotated[int, Field(ge=0)]
+    then: Literal["work", "fail", "fail once", "sleep"] = "work"
+
+
+class CountV1(Contract):
+    number: int
+
+
+EFFECTS = "CREATE TABLE IF NOT EXISTS effects (seq bigserial PRIMARY KEY, number integer NOT NULL)"
+"""Without any constraint that would hide an effect that happens twice."""
+
+failed_before: set[int] = set()
+
+
+async def on_paid(event: PaidV1, uow: UnitOfWork) -> None:
+    await uow.connection.execute("INSERT INTO effects (number) VALUES ($1)", event.number)
+    if event.then == "sleep":
+        await asyncio.sleep(0.5)
+    if event.then == "fail" or (event.then == "fail once" and event.number not in failed_before):
+        failed_before.add(event.number)
+        raise RuntimeError("the handler failed")
+
+
+async def on_count(job: CountV1, uow: UnitOfWork) -> None:
+    await uow.connection.execute("INSERT INTO effects (number) VALUES ($1)", job.number)
+
+
+MESSAGES = Messages(
+    "tiny",
+    outgoing=(
+        Event(ThingMade, ThingMadeV1, aggregate="thing", key="thing_id"),
+        Job(TidyUp, TidyUpV1),
+    ),
+    incoming=(
+        OnEvent("bank.paid.v1", PaidV1, on_paid),
+        OnJob(CountV1, on_count),
+    ),
+)

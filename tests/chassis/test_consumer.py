@@ -1,0 +1,277 @@
+"""Messages are done once, in order within a key, tried again, parked; whatever else happens at the same time."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from chassis.brokers import Kind, Message, Options
+from chassis.brokers.memory import MemoryBroker
+from chassis.consumer import Consumer, Patience
+from chassis.database import Database
+from chassis.outbox import Outbox
+from chassis.telemetry import Telemetry
+from chassis.worker import endure
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from pydantic import SecretStr
+
+from tests.chassis import said
+from tests.chassis.link import Link
+from tests.chassis.said import MESSAGES
+
+CALM = Patience(max_tries=3, first_pause_seconds=1, longest_pause_seconds=1)
+"""Leaves the other keys time to go first, also on a busy machine."""
+QUICK = Patience(max_tries=3, first_pause_seconds=0.05, longest_pause_seconds=0.2, handler_timeout_seconds=2)
+WAIT_SECONDS = 10
+
+
+def paid(number: int, *, key: str = "a", then: str = "work", id: str | None = None) -> Message:
+    body = json.dumps({"number": number, "then": then}).encode()
+    return Message(Kind.EVENT, "bank.paid.v1", id or str(uuid4()), key, body)
+
+
+class Bench:
+    """A consumer of the tests' service on a broker in memory."""
+
+    def __init__(self, url: str, connection: asyncpg.Connection) -> None:
+        self.url = url
+        self.connection = connection
+        options = Options(url=SecretStr(f"memory://{uuid4()}"), client_name="tiny")
+        self.broker = MemoryBroker(options)
+        self.spans = InMemorySpanExporter()
+        self.telemetry = Telemetry(
+            Resource({}),
+            sampler=ALWAYS_ON,
+            span_processors=[SimpleSpanProcessor(self.spans)],
+            metric_readers=[],
+        )
+
+    @asynccontextmanager
+    async def consuming(self, *, kind: Kind = Kind.EVENT, patience: Patience = QUICK) -> AsyncGenerator[None]:
+        database = Database(
+            SecretStr(self.url),
+            pool_size=10,
+            name="tiny",
+            command_timeout_seconds=5,
+            outbox=Outbox(MESSAGES),
+            observe=self.telemetry.observe_query,
+        )
+        consumer = Consumer(
+            kind, self.broker, database, MESSAGES, self.telemetry, database_url=self.url, patience=patience
+        )
+        stop = asyncio.Event()
+        async with database:
+            task = asyncio.create_task(endure("consumer", consumer.run, stop))
+            try:
+                yield
+            finally:
+                stop.set()
+                await asyncio.wait_for(task, WAIT_SECONDS)
+
+    async def publish(self, *messages: Message) -> None:
+        for message in messages:
+            await self.broker.publish(message)
+
+    async def effects(self) -> list[int]:
+        return [row[0] for row in await self.connection.fetch("SELECT number FROM effects ORDER BY seq")]
+
+    async def parked(self) -> list[dict[str, Any]]:
+        return [dict(row) for row in await self.connection.fetch("SELECT * FROM chassis.parked ORDER BY parked_at")]
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        async with asyncio.timeout(WAIT_SECONDS):
+            while not await condition():  # noqa: ASYNC110 (the condition is in the database)
+                await asyncio.sleep(0.01)
+
+    async def until_effects(self, *numbers: int) -> None:
+        async def there() -> bool:
+            return len(await self.effects()) >= len(numbers)
+
+        await self.until(there)
+        assert await self.effects() == list(numbers)
+
+
+@pytest.fixture
+async def bench(database_url: str, connection: asyncpg.Connection) -> AsyncGenerator[Bench]:
+    await connection.execute(said.EFFECTS)
+    said.failed_before.clear()
+    bench = Bench(database_url, connection)
+    await bench.broker.connect()
+    await bench.broker.declare(MESSAGES.topology)
+    yield bench
+    await bench.broker.close()
+    await connection.execute("DROP TABLE effects; DELETE FROM chassis.inbox; DELETE FROM chassis.parked")
+
+
+async def test_a_message_has_its_effect_and_is_acknowledged(bench: Bench) -> None:
+    await bench.publish(paid(1))
+    async with bench.consuming():
+        await bench.until_effects(1)
+    async with bench.consuming():
+        await bench.publish(paid(2))
+        await bench.until_effects(1, 2)
+
+
+async def test_copies_of_a_message_have_one_effect(bench: Bench) -> None:
+    copies = [paid(1, id="same")] * 3
+    async with bench.consuming():
+        await bench.publish(*copies, paid(2))
+        await bench.until_effects(1, 2)
+        await bench.publish(*copies, paid(3))
+        await bench.until_effects(1, 2, 3)
+
+
+async def test_one_id_under_two_names_is_two_messages(bench: Bench) -> None:
+    job = Message(Kind.JOB, "tiny.count.v1", "same", "a", b'{"number": 2}')
+    await bench.publish(paid(1, id="same"), job)
+    async with bench.consuming():
+        await bench.until_effects(1)
+    async with bench.consuming(kind=Kind.JOB):
+        await bench.until_effects(1, 2)
+
+
+async def test_messages_of_a_key_keep_their_order_in_every_batch(bench: Bench) -> None:
+    keys = [str(number % 7) for number in range(500)]
+    await bench.publish(*(paid(number, key=key) for number, key in enumerate(keys)))
+    async with bench.consuming():
+
+        async def all_there() -> bool:
+            return len(await bench.effects()) == len(keys)
+
+        await bench.until(all_there)
+    found = await bench.effects()
+    assert sorted(found) == list(range(500))
+    for key in set(keys):
+        of_key = [number for number in found if keys[number] == key]
+        assert of_key == sorted(of_key)
+
+
+async def test_a_failed_try_leaves_nothing_and_holds_back_its_own_key_alone(bench: Bench) -> None:
+    await bench.publish(paid(1, then="fail once"), paid(2), paid(3, key="b"), paid(4))
+    async with bench.consuming(patience=CALM):
+        await bench.until_effects(3, 1, 2, 4)
+    assert await bench.parked() == []
+
+
+async def test_a_message_that_keeps_failing_is_parked_with_its_reason_and_its_key_goes_on(bench: Bench) -> None:
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    poison = paid(1, then="fail", id="poison")
+    poison = Message(poison.kind, poison.name, poison.id, poison.key, poison.body, {"traceparent": trace})
+    await bench.publish(poison, paid(2), paid(3, key="b"))
+    async with bench.consuming(patience=CALM):
+        await bench.until_effects(3, 2)
+    (parked,) = await bench.parked()
+    assert (parked["message_id"], parked["name"], parked["key"]) == ("poison", "bank.paid.v1", "a")
+    assert parked["reason"] == "RuntimeError: the handler failed"
+    assert parked["attempts"] == CALM.max_tries
+    assert parked["body"] == poison.body
+    assert json.loads(parked["headers"])["traceparent"] == trace
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b'{"number": -1}', "it breaks the contract PaidV1\n  number: Input should be greater than or equal to 0"),
+        (b"{}", "it breaks the contract PaidV1\n  number: Field required"),
+        (b"not json", "it breaks the contract PaidV1\n  body: Invalid JSON: expected ident at line 1 column 2"),
+        (b"\xff\x00", "it breaks the contract PaidV1\n  body: Invalid JSON"),
+    ],
+)
+async def test_a_malformed_message_is_parked_at_once_with_what_is_wrong(bench: Bench, body: bytes, reason: str) -> None:
+    await bench.publish(Message(Kind.EVENT, "bank.paid.v1", "bad", "a", body), paid(2))
+    async with bench.consuming():
+        await bench.until_effects(2)
+    (parked,) = await bench.parked()
+    assert parked["reason"].startswith(reason)
+    assert (parked["attempts"], parked["body"]) == (1, body)
+
+
+async def test_a_message_that_nobody_takes_is_parked(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bench.consuming():
+        monkeypatch.delitem(MESSAGES.receivers, "bank.paid.v1")
+        await bench.publish(paid(1))
+
+        async def parked() -> bool:
+            return bool(await bench.parked())
+
+        await bench.until(parked)
+    (row,) = await bench.parked()
+    assert row["reason"] == "Unknown: no line in messaging/incoming takes bank.paid.v1"
+
+
+async def test_a_handler_that_hangs_is_a_failed_try(bench: Bench) -> None:
+    impatient = Patience(max_tries=1, handler_timeout_seconds=0.2)
+    await bench.publish(paid(1, then="sleep"), paid(2))
+    async with bench.consuming(patience=impatient):
+        await bench.until_effects(2)
+    (parked,) = await bench.parked()
+    assert parked["reason"].startswith("TimeoutError")
+
+
+async def test_stopping_finishes_what_was_begun_and_gives_back_the_rest(bench: Bench) -> None:
+    async with bench.consuming():
+        await bench.publish(paid(1, then="sleep"))
+        await asyncio.sleep(0.2)
+        await bench.publish(paid(2), paid(3))
+    assert (await bench.effects())[0] == 1
+    async with bench.consuming():
+        await bench.until_effects(1, 2, 3)
+    assert await bench.parked() == []
+
+
+async def test_a_lost_database_is_nobodys_failed_try(bench: Bench, link: Link) -> None:
+    bench.url = link.url
+    async with bench.consuming(patience=Patience(max_tries=1)):
+        await bench.publish(paid(1))
+        await bench.until_effects(1)
+        link.cut()
+        await bench.publish(paid(2), paid(3, key="b"))
+        await asyncio.sleep(1)
+        link.restore()
+        await bench.until_effects(1, 2, 3)
+    assert await bench.parked() == []
+
+
+async def test_only_one_replica_takes_events_where_the_broker_would_mix_them_up(bench: Bench) -> None:
+    assert not bench.broker.shares_in_order
+    async with bench.consuming():
+        await bench.publish(paid(1))
+        await bench.until_effects(1)
+        locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+        before = await bench.connection.fetchval(locks)
+        async with bench.consuming():
+            await asyncio.sleep(0.2)
+            assert await bench.connection.fetchval(locks) == before
+            await bench.publish(paid(2))
+            await bench.until_effects(1, 2)
+
+
+async def test_every_message_belongs_to_its_senders_trace_with_the_sql_it_caused(bench: Bench) -> None:
+    def from_trace(number: int) -> Message:
+        message = paid(number, key=str(number))
+        header = f"00-{number:032x}-{number:016x}-01"
+        return Message(message.kind, message.name, message.id, message.key, message.body, {"traceparent": header})
+
+    await bench.publish(from_trace(1), from_trace(2), from_trace(3), from_trace(4))
+    async with bench.consuming():
+
+        async def all_there() -> bool:
+            return len(await bench.effects()) == 4
+
+        await bench.until(all_there)
+    spans = bench.spans.get_finished_spans()
+    for number in range(1, 5):
+        of_trace = [span for span in spans if span.context.trace_id == number]
+        (process,) = [span for span in of_trace if span.name == "process bank.paid.v1"]
+        assert process.parent.span_id == number
+        (insert,) = [span for span in of_trace if span.name == "INSERT effects"]
+        assert insert.parent.span_id == process.context.span_id
+    for batch in [span for span in spans if span.name == "process batch tiny"]:
+        assert len(batch.links) == batch.attributes["messaging.batch.message_count"]

@@ -1,0 +1,223 @@
+"""What is Kafka's own: positions instead of acknowledgements, partitions that change hands, topics and their settings."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Generator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from chassis.brokers import BrokerUnavailable, Delivery, Kind, Message, Options, Topology
+from chassis.brokers.kafka import KafkaBroker, KafkaSubscription
+from pydantic import SecretStr
+
+from tests import brokers
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("kafka's own")]
+
+PATIENCE_SECONDS = 30
+
+
+@pytest.fixture(scope="module")
+def server() -> Generator[brokers.Broker]:
+    try:
+        with brokers.kafka() as server:
+            yield server
+    except brokers.Missing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture
+def name() -> str:
+    return f"bank-{uuid4().hex[:8]}.paid.v1"
+
+
+@asynccontextmanager
+async def joined(url: str, name: str, **options: Any) -> AsyncGenerator[KafkaBroker]:
+    """A replica of the one service that publishes and awaits that name."""
+    broker = KafkaBroker(Options(url=SecretStr(url), client_name="bank", redelivery_seconds=2, **options))
+    try:
+        await broker.connect()
+        await broker.declare(Topology(name.partition(".")[0], frozenset([name]), awaited_events=frozenset([name])))
+        yield broker
+    finally:
+        await broker.close()
+
+
+async def publish(broker: KafkaBroker, name: str, *bodies: int, key: str = "a") -> None:
+    for body in bodies:
+        await broker.publish(Message(Kind.EVENT, name, str(uuid4()), key, str(body).encode()))
+
+
+async def take(subscription: KafkaSubscription, number: int) -> list[Delivery]:
+    taken: list[Delivery] = []
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while len(taken) < number:
+            taken += await subscription.fetch(number - len(taken), wait_seconds=0.5)
+    return taken
+
+
+def bodies(deliveries: list[Delivery]) -> list[int]:
+    return [int(delivery.message.body) for delivery in deliveries]
+
+
+async def described(server: brokers.Broker, name: str) -> tuple[int, dict[str, str]]:
+    """How many partitions a topic has, and its settings."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=server.url.removeprefix("kafka://"))
+    await admin.start()
+    try:
+        (topic,) = await admin.describe_topics([name])
+        answer: Any
+        (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
+    finally:
+        await admin.close()
+    return len(topic["partitions"]), {entry[0]: entry[1] for entry in answer.resources[0][4]}
+
+
+async def test_what_has_a_gap_before_it_comes_again(server: brokers.Broker, name: str) -> None:
+    async with joined(server.url, name) as bank:
+        subscription = await bank.subscribe(Kind.EVENT)
+        await publish(bank, name, 1, 2, 3, 4, 5)
+        taken = await take(subscription, 5)
+        await subscription.acknowledge([taken[3], taken[1], taken[0]])
+    async with joined(server.url, name) as bank:
+        assert bodies(await take(await bank.subscribe(Kind.EVENT), 3)) == [3, 4, 5]
+
+
+async def test_what_is_released_comes_again_here_and_what_is_held_does_not(server: brokers.Broker, name: str) -> None:
+    async with joined(server.url, name) as bank:
+        subscription = await bank.subscribe(Kind.EVENT)
+        await publish(bank, name, 1, 2, 3, 4)
+        taken = await take(subscription, 4)
+        await subscription.acknowledge([taken[2]])
+        await subscription.release([taken[1], taken[3]])
+        await publish(bank, name, 5)
+        assert bodies(await take(subscription, 3)) == [2, 4, 5]
+
+
+async def test_a_second_replica_takes_its_share_and_what_the_first_had_done_stays_done(
+    server: brokers.Broker, name: str
+) -> None:
+    async with joined(server.url, name, partitions=4) as first, AsyncExitStack() as later:
+        subscription = await first.subscribe(Kind.EVENT)
+        for number in range(40):
+            await publish(first, name, number, key=str(number))
+        held = await take(subscription, 40)
+        await subscription.acknowledge(held[:20])
+
+        second = await later.enter_async_context(joined(server.url, name, partitions=4))
+        others = await second.subscribe(Kind.EVENT)
+        again: list[Delivery] = []
+        to_others: list[Delivery] = []
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not to_others or not set(bodies(held[20:])) <= set(bodies(again + to_others)):
+                again += await subscription.fetch(40, wait_seconds=0.2)
+                to_others += await others.fetch(40, wait_seconds=0.2)
+
+    assert all(delivery.lost for delivery in held[20:])
+    assert not any(delivery.lost for delivery in held[:20])
+    # What was done, and had nothing open before it in its partition, was committed before the partition was given up.
+    assert len(again + to_others) < 40
+
+
+async def test_acknowledging_what_was_lost_changes_nothing(server: brokers.Broker, name: str) -> None:
+    async with joined(server.url, name) as bank:
+        subscription = await bank.subscribe(Kind.EVENT)
+        await publish(bank, name, 1)
+        lost = await take(subscription, 1)
+        await subscription.close()
+        assert lost[0].lost
+        await subscription.acknowledge(lost)
+        assert bodies(await take(await bank.subscribe(Kind.EVENT), 1)) == [1]
+
+
+async def test_topics_are_made_with_the_settings_and_existing_ones_are_left(server: brokers.Broker, name: str) -> None:
+    async with joined(server.url, name, partitions=3, retention_seconds=3600):
+        partitions, settings = await described(server, name)
+        assert partitions == 3
+        assert settings["retention.ms"] == "3600000"
+        assert settings["min.insync.replicas"] == "1"
+    async with joined(server.url, name, partitions=5, retention_seconds=7200):
+        partitions, settings = await described(server, name)
+        assert (partitions, settings["retention.ms"]) == (3, "3600000")
+
+
+async def test_more_copies_than_nodes_is_unavailable_and_says_why(server: brokers.Broker, name: str) -> None:
+    with pytest.raises(BrokerUnavailable, match=r"topic .* cannot be made: InvalidReplicationFactorError"):
+        async with joined(server.url, name, replication=3):
+            pass
+
+
+async def test_an_id_is_made_of_the_place_in_the_log_if_there_is_none(server: brokers.Broker, name: str) -> None:
+    async with joined(server.url, name, partitions=1) as bank:
+        producer = await bank.lifeline.ready()
+        await producer.send_and_wait(name, b"1", headers=[("trace", b"\xff")])
+        (delivery,) = await take(await bank.subscribe(Kind.EVENT), 1)
+    assert delivery.message == Message(
+        Kind.EVENT, name, f"{name}:0:0", "", b"1", {"trace": "\N{REPLACEMENT CHARACTER}"}
+    )
+
+
+async def test_a_producer_that_can_never_send_again_is_replaced(server: brokers.Broker, name: str) -> None:
+    async with joined(server.url, name, publish_timeout_seconds=1) as bank:
+        producer = await bank.lifeline.ready()
+        producer._sender.sender_task.cancel()  # as after an error that aiokafka does not survive
+        with pytest.raises(BrokerUnavailable):
+            await publish(bank, name, 1)
+        await publish(bank, name, 2)
+        assert bank.lifeline.client is not producer
+
+
+async def test_it_speaks_tls_with_a_password(
+    server: brokers.Broker, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert server.secure_url
+    monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
+    async with joined(server.secure_url, name) as bank:
+        subscription = await bank.subscribe(Kind.EVENT)
+        await publish(bank, name, 1)
+        assert bodies(await take(subscription, 1)) == [1]
+    with pytest.raises(BrokerUnavailable):
+        async with joined(server.secure_url.replace("slipway", "somebody"), name):
+            pass
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_not_trusted(server: brokers.Broker, name: str) -> None:
+    assert server.secure_url
+    with pytest.raises(BrokerUnavailable):
+        async with joined(server.secure_url, name):
+            pass
+
+
+async def test_one_line_tells_of_a_loss_and_one_of_the_return(
+    server: brokers.Broker, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    problems: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, problem: problems.append(problem))
+    async with joined(server.url, name) as bank:
+        subscription = await bank.subscribe(Kind.EVENT)
+        await publish(bank, name, 1)
+        held = await take(subscription, 1)
+        server.kill()
+        sending = asyncio.create_task(publish(bank, name, 2))
+        with pytest.raises(BrokerUnavailable):
+            await sending
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while "broker_connection_lost" not in (shown := capsys.readouterr().out):
+                await subscription.fetch(1, wait_seconds=0.5)
+        assert shown.count("\n") == 1
+        assert not bank.connected
+        server.start()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not bank.connected:  # by itself: nobody sends
+                await subscription.fetch(1, wait_seconds=0.5)
+        assert capsys.readouterr().out.count("broker_connection_restored") == 1
+        # A short absence takes nothing out of our hands.
+        assert not held[0].lost
+        await subscription.acknowledge(held)
+        await publish(bank, name, 3)
+        assert bodies(await take(subscription, 1)) == [3]
+    asyncio.get_running_loop().set_exception_handler(None)
+    assert problems == []

@@ -1,0 +1,167 @@
+"""`parked list | show | replay | drop`: a person gets at what failed, and nothing leaves without being seen."""
+
+import asyncio
+import dataclasses
+import json
+from collections.abc import Generator
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+from chassis import parking
+from chassis.brokers import Kind, Message
+from chassis.commands import main
+from chassis.service import Service
+
+from tests.chassis import said
+from tests.chassis.said import MESSAGES
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+class Desk:
+    def __init__(self, service: Service, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+        self.service = dataclasses.replace(service, messages=MESSAGES)
+        self.url = url
+        self.capsys = capsys
+
+    def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        status = main(self.service, ["parked", *arguments])
+        shown = self.capsys.readouterr()
+        return status, shown.out, shown.err
+
+    def ask(self, query: str, *arguments: Any) -> Any:
+        async def ask() -> Any:
+            connection = await asyncpg.connect(self.url)
+            try:
+                return await connection.fetch(query, *arguments)
+            finally:
+                await connection.close()
+
+        return asyncio.run(ask())
+
+    def park(self, body: str = '{"number": 1}', *, name: str = "bank.paid.v1", direction: str = "incoming") -> UUID:
+        message = Message(Kind.EVENT, name, str(uuid4()), "a", body.encode(), {"traceparent": TRACE})
+
+        async def park() -> None:
+            connection = await asyncpg.connect(self.url)
+            try:
+                await parking.park(connection, message, direction=direction, reason="RuntimeError: no", attempts=5)
+            finally:
+                await connection.close()
+
+        asyncio.run(park())
+        return self.ask("SELECT id FROM chassis.parked WHERE message_id = $1", message.id)[0][0]
+
+    def left(self) -> list[UUID]:
+        return [row[0] for row in self.ask("SELECT id FROM chassis.parked ORDER BY parked_at")]
+
+
+@pytest.fixture
+def desk(
+    service: Service, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Generator[Desk]:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("LOG_FORMAT", "console")
+    desk = Desk(service, database_url, capsys)
+    desk.ask(said.EFFECTS)
+    yield desk
+    desk.ask("DROP TABLE effects")
+    desk.ask("DELETE FROM chassis.parked")
+    desk.ask("DELETE FROM chassis.outbox")
+
+
+def test_list_has_a_line_for_each_the_longest_parked_first(desk: Desk) -> None:
+    first, second = desk.park(), desk.park(name="bank.refunded.v1")
+    status, out, _ = desk("list")
+    assert status == 0
+    assert [line.split()[0] for line in out.splitlines()] == [str(first), str(second)]
+    assert out.splitlines()[0].endswith("incoming  bank.paid.v1  RuntimeError: no")
+    assert desk("list", "--name", "bank.refunded.v1")[1].split()[0] == str(second)
+
+
+def test_list_says_that_there_is_nothing_or_more(desk: Desk) -> None:
+    assert desk("list") == (0, "", "Nothing is parked.\n")
+    desk.park()
+    desk.park()
+    _, out, err = desk("list", "--limit", "1")
+    assert (len(out.splitlines()), "first 1" in err) == (1, True)
+
+
+def test_show_has_everything_that_is_known(desk: Desk) -> None:
+    parked = desk.park('{"number": "wrong"}')
+    status, out, _ = desk("show", str(parked))
+    told = json.loads(out)
+    assert status == 0
+    assert (told["id"], told["name"], told["attempts"]) == (str(parked), "bank.paid.v1", 5)
+    assert (told["reason"], told["body"]) == ("RuntimeError: no", '{"number": "wrong"}')
+    assert told["headers"] == {"traceparent": TRACE}
+
+
+def test_replay_has_the_effect_and_unparks(desk: Desk) -> None:
+    one, other = desk.park('{"number": 1}'), desk.park('{"number": 2}')
+    status, out, _ = desk("replay", str(one))
+    assert (status, out) == (0, f"{one}  bank.paid.v1  handled\n")
+    assert [row[0] for row in desk.ask("SELECT number FROM effects")] == [1]
+    assert desk.left() == [other]
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ('{"number": 1, "then": "fail"}', "RuntimeError: the handler failed"),
+        ('{"number": -1}', "greater than or equal to 0"),
+    ],
+)
+def test_a_replay_that_fails_changes_nothing_and_says_why(desk: Desk, body: str, why: str) -> None:
+    parked = desk.park(body)
+    status, out, err = desk("replay", str(parked))
+    assert (status, out) == (1, "")
+    assert why in err
+    assert desk.ask("SELECT number FROM effects") == []
+    assert desk.left() == [parked]
+
+
+def test_a_replay_of_what_nobody_takes_says_so(desk: Desk) -> None:
+    parked = desk.park(name="bank.refunded.v1")
+    status, _, err = desk("replay", str(parked))
+    assert status == 1
+    assert "no line in messaging/incoming takes bank.refunded.v1" in err
+    assert desk.left() == [parked]
+
+
+def test_one_that_fails_does_not_keep_the_others_from_being_replayed(desk: Desk) -> None:
+    bad, good = desk.park('{"number": 1, "then": "fail"}'), desk.park('{"number": 2}')
+    assert desk("replay", str(bad), str(good))[0] == 1
+    assert [row[0] for row in desk.ask("SELECT number FROM effects")] == [2]
+    assert desk.left() == [bad]
+
+
+def test_replaying_what_the_broker_refused_sends_it_again_under_its_id(desk: Desk) -> None:
+    parked = desk.park(name="tiny.thing-made.v1", direction="outgoing")
+    (message_id,) = desk.ask("SELECT message_id FROM chassis.parked")[0]
+    status, out, _ = desk("replay", str(parked))
+    assert (status, out) == (0, f"{parked}  tiny.thing-made.v1  to be sent\n")
+    ((row),) = desk.ask("SELECT * FROM chassis.outbox")
+    assert (str(row["id"]), row["type"], row["aggregateid"]) == (message_id, "tiny.thing-made.v1", "a")
+    assert (row["payload"], row["traceparent"]) == ('{"number": 1}', TRACE)
+
+
+def test_drop_prints_what_it_removes(desk: Desk) -> None:
+    parked = desk.park('{"number": 9}')
+    status, out, _ = desk("drop", str(parked))
+    assert (status, json.loads(out)["body"]) == (0, '{"number": 9}')
+    assert desk.left() == []
+
+
+@pytest.mark.parametrize("action", ["show", "replay", "drop"])
+def test_an_unknown_id_is_refused(desk: Desk, action: str) -> None:
+    nobody = str(uuid4())
+    assert desk(action, nobody) == (1, "", f"no message is parked as {nobody}\n")
+
+
+def test_something_that_is_no_id_is_refused(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        desk("show", "first")
+    assert "invalid UUID value: 'first'" in capsys.readouterr().err

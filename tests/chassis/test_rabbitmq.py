@@ -1,0 +1,210 @@
+"""What is RabbitMQ's own: exchanges and queues, acknowledgements by number, messages that no queue takes."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import aiormq
+import pytest
+from aiormq import spec
+from aiormq.abc import DeliveredMessage
+from chassis.brokers import BrokerUnavailable, Delivery, Kind, Message, MessageRefused, Options, Topology
+from chassis.brokers.rabbitmq import RabbitBroker, RabbitSubscription, _message
+from pamqp.header import ContentHeader
+from pydantic import SecretStr
+
+from tests import brokers
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("rabbitmq's own")]
+
+PATIENCE_SECONDS = 30
+TOO_LARGE = b"x" * (4 * 2**20 + 1)
+
+
+@pytest.fixture(scope="module")
+def server() -> Generator[brokers.Broker]:
+    try:
+        with brokers.rabbitmq() as server:
+            yield server
+    except brokers.Missing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture
+def service() -> str:
+    return f"bank-{uuid4().hex[:8]}"
+
+
+@asynccontextmanager
+async def joined(url: str, topology: Topology) -> AsyncGenerator[RabbitBroker]:
+    broker = RabbitBroker(Options(url=SecretStr(url), client_name=topology.service, publish_timeout_seconds=2))
+    try:
+        await broker.connect()
+        await broker.declare(topology)
+        yield broker
+    finally:
+        await broker.close()
+
+
+@asynccontextmanager
+async def channel_to(server: brokers.Broker) -> AsyncGenerator[Any]:
+    """RabbitMQ without our module."""
+    connection = await aiormq.connect(server.url)
+    yield await connection.channel()
+    await connection.close()
+
+
+def speaking_to_itself(service: str) -> Topology:
+    events, jobs = frozenset([f"{service}.paid.v1"]), frozenset([f"{service}.pay.v1"])
+    return Topology(service, events, jobs, events, jobs)
+
+
+def event(service: str, body: bytes = b"1") -> Message:
+    return Message(Kind.EVENT, f"{service}.paid.v1", str(uuid4()), "a", body)
+
+
+def job(service: str, body: bytes = b"1") -> Message:
+    return Message(Kind.JOB, f"{service}.pay.v1", str(uuid4()), "", body)
+
+
+async def take(subscription: RabbitSubscription, number: int) -> list[Delivery]:
+    taken: list[Delivery] = []
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while len(taken) < number:
+            taken += await subscription.fetch(number - len(taken), wait_seconds=0.5)
+    return taken
+
+
+def bodies(deliveries: list[Delivery]) -> list[int]:
+    return [int(delivery.message.body) for delivery in deliveries]
+
+
+async def test_an_acknowledgement_of_many_leaves_out_what_is_open_between_them(
+    server: brokers.Broker, service: str
+) -> None:
+    async with joined(server.url, speaking_to_itself(service)) as bank:
+        subscription = await bank.subscribe(Kind.EVENT)
+        for number in range(6):
+            await bank.publish(event(service, str(number).encode()))
+        taken = await take(subscription, 6)
+        await subscription.acknowledge([taken[5], taken[1], taken[0]])
+        await subscription.acknowledge([taken[3]])
+    assert [delivery.lost for delivery in taken] == [False, False, True, False, True, False]
+    async with joined(server.url, speaking_to_itself(service)) as bank:
+        subscription = await bank.subscribe(Kind.EVENT)
+        assert bodies(await take(subscription, 2)) == [2, 4]
+        assert await subscription.fetch(1, wait_seconds=1) == []
+
+
+async def test_a_job_waits_for_a_worker_that_has_never_run(server: brokers.Broker, service: str) -> None:
+    name = f"{service}.pay.v1"
+    async with joined(server.url, Topology(f"{service}-shop", sent_jobs=frozenset([name]))) as shop:
+        await shop.publish(job(service))
+    async with joined(server.url, Topology(service, accepted_jobs=frozenset([name]))) as bank:
+        assert bodies(await take(await bank.subscribe(Kind.JOB), 1)) == [1]
+
+
+async def test_a_job_that_no_queue_takes_is_not_lost_silently_and_finds_one_later(
+    server: brokers.Broker, service: str
+) -> None:
+    async with joined(server.url, speaking_to_itself(service)) as bank, channel_to(server) as channel:
+        await channel.queue_delete(f"{service}.jobs")
+        with pytest.raises(BrokerUnavailable, match="nobody has declared a queue"):
+            await bank.publish(job(service, b"1"))
+        await bank.publish(job(service, b"2"))
+        assert bodies(await take(await bank.subscribe(Kind.JOB), 1)) == [2]
+
+
+async def test_a_queue_that_was_deleted_is_made_again(server: brokers.Broker, service: str) -> None:
+    async with joined(server.url, speaking_to_itself(service)) as bank, channel_to(server) as channel:
+        subscription = await bank.subscribe(Kind.EVENT)
+        await bank.publish(event(service, b"1"))
+        held = await take(subscription, 1)
+        await channel.queue_delete(f"{service}.events")
+        await subscription.fetch(1, wait_seconds=PATIENCE_SECONDS)  # is woken by it
+        assert held[0].lost
+        assert await subscription.fetch(1, wait_seconds=0.5) == []
+        await bank.publish(event(service, b"2"))
+        assert bodies(await take(subscription, 1)) == [2]
+
+
+async def test_a_queue_that_exists_is_used_as_it_is_and_said_to_differ(
+    server: brokers.Broker, service: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with channel_to(server) as channel:
+        await channel.queue_declare(f"{service}.jobs", durable=True, arguments={"x-queue-type": "quorum"})
+    async with joined(server.url, speaking_to_itself(service)) as bank:
+        assert "broker_topology_differs" in capsys.readouterr().out
+        await bank.publish(job(service))
+        assert bodies(await take(await bank.subscribe(Kind.JOB), 1)) == [1]
+
+
+async def test_only_the_message_that_is_too_large_is_refused(server: brokers.Broker, service: str) -> None:
+    async with joined(server.url, speaking_to_itself(service)) as bank:
+        others = [event(service) for _ in range(20)]
+        messages = [*others[:10], event(service, TOO_LARGE), *others[10:]]
+        answers = await asyncio.gather(*map(bank.publish, messages), return_exceptions=True)
+        assert isinstance(answers.pop(10), MessageRefused)
+        assert {type(answer) for answer in answers} <= {type(None), BrokerUnavailable}
+        for answer, message in zip(answers, others, strict=True):
+            if answer is not None:
+                await bank.publish(message)
+
+
+@pytest.mark.parametrize(("version", "limit"), [("3.10.8", None), ("4.3.1", -1)])
+def test_no_server_discards_what_comes_again_often(version: str, limit: int | None) -> None:
+    class Connection:
+        server_properties = {"version": version}  # noqa: RUF012
+
+    broker = RabbitBroker(Options(url=SecretStr("amqp://localhost"), client_name="bank"))
+    arguments = broker._queue_arguments(Connection(), alone=True)  # ty: ignore[invalid-argument-type]
+    assert arguments.get("x-delivery-limit") == limit
+
+
+def delivered(body: bytes, *, again: bool = False, **properties: Any) -> DeliveredMessage:
+    headers: Any = {"tenant": "a"} | ({"x-delivery-count": 1} if again else {})
+    return DeliveredMessage(
+        spec.Basic.Deliver("tag", 2 if again else 1, again, "bank", "bank.paid.v1"),
+        ContentHeader(properties=spec.Basic.Properties(headers=headers, **properties)),
+        body,
+        None,  # ty: ignore[invalid-argument-type]
+    )
+
+
+def test_an_id_is_made_of_the_content_if_there_is_none() -> None:
+    first = _message(delivered(b"1"), Kind.EVENT)
+    assert first == _message(delivered(b"1", again=True), Kind.EVENT)
+    assert first.id != _message(delivered(b"2"), Kind.EVENT).id
+    assert first.id != _message(delivered(b"1", correlation_id="x"), Kind.EVENT).id
+    assert _message(delivered(b"1", message_id="theirs"), Kind.EVENT).id == "theirs"
+
+
+async def test_one_line_tells_of_a_loss_and_one_of_the_return(
+    server: brokers.Broker, service: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    problems: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, problem: problems.append(problem))
+    async with joined(server.url, speaking_to_itself(service)) as bank:
+        subscription = await bank.subscribe(Kind.EVENT)
+        await bank.publish(event(service))
+        held = await take(subscription, 1)
+        sending = [asyncio.create_task(bank.publish(event(service))) for _ in range(50)]
+        server.kill()
+        await asyncio.wait(sending, timeout=PATIENCE_SECONDS)
+        assert {type(each.exception()) for each in sending} <= {type(None), BrokerUnavailable}
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while "broker_connection_lost" not in (shown := capsys.readouterr().out):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        assert shown.count("\n") == 1
+        assert held[0].lost
+        assert not bank.connected
+        server.start()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not bank.connected:  # noqa: ASYNC110 - by itself: nobody sends
+                await asyncio.sleep(0.1)
+        assert capsys.readouterr().out.count("\n") == 1
+        assert (await take(subscription, 1))[0].message == held[0].message
+    asyncio.get_running_loop().set_exception_handler(None)
+    assert problems == []

@@ -1,0 +1,252 @@
+"""What the outbox holds is sent: all of it, in order within a key, by one relay at a time, whatever goes away."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from uuid import UUID
+
+import asyncpg
+import pytest
+from chassis.brokers import BrokerUnavailable, Kind, Message, MessageRefused
+from chassis.outbox import Outbox
+from chassis.relay import BATCH, Relay
+from chassis.telemetry import Telemetry
+from chassis.worker import endure
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+
+from tests.chassis.link import Link
+from tests.chassis.said import MESSAGES, ThingMade, TidyUp
+
+WAIT_SECONDS = 10
+
+
+class Recorder:
+    """The half of a broker that a relay uses. It remembers what it was given, and can say no."""
+
+    system = "memory"
+
+    def __init__(self) -> None:
+        self.got: list[Message] = []
+        self.refuses: set[int] = set()
+        self.away = False
+        self.slowly = 0.0
+        self.in_hand = 0
+        self.most_in_hand = 0
+
+    async def publish(self, message: Message) -> None:
+        self.in_hand += 1
+        self.most_in_hand = max(self.most_in_hand, self.in_hand)
+        try:
+            await asyncio.sleep(self.slowly)
+            if self.away:
+                raise BrokerUnavailable("away")
+            if number_of(message) in self.refuses:
+                raise MessageRefused("too large")
+            self.got.append(message)
+        finally:
+            self.in_hand -= 1
+
+
+def number_of(message: Message) -> int | None:
+    return json.loads(message.body).get("number")
+
+
+class Bench:
+    def __init__(self, url: str, connection: asyncpg.Connection) -> None:
+        self.url = url
+        self.connection = connection
+        self.broker = Recorder()
+        self.spans = InMemorySpanExporter()
+        self.telemetry = Telemetry(
+            Resource({}),
+            sampler=ALWAYS_ON,
+            span_processors=[SimpleSpanProcessor(self.spans)],
+            metric_readers=[],
+        )
+
+    @asynccontextmanager
+    async def relaying(self, broker: Recorder | None = None) -> AsyncGenerator[None]:
+        relay = Relay(self.url, broker or self.broker, self.telemetry, name="tiny")
+        stop = asyncio.Event()
+        task = asyncio.create_task(endure("relay", relay.run, stop))
+        try:
+            yield
+        finally:
+            stop.set()
+            await asyncio.wait_for(task, WAIT_SECONDS)
+
+    async def say(self, *said: object, after: timedelta = timedelta(0)) -> None:
+        """In one transaction."""
+        outbox = Outbox(MESSAGES)
+        async with self.connection.transaction():
+            for one in said:
+                if isinstance(one, TidyUp):
+                    await outbox.enqueue(self.connection, one, after=after)
+                else:
+                    await outbox.publish(self.connection, [one])
+
+    async def waiting(self) -> int:
+        return await self.connection.fetchval("SELECT count(*) FROM chassis.outbox")
+
+    async def until(self, condition: Callable[[], bool], seconds: float = WAIT_SECONDS) -> None:
+        async with asyncio.timeout(seconds):
+            while not condition():  # noqa: ASYNC110 (what we wait for has no event)
+                await asyncio.sleep(0.005)
+
+    async def until_sent(self, count: int) -> None:
+        await self.until(lambda: len(self.broker.got) >= count)
+
+    async def until_empty(self) -> None:
+        async with asyncio.timeout(WAIT_SECONDS):
+            while await self.waiting():  # noqa: ASYNC110 (what we wait for is in the database)
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def bench(database_url: str, connection: asyncpg.Connection) -> AsyncGenerator[Bench]:
+    yield Bench(database_url, connection)
+    await connection.execute("DELETE FROM chassis.outbox; DELETE FROM chassis.parked")
+
+
+def events(count: int, *, things: int = 1) -> list[ThingMade]:
+    return [ThingMade(UUID(int=number % things), number) for number in range(count)]
+
+
+async def test_a_row_is_sent_as_it_was_said_and_then_gone(bench: Bench) -> None:
+    await bench.say(*events(1))
+    stored = await bench.connection.fetchval("SELECT id FROM chassis.outbox")
+    async with bench.relaying():
+        await bench.until_empty()
+    (message,) = bench.broker.got
+    assert (message.kind, message.name, message.id) == (Kind.EVENT, "tiny.thing-made.v1", str(stored))
+    assert message.key == str(UUID(int=0))
+    assert json.loads(message.body) == {"thing_id": message.key, "number": 0}
+    assert message.headers["content-type"] == "application/json"
+
+
+async def test_a_commit_is_sent_at_once_not_at_the_next_poll(bench: Bench) -> None:
+    async with bench.relaying():
+        await bench.say(*events(1))
+        await bench.until_sent(1)
+        await asyncio.sleep(0.1)  # it has nothing to do now, and waits
+        await bench.say(*events(1))
+        await bench.until(lambda: len(bench.broker.got) == 2, seconds=0.5)
+
+
+async def test_more_rows_than_a_batch_all_go_in_order_within_their_keys(bench: Bench) -> None:
+    total = BATCH + 200
+    await bench.say(*events(total, things=7))
+    async with bench.relaying():
+        await bench.until_empty()
+    assert len(bench.broker.got) == total
+    for key in {message.key for message in bench.broker.got}:
+        numbers = [number_of(message) for message in bench.broker.got if message.key == key]
+        assert numbers == sorted(numbers)
+
+
+async def test_keys_go_at_the_same_time_and_one_key_one_by_one(bench: Bench) -> None:
+    bench.broker.slowly = 0.02
+    await bench.say(*events(6, things=3))
+    async with bench.relaying():
+        await bench.until_empty()
+    assert bench.broker.most_in_hand == 3
+
+
+async def test_a_job_waits_until_its_time(bench: Bench) -> None:
+    async with bench.relaying():
+        await bench.say(TidyUp(UUID(int=1)), after=timedelta(seconds=1.5))
+        await bench.say(*events(1))
+        await bench.until_sent(1)
+        await asyncio.sleep(0.5)
+        assert [message.kind for message in bench.broker.got] == [Kind.EVENT]
+        await bench.until_sent(2)
+    assert bench.broker.got[1].name == "tiny.tidy-up.v1"
+
+
+async def test_what_an_absent_broker_did_not_take_is_sent_when_it_is_back(bench: Bench) -> None:
+    bench.broker.away = True
+    await bench.say(*events(5, things=2))
+    async with bench.relaying():
+        await asyncio.sleep(0.5)
+        assert await bench.waiting() == 5
+        bench.broker.away = False
+        await bench.until_empty()
+    assert sorted(number_of(message) or 0 for message in bench.broker.got) == list(range(5))
+
+
+async def test_a_message_that_the_broker_refuses_is_parked_and_holds_up_nothing(bench: Bench) -> None:
+    bench.broker.refuses = {1}
+    await bench.say(*events(3))
+    async with bench.relaying():
+        await bench.until_empty()
+    assert [number_of(message) for message in bench.broker.got] == [0, 2]
+    parked = await bench.connection.fetchrow("SELECT * FROM chassis.parked")
+    assert (parked["direction"], parked["reason"], json.loads(parked["body"])["number"]) == ("outgoing", "too large", 1)
+
+
+async def test_a_lost_database_is_waited_for(bench: Bench, link: Link) -> None:
+    bench.url = link.url
+    async with bench.relaying():
+        await bench.say(*events(1))
+        await bench.until_sent(1)
+        link.cut()
+        await bench.say(*events(1))
+        await asyncio.sleep(0.5)
+        link.restore()
+        await bench.until_empty()
+    assert len({message.id for message in bench.broker.got}) == 2
+
+
+async def test_a_second_relay_stands_by_and_takes_over(bench: Bench) -> None:
+    standing_by = Recorder()
+    async with bench.relaying():
+        await bench.say(*events(1))
+        await bench.until_sent(1)
+        second = bench.relaying(standing_by)
+        await second.__aenter__()
+        await bench.say(*events(50, things=50))
+        await bench.until_empty()
+        assert standing_by.got == []
+    try:
+        await bench.say(*events(1))
+        await bench.until(lambda: len(standing_by.got) == 1)
+    finally:
+        await second.__aexit__(None, None, None)
+
+
+async def test_no_transaction_is_open_while_the_broker_is_spoken_to(bench: Bench) -> None:
+    bench.broker.slowly = 0.3
+    await bench.say(*events(1))
+    async with bench.relaying():
+        await bench.until(lambda: bench.broker.in_hand == 1)
+        states = await bench.connection.fetch(
+            "SELECT state FROM pg_stat_activity WHERE application_name = 'tiny-relay' AND datname = current_database()"
+        )
+        assert [row["state"] for row in states] == ["idle"]
+        await bench.until_empty()
+
+
+async def test_stopping_finishes_what_is_being_sent(bench: Bench) -> None:
+    bench.broker.slowly = 0.3
+    await bench.say(*events(1))
+    async with bench.relaying():
+        await bench.until(lambda: bench.broker.in_hand == 1)
+    assert len(bench.broker.got) == 1
+    assert await bench.waiting() == 0
+
+
+async def test_the_message_continues_the_trace_of_the_row_through_the_relays_own_span(bench: Bench) -> None:
+    with bench.telemetry.tracer.start_as_current_span("request") as request:
+        await bench.say(*events(1))
+    async with bench.relaying():
+        await bench.until_empty()
+    (send,) = [span for span in bench.spans.get_finished_spans() if span.name == "send tiny.thing-made.v1"]
+    assert send.parent.span_id == request.get_span_context().span_id
+    (message,) = bench.broker.got
+    _, trace_id, span_id, _ = message.headers["traceparent"].split("-")
+    assert (int(trace_id, 16), int(span_id, 16)) == (send.context.trace_id, send.context.span_id)
