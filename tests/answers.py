@@ -53,9 +53,16 @@ LONGEST = """
   {f}_related: uuid?
 """.format(a="A" + "b" * 29, f="f" * 22)
 
+# Every messaging style on every broker, over names and fields that differ as much as they may.
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {"service_name": "billing", "ci": "both"},
-    "short": {"service_name": "hr", "ci": "github", "owner": "@acme/people"},
+    "short": {
+        "service_name": "hr",
+        "ci": "github",
+        "owner": "@acme/people",
+        "messaging_style": "events",
+        "broker": "nats",
+    },
     "many-words": {
         "service_name": "customer-loyalty-points",
         "ci": "gitlab",
@@ -64,6 +71,29 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "limited_by_monolith": "yes",
         "separate_team": "yes",
         "ready_for_consistency": "no",
+        "messaging_style": "events-and-queues",
+        "broker": "kafka",
     },
-    "every-type": {"service_name": "catalog", "aggregates": EVERY_TYPE, "ci": "both"},
+    "every-type": {
+        "service_name": "catalog",
+        "aggregates": EVERY_TYPE,
+        "ci": "both",
+        "messaging_style": "events-and-queues",
+        "broker": "nats",
+    },
+    "approved": {
+        "service_name": "approvals",
+        "aggregates": "Loan: {amount: money, rate: decimal(5,2)}",
+        "messaging_style": "events",
+        "broker": "kafka",
+    },
+    "events-rabbitmq": {"service_name": "orders", "messaging_style": "events", "broker": "rabbitmq"},
+    "queues-nats": {"service_name": "shipping", "messaging_style": "queues", "broker": "nats"},
+    "queues-kafka": {"service_name": "ticketing", "messaging_style": "queues", "broker": "kafka"},
+    "queues-rabbitmq": {"service_name": "bookings", "messaging_style": "queues", "broker": "rabbitmq"},
+    "both-rabbitmq": {
+        "service_name": "notifications",
+        "messaging_style": "events-and-queues",
+        "broker": "rabbitmq",
+    },
 }

@@ -89,7 +89,7 @@ def make(service: Path, *arguments: str, check: bool = True) -> subprocess.Compl
 
 def service_environment(**extra: str) -> dict[str, str]:
     """The environment of a service's team: ours without what make, pytest and uv put there for us."""
-    ours = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VIRTUAL_ENV", "DATABASE_URL", "CI", "ARGS", "JOBS"}
+    ours = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VIRTUAL_ENV", "DATABASE_URL", "CI", "ARGS", "BASE", "JOBS"}
     kept = {name: value for name, value in os.environ.items() if name not in ours and not name.startswith("PYTEST_")}
     return kept | extra
 

@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import pytest
 import yaml
 from chassis import health
+from chassis.brokers import SCHEMES
 from chassis.settings import Settings
 
 from tests.answers import VARIANTS
@@ -214,10 +216,12 @@ def test_backstage_takes_the_catalogue_entry_of_every_variant(render: Render, ca
     entities = [
         entity for answers in VARIANTS.values() for entity in documents(render(**answers) / "catalog-info.yaml")
     ]
-    components, apis = entities[::2], entities[1::2]
-    assert [one["spec"]["providesApis"] for one in components] == [[one["metadata"]["name"]] for one in apis]
+    components, apis = ([one for one in entities if one["kind"] == kind] for kind in ("Component", "API"))
+    provided = [name for one in components for name in one["spec"]["providesApis"]]
+    assert provided == [one["metadata"]["name"] for one in apis]
+    assert {one["spec"]["type"] for one in apis} == {"openapi", "asyncapi"}
     for api in apis:
-        assert api["spec"]["definition"] == {"$text": "./specs/openapi.json"}
+        assert api["spec"]["definition"] == {"$text": f"./specs/{api['spec']['type']}.json"}
         api["spec"]["definition"] = "what Backstage puts in the place of $text"
     checked = catalog_check(entities)
     assert checked.returncode == 0, checked.stderr
@@ -313,6 +317,40 @@ def test_compose_holds_the_service_to_the_rules_of_production(render: Render) ->
     )
 
 
+ON_BROKER = {"nats": VARIANTS["every-type"], "kafka": VARIANTS["many-words"], "rabbitmq": VARIANTS["both-rabbitmq"]}
+
+
+@pytest.mark.parametrize("broker", ON_BROKER)
+def test_compose_brings_the_chosen_broker_and_a_worker_that_reaches_it(render: Render, broker: str) -> None:
+    (compose,) = documents(render(**ON_BROKER[broker]) / "compose.yaml")
+    worker = compose["services"]["worker"]
+    assert {name for name in ON_BROKER if name in compose["services"]} == {broker}
+    assert worker["command"] == ["work"]
+    assert worker["depends_on"].keys() == {"postgres", "migrate", broker}
+    settings = Settings(**{key.lower(): value for key, value in worker["environment"].items()})
+    assert settings.broker_url is not None
+    url = urlsplit(settings.broker_url.get_secret_value())
+    assert (url.hostname, SCHEMES[url.scheme]) == (broker, broker)
+    assert int(worker["stop_grace_period"].removesuffix("s")) > settings.shutdown_timeout_seconds + 10
+    assert worker["read_only"] is True
+    assert worker["cap_drop"] == ["ALL"]
+    # What it holds survives a new container, and nobody but this machine reaches it.
+    (volume,) = compose["services"][broker]["volumes"]
+    assert volume.partition(":")[0] in compose["volumes"]
+    assert all(port.startswith("127.0.0.1:") for port in compose["services"][broker]["ports"])
+    assert "test" in compose["services"][broker]["healthcheck"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("broker", ON_BROKER)
+def test_compose_itself_takes_the_file_of_every_broker(render: Render, broker: str, tool: Tool) -> None:
+    service = render(**ON_BROKER[broker])
+    checked = run(tool("compose"), "config", "--quiet", cwd=service)
+    assert checked.returncode == 0, checked.stderr
+    checked = run(tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", "compose.yaml", cwd=service)
+    assert checked.returncode == 0, checked.stdout
+
+
 # --- pipelines ------------------------------------------------------------------------------------------------------
 
 
@@ -368,13 +406,15 @@ def test_every_image_is_pinned(render: Render, tool: Tool) -> None:
     service = render(**VARIANTS["default"])
     stages = {text.split(" AS ")[1] for name, text in instructions(service / "Dockerfile") if " AS " in text}
     images = {text.split()[0] for name, text in instructions(service / "Dockerfile") if name == "FROM"} - stages
-    images |= {one["image"] for one in documents(service / "compose.yaml")[0]["services"].values()} - {"billing:local"}
+    for variant in (VARIANTS["default"], *ON_BROKER.values()):
+        compose = documents(render(**variant) / "compose.yaml")[0]["services"]
+        images |= {one["image"] for one in compose.values() if not one["image"].endswith(":local")}
     for _, job, _ in pipeline_jobs(service):
         images |= {job["image"], *job.get("services", [])} if "image" in job else set()
     for overlay in OVERLAYS:
         for workload in kinds(manifests(service, overlay, tool), "Deployment", "Job"):
             images |= {container["image"] for container in pod(workload)["containers"]}
-    assert len(images) >= 7
+    assert len(images) >= 10
     assert [image for image in images if not re.search(r":\d+(\.\d+)+(-[a-z-]+)?$", image)] == []
 
 
@@ -389,35 +429,57 @@ def pod(workload: dict[str, Any]) -> dict[str, Any]:
     return workload["spec"]["template"]["spec"]
 
 
+def part(found: list[dict[str, Any]], component: str) -> dict[str, Any]:
+    """The workload whose pods are of this component."""
+    labels = "app.kubernetes.io/component"
+    (one,) = (each for each in kinds(found, "Deployment", "Job") if pod_labels(each)[labels] == component)
+    return one
+
+
+def pod_labels(workload: dict[str, Any]) -> dict[str, str]:
+    return workload["spec"]["template"]["metadata"]["labels"]
+
+
 @pytest.fixture(scope="session", params=OVERLAYS)
 def deployed(request: pytest.FixtureRequest, render: Render, tool: Tool) -> list[dict[str, Any]]:
+    """A service with messages: HTTP pods, workers and the migration."""
     return manifests(render(**VARIANTS["many-words"]), request.param, tool)
 
 
 @pytest.mark.slow
+def test_without_messages_nothing_of_a_worker_is_deployed(render: Render, tool: Tool) -> None:
+    found = manifests(render(**VARIANTS["default"]), "production", tool)
+    assert [one["metadata"]["name"] for one in kinds(found, "Deployment", "PodDisruptionBudget", "NetworkPolicy")] == [
+        "billing"
+    ] * 3
+    assert "broker" not in json.dumps(found).lower()
+
+
+@pytest.mark.slow
 def test_the_probes_are_the_ones_that_the_chassis_answers(deployed: list[dict[str, Any]]) -> None:
-    (deployment,) = kinds(deployed, "Deployment")
-    (container,) = pod(deployment)["containers"]
-    probes = {name: container[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
-    assert [probe["path"] for probe in probes.values()] == ["/startupz", "/livez", "/readyz"]
-    assert {probe["path"] for probe in probes.values()} == {route.path for route in health.router.routes}  # ty: ignore[unresolved-attribute]
-    assert {probe["port"] for probe in probes.values()} == {"http"}
-    assert container["ports"] == [{"name": "http", "containerPort": Settings.model_fields["http_port"].default}]
+    for component in ("http", "worker"):
+        (container,) = pod(part(deployed, component))["containers"]
+        probes = {name: container[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
+        assert [probe["path"] for probe in probes.values()] == ["/startupz", "/livez", "/readyz"]
+        assert {probe["path"] for probe in probes.values()} == {route.path for route in health.router.routes}  # ty: ignore[unresolved-attribute]
+        assert {probe["port"] for probe in probes.values()} == {"http"}
+        assert container["ports"] == [{"name": "http", "containerPort": Settings.model_fields["http_port"].default}]
 
 
 @pytest.mark.slow
 def test_a_pod_has_time_to_drain_and_to_finish(deployed: list[dict[str, Any]]) -> None:
-    (deployment,) = kinds(deployed, "Deployment")
     (config,) = kinds(deployed, "ConfigMap")
-    stopping = float(config["data"]["DRAIN_SECONDS"]) + float(config["data"]["SHUTDOWN_TIMEOUT_SECONDS"])
+    finishing = float(config["data"]["SHUTDOWN_TIMEOUT_SECONDS"])
+    draining = float(config["data"]["DRAIN_SECONDS"])
     # After that the pool closes and each telemetry signal may take its export timeout once more.
-    assert pod(deployment)["terminationGracePeriodSeconds"] >= stopping + 10
+    assert pod(part(deployed, "http"))["terminationGracePeriodSeconds"] >= draining + finishing + 10
+    assert pod(part(deployed, "worker"))["terminationGracePeriodSeconds"] >= finishing + 10
 
 
 @pytest.mark.slow
 def test_every_pod_is_restricted(deployed: list[dict[str, Any]]) -> None:
     workloads = kinds(deployed, "Deployment", "Job")
-    assert len(workloads) == 2
+    assert len(workloads) == 3
     for workload in workloads:
         spec = pod(workload)
         assert spec["automountServiceAccountToken"] is False
@@ -436,43 +498,56 @@ def test_every_pod_is_restricted(deployed: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.slow
-def test_selectors_choose_the_http_pods_and_never_the_migration(deployed: list[dict[str, Any]]) -> None:
-    (deployment,) = kinds(deployed, "Deployment")
-    (job,) = kinds(deployed, "Job")
-    labels = {
-        name: one["spec"]["template"]["metadata"]["labels"].items()
-        for name, one in (("http", deployment), ("job", job))
-    }
+def test_every_selector_chooses_its_own_pods_and_no_others(deployed: list[dict[str, Any]]) -> None:
+    pods = {name: pod_labels(part(deployed, name)).items() for name in ("http", "worker", "migrate")}
+
+    def chosen(selector: dict[str, str]) -> set[str]:
+        return {name for name, labels in pods.items() if selector.items() <= labels}
+
     (service,) = kinds(deployed, "Service")
-    (budget,) = kinds(deployed, "PodDisruptionBudget")
-    for selector in (
-        service["spec"]["selector"],
-        budget["spec"]["selector"]["matchLabels"],
-        deployment["spec"]["selector"]["matchLabels"],
-        *(spread["labelSelector"]["matchLabels"] for spread in pod(deployment)["topologySpreadConstraints"]),
-    ):
-        assert selector.items() <= labels["http"]
-        assert not selector.items() <= labels["job"]
+    assert chosen(service["spec"]["selector"]) == {"http"}
+    for component in ("http", "worker"):
+        deployment = part(deployed, component)
+        assert chosen(deployment["spec"]["selector"]["matchLabels"]) == {component}
+        for spread in pod(deployment)["topologySpreadConstraints"]:
+            assert chosen(spread["labelSelector"]["matchLabels"]) == {component}
+    budgets = kinds(deployed, "PodDisruptionBudget")
+    assert [chosen(one["spec"]["selector"]["matchLabels"]) for one in budgets] == [{"http"}, {"worker"}]
     (scaler,) = kinds(deployed, "HorizontalPodAutoscaler")
-    assert scaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
-    assert "replicas" not in deployment["spec"]
-    (policy,) = kinds(deployed, "NetworkPolicy")
-    for pods in labels.values():
-        assert policy["spec"]["podSelector"]["matchLabels"].items() <= pods
+    assert scaler["spec"]["scaleTargetRef"]["name"] == part(deployed, "http")["metadata"]["name"]
+    assert "replicas" not in part(deployed, "http")["spec"]
+    assert part(deployed, "worker")["spec"]["replicas"] > 1, "another one takes over the relay"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("broker", "port"), [("nats", 4222), ("kafka", 9092), ("rabbitmq", 5672)])
+def test_only_the_worker_reaches_the_broker(render: Render, tool: Tool, broker: str, port: int) -> None:
+    found = manifests(render(**ON_BROKER[broker]), "staging", tool)
+    everybody, worker = kinds(found, "NetworkPolicy")
+    assert everybody["spec"]["podSelector"]["matchLabels"].keys() == {"app.kubernetes.io/name"}
+    assert worker["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "worker"
+    reached = {one["port"] for rule in worker["spec"]["egress"] for one in rule["ports"]}
+    assert port in reached
+    assert reached.isdisjoint(one["port"] for rule in everybody["spec"]["egress"] for one in rule["ports"])
 
 
 @pytest.mark.slow
 def test_the_same_image_migrates_before_it_serves_and_needs_only_the_secret(deployed: list[dict[str, Any]]) -> None:
-    (deployment,) = kinds(deployed, "Deployment")
-    (job,) = kinds(deployed, "Job")
-    (serving,), (migrating,) = pod(deployment)["containers"], pod(job)["containers"]
-    assert serving["image"] == migrating["image"]
-    assert (serving["args"], migrating["args"]) == (["serve"], ["migrate"])
+    job = part(deployed, "migrate")
+    (serving,), (working,), (migrating,) = (
+        pod(part(deployed, component))["containers"] for component in ("http", "worker", "migrate")
+    )
+    assert serving["image"] == working["image"] == migrating["image"]
+    assert (serving["args"], working["args"], migrating["args"]) == (["serve"], ["work"], ["migrate"])
     assert job["metadata"]["annotations"]["argocd.argoproj.io/hook"] == "PreSync"
     assert "envFrom" not in migrating
     assert "serviceAccountName" not in pod(job)
     assert serving["env"] == migrating["env"]
-    assert [(one["name"], "secretKeyRef" in one["valueFrom"]) for one in serving["env"]] == [("DATABASE_URL", True)]
+    assert [(one["name"], "secretKeyRef" in one["valueFrom"]) for one in working["env"]] == [
+        ("DATABASE_URL", True),
+        ("BROKER_URL", True),
+    ]
+    assert serving["env"] == working["env"][:1]
 
 
 @pytest.mark.slow

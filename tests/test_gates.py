@@ -10,7 +10,7 @@ import pytest
 from tests.answers import VARIANTS
 from tests.conftest import Birth, git, make
 
-GATES = {"format-check", "lint", "types", "layers", "migrations", "specs-check", "test"}
+GATES = {"format-check", "lint", "types", "layers", "migrations", "specs-check", "compatible", "test"}
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,17 @@ def append(path: str, code: str) -> Callable[[Path], None]:
             file.write(code)
 
     return apply
+
+
+def publish_and_forget(service: Path) -> None:
+    """What main knows as published is no longer in the code."""
+    schema = service / "specs/messages/billing.gone.v1.json"
+    schema.parent.mkdir(exist_ok=True)
+    schema.write_text('{"title": "GoneV1", "x-kind": "event", "type": "object"}')
+    git(service, "add", "--all")
+    git(service, "commit", "--quiet", "--message", "Publish")
+    git(service, "update-ref", "refs/remotes/origin/main", "HEAD")
+    schema.unlink()
 
 
 MUTATIONS = {
@@ -89,6 +100,7 @@ MUTATIONS = {
     "an edited document": Mutation(
         "specs-check", edit("specs/openapi.json", '"title": "billing"', '"title": "bills"'), "make specs"
     ),
+    "a message that is gone": Mutation("compatible", publish_and_forget, "specs/retired.txt"),
     "a rule that is not kept": Mutation(
         "test",
         edit("src/billing/domain/invoices.py", "if self.status is InvoiceStatus.ISSUED:", "if self.version < 0:"),
@@ -102,11 +114,12 @@ MUTATIONS = {
 @pytest.mark.parametrize("mutation", [pytest.param(mutation, id=name) for name, mutation in MUTATIONS.items()])
 def test_exactly_the_gate_that_guards_it_fails_and_says_what_to_do(birth: Birth, mutation: Mutation) -> None:
     service = birth(**VARIANTS["default"])
+    start = git(service, "rev-parse", "HEAD").strip()
     try:
         mutation.break_it(service)
         checked = make(service, "check", check=False)
     finally:
-        git(service, "checkout", "--quiet", ".")
+        git(service, "reset", "--quiet", "--hard", start)
     assert checked.returncode != 0
     output = checked.stdout + checked.stderr
     assert set(re.findall(r"\*\*\* \[.*?\b(" + "|".join(GATES) + r")\] Error", output)) == {mutation.gate}, output

@@ -39,10 +39,9 @@ def questionnaire(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for part in ("questions", "ownership"):
         shutil.copytree(ROOT / part, folder / part)
     shutil.copy(ROOT / "copier.yml", folder)
+    answers_file = "{{ _copier_conf.answers_file }}.jinja"
     files = {
-        "{{ _copier_conf.answers_file }}.jinja": (
-            '{% from "questions/answers.jinja" import stored %}{{ stored(_copier_answers) -}}'
-        ),
+        answers_file: (ROOT / "template" / answers_file).read_text(),
         "src/{{ package }}/main.py.jinja": "NAME = '{{ service_name }}'\n",
         "tests/test_main.py": "",
         "docs/runbook.md": "",
@@ -148,6 +147,13 @@ def test_a_usual_run_has_ten_prompts(prompts: Prompts) -> None:
         "service_name", "description", "domain", "owner", "aggregates", "messaging_style", "ci",
         "limited_by_monolith", "separate_team", "ready_for_consistency",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("style", ["events", "queues", "events-and-queues"])
+def test_only_who_sends_messages_is_asked_for_a_broker(prompts: Prompts, style: str) -> None:
+    asked = list(prompts(messaging_style=style))
+    assert len(asked) == 11
+    assert asked.index("broker") == asked.index("messaging_style") + 1
 
 
 def test_only_a_monolith_asks_for_one_more_and_takes_only_yes(prompts: Prompts) -> None:
@@ -363,12 +369,15 @@ AGGREGATES = [
     ("Line1: {a: text}\nLine_1: {a: text}", "two aggregates are called 'Line1'"),
     ("Invoice: {a: text}\nInvoiceStatus: {a: text}", "InvoiceStatus: type another name, the code of 'Invoice' has"),
     ("Invoice: {a: text}\nInvoiceQuery: {a: text}", "InvoiceQuery: type another name"),
+    ("Invoice: {a: text}\nInvoiceReminder: {a: text}", "InvoiceReminder: type another name"),
+    ("Invoice: {a: text}\nInvoiceIssued: {a: text}", "InvoiceIssued: type another name"),
     ("Invoice: {kind: enum(a|b)}\nInvoiceKind: {a: text}", "InvoiceKind: type another name"),
     # fields' names
     ("Invoice: {id: uuid}", "Invoice.id: leave it out or type 'external_id', every aggregate has 'id' already"),
     ("Invoice: {version: integer}", "Invoice.version: leave it out or type 'invoice_version'"),
     ("Invoice: {status: text}", "Invoice.status: leave it out"),
     ("Invoice: {created_at: datetime}", "Invoice.created_at: leave it out"),
+    ("Invoice: {occurred_at: datetime}", "Invoice.occurred_at: type 'invoice_occurred_at'"),
     ("Invoice: {invoice_id: uuid}", "Invoice.invoice_id: leave it out or type 'external_id'"),
     ("Invoice: {select: text}", "Invoice.select: type 'invoice_select', 'select' is reserved in PostgreSQL"),
     ("Invoice: {order: text}", "Invoice.order: type 'invoice_order', 'order' is reserved in PostgreSQL"),
@@ -398,6 +407,7 @@ AGGREGATES = [
     ("Invoice: {total: money?, total_currency: text}", "Invoice.total_currency: rename it or 'total'"),
     ("Invoice: {line1: text, line_1: text}", "Invoice.line_1: type another name"),
     ("Invoice: {page: enum(a|b)}", "Invoice.page: type 'invoice_page'"),
+    ("Invoice: {issued: enum(a|b)}", "Invoice.issued: type 'invoice_issued'"),
     ("Invoice: {already_issued: enum(a|b)}", "Invoice.already_issued: type 'invoice_already_issued'"),
     # types
     ("Invoice: {a: int}", "Invoice.a: type 'integer', 'int' is not a field type"),
@@ -521,12 +531,42 @@ def test_both_pipelines_and_money(ask: Ask) -> None:
     assert (answers["has_github"], answers["has_gitlab"], answers["has_money"]) == (True, True, True)
 
 
+@pytest.mark.parametrize(
+    ("style", "computed"),
+    [
+        ("sync", (False, False, False)),
+        ("events", (True, True, False)),
+        ("queues", (True, False, True)),
+        ("events-and-queues", (True, True, True)),
+    ],
+)
+def test_the_style_decides_what_there_is(ask: Ask, style: str, computed: tuple[bool, ...]) -> None:
+    answers = ask(service_name="billing", messaging_style=style)
+    assert tuple(answers[name] for name in ("has_messaging", "has_events", "has_queues")) == computed
+    assert answers["has_nats"] is (style != "sync")
+
+
+@pytest.mark.parametrize("broker", ["nats", "kafka", "rabbitmq"])
+def test_one_broker_is_chosen_and_none_where_there_are_no_messages(ask: Ask, broker: str) -> None:
+    brokers = ("nats", "kafka", "rabbitmq")
+    chosen = ask(service_name="billing", messaging_style="events", broker=broker)
+    assert [name for name in brokers if chosen[f"has_{name}"]] == [broker]
+    silent = ask(service_name="billing", broker=broker)
+    assert [name for name in brokers if silent[f"has_{name}"]] == []
+
+
+def test_an_example_that_waits_for_an_approval_does_not_wait_for_itself(ask: Ask) -> None:
+    loan, invoice = ask(service_name="lending", aggregates="Loan: {a: text}\nInvoice: {a: text}")["aggregate_list"]
+    assert (loan["done"], loan["granted"], loan["Granted"]) == ("approved", "accepted", "Accepted")
+    assert (invoice["done"], invoice["granted"], invoice["Granted"]) == ("issued", "approved", "Approved")
+
+
 def test_the_aggregates_in_full(ask: Ask) -> None:
     invoice, item, order = ask(service_name="billing", aggregates=GOOD_AGGREGATES)["aggregate_list"]
     assert {key: value for key, value in item.items() if key != "fields"} == {
         "name": "LineItem", "singular": "line_item", "plural": "line_items", "path": "line-items",
         "label": "line item", "plural_label": "line items", "verb": "activate", "done": "activated",
-        "Done": "Activated", "revision": "0002", "down_revision": "0001",
+        "Done": "Activated", "granted": "approved", "Granted": "Approved", "revision": "0002", "down_revision": "0001",
     }  # fmt: skip
     assert (invoice["verb"], invoice["Done"], invoice["down_revision"]) == ("issue", "Issued", None)
     assert (order["verb"], order["done"], order["down_revision"]) == ("place", "placed", "0002")
@@ -579,11 +619,24 @@ def test_the_answers_file_is_readable_and_gives_the_same_answers_again(copy: Cop
     assert "aggregates: |\n  Invoice:\n    a: string\n" in file.read_text()
     stored = {name: value for name, value in yaml.safe_load(file.read_text()).items() if name[0] != "_"}
     assert set(stored) == {*(q for q, asked in questions().items() if asked.get("when") is not False)} - {
-        "create_anyway"
+        "create_anyway",
+        "broker",
     }
     second = copy("second", **stored)
     assert second.answers.combined["aggregate_list"] == first.answers.combined["aggregate_list"]
     assert (second.dst_path / ".copier-answers.yml").read_text() == file.read_text()
+
+
+def test_the_answers_file_remembers_which_examples_there_were(copy: Copy) -> None:
+    def remembered(folder: str, **answers: Any) -> Any:
+        made = copy(folder, service_name="billing", **answers).dst_path / ".copier-answers.yml"
+        return yaml.safe_load(made.read_text()).get("seeded")
+
+    assert remembered("sync") is None
+    assert remembered("events", messaging_style="events") == ["events"]
+    assert remembered("both", messaging_style="events-and-queues") == ["events", "queues"]
+    assert remembered("off", messaging_style="sync", seeded=["events"]) == ["events"]
+    assert remembered("more", messaging_style="queues", seeded=["events"]) == ["events", "queues"]
 
 
 @pytest.mark.parametrize(

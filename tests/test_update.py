@@ -1,0 +1,148 @@
+"""A messaging style that is turned on later: an update brings what is missing, once, and touches nothing of the team's."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import copier
+import pytest
+
+from tests.conftest import git, make
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("update")]
+
+PACKAGES = {f"src/billing/messaging/{part}/__init__.py" for part in ("contracts", "outgoing", "incoming")}
+EVENTS = {f"src/billing/messaging/{part}/invoices.py" for part in ("contracts", "outgoing", "incoming")} | {
+    "tests/messaging/test_invoices.py",
+    "tests/messaging/golden/invoice_approved_v1.json",
+    "tests/messaging/golden/invoice_issued_v1.json",
+}
+QUEUES = {f"src/billing/messaging/{part}/invoice_reminders.py" for part in ("contracts", "outgoing", "incoming")} | {
+    "src/billing/usecases/invoice_reminders.py",
+    "tests/messaging/test_invoice_reminders.py",
+    "tests/messaging/golden/remind_of_invoice_v1.json",
+}
+PLATFORM = {"deploy/base/worker.yaml"}
+PAGE = {"docs/messages.md"}
+
+Update = Callable[..., dict[str, set[str]]]
+
+
+@pytest.fixture
+def releases(template: Path, tmp_path: Path) -> Path:
+    """The template as a git repository with a release."""
+    repository = Path(shutil.copytree(template, tmp_path / "template"))
+    git(repository, "init", "--quiet", "--initial-branch", "main")
+    release(repository, "v1.0.0")
+    return repository
+
+
+def release(repository: Path, tag: str) -> None:
+    """One more version, in which a file of the platform and one of the team's differ from the version before."""
+    for name in ("template/Makefile.jinja", "template/docs/runbook.md.jinja"):
+        with (repository / name).open("a") as file:
+            file.write(f"# {tag}\n")
+    git(repository, "add", "--all")
+    git(repository, "commit", "--quiet", "--message", tag)
+    git(repository, "tag", tag)
+
+
+@pytest.fixture
+def service(releases: Path, tmp_path: Path) -> Path:
+    """A service that talks HTTP only, edited by its team."""
+    born = tmp_path / "billing"
+    copier.run_copy(str(releases), born, defaults=True, quiet=True, settings=copier.Settings())
+    git(born, "init", "--quiet", "--initial-branch", "main")
+    save(born)
+    usecases = born / "src/billing/usecases/invoices.py"
+    usecases.write_text(usecases.read_text().replace('"""Make a draft."""', '"""Make a draft, as we like it."""'))
+    (born / "README.md").write_text("# Ours\n")
+    (born / "docs/decisions/README.md").unlink()
+    save(born)
+    return born
+
+
+def save(service: Path) -> None:
+    git(service, "add", "--all")
+    git(service, "commit", "--quiet", "--message", "Ours")
+
+
+@pytest.fixture
+def update(releases: Path, service: Path) -> Update:
+    """`update(tag, **answers)`: release and update without trust; which files were added, edited, deleted."""
+
+    def update(tag: str, **answers: str) -> dict[str, set[str]]:
+        release(releases, tag)
+        copier.run_update(service, data=answers, defaults=True, overwrite=True, quiet=True, settings=copier.Settings())
+        git(service, "add", "--all")
+        changed = git(service, "diff", "--cached", "--name-status", "--no-renames").splitlines()
+        found: dict[str, set[str]] = {"A": set(), "M": set(), "D": set()}
+        for kind, _, path in (line.partition("\t") for line in changed):
+            found[kind].add(path)
+        assert "Makefile" in found["M"], "the update itself"
+        save(service)
+        return found
+
+    return update
+
+
+def of_the_team(paths: set[str]) -> set[str]:
+    owned = ("src/", "tests/", "specs/", "docs/", "deploy/overlays/")
+    return {path for path in paths if path.startswith(owned) or path in ("README.md", "CODEOWNERS", "pyproject.toml")}
+
+
+def test_events_that_come_later_are_complete_and_pass_the_gates(update: Update, service: Path) -> None:
+    changed = update("v1.1.0", messaging_style="events")
+    assert changed["A"] == PACKAGES | EVENTS | PAGE | PLATFORM
+    assert of_the_team(changed["M"]) == set()
+    assert changed["D"] == set()
+    assert (service / "README.md").read_text() == "# Ours\n"
+    make(service, "setup", "specs")
+    assert "All gates passed." in make(service, "check").stdout
+
+
+def test_queues_that_come_later_join_what_the_team_has_already(update: Update, service: Path) -> None:
+    ours = service / "src/billing/messaging/outgoing/__init__.py"
+    ours.parent.mkdir()
+    ours.write_text('"""Ours."""\n')
+    save(service)
+    changed = update("v1.1.0", messaging_style="queues", broker="rabbitmq")
+    assert changed["A"] == (PACKAGES | QUEUES | PAGE | PLATFORM) - {str(ours.relative_to(service))}
+    assert of_the_team(changed["M"]) == set()
+    assert changed["D"] == set()
+    assert ours.read_text() == '"""Ours."""\n'
+    make(service, "setup", "specs")
+    assert "All gates passed." in make(service, "check").stdout
+
+
+def test_what_the_team_then_deletes_stays_deleted_and_what_it_keeps_stays(update: Update, service: Path) -> None:
+    update("v1.1.0", messaging_style="events")
+    shutil.rmtree(service / "tests/messaging")
+    (service / "src/billing/messaging/incoming/invoices.py").unlink()
+    (service / "src/billing/messaging/outgoing/invoices.py").write_text("OUTGOING = []\n")
+    save(service)
+
+    changed = update("v1.2.0")
+    assert (of_the_team(changed["A"] | changed["M"]), changed["D"]) == (set(), set())
+
+    changed = update("v1.3.0", messaging_style="events-and-queues")
+    assert of_the_team(changed["A"]) == QUEUES
+    assert (of_the_team(changed["M"]), changed["D"]) == (set(), set())
+
+    changed = update("v1.4.0", messaging_style="sync")
+    assert changed["D"] == PLATFORM
+    assert of_the_team(changed["A"] | changed["M"]) == set()
+
+    changed = update("v1.5.0", messaging_style="events")
+    assert changed["A"] == PLATFORM
+    assert (of_the_team(changed["M"]), changed["D"]) == (set(), set())
+    assert (service / "src/billing/messaging/outgoing/invoices.py").read_text() == "OUTGOING = []\n"
+
+
+def test_there_is_no_example_for_an_aggregate_that_the_team_has_removed(update: Update, service: Path) -> None:
+    for path in list(service.rglob("*invoice*")):
+        path.unlink()
+    save(service)
+    changed = update("v1.1.0", messaging_style="events-and-queues")
+    assert changed["A"] == PACKAGES | PAGE | PLATFORM
+    assert changed["D"] == set()
