@@ -1,39 +1,49 @@
-"""Generate a service with Copier, start it, be its client, and show the trace of one request.
+"""Generate two services with Copier, start them, be a client, and show one trace through both.
 
-CI=1 in the environment: stop when everything was shown. The exit status is 0 only if all of it happened.
+billing issues an invoice and says so; notifications hears it. CI=1 in the environment: stop when everything was shown.
+The exit status is 0 only if all of it happened.
 """
 
 import json
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from demo.otlp import OtlpReceiver, tree
+from demo.otlp import OtlpReceiver, Span, tree
+from demo.service import ROOT, DemoFailed, DemoService, Running
 
-ROOT = Path(__file__).parents[1]
-SERVICE = ROOT / "build" / "demo" / "billing"
-ANSWERS = {
-    "service_name": "billing",
-    "description": "Invoices, from the first draft to the copy that is sent",
-    "limited_by_monolith": "yes",
-    "separate_team": "yes",
-    "ready_for_consistency": "yes",
-}
-START_TIMEOUT_SECONDS = 60
-STOP_TIMEOUT_SECONDS = 30
-
-
-class DemoFailed(Exception):
-    """Something that should have happened did not."""
+BOUNDARY = {"limited_by_monolith": "yes", "separate_team": "yes", "ready_for_consistency": "yes"}
+BILLING = DemoService(
+    "billing",
+    {
+        "description": "Invoices, from the first draft to the copy that is sent",
+        "messaging_style": "events",
+        **BOUNDARY,
+    },
+)
+NOTIFICATIONS = DemoService(
+    "notifications",
+    {
+        "description": "Tells customers what they should know",
+        "aggregates": "Notification:\n  recipient: uuid\n  body: text\n",
+        "messaging_style": "events",
+        **BOUNDARY,
+    },
+    {
+        "src/notifications/messaging/contracts/billing.py": Path(__file__).parent / "notifications" / "contracts.py",
+        "src/notifications/messaging/incoming/billing.py": Path(__file__).parent / "notifications" / "incoming.py",
+    },
+)
+SERVICES = (BILLING, NOTIFICATIONS)
+REACTION_TIMEOUT_SECONDS = 20
 
 
 def main() -> int:
@@ -41,16 +51,18 @@ def main() -> int:
     started = time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        make_room()
-        step("Generating the service", generate)
-        step("Installing it", install)
-        with OtlpReceiver() as receiver, running(receiver.endpoint) as (base, process):
-            with httpx.Client(base_url=base, timeout=10) as client:
-                trace_id = converse(client, lambda: say(f"first 200 after {time.monotonic() - started:.1f} s"))
-                show_trace(receiver, trace_id)
+        for kept in filter(None, [service.make_room() for service in SERVICES]):
+            say(f"Kept your changed copy as {kept}")
+        step("Generating billing and notifications", lambda service: service.generate())
+        step("Installing them", lambda service: service.install())
+        with OtlpReceiver() as receiver, running(receiver.endpoint) as (billing, notifications):
+            clients = [httpx.Client(base_url=one.base, timeout=10) for one in (billing, notifications)]
+            issued = converse(clients[0], lambda: say(f"first 200 after {time.monotonic() - started:.1f} s"))
+            show_reaction(clients[1])
+            show_trace(receiver, issued)
             say(f"all shown after {time.monotonic() - started:.1f} s\n")
             if not os.environ.get("CI"):
-                stay(base, process)
+                stay(billing, notifications)
     except KeyboardInterrupt:
         print()
     except (DemoFailed, httpx.HTTPError) as error:
@@ -63,99 +75,30 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def step(title: str, action: Callable[[], None]) -> None:
+def step(title: str, action: Callable[[DemoService], None]) -> None:
+    """Do it for both services at the same time, and say how long it took."""
     print(f"{title} … ", end="", flush=True)
     began = time.monotonic()
-    action()
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(action, SERVICES))
     say(f"{time.monotonic() - began:.1f} s")
 
 
-def make_room() -> None:
-    """Remove the last demo's service; one that was worked on is moved aside instead."""
-    if not SERVICE.exists():
-        return
-    changes = git("status", "--porcelain", check=False).stdout
-    commits = git("rev-list", "--count", "HEAD", check=False).stdout.strip()
-    if changes or commits != "1":
-        aside = SERVICE.with_name(f"{SERVICE.name}-{time.strftime('%Y%m%d-%H%M%S')}")
-        SERVICE.rename(aside)
-        say(f"Kept your changed copy as {aside.relative_to(ROOT)}")
-    else:
-        shutil.rmtree(SERVICE)
-
-
-def generate() -> None:
-    answers = [part for name, value in ANSWERS.items() for part in ("-d", f"{name}={value}")]
-    # HEAD, not the newest release: the demo shows this checkout.
-    version = ["--vcs-ref", "HEAD"] if (ROOT / ".git").exists() else []
-    run([sys.executable, "-m", "copier", "copy", "--quiet", "--defaults", *version, *answers, str(ROOT), str(SERVICE)])
-
-
-def install() -> None:
-    git("init", "--quiet", "--initial-branch", "main")
-    run(["make", "setup"], cwd=SERVICE)
-    git("add", "--all")
-    identity = ["-c", "user.name=slipway demo", "-c", "user.email=demo@example.com", "-c", "commit.gpgsign=false"]
-    git(*identity, "commit", "--quiet", "--message", "Start billing")
-
-
-def git(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    return run(["git", *arguments], cwd=SERVICE, check=check)
-
-
-def run(command: list[str], *, cwd: Path = ROOT, check: bool = True) -> subprocess.CompletedProcess[str]:
-    result = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True)
-    if check and result.returncode != 0:
-        raise DemoFailed(f"{' '.join(command)}\n{result.stdout}{result.stderr}")
-    return result
-
-
-def environment(**extra: str) -> dict[str, str]:
-    """Ours, without what would steer the service elsewhere: the demo shows the embedded server."""
-    ours = {"DATABASE_URL", "PG_BIN", "VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
-    return {name: value for name, value in os.environ.items() if name not in ours} | extra
-
-
 @contextmanager
-def running(otlp_endpoint: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """`make dev`'s process: PostgreSQL, migrations, the service. Yields the service's URL, and the process."""
-    print("Starting PostgreSQL, migrating, starting the service … ", end="", flush=True)
+def running(otlp_endpoint: str) -> Generator[tuple[Running, Running]]:
+    """Both services: each with a PostgreSQL of its own, on billing's NATS."""
+    print("Starting PostgreSQL, NATS, the services; migrating … ", end="", flush=True)
     began = time.monotonic()
-    log = SERVICE / ".dev" / "demo.log"
-    log.parent.mkdir(exist_ok=True)
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [".venv/bin/python", "-m", "billing", "dev"],
-            cwd=SERVICE,
-            env=environment(OTEL_EXPORTER_OTLP_ENDPOINT=otlp_endpoint, SERVICE_VERSION="demo"),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        base = wait_for_url(process, log)
+    with (
+        BILLING.running(OTEL_EXPORTER_OTLP_ENDPOINT=otlp_endpoint) as billing,
+        NOTIFICATIONS.running(OTEL_EXPORTER_OTLP_ENDPOINT=otlp_endpoint, BROKER_URL=billing.broker) as notifications,
+    ):
         say(f"{time.monotonic() - began:.1f} s")
-        yield base, process
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(STOP_TIMEOUT_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
-def wait_for_url(process: subprocess.Popen[bytes], log: Path) -> str:
-    deadline = time.monotonic() + START_TIMEOUT_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        for line in log.read_text().splitlines():
-            if line.strip().startswith("readiness"):
-                return line.split()[-1].removesuffix("/readyz")
-        time.sleep(0.05)
-    raise DemoFailed(f"the service did not start:\n{log.read_text()}")
+        yield billing, notifications
 
 
 def converse(client: httpx.Client, on_first_answer: Callable[[], None]) -> str:
-    """Be a client. Returns the trace id of the request that created the invoice."""
+    """Be a client. Returns the trace id of the request that issued the invoice."""
     draft = {
         "number": "2027-0001",
         "customer_id": "0190b5a8-7c5e-7b3a-9d43-6f0e8c1a2b4d",
@@ -171,13 +114,13 @@ def converse(client: httpx.Client, on_first_answer: Callable[[], None]) -> str:
     exchange(client, "GET", "/v1/invoices", 200)
 
     say("It is issued, once:")
-    exchange(client, "POST", f"{url}/issue", 200, headers={"If-Match": created.headers["ETag"]})
+    issued = exchange(client, "POST", f"{url}/issue", 200, headers={"If-Match": created.headers["ETag"]})
     exchange(client, "POST", f"{url}/issue", 409, headers={"If-Match": "*"})
 
     say("What is wrong is said in one form (RFC 9457), with a code that never changes:")
     exchange(client, "GET", "/v1/invoices/00000000-0000-0000-0000-000000000000", 404)
     exchange(client, "POST", "/v1/invoices", 422, json=draft | {"total": {"amount": 12.5, "currency": "euro"}})
-    return created.headers["X-Request-Id"]
+    return issued.headers["X-Request-Id"]
 
 
 def exchange(client: httpx.Client, method: str, path: str, status: int, **options: Any) -> httpx.Response:
@@ -199,19 +142,51 @@ def expect(response: httpx.Response, status: int) -> httpx.Response:
     return response
 
 
+def show_reaction(client: httpx.Client) -> None:
+    """Wait until notifications has heard of the invoice, and show what it did."""
+    say("billing said so in an event. notifications, with a database of its own, has heard it:")
+    deadline = time.monotonic() + REACTION_TIMEOUT_SECONDS
+    while not client.get("/v1/notifications").json()["items"]:
+        if time.monotonic() > deadline:
+            raise DemoFailed(f"notifications did not react within {REACTION_TIMEOUT_SECONDS} s")
+        time.sleep(0.05)
+    exchange(client, "GET", "/v1/notifications", 200)
+
+
 def show_trace(receiver: OtlpReceiver, trace_id: str) -> None:
-    # The request, its INSERT and its COMMIT.
-    spans = receiver.wait_for(trace_id, count=3, timeout=15)
-    if len(spans) < 3:
-        raise DemoFailed(f"trace {trace_id} has {len(spans)} spans, expected the request, its INSERT and its COMMIT")
-    say(f"The request that created it, as one trace ({trace_id}):\n")
+    """One tree from the request to the reaction, or a failure that names what is missing."""
+    wanted = {
+        "POST /v1/invoices/{invoice_id}/issue",
+        "INSERT chassis.outbox",
+        "send billing.invoice-issued.v1",
+        "process billing.invoice-issued.v1",
+        "INSERT notifications.notifications",
+    }
+    deadline = time.monotonic() + REACTION_TIMEOUT_SECONDS
+    spans: list[Span] = []
+    while missing := wanted - {span.name for span in spans}:
+        if time.monotonic() > deadline:
+            raise DemoFailed(f"trace {trace_id} has no span {', '.join(sorted(missing))}")
+        spans = receiver.wait_for(trace_id, count=len(spans) + 1, timeout=1)
+    if len(roots(spans)) != 1:
+        raise DemoFailed(f"trace {trace_id} has the roots {', '.join(roots(spans))}, expected one")
+    say(f"The request that issued it and all that followed, as one trace ({trace_id}):\n")
     say("".join(f"  {line}\n" for line in tree(spans).splitlines()))
 
 
-def stay(base: str, process: subprocess.Popen[bytes]) -> None:
-    say("The service goes on until Ctrl-C:\n")
-    say(f"  API       {base}/v1/invoices\n  docs      {base}/docs\n  source    {SERVICE.relative_to(ROOT)}\n")
-    raise DemoFailed(f"the service ended with status {process.wait()}")
+def roots(spans: Iterable[Span]) -> list[str]:
+    known = {span.span_id for span in spans}
+    return [span.name for span in spans if span.parent_id not in known]
+
+
+def stay(billing: Running, notifications: Running) -> None:
+    say("Both go on until Ctrl-C:\n")
+    for service, one in zip(SERVICES, (billing, notifications), strict=True):
+        say(f"  {service.name:<14} {one.base}/docs  {service.folder.relative_to(ROOT)}")
+    say("")
+    while (ended := next((one for one in (billing, notifications) if one.process.poll() is not None), None)) is None:
+        time.sleep(0.2)
+    raise DemoFailed(f"a service ended with status {ended.process.returncode}")
 
 
 if __name__ == "__main__":

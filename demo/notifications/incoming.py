@@ -1,0 +1,19 @@
+"""What we do when billing says something."""
+
+from chassis.database import UnitOfWork
+from chassis.messages import OnEvent
+from notifications.messaging.contracts.billing import InvoiceIssuedV1
+from notifications.usecases.notifications import CreateNotification, create_notification
+
+
+async def on_invoice_issued(event: InvoiceIssuedV1, uow: UnitOfWork) -> None:
+    """The customer is told about the invoice."""
+    command = CreateNotification(
+        notification_id=event.invoice_id,
+        recipient=event.customer_id,
+        body=f"Your invoice {event.number} is there.",
+    )
+    await create_notification(command, uow, now=event.occurred_at)
+
+
+INCOMING = [OnEvent("billing.invoice-issued.v1", InvoiceIssuedV1, on_invoice_issued)]

@@ -1,0 +1,1 @@
+"""A service that counts: each step is an event, numbered within its counter."""

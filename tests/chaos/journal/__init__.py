@@ -1,0 +1,1 @@
+"""A service that writes down what it hears, and would show anything heard twice."""
