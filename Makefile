@@ -14,7 +14,7 @@ UV_PYTHON := $(shell $(PYTHON) -c 'import sys; print(sys.executable if sys.versi
 endif
 export UV_PYTHON
 
-.PHONY: help demo setup test test-fast lint format docs bench
+.PHONY: help demo setup test test-fast lint format docs chaos bench bench-messages
 
 help: ## This list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -43,8 +43,14 @@ docs: setup ## Write the reference pages from their sources
 	@.venv/bin/python docs/generate_questions.py
 	@.venv/bin/python docs/generate_chassis.py
 
+chaos: setup ## Kill every part of two talking services, 30 times on each broker, and count what is lost (about 6 minutes)
+	@for broker in nats kafka rabbitmq; do .venv/bin/python -m tests.chaos $$broker $(ARGS) || exit 1; done
+
 bench: setup ## Measure a generated service beside a bare application; prints ratios
 	@.venv/bin/python -m bench.http $(ARGS)
+
+bench-messages: setup ## Measure relay and consumer beside each broker's own client; prints ratios
+	@.venv/bin/python -m bench.messages $(ARGS)
 
 .tools/bin/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "this needs Python 3.11 or newer: set PYTHON=…, or install uv"; exit 1; }

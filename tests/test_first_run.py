@@ -38,7 +38,15 @@ def test_the_demo_shows_all_it_should_and_ends_by_itself() -> None:
     assert shown.returncode == 0, shown.stdout + shown.stderr
     for status in ("201 Created", "200 OK", "404 Not Found", "409 Conflict", "422 Unprocessable"):
         assert status in shown.stdout
-    assert re.search(r"POST /v1/invoices +billing +[\d.]+ ms\n +INSERT billing.invoices +billing", shown.stdout)
+    # One tree: the request, its row in the outbox, the relay, the other service and what it wrote.
+    trace = shown.stdout.partition("as one trace")[2]
+    spans = [(len(line) - len(line.lstrip()), *line.split()) for line in trace.splitlines() if line.endswith(" ms")]
+    depths = {" ".join(words[:-3]): (depth, words[-3]) for depth, *words in spans}
+    request = depths["POST /v1/invoices/{invoice_id}/issue"][0]
+    assert depths["INSERT chassis.outbox"] == (request + 2, "billing")
+    assert depths["send billing.invoice-issued.v1"] == (request + 2, "billing")
+    assert depths["process billing.invoice-issued.v1"] == (request + 4, "notifications")
+    assert depths["INSERT notifications.notifications"] == (request + 6, "notifications")
 
 
 def test_the_two_commands_that_a_copy_ends_with_lead_to_a_running_service(template: Path, tmp_path: Path) -> None:

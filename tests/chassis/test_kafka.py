@@ -69,11 +69,10 @@ async def described(server: brokers.Broker, name: str) -> tuple[int, dict[str, s
     await admin.start()
     try:
         (topic,) = await admin.describe_topics([name])
-        answer: Any
-        (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
+        answers: Any = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
     finally:
         await admin.close()
-    return len(topic["partitions"]), {entry[0]: entry[1] for entry in answer.resources[0][4]}
+    return len(topic["partitions"]), {entry[0]: entry[1] for entry in answers[0].resources[0][4]}
 
 
 async def test_what_has_a_gap_before_it_comes_again(server: brokers.Broker, name: str) -> None:

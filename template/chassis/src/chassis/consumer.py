@@ -39,6 +39,7 @@ DATABASE_PAUSE_SECONDS = 0.5
 TOUCH_SECONDS = 3
 
 _W3C = TraceContextTextMapPropagator()
+_NOTHING = context.Context()
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ class _Ready:
     delivery: Delivery
     receiver: Receiver
     content: Any
+    parent: context.Context
+    """The sender's span."""
 
     @property
     def message(self) -> Message:
@@ -209,18 +212,19 @@ class Consumer:
         receiver = self._receivers.get(message.name)
         if receiver is None:
             raise Unknown(f"no line in messaging/incoming takes {message.name}")
-        return _Ready(delivery, receiver, receiver.contract.model_validate_json(message.body))
+        content = receiver.contract.model_validate_json(message.body)
+        return _Ready(delivery, receiver, content, _W3C.extract(message.headers, _NOTHING))
 
     async def do(self, ready: Sequence[_Ready]) -> None:
         """Claim and handle all of them in one transaction. Raises what a handler raises; then nothing has happened."""
         if len(ready) == 1:
-            with self._processing(ready[0].message):
+            with self._processing(ready[0]):
                 await self._in_one_transaction(ready, spans=False)
         else:
-            links = [Link(trace.get_current_span(_parent(one.message)).get_span_context()) for one in ready]
+            links = [Link(trace.get_current_span(one.parent).get_span_context()) for one in ready]
             with self._tracer.start_as_current_span(
                 f"process batch {self._name}",
-                context=context.Context(),
+                context=_NOTHING,
                 kind=SpanKind.CONSUMER,
                 links=[link for link in links if link.context.is_valid],
                 attributes={"messaging.system": self._broker.system, "messaging.batch.message_count": len(ready)},
@@ -239,13 +243,13 @@ class Consumer:
                 fresh.remove(identity)  # a second copy may be in this very batch
                 async with asyncio.timeout(self._patience.handler_timeout_seconds):
                     if spans:
-                        with self._processing(one.message):
+                        with self._processing(one):
                             await one.receiver.handler(one.content, uow)
                     else:
                         await one.receiver.handler(one.content, uow)
 
-    def _processing(self, message: Message) -> Any:
-        return _Processing(self._tracer, self._duration, self._broker.system, message)
+    def _processing(self, one: _Ready) -> "_Processing":
+        return _Processing(self._tracer, self._duration, self._broker.system, one)
 
     async def park(self, delivery: Delivery, error: Exception, tries: int) -> None:
         """Park it, once. Raises DatabaseUnavailable."""
@@ -428,15 +432,14 @@ class _Lane:
 class _Processing:
     """The span and the measurement of one message. What runs inside belongs to the sender's trace."""
 
-    def __init__(self, tracer: trace.Tracer, duration: Any, system: str, message: Message) -> None:
+    def __init__(self, tracer: trace.Tracer, duration: Any, system: str, one: _Ready) -> None:
         self._tracer = tracer
         self._duration = duration
-        self._attributes = {"messaging.system": system, "messaging.destination.name": message.name}
-        self._message = message
+        self._attributes = {"messaging.system": system, "messaging.destination.name": one.message.name}
+        self._one = one
 
     def __enter__(self) -> Span:
-        message = self._message
-        parent = _parent(message)
+        message, parent = self._one.message, self._one.parent
         self._span = self._tracer.start_span(
             f"process {message.name}",
             context=parent,
@@ -460,10 +463,6 @@ class _Processing:
         self._duration.record(time.perf_counter() - self._started, attributes)
         self._span.end()
         context.detach(self._token)
-
-
-def _parent(message: Message) -> context.Context:
-    return _W3C.extract(message.headers, context.Context())
 
 
 def _violations(error: ValidationError) -> list[str]:

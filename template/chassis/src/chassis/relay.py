@@ -10,7 +10,6 @@ aggregate lock it until they commit, so their rows have the order of their commi
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -43,6 +42,7 @@ _WAITING = """
 _SENT = "DELETE FROM chassis.outbox WHERE seq = ANY($1::bigint[])"
 
 _W3C = TraceContextTextMapPropagator()
+_NOTHING = context.Context()
 
 
 class _Refusal(NamedTuple):
@@ -115,39 +115,42 @@ class Relay:
     async def _send_in_order(self, rows: list[Any], confirmed: list[int], refused: list[_Refusal]) -> None:
         """One after the other; after a failure the rest of this key waits."""
         for row in rows:
-            message = _message(row)
             try:
-                await self._send(message, row)
+                await self._send(row)
             except MessageRefused as error:
-                headers = {**message.headers, "aggregate": row["aggregatetype"]}
-                refused.append(_Refusal(row["seq"], replace(message, headers=headers), str(error)))
+                kept = _message(row, {"aggregate": row["aggregatetype"], **_trace_of(row)})
+                refused.append(_Refusal(row["seq"], kept, str(error)))
             else:
                 confirmed.append(row["seq"])
 
-    async def _send(self, message: Message, row: Any) -> None:
-        carrier = {name: row[name] for name in ("traceparent", "tracestate") if row[name] is not None}
+    async def _send(self, row: Any) -> None:
+        name = row["type"]
         # The row's trace, not that of whatever woke us.
-        parent = _W3C.extract(carrier, context.Context())
-        attributes = {
-            "messaging.system": self._broker.system,
-            "messaging.operation.name": "send",
-            "messaging.operation.type": "send",
-            "messaging.destination.name": message.name,
-            "messaging.message.id": message.id,
-        }
+        parent = _W3C.extract(_trace_of(row), _NOTHING)
         span = self._tracer.start_span(
-            f"send {message.name}", context=parent, kind=SpanKind.PRODUCER, attributes=attributes
+            f"send {name}",
+            context=parent,
+            kind=SpanKind.PRODUCER,
+            attributes={
+                **self._measured(name),
+                "messaging.operation.name": "send",
+                "messaging.operation.type": "send",
+                "messaging.message.id": str(row["id"]),
+            },
         )
-        headers = dict(message.headers)
-        _W3C.inject(headers, trace.set_span_in_context(span, parent))
+        carrier: dict[str, str] = {}
+        _W3C.inject(carrier, trace.set_span_in_context(span, parent))
         try:
-            await self._broker.publish(replace(message, headers=headers))
+            await self._broker.publish(_message(row, carrier))
         except Exception as error:
             span.set_status(Status(StatusCode.ERROR, type(error).__name__))
             raise
         finally:
             span.end()
-        self._sent.add(1, {"messaging.system": self._broker.system, "messaging.destination.name": message.name})
+        self._sent.add(1, self._measured(name))
+
+    def _measured(self, name: str) -> dict[str, str]:
+        return {"messaging.system": self._broker.system, "messaging.destination.name": name}
 
     async def _park(self, connection: Connection, refused: list[_Refusal]) -> None:
         async with connection.transaction():
@@ -162,14 +165,16 @@ def _key(row: Any) -> tuple[str, str]:
     return row["aggregatetype"], row["aggregateid"]
 
 
-def _message(row: Any) -> Message:
-    headers = {"content-type": row["content_type"]}
-    headers |= {name: row[name] for name in ("traceparent", "tracestate") if row[name] is not None}
+def _trace_of(row: Any) -> dict[str, str]:
+    return {name: row[name] for name in ("traceparent", "tracestate") if row[name] is not None}
+
+
+def _message(row: Any, headers: dict[str, str]) -> Message:
     return Message(
         kind=Kind(row["kind"]),
         name=row["type"],
         id=str(row["id"]),
         key=row["aggregateid"],
         body=row["payload"].encode(),
-        headers=headers,
+        headers={"content-type": row["content_type"], **headers},
     )

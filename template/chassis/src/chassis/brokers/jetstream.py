@@ -39,6 +39,9 @@ CLOSE_SECONDS = 2
 NOBODY = "503"
 NEVER = -1
 
+FAILURES = (errors.Error, OSError, TimeoutError)
+"""What nats-py raises."""
+
 OURS = ("id", "key", "type", "Nats-Msg-Id")
 """Headers that say what a Message says elsewhere."""
 
@@ -60,11 +63,13 @@ class NatsSubscription:
         while True:
             self.wake.clear()
             jetstream = await self.broker.ready()
-            with self.broker.explained():
+            try:
                 for source in self._sources:
                     await source.begin(jetstream)
                 for source in self._sources:
                     await source.ask(max((limit - len(self.arrived)) // len(self._sources), 1))
+            except FAILURES as error:
+                raise self.broker.meaning_of(error) from error
             if self.arrived:
                 return [self.arrived.popleft() for _ in range(min(limit, len(self.arrived)))]
             left = deadline - time.monotonic()

@@ -55,7 +55,7 @@ class KafkaBroker:
         self._client = _client_settings(options)
         self._topology: Topology | None = None
         self._sending: set[asyncio.Future[Any]] = set()
-        self._subscriptions: list[KafkaSubscription] = []
+        self.subscriptions: set[KafkaSubscription] = set()
         self.lifeline = Lifeline(self.system, make=self._producer, holds=_answers, leave=self._abandon)
 
     @property
@@ -116,11 +116,11 @@ class KafkaBroker:
     async def subscribe(self, kind: Kind) -> "KafkaSubscription":
         subscription = KafkaSubscription(self, kind)
         await subscription.open()
-        self._subscriptions.append(subscription)
+        self.subscriptions.add(subscription)
         return subscription
 
     async def close(self) -> None:
-        await asyncio.gather(*(subscription.close() for subscription in self._subscriptions))
+        await asyncio.gather(*(subscription.close() for subscription in self.subscriptions))
         await self.lifeline.close()
 
     async def consumer(self, kind: Kind, listener: ConsumerRebalanceListener) -> AIOKafkaConsumer:
@@ -230,6 +230,7 @@ class KafkaSubscription(ConsumerRebalanceListener):
         await self._commit_now_and_then()
 
     async def close(self) -> None:
+        self._broker.subscriptions.discard(self)
         await self._commit(self._partitions)
         await self._leave()
 

@@ -6,8 +6,6 @@ begins with the oldest event that the stream still has.
 """
 
 import asyncio
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -18,7 +16,7 @@ from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 
 from chassis.brokers import BrokerUnavailable, Kind, Message, MessageRefused, Options, Topology
-from chassis.brokers.jetstream import NatsSubscription, by_owner, quietly, stream_name
+from chassis.brokers.jetstream import FAILURES, NatsSubscription, by_owner, quietly, stream_name
 
 log = structlog.get_logger()
 
@@ -73,12 +71,13 @@ class NatsBroker:
         size = len(message.body) + _size(headers)
         if size > self.client.max_payload:  # asked after all, the server would hang up
             raise MessageRefused(f"{size} bytes with its headers: the server takes {self.client.max_payload}")
-        with self.explained():
-            await jetstream.publish(
-                message.name, message.body, timeout=self.options.publish_timeout_seconds, headers=headers
-            )
+        try:
+            async with asyncio.timeout(self.options.publish_timeout_seconds):
+                await (await jetstream.publish_async(message.name, message.body, headers=headers))
+        except FAILURES as error:
+            raise self.meaning_of(error) from error
 
-    async def subscribe(self, kind: Kind) -> "NatsSubscription":
+    async def subscribe(self, kind: Kind) -> NatsSubscription:
         assert self._topology is not None, "declare first"
         await self.ready()
         return NatsSubscription(self, self._topology, kind)
@@ -107,22 +106,16 @@ class NatsBroker:
         assert self._jetstream is not None
         return self._jetstream
 
-    @contextmanager
-    def explained(self) -> Generator[None]:
-        """Raise what NATS says as what it means to us."""
-        try:
-            yield
-        except (errors.MaxPayloadError, errors.BadHeaderError, errors.BadSubjectError) as error:
-            raise MessageRefused(str(error)) from error
-        except (NoStreamResponseError, NotFoundError) as error:
-            self._declared = False  # the server may have lost what it knew
-            raise BrokerUnavailable(str(error)) from error
-        except APIError as error:
-            if error.err_code in TOO_LARGE:
-                raise MessageRefused(str(error.description)) from error
-            raise BrokerUnavailable(str(error)) from error
-        except (errors.Error, OSError, TimeoutError) as error:
-            raise BrokerUnavailable(_reason(error)) from error
+    def meaning_of(self, failure: Exception) -> BrokerUnavailable | MessageRefused:
+        """What nats-py raised, as what it means to us."""
+        match failure:
+            case errors.MaxPayloadError() | errors.BadHeaderError() | errors.BadSubjectError():
+                return MessageRefused(str(failure))
+            case APIError(err_code=code) if code in TOO_LARGE:
+                return MessageRefused(str(failure.description))
+            case NoStreamResponseError() | NotFoundError():
+                self._declared = False  # the server may have lost what it knew
+        return BrokerUnavailable(_reason(failure))
 
     async def _mend(self) -> None:
         if self._client is None or self._client.is_closed:
@@ -132,9 +125,11 @@ class NatsBroker:
                 await self._on_reconnect()
         if (topology := self._topology) is not None:
             assert self._jetstream is not None
-            with self.explained():
+            try:
                 for kind, owner, names in _streams(topology):
                     await self._ensure_stream(self._jetstream, kind, owner, names)
+            except FAILURES as error:
+                raise self.meaning_of(error) from error
             self._declared = topology is self._topology
 
     async def _connected_client(self) -> Client:
@@ -151,7 +146,7 @@ class NatsBroker:
                     disconnected_cb=self._on_disconnect,
                     reconnected_cb=self._on_reconnect,
                 )
-        except (errors.Error, OSError, TimeoutError) as error:
+        except FAILURES as error:
             raise BrokerUnavailable(f"NATS cannot be reached: {_reason(self._last_error or error)}") from error
         finally:
             if not client.is_connected:

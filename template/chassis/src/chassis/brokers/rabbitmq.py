@@ -22,19 +22,15 @@ import aiormq
 import structlog
 from aiormq import Channel, spec
 from aiormq.abc import AbstractConnection, DeliveredMessage
-from aiormq.exceptions import (
-    AMQPError,
-    ChannelInvalidStateError,
-    ChannelPreconditionFailed,
-    DeliveryError,
-    PublishError,
-)
+from aiormq.exceptions import AMQPError, ChannelPreconditionFailed, PublishError
 
 from chassis.brokers import BrokerUnavailable, Delivery, Kind, Message, MessageRefused, Options, Topology
 from chassis.brokers.lifeline import Lifeline
 
 log = structlog.get_logger()
-logging.getLogger("aiormq").setLevel(logging.CRITICAL)
+logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # it tells of each try to connect; we say it once
+# Of each message that was on its way when the connection broke. Who sent it is told.
+logging.getLogger("asyncio").addFilter(lambda record: record.msg != "socket.send() raised exception.")
 
 CALL_SECONDS = 10
 HEARTBEAT_SECONDS = 10
@@ -55,7 +51,7 @@ class RabbitBroker:
         self.options = options
         self.topology: Topology | None = None
         self.lifeline = Lifeline(self.system, make=self._publisher, holds=_is_open, leave=_leave)
-        self._subscriptions: list[RabbitSubscription] = []
+        self.subscriptions: set[RabbitSubscription] = set()
 
     @property
     def connected(self) -> bool:
@@ -67,7 +63,11 @@ class RabbitBroker:
     async def declare(self, topology: Topology) -> None:
         self.topology = topology
         channel = self.lifeline.client or await self.lifeline.ready()
-        await self._declare(topology, channel.connection)
+        try:
+            await self._declare(topology, channel.connection)
+        except BrokerUnavailable:
+            self.lifeline.drop(channel)
+            raise
 
     async def publish(self, message: Message) -> None:
         channel = self.lifeline.client or await self.lifeline.ready()
@@ -92,11 +92,11 @@ class RabbitBroker:
     async def subscribe(self, kind: Kind) -> "RabbitSubscription":
         subscription = RabbitSubscription(self, kind)
         await subscription.open()
-        self._subscriptions.append(subscription)
+        self.subscriptions.add(subscription)
         return subscription
 
     async def close(self) -> None:
-        await asyncio.gather(*(subscription.close() for subscription in self._subscriptions))
+        await asyncio.gather(*(subscription.close() for subscription in self.subscriptions))
         await self.lifeline.close()
 
     async def connection(self) -> AbstractConnection:
@@ -223,6 +223,7 @@ class RabbitSubscription:
         """RabbitMQ takes nothing back while the channel stands."""
 
     async def close(self) -> None:
+        self._broker.subscriptions.discard(self)
         if self._channel is not None:
             await asyncio.wait([self._broker.lifeline.finish(_leave(self._channel))], timeout=CALL_SECONDS)
 
@@ -334,7 +335,7 @@ async def bounded(seconds: float) -> AsyncGenerator[None]:
             yield
     except PublishError as error:
         raise BrokerUnavailable(f"nobody has declared a queue for it: {error}") from error
-    except (AMQPError, DeliveryError, ChannelInvalidStateError, OSError) as error:  # TimeoutError is an OSError
+    except (AMQPError, RuntimeError, OSError) as error:  # RuntimeError: was closed; OSError: a timeout, too
         raise BrokerUnavailable(str(error) or type(error).__name__) from error
     except asyncio.CancelledError:
         task = asyncio.current_task()

@@ -1,0 +1,199 @@
+"""Measure relay and consumer beside each broker's own client, in one run.
+
+`make bench-messages`, or `.venv/bin/python -m bench.messages nats --events 20000`. The same bodies go through the bare
+client (publish with confirmation, 500 at a time; consume with acknowledgement and nothing else) and through ours (from
+the outbox; into the inbox and a table, committed). Rounds alternate, medians are shown; read the ratios. Latency is from
+the commit in one service to the row that another service wrote, at 100 events a second, with NOTIFY and by polling alone.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from statistics import median, quantiles
+from unittest import mock
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import asyncpg
+import uvloop
+from chassis import migrating, relay
+from chassis.brokers import Broker, Kind, Options, broker_for
+from chassis.consumer import Consumer, Patience
+from chassis.database import Database
+from chassis.embedded import temporary_postgres
+from chassis.outbox import Outbox
+from chassis.relay import Relay
+from chassis.telemetry import Telemetry
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from pydantic import SecretStr
+
+from bench.bare_clients import BARE
+from tests import brokers
+from tests.chaos.counter.main import SERVICE as COUNTER
+from tests.chaos.journal.main import SERVICE as JOURNAL
+
+NAME = "counter.stepped.v1"
+KEYS = 1000
+RATE_PER_SECOND = 100
+LATENCY_SECONDS = 10
+PROMISES = {
+    "nats": "relay 5000/s and half of the bare client; consumer 3000/s; p50 25 ms",
+    "kafka": "relay half of the bare client; consumer 3000/s; p50 25 ms",
+    "rabbitmq": "relay half of the bare client; consumer 3000/s; p50 25 ms",
+}
+TELEMETRY = Telemetry(Resource({}), sampler=ALWAYS_OFF, span_processors=[], metric_readers=[])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("brokers", nargs="*", default=list(brokers.BROKERS), help="default: %(default)s")
+    parser.add_argument("--events", type=int, default=10_000, help="per round (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="default %(default)s")
+    options = parser.parse_args()
+    with temporary_postgres() as server:
+        urls = {}
+        for service in (COUNTER, JOURNAL):
+            urls[service.name] = urlsplit(server)._replace(path=f"/{service.name}").geturl()
+            asyncio.run(_create(server, service.name))
+            migrating.upgrade(service, urls[service.name])
+        for name in options.brokers:
+            with brokers.BROKERS[name]() as broker:
+                uvloop.run(measure(name, broker.url, urls, options.events, options.rounds))
+
+
+async def _create(server: str, name: str) -> None:
+    connection = await asyncpg.connect(server)
+    await connection.execute(f"CREATE DATABASE {name}")
+    await connection.close()
+
+
+async def measure(name: str, broker_url: str, urls: dict[str, str], events: int, rounds: int) -> None:
+    print(f"\n{name} ({PROMISES[name]})")
+    sender = await _connected(broker_url, "counter")
+    rates: dict[str, list[float]] = {"bare publish": [], "relay": [], "bare consume": [], "consumer": []}
+    async with (
+        BARE[name](broker_url) as bare,
+        _database(urls["counter"]) as counter,
+        _database(urls["journal"]) as journal,
+    ):
+        for _ in range(rounds):
+            bodies = [json.dumps({"name": f"k{number % KEYS}", "step": number}).encode() for number in range(events)]
+            rates["bare publish"].append(await _rate(events, bare.publish(bodies)))
+            rates["bare consume"].append(await _rate(events, bare.consume(events)))
+            await _fill_outbox(counter, events)
+            async with _running(Relay(urls["counter"], sender, TELEMETRY, name="counter").run):
+                rates["relay"].append(await _rate(events, _until(counter, "SELECT NOT EXISTS (TABLE chassis.outbox)")))
+            await journal.execute("TRUNCATE journal.entries, chassis.inbox")
+            receiver = await _connected(broker_url, "journal")
+            done = f"SELECT count(*) >= {events} FROM journal.entries"
+            async with _running(_consumer(receiver, journal, urls["journal"]).run):
+                rates["consumer"].append(await _rate(events, _until(journal, done)))
+            await receiver.close()
+        for what in ("publish", "consume"):
+            ours, theirs = ("relay", "bare publish") if what == "publish" else ("consumer", "bare consume")
+            our_rate, their_rate = median(rates[ours]), median(rates[theirs])
+            print(
+                f"  {what:8} {ours} {our_rate:7.0f}/s   bare client {their_rate:7.0f}/s   ratio {our_rate / their_rate:.2f}"
+            )
+        receiver = await _connected(broker_url, "journal")
+        async with _running(_consumer(receiver, journal, urls["journal"]).run):
+            for how, poll, channel in (
+                ("NOTIFY", 1.0, relay.CHANNEL),
+                ("poll 0.1 s", 0.1, "deaf"),
+                ("poll 1 s", 1.0, "deaf"),
+            ):
+                with mock.patch.multiple(relay, POLL_SECONDS=poll, CHANNEL=channel):
+                    async with _running(Relay(urls["counter"], sender, TELEMETRY, name="counter").run):
+                        latencies = await _latencies(counter, journal)
+                p99 = quantiles(latencies, n=100)[98]
+                print(
+                    f"  commit to effect at {RATE_PER_SECOND}/s, {how:10}  p50 {median(latencies):6.1f} ms   p99 {p99:6.1f} ms"
+                )
+        await receiver.close()
+    await sender.close()
+
+
+async def _connected(url: str, service: str) -> Broker:
+    broker = broker_for(Options(url=SecretStr(url), client_name=service))
+    await broker.connect()
+    # Both sides declare, as in production; whoever is first makes what is missing.
+    for each in (COUNTER, JOURNAL):
+        if each.name == service:
+            await broker.declare(each.messages.topology)
+    return broker
+
+
+@asynccontextmanager
+async def _database(url: str) -> AsyncGenerator[Database]:
+    async with Database(
+        SecretStr(url), pool_size=10, name="bench", command_timeout_seconds=30, outbox=Outbox(COUNTER.messages)
+    ) as database:
+        yield database
+
+
+def _consumer(broker: Broker, database: Database, url: str) -> Consumer:
+    return Consumer(Kind.EVENT, broker, database, JOURNAL.messages, TELEMETRY, database_url=url, patience=Patience())
+
+
+@asynccontextmanager
+async def _running(loop: Callable[[asyncio.Event], Awaitable[None]]) -> AsyncGenerator[None]:
+    stop = asyncio.Event()
+    task = asyncio.ensure_future(loop(stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await task
+
+
+async def _rate(events: int, work: Awaitable[None]) -> float:
+    started = time.perf_counter()
+    await work
+    return events / (time.perf_counter() - started)
+
+
+async def _fill_outbox(database: Database, events: int) -> None:
+    await database.execute(
+        "INSERT INTO chassis.outbox (id, kind, aggregatetype, aggregateid, type, payload) "
+        "SELECT gen_random_uuid(), 'event', 'counter', 'k' || n % $2, $3, "
+        "json_build_object('name', 'k' || n % $2, 'step', n) FROM generate_series(1, $1) AS n",
+        events,
+        KEYS,
+        NAME,
+    )
+
+
+async def _until(database: Database, question: str) -> None:
+    async with asyncio.timeout(120):
+        while not (await database.fetchrow(question))[0]:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+async def _latencies(counter: Database, journal: Database) -> list[float]:
+    """Milliseconds between the commit of an event and the row that its listener wrote."""
+    await journal.execute("TRUNCATE journal.entries")
+    committed: dict[int, float] = {}
+    total = RATE_PER_SECOND * LATENCY_SECONDS
+    insert = (
+        "INSERT INTO chassis.outbox (id, kind, aggregatetype, aggregateid, type, payload) "
+        "VALUES ($1, 'event', 'counter', $2, $3, $4)"
+    )
+    began = time.perf_counter()
+    for number in range(total):
+        name = f"k{number % KEYS}"
+        await counter.execute(insert, uuid4(), name, NAME, json.dumps({"name": name, "step": number}))
+        committed[number] = time.time()
+        await asyncio.sleep(max(0, began + (number + 1) / RATE_PER_SECOND - time.perf_counter()))
+    await _until(journal, f"SELECT count(*) >= {total} FROM journal.entries")
+    rows = await journal.fetch("SELECT step, extract(epoch FROM written_at)::float8 FROM journal.entries")
+    return [(written - committed[step]) * 1000 for step, written in rows]
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        main()
