@@ -116,7 +116,7 @@ class Subscription(Protocol):
         ...
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Give back what was not started, for another replica to have at once."""
+        """Give back what was not started, for another replica to have at once. Close next."""
         ...
 
     async def touch(self, deliveries: Sequence[Delivery]) -> None:

@@ -94,7 +94,7 @@ class KafkaBroker:
         producer = self.lifeline.client or await self.lifeline.ready()
         headers = {**message.headers, "id": message.id, "type": message.name}
         try:
-            async with _bounded(self._options.publish_timeout_seconds):
+            async with asyncio.timeout(self._options.publish_timeout_seconds):
                 sent = await producer.send(
                     message.name,
                     message.body,
@@ -108,10 +108,10 @@ class KafkaBroker:
                     self._sending.discard(sent)
         except MessageSizeTooLargeError as error:
             raise MessageRefused(str(error) or "larger than the topic's max.message.bytes") from error
-        except BrokerUnavailable:
+        except (KafkaError, OSError) as error:  # TimeoutError is an OSError
             # It may hold on to what we gave up, and after some errors it never sends again (aiokafka#1017).
             self.lifeline.drop(producer)
-            raise
+            raise BrokerUnavailable(_reason(error)) from error
 
     async def subscribe(self, kind: Kind) -> "KafkaSubscription":
         subscription = KafkaSubscription(self, kind)
@@ -341,8 +341,6 @@ async def _bounded(seconds: float) -> AsyncGenerator[None]:
     try:
         async with asyncio.timeout(seconds):
             yield
-    except MessageSizeTooLargeError:
-        raise
     except (KafkaError, OSError) as error:  # TimeoutError is an OSError
         raise BrokerUnavailable(_reason(error)) from error
 

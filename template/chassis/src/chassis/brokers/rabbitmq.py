@@ -214,10 +214,10 @@ class RabbitSubscription:
             await self._tell(lambda channel, tag=tag: channel.basic_ack(tag, wait=False))
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
-        """And what waits here unseen: it would overtake what was given back."""
-        for tag in sorted(self._settle([*deliveries, *self._waiting])):
-            await self._tell(lambda channel, tag=tag: channel.basic_nack(tag, requeue=True, wait=False))
-        self._waiting.clear()
+        """Closing gives back all that is not acknowledged, at once and in its order.
+
+        Given back one by one, some would come here again in between, and lose their place.
+        """
 
     async def touch(self, deliveries: Sequence[Delivery]) -> None:
         """RabbitMQ takes nothing back while the channel stands."""
