@@ -77,7 +77,9 @@ def test_a_request_and_all_that_follows_is_one_trace(running: System, receiver: 
     assert sent.attributes["messaging.message.id"] == processed.attributes["messaging.message.id"]
 
 
-def test_stopping_under_load_loses_nothing_and_redelivers_nothing_that_was_done(running: System) -> None:
+def test_stopping_under_load_loses_nothing_and_redelivers_nothing_that_was_done(
+    running: System, receiver: OtlpReceiver
+) -> None:
     async def go() -> None:
         answered: dict[str, int] = {}
         stop = asyncio.Event()
@@ -98,7 +100,9 @@ def test_stopping_under_load_loses_nothing_and_redelivers_nothing_that_was_done(
         assert result.good, (result, running.logs())
 
     asyncio.run(go())
-    assert "message_known" not in (running.folder / "consumer.log").read_text()
+    # What the relay sent twice (a confirmation came late) is rightly known; what was delivered twice is not.
+    sends = Counter(span.attributes["messaging.message.id"] for span in receiver.spans if span.kind == "PRODUCER")
+    assert [known for known in known_messages(running.folder / "consumer.log") if sends[known] < 2] == []
 
 
 def test_a_broker_that_is_away_stops_no_request_and_is_told_of_once(running: System) -> None:
@@ -123,6 +127,12 @@ def test_a_broker_that_is_away_stops_no_request_and_is_told_of_once(running: Sys
     assert lines(relay, "worker_interrupted") == told_before + 1
     result = asyncio.run(count(running, {}))
     assert result.good, (result, running.logs())
+
+
+def known_messages(log: Path) -> list[str]:
+    """The ids of those that came again after they were done."""
+    events = [json.loads(line) for line in log.read_text().splitlines() if '"message_known"' in line]
+    return [event["message_id"] for event in events]
 
 
 def lines(log: Path, event: str) -> int:
