@@ -1,0 +1,64 @@
+"""What a service recorded at birth and at each update: the template's address, its version, the answers."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from fleet.errors import FleetError
+
+ANSWERS_FILE = ".copier-answers.yml"
+
+# The C loader reads the same in a fraction of the time, where PyYAML was built with it.
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The content of .copier-answers.yml."""
+
+    source: str
+    version: str
+    values: dict[str, Any]
+    text: str
+
+    @classmethod
+    def parse(cls, content: bytes | None) -> "Answers":
+        """Raises FleetError if it is missing, broken, or of a copy that cannot be updated."""
+        if content is None:
+            raise FleetError(f"no {ANSWERS_FILE}: not a service of this platform, or not at its repository's root")
+        try:
+            text = content.decode()
+            recorded = yaml.load(text, Loader=Loader)  # noqa: S506 (a safe loader)
+        except (UnicodeDecodeError, yaml.YAMLError) as error:
+            where = getattr(error, "problem_mark", None)
+            place = f", line {where.line + 1}" if where else ""
+            raise FleetError(f"{ANSWERS_FILE} is not YAML{place}: restore it from git") from None
+        if not isinstance(recorded, dict):
+            raise FleetError(f"{ANSWERS_FILE} holds no answers: restore it from git")
+        source, version = (recorded.get(name) for name in ("_src_path", "_commit"))
+        if not isinstance(source, str):
+            raise FleetError(f"{ANSWERS_FILE} has no _src_path: write the template's git URL there")
+        if version is None:
+            raise FleetError(
+                f"{ANSWERS_FILE} has no _commit: the service was copied from a folder without git history. Copy it again "
+                "from the template's git URL (copier recopy), or write the template's version there"
+            )
+        values = {name: value for name, value in recorded.items() if not name.startswith("_")}
+        if not isinstance(version, str):
+            # YAML reads an abbreviated hash such as 0123456 as a number.
+            version = f"\n{text}".partition("\n_commit:")[2].partition("\n")[0].strip()
+        return cls(source, version, values, text)
+
+
+def aggregates_in(values: dict[str, Any]) -> dict[str, str]:
+    """Of recorded answers: name to its lines. They are written as a block, one line a name and one a field."""
+    blocks: dict[str, str] = {}
+    name = ""
+    for row in str(values.get("aggregates", "")).splitlines():
+        if row[:1].strip():
+            name = row.partition(":")[0]
+            blocks[name] = row
+        elif name:
+            blocks[name] += f"\n{row}"
+    return blocks

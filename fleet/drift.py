@@ -1,0 +1,82 @@
+"""Drift: where platform-owned paths are not, byte by byte, what the recorded template version makes of the answers."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from fleet.answers import ANSWERS_FILE
+from fleet.findings import Finding, Level
+from fleet.git import Entry
+from fleet.ownership import PLATFORM_FOLDERS, Owner
+from fleet.service import Service
+from fleet.waivers import WAIVERS_FILE, today
+
+HEAL = "`fleet update` restores it; a wish for it belongs in the template, or in a waiver"
+
+# Renewing a waiver takes a decision: say so before it is too late.
+SOON = timedelta(days=30)
+
+
+def drift(service: Service) -> Iterator[Finding]:
+    """Platform-owned paths that were edited, deleted or changed in mode, and files beside them that nobody delivered."""
+    for path, expected in service.expected.platform.items():
+        found = service.tree.get(path)
+        if found == expected:
+            continue
+        if waived(service, path):
+            waiver = service.waivers.of_path(path)
+            assert waiver is not None
+            reason = f"{waiver.reason} (until {waiver.expires}, {waiver.approver})"
+            yield Finding("waived", path, reason, "", Level.WAIVED)
+        elif not service.waivers.of_path(path):  # one that is void is a finding of its own
+            yield Finding(*_difference(path, found, expected), HEAL)
+    for path in service.tree:
+        if path.startswith(PLATFORM_FOLDERS) and _is_extra(service, path):
+            reason = "the template has no such file, and the folder is the platform's"
+            yield Finding("drift-extra", path, reason, "move it to a folder of the team's", Level.WARNING)
+    yield from _answers(service)
+
+
+def waivers(service: Service) -> Iterator[Finding]:
+    """Waivers that do not count (any longer), are of no use, or end soon."""
+    for problem in service.waivers.problems:
+        yield Finding("waiver-invalid", WAIVERS_FILE, problem, f"correct it in {WAIVERS_FILE}")
+    for waiver in service.waivers.waivers:
+        where = waiver.path or WAIVERS_FILE
+        entry = service.tree.get(waiver.path)
+        if void := waiver.void_because(entry, today()):
+            kind = "waiver-expired" if waiver.expires < today() else "waiver-void"
+            yield Finding(kind, where, f"the waiver of {waiver.subject} {void}", "have it approved anew, or remove it")
+        elif waiver.path and service.expected.platform.get(waiver.path) == entry:
+            reason = f"the waiver of {waiver.subject} waives nothing: the file is the template's"
+            yield Finding("waiver-unused", where, reason, "remove it", Level.WARNING)
+        elif waiver.expires <= today() + SOON:
+            reason = f"the waiver of {waiver.subject} expires on {waiver.expires}"
+            yield Finding(
+                "waiver-expiring", where, reason, f"{waiver.owner}: get rid of it, or renew it", Level.WARNING
+            )
+
+
+def waived(service: Service, path: str) -> bool:
+    """Whether a path may be other than the template's: by a waiver that still counts."""
+    waiver = service.waivers.of_path(path)
+    return waiver is not None and not waiver.void_because(service.tree.get(path), today())
+
+
+def _is_extra(service: Service, path: str) -> bool:
+    expected = service.expected
+    return path not in expected.paths and expected.owner_of(path) is Owner.PLATFORM and not waived(service, path)
+
+
+def _difference(path: str, found: Entry | None, expected: Entry) -> tuple[str, str, str]:
+    if found is None:
+        return "drift-deleted", path, "deleted, though the platform owns it"
+    if found.blob != expected.blob:
+        return "drift-edited", path, "edited, though the platform owns it"
+    return "drift-mode", path, f"has mode {found.mode} instead of {expected.mode}"
+
+
+def _answers(service: Service) -> Iterator[Finding]:
+    for name, value in service.answers.values.items():
+        if name in service.expected.answers and service.expected.answers[name] != value:
+            reason = f"the template does not take the recorded answer {name}: it would read {service.expected.answers[name]!r}"
+            yield Finding("answers", ANSWERS_FILE, reason, f"answer it anew: fleet update -d {name}=…")

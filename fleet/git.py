@@ -1,0 +1,87 @@
+"""Git, run as a program. What it says on failure becomes the message of a FleetError."""
+
+import os
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+from fleet.errors import FleetError
+
+# A service's own hooks are for its people: they may need tools that are not there, and must not see half an update.
+NO_HOOKS = ("-c", "core.hooksPath=/dev/null")
+
+
+class Entry(NamedTuple):
+    """A file as git records it: mode (100644, 100755, 120000) and the id of its bytes."""
+
+    mode: str
+    blob: str
+
+
+Tree = dict[str, Entry]
+
+
+def git(repository: Path, *arguments: str, stdin: bytes | None = None, index: Path | None = None) -> bytes:
+    """Run git there, on an index of its own if one is named, and return what it printed. Raises FleetError."""
+    environment = _environment() | ({"GIT_INDEX_FILE": str(index)} if index else {})
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(repository), *arguments], input=stdin, capture_output=True, env=environment
+        )
+    except FileNotFoundError:
+        raise FleetError("git is not installed, or not in PATH") from None
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).decode(errors="replace").strip()
+        command = next((word for word in arguments if not word.startswith("-") and "=" not in word), "")
+        raise FleetError(f"git {command} failed in {repository}: {said or f'exit status {done.returncode}'}")
+    return done.stdout
+
+
+def line(repository: Path, *arguments: str, stdin: bytes | None = None) -> str:
+    """As `git`, for commands that print one line."""
+    return git(repository, *arguments, stdin=stdin).decode().strip()
+
+
+def succeeds(repository: Path, *arguments: str) -> bool:
+    """Whether git says yes by its exit status."""
+    done = subprocess.run(["git", "-C", str(repository), *arguments], capture_output=True, env=_environment())
+    return done.returncode == 0
+
+
+def tree(repository: Path, ref: str = "HEAD") -> Tree:
+    """Every file of a commit. Reads the object database only: a bare clone will do."""
+    listed = git(repository, "ls-tree", "-r", "-z", ref).decode(errors="surrogateescape")
+    found: Tree = {}
+    for entry in filter(None, listed.split("\0")):
+        meta, path = entry.split("\t", 1)
+        mode, kind, blob = meta.split()
+        if kind == "blob":
+            found[path] = Entry(mode, blob)
+    return found
+
+
+def changed_paths(repository: Path) -> list[str]:
+    """What differs from the last commit: changed, added, deleted and untracked (not ignored) files."""
+    listed = git(repository, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all")
+    return [entry[3:] for entry in listed.decode(errors="surrogateescape").split("\0") if entry]
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without what a surrounding git process (a hook, a rebase) says about another repository."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name in _KEPT}
+    return kept | {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+
+
+_KEPT = {
+    "GIT_AUTHOR_NAME",
+    "GIT_AUTHOR_EMAIL",
+    "GIT_COMMITTER_NAME",
+    "GIT_COMMITTER_EMAIL",
+    "GIT_SSH",
+    "GIT_SSH_COMMAND",
+    "GIT_ASKPASS",
+    "GIT_CONFIG_GLOBAL",
+    "GIT_CONFIG_SYSTEM",
+    "GIT_CONFIG_NOSYSTEM",
+    "GIT_ALLOW_PROTOCOL",
+}

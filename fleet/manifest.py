@@ -1,0 +1,87 @@
+"""What a template version makes of a service's answers, without the bytes: enough to see drift and new seeds."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fleet.answers import ANSWERS_FILE, Answers
+from fleet.git import Entry, Tree
+from fleet.ownership import Owner, Ownership
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Every path of a rendered service, by owner; .copier-answers.yml is Copier's own and in neither."""
+
+    platform: Tree
+    team: Tree
+    # The list as it was in that version.
+    patterns: list[str]
+    # As the template read them: what it did not accept has become its default.
+    answers: dict[str, Any]
+    # Their names in code (line_items), as in aggregate_list.
+    plurals: list[str]
+
+    @property
+    def paths(self) -> Tree:
+        """All of them."""
+        return self.platform | self.team
+
+    def owner_of(self, path: str) -> Owner:
+        """The owner of any path, one that was not rendered included."""
+        if path in self.platform:
+            return Owner.PLATFORM
+        return Owner.TEAM if path in self.team else Ownership(self.patterns).owner_of(path)
+
+
+def manifest_of(service: Path, *, template: Path, computed: Mapping[str, Any]) -> Manifest:
+    """The manifest of what was rendered into that folder. `computed` are all answers, those not recorded included."""
+    ownership = Ownership.of(template)
+    owned: dict[Owner, Tree] = {owner: {} for owner in Owner}
+    for path in sorted(service.rglob("*")):
+        name = path.relative_to(service).as_posix()
+        if (path.is_symlink() or not path.is_dir()) and name != ANSWERS_FILE:
+            owned[ownership.owner_of(name)][name] = entry_of(path)
+    return Manifest(
+        platform=owned[Owner.PLATFORM],
+        team=owned[Owner.TEAM],
+        patterns=ownership.patterns,
+        answers=Answers.parse((service / ANSWERS_FILE).read_bytes()).values,
+        plurals=[aggregate["plural"] for aggregate in computed.get("aggregate_list") or []],
+    )
+
+
+def entry_of(path: Path) -> Entry:
+    """Mode and blob id, as git would record the file."""
+    content = os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes()
+    mode = "120000" if path.is_symlink() else "100755" if path.stat().st_mode & 0o100 else "100644"
+    return Entry(mode, blob_id(content))
+
+
+def blob_id(content: bytes) -> str:
+    """What `git hash-object` prints."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def recall(file: Path) -> Manifest | None:
+    """A manifest that was written to that file; None if there is none, or only half of one."""
+    try:
+        known = json.loads(file.read_bytes())
+        trees = ({path: Entry(*entry) for path, entry in known[owner].items()} for owner in ("platform", "team"))
+        platform, team = trees
+        return Manifest(platform, team, known["patterns"], known["answers"], known["plurals"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def remember(file: Path, manifest: Manifest) -> None:
+    """Write it whole or not at all: other processes read the same folder."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=file.parent, suffix=".part", delete=False) as unfinished:
+        json.dump(asdict(manifest), unfinished, default=str)
+    os.replace(unfinished.name, file)

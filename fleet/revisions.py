@@ -1,0 +1,79 @@
+"""The migrations of a new aggregate, put behind the ones that the service has.
+
+The template numbers them as if the team had never written a migration. What counts is the service's own last revision.
+"""
+
+import ast
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from fleet.errors import FleetError
+
+MIGRATION = re.compile(r"^(src/[^/]+/migrations/versions/)(\d+)(_.+\.py)$")
+
+
+@dataclass(frozen=True)
+class Revision:
+    """One migration of the service."""
+
+    path: str
+    id: str
+    after: tuple[str, ...]
+
+
+def identity(path: str) -> str:
+    """The path, without the number if it is a migration's: that is another in each service."""
+    found = MIGRATION.match(path)
+    return f"{found[1]}{found[3]}" if found else path
+
+
+def chained(seeds: Mapping[str, bytes], existing: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The migrations among the seeds, renumbered and put behind those that exist, in their order; the rest as it is.
+
+    Both map path to content. Raises FleetError if what exists has not exactly one end, or cannot be read.
+    """
+    migrations = sorted(path for path in seeds if MIGRATION.match(path))
+    result = {path: content for path, content in seeds.items() if path not in migrations}
+    if not migrations:
+        return result
+    revisions = [_read(path, content) for path, content in sorted(existing.items())]
+    head = _head(revisions)
+    number = max([int(revision.id) for revision in revisions if revision.id.isdigit()], default=0)
+    for path in migrations:
+        number += 1
+        folder, _, name = MIGRATION.match(path).groups()  # ty: ignore[missing-union-attribute]
+        text = seeds[path].decode()
+        text = re.sub(r"^revision = .*$", f'revision = "{number:04}"', text, flags=re.MULTILINE)
+        text = re.sub(
+            r"^down_revision = .*$", f'down_revision = "{head}"' if head else "down_revision = None", text, flags=re.M
+        )
+        head = f"{number:04}"
+        result[f"{folder}{head}{name}"] = text.encode()
+    return result
+
+
+def _read(path: str, content: bytes) -> Revision:
+    """A migration's place in the chain, without running it."""
+    try:
+        body = ast.parse(content).body
+        assigned: dict[str, object] = {}
+        for node in body:
+            target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+            if isinstance(target, ast.Name) and target.id in ("revision", "down_revision"):
+                assigned[target.id] = ast.literal_eval(node.value)  # ty: ignore[missing-attribute]
+        after = assigned.get("down_revision")
+        return Revision(
+            path, str(assigned["revision"]), tuple(after) if isinstance(after, tuple) else (str(after),) * bool(after)
+        )
+    except (SyntaxError, ValueError, KeyError):
+        raise FleetError(f'{path} does not say plainly which revision it is: write `revision = "…"` there') from None
+
+
+def _head(revisions: Iterable[Revision]) -> str:
+    followed = {id_ for revision in revisions for id_ in revision.after}
+    heads = [revision for revision in revisions if revision.id not in followed]
+    if len(heads) > 1:
+        listed = ", ".join(revision.path for revision in heads)
+        raise FleetError(f"the service's migrations have {len(heads)} ends: {listed}. Put one behind the other first")
+    return heads[0].id if heads else ""

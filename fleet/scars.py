@@ -1,0 +1,35 @@
+"""What an update that went wrong leaves behind: unmerged paths, conflict markers, rejected hunks."""
+
+import re
+from pathlib import Path
+
+from fleet import git
+from fleet.errors import FleetError
+
+MARKER = re.compile(rb"^<{7} .*?^>{7} ", re.MULTILINE | re.DOTALL)
+
+
+def refuse_scars(repository: Path, because: str) -> None:
+    """Raises FleetError, which names every path that has one. Looks at the working copy, at what git tracks."""
+    unmerged = {row.split("\t", 1)[1] for row in _listed(repository, "ls-files", "--unmerged", "-z")}
+    tracked = _listed(repository, "ls-files", "-z")
+    rejected = {path for path in tracked if path.endswith(".rej")}
+    # Git looks, and only where it finds something do we: no file is read twice.
+    suspects = {path for path in _grep(repository) if MARKER.search((repository / path).read_bytes())}
+    scars = [
+        *(f"{path}: unmerged" for path in sorted(unmerged)),
+        *(f"{path}: conflict markers" for path in sorted(suspects)),
+        *(f"{path}: hunks that an update could not apply" for path in sorted(rejected)),
+    ]
+    if scars:
+        raise FleetError(f"{because}\n" + "\n".join(f"  {scar}" for scar in scars))
+
+
+def _listed(repository: Path, *arguments: str) -> list[str]:
+    printed = git.git(repository, *arguments).decode(errors="surrogateescape")
+    return [row for row in printed.split("\0") if row]
+
+
+def _grep(repository: Path) -> list[str]:
+    pattern = ("grep", "-I", "-l", "-z", "-e", "^<<<<<<< ")
+    return _listed(repository, *pattern) if git.succeeds(repository, *pattern) else []

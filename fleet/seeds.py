@@ -1,0 +1,70 @@
+"""Which of the team's files an update may still write: seeds that the service never had. Nothing that was deleted."""
+
+import re
+from dataclasses import dataclass, field
+
+from fleet import git
+from fleet.answers import aggregates_in
+from fleet.manifest import Manifest
+from fleet.revisions import identity
+from fleet.service import Service
+from fleet.template import Render
+
+# Renders what belongs to no aggregate: the questionnaire wants at least one.
+NOBODY = "Placeholder: {name: string(1)}"
+
+
+@dataclass
+class Seeds:
+    """`new` are to be written; `left` are not, because the team deleted them, or what they belong to."""
+
+    new: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+
+
+def new_seeds(service: Service, before: Manifest, render: Render) -> Seeds:
+    """Compare what the service was made of with its next render.
+
+    An aggregate that is named for the first time is asked for: its files come even if they were there once.
+    """
+    after = render.manifest
+    known = {identity(path) for path in [*before.team, *service.tree]}
+    candidates = [path for path in after.team if identity(path) not in known]
+    if not candidates:
+        return Seeds()
+    asked: set[str] = set()
+    if aggregates_in(after.answers).keys() - aggregates_in(before.answers).keys():
+        asked = _only_with(render, before.answers["aggregates"])
+    left = _of_dropped_aggregates(service, before, render) | _deleted_once(service, candidates)
+    seeds = Seeds()
+    for path in candidates:
+        (seeds.left if path in left and path not in asked else seeds.new).append(path)
+    return seeds
+
+
+def _only_with(render: Render, aggregates: str) -> set[str]:
+    """The team's paths in that render which would not be there with these aggregates."""
+    other = render.release.manifest(render.answers, render.data | {"aggregates": aggregates})
+    there = {identity(path) for path in other.team}
+    return {path for path in render.manifest.team if identity(path) not in there}
+
+
+def _of_dropped_aggregates(service: Service, before: Manifest, render: Render) -> set[str]:
+    """Paths of aggregates that are in the answers still, but whose domain module the team has removed."""
+    gone = {
+        name
+        for name, plural in zip(aggregates_in(before.answers), before.plurals, strict=True)
+        for path in before.team
+        if re.fullmatch(rf"src/[^/]+/domain/{plural}\.py", path) and path not in service.tree
+    }
+    if not gone:
+        return set()
+    kept = [block for name, block in aggregates_in(render.manifest.answers).items() if name not in gone]
+    return _only_with(render, "\n".join([NOBODY, *kept]))
+
+
+def _deleted_once(service: Service, paths: list[str]) -> set[str]:
+    """Those that some commit of the service's history deleted."""
+    wanted = ("--literal-pathspecs", "log", "--diff-filter=D", "--no-renames", "--name-only", "--format=", "-z", "--")
+    listed = git.git(service.root, *wanted, *paths).decode(errors="surrogateescape")
+    return set(filter(None, listed.split("\0")))

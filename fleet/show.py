@@ -1,0 +1,77 @@
+"""What commands print."""
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from fleet.changelog import SECTIONS
+from fleet.findings import Finding, Level
+from fleet.report import Report
+from fleet.service import Service
+
+STYLES = {Level.ERROR: "red", Level.WARNING: "yellow", Level.WAIVED: "dim"}
+
+
+def findings(service: Service, found: list[Finding]) -> None:
+    """One table, or one line that there is nothing to put into it."""
+    console = Console()
+    where = f"{service.root.resolve().name}, template {service.answers.version}"
+    if not found:
+        console.print(f"{where}: nothing to complain about", highlight=False)
+        return
+    table = Table("", "path", "what", "do", title=where, title_justify="left", box=None, pad_edge=False)
+    for finding in found:
+        cells = (finding.id, finding.path, finding.reason, finding.remedy)
+        table.add_row(*(Text(cell, overflow="fold") for cell in cells), style=STYLES[finding.level])
+    console.print(table)
+
+
+def report(report: Report, *, seed_diffs: bool) -> None:
+    """What an update did, then what it left to people."""
+    console = Console(highlight=False)
+    if not report.changed:
+        console.print(f"{report.service} is at template {report.new}: nothing to do")
+        return
+    to = f"from {report.old} to {report.new}" if report.old != report.new else f"at {report.new}"
+    done = f"{report.written} of the platform's files written, {report.deleted} deleted"
+    console.print(f"[bold]{report.service}[/bold], template {to}: {done}")
+    _section(console, "Restored first, for they had been changed by hand (a commit of its own):", report.healed)
+    _diff(console, report.healed_diff)
+    _section(console, "Migrated:", report.migrated)
+    _section(console, "New seeds, the team's from now on:", report.seeds.new)
+    _section(console, "Not written, for the team has deleted them once, or what they belong to:", report.seeds.left)
+    _section(console, "Waived, so this change of the template was not applied:", report.waived)
+    _diff(console, report.waived_diff)
+    _section(console, "Up to the team:", report.answers)
+    if report.changed_seeds and seed_diffs:
+        _section(console, "The template's own seeds changed; the team's files stay as they are:", report.changed_seeds)
+        _diff(console, report.changed_seeds_diff)
+    elif report.changed_seeds:
+        files = f"The template's seeds of {len(report.changed_seeds)} of the team's files changed; the files did not"
+        console.print(f"\n{files}. `fleet update --seed-diffs` shows how, next time.")
+    for section in SECTIONS:
+        notes = [f"{note.version}: {note.text}" for note in report.notes if note.section == section]
+        _section(console, f"Before you deploy, {section.lower()}:", notes)
+    if report.unfinished:
+        _section(console, "`make specs` failed. Make the code agree with the new version, then run it again:", [])
+        console.print(Padding(Text(report.unfinished), (0, 0, 0, 2)))
+    console.print("\nProve it: [bold]make setup check[/bold]")
+
+
+def _section(console: Console, title: str, items: Iterable[str]) -> None:
+    items = list(items)
+    if items or title.startswith("`make"):
+        console.print(f"\n{title}", style="bold", markup=False)
+        for item in items:
+            console.print(Padding(Text(f"- {item}"), (0, 0, 0, 2)))
+
+
+def _diff(console: Console, text: str) -> None:
+    if text:
+        # Here, because its lexers take longer to import than a check takes.
+        from rich.syntax import Syntax
+
+        console.print(Padding(Syntax(text, "diff", background_color="default", word_wrap=True), (0, 0, 0, 4)))

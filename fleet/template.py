@@ -1,0 +1,223 @@
+"""The template: where it is, which versions it has, and what each of them makes of a service's answers."""
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from packaging.version import InvalidVersion, Version
+from platformdirs import user_cache_path
+
+from fleet import git
+from fleet.answers import Answers
+from fleet.errors import FleetError
+from fleet.manifest import Manifest, manifest_of, recall, remember
+
+# What Copier understands besides git's own URLs.
+SHORTHANDS = {"gh:": "https://github.com/", "gl:": "https://gitlab.com/", "git+": "", "file://": ""}
+
+# Increase it when the same inputs would make another manifest.
+MANIFEST_FORMAT = "1"
+
+
+def cache() -> Path:
+    """Where templates and what they render are kept between runs. It may be deleted at any time."""
+    return Path(os.environ.get("FLEET_CACHE_DIR") or user_cache_path("slipway-fleet"))
+
+
+class Template:
+    """A template's repository, by the address that a service recorded.
+
+    A path on this machine is read where it is; of anything else there is a mirror in the cache.
+    """
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        url = next(
+            (long + source[len(short) :] for short, long in SHORTHANDS.items() if source.startswith(short)), source
+        )
+        self.url = os.path.expanduser(url)
+        self.is_local = not re.match(r"[\w+.-]+://|[^/]+@[^/]+:", self.url)
+        if self.is_local and not os.path.isabs(self.url):
+            raise FleetError(
+                f"the recorded template {source!r} is a relative path, which means another folder from each place: write "
+                "its git URL or absolute path into _src_path of .copier-answers.yml"
+            )
+
+    @cached_property
+    def repository(self) -> Path:
+        """A git repository that has the template's commits. Clones it if it was never seen. Raises FleetError."""
+        if self.is_local:
+            if not git.succeeds(Path(self.url), "rev-parse", "--git-dir"):
+                raise FleetError(f"the recorded template {self.source} is not a git repository on this machine")
+            return Path(self.url)
+        mirror = cache() / "templates" / f"{hashlib.sha256(self.url.encode()).hexdigest()[:24]}.git"
+        with _locked(mirror):
+            if not mirror.exists():
+                unfinished = Path(tempfile.mkdtemp(dir=mirror.parent))
+                try:
+                    git.git(unfinished, "clone", "--quiet", "--mirror", "--", self.url, str(unfinished / "git"))
+                    (unfinished / "git").rename(mirror)
+                finally:
+                    shutil.rmtree(unfinished, ignore_errors=True)
+        return mirror
+
+    def refresh(self) -> None:
+        """Fetch what is new, for questions about the newest version. Raises FleetError."""
+        if not self.is_local:
+            with _locked(self.repository):
+                git.git(self.repository, "fetch", "--quiet", "--prune", "--tags", "--force", "origin")
+
+    @cached_property
+    def releases(self) -> list[str]:
+        """The tags that are versions, oldest first; no pre-releases."""
+        tags = git.line(self.repository, "tag", "--list").splitlines()
+        known = [(version, tag) for tag in tags if (version := as_version(tag)) and not version.is_prerelease]
+        return [tag for _, tag in sorted(known)]
+
+    def newest(self) -> "Release":
+        """The newest release; the last commit of a template that never released, as for Copier."""
+        return self.at(self.releases[-1] if self.releases else "HEAD")
+
+    def at(self, version: str) -> "Release":
+        """One version: a tag, what `git describe` says of a commit, a commit. Raises FleetError."""
+        commit = self._find(version)
+        if commit is None:
+            self.refresh()
+            commit = self._find(version)
+        if commit is None:
+            known = f"; its newest is {self.releases[-1]}" if self.releases else ""
+            raise FleetError(f"the template {self.source} has no version {version}{known}")
+        # As Copier names a version.
+        return Release(self, commit, git.line(self.repository, "describe", "--tags", "--always", commit))
+
+    def _find(self, version: str) -> str | None:
+        if version.startswith("-"):
+            return None
+        asked = ["rev-parse", "--quiet", "--verify", f"{version}^{{commit}}"]
+        return git.line(self.repository, *asked) if git.succeeds(self.repository, *asked) else None
+
+    def follows(self, new: "Release", old: "Release") -> bool:
+        """Whether `new` is `old` or a later version."""
+        if new.number and old.number:
+            return new.number >= old.number
+        return git.succeeds(self.repository, "merge-base", "--is-ancestor", old.commit, new.commit)
+
+
+@dataclass(frozen=True)
+class Release:
+    """One version of the template. `version` is how Copier names it in .copier-answers.yml."""
+
+    template: Template
+    commit: str
+    version: str
+
+    @property
+    def number(self) -> Version | None:
+        """For comparing; None if no tag came before."""
+        return as_version(self.version)
+
+    @property
+    def folder(self) -> Path:
+        """Its files in a plain folder, written once per commit. Not for writing into."""
+        folder = cache() / "versions" / self.commit
+        if not folder.exists():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = Path(tempfile.mkdtemp(dir=folder.parent))
+            try:
+                # Not `git archive`, which leaves out what .gitattributes says; Copier's clone does not.
+                index, files = unfinished / "index", unfinished / "files"
+                repository = self.template.repository
+                git.git(repository, "read-tree", self.commit, index=index)
+                git.git(repository, "checkout-index", "--all", f"--prefix={files}/", index=index)
+                files.rename(folder)
+            except OSError:
+                # Another process was faster.
+                if not folder.exists():
+                    raise
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
+        return folder
+
+    def render(self, answers: Answers, into: Path, data: dict[str, Any] | None = None) -> Manifest:
+        """Write the service that these answers make, `data` being changed ones. Raises FleetError."""
+        # Here, because importing Copier takes longer than a check that finds its manifest in the cache.
+        from fleet.rendering import render
+
+        worker = render(self.folder, commit=self.version, answers=answers, into=into, data=data)
+        manifest = manifest_of(into, template=self.folder, computed=worker.answers.combined)
+        remember(self._key(answers, data), manifest)
+        return manifest
+
+    def manifest(self, answers: Answers, data: dict[str, Any] | None = None) -> Manifest:
+        """What `render` would write, from the cache if it was rendered before. Raises FleetError."""
+        if (known := self.known(answers, data)) is not None:
+            return known
+        with tempfile.TemporaryDirectory(prefix="fleet-") as folder:
+            return self.render(answers, Path(folder, "service"), data)
+
+    def known(self, answers: Answers, data: dict[str, Any] | None = None) -> Manifest | None:
+        """What `render` would write, if that is in the cache."""
+        return recall(self._key(answers, data))
+
+    def _key(self, answers: Answers, data: dict[str, Any] | None) -> Path:
+        from importlib.metadata import version
+
+        parts = [
+            MANIFEST_FORMAT,
+            version("copier"),
+            self.commit,
+            self.version,
+            answers.text,
+            repr(sorted((data or {}).items())),
+        ]
+        digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+        return cache() / "manifests" / digest[:2] / f"{digest[2:40]}.json"
+
+
+class Render:
+    """A release with the answers of a service, written to a folder once somebody wants to see a file of it."""
+
+    def __init__(self, release: Release, answers: Answers, folder: Path, data: dict[str, Any] | None = None) -> None:
+        self.release = release
+        self.answers = answers
+        self.data = data or {}
+        self._folder = folder
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """Raises FleetError."""
+        known = self.release.known(self.answers, self.data)
+        return known if known is not None else self.release.render(self.answers, self._folder, self.data)
+
+    def __truediv__(self, path: str) -> Path:
+        """A file of it, which may be missing. Raises FleetError."""
+        if not self._folder.exists():
+            self.release.render(self.answers, self._folder, self.data)
+        return self._folder / path
+
+
+def as_version(name: str) -> Version | None:
+    """A tag, or what `git describe` makes of a later commit (v1.2.0-3-gabcdef), as a version that can be compared."""
+    described = re.fullmatch(r"(.+)-(\d+)-g[0-9a-f]+", name)
+    try:
+        return Version(f"{described[1]}.post{described[2]}" if described else name)
+    except InvalidVersion:
+        return None
+
+
+@contextmanager
+def _locked(path: Path) -> Generator[None]:
+    """One process at a time: two fetches into one mirror fail each other."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

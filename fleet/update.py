@@ -1,0 +1,252 @@
+"""`fleet update`: one service to a version of the template, without a conflict and without touching what is the team's.
+
+Not by merging. A platform-owned path is what the template makes of the answers, so the update writes the new render where
+the old one was; whatever else was there is drift, and goes in a commit of its own first, where it can be seen and taken
+back. That is the result that `copier update` has on a service without drift, byte by byte (tests/fleet compares them),
+and no three-way merge can leave a conflict in it.
+"""
+
+import difflib
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fleet import finishing, git
+from fleet.answers import ANSWERS_FILE, Answers, aggregates_in
+from fleet.changelog import notes
+from fleet.drift import drift, waivers
+from fleet.errors import FleetError
+from fleet.findings import Level
+from fleet.hooks import migrations
+from fleet.manifest import Manifest, entry_of
+from fleet.report import Report
+from fleet.revisions import MIGRATION, chained
+from fleet.scars import refuse_scars
+from fleet.seeds import new_seeds
+from fleet.service import Service
+from fleet.template import Release, Render, Template
+from fleet.worktree import commit, worktree
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for."""
+
+    data: dict[str, Any]
+    to: str | None = None
+    keep: bool = False
+    finish: bool = True
+
+
+def update(path: Path, options: Options) -> Report:
+    """Bring the service that `path` is in to a template version, all of it or nothing.
+
+    Raises FleetError, and leaves the repository as it was, if that is not possible.
+    """
+    service = Service(path)
+    _refuse_unready(service)
+    template = Template(service.answers.source)
+    template.refresh()
+    old = template.at(service.answers.version)
+    new = _target(template, old, options.to)
+    report = Report(service.root.name, old.version, new.version)
+    with worktree(service.root, keep=options.keep) as checkout, tempfile.TemporaryDirectory(prefix="fleet-") as folder:
+        before = Render(old, Service(checkout).answers, Path(folder, "old"))
+        _heal(checkout, before, report)
+        if old.commit != new.commit:
+            _migrate(checkout, old, new, report)
+            report.notes = notes(old, new)
+        if old.commit != new.commit or options.data:
+            # A migration may have rewritten the answers.
+            after = Render(new, Service(checkout).answers, Path(folder, "new"), options.data)
+            _apply(checkout, before, after, report)
+        if report.changed:
+            refuse_scars(checkout, "the update would end with")
+            if options.finish:
+                report.unfinished = finishing.finish(checkout)
+            _fast_forward(service.root, checkout)
+    return report
+
+
+def _refuse_unready(service: Service) -> None:
+    if service.ref is not None:
+        raise FleetError(f"{service.root} has no working copy: clone it first")
+    refuse_scars(service.root, "an update that went wrong has left something to resolve first:")
+    if changed := git.changed_paths(service.root):
+        shown = "\n".join(f"  {path}" for path in changed[:10]) + ("\n  …" if len(changed) > 10 else "")
+        raise FleetError(f"there are uncommitted changes: commit or stash them first\n{shown}")
+    if not git.succeeds(service.root, "symbolic-ref", "--quiet", "HEAD"):
+        raise FleetError("no branch is checked out, so there is none to update: `git switch` to one first")
+    for required in ("GIT_AUTHOR_IDENT", "GIT_COMMITTER_IDENT"):
+        git.git(service.root, "var", required)
+    if doubtful := [finding for finding in waivers(service) if finding.level is Level.ERROR]:
+        listed = "\n".join(f"  {finding.reason}: {finding.remedy}" for finding in doubtful)
+        raise FleetError(f"whether a waiver counts is not for an update to decide:\n{listed}")
+
+
+def _target(template: Template, old: Release, to: str | None) -> Release:
+    new = template.at(to) if to else template.newest()
+    if template.follows(new, old):
+        return new
+    if to:
+        raise FleetError(f"the service is at {old.version} already, and {new.version} is older: there is no way back")
+    return old
+
+
+def _heal(checkout: Path, recorded: Render, report: Report) -> None:
+    """Put back the platform's files where they are not the recorded version's, in a commit of its own."""
+    kinds = ("drift-edited", "drift-deleted", "drift-mode")
+    healed = [finding.path for finding in drift(Service(checkout)) if finding.id in kinds]
+    for path in healed:
+        report.healed_diff += _diff(checkout / path, recorded / path, path)
+        _copy(recorded / path, checkout / path)
+    lines = "\n".join(f"- {path}" for path in healed)
+    message = f"Restore platform-owned files to template {recorded.release.version}\n\n{lines}"
+    report.healed = healed
+    report.changed |= commit(checkout, message, healed)
+
+
+def _migrate(checkout: Path, old: Release, new: Release, report: Report) -> None:
+    for migration in migrations(old, new):
+        said = migration.run(checkout)
+        report.changed |= commit(checkout, f"Migrate to template {migration.version}: {migration.summary}\n\n{said}")
+        report.migrated.append(f"{migration.version}: {migration.summary}" + (f"\n{said}" if said else ""))
+
+
+def _apply(checkout: Path, before: Render, after: Render, report: Report) -> None:
+    """Write what the new version makes of the answers, in one commit."""
+    service = Service(checkout)
+    _refuse_taken(service, before.manifest, after.manifest)
+    touched = [*_write_platform(service, before, after, report), ANSWERS_FILE]
+    _copy(after / ANSWERS_FILE, checkout / ANSWERS_FILE)
+    report.seeds = new_seeds(service, before.manifest, after)
+    touched += _write_seeds(service, after, report)
+    report.answers = _about_answers(before.manifest, after.manifest)
+    _compare_seeds(service, before, after, report)
+    is_newer = report.old != report.new
+    subject = f"Update to template {report.new}" if is_newer else f"Change the answers: {', '.join(after.data)}"
+    report.changed |= commit(checkout, subject, touched)
+    _verify(checkout, after.manifest)
+
+
+def _refuse_taken(service: Service, before: Manifest, after: Manifest) -> None:
+    """A path that becomes the platform's, where there is a file of the team's: whose it is to move is not ours to say."""
+    taken = [
+        path
+        for path, entry in after.platform.items()
+        if path not in before.platform and service.tree.get(path, entry) != entry and not service.waivers.of_path(path)
+    ]
+    if taken:
+        listed = "\n".join(f"  {path}" for path in taken)
+        raise FleetError(
+            "the new version brings files of its own where the service has other ones. Move or remove yours, or have it "
+            f"waived:\n{listed}"
+        )
+
+
+def _write_platform(service: Service, before: Render, after: Render, report: Report) -> list[str]:
+    """Returns the paths that were written or deleted."""
+    old, new, there = before.manifest.platform, after.manifest.platform, service.tree
+    waived = {path for path in old.keys() | new.keys() if service.waivers.of_path(path)}
+    for path in sorted(waived):
+        if old.get(path) != new.get(path):
+            report.waived.append(path)
+            report.waived_diff += _diff(before / path, after / path, path)
+    # What the new version counts among the team's stays where it is, as it is.
+    gone = [path for path in old if path in there and path not in after.manifest.paths and path not in waived]
+    for path in gone:
+        (service.root / path).unlink()
+        _remove_empty_folders(service.root, path)
+    written = [path for path, entry in new.items() if there.get(path) != entry and path not in waived]
+    for path in written:
+        _copy(after / path, service.root / path)
+    report.written, report.deleted = len(written), len(gone)
+    return [*gone, *written]
+
+
+def _write_seeds(service: Service, after: Render, report: Report) -> list[str]:
+    """Returns the paths, which for migrations are not those of the render."""
+    seeds = {path: (after / path).read_bytes() for path in report.seeds.new}
+    existing = {path: service.read(path) or b"" for path in service.tree if MIGRATION.match(path)}
+    placed = chained(seeds, existing)
+    for path, content in placed.items():
+        file = service.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+        is_executable = path in seeds and after.manifest.team[path].mode == "100755"
+        file.chmod(0o755 if is_executable else 0o644)
+    report.seeds.new = sorted(placed)
+    return report.seeds.new
+
+
+def _about_answers(before: Manifest, after: Manifest) -> list[str]:
+    then, now = aggregates_in(before.answers), aggregates_in(after.answers)
+    return [
+        *(
+            f"{name} is no longer among the aggregates; its files are the team's and stay"
+            for name in then.keys() - now.keys()
+        ),
+        *(
+            f"{name} has other fields; its files are the team's: change them, and write a migration"
+            for name in then.keys() & now.keys()
+            if then[name] != now[name]
+        ),
+    ]
+
+
+def _compare_seeds(service: Service, before: Render, after: Render, report: Report) -> None:
+    """What the template would seed differently today. Worth a look; never applied."""
+    for path, entry in after.manifest.team.items():
+        if path in service.tree and before.manifest.team.get(path, entry) != entry:
+            report.changed_seeds.append(path)
+            report.changed_seeds_diff += _diff(before / path, after / path, path)
+
+
+def _verify(checkout: Path, after: Manifest) -> None:
+    """The promise, looked at once more: what is not waived is the render of the new version."""
+    service = Service(checkout, "HEAD")
+    assert Answers.parse(service.read(ANSWERS_FILE)).values == after.answers
+    wrong = [
+        path
+        for path, entry in after.platform.items()
+        if service.tree.get(path) != entry and not service.waivers.of_path(path)
+    ]
+    if wrong:
+        raise FleetError(f"after the update these are not what the template makes: {', '.join(wrong)}")
+
+
+def _fast_forward(repository: Path, checkout: Path) -> None:
+    head = git.line(checkout, "rev-parse", "HEAD")
+    try:
+        git.git(repository, "merge", "--quiet", "--ff-only", head)
+    except FleetError as error:
+        raise FleetError(f"the service changed while it was updated; run it again\n{error}") from None
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Bytes, the executable bit and links; whatever is in the way goes."""
+    if target.is_symlink() or target.exists():
+        target.unlink()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_symlink():
+        target.symlink_to(source.readlink())
+        return
+    target.write_bytes(source.read_bytes())
+    target.chmod(0o755 if entry_of(source).mode == "100755" else 0o644)
+
+
+def _remove_empty_folders(root: Path, path: str) -> None:
+    for folder in Path(path).parents:
+        if folder == Path() or any((root / folder).iterdir()):
+            return
+        (root / folder).rmdir()
+
+
+def _diff(old: Path, new: Path, path: str) -> str:
+    texts = [file.read_text(errors="replace") if file.exists() else "" for file in (old, new)]
+    lines = [text.splitlines(keepends=True) for text in texts]
+    return "".join(
+        line if line.endswith("\n") else f"{line}\n"
+        for line in difflib.unified_diff(*lines, fromfile=f"a/{path}", tofile=f"b/{path}")
+    )

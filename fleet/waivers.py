@@ -1,0 +1,134 @@
+"""Exceptions that the platform team granted: conventions.yml of a service. For a time, and a path's for these bytes only.
+
+waivers:
+  - path: Dockerfile
+    reason: needs libvips, until the platform's image has it
+    owner: media-team
+    approver: ana@platform
+    expires: 2027-03-01
+    content: 9d4c6f0f1c7b5a3f6c1d2e8a7b9c0d1e2f3a4b5c   # git hash-object Dockerfile
+  - id: http-paths
+    reason: the mobile app of 2024 calls these
+    owner: media-team
+    approver: ana@platform
+    expires: 2027-06-30
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+
+import yaml
+
+from fleet.answers import Loader
+from fleet.errors import FleetError
+from fleet.git import Entry
+
+WAIVERS_FILE = "conventions.yml"
+
+# `content` of a waived path that is not there on purpose.
+ABSENT = "absent"
+
+
+@dataclass(frozen=True)
+class Waiver:
+    """One exception: from a convention, by `id`, or from the template's bytes, by `path`. The other one is empty."""
+
+    id: str
+    path: str
+    reason: str
+    owner: str
+    approver: str
+    expires: date
+    content: str
+
+    @property
+    def subject(self) -> str:
+        return self.path or self.id
+
+    def void_because(self, entry: Entry | None, today: date) -> str:
+        """Why it does not count any longer; empty if it does. `entry` is what is at its path now."""
+        if self.expires < today:
+            return f"expired on {self.expires}"
+        now = entry.blob if entry else ABSENT
+        if self.path and now != self.content:
+            return f"was granted for other content: that has changed since, and is now {now}"
+        return ""
+
+
+@dataclass(frozen=True)
+class Waivers:
+    """What conventions.yml says. `problems` are entries that are none, by what is wrong with them."""
+
+    waivers: tuple[Waiver, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, content: bytes | None) -> "Waivers":
+        """No file is no waiver. Raises FleetError if it is not YAML of that shape."""
+        if content is None:
+            return cls()
+        try:
+            written = yaml.load(content, Loader=Loader)  # noqa: S506 (a safe loader)
+        except yaml.YAMLError as error:
+            where = getattr(error, "problem_mark", None)
+            raise FleetError(f"{WAIVERS_FILE} is not YAML{f', line {where.line + 1}' if where else ''}") from None
+        entries = (written or {}).get("waivers") or [] if isinstance(written or {}, dict) else None
+        if not isinstance(entries, list):
+            raise FleetError(f"{WAIVERS_FILE} is not a list of exceptions under `waivers:`")
+        found, problems = [], []
+        for number, entry in enumerate(entries, 1):
+            if problem := _problem(entry):
+                problems.append(f"waiver {number}{_named(entry)}: {problem}")
+            else:
+                fields = {name: entry.get(name, "") for name in Waiver.__dataclass_fields__}
+                found.append(Waiver(**fields))
+        return cls(tuple(found), tuple(problems))
+
+    def of_path(self, path: str) -> Waiver | None:
+        """The exception for a path, whether it still counts or not."""
+        return next((waiver for waiver in self.waivers if waiver.path == path), None)
+
+    def of_id(self, id_: str) -> Waiver | None:
+        """The exception from a convention, whether it still counts or not."""
+        return next((waiver for waiver in self.waivers if waiver.id == id_), None)
+
+
+def today() -> date:
+    """Everywhere the same day, whatever the machine's time zone."""
+    return datetime.now(UTC).date()
+
+
+def _problem(entry: Any) -> str:
+    if not isinstance(entry, dict):
+        return "not a mapping"
+    if unknown := sorted(set(entry) - set(Waiver.__dataclass_fields__)):
+        return f"does not know {', '.join(map(str, unknown))}"
+    if bool(entry.get("id")) == bool(entry.get("path")):
+        return "needs an `id` (of a convention) or a `path`, and not both"
+    if entry.get("path") and str(entry["path"]).endswith("/"):
+        return "a folder cannot be waived: name its files"
+    for name in ("reason", "owner", "approver"):
+        if not isinstance(entry.get(name), str) or not entry[name].strip():
+            return f"needs {_A[name]}"
+    if not isinstance(entry.get("expires"), date) or isinstance(entry["expires"], datetime):
+        return "needs a date in `expires`, as 2027-03-01"
+    if entry.get("path") and not isinstance(entry.get("content"), str):
+        return (
+            f"needs `content`: what `git hash-object {entry['path']}` prints, in quotes; {ABSENT!r} if it was deleted"
+        )
+    if entry["approver"].strip() == entry["owner"].strip():
+        return "`approver` has to be somebody other than `owner`"
+    return ""
+
+
+_A = {
+    "reason": "a `reason`: what for, and until what",
+    "owner": "an `owner`: who gets rid of it",
+    "approver": "an `approver`: who of the platform team agreed",
+}
+
+
+def _named(entry: Any) -> str:
+    name = entry.get("path") or entry.get("id") if isinstance(entry, dict) else None
+    return f" ({name})" if name else ""

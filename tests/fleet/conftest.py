@@ -1,0 +1,101 @@
+"""A history of the template made for these tests, and services that were born from it.
+
+Version 1.0.0 is this working tree. What later versions change is in history.py.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fleet.answers import Answers
+from fleet.template import Template
+from fleet.waivers import ABSENT
+from tests.conftest import git
+from tests.fleet.history import release_first_version, release_later_versions
+
+Born = Callable[..., Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Nothing of what whoever runs the tests has in their cache; git with an identity."""
+    folder = tmp_path_factory.mktemp("cache")
+    identity = {"GIT_AUTHOR_NAME": "Test", "GIT_COMMITTER_NAME": "Test"}
+    identity |= {name.replace("NAME", "EMAIL"): "test@example.com" for name in identity}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (identity | {"FLEET_CACHE_DIR": str(folder)}).items():
+            patch.setenv(name, value)
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def history(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template's repository: v1.0.0, v1.1.0, v1.2.0, v1.3.0."""
+    repository = tmp_path_factory.mktemp("history") / "slipway"
+    shutil.copytree(template, repository)
+    release_first_version(repository)
+    release_later_versions(repository)
+    return repository
+
+
+@pytest.fixture(scope="session")
+def born(history: Path, tmp_path_factory: pytest.TempPathFactory) -> Born:
+    """`born(**answers)`: a fresh copy of a service at v1.0.0, committed, as its team has it after the first hour."""
+    done: dict[str, Path] = {}
+
+    def born(version: str = "v1.0.0", **answers: Any) -> Path:
+        recorded = {"_commit": version, "_src_path": str(history), "service_name": "billing", **answers}
+        text = yaml.safe_dump(recorded)
+        if text not in done:
+            done[text] = tmp_path_factory.mktemp("born") / "service"
+            Template(str(history)).at(version).render(Answers.parse(text.encode()), done[text])
+            git(done[text], "init", "--quiet", "--initial-branch", "main")
+            git(done[text], "add", "--all")
+            git(done[text], "commit", "--quiet", "--message", "Start")
+        service = tmp_path_factory.mktemp("service") / recorded["service_name"]
+        shutil.copytree(done[text], service, symlinks=True)
+        return service
+
+    return born
+
+
+def contents(service: Path) -> dict[str, bytes]:
+    """Every file of a service but git's own."""
+    return {
+        path.relative_to(service).as_posix(): path.read_bytes()
+        for path in sorted(service.rglob("*"))
+        if path.is_file() and ".git" not in path.relative_to(service).parts
+    }
+
+
+def commit(service: Path, message: str = "Work") -> None:
+    git(service, "add", "--all")
+    git(service, "commit", "--quiet", "--message", message)
+
+
+def waive(service: Path, *paths: str, content: str | None = None, expires: str = "2999-01-01") -> None:
+    """Have these paths approved as they are now."""
+    entries = []
+    for path in paths:
+        now = git(service, "hash-object", path).strip() if (service / path).exists() else ABSENT
+        entries.append(
+            f"- path: {path}\n  reason: libvips\n  owner: media-team\n  approver: ana@platform\n"
+            f'  expires: {expires}\n  content: "{content or now}"\n'
+        )
+    (service / "conventions.yml").write_text("waivers:\n" + "".join(entries))
+
+
+def state(service: Path) -> tuple[str, ...]:
+    """All that git knows of a repository: to see that nothing happened to it."""
+    return (
+        git(service, "rev-parse", "HEAD"),
+        git(service, "for-each-ref"),
+        git(service, "status", "--porcelain", "--branch"),
+        git(service, "worktree", "list").split()[1],
+        str(sorted(os.listdir(service))),
+    )

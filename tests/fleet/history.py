@@ -1,0 +1,106 @@
+"""What the template's later versions do: each kind of change that an update has to cope with."""
+
+import stat
+from pathlib import Path
+
+from tests.conftest import git
+
+NOTES = """# Changelog
+
+## [1.3.0] - 2027-03-01
+
+### Settings
+
+- `OLD_LIMIT` is gone.
+
+## [1.2.0] - 2027-02-01
+
+### Migrations
+
+- `chassis_0002` adds a column; the image before
+  it runs on the new schema.
+
+## [1.1.0] - 2027-01-01
+
+### Settings
+
+- `NEW_LIMIT` is new; 10 if it is not set.
+
+### Behaviour
+
+- Nothing is answered twice.
+
+"""
+
+MIGRATION = '''"""Move the runbook to docs/operations."""
+
+from pathlib import Path
+
+old, new = Path("docs/runbook.md"), Path("docs/operations/runbook.md")
+if old.exists() and not new.exists():
+    new.parent.mkdir(exist_ok=True)
+    old.rename(new)
+    print("docs/runbook.md is docs/operations/runbook.md now")
+'''
+
+
+# Of this test's template only, for a later version to rename it.
+QUESTION = """
+zone:
+  type: str
+  choices: [eu, us]
+  default: eu
+"""
+
+
+def release_first_version(repository: Path) -> None:
+    """1.0.0: the template as it is, and a question."""
+    questions = repository / "copier.yml"
+    questions.write_text(questions.read_text() + QUESTION)
+    git(repository, "init", "--quiet", "--initial-branch", "main")
+    _release(repository, "v1.0.0")
+
+
+def release_later_versions(repository: Path) -> None:
+    template = repository / "template"
+    changelog = repository / "CHANGELOG.md"
+    changelog.write_text(NOTES)
+
+    # 1.1.0: platform files edited, removed, renamed, added, made executable; seeds edited, removed, added.
+    ruff = template / "ruff.toml"
+    ruff.write_text(ruff.read_text().replace("line-length = 120", "line-length = 110"))
+    (template / ".editorconfig").unlink()
+    (template / "schemathesis.toml").rename(template / "fuzz.toml")
+    (template / "platform.txt.jinja").write_text("Platform-owned, of {{ service_name }}.\n")
+    ty = template / "ty.toml"
+    ty.chmod(ty.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+    settings = template / "src/{{ package }}/settings.py"
+    settings.write_text(settings.read_text() + "\n# Version 1.1.0 seeds this.\n")
+    (template / "docs/decisions/README.md").unlink()
+    (template / "docs/on-call.md.jinja").write_text("# Who is called for {{ service_title }}\n")
+    _release(repository, "v1.1.0")
+
+    # 1.2.0: a migration of the team's files, a seed that is renamed with it, a platform file that becomes the team's.
+    ownership = repository / "ownership/service-owned.yml"
+    ownership.write_text(f"{ownership.read_text()}- /renovate.json\n")
+    hooks = repository / "hooks/migrations"
+    hooks.mkdir(parents=True, exist_ok=True)
+    (hooks / "1.2.0.py").write_text(MIGRATION)
+    (template / "docs/operations").mkdir()
+    (template / "docs/runbook.md.jinja").rename(template / "docs/operations/runbook.md.jinja")
+    _release(repository, "v1.2.0")
+
+    # 1.3.0: a question is renamed, another one asked; a platform file says so.
+    questions = repository / "copier.yml"
+    renamed = QUESTION.replace("zone:", "region:").replace("default: eu", "default: \"{{ zone | default('eu') }}\"")
+    questions.write_text(questions.read_text().replace(QUESTION, f"{renamed}\ntier:\n  type: int\n  default: 3\n"))
+    (template / "platform.txt.jinja").write_text(
+        "Platform-owned, of {{ service_name }}, in {{ region }}, {{ tier }}.\n"
+    )
+    _release(repository, "v1.3.0")
+
+
+def _release(repository: Path, version: str) -> None:
+    git(repository, "add", "--all", "--force")
+    git(repository, "commit", "--quiet", "--message", version)
+    git(repository, "tag", version)

@@ -1,0 +1,150 @@
+"""`fleet update -d aggregates=…`: a new aggregate is new files, its migration behind the service's last one."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fleet.errors import FleetError
+from fleet.update import Options, update
+from tests.conftest import git, make
+from tests.fleet.conftest import Born, commit, contents, state
+
+ONE = "Invoice: {number: string(40), total: money}\n"
+TWO = f"{ONE}Refund: {{reason: text, amount: money}}\n"
+THREE = f"{TWO}Dunning: {{level: integer}}\n"
+VERSIONS = "src/billing/migrations/versions"
+
+
+def add(service: Path, aggregates: str, **data: str) -> list[str]:
+    return update(service, Options({"aggregates": aggregates, **data}, "v1.0.0", finish=False)).seeds.new
+
+
+def team_migration(service: Path, number: str, after: str) -> None:
+    (service / f"{VERSIONS}/{number}_ours.py").write_text(
+        f'"""Ours."""\n\nrevision: str = "{number}"\ndown_revision: str | None = "{after}"\n\n\ndef upgrade() -> None: ...\n'
+    )
+    commit(service)
+
+
+def chain(service: Path) -> dict[str, tuple[str, str]]:
+    found = {}
+    for file in sorted((service / VERSIONS).glob("*.py")):
+        revision, after = re.findall(r'^(?:down_)?revision.* = "?(\w+)"?$', file.read_text(), re.MULTILINE)
+        found[file.name] = (revision, after)
+    return found
+
+
+def test_it_is_new_files_only(born: Born) -> None:
+    service = born(aggregates=ONE)
+    before = contents(service)
+    seeds = add(service, TWO)
+    after = contents(service)
+    assert {path for path in before if after[path] != before[path]} == {".copier-answers.yml"}
+    assert set(after) - set(before) == set(seeds)
+    assert {"src/billing/domain/refunds.py", "src/billing/api/refunds.py", f"{VERSIONS}/0002_create_refunds.py"} < set(
+        seeds
+    )
+    assert chain(service)["0002_create_refunds.py"] == ("0002", "0001")
+    assert git(service, "log", "--format=%s", "-1") == "Change the answers: aggregates\n"
+
+
+def test_its_migration_goes_behind_those_of_the_team(born: Born) -> None:
+    service = born(aggregates=ONE)
+    team_migration(service, "0002", "0001")
+    team_migration(service, "0003", "0002")
+    add(service, THREE)
+    assert chain(service) == {
+        "0001_create_invoices.py": ("0001", "None"),
+        "0002_ours.py": ("0002", "0001"),
+        "0003_ours.py": ("0003", "0002"),
+        "0004_create_refunds.py": ("0004", "0003"),
+        "0005_create_dunnings.py": ("0005", "0004"),
+    }
+    assert add(service, THREE) == []
+
+
+def test_two_ends_of_the_chain_are_refused(born: Born) -> None:
+    service = born(aggregates=ONE)
+    team_migration(service, "0002", "0001")
+    team_migration(service, "0003", "0001")
+    before = state(service)
+    with pytest.raises(FleetError, match=r"migrations have 2 ends: .*0002_ours.py, .*0003_ours.py"):
+        add(service, TWO)
+    assert state(service) == before
+
+
+def test_one_named_first_is_still_the_only_new_one(born: Born) -> None:
+    """The template numbers migrations by the order of the answers; the service has its own."""
+    service = born(aggregates=ONE)
+    seeds = add(service, "Refund: {reason: text}\n" + ONE)
+    assert all("refund" in path for path in seeds), seeds
+    assert chain(service) == {"0001_create_invoices.py": ("0001", "None"), "0002_create_refunds.py": ("0002", "0001")}
+
+
+def test_one_that_is_dropped_keeps_its_files_and_comes_back_only_when_named_again(born: Born) -> None:
+    service = born(aggregates=TWO)
+    before = contents(service)
+    report = update(service, Options({"aggregates": ONE}, "v1.0.0", finish=False))
+    assert report.answers == ["Refund is no longer among the aggregates; its files are the team's and stay"]
+    assert {path: content for path, content in contents(service).items() if path != ".copier-answers.yml"} == {
+        path: content for path, content in before.items() if path != ".copier-answers.yml"
+    }
+    for path in contents(service):
+        if "refund" in path and "migrations" not in path:
+            (service / path).unlink()
+    commit(service)
+    seeds = add(service, TWO)
+    assert "src/billing/domain/refunds.py" in seeds
+    assert [path for path in seeds if "migrations" in path] == []
+
+
+def test_other_fields_change_no_file(born: Born) -> None:
+    service = born(aggregates=ONE)
+    report = update(service, Options({"aggregates": ONE.replace("40", "50")}, "v1.0.0", finish=False))
+    assert report.answers == ["Invoice has other fields; its files are the team's: change them, and write a migration"]
+    assert (report.seeds.new, report.written) == ([], 0)
+    assert "src/billing/api/invoices.py" in report.changed_seeds
+    assert "max_length=50" in report.changed_seeds_diff
+
+
+def test_a_style_turned_on_seeds_its_example_but_for_an_aggregate_that_the_team_removed(born: Born) -> None:
+    service = born(aggregates=TWO)
+    for path in contents(service):
+        if "refund" in path and "migrations" not in path:
+            (service / path).unlink()
+    commit(service)
+    seeds = update(service, Options({"messaging_style": "events"}, "v1.0.0", finish=False)).seeds
+    assert "src/billing/messaging/contracts/invoices.py" in seeds.new
+    assert [path for path in seeds.new if "refund" in path] == []
+    assert "src/billing/messaging/contracts/refunds.py" in seeds.left
+    assert (service / "deploy/base/worker.yaml").exists()
+
+
+def test_a_style_turned_off_and_on_again_brings_back_nothing(born: Born) -> None:
+    service = born(aggregates=ONE, messaging_style="events")
+    (service / "src/billing/messaging/incoming/invoices.py").unlink()
+    commit(service)
+    update(service, Options({"messaging_style": "sync"}, "v1.0.0", finish=False))
+    assert not (service / "deploy/base/worker.yaml").exists()
+    assert (service / "src/billing/messaging/contracts/invoices.py").exists()
+    update(service, Options({"messaging_style": "events", "broker": "kafka"}, "v1.0.0", finish=False))
+    assert (service / "deploy/base/worker.yaml").exists()
+    assert not (service / "src/billing/messaging/incoming/invoices.py").exists()
+
+
+@pytest.mark.slow
+def test_all_gates_pass_after_an_aggregate_was_added_behind_a_migration_of_the_teams(born: Born) -> None:
+    service = born(aggregates=ONE)
+    make(service, "setup")
+    (service / f"{VERSIONS}/0002_ours.py").write_text(
+        '"""Ours."""\n\nrevision = "0002"\ndown_revision = "0001"\nbranch_labels = None\ndepends_on = None\n\n\n'
+        'def upgrade() -> None:\n    """Nothing yet."""\n\n\ndef downgrade() -> None:\n    """Nothing yet."""\n'
+    )
+    commit(service)
+    report = update(service, Options({"aggregates": TWO}, "v1.0.0"))
+    assert report.unfinished == ""
+    assert "/refunds" in (service / "specs/openapi.json").read_text()
+    assert git(service, "log", "--format=%s", "-1") == "Write what follows from the template: uv.lock, specs\n"
+    make(service, "check")
+    assert git(service, "status", "--porcelain") == ""

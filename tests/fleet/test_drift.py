@@ -1,0 +1,132 @@
+"""`fleet check --drift`: what was changed in platform-owned files, seen from git alone, fast."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fleet.drift import drift, waivers
+from fleet.findings import Level
+from fleet.service import Service
+from tests.conftest import ROOT, git
+from tests.fleet.conftest import Born, commit, waive
+
+
+def found(service: Path, ref: str | None = None) -> list[tuple[str, str]]:
+    looked_at = Service(service, ref)
+    return [(finding.id, finding.path) for check in (drift, waivers) for finding in check(looked_at)]
+
+
+def test_a_newborn_service_has_none(born: Born) -> None:
+    assert found(born()) == []
+
+
+CHANGES: dict[str, tuple[Callable[[Path], object], list[tuple[str, str]]]] = {
+    "edited": (lambda s: (s / "Makefile").write_text("all:\n"), [("drift-edited", "Makefile")]),
+    "deleted": (
+        lambda s: (s / "chassis/src/chassis/http.py").unlink(),
+        [("drift-deleted", "chassis/src/chassis/http.py")],
+    ),
+    "made executable": (lambda s: (s / "ruff.toml").chmod(0o755), [("drift-mode", "ruff.toml")]),
+    "added to the chassis": (
+        lambda s: (s / "chassis/src/chassis/ours.py").write_text(""),
+        [("drift-extra", "chassis/src/chassis/ours.py")],
+    ),
+    "replaced by a link": (
+        lambda s: ((s / "ty.toml").unlink(), (s / "ty.toml").symlink_to("ruff.toml")),
+        [("drift-edited", "ty.toml")],
+    ),
+    "answers edited": (
+        lambda s: (s / ".copier-answers.yml").write_text(
+            (s / ".copier-answers.yml").read_text().replace("ci: github", "ci: jenkins")
+        ),
+        [("answers", ".copier-answers.yml")],
+    ),
+    "team's file edited": (lambda s: (s / "src/billing/main.py").write_text("raise SystemExit\n"), []),
+    "team's file deleted": (lambda s: (s / "docs/runbook.md").unlink(), []),
+    "team's file added": (lambda s: (s / ".github/workflows/ours.yaml").write_text("on: push\n"), []),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_each_kind_of_change_is_one_finding_committed_or_not(born: Born, change: str) -> None:
+    service = born()
+    make, expected = CHANGES[change]
+    make(service)
+    assert found(service) == expected
+    commit(service)
+    assert found(service) == expected
+    assert found(service, "HEAD") == expected
+    assert found(service, "HEAD~1") == []
+
+
+def test_a_bare_clone_will_do(born: Born, tmp_path: Path) -> None:
+    service = born()
+    (service / "Makefile").write_text("all:\n")
+    commit(service)
+    git(tmp_path, "clone", "--quiet", "--bare", str(service), "bare.git")
+    assert found(tmp_path / "bare.git") == [("drift-edited", "Makefile")]
+
+
+def test_a_waiver_holds_for_the_content_that_was_approved(born: Born) -> None:
+    service = born()
+    (service / "Dockerfile").write_text("FROM scratch\n")
+    waive(service, "Dockerfile")
+    assert found(service) == [("waived", "Dockerfile")]
+    (service / "Dockerfile").write_text("FROM scratch\nUSER root\n")
+    assert found(service) == [("waiver-void", "Dockerfile")]
+    (void,) = [finding for finding in waivers(Service(service)) if finding.id == "waiver-void"]
+    assert git(service, "hash-object", "Dockerfile").strip() in void.reason
+    assert void.level is Level.ERROR
+
+
+def test_a_deletion_can_be_waived(born: Born) -> None:
+    service = born()
+    (service / "renovate.json").unlink()
+    waive(service, "renovate.json")
+    assert found(service) == [("waived", "renovate.json")]
+
+
+def test_a_waiver_ends(born: Born) -> None:
+    service = born()
+    (service / "Dockerfile").write_text("FROM scratch\n")
+    waive(service, "Dockerfile", expires="2020-01-01")
+    assert found(service) == [("waiver-expired", "Dockerfile")]
+
+
+def test_a_waiver_of_a_file_that_is_the_templates_is_of_no_use(born: Born) -> None:
+    service = born()
+    waive(service, "Dockerfile")
+    assert found(service) == [("waiver-unused", "Dockerfile")]
+
+
+def test_a_waiver_that_is_none_is_told_and_does_not_count(born: Born) -> None:
+    service = born()
+    (service / "Dockerfile").write_text("FROM scratch\n")
+    (service / "conventions.yml").write_text("waivers:\n- path: Dockerfile\n  reason: because\n")
+    assert found(service) == [("drift-edited", "Dockerfile"), ("waiver-invalid", "conventions.yml")]
+
+
+def test_the_table_names_the_path_and_the_status_is_one(born: Born) -> None:
+    service = born()
+    command = [sys.executable, "-m", "fleet", "check", "--drift", str(service)]
+    clean = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (clean.returncode, clean.stdout) == (0, "billing, template v1.0.0: nothing to complain about\n")
+    (service / "Makefile").write_text("all:\n")
+    drifted = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert drifted.returncode == 1
+    assert "drift-edited" in drifted.stdout
+    assert "Makefile" in drifted.stdout
+
+
+def test_a_warm_check_renders_nothing(born: Born, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = born()
+    found(service)
+    monkeypatch.setattr("fleet.template.Release.render", None)
+    started = time.perf_counter()
+    assert found(service) == []
+    # 0.03 s where nothing else runs; what it must not be is a second.
+    assert time.perf_counter() - started < 0.5

@@ -1,0 +1,113 @@
+"""What can be wrong with a service or its template is said in a sentence that names the way out."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fleet.answers import Answers, aggregates_in
+from fleet.errors import FleetError
+from fleet.revisions import chained
+from fleet.service import Service
+from fleet.template import Template, as_version
+from tests.conftest import ROOT, git
+from tests.fleet.conftest import Born
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no .copier-answers.yml: not a service of this platform"),
+        (b"a: [\n", "is not YAML, line 2: restore it from git"),
+        (b"\xff", "is not YAML: restore it from git"),
+        (b"- a\n", "holds no answers"),
+        (b"_commit: v1.0.0\n", "has no _src_path"),
+        (b"_src_path: /x\n", "has no _commit: the service was copied from a folder without git history"),
+    ],
+)
+def test_a_broken_answers_file(content: bytes | None, message: str) -> None:
+    with pytest.raises(FleetError, match=message):
+        Answers.parse(content)
+
+
+def test_an_abbreviated_hash_of_digits_is_a_version_as_it_is_written() -> None:
+    assert Answers.parse(b"_commit: 0123456\n_src_path: /x\n").version == "0123456"
+
+
+def test_aggregates_are_read_from_their_block() -> None:
+    values = Answers.parse(b"_commit: v1\n_src_path: /x\naggregates: |\n  A:\n    b: text\n  C:\n    d: text?\n").values
+    assert aggregates_in(values) == {"A": "A:\n  b: text", "C": "C:\n  d: text?"}
+
+
+def test_a_relative_template_path() -> None:
+    with pytest.raises(FleetError, match="relative path, which means another folder from each place"):
+        Template("../slipway")
+
+
+def test_a_template_that_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(FleetError, match="is not a git repository on this machine"):
+        _ = Template(str(tmp_path / "gone")).repository
+
+
+def test_a_template_that_does_not_answer(tmp_path: Path) -> None:
+    with pytest.raises(FleetError, match="git clone failed"):
+        _ = Template("ssh://git@localhost:1/gone.git").repository
+
+
+def test_a_folder_that_is_no_repository(tmp_path: Path) -> None:
+    with pytest.raises(FleetError, match="is not a git repository"):
+        Service(tmp_path)
+
+
+def test_a_repository_without_a_commit(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet")
+    with pytest.raises(FleetError, match="no commit yet: commit what was generated first"):
+        Service(tmp_path)
+
+
+def test_an_unknown_commit_of_a_service(born: Born) -> None:
+    with pytest.raises(FleetError, match="has no commit v7"):
+        Service(born(), "v7")
+
+
+def test_a_migration_that_hides_its_revision() -> None:
+    seeds = {"src/a/migrations/versions/0002_create_bs.py": b"revision = '0002'\n"}
+    with pytest.raises(FleetError, match=r"0001_a.py does not say plainly which revision it is"):
+        chained(seeds, {"src/a/migrations/versions/0001_a.py": b"revision = str(1)\n"})
+
+
+def test_a_template_behind_a_url_is_mirrored_and_asked_again_for_a_version_that_is_not_there(
+    history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(tmp_path, "clone", "--quiet", "--bare", str(history), "slipway.git")
+    git(tmp_path, "config", "--file", "gitconfig", f"url.file://{tmp_path}/.insteadOf", "https://git.example.com/")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    assert Template("git+https://git.example.com/slipway.git").newest().version == "v1.3.0"
+    for version in ("v1.4.0", "v2.0.0rc1"):
+        later = git(tmp_path / "slipway.git", "commit-tree", "v1.3.0^{tree}", "-p", "v1.3.0", "-m", version).strip()
+        git(tmp_path / "slipway.git", "tag", version, later)
+    template = Template("https://git.example.com/slipway.git")
+    assert template.releases[-1] == "v1.3.0"
+    assert template.at("v1.4.0").version == "v1.4.0"
+    assert Template("https://git.example.com/slipway.git").newest().version == "v1.4.0"
+    (tmp_path / "slipway.git").rename(tmp_path / "gone.git")
+    # What is known needs no network.
+    assert Template("https://git.example.com/slipway.git").at("v1.0.0").version == "v1.0.0"
+
+
+@pytest.mark.parametrize(
+    ("lower", "higher"), [("v1.2.0", "v1.10.0"), ("v1.2.0", "v1.2.0-3-gabcdef0"), ("1.2.0-3-gabcdef0", "1.2.1")]
+)
+def test_versions_are_compared_as_versions(lower: str, higher: str) -> None:
+    low, high = as_version(lower), as_version(higher)
+    assert low is not None
+    assert high is not None
+    assert low < high
+
+
+def test_a_message_has_no_traceback_and_status_one(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fleet", "check", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"fleet: {tmp_path} is not a git repository\n"

@@ -1,0 +1,318 @@
+"""`fleet update`, case by case: the platform's files become the new render, the team's stay, nothing is half done."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fleet.drift import drift
+from fleet.errors import FleetError
+from fleet.service import Service
+from fleet.update import Options, update
+from tests.conftest import ROOT, git
+from tests.fleet.conftest import Born, commit, contents, state, waive
+from tests.fleet.edits import kept, platform_edits, team_edits
+
+
+def options(to: str | None = None, **data: str) -> Options:
+    return Options(data, to, finish=False)
+
+
+def test_platform_files_equal_a_fresh_render_and_the_teams_are_theirs_whatever_both_did(born: Born) -> None:
+    service = born()
+    team_edits(service)
+    platform_edits(service)
+    report = update(service, options("v1.1.0"))
+    kept(service)
+    expected = Service(service).expected.platform
+    assert list(drift(Service(service))) == []
+    assert {"platform.txt", "fuzz.toml"} < set(expected)
+    for gone in (".editorconfig", "schemathesis.toml"):
+        assert not (service / gone).exists()
+    assert os.access(service / "ty.toml", os.X_OK)
+    assert git(service, "status", "--porcelain") == ""
+    assert sorted(report.healed) == sorted(
+        ["ruff.toml", "schemathesis.toml", ".editorconfig", "chassis/src/chassis/http.py", "compose.yaml", "Makefile"]
+    )
+    assert "-line-length = 100\n+line-length = 120" in report.healed_diff
+    assert git(service, "log", "--format=%s").splitlines()[:2] == [
+        "Update to template v1.1.0",
+        "Restore platform-owned files to template v1.0.0",
+    ]
+
+
+def test_new_seeds_arrive_and_changed_ones_are_told(born: Born) -> None:
+    service = born()
+    before = contents(service)
+    report = update(service, options("v1.1.0"))
+    assert report.seeds.new == ["docs/on-call.md"]
+    assert (service / "docs/on-call.md").read_text() == "# Who is called for Billing\n"
+    assert report.changed_seeds == ["src/billing/settings.py"]
+    assert "+# Version 1.1.0 seeds this." in report.changed_seeds_diff
+    for path in ("src/billing/settings.py", "docs/decisions/README.md"):
+        assert contents(service)[path] == before[path]
+
+
+def test_what_the_team_deleted_never_comes_back(born: Born) -> None:
+    service = born()
+    update(service, options("v1.1.0"))
+    (service / "docs/on-call.md").unlink()
+    (service / "src/billing/settings.py").unlink()
+    commit(service)
+    update(service, options())
+    assert not (service / "docs/on-call.md").exists()
+    assert not (service / "src/billing/settings.py").exists()
+
+
+def test_a_seed_that_was_once_there_and_deleted_is_left_out_though_the_recorded_version_has_none(born: Born) -> None:
+    service = born()
+    (service / "docs/on-call.md").write_text("ours\n")
+    commit(service)
+    (service / "docs/on-call.md").unlink()
+    commit(service)
+    report = update(service, options("v1.1.0"))
+    assert (report.seeds.new, report.seeds.left) == ([], ["docs/on-call.md"])
+    assert not (service / "docs/on-call.md").exists()
+
+
+def test_the_templates_migrations_run_once_and_before_seeds_are_written(born: Born) -> None:
+    service = born()
+    (service / "docs/runbook.md").write_text("# Ours\n")
+    commit(service)
+    report = update(service, options("v1.2.0"))
+    assert (service / "docs/operations/runbook.md").read_text() == "# Ours\n"
+    assert not (service / "docs/runbook.md").exists()
+    assert report.migrated == [
+        "1.2.0: Move the runbook to docs/operations.\ndocs/runbook.md is docs/operations/runbook.md now"
+    ]
+    assert update(service, options()).migrated == []
+
+
+def test_a_renamed_question_keeps_its_answer(born: Born) -> None:
+    service = born(zone="us")
+    update(service, options())
+    assert (service / "platform.txt").read_text() == "Platform-owned, of billing, in us, 3.\n"
+    assert "region: us\n" in (service / ".copier-answers.yml").read_text()
+
+
+def test_version_by_version_ends_where_one_step_does(born: Born) -> None:
+    step_by_step, at_once = born(), born()
+    for version in ("v1.1.0", "v1.2.0", "v1.3.0"):
+        update(step_by_step, options(version))
+    update(at_once, options())
+    assert contents(step_by_step) == contents(at_once)
+
+
+def test_a_second_run_does_nothing(born: Born) -> None:
+    service = born()
+    platform_edits(service)
+    update(service, options())
+    before = state(service)
+    assert not update(service, options()).changed
+    assert state(service) == before
+
+
+def test_a_file_that_the_platform_hands_over_stays_as_it_is_and_is_the_teams_from_then_on(born: Born) -> None:
+    service = born()
+    before = (service / "renovate.json").read_bytes()
+    update(service, options("v1.2.0"))
+    assert (service / "renovate.json").read_bytes() == before
+    (service / "renovate.json").write_text("{}\n")
+    commit(service)
+    assert list(drift(Service(service))) == []
+    update(service, options())
+    assert (service / "renovate.json").read_text() == "{}\n"
+
+
+def test_the_branch_of_an_update_that_succeeds_is_not_kept(born: Born) -> None:
+    service = born()
+    update(service, Options({}, "v1.1.0", keep=True, finish=False))
+    assert git(service, "branch", "--format=%(refname:short)") == "main\n"
+
+
+def test_a_waived_path_stays_and_what_it_missed_is_shown(born: Born) -> None:
+    service = born()
+    for path in ("ruff.toml", ".editorconfig"):
+        (service / path).write_text("# ours, approved\n")
+    waive(service, "ruff.toml", ".editorconfig")
+    (service / "Makefile").write_text("# ours, not approved\n")
+    commit(service)
+    report = update(service, options("v1.1.0"))
+    assert (service / "ruff.toml").read_text() == (service / ".editorconfig").read_text() == "# ours, approved\n"
+    assert report.healed == ["Makefile"]
+    assert report.waived == [".editorconfig", "ruff.toml"]
+    assert "-line-length = 120\n+line-length = 110" in report.waived_diff
+
+
+def test_what_a_deployer_must_know_of_all_versions_in_between_is_told(born: Born) -> None:
+    service = born()
+    update(service, options("v1.1.0"))
+    notes = [(note.version, note.section, note.text) for note in update(service, options()).notes]
+    assert notes == [
+        ("1.3.0", "Settings", "`OLD_LIMIT` is gone."),
+        ("1.2.0", "Migrations", "`chassis_0002` adds a column; the image before it runs on the new schema."),
+    ]
+
+
+# --- refusals: a message, and a repository as it was ------------------------------------------------------------------
+
+
+def refused(service: Path, asked: Options, message: str) -> None:
+    before = state(service)
+    with pytest.raises(FleetError, match=message):
+        update(service, asked)
+    assert state(service) == before
+
+
+def test_uncommitted_changes_are_refused(born: Born) -> None:
+    service = born()
+    (service / "new.txt").write_text("")
+    refused(service, options(), r"uncommitted changes: commit or stash them first\n  new.txt")
+
+
+def test_what_an_earlier_update_left_is_refused(born: Born) -> None:
+    service = born()
+    (service / "ruff.toml").write_text("<<<<<<< before updating\n1\n=======\n2\n>>>>>>> after updating\n")
+    (service / "ty.toml.rej").write_text("")
+    commit(service)
+    refused(service, options(), r"(?s)ruff.toml: conflict markers.*ty.toml.rej: hunks that an update could not apply")
+
+
+def test_unmerged_paths_are_refused(born: Born) -> None:
+    service = born()
+    for branch in ("one", "other"):
+        git(service, "switch", "--quiet", "--create", branch, "main")
+        (service / "README.md").write_text(branch)
+        commit(service)
+    with pytest.raises(subprocess.CalledProcessError):
+        git(service, "merge", "one")
+    refused(service, options(), "README.md: unmerged")
+
+
+def test_a_detached_head_is_refused(born: Born) -> None:
+    service = born()
+    git(service, "switch", "--quiet", "--detach")
+    refused(service, options(), "no branch is checked out")
+
+
+def test_an_older_version_is_refused(born: Born) -> None:
+    service = born("v1.1.0")
+    refused(service, options("v1.0.0"), "at v1.1.0 already, and v1.0.0 is older")
+
+
+def test_an_unknown_version_is_refused(born: Born) -> None:
+    refused(born(), options("v9.9.9"), "has no version v9.9.9; its newest is v1.3.0")
+
+
+def test_a_waiver_in_doubt_is_refused(born: Born) -> None:
+    service = born()
+    (service / "ruff.toml").write_text("# approved\n")
+    waive(service, "ruff.toml")
+    (service / "ruff.toml").write_text("# edited since\n")
+    commit(service)
+    refused(service, options(), "the waiver of ruff.toml was granted for other content")
+
+
+def test_a_file_of_the_teams_where_the_new_version_has_one_of_its_own_is_refused(born: Born) -> None:
+    service = born()
+    (service / "platform.txt").write_text("ours\n")
+    commit(service)
+    refused(service, options(), "Move or remove yours, or have it waived:\n  platform.txt")
+
+
+def test_an_answer_to_no_question_is_refused(born: Born) -> None:
+    refused(born(), options(agregates="Refund: {reason: text}"), "asks no question 'agregates'")
+
+
+def test_a_failing_migration_leaves_nothing_unless_asked(born: Born, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = born()
+    monkeypatch.setattr("fleet.hooks.sys.executable", "false")
+    refused(service, options(), "migration 1.2.0.py failed")
+    with pytest.raises(FleetError):
+        update(service, Options({}, keep=True))
+    assert git(service, "branch", "--list", "fleet-update").strip() == "fleet-update"
+    refused(service, options(), "there is a branch fleet-update, kept from an update that failed")
+
+
+def test_a_commit_made_meanwhile_is_not_lost(born: Born, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = born()
+
+    def meanwhile(*_: object) -> None:
+        (service / "README.md").write_text("meanwhile\n")
+        commit(service, "Meanwhile")
+
+    monkeypatch.setattr("fleet.update.refuse_scars", meanwhile)
+    monkeypatch.setattr("fleet.update._refuse_unready", lambda _: None)
+    with pytest.raises(FleetError, match="changed while it was updated; run it again"):
+        update(service, options())
+    assert git(service, "log", "--format=%s", "-1") == "Meanwhile\n"
+    assert git(service, "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_update_leaves_the_repository_as_it_was(born: Born, number: signal.Signals) -> None:
+    service = born()
+    before = state(service)
+    # In the middle: the checkout is made, the first render begins.
+    script = (
+        "import time, fleet.update as u; from pathlib import Path\n"
+        "u._heal = lambda *_: (print('there', flush=True), time.sleep(60))\n"
+        f"u.update(Path({str(service)!r}), u.Options({{}}))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "there\n"
+    process.send_signal(number)
+    assert process.wait(10) != 0
+    if number != signal.SIGKILL:
+        assert state(service) == before
+    assert git(service, "rev-parse", "HEAD") == before[0]
+    assert git(service, "status", "--porcelain") == ""
+    # What a killed one left does not stop the next.
+    assert update(service, options("v1.1.0")).changed
+    assert git(service, "branch", "--format=%(refname:short)") == "main\n"
+    assert len(git(service, "worktree", "list").splitlines()) == 1
+
+
+def test_two_at_once_are_one_too_many(born: Born) -> None:
+    service = born()
+    script = (
+        "import time, fleet.update as u; from pathlib import Path\n"
+        "u._heal = lambda *_: (print('there', flush=True), time.sleep(60))\n"
+        f"u.update(Path({str(service)!r}), u.Options({{}}))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    try:
+        with pytest.raises(FleetError, match="another fleet update is running"):
+            update(service, options())
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_command_says_what_it_did(born: Born) -> None:
+    service = born()
+    started = time.monotonic()
+    command = [sys.executable, "-m", "fleet", "update", str(service), "--no-finish"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "billing, template from v1.0.0 to v1.3.0" in done.stdout
+    assert "docs/on-call.md" in done.stdout
+    assert "1.1.0: `NEW_LIMIT` is new; 10 if it is not set." in done.stdout
+    assert time.monotonic() - started < 60
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert again.stdout == "billing is at template v1.3.0: nothing to do\n"
+    (service / "x").write_text("")
+    refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("fleet: there are uncommitted changes")

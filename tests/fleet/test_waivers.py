@@ -1,0 +1,71 @@
+"""conventions.yml: each entry that does not say all it has to is named, with what is missing."""
+
+import pytest
+
+from fleet.errors import FleetError
+from fleet.waivers import Waivers
+
+WHOLE = {
+    "path": "Dockerfile",
+    "reason": "libvips",
+    "owner": "media-team",
+    "approver": "ana@platform",
+    "expires": "2999-01-01",
+    "content": '"0123"',
+}
+
+
+def written(**changes: str | None) -> bytes:
+    fields = {name: value for name, value in (WHOLE | changes).items() if value is not None}
+    return ("waivers:\n- " + "\n  ".join(f"{name}: {value}" for name, value in fields.items())).encode()
+
+
+def test_a_whole_one_is_read() -> None:
+    waivers = Waivers.parse(written())
+    assert waivers.problems == ()
+    assert waivers.of_path("Dockerfile") == waivers.waivers[0]
+    assert waivers.of_path("Makefile") is None
+
+
+def test_one_of_a_convention_needs_no_content() -> None:
+    waivers = Waivers.parse(written(path=None, id="http-paths", content=None))
+    assert waivers.problems == ()
+    assert waivers.of_id("http-paths") == waivers.waivers[0]
+
+
+@pytest.mark.parametrize("nothing", [None, b"", b"waivers:\n", b"# later\n", b"other: 1\n"])
+def test_no_waivers_are_none(nothing: bytes | None) -> None:
+    assert Waivers.parse(nothing) == Waivers()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reason": None}, "waiver 1 (Dockerfile): needs a `reason`"),
+        ({"owner": None}, "needs an `owner`"),
+        ({"approver": '""'}, "needs an `approver`"),
+        ({"approver": "media-team"}, "somebody other than `owner`"),
+        ({"expires": "soon"}, "needs a date in `expires`"),
+        ({"expires": None}, "needs a date in `expires`"),
+        ({"content": None}, "needs `content`: what `git hash-object Dockerfile` prints"),
+        ({"content": "1234"}, "in quotes"),
+        ({"path": None}, "needs an `id` (of a convention) or a `path`"),
+        ({"id": "http-paths"}, "and not both"),
+        ({"path": "chassis/"}, "a folder cannot be waived"),
+        ({"until": "2999-01-01"}, "does not know until"),
+    ],
+)
+def test_what_is_missing_is_said(changes: dict[str, str | None], message: str) -> None:
+    waivers = Waivers.parse(written(**changes))
+    assert waivers.waivers == ()
+    (problem,) = waivers.problems
+    assert message in problem
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"waivers: [\n", "not YAML, line 2"), (b"waivers: yes", "not a list"), (b"- path: x", "not a list")],
+)
+def test_a_file_of_another_shape_is_refused(content: bytes, message: str) -> None:
+    with pytest.raises(FleetError, match=message):
+        Waivers.parse(content)
