@@ -1,0 +1,184 @@
+"""The worker beside HTTP or alone: what it tells of itself, what it keeps in order, and what it cannot start without."""
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import pytest
+from chassis import inbox, parking
+from chassis.application import application, worker
+from chassis.brokers import Kind, Message
+from chassis.commands import main
+from chassis.service import Service
+from chassis.settings import SettingsError
+from chassis.telemetry import Telemetry
+from fastapi import FastAPI
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+
+from tests.chassis import said
+from tests.chassis.said import MESSAGES
+
+WAIT_SECONDS = 10
+
+
+@pytest.fixture
+def talking(service: Service) -> Service:
+    return dataclasses.replace(service, messages=MESSAGES)
+
+
+@pytest.fixture
+async def tables(connection: asyncpg.Connection) -> AsyncGenerator[None]:
+    await connection.execute(said.EFFECTS)
+    yield
+    await connection.execute("DROP TABLE effects; DELETE FROM chassis.outbox; DELETE FROM chassis.inbox")
+    await connection.execute("DELETE FROM chassis.parked")
+
+
+@asynccontextmanager
+async def started(app: FastAPI) -> AsyncGenerator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app)
+    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://s") as client:
+        yield client
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WAIT_SECONDS):
+        while not condition():  # noqa: ASYNC110 (what we wait for has no event)
+            await asyncio.sleep(0.02)
+
+
+async def park(connection: asyncpg.Connection) -> None:
+    message = Message(Kind.EVENT, "bank.paid.v1", "one", "a", b"{}")
+    await parking.park(connection, message, direction="incoming", reason="no", attempts=5)
+
+
+async def test_readiness_tells_of_waiting_and_parked_messages_and_stays_ready(
+    talking: Service, database_url: str, connection: asyncpg.Connection, tables: None
+) -> None:
+    await park(connection)
+    await connection.execute(
+        "INSERT INTO chassis.outbox (id, kind, aggregatetype, aggregateid, type, payload, created_at) "
+        "VALUES (gen_random_uuid(), 'event', 'thing', 'a', 'tiny.thing-made.v1', '{}', now() - interval '1 hour')"
+    )
+    app = application(talking, talking.settings.model_validate({"database_url": database_url}))
+    async with started(app) as client:
+        await until(lambda: app.state.gauges.parked == 1)
+        ready = await client.get("/readyz")
+    assert ready.status_code == 200
+    told = ready.json()
+    assert (told["status"], told["parked"], told["outbox"]["waiting"]) == ("ok", 1, 1)
+    assert 3600 <= told["outbox"]["oldest_seconds"] < 3700
+    assert "broker" not in told  # this process does not speak to it
+
+
+async def test_depth_age_and_parked_messages_are_metrics(
+    talking: Service, database_url: str, connection: asyncpg.Connection, tables: None
+) -> None:
+    await park(connection)
+    reader = InMemoryMetricReader()
+    telemetry = Telemetry(Resource({}), sampler=ALWAYS_OFF, span_processors=[], metric_readers=[reader])
+    app = application(talking, talking.settings.model_validate({"database_url": database_url}), telemetry=telemetry)
+    async with started(app):
+        await until(lambda: app.state.gauges.parked == 1)
+        metrics = reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics
+    found = {
+        metric.name: metric.data.data_points[0].value for metric in metrics if metric.name.startswith("messaging.")
+    }
+    assert found == {"messaging.outbox.messages": 0, "messaging.outbox.oldest.age": 0, "messaging.parked.messages": 1}
+
+
+async def test_a_service_without_messages_tells_nothing_of_them(service: Service, database_url: str) -> None:
+    app = application(service, service.settings.model_validate({"database_url": database_url}))
+    async with started(app) as client:
+        assert (await client.get("/readyz")).json() == {"status": "ok", "database": "ok"}
+
+
+async def test_an_unreachable_broker_is_told_and_stops_nothing(talking: Service, database_url: str) -> None:
+    settings = {"database_url": database_url, "broker_url": "nats://127.0.0.1:1", "run_worker": True}
+    app = application(talking, talking.settings.model_validate(settings))
+    async with started(app) as client:
+        ready = await client.get("/readyz")
+        alive = await client.get("/livez")
+    assert (ready.status_code, ready.json()["broker"], alive.status_code) == (200, "unreachable", 200)
+
+
+async def test_a_worker_that_has_ended_by_itself_is_not_alive(talking: Service, database_url: str) -> None:
+    settings = {"database_url": database_url, "broker_url": "nats://127.0.0.1:1"}
+    app = worker(talking, talking.settings.model_validate(settings))
+    async with started(app) as client:
+        assert (await client.get("/livez")).status_code == 200
+        app.state.worker._tasks[0].cancel()
+        await until(lambda: app.state.worker._tasks[0].done())
+        assert (await client.get("/livez")).status_code == 503
+
+
+async def test_the_worker_serves_probes_and_nothing_else(talking: Service, database_url: str) -> None:
+    settings = {"database_url": database_url, "broker_url": "nats://127.0.0.1:1"}
+    async with started(worker(talking, talking.settings.model_validate(settings))) as client:
+        statuses = {path: (await client.get(path)).status_code for path in ("/livez", "/readyz", "/v1/things", "/docs")}
+    assert statuses == {"/livez": 200, "/readyz": 200, "/v1/things": 404, "/docs": 404}
+
+
+def test_a_worker_needs_a_broker(talking: Service, database_url: str) -> None:
+    with pytest.raises(SettingsError, match="BROKER_URL: is not set"):
+        worker(talking, talking.settings.model_validate({"database_url": database_url}))
+
+
+def test_work_says_that_a_service_without_messages_has_none(
+    service: Service, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    assert main(service, ["work"]) == 2
+    assert "there is nothing to work on" in capsys.readouterr().err
+
+
+def test_work_names_the_setting_that_is_missing(
+    talking: Service, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.delenv("BROKER_URL", raising=False)
+    assert main(talking, ["work"]) == 2
+    assert "BROKER_URL: is not set" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["redis://broker", "localhost:4222", "memory://x", "http://broker"])
+def test_a_broker_of_another_kind_is_refused_with_the_kinds_there_are(
+    talking: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://user:secret@localhost/x")
+    monkeypatch.setenv("BROKER_URL", url)
+    assert main(talking, ["work"]) == 2
+    told = capsys.readouterr().err
+    assert "BROKER_URL: must begin with one of nats://, tls://, kafka://, kafkas://, amqp://, amqps://" in told
+
+
+def test_ids_must_be_remembered_longer_than_events_are_kept(
+    talking: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://user:secret@localhost/x")
+    monkeypatch.setenv("BROKER_URL", "nats://localhost")
+    monkeypatch.setenv("INBOX_RETENTION_DAYS", "7")
+    assert main(talking, ["work"]) == 2
+    assert "INBOX_RETENTION_DAYS must be longer than EVENT_RETENTION_HOURS" in capsys.readouterr().err
+
+
+async def test_ids_that_no_copy_can_come_of_are_forgotten(
+    talking: Service, database_url: str, connection: asyncpg.Connection, tables: None
+) -> None:
+    await connection.execute(
+        "INSERT INTO chassis.inbox (message_id, name, received_at) "
+        "SELECT n, 'bank.paid.v1', now() - interval '15 days' FROM generate_series(1, 20005) AS n"
+    )
+    fresh = str(uuid4())
+    await connection.execute("INSERT INTO chassis.inbox (message_id, name) VALUES ($1, 'bank.paid.v1')", fresh)
+    app = application(talking, talking.settings.model_validate({"database_url": database_url}))
+    async with started(app):
+        assert await inbox.forget(app.state.database, older_than=timedelta(days=14)) == 20005
+    assert [row["message_id"] for row in await connection.fetch("SELECT message_id FROM chassis.inbox")] == [fresh]
