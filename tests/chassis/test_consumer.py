@@ -29,7 +29,7 @@ from tests.chassis.said import MESSAGES
 CALM = Patience(max_tries=3, first_pause_seconds=1, longest_pause_seconds=1)
 """Leaves the other keys time to go first, also on a busy machine."""
 QUICK = Patience(max_tries=3, first_pause_seconds=0.05, longest_pause_seconds=0.2, handler_timeout_seconds=2)
-WAIT_SECONDS = 10
+WAIT_SECONDS = 30
 
 
 def paid(number: int, *, key: str = "a", then: str = "work", id: str | None = None) -> Message:

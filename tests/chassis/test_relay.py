@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from tests.chassis.link import Link
 from tests.chassis.said import MESSAGES, ThingMade, TidyUp
 
-WAIT_SECONDS = 10
+WAIT_SECONDS = 30
 
 
 class Recorder:

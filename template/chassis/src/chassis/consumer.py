@@ -10,10 +10,9 @@ Failures of the infrastructure (no database, no broker) are nobody's tries: ever
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -25,6 +24,7 @@ from pydantic import ValidationError
 from chassis import inbox, parking
 from chassis.brokers import Broker, Delivery, Kind, Message, Subscription
 from chassis.database import Connection, Database, DatabaseUnavailable, dedicated_connection
+from chassis.lanes import Lane, Unknown
 from chassis.logs import describe_exception
 from chassis.messages import Messages, Receiver
 from chassis.telemetry import DURATION_BUCKETS_SECONDS, Telemetry
@@ -35,7 +35,6 @@ LOCK = 0x636F6E73756D65  # "consume"
 STANDBY_SECONDS = 1
 FETCH_SECONDS = 1
 """How long to wait for a first delivery, which is also how long a stop may take to be noticed."""
-DATABASE_PAUSE_SECONDS = 0.5
 TOUCH_SECONDS = 3
 
 _W3C = TraceContextTextMapPropagator()
@@ -75,22 +74,8 @@ class Patience:
         return min(self.first_pause_seconds * 4 ** (tries - 1), self.longest_pause_seconds)
 
 
-class Unknown(Exception):
-    """Nobody here takes messages of this name."""
-
-
-@dataclass(eq=False)
-class _Held:
-    """A key whose first message has failed, and what waits behind it."""
-
-    first: Delivery
-    tries: int
-    due: float
-    behind: deque[Delivery] = field(default_factory=deque)
-
-
 @dataclass(frozen=True, eq=False)
-class _Ready:
+class Ready:
     """A delivery whose body keeps its contract."""
 
     delivery: Delivery
@@ -162,8 +147,8 @@ class Consumer:
             yield connection
 
     @asynccontextmanager
-    async def _lanes(self, subscription: Subscription) -> AsyncGenerator[list["_Lane"]]:
-        lanes = [_Lane(self, subscription) for _ in range(self._shape.lanes)]
+    async def _lanes(self, subscription: Subscription) -> AsyncGenerator[list[Lane]]:
+        lanes = [Lane(self, subscription) for _ in range(self._shape.lanes)]
         tasks = [asyncio.create_task(lane.run()) for lane in lanes]
         touching = asyncio.create_task(self._touch(subscription, lanes))
         try:
@@ -177,7 +162,7 @@ class Consumer:
                 await subscription.release([delivery for lane in lanes for delivery in lane.held()])
 
     async def _feed(
-        self, subscription: Subscription, lanes: list["_Lane"], stop: asyncio.Event, lock: Connection | None
+        self, subscription: Subscription, lanes: list[Lane], stop: asyncio.Event, lock: Connection | None
     ) -> None:
         log.info("consumer_started", kind=self.kind)
         while not stop.is_set():
@@ -190,7 +175,7 @@ class Consumer:
             for delivery in await subscription.fetch(room, wait_seconds=FETCH_SECONDS):
                 lanes[hash(delivery.message.key) % len(lanes)].add(delivery)
 
-    async def _touch(self, subscription: Subscription, lanes: list["_Lane"]) -> None:
+    async def _touch(self, subscription: Subscription, lanes: list[Lane]) -> None:
         while True:
             await asyncio.sleep(TOUCH_SECONDS)
             with suppress(Exception):  # then they come again, and the inbox knows them
@@ -206,16 +191,16 @@ class Consumer:
     def patience(self) -> Patience:
         return self._patience
 
-    def read(self, delivery: Delivery) -> _Ready:
+    def read(self, delivery: Delivery) -> Ready:
         """Raises Unknown or ValidationError."""
         message = delivery.message
         receiver = self._receivers.get(message.name)
         if receiver is None:
             raise Unknown(f"no line in messaging/incoming takes {message.name}")
         content = receiver.contract.model_validate_json(message.body)
-        return _Ready(delivery, receiver, content, _W3C.extract(message.headers, _NOTHING))
+        return Ready(delivery, receiver, content, _W3C.extract(message.headers, _NOTHING))
 
-    async def do(self, ready: Sequence[_Ready]) -> None:
+    async def do(self, ready: Sequence[Ready]) -> None:
         """Claim and handle all of them in one transaction. Raises what a handler raises; then nothing has happened."""
         if len(ready) == 1:
             with self._processing(ready[0]):
@@ -232,7 +217,7 @@ class Consumer:
             ):
                 await self._in_one_transaction(ready, spans=True)
 
-    async def _in_one_transaction(self, ready: Sequence[_Ready], *, spans: bool) -> None:
+    async def _in_one_transaction(self, ready: Sequence[Ready], *, spans: bool) -> None:
         async with self._database.unit_of_work() as uow:
             fresh = await inbox.claim(uow.connection, (one.message for one in ready))
             for one in ready:
@@ -248,7 +233,7 @@ class Consumer:
                     else:
                         await one.receiver.handler(one.content, uow)
 
-    def _processing(self, one: _Ready) -> "_Processing":
+    def _processing(self, one: Ready) -> "_Processing":
         return _Processing(self._tracer, self._duration, self._broker.system, one)
 
     async def park(self, delivery: Delivery, error: Exception, tries: int) -> None:
@@ -264,175 +249,10 @@ class Consumer:
         log.error("message_parked", name=message.name, message_id=message.id, reason=reason, exc_info=exception)
 
 
-class _Lane:
-    """Some of the keys: their messages one batch after the other, in the order of arrival within each key."""
-
-    def __init__(self, consumer: Consumer, subscription: Subscription) -> None:
-        self._consumer = consumer
-        self._subscription = subscription
-        self._queue: deque[Delivery] = deque()
-        self._doing: list[Delivery] = []
-        self._waiting: dict[str, _Held] = {}
-        self._wake = asyncio.Event()
-        self._stopping = False
-
-    def __len__(self) -> int:
-        return len(self._queue) + len(self._doing) + sum(1 + len(held.behind) for held in self._waiting.values())
-
-    def held(self) -> list[Delivery]:
-        """All that is here and not acknowledged."""
-        waiting = [one for held in self._waiting.values() for one in (held.first, *held.behind)]
-        return [*self._doing, *waiting, *self._queue]
-
-    def add(self, delivery: Delivery) -> None:
-        self._queue.append(delivery)
-        self._wake.set()
-
-    def stop(self) -> None:
-        """Finish what was begun, and begin nothing more."""
-        self._stopping = True
-        self._wake.set()
-
-    async def run(self) -> None:
-        while not self._stopping:
-            self._wake.clear()
-            try:
-                if again := self._due():
-                    await self._try_again(again)
-                elif batch := self._take():
-                    await self._try(batch)
-                else:
-                    await self._sleep()
-            except Exception as surprise:  # ours, not a handler's: the lane must go on all the same
-                log.error("consumer_failed", exc_info=surprise)
-                await self._come_back_to(self._doing)
-
-    def _due(self) -> _Held | None:
-        now = time.monotonic()
-        return next((held for held in self._waiting.values() if held.due <= now), None)
-
-    def _take(self) -> list[Delivery]:
-        batch: list[Delivery] = []
-        while self._queue and len(batch) < self._consumer.batch:
-            delivery = self._queue.popleft()
-            if delivery.lost:
-                continue
-            if held := self._waiting.get(delivery.message.key):
-                held.behind.append(delivery)
-            else:
-                batch.append(delivery)
-        return batch
-
-    async def _sleep(self) -> None:
-        pauses = [held.due for held in self._waiting.values()]
-        pause = max(0.0, min(pauses) - time.monotonic()) if pauses else None
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), pause)
-
-    async def _try(self, batch: list[Delivery]) -> None:
-        self._doing = batch
-        try:
-            ready = await self._readable(batch)
-            try:
-                await self._consumer.do(ready)
-            except DatabaseUnavailable:
-                raise
-            except Exception as error:
-                if len(ready) == 1:
-                    await self._failed(ready[0].delivery, error, tries=1)
-                else:
-                    await self._one_by_one(ready)
-            else:
-                await self._done(one.delivery for one in ready)
-        except DatabaseUnavailable:
-            await self._come_back_to(self._doing)
-
-    async def _readable(self, batch: list[Delivery]) -> list[_Ready]:
-        ready = []
-        for delivery in batch:
-            try:
-                ready.append(self._consumer.read(delivery))
-            except (Unknown, ValidationError) as error:
-                await self._consumer.park(delivery, error, 1)
-                await self._done([delivery])
-        return ready
-
-    async def _one_by_one(self, ready: list[_Ready]) -> None:
-        for one in ready:
-            if held := self._waiting.get(one.message.key):
-                held.behind.append(one.delivery)
-                self._doing.remove(one.delivery)
-                continue
-            try:
-                await self._consumer.do([one])
-            except DatabaseUnavailable:
-                raise
-            except Exception as error:
-                await self._failed(one.delivery, error, tries=1)
-            else:
-                await self._done([one.delivery])
-
-    async def _try_again(self, held: _Held) -> None:
-        key = held.first.message.key
-        try:
-            try:
-                if not held.first.lost:
-                    await self._consumer.do([self._consumer.read(held.first)])
-            except DatabaseUnavailable:
-                raise
-            except Exception as error:
-                await self._failed(held.first, error, tries=held.tries + 1)
-                return
-        except DatabaseUnavailable:
-            held.due = time.monotonic() + DATABASE_PAUSE_SECONDS
-            return
-        await self._done([held.first])
-        self._free(key)
-
-    async def _failed(self, delivery: Delivery, error: Exception, *, tries: int) -> None:
-        """Hold its key for a while; or park it, and let its key go on."""
-        patience = self._consumer.patience
-        key = delivery.message.key
-        if tries >= patience.max_tries:
-            await self._consumer.park(delivery, error, tries)
-            await self._done([delivery])
-            self._free(key)
-            return
-        pause = patience.pause_after(tries)
-        message = delivery.message
-        log.warning(
-            "message_failed",
-            name=message.name,
-            message_id=message.id,
-            tries=tries,
-            again_in_seconds=pause,
-            reason=f"{type(error).__name__}: {describe_exception(error)['message']}",
-        )
-        held = self._waiting.setdefault(key, _Held(delivery, tries, 0))
-        held.tries, held.due = tries, time.monotonic() + pause
-        if delivery in self._doing:
-            self._doing.remove(delivery)
-
-    def _free(self, key: str) -> None:
-        if held := self._waiting.pop(key, None):
-            self._queue.extendleft(reversed(held.behind))
-
-    async def _done(self, deliveries: Iterable[Delivery]) -> None:
-        done = dict.fromkeys(deliveries)
-        if done:
-            self._doing = [delivery for delivery in self._doing if delivery not in done]
-            await self._subscription.acknowledge(list(done))
-
-    async def _come_back_to(self, deliveries: list[Delivery]) -> None:
-        self._queue.extendleft(reversed(deliveries))
-        self._doing = []
-        await asyncio.sleep(DATABASE_PAUSE_SECONDS)
-
-
 class _Processing:
     """The span and the measurement of one message. What runs inside belongs to the sender's trace."""
 
-    def __init__(self, tracer: trace.Tracer, duration: Any, system: str, one: _Ready) -> None:
+    def __init__(self, tracer: trace.Tracer, duration: Any, system: str, one: Ready) -> None:
         self._tracer = tracer
         self._duration = duration
         self._attributes = {"messaging.system": system, "messaging.destination.name": one.message.name}

@@ -1,0 +1,202 @@
+"""The lanes of a consumer: a key's messages one after the other, also while one of them is tried again."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+from pydantic import ValidationError
+
+from chassis.brokers import Delivery, Subscription
+from chassis.database import DatabaseUnavailable
+from chassis.logs import describe_exception
+
+if TYPE_CHECKING:
+    from chassis.consumer import Consumer, Ready
+
+log = structlog.get_logger()
+
+DATABASE_PAUSE_SECONDS = 0.5
+
+
+class Unknown(Exception):
+    """Nobody here takes messages of this name."""
+
+
+@dataclass(eq=False)
+class _Held:
+    """A key whose first message has failed, and what waits behind it."""
+
+    first: Delivery
+    tries: int
+    due: float
+    behind: deque[Delivery] = field(default_factory=deque)
+
+
+class Lane:
+    """Some of the keys: their messages one batch after the other, in the order of arrival within each key."""
+
+    def __init__(self, consumer: "Consumer", subscription: Subscription) -> None:
+        self._consumer = consumer
+        self._subscription = subscription
+        self._queue: deque[Delivery] = deque()
+        self._doing: list[Delivery] = []
+        self._waiting: dict[str, _Held] = {}
+        self._wake = asyncio.Event()
+        self._stopping = False
+
+    def __len__(self) -> int:
+        return len(self._queue) + len(self._doing) + sum(1 + len(held.behind) for held in self._waiting.values())
+
+    def held(self) -> list[Delivery]:
+        """All that is here and not acknowledged."""
+        waiting = [one for held in self._waiting.values() for one in (held.first, *held.behind)]
+        return [*self._doing, *waiting, *self._queue]
+
+    def add(self, delivery: Delivery) -> None:
+        self._queue.append(delivery)
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Finish what was begun, and begin nothing more."""
+        self._stopping = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        while not self._stopping:
+            self._wake.clear()
+            try:
+                if again := self._due():
+                    await self._try_again(again)
+                elif batch := self._take():
+                    await self._try(batch)
+                else:
+                    await self._sleep()
+            except Exception as surprise:  # ours, not a handler's: the lane must go on all the same
+                log.error("consumer_failed", exc_info=surprise)
+                await self._come_back_to(self._doing)
+
+    def _due(self) -> _Held | None:
+        now = time.monotonic()
+        return next((held for held in self._waiting.values() if held.due <= now), None)
+
+    def _take(self) -> list[Delivery]:
+        batch: list[Delivery] = []
+        while self._queue and len(batch) < self._consumer.batch:
+            delivery = self._queue.popleft()
+            if delivery.lost:
+                continue
+            if held := self._waiting.get(delivery.message.key):
+                held.behind.append(delivery)
+            else:
+                batch.append(delivery)
+        return batch
+
+    async def _sleep(self) -> None:
+        pauses = [held.due for held in self._waiting.values()]
+        pause = max(0.0, min(pauses) - time.monotonic()) if pauses else None
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), pause)
+
+    async def _try(self, batch: list[Delivery]) -> None:
+        self._doing = batch
+        try:
+            ready = await self._readable(batch)
+            try:
+                await self._consumer.do(ready)
+            except DatabaseUnavailable:
+                raise
+            except Exception as error:
+                if len(ready) == 1:
+                    await self._failed(ready[0].delivery, error, tries=1)
+                else:
+                    await self._one_by_one(ready)
+            else:
+                await self._done(one.delivery for one in ready)
+        except DatabaseUnavailable:
+            await self._come_back_to(self._doing)
+
+    async def _readable(self, batch: list[Delivery]) -> list["Ready"]:
+        ready = []
+        for delivery in batch:
+            try:
+                ready.append(self._consumer.read(delivery))
+            except (Unknown, ValidationError) as error:
+                await self._consumer.park(delivery, error, 1)
+                await self._done([delivery])
+        return ready
+
+    async def _one_by_one(self, ready: list["Ready"]) -> None:
+        for one in ready:
+            if held := self._waiting.get(one.message.key):
+                held.behind.append(one.delivery)
+                self._doing.remove(one.delivery)
+                continue
+            try:
+                await self._consumer.do([one])
+            except DatabaseUnavailable:
+                raise
+            except Exception as error:
+                await self._failed(one.delivery, error, tries=1)
+            else:
+                await self._done([one.delivery])
+
+    async def _try_again(self, held: _Held) -> None:
+        key = held.first.message.key
+        try:
+            try:
+                if not held.first.lost:
+                    await self._consumer.do([self._consumer.read(held.first)])
+            except DatabaseUnavailable:
+                raise
+            except Exception as error:
+                await self._failed(held.first, error, tries=held.tries + 1)
+                return
+        except DatabaseUnavailable:
+            held.due = time.monotonic() + DATABASE_PAUSE_SECONDS
+            return
+        await self._done([held.first])
+        self._free(key)
+
+    async def _failed(self, delivery: Delivery, error: Exception, *, tries: int) -> None:
+        """Hold its key for a while; or park it, and let its key go on."""
+        patience = self._consumer.patience
+        key = delivery.message.key
+        if tries >= patience.max_tries:
+            await self._consumer.park(delivery, error, tries)
+            await self._done([delivery])
+            self._free(key)
+            return
+        pause = patience.pause_after(tries)
+        message = delivery.message
+        log.warning(
+            "message_failed",
+            name=message.name,
+            message_id=message.id,
+            tries=tries,
+            again_in_seconds=pause,
+            reason=f"{type(error).__name__}: {describe_exception(error)['message']}",
+        )
+        held = self._waiting.setdefault(key, _Held(delivery, tries, 0))
+        held.tries, held.due = tries, time.monotonic() + pause
+        if delivery in self._doing:
+            self._doing.remove(delivery)
+
+    def _free(self, key: str) -> None:
+        if held := self._waiting.pop(key, None):
+            self._queue.extendleft(reversed(held.behind))
+
+    async def _done(self, deliveries: Iterable[Delivery]) -> None:
+        done = dict.fromkeys(deliveries)
+        if done:
+            self._doing = [delivery for delivery in self._doing if delivery not in done]
+            await self._subscription.acknowledge(list(done))
+
+    async def _come_back_to(self, deliveries: list[Delivery]) -> None:
+        self._queue.extendleft(reversed(deliveries))
+        self._doing = []
+        await asyncio.sleep(DATABASE_PAUSE_SECONDS)
