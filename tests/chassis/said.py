@@ -45,6 +45,8 @@ EFFECTS = "CREATE TABLE IF NOT EXISTS effects (seq bigserial PRIMARY KEY, number
 """Without any constraint that would hide an effect that happens twice."""
 
 failed_before: set[int] = set()
+handled: list[str | None] = []
+"""The ids that the handler of jobs was told."""
 
 
 async def on_paid(event: PaidV1, uow: UnitOfWork) -> None:
@@ -57,6 +59,7 @@ async def on_paid(event: PaidV1, uow: UnitOfWork) -> None:
 
 
 async def on_count(job: CountV1, uow: UnitOfWork) -> None:
+    handled.append(uow.message_id)
     await uow.connection.execute("INSERT INTO effects (number) VALUES ($1)", job.number)
 
 

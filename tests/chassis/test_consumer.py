@@ -102,6 +102,7 @@ class Bench:
 async def bench(database_url: str, connection: asyncpg.Connection) -> AsyncGenerator[Bench]:
     await connection.execute(said.EFFECTS)
     said.failed_before.clear()
+    said.handled.clear()
     bench = Bench(database_url, connection)
     await bench.broker.connect()
     await bench.broker.declare(MESSAGES.topology)
@@ -135,6 +136,7 @@ async def test_one_id_under_two_names_is_two_messages(bench: Bench) -> None:
         await bench.until_effects(1)
     async with bench.consuming(kind=Kind.JOB):
         await bench.until_effects(1, 2)
+    assert said.handled == ["same"]
 
 
 async def test_messages_of_a_key_keep_their_order_in_every_batch(bench: Bench) -> None:

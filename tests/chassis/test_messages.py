@@ -31,7 +31,7 @@ def test_a_contract_without_a_version_is_refused(class_name: str) -> None:
 
 def test_a_job_may_go_to_another_service() -> None:
     messages = Messages("tiny", outgoing=(Job(TidyUp, TidyUpV1, to="cleaners"),))
-    assert messages.routes[TidyUp].name == "cleaners.tidy-up.v1"
+    assert [route.name for route in messages.routes[TidyUp]] == ["cleaners.tidy-up.v1"]
 
 
 def test_the_topology_is_all_that_is_said_and_heard() -> None:
@@ -48,10 +48,15 @@ def test_the_key_must_be_an_attribute_of_the_event() -> None:
         Messages("tiny", outgoing=(Event(ThingMade, ThingMadeV1, aggregate="thing", key="invoice_id"),))
 
 
-def test_two_lines_for_one_event_are_refused() -> None:
+def test_two_lines_for_one_message_are_refused() -> None:
     line = Event(ThingMade, ThingMadeV1, aggregate="thing", key="thing_id")
-    with pytest.raises(ValueError, match="ThingMade has two lines"):
+    with pytest.raises(ValueError, match=r"tiny\.thing-made\.v1 has two lines"):
         Messages("tiny", outgoing=(line, line))
+
+
+def test_a_job_is_sent_once() -> None:
+    with pytest.raises(ValueError, match="TidyUp has two lines"):
+        Messages("tiny", outgoing=(Job(TidyUp, TidyUpV1), Job(TidyUp, TidyUpV1, to="cleaners")))
 
 
 def test_two_handlers_for_one_message_are_refused() -> None:

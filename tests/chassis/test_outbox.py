@@ -10,14 +10,14 @@ import asyncpg
 import pytest
 from chassis.brokers import Kind
 from chassis.database import Database
-from chassis.messages import NO_MESSAGES, Messages, OnJob
+from chassis.messages import NO_MESSAGES, Contract, Event, Messages, OnJob
 from chassis.outbox import CHANNEL, Outbox, Unlisted
 from chassis.telemetry import Telemetry
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from pydantic import SecretStr
 
-from tests.chassis.said import MESSAGES, CountV1, ThingMade, TidyUp, on_count
+from tests.chassis.said import MESSAGES, CountV1, ThingMade, ThingMadeV1, TidyUp, on_count
 
 
 @pytest.fixture
@@ -54,6 +54,21 @@ async def test_an_event_is_one_row_with_the_columns_that_debezium_routes_by(open
     assert json.loads(row["payload"]) == {"thing_id": str(thing), "number": 7}
     assert (row["kind"], row["content_type"], row["not_before"]) == (Kind.EVENT, "application/json", None)
     assert row["id"].version == 7
+
+
+async def test_an_event_is_said_in_each_version_of_its_contract(open_database: Any, rows: Any) -> None:
+    class ThingMadeV2(Contract):
+        number: int
+
+    lines = (Event(ThingMade, contract, "thing", "thing_id") for contract in (ThingMadeV1, ThingMadeV2))
+    thing = uuid4()
+    async with open_database(Messages("tiny", tuple(lines))) as database, database.unit_of_work() as uow:
+        await uow.publish(ThingMade(thing, 7))
+    first, second = await rows()
+    assert [row["type"] for row in (first, second)] == ["tiny.thing-made.v1", "tiny.thing-made.v2"]
+    assert {(row["aggregatetype"], row["aggregateid"]) for row in (first, second)} == {("thing", str(thing))}
+    assert first["id"] != second["id"]
+    assert json.loads(second["payload"]) == {"number": 7}
 
 
 async def test_what_is_said_in_a_transaction_that_fails_was_never_said(open_database: Any, rows: Any) -> None:

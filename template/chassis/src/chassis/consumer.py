@@ -226,6 +226,7 @@ class Consumer:
                     log.debug("message_known", name=one.message.name, message_id=one.message.id)
                     continue
                 fresh.remove(identity)  # a second copy may be in this very batch
+                uow.message_id = one.message.id
                 async with asyncio.timeout(self._patience.handler_timeout_seconds):
                     if spans:
                         with self._processing(one):

@@ -116,6 +116,8 @@ class UnitOfWork:
 
     def __init__(self, connection: Connection, outbox: Says) -> None:
         self.connection = connection
+        self.message_id: str | None = None
+        """Of the message that is being handled, the same in each copy and each try: an idempotency key for calls."""
         self._outbox = outbox
 
     async def publish(self, *events: object) -> None:

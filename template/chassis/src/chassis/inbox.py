@@ -2,7 +2,8 @@
 
 That holds for effects in this service's database, for as long as ids are kept (INBOX_RETENTION_DAYS, which is longer
 than brokers keep messages). A call to another system from a handler may still happen twice: the commit may fail after
-it. Give such a call the message's id as its idempotency key, or make it from a job of its own.
+it, by itself or because of another message in the same transaction. Give such a call `uow.message_id` as its idempotency
+key, and make it from a job: a job is alone in its transaction.
 """
 
 from collections.abc import Iterable

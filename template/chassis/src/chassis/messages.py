@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from importlib import import_module
+from itertools import chain
 from pkgutil import walk_packages
 from types import ModuleType
 from typing import Any, TypeVar
@@ -101,7 +102,7 @@ class Messages:
     """All lines of `OUTGOING` and `INCOMING`, named for one service.
 
     Raises ValueError for what cannot work: two lines for one message, a contract without version, a key that the event
-    does not have.
+    does not have. One event may be published as several messages: that is how a new version goes beside the old one.
     """
 
     service: str
@@ -112,10 +113,15 @@ class Messages:
         _ = self.routes, self.receivers  # at the start, rather than at the first message
 
     @cached_property
-    def routes(self) -> dict[type, Route]:
+    def routes(self) -> dict[type, list[Route]]:
         """Where what is said goes, by the class of what happened or is wanted."""
-        found = _one_line_each(self._routes())
-        _one_line_each((route.name, route) for route in found.values())
+        found: dict[type, list[Route]] = {}
+        for said, route in self._routes():
+            found.setdefault(said, []).append(route)
+        for said, routes in found.items():
+            if len(routes) > 1 and any(route.kind is Kind.JOB for route in routes):
+                raise ValueError(f"{said.__name__} has two lines, and a job is done once: keep one")
+        _one_line_each((route.name, route) for route in chain(*found.values()))
         return found
 
     @cached_property
@@ -133,8 +139,8 @@ class Messages:
 
         return Topology(
             service=self.service,
-            published_events=names(self.routes.values(), Kind.EVENT),
-            sent_jobs=names(self.routes.values(), Kind.JOB),
+            published_events=names(chain(*self.routes.values()), Kind.EVENT),
+            sent_jobs=names(chain(*self.routes.values()), Kind.JOB),
             awaited_events=names(self.receivers.values(), Kind.EVENT),
             accepted_jobs=names(self.receivers.values(), Kind.JOB),
         )

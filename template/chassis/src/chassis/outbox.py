@@ -30,7 +30,7 @@ class Outbox:
 
     def __init__(self, messages: Messages) -> None:
         self._routes = messages.routes
-        self._publishes_events = any(route.kind is Kind.EVENT for route in messages.routes.values())
+        self._publishes_events = bool(messages.topology.published_events)
 
     async def publish(self, executor: Executor, events: Sequence[object]) -> None:
         """Store domain events. A service that publishes no event at all stores none; else each needs its line.
@@ -47,22 +47,23 @@ class Outbox:
         await self._store(executor, job, Kind.JOB, datetime.now(UTC) + after if after else None)
 
     async def _store(self, executor: Executor, said: object, kind: Kind, not_before: datetime | None) -> None:
-        route = self._routes.get(type(said))
-        if route is None or route.kind is not kind:
+        routes = [route for route in self._routes.get(type(said), []) if route.kind is kind]
+        if not routes:
             line = f"{kind.title()}({type(said).__name__}, …)"
             raise Unlisted(f"{type(said).__name__} has no line {line} in messaging/outgoing: add it")
-        identity = uuid7()
         context: dict[str, str] = {}
         _W3C.inject(context)
-        await executor.execute(
-            _STORE,
-            identity,
-            kind,
-            route.aggregate or route.name,
-            str(getattr(said, route.key) if route.key else identity),
-            route.name,
-            route.contract.model_validate(said).model_dump_json(),
-            context.get("traceparent"),
-            context.get("tracestate"),
-            not_before,
-        )
+        for route in routes:
+            identity = uuid7()
+            await executor.execute(
+                _STORE,
+                identity,
+                kind,
+                route.aggregate or route.name,
+                str(getattr(said, route.key) if route.key else identity),
+                route.name,
+                route.contract.model_validate(said).model_dump_json(),
+                context.get("traceparent"),
+                context.get("tracestate"),
+                not_before,
+            )

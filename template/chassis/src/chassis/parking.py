@@ -92,6 +92,7 @@ async def replay(database: Database, messages: Messages, parked_id: UUID) -> Par
             if receiver is None:
                 raise LookupError(f"no line in messaging/incoming takes {message.name}")
             content = receiver.contract.model_validate_json(message.body)
+            uow.message_id = message.id
             # What the handler says belongs to the trace that the message came with.
             token = context.attach(_W3C.extract(message.headers))
             try:

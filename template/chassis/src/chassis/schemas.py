@@ -53,7 +53,7 @@ class BodySchema(GenerateJsonSchema):
 
 def described(messages: Messages) -> list[Described]:
     """All messages of the service, by name. Where we are both ends of one, its owner's end has the contract."""
-    sent = {route.name: route for route in messages.routes.values()}
+    sent = {route.name: route for routes in messages.routes.values() for route in routes}
     taken = messages.receivers
     found = []
     for name in sorted(sent.keys() | taken.keys()):

@@ -159,6 +159,7 @@ class Mailbox:
             content = receiver.contract.model_validate_json(message.body)
             async with self._database.unit_of_work() as uow:
                 if await inbox.claim(uow.connection, [message]):
+                    uow.message_id = message.id
                     await receiver.handler(content, uow)
 
 

@@ -16,7 +16,7 @@ from nats import errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as Inbox
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo
+from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
 from nats.js.errors import NotFoundError
 
 from chassis.brokers import Delivery, Kind, Message, Topology
@@ -27,13 +27,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 PULL_SECONDS = 5
-"""How long a request for messages stands: so long may a dead predecessor's still take some."""
+"""How long a request for messages stands."""
 LOOK_SECONDS = 0.2
 """Between looks at what may have changed while a fetch waits."""
-MARGIN_SECONDS = 2
-"""JetStream keeps times of delivery by the second."""
-FAR_BEHIND = 10_000
-"""Rather wait for the redelivery than have so many messages again that are done already."""
 CLOSE_SECONDS = 2
 
 NOBODY = "503"
@@ -66,8 +62,9 @@ class NatsSubscription:
             try:
                 for source in self._sources:
                     await source.begin(jetstream)
-                for source in self._sources:
-                    await source.ask(max((limit - len(self.arrived)) // len(self._sources), 1))
+                if (room := limit - len(self.arrived)) > 0:
+                    for source in self._sources:
+                        await source.ask(max(room // len(self._sources), 1))
             except FAILURES as error:
                 raise self.broker.meaning_of(error) from error
             if self.arrived:
@@ -111,74 +108,68 @@ class _Source:
         self._stream = stream_name(subscription.kind, owner)
         self._names = names
         self._inbox: Inbox | None = None
-        self._breaks = 0
+        self._breaks = NEVER
         """Of the connection, when we began on it."""
         self._openings = 0
         self._asked, self._asked_until = 0, 0.0
-        self._next: int | None = None
-        self._others_until = self._quiet_until = 0.0
+        self._next = 0
+        """Which of the consumer's deliveries has to come next."""
 
     async def begin(self, jetstream: JetStreamContext) -> None:
         """Open, unless it is open; or do what must be done first. Raises what nats-py raises."""
-        now = time.monotonic()
         if self._breaks != self._broker.breaks:
             await self._start_over()
-        if self._inbox is not None or now < self._quiet_until:
+        if self._inbox is not None:
             return
         info = await self._durable(jetstream)
-        if self._subscription.kind is Kind.JOB or await self._in_order(jetstream, info, now):
-            await self._open()
+        if self._subscription.kind is Kind.EVENT:
+            assert info.delivered is not None
+            self._next = info.delivered.consumer_seq + 1
+            if info.num_ack_pending:
+                await self._rewind(jetstream, info)
+        await self._open()
 
     async def _start_over(self) -> None:
         await self.stop()
         self._breaks = self._broker.breaks
-        self._others_until = self._quiet_until = 0.0
         if self._subscription.kind is Kind.EVENT:  # ours come again, in order
             others = [one for one in self._subscription.arrived if one.receipt.metadata.stream != self._stream]
             self._subscription.arrived = deque(others)
 
-    async def _in_order(self, jetstream: JetStreamContext, info: ConsumerInfo, now: float) -> bool:
-        """Whether what was handed out and not acknowledged comes first, if we begin now."""
-        if info.num_waiting:  # requests of a predecessor: what they take, we would miss
-            self._others_until = self._others_until or now + PULL_SECONDS + 1
-            if now < self._others_until:
-                return False
-        if not info.num_ack_pending or self._quiet_until:
-            return True
-        assert info.delivered
-        assert info.ack_floor
-        behind = info.delivered.stream_seq - info.ack_floor.stream_seq
+    async def _rewind(self, jetstream: JetStreamContext, info: ConsumerInfo) -> None:
+        """Back to the first event that is not acknowledged. Some that are come again too; the inbox knows them."""
         version = self._broker.client.connected_server_version
-        if (version.major, version.minor) >= (2, 14) and behind <= FAR_BEHIND:
-            # Back to the first that is not acknowledged. Some that are come again too; the inbox knows them.
+        if (version.major, version.minor) >= (2, 14):
             await jetstream.reset_consumer(self._stream, self._subscription.service)
-            return True
-        wait_seconds = self._broker.options.redelivery_seconds + MARGIN_SECONDS
-        self._quiet_until = now + wait_seconds
-        log.info("redelivery_awaited", stream=self._stream, messages=info.num_ack_pending, seconds=wait_seconds)
-        return False
+        else:
+            # Should we die in between, the next one begins with all that the stream has: much, but nothing is lost.
+            assert info.ack_floor is not None
+            await jetstream.delete_consumer(self._stream, self._subscription.service)
+            start: dict[str, Any] = {
+                "deliver_policy": DeliverPolicy.BY_START_SEQUENCE,
+                "opt_start_seq": info.ack_floor.stream_seq + 1,
+            }
+            await jetstream.add_consumer(self._stream, info.config, **start)
+        self._next = 1
 
     async def _durable(self, jetstream: JetStreamContext) -> ConsumerInfo:
         service, options = self._subscription.service, self._broker.options
         names = set(self._names)
-        with suppress(NotFoundError):
-            found = (await jetstream.consumer_info(self._stream, service)).config
-            # Other versions of this service may run, and come back: what the consumer passes over is lost to them.
-            before = {*(found.filter_subjects or ()), *filter(None, [found.filter_subject])}
-            if before - names:
-                log.info("consumer_takes_more", stream=self._stream, consumer=service, names=sorted(before - names))
-            names |= before
+        try:
+            config = (await jetstream.consumer_info(self._stream, service)).config
+        except NotFoundError:
+            config = ConsumerConfig(service, service, ack_policy=AckPolicy.EXPLICIT, max_deliver=-1)
+        # Other versions of this service may run, and come back: what the consumer passes over is lost to them.
+        before = {*(config.filter_subjects or ()), *filter(None, [config.filter_subject])}
+        if before - names:
+            log.info("consumer_takes_more", stream=self._stream, consumer=service, names=sorted(before - names))
         return await jetstream.add_consumer(
             self._stream,
-            ConsumerConfig(
-                name=service,
-                durable_name=service,
-                ack_policy=AckPolicy.EXPLICIT,
-                ack_wait=options.redelivery_seconds,
-                max_deliver=-1,
-                max_ack_pending=options.max_in_flight,
-                filter_subjects=sorted(names),
-            ),
+            config,
+            filter_subject=None,
+            filter_subjects=sorted(names | before),
+            ack_wait=options.redelivery_seconds,
+            max_ack_pending=options.max_in_flight,
         )
 
     async def _open(self) -> None:
@@ -189,7 +180,7 @@ class _Source:
             if this == self._openings:
                 self._take(message)
 
-        self._asked, self._next = 0, None
+        self._asked = 0
         client = self._broker.client
         self._inbox = await client.subscribe(client.new_inbox(), cb=take)
 
@@ -211,13 +202,13 @@ class _Source:
                 self._breaks = NEVER
             return
         if self._subscription.kind is Kind.EVENT:
-            position = message.metadata.sequence.consumer
-            if position != (self._next or position):
-                # Some were lost on the way to us: start over, or they would come behind their successors.
+            if message.metadata.sequence.consumer != self._next:
+                # Some were lost on the way to us, or went to a predecessor that is gone and whose request still stands.
+                # They would come behind their successors.
                 self._breaks = NEVER
             if self._breaks != self._broker.breaks:
                 return
-            self._next = position + 1
+            self._next += 1
         self._asked -= 1
         self._subscription.arrived.append(Delivery(_message(message, self._subscription.kind), message))
 
