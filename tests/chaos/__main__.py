@@ -108,11 +108,14 @@ class System:
     folder: Path
 
     async def wait_until_up(self) -> None:
+        """Until the service answers and the consumer listens: RabbitMQ keeps nothing for those who have never been there."""
+        consumer = self.folder / "consumer.log"
         async with httpx.AsyncClient(base_url=self.base) as client:
             deadline = time.monotonic() + START_TIMEOUT_SECONDS
             while time.monotonic() < deadline:
                 with contextlib.suppress(httpx.HTTPError):
-                    if (await client.get("/readyz")).status_code == 200:
+                    ready = (await client.get("/readyz")).status_code == 200
+                    if ready and "consumer_started" in consumer.read_text():
                         return
                 await asyncio.sleep(0.05)
         raise RuntimeError(f"the service did not start:\n{self.logs()}")

@@ -234,7 +234,7 @@ async def test_a_lost_database_is_nobodys_failed_try(bench: Bench, link: Link) -
         await bench.publish(paid(1))
         await bench.until_effects(1)
         link.cut()
-        await bench.publish(paid(2), paid(3, key="b"))
+        await bench.publish(paid(2), paid(3))
         await asyncio.sleep(1)
         link.restore()
         await bench.until_effects(1, 2, 3)

@@ -7,9 +7,10 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+import structlog
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from chassis.brokers import BrokerUnavailable, Delivery, Kind, Message, Options, Topology
+from chassis.brokers import BrokerUnavailable, Delivery, Kind, Message, Options, Topology, kafka, lifeline
 from chassis.brokers.kafka import KafkaBroker, KafkaSubscription
 from pydantic import SecretStr
 
@@ -18,6 +19,13 @@ from tests import brokers
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("kafka's own")]
 
 PATIENCE_SECONDS = 30
+
+
+@pytest.fixture(autouse=True)
+def fresh_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loggers that have not kept the stdout of an earlier test."""
+    for module in (kafka, lifeline):
+        monkeypatch.setattr(module, "log", structlog.get_logger())
 
 
 @pytest.fixture(scope="module")

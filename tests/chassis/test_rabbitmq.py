@@ -8,9 +8,20 @@ from uuid import uuid4
 
 import aiormq
 import pytest
+import structlog
 from aiormq import spec
 from aiormq.abc import DeliveredMessage
-from chassis.brokers import BrokerUnavailable, Delivery, Kind, Message, MessageRefused, Options, Topology
+from chassis.brokers import (
+    BrokerUnavailable,
+    Delivery,
+    Kind,
+    Message,
+    MessageRefused,
+    Options,
+    Topology,
+    lifeline,
+    rabbitmq,
+)
 from chassis.brokers.rabbitmq import RabbitBroker, RabbitSubscription, _message
 from pamqp.header import ContentHeader
 from pydantic import SecretStr
@@ -21,6 +32,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("rabbitmq's own")]
 
 PATIENCE_SECONDS = 30
 TOO_LARGE = b"x" * (4 * 2**20 + 1)
+
+
+@pytest.fixture(autouse=True)
+def fresh_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loggers that have not kept the stdout of an earlier test."""
+    for module in (rabbitmq, lifeline):
+        monkeypatch.setattr(module, "log", structlog.get_logger())
 
 
 @pytest.fixture(scope="module")
