@@ -10,7 +10,7 @@ import pytest
 import structlog
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from chassis.brokers import BrokerUnavailable, Delivery, Kind, Message, Options, Topology, kafka, lifeline
+from chassis.brokers import BrokerUnavailable, Delivery, Kind, Message, Options, Topology, lifeline
 from chassis.brokers.kafka import KafkaBroker, KafkaSubscription
 from pydantic import SecretStr
 
@@ -23,9 +23,8 @@ PATIENCE_SECONDS = 30
 
 @pytest.fixture(autouse=True)
 def fresh_logs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Loggers that have not kept the stdout of an earlier test."""
-    for module in (kafka, lifeline):
-        monkeypatch.setattr(module, "log", structlog.get_logger())
+    """A logger that has not kept the stdout of an earlier test."""
+    monkeypatch.setattr(lifeline, "log", structlog.get_logger())
 
 
 @pytest.fixture(scope="module")
