@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import aiormq
 import nats
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from nats.js.api import ConsumerConfig, StreamConfig
 
 NAME = "bare.bench"
@@ -68,6 +69,10 @@ class _Kafka:
 @asynccontextmanager
 async def _kafka(url: str) -> AsyncGenerator[Bare]:
     address = urlsplit(url).netloc
+    admin = AIOKafkaAdminClient(bootstrap_servers=address)
+    await admin.start()
+    await admin.create_topics([NewTopic(NAME, num_partitions=12, replication_factor=1)])
+    await admin.close()
     async with (
         AIOKafkaProducer(bootstrap_servers=address, acks="all", enable_idempotence=True) as producer,
         AIOKafkaConsumer(
