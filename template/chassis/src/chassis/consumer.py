@@ -23,16 +23,15 @@ from pydantic import ValidationError
 
 from chassis import inbox, parking
 from chassis.brokers import Broker, Delivery, Kind, Message, Subscription
-from chassis.database import Connection, Database, DatabaseUnavailable, dedicated_connection
-from chassis.lanes import Lane, Unknown
+from chassis.database import Connection, Database, DatabaseUnavailable, only_replica
+from chassis.lanes import Lane
 from chassis.logs import describe_exception
-from chassis.messages import Messages, Receiver
+from chassis.messages import Messages, Receiver, Unknown
 from chassis.telemetry import DURATION_BUCKETS_SECONDS, Telemetry
 
 log = structlog.get_logger()
 
 LOCK = 0x636F6E73756D65  # "consume"
-STANDBY_SECONDS = 1
 FETCH_SECONDS = 1
 """How long to wait for a first delivery, which is also how long a stop may take to be noticed."""
 TOUCH_SECONDS = 3
@@ -106,7 +105,7 @@ class Consumer:
         self.kind = kind
         self._broker = broker
         self._database = database
-        self._receivers = messages.receivers
+        self._messages = messages
         self._name = messages.service
         self._tracer = telemetry.tracer
         self._url = database_url
@@ -140,10 +139,8 @@ class Consumer:
         if self.kind is Kind.JOB or self._broker.shares_in_order:
             yield None
             return
-        async with dedicated_connection(self._url, name=f"{self._name}-consumer") as connection:
-            while not stop.is_set() and not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), STANDBY_SECONDS)
+        name = f"{self._name}-consumer"
+        async with only_replica(self._url, name=name, lock=LOCK, stop=stop) as connection:
             yield connection
 
     @asynccontextmanager
@@ -194,9 +191,7 @@ class Consumer:
     def read(self, delivery: Delivery) -> Ready:
         """Raises Unknown or ValidationError."""
         message = delivery.message
-        receiver = self._receivers.get(message.name)
-        if receiver is None:
-            raise Unknown(f"no line in messaging/incoming takes {message.name}")
+        receiver = self._messages.receiver(message.name)
         content = receiver.contract.model_validate_json(message.body)
         return Ready(delivery, receiver, content, _W3C.extract(message.headers, _NOTHING))
 

@@ -18,6 +18,9 @@ Row = asyncpg.Record
 QueryObserver = Callable[[Any], None]
 T = TypeVar("T")
 
+STANDBY_SECONDS = 1
+"""Between the tries of a process that stands by to take over."""
+
 CLOSE_TIMEOUT_SECONDS = 3
 """How long connections may take to say goodbye when the process stops."""
 
@@ -267,6 +270,22 @@ async def dedicated_connection(url: str, *, name: str) -> AsyncGenerator[Connect
     finally:
         with suppress(*UNREACHABLE):
             await connection.close(timeout=2)
+
+
+@asynccontextmanager
+async def only_replica(url: str, *, name: str, lock: int, stop: asyncio.Event) -> AsyncGenerator[Connection | None]:
+    """Wait until this process holds the advisory lock, and yield the connection that keeps it; None if `stop` was first.
+
+    Raises DatabaseUnavailable.
+    """
+    async with dedicated_connection(url, name=name) as connection:
+        while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", lock):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), STANDBY_SECONDS)
+            if stop.is_set():
+                yield None
+                return
+        yield connection
 
 
 def _is_gone(connection: Connection) -> bool:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from chassis.brokers import Delivery, Subscription
 from chassis.database import DatabaseUnavailable
 from chassis.logs import describe_exception
+from chassis.messages import Unknown
 
 if TYPE_CHECKING:
     from chassis.consumer import Consumer, Ready
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 DATABASE_PAUSE_SECONDS = 0.5
-
-
-class Unknown(Exception):
-    """Nobody here takes messages of this name."""
 
 
 @dataclass(eq=False)

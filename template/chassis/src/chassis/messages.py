@@ -33,6 +33,10 @@ class Contract(BaseModel):
     )
 
 
+class Unknown(LookupError):
+    """Nobody here takes messages of this name."""
+
+
 Handler = Callable[[Any, Any], Awaitable[None]]
 """`async def on_paid(event: PaidV1, uow: UnitOfWork)`: calls one use case and lets errors rise."""
 
@@ -128,6 +132,13 @@ class Messages:
     def receivers(self) -> dict[str, Receiver]:
         """Who takes what is heard, by the name of the message."""
         return _one_line_each((receiver.name, receiver) for receiver in self._receivers())
+
+    def receiver(self, name: str) -> Receiver:
+        """Who takes messages of that name. Raises Unknown."""
+        found = self.receivers.get(name)
+        if found is None:
+            raise Unknown(f"no line in messaging/incoming takes {name}")
+        return found
 
     def __bool__(self) -> bool:
         return bool(self.outgoing or self.incoming)

@@ -77,7 +77,7 @@ async def drop(database: Database, parked_id: UUID) -> Parked:
 async def replay(database: Database, messages: Messages, parked_id: UUID) -> Parked:
     """Handle it now, or send it again, and unpark it in the same commit. What the handler raises leaves it parked.
 
-    Raises NotParked; LookupError where nobody handles its name; ValidationError where it breaks its contract.
+    Raises NotParked; Unknown where nobody handles its name; ValidationError where it breaks its contract.
     """
     async with database.unit_of_work() as uow:
         parked = await _take(uow.connection, parked_id)
@@ -88,9 +88,7 @@ async def replay(database: Database, messages: Messages, parked_id: UUID) -> Par
             row = (UUID(message.id), message.kind, aggregate, message.key, message.name, message.body.decode(), *trace)
             await uow.connection.execute(_SEND_AGAIN, *row)
         else:
-            receiver = messages.receivers.get(message.name)
-            if receiver is None:
-                raise LookupError(f"no line in messaging/incoming takes {message.name}")
+            receiver = messages.receiver(message.name)
             content = receiver.contract.model_validate_json(message.body)
             uow.message_id = message.id
             # What the handler says belongs to the trace that the message came with.

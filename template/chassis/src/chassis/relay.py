@@ -9,7 +9,7 @@ aggregate lock it until they commit, so their rows have the order of their commi
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from chassis import parking
 from chassis.brokers import Broker, Kind, Message, MessageRefused
-from chassis.database import Connection, dedicated_connection
+from chassis.database import Connection, only_replica
 from chassis.outbox import CHANNEL
 from chassis.telemetry import Telemetry
 
@@ -31,8 +31,6 @@ LOCK = 0x72656C6179  # "relay"
 BATCH = 500
 POLL_SECONDS = 1
 """Between looks without a notification: for rows whose time has come, and in case a notification was lost."""
-STANDBY_SECONDS = 1
-"""Between a standing-by relay's tries to take over."""
 
 _WAITING = """
     (SELECT *, 0 AS later FROM chassis.outbox WHERE not_before IS NULL ORDER BY seq LIMIT $1)
@@ -75,13 +73,11 @@ class Relay:
 
     @asynccontextmanager
     async def _leading(self, stop: asyncio.Event) -> AsyncGenerator[Connection | None]:
-        async with dedicated_connection(self._url, name=f"{self._name}-relay") as connection:
-            while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), STANDBY_SECONDS)
-                if stop.is_set():
-                    yield None
-                    return
+        name = f"{self._name}-relay"
+        async with only_replica(self._url, name=name, lock=LOCK, stop=stop) as connection:
+            if connection is None:
+                yield None
+                return
             log.info("relay_started")
             connection.add_termination_listener(lambda _: self._wake.set())
             await connection.add_listener(CHANNEL, lambda *_: self._wake.set())

@@ -142,7 +142,7 @@ class Mailbox:
     async def receive(self, name: str, body: object, *, times: int = 1) -> None:
         """Deliver one message `times` times, as a broker may: through the inbox to its handler, a commit for each.
 
-        `body` is what json.dumps takes, or a contract. Raises LookupError if nobody takes the name, ValidationError if
+        `body` is what json.dumps takes, or a contract. Raises chassis.messages.Unknown if nobody takes the name, ValidationError if
         the body breaks the contract, and what the handler raises (in production: tried again, then parked).
         """
         from pydantic import BaseModel
@@ -150,9 +150,7 @@ class Mailbox:
         from chassis import inbox
         from chassis.brokers import Message
 
-        receiver = self._messages.receivers.get(name)
-        if receiver is None:
-            raise LookupError(f"no line in messaging/incoming takes {name}")
+        receiver = self._messages.receiver(name)
         text = body.model_dump_json() if isinstance(body, BaseModel) else json.dumps(body)
         message = Message(receiver.kind, name, str(uuid.uuid4()), "key", text.encode())
         for _ in range(times):

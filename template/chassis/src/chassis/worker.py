@@ -13,7 +13,7 @@ import structlog
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from chassis import inbox
-from chassis.brokers import Broker, BrokerUnavailable, Kind, Options, broker_for
+from chassis.brokers import BrokerUnavailable, Kind, Options, broker_for
 from chassis.consumer import Consumer, Patience
 from chassis.database import Database, DatabaseUnavailable
 from chassis.messages import Messages
@@ -83,11 +83,8 @@ class Worker:
         settings: Settings,
         database: Database,
         telemetry: Telemetry,
-        *,
-        broker: Broker | None = None,
     ) -> None:
-        assert settings.broker_url is not None or broker is not None, "chassis.application has checked it"
-        self.broker: Broker = broker or broker_for(_options(messages.service, settings))
+        self.broker = broker_for(_options(messages.service, settings))
         self._messages = messages
         self._database = database
         self._inbox_retention = timedelta(days=settings.inbox_retention_days)
@@ -175,7 +172,7 @@ async def _pause(stop: asyncio.Event, seconds: float) -> None:
 
 
 def _options(service: str, settings: Settings) -> Options:
-    assert settings.broker_url is not None
+    assert settings.broker_url is not None, "chassis.application has checked it"
     return Options(
         url=settings.broker_url,
         client_name=service,
