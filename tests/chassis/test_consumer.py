@@ -14,16 +14,12 @@ from chassis.brokers.memory import MemoryBroker
 from chassis.consumer import Consumer, Patience
 from chassis.database import Database
 from chassis.outbox import Outbox
-from chassis.telemetry import Telemetry
-from chassis.worker import endure
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from pydantic import SecretStr
 
 from tests.chassis import said
 from tests.chassis.link import Link
+from tests.chassis.running import recording, running
 from tests.chassis.said import MESSAGES
 
 CALM = Patience(max_tries=3, first_pause_seconds=1, longest_pause_seconds=1)
@@ -46,12 +42,7 @@ class Bench:
         options = Options(url=SecretStr(f"memory://{uuid4()}"), client_name="tiny")
         self.broker = MemoryBroker(options)
         self.spans = InMemorySpanExporter()
-        self.telemetry = Telemetry(
-            Resource({}),
-            sampler=ALWAYS_ON,
-            span_processors=[SimpleSpanProcessor(self.spans)],
-            metric_readers=[],
-        )
+        self.telemetry = recording(self.spans)
 
     @asynccontextmanager
     async def consuming(self, *, kind: Kind = Kind.EVENT, patience: Patience = QUICK) -> AsyncGenerator[None]:
@@ -66,14 +57,8 @@ class Bench:
         consumer = Consumer(
             kind, self.broker, database, MESSAGES, self.telemetry, database_url=self.url, patience=patience
         )
-        stop = asyncio.Event()
-        async with database:
-            task = asyncio.create_task(endure("consumer", consumer.run, stop))
-            try:
-                yield
-            finally:
-                stop.set()
-                await asyncio.wait_for(task, WAIT_SECONDS)
+        async with database, running("consumer", consumer.run):
+            yield
 
     async def publish(self, *messages: Message) -> None:
         for message in messages:

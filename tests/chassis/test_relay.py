@@ -12,14 +12,10 @@ import pytest
 from chassis.brokers import BrokerUnavailable, Kind, Message, MessageRefused
 from chassis.outbox import Outbox
 from chassis.relay import BATCH, Relay
-from chassis.telemetry import Telemetry
-from chassis.worker import endure
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from tests.chassis.link import Link
+from tests.chassis.running import recording, running
 from tests.chassis.said import MESSAGES, ThingMade, TidyUp
 
 WAIT_SECONDS = 30
@@ -62,23 +58,13 @@ class Bench:
         self.connection = connection
         self.broker = Recorder()
         self.spans = InMemorySpanExporter()
-        self.telemetry = Telemetry(
-            Resource({}),
-            sampler=ALWAYS_ON,
-            span_processors=[SimpleSpanProcessor(self.spans)],
-            metric_readers=[],
-        )
+        self.telemetry = recording(self.spans)
 
     @asynccontextmanager
     async def relaying(self, broker: Recorder | None = None) -> AsyncGenerator[None]:
         relay = Relay(self.url, broker or self.broker, self.telemetry, name="tiny")
-        stop = asyncio.Event()
-        task = asyncio.create_task(endure("relay", relay.run, stop))
-        try:
+        async with running("relay", relay.run):
             yield
-        finally:
-            stop.set()
-            await asyncio.wait_for(task, WAIT_SECONDS)
 
     async def say(self, *said: object, after: timedelta = timedelta(0)) -> None:
         """In one transaction."""

@@ -253,11 +253,8 @@ def test_a_commit_made_meanwhile_is_not_lost(born: Born, monkeypatch: pytest.Mon
     assert git(service, "status", "--porcelain") == ""
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_update_leaves_the_repository_as_it_was(born: Born, number: signal.Signals) -> None:
-    service = born()
-    before = state(service)
-    # In the middle: the checkout is made, the first render begins.
+def stuck_update(service: Path) -> subprocess.Popen[str]:
+    """An update in the middle of its work: the checkout is made, the first render begins, and goes on for ever."""
     script = (
         "import time, fleet.update as u; from pathlib import Path\n"
         "u._heal = lambda *_: (print('there', flush=True), time.sleep(60))\n"
@@ -268,6 +265,14 @@ def test_a_killed_update_leaves_the_repository_as_it_was(born: Born, number: sig
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "there\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_update_leaves_the_repository_as_it_was(born: Born, number: signal.Signals) -> None:
+    service = born()
+    before = state(service)
+    process = stuck_update(service)
     process.send_signal(number)
     assert process.wait(10) != 0
     if number != signal.SIGKILL:
@@ -282,16 +287,7 @@ def test_a_killed_update_leaves_the_repository_as_it_was(born: Born, number: sig
 
 def test_two_at_once_are_one_too_many(born: Born) -> None:
     service = born()
-    script = (
-        "import time, fleet.update as u; from pathlib import Path\n"
-        "u._heal = lambda *_: (print('there', flush=True), time.sleep(60))\n"
-        f"u.update(Path({str(service)!r}), u.Options({{}}))"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    assert process.stdout is not None
-    process.stdout.readline()
+    process = stuck_update(service)
     try:
         with pytest.raises(FleetError, match="another fleet update is running"):
             update(service, options())

@@ -1,0 +1,31 @@
+"""Loops of the worker, run in this process for as long as a test needs them."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from chassis.telemetry import Telemetry
+from chassis.worker import endure
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+
+STOP_SECONDS = 30
+
+
+@asynccontextmanager
+async def running(part: str, loop: Callable[[asyncio.Event], Awaitable[None]]) -> AsyncGenerator[None]:
+    """The loop as the worker runs it; on leaving it is asked to stop, and has to."""
+    stop = asyncio.Event()
+    task = asyncio.create_task(endure(part, loop, stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, STOP_SECONDS)
+
+
+def recording(spans: InMemorySpanExporter) -> Telemetry:
+    """Telemetry that samples everything, and hands each span over when it ends."""
+    return Telemetry(Resource({}), sampler=ALWAYS_ON, span_processors=[SimpleSpanProcessor(spans)], metric_readers=[])
