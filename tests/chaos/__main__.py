@@ -13,7 +13,6 @@ import contextlib
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -307,5 +306,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(subprocess.SubprocessError):
-        raise SystemExit(main())
+    raise SystemExit(main())
