@@ -103,6 +103,8 @@ class Lane:
         self._doing = batch
         try:
             ready = await self._readable(batch)
+            if not ready:
+                return
             try:
                 await self._consumer.do(ready)
             except DatabaseUnavailable:
