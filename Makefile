@@ -32,9 +32,10 @@ test: setup lint ## All tests, real parts included
 test-fast: setup lint ## The tests for the inner loop
 	@.venv/bin/python -m pytest -m "not slow" -n $(JOBS) --dist loadgroup $(ARGS)
 
-lint: setup ## Format, lint rules and types of this repository and of the chassis
+lint: setup ## Format and lint rules of this repository, types of what is delivered
 	@.venv/bin/ruff format --check --quiet . template/chassis || { echo "run 'make format'"; exit 1; }
 	@.venv/bin/ruff check --quiet . template/chassis || { echo "'make format' fixes what can be fixed safely"; exit 1; }
+	@.venv/bin/ty check --no-progress --output-format concise fleet docs template/chassis/src || { echo "make the annotations and the code agree"; exit 1; }
 
 format: setup ## Format, and fix what lint can fix
 	@.venv/bin/ruff check --fix --quiet . template/chassis ; .venv/bin/ruff format . template/chassis

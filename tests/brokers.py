@@ -96,13 +96,13 @@ class Broker:
 
 
 @contextlib.contextmanager
-def nats(folder: Path | None = None, port: int | None = None) -> Generator[Broker]:
-    """NATS with JetStream."""
+def nats(folder: Path | None = None, port: int | None = None, *options: str) -> Generator[Broker]:
+    """NATS with JetStream. `options` are those of the server's command line."""
     port = port or free_port()
     with _home(folder, "nats") as home:
         address = ["--addr", "127.0.0.1", "--port", str(port)]
         storage = ["--jetstream", "--store_dir", str(home / "data")]
-        yield from _run(Broker(f"nats://127.0.0.1:{port}", [nats_server(), *address, *storage], home, b""))
+        yield from _run(Broker(f"nats://127.0.0.1:{port}", [nats_server(), *address, *storage, *options], home, b""))
 
 
 @contextlib.contextmanager

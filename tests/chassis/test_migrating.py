@@ -109,6 +109,19 @@ def test_a_migration_that_fails_leaves_nothing_of_itself(copy: Service, empty_da
     assert ask(empty_database, columns) == 3
 
 
+def test_a_database_of_another_service_is_refused_and_stays_as_it_is(service: Service, empty_database: str) -> None:
+    migrating.upgrade(service, empty_database)
+    schemas = "SELECT string_agg(nspname, ',' ORDER BY nspname) FROM pg_namespace"
+    before = ask(empty_database, schemas)
+
+    second = dataclasses.replace(service, name="second", tables=metadata_for("second"))
+
+    with pytest.raises(migrating.DatabaseUnusable, match=r"of another service \(tiny\): .* make one for second"):
+        migrating.upgrade(second, empty_database)
+
+    assert ask(empty_database, schemas) == before
+
+
 def test_migrations_that_make_the_tables_in_the_code_pass_the_check(service: Service, empty_database: str) -> None:
     migrating.upgrade(service, empty_database)
     ask(empty_database, "CREATE TABLE public.not_ours ()")

@@ -281,6 +281,18 @@ async def test_a_url_that_promises_encryption_is_not_spoken_to_without(server: b
     await meeting.end()
 
 
+async def test_special_characters_of_a_password_are_percent_encoded_in_the_url() -> None:
+    with brokers.nats(None, None, "--user", "bank@home", "--pass", "a/b:c%") as guarded:
+        meeting = Meeting(guarded.url.replace("nats://", "nats://bank%40home:a%2Fb%3Ac%25@"))
+        bank = await meeting.join("bank", **BOTH)
+        await publish(meeting, bank, 1)
+        await meeting.end()
+        stranger = Meeting(guarded.url.replace("nats://", "nats://bank%40home:wrong@"))
+        with pytest.raises(BrokerUnavailable, match=r"(?i)authorization"):
+            await stranger.join("bank", **BOTH, publish_timeout_seconds=5)
+        await stranger.end()
+
+
 async def test_several_servers_may_be_named(server: brokers.Broker) -> None:
     meeting = Meeting(f"nats://127.0.0.1:{brokers.free_port()},{server.url}")
     bank = await meeting.join("bank", **BOTH)

@@ -24,7 +24,7 @@ class MigrationsBehind(Exception):
 
 
 class DatabaseUnusable(Exception):
-    """The server does not answer, or does not let us in."""
+    """The server does not answer, does not let us in, or the database is another service's."""
 
 
 class MigrationFailed(Exception):

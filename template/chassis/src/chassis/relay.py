@@ -8,6 +8,7 @@ aggregate lock it until they commit, so their rows have the order of their commi
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from itertools import groupby
@@ -94,7 +95,7 @@ class Relay:
         rows = await connection.fetch(_WAITING, BATCH)
         if not rows:
             return 0
-        confirmed: list[int] = []
+        confirmed: list[tuple[int, str]] = []
         refused: list[_Refusal] = []
         by_key = groupby(sorted(rows, key=itemgetter("aggregatetype", "aggregateid", "later", "seq")), _key)
         keys = (self._send_in_order(list(of_one_key), confirmed, refused) for _, of_one_key in by_key)
@@ -103,12 +104,14 @@ class Relay:
         if refused:
             await self._park(connection, refused)
         if confirmed:
-            await connection.execute(_SENT, confirmed)
+            await connection.execute(_SENT, [seq for seq, _ in confirmed])
+            for name, count in Counter(name for _, name in confirmed).items():
+                self._sent.add(count, self._measured(name))
         if failures:
             raise failures[0]
         return len(rows)
 
-    async def _send_in_order(self, rows: list[Any], confirmed: list[int], refused: list[_Refusal]) -> None:
+    async def _send_in_order(self, rows: list[Any], confirmed: list[tuple[int, str]], refused: list[_Refusal]) -> None:
         """One after the other; after a failure the rest of this key waits."""
         for row in rows:
             try:
@@ -117,23 +120,22 @@ class Relay:
                 kept = _message(row, {"aggregate": row["aggregatetype"], **_trace_of(row)})
                 refused.append(_Refusal(row["seq"], kept, str(error)))
             else:
-                confirmed.append(row["seq"])
+                confirmed.append((row["seq"], row["type"]))
 
     async def _send(self, row: Any) -> None:
         name = row["type"]
         # The row's trace, not that of whatever woke us.
         parent = _W3C.extract(_trace_of(row), _NOTHING)
-        span = self._tracer.start_span(
-            f"send {name}",
-            context=parent,
-            kind=SpanKind.PRODUCER,
-            attributes={
-                **self._measured(name),
-                "messaging.operation.name": "send",
-                "messaging.operation.type": "send",
-                "messaging.message.id": str(row["id"]),
-            },
-        )
+        span = self._tracer.start_span(f"send {name}", context=parent, kind=SpanKind.PRODUCER)
+        if span.is_recording():
+            span.set_attributes(
+                {
+                    **self._measured(name),
+                    "messaging.operation.name": "send",
+                    "messaging.operation.type": "send",
+                    "messaging.message.id": str(row["id"]),
+                }
+            )
         carrier: dict[str, str] = {}
         _W3C.inject(carrier, trace.set_span_in_context(span, parent))
         try:
@@ -143,7 +145,6 @@ class Relay:
             raise
         finally:
             span.end()
-        self._sent.add(1, self._measured(name))
 
     def _measured(self, name: str) -> dict[str, str]:
         return {"messaging.system": self._broker.system, "messaging.destination.name": name}

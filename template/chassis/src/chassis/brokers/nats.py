@@ -7,6 +7,7 @@ begins with the oldest event that the stream still has.
 
 import asyncio
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import structlog
 from nats import errors
@@ -134,10 +135,12 @@ class NatsBroker:
 
     async def _connected_client(self) -> Client:
         client = _Client()
+        urls = self.options.url.get_secret_value().split(",")
         try:
             async with asyncio.timeout(self.options.publish_timeout_seconds):  # nats-py itself would try for ever
                 await client.connect(
-                    self.options.url.get_secret_value().split(","),
+                    urls,
+                    **_credentials(urls[0]),
                     name=self.options.client_name,
                     max_reconnect_attempts=-1,
                     reconnect_time_wait=RECONNECT_SECONDS,  # ty: ignore[invalid-argument-type]
@@ -206,6 +209,14 @@ class _Client(Client):
         if initial_connection and self._current_server.uri.scheme == "tls" and not info.get("tls_required"):
             raise errors.SecureConnWantedError
         await super()._process_info(info, initial_connection)
+
+
+def _credentials(url: str) -> dict[str, Any]:
+    """For all servers. nats-py would send what a URL says as it stands there, percent-encoded."""
+    parts = urlsplit(url)
+    if parts.username and parts.password:
+        return {"user": unquote(parts.username), "password": unquote(parts.password)}
+    return {"token": unquote(parts.username)} if parts.username else {}
 
 
 def _reason(error: Exception | None) -> str:

@@ -7,7 +7,7 @@ import asyncpg
 from alembic import context
 from sqlalchemy import Connection, text
 
-from chassis.migrating import engine_for
+from chassis.migrating import DatabaseUnusable, engine_for
 from chassis.service import Service
 
 LOCK = 0x6D69677261746521
@@ -15,6 +15,13 @@ LOCK = 0x6D69677261746521
 
 LOCK_WAIT_SECONDS = 120
 """How long a second migrator waits for the first."""
+
+OTHERS = text("""
+    SELECT string_agg(nspname, ', ') FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE relname = 'alembic_version' AND to_regnamespace('chassis') IS NOT NULL
+    HAVING NOT bool_or(nspname = :ours)
+""")
+"""The schemas of other services, in a database that has the chassis' tables but was never ours."""
 
 service: Service = context.config.attributes["service"]
 url: str = context.config.attributes["url"]
@@ -31,6 +38,11 @@ def migrate(connection: Connection) -> None:
     # A migration that waits for a lock makes every query behind it wait too: give up soon, and try again later.
     connection.execute(text("SET lock_timeout = '5s'"))
     connection.execute(text("SET statement_timeout = '15min'"))
+    if others := connection.scalar(OTHERS, {"ours": service.schema}):
+        raise DatabaseUnusable(
+            f"the database in DATABASE_URL is that of another service ({others}): each has one of its own, "
+            f"so make one for {service.name}"
+        )
     connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{service.schema}"'))
     connection.commit()
     context.configure(
