@@ -61,8 +61,8 @@ class Bench:
         self.telemetry = recording(self.spans)
 
     @asynccontextmanager
-    async def relaying(self, broker: Recorder | None = None) -> AsyncGenerator[None]:
-        relay = Relay(self.url, broker or self.broker, self.telemetry, name="tiny")
+    async def relaying(self, broker: Recorder | None = None, *, sends_events: bool = True) -> AsyncGenerator[None]:
+        relay = Relay(self.url, broker or self.broker, self.telemetry, name="tiny", events=sends_events)
         async with running("relay", relay.run):
             yield
 
@@ -113,6 +113,13 @@ async def test_a_row_is_sent_as_it_was_said_and_then_gone(bench: Bench) -> None:
     assert message.key == str(UUID(int=0))
     assert json.loads(message.body) == {"thing_id": message.key, "number": 0}
     assert message.headers["content-type"] == "application/json"
+
+
+async def test_where_another_sends_events_they_are_cleared_away_and_jobs_are_sent(bench: Bench) -> None:
+    await bench.say(*events(3), TidyUp(UUID(int=0)))
+    async with bench.relaying(sends_events=False):
+        await bench.until_empty()
+    assert [message.kind for message in bench.broker.got] == [Kind.JOB]
 
 
 async def test_a_commit_is_sent_at_once_not_at_the_next_poll(bench: Bench) -> None:

@@ -38,6 +38,7 @@ _WAITING = """
     UNION ALL
     (SELECT *, 1 AS later FROM chassis.outbox WHERE not_before <= now() ORDER BY not_before, seq LIMIT $1)
 """
+_LOGGED = "DELETE FROM chassis.outbox WHERE kind = 'event'"
 _SENT = "DELETE FROM chassis.outbox WHERE seq = ANY($1::bigint[])"
 
 _W3C = TraceContextTextMapPropagator()
@@ -51,13 +52,19 @@ class _Refusal(NamedTuple):
 
 
 class Relay:
-    """Sends the rows of one service's outbox. Run one in as many processes as you like: one at a time is active."""
+    """Sends the rows of one service's outbox. Run one in as many processes as you like: one at a time is active.
 
-    def __init__(self, database_url: str, broker: Broker, telemetry: Telemetry, *, name: str) -> None:
+    Without `events` it sends jobs alone. Events are then cleared away: somebody reads them from the database's log.
+    """
+
+    def __init__(
+        self, database_url: str, broker: Broker, telemetry: Telemetry, *, name: str, events: bool = True
+    ) -> None:
         self._url = database_url
         self._broker = broker
         self._tracer = telemetry.tracer
         self._name = name
+        self._events = events
         self._wake = asyncio.Event()
         self._sent = telemetry.meter.create_counter(
             "messaging.client.sent.messages", unit="{message}", description="Messages that the broker has confirmed."
@@ -92,6 +99,8 @@ class Relay:
 
     async def _send_waiting(self, connection: Connection) -> int:
         """Send what waits now. Returns how many rows were seen. Raises BrokerUnavailable if any was not confirmed."""
+        if not self._events:
+            await connection.execute(_LOGGED)
         rows = await connection.fetch(_WAITING, BATCH)
         if not rows:
             return 0

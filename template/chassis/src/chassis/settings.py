@@ -67,6 +67,8 @@ class Settings(BaseSettings):
     """After so many failures a message is parked, and waits for a person."""
     message_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
     """How long a handler may take."""
+    event_relay: bool = True
+    """The worker sends events. False where Debezium reads them from the database's log; jobs are sent in any case."""
     run_worker: bool = False
     """Send and take messages inside the process that serves HTTP: for development. Else `work` does it."""
 

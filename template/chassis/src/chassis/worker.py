@@ -95,7 +95,7 @@ class Worker:
         patience = Patience(
             max_tries=settings.message_max_tries, handler_timeout_seconds=settings.message_timeout_seconds
         )
-        self._relay = Relay(url, self.broker, telemetry, name=messages.service)
+        self._relay = Relay(url, self.broker, telemetry, name=messages.service, events=settings.event_relay)
         self._consumers = [
             Consumer(kind, self.broker, database, messages, telemetry, database_url=url, patience=patience)
             for kind in Kind
