@@ -1,4 +1,4 @@
-"""Generate two services with Copier, start them, be a client, and show one trace through both.
+"""Generate a service with Copier, start it, be its client; then a second one, and show one trace through both.
 
 billing issues an invoice and says so; notifications hears it. CI=1 in the environment: stop when everything was shown.
 The exit status is 0 only if all of it happened.
@@ -9,9 +9,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,27 +41,31 @@ NOTIFICATIONS = DemoService(
         "src/notifications/messaging/incoming/billing.py": Path(__file__).parent / "notifications" / "incoming.py",
     },
 )
-SERVICES = (BILLING, NOTIFICATIONS)
 REACTION_TIMEOUT_SECONDS = 20
 
 
 def main() -> int:
     """Run the demo. Returns the exit status."""
-    started = time.monotonic()
+    began = time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        for kept in filter(None, [service.make_room() for service in SERVICES]):
+        for kept in filter(None, [service.make_room() for service in (BILLING, NOTIFICATIONS)]):
             say(f"Kept your changed copy as {kept}")
-        step("Generating billing and notifications", lambda service: service.generate())
-        step("Installing them", lambda service: service.install())
-        with OtlpReceiver() as receiver, running(receiver.endpoint) as (billing, notifications):
-            clients = [httpx.Client(base_url=one.base, timeout=10) for one in (billing, notifications)]
-            issued = converse(clients[0], lambda: say(f"first 200 after {time.monotonic() - started:.1f} s"))
-            show_reaction(clients[1])
-            show_trace(receiver, issued)
-            say(f"all shown after {time.monotonic() - started:.1f} s\n")
-            if not os.environ.get("CI"):
-                stay(billing, notifications)
+        make(BILLING)
+        with OtlpReceiver() as receiver, started(BILLING, receiver) as billing, client_of(billing) as client:
+            expect(client.get("/readyz"), 200)
+            say(f"first 200 after {time.monotonic() - began:.1f} s")
+            issue(client, converse(client))
+            make(NOTIFICATIONS)
+            # With a database of its own, and on billing's NATS.
+            with started(NOTIFICATIONS, receiver, BROKER_URL=billing.broker) as notifications:
+                with client_of(notifications) as listener:
+                    issued = issue(client, create(client, "2027-0002"))
+                    show_reaction(listener)
+                show_trace(receiver, issued)
+                say(f"all shown after {time.monotonic() - began:.1f} s\n")
+                if not os.environ.get("CI"):
+                    stay(billing, notifications)
     except KeyboardInterrupt:
         print()
     except (DemoFailed, httpx.HTTPError) as error:
@@ -75,51 +78,65 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def step(title: str, action: Callable[[DemoService], None]) -> None:
-    """Do it for both services at the same time, and say how long it took."""
+def make(service: DemoService) -> None:
+    """Generate and install it as its team would."""
+    with step(f"Generating {service.name}"):
+        service.generate()
+    with step("Installing it"):
+        service.install()
+
+
+@contextmanager
+def step(title: str) -> Generator[None]:
+    """Say what is being done, then how long it took."""
     print(f"{title} … ", end="", flush=True)
     began = time.monotonic()
-    with ThreadPoolExecutor() as threads:
-        list(threads.map(action, SERVICES))
+    yield
     say(f"{time.monotonic() - began:.1f} s")
 
 
 @contextmanager
-def running(otlp_endpoint: str) -> Generator[tuple[Running, Running]]:
-    """Both services: each with a PostgreSQL of its own, on billing's NATS."""
-    print("Starting PostgreSQL, NATS, the services; migrating … ", end="", flush=True)
-    began = time.monotonic()
-    with (
-        BILLING.running(OTEL_EXPORTER_OTLP_ENDPOINT=otlp_endpoint) as billing,
-        NOTIFICATIONS.running(OTEL_EXPORTER_OTLP_ENDPOINT=otlp_endpoint, BROKER_URL=billing.broker) as notifications,
-    ):
-        say(f"{time.monotonic() - began:.1f} s")
-        yield billing, notifications
+def started(service: DemoService, receiver: OtlpReceiver, **settings: str) -> Generator[Running]:
+    with ExitStack() as stack:
+        with step("Starting PostgreSQL, NATS and the service; migrating" if not settings else "Starting it"):
+            running = service.running(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint, **settings)
+            one = stack.enter_context(running)
+        yield one
 
 
-def converse(client: httpx.Client, on_first_answer: Callable[[], None]) -> str:
-    """Be a client. Returns the trace id of the request that issued the invoice."""
-    draft = {
-        "number": "2027-0001",
-        "customer_id": "0190b5a8-7c5e-7b3a-9d43-6f0e8c1a2b4d",
-        "total": {"amount": 1250, "currency": "EUR"},
-    }
-    expect(client.get("/readyz"), 200)
-    on_first_answer()
+def client_of(service: Running) -> httpx.Client:
+    return httpx.Client(base_url=service.base, timeout=10)
 
+
+def converse(client: httpx.Client) -> httpx.Response:
+    """Be a client. Returns the answer that created the invoice."""
     say("\nAn invoice is created, read and listed:")
-    created = exchange(client, "POST", "/v1/invoices", 201, json=draft)
-    url = created.headers["Location"]
-    exchange(client, "GET", url, 200)
+    created = create(client, "2027-0001")
+    exchange(client, "GET", created.headers["Location"], 200)
     exchange(client, "GET", "/v1/invoices", 200)
+    say("What is wrong is said in one form (RFC 9457), with a code that never changes:")
+    exchange(client, "GET", "/v1/invoices/00000000-0000-0000-0000-000000000000", 404)
+    exchange(
+        client, "POST", "/v1/invoices", 422, json=draft("2027-0001") | {"total": {"amount": 12.5, "currency": "euro"}}
+    )
+    return created
 
+
+def create(client: httpx.Client, number: str) -> httpx.Response:
+    return exchange(client, "POST", "/v1/invoices", 201, json=draft(number))
+
+
+def draft(number: str) -> dict[str, Any]:
+    customer = "0190b5a8-7c5e-7b3a-9d43-6f0e8c1a2b4d"
+    return {"number": number, "customer_id": customer, "total": {"amount": 1250, "currency": "EUR"}}
+
+
+def issue(client: httpx.Client, created: httpx.Response) -> str:
+    """Once; a second time is refused. Returns the trace id of the request that did it."""
+    url = created.headers["Location"]
     say("It is issued, once:")
     issued = exchange(client, "POST", f"{url}/issue", 200, headers={"If-Match": created.headers["ETag"]})
     exchange(client, "POST", f"{url}/issue", 409, headers={"If-Match": "*"})
-
-    say("What is wrong is said in one form (RFC 9457), with a code that never changes:")
-    exchange(client, "GET", "/v1/invoices/00000000-0000-0000-0000-000000000000", 404)
-    exchange(client, "POST", "/v1/invoices", 422, json=draft | {"total": {"amount": 12.5, "currency": "euro"}})
     return issued.headers["X-Request-Id"]
 
 
@@ -143,10 +160,12 @@ def expect(response: httpx.Response, status: int) -> httpx.Response:
 
 
 def show_reaction(client: httpx.Client) -> None:
-    """Wait until notifications has heard of the invoice, and show what it did."""
-    say("billing said so in an event. notifications, with a database of its own, has heard it:")
+    """Wait until notifications has heard of both invoices, and show what it did."""
+    say(
+        "billing said so in events. notifications, with a database of its own, has heard them, the one before its birth too:"
+    )
     deadline = time.monotonic() + REACTION_TIMEOUT_SECONDS
-    while not client.get("/v1/notifications").json()["items"]:
+    while len(client.get("/v1/notifications").json()["items"]) < 2:
         if time.monotonic() > deadline:
             raise DemoFailed(f"notifications did not react within {REACTION_TIMEOUT_SECONDS} s")
         time.sleep(0.05)
@@ -181,7 +200,7 @@ def roots(spans: Iterable[Span]) -> list[str]:
 
 def stay(billing: Running, notifications: Running) -> None:
     say("Both go on until Ctrl-C:\n")
-    for service, one in zip(SERVICES, (billing, notifications), strict=True):
+    for service, one in ((BILLING, billing), (NOTIFICATIONS, notifications)):
         say(f"  {service.name:<14} {one.base}/docs  {service.folder.relative_to(ROOT)}")
     say("")
     while (ended := next((one for one in (billing, notifications) if one.process.poll() is not None), None)) is None:
