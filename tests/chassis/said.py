@@ -34,7 +34,7 @@ class PaidV1(Contract):
     """What another service tells us. `then` is how our handler behaves."""
 
     number: Annotated[int, Field(ge=0)]
-    then: Literal["work", "fail", "fail once", "sleep"] = "work"
+    then: Literal["work", "fail", "fail until told", "wait until told"] = "work"
 
 
 class CountV1(Contract):
@@ -44,17 +44,19 @@ class CountV1(Contract):
 EFFECTS = "CREATE TABLE IF NOT EXISTS effects (seq bigserial PRIMARY KEY, number integer NOT NULL)"
 """Without any constraint that would hide an effect that happens twice."""
 
-failed_before: set[int] = set()
+told = asyncio.Event()
+begun: list[int] = []
+"""The numbers with which the handler was called, a failed try included."""
 handled: list[str | None] = []
 """The ids that the handler of jobs was told."""
 
 
 async def on_paid(event: PaidV1, uow: UnitOfWork) -> None:
     await uow.connection.execute("INSERT INTO effects (number) VALUES ($1)", event.number)
-    if event.then == "sleep":
-        await asyncio.sleep(0.5)
-    if event.then == "fail" or (event.then == "fail once" and event.number not in failed_before):
-        failed_before.add(event.number)
+    begun.append(event.number)
+    if event.then == "wait until told":
+        await told.wait()
+    if event.then == "fail" or (event.then == "fail until told" and not told.is_set()):
         raise RuntimeError("the handler failed")
 
 
