@@ -26,7 +26,7 @@ from chassis.embedded import Process, nats_server, spawn
 
 TOOLS = Path(__file__).parents[1] / "build" / "tools"
 KAFKA = "4.4.0"
-START_TIMEOUT_SECONDS = 60
+START_TIMEOUT_SECONDS = 120
 INSTALL_TIMEOUT_SECONDS = 540
 _RANDOM = random.SystemRandom()  # not the one that a test gives a seed: parallel ones would take the same ports
 

@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
 
-GONE_SECONDS = 10
+GONE_SECONDS = 60
 EACH = pytest.mark.parametrize("name", brokers.BROKERS)
 
 

@@ -27,8 +27,8 @@ from tests.conftest import ROOT, Birth, service_environment
 # One group, one after the other: each starts on port 8000 where that is free.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dev")]
 
-START_SECONDS = 60
-STOP_SECONDS = 30
+START_SECONDS = 120
+STOP_SECONDS = 90
 
 
 def test_the_demo_shows_all_it_should_and_ends_by_itself() -> None:

@@ -30,7 +30,7 @@ from tests.conftest import Birth, git, service_environment
 LIMIT = ["--max-time", os.environ["FUZZ_SECONDS"]] if "FUZZ_SECONDS" in os.environ else ["--max-examples", "25"]
 # Fixed: what a change breaks should show in that change's run, not in somebody else's.
 SEED = os.environ.get("FUZZ_SEED", "2027")
-START_SECONDS = 30
+START_SECONDS = 120
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("fuzz")]
 

@@ -18,7 +18,7 @@ from tests.chaos.__main__ import System, count, load, system
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("chaos")]
 
-WAIT_SECONDS = 30
+WAIT_SECONDS = 90
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 CALLER = "00f067aa0ba902b7"
 
@@ -45,7 +45,7 @@ def running(request: pytest.FixtureRequest, receiver: OtlpReceiver) -> Generator
 def test_a_request_and_all_that_follows_is_one_trace(running: System, receiver: OtlpReceiver) -> None:
     receiver.spans.clear()
     headers = {"traceparent": f"00-{TRACE_ID}-{CALLER}-01"}
-    assert httpx.post(f"{running.base}/v1/counters/traced/steps", headers=headers).status_code == 201
+    assert httpx.post(f"{running.base}/v1/counters/traced/steps", headers=headers, timeout=60).status_code == 201
 
     expected = [
         "POST /v1/counters/{name}/steps",
@@ -111,7 +111,7 @@ def test_a_broker_that_is_away_stops_no_request_and_is_told_of_once(running: Sys
     relay = running.folder / "relay.log"
 
     def readiness() -> dict[str, Any]:
-        return httpx.get(f"{running.base}/readyz").json()
+        return httpx.get(f"{running.base}/readyz", timeout=60).json()
 
     running.parts["broker"].kill()
     running.parts["relay"].stop()
@@ -119,7 +119,7 @@ def test_a_broker_that_is_away_stops_no_request_and_is_told_of_once(running: Sys
     running.parts["relay"].start()
     try:
         for _ in range(3):
-            assert httpx.post(f"{running.base}/v1/counters/away/steps", timeout=10).status_code == 201
+            assert httpx.post(f"{running.base}/v1/counters/away/steps", timeout=60).status_code == 201
         until(lambda: lines(relay, "worker_interrupted") > told_before)
         until(lambda: readiness()["outbox"]["waiting"] >= 3)
         assert readiness()["status"] == "ok"

@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import service_environment
 
 TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial.md"
-START_TIMEOUT_SECONDS = 60
+START_TIMEOUT_SECONDS = 120
 SHOWN_URL = "http://127.0.0.1:8000"
 
 

@@ -29,8 +29,8 @@ from chassis import embedded
 from tests import brokers
 
 ROOT = Path(__file__).parents[2]
-START_TIMEOUT_SECONDS = 60
-DRAIN_TIMEOUT_SECONDS = 120
+START_TIMEOUT_SECONDS = 120
+DRAIN_TIMEOUT_SECONDS = 240
 COUNTERS = 20
 REQUESTS_PER_SECOND = 60
 

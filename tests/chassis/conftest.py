@@ -34,9 +34,9 @@ from tests.chassis.link import Link
 from tests.chassis.tiny.main import SERVICE
 
 ROOT = Path(__file__).parents[2]
-START_TIMEOUT_SECONDS = 30
-EXIT_TIMEOUT_SECONDS = 30
-LOG_TIMEOUT_SECONDS = 5
+START_TIMEOUT_SECONDS = 120
+EXIT_TIMEOUT_SECONDS = 90
+LOG_TIMEOUT_SECONDS = 60
 
 
 @pytest.fixture(scope="session")

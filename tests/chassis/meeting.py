@@ -11,7 +11,7 @@ from uuid import uuid4
 from chassis.brokers import Broker, Delivery, Kind, Message, Options, Subscription, Topology, broker_for
 from pydantic import SecretStr
 
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 90
 QUIET_SECONDS = 1
 """What has not come by then does not come."""
 REDELIVERY_SECONDS = 2

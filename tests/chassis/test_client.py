@@ -62,7 +62,7 @@ async def test_a_service_that_does_not_answer_is_given_up() -> None:
         with pytest.raises(httpx.ReadTimeout):
             await client.get("/there")
 
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 15
 
 
 async def test_a_service_that_is_just_starting_is_tried_again() -> None:

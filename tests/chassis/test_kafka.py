@@ -18,7 +18,7 @@ from tests import brokers
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("kafka's own")]
 
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 90
 
 
 @pytest.fixture(autouse=True)
@@ -167,7 +167,7 @@ async def test_an_id_is_made_of_the_place_in_the_log_if_there_is_none(server: br
 
 
 async def test_a_producer_that_can_never_send_again_is_replaced(server: brokers.Broker, name: str) -> None:
-    async with joined(server.url, name, publish_timeout_seconds=1) as bank:
+    async with joined(server.url, name, publish_timeout_seconds=4) as bank:
         producer = await bank.lifeline.ready()
         producer._sender.sender_task.cancel()  # as after an error that aiokafka does not survive
         with pytest.raises(BrokerUnavailable):

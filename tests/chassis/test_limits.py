@@ -98,7 +98,7 @@ async def test_a_request_that_takes_too_long_is_told_to_come_back(limited: httpx
 
     assert code(refused) == (503, "timed_out")
     assert "retry-after" in refused.headers
-    assert time.monotonic() - started < TIMEOUT_SECONDS + 0.5
+    assert time.monotonic() - started < TIMEOUT_SECONDS + 15  # it sleeps for 30
 
 
 async def test_the_transaction_of_a_request_that_takes_too_long_is_rolled_back(
@@ -122,25 +122,26 @@ async def test_places_are_free_again_after_every_kind_of_end(limited: httpx.Asyn
         await limited.get("/v1/failures/bug")
         await limited.post("/v1/bytes", content=chunks(size=MAX_BODY_BYTES, count=2))
         with pytest.raises(httpx.ReadTimeout):  # the client goes away
-            await limited.get("/v1/sleep", params={"seconds": 0.2}, timeout=0.05)
-    await asyncio.sleep(0.4)
+            await limited.get("/v1/sleep", params={"seconds": 0.2}, timeout=httpx.Timeout(60, read=0.05))
 
-    assert (await limited.get("/v1/sleep", params={"seconds": 0})).status_code == 200
+    async with asyncio.timeout(60):
+        while (await limited.get("/v1/sleep", params={"seconds": 0})).status_code != 200:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
 
 
 @pytest.mark.slow
 async def test_a_database_that_hangs_delays_no_answer_beyond_the_timeout(
     make_app: Callable[..., FastAPI], link: Link
 ) -> None:
-    app = make_app(database_url=link.url, request_timeout_seconds=1, database_pool_size=2)
+    app = make_app(database_url=link.url, request_timeout_seconds=1, database_pool_size=1)
     async with listening(app) as client:
         assert (await client.get("/v1/things")).status_code == 200
 
         link.freeze()
         started = time.monotonic()
-        answers = await asyncio.gather(*[client.post("/v1/things", json={"name": f"lamp {n}"}) for n in range(5)])
+        answers = await asyncio.gather(*[client.post("/v1/things", json={"name": f"lamp {n}"}) for n in range(20)])
         assert {answer.status_code for answer in answers} == {503}
-        assert time.monotonic() - started < 2.5
+        assert time.monotonic() - started < 12  # not one after the other
 
         link.restore()
         assert (await client.get("/v1/things")).json() == []

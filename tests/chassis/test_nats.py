@@ -77,7 +77,7 @@ async def take_all(subscription: Subscription, last: int) -> list[int]:
 async def test_a_successor_of_a_consumer_that_died_takes_its_events_first(
     meeting: Meeting, link: Link, version: str
 ) -> None:
-    dying = await meeting.join("bank", **BOTH, url=link.url)
+    dying = await meeting.join("bank", **BOTH, url=link.url, redelivery_seconds=60)
     subscription = await dying.subscribe(Kind.EVENT)
     await publish(meeting, dying, 10)
     taken = await take(subscription, 10)
@@ -85,14 +85,14 @@ async def test_a_successor_of_a_consumer_that_died_takes_its_events_first(
     await asyncio.sleep(0.2)
     link.cut()
 
-    bank = await meeting.join("bank", **BOTH)
+    bank = await meeting.join("bank", **BOTH, redelivery_seconds=60)
     await publish(meeting, bank, 5)
     started = time.monotonic()
     came = await take_all(await bank.subscribe(Kind.EVENT), 15)
 
     new = [number for number in came if number not in (5, 8)]
     assert new == [2, 3, 4, 6, 7, 9, 10, 11, 12, 13, 14, 15]
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 30  # none had to be given up first
     assert came == sorted(came)
 
 
@@ -211,7 +211,7 @@ async def test_a_client_that_the_server_threw_out_comes_back(meeting: Meeting) -
 async def test_a_server_that_hangs_is_unavailable_for_all_at_the_same_time(meeting: Meeting, link: Link) -> None:
     bank = await meeting.join("bank", **BOTH, url=link.url, publish_timeout_seconds=1)
     link.freeze()
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(30):  # one after the other they would take 500
         sent = await asyncio.gather(*(bank.publish(meeting.event()) for _ in range(500)), return_exceptions=True)
     assert {type(outcome) for outcome in sent} == {BrokerUnavailable}
     link.restore()

@@ -30,7 +30,7 @@ from tests import brokers
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("rabbitmq's own")]
 
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 90
 TOO_LARGE = b"x" * (4 * 2**20 + 1)
 
 
@@ -57,7 +57,7 @@ def service() -> str:
 
 @asynccontextmanager
 async def joined(url: str, topology: Topology) -> AsyncGenerator[RabbitBroker]:
-    broker = RabbitBroker(Options(url=SecretStr(url), client_name=topology.service, publish_timeout_seconds=2))
+    broker = RabbitBroker(Options(url=SecretStr(url), client_name=topology.service, publish_timeout_seconds=5))
     try:
         await broker.connect()
         await broker.declare(topology)

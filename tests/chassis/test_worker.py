@@ -25,7 +25,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from tests.chassis import said
 from tests.chassis.said import MESSAGES
 
-WAIT_SECONDS = 30
+WAIT_SECONDS = 90
 
 
 @pytest.fixture
