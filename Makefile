@@ -14,6 +14,10 @@ UV_PYTHON := $(shell $(PYTHON) -c 'import sys; print(sys.executable if sys.versi
 endif
 export UV_PYTHON
 
+# Hundreds of Python processes are started here: each would compile all that it imports, a second or two, if the
+# environment told it to keep nothing.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help demo setup test test-fast lint format docs chaos bench bench-messages
 
 help: ## This list
@@ -43,6 +47,7 @@ format: setup ## Format, and fix what lint can fix
 docs: setup ## Write the reference pages from their sources
 	@.venv/bin/python docs/generate_questions.py
 	@.venv/bin/python docs/generate_chassis.py
+	@.venv/bin/python docs/generate_conventions.py
 
 chaos: setup ## Kill every part of two talking services, 30 times on each broker, and count what is lost (about 6 minutes)
 	@for broker in nats kafka rabbitmq; do .venv/bin/python -m tests.chaos $$broker $(ARGS) || exit 1; done
