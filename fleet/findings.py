@@ -17,13 +17,16 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as it should be, why that matters, and what to do."""
+    """One thing that is not as it should be, why that matters, and what to do. `line` counts from 1; 0 is the whole file."""
 
     id: str
     path: str
     reason: str
     remedy: str
     level: Level = Level.ERROR
+    line: int = 0
+    # Of a convention: why it is wanted.
+    why: str = ""
 
 
 Check = Callable[[Service], Iterable[Finding]]

@@ -2,6 +2,8 @@
 
 import os
 import subprocess
+import threading
+import weakref
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,19 +23,32 @@ class Entry(NamedTuple):
 Tree = dict[str, Entry]
 
 
-def git(repository: Path, *arguments: str, stdin: bytes | None = None, index: Path | None = None) -> bytes:
+def git(
+    repository: Path,
+    *arguments: str,
+    stdin: bytes | None = None,
+    index: Path | None = None,
+    limit_seconds: float | None = None,
+) -> bytes:
     """Run git there, on an index of its own if one is named, and return what it printed. Raises FleetError."""
     environment = _environment() | ({"GIT_INDEX_FILE": str(index)} if index else {})
     try:
         done = subprocess.run(
-            ["git", "-C", str(repository), *arguments], input=stdin, capture_output=True, env=environment
+            ["git", "-C", str(repository), *arguments],
+            input=stdin,
+            capture_output=True,
+            env=environment,
+            timeout=limit_seconds,
         )
+    except subprocess.TimeoutExpired:
+        raise FleetError(f"git {_command(arguments)} was given up after {limit_seconds:.0f} seconds") from None
     except FileNotFoundError:
         raise FleetError("git is not installed, or not in PATH") from None
     if done.returncode != 0:
         said = (done.stderr or done.stdout).decode(errors="replace").strip()
-        command = next((word for word in arguments if not word.startswith("-") and "=" not in word), "")
-        raise FleetError(f"git {command} failed in {repository}: {said or f'exit status {done.returncode}'}")
+        raise FleetError(
+            f"git {_command(arguments)} failed in {repository}: {said or f'exit status {done.returncode}'}"
+        )
     return done.stdout
 
 
@@ -60,10 +75,41 @@ def tree(repository: Path, ref: str = "HEAD") -> Tree:
     return found
 
 
+class Blobs:
+    """The bytes of files by their ids. One process for all of them: a check reads a hundred files."""
+
+    def __init__(self, repository: Path) -> None:
+        self._process = subprocess.Popen(
+            ["git", "-C", str(repository), "cat-file", "--batch"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=_environment(),
+        )
+        self._lock = threading.Lock()
+        weakref.finalize(self, self._process.communicate)
+
+    def read(self, blob: str) -> bytes:
+        """Raises FleetError if there is none."""
+        asking, answer = self._process.stdin, self._process.stdout
+        assert asking is not None
+        assert answer is not None
+        with self._lock:
+            asking.write(f"{blob}\n".encode())
+            asking.flush()
+            header = answer.readline().decode().split()
+            if len(header) != 3:
+                raise FleetError(f"git has lost the file with the id {blob}: clone the repository anew")
+            return answer.read(int(header[2]) + 1)[:-1]
+
+
 def changed_paths(repository: Path) -> list[str]:
     """What differs from the last commit: changed, added, deleted and untracked (not ignored) files."""
     listed = git(repository, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all")
     return [entry[3:] for entry in listed.decode(errors="surrogateescape").split("\0") if entry]
+
+
+def _command(arguments: tuple[str, ...]) -> str:
+    return next((word for word in arguments if not word.startswith("-") and "=" not in word), "")
 
 
 def _environment() -> dict[str, str]:

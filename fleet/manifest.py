@@ -3,13 +3,13 @@
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from fleet.answers import ANSWERS_FILE, Answers
+from fleet.cache import write_whole
 from fleet.git import Entry, Tree
 from fleet.ownership import Owner, Ownership
 
@@ -80,8 +80,5 @@ def recall(file: Path) -> Manifest | None:
 
 
 def remember(file: Path, manifest: Manifest) -> None:
-    """Write it whole or not at all: other processes read the same folder."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, suffix=".part", delete=False) as unfinished:
-        json.dump(asdict(manifest), unfinished, default=str)
-    os.replace(unfinished.name, file)
+    """Write it for `recall`."""
+    write_whole(file, json.dumps(asdict(manifest), default=str))

@@ -5,7 +5,7 @@ The template numbers them as if the team had never written a migration. What cou
 
 import ast
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fleet.errors import FleetError
@@ -37,7 +37,7 @@ def chained(seeds: Mapping[str, bytes], existing: Mapping[str, bytes]) -> dict[s
     result = {path: content for path, content in seeds.items() if path not in migrations}
     if not migrations:
         return result
-    revisions = [_read(path, content) for path, content in sorted(existing.items())]
+    revisions = [read(path, content) for path, content in sorted(existing.items())]
     head = _head(revisions)
     number = max([int(revision.id) for revision in revisions if revision.id.isdigit()], default=0)
     for path in migrations:
@@ -53,8 +53,8 @@ def chained(seeds: Mapping[str, bytes], existing: Mapping[str, bytes]) -> dict[s
     return result
 
 
-def _read(path: str, content: bytes) -> Revision:
-    """A migration's place in the chain, without running it."""
+def read(path: str, content: bytes) -> Revision:
+    """A migration's place in the chain, without running it. Raises FleetError."""
     try:
         body = ast.parse(content).body
         assigned: dict[str, object] = {}
@@ -70,10 +70,27 @@ def _read(path: str, content: bytes) -> Revision:
         raise FleetError(f'{path} does not say plainly which revision it is: write `revision = "…"` there') from None
 
 
-def _head(revisions: Iterable[Revision]) -> str:
+def heads(revisions: Sequence[Revision]) -> list[Revision]:
+    """Those that no other one comes after."""
     followed = {id_ for revision in revisions for id_ in revision.after}
-    heads = [revision for revision in revisions if revision.id not in followed]
-    if len(heads) > 1:
-        listed = ", ".join(revision.path for revision in heads)
-        raise FleetError(f"the service's migrations have {len(heads)} ends: {listed}. Put one behind the other first")
-    return heads[0].id if heads else ""
+    return [revision for revision in revisions if revision.id not in followed]
+
+
+def ancestry(heads: Iterable[Revision], revisions: Sequence[Revision]) -> set[Revision]:
+    """These, and all that they come after."""
+    found: set[Revision] = set()
+    ahead = list(heads)
+    while ahead:
+        revision = ahead.pop()
+        if revision not in found:
+            found.add(revision)
+            ahead += [one for one in revisions if one.id in revision.after]
+    return found
+
+
+def _head(revisions: Sequence[Revision]) -> str:
+    found = heads(revisions)
+    if len(found) > 1:
+        listed = ", ".join(revision.path for revision in found)
+        raise FleetError(f"the service's migrations have {len(found)} ends: {listed}. Put one behind the other first")
+    return found[0].id if found else ""

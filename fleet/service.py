@@ -1,24 +1,38 @@
 """One service, as its repository has it: a working copy with what is not committed yet, or any commit of any clone."""
 
+import ast
+import hashlib
+import json
+import tempfile
+import tomllib
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
 
 from fleet import git
-from fleet.answers import ANSWERS_FILE, Answers
+from fleet.answers import ANSWERS_FILE, Answers, Loader
+from fleet.cache import cache, write_whole
 from fleet.errors import FleetError
 from fleet.git import Entry, Tree
 from fleet.manifest import Manifest
 from fleet.template import Release, Template
 from fleet.waivers import WAIVERS_FILE, Waivers
 
+T = TypeVar("T")
+
 
 class Service:
     """What checks look at. Nothing here writes."""
 
-    def __init__(self, repository: Path, ref: str | None = None) -> None:
-        """`ref` is a commit; None means the working copy.
+    def __init__(self, repository: Path, ref: str | None = None, base: str | None = None) -> None:
+        """`ref` is a commit; None means the working copy. `base` is what it will be merged into, for what must not change.
 
-        Raises FleetError if that is no repository with a commit.
+        Raises FleetError if that is no repository with a commit, or has no such base.
         """
         if not git.succeeds(repository, "rev-parse", "--git-dir"):
             raise FleetError(f"{repository} is not a git repository")
@@ -29,6 +43,9 @@ class Service:
         inside = git.succeeds(repository, "rev-parse", "--show-toplevel")
         self.root = Path(git.line(repository, "rev-parse", "--show-toplevel")) if inside else repository
         self.ref = ref if ref or inside else "HEAD"
+        if base and not git.succeeds(self.root, "rev-parse", "--verify", "--quiet", f"{base}^{{commit}}"):
+            raise FleetError(f"{repository} has no commit {base} to compare with: fetch it, or name another base")
+        self._base = base
 
     @cached_property
     def tree(self) -> Tree:
@@ -55,7 +72,113 @@ class Service:
             return None
         if self.ref is None and not (self.root / path).is_symlink():
             return (self.root / path).read_bytes()
-        return git.git(self.root, "cat-file", "blob", self.tree[path].blob)
+        return self._blobs.read(self.tree[path].blob)
+
+    @cached_property
+    def _blobs(self) -> git.Blobs:
+        return git.Blobs(self.root)
+
+    def text(self, path: str) -> str:
+        """A file as text; empty if there is none. Raises FleetError if it is not UTF-8."""
+        try:
+            return (self.read(path) or b"").decode()
+        except UnicodeDecodeError:
+            raise FleetError(f"{path} is not UTF-8") from None
+
+    def yaml(self, path: str) -> list[Any]:
+        """The documents of a YAML file, empty ones left out; none if there is no file. Raises FleetError."""
+        try:
+            return [one for one in yaml.load_all(self.text(path), Loader=Loader) if one is not None]
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            raise FleetError(f"{path} is not YAML{f', line {mark.line + 1}' if mark else ''}") from None
+
+    def json(self, path: str) -> Any:
+        """The content of a JSON file; None if there is none. Raises FleetError."""
+        if path not in self.tree:
+            return None
+        try:
+            return json.loads(self.text(path))
+        except ValueError as error:
+            raise FleetError(f"{path} is not JSON: {error}") from None
+
+    def toml(self, path: str) -> dict[str, Any]:
+        """The content of a TOML file; empty if there is none. Raises FleetError."""
+        try:
+            return tomllib.loads(self.text(path))
+        except tomllib.TOMLDecodeError as error:
+            raise FleetError(f"{path} is not TOML: {error}") from None
+
+    def python(self, path: str) -> ast.Module:
+        """The syntax tree of a Python file. Raises FleetError."""
+        try:
+            return ast.parse(self.text(path), path)
+        except (SyntaxError, ValueError) as error:
+            line = getattr(error, "lineno", None)
+            raise FleetError(f"{path} is not Python{f', line {line}' if line else ''}: {error}") from None
+
+    def files(self, *patterns: str) -> list[str]:
+        """The paths that fit one of these, sorted. As fnmatch has it: * goes over / too."""
+        return sorted(path for path in self.tree if any(fnmatchcase(path, pattern) for pattern in patterns))
+
+    @contextmanager
+    def checkout(self, *patterns: str) -> Generator[Path]:
+        """The files that fit, in a temporary folder, for tools that read files."""
+        with tempfile.TemporaryDirectory(prefix="fleet-") as folder:
+            self.write_to(Path(folder), *patterns)
+            yield Path(folder)
+
+    def write_to(self, folder: Path, *patterns: str) -> None:
+        """The files that fit, written to that folder."""
+        for path in self.files(*patterns):
+            copy = folder / path
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(self.read(path) or b"")
+
+    def remembered(self, tool: str, patterns: tuple[str, ...], compute: Callable[[Path], T]) -> T:
+        """What `compute` makes of a checkout of these files, which has to be JSON: kept for the next time they are the same.
+
+        `tool` names what computes and its version: what is kept of another one does not count.
+        """
+        file = self.memory(tool, patterns)
+        try:
+            return json.loads(file.read_bytes())
+        except (OSError, ValueError):
+            with self.checkout(*patterns) as folder:
+                result = compute(folder)
+            write_whole(file, json.dumps(result))
+            return result
+
+    def memory(self, tool: str, patterns: tuple[str, ...]) -> Path:
+        """Where `remembered` keeps it."""
+        inputs = [tool, *(f"{path} {self.tree[path].mode} {self.tree[path].blob}" for path in self.files(*patterns))]
+        digest = hashlib.sha256("\0".join(inputs).encode(errors="surrogateescape")).hexdigest()
+        return cache() / "tools" / digest[:2] / f"{digest[2:40]}.json"
+
+    @cached_property
+    def base(self) -> "Service | None":
+        """The service where this work branched off the base; None if there is no base here."""
+        name = self._base or self._default_base()
+        if name is None:
+            return None
+        ours = self.ref or "HEAD"
+        related = git.succeeds(self.root, "merge-base", name, ours)
+        return Service(self.root, git.line(self.root, "merge-base", name, ours) if related else name)
+
+    def _default_base(self) -> str | None:
+        branches = ("origin/HEAD", "origin/main", "origin/master")
+        known = ["rev-parse", "--verify", "--quiet"]
+        return next((name for name in branches if git.succeeds(self.root, *known, f"{name}^{{commit}}")), None)
+
+    @property
+    def name(self) -> str:
+        """As it was answered: kebab-case."""
+        return str(self.answers.values.get("service_name", ""))
+
+    @property
+    def package(self) -> str:
+        """The name of its Python package."""
+        return self.name.replace("-", "_")
 
     @cached_property
     def answers(self) -> Answers:
@@ -63,9 +186,14 @@ class Service:
         return Answers.parse(self.read(ANSWERS_FILE))
 
     @cached_property
+    def template(self) -> Template:
+        """Raises FleetError. Whoever looks at many services sets one for all of them, which then reads its tags once."""
+        return Template(self.answers.source)
+
+    @cached_property
     def release(self) -> Release:
         """The template version it was born with or last updated to. Raises FleetError."""
-        return Template(self.answers.source).at(self.answers.version)
+        return self.template.at(self.answers.version)
 
     @cached_property
     def expected(self) -> Manifest:

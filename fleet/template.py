@@ -1,23 +1,22 @@
 """The template: where it is, which versions it has, and what each of them makes of a service's answers."""
 
-import fcntl
 import hashlib
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Generator
-from contextlib import contextmanager
+import time
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from packaging.version import InvalidVersion, Version
-from platformdirs import user_cache_path
 
 from fleet import git
 from fleet.answers import Answers
+from fleet.cache import cache, locked, offline
 from fleet.errors import FleetError
 from fleet.manifest import Manifest, manifest_of, recall, remember
 
@@ -28,11 +27,6 @@ SHORTHANDS = {"gh:": "https://github.com/", "gl:": "https://gitlab.com/", "git+"
 MANIFEST_FORMAT = "1"
 
 
-def cache() -> Path:
-    """Where templates and what they render are kept between runs. It may be deleted at any time."""
-    return Path(os.environ.get("FLEET_CACHE_DIR") or user_cache_path("slipway-fleet"))
-
-
 class Template:
     """A template's repository, by the address that a service recorded.
 
@@ -41,6 +35,7 @@ class Template:
 
     def __init__(self, source: str) -> None:
         self.source = source
+        self._found: dict[str, Release] = {}
         url = next(
             (long + source[len(short) :] for short, long in SHORTHANDS.items() if source.startswith(short)), source
         )
@@ -59,9 +54,13 @@ class Template:
             if not git.succeeds(Path(self.url), "rev-parse", "--git-dir"):
                 raise FleetError(f"the recorded template {self.source} is not a git repository on this machine")
             return Path(self.url)
-        mirror = cache() / "templates" / f"{hashlib.sha256(self.url.encode()).hexdigest()[:24]}.git"
-        with _locked(mirror):
+        mirror = self._mirror
+        with locked(mirror):
             if not mirror.exists():
+                if offline():
+                    raise FleetError(
+                        f"the template {self.source} is not in the cache yet: run it once without --offline"
+                    )
                 unfinished = Path(tempfile.mkdtemp(dir=mirror.parent))
                 try:
                     git.git(unfinished, "clone", "--quiet", "--mirror", "--", self.url, str(unfinished / "git"))
@@ -70,10 +69,20 @@ class Template:
                     shutil.rmtree(unfinished, ignore_errors=True)
         return mirror
 
-    def refresh(self) -> None:
+    @property
+    def _mirror(self) -> Path:
+        return cache() / "templates" / f"{hashlib.sha256(self.url.encode()).hexdigest()[:24]}.git"
+
+    def refresh(self, *, unless_newer_than: timedelta = timedelta()) -> None:
         """Fetch what is new, for questions about the newest version. Raises FleetError."""
-        if not self.is_local:
-            with _locked(self.repository):
+        if self.is_local or offline():
+            return
+        new = not self._mirror.exists()
+        with locked(self.repository):
+            fetched = self._mirror / "FETCH_HEAD"
+            if not new and (
+                not fetched.exists() or time.time() - fetched.stat().st_mtime > unless_newer_than.total_seconds()
+            ):
                 git.git(self.repository, "fetch", "--quiet", "--prune", "--tags", "--force", "origin")
 
     @cached_property
@@ -89,6 +98,11 @@ class Template:
 
     def at(self, version: str) -> "Release":
         """One version: a tag, what `git describe` says of a commit, a commit. Raises FleetError."""
+        if version not in self._found:
+            self._found[version] = self._at(version)
+        return self._found[version]
+
+    def _at(self, version: str) -> "Release":
         commit = self._find(version)
         if commit is None:
             self.refresh()
@@ -125,6 +139,11 @@ class Release:
         """For comparing; None if no tag came before."""
         return as_version(self.version)
 
+    @cached_property
+    def date(self) -> datetime:
+        """When it was committed, with a time zone."""
+        return datetime.fromisoformat(git.line(self.template.repository, "show", "-s", "--format=%cI", self.commit))
+
     @property
     def folder(self) -> Path:
         """Its files in a plain folder, written once per commit. Not for writing into."""
@@ -135,9 +154,11 @@ class Release:
             try:
                 # Not `git archive`, which leaves out what .gitattributes says; Copier's clone does not.
                 index, files = unfinished / "index", unfinished / "files"
+                files.mkdir()
                 repository = self.template.repository
                 git.git(repository, "read-tree", self.commit, index=index)
-                git.git(repository, "checkout-index", "--all", f"--prefix={files}/", index=index)
+                # A mirror is bare, and git writes files to none but a work tree.
+                git.git(repository, "--work-tree", str(files), "checkout-index", "--all", index=index)
                 files.rename(folder)
             except OSError:
                 # Another process was faster.
@@ -212,12 +233,3 @@ def as_version(name: str) -> Version | None:
         return Version(f"{described[1]}.post{described[2]}" if described else name)
     except InvalidVersion:
         return None
-
-
-@contextmanager
-def _locked(path: Path) -> Generator[None]:
-    """One process at a time: two fetches into one mirror fail each other."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from docs import generate_chassis
+from docs import generate_chassis, generate_conventions
 from tests.conftest import ROOT, Render
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
@@ -57,6 +57,11 @@ def chassis_settings() -> set[str]:
 
 def test_the_chassis_reference_is_fresh() -> None:
     assert generate_chassis.PAGE.read_text() == generate_chassis.page(), "run `python docs/generate_chassis.py`"
+
+
+def test_the_list_of_conventions_is_fresh() -> None:
+    fresh = generate_conventions.PAGE.read_text() == generate_conventions.page()
+    assert fresh, "run `python docs/generate_conventions.py`"
 
 
 def test_the_chassis_reference_has_every_public_module_and_what_a_newborn_service_imports(service: Path) -> None:

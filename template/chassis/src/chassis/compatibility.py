@@ -5,16 +5,15 @@ before is refused as well: old messages lie in the broker for days, and a reader
 them. A job that only others send may be taken more generously than before.
 
 Conservative: a difference between schemas that this module cannot judge is refused.
+
+It needs the standard library only: it is fleet/compatibility.py too, so that a service is judged alike from outside.
 """
 
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, NamedTuple
-
-from chassis.brokers import Kind
-from chassis.schemas import Described
+from typing import Any, NamedTuple, Protocol
 
 Schema = Mapping[str, Any]
 
@@ -28,35 +27,51 @@ _NULL = {"type": "null"}
 
 @dataclass(frozen=True)
 class Difference:
-    """What changed at one field. `wider`: all that was valid still is."""
+    """What changed at one field. `wider`: all that was valid still is. `narrower`: all that is valid was so before."""
 
     field: str
     change: str
     wider: bool = False
+    narrower: bool = False
 
     def __str__(self) -> str:
         return f"{self.field or 'the message'}: {self.change}"
 
 
-def problems(base: Mapping[str, Schema], messages: Iterable[Described], retired: Set[str] = frozenset()) -> list[str]:
+class Message(Protocol):
+    """A message of the service as it is now: of the chassis, a Described."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def sent(self) -> bool: ...
+    @property
+    def ours(self) -> bool: ...
+    def schema(self) -> dict[str, Any]: ...
+
+
+def problems(base: Mapping[str, Schema], messages: Iterable[Message], retired: Set[str] = frozenset()) -> list[str]:
     """What breaks those who know the messages of `base`, by name; one text for each message, with the way out."""
     now = {one.name: one for one in messages if one.ours}
     found = [_gone(name, base, now) for name in sorted(base) if name not in now and name not in retired]
     for name, one in now.items():
         if name in retired:
-            next_one = _next(one.contract.__name__, name, base.keys() | now.keys() | retired)
+            next_one = _next(one.schema()["title"], name, base.keys() | now.keys() | retired)
             found.append(f"{name} is in specs/retired.txt, and its number is used up: make it {next_one}.")
         elif name in base:
             found += _broken(base[name], one, base.keys() | now.keys() | retired)
     return found
 
 
-def _broken(old: Schema, now: Described, names: Set[str]) -> Iterator[str]:
-    only_others_send_it = now.kind is Kind.JOB and not now.sent
-    breaking = [one for one in differences(old, now.schema()) if not (one.wider and only_others_send_it)]
+def _broken(old: Schema, now: Message, names: Set[str]) -> Iterator[str]:
+    only_others_send_it = now.kind == "job" and not now.sent
+    schema = now.schema()
+    breaking = [one for one in differences(old, schema) if not (one.wider and only_others_send_it)]
     if not breaking:
         return
-    contract = now.contract.__name__
+    contract = schema["title"]
     does, rule = (
         ("accept", "Within a version a job accepts all that it accepted.")
         if only_others_send_it
@@ -71,7 +86,7 @@ def _broken(old: Schema, now: Described, names: Set[str]) -> Iterator[str]:
     )
 
 
-def _gone(name: str, base: Mapping[str, Schema], now: Mapping[str, Described]) -> str:
+def _gone(name: str, base: Mapping[str, Schema], now: Mapping[str, Message]) -> str:
     heirs = [other for other, one in now.items() if other not in base and not differences(base[name], one.schema())]
     renamed = f" ({heirs[0]} is alike, but others know it by its old name)" if heirs else ""
     contract = base[name].get("title", name)
@@ -89,9 +104,12 @@ def _next(contract: str, name: str, names: Iterable[str]) -> str:
     return re.sub(r"V\d+$", f"V{max(numbers) + 1}", contract)
 
 
-def differences(old: Schema, new: Schema) -> list[Difference]:
-    """All in which the new schema differs for others, but for optional fields that were added."""
-    return list(_Comparison(old, new).everything())
+def differences(old: Schema, new: Schema, *, within: tuple[Schema, Schema] | None = None) -> list[Difference]:
+    """All in which the new schema differs for others, but for optional fields that were added.
+
+    `within` are the documents that their references point into; without it each is its own.
+    """
+    return list(_Comparison(*(within or (old, new))).everything(old, new))
 
 
 class _Plain(NamedTuple):
@@ -108,18 +126,18 @@ class _Comparison:
         self._new = new
         self._seen: set[tuple[str, str]] = set()
 
-    def everything(self) -> Iterator[Difference]:
-        was, is_ = self._old.get("x-kind"), self._new.get("x-kind")
+    def everything(self, old: Schema, new: Schema) -> Iterator[Difference]:
+        was, is_ = old.get("x-kind"), new.get("x-kind")
         if was != is_:
             yield Difference("", f"it is of the kind {is_}, was {was}")
-        yield from self._value(self._old, self._new, "")
+        yield from self._value(old, new, "")
 
     def _value(self, old: Schema | bool, new: Schema | bool, at: str) -> Iterator[Difference]:
         was, is_ = _plain(old, self._old), _plain(new, self._new)
         if is_.nullable and not was.nullable:
             yield Difference(at, "may be null now", wider=True)
         if was.nullable and not is_.nullable:
-            yield Difference(at, "may no longer be null")
+            yield Difference(at, "may no longer be null", narrower=True)
         if was.reference and is_.reference:
             if (was.reference, is_.reference) in self._seen:
                 return
@@ -147,7 +165,8 @@ class _Comparison:
             case "enum":
                 yield from _choices(was, is_, at)
             case _ if keyword in LOWER_BOUNDS | UPPER_BOUNDS:
-                yield Difference(at, _changed(keyword, was, is_), wider=_is_wider(keyword, was, is_))
+                wider = _is_wider(keyword, was, is_)
+                yield Difference(at, _changed(keyword, was, is_), wider=wider, narrower=not wider)
             case _:
                 yield Difference(at, _changed(keyword, was, is_))
 
@@ -163,16 +182,19 @@ class _Comparison:
                 yield Difference(field, f"was renamed to {heir}, which others do not know" if heir else "was removed")
                 continue
             if name in needed and name not in needed_before:
-                yield Difference(field, "is required now")
+                yield Difference(field, "is required now", narrower=True)
             elif name in needed_before and name not in needed:
                 yield Difference(field, "may be missing now", wider=True)
             elif was[name].get("default") != is_[name].get("default"):
-                yield Difference(field, _changed("default", was[name].get("default"), is_[name].get("default")))
+                # What is valid is the same. What it means is not, to who leaves it out.
+                change = _changed("default", was[name].get("default"), is_[name].get("default"))
+                yield Difference(field, change, narrower=True)
             yield from self._value(was[name], is_[name], field)
         for name in added:
             field = f"{at}.{name}".lstrip(".")
             if name in needed:
-                yield Difference(field, "was added and is required; an addition needs a default")
+                narrower = old.get("additionalProperties") is not False
+                yield Difference(field, "was added and is required; an addition needs a default", narrower=narrower)
             elif old.get("additionalProperties") is False:
                 yield Difference(field, "was added to an object that is closed to unknown fields", wider=True)
 
@@ -182,7 +204,7 @@ def _plain(schema: Schema | bool, root: Schema) -> _Plain:
     while True:
         if "$ref" in plain:
             reference = plain.pop("$ref")
-            plain = {**root["$defs"][reference.removeprefix("#/$defs/")], **plain}
+            plain = {**_at(reference, root), **plain}
         elif _NULL in plain.get("anyOf", []):
             nullable = True
             others = [one for one in plain.pop("anyOf") if one != _NULL]
@@ -192,6 +214,13 @@ def _plain(schema: Schema | bool, root: Schema) -> _Plain:
     if "const" in plain:
         plain["enum"] = [plain.pop("const")]
     return _Plain(plain, nullable, reference)
+
+
+def _at(reference: str, root: Schema) -> Schema:
+    found: Any = root
+    for step in reference.removeprefix("#/").split("/"):
+        found = found[step.replace("~1", "/").replace("~0", "~")]
+    return _mapping(found)
 
 
 def _mapping(schema: Schema | bool) -> Schema:
@@ -210,10 +239,10 @@ def _type(schema: Schema) -> str:
 
 def _choices(was: Sequence[Any] | None, is_: Sequence[Any] | None, at: str) -> Iterator[Difference]:
     if was is None or is_ is None:
-        yield Difference(at, _changed("enum", was, is_), wider=is_ is None)
+        yield Difference(at, _changed("enum", was, is_), wider=is_ is None, narrower=was is None)
         return
     if lost := [choice for choice in was if choice not in is_]:
-        yield Difference(at, f"may no longer be {_list(lost)}")
+        yield Difference(at, f"may no longer be {_list(lost)}", narrower=True)
     if new := [choice for choice in is_ if choice not in was]:
         yield Difference(at, f"may also be {_list(new)} now", wider=True)
 

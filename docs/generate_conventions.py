@@ -1,0 +1,35 @@
+"""Writes docs/reference/conventions.md from the classes in fleet/conventions: `python docs/generate_conventions.py`."""
+
+from importlib import import_module
+from itertools import groupby
+from pathlib import Path
+
+from fleet.conventions import conventions
+
+PAGE = Path(__file__).resolve().parent / "reference" / "conventions.md"
+
+INTRODUCTION = """# Conventions
+
+<!-- Written from the classes in fleet/conventions by docs/generate_conventions.py. Do not edit. -->
+
+What `fleet check` asks of every service, besides the platform's own files. An exception is a waiver, by the id:
+[how to have one approved](../how-to/update-a-fleet.md#have-an-exception-approved). How an organisation adds conventions
+of its own: [Add a convention](../how-to/add-a-convention.md)."""
+
+
+def page() -> str:
+    """The page as it should be."""
+    parts = [INTRODUCTION]
+    for module, found in groupby(conventions(), key=lambda one: type(one).__module__):
+        title = (import_module(module).__doc__ or "").strip().partition("\n")[0]
+        rows = [f"| `{one.id}` | {cell(one.reason)} | {cell(one.remedy)} |" for one in found]
+        parts.append("\n".join([f"## {title.rstrip('.')}", "", "| id | why | what to do |", "|---|---|---|", *rows]))
+    return "\n\n".join(parts) + "\n"
+
+
+def cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

@@ -1,0 +1,203 @@
+"""How the service's code reaches other code, its database and other services."""
+
+import ast
+import logging
+import re
+from collections.abc import Iterator
+
+from fleet import layers, source
+from fleet.conventions import Convention, Problem
+from fleet.service import Service
+from fleet.source import Module
+
+CODE = "src/*.py"
+
+# --- layers -----------------------------------------------------------------------------------------------------------
+
+
+class Layers(Convention):
+    """Business rules that import neither web framework nor database outlive both, and are tested without either."""
+
+    id = "code-layers"
+    remedy = "domain <- persistence <- usecases <- api, messaging <- main: move the code, not the rule"
+
+    def check(self, service: Service) -> Iterator[Problem]:
+        if layers.CONTRACTS not in service.tree:
+            yield Problem(layers.CONTRACTS, "the rules that imports are checked by are not there")
+            return
+        for one in layers.broken(service):
+            file = f"{'chassis/' if one.importer.startswith('chassis.') else ''}src/{one.importer.replace('.', '/')}"
+            path = f"{file}.py" if f"{file}.py" in service.tree else f"{file}/__init__.py"
+            yield Problem(path, f"{one.importer} may not import {one.imported}", one.line)
+
+
+# --- the database -----------------------------------------------------------------------------------------------------
+
+DRIVERS = ("aiopg", "pg8000", "psycopg", "psycopg2", "psycopg_pool", "postgresql", "sqlmodel")
+CONNECTIONS = re.compile(
+    r"asyncpg\.(connect|create_pool|connection\.connect|pool\.create_pool)"
+    r"|sqlalchemy(\.\w+)*\.(create_engine|create_async_engine|engine_from_config|async_engine_from_config)"
+)
+URL = re.compile(r"postgres(ql)?(\+\w+)?://")
+FOREIGN = re.compile(
+    r"\b(dblink\w*\s*\(|postgres_fdw|CREATE\s+FOREIGN\s+TABLE|CREATE\s+SERVER|IMPORT\s+FOREIGN\s+SCHEMA)", re.IGNORECASE
+)
+STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH|MERGE|CREATE|ALTER|DROP|TRUNCATE)\b", re.IGNORECASE)
+CATALOGUES = {"information_schema", "pg_catalog"}
+OTHER_URL = re.compile(r"(.*_)?(database|postgres|postgresql|pg|db)(_.*)?_(url|uri|dsn)")
+
+
+class OwnDatabase(Convention):
+    """Whoever else reads its tables keeps a service from changing them, and no deployment is independent any longer."""
+
+    id = "code-own-database"
+    remedy = "ask the service that owns the data over HTTP, or keep a copy of what its events say"
+
+    def check(self, service: Service) -> Iterator[Problem]:
+        own = {service.package, *CATALOGUES}
+        for module in source.modules(service, CODE):
+            for what, line in (*_connections(module), *_foreign(module, own), *_settings(module)):
+                yield Problem(module.path, what, line)
+
+
+def _connections(module: Module) -> Iterator[tuple[str, int]]:
+    for name, line in module.imports():
+        if name.partition(".")[0] in DRIVERS:
+            yield f"{name} opens connections beside the chassis' pool", line
+    for name, call in module.calls():
+        if CONNECTIONS.fullmatch(name):
+            yield f"{name}() opens connections beside the chassis' pool", call.lineno
+    for text, line in module.strings():
+        if URL.match(text):
+            yield "the address of a database is written here", line
+
+
+def _foreign(module: Module, own: set[str]) -> Iterator[tuple[str, int]]:
+    for text, line in module.strings():
+        if FOREIGN.search(text):
+            yield "it reaches into another database", line
+        elif STATEMENT.match(text):
+            yield from ((_of_schema(name), line) for name in sorted(_schemas_of(text) - own))
+    for name, call in module.calls():
+        for schema in _schemas(name, call):
+            if schema not in own:
+                yield _of_schema(schema), call.lineno
+
+
+def _schemas_of(sql: str) -> set[str]:
+    """Of the tables in a statement; none if it is only a part of one."""
+    import sqlglot  # which few services need: they write SQL with SQLAlchemy
+
+    logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns of every statement that it does not take apart
+    try:
+        parsed = sqlglot.parse(sql, dialect="postgres", error_level=sqlglot.ErrorLevel.RAISE)
+    except sqlglot.errors.SqlglotError:
+        return set()
+    tables = (table for statement in parsed if statement for table in statement.find_all(sqlglot.exp.Table))
+    return {table.db for table in tables if table.db}
+
+
+def _of_schema(name: str) -> str:
+    return f"the schema {name} is not this service's"
+
+
+def _schemas(name: str, call: ast.Call) -> Iterator[str]:
+    """The schemas that a call of SQLAlchemy, Alembic or the chassis names."""
+    if name.startswith(("sqlalchemy.", "alembic.")):
+        keywords = ("schema", "source_schema", "referent_schema")
+        yield from filter(None, (_text(keyword.value) for keyword in call.keywords if keyword.arg in keywords))
+    if name.endswith(".metadata_for") and call.args:
+        yield _text(call.args[0])
+    if name.endswith(".ForeignKey") and call.args and _text(call.args[0]).count(".") == 2:
+        yield _text(call.args[0]).partition(".")[0]
+
+
+def _text(node: ast.expr) -> str:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def _settings(module: Module) -> Iterator[tuple[str, int]]:
+    """A second database in the settings."""
+    for node in module.nodes:
+        if isinstance(node, ast.ClassDef) and any(module.named(base).endswith("Settings") for base in node.bases):
+            for field in node.body:
+                for name in source.assigned(field):
+                    if OTHER_URL.fullmatch(name) and name != "database_url":
+                        yield f"{name} is another database than the service's own", field.lineno
+
+
+# --- other services ---------------------------------------------------------------------------------------------------
+
+HTTP_LIBRARIES = ("aiohttp", "http.client", "httplib2", "niquests", "pycurl", "requests", "urllib.request", "urllib3")
+HTTPX = re.compile(r"httpx\.(Async)?Client|httpx\.(get|post|put|patch|delete|head|options|request|stream)")
+BROKER_LIBRARIES = ("aio_pika", "aiokafka", "aiormq", "amqp", "confluent_kafka", "kafka", "nats", "pika", "stomp")
+TASK_QUEUES = ("celery", "dramatiq", "faststream", "kombu")
+
+
+class OutgoingCalls(Convention):
+    """A call that the chassis does not make has no time limit and no span: it hangs, and the trace ends there."""
+
+    id = "code-outgoing-calls"
+    remedy = "keep one chassis.client.service_client(base_url) for each service that is called"
+
+    def check(self, service: Service) -> Iterator[Problem]:
+        for module in source.modules(service, CODE):
+            yield from _imported(module, HTTP_LIBRARIES, "is another HTTP client than the chassis'")
+            for name, call in module.calls():
+                if HTTPX.fullmatch(name):
+                    yield Problem(module.path, f"{name}() is another HTTP client than the chassis'", call.lineno)
+
+
+class OutgoingMessages(Convention):
+    """What does not go through the outbox is lost when the process ends, or is said of what was rolled back."""
+
+    id = "code-outgoing-messages"
+    remedy = "`await uow.publish(…)` an event or `await uow.enqueue(…)` a job, with a line in messaging/outgoing"
+
+    def check(self, service: Service) -> Iterator[Problem]:
+        for module in source.modules(service, CODE):
+            yield from _imported(module, (*BROKER_LIBRARIES, *TASK_QUEUES), "speaks to a broker past outbox and inbox")
+
+
+def _imported(module: Module, libraries: tuple[str, ...], what: str) -> Iterator[Problem]:
+    for name, line in module.imports():
+        for library in libraries:
+            if f"{name}.".startswith(f"{library}."):
+                yield Problem(module.path, f"{library} {what}", line)
+
+
+# --- logs -------------------------------------------------------------------------------------------------------------
+
+LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
+LOGGERS = {"structlog.get_logger", "structlog.stdlib.get_logger", "logging.getLogger"}
+PRINTS = re.compile(r"print|pprint\.pprint|sys\.(stdout|stderr)\.write|rich\.print")
+EVENT = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+
+
+class Logs(Convention):
+    """Alerts and searches go by a fixed event, and no trace id is on a line that was printed."""
+
+    id = "code-logs"
+    remedy = 'structlog.get_logger().info("invoice_issued", invoice_id=…): a fixed noun_verbed event, facts as keywords'
+
+    def check(self, service: Service) -> Iterator[Problem]:
+        for module in source.modules(service, CODE):
+            loggers = _loggers(module)
+            for name, call in module.calls():
+                receiver, _, level = name.rpartition(".")
+                if PRINTS.fullmatch(name):
+                    yield Problem(module.path, f"{name}() is no line of the log", call.lineno)
+                elif receiver in loggers and level in LEVELS:
+                    event = _text(call.args[0]) if call.args else ""
+                    if not EVENT.fullmatch(event):
+                        yield Problem(module.path, "the event of this line is not a fixed word_like_this", call.lineno)
+
+
+def _loggers(module: Module) -> set[str]:
+    return {
+        name
+        for node in module.nodes
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
+        if module.named(node.value.func) in LOGGERS
+        for name in source.assigned(node)
+    }

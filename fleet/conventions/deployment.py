@@ -1,0 +1,241 @@
+"""What is deployed: deploy/overlays on the platform's base, and the image."""
+
+import re
+from abc import abstractmethod
+from collections.abc import Iterator
+
+from fleet.conventions import Convention, Problem
+from fleet.errors import FleetError
+from fleet.overlays import FILE, Manifest, containers, overlays, pod, rendered
+from fleet.service import Service
+
+PRODUCTION = "deploy/overlays/production"
+LONG_RUNNING = ("Deployment", "StatefulSet", "DaemonSet")
+PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
+
+
+class Rendered(Convention):
+    """What nobody can render nobody can judge, and the cluster gets it nevertheless."""
+
+    id = "deploy-rendered"
+    remedy = "have an overlay for production, of resources, components, patches, images and replicas alone"
+
+    def check(self, service: Service) -> Iterator[Problem]:
+        folders = overlays(service)
+        if PRODUCTION not in folders:
+            yield Problem(f"{PRODUCTION}/{FILE}", "there is no overlay for production")
+        for folder in folders:
+            try:
+                manifests = rendered(service, folder)
+            except FleetError as error:
+                yield Problem(f"{folder}/{FILE}", str(error))
+            else:
+                if not any(one.get("kind") == "Deployment" for one in manifests):
+                    yield Problem(
+                        f"{folder}/{FILE}", "no Deployment comes out of it: it leaves the platform's base out"
+                    )
+
+
+class _OfOverlays(Convention):
+    """A rule about every overlay that can be rendered; of one that cannot deploy-rendered says so."""
+
+    def check(self, service: Service) -> Iterator[Problem]:
+        for folder in overlays(service):
+            try:
+                manifests = rendered(service, folder)
+            except FleetError:
+                continue
+            for what in self.problems(manifests, production=folder == PRODUCTION):
+                yield Problem(f"{folder}/{FILE}", what)
+
+    @abstractmethod
+    def problems(self, manifests: list[Manifest], *, production: bool) -> Iterator[str]: ...
+
+
+def _name(manifest: Manifest) -> str:
+    return f"{manifest['kind']} {manifest['metadata']['name']}"
+
+
+class Probes(_OfOverlays):
+    """Without probes a pod takes requests before it can answer them, and one that hangs is never restarted."""
+
+    id = "deploy-probes"
+    remedy = "leave the base's probes alone, and give a container of your own its three"
+
+    def problems(self, manifests: list[Manifest], *, production: bool) -> Iterator[str]:
+        for one in manifests:
+            # Of a sidecar, whoever brought it knows how it is probed.
+            for container in pod(one).get("containers", [])[:1] if one["kind"] in LONG_RUNNING else ():
+                if missing := [name for name in PROBES if not container.get(name)]:
+                    yield f"{_name(one)}, container {container['name']}, has no {', '.join(missing)}"
+
+
+class Resources(_OfOverlays):
+    """A container that says nothing of what it needs is the first to be evicted, and may take its neighbours along."""
+
+    id = "deploy-resources"
+    remedy = "give every container requests for CPU and memory, and a limit for memory"
+    wanted = (("requests", "cpu"), ("requests", "memory"), ("limits", "memory"))
+
+    def problems(self, manifests: list[Manifest], *, production: bool) -> Iterator[str]:
+        for one in manifests:
+            for container in containers(one):
+                has = container.get("resources") or {}
+                if missing := [f"{kind}.{name}" for kind, name in self.wanted if not (has.get(kind) or {}).get(name)]:
+                    yield f"{_name(one)}, container {container['name']}, has no resources {', '.join(missing)}"
+
+
+class Replicas(_OfOverlays):
+    """With one replica in production, every node that is drained is an outage."""
+
+    id = "deploy-replicas"
+    remedy = "two at least: replicas, or minReplicas of the autoscaler"
+
+    def problems(self, manifests: list[Manifest], *, production: bool) -> Iterator[str]:
+        if not production:
+            return
+        scaled = {
+            one["spec"]["scaleTargetRef"]["name"]: one["spec"].get("minReplicas", 1)
+            for one in manifests
+            if one["kind"] == "HorizontalPodAutoscaler"
+        }
+        # KEDA's name for the same.
+        scaled |= {
+            one["spec"]["scaleTargetRef"]["name"]: one["spec"].get("minReplicaCount", 0)
+            for one in manifests
+            if one["kind"] == "ScaledObject"
+        }
+        for one in manifests:
+            if one["kind"] in ("Deployment", "StatefulSet"):
+                number = scaled.get(one["metadata"]["name"], one["spec"].get("replicas", 1))
+                if number < 2:
+                    yield f"{_name(one)} may have {number} replicas"
+
+
+class DisruptionBudget(_OfOverlays):
+    """Without a budget, draining nodes may take all pods of a service away at once."""
+
+    id = "deploy-disruption-budget"
+    remedy = "keep the base's PodDisruptionBudget, and give one to every workload of your own"
+
+    def problems(self, manifests: list[Manifest], *, production: bool) -> Iterator[str]:
+        if not production:
+            return
+        budgets = [
+            one["spec"].get("selector", {}).get("matchLabels", {}).items()
+            for one in manifests
+            if one["kind"] == "PodDisruptionBudget"
+        ]
+        for one in manifests:
+            if one["kind"] in ("Deployment", "StatefulSet"):
+                labels = one["spec"]["template"]["metadata"].get("labels", {}).items()
+                if not any(chosen and chosen <= labels for chosen in budgets):
+                    yield f"no PodDisruptionBudget covers {_name(one)}"
+
+
+class Restricted(_OfOverlays):
+    """Whoever breaks into a container that may do nothing has won nothing."""
+
+    id = "deploy-restricted"
+    remedy = (
+        "keep the base's securityContext: a user that is not root, a read-only root, no capabilities, RuntimeDefault"
+    )
+
+    def problems(self, manifests: list[Manifest], *, production: bool) -> Iterator[str]:
+        for one in manifests:
+            spec = pod(one)
+            of_pod = spec.get("securityContext") or {}
+            for name in ("hostNetwork", "hostPID", "hostIPC"):
+                if spec.get(name):
+                    yield f"{_name(one)} has {name}"
+            for container in containers(one):
+                own = container.get("securityContext") or {}
+                allowed = of_pod | own
+                rules = {
+                    "may run as root": allowed.get("runAsNonRoot") is not True or allowed.get("runAsUser") == 0,
+                    "has no seccomp profile": (allowed.get("seccompProfile") or {}).get("type")
+                    not in ("RuntimeDefault", "Localhost"),
+                    "may write to its root": own.get("readOnlyRootFilesystem") is not True,
+                    "may gain privileges": own.get("allowPrivilegeEscalation") is not False or own.get("privileged"),
+                    "keeps capabilities": "ALL" not in ((own.get("capabilities") or {}).get("drop") or ())
+                    or (own.get("capabilities") or {}).get("add"),
+                }
+                if broken := [what for what, is_broken in rules.items() if is_broken]:
+                    yield f"{_name(one)}, container {container['name']}, {', '.join(broken)}"
+
+
+class Network(_OfOverlays):
+    """Without a policy whatever runs in the cluster may talk to the service, and the service to anything."""
+
+    id = "deploy-network-policy"
+    remedy = "keep the base's NetworkPolicy, and name what else you need: no rule that allows everything"
+
+    def problems(self, manifests: list[Manifest], *, production: bool) -> Iterator[str]:
+        policies = [one["spec"] for one in manifests if one["kind"] == "NetworkPolicy"]
+        for one in manifests:
+            if one["kind"] in LONG_RUNNING:
+                labels = one["spec"]["template"]["metadata"].get("labels", {}).items()
+                of_it = [each for each in policies if (each["podSelector"].get("matchLabels") or {}).items() <= labels]
+                covered = {kind for each in of_it for kind in each.get("policyTypes", ["Ingress"])}
+                if missing := sorted({"Ingress", "Egress"} - covered):
+                    yield f"no NetworkPolicy limits {' and '.join(missing).lower()} of {_name(one)}"
+        for one in manifests:
+            if one["kind"] == "NetworkPolicy":
+                for way in ("ingress", "egress"):
+                    if any(not rule for rule in one["spec"].get(way) or ()):
+                        yield f"{_name(one)} allows every {way}"
+
+
+class Images(_OfOverlays):
+    """A tag that moves, or none, deploys what nobody has tested, and a rollback that changes nothing."""
+
+    id = "deploy-image-pinned"
+    remedy = "name a version or a digest in `images`"
+
+    def problems(self, manifests: list[Manifest], *, production: bool) -> Iterator[str]:
+        for one in manifests:
+            for container in containers(one):
+                image = container.get("image", "")
+                tag = image.rpartition("/")[2].partition("@")[0].partition(":")[2]
+                if "@sha256:" not in image and tag in ("", "latest", "main", "master", "stable", "edge"):
+                    yield f"{_name(one)}, container {container['name']}, runs {image or 'no image'}"
+
+
+class Secrets(_OfOverlays):
+    """A secret in a repository is known to everybody who ever had a clone."""
+
+    id = "deploy-no-secrets"
+    remedy = "let the cluster's secret store make it, and name it by secretKeyRef"
+    names = re.compile(r"(?i).*(password|passwd|secret|token|api_?key|private_?key|database_url|broker_url).*")
+
+    def check(self, service: Service) -> Iterator[Problem]:
+        yield from super().check(service)
+        for folder in overlays(service):
+            for document in service.yaml(f"{folder}/{FILE}"):
+                if isinstance(document, dict) and document.get("secretGenerator"):
+                    yield Problem(f"{folder}/{FILE}", "it generates a Secret from what the repository has")
+
+    def problems(self, manifests: list[Manifest], *, production: bool) -> Iterator[str]:
+        for one in manifests:
+            if one["kind"] == "Secret" and (one.get("data") or one.get("stringData")):
+                yield f"{_name(one)} is written out"
+            for container in containers(one):
+                for variable in container.get("env") or ():
+                    if variable.get("value") and self.names.fullmatch(variable["name"]):
+                        yield f"{_name(one)}: the value of {variable['name']} is written out"
+
+
+class NonRootImage(Convention):
+    """An image that needs root runs nowhere that is restricted, and too well everywhere else."""
+
+    id = "image-non-root"
+    remedy = "end the Dockerfile's last stage with USER and a number above 0, as the template's does"
+
+    def check(self, service: Service) -> Iterator[Problem]:
+        lines = service.text("Dockerfile").splitlines()
+        stages = [number for number, line in enumerate(lines) if re.match(r"(?i)\s*FROM\s", line)]
+        users = [(number, line.split()[1]) for number, line in enumerate(lines) if re.match(r"(?i)\s*USER\s+\S", line)]
+        last = [(number, user) for number, user in users if stages and number > stages[-1]]
+        number, user = last[-1] if last else (0, "root, for it names no other")
+        if not re.fullmatch(r"[1-9]\d*(:\d+)?", user):
+            yield Problem("Dockerfile", f"its user is {user}", number + 1 if last else 0)

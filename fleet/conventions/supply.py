@@ -1,0 +1,199 @@
+"""What the service is made of, and what must not be in it."""
+
+import ast
+import glob
+import json
+import re
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from fleet import tools
+from fleet.cache import cache
+from fleet.conventions import Convention, Problem
+from fleet.errors import FleetError
+from fleet.ownership import Owner
+from fleet.service import Service
+from fleet.together import remember_together
+
+LOCK = "uv.lock"
+PROJECT = "pyproject.toml"
+CHASSIS = "chassis/pyproject.toml"
+# By which kingfisher says that it has found something.
+FOUND = (0, 200, 205)
+
+
+class NoSecrets(Convention):
+    """A secret in a repository is known to everybody who ever had a clone, and has to be changed everywhere."""
+
+    id = "supply-no-secrets"
+    remedy = "change the secret where it is used, then take it out; settings come from the environment"
+
+    def check(self, service: Service) -> Iterator[Problem]:
+        for path, line, what in service.remembered(_kingfisher(), _of_the_team(service), _scan):
+            yield Problem(path, what, line)
+
+    def prepare(self, services: list[Service]) -> None:
+        # It takes longer to start than to scan.
+        remember_together(services, _kingfisher(), _of_the_team, _scan_many)
+
+
+def _kingfisher() -> str:
+    return f"kingfisher 1 {version('kingfisher-bin')}"
+
+
+def _of_the_team(service: Service) -> tuple[str, ...]:
+    """The platform's own files are compared with the template's, byte by byte."""
+    expected = service.expected
+    theirs = [path for path in service.tree if path != LOCK and expected.owner_of(path) is Owner.TEAM]
+    return tuple(glob.escape(path) for path in theirs)
+
+
+def _scan_many(folder: Path) -> dict[str, list[tuple[str, int, str]]]:
+    found: dict[str, list[tuple[str, int, str]]] = {service.name: [] for service in folder.iterdir()}
+    for path, line, what in _scan(folder):
+        service, _, inside = path.partition("/")
+        found[service].append((inside, line, what))
+    return found
+
+
+def _scan(folder: Path) -> list[tuple[str, int, str]]:
+    # Nothing is sent anywhere to see whether it works.
+    options = ("--no-validate", "--no-update-check", "--quiet", "--format", "json")
+    command = [tools.program("kingfisher"), "scan", ".", *options]
+    done = tools.run(command, cwd=folder, HOME=str(folder), KF_RULE_CACHE_DIR=str(cache() / "kingfisher"))
+    try:
+        if done.returncode not in FOUND:
+            raise ValueError
+        found = json.loads(done.stdout)["findings"]
+    except (ValueError, KeyError):
+        raise FleetError(f"kingfisher could not be run: {done.stderr.strip()[-500:]}") from None
+    places = [(one["finding"]["path"].removeprefix("./"), one["finding"]["line"], one["rule"]) for one in found]
+    return sorted((path, line, f"it looks like a secret: {rule['name']}") for path, line, rule in places)
+
+
+class Locked(Convention):
+    """What is not locked is another thing on every machine and on every day."""
+
+    id = "supply-locked"
+    remedy = "`make setup`, and commit uv.lock"
+
+    def check(self, service: Service) -> Iterator[Problem]:
+        if LOCK not in service.tree:
+            yield Problem(LOCK, "there is no lock file")
+            return
+        locked = {package["name"]: package for package in _packages(service)}
+        for path in (PROJECT, CHASSIS):
+            wanted = _wanted(service, path)
+            name = canonicalize_name((service.toml(path).get("project") or {}).get("name", ""))
+            metadata = (locked.get(name) or {}).get("metadata") or {}
+            known = {(one["name"], SpecifierSet(one.get("specifier", ""))) for one in _entries(metadata)}
+            for requirement in sorted(wanted - known, key=str):
+                yield Problem(LOCK, f"it does not know {requirement[0]}{requirement[1]} of {path}")
+            for requirement in sorted(known - wanted, key=str):
+                yield Problem(LOCK, f"it has {requirement[0]}{requirement[1]}, which {path} does not ask for")
+
+
+class WithinRanges(Convention):
+    """The platform tests its chassis with these versions; with others it is a program that nobody has run."""
+
+    id = "supply-chassis-ranges"
+    remedy = "leave the versions of the chassis' dependencies to the chassis: no override, no source of another kind"
+
+    def check(self, service: Service) -> Iterator[Problem]:
+        ranges = {
+            canonicalize_name(one.name): one.specifier
+            for one in _requirements((service.toml(CHASSIS).get("project") or {}).get("dependencies"), CHASSIS)
+        }
+        own = (service.toml(PROJECT).get("tool") or {}).get("uv") or {}
+        for one in _requirements(own.get("override-dependencies"), PROJECT):
+            if canonicalize_name(one.name) in ranges:
+                yield Problem(PROJECT, f"it overrides {one.name}, which is the chassis' to choose")
+        for package in _packages(service):
+            allowed = ranges.get(package["name"])
+            found = package.get("version")
+            if allowed is not None and found and not allowed.contains(Version(found), prereleases=True):
+                yield Problem(LOCK, f"{package['name']} is locked at {found}, and the chassis asks for {allowed}")
+
+
+class FromIndex(Convention):
+    """What does not come from the package index has no version, no hash, and nobody who scans it."""
+
+    id = "supply-from-index"
+    remedy = "publish it to the package index that you use, and depend on a version"
+
+    def check(self, service: Service) -> Iterator[Problem]:
+        members = {"."} | {
+            member for member in ((_uv(service).get("workspace") or {}).get("members") or ()) if isinstance(member, str)
+        }
+        for package in _packages(service):
+            ((kind, where),) = list((package.get("source") or {"none": ""}).items())[:1]
+            if kind == "registry" or (kind in ("editable", "virtual", "directory") and where in members):
+                continue
+            yield Problem(LOCK, f"{package['name']} comes from {kind} {where}".rstrip())
+
+
+class SettingsWithoutSecrets(Convention):
+    """A secret with a default is one that production runs with."""
+
+    id = "supply-settings-secrets"
+    remedy = "type it SecretStr, and give it no default"
+    names = re.compile(r"(.*_)?(password|passwd|secret|token|api_?key|private_key|credentials?)(_.*)?")
+    harmless = re.compile(r".*_(url|uri|seconds|minutes|hours|days|count|name|file|path|limit|size|length|ttl)")
+
+    def check(self, service: Service) -> Iterator[Problem]:
+        for path in service.files("src/*/settings.py"):
+            for node in ast.walk(service.python(path)):
+                if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
+                    continue
+                secret = "Secret" in ast.unparse(node.annotation)
+                named = self.names.fullmatch(node.target.id) and not self.harmless.fullmatch(node.target.id)
+                default = _default(node.value)
+                if (secret or named) and default not in (None, "None", "...", "Ellipsis"):
+                    yield Problem(path, f"{node.target.id} has a default", node.lineno)
+                elif named and not secret:
+                    yield Problem(path, f"{node.target.id} is no SecretStr, so that it shows in logs", node.lineno)
+
+
+def _default(value: ast.expr | None) -> str | None:
+    if isinstance(value, ast.Call) and ast.unparse(value.func).rpartition(".")[2] == "Field":
+        given = [keyword.value for keyword in value.keywords if keyword.arg in ("default", "default_factory")]
+        value = next(iter(given or value.args), None)
+    return None if value is None else ast.unparse(value)
+
+
+def _packages(service: Service) -> list[dict[str, Any]]:
+    return service.toml(LOCK).get("package") or []
+
+
+def _uv(service: Service) -> dict[str, Any]:
+    return (service.toml(PROJECT).get("tool") or {}).get("uv") or {}
+
+
+def _requirements(texts: Any, path: str) -> list[Requirement]:
+    """Of a list in a pyproject.toml. Raises FleetError."""
+    try:
+        return [Requirement(text) for text in texts or () if isinstance(text, str)]
+    except InvalidRequirement as error:
+        raise FleetError(f"{path} asks for something that is no requirement: {error}") from None
+
+
+def _wanted(service: Service, path: str) -> set[tuple[str, SpecifierSet]]:
+    """Names and versions that a pyproject.toml asks for, extras and groups included."""
+    content = service.toml(path)
+    project = content.get("project") or {}
+    lists = [project.get("dependencies"), *(project.get("optional-dependencies") or {}).values()]
+    lists += (content.get("dependency-groups") or {}).values()
+    return {(canonicalize_name(one.name), one.specifier) for texts in lists for one in _requirements(texts, path)}
+
+
+def _entries(metadata: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield from metadata.get("requires-dist") or ()
+    for group in (metadata.get("requires-dev") or {}).values():
+        yield from group

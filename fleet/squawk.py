@@ -1,0 +1,110 @@
+"""New migrations, judged by squawk as the SQL that Alembic makes of them."""
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fleet import tools
+from fleet.errors import FleetError
+from fleet.service import Service
+
+# By its path: importing it would import Alembic and SQLAlchemy, of which fleet itself has no need.
+OFFLINE = str(Path(__file__).with_name("offline.py"))
+POSTGRES = "18"
+
+# How a migration is written; time limits, which the chassis sets; and changes that no statement of the service notices.
+LEFT_OUT = re.compile(
+    "prefer-.*|require-(lock|statement)-timeout|require-timeout-settings|require-enum-value-ordering|ban-char-field"
+    "|ban-drop-(constraint|not-null)|renaming-object"
+)
+
+CREATES = re.compile(r"CREATE TABLE (?:IF NOT EXISTS )?([^\s(;]+)", re.IGNORECASE)
+CHANGES = re.compile(
+    r"(?:ALTER TABLE|DROP TABLE|CREATE (?:UNIQUE )?INDEX\b.*? ON)(?: IF EXISTS)?(?: ONLY)? ([^\s(;]+)",
+    re.IGNORECASE | re.DOTALL,
+)
+# squawk looks at the lock alone, and is content once a constraint has made that short.
+REQUIRES = re.compile(r"ALTER TABLE .*SET NOT NULL", re.IGNORECASE | re.DOTALL)
+REQUIRED = "requiring-value", "Whoever writes a row without a value for this column fails from now on."
+
+
+@dataclass(frozen=True)
+class Found:
+    """One thing in a migration. The rule is squawk's; empty if the migration could not be turned into SQL."""
+
+    path: str
+    line: int
+    rule: str
+    what: str
+
+
+class _Origin(NamedTuple):
+    """The statement that a line of SQL belongs to."""
+
+    path: str = ""
+    line: int = 0
+    sql: str = ""
+
+
+def found(service: Service, paths: list[str]) -> list[Found]:
+    """What squawk says of these migrations, which come one after the other. Raises FleetError."""
+    if not paths:
+        return []
+    tools = " ".join(f"{name} {version(name)}" for name in ("squawk-cli", "alembic", "sqlalchemy"))
+    entries = service.remembered(
+        f"migrations 1 {tools}", tuple(paths), lambda folder: [asdict(one) for one in _judged(folder, paths)]
+    )
+    return [Found(**entry) for entry in entries]
+
+
+def _judged(folder: Path, paths: list[str]) -> Iterator[Found]:
+    # For each line of SQL where it is from. squawk counts from 0.
+    script, origins = ["BEGIN;"], [_Origin()]
+    for path, made in _as_sql(folder, paths).items():
+        if made["error"]:
+            yield Found(path, made["line"], "", made["error"])
+        for sql, line in made["statements"]:
+            lines = sql.strip().splitlines()
+            script += lines
+            origins += [_Origin(path, line, sql.strip())] * len(lines)
+    # A table that these migrations create is empty, and nobody uses it yet.
+    created = {name for origin in origins for name in CREATES.findall(origin.sql)}
+
+    def touches_what_is_used(origin: _Origin) -> bool:
+        changed = CHANGES.match(origin.sql)
+        return changed is None or changed[1] not in created
+
+    for origin in dict.fromkeys(origins):
+        if REQUIRES.match(origin.sql) and touches_what_is_used(origin):
+            yield Found(origin.path, origin.line, *REQUIRED)
+    for one in _squawk(folder, "\n".join([*script, "COMMIT;"])):
+        origin = origins[min(one["line"], len(origins) - 1)]
+        if not LEFT_OUT.fullmatch(one["rule_name"]) and touches_what_is_used(origin):
+            what = " ".join(filter(None, (one["message"], one["help"])))
+            yield Found(origin.path, origin.line, one["rule_name"], what)
+
+
+def _as_sql(folder: Path, paths: list[str]) -> dict[str, dict[str, Any]]:
+    """What fleet/offline.py makes of them, in a process that gets nothing of ours."""
+    output = folder / "statements.json"
+    files = [str(folder / path) for path in paths]
+    done = tools.run([sys.executable, "-I", OFFLINE, str(output), *files], cwd=folder)
+    if done.returncode != 0:
+        raise FleetError(f"the migrations could not be run: {done.stderr.strip()[-500:]}")
+    made = json.loads(output.read_text())
+    return {path: made[file] for path, file in zip(paths, files, strict=True)}
+
+
+def _squawk(folder: Path, script: str) -> list[dict[str, Any]]:
+    (folder / "migrations.sql").write_text(script)
+    options = ("--reporter", "json", "--pg-version", POSTGRES)
+    done = tools.run([tools.program("squawk"), *options, "migrations.sql"], cwd=folder)
+    try:
+        return json.loads(done.stdout)
+    except ValueError:
+        raise FleetError(f"squawk could not be run: {done.stderr.strip()[-500:]}") from None

@@ -1,0 +1,31 @@
+"""Linters of others, which come with fleet as wheels: their versions are ours, and nobody has to install them."""
+
+import os
+import shutil
+import subprocess
+import sysconfig
+from collections.abc import Sequence
+from pathlib import Path
+
+from fleet.errors import FleetError
+
+# Far more than any of them takes.
+LIMIT_SECONDS = 120
+
+
+def program(name: str) -> str:
+    """Where it is, beside the Python that runs fleet. Raises FleetError."""
+    schemes = (sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme("user"))
+    found = shutil.which(name, path=os.pathsep.join(sysconfig.get_path("scripts", scheme) for scheme in schemes))
+    if found is None:
+        raise FleetError(f"{name} is not beside the Python that runs fleet: install fleet again")
+    return found
+
+
+def run(command: Sequence[str], *, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run it with nothing of our environment: it judges alike everywhere, and sees no secret. Raises FleetError."""
+    environment = {"PATH": os.defpath, **environment}
+    try:
+        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=LIMIT_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise FleetError(f"{Path(command[0]).name} was given up after {LIMIT_SECONDS} seconds") from None

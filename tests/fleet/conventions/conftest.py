@@ -1,0 +1,96 @@
+"""A service with every kind of thing that a convention is about, installed once, to be broken in one way at a time."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet.checks import kept
+from fleet.findings import Finding
+from fleet.service import Service
+from tests.conftest import git, make
+from tests.fleet.conftest import Born, commit
+
+Broken = Callable[[Path], object]
+
+
+@pytest.fixture(scope="session")
+def sound(born: Born, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As its team has it on main after the first hour: specs and lock file committed, nothing wrong. Not for writing into."""
+    service = born(ci="both", messaging_style="events-and-queues", broker="nats")
+    make(service, "setup")
+    commit(service, "Start")
+    clone = tmp_path_factory.mktemp("sound") / "billing"
+    subprocess.run(["git", "clone", "--quiet", service, clone], check=True)
+    return clone
+
+
+@pytest.fixture
+def service(sound: Path, tmp_path: Path) -> Path:
+    """A copy to break; origin/main is how it was."""
+    return Path(shutil.copytree(sound, tmp_path / "billing", symlinks=True))
+
+
+def violations(service: Path, ref: str | None = None) -> list[Finding]:
+    """What the conventions have to say."""
+    return list(kept(Service(service, ref)))
+
+
+def edit(path: str, old: str, new: str) -> Broken:
+    """Replace the first `old`; fails if there is none, so that no mutation goes stale."""
+
+    def apply(service: Path) -> None:
+        text = (service / path).read_text()
+        assert old in text, f"{path} no longer holds {old!r}: mend this mutation"
+        (service / path).write_text(text.replace(old, new, 1))
+
+    return apply
+
+
+def append(path: str, text: str) -> Broken:
+    """Write behind what is there, or a new file."""
+
+    def apply(service: Path) -> None:
+        (service / path).parent.mkdir(parents=True, exist_ok=True)
+        with (service / path).open("a") as file:
+            file.write(text)
+
+    return apply
+
+
+def remove(path: str) -> Broken:
+    return lambda service: (service / path).unlink()
+
+
+def change_json(path: str, change: Callable[[Any], object]) -> Broken:
+    """Change what a JSON file holds, and write it as `make specs` does."""
+
+    def apply(service: Path) -> None:
+        content = json.loads((service / path).read_text())
+        change(content)
+        (service / path).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+    return apply
+
+
+def both(*changes: Broken) -> Broken:
+    return lambda service: [change(service) for change in changes]
+
+
+def only(service: Path, convention: str, says: str) -> None:
+    """Exactly that convention is violated, and its finding says what is wrong, why, and what to do."""
+    found = violations(service)
+    assert {finding.id for finding in found} == {convention}, found
+    assert any(says in finding.reason for finding in found), found
+    assert all(finding.why and finding.remedy for finding in found)
+    # A commit without a checkout is judged alike.
+    git(service, "add", "--all")
+    git(service, "commit", "--quiet", "--allow-empty", "--message", "Break it")
+    bare = service.with_suffix(".git")
+    subprocess.run(["git", "clone", "--quiet", "--bare", service, bare], check=True)
+    git(bare, "update-ref", "refs/remotes/origin/main", git(service, "rev-parse", "origin/main").strip())
+    assert {finding.id for finding in violations(bare, "HEAD")} == {convention}

@@ -1,0 +1,62 @@
+"""What holds for every convention: it is named, explained, broken by a test, and kept by a newborn service."""
+
+import re
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+import fleet.conventions
+from fleet.conventions import conventions
+from tests.conftest import ROOT
+from tests.fleet.conventions.conftest import only, violations
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
+
+
+def test_a_newborn_service_keeps_them_all(service: Path) -> None:
+    assert violations(service) == []
+
+
+def test_there_are_thirty_at_least_each_with_an_id_a_reason_in_one_sentence_and_a_remedy() -> None:
+    found = conventions()
+    assert len(found) >= 30
+    assert len({one.id for one in found}) == len(found)
+    for one in found:
+        assert re.fullmatch(r"[a-z]+(-[a-z]+)*", one.id), one
+        assert re.fullmatch(r"[A-Z][^.]*[^.\s]\.", one.reason), f"{one.id}: one sentence: {one.reason}"
+        assert one.remedy, one
+
+
+def test_an_organisation_adds_its_own_as_the_page_says(
+    service: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs/how-to/add-a-convention.md").read_text()
+    (tmp_path / "acme_conventions.py").write_text(page.partition("```python\n")[2].partition("```")[0])
+    monkeypatch.syspath_prepend(tmp_path)
+    entry = EntryPoint("acme", "acme_conventions", "fleet.conventions")
+    monkeypatch.setattr(fleet.conventions, "entry_points", lambda group: [entry] if group == entry.group else [])
+    conventions.cache_clear()
+    try:
+        only(service, "acme-cost-centre", "no cost centre")
+    finally:
+        conventions.cache_clear()
+        sys.modules.pop("acme_conventions", None)
+
+
+WAIVERS: dict[str, tuple[str, str, list[tuple[str, str]]]] = {
+    "that counts": ("docs-readme", "2999-01-01", [("docs-readme", "waived")]),
+    "that has ended": ("docs-readme", "2020-01-01", []),  # the check of waivers fails instead
+    "of what is kept": ("docs-runbook", "2999-01-01", [("docs-readme", "error"), ("waiver-unused", "warning")]),
+    "of what there is not": ("docs-raedme", "2999-01-01", [("docs-readme", "error"), ("waiver-invalid", "error")]),
+}
+
+
+@pytest.mark.parametrize(("id_", "expires", "expected"), WAIVERS.values(), ids=WAIVERS)
+def test_a_waiver(service: Path, id_: str, expires: str, expected: list[tuple[str, str]]) -> None:
+    (service / "README.md").write_text("Billing. make dev, make check\n")
+    (service / "conventions.yml").write_text(
+        f"waivers:\n- {{id: {id_}, reason: young, owner: us, approver: ana, expires: {expires}}}\n"
+    )
+    assert sorted((finding.id, finding.level) for finding in violations(service)) == expected

@@ -1,0 +1,189 @@
+"""Overlays that undo what the base promises."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet.overlays import Manifest, containers, pod, rendered
+from fleet.service import Service
+from tests.fleet.conventions.conftest import Broken, append, edit, only
+from tests.manifests import manifests
+
+KUSTOMIZATION = "deploy/overlays/production/kustomization.yaml"
+
+
+def patched(kind: str, operation: str, path: str, value: str = "") -> Broken:
+    """Production has a further JSON patch. It is appended to `patches`, the last key of the seed."""
+    lines = [f"  - target: {{kind: {kind}}}", "    patch: |", f"      - op: {operation}", f"        path: {path}"]
+    if value:
+        lines.append(f"        value: {value}")
+    return append(KUSTOMIZATION, "\n".join(["", *lines, ""]))
+
+
+# Each kind of patch, on a list that is merged and one that is replaced.
+PATCHES = """
+  - patch: |
+      apiVersion: apps/v1
+      kind: Deployment
+      metadata: {name: billing-worker}
+      spec:
+        template:
+          spec:
+            containers:
+              - name: worker
+                args: [work, --verbose]
+                env:
+                  - {name: EXTRA, value: more}
+                resources:
+                  limits: {memory: 512Mi}
+              - name: sidecar
+                image: billing:set-by-overlay
+            volumes:
+              - {name: cache, emptyDir: {}}
+  - target: {kind: Deployment, name: billing}
+    patch: |
+      - {op: add, path: /spec/template/spec/containers/0/env/-, value: {name: MORE, value: "1"}}
+      - {op: remove, path: /spec/template/spec/containers/0/livenessProbe}
+replicas:
+  - {name: billing-worker, count: 3}
+"""
+
+MUTATIONS: dict[str, tuple[str, Broken, str]] = {
+    "no overlay for production": (
+        "deploy-rendered",
+        lambda service: shutil.rmtree(service / "deploy/overlays/production"),
+        "no overlay for production",
+    ),
+    "an overlay without the base": (
+        "deploy-rendered",
+        edit(KUSTOMIZATION, "  - ../../base\n", "  []\n"),
+        "no Deployment comes out of it",
+    ),
+    "an overlay that cannot be followed": (
+        "deploy-rendered",
+        append(KUSTOMIZATION, "\nhelmCharts: []\n"),
+        "uses helmCharts",
+    ),
+    "a probe taken out": (
+        "deploy-probes",
+        patched("Deployment", "remove", "/spec/template/spec/containers/0/livenessProbe"),
+        "has no livenessProbe",
+    ),
+    "no memory limit": (
+        "deploy-resources",
+        patched("Deployment", "remove", "/spec/template/spec/containers/0/resources/limits"),
+        "has no resources limits.memory",
+    ),
+    "one replica": (
+        "deploy-replicas",
+        patched("HorizontalPodAutoscaler", "replace", "/spec/minReplicas", "1"),
+        "Deployment billing may have 1 replicas",
+    ),
+    "one worker": (
+        "deploy-replicas",
+        append(KUSTOMIZATION, "\nreplicas: [{name: billing-worker, count: 1}]\n"),
+        "Deployment billing-worker may have 1 replicas",
+    ),
+    "no budget": (
+        "deploy-disruption-budget",
+        append(
+            KUSTOMIZATION,
+            "  - patch: |\n      apiVersion: policy/v1\n      kind: PodDisruptionBudget\n      metadata: {name: billing}\n      $patch: delete\n",
+        ),
+        "no PodDisruptionBudget covers Deployment billing",
+    ),
+    "a root that can be written": (
+        "deploy-restricted",
+        patched(
+            "Deployment", "replace", "/spec/template/spec/containers/0/securityContext/readOnlyRootFilesystem", "false"
+        ),
+        "may write to its root",
+    ),
+    "root": (
+        "deploy-restricted",
+        patched("Deployment", "replace", "/spec/template/spec/securityContext/runAsUser", "0"),
+        "may run as root",
+    ),
+    "no policy": (
+        "deploy-network-policy",
+        append(
+            KUSTOMIZATION,
+            "  - target: {kind: NetworkPolicy}\n    patch: |\n      apiVersion: networking.k8s.io/v1\n      kind: NetworkPolicy\n      metadata: {name: any}\n      $patch: delete\n",
+        ),
+        "no NetworkPolicy limits egress and ingress of Deployment billing",
+    ),
+    "everything allowed": (
+        "deploy-network-policy",
+        patched("NetworkPolicy", "add", "/spec/egress/-", "{}"),
+        "allows every egress",
+    ),
+    "a tag that moves": (
+        "deploy-image-pinned",
+        edit(KUSTOMIZATION, "newTag: 0.1.0", "newTag: latest"),
+        "runs registry.example.com/billing:latest",
+    ),
+    "a secret written out": (
+        "deploy-no-secrets",
+        patched(
+            "Deployment", "add", "/spec/template/spec/containers/0/env/-", "{name: MAIL_PASSWORD, value: in-clear}"
+        ),
+        "the value of MAIL_PASSWORD is written out",
+    ),
+    "a secret generated": (
+        "deploy-no-secrets",
+        append(KUSTOMIZATION, "\nsecretGenerator: [{name: mail, literals: [user=x]}]\n"),
+        "it generates a Secret",
+    ),
+    "an image for root": ("image-non-root", edit("Dockerfile", "USER 65532:65532", "USER root"), "its user is root"),
+    "an image that names no user": (
+        "image-non-root",
+        edit("Dockerfile", "USER 65532:65532\n", ""),
+        "it names no other",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("conventions")
+@pytest.mark.parametrize(("convention", "broken", "says"), MUTATIONS.values(), ids=MUTATIONS)
+def test_only_the_convention_that_is_broken_fails(service: Path, convention: str, broken: Broken, says: str) -> None:
+    broken(service)
+    only(service, convention, says)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("conventions")
+@pytest.mark.parametrize("patch", ["", PATCHES], ids=["as seeded", "patched"])
+@pytest.mark.parametrize("overlay", ["staging", "production"])
+def test_an_overlay_is_followed_as_kustomize_does(service: Path, overlay: str, patch: str) -> None:
+    with (service / f"deploy/overlays/{overlay}/kustomization.yaml").open("a") as file:
+        file.write(patch)
+    theirs = {name_of(one): judged(one) for one in manifests(service, overlay) if one["kind"] != "ConfigMap"}
+    ours = {name_of(one): judged(one) for one in rendered(Service(service), f"deploy/overlays/{overlay}")}
+    assert ours == theirs
+
+
+def name_of(manifest: Manifest) -> tuple[str, str]:
+    return manifest["kind"], manifest["metadata"]["name"]
+
+
+def judged(manifest: Manifest) -> Manifest:
+    """What conventions look at: Kustomize also writes names of generated objects and common labels."""
+    spec = dict(manifest.get("spec") or {})
+    fields = ("replicas", "minReplicas", "maxReplicas", "policyTypes", "maxUnavailable")
+    own = {key: value for key, value in pod(manifest).items() if key in ("securityContext", "volumes")}
+    of_containers = [
+        {key: value for key, value in container.items() if key != "envFrom"} for container in containers(manifest)
+    ]
+    return in_order({key: spec[key] for key in fields if key in spec} | {"pod": own, "containers": of_containers})
+
+
+def in_order(value: Any) -> Any:
+    """What has a name is found by it: Kustomize puts what a patch adds first."""
+    if isinstance(value, dict):
+        return {key: in_order(one) for key, one in value.items()}
+    if isinstance(value, list) and all(isinstance(one, dict) and "name" in one for one in value):
+        return sorted(map(in_order, value), key=lambda one: one["name"])
+    return value

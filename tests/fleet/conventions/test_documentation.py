@@ -1,0 +1,56 @@
+"""Pages that somebody will miss."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.fleet.conventions.conftest import Broken, append, edit, only, remove
+
+
+def everywhere(path: str, old: str, new: str) -> Broken:
+    def apply(service: Path) -> None:
+        text = (service / path).read_text()
+        assert old in text
+        (service / path).write_text(text.replace(old, new))
+
+    return apply
+
+
+MUTATIONS: dict[str, tuple[str, Broken, str]] = {
+    "no runbook": ("docs-runbook", remove("docs/runbook.md"), "there is no runbook"),
+    "no way back": (
+        "docs-runbook",
+        edit("docs/runbook.md", "## Roll back", "## More"),
+        "no section is about rolling back",
+    ),
+    "no first decision": (
+        "docs-decisions",
+        remove("docs/decisions/0001-a-service-of-its-own.md"),
+        "the first one is missing",
+    ),
+    "a gap": (
+        "docs-decisions",
+        append("docs/decisions/0003-gap.md", "# 3\n\n## Context\n\n## Decision\n\n## Consequences\n"),
+        "there is no 0002",
+    ),
+    "a number twice": (
+        "docs-decisions",
+        append("docs/decisions/0001-again.md", "# 1\n\n## Context\n\n## Decision\n\n## Consequences\n"),
+        "0001 is there 2 times",
+    ),
+    "a decision without consequences": (
+        "docs-decisions",
+        append("docs/decisions/0002-more.md", "# 2\n\n## Context\n\n## Decision\n"),
+        "it has no section Consequences",
+    ),
+    "no way to run it": ("docs-readme", everywhere("README.md", "make dev", "make run"), "it does not say `make dev`"),
+    "no title": ("docs-readme", edit("README.md", "# Billing", "Billing"), "it has no title"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("conventions")
+@pytest.mark.parametrize(("convention", "broken", "says"), MUTATIONS.values(), ids=MUTATIONS)
+def test_only_the_convention_that_is_broken_fails(service: Path, convention: str, broken: Broken, says: str) -> None:
+    broken(service)
+    only(service, convention, says)

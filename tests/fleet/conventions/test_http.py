@@ -1,0 +1,161 @@
+"""Each convention about the HTTP API, broken in one way."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fleet.conventions.conftest import Broken, append, both, change_json, edit, only, remove, violations
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
+
+SPEC = "specs/openapi.json"
+
+
+def operation(path: str, method: str = "get", /, **changes: Any) -> Broken:
+    """Another operation, in order but for the changes, and a test that calls it. Ellipsis leaves a key out."""
+    content = {
+        "operationId": re.sub(r"\W+", "_", f"{method}{path}").strip("_").lower(),
+        "summary": "Reminders",
+        "description": "What is due.",
+        "responses": {"200": {"description": "It."}, "422": {"$ref": "#/components/responses/InvalidRequest"}},
+        **changes,
+    }
+    wanted = {key: value for key, value in content.items() if value is not ...}
+    url = path.replace("{", "").replace("}", "")
+    return both(
+        change_json(SPEC, lambda document: document["paths"].setdefault(path, {}).update({method: wanted})),
+        append("tests/api/test_reminders.py", f'async def test_it(client):\n    await client.{method}("{url}")\n'),
+    )
+
+
+def answers(status: str, content: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "422": {"$ref": "#/components/responses/InvalidRequest"},
+        status: {"description": "It.", "content": {media: {"schema": schema} for media, schema in content.items()}},
+    }
+
+
+ARRAY = answers("200", {"application/json": {"type": "array"}})
+PAGE = answers("200", {"application/json": {"$ref": "#/components/schemas/InvoicePage"}})
+AFTER = {"name": "after", "in": "query", "schema": {"type": "string"}}
+LIMIT = {"name": "limit", "in": "query", "schema": {"type": "integer", "maximum": 100}}
+UNLIMITED = {"name": "limit", "in": "query", "schema": {"type": "integer"}}
+
+
+MUTATIONS: dict[str, tuple[str, Broken, str]] = {
+    "no document": ("http-document", remove(SPEC), "there is no document of the API"),
+    "an older OpenAPI": (
+        "http-document",
+        edit(SPEC, '"openapi": "3.1.0"', '"openapi": "3.0.3"'),
+        "it is of OpenAPI 3.0.3",
+    ),
+    "a path without version": (
+        "http-versioned-paths",
+        operation("/due/reminders"),
+        "GET /due/reminders: the path does not begin with a version",
+    ),
+    "a path in camelCase": (
+        "http-path-names",
+        operation("/v1/dueReminders", "post"),
+        "POST /v1/dueReminders: `dueReminders` is not kebab-case",
+    ),
+    "a parameter in camelCase": (
+        "http-path-names",
+        operation("/v1/invoices/{invoiceId}/reminder"),
+        "the parameter `invoiceId` is not snake_case",
+    ),
+    "a collection in the singular": (
+        "http-path-names",
+        both(operation("/v1/reminder/{reminder_id}"), operation("/v1/reminder", "post")),
+        "POST /v1/reminder: `reminder` holds many, and is not a plural",
+    ),
+    "no operationId": (
+        "http-operation-ids",
+        operation("/v1/due", operationId=...),
+        "GET /v1/due: it has no operationId",
+    ),
+    "an operationId twice": (
+        "http-operation-ids",
+        operation("/v1/due", operationId="list_invoices"),
+        "GET /v1/due: the operationId `list_invoices` is used 2 times",
+    ),
+    "an operationId in camelCase": (
+        "http-operation-ids",
+        operation("/v1/due", operationId="listDue"),
+        "the operationId `listDue` is not snake_case",
+    ),
+    "no docstring": ("http-summaries", operation("/v1/due", description=...), "GET /v1/due: it has no description"),
+    "no failure": (
+        "http-problems",
+        operation("/v1/due", responses={"200": {"description": "It."}}),
+        "GET /v1/due: it documents no failure of the caller (4xx)",
+    ),
+    "a failure as JSON": (
+        "http-problems",
+        operation("/v1/due", responses=answers("404", {"application/json": {"$ref": "#/components/schemas/Problem"}})),
+        "404 answers application/json instead of application/problem+json",
+    ),
+    "a failure of one's own": (
+        "http-problems",
+        operation("/v1/due", responses=answers("503", {"application/problem+json": {"type": "object"}})),
+        "503 has another schema than the chassis' Problem",
+    ),
+    "a list without pages": (
+        "http-pagination",
+        operation("/v1/reminders", parameters=[LIMIT, AFTER], responses=ARRAY),
+        "what it answers is no page: it has no `items` and no `next_cursor`",
+    ),
+    "a list of any length": (
+        "http-pagination",
+        operation("/v1/reminders", parameters=[AFTER, UNLIMITED], responses=PAGE),
+        "its `limit` has no maximum",
+    ),
+    "a page without a limit": (
+        "http-pagination",
+        operation("/v1/reminders", parameters=[AFTER], responses=PAGE),
+        "it answers a list, and takes no `limit`",
+    ),
+    "a page without a next one": (
+        "http-pagination",
+        operation("/v1/reminders", parameters=[LIMIT], responses=PAGE),
+        "it answers a list, and takes no `after` to go on from",
+    ),
+    "a field that callers know is gone": (
+        "http-breaking",
+        change_json(
+            SPEC, lambda document: document["components"]["schemas"]["InvoiceDetails"]["properties"].pop("note")
+        ),
+        "GET /v1/invoices/{invoice_id}: 200: note was removed",
+    ),
+    "an operation is gone": (
+        "http-breaking",
+        change_json(SPEC, lambda document: document["paths"]["/v1/invoices/{invoice_id}"].pop("delete")),
+        "DELETE /v1/invoices/{invoice_id} is gone",
+    ),
+}
+
+
+@pytest.mark.parametrize(("convention", "broken", "says"), MUTATIONS.values(), ids=MUTATIONS)
+def test_only_the_convention_that_is_broken_fails(service: Path, convention: str, broken: Broken, says: str) -> None:
+    broken(service)
+    only(service, convention, says)
+
+
+def test_an_operation_in_order_breaks_nothing_and_is_found_by_its_line(service: Path) -> None:
+    operation("/v1/invoices/{invoice_id}/reminders", parameters=[LIMIT, AFTER], responses=PAGE)(service)
+    assert violations(service) == []
+    operation("/v1/due", description=...)(service)
+    (found,) = violations(service)
+    lines = (service / SPEC).read_text().splitlines()
+    assert lines[found.line - 2 : found.line] == ['    "/v1/due": {', '      "get": {']
+
+
+@pytest.mark.parametrize("content", [[], {"openapi": "3.1.0", "paths": {"/v1/due": {"get": None}}}])
+def test_what_is_no_document_is_told_and_stops_nothing(service: Path, content: Any) -> None:
+    (service / SPEC).write_text(json.dumps(content))
+    found = violations(service)
+    assert all("specs/openapi.json is not an OpenAPI document" in one.reason for one in found)
+    assert "http-document" in {one.id for one in found}

@@ -1,0 +1,148 @@
+"""Each convention about migrations, broken in one way."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.fleet.conventions.conftest import Broken, append, both, edit, only, remove, violations
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
+
+VERSIONS = "src/billing/migrations/versions"
+FIRST = f"{VERSIONS}/0001_create_invoices.py"
+
+
+def migration(*statements: str, revision: str = "0002", after: str = "0001", says: str = "", name: str = "") -> Broken:
+    """A new migration that does this."""
+    lines = [
+        f'"""Change. {says}"""\n',
+        "import sqlalchemy as sa",
+        "from alembic import op\n",
+        *([f"# contract: {says}"] if says else []),
+        f'revision = "{revision}"',
+        f'down_revision = "{after}"\n\n',
+        "def upgrade() -> None:",
+        *(f"    {line}" for statement in statements or ["pass"] for line in statement.splitlines()),
+    ]
+    return append(f"{VERSIONS}/{name or f'{revision}_change.py'}", "\n".join(lines) + "\n")
+
+
+NOBODY = "1.4 no longer reads it"
+DROP = 'op.drop_column("invoices", "note", schema="billing")'
+INDEX = 'op.create_index("ix_number", "invoices", ["number"], schema="billing")'
+CONCURRENTLY = (
+    "with op.get_context().autocommit_block():\n"
+    '    op.create_index("ix_number", "invoices", ["number"], schema="billing", postgresql_concurrently=True)'
+)
+NOT_NULL = 'op.alter_column("invoices", "note", nullable=False, schema="billing", existing_type=sa.Text)'
+CHECKED = (
+    'op.create_check_constraint("there", "invoices", "note IS NOT NULL", schema="billing", postgresql_not_valid=True)',
+    "with op.get_context().autocommit_block():\n"
+    '    op.execute("ALTER TABLE billing.invoices VALIDATE CONSTRAINT there")',
+)
+
+MUTATIONS: dict[str, tuple[str, Broken, str]] = {
+    "two ends": (
+        "migration-one-head",
+        both(migration(), migration(revision="0003")),
+        "it is one of 2 ends: 0002, 0003",
+    ),
+    "a number twice": (
+        "migration-one-head",
+        both(migration(), migration(name="0002_too.py")),
+        "0002 is the id of 2 migrations",
+    ),
+    "a gap": (
+        "migration-one-head",
+        migration(revision="0003", after="0002"),
+        "it comes after 0002, which is not there",
+    ),
+    "a circle": (
+        "migration-one-head",
+        both(migration(after="0003"), migration(revision="0003", after="0002")),
+        "it comes after itself",
+    ),
+    "an edit": (
+        "migration-unedited",
+        edit(FIRST, "String(40)", "String(80)"),
+        "it is not what it was on the base branch",
+    ),
+    "a removal": ("migration-unedited", remove(FIRST), "it is gone, and was on the base branch"),
+    "an index that blocks writers": (
+        "migration-safe",
+        migration(INDEX),
+        "table updates are blocked, but reads are still allowed. Use `concurrently` to avoid blocking writes. (require-",
+    ),
+    "the service's code": (
+        "migration-safe",
+        migration("import billing.domain.invoices"),
+        "without the service's code: ModuleNotFoundError: No module named 'billing'",
+    ),
+    "what is no SQL": ("migration-safe", migration('op.execute("ALTER TABL billing.invoices")'), "(syntax-error)"),
+    "a column goes": ("migration-expand-contract", migration(DROP), "Dropping a column may break existing clients"),
+}
+
+
+@pytest.mark.parametrize(("convention", "broken", "says"), MUTATIONS.values(), ids=MUTATIONS)
+def test_only_the_convention_that_is_broken_fails(service: Path, convention: str, broken: Broken, says: str) -> None:
+    broken(service)
+    only(service, convention, says)
+
+
+def test_what_is_said_to_be_unused_and_what_is_done_carefully_passes(service: Path) -> None:
+    table = 'op.create_table("lines", sa.Column("id", sa.Uuid, primary_key=True), schema="billing")'
+    default = (
+        'op.add_column("invoices", sa.Column("kind", sa.Text, nullable=False, server_default="a"), schema="billing")'
+    )
+    migration(DROP, CONCURRENTLY, table, default, says=NOBODY)(service)
+    # Nobody uses a table yet that is made on the same branch.
+    on_the_new_one = [
+        'op.create_index("ix_lines", "lines", ["id"], schema="billing")',
+        'op.drop_table("lines", schema="billing")',
+    ]
+    migration(*on_the_new_one, revision="0003", after="0002")(service)
+    assert violations(service) == []
+
+
+# What one line does, and which rules it breaks.
+LINES: dict[str, set[str]] = {
+    INDEX: {"require-concurrent-index-creation"},
+    'op.alter_column("invoices", "note", type_=sa.String(9), schema="billing")': {"changing-column-type"},
+    'op.alter_column("invoices", "note", new_column_name="remark", schema="billing")': {"renaming-column"},
+    'op.rename_table("invoices", "bills", schema="billing")': {"renaming-table"},
+    NOT_NULL: {"adding-not-nullable-field", "requiring-value"},
+    'op.add_column("invoices", sa.Column("kind", sa.Text, nullable=False), schema="billing")': {
+        "adding-required-field"
+    },
+    'op.execute("drop table billing.invoices; drop view billing.totals")': {"ban-drop-table", "ban-drop-view"},
+    'op.execute(sa.text("UPDATE billing.invoices SET note = :note").bindparams(note="it\'s; 100 %"))': set(),
+    'op.get_bind().execute(sa.text("SELECT 1")).scalar()': {"it cannot be read as SQL, without a database"},
+}
+
+
+def test_each_finding_names_the_line_of_the_migration_and_the_rule(service: Path) -> None:
+    migration(*LINES)(service)
+    text = (service / VERSIONS / "0002_change.py").read_text().splitlines()
+    found: dict[str, set[str]] = {line: set() for line in LINES}
+    for one in violations(service):
+        rule = re.search(r"\(([a-z-]+)\)$", one.reason)
+        found[text[one.line - 1].strip()].add(rule[1] if rule else one.reason.partition(" and without")[0])
+    assert found == LINES
+
+
+def test_once_a_constraint_has_checked_it_only_who_leaves_it_out_is_hurt(service: Path) -> None:
+    migration(*CHECKED, NOT_NULL)(service)
+    only(service, "migration-expand-contract", "fails from now on. (requiring-value)")
+
+
+def test_a_migration_is_not_run_in_this_process_nor_with_its_environment(
+    service: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "hush")
+    seen = tmp_path / "seen"
+    migration(f'import os; open("{seen}", "w").write(f"{{os.getpid()}} {{os.environ.get(\'SECRET\')}}")')(service)
+    assert violations(service) == []
+    pid, secret = seen.read_text().split()
+    assert (pid != str(os.getpid()), secret) == (True, "None")

@@ -1,0 +1,61 @@
+"""What the template seeds keeps the conventions about specs, code and tests in every variant."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fleet.conventions import Convention, conventions
+from fleet.service import Service
+from tests.answers import VARIANTS
+from tests.conftest import git
+from tests.fleet.conftest import Born
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
+
+# Git knows it in every repository.
+EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+
+# `make specs` of many services, without installing any: the tests' own packages run them, in one process.
+WRITE = """
+import os, sys
+from importlib import import_module
+from chassis.commands import main
+for argument in sys.argv[1:]:
+    folder, _, package = argument.partition("=")
+    os.chdir(folder)
+    sys.path.insert(0, os.path.abspath("src"))
+    main(import_module(f"{package}.main").SERVICE, ["specs"])
+"""
+
+
+@pytest.fixture(scope="module")
+def variants(born: Born) -> dict[str, Path]:
+    services = {name: born(**answers) for name, answers in VARIANTS.items()}
+    packages = {name: str(answers["service_name"]).replace("-", "_") for name, answers in VARIANTS.items()}
+    arguments = [f"{folder}={packages[name]}" for name, folder in services.items()]
+    subprocess.run([sys.executable, "-c", WRITE, *arguments], check=True, timeout=300)
+    return services
+
+
+def of(*modules: str) -> list[Convention]:
+    return [one for one in conventions() if type(one).__module__ in [f"fleet.conventions.{name}" for name in modules]]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_keeps_the_conventions(variants: dict[str, Path], name: str) -> None:
+    service = Service(variants[name])
+    assert service.json("specs/openapi.json")
+    # Its layers are what `make layers` checks by the same tool.
+    wanted = [one for one in of("http", "events", "code", "tests") if one.id != "code-layers"]
+    assert [problem for one in wanted for problem in one.check(service)] == []
+
+
+@pytest.mark.parametrize("name", ["every-type", "many-words"])
+def test_migrations_that_the_template_seeds_are_safe(variants: dict[str, Path], name: str) -> None:
+    nothing = git(variants[name], "commit-tree", EMPTY_TREE, "-m", "Nothing").strip()
+    service = Service(variants[name], base=nothing)
+    assert [problem for one in of("migrations") for problem in one.check(service)] == []
+    assert service.base is not None
+    assert service.base.tree == {}
