@@ -18,7 +18,7 @@ export UV_PYTHON
 # environment told it to keep nothing.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo setup test test-fast lint format docs chaos bench bench-messages
+.PHONY: help demo setup test test-fast lint format docs simulation chaos bench bench-messages bench-fleet
 
 help: ## This list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -49,6 +49,9 @@ docs: setup ## Write the reference pages from their sources
 	@.venv/bin/python docs/generate_chassis.py
 	@.venv/bin/python docs/generate_conventions.py
 
+simulation: setup ## Forty edited services through every version, all of them by plain Copier too (about 10 minutes)
+	@BY_PLAIN_UPDATE=40 .venv/bin/python -m pytest -n $(JOBS) --dist loadgroup tests/fleet/test_simulation.py $(ARGS)
+
 chaos: setup ## Kill every part of two talking services, 30 times on each broker, and count what is lost (about 6 minutes)
 	@for broker in nats kafka rabbitmq; do .venv/bin/python -m tests.chaos $$broker $(ARGS) || exit 1; done
 
@@ -57,6 +60,9 @@ bench: setup ## Measure a generated service beside a bare application; prints ra
 
 bench-messages: setup ## Measure relay and consumer beside each broker's own client; prints ratios
 	@.venv/bin/python -m bench.messages $(ARGS)
+
+bench-fleet: setup ## Measure fleet on 1, 50 and 200 services, and beside cruft; prints ratios
+	@.venv/bin/python -m bench.fleet $(ARGS)
 
 .tools/bin/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "this needs Python 3.11 or newer: set PYTHON=…, or install uv"; exit 1; }

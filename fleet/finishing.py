@@ -18,10 +18,13 @@ def finish(checkout: Path) -> str:
     tracked = git.tree(checkout)
     if "uv.lock" not in tracked or "Makefile" not in tracked:
         return ""
-    # What uv and make say to a process that they have started is not meant for another project.
-    kept = {name: value for name, value in os.environ.items() if name not in _OURS}
     done = subprocess.run(
-        ["make", "specs"], cwd=checkout, env=kept, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        ["make", "specs"],
+        cwd=checkout,
+        env=team_environment(),
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
     )
     if done.returncode != 0:
         git.git(checkout, "checkout", "--quiet", "--", ".")
@@ -32,6 +35,11 @@ def finish(checkout: Path) -> str:
         [name for name in GENERATED if (checkout / name).exists()],
     )
     return ""
+
+
+def team_environment() -> dict[str, str]:
+    """Ours, without what uv and make say to a process that they have started: that is not meant for another project."""
+    return {name: value for name, value in os.environ.items() if name not in _OURS}
 
 
 _OURS = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "PYTHONPATH"}

@@ -1,7 +1,8 @@
 """Imports that go against the layers, as import-linter finds them in the service's files. Nothing is installed."""
 
-import os
+import json
 import re
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -9,8 +10,10 @@ from typing import NamedTuple
 from fleet import tools
 from fleet.errors import FleetError
 from fleet.service import Service
+from fleet.together import remember_together
 
 CONTRACTS = ".importlinter"
+LINTING = str(Path(__file__).with_name("linting.py"))
 
 _STEP = re.compile(r"^-\s+(?P<importer>[\w.]+) -> (?P<imported>[\w.]+) \(l\.(?P<line>\d+)", re.MULTILINE)
 
@@ -25,18 +28,45 @@ class Import(NamedTuple):
 
 def broken(service: Service) -> list[Import]:
     """By the contracts of the service. Raises FleetError if they cannot be checked."""
-    judge = f"layers 1 import-linter {version('import-linter')} grimp {version('grimp')}"
-    patterns = (CONTRACTS, f"src/{service.package}/*.py", "chassis/src/chassis/*.py")
-    return [Import(*entry) for entry in service.remembered(judge, patterns, _broken)]
+    return [Import(*entry) for entry in service.remembered(_judge(), _inputs(service), _broken)]
+
+
+def prepare(services: list[Service]) -> None:
+    """Find out what `broken` will be asked, at once for all of them."""
+    remember_together(
+        [service for service in services if CONTRACTS in service.tree], _judge(), _inputs, _broken_of_each
+    )
+
+
+def _judge() -> str:
+    return f"layers 2 import-linter {version('import-linter')} grimp {version('grimp')}"
+
+
+def _inputs(service: Service) -> tuple[str, ...]:
+    return CONTRACTS, f"src/{service.package}/*.py", "chassis/src/chassis/*.py"
 
 
 def _broken(folder: Path) -> list[Import]:
-    """Nothing is imported: grimp parses."""
-    command = [tools.program("lint-imports"), "--no-cache", "--no-logo", "--config", CONTRACTS]
-    paths = os.pathsep.join(str(folder / path) for path in ("src", "chassis/src"))
+    return _linted([folder])[0]
+
+
+def _broken_of_each(folder: Path) -> dict[str, list[Import]]:
+    folders = list(folder.iterdir())
+    return {one.name: found for one, found in zip(folders, _linted(folders), strict=True)}
+
+
+def _linted(folders: list[Path]) -> list[list[Import]]:
     # Wide, because it would break what is longer than a line.
-    done = tools.run(command, cwd=folder, PYTHONPATH=paths, COLUMNS="1000")
-    found = {Import(one["importer"], one["imported"], int(one["line"])) for one in _STEP.finditer(done.stdout)}
-    if bool(found) is (done.returncode == 0):
-        raise FleetError(f"import-linter could not judge: {(done.stdout + done.stderr).strip()[-500:]}")
+    done = tools.run([sys.executable, "-I", LINTING, *map(str, folders)], cwd=folders[0], COLUMNS="1000")
+    try:
+        answers = json.loads(done.stdout)
+    except ValueError:
+        raise FleetError(f"import-linter could not be run: {done.stderr.strip()[-500:]}") from None
+    return [_found(status, said) for status, said in answers]
+
+
+def _found(status: int, said: str) -> list[Import]:
+    found = {Import(one["importer"], one["imported"], int(one["line"])) for one in _STEP.finditer(said)}
+    if bool(found) is (status == 0):
+        raise FleetError(f"import-linter could not judge: {said.strip()[-500:]}")
     return sorted(found)

@@ -45,14 +45,14 @@ def render(template: Path, *, commit: str, answers: Answers, into: Path, data: d
         ) as worker:
             worker.archived = _Archived(url=answers.source, ref=commit)
             worker.archived.folder = template
-            _refuse_unknown(worker, data or {}, commit)
+            refuse_unknown(worker, data or {}, commit)
             worker.run_copy()
             return worker
     except (CopierError, TemplateError, ValueError, TypeError) as error:
         raise FleetError(f"the template at {commit} does not render with these answers: {error}") from error
 
 
-def _refuse_unknown(worker: Worker, data: dict[str, Any], commit: str) -> None:
+def refuse_unknown(worker: Worker, data: dict[str, Any], commit: str) -> None:
     """Copier passes over an answer to a question that does not exist: a typing error would change nothing, silently."""
     asked = [name for name, question in worker.template.questions_data.items() if question.get("when") is not False]
     for name in data:

@@ -46,6 +46,9 @@ class Service:
         if base and not git.succeeds(self.root, "rev-parse", "--verify", "--quiet", f"{base}^{{commit}}"):
             raise FleetError(f"{repository} has no commit {base} to compare with: fetch it, or name another base")
         self._base = base
+        # Parsed once for all conventions that look at them.
+        self._toml: dict[str, dict[str, Any]] = {}
+        self._yaml: dict[str, list[Any]] = {}
 
     @cached_property
     def tree(self) -> Tree:
@@ -86,9 +89,11 @@ class Service:
             raise FleetError(f"{path} is not UTF-8") from None
 
     def yaml(self, path: str) -> list[Any]:
-        """The documents of a YAML file, empty ones left out; none if there is no file. Raises FleetError."""
+        """The documents of a YAML file, not for changing, empty ones left out; none if there is no file. Raises FleetError."""
         try:
-            return [one for one in yaml.load_all(self.text(path), Loader=Loader) if one is not None]
+            if path not in self._yaml:
+                self._yaml[path] = [one for one in yaml.load_all(self.text(path), Loader=Loader) if one is not None]
+            return self._yaml[path]
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             raise FleetError(f"{path} is not YAML{f', line {mark.line + 1}' if mark else ''}") from None
@@ -103,9 +108,11 @@ class Service:
             raise FleetError(f"{path} is not JSON: {error}") from None
 
     def toml(self, path: str) -> dict[str, Any]:
-        """The content of a TOML file; empty if there is none. Raises FleetError."""
+        """The content of a TOML file, not for changing; empty if there is none. Raises FleetError."""
         try:
-            return tomllib.loads(self.text(path))
+            if path not in self._toml:
+                self._toml[path] = tomllib.loads(self.text(path))
+            return self._toml[path]
         except tomllib.TOMLDecodeError as error:
             raise FleetError(f"{path} is not TOML: {error}") from None
 

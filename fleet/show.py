@@ -1,32 +1,13 @@
-"""What commands print."""
+"""What `fleet update` prints."""
 
 from collections.abc import Iterable
 
 from rich.console import Console
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from fleet.changelog import SECTIONS
-from fleet.findings import Finding, Level
 from fleet.report import Report
-from fleet.service import Service
-
-STYLES = {Level.ERROR: "red", Level.WARNING: "yellow", Level.WAIVED: "dim"}
-
-
-def findings(service: Service, found: list[Finding]) -> None:
-    """One table, or one line that there is nothing to put into it."""
-    console = Console()
-    where = f"{service.root.resolve().name}, template {service.answers.version}"
-    if not found:
-        console.print(f"{where}: nothing to complain about", highlight=False)
-        return
-    table = Table("", "path", "what", "do", title=where, title_justify="left", box=None, pad_edge=False)
-    for finding in found:
-        cells = (finding.id, finding.path, finding.reason, finding.remedy)
-        table.add_row(*(Text(cell, overflow="fold") for cell in cells), style=STYLES[finding.level])
-    console.print(table)
 
 
 def report(report: Report, *, seed_diffs: bool) -> None:

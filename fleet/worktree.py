@@ -23,7 +23,7 @@ def worktree(repository: Path, *, keep: bool) -> Generator[Path]:
     With `keep` the branch of a failed update stays, for inspection. Raises FleetError if another update is running.
     """
     private = Path(git.line(repository, "rev-parse", "--path-format=absolute", "--git-common-dir"))
-    with (private / "fleet-update.lock").open("w") as lock, _termination_as_interrupt():
+    with (private / "fleet-update.lock").open("w") as lock, termination_as_interrupt():
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -78,7 +78,7 @@ def _remove(repository: Path, folder: Path, *, branch: bool) -> None:
 
 
 @contextmanager
-def _termination_as_interrupt() -> Generator[None]:
+def termination_as_interrupt() -> Generator[None]:
     """SIGTERM (a CI job that is cancelled) ends this as Ctrl-C does, cleaning up."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:

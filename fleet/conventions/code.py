@@ -30,6 +30,9 @@ class Layers(Convention):
             path = f"{file}.py" if f"{file}.py" in service.tree else f"{file}/__init__.py"
             yield Problem(path, f"{one.importer} may not import {one.imported}", one.line)
 
+    def prepare(self, services: list[Service]) -> None:
+        layers.prepare(services)
+
 
 # --- the database -----------------------------------------------------------------------------------------------------
 

@@ -90,6 +90,7 @@ def test_a_template_behind_a_url_is_mirrored_and_asked_again_for_a_version_that_
     template = Template("https://git.example.com/slipway.git")
     assert template.releases[-1] == "v1.3.0"
     assert template.at("v1.4.0").version == "v1.4.0"
+    assert (template.at("v1.4.0").folder / "copier.yml").is_file()
     assert Template("https://git.example.com/slipway.git").newest().version == "v1.4.0"
     (tmp_path / "slipway.git").rename(tmp_path / "gone.git")
     # What is known needs no network.

@@ -1,0 +1,69 @@
+"""What is wrong with who asks whom and waits for the answer."""
+
+from collections.abc import Iterator
+
+import networkx
+
+from fleet.findings import Finding, Level
+from fleet.map.facts import CATALOG
+from fleet.map.model import Found, Kind, Map
+
+# Three services in a row. Each multiplies in: if each is up 99.9 % of the time, three in a row are down 26 hours a year
+# instead of 9. And each has to wait longer than all behind it together may take.
+LIMIT = 2
+
+UNKNOWN = "A neighbour that nobody knows is not asked before it is changed or switched off."
+CYCLE = "None of them can start, be tested or be up without the others, and a slow one slows itself down."
+DEPTH = "The first one is up only while all behind it are, and waits as long as all of them together."
+
+
+def findings(map_: Map, limit: int) -> Iterator[Found]:
+    for edge in map_.of(Kind.CALL):
+        if edge.is_open:
+            reason = f"it consumes the API {edge.name}, which no service here provides"
+            remedy = f"correct consumesApis; it is in order if {edge.name} is of a system that is not listed here"
+            finding = Finding("map-call-unknown", CATALOG, reason, remedy, Level.WARNING, why=UNKNOWN)
+            yield Found((edge.source,), finding, (edge,))
+        elif edge.seen and not edge.declared:
+            reason = f"it calls {edge.target}, and {CATALOG} does not say so"
+            apis = [name for name, kind in map_.services[edge.target].apis.items() if kind != "asyncapi"]
+            remedy = f"add {' or '.join(apis) or edge.target} to spec.consumesApis of the Component in {CATALOG}"
+            finding = Finding("map-call-undeclared", edge.seen.path, reason, remedy, line=edge.seen.line, why=UNKNOWN)
+            yield Found((edge.source,), finding, (edge,))
+    calls = networkx.DiGraph()
+    for edge in map_.of(Kind.CALL):
+        if not edge.is_open:
+            calls.add_edge(edge.source, edge.target, edge=edge)
+    yield from _cycles(calls)
+    yield from _depth(calls, limit)
+
+
+def _cycles(calls: networkx.DiGraph) -> Iterator[Found]:
+    """One for each knot: it may hold more cycles than anybody wants to read."""
+    for knot in sorted(sorted(one) for one in networkx.strongly_connected_components(calls) if len(one) > 1):
+        edges = networkx.find_cycle(calls.subgraph(knot), knot[0])
+        cycle = [source for source, _ in edges]
+        reason = f"{' → '.join([*cycle, cycle[0]])} call each other in a circle"
+        if others := [name for name in knot if name not in cycle]:
+            reason += f", which also holds {', '.join(others)}"
+        remedy = "have one of them say what happened in an event, and let the other keep what it needs of it"
+        finding = Finding("map-call-cycle", CATALOG, reason, remedy, why=CYCLE)
+        yield Found((*cycle, *others), finding, tuple(calls.edges[edge]["edge"] for edge in edges))
+
+
+def _depth(calls: networkx.DiGraph, limit: int) -> Iterator[Found]:
+    """One for each service that nobody calls and that begins too long a chain. A knot counts as one step."""
+    condensed = networkx.condensation(calls)
+    longest: dict[int, list[int]] = {}
+    for knot in reversed(list(networkx.topological_sort(condensed))):
+        behind = max((longest[one] for one in sorted(condensed.successors(knot))), key=len, default=[])
+        longest[knot] = [knot, *behind]
+    for knot, chain in longest.items():
+        if len(chain) - 1 > limit and condensed.in_degree(knot) == 0:
+            names = tuple(" ⇄ ".join(sorted(condensed.nodes[one]["members"])) for one in chain)
+            reason = f"{' → '.join(names)}: {len(chain) - 1} calls in a row, where {limit} are allowed"
+            remedy = (
+                "let the service in the middle listen to events of the one behind it, and answer from its own tables"
+            )
+            services = tuple(name for one in chain for name in sorted(condensed.nodes[one]["members"]))
+            yield Found(services, Finding("map-call-depth", CATALOG, reason, remedy, why=DEPTH))

@@ -1,0 +1,60 @@
+"""Whom a service's code asks by HTTP, as far as its text says so: what it gives to chassis.client.service_client."""
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from fleet import git
+from fleet.service import Service
+from fleet.source import Module
+
+FUNCTION = "service_client"
+
+
+@dataclass(frozen=True)
+class Client:
+    """One call of service_client. `target` is the neighbour's name as the code has it: of a setting or of a host."""
+
+    target: str
+    path: str
+    line: int
+
+
+def clients(service: Service) -> Iterator[Client]:
+    """Every client whose address is a setting that ends in _url, or a URL. Raises FleetError if a file is not Python."""
+    for path in _mentioning(service):
+        for name, call in Module(path, service.python(path)).calls():
+            if name == f"chassis.client.{FUNCTION}":
+                yield from (Client(target, path, call.lineno) for target in _targets(call))
+
+
+def _mentioning(service: Service) -> list[str]:
+    """The few files that need be read: to git a search is one question, and reading each is one for each."""
+    search = ("-F", "-e", FUNCTION, *([service.ref] if service.ref else ["--untracked"]), "--", "src/*.py")
+    if not git.succeeds(service.root, "grep", "-q", *search):
+        return []
+    found = git.git(service.root, "grep", "-l", "-z", *search).decode(errors="surrogateescape").split("\0")
+    return [path.removeprefix(f"{service.ref}:") for path in found if path]
+
+
+def _targets(call: ast.Call) -> Iterator[str]:
+    address = next((one.value for one in call.keywords if one.arg == "base_url"), None) or next(iter(call.args), None)
+    for node in ast.walk(address) if address else ():
+        if isinstance(node, ast.Attribute | ast.Name):
+            name = (node.attr if isinstance(node, ast.Attribute) else node.id).lower()
+            if named := re.fullmatch(r"(.+?)(_service|_api|_base)*_url", name):
+                yield named[1].replace("_", "-")
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "://" in node.value:
+            yield from _host(node.value)
+
+
+def _host(url: str) -> Iterator[str]:
+    """In Kubernetes the host of a service begins with its name."""
+    try:
+        host = urlsplit(url).hostname
+    except ValueError:
+        return
+    if host:
+        yield host.partition(".")[0]

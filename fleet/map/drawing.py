@@ -1,0 +1,69 @@
+"""What both kinds of drawing show: an arrow for all that one service asks, tells or gives another to do."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fleet.findings import Level
+from fleet.map.model import Edge, Found, Kind, Map
+from fleet.overview import count
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """`is_wrong`: one of its edges has a finding that is an error, or ends nowhere."""
+
+    kind: Kind
+    source: str
+    target: str
+    names: tuple[str, ...]
+    is_wrong: bool
+
+    def label(self) -> str:
+        """Short: a message without the name of its service, which one end has. Empty if the ends say all."""
+        if self.kind is Kind.CALL and self.names == (self.target,):
+            return ""
+        first, *others = (name if self.kind is Kind.CALL else name.partition(".")[2] or name for name in self.names)
+        return f"{first} +{len(others)}" if others else first
+
+
+def arrows(map_: Map, found: Iterable[Found]) -> list[Arrow]:
+    """One for each kind between two services. What one lacks of its own has no place between two."""
+    wrong = {edge for one in found if one.finding.level is Level.ERROR for edge in one.edges}
+    together: dict[tuple[Kind, str, str], list[Edge]] = {}
+    for edge in (edge for edge in map_.edges if edge.source != edge.target):
+        together.setdefault((edge.kind, edge.source, edge.target), []).append(edge)
+    return [
+        Arrow(*key, tuple(dict.fromkeys(edge.name for edge in edges)), any(edge in wrong for edge in edges))
+        for key, edges in together.items()
+    ]
+
+
+def sentence(map_: Map) -> str:
+    """The map in numbers."""
+    calls, events, jobs = (map_.of(kind) for kind in Kind)
+    parts = (
+        count(len(map_.services), "service"),
+        count(len({(one.source, one.target) for one in calls}), "call"),
+        count(len({one.name for one in events}), "event"),
+        count(len({one.name for one in jobs}), "job"),
+    )
+    return f"{', '.join(parts[:-1])} and {parts[-1]} between them"
+
+
+def told(map_: Map, name: str) -> str:
+    """A service in words, for who points at it or does not see it."""
+    one = map_.services.get(name)
+    if one is None:
+        return f"{name}: not among the services of this map"
+    parts = [f"{name}: {count(one.operations, 'operation')}"]
+    for verb, names in (
+        ("calls", [edge.target for edge in map_.of(Kind.CALL) if edge.source == name]),
+        ("is called by", [edge.source for edge in map_.of(Kind.CALL) if edge.target == name]),
+        ("publishes", [message.name for message in one.messages if message.kind == "event" and message.sent]),
+        ("listens to", [message.name for message in one.messages if message.kind == "event" and message.taken]),
+        ("asks for", [message.name for message in one.messages if message.kind == "job" and message.sent]),
+        ("does", [message.name for message in one.messages if message.kind == "job" and message.taken]),
+    ):
+        if names:
+            parts.append(f"{verb} {', '.join(dict.fromkeys(names))}")
+    return "; ".join(parts)

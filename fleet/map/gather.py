@@ -1,0 +1,78 @@
+"""The map of a fleet. What is known of a commit is kept, so that only what has changed is read again."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fleet.cache import cache, version_of_checks, write_whole
+from fleet.errors import FleetError
+from fleet.map.facts import Facts, facts
+from fleet.map.model import Map
+from fleet.mirror import mirror_of, newest
+from fleet.parallel import in_threads
+from fleet.register import Member, without_credentials
+from fleet.service import Service
+from fleet.standing import Standing
+
+
+@dataclass(frozen=True)
+class Source:
+    """A commit of a repository on this machine; or its working copy, if `commit` is empty."""
+
+    name: str
+    repository: Path
+    commit: str = ""
+
+
+def of_folders(paths: Iterable[Path]) -> Map:
+    """With what is not committed yet."""
+    return of_sources([Source(path.resolve().name, path) for path in dict.fromkeys(paths)])
+
+
+def of_members(members: list[Member]) -> Map:
+    """At the newest commits of their branches."""
+    commits, unread = in_threads(newest, members, "fetching")
+    sources = [Source(one.name, commits[one].repository, commits[one].id) for one in members if one in commits]
+    return of_sources(sources, {member.name: without_credentials(str(error)) for member, error in unread.items()})
+
+
+def of_standings(members: list[Member], standings: list[Standing]) -> Map:
+    """At the commits that `fleet status` has looked at, and fetched if need be."""
+    pairs = list(zip(members, standings, strict=True))
+    sources = [
+        Source(one.name, Path(one.address) if one.is_local else mirror_of(one), standing.commit)
+        for one, standing in pairs
+        if standing.commit
+    ]
+    return of_sources(sources, {one.name: standing.unreadable for one, standing in pairs if not standing.commit})
+
+
+def of_sources(sources: list[Source], unread: dict[str, str] | None = None) -> Map:
+    """`unread` are services that cannot be read, and why. Those of the sources that cannot join them."""
+    read, failed = in_threads(_facts, sources, "reading" if any(source.commit for source in sources) else "")
+    reasons = {source.name: without_credentials(str(error)) for source, error in failed.items()}
+    return Map([read[source] for source in sources if source in read], (unread or {}) | reasons)
+
+
+def _facts(source: Source) -> Facts:
+    """Raises FleetError."""
+    if not source.commit:
+        return _read(Service(source.repository))
+    name = hashlib.sha256(f"{source.commit} {version_of_checks()}".encode()).hexdigest()
+    file = cache() / "facts" / name[:2] / f"{name[2:40]}.json"
+    try:
+        return Facts.from_json(json.loads(file.read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError):
+        found = _read(Service(source.repository, source.commit, source.commit))
+        write_whole(file, json.dumps(found.to_json()))
+        return found
+
+
+def _read(service: Service) -> Facts:
+    """Raises FleetError, whatever goes wrong: a file of a shape that nobody thought of must not hide the other services."""
+    try:
+        return facts(service)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise FleetError(f"a file has a shape that the map does not know: {type(error).__name__} {error}") from error

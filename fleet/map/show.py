@@ -1,0 +1,100 @@
+"""The map as text: a table for a terminal, JSON for programs, and the parts of `fleet status`'s Markdown and HTML."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from jinja2 import Environment, StrictUndefined
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fleet.findings import Level
+from fleet.map.drawing import arrows, sentence
+from fleet.map.mermaid import mermaid
+from fleet.map.model import Found, Map
+from fleet.map.svg import svg
+from fleet.overview import STYLES, count, escaped
+
+SECTION = """\
+<p>{{ sentence }}.</p>
+<div class="scroll" tabindex="0" role="region" aria-label="Map">{{ graph | safe }}</div>
+{% if found %}
+<ul class="findings">
+{% for one in found %}
+<li class="{{ one.finding.level }}"><strong>{{ one.finding.id }}</strong> <span class="level">{{ one.finding.level }}</span>
+<p>{{ one.services | join(", ") }}: {{ one.finding.reason }}</p>
+{% if one.finding.remedy %}
+<p class="remedy">→ {{ one.finding.remedy }}</p>
+{% endif %}
+<p class="why">{{ one.finding.why }}</p></li>
+{% endfor %}
+</ul>
+{% endif %}
+"""
+
+
+def table(map_: Map, found: list[Found], *, width: int | None = None) -> str:
+    """Who has to do with whom, then the findings. As wide as the terminal unless a width is given."""
+    edges = Table("from", "", "to", "what", box=None, pad_edge=False)
+    for arrow in arrows(map_, found):
+        cells = (arrow.source, arrow.kind, arrow.target, ", ".join(arrow.names))
+        edges.add_row(*(Text(cell, overflow="fold") for cell in cells), style="red" if arrow.is_wrong else "")
+    wrong = Table("", "service", "what", "do", box=None, pad_edge=False)
+    for one in found:
+        cells = (one.finding.id, ", ".join(one.services), one.finding.reason, one.finding.remedy)
+        wrong.add_row(*(Text(cell, overflow="fold") for cell in cells), style=STYLES.get(one.finding.level, "dim"))
+    console = Console(width=width, no_color=True if width else None, highlight=False)
+    with console.capture() as printed:
+        if edges.row_count:
+            console.print(edges)
+        if found:
+            console.print()
+            console.print(wrong)
+            console.print("\nwhy", style="dim")
+            for id_, why in {one.finding.id: one.finding.why for one in found}.items():
+                console.print(Text(f"  {id_}: {why}", style="dim"))
+        console.print(Text(f"\n{summary(map_, found)}"))
+    return printed.get()
+
+
+def summary(map_: Map, found: list[Found]) -> str:
+    """All in numbers."""
+    levels = [one.finding.level for one in found]
+    parts = [count(levels.count(level), level.value) for level in (Level.ERROR, Level.WARNING) if level in levels]
+    return f"{sentence(map_)}; {' and '.join(parts) or 'nothing to complain about'}"
+
+
+def as_json(map_: Map, found: list[Found]) -> str:
+    written = {
+        "services": {name: facts.to_json() for name, facts in map_.services.items()},
+        "unread": map_.unread,
+        "edges": [asdict(edge) for edge in map_.edges],
+        "findings": [{"services": one.services, **asdict(one.finding)} for one in found],
+    }
+    return json.dumps(written, indent=2) + "\n"
+
+
+def markdown(map_: Map, found: list[Found]) -> str:
+    """A section: the drawing, as GitHub and GitLab make one of it, and the findings."""
+    lines = [
+        "## Who asks and tells whom",
+        "",
+        f"{sentence(map_)}.",
+        "",
+        "```mermaid",
+        mermaid(map_, found).rstrip(),
+        "```",
+        "",
+    ]
+    for one in found:
+        told = f"{one.finding.level}, {one.finding.id}: {', '.join(one.services)}: {one.finding.reason}."
+        lines.append(f"- {escaped(told)}" + (f" *{escaped(one.finding.remedy)}*" if one.finding.remedy else ""))
+    return "\n".join(lines) + "\n"
+
+
+def html(map_: Map, found: list[Found], links: Mapping[str, str] | None = None) -> str:
+    """The inside of a section of fleet/page, whose styles it uses. `links`: where a click on a service leads."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    drawn = svg(map_, found, links)
+    return environment.from_string(SECTION).render(sentence=sentence(map_), graph=drawn, found=found)

@@ -1,0 +1,86 @@
+"""The repositories of the fleet on this machine: what is at a git URL is mirrored into the cache, a path is read in place."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from fleet import git
+from fleet.cache import cache, locked, offline
+from fleet.errors import FleetError
+from fleet.register import Member
+
+# A host that is asked and never answers must not hold up the others for ever.
+LIMIT_SECONDS = 300
+
+# Whatever the branch is called: a mirror is of one.
+KEPT = "refs/fleet/newest"
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A member's commit, and a repository on this machine that has it."""
+
+    repository: Path
+    id: str
+
+
+def newest(member: Member) -> Commit:
+    """The last commit of a member's branch, fetched if need be. Raises FleetError."""
+    if member.is_local:
+        return Commit(Path(member.address), _of_path(member))
+    mirror = mirror_of(member)
+    if offline():
+        if not (mirror.exists() and (known := _known(mirror))):
+            raise FleetError(f"{member.shown_address} was never fetched: run it once without --offline")
+        return Commit(mirror, known)
+    with locked(mirror):
+        if not mirror.exists():
+            git.git(mirror.parent, "init", "--quiet", "--bare", str(mirror))
+        # Most repositories have nothing new, and then this one question is all.
+        wanted = f"refs/heads/{member.branch}" if member.branch else "HEAD"
+        asked = ("ls-remote", "--", member.address, wanted)
+        answer = _remote(mirror, *asked).decode()
+        there = next((line.split("\t")[0] for line in answer.splitlines() if line.endswith(f"\t{wanted}")), None)
+        if there is None:
+            raise _has_none(member)
+        if there != _known(mirror):
+            # Its files without its history. Not without its blobs: checks read most of them, and each would be one fetch.
+            how = ("--quiet", "--depth=1", "--no-tags", "--force", "--no-write-fetch-head")
+            _remote(mirror, "fetch", *how, "--", member.address, f"{wanted}:{KEPT}")
+        return Commit(mirror, git.line(mirror, "rev-parse", "--verify", KEPT))
+
+
+def mirror_of(member: Member) -> Path:
+    """Where that is kept, if it is not a path."""
+    key = hashlib.sha256(f"{member.address}\0{member.branch}".encode()).hexdigest()
+    return cache() / "services" / f"{key[:24]}.git"
+
+
+def _remote(mirror: Path, *arguments: str) -> bytes:
+    try:
+        return git.git(mirror, *arguments, limit_seconds=LIMIT_SECONDS)
+    except FleetError as error:
+        # Which folder of the cache that was helps nobody.
+        raise FleetError(str(error).replace(f" in {mirror}", "")) from None
+
+
+def _of_path(member: Member) -> str:
+    repository = Path(member.address)
+    if not repository.is_dir():
+        raise FleetError(f"there is no folder {repository}")
+    name = f"refs/heads/{member.branch}" if member.branch else "HEAD"
+    try:
+        return git.line(repository, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+    except FleetError:
+        git.git(repository, "rev-parse", "--git-dir")  # says why, if it is not even a repository
+        raise _has_none(member) from None
+
+
+def _known(mirror: Path) -> str:
+    """Empty if nothing was ever fetched."""
+    return git.line(mirror, "for-each-ref", "--format=%(objectname)", KEPT)
+
+
+def _has_none(member: Member) -> FleetError:
+    missing = f"branch {member.branch}" if member.branch else "commit yet"
+    return FleetError(f"{member.shown_address} has no {missing}")

@@ -1,0 +1,96 @@
+"""`fleet new`: what `copier copy` does, with a look at the boundary review before anything is written."""
+
+import json
+import shutil
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import questionary
+from copier._main import Worker
+from copier._settings import SettingsModel
+from copier._vcs import get_repo
+from copier.errors import CopierError
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fleet.errors import FleetError
+from fleet.rendering import refuse_unknown
+
+# Of copier.yml. The review is theirs to word; here is only what follows from it.
+BOUNDARY = ("limited_by_monolith", "separate_team", "ready_for_consistency")
+VERDICTS = {
+    "service": "At least two of the three say so: a service of its own.",
+    "undecided": "Undecided. Start with a module of the monolith: it can become a service once two of the three are yes, "
+    "and a service seldom becomes a module again.",
+    "monolith": "At least two of the three say that it belongs in a monolith, as a module with a clear border.",
+}
+RECORDED = "The answers will be in docs/decisions/0001."
+
+
+def new(destination: Path, template: str, data: dict[str, Any], *, defaults: bool) -> None:
+    """Ask what `data` leaves open (take the defaults with `defaults`), show the review, and write. Raises FleetError."""
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise FleetError(f"{destination} exists already: choose another name, or remove it")
+    answers = {"service_name": destination.resolve().name, **data}
+    settings = SettingsModel.from_file()
+    if Path(template).exists():
+        template = str(
+            Path(template).resolve()
+        )  # it is recorded, and a relative path means another folder from each place
+    was_there = destination.exists()
+    try:
+        with _Reviewed(
+            src_path=template, dst_path=destination, data=answers, defaults=defaults, settings=settings
+        ) as worker:
+            worker.run_copy()
+    except KeyboardInterrupt:
+        if not was_there:
+            shutil.rmtree(destination, ignore_errors=True)
+        raise FleetError("stopped: nothing was written") from None
+    except (CopierError, ValueError) as error:
+        raise FleetError(str(error)) from None
+
+
+def template_address() -> str:
+    """Where fleet was installed from, for that is the template's own repository. Raises FleetError if that is not known."""
+    try:
+        origin = json.loads(distribution("slipway").read_text("direct_url.json") or "{}")
+    except PackageNotFoundError:
+        origin = {}
+    url = origin.get("url", "")
+    if "vcs_info" in origin:
+        return url if get_repo(url) else f"git+{url}"
+    if "dir_info" in origin and Path(folder := unquote(urlsplit(url).path), "copier.yml").exists():
+        return folder
+    raise FleetError(
+        "where the template is cannot be told from how fleet was installed: name its git URL by --template or "
+        "FLEET_TEMPLATE, or install fleet from there (uv tool install git+URL)"
+    )
+
+
+class _Reviewed(Worker):
+    def _ask(self) -> None:
+        refuse_unknown(self, self.data, str(self.template.version or "its only version"))
+        super()._ask()
+        answers = self.answers.combined
+        if not all(name in answers and name in self.template.questions_data for name in (*BOUNDARY, "verdict")):
+            return  # a template that asks other things
+        _show(self.template.questions_data, answers)
+        # Whoever has typed that it is to be created anyway has been asked.
+        is_asked = not self.defaults and answers["verdict"] != "monolith"
+        if is_asked and not questionary.confirm(f"Write it to {self.dst_path}?").unsafe_ask():
+            raise KeyboardInterrupt
+
+
+def _show(questions: dict[str, Any], answers: Any) -> None:
+    console = Console(stderr=True, highlight=False)
+    table = Table(box=None, show_header=False, pad_edge=False, title="Should this be a service?", title_justify="left")
+    for name in BOUNDARY:
+        labels = {value: label for label, value in questions[name]["choices"].items()}
+        table.add_row(Text(questions[name]["help"].splitlines()[0]), Text(labels[answers[name]], style="bold"))
+    console.print()
+    console.print(table)
+    console.print(Text(f"\n{VERDICTS[answers['verdict']]} {RECORDED}\n"))

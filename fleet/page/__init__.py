@@ -1,0 +1,75 @@
+"""The fleet as one HTML file that needs nothing else: no network, no folder beside it, no server."""
+
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from importlib.resources import files
+
+from jinja2 import Environment, StrictUndefined
+from packaging.version import Version
+
+from fleet.conventions import Convention
+from fleet.findings import Level
+from fleet.overview import cells, count, counted, place, summary, versions, word
+from fleet.standing import Standing
+from fleet.template import as_version
+from fleet.waivers import today
+
+WORST_LAST = ("in order", "warning", "breach", "unreadable")
+
+
+def page(standings: list[Standing], conventions: Sequence[Convention], graph: str = "") -> str:
+    """`graph` is a section of its own, as HTML that is trusted: an SVG that fleet made."""
+    numbers = versions(standings)
+    order = sorted(numbers, key=lambda one: (as_version(one) or Version("0"), one))
+    script = _part("page.js")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(_part("page.html.jinja")).render(
+        today=today(),
+        summary=summary(standings),
+        rows=[_row(number, standing, order) for number, standing in enumerate(standings, 1)],
+        versions=[(version, numbers[version]) for version in order],
+        conventions=[
+            (one.id, one.reason, sum(one.id in standing.failed for standing in standings)) for one in conventions
+        ],
+        graph=graph,
+        style=_part("page.css"),
+        script=script,
+        # No other script runs in this page, should a text in it ever find a way.
+        digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        count=count,
+        place=place,
+    )
+
+
+def _row(number: int, standing: Standing, versions: list[str]) -> dict[str, object]:
+    waivers = standing.waivers or {}
+    findings = sorted(standing.findings, key=lambda one: list(Level).index(one.level))
+    ranks = (
+        WORST_LAST.index(word(standing)),
+        versions.index(standing.version) if standing.version else -1,
+        standing.releases_behind * 100_000 + standing.days_behind,
+        sum(standing.drift.values()),
+        len(standing.failed) * 1000 + len(standing.waived),
+        waivers.get("void", 0) * 1_000_000 + waivers.get("expiring", 0) * 1000 + waivers.get("live", 0),
+    )
+    return {
+        "number": number,
+        "standing": standing,
+        "word": word(standing),
+        # What is shown, and what it is sorted by.
+        "cells": list(zip(cells(standing), ranks, strict=True)),
+        "heat": {id_: _heat(standing, id_) for id_ in {one.id for one in standing.conventions}},
+        "tally": counted(Counter(one.level.value for one in findings)),
+        "findings": findings,
+    }
+
+
+def _heat(standing: Standing, convention: str) -> dict[str, object]:
+    found = [one for one in standing.conventions if one.id == convention]
+    return {"is_waived": convention not in standing.failed, "number": len(found), "first": found[0].reason}
+
+
+def _part(name: str) -> str:
+    return files(__name__).joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,153 @@
+"""`fleet status`: how all services of the fleet stand. What was found is remembered until something that matters changes."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache as once
+from pathlib import Path
+from typing import Any
+
+from fleet import git
+from fleet.answers import ANSWERS_FILE, Answers
+from fleet.cache import cache, version_of_checks, write_whole
+from fleet.conventions import conventions
+from fleet.lag import FRESH_ENOUGH
+from fleet.mirror import Commit, newest
+from fleet.parallel import Lost, in_processes, in_threads
+from fleet.progress import progress
+from fleet.register import Member
+from fleet.service import Service
+from fleet.standing import Standing, judge, opened, renamed, unreadable
+from fleet.template import Template
+from fleet.waivers import today
+
+Batch = tuple[tuple[Member, Commit], ...]
+
+# So many services at a time in a process.
+BATCH = 10
+
+
+@dataclass(frozen=True)
+class _Remembered:
+    """What an earlier run found, and of what."""
+
+    key: list[str]
+    source: str
+    standing: Standing
+
+
+def status(members: list[Member], jobs: int | None = None) -> list[Standing]:
+    """In the order of the members. A service that cannot be read is in it, with the reason."""
+    commits, unread = in_threads(newest, members, "fetching")
+    known = {member: recalled for member in commits if (recalled := _recall(member))}
+    sources, without = in_threads(lambda member: _source(commits[member], known.get(member)), list(commits))
+    releases, unknown = in_threads(_newest_release, sorted(set(sources.values())))
+    of_template = {member: unknown[source] for member, source in sources.items() if source in unknown}
+    found = {
+        member: unreadable(member, error, commits[member].id if member in commits else "")
+        for member, error in (unread | without | of_template).items()
+    }
+    keys = {member: _key(commits[member], releases[sources[member]]) for member in members if member not in found}
+    for member, key in keys.items():
+        if member in known and known[member].key == key:
+            found[member] = renamed(known[member].standing, member)
+
+    todo = [(member, commits[member]) for member in members if member not in found]
+    jobs = jobs or os.cpu_count() or 1
+    size = min(BATCH, -(-len(todo) // jobs)) or 1
+    batches = [tuple(todo[start : start + size]) for start in range(0, len(todo), size)]
+    with progress("checking", len(todo)) as step:
+        for member, standing in _judged(batches, jobs):
+            found[member] = standing
+            if not standing.unreadable:
+                _remember(member, _Remembered(keys[member], sources[member], standing))
+            step()
+    return [found[member] for member in members]
+
+
+def _judged(batches: list[Batch], jobs: int) -> Iterator[tuple[Member, Standing]]:
+    lost: list[Batch] = []
+    for batch, standings in in_processes(_judge, batches, jobs=jobs):
+        if not isinstance(standings, Lost):
+            yield from zip((member for member, _ in batch), standings, strict=True)
+        elif len(batch) > 1:
+            # One of them it was. The others are not to suffer for it.
+            lost += [(one,) for one in batch]
+        else:
+            ((member, commit),) = batch
+            yield member, unreadable(member, standings.why, commit.id)
+    if lost:
+        yield from _judged(lost, jobs)
+
+
+def _judge(batch: Batch) -> list[Standing]:
+    """In a process of its own. Its services share what is known of a template, and one start of slow tools."""
+    services = {commit: service for _, commit in batch if (service := _opened(commit))}
+    for convention in conventions():
+        with suppress(Exception):  # whatever it is, `check` meets it again, and then it is known whose it is
+            convention.prepare(list(services.values()))
+    return [judge(member, commit, services.get(commit)) for member, commit in batch]
+
+
+def _opened(commit: Commit) -> Service | None:
+    """None if something is wrong with it, which `judge` will say."""
+    try:
+        service = opened(commit)
+        service.template = _template(service.answers.source)
+        _ = service.expected
+    except Exception:
+        return None
+    return service
+
+
+@once
+def _template(source: str) -> Template:
+    return Template(source)
+
+
+def _source(commit: Commit, known: _Remembered | None) -> str:
+    """The template's address."""
+    if known and known.standing.commit == commit.id:
+        return known.source
+    if ANSWERS_FILE not in git.line(commit.repository, "ls-tree", "--name-only", commit.id).splitlines():
+        return Answers.parse(None).source
+    return Answers.parse(git.git(commit.repository, "cat-file", "blob", f"{commit.id}:{ANSWERS_FILE}")).source
+
+
+def _newest_release(source: str) -> str:
+    template = Template(source)
+    template.refresh(unless_newer_than=FRESH_ENOUGH)
+    release = template.newest()
+    return f"{release.version} {release.commit}"
+
+
+def _key(commit: Commit, release: str) -> list[str]:
+    """What a standing depends on. The day, for waivers expire and releases age."""
+    return [commit.id, release, today().isoformat(), version_of_checks()]
+
+
+def _file(member: Member) -> Path:
+    """One for each service, so that what is remembered grows with the fleet and not with its work."""
+    name = hashlib.sha256(f"{member.address}\0{member.branch}".encode()).hexdigest()
+    return cache() / "standings" / f"{name[:24]}.json"
+
+
+def _recall(member: Member) -> _Remembered | None:
+    try:
+        written = json.loads(_file(member).read_bytes())
+        return _Remembered(written["key"], written["source"], Standing.from_json(written["standing"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _remember(member: Member, found: _Remembered) -> None:
+    written: dict[str, Any] = {"key": found.key, "source": found.source, "standing": found.standing.to_json()}
+    write_whole(_file(member), json.dumps(written))
+
+
+def is_breached(standings: Iterable[Standing]) -> bool:
+    """Whether any service is against the platform's policy, or cannot be read."""
+    return any(standing.level == "error" for standing in standings)

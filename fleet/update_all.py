@@ -1,0 +1,273 @@
+"""`fleet update --all`: each listed service updated, tested and put on a branch of its own, in clones beside fleet.toml.
+
+A clone, even of a repository on this machine: nobody's checkout is touched. What is done is written down after each step,
+so that a run that failed or was stopped goes on where it was.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+import threading
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+from fleet import git
+from fleet.answers import ANSWERS_FILE, Answers
+from fleet.cache import write_whole
+from fleet.errors import FleetError
+from fleet.finishing import team_environment
+from fleet.mirror import LIMIT_SECONDS, newest
+from fleet.programs import Programs
+from fleet.progress import progress
+from fleet.register import Member, without_credentials
+from fleet.template import Template
+from fleet.worktree import termination_as_interrupt
+
+# Beside fleet.toml.
+FOLDER = ".fleet-update"
+
+# What `fleet update` exits with if it updated, and `make specs` failed.
+UNFINISHED = 3
+
+# In a clone: how far it is our work. What comes after is somebody's.
+MADE = "refs/fleet/made"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What was asked for. `to` is a template version; the newest if it is empty."""
+
+    to: str = ""
+    test: bool = True
+    push: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How far a service has come."""
+
+    name: str
+    # The service's, before; and the template version that it had and is to have.
+    commit: str = ""
+    old: str = ""
+    new: str = ""
+    # What the update made, and the repository that has it; no tip if there was nothing to do.
+    branch: str = ""
+    tip: str = ""
+    place: str = ""
+    updated: bool = False
+    tested: bool = False
+    delivered: bool = False
+    pushed: bool = False
+    failure: str = ""
+    log: str = ""
+
+    def is_enough(self, wish: Wish) -> bool:
+        """Whether nothing is left to do."""
+        if self.failure or not self.updated:
+            return False
+        return not self.tip or (self.delivered and (self.tested or not wish.test) and (self.pushed or not wish.push))
+
+
+def update_all(members: list[Member], folder: Path, wish: Wish, jobs: int | None = None) -> list[Outcome]:
+    """In the order of the members. `folder` keeps clones, logs and what is done. Raises FleetError if it is in use."""
+    folder = folder.resolve()
+    outcomes: dict[Member, Outcome] = {}
+    with (
+        _own(folder) as state,
+        progress("updating", len(members)) as step,
+        termination_as_interrupt(),
+        Programs() as programs,
+        ThreadPoolExecutor(jobs or os.cpu_count() or 1) as threads,
+    ):
+        asked = {threads.submit(_Update(one, folder, wish, state, programs).run): one for one in members}
+        try:
+            for future in as_completed(asked):
+                outcomes[asked[future]] = future.result()
+                step()
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            programs.stop()
+            raise
+    return [outcomes[member] for member in members]
+
+
+class _State:
+    """What is done, in a file."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+        try:
+            self._done = {key: Outcome(**one) for key, one in json.loads(file.read_bytes()).items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            self._done = {}
+
+    def get(self, key: str) -> Outcome | None:
+        return self._done.get(key)
+
+    def put(self, key: str, outcome: Outcome) -> Outcome:
+        with self._lock:
+            self._done[key] = outcome
+            write_whole(self._file, json.dumps({key: asdict(one) for key, one in self._done.items()}, indent=1))
+        return outcome
+
+
+@contextmanager
+def _own(folder: Path) -> Generator[_State]:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ".gitignore").write_text("*\n")
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FleetError(f"another fleet update --all is running in {folder}") from None
+        yield _State(folder / "state.json")
+
+
+class _Update:
+    """One service's."""
+
+    def __init__(self, member: Member, folder: Path, wish: Wish, state: _State, programs: Programs) -> None:
+        self.member, self.wish, self.state, self.programs = member, wish, state, programs
+        self.key = hashlib.sha256(f"{member.address}\0{member.branch}".encode()).hexdigest()[:8]
+        place = f"{re.sub(r'[^A-Za-z0-9_-]', '-', member.name)[:60]}-{self.key}"
+        self.clone, self.log = folder / place, folder / f"{place}.log"
+
+    def run(self) -> Outcome:
+        """Never raises for what is wrong with a service: that is in the outcome."""
+        outcome = Outcome(self.member.name, place=str(self.clone), log=str(self.log))
+        try:
+            outcome = self._resumed(self._asked(outcome))
+            if outcome.is_enough(self.wish):
+                return outcome
+            for step in (self._update, self._test, self._deliver, self._push):
+                outcome = self.state.put(self.key, step(outcome))
+                if outcome.failure:
+                    break
+        except FleetError as error:
+            return replace(outcome, failure=without_credentials(str(error)))
+        return outcome
+
+    def _asked(self, outcome: Outcome) -> Outcome:
+        """From which commit to which version."""
+        commit = newest(self.member)
+        there = git.line(commit.repository, "ls-tree", "--name-only", commit.id).splitlines()
+        content = (
+            git.git(commit.repository, "cat-file", "blob", f"{commit.id}:{ANSWERS_FILE}")
+            if ANSWERS_FILE in there
+            else None
+        )
+        answers = Answers.parse(content)
+        template = Template(answers.source)
+        template.refresh(unless_newer_than=timedelta(minutes=1))  # by the service before this one
+        old, new = template.at(answers.version), template.at(self.wish.to) if self.wish.to else template.newest()
+        if not self.wish.to and not template.follows(new, old):
+            new = old
+        branch = f"slipway/{new.version}"
+        return replace(outcome, commit=commit.id, old=old.version, new=new.version, branch=branch)
+
+    def _resumed(self, outcome: Outcome) -> Outcome:
+        """With what an earlier run has done. Raises FleetError rather than throw away what somebody has done since."""
+        known = self.state.get(self.key)
+        if known and (known.commit, known.new) == (outcome.commit, outcome.new):
+            outcome = replace(known, name=self.member.name, failure="")
+        if not self.clone.exists():
+            return outcome if outcome.is_enough(self.wish) else replace(outcome, updated=False, tip="")
+        is_dirty = git.line(self.clone, "status", "--porcelain", "--untracked-files=no")
+        if is_dirty or git.line(self.clone, "rev-list", "--max-count=1", "--branches", "HEAD", "--not", MADE):
+            tip = self._tip(outcome.branch)
+            mended = outcome.tip and tip and git.succeeds(self.clone, "merge-base", "--is-ancestor", outcome.tip, tip)
+            if is_dirty or not outcome.updated or not mended:
+                raise FleetError(f"somebody has worked in {self.clone}: push that or delete it, then run this again")
+            if tip != outcome.tip:
+                return replace(outcome, tip=tip, tested=False, delivered=False, pushed=False)
+        return outcome
+
+    def _update(self, outcome: Outcome) -> Outcome:
+        if outcome.updated:
+            return outcome
+        self._refuse_taken(outcome)
+        unfinished = self.clone.with_suffix(".part")
+        for folder in (self.clone, unfinished):
+            shutil.rmtree(folder, ignore_errors=True)
+        self.log.write_text("")
+        depth = [] if self.member.is_local else ["--depth=1"]
+        branch = [f"--branch={self.member.branch}"] if self.member.branch else []
+        git.git(
+            self.clone.parent,
+            *("clone", "--quiet", "--no-tags", *depth, *branch, "--", self.member.address, str(unfinished)),
+            limit_seconds=LIMIT_SECONDS,
+        )
+        commit = git.line(unfinished, "rev-parse", "HEAD")
+        git.git(unfinished, "switch", "--quiet", "--create", outcome.branch)
+        git.git(unfinished, "update-ref", MADE, commit)
+        unfinished.rename(self.clone)
+        # Not with the clone in Python's path, where a folder of it might be called fleet.
+        status = self._run(sys.executable, "-P", "-m", "fleet", "update", str(self.clone), "--to", outcome.new)
+        tip = self._tip(outcome.branch)
+        git.git(self.clone, "update-ref", MADE, tip)
+        outcome = replace(
+            outcome, commit=commit, tip="" if tip == commit else tip, tested=False, delivered=False, pushed=False
+        )
+        if status == 0:
+            return replace(outcome, updated=True)
+        what = "`make specs` failed after the update" if status == UNFINISHED else "`fleet update` failed"
+        return replace(outcome, failure=what)
+
+    def _test(self, outcome: Outcome) -> Outcome:
+        if outcome.tested or not self.wish.test or not outcome.tip:
+            return outcome
+        status = self._run("make", "setup", "check", cwd=self.clone)
+        git.git(self.clone, "checkout", "--quiet", "--", ".")
+        return replace(outcome, tested=status == 0, failure="" if status == 0 else "`make check` failed")
+
+    def _deliver(self, outcome: Outcome) -> Outcome:
+        """Into a repository on this machine; what came from elsewhere stays in its clone until it is pushed."""
+        if self.member.is_local and outcome.tip and not outcome.delivered:
+            self._refuse_taken(outcome)
+            branch = f"refs/heads/{outcome.branch}"
+            git.git(Path(self.member.address), "fetch", "--quiet", "--no-tags", str(self.clone), f"{branch}:{branch}")
+            outcome = replace(outcome, place=self.member.address)
+        return replace(outcome, delivered=True)
+
+    def _push(self, outcome: Outcome) -> Outcome:
+        if not self.wish.push or outcome.pushed or not outcome.tip:
+            return outcome
+        repository = Path(self.member.address) if self.member.is_local else self.clone
+        if not git.succeeds(repository, "remote", "get-url", "origin"):
+            raise FleetError(f"{repository} has no remote `origin` to push to")
+        branch = f"refs/heads/{outcome.branch}"
+        # Never by force: what is there under this name may be somebody's work.
+        push = ("push", "--quiet", "--no-verify", "origin", f"{branch}:{branch}")
+        git.git(repository, *push, limit_seconds=LIMIT_SECONDS)
+        git.git(self.clone, "update-ref", MADE, outcome.tip)
+        return replace(outcome, pushed=True)
+
+    def _refuse_taken(self, outcome: Outcome) -> None:
+        """Before minutes are spent on it."""
+        branch = f"refs/heads/{outcome.branch}"
+        if self.member.is_local:
+            there = git.line(Path(self.member.address), "for-each-ref", "--format=%(objectname)", branch)
+        elif self.wish.push:
+            asked = ("ls-remote", "--", self.member.address, branch)
+            there = git.git(self.clone.parent, *asked, limit_seconds=LIMIT_SECONDS).decode().partition("\t")[0]
+        else:
+            return
+        if there and there != outcome.tip:
+            raise FleetError(f"there is a branch {outcome.branch} already: merge or delete it, then run this again")
+
+    def _tip(self, branch: str) -> str:
+        return git.line(self.clone, "for-each-ref", "--format=%(objectname)", f"refs/heads/{branch}")
+
+    def _run(self, *command: str, cwd: Path | None = None) -> int:
+        with self.log.open("ab") as log:
+            return self.programs.run(command, log=log, cwd=cwd or self.log.parent, environment=team_environment())

@@ -1,0 +1,664 @@
+"""`fleet map`: who asks and tells whom, and what is found wrong with it."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from demo.__main__ import BILLING, NOTIFICATIONS
+from fleet.errors import FleetError
+from fleet.findings import Level
+from fleet.main import app
+from fleet.map import findings as findings_module
+from fleet.map import gather
+from fleet.map.about_calls import LIMIT
+from fleet.map.facts import Facts, facts
+from fleet.map.findings import findings
+from fleet.map.model import Edge, Found, Kind, Map
+from fleet.register import Member
+from fleet.service import Service
+from fleet.standing import Standing
+from tests.conftest import ROOT, git, service_environment
+from tests.fleet.conftest import Born
+
+TEXT = {"type": "string"}
+NUMBER = {"type": "integer"}
+
+PLACED = "orders.order-placed.v1"
+ISSUED = "billing.invoice-issued.v1"
+PRINT = "printing.print-label.v1"
+
+
+def body(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+@dataclass
+class Repository:
+    """What a service's repository says of its neighbours."""
+
+    sends: dict[str, Any] = field(default_factory=dict)
+    takes: dict[str, Any] = field(default_factory=dict)
+    jobs: set[str] = field(default_factory=set)
+    component: dict[str, Any] = field(default_factory=dict)
+    entities: list[dict[str, Any]] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+
+    def write(self, folder: Path, name: str) -> Path:
+        """Commit it."""
+        api = {"kind": "API", "metadata": {"name": name}, "spec": {"type": "openapi"}}
+        component = {
+            "kind": "Component",
+            "metadata": {"name": name},
+            "spec": {"providesApis": [name], **self.component},
+        }
+        files = {
+            ".copier-answers.yml": f"_commit: v1.0.0\n_src_path: nowhere\nservice_name: {json.dumps(name)}\n",
+            "catalog-info.yaml": yaml.safe_dump_all([component, api, *self.entities]),
+            "deploy/base/deployment.yaml": yaml.safe_dump({"env": [database(f"{name}-database")]}),
+            **{
+                f"deploy/overlays/{where}/kustomization.yaml": f"namespace: {name}-{where}\n"
+                for where in ("staging", "production")
+            },
+            **self._documents(),
+            **self.files,
+        }
+        for path, text in files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(text)
+        git(folder, "init", "--quiet", "--initial-branch", "main")
+        git(folder, "add", "--all")
+        git(folder, "commit", "--quiet", "--message", "Start")
+        return folder
+
+    def _documents(self) -> dict[str, str]:
+        """As `make specs` writes them: the schemas that others hold us to are published."""
+        names = self.sends.keys() | self.takes.keys()
+        if not names:
+            return {}
+        operations = {
+            f"{action}.{name}": {"action": action, "messages": [{"$ref": f"#/channels/{name}/messages/{name}"}]}
+            for action, done in (("send", self.sends), ("receive", self.takes))
+            for name in done
+        }
+        messages = {
+            name: {"tags": [{"name": self._kind(name)}], "payload": {"$ref": f"#/components/schemas/{name}"}}
+            for name in names
+        }
+        schemas = {**self.takes, **self.sends, "unused": body()}
+        document = {
+            "asyncapi": "3.0.0",
+            "operations": operations,
+            "components": {"messages": messages, "schemas": schemas},
+        }
+        ours = {name: one for name, one in self.sends.items() if name not in self.jobs}
+        ours |= {name: one for name, one in self.takes.items() if name in self.jobs}
+        published = {
+            f"specs/messages/{name}.json": json.dumps({"x-kind": self._kind(name), **one}) for name, one in ours.items()
+        }
+        return {"specs/asyncapi.json": json.dumps(document, indent=2), **published}
+
+    def _kind(self, name: str) -> str:
+        return "job" if name in self.jobs else "event"
+
+
+def database(secret: str) -> dict[str, Any]:
+    """A variable of a container, as Kubernetes has it."""
+    return {"name": "DATABASE_URL", "valueFrom": {"secretKeyRef": {"name": secret, "key": "DATABASE_URL"}}}
+
+
+def client(setting: str, module: str = "billing/api/customers.py") -> dict[str, str]:
+    """A file that calls a neighbour, as docs/how-to/call-another-service.md writes it."""
+    text = f"from chassis.client import service_client\n\n\ndef ask(app):\n    return service_client({setting})\n"
+    return {f"src/{module}": text}
+
+
+Shop = dict[str, Repository]
+
+
+def shop() -> Shop:
+    """Four services with nothing wrong between them."""
+    return {
+        "orders": Repository(
+            sends={PLACED: body(order_id=TEXT, total=NUMBER, note=TEXT)},
+            takes={ISSUED: body(order_id=TEXT)},
+        ),
+        "billing": Repository(
+            sends={ISSUED: body(order_id=TEXT), PRINT: body(text=TEXT)},
+            takes={PLACED: body(order_id=TEXT, total=NUMBER)},
+            jobs={PRINT},
+            component={"consumesApis": ["api:default/customers", "orders", "printing-messages"]},
+            files=client("str(app.state.settings.customers_url), timeout_seconds=2"),
+        ),
+        "printing": Repository(
+            takes={PRINT: body(text=TEXT)},
+            jobs={PRINT},
+            entities=[{"kind": "API", "metadata": {"name": "printing-messages"}, "spec": {"type": "asyncapi"}}],
+        ),
+        "customers": Repository(),
+    }
+
+
+_KNOWN: dict[str, Facts] = {}
+
+
+def drawn(folder: Path, services: Shop) -> Map:
+    """The map of these services. What a repository says is read once, for most tests change one of four."""
+    for name, one in services.items():
+        if f"{name} {one}" not in _KNOWN:
+            _KNOWN[f"{name} {one}"] = facts(Service(one.write(folder / name, name)))
+    return Map(_KNOWN[f"{name} {one}"] for name, one in services.items())
+
+
+def written(folder: Path, services: Shop) -> list[Path]:
+    """Their repositories."""
+    return [one.write(folder / name, name) for name, one in services.items()]
+
+
+def test_the_map_shows_every_call_event_and_job_once(tmp_path: Path) -> None:
+    map_ = drawn(tmp_path, shop())
+    assert {(edge.kind, edge.source, edge.target, edge.name) for edge in map_.edges} == {
+        (Kind.CALL, "billing", "customers", "customers"),
+        (Kind.CALL, "billing", "orders", "orders"),
+        (Kind.EVENT, "orders", "billing", PLACED),
+        (Kind.EVENT, "billing", "orders", ISSUED),
+        (Kind.JOB, "billing", "printing", PRINT),
+    }
+    assert len(map_.edges) == 5
+    assert findings(map_) == []
+
+
+Mutation = Callable[[Shop], object]
+
+
+def publish(name: str, schema: dict[str, Any]) -> Mutation:
+    return lambda shop: shop[name.partition(".")[0]].sends.update({name: schema})
+
+
+def consume(**apis: str) -> Mutation:
+    """Let services consume one more API each."""
+
+    def mutate(shop: Shop) -> None:
+        for name, api in apis.items():
+            shop[name].component.setdefault("consumesApis", []).append(api)
+
+    return mutate
+
+
+def overlay(name: str, where: str, **content: Any) -> Mutation:
+    """Write the kustomization of a service's overlay anew."""
+    text = yaml.safe_dump({"namespace": f"{name}-{where}", **content})
+    return lambda shop: shop[name].files.update({f"deploy/overlays/{where}/kustomization.yaml": text})
+
+
+def depend(resource: str, *names: str) -> Mutation:
+    def mutate(shop: Shop) -> None:
+        for name in names:
+            shop[name].component["dependsOn"] = [f"resource:default/{resource}", "component:default/other"]
+
+    return mutate
+
+
+def both(*mutations: Mutation) -> Mutation:
+    return lambda shop: [mutate(shop) for mutate in mutations]
+
+
+SHOP_DATABASE = "postgresql://user:secret@db.example.com/shop"
+LITERAL = [{"name": "any", "literals": [f"DATABASE_URL={SHOP_DATABASE}", "DRAIN_SECONDS=5"]}]
+OTHER = {"env": [database("database")]}
+ENV = {"spec": {"template": {"spec": {"containers": [{"name": "http", "env": [database("orders-database")]}]}}}}
+JSON_PATCH = """\
+- op: replace
+  path: /spec/template/spec/containers/0/env/0/valueFrom/secretKeyRef/name
+  value: orders-database
+"""
+EXTERNAL_SECRET = yaml.safe_dump(
+    {"spec": {"data": [{"secretKey": "DATABASE_URL", "remoteRef": {"key": "shop/production", "property": "database"}}]}}
+)
+EXTERNAL = "deploy/overlays/production/external-secret.yaml"
+DATABASE = {"kind": "Resource", "metadata": {"name": "shop"}, "spec": {"type": "database", "owner": "group:shop"}}
+BUCKET = {**DATABASE, "spec": {"type": "s3-bucket", "owner": "group:shop"}}
+
+# Name: what is done to the shop, the finding's id, how bad it is, whom it concerns, and what it says.
+MUTATIONS: dict[str, tuple[Mutation, str, Level, tuple[str, ...], str]] = {
+    "an event that its publisher has dropped": (
+        lambda shop: shop["orders"].sends.clear(),
+        "map-event-unpublished",
+        Level.ERROR,
+        ("billing", "orders"),
+        f"it listens to {PLACED}, which nobody publishes",
+    ),
+    "an event of a service that is not there": (
+        lambda shop: shop["billing"].takes.update({"approvals.approved.v1": body()}),
+        "map-event-unpublished",
+        Level.WARNING,
+        ("billing",),
+        "no service approvals is here",
+    ),
+    "a job that nobody does any more": (
+        lambda shop: shop["printing"].takes.clear(),
+        "map-job-undone",
+        Level.ERROR,
+        ("billing", "printing"),
+        f"it asks for {PRINT}, which nobody does",
+    ),
+    "a job of its own that it does not do": (
+        lambda shop: (
+            shop["orders"].sends.update({"orders.pack.v1": body()}),
+            shop["orders"].jobs.add("orders.pack.v1"),
+        ),
+        "map-job-undone",
+        Level.ERROR,
+        ("orders",),
+        "it asks for orders.pack.v1, which nobody does",
+    ),
+    "an event that nobody takes": (
+        publish("orders.order-withdrawn.v1", body()),
+        "map-event-unheard",
+        Level.WARNING,
+        ("orders",),
+        "it publishes orders.order-withdrawn.v1, which no service here listens to",
+    ),
+    "a job that nobody asks for": (
+        lambda shop: (
+            shop["printing"].takes.update({"printing.empty.v1": body()}),
+            shop["printing"].jobs.add("printing.empty.v1"),
+        ),
+        "map-job-unasked",
+        Level.WARNING,
+        ("printing",),
+        "it does printing.empty.v1, which no service here asks for",
+    ),
+    "a field that was removed": (
+        publish(PLACED, body(order_id=TEXT, note=TEXT)),
+        "map-event-unfit",
+        Level.ERROR,
+        ("orders", "billing"),
+        "total is required, and is not sent",
+    ),
+    "a field of another type": (
+        publish(PLACED, body(order_id=TEXT, total=TEXT)),
+        "map-event-unfit",
+        Level.ERROR,
+        ("orders", "billing"),
+        "total may be string, expected integer",
+    ),
+    "a field that may be missing": (
+        publish(PLACED, {**body(order_id=TEXT, total=NUMBER), "required": ["order_id"]}),
+        "map-event-unfit",
+        Level.ERROR,
+        ("orders", "billing"),
+        "total is required, and may be missing",
+    ),
+    "a job with less in it than who does it needs": (
+        lambda shop: shop["printing"].takes.update({PRINT: body(text=TEXT, copies=NUMBER)}),
+        "map-job-unfit",
+        Level.ERROR,
+        ("printing", "billing"),
+        f"{PRINT} as billing sends it is not what printing expects: copies is required, and is not sent",
+    ),
+    "a pattern that cannot be compared": (
+        lambda shop: shop["billing"].takes.update({PLACED: body(order_id={**TEXT, "pattern": "^[a-f]+$"})}),
+        "map-event-unfit",
+        Level.WARNING,
+        ("orders", "billing"),
+        "or that cannot be told: order_id has no pattern, expected one",
+    ),
+    "a schema that is none": (
+        lambda shop: shop["billing"].takes.update({PLACED: {"$ref": "#/nowhere"}}),
+        "map-event-unfit",
+        Level.WARNING,
+        ("orders", "billing"),
+        "has what is no schema",
+    ),
+    "an API that nobody provides": (
+        consume(orders="ledger"),
+        "map-call-unknown",
+        Level.WARNING,
+        ("orders",),
+        "it consumes the API ledger, which no service here provides",
+    ),
+    "a call of a setting that the catalogue does not know": (
+        lambda shop: shop["orders"].files.update(client("base_url=settings.customers_api_url", "orders/api/asked.py")),
+        "map-call-undeclared",
+        Level.ERROR,
+        ("orders",),
+        "it calls customers, and catalog-info.yaml does not say so",
+    ),
+    "a call of a host that the catalogue does not know": (
+        lambda shop: shop["orders"].files.update(client("'http://customers.customers-production'", "orders/asked.py")),
+        "map-call-undeclared",
+        Level.ERROR,
+        ("orders",),
+        "it calls customers",
+    ),
+    "two that call each other": (
+        consume(orders="billing"),
+        "map-call-cycle",
+        Level.ERROR,
+        ("billing", "orders"),
+        "billing → orders → billing call each other in a circle",
+    ),
+    "too many calls in a row": (
+        consume(customers="printing", printing="orders"),
+        "map-call-depth",
+        Level.ERROR,
+        ("billing", "customers", "printing", "orders"),
+        "billing → customers → printing → orders: 3 calls in a row, where 2 are allowed",
+    ),
+    "one Secret of two services": (
+        overlay("billing", "production", patches=[{"patch": yaml.safe_dump(ENV)}]),
+        "map-database-shared",
+        Level.ERROR,
+        ("orders", "billing"),
+        "orders and billing have one database: the Secret orders-database",
+    ),
+    "one Secret of two services, by a JSON patch": (
+        overlay("billing", "production", patches=[{"patch": JSON_PATCH}]),
+        "map-database-shared",
+        Level.ERROR,
+        ("orders", "billing"),
+        "the Secret orders-database",
+    ),
+    "one Secret of two services, by a JSON patch in a file of its own": (
+        lambda shop: shop["billing"].files.update({"deploy/overlays/staging/database.yaml": JSON_PATCH}),
+        "map-database-shared",
+        Level.ERROR,
+        ("orders", "billing"),
+        "the Secret orders-database",
+    ),
+    "one address in two overlays": (
+        both(*(overlay(name, "staging", configMapGenerator=LITERAL) for name in ("orders", "billing"))),
+        "map-database-shared",
+        Level.ERROR,
+        ("orders", "billing"),
+        "have one database: the address db.example.com:5432/shop",
+    ),
+    "one entry of a secret store": (
+        lambda shop: [shop[name].files.update({EXTERNAL: EXTERNAL_SECRET}) for name in ("orders", "billing")],
+        "map-database-shared",
+        Level.ERROR,
+        ("orders", "billing"),
+        "in the secret store shop/production#database",
+    ),
+    "one resource of the catalogue, by its type": (
+        both(depend("shop", "orders", "billing"), lambda shop: shop["orders"].entities.append(DATABASE)),
+        "map-database-shared",
+        Level.ERROR,
+        ("orders", "billing"),
+        "the resource shop",
+    ),
+    "one Secret of two services in one namespace": (
+        both(
+            *(overlay(name, "staging", namespace="shop", patch=yaml.safe_dump(OTHER)) for name in ("orders", "billing"))
+        ),
+        "map-database-shared",
+        Level.ERROR,
+        ("orders", "billing"),
+        "the Secret shop/database",
+    ),
+    "one resource that only its name says anything of": (
+        depend("shop-database", "orders", "billing"),
+        "map-database-shared",
+        Level.ERROR,
+        ("orders", "billing"),
+        "the resource shop-database",
+    ),
+    "code with messages and no document": (
+        lambda shop: shop["customers"].files.update(
+            {"src/customers/messaging/outgoing/customers.py": "OUTGOING = [Event()]\n"}
+        ),
+        "map-silent",
+        Level.WARNING,
+        ("customers",),
+        "no document says which",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_each_thing_wrong_is_found_and_nothing_else(tmp_path: Path, name: str) -> None:
+    mutate, id_, level, services, says = MUTATIONS[name]
+    broken = shop()
+    mutate(broken)
+    found = findings(drawn(tmp_path, broken))
+    assert [(one.finding.id, one.finding.level) for one in found] == [(id_, level)], found
+    (one,) = found
+    assert says in one.finding.reason
+    assert set(one.services) == set(services)
+    assert one.services[0] == services[0] or id_ == "map-database-shared"
+    assert one.finding.why
+    assert one.finding.remedy
+
+
+SOUND: dict[str, Mutation] = {
+    "a service that tells and asks itself": both(
+        publish("orders.order-kept.v1", body(order_id=TEXT)),
+        lambda shop: shop["orders"].takes.update({"orders.order-kept.v1": body(other=TEXT)}),
+        consume(orders="orders"),
+    ),
+    "a client of something outside": lambda shop: shop["orders"].files.update(
+        client("settings.mailer_url", "orders/a.py")
+    ),
+    "a client of something that the code does not name": lambda shop: shop["orders"].files.update(
+        client("url", "orders/a.py")
+    ),
+    "a bucket that two write to": both(
+        depend("shop", "orders", "billing"), lambda shop: shop["orders"].entities.append(BUCKET)
+    ),
+    "two databases on one server": both(
+        overlay("orders", "staging", configMapGenerator=LITERAL),
+        overlay("billing", "staging", configMapGenerator=[{"literals": [f"DATABASE_URL={SHOP_DATABASE}2"]}]),
+    ),
+    "Secrets of one name in two namespaces": both(
+        *(overlay(name, "production", patches=[{"patch": yaml.safe_dump(OTHER)}]) for name in ("orders", "billing"))
+    ),
+    "a chain of two calls": consume(customers="printing"),
+}
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_what_is_in_order_is_not_complained_about(tmp_path: Path, name: str) -> None:
+    fine = shop()
+    SOUND[name](fine)
+    assert findings(drawn(tmp_path, fine)) == []
+
+
+def only(map_: Map) -> Found:
+    (found,) = findings(map_)
+    return found
+
+
+def test_the_page_lists_every_finding_and_a_test_provokes_it() -> None:
+    code = "".join(file.read_text() for file in (ROOT / "fleet/map").glob("*.py"))
+    ids = set(re.findall(r'"(map-[a-z]+(?:-[a-z]+)?)"', code))
+    page = (ROOT / "docs/how-to/see-the-map.md").read_text()
+    assert set(re.findall(r"^\| `(map-[a-z-]+)` \|", page, re.MULTILINE)) == ids
+    # These have tests of their own.
+    assert {id_ for _, id_, *_ in MUTATIONS.values()} | {"map-repeated", "map-unread"} == ids
+    assert f"more than {('no', 'one', 'two', 'three')[LIMIT]} calls in a row" in page
+
+
+def test_an_event_that_went_on_to_a_next_version_names_it(tmp_path: Path) -> None:
+    moved = shop()
+    moved["orders"].sends["orders.order-placed.v2"] = moved["orders"].sends.pop(PLACED)
+    dangling, _ = findings(drawn(tmp_path, moved))
+    assert dangling.finding.id == "map-event-unpublished"
+    assert dangling.finding.remedy == "move to orders.order-placed.v2, or have orders bring this version back beside it"
+    assert dangling.finding.line > 0
+
+
+def test_a_circle_of_calls_is_one_finding_however_many_are_in_it(tmp_path: Path) -> None:
+    knotted = shop()
+    consume(orders="billing", customers="billing")(knotted)
+    found = only(drawn(tmp_path, knotted))
+    assert "in a circle, which also holds" in found.finding.reason
+    assert set(found.services) == {"billing", "customers", "orders"}
+    assert {edge.kind for edge in found.edges} == {Kind.CALL}
+
+
+def test_how_many_calls_in_a_row_are_allowed_can_be_said(tmp_path: Path) -> None:
+    deep = shop()
+    consume(customers="printing", printing="orders")(deep)
+    map_ = drawn(tmp_path, deep)
+    assert findings(map_, 3) == []
+    assert "3 calls in a row, where 1 are allowed" in findings(map_, 1)[0].finding.reason
+
+
+def test_the_catalogue_and_the_code_together_say_who_calls_whom(tmp_path: Path) -> None:
+    calls = {edge.target: edge for edge in drawn(tmp_path, shop()).of(Kind.CALL)}
+    seen = calls["customers"].seen
+    assert seen is not None
+    assert (seen.path, seen.line) == ("src/billing/api/customers.py", 5)
+    assert calls["customers"].declared
+    assert calls["orders"] == Edge(Kind.CALL, "billing", "orders", "orders")
+
+
+def test_a_waiver_counts_until_its_last_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waived = shop()
+    consume(orders="billing")(waived)
+    waived["orders"].files["conventions.yml"] = (
+        "waivers:\n  - id: map-call-cycle\n    reason: until invoices are events\n    owner: shop-team\n"
+        "    approver: ana@platform\n    expires: 2027-03-01\n"
+    )
+    map_ = drawn(tmp_path, waived)
+    monkeypatch.setattr(findings_module, "today", lambda: date(2027, 3, 1))
+    assert only(map_).finding.level is Level.WAIVED
+    assert "until invoices are events (until 2027-03-01, ana@platform)" in only(map_).finding.reason
+    monkeypatch.setattr(findings_module, "today", lambda: date(2027, 3, 2))
+    assert only(map_).finding.level is Level.ERROR
+
+
+def test_no_password_is_kept_of_an_address(tmp_path: Path) -> None:
+    careless = shop()
+    overlay("orders", "staging", configMapGenerator=LITERAL)(careless)
+    assert "secret@" not in json.dumps([one.to_json() for one in drawn(tmp_path, careless).services.values()])
+
+
+def test_a_service_that_cannot_be_read_is_told_and_stops_no_other(tmp_path: Path) -> None:
+    broken = shop()
+    broken["orders"].files["specs/asyncapi.json"] = "{"
+    broken["customers"].files["deploy/base/deployment.yaml"] = "env: [1]"
+    broken["customers"].files["deploy/overlays/staging/a.yaml"] = JSON_PATCH
+    map_ = gather.of_folders(written(tmp_path, broken))
+    assert set(map_.services) == {"billing", "printing"}
+    customers, orders, *rest = findings(map_)
+    assert (orders.services, orders.finding.id, orders.finding.level) == (("orders",), "map-unread", Level.ERROR)
+    assert "specs/asyncapi.json is not JSON" in orders.finding.reason
+    assert (customers.services, customers.finding.id) == (("customers",), "map-unread")
+    assert "a file has a shape that the map does not know" in customers.finding.reason
+    assert {(one.finding.id, one.finding.level) for one in rest} == {
+        ("map-event-unpublished", Level.WARNING),
+        ("map-event-unheard", Level.WARNING),
+        ("map-call-unknown", Level.WARNING),
+    }
+
+
+def test_two_repositories_of_one_service_are_told(tmp_path: Path) -> None:
+    folders = written(tmp_path, shop())
+    copy = shop()["orders"].write(tmp_path / "copy", "orders")
+    found = only(gather.of_folders([*folders, copy]))
+    assert (found.services, found.finding.id) == (("orders",), "map-repeated")
+
+
+def test_commits_of_bare_clones_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
+    members = []
+    for name, one in shop().items():
+        subprocess.run(
+            ["git", "clone", "--quiet", "--bare", one.write(tmp_path / name, name), tmp_path / f"{name}.git"],
+            check=True,
+        )
+        members.append(Member(name, str(tmp_path / f"{name}.git"), is_local=True))
+    first = gather.of_members(members)
+    assert first.edges == gather.of_folders([tmp_path / name for name in shop()]).edges
+    with monkeypatch.context() as patch:
+        patch.setattr(gather, "facts", lambda service: pytest.fail("read again"))
+        assert gather.of_members(members).services == first.services
+        standings = [
+            Standing(one.name, one.address, commit=git(Path(one.address), "rev-parse", "HEAD").strip())
+            for one in members
+        ]
+        assert gather.of_standings(members, standings).services == first.services
+    gone = Member("gone", str(tmp_path / "gone"), is_local=True)
+    assert "there is no folder" in gather.of_members([*members, gone]).unread["gone"]
+    unreadable = [*standings, Standing("gone", gone.address, unreadable="no")]
+    assert gather.of_standings([*members, gone], unreadable).unread == {"gone": "no"}
+
+
+def test_the_surroundings_of_a_service_are_its_own_edges(tmp_path: Path) -> None:
+    map_ = drawn(tmp_path, shop())
+    assert set(map_.around("printing").nodes) == {"printing", "billing"}
+    assert len(map_.around("printing").edges) == 1
+    with pytest.raises(
+        FleetError, match="there is no shipping on the map: it has billing, customers, orders, printing"
+    ):
+        map_.around("shipping")
+
+
+def test_the_command_says_it_in_each_format_and_fails_on_errors(tmp_path: Path) -> None:
+    folders = [str(folder) for folder in written(tmp_path, shop())]
+
+    def run(*arguments: str) -> tuple[int, str]:
+        result = CliRunner().invoke(app, ["map", *folders, *arguments])
+        return result.exit_code, result.stdout
+
+    status, table = run()
+    assert status == 0
+    assert "4 services, 2 calls, 2 events and 1 job between them; nothing to complain about" in " ".join(table.split())
+    status, text = run("--format", "json")
+    assert (status, len(json.loads(text)["edges"])) == (0, 5)
+    assert run("--format", "mermaid")[1].startswith("flowchart LR\n")
+    assert run("--calls", "1", "--around", "printing")[0] == 0
+    git(tmp_path / "orders", "rm", "--quiet", "-r", "specs")
+    assert run("--format", "svg", "--output", str(tmp_path / "map.svg")) == (1, "")
+    assert (tmp_path / "map.svg").read_text().startswith("<svg ")
+
+
+@pytest.mark.slow
+def test_generated_services_are_on_the_map_as_their_own_documents_have_them(born: Born) -> None:
+    """Those of the demo: notifications hears of the invoices that billing issues."""
+    services = {}
+    for one in (BILLING, NOTIFICATIONS):
+        services[one.name] = service = born(service_name=one.name, **one.answers)
+        for path, source in one.added.items():
+            (service / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, service / path)
+        write_documents(service)
+    heard = "billing.invoice-issued.v1"
+    map_ = gather.of_folders(services.values())
+    known = {(edge.source, edge.target, edge.name) for edge in map_.edges if not edge.is_open}
+    assert known == {("billing", "notifications", heard)}
+    # What a newborn listens to as an example is of a service that only it knows; nobody listens to notifications yet.
+    assert [(one.finding.id, one.finding.level) for one in findings(map_)] == [
+        ("map-event-unpublished", Level.WARNING),
+        ("map-event-unpublished", Level.WARNING),
+        ("map-event-unheard", Level.WARNING),
+    ]
+
+    contract = services["billing"] / "src/billing/messaging/contracts/invoices.py"
+    text = contract.read_text()
+    assert "    customer_id: fields.Identifier\n" in text, (
+        "billing no longer says whose invoice it is: mend this mutation"
+    )
+    contract.write_text(text.replace("    customer_id: fields.Identifier\n", ""))
+    write_documents(services["billing"])
+    broken = findings(gather.of_folders(services.values()))[0]
+    assert (broken.services, broken.finding.id) == (("billing", "notifications"), "map-event-unfit")
+    assert "customer_id is required, and is not sent" in broken.finding.reason
+
+
+def write_documents(service: Path) -> None:
+    """`make specs`, by what is installed here."""
+    command = [sys.executable, "-m", service.name, "specs"]
+    subprocess.run(command, cwd=service, env=service_environment(PYTHONPATH="src"), check=True)

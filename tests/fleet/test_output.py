@@ -1,0 +1,125 @@
+"""What the commands print, by format: of `fleet check`, and of `fleet status` but for HTML."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fleet import overview, show_findings
+from fleet.findings import Finding, Level
+from fleet.service import Service
+from fleet.standing import Standing
+from tests.conftest import git
+from tests.fleet.conftest import Born, commit
+
+HOSTILE = Finding(
+    "http-paths",
+    "src/a,b:c.py",
+    "50% of it\r\nis ::wrong::",
+    'begin with "/v1"',
+    line=7,
+    why="A path that says its version can be changed without breaking who calls it.",
+)
+WAIVED = Finding("http-pages", "specs/openapi.json", "waived for now", "", Level.WAIVED)
+SOON = Finding("waiver-expiring", "conventions.yml", "expires soon", "renew it", Level.WARNING)
+EDITED = Finding("drift-edited", "ruff.toml", "edited, though the platform owns it", "`fleet update` restores it")
+
+
+def fleet(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "fleet", *arguments], cwd=cwd, capture_output=True, text=True)
+
+
+def standings() -> list[Standing]:
+    return [
+        Standing(
+            "billing | <b>`x`</b>",
+            "git@git.example.com:shop/billing.git",
+            commit="a" * 40,
+            version="v1.0.0",
+            newest="v1.2.0",
+            releases_behind=2,
+            days_behind=40,
+            waivers={"live": 1, "expiring": 1, "void": 0},
+            platform=(EDITED, SOON),
+            conventions=(HOSTILE, WAIVED),
+        ),
+        Standing("orders", "/srv/orders", commit="b" * 40, version="v1.2.0", newest="v1.2.0", waivers={}),
+        Standing("gone", "/srv/gone", unreadable="there is no folder\n/srv/gone"),
+    ]
+
+
+def test_github_shows_each_finding_at_its_line_with_nothing_that_ends_the_command_early() -> None:
+    written = show_findings.github([HOSTILE, SOON, WAIVED])
+    assert written.splitlines() == [
+        "::error file=src/a%2Cb%3Ac.py,line=7,title=http-paths::50%25 of it%0D%0Ais ::wrong::%0A"
+        'Do: begin with "/v1"%0AA path that says its version can be changed without breaking who calls it.',
+        "::warning file=conventions.yml,title=waiver-expiring::expires soon%0ADo: renew it",
+        "::notice file=specs/openapi.json,title=http-pages::waived for now",
+    ]
+
+
+def test_the_table_says_once_why_a_convention_is_wanted(born: Born, capsys: pytest.CaptureFixture[str]) -> None:
+    show_findings.table(Service(born()), [HOSTILE, HOSTILE, EDITED])
+    shown = capsys.readouterr().out
+    assert shown.count("http-paths: A path that says its version") == 1
+    assert "drift-edited:" not in shown
+
+
+@pytest.mark.slow
+def test_a_check_of_one_service_in_each_format(born: Born) -> None:
+    service = born(version="v1.3.0")
+    git(service, "branch", "before")
+    (service / "ruff.toml").write_text("line-length = 80\n")
+    commit(service)
+    table = fleet("check", "--drift", cwd=service)
+    assert (table.returncode, {"drift-edited", "ruff.toml"} <= set(table.stdout.split())) == (1, True)
+    written = fleet("check", "--drift", "--format", "json", cwd=service)
+    assert written.returncode == 1
+    shown = json.loads(written.stdout)
+    assert (shown["service"], shown["version"]) == ("billing", "v1.3.0")
+    assert [(one["id"], one["path"], one["level"]) for one in shown["findings"]] == [
+        ("drift-edited", "ruff.toml", "error")
+    ]
+    annotated = fleet("check", "--drift", "--format", "github", cwd=service)
+    assert annotated.returncode == 1
+    assert annotated.stdout.startswith("::error file=ruff.toml,title=drift-edited::edited, though the platform owns it")
+    nothing = fleet("check", "--drift", "--format", "github", "--ref", "before", cwd=service)
+    assert (nothing.returncode, nothing.stdout) == (0, "nothing to complain about\n")
+    clean = fleet("check", "--drift", "--format", "json", "--ref", "before", "--base", "before", cwd=service)
+    assert (clean.returncode, json.loads(clean.stdout)["findings"]) == (0, [])
+    missing = fleet("check", "--base", "nowhere", cwd=service)
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert "no commit nowhere to compare with: fetch it, or name another base" in missing.stderr
+
+
+def test_the_overview_as_a_table() -> None:
+    lines = overview.table(standings(), width=160).splitlines()
+    assert lines[0].split() == ["service", "state", "version", "behind", "drift", "conventions", "waivers"]
+    cells = " ".join(lines[1].split())
+    assert cells.startswith("billing | <b>`x`</b> breach v1.0.0 2 releases, 40 days 1 edited http-paths, (http-pages)")
+    assert lines[2].split() == ["orders", "in", "order", "v1.2.0"]
+    assert lines[-1] == "3 services: 1 in order, 1 breach, 1 unreadable"
+    assert "gone cannot be read: there is no folder" in lines
+
+
+def test_the_overview_as_markdown_has_one_row_for_each_service_whatever_it_is_called() -> None:
+    text = overview.markdown(standings(), graph="```mermaid\ngraph LR\n```")
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) == 5
+    assert rows[2].startswith(r"| billing \| \<b\>\`x\`\</b\> | breach | v1.0.0 | 2 releases, 40 days | 1 edited |")
+    assert r"- error, http-paths: src/a,b:c.py:7: 50% of it is ::wrong::. *begin with " in text
+    assert "**gone** cannot be read: there is no folder /srv/gone" in text
+    assert "http-pages:" not in text
+    assert text.endswith("```mermaid\ngraph LR\n```\n")
+
+
+def test_the_overview_as_json_says_what_programs_would_have_to_work_out() -> None:
+    written = json.loads(overview.as_json(standings()))
+    assert written["summary"] == {"services": 3, "in order": 1, "warning": 0, "breach": 1, "unreadable": 1}
+    billing, orders, gone = written["services"]
+    assert (billing["state"], orders["state"], gone["state"]) == ("breach", "in order", "unreadable")
+    assert (billing["drift"], billing["conventions_failed"]) == ({"edited": 1}, ["http-paths"])
+    assert billing["conventions_waived"] == ["http-pages"]
+    assert billing["conventions"][0]["line"] == 7

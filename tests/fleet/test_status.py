@@ -1,0 +1,370 @@
+"""`fleet status`: what it finds of each service, what it remembers, and that no service can stop the others."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Iterable
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet import status as status_module
+from fleet.conventions import Convention, conventions
+from fleet.mirror import Commit, mirror_of, newest
+from fleet.parallel import Lost, in_processes
+from fleet.register import Member
+from fleet.service import Service
+from fleet.standing import Standing, judge
+from fleet.status import status
+from fleet.together import remember_together
+from fleet.waivers import today
+from tests.conftest import git
+from tests.fleet.conftest import Born, commit, waive
+
+Judged = list[str]
+
+
+@pytest.fixture(autouse=True)
+def without_conventions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have tests of their own, and take most of the time."""
+    for module in ("checks", "status"):
+        monkeypatch.setattr(f"fleet.{module}.conventions", lambda: ())
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> Judged:
+    """The names of the services that were looked at anew, in this process, where that takes no time to start."""
+    names: Judged = []
+
+    def here(work: Callable[[Any], Any], items: Iterable[Any], *, jobs: int) -> Generator[tuple[Any, Any]]:
+        status_module._template.cache_clear()
+        for batch in items:
+            names.extend(member.name for member, _ in batch)
+            yield batch, work(batch)
+
+    monkeypatch.setattr(status_module, "in_processes", here)
+    return names
+
+
+def local(service: Path, name: str = "", branch: str = "") -> Member:
+    return Member(name or service.name, str(service), branch, is_local=True)
+
+
+def by_url(service: Path, branch: str = "") -> Member:
+    return Member(service.name, f"file://{service}", branch)
+
+
+def stands(service: Path) -> Standing:
+    return judge(local(service), Commit(service, git(service, "rev-parse", "HEAD").strip()))
+
+
+def test_a_mixed_fleet_is_shown_whole_and_what_cannot_be_read_says_why(
+    born: Born, tmp_path: Path, own_cache: Path, judged: Judged
+) -> None:
+    drifted, untouched, broken = born(), born(version="v1.3.0"), born()
+    (drifted / "ruff.toml").write_text("line-length = 80\n")
+    (drifted / "ty.toml").unlink()
+    commit(drifted)
+    (drifted / "Dockerfile").write_text("not committed, so nobody else has it\n")
+    for pack in (broken / ".git/objects").rglob("*"):
+        if pack.is_file():
+            pack.unlink()
+    empty, other = tmp_path / "empty", tmp_path / "other"
+    for folder in (empty, other):
+        git(tmp_path, "init", "--quiet", str(folder))
+    (other / "README.md").write_text("Something else\n")
+    commit(other)
+    found = status(
+        [
+            local(drifted, "drifted"),
+            local(tmp_path / "gone"),
+            local(untouched, "untouched"),
+            local(broken, "broken"),
+            local(empty),
+            local(other),
+            local(untouched, "branchless", "release"),
+            Member("unreachable", "ssh://git@localhost:1/x.git"),
+        ]
+    )
+    assert judged == ["drifted", "untouched"]
+    assert [one.name for one in found] == [
+        *("drifted", "gone", "untouched", "broken", "empty", "other", "branchless", "unreachable")
+    ]
+    drifting, gone, whole, broke, empty_one, other_one, branchless, unreachable = found
+    assert (drifting.version, drifting.newest, drifting.releases_behind) == ("v1.0.0", "v1.3.0", 3)
+    assert drifting.drift == {"edited": 1, "deleted": 1}
+    assert drifting.level == "error"
+    assert (whole.version, whole.releases_behind, whole.drift, whole.unreadable) == ("v1.3.0", 0, {}, "")
+    assert "there is no folder" in gone.unreadable
+    assert "has no commit yet" in broke.unreadable
+    assert "has no commit yet" in empty_one.unreadable
+    assert "not a service of this platform" in other_one.unreadable
+    assert "has no branch release" in branchless.unreadable
+    assert "git ls-remote failed" in unreachable.unreadable
+    assert str(own_cache) not in unreachable.unreadable
+
+
+def test_only_what_has_changed_is_looked_at_again(
+    born: Born, history: Path, tmp_path: Path, own_cache: Path, judged: Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = tmp_path / "template"
+    subprocess.run(["git", "clone", "--quiet", history, template], check=True)
+    services = [born(), born()]
+    for service in services:
+        answers = service / ".copier-answers.yml"
+        answers.write_text(answers.read_text().replace(str(history), str(template)))
+        commit(service)
+    members = [local(service, name) for service, name in zip(services, "ab", strict=True)]
+
+    def again() -> tuple[list[str], list[Standing]]:
+        judged.clear()
+        found = status(members)
+        return list(judged), found
+
+    names, first = again()
+    assert names == ["a", "b"]
+    assert not any(one.unreadable for one in first)
+    assert again() == ([], first)
+
+    (services[1] / "ruff.toml").write_text("line-length = 80\n")
+    commit(services[1])
+    names, second = again()
+    assert names == ["b"]
+    assert (second[0], second[1].drift) == (first[0], {"edited": 1})
+
+    git(template, "commit", "--quiet", "--allow-empty", "--message", "Release")
+    git(template, "tag", "v1.4.0")
+    names, third = again()
+    assert names == ["a", "b"]
+    assert [one.releases_behind for one in third] == [4, 4]
+
+    # Waivers expire overnight.
+    monkeypatch.setattr(status_module, "today", lambda: date(2999, 1, 1))
+    assert again()[0] == ["a", "b"]
+    monkeypatch.setattr(status_module, "version_of_checks", lambda: "another version of the checks")
+    assert again()[0] == ["a", "b"]
+
+    # The name in fleet.toml is nothing that was found out.
+    members = [local(services[0], "renamed")]
+    names, renamed = again()
+    assert (names, renamed[0].name) == ([], "renamed")
+
+
+def test_what_is_remembered_and_broken_is_found_out_again(born: Born, own_cache: Path, judged: Judged) -> None:
+    members = [local(born())]
+    first = status(members)
+    for file in (own_cache / "standings").iterdir():
+        file.write_text("{")
+    assert status(members) == first
+    assert judged == [members[0].name] * 2
+
+
+def test_a_url_is_mirrored_without_history_and_asked_again_only_for_what_is_new(
+    born: Born, own_cache: Path, judged: Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = born()
+    commit_all(service, "Second")
+    member = by_url(service)
+    asked: list[str] = []
+    real = status_module.git.git
+
+    def recorded(repository: Path, *arguments: str, **options: Any) -> bytes:
+        asked.append(arguments[0])
+        return real(repository, *arguments, **options)
+
+    monkeypatch.setattr("fleet.git.git", recorded)
+    first = status([member])[0]
+    assert (first.unreadable, "fetch" in asked) == ("", True)
+    assert git(mirror_of(member), "rev-list", "--count", first.commit).strip() == "1"
+
+    asked.clear()
+    assert status([member]) == [first]
+    assert ("ls-remote" in asked, "fetch" in asked) == (True, False)
+
+    (service / "ruff.toml").unlink()
+    commit(service)
+    monkeypatch.setenv("FLEET_OFFLINE", "1")
+    asked.clear()
+    assert status([member]) == [first]
+    assert not {"ls-remote", "fetch"} & set(asked)
+    monkeypatch.delenv("FLEET_OFFLINE")
+    assert status([member])[0].drift == {"deleted": 1}
+
+
+def test_offline_what_was_never_fetched_is_unreadable(
+    born: Born, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEET_OFFLINE", "1")
+    assert "was never fetched: run it once without --offline" in status([by_url(born())])[0].unreadable
+
+
+def test_a_branch_is_followed_and_a_rewritten_one_too(born: Born, own_cache: Path) -> None:
+    service = born()
+    git(service, "switch", "--quiet", "--create", "release")
+    commit_all(service, "On the branch")
+    git(service, "switch", "--quiet", "main")
+    for member in (by_url(service, "release"), local(service, branch="release")):
+        assert newest(member).id == git(service, "rev-parse", "release").strip()
+        git(service, "branch", "--quiet", "--force", "release", "main")
+        assert newest(member).id == git(service, "rev-parse", "main").strip()
+        git(service, "branch", "--quiet", "--force", "release", "release@{1}")
+
+
+def test_waivers_are_counted_by_whether_they_count(born: Born) -> None:
+    service = born()
+    for path in ("ruff.toml", "ty.toml", "Dockerfile"):
+        (service / path).write_text("# other\n")
+    soon = (today() + timedelta(days=3)).isoformat()
+    waive(service, "ruff.toml")
+    live = (service / "conventions.yml").read_text()
+    waive(service, "ty.toml", expires=soon)
+    expiring = (service / "conventions.yml").read_text()
+    waive(service, "Dockerfile", content="0" * 40)
+    void = (service / "conventions.yml").read_text()
+    malformed = "- path: Makefile\n"
+    entries = [text.removeprefix("waivers:\n") for text in (live, expiring, void)]
+    (service / "conventions.yml").write_text("waivers:\n" + "".join(entries) + malformed)
+    commit(service)
+    found = stands(service)
+    assert found.waivers == {"live": 2, "expiring": 1, "void": 2}
+    assert found.drift == {}
+    assert [one.id for one in found.platform if one.level == "error"] == ["waiver-invalid", "waiver-void"]
+
+
+def test_a_bug_in_a_check_is_a_finding_about_one_service(born: Born, monkeypatch: pytest.MonkeyPatch) -> None:
+    def buggy(_service: object) -> list[object]:
+        raise ValueError("unexpected")
+
+    monkeypatch.setattr("fleet.standing.kept", buggy)
+    reason = stands(born()).unreadable
+    assert reason.startswith("a check has a bug: ")
+    assert reason.endswith("ValueError: unexpected")
+
+
+def test_a_standing_survives_being_written_down(born: Born) -> None:
+    service = born()
+    (service / "ruff.toml").unlink()
+    commit(service)
+    found = stands(service)
+    assert found.findings
+    assert Standing.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_a_batch_that_is_lost_is_done_again_one_by_one_and_only_the_culprit_suffers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    culprit = Member("culprit", "/srv/culprit", is_local=True)
+    others = [Member(name, f"/srv/{name}", is_local=True) for name in "ab"]
+    tried: list[list[str]] = []
+
+    def dying(_work: object, batches: Iterable[Any], *, jobs: int) -> Generator[tuple[Any, Any]]:
+        for batch in batches:
+            members = [member for member, _ in batch]
+            tried.append([member.name for member in members])
+            yield batch, Lost("killed") if culprit in members else [Standing(one.name, one.address) for one in members]
+
+    monkeypatch.setattr(status_module, "in_processes", dying)
+    batch = tuple((member, Commit(tmp_path, "0" * 40)) for member in (others[0], culprit, others[1]))
+    found = {member.name: standing.unreadable for member, standing in status_module._judged([batch], jobs=2)}
+    assert found == {"a": "", "culprit": "killed", "b": ""}
+    assert tried == [["a", "culprit", "b"], ["a"], ["culprit"], ["b"]]
+
+
+def test_what_is_found_out_for_many_at_once_is_what_each_would_find_out(born: Born, own_cache: Path) -> None:
+    (once := born()).joinpath("README.md").write_text("one\n")
+    (twice := born()).joinpath("README.md").write_text("two\n")
+    services = [Service(once), Service(twice), Service(once)]
+    calls: list[int] = []
+
+    def read(folder: Path) -> str:
+        return (folder / "README.md").read_text()
+
+    def read_each(folder: Path) -> dict[str, str]:
+        calls.append(len(list(folder.iterdir())))
+        return {one.name: read(one) for one in folder.iterdir()}
+
+    for _ in range(2):
+        remember_together(services, "reader 1", lambda _service: ("README.md",), read_each)
+    assert len(calls) == 1
+    for service, text in zip(services, ("one\n", "two\n", "one\n"), strict=True):
+        assert service.remembered("reader 1", ("README.md",), never) == text
+
+
+def never(_folder: Path) -> str:
+    pytest.fail("computed once more")
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("conventions")
+def test_conventions_that_prepare_for_many_find_the_same_as_for_one(born: Born, cache: Path) -> None:
+    def remembered() -> set[Path]:
+        return set((cache / "tools").rglob("*.json"))
+
+    sound, broken = born(), born()
+    for service in (sound, broken):  # of bytes that no other test has looked at
+        (service / "src/billing/domain/prepared.py").write_text("PREPARED = True\n")
+    (broken / "src/billing/domain/invoices.py").write_text("import fastapi\nfrom billing.api import invoices\n")
+    (broken / "tests/key.py").write_text(f'KEY = "ghp_{"aB3dE6gH9jK2" * 3}"\n')
+    services = [Service(sound), Service(broken)]
+    preparing = [one for one in conventions() if type(one).prepare is not Convention.prepare]
+    assert {one.id for one in preparing} >= {"supply-no-secrets", "code-layers"}
+    for convention in preparing:
+        before = remembered()
+        convention.prepare(services)
+        prepared = remembered() - before
+        together = [list(convention.check(service)) for service in services]
+        assert remembered() - before == prepared != set()
+        for file in prepared:
+            file.unlink()
+        assert [list(convention.check(service)) for service in services] == together
+        assert (together[0], bool(together[1])) == ([], True), convention.id
+
+
+def do(what: str) -> int:
+    """In a process of its own."""
+    if what == "dies":
+        os._exit(7)
+    if what == "hangs":
+        time.sleep(600)
+    return len(what)
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_or_hangs_takes_no_other_work_with_it() -> None:
+    items = ["a", "dies", "bb", "hangs", "ccc"]
+    found = dict(in_processes(do, items, jobs=2, limit_seconds=2))
+    assert {what: found[what] for what in ("a", "bb", "ccc")} == {"a": 1, "bb": 2, "ccc": 3}
+    assert found["dies"] == Lost("the process that looked at it ended with status 7")
+    assert found["hangs"] == Lost("given up after 2 seconds")
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("conventions")
+def test_the_command_writes_the_report_shows_progress_elsewhere_and_fails_on_a_breach(
+    born: Born, tmp_path: Path
+) -> None:
+    service = born(version="v1.3.0")
+    (tmp_path / "fleet.toml").write_text(f'[[service]]\npath = "{service}"\n[[service]]\npath = "gone"\n')
+    command = [sys.executable, "-m", "fleet", "status", "--format", "json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    written = json.loads(done.stdout)
+    assert written["summary"]["services"] == 2
+    assert written["services"][0]["version"] == "v1.3.0"
+    assert "there is no folder" in written["services"][1]["unreadable"]
+    assert "fetching: 2 of 2" in done.stderr
+    assert "checking: 1 of 1" in done.stderr
+
+
+def commit_all(service: Path, message: str) -> None:
+    git(service, "commit", "--quiet", "--allow-empty", "--message", message)

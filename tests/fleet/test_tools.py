@@ -1,0 +1,39 @@
+"""How fleet calls the tools that came with it, and the one module that it shares with the chassis."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+from chassis import compatibility
+
+from fleet import tools
+from fleet.errors import FleetError
+from tests.conftest import ROOT
+
+
+def test_a_tool_gets_nothing_of_our_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", "hush")
+    done = tools.run(["env"], cwd=tmp_path, COLUMNS="9")
+    assert {line.partition("=")[0] for line in done.stdout.splitlines()} <= {"PATH", "COLUMNS", "PWD", "SHLVL", "_"}
+    assert "COLUMNS=9" in done.stdout
+
+
+def test_a_tool_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tools, "LIMIT_SECONDS", 0.1)
+    with pytest.raises(FleetError, match="sleep was given up after"):
+        tools.run(["sleep", "60"], cwd=tmp_path)
+
+
+def test_a_tool_is_the_one_that_fleet_was_installed_with() -> None:
+    assert Path(tools.program("squawk")).parent == Path(sys.executable).parent
+    with pytest.raises(FleetError, match="install fleet again"):
+        tools.program("git")
+
+
+def test_messages_are_judged_by_the_very_rules_of_the_chassis_which_is_not_there_where_fleet_is_installed() -> None:
+    ours = ROOT / "fleet/compatibility.py"
+    assert ours.samefile(compatibility.__file__)
+    imports = [node for node in ast.walk(ast.parse(ours.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = [one.module if isinstance(one, ast.ImportFrom) else one.names[0].name for one in imports]
+    assert {str(name).partition(".")[0] for name in names} <= sys.stdlib_module_names

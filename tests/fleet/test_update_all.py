@@ -1,0 +1,239 @@
+"""`fleet update --all`: branches and reports, whatever happens to one of the services or to the run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fleet.errors import FleetError
+from fleet.register import Member
+from fleet.update_all import Outcome, Wish, update_all
+from tests.conftest import git
+from tests.fleet.conftest import Born, commit, state
+
+pytestmark = pytest.mark.slow
+
+BRANCH = "slipway/v1.3.0"
+
+# Instead of the service's own `make setup check`, which takes a minute: it counts, fails or waits as a file tells it to.
+MAKE = """#!/bin/sh
+echo "$PWD $*" >> "$MADE"
+test ! -e wait || { touch waiting; sleep 600; }
+test ! -e fail || { echo "a test failed"; exit 2; }
+"""
+
+
+@pytest.fixture(autouse=True)
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What was made: a line for each call."""
+    program = tmp_path / "bin" / "make"
+    program.parent.mkdir()
+    program.write_text(MAKE)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("MADE", str(tmp_path / "made"))
+    (tmp_path / "made").touch()
+    return tmp_path / "made"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "work"
+
+
+def local(service: Path, name: str = "billing") -> Member:
+    return Member(name, str(service), is_local=True)
+
+
+def one(member: Member, folder: Path, wish: Wish | None = None) -> Outcome:
+    return update_all([member], folder, wish or Wish(), jobs=1)[0]
+
+
+def version_at(repository: Path, ref: str) -> str:
+    return git(repository, "show", f"{ref}:.copier-answers.yml").partition("_commit: ")[2].partition("\n")[0]
+
+
+def write(service: Path, name: str) -> None:
+    """A file of the team's, which the `make` above looks for."""
+    (service / name).touch()
+    commit(service, f"Let make {name}")
+
+
+def test_each_service_gets_a_tested_branch_and_one_that_fails_stops_no_other(
+    born: Born, folder: Path, made: Path, tmp_path: Path
+) -> None:
+    well, failing, current = born(), born(), born(version="v1.3.0")
+    write(failing, "fail")
+    members = [
+        local(failing, "failing"),
+        local(well, "well"),
+        local(current, "current"),
+        local(tmp_path / "gone", "gone"),
+    ]
+    before = [state(service)[2:] for service in (well, failing, current)]
+    failed, updated, nothing, gone = update_all(members, folder, Wish(), jobs=2)
+
+    assert (updated.failure, updated.tested, updated.old, updated.new) == ("", True, "v1.0.0", "v1.3.0")
+    assert version_at(well, BRANCH) == "v1.3.0"
+    assert git(well, "merge-base", BRANCH, "main") == git(well, "rev-parse", "main")
+    assert failed.failure == "`make check` failed"
+    assert "a test failed" in Path(failed.log).read_text()
+    assert version_at(Path(failed.place), BRANCH) == "v1.3.0"
+    assert (nothing.failure, nothing.tip) == ("", "")
+    assert "there is no folder" in gone.failure
+    # Nobody's checkout was touched.
+    assert [state(service)[2:] for service in (well, failing, current)] == before
+    assert git(failing, "branch", "--list", BRANCH) == git(current, "branch", "--list", BRANCH) == ""
+    assert made.read_text().count("setup check") == 2
+
+    # Once more: only what has failed, and that not from the start.
+    log = Path(failed.log).stat().st_size
+    again = update_all(members, folder, Wish(), jobs=2)
+    assert made.read_text().count("setup check") == 3
+    assert again[1:3] == [updated, nothing]
+    assert Path(failed.log).read_text().count("a test failed") == 2
+    assert Path(failed.log).stat().st_size < 2 * log
+
+    # The team mends it on its own branch: a new commit, so from the start.
+    (failing / "fail").unlink()
+    commit(failing)
+    mended = update_all(members, folder, Wish(), jobs=2)[0]
+    assert (mended.failure, version_at(failing, BRANCH)) == ("", "v1.3.0")
+    assert git(failing, "merge-base", BRANCH, "main") == git(failing, "rev-parse", "main")
+
+
+def test_what_somebody_mends_in_the_clone_is_tested_and_delivered_and_never_thrown_away(
+    born: Born, folder: Path
+) -> None:
+    service = born()
+    write(service, "fail")
+    wish = Wish(to="v1.1.0")
+    clone = Path(one(local(service), folder, wish).place)
+    (clone / "fail").write_text("half mended\n")
+    assert "somebody has worked in" in one(local(service), folder, wish).failure
+    assert (clone / "fail").read_text() == "half mended\n"
+    (clone / "fail").unlink()
+    commit(clone, "Mend it")
+    mended = one(local(service), folder, wish)
+    assert (mended.failure, mended.tested, version_at(service, "slipway/v1.1.0")) == ("", True, "v1.1.0")
+    assert git(service, "log", "-1", "--format=%s", "slipway/v1.1.0").strip() == "Mend it"
+    # Newer work of the team needs a newer update, which would drop the clone.
+    write(service, "other")
+    assert "somebody has worked in" in one(local(service), folder, wish).failure
+    assert git(clone, "log", "-1", "--format=%s").strip() == "Mend it"
+
+
+def test_a_branch_is_pushed_if_that_is_asked_for_and_never_over_somebodys_work(
+    born: Born, folder: Path, tmp_path: Path, made: Path
+) -> None:
+    origin = tmp_path / "origin.git"
+    subprocess.run(["git", "clone", "--quiet", "--bare", born(), origin], check=True)
+    service = tmp_path / "service"
+    subprocess.run(["git", "clone", "--quiet", origin, service], check=True)
+    by_url = Member("billing", f"file://{origin}")
+
+    kept = one(by_url, folder)
+    assert (kept.failure, kept.tested, kept.pushed) == ("", True, False)
+    assert version_at(Path(kept.place), BRANCH) == "v1.3.0"
+    assert git(origin, "branch", "--list", BRANCH) == ""
+    pushed = one(by_url, folder, Wish(push=True))
+    assert (pushed.failure, pushed.pushed) == ("", True)
+    assert git(origin, "rev-parse", BRANCH).strip() == pushed.tip
+    # That was all that was left to do.
+    assert made.read_text().count("setup check") == 1
+
+    # The same from a repository on this machine, whose origin has another branch of that name by now.
+    other = one(local(service), tmp_path / "another", Wish(test=False, push=True))
+    assert "git push failed" in other.failure
+    assert git(origin, "rev-parse", BRANCH).strip() == pushed.tip
+    again = one(replace(by_url, name="again"), tmp_path / "third", Wish(test=False, push=True))
+    assert again.failure == f"there is a branch {BRANCH} already: merge or delete it, then run this again"
+    git(origin, "branch", "--delete", "--force", BRANCH)
+    assert one(local(service), tmp_path / "another", Wish(test=False, push=True)).pushed
+    assert version_at(origin, BRANCH) == "v1.3.0"
+
+
+def test_a_branch_that_is_there_already_is_left_alone(born: Born, folder: Path) -> None:
+    service = born()
+    git(service, "branch", BRANCH)
+    assert one(local(service), folder).failure.startswith(f"there is a branch {BRANCH} already")
+    assert git(service, "rev-parse", BRANCH) == git(service, "rev-parse", "main")
+    assert not list(folder.glob("billing-*"))
+
+
+def test_what_fleet_update_refuses_is_in_the_log(born: Born, folder: Path) -> None:
+    service = born()
+    (service / "conflict.rej").touch()
+    commit(service)
+    done = one(local(service), folder)
+    assert done.failure == "`fleet update` failed"
+    assert "conflict.rej" in Path(done.log).read_text()
+
+
+def test_an_interrupted_run_ends_what_it_started_and_goes_on_where_it_was(
+    born: Born, tmp_path: Path, made: Path
+) -> None:
+    done, waits = born(version="v1.3.0"), born(version="v1.3.0")
+    for service in (done, waits):
+        (service / "ruff.toml").unlink()
+        write(service, "team")
+    write(waits, "wait")
+    (tmp_path / "fleet.toml").write_text(
+        f'[[service]]\nname = "done"\npath = "{done}"\n[[service]]\nname = "waits"\npath = "{waits}"\n'
+    )
+    command = [sys.executable, "-m", "fleet", "update", "--all", "--jobs", "1"]
+    run = subprocess.Popen(
+        command, cwd=tmp_path, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob(".fleet-update/waits-*/waiting")):
+            assert run.poll() is None, run.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        started = psutil.Process(run.pid).children(recursive=True)
+        assert started
+        run.send_signal(signal.SIGINT)
+        run.communicate(timeout=120)
+    finally:
+        run.kill()
+    assert run.returncode not in (0, None)
+    assert not psutil.wait_procs(started, timeout=60)[1]
+
+    assert git(done, "ls-tree", "--name-only", BRANCH, "ruff.toml").strip() == "ruff.toml"
+    assert git(waits, "branch", "--list", BRANCH) == ""
+    (clone,) = tmp_path.glob(".fleet-update/waits-*/")
+    (clone / "waiting").unlink()
+    (waits / "wait").unlink()
+    commit(waits)
+    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "2 services: 2 updated" in finished.stdout
+    assert git(waits, "ls-tree", "--name-only", BRANCH, "ruff.toml").strip() == "ruff.toml"
+    assert sum("done-" in line for line in made.read_text().splitlines()) == 1
+
+
+def test_two_runs_at_once_are_refused(folder: Path, born: Born, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused: list[FleetError] = []
+
+    def while_it_runs(_self: object) -> Outcome:
+        with pytest.raises(FleetError, match="another fleet update --all is running") as error:
+            one(local(born()), folder)
+        refused.append(error.value)
+        return Outcome("billing")
+
+    monkeypatch.setattr("fleet.update_all._Update.run", while_it_runs)
+    one(local(born()), folder)
+    assert len(refused) == 1
+
+
+def test_what_belongs_to_one_service_does_not_go_with_all(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fleet", "update", "--all", "-d", "ci=both"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, "--all takes the services from fleet.toml" in done.stderr) == (1, True)
