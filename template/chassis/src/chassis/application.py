@@ -82,7 +82,7 @@ def _assemble(
     app.state.lifecycle = health.Lifecycle()
     app.state.gauges = gauges
     app.state.worker = working
-    _measure_pool(telemetry, database)
+    _measure_pool(telemetry, database, name=service.name, size=settings.database_pool_size)
     return app
 
 
@@ -162,14 +162,22 @@ def _with_whole_numbers(node: Any) -> Any:
     return int(node) if isinstance(node, float) and node.is_integer() else node
 
 
-def _measure_pool(telemetry: Telemetry, database: Database) -> None:
+def _measure_pool(telemetry: Telemetry, database: Database, *, name: str, size: int) -> None:
+    pool = {"db.client.connection.pool.name": name}
+
     def connections(_: CallbackOptions) -> list[Observation]:
-        used, idle = database.usage()
+        usage = database.usage()
         return [
-            Observation(used, {"db.client.connection.state": "used"}),
-            Observation(idle, {"db.client.connection.state": "idle"}),
+            Observation(usage.used, {**pool, "db.client.connection.state": "used"}),
+            Observation(usage.idle, {**pool, "db.client.connection.state": "idle"}),
         ]
 
-    telemetry.meter.create_observable_up_down_counter(
-        "db.client.connection.count", callbacks=[connections], unit="{connection}"
+    counter = telemetry.meter.create_observable_up_down_counter
+    counter("db.client.connection.count", callbacks=[connections], unit="{connection}")
+    counter("db.client.connection.max", callbacks=[lambda _: [Observation(size, pool)]], unit="{connection}")
+    counter(
+        "db.client.connection.pending_requests",
+        callbacks=[lambda _: [Observation(database.usage().waiting, pool)]],
+        unit="{request}",
+        description="Who waits for a connection.",
     )

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -138,6 +138,16 @@ class UnitOfWork:
         await self._outbox.enqueue(self.connection, job, after=after)
 
 
+class Usage(NamedTuple):
+    """Of a pool, at this moment."""
+
+    used: int
+    idle: int
+    """Open, and in nobody's hands."""
+    waiting: int
+    """Who wants a connection and has none yet."""
+
+
 class Database:
     """One pool for as long as the process runs. Connects on demand, so the process also starts without a server."""
 
@@ -161,6 +171,7 @@ class Database:
             "server_settings": {"application_name": name},
         }
         self._observe = observe
+        self._waiting = 0
         self._pool: asyncpg.Pool | None = None
         self._probe: asyncpg.Pool | None = None
 
@@ -195,10 +206,13 @@ class Database:
     async def connection(self) -> AsyncGenerator[Connection]:
         """One connection of the pool, without a transaction. Raises DatabaseUnavailable."""
         assert self._pool is not None, "use `async with Database(…)`"
+        self._waiting += 1
         try:
             connection = await self._pool.acquire()
         except UNREACHABLE as error:
             raise DatabaseUnavailable(f"no connection: {type(error).__name__}") from error
+        finally:
+            self._waiting -= 1
         try:
             yield connection
         except (*BROKEN, asyncpg.InterfaceError) as error:
@@ -241,12 +255,12 @@ class Database:
             return False
         return True
 
-    def usage(self) -> tuple[int, int]:
-        """Connections in use, and open but idle."""
+    def usage(self) -> Usage:
+        """How busy the pool is."""
         if self._pool is None:
-            return 0, 0
+            return Usage(0, 0, 0)
         idle = self._pool.get_idle_size()
-        return self._pool.get_size() - idle, idle
+        return Usage(self._pool.get_size() - idle, idle, self._waiting)
 
 
 @asynccontextmanager

@@ -47,11 +47,12 @@ async def startupz(request: Request) -> JSONResponse:
 
 @router.get("/readyz")
 async def readyz(request: Request) -> JSONResponse:
-    """Whether to send requests here: not draining, and the database answers."""
+    """Whether to send requests here: not draining, and the database answers. Says the version, for who deployed it."""
     if request.app.state.lifecycle.draining:
         return _answer(False, server="draining")
     reachable = await _database_answers(request)
-    return _answer(reachable, database="ok" if reachable else "unreachable", **_messaging(request))
+    version = request.app.state.settings.service_version
+    return _answer(reachable, version=version, database="ok" if reachable else "unreachable", **_messaging(request))
 
 
 def _messaging(request: Request) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import io
 import subprocess
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 import asyncpg
@@ -34,7 +35,8 @@ class MigrationFailed(Exception):
 def upgrade(service: Service, url: str) -> None:
     """Bring the database to the newest revision. Safe to run from several replicas at once: they take turns.
 
-    Raises DatabaseUnusable or MigrationFailed.
+    One that a newer version has migrated stays as it is: the service was rolled back. Raises DatabaseUnusable or
+    MigrationFailed.
     """
     try:
         command.upgrade(_config(service, url), "heads")
@@ -42,6 +44,27 @@ def upgrade(service: Service, url: str) -> None:
         raise DatabaseUnusable(f"the database in DATABASE_URL cannot be used: {error}") from error
     except DBAPIError as error:
         raise MigrationFailed(f"a migration failed: {error.orig}\n{error.statement}") from error
+
+
+def unknown_revisions(script: ScriptDirectory, applied: Sequence[str]) -> list[str]:
+    """What a newer version has applied to the database, and this one does not know. Then there is nothing to apply.
+
+    Raises DatabaseUnusable if there would be: a branch, ours or the chassis', that is behind while the other is ahead.
+    """
+    newer = sorted(set(applied) - {known.revision for known in script.walk_revisions()})
+    branches = {_is_of_chassis(revision) for revision in newer}
+    behind = [head for head in script.get_heads() if head not in applied]
+    missing = sorted(head for head in behind if _is_of_chassis(head) not in branches)
+    if newer and missing:
+        raise DatabaseUnusable(
+            f"the database was migrated by a newer version ({', '.join(newer)}), and lacks {', '.join(missing)} of this "
+            "one: deploy a version that has both"
+        )
+    return newer
+
+
+def _is_of_chassis(revision: str) -> bool:
+    return revision.startswith("chassis_")
 
 
 def check(service: Service, url: str) -> None:
@@ -104,7 +127,7 @@ def write_next(service: Service, url: str, message: str) -> Path:
         autogenerate=True,
         rev_id=f"{max(numbers, default=0) + 1:04}",
         # The service's own branch; the chassis has one beside it.
-        head=next((head for head in directory.get_heads() if not head.startswith("chassis_")), "base"),
+        head=next((head for head in directory.get_heads() if not _is_of_chassis(head)), "base"),
         version_path=_own_versions(service),
     )
     assert script is not None

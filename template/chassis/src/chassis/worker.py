@@ -26,6 +26,8 @@ log = structlog.get_logger()
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 10
 """Between tries to get going again after the database or the broker went away."""
+WELL_SECONDS = 60
+"""More than any try takes to fail, a broker that does not answer included: what lasted longer was at work."""
 GAUGE_SECONDS = 5
 FORGET_SECONDS = 3600
 CLOSE_SECONDS = 3
@@ -156,8 +158,8 @@ async def endure(part: str, loop: Callable[[asyncio.Event], Awaitable[None]], st
             await loop(stop)
             return
         except Exception as error:
-            if clock.time() - started > LONGEST_PAUSE_SECONDS:
-                failures = 0  # it had been well for a while
+            if clock.time() - started > WELL_SECONDS:
+                failures = 0
             failures += 1
             if not isinstance(error, BrokerUnavailable | DatabaseUnavailable):
                 log.error("worker_failed", exc_info=error)

@@ -130,7 +130,7 @@ class KafkaBroker:
         session_ms = int(self._options.redelivery_seconds * 1000)
         consumer = AIOKafkaConsumer(
             **self._client,
-            group_id=topology.service if kind is Kind.EVENT else f"{topology.service}-jobs",
+            group_id=group_name(kind, topology.service),
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             isolation_level="read_committed",
@@ -300,6 +300,10 @@ class _Partition:
     @property
     def done_up_to(self) -> int:
         return min([self.next, *self.held, *self.released])
+
+
+def group_name(kind: Kind, service: str) -> str:
+    return service if kind is Kind.EVENT else f"{service}-{kind}s"
 
 
 def _client_settings(options: Options) -> dict[str, Any]:

@@ -135,6 +135,7 @@ class NatsBroker:
 
     async def _connected_client(self) -> Client:
         client = _Client()
+        self._last_error = None
         urls = self.options.url.get_secret_value().split(",")
         try:
             async with asyncio.timeout(self.options.publish_timeout_seconds):  # nats-py itself would try for ever
@@ -157,10 +158,13 @@ class NatsBroker:
         return client
 
     async def _on_error(self, error: Exception) -> None:
-        self._last_error = error
+        # A server that refuses us says why, and hangs up: which of the two is seen last is chance.
+        if not (isinstance(error, OSError) and isinstance(self._last_error, errors.Error)):
+            self._last_error = error
 
     async def _on_disconnect(self) -> None:
         self.breaks += 1
+        self._last_error = None
         if not self._closed:
             log.warning("broker_connection_lost", system=self.system)
 
@@ -220,7 +224,7 @@ def _credentials(url: str) -> dict[str, Any]:
 
 
 def _reason(error: Exception | None) -> str:
-    return str(error) or type(error).__name__
+    return "the connection was lost" if error is None else str(error) or type(error).__name__
 
 
 def _streams(topology: Topology) -> list[tuple[Kind, str, frozenset[str]]]:

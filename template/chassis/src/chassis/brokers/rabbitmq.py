@@ -136,8 +136,8 @@ class RabbitBroker:
             raise
 
     async def _declare(self, topology: Topology, connection: AbstractConnection) -> None:
-        events, jobs = f"{topology.service}.events", f"{topology.service}.jobs"
-        queues = {name: f"{name.partition('.')[0]}.jobs" for name in topology.sent_jobs}
+        events, jobs = (queue_name(kind, topology.service) for kind in (Kind.EVENT, Kind.JOB))
+        queues = {name: queue_name(Kind.JOB, name.partition(".")[0]) for name in topology.sent_jobs}
         queues |= dict.fromkeys(topology.accepted_jobs, jobs) | dict.fromkeys(topology.awaited_events, events)
         for exchange in sorted({name.partition(".")[0] for name in topology.published_events | queues.keys()}):
             await _make(connection, lambda c, n=exchange: c.exchange_declare(n, exchange_type="topic", durable=True))
@@ -185,7 +185,7 @@ class RabbitSubscription:
             async with bounded(CALL_SECONDS):
                 channel = await _channel(connection, publisher_confirms=False)
                 await channel.basic_qos(prefetch_count=at_hand)
-                await channel.basic_consume(f"{topology.service}.{self._kind}s", self._take)
+                await channel.basic_consume(queue_name(self._kind, topology.service), self._take)
         except BrokerUnavailable:
             self._broker.lifeline.finish(_close(connection))
             raise
@@ -268,6 +268,10 @@ async def _make(connection: AbstractConnection, declare: Callable[[Channel], Awa
             log.warning("broker_topology_differs", system=RabbitBroker.system, reason=str(error))
         else:
             await channel.close()
+
+
+def queue_name(kind: Kind, service: str) -> str:
+    return f"{service}.{kind}s"
 
 
 def _properties(message: Message) -> spec.Basic.Properties:

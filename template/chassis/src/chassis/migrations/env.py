@@ -4,10 +4,12 @@ import asyncio
 from typing import Any
 
 import asyncpg
+import structlog
 from alembic import context
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
-from chassis.migrating import DatabaseUnusable, engine_for
+from chassis.migrating import DatabaseUnusable, engine_for, unknown_revisions
 from chassis.service import Service
 
 LOCK = 0x6D69677261746521
@@ -55,6 +57,11 @@ def migrate(connection: Connection) -> None:
         compare_server_default=True,
         transaction_per_migration=True,
     )
+    applied = context.get_context().get_current_heads()
+    if newer := unknown_revisions(ScriptDirectory.from_config(context.config), applied):
+        # Rolled back to the version before, which runs on the newer schema: that is what expand before contract is for.
+        structlog.get_logger().warning("database_left_newer", revisions=newer)
+        return
     with context.begin_transaction():
         context.run_migrations()
 

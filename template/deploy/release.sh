@@ -1,0 +1,50 @@
+#!/bin/sh
+# Platform-owned: `copier update` replaces this file.
+# Migrates, then replaces the pods, and waits for each (`make deploy`). Where the migration fails, the pods stay as they
+# are. It goes to the cluster that kubectl is set up for: by KUBECONFIG, or by KUBE_CONFIG with the text of such a file;
+# KUBE_CONTEXT names one of several in it.
+set -eu
+service=$1 overlay=$2 image=$3
+deploy=$(cd "$(dirname "$0")" && pwd)
+
+case $image in
+*@sha256:*) ;;
+*)
+    echo "say what to deploy, by its digest: make deploy OVERLAY=staging IMAGE=registry.example.com/$service@sha256:…" >&2
+    exit 2
+    ;;
+esac
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+if [ -n "${KUBE_CONFIG:-}" ]; then
+    (umask 077 && printf '%s\n' "$KUBE_CONFIG" >"$work/kubeconfig")
+    export KUBECONFIG="$work/kubeconfig"
+fi
+
+# In a copy: the checkout stays as it is.
+cp -R "$deploy" "$work/deploy"
+cd "$work/deploy/overlays/$overlay"
+kustomize edit set image "$service=$image"
+kustomize build . >"$work/all.yaml"
+
+namespace=$(sed -n 's/^namespace: *\([^ #]*\).*/\1/p' kustomization.yaml)
+k() { kubectl --namespace "$namespace" ${KUBE_CONTEXT:+--context="$KUBE_CONTEXT"} "$@"; }
+job=job/$service-migrate
+
+echo "Migrating $namespace with $image"
+k delete "$job" --ignore-not-found # a Job cannot be changed, only made again
+k apply --filename "$work/all.yaml" --selector app.kubernetes.io/component=migrate
+k wait "$job" --for='jsonpath={.status.conditions}' --timeout=15m # it has ended, well or not
+k logs "$job" --tail=-1 || true
+conditions=$(k get "$job" --output 'jsonpath={.status.conditions[*].type}')
+case $conditions in
+*Fail*)
+    echo "The migration failed, so nothing was replaced: docs/runbook.md, \"Deploy\"." >&2
+    exit 1
+    ;;
+esac
+
+echo "Replacing the pods"
+k apply --filename "$work/all.yaml"
+k rollout status deployment --selector "app.kubernetes.io/name=$service" --timeout=15m

@@ -1,0 +1,62 @@
+# Platform-owned: `copier update` replaces this file.
+"""Does what answers at a URL serve, and is it the version that was deployed? (`make smoke URL=…`)
+
+It asks /readyz, and then for the first list of specs/openapi.json.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+# A load balancer may take that long to send to the new pods alone.
+PATIENCE_SECONDS = 120
+
+
+def main(url: str, version: str) -> int:
+    """Returns the exit status: 0 it serves, 1 it does not, 2 there is nothing to ask for."""
+    if not url or not version:
+        print("say what to ask, and what to find there: make smoke URL=https://… VERSION=…", file=sys.stderr)
+        return 2
+    base = url.rstrip("/")
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while (found := _version(base)) != version:
+        if time.monotonic() > deadline:
+            print(f"{base}/readyz: found {found}, not version {version}", file=sys.stderr)
+            return 1
+        time.sleep(2)
+    print(f"{base}: ready, version {version}")
+    paths = json.loads(Path("specs/openapi.json").read_text())["paths"]
+    path = next((path for path, methods in paths.items() if "get" in methods and "{" not in path), None)
+    if path is None:
+        return 0
+    status, _ = _get(base + path)
+    print(f"GET {path}: {status}")
+    # Refused for want of a token is an answer of the service, too.
+    return 0 if status in (200, 401, 403) else 1
+
+
+def _version(base: str) -> str:
+    """The version of whoever is ready; or why nobody is."""
+    status, body = _get(f"{base}/readyz")
+    try:
+        return json.loads(body)["version"] if status == 200 else f"{status} {body}"
+    except (ValueError, TypeError, KeyError):
+        return f"{status}, which says no version"
+
+
+def _get(url: str) -> tuple[int, str]:
+    """Status and body; 0 and the reason if there was no answer."""
+    try:
+        with urlopen(url, timeout=10) as response:
+            return response.status, response.read().decode()
+    except HTTPError as error:
+        return error.code, error.read().decode(errors="replace")
+    except OSError as error:
+        return 0, str(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,208 @@
+"""The two pipelines of a service as their forges read them: which jobs run when, after which, with what in their environment.
+
+As much of GitHub's and GitLab's languages as the template uses; anything else is an error.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import yaml
+
+GITHUB = ".github/workflows/ci.yaml"
+GITLAB = ".gitlab-ci.yml"
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a shell is given. `step` is GitHub's id of it, by which its outputs are read."""
+
+    text: str
+    environment: dict[str, str]
+    step: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One that runs.
+
+    `keeps` are files for later jobs; `takes` says which of them come here, and where to; `variables` is a file with lines
+    for the environment of later jobs.
+    """
+
+    name: str
+    commands: list[Command]
+    needs: set[str]
+    manual: bool = False
+    keeps: list[str] = field(default_factory=list)
+    takes: dict[str, str] = field(default_factory=dict)
+    variables: str = ""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Why a pipeline runs, and what the repository's administrators have set."""
+
+    pull_request: bool = False
+    public: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    commit: str = "0" * 40
+    base: str = "0" * 40
+
+
+class Missing(SimpleNamespace):
+    """What GitHub says of a name that is not there: nothing."""
+
+    def __getattr__(self, name: str) -> str:
+        return ""
+
+
+# --- GitHub ---------------------------------------------------------------------------------------------------------
+
+
+class GitHub:
+    def __init__(self, service: Path, event: Event) -> None:
+        self.workflow = yaml.safe_load((service / GITHUB).read_text())
+        self.outputs: dict[str, dict[str, str]] = {}
+        self._event = event
+        self._steps: dict[str, Missing] = {}
+        self._artifacts: dict[str, str] = {}
+        self._names: dict[str, Any] = {
+            "github": SimpleNamespace(
+                event_name="pull_request" if event.pull_request else "push",
+                event=SimpleNamespace(repository=SimpleNamespace(private=not event.public)),
+                repository="Acme/Billing",
+                sha=event.commit,
+            ),
+            "vars": Missing(**event.variables),
+            "secrets": Missing(**event.secrets),
+        }
+
+    def jobs(self) -> Iterator[Job]:
+        """Those that run, each after those that it needs. What a job says is read when its turn comes."""
+        done: set[str] = set()
+        waiting = dict(self.workflow["jobs"])
+        while ready := [name for name, job in waiting.items() if self._needs(job) <= done]:
+            for name in ready:
+                job = waiting.pop(name)
+                if self.evaluate(job.get("if", "true")):
+                    yield self._job(name, job)
+                    done.add(name)
+
+    def ended(self, name: str, job: Job, outputs: dict[str, dict[str, str]]) -> None:
+        """Tells later jobs what the steps of this one have put out."""
+        self._steps = {step: Missing(outputs=Missing(**values)) for step, values in outputs.items()}
+        raw = self.workflow["jobs"][name].get("outputs", {})
+        self.outputs[name] = {key: self._text(value) for key, value in raw.items()}
+
+    def evaluate(self, expression: str) -> Any:
+        """An expression, with or without its braces. GitHub's `&&` and `||` give an operand back, as Python's do."""
+        inner = expression.removeprefix("${{").removesuffix("}}").strip()
+        python = inner.replace("&&", " and ").replace("||", " or ").replace("!=", "≠").replace("!", " not ")
+        needs = {name: SimpleNamespace(outputs=Missing(**values)) for name, values in self.outputs.items()}
+        names = {**self._names, "needs": Missing(**needs), "steps": Missing(**self._steps), "true": True}
+        return eval(python.replace("≠", "!="), {"__builtins__": {}}, names)
+
+    def _needs(self, job: dict[str, Any]) -> set[str]:
+        needs = job.get("needs", [])
+        return {needs} if isinstance(needs, str) else set(needs)
+
+    def _job(self, name: str, job: dict[str, Any]) -> Job:
+        around = {**self.workflow.get("env", {}), **job.get("env", {})}
+        commands, keeps, takes = [], [], {}
+        for step in job["steps"]:
+            if not self.evaluate(step.get("if", "true")):
+                continue
+            if "run" in step:
+                environment = {key: self._text(value) for key, value in {**around, **step.get("env", {})}.items()}
+                commands.append(Command(self._text(step["run"]), environment, step.get("id", "")))
+            elif "upload-artifact" in step["uses"]:
+                keeps.append(step["with"]["path"])
+                self._artifacts[step["with"]["name"]] = step["with"]["path"]
+            elif "download-artifact" in step["uses"]:
+                # Of a single file only its name is kept.
+                path = self._artifacts[step["with"]["name"]]
+                takes[path] = f"{step['with']['path']}/{Path(path).name}"
+        return Job(name, commands, self._needs(job), False, keeps, takes)
+
+    def _text(self, value: Any) -> str:
+        return re.sub(r"\$\{\{.*?\}\}", lambda found: str(self.evaluate(found[0])), str(value))
+
+
+# --- GitLab ---------------------------------------------------------------------------------------------------------
+
+
+class GitLab:
+    def __init__(self, service: Path, event: Event) -> None:
+        self.file = yaml.safe_load((service / GITLAB).read_text())
+        self.jobs_by_name = {name: self._whole(job) for name, job in self.file.items() if _is_job(name, job)}
+        self._given = {
+            "CI_PIPELINE_SOURCE": "merge_request_event" if event.pull_request else "push",
+            "CI_COMMIT_BRANCH": None if event.pull_request else "main",
+            "CI_DEFAULT_BRANCH": "main",
+            "CI_COMMIT_SHA": event.commit,
+            "CI_MERGE_REQUEST_DIFF_BASE_SHA": event.base if event.pull_request else None,
+            "CI_REGISTRY_IMAGE": "registry.gitlab.com/acme/billing",
+            "CI_PROJECT_VISIBILITY": "public" if event.public else "private",
+            "CI_SERVER_HOST": "gitlab.com",
+            **event.variables,
+            **event.secrets,
+        }
+        self._told: dict[str, str] = {}
+
+    def jobs(self) -> Iterator[Job]:
+        stages = self.file["stages"]
+        for name, job in sorted(self.jobs_by_name.items(), key=lambda item: stages.index(item[1]["stage"])):
+            rule = next((rule for rule in job.get("rules", [{}]) if self.evaluate(rule.get("if", "true"))), None)
+            if rule is not None:
+                yield self._job(name, job, rule)
+
+    def ended(self, name: str, job: Job, outputs: dict[str, dict[str, str]]) -> None:
+        self._told |= outputs.get("variables", {})
+
+    def evaluate(self, condition: str) -> bool:
+        python = re.sub(r"\$(\w+)", lambda found: f"names.get('{found[1]}')", condition)
+        python = python.replace("&&", " and ").replace("||", " or ")
+        return bool(eval(python, {"__builtins__": {}}, {"names": self._given, "null": None, "true": True}))
+
+    def _whole(self, job: dict[str, Any]) -> dict[str, Any]:
+        """The job with what it extends."""
+        if "extends" not in job:
+            return job
+        base = self._whole(self.file[job["extends"]])
+        return {**base, **job, "variables": {**base.get("variables", {}), **job.get("variables", {})}}
+
+    def _job(self, name: str, job: dict[str, Any], rule: dict[str, Any]) -> Job:
+        stages = self.file["stages"]
+        earlier = {
+            other
+            for other, one in self.jobs_by_name.items()
+            if stages.index(one["stage"]) < stages.index(job["stage"]) and other != name
+        }
+        written = {**self.file.get("variables", {}), **job.get("variables", {}), **rule.get("variables", {})}
+        # A job does not see a secret of another environment; here there is one set of them.
+        known = {key: value for key, value in self._given.items() if value is not None}
+        environment = {key: self._expanded(value, known) for key, value in written.items()} | known | self._told
+        needs = set(job.get("needs", earlier))
+        taken = [path for other in needs for path in self.jobs_by_name[other].get("artifacts", {}).get("paths", [])]
+        artifacts = job.get("artifacts", {})
+        return Job(
+            name,
+            [Command(text, environment) for text in job["script"]],
+            needs,
+            rule.get("when") == "manual",
+            artifacts.get("paths", []),
+            {path: path for path in taken},
+            artifacts.get("reports", {}).get("dotenv", ""),
+        )
+
+    def _expanded(self, value: Any, known: Mapping[str, str]) -> str:
+        return re.sub(r"\$(\w+)", lambda found: known.get(found[1], ""), str(value))
+
+
+def _is_job(name: str, job: Any) -> bool:
+    return not name.startswith(".") and isinstance(job, dict) and "script" in job

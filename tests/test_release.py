@@ -1,0 +1,231 @@
+"""`make push`, `make deploy` and `make smoke`: in which order, and what each of them refuses."""
+
+import json
+import shlex
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import kubernetes_validate
+import pytest
+
+from tests import stand_ins
+from tests.answers import VARIANTS
+from tests.conftest import Render
+from tests.stand_ins import DIGEST, Machine
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return stand_ins.machine(tmp_path)
+
+
+@pytest.fixture
+def copy(render: Render, tmp_path: Path) -> Path:
+    """A service's files: these commands need no more."""
+    return Path(shutil.copytree(render(**VARIANTS["default"]), tmp_path / "billing"))
+
+
+# --- pushing -----------------------------------------------------------------------------------------------------------
+
+PUSH = "make push REPOSITORY=ghcr.io/Acme/Billing VERSION=v1 OUTPUT=told"
+
+
+def test_a_push_says_the_digest_that_the_registry_gave(copy: Path, machine: Machine) -> None:
+    pushed = machine.run(PUSH, copy)
+    assert pushed.returncode == 0, pushed.stderr
+    assert (copy / "told").read_text() == f"DIGEST={DIGEST}\n"
+    build, push, _ = machine.calls()
+    assert shlex.join(build) == (
+        "docker build --tag ghcr.io/acme/billing:v1 --build-arg VERSION=v1"
+        " --cache-from=type=registry,ref=ghcr.io/acme/billing:layers"
+        " --cache-to=type=registry,ref=ghcr.io/acme/billing:layers,mode=max ."
+    )
+    assert push == ["docker", "push", "--quiet", "ghcr.io/acme/billing:v1"]
+
+
+@pytest.mark.parametrize("failing", ["docker build", "docker push", "docker inspect"])
+def test_a_push_that_fails_anywhere_says_no_digest(copy: Path, machine: Machine, failing: str) -> None:
+    machine.answers[failing] = (1, "")
+    pushed = machine.run(PUSH, copy)
+    assert pushed.returncode != 0
+    assert not (copy / "told").exists()
+    assert " ".join(machine.calls()[-1][:2]) == failing, "nothing follows"
+
+
+def test_a_push_needs_to_know_where_to(copy: Path, machine: Machine) -> None:
+    pushed = machine.run("make push", copy)
+    assert pushed.returncode != 0
+    assert "make push REPOSITORY=" in pushed.stdout
+    assert machine.calls() == []
+
+
+def test_a_laptop_s_image_has_the_service_s_name_and_takes_layers_from_nowhere(copy: Path, machine: Machine) -> None:
+    assert machine.run("make image VERSION=v1", copy).returncode == 0
+    assert machine.calls() == [["docker", "build", "--tag", "billing", "--build-arg", "VERSION=v1", "."]]
+
+
+# --- deploying ---------------------------------------------------------------------------------------------------------
+
+DEPLOY = f"make deploy OVERLAY=staging IMAGE=registry.example.com/team/billing@{DIGEST}"
+
+
+def steps(machine: Machine) -> list[str]:
+    """What was asked of the cluster, without where."""
+    calls = [call for call in machine.calls() if call[0] == "kubectl"]
+    assert all(call[1:3] == ["--namespace", "billing-staging"] for call in calls)
+    return [" ".join(word for word in call[3:] if not word.startswith("/")) for call in calls]
+
+
+@pytest.mark.slow
+def test_a_deployment_migrates_then_replaces_the_pods_and_waits_for_both(copy: Path, machine: Machine) -> None:
+    before = {path: path.read_bytes() for path in (copy / "deploy").rglob("*") if path.is_file()}
+    deployed = machine.run(DEPLOY, copy)
+    assert deployed.returncode == 0, deployed.stderr
+    assert steps(machine) == [
+        "delete job/billing-migrate --ignore-not-found",
+        "apply --filename --selector app.kubernetes.io/component=migrate",
+        "wait job/billing-migrate --for=jsonpath={.status.conditions} --timeout=15m",
+        "logs job/billing-migrate --tail=-1",
+        "get job/billing-migrate --output jsonpath={.status.conditions[*].type}",
+        "apply --filename",
+        "rollout status deployment --selector app.kubernetes.io/name=billing --timeout=15m",
+    ]
+    for manifest in machine.applied():
+        kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
+        assert manifest["metadata"]["namespace"] == "billing-staging"
+    assert machine.images() == [f"registry.example.com/team/billing@{DIGEST}"] * 2
+    assert {path: path.read_bytes() for path in before} == before, "the checkout stays as it is"
+
+
+@pytest.mark.slow
+def test_the_cluster_is_the_one_of_the_secret_which_is_gone_afterwards(copy: Path, machine: Machine) -> None:
+    (machine.folder / "bin/kubectl").write_text('#!/bin/sh\ncat "$KUBECONFIG"\necho "$KUBECONFIG" >&2\necho Complete\n')
+    deployed = machine.run(DEPLOY, copy, KUBE_CONFIG="the-secret")
+    assert deployed.returncode == 0, deployed.stderr
+    assert "the-secret" in deployed.stdout
+    assert [path for path in set(deployed.stderr.split()) if path.endswith("kubeconfig")]
+    assert not any(Path(path).exists() for path in deployed.stderr.split() if path.endswith("kubeconfig"))
+
+
+@pytest.mark.slow
+def test_every_call_goes_to_the_context_that_is_named(copy: Path, machine: Machine) -> None:
+    assert machine.run(DEPLOY, copy, KUBE_CONTEXT="acme/clusters:staging").returncode == 0
+    assert {call[3] for call in machine.calls()} == {"--context=acme/clusters:staging"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("conditions", ["FailureTarget", "FailureTarget Failed"])
+def test_a_migration_that_fails_leaves_the_pods_as_they_are(copy: Path, machine: Machine, conditions: str) -> None:
+    machine.answers["get job/"] = (0, conditions)
+    deployed = machine.run(DEPLOY, copy)
+    assert deployed.returncode != 0
+    assert "The migration failed" in deployed.stderr
+    assert steps(machine)[-1].startswith("get job/billing-migrate")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("failing", ["delete", "apply", "wait", "get", "rollout"])
+def test_a_deployment_stops_at_the_first_thing_that_fails(copy: Path, machine: Machine, failing: str) -> None:
+    failed = Machine(machine.folder, {f"kubectl --namespace billing-staging {failing}": (1, ""), **machine.answers})
+    deployed = failed.run(DEPLOY, copy)
+    assert deployed.returncode != 0
+    assert steps(machine)[-1].startswith(failing)
+
+
+@pytest.mark.parametrize("image", ["", "IMAGE=billing:latest", "REPOSITORY=ghcr.io/acme/billing DIGEST="])
+def test_only_a_digest_is_deployed(copy: Path, machine: Machine, image: str) -> None:
+    deployed = machine.run(f"make deploy OVERLAY=staging {image}", copy)
+    assert deployed.returncode != 0
+    assert "by its digest" in deployed.stderr
+    assert machine.calls() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overlay", ["nowhere", ""])
+def test_only_an_overlay_that_is_there_is_deployed(copy: Path, machine: Machine, overlay: str) -> None:
+    deployed = machine.run(f"make deploy OVERLAY={overlay} IMAGE=registry.example.com/billing@{DIGEST}", copy)
+    assert deployed.returncode != 0
+    assert machine.calls() == []
+
+
+# --- the smoke test ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def smoke(render: Render, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    """The smoke test's program, which does not wait, in a folder with an API."""
+    script = render(**VARIANTS["default"]) / "deploy/smoke.py"
+    module = ModuleType("smoke")
+    exec(compile(script.read_text(), script, "exec"), vars(module))
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", -1)
+    (tmp_path / "specs").mkdir()
+    paths = {"/v1/invoices/{invoice_id}": {"get": {}}, "/v1/jobs": {"post": {}}, "/v1/invoices": {"get": {}}}
+    (tmp_path / "specs/openapi.json").write_text(json.dumps({"paths": paths}))
+    monkeypatch.chdir(tmp_path)
+    return module
+
+
+@contextmanager
+def answering(answers: dict[str, tuple[int, str]]) -> Iterator[str]:
+    """A server that knows these paths, by their last part."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = answers.get(self.path.rpartition("/")[2], (404, ""))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+READY = (200, '{"status": "ok", "version": "v2"}')
+
+
+@pytest.mark.parametrize("status", [200, 401, 403])
+def test_what_is_ready_of_that_version_and_answers_passes(smoke: ModuleType, status: int) -> None:
+    with answering({"readyz": READY, "invoices": (status, "[]")}) as url:
+        assert smoke.main(url, "v2") == 0
+
+
+REFUSED = {
+    "another version": {"readyz": (200, '{"status": "ok", "version": "v1"}'), "invoices": (200, "[]")},
+    "no version": {"readyz": (200, '{"status": "ok"}'), "invoices": (200, "[]")},
+    "something else": {"readyz": (200, "<html>"), "invoices": (200, "[]")},
+    "not ready": {"readyz": (503, '{"version": "v2"}'), "invoices": (200, "[]")},
+    "an error of its own": {"readyz": READY, "invoices": (500, "{}")},
+    "a path that leads nowhere": {"readyz": READY},
+}
+
+
+@pytest.mark.parametrize("answers", [pytest.param(answers, id=name) for name, answers in REFUSED.items()])
+def test_anything_else_does_not(smoke: ModuleType, answers: dict[str, tuple[int, str]]) -> None:
+    with answering(answers) as url:
+        assert smoke.main(url, "v2") == 1
+
+
+def test_nobody_there_does_not_pass_either(smoke: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    with answering({}) as gone:
+        pass
+    assert smoke.main(gone, "v2") == 1
+    assert "refused" in capsys.readouterr().err
+
+
+def test_a_smoke_test_of_nothing_in_particular_is_refused(copy: Path, machine: Machine) -> None:
+    asked = machine.run("make smoke VERSION=v2", copy)
+    assert asked.returncode != 0
+    assert "make smoke URL=" in asked.stderr
