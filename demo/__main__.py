@@ -41,7 +41,7 @@ NOTIFICATIONS = DemoService(
         "src/notifications/messaging/incoming/billing.py": Path(__file__).parent / "notifications" / "incoming.py",
     },
 )
-REACTION_TIMEOUT_SECONDS = 20
+REACTION_TIMEOUT_SECONDS = 60
 
 
 def main() -> int:
@@ -105,7 +105,7 @@ def started(service: DemoService, receiver: OtlpReceiver, **settings: str) -> Ge
 
 
 def client_of(service: Running) -> httpx.Client:
-    return httpx.Client(base_url=service.base, timeout=10)
+    return httpx.Client(base_url=service.base, timeout=30)
 
 
 def converse(client: httpx.Client) -> httpx.Response:

@@ -341,6 +341,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keep its data here (default: gone afterwards)")
     parser.add_argument("--port", type=int)
     chosen = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a script starts in the background ignores it
     try:
         with contextlib.suppress(KeyboardInterrupt), BROKERS[chosen.broker](chosen.folder, chosen.port) as broker:
             print(broker.url, flush=True)  # noqa: T201

@@ -1,10 +1,12 @@
 """Validators that are written in Go: built once, into build/tools."""
 
 import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,29 @@ TOOLS = Path(__file__).parents[1] / "build" / "tools"
 
 def built(name: str, module: str) -> Path:
     """The program of a module, such as `sigs.k8s.io/kustomize/kustomize/v5@v5.8.2`. Skips where go is missing."""
-    program = TOOLS / f"{name}-{module.rpartition('@')[2]}"
+
+    def install(scratch: Path) -> None:
+        _go("install", module, cwd=scratch)
+
+    return _once(f"{name}-{module.rpartition('@')[2]}", install)
+
+
+def compiled(source: Path, module: str) -> Path:
+    """The program that our file makes with that module. Skips where go is missing."""
+
+    def compile_(scratch: Path) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copy(source, folder)
+            _go("mod", "init", "slipway/tests", cwd=Path(folder))
+            _go("get", module, cwd=Path(folder))
+            _go("build", "-mod=mod", "-o", str(scratch / source.stem), cwd=Path(folder))
+
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
+    return _once(f"{source.stem}-{module.rpartition('@')[2]}-{digest}", compile_)
+
+
+def _once(name: str, make: Callable[[Path], None]) -> Path:
+    program = TOOLS / name
     if not program.exists():
         if shutil.which("go") is None:
             pytest.skip(f"{name} is built with go, which is not here")
@@ -22,13 +46,13 @@ def built(name: str, module: str) -> Path:
         with (TOOLS / "lock").open("w") as lock:  # another test process may be building the same
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not program.exists():
-                _install(module, program)
+                with tempfile.TemporaryDirectory(dir=TOOLS) as scratch:
+                    make(Path(scratch))
+                    (made,) = Path(scratch).iterdir()
+                    made.rename(program)
     return program
 
 
-def _install(module: str, program: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=TOOLS) as scratch:
-        env = {**os.environ, "GOBIN": scratch, "GOFLAGS": ""}
-        subprocess.run(["go", "install", module], check=True, env=env, timeout=540)
-        (built,) = Path(scratch).iterdir()
-        built.rename(program)
+def _go(*arguments: str, cwd: Path) -> None:
+    env = {**os.environ, "GOBIN": str(cwd), "GOFLAGS": ""}
+    subprocess.run(["go", *arguments], cwd=cwd, check=True, env=env, timeout=900)

@@ -53,7 +53,7 @@ def compatible(service: Path, **environment: str) -> subprocess.CompletedProcess
         env=service_environment(**environment),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
 
 

@@ -114,15 +114,25 @@ def answer_every_question(template: Path, folder: Path) -> list[str]:
     )
     os.close(theirs)
     terminal = fdpexpect.fdspawn(ours, encoding="utf-8", timeout=60)
-    for name, question in usual_questions().items():
-        terminal.expect_exact(question["help"][:30])
-        terminal.expect(pexpect.TIMEOUT, timeout=0.3)  # let the prompt finish drawing, or it drops the key
-        terminal.send("\x1b\r" if name == "aggregates" else "\r")
-    terminal.expect_exact("Next:")
+    questions = usual_questions()
+    shown = [*(question["help"][:30] for question in questions.values()), "Next:"]
+    terminal.expect_exact(shown[0])
+    for name, following in zip(questions, shown[1:], strict=True):
+        press(terminal, "\x1b\r" if name == "aggregates" else "\r", following)
     rest = terminal.read()
     terminal.close()
     assert process.wait() == 0, rest
     return [line.strip() for line in rest.splitlines() if line.startswith("  ")]
+
+
+def press(terminal: fdpexpect.fdspawn, key: str, following: str) -> None:
+    """Press the key until what follows is shown: a prompt that is still being drawn drops it."""
+    for _ in range(10):
+        terminal.expect(pexpect.TIMEOUT, timeout=0.3)  # mostly enough
+        terminal.send(key)
+        if terminal.expect_exact([following, pexpect.TIMEOUT], timeout=15) == 0:
+            return
+    pytest.fail(f"{following} did not come:\n{terminal.before}")
 
 
 def usual_questions() -> dict[str, Any]:

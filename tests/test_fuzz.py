@@ -6,64 +6,27 @@ For two minutes, or from another start: FUZZ_SECONDS=120 FUZZ_SEED=7 make test A
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chassis import embedded
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
 
 from tests.answers import VARIANTS
-from tests.conftest import Birth, git, service_environment
+from tests.conftest import Birth, git
+from tests.running import running
 
 # By count and not by time: a run that is short of time cuts what it tries of each operation, and says nothing of it.
 LIMIT = ["--max-time", os.environ["FUZZ_SECONDS"]] if "FUZZ_SECONDS" in os.environ else ["--max-examples", "25"]
 # Fixed: what a change breaks should show in that change's run, not in somebody else's.
 SEED = os.environ.get("FUZZ_SEED", "2027")
-START_SECONDS = 120
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("fuzz")]
-
-
-@contextmanager
-def running(service: Path, folder: Path) -> Generator[str]:
-    """Serve it from its own environment, on an empty and migrated Postgres. Yields its base URL."""
-    package = next(service.glob("src/*/main.py")).parent.name
-    python = [str(service / ".venv/bin/python"), "-m", package]
-    port = embedded.free_port()
-    with embedded.temporary_postgres() as url, (folder / "service.log").open("w") as log:
-        options: dict[str, Any] = {"cwd": service, "stdout": log, "stderr": log}
-        options["env"] = service_environment(DATABASE_URL=url, HTTP_PORT=str(port), DRAIN_SECONDS="0")
-        subprocess.run([*python, "migrate"], check=True, **options)
-        process = embedded.spawn([*python, "serve"], stop_signal=signal.SIGTERM, **options)
-        try:
-            base = f"http://127.0.0.1:{port}"
-            until_ready(base, process, folder)
-            yield base
-        finally:
-            process.stop()
-
-
-def until_ready(base: str, process: embedded.Process, folder: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            with urllib.request.urlopen(f"{base}/readyz", timeout=1):
-                return
-        except (urllib.error.URLError, OSError):
-            if process.child.poll() is not None or time.monotonic() > deadline:
-                pytest.fail((folder / "service.log").read_text())
-            time.sleep(0.05)
 
 
 @dataclass(frozen=True)

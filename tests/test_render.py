@@ -61,8 +61,9 @@ def test_nothing_of_the_template_language_or_of_this_machine_is_left(render: Ren
     for path in files(service):
         if path.is_relative_to(service / "chassis"):
             continue  # never rendered; its f-strings have double braces of their own
-        # GitHub writes its own expressions as ${{ … }}; Mako's and Prometheus' braces are single.
-        text = re.sub(r"\$\{\{.*?\}\}", "", path.read_text())
+        # GitHub writes its own expressions as ${{ … }}, Prometheus as {{ $value … }}, Grafana as {{label}}; Mako's braces
+        # are single.
+        text = re.sub(r"\$\{\{.*?\}\}|\{\{ \$.*?\}\}|\{\{\w+\}\}", "", path.read_text())
         assert not re.search(r"\{\{|\{%|%\}", text), path
         assert f"{ROOT}/" not in text, path
         assert not re.search(r"^(<{7}|>{7}) ", text, re.MULTILINE), path

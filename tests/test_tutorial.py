@@ -94,7 +94,7 @@ class Reader:
     def stop_dev(self) -> None:
         if self.dev is not None:
             os.killpg(self.dev.pid, signal.SIGINT)
-            self.dev.wait(30)
+            self.dev.wait(START_TIMEOUT_SECONDS)
             self.dev = None
 
 

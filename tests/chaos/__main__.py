@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import asyncpg
 import httpx
@@ -200,7 +201,8 @@ class Count:
 
 
 async def load(base: str, stop: asyncio.Event, answered: dict[str, int]) -> None:
-    """Take steps at a steady rate, whatever happens to the answers."""
+    """Take steps at a steady rate, on counters of its own, whatever happens to the answers."""
+    mine = uuid4().hex[:8]
     limits = httpx.Limits(max_connections=20)
     async with httpx.AsyncClient(base_url=base, timeout=10, limits=limits) as client, asyncio.TaskGroup() as tasks:
 
@@ -211,7 +213,7 @@ async def load(base: str, stop: asyncio.Event, answered: dict[str, int]) -> None
 
         number = 0
         while not stop.is_set():
-            tasks.create_task(step(f"counter-{number % COUNTERS}"))
+            tasks.create_task(step(f"{mine}-{number % COUNTERS}"))
             number += 1
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), 1 / REQUESTS_PER_SECOND)
@@ -270,25 +272,18 @@ async def _connect(url: str) -> asyncpg.Connection:
             await asyncio.sleep(0.2)
 
 
-def run(broker: str, *, kills: int, seed: int) -> tuple[Count, str]:
-    """One run. Returns what was counted, and the ends of the logs for whoever wants to know why."""
-
-    async def go(running: System) -> Count:
-        await running.wait_until_up()
-        answered: dict[str, int] = {}
-        stop = asyncio.Event()
-        loading = asyncio.create_task(load(running.base, stop, answered))
-        killed = await torment(running, kills, random.Random(seed))
-        await asyncio.sleep(2)
-        stop.set()
-        await loading
-        result = await count(running, answered)
-        result.kills = killed
-        return result
-
-    with system(broker) as running:
-        result = asyncio.run(go(running))
-        return result, running.logs()
+async def run(running: System, *, kills: int, seed: int) -> Count:
+    """Load and kill what is up, then count."""
+    answered: dict[str, int] = {}
+    stop = asyncio.Event()
+    loading = asyncio.create_task(load(running.base, stop, answered))
+    killed = await torment(running, kills, random.Random(seed))
+    await asyncio.sleep(2)
+    stop.set()
+    await loading
+    result = await count(running, answered)
+    result.kills = killed
+    return result
 
 
 def main() -> int:
@@ -298,10 +293,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="repeats the order of the kills")
     options = parser.parse_args()
     print(f"{options.broker}: {options.kills} kills, --seed {options.seed}", flush=True)
-    result, logs = run(options.broker, kills=options.kills, seed=options.seed)
-    print(result)
-    if not result.good:
-        print(logs, file=sys.stderr)
+    with system(options.broker) as running:
+        asyncio.run(running.wait_until_up())
+        result = asyncio.run(run(running, kills=options.kills, seed=options.seed))
+        print(result)
+        if not result.good:
+            print(running.logs(), file=sys.stderr)
     return 0 if result.good else 1
 
 

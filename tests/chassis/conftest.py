@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 import time
 import uuid
@@ -66,17 +67,20 @@ def make_app(service: Service, database_url: str) -> Callable[..., FastAPI]:
 @asynccontextmanager
 async def listening(app: Any) -> AsyncGenerator[httpx.AsyncClient]:
     """Serve the application on a real socket from this process, and yield a client of it."""
-    server = uvicorn.Server(uvicorn.Config(app, port=embedded.free_port(), log_config=None, access_log=False))
-    running = asyncio.create_task(server.serve())
-    try:
-        while not server.started:
-            assert not running.done(), "the server did not start"
-            await asyncio.sleep(0.01)
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.config.port}", timeout=20) as client:
-            yield client
-    finally:
-        server.should_exit = True
-        await running
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        running = asyncio.create_task(server.serve([listener]))
+        try:
+            while not server.started:
+                assert not running.done(), "the server did not start"
+                await asyncio.sleep(0.01)
+            base = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            async with httpx.AsyncClient(base_url=base, timeout=60) as client:
+                yield client
+        finally:
+            server.should_exit = True
+            await running
 
 
 @dataclass

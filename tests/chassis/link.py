@@ -16,6 +16,8 @@ class Link:
         self._port = self._listener.getsockname()[1]
         self._moving = threading.Event()
         self._moving.set()
+        self.holding = threading.Event()
+        """Something was sent while all was frozen."""
         self._sockets: list[socket.socket] = []
         credentials = parts.netloc.rpartition("@")[0]
         self.url = parts._replace(netloc=f"{credentials}@127.0.0.1:{self._port}").geturl()
@@ -67,6 +69,8 @@ class Link:
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                if not self._moving.is_set():
+                    self.holding.set()
                 self._moving.wait()
                 sink.sendall(data)
         with contextlib.suppress(OSError):

@@ -216,7 +216,7 @@ def parse() -> Parse:
 
     def parse(document: dict[str, Any]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["node", "-e", CHECK], cwd=folder, input=json.dumps(document), capture_output=True, text=True, timeout=60
+            ["node", "-e", CHECK], cwd=folder, input=json.dumps(document), capture_output=True, text=True, timeout=300
         )
 
     return parse

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import ExitStack
+from statistics import median
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -29,15 +30,16 @@ from tests import brokers
 from tests.chassis.meeting import (
     PATIENCE_SECONDS,
     QUIET_SECONDS,
-    REDELIVERY_SECONDS,
     Meeting,
     bodies,
     nothing_comes,
     take,
 )
 
-BACK_SECONDS = 90
+BACK_SECONDS = 180
 """How long a broker may take to work again after its restart."""
+HELD_UP_SECONDS = 6
+"""More than this process may be held up on a busy machine. A quarter of it is how often Kafka's group hears of a member."""
 
 Run = Callable[[str], brokers.Broker]
 
@@ -153,7 +155,9 @@ async def test_a_service_gets_only_what_it_awaits(meeting: Meeting) -> None:
 
 
 async def test_events_of_a_key_arrive_in_the_order_of_their_publication(meeting: Meeting) -> None:
-    bank = await meeting.join("bank", publishes=["bank.paid.v1"], awaits=["bank.paid.v1"])
+    bank = await meeting.join(
+        "bank", publishes=["bank.paid.v1"], awaits=["bank.paid.v1"], redelivery_seconds=HELD_UP_SECONDS
+    )
     subscription = await bank.subscribe(Kind.EVENT)
 
     async def publish(key: str) -> None:
@@ -182,9 +186,12 @@ async def test_a_fetch_with_nothing_to_take_ends_in_time(meeting: Meeting) -> No
     subscription = await bank.subscribe(Kind.EVENT)
     await subscription.fetch(10, wait_seconds=1)  # Kafka's group forms
 
-    started = time.monotonic()
-    assert await subscription.fetch(10, wait_seconds=0.3) == []
-    assert 0.2 < time.monotonic() - started < 1
+    took = []
+    for _ in range(5):
+        started = time.monotonic()
+        assert await subscription.fetch(10, wait_seconds=0.3) == []
+        took.append(time.monotonic() - started)
+    assert 0.2 < min(took) < 1  # the best of some: this machine may be busy with something else
 
 
 async def test_a_silent_owner_does_not_delay_the_events_of_another(meeting: Meeting) -> None:
@@ -200,15 +207,20 @@ async def test_a_silent_owner_does_not_delay_the_events_of_another(meeting: Meet
         await bank.publish(meeting.event())
         return started
 
-    published = asyncio.create_task(soon())
-    (delivery,) = await subscription.fetch(10, wait_seconds=PATIENCE_SECONDS)
-    assert time.monotonic() - await published < 0.5
-    assert bodies([delivery]) == [2]
+    took = []
+    for number in range(2, 7):
+        published = asyncio.create_task(soon())
+        (delivery,) = await subscription.fetch(10, wait_seconds=PATIENCE_SECONDS)
+        took.append(time.monotonic() - await published)
+        assert bodies([delivery]) == [number]
+        await subscription.acknowledge([delivery])
+    assert median(took) < 0.5
 
 
-async def two_replicas(meeting: Meeting) -> tuple[Broker, list[Subscription]]:
+async def two_replicas(meeting: Meeting, **options: Any) -> tuple[Broker, list[Subscription]]:
     """Both get jobs: Kafka first shares out the partitions, and while it does so some come twice."""
-    replicas = [await meeting.join("bank", sends=["bank.pay.v1"], accepts=["bank.pay.v1"]) for _ in range(2)]
+    names = {"sends": ["bank.pay.v1"], "accepts": ["bank.pay.v1"]}
+    replicas = [await meeting.join("bank", **names, **options) for _ in range(2)]
     subscriptions = [await replica.subscribe(Kind.JOB) for replica in replicas]
     without = set(subscriptions)
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -220,28 +232,35 @@ async def two_replicas(meeting: Meeting) -> tuple[Broker, list[Subscription]]:
             if fetched := await subscription.fetch(1, wait_seconds=0.1):
                 await subscription.acknowledge(fetched)
                 without.discard(subscription)
-    for subscription in subscriptions * 2:
-        await subscription.acknowledge(await subscription.fetch(100, wait_seconds=0.5))
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while left := [
+            (each, fetched) for each in subscriptions if (fetched := await each.fetch(100, wait_seconds=0.5))
+        ]:
+            for subscription, fetched in left:
+                await subscription.acknowledge(fetched)
     return replicas[0], subscriptions
 
 
 async def test_replicas_share_jobs_and_none_is_done_twice(meeting: Meeting) -> None:
-    bank, subscriptions = await two_replicas(meeting)
+    bank, subscriptions = await two_replicas(meeting, redelivery_seconds=HELD_UP_SECONDS)
+    jobs = [meeting.job() for _ in range(40)]
     done: list[str] = []
 
     async def work(subscription: Subscription) -> int:
         mine = 0
-        while fetched := await subscription.fetch(2, wait_seconds=QUIET_SECONDS):
+        while True:
+            fetched = await subscription.fetch(2, wait_seconds=QUIET_SECONDS)
+            if not fetched and len(done) >= len(jobs):
+                return mine
             await asyncio.sleep(0.01)
             done.extend(delivery.message.id for delivery in fetched)
             mine += len(fetched)
             await subscription.acknowledge(fetched)
-        return mine
 
-    jobs = [meeting.job() for _ in range(40)]
     for job in jobs:
         await bank.publish(job)
-    shares = await asyncio.gather(*map(work, subscriptions))
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        shares = await asyncio.gather(*map(work, subscriptions))
 
     assert sorted(done) == sorted(job.id for job in jobs)
     assert min(shares) > 0
@@ -310,11 +329,11 @@ async def test_what_is_released_comes_again_at_once(meeting: Meeting, kind: Kind
 
 
 async def test_what_is_touched_does_not_come_again(meeting: Meeting) -> None:
-    bank, subscriptions = await two_replicas(meeting)
+    bank, subscriptions = await two_replicas(meeting, redelivery_seconds=HELD_UP_SECONDS)
     await bank.publish(meeting.job())
 
     held: list[tuple[Subscription, Delivery]] = []
-    until = time.monotonic() + 2 * REDELIVERY_SECONDS
+    until = time.monotonic() + 1.3 * HELD_UP_SECONDS
     while time.monotonic() < until:
         for subscription in subscriptions:
             held += [(subscription, each) for each in await subscription.fetch(1, wait_seconds=0.2)]
@@ -388,7 +407,9 @@ async def test_a_message_of_others_without_our_headers_has_the_same_id_in_every_
 
 
 async def test_many_publish_at_the_same_time(meeting: Meeting) -> None:
-    bank = await meeting.join("bank", publishes=["bank.paid.v1"], awaits=["bank.paid.v1"])
+    bank = await meeting.join(
+        "bank", publishes=["bank.paid.v1"], awaits=["bank.paid.v1"], redelivery_seconds=HELD_UP_SECONDS
+    )
     subscription = await bank.subscribe(Kind.EVENT)
     messages = [meeting.event(key=str(number)) for number in range(500)]
     await asyncio.gather(*map(bank.publish, messages))
@@ -450,10 +471,11 @@ async def test_a_broker_that_was_killed_is_unavailable_until_it_is_back(meeting:
     await again(lambda: bank.publish(after))
     assert bank.connected
     came: list[int] = []
-    while 999 not in came:
-        fetched = await again(lambda: subscription.fetch(100, wait_seconds=0.5))
-        assert isinstance(fetched, list)
-        await subscription.acknowledge(fetched)
-        came += bodies(fetched)
+    async with asyncio.timeout(BACK_SECONDS):
+        while 999 not in came:
+            fetched = await again(lambda: subscription.fetch(100, wait_seconds=0.5))
+            assert isinstance(fetched, list)
+            await subscription.acknowledge(fetched)
+            came += bodies(fetched)
     # Whether 2 and 3, which we still hold, come again is up to the broker: if so, before what is newer.
     assert came == sorted(came)

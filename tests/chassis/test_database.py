@@ -3,6 +3,7 @@
 import asyncio
 import enum
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from datetime import date
 from decimal import Decimal
 from uuid import UUID, uuid4
@@ -169,7 +170,7 @@ async def test_a_cancelled_transaction_leaves_nothing_and_gives_its_connection_b
         await task
 
     assert await BY_ID.one(connection, id=ID) is None
-    assert database.usage()[0] == 0
+    assert database.usage().used == 0
 
 
 async def test_the_next_user_of_a_connection_finds_no_open_transaction(make_app: Callable[..., FastAPI]) -> None:
@@ -256,7 +257,7 @@ async def test_a_wrong_password_is_database_unavailable(database_url: str) -> No
         SecretStr(f"{credentials}x@{host}"),
         pool_size=1,
         name="tiny",
-        command_timeout_seconds=1,
+        command_timeout_seconds=10,
         outbox=Outbox(NO_MESSAGES),
     )
     async with wrong:
@@ -266,7 +267,7 @@ async def test_a_wrong_password_is_database_unavailable(database_url: str) -> No
 
 @pytest.mark.slow
 async def test_closing_is_not_held_up_by_a_server_that_does_not_answer(link: Link) -> None:
-    async with asyncio.timeout(15), connected(link) as database:
+    async with asyncio.timeout(60), connected(link) as database:
         await database.fetchrow("SELECT 1")
         link.freeze()
 
@@ -286,23 +287,32 @@ async def test_many_requests_share_few_connections_whatever_becomes_of_them(link
         for task in tasks[3::5]:
             task.cancel()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-        used, idle = database.usage()
+        used, idle, waiting = database.usage()
 
         assert await database.fetchrow("SELECT 1")
 
     assert {type(outcome) for outcome in outcomes[0::5] + outcomes[4::5]} == {type(None)}
     assert {type(outcome) for outcome in outcomes[1::5]} == {ZeroDivisionError}
     assert {type(outcome) for outcome in outcomes[2::5]} == {asyncpg.UndefinedColumnError}
-    assert used == 0
+    assert (used, waiting) == (0, 0)
     assert 0 < idle <= POOL_SIZE
 
 
-async def test_usage_counts_connections_in_use_and_idle_ones(link: Link) -> None:
+async def test_usage_counts_connections_in_use_idle_ones_and_who_waits(link: Link) -> None:
     async with connected(link) as database:
-        assert database.usage() == (0, 0)
-        async with database.connection(), database.connection():
-            assert database.usage() == (2, 0)
-        assert database.usage() == (0, 2)
+        assert database.usage() == (0, 0, 0)
+        async with AsyncExitStack() as stack:
+            for _ in range(POOL_SIZE):
+                await stack.enter_async_context(database.connection())
+            late = asyncio.create_task(database.fetchrow("SELECT 1"))
+            cancelled = asyncio.create_task(database.fetchrow("SELECT 1"))
+            await asyncio.sleep(0)
+            assert database.usage() == (POOL_SIZE, 0, 2)
+            cancelled.cancel()
+            await asyncio.wait([cancelled])
+            assert database.usage().waiting == 1
+        await late
+        assert database.usage() == (0, POOL_SIZE, 0)
 
 
 async def test_the_server_sees_the_service_by_name(link: Link) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import httpx
 import pytest
+from chassis.settings import Settings
 from chassis.telemetry import Telemetry
 from fastapi import FastAPI
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -196,8 +197,12 @@ async def test_database_connections_are_measured(watched: Watched) -> None:
     await watched.client.get("/v1/things")
 
     points = watched.points("db.client.connection.count")
+    (largest,) = watched.points("db.client.connection.max")
+    (waiting,) = watched.points("db.client.connection.pending_requests")
 
     assert {point.attributes["db.client.connection.state"]: point.value for point in points} == {"used": 0, "idle": 1}
+    assert (largest.value, waiting.value) == (Settings.model_fields["database_pool_size"].default, 0)
+    assert {one.attributes["db.client.connection.pool.name"] for one in (*points, largest, waiting)} == {"tiny"}
 
 
 @pytest.mark.parametrize("probe", ["/livez", "/readyz", "/startupz"])

@@ -101,7 +101,7 @@ def parent_of_server(folder: Path, script: str = KEEP_RUNNING) -> Generator[subp
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
 
 
 def test_a_throw_away_server_starts_answers_and_is_gone() -> None:

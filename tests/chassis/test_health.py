@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 import httpx
 import pytest
 from chassis.health import CHECK_TIMEOUT_SECONDS
+from chassis.http import Reader
 from fastapi import FastAPI
 
 from tests.chassis.conftest import listening
@@ -67,16 +68,37 @@ async def test_a_database_that_hangs_makes_us_unready_in_time_and_ready_again(
     assert await status(probed, "/readyz") == 200
 
 
-async def test_a_service_whose_connections_are_all_busy_is_still_ready(probed: httpx.AsyncClient) -> None:
-    busy = [asyncio.create_task(probed.get("/v1/query-sleep", params={"seconds": 0.8})) for _ in range(4)]
-    await asyncio.sleep(0.3)
+async def test_a_service_whose_connections_are_all_busy_is_still_ready(make_app: Callable[..., FastAPI]) -> None:
+    app = make_app(database_pool_size=2)
+    begun, told = asyncio.Semaphore(0), asyncio.Event()
 
-    assert await status(probed, "/readyz") == 200
+    @app.get("/hold")
+    async def hold(_: Reader) -> None:
+        begun.release()
+        await told.wait()
 
-    assert [(await task).status_code for task in busy] == [200] * 4
+    async with listening(app) as client:
+        busy = [asyncio.create_task(client.get("/hold")) for _ in range(4)]
+        async with asyncio.timeout(60):
+            for _ in range(2):
+                await begun.acquire()
+
+        assert await status(client, "/readyz") == 200
+
+        told.set()
+        assert [(await task).status_code for task in busy] == [200] * 4
 
 
 async def test_a_probe_names_what_is_wrong(probed: httpx.AsyncClient, link: Link) -> None:
     link.cut()
 
-    assert (await probed.get("/readyz")).json() == {"status": "unavailable", "database": "unreachable"}
+    assert (await probed.get("/readyz")).json() == {
+        "status": "unavailable",
+        "version": "0.0.0",
+        "database": "unreachable",
+    }
+
+
+async def test_ready_says_which_version_is(make_app: Callable[..., FastAPI], database_url: str) -> None:
+    async with listening(make_app(database_url=database_url, service_version="v7")) as client:
+        assert (await client.get("/readyz")).json()["version"] == "v7"

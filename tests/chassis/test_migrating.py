@@ -6,6 +6,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,7 @@ def test_eight_processes_that_migrate_at_once_all_succeed(empty_database: str) -
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
 
     assert result.stdout.strip() == str([0] * 8), result.stderr
@@ -164,3 +165,35 @@ def test_the_next_migration_has_the_next_number_and_makes_the_difference(copy: S
         migrating.upgrade(copy, empty_database)
         assert revision(empty_database) == f"{number},chassis_0001"
         migrating.check(copy, empty_database)
+
+
+def with_migrations(copy: Service, *revisions: str) -> None:
+    """Give the copy these, one behind the other, behind its last one."""
+    (package_path,) = copy.package.__path__
+    for after, revision in pairwise(("0001", *revisions)):
+        script = f'revision = "{revision}"\ndown_revision = "{after}"\n\n\ndef upgrade() -> None:\n    pass\n'
+        Path(package_path, "migrations", "versions", f"{revision}_more.py").write_text(script)
+
+
+def test_the_version_before_leaves_a_newer_database_as_it_is(
+    service: Service, copy: Service, empty_database: str
+) -> None:
+    with_migrations(copy, "0002", "0003")
+    migrating.upgrade(copy, empty_database)
+
+    migrating.upgrade(service, empty_database)
+
+    assert revision(empty_database) == "0003,chassis_0001"
+
+
+def test_a_database_that_is_newer_in_one_branch_and_older_in_the_other_is_refused(
+    copy: Service, empty_database: str
+) -> None:
+    migrating.upgrade(copy, empty_database)
+    ask(empty_database, "UPDATE tiny.alembic_version SET version_num = 'chassis_9999' WHERE version_num <> '0001'")
+    with_migrations(copy, "0002")
+
+    with pytest.raises(migrating.DatabaseUnusable, match=r"newer version \(chassis_9999\), and lacks 0002 of this one"):
+        migrating.upgrade(copy, empty_database)
+
+    assert revision(empty_database) == "0001,chassis_9999"

@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-import time
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -77,22 +76,24 @@ async def take_all(subscription: Subscription, last: int) -> list[int]:
 async def test_a_successor_of_a_consumer_that_died_takes_its_events_first(
     meeting: Meeting, link: Link, version: str
 ) -> None:
-    dying = await meeting.join("bank", **BOTH, url=link.url, redelivery_seconds=60)
+    # Longer than we wait: it would not do to wait until they are given up.
+    dying = await meeting.join("bank", **BOTH, url=link.url, redelivery_seconds=2 * PATIENCE_SECONDS)
     subscription = await dying.subscribe(Kind.EVENT)
     await publish(meeting, dying, 10)
     taken = await take(subscription, 10)
     await subscription.acknowledge([taken[0], taken[4], taken[7]])
-    await asyncio.sleep(0.2)
+    async with bare(meeting.url) as jetstream, asyncio.timeout(PATIENCE_SECONDS):
+        bank = meeting.name("bank").removesuffix(".")
+        while (await jetstream.consumer_info(f"{bank}-events", bank)).num_ack_pending > 7:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
     link.cut()
 
-    bank = await meeting.join("bank", **BOTH, redelivery_seconds=60)
+    bank = await meeting.join("bank", **BOTH, redelivery_seconds=2 * PATIENCE_SECONDS)
     await publish(meeting, bank, 5)
-    started = time.monotonic()
     came = await take_all(await bank.subscribe(Kind.EVENT), 15)
 
     new = [number for number in came if number not in (5, 8)]
     assert new == [2, 3, 4, 6, 7, 9, 10, 11, 12, 13, 14, 15]
-    assert time.monotonic() - started < 30  # none had to be given up first
     assert came == sorted(came)
 
 
@@ -211,7 +212,7 @@ async def test_a_client_that_the_server_threw_out_comes_back(meeting: Meeting) -
 async def test_a_server_that_hangs_is_unavailable_for_all_at_the_same_time(meeting: Meeting, link: Link) -> None:
     bank = await meeting.join("bank", **BOTH, url=link.url, publish_timeout_seconds=1)
     link.freeze()
-    async with asyncio.timeout(30):  # one after the other they would take 500
+    async with asyncio.timeout(120):  # one after the other they would take 500
         sent = await asyncio.gather(*(bank.publish(meeting.event()) for _ in range(500)), return_exceptions=True)
     assert {type(outcome) for outcome in sent} == {BrokerUnavailable}
     link.restore()
@@ -277,7 +278,7 @@ async def test_a_header_that_nats_would_change_is_refused(meeting: Meeting, key:
 async def test_a_url_that_promises_encryption_is_not_spoken_to_without(server: brokers.Broker) -> None:
     meeting = Meeting(server.url.replace("nats://", "tls://user:secret@"))
     with pytest.raises(BrokerUnavailable, match="secure connection not available"):
-        await meeting.join("bank", **BOTH, publish_timeout_seconds=1)
+        await meeting.join("bank", **BOTH, publish_timeout_seconds=3)
     await meeting.end()
 
 
@@ -289,7 +290,7 @@ async def test_special_characters_of_a_password_are_percent_encoded_in_the_url()
         await meeting.end()
         stranger = Meeting(guarded.url.replace("nats://", "nats://bank%40home:wrong@"))
         with pytest.raises(BrokerUnavailable, match=r"(?i)authorization"):
-            await stranger.join("bank", **BOTH, publish_timeout_seconds=5)
+            await stranger.join("bank", **BOTH, publish_timeout_seconds=3)
         await stranger.end()
 
 

@@ -116,6 +116,20 @@ async def test_an_acknowledgement_of_many_leaves_out_what_is_open_between_them(
         assert await subscription.fetch(1, wait_seconds=1) == []
 
 
+async def test_what_was_acknowledged_just_before_the_end_does_not_come_again(
+    server: brokers.Broker, service: str
+) -> None:
+    async with joined(server.url, speaking_to_itself(service)) as bank:
+        subscription = await bank.subscribe(Kind.EVENT)
+        await asyncio.gather(*(bank.publish(event(service, str(number).encode())) for number in range(300)))
+        taken = await take(subscription, 300)
+        await subscription.acknowledge(taken[1:])  # one by one, because the first is open
+    async with joined(server.url, speaking_to_itself(service)) as bank:
+        subscription = await bank.subscribe(Kind.EVENT)
+        assert bodies(await take(subscription, 1)) == bodies(taken[:1])
+        assert await subscription.fetch(1, wait_seconds=1) == []
+
+
 async def test_a_job_waits_for_a_worker_that_has_never_run(server: brokers.Broker, service: str) -> None:
     name = f"{service}.pay.v1"
     async with joined(server.url, Topology(f"{service}-shop", sent_jobs=frozenset([name]))) as shop:

@@ -13,10 +13,13 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 
-from tests.chassis.conftest import ROOT, Running, Start, environment
+from tests.chassis.conftest import EXIT_TIMEOUT_SECONDS, ROOT, Running, Start, environment
 from tests.chassis.link import Link
 
 pytestmark = pytest.mark.slow  # each starts a process of its own
+
+CONNECTING_SECONDS = 1.5
+"""Clients of a busy machine may take so long from the decision to send to the connection."""
 
 
 @dataclass
@@ -66,34 +69,33 @@ async def ended(service: Running) -> int:
 
 async def test_under_load_every_request_sent_before_the_end_of_the_drain_is_answered(start: Start) -> None:
     drain = 4
-    service = start(DRAIN_SECONDS=drain, SHUTDOWN_TIMEOUT_SECONDS=20)
+    service = start(DRAIN_SECONDS=drain, SHUTDOWN_TIMEOUT_SECONDS=60)
     load = Load(service.base)
     async with httpx.AsyncClient(base_url=service.base) as client, load.running():
         await asyncio.sleep(0.5)
-        slow = asyncio.create_task(client.get("/v1/query-sleep", params={"seconds": drain + 1}, timeout=60))
+        slow = asyncio.create_task(client.get("/v1/query-sleep", params={"seconds": drain + 1}, timeout=90))
         await asyncio.sleep(0.1)
 
         told = time.monotonic()
         service.tell(signal.SIGTERM)
-        await asyncio.sleep(0.1)
+        await asyncio.to_thread(service.wait_for, event="drain_started")
         ready, alive = await client.get("/readyz"), await client.get("/livez")
-        noticed = time.monotonic() - told
         code = await ended(service)
         took = time.monotonic() - told
 
     assert (ready.status_code, ready.json()["server"], alive.status_code) == (503, "draining", 200)
-    assert noticed < drain
-    in_drain = load.outcomes(told, told + drain)
+    last = told + drain - CONNECTING_SECONDS
+    in_drain = load.outcomes(told, last)
     assert len(in_drain) > 20
-    assert [outcome for outcome in load.outcomes(0, told + drain) if not isinstance(outcome, httpx.Response)] == []
+    assert [outcome for outcome in load.outcomes(0, last) if not isinstance(outcome, httpx.Response)] == []
     assert {outcome.status_code for outcome in in_drain if isinstance(outcome, httpx.Response)} == {200}
     assert slow.result().status_code == 200
     assert code == 0
-    assert drain < took < drain + 30
+    assert took > drain
 
 
 async def test_a_second_signal_ends_the_drain_and_what_runs_is_still_finished(start: Start) -> None:
-    service = start(DRAIN_SECONDS=60)
+    service = start(DRAIN_SECONDS=10 * EXIT_TIMEOUT_SECONDS)
     async with httpx.AsyncClient(base_url=service.base) as client, httpx.AsyncClient(base_url=service.base) as idle:
         await idle.get("/v1/things")  # its connection stays open, and must not hold up the end
         slow = asyncio.create_task(client.get("/v1/sleep", params={"seconds": 1}))
@@ -103,31 +105,30 @@ async def test_a_second_signal_ends_the_drain_and_what_runs_is_still_finished(st
         during = await client.get("/v1/things")
 
         service.tell(signal.SIGTERM)
-        began = time.monotonic()
         code = await ended(service)
 
     assert "connection" not in before.headers
     assert (during.status_code, during.headers["connection"]) == (200, "close")  # the client goes elsewhere
     assert (await slow).status_code == 200
     assert code == 0
-    assert time.monotonic() - began < 30  # half of the drain
 
 
 async def test_neither_endless_requests_nor_a_hung_database_hold_up_the_end(start: Start, link: Link) -> None:
     service = start(SHUTDOWN_TIMEOUT_SECONDS=1, DATABASE_URL=link.url)
-    async with httpx.AsyncClient(base_url=service.base, timeout=60) as client:
+    async with httpx.AsyncClient(base_url=service.base, timeout=2 * EXIT_TIMEOUT_SECONDS) as client:
         await client.get("/v1/things")
         link.freeze()
         stuck = asyncio.create_task(client.get("/v1/things"))
-        endless = asyncio.create_task(client.get("/v1/sleep", params={"seconds": 60}))
-        await asyncio.sleep(0.2)
+        assert await asyncio.to_thread(link.holding.wait, 60)
+        endless = asyncio.create_task(client.get("/v1/sleep", params={"seconds": 10 * EXIT_TIMEOUT_SECONDS}))
+        await asyncio.to_thread(service.wait_for, event="sleep_began")
         began = time.monotonic()
         service.tell(signal.SIGINT)  # as from Ctrl-C
 
         assert await ended(service) == 0
         assert [(await each).status_code for each in (stuck, endless)] == [500, 500]
 
-    assert 1 <= time.monotonic() - began < 20  # the request would take 60
+    assert time.monotonic() - began >= 1
 
 
 def test_a_port_that_is_taken_is_an_error_that_names_it(database_url: str) -> None:
@@ -141,7 +142,7 @@ def test_a_port_that_is_taken_is_an_error_that_names_it(database_url: str) -> No
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=120,
         )
 
     assert result.returncode == 1

@@ -10,13 +10,15 @@ from uuid import uuid4
 import asyncpg
 import httpx
 import pytest
+import structlog
 from chassis import inbox, parking
 from chassis.application import application, worker
-from chassis.brokers import Kind, Message
+from chassis.brokers import BrokerUnavailable, Kind, Message
 from chassis.commands import main
 from chassis.service import Service
 from chassis.settings import SettingsError
 from chassis.telemetry import Telemetry
+from chassis.worker import endure
 from fastapi import FastAPI
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.resources import Resource
@@ -97,7 +99,7 @@ async def test_depth_age_and_parked_messages_are_metrics(
 async def test_a_service_without_messages_tells_nothing_of_them(service: Service, database_url: str) -> None:
     app = application(service, service.settings.model_validate({"database_url": database_url}))
     async with started(app) as client:
-        assert (await client.get("/readyz")).json() == {"status": "ok", "database": "ok"}
+        assert (await client.get("/readyz")).json() == {"status": "ok", "version": "0.0.0", "database": "ok"}
 
 
 async def test_an_unreachable_broker_is_told_and_stops_nothing(talking: Service, database_url: str) -> None:
@@ -107,6 +109,22 @@ async def test_an_unreachable_broker_is_told_and_stops_nothing(talking: Service,
         ready = await client.get("/readyz")
         alive = await client.get("/livez")
     assert (ready.status_code, ready.json()["broker"], alive.status_code) == (200, "unreachable", 200)
+
+
+async def test_an_interruption_is_told_of_once_however_long_each_try_takes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("chassis.worker.LONGEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("chassis.worker.log", structlog.get_logger())
+    tries = iter(range(4))
+
+    async def reach(_: asyncio.Event) -> None:
+        if next(tries) < 3:
+            await asyncio.sleep(0.05)
+            raise BrokerUnavailable("no answer")
+
+    await endure("broker", reach, asyncio.Event())
+    assert capsys.readouterr().out.count("worker_interrupted") == 1
 
 
 async def test_a_worker_that_has_ended_by_itself_is_not_alive(talking: Service, database_url: str) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 from uuid import UUID
 
 import sqlalchemy as sa
+import structlog
 from chassis import fields
 from chassis.client import service_client
 from chassis.database import Statement
@@ -22,6 +23,8 @@ from tests.chassis.tiny.tables import things
 INSERT = Statement(sa.insert(things))
 BY_ID = Statement(sa.select(things).where(things.c.id == sa.bindparam("id")))
 PAGE = Statement(sa.select(things).order_by(things.c.id).limit(sa.bindparam("limit")))
+
+log = structlog.get_logger()
 
 router = APIRouter(prefix="/v1")
 
@@ -111,6 +114,7 @@ async def count_bytes(request: Request) -> int:
 @router.get("/sleep")
 async def sleep(seconds: float) -> float:
     """Busy without a connection to the database."""
+    log.info("sleep_began")
     await asyncio.sleep(seconds)
     return seconds
 

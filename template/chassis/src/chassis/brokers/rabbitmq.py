@@ -323,6 +323,10 @@ async def _is_open(channel: Channel) -> bool:
 
 
 async def _leave(channel: Channel) -> None:
+    # A connection that is closed forgets what it has not written yet, the last acknowledgements; a channel does not.
+    with suppress(BrokerUnavailable):
+        async with bounded(CALL_SECONDS):
+            await channel.close(ConnectionError("closed"))
     await _close(channel.connection)
 
 
