@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,12 @@ ROOT = Path(__file__).parents[1]
 
 Render = Callable[..., Path]
 Birth = Callable[..., Path]
+
+
+def pytest_configure() -> None:
+    """Let what tests start hear of Ctrl-C, also where a shell has put us into the background, which ignores it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(trylast=True)

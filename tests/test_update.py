@@ -22,7 +22,9 @@ QUEUES = {f"src/billing/messaging/{part}/invoice_reminders.py" for part in ("con
     "tests/messaging/test_invoice_reminders.py",
     "tests/messaging/golden/remind_of_invoice_v1.json",
 }
-PLATFORM = {"deploy/base/worker.yaml"}
+PLATFORM = {"deploy/base/worker.yaml", "deploy/components/monitoring/alerts-messages.yaml"}
+SCALED = {f"deploy/components/keda/{name}.yaml" for name in ("kustomization", "scaledobject")}
+"""By what waits: jobs, or anything where replicas share a key's events in order."""
 PAGE = {"docs/messages.md"}
 
 Update = Callable[..., dict[str, set[str]]]
@@ -107,7 +109,7 @@ def test_queues_that_come_later_join_what_the_team_has_already(update: Update, s
     ours.write_text('"""Ours."""\n')
     save(service)
     changed = update("v1.1.0", messaging_style="queues", broker="rabbitmq")
-    assert changed["A"] == (PACKAGES | QUEUES | PAGE | PLATFORM) - {str(ours.relative_to(service))}
+    assert changed["A"] == (PACKAGES | QUEUES | PAGE | PLATFORM | SCALED) - {str(ours.relative_to(service))}
     assert of_the_team(changed["M"]) == set()
     assert changed["D"] == set()
     assert ours.read_text() == '"""Ours."""\n'
@@ -130,7 +132,7 @@ def test_what_the_team_then_deletes_stays_deleted_and_what_it_keeps_stays(update
     assert (of_the_team(changed["M"]), changed["D"]) == (set(), set())
 
     changed = update("v1.4.0", messaging_style="sync")
-    assert changed["D"] == PLATFORM
+    assert changed["D"] == PLATFORM | SCALED
     assert of_the_team(changed["A"] | changed["M"]) == set()
 
     changed = update("v1.5.0", messaging_style="events")
@@ -144,5 +146,5 @@ def test_there_is_no_example_for_an_aggregate_that_the_team_has_removed(update: 
         path.unlink()
     save(service)
     changed = update("v1.1.0", messaging_style="events-and-queues")
-    assert changed["A"] == PACKAGES | PAGE | PLATFORM
+    assert changed["A"] == PACKAGES | PAGE | PLATFORM | SCALED
     assert changed["D"] == set()
