@@ -62,8 +62,9 @@ def run() -> Generator[Run]:
 
 
 def _each(*names: str) -> list[object]:
-    # One worker has all tests of a broker: it is started once.
-    return [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]
+    # One worker has all tests of a broker: it is started once. Two of them take long to start, and to be sure of things.
+    slow = {name: [pytest.mark.slow] for name in ("kafka", "rabbitmq")}
+    return [pytest.param(name, marks=[pytest.mark.xdist_group(name), *slow.get(name, [])]) for name in names]
 
 
 @pytest.fixture(params=_each("memory", "nats", "kafka", "rabbitmq"))

@@ -10,6 +10,8 @@ from fleet.update import Options, update
 from tests.conftest import git, make
 from tests.fleet.conftest import Born, commit, contents, state
 
+pytestmark = pytest.mark.slow
+
 ONE = "Invoice: {number: string(40), total: money}\n"
 TWO = f"{ONE}Refund: {{reason: text, amount: money}}\n"
 THREE = f"{TWO}Dunning: {{level: integer}}\n"

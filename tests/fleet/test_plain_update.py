@@ -15,6 +15,8 @@ from tests.conftest import git
 from tests.fleet.conftest import Born, commit, contents
 from tests.fleet.edits import TEAM, kept, platform_edits, team_edits
 
+pytestmark = pytest.mark.slow
+
 THREE = "Invoice: {number: string(40)}\nRefund: {reason: text}\nDunning: {level: integer}\n"
 
 

@@ -17,6 +17,8 @@ from tests.conftest import ROOT, git
 from tests.fleet.conftest import Born, commit, contents, state, waive
 from tests.fleet.edits import kept, platform_edits, team_edits
 
+pytestmark = pytest.mark.slow
+
 
 def options(to: str | None = None, **data: str) -> Options:
     return Options(data, to, finish=False)
