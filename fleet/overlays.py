@@ -72,13 +72,13 @@ def _with_kustomization(service: Service, folder: str, found: list[Manifest]) ->
         for patch in kustomization.get("patches") or ():
             found = _patched(service, path, folder, patch, found)
         for replicas in kustomization.get("replicas") or ():
-            for one in found:
-                if one["kind"] in ("Deployment", "StatefulSet") and one["metadata"]["name"] == replicas["name"]:
-                    one["spec"]["replicas"] = replicas["count"]
+            target = {"kind": "Deployment|StatefulSet", "name": replicas["name"]}
+            for one in _targets(path, target, found):
+                one["spec"]["replicas"] = replicas["count"]
         for image in kustomization.get("images") or ():
             for container in (each for one in found for each in containers(one)):
                 container["image"] = _image(container.get("image", ""), image)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise FleetError(f"{path} is not the kustomization that it should be: {error!r}") from None
     return found
 
@@ -104,10 +104,20 @@ def _patched(service: Service, path: str, folder: str, patch: Any, found: list[M
             return [jsonpatch.apply_patch(one, content) if _is_target(one, target) else one for one in found]
     except (yaml.YAMLError, jsonpatch.JsonPatchException, jsonpatch.JsonPointerException) as error:
         raise FleetError(f"a patch of {path} does not fit: {error}") from None
-    target = target or {"kind": content["kind"], "name": content["metadata"]["name"]}
+    if not target:
+        target = {"kind": content["kind"], "name": content["metadata"]["name"]}
+        _targets(path, target, found)
     if content.get("$patch") == "delete":
         return [one for one in found if not _is_target(one, target)]
     return [merged(one, content) if _is_target(one, target) else one for one in found]
+
+
+def _targets(path: str, target: Manifest, found: list[Manifest]) -> list[Manifest]:
+    """Those that it chooses. Raises FleetError if there is none, as Kustomize does where a name is meant."""
+    chosen = [one for one in found if _is_target(one, target)]
+    if not chosen:
+        raise FleetError(f"{path} changes {target['kind']} {target['name']}, which is not there")
+    return chosen
 
 
 def _is_target(one: Manifest, target: Manifest) -> bool:
@@ -119,13 +129,19 @@ def _is_target(one: Manifest, target: Manifest) -> bool:
 
 
 def merged(one: Any, patch: Any, key: str = "") -> Any:
-    """A strategic merge patch, as Kubernetes has it for the objects of a base."""
-    if isinstance(one, dict) and isinstance(patch, dict):
+    """A strategic merge patch, as Kubernetes has it for the objects of a base. Raises FleetError."""
+    if isinstance(patch, dict):
         if patch.get("$patch") == "replace":
-            return {name: value for name, value in patch.items() if name != "$patch"}
-        rest = {name: value for name, value in one.items() if patch.get(name, "") is not None}
-        given = {name: value for name, value in patch.items() if value is not None}
-        return rest | {name: merged(rest.get(name), value, name) for name, value in given.items()}
+            one, patch = {}, {name: value for name, value in patch.items() if name != "$patch"}
+        if directives := sorted(name for name in patch if str(name).startswith("$")):
+            raise FleetError(f"a patch has {', '.join(directives)} where fleet cannot follow")
+        rest = dict(one) if isinstance(one, dict) else {}
+        for name, value in patch.items():
+            if value is None or value == {"$patch": "delete"}:
+                rest.pop(name, None)
+            else:
+                rest[name] = merged(rest.get(name), value, name)
+        return rest
     by = MERGED_BY.get(key)
     if by and isinstance(one, list) and isinstance(patch, list):
         return reduce(lambda items, item: _with_item(items, item, by), patch, one)
@@ -136,8 +152,10 @@ def _with_item(items: list[Any], item: Any, by: str) -> list[Any]:
     same = [each.get(by) == item.get(by) for each in items]
     if item.get("$patch") == "delete":
         return [each for each, is_same in zip(items, same, strict=True) if not is_same]
+    if "$patch" in item:
+        raise FleetError(f"a patch has $patch: {item['$patch']} in a list, where fleet cannot follow")
     if not any(same):
-        return [*items, item]
+        return [*items, merged(None, item)]
     return [merged(each, item) if is_same else each for each, is_same in zip(items, same, strict=True)]
 
 

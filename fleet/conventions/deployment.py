@@ -5,11 +5,14 @@ from abc import abstractmethod
 from collections.abc import Iterator
 
 from fleet.conventions import Convention, Problem
+from fleet.conventions.supply import HARMLESS
 from fleet.errors import FleetError
 from fleet.overlays import FILE, Manifest, containers, overlays, pod, rendered
 from fleet.service import Service
 
 PRODUCTION = "deploy/overlays/production"
+# Kustomize reads these as well.
+OTHER_FILES = ("deploy/overlays/*/kustomization.yml", "deploy/overlays/*/Kustomization")
 LONG_RUNNING = ("Deployment", "StatefulSet", "DaemonSet")
 PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 
@@ -24,6 +27,8 @@ class Rendered(Convention):
         folders = overlays(service)
         if PRODUCTION not in folders:
             yield Problem(f"{PRODUCTION}/{FILE}", "there is no overlay for production")
+        for path in service.files(*OTHER_FILES):
+            yield Problem(path, f"it is called otherwise than {FILE}, and no check looks at it")
         for folder in folders:
             try:
                 manifests = rendered(service, folder)
@@ -45,11 +50,19 @@ class _OfOverlays(Convention):
                 manifests = rendered(service, folder)
             except FleetError:
                 continue
-            for what in self.problems(manifests, production=folder == PRODUCTION):
-                yield Problem(f"{folder}/{FILE}", what)
+            try:
+                found = list(self.problems(manifests, production=_is_production(folder)))
+            except (AttributeError, KeyError, TypeError) as error:
+                raise FleetError(f"{folder} has a manifest that no cluster would take: {error!r}") from None
+            yield from (Problem(f"{folder}/{FILE}", what) for what in found)
 
     @abstractmethod
     def problems(self, manifests: list[Manifest], *, production: bool) -> Iterator[str]: ...
+
+
+def _is_production(folder: str) -> bool:
+    """production, and what is named after it: production-eu, eu/production."""
+    return any(re.fullmatch(r"prod(uction)?([-_.].*)?", name) for name in folder.split("/"))
 
 
 def _name(manifest: Manifest) -> str:
@@ -124,13 +137,17 @@ class DisruptionBudget(_OfOverlays):
         budgets = [
             one["spec"].get("selector", {}).get("matchLabels", {}).items()
             for one in manifests
-            if one["kind"] == "PodDisruptionBudget"
+            if one["kind"] == "PodDisruptionBudget" and not _allows_all(one["spec"])
         ]
         for one in manifests:
             if one["kind"] in ("Deployment", "StatefulSet"):
                 labels = one["spec"]["template"]["metadata"].get("labels", {}).items()
                 if not any(chosen and chosen <= labels for chosen in budgets):
                     yield f"no PodDisruptionBudget covers {_name(one)}"
+
+
+def _allows_all(budget: Manifest) -> bool:
+    return budget.get("maxUnavailable") == "100%" or budget.get("minAvailable") in (0, "0", "0%")
 
 
 class Restricted(_OfOverlays):
@@ -148,6 +165,9 @@ class Restricted(_OfOverlays):
             for name in ("hostNetwork", "hostPID", "hostIPC"):
                 if spec.get(name):
                     yield f"{_name(one)} has {name}"
+            for volume in spec.get("volumes") or ():
+                if "hostPath" in volume:
+                    yield f"{_name(one)}, volume {volume['name']}, is the node's own disk"
             for container in containers(one):
                 own = container.get("securityContext") or {}
                 allowed = of_pod | own
@@ -157,6 +177,7 @@ class Restricted(_OfOverlays):
                     not in ("RuntimeDefault", "Localhost"),
                     "may write to its root": own.get("readOnlyRootFilesystem") is not True,
                     "may gain privileges": own.get("allowPrivilegeEscalation") is not False or own.get("privileged"),
+                    "listens on the node": any("hostPort" in port for port in container.get("ports") or ()),
                     "keeps capabilities": "ALL" not in ((own.get("capabilities") or {}).get("drop") or ())
                     or (own.get("capabilities") or {}).get("add"),
                 }
@@ -181,9 +202,24 @@ class Network(_OfOverlays):
                     yield f"no NetworkPolicy limits {' and '.join(missing).lower()} of {_name(one)}"
         for one in manifests:
             if one["kind"] == "NetworkPolicy":
-                for way in ("ingress", "egress"):
-                    if any(not rule for rule in one["spec"].get(way) or ()):
+                for way, peers in (("ingress", "from"), ("egress", "to")):
+                    if any(_is_open(rule, peers) for rule in one["spec"].get(way) or ()):
                         yield f"{_name(one)} allows every {way}"
+
+
+def _is_open(rule: Manifest, peers: str) -> bool:
+    """Whether it limits neither ports nor peers."""
+    ports = rule.get("ports") or [{}]
+    if not any("port" not in port or (port["port"], port.get("endPort")) == (1, 65535) for port in ports):
+        return False
+    return any(_is_anybody(peer) for peer in rule.get(peers) or [{}])
+
+
+def _is_anybody(peer: Manifest) -> bool:
+    block = peer.get("ipBlock")
+    if block:
+        return block["cidr"].endswith("/0") and not block.get("except")
+    return not peer.get("podSelector") and not peer.get("namespaceSelector") and peer.keys() != {"podSelector"}
 
 
 class Images(_OfOverlays):
@@ -206,23 +242,42 @@ class Secrets(_OfOverlays):
 
     id = "deploy-no-secrets"
     remedy = "let the cluster's secret store make it, and name it by secretKeyRef"
-    names = re.compile(r"(?i).*(password|passwd|secret|token|api_?key|private_?key|database_url|broker_url).*")
+    names = re.compile(r"(?i).*(password|passwd|secret|token|api_?key|private_?key).*")
+    addresses = re.compile(r"(?i).*(database|broker)_url.*")
 
     def check(self, service: Service) -> Iterator[Problem]:
         yield from super().check(service)
         for folder in overlays(service):
             for document in service.yaml(f"{folder}/{FILE}"):
-                if isinstance(document, dict) and document.get("secretGenerator"):
+                if not isinstance(document, dict):
+                    continue
+                if document.get("secretGenerator"):
                     yield Problem(f"{folder}/{FILE}", "it generates a Secret from what the repository has")
+                for name in filter(self._is_secret, _literals(document)):
+                    yield Problem(f"{folder}/{FILE}", f"the value of {name} is written out")
+
+    def _is_secret(self, name: str) -> bool:
+        return bool(self.addresses.fullmatch(name) or (self.names.fullmatch(name) and not HARMLESS.fullmatch(name)))
 
     def problems(self, manifests: list[Manifest], *, production: bool) -> Iterator[str]:
         for one in manifests:
             if one["kind"] == "Secret" and (one.get("data") or one.get("stringData")):
                 yield f"{_name(one)} is written out"
+            for name in filter(self._is_secret, (one.get("data") or {}) if one["kind"] == "ConfigMap" else ()):
+                yield f"{_name(one)}: the value of {name} is written out"
             for container in containers(one):
                 for variable in container.get("env") or ():
-                    if variable.get("value") and self.names.fullmatch(variable["name"]):
+                    if variable.get("value") and self._is_secret(variable["name"]):
                         yield f"{_name(one)}: the value of {variable['name']} is written out"
+
+
+def _literals(kustomization: Manifest) -> Iterator[str]:
+    """The names of the settings that it makes ConfigMaps of."""
+    for generator in kustomization.get("configMapGenerator") or ():
+        for literal in (generator.get("literals") if isinstance(generator, dict) else None) or ():
+            name, _, value = str(literal).partition("=")
+            if value:
+                yield name
 
 
 class NonRootImage(Convention):

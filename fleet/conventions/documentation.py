@@ -48,7 +48,7 @@ class Decisions(Convention):
                 continue
             if numbers.count(int(found[1])) > 1:
                 yield Problem(path, f"{found[1]} is there {numbers.count(int(found[1]))} times")
-            headings = [one.lower() for one in re.findall(r"^##? (.*)", service.text(path), re.MULTILINE)]
+            headings = [one.strip(" :").lower() for one in re.findall(r"^##? (.*)", service.text(path), re.MULTILINE)]
             for wanted in ("context", "decision", "consequences"):
                 if wanted not in headings:
                     yield Problem(path, f"it has no section {wanted.title()}")

@@ -3,22 +3,23 @@
 import ast
 import glob
 import json
+import posixpath
 import re
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import SpecifierSet
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
-from packaging.version import Version
+from packaging.version import InvalidVersion, Version
 
-from fleet import tools
+from fleet import source, tools
 from fleet.cache import cache
 from fleet.conventions import Convention, Problem
 from fleet.errors import FleetError
-from fleet.ownership import Owner
 from fleet.service import Service
 from fleet.together import remember_together
 
@@ -27,6 +28,11 @@ PROJECT = "pyproject.toml"
 CHASSIS = "chassis/pyproject.toml"
 # By which kingfisher says that it has found something.
 FOUND = (0, 200, 205)
+# What is said about a secret, in names of settings.
+HARMLESS = re.compile(
+    r"(?i).*_(algorithm|audience|count|days|file|header|hours|id|issuer|length|limit|minutes|name|path|scheme|scope|seconds"
+    r"|size|ttl|type|uri|url)"
+)
 
 
 class NoSecrets(Convention):
@@ -45,14 +51,12 @@ class NoSecrets(Convention):
 
 
 def _kingfisher() -> str:
-    return f"kingfisher 1 {version('kingfisher-bin')}"
+    return f"kingfisher 2 {version('kingfisher-bin')}"
 
 
 def _of_the_team(service: Service) -> tuple[str, ...]:
-    """The platform's own files are compared with the template's, byte by byte."""
-    expected = service.expected
-    theirs = [path for path in service.tree if path != LOCK and expected.owner_of(path) is Owner.TEAM]
-    return tuple(glob.escape(path) for path in theirs)
+    """The platform's own files are compared with the template's, byte by byte; all others may have anything in them."""
+    return tuple(glob.escape(path) for path in service.tree if path != LOCK and path not in service.expected.platform)
 
 
 def _scan_many(folder: Path) -> dict[str, list[tuple[str, int, str]]]:
@@ -64,8 +68,8 @@ def _scan_many(folder: Path) -> dict[str, list[tuple[str, int, str]]]:
 
 
 def _scan(folder: Path) -> list[tuple[str, int, str]]:
-    # Nothing is sent anywhere to see whether it works.
-    options = ("--no-validate", "--no-update-check", "--quiet", "--format", "json")
+    # Nothing is sent anywhere to see whether it works. What several services share is to be found in each.
+    options = ("--no-validate", "--no-dedup", "--no-update-check", "--quiet", "--format", "json")
     command = [tools.program("kingfisher"), "scan", ".", *options]
     done = tools.run(command, cwd=folder, HOME=str(folder), KF_RULE_CACHE_DIR=str(cache() / "kingfisher"))
     try:
@@ -75,7 +79,7 @@ def _scan(folder: Path) -> list[tuple[str, int, str]]:
     except (ValueError, KeyError):
         raise FleetError(f"kingfisher could not be run: {done.stderr.strip()[-500:]}") from None
     places = [(one["finding"]["path"].removeprefix("./"), one["finding"]["line"], one["rule"]) for one in found]
-    return sorted((path, line, f"it looks like a secret: {rule['name']}") for path, line, rule in places)
+    return sorted({(path, line, f"it looks like a secret: {rule['name']}") for path, line, rule in places})
 
 
 class Locked(Convention):
@@ -93,11 +97,14 @@ class Locked(Convention):
             wanted = _wanted(service, path)
             name = canonicalize_name((service.toml(path).get("project") or {}).get("name", ""))
             metadata = (locked.get(name) or {}).get("metadata") or {}
-            known = {(one["name"], SpecifierSet(one.get("specifier", ""))) for one in _entries(metadata)}
+            known = {(one["name"], _specifiers(one.get("specifier", ""))) for one in _entries(metadata)}
             for requirement in sorted(wanted - known, key=str):
                 yield Problem(LOCK, f"it does not know {requirement[0]}{requirement[1]} of {path}")
             for requirement in sorted(known - wanted, key=str):
                 yield Problem(LOCK, f"it has {requirement[0]}{requirement[1]}, which {path} does not ask for")
+            for requirement in sorted(wanted & known, key=str):
+                if requirement[0] not in locked:
+                    yield Problem(LOCK, f"it has no version of {requirement[0]}, which {path} asks for")
 
 
 class WithinRanges(Convention):
@@ -107,19 +114,16 @@ class WithinRanges(Convention):
     remedy = "leave the versions of the chassis' dependencies to the chassis: no override, no source of another kind"
 
     def check(self, service: Service) -> Iterator[Problem]:
-        ranges = {
-            canonicalize_name(one.name): one.specifier
-            for one in _requirements((service.toml(CHASSIS).get("project") or {}).get("dependencies"), CHASSIS)
-        }
+        ranges = sorted(_wanted(service, CHASSIS), key=str)
         own = (service.toml(PROJECT).get("tool") or {}).get("uv") or {}
         for one in _requirements(own.get("override-dependencies"), PROJECT):
-            if canonicalize_name(one.name) in ranges:
+            if canonicalize_name(one.name) in dict(ranges):
                 yield Problem(PROJECT, f"it overrides {one.name}, which is the chassis' to choose")
         for package in _packages(service):
-            allowed = ranges.get(package["name"])
             found = package.get("version")
-            if allowed is not None and found and not allowed.contains(Version(found), prereleases=True):
-                yield Problem(LOCK, f"{package['name']} is locked at {found}, and the chassis asks for {allowed}")
+            for name, allowed in ranges:
+                if name == package["name"] and found and not allowed.contains(_version(found), prereleases=True):
+                    yield Problem(LOCK, f"{name} is locked at {found}, and the chassis asks for {allowed}")
 
 
 class FromIndex(Convention):
@@ -129,12 +133,12 @@ class FromIndex(Convention):
     remedy = "publish it to the package index that you use, and depend on a version"
 
     def check(self, service: Service) -> Iterator[Problem]:
-        members = {"."} | {
-            member for member in ((_uv(service).get("workspace") or {}).get("members") or ()) if isinstance(member, str)
-        }
+        members = [".", *((_uv(service).get("workspace") or {}).get("members") or ())]
         for package in _packages(service):
             ((kind, where),) = list((package.get("source") or {"none": ""}).items())[:1]
-            if kind == "registry" or (kind in ("editable", "virtual", "directory") and where in members):
+            if kind == "registry" or (
+                kind in ("editable", "virtual", "directory") and any(fnmatchcase(where, str(one)) for one in members)
+            ):
                 continue
             yield Problem(LOCK, f"{package['name']} comes from {kind} {where}".rstrip())
 
@@ -144,25 +148,44 @@ class SettingsWithoutSecrets(Convention):
 
     id = "supply-settings-secrets"
     remedy = "type it SecretStr, and give it no default"
-    names = re.compile(r"(.*_)?(password|passwd|secret|token|api_?key|private_key|credentials?)(_.*)?")
-    harmless = re.compile(r".*_(url|uri|seconds|minutes|hours|days|count|name|file|path|limit|size|length|ttl)")
+    names = re.compile(
+        r"(.*_)?(password|passwd|passphrase|secret|token|credentials?"
+        r"|(api|access|encryption|hmac|master|private|secret|signing)_?key)(_.*)?"
+    )
+    texts = re.compile(r"\b(str|bytes|Secret\w*)\b")
 
     def check(self, service: Service) -> Iterator[Problem]:
-        for path in service.files("src/*/settings.py"):
-            for node in ast.walk(service.python(path)):
-                if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
-                    continue
-                secret = "Secret" in ast.unparse(node.annotation)
-                named = self.names.fullmatch(node.target.id) and not self.harmless.fullmatch(node.target.id)
-                default = _default(node.value)
-                if (secret or named) and default not in (None, "None", "...", "Ellipsis"):
-                    yield Problem(path, f"{node.target.id} has a default", node.lineno)
-                elif named and not secret:
-                    yield Problem(path, f"{node.target.id} is no SecretStr, so that it shows in logs", node.lineno)
+        for path, field, name in _settings(service):
+            annotation = ast.unparse(field.annotation)
+            secret = "Secret" in annotation
+            named = self.names.fullmatch(name) and not HARMLESS.fullmatch(name) and self.texts.search(annotation)
+            inside = [node for node in ast.walk(field.annotation) if _is_field(node)]  # Annotated[str, Field(…)]
+            defaults = {_default(value) for value in (field.value, *inside)}
+            if (secret or named) and defaults - {None, "None", "...", "Ellipsis"}:
+                yield Problem(path, f"{name} has a default", field.lineno)
+            elif named and not secret:
+                yield Problem(path, f"{name} is no SecretStr, so that it shows in logs", field.lineno)
+
+
+def _settings(service: Service) -> Iterator[tuple[str, ast.AnnAssign, str]]:
+    """The fields of all classes of settings: those in settings.py are parts of one, whatever they are called."""
+    for module in source.modules(service, "src/*.py"):
+        whole = posixpath.basename(module.path) == "settings.py"
+        for node in module.nodes:
+            if isinstance(node, ast.ClassDef) and (
+                whole or any(name.endswith("Settings") for name in (node.name, *map(module.named, node.bases)))
+            ):
+                for field in node.body:
+                    if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                        yield module.path, field, field.target.id
+
+
+def _is_field(node: ast.AST) -> TypeGuard[ast.Call]:
+    return isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "Field"
 
 
 def _default(value: ast.expr | None) -> str | None:
-    if isinstance(value, ast.Call) and ast.unparse(value.func).rpartition(".")[2] == "Field":
+    if value is not None and _is_field(value):
         given = [keyword.value for keyword in value.keywords if keyword.arg in ("default", "default_factory")]
         value = next(iter(given or value.args), None)
     return None if value is None else ast.unparse(value)
@@ -182,6 +205,20 @@ def _requirements(texts: Any, path: str) -> list[Requirement]:
         return [Requirement(text) for text in texts or () if isinstance(text, str)]
     except InvalidRequirement as error:
         raise FleetError(f"{path} asks for something that is no requirement: {error}") from None
+
+
+def _specifiers(text: Any) -> SpecifierSet:
+    try:
+        return SpecifierSet(str(text))
+    except InvalidSpecifier as error:
+        raise FleetError(f"{LOCK} has something that uv does not write: {error}") from None
+
+
+def _version(text: Any) -> Version:
+    try:
+        return Version(str(text))
+    except InvalidVersion as error:
+        raise FleetError(f"{LOCK} has something that uv does not write: {error}") from None
 
 
 def _wanted(service: Service, path: str) -> set[tuple[str, SpecifierSet]]:

@@ -6,16 +6,24 @@ import re
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from fleet import tools
+from fleet.answers import Loader
 from fleet.conventions import Convention, Problem
 from fleet.errors import FleetError
 from fleet.service import Service
 
 WORKFLOWS = (".github/workflows/*.yml", ".github/workflows/*.yaml")
+ACTIONS = (".github/*/action.yml", ".github/*/action.yaml")
+PIPELINE = ".gitlab-ci.yml"
 GITLAB = (".gitlab/*.yml", ".gitlab/**/*.yml")
 # What of a GitLab pipeline is no job.
 KEYWORDS = {"default", "include", "stages", "variables", "workflow", "image", "services", "cache", "spec"}
+# A commit, or a version.
+REVISION = re.compile(r"[0-9a-f]{40}|v?\d+(\.\d+)*([-+.][\w.]+)?")
 
 # What zizmor calls the two; the rest of what it knows is a third.
 PINNED = {"unpinned-uses", "unpinned-images", "unpinned-tools", "ref-confusion", "impostor-commit", "stale-action-refs"}
@@ -27,7 +35,18 @@ PRIVILEGED = {
     "undocumented-permissions",
     "github-app",
 }
-SCANNED_AS = ("--offline", "--no-progress", "--persona", "pedantic", "--min-severity", "medium", "--format", "json-v1")
+# Strict, or it passes over a workflow that it cannot read.
+SCANNED_AS = (
+    *("--offline", "--no-progress", "--strict-collection"),
+    *("--persona", "pedantic", "--min-severity", "medium", "--format", "json-v1"),
+)
+
+
+class _GitLab(Loader):
+    """YAML as GitLab reads it, where a job may take parts of another."""
+
+
+_GitLab.add_constructor("!reference", lambda loader, node: loader.construct_sequence(node))
 
 
 def _own(service: Service, *patterns: str) -> list[str]:
@@ -36,12 +55,12 @@ def _own(service: Service, *patterns: str) -> list[str]:
 
 
 def _found(service: Service) -> list[tuple[str, int, str, str]]:
-    """Path, line, id and text of what zizmor finds in the team's workflows. Raises FleetError."""
-    paths = _own(service, *WORKFLOWS)
+    """Path, line, id and text of what zizmor finds in the team's workflows and actions. Raises FleetError."""
+    paths = _own(service, *WORKFLOWS, *ACTIONS)
     if not paths:
         return []
     patterns = tuple(glob.escape(path) for path in paths)
-    return service.remembered(f"zizmor 2 {version('zizmor')}", patterns, _scan)
+    return service.remembered(f"zizmor 3 {version('zizmor')}", patterns, _scan)
 
 
 def _scan(folder: Path) -> list[tuple[str, int, str, str]]:
@@ -49,7 +68,8 @@ def _scan(folder: Path) -> list[tuple[str, int, str, str]]:
     try:
         found = json.loads(done.stdout)
     except ValueError:
-        raise FleetError(f"zizmor could not be run: {done.stderr.strip()[-500:]}") from None
+        said = done.stderr.partition("fatal: ")[2].partition("Stack backtrace:")[0] or done.stderr[-500:]
+        raise FleetError(f"zizmor: {' '.join(said.split())}") from None
     places = []
     for one in found:
         (place, *_) = [each for each in one["locations"] if each["symbolic"]["kind"] == "Primary"]
@@ -68,11 +88,13 @@ class PinnedActions(Convention):
     def check(self, service: Service) -> Iterator[Problem]:
         yield from (Problem(path, what, line) for path, line, id_, what in _found(service) if id_ in PINNED)
         for path in _own(service, *GITLAB):
-            for name, job in _jobs(service, path):
-                image = job.get("image")
-                image = image.get("name") if isinstance(image, dict) else image
-                if image and "$" not in image and not re.search(r":\d|@sha256:", image.rpartition("/")[2]):
-                    yield Problem(path, f"{name} runs in {image}, which is another image tomorrow")
+            pipeline = _pipeline(service, path)
+            for name, part in {"every job": pipeline, **pipeline}.items():
+                for image in _images(part) if name != "variables" else ():
+                    if "$" not in image and not re.search(r":\d|@sha256:", image.rpartition("/")[2]):
+                        yield Problem(path, f"{name} runs in {image}, which is another image tomorrow")
+            for where in _unpinned(pipeline.get("include")):
+                yield Problem(path, f"it includes {where}, which is another pipeline tomorrow")
 
 
 class LeastPrivilege(Convention):
@@ -108,19 +130,61 @@ class Timeouts(Convention):
     def check(self, service: Service) -> Iterator[Problem]:
         for path in _own(service, *WORKFLOWS):
             for document in service.yaml(path):
-                for name, job in (document.get("jobs") or {}).items() if isinstance(document, dict) else ():
+                jobs = document.get("jobs") if isinstance(document, dict) else None
+                for name, job in jobs.items() if isinstance(jobs, dict) else ():
                     # A job that calls a workflow has the time limits of that one's jobs.
                     if isinstance(job, dict) and "timeout-minutes" not in job and "uses" not in job:
                         yield Problem(path, f"{name} may run for ever")
-        for path in _own(service, *GITLAB):
-            default = next((one for one in service.yaml(path) if isinstance(one, dict)), {}).get("default") or {}
-            for name, job in _jobs(service, path):
-                if "timeout" not in job and "timeout" not in default:
+        own = _own(service, *GITLAB)
+        # To GitLab they are one.
+        together = {name: part for path in (PIPELINE, *own) for name, part in _pipeline(service, path).items()}
+        for path in own:
+            for name, job in _pipeline(service, path).items():
+                is_job = isinstance(job, dict) and name not in KEYWORDS and not str(name).startswith(".")
+                # One that starts another pipeline has the time limits of that one's jobs.
+                if is_job and "trigger" not in job and not _is_limited(job, together):
                     yield Problem(path, f"{name} may run for as long as the project allows")
 
 
-def _jobs(service: Service, path: str) -> Iterator[tuple[str, dict]]:
-    for document in service.yaml(path):
-        for name, job in document.items() if isinstance(document, dict) else ():
-            if name not in KEYWORDS and not str(name).startswith(".") and isinstance(job, dict) and "script" in job:
-                yield name, job
+def _is_limited(job: dict[str, Any], together: dict[str, Any]) -> bool:
+    parts = [job, together.get("default")]
+    for part in parts:  # which grows
+        bases = part.get("extends") or [] if isinstance(part, dict) else []
+        new = [together.get(base) for base in ([bases] if isinstance(bases, str) else bases)]
+        parts += [base for base in new if not any(base is one for one in parts)]
+    return any(isinstance(part, dict) and "timeout" in part for part in parts)
+
+
+def _pipeline(service: Service, path: str) -> dict[str, Any]:
+    """A file of a GitLab pipeline. Raises FleetError."""
+    found: dict[str, Any] = {}
+    try:
+        for document in yaml.load_all(service.text(path), Loader=_GitLab):
+            found |= document if isinstance(document, dict) else {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise FleetError(f"{path} is not YAML{f', line {mark.line + 1}' if mark else ''}") from None
+    return found
+
+
+def _images(part: Any) -> Iterator[str]:
+    """Of a job, or of what all jobs have."""
+    if isinstance(part, dict):
+        services = part.get("services")
+        for image in (part.get("image"), *(services if isinstance(services, list) else ())):
+            name = image.get("name") if isinstance(image, dict) else image
+            if isinstance(name, str):
+                yield name
+
+
+def _unpinned(include: Any) -> Iterator[str]:
+    """What of other repositories is included as it is on that day."""
+    for one in include if isinstance(include, list) else [include]:
+        entry = one if isinstance(one, dict) else {"remote": one} if str(one).startswith("http") else {}
+        component, _, version = str(entry.get("component") or "").partition("@")
+        if component and "$" not in version and not REVISION.fullmatch(version):
+            yield component
+        if "project" in entry and not REVISION.fullmatch(str(entry.get("ref"))):
+            yield entry["project"]
+        if "remote" in entry and "integrity" not in entry:
+            yield entry["remote"]

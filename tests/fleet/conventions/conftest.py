@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fleet.checks import kept
+from fleet.conventions import conventions
 from fleet.findings import Finding
 from fleet.service import Service
 from tests.conftest import git, make
@@ -38,6 +39,12 @@ def service(sound: Path, tmp_path: Path) -> Path:
 def violations(service: Path, ref: str | None = None) -> list[Finding]:
     """What the conventions have to say."""
     return list(kept(Service(service, ref)))
+
+
+def told(service: Path, convention: str) -> list[str]:
+    """What that convention alone says: for further parts of a rule, where `only` would take ten times as long."""
+    (one,) = (each for each in conventions() if each.id == convention)
+    return [problem.what for problem in one.check(Service(service))]
 
 
 def edit(path: str, old: str, new: str) -> Broken:

@@ -1,15 +1,18 @@
 """Overlays that undo what the base promises."""
 
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fleet.errors import FleetError
 from fleet.overlays import Manifest, containers, pod, rendered
 from fleet.service import Service
-from tests.fleet.conventions.conftest import Broken, append, edit, only
-from tests.manifests import manifests
+from tests import golang
+from tests.fleet.conventions.conftest import Broken, append, both, edit, only, told
+from tests.manifests import KUSTOMIZE, manifests
 
 KUSTOMIZATION = "deploy/overlays/production/kustomization.yaml"
 
@@ -31,9 +34,11 @@ PATCHES = """
       spec:
         template:
           spec:
+            securityContext: {$patch: delete}
             containers:
               - name: worker
                 args: [work, --verbose]
+                securityContext: {$patch: replace, privileged: true, runAsUser: null}
                 env:
                   - {name: EXTRA, value: more}
                 resources:
@@ -61,6 +66,13 @@ MUTATIONS: dict[str, tuple[str, Broken, str]] = {
         edit(KUSTOMIZATION, "  - ../../base\n", "  []\n"),
         "no Deployment comes out of it",
     ),
+    "an overlay under another name": (
+        "deploy-rendered",
+        lambda service: (service / "deploy/overlays/staging/kustomization.yaml").rename(
+            service / "deploy/overlays/staging/kustomization.yml"
+        ),
+        "no check looks at it",
+    ),
     "an overlay that cannot be followed": (
         "deploy-rendered",
         append(KUSTOMIZATION, "\nhelmCharts: []\n"),
@@ -81,6 +93,16 @@ MUTATIONS: dict[str, tuple[str, Broken, str]] = {
         patched("HorizontalPodAutoscaler", "replace", "/spec/minReplicas", "1"),
         "Deployment billing may have 1 replicas",
     ),
+    "one replica in one of two regions": (
+        "deploy-replicas",
+        both(
+            lambda service: shutil.copytree(
+                service / "deploy/overlays/production", service / "deploy/overlays/prod-eu"
+            ),
+            edit("deploy/overlays/prod-eu/kustomization.yaml", "        value: 2\n", "        value: 1\n"),
+        ),
+        "Deployment billing may have 1 replicas",
+    ),
     "one worker": (
         "deploy-replicas",
         append(KUSTOMIZATION, "\nreplicas: [{name: billing-worker, count: 1}]\n"),
@@ -93,6 +115,25 @@ MUTATIONS: dict[str, tuple[str, Broken, str]] = {
             "  - patch: |\n      apiVersion: policy/v1\n      kind: PodDisruptionBudget\n      metadata: {name: billing}\n      $patch: delete\n",
         ),
         "no PodDisruptionBudget covers Deployment billing",
+    ),
+    "a budget that allows everything": (
+        "deploy-disruption-budget",
+        patched("PodDisruptionBudget", "replace", "/spec/maxUnavailable", "100%"),
+        "no PodDisruptionBudget covers Deployment billing",
+    ),
+    "the node's disk": (
+        "deploy-restricted",
+        patched("Deployment", "add", "/spec/template/spec/volumes/-", "{name: host, hostPath: {path: /}}"),
+        "volume host, is the node's own disk",
+    ),
+    "a security context that a patch deletes": (
+        "deploy-restricted",
+        append(
+            KUSTOMIZATION,
+            "  - patch: |\n      apiVersion: apps/v1\n      kind: Deployment\n      metadata: {name: billing}\n"
+            "      spec: {template: {spec: {securityContext: {$patch: delete}}}}\n",
+        ),
+        "may run as root",
     ),
     "a root that can be written": (
         "deploy-restricted",
@@ -131,6 +172,15 @@ MUTATIONS: dict[str, tuple[str, Broken, str]] = {
         ),
         "the value of MAIL_PASSWORD is written out",
     ),
+    "a secret among the settings": (
+        "deploy-no-secrets",
+        edit(
+            KUSTOMIZATION,
+            "      - TRACE_SAMPLE_RATIO=0.1\n",
+            "      - TRACE_SAMPLE_RATIO=0.1\n      - TOKEN_TTL=60\n      - MAIL_PASSWORD=in-clear\n",
+        ),
+        "the value of MAIL_PASSWORD is written out",
+    ),
     "a secret generated": (
         "deploy-no-secrets",
         append(KUSTOMIZATION, "\nsecretGenerator: [{name: mail, literals: [user=x]}]\n"),
@@ -163,6 +213,64 @@ def test_an_overlay_is_followed_as_kustomize_does(service: Path, overlay: str, p
     theirs = {name_of(one): judged(one) for one in manifests(service, overlay) if one["kind"] != "ConfigMap"}
     ours = {name_of(one): judged(one) for one in rendered(Service(service), f"deploy/overlays/{overlay}")}
     assert ours == theirs
+
+
+NOBODY = "  - patch: |\n      apiVersion: apps/v1\n      kind: Deployment\n      metadata: {name: bills}\n"
+REFUSED: dict[str, Broken] = {
+    "a patch of what is not there": append(KUSTOMIZATION, f"{NOBODY}      spec: {{replicas: 1}}\n"),
+    "replicas of what is not there": append(KUSTOMIZATION, "\nreplicas: [{name: bills, count: 2}]\n"),
+    "an overlay of itself": edit(KUSTOMIZATION, "  - ../../base\n", "  - ../../base\n  - ../production\n"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("conventions")
+@pytest.mark.parametrize("broken", REFUSED.values(), ids=REFUSED)
+def test_what_kustomize_refuses_is_not_passed_over(service: Path, broken: Broken) -> None:
+    broken(service)
+    command = [golang.built("kustomize", KUSTOMIZE), "build", "deploy/overlays/production"]
+    assert subprocess.run(command, cwd=service, capture_output=True, timeout=120).returncode != 0
+    with pytest.raises(FleetError):
+        rendered(Service(service), "deploy/overlays/production")
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("conventions")
+@pytest.mark.parametrize(
+    "directive", ["{$retainKeys: [type], type: Recreate}", "{$deleteFromPrimitiveList/x: [a]}", "{a: {$patch: merge}}"]
+)
+def test_a_directive_that_is_not_understood_is_said(service: Path, directive: str) -> None:
+    append(KUSTOMIZATION, f"{NOBODY.replace('bills', 'billing')}      spec: {{strategy: {directive}}}\n")(service)
+    with pytest.raises(FleetError, match="where fleet cannot follow"):
+        rendered(Service(service), "deploy/overlays/production")
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("conventions")
+@pytest.mark.parametrize(
+    ("rule", "is_open"),
+    [
+        ("{to: [{ipBlock: {cidr: 0.0.0.0/0}}]}", True),
+        ("{to: [{namespaceSelector: {}}]}", True),
+        ("{ports: [{port: 1, endPort: 65535}]}", True),
+        ("{ports: [{protocol: TCP}]}", True),
+        ("{to: [{ipBlock: {cidr: 0.0.0.0/0}}], ports: [{port: 443}]}", False),
+        ("{to: [{podSelector: {}}]}", False),
+        ("{to: [{namespaceSelector: {matchLabels: {name: mail}}}]}", False),
+    ],
+)
+def test_a_rule_of_the_network_that_limits_neither_ports_nor_peers_is_seen(
+    service: Path, rule: str, is_open: bool
+) -> None:
+    patched("NetworkPolicy", "add", "/spec/egress/-", rule)(service)
+    assert any("allows every egress" in what for what in told(service, "deploy-network-policy")) is is_open
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("conventions")
+def test_a_manifest_that_no_cluster_would_take_is_said(service: Path) -> None:
+    patched("HorizontalPodAutoscaler", "replace", "/spec/minReplicas", '"2"')(service)
+    only(service, "deploy-replicas", "has a manifest that no cluster would take")
 
 
 def name_of(manifest: Manifest) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleet.conventions.conftest import Broken, edit, only
+from tests.fleet.conventions.conftest import Broken, append, edit, only, told
 
 MUTATIONS: dict[str, tuple[str, Broken, str]] = {
     "nobody owns everything": (
@@ -21,6 +21,21 @@ MUTATIONS: dict[str, tuple[str, Broken, str]] = {
         "owner-code-owners",
         edit("CODEOWNERS", "* @billing-team", "* @billing-team billing"),
         "billing is no @user",
+    ),
+    "a file that GitHub prefers": (
+        "owner-code-owners",
+        append(".github/CODEOWNERS", "/src/ @somebody\n"),
+        "GitHub reads this one",
+    ),
+    "everything is another team's": (
+        "owner-code-owners",
+        edit("CODEOWNERS", "* @billing-team", "* @acme/payments"),
+        "@acme/payments owns everything, and the answers say billing-team",
+    ),
+    "another team in the catalogue": (
+        "owner-catalogue-entry",
+        edit("catalog-info.yaml", "  owner: group:billing-team\n", "  owner: group:payments\n"),
+        "owner is group:payments, and the answers say billing-team",
     ),
     "another name in the catalogue": (
         "owner-catalogue-entry",
@@ -61,3 +76,21 @@ MUTATIONS: dict[str, tuple[str, Broken, str]] = {
 def test_only_the_convention_that_is_broken_fails(service: Path, convention: str, broken: Broken, says: str) -> None:
     broken(service)
     only(service, convention, says)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("conventions")
+def test_sections_of_gitlab_and_names_with_blanks_are_read_as_the_forges_do(service: Path) -> None:
+    (service / "CODEOWNERS").write_text("* @acme/billing-team # all\n/my\\ pages/ @docs\n^[Docs][2] @docs\n/docs/\n")
+    assert told(service, "owner-code-owners") == []
+    (service / "CODEOWNERS").write_text("[Docs] @docs\n/docs/\n[More]\n/more/\n")
+    assert told(service, "owner-code-owners") == ["/more/ has no owner", "no rule owns everything"]
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("conventions")
+def test_a_definition_that_is_written_out_is_not_the_document(service: Path) -> None:
+    edit("catalog-info.yaml", "  definition:\n    $text: ./specs/openapi.json\n", "  definition: 'openapi: 3.1.0'\n")(
+        service
+    )
+    assert told(service, "owner-catalogued-apis") == ["no API of type openapi that it provides is specs/openapi.json"]

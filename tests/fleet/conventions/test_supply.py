@@ -1,11 +1,17 @@
 """Dependencies that nobody chose, and secrets that everybody knows."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.fleet.conventions.conftest import Broken, append, edit, only, remove
+from fleet.conventions.supply import NoSecrets
+from fleet.service import Service
+from tests.fleet.conventions.conftest import Broken, append, edit, only, remove, told
+
+# Put together here, for scanners of this repository.
+KEY = f'KEY = "{"AKIA"}Z7Q4XW2N5RJTUVKL"\nSECRET = "{"wJq9ZyX3vB7nM1kL5pR8"}tF2sD6gH0aQe4uCYxWzT"\n'
 
 
 def locked(name: str, version: str | None = None, source: str | None = None) -> Broken:
@@ -25,16 +31,12 @@ def locked(name: str, version: str | None = None, source: str | None = None) -> 
 MUTATIONS: dict[str, tuple[str, Broken, str]] = {
     "a key in the code": (
         "supply-no-secrets",
-        # Put together here, for scanners of this repository.
-        append(
-            "src/billing/notes.py",
-            'KEY = "AKIA'
-            + "Z7Q4XW2N5RJTUVKL"
-            + '"\nSECRET = "'
-            + "wJq9ZyX3vB7nM1kL5pR8tF2sD6gH0aQe4uC"
-            + "YxWzT"
-            + '"\n',
-        ),
+        append("src/billing/notes.py", KEY),
+        "it looks like a secret",
+    ),
+    "a key in a file that the template does not know": (
+        "supply-no-secrets",
+        append("local.mk", KEY),
         "it looks like a secret",
     ),
     "no lock file": ("supply-locked", remove("uv.lock"), "there is no lock file"),
@@ -53,6 +55,11 @@ MUTATIONS: dict[str, tuple[str, Broken, str]] = {
             '{ name = "slipway-chassis", editable = "chassis" }, { name = "attrs" }',
         ),
         "it has attrs, which pyproject.toml does not ask for",
+    ),
+    "a dependency without a version": (
+        "supply-locked",
+        edit("uv.lock", '[[package]]\nname = "uvloop"\n', '[[package]]\nname = "uv-loop"\n'),
+        "it has no version of uvloop, which chassis/pyproject.toml asks for",
     ),
     "an override of the chassis": (
         "supply-chassis-ranges",
@@ -92,3 +99,58 @@ MUTATIONS: dict[str, tuple[str, Broken, str]] = {
 def test_only_the_convention_that_is_broken_fails(service: Path, convention: str, broken: Broken, says: str) -> None:
     broken(service)
     only(service, convention, says)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("conventions")
+def test_a_secret_that_services_share_is_found_in_each_when_they_are_scanned_together(
+    service: Path, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(service, tmp_path / "other", symlinks=True))
+    # In files that no other test has, or what was found there would be remembered and nothing scanned.
+    append("src/billing/ours.py", f"# Ours.\n{KEY}")(service)
+    append("src/billing/theirs.py", f"# Theirs.\n{KEY}")(other)
+    services = [Service(service), Service(other)]
+    NoSecrets().prepare(services)
+    found = [[problem.path for problem in NoSecrets().check(one)] for one in services]
+    assert found == [["src/billing/ours.py"], ["src/billing/theirs.py"]]
+
+
+SETTINGS = """
+from typing import Annotated
+
+from pydantic import BaseModel, Field, SecretStr
+
+
+class Mail(BaseModel):
+    signing_key: str = "change-me"
+    password: Annotated[SecretStr, Field(default="change-me")]
+    passphrase: SecretStr = Field(default_factory=lambda: SecretStr("change-me"))
+
+    # No secrets, and secrets without a default.
+    routing_key: str = "invoices"
+    token_required: bool = True
+    token_ttl: int = 60
+    token_issuer: str = "https://login.example.com"
+    api_token: SecretStr | None = None
+    client_secret: SecretStr = Field(min_length=8)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("conventions")
+def test_every_way_to_give_a_secret_a_default_is_known(service: Path) -> None:
+    append("src/billing/settings.py", SETTINGS)(service)
+    append("src/billing/mail.py", SETTINGS.replace("Mail(BaseModel)", "MailSettings(BaseModel)"))(service)
+    found = [f"{name} has a default" for name in ("signing_key", "password", "passphrase")]
+    assert told(service, "supply-settings-secrets") == found * 2
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("conventions")
+def test_a_member_of_the_workspace_is_no_source_of_another_kind(service: Path) -> None:
+    library = '\n[[package]]\nname = "tariffs"\nversion = "0.1.0"\nsource = { editable = "libs/tariffs" }\n'
+    append("uv.lock", library)(service)
+    assert told(service, "supply-from-index") == ["tariffs comes from editable libs/tariffs"]
+    edit("pyproject.toml", 'members = ["chassis"]', 'members = ["chassis", "libs/*"]')(service)
+    assert told(service, "supply-from-index") == []

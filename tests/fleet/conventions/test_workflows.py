@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleet.conventions.conftest import Broken, append, only, violations
+from tests.fleet.conventions.conftest import Broken, append, only, told, violations
 
 OURS = ".github/workflows/ours.yaml"
 PIN = "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1"
@@ -26,6 +26,14 @@ MUTATIONS: dict[str, tuple[str, Broken, str]] = {
     "an action by its tag": (
         "workflow-pinned",
         append(OURS, WORKFLOW.replace(PIN, "actions/checkout@v7")),
+        "not pinned to a hash",
+    ),
+    "an action by its tag in an action": (
+        "workflow-pinned",
+        append(
+            ".github/actions/setup/action.yaml",
+            "name: s\ndescription: d\nruns:\n  using: composite\n  steps:\n    - uses: actions/setup-node@v5\n",
+        ),
         "not pinned to a hash",
     ),
     "an image by no version": (
@@ -75,3 +83,67 @@ def test_a_workflow_as_it_should_be_is_fine(service: Path) -> None:
     append(OURS, WORKFLOW)(service)
     append(".gitlab/team.yml", "lint:\n  image: python:3.13\n  timeout: 5 minutes\n  script: [make lint]\n")(service)
     assert violations(service) == []
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("conventions")
+def test_a_workflow_that_cannot_be_read_does_not_hide_behind_one_that_can(service: Path) -> None:
+    append(OURS, WORKFLOW)(service)
+    append(".github/workflows/theirs.yaml", "name: theirs\non: push\njobs: 3\n")(service)
+    found = violations(service)
+    assert {finding.id for finding in found} == {"workflow-pinned", "workflow-least-privilege", "workflow-safe"}
+    assert all("theirs.yaml" in finding.reason and "backtrace" not in finding.reason for finding in found), found
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("conventions")
+def test_a_pipeline_of_gitlab_is_judged_with_all_that_its_jobs_take_over(service: Path) -> None:
+    sha = "3d3c42e5aac5ba805825da76410c181273ba90b1"
+    append(
+        ".gitlab/team.yml",
+        f"""
+include:
+  - {{project: acme/ci, file: lint.yml, ref: {sha}}}
+  - {{remote: "https://example.com/a.yml", integrity: sha256-x}}
+  - component: gitlab.com/acme/scan@1.2.0
+  - local: .gitlab/more.yml
+.limited:
+  timeout: 5 minutes
+lint:
+  extends: [.uv, .limited]
+  script:
+    - !reference [check, script]
+again:
+  extends: lint
+down:
+  trigger: acme/other
+""",
+    )(service)
+    assert told(service, "workflow-timeouts") == []
+    assert told(service, "workflow-pinned") == []
+    append(
+        ".gitlab/more.yml",
+        """
+include:
+  - {project: acme/ci, file: lint.yml, ref: main}
+  - https://example.com/a.yml
+  - component: gitlab.com/acme/scan@~latest
+default:
+  image: python
+.slow:
+  image: {name: node}
+  services: [postgres:18, {name: redis:latest}]
+scan:
+  extends: .slow
+""",
+    )(service)
+    assert told(service, "workflow-timeouts") == ["scan may run for as long as the project allows"]
+    floating = [what.partition(",")[0] for what in told(service, "workflow-pinned")]
+    assert floating == [
+        "default runs in python",
+        ".slow runs in node",
+        ".slow runs in redis:latest",
+        "it includes acme/ci",
+        "it includes https://example.com/a.yml",
+        "it includes gitlab.com/acme/scan",
+    ]
