@@ -191,11 +191,14 @@ def assert_all_gone(everything: list[psutil.Process], output: str) -> None:
     ports = [urlsplit(url).port for url in re.findall(r"\w+://[^\s'\\]+", output)]
     assert ports
 
-    def gone() -> bool:
-        alive = [one for one in everything if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
-        return not alive and not any(answers(port) for port in ports)
+    until(lambda: not any(alive(one) for one in everything) and not any(answers(port) for port in ports), STOP_SECONDS)
 
-    until(gone, STOP_SECONDS)
+
+def alive(one: psutil.Process) -> bool:
+    try:
+        return one.is_running() and one.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # between the two questions
+        return False
 
 
 def answers(port: int | None) -> bool:
