@@ -11,7 +11,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -164,8 +164,8 @@ def dev(service: Path, *command: str) -> Iterator[subprocess.Popen[str]]:
     finally:
         everything = family(process) or everything
         for one in everything:
-            if one.is_running():
-                one.send_signal(signal.SIGKILL)
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
         process.wait()
 
 
