@@ -8,13 +8,11 @@ included, ends the broker.
 
 import argparse
 import contextlib
-import fcntl
 import os
 import random
 import shutil
 import signal
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -24,10 +22,10 @@ from urllib.parse import quote
 
 from chassis.embedded import Process, nats_server, spawn
 
-TOOLS = Path(__file__).parents[1] / "build" / "tools"
+from tests.tools import TOOLS, call, install_from_debian, one_at_a_time
+
 KAFKA = "4.4.0"
 START_TIMEOUT_SECONDS = 120
-INSTALL_TIMEOUT_SECONDS = 540
 _RANDOM = random.SystemRandom()  # not the one that a test gives a seed: parallel ones would take the same ports
 
 
@@ -188,46 +186,18 @@ def _home(folder: Path | None, name: str) -> Generator[Path]:
         yield Path(made)
 
 
-@contextlib.contextmanager
-def _one_at_a_time(name: str) -> Generator[None]:
-    """Another test process may be making the same."""
-    TOOLS.mkdir(parents=True, exist_ok=True)
-    with (TOOLS / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _call(*command: str, **environment: str) -> None:
-    done = subprocess.run(
-        command,
-        env={**os.environ, **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=INSTALL_TIMEOUT_SECONDS,
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-3000:]}")
-
-
 # --- RabbitMQ -------------------------------------------------------------------------------------------------------
 
 
 def _rabbitmq_server() -> str:
     # Not the one in PATH: Debian's wants to run as the user rabbitmq, in the folders of the system's service.
     program = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
-    with _one_at_a_time("rabbitmq"):
+    with one_at_a_time("rabbitmq"):
         if not program.exists():
             if shutil.which("apt-get") is None or os.geteuid() != 0:
                 raise Missing("RabbitMQ is not installed, and only root on Debian can do it here: apt-get install it")
             # Nobody is to find the system's own service running: in run level 1 none is started.
-            quiet = {"RUNLEVEL": "1", "DEBIAN_FRONTEND": "noninteractive"}
-            install = ("apt-get", "install", "--yes", "--no-install-recommends", "rabbitmq-server")
-            try:
-                _call(*install, **quiet)
-            except RuntimeError:  # never, or long ago, updated
-                _call("apt-get", "update", **quiet)
-                _call(*install, **quiet)
+            install_from_debian("rabbitmq-server", RUNLEVEL="1")
     return str(program)
 
 
@@ -258,18 +228,18 @@ def _kafka_files() -> Path:
     if missing := [program for program in ("java", "keytool", "mvn") if shutil.which(program) is None]:
         raise Missing(f"Kafka needs Java 17 or newer and Maven: there is no {', '.join(missing)}")
     files = TOOLS / f"kafka-{KAFKA}"
-    with _one_at_a_time("kafka"):
+    with one_at_a_time("kafka"):
         if not (files / "classes.jsa").exists():
             shutil.rmtree(files, ignore_errors=True)
             files.mkdir()
             (files / "pom.xml").write_text(KAFKA_POM)
             copy = "dependency:copy-dependencies"
-            _call("mvn", "-q", "-B", "-f", str(files / "pom.xml"), copy, f"-DoutputDirectory={files / 'jars'}")
+            call("mvn", "-q", "-B", "-f", str(files / "pom.xml"), copy, f"-DoutputDirectory={files / 'jars'}")
             _make_certificate(files)
             properties = _kafka_properties(files, files, free_port(), free_port())
             user = f"SCRAM-SHA-512=[name={KAFKA_USER},password={KAFKA_PASSWORD}]"
             format_storage = ("kafka.tools.StorageTool", "format", "-t", "4L6g3nShT-eMCtK--X86sw", "--add-scram", user)
-            _call("java", "-cp", f"{files / 'jars'}/*", *format_storage, "-c", str(properties))
+            call("java", "-cp", f"{files / 'jars'}/*", *format_storage, "-c", str(properties))
             _archive_classes(files)
     return files
 
@@ -277,8 +247,8 @@ def _kafka_files() -> Path:
 def _make_certificate(files: Path) -> None:
     store = ("-alias", "kafka", "-keystore", str(files / "keys.p12"), "-storepass", "changeit")
     names = ("-dname", "CN=localhost", "-ext", "SAN=ip:127.0.0.1,dns:localhost")
-    _call("keytool", "-genkeypair", "-keyalg", "EC", "-validity", "3650", *names, *store)
-    _call("keytool", "-exportcert", "-rfc", "-file", str(files / "certificate.pem"), *store)
+    call("keytool", "-genkeypair", "-keyalg", "EC", "-validity", "3650", *names, *store)
+    call("keytool", "-exportcert", "-rfc", "-file", str(files / "certificate.pem"), *store)
 
 
 def _archive_classes(files: Path) -> None:

@@ -1,6 +1,5 @@
 """Programs out of Debian's packages: unpacked once, into build/tools, and not installed."""
 
-import fcntl
 import shutil
 import subprocess
 import tempfile
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-TOOLS = Path(__file__).parents[1] / "build" / "tools"
+from tests.tools import TOOLS, one_at_a_time
 
 
 def program(name: str, package: str) -> str:
@@ -19,9 +18,7 @@ def program(name: str, package: str) -> str:
     if not folder.exists():
         if shutil.which("apt-get") is None:
             pytest.skip(f"{name} is not in PATH, and only Debian has it in a package: {package}")
-        TOOLS.mkdir(parents=True, exist_ok=True)
-        with (TOOLS / "lock").open("w") as lock:  # another test process may be unpacking the same
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with one_at_a_time("debian"):
             if not folder.exists():
                 _unpack(package, folder)
     return str(folder / "usr/bin" / name)

@@ -1,6 +1,5 @@
 """Validators that are written in Go: built once, into build/tools."""
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-TOOLS = Path(__file__).parents[1] / "build" / "tools"
+from tests.tools import TOOLS, one_at_a_time
 
 
 def built(name: str, module: str) -> Path:
@@ -42,9 +41,7 @@ def _once(name: str, make: Callable[[Path], None]) -> Path:
     if not program.exists():
         if shutil.which("go") is None:
             pytest.skip(f"{name} is built with go, which is not here")
-        TOOLS.mkdir(parents=True, exist_ok=True)
-        with (TOOLS / "lock").open("w") as lock:  # another test process may be building the same
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with one_at_a_time("go"):
             if not program.exists():
                 with tempfile.TemporaryDirectory(dir=TOOLS) as scratch:
                     make(Path(scratch))

@@ -1,6 +1,5 @@
 """Validators that npm has: installed once, into build/tools."""
 
-import fcntl
 import os
 import platform
 import re
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-TOOLS = Path(__file__).parents[1] / "build" / "tools"
+from tests.tools import TOOLS, one_at_a_time
 
 BUN = "bun@1.4.5"
 # The newest of 24 that npm has for each machine; another one is served by its own node, if that is new enough.
@@ -28,9 +27,8 @@ def installed(package: str) -> Path:
         pytest.skip(f"{package} needs npm, which is not here")
     name, version = package.rsplit("@", 1)
     folder = TOOLS / f"{name.strip('@').replace('/', '-')}-{version}"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:  # another test process may be installing the same
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with one_at_a_time(folder.name):
+        folder.mkdir(exist_ok=True)
         if not (folder / "package-lock.json").exists():
             (folder / "package.json").write_text("{}")
             command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", package]
@@ -43,9 +41,8 @@ def installed_by_bun(*packages: str) -> Path:
     (bun,) = (installed(BUN) / "node_modules/@oven").glob("*/bin/bun")
     name, version = packages[0].rsplit("@", 1)
     folder = TOOLS / f"{name}-{version}"
-    folder.mkdir(exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with one_at_a_time(folder.name):
+        folder.mkdir(exist_ok=True)
         if not (folder / "complete").exists():
             (folder / "package.json").write_text("{}")
             # The packages become links to what is in this cache, which is not needed after that.
@@ -75,9 +72,8 @@ def packed(package: str, member: str) -> Path:
     """One file of a package, which needs nothing of what the package depends on."""
     name, version = package.rsplit("@", 1)
     folder = TOOLS / f"{name.strip('@').replace('/', '-')}-{version}-packed"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with one_at_a_time(folder.name):
+        folder.mkdir(exist_ok=True)
         file = folder / Path(member).name
         if not file.exists():
             if shutil.which("npm") is None:

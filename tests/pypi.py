@@ -1,13 +1,12 @@
 """Packages from PyPI whose dependencies are not to mix with ours: each has an environment of its own, in build/tools."""
 
-import fcntl
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-TOOLS = Path(__file__).parents[1] / "build" / "tools"
+from tests.tools import TOOLS, one_at_a_time
 
 
 def programs(requirement: str) -> Path:
@@ -16,9 +15,7 @@ def programs(requirement: str) -> Path:
     if uv is None:
         pytest.skip(f"{requirement} is installed with uv, which is not here")
     folder = TOOLS / requirement.replace("==", "-")
-    TOOLS.mkdir(parents=True, exist_ok=True)
-    with (TOOLS / f"{folder.name}.lock").open("w") as lock:  # another test process may be installing the same
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with one_at_a_time(folder.name):
         if not (folder / "complete").exists():
             subprocess.run([uv, "venv", "--quiet", "--clear", folder], check=True)
             install = [uv, "pip", "install", "--quiet", "--python", folder, requirement]

@@ -15,8 +15,8 @@ import yaml
 
 from tests import golang
 from tests.conftest import service_environment
+from tests.manifests import KUSTOMIZE
 
-KUSTOMIZE = "sigs.k8s.io/kustomize/kustomize/v5@v5.8.2"
 DIGEST = "sha256:" + "a1" * 32
 
 # Writes down its arguments, keeps the manifests that it is given, and says what STAND_IN_ANSWERS has for that command.

@@ -16,7 +16,7 @@ import yaml
 from chassis.brokers import SCHEMES
 from chassis.settings import Settings
 
-from tests import golang
+from tests import golang, npm
 from tests.answers import VARIANTS
 from tests.conftest import ROOT, Render
 from tests.manifests import OVERLAYS, kinds, manifests, pod
@@ -25,7 +25,6 @@ from tests.pipelines import Event, GitLab
 # One worker, so that the tools are built once.
 pytestmark = pytest.mark.xdist_group("delivery")
 
-TOOLS = ROOT / "build" / "tools"
 GO_TOOLS = {
     "actionlint": "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12",
 }
@@ -146,14 +145,7 @@ const kinds = { Component: model.componentEntityV1alpha1Validator, API: model.ap
 @pytest.fixture(scope="session")
 def catalog_check() -> Callable[[list[Any]], subprocess.CompletedProcess[str]]:
     """Backstage's own validator, from npm."""
-    if shutil.which("npm") is None:
-        pytest.skip("Backstage's validator needs npm, which is not here")
-    folder = TOOLS / "backstage-{1}".format(*BACKSTAGE.rsplit("@", 1))
-    if not (folder / "package-lock.json").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "package.json").write_text("{}")
-        command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", BACKSTAGE]
-        subprocess.run(command, cwd=folder, check=True, timeout=300)
+    folder = npm.installed(BACKSTAGE)
     return lambda entities: run("node", "-e", CATALOG_CHECK, json.dumps(entities), cwd=folder)
 
 

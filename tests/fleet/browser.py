@@ -1,23 +1,20 @@
 """A real headless browser: Chromium, as the system has it or Debian packages it."""
 
-import fcntl
 import os
 import shutil
-import subprocess
 from collections.abc import Generator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-TOOLS = Path(__file__).parents[2] / "build" / "tools"
+from tests.tools import install_from_debian, one_at_a_time
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 APPLICATIONS = (
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
 )
-INSTALL_TIMEOUT_SECONDS = 540
 
 # It would otherwise ask its maker's hosts for this and that, at each start.
 QUIET = (
@@ -41,31 +38,17 @@ def browser() -> Generator[Browser]:
 
 
 def _chromium() -> str:
-    TOOLS.mkdir(parents=True, exist_ok=True)
-    with (TOOLS / "chromium.lock").open("w") as lock:  # another test process may be installing the same
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with one_at_a_time("chromium"):
         if not (found := _found()):
             if shutil.which("apt-get") is None or os.geteuid() != 0:
                 pytest.skip(
                     "there is no Chromium, and only root on Debian can install it here: apt-get install chromium"
                 )
-            if not _apt("install", "--yes", "--no-install-recommends", "chromium"):  # never, or long ago, updated
-                _apt("update")
-                _apt("install", "--yes", "--no-install-recommends", "chromium")
+            with suppress(RuntimeError):
+                install_from_debian("chromium")
             found = _found()
     return found or pytest.skip("Chromium could not be installed by apt-get")
 
 
 def _found() -> str | None:
     return next(filter(None, map(shutil.which, (*NAMES, *APPLICATIONS))), None)
-
-
-def _apt(*arguments: str) -> bool:
-    done = subprocess.run(
-        ["apt-get", *arguments],
-        env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=INSTALL_TIMEOUT_SECONDS,
-    )
-    return done.returncode == 0

@@ -1,0 +1,45 @@
+"""What tests fetch, build or install once, for all of their processes and for later runs."""
+
+import fcntl
+import os
+import subprocess
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+TOOLS = Path(__file__).parents[1] / "build" / "tools"
+INSTALL_TIMEOUT_SECONDS = 540
+
+
+@contextmanager
+def one_at_a_time(name: str) -> Generator[None]:
+    """Another test process may be making the same: look whether it is there once this is entered. TOOLS exists then."""
+    TOOLS.mkdir(parents=True, exist_ok=True)
+    with (TOOLS / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def call(*command: str, **environment: str) -> None:
+    """Raises RuntimeError, which has what it printed."""
+    done = subprocess.run(
+        command,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=INSTALL_TIMEOUT_SECONDS,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-3000:]}")
+
+
+def install_from_debian(package: str, **environment: str) -> None:
+    """As root. Raises RuntimeError."""
+    quiet = {"DEBIAN_FRONTEND": "noninteractive", **environment}
+    install = ("apt-get", "install", "--yes", "--no-install-recommends", package)
+    try:
+        call(*install, **quiet)
+    except RuntimeError:  # never, or long ago, updated
+        call("apt-get", "update", **quiet)
+        call(*install, **quiet)
