@@ -18,6 +18,9 @@ from tests.fleet.conftest import Born, commit
 
 Broken = Callable[[Path], object]
 
+# By what is broken: the convention that sees it, the change that breaks it, what the finding says.
+Mutations = dict[str, tuple[str, Broken, str]]
+
 
 @pytest.fixture(scope="session")
 def sound(born: Born, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -47,15 +50,20 @@ def told(service: Path, convention: str) -> list[str]:
     return [problem.what for problem in one.check(Service(service))]
 
 
-def edit(path: str, old: str, new: str) -> Broken:
-    """Replace the first `old`; fails if there is none, so that no mutation goes stale."""
+def edit(path: str, old: str, new: str, times: int = 1) -> Broken:
+    """Replace the first `old`, or more; fails if there is none, so that no mutation goes stale."""
 
     def apply(service: Path) -> None:
         text = (service / path).read_text()
         assert old in text, f"{path} no longer holds {old!r}: mend this mutation"
-        (service / path).write_text(text.replace(old, new, 1))
+        (service / path).write_text(text.replace(old, new, times))
 
     return apply
+
+
+def everywhere(path: str, old: str, new: str) -> Broken:
+    """As `edit`, for all that there are."""
+    return edit(path, old, new, -1)
 
 
 def append(path: str, text: str) -> Broken:
@@ -86,6 +94,19 @@ def change_json(path: str, change: Callable[[Any], object]) -> Broken:
 
 def both(*changes: Broken) -> Broken:
     return lambda service: [change(service) for change in changes]
+
+
+def each_alone(mutations: Mutations) -> Callable[..., None]:
+    """A test of each: the service is broken in that one way, and `only` that convention says so."""
+
+    @pytest.mark.slow
+    @pytest.mark.xdist_group("conventions")
+    @pytest.mark.parametrize(("convention", "broken", "says"), mutations.values(), ids=mutations)
+    def test(service: Path, convention: str, broken: Broken, says: str) -> None:
+        broken(service)
+        only(service, convention, says)
+
+    return test
 
 
 def only(service: Path, convention: str, says: str) -> None:

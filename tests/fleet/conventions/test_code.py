@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleet.conventions.conftest import Broken, append, both, edit, only, remove, violations
+from tests.fleet.conventions.conftest import Broken, Mutations, append, both, each_alone, edit, remove, violations
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
 
@@ -16,7 +16,7 @@ def code(text: str, path: str = "src/billing/usecases/reports.py") -> Broken:
     return append(path, f"{text}\n")
 
 
-MUTATIONS: dict[str, tuple[str, Broken, str]] = {
+MUTATIONS: Mutations = {
     "the domain imports the API": (
         "code-layers",
         code("import billing.api.invoices", "src/billing/domain/reports.py"),
@@ -55,10 +55,7 @@ MUTATIONS: dict[str, tuple[str, Broken, str]] = {
 }
 
 
-@pytest.mark.parametrize(("convention", "broken", "says"), MUTATIONS.values(), ids=MUTATIONS)
-def test_only_the_convention_that_is_broken_fails(service: Path, convention: str, broken: Broken, says: str) -> None:
-    broken(service)
-    only(service, convention, says)
+test_only_the_convention_that_is_broken_fails = each_alone(MUTATIONS)
 
 
 # What one line does, and what is said of it; nothing of what is in order.

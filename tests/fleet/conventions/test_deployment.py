@@ -11,8 +11,10 @@ from fleet.errors import FleetError
 from fleet.overlays import Manifest, containers, pod, rendered
 from fleet.service import Service
 from tests import golang
-from tests.fleet.conventions.conftest import Broken, append, both, edit, only, told
+from tests.fleet.conventions.conftest import Broken, Mutations, append, both, each_alone, edit, only, told
 from tests.manifests import KUSTOMIZE, manifests
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
 
 KUSTOMIZATION = "deploy/overlays/production/kustomization.yaml"
 
@@ -55,7 +57,7 @@ replicas:
   - {name: billing-worker, count: 3}
 """
 
-MUTATIONS: dict[str, tuple[str, Broken, str]] = {
+MUTATIONS: Mutations = {
     "no overlay for production": (
         "deploy-rendered",
         lambda service: shutil.rmtree(service / "deploy/overlays/production"),
@@ -195,16 +197,9 @@ MUTATIONS: dict[str, tuple[str, Broken, str]] = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.xdist_group("conventions")
-@pytest.mark.parametrize(("convention", "broken", "says"), MUTATIONS.values(), ids=MUTATIONS)
-def test_only_the_convention_that_is_broken_fails(service: Path, convention: str, broken: Broken, says: str) -> None:
-    broken(service)
-    only(service, convention, says)
+test_only_the_convention_that_is_broken_fails = each_alone(MUTATIONS)
 
 
-@pytest.mark.slow
-@pytest.mark.xdist_group("conventions")
 @pytest.mark.parametrize("patch", ["", PATCHES], ids=["as seeded", "patched"])
 @pytest.mark.parametrize("overlay", ["staging", "production"])
 def test_an_overlay_is_followed_as_kustomize_does(service: Path, overlay: str, patch: str) -> None:
@@ -223,8 +218,6 @@ REFUSED: dict[str, Broken] = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.xdist_group("conventions")
 @pytest.mark.parametrize("broken", REFUSED.values(), ids=REFUSED)
 def test_what_kustomize_refuses_is_not_passed_over(service: Path, broken: Broken) -> None:
     broken(service)
@@ -234,8 +227,6 @@ def test_what_kustomize_refuses_is_not_passed_over(service: Path, broken: Broken
         rendered(Service(service), "deploy/overlays/production")
 
 
-@pytest.mark.slow
-@pytest.mark.xdist_group("conventions")
 @pytest.mark.parametrize(
     "directive", ["{$retainKeys: [type], type: Recreate}", "{$deleteFromPrimitiveList/x: [a]}", "{a: {$patch: merge}}"]
 )
@@ -245,8 +236,6 @@ def test_a_directive_that_is_not_understood_is_said(service: Path, directive: st
         rendered(Service(service), "deploy/overlays/production")
 
 
-@pytest.mark.slow
-@pytest.mark.xdist_group("conventions")
 @pytest.mark.parametrize(
     ("rule", "is_open"),
     [
@@ -266,8 +255,6 @@ def test_a_rule_of_the_network_that_limits_neither_ports_nor_peers_is_seen(
     assert any("allows every egress" in what for what in told(service, "deploy-network-policy")) is is_open
 
 
-@pytest.mark.slow
-@pytest.mark.xdist_group("conventions")
 def test_a_manifest_that_no_cluster_would_take_is_said(service: Path) -> None:
     patched("HorizontalPodAutoscaler", "replace", "/spec/minReplicas", '"2"')(service)
     only(service, "deploy-replicas", "has a manifest that no cluster would take")

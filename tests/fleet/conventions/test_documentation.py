@@ -1,22 +1,13 @@
 """Pages that somebody will miss."""
 
-from pathlib import Path
-
 import pytest
 
-from tests.fleet.conventions.conftest import Broken, append, edit, only, remove
+from tests.fleet.conventions.conftest import Mutations, append, each_alone, edit, everywhere, remove
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
 
 
-def everywhere(path: str, old: str, new: str) -> Broken:
-    def apply(service: Path) -> None:
-        text = (service / path).read_text()
-        assert old in text
-        (service / path).write_text(text.replace(old, new))
-
-    return apply
-
-
-MUTATIONS: dict[str, tuple[str, Broken, str]] = {
+MUTATIONS: Mutations = {
     "no runbook": ("docs-runbook", remove("docs/runbook.md"), "there is no runbook"),
     "no way back": (
         "docs-runbook",
@@ -48,9 +39,4 @@ MUTATIONS: dict[str, tuple[str, Broken, str]] = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.xdist_group("conventions")
-@pytest.mark.parametrize(("convention", "broken", "says"), MUTATIONS.values(), ids=MUTATIONS)
-def test_only_the_convention_that_is_broken_fails(service: Path, convention: str, broken: Broken, says: str) -> None:
-    broken(service)
-    only(service, convention, says)
+test_only_the_convention_that_is_broken_fails = each_alone(MUTATIONS)

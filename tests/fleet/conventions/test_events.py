@@ -6,7 +6,17 @@ from typing import Any
 
 import pytest
 
-from tests.fleet.conventions.conftest import Broken, append, both, change_json, edit, only, remove, violations
+from tests.fleet.conventions.conftest import (
+    Broken,
+    Mutations,
+    append,
+    both,
+    change_json,
+    each_alone,
+    edit,
+    remove,
+    violations,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
 
@@ -51,7 +61,7 @@ def without(name: str) -> Broken:
     return both(change_json(SPEC, change), remove(f"specs/messages/{name}.json"))
 
 
-MUTATIONS: dict[str, tuple[str, Broken, str]] = {
+MUTATIONS: Mutations = {
     "messages and no document": (
         "event-document",
         remove(SPEC),
@@ -112,10 +122,7 @@ MUTATIONS: dict[str, tuple[str, Broken, str]] = {
 }
 
 
-@pytest.mark.parametrize(("convention", "broken", "says"), MUTATIONS.values(), ids=MUTATIONS)
-def test_only_the_convention_that_is_broken_fails(service: Path, convention: str, broken: Broken, says: str) -> None:
-    broken(service)
-    only(service, convention, says)
+test_only_the_convention_that_is_broken_fails = each_alone(MUTATIONS)
 
 
 def test_a_message_may_go_once_it_is_retired_and_another_may_come(service: Path) -> None:

@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 
-from tests.fleet.conventions.conftest import Broken, append, both, change_json, edit, only, remove, violations
+from tests.fleet.conventions.conftest import (
+    Broken,
+    Mutations,
+    append,
+    both,
+    change_json,
+    each_alone,
+    edit,
+    remove,
+    violations,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
 
@@ -45,7 +55,7 @@ LIMIT = {"name": "limit", "in": "query", "schema": {"type": "integer", "maximum"
 UNLIMITED = {"name": "limit", "in": "query", "schema": {"type": "integer"}}
 
 
-MUTATIONS: dict[str, tuple[str, Broken, str]] = {
+MUTATIONS: Mutations = {
     "no document": ("http-document", remove(SPEC), "there is no document of the API"),
     "an older OpenAPI": (
         "http-document",
@@ -138,10 +148,7 @@ MUTATIONS: dict[str, tuple[str, Broken, str]] = {
 }
 
 
-@pytest.mark.parametrize(("convention", "broken", "says"), MUTATIONS.values(), ids=MUTATIONS)
-def test_only_the_convention_that_is_broken_fails(service: Path, convention: str, broken: Broken, says: str) -> None:
-    broken(service)
-    only(service, convention, says)
+test_only_the_convention_that_is_broken_fails = each_alone(MUTATIONS)
 
 
 def test_an_operation_in_order_breaks_nothing_and_is_found_by_its_line(service: Path) -> None:

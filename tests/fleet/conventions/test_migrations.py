@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleet.conventions.conftest import Broken, append, both, edit, only, remove, violations
+from tests.fleet.conventions.conftest import Broken, Mutations, append, both, each_alone, edit, only, remove, violations
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
 
@@ -43,7 +43,7 @@ CHECKED = (
     '    op.execute("ALTER TABLE billing.invoices VALIDATE CONSTRAINT there")',
 )
 
-MUTATIONS: dict[str, tuple[str, Broken, str]] = {
+MUTATIONS: Mutations = {
     "two ends": (
         "migration-one-head",
         both(migration(), migration(revision="0003")),
@@ -85,10 +85,7 @@ MUTATIONS: dict[str, tuple[str, Broken, str]] = {
 }
 
 
-@pytest.mark.parametrize(("convention", "broken", "says"), MUTATIONS.values(), ids=MUTATIONS)
-def test_only_the_convention_that_is_broken_fails(service: Path, convention: str, broken: Broken, says: str) -> None:
-    broken(service)
-    only(service, convention, says)
+test_only_the_convention_that_is_broken_fails = each_alone(MUTATIONS)
 
 
 def test_what_is_said_to_be_unused_and_what_is_done_carefully_passes(service: Path) -> None:

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleet.conventions.conftest import Broken, append, edit, only, told
+from tests.fleet.conventions.conftest import Mutations, append, each_alone, edit, told
 
-MUTATIONS: dict[str, tuple[str, Broken, str]] = {
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
+
+MUTATIONS: Mutations = {
     "nobody owns everything": (
         "owner-code-owners",
         edit("CODEOWNERS", "* @billing-team", "/src/ @billing-team"),
@@ -70,16 +72,9 @@ MUTATIONS: dict[str, tuple[str, Broken, str]] = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.xdist_group("conventions")
-@pytest.mark.parametrize(("convention", "broken", "says"), MUTATIONS.values(), ids=MUTATIONS)
-def test_only_the_convention_that_is_broken_fails(service: Path, convention: str, broken: Broken, says: str) -> None:
-    broken(service)
-    only(service, convention, says)
+test_only_the_convention_that_is_broken_fails = each_alone(MUTATIONS)
 
 
-@pytest.mark.slow
-@pytest.mark.xdist_group("conventions")
 def test_sections_of_gitlab_and_names_with_blanks_are_read_as_the_forges_do(service: Path) -> None:
     (service / "CODEOWNERS").write_text("* @acme/billing-team # all\n/my\\ pages/ @docs\n^[Docs][2] @docs\n/docs/\n")
     assert told(service, "owner-code-owners") == []
@@ -87,8 +82,6 @@ def test_sections_of_gitlab_and_names_with_blanks_are_read_as_the_forges_do(serv
     assert told(service, "owner-code-owners") == ["/more/ has no owner", "no rule owns everything"]
 
 
-@pytest.mark.slow
-@pytest.mark.xdist_group("conventions")
 def test_a_definition_that_is_written_out_is_not_the_document(service: Path) -> None:
     edit("catalog-info.yaml", "  definition:\n    $text: ./specs/openapi.json\n", "  definition: 'openapi: 3.1.0'\n")(
         service

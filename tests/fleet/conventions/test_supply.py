@@ -8,7 +8,9 @@ import pytest
 
 from fleet.conventions.supply import NoSecrets
 from fleet.service import Service
-from tests.fleet.conventions.conftest import Broken, append, edit, only, remove, told
+from tests.fleet.conventions.conftest import Broken, Mutations, append, each_alone, edit, remove, told
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
 
 # Put together here, for scanners of this repository.
 KEY = f'KEY = "{"AKIA"}Z7Q4XW2N5RJTUVKL"\nSECRET = "{"wJq9ZyX3vB7nM1kL5pR8"}tF2sD6gH0aQe4uCYxWzT"\n'
@@ -28,7 +30,7 @@ def locked(name: str, version: str | None = None, source: str | None = None) -> 
     return apply
 
 
-MUTATIONS: dict[str, tuple[str, Broken, str]] = {
+MUTATIONS: Mutations = {
     "a key in the code": (
         "supply-no-secrets",
         append("src/billing/notes.py", KEY),
@@ -93,16 +95,9 @@ MUTATIONS: dict[str, tuple[str, Broken, str]] = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.xdist_group("conventions")
-@pytest.mark.parametrize(("convention", "broken", "says"), MUTATIONS.values(), ids=MUTATIONS)
-def test_only_the_convention_that_is_broken_fails(service: Path, convention: str, broken: Broken, says: str) -> None:
-    broken(service)
-    only(service, convention, says)
+test_only_the_convention_that_is_broken_fails = each_alone(MUTATIONS)
 
 
-@pytest.mark.slow
-@pytest.mark.xdist_group("conventions")
 def test_a_secret_that_services_share_is_found_in_each_when_they_are_scanned_together(
     service: Path, tmp_path: Path
 ) -> None:
@@ -137,8 +132,6 @@ class Mail(BaseModel):
 """
 
 
-@pytest.mark.slow
-@pytest.mark.xdist_group("conventions")
 def test_every_way_to_give_a_secret_a_default_is_known(service: Path) -> None:
     append("src/billing/settings.py", SETTINGS)(service)
     append("src/billing/mail.py", SETTINGS.replace("Mail(BaseModel)", "MailSettings(BaseModel)"))(service)
@@ -146,8 +139,6 @@ def test_every_way_to_give_a_secret_a_default_is_known(service: Path) -> None:
     assert told(service, "supply-settings-secrets") == found * 2
 
 
-@pytest.mark.slow
-@pytest.mark.xdist_group("conventions")
 def test_a_member_of_the_workspace_is_no_source_of_another_kind(service: Path) -> None:
     library = '\n[[package]]\nname = "tariffs"\nversion = "0.1.0"\nsource = { editable = "libs/tariffs" }\n'
     append("uv.lock", library)(service)

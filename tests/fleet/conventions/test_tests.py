@@ -1,18 +1,17 @@
 """Each convention about a service's tests, broken in one way; and which calls count as a test of a route."""
 
 import ast
-from pathlib import Path
 
 import pytest
 
 from fleet.conventions.tests import Texts, fits
 from fleet.openapi import Document
 from fleet.source import Module
-from tests.fleet.conventions.conftest import Broken, edit, only, remove
+from tests.fleet.conventions.conftest import Mutations, each_alone, edit, everywhere, remove
 
 API = "tests/api/test_invoices.py"
 
-MUTATIONS: dict[str, tuple[str, Broken, str]] = {
+MUTATIONS: Mutations = {
     "a route that no test calls": (
         "tests-routes",
         remove(API),
@@ -20,9 +19,7 @@ MUTATIONS: dict[str, tuple[str, Broken, str]] = {
     ),
     "a method that no test calls": (
         "tests-routes",
-        lambda service: (service / API).write_text(
-            (service / API).read_text().replace("client.delete(", "client.get(")
-        ),
+        everywhere(API, "client.delete(", "client.get("),
         "no test calls DELETE /v1/invoices/{invoice_id}",
     ),
     "a message that no test receives": (
@@ -42,12 +39,7 @@ MUTATIONS: dict[str, tuple[str, Broken, str]] = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.xdist_group("conventions")
-@pytest.mark.parametrize(("convention", "broken", "says"), MUTATIONS.values(), ids=MUTATIONS)
-def test_only_the_convention_that_is_broken_fails(service: Path, convention: str, broken: Broken, says: str) -> None:
-    broken(service)
-    only(service, convention, says)
+test_only_the_convention_that_is_broken_fails = each_alone(MUTATIONS)
 
 
 # --- which calls count ------------------------------------------------------------------------------------------------

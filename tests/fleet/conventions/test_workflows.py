@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleet.conventions.conftest import Broken, append, only, told, violations
+from tests.fleet.conventions.conftest import Mutations, append, each_alone, told, violations
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
 
 OURS = ".github/workflows/ours.yaml"
 PIN = "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1"
@@ -22,7 +24,7 @@ jobs:
       - run: make lint
 """
 
-MUTATIONS: dict[str, tuple[str, Broken, str]] = {
+MUTATIONS: Mutations = {
     "an action by its tag": (
         "workflow-pinned",
         append(OURS, WORKFLOW.replace(PIN, "actions/checkout@v7")),
@@ -69,24 +71,15 @@ MUTATIONS: dict[str, tuple[str, Broken, str]] = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.xdist_group("conventions")
-@pytest.mark.parametrize(("convention", "broken", "says"), MUTATIONS.values(), ids=MUTATIONS)
-def test_only_the_convention_that_is_broken_fails(service: Path, convention: str, broken: Broken, says: str) -> None:
-    broken(service)
-    only(service, convention, says)
+test_only_the_convention_that_is_broken_fails = each_alone(MUTATIONS)
 
 
-@pytest.mark.slow
-@pytest.mark.xdist_group("conventions")
 def test_a_workflow_as_it_should_be_is_fine(service: Path) -> None:
     append(OURS, WORKFLOW)(service)
     append(".gitlab/team.yml", "lint:\n  image: python:3.13\n  timeout: 5 minutes\n  script: [make lint]\n")(service)
     assert violations(service) == []
 
 
-@pytest.mark.slow
-@pytest.mark.xdist_group("conventions")
 def test_a_workflow_that_cannot_be_read_does_not_hide_behind_one_that_can(service: Path) -> None:
     append(OURS, WORKFLOW)(service)
     append(".github/workflows/theirs.yaml", "name: theirs\non: push\njobs: 3\n")(service)
@@ -95,8 +88,6 @@ def test_a_workflow_that_cannot_be_read_does_not_hide_behind_one_that_can(servic
     assert all("theirs.yaml" in finding.reason and "backtrace" not in finding.reason for finding in found), found
 
 
-@pytest.mark.slow
-@pytest.mark.xdist_group("conventions")
 def test_a_pipeline_of_gitlab_is_judged_with_all_that_its_jobs_take_over(service: Path) -> None:
     sha = "3d3c42e5aac5ba805825da76410c181273ba90b1"
     append(
