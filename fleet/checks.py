@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from fleet.conventions import Convention, conventions
 from fleet.drift import drift, waivers
-from fleet.errors import FleetError
+from fleet.errors import FleetError, bug
 from fleet.findings import Check, Finding, Level
 from fleet.lag import lag
 from fleet.service import Service
@@ -24,8 +24,9 @@ def kept(service: Service) -> Iterator[Finding]:
             if not found:
                 reason = f"the waiver of {waiver.id} waives nothing: the convention is kept"
                 yield Finding("waiver-unused", WAIVERS_FILE, reason, "remove it", Level.WARNING)
+    known = {convention.id for convention in conventions()}
     for waiver in service.waivers.waivers:
-        if waiver.id and waiver.id not in {convention.id for convention in conventions()}:
+        if waiver.id and waiver.id not in known:
             reason = f"the waiver of {waiver.id} waives nothing: no convention is called so"
             yield Finding("waiver-invalid", WAIVERS_FILE, reason, f"correct it in {WAIVERS_FILE}")
 
@@ -48,6 +49,8 @@ def _of(convention: Convention, service: Service) -> Iterator[Finding]:
             )
     except FleetError as error:
         yield Finding(convention.id, "", f"cannot be told: {error}", "mend that first", why=convention.reason)
+    except Exception as error:  # an organisation's own conventions run here too, and the others have their say
+        yield Finding(convention.id, "", bug(error), "tell the platform team", why=convention.reason)
 
 
 # Byte-exact comparison with the template; fast, and needs nothing but git.

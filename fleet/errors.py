@@ -1,5 +1,17 @@
 """What a person can do something about. Printed without a traceback; everything else is a bug and keeps its own."""
 
+from types import TracebackType
+
 
 class FleetError(Exception):
     """It cannot be done. The message says why, and what to do."""
+
+
+def bug(error: Exception) -> str:
+    """What it is and where it came from, in a line, for whoever has more to look at than this."""
+    trace: TracebackType | None = error.__traceback__
+    where = ""
+    while trace is not None:
+        where = f"{trace.tb_frame.f_globals.get('__name__', '?')}, line {trace.tb_lineno}: "
+        trace = trace.tb_next
+    return f"a check has a bug: {where}{type(error).__name__}: {error}"

@@ -57,15 +57,26 @@ def line(repository: Path, *arguments: str, stdin: bytes | None = None) -> str:
     return git(repository, *arguments, stdin=stdin).decode().strip()
 
 
+def answer(repository: Path, *arguments: str) -> str | None:
+    """What git printed, its last line end left out; None if it says no by its exit status."""
+    done = subprocess.run(["git", "-C", str(repository), *arguments], capture_output=True, env=_environment())
+    return done.stdout.decode(errors="surrogateescape").removesuffix("\n") if done.returncode == 0 else None
+
+
 def succeeds(repository: Path, *arguments: str) -> bool:
     """Whether git says yes by its exit status."""
-    done = subprocess.run(["git", "-C", str(repository), *arguments], capture_output=True, env=_environment())
-    return done.returncode == 0
+    return answer(repository, *arguments) is not None
 
 
-def tree(repository: Path, ref: str = "HEAD") -> Tree:
-    """Every file of a commit. Reads the object database only: a bare clone will do."""
-    listed = git(repository, "ls-tree", "-r", "-z", ref).decode(errors="surrogateescape")
+def show(repository: Path, commit: str, path: str) -> bytes | None:
+    """The bytes of one file at a commit; None if it has none. Raises FleetError."""
+    found = tree(repository, commit, path)
+    return git(repository, "cat-file", "blob", found[path].blob) if path in found else None
+
+
+def tree(repository: Path, ref: str = "HEAD", *paths: str) -> Tree:
+    """Every file of a commit, or those of these paths. Reads the object database only: a bare clone will do."""
+    listed = git(repository, "ls-tree", "-r", "-z", ref, "--", *paths).decode(errors="surrogateescape")
     found: Tree = {}
     for entry in filter(None, listed.split("\0")):
         meta, path = entry.split("\t", 1)

@@ -1,10 +1,10 @@
 """The repositories of the fleet on this machine: what is at a git URL is mirrored into the cache, a path is read in place."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from fleet import git
+from fleet.answers import ANSWERS_FILE, Answers
 from fleet.cache import cache, locked, offline
 from fleet.errors import FleetError
 from fleet.register import Member
@@ -22,6 +22,10 @@ class Commit:
 
     repository: Path
     id: str
+
+    def answers(self) -> Answers:
+        """What the service was made of. Raises FleetError."""
+        return Answers.parse(git.show(self.repository, self.id, ANSWERS_FILE))
 
 
 def newest(member: Member) -> Commit:
@@ -52,8 +56,7 @@ def newest(member: Member) -> Commit:
 
 def mirror_of(member: Member) -> Path:
     """Where that is kept, if it is not a path."""
-    key = hashlib.sha256(f"{member.address}\0{member.branch}".encode()).hexdigest()
-    return cache() / "services" / f"{key[:24]}.git"
+    return cache() / "services" / f"{member.key}.git"
 
 
 def _remote(mirror: Path, *arguments: str) -> bytes:

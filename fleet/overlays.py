@@ -8,7 +8,7 @@ import copy
 import posixpath
 import re
 from collections.abc import Iterator
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Any
 
 import jsonpatch
@@ -50,8 +50,9 @@ def overlays(service: Service) -> list[str]:
     return [posixpath.dirname(path) for path in service.files(f"deploy/overlays/*/{FILE}")]
 
 
+@lru_cache(maxsize=8)  # a dozen conventions ask for the same few
 def rendered(service: Service, folder: str) -> list[Manifest]:
-    """The manifests of a folder. Raises FleetError where that takes more than is understood here."""
+    """The manifests of a folder, not for changing. Raises FleetError where that takes more than is understood here."""
     return _with_kustomization(service, folder, [])
 
 

@@ -14,6 +14,7 @@ include = ["*-service"]
 exclude = ["legacy-*"]
 """
 
+import hashlib
 import json
 import os
 import re
@@ -46,6 +47,11 @@ class Member:
     address: str
     branch: str = ""
     is_local: bool = False
+
+    @property
+    def key(self) -> str:
+        """A short name of its own for what is kept of it: 24 hexadecimal digits of what tells it from others."""
+        return hashlib.sha256(f"{self.address}\0{self.branch}".encode()).hexdigest()[:24]
 
     @property
     def shown_address(self) -> str:

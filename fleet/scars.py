@@ -15,7 +15,7 @@ def refuse_scars(repository: Path, because: str) -> None:
     tracked = _listed(repository, "ls-files", "-z")
     rejected = {path for path in tracked if path.endswith(".rej")}
     # Git looks, and only where it finds something do we: no file is read twice.
-    suspects = {path for path in _grep(repository) if MARKER.search((repository / path).read_bytes())}
+    suspects = {path for path in _suspects(repository) if MARKER.search((repository / path).read_bytes())}
     scars = [
         *(f"{path}: unmerged" for path in sorted(unmerged)),
         *(f"{path}: conflict markers" for path in sorted(suspects)),
@@ -26,10 +26,12 @@ def refuse_scars(repository: Path, because: str) -> None:
 
 
 def _listed(repository: Path, *arguments: str) -> list[str]:
-    printed = git.git(repository, *arguments).decode(errors="surrogateescape")
+    return _rows(git.git(repository, *arguments).decode(errors="surrogateescape"))
+
+
+def _suspects(repository: Path) -> list[str]:
+    return _rows(git.answer(repository, "grep", "-I", "-l", "-z", "-e", "^<<<<<<< ") or "")
+
+
+def _rows(printed: str) -> list[str]:
     return [row for row in printed.split("\0") if row]
-
-
-def _grep(repository: Path) -> list[str]:
-    pattern = ("grep", "-I", "-l", "-z", "-e", "^<<<<<<< ")
-    return _listed(repository, *pattern) if git.succeeds(repository, *pattern) else []

@@ -40,15 +40,15 @@ class Service:
             raise FleetError(
                 f"{repository} has no commit{f' {ref}' if ref else ' yet: commit what was generated first'}"
             )
-        inside = git.succeeds(repository, "rev-parse", "--show-toplevel")
-        self.root = Path(git.line(repository, "rev-parse", "--show-toplevel")) if inside else repository
-        self.ref = ref if ref or inside else "HEAD"
+        checkout = git.answer(repository, "rev-parse", "--show-toplevel")
+        self.root = Path(checkout) if checkout else repository
+        self.ref = ref if ref or checkout else "HEAD"
         if base and not git.succeeds(self.root, "rev-parse", "--verify", "--quiet", f"{base}^{{commit}}"):
             raise FleetError(f"{repository} has no commit {base} to compare with: fetch it, or name another base")
         self._base = base
         # Parsed once for all conventions that look at them.
         self._toml: dict[str, dict[str, Any]] = {}
-        self._yaml: dict[str, list[Any]] = {}
+        self._yaml: dict[tuple[str, type], list[Any]] = {}
 
     @cached_property
     def tree(self) -> Tree:
@@ -88,12 +88,13 @@ class Service:
         except UnicodeDecodeError:
             raise FleetError(f"{path} is not UTF-8") from None
 
-    def yaml(self, path: str) -> list[Any]:
+    def yaml(self, path: str, loader: type = Loader) -> list[Any]:
         """The documents of a YAML file, not for changing, empty ones left out; none if there is no file. Raises FleetError."""
+        key = path, loader
         try:
-            if path not in self._yaml:
-                self._yaml[path] = [one for one in yaml.load_all(self.text(path), Loader=Loader) if one is not None]
-            return self._yaml[path]
+            if key not in self._yaml:
+                self._yaml[key] = [one for one in yaml.load_all(self.text(path), Loader=loader) if one is not None]
+            return self._yaml[key]
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             raise FleetError(f"{path} is not YAML{f', line {mark.line + 1}' if mark else ''}") from None
@@ -168,9 +169,7 @@ class Service:
         name = self._base or self._default_base()
         if name is None:
             return None
-        ours = self.ref or "HEAD"
-        related = git.succeeds(self.root, "merge-base", name, ours)
-        return Service(self.root, git.line(self.root, "merge-base", name, ours) if related else name)
+        return Service(self.root, git.answer(self.root, "merge-base", name, self.ref or "HEAD") or name)
 
     def _default_base(self) -> str | None:
         branches = ("origin/HEAD", "origin/main", "origin/master")

@@ -55,9 +55,9 @@ def found(service: Service, paths: list[str]) -> list[Found]:
     """What squawk says of these migrations, which come one after the other. Raises FleetError."""
     if not paths:
         return []
-    tools = " ".join(f"{name} {version(name)}" for name in ("squawk-cli", "alembic", "sqlalchemy"))
+    versions = " ".join(f"{name} {version(name)}" for name in ("squawk-cli", "alembic", "sqlalchemy"))
     entries = service.remembered(
-        f"migrations 1 {tools}", tuple(paths), lambda folder: [asdict(one) for one in _judged(folder, paths)]
+        f"migrations 1 {versions}", tuple(paths), lambda folder: [asdict(one) for one in _judged(folder, paths)]
     )
     return [Found(**entry) for entry in entries]
 

@@ -1,13 +1,12 @@
 """How one service of the fleet stands, as `fleet status` shows and remembers it."""
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from fleet.checks import DRIFT, kept
 from fleet.drift import SOON
-from fleet.errors import FleetError
+from fleet.errors import FleetError, bug
 from fleet.findings import Finding, Level
 from fleet.lag import lag, lag_of
 from fleet.mirror import Commit
@@ -108,7 +107,7 @@ def judge(member: Member, commit: Commit, service: Service | None = None) -> Sta
     except FleetError as error:
         return unreadable(member, error, commit.id)
     except Exception as error:  # a bug that one service meets must not hide the others
-        return unreadable(member, f"a check has a bug: {_where(error)}{type(error).__name__}: {error}", commit.id)
+        return unreadable(member, bug(error), commit.id)
 
 
 def renamed(standing: Standing, member: Member) -> Standing:
@@ -124,14 +123,3 @@ def _waivers(service: Service) -> dict[str, int]:
         "expiring": sum(waiver.expires <= today() + SOON for waiver in live),
         "void": len(void) - len(live) + len(service.waivers.problems),
     }
-
-
-def _where(error: Exception) -> str:
-    return next((f"{frame}: " for frame in reversed(list(_frames(error)))), "")
-
-
-def _frames(error: Exception) -> Iterator[str]:
-    trace = error.__traceback__
-    while trace is not None:
-        yield f"{trace.tb_frame.f_globals.get('__name__', '?')}, line {trace.tb_lineno}"
-        trace = trace.tb_next

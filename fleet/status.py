@@ -1,6 +1,5 @@
 """`fleet status`: how all services of the fleet stand. What was found is remembered until something that matters changes."""
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -10,8 +9,6 @@ from functools import cache as once
 from pathlib import Path
 from typing import Any
 
-from fleet import git
-from fleet.answers import ANSWERS_FILE, Answers
 from fleet.cache import cache, version_of_checks, write_whole
 from fleet.conventions import conventions
 from fleet.lag import FRESH_ENOUGH
@@ -112,9 +109,7 @@ def _source(commit: Commit, known: _Remembered | None) -> str:
     """The template's address."""
     if known and known.standing.commit == commit.id:
         return known.source
-    if ANSWERS_FILE not in git.line(commit.repository, "ls-tree", "--name-only", commit.id).splitlines():
-        return Answers.parse(None).source
-    return Answers.parse(git.git(commit.repository, "cat-file", "blob", f"{commit.id}:{ANSWERS_FILE}")).source
+    return commit.answers().source
 
 
 def _newest_release(source: str) -> str:
@@ -131,8 +126,7 @@ def _key(commit: Commit, release: str) -> list[str]:
 
 def _file(member: Member) -> Path:
     """One for each service, so that what is remembered grows with the fleet and not with its work."""
-    name = hashlib.sha256(f"{member.address}\0{member.branch}".encode()).hexdigest()
-    return cache() / "standings" / f"{name[:24]}.json"
+    return cache() / "standings" / f"{member.key}.json"
 
 
 def _recall(member: Member) -> _Remembered | None:

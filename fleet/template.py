@@ -116,8 +116,7 @@ class Template:
     def _find(self, version: str) -> str | None:
         if version.startswith("-"):
             return None
-        asked = ["rev-parse", "--quiet", "--verify", f"{version}^{{commit}}"]
-        return git.line(self.repository, *asked) if git.succeeds(self.repository, *asked) else None
+        return git.answer(self.repository, "rev-parse", "--quiet", "--verify", f"{version}^{{commit}}")
 
     def follows(self, new: "Release", old: "Release") -> bool:
         """Whether `new` is `old` or a later version."""

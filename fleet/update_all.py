@@ -5,7 +5,6 @@ so that a run that failed or was stopped goes on where it was.
 """
 
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -20,7 +19,6 @@ from datetime import timedelta
 from pathlib import Path
 
 from fleet import git
-from fleet.answers import ANSWERS_FILE, Answers
 from fleet.cache import write_whole
 from fleet.errors import FleetError
 from fleet.finishing import team_environment
@@ -138,8 +136,7 @@ class _Update:
 
     def __init__(self, member: Member, folder: Path, wish: Wish, state: _State, programs: Programs) -> None:
         self.member, self.wish, self.state, self.programs = member, wish, state, programs
-        self.key = hashlib.sha256(f"{member.address}\0{member.branch}".encode()).hexdigest()[:8]
-        place = f"{re.sub(r'[^A-Za-z0-9_-]', '-', member.name)[:60]}-{self.key}"
+        place = f"{re.sub(r'[^A-Za-z0-9_-]', '-', member.name)[:60]}-{member.key[:8]}"
         self.clone, self.log = folder / place, folder / f"{place}.log"
 
     def run(self) -> Outcome:
@@ -150,7 +147,7 @@ class _Update:
             if outcome.is_enough(self.wish):
                 return outcome
             for step in (self._update, self._test, self._deliver, self._push):
-                outcome = self.state.put(self.key, step(outcome))
+                outcome = self.state.put(self.member.key, step(outcome))
                 if outcome.failure:
                     break
         except FleetError as error:
@@ -160,13 +157,7 @@ class _Update:
     def _asked(self, outcome: Outcome) -> Outcome:
         """From which commit to which version."""
         commit = newest(self.member)
-        there = git.line(commit.repository, "ls-tree", "--name-only", commit.id).splitlines()
-        content = (
-            git.git(commit.repository, "cat-file", "blob", f"{commit.id}:{ANSWERS_FILE}")
-            if ANSWERS_FILE in there
-            else None
-        )
-        answers = Answers.parse(content)
+        answers = commit.answers()
         template = Template(answers.source)
         template.refresh(unless_newer_than=timedelta(minutes=1))  # by the service before this one
         old, new = template.at(answers.version), template.at(self.wish.to) if self.wish.to else template.newest()
@@ -177,7 +168,7 @@ class _Update:
 
     def _resumed(self, outcome: Outcome) -> Outcome:
         """With what an earlier run has done. Raises FleetError rather than throw away what somebody has done since."""
-        known = self.state.get(self.key)
+        known = self.state.get(self.member.key)
         if known and (known.commit, known.new) == (outcome.commit, outcome.new):
             outcome = replace(known, name=self.member.name, failure="")
         if not self.clone.exists():

@@ -3,6 +3,7 @@
 import re
 from abc import abstractmethod
 from collections.abc import Iterator
+from typing import ClassVar
 
 from fleet.conventions import Convention, Problem
 from fleet.conventions.supply import HARMLESS
@@ -103,20 +104,16 @@ class Replicas(_OfOverlays):
 
     id = "deploy-replicas"
     remedy = "two at least: replicas, or minReplicas of the autoscaler"
+    # Kubernetes' autoscaler, and KEDA's: where each says the least, and what it is if it does not.
+    least: ClassVar = {"HorizontalPodAutoscaler": ("minReplicas", 1), "ScaledObject": ("minReplicaCount", 0)}
 
     def problems(self, manifests: list[Manifest], *, production: bool) -> Iterator[str]:
         if not production:
             return
         scaled = {
-            one["spec"]["scaleTargetRef"]["name"]: one["spec"].get("minReplicas", 1)
+            one["spec"]["scaleTargetRef"]["name"]: one["spec"].get(*self.least[one["kind"]])
             for one in manifests
-            if one["kind"] == "HorizontalPodAutoscaler"
-        }
-        # KEDA's name for the same.
-        scaled |= {
-            one["spec"]["scaleTargetRef"]["name"]: one["spec"].get("minReplicaCount", 0)
-            for one in manifests
-            if one["kind"] == "ScaledObject"
+            if one["kind"] in self.least
         }
         for one in manifests:
             if one["kind"] in ("Deployment", "StatefulSet"):

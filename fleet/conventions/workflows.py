@@ -8,8 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fleet import tools
 from fleet.answers import Loader
 from fleet.conventions import Convention, Problem
@@ -157,14 +155,8 @@ def _is_limited(job: dict[str, Any], together: dict[str, Any]) -> bool:
 
 def _pipeline(service: Service, path: str) -> dict[str, Any]:
     """A file of a GitLab pipeline. Raises FleetError."""
-    found: dict[str, Any] = {}
-    try:
-        for document in yaml.load_all(service.text(path), Loader=_GitLab):
-            found |= document if isinstance(document, dict) else {}
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise FleetError(f"{path} is not YAML{f', line {mark.line + 1}' if mark else ''}") from None
-    return found
+    documents = service.yaml(path, _GitLab)
+    return {name: part for document in documents if isinstance(document, dict) for name, part in document.items()}
 
 
 def _images(part: Any) -> Iterator[str]:

@@ -33,10 +33,8 @@ def clients(service: Service) -> Iterator[Client]:
 def _mentioning(service: Service) -> list[str]:
     """The few files that need be read: to git a search is one question, and reading each is one for each."""
     search = ("-F", "-e", FUNCTION, *([service.ref] if service.ref else ["--untracked"]), "--", "src/*.py")
-    if not git.succeeds(service.root, "grep", "-q", *search):
-        return []
-    found = git.git(service.root, "grep", "-l", "-z", *search).decode(errors="surrogateescape").split("\0")
-    return [path.removeprefix(f"{service.ref}:") for path in found if path]
+    found = git.answer(service.root, "grep", "-l", "-z", *search) or ""
+    return [path.removeprefix(f"{service.ref}:") for path in found.split("\0") if path]
 
 
 def _targets(call: ast.Call) -> Iterator[str]:

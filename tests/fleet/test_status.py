@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from fleet import git as git_module
 from fleet import status as status_module
 from fleet.conventions import Convention, conventions
 from fleet.mirror import Commit, mirror_of, newest
@@ -176,7 +177,7 @@ def test_a_url_is_mirrored_without_history_and_asked_again_only_for_what_is_new(
     commit_all(service, "Second")
     member = by_url(service)
     asked: list[str] = []
-    real = status_module.git.git
+    real = git_module.git
 
     def recorded(repository: Path, *arguments: str, **options: Any) -> bytes:
         asked.append(arguments[0])

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from importlib import import_module
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -29,6 +30,12 @@ def test_there_are_thirty_at_least_each_with_an_id_a_reason_in_one_sentence_and_
         assert one.remedy, one
 
 
+def test_each_has_a_mutation() -> None:
+    modules = [import_module(f"{__package__}.{file.stem}") for file in Path(__file__).parent.glob("test_*.py")]
+    tables = [vars(module).get("MUTATIONS", {}) for module in modules]
+    assert {mutation[0] for table in tables for mutation in table.values()} == {one.id for one in conventions()}
+
+
 def test_an_organisation_adds_its_own_as_the_page_says(
     service: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -43,6 +50,19 @@ def test_an_organisation_adds_its_own_as_the_page_says(
     finally:
         conventions.cache_clear()
         sys.modules.pop("acme_conventions", None)
+
+
+def test_a_bug_in_one_is_its_finding_and_the_others_have_their_say(
+    service: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def buggy(_self: object, _service: object) -> list[object]:
+        raise ValueError("unexpected")
+
+    monkeypatch.setattr(type(conventions()[0]), "check", buggy)
+    (service / "README.md").write_text("Billing. make dev, make check\n")
+    found = {one.id: one.reason for one in violations(service)}
+    assert found.keys() == {conventions()[0].id, "docs-readme"}
+    assert found[conventions()[0].id].startswith("a check has a bug: tests.fleet.conventions.test_conventions, line ")
 
 
 WAIVERS: dict[str, tuple[str, str, list[tuple[str, str]]]] = {
