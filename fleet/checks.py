@@ -11,23 +11,26 @@ from fleet.lag import lag
 from fleet.service import Service
 from fleet.waivers import WAIVERS_FILE, Waiver, today
 
+# How the findings of `fleet map` begin, which sees to their waivers itself.
+OF_THE_MAP = "map-"
+
 
 def kept(service: Service) -> Iterator[Finding]:
     """Conventions that the service does not keep, and waivers of conventions that are of no use."""
+    live = [one for one in service.waivers.waivers if not one.void_because(service.tree.get(one.path), today())]
+    unused = [one for one in live if one.id and not one.id.startswith(OF_THE_MAP)]
     for convention in conventions():
-        waiver = service.waivers.of_id(convention.id)
-        found = list(_of(convention, service))
-        if waiver is None:
-            yield from found
-        elif not waiver.void_because(None, today()):  # one that is void is a finding of its own
-            yield from (_waived(finding, waiver) for finding in found)
-            if not found:
-                reason = f"the waiver of {waiver.id} waives nothing: the convention is kept"
-                yield Finding("waiver-unused", WAIVERS_FILE, reason, "remove it", Level.WARNING)
+        for finding in _of(convention, service):
+            waiver = next((one for one in live if one.covers(finding.id, finding.path)), None)
+            unused = [one for one in unused if one is not waiver]
+            yield _waived(finding, waiver) if waiver else finding
     known = {convention.id for convention in conventions()}
-    for waiver in service.waivers.waivers:
-        if waiver.id and waiver.id not in known:
-            reason = f"the waiver of {waiver.id} waives nothing: no convention is called so"
+    for waiver in unused:
+        reason = f"the waiver of {waiver.subject} waives nothing: "
+        if waiver.id in known:
+            yield Finding("waiver-unused", WAIVERS_FILE, f"{reason}the convention is kept", "remove it", Level.WARNING)
+        else:
+            reason = f"{reason}no convention is called so"
             yield Finding("waiver-invalid", WAIVERS_FILE, reason, f"correct it in {WAIVERS_FILE}")
 
 

@@ -46,7 +46,7 @@ def waivers(service: Service) -> Iterator[Finding]:
         if void := waiver.void_because(entry, today()):
             kind = "waiver-expired" if waiver.expires < today() else "waiver-void"
             yield Finding(kind, where, f"the waiver of {waiver.subject} {void}", "have it approved anew, or remove it")
-        elif waiver.path and service.expected.platform.get(waiver.path) == entry:
+        elif waiver.path and not waiver.id and service.expected.platform.get(waiver.path) == entry:
             reason = f"the waiver of {waiver.subject} waives nothing: the file is the template's"
             yield Finding("waiver-unused", where, reason, "remove it", Level.WARNING)
         elif waiver.expires <= today() + SOON:

@@ -12,6 +12,13 @@ waivers:
     owner: media-team
     approver: ana@platform
     expires: 2027-06-30
+  - id: supply-no-secrets   # in that file alone, and for these bytes
+    path: tests/fixtures/signed.json
+    reason: the key of the example in RFC 7515
+    owner: media-team
+    approver: ana@platform
+    expires: 2027-06-30
+    content: 1f7a7a472abf3dd9643fd615f6da379c4acb3e3a
 """
 
 from dataclasses import dataclass
@@ -32,7 +39,7 @@ ABSENT = "absent"
 
 @dataclass(frozen=True)
 class Waiver:
-    """One exception: from a convention, by `id`, or from the template's bytes, by `path`. The other one is empty."""
+    """One exception: from a convention, by `id`, in one file if it has a `path` too; from the template's bytes by that alone."""
 
     id: str
     path: str
@@ -44,7 +51,11 @@ class Waiver:
 
     @property
     def subject(self) -> str:
-        return self.path or self.id
+        return f"{self.id} in {self.path}" if self.id and self.path else self.id or self.path
+
+    def covers(self, id_: str, path: str) -> bool:
+        """Whether it is from this convention, for what that finds in a path."""
+        return self.id == id_ and self.path in (path, "")
 
     def void_because(self, entry: Entry | None, today: date) -> str:
         """Why it does not count any longer; empty if it does. `entry` is what is at its path now."""
@@ -86,12 +97,8 @@ class Waivers:
         return cls(tuple(found), tuple(problems))
 
     def of_path(self, path: str) -> Waiver | None:
-        """The exception for a path, whether it still counts or not."""
-        return next((waiver for waiver in self.waivers if waiver.path == path), None)
-
-    def of_id(self, id_: str) -> Waiver | None:
-        """The exception from a convention, whether it still counts or not."""
-        return next((waiver for waiver in self.waivers if waiver.id == id_), None)
+        """The exception from the template's bytes for a path, whether it still counts or not."""
+        return next((waiver for waiver in self.waivers if waiver.path == path and not waiver.id), None)
 
 
 def today() -> date:
@@ -104,8 +111,8 @@ def _problem(entry: Any) -> str:
         return "not a mapping"
     if unknown := sorted(set(entry) - set(Waiver.__dataclass_fields__)):
         return f"does not know {', '.join(map(str, unknown))}"
-    if bool(entry.get("id")) == bool(entry.get("path")):
-        return "needs an `id` (of a convention) or a `path`, and not both"
+    if not (entry.get("id") or entry.get("path")):
+        return "needs the `id` of a convention, a `path`, or both for a convention in one file"
     if entry.get("path") and str(entry["path"]).endswith("/"):
         return "a folder cannot be waived: name its files"
     for name in ("reason", "owner", "approver"):

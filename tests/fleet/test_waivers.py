@@ -30,7 +30,18 @@ def test_a_whole_one_is_read() -> None:
 def test_one_of_a_convention_needs_no_content() -> None:
     waivers = Waivers.parse(written(path=None, id="http-paths", content=None))
     assert waivers.problems == ()
-    assert waivers.of_id("http-paths") == waivers.waivers[0]
+    (waiver,) = waivers.waivers
+    assert waiver.covers("http-paths", "specs/openapi.json")
+    assert not waiver.covers("http-summaries", "specs/openapi.json")
+
+
+def test_one_of_a_convention_in_one_file_is_for_that_file() -> None:
+    waivers = Waivers.parse(written(id="supply-no-secrets"))
+    assert waivers.problems == ()
+    (waiver,) = waivers.waivers
+    assert waiver.covers("supply-no-secrets", "Dockerfile")
+    assert not waiver.covers("supply-no-secrets", "README.md")
+    assert waivers.of_path("Dockerfile") is None
 
 
 @pytest.mark.parametrize("nothing", [None, b"", b"waivers:\n", b"# later\n", b"other: 1\n"])
@@ -49,8 +60,7 @@ def test_no_waivers_are_none(nothing: bytes | None) -> None:
         ({"expires": None}, "needs a date in `expires`"),
         ({"content": None}, "needs `content`: what `git hash-object Dockerfile` prints"),
         ({"content": "1234"}, "in quotes"),
-        ({"path": None}, "needs an `id` (of a convention) or a `path`"),
-        ({"id": "http-paths"}, "and not both"),
+        ({"path": None}, "needs the `id` of a convention, a `path`, or both"),
         ({"path": "chassis/"}, "a folder cannot be waived"),
         ({"until": "2999-01-01"}, "does not know until"),
     ],

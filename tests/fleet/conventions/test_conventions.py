@@ -10,7 +10,7 @@ import pytest
 
 import fleet.conventions
 from fleet.conventions import conventions
-from tests.conftest import ROOT
+from tests.conftest import ROOT, git
 from tests.fleet.conventions.conftest import only, violations
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
@@ -67,8 +67,9 @@ def test_a_bug_in_one_is_its_finding_and_the_others_have_their_say(
 
 WAIVERS: dict[str, tuple[str, str, list[tuple[str, str]]]] = {
     "that counts": ("docs-readme", "2999-01-01", [("docs-readme", "waived")]),
-    "that has ended": ("docs-readme", "2020-01-01", []),  # the check of waivers fails instead
+    "that has ended": ("docs-readme", "2020-01-01", [("docs-readme", "error")]),
     "of what is kept": ("docs-runbook", "2999-01-01", [("docs-readme", "error"), ("waiver-unused", "warning")]),
+    "of a finding of the map": ("map-call-cycle", "2999-01-01", [("docs-readme", "error")]),
     "of what there is not": ("docs-raedme", "2999-01-01", [("docs-readme", "error"), ("waiver-invalid", "error")]),
 }
 
@@ -80,3 +81,20 @@ def test_a_waiver(service: Path, id_: str, expires: str, expected: list[tuple[st
         f"waivers:\n- {{id: {id_}, reason: young, owner: us, approver: ana, expires: {expires}}}\n"
     )
     assert sorted((finding.id, finding.level) for finding in violations(service)) == expected
+
+
+def test_a_waiver_in_one_file_is_for_that_file_while_it_stays_as_it_was_approved(service: Path) -> None:
+    def found() -> list[tuple[str, str, str]]:
+        return [(one.id, one.path, one.level) for one in violations(service)]
+
+    second, third = "docs/decisions/0002-second.md", "docs/decisions/0003-third.md"
+    for path in (second, third):
+        (service / path).write_text("# Title\n## Context\n## Decision\n")
+    approved = git(service, "hash-object", second).strip()
+    (service / "conventions.yml").write_text(
+        f"waivers:\n- {{id: docs-decisions, path: {second}, content: '{approved}', expires: 2999-01-01, "
+        "reason: young, owner: us, approver: ana}\n"
+    )
+    assert found() == [("docs-decisions", second, "waived"), ("docs-decisions", third, "error")]
+    (service / second).write_text("# Title\n## Context\n## Decision\nOther.\n")
+    assert found() == [("docs-decisions", second, "error"), ("docs-decisions", third, "error")]

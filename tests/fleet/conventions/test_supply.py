@@ -41,6 +41,11 @@ MUTATIONS: Mutations = {
         append("local.mk", KEY),
         "it looks like a secret",
     ),
+    "a key with a comment that would have it passed over": (
+        "supply-no-secrets",
+        append("src/billing/notes.py", KEY.rstrip() + "  # kingfisher:ignore\n"),
+        "it looks like a secret",
+    ),
     "no lock file": ("supply-locked", remove("uv.lock"), "there is no lock file"),
     "a dependency that is not locked": (
         "supply-locked",

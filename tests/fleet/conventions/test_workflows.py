@@ -30,6 +30,11 @@ MUTATIONS: Mutations = {
         append(OURS, WORKFLOW.replace(PIN, "actions/checkout@v7")),
         "not pinned to a hash",
     ),
+    "an action by its tag with a comment that would have it passed over": (
+        "workflow-pinned",
+        append(OURS, WORKFLOW.replace(f"{PIN} #", "actions/checkout@v7 # zizmor: ignore[unpinned-uses]")),
+        "not pinned to a hash",
+    ),
     "an action by its tag in an action": (
         "workflow-pinned",
         append(
