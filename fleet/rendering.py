@@ -15,6 +15,7 @@ from copier._jinja_ext import SandboxedEnvironment, get_yield_context
 from copier._main import Worker
 from copier._settings import SettingsModel
 from copier._template import Template
+from copier._types import AnyByStrMutableMapping, Phase
 from copier.errors import CopierError
 from jinja2 import BytecodeCache, TemplateError
 from jinja2 import Template as JinjaTemplate
@@ -102,6 +103,14 @@ class _Renderer(Worker):
         environment.from_string = self._from_string  # ty: ignore[invalid-assignment]
         return environment
 
+    @cached_property
+    def _complete_context(self) -> AnyByStrMutableMapping:
+        return super()._render_context()
+
+    def _render_context(self) -> AnyByStrMutableMapping:
+        """Once all is answered, it is the same for every part of every path."""
+        return self._complete_context if Phase.current() is Phase.RENDER else super()._render_context()
+
     def _from_string(self, source: str) -> JinjaTemplate:
         self._forget_yield()
         if source not in _STRINGS:
@@ -131,14 +140,14 @@ class _Compiled(BytecodeCache):
     """Compiled files of the template, by name and text."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[str, str], bytes] = {}
+        self._found: dict[tuple[str, str], CodeType] = {}
 
     def load_bytecode(self, bucket: Bucket) -> None:
-        if (code := self._found.get((bucket.key, bucket.checksum))) is not None:
-            bucket.bytecode_from_string(code)
+        bucket.code = self._found.get((bucket.key, bucket.checksum))
 
     def dump_bytecode(self, bucket: Bucket) -> None:
-        self._found[bucket.key, bucket.checksum] = bucket.bytecode_to_string()
+        assert bucket.code is not None
+        self._found[bucket.key, bucket.checksum] = bucket.code
 
 
 # What was compiled once in this process serves every service that it renders.

@@ -4,7 +4,6 @@ import ast
 import hashlib
 import json
 import tempfile
-import tomllib
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -12,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import tomli
 import yaml
 
 from fleet import git
@@ -112,9 +112,9 @@ class Service:
         """The content of a TOML file, not for changing; empty if there is none. Raises FleetError."""
         try:
             if path not in self._toml:
-                self._toml[path] = tomllib.loads(self.text(path))
+                self._toml[path] = tomli.loads(self.text(path))
             return self._toml[path]
-        except tomllib.TOMLDecodeError as error:
+        except tomli.TOMLDecodeError as error:
             raise FleetError(f"{path} is not TOML: {error}") from None
 
     def python(self, path: str) -> ast.Module:
