@@ -37,7 +37,9 @@ def call(*command: str, **environment: str) -> None:
 def install_from_debian(package: str, **environment: str) -> None:
     """As root. Raises RuntimeError."""
     quiet = {"DEBIAN_FRONTEND": "noninteractive", **environment}
-    install = ("apt-get", "install", "--yes", "--no-install-recommends", package)
+    # Another test process may be installing something else.
+    wait = ("-o", "DPkg::Lock::Timeout=300")
+    install = ("apt-get", *wait, "install", "--yes", "--no-install-recommends", package)
     try:
         call(*install, **quiet)
     except RuntimeError:  # never, or long ago, updated

@@ -167,6 +167,26 @@ def test_the_next_migration_has_the_next_number_and_makes_the_difference(copy: S
         migrating.check(copy, empty_database)
 
 
+def without_email(**info: list[str]) -> sa.MetaData:
+    """The tiny service's table with a column less."""
+    metadata = metadata_for("tiny")
+    unique = sa.UniqueConstraint("name", deferrable=True, initially="DEFERRED")
+    columns = sa.Column("id", sa.Uuid, primary_key=True), sa.Column("name", sa.String(40), nullable=False)
+    sa.Table("things", metadata, *columns, unique, info=info)
+    return metadata
+
+
+def test_a_column_that_leaves_stays_until_its_table_no_longer_names_it(copy: Service, empty_database: str) -> None:
+    migrating.upgrade(copy, empty_database)
+
+    for leaving, left in ((["email"], False), ([], True)):
+        copy = dataclasses.replace(copy, tables=without_email(leaving=leaving))
+        written = migrating.write_next(copy, empty_database, "next")
+        assert ("drop_column" in written.read_text()) is left
+        migrating.upgrade(copy, empty_database)
+        migrating.check(copy, empty_database)
+
+
 def with_migrations(copy: Service, *revisions: str) -> None:
     """Give the copy these, one behind the other, behind its last one."""
     (package_path,) = copy.package.__path__
