@@ -18,7 +18,7 @@ export UV_PYTHON
 # environment told it to keep nothing.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo setup test test-fast lint format docs simulation chaos bench bench-messages bench-fleet
+.PHONY: help demo setup test test-fast lint format docs simulation chaos bench bench-messages bench-fleet bench-image
 
 help: ## This list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -63,6 +63,9 @@ bench-messages: setup ## Measure relay and consumer beside each broker's own cli
 
 bench-fleet: setup ## Measure fleet on 1, 50 and 200 services, and beside cruft; prints ratios
 	@.venv/bin/python -m bench.fleet $(ARGS)
+
+bench-image: setup ## Measure the image and its builds beside a naive Dockerfile; prints ratios
+	@.venv/bin/python -m bench.image $(ARGS)
 
 .tools/bin/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "this needs Python 3.11 or newer: set PYTHON=…, or install uv"; exit 1; }
