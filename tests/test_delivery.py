@@ -23,7 +23,7 @@ from tests.manifests import OVERLAYS, kinds, manifests, pod
 from tests.pipelines import Event, GitLab
 
 # One worker, so that the tools are built once.
-pytestmark = pytest.mark.xdist_group("delivery")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("delivery")]
 
 GO_TOOLS = {
     "actionlint": "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12",
@@ -85,10 +85,6 @@ def schema(name: str, file: str, healthy: str, broken: str, *options: str) -> Va
     return Validator("check-jsonschema", ("--builtin-schema", f"vendor.{name}", *options, file), file, healthy, broken)
 
 
-def slow(validator: Validator) -> Any:
-    return pytest.param(validator, id=validator.tool, marks=pytest.mark.slow)
-
-
 VALIDATORS = [
     pytest.param(Validator("hadolint", ("Dockerfile",), "Dockerfile", "uv==0.13.9", "uv"), id="hadolint"),
     pytest.param(
@@ -101,8 +97,10 @@ VALIDATORS = [
         ),
         id="zizmor",
     ),
-    slow(Validator("actionlint", (WORKFLOW,), WORKFLOW, "github.event_name", "github.event-name")),
-    slow(Validator("compose", (), "compose.yaml", "      migrate:", "      migration:")),
+    pytest.param(
+        Validator("actionlint", (WORKFLOW,), WORKFLOW, "github.event_name", "github.event-name"), id="actionlint"
+    ),
+    pytest.param(Validator("compose", (), "compose.yaml", "      migrate:", "      migration:"), id="compose"),
     pytest.param(schema("github-workflows", WORKFLOW, "timeout-minutes:", "timeout:"), id="GitHub's schema"),
     pytest.param(
         schema("gitlab-ci", ".gitlab-ci.yml", "\nbuild-image:", "\nimage:", "--data-transform", "gitlab-ci"),
@@ -149,7 +147,6 @@ def catalog_check() -> Callable[[list[Any]], subprocess.CompletedProcess[str]]:
     return lambda entities: run("node", "-e", CATALOG_CHECK, json.dumps(entities), cwd=folder)
 
 
-@pytest.mark.slow
 def test_backstage_takes_the_catalogue_entry_of_every_variant(render: Render, catalog_check: Any) -> None:
     entities = [
         entity for answers in VARIANTS.values() for entity in documents(render(**answers) / "catalog-info.yaml")
@@ -279,7 +276,6 @@ def test_compose_brings_the_chosen_broker_and_a_worker_that_reaches_it(render: R
     assert "test" in compose["services"][broker]["healthcheck"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("broker", ON_BROKER)
 def test_compose_itself_takes_the_file_of_every_broker(render: Render, broker: str, tool: Tool) -> None:
     service = render(**ON_BROKER[broker])
@@ -292,7 +288,6 @@ def test_compose_itself_takes_the_file_of_every_broker(render: Render, broker: s
 # --- images ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_every_image_is_pinned(render: Render) -> None:
     service = render(**VARIANTS["default"])
     stages = {text.split(" AS ")[1] for name, text in instructions(service / "Dockerfile") if " AS " in text}

@@ -26,7 +26,7 @@ from tests.conftest import ROOT, Render
 from tests.prometheus import MetricsReceiver, Series, problems
 
 # With tests/test_delivery.py: one worker renders what both look at.
-pytestmark = pytest.mark.xdist_group("delivery")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("delivery")]
 
 SOME = [pytest.param(VARIANTS[name], id=name) for name in ("default", "short", "both-rabbitmq")]
 WAIT_SECONDS = 60
@@ -108,7 +108,6 @@ async def live(running: System) -> None:
     await journal.close()
 
 
-@pytest.mark.slow
 def test_every_query_asks_for_what_a_real_service_exports(render: Render, exported: set[Series]) -> None:
     service = render(**COUNTER)
     found = {name: problems(query, exported | recorded(service)) for name, query in queries(service).items()}
@@ -116,7 +115,6 @@ def test_every_query_asks_for_what_a_real_service_exports(render: Render, export
     assert {name: wrong for name, wrong in found.items() if wrong} == {}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("healthy", "broken"),
     [

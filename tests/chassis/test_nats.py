@@ -18,7 +18,7 @@ from tests import brokers
 from tests.chassis.link import Link
 from tests.chassis.meeting import PATIENCE_SECONDS, Meeting, bodies, nothing_comes, take
 
-pytestmark = pytest.mark.xdist_group("nats")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("nats")]
 
 BOTH: dict[str, Any] = {"publishes": ["bank.paid.v1"], "awaits": ["bank.paid.v1"]}
 

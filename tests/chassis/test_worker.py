@@ -10,7 +10,6 @@ from uuid import uuid4
 import asyncpg
 import httpx
 import pytest
-import structlog
 from chassis import inbox, parking
 from chassis.application import application, worker
 from chassis.brokers import BrokerUnavailable, Kind, Message
@@ -23,6 +22,7 @@ from fastapi import FastAPI
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from structlog.testing import CapturingLogger
 
 from tests.chassis import said
 from tests.chassis.said import MESSAGES
@@ -102,6 +102,7 @@ async def test_a_service_without_messages_tells_nothing_of_them(service: Service
         assert (await client.get("/readyz")).json() == {"status": "ok", "version": "0.0.0", "database": "ok"}
 
 
+@pytest.mark.slow
 async def test_an_unreachable_broker_is_told_and_stops_nothing(talking: Service, database_url: str) -> None:
     settings = {"database_url": database_url, "broker_url": "nats://127.0.0.1:1", "run_worker": True}
     app = application(talking, talking.settings.model_validate(settings))
@@ -111,11 +112,9 @@ async def test_an_unreachable_broker_is_told_and_stops_nothing(talking: Service,
     assert (ready.status_code, ready.json()["broker"], alive.status_code) == (200, "unreachable", 200)
 
 
-async def test_an_interruption_is_told_of_once_however_long_each_try_takes(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_an_interruption_is_told_of_once_however_long_each_try_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chassis.worker.LONGEST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr("chassis.worker.log", structlog.get_logger())
+    monkeypatch.setattr("chassis.worker.log", logged := CapturingLogger())
     tries = iter(range(4))
 
     async def reach(_: asyncio.Event) -> None:
@@ -124,7 +123,7 @@ async def test_an_interruption_is_told_of_once_however_long_each_try_takes(
             raise BrokerUnavailable("no answer")
 
     await endure("broker", reach, asyncio.Event())
-    assert capsys.readouterr().out.count("worker_interrupted") == 1
+    assert [call.args for call in logged.calls] == [("worker_interrupted",)]
 
 
 async def test_a_worker_that_has_ended_by_itself_is_not_alive(talking: Service, database_url: str) -> None:
@@ -137,6 +136,7 @@ async def test_a_worker_that_has_ended_by_itself_is_not_alive(talking: Service, 
         assert (await client.get("/livez")).status_code == 503
 
 
+@pytest.mark.slow
 async def test_the_worker_serves_probes_and_nothing_else(talking: Service, database_url: str) -> None:
     settings = {"database_url": database_url, "broker_url": "nats://127.0.0.1:1"}
     async with started(worker(talking, talking.settings.model_validate(settings))) as client:

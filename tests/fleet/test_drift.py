@@ -14,6 +14,8 @@ from fleet.service import Service
 from tests.conftest import ROOT, git
 from tests.fleet.conftest import Born, commit, waive
 
+pytestmark = pytest.mark.slow
+
 
 def found(service: Path, ref: str | None = None) -> list[tuple[str, str]]:
     looked_at = Service(service, ref)

@@ -13,6 +13,8 @@ from fleet.template import Template
 from tests.answers import VARIANTS
 from tests.fleet.conftest import Born, contents
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("variant", ["default", "many-words"])
 def test_a_render_is_the_one_of_plain_copier_answers_file_and_modes_included(

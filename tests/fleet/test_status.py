@@ -26,6 +26,8 @@ from fleet.waivers import today
 from tests.conftest import git
 from tests.fleet.conftest import Born, commit, waive
 
+pytestmark = pytest.mark.slow
+
 Judged = list[str]
 
 
@@ -305,7 +307,6 @@ def never(_folder: Path) -> str:
     pytest.fail("computed once more")
 
 
-@pytest.mark.slow
 @pytest.mark.xdist_group("conventions")
 def test_conventions_that_prepare_for_many_find_the_same_as_for_one(born: Born, cache: Path) -> None:
     def remembered() -> set[Path]:
@@ -340,7 +341,6 @@ def do(what: str) -> int:
     return len(what)
 
 
-@pytest.mark.slow
 def test_a_process_that_dies_or_hangs_takes_no_other_work_with_it() -> None:
     items = ["a", "dies", "bb", "hangs", "ccc"]
     found = dict(in_processes(do, items, jobs=2, limit_seconds=2))
@@ -349,7 +349,6 @@ def test_a_process_that_dies_or_hangs_takes_no_other_work_with_it() -> None:
     assert found["hangs"] == Lost("given up after 2 seconds")
 
 
-@pytest.mark.slow
 @pytest.mark.xdist_group("conventions")
 def test_the_command_writes_the_report_shows_progress_elsewhere_and_fails_on_a_breach(
     born: Born, tmp_path: Path
