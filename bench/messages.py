@@ -9,10 +9,11 @@ the commit in one service to the row that another service wrote, at 100 events a
 import argparse
 import asyncio
 import contextlib
+import gc
 import json
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from statistics import median, quantiles
 from unittest import mock
 from urllib.parse import urlsplit
@@ -27,6 +28,7 @@ from chassis.database import Database
 from chassis.embedded import temporary_postgres
 from chassis.outbox import Outbox
 from chassis.relay import Relay
+from chassis.serving import spare_collector
 from chassis.telemetry import Telemetry
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
@@ -140,15 +142,28 @@ def _consumer(broker: Broker, database: Database, url: str) -> Consumer:
     return Consumer(Kind.EVENT, broker, database, JOURNAL.messages, TELEMETRY, database_url=url, patience=Patience())
 
 
-@asynccontextmanager
-async def _running(loop: Callable[[asyncio.Event], Awaitable[None]]) -> AsyncGenerator[None]:
-    stop = asyncio.Event()
-    task = asyncio.ensure_future(loop(stop))
+@contextmanager
+def _as_served() -> Generator[None]:
+    """The garbage collector as a service's process has it. The bare client keeps Python's settings, as documented."""
+    before = gc.get_threshold()
+    spare_collector()
     try:
         yield
     finally:
-        stop.set()
-        await task
+        gc.set_threshold(*before)
+        gc.unfreeze()
+
+
+@asynccontextmanager
+async def _running(loop: Callable[[asyncio.Event], Awaitable[None]]) -> AsyncGenerator[None]:
+    stop = asyncio.Event()
+    with _as_served():
+        task = asyncio.ensure_future(loop(stop))
+        try:
+            yield
+        finally:
+            stop.set()
+            await task
 
 
 async def _rate(events: int, work: Awaitable[None]) -> float:
@@ -159,9 +174,10 @@ async def _rate(events: int, work: Awaitable[None]) -> float:
 
 async def _fill_outbox(database: Database, events: int) -> None:
     await database.execute(
-        "INSERT INTO chassis.outbox (id, kind, aggregatetype, aggregateid, type, payload) "
+        "INSERT INTO chassis.outbox (id, kind, aggregatetype, aggregateid, type, payload, traceparent) "
         "SELECT gen_random_uuid(), 'event', 'counter', 'k' || n % $2, $3, "
-        "json_build_object('name', 'k' || n % $2, 'step', n) FROM generate_series(1, $1) AS n",
+        "json_build_object('name', 'k' || n % $2, 'step', n), "
+        "'00-' || md5(n::text) || '-' || left(md5(n::text), 16) || '-00' FROM generate_series(1, $1) AS n",
         events,
         KEYS,
         NAME,

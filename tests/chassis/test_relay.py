@@ -13,7 +13,9 @@ from chassis import relay
 from chassis.brokers import BrokerUnavailable, Kind, Message, MessageRefused
 from chassis.outbox import Outbox
 from chassis.relay import BATCH, Relay
+from opentelemetry import trace
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from tests.chassis.link import Link
 from tests.chassis.running import recording, running
@@ -252,3 +254,16 @@ async def test_the_message_continues_the_trace_of_the_row_through_the_relays_own
     (message,) = bench.broker.got
     _, trace_id, span_id, _ = message.headers["traceparent"].split("-")
     assert (int(trace_id, 16), int(span_id, 16)) == (send.context.trace_id, send.context.span_id)
+
+
+@pytest.mark.parametrize("flags", [0, TraceFlags.RANDOM_TRACE_ID])
+async def test_a_trace_that_nobody_records_goes_on_as_the_row_has_it(bench: Bench, flags: int) -> None:
+    unsampled = SpanContext(0xABC, 0xDEF, is_remote=False, trace_flags=TraceFlags(flags))
+    with trace.use_span(NonRecordingSpan(unsampled)):
+        await bench.say(*events(1))
+    async with bench.relaying():
+        await bench.until_empty()
+    (message,) = bench.broker.got
+    assert message.headers["traceparent"] == f"00-{0xABC:032x}-{0xDEF:016x}-{flags:02x}"
+    assert message.headers["content-type"] == "application/json"
+    assert bench.spans.get_finished_spans() == ()

@@ -1,17 +1,20 @@
 """The real process, told to stop while it works: nobody who sent a request in time is left without an answer."""
 
 import asyncio
+import gc
 import signal
 import socket
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import httpx
 import pytest
+from chassis.serving import spare_collector
 
 from tests.chassis.conftest import EXIT_TIMEOUT_SECONDS, ROOT, Running, Start, environment
 from tests.chassis.link import Link
@@ -148,3 +151,21 @@ def test_a_port_that_is_taken_is_an_error_that_names_it(database_url: str) -> No
     assert result.returncode == 1
     assert "address already in use" in result.stdout
     assert str(port) in result.stdout
+
+
+def test_what_start_up_made_is_not_looked_through_and_cycles_are_still_collected() -> None:
+    class Cycle:
+        def __init__(self) -> None:
+            self.me = self
+
+    before = gc.get_threshold()
+    try:
+        spare_collector()
+        assert gc.get_freeze_count() > 0
+        left = weakref.ref(Cycle())
+        assert left() is not None
+        kept = [[] for _ in range(2 * gc.get_threshold()[0])]
+        assert left() is None, f"{len(kept)} containers later, nobody had looked"
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)

@@ -30,6 +30,17 @@ _SCOPE = InstrumentationScope("chassis")
 _IDS = RandomIdGenerator()
 
 
+class _Resource(Resource):
+    """Hashed once. The exporter asks for the hash with each span, and the SDK would make a JSON document each time."""
+
+    def __init__(self, resource: Resource) -> None:
+        super().__init__(resource.attributes, resource.schema_url)
+        self._hash = super().__hash__()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
 class Telemetry:
     """The tracer and the meter of one process.
 
@@ -44,6 +55,7 @@ class Telemetry:
         span_processors: list[SpanProcessor],
         metric_readers: list[MetricReader],
     ) -> None:
+        resource = _Resource(resource)
         self._tracing = TracerProvider(resource=resource, sampler=sampler, shutdown_on_exit=False)
         self._processors = span_processors
         for processor in span_processors:
