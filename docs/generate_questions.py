@@ -26,7 +26,8 @@ _Loader.add_constructor("!include", lambda loader, node: None)
 def page() -> str:
     """The page as it should be."""
     text = (ROOT / "copier.yml").read_text()
-    questions = {name: asked for name, asked in yaml.load(text, _Loader).items() if not name.startswith("_")}
+    parts = yaml.load_all(text, _Loader)
+    questions = {name: asked for part in parts for name, asked in part.items() if not name.startswith("_")}
     answers = example_answers()
     asked = {name: question for name, question in questions.items() if question.get("when") is not False}
     return "\n".join(

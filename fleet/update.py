@@ -20,6 +20,7 @@ from fleet.errors import FleetError
 from fleet.findings import Level
 from fleet.hooks import migrations
 from fleet.manifest import Manifest, entry_of
+from fleet.ownership import Owner, Ownership
 from fleet.report import Report
 from fleet.revisions import MIGRATION, chained
 from fleet.scars import refuse_scars
@@ -53,7 +54,7 @@ def update(path: Path, options: Options) -> Report:
     report = Report(service.root.name, old.version, new.version)
     with worktree(service.root, keep=options.keep) as checkout, tempfile.TemporaryDirectory(prefix="fleet-") as folder:
         before = Render(old, Service(checkout).answers, Path(folder, "old"))
-        _heal(checkout, before, report)
+        _heal(checkout, before, Ownership.of(new.folder), report)
         if old.commit != new.commit:
             _migrate(checkout, old, new, report)
             report.notes = notes(old, new)
@@ -94,10 +95,14 @@ def _target(template: Template, old: Release, to: str | None) -> Release:
     return old
 
 
-def _heal(checkout: Path, recorded: Render, report: Report) -> None:
-    """Put back the platform's files where they are not the recorded version's, in a commit of its own."""
+def _heal(checkout: Path, recorded: Render, next_list: Ownership, report: Report) -> None:
+    """Put back the platform's files where they are not the recorded version's, in a commit of its own.
+
+    Not those which the new version hands over to the team: from now on it is the team who says what they are.
+    """
     kinds = ("drift-edited", "drift-deleted", "drift-mode")
-    healed = [finding.path for finding in drift(Service(checkout)) if finding.id in kinds]
+    found = [finding.path for finding in drift(Service(checkout)) if finding.id in kinds]
+    healed = [path for path in found if next_list.owner_of(path) is Owner.PLATFORM]
     for path in healed:
         report.healed_diff += _diff(checkout / path, recorded / path, path)
         _copy(recorded / path, checkout / path)
@@ -153,8 +158,9 @@ def _write_platform(service: Service, before: Render, after: Render, report: Rep
         if old.get(path) != new.get(path):
             report.waived.append(path)
             report.waived_diff += _diff(before / path, after / path, path)
-    # What the new version counts among the team's stays where it is, as it is.
-    gone = [path for path in old if path in there and path not in after.manifest.paths and path not in waived]
+    # What the new version counts among the team's stays where it is, as it is, also if it has no seed for it.
+    left = [path for path in old if path in there and path not in new and path not in waived]
+    gone = [path for path in left if after.manifest.owner_of(path) is Owner.PLATFORM]
     for path in gone:
         (service.root / path).unlink()
         _remove_empty_folders(service.root, path)

@@ -139,8 +139,9 @@ def usual_questions() -> dict[str, Any]:
     """The questions that a person is asked who does not ask for trouble, in order."""
     loader = type("Loader", (yaml.SafeLoader,), {})
     loader.add_constructor("!include", lambda *_: None)
-    questions = yaml.load((ROOT / "copier.yml").read_text(), loader)
-    asked = {name: it for name, it in questions.items() if not name.startswith("_") and it.get("when", True) is True}
+    parts = yaml.load_all((ROOT / "copier.yml").read_text(), loader)
+    questions = {name: it for part in parts for name, it in part.items() if not name.startswith("_")}
+    asked = {name: it for name, it in questions.items() if it.get("when", True) is True and it.get("ask", True)}
     assert len(asked) <= 10
     return asked
 

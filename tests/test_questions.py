@@ -109,8 +109,8 @@ def questions() -> dict[str, Answers]:
         pass
 
     Loader.add_constructor("!include", lambda loader, node: None)
-    loaded = yaml.load((ROOT / "copier.yml").read_text(), Loader)
-    return {name: question for name, question in loaded.items() if not name.startswith("_")}
+    parts = yaml.load_all((ROOT / "copier.yml").read_text(), Loader)
+    return {name: question for part in parts for name, question in part.items() if not name.startswith("_")}
 
 
 def words(file: str) -> set[str]:

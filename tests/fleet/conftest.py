@@ -16,7 +16,7 @@ from fleet.answers import Answers
 from fleet.template import Template
 from fleet.waivers import ABSENT
 from tests.conftest import git
-from tests.fleet.history import release_first_version, release_later_versions
+from tests.fleet.history import release_first_version, release_later_versions, release_that_claims
 
 Born = Callable[..., Path]
 
@@ -62,6 +62,20 @@ def born(history: Path, tmp_path_factory: pytest.TempPathFactory) -> Born:
         return service
 
     return born
+
+
+@pytest.fixture
+def claims(history: Path, tmp_path: Path) -> Callable[..., None]:
+    """`claims(service, *paths)`: have the service's template followed by a version whose platform owns these paths."""
+
+    def claims(service: Path, *paths: str) -> None:
+        successor = tmp_path / "successor"
+        git(tmp_path, "clone", "--quiet", str(history), str(successor))
+        release_that_claims(successor, *paths)
+        answers = service / ".copier-answers.yml"
+        answers.write_text(answers.read_text().replace(str(history), str(successor)))
+
+    return claims
 
 
 def contents(service: Path) -> dict[str, bytes]:

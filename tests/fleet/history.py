@@ -52,6 +52,9 @@ zone:
   default: eu
 """
 
+# Platform-owned until 1.1.0, the team's from 1.2.0 on. The last one the template drops in the same release.
+HANDED_OVER = ("renovate.json", ".dockerignore", "pytest.ini", ".checkov.yaml")
+
 
 def release_first_version(repository: Path) -> None:
     """1.0.0: the template as it is, and a question."""
@@ -82,7 +85,8 @@ def release_later_versions(repository: Path) -> None:
 
     # 1.2.0: a migration of the team's files, a seed that is renamed with it, a platform file that becomes the team's.
     ownership = repository / "ownership/service-owned.yml"
-    ownership.write_text(f"{ownership.read_text()}- /renovate.json\n")
+    ownership.write_text(ownership.read_text() + "".join(f"- /{path}\n" for path in HANDED_OVER))
+    (template / HANDED_OVER[-1]).unlink()
     hooks = repository / "hooks/migrations"
     hooks.mkdir(parents=True, exist_ok=True)
     (hooks / "1.2.0.py").write_text(MIGRATION)
@@ -98,6 +102,14 @@ def release_later_versions(repository: Path) -> None:
         "Platform-owned, of {{ service_name }}, in {{ region }}, {{ tier }}.\n"
     )
     _release(repository, "v1.3.0")
+
+
+def release_that_claims(repository: Path, *paths: str) -> None:
+    """1.4.0: these paths, the team's so far, are the platform's."""
+    ownership = repository / "ownership/service-owned.yml"
+    rows = ownership.read_text().splitlines(keepends=True)
+    ownership.write_text("".join(row for row in rows if row[3:-1] not in paths))
+    _release(repository, "v1.4.0")
 
 
 def _release(repository: Path, version: str) -> None:

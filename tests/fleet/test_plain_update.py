@@ -3,6 +3,7 @@
 A run of Copier takes seconds, so each looks at many cases at once.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import copier
@@ -14,6 +15,7 @@ from fleet.update import Options, update
 from tests.conftest import git
 from tests.fleet.conftest import Born, commit, contents
 from tests.fleet.edits import TEAM, kept, platform_edits, team_edits
+from tests.fleet.history import HANDED_OVER
 
 pytestmark = pytest.mark.slow
 
@@ -88,6 +90,42 @@ def test_an_aggregate_added_another_dropped_and_other_pipelines_leave_the_teams_
     assert "src/billing/domain/refunds.py" not in after
     assert ".gitlab-ci.yml" in after
     assert ".github/workflows/ci.yaml" not in after
+    assert findings(service) == []
+
+
+def test_what_the_platform_hands_over_stays_as_the_team_has_it(born: Born) -> None:
+    service = born("v1.1.0")
+    untouched, edited, deleted, dropped = (service / path for path in HANDED_OVER)
+    edited.write_text("# Ours.\n")
+    deleted.unlink()
+    commit(service)
+    before = contents(service)
+    plain_update(service, "v1.2.0")
+    after = contents(service)
+    assert {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)} == {
+        ".copier-answers.yml"
+    }
+    assert untouched.exists()
+    assert dropped.exists()
+    commit(service)
+    assert findings(service) == []
+
+
+def test_what_the_platform_claims_is_a_conflict_where_the_team_has_made_it_its_own(
+    born: Born, claims: Callable[..., None]
+) -> None:
+    service = born("v1.3.0")
+    claims(service, "README.md", "CODEOWNERS", "catalog-info.yaml")
+    (service / "README.md").write_text("# Ours.\n")
+    (service / "catalog-info.yaml").unlink()
+    commit(service)
+    plain_update(service, "v1.4.0")
+    assert {row.split("\t")[1] for row in git(service, "ls-files", "--unmerged").splitlines()} == {"README.md"}
+    text = (service / "README.md").read_text()
+    assert "# Ours.\n" in text
+    assert "# Billing\n" in text
+    git(service, "checkout", "--theirs", "README.md")
+    commit(service)
     assert findings(service) == []
 
 

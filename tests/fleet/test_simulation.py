@@ -24,6 +24,7 @@ from fleet.update import Options, update
 from tests.answers import VARIANTS
 from tests.conftest import git, make
 from tests.fleet.conftest import Born, commit, waive
+from tests.fleet.history import HANDED_OVER
 from tests.fleet.test_plain_update import plain_update
 
 pytestmark = pytest.mark.slow
@@ -35,10 +36,6 @@ LINES = ("# Why: see our decision 7.\n", "\n# TODO: not before June.\n", "# übe
 
 # The migration of 1.2.0 moves it, whatever is in it.
 MOVED = {"docs/runbook.md": "docs/operations/runbook.md"}
-
-
-# What 1.2.0 hands over to the team.
-HANDED_OVER = {"renovate.json"}
 
 
 def owned(service: Service, owner: str) -> list[str]:
@@ -162,7 +159,7 @@ def test_no_conflict_and_no_byte_of_the_teams_by_plain_update(born: Born, number
         updated = Service(service)
         after = contents(updated, owned(updated, "team"))
         assert {path: after.get(path) for path in before} == before, version
-        assert set(after) - set(before) <= HANDED_OVER, version
+        assert set(after) - set(before) <= {*HANDED_OVER}, version
         assert list(drift(updated)) == [], version
 
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from fleet.update import Options, update
 from tests.conftest import ROOT, git
 from tests.fleet.conftest import Born, commit, contents, state, waive
 from tests.fleet.edits import kept, platform_edits, team_edits
+from tests.fleet.history import HANDED_OVER
 
 pytestmark = pytest.mark.slow
 
@@ -118,16 +120,46 @@ def test_a_second_run_does_nothing(born: Born) -> None:
     assert state(service) == before
 
 
-def test_a_file_that_the_platform_hands_over_stays_as_it_is_and_is_the_teams_from_then_on(born: Born) -> None:
-    service = born()
-    before = (service / "renovate.json").read_bytes()
-    update(service, options("v1.2.0"))
-    assert (service / "renovate.json").read_bytes() == before
-    (service / "renovate.json").write_text("{}\n")
+def test_what_the_platform_hands_over_stays_as_the_team_has_it_and_is_the_teams_from_then_on(born: Born) -> None:
+    service = born("v1.1.0")
+    untouched, edited, deleted, dropped = (service / path for path in HANDED_OVER)
+    edited.write_text("# Ours.\n")
+    deleted.unlink()
+    commit(service)
+    before = contents(service)
+    report = update(service, options("v1.2.0"))
+    after = contents(service)
+    assert {path: after.get(path) for path in HANDED_OVER} == {path: before.get(path) for path in HANDED_OVER}
+    assert (report.healed, report.deleted) == ([], 0)
+    assert dropped.exists()
+    untouched.write_text("{}\n")
     commit(service)
     assert list(drift(Service(service))) == []
     update(service, options())
-    assert (service / "renovate.json").read_text() == "{}\n"
+    assert untouched.read_text() == "{}\n"
+    assert not deleted.exists()
+
+
+def test_what_the_platform_claims_is_refused_where_the_team_has_made_it_its_own(
+    born: Born, claims: Callable[..., None]
+) -> None:
+    service = born("v1.3.0")
+    claims(service, "README.md", "CODEOWNERS", "catalog-info.yaml")
+    (service / "README.md").write_text("# Ours.\n")
+    (service / "catalog-info.yaml").unlink()
+    commit(service)
+    before = state(service)
+    with pytest.raises(FleetError, match="brings files of its own where the service has other ones") as refusal:
+        update(service, options("v1.4.0"))
+    assert "README.md" in str(refusal.value)
+    assert "CODEOWNERS" not in str(refusal.value)
+    assert state(service) == before
+    git(service, "mv", "README.md", "docs/ours.md")
+    commit(service)
+    update(service, options("v1.4.0"))
+    assert (service / "README.md").read_text().startswith("# Billing\n")
+    assert (service / "catalog-info.yaml").exists()
+    assert (service / "docs/ours.md").read_text() == "# Ours.\n"
 
 
 def test_the_branch_of_an_update_that_succeeds_is_not_kept(born: Born) -> None:
