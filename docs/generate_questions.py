@@ -58,6 +58,8 @@ def page() -> str:
 
 def section(name: str, question: dict[str, Any], rule: str, default: object) -> Iterator[str]:
     yield from ("", f"## `{name}`", "", " ".join(question["help"].split()), "")
+    if question.get("ask") is False:
+        yield "- Never asked: for `-d`"
     yield f"- Rule: {rule}"
     if "choices" in question:
         yield "- Choices: " + ", ".join(f"`{value}` ({label})" for label, value in question["choices"].items())
@@ -65,6 +67,8 @@ def section(name: str, question: dict[str, Any], rule: str, default: object) -> 
         yield "- Type: " + (question["type"] if "{" not in question["type"] else "text, or a mapping in a data file")
     if isinstance(default, str) and "\n" in default:
         yield from ("- Default:", "", indent(f"```yaml\n{dedent(default).strip()}\n```", "  "))
+    elif default == "":
+        yield "- Default: empty"
     else:
         yield f"- Default: `{str(default).lower() if isinstance(default, bool) else default}`"
 

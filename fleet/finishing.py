@@ -1,4 +1,7 @@
-"""What follows from an update and is generated in the service itself: uv.lock and specs/, by its own `make specs`."""
+"""What follows from an update and is generated in the service itself, by its own `make specs`: uv.lock and specs/.
+
+And in pyproject.toml the chassis' version, where that comes from a package index.
+"""
 
 import os
 import subprocess
@@ -7,7 +10,7 @@ from pathlib import Path
 from fleet import git
 from fleet.worktree import commit
 
-GENERATED = ("uv.lock", "specs")
+GENERATED = ("pyproject.toml", "uv.lock", "specs")
 
 
 def finish(checkout: Path) -> str:

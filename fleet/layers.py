@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fleet import tools
+from fleet.answers import ANSWERS_FILE, Answers
 from fleet.errors import FleetError
 from fleet.service import Service
+from fleet.template import Template
 from fleet.together import remember_together
 
 CONTRACTS = ".importlinter"
@@ -43,7 +45,9 @@ def _judge() -> str:
 
 
 def _inputs(service: Service) -> tuple[str, ...]:
-    return CONTRACTS, f"src/{service.package}/*.py", "chassis/src/chassis/*.py"
+    # Without a chassis of its own, a service has that of the recorded release, which its answers name.
+    chassis = "chassis/src/chassis/*.py" if "chassis/pyproject.toml" in service.tree else ANSWERS_FILE
+    return CONTRACTS, f"src/{service.package}/*.py", chassis
 
 
 def _broken(folder: Path) -> list[Import]:
@@ -56,6 +60,11 @@ def _broken_of_each(folder: Path) -> dict[str, list[Import]]:
 
 
 def _linted(folders: list[Path]) -> list[list[Import]]:
+    for folder in folders:
+        if (folder / ANSWERS_FILE).exists():
+            answers = Answers.parse((folder / ANSWERS_FILE).read_bytes())
+            release = Template(answers.source).at(answers.version)
+            (folder / "chassis").symlink_to(release.folder / "template/chassis")
     # Wide, because it would break what is longer than a line.
     done = tools.run([sys.executable, "-I", LINTING, *map(str, folders)], cwd=folders[0], COLUMNS="1000")
     try:

@@ -621,6 +621,7 @@ def test_the_answers_file_is_readable_and_gives_the_same_answers_again(copy: Cop
     assert set(stored) == {*(q for q, asked in questions().items() if asked.get("when") is not False)} - {
         "create_anyway",
         "broker",
+        "chassis_index",
     }
     second = copy("second", **stored)
     assert second.answers.combined["aggregate_list"] == first.answers.combined["aggregate_list"]

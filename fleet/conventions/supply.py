@@ -5,6 +5,7 @@ import glob
 import json
 import posixpath
 import re
+import tomllib
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from importlib.metadata import version
@@ -115,7 +116,7 @@ class WithinRanges(Convention):
     remedy = "leave the versions of the chassis' dependencies to the chassis: no override, no source of another kind"
 
     def check(self, service: Service) -> Iterator[Problem]:
-        ranges = sorted(_wanted(service, CHASSIS), key=str)
+        ranges = sorted(_of_the_chassis(service), key=str)
         own = (service.toml(PROJECT).get("tool") or {}).get("uv") or {}
         for one in _requirements(own.get("override-dependencies"), PROJECT):
             if canonicalize_name(one.name) in dict(ranges):
@@ -222,9 +223,19 @@ def _version(text: Any) -> Version:
         raise FleetError(f"{LOCK} has something that uv does not write: {error}") from None
 
 
+def _of_the_chassis(service: Service) -> set[tuple[str, SpecifierSet]]:
+    if CHASSIS in service.tree:
+        return _wanted(service, CHASSIS)
+    # It is published: that of the same release.
+    return _asked(tomllib.loads((service.release.folder / "template" / CHASSIS).read_text()), CHASSIS)
+
+
 def _wanted(service: Service, path: str) -> set[tuple[str, SpecifierSet]]:
+    return _asked(service.toml(path), path)
+
+
+def _asked(content: dict[str, Any], path: str) -> set[tuple[str, SpecifierSet]]:
     """Names and versions that a pyproject.toml asks for, extras and groups included."""
-    content = service.toml(path)
     project = content.get("project") or {}
     lists = [project.get("dependencies"), *(project.get("optional-dependencies") or {}).values()]
     lists += (content.get("dependency-groups") or {}).values()

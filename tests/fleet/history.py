@@ -75,7 +75,7 @@ def release_later_versions(repository: Path) -> None:
     (template / ".editorconfig").unlink()
     (template / "schemathesis.toml").rename(template / "fuzz.toml")
     (template / "platform.txt.jinja").write_text("Platform-owned, of {{ service_name }}.\n")
-    ty = template / "ty.toml"
+    ty = template / "ty.toml.jinja"
     ty.chmod(ty.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
     settings = template / "src/{{ package }}/settings.py"
     settings.write_text(settings.read_text() + "\n# Version 1.1.0 seeds this.\n")
@@ -83,7 +83,7 @@ def release_later_versions(repository: Path) -> None:
     (template / "docs/on-call.md.jinja").write_text("# Who is called for {{ service_title }}\n")
     _release(repository, "v1.1.0")
 
-    # 1.2.0: a migration of the team's files, a seed that is renamed with it, a platform file that becomes the team's.
+    # 1.2.0: a migration of the team's files, a seed that is renamed with it, platform files that become the team's.
     ownership = repository / "ownership/service-owned.yml"
     ownership.write_text(ownership.read_text() + "".join(f"- /{path}\n" for path in HANDED_OVER))
     (template / HANDED_OVER[-1]).unlink()
