@@ -60,6 +60,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "service_name": "hr",
         "ci": "github",
         "owner": "@acme/people",
+        "platform_team": "@acme/platform",
         "messaging_style": "events",
         "broker": "nats",
     },

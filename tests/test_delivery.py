@@ -15,7 +15,9 @@ import pytest
 import yaml
 from chassis.brokers import SCHEMES
 from chassis.settings import Settings
+from codeowners import CodeOwners
 
+from fleet.ownership import Owner, Ownership
 from tests import golang, npm
 from tests.answers import VARIANTS
 from tests.conftest import ROOT, Render
@@ -308,11 +310,15 @@ def test_every_image_is_pinned(render: Render) -> None:
 
 
 @pytest.mark.parametrize("answers", ALL)
-def test_code_owners_is_the_team_in_a_form_that_both_forges_read(render: Render, answers: dict[str, Any]) -> None:
-    lines = (render(**answers) / "CODEOWNERS").read_text().splitlines()
-    (rule,) = (line for line in lines if line and not line.startswith("#"))
-    team = answers.get("owner", f"{answers.get('domain', answers['service_name'])}-team").removeprefix("@")
-    assert rule == f"* @{team}"
+def test_code_owners_is_the_team_or_for_the_platforms_paths_its_team(render: Render, answers: dict[str, Any]) -> None:
+    service = render(**answers)
+    rules, ownership = CodeOwners((service / "CODEOWNERS").read_text()), Ownership.of(ROOT)
+    name = answers.get("owner", f"{answers.get('domain', answers['service_name'])}-team").removeprefix("@")
+    platform = answers.get("platform_team", f"@{name}")
+    paths = [path.relative_to(service).as_posix() for path in service.rglob("*") if path.is_file()]
+    for path in [*paths, "uv.lock", "local.mk", "compose.override.yaml", "src/any/new.py", "conventions.yml"]:
+        is_theirs = ownership.owner_of(path) is Owner.TEAM and path != "conventions.yml"
+        assert [owner for _, owner in rules.of(path)] == [f"@{name}" if is_theirs else platform], path
 
 
 def test_renovate_leaves_alone_what_the_template_delivers(render: Render) -> None:

@@ -317,6 +317,7 @@ def test_the_reserved_words_cover_this_python(validate: Validate) -> None:
         ("owner", "@org", "'@org' is neither"),
         ("owner", 'a"b', "is neither"),
         ("owner", "x" * 64, "is 64 characters long, 2 to 63 are allowed"),
+        ("platform_team", "org/team", "'org/team' is neither a name"),
         ("create_anyway", False, "type yes to create it anyway (-d create_anyway=yes), or stop here"),
     ],
 )
@@ -332,6 +333,8 @@ def test_a_bad_answer_is_refused(validate: Validate, question: str, answer: obje
         ("owner", "billing-team"),
         ("owner", "@Org/billing.team"),
         ("owner", "@group/sub/team"),
+        ("platform_team", "@org/platform"),
+        ("platform_team", ""),
         ("create_anyway", True),
     ],
 )
@@ -622,6 +625,7 @@ def test_the_answers_file_is_readable_and_gives_the_same_answers_again(copy: Cop
         "create_anyway",
         "broker",
         "chassis_index",
+        "platform_team",
     }
     second = copy("second", **stored)
     assert second.answers.combined["aggregate_list"] == first.answers.combined["aggregate_list"]

@@ -4,16 +4,20 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import codeowners
+
 from fleet.conventions import Convention, Problem
 from fleet.errors import FleetError
+from fleet.ownership import Owner, Ownership
 from fleet.service import Service
+from fleet.waivers import WAIVERS_FILE
 
 CODEOWNERS = "CODEOWNERS"
 SHADOW = ".github/CODEOWNERS"
 CATALOGUE = "catalog-info.yaml"
 OWNER = re.compile(r"@[\w.-]+(/[\w.-]+)*|[^@\s]+@[^@\s]+\.[^@\s]+")
 # GitLab's: [Documentation][2] @docs-team
-SECTION = re.compile(r"\^?\[[^\]]+\](\[\d+\])?")
+SECTION = re.compile(r"\^?\[([^\]]+)\](?:\[\d+\])?")
 LIFECYCLES = ("experimental", "production", "deprecated")
 SPECS = {"specs/openapi.json": "openapi", "specs/asyncapi.json": "asyncapi"}
 
@@ -31,7 +35,7 @@ class CodeOwners(Convention):
         if SHADOW in service.tree:
             yield Problem(SHADOW, "GitHub reads this one, and the one at the root no longer counts")
         everything: list[str] = []
-        for pattern, owners, number in _rules(service.text(CODEOWNERS)):
+        for _, pattern, owners, number in _rules(service.text(CODEOWNERS)):
             if not owners:
                 yield Problem(CODEOWNERS, f"{pattern} has no owner", number)
             for owner in owners:
@@ -42,21 +46,76 @@ class CodeOwners(Convention):
         answered = _answered(service)
         if not everything:
             yield Problem(CODEOWNERS, "no rule owns everything")
-        elif answered and answered not in map(_team, everything):
+        elif answered and not _platform_team(service) and answered not in map(_team, everything):
             # Alerts and the catalogue go by the answer.
             yield Problem(CODEOWNERS, f"{' '.join(everything)} owns everything, and the answers say {answered}")
 
 
-def _rules(text: str) -> Iterator[tuple[str, list[str], int]]:
-    """Pattern, owners and line of each. A section of GitLab's may name the owners of those of its rules that name none."""
-    default: list[str] = []
+class Reviewers(Convention):
+    """Where the platform's team reviews what is the platform's, neither team waits for the other about what is its own."""
+
+    id = "owner-reviewers"
+    remedy = (
+        "begin CODEOWNERS with `* @platform-team`, then `/src/ @your-team` and so on for each of the team's paths, then "
+        f"`/{WAIVERS_FILE} @platform-team`; `fleet update -d platform_team=` if the platform's team does not review"
+    )
+
+    def check(self, service: Service) -> Iterator[Problem]:
+        platform, answered = _platform_team(service), _answered(service)
+        if not platform or CODEOWNERS not in service.tree:  # owner-code-owners says so
+            return
+        reviewers = _Reviewers(service.text(CODEOWNERS))
+        # Exceptions are the platform's to approve, though the file is the team's; also the first one.
+        theirs = sorted({*service.expected.platform.keys() & service.tree.keys(), WAIVERS_FILE})
+        # Alone: of several owners one is enough, and the team could do without the platform's.
+        if wrong := [path for path in theirs if [platform] not in reviewers.of(path)]:
+            yield Problem(CODEOWNERS, f"{_shown(wrong)} is the platform's, and not reviewed by {platform} alone")
+        missed = [path for path in service.tree if not any(answered in owners for owners in reviewers.of(path))]
+        for pattern, paths in _by_pattern(service.expected.patterns, missed):
+            yield Problem(CODEOWNERS, f"{_shown(paths)} is the team's ({pattern}), and not reviewed by {answered}")
+
+
+def _by_pattern(patterns: list[str], paths: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """Those of the paths that are the team's."""
+    every = Ownership(patterns)
+    ours = [path for path in paths if path != WAIVERS_FILE and every.owner_of(path) is Owner.TEAM]
+    for pattern in patterns if ours else ():
+        one = Ownership([pattern])
+        if of_it := [path for path in ours if one.owner_of(path) is Owner.TEAM]:
+            yield pattern, of_it
+
+
+class _Reviewers:
+    """Who is asked about a path, as the forges resolve it: in each section, the last rule that matches."""
+
+    def __init__(self, text: str) -> None:
+        sections: dict[str, str] = {}
+        for section, pattern, owners, _ in _rules(text):
+            sections[section] = f"{sections.get(section, '')}{pattern} {' '.join(owners)}\n"
+        try:
+            self._sections = [codeowners.CodeOwners(rules) for rules in sections.values()]
+        except (ValueError, re.error) as error:
+            raise FleetError(f"{CODEOWNERS} has a pattern that is none: {error}") from None
+
+    def of(self, path: str) -> list[list[str]]:
+        """The teams that each section names."""
+        return [[_team(name) for _, name in section.of(path)] for section in self._sections]
+
+
+def _shown(paths: list[str]) -> str:
+    return paths[0] + (f", like {len(paths) - 1} more," if paths[1:] else "")
+
+
+def _rules(text: str) -> Iterator[tuple[str, str, list[str], int]]:
+    """Section, pattern, owners and line of each. A section of GitLab's may name the owners of those rules that name none."""
+    name, default = "", list[str]()
     for number, line in enumerate(text.splitlines(), 1):
         rule = line.partition("#")[0].strip()
         if section := SECTION.match(rule):
-            default = rule[section.end() :].split()
+            name, default = section[1].casefold(), rule[section.end() :].split()
         elif rule:
             pattern, *owners = re.split(r"(?<!\\)\s+", rule)
-            yield pattern, owners or default, number
+            yield name, pattern, owners or default, number
 
 
 def _team(owner: str) -> str:
@@ -66,6 +125,11 @@ def _team(owner: str) -> str:
 
 def _answered(service: Service) -> str:
     return _team(str(service.expected.answers.get("owner") or ""))
+
+
+def _platform_team(service: Service) -> str:
+    """Empty if it reviews nothing here."""
+    return _team(str(service.expected.answers.get("platform_team") or ""))
 
 
 def _entities(service: Service) -> list[dict[str, Any]]:

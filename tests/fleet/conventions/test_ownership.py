@@ -1,12 +1,28 @@
 """Owners and catalogue entries that are not what they should be."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from tests.fleet.conventions.conftest import Mutations, append, each_alone, edit, told
+from fleet.errors import FleetError
+from fleet.service import Service
+from tests.fleet.conventions.conftest import Broken, Mutations, append, both, each_alone, edit, told
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
+
+
+def reviewed(service: Path) -> None:
+    """From now on the platform's team reviews, and CODEOWNERS is a newborn's."""
+    append(".copier-answers.yml", "platform_team: '@acme/platform'\n")(service)
+    with tempfile.TemporaryDirectory() as folder:
+        Service(service).release.render(Service(service).answers, Path(folder))
+        (service / "CODEOWNERS").write_text(Path(folder, "CODEOWNERS").read_text())
+
+
+def misdirected(old: str, new: str) -> Broken:
+    return both(reviewed, edit("CODEOWNERS", old, new))
+
 
 MUTATIONS: Mutations = {
     "nobody owns everything": (
@@ -33,6 +49,16 @@ MUTATIONS: Mutations = {
         "owner-code-owners",
         edit("CODEOWNERS", "* @billing-team", "* @acme/payments"),
         "@acme/payments owns everything, and the answers say billing-team",
+    ),
+    "the platform's paths are the team's to review": (
+        "owner-reviewers",
+        misdirected("* @acme/platform", "* @billing-team"),
+        "is the platform's, and not reviewed by platform alone",
+    ),
+    "the team's paths wait for the platform": (
+        "owner-reviewers",
+        misdirected("/src/ @billing-team\n", ""),
+        "is the team's (src/**), and not reviewed by billing-team",
     ),
     "another team in the catalogue": (
         "owner-catalogue-entry",
@@ -80,6 +106,34 @@ def test_sections_of_gitlab_and_names_with_blanks_are_read_as_the_forges_do(serv
     assert told(service, "owner-code-owners") == []
     (service / "CODEOWNERS").write_text("[Docs] @docs\n/docs/\n[More]\n/more/\n")
     assert told(service, "owner-code-owners") == ["/more/ has no owner", "no rule owns everything"]
+
+
+def test_who_reviews_is_resolved_as_the_forges_do(service: Path) -> None:
+    reviewed(service)
+    newborn = (service / "CODEOWNERS").read_text()
+
+    def says(rules: str) -> list[str]:
+        (service / "CODEOWNERS").write_text(rules)
+        return told(service, "owner-reviewers")
+
+    assert says(newborn) == told(service, "owner-code-owners") == []
+    # One more who is asked, and a section of GitLab's that asks others besides.
+    assert says(f"{newborn}/docs/ @docs @acme/billing-team\n[Style]\n*.md @writers\n") == []
+    # Either of two is enough for the forge; /docs/* is not what is deeper down; the last rule that matches counts.
+    assert "the platform's" in says(newborn.replace("* @acme/platform", "* @acme/platform @billing-team"))[0]
+    assert "docs/decisions/0001" in says(newborn.replace("/docs/ @", "/docs/* @"))[0]
+    assert "src/**" in says(f"{newborn}*.py @acme/platform\n")[0]
+    with pytest.raises(FleetError, match="a pattern that is none"):
+        says(f"{newborn}/[src @billing-team\n")
+    # Exceptions are for the platform to approve.
+    assert says(newborn.removesuffix("/conventions.yml @acme/platform\n")) == [
+        "conventions.yml is the platform's, and not reviewed by platform alone"
+    ]
+    # A service that is older than the answer, or that deleted the file: owner-code-owners says so.
+    assert len(says("* @billing-team\n")) == 1
+    (service / "CODEOWNERS").unlink()
+    assert told(service, "owner-reviewers") == []
+    assert told(service, "owner-code-owners") == ["no rule owns everything"]
 
 
 def test_a_definition_that_is_written_out_is_not_the_document(service: Path) -> None:
