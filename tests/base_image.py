@@ -65,7 +65,7 @@ def _file_system() -> Path:
             packages = "--include=python3,python3-venv,ca-certificates"
             made = archive.with_name(f"new-{archive.name}")
             hook = f"--customize-hook={LIKE_THE_OFFICIAL_ONE}"
-            call("mmdebstrap", "--quiet", "--variant=minbase", packages, *options, hook, SUITE, str(made), _mirror())
+            call("mmdebstrap", "--quiet", "--variant=minbase", packages, *options, hook, SUITE, str(made), mirror())
             made.rename(archive)
     return archive
 
@@ -73,7 +73,7 @@ def _file_system() -> Path:
 NOT_READ = ("doc", "locale", "man")
 
 
-def _mirror() -> str:
+def mirror() -> str:
     """Where this machine has its own Debian packages from."""
     listed = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(ORIGIN) $(LABEL)", "Created-By: Packages"]
     for line in subprocess.run(listed, capture_output=True, text=True, check=True).stdout.splitlines():

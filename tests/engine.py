@@ -1,7 +1,7 @@
 """A container engine: the one that runs on this machine, else Docker Engine out of Debian's packages, started for us alone.
 
 Ours has its socket, its images and its state in a folder that is removed, and leaves the machine's network as it is:
-containers and builds share that network.
+containers and builds share that network, or have one that leads nowhere else.
 """
 
 import contextlib
@@ -14,14 +14,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from chassis.embedded import Process, spawn
 
 from tests import base_image
-from tests.tools import install_from_debian, one_at_a_time
+from tests.tools import TOOLS, call, install_from_debian, one_at_a_time
 
 START_TIMEOUT_SECONDS = 120
 STOP_PATIENCE_SECONDS = 60
@@ -34,6 +34,8 @@ class Engine:
     """`folder` has a `docker` that speaks to this engine: for whoever looks for it in PATH."""
 
     folder: Path
+    enter: tuple[str, ...] = ()
+    """What to put before a command so that it has the engine's network, if that is not the machine's."""
 
     @property
     def path(self) -> str:
@@ -66,6 +68,10 @@ class Engine:
         return tag
 
 
+SHARED = ("--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false")
+"""The machine's network is also that of containers, and stays as it is."""
+
+
 @contextlib.contextmanager
 def running() -> Generator[Engine]:
     """An engine that has the base image. Skips where there is none and we cannot bring one."""
@@ -75,9 +81,24 @@ def running() -> Generator[Engine]:
         if client := _of_this_machine():
             yield _with_client(Path(folder), f'exec {client} "$@"')
             return
-        with _started(Path(folder)) as engine:
+        with _started(Path(folder), *SHARED) as engine:
             base_image.load(engine.docker, Path(folder))
             yield engine
+
+
+@contextlib.contextmanager
+def with_compose() -> Generator[Engine]:
+    """An engine without images, with Docker Compose, and with a network of its own that leads nowhere. Skips likewise."""
+    if _of_this_machine():
+        pytest.skip("stand-ins would get the official images' names in the engine that runs here")
+    with tempfile.TemporaryDirectory(prefix="engine-", ignore_cleanup_errors=True) as folder:
+        plugins = Path(folder, "cli-plugins")
+        plugins.mkdir()
+        alone = ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "-")
+        with _started(Path(folder), before=alone) as engine:
+            (plugins / "docker-compose").symlink_to(_compose())
+            namespace = f"--net=/proc/{Path(folder, 'pid').read_text().strip()}/ns/net"
+            yield replace(engine, enter=("nsenter", namespace))
 
 
 def _roomy_memory() -> Path | None:
@@ -101,17 +122,16 @@ def _of_this_machine() -> str | None:
 
 
 @contextlib.contextmanager
-def _started(folder: Path) -> Generator[Engine]:
+def _started(folder: Path, *network: str, before: tuple[str, ...] = ()) -> Generator[Engine]:
     daemon, client = _installed()
     images = tempfile.TemporaryDirectory(prefix="engine-", dir=_roomy_memory(), ignore_cleanup_errors=True)
     state = ["--data-root", images.name, "--exec-root", str(folder / "exec"), "--pidfile", str(folder / "pid")]
-    network = ["--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false"]
     socket = f"unix://{folder / 'socket'}"
     configuration = folder / "daemon.json"  # not the one in /etc
     configuration.write_text("{}")
     with (folder / "daemon.log").open("wb") as log:
         process = spawn(
-            [daemon, "--host", socket, "--config-file", str(configuration), *state, *network],
+            [*before, daemon, "--host", socket, "--config-file", str(configuration), *state, *network],
             stop_signal=signal.SIGTERM,
             stdout=log,
             stderr=log,
@@ -144,6 +164,25 @@ def _installed() -> tuple[str, str]:
             # Nobody is to find the system's own daemon running: in run level 1 none is started.
             install_from_debian("docker.io", RUNLEVEL="1")
     return str(daemon), str(client)
+
+
+def _compose() -> Path:
+    """Of the base image's Debian, fetched once: this machine's may have none since the rewrite that is a plugin."""
+    program = TOOLS / "docker-compose"
+    with one_at_a_time("docker-compose"):
+        if not program.exists():
+            with tempfile.TemporaryDirectory() as folder:
+                Path(folder, "sources.list").write_text(f"deb {base_image.mirror()} {base_image.SUITE} main\n")
+                places = {"Dir::Etc::SourceList": f"{folder}/sources.list", "Dir::Etc::SourceParts": "/dev/null"}
+                places |= {"Dir::State::Lists": f"{folder}/lists", "Dir::Cache": folder, "APT::Sandbox::User": "root"}
+                Path(folder, "lists/partial").mkdir(parents=True)
+                apt = ["env", f"--chdir={folder}", "apt-get", *(f"-o{name}={value}" for name, value in places.items())]
+                call(*apt, "update")
+                call(*apt, "download", "docker-compose")
+                (package,) = Path(folder).glob("docker-compose_*.deb")
+                call("dpkg-deb", "--extract", str(package), f"{folder}/package")
+                shutil.move(f"{folder}/package/usr/libexec/docker/cli-plugins/docker-compose", program)
+    return program
 
 
 def _with_client(folder: Path, script: str) -> Engine:
