@@ -2,8 +2,8 @@
 SHELL := /bin/sh
 
 PYTHON ?= python3
-# Two test processes: what the CI machine has cores for. More on a bigger one: make test JOBS=8
-JOBS ?= 2
+# Test processes: two for each core of the CI machine, because half of the time they wait for servers. make test JOBS=8
+JOBS ?= 4
 
 # Without uv on the machine, one is put into .tools/. It comes first in PATH, for generated services to find it too.
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.tools import TOOLS, call, install_from_debian, one_at_a_time
 
 ROOT = Path(__file__).parents[1]
@@ -74,13 +76,13 @@ NOT_READ = ("doc", "locale", "man")
 
 
 def mirror() -> str:
-    """Where this machine has its own Debian packages from."""
+    """Where this machine has its own Debian packages from. Skips where it is no Debian."""
     listed = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(ORIGIN) $(LABEL)", "Created-By: Packages"]
     for line in subprocess.run(listed, capture_output=True, text=True, check=True).stdout.splitlines():
         address, _, rest = line.partition(" ")
         if rest == "Debian Debian":
             return address
-    raise RuntimeError("the stand-in is made of Debian's packages, and this machine's sources of packages have none")
+    pytest.skip("this takes Debian's packages, and this machine's sources of packages have none: install Docker")
 
 
 def _pip() -> str:

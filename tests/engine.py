@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 from chassis.embedded import Process, spawn
 
-from tests import base_image
-from tests.tools import TOOLS, call, install_from_debian, one_at_a_time
+from tests import base_image, compose
+from tests.tools import install_from_debian, one_at_a_time
 
 START_TIMEOUT_SECONDS = 120
 STOP_PATIENCE_SECONDS = 60
@@ -96,7 +96,7 @@ def with_compose() -> Generator[Engine]:
         plugins.mkdir()
         alone = ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "-")
         with _started(Path(folder), before=alone) as engine:
-            (plugins / "docker-compose").symlink_to(_compose())
+            (plugins / "docker-compose").symlink_to(compose.plugin())
             namespace = f"--net=/proc/{Path(folder, 'pid').read_text().strip()}/ns/net"
             yield replace(engine, enter=("nsenter", namespace))
 
@@ -164,25 +164,6 @@ def _installed() -> tuple[str, str]:
             # Nobody is to find the system's own daemon running: in run level 1 none is started.
             install_from_debian("docker.io", RUNLEVEL="1")
     return str(daemon), str(client)
-
-
-def _compose() -> Path:
-    """Of the base image's Debian, fetched once: this machine's may have none since the rewrite that is a plugin."""
-    program = TOOLS / "docker-compose"
-    with one_at_a_time("docker-compose"):
-        if not program.exists():
-            with tempfile.TemporaryDirectory() as folder:
-                Path(folder, "sources.list").write_text(f"deb {base_image.mirror()} {base_image.SUITE} main\n")
-                places = {"Dir::Etc::SourceList": f"{folder}/sources.list", "Dir::Etc::SourceParts": "/dev/null"}
-                places |= {"Dir::State::Lists": f"{folder}/lists", "Dir::Cache": folder, "APT::Sandbox::User": "root"}
-                Path(folder, "lists/partial").mkdir(parents=True)
-                apt = ["env", f"--chdir={folder}", "apt-get", *(f"-o{name}={value}" for name, value in places.items())]
-                call(*apt, "update")
-                call(*apt, "download", "docker-compose")
-                (package,) = Path(folder).glob("docker-compose_*.deb")
-                call("dpkg-deb", "--extract", str(package), f"{folder}/package")
-                shutil.move(f"{folder}/package/usr/libexec/docker/cli-plugins/docker-compose", program)
-    return program
 
 
 def _with_client(folder: Path, script: str) -> Engine:

@@ -18,6 +18,7 @@ from chassis.settings import Settings
 from codeowners import CodeOwners
 
 from fleet.ownership import Owner, Ownership
+from tests import compose as docker_compose
 from tests import golang, npm
 from tests.answers import VARIANTS
 from tests.conftest import ROOT, Render
@@ -30,24 +31,22 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("delivery")]
 GO_TOOLS = {
     "actionlint": "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12",
 }
-# Compose's loader, of the version that is in Docker Compose 5.0: all of it takes ten times as long to build.
-COMPOSE = "github.com/compose-spec/compose-go/v2@v2.10.1"
 BACKSTAGE = "@backstage/catalog-model@1.10.1"
 
 WORKFLOW = ".github/workflows/ci.yaml"
 ALL = [pytest.param(answers, id=name) for name, answers in VARIANTS.items()]
 
-Tool = Callable[[str], str]
+Tool = Callable[[str], list[str]]
 
 
 @pytest.fixture(scope="session")
 def tool() -> Tool:
-    """`tool(name)`: the path of a validator: a wheel's binary, or a Go program that is built once."""
+    """`tool(name)`: how a validator is called: a wheel's binary, Compose, or a Go program that is built once."""
 
-    def tool(name: str) -> str:
+    def tool(name: str) -> list[str]:
         if name == "compose":
-            return str(golang.compiled(ROOT / "tests/compose.go", COMPOSE))
-        return str(golang.built(name, GO_TOOLS[name]) if name in GO_TOOLS else Path(sys.executable).parent / name)
+            return docker_compose.command()
+        return [str(golang.built(name, GO_TOOLS[name]) if name in GO_TOOLS else Path(sys.executable).parent / name)]
 
     return tool
 
@@ -80,7 +79,7 @@ class Validator:
     broken: str
 
     def __call__(self, service: Path, tool: Tool) -> subprocess.CompletedProcess[str]:
-        return run(tool(self.tool), *self.arguments, cwd=service)
+        return run(*tool(self.tool), *self.arguments, cwd=service)
 
 
 def schema(name: str, file: str, healthy: str, broken: str, *options: str) -> Validator:
@@ -102,7 +101,9 @@ VALIDATORS = [
     pytest.param(
         Validator("actionlint", (WORKFLOW,), WORKFLOW, "github.event_name", "github.event-name"), id="actionlint"
     ),
-    pytest.param(Validator("compose", (), "compose.yaml", "      migrate:", "      migration:"), id="compose"),
+    pytest.param(
+        Validator("compose", ("config", "--quiet"), "compose.yaml", "      migrate:", "      migration:"), id="compose"
+    ),
     pytest.param(schema("github-workflows", WORKFLOW, "timeout-minutes:", "timeout:"), id="GitHub's schema"),
     pytest.param(
         schema("gitlab-ci", ".gitlab-ci.yml", "\nbuild-image:", "\nimage:", "--data-transform", "gitlab-ci"),
@@ -281,9 +282,9 @@ def test_compose_brings_the_chosen_broker_and_a_worker_that_reaches_it(render: R
 @pytest.mark.parametrize("broker", ON_BROKER)
 def test_compose_itself_takes_the_file_of_every_broker(render: Render, broker: str, tool: Tool) -> None:
     service = render(**ON_BROKER[broker])
-    checked = run(tool("compose"), cwd=service)
+    checked = run(*tool("compose"), "config", "--quiet", cwd=service)
     assert checked.returncode == 0, checked.stderr
-    checked = run(tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", "compose.yaml", cwd=service)
+    checked = run(*tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", "compose.yaml", cwd=service)
     assert checked.returncode == 0, checked.stdout
 
 
