@@ -1,5 +1,6 @@
 """Services rendered from this working tree, as tests need them: text only, or installed and committed."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,6 +12,8 @@ from typing import Any
 
 import copier
 import pytest
+
+from tests.tools import made_once
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,38 +36,46 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The template as this working tree has it, uncommitted changes included, without git: Copier copies it as it is."""
-    snapshot = tmp_path_factory.mktemp("template")
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, snapshot / name)
-    return snapshot
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A temporary folder of all processes of this run."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session")
-def render(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
+def template(shared: Path) -> Path:
+    """The template as this working tree has it, uncommitted changes included, without git: Copier copies it as it is."""
+
+    def snapshot(folder: Path) -> None:
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        for name in filter(None, listed.stdout.split("\0")):
+            if (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, folder / name)
+
+    return made_once(shared / "template", snapshot)
+
+
+@pytest.fixture(scope="session")
+def render(template: Path, shared: Path) -> Render:
     """`render(name, **answers)`: a service's files, in a folder of that name. Equal answers are rendered once."""
-    done: dict[str, Path] = {}
 
     def render(folder: str = "service", **answers: Any) -> Path:
         answers = {"service_name": "billing", **answers}
-        key = json.dumps([folder, answers], sort_keys=True)
-        if key not in done:
-            done[key] = tmp_path_factory.mktemp("rendered") / folder
+
+        def copy(scratch: Path) -> None:
             # Settings(): the defaults of whoever runs the tests stay out.
-            copier.run_copy(
-                str(template), done[key], data=answers, defaults=True, quiet=True, settings=copier.Settings()
-            )
-        return done[key]
+            options: dict[str, Any] = {"defaults": True, "quiet": True, "settings": copier.Settings()}
+            copier.run_copy(str(template), scratch / folder, data=answers, **options)
+
+        digest = hashlib.sha256(json.dumps([folder, answers], sort_keys=True).encode()).hexdigest()[:16]
+        return made_once(shared / "rendered" / digest, copy) / folder
 
     return render
 

@@ -3,6 +3,7 @@
 Version 1.0.0 is this working tree. What later versions change is in history.py.
 """
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from fleet.template import Template
 from fleet.waivers import ABSENT
 from tests.conftest import git
 from tests.fleet.history import release_first_version, release_later_versions, release_that_claims
+from tests.tools import made_once
 
 Born = Callable[..., Path]
 
@@ -34,31 +36,34 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def history(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def history(template: Path, shared: Path) -> Path:
     """The template's repository: v1.0.0, v1.1.0, v1.2.0, v1.3.0."""
-    repository = tmp_path_factory.mktemp("history") / "slipway"
-    shutil.copytree(template, repository)
-    release_first_version(repository)
-    release_later_versions(repository)
-    return repository
+
+    def release(scratch: Path) -> None:
+        shutil.copytree(template, scratch / "slipway")
+        release_first_version(scratch / "slipway")
+        release_later_versions(scratch / "slipway")
+
+    return made_once(shared / "history", release) / "slipway"
 
 
 @pytest.fixture(scope="session")
-def born(history: Path, tmp_path_factory: pytest.TempPathFactory) -> Born:
+def born(history: Path, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Born:
     """`born(**answers)`: a fresh copy of a service at v1.0.0, committed, as its team has it after the first hour."""
-    done: dict[str, Path] = {}
 
     def born(version: str = "v1.0.0", **answers: Any) -> Path:
         recorded = {"_commit": version, "_src_path": str(history), "service_name": "billing", **answers}
-        text = yaml.safe_dump(recorded)
-        if text not in done:
-            done[text] = tmp_path_factory.mktemp("born") / "service"
-            Template(str(history)).at(version).render(Answers.parse(text.encode()), done[text])
-            git(done[text], "init", "--quiet", "--initial-branch", "main")
-            git(done[text], "add", "--all")
-            git(done[text], "commit", "--quiet", "--message", "Start")
+        text = yaml.safe_dump(recorded).encode()
+
+        def start(scratch: Path) -> None:
+            Template(str(history)).at(version).render(Answers.parse(text), scratch)
+            git(scratch, "init", "--quiet", "--initial-branch", "main")
+            git(scratch, "add", "--all")
+            git(scratch, "commit", "--quiet", "--message", "Start")
+
         service = tmp_path_factory.mktemp("service") / recorded["service_name"]
-        shutil.copytree(done[text], service, symlinks=True)
+        first = made_once(shared / "born" / hashlib.sha256(text).hexdigest()[:16], start)
+        shutil.copytree(first, service, symlinks=True)
         return service
 
     return born
