@@ -9,6 +9,8 @@ from fleet.service import Service
 
 RUNBOOK = "docs/runbook.md"
 DECISIONS = "docs/decisions"
+# Into the service's own pages: what is elsewhere cannot be looked at.
+LINK = re.compile(r"""\brunbook_url:\s*["']?([\w./-]+\.md)(?:#([\w-]+))?["']?\s*$""", re.MULTILINE)
 # By a word of their headings: a team writes them its own way.
 TOPICS = {"health": r"health", "the database": r"database", "rolling back": r"roll(ing)? ?back", "settings": r"setting"}
 
@@ -28,6 +30,32 @@ class Runbook(Convention):
         for topic, word in TOPICS.items():
             if not re.search(word, headings, re.IGNORECASE):
                 yield Problem(RUNBOOK, f"no section is about {topic}")
+
+
+class AlertSections(Convention):
+    """Whoever is woken by an alert follows its link, and has to find there what to do."""
+
+    id = "docs-alerts"
+    remedy = "keep a page and a heading for each runbook_url of the alerts, as in docs/runbook.md#requests-fail"
+
+    def check(self, service: Service) -> Iterator[Problem]:
+        linked: dict[str, set[str]] = {}
+        for path in service.files("deploy/*.yaml", "deploy/*.yml"):
+            for page, anchor in LINK.findall(service.text(path)):
+                linked.setdefault(page, set()).add(anchor)
+        for page, anchors in sorted(linked.items()):
+            if page not in service.tree:
+                if page != RUNBOOK:  # docs-runbook says so
+                    yield Problem(page, "alerts link to it, and it is not there")
+                continue
+            there = set(map(_anchor, re.findall(r"^#+ (.*)", service.text(page), re.MULTILINE)))
+            for anchor in sorted(anchors - there - {""}):
+                yield Problem(page, f"an alert links to #{anchor}, and no heading is that")
+
+
+def _anchor(heading: str) -> str:
+    """As the forges make it of a heading."""
+    return re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-")
 
 
 class Decisions(Convention):

@@ -14,6 +14,16 @@ MUTATIONS: Mutations = {
         edit("docs/runbook.md", "## Roll back", "## More"),
         "no section is about rolling back",
     ),
+    "an alert that leads nowhere": (
+        "docs-alerts",
+        edit("docs/runbook.md", "## Requests fail", "## What fails"),
+        "an alert links to #requests-fail, and no heading is that",
+    ),
+    "a page that alerts lead to": (
+        "docs-alerts",
+        append("deploy/overlays/production/alerts.yaml", "# runbook_url: 'docs/ours.md#what-to-do'\n"),
+        "alerts link to it, and it is not there",
+    ),
     "no first decision": (
         "docs-decisions",
         remove("docs/decisions/0001-a-service-of-its-own.md"),
