@@ -17,7 +17,7 @@ from fleet.answers import Answers
 from fleet.template import Template
 from fleet.waivers import ABSENT
 from tests.conftest import git
-from tests.fleet.history import release_first_version, release_later_versions, release_that_claims
+from tests.fleet.history import HANDED_OVER, release_first_version, release_later_versions, release_that_claims
 from tests.tools import made_once
 
 Born = Callable[..., Path]
@@ -70,17 +70,28 @@ def born(history: Path, shared: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture
-def claims(history: Path, tmp_path: Path) -> Callable[..., None]:
-    """`claims(service, *paths)`: have the service's template followed by a version whose platform owns these paths."""
+def handed_over(born: Born) -> Path:
+    """At 1.1.0. Of what 1.2.0 hands over, the second the team has edited, and the third deleted."""
+    service = born("v1.1.0")
+    _, edited, deleted, _ = (service / path for path in HANDED_OVER)
+    edited.write_text("# Ours.\n")
+    deleted.unlink()
+    commit(service)
+    return service
 
-    def claims(service: Path, *paths: str) -> None:
-        successor = tmp_path / "successor"
-        git(tmp_path, "clone", "--quiet", str(history), str(successor))
-        release_that_claims(successor, *paths)
-        answers = service / ".copier-answers.yml"
-        answers.write_text(answers.read_text().replace(str(history), str(successor)))
 
-    return claims
+@pytest.fixture
+def claimed(born: Born, history: Path, tmp_path: Path) -> Path:
+    """At 1.3.0, and 1.4.0 claims CODEOWNERS, README.md, which the team has edited, and the catalogue entry it deleted."""
+    service, successor = born("v1.3.0"), tmp_path / "successor"
+    git(tmp_path, "clone", "--quiet", str(history), str(successor))
+    release_that_claims(successor, "README.md", "CODEOWNERS", "catalog-info.yaml")
+    answers = service / ".copier-answers.yml"
+    answers.write_text(answers.read_text().replace(str(history), str(successor)))
+    (service / "README.md").write_text("# Ours.\n")
+    (service / "catalog-info.yaml").unlink()
+    commit(service)
+    return service
 
 
 def contents(service: Path) -> dict[str, bytes]:

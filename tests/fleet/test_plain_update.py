@@ -3,7 +3,6 @@
 A run of Copier takes seconds, so each looks at many cases at once.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import copier
@@ -93,12 +92,9 @@ def test_an_aggregate_added_another_dropped_and_other_pipelines_leave_the_teams_
     assert findings(service) == []
 
 
-def test_what_the_platform_hands_over_stays_as_the_team_has_it(born: Born) -> None:
-    service = born("v1.1.0")
-    untouched, edited, deleted, dropped = (service / path for path in HANDED_OVER)
-    edited.write_text("# Ours.\n")
-    deleted.unlink()
-    commit(service)
+def test_what_the_platform_hands_over_stays_as_the_team_has_it(handed_over: Path) -> None:
+    service = handed_over
+    untouched, dropped = service / HANDED_OVER[0], service / HANDED_OVER[-1]
     before = contents(service)
     plain_update(service, "v1.2.0")
     after = contents(service)
@@ -111,14 +107,8 @@ def test_what_the_platform_hands_over_stays_as_the_team_has_it(born: Born) -> No
     assert findings(service) == []
 
 
-def test_what_the_platform_claims_is_a_conflict_where_the_team_has_made_it_its_own(
-    born: Born, claims: Callable[..., None]
-) -> None:
-    service = born("v1.3.0")
-    claims(service, "README.md", "CODEOWNERS", "catalog-info.yaml")
-    (service / "README.md").write_text("# Ours.\n")
-    (service / "catalog-info.yaml").unlink()
-    commit(service)
+def test_what_the_platform_claims_is_a_conflict_where_the_team_has_made_it_its_own(claimed: Path) -> None:
+    service = claimed
     plain_update(service, "v1.4.0")
     assert {row.split("\t")[1] for row in git(service, "ls-files", "--unmerged").splitlines()} == {"README.md"}
     text = (service / "README.md").read_text()

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -120,12 +119,9 @@ def test_a_second_run_does_nothing(born: Born) -> None:
     assert state(service) == before
 
 
-def test_what_the_platform_hands_over_stays_as_the_team_has_it_and_is_the_teams_from_then_on(born: Born) -> None:
-    service = born("v1.1.0")
-    untouched, edited, deleted, dropped = (service / path for path in HANDED_OVER)
-    edited.write_text("# Ours.\n")
-    deleted.unlink()
-    commit(service)
+def test_what_the_platform_hands_over_stays_as_the_team_has_it_and_is_the_teams_from_then_on(handed_over: Path) -> None:
+    service = handed_over
+    untouched, _, deleted, dropped = (service / path for path in HANDED_OVER)
     before = contents(service)
     report = update(service, options("v1.2.0"))
     after = contents(service)
@@ -140,14 +136,8 @@ def test_what_the_platform_hands_over_stays_as_the_team_has_it_and_is_the_teams_
     assert not deleted.exists()
 
 
-def test_what_the_platform_claims_is_refused_where_the_team_has_made_it_its_own(
-    born: Born, claims: Callable[..., None]
-) -> None:
-    service = born("v1.3.0")
-    claims(service, "README.md", "CODEOWNERS", "catalog-info.yaml")
-    (service / "README.md").write_text("# Ours.\n")
-    (service / "catalog-info.yaml").unlink()
-    commit(service)
+def test_what_the_platform_claims_is_refused_where_the_team_has_made_it_its_own(claimed: Path) -> None:
+    service = claimed
     before = state(service)
     with pytest.raises(FleetError, match="brings files of its own where the service has other ones") as refusal:
         update(service, options("v1.4.0"))
