@@ -8,13 +8,11 @@ import configparser
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
+from tests import debian
 from tests.tools import TOOLS, call, install_from_debian, one_at_a_time
 
 ROOT = Path(__file__).parents[1]
@@ -67,22 +65,22 @@ def _file_system() -> Path:
             packages = "--include=python3,python3-venv,ca-certificates"
             made = archive.with_name(f"new-{archive.name}")
             hook = f"--customize-hook={LIKE_THE_OFFICIAL_ONE}"
-            call("mmdebstrap", "--quiet", "--variant=minbase", packages, *options, hook, SUITE, str(made), mirror())
+            call(
+                "mmdebstrap",
+                "--quiet",
+                "--variant=minbase",
+                packages,
+                *options,
+                hook,
+                SUITE,
+                str(made),
+                debian.mirror(),
+            )
             made.rename(archive)
     return archive
 
 
 NOT_READ = ("doc", "locale", "man")
-
-
-def mirror() -> str:
-    """Where this machine has its own Debian packages from. Skips where it is no Debian."""
-    listed = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(ORIGIN) $(LABEL)", "Created-By: Packages"]
-    for line in subprocess.run(listed, capture_output=True, text=True, check=True).stdout.splitlines():
-        address, _, rest = line.partition(" ")
-        if rest == "Debian Debian":
-            return address
-    pytest.skip("this takes Debian's packages, and this machine's sources of packages have none: install Docker")
 
 
 def _pip() -> str:

@@ -2,13 +2,10 @@
 
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
-import pytest
-
-from tests import base_image
-from tests.tools import TOOLS, call, one_at_a_time
+from tests import debian
+from tests.base_image import SUITE
 
 
 def command() -> list[str]:
@@ -21,20 +18,4 @@ def command() -> list[str]:
 
 def plugin() -> Path:
     """The program, of the base image's Debian: this machine's may have none since Compose was written anew."""
-    program = TOOLS / "docker-compose"
-    with one_at_a_time("docker-compose"):
-        if not program.exists():
-            if shutil.which("apt-get") is None:
-                pytest.skip("Docker Compose is not here, and only Debian brings it along: install Docker")
-            with tempfile.TemporaryDirectory() as folder:
-                Path(folder, "sources.list").write_text(f"deb {base_image.mirror()} {base_image.SUITE} main\n")
-                Path(folder, "lists/partial").mkdir(parents=True)
-                places = {"Dir::Etc::SourceList": f"{folder}/sources.list", "Dir::Etc::SourceParts": "/dev/null"}
-                places |= {"Dir::State::Lists": f"{folder}/lists", "Dir::Cache": folder, "APT::Sandbox::User": "root"}
-                apt = ["env", f"--chdir={folder}", "apt-get", *(f"-o{name}={value}" for name, value in places.items())]
-                call(*apt, "update")
-                call(*apt, "download", "docker-compose")
-                (package,) = Path(folder).glob("docker-compose_*.deb")
-                call("dpkg-deb", "--extract", str(package), f"{folder}/package")
-                shutil.move(f"{folder}/package/usr/libexec/docker/cli-plugins/docker-compose", program)
-    return program
+    return debian.unpacked("docker-compose", SUITE) / "usr/libexec/docker/cli-plugins/docker-compose"

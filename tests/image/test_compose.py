@@ -55,11 +55,11 @@ class Project:
 
     def spans(self, trace: str) -> list[Span]:
         """What has arrived of a trace where compose.yaml sends it."""
-        receiver = OtlpReceiver()
         telemetry = self.compose("ps", "--quiet", "telemetry").stdout.strip()
-        for line in self.engine.docker("logs", telemetry).stdout.splitlines():
-            path, _, body = line.partition(" ")
-            receiver.take(path, base64.b64decode(body))
+        with OtlpReceiver() as receiver:
+            for line in self.engine.docker("logs", telemetry).stdout.splitlines():
+                path, _, body = line.partition(" ")
+                receiver.take(path, base64.b64decode(body))
         return [span for span in receiver.spans if span.trace_id == trace]
 
 
