@@ -34,9 +34,9 @@ class Service:
 
         Raises FleetError if that is no repository with a commit, or has no such base.
         """
-        if not git.succeeds(repository, "rev-parse", "--git-dir"):
-            raise FleetError(f"{repository} is not a git repository")
         if not git.succeeds(repository, "rev-parse", "--verify", "--quiet", f"{ref or 'HEAD'}^{{commit}}"):
+            if not git.succeeds(repository, "rev-parse", "--git-dir"):
+                raise FleetError(f"{repository} is not a git repository")
             raise FleetError(
                 f"{repository} has no commit{f' {ref}' if ref else ' yet: commit what was generated first'}"
             )
@@ -138,10 +138,11 @@ class Service:
 
     def write_to(self, folder: Path, *patterns: str) -> None:
         """The files that fit, written to that folder."""
-        for path in self.files(*patterns):
-            copy = folder / path
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(self.read(path) or b"")
+        files = self.files(*patterns)
+        for parent in {(folder / path).parent for path in files}:
+            parent.mkdir(parents=True, exist_ok=True)
+        for path in files:
+            (folder / path).write_bytes(self.read(path) or b"")
 
     def remembered(self, tool: str, patterns: tuple[str, ...], compute: Callable[[Path], T]) -> T:
         """What `compute` makes of a checkout of these files, which has to be JSON: kept for the next time they are the same.
@@ -172,9 +173,9 @@ class Service:
         return Service(self.root, git.answer(self.root, "merge-base", name, self.ref or "HEAD") or name)
 
     def _default_base(self) -> str | None:
-        branches = ("origin/HEAD", "origin/main", "origin/master")
-        known = ["rev-parse", "--verify", "--quiet"]
-        return next((name for name in branches if git.succeeds(self.root, *known, f"{name}^{{commit}}")), None)
+        # They come sorted, which is the order in which they are preferred.
+        branches = [f"refs/remotes/origin/{name}" for name in ("HEAD", "main", "master")]
+        return git.line(self.root, "for-each-ref", "--count=1", "--format=%(refname)", *branches) or None
 
     @property
     def name(self) -> str:

@@ -24,7 +24,7 @@ from fleet.waivers import today
 Batch = tuple[tuple[Member, Commit], ...]
 
 # So many services at a time in a process.
-BATCH = 10
+BATCH = 20
 
 
 @dataclass(frozen=True)
