@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 EVERY_TYPE = """
 Everything:
   letter: string(1)
@@ -98,3 +100,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "broker": "rabbitmq",
     },
 }
+
+# `make test-fast` looks at these only: no messages, events, and both styles, each with another pipeline.
+FAST = {"default", "short", "many-words"}
+MARKS = {name: () if name in FAST else (pytest.mark.slow,) for name in VARIANTS}
+EACH_NAME = [pytest.param(name, marks=marks) for name, marks in MARKS.items()]
+EACH = [pytest.param(VARIANTS[name], id=name, marks=marks) for name, marks in MARKS.items()]

@@ -20,7 +20,7 @@ from codeowners import CodeOwners
 from fleet.ownership import Owner, Ownership
 from tests import compose as docker_compose
 from tests import golang, npm
-from tests.answers import VARIANTS
+from tests.answers import EACH, VARIANTS
 from tests.conftest import ROOT, Render
 from tests.manifests import OVERLAYS, kinds, manifests, pod
 from tests.pipelines import Event, GitLab
@@ -34,7 +34,6 @@ GO_TOOLS = {
 BACKSTAGE = "@backstage/catalog-model@1.10.1"
 
 WORKFLOW = ".github/workflows/ci.yaml"
-ALL = [pytest.param(answers, id=name) for name, answers in VARIANTS.items()]
 
 Tool = Callable[[str], list[str]]
 
@@ -310,7 +309,7 @@ def test_every_image_is_pinned(render: Render) -> None:
 # --- ownership, bots and pages --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("answers", ALL)
+@pytest.mark.parametrize("answers", EACH)
 def test_code_owners_is_the_team_or_for_the_platforms_paths_its_team(render: Render, answers: dict[str, Any]) -> None:
     service = render(**answers)
     rules, ownership = CodeOwners((service / "CODEOWNERS").read_text()), Ownership.of(ROOT)
@@ -356,7 +355,7 @@ def test_the_runbook_explains_every_503_that_the_chassis_gives(render: Render) -
     assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == given
 
 
-@pytest.mark.parametrize("answers", ALL)
+@pytest.mark.parametrize("answers", EACH)
 def test_every_link_in_the_pages_leads_somewhere(render: Render, answers: dict[str, Any]) -> None:
     docs = render(**answers) / "docs"
     links = 0
@@ -372,7 +371,7 @@ def test_every_link_in_the_pages_leads_somewhere(render: Render, answers: dict[s
     assert links
 
 
-@pytest.mark.parametrize("answers", ALL)
+@pytest.mark.parametrize("answers", EACH)
 def test_the_first_decision_records_the_answers_and_the_verdict(render: Render, answers: dict[str, Any]) -> None:
     page = (render(**answers) / "docs/decisions/0001-a-service-of-its-own.md").read_text()
     given = [answers.get(name, "unknown") for name in ("limited_by_monolith", "separate_team", "ready_for_consistency")]

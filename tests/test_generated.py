@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from tests.answers import VARIANTS
+from tests.answers import EACH, VARIANTS
 from tests.conftest import Birth, git, make
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("answers", [pytest.param(answers, id=name) for name, answers in VARIANTS.items()])
+@pytest.mark.parametrize("answers", EACH)
 def test_a_newborn_service_passes_all_its_gates_and_leaves_git_clean(birth: Birth, answers: dict[str, Any]) -> None:
     service = birth(**answers)
     checked = make(service, "check")

@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.answers import LONGEST, VARIANTS
+from tests.answers import EACH, LONGEST, VARIANTS
 from tests.conftest import ROOT, Render
 
 APPROVED = ROOT / "tests" / "approved"
-ALL = [pytest.param(answers, id=name) for name, answers in VARIANTS.items()]
 EXTREME = {"service_name": "x" + "y" * 39, "aggregates": LONGEST}
 
 
@@ -25,7 +24,7 @@ def files(service: Path) -> Iterator[Path]:
     return (path for path in sorted(service.rglob("*")) if path.is_file())
 
 
-@pytest.mark.parametrize("answers", ALL)
+@pytest.mark.parametrize("answers", EACH)
 def test_every_file_parses(render: Render, answers: dict[str, Any]) -> None:
     kinds: set[str] = set()
     for path in files(render(**answers)):
@@ -45,7 +44,7 @@ def test_every_file_parses(render: Render, answers: dict[str, Any]) -> None:
     assert kinds >= {".py", ".json", ".toml", ".yaml", ".yml", ".ini"}
 
 
-@pytest.mark.parametrize("answers", [*ALL, pytest.param(EXTREME, id="longest names")])
+@pytest.mark.parametrize("answers", [*EACH, pytest.param(EXTREME, id="longest names")])
 def test_every_python_file_is_formatted_and_linted_as_it_comes(render: Render, answers: dict[str, Any]) -> None:
     service = render(**answers)
     for command in (["format", "--diff", "--quiet"], ["check", "--output-format", "concise"]):
@@ -55,7 +54,7 @@ def test_every_python_file_is_formatted_and_linted_as_it_comes(render: Render, a
         assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-@pytest.mark.parametrize("answers", ALL)
+@pytest.mark.parametrize("answers", EACH)
 def test_nothing_of_the_template_language_or_of_this_machine_is_left(render: Render, answers: dict[str, Any]) -> None:
     service = render(**answers)
     for path in files(service):
@@ -69,7 +68,7 @@ def test_nothing_of_the_template_language_or_of_this_machine_is_left(render: Ren
         assert not re.search(r"^(<{7}|>{7}) ", text, re.MULTILINE), path
 
 
-@pytest.mark.parametrize("answers", ALL)
+@pytest.mark.parametrize("answers", EACH)
 def test_no_file_is_empty_without_a_reason(render: Render, answers: dict[str, Any]) -> None:
     empty = {path.name for path in files(render(**answers)) if not path.read_text().strip()}
     assert empty <= {"__init__.py", "py.typed"}
@@ -83,9 +82,9 @@ def test_two_renders_in_differently_named_folders_are_equal(render: Render) -> N
     assert one == other
 
 
-@pytest.mark.parametrize("answers", ALL)
+@pytest.mark.parametrize("answers", EACH)
 def test_the_tree_is_the_approved_one(render: Render, answers: dict[str, Any], request: pytest.FixtureRequest) -> None:
-    """A path that comes or goes shows in review. Approve with: APPROVE=1 make test-fast ARGS='-k approved'."""
+    """A path that comes or goes shows in review. Approve with: APPROVE=1 make test ARGS='-k approved'."""
     import os
 
     service = render(**answers)

@@ -7,7 +7,7 @@ import yaml
 from copier._main import Worker
 
 from fleet.ownership import LIST, Owner, Ownership
-from tests.answers import VARIANTS
+from tests.answers import EACH_NAME, VARIANTS
 from tests.conftest import ROOT
 from tests.fleet.conftest import Born, contents
 
@@ -15,7 +15,7 @@ from tests.fleet.conftest import Born, contents
 NO_COMMENTS = (".json", ".typed")
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", EACH_NAME)
 def test_every_path_of_every_variant_has_one_owner_and_the_platforms_say_so(born: Born, variant: str) -> None:
     service = contents(born(**VARIANTS[variant]))
     ownership = Ownership.of(ROOT)
