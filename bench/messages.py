@@ -77,6 +77,8 @@ async def _create(server: str, name: str) -> None:
 async def measure(name: str, broker_url: str, urls: dict[str, str], events: int, rounds: int) -> None:
     print(f"\n{name} ({PROMISES[name]})")
     sender = await _connected(broker_url, "counter")
+    # Before anything is sent: RabbitMQ keeps nothing for queues yet to come.
+    await (await _connected(broker_url, "journal")).close()
     rates: dict[str, list[float]] = {"bare publish": [], "relay": [], "bare consume": [], "consumer": []}
     async with (
         BARE[name](broker_url) as bare,

@@ -116,6 +116,42 @@ async def test_an_acknowledgement_of_many_leaves_out_what_is_open_between_them(
         assert await subscription.fetch(1, wait_seconds=1) == []
 
 
+async def test_lanes_that_acknowledge_at_the_same_time_leave_the_channel_open(
+    server: brokers.Broker, service: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tell = aiormq.Channel.basic_ack
+
+    async def on_a_busy_connection(*arguments: Any, **options: Any) -> None:
+        await asyncio.sleep(0.001)
+        await tell(*arguments, **options)
+
+    monkeypatch.setattr(aiormq.Channel, "basic_ack", on_a_busy_connection)
+    async with joined(server.url, speaking_to_itself(service)) as bank:
+        subscription = await bank.subscribe(Kind.EVENT)
+        for number in range(13):
+            await bank.publish(event(service, str(number).encode()))
+        *done, doing = await take(subscription, 13)
+        await asyncio.gather(*(subscription.acknowledge(done[lane::4]) for lane in range(4)))
+        assert await subscription.fetch(1, wait_seconds=1) == []
+        assert not doing.lost
+    assert "broker_channel_closed" not in capsys.readouterr().out
+
+
+async def test_a_channel_that_the_broker_closes_is_told_of(
+    server: brokers.Broker, service: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with joined(server.url, speaking_to_itself(service)) as bank:
+        subscription = await bank.subscribe(Kind.EVENT)
+        await bank.publish(event(service))
+        (delivery,) = await take(subscription, 1)
+        assert subscription._channel is not None
+        await subscription._channel.basic_ack(delivery.receipt + 1, wait=False)
+        (again,) = await take(subscription, 1)
+        assert delivery.lost
+        assert again.message == delivery.message
+    assert "unknown delivery tag" in capsys.readouterr().out
+
+
 async def test_what_was_acknowledged_just_before_the_end_does_not_come_again(
     server: brokers.Broker, service: str
 ) -> None:

@@ -22,7 +22,7 @@ import aiormq
 import structlog
 from aiormq import Channel, spec
 from aiormq.abc import AbstractConnection, DeliveredMessage
-from aiormq.exceptions import AMQPError, ChannelPreconditionFailed, PublishError
+from aiormq.exceptions import AMQPError, ChannelClosed, ChannelPreconditionFailed, PublishError
 
 from chassis.brokers import BrokerUnavailable, Delivery, Kind, Message, MessageRefused, Options, Topology
 from chassis.brokers.lifeline import Lifeline
@@ -171,6 +171,7 @@ class RabbitSubscription:
         """By delivery tag, in its order: what this channel gave us and has not heard of since."""
         self._waiting: deque[Delivery] = deque()
         self._news = asyncio.Event()
+        self._telling = asyncio.Lock()
 
     async def open(self) -> Channel:
         """The channel, or a new one after a loss. Raises BrokerUnavailable."""
@@ -189,7 +190,7 @@ class RabbitSubscription:
         except BrokerUnavailable:
             self._broker.lifeline.finish(_close(connection))
             raise
-        channel.closing.add_done_callback(lambda _: self._forget())
+        channel.closing.add_done_callback(self._closed)
         # Somebody has deleted the queue: the next fetch makes it again.
         channel.on_consumer_cancel_callbacks.add(lambda _: self._broker.lifeline.finish(_leave(channel)))
         self._channel = channel
@@ -206,12 +207,16 @@ class RabbitSubscription:
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         """With one frame for all that have nothing open before them."""
-        tags = sorted(self._settle(deliveries))
-        oldest = next(iter(self._held), float("inf"))
-        if together := [tag for tag in tags if tag < oldest]:
-            await self._tell(lambda channel: channel.basic_ack(together[-1], multiple=True, wait=False))
-        for tag in tags[len(together) :]:
-            await self._tell(lambda channel, tag=tag: channel.basic_ack(tag, wait=False))
+        # One caller at a time: "all up to this one" would also tell of what another has taken from `_held` and is about
+        # to tell of, and RabbitMQ closes a channel that tells twice.
+        async with self._telling:
+            channel = self._channel  # of theirs: on the next one, the same tags are other messages
+            tags = sorted(self._settle(deliveries))
+            oldest = next(iter(self._held), float("inf"))
+            if together := [tag for tag in tags if tag < oldest]:
+                await _tell(channel, together[-1], multiple=True)
+            for tag in tags[len(together) :]:
+                await _tell(channel, tag, multiple=False)
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """Closing gives back all that is not acknowledged, at once and in its order.
@@ -237,12 +242,6 @@ class RabbitSubscription:
                 tags.append(tag)
         return tags
 
-    async def _tell(self, call: Callable[[Channel], Awaitable[None]]) -> None:
-        assert self._channel is not None, "it gave us the tags"
-        with suppress(BrokerUnavailable):  # then they come again
-            async with bounded(CALL_SECONDS):
-                await call(self._channel)
-
     async def _take(self, arrived: DeliveredMessage) -> None:
         assert arrived.delivery_tag is not None
         delivery = Delivery(_message(arrived, self._kind), receipt=arrived.delivery_tag)
@@ -250,12 +249,26 @@ class RabbitSubscription:
         self._waiting.append(delivery)
         self._news.set()
 
+    def _closed(self, closing: asyncio.Future[Any]) -> None:
+        self._forget()
+        reason = None if closing.cancelled() else closing.exception()
+        # What the broker objects to: not the loss of the connection, and not the answer to our own close, which is empty.
+        if isinstance(reason, ChannelClosed) and any(reason.args):
+            log.warning("broker_channel_closed", system=RabbitBroker.system, reason=str(reason))
+
     def _forget(self) -> None:
         for delivery in self._held.values():
             delivery.lost = True
         self._held.clear()
         self._waiting.clear()
         self._news.set()
+
+
+async def _tell(channel: Channel | None, tag: int, *, multiple: bool) -> None:
+    assert channel is not None, "it gave us the tag"
+    with suppress(BrokerUnavailable):  # then they come again
+        async with bounded(CALL_SECONDS):
+            await channel.basic_ack(tag, multiple=multiple, wait=False)
 
 
 async def _make(connection: AbstractConnection, declare: Callable[[Channel], Awaitable[Any]]) -> None:
