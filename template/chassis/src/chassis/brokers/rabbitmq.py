@@ -213,10 +213,15 @@ class RabbitSubscription:
             channel = self._channel  # of theirs: on the next one, the same tags are other messages
             tags = sorted(self._settle(deliveries))
             oldest = next(iter(self._held), float("inf"))
-            if together := [tag for tag in tags if tag < oldest]:
-                await _tell(channel, together[-1], multiple=True)
-            for tag in tags[len(together) :]:
-                await _tell(channel, tag, multiple=False)
+            together = [tag for tag in tags if tag < oldest]
+            if not tags or channel is None:
+                return
+            with suppress(BrokerUnavailable):  # then they come again
+                async with bounded(CALL_SECONDS):
+                    if together:
+                        await channel.basic_ack(together[-1], multiple=True, wait=False)
+                    for tag in tags[len(together) :]:
+                        await channel.basic_ack(tag, wait=False)
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """Closing gives back all that is not acknowledged, at once and in its order.
@@ -262,13 +267,6 @@ class RabbitSubscription:
         self._held.clear()
         self._waiting.clear()
         self._news.set()
-
-
-async def _tell(channel: Channel | None, tag: int, *, multiple: bool) -> None:
-    assert channel is not None, "it gave us the tag"
-    with suppress(BrokerUnavailable):  # then they come again
-        async with bounded(CALL_SECONDS):
-            await channel.basic_ack(tag, multiple=multiple, wait=False)
 
 
 async def _make(connection: AbstractConnection, declare: Callable[[Channel], Awaitable[Any]]) -> None:
