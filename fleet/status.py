@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache as once
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from fleet.cache import cache, version_of_checks, write_whole
@@ -56,6 +57,9 @@ def status(members: list[Member], jobs: int | None = None) -> list[Standing]:
     jobs = jobs or os.cpu_count() or 1
     size = min(BATCH, -(-len(todo) // jobs)) or 1
     batches = [tuple(todo[start : start + size]) for start in range(0, len(todo), size)]
+    if todo:
+        # While the services are rendered; daemon, so that nobody waits for it in the end.
+        Thread(target=_prepare, args=([],), daemon=True).start()
     with progress("checking", len(todo)) as step:
         for member, standing in _judged(batches, jobs):
             found[member] = standing
@@ -83,10 +87,14 @@ def _judged(batches: list[Batch], jobs: int) -> Iterator[tuple[Member, Standing]
 def _judge(batch: Batch) -> list[Standing]:
     """In a process of its own. Its services share what is known of a template, and one start of slow tools."""
     services = {commit: service for _, commit in batch if (service := _opened(commit))}
+    _prepare(list(services.values()))
+    return [judge(member, commit, services.get(commit)) for member, commit in batch]
+
+
+def _prepare(services: list[Service]) -> None:
     for convention in conventions():
         with suppress(Exception):  # whatever it is, `check` meets it again, and then it is known whose it is
-            convention.prepare(list(services.values()))
-    return [judge(member, commit, services.get(commit)) for member, commit in batch]
+            convention.prepare(services)
 
 
 def _opened(commit: Commit) -> Service | None:

@@ -55,7 +55,10 @@ class Convention(ABC):
         return " ".join((inspect.getdoc(self) or "").split())
 
     def prepare(self, services: "list[Service]") -> None:  # noqa: B027 (most have nothing to prepare)
-        """Before `check` of each of many: what is cheaper for all of them together. It fills caches, and finds nothing."""
+        """Before `check` of each of many: what is cheaper for all of them together. It fills caches, and finds nothing.
+
+        First, and meanwhile, it is called with none: for what a tool does once on a machine.
+        """
 
     @abstractmethod
     def check(self, service: "Service") -> Iterator[Problem]:

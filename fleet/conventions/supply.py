@@ -5,6 +5,8 @@ import glob
 import json
 import posixpath
 import re
+import subprocess
+import tempfile
 import tomllib
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -18,7 +20,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from fleet import source, tools
-from fleet.cache import cache
+from fleet.cache import cache, locked
 from fleet.conventions import Convention, Problem
 from fleet.errors import FleetError
 from fleet.service import Service
@@ -48,6 +50,7 @@ class NoSecrets(Convention):
 
     def prepare(self, services: list[Service]) -> None:
         # It takes longer to start than to scan.
+        _rules()
         remember_together(services, _kingfisher(), _of_the_team, _scan_many)
 
 
@@ -69,11 +72,7 @@ def _scan_many(folder: Path) -> dict[str, list[tuple[str, int, str]]]:
 
 
 def _scan(folder: Path) -> list[tuple[str, int, str]]:
-    # Nothing is sent anywhere to see whether it works. What several services share is to be found in each. A comment
-    # beside a secret approves nothing: a waiver does.
-    options = ("--no-validate", "--no-dedup", "--no-ignore", "--no-update-check", "--quiet", "--format", "json")
-    command = [tools.program("kingfisher"), "scan", ".", *options]
-    done = tools.run(command, cwd=folder, HOME=str(folder), KF_RULE_CACHE_DIR=str(cache() / "kingfisher"))
+    done = _run_kingfisher(folder, _rules())
     try:
         if done.returncode not in FOUND:
             raise ValueError
@@ -82,6 +81,24 @@ def _scan(folder: Path) -> list[tuple[str, int, str]]:
         raise FleetError(f"kingfisher could not be run: {done.stderr.strip()[-500:]}") from None
     places = [(one["finding"]["path"].removeprefix("./"), one["finding"]["line"], one["rule"]) for one in found]
     return sorted({(path, line, f"it looks like a secret: {rule['name']}") for path, line, rule in places})
+
+
+def _rules() -> Path:
+    """Where Kingfisher has its rules, compiled: that takes seconds, so one process does it, and before all others scan."""
+    rules = cache() / "kingfisher"
+    with locked(rules):
+        if not rules.exists():
+            with tempfile.TemporaryDirectory(prefix="fleet-") as nothing:
+                _run_kingfisher(Path(nothing), rules)
+    return rules
+
+
+def _run_kingfisher(folder: Path, rules: Path) -> subprocess.CompletedProcess[str]:
+    # Nothing is sent anywhere to see whether it works. What several services share is to be found in each. A comment
+    # beside a secret approves nothing: a waiver does.
+    options = ("--no-validate", "--no-dedup", "--no-ignore", "--no-update-check", "--quiet", "--format", "json")
+    command = [tools.program("kingfisher"), "scan", ".", *options]
+    return tools.run(command, cwd=folder, HOME=str(folder), KF_RULE_CACHE_DIR=str(rules))
 
 
 class Locked(Convention):
