@@ -123,10 +123,17 @@ def kafka(folder: Path | None = None, port: int | None = None) -> Generator[Brok
 def rabbitmq(folder: Path | None = None, port: int | None = None) -> Generator[Broker]:
     """One node without plugins, `guest` may do all. Raises Missing where it is not installed and we may not do so."""
     program = _rabbitmq_server()
-    port, between_nodes, names = port or free_port(), free_port(), free_port()
+    port, secure_port, between_nodes, names = port or free_port(), free_port(), free_port(), free_port()
+    certificate, key = self_signed()
     with _home(folder, "rabbitmq") as home:
-        largest = "max_message_size = 4194304"  # by default 128 MiB, and 16 of newer ones
-        (home / "rabbitmq.conf").write_text(f"listeners.tcp.default = 127.0.0.1:{port}\n{largest}\n")
+        settings = {
+            "listeners.tcp.default": f"127.0.0.1:{port}",
+            "listeners.ssl.default": f"127.0.0.1:{secure_port}",
+            "ssl_options.certfile": certificate,
+            "ssl_options.keyfile": key,
+            "max_message_size": 4 * 2**20,  # by default 128 MiB, and 16 of newer ones
+        }
+        (home / "rabbitmq.conf").write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
         (home / "plugins").write_text("[].\n")
         environment = {
             "HOME": str(home),  # the Erlang cookie
@@ -144,7 +151,10 @@ def rabbitmq(folder: Path | None = None, port: int | None = None) -> Generator[B
         # Erlang's name server first: left to itself, the broker would start one that leaves our process group.
         command = ["sh", "-c", f"epmd & exec {program}"]
         url = f"amqp://guest:guest@127.0.0.1:{port}"
-        yield from _run(Broker(url, command, home, b"AMQP\0\0\x09\x01", environment))
+        broker = Broker(url, command, home, b"AMQP\0\0\x09\x01", environment)
+        broker.secure_url = f"amqps://guest:guest@127.0.0.1:{secure_port}"
+        broker.certificate = certificate
+        yield from _run(broker)
 
 
 BROKERS: dict[str, Callable[..., contextlib.AbstractContextManager[Broker]]] = {
@@ -152,6 +162,23 @@ BROKERS: dict[str, Callable[..., contextlib.AbstractContextManager[Broker]]] = {
     "kafka": kafka,
     "rabbitmq": rabbitmq,
 }
+
+
+def self_signed() -> tuple[Path, Path]:
+    """A certificate for the loopback interface and its key, as PEM files. Raises Missing without openssl."""
+    if shutil.which("openssl") is None:
+        raise Missing("TLS is tested with a certificate that openssl makes, and there is no openssl")
+    files = TOOLS / "certificate"
+    with one_at_a_time("certificate"):
+        if not (files / "certificate.pem").exists():
+            files.mkdir(exist_ok=True)
+            keys = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "3650")
+            names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost")
+            made = ("-keyout", str(files / "key.pem"), "-out", str(files / "certificate.new"))
+            call("openssl", "req", "-x509", *keys, *names, *made)
+            (files / "key.pem").chmod(0o644)  # RabbitMQ and NATS may run as somebody else
+            (files / "certificate.new").rename(files / "certificate.pem")
+    return files / "certificate.pem", files / "key.pem"
 
 
 def free_port() -> int:

@@ -282,6 +282,22 @@ async def test_a_url_that_promises_encryption_is_not_spoken_to_without(server: b
     await meeting.end()
 
 
+async def test_it_speaks_tls_to_whom_an_authority_vouches_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate, key = map(str, brokers.self_signed())
+    with brokers.nats(None, None, "--tls", "--tlscert", certificate, "--tlskey", key) as secure:
+        url = secure.url.replace("nats://", "tls://")
+        stranger = Meeting(url)
+        with pytest.raises(BrokerUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
+            await stranger.join("bank", **BOTH, publish_timeout_seconds=3)
+        await stranger.end()
+
+        monkeypatch.setenv("SSL_CERT_FILE", certificate)
+        meeting = Meeting(url)
+        bank = await meeting.join("bank", **BOTH)
+        await publish(meeting, bank, 1)
+        await meeting.end()
+
+
 async def test_special_characters_of_a_password_are_percent_encoded_in_the_url() -> None:
     with brokers.nats(None, None, "--user", "bank@home", "--pass", "a/b:c%") as guarded:
         meeting = Meeting(guarded.url.replace("nats://", "nats://bank%40home:a%2Fb%3Ac%25@"))

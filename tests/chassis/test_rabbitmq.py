@@ -241,6 +241,22 @@ def delivered(body: bytes, *, again: bool = False, **properties: Any) -> Deliver
     )
 
 
+async def test_it_speaks_tls(server: brokers.Broker, service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert server.secure_url
+    monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
+    async with joined(server.secure_url, speaking_to_itself(service)) as bank:
+        subscription = await bank.subscribe(Kind.EVENT)
+        await bank.publish(event(service))
+        assert bodies(await take(subscription, 1)) == [1]
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_not_trusted(server: brokers.Broker, service: str) -> None:
+    assert server.secure_url
+    with pytest.raises(BrokerUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
+        async with joined(server.secure_url, speaking_to_itself(service)):
+            pass
+
+
 def test_an_id_is_made_of_the_content_if_there_is_none() -> None:
     first = _message(delivered(b"1"), Kind.EVENT)
     assert first == _message(delivered(b"1", again=True), Kind.EVENT)
