@@ -95,7 +95,7 @@ def test_stopping_under_load_loses_nothing_and_redelivers_nothing_that_was_done(
             assert await asyncio.to_thread(running.parts[name].stop) == 0
             running.parts[name].start()
             await asyncio.to_thread(
-                until, lambda log=log, name=name, before=started: lines(log, f"{name}_started") > before
+                until, lambda log=log, name=name, before=started: lines(log, f"{name}_started") > before, running.logs
             )
         await asyncio.sleep(1.5)
         stop.set()
@@ -110,7 +110,7 @@ def test_stopping_under_load_loses_nothing_and_redelivers_nothing_that_was_done(
         sends = Counter(span.attributes["messaging.message.id"] for span in receiver.spans if span.kind == "PRODUCER")
         return [known for known in known_messages(running.folder / "consumer.log") if sends[known] < 2]
 
-    until(lambda: delivered_twice() == [])
+    until(lambda: delivered_twice() == [], lambda: (delivered_twice(), running.logs()))
 
 
 def test_a_broker_that_is_away_stops_no_request_and_is_told_of_once(running: System) -> None:
@@ -157,8 +157,8 @@ def lines(log: Path, event: str) -> int:
     return log.read_text().count(f'"event": "{event}"')
 
 
-def until(condition: Callable[[], bool]) -> None:
+def until(condition: Callable[[], bool], evidence: Callable[[], object] = str) -> None:
     deadline = time.monotonic() + WAIT_SECONDS
     while not condition():
-        assert time.monotonic() < deadline, f"not within {WAIT_SECONDS} s"
+        assert time.monotonic() < deadline, f"not within {WAIT_SECONDS} s\n{evidence()}"
         time.sleep(0.2)
