@@ -49,8 +49,8 @@ class NoSecrets(Convention):
             yield Problem(path, what, line)
 
     def prepare(self, services: list[Service]) -> None:
-        # It takes longer to start than to scan.
         _rules()
+        # It takes longer to start than to scan.
         remember_together(services, _kingfisher(), _of_the_team, _scan_many)
 
 
