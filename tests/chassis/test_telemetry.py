@@ -11,7 +11,6 @@ import pytest
 from chassis.service import Service
 from chassis.telemetry import EXPORT_TIMEOUT_SECONDS, MAX_QUEUED_SPANS, Telemetry, from_settings, summarise
 from opentelemetry import context, trace
-from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags, TraceState
 
@@ -175,21 +174,6 @@ def test_every_part_of_a_span_arrives_as_it_was_recorded(service: Service) -> No
         "",
     )
     assert with_event.events == (("exception", {"exception.type": "KeyError"}),)
-
-
-def test_the_resource_is_hashed_once_however_many_spans_are_sent(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hashed = []
-    monkeypatch.setattr(Resource, "__hash__", lambda resource: hashed.append(resource) or id(resource))
-    with OtlpReceiver() as receiver:
-        ours = telemetry(service, receiver.endpoint)
-        for _ in range(5):
-            ours.tracer.start_span("work").end()
-        ours.shutdown()
-
-    assert len(receiver.spans) == 5
-    assert len(hashed) == 1
 
 
 @pytest.mark.parametrize(("ratio", "expected"), [(0, 0), (1, 5)])

@@ -30,17 +30,6 @@ _SCOPE = InstrumentationScope("chassis")
 _IDS = RandomIdGenerator()
 
 
-class _Resource(Resource):
-    """Hashed once. The exporter asks for the hash with each span, and the SDK would make a JSON document each time."""
-
-    def __init__(self, resource: Resource) -> None:
-        super().__init__(resource.attributes, resource.schema_url)
-        self._hash = super().__hash__()
-
-    def __hash__(self) -> int:
-        return self._hash
-
-
 class Telemetry:
     """The tracer and the meter of one process.
 
@@ -55,7 +44,6 @@ class Telemetry:
         span_processors: list[SpanProcessor],
         metric_readers: list[MetricReader],
     ) -> None:
-        resource = _Resource(resource)
         self._tracing = TracerProvider(resource=resource, sampler=sampler, shutdown_on_exit=False)
         self._processors = span_processors
         for processor in span_processors:
@@ -133,12 +121,13 @@ def from_settings(service: Service, settings: Settings) -> Telemetry:
 
     # Imported here: it brings an HTTP client, and a process without an endpoint starts faster without it.
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+    from chassis.otlp import SpanExporter
+
     endpoint = str(settings.otel_exporter_otlp_endpoint).rstrip("/")
-    spans = OTLPSpanExporter(endpoint=f"{endpoint}/v1/traces", timeout=EXPORT_TIMEOUT_SECONDS)
+    spans = SpanExporter(endpoint=f"{endpoint}/v1/traces", timeout=EXPORT_TIMEOUT_SECONDS)
     measurements = OTLPMetricExporter(endpoint=f"{endpoint}/v1/metrics", timeout=EXPORT_TIMEOUT_SECONDS)
     return Telemetry(
         resource,

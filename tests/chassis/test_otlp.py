@@ -1,0 +1,117 @@
+"""Our encoding of spans says what the SDK's says, and keeps only what is worth keeping."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from chassis import otlp
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    TraceFlags,
+    Tracer,
+    TraceState,
+)
+
+LOCAL = SpanContext(1, 2, is_remote=False, trace_flags=TraceFlags(1))
+REMOTE = SpanContext(0xABC, 0xDEF, is_remote=True, trace_flags=TraceFlags(1))
+WITH_STATE = SpanContext(3, 4, is_remote=True, trace_flags=TraceFlags(1), trace_state=TraceState([("vendor", "1")]))
+
+PLAIN = {"text": "é \U0001f600", "empty": "", "long": "x" * 5000, "one": 1, "true": True, "1.0": 1.0, "least": -(2**63)}
+
+
+@contextmanager
+def recording(service: str = "tiny", **options: SpanLimits) -> Iterator[tuple[Tracer, list[ReadableSpan]]]:
+    """A tracer, and after the block what it recorded."""
+    memory, spans = InMemorySpanExporter(), []
+    provider = TracerProvider(resource=Resource({"service.name": service}, "https://schema"), **options)
+    provider.add_span_processor(SimpleSpanProcessor(memory))
+    yield provider.get_tracer("chassis", "1.0", "https://scope"), spans
+    spans += memory.get_finished_spans()
+
+
+def assert_the_same(spans: list[ReadableSpan]) -> None:
+    for _ in range(2):  # the second time, what repeats is taken from the cache
+        assert ExportTraceServiceRequest.FromString(otlp.encoded(spans)) == encode_spans(spans)
+
+
+@pytest.mark.parametrize(
+    "happen",
+    [
+        lambda span: span.set_attributes(PLAIN),
+        lambda span: [span.set_attribute("same", value) for value in (1, True, 1.0)],
+        lambda span: span.set_attributes({"texts": ["a", "b"], "numbers": [1, 2]}),
+        lambda span: span.set_attributes({"beyond 64 bits": 2**70, "kept": 1}),
+        lambda span: span.set_attributes({"not Unicode": "\ud800", "kept": 1}),
+        lambda span: span.set_status(StatusCode.ERROR, "why"),
+        lambda span: span.set_status(StatusCode.OK),
+        lambda span: span.add_event("exception", {"exception.type": "KeyError"}),
+        lambda span: span.add_link(REMOTE, {"why": "one batch"}),
+    ],
+)
+def test_whatever_happens_to_a_span_is_told_as_the_sdk_tells_it(happen: Callable[[Span], object]) -> None:
+    with recording() as (tracer, spans):
+        for _ in range(2):
+            span = tracer.start_span("work")
+            happen(span)
+            span.end()
+
+    assert_the_same(spans)
+
+
+@pytest.mark.parametrize("kind", SpanKind)
+@pytest.mark.parametrize("parent", [None, LOCAL, REMOTE, WITH_STATE])
+def test_kind_and_parent_are_told_as_the_sdk_tells_them(kind: SpanKind, parent: SpanContext | None) -> None:
+    context = trace.set_span_in_context(NonRecordingSpan(parent), Context()) if parent else Context()
+    with recording() as (tracer, spans):
+        tracer.start_span("work", context, kind).end()
+
+    assert_the_same(spans)
+
+
+def test_values_that_python_takes_for_equal_stay_apart() -> None:
+    with recording() as (tracer, spans):
+        for value in (1, True, 1.0, "1"):
+            tracer.start_span("work", attributes={"value": value}).end()
+
+    assert_the_same(spans)
+
+
+def test_what_was_dropped_is_counted() -> None:
+    with recording(span_limits=SpanLimits(max_span_attributes=2)) as (tracer, spans):
+        tracer.start_span("work", attributes=dict.fromkeys("abc", 1)).end()
+
+    assert spans[0].dropped_attributes == 1
+    assert_the_same(spans)
+
+
+def test_spans_of_several_tracers_and_resources_stay_together() -> None:
+    with recording("one") as (first, of_one), recording("two") as (second, of_two):
+        for _ in range(2):
+            first.start_span("here").end()
+            second.start_span("there").end()
+    mixed = [span for pair in zip(of_one, of_two, strict=True) for span in pair]
+
+    assert_the_same(mixed)
+
+
+def test_a_text_that_callers_make_up_is_not_kept() -> None:
+    otlp._kept_attribute.cache_clear()
+    with recording() as (tracer, spans):
+        for length in (otlp.KEPT_CHARACTERS, otlp.KEPT_CHARACTERS + 1):
+            tracer.start_span("work", attributes={"url.path": "/" * length}).end()
+    otlp.encoded(spans)
+
+    assert otlp._kept_attribute.cache_info().currsize == 1
+    assert_the_same(spans)
