@@ -74,7 +74,7 @@ MUTATIONS = {
         edit(
             "src/billing/usecases/invoices.py",
             "from chassis.database import UnitOfWork\n",
-            "from chassis.database import UnitOfWork\nfrom chassis.http import Now as Now\n",
+            "from chassis.database import UnitOfWork\nfrom chassis.http import utc_now as utc_now\n",
         ),
         "move the code, not the rule",
     ),

@@ -12,7 +12,7 @@ from chassis import fields
 from chassis.client import service_client
 from chassis.database import Statement
 from chassis.errors import Conflict, Forbidden, NotFound, VersionMismatch
-from chassis.http import Cursor, IfMatch, NewId, Reader, Transaction, set_etag
+from chassis.http import Cursor, IfMatch, Reader, Transaction, new_id, set_etag
 from chassis.problems import problems
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -69,9 +69,10 @@ class Values(fields.RequestModel):
 
 
 @router.post("/things", status_code=201)
-async def create_thing(body: NewThing, new_id: NewId, uow: Transaction) -> Thing:
-    await INSERT.run(uow.connection, id=new_id, **dict(body))
-    return Thing(id=new_id, **dict(body))
+async def create_thing(body: NewThing, uow: Transaction) -> Thing:
+    thing = Thing(id=new_id(), **dict(body))
+    await INSERT.run(uow.connection, **dict(thing))
+    return thing
 
 
 @router.get("/things")
@@ -94,11 +95,12 @@ async def change_thing(thing_id: UUID, body: ThingPatch, expected_version: IfMat
 
 
 @router.post("/things/slow", status_code=201)
-async def create_thing_slowly(body: NewThing, new_id: NewId, uow: Transaction, seconds: float) -> Thing:
+async def create_thing_slowly(body: NewThing, uow: Transaction, seconds: float) -> Thing:
     """Insert, then keep the transaction open for a while."""
-    await INSERT.run(uow.connection, id=new_id, **dict(body))
+    thing = Thing(id=new_id(), **dict(body))
+    await INSERT.run(uow.connection, **dict(thing))
     await uow.connection.execute("SELECT pg_sleep($1)", seconds)
-    return Thing(id=new_id, **dict(body))
+    return thing
 
 
 @router.post("/values")
