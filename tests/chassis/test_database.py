@@ -186,6 +186,30 @@ async def test_the_next_user_of_a_connection_finds_no_open_transaction(make_app:
     assert first != second
 
 
+@pytest.mark.filterwarnings("ignore:.*active transaction")
+async def test_a_transaction_that_was_left_open_by_hand_ends_with_its_user(link: Link) -> None:
+    async with connected(link) as database:
+        async with database.connection() as connection:
+            await connection.execute("BEGIN")
+            left = await connection.fetchval("SELECT txid_current()")
+        found = await database.fetchrow("SELECT txid_current()")
+
+    assert found is not None
+    assert found[0] != left
+
+
+async def test_closing_closes_every_connection_that_was_opened(link: Link, connection: asyncpg.Connection) -> None:
+    count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    before = await connection.fetchval(count)
+    async with connected(link) as database:
+        await asyncio.gather(*(database.fetchrow("SELECT pg_sleep(0.05)") for _ in range(POOL_SIZE)))
+        assert await connection.fetchval(count) == before + POOL_SIZE
+
+    async with asyncio.timeout(30):
+        while await connection.fetchval(count) != before:  # noqa: ASYNC110 (another process ends them)
+            await asyncio.sleep(0.05)
+
+
 async def test_a_change_that_fails_at_commit_is_never_answered_with_success(
     app: FastAPI, client: httpx.AsyncClient
 ) -> None:

@@ -1,5 +1,6 @@
 """What a request leaves behind: one trace, one id, measurements, and a log line if it failed."""
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
@@ -33,11 +34,12 @@ class Watched:
     exporter: InMemorySpanExporter
     reader: InMemoryMetricReader
 
-    def spans(self) -> list[ReadableSpan]:
+    async def spans(self) -> list[ReadableSpan]:
+        await asyncio.sleep(0)  # asyncpg tells of a statement in the event loop's next turn
         return list(self.exporter.get_finished_spans())
 
-    def server_span(self) -> ReadableSpan:
-        (found,) = [span for span in self.spans() if span.kind is SpanKind.SERVER]
+    async def server_span(self) -> ReadableSpan:
+        (found,) = [span for span in await self.spans() if span.kind is SpanKind.SERVER]
         return found
 
     def points(self, name: str) -> list:
@@ -70,7 +72,7 @@ async def watched(make_app: Callable[..., FastAPI], database: object) -> AsyncGe
 async def test_a_callers_trace_goes_on(watched: Watched) -> None:
     await watched.client.get("/v1/things", headers=SAMPLED | {"tracestate": "vendor=1"})
 
-    span = watched.server_span()
+    span = await watched.server_span()
 
     assert format(span.context.trace_id, "032x") == TRACE_ID
     assert span.parent is not None
@@ -83,7 +85,7 @@ async def test_without_a_trace_of_the_caller_one_begins(watched: Watched, tracep
     headers = [] if traceparent is None else [(b"traceparent", traceparent.encode())]
     await watched.client.get("/v1/things", headers=headers)
 
-    span = watched.server_span()
+    span = await watched.server_span()
 
     assert span.parent is None
     assert span.context.trace_id != 0
@@ -92,14 +94,14 @@ async def test_without_a_trace_of_the_caller_one_begins(watched: Watched, tracep
 async def test_one_id_is_in_the_trace_the_problem_and_the_answers_header(watched: Watched) -> None:
     response = await watched.client.get("/v1/failures/conflict")
 
-    trace_id = format(watched.server_span().context.trace_id, "032x")
+    trace_id = format((await watched.server_span()).context.trace_id, "032x")
     assert response.json()["trace_id"] == response.headers["x-request-id"] == trace_id
 
 
 async def test_a_trace_that_the_caller_does_not_sample_is_not_recorded_and_keeps_its_id(watched: Watched) -> None:
     response = await watched.client.get("/v1/failures/conflict", headers=NOT_SAMPLED)
 
-    assert watched.spans() == []
+    assert await watched.spans() == []
     assert response.json()["trace_id"] == TRACE_ID
 
 
@@ -120,7 +122,7 @@ async def test_an_unsafe_request_id_is_not_repeated(watched: Watched, identity: 
 async def test_a_request_is_one_span_with_one_more_for_each_statement(watched: Watched) -> None:
     await watched.client.post("/v1/things", json={"name": "a secret lamp"})
 
-    spans = {span.name: span for span in watched.spans()}
+    spans = {span.name: span for span in await watched.spans()}
     server = spans["POST /v1/things"]
 
     assert set(spans) == {"POST /v1/things", "INSERT tiny.things", "COMMIT"}
@@ -143,7 +145,7 @@ async def test_a_request_is_one_span_with_one_more_for_each_statement(watched: W
 async def test_a_span_is_named_for_the_route_and_not_for_the_path(watched: Watched) -> None:
     await watched.client.get("/v1/failures/conflict", params={"email": "alice@example.com"})
 
-    span = watched.server_span()
+    span = await watched.server_span()
 
     assert span.name == "GET /v1/failures/{family}"
     assert span.status.status_code is StatusCode.UNSET  # the caller's mistake is not our error
@@ -154,7 +156,7 @@ async def test_a_path_without_a_route_names_nothing(watched: Watched) -> None:
     for path in ("/a", "/b"):
         await watched.client.get(path)
 
-    assert {span.name for span in watched.spans()} == {"GET"}
+    assert {span.name for span in await watched.spans()} == {"GET"}
     (point,) = watched.points("http.server.request.duration")  # or a scanner would fill the memory
     assert "http.route" not in point.attributes
 
@@ -165,13 +167,13 @@ async def test_a_bug_is_recorded_on_its_span_without_what_it_was_about(watched: 
 
     response = await watched.client.post("/v1/things", json={"name": "two", "email": "alice@example.com"})
 
-    span = watched.server_span()
+    span = await watched.server_span()
     (event,) = span.events
     assert (response.status_code, span.status.status_code) == (500, StatusCode.ERROR)
     assert event.name == "exception"
     assert (event.attributes or {})["exception.type"] == "UniqueViolationError"
     assert "create_thing" in str((event.attributes or {})["exception.stack"])
-    assert not any("alice" in each.to_json() for each in watched.spans())
+    assert not any("alice" in each.to_json() for each in await watched.spans())
 
 
 async def test_durations_are_measured_by_method_route_and_status(watched: Watched) -> None:
@@ -209,7 +211,7 @@ async def test_database_connections_are_measured(watched: Watched) -> None:
 async def test_probes_leave_nothing_behind(watched: Watched, probe: str) -> None:
     assert (await watched.client.get(probe)).status_code == 200
 
-    assert watched.spans() == []
+    assert await watched.spans() == []
     assert watched.points("http.server.request.duration") == []
 
 

@@ -176,6 +176,8 @@ class Database:
         }
         self._observe = observe
         self._waiting = 0
+        self._at_hand: list[PoolConnectionProxy] = []
+        """Out of the pool, and in nobody's hands. The last one given back is the next one taken."""
         self._pool: asyncpg.Pool | None = None
         self._probe: asyncpg.Pool | None = None
 
@@ -194,6 +196,8 @@ class Database:
         pools = [pool for pool in (self._pool, self._probe) if pool is not None]
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
+                while self._at_hand:
+                    await pools[0].release(self._at_hand.pop())
                 await asyncio.gather(*(pool.close() for pool in pools))
         except TimeoutError:  # a server that does not answer must not keep the process from stopping
             for pool in pools:
@@ -210,22 +214,38 @@ class Database:
     async def connection(self) -> AsyncGenerator[Connection]:
         """One connection of the pool, without a transaction. Raises DatabaseUnavailable."""
         assert self._pool is not None, "use `async with Database(…)`"
-        self._waiting += 1
-        try:
-            connection = await self._pool.acquire()
-        except UNREACHABLE as error:
-            raise DatabaseUnavailable(f"no connection: {type(error).__name__}") from error
-        finally:
-            self._waiting -= 1
+        connection = await self._take(self._pool)
+        succeeded = False
         try:
             yield connection
+            succeeded = True
         except (*BROKEN, asyncpg.InterfaceError) as error:
             # A rollback on a closed connection is an InterfaceError, as is a wrong use of an open one.
             if not isinstance(error, BROKEN) and not _is_gone(connection):
                 raise
             raise DatabaseUnavailable(f"the connection broke: {type(error).__name__}") from error
         finally:
-            await self._pool.release(connection)
+            # To give it back to the pool costs as much as a statement. Where somebody waits for it there, or something
+            # went wrong, the pool knows best what to do.
+            wanted = self._waiting or self._pool.is_closing()
+            if succeeded and not wanted and not _is_gone(connection) and not connection.is_in_transaction():
+                self._at_hand.append(connection)
+            else:
+                await self._pool.release(connection)
+
+    async def _take(self, pool: asyncpg.Pool) -> PoolConnectionProxy:
+        while self._at_hand:
+            connection = self._at_hand.pop()
+            if not _is_gone(connection):
+                return connection
+            await pool.release(connection)
+        self._waiting += 1
+        try:
+            return await pool.acquire()
+        except UNREACHABLE as error:
+            raise DatabaseUnavailable(f"no connection: {type(error).__name__}") from error
+        finally:
+            self._waiting -= 1
 
     @asynccontextmanager
     async def unit_of_work(self) -> AsyncGenerator[UnitOfWork]:
@@ -263,7 +283,7 @@ class Database:
         """How busy the pool is."""
         if self._pool is None:
             return Usage(0, 0, 0)
-        idle = self._pool.get_idle_size()
+        idle = self._pool.get_idle_size() + len(self._at_hand)
         return Usage(self._pool.get_size() - idle, idle, self._waiting)
 
 
