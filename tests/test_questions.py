@@ -1,5 +1,6 @@
 """The questions of copier.yml: what they refuse and say, what they default to, what follows from the answers."""
 
+import ast
 import json
 import keyword
 import re
@@ -9,12 +10,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import copier
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from pydantic import BaseModel
 
 from tests.conftest import git
@@ -264,11 +268,16 @@ def test_even_a_service_called_like_a_reserved_word_starts_with_one(
         ("pg-tools", "type 'postgres-tools': "),
         ("public", "type 'public-service': "),
         ("information-schema", "reserved in PostgreSQL"),
-        ("chassis", "type 'chassis-service': 'chassis' is the name of a package in the service already"),
+        ("chassis", "type 'chassis-service': 'chassis' is the name of a package or a function in the service"),
         ("test", "type 'test-service': "),
         ("tests", "type 'tests-service': "),
         ("fastapi", "the name of a package"),
         ("opentelemetry", "the name of a package"),
+        ("fasteners", "type 'fasteners-service': 'fasteners' is the name of a package or a function in the service"),
+        ("messaging", "type 'messaging-service': "),
+        ("application", "type 'application-service': "),
+        ("postgres", "type 'postgres-service': 'postgres' is a database that every PostgreSQL server has already"),
+        ("build", "type 'build-service': 'build' is what tools call a folder of theirs: git and ruff would leave out"),
     ],
 )
 def test_a_bad_service_name_is_refused(validate: Validate, name: str, message: str) -> None:
@@ -296,6 +305,38 @@ def test_the_reserved_words_cover_this_python(validate: Validate) -> None:
     assert {name for name in sys.stdlib_module_names if not name.startswith("_")} <= words("python-modules.txt")
     for name in keyword.softkwlist:
         assert validate("service_name", name) != ""
+
+
+def test_the_reserved_words_cover_what_a_service_installs() -> None:
+    installed: set[str] = set()
+    ahead = [("slipway-chassis", "dev")]
+    while ahead:
+        name, extra = ahead.pop()
+        installed.add(name)
+        for needed in map(Requirement, metadata.requires(name) or []):
+            if needed.marker is None or needed.marker.evaluate({"extra": extra}):
+                name = canonicalize_name(needed.name)
+                ahead += [(name, extra) for extra in ["", *needed.extras] if extra or name not in installed]
+    assert len(installed) > 50
+    packages = {name.replace("-", "_") for name in installed}
+    packages |= {
+        module.lower()
+        for module, names in metadata.packages_distributions().items()
+        if {canonicalize_name(name) for name in names} & installed and re.fullmatch("[A-Za-z][A-Za-z0-9_]*", module)
+    }
+    assert packages - words("python-modules.txt") <= words("packages.txt")
+
+
+def test_the_reserved_words_cover_the_names_in_a_services_own_code() -> None:
+    main = ast.parse(
+        (ROOT / "template" / "src" / "{{ package }}" / "main.py.jinja").read_text().replace("{{ package }}", "own")
+    )
+    imported = {
+        name.asname or name.name for node in main.body if isinstance(node, ast.ImportFrom) for name in node.names
+    }
+    # Pytest finds tests/ first, and takes its folders for packages.
+    folders = {path.name for path in (ROOT / "template" / "tests").iterdir() if path.is_dir()}
+    assert {name for name in imported if name.islower()} | folders <= words("packages.txt")
 
 
 @pytest.mark.parametrize(
