@@ -223,7 +223,8 @@ def test_billing_looks_after_invoices(ask: Ask) -> None:
         ("orders", "Order"), ("payment-service", "Payment"), ("notifications", "Notification"), ("catalog", "Product"),
         ("inventory", "StockItem"), ("customers-api", "Customer"), ("shipping", "Shipment"), ("addresses", "Address"),
         ("categories", "Category"), ("warehouses", "Warehouse"), ("people", "Person"), ("sms", "Sms"),
-        ("users", "User"), ("events", "Item"), ("my-service", "My"), ("a1", "A1"),
+        ("users", "User"), ("events", "Item"), ("my-service", "My"), ("a1", "A1"), ("analyses", "Analysis"),
+        ("buses", "Bus"), ("prizes", "Prize"), ("ties", "Tie"), ("indices", "Index"), ("heroes", "Hero"),
     ],
 )  # fmt: skip
 def test_every_service_starts_with_an_aggregate_that_is_accepted(
@@ -411,6 +412,10 @@ AGGREGATES = [
     ("{Invoice: {a: text}, Invoice: {b: text}}", "Invoice: keep one or rename the other"),
     ("LineItem: {a: text}\nline-item: {a: text}", "line-item: keep one or rename the other, two aggregates are called"),
     ("Line1: {a: text}\nLine_1: {a: text}", "two aggregates are called 'Line1'"),
+    (
+        "Ax: {a: text}\nAxe: {a: text}",
+        "Axe: rename it or the other, the table and the files of both would be called 'axes'",
+    ),
     ("Invoice: {a: text}\nInvoiceStatus: {a: text}", "InvoiceStatus: type another name, the code of 'Invoice' has"),
     ("Invoice: {a: text}\nInvoiceQuery: {a: text}", "InvoiceQuery: type another name"),
     ("Invoice: {a: text}\nInvoiceReminder: {a: text}", "InvoiceReminder: type another name"),
@@ -647,11 +652,14 @@ def test_a_data_file_may_hold_a_mapping(ask: Ask) -> None:
         ("Box", "boxes"), ("Branch", "branches"), ("Status_report", "status_reports"), ("Person", "people"),
         ("SalesPerson", "sales_people"), ("HTTPCheck", "http_checks"), ("Analysis", "analyses"), ("Sms", "smses"),
         ("Campus", "campuses"), ("Warehouse", "warehouses"), ("Series", "serieses"), ("Purchase", "purchases"),
+        ("Lens", "lenses"), ("Atlas", "atlases"), ("Bus", "buses"), ("Index", "indices"), ("Hero", "heroes"),
+        ("Prize", "prizes"), ("Tie", "ties"), ("Hypothesis", "hypotheses"), ("Entry", "entries"),
     ],
 )  # fmt: skip
 def test_english_plurals(rendered: Render, name: str, plural: str) -> None:
     [aggregate] = json.loads(rendered("aggregate_list", "default", aggregates={name: {"a": "text"}}))
     assert aggregate["plural"] == plural
+    assert rendered("aggregates", "validator", aggregates={name: {"a": "text"}}) == ""
 
 
 # What is stored, and what is left out
