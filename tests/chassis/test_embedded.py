@@ -118,7 +118,7 @@ def test_a_throw_away_server_starts_answers_and_is_gone() -> None:
     assert not data.exists()
 
 
-def test_a_durable_server_keeps_its_data_and_its_password(folder: Path) -> None:
+def test_a_durable_server_keeps_its_data_and_its_password(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with embedded.postgres(folder, durable=True) as url:
         ask(url, "CREATE TABLE kept AS SELECT 42 AS answer")
         assert ask(url, "SHOW fsync") == "on"
@@ -126,8 +126,10 @@ def test_a_durable_server_keeps_its_data_and_its_password(folder: Path) -> None:
         assert urlsplit(again).password == urlsplit(url).password
         assert ask(again, "SELECT answer FROM kept") == 42
 
-        with pytest.raises(EmbeddedServerError, match=r"postmaster\.pid"):  # one folder, one server
+        monkeypatch.setattr(embedded, "STOP_TIMEOUT_SECONDS", 0.2)
+        with pytest.raises(EmbeddedServerError, match=f"another PostgreSQL server works in {folder}: stop it first"):
             start_and_stop(folder)
+        monkeypatch.undo()
         assert ask(again, "SELECT answer FROM kept") == 42
 
 
@@ -174,6 +176,20 @@ def test_a_first_start_that_was_killed_does_not_spoil_the_next(folder: Path) -> 
 
     with embedded.postgres(folder, durable=True) as url:
         assert ask(url, "SELECT 1") == 1
+
+
+def test_two_first_starts_do_not_spoil_each_other(folder: Path) -> None:
+    with parent_of_server(folder) as first:
+        wait_until(lambda: list(folder.rglob("PG_VERSION")), seconds=60)
+        with parent_of_server(folder) as second:  # while initdb works
+            assert first.stdout is not None
+            url = first.stdout.readline().strip()
+            assert ask(url, "SELECT 1") == 1
+            first.send_signal(signal.SIGINT)
+            assert second.stdout is not None
+            assert ask(second.stdout.readline().strip(), "SELECT 1") == 1
+            second.send_signal(signal.SIGINT)
+            second.wait(60)
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="others can enter their own folders")

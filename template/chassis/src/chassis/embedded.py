@@ -116,24 +116,26 @@ def postgres(folder: Path, *, durable: bool, port: int | None = None) -> Generat
     identity, home = _identity(folder.resolve())
     binaries = _binaries(home)
     data, log = home / "data", home / "server.log"
-    password = _initialise(binaries, data, home / "password", identity)
-    port = port or free_port()
-    settings = {
-        "port": port,
-        "listen_addresses": "127.0.0.1",
-        "unix_socket_directories": "",
-        "max_connections": 200,
-        **({} if durable else THROW_AWAY),
-    }
-    flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-    with log.open("ab") as output:
+    with (home / "lock").open("w") as lock, log.open("ab") as output:
+        _lock(lock.fileno(), home, "PostgreSQL")
+        held = {"pass_fds": [lock.fileno()], **identity}  # as long as the server lives, even if we do not
+        password = _initialise(binaries, data, home / "password", held)
+        port = port or free_port()
+        settings = {
+            "port": port,
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": "",
+            "max_connections": 200,
+            **({} if durable else THROW_AWAY),
+        }
+        flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         server = spawn(
             [str(binaries / "postgres"), "-D", str(data), *flags],
             stop_signal=signal.SIGINT,  # Postgres' fast shutdown: roll back, write a checkpoint, leave
             stdout=output,
             stderr=output,
             cwd="/",
-            **identity,
+            **held,
         )
     try:
         _wait_until_ready(server, binaries, port, log)
@@ -167,7 +169,7 @@ def nats(folder: Path, *, durable: bool, port: int | None = None) -> Generator[s
     jetstream = {"store_dir": str(folder.resolve() / "data"), **({"sync_interval": "always"} if durable else {})}
     config.write_text(json.dumps({"host": "127.0.0.1", "port": port, "jetstream": jetstream}))
     with (folder / "lock").open("w") as lock, log.open("ab") as output:
-        _lock(lock.fileno(), folder)
+        _lock(lock.fileno(), folder, "NATS")
         server = spawn(
             [program, "--config", str(config)],
             stop_signal=signal.SIGTERM,
@@ -206,8 +208,9 @@ def nats_server() -> str:
     )
 
 
-def _lock(file: int, folder: Path) -> None:
-    # NATS does not notice that another server has its store. One whose parent was killed ends only after a moment.
+def _lock(file: int, folder: Path, what: str) -> None:
+    # NATS does not notice that another server has its store, nor initdb that another one fills its folder. A server whose
+    # parent was killed ends only after a moment.
     deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
     while True:
         try:
@@ -215,7 +218,9 @@ def _lock(file: int, folder: Path) -> None:
             return
         except BlockingIOError:
             if time.monotonic() > deadline:
-                raise EmbeddedServerError(f"another NATS server works in {folder}: stop it first") from None
+                raise EmbeddedServerError(
+                    f"another {what} server works in {folder}: stop it first, a `make dev` elsewhere, say"
+                ) from None
             time.sleep(0.05)
 
 
@@ -239,7 +244,7 @@ def _nats_answers(port: int) -> bool:
         return False
 
 
-def _initialise(binaries: Path, data: Path, password_file: Path, identity: dict[str, Any]) -> str:
+def _initialise(binaries: Path, data: Path, password_file: Path, options: dict[str, Any]) -> str:
     if data.exists():
         return password_file.read_text()
     # Made beside its place, and moved when it is whole: a start that was interrupted must not spoil the next one.
@@ -249,13 +254,13 @@ def _initialise(binaries: Path, data: Path, password_file: Path, identity: dict[
     # A password rather than trust: other users of this machine can reach the port.
     password_file.touch(mode=0o600)
     password_file.write_text(password)
-    if identity:
-        os.chown(password_file, identity["user"], identity["group"])
+    if "user" in options:
+        os.chown(password_file, options["user"], options["group"])
     initdb = [str(binaries / "initdb"), "-D", str(making), "-U", "postgres", "-E", "UTF8"]
     access = ["--auth=scram-sha-256", f"--pwfile={password_file}"]
     locale = ["--locale-provider=builtin", "--locale=C.UTF-8"]
     speed = ["--no-sync", "--no-instructions"]
-    result = subprocess.run([*initdb, *access, *locale, *speed], capture_output=True, text=True, cwd="/", **identity)
+    result = subprocess.run([*initdb, *access, *locale, *speed], capture_output=True, text=True, cwd="/", **options)
     if result.returncode != 0:
         shutil.rmtree(making, ignore_errors=True)
         raise EmbeddedServerError(f"initdb could not make a database cluster in {data}:\n{result.stderr}")
