@@ -86,7 +86,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "approved": {
         "service_name": "approvals",
-        "aggregates": "Loan: {amount: money, rate: decimal(5,2)}",
+        "aggregates": "Loan: {amount: money, rate: decimal(5,2)}\nTestimonial: {quote: text}",
         "messaging_style": "events",
         "broker": "kafka",
     },

@@ -406,6 +406,8 @@ AGGREGATES = [
     ("UUID: {a: text}", "UUID: type a longer name such as 'UuidRecord'"),
     ("Status: {a: text}", "Status: type a longer name"),
     ("Class: {a: text}", "Class: type a longer name"),
+    ("Test: {a: text}", "Test: type a name that does not begin with 'Test', such as 'Trial', pytest would take"),
+    ("test-run: {a: text}", "test-run: type a name that does not begin with 'Test', such as 'TrialRun', pytest"),
     ("Reference: {a: text}", "Reference: type a longer name"),
     # two aggregates
     ("Invoice: {a: text}\nInvoice: {b: text}", "Invoice: keep one or rename the other, this aggregate is there twice"),

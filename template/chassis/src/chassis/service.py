@@ -36,7 +36,7 @@ class Service:
     @property
     def schema(self) -> str:
         """The Postgres schema of the service."""
-        assert self.tables.schema, "give the MetaData in persistence/tables.py a schema"
+        assert self.tables.schema, "give the MetaData in persistence/schema.py a schema"
         return self.tables.schema
 
     def create_app(self, settings: Settings) -> FastAPI:
