@@ -68,6 +68,16 @@ def test_the_two_commands_that_a_copy_ends_with_lead_to_a_running_service(templa
         assert_all_gone(everything, output)
 
 
+def test_where_the_port_is_taken_it_says_so_and_takes_another(birth: Birth) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        with dev(birth(service_name="billing"), "env", f"HTTP_PORT={taken}", "make", "dev") as process:
+            output = wait_for(process, "Try it:")
+            assert f"Port {taken} is taken" in output
+            base = re.search(r"API +(http://[\d.:]+)/", output)[1]
+            assert fetch(f"{base}/readyz") == 200
+
+
 @pytest.mark.parametrize("victim", ["make", "python"])
 def test_a_killed_parent_leaves_nothing_running(birth: Birth, victim: str) -> None:
     with dev(birth(service_name="billing"), "make", "dev") as process:

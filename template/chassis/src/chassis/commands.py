@@ -21,7 +21,7 @@ def main(service: Service, arguments: list[str] | None = None) -> int:
     documents = commands.add_parser("specs", help="write specs/: the API, the messages and a schema of each")
     specs.add_arguments(documents)
     dev = commands.add_parser("dev", help="database, migrations and the service, reloading on change")
-    dev.add_argument("--port", type=int, default=8000, help="taken already: a free one is chosen (default %(default)s)")
+    dev.add_argument("--port", type=int, help="else HTTP_PORT, or 8000; taken already: a free one is chosen")
     revision = commands.add_parser("revision", help="write the next migration from the difference to the models")
     revision.add_argument("-m", "--message", required=True, help="what it does, in a few words")
     options = parser.parse_args(arguments)

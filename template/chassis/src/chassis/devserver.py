@@ -23,11 +23,11 @@ FOLDER = Path(".dev")
 START_TIMEOUT_SECONDS = 30
 
 
-def run(service: Service, *, host: str = "127.0.0.1", port: int = 8000) -> int:
+def run(service: Service, *, host: str = "127.0.0.1", port: int | None = None) -> int:
     """Run until Ctrl-C, SIGTERM, or the end of the parent process. Everything that was started is stopped.
 
-    DATABASE_URL and BROKER_URL in the environment are used as they are; without them embedded servers (PostgreSQL,
-    NATS) keep their data in `.dev/`.
+    It listens on `port`, else on HTTP_PORT; where that is taken, on a free one. DATABASE_URL and BROKER_URL in the
+    environment are used as they are; without them embedded servers (PostgreSQL, NATS) keep their data in `.dev/`.
     """
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, _interrupt_once)
@@ -40,13 +40,16 @@ def run(service: Service, *, host: str = "127.0.0.1", port: int = 8000) -> int:
                 os.environ.setdefault("RUN_WORKER", "true")
                 if not os.environ.get("BROKER_URL"):
                     os.environ["BROKER_URL"] = stack.enter_context(embedded.nats(FOLDER / "nats", durable=True))
-            read(service.settings)
-            listener = stack.enter_context(_listen(host, port))
+            settings = read(service.settings)
+            wanted = port or settings.http_port
+            listener = stack.enter_context(_listen(host, wanted))
             host, port = listener.getsockname()
             process = _spawn(service, listener)
             stack.callback(process.stop)
             migrating.upgrade(service, url)  # while the service imports its libraries
             _wait_until_alive(process, f"http://{host}:{port}/livez")
+            if port != wanted:
+                print(f"\n  Port {wanted} is taken, so the service has another one.", flush=True)
             print(_welcome(service, url, f"http://{host}:{port}"), flush=True)
             # A parent that was killed cannot tell us: an orphan has another parent than it was born with.
             while process.child.poll() is None and os.getppid() == parent:
