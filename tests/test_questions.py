@@ -17,9 +17,10 @@ from typing import Any
 import copier
 import pytest
 import yaml
+from chassis import fields
+from chassis.messages import Contract
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from pydantic import BaseModel
 
 from tests.conftest import git
 
@@ -406,6 +407,7 @@ AGGREGATES = [
     ("UUID: {a: text}", "UUID: type a longer name such as 'UuidRecord'"),
     ("Status: {a: text}", "Status: type a longer name"),
     ("Class: {a: text}", "Class: type a longer name"),
+    ("Id: {a: text}", "Id: type a longer name"),
     ("Test: {a: text}", "Test: type a name that does not begin with 'Test', such as 'Trial', pytest would take"),
     ("test-run: {a: text}", "test-run: type a name that does not begin with 'Test', such as 'TrialRun', pytest"),
     ("Reference: {a: text}", "Reference: type a longer name"),
@@ -438,6 +440,12 @@ AGGREGATES = [
     ("Invoice: {model_year: integer}", "Invoice.model_year: type 'invoice_model_year'"),
     ("Invoice: {copy: text}", "Invoice.copy: type 'invoice_copy', 'copy' is a word of the generated code"),
     ("Invoice: {change: text}", "Invoice.change: "),
+    ("Invoice: {changes: text}", "Invoice.changes: type 'invoice_changes'"),
+    (
+        "KeyValue: {key: text}",
+        "KeyValue.key: type 'key_value_key', the type of its values would be called like the class",
+    ),
+    ("Score: {score: integer, value: enum(a|b)}", "Score.score: type 'score_score', the type of its values"),
     ("Invoice: {issue: text}", "Invoice.issue: type 'invoice_issue'"),
     ("Invoice: {keys: text}", "Invoice.keys: "),
     ("Invoice: {dueOn: date}", "Invoice.dueOn: type 'due_on', a field's name is snake_case"),
@@ -527,8 +535,11 @@ def test_good_aggregates_are_accepted(validate: Validate, answer: str) -> None:
     assert validate("aggregates", answer) == ""
 
 
-@pytest.mark.parametrize("name", sorted(name for name in dir(BaseModel) if not name.startswith("_")))
-def test_no_field_takes_a_name_of_pydantics_models(validate: Validate, name: str) -> None:
+MODELS = [fields.RequestModel, fields.PatchModel, fields.ResponseModel, Contract]
+
+
+@pytest.mark.parametrize("name", sorted({name for model in MODELS for name in dir(model) if not name.startswith("_")}))
+def test_no_field_takes_a_name_of_the_models(validate: Validate, name: str) -> None:
     assert validate("aggregates", f"Invoice: {{{name}: text}}").startswith(f"Invoice.{name}: ")
 
 
