@@ -89,6 +89,12 @@ async def test_every_broken_rule_is_pointed_at(client: httpx.AsyncClient) -> Non
     assert all(part["detail"] for part in document["errors"])
 
 
+async def test_a_body_that_is_no_object_is_told_so_in_words_of_json(client: httpx.AsyncClient) -> None:
+    document = problem(await client.post("/v1/values", json=[1]))
+
+    assert document["errors"] == [{"pointer": "#", "detail": "Input should be an object"}]
+
+
 async def test_a_broken_rule_of_a_parameter_is_named(client: httpx.AsyncClient) -> None:
     document = problem(await client.get("/v1/things", params={"limit": 0}))
 

@@ -147,6 +147,15 @@ def _pointer(location: tuple[int | str, ...]) -> str:
     return "#" + "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
 
 
+def _rule(part: dict[str, Any]) -> str:
+    # Of these two Pydantic says a regular expression, and how a model is made: nothing that a caller could act on.
+    if part["loc"] == ("header", "If-Match"):
+        return IF_MATCH_ADVICE
+    if part["type"] == "model_attributes_type":
+        return "Input should be an object"
+    return part["msg"].removeprefix("Value error, ")
+
+
 async def on_domain_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, DomainError)
     return document(status_of(type(error)), code=error.code, detail=str(error))
@@ -162,10 +171,7 @@ async def on_invalid_request(_: Request, error: Exception) -> Response:
     if any(part["type"] == "json_invalid" for part in found):
         return document(400, detail="the body is not JSON")
     # The input is never echoed: it may be personal, or not representable in JSON at all.
-    parts = [
-        InvalidPart(pointer=_pointer(part["loc"]), detail=part["msg"].removeprefix("Value error, "))
-        for part in found[:MAX_REPORTED]
-    ]
+    parts = [InvalidPart(pointer=_pointer(part["loc"]), detail=_rule(part)) for part in found[:MAX_REPORTED]]
     return document(422, detail="; ".join(f"{part.pointer}: {part.detail}" for part in parts), errors=parts)
 
 
