@@ -91,6 +91,25 @@ async def test_without_a_trace_of_the_caller_one_begins(watched: Watched, tracep
     assert span.context.trace_id != 0
 
 
+@pytest.mark.parametrize("path", ["/v1/things", "/v1/failures/conflict", "/livez"])
+async def test_head_is_answered_as_get_is(watched: Watched, path: str) -> None:
+    get, head = [await watched.client.request(method, path, headers=[TRACEPARENT]) for method in ("GET", "HEAD")]
+
+    assert (head.status_code, head.headers) == (get.status_code, get.headers)
+    if path != "/livez":
+        assert [
+            span.attributes["http.request.method"] for span in await watched.spans() if span.kind is SpanKind.SERVER
+        ] == ["GET", "HEAD"]
+
+
+async def test_head_gets_no_body_that_the_next_answer_would_begin_with(make_app: Callable[..., FastAPI]) -> None:
+    async with listening(make_app()) as client:
+        head, get = await client.head("/v1/things"), await client.get("/v1/things")
+
+    assert (head.status_code, head.content, get.status_code) == (200, b"", 200)
+    assert int(head.headers["content-length"]) == len(get.content)
+
+
 async def test_one_id_is_in_the_trace_the_problem_and_the_answers_header(watched: Watched) -> None:
     response = await watched.client.get("/v1/failures/conflict")
 

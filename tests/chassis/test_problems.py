@@ -76,7 +76,7 @@ async def test_what_no_route_takes_is_a_problem_too(
 
 
 async def test_a_wrong_method_is_told_all_the_right_ones(client: httpx.AsyncClient) -> None:
-    assert (await client.put("/v1/things")).headers["allow"] == "GET, POST"
+    assert (await client.put("/v1/things")).headers["allow"] == "GET, HEAD, POST"
 
 
 async def test_every_broken_rule_is_pointed_at(client: httpx.AsyncClient) -> None:

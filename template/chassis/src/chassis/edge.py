@@ -42,6 +42,9 @@ class Edge:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method = scope.get("method", "")
+        if method == "HEAD":  # as GET, everywhere (RFC 9110). The server, whose scope still says HEAD, sends no body
+            scope = {**scope, "method": "GET"}
         if scope["type"] != "http" or scope["path"] in PROBES:
             await self._app(scope, receive, send)
             return
@@ -54,7 +57,7 @@ class Edge:
             elif name == b"x-request-id":
                 caller_id = value
         parent = _W3C.extract(carrier, _NOTHING) if carrier else _NOTHING
-        span = self._tracer.start_span(scope["method"], context=parent, kind=SpanKind.SERVER)
+        span = self._tracer.start_span(method, context=parent, kind=SpanKind.SERVER)
         current = context.attach(trace.set_span_in_context(span, parent))
         if caller_id is not None and SAFE_REQUEST_ID.fullmatch(caller_id):
             identity = caller_id.decode()
@@ -85,7 +88,7 @@ class Edge:
                 raise
             await problems.document(500)(scope, receive, send_with_ids)
         finally:
-            self._finish(scope, span, status, time.perf_counter() - started)
+            self._finish(method, scope, span, status, time.perf_counter() - started)
             request_id.reset(named)
             context.detach(current)
 
@@ -94,8 +97,7 @@ class Edge:
         log.error("request_failed", exc_info=error)
         span.add_event("exception", {f"exception.{key}": value for key, value in described.items()})
 
-    def _finish(self, scope: Scope, span: Span, status: int, seconds: float) -> None:
-        method = scope["method"]
+    def _finish(self, method: str, scope: Scope, span: Span, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", None)
         attributes = {
             "http.request.method": method,

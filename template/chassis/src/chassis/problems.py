@@ -187,8 +187,8 @@ async def on_http_error(request: Request, error: Exception) -> Response:
 def _allowed_methods(request: Request) -> list[str]:
     # Starlette names the methods of the first route that fits the path; here every method is a route of its own.
     path = getattr(request.scope.get("route"), "path", None)
-    routes = [route for route in request.app.state.routes if route.path == path]
-    return sorted({method for route in routes for method in route.methods})
+    methods = {method for route in request.app.state.routes if route.path == path for method in route.methods}
+    return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 
 async def on_database_unavailable(_: Request, error: Exception) -> Response:
