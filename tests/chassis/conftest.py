@@ -23,7 +23,7 @@ import asyncpg
 import httpx
 import pytest
 import uvicorn
-from chassis import embedded
+from chassis import embedded, serving
 from chassis.application import application
 from chassis.service import Service
 from chassis.telemetry import Telemetry
@@ -65,9 +65,9 @@ def make_app(service: Service, database_url: str) -> Callable[..., FastAPI]:
 
 
 @asynccontextmanager
-async def listening(app: Any) -> AsyncGenerator[httpx.AsyncClient]:
+async def listening(app: Any, **options: Any) -> AsyncGenerator[httpx.AsyncClient]:
     """Serve the application on a real socket from this process, and yield a client of it."""
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+    server = uvicorn.Server(uvicorn.Config(app, http=serving.Protocol, log_config=None, access_log=False, **options))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         running = asyncio.create_task(server.serve([listener]))

@@ -3,10 +3,12 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
 
 import asyncpg
 import httpx
 import pytest
+from chassis import serving
 from fastapi import FastAPI
 
 from tests.chassis.conftest import listening
@@ -29,6 +31,17 @@ async def hurried(make_app: Callable[..., FastAPI]) -> AsyncGenerator[httpx.Asyn
     app = make_app(max_body_bytes=MAX_BODY_BYTES, request_timeout_seconds=TIMEOUT_SECONDS, max_concurrent_requests=2)
     async with listening(app) as client:
         yield client
+
+
+@asynccontextmanager
+async def connected(client: httpx.AsyncClient) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A bare connection to the same server."""
+    reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+    try:
+        async with asyncio.timeout(60):
+            yield reader, writer
+    finally:
+        writer.close()
 
 
 async def chunks(*, size: int, count: int) -> AsyncGenerator[bytes]:
@@ -150,6 +163,48 @@ async def test_places_are_free_again_after_every_kind_of_end(hurried: httpx.Asyn
             await hurried.get("/v1/sleep", params={"seconds": 600}, timeout=httpx.Timeout(60, read=0.05))
 
     await until_free()
+
+
+async def test_a_head_without_end_is_refused_before_it_fills_the_memory(limited: httpx.AsyncClient) -> None:
+    async with connected(limited) as (reader, writer):
+        writer.write(b"GET /livez HTTP/1.1\r\n")
+        with suppress(ConnectionError):  # it hangs up while we talk
+            for number in range(100_000):
+                writer.write(b"X-%d: %s\r\n" % (number, b"x" * 1000))
+                await writer.drain()
+        assert number < 10_000
+        with suppress(ConnectionError):
+            assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+
+
+async def test_a_head_of_common_size_may_come_in_pieces(limited: httpx.AsyncClient) -> None:
+    async with connected(limited) as (reader, writer):
+        for _ in range(2):  # on one connection
+            for piece in (b"GET /livez HT", b"TP/1.1\r\nHost: x\r\nCookie: ", b"x" * 30_000, b"\r\n\r\n"):
+                writer.write(piece)
+                await asyncio.sleep(0.05)
+            assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_large_body_is_no_large_head(make_app: Callable[..., FastAPI]) -> None:
+    size = 4 * serving.MAX_HEAD_BYTES
+    async with listening(make_app(max_body_bytes=size)) as client:
+        for _ in range(2):
+            answer = await client.post("/v1/bytes", content=chunks(size=1000, count=size // 1000))
+            assert answer.json() == size // 1000 * 1000
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /livez HTTP/1.1\r\nX-"])
+async def test_nobody_holds_a_connection_without_a_request(
+    make_app: Callable[..., FastAPI], monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(serving, "HEAD_TIMEOUT_SECONDS", 0.3)
+    async with listening(make_app(), timeout_keep_alive=1) as client, connected(client) as (reader, writer):
+        for each in sent or [0]:  # as slowly as it is allowed, and a byte of it never comes
+            writer.write(bytes([each]) if sent else b"")
+            await asyncio.sleep(0.02)
+        with suppress(ConnectionError):  # it hung up while we talked
+            assert await reader.read() == b""
 
 
 @pytest.mark.slow

@@ -6,10 +6,12 @@ import gc
 import math
 import signal
 from types import FrameType
+from typing import Any
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from chassis.health import Lifecycle
 from chassis.settings import Settings
@@ -22,6 +24,51 @@ and a close would reset it."""
 
 YOUNG_OBJECTS = 10_000
 """How many more containers are made than freed before the garbage collector looks for cycles; Python says 700 or 2,000."""
+
+
+MAX_HEAD_BYTES = 64 * 1024
+HEAD_TIMEOUT_SECONDS = 10
+
+
+class Protocol(HttpToolsProtocol):
+    """Uvicorn's, with bounds to the head of a request: what limits.py bounds is told of it when it is whole.
+
+    One that goes on after MAX_HEAD_BYTES is answered with 400. On one that is not whole HEAD_TIMEOUT_SECONDS after it
+    began we hang up, and on a connection that says nothing as on one between two requests.
+    """
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._in_head, self._head_bytes = False, 0
+        self._deadline: asyncio.TimerHandle | None = None
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._in_head and not self.transport.is_closing():
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self.send_400_response("The request's headers are too large.")
+            elif self._deadline is None:  # most heads come in one piece, and need none
+                self._deadline = self.loop.call_later(HEAD_TIMEOUT_SECONDS, self.transport.close)
+
+    def on_message_begin(self) -> None:
+        self._in_head, self._head_bytes = True, 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._drop_deadline()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._drop_deadline()
+        super().connection_lost(exc)
+
+    def _drop_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
 
 class Server(uvicorn.Server):
@@ -78,7 +125,7 @@ def serve(app: FastAPI, *, drain: bool = True) -> bool:
         host=settings.http_host,
         port=settings.http_port,
         loop="uvloop",
-        http="httptools",
+        http=Protocol,
         ws="none",
         access_log=False,
         log_config=None,
