@@ -5,7 +5,7 @@ import json
 import httpx
 import pytest
 from chassis.errors import DomainError
-from chassis.problems import problems
+from chassis.problems import LONGEST_POINTER, problems
 from fastapi import FastAPI
 
 from tests.chassis.conftest import listening
@@ -99,6 +99,13 @@ async def test_a_broken_rule_of_a_parameter_is_named(client: httpx.AsyncClient) 
     document = problem(await client.get("/v1/things", params={"limit": 0}))
 
     assert [part["pointer"] for part in document["errors"]] == ["limit"]
+
+
+async def test_a_long_name_that_the_caller_made_up_is_not_repeated_whole(client: httpx.AsyncClient) -> None:
+    document = problem(await client.post("/v1/values", json={"x" * 5000: 1}))
+
+    assert document["errors"][0]["pointer"] == "#/" + "x" * (LONGEST_POINTER - 2) + "…"
+    assert len(document["detail"]) < LONGEST_POINTER + 100
 
 
 @pytest.mark.parametrize("body", [{"text": "a-secret-that-is-too-long"}, {"integer": "a-secret"}, {"x": "a-secret"}])

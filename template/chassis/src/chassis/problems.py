@@ -47,6 +47,9 @@ IF_MATCH_ADVICE = 'send If-Match with the ETag of the copy you read, or "*" to c
 MAX_REPORTED = 20
 """How many broken rules an answer lists: a request can break thousands."""
 
+LONGEST_POINTER = 200
+"""Characters. A field that we do not know has whatever name the caller gave it."""
+
 
 class InvalidPart(BaseModel):
     """One part of the request that breaks a rule."""
@@ -143,8 +146,10 @@ def described(status: int, codes: str | None = None) -> dict[str, Any]:
 def _pointer(location: tuple[int | str, ...]) -> str:
     part, *path = location
     if part != "body":
-        return ".".join(map(str, path)) or str(part)
-    return "#" + "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
+        where = ".".join(map(str, path)) or str(part)
+    else:
+        where = "#" + "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
+    return where if len(where) <= LONGEST_POINTER else f"{where[:LONGEST_POINTER]}…"
 
 
 def _rule(part: dict[str, Any]) -> str:
