@@ -31,6 +31,7 @@ from fastapi import FastAPI
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
+from tests import brokers
 from tests.chassis.link import Link
 from tests.chassis.tiny.main import SERVICE
 
@@ -50,6 +51,31 @@ def link(database_url: str) -> Generator[Link]:
     """A way to the database that the test can interrupt."""
     with Link(database_url) as link:
         yield link
+
+
+Run = Callable[[str], brokers.Broker]
+
+
+@pytest.fixture(scope="session")
+def run() -> Generator[Run]:
+    """`run("kafka")`: a real broker, the same one for all tests."""
+    running: dict[str, brokers.Broker] = {}
+    with ExitStack() as stack:
+
+        def run(name: str) -> brokers.Broker:
+            if name not in running:
+                try:
+                    running[name] = stack.enter_context(brokers.BROKERS[name]())
+                except brokers.Missing as missing:
+                    pytest.skip(str(missing))
+            return running[name]
+
+        yield run
+
+
+def each_of(*names: str) -> list[Any]:
+    """Brokers as parameters. One worker has all tests of a broker: it is started once."""
+    return [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]
 
 
 @pytest.fixture

@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from statistics import median
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,6 +26,7 @@ from chassis.brokers import (
 from pydantic import SecretStr
 
 from tests import brokers
+from tests.chassis.conftest import Run, each_of
 from tests.chassis.meeting import (
     PATIENCE_SECONDS,
     QUIET_SECONDS,
@@ -43,32 +43,8 @@ BACK_SECONDS = 180
 HELD_UP_SECONDS = 6
 """More than this process may be held up on a busy machine. A quarter of it is how often Kafka's group hears of a member."""
 
-Run = Callable[[str], brokers.Broker]
 
-
-@pytest.fixture(scope="session")
-def run() -> Generator[Run]:
-    """`run("kafka")`: a real broker, the same one for all tests."""
-    running: dict[str, brokers.Broker] = {}
-    with ExitStack() as stack:
-
-        def run(name: str) -> brokers.Broker:
-            if name not in running:
-                try:
-                    running[name] = stack.enter_context(brokers.BROKERS[name]())
-                except brokers.Missing as missing:
-                    pytest.skip(str(missing))
-            return running[name]
-
-        yield run
-
-
-def _each(*names: str) -> list[object]:
-    # One worker has all tests of a broker: it is started once.
-    return [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]
-
-
-@pytest.fixture(params=_each("memory", "nats", "kafka", "rabbitmq"))
+@pytest.fixture(params=each_of("memory", "nats", "kafka", "rabbitmq"))
 async def meeting(request: pytest.FixtureRequest, run: Run) -> AsyncGenerator[Meeting]:
     url = f"memory://{uuid4()}" if request.param == "memory" else run(request.param).url
     meeting = Meeting(url)
@@ -387,7 +363,7 @@ FOREIGN: dict[str, Callable[[str, str, bytes], Awaitable[None]]] = {
 }
 
 
-@pytest.mark.parametrize("meeting", _each("nats", "kafka", "rabbitmq"), indirect=True)
+@pytest.mark.parametrize("meeting", each_of("nats", "kafka", "rabbitmq"), indirect=True)
 async def test_a_message_of_others_without_our_headers_has_the_same_id_in_every_copy(meeting: Meeting) -> None:
     publish = FOREIGN[meeting.kind_of_broker]
     seen = []
@@ -420,7 +396,7 @@ async def test_many_publish_at_the_same_time(meeting: Meeting) -> None:
     assert taken == {message.id for message in messages}
 
 
-@pytest.mark.parametrize("meeting", _each("nats", "kafka", "rabbitmq"), indirect=True)
+@pytest.mark.parametrize("meeting", each_of("nats", "kafka", "rabbitmq"), indirect=True)
 async def test_an_unreachable_broker_is_unavailable_in_bounded_time(meeting: Meeting) -> None:
     port = brokers.free_port()
     nobody = urlsplit(meeting.url)._replace(netloc=f"127.0.0.1:{port}").geturl()
@@ -437,7 +413,7 @@ async def forever(what: Callable[[], Awaitable[object]]) -> None:
         await what()
 
 
-@pytest.mark.parametrize("meeting", _each("nats", "kafka", "rabbitmq"), indirect=True)
+@pytest.mark.parametrize("meeting", each_of("nats", "kafka", "rabbitmq"), indirect=True)
 async def test_a_broker_that_was_killed_is_unavailable_until_it_is_back(meeting: Meeting, run: Run) -> None:
     server = next(server for name in brokers.BROKERS if (server := run(name)).url == meeting.url)
     bank = await meeting.join("bank", publishes=["bank.paid.v1"], awaits=["bank.paid.v1"])

@@ -45,18 +45,21 @@ class Shape:
     """How one kind of message is consumed.
 
     `lanes` are done at the same time, each `batch` messages in a transaction; `window` deliveries are held at most.
+    After a stop messages are begun for `last_seconds`, and what is left is given back.
     """
 
     lanes: int
     batch: int
     window: int
+    last_seconds: float
 
 
 SHAPES = {
-    # Many small effects in one commit: this is what makes a consumer fast.
-    Kind.EVENT: Shape(lanes=4, batch=100, window=1000),
+    # Many small effects in one commit: this is what makes a consumer fast. And what is at hand is finished: NATS and Kafka
+    # would deliver again all that is behind the first event given back, also what another lane has done.
+    Kind.EVENT: Shape(lanes=4, batch=100, window=1000, last_seconds=5),
     # A job may take long: alone in its transaction, and few at hand, so that other replicas get theirs.
-    Kind.JOB: Shape(lanes=4, batch=1, window=8),
+    Kind.JOB: Shape(lanes=4, batch=1, window=8, last_seconds=0),
 }
 
 
@@ -119,7 +122,7 @@ class Consumer:
         )
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Consume until `stop`; what was begun is finished and acknowledged, the rest is given back.
+        """Consume until `stop`; what is at hand is finished and acknowledged, as far as time allows; the rest is given back.
 
         Raises BrokerUnavailable, or what ended the connection that made us the one replica.
         """
@@ -152,7 +155,7 @@ class Consumer:
             yield lanes
         finally:
             for lane in lanes:
-                lane.stop()
+                lane.stop(within_seconds=self._shape.last_seconds)
             await asyncio.gather(*tasks)
             touching.cancel()
             with suppress(Exception):

@@ -44,7 +44,7 @@ class Lane:
         self._doing: list[Delivery] = []
         self._waiting: dict[str, _Held] = {}
         self._wake = asyncio.Event()
-        self._stopping = False
+        self._ends = float("inf")
 
     def __len__(self) -> int:
         return len(self._queue) + len(self._doing) + sum(1 + len(held.behind) for held in self._waiting.values())
@@ -58,19 +58,21 @@ class Lane:
         self._queue.append(delivery)
         self._wake.set()
 
-    def stop(self) -> None:
-        """Finish what was begun, and begin nothing more."""
-        self._stopping = True
+    def stop(self, *, within_seconds: float) -> None:
+        """Finish what was begun, and what else can be begun in that time. The rest stays here, to be given back."""
+        self._ends = time.monotonic() + within_seconds
         self._wake.set()
 
     async def run(self) -> None:
-        while not self._stopping:
+        while time.monotonic() < self._ends:
             self._wake.clear()
             try:
                 if again := self._due():
                     await self._try_again(again)
                 elif batch := self._take():
                     await self._try(batch)
+                elif self._ends < float("inf"):
+                    return
                 else:
                     await self._sleep()
             except Exception as surprise:  # ours, not a handler's: the lane must go on all the same
