@@ -345,7 +345,7 @@ def _client_settings(options: Options) -> dict[str, Any]:
 
 
 def _message(record: ConsumerRecord, kind: Kind) -> Message:
-    headers = {name: value.decode(errors="replace") for name, value in record.headers}
+    headers = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
     return Message(
         kind=kind,
         name=record.topic,
