@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from chassis import consumer
+from chassis import consumer, parking
 from chassis.brokers import Broker, Kind, Message, Options, broker_for
 from chassis.brokers.memory import MemoryBroker
 from chassis.consumer import LOCK, SHAPES, Consumer, Patience
@@ -45,6 +45,12 @@ STANDING_BY = """
 def paid(number: int, *, key: str = "a", then: str = "work", id: str | None = None) -> Message:
     body = json.dumps({"number": number, "then": then}).encode()
     return Message(Kind.EVENT, "bank.paid.v1", id or str(uuid4()), key, body)
+
+
+def other_key(*, same_lane: bool) -> str:
+    """Than "a"."""
+    lanes = SHAPES[Kind.EVENT].lanes
+    return next(key for key in map(str, range(1000)) if (hash(key) % lanes == hash("a") % lanes) is same_lane)
 
 
 def tell_when_lanes_stop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,6 +250,20 @@ async def test_a_message_that_nobody_takes_is_parked(bench: Bench, monkeypatch: 
     assert row["reason"] == "Unknown: no line in messaging/incoming takes bank.paid.v1"
 
 
+async def test_what_cannot_even_be_parked_holds_up_its_own_key_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def park(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(parking, "park", park)
+    async with bench.consuming():
+        await bench.publish(paid(1, then="fail"))
+        await bench.until_begun(1, times=QUICK.max_tries)
+        await bench.publish(paid(2, key=other_key(same_lane=True)))
+        await bench.until_effects(2)
+
+
 async def test_a_handler_that_hangs_is_a_failed_try(bench: Bench) -> None:
     impatient = Patience(max_tries=1, handler_timeout_seconds=0.5)
     await bench.publish(paid(1, then="wait until told"))
@@ -255,17 +275,25 @@ async def test_a_handler_that_hangs_is_a_failed_try(bench: Bench) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("body", "parked"), [(None, 0), (b"{}", 1)])
+async def test_an_id_that_postgres_cannot_keep_holds_up_nothing(real: Bench, body: bytes | None, parked: int) -> None:
+    odd = paid(1, id="\0")
+    await real.publish(odd if body is None else replace(odd, body=body), paid(2))
+    async with real.consuming():
+        await real.until_effects(*[2] if parked else [1, 2])
+    assert len(await real.parked()) == parked
+
+
+@pytest.mark.slow
 async def test_stopping_finishes_what_is_at_hand_and_nothing_of_it_comes_again(
     real: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consumer, "log", logged := CapturingLogger())
-    lanes = SHAPES[Kind.EVENT].lanes
-    of_another_lane = next(key for key in "bcdefghij" if hash(key) % lanes != hash("a") % lanes)
     tell_when_lanes_stop(monkeypatch)
     async with real.consuming():
         await real.publish(paid(1, then="wait until told"))
         await real.until_begun(1)
-        await real.publish(paid(2), paid(3, key=of_another_lane))
+        await real.publish(paid(2), paid(3, key=other_key(same_lane=False)))
         await real.until_effects(3)
     assert await real.effects() == [1, 3, 2]
     async with real.consuming():

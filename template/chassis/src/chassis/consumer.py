@@ -219,11 +219,10 @@ class Consumer:
         async with self._database.unit_of_work() as uow:
             fresh = await inbox.claim(uow.connection, (one.message for one in ready))
             for one in ready:
-                identity = (one.message.id, one.message.name)
-                if identity not in fresh:
+                if one.message.identity not in fresh:
                     log.debug("message_known", name=one.message.name, message_id=one.message.id)
                     continue
-                fresh.remove(identity)  # a second copy may be in this very batch
+                fresh.remove(one.message.identity)  # a second copy may be in this very batch
                 uow.message_id = one.message.id
                 async with asyncio.timeout(self._patience.handler_timeout_seconds):
                     if spans:

@@ -27,12 +27,12 @@ _FORGET = """
 
 
 async def claim(executor: Executor, messages: Iterable[Message]) -> set[tuple[str, str]]:
-    """The (id, name) of those that nobody has claimed before; they are ours if this transaction commits.
+    """The identities of those that nobody has claimed before; they are ours if this transaction commits.
 
     Waits for a transaction that is claiming the same id at this moment.
     """
     # Sorted: two transactions that claim the same ids take turns, instead of waiting for each other.
-    claimed = sorted({(message.id, message.name) for message in messages})
+    claimed = sorted({message.identity for message in messages})
     rows = await executor.fetch(_CLAIM, [id for id, _ in claimed], [name for _, name in claimed])
     return {(row["message_id"], row["name"]) for row in rows}
 

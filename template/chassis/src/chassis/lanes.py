@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 DATABASE_PAUSE_SECONDS = 0.5
+FAULT_PAUSE_SECONDS = 10
 
 
 @dataclass(eq=False)
@@ -148,6 +149,8 @@ class Lane:
 
     async def _try_again(self, held: _Held) -> None:
         key = held.first.message.key
+        # Should even parking it fail, the lane's other keys have their turn before it is tried again.
+        held.due = time.monotonic() + FAULT_PAUSE_SECONDS
         try:
             try:
                 if not held.first.lost:

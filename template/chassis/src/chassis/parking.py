@@ -46,10 +46,11 @@ class NotParked(LookupError):
 
 
 async def park(executor: Executor, message: Message, *, direction: str, reason: str, attempts: int) -> None:
-    """Keep the message, with why. Postgres keeps no NUL in text: it is shown as U+FFFD in all but the body."""
+    """Keep the message, with why. What Postgres cannot keep in text (NUL, half a surrogate pair) is shown as another sign,
+    in all but the body."""
 
     def clean(text: str) -> str:
-        return text.replace("\0", "\ufffd")
+        return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
     headers = json.dumps({clean(name): clean(value) for name, value in message.headers.items()})
     where = (direction, message.kind, clean(message.name), clean(message.id), clean(message.key))

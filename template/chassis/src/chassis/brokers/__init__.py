@@ -59,6 +59,11 @@ class Message:
     def owner(self) -> str:
         return self.name.partition(".")[0]
 
+    @property
+    def identity(self) -> tuple[str, str]:
+        """What it is known by to who has seen it before: id and name, as Postgres can keep them."""
+        return self.id.replace("\0", "\ufffd"), self.name
+
 
 @dataclass(slots=True, eq=False)
 class Delivery:
