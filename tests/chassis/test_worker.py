@@ -177,6 +177,46 @@ def test_a_broker_of_another_kind_is_refused_with_the_kinds_there_are(
     assert "BROKER_URL: must begin with one of nats://, tls://, kafka://, kafkas://, amqp://, amqps://" in told
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "amqp://",
+        "kafka://user@",
+        "nats://one:4222,nats://",
+        "kafka://broker:port",
+        "amqp://broker:99999",
+        "nats://[::1:4222",
+        "amqp://user:p/hidden@broker:5672",
+        "kafka://user:1/hidden@broker:9092",
+        "nats://user:p#hidden@broker:4222",
+        "nats://one:4222,nats://user:p?hidden@two:4222",
+    ],
+)
+def test_a_broker_that_no_host_is_named_of_is_refused_and_no_password_shown(
+    talking: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://user:secret@localhost/x")
+    monkeypatch.setenv("BROKER_URL", url)
+    assert main(talking, ["work"]) == 2
+    told = capsys.readouterr().err
+    assert "BROKER_URL: must look like scheme://user:password@host:port" in told
+    assert "hidden" not in told
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nats://one:4222,nats://user:p%2Fw@two:4222",
+        "nats://one,two",
+        "kafkas://user:p%40w@one:9092,two,three:9092",
+        "amqps://user:pw@one,two:5671/%2Fhost?heartbeat=5",
+    ],
+)
+def test_several_hosts_of_a_broker_may_be_named(talking: Service, url: str) -> None:
+    settings = {"database_url": "postgresql://user:secret@localhost/x", "broker_url": url}
+    assert talking.settings.model_validate(settings).broker_url.get_secret_value() == url
+
+
 def test_ids_must_be_remembered_longer_than_events_are_kept(
     talking: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,9 +26,24 @@ def _postgres_url(url: SecretStr) -> SecretStr:
 
 def _broker_url(url: SecretStr) -> SecretStr:
     allowed = [scheme for scheme in SCHEMES if scheme != "memory"]
-    if urlsplit(url.get_secret_value()).scheme not in allowed:
+    text = url.get_secret_value()
+    if text.partition(":")[0].lower() not in allowed:
         raise ValueError(f"must begin with one of {', '.join(f'{scheme}://' for scheme in allowed)}")
+    try:
+        usable = all(_names_a_host(each if "://" in each else f"//{each}") for each in text.split(","))
+    except ValueError:  # with a piece of the password, if that has a / in it
+        usable = False
+    if not usable:
+        raise ValueError(
+            "must look like scheme://user:password@host:port, with special characters in the password percent-encoded"
+        )
     return url
+
+
+def _names_a_host(url: str) -> bool:
+    """Raises ValueError for a port that is none."""
+    parts = urlsplit(url)
+    return bool(parts.hostname) and parts.port != 0 and "@" not in f"{parts.path}{parts.query}{parts.fragment}"
 
 
 Seconds = Annotated[float, Field(ge=0, le=3600)]
