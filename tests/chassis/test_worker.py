@@ -69,14 +69,19 @@ async def test_readiness_tells_of_waiting_and_parked_messages_and_stays_ready(
         "INSERT INTO chassis.outbox (id, kind, aggregatetype, aggregateid, type, payload, created_at) "
         "VALUES (gen_random_uuid(), 'event', 'thing', 'a', 'tiny.thing-made.v1', '{}', now() - interval '1 hour')"
     )
+    await connection.execute(
+        "INSERT INTO chassis.outbox (id, kind, aggregatetype, aggregateid, type, payload, created_at, not_before) "
+        "SELECT gen_random_uuid(), 'job', 'tiny.tidy-up.v1', 'a', 'tiny.tidy-up.v1', '{}', now() - interval '1 day', "
+        "now() + due FROM unnest('{-2 hours, 1 hour}'::interval[]) AS due"
+    )
     app = application(talking, talking.settings.model_validate({"database_url": database_url}))
     async with started(app) as client:
         await until(lambda: app.state.gauges.parked == 1)
         ready = await client.get("/readyz")
     assert ready.status_code == 200
     told = ready.json()
-    assert (told["status"], told["parked"], told["outbox"]["waiting"]) == ("ok", 1, 1)
-    assert 3600 <= told["outbox"]["oldest_seconds"] < 3700
+    assert (told["status"], told["parked"], told["outbox"]["waiting"]) == ("ok", 1, 2)
+    assert 7200 <= told["outbox"]["oldest_seconds"] < 7300
     assert "broker" not in told  # this process does not speak to it
 
 

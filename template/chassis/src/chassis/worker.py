@@ -34,9 +34,14 @@ CLOSE_SECONDS = 3
 
 _GAUGES = """
     SELECT
-        (SELECT count(*) FROM (SELECT FROM chassis.outbox WHERE not_before IS NULL LIMIT 100000) AS waiting),
-        coalesce((SELECT extract(epoch FROM now() - created_at)::float8 FROM chassis.outbox
-                  WHERE not_before IS NULL ORDER BY seq LIMIT 1), 0),
+        (SELECT count(*) FROM (
+            SELECT 1 FROM chassis.outbox WHERE not_before IS NULL
+            UNION ALL SELECT 1 FROM chassis.outbox WHERE not_before <= now() LIMIT 100000
+        ) AS waiting),
+        coalesce(extract(epoch FROM now() - least(
+            (SELECT created_at FROM chassis.outbox WHERE not_before IS NULL ORDER BY seq LIMIT 1),
+            (SELECT not_before FROM chassis.outbox WHERE not_before <= now() ORDER BY not_before LIMIT 1)
+        ))::float8, 0),
         (SELECT count(*) FROM chassis.parked)
 """
 
