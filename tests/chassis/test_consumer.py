@@ -88,6 +88,21 @@ class Bench:
 
     @asynccontextmanager
     async def consuming(self, *, kind: Kind = Kind.EVENT, patience: Patience = QUICK) -> AsyncGenerator[None]:
+        async with self._consumer(kind, patience) as consumer, running("consumer", consumer.run):
+            yield
+
+    @asynccontextmanager
+    async def dying(self) -> AsyncGenerator[None]:
+        """A consumer whose end, on leaving, leaves everything as it is: its database connections break, no more."""
+        async with self._consumer(Kind.EVENT, QUICK) as consumer:
+            task = asyncio.create_task(consumer.run(asyncio.Event()))
+            yield
+            while not task.done():  # the first time it would still finish what it has begun
+                task.cancel()
+                await asyncio.sleep(0.01)
+
+    @asynccontextmanager
+    async def _consumer(self, kind: Kind, patience: Patience) -> AsyncGenerator[Consumer]:
         database = Database(
             SecretStr(self.url),
             pool_size=10,
@@ -99,8 +114,8 @@ class Bench:
         consumer = Consumer(
             kind, self.broker, database, self.messages, self.telemetry, database_url=self.url, patience=patience
         )
-        async with database, running("consumer", consumer.run):
-            yield
+        async with database:
+            yield consumer
 
     async def publish(self, *messages: Message) -> None:
         for message in messages:
@@ -136,7 +151,9 @@ async def bench(database_url: str, connection: asyncpg.Connection) -> AsyncGener
     await bench.broker.declare(MESSAGES.topology)
     yield bench
     await bench.broker.close()
-    await connection.execute("DROP TABLE effects; DELETE FROM chassis.inbox; DELETE FROM chassis.parked")
+    await connection.execute(
+        "DROP TABLE effects; DELETE FROM chassis.inbox; DELETE FROM chassis.begun; DELETE FROM chassis.parked"
+    )
 
 
 @pytest.fixture(params=each_of("nats", "kafka", "rabbitmq"))
@@ -222,6 +239,27 @@ async def test_a_message_that_keeps_failing_is_parked_with_its_reason_and_its_ke
     assert json.loads(parked["headers"])["traceparent"] == trace
 
 
+@pytest.mark.slow
+async def test_a_message_that_kills_the_process_is_parked_and_others_go_on(real: Bench) -> None:
+    await real.publish(
+        paid(1, then="wait until told"), paid(2, key=other_key(same_lane=True)), paid(3, key=other_key(same_lane=False))
+    )
+    for deaths in range(QUICK.max_tries):
+        async with real.dying():
+            await real.until_begun(1, times=deaths + 1)
+    async with real.consuming():
+        await real.until(real.parked)
+        await real.publish(paid(4))
+
+        async def others_there() -> bool:
+            return sorted(await real.effects()) == [2, 3, 4]
+
+        await real.until(others_there)
+    (parked,) = await real.parked()
+    assert json.loads(parked["body"])["number"] == 1
+    assert parked["reason"] == "Deadly: 3 times a process died that had begun it"
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
@@ -300,6 +338,7 @@ async def test_stopping_finishes_what_is_at_hand_and_nothing_of_it_comes_again(
         await real.publish(paid(4))
         await real.until_effects(1, 3, 2, 4)
     assert "message_known" not in str(logged.calls)
+    assert await real.connection.fetchval("SELECT count(*) FROM chassis.begun") == 0  # nothing has died
 
 
 async def test_stopping_gives_back_what_cannot_be_begun_in_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

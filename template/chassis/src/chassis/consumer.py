@@ -3,17 +3,20 @@
 A message goes through: fetched → its key's lane → in one transaction with its neighbours in the lane: id claimed in the
 inbox, handler called, commit → acknowledged. If that fails, the neighbours are done one by one; the one that fails is
 tried again with growing pauses while messages of its key wait behind it and all other keys go on; after MAX_TRIES it is
-parked, and its key goes on. What can never succeed (unknown, malformed) is parked at once.
+parked, and its key goes on. What can never succeed (unknown, malformed) is parked at once. The death of the process is a
+failed try of what it had begun.
 
 Failures of the infrastructure (no database, no broker) are nobody's tries: everything waits until they are over.
 """
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import structlog
 from opentelemetry import context, trace
@@ -21,7 +24,7 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from pydantic import ValidationError
 
-from chassis import inbox, parking
+from chassis import begun, inbox, parking
 from chassis.brokers import Broker, Delivery, Kind, Message, Subscription
 from chassis.database import Connection, Database, DatabaseUnavailable, only_replica
 from chassis.lanes import Lane
@@ -91,6 +94,10 @@ class Ready:
         return self.delivery.message
 
 
+class Deadly(Exception):
+    """Whoever handles it does not live to tell."""
+
+
 class Consumer:
     """Consumes the events, or the jobs, of one service."""
 
@@ -114,6 +121,8 @@ class Consumer:
         self._url = database_url
         self._patience = patience
         self._shape = SHAPES[kind]
+        self._deaths: Counter[tuple[str, str]] = Counter()
+        self._alone_with_it = asyncio.Lock()
         self._duration = telemetry.meter.create_histogram(
             "messaging.process.duration",
             unit="s",
@@ -129,6 +138,7 @@ class Consumer:
         async with self._alone(stop) as lock:
             if stop.is_set():
                 return
+            self._deaths = await begun.counted(self._database)
             subscription = await self._broker.subscribe(self.kind)
             try:
                 async with self._lanes(subscription) as lanes:
@@ -160,6 +170,8 @@ class Consumer:
             touching.cancel()
             with suppress(Exception):
                 await subscription.release([delivery for lane in lanes for delivery in lane.held()])
+            with suppress(DatabaseUnavailable):
+                await begun.over(self._database, (lane.id for lane in lanes))
 
     async def _feed(
         self, subscription: Subscription, lanes: list[Lane], stop: asyncio.Event, lock: Connection | None
@@ -198,8 +210,20 @@ class Consumer:
         content = receiver.contract.model_validate_json(message.body)
         return Ready(delivery, receiver, content, _W3C.extract(message.headers, _NOTHING))
 
-    async def do(self, ready: Sequence[Ready]) -> None:
+    def deaths(self, delivery: Delivery) -> int:
+        """How often a process has died that had begun it. If at all, it is to be done alone."""
+        return self._deaths[delivery.message.identity] if self._deaths else 0
+
+    async def do(self, ready: Sequence[Ready], *, lane: UUID) -> None:
         """Claim and handle all of them in one transaction. Raises what a handler raises; then nothing has happened."""
+        deaths = self.deaths(ready[0].delivery)
+        async with self._alone_with_it if deaths else nullcontext():
+            if deaths >= max(self._patience.max_tries, 2):  # with the first it may have been a neighbour
+                raise Deadly(f"{deaths} times a process died that had begun it")
+            await begun.note(self._database, lane, [one.message.identity for one in ready])
+            await self._handle(ready)
+
+    async def _handle(self, ready: Sequence[Ready]) -> None:
         if len(ready) == 1:
             with self._processing(ready[0]):
                 await self._in_one_transaction(ready, spans=False)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import structlog
 from pydantic import ValidationError
@@ -39,6 +40,7 @@ class Lane:
     """Some of the keys: their messages one batch after the other, in the order of arrival within each key."""
 
     def __init__(self, consumer: "Consumer", subscription: Subscription) -> None:
+        self.id = uuid4()
         self._consumer = consumer
         self._subscription = subscription
         self._queue: deque[Delivery] = deque()
@@ -92,8 +94,13 @@ class Lane:
                 continue
             if held := self._waiting.get(delivery.message.key):
                 held.behind.append(delivery)
-            else:
+            elif not self._consumer.deaths(delivery):
                 batch.append(delivery)
+            elif batch:
+                self._queue.appendleft(delivery)
+                break
+            else:
+                return [delivery]
         return batch
 
     async def _sleep(self) -> None:
@@ -109,12 +116,12 @@ class Lane:
             if not ready:
                 return
             try:
-                await self._consumer.do(ready)
+                await self._consumer.do(ready, lane=self.id)
             except DatabaseUnavailable:
                 raise
             except Exception as error:
                 if len(ready) == 1:
-                    await self._failed(ready[0].delivery, error, tries=1)
+                    await self._failed(ready[0].delivery, error, tries=1 + self._consumer.deaths(ready[0].delivery))
                 else:
                     await self._one_by_one(ready)
             else:
@@ -139,7 +146,7 @@ class Lane:
                 self._doing.remove(one.delivery)
                 continue
             try:
-                await self._consumer.do([one])
+                await self._consumer.do([one], lane=self.id)
             except DatabaseUnavailable:
                 raise
             except Exception as error:
@@ -154,7 +161,7 @@ class Lane:
         try:
             try:
                 if not held.first.lost:
-                    await self._consumer.do([self._consumer.read(held.first)])
+                    await self._consumer.do([self._consumer.read(held.first)], lane=self.id)
             except DatabaseUnavailable:
                 raise
             except Exception as error:

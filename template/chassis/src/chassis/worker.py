@@ -12,7 +12,7 @@ from datetime import timedelta
 import structlog
 from opentelemetry.metrics import CallbackOptions, Observation
 
-from chassis import inbox
+from chassis import begun, inbox
 from chassis.brokers import BrokerUnavailable, Kind, Options, broker_for
 from chassis.consumer import Consumer, Patience
 from chassis.database import Database, DatabaseUnavailable
@@ -147,6 +147,7 @@ class Worker:
         while not stop.is_set():
             if forgotten := await inbox.forget(self._database, older_than=self._inbox_retention):
                 log.info("inbox_cleaned", forgotten=forgotten)
+            await begun.forget(self._database)
             await _pause(stop, FORGET_SECONDS)
 
 

@@ -51,6 +51,14 @@ def upgrade() -> None:
     """)
     op.execute("CREATE INDEX ix_inbox_received_at ON chassis.inbox USING brin (received_at)")
     op.execute("""
+        CREATE TABLE chassis.begun (
+            lane uuid CONSTRAINT pk_begun PRIMARY KEY,
+            message_ids text[] NOT NULL,
+            names text[] NOT NULL,
+            begun_at timestamptz NOT NULL DEFAULT now()
+        )
+    """)
+    op.execute("""
         CREATE TABLE chassis.parked (
             id uuid CONSTRAINT pk_parked PRIMARY KEY,
             direction text NOT NULL CONSTRAINT ck_parked_direction CHECK (direction IN ('incoming', 'outgoing')),
