@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from typing import NamedTuple
 from fleet import tools
 from fleet.answers import ANSWERS_FILE, Answers
 from fleet.errors import FleetError
+from fleet.git import Tree
 from fleet.service import Service
 from fleet.template import Template
 from fleet.together import remember_together
@@ -45,9 +47,14 @@ def _judge() -> str:
 
 
 def _inputs(service: Service) -> tuple[str, ...]:
-    # Without a chassis of its own, a service has that of the recorded release, which its answers name.
-    chassis = "chassis/src/chassis/*.py" if "chassis/pyproject.toml" in service.tree else ANSWERS_FILE
-    return CONTRACTS, f"src/{service.package}/*.py", chassis
+    # The chassis of most, and of those that have none of their own, is that of the recorded release, which their answers
+    # name: sixty files that need not be written for each.
+    ours, released = (_chassis(tree) for tree in (service.tree, service.expected.platform))
+    return CONTRACTS, f"src/{service.package}/*.py", "chassis/src/*.py" if ours != released else ANSWERS_FILE
+
+
+def _chassis(tree: Tree) -> Tree:
+    return {path: entry for path, entry in tree.items() if path.startswith("chassis/src/")}
 
 
 def _broken(folder: Path) -> list[Import]:
@@ -59,12 +66,16 @@ def _broken_of_each(folder: Path) -> dict[str, list[Import]]:
     return {one.name: found for one, found in zip(folders, _linted(folders), strict=True)}
 
 
+@cache
+def _released(source: str, version: str) -> Path:
+    return Template(source).at(version).folder / "template/chassis"
+
+
 def _linted(folders: list[Path]) -> list[list[Import]]:
     for folder in folders:
         if (folder / ANSWERS_FILE).exists():
             answers = Answers.parse((folder / ANSWERS_FILE).read_bytes())
-            release = Template(answers.source).at(answers.version)
-            (folder / "chassis").symlink_to(release.folder / "template/chassis")
+            (folder / "chassis").symlink_to(_released(answers.source, answers.version))
     # Wide, because it would break what is longer than a line.
     done = tools.run([sys.executable, "-I", LINTING, *map(str, folders)], cwd=folders[0], COLUMNS="1000")
     try:

@@ -39,19 +39,18 @@ class Manifest:
         return Owner.TEAM if path in self.team else Ownership(self.patterns).owner_of(path)
 
 
-def manifest_of(service: Path, *, template: Path, computed: Mapping[str, Any]) -> Manifest:
-    """The manifest of what was rendered into that folder. `computed` are all answers, those not recorded included."""
+def manifest_of(tree: Tree, answers_file: bytes, *, template: Path, computed: Mapping[str, Any]) -> Manifest:
+    """The manifest of what was rendered. `computed` are all answers, those not recorded included."""
     ownership = Ownership.of(template)
     owned: dict[Owner, Tree] = {owner: {} for owner in Owner}
-    for path in sorted(service.rglob("*")):
-        name = path.relative_to(service).as_posix()
-        if (path.is_symlink() or not path.is_dir()) and name != ANSWERS_FILE:
-            owned[ownership.owner_of(name)][name] = entry_of(path)
+    for path, entry in sorted(tree.items()):
+        if path != ANSWERS_FILE:
+            owned[ownership.owner_of(path)][path] = entry
     return Manifest(
         platform=owned[Owner.PLATFORM],
         team=owned[Owner.TEAM],
         patterns=ownership.patterns,
-        answers=Answers.parse((service / ANSWERS_FILE).read_bytes()).values,
+        answers=Answers.parse(answers_file).values,
         plurals=[aggregate["plural"] for aggregate in computed.get("aggregate_list") or []],
     )
 

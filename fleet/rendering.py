@@ -1,35 +1,41 @@
 """Rendering a template version that lies in a folder, by Copier itself, without its clones and repeated compilation.
 
 Copier compiles each part of each path anew, asks git about each file it writes, and clones the template for each render.
-For one service that is a second or two; for hundreds it is what everybody waits for. The few methods overridden here are
-Copier's inside, so pyproject.toml pins its minor version, and tests compare the result with plain Copier's, byte by byte.
+For one service that is a second or two; for hundreds it is what everybody waits for, most of whom want to know what the
+files would be, and no files. The few methods overridden here are Copier's inside, so pyproject.toml pins its version, and
+tests compare the result with plain Copier's, byte by byte.
 """
 
+import os
+from collections.abc import Iterable
 from copy import deepcopy
 from functools import cached_property, lru_cache
 from pathlib import Path
 from types import CodeType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from copier._jinja_ext import SandboxedEnvironment, get_yield_context
+from copier._jinja_ext import SandboxedEnvironment
 from copier._main import Worker
 from copier._settings import SettingsModel
 from copier._template import Template
-from copier._types import AnyByStrMutableMapping, Phase
+from copier._types import AnyByStrDict, AnyByStrMutableMapping, Phase
 from copier.errors import CopierError
-from jinja2 import BytecodeCache, TemplateError
-from jinja2 import Template as JinjaTemplate
-from jinja2.bccache import Bucket
+from jinja2 import TemplateError
 
 from fleet.answers import ANSWERS_FILE, Answers
 from fleet.errors import FleetError
+from fleet.git import Entry, Tree
+from fleet.manifest import Manifest, blob_id, manifest_of
 
 
-def render(template: Path, *, commit: str, answers: Answers, into: Path, data: dict[str, Any] | None = None) -> Worker:
+def render(
+    template: Path, *, commit: str, answers: Answers, into: Path, data: dict[str, Any] | None = None, write: bool = True
+) -> Manifest:
     """Render the template in that folder, whose version is `commit`, for these answers; `data` are changed answers.
 
     What is recorded is treated as in an update: an answer that the template no longer accepts gives way to its default.
-    A changed answer that is not accepted raises FleetError. Returns Copier's worker, for its answers.
+    A changed answer that is not accepted raises FleetError. Without `write` nothing is written, for whoever only wants
+    to know.
     """
     into.mkdir(parents=True, exist_ok=True)
     (into / ANSWERS_FILE).write_text(answers.text)
@@ -46,9 +52,10 @@ def render(template: Path, *, commit: str, answers: Answers, into: Path, data: d
         ) as worker:
             worker.archived = _Archived(url=answers.source, ref=commit)
             worker.archived.folder = template
+            worker.write = write
             refuse_unknown(worker, data or {}, commit)
             worker.run_copy()
-            return worker
+            return manifest_of(worker.tree, worker.answers_content, template=template, computed=worker.answers.combined)
     except (CopierError, TemplateError, ValueError, TypeError) as error:
         raise FleetError(f"the template at {commit} does not render with these answers: {error}") from error
 
@@ -59,6 +66,18 @@ def refuse_unknown(worker: Worker, data: dict[str, Any], commit: str) -> None:
     for name in data:
         if name not in asked:
             raise FleetError(f"the template at {commit} asks no question {name!r}; it asks {', '.join(asked)}")
+
+
+class CompilingOnce(SandboxedEnvironment):
+    """Copier's, but compiles a text once in a process: for all services, and all versions of the template that have it."""
+
+    compiled: ClassVar[dict[tuple[str, str | None], CodeType]] = {}
+
+    def compile(self, source: str, name: str | None = None, *args: Any, **options: Any) -> CodeType:  # ty: ignore
+        self.preprocess(source, name)  # Copier forgets there what the template before it has yielded
+        if (source, name) not in self.compiled:
+            self.compiled[source, name] = super().compile(source, name, *args, **options)
+        return self.compiled[source, name]
 
 
 class _Archived(Template):
@@ -86,6 +105,13 @@ class _Archived(Template):
 
 class _Renderer(Worker):
     archived: _Archived
+    write: bool
+    answers_content: bytes
+
+    @cached_property
+    def tree(self) -> Tree:
+        """Filled while it renders."""
+        return {}
 
     @cached_property
     def template(self) -> Template:
@@ -97,11 +123,13 @@ class _Renderer(Worker):
 
     @cached_property
     def jinja_env(self) -> SandboxedEnvironment:
-        environment = Worker.jinja_env.func(self)
-        environment.bytecode_cache = _FILES
-        environment.auto_reload = False
-        environment.from_string = self._from_string  # ty: ignore[invalid-assignment]
-        return environment
+        folder = self.template.local_abspath
+        if folder not in _ENVIRONMENTS:
+            environment = Worker.jinja_env.func(self)
+            environment.__class__ = CompilingOnce
+            environment.auto_reload = False
+            _ENVIRONMENTS[folder] = environment
+        return _ENVIRONMENTS[folder]
 
     @cached_property
     def _complete_context(self) -> AnyByStrMutableMapping:
@@ -111,11 +139,14 @@ class _Renderer(Worker):
         """Once all is answered, it is the same for every part of every path."""
         return self._complete_context if Phase.current() is Phase.RENDER else super()._render_context()
 
-    def _from_string(self, source: str) -> JinjaTemplate:
-        self._forget_yield()
-        if source not in _STRINGS:
-            _STRINGS[source] = self.jinja_env.compile(source)
-        return JinjaTemplate.from_code(self.jinja_env, _STRINGS[source], self.jinja_env.make_globals(None))
+    def _render_path(self, relpath: Path) -> Iterable[tuple[Path, AnyByStrDict | None]]:
+        """A path without Jinja in it is the same for every service."""
+        if "{" in str(relpath):
+            return super()._render_path(relpath)
+        key = self.template.local_abspath, relpath
+        if key not in _PATHS:
+            _PATHS[key] = list(super()._render_path(relpath))
+        return _PATHS[key]
 
     def _render_string(self, string: str, extra_context: dict[str, Any] | None = None) -> str:
         if isinstance(string, str) and "{" not in string:
@@ -127,32 +158,34 @@ class _Renderer(Worker):
         self._forget_yield()
         super()._render_file(src_relpath, dst_relpath, extra_context)
 
+    def _render_allowed(
+        self,
+        dst_relpath: Path,
+        is_dir: bool = False,
+        is_symlink: bool = False,
+        expected_contents: bytes | Path = b"",
+        expected_mode: int | None = None,
+    ) -> bool:
+        """Copier asks before it writes anything: here everything passes by, and nothing has to be read again."""
+        if not is_dir:
+            content = expected_contents if isinstance(expected_contents, bytes) else os.fsencode(expected_contents)
+            mode = "120000" if is_symlink else "100755" if (expected_mode or 0) & 0o100 else "100644"
+            self.tree[dst_relpath.as_posix()] = Entry(mode, blob_id(content))
+            if dst_relpath == self.answers_relpath:
+                self.answers_content = content
+        return self.write
+
     def _forget_yield(self) -> None:
         """What compiling a template does besides; here it may have been compiled before."""
-        context = get_yield_context(self.jinja_env)
-        context.yield_name = context.yield_iterable = None
+        self.jinja_env.preprocess("")
 
     def _sync_git_index_executable_bit(self, dst_relpath: Path, src_mode: int) -> None:
         """There is no git index where this renders."""
 
 
-class _Compiled(BytecodeCache):
-    """Compiled files of the template, by name and text."""
-
-    def __init__(self) -> None:
-        self._found: dict[tuple[str, str], CodeType] = {}
-
-    def load_bytecode(self, bucket: Bucket) -> None:
-        bucket.code = self._found.get((bucket.key, bucket.checksum))
-
-    def dump_bytecode(self, bucket: Bucket) -> None:
-        assert bucket.code is not None
-        self._found[bucket.key, bucket.checksum] = bucket.code
-
-
-# What was compiled once in this process serves every service that it renders.
-_FILES = _Compiled()
-_STRINGS: dict[str, CodeType] = {}
+# What serves every service that this process renders, by the folder of the template version.
+_ENVIRONMENTS: dict[Path, SandboxedEnvironment] = {}
+_PATHS: dict[tuple[Path, Path], list[tuple[Path, AnyByStrDict | None]]] = {}
 
 
 @lru_cache(maxsize=16)

@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import json
+import re
 import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ from fleet.waivers import WAIVERS_FILE, Waivers
 
 T = TypeVar("T")
 
+GLOB = re.compile(r"[*?[]")
+
 
 class Service:
     """What checks look at. Nothing here writes."""
@@ -43,7 +46,11 @@ class Service:
         checkout = git.answer(repository, "rev-parse", "--show-toplevel")
         self.root = Path(checkout) if checkout else repository
         self.ref = ref if ref or checkout else "HEAD"
-        if base and not git.succeeds(self.root, "rev-parse", "--verify", "--quiet", f"{base}^{{commit}}"):
+        if (
+            base
+            and base != ref
+            and not git.succeeds(self.root, "rev-parse", "--verify", "--quiet", f"{base}^{{commit}}")
+        ):
             raise FleetError(f"{repository} has no commit {base} to compare with: fetch it, or name another base")
         self._base = base
         # Parsed once for all conventions that look at them.
@@ -127,7 +134,10 @@ class Service:
 
     def files(self, *patterns: str) -> list[str]:
         """The paths that fit one of these, sorted. As fnmatch has it: * goes over / too."""
-        return sorted(path for path in self.tree if any(fnmatchcase(path, pattern) for pattern in patterns))
+        # Most are the names of files, a hundred of them: those are looked up.
+        globs = [pattern for pattern in patterns if GLOB.search(pattern)]
+        named = self.tree.keys() & set(patterns).difference(globs)
+        return sorted(named.union(path for path in self.tree if any(fnmatchcase(path, glob) for glob in globs)))
 
     @contextmanager
     def checkout(self, *patterns: str) -> Generator[Path]:
@@ -170,6 +180,8 @@ class Service:
         name = self._base or self._default_base()
         if name is None:
             return None
+        if name == self.ref:
+            return self
         return Service(self.root, git.answer(self.root, "merge-base", name, self.ref or "HEAD") or name)
 
     def _default_base(self) -> str | None:

@@ -24,8 +24,8 @@ from fleet.waivers import today
 
 Batch = tuple[tuple[Member, Commit], ...]
 
-# So many services at a time in a process.
-BATCH = 20
+# So many services at a time in a process, at most: what tools take to start is shared by as many.
+BATCH = 50
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,7 @@ def status(members: list[Member], jobs: int | None = None) -> list[Standing]:
 
     todo = [(member, commits[member]) for member in members if member not in found]
     jobs = jobs or os.cpu_count() or 1
-    size = min(BATCH, -(-len(todo) // jobs)) or 1
-    batches = [tuple(todo[start : start + size]) for start in range(0, len(todo), size)]
+    batches = _batches(todo, jobs)
     if todo:
         # While the services are rendered; daemon, so that nobody waits for it in the end.
         Thread(target=_prepare, args=([],), daemon=True).start()
@@ -67,6 +66,13 @@ def status(members: list[Member], jobs: int | None = None) -> list[Standing]:
                 _remember(member, _Remembered(keys[member], sources[member], standing))
             step()
     return [found[member] for member in members]
+
+
+def _batches(todo: list[tuple[Member, Commit]], jobs: int) -> list[Batch]:
+    """All processes have as much to do, and nobody waits for the last batch of one of them."""
+    rounds = -(-len(todo) // (jobs * BATCH))
+    size = -(-len(todo) // max(jobs * rounds, 1))
+    return [tuple(todo[start : start + size]) for start in range(0, len(todo), size or 1)]
 
 
 def _judged(batches: list[Batch], jobs: int) -> Iterator[tuple[Member, Standing]]:
@@ -88,7 +94,8 @@ def _judge(batch: Batch) -> list[Standing]:
     """In a process of its own. Its services share what is known of a template, and one start of slow tools."""
     services = {commit: service for _, commit in batch if (service := _opened(commit))}
     _prepare(list(services.values()))
-    return [judge(member, commit, services.get(commit)) for member, commit in batch]
+    # What was parsed of a service is not kept until the last one is judged.
+    return [judge(member, commit, services.pop(commit, None)) for member, commit in batch]
 
 
 def _prepare(services: list[Service]) -> None:

@@ -18,7 +18,7 @@ from fleet import git
 from fleet.answers import Answers
 from fleet.cache import cache, locked, offline
 from fleet.errors import FleetError
-from fleet.manifest import Manifest, manifest_of, recall, remember
+from fleet.manifest import Manifest, recall, remember
 
 # What Copier understands besides git's own URLs.
 SHORTHANDS = {"gh:": "https://github.com/", "gl:": "https://gitlab.com/", "git+": "", "file://": ""}
@@ -169,20 +169,22 @@ class Release:
 
     def render(self, answers: Answers, into: Path, data: dict[str, Any] | None = None) -> Manifest:
         """Write the service that these answers make, `data` being changed ones. Raises FleetError."""
-        # Here, because importing Copier takes longer than a check that finds its manifest in the cache.
-        from fleet.rendering import render
-
-        worker = render(self.folder, commit=self.version, answers=answers, into=into, data=data)
-        manifest = manifest_of(into, template=self.folder, computed=worker.answers.combined)
-        remember(self._key(answers, data), manifest)
-        return manifest
+        return self._rendered(answers, into, data, write=True)
 
     def manifest(self, answers: Answers, data: dict[str, Any] | None = None) -> Manifest:
         """What `render` would write, from the cache if it was rendered before. Raises FleetError."""
         if (known := self.known(answers, data)) is not None:
             return known
         with tempfile.TemporaryDirectory(prefix="fleet-") as folder:
-            return self.render(answers, Path(folder, "service"), data)
+            return self._rendered(answers, Path(folder, "service"), data, write=False)
+
+    def _rendered(self, answers: Answers, into: Path, data: dict[str, Any] | None, *, write: bool) -> Manifest:
+        # Here, because importing Copier takes longer than a check that finds its manifest in the cache.
+        from fleet.rendering import render
+
+        manifest = render(self.folder, commit=self.version, answers=answers, into=into, data=data, write=write)
+        remember(self._key(answers, data), manifest)
+        return manifest
 
     def known(self, answers: Answers, data: dict[str, Any] | None = None) -> Manifest | None:
         """What `render` would write, if that is in the cache."""

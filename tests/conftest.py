@@ -8,13 +8,12 @@ import signal
 import subprocess
 from collections.abc import Callable, Generator
 from pathlib import Path
-from types import CodeType
 from typing import Any
 
 import copier
 import pytest
-from copier._jinja_ext import SandboxedEnvironment
 
+from fleet.rendering import CompilingOnce
 from tests.tools import made_once
 
 ROOT = Path(__file__).parents[1]
@@ -40,17 +39,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once() -> Generator[None]:
     """Copier compiles every file and every part of every path anew for each render, an update is three; here once."""
-    compiled: dict[tuple[str, str | None], CodeType] = {}
-
-    class Environment(SandboxedEnvironment):
-        def compile(self, source: str, name: str | None = None, *args: Any, **options: Any) -> CodeType:
-            self.preprocess(source, name)  # Copier forgets there what the template before it has yielded
-            if (source, name) not in compiled:
-                compiled[source, name] = super().compile(source, name, *args, **options)
-            return compiled[source, name]
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("copier._main.SandboxedEnvironment", Environment)
+        patch.setattr("copier._main.SandboxedEnvironment", CompilingOnce)
         yield
 
 

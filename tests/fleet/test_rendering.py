@@ -1,6 +1,7 @@
 """What fleet renders is what Copier renders, byte by byte."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from copier._jinja_ext import SandboxedEnvironment
 
 from fleet.answers import ANSWERS_FILE, Answers
 from fleet.errors import FleetError
+from fleet.manifest import entry_of
 from fleet.template import Template
 from tests.answers import VARIANTS
 from tests.fleet.conftest import Born, contents
@@ -67,3 +69,14 @@ def test_a_changed_answer_that_would_be_passed_over_is_refused(
     answers = Answers.parse((born() / ANSWERS_FILE).read_bytes())
     with pytest.raises(FleetError, match=message):
         Template(answers.source).at("v1.0.0").render(answers, tmp_path / "out", data)
+
+
+def test_what_is_not_written_is_known_as_if_it_were(born: Born, tmp_path: Path) -> None:
+    answers = Answers.parse((born(**VARIANTS["every-type"]) / ANSWERS_FILE).read_bytes())
+    release = Template(answers.source).at("v1.1.0")
+    answers = replace(answers, text=answers.text + "# Not in the cache.\n")
+    known = release.manifest(answers)
+    assert release.render(answers, tmp_path / "written") == known
+    written = {path: entry_of(tmp_path / "written" / path) for path in contents(tmp_path / "written")}
+    assert known.paths == {path: entry for path, entry in written.items() if path != ANSWERS_FILE}
+    assert known.paths["ty.toml"].mode == "100755"
