@@ -57,7 +57,8 @@ def parse(changelog: str) -> list[Note]:
 
 
 def _items(text: str) -> list[str]:
-    return [" ".join(item.split()) for item in re.findall(r"^[-*] (.*(?:\n[ \t]+\S.*)*)", text, re.MULTILINE)]
+    found = [" ".join(item.split()) for item in re.findall(r"^[-*] (.*(?:\n[ \t]+\S.*)*)", text, re.MULTILINE)]
+    return [item for item in found if item.rstrip(".").lower() != "none"]  # as an item, too
 
 
 def _between(version: str, old: Release, new: Release) -> bool:

@@ -30,6 +30,12 @@ One paragraph for people.
 ### Migrations
 
 None.
+
+## [1.0.0] - 2026-12-01
+
+### Migrations
+
+- None.
 """
 
 
