@@ -102,7 +102,7 @@ def status(
     listed = members(config)
     standings = status(listed, jobs)
     if shown is StatusFormat.TABLE:
-        text = overview.table(standings, width=None if output is None else 200)
+        text = overview.table(standings, width=_width(output))
     elif shown is StatusFormat.JSON:
         text = overview.as_json(standings)
     else:
@@ -154,7 +154,7 @@ def draw(
     map_ = whole.around(around) if around else whole
     found = [one for one in findings(whole, calls or LIMIT) if not around or around in one.services]
     if shown is MapFormat.TABLE:
-        text = show.table(map_, found, width=None if output is None else 200)
+        text = show.table(map_, found, width=_width(output))
     elif shown is MapFormat.JSON:
         text = show.as_json(map_, found)
     else:
@@ -235,6 +235,11 @@ def new(
     from fleet.new import new, template_address
 
     new(name, template or template_address(), _data(answers), defaults=defaults)
+
+
+def _width(output: Path | None) -> int | None:
+    """Of a table: that of the terminal. A file or a pipe has none, and what reads them finds lines easier than folds."""
+    return None if output is None and (sys.stdout.isatty() or "COLUMNS" in os.environ) else 200
 
 
 def _data(answers: list[str] | None) -> dict[str, str]:

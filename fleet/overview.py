@@ -16,7 +16,10 @@ from fleet.waivers import today
 STYLES = {Level.ERROR: "red", Level.WARNING: "yellow", None: "green"}
 # Not by colour alone.
 WORDS = {Level.ERROR: "breach", Level.WARNING: "warning", None: "in order"}
+# Columns of a terminal, below which conventions are counted and not named.
+NARROW = 120
 COLUMNS = ("service", "state", "version", "behind", "drift", "conventions", "waivers")
+CONVENTIONS = COLUMNS.index("conventions")
 
 
 def word(standing: Standing) -> str:
@@ -55,11 +58,15 @@ def cells(standing: Standing) -> tuple[str, ...]:
 
 def table(standings: list[Standing], *, width: int | None = None) -> str:
     """As wide as the terminal, and with colours if this is one, unless a width is given."""
+    console = Console(width=width, no_color=True if width else None, highlight=False)
     shown = Table(*COLUMNS, box=None, pad_edge=False)
     for standing in standings:
-        row = (standing.name, *cells(standing))
+        row = [standing.name, *cells(standing)]
+        if console.width < NARROW:
+            # In a few letters for each line nobody could read which.
+            numbers = {"failed": len(standing.failed), "waived": len(standing.waived)}
+            row[CONVENTIONS] = counted({kind: number for kind, number in numbers.items() if number})
         shown.add_row(*(Text(cell, overflow="fold") for cell in row), style=STYLES[standing.level])
-    console = Console(width=width, no_color=True if width else None, highlight=False)
     with console.capture() as printed:
         console.print(shown)
         for standing in standings:

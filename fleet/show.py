@@ -9,6 +9,8 @@ from rich.text import Text
 from fleet.changelog import SECTIONS
 from fleet.report import Report
 
+DIFF = {"+": "green", "-": "red", "@": "cyan"}
+
 
 def report(report: Report, *, seed_diffs: bool) -> None:
     """What an update did, then what it left to people."""
@@ -51,8 +53,6 @@ def _section(console: Console, title: str, items: Iterable[str]) -> None:
 
 
 def _diff(console: Console, text: str) -> None:
-    if text:
-        # Here, because its lexers take longer to import than a check takes.
-        from rich.syntax import Syntax
-
-        console.print(Padding(Syntax(text, "diff", background_color="default", word_wrap=True), (0, 0, 0, 4)))
+    """Its lines as they are, however long: what is copied from here can be applied."""
+    for line in text.splitlines():
+        console.print(Text(line, style=DIFF.get(line[:1], "")), soft_wrap=True)

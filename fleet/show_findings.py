@@ -25,7 +25,9 @@ def table(service: Service, found: list[Finding]) -> None:
     shown = Table("", "path", "what", "do", title=where, title_justify="left", box=None, pad_edge=False)
     for finding in found:
         path = f"{finding.path}:{finding.line}" if finding.line else finding.path
-        cells = (finding.id, path, finding.reason, finding.remedy)
+        # Not by colour alone.
+        level = "" if finding.level is Level.ERROR or finding.id == finding.level else f"\n({finding.level})"
+        cells = (f"{finding.id}{level}", path, finding.reason, finding.remedy)
         shown.add_row(*(Text(cell, overflow="fold") for cell in cells), style=STYLES[finding.level])
     console.print(shown)
     if reasons := {finding.id: finding.why for finding in found if finding.why}:

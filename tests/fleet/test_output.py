@@ -1,14 +1,16 @@
 """What the commands print, by format: of `fleet check`, and of `fleet status` but for HTML."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from fleet import overview, show_findings
+from fleet import overview, show, show_findings
 from fleet.findings import Finding, Level
+from fleet.report import Report
 from fleet.service import Service
 from fleet.standing import Standing
 from tests.conftest import git
@@ -123,3 +125,31 @@ def test_the_overview_as_json_says_what_programs_would_have_to_work_out() -> Non
     assert (billing["drift"], billing["conventions_failed"]) == ({"edited": 1}, ["http-paths"])
     assert billing["conventions_waived"] == ["http-pages"]
     assert billing["conventions"][0]["line"] == 7
+
+
+def test_in_a_narrow_terminal_conventions_are_counted_and_in_a_wide_one_named() -> None:
+    narrow, wide = (overview.table(standings(), width=width) for width in (80, 200))
+    assert "1 failed" in narrow
+    assert "http-paths" not in narrow
+    assert "http-paths, (http-pages)" in wide
+
+
+def test_a_pipe_gets_no_folded_lines(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet")
+    (tmp_path / "fleet.toml").write_text('[[service]]\npath = "."\nname = "' + "long-" * 24 + '"\n')
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    done = subprocess.run(
+        [sys.executable, "-m", "fleet", "status"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert f"{'long-' * 24}  unreadable" in done.stdout
+
+
+def test_a_warning_says_so_without_colours(capsys: pytest.CaptureFixture[str], born: Born) -> None:
+    show_findings.table(Service(born()), [EDITED, SOON])
+    assert capsys.readouterr().out.count("(warning)") == 1
+
+
+def test_a_diff_is_printed_as_it_is_however_long_its_lines_are(capsys: pytest.CaptureFixture[str]) -> None:
+    diff = f"--- a/x\n+++ b/x\n@@ -1 +1 @@\n-{'old ' * 60}\n+{'new ' * 60}\n"
+    show.report(Report("billing", "v1", "v2", healed=["x"], healed_diff=diff, changed=True), seed_diffs=False)
+    assert diff in capsys.readouterr().out
