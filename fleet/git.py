@@ -68,6 +68,19 @@ def succeeds(repository: Path, *arguments: str) -> bool:
     return answer(repository, *arguments) is not None
 
 
+def refuse_unreadable(repository: Path) -> None:
+    """Raises FleetError if that is no repository, or none that git reads: somebody else's, or one that lost its commit."""
+    try:
+        git(repository, "rev-parse", "--git-dir")
+    except FleetError as error:
+        if repository.is_dir() and "not a git repository" not in str(error):
+            raise
+        raise FleetError(f"{repository} is not a git repository") from None
+    head = answer(repository, "rev-parse", "--quiet", "--verify", "HEAD")
+    if head and not succeeds(repository, "cat-file", "-e", head):
+        raise FleetError(f"{repository} has lost its last commit, {head}: clone it anew")
+
+
 def show(repository: Path, commit: str, path: str) -> bytes | None:
     """The bytes of one file at a commit; None if it has none. Raises FleetError."""
     found = tree(repository, commit, path)

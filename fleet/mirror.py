@@ -75,7 +75,7 @@ def _of_path(member: Member) -> str:
     try:
         return git.line(repository, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
     except FleetError:
-        git.git(repository, "rev-parse", "--git-dir")  # says why, if it is not even a repository
+        git.refuse_unreadable(repository)
         raise _has_none(member) from None
 
 

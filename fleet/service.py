@@ -38,8 +38,7 @@ class Service:
         Raises FleetError if that is no repository with a commit, or has no such base.
         """
         if not git.succeeds(repository, "rev-parse", "--verify", "--quiet", f"{ref or 'HEAD'}^{{commit}}"):
-            if not git.succeeds(repository, "rev-parse", "--git-dir"):
-                raise FleetError(f"{repository} is not a git repository")
+            git.refuse_unreadable(repository)
             raise FleetError(
                 f"{repository} has no commit{f' {ref}' if ref else ' yet: commit what was generated first'}"
             )
@@ -193,6 +192,13 @@ class Service:
     def name(self) -> str:
         """As it was answered: kebab-case."""
         return str(self.answers.values.get("service_name", ""))
+
+    def misnamed(self, name: str) -> str:
+        """Why it cannot be called so; empty if it can. Half of the platform's files name the package of the team's code."""
+        folder = f"src/{name.replace('-', '_')}/"
+        if name and any(path.startswith(folder) for path in self.tree):
+            return ""
+        return f"the service's name would be {name!r}, and it has no {folder}" if name else "there is no service_name"
 
     @property
     def package(self) -> str:

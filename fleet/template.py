@@ -23,6 +23,8 @@ from fleet.manifest import Manifest, recall, remember
 # What Copier understands besides git's own URLs.
 SHORTHANDS = {"gh:": "https://github.com/", "gl:": "https://gitlab.com/", "git+": "", "file://": ""}
 
+MOVED = "If it has moved, write its new address into _src_path of .copier-answers.yml, and commit that"
+
 # Increase it when the same inputs would make another manifest.
 MANIFEST_FORMAT = "1"
 
@@ -52,7 +54,9 @@ class Template:
         """A git repository that has the template's commits. Clones it if it was never seen. Raises FleetError."""
         if self.is_local:
             if not git.succeeds(Path(self.url), "rev-parse", "--git-dir"):
-                raise FleetError(f"the recorded template {self.source} is not a git repository on this machine")
+                raise FleetError(
+                    f"the recorded template {self.source} is not a git repository on this machine. {MOVED}"
+                )
             return Path(self.url)
         mirror = self._mirror
         with locked(mirror):
@@ -65,6 +69,11 @@ class Template:
                 try:
                     git.git(unfinished, "clone", "--quiet", "--mirror", "--", self.url, str(unfinished / "git"))
                     (unfinished / "git").rename(mirror)
+                except FleetError as error:
+                    said = str(error).replace(f" in {unfinished}", "")
+                    raise FleetError(
+                        f"the recorded template {self.source} cannot be fetched: {said}\n{MOVED}"
+                    ) from None
                 finally:
                     shutil.rmtree(unfinished, ignore_errors=True)
         return mirror

@@ -1,5 +1,7 @@
 """What can be wrong with a service or its template is said in a sentence that names the way out."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -46,12 +48,14 @@ def test_a_relative_template_path() -> None:
 
 
 def test_a_template_that_is_gone(tmp_path: Path) -> None:
-    with pytest.raises(FleetError, match="is not a git repository on this machine"):
+    with pytest.raises(FleetError, match=r"is not a git repository on this machine\. If it has moved, write"):
         _ = Template(str(tmp_path / "gone")).repository
 
 
 def test_a_template_that_does_not_answer(tmp_path: Path) -> None:
-    with pytest.raises(FleetError, match="git clone failed"):
+    with pytest.raises(
+        FleetError, match=r"gone\.git cannot be fetched: git clone failed: [^\n]*\n(.*\n)*If it has moved"
+    ):
         _ = Template("ssh://git@localhost:1/gone.git").repository
 
 
@@ -112,3 +116,29 @@ def test_a_message_has_no_traceback_and_status_one(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"fleet: {tmp_path} is not a git repository\n"
+
+
+def test_a_repository_that_git_does_not_read_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "commit", "--quiet", "--allow-empty", "--message", "Start")
+    shutil.rmtree(tmp_path / ".git/objects")
+    (tmp_path / ".git/objects").mkdir()
+    with pytest.raises(FleetError, match=r"has lost its last commit, \w+: clone it anew"):
+        Service(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_git_itself_says_what_it_has_against_somebody_elses_repository(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet")
+    for path in (tmp_path, tmp_path / ".git"):
+        os.chown(path, 12345, 12345)
+    with pytest.raises(FleetError, match=r"safe\.directory"):
+        Service(tmp_path)
+
+
+def test_what_is_compared_with_itself_is_read_once(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "commit", "--quiet", "--allow-empty", "--message", "Start")
+    commit = git(tmp_path, "rev-parse", "HEAD").strip()
+    service = Service(tmp_path, commit, commit)
+    assert service.base is service

@@ -109,7 +109,7 @@ def test_a_mixed_fleet_is_shown_whole_and_what_cannot_be_read_says_why(
     assert drifting.level == "error"
     assert (whole.version, whole.releases_behind, whole.drift, whole.unreadable) == ("v1.3.0", 0, {}, "")
     assert "there is no folder" in gone.unreadable
-    assert "has no commit yet" in broke.unreadable
+    assert "has lost its last commit" in broke.unreadable
     assert "has no commit yet" in empty_one.unreadable
     assert "not a service of this platform" in other_one.unreadable
     assert "has no branch release" in branchless.unreadable
