@@ -76,6 +76,8 @@ def _difference(path: str, found: Entry | None, expected: Entry) -> tuple[str, s
 
 
 def _answers(service: Service) -> Iterator[Finding]:
+    if reason := service.misnamed(service.name):
+        yield Finding("answers", ANSWERS_FILE, reason, f"put service_name back: git log -p {ANSWERS_FILE}")
     for name, value in service.answers.values.items():
         if name in service.expected.answers and service.expected.answers[name] != value:
             reason = f"the template does not take the recorded answer {name}: it would read {service.expected.answers[name]!r}"

@@ -47,6 +47,8 @@ def update(path: Path, options: Options) -> Report:
     """
     service = Service(path)
     _refuse_unready(service)
+    if reason := service.misnamed(str(options.data.get("service_name", service.name))):
+        raise FleetError(f"{reason}: put service_name back into {ANSWERS_FILE}, or rename the folder first")
     template = Template(service.answers.source)
     template.refresh()
     old = template.at(service.answers.version)

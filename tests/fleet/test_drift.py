@@ -132,3 +132,12 @@ def test_a_warm_check_renders_nothing(born: Born, monkeypatch: pytest.MonkeyPatc
     assert found(service) == []
     # 0.03 s where nothing else runs; what it must not be is a second.
     assert time.perf_counter() - started < 0.5
+
+
+@pytest.mark.parametrize("recorded", ["", "service_name: payments\n"])
+def test_a_name_that_is_not_the_packages_is_told(born: Born, recorded: str) -> None:
+    service = born()
+    answers = service / ".copier-answers.yml"
+    answers.write_text(answers.read_text().replace("service_name: billing\n", recorded))
+    [found] = [finding for finding in drift(Service(service)) if finding.id == "answers"]
+    assert "service_name" in f"{found.reason} {found.remedy}"

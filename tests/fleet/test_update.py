@@ -336,3 +336,16 @@ def test_the_command_says_what_it_did(born: Born) -> None:
     refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr.startswith("fleet: there are uncommitted changes")
+
+
+@pytest.mark.parametrize("recorded", ["", "service_name: payments\n"])
+def test_a_service_is_not_renamed_by_half(born: Born, recorded: str) -> None:
+    """With no name recorded, the template would take that of the folder that it is rendered in."""
+    service = born()
+    answers = service / ".copier-answers.yml"
+    answers.write_text(answers.read_text().replace("service_name: billing\n", recorded))
+    commit(service)
+    before = state(service)
+    with pytest.raises(FleetError, match="put service_name back"):
+        update(service, options())
+    assert state(service) == before
