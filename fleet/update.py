@@ -27,7 +27,7 @@ from fleet.scars import refuse_scars
 from fleet.seeds import new_seeds
 from fleet.service import Service
 from fleet.template import Release, Render, Template
-from fleet.worktree import commit, worktree
+from fleet.worktree import commit, undisturbed, worktree
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,8 @@ def _verify(checkout: Path, after: Manifest) -> None:
 def _fast_forward(repository: Path, checkout: Path) -> None:
     head = git.line(checkout, "rev-parse", "HEAD")
     try:
-        git.git(repository, "merge", "--quiet", "--ff-only", head)
+        with undisturbed():
+            git.git(repository, "merge", "--quiet", "--ff-only", head)
     except FleetError as error:
         raise FleetError(f"the service changed while it was updated; run it again\n{error}") from None
 

@@ -5,9 +5,10 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from fleet import git
 from fleet.errors import FleetError
@@ -75,6 +76,20 @@ def _remove(repository: Path, folder: Path, *, branch: bool) -> None:
     git.succeeds(repository, "worktree", "prune")
     if branch and _has_branch(repository):
         git.succeeds(repository, "branch", "--quiet", "-D", BRANCH)
+
+
+@contextmanager
+def undisturbed() -> Generator[None]:
+    """Neither Ctrl-C nor SIGTERM ends this, nor what it starts: git, stopped between two files, would leave half of them."""
+    before: dict[int, Any] = {}
+    # Not the main thread: whoever started it looks after signals.
+    with suppress(ValueError):
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -349,3 +349,17 @@ def test_a_service_is_not_renamed_by_half(born: Born, recorded: str) -> None:
     with pytest.raises(FleetError, match="put service_name back"):
         update(service, options())
     assert state(service) == before
+
+
+def test_ctrl_c_while_the_branch_moves_comes_too_late(born: Born) -> None:
+    """Git, stopped between two files, would leave half of them."""
+    service = born()
+    hook = service / ".git/hooks/post-merge"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\nkill -INT 0\nkill -TERM 0\n")
+    hook.chmod(0o755)
+    command = [sys.executable, "-m", "fleet", "update", "--no-finish", str(service)]
+    done = subprocess.run(command, start_new_session=True, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert git(service, "status", "--porcelain") == ""
+    assert "_commit: v1.3.0" in (service / ".copier-answers.yml").read_text()
