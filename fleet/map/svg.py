@@ -32,7 +32,7 @@ LEGEND = (
     ("job", "gives to do"),
     ("call wrong", "has an error"),
 )
-LEGEND_WIDTH = 760
+LEGEND_WIDTH = 820
 
 
 def svg(map_: Map, found: Iterable[Found], links: Mapping[str, str] | None = None) -> str:

@@ -124,6 +124,19 @@ def test_a_map_may_be_empty_or_without_an_edge() -> None:
         assert mermaid(map_, []).count("\n") == len(map_.services) + 2
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("browser")
+def test_the_legend_is_inside_of_a_small_map(page: Page) -> None:
+    page.set_content(svg(Map([]), []))
+    assert page.evaluate(
+        """() => {
+            const paper = document.querySelector('svg').getBoundingClientRect();
+            return [...document.querySelectorAll('.legend text')].every(
+                one => one.getBoundingClientRect().right < paper.right);
+        }"""
+    )
+
+
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
     with browser() as chromium:

@@ -114,6 +114,23 @@ def test_names_and_reasons_are_text_and_nothing_else(page: Page) -> None:
     assert page.locator("#c-http-paths + dd").inner_text() == Paths().reason
 
 
+def test_what_cannot_be_read_says_why_in_the_table(page: Page) -> None:
+    assert (
+        page.locator("#table tr[data-state=unreadable]").inner_text().strip().endswith(f"no such repository {HOSTILE}")
+    )
+
+
+def test_on_a_telephone_names_stay_beside_what_is_scrolled_and_rows_are_no_towers(page: Page) -> None:
+    before = page.viewport_size
+    page.set_viewport_size({"width": 390, "height": 844})
+    name = page.locator("#table tbody th").first
+    left = name.bounding_box()
+    page.locator("#services .scroll").evaluate("one => { one.scrollLeft = 200 }")
+    assert (name.bounding_box() or {})["x"] == (left or {})["x"]
+    assert (page.locator("#table tbody tr").nth(1).bounding_box() or {})["height"] < 100
+    page.set_viewport_size(before or {"width": 1280, "height": 720})
+
+
 def test_a_click_on_a_column_sorts_by_what_it_means_and_another_one_turns_it_round(page: Page) -> None:
     header = page.locator("#table thead th")
     header.nth(0).get_by_role("button").click()
