@@ -124,6 +124,7 @@ def _migrate(checkout: Path, old: Release, new: Release, report: Report) -> None
 def _apply(checkout: Path, before: Render, after: Render, report: Report) -> None:
     """Write what the new version makes of the answers, in one commit."""
     service = Service(checkout)
+    _refuse_untaken(after)
     _refuse_taken(service, before.manifest, after.manifest)
     touched = [*_write_platform(service, before, after, report), ANSWERS_FILE]
     _copy(after / ANSWERS_FILE, checkout / ANSWERS_FILE)
@@ -135,6 +136,17 @@ def _apply(checkout: Path, before: Render, after: Render, report: Report) -> Non
     subject = f"Update to template {report.new}" if is_newer else f"Change the answers: {', '.join(after.data)}"
     report.changed |= commit(checkout, subject, touched)
     _verify(checkout, after.manifest)
+
+
+def _refuse_untaken(after: Render) -> None:
+    """An answer that the version does not take: Copier would put the default in its place, without a word."""
+    for name, recorded in after.answers.values.items():
+        read = after.manifest.answers.get(name, recorded)
+        if name not in after.data and read != recorded:
+            raise FleetError(
+                f"{after.release.version} does not take the recorded answer {name}: {recorded!r}, it would read {read!r}. "
+                f"Answer it anew: fleet update -d {name}=…"
+            )
 
 
 def _refuse_taken(service: Service, before: Manifest, after: Manifest) -> None:

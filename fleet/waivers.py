@@ -88,6 +88,8 @@ class Waivers:
         if not isinstance(entries, list):
             raise FleetError(f"{WAIVERS_FILE} is not a list of exceptions under `waivers:`")
         found, problems = [], []
+        if unknown := sorted(map(str, (written or {}).keys() - {"waivers"})):
+            problems.append(f"does not know {', '.join(unknown)}: exceptions are listed under `waivers`")
         for number, entry in enumerate(entries, 1):
             if problem := _problem(entry):
                 problems.append(f"waiver {number}{_named(entry)}: {problem}")

@@ -351,6 +351,19 @@ def test_a_service_is_not_renamed_by_half(born: Born, recorded: str) -> None:
     assert state(service) == before
 
 
+def test_an_answer_that_the_template_does_not_take_is_not_dropped_without_a_word(born: Born) -> None:
+    service = born()
+    answers = service / ".copier-answers.yml"
+    answers.write_text(answers.read_text().replace("ci: github\n", "ci: jenkins\n"))
+    commit(service)
+    before = state(service)
+    with pytest.raises(FleetError, match=r"does not take the recorded answer ci: 'jenkins'.* fleet update -d ci=…"):
+        update(service, options())
+    assert state(service) == before
+    update(service, options(ci="gitlab"))
+    assert "ci: gitlab\n" in answers.read_text()
+
+
 def test_ctrl_c_while_the_branch_moves_comes_too_late(born: Born) -> None:
     """Git, stopped between two files, would leave half of them."""
     service = born()

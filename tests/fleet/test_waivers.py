@@ -44,9 +44,14 @@ def test_one_of_a_convention_in_one_file_is_for_that_file() -> None:
     assert waivers.of_path("Dockerfile") is None
 
 
-@pytest.mark.parametrize("nothing", [None, b"", b"waivers:\n", b"# later\n", b"other: 1\n"])
+@pytest.mark.parametrize("nothing", [None, b"", b"waivers:\n", b"# later\n"])
 def test_no_waivers_are_none(nothing: bytes | None) -> None:
     assert Waivers.parse(nothing) == Waivers()
+
+
+def test_a_key_that_is_misspelt_is_not_passed_over() -> None:
+    (problem,) = Waivers.parse(b"waiver: []\n").problems
+    assert problem == "does not know waiver: exceptions are listed under `waivers`"
 
 
 @pytest.mark.parametrize(
