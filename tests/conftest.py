@@ -37,10 +37,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compiled_once() -> Generator[None]:
-    """Copier compiles every file and every part of every path anew for each render, an update is three; here once."""
+def quick_copier() -> Generator[None]:
+    """Copier does much anew for each render, and an update is three. Here, with the same result:
+
+    Every file, and every part of every path, is compiled once. And git is not asked about each file that is written, by
+    a process of its own, for an answer that matters only where core.fileMode is off.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("copier._main.SandboxedEnvironment", CompilingOnce)
+        patch.setattr("copier._main.Worker._sync_git_index_executable_bit", lambda *_: None)
         yield
 
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 def test_a_render_is_the_one_of_plain_copier_answers_file_and_modes_included(
     history: Path, tmp_path: Path, variant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Without the shortcut that all other tests take (compiled_once): it is much like fleet's own.
+    # Without the shortcut that all other tests take (quick_copier): it is much like fleet's own.
     monkeypatch.setattr("copier._main.SandboxedEnvironment", SandboxedEnvironment)
     copier.run_copy(
         str(history),
