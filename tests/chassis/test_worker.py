@@ -171,14 +171,21 @@ def test_work_names_the_setting_that_is_missing(
     assert "BROKER_URL: is not set" in capsys.readouterr().err
 
 
+def refused(
+    talking: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], broker_url: str
+) -> str:
+    """What a worker says to that BROKER_URL."""
+    monkeypatch.setenv("DATABASE_URL", "postgresql://user:secret@localhost/x")
+    monkeypatch.setenv("BROKER_URL", broker_url)
+    assert main(talking, ["work"]) == 2
+    return capsys.readouterr().err
+
+
 @pytest.mark.parametrize("url", ["redis://broker", "localhost:4222", "memory://x", "http://broker"])
 def test_a_broker_of_another_kind_is_refused_with_the_kinds_there_are(
     talking: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str
 ) -> None:
-    monkeypatch.setenv("DATABASE_URL", "postgresql://user:secret@localhost/x")
-    monkeypatch.setenv("BROKER_URL", url)
-    assert main(talking, ["work"]) == 2
-    told = capsys.readouterr().err
+    told = refused(talking, monkeypatch, capsys, url)
     assert "BROKER_URL: must begin with one of nats://, tls://, kafka://, kafkas://, amqp://, amqps://" in told
 
 
@@ -200,10 +207,7 @@ def test_a_broker_of_another_kind_is_refused_with_the_kinds_there_are(
 def test_a_broker_that_no_host_is_named_of_is_refused_and_no_password_shown(
     talking: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str
 ) -> None:
-    monkeypatch.setenv("DATABASE_URL", "postgresql://user:secret@localhost/x")
-    monkeypatch.setenv("BROKER_URL", url)
-    assert main(talking, ["work"]) == 2
-    told = capsys.readouterr().err
+    told = refused(talking, monkeypatch, capsys, url)
     assert "BROKER_URL: must look like scheme://user:password@host:port" in told
     assert "hidden" not in told
 

@@ -30,7 +30,7 @@ Transaction = Annotated[UnitOfWork, Depends(_unit_of_work, scope="function")]
 """For routes that change something: one transaction, committed before the response is sent."""
 
 
-# Functions, and no dependencies: FastAPI takes longer to solve one than a statement takes in asyncpg (bench/README.md).
+# Functions, and no dependencies: one costs FastAPI two thirds of what a statement costs asyncpg.
 def utc_now() -> datetime:
     """The time that a use case is told."""
     return datetime.now(UTC)

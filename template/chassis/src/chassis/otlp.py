@@ -58,7 +58,7 @@ def _of_one_scope(spans: list[ReadableSpan]) -> bytes:
 def _span(span: ReadableSpan) -> bytes:
     attributes: Any = span.attributes
     attributes = attributes.copy()  # a plain dict of the SDK's own class, whose items take a lock each
-    usual = not (span.events or span.links or span.context.trace_state)
+    usual = not (span.events or span.links or span.context.trace_state or span.status.description)
     if usual and _VALUES.keys() >= set(map(type, attributes.values())):
         with suppress(ValueError):  # a number beyond 64 bits, a text that is not Unicode: the SDK leaves such a one out
             return b"".join((_own(span), _head(span), *map(_attribute, attributes, attributes.values())))
@@ -79,16 +79,16 @@ def _own(span: ReadableSpan) -> bytes:
 
 def _head(span: ReadableSpan) -> bytes:
     remote = span.parent is not None and span.parent.is_remote
-    return _kept_head(span.name, span.kind, span.status.status_code, span.status.description, remote)
+    return _kept_head(span.name, span.kind, span.status.status_code, remote)
 
 
 @lru_cache(maxsize=1024)
-def _kept_head(name: str, kind: SpanKind, status: StatusCode, description: str | None, remote: bool) -> bytes:
+def _kept_head(name: str, kind: SpanKind, status: StatusCode, remote: bool) -> bytes:
     flags = trace_pb2.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK | (remote and trace_pb2.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK)
     return trace_pb2.Span(
         name=name,
         kind=kind.value + 1,  # the protocol has 0 for a span that does not say
-        status=trace_pb2.Status(code=status.value, message=description or ""),
+        status=trace_pb2.Status(code=status.value),
         flags=flags,
     ).SerializeToString()
 
