@@ -109,7 +109,7 @@ class Bench:
             name="tiny",
             command_timeout_seconds=5,
             outbox=Outbox(self.messages),
-            observe=self.telemetry.observe_query,
+            observe=self.telemetry.observe_statement,
         )
         consumer = Consumer(
             kind, self.broker, database, self.messages, self.telemetry, database_url=self.url, patience=patience

@@ -2,6 +2,7 @@
 
 import asyncio
 import enum
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import date
@@ -273,6 +274,51 @@ async def test_a_server_that_ends_our_connections_is_database_unavailable_at_mos
                 await ours.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
         assert await database.fetchrow("SELECT 1")
+
+
+async def test_an_observer_is_told_of_each_statement_when_it_has_ended(database_url: str) -> None:
+    told: list[tuple[str, int, BaseException | None]] = []
+    began = time.time_ns()
+    async with Database(
+        SecretStr(database_url),
+        pool_size=1,
+        name="tiny",
+        command_timeout_seconds=10,
+        outbox=Outbox(NO_MESSAGES),
+        observe=lambda *statement: told.append(statement),
+    ) as database:
+        async with database.connection() as connection:
+            assert await connection.execute("SELECT 1") == "SELECT 1"
+            assert await connection.execute("SELECT $1::int", 2) == "SELECT 1"
+            assert len(await connection.fetch("SELECT $1::int", 3)) == 1
+            assert await connection.fetchval("SELECT $1::int, 4", 3, column=1) == 4
+            assert await connection.fetchrow("SELECT 5", timeout=5) == (5,)
+            assert await connection.fetchmany("SELECT $1::int", [(6,), (7,)]) == [(6,), (7,)]
+            await connection.executemany("SELECT $1::int", [(8,)])
+            with pytest.raises(asyncpg.UndefinedColumnError):
+                await connection.fetchval("SELECT no_such_column")
+        async with database.unit_of_work():
+            pass
+    ended = time.time_ns()
+
+    one, any_number = "SELECT 1", "SELECT $1::int"
+    assert [query for query, *_ in told] == [
+        one,
+        any_number,
+        any_number,
+        "SELECT $1::int, 4",
+        "SELECT 5",
+        any_number,
+        any_number,
+        "SELECT no_such_column",
+        "BEGIN;",
+        "COMMIT;",
+    ]
+    assert [type(error) for *_, error in told if error is not None] == [asyncpg.UndefinedColumnError]
+    times = [started for _, started, _ in told]
+    assert began <= times[0]
+    assert times[-1] <= ended
+    assert times == sorted(times)
 
 
 async def test_a_wrong_password_is_database_unavailable(database_url: str) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 
 import httpx
 import pytest
-from chassis.serving import spare_collector
+from chassis.serving import OnePacket, spare_collector
 
 from tests.chassis.conftest import EXIT_TIMEOUT_SECONDS, ROOT, Running, Start, environment
 from tests.chassis.link import Link
@@ -153,6 +154,71 @@ def test_a_port_that_is_taken_is_an_error_that_names_it(database_url: str) -> No
     assert result.returncode == 1
     assert "address already in use" in result.stdout
     assert str(port) in result.stdout
+
+
+class Wire:
+    """A transport that notes what is sent in one piece."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.closed_after: int | None = None
+
+    def write(self, data: bytes) -> None:
+        self.pieces.append(data)
+
+    def close(self) -> None:
+        self.closed_after = len(self.pieces)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts the packets of a connection")
+def test_an_answer_is_one_packet(start: Start) -> None:
+    service = start()
+    host, _, port = service.base.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        for asked in (1, 2, 3):
+            connection.sendall(b"GET /livez HTTP/1.1\r\nHost: tiny\r\n\r\n")
+            answer = b""
+            while not answer.endswith(b"}"):
+                answer += connection.recv(65536)
+            # tcpi_data_segs_in of struct tcp_info in linux/tcp.h
+            (packets,) = struct.unpack_from("I", connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256), 152)
+            assert packets == asked, answer
+
+
+async def test_head_and_body_are_sent_in_one_piece() -> None:
+    wire = Wire()
+    transport = OnePacket(wire, asyncio.get_running_loop())
+
+    for _ in range(2):  # as on a connection with two requests
+        transport.write(b"head ")
+        transport.write(b"body")
+    transport.write(b"")  # as Uvicorn ends a response without a body
+
+    await asyncio.sleep(0)
+    assert wire.pieces == [b"head body", b"head body"]
+
+
+async def test_a_head_does_not_wait_for_a_body_and_a_close_waits_for_both() -> None:
+    wire = Wire()
+    transport = OnePacket(wire, asyncio.get_running_loop())
+
+    transport.write(b"head")
+    await asyncio.sleep(0)
+    assert wire.pieces == [b"head"]
+
+    transport.write(b"body")
+    transport.close()
+    assert (wire.pieces, wire.closed_after) == ([b"head", b"body"], 2)
+
+
+async def test_the_head_of_a_streamed_answer_comes_before_its_body(start: Start) -> None:
+    service = start()
+    async with httpx.AsyncClient(base_url=service.base, timeout=20) as client:
+        async with client.stream("GET", "/v1/late-body", params={"seconds": 60}) as answer:
+            assert answer.status_code == 200
+        whole = await client.get("/v1/late-body", params={"seconds": 0})
+
+    assert whole.text == "here it is"
 
 
 def test_what_start_up_made_is_not_looked_through_and_cycles_are_still_collected() -> None:

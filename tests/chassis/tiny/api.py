@@ -140,6 +140,17 @@ async def fail(family: str) -> None:
     }[family]
 
 
+@router.get("/late-body")
+async def say_that_it_comes(seconds: float) -> Response:
+    """A response whose head is out long before its body is there."""
+
+    async def content() -> AsyncGenerator[bytes]:
+        await asyncio.sleep(seconds)
+        yield b"here it is"
+
+    return StreamingResponse(content())
+
+
 @router.get("/half")
 async def half() -> Response:
     """A response that fails when its first half is out."""

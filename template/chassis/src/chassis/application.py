@@ -60,7 +60,7 @@ def _assemble(
         name=service.name,
         command_timeout_seconds=settings.request_timeout_seconds,
         outbox=Outbox(service.messages),
-        observe=telemetry.observe_query,
+        observe=telemetry.observe_statement,
     )
     gauges = Gauges(database, telemetry) if service.messages else None
     working = Worker(service.messages, settings, database, telemetry) if work else None

@@ -30,6 +30,42 @@ MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIMEOUT_SECONDS = 10
 
 
+class OnePacket:
+    """A transport that sends what is written to it in one turn of the loop at once.
+
+    Uvicorn writes the head of an answer and its body one by one, and uvloop sends each as it comes: two system calls and
+    two packets. A head whose body is not there yet goes out at the end of the turn.
+    """
+
+    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held = b""
+
+    def write(self, data: bytes) -> None:
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.writelines((held, data))
+        elif data:
+            self._held = data
+            self._loop.call_soon(self._send_held)
+
+    def close(self) -> None:
+        self._send_held()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def _send_held(self) -> None:
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.write(held)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class Protocol(HttpToolsProtocol):
     """Uvicorn's, with bounds to the head of a request: what limits.py bounds is told of it when it is whole.
 
@@ -38,7 +74,7 @@ class Protocol(HttpToolsProtocol):
     """
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
+        super().connection_made(OnePacket(transport, self.loop))
         self._in_head, self._head_bytes = False, 0
         self._deadline: asyncio.TimerHandle | None = None
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)

@@ -28,6 +28,7 @@ DURATION_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.7
 
 _SCOPE = InstrumentationScope("chassis")
 _IDS = RandomIdGenerator()
+_FINE = Status()
 
 
 class Telemetry:
@@ -68,15 +69,12 @@ class Telemetry:
         for thread in closing:
             thread.join(max(0, deadline - time.monotonic()))
 
-    def observe_query(self, query: Any) -> None:
-        """Record a finished statement as a span of the request that ran it. For asyncpg's `add_query_logger`."""
-        # Not is_recording(): asyncpg calls this a moment later, when the span that ran the statement may have ended.
+    def observe_statement(self, query: str, started: int, error: BaseException | None) -> None:
+        """Record a statement that ends now as a span of what ran it. For the `observe` of chassis.database."""
         parent = trace.get_current_span().get_span_context()
-        if not parent.trace_flags.sampled or query.query.startswith("BEGIN"):
+        if not parent.trace_flags.sampled or query.startswith("BEGIN"):
             return
-        summary = summarise(query.query)
-        end = time.time_ns()
-        failed = query.exception is not None
+        summary = summarise(query)
         # Made whole, for it is over: a span that is started, given its attributes and ended costs twice as much.
         span = ReadableSpan(
             name=summary,
@@ -85,12 +83,12 @@ class Telemetry:
             ),
             parent=parent,
             resource=self._tracing.resource,
-            attributes={"db.system.name": "postgresql", "db.query.summary": summary, "db.query.text": query.query},
+            attributes={"db.system.name": "postgresql", "db.query.summary": summary, "db.query.text": query},
             kind=SpanKind.CLIENT,
             instrumentation_scope=_SCOPE,
-            status=Status(StatusCode.ERROR, type(query.exception).__name__) if failed else Status(),
-            start_time=end - int(query.elapsed * 1e9),
-            end_time=end,
+            status=_FINE if error is None else Status(StatusCode.ERROR, type(error).__name__),
+            start_time=started,
+            end_time=time.time_ns(),
         )
         for processor in self._processors:
             processor.on_end(span)
