@@ -74,7 +74,8 @@ class Protocol(HttpToolsProtocol):
     """
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(OnePacket(transport, self.loop))
+        packing: Any = OnePacket(transport, self.loop)
+        super().connection_made(packing)
         self._in_head, self._head_bytes = False, 0
         self._deadline: asyncio.TimerHandle | None = None
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
