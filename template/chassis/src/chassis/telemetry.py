@@ -4,7 +4,6 @@ import threading
 import time
 import uuid
 from functools import lru_cache
-from typing import Any
 
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
