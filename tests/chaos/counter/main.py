@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from chassis.application import application
 from chassis.database import metadata_for
-from chassis.http import Transaction
+from chassis.http import transaction
 from chassis.messages import Contract, Event, Messages
 from chassis.service import Service
 from chassis.settings import Settings
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
 
 from tests.chaos import counter
 
@@ -42,10 +42,11 @@ class SteppedV1(Contract):
 
 
 @router.post("/{name}/steps", status_code=201)
-async def step(name: str, uow: Transaction) -> int:
+async def step(name: str, request: Request) -> int:
     """The row stays locked until the commit, so events of a counter are stored in the order of their steps."""
-    taken = await uow.connection.fetchval(STEP, name)
-    await uow.publish(Stepped(name, taken))
+    async with transaction(request) as uow:
+        taken = await uow.connection.fetchval(STEP, name)
+        await uow.publish(Stepped(name, taken))
     return taken
 
 

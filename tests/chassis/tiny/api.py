@@ -12,7 +12,7 @@ from chassis import fields
 from chassis.client import service_client
 from chassis.database import Statement
 from chassis.errors import Conflict, Forbidden, NotFound, VersionMismatch
-from chassis.http import Cursor, IfMatch, Reader, Transaction, new_id, set_etag
+from chassis.http import Cursor, IfMatch, Reader, Transaction, new_id, reader, set_etag, transaction
 from chassis.problems import problems
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -69,20 +69,21 @@ class Values(fields.RequestModel):
 
 
 @router.post("/things", status_code=201)
-async def create_thing(body: NewThing, uow: Transaction) -> Thing:
+async def create_thing(body: NewThing, request: Request) -> Thing:
     thing = Thing(id=new_id(), **dict(body))
-    await INSERT.run(uow.connection, **dict(thing))
+    async with transaction(request) as uow:
+        await INSERT.run(uow.connection, **dict(thing))
     return thing
 
 
 @router.get("/things")
-async def list_things(cursor: Annotated[Cursor, Query()], reader: Reader) -> list[Thing]:
-    return [Thing(**row) for row in await PAGE.all(reader, limit=cursor.limit)]
+async def list_things(cursor: Annotated[Cursor, Query()], request: Request) -> list[Thing]:
+    return [Thing(**row) for row in await PAGE.all(reader(request), limit=cursor.limit)]
 
 
 @router.get("/things/{thing_id}", responses=problems(ThingNotFound))
-async def get_thing(thing_id: UUID, reader: Reader, response: Response) -> Thing:
-    row = await BY_ID.one(reader, id=thing_id)
+async def get_thing(thing_id: UUID, request: Request, response: Response) -> Thing:
+    row = await BY_ID.one(reader(request), id=thing_id)
     if row is None:
         raise ThingNotFound(f"no thing {thing_id}")
     set_etag(response, 1)
@@ -122,9 +123,9 @@ async def sleep(seconds: float) -> float:
 
 
 @router.get("/query-sleep")
-async def query_sleep(reader: Reader, seconds: float) -> float:
+async def query_sleep(database: Reader, seconds: float) -> float:
     """Busy with a connection to the database."""
-    await reader.execute("SELECT pg_sleep($1)", seconds)
+    await database.execute("SELECT pg_sleep($1)", seconds)
     return seconds
 
 

@@ -6,7 +6,7 @@ service      Service, what the composition root hands over
 settings     Settings, read once from the environment
 database     Statement, UnitOfWork, Database: compiled SQL on a pool, explicit transactions
 fields       types for request and response models
-http         Transaction, Reader, IfMatch, Cursor: what a route may ask for
+http         transaction, reader, IfMatch, Cursor: what a route works with
 messages     Contract, Event, Job, OnEvent, OnJob: what the service says and hears
 client       service_client: HTTP to another service
 problems     failures as RFC 9457 problem documents
