@@ -29,6 +29,12 @@ from fleet.service import Service
 from fleet.template import Release, Render, Template
 from fleet.worktree import commit, undisturbed, worktree
 
+# `fleet check` calls such a file of the platform's edited, and sends whoever reads that here.
+RESOLVE = (
+    "an update that went wrong has left something to resolve. Take out the markers, delete the .rej files, and commit. What "
+    "is the platform's need not be mended: `git rm` it and commit, then `fleet update` writes it anew"
+)
+
 
 @dataclass(frozen=True)
 class Options:
@@ -75,7 +81,7 @@ def update(path: Path, options: Options) -> Report:
 def _refuse_unready(service: Service) -> None:
     if service.ref is not None:
         raise FleetError(f"{service.root} has no working copy: clone it first")
-    refuse_scars(service.root, "an update that went wrong has left something to resolve first:")
+    refuse_scars(service.root, RESOLVE)
     if changed := git.changed_paths(service.root):
         shown = "\n".join(f"  {path}" for path in changed[:10]) + ("\n  …" if len(changed) > 10 else "")
         raise FleetError(f"there are uncommitted changes: commit or stash them first\n{shown}")

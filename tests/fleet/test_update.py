@@ -206,6 +206,19 @@ def test_what_an_earlier_update_left_is_refused(born: Born) -> None:
     refused(service, options(), r"(?s)ruff.toml: conflict markers.*ty.toml.rej: hunks that an update could not apply")
 
 
+def test_what_a_refusal_says_of_scars_of_the_platform_is_a_way_out(born: Born) -> None:
+    """`fleet check` only says that `fleet update` restores the file."""
+    service = born()
+    original = (service / "ruff.toml").read_bytes()
+    (service / "ruff.toml").write_text("<<<<<<< before updating\n1\n=======\n2\n>>>>>>> after updating\n")
+    commit(service)
+    refused(service, options(), "`git rm` it and commit, then `fleet update` writes it anew")
+    git(service, "rm", "--quiet", "ruff.toml")
+    commit(service)
+    assert update(service, options("v1.0.0")).healed == ["ruff.toml"]
+    assert (service / "ruff.toml").read_bytes() == original
+
+
 def test_unmerged_paths_are_refused(born: Born) -> None:
     service = born()
     for branch in ("one", "other"):
