@@ -12,6 +12,7 @@ from copier._main import Worker
 from copier._settings import SettingsModel
 from copier._vcs import get_repo
 from copier.errors import CopierError
+from plumbum import ProcessExecutionError
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -29,6 +30,8 @@ VERDICTS = {
 }
 RECORDED = "The answers will be in docs/decisions/0001."
 
+WANTED = "--template (or FLEET_TEMPLATE) takes a folder with a copier.yml, or the git URL of one"
+
 
 def new(destination: Path, template: str, data: dict[str, Any], *, defaults: bool) -> None:
     """Ask what `data` leaves open (take the defaults with `defaults`), show the review, and write. Raises FleetError."""
@@ -40,6 +43,8 @@ def new(destination: Path, template: str, data: dict[str, Any], *, defaults: boo
         template = str(
             Path(template).resolve()
         )  # it is recorded, and a relative path means another folder from each place
+    if not get_repo(template) and not Path(template).is_dir():
+        raise FleetError(f"{template} is no template: {WANTED}")
     was_there = destination.exists()
     try:
         with _Reviewed(
@@ -50,6 +55,8 @@ def new(destination: Path, template: str, data: dict[str, Any], *, defaults: boo
         if not was_there:
             shutil.rmtree(destination, ignore_errors=True)
         raise FleetError("stopped: nothing was written") from None
+    except ProcessExecutionError as error:
+        raise FleetError(f"the template {template} cannot be fetched: {error.stderr.strip()}\n{WANTED}") from None
     except (CopierError, ValueError) as error:
         raise FleetError(str(error)) from None
 
@@ -73,6 +80,8 @@ def template_address() -> str:
 
 class _Reviewed(Worker):
     def _ask(self) -> None:
+        if not self.template.questions_data:
+            raise FleetError(f"{self.src_path} is no template: {WANTED}")
         refuse_unknown(self, self.data, str(self.template.version or "its only version"))
         super()._ask()
         answers = self.answers.combined

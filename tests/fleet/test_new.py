@@ -17,6 +17,7 @@ from pexpect import fdpexpect
 
 from fleet.errors import FleetError
 from fleet.new import new, template_address
+from tests.conftest import git
 from tests.fleet.conftest import contents
 
 ANSWERS = {
@@ -144,6 +145,23 @@ def test_what_is_not_accepted_is_said_and_nothing_is_written(
     with pytest.raises(FleetError, match=message):
         new(tmp_path / name, str(history), data, defaults=True)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("given", ["nowhere", "empty", "other", "copier.txt"])
+def test_what_is_no_template_is_named_with_what_would_be_one(tmp_path: Path, given: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "copier.txt").touch()
+    git(tmp_path, "init", "--quiet", "other")
+    git(tmp_path / "other", "commit", "--quiet", "--allow-empty", "--message", "Start")
+    with pytest.raises(FleetError, match=rf"/{given} is no template: --template .* takes a folder with a copier\.yml"):
+        new(tmp_path / "billing", str(tmp_path / given), {}, defaults=True)
+    assert not (tmp_path / "billing").exists()
+
+
+def test_a_template_that_cannot_be_fetched_is_named_without_a_traceback(tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/gone.git"
+    with pytest.raises(FleetError, match=rf"template {url} cannot be fetched: fatal: .*\n(.*\n)*--template .* takes"):
+        new(tmp_path / "billing", url, {}, defaults=True)
 
 
 class Installed:
