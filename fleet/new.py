@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import questionary
+from colorama import colorama_text
 from copier._main import Worker
 from copier._settings import SettingsModel
 from copier._vcs import get_repo
@@ -47,9 +48,13 @@ def new(destination: Path, template: str, data: dict[str, Any], *, defaults: boo
         raise FleetError(f"{template} is no template: {WANTED}")
     was_there = destination.exists()
     try:
-        with _Reviewed(
-            src_path=template, dst_path=destination, data=answers, defaults=defaults, settings=settings
-        ) as worker:
+        # Copier prints colours into files and pipes as well: colorama takes them out where no terminal is.
+        with (
+            colorama_text(),
+            _Reviewed(
+                src_path=template, dst_path=destination, data=answers, defaults=defaults, settings=settings
+            ) as worker,
+        ):
             worker.run_copy()
     except KeyboardInterrupt:
         if not was_there:

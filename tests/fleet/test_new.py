@@ -105,6 +105,14 @@ def test_the_questions_are_asked_the_review_is_shown_and_the_service_is_what_cop
 
 
 @pytest.mark.slow
+def test_a_pipe_gets_no_colours(history: Path, tmp_path: Path) -> None:
+    done = subprocess.run([*command(history), "--defaults"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "create  pyproject.toml" in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+@pytest.mark.slow
 def test_whoever_thinks_again_at_the_review_has_written_nothing(history: Path, tmp_path: Path) -> None:
     unsure = {"limited_by_monolith": "unknown", "separate_team": "yes", "ready_for_consistency": "unknown"}
     with at_a_terminal(*command(history, **ANSWERS, **unsure), cwd=tmp_path) as (terminal, process):
