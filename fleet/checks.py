@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from fleet.conventions import Convention, conventions
 from fleet.drift import drift, waivers
-from fleet.errors import FleetError, bug
+from fleet.errors import FleetError, Malformed, bug
 from fleet.findings import Check, Finding, Level
 from fleet.lag import lag
 from fleet.service import Service
@@ -19,8 +19,9 @@ def kept(service: Service) -> Iterator[Finding]:
     """Conventions that the service does not keep, and waivers of conventions that are of no use."""
     live = [one for one in service.waivers.waivers if not one.void_because(service.tree.get(one.path), today())]
     unused = [one for one in live if one.id and not one.id.startswith(OF_THE_MAP)]
+    malformed: set[str] = set()
     for convention in conventions():
-        for finding in _of(convention, service):
+        for finding in _of(convention, service, malformed):
             waiver = next((one for one in live if one.covers(finding.id, finding.path)), None)
             unused = [one for one in unused if one is not waiver]
             yield _waived(finding, waiver) if waiver else finding
@@ -39,7 +40,8 @@ def _waived(finding: Finding, waiver: Waiver) -> Finding:
     return replace(finding, reason=reason, remedy="", level=Level.WAIVED)
 
 
-def _of(convention: Convention, service: Service) -> Iterator[Finding]:
+def _of(convention: Convention, service: Service, malformed: set[str]) -> Iterator[Finding]:
+    """`malformed` are the files that a convention before has found to be: one of them stops a dozen."""
     try:
         for problem in convention.check(service):
             yield Finding(
@@ -50,6 +52,13 @@ def _of(convention: Convention, service: Service) -> Iterator[Finding]:
                 line=problem.line,
                 why=convention.reason,
             )
+    except Malformed as error:
+        if error.path in malformed:
+            yield Finding(convention.id, error.path, "waits for this file", "", line=error.line)
+            return
+        malformed.add(error.path)
+        reason, remedy = f"cannot be told: {error}", "mend that first; other conventions wait for it"
+        yield Finding(convention.id, error.path, reason, remedy, line=error.line, why=convention.reason)
     except FleetError as error:
         yield Finding(convention.id, "", f"cannot be told: {error}", "mend that first", why=convention.reason)
     except Exception as error:  # an organisation's own conventions run here too, and the others have their say

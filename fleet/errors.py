@@ -7,6 +7,15 @@ class FleetError(Exception):
     """It cannot be done. The message says why, and what to do."""
 
 
+class Malformed(FleetError):
+    """A file is not what its name says. `line` counts from 1; 0 is the file as a whole."""
+
+    def __init__(self, message: str, path: str = "", line: int = 0) -> None:
+        super().__init__(message)
+        self.path = path
+        self.line = line
+
+
 def bug(error: Exception) -> str:
     """What it is and where it came from, in a line, for whoever has more to look at than this."""
     trace: TracebackType | None = error.__traceback__

@@ -18,7 +18,7 @@ import yaml
 from fleet import git
 from fleet.answers import ANSWERS_FILE, Answers, Loader
 from fleet.cache import cache, write_whole
-from fleet.errors import FleetError
+from fleet.errors import FleetError, Malformed
 from fleet.git import Entry, Tree
 from fleet.manifest import Manifest
 from fleet.template import Release, Template
@@ -92,7 +92,7 @@ class Service:
         try:
             return (self.read(path) or b"").decode()
         except UnicodeDecodeError:
-            raise FleetError(f"{path} is not UTF-8") from None
+            raise Malformed(f"{path} is not UTF-8", path) from None
 
     def yaml(self, path: str, loader: type = Loader) -> list[Any]:
         """The documents of a YAML file, not for changing, empty ones left out; none if there is no file. Raises FleetError."""
@@ -103,7 +103,8 @@ class Service:
             return self._yaml[key]
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
-            raise FleetError(f"{path} is not YAML{f', line {mark.line + 1}' if mark else ''}") from None
+            line = mark.line + 1 if mark else 0
+            raise Malformed(f"{path} is not YAML{f', line {line}' if line else ''}", path, line) from None
 
     def json(self, path: str) -> Any:
         """The content of a JSON file; None if there is none. Raises FleetError."""
@@ -112,7 +113,7 @@ class Service:
         try:
             return json.loads(self.text(path))
         except ValueError as error:
-            raise FleetError(f"{path} is not JSON: {error}") from None
+            raise Malformed(f"{path} is not JSON: {error}", path, getattr(error, "lineno", 0)) from None
 
     def toml(self, path: str) -> dict[str, Any]:
         """The content of a TOML file, not for changing; empty if there is none. Raises FleetError."""
@@ -121,15 +122,16 @@ class Service:
                 self._toml[path] = tomli.loads(self.text(path))
             return self._toml[path]
         except tomli.TOMLDecodeError as error:
-            raise FleetError(f"{path} is not TOML: {error}") from None
+            raise Malformed(f"{path} is not TOML: {error}", path, getattr(error, "lineno", 0)) from None
 
     def python(self, path: str) -> ast.Module:
         """The syntax tree of a Python file. Raises FleetError."""
         try:
             return ast.parse(self.text(path), path)
         except (SyntaxError, ValueError) as error:
-            line = getattr(error, "lineno", None)
-            raise FleetError(f"{path} is not Python{f', line {line}' if line else ''}: {error}") from None
+            line = getattr(error, "lineno", None) or 0
+            what = getattr(error, "msg", error)
+            raise Malformed(f"{path} is not Python{f', line {line}' if line else ''}: {what}", path, line) from None
 
     def files(self, *patterns: str) -> list[str]:
         """The paths that fit one of these, sorted. As fnmatch has it: * goes over / too."""

@@ -25,6 +25,7 @@ class Layers(Convention):
         if layers.CONTRACTS not in service.tree:
             yield Problem(layers.CONTRACTS, "the rules that imports are checked by are not there")
             return
+        source.modules(service, CODE)  # says which cannot be parsed: import-linter would name a temporary file
         for one in layers.broken(service):
             file = f"{'chassis/' if one.importer.startswith('chassis.') else ''}src/{one.importer.replace('.', '/')}"
             path = f"{file}.py" if f"{file}.py" in service.tree else f"{file}/__init__.py"

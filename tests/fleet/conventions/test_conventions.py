@@ -11,7 +11,8 @@ import pytest
 import fleet.conventions
 from fleet.conventions import conventions
 from tests.conftest import ROOT, git
-from tests.fleet.conventions.conftest import only, violations
+from tests.fleet.conftest import Born
+from tests.fleet.conventions.conftest import append, only, violations
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
 
@@ -63,6 +64,18 @@ def test_a_bug_in_one_is_its_finding_and_the_others_have_their_say(
     found = {one.id: one.reason for one in violations(service)}
     assert found.keys() == {conventions()[0].id, "docs-readme"}
     assert found[conventions()[0].id].startswith("a check has a bug: tests.fleet.conventions.test_conventions, line ")
+
+
+def test_a_file_that_cannot_be_parsed_is_told_once_and_named_by_all_that_wait_for_it(born: Born) -> None:
+    service = born()
+    path = "src/billing/main.py"
+    lines = len((service / path).read_text().splitlines())
+    append(path, "def (\n")(service)
+    found = [one for one in violations(service) if one.path == path]
+    assert found[0].reason == f"cannot be told: {path} is not Python, line {lines + 1}: invalid syntax"
+    assert {one.reason for one in found[1:]} == {"waits for this file"}
+    assert {"code-layers", "code-logs"} < {one.id for one in found}
+    assert {(one.line, one.level) for one in found} == {(lines + 1, "error")}
 
 
 WAIVERS: dict[str, tuple[str, str, list[tuple[str, str]]]] = {
