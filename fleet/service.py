@@ -220,7 +220,7 @@ class Service:
     @cached_property
     def release(self) -> Release:
         """The template version it was born with or last updated to. Raises FleetError."""
-        return self.template.at(self.answers.version)
+        return self.template.recorded(self.answers)
 
     @cached_property
     def expected(self) -> Manifest:

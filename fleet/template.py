@@ -24,6 +24,11 @@ from fleet.manifest import Manifest, recall, remember
 SHORTHANDS = {"gh:": "https://github.com/", "gl:": "https://gitlab.com/", "git+": "", "file://": ""}
 
 MOVED = "If it has moved, write its new address into _src_path of .copier-answers.yml, and commit that"
+# A tag that was moved or deleted, an edit by hand, a birth from changes that nobody had committed.
+LOST = (
+    "_commit of .copier-answers.yml names it: put back what was there (git log -p .copier-answers.yml), or write the version "
+    "there that the service is nearest to, and commit that. `fleet check --drift` then shows what differs"
+)
 
 # Increase it when the same inputs would make another manifest.
 MANIFEST_FORMAT = "1"
@@ -105,20 +110,24 @@ class Template:
         """The newest release; the last commit of a template that never released, as for Copier."""
         return self.at(self.releases[-1] if self.releases else "HEAD")
 
-    def at(self, version: str) -> "Release":
-        """One version: a tag, what `git describe` says of a commit, a commit. Raises FleetError."""
+    def at(self, version: str, remedy: str = "") -> "Release":
+        """One version: a tag, what `git describe` says of a commit, a commit. Raises FleetError, with this remedy."""
         if version not in self._found:
-            self._found[version] = self._at(version)
+            self._found[version] = self._at(version, remedy)
         return self._found[version]
 
-    def _at(self, version: str) -> "Release":
+    def recorded(self, answers: Answers) -> "Release":
+        """The version that a service says it is at. Raises FleetError."""
+        return self.at(answers.version, LOST)
+
+    def _at(self, version: str, remedy: str) -> "Release":
         commit = self._find(version)
         if commit is None:
             self.refresh()
             commit = self._find(version)
         if commit is None:
             known = f"; its newest is {self.releases[-1]}" if self.releases else ""
-            raise FleetError(f"the template {self.source} has no version {version}{known}")
+            raise FleetError(f"the template {self.source} has no version {version}{known}{remedy and f'. {remedy}'}")
         # As Copier names a version.
         return Release(self, commit, git.line(self.repository, "describe", "--tags", "--always", commit))
 

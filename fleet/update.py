@@ -57,7 +57,7 @@ def update(path: Path, options: Options) -> Report:
         raise FleetError(f"{reason}: put service_name back into {ANSWERS_FILE}, or rename the folder first")
     template = Template(service.answers.source)
     template.refresh()
-    old = template.at(service.answers.version)
+    old = template.recorded(service.answers)
     new = _target(template, old, options.to)
     report = Report(service.root.name, old.version, new.version)
     with worktree(service.root, keep=options.keep) as checkout, tempfile.TemporaryDirectory(prefix="fleet-") as folder:

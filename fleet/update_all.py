@@ -160,7 +160,7 @@ class _Update:
         answers = commit.answers()
         template = Template(answers.source)
         template.refresh(unless_newer_than=timedelta(minutes=1))  # by the service before this one
-        old, new = template.at(answers.version), template.at(self.wish.to) if self.wish.to else template.newest()
+        old, new = template.recorded(answers), template.at(self.wish.to) if self.wish.to else template.newest()
         if not self.wish.to and not template.follows(new, old):
             new = old
         branch = f"slipway/{new.version}"

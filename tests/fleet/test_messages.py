@@ -13,8 +13,9 @@ from fleet.errors import FleetError
 from fleet.revisions import chained
 from fleet.service import Service
 from fleet.template import Template, as_version
+from fleet.update import Options, update
 from tests.conftest import ROOT, git
-from tests.fleet.conftest import Born
+from tests.fleet.conftest import Born, commit
 
 
 @pytest.mark.parametrize(
@@ -99,6 +100,16 @@ def test_a_template_behind_a_url_is_mirrored_and_asked_again_for_a_version_that_
     (tmp_path / "slipway.git").rename(tmp_path / "gone.git")
     # What is known needs no network.
     assert Template("https://git.example.com/slipway.git").at("v1.0.0").version == "v1.0.0"
+
+
+def test_a_recorded_version_that_the_template_does_not_have(born: Born) -> None:
+    service = born()
+    answers = service / ".copier-answers.yml"
+    answers.write_text(answers.read_text().replace("_commit: v1.0.0", "_commit: v1.0.0-3-gabcdef0"))
+    commit(service)
+    for command in (lambda: Service(service).release, lambda: update(service, Options({}))):
+        with pytest.raises(FleetError, match=r"has no version v1\.0\.0-3-gabcdef0; .*\. _commit of .*git log"):
+            command()
 
 
 @pytest.mark.parametrize(
