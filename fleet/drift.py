@@ -46,9 +46,10 @@ def waivers(service: Service) -> Iterator[Finding]:
         if void := waiver.void_because(entry, today()):
             kind = "waiver-expired" if waiver.expires < today() else "waiver-void"
             yield Finding(kind, where, f"the waiver of {waiver.subject} {void}", "have it approved anew, or remove it")
-        elif waiver.path and not waiver.id and service.expected.platform.get(waiver.path) == entry:
-            reason = f"the waiver of {waiver.subject} waives nothing: the file is the template's"
-            yield Finding("waiver-unused", where, reason, "remove it", Level.WARNING)
+        elif waiver.path and not waiver.id and (needless := _needless(service, waiver.path)):
+            reason, remedy = needless
+            reason = f"the waiver of {waiver.subject} waives nothing: {reason}"
+            yield Finding("waiver-unused", where, reason, remedy, Level.WARNING)
         elif waiver.expires <= today() + SOON:
             reason = f"the waiver of {waiver.subject} expires on {waiver.expires}"
             yield Finding(
@@ -60,6 +61,17 @@ def waived(service: Service, path: str) -> bool:
     """Whether a path may be other than the template's: by a waiver that still counts."""
     waiver = service.waivers.of_path(path)
     return waiver is not None and not waiver.void_because(service.tree.get(path), today())
+
+
+def _needless(service: Service, path: str) -> tuple[str, str] | None:
+    """Why a waiver of its bytes waives nothing, and what to do; None if it does waive something."""
+    found, expected = service.tree.get(path), service.expected
+    if path in expected.platform:
+        return ("the file is the template's", "remove it") if expected.platform[path] == found else None
+    if found and path.startswith(PLATFORM_FOLDERS) and expected.owner_of(path) is Owner.PLATFORM:
+        return None
+    # `fleet update` accepts one where the version that it brings claims the file.
+    return "the file is not the platform's", "remove it, unless a version of the template to come claims the file"
 
 
 def _is_extra(service: Service, path: str) -> bool:

@@ -105,6 +105,19 @@ def test_a_waiver_of_a_file_that_is_the_templates_is_of_no_use(born: Born) -> No
     assert found(service) == [("waiver-unused", "Dockerfile")]
 
 
+def test_a_waiver_of_what_is_not_the_platforms_is_of_no_use(born: Born) -> None:
+    service = born()
+    useless = ["README.md", "docs/not-there.md", ".github/workflows/ours.yaml"]
+    for path in ("README.md", ".github/workflows/ours.yaml", "chassis/ours.md"):
+        (service / path).write_text("ours\n")
+    waive(service, *useless, "chassis/ours.md")
+    looked_at = list(waivers(Service(service)))
+    assert [(one.id, one.path, one.level) for one in looked_at] == [
+        ("waiver-unused", path, Level.WARNING) for path in useless
+    ]
+    assert all("not the platform's" in one.reason for one in looked_at)
+
+
 def test_a_waiver_that_is_none_is_told_and_does_not_count(born: Born) -> None:
     service = born()
     (service / "Dockerfile").write_text("FROM scratch\n")
