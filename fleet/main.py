@@ -49,9 +49,22 @@ class MapFormat(StrEnum):
     JSON = "json"
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from fleet.version import version
+
+        typer.echo(version())
+        raise typer.Exit
+
+
 @app.callback()
-def _callback() -> None:
-    """Without this, typer would make the only command the program."""
+def _callback(
+    *,
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which fleet this is.")
+    ] = False,
+) -> None:
+    """What is said before a command."""
 
 
 @app.command()

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from fleet import overview, show, show_findings
 from fleet.findings import Finding, Level
+from fleet.main import app
 from fleet.report import Report
 from fleet.service import Service
 from fleet.standing import Standing
@@ -153,3 +155,35 @@ def test_a_diff_is_printed_as_it_is_however_long_its_lines_are(capsys: pytest.Ca
     diff = f"--- a/x\n+++ b/x\n@@ -1 +1 @@\n-{'old ' * 60}\n+{'new ' * 60}\n"
     show.report(Report("billing", "v1", "v2", healed=["x"], healed_diff=diff, changed=True), seed_diffs=False)
     assert diff in capsys.readouterr().out
+
+
+class Installed:
+    """A distribution, from git or not."""
+
+    version = "0.1.0"
+
+    def __init__(self, origin: object) -> None:
+        self.origin = origin
+
+    def read_text(self, _name: str) -> str | None:
+        return self.origin and json.dumps(self.origin)
+
+
+GIT = {"vcs": "git", "commit_id": "0123456789ab" + "c" * 28}
+
+
+@pytest.mark.parametrize(
+    ("origin", "said"),
+    [
+        (None, "fleet 0.1.0"),
+        ({"url": "file:///srv/slipway", "dir_info": {}}, "fleet 0.1.0"),
+        ({"vcs_info": GIT}, "fleet 0.1.0 (0123456789ab)"),
+        ({"vcs_info": GIT | {"requested_revision": "v1.4.0"}}, "fleet 0.1.0 (v1.4.0 0123456789ab)"),
+    ],
+)
+def test_the_version_says_from_which_commit_of_the_template_fleet_is(
+    monkeypatch: pytest.MonkeyPatch, origin: object, said: str
+) -> None:
+    monkeypatch.setattr("fleet.version.distribution", lambda _name: Installed(origin))
+    done = CliRunner().invoke(app, ["--version"])
+    assert (done.exit_code, done.stdout) == (0, f"{said}\n")
