@@ -1,6 +1,5 @@
 """What a request leaves behind: one trace, one id, measurements, and a log line if it failed."""
 
-import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
@@ -35,7 +34,6 @@ class Watched:
     reader: InMemoryMetricReader
 
     async def spans(self) -> list[ReadableSpan]:
-        await asyncio.sleep(0)  # asyncpg tells of a statement in the event loop's next turn
         return list(self.exporter.get_finished_spans())
 
     async def server_span(self) -> ReadableSpan:
