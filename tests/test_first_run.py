@@ -185,8 +185,12 @@ def wait_for(process: subprocess.Popen[str], text: str) -> str:
     log = Path(f"/proc/{process.pid}/cwd") if sys.platform == "linux" else None
     folder = log.resolve() if log else Path(psutil.Process(process.pid).cwd())
     file = folder / ".dev" / "test.log"
-    until(lambda: re.search(re.escape(text) + r"\n\n.*?\n\n", file.read_text(), re.DOTALL) is not None, START_SECONDS)
-    return re.search(r".*" + re.escape(text) + r"\n\n.*?\n\n", file.read_text(), re.DOTALL)[0]
+    whole = re.compile(r".*" + re.escape(text) + r"\n\n.*?\n\n", re.DOTALL)
+    try:
+        until(lambda: process.poll() is not None or whole.search(file.read_text()) is not None, START_SECONDS)
+        return whole.search(file.read_text())[0]
+    except (AssertionError, TypeError):
+        pytest.fail(f"{process.args} did not print {text!r} (exit: {process.poll()}), but:\n{file.read_text()}")
 
 
 def family(process: subprocess.Popen[str]) -> list[psutil.Process]:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -165,6 +165,9 @@ class Wire:
 
     def write(self, data: bytes) -> None:
         self.pieces.append(data)
+
+    def writelines(self, data: Iterable[bytes]) -> None:
+        self.pieces.append(b"".join(data))
 
     def close(self) -> None:
         self.closed_after = len(self.pieces)

@@ -27,10 +27,11 @@ from pydantic import ValidationError
 from chassis import begun, inbox, parking
 from chassis.brokers import Broker, Delivery, Kind, Message, Subscription
 from chassis.database import Connection, Database, DatabaseUnavailable, only_replica
+from chassis.durations import Durations
 from chassis.lanes import Lane
 from chassis.logs import describe_exception
 from chassis.messages import Messages, Receiver, Unknown
-from chassis.telemetry import DURATION_BUCKETS_SECONDS, Telemetry
+from chassis.telemetry import Telemetry
 
 log = structlog.get_logger()
 
@@ -123,12 +124,7 @@ class Consumer:
         self._shape = SHAPES[kind]
         self._deaths: Counter[tuple[str, str]] = Counter()
         self._alone_with_it = asyncio.Lock()
-        self._duration = telemetry.meter.create_histogram(
-            "messaging.process.duration",
-            unit="s",
-            description="Duration of processing a message.",
-            explicit_bucket_boundaries_advisory=DURATION_BUCKETS_SECONDS,
-        )
+        self._duration = telemetry.durations("messaging.process.duration", "Duration of processing a message.")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until `stop`; what is at hand is finished and acknowledged, as far as time allows; the rest is given back.
@@ -274,7 +270,7 @@ class Consumer:
 class _Processing:
     """The span and the measurement of one message. What runs inside belongs to the sender's trace."""
 
-    def __init__(self, tracer: trace.Tracer, duration: Any, system: str, one: Ready) -> None:
+    def __init__(self, tracer: trace.Tracer, duration: Durations, system: str, one: Ready) -> None:
         self._tracer = tracer
         self._duration = duration
         self._attributes = {"messaging.system": system, "messaging.destination.name": one.message.name}

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from chassis import problems
 from chassis.health import Lifecycle
 from chassis.logs import describe_exception, request_id
-from chassis.telemetry import DURATION_BUCKETS_SECONDS, Telemetry
+from chassis.telemetry import Telemetry
 
 log = structlog.get_logger()
 
@@ -34,12 +34,7 @@ class Edge:
         self._tracer = telemetry.tracer
         self._lifecycle = lifecycle
         self._log_requests = log_requests
-        self._duration = telemetry.meter.create_histogram(
-            "http.server.request.duration",
-            unit="s",
-            description="Duration of HTTP server requests.",
-            explicit_bucket_boundaries_advisory=DURATION_BUCKETS_SECONDS,
-        )
+        self._duration = telemetry.durations("http.server.request.duration", "Duration of HTTP server requests.")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = scope.get("method", "")

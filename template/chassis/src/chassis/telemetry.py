@@ -15,15 +15,13 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler, T
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
 
+from chassis.durations import Durations
 from chassis.service import Service
 from chassis.settings import Settings
 
 EXPORT_TIMEOUT_SECONDS = 3
 MAX_QUEUED_SPANS = 4096
 """Beyond this, spans are dropped: a dead receiver must not eat the memory of the service."""
-
-DURATION_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
-"""As the HTTP semantic conventions advise."""
 
 _SCOPE = InstrumentationScope("chassis")
 _IDS = RandomIdGenerator()
@@ -51,6 +49,10 @@ class Telemetry:
         self._metering = MeterProvider(resource=resource, metric_readers=metric_readers, shutdown_on_exit=False)
         self.tracer = self._tracing.get_tracer(_SCOPE.name)
         self.meter = self._metering.get_meter("chassis")
+
+    def durations(self, name: str, description: str) -> Durations:
+        """A histogram of durations in seconds."""
+        return Durations(self.meter, name, description)
 
     def install_globally(self) -> None:
         """Make `trace.get_tracer(…)` in the service's own code produce spans. The first of a process wins."""
