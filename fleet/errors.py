@@ -10,7 +10,7 @@ class FleetError(Exception):
 class Malformed(FleetError):
     """A file is not what its name says. `line` counts from 1; 0 is the file as a whole."""
 
-    def __init__(self, message: str, path: str = "", line: int = 0) -> None:
+    def __init__(self, message: str, path: str, line: int = 0) -> None:
         super().__init__(message)
         self.path = path
         self.line = line

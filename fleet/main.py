@@ -51,7 +51,7 @@ class MapFormat(StrEnum):
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from fleet.version import version
+        from fleet.installed import version
 
         typer.echo(version())
         raise typer.Exit

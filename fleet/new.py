@@ -1,8 +1,6 @@
 """`fleet new`: what `copier copy` does, with a look at the boundary review before anything is written."""
 
-import json
 import shutil
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -19,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fleet.errors import FleetError
+from fleet.installed import origin
 from fleet.rendering import refuse_unknown
 
 # Of copier.yml. The review is theirs to word; here is only what follows from it.
@@ -68,14 +67,11 @@ def new(destination: Path, template: str, data: dict[str, Any], *, defaults: boo
 
 def template_address() -> str:
     """Where fleet was installed from, for that is the template's own repository. Raises FleetError if that is not known."""
-    try:
-        origin = json.loads(distribution("slipway").read_text("direct_url.json") or "{}")
-    except PackageNotFoundError:
-        origin = {}
-    url = origin.get("url", "")
-    if "vcs_info" in origin:
+    told = origin()
+    url = told.get("url", "")
+    if "vcs_info" in told:
         return url if get_repo(url) else f"git+{url}"
-    if "dir_info" in origin and Path(folder := unquote(urlsplit(url).path), "copier.yml").exists():
+    if "dir_info" in told and Path(folder := unquote(urlsplit(url).path), "copier.yml").exists():
         return folder
     raise FleetError(
         "where the template is cannot be told from how fleet was installed: name its git URL by --template or "

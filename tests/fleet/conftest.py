@@ -4,6 +4,7 @@ Version 1.0.0 is this working tree. What later versions change is in history.py.
 """
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -21,6 +22,19 @@ from tests.fleet.history import HANDED_OVER, release_first_version, release_late
 from tests.tools import made_once
 
 Born = Callable[..., Path]
+
+
+class Installed:
+    """A distribution with such a direct_url.json, which is where an installer says what it was told to install."""
+
+    version = "0.1.0"
+
+    def __init__(self, origin: object) -> None:
+        self.origin = origin
+
+    def read_text(self, name: str) -> str | None:
+        assert name == "direct_url.json"
+        return None if self.origin is None else json.dumps(self.origin)
 
 
 @pytest.fixture(scope="session", autouse=True)

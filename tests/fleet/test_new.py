@@ -1,6 +1,5 @@
 """`fleet new`: the boundary review, then what `copier copy` does."""
 
-import json
 import os
 import pty
 import subprocess
@@ -18,7 +17,7 @@ from pexpect import fdpexpect
 from fleet.errors import FleetError
 from fleet.new import new, template_address
 from tests.conftest import git
-from tests.fleet.conftest import contents
+from tests.fleet.conftest import Installed, contents
 
 ANSWERS = {
     "description": "Bills what was sold",
@@ -172,17 +171,6 @@ def test_a_template_that_cannot_be_fetched_is_named_without_a_traceback(tmp_path
         new(tmp_path / "billing", url, {}, defaults=True)
 
 
-class Installed:
-    """A distribution with such a direct_url.json, which is where an installer says what it was told to install."""
-
-    def __init__(self, origin: object) -> None:
-        self.origin = origin
-
-    def read_text(self, name: str) -> str | None:
-        assert name == "direct_url.json"
-        return None if self.origin is None else json.dumps(self.origin)
-
-
 GIT = {"vcs": "git", "commit_id": "a" * 40}
 
 
@@ -197,7 +185,7 @@ GIT = {"vcs": "git", "commit_id": "a" * 40}
 def test_the_template_is_where_fleet_was_installed_from(
     monkeypatch: pytest.MonkeyPatch, origin: object, address: str
 ) -> None:
-    monkeypatch.setattr("fleet.new.distribution", lambda _name: Installed(origin))
+    monkeypatch.setattr("fleet.installed.distribution", lambda _name: Installed(origin))
     assert template_address() == address
 
 
@@ -207,7 +195,7 @@ def test_a_folder_that_fleet_was_installed_from_is_the_template_if_it_holds_one(
     folder = tmp_path / "a template"
     folder.mkdir()
     origin = {"url": folder.as_uri(), "dir_info": {"editable": True}}
-    monkeypatch.setattr("fleet.new.distribution", lambda _name: Installed(origin))
+    monkeypatch.setattr("fleet.installed.distribution", lambda _name: Installed(origin))
     with pytest.raises(FleetError, match="name its git URL by --template or FLEET_TEMPLATE"):
         template_address()
     (folder / "copier.yml").touch()
@@ -216,7 +204,7 @@ def test_a_folder_that_fleet_was_installed_from_is_the_template_if_it_holds_one(
 
 @pytest.mark.parametrize("origin", [None, {"url": "https://pypi.example.com/slipway.whl", "archive_info": {}}])
 def test_a_registry_does_not_say_where_the_template_is(monkeypatch: pytest.MonkeyPatch, origin: object) -> None:
-    monkeypatch.setattr("fleet.new.distribution", lambda _name: Installed(origin))
+    monkeypatch.setattr("fleet.installed.distribution", lambda _name: Installed(origin))
     with pytest.raises(FleetError, match="cannot be told from how fleet was installed"):
         template_address()
 
@@ -225,6 +213,6 @@ def test_fleet_need_not_be_installed_at_all(monkeypatch: pytest.MonkeyPatch) -> 
     def missing(_name: str) -> None:
         raise PackageNotFoundError
 
-    monkeypatch.setattr("fleet.new.distribution", missing)
+    monkeypatch.setattr("fleet.installed.distribution", missing)
     with pytest.raises(FleetError, match="cannot be told"):
         template_address()

@@ -16,7 +16,7 @@ from fleet.report import Report
 from fleet.service import Service
 from fleet.standing import Standing
 from tests.conftest import git
-from tests.fleet.conftest import Born, commit
+from tests.fleet.conftest import Born, Installed, commit
 
 HOSTILE = Finding(
     "http-paths",
@@ -157,18 +157,6 @@ def test_a_diff_is_printed_as_it_is_however_long_its_lines_are(capsys: pytest.Ca
     assert diff in capsys.readouterr().out
 
 
-class Installed:
-    """A distribution, from git or not."""
-
-    version = "0.1.0"
-
-    def __init__(self, origin: object) -> None:
-        self.origin = origin
-
-    def read_text(self, _name: str) -> str | None:
-        return self.origin and json.dumps(self.origin)
-
-
 GIT = {"vcs": "git", "commit_id": "0123456789ab" + "c" * 28}
 
 
@@ -184,6 +172,6 @@ GIT = {"vcs": "git", "commit_id": "0123456789ab" + "c" * 28}
 def test_the_version_says_from_which_commit_of_the_template_fleet_is(
     monkeypatch: pytest.MonkeyPatch, origin: object, said: str
 ) -> None:
-    monkeypatch.setattr("fleet.version.distribution", lambda _name: Installed(origin))
+    monkeypatch.setattr("fleet.installed.distribution", lambda _name: Installed(origin))
     done = CliRunner().invoke(app, ["--version"])
     assert (done.exit_code, done.stdout) == (0, f"{said}\n")
