@@ -186,11 +186,12 @@ def wait_for(process: subprocess.Popen[str], text: str) -> str:
     folder = log.resolve() if log else Path(psutil.Process(process.pid).cwd())
     file = folder / ".dev" / "test.log"
     whole = re.compile(r".*" + re.escape(text) + r"\n\n.*?\n\n", re.DOTALL)
-    try:
+    with suppress(AssertionError):
         until(lambda: process.poll() is not None or whole.search(file.read_text()) is not None, START_SECONDS)
-        return whole.search(file.read_text())[0]
-    except (AssertionError, TypeError):
+    found = whole.search(file.read_text())
+    if found is None:
         pytest.fail(f"{process.args} did not print {text!r} (exit: {process.poll()}), but:\n{file.read_text()}")
+    return found[0]
 
 
 def family(process: subprocess.Popen[str]) -> list[psutil.Process]:

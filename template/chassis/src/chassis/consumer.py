@@ -124,7 +124,7 @@ class Consumer:
         self._shape = SHAPES[kind]
         self._deaths: Counter[tuple[str, str]] = Counter()
         self._alone_with_it = asyncio.Lock()
-        self._duration = telemetry.durations("messaging.process.duration", "Duration of processing a message.")
+        self._duration = Durations(telemetry.meter, "messaging.process.duration", "Duration of processing a message.")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until `stop`; what is at hand is finished and acknowledged, as far as time allows; the rest is given back.

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 from opentelemetry import context
 from opentelemetry.context import Context
 from opentelemetry.metrics import Meter
-from opentelemetry.sdk.metrics import Histogram
 from opentelemetry.sdk.metrics._internal._view_instrument_match import _hash_attributes
 
 BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
@@ -18,7 +17,7 @@ KEPT_SETS = 2000
 
 
 class _Measured(NamedTuple):
-    """What an aggregation reads of a measurement."""
+    """What an aggregation reads of a measurement, in the order that a filter of exemplars takes it."""
 
     value: float
     time_unix_nano: int
@@ -36,6 +35,8 @@ class Durations:
         self._histogram = meter.create_histogram(
             name, unit="s", description=description, explicit_bucket_boundaries_advisory=BUCKETS_SECONDS
         )
+        # None with OTEL_SDK_DISABLED. Any: nothing below it has a public name.
+        self._consumer: Any = getattr(self._histogram, "_measurement_consumer", None)
         self._kept: dict[tuple[tuple[str, str | int], ...], list[Any]] = {}
 
     def record(self, seconds: float, attributes: Mapping[str, str | int]) -> None:
@@ -43,26 +44,22 @@ class Durations:
         key = tuple(attributes.items())
         aggregations = self._kept.get(key)
         if aggregations is None:
-            aggregations = self._aggregations(attributes)
-            if aggregations is None or len(self._kept) >= KEPT_SETS:
+            aggregations = self._aggregations(attributes) if len(self._kept) < KEPT_SETS else None
+            if aggregations is None:
                 self._histogram.record(seconds, attributes)
                 return
             self._kept[key] = aggregations
-        now = context.get_current()
-        measured = _Measured(seconds, time.time_ns(), attributes, now)
+        measured = _Measured(seconds, time.time_ns(), attributes, context.get_current())
+        is_exemplar = self._consumer._sdk_config.exemplar_filter.should_sample(*measured)
         for aggregation in aggregations:
-            aggregation.aggregate(
-                measured, self._exemplars.should_sample(seconds, measured.time_unix_nano, attributes, now)
-            )
+            aggregation.aggregate(measured, is_exemplar)
 
     def _aggregations(self, attributes: Mapping[str, str | int]) -> list[Any] | None:
         """One for each reader; None where they do not last, or where there is no SDK."""
-        if not isinstance(self._histogram, Histogram):  # OTEL_SDK_DISABLED
+        if self._consumer is None:
             return None
-        consumer: Any = self._histogram._measurement_consumer
-        self._exemplars = consumer._sdk_config.exemplar_filter
         found = []
-        for storage in consumer._reader_storages.values():
+        for storage in self._consumer._reader_storages.values():
             for match in storage._get_or_init_view_instrument_match(self._histogram):
                 if match._reset_on_collect:  # it makes new ones after each collection, as for delta temporality
                     return None

@@ -10,6 +10,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis import problems
+from chassis.durations import Durations
 from chassis.health import Lifecycle
 from chassis.logs import describe_exception, request_id
 from chassis.telemetry import Telemetry
@@ -34,7 +35,7 @@ class Edge:
         self._tracer = telemetry.tracer
         self._lifecycle = lifecycle
         self._log_requests = log_requests
-        self._duration = telemetry.durations("http.server.request.duration", "Duration of HTTP server requests.")
+        self._duration = Durations(telemetry.meter, "http.server.request.duration", "Duration of HTTP server requests.")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = scope.get("method", "")

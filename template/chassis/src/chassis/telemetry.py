@@ -15,7 +15,6 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler, T
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
 
-from chassis.durations import Durations
 from chassis.service import Service
 from chassis.settings import Settings
 
@@ -49,10 +48,6 @@ class Telemetry:
         self._metering = MeterProvider(resource=resource, metric_readers=metric_readers, shutdown_on_exit=False)
         self.tracer = self._tracing.get_tracer(_SCOPE.name)
         self.meter = self._metering.get_meter("chassis")
-
-    def durations(self, name: str, description: str) -> Durations:
-        """A histogram of durations in seconds."""
-        return Durations(self.meter, name, description)
 
     def install_globally(self) -> None:
         """Make `trace.get_tracer(…)` in the service's own code produce spans. The first of a process wins."""
