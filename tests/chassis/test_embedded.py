@@ -169,6 +169,23 @@ def test_a_server_ends_soon_after_its_parent_was_killed(folder: Path) -> None:
     start_and_stop(folder)  # nothing was left in the way
 
 
+def test_a_server_that_was_killed_and_that_nobody_has_reaped_is_not_in_the_way(folder: Path) -> None:
+    with embedded.postgres(folder, durable=True) as killed:
+        ask(killed, "CREATE TABLE kept AS SELECT 42 AS answer")
+        (process, *_) = (folder / "data" / "postmaster.pid").read_text().split()
+        os.kill(int(process), signal.SIGKILL)  # a zombie until this block ends, as its parent is busy
+        with embedded.postgres(folder, durable=True) as url:
+            assert ask(url, "SELECT answer FROM kept") == 42
+
+
+def test_a_server_that_somebody_else_started_in_the_folder_keeps_it(folder: Path) -> None:
+    with embedded.postgres(folder, durable=True) as theirs:
+        (folder / "lock").unlink()  # as if somebody had started it by hand
+        with pytest.raises(EmbeddedServerError, match="pre-existing shared memory block"):
+            start_and_stop(folder)
+        assert ask(theirs, "SELECT 1") == 1
+
+
 def test_a_first_start_that_was_killed_does_not_spoil_the_next(folder: Path) -> None:
     with parent_of_server(folder) as parent:
         wait_until(lambda: list(folder.rglob("PG_VERSION")), seconds=60)

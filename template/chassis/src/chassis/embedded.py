@@ -120,6 +120,7 @@ def postgres(folder: Path, *, durable: bool, port: int | None = None) -> Generat
         _lock(lock.fileno(), home, "PostgreSQL")
         held = {"pass_fds": [lock.fileno()], **identity}  # as long as the server lives, even if we do not
         password = _initialise(binaries, data, home / "password", held)
+        _take_over(data / "postmaster.pid")
         port = port or free_port()
         settings = {
             "port": port,
@@ -266,6 +267,16 @@ def _initialise(binaries: Path, data: Path, password_file: Path, options: dict[s
         raise EmbeddedServerError(f"initdb could not make a database cluster in {data}:\n{result.stderr}")
     making.rename(data)
     return password
+
+
+def _take_over(lock_file: Path) -> None:
+    # Left by a server that was killed. PostgreSQL refuses to start while a process has the id in it, be it one that nobody
+    # has reaped (for ever, in a container without an init), or a stranger's after a restart. That server is gone: we hold
+    # the lock. The id of its parent, which is us, PostgreSQL passes over, and still asks for shared memory in use.
+    # https://github.com/postgres/postgres/blob/REL_18_STABLE/src/backend/utils/init/miscinit.c (CreateLockFile)
+    if lock_file.exists():
+        _, newline, rest = lock_file.read_text().partition("\n")
+        lock_file.write_text(f"{os.getpid()}{newline}{rest}")
 
 
 def _wait_until_ready(server: Process, binaries: Path, port: int, log: Path) -> None:
