@@ -16,7 +16,8 @@ async def change(client: httpx.AsyncClient, if_match: str | None, body: dict | N
 
 
 @pytest.mark.parametrize(
-    ("if_match", "version"), [('"3"', 3), (' "3" ', 3), ('"999999999999999999"', 999999999999999999), ("*", None)]
+    ("if_match", "version"),
+    [('"3"', 3), (' "3" ', 3), ('W/"3"', 3), ('"999999999999999999"', 999999999999999999), ("*", None)],
 )
 async def test_if_match_says_which_version_a_change_is_based_on(
     client: httpx.AsyncClient, if_match: str, version: int | None
@@ -32,7 +33,7 @@ async def test_a_change_without_if_match_is_refused_with_advice(client: httpx.As
 
 
 @pytest.mark.parametrize(
-    "if_match", ["", "3", 'W/"3"', '"3", "4"', '"three"', '"-1"', '"0"', '"1' + "0" * 18 + '"', "**"]
+    "if_match", ["", "3", 'w/"3"', "W/3", '"3", "4"', '"three"', '"-1"', '"0"', '"1' + "0" * 18 + '"', "**"]
 )
 async def test_a_tag_that_we_never_gave_out_changes_nothing(client: httpx.AsyncClient, if_match: str) -> None:
     refused = await change(client, if_match)

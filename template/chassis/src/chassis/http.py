@@ -67,12 +67,13 @@ async def _expected_version(
         Header(
             alias="If-Match",
             description='The ETag of the copy this change was decided on, such as `"3"`; `*` for whatever is there now.',
-            pattern=rf"^(\*|{_ETAG})$",
+            # Weak where a proxy compresses (nginx, CDNs): it stands for other bytes then, and for the same version.
+            pattern=rf"^(\*|(W/)?{_ETAG})$",
             examples=["*"],
         ),
     ],
 ) -> int | None:
-    return None if if_match == "*" else int(if_match.strip('"'))
+    return None if if_match == "*" else int(if_match.removeprefix("W/").strip('"'))
 
 
 IfMatch = Annotated[int | None, Depends(_expected_version)]
