@@ -57,6 +57,12 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def fleet_cache(shared: Path) -> Path:
+    """For FLEET_CACHE_DIR: nothing of what whoever runs the tests has there, and kingfisher's rules compiled once."""
+    return shared / "fleet-cache"
+
+
+@pytest.fixture(scope="session")
 def template(shared: Path) -> Path:
     """The template as this working tree has it, uncommitted changes included, without git: Copier copies it as it is."""
 

@@ -30,7 +30,7 @@ REGISTRIES = {"GitHub": "ghcr.io", "GitLab": "registry.gitlab.com"}
 
 
 @pytest.fixture(scope="module")
-def origin(birth: Birth, template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def origin(birth: Birth, template: Path, fleet_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The repository of a service that was born from a release of the template, as `make conventions` needs it."""
     folder = tmp_path_factory.mktemp("origin")
     released = Path(shutil.copytree(template, folder / "slipway"))
@@ -44,7 +44,7 @@ def origin(birth: Birth, template: Path, tmp_path_factory: pytest.TempPathFactor
     answers.write_text(f"{answers.read_text().splitlines()[0]}\n{yaml.safe_dump(recorded)}")
     commit(service)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FLEET_CACHE_DIR", str(folder / "cache"))
+        patch.setenv("FLEET_CACHE_DIR", str(fleet_cache))
         yield service
 
 

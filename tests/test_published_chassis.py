@@ -103,7 +103,7 @@ def status(url: str, **headers: str) -> int | None:
 
 
 @pytest.fixture(scope="module")
-def platform(template: Path, index: str, tmp_path_factory: pytest.TempPathFactory) -> Platform:
+def platform(template: Path, index: str, fleet_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Platform:
     """Releases 1.4.0, which is this working tree, and 1.5.0, both published as the page says."""
     folder = tmp_path_factory.mktemp("platform")
     (folder / "bin").mkdir()
@@ -113,7 +113,7 @@ def platform(template: Path, index: str, tmp_path_factory: pytest.TempPathFactor
     environment = service_environment(
         PATH=f"{folder / 'bin'}:{os.environ['PATH']}",
         NETRC=str(folder / ".netrc"),
-        FLEET_CACHE_DIR=str(folder / "cache"),
+        FLEET_CACHE_DIR=str(fleet_cache),
         **{f"GIT_{who}_{what}": "test@example.com" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
     )
     repository = folder / "slipway"

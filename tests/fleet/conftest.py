@@ -38,15 +38,14 @@ class Installed:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Nothing of what whoever runs the tests has in their cache; git with an identity."""
-    folder = tmp_path_factory.mktemp("cache")
+def environment(fleet_cache: Path) -> Iterator[None]:
+    """A cache of the tests' own; git with an identity."""
     identity = {"GIT_AUTHOR_NAME": "Test", "GIT_COMMITTER_NAME": "Test"}
     identity |= {name.replace("NAME", "EMAIL"): "test@example.com" for name in identity}
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (identity | {"FLEET_CACHE_DIR": str(folder)}).items():
+        for name, value in (identity | {"FLEET_CACHE_DIR": str(fleet_cache)}).items():
             patch.setenv(name, value)
-        yield folder
+        yield
 
 
 @pytest.fixture(scope="session")

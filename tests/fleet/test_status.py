@@ -308,13 +308,11 @@ def never(_folder: Path) -> str:
 
 
 @pytest.mark.xdist_group("conventions")
-def test_conventions_that_prepare_for_many_find_the_same_as_for_one(born: Born, cache: Path) -> None:
+def test_conventions_that_prepare_for_many_find_the_same_as_for_one(born: Born, own_cache: Path) -> None:
     def remembered() -> set[Path]:
-        return set((cache / "tools").rglob("*.json"))
+        return set((own_cache / "tools").rglob("*.json"))
 
     sound, broken = born(), born()
-    for service in (sound, broken):  # of bytes that no other test has looked at
-        (service / "src/billing/domain/prepared.py").write_text("PREPARED = True\n")
     (broken / "src/billing/domain/invoices.py").write_text("import fastapi\nfrom billing.api import invoices\n")
     (broken / "tests/key.py").write_text(f'KEY = "ghp_{"aB3dE6gH9jK2" * 3}"\n')
     services = [Service(sound), Service(broken)]
