@@ -190,9 +190,11 @@ class GitLab:
         needs = set(job.get("needs", earlier))
         taken = [path for other in needs for path in self.jobs_by_name[other].get("artifacts", {}).get("paths", [])]
         artifacts = job.get("artifacts", {})
+        # What its image lacks, and what the registry wants to know, is there without.
+        before = [text for text in job.get("before_script", []) if not re.match(r"apk add|echo .* docker login", text)]
         return Job(
             name,
-            [Command(text, environment) for text in job["script"]],
+            [Command(text, environment) for text in [*before, *job["script"]]],
             needs,
             rule.get("when") == "manual",
             artifacts.get("paths", []),

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,13 @@ print(says)
 sys.exit(status)
 """
 
+OF_UV = {"UV_CACHE_DIR": "cache", "UV_PYTHON_INSTALL_DIR": "python"}
+
+
+@cache
+def _of_uv(what: str) -> str:
+    return subprocess.run(["uv", what, "dir"], capture_output=True, text=True, check=True).stdout.strip()
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -50,6 +58,8 @@ class Machine:
             STAND_IN_ANSWERS=json.dumps(self.answers),
             **environment,
         )
+        # What it writes into its home is not for whoever runs the tests; what uv has fetched for them is for it.
+        env |= {"HOME": str(self.folder), **{name: _of_uv(what) for name, what in OF_UV.items()}}
         shell = ["bash", "-e", "-c", command]
         return subprocess.run(shell, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
 

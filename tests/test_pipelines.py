@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests import osv, stand_ins
+from tests import osv, private_git, stand_ins
 from tests.answers import VARIANTS
 from tests.conftest import Birth, Render, git
 from tests.pipelines import GITHUB, Event, GitHub, GitLab, Job
@@ -100,6 +100,31 @@ def test_a_pull_request_builds_the_image_from_layers_that_main_has_left(
     (build,) = machine.calls()
     kept = f"type=registry,ref={REGISTRIES[forge]}/acme/billing:layers"
     assert [word for word in build if "cache" in word] == [f"--cache-from={kept}"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("forge", "secrets"),
+    [
+        ("GitHub", {"NETRC": "machine 127.0.0.1 login ana password s3cret"}),
+        # The file of a package index, without a line end, and GitLab's own token behind it.
+        ("GitLab", {"NETRC": "../index", "CI_SERVER_HOST": "127.0.0.1", "CI_JOB_TOKEN": "t0ken"}),
+    ],
+)
+def test_a_template_that_only_members_may_read_is_read_as_one_of_them(
+    origin: Path, machine: Machine, tmp_path: Path, forge: str, secrets: dict[str, str]
+) -> None:
+    (tmp_path / "index").write_text("machine index.example.com login ana password s3cret")
+    members = ["ana:s3cret", "gitlab-ci-token:t0ken"]
+    with private_git.serving(origin.parent / "slipway", tmp_path, members) as address:
+        service = tmp_path / "billing"
+        git(tmp_path, "clone", "--quiet", str(origin), str(service))
+        answers = service / ".copier-answers.yml"
+        answers.write_text(re.sub(r"(?m)^_src_path: .*", f"_src_path: {address}", answers.read_text()))
+        commit(service)
+        with pytest.raises(AssertionError, match="could not read Username"):
+            run_job(jobs(forge, service, secrets={"CI_JOB_TOKEN": ""})["conventions"], service, machine)
+        run_job(jobs(forge, service, secrets=secrets)["conventions"], service, machine)
 
 
 def run_pipeline(pipeline: GitHub | GitLab, service: Path, machine: Machine) -> list[str]:
@@ -227,8 +252,11 @@ def written(forge: str, service: Path) -> dict[str, dict[str, Any]]:
 
 
 def commands(forge: str, service: Path) -> dict[str, list[str]]:
+    """Without those that sign in."""
     return {
-        name: job["script"] if forge == "GitLab" else [step["run"] for step in job["steps"] if "run" in step]
+        name: job["script"]
+        if forge == "GitLab"
+        else [step["run"] for step in job["steps"] if "run" in step and "LOGIN" not in step.get("env", {})]
         for name, job in written(forge, service).items()
     }
 

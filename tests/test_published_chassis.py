@@ -301,7 +301,7 @@ def test_the_image_needs_no_folder_and_gets_the_password_as_a_secret(
 
 def test_the_pipeline_signs_in_before_it_installs_and_has_no_findings(graduated: Path) -> None:
     jobs = (graduated / ".github/workflows/ci.yaml").read_text()
-    assert jobs.count("secrets.NETRC") == 3
+    assert jobs.count("secrets.NETRC") == 4
     zizmor = [Path(sys.executable).with_name("zizmor"), "--offline", "--quiet", "--persona", "auditor", "."]
     done = subprocess.run(zizmor, cwd=graduated / ".github", capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
