@@ -14,9 +14,9 @@ from chassis import consumer, parking
 from chassis.brokers import Broker, Kind, Message, Options, broker_for
 from chassis.brokers.memory import MemoryBroker
 from chassis.consumer import LOCK, SHAPES, Consumer, Patience
-from chassis.database import Database
+from chassis.database import Database, UnitOfWork
 from chassis.lanes import Lane
-from chassis.messages import Messages, OnEvent
+from chassis.messages import Contract, Messages, OnEvent, OnJob
 from chassis.outbox import Outbox
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import SecretStr
@@ -195,6 +195,69 @@ async def test_one_id_under_two_names_is_two_messages(bench: Bench) -> None:
     async with bench.consuming(kind=Kind.JOB):
         await bench.until_effects(1, 2)
     assert said.handled == ["same"]
+
+
+class ErrandV1(Contract):
+    """`then` is how the job behaves."""
+
+    number: int
+    then: str = "work"
+
+
+async def on_errand(job: ErrandV1, uow: UnitOfWork) -> None:
+    if job.then == "wait":
+        await said.told.wait()
+    if job.then == "fail":
+        raise RuntimeError("the neighbour is down")
+    if job.then == "cancel":
+        shared = asyncio.ensure_future(asyncio.sleep(60))
+        shared.cancel()  # as somebody else does who waits for it, too
+        await shared
+    await uow.connection.execute("INSERT INTO effects (number) VALUES ($1)", job.number)
+
+
+def errand(number: int, then: str = "work", *, key: str = "") -> Message:
+    body = json.dumps({"number": number, "then": then}).encode()
+    return Message(Kind.JOB, "tiny.errand.v1", str(uuid4()), key or str(uuid4()), body)
+
+
+@pytest.fixture
+def errands(bench: Bench) -> Bench:
+    bench.messages = Messages("tiny", incoming=(OnJob(ErrandV1, on_errand),))
+    return bench
+
+
+async def has_done(bench: Bench, *numbers: int) -> bool:
+    return sorted(await bench.effects()) == sorted(numbers)
+
+
+@pytest.mark.parametrize("key", ["", "the same"])
+async def test_a_job_that_takes_long_holds_up_no_other(errands: Bench, key: str) -> None:
+    await errands.publish(errand(0, "wait", key=key), *(errand(number, key=key) for number in range(1, 31)))
+    async with errands.consuming(kind=Kind.JOB):
+        await errands.until(lambda: has_done(errands, *range(1, 31)))
+        said.told.set()
+        await errands.until(lambda: has_done(errands, *range(31)))
+
+
+async def test_jobs_that_will_be_tried_again_hold_up_no_other(errands: Bench) -> None:
+    patience = Patience(max_tries=3, first_pause_seconds=60, longest_pause_seconds=60)
+    await errands.publish(*(errand(number, "fail") for number in range(20)), *map(errand, range(20, 30)))
+    async with errands.consuming(kind=Kind.JOB, patience=patience):
+        await errands.until(lambda: has_done(errands, *range(20, 30)))
+
+
+async def test_a_handler_that_lets_out_the_cancellation_of_another_has_failed(errands: Bench) -> None:
+    await errands.publish(*(errand(number, "cancel") for number in range(SHAPES[Kind.JOB].lanes)), errand(9))
+    async with errands.consuming(kind=Kind.JOB):
+
+        async def parked() -> bool:
+            return len(await errands.parked()) == SHAPES[Kind.JOB].lanes
+
+        await errands.until(parked)
+        await errands.publish(errand(10))
+        await errands.until(lambda: has_done(errands, 9, 10))
+    assert "what the handler waited for was cancelled" in (await errands.parked())[0]["reason"]
 
 
 async def test_messages_of_a_key_keep_their_order_in_every_batch(bench: Bench) -> None:

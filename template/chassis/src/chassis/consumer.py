@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from chassis import begun, inbox, parking
 from chassis.brokers import Broker, Delivery, Kind, Message, Subscription
-from chassis.database import Connection, Database, DatabaseUnavailable, only_replica
+from chassis.database import Connection, Database, DatabaseUnavailable, UnitOfWork, only_replica
 from chassis.durations import Durations
 from chassis.lanes import Lane
 from chassis.logs import describe_exception
@@ -39,6 +39,8 @@ LOCK = 0x636F6E73756D65  # "consume"
 FETCH_SECONDS = 1
 """How long to wait for a first delivery, which is also how long a stop may take to be noticed."""
 TOUCH_SECONDS = 3
+PROGRESS_SECONDS = 0.1
+"""Until a stop is noticed while every lane is busy."""
 
 _W3C = TraceContextTextMapPropagator()
 _NOTHING = context.Context()
@@ -48,22 +50,24 @@ _NOTHING = context.Context()
 class Shape:
     """How one kind of message is consumed.
 
-    `lanes` are done at the same time, each `batch` messages in a transaction; `window` deliveries are held at most.
+    `lanes` are done at the same time, each `batch` messages in a transaction; `window` deliveries wait for their turn at
+    most, and `held` with those that wait to be tried again.
     After a stop messages are begun for `last_seconds`, and what is left is given back.
     """
 
     lanes: int
     batch: int
     window: int
+    held: int
     last_seconds: float
 
 
 SHAPES = {
     # Many small effects in one commit: this is what makes a consumer fast. And what is at hand is finished: NATS and Kafka
     # would deliver again all that is behind the first event given back, also what another lane has done.
-    Kind.EVENT: Shape(lanes=4, batch=100, window=1000, last_seconds=5),
-    # A job may take long: alone in its transaction, and few at hand, so that other replicas get theirs.
-    Kind.JOB: Shape(lanes=4, batch=1, window=8, last_seconds=0),
+    Kind.EVENT: Shape(lanes=4, batch=100, window=1000, held=1000, last_seconds=5),
+    # A job may take long: alone in its transaction, and none at hand that no lane is free for; other replicas may do it.
+    Kind.JOB: Shape(lanes=4, batch=1, window=4, held=200, last_seconds=0),
 }
 
 
@@ -95,6 +99,10 @@ class Ready:
         return self.delivery.message
 
 
+class Cancelled(Exception):
+    """A handler let a cancellation out that was not its own."""
+
+
 class Deadly(Exception):
     """Whoever handles it does not live to tell."""
 
@@ -124,6 +132,8 @@ class Consumer:
         self._shape = SHAPES[kind]
         self._deaths: Counter[tuple[str, str]] = Counter()
         self._alone_with_it = asyncio.Lock()
+        self.progress = asyncio.Event()
+        """Set by a lane that has one less to do."""
         self._duration = Durations(telemetry.meter, "messaging.process.duration", "Duration of processing a message.")
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -176,12 +186,20 @@ class Consumer:
         while not stop.is_set():
             if lock is not None and lock.is_closed():
                 raise DatabaseUnavailable("the connection that held the consumer's lock broke")
-            room = self._shape.window - sum(len(lane) for lane in lanes)
+            turns, held = sum(len(lane) for lane in lanes), sum(len(lane.held()) for lane in lanes)
+            room = min(self._shape.window - turns, self._shape.held - held)
             if room <= 0:
-                await asyncio.sleep(0.01)
+                self.progress.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self.progress.wait(), PROGRESS_SECONDS)
                 continue
             for delivery in await subscription.fetch(room, wait_seconds=FETCH_SECONDS):
-                lanes[hash(delivery.message.key) % len(lanes)].add(delivery)
+                self._lane_for(delivery, lanes).add(delivery)
+
+    def _lane_for(self, delivery: Delivery, lanes: list[Lane]) -> Lane:
+        if self.kind is Kind.JOB:  # in no order, so none has to wait behind another one
+            return min(lanes, key=len)
+        return lanes[hash(delivery.message.key) % len(lanes)]
 
     async def _touch(self, subscription: Subscription, lanes: list[Lane]) -> None:
         while True:
@@ -247,9 +265,9 @@ class Consumer:
                 async with asyncio.timeout(self._patience.handler_timeout_seconds):
                     if spans:
                         with self._processing(one):
-                            await one.receiver.handler(one.content, uow)
+                            await _handle(one, uow)
                     else:
-                        await one.receiver.handler(one.content, uow)
+                        await _handle(one, uow)
 
     def _processing(self, one: Ready) -> "_Processing":
         return _Processing(self._tracer, self._duration, self._broker.system, one)
@@ -265,6 +283,17 @@ class Consumer:
                 await parking.park(uow.connection, message, direction="incoming", reason=reason, attempts=tries)
         exception = None if isinstance(error, ValidationError | Unknown) else error
         log.error("message_parked", name=message.name, message_id=message.id, reason=reason, exc_info=exception)
+
+
+async def _handle(one: Ready, uow: UnitOfWork) -> None:
+    try:
+        await one.receiver.handler(one.content, uow)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # Not we: something else that the handler waited for. That is a failure, and no reason for the lane to end.
+        raise Cancelled("what the handler waited for was cancelled") from None
 
 
 class _Processing:

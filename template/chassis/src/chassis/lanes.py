@@ -46,11 +46,14 @@ class Lane:
         self._queue: deque[Delivery] = deque()
         self._doing: list[Delivery] = []
         self._waiting: dict[str, _Held] = {}
+        self._again: _Held | None = None
+        """Of those that wait, the one that is being tried."""
         self._wake = asyncio.Event()
         self._ends = float("inf")
 
     def __len__(self) -> int:
-        return len(self._queue) + len(self._doing) + sum(1 + len(held.behind) for held in self._waiting.values())
+        """How many have to be done before one that is added now."""
+        return len(self._queue) + len(self._doing) + (self._again is not None)
 
     def held(self) -> list[Delivery]:
         """All that is here and not acknowledged."""
@@ -71,13 +74,18 @@ class Lane:
             self._wake.clear()
             try:
                 if again := self._due():
-                    await self._try_again(again)
+                    self._again = again
+                    try:
+                        await self._try_again(again)
+                    finally:
+                        self._again = None
                 elif batch := self._take():
                     await self._try(batch)
                 elif self._ends < float("inf"):
                     return
                 else:
                     await self._sleep()
+                self._consumer.progress.set()
             except Exception as surprise:  # ours, not a handler's: the lane must go on all the same
                 log.error("consumer_failed", exc_info=surprise)
                 await self._come_back_to(self._doing)
