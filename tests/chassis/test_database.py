@@ -13,7 +13,7 @@ import asyncpg
 import httpx
 import pytest
 import sqlalchemy as sa
-from chassis.database import Database, DatabaseUnavailable, Statement, metadata_for
+from chassis.database import ALIVE, Database, DatabaseUnavailable, Statement, metadata_for
 from chassis.messages import NO_MESSAGES
 from chassis.outbox import Outbox
 from fastapi import FastAPI
@@ -391,6 +391,29 @@ async def test_the_server_sees_the_service_by_name(link: Link) -> None:
 
     assert row is not None
     assert row["application_name"] == "tiny"
+
+
+async def test_a_process_that_vanishes_keeps_its_locks_for_half_a_minute_not_for_hours(link: Link) -> None:
+    async with connected(link) as database, database.connection() as connection:
+        shown = [await connection.fetchval(f"SHOW {name}") for name in ALIVE]
+
+    assert shown == list(ALIVE.values())
+
+
+async def test_a_connection_that_nobody_has_used_for_long_is_closed(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chassis.database.IDLE_SECONDS", 0.3)
+    async with connected(link) as database:
+        await asyncio.gather(*(database.fetchrow("SELECT pg_sleep(0.1)") for _ in range(POOL_SIZE)))
+        assert database.usage() == (0, POOL_SIZE, 0)
+        async with asyncio.timeout(20):
+            while database.usage().idle > 1:
+                await database.fetchrow("SELECT 1")  # what is in use stays
+                await asyncio.sleep(0.05)
+            while database.usage().idle:  # noqa: ASYNC110 (nobody tells)
+                await asyncio.sleep(0.05)
+        assert await database.fetchrow("SELECT 1") is not None
 
 
 async def lose_the_server_inside(database: Database, link: Link) -> None:

@@ -131,6 +131,14 @@ async def test_an_interruption_is_told_of_once_however_long_each_try_takes(monke
     assert [call.args for call in logged.calls] == [("worker_interrupted",)]
 
 
+@pytest.mark.slow
+async def test_a_statement_of_a_handler_may_take_as_long_as_the_handler(talking: Service, database_url: str) -> None:
+    settings = {"database_url": database_url, "broker_url": "nats://127.0.0.1:1", "request_timeout_seconds": 0.2}
+    app = worker(talking, talking.settings.model_validate(settings))
+    async with started(app):
+        assert await app.state.database.fetchrow("SELECT pg_sleep(0.5)") is not None
+
+
 async def test_a_worker_that_has_ended_by_itself_is_not_alive(talking: Service, database_url: str) -> None:
     settings = {"database_url": database_url, "broker_url": "nats://127.0.0.1:1"}
     app = worker(talking, talking.settings.model_validate(settings))
@@ -181,7 +189,9 @@ def refused(
     return capsys.readouterr().err
 
 
-@pytest.mark.parametrize("url", ["redis://broker", "localhost:4222", "memory://x", "http://broker"])
+@pytest.mark.parametrize(
+    "url", ["redis://broker", "localhost:4222", "memory://x", "http://broker", "nats", "nats:broker"]
+)
 def test_a_broker_of_another_kind_is_refused_with_the_kinds_there_are(
     talking: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str
 ) -> None:

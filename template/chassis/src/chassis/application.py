@@ -58,7 +58,7 @@ def _assemble(
         settings.database_url,
         pool_size=settings.database_pool_size,
         name=service.name,
-        command_timeout_seconds=settings.request_timeout_seconds,
+        command_timeout_seconds=max(settings.request_timeout_seconds, settings.message_timeout_seconds if work else 0),
         outbox=Outbox(service.messages),
         observe=telemetry.observe_statement,
     )

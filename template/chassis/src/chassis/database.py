@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -23,6 +24,12 @@ Observer = Callable[[str, int, BaseException | None], None]
 
 STANDBY_SECONDS = 1
 """Between the tries of a process that stands by to take over."""
+
+ALIVE = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
+"""The server notices after 25 s that we have vanished without a word; by default after two hours, with our locks held."""
+
+IDLE_SECONDS = 300
+"""After which a connection that nobody uses is closed. As long as asyncpg's pool keeps one."""
 
 CLOSE_TIMEOUT_SECONDS = 3
 """How long connections may take to say goodbye when the process stops."""
@@ -179,13 +186,14 @@ class Database:
         }
         self._connection_class = asyncpg.Connection if observe is None else _observed_by(observe)
         self._waiting = 0
-        self._at_hand: list[PoolConnectionProxy] = []
-        """Out of the pool, and in nobody's hands. The last one given back is the next one taken."""
+        self._at_hand: deque[tuple[float, PoolConnectionProxy]] = deque()
+        """Out of the pool, and in nobody's hands, since then. The last one given back is the next one taken."""
+        self._retiring: asyncio.TimerHandle | None = None
         self._pool: asyncpg.Pool | None = None
         self._probe: asyncpg.Pool | None = None
 
     async def __aenter__(self) -> "Database":
-        self._pool = self._make_pool(connection_class=self._connection_class)
+        self._pool = self._make_pool(connection_class=self._connection_class, init=_keep_alive)
         # Probes have a connection of their own: being busy is no reason to be taken out of service.
         self._probe = self._make_pool(max_size=1)
         await asyncio.gather(self._pool, self._probe)
@@ -196,11 +204,13 @@ class Database:
         return asyncpg.create_pool(self._url.get_secret_value(), reset=self._keep_session, **options)
 
     async def __aexit__(self, *_: object) -> None:
+        if self._retiring is not None:
+            self._retiring.cancel()
         pools = [pool for pool in (self._pool, self._probe) if pool is not None]
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                 while self._at_hand:
-                    await pools[0].release(self._at_hand.pop())
+                    await pools[0].release(self._at_hand.pop()[1])
                 await asyncio.gather(*(pool.close() for pool in pools))
         except TimeoutError:  # a server that does not answer must not keep the process from stopping
             for pool in pools:
@@ -228,13 +238,13 @@ class Database:
             # went wrong, the pool knows best what to do.
             wanted = self._waiting or self._pool.is_closing()
             if succeeded and not wanted and not _is_gone(connection) and not connection.is_in_transaction():
-                self._at_hand.append(connection)
+                self._keep_at_hand(connection)
             else:
                 await self._pool.release(connection)
 
     async def _take(self, pool: asyncpg.Pool) -> PoolConnectionProxy:
         while self._at_hand:
-            connection = self._at_hand.pop()
+            _, connection = self._at_hand.pop()
             if not _is_gone(connection):
                 return connection
             await pool.release(connection)
@@ -245,6 +255,21 @@ class Database:
             raise DatabaseUnavailable(f"no connection: {type(error).__name__}") from error
         finally:
             self._waiting -= 1
+
+    def _keep_at_hand(self, connection: PoolConnectionProxy) -> None:
+        loop = asyncio.get_running_loop()
+        self._at_hand.append((loop.time(), connection))
+        if self._retiring is None:
+            self._retiring = loop.call_later(IDLE_SECONDS, self._retire)
+
+    def _retire(self) -> None:
+        """Close what has been idle for too long, as the pool does with what it has itself."""
+        self._retiring = None
+        loop = asyncio.get_running_loop()
+        while self._at_hand and self._at_hand[0][0] <= loop.time() - IDLE_SECONDS:
+            self._at_hand.popleft()[1].terminate()
+        if self._at_hand:
+            self._retiring = loop.call_at(self._at_hand[0][0] + IDLE_SECONDS, self._retire)
 
     @asynccontextmanager
     async def unit_of_work(self) -> AsyncGenerator[UnitOfWork]:
@@ -292,11 +317,9 @@ async def dedicated_connection(url: str, *, name: str) -> AsyncGenerator[Connect
 
     It must reach Postgres itself, not a pooler that shares sessions. Raises DatabaseUnavailable, also when it breaks.
     """
-    # A peer that vanished without a word is noticed after 25 s, by us and by the server that keeps our lock.
-    alive = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
     try:
         connection = await asyncpg.connect(
-            url, timeout=5, command_timeout=30, server_settings={"application_name": name, **alive}
+            url, timeout=5, command_timeout=30, server_settings={"application_name": name, **ALIVE}
         )
     except UNREACHABLE as error:
         raise DatabaseUnavailable(f"no connection: {type(error).__name__}") from error
@@ -323,6 +346,11 @@ async def only_replica(url: str, *, name: str, lock: int, stop: asyncio.Event) -
                 yield None
                 return
         yield connection
+
+
+async def _keep_alive(connection: asyncpg.Connection) -> None:
+    # Not as settings of the start-up, which a pooler refuses; and not observed, being nobody's statement.
+    await asyncpg.Connection.execute(connection, "".join(f"SET {name} = {value};" for name, value in ALIVE.items()))
 
 
 def _observed_by(observe: Observer) -> type[asyncpg.Connection]:

@@ -27,7 +27,7 @@ def _postgres_url(url: SecretStr) -> SecretStr:
 def _broker_url(url: SecretStr) -> SecretStr:
     allowed = [scheme for scheme in SCHEMES if scheme != "memory"]
     text = url.get_secret_value()
-    if text.partition(":")[0].lower() not in allowed:
+    if text.partition("://")[0].lower() not in allowed or "://" not in text:
         raise ValueError(f"must begin with one of {', '.join(f'{scheme}://' for scheme in allowed)}")
     try:
         usable = all(_names_a_host(each if "://" in each else f"//{each}") for each in text.split(","))
