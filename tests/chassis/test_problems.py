@@ -1,12 +1,13 @@
 """Every failure is a problem document with a stable code, and none gives away what it was about."""
 
 import json
+from collections.abc import Callable
 
 import httpx
 import pytest
 from chassis.errors import DomainError
 from chassis.problems import LONGEST_POINTER, problems
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
 
 from tests.chassis.conftest import listening
 from tests.chassis.tiny.api import ThingNotFound, ThingTaken
@@ -77,6 +78,36 @@ async def test_what_no_route_takes_is_a_problem_too(
 
 async def test_a_wrong_method_is_told_all_the_right_ones(client: httpx.AsyncClient) -> None:
     assert (await client.put("/v1/things")).headers["allow"] == "GET, HEAD, POST"
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "detail"),
+    [
+        (HTTPException(409, {"why": "because"}), 409, '{"why": "because"}'),
+        (HTTPException(499, "gone away"), 499, "gone away"),
+        (HTTPException(418), 418, None),
+    ],
+)
+async def test_whatever_fastapi_lets_one_raise_is_a_problem(
+    make_app: Callable[..., FastAPI], raised: HTTPException, status: int, detail: str | None
+) -> None:
+    async with listening(raising(make_app(), raised)) as client:
+        document = problem(await client.get("/v1/raised"))
+    assert (document["status"], document.get("detail")) == (status, detail)
+
+
+async def test_what_is_no_failure_is_no_problem(make_app: Callable[..., FastAPI]) -> None:
+    async with listening(raising(make_app(), HTTPException(304, headers={"ETag": '"3"'}))) as client:
+        answer = await client.get("/v1/raised")
+    assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", '"3"')
+
+
+def raising(app: FastAPI, error: HTTPException) -> FastAPI:
+    @app.get("/v1/raised")
+    async def raise_it() -> None:
+        raise error
+
+    return app
 
 
 async def test_every_broken_rule_is_pointed_at(client: httpx.AsyncClient) -> None:

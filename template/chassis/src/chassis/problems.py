@@ -1,5 +1,6 @@
 """Failures as RFC 9457 problem documents. The only module that turns errors into HTTP statuses."""
 
+import json
 from http import HTTPStatus
 from typing import Any
 
@@ -36,8 +37,9 @@ CODES = {
 }
 """The stable code of a failure that nothing names more precisely."""
 
+PHRASES = {status.value: status.phrase for status in HTTPStatus}
 # RFC 9110's names, whatever the Python: those of its standard library changed in 3.13.
-TITLES = {status.value: status.phrase for status in HTTPStatus} | {
+TITLES = PHRASES | {
     413: "Content Too Large",
     422: "Unprocessable Content",
 }
@@ -104,7 +106,7 @@ def document(
     code = code or CODES.get(status, "http_error")
     problem = Problem(
         type=f"/problems/{code}",
-        title=TITLES[status],
+        title=TITLES.get(status, "Error"),
         status=status,
         code=code,
         detail=detail,
@@ -183,9 +185,15 @@ async def on_invalid_request(_: Request, error: Exception) -> Response:
 async def on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
+    if error.status_code < 400:  # 304, say: no problem
+        return Response(status_code=error.status_code, headers=headers)
     if error.status_code == 405:
         headers["Allow"] = ", ".join(_allowed_methods(request)) or headers.get("Allow", "GET")
-    detail = None if error.detail == HTTPStatus(error.status_code).phrase else error.detail
+    detail: Any = error.detail  # FastAPI allows all that is JSON
+    if not isinstance(detail, str):
+        detail = json.dumps(detail, ensure_ascii=False, default=str)
+    elif detail == PHRASES.get(error.status_code):
+        detail = None
     return document(error.status_code, detail=detail, headers=headers)
 
 
