@@ -110,6 +110,20 @@ def test_a_migration_that_fails_leaves_nothing_of_itself(copy: Service, empty_da
     assert ask(empty_database, columns) == 3
 
 
+def test_two_branches_that_add_one_each_are_told_apart_before_anything_is_migrated(
+    copy: Service, empty_database: str
+) -> None:
+    (package_path,) = copy.package.__path__
+    for name in ("0002_theirs.py", "0002_ours.py"):
+        Path(package_path, "migrations", "versions", name).write_text(FAILS_HALFWAY)
+    told = "0002_ours.py and 0002_theirs.py have the same number: .* count on"
+    with pytest.raises(migrating.MigrationFailed, match=told):
+        migrating.upgrade(copy, empty_database)
+    with pytest.raises(migrating.MigrationFailed, match=told):
+        migrating.write_next(copy, empty_database, "more")
+    assert ask(empty_database, "SELECT to_regclass('tiny.things')") is None
+
+
 def test_a_database_of_another_service_is_refused_and_stays_as_it_is(service: Service, empty_database: str) -> None:
     migrating.upgrade(service, empty_database)
     schemas = "SELECT string_agg(nspname, ',' ORDER BY nspname) FROM pg_namespace"

@@ -115,8 +115,8 @@ def engine_for(url: str, **server_settings: str) -> AsyncEngine:
 def write_next(service: Service, url: str, message: str) -> Path:
     """Write a migration from the upgraded database to the tables in the code. Returns its file.
 
-    Revisions are numbered (0001, 0002, …): two branches that add one each collide in git, before they collide in
-    production.
+    Revisions are numbered (0001, 0002, …): two branches that add one each are refused before they collide in
+    production. Raises MigrationFailed.
     """
     config = _config(service, url)
     directory = ScriptDirectory.from_config(config)
@@ -142,10 +142,23 @@ def _config(service: Service, url: str) -> Config:
     config = Config(attributes={"service": service, "url": url}, stdout=io.StringIO(), cmd_opts=Namespace(quiet=True))
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     # Two branches: the chassis' tables arrive with the chassis, whatever the team's own migrations are at.
+    _refuse_twins(Path(_own_versions(service)))
     versions = [_own_versions(service), str(Path(__file__).parent / "migrations" / "versions")]
     config.set_main_option("version_locations", "\n".join(versions).replace("%", "%%"))
     config.set_main_option("path_separator", "newline")
     return config
+
+
+def _refuse_twins(versions: Path) -> None:
+    """Raises MigrationFailed. Git merges two branches that add one each, and Alembic would forget one of the two."""
+    first: dict[str, str] = {}
+    for name in sorted(file.name for file in versions.glob("[0-9]*_*.py")):
+        number = name.partition("_")[0]
+        if (other := first.setdefault(number, name)) != name:
+            raise MigrationFailed(
+                f"{other} and {name} have the same number: in the one that is not on the main branch yet, count on, in its "
+                "name and its `revision`, and make the other its `down_revision`"
+            )
 
 
 def _own_versions(service: Service) -> str:
