@@ -262,12 +262,24 @@ class Consumer:
                     continue
                 fresh.remove(one.message.identity)  # a second copy may be in this very batch
                 uow.message_id = one.message.id
-                async with asyncio.timeout(self._patience.handler_timeout_seconds):
-                    if spans:
-                        with self._processing(one):
-                            await _handle(one, uow)
-                    else:
-                        await _handle(one, uow)
+                with self._processing(one) if spans else nullcontext():
+                    await self._call_handler(one, uow)
+
+    async def _call_handler(self, one: Ready, uow: UnitOfWork) -> None:
+        limit = self._patience.handler_timeout_seconds
+        try:
+            async with asyncio.timeout(limit) as clock:
+                await one.receiver.handler(one.content, uow)
+        except TimeoutError:  # which may be the handler's own
+            if clock.expired():
+                raise TimeoutError(f"it took longer than MESSAGE_TIMEOUT_SECONDS ({limit:g})") from None
+            raise
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Not we: something else that the handler waited for. That is a failure, and no reason for the lane to end.
+            raise Cancelled("what the handler waited for was cancelled") from None
 
     def _processing(self, one: Ready) -> "_Processing":
         return _Processing(self._tracer, self._duration, self._broker.system, one)
@@ -283,17 +295,6 @@ class Consumer:
                 await parking.park(uow.connection, message, direction="incoming", reason=reason, attempts=tries)
         exception = None if isinstance(error, ValidationError | Unknown) else error
         log.error("message_parked", name=message.name, message_id=message.id, reason=reason, exc_info=exception)
-
-
-async def _handle(one: Ready, uow: UnitOfWork) -> None:
-    try:
-        await one.receiver.handler(one.content, uow)
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        # Not we: something else that the handler waited for. That is a failure, and no reason for the lane to end.
-        raise Cancelled("what the handler waited for was cancelled") from None
 
 
 class _Processing:
