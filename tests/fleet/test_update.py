@@ -261,6 +261,15 @@ def test_a_file_of_the_teams_where_the_new_version_has_one_of_its_own_is_refused
     refused(service, options(), "Move or remove yours, or have it waived:\n  platform.txt")
 
 
+def test_a_file_that_git_ignores_is_the_developers_too(born: Born) -> None:
+    """Unasked, `git merge` writes over such a file without a word."""
+    service = born()
+    (service / ".git/info/exclude").write_text("platform.txt\n")
+    (service / "platform.txt").write_text("mine\n")
+    refused(service, options(), r"(?s)nothing was changed\n.*platform.txt\nPlease move or remove them")
+    assert (service / "platform.txt").read_text() == "mine\n"
+
+
 def test_an_answer_to_no_question_is_refused(born: Born) -> None:
     refused(born(), options(agregates="Refund: {reason: text}"), "asks no question 'agregates'")
 
