@@ -53,7 +53,7 @@ def update(path: Path, options: Options) -> Report:
     """
     service = Service(path)
     _refuse_unready(service)
-    started_at = git.line(service.root, "rev-parse", "HEAD")
+    start = _place(service.root)
     if reason := service.misnamed(str(options.data.get("service_name", service.name))):
         raise FleetError(f"{reason}: put service_name back into {ANSWERS_FILE}, or rename the folder first")
     template = Template(service.answers.source)
@@ -75,7 +75,7 @@ def update(path: Path, options: Options) -> Report:
             refuse_scars(checkout, "the update would end with")
             if options.finish:
                 report.unfinished = finishing.finish(checkout)
-            _fast_forward(service.root, checkout, started_at)
+            _fast_forward(service.root, checkout, start)
     return report
 
 
@@ -243,14 +243,22 @@ def _verify(checkout: Path, after: Manifest) -> None:
         raise FleetError(f"after the update these are not what the template makes: {', '.join(wrong)}")
 
 
-def _fast_forward(repository: Path, checkout: Path, started_at: str) -> None:
+def _place(repository: Path) -> tuple[str, str]:
+    """The branch that is checked out, HEAD if none is, and its commit."""
+    branch = git.answer(repository, "symbolic-ref", "--quiet", "HEAD") or "HEAD"
+    return branch, git.line(repository, "rev-parse", "HEAD")
+
+
+def _fast_forward(repository: Path, checkout: Path, start: tuple[str, str]) -> None:
+    if _place(repository) != start:
+        raise FleetError("the service changed while it was updated; run it again on the branch that you mean")
     head = git.line(checkout, "rev-parse", "HEAD")
     try:
         with undisturbed():
             # To git an ignored file is expendable. To the developer whose it is, it is not.
             git.git(repository, "merge", "--quiet", "--ff-only", "--no-overwrite-ignore", head)
     except FleetError as error:
-        if git.line(repository, "rev-parse", "HEAD") != started_at or git.changed_paths(repository):
+        if git.changed_paths(repository):
             raise FleetError(f"the service changed while it was updated; run it again\n{error}") from None
         raise FleetError(f"the update could not be put in place, and nothing was changed\n{error}") from None
 

@@ -299,6 +299,19 @@ def test_a_commit_made_meanwhile_is_not_lost(born: Born, monkeypatch: pytest.Mon
     assert git(service, "status", "--porcelain") == ""
 
 
+def test_a_branch_that_somebody_switches_to_meanwhile_is_not_the_one_to_update(
+    born: Born, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = born()
+    before = git(service, "rev-parse", "HEAD")
+    monkeypatch.setattr("fleet.update.refuse_scars", lambda *_: git(service, "switch", "--quiet", "--create", "other"))
+    monkeypatch.setattr("fleet.update._refuse_unready", lambda _: None)
+    with pytest.raises(FleetError, match="changed while it was updated; run it again"):
+        update(service, options())
+    assert git(service, "rev-parse", "main", "other") == before * 2
+    assert git(service, "status", "--porcelain") == ""
+
+
 def stuck_update(service: Path) -> subprocess.Popen[str]:
     """An update in the middle of its work: the checkout is made, the first render begins, and goes on for ever."""
     script = (
