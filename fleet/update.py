@@ -253,10 +253,12 @@ def _fast_forward(repository: Path, checkout: Path, start: tuple[str, str]) -> N
     if _place(repository) != start:
         raise FleetError("the service changed while it was updated; run it again on the branch that you mean")
     head = git.line(checkout, "rev-parse", "HEAD")
+    # Whatever a developer wants of merges into this branch, --squash or a strategy, this is none of them.
+    options = f"branch.{start[0].removeprefix('refs/heads/')}.mergeOptions="
     try:
         with undisturbed():
             # To git an ignored file is expendable. To the developer whose it is, it is not.
-            git.git(repository, "merge", "--quiet", "--ff-only", "--no-overwrite-ignore", head)
+            git.git(repository, "-c", options, "merge", "--quiet", "--ff-only", "--no-overwrite-ignore", head)
     except FleetError as error:
         if git.changed_paths(repository):
             raise FleetError(f"the service changed while it was updated; run it again\n{error}") from None

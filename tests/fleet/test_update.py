@@ -182,6 +182,15 @@ def test_what_a_deployer_must_know_of_all_versions_in_between_is_told(born: Born
     ]
 
 
+@pytest.mark.parametrize("habit", ["--squash", "--strategy=ours"])
+def test_how_the_developer_likes_merges_is_not_how_an_update_is_put_in_place(born: Born, habit: str) -> None:
+    service = born()
+    git(service, "config", "branch.main.mergeOptions", habit)
+    assert update(service, options("v1.1.0")).changed
+    assert git(service, "log", "--format=%s", "-1") == "Update to template v1.1.0\n"
+    assert git(service, "status", "--porcelain") == ""
+
+
 # --- refusals: a message, and a repository as it was ------------------------------------------------------------------
 
 
