@@ -250,19 +250,61 @@ def _place(repository: Path) -> tuple[str, str]:
 
 
 def _fast_forward(repository: Path, checkout: Path, start: tuple[str, str]) -> None:
-    if _place(repository) != start:
-        raise FleetError("the service changed while it was updated; run it again on the branch that you mean")
+    """All of it or nothing, also where git stops half-way: at a full disk, a read-only folder, a branch that is locked."""
     head = git.line(checkout, "rev-parse", "HEAD")
     # Whatever a developer wants of merges into this branch, --squash or a strategy, this is none of them.
     options = f"branch.{start[0].removeprefix('refs/heads/')}.mergeOptions="
-    try:
-        with undisturbed():
+    with undisturbed():
+        if _place(repository) != start:
+            raise FleetError("the service changed while it was updated; run it again on the branch that you mean")
+        changed = git.changed_paths(repository)
+        old, new = git.tree(repository, start[1]), git.tree(repository, head)
+        # Not all that differs is git's to take back: an edit made meanwhile, or an ignored file, is why it may have stopped.
+        stamps = {path: _stamp(repository / path) for path in old.keys() | new.keys() if old.get(path) != new.get(path)}
+        said = ""
+        try:
             # To git an ignored file is expendable. To the developer whose it is, it is not.
             git.git(repository, "-c", options, "merge", "--quiet", "--ff-only", "--no-overwrite-ignore", head)
-    except FleetError as error:
-        if git.changed_paths(repository):
-            raise FleetError(f"the service changed while it was updated; run it again\n{error}") from None
-        raise FleetError(f"the update could not be put in place, and nothing was changed\n{error}") from None
+        except FleetError as error:
+            said = f"\n{error}"
+        if _place(repository) == (start[0], head):
+            return
+        written = {path for path, stamp in stamps.items() if _stamp(repository / path) != stamp}
+        _take_back(repository, written, old, said)
+    if changed or _place(repository) != start:
+        raise FleetError(f"the service changed while it was updated; run it again{said}")
+    raise FleetError(f"the update could not be put in place, and nothing was changed{said}")
+
+
+def _stamp(file: Path) -> tuple[int, int] | None:
+    """Another one as soon as somebody has written the file. None if there is no such file."""
+    try:
+        found = file.lstat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_ctime_ns
+
+
+def _take_back(repository: Path, written: set[str], old: git.Tree, said: str) -> None:
+    """Have these paths as they are in HEAD, whose tree is `old`."""
+    if not written:
+        return
+    try:
+        for path in written - old.keys():
+            (repository / path).unlink()
+            _remove_empty_folders(repository, path)
+        exact = ("--literal-pathspecs", "reset", "--quiet", "--pathspec-from-file=-", "--pathspec-file-nul")
+        git.git(repository, *exact, stdin=_listed(written))
+        git.git(repository, "checkout-index", "-u", "--force", "-z", "--stdin", stdin=_listed(written & old.keys()))
+    except (OSError, FleetError) as error:
+        raise FleetError(
+            "the update stopped half-way and could not be taken back. The branch is as it was: mend what is said here, "
+            f"then `git status` shows what to restore{said}\n{error}"
+        ) from None
+
+
+def _listed(paths: set[str]) -> bytes:
+    return "\0".join(paths).encode(errors="surrogateescape")
 
 
 def _copy(source: Path, target: Path) -> None:

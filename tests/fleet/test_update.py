@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -319,6 +320,47 @@ def test_a_branch_that_somebody_switches_to_meanwhile_is_not_the_one_to_update(
         update(service, options())
     assert git(service, "rev-parse", "main", "other") == before * 2
     assert git(service, "status", "--porcelain") == ""
+
+
+def broken_filter(service: Path) -> None:
+    """Git stops at platform.txt, when it has written the files before."""
+    git(service, "config", "filter.broken.clean", "cat")
+    git(service, "config", "filter.broken.smudge", "false")
+    git(service, "config", "filter.broken.required", "true")
+    (service / ".git/info/attributes").write_text("platform.txt filter=broken\n")
+
+
+def locked_branch(service: Path) -> None:
+    """Git stops when it has written all files, and the index."""
+    (service / ".git/refs/heads/main.lock").touch()
+
+
+@pytest.mark.parametrize("stop", [broken_filter, locked_branch])
+def test_where_git_stops_half_way_nothing_has_changed_and_it_says_why(born: Born, stop: Callable[[Path], None]) -> None:
+    service = born()
+    before = contents(service)
+    stop(service)
+    refused(service, options(), r"(?s)could not be put in place, and nothing was changed\n.*(platform.txt|main.lock)")
+    assert contents(service) == before
+
+
+def test_what_the_developer_edits_meanwhile_is_left_where_git_stops_half_way(
+    born: Born, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = born()
+    mine = ("README.md", "ruff.toml", "fuzz.toml", "ty.toml")
+
+    def meanwhile(*_: object) -> None:
+        git(service, "update-index", "--assume-unchanged", "ty.toml")
+        for path in mine:
+            (service / path).write_text("mine\n")
+
+    monkeypatch.setattr("fleet.update.refuse_scars", meanwhile)
+    monkeypatch.setattr("fleet.update._refuse_unready", lambda _: None)
+    with pytest.raises(FleetError, match="changed while it was updated; run it again"):
+        update(service, options())
+    assert git(service, "status", "--porcelain") == " M README.md\n M ruff.toml\n?? fuzz.toml\n"
+    assert [(service / path).read_text() for path in mine] == ["mine\n"] * 4
 
 
 def stuck_update(service: Path) -> subprocess.Popen[str]:
