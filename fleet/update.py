@@ -113,8 +113,9 @@ def _heal(checkout: Path, recorded: Render, next_list: Ownership, report: Report
     found = [finding.path for finding in drift(Service(checkout)) if finding.id in kinds]
     healed = [path for path in found if next_list.owner_of(path) is Owner.PLATFORM]
     for path in healed:
-        report.healed_diff += _diff(checkout / path, recorded / path, path)
-        _copy(recorded / path, checkout / path)
+        target = _room(checkout, path)
+        report.healed_diff += _diff(target, recorded / path, path)
+        _copy(recorded / path, target)
     lines = "\n".join(f"- {path}" for path in healed)
     message = f"Restore platform-owned files to template {recorded.release.version}\n\n{lines}"
     report.healed = healed
@@ -187,7 +188,7 @@ def _write_platform(service: Service, before: Render, after: Render, report: Rep
         _remove_empty_folders(service.root, path)
     written = [path for path, entry in new.items() if there.get(path) != entry and path not in waived]
     for path in written:
-        _copy(after / path, service.root / path)
+        _copy(after / path, _room(service.root, path))
     report.written, report.deleted = len(written), len(gone)
     return [*gone, *written]
 
@@ -198,8 +199,7 @@ def _write_seeds(service: Service, after: Render, report: Report) -> list[str]:
     existing = {path: service.read(path) or b"" for path in service.tree if MIGRATION.match(path)}
     placed = chained(seeds, existing)
     for path, content in placed.items():
-        file = service.root / path
-        file.parent.mkdir(parents=True, exist_ok=True)
+        file = _room(service.root, path)
         file.write_bytes(content)
         is_executable = path in seeds and after.manifest.team[path].mode == "100755"
         file.chmod(0o755 if is_executable else 0o644)
@@ -307,11 +307,28 @@ def _listed(paths: set[str]) -> bytes:
     return "\0".join(paths).encode(errors="surrogateescape")
 
 
+def _room(root: Path, path: str) -> Path:
+    """Where the file goes, in a folder that is there. Raises FleetError if the service has something else in the way.
+
+    Through a link instead of a folder, the update would write where it leads, outside of the service.
+    """
+    remedy = f"the template has {path}. Move yours away, commit, and run it again"
+    for folder in reversed(Path(path).parents):
+        there = root / folder
+        if there.is_symlink() or there.is_file():
+            raise FleetError(
+                f"{folder} is a {'link' if there.is_symlink() else 'file'} and has to be a folder: {remedy}"
+            )
+        there.mkdir(exist_ok=True)
+    if (root / path).is_dir() and not (root / path).is_symlink():
+        raise FleetError(f"{path} is a folder and has to be a file: {remedy}")
+    return root / path
+
+
 def _copy(source: Path, target: Path) -> None:
-    """Bytes, the executable bit and links; whatever is in the way goes."""
+    """Bytes, the executable bit and links; whatever file is in the way goes."""
     if target.is_symlink() or target.exists():
         target.unlink()
-    target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_symlink():
         target.symlink_to(source.readlink())
         return

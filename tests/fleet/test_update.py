@@ -1,6 +1,7 @@
 """`fleet update`, case by case: the platform's files become the new render, the team's stay, nothing is half done."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -278,6 +279,44 @@ def test_a_file_that_git_ignores_is_the_developers_too(born: Born) -> None:
     (service / "platform.txt").write_text("mine\n")
     refused(service, options(), r"(?s)nothing was changed\n.*platform.txt\nPlease move or remove them")
     assert (service / "platform.txt").read_text() == "mine\n"
+
+
+def test_a_folder_that_is_a_link_is_not_written_through(born: Born, tmp_path: Path) -> None:
+    service = born()
+    (service / "chassis").rename(tmp_path / "chassis")
+    (service / "chassis").symlink_to(tmp_path / "chassis")
+    (tmp_path / "chassis/src/chassis/http.py").write_text("# Elsewhere.\n")
+    commit(service)
+    refused(service, options(), "chassis is a link and has to be a folder: the template has chassis/")
+    assert (tmp_path / "chassis/src/chassis/http.py").read_text() == "# Elsewhere.\n"
+
+
+def test_a_seed_is_not_written_through_a_link(born: Born, tmp_path: Path) -> None:
+    service = born()
+    (service / "docs").rename(tmp_path / "docs")
+    (service / "docs").symlink_to(tmp_path / "docs")
+    commit(service)
+    before = contents(tmp_path / "docs")
+    refused(service, options("v1.1.0"), "docs is a link and has to be a folder: the template has docs/on-call.md")
+    assert contents(tmp_path / "docs") == before
+
+
+def test_a_file_where_the_template_has_a_folder_is_refused_and_the_reverse(born: Born) -> None:
+    service = born()
+    shutil.rmtree(service / "chassis")
+    (service / "chassis").write_text("ours\n")
+    commit(service)
+    refused(
+        service, options(), "chassis is a file and has to be a folder: .* Move yours away, commit, and run it again"
+    )
+    git(service, "reset", "--quiet", "--hard", "HEAD~1")
+    for folder in ("ruff.toml", "platform.txt"):
+        (service / folder).unlink(missing_ok=True)
+        (service / folder).mkdir()
+        (service / folder / "ours.txt").write_text("ours\n")
+        commit(service)
+        refused(service, options(), f"{folder} is a folder and has to be a file: the template has {folder}")
+        git(service, "reset", "--quiet", "--hard", "HEAD~1")
 
 
 def test_an_answer_to_no_question_is_refused(born: Born) -> None:
