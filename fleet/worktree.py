@@ -46,11 +46,12 @@ def worktree(repository: Path, *, keep: bool) -> Generator[Path]:
 
 def commit(worktree: Path, message: str, paths: Iterable[str] | None = None) -> bool:
     """Commit what changed there, or at these paths, even if .gitignore names them. False if nothing did."""
+    # The service may be where nothing is executable, and git told so; this checkout is not.
+    add = ("-c", "core.fileMode=true", "--literal-pathspecs", "add", "--all")
     if paths is None:
-        git.git(worktree, "add", "--all")
+        git.git(worktree, *add)
     elif named := "\0".join(paths).encode():
-        exact = ("--literal-pathspecs", "add", "--all", "--force", "--pathspec-from-file=-", "--pathspec-file-nul")
-        git.git(worktree, *exact, stdin=named)
+        git.git(worktree, *add, "--force", "--pathspec-from-file=-", "--pathspec-file-nul", stdin=named)
     if git.succeeds(worktree, "diff", "--cached", "--quiet"):
         return False
     # The hooks of the service are for people: they may need what is not installed in this checkout.

@@ -184,6 +184,14 @@ def test_what_a_deployer_must_know_of_all_versions_in_between_is_told(born: Born
     ]
 
 
+def test_a_file_becomes_executable_also_where_git_does_not_look_at_modes(born: Born) -> None:
+    service = born()
+    git(service, "config", "core.fileMode", "false")
+    update(service, options("v1.1.0"))
+    assert git(service, "ls-files", "--stage", "ty.toml").startswith("100755 ")
+    assert git(service, "-c", "core.fileMode=true", "status", "--porcelain") == ""
+
+
 @pytest.mark.parametrize("habit", ["--squash", "--strategy=ours"])
 def test_how_the_developer_likes_merges_is_not_how_an_update_is_put_in_place(born: Born, habit: str) -> None:
     service = born()
