@@ -5,12 +5,31 @@ from typing import Any
 
 import yaml
 
-from fleet.errors import FleetError
+from fleet.errors import FleetError, Malformed
 
 ANSWERS_FILE = ".copier-answers.yml"
 
-# The C loader reads the same in a fraction of the time, where PyYAML was built with it.
-Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# It reads the same in a fraction of the time, where PyYAML was built with it.
+_Fast = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class Loader(_Fast):
+    """Says of a value that is none, such as the date 2027-02-30, in which line it is; PyYAML lets Python complain."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError, AttributeError):
+            what = f"{node.value} is no {node.tag.rpartition(':')[2]}"
+            raise yaml.constructor.ConstructorError(None, None, what, node.start_mark) from None
+
+
+def not_yaml(path: str, error: Exception) -> Malformed:
+    """What the loader has against a file, as a message."""
+    mark = getattr(error, "problem_mark", None)
+    line = mark.line + 1 if mark else 0
+    what = f" ({error.problem})" if isinstance(error, yaml.constructor.ConstructorError) else ""
+    return Malformed(f"{path} is not YAML{f', line {line}' if line else ''}{what}", path, line)
 
 
 @dataclass(frozen=True)
@@ -30,10 +49,8 @@ class Answers:
         try:
             text = content.decode()
             recorded = yaml.load(text, Loader=Loader)  # noqa: S506 (a safe loader)
-        except (UnicodeDecodeError, yaml.YAMLError) as error:
-            where = getattr(error, "problem_mark", None)
-            place = f", line {where.line + 1}" if where else ""
-            raise FleetError(f"{ANSWERS_FILE} is not YAML{place}: restore it from git") from None
+        except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+            raise FleetError(f"{not_yaml(ANSWERS_FILE, error)}: restore it from git") from None
         if not isinstance(recorded, dict):
             raise FleetError(f"{ANSWERS_FILE} holds no answers: restore it from git")
         source, version = (recorded.get(name) for name in ("_src_path", "_commit"))

@@ -16,7 +16,7 @@ import tomli
 import yaml
 
 from fleet import git
-from fleet.answers import ANSWERS_FILE, Answers, Loader
+from fleet.answers import ANSWERS_FILE, Answers, Loader, not_yaml
 from fleet.cache import cache, write_whole
 from fleet.errors import FleetError, Malformed
 from fleet.git import Entry, Tree
@@ -101,10 +101,8 @@ class Service:
             if key not in self._yaml:
                 self._yaml[key] = [one for one in yaml.load_all(self.text(path), Loader=loader) if one is not None]
             return self._yaml[key]
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            line = mark.line + 1 if mark else 0
-            raise Malformed(f"{path} is not YAML{f', line {line}' if line else ''}", path, line) from None
+        except (yaml.YAMLError, RecursionError) as error:
+            raise not_yaml(path, error) from None
 
     def json(self, path: str) -> Any:
         """The content of a JSON file; None if there is none. Raises FleetError."""

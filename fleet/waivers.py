@@ -27,7 +27,7 @@ from typing import Any
 
 import yaml
 
-from fleet.answers import Loader
+from fleet.answers import Loader, not_yaml
 from fleet.errors import FleetError
 from fleet.git import Entry
 
@@ -81,9 +81,8 @@ class Waivers:
             return cls()
         try:
             written = yaml.load(content, Loader=Loader)  # noqa: S506 (a safe loader)
-        except yaml.YAMLError as error:
-            where = getattr(error, "problem_mark", None)
-            raise FleetError(f"{WAIVERS_FILE} is not YAML{f', line {where.line + 1}' if where else ''}") from None
+        except (yaml.YAMLError, RecursionError) as error:
+            raise not_yaml(WAIVERS_FILE, error) from None
         entries = (written or {}).get("waivers") or [] if isinstance(written or {}, dict) else None
         if not isinstance(entries, list):
             raise FleetError(f"{WAIVERS_FILE} is not a list of exceptions under `waivers:`")

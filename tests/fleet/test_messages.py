@@ -24,6 +24,7 @@ from tests.fleet.conftest import Born, commit
         (None, "no .copier-answers.yml: not a service of this platform"),
         (b"a: [\n", "is not YAML, line 2: restore it from git"),
         (b"\xff", "is not YAML: restore it from git"),
+        (b"a: 1\nborn: 2027-02-30\n", r"is not YAML, line 2 \(2027-02-30 is no timestamp\): restore it from git"),
         (b"- a\n", "holds no answers"),
         (b"_commit: v1.0.0\n", "has no _src_path"),
         (b"_src_path: /x\n", "has no _commit: the service was copied from a folder without git history"),
@@ -69,6 +70,14 @@ def test_a_repository_without_a_commit(tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet")
     with pytest.raises(FleetError, match="no commit yet: commit what was generated first"):
         Service(tmp_path)
+
+
+def test_a_value_that_is_none_is_named_with_its_line(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "commit", "--quiet", "--allow-empty", "--message", "Start")
+    (tmp_path / "ours.yaml").write_text("a: 1\nb: !!bool perhaps\n")
+    with pytest.raises(FleetError, match=r"ours\.yaml is not YAML, line 2 \(perhaps is no bool\)"):
+        Service(tmp_path).yaml("ours.yaml")
 
 
 def test_an_unknown_commit_of_a_service(born: Born) -> None:

@@ -79,7 +79,12 @@ def test_what_is_missing_is_said(changes: dict[str, str | None], message: str) -
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"waivers: [\n", "not YAML, line 2"), (b"waivers: yes", "not a list"), (b"- path: x", "not a list")],
+    [
+        (b"waivers: [\n", "not YAML, line 2"),
+        (b"waivers:\n- expires: 2027-02-30\n", r"conventions\.yml is not YAML, line 2 \(2027-02-30 is no timestamp\)"),
+        (b"waivers: yes", "not a list"),
+        (b"- path: x", "not a list"),
+    ],
 )
 def test_a_file_of_another_shape_is_refused(content: bytes, message: str) -> None:
     with pytest.raises(FleetError, match=message):
