@@ -110,11 +110,14 @@ def today() -> date:
 def _problem(entry: Any) -> str:
     if not isinstance(entry, dict):
         return "not a mapping"
-    if unknown := sorted(set(entry) - set(Waiver.__dataclass_fields__)):
-        return f"does not know {', '.join(map(str, unknown))}"
+    if unknown := sorted(map(str, entry.keys() - Waiver.__dataclass_fields__.keys())):
+        return f"does not know {', '.join(unknown)}"
     if not (entry.get("id") or entry.get("path")):
         return "needs the `id` of a convention, a `path`, or both for a convention in one file"
-    if entry.get("path") and str(entry["path"]).endswith("/"):
+    for name in ("id", "path"):
+        if not isinstance(entry.get(name, ""), str):
+            return f"`{name}` has to be text; it is {entry[name]!r}"
+    if entry.get("path", "").endswith("/"):
         return "a folder cannot be waived: name its files"
     for name in ("reason", "owner", "approver"):
         if not isinstance(entry.get(name), str) or not entry[name].strip():
@@ -125,6 +128,8 @@ def _problem(entry: Any) -> str:
         return (
             f"needs `content`: what `git hash-object {entry['path']}` prints, in quotes; {ABSENT!r} if it was deleted"
         )
+    if not isinstance(entry.get("content", ""), str):
+        return f"`content` has to be text; it is {entry['content']!r}"
     if entry["approver"].strip() == entry["owner"].strip():
         return "`approver` has to be somebody other than `owner`"
     return ""

@@ -67,7 +67,12 @@ def test_a_key_that_is_misspelt_is_not_passed_over() -> None:
         ({"content": "1234"}, "in quotes"),
         ({"path": None}, "needs the `id` of a convention, a `path`, or both"),
         ({"path": "chassis/"}, "a folder cannot be waived"),
+        ({"path": "[a]"}, "`path` has to be text; it is ['a']"),
+        ({"id": "[a]"}, "`id` has to be text; it is ['a']"),
+        ({"id": "http-paths", "path": ""}, "`path` has to be text; it is None"),
+        ({"id": "http-paths", "path": None, "content": "[a]"}, "`content` has to be text; it is ['a']"),
         ({"until": "2999-01-01"}, "does not know until"),
+        ({"1": "2", "until": "2999-01-01"}, "does not know 1, until"),
     ],
 )
 def test_what_is_missing_is_said(changes: dict[str, str | None], message: str) -> None:
