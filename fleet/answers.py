@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
+from yaml.constructor import ConstructorError
 
 from fleet.errors import FleetError, Malformed
 
@@ -21,14 +22,14 @@ class Loader(_Fast):
             return super().construct_object(node, deep)
         except (ValueError, KeyError, AttributeError):
             what = f"{node.value} is no {node.tag.rpartition(':')[2]}"
-            raise yaml.constructor.ConstructorError(None, None, what, node.start_mark) from None
+            raise ConstructorError(None, None, what, node.start_mark) from None
 
 
 def not_yaml(path: str, error: Exception) -> Malformed:
     """What the loader has against a file, as a message."""
     mark = getattr(error, "problem_mark", None)
     line = mark.line + 1 if mark else 0
-    what = f" ({error.problem})" if isinstance(error, yaml.constructor.ConstructorError) else ""
+    what = f" ({error.problem})" if isinstance(error, ConstructorError) else ""
     return Malformed(f"{path} is not YAML{f', line {line}' if line else ''}{what}", path, line)
 
 
@@ -53,6 +54,8 @@ class Answers:
             raise FleetError(f"{not_yaml(ANSWERS_FILE, error)}: restore it from git") from None
         if not isinstance(recorded, dict):
             raise FleetError(f"{ANSWERS_FILE} holds no answers: restore it from git")
+        if strange := [name for name in recorded if not isinstance(name, str)]:
+            raise FleetError(f"{ANSWERS_FILE} has an answer to {strange[0]!r}, which is no question: remove it")
         source, version = (recorded.get(name) for name in ("_src_path", "_commit"))
         if not isinstance(source, str):
             raise FleetError(f"{ANSWERS_FILE} has no _src_path: write the template's git URL there")

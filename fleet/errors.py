@@ -16,11 +16,11 @@ class Malformed(FleetError):
         self.line = line
 
 
-def bug(error: Exception) -> str:
+def bug(error: Exception, whose: str = "a check") -> str:
     """What it is and where it came from, in a line, for whoever has more to look at than this."""
     trace: TracebackType | None = error.__traceback__
     where = ""
     while trace is not None:
         where = f"{trace.tb_frame.f_globals.get('__name__', '?')}, line {trace.tb_lineno}: "
         trace = trace.tb_next
-    return f"a check has a bug: {where}{type(error).__name__}: {error}"
+    return f"{whose} has a bug: {where}{type(error).__name__}: {error}"

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from fleet import git
 from fleet.cache import write_whole
-from fleet.errors import FleetError
+from fleet.errors import FleetError, bug
 from fleet.finishing import team_environment
 from fleet.mirror import LIMIT_SECONDS, newest
 from fleet.programs import Programs
@@ -152,6 +152,8 @@ class _Update:
                     break
         except FleetError as error:
             return replace(outcome, failure=without_credentials(str(error)))
+        except Exception as error:  # a bug that one service meets must not stop the others
+            return replace(outcome, failure=without_credentials(bug(error, "fleet")))
         return outcome
 
     def _asked(self, outcome: Outcome) -> Outcome:

@@ -26,6 +26,7 @@ from tests.fleet.conftest import Born, commit
         (b"\xff", "is not YAML: restore it from git"),
         (b"a: 1\nborn: 2027-02-30\n", r"is not YAML, line 2 \(2027-02-30 is no timestamp\): restore it from git"),
         (b"- a\n", "holds no answers"),
+        (b"_commit: v1\n_src_path: /x\n1: x\n", "has an answer to 1, which is no question: remove it"),
         (b"_commit: v1.0.0\n", "has no _src_path"),
         (b"_src_path: /x\n", "has no _commit: the service was copied from a folder without git history"),
     ],

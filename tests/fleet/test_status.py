@@ -16,7 +16,7 @@ from fleet import git as git_module
 from fleet import status as status_module
 from fleet.conventions import Convention, conventions
 from fleet.mirror import Commit, mirror_of, newest
-from fleet.parallel import Lost, in_processes
+from fleet.parallel import Lost, in_processes, in_threads
 from fleet.register import Member
 from fleet.service import Service
 from fleet.standing import Standing, judge
@@ -252,6 +252,14 @@ def test_a_bug_in_a_check_is_a_finding_about_one_service(born: Born, monkeypatch
     reason = stands(born()).unreadable
     assert reason.startswith("a check has a bug: ")
     assert reason.endswith("ValueError: unexpected")
+
+
+def test_a_bug_that_one_of_many_meets_does_not_hide_the_others() -> None:
+    answers, errors = in_threads(lambda divisor: 6 // divisor, [1, 0, 2])
+    assert answers == {1: 6, 2: 3}
+    assert list(errors) == [0]
+    assert str(errors[0]).startswith("fleet has a bug: ")
+    assert "ZeroDivisionError" in str(errors[0])
 
 
 def test_a_standing_survives_being_written_down(born: Born) -> None:

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from fleet.errors import FleetError
+from fleet.mirror import Commit, newest
 from fleet.register import Member
 from fleet.update_all import Outcome, Wish, update_all
 from tests.conftest import git
@@ -165,6 +166,17 @@ def test_a_branch_that_is_there_already_is_left_alone(born: Born, folder: Path) 
     assert one(local(service), folder).failure.startswith(f"there is a branch {BRANCH} already")
     assert git(service, "rev-parse", BRANCH) == git(service, "rev-parse", "main")
     assert not list(folder.glob("billing-*"))
+
+
+def test_a_bug_that_one_service_meets_is_its_failure(born: Born, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def newest_but_for_one(member: Member) -> Commit:
+        return newest({"well": member}[member.name])
+
+    monkeypatch.setattr("fleet.update_all.newest", newest_but_for_one)
+    current = born(version="v1.3.0")
+    well, failed = update_all([local(current, "well"), local(current, "odd")], folder, Wish(), jobs=1)
+    assert well.failure == ""
+    assert failed.failure.startswith("fleet has a bug: ")
 
 
 def test_what_fleet_update_refuses_is_in_the_log(born: Born, folder: Path) -> None:
