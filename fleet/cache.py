@@ -3,12 +3,12 @@
 import fcntl
 import hashlib
 import os
-import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache as once
 from importlib.metadata import entry_points
 from pathlib import Path
+from uuid import uuid4
 
 from platformdirs import user_cache_path
 
@@ -36,11 +36,16 @@ def version_of_checks() -> str:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """All of it or nothing: other processes read the same folder."""
+    """All of it or nothing: others read it meanwhile, and what was there is better than half of this."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, suffix=".part", delete=False) as unfinished:
-        unfinished.write(text)
-    os.replace(unfinished.name, file)
+    # Not by tempfile, whose files nobody else may read.
+    unfinished = file.with_name(f"{file.name[:100]}.{uuid4().hex}.part")
+    try:
+        # A name of a file need not be UTF-8, and a report of it is.
+        unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
+        unfinished.replace(file)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 @contextmanager

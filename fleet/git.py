@@ -31,19 +31,10 @@ def git(
     limit_seconds: float | None = None,
 ) -> bytes:
     """Run git there, on an index of its own if one is named, and return what it printed. Raises FleetError."""
-    environment = _environment() | ({"GIT_INDEX_FILE": str(index)} if index else {})
     try:
-        done = subprocess.run(
-            ["git", "-C", str(repository), *arguments],
-            input=stdin,
-            capture_output=True,
-            env=environment,
-            timeout=limit_seconds,
-        )
+        done = _run(repository, arguments, stdin=stdin, index=index, limit_seconds=limit_seconds)
     except subprocess.TimeoutExpired:
         raise FleetError(f"git {_command(arguments)} was given up after {limit_seconds:.0f} seconds") from None
-    except FileNotFoundError:
-        raise FleetError("git is not installed, or not in PATH") from None
     if done.returncode != 0:
         said = (done.stderr or done.stdout).decode(errors="replace").strip()
         raise FleetError(
@@ -59,7 +50,7 @@ def line(repository: Path, *arguments: str, stdin: bytes | None = None) -> str:
 
 def answer(repository: Path, *arguments: str) -> str | None:
     """What git printed, its last line end left out; None if it says no by its exit status."""
-    done = subprocess.run(["git", "-C", str(repository), *arguments], capture_output=True, env=_environment())
+    done = _run(repository, arguments)
     return done.stdout.decode(errors="surrogateescape").removesuffix("\n") if done.returncode == 0 else None
 
 
@@ -130,6 +121,22 @@ def changed_paths(repository: Path) -> list[str]:
     """What differs from the last commit: changed, added, deleted and untracked (not ignored) files."""
     listed = git(repository, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all")
     return [entry[3:] for entry in listed.decode(errors="surrogateescape").split("\0") if entry]
+
+
+def _run(
+    repository: Path,
+    arguments: tuple[str, ...],
+    *,
+    stdin: bytes | None = None,
+    index: Path | None = None,
+    limit_seconds: float | None = None,
+) -> subprocess.CompletedProcess[bytes]:
+    environment = _environment() | ({"GIT_INDEX_FILE": str(index)} if index else {})
+    command = ["git", "-C", str(repository), *arguments]
+    try:
+        return subprocess.run(command, input=stdin, capture_output=True, env=environment, timeout=limit_seconds)
+    except FileNotFoundError:
+        raise FleetError("git is not installed, or not in PATH") from None
 
 
 def _command(arguments: tuple[str, ...]) -> str:

@@ -3,8 +3,9 @@
 import os
 import sys
 from enum import StrEnum
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -132,7 +133,7 @@ def status(
     if output is None:
         typer.echo(text, nl=False)
     else:
-        output.write_text(text, encoding="utf-8")
+        _write(output, text)
         typer.echo(f"{output}: {overview.sentence(standings)}", err=True)
     raise typer.Exit(is_breached(standings))
 
@@ -175,7 +176,7 @@ def draw(
     if output is None:
         typer.echo(text, nl=False)
     else:
-        output.write_text(text, encoding="utf-8")
+        _write(output, text)
         typer.echo(f"{output}: {show.summary(map_, found)}", err=True)
     raise typer.Exit(any(one.finding.level is Level.ERROR for one in found))
 
@@ -255,6 +256,15 @@ def _width(output: Path | None) -> int | None:
     return None if output is None and (sys.stdout.isatty() or "COLUMNS" in os.environ) else 200
 
 
+def _write(output: Path, text: str) -> None:
+    from fleet.cache import write_whole
+
+    if output.exists() and not output.is_file():  # /dev/stdout
+        output.write_text(text, encoding="utf-8", errors="backslashreplace")
+    else:
+        write_whole(output.resolve(), text)
+
+
 def _data(answers: list[str] | None) -> dict[str, str]:
     data = {}
     for answer in answers or []:
@@ -267,8 +277,19 @@ def _data(answers: list[str] | None) -> dict[str, str]:
 
 def main() -> None:
     """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # A name of a file need not be UTF-8, nor what a terminal shows.
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except FleetError as error:
-        print(f"fleet: {error}", file=sys.stderr)  # noqa: T201
-        raise SystemExit(1) from None
+        _fail(str(error))
+    except OSError as error:  # a full disk, a file that is not ours
+        file = error.filename2 or error.filename
+        _fail(f"cannot {f'use {file}' if file else 'go on'}: {error.strerror or error}")
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"fleet: {message}", file=sys.stderr)  # noqa: T201
+    raise SystemExit(1) from None

@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import json
+import os
 import re
 import tempfile
 from collections.abc import Callable, Generator
@@ -71,7 +72,7 @@ class Service:
         for path, blob in zip(plain, blobs, strict=True):
             found[path] = Entry("100755" if (self.root / path).stat().st_mode & 0o100 else "100644", blob)
         for path in set(present) - set(plain):
-            target = str((self.root / path).readlink()).encode()
+            target = os.fsencode((self.root / path).readlink())
             found[path] = Entry("120000", git.line(self.root, "hash-object", "--stdin", stdin=target))
         return found
 

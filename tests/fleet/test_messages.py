@@ -139,6 +139,21 @@ def test_a_message_has_no_traceback_and_status_one(tmp_path: Path) -> None:
     assert done.stderr == f"fleet: {tmp_path} is not a git repository\n"
 
 
+def test_what_the_system_refuses_is_a_message_too(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    command = [sys.executable, "-m", "fleet", "status", "--output", "taken/report.txt"]
+    (tmp_path / "fleet.toml").write_text('[[service]]\npath = "gone"\n')
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1] == f"fleet: cannot use {tmp_path / 'taken'}: File exists"
+
+
+def test_without_git_nothing_can_be_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(FleetError, match="git is not installed"):
+        Service(tmp_path)
+
+
 def test_a_repository_that_git_does_not_read_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet")
     git(tmp_path, "commit", "--quiet", "--allow-empty", "--message", "Start")

@@ -1,5 +1,6 @@
 """What the commands print, by format: of `fleet check`, and of `fleet status` but for HTML."""
 
+import errno
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fleet import overview, show, show_findings
+from fleet.cache import write_whole
 from fleet.findings import Finding, Level
 from fleet.main import app
 from fleet.report import Report
@@ -33,6 +35,12 @@ EDITED = Finding("drift-edited", "ruff.toml", "edited, though the platform owns 
 
 def fleet(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "fleet", *arguments], cwd=cwd, capture_output=True, text=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def standings() -> list[Standing]:
@@ -144,6 +152,38 @@ def test_a_pipe_gets_no_folded_lines(tmp_path: Path) -> None:
         [sys.executable, "-m", "fleet", "status"], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert f"{'long-' * 24}  unreadable" in done.stdout
+
+
+def test_a_report_that_cannot_be_written_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: Path, *_: object, **_options: object) -> None:
+        file.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    report = tmp_path / "report.html"
+    report.write_text("before")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(OSError, match="No space left"):
+            write_whole(report, "after")
+    assert (report.read_text(), os.listdir(tmp_path)) == ("before", ["report.html"])
+    write_whole(report, "after")
+    assert report.read_text() == "after"
+    assert report.stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shown", ["table", "json", "github"])
+def test_a_file_name_that_is_not_utf_8_is_shown_all_the_same(born: Born, shown: str) -> None:
+    service = born(version="v1.3.0")
+    Path(os.fsdecode(bytes(service / "chassis") + b"/caf\xe9.txt")).touch()
+    done = fleet("check", "--drift", "--format", shown, cwd=service)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\udce9.txt" in done.stdout
+
+
+def test_a_report_with_such_a_name_can_be_written(tmp_path: Path) -> None:
+    write_whole(tmp_path / "report", "caf\udce9")
+    assert (tmp_path / "report").read_text() == "caf\\udce9"
 
 
 def test_a_warning_says_so_without_colours(capsys: pytest.CaptureFixture[str], born: Born) -> None:
