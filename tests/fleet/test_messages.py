@@ -10,6 +10,7 @@ import pytest
 
 from fleet.answers import Answers, aggregates_in
 from fleet.errors import FleetError
+from fleet.git import OF_A_REPOSITORY, answer
 from fleet.revisions import chained
 from fleet.service import Service
 from fleet.template import Template, as_version
@@ -152,6 +153,19 @@ def test_without_git_nothing_can_be_said(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FleetError, match="git is not installed"):
         Service(tmp_path)
+
+
+def test_git_is_configured_by_the_environment_and_not_sent_to_another_repository_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_a_repository = git(tmp_path, "rev-parse", "--local-env-vars").split()
+    assert {name for name in of_a_repository if not name.startswith("GIT_CONFIG_")} <= OF_A_REPOSITORY
+    git(tmp_path, "init", "--quiet")
+    given = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "http.proxy", "GIT_CONFIG_VALUE_0": "proxy.example.com"}
+    for name, value in (given | {"GIT_DIR": str(tmp_path / "another")}).items():
+        monkeypatch.setenv(name, value)
+    assert answer(tmp_path, "config", "http.proxy") == "proxy.example.com"
+    assert answer(tmp_path, "rev-parse", "--git-dir") == ".git"
 
 
 def test_a_repository_that_git_does_not_read_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
