@@ -13,6 +13,14 @@ from fleet.errors import FleetError
 NO_HOOKS = ("-c", "core.hooksPath=/dev/null")
 
 
+# Whatever somebody has set for themselves: we read what it prints, and look for `origin`.
+_PLAIN = tuple(
+    word
+    for setting in ("color.ui=false", "color.diff=false", "color.grep=false", "clone.defaultRemoteName=origin")
+    for word in ("-c", setting)
+)
+
+
 class Entry(NamedTuple):
     """A file as git records it: mode (100644, 100755, 120000) and the id of its bytes."""
 
@@ -132,7 +140,7 @@ def _run(
     limit_seconds: float | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
     environment = _environment() | ({"GIT_INDEX_FILE": str(index)} if index else {})
-    command = ["git", "-C", str(repository), *arguments]
+    command = ["git", *_PLAIN, "-C", str(repository), *arguments]
     try:
         return subprocess.run(command, input=stdin, capture_output=True, env=environment, timeout=limit_seconds)
     except FileNotFoundError:

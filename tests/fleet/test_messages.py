@@ -12,6 +12,7 @@ from fleet.answers import Answers, aggregates_in
 from fleet.errors import FleetError
 from fleet.git import OF_A_REPOSITORY, answer
 from fleet.revisions import chained
+from fleet.scars import refuse_scars
 from fleet.service import Service
 from fleet.template import Template, as_version
 from fleet.update import Options, update
@@ -166,6 +167,24 @@ def test_git_is_configured_by_the_environment_and_not_sent_to_another_repository
         monkeypatch.setenv(name, value)
     assert answer(tmp_path, "config", "http.proxy") == "proxy.example.com"
     assert answer(tmp_path, "rev-parse", "--git-dir") == ".git"
+
+
+def test_what_somebody_has_set_for_themselves_does_not_change_what_git_answers(
+    history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    for setting in ("color.ui=always", "color.grep=always", "clone.defaultRemoteName=upstream"):
+        git(tmp_path, "config", "--file", "gitconfig", *setting.split("="))
+    git(tmp_path, "init", "--quiet")
+    (tmp_path / "notes.md").write_text("<<<<<<< is how a conflict begins\n")
+    git(tmp_path, "add", "notes.md")
+    refuse_scars(tmp_path, "No conflict")
+    git(tmp_path, "config", "--file", "gitconfig", f"url.file://{history}.insteadOf", "https://git.example.com/slipway")
+    template = Template("https://git.example.com/slipway")
+    _ = template.repository
+    template.refresh()
+    assert git(template.repository, "remote").strip() == "origin"
 
 
 def test_a_repository_that_git_does_not_read_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
