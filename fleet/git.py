@@ -13,6 +13,9 @@ from fleet.errors import FleetError
 NO_HOOKS = ("-c", "core.hooksPath=/dev/null")
 
 
+# A host that is asked and never answers must not hold up anybody for ever.
+LIMIT_SECONDS = 300
+
 # Whatever somebody has set for themselves: we read what it prints, and look for `origin`.
 _PLAIN = tuple(
     word

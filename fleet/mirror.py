@@ -9,9 +9,6 @@ from fleet.cache import cache, locked, offline
 from fleet.errors import FleetError
 from fleet.register import Member
 
-# A host that is asked and never answers must not hold up the others for ever.
-LIMIT_SECONDS = 300
-
 # Whatever the branch is called: a mirror is of one.
 KEPT = "refs/fleet/newest"
 
@@ -61,7 +58,7 @@ def mirror_of(member: Member) -> Path:
 
 def _remote(mirror: Path, *arguments: str) -> bytes:
     try:
-        return git.git(mirror, *arguments, limit_seconds=LIMIT_SECONDS)
+        return git.git(mirror, *arguments, limit_seconds=git.LIMIT_SECONDS)
     except FleetError as error:
         # Which folder of the cache that was helps nobody.
         raise FleetError(str(error).replace(f" in {mirror}", "")) from None

@@ -72,7 +72,8 @@ class Template:
                     )
                 unfinished = Path(tempfile.mkdtemp(dir=mirror.parent))
                 try:
-                    git.git(unfinished, "clone", "--quiet", "--mirror", "--", self.url, str(unfinished / "git"))
+                    asked = ("clone", "--quiet", "--mirror", "--", self.url, str(unfinished / "git"))
+                    git.git(unfinished, *asked, limit_seconds=git.LIMIT_SECONDS)
                     (unfinished / "git").rename(mirror)
                 except FleetError as error:
                     said = str(error).replace(f" in {unfinished}", "")
@@ -97,7 +98,8 @@ class Template:
             if not new and (
                 not fetched.exists() or time.time() - fetched.stat().st_mtime > unless_newer_than.total_seconds()
             ):
-                git.git(self.repository, "fetch", "--quiet", "--prune", "--tags", "--force", "origin")
+                asked = ("fetch", "--quiet", "--prune", "--tags", "--force", "origin")
+                git.git(self.repository, *asked, limit_seconds=git.LIMIT_SECONDS)
 
     @cached_property
     def releases(self) -> list[str]:

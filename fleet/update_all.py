@@ -22,7 +22,7 @@ from fleet import git
 from fleet.cache import write_whole
 from fleet.errors import FleetError, bug
 from fleet.finishing import team_environment
-from fleet.mirror import LIMIT_SECONDS, newest
+from fleet.mirror import newest
 from fleet.programs import Programs
 from fleet.progress import progress
 from fleet.register import Member, without_credentials
@@ -198,7 +198,7 @@ class _Update:
         git.git(
             self.clone.parent,
             *("clone", "--quiet", "--no-tags", *depth, *branch, "--", self.member.address, str(unfinished)),
-            limit_seconds=LIMIT_SECONDS,
+            limit_seconds=git.LIMIT_SECONDS,
         )
         commit = git.line(unfinished, "rev-parse", "HEAD")
         git.git(unfinished, "switch", "--quiet", "--create", outcome.branch)
@@ -241,7 +241,7 @@ class _Update:
         branch = f"refs/heads/{outcome.branch}"
         # Never by force: what is there under this name may be somebody's work.
         push = ("push", "--quiet", "--no-verify", "origin", f"{branch}:{branch}")
-        git.git(repository, *push, limit_seconds=LIMIT_SECONDS)
+        git.git(repository, *push, limit_seconds=git.LIMIT_SECONDS)
         git.git(self.clone, "update-ref", MADE, outcome.tip)
         return replace(outcome, pushed=True)
 
@@ -252,7 +252,7 @@ class _Update:
             there = git.line(Path(self.member.address), "for-each-ref", "--format=%(objectname)", branch)
         elif self.wish.push:
             asked = ("ls-remote", "--", self.member.address, branch)
-            there = git.git(self.clone.parent, *asked, limit_seconds=LIMIT_SECONDS).decode().partition("\t")[0]
+            there = git.git(self.clone.parent, *asked, limit_seconds=git.LIMIT_SECONDS).decode().partition("\t")[0]
         else:
             return
         if there and there != outcome.tip:

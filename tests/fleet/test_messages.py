@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,24 @@ def test_a_template_that_does_not_answer(tmp_path: Path) -> None:
         FleetError, match=r"gone\.git cannot be fetched: git clone failed: [^\n]*\n(.*\n)*If it has moved"
     ):
         _ = Template("ssh://git@localhost:1/gone.git").repository
+
+
+def test_a_template_whose_host_accepts_and_never_answers(
+    history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    git(tmp_path, "config", "--file", "gitconfig", f"url.file://{history}.insteadOf", "git://localhost/slipway")
+    known = Template("git://localhost/slipway")
+    _ = known.repository
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr("fleet.git.LIMIT_SECONDS", 1)
+        address = f"git://127.0.0.1:{silent.getsockname()[1]}/slipway"
+        with pytest.raises(FleetError, match="cannot be fetched: git clone was given up after 1 seconds"):
+            _ = Template(address).repository
+        git(known.repository, "remote", "set-url", "origin", address)
+        with pytest.raises(FleetError, match="git fetch was given up after 1 seconds"):
+            known.refresh()
 
 
 def test_a_folder_that_is_no_repository(tmp_path: Path) -> None:
