@@ -1,6 +1,7 @@
 """Git, run as a program. What it says on failure becomes the message of a FleetError."""
 
 import os
+import re
 import subprocess
 import threading
 import weakref
@@ -48,9 +49,8 @@ def git(
         raise FleetError(f"git {_command(arguments)} was given up after {limit_seconds:.0f} seconds") from None
     if done.returncode != 0:
         said = (done.stderr or done.stdout).decode(errors="replace").strip()
-        raise FleetError(
-            f"git {_command(arguments)} failed in {repository}: {said or f'exit status {done.returncode}'}"
-        )
+        said = without_credentials(said) or f"exit status {done.returncode}"
+        raise FleetError(f"git {_command(arguments)} failed in {repository}: {said}")
     return done.stdout
 
 
@@ -132,6 +132,11 @@ def changed_paths(repository: Path) -> list[str]:
     """What differs from the last commit: changed, added, deleted and untracked (not ignored) files."""
     listed = git(repository, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all")
     return [entry[3:] for entry in listed.decode(errors="surrogateescape").split("\0") if entry]
+
+
+def without_credentials(text: str) -> str:
+    """Without a token that somebody put into a URL: reports are passed on."""
+    return re.sub(r"\b(https?://)[^/@\s]*@", r"\1", text)
 
 
 def _run(

@@ -291,5 +291,7 @@ def main() -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    print(f"fleet: {message}", file=sys.stderr)  # noqa: T201
+    from fleet.git import without_credentials
+
+    print(f"fleet: {without_credentials(message)}", file=sys.stderr)  # noqa: T201
     raise SystemExit(1) from None

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet.errors import FleetError
+from fleet.git import without_credentials
 from fleet.template import SHORTHANDS
 
 SERVICE_KEYS = {"url", "path", "branch", "name"}
@@ -56,11 +57,6 @@ class Member:
     @property
     def shown_address(self) -> str:
         return without_credentials(self.address)
-
-
-def without_credentials(text: str) -> str:
-    """Without a token that somebody put into a URL: reports are passed on."""
-    return re.sub(r"\b(https?://)[^/@\s]*@", r"\1", text)
 
 
 def members(config: Path) -> list[Member]:

@@ -8,9 +8,10 @@ from fleet.checks import DRIFT, kept
 from fleet.drift import SOON
 from fleet.errors import FleetError, bug
 from fleet.findings import Finding, Level
+from fleet.git import without_credentials
 from fleet.lag import lag, lag_of
 from fleet.mirror import Commit
-from fleet.register import Member, without_credentials
+from fleet.register import Member
 from fleet.service import Service
 from fleet.waivers import today
 

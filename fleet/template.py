@@ -18,6 +18,7 @@ from fleet import git
 from fleet.answers import Answers
 from fleet.cache import cache, locked, offline
 from fleet.errors import FleetError
+from fleet.git import without_credentials
 from fleet.manifest import Manifest, recall, remember
 
 # What Copier understands besides git's own URLs.
@@ -41,7 +42,7 @@ class Template:
     """
 
     def __init__(self, source: str) -> None:
-        self.source = source
+        self.shown = without_credentials(source)
         self._found: dict[str, Release] = {}
         url = next(
             (long + source[len(short) :] for short, long in SHORTHANDS.items() if source.startswith(short)), source
@@ -59,16 +60,14 @@ class Template:
         """A git repository that has the template's commits. Clones it if it was never seen. Raises FleetError."""
         if self.is_local:
             if not git.succeeds(Path(self.url), "rev-parse", "--git-dir"):
-                raise FleetError(
-                    f"the recorded template {self.source} is not a git repository on this machine. {MOVED}"
-                )
+                raise FleetError(f"the recorded template {self.shown} is not a git repository on this machine. {MOVED}")
             return Path(self.url)
         mirror = self._mirror
         with locked(mirror):
             if not mirror.exists():
                 if offline():
                     raise FleetError(
-                        f"the template {self.source} is not in the cache yet: run it once without --offline"
+                        f"the template {self.shown} is not in the cache yet: run it once without --offline"
                     )
                 unfinished = Path(tempfile.mkdtemp(dir=mirror.parent))
                 try:
@@ -77,9 +76,7 @@ class Template:
                     (unfinished / "git").rename(mirror)
                 except FleetError as error:
                     said = str(error).replace(f" in {unfinished}", "")
-                    raise FleetError(
-                        f"the recorded template {self.source} cannot be fetched: {said}\n{MOVED}"
-                    ) from None
+                    raise FleetError(f"the recorded template {self.shown} cannot be fetched: {said}\n{MOVED}") from None
                 finally:
                     shutil.rmtree(unfinished, ignore_errors=True)
         return mirror
@@ -129,7 +126,7 @@ class Template:
             commit = self._find(version)
         if commit is None:
             known = f"; its newest is {self.releases[-1]}" if self.releases else ""
-            raise FleetError(f"the template {self.source} has no version {version}{known}{remedy and f'. {remedy}'}")
+            raise FleetError(f"the template {self.shown} has no version {version}{known}{remedy and f'. {remedy}'}")
         # As Copier names a version.
         return Release(self, commit, git.line(self.repository, "describe", "--tags", "--always", commit))
 

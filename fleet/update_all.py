@@ -22,10 +22,11 @@ from fleet import git
 from fleet.cache import write_whole
 from fleet.errors import FleetError, bug
 from fleet.finishing import team_environment
+from fleet.git import without_credentials
 from fleet.mirror import newest
 from fleet.programs import Programs
 from fleet.progress import progress
-from fleet.register import Member, without_credentials
+from fleet.register import Member
 from fleet.template import Template
 from fleet.worktree import termination_as_interrupt
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from fleet.cache import cache, version_of_checks, write_whole
 from fleet.errors import FleetError
+from fleet.git import without_credentials
 from fleet.map.facts import Facts, facts
 from fleet.map.model import Map
 from fleet.mirror import mirror_of, newest
 from fleet.parallel import in_threads
-from fleet.register import Member, without_credentials
+from fleet.register import Member
 from fleet.service import Service
 from fleet.standing import Standing
 

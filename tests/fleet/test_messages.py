@@ -65,6 +65,23 @@ def test_a_template_that_does_not_answer(tmp_path: Path) -> None:
         _ = Template("ssh://git@localhost:1/gone.git").repository
 
 
+def test_a_token_in_the_templates_address_is_not_shown(
+    history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    address = "https://robot:secret@localhost:1/slipway.git"
+    with pytest.raises(FleetError, match=r"template https://localhost:1/slipway\.git cannot be fetched") as unreachable:
+        _ = Template(address).repository
+    git(tmp_path, "config", "--file", "gitconfig", f"url.file://{history}.insteadOf", address)
+    with pytest.raises(FleetError, match=r"template https://localhost:1/slipway\.git has no version v7") as unknown:
+        Template(address).at("v7")
+    git(tmp_path, "config", "--file", "gitconfig", "--unset", f"url.file://{history}.insteadOf")
+    with pytest.raises(FleetError, match="git fetch failed") as unfetched:
+        Template(address).refresh()
+    assert "secret" not in f"{unreachable.value} {unknown.value} {unfetched.value}"
+
+
 def test_a_template_whose_host_accepts_and_never_answers(
     history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from fleet.errors import FleetError
-from fleet.register import Member, members, without_credentials
+from fleet.git import without_credentials
+from fleet.register import Member, members
 
 
 def github(name: str, **more: Any) -> dict[str, Any]:
