@@ -89,9 +89,9 @@ class Service:
         return git.Blobs(self.root)
 
     def text(self, path: str) -> str:
-        """A file as text; empty if there is none. Raises FleetError if it is not UTF-8."""
+        """A file as text, its lines ending as on any system; empty if there is none. Raises FleetError if it is not UTF-8."""
         try:
-            return (self.read(path) or b"").decode()
+            return (self.read(path) or b"").decode().replace("\r\n", "\n")
         except UnicodeDecodeError:
             raise Malformed(f"{path} is not UTF-8", path) from None
 

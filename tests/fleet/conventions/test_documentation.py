@@ -1,8 +1,10 @@
 """Pages that somebody will miss."""
 
+from pathlib import Path
+
 import pytest
 
-from tests.fleet.conventions.conftest import Mutations, append, each_alone, edit, everywhere, remove
+from tests.fleet.conventions.conftest import Mutations, append, each_alone, edit, everywhere, remove, told
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
 
@@ -50,3 +52,9 @@ MUTATIONS: Mutations = {
 
 
 test_only_the_convention_that_is_broken_fails = each_alone(MUTATIONS)
+
+
+def test_a_checkout_with_the_line_ends_of_windows_reads_the_same(service: Path) -> None:
+    for page in (service / "docs").rglob("*.md"):
+        page.write_bytes(page.read_bytes().replace(b"\n", b"\r\n"))
+    assert told(service, "docs-decisions") == told(service, "docs-alerts") == []
