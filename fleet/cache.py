@@ -15,7 +15,8 @@ from platformdirs import user_cache_path
 
 def cache() -> Path:
     """The folder: FLEET_CACHE_DIR, or where this system keeps such things."""
-    return Path(os.environ.get("FLEET_CACHE_DIR") or user_cache_path("slipway-fleet"))
+    # Absolute, because git and other tools are run in folders of their own.
+    return Path(os.environ.get("FLEET_CACHE_DIR") or user_cache_path("slipway-fleet")).absolute()
 
 
 def offline() -> bool:

@@ -65,6 +65,18 @@ def test_a_template_that_does_not_answer(tmp_path: Path) -> None:
         _ = Template("ssh://git@localhost:1/gone.git").repository
 
 
+def test_a_cache_may_be_named_from_where_fleet_is_run(
+    history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FLEET_CACHE_DIR", "cache")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    git(tmp_path, "config", "--file", "gitconfig", f"url.file://{history}.insteadOf", "https://git.example.com/slipway")
+    template = Template("https://git.example.com/slipway")
+    assert template.repository.is_relative_to(tmp_path / "cache")
+    assert (template.newest().folder / "copier.yml").is_file()
+
+
 def test_a_token_in_the_templates_address_is_not_shown(
     history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
