@@ -16,6 +16,12 @@ class Malformed(FleetError):
         self.line = line
 
 
+def refused(error: OSError) -> str:
+    """What the system does not let us do: a full disk, a file that is not ours, a program that is not there."""
+    file = error.filename2 or error.filename
+    return f"cannot {f'use {file}' if file else 'go on'}: {error.strerror or error}"
+
+
 def bug(error: Exception, whose: str = "a check") -> str:
     """What it is and where it came from, in a line, for whoever has more to look at than this."""
     trace: TracebackType | None = error.__traceback__

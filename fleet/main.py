@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from fleet.errors import FleetError
+from fleet.errors import FleetError, refused
 
 app = typer.Typer(
     name="fleet", help="Services of this platform, kept like its template.", no_args_is_help=True, add_completion=False
@@ -285,9 +285,8 @@ def main() -> None:
         app()
     except FleetError as error:
         _fail(str(error))
-    except OSError as error:  # a full disk, a file that is not ours
-        file = error.filename2 or error.filename
-        _fail(f"cannot {f'use {file}' if file else 'go on'}: {error.strerror or error}")
+    except OSError as error:
+        _fail(refused(error))
 
 
 def _fail(message: str) -> NoReturn:

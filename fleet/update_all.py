@@ -20,7 +20,7 @@ from pathlib import Path
 
 from fleet import git
 from fleet.cache import write_whole
-from fleet.errors import FleetError, bug
+from fleet.errors import FleetError, bug, refused
 from fleet.finishing import team_environment
 from fleet.git import without_credentials
 from fleet.mirror import newest
@@ -153,6 +153,8 @@ class _Update:
                     break
         except FleetError as error:
             return replace(outcome, failure=without_credentials(str(error)))
+        except OSError as error:
+            return replace(outcome, failure=without_credentials(refused(error)))
         except Exception as error:  # a bug that one service meets must not stop the others
             return replace(outcome, failure=without_credentials(bug(error, "fleet")))
         return outcome

@@ -262,6 +262,11 @@ def test_a_bug_that_one_of_many_meets_does_not_hide_the_others() -> None:
     assert "ZeroDivisionError" in str(errors[0])
 
 
+def test_what_the_system_refuses_is_no_bug(tmp_path: Path) -> None:
+    answers, errors = in_threads(Path.read_text, [tmp_path])
+    assert (answers, str(errors[tmp_path])) == ({}, f"cannot use {tmp_path}: Is a directory")
+
+
 def test_a_standing_survives_being_written_down(born: Born) -> None:
     service = born()
     (service / "ruff.toml").unlink()
