@@ -127,8 +127,14 @@ class Template:
         if commit is None:
             known = f"; its newest is {self.releases[-1]}" if self.releases else ""
             raise FleetError(f"the template {self.shown} has no version {version}{known}{remedy and f'. {remedy}'}")
-        # As Copier names a version.
-        return Release(self, commit, git.line(self.repository, "describe", "--tags", "--always", commit))
+        return Release(self, commit, self._name(commit))
+
+    def _name(self, commit: str) -> str:
+        """As Copier names a version, but where several tags are there. One that moves (`v1`, `latest`) is none to record."""
+        tags = git.line(self.repository, "tag", "--points-at", commit).splitlines()
+        if versions := [(version, tag) for tag in tags if (version := as_version(tag))]:
+            return max(versions)[1]
+        return git.line(self.repository, "describe", "--tags", "--always", commit)
 
     def _find(self, version: str) -> str | None:
         if version.startswith("-"):

@@ -112,6 +112,20 @@ def test_version_by_version_ends_where_one_step_does(born: Born) -> None:
     assert contents(step_by_step) == contents(at_once)
 
 
+def test_a_release_is_recorded_by_its_own_tag_whatever_else_points_there(born: Born, tmp_path: Path) -> None:
+    service = born()
+    answers = Service(service).answers
+    history = tmp_path / "slipway"
+    git(tmp_path, "clone", "--quiet", answers.source, str(history))
+    git(history, "tag", "v1", "v1.3.0")
+    git(history, "tag", "--annotate", "--message", "moves", "latest", "v1.3.0")
+    file = service / ".copier-answers.yml"
+    file.write_text(file.read_text().replace(answers.source, str(history)))
+    commit(service)
+    update(service, options())
+    assert Service(service).answers.version == "v1.3.0"
+
+
 def test_a_second_run_does_nothing(born: Born) -> None:
     service = born()
     platform_edits(service)
