@@ -15,6 +15,7 @@ from fleet.errors import FleetError
 
 BRANCH = "fleet-update"
 PREFIX = "fleet-update-"
+TERMINATION = (signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
@@ -81,11 +82,11 @@ def _remove(repository: Path, folder: Path, *, branch: bool) -> None:
 
 @contextmanager
 def undisturbed() -> Generator[None]:
-    """Neither Ctrl-C nor SIGTERM ends this, nor what it starts: git, stopped between two files, would leave half of them."""
+    """No Ctrl-C nor the like ends this, nor what it starts: git, stopped between two files, would leave half of them."""
     before: dict[int, Any] = {}
     # Not the main thread: whoever started it looks after signals.
     with suppress(ValueError):
-        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, *TERMINATION)}
     try:
         yield
     finally:
@@ -95,18 +96,19 @@ def undisturbed() -> Generator[None]:
 
 @contextmanager
 def termination_as_interrupt() -> Generator[None]:
-    """SIGTERM (a CI job that is cancelled) ends this as Ctrl-C does, cleaning up."""
+    """A CI job that is cancelled, or a terminal that is closed, ends this as Ctrl-C does, cleaning up."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:
-        # Not the main thread: whoever started it looks after signals.
-        yield
-        return
+    before: dict[int, Any] = {}
+    # Not the main thread: whoever started it looks after signals.
+    with suppress(ValueError):
+        for number in TERMINATION:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # by nohup, say
+                before[number] = signal.signal(number, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

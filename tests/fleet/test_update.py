@@ -439,7 +439,7 @@ def stuck_update(service: Path) -> subprocess.Popen[str]:
     return process
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_a_killed_update_leaves_the_repository_as_it_was(born: Born, number: signal.Signals) -> None:
     service = born()
     before = state(service)
