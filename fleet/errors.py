@@ -30,3 +30,10 @@ def bug(error: Exception, whose: str = "a check") -> str:
         where = f"{trace.tb_frame.f_globals.get('__name__', '?')}, line {trace.tb_lineno}: "
         trace = trace.tb_next
     return f"{whose} has a bug: {where}{type(error).__name__}: {error}"
+
+
+def told(error: Exception) -> FleetError:
+    """As what it is reported where one of many has met it, and must not hide the others."""
+    if isinstance(error, FleetError):
+        return error
+    return FleetError(refused(error) if isinstance(error, OSError) else bug(error, "fleet"))

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
-from fleet.errors import FleetError, bug, refused
+from fleet.errors import FleetError, told
 from fleet.progress import progress
 
 Item = TypeVar("Item")
@@ -106,12 +106,8 @@ def in_threads(
             for future in as_completed(asked):
                 try:
                     answers[asked[future]] = future.result()
-                except FleetError as error:
-                    errors[asked[future]] = error
-                except OSError as error:
-                    errors[asked[future]] = FleetError(refused(error))
-                except Exception as error:  # a bug that one of them meets must not hide the others
-                    errors[asked[future]] = FleetError(bug(error, "fleet"))
+                except Exception as error:
+                    errors[asked[future]] = told(error)
                 step()
         finally:
             threads.shutdown(wait=False, cancel_futures=True)

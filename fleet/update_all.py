@@ -20,7 +20,7 @@ from pathlib import Path
 
 from fleet import git
 from fleet.cache import write_whole
-from fleet.errors import FleetError, bug, refused
+from fleet.errors import FleetError, told
 from fleet.finishing import team_environment
 from fleet.git import without_credentials
 from fleet.mirror import newest
@@ -151,12 +151,8 @@ class _Update:
                 outcome = self.state.put(self.member.key, step(outcome))
                 if outcome.failure:
                     break
-        except FleetError as error:
-            return replace(outcome, failure=without_credentials(str(error)))
-        except OSError as error:
-            return replace(outcome, failure=without_credentials(refused(error)))
-        except Exception as error:  # a bug that one service meets must not stop the others
-            return replace(outcome, failure=without_credentials(bug(error, "fleet")))
+        except Exception as error:
+            return replace(outcome, failure=without_credentials(str(told(error))))
         return outcome
 
     def _asked(self, outcome: Outcome) -> Outcome:
