@@ -35,12 +35,14 @@ print(says)
 sys.exit(status)
 """
 
-OF_UV = {"UV_CACHE_DIR": "cache", "UV_PYTHON_INSTALL_DIR": "python"}
-
 
 @cache
-def _of_uv(what: str) -> str:
-    return subprocess.run(["uv", what, "dir"], capture_output=True, text=True, check=True).stdout.strip()
+def _fetched_by_uv() -> dict[str, str]:
+    """Where whoever runs the tests has it, as uv is told."""
+    return {
+        name: subprocess.run(["uv", what, "dir"], capture_output=True, text=True, check=True).stdout.strip()
+        for name, what in (("UV_CACHE_DIR", "cache"), ("UV_PYTHON_INSTALL_DIR", "python"))
+    }
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Machine:
             **environment,
         )
         # What it writes into its home is not for whoever runs the tests; what uv has fetched for them is for it.
-        env |= {"HOME": str(self.folder), **{name: _of_uv(what) for name, what in OF_UV.items()}}
+        env |= {"HOME": str(self.folder), **_fetched_by_uv()}
         shell = ["bash", "-e", "-c", command]
         return subprocess.run(shell, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
 
