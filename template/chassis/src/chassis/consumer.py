@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -133,7 +134,7 @@ class Consumer:
         self._deaths: Counter[tuple[str, str]] = Counter()
         self._alone_with_it = asyncio.Lock()
         self.progress = asyncio.Event()
-        """Set by a lane that has one less to do."""
+        """Set by a lane that may have less to do."""
         self._duration = Durations(telemetry.meter, "messaging.process.duration", "Duration of processing a message.")
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -186,8 +187,10 @@ class Consumer:
         while not stop.is_set():
             if lock is not None and lock.is_closed():
                 raise DatabaseUnavailable("the connection that held the consumer's lock broke")
-            turns, held = sum(len(lane) for lane in lanes), sum(len(lane.held()) for lane in lanes)
-            room = min(self._shape.window - turns, self._shape.held - held)
+            room = min(
+                self._shape.window - sum(lane.ahead for lane in lanes),
+                self._shape.held - sum(len(lane) for lane in lanes),
+            )
             if room <= 0:
                 self.progress.clear()
                 with suppress(TimeoutError):
@@ -198,7 +201,7 @@ class Consumer:
 
     def _lane_for(self, delivery: Delivery, lanes: list[Lane]) -> Lane:
         if self.kind is Kind.JOB:  # in no order, so none has to wait behind another one
-            return min(lanes, key=len)
+            return min(lanes, key=attrgetter("ahead"))
         return lanes[hash(delivery.message.key) % len(lanes)]
 
     async def _touch(self, subscription: Subscription, lanes: list[Lane]) -> None:

@@ -29,7 +29,7 @@ ALIVE = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepa
 """The server notices after 25 s that we have vanished without a word; by default after two hours, with our locks held."""
 
 IDLE_SECONDS = 300
-"""After which a connection that nobody uses is closed. As long as asyncpg's pool keeps one."""
+"""After which a connection that nobody uses is closed, be it at hand or in the pool."""
 
 CLOSE_TIMEOUT_SECONDS = 3
 """How long connections may take to say goodbye when the process stops."""
@@ -182,6 +182,7 @@ class Database:
             "max_size": pool_size,
             "timeout": 5,
             "command_timeout": command_timeout_seconds,
+            "max_inactive_connection_lifetime": IDLE_SECONDS,
             "server_settings": {"application_name": name},
         }
         self._connection_class = asyncpg.Connection if observe is None else _observed_by(observe)

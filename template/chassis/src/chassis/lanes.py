@@ -52,7 +52,11 @@ class Lane:
         self._ends = float("inf")
 
     def __len__(self) -> int:
-        """How many have to be done before one that is added now."""
+        return len(self._queue) + len(self._doing) + sum(1 + len(held.behind) for held in self._waiting.values())
+
+    @property
+    def ahead(self) -> int:
+        """How many are to be done before one that is added now: all but those that wait to be tried again."""
         return len(self._queue) + len(self._doing) + (self._again is not None)
 
     def held(self) -> list[Delivery]:
@@ -73,12 +77,9 @@ class Lane:
         while time.monotonic() < self._ends:
             self._wake.clear()
             try:
-                if again := self._due():
-                    self._again = again
-                    try:
-                        await self._try_again(again)
-                    finally:
-                        self._again = None
+                self._again = self._due()
+                if self._again:
+                    await self._try_again(self._again)
                 elif batch := self._take():
                     await self._try(batch)
                 elif self._ends < float("inf"):

@@ -141,9 +141,10 @@ def write_next(service: Service, url: str, message: str) -> Path:
 def _config(service: Service, url: str) -> Config:
     config = Config(attributes={"service": service, "url": url}, stdout=io.StringIO(), cmd_opts=Namespace(quiet=True))
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    own = _own_versions(service)
+    _refuse_twins(own)
     # Two branches: the chassis' tables arrive with the chassis, whatever the team's own migrations are at.
-    _refuse_twins(Path(_own_versions(service)))
-    versions = [_own_versions(service), str(Path(__file__).parent / "migrations" / "versions")]
+    versions = [str(own), str(Path(__file__).parent / "migrations" / "versions")]
     config.set_main_option("version_locations", "\n".join(versions).replace("%", "%%"))
     config.set_main_option("path_separator", "newline")
     return config
@@ -161,6 +162,6 @@ def _refuse_twins(versions: Path) -> None:
             )
 
 
-def _own_versions(service: Service) -> str:
+def _own_versions(service: Service) -> Path:
     (package_path,) = service.package.__path__
-    return str(Path(package_path, "migrations", "versions"))
+    return Path(package_path, "migrations", "versions")

@@ -25,10 +25,10 @@ def _postgres_url(url: SecretStr) -> SecretStr:
 
 
 def _broker_url(url: SecretStr) -> SecretStr:
-    allowed = [scheme for scheme in SCHEMES if scheme != "memory"]
+    allowed = [f"{scheme}://" for scheme in SCHEMES if scheme != "memory"]
     text = url.get_secret_value()
-    if text.partition("://")[0].lower() not in allowed or "://" not in text:
-        raise ValueError(f"must begin with one of {', '.join(f'{scheme}://' for scheme in allowed)}")
+    if not text.lower().startswith(tuple(allowed)):
+        raise ValueError(f"must begin with one of {', '.join(allowed)}")
     try:
         usable = all(_names_a_host(each if "://" in each else f"//{each}") for each in text.split(","))
     except ValueError:  # with a piece of the password, if that has a / in it
