@@ -28,8 +28,15 @@ class BrokerUnavailable(Exception):
     """Not reachable, not answering, or not ready. The same call may succeed later."""
 
 
+class DestinationUnavailable(BrokerUnavailable):
+    """The broker takes no message of this name now: the destination is full, missing, or closed to our user.
+
+    The broker itself works: messages of other names are not affected. The same call may succeed later.
+    """
+
+
 class MessageRefused(Exception):
-    """The broker looked at this very message and said no: too large, nowhere to go. Trying again changes nothing."""
+    """The broker refuses this message, for example because it is too large. Sending the message again changes nothing."""
 
 
 class Kind(StrEnum):
@@ -154,7 +161,10 @@ class Broker(Protocol):
         ...
 
     async def publish(self, message: Message) -> None:
-        """Return when the broker has confirmed it. Raises BrokerUnavailable or MessageRefused."""
+        """Return when the broker has confirmed the message.
+
+        Raises BrokerUnavailable, DestinationUnavailable or MessageRefused, with the broker's reason.
+        """
         ...
 
     async def subscribe(self, kind: Kind) -> Subscription:

@@ -9,7 +9,16 @@ from dataclasses import dataclass, field
 from itertools import count
 from operator import attrgetter
 
-from chassis.brokers import BrokerUnavailable, Delivery, Kind, Message, MessageRefused, Options, Topology
+from chassis.brokers import (
+    BrokerUnavailable,
+    Delivery,
+    DestinationUnavailable,
+    Kind,
+    Message,
+    MessageRefused,
+    Options,
+    Topology,
+)
 
 MAX_BYTES = 1_048_576
 
@@ -17,6 +26,7 @@ MAX_BYTES = 1_048_576
 @dataclass(eq=False)
 class _Server:
     available: bool = True
+    unavailable_names: set[str] = field(default_factory=set)
     listeners: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """Which services await which event."""
     queues: dict[tuple[Kind, str], list[Delivery]] = field(default_factory=lambda: defaultdict(list))
@@ -56,6 +66,11 @@ class MemoryBroker:
         self._server.wake()
 
     @property
+    def unavailable_names(self) -> set[str]:
+        """Add a message's name, and publishing a message of that name raises DestinationUnavailable."""
+        return self._server.unavailable_names
+
+    @property
     def connected(self) -> bool:
         return self.available
 
@@ -73,6 +88,8 @@ class MemoryBroker:
         self._server.check()
         if len(message.body) > MAX_BYTES:
             raise MessageRefused(f"{len(message.body)} bytes: at most {MAX_BYTES} are taken")
+        if message.name in self._server.unavailable_names:
+            raise DestinationUnavailable(f"{message.name} was made unavailable")
         takers = self._server.listeners[message.name] if message.kind is Kind.EVENT else {message.owner}
         position = next(self._server.published)
         for service in takers:
