@@ -1,0 +1,106 @@
+"""What each layer of a generated service may import: a list of what is allowed, so that everything else is refused."""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from docs.generate_chassis import public_modules
+from fleet.layers import _STEP
+from fleet.linting import lint
+from tests.conftest import Render
+
+# By layer: imports that are in order, and imports that are not. Each is one line of a module of its own.
+IMPORTS: dict[str, tuple[list[str], list[str]]] = {
+    "domain": (
+        ["chassis.errors", "chassis.money", "collections.abc", "dataclasses", "re", "billing.domain.invoices"],
+        [
+            "billing.settings",
+            "billing.usecases.invoices",
+            "chassis",
+            "chassis.database",
+            "chassis.embedded",
+            "chassis.fields",
+            "orjson",
+            "pydantic",
+            "sqlalchemy",
+            "socket",
+            "sqlite3",
+            "subprocess",
+            "urllib.request",
+        ],
+    ),
+    "persistence": (
+        ["chassis.database", "chassis.money", "sqlalchemy", "socket", "orjson", "billing.domain.invoices"],
+        ["billing.usecases.invoices", "chassis.http", "chassis.fields", "chassis.outbox", "fastapi", "starlette"],
+    ),
+    "usecases": (
+        ["chassis.client", "chassis.database", "structlog", "orjson", "billing.persistence.invoices"],
+        ["billing.api.invoices", "chassis.edge", "chassis.http", "chassis.messages", "chassis.relay", "fastapi"],
+    ),
+    "messaging": (
+        ["chassis.client", "chassis.fields", "chassis.messages", "pydantic", "billing.usecases.invoices"],
+        ["billing.api.invoices", "chassis.http", "chassis.inbox", "chassis.problems", "fastapi", "starlette"],
+    ),
+    "api": (
+        ["chassis.client", "chassis.fields", "chassis.http", "fastapi", "billing.usecases.invoices"],
+        ["billing.main", "billing.messaging.outgoing", "chassis.brokers", "chassis.messages", "chassis.outbox"],
+    ),
+}
+
+
+def refused(service: Path) -> set[tuple[str, str]]:
+    _, said = lint(str(service))
+    return {(step["importer"], step["imported"]) for step in _STEP.finditer(said)}
+
+
+@pytest.fixture
+def service(render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("COLUMNS", "1000")
+    monkeypatch.chdir(tmp_path)  # which lint changes
+    return Path(shutil.copytree(render(messaging_style="events", broker="nats"), tmp_path / "billing"))
+
+
+@pytest.mark.slow
+def test_a_layer_imports_what_is_listed_for_it_and_nothing_else(service: Path) -> None:
+    wanted = set()
+    for layer, (allowed, forbidden) in IMPORTS.items():
+        for number, name in enumerate([*allowed, *forbidden]):
+            (service / f"src/billing/{layer}/import_{number}.py").write_text(f"import {name}\n")
+        # An external package is known by its first name.
+        wanted |= {
+            (
+                f"billing.{layer}.import_{number}",
+                name if name.startswith(("billing", "chassis")) else name.partition(".")[0],
+            )
+            for number, name in enumerate(forbidden, len(allowed))
+        }
+    assert refused(service) == wanted
+
+
+def test_every_layer_may_use_no_more_of_the_chassis_than_is_public(service: Path) -> None:
+    rules = (service / ".importlinter").read_text()
+    _, _, public = rules.partition("[importlinter:contract:public]")
+    assert set(re.findall(r"-> chassis\.(\w+)", public)) == {*public_modules()} - {"testing"}
+    assert set(re.findall(r"-> chassis\.(\w+)", rules)) <= {*public_modules()}
+
+
+def test_what_the_domain_may_import_beside_the_chassis_is_of_the_standard_library(service: Path) -> None:
+    names = set(re.findall(r"billing\.domain\.\*\* -> (\S+)", (service / ".importlinter").read_text()))
+    assert names - {"chassis.errors", "chassis.money"} <= sys.stdlib_module_names
+
+
+def test_rules_that_bring_code_of_their_own_are_not_run(service: Path) -> None:
+    (service / "src/billing/evil.py").write_text("open('run', 'w').close()\n")
+    with (service / ".importlinter").open("a") as rules:
+        rules.write("\n[importlinter:contract:evil]\nname = Evil\ntype = evil\n")
+    text = (service / ".importlinter").read_text()
+    (service / ".importlinter").write_text(
+        text.replace("[importlinter]\n", "[importlinter]\ncontract_types =\n    evil: billing.evil.Evil\n")
+    )
+    status, said = lint(str(service))
+    assert status != 0
+    assert "contract_types" in said
+    assert not (service / "run").exists()
