@@ -52,7 +52,7 @@ docs: setup ## Write the reference pages from their sources
 simulation: setup ## Forty edited services through every version, all of them by plain Copier too (about 10 minutes)
 	@BY_PLAIN_UPDATE=40 .venv/bin/python -m pytest -n $(JOBS) --dist loadgroup tests/fleet/test_simulation.py $(ARGS)
 
-chaos: setup ## Kill every part of two talking services, 30 times on each broker, and count what is lost (about 6 minutes)
+chaos: setup ## Torment two talking services in 40 ways on each broker, and count what is lost (about 12 minutes)
 	@for broker in nats kafka rabbitmq; do .venv/bin/python -m tests.chaos $$broker $(ARGS) || exit 1; done
 
 bench: setup ## Measure a generated service beside a bare application; prints ratios

@@ -53,6 +53,11 @@ class Broker:
     def log(self) -> Path:
         return self.folder / "server.log"
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "it is not running"
+        return self._process.child.pid
+
     def start(self) -> None:
         """Returns when it answers."""
         with self.log.open("ab") as output:
@@ -104,15 +109,21 @@ def nats(folder: Path | None = None, port: int | None = None, *options: str) -> 
 
 
 @contextlib.contextmanager
-def kafka(folder: Path | None = None, port: int | None = None) -> Generator[Broker]:
-    """One node that is broker and controller. Raises Missing without Java or Maven."""
+def kafka(
+    folder: Path | None = None, port: int | None = None, *, advertised_port: int | None = None
+) -> Generator[Broker]:
+    """One node that is broker and controller. Raises Missing without Java or Maven.
+
+    `advertised_port` is where the broker sends its clients: to a link that leads to `port`.
+    """
     files = _kafka_files()
     port, secure_port = port or free_port(), free_port()
     with _home(folder, "kafka") as home:
         if not (home / "data").exists():
             shutil.copytree(files / "data", home / "data")
         archive = f"-XX:SharedArchiveFile={files / 'classes.jsa'}"
-        command = _kafka_command(files, archive, _kafka_properties(files, home, port, secure_port))
+        properties = _kafka_properties(files, home, port, secure_port, advertised_port or port)
+        command = _kafka_command(files, archive, properties)
         broker = Broker(f"kafka://127.0.0.1:{port}", command, home, KAFKA_GREETING)
         broker.secure_url = f"kafkas://{KAFKA_USER}:{quote(KAFKA_PASSWORD, safe='')}@127.0.0.1:{secure_port}"
         broker.certificate = files / "certificate.pem"
@@ -303,7 +314,7 @@ def _kafka_command(files: Path, archive: str, properties: Path) -> list[str]:
     return ["java", *memory, logs, "-cp", f"{files / 'jars'}/*", "kafka.Kafka", str(properties)]
 
 
-def _kafka_properties(files: Path, home: Path, port: int, secure_port: int) -> Path:
+def _kafka_properties(files: Path, home: Path, port: int, secure_port: int, advertised_port: int | None = None) -> Path:
     controller = free_port()
     settings = {
         "process.roles": "broker,controller",
@@ -315,6 +326,12 @@ def _kafka_properties(files: Path, home: Path, port: int, secure_port: int) -> P
                 f"PLAINTEXT://127.0.0.1:{port}",
                 f"SASL_SSL://127.0.0.1:{secure_port}",
                 f"CONTROLLER://127.0.0.1:{controller}",
+            ]
+        ),
+        "advertised.listeners": ",".join(
+            [
+                f"PLAINTEXT://127.0.0.1:{advertised_port or port}",
+                f"SASL_SSL://127.0.0.1:{secure_port}",
             ]
         ),
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT",

@@ -15,12 +15,13 @@ import pytest
 
 from demo.otlp import OtlpReceiver, Span
 from tests import brokers
-from tests.chaos.__main__ import System, count, load, run, system
+from tests.chaos.__main__ import Answers, count, load, run
+from tests.chaos.system import System, system
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("chaos")]
 
 WAIT_SECONDS = 90
-KILLS = 5  # each part once
+ROUNDS = 5  # each part is killed once
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 CALLER = "00f067aa0ba902b7"
 
@@ -85,9 +86,9 @@ def test_stopping_under_load_loses_nothing_and_redelivers_nothing_that_was_done(
     running: System, receiver: OtlpReceiver
 ) -> None:
     async def go() -> None:
-        answered: dict[str, int] = {}
+        answers = Answers()
         stop = asyncio.Event()
-        loading = asyncio.create_task(load(running.base, stop, answered))
+        loading = asyncio.create_task(load(running.base, stop, answers))
         for name in ("consumer", "relay", "consumer"):
             log = running.folder / f"{name}.log"
             started = lines(log, f"{name}_started")
@@ -100,7 +101,7 @@ def test_stopping_under_load_loses_nothing_and_redelivers_nothing_that_was_done(
         await asyncio.sleep(1.5)
         stop.set()
         await loading
-        result = await count(running, answered)
+        result = await count(running, answers)
         assert result.good, (result, running.logs())
 
     asyncio.run(go())
@@ -133,7 +134,7 @@ def test_a_broker_that_is_away_stops_no_request_and_is_told_of_once(running: Sys
         running.parts["broker"].start()
     until(lambda: readiness()["outbox"] == {"waiting": 0, "oldest_seconds": 0})
     assert lines(relay, "worker_interrupted") == told_before + 1
-    result = asyncio.run(count(running, {}))
+    result = asyncio.run(count(running, Answers()))
     assert result.good, (result, running.logs())
 
 
@@ -142,9 +143,9 @@ def test_nothing_is_lost_doubled_or_disordered_when_parts_are_killed(
 ) -> None:
     """The short form of `make chaos`."""
     seed = random.randrange(10**6)
-    result = asyncio.run(run(running, kills=KILLS, seed=seed))
+    result = asyncio.run(run(running, rounds=ROUNDS, seed=seed))
     broker = request.node.callspec.params["running"]
-    assert result.good, f"python -m tests.chaos {broker} --kills {KILLS} --seed {seed}: {result}\n{running.logs()}"
+    assert result.good, f"python -m tests.chaos {broker} --rounds {ROUNDS} --seed {seed}: {result}\n{running.logs()}"
 
 
 def known_messages(log: Path) -> list[str]:

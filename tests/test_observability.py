@@ -21,7 +21,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from tests import debian
 from tests.answers import VARIANTS
-from tests.chaos.__main__ import System, system
+from tests.chaos.system import System, system
 from tests.conftest import ROOT, Render
 from tests.prometheus import MetricsReceiver, Series, problems
 

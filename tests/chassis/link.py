@@ -13,14 +13,13 @@ class Link:
         parts = urlsplit(url)
         self._target = (parts.hostname, parts.port)
         self._listener = self._listen(0)
-        self._port = self._listener.getsockname()[1]
+        self.port: int = self._listener.getsockname()[1]
         self._moving = threading.Event()
         self._moving.set()
         self.holding = threading.Event()
         """Something was sent while all was frozen."""
         self._sockets: list[socket.socket] = []
-        credentials = parts.netloc.rpartition("@")[0]
-        self.url = parts._replace(netloc=f"{credentials}@127.0.0.1:{self._port}").geturl()
+        self.url = self.through(url)
 
     def __enter__(self) -> "Link":
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
@@ -29,6 +28,16 @@ class Link:
     def __exit__(self, *_: object) -> None:
         self.cut()
         self._moving.set()
+
+    def through(self, url: str) -> str:
+        """The same server's address `url`, by this link."""
+        parts = urlsplit(url)
+        credentials, at, _ = parts.netloc.rpartition("@")
+        return parts._replace(netloc=f"{credentials}{at}127.0.0.1:{self.port}").geturl()
+
+    def server_side(self) -> list[int]:
+        """The ports from which the server sees the clients of this link."""
+        return [there.getsockname()[1] for there in self._sockets[1::2] if there.fileno() != -1]
 
     def cut(self) -> None:
         """Reset every connection, and refuse new ones: what a crashed server looks like."""
@@ -47,7 +56,7 @@ class Link:
         """Work again, on the same port."""
         self._moving.set()
         if self._listener.fileno() == -1:
-            self._listener = self._listen(self._port)
+            self._listener = self._listen(self.port)
             self.__enter__()
 
     def _listen(self, port: int) -> socket.socket:
@@ -61,7 +70,11 @@ class Link:
         with contextlib.suppress(OSError):
             while True:
                 here, _ = listener.accept()
-                there = socket.create_connection(self._target)
+                try:
+                    there = socket.create_connection(self._target)
+                except OSError:  # the server is away: whoever called hears of it as if there was no link
+                    _reset(here)
+                    continue
                 self._sockets += [here, there]
                 for source, sink in ((here, there), (there, here)):
                     threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
