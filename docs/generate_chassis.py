@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeGuard
 
 ROOT = Path(__file__).resolve().parent.parent
 CHASSIS = ROOT / "template" / "chassis" / "src" / "chassis"
@@ -36,7 +37,7 @@ def parse(module: str) -> ast.Module:
 def module(name: str) -> Iterator[str]:
     tree = parse(name)
     yield from (f"## chassis.{name}", ast.get_docstring(tree) or "")
-    for node, text in with_text(tree.body):
+    for node, text in [*exported_from_others(tree), *with_text(tree.body)]:
         match node:
             case ast.ClassDef(name=title) if text:
                 bases = ", ".join(map(ast.unparse, node.bases))
@@ -47,6 +48,29 @@ def module(name: str) -> Iterator[str]:
                 yield from (f"### `{title} = {kind(value)}`", text)
             case ast.Assign(targets=[ast.Name(id=title)]) | ast.AnnAssign(target=ast.Name(id=title)) if text:
                 yield from (f"### `{title}`", text)
+
+
+def exported_from_others(tree: ast.Module) -> Iterator[tuple[ast.stmt, str]]:
+    """What the module imports from internal modules to export it as its own: the names in its `__all__`."""
+    exported = {name for node in tree.body if is_all(node) for name in ast.literal_eval(node.value)}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("chassis."):
+            names = exported & {alias.name for alias in node.names}
+            found = with_text(parse(node.module.removeprefix("chassis.")).body) if names else ()
+            yield from ((definition, text) for definition, text in found if names & defined_names(definition))
+
+
+def is_all(node: ast.stmt) -> TypeGuard[ast.Assign]:
+    return isinstance(node, ast.Assign) and "__all__" in defined_names(node)
+
+
+def defined_names(node: ast.stmt) -> set[str]:
+    match node:
+        case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+            return {name}
+        case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+            return {name}
+    return set()
 
 
 def members(node: ast.ClassDef) -> Iterator[str]:

@@ -116,7 +116,7 @@ async def test_values_of_every_type_pass_through_a_real_table(connection: asyncp
         await connection.execute("DROP TABLE tiny.pens; DROP TYPE tiny.colour")
 
     assert found is not None
-    assert (found["id"], found["colour"], found["price"], found["bought_on"]) == (ID, "RED", price, date.max)
+    assert (found["id"], found["colour"], found["price"], found["bought_on"]) == (ID, Colour.RED, price, date.max)
 
 
 async def test_a_statement_returns_one_row_all_rows_or_how_many_it_touched(database: Database) -> None:

@@ -1,9 +1,9 @@
-"""Compiled SQL on an asyncpg pool, and explicit transactions. SQLAlchemy describes, asyncpg executes."""
+"""A pool of asyncpg connections, and explicit transactions."""
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -12,11 +12,22 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 from pydantic import SecretStr
 from sqlalchemy import MetaData
-from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
-from sqlalchemy.sql import Executable
+
+from chassis.statements import Executor, Row, Statement
+
+__all__ = [
+    "Connection",
+    "Database",
+    "DatabaseUnavailable",
+    "Executor",
+    "Row",
+    "Statement",
+    "UnitOfWork",
+    "metadata_for",
+    "optional",
+]
 
 Connection = asyncpg.Connection | PoolConnectionProxy
-Row = asyncpg.Record
 T = TypeVar("T")
 
 Observer = Callable[[str, int, BaseException | None], None]
@@ -67,58 +78,6 @@ def metadata_for(schema: str) -> MetaData:
 
 class DatabaseUnavailable(Exception):
     """No connection could be had, or it broke. The cause says why."""
-
-
-class Executor(Protocol):
-    """What a Statement runs on: a connection in a transaction, or the Database itself for a single statement."""
-
-    async def fetch(self, query: str, *args: Any) -> list[Row]: ...
-    async def fetchrow(self, query: str, *args: Any) -> Row | None: ...
-    async def execute(self, query: str, *args: Any) -> str: ...
-
-
-class Statement:
-    """A SQLAlchemy Core statement, compiled once and run many times.
-
-    Make it at module level. Parameters are the statement's `bindparam` names; for INSERT and UPDATE also the column
-    names, all of the table's or those in `columns`. Values pass through the types' bind processors, as SQLAlchemy
-    would do it; rows come back as asyncpg decodes them. Compiling once is what makes this cost less than half of the
-    same statement through an SQLAlchemy engine.
-    """
-
-    __slots__ = ("_defaults", "_names", "_processors", "sql")
-
-    def __init__(self, statement: Executable, *, columns: list[str] | None = None) -> None:
-        # Any: positiontup and _bind_processors are not in SQLAlchemy's stubs. tests/chassis pins what we rely on.
-        compiled: Any = statement.compile(dialect=asyncpg_dialect.dialect(), column_keys=columns)  # ty: ignore[missing-attribute]
-        self.sql = str(compiled)
-        if "POSTCOMPILE" in self.sql:
-            raise ValueError("IN with a list is rewritten at each run: compare with = ANY(:list) instead")
-        self._names: list[str] = list(compiled.positiontup)
-        self._processors: Mapping[str, Callable[[Any], Any]] = compiled._bind_processors
-        self._defaults = {name: bind.effective_value for name, bind in compiled.binds.items() if not bind.required}
-
-    def arguments(self, parameters: Mapping[str, Any]) -> list[Any]:
-        """The positional arguments of `sql`. Raises KeyError for a parameter that is missing."""
-        arguments = []
-        for name in self._names:
-            value = parameters[name] if name in parameters else self._defaults[name]
-            process = self._processors.get(name)
-            arguments.append(value if process is None or value is None else process(value))
-        return arguments
-
-    async def one(self, executor: Executor, /, **parameters: Any) -> Row | None:
-        """The first row, or None."""
-        return await executor.fetchrow(self.sql, *self.arguments(parameters))
-
-    async def all(self, executor: Executor, /, **parameters: Any) -> list[Row]:
-        """Every row, held in memory: give the statement a LIMIT."""
-        return await executor.fetch(self.sql, *self.arguments(parameters))
-
-    async def run(self, executor: Executor, /, **parameters: Any) -> int:
-        """Execute and return how many rows were touched."""
-        status = await executor.execute(self.sql, *self.arguments(parameters))
-        return int(status.rpartition(" ")[2])
 
 
 class Says(Protocol):
@@ -278,17 +237,21 @@ class Database:
         async with self.connection() as connection, connection.transaction():
             yield UnitOfWork(connection, self._outbox)
 
-    async def fetch(self, query: str, *args: Any) -> list[Row]:
+    async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
         async with self.connection() as connection:
             return await connection.fetch(query, *args)
 
-    async def fetchrow(self, query: str, *args: Any) -> Row | None:
+    async def fetchrow(self, query: str, *args: Any) -> asyncpg.Record | None:
         async with self.connection() as connection:
             return await connection.fetchrow(query, *args)
 
     async def execute(self, query: str, *args: Any) -> str:
         async with self.connection() as connection:
             return await connection.execute(query, *args)
+
+    async def executemany(self, command: str, args: Iterable[Any]) -> None:
+        async with self.connection() as connection:
+            await connection.executemany(command, args)
 
     async def answers(self, *, timeout_seconds: float) -> bool:
         """Whether the server answers in time, however busy this process' own connections are."""
