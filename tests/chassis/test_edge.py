@@ -3,12 +3,14 @@
 import json
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
+from uuid import UUID
 
 import httpx
 import pytest
 from chassis.settings import Settings
 from chassis.telemetry import Telemetry
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import StreamingResponse
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
@@ -120,6 +122,128 @@ async def test_a_trace_that_the_caller_does_not_sample_is_not_recorded_and_keeps
 
     assert await watched.spans() == []
     assert response.json()["trace_id"] == TRACE_ID
+
+
+async def test_two_request_ids_are_none(watched: Watched) -> None:
+    headers = [("X-Request-Id", "one"), ("X-Request-Id", "one")]
+    response = await watched.client.get("/v1/things", headers=headers)
+
+    (identity,) = response.headers.get_list("x-request-id")
+    assert identity == format((await watched.server_span()).context.trace_id, "032x")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status"),
+    [
+        ("POST", "/v1/things", [("Content-Type", "application/json"), ("Content-Type", "text/plain")], 415),
+        ("POST", "/v1/things", [("Content-Type", "text/plain"), ("Content-Type", "application/json")], 415),
+        ("PATCH", f"/v1/things/{UUID(int=1)}", [("If-Match", '"3"'), ("If-Match", '"4"')], 422),
+        ("PATCH", f"/v1/things/{UUID(int=1)}", [("If-Match", '"3"'), ("If-Match", "*")], 422),
+    ],
+)
+async def test_a_header_that_is_sent_twice_is_a_list_whose_members_all_count(
+    watched: Watched, method: str, path: str, headers: list[tuple[str, str]], status: int
+) -> None:
+    json_type = [] if method == "POST" else [("Content-Type", "application/json")]
+    response = await watched.client.request(method, path, content=b"{}", headers=[*headers, *json_type])
+
+    assert response.status_code == status
+
+
+async def test_cookies_in_several_headers_are_all_read(make_app: Callable[..., FastAPI]) -> None:
+    app = make_app()
+
+    @app.get("/cookies")
+    async def cookies(request: Request) -> dict:
+        return request.cookies
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://tiny") as client:
+        response = await client.get("/cookies", headers=[("Cookie", "a=1; b=2"), ("Cookie", "c=3")])
+
+    assert response.json() == {"a": "1", "b": "2", "c": "3"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/things"),
+        ("POST", "/v1/things"),
+        ("GET", "/v1/failures/conflict"),
+        ("GET", "/v1/failures/bug"),
+        ("GET", "/nowhere"),
+        ("GET", "/openapi.json"),
+    ],
+)
+async def test_a_cache_keeps_no_answer_unless_the_route_allows_it(watched: Watched, method: str, path: str) -> None:
+    response = await watched.client.request(method, path)
+
+    assert response.headers.get_list("cache-control") == ["private, no-cache"]
+
+
+@pytest.mark.parametrize("probe", ["/livez", "/readyz", "/startupz"])
+async def test_nobody_keeps_the_answer_of_a_probe(watched: Watched, probe: str) -> None:
+    assert (await watched.client.get(probe)).headers["cache-control"] == "no-store"
+
+
+@pytest.fixture
+async def tagged(make_app: Callable[..., FastAPI]) -> AsyncGenerator[httpx.AsyncClient]:
+    """A client of a server whose answers at /tagged and /streamed have an ETag."""
+    app = make_app()
+    headers = {"ETag": '"3"', "Cache-Control": "max-age=60", "Content-Location": "/v3"}
+
+    @app.get("/tagged")
+    async def tagged() -> Response:
+        return Response(b"the third", headers=headers)
+
+    @app.get("/streamed")
+    async def streamed() -> Response:
+        async def content() -> AsyncGenerator[bytes]:
+            for part in (b"the", b"third"):
+                yield part
+
+        return StreamingResponse(content(), headers=headers)
+
+    @app.post("/tagged")
+    async def change() -> Response:
+        return Response(b"changed", headers=headers)
+
+    async with listening(app) as client:
+        yield client
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("path", ["/tagged", "/streamed"])
+@pytest.mark.parametrize("tags", [['"3"'], ['W/"3"'], ['"2", "3"'], ['"2"', '"3"'], ['"2" ,W/"3"'], ["*"]])
+async def test_a_copy_that_is_still_right_is_not_sent_again(
+    tagged: httpx.AsyncClient, method: str, path: str, tags: list[str]
+) -> None:
+    for _ in range(2):  # on one connection, whose next answer must not begin with what was left out
+        response = await tagged.request(method, path, headers=[("If-None-Match", tag) for tag in tags])
+
+        assert (response.status_code, response.content) == (304, b"")
+        assert response.headers["etag"] == '"3"'
+        assert response.headers["cache-control"] == "max-age=60"
+        assert response.headers["content-location"] == "/v3"
+        assert not {"content-length", "content-type", "transfer-encoding"} & set(response.headers)
+
+
+@pytest.mark.parametrize(("method", "tag"), [("GET", '"4"'), ("GET", "3"), ("GET", ""), ("POST", '"3"'), ("POST", "*")])
+async def test_a_copy_that_is_not_right_or_not_asked_for_is_answered_in_full(
+    tagged: httpx.AsyncClient, method: str, tag: str
+) -> None:
+    response = await tagged.request(method, "/tagged", headers={"If-None-Match": tag})
+
+    assert (response.status_code, response.headers["etag"]) == (200, '"3"')
+    assert response.content
+
+
+async def test_no_copy_is_right_where_the_answer_has_no_tag(watched: Watched) -> None:
+    assert (await watched.client.get("/v1/things", headers={"If-None-Match": "*"})).status_code == 200
+
+
+def test_an_answer_does_not_name_the_server(logging_service: Running) -> None:
+    for path in ("/v1/things", "/livez", "/nowhere"):
+        assert "server" not in httpx.get(f"{logging_service.base}{path}").headers
 
 
 @pytest.mark.parametrize("identity", ["7", "01HZY-3_a.b:c/d+e=", "x" * 128])

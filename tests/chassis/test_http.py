@@ -1,11 +1,15 @@
 """What routes may ask for: the version a change is based on, and pages."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from uuid import UUID
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from chassis.application import api
+from chassis.http import SHOWN
+from chassis.service import Service
+from fastapi import APIRouter, FastAPI
 
 ID = UUID("0190b5a8-7c5e-7b3a-9d43-6f0e8c1a2b4d")
 
@@ -79,3 +83,13 @@ async def test_a_reader_waits_for_no_transaction(make_app: Callable[..., FastAPI
         await uow.connection.execute("LOCK TABLE tiny.things IN ROW EXCLUSIVE MODE")
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://tiny") as client:
             assert (await client.get("/v1/things")).status_code == 200
+
+
+def test_the_document_says_that_a_copy_may_still_be_right_where_the_answer_has_a_tag(service: Service) -> None:
+    router = APIRouter()
+    router.add_api_route("/tagged", lambda: None, name="tagged", responses=SHOWN)
+    router.add_api_route("/plain", lambda: None, name="plain")
+    paths = api(replace(service, routers=[router])).openapi()["paths"]
+
+    assert "304" in paths["/tagged"]["get"]["responses"]
+    assert "304" not in paths["/plain"]["get"]["responses"]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 from chassis.errors import DomainError
-from chassis.problems import LONGEST_POINTER, problems
+from chassis.problems import LONGEST_POINTER, described, problems
 from fastapi import FastAPI, HTTPException
 
 from tests.chassis.conftest import listening
@@ -53,6 +53,63 @@ def test_an_error_outside_every_family_is_refused_where_the_route_names_it() -> 
 
     with pytest.raises(TypeError, match="Homeless belongs to no family"):
         problems(Homeless)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, "malformed_request"),
+        (401, "unauthenticated"),
+        (403, "forbidden"),
+        (406, "not_acceptable"),
+        (410, "gone"),
+        (413, "request_too_large"),
+        (414, "uri_too_long"),
+        (416, "range_not_satisfiable"),
+        (418, "i_m_a_teapot"),
+        (429, "too_many_requests"),
+        (499, "http_error"),
+        (502, "bad_gateway"),
+        (503, "unavailable"),
+    ],
+)
+async def test_each_status_that_a_route_raises_has_a_stable_code(
+    make_app: Callable[..., FastAPI], status: int, code: str
+) -> None:
+    app = make_app()
+
+    @app.get("/raise")
+    async def refuse() -> None:
+        raise HTTPException(status, headers={"WWW-Authenticate": "Bearer", "Retry-After": "7"})
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://tiny") as client:
+        response = await client.get("/raise")
+
+    assert problem(response)["code"] == code
+    assert (response.headers["www-authenticate"], response.headers["retry-after"]) == ("Bearer", "7")
+    if status != 499:
+        assert f"`{code}`" in described(status)["description"] or status == 503
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b'{"name": "lamp"', "not JSON: Expecting ',' delimiter at character 15"),
+        (b"", "Field required"),
+        (b'{"name": lamp}', "not JSON: Expecting value at character 9"),
+        (b'{"name": "a\x00b"}', "not JSON: Invalid control character at character 11"),
+        (b'{"name": "caf\xe9"}', "not UTF-8 at byte 13"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"name": ' + b"9" * 5000 + b"}", "a number in the body has too many digits"),
+    ],
+)
+async def test_a_body_that_cannot_be_read_is_refused_with_the_reason_and_the_place(
+    client: httpx.AsyncClient, body: bytes, reason: str
+) -> None:
+    refused = problem(await client.post("/v1/things", content=body, headers={"Content-Type": "application/json"}))
+
+    assert (refused["status"], refused["code"]) == ((400, "malformed_request") if body else (422, "invalid_request"))
+    assert reason in refused["detail"]
 
 
 def test_a_route_documents_its_errors_by_status_and_code() -> None:

@@ -129,6 +129,9 @@ def _finished(document: dict[str, Any]) -> dict[str, Any]:
     schemas.update(problem.pop("$defs", {}))
     schemas["Problem"] = problem
     operations = [operation for path in document.get("paths", {}).values() for operation in path.values()]
+    for shown in (path["get"] for path in document.get("paths", {}).values() if "get" in path):
+        if "ETag" in shown["responses"].get("200", {}).get("headers", {}):
+            shown["responses"]["304"] = {"description": "Not Modified: If-None-Match names what is there."}
     for operation in operations:
         _add_failures(operation, components.setdefault("responses", {}))
     document["tags"] = [{"name": name} for name in sorted({tag for each in operations for tag in each.get("tags", [])})]

@@ -3,9 +3,8 @@
 import httpx
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-_W3C = TraceContextTextMapPropagator()
+from chassis import tracecontext
 
 
 class _Traced(httpx.AsyncBaseTransport):
@@ -20,7 +19,8 @@ class _Traced(httpx.AsyncBaseTransport):
             "url.full": str(request.url.copy_with(query=None, userinfo=b"")),
         }
         with tracer.start_as_current_span(request.method, kind=SpanKind.CLIENT, attributes=attributes) as span:
-            _W3C.inject(request.headers)
+            request.headers.pop("tracestate", None)  # of another trace, where a request's headers were passed on
+            tracecontext.inject(request.headers)
             response = await self._inner.handle_async_request(request)
             span.set_attribute("http.response.status_code", response.status_code)
             if response.status_code >= 400:

@@ -22,10 +22,9 @@ from uuid import UUID
 import structlog
 from opentelemetry import context, trace
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from pydantic import ValidationError
 
-from chassis import begun, inbox, parking
+from chassis import begun, inbox, parking, tracecontext
 from chassis.brokers import Broker, Delivery, Kind, Message, Subscription
 from chassis.database import Connection, Database, DatabaseUnavailable, UnitOfWork, only_replica
 from chassis.durations import Durations
@@ -43,7 +42,6 @@ TOUCH_SECONDS = 3
 PROGRESS_SECONDS = 0.1
 """Until a stop is noticed while every lane is busy."""
 
-_W3C = TraceContextTextMapPropagator()
 _NOTHING = context.Context()
 
 
@@ -225,7 +223,7 @@ class Consumer:
         message = delivery.message
         receiver = self._messages.receiver(message.name)
         content = receiver.contract.model_validate_json(message.body)
-        return Ready(delivery, receiver, content, _W3C.extract(message.headers, _NOTHING))
+        return Ready(delivery, receiver, content, tracecontext.extract(message.headers))
 
     def deaths(self, delivery: Delivery) -> int:
         """How often a process has died that had begun it. If at all, it is to be done alone."""

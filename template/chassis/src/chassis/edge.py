@@ -1,15 +1,15 @@
-"""The outermost layer of a request: its span, its metrics, its ids, and an answer even to a surprise."""
+"""The outermost layer of a request: span, metrics, ids, what caches may do, and an answer even to a surprise."""
 
 import re
 import time
+from collections.abc import Iterable
 
 import structlog
 from opentelemetry import context, trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chassis import problems
+from chassis import problems, tracecontext
 from chassis.durations import Durations
 from chassis.health import Lifecycle
 from chassis.logs import describe_exception, request_id
@@ -21,10 +21,15 @@ PROBES = frozenset({"/livez", "/readyz", "/startupz"})
 """Answered without span, metric, log line or limit: they must work while everything else is busy."""
 
 SAFE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
-"""What we repeat from a caller into logs and headers."""
+"""The request ids of callers that we repeat in logs and headers. No comma, which joins two of them."""
 
-_W3C = TraceContextTextMapPropagator()
-_NOTHING = context.Context()
+CACHE_CONTROL = (b"cache-control", b"private, no-cache")
+"""Added to an answer that has none: only the caller may keep a copy, and asks with If-None-Match before using it."""
+
+_NO_PARENT = context.Context()
+_TAG = re.compile(rb'"[^"]*"')
+_OF_A_BODY = (b"content-length", b"content-type")
+_NO_BODY: Message = {"type": "http.response.body", "body": b"", "more_body": False}
 
 
 class Edge:
@@ -45,46 +50,59 @@ class Edge:
             await self._app(scope, receive, send)
             return
 
-        carrier: dict[str, str] = {}
-        caller_id: bytes | None = None
-        for name, value in scope["headers"]:
-            if name == b"traceparent" or name == b"tracestate":
-                carrier[name.decode()] = value.decode("latin-1")
-            elif name == b"x-request-id":
-                caller_id = value
-        parent = _W3C.extract(carrier, _NOTHING) if carrier else _NOTHING
+        headers = dict(scope["headers"])
+        if len(headers) < len(scope["headers"]):
+            headers = _combined(scope["headers"])
+            scope = {**scope, "headers": list(headers.items())}
+        parent = _parent(headers) if b"traceparent" in headers else _NO_PARENT
         span = self._tracer.start_span(method, context=parent, kind=SpanKind.SERVER)
         current = context.attach(trace.set_span_in_context(span, parent))
-        if caller_id is not None and SAFE_REQUEST_ID.fullmatch(caller_id):
+        caller_id = headers.get(b"x-request-id")
+        if caller_id and SAFE_REQUEST_ID.fullmatch(caller_id):
             identity = caller_id.decode()
         else:
             identity = format(span.get_span_context().trace_id, "032x")
         named = request_id.set(identity)
 
         status = 0
-        extra = [(b"x-request-id", identity.encode())]
+        streamed_from = 0.0
+        ended = False
         lifecycle = self._lifecycle
+        tags = headers.get(b"if-none-match") if method in ("GET", "HEAD") else None
 
-        async def send_with_ids(message: Message) -> None:
-            nonlocal status
+        async def send_finished(message: Message) -> None:
+            nonlocal status, streamed_from, ended
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], *extra]
+                answer = [*message["headers"], (b"x-request-id", identity.encode())]
+                names = dict(answer)
+                if b"cache-control" not in names:
+                    answer.append(CACHE_CONTROL)
                 if lifecycle.draining:
                     # Moves the client to another replica now, rather than cutting its idle connection later.
-                    message["headers"].append((b"connection", b"close"))
+                    answer.append((b"connection", b"close"))
+                if tags is not None and status == 200 and _is_named(names.get(b"etag", b""), tags):
+                    status, answer = 304, [header for header in answer if header[0] not in _OF_A_BODY]
+                message["status"], message["headers"] = status, answer
+            elif status == 304:
+                if ended:
+                    return
+                message, ended = _NO_BODY, True
+            elif not streamed_from and message.get("more_body"):
+                streamed_from = time.perf_counter()
             await send(message)
 
         started = time.perf_counter()
         try:
-            await self._app(scope, receive, send_with_ids)
+            await self._app(scope, receive, send_finished)
         except Exception as error:
             self._record_surprise(span, error)
             if status:  # half an answer is out: only cutting the connection says that the rest is missing
                 raise
-            await problems.document(500)(scope, receive, send_with_ids)
+            await problems.document(500)(scope, receive, send_finished)
         finally:
-            self._finish(method, scope, span, status, time.perf_counter() - started)
+            # To the first byte of a stream: how long it then flows says nothing of how fast we are.
+            self._finish(method, scope, span, status, (streamed_from or time.perf_counter()) - started)
             request_id.reset(named)
             context.detach(current)
 
@@ -114,3 +132,25 @@ class Edge:
             log.info(
                 "request_finished", method=method, route=route, status=status, duration_ms=round(seconds * 1000, 1)
             )
+
+
+def _combined(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Join the values of each header that came more than once into one list, as RFC 9110, section 5.3, allows.
+
+    So nobody has to ask which of two counts: a list is no type of content, no token and no version.
+    """
+    combined: dict[bytes, bytes] = {}
+    for name, value in headers:
+        separator = b"; " if name == b"cookie" else b", "
+        combined[name] = combined[name] + separator + value if name in combined else value
+    return combined
+
+
+def _parent(headers: dict[bytes, bytes]) -> context.Context:
+    names = (b"traceparent", b"tracestate")
+    return tracecontext.extract({name.decode(): headers[name].decode("latin-1") for name in names if name in headers})
+
+
+def _is_named(etag: bytes, tags: bytes) -> bool:
+    """Compare the answer's ETag with those of If-None-Match: weakly, as RFC 9110, section 13.1.2, asks."""
+    return bool(etag) and (tags.strip() == b"*" or etag.removeprefix(b"W/") in _TAG.findall(tags))

@@ -27,7 +27,8 @@ async def _database_answers(request: Request) -> bool:
 
 
 def _answer(ok: bool, **checks: Any) -> JSONResponse:
-    return JSONResponse({"status": "ok" if ok else "unavailable", **checks}, 200 if ok else 503)
+    content = {"status": "ok" if ok else "unavailable", **checks}
+    return JSONResponse(content, 200 if ok else 503, headers={"Cache-Control": "no-store"})
 
 
 @router.get("/livez")

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from uuid_utils.compat import uuid7
 
+from chassis import tracecontext
 from chassis.brokers import Kind
 from chassis.database import Executor
 from chassis.messages import Messages
@@ -17,8 +17,6 @@ _STORE = """
     INSERT INTO chassis.outbox (id, kind, aggregatetype, aggregateid, type, payload, traceparent, tracestate, not_before)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 """
-
-_W3C = TraceContextTextMapPropagator()
 
 
 class Unlisted(LookupError):
@@ -52,7 +50,7 @@ class Outbox:
             line = f"{kind.title()}({type(said).__name__}, …)"
             raise Unlisted(f"{type(said).__name__} has no line {line} in messaging/outgoing: add it")
         context: dict[str, str] = {}
-        _W3C.inject(context)
+        tracecontext.inject(context)
         for route in routes:
             identity = uuid7()
             await executor.execute(

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from opentelemetry import context
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from uuid_utils.compat import uuid7
 
+from chassis import tracecontext
 from chassis.brokers import Kind, Message
 from chassis.database import Database, Executor
 from chassis.messages import Messages
@@ -26,8 +26,6 @@ _SEND_AGAIN = """
     INSERT INTO chassis.outbox (id, kind, aggregatetype, aggregateid, type, payload, traceparent, tracestate)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 """
-
-_W3C = TraceContextTextMapPropagator()
 
 
 class Parked(NamedTuple):
@@ -93,7 +91,7 @@ async def replay(database: Database, messages: Messages, parked_id: UUID) -> Par
             content = receiver.contract.model_validate_json(message.body)
             uow.message_id = message.id
             # What the handler says belongs to the trace that the message came with.
-            token = context.attach(_W3C.extract(message.headers))
+            token = context.attach(tracecontext.extract(message.headers))
             try:
                 await receiver.handler(content, uow)
             finally:

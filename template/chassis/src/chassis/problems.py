@@ -1,6 +1,7 @@
 """Failures as RFC 9457 problem documents. The only module that turns errors into HTTP statuses."""
 
 import json
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -25,6 +26,8 @@ STATUS: dict[type[DomainError], int] = {NotFound: 404, Conflict: 409, Forbidden:
 
 CODES = {
     400: "malformed_request",
+    401: "unauthenticated",
+    403: "forbidden",
     404: "route_not_found",
     405: "method_not_allowed",
     412: "version_mismatch",
@@ -32,15 +35,18 @@ CODES = {
     415: "unsupported_media_type",
     422: "invalid_request",
     428: "if_match_required",
+    429: "too_many_requests",
     500: "internal_error",
     503: "unavailable",
 }
-"""The stable code of a failure that nothing names more precisely."""
+"""The stable codes of failures that nothing names more precisely; `code_of` has those of all other statuses."""
 
 PHRASES = {status.value: status.phrase for status in HTTPStatus}
 # RFC 9110's names, whatever the Python: those of its standard library changed in 3.13.
 TITLES = PHRASES | {
     413: "Content Too Large",
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
     422: "Unprocessable Content",
 }
 
@@ -86,6 +92,11 @@ class Problem(BaseModel):
     )
 
 
+def code_of(status: int) -> str:
+    """The stable code of a status: from CODES, or its name in RFC 9110 (410: `gone`)."""
+    return CODES.get(status) or re.sub(r"\W+", "_", TITLES.get(status, "http error").lower())
+
+
 def status_of(error: type[DomainError]) -> int:
     """The HTTP status of an error's family. Raises TypeError for an error outside every family."""
     for family, status in STATUS.items():
@@ -103,7 +114,7 @@ def document(
     headers: dict[str, str] | None = None,
 ) -> JSONResponse:
     """A problem as a response. The code defaults to the status' own."""
-    code = code or CODES.get(status, "http_error")
+    code = code or code_of(status)
     problem = Problem(
         type=f"/problems/{code}",
         title=TITLES.get(status, "Error"),
@@ -134,7 +145,7 @@ def described(status: int, codes: str | None = None) -> dict[str, Any]:
     if status == 503:
         codes = codes or "`overloaded`, `timed_out`, `database_unavailable`"
     response: dict[str, Any] = {
-        "description": f"{TITLES[status]}: {codes or f'`{CODES[status]}`'}.",
+        "description": f"{TITLES[status]}: {codes or f'`{code_of(status)}`'}.",
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
     if status == 503:
@@ -175,8 +186,10 @@ async def on_invalid_request(_: Request, error: Exception) -> Response:
         return document(428, detail=IF_MATCH_ADVICE)
     if isinstance(error.body, bytes):  # FastAPI parses nothing that does not call itself JSON
         return document(415, detail="send the body as application/json")
-    if any(part["type"] == "json_invalid" for part in found):
-        return document(400, detail="the body is not JSON")
+    for part in found:
+        if part["type"] == "json_invalid":
+            reason = part["ctx"]["error"].removesuffix(" at")
+            return document(400, detail=f"the body is not JSON: {reason} at character {part['loc'][1]}")
     # The input is never echoed: it may be personal, or not representable in JSON at all.
     parts = [InvalidPart(pointer=_pointer(part["loc"]), detail=_rule(part)) for part in found[:MAX_REPORTED]]
     return document(422, detail="; ".join(f"{part.pointer}: {part.detail}" for part in parts), errors=parts)
@@ -194,7 +207,21 @@ async def on_http_error(request: Request, error: Exception) -> Response:
         detail = json.dumps(detail, ensure_ascii=False, default=str)
     elif detail == PHRASES.get(error.status_code):
         detail = None
+    elif detail == "There was an error parsing the body" and error.__cause__ is not None:  # of FastAPI
+        detail = _why_unreadable(error.__cause__) or detail
     return document(error.status_code, detail=detail, headers=headers)
+
+
+def _why_unreadable(cause: BaseException) -> str | None:
+    """Name what is wrong with a body that could not be parsed, without any piece of it."""
+    match cause:
+        case UnicodeDecodeError():
+            return f"the body is not UTF-8 at byte {cause.start}"
+        case RecursionError():
+            return "the body is nested too deeply"
+        case ValueError():  # Python's bound for numbers
+            return "a number in the body has too many digits"
+    return None
 
 
 def _allowed_methods(request: Request) -> list[str]:

@@ -16,11 +16,10 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 import structlog
-from opentelemetry import context, trace
+from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from chassis import parking
+from chassis import parking, tracecontext
 from chassis.brokers import Broker, Kind, Message, MessageRefused
 from chassis.database import Connection, only_replica
 from chassis.outbox import CHANNEL
@@ -44,9 +43,6 @@ _WAITING = """
 """
 _LOGGED = "DELETE FROM chassis.outbox WHERE kind = 'event'"
 _SENT = "DELETE FROM chassis.outbox WHERE seq = ANY($1::bigint[])"
-
-_W3C = TraceContextTextMapPropagator()
-_NOTHING = context.Context()
 
 
 class _Refusal(NamedTuple):
@@ -142,7 +138,7 @@ class Relay:
         if stored.get("traceparent", "").endswith(UNRECORDED):
             await self._broker.publish(_message(row, stored))
             return
-        parent = _W3C.extract(stored, _NOTHING)
+        parent = tracecontext.extract(stored)
         span = self._tracer.start_span(f"send {name}", context=parent, kind=SpanKind.PRODUCER)
         if span.is_recording():
             span.set_attributes(
@@ -154,7 +150,7 @@ class Relay:
                 }
             )
         carrier: dict[str, str] = {}
-        _W3C.inject(carrier, trace.set_span_in_context(span, parent))
+        tracecontext.inject(carrier, trace.set_span_in_context(span, parent))
         try:
             await self._broker.publish(_message(row, carrier))
         except Exception as error:

@@ -1,0 +1,54 @@
+"""W3C Trace Context, Level 2: read the trace of a caller or of a message, and pass it on."""
+
+import re
+from collections.abc import Mapping
+
+from opentelemetry.context import Context
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+MAX_STATE_CHARACTERS = 8192
+MAX_STATE_MEMBERS = 32
+
+_PARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-[^,]*)?")
+_MEMBER = re.compile(r"([a-z0-9][a-z0-9_*/@-]{0,255})=([ -+\--<>-~]{0,255}[!-+\--<>-~])")
+_NOTHING = Context()
+
+inject = TraceContextTextMapPropagator().inject
+
+
+def extract(headers: Mapping[str, str]) -> Context:
+    """Make the context that a span of ours continues; an empty context where `traceparent` names no trace.
+
+    A header that was sent more than once has all its values, joined by commas (RFC 9110, section 5.3): two values of
+    `traceparent` then name no trace, and those of `tracestate` are one list.
+    """
+    match = _PARENT.fullmatch(headers.get("traceparent", "").strip(" \t"))
+    if match is None:
+        return _NOTHING
+    version, trace_id, span_id, flags, more = match.groups()
+    if version == "ff" or (version == "00" and more):
+        return _NOTHING
+    parent = SpanContext(
+        int(trace_id, 16),
+        int(span_id, 16),
+        is_remote=True,
+        trace_flags=TraceFlags(int(flags, 16)),
+        trace_state=_State(headers["tracestate"]) if "tracestate" in headers else None,
+    )
+    return set_span_in_context(NonRecordingSpan(parent), _NOTHING) if parent.is_valid else _NOTHING
+
+
+class _State(TraceState):
+    """The members of a `tracestate`: none of them if one is malformed, and the first of those with the same key.
+
+    OpenTelemetry's own parser drops the list where a key occurs twice, and knows the keys of Level 1 only.
+    """
+
+    def __init__(self, header: str) -> None:
+        super().__init__()
+        members = [member for each in header.split(",") if (member := each.strip(" \t"))]
+        matches = [match for member in members if (match := _MEMBER.fullmatch(member))]
+        if len(header) <= MAX_STATE_CHARACTERS and len(matches) == len(members) <= MAX_STATE_MEMBERS:
+            for match in matches:
+                self._dict.setdefault(*match.groups())
