@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncGenerator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -97,9 +97,34 @@ async def test_a_job_can_be_delayed_and_has_a_key_of_its_own(open_database: Any,
         await uow.enqueue(TidyUp(uuid4()), after=timedelta(days=7))
     at_once, later = await rows()
     assert at_once["not_before"] is None
-    assert abs(later["not_before"] - datetime.now(UTC) - timedelta(days=7)) < timedelta(minutes=1)
+    assert abs(later["not_before"] - later["created_at"] - timedelta(days=7)) < timedelta(minutes=1)
     assert (at_once["kind"], at_once["type"]) == (Kind.JOB, "tiny.tidy-up.v1")
     assert UUID(at_once["aggregateid"]) == at_once["id"]
+
+
+async def test_the_delay_of_a_job_is_the_same_where_the_clock_of_the_process_is_slow(
+    open_database: Any, rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime.now(tz) - timedelta(minutes=10)
+
+    monkeypatch.setattr("chassis.outbox.datetime", Slow, raising=False)
+    async with open_database() as database, database.unit_of_work() as uow:
+        await uow.enqueue(TidyUp(uuid4()), after=timedelta(hours=1))
+    (row,) = await rows()
+    assert timedelta(0) <= row["not_before"] - row["created_at"] - timedelta(hours=1) < timedelta(minutes=1)
+
+
+async def test_the_delay_of_a_job_begins_when_it_is_enqueued_not_with_the_transaction(
+    open_database: Any, rows: Any
+) -> None:
+    async with open_database() as database, database.unit_of_work() as uow:
+        await uow.connection.execute("SELECT pg_sleep(0.2)")
+        await uow.enqueue(TidyUp(uuid4()), after=timedelta(hours=1))
+    (row,) = await rows()
+    assert row["not_before"] - row["created_at"] >= timedelta(hours=1, seconds=0.2)
 
 
 async def test_a_row_carries_the_trace_that_it_was_written_in(open_database: Any, rows: Any) -> None:

@@ -1,7 +1,7 @@
 """The transactional outbox: what a service says is a row in the same commit as the change that it speaks of."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from uuid_utils.compat import uuid7
 
@@ -15,7 +15,7 @@ CHANNEL = "chassis_outbox"
 
 _STORE = """
     INSERT INTO chassis.outbox (id, kind, aggregatetype, aggregateid, type, payload, traceparent, tracestate, not_before)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp() + $9::interval)
 """
 
 
@@ -41,10 +41,13 @@ class Outbox:
             await self._store(executor, event, Kind.EVENT, None)
 
     async def enqueue(self, executor: Executor, job: object, *, after: timedelta) -> None:
-        """Store a job, to be sent no sooner than `after` from now. Raises Unlisted."""
-        await self._store(executor, job, Kind.JOB, datetime.now(UTC) + after if after else None)
+        """Store a job, to be sent no sooner than `after` from now. Raises Unlisted.
 
-    async def _store(self, executor: Executor, said: object, kind: Kind, not_before: datetime | None) -> None:
+        The database adds `after` to its own time, because the relay asks the database whether the job is due.
+        """
+        await self._store(executor, job, Kind.JOB, after or None)
+
+    async def _store(self, executor: Executor, said: object, kind: Kind, after: timedelta | None) -> None:
         routes = [route for route in self._routes.get(type(said), []) if route.kind is kind]
         if not routes:
             line = f"{kind.title()}({type(said).__name__}, …)"
@@ -63,5 +66,5 @@ class Outbox:
                 route.contract.model_validate(said).model_dump_json(),
                 context.get("traceparent"),
                 context.get("tracestate"),
-                not_before,
+                after,
             )
