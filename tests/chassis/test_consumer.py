@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from chassis import consumer, parking
+from chassis import consumer, leadership, parking
 from chassis.brokers import Broker, Kind, Message, Options, broker_for
 from chassis.brokers.memory import MemoryBroker
 from chassis.consumer import LOCK, SHAPES, Consumer, Patience
@@ -69,6 +69,7 @@ class Bench:
 
     def __init__(self, url: str, connection: asyncpg.Connection) -> None:
         self.url = url
+        self.lock_url = url
         self.connection = connection
         options = Options(url=SecretStr(f"memory://{uuid4()}"), client_name="tiny")
         self.broker: Broker = MemoryBroker(options)
@@ -112,7 +113,7 @@ class Bench:
             observe=self.telemetry.observe_statement,
         )
         consumer = Consumer(
-            kind, self.broker, database, self.messages, self.telemetry, database_url=self.url, patience=patience
+            kind, self.broker, database, self.messages, self.telemetry, database_url=self.lock_url, patience=patience
         )
         async with database:
             yield consumer
@@ -141,18 +142,24 @@ class Bench:
 
 
 @pytest.fixture
-async def bench(database_url: str, connection: asyncpg.Connection) -> AsyncGenerator[Bench]:
+async def bench(
+    database_url: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> AsyncGenerator[Bench]:
     await connection.execute(said.EFFECTS)
     said.told.clear()
     said.begun.clear()
     said.handled.clear()
+    monkeypatch.setattr(leadership, "PROOF_SECONDS", 0.2)
+    monkeypatch.setattr(leadership, "LEASE_SECONDS", 3)
+    monkeypatch.setattr(leadership, "HANDOVER_SECONDS", 4.5)
     bench = Bench(database_url, connection)
     await bench.broker.connect()
     await bench.broker.declare(MESSAGES.topology)
     yield bench
     await bench.broker.close()
     await connection.execute(
-        "DROP TABLE effects; DELETE FROM chassis.inbox; DELETE FROM chassis.begun; DELETE FROM chassis.parked"
+        "DROP TABLE effects; DELETE FROM chassis.inbox; DELETE FROM chassis.begun; DELETE FROM chassis.parked;"
+        "DELETE FROM chassis.leaders"
     )
 
 
@@ -441,6 +448,47 @@ async def test_only_one_replica_takes_events_where_the_broker_would_mix_them_up(
             await bench.publish(paid(2))
             await bench.until_effects(1, 2)
             assert await bench.connection.fetchval(LEADER) == leader
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("real", each_of("nats"), indirect=True)
+async def test_a_consumer_that_was_deposed_without_noticing_leaves_every_event_to_its_successor(
+    real: Bench, link: Link
+) -> None:
+    handled: list[tuple[str, int]] = []
+
+    def replica(name: str) -> Bench:
+        async def on_paid(event: said.PaidV1, uow: UnitOfWork) -> None:
+            await uow.connection.execute("INSERT INTO effects (number) VALUES ($1)", event.number)
+            handled.append((name, event.number))
+
+        bench = Bench(real.url, real.connection)
+        bench.broker, bench.bank = real.broker, real.bank
+        bench.messages = Messages(
+            real.messages.service, incoming=(OnEvent(f"{real.bank}.paid.v1", said.PaidV1, on_paid),)
+        )
+        return bench
+
+    deposed, successor = replica("deposed"), replica("successor")
+    deposed.lock_url = link.url
+    async with deposed.consuming():
+        await real.publish(paid(0))
+        await real.until_effects(0)
+        link.freeze()
+        assert await real.connection.fetchval(
+            f"SELECT pg_terminate_backend(leader.pid, 10000) FROM ({LEADER} AND database IN"
+            " (SELECT oid FROM pg_database WHERE datname = current_database())) AS leader"
+        )
+        async with successor.consuming():
+            for number in range(1, 200):
+                await real.publish(paid(number))
+                await asyncio.sleep(0.05)
+            await real.until_effects(*range(200))
+        link.restore()
+    replicas = [name for name, _ in handled]
+    assert [number for _, number in handled] == list(range(200))
+    assert replicas == sorted(replicas), "the deposed replica handled an event after its successor did"
+    assert replicas[-1] == "successor"
 
 
 async def test_every_message_belongs_to_its_senders_trace_with_the_sql_it_caused(bench: Bench) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -9,10 +10,10 @@ from uuid import UUID
 
 import asyncpg
 import pytest
-from chassis import relay
+from chassis import leadership, relay
 from chassis.brokers import BrokerUnavailable, Kind, Message, MessageRefused
 from chassis.outbox import Outbox
-from chassis.relay import BATCH, Relay
+from chassis.relay import BATCH, LOCK, Relay
 from opentelemetry import trace
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
@@ -31,6 +32,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.got: list[Message] = []
+        self.got_at: list[float] = []
         self.refuses: set[int] = set()
         self.away = False
         self.slowly = 0.0
@@ -50,6 +52,7 @@ class Recorder:
             if number_of(message) in self.refuses:
                 raise MessageRefused("too large")
             self.got.append(message)
+            self.got_at.append(time.monotonic())
         finally:
             self.in_hand -= 1
 
@@ -100,9 +103,14 @@ class Bench:
 
 
 @pytest.fixture
-async def bench(database_url: str, connection: asyncpg.Connection) -> AsyncGenerator[Bench]:
+async def bench(
+    database_url: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> AsyncGenerator[Bench]:
+    monkeypatch.setattr(leadership, "PROOF_SECONDS", 0.2)
+    monkeypatch.setattr(leadership, "LEASE_SECONDS", 3)
+    monkeypatch.setattr(leadership, "HANDOVER_SECONDS", 4.5)
     yield Bench(database_url, connection)
-    await connection.execute("DELETE FROM chassis.outbox; DELETE FROM chassis.parked")
+    await connection.execute("DELETE FROM chassis.outbox; DELETE FROM chassis.parked; DELETE FROM chassis.leaders")
 
 
 def events(count: int, *, things: int = 1) -> list[ThingMade]:
@@ -218,6 +226,28 @@ async def test_a_second_relay_stands_by_and_takes_over(bench: Bench) -> None:
         await bench.until(lambda: len(standing_by.got) == 1)
     finally:
         await second.__aexit__(None, None, None)
+
+
+@pytest.mark.slow
+async def test_a_relay_that_was_deposed_without_noticing_sends_nothing_after_its_successor_does(
+    bench: Bench, link: Link
+) -> None:
+    deposed = Bench(link.url, bench.connection)
+    deposed.broker.slowly = 0.2
+    await bench.say(*events(60))
+    async with deposed.relaying():
+        await deposed.until_sent(1)
+        link.freeze()
+        assert await bench.connection.fetchval(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+            " AND classid::bigint << 32 | objid::bigint = $1",
+            LOCK,
+        )
+        async with bench.relaying():
+            await bench.until_empty()
+        link.restore()
+    assert max(deposed.broker.got_at) < min(bench.broker.got_at)
+    assert [number_of(message) for message in bench.broker.got] == list(range(60))
 
 
 async def test_no_transaction_is_open_while_the_broker_is_spoken_to(bench: Bench) -> None:

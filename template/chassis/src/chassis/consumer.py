@@ -26,9 +26,10 @@ from pydantic import ValidationError
 
 from chassis import begun, inbox, parking, tracecontext
 from chassis.brokers import Broker, Delivery, Kind, Message, Subscription
-from chassis.database import Connection, Database, DatabaseUnavailable, UnitOfWork, only_replica
+from chassis.database import Database, DatabaseUnavailable, UnitOfWork
 from chassis.durations import Durations
 from chassis.lanes import Lane
+from chassis.leadership import Lead, only_replica
 from chassis.logs import describe_exception
 from chassis.messages import Messages, Receiver, Unknown
 from chassis.telemetry import Telemetry
@@ -131,6 +132,8 @@ class Consumer:
         self._shape = SHAPES[kind]
         self._deaths: Counter[tuple[str, str]] = Counter()
         self._alone_with_it = asyncio.Lock()
+        self._lead: Lead | None = None
+        """Set where one replica alone may consume."""
         self.progress = asyncio.Event()
         """Set by a lane that may have less to do."""
         self._duration = Durations(telemetry.meter, "messaging.process.duration", "Duration of processing a message.")
@@ -138,28 +141,32 @@ class Consumer:
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until `stop`; what is at hand is finished and acknowledged, as far as time allows; the rest is given back.
 
-        Raises BrokerUnavailable, or what ended the connection that made us the one replica.
+        Raises BrokerUnavailable, and DatabaseUnavailable where this replica is no longer the leader.
         """
-        async with self._alone(stop) as lock:
+        async with self._alone(stop) as self._lead:
             if stop.is_set():
                 return
             self._deaths = await begun.counted(self._database)
             subscription = await self._broker.subscribe(self.kind)
             try:
                 async with self._lanes(subscription) as lanes:
-                    await self._feed(subscription, lanes, stop, lock)
+                    await self._feed(subscription, lanes, stop)
             finally:
                 await subscription.close()
 
     @asynccontextmanager
-    async def _alone(self, stop: asyncio.Event) -> AsyncGenerator[Connection | None]:
+    async def _alone(self, stop: asyncio.Event) -> AsyncGenerator[Lead | None]:
         """Where the broker would mix up a key's order between replicas: be the only one, or wait to become it."""
         if self.kind is Kind.JOB or self._broker.shares_in_order:
             yield None
             return
         name = f"{self._name}-consumer"
-        async with only_replica(self._url, name=name, lock=LOCK, stop=stop) as connection:
-            yield connection
+        async with only_replica(self._url, name=name, lock=LOCK, stop=stop) as lead:
+            yield lead
+
+    def _check_lead(self) -> None:
+        if self._lead is not None:
+            self._lead.check()
 
     @asynccontextmanager
     async def _lanes(self, subscription: Subscription) -> AsyncGenerator[list[Lane]]:
@@ -169,8 +176,12 @@ class Consumer:
         try:
             yield lanes
         finally:
+            deposed = self._lead is not None and not self._lead.held
+            if deposed:  # messages that arrive from now on belong to the successor
+                with suppress(Exception):
+                    await subscription.close()
             for lane in lanes:
-                lane.stop(within_seconds=self._shape.last_seconds)
+                lane.stop(within_seconds=0 if deposed else self._shape.last_seconds)
             await asyncio.gather(*tasks)
             touching.cancel()
             with suppress(Exception):
@@ -178,13 +189,10 @@ class Consumer:
             with suppress(DatabaseUnavailable):
                 await begun.over(self._database, (lane.id for lane in lanes))
 
-    async def _feed(
-        self, subscription: Subscription, lanes: list[Lane], stop: asyncio.Event, lock: Connection | None
-    ) -> None:
+    async def _feed(self, subscription: Subscription, lanes: list[Lane], stop: asyncio.Event) -> None:
         log.info("consumer_started", kind=self.kind)
         while not stop.is_set():
-            if lock is not None and lock.is_closed():
-                raise DatabaseUnavailable("the connection that held the consumer's lock broke")
+            self._check_lead()
             room = min(
                 self._shape.window - sum(lane.ahead for lane in lanes),
                 self._shape.held - sum(len(lane) for lane in lanes),
@@ -235,6 +243,7 @@ class Consumer:
         async with self._alone_with_it if deaths else nullcontext():
             if deaths >= max(self._patience.max_tries, 2):  # with the first it may have been a neighbour
                 raise Deadly(f"{deaths} times a process died that had begun it")
+            self._check_lead()
             await begun.note(self._database, lane, [one.message.identity for one in ready])
             await self._handle(ready)
 

@@ -33,9 +33,6 @@ T = TypeVar("T")
 Observer = Callable[[str, int, BaseException | None], None]
 """Is told of each statement when it has ended: its text, when it began in nanoseconds since 1970, what it failed with."""
 
-STANDBY_SECONDS = 1
-"""Between the tries of a process that stands by to take over."""
-
 ALIVE = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
 """The server notices after 25 s that we have vanished without a word; by default after two hours, with our locks held."""
 
@@ -294,22 +291,6 @@ async def dedicated_connection(url: str, *, name: str) -> AsyncGenerator[Connect
     finally:
         with suppress(*UNREACHABLE):
             await connection.close(timeout=2)
-
-
-@asynccontextmanager
-async def only_replica(url: str, *, name: str, lock: int, stop: asyncio.Event) -> AsyncGenerator[Connection | None]:
-    """Wait until this process holds the advisory lock, and yield the connection that keeps it; None if `stop` was first.
-
-    Raises DatabaseUnavailable.
-    """
-    async with dedicated_connection(url, name=name) as connection:
-        while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", lock):
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), STANDBY_SECONDS)
-            if stop.is_set():
-                yield None
-                return
-        yield connection
 
 
 async def _keep_alive(connection: asyncpg.Connection) -> None:

@@ -21,7 +21,8 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from chassis import parking, tracecontext
 from chassis.brokers import Broker, Kind, Message, MessageRefused
-from chassis.database import Connection, only_replica
+from chassis.database import Connection, dedicated_connection
+from chassis.leadership import Lead, only_replica
 from chassis.outbox import CHANNEL
 from chassis.telemetry import Telemetry
 
@@ -66,6 +67,7 @@ class Relay:
         self._name = name
         self._events = events
         self._wake = asyncio.Event()
+        self._lead: Lead | None = None
         self._sent = telemetry.meter.create_counter(
             "messaging.client.sent.messages", unit="{message}", description="Messages that the broker has confirmed."
         )
@@ -82,14 +84,17 @@ class Relay:
     @asynccontextmanager
     async def _leading(self, stop: asyncio.Event) -> AsyncGenerator[Connection | None]:
         name = f"{self._name}-relay"
-        async with only_replica(self._url, name=name, lock=LOCK, stop=stop) as connection:
-            if connection is None:
+        async with only_replica(self._url, name=name, lock=LOCK, stop=stop) as lead:
+            if lead is None:
                 yield None
                 return
-            log.info("relay_started")
-            connection.add_termination_listener(lambda _: self._wake.set())
-            await connection.add_listener(CHANNEL, lambda *_: self._wake.set())
-            yield connection
+            # The lead proves itself on its own connection, while this one may be busy with a statement.
+            async with dedicated_connection(self._url, name=name) as connection:
+                log.info("relay_started")
+                self._lead = lead
+                connection.add_termination_listener(lambda _: self._wake.set())
+                await connection.add_listener(CHANNEL, lambda *_: self._wake.set())
+                yield connection
 
     async def _sleep(self, stop: asyncio.Event) -> None:
         waiting = [asyncio.ensure_future(event.wait()) for event in (self._wake, stop)]
@@ -122,7 +127,9 @@ class Relay:
 
     async def _send_in_order(self, rows: list[Any], confirmed: list[tuple[int, str]], refused: list[_Refusal]) -> None:
         """One after the other; after a failure the rest of this key waits."""
+        assert self._lead is not None, "run leads"
         for row in rows:
+            self._lead.check()
             try:
                 await self._send(row)
             except MessageRefused as error:

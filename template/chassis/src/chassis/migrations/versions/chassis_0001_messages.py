@@ -58,6 +58,13 @@ def upgrade() -> None:
             begun_at timestamptz NOT NULL DEFAULT now()
         )
     """)
+    # A row means that a replica leads, or that it stopped without resigning. Its successor then waits.
+    op.execute("""
+        CREATE TABLE chassis.leaders (
+            lock bigint CONSTRAINT pk_leaders PRIMARY KEY,
+            started_at timestamptz NOT NULL DEFAULT now()
+        )
+    """)
     op.execute("""
         CREATE TABLE chassis.parked (
             id uuid CONSTRAINT pk_parked PRIMARY KEY,
