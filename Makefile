@@ -6,8 +6,8 @@ PYTHON ?= python3
 JOBS ?= 4
 
 # Without uv on the machine, one is put into .tools/. It comes first in PATH, for generated services to find it too.
-UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
-export PATH := $(CURDIR)/.tools/bin:$(PATH)
+UV := $(if $(shell command -v uv 2>/dev/null),uv,.tools/bin/uv)
+export PATH := $(CURDIR)/.tools/bin:$(value PATH)
 # The Python that runs here if it is new enough; otherwise uv fetches one. (Named, because uv stops at pyenv's shims.)
 ifndef UV_PYTHON
 UV_PYTHON := $(shell $(PYTHON) -c 'import sys; print(sys.executable if sys.version_info >= (3, 11) else "3.13")' 2>/dev/null || echo 3.13)

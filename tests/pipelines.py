@@ -47,6 +47,8 @@ class Event:
     """Why a pipeline runs, and what the repository's administrators have set."""
 
     pull_request: bool = False
+    queue: bool = False
+    """A merge queue of GitHub's, or a merge train of GitLab's."""
     public: bool = False
     variables: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict)
@@ -73,8 +75,11 @@ class GitHub:
         self._artifacts: dict[str, str] = {}
         self._names: dict[str, Any] = {
             "github": SimpleNamespace(
-                event_name="pull_request" if event.pull_request else "push",
-                event=SimpleNamespace(repository=SimpleNamespace(private=not event.public)),
+                event_name="merge_group" if event.queue else "pull_request" if event.pull_request else "push",
+                event=SimpleNamespace(
+                    repository=SimpleNamespace(private=not event.public),
+                    merge_group=Missing(**({"base_sha": event.base} if event.queue else {})),
+                ),
                 repository="Acme/Billing",
                 sha=event.commit,
             ),
@@ -98,6 +103,11 @@ class GitHub:
         self._steps = {step: Missing(outputs=Missing(**values)) for step, values in outputs.items()}
         raw = self.workflow["jobs"][name].get("outputs", {})
         self.outputs[name] = {key: self._text(value) for key, value in raw.items()}
+
+    def starts(self) -> bool:
+        """Whether the event starts the workflow at all."""
+        # YAML reads the key `on` as true.
+        return self._names["github"].event_name in self.workflow[True]
 
     def evaluate(self, expression: str) -> Any:
         """An expression, with or without its braces. GitHub's `&&` and `||` give an operand back, as Python's do."""
@@ -140,12 +150,14 @@ class GitLab:
     def __init__(self, service: Path, event: Event) -> None:
         self.file = yaml.safe_load((service / GITLAB).read_text())
         self.jobs_by_name = {name: self._whole(job) for name, job in self.file.items() if _is_job(name, job)}
+        merging = event.pull_request or event.queue
         self._given = {
-            "CI_PIPELINE_SOURCE": "merge_request_event" if event.pull_request else "push",
-            "CI_COMMIT_BRANCH": None if event.pull_request else "main",
+            "CI_PIPELINE_SOURCE": "merge_request_event" if merging else "push",
+            "CI_MERGE_REQUEST_EVENT_TYPE": "merge_train" if event.queue else "detached" if merging else None,
+            "CI_COMMIT_BRANCH": None if merging else "main",
             "CI_DEFAULT_BRANCH": "main",
             "CI_COMMIT_SHA": event.commit,
-            "CI_MERGE_REQUEST_DIFF_BASE_SHA": event.base if event.pull_request else None,
+            "CI_MERGE_REQUEST_DIFF_BASE_SHA": event.base if merging else None,
             "CI_REGISTRY_IMAGE": "registry.gitlab.com/acme/billing",
             "CI_PROJECT_VISIBILITY": "public" if event.public else "private",
             "CI_SERVER_HOST": "gitlab.com",
@@ -160,6 +172,9 @@ class GitLab:
             rule = next((rule for rule in job.get("rules", [{}]) if self.evaluate(rule.get("if", "true"))), None)
             if rule is not None:
                 yield self._job(name, job, rule)
+
+    def starts(self) -> bool:
+        return any(self.evaluate(rule["if"]) for rule in self.file["workflow"]["rules"])
 
     def ended(self, name: str, job: Job, outputs: dict[str, dict[str, str]]) -> None:
         self._told |= outputs.get("variables", {})

@@ -306,6 +306,32 @@ def test_every_image_is_pinned(render: Render) -> None:
     assert [image for image in images if not re.search(r":\d+(\.\d+)+(-[a-z-]+)?$", image)] == []
 
 
+# --- what is left behind in the code --------------------------------------------------------------------------------
+
+WAITS_FOR_A_PERSON = [
+    "breakpoint()",
+    "import pdb",
+    "import ipdb\nipdb.set_trace()",
+    "import debugpy\ndebugpy.wait_for_client()",
+    "import sys\nsys.breakpointhook()",
+    "import pytest\npytest.set_trace()",
+    "import code\ncode.interact()",
+    "from IPython import embed\nembed()",
+    "print(1)",
+    "from pprint import pprint\npprint(1)",
+]
+
+
+@pytest.mark.parametrize("code", WAITS_FOR_A_PERSON)
+@pytest.mark.parametrize("file", ["src/billing/left.py", "tests/domain/test_left.py"])
+def test_the_lint_gate_refuses_what_was_left_behind_by_debugging(
+    service: Path, tool: Tool, file: str, code: str
+) -> None:
+    (service / file).write_text(f'"""Left behind."""\n\n{code}\n')
+    found = run(*tool("ruff"), "check", "--output-format", "concise", file, cwd=service)
+    assert re.search(r" (T100|T20[13]|TID251) ", found.stdout), found.stdout
+
+
 # --- ownership, bots and pages --------------------------------------------------------------------------------------
 
 

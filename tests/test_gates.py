@@ -59,6 +59,9 @@ MUTATIONS = {
         edit("src/billing/settings.py", "import chassis.settings\n", "import json\n\nimport chassis.settings\n"),
         "make format",
     ),
+    "a breakpoint": Mutation(
+        "lint", append("src/billing/domain/__init__.py", "\n\ndef stop() -> None:\n    breakpoint()\n"), "make format"
+    ),
     "a wrong type": Mutation("types", append("src/billing/settings.py", '\n\nLIMIT: int = "many"\n'), "annotations"),
     "the domain knows the database": Mutation(
         "layers",

@@ -189,6 +189,31 @@ def test_a_pull_request_publishes_and_deploys_nothing(render: Render, forge: str
 
 
 @pytest.mark.parametrize("forge", PIPELINES)
+def test_a_merge_queue_gets_the_jobs_of_a_pull_request_and_compares_with_what_comes_before(
+    render: Render, forge: str
+) -> None:
+    service, base = render(**VARIANTS["default"]), "b" * 40
+    assert PIPELINES[forge](service, Event(queue=True)).starts()
+    queued = jobs(forge, service, queue=True, base=base, variables=CLUSTER)
+    assert queued.keys() == jobs(forge, service, pull_request=True, variables=CLUSTER).keys()
+    for name in ("check", "conventions"):
+        assert {one.environment["BASE"] for one in queued[name].commands if one.text.startswith("make")} == {base}
+
+
+def test_a_merge_queue_checks_out_as_far_back_as_its_base_may_be(render: Render) -> None:
+    service = render(**VARIANTS["default"])
+    depths = [
+        step["with"]["fetch-depth"]
+        for job in written("GitHub", service).values()
+        for step in job["steps"]
+        if "fetch-depth" in step.get("with", {})
+    ]
+    assert len(depths) == 2
+    for event, depth in ((Event(queue=True), "0"), (Event(pull_request=True), "2"), (Event(), "2")):
+        assert {GitHub(service, event).evaluate(one) for one in depths} == {depth}
+
+
+@pytest.mark.parametrize("forge", PIPELINES)
 def test_without_a_cluster_a_newborn_says_so_and_deploys_nothing(render: Render, forge: str) -> None:
     found = jobs(forge, render(**VARIANTS["default"]))
     assert {"check", "audit", "publish", "not-deployed"} <= found.keys()

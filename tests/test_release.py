@@ -1,6 +1,7 @@
 """`make push`, `make deploy` and `make smoke`: in which order, and what each of them refuses."""
 
 import json
+import re
 import shlex
 import shutil
 import threading
@@ -42,11 +43,47 @@ def test_a_push_says_the_digest_that_the_registry_gave(copy: Path, machine: Mach
     assert (copy / "told").read_text() == f"DIGEST={DIGEST}\n"
     build, push, _ = machine.calls()
     assert shlex.join(build) == (
-        "docker build --tag ghcr.io/acme/billing:v1 --build-arg VERSION=v1"
-        " --cache-from=type=registry,ref=ghcr.io/acme/billing:layers"
-        " --cache-to=type=registry,ref=ghcr.io/acme/billing:layers,mode=max ."
+        "docker build --platform linux/amd64"
+        " --cache-to=type=registry,ref=ghcr.io/acme/billing:layers,mode=max"
+        " --tag ghcr.io/acme/billing:v1"
+        " --cache-from=type=registry,ref=ghcr.io/acme/billing:layers --build-arg VERSION=v1 ."
     )
     assert push == ["docker", "push", "--quiet", "ghcr.io/acme/billing:v1"]
+
+
+def test_a_push_builds_for_the_nodes_of_production_as_local_mk_names_them(copy: Path, machine: Machine) -> None:
+    (copy / "local.mk").write_text("PLATFORM = linux/arm64\n")
+    assert machine.run(PUSH, copy).returncode == 0
+    build = machine.calls()[0]
+    assert build[build.index("--platform") + 1] == "linux/arm64"
+
+
+# What git takes as a tag and a registry does not, beside the tag of the image.
+TAGS = {
+    "release/1.0": "release_1.0",
+    "v1.0.0+build.5": "v1.0.0_build.5",
+    "v1.0.0-rc.1": "v1.0.0-rc.1",
+    "-v1": "_v1",
+    "größe": "gr__" + "__e",
+    "v" * 200: "v" * 128,
+}
+
+
+@pytest.mark.parametrize("version", TAGS)
+def test_every_tag_of_git_becomes_a_tag_that_a_registry_takes(copy: Path, machine: Machine, version: str) -> None:
+    assert machine.run(f"{PUSH} VERSION={version}", copy).returncode == 0
+    build, push, _ = machine.calls()
+    assert push[-1] == f"ghcr.io/acme/billing:{TAGS[version]}"
+    assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", push[-1].partition(":")[2])
+    # What the service says of itself is the version as it is.
+    assert f"VERSION={version}" in build
+
+
+def test_a_repository_that_no_registry_takes_is_refused(copy: Path, machine: Machine) -> None:
+    pushed = machine.run("make push REPOSITORY='--output=x'", copy)
+    assert pushed.returncode != 0
+    assert "REPOSITORY is '--output=x', which no registry takes" in pushed.stderr
+    assert machine.calls() == []
 
 
 @pytest.mark.parametrize("failing", ["docker build", "docker push", "docker inspect"])
@@ -61,7 +98,7 @@ def test_a_push_that_fails_anywhere_says_no_digest(copy: Path, machine: Machine,
 def test_a_push_needs_to_know_where_to(copy: Path, machine: Machine) -> None:
     pushed = machine.run("make push", copy)
     assert pushed.returncode != 0
-    assert "make push REPOSITORY=" in pushed.stdout
+    assert "make push REPOSITORY=" in pushed.stderr
     assert machine.calls() == []
 
 
@@ -101,6 +138,44 @@ def test_a_deployment_migrates_then_replaces_the_pods_and_waits_for_both(copy: P
         assert manifest["metadata"]["namespace"] == "billing-staging"
     assert machine.images() == [f"registry.example.com/team/billing@{DIGEST}"] * 2
     assert {path: path.read_bytes() for path in before} == before, "the checkout stays as it is"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("overlay", "namespace", "job"),
+    [
+        ("resources: [../production]\n", "billing-production", "billing-migrate"),
+        ("resources: [../production]\nnameSuffix: -eu\n", "billing-production", "billing-migrate-eu"),
+        ('resources: [../production]\nnamespace: "billing-eu" # ours\n', "billing-eu", "billing-migrate"),
+    ],
+    ids=["the base's namespace", "a suffix to every name", "a namespace in quotes"],
+)
+def test_the_namespace_is_the_one_that_the_manifests_name(
+    copy: Path, machine: Machine, overlay: str, namespace: str, job: str
+) -> None:
+    write_overlay(copy, "production-eu", overlay)
+    deployed = machine.run(DEPLOY.replace("staging", "production-eu"), copy)
+    assert deployed.returncode == 0, deployed.stderr
+    calls = [call for call in machine.calls() if call[0] == "kubectl"]
+    assert {tuple(call[1:3]) for call in calls} == {("--namespace", namespace)}
+    assert calls[0][3:5] == ["delete", f"job/{job}"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "overlay", ["resources: [../../base]\n", "namespace: billing\n"], ids=["namespace", "migration"]
+)
+def test_an_overlay_without_a_namespace_or_a_migration_is_refused(copy: Path, machine: Machine, overlay: str) -> None:
+    write_overlay(copy, "bare", overlay)
+    deployed = machine.run(DEPLOY.replace("staging", "bare"), copy)
+    assert deployed.returncode == 2
+    assert "deploy/overlays/bare must deploy the migration of deploy/base into a namespace" in deployed.stderr
+    assert machine.calls() == []
+
+
+def write_overlay(service: Path, name: str, text: str) -> None:
+    (service / "deploy/overlays" / name).mkdir()
+    (service / "deploy/overlays" / name / "kustomization.yaml").write_text(text)
 
 
 @pytest.mark.slow

@@ -28,9 +28,25 @@ cd "$work/deploy/overlays/$overlay"
 kustomize edit set image "$service=$image"
 kustomize build . >"$work/all.yaml"
 
-namespace=$(sed -n 's/^namespace: *\([^ #]*\).*/\1/p' kustomization.yaml)
+# Where, and under which name, the migration runs: an overlay's own base may have set either, so the manifests say it.
+found=$(awk '
+    /^---/ { show(); kind = name = namespace = component = "" }
+    /^[^ ]/ { block = $1 }
+    /^kind: / { kind = $2 }
+    block == "metadata:" && /^  name: / { name = $2 }
+    block == "metadata:" && /^  namespace: / { namespace = $2 }
+    block == "metadata:" && /^    app.kubernetes.io\/component: / { component = $2 }
+    END { show() }
+    function show() { if (kind == "Job" && component == "migrate") print name, namespace }
+' "$work/all.yaml")
+case $found in
+*' ' | '')
+    echo "deploy/overlays/$overlay must deploy the migration of deploy/base into a namespace: set 'namespace' in its kustomization.yaml or in the one that it builds on." >&2
+    exit 2
+    ;;
+esac
+job=job/${found% *} namespace=${found#* }
 k() { kubectl --namespace "$namespace" ${KUBE_CONTEXT:+--context="$KUBE_CONTEXT"} "$@"; }
-job=job/$service-migrate
 
 echo "Migrating $namespace with $image"
 k delete "$job" --ignore-not-found # a Job cannot be changed, only made again

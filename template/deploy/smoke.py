@@ -17,7 +17,7 @@ PATIENCE_SECONDS = 120
 
 def main(url: str, version: str) -> int:
     """Returns the exit status: 0 it serves, 1 it does not, 2 there is nothing to ask for."""
-    if not url or not version:
+    if not url.startswith(("http://", "https://")) or not version:
         print("say what to ask, and what to find there: make smoke URL=https://… VERSION=…", file=sys.stderr)
         return 2
     base = url.rstrip("/")

@@ -1,5 +1,6 @@
 """`make conventions` and `make update`: the `fleet` of the right version, from the repository that the service records."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -57,11 +58,14 @@ def test_an_update_is_made_by_the_newest_version(service: Path) -> None:
     ],
 )
 def test_every_address_that_copier_records_is_one_that_uv_can_use(
-    render: Render, tmp_path: Path, source: str, version: str, used: str
+    render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, version: str, used: str
 ) -> None:
     (tmp_path / "Makefile").write_text((render() / "Makefile").read_text())
     (tmp_path / ".copier-answers.yml").write_text(f"_commit: {version}\n_src_path: {source}\n")
-    assert f'--from "git+{used}" fleet check' in make(tmp_path, "--dry-run", "conventions").stdout
+    (tmp_path / "uv").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "uv").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert f"--from\ngit+{used}\nfleet\ncheck\n" in make(tmp_path, "conventions").stdout
 
 
 def test_a_service_without_a_version_of_the_template_is_told_so(render: Render) -> None:
