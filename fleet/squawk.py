@@ -33,6 +33,30 @@ REQUIRES = re.compile(r"ALTER TABLE .*SET NOT NULL", re.IGNORECASE | re.DOTALL)
 REQUIRED = "requiring-value", "Whoever writes a row without a value for this column fails from now on."
 
 
+# What is committed before the migration is recorded may run once more: a statement that can.
+REPEATABLE = re.compile(
+    r"""
+    BEGIN\b | COMMIT\b | SET\s | ANALYZE\b | COMMENT\s+ON\s | REFRESH\s | REINDEX\s
+    | CREATE\s+OR\s+REPLACE\s
+    | (CREATE|DROP)\s.*?\sIF\s+(NOT\s+)?EXISTS\s
+    | CREATE\s+(UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?!ON\s)\S+\s+ON\s  # the chassis drops what a run before has left
+    | ALTER\s+TYPE\s+\S+\s+ADD\s+VALUE\s+IF\s+NOT\s+EXISTS\s
+    | ALTER\s+TABLE\s+(IF\s+EXISTS\s+)?\S+\s+(
+        VALIDATE\s+CONSTRAINT\s
+        | ADD\s+COLUMN\s+IF\s+NOT\s+EXISTS\s
+        | DROP\s+(COLUMN|CONSTRAINT)\s+IF\s+EXISTS\s
+        | ALTER\s+(COLUMN\s+)?\S+\s+(SET|DROP)\s
+    )
+    """,
+    re.IGNORECASE | re.DOTALL | re.VERBOSE,
+)
+UNREPEATABLE = (
+    "not-repeatable",
+    "The autocommit block commits this statement before the migration is recorded. If the migration stops after it, the "
+    "next `migrate` runs it again, and fails.",
+)
+
+
 @dataclass(frozen=True)
 class Found:
     """One thing in a migration. The rule is squawk's; empty if the migration could not be turned into SQL."""
@@ -57,18 +81,22 @@ def found(service: Service, paths: list[str]) -> list[Found]:
         return []
     versions = " ".join(f"{name} {version(name)}" for name in ("squawk-cli", "alembic", "sqlalchemy"))
     entries = service.remembered(
-        f"migrations 1 {versions}", tuple(paths), lambda folder: [asdict(one) for one in _judged(folder, paths)]
+        f"migrations 2 {versions}", tuple(paths), lambda folder: [asdict(one) for one in _judged(folder, paths)]
     )
     return [Found(**entry) for entry in entries]
 
 
 def _judged(folder: Path, paths: list[str]) -> Iterator[Found]:
     # For each line of SQL where it is from. squawk counts from 0.
-    script, origins = ["BEGIN;"], [_Origin()]
+    script, origins = [], []
     for path, made in _as_sql(folder, paths).items():
         if made["error"]:
             yield Found(path, made["line"], "", made["error"])
-        for sql, line in made["statements"]:
+        for sql, line in _committed_early(made["statements"]):
+            if not REPEATABLE.match(sql.strip()):
+                yield Found(path, line, *UNREPEATABLE)
+        # Each migration has a transaction of its own.
+        for sql, line in [("BEGIN;", 0), *made["statements"], ("COMMIT;", 0)]:
             lines = sql.strip().splitlines()
             script += lines
             origins += [_Origin(path, line, sql.strip())] * len(lines)
@@ -82,11 +110,17 @@ def _judged(folder: Path, paths: list[str]) -> Iterator[Found]:
     for origin in dict.fromkeys(origins):
         if REQUIRES.match(origin.sql) and touches_what_is_used(origin):
             yield Found(origin.path, origin.line, *REQUIRED)
-    for one in _squawk(folder, "\n".join([*script, "COMMIT;"])):
+    for one in _squawk(folder, "\n".join(script)):
         origin = origins[min(one["line"], len(origins) - 1)]
         if not LEFT_OUT.fullmatch(one["rule_name"]) and touches_what_is_used(origin):
             what = " ".join(filter(None, (one["message"], one["help"])))
             yield Found(origin.path, origin.line, one["rule_name"], what)
+
+
+def _committed_early(statements: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """The statements up to the end of the last autocommit block."""
+    begins = [index for index, (sql, _) in enumerate(statements) if sql.strip().startswith("BEGIN")]
+    return statements[: begins[-1]] if begins else []
 
 
 def _as_sql(folder: Path, paths: list[str]) -> dict[str, dict[str, Any]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from fleet import revisions, squawk
 from fleet.conventions import Convention, Problem
 from fleet.service import Service
+from fleet.squawk import UNREPEATABLE
 
 VERSIONS = "src/*/migrations/versions/*.py"
 
@@ -77,8 +78,23 @@ class Safe(Convention):
             if not one.rule:
                 what = f"it cannot be read as SQL, without a database and without the service's code: {one.what}"
                 yield Problem(one.path, what, one.line)
-            elif not CONTRACTS.fullmatch(one.rule):
+            elif one.rule != UNREPEATABLE[0] and not CONTRACTS.fullmatch(one.rule):
                 yield Problem(one.path, f"{one.what} ({one.rule})", one.line)
+
+
+class Repeatable(Convention):
+    """What an autocommit block has done stays when the migration fails, and is done again when it is repeated."""
+
+    id = "migration-repeatable"
+    remedy = (
+        "put what rolls back after the last `autocommit_block`, or into a migration of its own; in the block, write "
+        "IF EXISTS or IF NOT EXISTS (`if_exists=True`, `if_not_exists=True`)"
+    )
+
+    def check(self, service: Service) -> Iterator[Problem]:
+        for one in squawk.found(service, _new(service)):
+            if one.rule == UNREPEATABLE[0]:
+                yield Problem(one.path, one.what, one.line)
 
 
 class ExpandContract(Convention):

@@ -5,12 +5,15 @@ have: chassis.testing.
 """
 
 import asyncio
+import dataclasses
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
 import time
+import types
 import uuid
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import ExitStack, asynccontextmanager, closing
@@ -32,6 +35,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from tests import brokers
+from tests.chassis import tiny
 from tests.chassis.link import Link
 from tests.chassis.tiny.main import SERVICE
 
@@ -44,6 +48,21 @@ LOG_TIMEOUT_SECONDS = 60
 @pytest.fixture(scope="session")
 def service() -> Service:
     return SERVICE
+
+
+@pytest.fixture
+def copy(service: Service, tmp_path: Path) -> Service:
+    """The tiny service with migrations of its own, to add to."""
+    (source,) = tiny.__path__
+    shutil.copytree(Path(source, "migrations"), tmp_path / "migrations")
+    return copy_of(service, tmp_path)
+
+
+def copy_of(service: Service, folder: Path) -> Service:
+    """The service with the migrations in this folder."""
+    package = types.ModuleType("tiny_copy")
+    package.__path__ = [str(folder)]
+    return dataclasses.replace(service, package=package)
 
 
 @pytest.fixture

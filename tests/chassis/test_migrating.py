@@ -1,10 +1,8 @@
 """Migrations run once however many run them, all or nothing, and stay equal to the tables in the code."""
 
 import dataclasses
-import shutil
 import subprocess
 import sys
-import types
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +13,6 @@ from chassis import migrating
 from chassis.database import metadata_for
 from chassis.service import Service
 
-from tests.chassis import tiny
 from tests.chassis.conftest import ROOT, ask, environment
 
 EIGHT_AT_ONCE = """
@@ -43,16 +40,6 @@ def upgrade() -> None:
     op.add_column("things", sa.Column("half", sa.Integer()), schema="tiny")
     op.execute("SELECT 1 / 0")
 """
-
-
-@pytest.fixture
-def copy(service: Service, tmp_path: Path) -> Service:
-    """The tiny service with migrations of its own, to add to."""
-    (source,) = tiny.__path__
-    shutil.copytree(Path(source, "migrations"), tmp_path / "migrations")
-    package = types.ModuleType("tiny_copy")
-    package.__path__ = [str(tmp_path)]
-    return dataclasses.replace(service, package=package)
 
 
 def tables(*extra: sa.Column | sa.Index | sa.CheckConstraint, **changed: sa.Column) -> sa.MetaData:

@@ -37,11 +37,16 @@ CONCURRENTLY = (
     '    op.create_index("ix_number", "invoices", ["number"], schema="billing", postgresql_concurrently=True)'
 )
 NOT_NULL = 'op.alter_column("invoices", "note", nullable=False, schema="billing", existing_type=sa.Text)'
-CHECKED = (
-    'op.create_check_constraint("there", "invoices", "note IS NOT NULL", schema="billing", postgresql_not_valid=True)',
-    "with op.get_context().autocommit_block():\n"
-    '    op.execute("ALTER TABLE billing.invoices VALIDATE CONSTRAINT there")',
+NOT_VALID = (
+    'op.create_check_constraint("there", "invoices", "note IS NOT NULL", schema="billing", postgresql_not_valid=True)'
 )
+VALIDATE = 'op.execute("ALTER TABLE billing.invoices VALIDATE CONSTRAINT there")'
+
+
+def outside(*statements: str) -> str:
+    """These, outside of the transaction."""
+    return "\n".join(["with op.get_context().autocommit_block():", *(f"    {statement}" for statement in statements)])
+
 
 MUTATIONS: Mutations = {
     "two ends": (
@@ -81,6 +86,11 @@ MUTATIONS: Mutations = {
         "without the service's code: ModuleNotFoundError: No module named 'billing'",
     ),
     "what is no SQL": ("migration-safe", migration('op.execute("ALTER TABL billing.invoices")'), "(syntax-error)"),
+    "what cannot be run again": (
+        "migration-repeatable",
+        migration(NOT_VALID, outside(VALIDATE)),
+        "the next `migrate` runs it again, and fails",
+    ),
     "a column goes": ("migration-expand-contract", migration(DROP), "Dropping a column may break existing clients"),
 }
 
@@ -93,7 +103,7 @@ def test_what_is_said_to_be_unused_and_what_is_done_carefully_passes(service: Pa
     default = (
         'op.add_column("invoices", sa.Column("kind", sa.Text, nullable=False, server_default="a"), schema="billing")'
     )
-    migration(DROP, CONCURRENTLY, table, default, says=NOBODY)(service)
+    migration(CONCURRENTLY, DROP, table, default, says=NOBODY)(service)
     # Nobody uses a table yet that is made on the same branch.
     on_the_new_one = [
         'op.create_index("ix_lines", "lines", ["id"], schema="billing")',
@@ -130,8 +140,33 @@ def test_each_finding_names_the_line_of_the_migration_and_the_rule(service: Path
 
 
 def test_once_a_constraint_has_checked_it_only_who_leaves_it_out_is_hurt(service: Path) -> None:
-    migration(*CHECKED, NOT_NULL)(service)
+    migration(NOT_VALID)(service)
+    migration(VALIDATE, NOT_NULL, revision="0003", after="0002")(service)
     only(service, "migration-expand-contract", "fails from now on. (requiring-value)")
+
+
+# Outside of the transaction: whether it can be run again.
+OUTSIDE = {
+    "op.execute(\"ALTER TYPE billing.kind ADD VALUE 'c'\")": False,
+    "op.execute(\"ALTER TYPE billing.kind ADD VALUE IF NOT EXISTS 'b'\")": True,
+    'op.drop_index("ix_number", "invoices", schema="billing", postgresql_concurrently=True)': False,
+    'op.drop_index("ix_due", "invoices", schema="billing", postgresql_concurrently=True, if_exists=True)': True,
+    'op.execute("CREATE INDEX CONCURRENTLY ON billing.invoices (number)")': False,
+    'op.execute("CREATE UNIQUE INDEX CONCURRENTLY uq ON billing.invoices (number)")': True,
+    'op.execute("REINDEX INDEX CONCURRENTLY billing.ix_number")': True,
+    'op.execute("UPDATE billing.invoices SET version = version + 1")': False,
+    'op.execute("INSERT INTO billing.invoices DEFAULT VALUES")': False,
+    'op.add_column("invoices", sa.Column("b", sa.Text), schema="billing")': False,
+    'op.add_column("invoices", sa.Column("c", sa.Text), schema="billing", if_not_exists=True)': True,
+    VALIDATE: True,
+}
+
+
+def test_what_cannot_be_run_again_is_named_by_its_line(service: Path) -> None:
+    migration(outside(*OUTSIDE))(service)
+    text = (service / VERSIONS / "0002_change.py").read_text().splitlines()
+    found = {text[one.line - 1].strip() for one in violations(service) if one.id == "migration-repeatable"}
+    assert found == {line for line, repeatable in OUTSIDE.items() if not repeatable}
 
 
 def test_a_migration_is_not_run_in_this_process_nor_with_its_environment(

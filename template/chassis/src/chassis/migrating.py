@@ -17,7 +17,17 @@ from sqlalchemy import NullPool, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from chassis import leftovers
 from chassis.service import Service
+
+LOCK_TIMEOUT = "5s"
+"""How long a statement of a migration waits for a lock that makes others wait behind it."""
+
+STATEMENT_TIMEOUT = "9min"
+"""How long a statement of a migration may take. The Job in deploy/base has ten minutes."""
+
+TURN_SECONDS = 9 * 60
+"""How long a migrator waits for another."""
 
 
 class MigrationsBehind(Exception):
@@ -43,7 +53,12 @@ def upgrade(service: Service, url: str) -> None:
     except (OSError, asyncpg.PostgresError) as error:
         raise DatabaseUnusable(f"the database in DATABASE_URL cannot be used: {error}") from error
     except DBAPIError as error:
-        raise MigrationFailed(f"a migration failed: {error.orig}\n{error.statement}") from error
+        remedy = "\nIt is not rolled back: run `migrate` again, which repairs it." if _stays(error) else ""
+        raise MigrationFailed(f"a migration failed: {error.orig}\n{error.statement}{remedy}") from error
+
+
+def _stays(error: DBAPIError) -> bool:
+    return leftovers.waits_long(error.statement or "")
 
 
 def unknown_revisions(script: ScriptDirectory, applied: Sequence[str]) -> list[str]:

@@ -1,22 +1,20 @@
 """Alembic's environment. chassis.migrating prepares the configuration; nothing else runs this file."""
 
 import asyncio
+import time
 from typing import Any
 
-import asyncpg
 import structlog
 from alembic import context
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
 
+from chassis import leftovers, migrating
 from chassis.migrating import DatabaseUnusable, engine_for, unknown_revisions
 from chassis.service import Service
 
 LOCK = 0x6D69677261746521
 """Advisory lock key ("migrate!"). Locks are per database, so services do not wait for each other."""
-
-LOCK_WAIT_SECONDS = 120
-"""How long a second migrator waits for the first."""
 
 OTHERS = text("""
     SELECT string_agg(nspname, ', ') FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
@@ -43,10 +41,51 @@ def include_object(found: Any, name: str | None, kind: str, reflected: bool, com
     return name not in service.tables.tables[found.table.key].info.get("leaving", ())
 
 
-def migrate(connection: Connection) -> None:
+def take_turn(connection: Connection) -> None:
+    """Wait until no other process migrates this database.
+
+    The lock belongs to the session that migrates: a statement that goes on after its process was killed still has it.
+    Who waits asks again and again, because a statement that waited would hold a snapshot, and CREATE INDEX CONCURRENTLY
+    of the process that migrates would wait for that.
+    """
+    deadline = time.monotonic() + migrating.TURN_SECONDS
+    while not connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": LOCK}):
+        connection.commit()
+        if time.monotonic() > deadline:
+            raise DatabaseUnusable(
+                f"another process has been migrating the database for {migrating.TURN_SECONDS} s: run `migrate` again "
+                "once it has ended; pg_stat_activity shows it"
+            )
+        time.sleep(0.2)
+    connection.commit()
+
+
+def set_limits(connection: Connection) -> None:
+    """Limit every statement, and take away the limit where waiting is harmless."""
     # A migration that waits for a lock makes every query behind it wait too: give up soon, and try again later.
-    connection.execute(text("SET lock_timeout = '5s'"))
-    connection.execute(text("SET statement_timeout = '15min'"))
+    limit_locks = f"SET lock_timeout = '{migrating.LOCK_TIMEOUT}'"
+
+    def before(_: Connection, __: Any, statement: str, *___: Any) -> None:
+        if leftovers.waits_long(statement):
+            connection.exec_driver_sql("SET lock_timeout = 0")
+            leftovers.remove(connection, service.schema, statement)
+
+    def after(_: Connection, __: Any, statement: str, *___: Any) -> None:
+        if leftovers.waits_long(statement):
+            connection.exec_driver_sql(limit_locks)
+
+    event.listen(connection, "before_cursor_execute", before)
+    event.listen(connection, "after_cursor_execute", after)
+    connection.exec_driver_sql(limit_locks)
+    connection.exec_driver_sql(f"SET statement_timeout = '{migrating.STATEMENT_TIMEOUT}'")
+    # A process whose machine is gone gives its turn away within two minutes.
+    connection.exec_driver_sql("SET tcp_keepalives_idle = 60")
+    connection.exec_driver_sql("SET tcp_keepalives_interval = 10")
+
+
+def migrate(connection: Connection) -> None:
+    take_turn(connection)
+    set_limits(connection)
     if others := connection.scalar(OTHERS, {"ours": service.schema}):
         raise DatabaseUnusable(
             f"the database in DATABASE_URL is that of another service ({others}): each has one of its own, "
@@ -76,15 +115,10 @@ def migrate(connection: Connection) -> None:
 
 async def run() -> None:
     engine = engine_for(url, application_name=f"{service.name}-migrate")
-    # The lock has a connection of its own: it outlives each migration's transaction.
-    lock = await asyncpg.connect(url)
     try:
-        await lock.execute(f"SET lock_timeout = '{LOCK_WAIT_SECONDS}s'")
-        await lock.execute("SELECT pg_advisory_lock($1)", LOCK)
         async with engine.connect() as connection:
             await connection.run_sync(migrate)
     finally:
-        await lock.close()
         await engine.dispose()
 
 

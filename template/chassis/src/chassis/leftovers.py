@@ -1,0 +1,44 @@
+"""Statements that PostgreSQL does not roll back: let them wait, and remove what an interrupted one left behind."""
+
+import re
+
+from sqlalchemy import Connection, text
+
+CONCURRENTLY = re.compile(r"\bCONCURRENTLY\b", re.IGNORECASE)
+CREATE = re.compile(
+    r"\bCREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?P<repeatable>IF\s+NOT\s+EXISTS\s+)?(?P<name>\S+)\s+"
+    r"ON\s+(?P<table>[^\s(]+)",
+    re.IGNORECASE,
+)
+REINDEX = re.compile(r"\bREINDEX\s+.*\bCONCURRENTLY\b", re.IGNORECASE)
+
+OF_CREATE = text("""
+    SELECT indexrelid::regclass::text FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+    WHERE indrelid = to_regclass(:table) AND relname = (parse_ident(:name))[1] AND (NOT indisvalid OR NOT :repeatable)
+""")
+OF_REINDEX = text("""
+    SELECT indexrelid::regclass::text FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+    WHERE relnamespace = CAST(:schema AS regnamespace) AND NOT indisvalid AND relname ~ '_cc(new|old)[0-9]*$'
+""")
+
+
+def waits_long(statement: str) -> bool:
+    """Whether the statement holds up no reader or writer while it waits, and may wait for a long transaction."""
+    return CONCURRENTLY.search(statement) is not None
+
+
+def remove(connection: Connection, schema: str, statement: str) -> None:
+    """Drop the index that an interrupted run of this statement, in this schema, has left.
+
+    An index of that name on that table is invalid, or was finished by a run that could not record its migration.
+    """
+    if created := CREATE.search(statement):
+        repeatable = created["repeatable"] is not None
+        values = {"table": created["table"], "name": created["name"], "repeatable": repeatable}
+        found = connection.scalars(OF_CREATE, values).all()
+    elif REINDEX.search(statement):
+        found = connection.scalars(OF_REINDEX, {"schema": schema}).all()
+    else:
+        return
+    for index in found:
+        connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY {index}")

@@ -1,0 +1,216 @@
+"""Statements that PostgreSQL does not roll back: migrators take turns, and running `migrate` again repairs."""
+
+import asyncio
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from chassis import migrating
+from chassis.service import Service
+
+from tests.chassis.conftest import ROOT, ask, environment
+
+CONCURRENTLY = """
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    with op.get_context().autocommit_block():
+        {statement}
+"""
+CREATE = 'op.create_index("ix_things_name", "things", ["name"], schema="tiny", postgresql_concurrently=True)'
+STATEMENTS = {
+    "create": CREATE,
+    "create if not exists": CREATE.replace("True)", "True, if_not_exists=True)"),
+    "create by hand": 'op.execute("create unique index concurrently ix_things_name on tiny.things using btree (name)")',
+    "create with quotes": """op.execute('CREATE INDEX CONCURRENTLY "ix_things_name" ON "tiny"."things" (name)')""",
+}
+# A process of its own, as each replica is. Waits for a lock are short here, so that a wait that counts as one is noticed.
+MIGRATE = """
+import sys
+from pathlib import Path
+from chassis import migrating
+from tests.chassis.conftest import copy_of
+from tests.chassis.tiny.main import SERVICE
+migrating.LOCK_TIMEOUT = "300ms"
+try:
+    migrating.upgrade(copy_of(SERVICE, Path(sys.argv[1])), sys.argv[2])
+except migrating.MigrationFailed as error:
+    sys.exit(str(error))
+"""
+INDEX = """
+    SELECT string_agg(relname || CASE WHEN indisvalid THEN '' ELSE ' INVALID' END, ', ')
+    FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE indrelid = 'tiny.things'::regclass AND relname ~ '^ix_'
+"""
+MIGRATORS = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()
+    AND (application_name = 'tiny-migrate' OR query LIKE '%advisory_lock%')
+"""
+WAITS = """
+    SELECT pid FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = 'tiny-migrate' AND wait_event_type = 'Lock'
+"""
+WAITS_FOR_WRITERS = "SELECT pid FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting for writers before build'"
+WAITS_FOR_READERS = "SELECT pid FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting for old snapshots'"
+
+
+def add_migration(copy: Service, statement: str) -> None:
+    (folder,) = copy.package.__path__
+    script = CONCURRENTLY.format(statement=statement)
+    Path(folder, "migrations", "versions", "0002_concurrently.py").write_text(script)
+
+
+def start(copy: Service, url: str) -> subprocess.Popen[str]:
+    (folder,) = copy.package.__path__
+    return subprocess.Popen(
+        [sys.executable, "-c", MIGRATE, folder, url],
+        env=environment(),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+async def ended(*migrators: subprocess.Popen[str]) -> list[tuple[int, str]]:
+    outputs = await asyncio.gather(*(asyncio.to_thread(each.communicate, timeout=60) for each in migrators))
+    return [(each.returncode, output) for each, (output, _) in zip(migrators, outputs, strict=True)]
+
+
+async def until(ask_for: Callable[[], Awaitable[Any]]) -> Any:
+    """What it returns, as soon as that is something."""
+    async with asyncio.timeout(60):
+        while True:
+            if found := await ask_for():
+                return found
+            await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+def migrated(copy: Service, empty_database: str) -> str:
+    """The URL of a database with the first migration."""
+    migrating.upgrade(copy, empty_database)
+    return empty_database
+
+
+@pytest.fixture
+async def watcher(migrated: str) -> AsyncGenerator[asyncpg.Connection]:
+    connection = await asyncpg.connect(migrated)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def reader(migrated: str) -> AsyncGenerator[asyncpg.Connection]:
+    """A long transaction that has read something: whoever builds an index concurrently waits for its end."""
+    connection = await asyncpg.connect(migrated)
+    await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+    await connection.execute("SELECT count(*) FROM tiny.things")
+    yield connection
+    await connection.close()
+
+
+@pytest.mark.slow
+async def test_three_migrators_beside_long_transactions_take_turns(
+    copy: Service, migrated: str, reader: asyncpg.Connection, watcher: asyncpg.Connection
+) -> None:
+    add_migration(copy, CREATE)
+    writer = await asyncpg.connect(migrated)
+    await writer.execute("BEGIN; INSERT INTO tiny.things (id, name) VALUES (gen_random_uuid(), 'written')")
+    migrators = [start(copy, migrated) for _ in range(3)]
+
+    await until(lambda: watcher.fetchval(WAITS_FOR_WRITERS))
+    await until(lambda: watcher.fetchval(f"SELECT ({MIGRATORS}) >= 3"))
+    await writer.close()
+    await until(lambda: watcher.fetchval(WAITS_FOR_READERS))
+    await asyncio.sleep(1)  # longer than a migration may wait for a lock that holds up others
+    await reader.execute("ROLLBACK")
+
+    assert [status for status, _ in await ended(*migrators)] == [0, 0, 0]
+    assert await watcher.fetchval(INDEX) == "ix_things_name"
+
+
+INTERRUPTED = {
+    STATEMENTS["create"]: "ix_things_name",
+    STATEMENTS["create if not exists"]: "ix_things_name",
+    'op.drop_index("ix_kept", "things", schema="tiny", postgresql_concurrently=True, if_exists=True)': None,
+    'op.execute("REINDEX INDEX CONCURRENTLY tiny.ix_kept")': "ix_kept",
+    'op.execute("REINDEX (VERBOSE) TABLE CONCURRENTLY tiny.things")': "ix_kept",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("statement", INTERRUPTED)
+async def test_running_again_repairs_what_a_cancelled_statement_left(
+    copy: Service,
+    migrated: str,
+    reader: asyncpg.Connection,
+    watcher: asyncpg.Connection,
+    statement: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(migrating, "LOCK_TIMEOUT", "300ms")
+    if "ix_kept" in statement or "tiny.things" in statement:
+        await watcher.execute("CREATE INDEX ix_kept ON tiny.things (name)")
+        await reader.execute("ROLLBACK; BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM tiny.things")
+    add_migration(copy, statement)
+    migrator = asyncio.create_task(asyncio.to_thread(migrating.upgrade, copy, migrated))
+    await until(lambda: watcher.fetchval(WAITS))
+    await asyncio.sleep(1)
+    assert not migrator.done()
+    await watcher.execute(f"SELECT pg_cancel_backend(({WAITS}))")
+    with pytest.raises(migrating.MigrationFailed, match="run `migrate` again"):
+        await migrator
+    assert "INVALID" in await watcher.fetchval(INDEX)
+    await reader.execute("ROLLBACK")
+
+    await asyncio.to_thread(migrating.upgrade, copy, migrated)
+
+    assert await watcher.fetchval(INDEX) == INTERRUPTED[statement]
+
+
+@pytest.mark.slow
+async def test_a_migrator_waits_for_what_a_killed_one_has_left_running(
+    copy: Service, migrated: str, reader: asyncpg.Connection, watcher: asyncpg.Connection
+) -> None:
+    add_migration(copy, CREATE)
+    killed = start(copy, migrated)
+    await until(lambda: watcher.fetchval(WAITS_FOR_READERS))
+    killed.send_signal(signal.SIGKILL)
+    await ended(killed)
+    second = start(copy, migrated)
+    await until(lambda: watcher.fetchval(f"SELECT ({MIGRATORS}) >= 2"))
+    await reader.execute("ROLLBACK")
+
+    [(status, output)] = await ended(second)
+    assert (status, await watcher.fetchval(INDEX)) == (0, "ix_things_name"), output
+
+
+@pytest.mark.parametrize("statement", STATEMENTS)
+def test_an_index_that_was_finished_but_not_recorded_is_no_obstacle(
+    copy: Service, migrated: str, statement: str
+) -> None:
+    add_migration(copy, STATEMENTS[statement])
+    ask(migrated, "CREATE INDEX ix_things_name ON tiny.things (name)")
+
+    migrating.upgrade(copy, migrated)
+
+    assert ask(migrated, INDEX) == "ix_things_name"
+
+
+def test_a_statement_and_a_turn_end_before_the_job_that_runs_them() -> None:
+    job = (ROOT / "template/deploy/base/migration.yaml.jinja").read_text()
+    [deadline] = re.findall(r"activeDeadlineSeconds: (\d+)", job)
+
+    assert int(deadline) > migrating.TURN_SECONDS
+    assert int(migrating.STATEMENT_TIMEOUT.removesuffix("min")) * 60 < int(deadline)
