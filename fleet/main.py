@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from fleet.errors import FleetError, refused
+from fleet.output import visible
 
 app = typer.Typer(
     name="fleet", help="Services of this platform, kept like its template.", no_args_is_help=True, add_completion=False
@@ -90,9 +91,8 @@ def check(
     if shown is CheckFormat.TABLE:
         show_findings.table(service, found)
     else:
-        typer.echo(
-            show_findings.github(found) if shown is CheckFormat.GITHUB else show_findings.as_json(service, found)
-        )
+        text = show_findings.github(found) if shown is CheckFormat.GITHUB else show_findings.as_json(service, found)
+        typer.echo(visible(text))
     raise typer.Exit(any(finding.level is Level.ERROR for finding in found))
 
 
@@ -130,6 +130,8 @@ def status(
             text = page(standings, conventions(), show.html(map_, findings(map_), links))
         else:
             text = overview.markdown(standings, show.markdown(map_, findings(map_)))
+    if shown is not StatusFormat.TABLE:  # which has colours, and whose text is visible already
+        text = visible(text)
     if output is None:
         typer.echo(text, nl=False)
     else:
@@ -173,6 +175,8 @@ def draw(
         text = show.as_json(map_, found)
     else:
         text = svg(map_, found) if shown is MapFormat.SVG else mermaid(map_, found)
+    if shown is not MapFormat.TABLE:
+        text = visible(text)
     if output is None:
         typer.echo(text, nl=False)
     else:
@@ -292,5 +296,5 @@ def main() -> None:
 def _fail(message: str) -> NoReturn:
     from fleet.git import without_credentials
 
-    print(f"fleet: {without_credentials(message)}", file=sys.stderr)  # noqa: T201
+    print(f"fleet: {visible(without_credentials(message))}", file=sys.stderr)  # noqa: T201
     raise SystemExit(1) from None

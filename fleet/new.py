@@ -12,10 +12,10 @@ from copier._settings import SettingsModel
 from copier._vcs import get_repo
 from copier.errors import CopierError
 from plumbum import ProcessExecutionError
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fleet import output
 from fleet.errors import FleetError
 from fleet.installed import origin
 from fleet.rendering import refuse_unknown
@@ -96,7 +96,7 @@ class _Reviewed(Worker):
 
 
 def _show(questions: dict[str, Any], answers: Any) -> None:
-    console = Console(stderr=True, highlight=False)
+    console = output.console(stderr=True)
     table = Table(box=None, show_header=False, pad_edge=False, title="Should this be a service?", title_justify="left")
     for name in BOUNDARY:
         labels = {value: label for label, value in questions[name]["choices"].items()}

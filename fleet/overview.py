@@ -5,10 +5,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fleet import output
 from fleet.findings import Finding, Level
 from fleet.standing import Standing
 from fleet.waivers import today
@@ -58,7 +58,7 @@ def cells(standing: Standing) -> tuple[str, ...]:
 
 def table(standings: list[Standing], *, width: int | None = None) -> str:
     """As wide as the terminal, and with colours if this is one, unless a width is given."""
-    console = Console(width=width, no_color=True if width else None, highlight=False)
+    console = output.console(width=width, no_color=True if width else None)
     shown = Table(*COLUMNS, box=None, pad_edge=False)
     for standing in standings:
         row = [standing.name, *cells(standing)]
@@ -131,4 +131,4 @@ def place(path: str, line: int) -> str:
 
 def escaped(text: str) -> str:
     """As text and on one line, in Markdown."""
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", output.visible(" ".join(text.split())))

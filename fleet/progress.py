@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-from rich.console import Console
+from fleet import output
 
 # In a log, so many lines at most.
 LINES = 10
@@ -15,7 +15,7 @@ def progress(doing: str, total: int) -> Generator[Callable[[], None]]:
     if not doing or not total:
         yield lambda: None
         return
-    console = Console(stderr=True, highlight=False)
+    console = output.console(stderr=True)
     if console.is_terminal:
         # Here, because nobody else waits for its import.
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn

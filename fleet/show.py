@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from fleet import output
 from fleet.changelog import SECTIONS
 from fleet.report import Report
 
@@ -14,13 +15,13 @@ DIFF = {"+": "green", "-": "red", "@": "cyan"}
 
 def report(report: Report, *, seed_diffs: bool) -> None:
     """What an update did, then what it left to people."""
-    console = Console(highlight=False)
+    console = output.console()
     if not report.changed:
-        console.print(f"{report.service} is at template {report.new}: nothing to do")
+        console.print(Text(f"{report.service} is at template {report.new}: nothing to do"))
         return
     to = f"from {report.old} to {report.new}" if report.old != report.new else f"at {report.new}"
     done = f"{report.written} of the platform's files written, {report.deleted} deleted"
-    console.print(f"[bold]{report.service}[/bold], template {to}: {done}")
+    console.print(Text.assemble((report.service, "bold"), f", template {to}: {done}"))
     _section(console, "Restored first, for they had been changed by hand (a commit of its own):", report.healed)
     _diff(console, report.healed_diff)
     _section(console, "Migrated:", report.migrated)

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fleet import output
 from fleet.update_all import Outcome
 
 # Of a log: what went wrong is at its end.
@@ -14,7 +14,7 @@ TAIL_LINES = 15
 
 def outcomes(found: list[Outcome]) -> None:
     """A table of all, then the end of each log of those that failed."""
-    console = Console(highlight=False)
+    console = output.console()
     table = Table("service", "from", "to", "", "branch", box=None, pad_edge=False)
     for one in found:
         cells = (one.name, one.old, one.new, _done(one), one.branch if one.tip else "")

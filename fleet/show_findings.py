@@ -3,11 +3,11 @@
 import json
 from dataclasses import asdict
 
-from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from fleet import output
 from fleet.findings import Finding, Level
 from fleet.service import Service
 
@@ -17,12 +17,12 @@ COMMANDS = {Level.ERROR: "error", Level.WARNING: "warning", Level.WAIVED: "notic
 
 def table(service: Service, found: list[Finding]) -> None:
     """One table, and below it once for each id why it is wanted; or one line that there is nothing to show."""
-    console = Console()
+    console = output.console()
     where = f"{service.root.resolve().name}, template {service.answers.version}"
     if not found:
-        console.print(f"{where}: nothing to complain about", highlight=False)
+        console.print(Text(f"{where}: nothing to complain about"))
         return
-    shown = Table("", "path", "what", "do", title=where, title_justify="left", box=None, pad_edge=False)
+    shown = Table("", "path", "what", "do", title=Text(where), title_justify="left", box=None, pad_edge=False)
     for finding in found:
         path = f"{finding.path}:{finding.line}" if finding.line else finding.path
         # Not by colour alone.

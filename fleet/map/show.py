@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from jinja2 import Environment, StrictUndefined
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fleet import output
 from fleet.findings import Level
 from fleet.map.drawing import arrows, sentence
 from fleet.map.mermaid import mermaid
@@ -44,7 +44,7 @@ def table(map_: Map, found: list[Found], *, width: int | None = None) -> str:
     for one in found:
         cells = (one.finding.id, ", ".join(one.services), one.finding.reason, one.finding.remedy)
         wrong.add_row(*(Text(cell, overflow="fold") for cell in cells), style=STYLES.get(one.finding.level, "dim"))
-    console = Console(width=width, no_color=True if width else None, highlight=False)
+    console = output.console(width=width, no_color=True if width else None)
     with console.capture() as printed:
         if edges.row_count:
             console.print(edges)

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +11,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fleet import overview, show, show_findings
+from fleet import overview, show, show_all, show_findings
 from fleet.cache import write_whole
 from fleet.findings import Finding, Level
 from fleet.main import app
+from fleet.output import visible
 from fleet.report import Report
 from fleet.service import Service
 from fleet.standing import Standing
+from fleet.update_all import Outcome
 from tests.conftest import git
 from tests.fleet.conftest import Born, Installed, commit
 
@@ -215,3 +218,59 @@ def test_the_version_says_from_which_commit_of_the_template_fleet_is(
     monkeypatch.setattr("fleet.installed.distribution", lambda _name: Installed(origin))
     done = CliRunner().invoke(app, ["--version"])
     assert (done.exit_code, done.stdout) == (0, f"{said}\n")
+
+
+ESCAPE = "\x1b]52;c;ZXZpbA==\x07"  # sets the clipboard of many terminals
+HOSTILE_TEXT = f"v1{ESCAPE}\x9b2J\x7f\u202e[bold][/x]"
+
+
+def hostile_standing() -> Standing:
+    finding = Finding(f"id{HOSTILE_TEXT}", HOSTILE_TEXT, HOSTILE_TEXT, HOSTILE_TEXT, why=HOSTILE_TEXT)
+    return Standing(HOSTILE_TEXT, HOSTILE_TEXT, version=HOSTILE_TEXT, newest=HOSTILE_TEXT, conventions=(finding,))
+
+
+def commands_in(text: str) -> set[str]:
+    """The characters that a terminal acts on, and colours of ours left out."""
+    return set(
+        re.findall(r"[^\x20-\x7e\n\u00a0-\u2010\u2011-\u2027\u2070-\U0010ffff]", re.sub(r"\x1b\[[\d;]*m", "", text))
+    )
+
+
+def test_no_format_of_status_passes_a_control_character_to_the_terminal() -> None:
+    unreadable = Standing(HOSTILE_TEXT, "/srv/gone", unreadable=HOSTILE_TEXT)
+    found = [hostile_standing(), unreadable]
+    for text in (overview.table(found), overview.table(found, width=200), visible(overview.markdown(found))):
+        assert commands_in(text) == set()
+        assert r"\x1b]52" in text.replace("\\\\", "\\").replace("\\]", "]")
+
+
+def test_no_command_about_one_service_passes_a_control_character_to_the_terminal(
+    born: Born, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service = Service(born())
+    show_findings.table(service, list(hostile_standing().findings))
+    report = Report(
+        HOSTILE_TEXT, HOSTILE_TEXT, "v2", healed=[HOSTILE_TEXT], healed_diff=f"+{HOSTILE_TEXT}", changed=True
+    )
+    report.unfinished = HOSTILE_TEXT
+    show.report(report, seed_diffs=False)
+    show_all.outcomes([Outcome(HOSTILE_TEXT, failure=HOSTILE_TEXT, log=HOSTILE_TEXT, branch=HOSTILE_TEXT, tip="a")])
+    assert commands_in(capsys.readouterr().out) == set()
+
+
+def test_a_hostile_tag_and_a_hostile_file_name_are_shown_and_not_obeyed(born: Born) -> None:
+    service = born()
+    answers = service / ".copier-answers.yml"
+    answers.write_text(answers.read_text().replace("_commit: v1.0.0", r'_commit: "v1\e]52;c;ZXZpbA==\a[/x]"'))
+    (service / f"ruff{ESCAPE}.toml").write_text("")
+    commit(service)
+    for arguments in (
+        ["check"],
+        ["check", "--format", "github"],
+        ["map", "."],
+        ["map", ".", "--format", "mermaid"],
+        ["update"],
+    ):
+        done = fleet(*arguments, cwd=service)
+        assert commands_in(done.stdout + done.stderr) == set(), arguments
+        assert "Traceback" not in done.stderr

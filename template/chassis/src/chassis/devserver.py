@@ -113,7 +113,8 @@ def _spawn(service: Service, listener: socket.socket) -> embedded.Process:
     (package,) = service.package.__path__
     reload = ["--reload", "--reload-dir", package, "--reload-dir", str(Path(__file__).parent)]
     server = [sys.executable, "-m", "uvicorn", "--factory", f"{service.package.__name__}.main:create_app", *reload]
-    server += ["--fd", str(listener.fileno()), "--no-access-log", "--log-level", "warning"]
+    server += ["--fd", str(listener.fileno()), "--http", "chassis.reloading:Protocol", "--no-server-header"]
+    server += ["--no-access-log", "--log-level", "warning"]
     port = listener.getsockname()[1]
     env = {"LOG_FORMAT": "console", "LOG_REQUESTS": "true", **os.environ, "HTTP_PORT": str(port)}
     return embedded.spawn(server, stop_signal=signal.SIGTERM, env=env, pass_fds=[listener.fileno()])

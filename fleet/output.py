@@ -1,0 +1,40 @@
+"""Text for people: whatever a repository, a tag or a file name holds, no character of it reaches the terminal as a command."""
+
+import re
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:  # its import takes longer than a check that finds its manifest in the cache
+    from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
+
+# Control characters but tab and line feed, and what reorders or hides text (Unicode's bidirectional marks).
+_INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+
+
+def visible(text: str) -> str:
+    r"""Write control characters as Python does: an escape character becomes `\x1b`."""
+    return _INVISIBLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def console(**options: Any) -> "Console":
+    """Make a console that prints all text as `visible` has it. Its own colours stay."""
+    from rich.console import Console
+
+    made = Console(highlight=False, **options)
+    made.push_render_hook(cast("RenderHook", _Hook()))
+    return made
+
+
+class _Hook:
+    def process_renderables(self, renderables: "list[ConsoleRenderable]") -> "list[ConsoleRenderable]":
+        return [_Visible(one) for one in renderables]
+
+
+class _Visible:
+    def __init__(self, shown: "ConsoleRenderable") -> None:
+        self._shown = shown
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        from rich.segment import Segment
+
+        for segment in console.render(self._shown, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
