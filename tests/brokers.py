@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -128,6 +129,31 @@ def kafka(
         broker.secure_url = f"kafkas://{KAFKA_USER}:{quote(KAFKA_PASSWORD, safe='')}@127.0.0.1:{secure_port}"
         broker.certificate = files / "certificate.pem"
         yield from _run(broker)
+
+
+@contextlib.contextmanager
+def second_kafka_node(first: Broker) -> Generator[Broker]:
+    """Another broker in the cluster of the first, which is its controller."""
+    files = _kafka_files()
+    port = free_port()
+    with _home(None, "kafka") as home:
+        shutil.copytree(files / "data", home / "data")
+        # A copy of the formatted storage would claim to be the first node.
+        identity = (home / "data" / "meta.properties").read_text().replace("node.id=1", "node.id=2")
+        identity = re.sub("directory.id=.*", "directory.id=c2Vjb25kLW5vZGUtMDAwMA", identity)
+        (home / "data" / "meta.properties").write_text(identity)
+        properties = (first.folder / "server.properties").read_text()
+        for setting, value in (
+            ("process.roles", "broker"),
+            ("node.id", "2"),
+            ("listeners", f"PLAINTEXT://127.0.0.1:{port}"),
+            ("log.dirs", str(home / "data")),
+        ):
+            properties = re.sub(rf"(?m)^{setting}=.*", f"{setting}={value}", properties)
+        (home / "server.properties").write_text(properties)
+        archive = f"-XX:SharedArchiveFile={files / 'classes.jsa'}"
+        command = _kafka_command(files, archive, home / "server.properties")
+        yield from _run(Broker(f"kafka://127.0.0.1:{port}", command, home, KAFKA_GREETING))
 
 
 @contextlib.contextmanager
@@ -341,6 +367,8 @@ def _kafka_properties(files: Path, home: Path, port: int, secure_port: int, adve
         "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": (
             "org.apache.kafka.common.security.scram.ScramLoginModule required;"
         ),
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "allow.everyone.if.no.acl.found": "true",
         "log.dirs": home / "data",
         "auto.create.topics.enable": "false",
         "offsets.topic.replication.factor": 1,

@@ -159,7 +159,7 @@ async def test_more_copies_than_nodes_is_unavailable_and_says_why(server: broker
 
 async def test_an_id_is_made_of_the_place_in_the_log_if_there_is_none(server: brokers.Broker, name: str) -> None:
     async with joined(server.url, name, partitions=1) as bank:
-        producer = await bank.lifeline.ready()
+        producer = (await bank.lifeline.ready()).producer
         await producer.send_and_wait(name, b"1", headers=[("trace", b"\xff"), ("null", None)])
         (delivery,) = await take(await bank.subscribe(Kind.EVENT), 1)
     headers = {"trace": "\N{REPLACEMENT CHARACTER}", "null": ""}
@@ -168,11 +168,11 @@ async def test_an_id_is_made_of_the_place_in_the_log_if_there_is_none(server: br
 
 async def test_a_producer_that_can_never_send_again_is_replaced(server: brokers.Broker, name: str) -> None:
     async with joined(server.url, name, publish_timeout_seconds=4) as bank:
-        producer = await bank.lifeline.ready()
-        producer._sender.sender_task.cancel()  # as after an error that aiokafka does not survive
+        publisher = await bank.lifeline.ready()
+        publisher.producer._sender.sender_task.cancel()  # as after an error that aiokafka does not survive
         with pytest.raises(BrokerUnavailable):
             await publish(bank, name, 1)
-        assert await bank.lifeline.ready() is not producer
+        assert await bank.lifeline.ready() is not publisher
         await publish(bank, name, 2)
 
 

@@ -19,14 +19,15 @@ from urllib.parse import unquote, urlsplit
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import (
-    KafkaConnectionError,
     KafkaError,
-    MessageSizeTooLargeError,
+    NotLeaderForPartitionError,
     TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
     for_code,
 )
 
-from chassis.brokers import BrokerUnavailable, Delivery, Kind, Message, MessageRefused, Options, Topology
+from chassis.brokers import BrokerUnavailable, Delivery, DestinationUnavailable, Kind, Message, Options, Topology
+from chassis.brokers.kafka_publisher import BATCH_BYTES, Publisher
 from chassis.brokers.lifeline import Lifeline
 
 logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it tells of each try to connect; we say it once
@@ -43,6 +44,9 @@ GIVE_UP_SECONDS = 10
 FINISH_STEPS = 50
 """Hundredths of a second that a rebalance waits for what is being done, rather than have it done by two."""
 
+MISSING = (UnknownTopicOrPartitionError, NotLeaderForPartitionError)
+"""What aiokafka raises for a topic that is gone."""
+
 _OURS = ("id", "key", "type")
 
 
@@ -54,11 +58,9 @@ class KafkaBroker:
         self._options = options
         self._client = _client_settings(options)
         self._topology: Topology | None = None
-        self._sending: dict[asyncio.Future[Any], float] = {}
-        """What is on its way, oldest first, and when it is given up."""
-        self._watching = False
+        self._restoring: asyncio.Task[None] | None = None
         self.subscriptions: set[KafkaSubscription] = set()
-        self.lifeline = Lifeline(self.system, make=self._producer, holds=_answers, leave=self._abandon)
+        self.lifeline = Lifeline(self.system, make=self._publisher, holds=_answers, leave=Publisher.abandon)
 
     @property
     def connected(self) -> bool:
@@ -93,41 +95,26 @@ class KafkaBroker:
         return NewTopic(name, options.partitions, options.replication, topic_configs=settings)
 
     async def publish(self, message: Message) -> None:
-        producer = self.lifeline.client or await self.lifeline.ready()
-        headers = {**message.headers, "id": message.id, "type": message.name}
+        publisher = self.lifeline.client or await self.lifeline.ready()
         try:
-            sent = await producer.send(
-                message.name,
-                message.body,
-                key=message.key.encode() or None,
-                headers=[(name, value.encode()) for name, value in headers.items()],
-            )
-            loop = asyncio.get_running_loop()
-            self._sending[sent] = loop.time() + self._options.publish_timeout_seconds
-            if not self._watching:
-                self._give_up_what_is_late(loop)
-            try:
-                await sent
-            finally:
-                del self._sending[sent]
-        except MessageSizeTooLargeError as error:
-            raise MessageRefused(str(error) or "larger than the topic's max.message.bytes") from error
+            await publisher.publish(message)
+        except DestinationUnavailable as error:
+            if isinstance(error.__cause__, MISSING):
+                await self._restore()
+            raise
         except (KafkaError, OSError) as error:  # TimeoutError is an OSError
-            # It may hold on to what we gave up, and after some errors it never sends again (aiokafka#1017).
-            self.lifeline.drop(producer)
+            # The producer may hold on to messages that were given up, and after some errors it never sends again
+            # (aiokafka#1017).
+            self.lifeline.drop(publisher)
             raise BrokerUnavailable(_reason(error)) from error
 
-    def _give_up_what_is_late(self, loop: asyncio.AbstractEventLoop) -> None:
-        """One timer for all that is on its way: one for each would take a seventh of what sending costs."""
-        now = loop.time()
-        for sent, deadline in self._sending.items():
-            if deadline > now:
-                self._watching = True
-                loop.call_at(deadline, self._give_up_what_is_late, loop)
-                return
-            if not sent.done():
-                sent.set_exception(TimeoutError("not confirmed in time"))
-        self._watching = False
+    async def _restore(self) -> None:
+        """Make missing topics again, once for all messages that miss one."""
+        if self._topology is not None:
+            if self._restoring is None or self._restoring.done():
+                self._restoring = asyncio.create_task(self.declare(self._topology))
+            with suppress(BrokerUnavailable):
+                await asyncio.shield(self._restoring)
 
     async def subscribe(self, kind: Kind) -> "KafkaSubscription":
         subscription = KafkaSubscription(self, kind)
@@ -165,26 +152,20 @@ class KafkaBroker:
         consumer.subscribe(sorted(topics), listener=listener)
         return consumer
 
-    async def _producer(self) -> AIOKafkaProducer:
-        producer = AIOKafkaProducer(**self._client, acks="all", enable_idempotence=True)
+    async def _publisher(self) -> Publisher:
+        # Not idempotent: aiokafka would then try again for ever instead of saying why, and one refused batch would make
+        # Kafka refuse all later ones. Copies that it sends for lack of an answer are known to the inbox.
+        producer = AIOKafkaProducer(**self._client, acks="all", max_batch_size=BATCH_BYTES)
+        publisher = Publisher(producer, timeout_seconds=self._options.publish_timeout_seconds)
         try:
             async with _bounded(CALL_SECONDS):
                 await producer.start()
             if self._topology is not None:
                 await self.declare(self._topology)  # the cluster may have come back empty
         except BrokerUnavailable:
-            self.lifeline.finish(self._abandon(producer))
+            self.lifeline.finish(publisher.abandon())
             raise
-        return producer
-
-    async def _abandon(self, producer: AIOKafkaProducer) -> None:
-        for sent in self._sending:
-            if not sent.done():
-                sent.set_exception(KafkaConnectionError("the connection was lost while sending"))
-        # stop() would wait until all is sent, for ever if need be. Without its sender it only closes the connections.
-        await producer._sender.close()
-        producer._sender = None  # ty: ignore[invalid-assignment]
-        await producer.stop()
+        return publisher
 
 
 class KafkaSubscription(ConsumerRebalanceListener):
@@ -369,8 +350,8 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-async def _answers(producer: AIOKafkaProducer) -> bool:
+async def _answers(publisher: Publisher) -> bool:
     with suppress(TimeoutError):
         async with asyncio.timeout(CALL_SECONDS):
-            return await producer.client.force_metadata_update()
+            return await publisher.producer.client.force_metadata_update()
     return False

@@ -6,6 +6,7 @@ begins with the oldest event that the stream still has.
 """
 
 import asyncio
+import re
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -16,8 +17,9 @@ from nats.js import JetStreamContext
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 
-from chassis.brokers import BrokerUnavailable, Kind, Message, MessageRefused, Options, Topology
+from chassis.brokers import BrokerUnavailable, DestinationUnavailable, Kind, Message, MessageRefused, Options, Topology
 from chassis.brokers.jetstream import FAILURES, NatsSubscription, by_owner, quietly, stream_name
+from chassis.brokers.nats_publisher import Publisher
 
 log = structlog.get_logger()
 
@@ -30,8 +32,10 @@ DUPLICATE_SECONDS = 120
 ENSURE_TRIES = 10
 
 STREAM_EXISTS = 10058
-TOO_LARGE = {10054, 10097}
-"""The stream's limits of a message and of its headers, as JetStream numbers its errors."""
+REFUSALS = {10054, 10060, 10070, 10071, 10097, 10111, 10164, 10165, 10166}
+"""JetStream's errors that speak of the message: too large, with a header that it does not accept or a condition that does
+not hold. All others speak of the stream or the account, and may pass."""
+FORBIDDEN = re.compile(r'permissions violation for publish to "(.+)"', re.IGNORECASE)
 
 
 class NatsBroker:
@@ -44,10 +48,14 @@ class NatsBroker:
         """How often the connection was lost."""
         self._client: Client | None = None
         self._jetstream: JetStreamContext | None = None
+        self._publisher: Publisher | None = None
         self._topology: Topology | None = None
         self._declared = False
         self._mending: asyncio.Task[None] | None = None
+        self._restoring: dict[tuple[Kind, str], asyncio.Task[None]] = {}
         self._last_error: Exception | None = None
+        self._violation: str | None = None
+        """The last permission that the server found missing: the reason why an answer may never come."""
         self._closed = False
 
     @property
@@ -68,13 +76,23 @@ class NatsBroker:
 
     async def publish(self, message: Message) -> None:
         headers = _headers(message)
-        jetstream = await self.ready()
+        if not self.connected:
+            await self.ready()
+        assert self._publisher is not None
         size = len(message.body) + _size(headers)
         if size > self.client.max_payload:  # asked after all, the server would hang up
             raise MessageRefused(f"{size} bytes with its headers: the server takes {self.client.max_payload}")
         try:
             async with asyncio.timeout(self.options.publish_timeout_seconds):
-                await (await jetstream.publish_async(message.name, message.body, headers=headers))
+                await self._publisher.publish(message.name, message.body, headers)
+        except APIError as error:
+            verdict = MessageRefused if error.err_code in REFUSALS else DestinationUnavailable
+            raise verdict(str(error.description)) from error
+        except NoStreamResponseError as error:
+            await self._restore(message)
+            raise DestinationUnavailable(f"no stream takes {message.name}") from error
+        except (errors.MaxPayloadError, errors.BadHeaderError, errors.BadSubjectError) as error:
+            raise MessageRefused(str(error)) from error
         except FAILURES as error:
             raise self.meaning_of(error) from error
 
@@ -107,21 +125,38 @@ class NatsBroker:
         assert self._jetstream is not None
         return self._jetstream
 
-    def meaning_of(self, failure: Exception) -> BrokerUnavailable | MessageRefused:
-        """What nats-py raised, as what it means to us."""
-        match failure:
-            case errors.MaxPayloadError() | errors.BadHeaderError() | errors.BadSubjectError():
-                return MessageRefused(str(failure))
-            case APIError(err_code=code) if code in TOO_LARGE:
-                return MessageRefused(str(failure.description))
-            case NoStreamResponseError() | NotFoundError():
-                self._declared = False  # the server may have lost what it knew
-        return BrokerUnavailable(_reason(failure))
+    def meaning_of(self, failure: Exception) -> BrokerUnavailable:
+        """The error that the callers of this module expect, for an error of nats-py."""
+        if isinstance(failure, NotFoundError):
+            self._declared = False  # the server may have lost what it knew
+        reason = _reason(failure)
+        if isinstance(failure, TimeoutError) and self._violation is not None:
+            reason += f" (the server has reported: {self._violation})"
+        return BrokerUnavailable(reason)
+
+    async def _restore(self, message: Message) -> None:
+        """Make the missing stream of this message again, once for all messages that miss it. Raises
+        DestinationUnavailable."""
+        assert self._topology is not None
+        assert self._jetstream is not None
+        which = (message.kind, message.owner)
+        for kind, owner, names in _streams(self._topology):
+            if (kind, owner) == which and which not in self._restoring:
+                restoring = asyncio.create_task(self._ensure_stream(self._jetstream, kind, owner, names))
+                restoring.add_done_callback(lambda _: self._restoring.pop(which))
+                self._restoring[which] = restoring
+        if (task := self._restoring.get(which)) is not None:
+            try:
+                await asyncio.shield(task)
+            except (*FAILURES, BrokerUnavailable) as error:
+                raise DestinationUnavailable(str(self.meaning_of(error))) from error
 
     async def _mend(self) -> None:
         if self._client is None or self._client.is_closed:
             self._client = await self._connected_client()
             self._jetstream = self._client.jetstream(timeout=self.options.publish_timeout_seconds)
+            self._publisher = Publisher(self._client)
+            await self._publisher.start()
             if self.breaks:  # the server had thrown us out, and nats-py takes that for an answer
                 await self._on_reconnect()
         if (topology := self._topology) is not None:
@@ -135,7 +170,7 @@ class NatsBroker:
 
     async def _connected_client(self) -> Client:
         client = _Client()
-        self._last_error = None
+        self._last_error = self._violation = None
         urls = self.options.url.get_secret_value().split(",")
         try:
             async with asyncio.timeout(self.options.publish_timeout_seconds):  # nats-py itself would try for ever
@@ -158,6 +193,11 @@ class NatsBroker:
         return client
 
     async def _on_error(self, error: Exception) -> None:
+        if "permissions violation" in str(error).lower():
+            self._violation = str(error)
+            if (found := FORBIDDEN.search(str(error))) and self._publisher is not None:
+                self._publisher.forbid(found[1], DestinationUnavailable(str(error)))
+            return
         # A server that refuses us says why, and hangs up: which of the two is seen last is chance.
         if not (isinstance(error, OSError) and isinstance(self._last_error, errors.Error)):
             self._last_error = error
@@ -244,4 +284,8 @@ def _headers(message: Message) -> dict[str, str]:
 
 
 def _size(headers: dict[str, str]) -> int:
-    return len("NATS/1.0\r\n\r\n") + sum(len(f"{name}: {value}\r\n".encode()) for name, value in headers.items())
+    """Raises MessageRefused."""
+    try:
+        return len("NATS/1.0\r\n\r\n") + sum(len(f"{name}: {value}\r\n".encode()) for name, value in headers.items())
+    except UnicodeEncodeError as error:
+        raise MessageRefused(f"a header is not valid Unicode: {error}") from error

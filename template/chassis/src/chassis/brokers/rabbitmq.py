@@ -13,19 +13,29 @@ import hashlib
 import logging
 import re
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiormq
 import structlog
-from aiormq import Channel, spec
+from aiormq import Channel
 from aiormq.abc import AbstractConnection, DeliveredMessage
-from aiormq.exceptions import AMQPError, ChannelClosed, ChannelPreconditionFailed, PublishError
+from aiormq.exceptions import AMQPError, ChannelClosed, ChannelPreconditionFailed
 
-from chassis.brokers import BrokerUnavailable, Delivery, Kind, Message, MessageRefused, Options, Topology
+from chassis.brokers import (
+    BrokerUnavailable,
+    Delivery,
+    DestinationUnavailable,
+    Kind,
+    Message,
+    MessageRefused,
+    Options,
+    Topology,
+)
 from chassis.brokers.lifeline import Lifeline
+from chassis.brokers.rabbitmq_publisher import DestinationMissing, Publisher, Refused, bounded, open_channel, verdict
 
 log = structlog.get_logger()
 logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # it tells of each try to connect; we say it once
@@ -34,13 +44,14 @@ logging.getLogger("asyncio").addFilter(lambda record: record.msg != "socket.send
 
 CALL_SECONDS = 10
 HEARTBEAT_SECONDS = 10
+UNAVAILABLE_SECONDS = 1
+"""How long a destination is left alone that has closed a channel."""
 JOBS_AT_HAND = 16
 """Of jobs: what one replica has at hand, another one cannot do."""
 
 _OURS = ("id", "key", "type")
 _OF_THE_COPY = ("x-delivery-count", "x-acquired-count")
 """Headers that RabbitMQ puts into a message that comes again."""
-_TOO_LARGE = re.compile(r"message size (\d+) .*larger than")
 
 
 class RabbitBroker:
@@ -50,44 +61,89 @@ class RabbitBroker:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.topology: Topology | None = None
-        self.lifeline = Lifeline(self.system, make=self._publisher, holds=_is_open, leave=_leave)
+        self.lifeline = Lifeline(self.system, make=self._publisher, holds=_is_open, leave=_leave_publisher)
         self.subscriptions: set[RabbitSubscription] = set()
+        self._restoring: asyncio.Task[None] | None = None
+        self._alone = asyncio.Lock()
+        self._lone: Publisher | None = None
+        self._unavailable: dict[str, tuple[float, str]] = {}
+        """By name of a message: until when and why its destination takes none."""
 
     @property
     def connected(self) -> bool:
-        return self.lifeline.client is not None and not self.lifeline.client.is_closed
+        publisher = self.lifeline.client
+        return publisher is not None and not publisher.is_closed and not publisher.blocked
 
     async def connect(self) -> None:
         await self.lifeline.open()
 
     async def declare(self, topology: Topology) -> None:
         self.topology = topology
-        channel = self.lifeline.client or await self.lifeline.ready()
+        publisher = self.lifeline.client or await self.lifeline.ready()
         try:
-            await self._declare(topology, channel.connection)
+            await self._declare(topology, publisher.connection)
         except BrokerUnavailable:
-            self.lifeline.drop(channel)
+            self.lifeline.drop(publisher)
             raise
 
     async def publish(self, message: Message) -> None:
-        channel = self.lifeline.client or await self.lifeline.ready()
+        publisher = self.lifeline.client or await self.lifeline.ready()
         try:
-            async with bounded(self.options.publish_timeout_seconds):
-                await channel.basic_publish(
-                    message.body,
-                    exchange=message.owner,
-                    routing_key=message.name,
-                    properties=_properties(message),
-                    mandatory=message.kind is Kind.JOB,
-                    wait=False,
-                )
-        except BrokerUnavailable as error:
-            # A channel that met an error is closed, and what was not confirmed in time may hang: begin with a new one.
-            self.lifeline.drop(channel)
-            found = _TOO_LARGE.search(str(error))
-            if found and int(found[1]) == len(message.body):  # others were on the way, and only this one is to blame
-                raise MessageRefused(str(error)) from error
+            if message.name in self._unavailable:
+                await self._publish_alone(message)
+            else:
+                await publisher.publish(message)
+        except Refused:
+            self.lifeline.drop(publisher)
+            await self._publish_alone(message)
+        except DestinationMissing:
+            await self._restore(publisher)
             raise
+        except DestinationUnavailable:
+            raise
+        except BrokerUnavailable:
+            if not publisher.blocked:  # what was not confirmed in time may hang: begin with a new connection
+                self.lifeline.drop(publisher)
+            raise
+
+    async def _publish_alone(self, message: Message) -> None:
+        """Send a message whose channel was closed, or whose destination was not available the last time."""
+        async with self._alone:
+            until, reason = self._unavailable.get(message.name, (0.0, ""))
+            now = asyncio.get_running_loop().time()
+            if now < until:
+                raise DestinationUnavailable(reason)
+            self._unavailable.pop(message.name, None)
+            if self._lone is None:
+                async with bounded(CALL_SECONDS):
+                    connection = await self._reach()
+                self._lone = await Publisher.open(connection, timeout_seconds=self.options.publish_timeout_seconds)
+            try:
+                await self._lone.publish(message)
+            except Refused as error:
+                self._close_lone()
+                found = verdict(error)
+                if isinstance(found, DestinationUnavailable):
+                    self._unavailable[message.name] = now + UNAVAILABLE_SECONDS, str(found)
+                raise found from error
+            except (MessageRefused, DestinationUnavailable):
+                raise
+            except BrokerUnavailable:
+                self._close_lone()
+                raise
+
+    def _close_lone(self) -> None:
+        if self._lone is not None:
+            self.lifeline.finish(_close(self._lone.connection))
+            self._lone = None
+
+    async def _restore(self, publisher: Publisher) -> None:
+        """Declare all again, once for all messages that miss something."""
+        if self.topology is not None:
+            if self._restoring is None or self._restoring.done():
+                self._restoring = asyncio.create_task(self._declare(self.topology, publisher.connection))
+            with suppress(BrokerUnavailable):
+                await asyncio.shield(self._restoring)
 
     async def subscribe(self, kind: Kind) -> "RabbitSubscription":
         subscription = RabbitSubscription(self, kind)
@@ -97,6 +153,7 @@ class RabbitBroker:
 
     async def close(self) -> None:
         await asyncio.gather(*(subscription.close() for subscription in self.subscriptions))
+        self._close_lone()
         await self.lifeline.close()
 
     async def connection(self) -> AbstractConnection:
@@ -126,11 +183,10 @@ class RabbitBroker:
                 failure = error
         raise failure
 
-    async def _publisher(self) -> Channel:
+    async def _publisher(self) -> Publisher:
         connection = await self.connection()
         try:
-            async with bounded(CALL_SECONDS):
-                return await _channel(connection, publisher_confirms=True, on_return_raises=True)
+            return await Publisher.open(connection, timeout_seconds=self.options.publish_timeout_seconds)
         except BrokerUnavailable:
             self.lifeline.finish(_close(connection))
             raise
@@ -145,7 +201,7 @@ class RabbitBroker:
             arguments = self._queue_arguments(connection, alone=queue == events)
             await _make(connection, lambda c, n=queue, a=arguments: c.queue_declare(n, durable=True, arguments=a))
         async with bounded(CALL_SECONDS):
-            channel = await _channel(connection)
+            channel = await open_channel(connection)
             for name, queue in queues.items():
                 await channel.queue_bind(queue, name.partition(".")[0], name)
             await channel.close()
@@ -184,7 +240,7 @@ class RabbitSubscription:
         connection = await self._broker.connection()
         try:
             async with bounded(CALL_SECONDS):
-                channel = await _channel(connection, publisher_confirms=False)
+                channel = await open_channel(connection, publisher_confirms=False)
                 await channel.basic_qos(prefetch_count=at_hand)
                 await channel.basic_consume(queue_name(self._kind, topology.service), self._take)
         except BrokerUnavailable:
@@ -272,7 +328,7 @@ class RabbitSubscription:
 async def _make(connection: AbstractConnection, declare: Callable[[Channel], Awaitable[Any]]) -> None:
     """Declare on a channel of its own: one that exists with other settings closes it."""
     async with bounded(CALL_SECONDS):
-        channel = await _channel(connection)
+        channel = await open_channel(connection)
         try:
             await declare(channel)
         except ChannelPreconditionFailed as error:
@@ -283,15 +339,6 @@ async def _make(connection: AbstractConnection, declare: Callable[[Channel], Awa
 
 def queue_name(kind: Kind, service: str) -> str:
     return f"{service}.{kind}s"
-
-
-def _properties(message: Message) -> spec.Basic.Properties:
-    return spec.Basic.Properties(
-        content_type=message.headers.get("content-type"),
-        headers={**message.headers, "id": message.id, "key": message.key, "type": message.name},
-        delivery_mode=2,  # persistent
-        message_id=message.id,
-    )
 
 
 def _message(arrived: DeliveredMessage, kind: Kind) -> Message:
@@ -323,14 +370,12 @@ def _version(connection: AbstractConnection) -> int:
     return int(re.sub(r"\D.*", "", str(connection.server_properties.get("version", "3"))))
 
 
-async def _channel(connection: AbstractConnection, **options: Any) -> Channel:
-    channel = await connection.channel(**options)
-    assert isinstance(channel, Channel)
-    return channel
+async def _is_open(publisher: Publisher) -> bool:
+    return not publisher.is_closed
 
 
-async def _is_open(channel: Channel) -> bool:
-    return not channel.is_closed
+async def _leave_publisher(publisher: Publisher) -> None:
+    await _close(publisher.connection)
 
 
 async def _leave(channel: Channel) -> None:
@@ -345,19 +390,3 @@ async def _close(connection: AbstractConnection) -> None:
     # Named, because by default whoever waits for an answer would be cancelled.
     async with asyncio.timeout(CALL_SECONDS):
         await connection.close(ConnectionError("closed"))
-
-
-@asynccontextmanager
-async def bounded(seconds: float) -> AsyncGenerator[None]:
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except PublishError as error:
-        raise BrokerUnavailable(f"nobody has declared a queue for it: {error}") from error
-    except (AMQPError, RuntimeError, OSError) as error:  # RuntimeError: was closed; OSError: a timeout, too
-        raise BrokerUnavailable(str(error) or type(error).__name__) from error
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise BrokerUnavailable("the connection was closed") from None  # the library cancels what waits on it

@@ -1,0 +1,179 @@
+"""Publish to Kafka in batches of our own.
+
+Kafka accepts or refuses a batch as a whole. So whoever makes the batches can find out which record caused a refusal.
+"""
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import (
+    BrokerResponseError,
+    InvalidTimestampError,
+    KafkaConnectionError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    RequestTimedOutError,
+    UnsupportedForMessageFormatError,
+    kafka_errors,
+)
+from aiokafka.partitioner import murmur2
+
+from chassis.brokers import DestinationUnavailable, Message, MessageRefused
+
+BATCH_BYTES = 128 * 1024
+
+
+class InvalidRecordError(BrokerResponseError):
+    """An error of Kafka that aiokafka does not know."""
+
+    errno = 87
+    message = "INVALID_RECORD"
+    description = "The topic refuses the record, for example because it is compacted and the record has no key"
+
+
+kafka_errors[InvalidRecordError.errno] = InvalidRecordError  # ty: ignore[invalid-assignment]
+
+REFUSALS = (
+    InvalidRecordError,
+    InvalidTimestampError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    UnsupportedForMessageFormatError,
+)
+"""Errors that a record of the batch has caused. All others of the broker speak of the topic or the partition."""
+
+
+@dataclass(slots=True, eq=False)
+class _Record:
+    key: bytes | None
+    value: bytes
+    headers: list[tuple[str, bytes]]
+    answer: "asyncio.Future[None]"
+
+
+class Publisher:
+    """Publishes any number of messages at a time. Messages of one turn of the event loop share batches."""
+
+    def __init__(self, producer: AIOKafkaProducer, *, timeout_seconds: float) -> None:
+        self.producer = producer
+        self._timeout_seconds = timeout_seconds
+        self._waiting: defaultdict[str, list[_Record]] = defaultdict(list)
+        """Records that have not been sent yet, by topic."""
+        self._unanswered: set[asyncio.Future[None]] = set()
+        self._sending: set[asyncio.Task[None]] = set()
+
+    async def publish(self, message: Message) -> None:
+        """Return when the broker has confirmed it. Raises KafkaError, TimeoutError, or a chassis' error with a verdict."""
+        headers = {**message.headers, "id": message.id, "type": message.name}
+        loop = asyncio.get_running_loop()
+        answer = loop.create_future()
+        try:
+            record = _Record(
+                message.key.encode() or None,
+                message.body,
+                [(name, value.encode()) for name, value in headers.items()],
+                answer,
+            )
+        except UnicodeEncodeError as error:
+            raise MessageRefused(f"the key or a header is not valid Unicode: {error}") from error
+        if not self._waiting:
+            loop.call_soon(self._send)
+        self._waiting[message.name].append(record)
+        self._unanswered.add(answer)
+        try:
+            await answer
+        finally:
+            self._unanswered.discard(answer)
+
+    async def abandon(self) -> None:
+        """Close the connections. What is not confirmed by now fails."""
+        for answer in self._unanswered:
+            if not answer.done():
+                answer.set_exception(KafkaConnectionError("the connection was lost while sending"))
+        for task in self._sending:
+            task.cancel()
+        # stop() would wait until all is sent, for ever if need be. Without its sender it only closes the connections.
+        await self.producer._sender.close()
+        self.producer._sender = None  # ty: ignore[invalid-assignment]
+        await self.producer.stop()
+
+    def _send(self) -> None:
+        waiting, self._waiting = self._waiting, defaultdict(list)
+        for topic, records in waiting.items():
+            task = asyncio.create_task(self._send_to_topic(topic, records))
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+
+    async def _send_to_topic(self, topic: str, records: list[_Record]) -> None:
+        try:
+            partitions = sorted(await self.producer.partitions_for(topic))
+            by_partition: defaultdict[int, list[_Record]] = defaultdict(list)
+            for record in records:
+                by_partition[_partition_for(record, partitions)].append(record)
+            sending = (self._send_to_partition(topic, *some) for some in by_partition.items())
+            await asyncio.gather(*sending)
+        except Exception as error:
+            _answer(records, _verdict(error))
+
+    async def _send_to_partition(self, topic: str, partition: int, records: Sequence[_Record]) -> None:
+        while records:
+            batch = self.producer.create_batch()
+            for record in records:
+                if batch.append(timestamp=None, key=record.key, value=record.value, headers=record.headers) is None:
+                    break  # full
+            number = batch.record_count()
+            sent, records = records[:number], records[number:]
+            try:
+                # aiokafka gives up by itself, with the broker's reason, unless its sender has ended.
+                async with asyncio.timeout(2 * self._timeout_seconds):
+                    await (await self.producer.send_batch(batch, topic, partition=partition))
+            except REFUSALS as error:
+                if number == 1:
+                    _answer(sent, MessageRefused(_reason(error)))
+                else:
+                    await self._send_to_partition(topic, partition, sent[: number // 2])
+                    await self._send_to_partition(topic, partition, sent[number // 2 :])
+            except (KafkaError, OSError) as error:  # TimeoutError is an OSError
+                _answer(sent, _verdict(error))
+            else:
+                _answer(sent, None)
+
+
+def _partition_for(record: _Record, partitions: Sequence[int]) -> int:
+    if record.key is None:
+        return random.choice(partitions)  # noqa: S311
+    return partitions[_hash(record.key) % len(partitions)]
+
+
+@lru_cache(maxsize=10_000)
+def _hash(key: bytes) -> int:
+    """The hash by which Kafka's own clients choose a partition. aiokafka computes it in Python."""
+    return murmur2(key) & 0x7FFFFFFF
+
+
+def _answer(records: Sequence[_Record], error: Exception | None) -> None:
+    for record in records:
+        if record.answer.done():
+            continue
+        if error is None:
+            record.answer.set_result(None)
+        else:
+            record.answer.set_exception(error)
+
+
+def _verdict(error: Exception) -> Exception:
+    if isinstance(error, BrokerResponseError) and not isinstance(error, RequestTimedOutError):
+        verdict = DestinationUnavailable(_reason(error))
+        verdict.__cause__ = error
+        return verdict
+    return error
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,155 @@
+"""Publish to RabbitMQ, and find out which message caused a refusal.
+
+RabbitMQ refuses most messages by closing their channel, and with it all others that are on their way there. Each of them
+is then sent again on a connection where it is alone.
+"""
+
+import asyncio
+import struct
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from aiormq import Channel, spec
+from aiormq.abc import AbstractConnection
+from aiormq.exceptions import (
+    AMQPError,
+    ChannelClosed,
+    ChannelNotFoundEntity,
+    ChannelPreconditionFailed,
+    DeliveryError,
+    PublishError,
+)
+from pamqp.header import ContentHeader
+
+from chassis.brokers import BrokerUnavailable, DestinationUnavailable, Kind, Message, MessageRefused
+
+BLOCKED = "RabbitMQ has blocked all publishers, because it is low on memory or disk space"
+OVERHEAD_BYTES = 1024
+"""Of a frame of properties, more than enough."""
+
+
+class DestinationMissing(DestinationUnavailable):
+    """The exchange or the queue has to be declared again."""
+
+
+class Refused(BrokerUnavailable):
+    """The broker has closed the channel because of this message, or because of another one there."""
+
+
+class Publisher:
+    """Publishes over one channel of its own connection, any number of messages at a time."""
+
+    def __init__(self, connection: AbstractConnection, channel: Channel, *, timeout_seconds: float) -> None:
+        self.connection = connection
+        self._channel = channel
+        self._timeout_seconds = timeout_seconds
+        self._unblocked: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(cls, connection: AbstractConnection, *, timeout_seconds: float) -> "Publisher":
+        """Raises BrokerUnavailable."""
+        async with bounded(timeout_seconds):
+            channel = await open_channel(connection, publisher_confirms=True, on_return_raises=True)
+        return cls(connection, channel, timeout_seconds=timeout_seconds)
+
+    @property
+    def blocked(self) -> bool:
+        return self._unblocked is not None and not self._unblocked.done()
+
+    @property
+    def is_closed(self) -> bool:
+        return self._channel.is_closed
+
+    @property
+    def _refused(self) -> bool:
+        closing = self._channel.closing
+        return closing.done() and not closing.cancelled() and isinstance(closing.exception(), ChannelClosed)
+
+    async def publish(self, message: Message) -> None:
+        """Return when the broker has confirmed it. Raises BrokerUnavailable, DestinationUnavailable, MessageRefused, or
+        Refused for all that were on the channel."""
+        if self.blocked:
+            raise BrokerUnavailable(BLOCKED)
+        properties = self._properties(message)
+        try:
+            async with bounded(self._timeout_seconds):
+                await self._channel.basic_publish(
+                    message.body,
+                    exchange=message.owner,
+                    routing_key=message.name,
+                    properties=properties,
+                    mandatory=message.kind is Kind.JOB,
+                    wait=False,
+                )
+        except (ValueError, TypeError, struct.error) as error:  # UnicodeEncodeError is a ValueError
+            raise MessageRefused(f"AMQP cannot carry the message: {error}") from error
+        except BrokerUnavailable as error:
+            match error.__cause__:
+                case PublishError():
+                    raise DestinationMissing(f"nobody has declared a queue for it: {error}") from error
+                case DeliveryError():
+                    raise DestinationUnavailable(
+                        "RabbitMQ did not accept it: a queue is full or unavailable"
+                    ) from error
+                case TimeoutError() if await self._is_blocked():
+                    raise BrokerUnavailable(BLOCKED) from error
+                case ChannelClosed():
+                    raise Refused(str(error)) from error.__cause__
+            # aiormq may write to a channel that the broker has closed, and then the broker closes the connection, too.
+            if self._refused:
+                raise Refused(str(error)) from error
+            raise
+
+    async def _is_blocked(self) -> bool:
+        """Whether the broker has told us to wait. aiormq says only when it is over."""
+        if self._unblocked is None or self._unblocked.done():
+            self._unblocked = asyncio.create_task(self.connection.ready())
+            await asyncio.sleep(0)
+        return self.blocked
+
+    def _properties(self, message: Message) -> spec.Basic.Properties:
+        """Raises MessageRefused for what fits into no frame: the broker would close the whole connection."""
+        properties = spec.Basic.Properties(
+            content_type=message.headers.get("content-type"),
+            headers={**message.headers, "id": message.id, "key": message.key, "type": message.name},
+            delivery_mode=2,  # persistent
+            message_id=message.id,
+        )
+        room = self.connection.connection_tune.frame_max - OVERHEAD_BYTES
+        rough = len(message.id) + len(message.key) + sum(map(len, message.headers.values()))
+        if 4 * rough > room and len(message.id) < 256 and len(ContentHeader(properties=properties).marshal()) > room:
+            raise MessageRefused(f"its headers and key are larger than a frame of {room + OVERHEAD_BYTES} bytes")
+        return properties
+
+
+def verdict(error: Refused) -> Exception:
+    """The meaning of a refusal for a message that was alone on its channel."""
+    match error.__cause__:
+        case ChannelPreconditionFailed():
+            return MessageRefused(str(error))
+        case ChannelNotFoundEntity():
+            return DestinationMissing(str(error))
+        case ChannelClosed():
+            return DestinationUnavailable(str(error))
+    return error
+
+
+async def open_channel(connection: AbstractConnection, **options: bool) -> Channel:
+    channel = await connection.channel(**options)
+    assert isinstance(channel, Channel)
+    return channel
+
+
+@asynccontextmanager
+async def bounded(seconds: float) -> AsyncGenerator[None]:
+    """Raise BrokerUnavailable for what the library raises, which is its cause, and after that time."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except (AMQPError, RuntimeError, OSError) as error:  # RuntimeError: was closed; OSError: a timeout, too
+        raise BrokerUnavailable(str(error) or type(error).__name__) from error
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise BrokerUnavailable("the connection was closed") from None  # the library cancels what waits on it
