@@ -5,21 +5,24 @@ import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from secrets import token_hex
 from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import pytest
+from aiormq import spec
 from chassis import consumer, leadership, parking
 from chassis.brokers import Broker, Kind, Message, Options, broker_for
 from chassis.brokers.memory import MemoryBroker
+from chassis.brokers.rabbitmq import RabbitBroker
 from chassis.consumer import LOCK, SHAPES, Consumer, Patience
 from chassis.database import Database, UnitOfWork
 from chassis.lanes import Lane
 from chassis.messages import Contract, Messages, OnEvent, OnJob
 from chassis.outbox import Outbox
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from pydantic import SecretStr
+from pydantic import SecretStr, field_validator
 from structlog.testing import CapturingLogger
 
 from tests.chassis import said
@@ -358,20 +361,6 @@ async def test_a_message_that_nobody_takes_is_parked(bench: Bench, monkeypatch: 
     assert row["reason"] == "Unknown: no line in messaging/incoming takes bank.paid.v1"
 
 
-async def test_what_cannot_even_be_parked_holds_up_its_own_key_alone(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def park(*_: Any, **__: Any) -> None:
-        raise RuntimeError("a fault of ours")
-
-    monkeypatch.setattr(parking, "park", park)
-    async with bench.consuming():
-        await bench.publish(paid(1, then="fail"))
-        await bench.until_begun(1, times=QUICK.max_tries)
-        await bench.publish(paid(2, key=other_key(same_lane=True)))
-        await bench.until_effects(2)
-
-
 async def test_a_handler_that_hangs_is_a_failed_try(bench: Bench) -> None:
     impatient = Patience(max_tries=1, handler_timeout_seconds=0.5)
     await bench.publish(paid(1, then="wait until told"))
@@ -390,6 +379,108 @@ async def test_an_id_that_postgres_cannot_keep_holds_up_nothing(real: Bench, bod
     async with real.consuming():
         await real.until_effects(*[2] if parked else [1, 2])
     assert len(await real.parked()) == parked
+
+
+LONG = token_hex(3000)
+"""Random, because Postgres compresses before it compares with the limit of an index."""
+
+
+async def publish_foreign(bench: Bench, message: Message) -> None:
+    """Publish as a foreign sender does, whose identity does not fit into RabbitMQ's own property."""
+    if not isinstance(bench.broker, RabbitBroker):
+        await bench.publish(message)
+        return
+    channel = bench.broker.lifeline.client
+    assert channel is not None
+    headers = {"id": message.id, "key": message.key, **message.headers}
+    await channel.basic_publish(
+        message.body,
+        exchange=bench.bank,
+        routing_key=f"{bench.bank}.paid.v1",
+        properties=spec.Basic.Properties(headers=headers),
+    )
+
+
+@pytest.mark.slow
+async def test_an_identity_too_long_for_an_index_has_one_effect_for_all_copies(real: Bench) -> None:
+    first, second = paid(1, id=f"{LONG}1"), paid(2, id=f"{LONG}2")
+    for message in (first, first, second):
+        await publish_foreign(real, message)
+    await real.publish(paid(3))
+    async with real.consuming():
+        await real.until_effects(1, 2, 3)
+    assert await real.parked() == []
+
+
+@pytest.mark.slow
+async def test_a_malformed_message_of_an_identity_too_long_for_an_index_is_parked_and_holds_up_nothing(
+    real: Bench,
+) -> None:
+    await publish_foreign(real, replace(paid(1, id=LONG), body=b"{}", headers={"note": LONG}))
+    await real.publish(paid(2))
+    async with real.consuming():
+        await real.until_effects(2)
+    (parked,) = await real.parked()
+    assert (parked["message_id"], json.loads(parked["headers"])) == (LONG, {"note": LONG})
+
+
+@pytest.mark.parametrize("pair", [("\0", "\ufffd"), ("\ud800", "\ud801"), (f"{LONG}a", f"{LONG}b")])
+def test_messages_of_different_ids_have_different_identities(pair: tuple[str, str]) -> None:
+    first, second = (paid(1, id=id) for id in pair)
+    assert first.identity != second.identity
+
+
+class OddV1(Contract):
+    number: int
+
+    @field_validator("number")
+    @classmethod
+    def look_up(cls, number: int) -> int:
+        return {2: 2}[number]
+
+
+async def test_a_message_whose_contract_fails_in_a_way_of_its_own_is_parked_and_holds_up_nothing(bench: Bench) -> None:
+    async def on_odd(event: OddV1, uow: UnitOfWork) -> None:
+        await uow.connection.execute("INSERT INTO effects (number) VALUES ($1)", event.number)
+
+    bench.messages = Messages("tiny", incoming=(OnEvent("bank.paid.v1", OddV1, on_odd),))
+    await bench.publish(paid(1), paid(2))
+    async with bench.consuming():
+        await bench.until_effects(2)
+    (parked,) = await bench.parked()
+    assert (parked["reason"], parked["attempts"]) == ("KeyError: 1", 1)
+
+
+async def test_a_long_reason_is_shortened(bench: Bench) -> None:
+    await parking.park(bench.connection, paid(1), direction="incoming", reason="no " * 100_000, attempts=1)
+    (parked,) = await bench.parked()
+    assert len(parked["reason"]) <= parking.LONGEST_REASON
+    assert parked["reason"].startswith("no no")
+
+
+@pytest.mark.parametrize("body", [b"{}", None])
+async def test_a_message_that_cannot_be_parked_holds_up_its_own_key_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, body: bytes | None
+) -> None:
+    parked: list[str] = []
+
+    async def park(_: Any, message: Message, **__: Any) -> None:
+        parked.append(message.id)
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(parking, "park", park)
+    bad = paid(1, then="fail", id="bad")
+    await bench.publish(bad if body is None else replace(bad, body=body))
+    await bench.publish(paid(2), paid(3, key=other_key(same_lane=True)), paid(4, key=other_key(same_lane=True)))
+    async with bench.consuming():
+        await bench.until_effects(3, 4)
+        await bench.until(lambda: _true(parked))
+        await bench.publish(paid(5, key=other_key(same_lane=True)))
+        await bench.until_effects(3, 4, 5)
+
+
+async def _true(found: list[str]) -> bool:
+    return bool(found)
 
 
 @pytest.mark.slow

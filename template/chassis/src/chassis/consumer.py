@@ -267,10 +267,11 @@ class Consumer:
         async with self._database.unit_of_work() as uow:
             fresh = await inbox.claim(uow.connection, (one.message for one in ready))
             for one in ready:
-                if one.message.identity not in fresh:
+                identity = one.message.identity
+                if identity not in fresh:
                     log.debug("message_known", name=one.message.name, message_id=one.message.id)
                     continue
-                fresh.remove(one.message.identity)  # a second copy may be in this very batch
+                fresh.remove(identity)  # a second copy may be in this very batch
                 uow.message_id = one.message.id
                 with self._processing(one) if spans else nullcontext():
                     await self._call_handler(one, uow)

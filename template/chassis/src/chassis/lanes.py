@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import structlog
-from pydantic import ValidationError
 
 from chassis.brokers import Delivery, Subscription
 from chassis.database import DatabaseUnavailable
 from chassis.logs import describe_exception
-from chassis.messages import Unknown
 
 if TYPE_CHECKING:
     from chassis.consumer import Consumer, Ready
@@ -140,19 +138,18 @@ class Lane:
 
     async def _readable(self, batch: list[Delivery]) -> list["Ready"]:
         ready = []
-        for delivery in batch:
+        for delivery in tuple(batch):
+            if self._waits_behind(delivery):
+                continue
             try:
                 ready.append(self._consumer.read(delivery))
-            except (Unknown, ValidationError) as error:
-                await self._consumer.park(delivery, error, 1)
-                await self._done([delivery])
+            except Exception as error:  # also those of a contract's own validators
+                await self._park(delivery, error, tries=1)
         return ready
 
     async def _one_by_one(self, ready: list["Ready"]) -> None:
         for one in ready:
-            if held := self._waiting.get(one.message.key):
-                held.behind.append(one.delivery)
-                self._doing.remove(one.delivery)
+            if self._waits_behind(one.delivery):
                 continue
             try:
                 await self._consumer.do([one], lane=self.id)
@@ -164,8 +161,7 @@ class Lane:
                 await self._done([one.delivery])
 
     async def _try_again(self, held: _Held) -> None:
-        key = held.first.message.key
-        # Should even parking it fail, the lane's other keys have their turn before it is tried again.
+        # Whatever surprises us below, the lane's other keys have their turn before this one.
         held.due = time.monotonic() + FAULT_PAUSE_SECONDS
         try:
             try:
@@ -180,16 +176,22 @@ class Lane:
             held.due = time.monotonic() + DATABASE_PAUSE_SECONDS
             return
         await self._done([held.first])
-        self._free(key)
+        self._free(held.first)
+
+    def _waits_behind(self, delivery: Delivery) -> bool:
+        """Whether its key has come to wait since the batch was taken. Then the delivery waits, too."""
+        held = self._waiting.get(delivery.message.key)
+        if held is None:
+            return False
+        held.behind.append(delivery)
+        self._doing.remove(delivery)
+        return True
 
     async def _failed(self, delivery: Delivery, error: Exception, *, tries: int) -> None:
         """Hold its key for a while; or park it, and let its key go on."""
         patience = self._consumer.patience
-        key = delivery.message.key
         if tries >= patience.max_tries:
-            await self._consumer.park(delivery, error, tries)
-            await self._done([delivery])
-            self._free(key)
+            await self._park(delivery, error, tries=tries)
             return
         pause = patience.pause_after(tries)
         message = delivery.message
@@ -201,13 +203,32 @@ class Lane:
             again_in_seconds=pause,
             reason=f"{type(error).__name__}: {describe_exception(error)['message']}",
         )
-        held = self._waiting.setdefault(key, _Held(delivery, tries, 0))
+        self._hold(delivery, tries, pause)
+
+    async def _park(self, delivery: Delivery, error: Exception, *, tries: int) -> None:
+        """Park the message and release its key. If parking fails, delay this key alone, and try again later."""
+        try:
+            await self._consumer.park(delivery, error, tries)
+        except DatabaseUnavailable:
+            raise
+        except Exception as fault:
+            message = delivery.message
+            log.error("message_not_parked", name=message.name, message_id=message.id, exc_info=fault)
+            self._hold(delivery, tries, FAULT_PAUSE_SECONDS)
+            return
+        await self._done([delivery])
+        self._free(delivery)
+
+    def _hold(self, delivery: Delivery, tries: int, pause: float) -> None:
+        held = self._waiting.setdefault(delivery.message.key, _Held(delivery, tries, 0))
         held.tries, held.due = tries, time.monotonic() + pause
         if delivery in self._doing:
             self._doing.remove(delivery)
 
-    def _free(self, key: str) -> None:
-        if held := self._waiting.pop(key, None):
+    def _free(self, delivery: Delivery) -> None:
+        held = self._waiting.get(delivery.message.key)
+        if held is not None and held.first is delivery:
+            del self._waiting[delivery.message.key]
             self._queue.extendleft(reversed(held.behind))
 
     async def _done(self, deliveries: Iterable[Delivery]) -> None:

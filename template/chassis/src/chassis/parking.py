@@ -15,6 +15,9 @@ from chassis.brokers import Kind, Message
 from chassis.database import Database, Executor
 from chassis.messages import Messages
 
+LONGEST_REASON = 8000
+"""Characters. A body with many errors has a long reason."""
+
 _PARK = """
     INSERT INTO chassis.parked (id, direction, kind, name, message_id, key, body, headers, reason, attempts)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
@@ -44,15 +47,17 @@ class NotParked(LookupError):
 
 
 async def park(executor: Executor, message: Message, *, direction: str, reason: str, attempts: int) -> None:
-    """Keep the message, with why. What Postgres cannot keep in text (NUL, half a surrogate pair) is shown as another sign,
-    in all but the body."""
+    """Store the message with the reason, which is shortened if it is too long.
+
+    Characters that Postgres cannot store in text (NUL, half a surrogate pair) are replaced, except in the body.
+    """
 
     def clean(text: str) -> str:
         return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
     headers = json.dumps({clean(name): clean(value) for name, value in message.headers.items()})
     where = (direction, message.kind, clean(message.name), clean(message.id), clean(message.key))
-    await executor.execute(_PARK, uuid7(), *where, message.body, headers, clean(reason), attempts)
+    await executor.execute(_PARK, uuid7(), *where, message.body, headers, clean(reason)[:LONGEST_REASON], attempts)
 
 
 async def find(executor: Executor, *, name: str | None = None, limit: int = 100) -> list[Parked]:

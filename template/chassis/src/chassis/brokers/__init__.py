@@ -7,6 +7,7 @@ is written once, in chassis.relay and chassis.consumer, and is the same on all o
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import sha256
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -22,6 +23,10 @@ SCHEMES = {
     "memory": "memory",
 }
 """Which module speaks which URL scheme. `tls`, `kafkas` and `amqps` are the encrypted ones; `memory` is for tests."""
+
+
+LONGEST_IN_INDEX = 200
+"""Characters. An id and a name share an entry of a Postgres index, which holds 2704 bytes."""
 
 
 class BrokerUnavailable(Exception):
@@ -68,8 +73,19 @@ class Message:
 
     @property
     def identity(self) -> tuple[str, str]:
-        """What it is known by to who has seen it before: id and name, as Postgres can keep them."""
-        return self.id.replace("\0", "\ufffd"), self.name
+        """What it is known by to who has seen it before: id and name, as Postgres can store and index them."""
+        return _indexable(self.id), _indexable(self.name)
+
+
+def _indexable(text: str) -> str:
+    """Return a short ASCII text as it is, and of any other text its readable beginning with a digest.
+
+    Postgres cannot index a long text, and cannot store a NUL or half a surrogate pair.
+    """
+    if len(text) <= LONGEST_IN_INDEX and text.isascii() and "\0" not in text:
+        return text
+    digest = sha256(text.encode(errors="surrogatepass")).hexdigest()
+    return f"{''.join(filter(str.isprintable, text[:50]))} sha256:{digest}"
 
 
 @dataclass(slots=True, eq=False)
