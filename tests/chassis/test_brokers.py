@@ -244,6 +244,22 @@ async def test_replicas_share_jobs_and_none_is_done_twice(meeting: Meeting) -> N
     assert min(shares) > 0
 
 
+async def test_jobs_that_wait_to_be_tried_again_do_not_hold_up_others(meeting: Meeting) -> None:
+    bank = await meeting.join("bank", sends=["bank.pay.v1"], accepts=["bank.pay.v1"], max_in_flight=20)
+    subscription = await bank.subscribe(Kind.JOB)
+    jobs = [meeting.job() for _ in range(60)]
+    for job in jobs:
+        await bank.publish(job)
+
+    held = await take(subscription, 60)
+
+    assert {delivery.message.id for delivery in held} == {job.id for job in jobs}
+    await subscription.acknowledge(held[::2])
+    await subscription.acknowledge(held[1::2])
+    await bank.publish(job := meeting.job())
+    assert [delivery.message for delivery in await take(subscription, 1)] == [job]
+
+
 async def test_what_was_acknowledged_does_not_come_again(meeting: Meeting) -> None:
     names: dict[str, Any] = {"sends": ["bank.pay.v1"], "accepts": ["bank.pay.v1"]}
     bank = await meeting.join("bank", publishes=["bank.paid.v1"], awaits=["bank.paid.v1"], **names)

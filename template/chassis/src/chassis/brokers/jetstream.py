@@ -34,6 +34,8 @@ CLOSE_SECONDS = 2
 
 NOBODY = "503"
 NEVER = -1
+UNLIMITED = -1
+"""Jobs in the hands of all replicas: each asks for what it has room for, and jobs that wait to be tried again count."""
 
 FAILURES = (errors.Error, OSError, TimeoutError)
 """What nats-py raises."""
@@ -169,7 +171,7 @@ class _Source:
             filter_subject=None,
             filter_subjects=sorted(names | before),
             ack_wait=options.redelivery_seconds,
-            max_ack_pending=options.max_in_flight,
+            max_ack_pending=options.max_in_flight if self._subscription.kind is Kind.EVENT else UNLIMITED,
         )
 
     async def _open(self) -> None:

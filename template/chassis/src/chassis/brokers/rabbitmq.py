@@ -226,6 +226,8 @@ class RabbitSubscription:
         self._held: dict[int, Delivery] = {}
         """By delivery tag, in its order: what this channel gave us and has not heard of since."""
         self._waiting: deque[Delivery] = deque()
+        self._consumer: tuple[str, int] = "", 0
+        """Our consumer at the broker, and the last delivery tag before its first."""
         self._news = asyncio.Event()
         self._telling = asyncio.Lock()
 
@@ -234,15 +236,12 @@ class RabbitSubscription:
         if self._channel is not None and not self._channel.is_closed:
             return self._channel
         self._forget()
-        topology, options = self._broker.topology, self._broker.options
-        assert topology is not None, "declare first"
-        at_hand = options.max_in_flight if self._kind is Kind.EVENT else min(JOBS_AT_HAND, options.max_in_flight)
         connection = await self._broker.connection()
         try:
             async with bounded(CALL_SECONDS):
                 channel = await open_channel(connection, publisher_confirms=False)
-                await channel.basic_qos(prefetch_count=at_hand)
-                await channel.basic_consume(queue_name(self._kind, topology.service), self._take)
+                await channel.basic_qos(prefetch_count=self._at_hand)
+                await self._consume(channel)
         except BrokerUnavailable:
             self._broker.lifeline.finish(_close(connection))
             raise
@@ -252,9 +251,35 @@ class RabbitSubscription:
         self._channel = channel
         return channel
 
+    @property
+    def _at_hand(self) -> int:
+        """How many deliveries the broker sends to one consumer ahead of their acknowledgements."""
+        most = self._broker.options.max_in_flight
+        return most if self._kind is Kind.EVENT else min(JOBS_AT_HAND, most)
+
+    async def _consume(self, channel: Channel) -> None:
+        topology = self._broker.topology
+        assert topology is not None, "declare first"
+        last_tag = next(reversed(self._held), 0)
+        started = await channel.basic_consume(queue_name(self._kind, topology.service), self._take)
+        self._consumer = started.consumer_tag or "", last_tag
+
+    async def _make_room(self, channel: Channel) -> None:
+        """Replace a consumer that has sent most of what it may: jobs that wait to be tried again would hold up others.
+
+        What the former consumer has sent stays ours. (RabbitMQ does not change the limit of a consumer.)
+        """
+        name, last_tag = self._consumer
+        if 2 * sum(tag > last_tag for tag in self._held) >= self._at_hand:
+            async with bounded(CALL_SECONDS):
+                await channel.basic_cancel(name)
+                await self._consume(channel)
+
     async def fetch(self, limit: int, *, wait_seconds: float) -> list[Delivery]:
-        await self.open()
+        channel = await self.open()
         if not self._waiting:
+            if self._kind is Kind.JOB:
+                await self._make_room(channel)
             self._news.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_seconds):
