@@ -22,6 +22,7 @@ from tests import pypi
 from tests.answers import VARIANTS
 from tests.conftest import ROOT, Render
 from tests.manifests import OVERLAYS, Manifest, built, kinds, manifests, part, pod, pod_labels, switch_on
+from tests.network import Pod, lets_in, lets_out
 
 # With tests/test_delivery.py: one worker renders what both look at.
 pytestmark = pytest.mark.xdist_group("delivery")
@@ -115,7 +116,13 @@ def deployed(request: pytest.FixtureRequest, render: Render) -> list[Manifest]:
 def test_without_messages_nothing_of_a_worker_is_deployed(render: Render) -> None:
     found = manifests(render(**VARIANTS["default"]), "production")
     assert [one["metadata"]["name"] for one in kinds(found, "Deployment", "PodDisruptionBudget")] == ["billing"] * 2
-    assert [one["metadata"]["name"] for one in kinds(found, "NetworkPolicy")] == ["billing", "billing-http"]
+    assert [one["metadata"]["name"] for one in kinds(found, "NetworkPolicy")] == [
+        "billing",
+        "billing-from-ingress",
+        "billing-http",
+        "billing-to-database",
+        "billing-to-telemetry",
+    ]
     assert "broker" not in json.dumps(found).lower()
 
 
@@ -185,35 +192,58 @@ def test_every_selector_chooses_its_own_pods_and_no_others(deployed: list[Manife
     assert part(deployed, "worker")["spec"]["replicas"] > 1, "another one takes over the relay"
 
 
-REACHED = {"nats": {4222}, "kafka": {9092, 9093}, "rabbitmq": {5672, 5671}}
-"""By the worker of each: the broker's ports, by plain text and TLS."""
+def pods(found: list[Manifest], *components: str) -> dict[str, Pod]:
+    """The pods of these components, as a network policy sees them."""
+    ports = {"http": Settings.model_fields["http_port"].default}
+    return {
+        name: Pod(part(found, name)["metadata"]["namespace"], pod_labels(part(found, name)), ports)
+        for name in components
+    }
 
 
-def allowed(found: list[Manifest], component: str) -> tuple[set[Any], set[Any]]:
-    """The ports at which the pods of a component are reached, and those that they reach, by all policies together."""
-    labels = pod_labels(part(found, component)).items()
-    policies = [
-        one for one in kinds(found, "NetworkPolicy") if one["spec"]["podSelector"]["matchLabels"].items() <= labels
-    ]
-    # A direction that no policy names is open.
-    assert {"Ingress", "Egress"} <= {direction for one in policies for direction in one["spec"]["policyTypes"]}
-    ways = [
-        {port["port"] for one in policies for rule in one["spec"].get(way, []) for port in rule["ports"]}
-        for way in ("ingress", "egress")
-    ]
-    return ways[0], ways[1]
+# The port of each peer, and which pods of a service reach it. Whoever else serves at that port is not reached.
+PEERS = {
+    "names": (Pod("kube-system", {"k8s-app": "kube-dns"}), 53, {"http", "worker", "migrate"}),
+    "PostgreSQL": (Pod("databases"), 5432, {"http", "worker", "migrate"}),
+    "the collector": (Pod("observability"), 4318, {"http", "worker", "migrate"}),
+    "NATS": (Pod("nats"), 4222, {"worker"}),
+    "Kafka": (Pod("kafka"), 9092, {"worker"}),
+    "Kafka by TLS": (Pod("kafka"), 9093, {"worker"}),
+    "RabbitMQ": (Pod("rabbitmq"), 5672, {"worker"}),
+    "RabbitMQ by TLS": (Pod("rabbitmq"), 5671, {"worker"}),
+}
+STRANGERS = (Pod("default"), Pod("kube-system", {"k8s-app": "metrics-server"}), Pod("shop-production"))
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("overlay", OVERLAYS)
 @pytest.mark.parametrize("broker", ON_BROKER)
-def test_a_pod_reaches_what_it_needs_and_nothing_else(render: Render, broker: str) -> None:
-    found = manifests(render(**ON_BROKER[broker]), "staging")
-    names, database, telemetry = 53, 5432, 4318
-    assert allowed(found, "http") == ({"http"}, {names, database, telemetry})
-    assert allowed(found, "worker") == (set(), {names, database, telemetry} | REACHED[broker])
-    assert allowed(found, "migrate") == (set(), {names, database})
+def test_a_pod_reaches_its_named_peers_and_nobody_else(render: Render, broker: str, overlay: str) -> None:
+    found = manifests(render(**ON_BROKER[broker]), overlay)
+    own = pods(found, "http", "worker", "migrate")
+    for name, (peer, port, components) in PEERS.items():
+        is_ours = peer.namespace not in ON_BROKER or peer.namespace == broker
+        expected = components if is_ours else set()
+        assert {each for each, one in own.items() if lets_out(found, one, peer, port)} == expected, name
+        for stranger in STRANGERS:
+            assert not any(lets_out(found, one, stranger, port) for one in own.values()), name
     (config,) = kinds(found, "ConfigMap")
-    assert urlsplit(config["data"]["OTEL_EXPORTER_OTLP_ENDPOINT"]).port == telemetry
+    collector = urlsplit(config["data"]["OTEL_EXPORTER_OTLP_ENDPOINT"])
+    assert (collector.hostname, collector.port) == ("otel-collector.observability", 4318)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_own_namespace_and_the_ingress_controller_reach_the_api_and_nobody_else(
+    render: Render, overlay: str
+) -> None:
+    found = manifests(render(**VARIANTS["many-words"]), overlay)
+    own = pods(found, "http", "worker", "migrate")
+    callers = {"neighbour": Pod(own["http"].namespace), "ingress": Pod("ingress-nginx")}
+    for caller in (*callers.values(), *STRANGERS):
+        expected = {"http"} if caller in callers.values() else set()
+        assert {name for name, one in own.items() if lets_in(found, one, caller, 8000)} == expected, caller
+        assert not any(lets_in(found, one, caller, 9000) for one in own.values())
 
 
 @pytest.mark.slow
@@ -364,3 +394,26 @@ def test_an_overlay_tells_keda_where_the_broker_is_as_the_page_says(service: Pat
     (scaled,) = kinds(found, "ScaledObject")
     first, second = (trigger["metadata"]["bootstrapServers"] for trigger in scaled["spec"]["triggers"])
     assert (first, second.partition(":")[0]) == ("kafka.kafka:9092", "set-by-overlay")
+
+
+@pytest.mark.slow
+def test_a_service_that_calls_another_as_the_page_says_reaches_it(render: Render, tmp_path: Path) -> None:
+    page = (ROOT / "docs/how-to/call-another-service.md").read_text()
+    found = {}
+    for name in ("billing", "customers"):
+        service = Path(shutil.copytree(render(service_name=name), tmp_path / name))
+        peers = service / "deploy/overlays/production/peers.yaml"
+        before = manifests(service, "production")
+        (told,) = re.findall(rf"```yaml\n# {name}: deploy/overlays/production/peers.yaml\n(.*?)```", page, re.DOTALL)
+        peers.write_text(f"{peers.read_text()}{told}")
+        found[name] = (before, manifests(service, "production"))
+    calling, called = (pods(after, "http")["http"] for _, after in found.values())
+    for index, reached in enumerate((False, True)):
+        assert lets_out(found["billing"][index], calling, called, 8000) is reached
+        assert lets_in(found["customers"][index], called, calling, 8000) is reached
+    # By the Service's name and its port, which the pods' port stands behind.
+    (url,) = set(re.findall(r"CUSTOMERS_URL=(http://[\w.:-]+)", page))
+    (service,) = kinds(found["customers"][1], "Service")
+    assert urlsplit(url).hostname == f"{service['metadata']['name']}.{called.namespace}"
+    assert [(urlsplit(url).port or 80) == port["port"] for port in service["spec"]["ports"]] == [True]
+    assert not lets_in(found["customers"][1], called, Pod("shop-production"), 8000)

@@ -183,10 +183,10 @@ class Restricted(_OfOverlays):
 
 
 class Network(_OfOverlays):
-    """Without a policy whatever runs in the cluster may talk to the service, and the service to anything."""
+    """Without policies that name peers, whatever runs in the cluster may talk to the service, and the service to anything."""
 
     id = "deploy-network-policy"
-    remedy = "keep the base's NetworkPolicy, and name what else you need: no rule that allows everything"
+    remedy = "keep the base's NetworkPolicy, and name in peers.yaml who else the service talks to"
 
     def problems(self, manifests: list[Manifest], *, production: bool) -> Iterator[str]:
         policies = [one["spec"] for one in manifests if one["kind"] == "NetworkPolicy"]
@@ -201,15 +201,17 @@ class Network(_OfOverlays):
             if one["kind"] == "NetworkPolicy":
                 for way, peers in (("ingress", "from"), ("egress", "to")):
                     if any(_is_open(rule, peers) for rule in one["spec"].get(way) or ()):
-                        yield f"{_name(one)} allows every {way}"
+                        yield f"{_name(one)} allows {way} {peers} anybody"
 
 
 def _is_open(rule: Manifest, peers: str) -> bool:
-    """Whether it limits neither ports nor peers."""
+    """Whether it names no peers; or all addresses, or all namespaces, at every port."""
+    if not rule.get(peers):
+        return True
     ports = rule.get("ports") or [{}]
     if not any("port" not in port or (port["port"], port.get("endPort")) == (1, 65535) for port in ports):
         return False
-    return any(_is_anybody(peer) for peer in rule.get(peers) or [{}])
+    return any(_is_anybody(peer) for peer in rule[peers])
 
 
 def _is_anybody(peer: Manifest) -> bool:

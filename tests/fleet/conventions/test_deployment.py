@@ -65,7 +65,7 @@ MUTATIONS: Mutations = {
     ),
     "an overlay without the base": (
         "deploy-rendered",
-        edit(KUSTOMIZATION, "  - ../../base\n", "  []\n"),
+        edit(KUSTOMIZATION, "  - ../../base\n", ""),
         "no Deployment comes out of it",
     ),
     "an overlay under another name": (
@@ -159,8 +159,8 @@ MUTATIONS: Mutations = {
     ),
     "everything allowed": (
         "deploy-network-policy",
-        patched("NetworkPolicy", "add", "/spec/egress/-", "{}"),
-        "allows every egress",
+        patched("NetworkPolicy, name: billing", "add", "/spec/egress/-", "{}"),
+        "allows egress to anybody",
     ),
     "a tag that moves": (
         "deploy-image-pinned",
@@ -241,18 +241,19 @@ def test_a_directive_that_is_not_understood_is_said(service: Path, directive: st
     [
         ("{to: [{ipBlock: {cidr: 0.0.0.0/0}}]}", True),
         ("{to: [{namespaceSelector: {}}]}", True),
-        ("{ports: [{port: 1, endPort: 65535}]}", True),
-        ("{ports: [{protocol: TCP}]}", True),
+        ("{ports: [{port: 443}]}", True),
+        ("{to: [{namespaceSelector: {}}], ports: [{port: 1, endPort: 65535}]}", True),
+        ("{to: [{namespaceSelector: {}}], ports: [{protocol: TCP}]}", True),
         ("{to: [{ipBlock: {cidr: 0.0.0.0/0}}], ports: [{port: 443}]}", False),
         ("{to: [{podSelector: {}}]}", False),
         ("{to: [{namespaceSelector: {matchLabels: {name: mail}}}]}", False),
     ],
 )
-def test_a_rule_of_the_network_that_limits_neither_ports_nor_peers_is_seen(
+def test_a_rule_of_the_network_that_names_no_peers_or_everybody_is_seen(
     service: Path, rule: str, is_open: bool
 ) -> None:
-    patched("NetworkPolicy", "add", "/spec/egress/-", rule)(service)
-    assert any("allows every egress" in what for what in told(service, "deploy-network-policy")) is is_open
+    patched("NetworkPolicy, name: billing", "add", "/spec/egress/-", rule)(service)
+    assert any("allows egress to anybody" in what for what in told(service, "deploy-network-policy")) is is_open
 
 
 def test_a_manifest_that_no_cluster_would_take_is_said(service: Path) -> None:
