@@ -128,6 +128,24 @@ class Blobs:
             return answer.read(int(header[2]) + 1)[:-1]
 
 
+def write_tree(repository: Path, commit: str, folder: Path) -> None:
+    """Write every file of a commit below the folder, its bytes as git has them.
+
+    Not by a checkout: that converts line ends and runs filters, as whoever runs it has configured. Raises FleetError.
+    """
+    blobs = Blobs(repository)
+    for path, entry in tree(repository, commit).items():
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        content = blobs.read(entry.blob)
+        if entry.mode == "120000":
+            file.symlink_to(os.fsdecode(content))
+            continue
+        file.write_bytes(content)
+        if entry.mode == "100755":
+            file.chmod(0o755)
+
+
 def changed_paths(repository: Path) -> list[str]:
     """What differs from the last commit: changed, added, deleted and untracked (not ignored) files."""
     listed = git(repository, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all")

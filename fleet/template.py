@@ -174,13 +174,8 @@ class Release:
             folder.parent.mkdir(parents=True, exist_ok=True)
             unfinished = Path(tempfile.mkdtemp(dir=folder.parent))
             try:
-                # Not `git archive`, which leaves out what .gitattributes says; Copier's clone does not.
-                index, files = unfinished / "index", unfinished / "files"
-                files.mkdir()
-                repository = self.template.repository
-                git.git(repository, "read-tree", self.commit, index=index)
-                # A mirror is bare, and git writes files to none but a work tree.
-                git.git(repository, "--work-tree", str(files), "checkout-index", "--all", index=index)
+                files = unfinished / "files"
+                git.write_tree(self.template.repository, self.commit, files)
                 files.rename(folder)
             except OSError:
                 # Another process was faster.
