@@ -18,6 +18,7 @@ import uuid
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,8 +27,9 @@ import asyncpg
 import httpx
 import pytest
 import uvicorn
-from chassis import embedded, serving
+from chassis import embedded
 from chassis.application import application
+from chassis.connections import Protocol, Room
 from chassis.service import Service
 from chassis.telemetry import Telemetry
 from fastapi import FastAPI
@@ -110,9 +112,10 @@ def make_app(service: Service, database_url: str) -> Callable[..., FastAPI]:
 
 
 @asynccontextmanager
-async def listening(app: Any, **options: Any) -> AsyncGenerator[httpx.AsyncClient]:
+async def listening(app: Any, *, room: Room | None = None, **options: Any) -> AsyncGenerator[httpx.AsyncClient]:
     """Serve the application on a real socket from this process, and yield a client of it."""
-    server = uvicorn.Server(uvicorn.Config(app, http=serving.Protocol, log_config=None, access_log=False, **options))
+    http: Any = partial(Protocol, room=room or Room(max_connections=1000))
+    server = uvicorn.Server(uvicorn.Config(app, http=http, log_config=None, access_log=False, **options))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         running = asyncio.create_task(server.serve([listener]))

@@ -3,12 +3,12 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import asyncpg
 import httpx
 import pytest
-from chassis import serving
+from chassis import connections, limits
 from fastapi import FastAPI
 
 from tests.chassis.conftest import listening
@@ -124,6 +124,46 @@ async def test_one_request_too_many_is_told_to_come_back(make_app: Callable[...,
         assert [(await task).status_code for task in running] == [200, 200]
 
 
+@pytest.mark.parametrize("framing", ["Content-Length: 2", "Transfer-Encoding: chunked"])
+async def test_bodies_that_do_not_arrive_take_no_place(make_app: Callable[..., FastAPI], framing: str) -> None:
+    app = make_app(max_concurrent_requests=2, request_timeout_seconds=3)
+    async with listening(app) as client, AsyncExitStack() as stack:
+        slow = [await stack.enter_async_context(connected(client)) for _ in range(20)]
+        for _, writer in slow:
+            writer.write(f"POST /v1/bytes HTTP/1.1\r\nHost: tiny\r\n{framing}\r\n\r\n1".encode())
+            await writer.drain()
+        await asyncio.sleep(0.3)
+
+        assert (await client.get("/v1/sleep", params={"seconds": 0})).status_code == 200
+        assert (await client.post("/v1/bytes", content=b"abc")).json() == 3
+
+        for reader, _ in slow:  # the answer, and then the end of the connection
+            answer = await reader.read()
+            assert answer.startswith(b"HTTP/1.1 408 "), answer
+            assert b'"code":"request_timeout"' in answer
+
+
+async def test_the_oldest_of_too_many_bodies_makes_room(
+    make_app: Callable[..., FastAPI], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 100_000
+    monkeypatch.setattr(limits, "MAX_BODIES_BYTES", 2 * size)
+    async with listening(make_app(max_body_bytes=size)) as client, AsyncExitStack() as stack:
+        begun = [await stack.enter_async_context(connected(client)) for _ in range(3)]
+        for _, writer in begun:
+            writer.write(b"POST /v1/bytes HTTP/1.1\r\nHost: tiny\r\nContent-Length: %d\r\n\r\n" % size)
+            writer.write(b"x" * (size - 1))
+            await writer.drain()
+            await asyncio.sleep(0.2)
+        (refused, _), *others = begun
+        assert b'"code":"overloaded"' in await refused.readuntil(b"}")
+        for reader, writer in others:
+            writer.write(b"x")
+            assert (await reader.readuntil(b"%d" % size)).startswith(b"HTTP/1.1 200 ")
+        for _ in range(3):  # what was counted is given back
+            assert (await client.post("/v1/bytes", content=b"x" * size)).status_code == 200
+
+
 async def test_a_request_that_takes_too_long_is_told_to_come_back(hurried: httpx.AsyncClient) -> None:
     refused = await hurried.get("/v1/sleep", params={"seconds": 600})  # ten times what the client waits
 
@@ -187,7 +227,7 @@ async def test_a_head_of_common_size_may_come_in_pieces(limited: httpx.AsyncClie
 
 
 async def test_a_large_body_is_no_large_head(make_app: Callable[..., FastAPI]) -> None:
-    size = 4 * serving.MAX_HEAD_BYTES
+    size = 4 * connections.MAX_HEAD_BYTES
     async with listening(make_app(max_body_bytes=size)) as client:
         for _ in range(2):
             answer = await client.post("/v1/bytes", content=chunks(size=1000, count=size // 1000))
@@ -198,7 +238,7 @@ async def test_a_large_body_is_no_large_head(make_app: Callable[..., FastAPI]) -
 async def test_nobody_holds_a_connection_without_a_request(
     make_app: Callable[..., FastAPI], monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    monkeypatch.setattr(serving, "HEAD_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(connections, "HEAD_TIMEOUT_SECONDS", 0.3)
     async with listening(make_app(), timeout_keep_alive=1) as client, connected(client) as (reader, writer):
         for each in sent or [0]:  # as slowly as it is allowed, and a byte of it never comes
             writer.write(bytes([each]) if sent else b"")

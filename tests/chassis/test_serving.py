@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 
 import httpx
 import pytest
-from chassis.serving import OnePacket, spare_collector
+from chassis.connections import OnePacket
+from chassis.serving import spare_collector
 
 from tests.chassis.conftest import EXIT_TIMEOUT_SECONDS, ROOT, Running, Start, environment
 from tests.chassis.link import Link
@@ -171,6 +172,9 @@ class Wire:
 
     def close(self) -> None:
         self.closed_after = len(self.pieces)
+
+    def get_write_buffer_size(self) -> int:
+        return 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts the packets of a connection")

@@ -144,7 +144,7 @@ def _add_failures(operation: dict[str, Any], shared: dict[str, Any]) -> None:
     """Document what the chassis answers for every operation of that shape, each status once, in `shared`."""
     statuses = [413, 422, 503]
     if "requestBody" in operation:
-        statuses += [400, 415]
+        statuses += [400, 408, 415]
     if any(parameter["name"] == "If-Match" for parameter in operation.get("parameters", [])):
         statuses += [412, 428]
     responses = operation["responses"]

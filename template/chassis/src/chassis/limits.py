@@ -1,57 +1,109 @@
 """What one request may take from the others: bytes, time, and a place among those running."""
 
 import asyncio
+from dataclasses import dataclass
 
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis import problems
+from chassis.connections import LINGER_BYTES
 from chassis.edge import PROBES
-
-LINGER_BYTES = 4 * 1024 * 1024
-"""How much more we read of a body that is too large. Most clients look for an answer only when they have sent it all;
-on one that sends more than this we hang up."""
 
 CLOSE = {"Connection": "close"}
 
+SMALL_BODY_BYTES = 64 * 1024
+"""A body of this size that is complete finds room in any case."""
+
+MAX_BODIES_BYTES = 32 * 1024 * 1024
+"""The bodies that are arriving, and the large bodies of the requests that run, of a whole process."""
+
+
+class TooLarge(Exception):
+    """The body has more bytes than it may have. `ended`: all of it has been read."""
+
+    def __init__(self, *, ended: bool) -> None:
+        super().__init__()
+        self.ended = ended
+
+
+class Disconnected(Exception):
+    """The client left, or broke the protocol, before its body was complete."""
+
+
+@dataclass(eq=False)
+class Body:
+    """A body that is arriving, or that a running request keeps."""
+
+    deadline: asyncio.Timeout
+    size: int = 0
+    complete: bool = False
+    refused: bool = False
+
+
+class Bodies:
+    """Bound the memory that bodies take. To make room, the body that has been arriving for longest is refused."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._bodies: dict[Body, None] = {}
+
+    def grow(self, body: Body, size: int) -> None:
+        """Count these bytes too. Raises TimeoutError where this body has to go."""
+        self._bodies[body] = None
+        body.size += size
+        self._bytes += size
+        while self._bytes > self._max_bytes and not body.refused:
+            self._refuse(next((each for each in self._bodies if not each.complete), body))
+        if body.refused:
+            raise TimeoutError
+
+    def remove(self, body: Body) -> None:
+        if body in self._bodies:
+            del self._bodies[body]
+            self._bytes -= body.size
+
+    def _refuse(self, body: Body) -> None:
+        self.remove(body)
+        body.refused = True
+        body.deadline.reschedule(0)
+
 
 class Limits:
-    """ASGI middleware. Too large: 413. Too many at once, or too slow: 503 with Retry-After."""
+    """ASGI middleware. Too large: 413. Too many at once, or too slow: 503 with Retry-After. A slow body: 408.
+
+    A request takes a place only when its body is complete: a place must not wait for the client. Probes take none.
+    """
 
     def __init__(self, app: ASGIApp, *, max_body_bytes: int, timeout_seconds: float, max_concurrent: int) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
         self._timeout_seconds = timeout_seconds
         self._max_concurrent = max_concurrent
+        self._bodies = Bodies(max(MAX_BODIES_BYTES, 2 * max_body_bytes))
         self.running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in PROBES:
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if self.running >= self._max_concurrent:
-            await problems.unavailable("too many requests at once", code="overloaded")(scope, receive, send)
-            return
-        length = next((value for name, value in scope["headers"] if name == b"content-length"), None)
-        if length is not None and int(length) > self._max_body_bytes:
-            hang_up = int(length) > self._max_body_bytes + LINGER_BYTES
-            await problems.document(413, detail=self._too_large, headers=CLOSE if hang_up else None)(
-                scope, receive, send
-            )
-            return
-        if length is None:
-            receive = self._counted(receive)
-        self.running += 1
-        try:
-            await self._run(scope, receive, send)
-        finally:
-            self.running -= 1
+        length: int | None = 0
+        for name, value in scope["headers"]:
+            if name == b"content-length":
+                length = int(value)
+            elif name == b"transfer-encoding":
+                length = None
+        probe = scope["path"] in PROBES
+        if probe and length == 0:
+            await self._app(scope, receive, send)
+        elif self.running >= self._max_concurrent and not probe:
+            await self._overloaded()(scope, receive, send)
+        elif length is not None and length > self._max_body_bytes:
+            await self._too_large(hang_up=length > self._max_body_bytes + LINGER_BYTES)(scope, receive, send)
+        else:
+            await self._run(scope, receive, send, has_body=length != 0, probe=probe)
 
-    @property
-    def _too_large(self) -> str:
-        return f"the body may have {self._max_body_bytes} bytes at most"
-
-    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _run(self, scope: Scope, receive: Receive, send: Send, *, has_body: bool, probe: bool) -> None:
         answering = False
 
         async def watch(message: Message) -> None:
@@ -59,34 +111,93 @@ class Limits:
             answering = True
             await send(message)
 
+        body: Body | None = None
         try:
             async with asyncio.timeout(self._timeout_seconds) as deadline:
-                await self._app(scope, receive, watch)
+                if has_body:
+                    body = Body(deadline)
+                    receive = replay(await self._read(body, receive), receive)
+                await self._run_in_place(scope, receive, watch, probe=probe)
+        except TooLarge as error:
+            answer = self._too_large(hang_up=not error.ended)
+        except Disconnected:
+            return
         except TimeoutError:
-            if answering or not deadline.expired():
+            if answering or not (deadline.expired() or (body is not None and body.refused)):
                 raise
-            # The transaction was rolled back, or its commit was on the way: the client cannot know, hence 503 and not 4xx.
-            await problems.unavailable("the request took too long", code="timed_out")(scope, receive, send)
+            answer = self._too_slow(body)
+        else:
+            return
+        finally:
+            if body is not None:
+                self._bodies.remove(body)
+        await answer(scope, receive, send)
 
-    def _counted(self, receive: Receive) -> Receive:
-        """Count a body that did not say its length."""
-        received = 0
+    async def _run_in_place(self, scope: Scope, receive: Receive, send: Send, *, probe: bool) -> None:
+        if probe:
+            await self._app(scope, receive, send)
+        elif self.running >= self._max_concurrent:
+            await self._overloaded()(scope, receive, send)
+        else:
+            self.running += 1
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                self.running -= 1
 
-        async def counting() -> Message:
-            nonlocal received
+    async def _read(self, body: Body, receive: Receive) -> Message:
+        """The whole body in one message. Raises TooLarge, Disconnected, and TimeoutError where there is no room."""
+        chunks: list[bytes] = []
+        more = True
+        while more:
             message = await receive()
-            received += len(message.get("body", b""))
-            if received > self._max_body_bytes:
-                raise HTTPException(413, self._too_large, None if await _ends_soon(message, receive) else CLOSE)
-            return message
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            chunk, more = message.get("body", b""), message.get("more_body", False)
+            if body.size + len(chunk) > self._max_body_bytes:
+                chunks.clear()
+                self._bodies.remove(body)
+                raise TooLarge(ended=not more or await _ends_soon(receive))
+            chunks.append(chunk)
+            if more or body.size + len(chunk) > SMALL_BODY_BYTES:
+                self._bodies.grow(body, len(chunk))
+        body.complete = True
+        if body.size <= SMALL_BODY_BYTES:
+            self._bodies.remove(body)
+        return {"type": "http.request", "body": b"".join(chunks), "more_body": False}
 
-        return counting
+    def _overloaded(self) -> ASGIApp:
+        return problems.unavailable("too many requests at once", code="overloaded")
+
+    def _too_large(self, *, hang_up: bool) -> ASGIApp:
+        detail = f"the body may have {self._max_body_bytes} bytes at most"
+        return problems.document(413, detail=detail, headers=CLOSE if hang_up else None)
+
+    def _too_slow(self, body: Body | None) -> ASGIApp:
+        if body is not None and body.refused:
+            return self._overloaded()
+        if body is not None and not body.complete:
+            return problems.document(408, detail="the body did not arrive in time", headers=CLOSE)
+        # The transaction was rolled back, or its commit was on the way: the client cannot know, hence 503 and not 4xx.
+        return problems.unavailable("the request took too long", code="timed_out")
 
 
-async def _ends_soon(message: Message, receive: Receive) -> bool:
+def replay(message: Message, receive: Receive) -> Receive:
+    """Hand over the message, and then what `receive` hands over."""
+    waiting = [message]
+
+    async def replaying() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return replaying
+
+
+async def _ends_soon(receive: Receive) -> bool:
     """Read on and drop it. True if the body ended within LINGER_BYTES."""
     left = LINGER_BYTES
-    while message.get("more_body") and left > 0:
+    while left > 0:
         message = await receive()
         left -= len(message.get("body", b""))
-    return not message.get("more_body")
+        if not message.get("more_body"):
+            return True
+    return False

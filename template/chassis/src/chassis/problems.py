@@ -30,6 +30,7 @@ CODES = {
     403: "forbidden",
     404: "route_not_found",
     405: "method_not_allowed",
+    408: "request_timeout",
     412: "version_mismatch",
     413: "request_too_large",
     415: "unsupported_media_type",

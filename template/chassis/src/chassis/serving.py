@@ -4,15 +4,17 @@ import asyncio
 import contextlib
 import gc
 import math
+import resource
 import signal
+from functools import partial
 from types import FrameType
 from typing import Any
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from chassis.connections import Protocol, Room
 from chassis.health import Lifecycle
 from chassis.settings import Settings
 
@@ -22,90 +24,11 @@ LINGER_SECONDS = 0.25
 """Between the end of the drain and closing the listener: what arrived before the end is still in the kernel's queues,
 and a close would reset it."""
 
+OTHER_FILES = 100
+"""Open files of a process that are no connections of clients: the database's, the broker's, logs."""
+
 YOUNG_OBJECTS = 10_000
 """How many more containers are made than freed before the garbage collector looks for cycles; Python says 700 or 2,000."""
-
-
-MAX_HEAD_BYTES = 64 * 1024
-HEAD_TIMEOUT_SECONDS = 10
-
-
-class OnePacket:
-    """A transport that sends what is written to it in one turn of the loop at once.
-
-    Uvicorn writes the head of an answer and its body one by one, and uvloop sends each as it comes: two system calls and
-    two packets. A head whose body is not there yet goes out at the end of the turn.
-    """
-
-    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._held = b""
-
-    def write(self, data: bytes) -> None:
-        if self._held:
-            held, self._held = self._held, b""
-            self._transport.writelines((held, data))
-        elif data:
-            self._held = data
-            self._loop.call_soon(self._send_held)
-
-    def close(self) -> None:
-        self._send_held()
-        self._transport.close()
-
-    def is_closing(self) -> bool:
-        return self._transport.is_closing()
-
-    def _send_held(self) -> None:
-        if self._held:
-            held, self._held = self._held, b""
-            self._transport.write(held)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
-class Protocol(HttpToolsProtocol):
-    """Uvicorn's, with bounds to the head of a request: what limits.py bounds is told of it when it is whole.
-
-    One that goes on after MAX_HEAD_BYTES is answered with 400. On one that is not whole HEAD_TIMEOUT_SECONDS after it
-    began we hang up, and on a connection that says nothing as on one between two requests.
-    """
-
-    def connection_made(self, transport: Any) -> None:
-        packing: Any = OnePacket(transport, self.loop)
-        super().connection_made(packing)
-        self._in_head, self._head_bytes = False, 0
-        self._deadline: asyncio.TimerHandle | None = None
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._in_head and not self.transport.is_closing():
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self.send_400_response("The request's headers are too large.")
-            elif self._deadline is None:  # most heads come in one piece, and need none
-                self._deadline = self.loop.call_later(HEAD_TIMEOUT_SECONDS, self.transport.close)
-
-    def on_message_begin(self) -> None:
-        self._in_head, self._head_bytes = True, 0
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        self._in_head = False
-        self._drop_deadline()
-        super().on_headers_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._drop_deadline()
-        super().connection_lost(exc)
-
-    def _drop_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
 
 
 class Server(uvicorn.Server):
@@ -154,15 +77,24 @@ def spare_collector() -> None:
     gc.set_threshold(YOUNG_OBJECTS)
 
 
+def allow_open_files(wanted: int) -> None:
+    """Raise the soft limit of open files as far as the hard limit allows: many systems begin with 1024, macOS with 256."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def serve(app: FastAPI, *, drain: bool = True) -> bool:
     """Serve until a signal says stop. True if it stopped cleanly. `drain=False`: nobody routes requests here."""
     settings: Settings = app.state.settings
+    protocol: Any = partial(Protocol, room=Room(max_connections=settings.max_connections))
     config = uvicorn.Config(
         app,
         host=settings.http_host,
         port=settings.http_port,
         loop="uvloop",
-        http=Protocol,
+        http=protocol,
         ws="none",
         access_log=False,
         log_config=None,
@@ -174,6 +106,7 @@ def serve(app: FastAPI, *, drain: bool = True) -> bool:
     )
     server = Server(config, lifecycle=app.state.lifecycle, drain_seconds=settings.drain_seconds if drain else 0)
     spare_collector()
+    allow_open_files(settings.max_connections + settings.database_pool_size + OTHER_FILES)
     with contextlib.suppress(SystemExit):  # Uvicorn exits itself when the port is taken; it has said so
         server.run()
     return server.started

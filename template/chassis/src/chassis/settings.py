@@ -96,6 +96,8 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1024, le=2**30)] = 1024 * 1024
     max_concurrent_requests: Annotated[int, Field(ge=1, le=100_000)] = 200
     """Requests beyond this are told to come back, rather than queued until all time out."""
+    max_connections: Annotated[int, Field(ge=10, le=100_000)] = 1000
+    """Of clients, idle ones included. For one more, the connection that has waited longest for a request is closed."""
 
     drain_seconds: Seconds = 5
     """How long to go on serving after SIGTERM, for load balancers to notice that we are not ready."""

@@ -1,0 +1,362 @@
+"""What a client may send, and leave unread, on one connection, and what all connections together may hold.
+
+Limits.py bounds a request once its head is complete. This module bounds the rest: heads, chunk framing, trailers,
+requests sent ahead of an answer, bodies that nobody reads, and answers that the client does not read.
+"""
+
+import asyncio
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from chassis import problems
+
+MAX_HEAD_BYTES = 64 * 1024
+MAX_HEAD_FIELDS = 200
+HEAD_TIMEOUT_SECONDS = 10
+"""From the first byte of a head to its last."""
+
+MAX_FRAMING_BYTES = 16 * 1024
+FRAMING_PER_BODY_BYTE = 8
+"""A chunked body may have this many bytes of framing (sizes, extensions, trailers) per byte of content, and
+MAX_FRAMING_BYTES more. A chunk of one byte needs five."""
+
+LINGER_BYTES = 4 * 1024 * 1024
+LINGER_SECONDS = 10
+"""How much of a body is read and dropped after its request has been answered. Most clients look for an answer only when
+they have sent everything; a client that sends more is disconnected."""
+
+STALL_SECONDS = 30
+"""A client that reads nothing of its answer for this long is disconnected."""
+
+CLOSING_SECONDS = 5
+"""How long a closed connection may take to deliver what was written before."""
+
+MAX_HELD_BYTES = 32 * 1024 * 1024
+"""Incomplete heads, requests sent ahead, and unread answers, of all connections of a process."""
+
+CHUNKED = -1
+HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
+
+
+class Refused(Exception):
+    """The request breaks a rule of HTTP or a bound of this module. The message is for the client."""
+
+
+class OnePacket:
+    """A transport that sends what is written to it in one turn of the loop at once.
+
+    Uvicorn writes the head of an answer and its body one by one, and uvloop sends each as it comes: two system calls and
+    two packets. A head whose body is not there yet goes out at the end of the turn.
+    """
+
+    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held = b""
+
+    def write(self, data: bytes) -> None:
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.writelines((held, data))
+        elif data:
+            self._held = data
+            self._loop.call_soon(self._send_held)
+
+    def close(self) -> None:
+        """Close after what was written has been sent, or after CLOSING_SECONDS."""
+        self._send_held()
+        self._transport.close()
+        if self._transport.get_write_buffer_size():
+            self._loop.call_later(CLOSING_SECONDS, self._transport.abort)
+
+    def abort(self) -> None:
+        self._held = b""
+        self._transport.abort()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def _send_held(self) -> None:
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.write(held)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class Reading(FlowControl):
+    """Reads nothing more while a request waits for the answer before it, whatever an application asks for."""
+
+    full = False
+
+    def resume_reading(self) -> None:
+        if not self.full:
+            super().resume_reading()
+
+
+@dataclass
+class Room:
+    """The bounds that all connections of one server share.
+
+    Beyond one of them, the connection that has waited longest for a complete request is cut: a client in good health is
+    quick, and the next connection may be a probe.
+    """
+
+    max_connections: int
+    max_held_bytes: int = MAX_HELD_BYTES
+    held_bytes: int = 0
+
+
+class Protocol(HttpToolsProtocol):
+    """Uvicorn's protocol, with bounds, that parses a request only after the request before it has been answered.
+
+    The parser is fed in pieces that end where a request may end, so that the rest can wait unparsed. Every head without a
+    body and every chunked body ends with an empty line, and the parser accepts no other line end than CRLF.
+    """
+
+    parser: Any  # None once the connection is lost, when nobody calls it any more
+    connections: Any  # all of them Protocols
+
+    def __init__(self, *args: Any, room: Room, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._room = room
+        self._held = 0
+        self._unparsed = b""
+        self._deadline: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
+        self._expect_head()
+
+    def connection_made(self, transport: Any) -> None:
+        packing: Any = OnePacket(transport, self.loop)
+        super().connection_made(packing)
+        self.flow = self._reading = Reading(packing)
+        self._start_keep_alive()
+        if len(self.connections) > self._room.max_connections:
+            self._cut_the_longest_waiting(self.connections)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._drop_deadline()
+        self._drop_stall()
+        self._unset_keepalive_if_required()
+        self._forget()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        if self._unparsed:
+            data, self._unparsed = self._unparsed + data, b""
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
+        """Parse up to the end of the current request. What follows waits."""
+        while data and not self._complete and (piece := data[: self._length_of_piece(data)]):
+            data = data[len(piece) :]
+            try:
+                self._feed(piece)
+            except (Refused, httptools.HttpParserError) as error:
+                self._refuse(error)
+            if self.transport.is_closing():
+                return
+        self._unparsed = data
+        if self._in_head and (self._head_bytes or data) and self._deadline is None:  # most heads come in one piece
+            self._deadline = self.loop.call_later(HEAD_TIMEOUT_SECONDS, self.transport.close)
+        if data and self._complete:
+            self._reading.full = True
+            self.flow.pause_reading()
+        if self._in_head or data or self._held:
+            self._hold()
+
+    def _length_of_piece(self, data: bytes) -> int:
+        if self._body_left > 0:
+            return min(len(data), self._body_left)
+        end = data.find(b"\r\n\r\n")
+        return end + 4 if end >= 0 else len(data.rstrip(b"\r\n"))
+
+    def _feed(self, piece: bytes) -> None:
+        if self._in_head:
+            self._head_bytes += len(piece)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                raise Refused("The head of the request is larger than 64 KiB.")
+        elif self._body_left > 0:
+            self._body_left -= len(piece)
+        else:
+            self._framing_bytes += len(piece)
+        if self.cycle is not None and self.cycle.response_complete and not self._in_head:
+            self._dropped_bytes += len(piece)
+            if self._dropped_bytes > LINGER_BYTES:
+                self.transport.close()
+                return
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade:
+            self._ignore_upgrade()
+        if self._framing_bytes > MAX_FRAMING_BYTES:
+            raise Refused("The body has too much framing: chunk extensions, trailers or tiny chunks.")
+        if self._complete and self.cycle.response_complete:
+            self._go_on()
+
+    def _refuse(self, error: Exception) -> None:
+        cause = error.__context__ if isinstance(error.__context__, Refused) else error
+        self._drop_deadline()
+        if not self._in_head:
+            if self.cycle.response_started:  # it has its answer, or the half of one
+                self.transport.close()
+                return
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.logger.warning("Invalid HTTP request received: %s", cause)
+        self.send_400_response(str(cause))
+
+    def send_400_response(self, msg: str) -> None:
+        answer = problems.document(400, detail=msg, headers={"Connection": "close"})
+        lines = [b"HTTP/1.1 400 Bad Request"]
+        lines += [name + b": " + value for name, value in (*self.server_state.default_headers, *answer.raw_headers)]
+        self.transport.write(b"\r\n".join((*lines, b"", bytes(answer.body))))
+        self.transport.close()
+
+    # What the parser calls
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:
+            return  # a trailer is no header (RFC 9110, 6.5.1)
+        if len(self.headers) >= MAX_HEAD_FIELDS:
+            raise Refused(f"The request has more than {MAX_HEAD_FIELDS} headers.")
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
+        hosts = []
+        for name, value in self.headers:
+            if name == b"host":
+                hosts.append(value)
+            elif name == b"content-length":
+                self._body_left = int(value)
+            elif name == b"transfer-encoding":
+                self._body_left = CHUNKED
+        if len(hosts) != 1 and (hosts or self.parser.get_http_version() == "1.1"):
+            raise Refused(f"The request has {len(hosts)} Host headers: HTTP/1.1 asks for exactly one.")
+        if hosts and not HOST.fullmatch(hosts[0]):
+            raise Refused("The Host header is not a host name or address with an optional port.")
+        super().on_headers_complete()
+        self._in_head = False
+        self._drop_deadline()
+
+    def on_body(self, body: bytes) -> None:
+        if self._body_left == CHUNKED:
+            self._framing_bytes = max(0, self._framing_bytes - len(body) * (1 + FRAMING_PER_BODY_BYTE))
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
+        self._complete = True
+        self._waiting_since = None
+        super().on_message_complete()
+
+    def _ignore_upgrade(self) -> None:
+        """Parse the head again without its offer of another protocol, which makes the parser drop the body."""
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        if method == b"CONNECT":
+            raise Refused("CONNECT is for proxies.")
+        fields = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.feed_data(b"\r\n".join((method + b" " + self.url + b" HTTP/" + version, *fields, b"", b"")))
+
+    # What the answers call
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._waiting_since = self.loop.time()
+        if self.transport.is_closing():
+            return
+        if self._complete:
+            self._go_on()
+        elif self.expect_100_continue:  # nobody can know whether the body or the next request comes now
+            self.transport.close()
+        else:
+            self._deadline = self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+    def _go_on(self) -> None:
+        """Expect the next request, unless the client leaves answers unread."""
+        if self.flow.write_paused:
+            return
+        self._drop_deadline()
+        self._expect_head()
+        if self._reading.full:
+            self._reading.full = False
+            self.flow.resume_reading()
+            data, self._unparsed = self._unparsed, b""
+            self.data_received(data)
+        elif self.timeout_keep_alive_task is None:
+            self._start_keep_alive()
+
+    def _expect_head(self) -> None:
+        self._in_head, self._complete = True, False
+        self._waiting_since: float | None = self.loop.time()
+        self._head_bytes = self._body_left = self._framing_bytes = self._dropped_bytes = 0
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._hold()
+        self._watch_stall(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._drop_stall()
+        self._hold()
+        if self._complete and self.cycle.response_complete and not self.transport.is_closing():
+            self._go_on()
+
+    def _watch_stall(self, unread: int) -> None:
+        self._stalled = self.loop.call_later(STALL_SECONDS, self._cut_if_stalled, unread)
+
+    def _cut_if_stalled(self, unread: int) -> None:
+        left = self.transport.get_write_buffer_size()
+        if left >= unread:
+            self.transport.abort()
+        else:
+            self._watch_stall(left)
+
+    # What all connections share
+
+    def _hold(self) -> None:
+        """Count what this connection holds, and make room if all together hold too much."""
+        held = len(self._unparsed) + (self._head_bytes if self._in_head else 0)
+        if self.flow.write_paused:
+            held += self.transport.get_write_buffer_size()
+        self._room.held_bytes += held - self._held
+        self._held = held
+        if self._room.held_bytes > self._room.max_held_bytes:
+            self._cut_the_longest_waiting([each for each in self.connections if each._held])
+
+    def _cut_the_longest_waiting(self, connections: Iterable[Any]) -> None:
+        waiting = [each for each in connections if each._waiting_since is not None and each is not self]
+        longest = min(waiting, key=lambda each: each._waiting_since, default=self)
+        longest._forget()
+        longest.transport.abort()
+
+    def _forget(self) -> None:
+        self.connections.discard(self)
+        self._room.held_bytes -= self._held
+        self._held = 0
+
+    def _start_keep_alive(self) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def _drop_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _drop_stall(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None

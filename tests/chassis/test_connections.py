@@ -1,0 +1,403 @@
+"""What a client may send on a connection, on real sockets: how much, how slowly, and in which order it is answered."""
+
+import asyncio
+import re
+import shutil
+import subprocess
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+from chassis import connections
+from chassis.connections import Room
+from fastapi import FastAPI, Response
+
+from tests.chassis.conftest import listening
+
+MAX_BODY_BYTES = 256 * 1024
+PATHS = ["/livez", "/v1/things", "/v1/bytes", "/nowhere"]
+PADDING = b"b" * 65536
+LIMIT_SECONDS = 60
+LARGE = 400_000
+
+
+@pytest.fixture
+async def client(make_app: Callable[..., FastAPI]) -> AsyncGenerator[httpx.AsyncClient]:
+    """A client of a service with a route whose answer is larger than a connection's buffers."""
+    app = make_app(max_body_bytes=MAX_BODY_BYTES)
+
+    @app.get("/large")
+    async def large() -> Response:
+        return Response(b"x" * LARGE)
+
+    async with listening(app) as client:
+        yield client
+
+
+class Wire:
+    """A bare connection to a server."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def send(self, *pieces: bytes) -> None:
+        for piece in pieces:
+            self.writer.write(piece)
+            await self.writer.drain()
+
+    async def answer(self) -> tuple[int, bytes]:
+        """The status and the body of the next answer. Status 0 where the server closed the connection instead."""
+        try:
+            head = await self.reader.readuntil(b"\r\n\r\n")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return 0, b""
+        length = re.search(rb"(?i)content-length: (\d+)", head)
+        assert length is not None, head
+        return int(head.split()[1]), await self.reader.readexactly(int(length[1]))
+
+    async def closed(self) -> bool:
+        """Wait until the server has closed the connection. False if it sends something."""
+        with suppress(ConnectionError):
+            return await self.reader.read() == b""
+        return True
+
+    async def send_until_closed(self, piece: bytes, *, at_most: int) -> int:
+        """Send the piece again and again. Returns how many bytes went out before the server closed the connection."""
+        sent = 0
+        with suppress(ConnectionError):
+            while sent < at_most and not self.writer.is_closing():
+                self.writer.write(piece)
+                await self.writer.drain()
+                sent += len(piece)
+                await asyncio.sleep(0)
+        return sent
+
+
+@asynccontextmanager
+async def wire(client: httpx.AsyncClient) -> AsyncGenerator[Wire]:
+    reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+    try:
+        async with asyncio.timeout(LIMIT_SECONDS):
+            yield Wire(reader, writer)
+    finally:
+        writer.close()
+
+
+def head(method: str, path: str, *fields: str, host: str = "Host: tiny") -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", *([host] if host else []), *fields, "", ""]
+    return "\r\n".join(lines).encode()
+
+
+def post(body: bytes) -> bytes:
+    return head("POST", "/v1/bytes", f"Content-Length: {len(body)}") + body
+
+
+ENDLESS = {
+    "trailer value": (b"0\r\nx: ", PADDING),
+    "trailers": (b"0\r\n", b"x: y\r\n" * 10_000),
+    "trailer name": (b"0\r\n", PADDING),
+    "chunk extension": (b"1;", PADDING),
+    "extension of the last chunk": (b"0;", PADDING),
+    "chunk size": (b"", b"0" * 65536),
+    "extensions of small chunks": (b"", b"1;" + PADDING + b"\r\nx\r\n"),
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(("begin", "endless"), ENDLESS.values(), ids=ENDLESS)
+async def test_the_framing_of_a_body_is_bounded(
+    client: httpx.AsyncClient, path: str, begin: bytes, endless: bytes
+) -> None:
+    async with wire(client) as attack:
+        await attack.send(head("POST", path, "Transfer-Encoding: chunked") + begin)
+        sent = await attack.send_until_closed(endless, at_most=64 * 1024 * 1024)
+        assert sent < 16 * 1024 * 1024  # most of it in the kernel's buffers
+    assert (await client.get("/livez")).status_code == 200
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_trailer_without_end_is_answered_with_400(client: httpx.AsyncClient, path: str) -> None:
+    async with wire(client) as attack:
+        await attack.send(head("GET", path, "Transfer-Encoding: chunked"), b"0\r\n", b"x: " + b"b" * 20_000)
+        assert (await attack.answer())[0] == 400
+        assert await attack.closed()
+
+
+async def test_a_trailer_is_no_header(client: httpx.AsyncClient) -> None:
+    async with wire(client) as sender:
+        trailer = b"X-Request-ID: from-the-trailer\r\n\r\n"
+        await sender.send(head("POST", "/v1/bytes", "Transfer-Encoding: chunked") + b"2\r\nab\r\n0\r\n" + trailer)
+        answer = await sender.reader.readuntil(b"\r\n\r\n2")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"from-the-trailer" not in answer
+
+
+async def test_a_body_in_chunks_of_one_byte_is_taken(client: httpx.AsyncClient) -> None:
+    async with wire(client) as sender:
+        size = 20_000
+        await sender.send(head("POST", "/v1/bytes", "Transfer-Encoding: chunked"), b"1\r\nx\r\n" * size, b"0\r\n\r\n")
+        assert await sender.answer() == (200, b"20000")
+
+
+async def test_a_chunked_body_may_come_in_any_pieces(client: httpx.AsyncClient) -> None:
+    body = b"a\r\n\r\nb\r\n"
+    request = head("POST", "/v1/bytes", "Transfer-Encoding: chunked") + b"8;a=b\r\n" + body + b"\r\n0\r\nx: y\r\n\r\n"
+    async with wire(client) as sender:
+        for cut in range(1, len(request)):
+            await sender.send(request[:cut])
+            await asyncio.sleep(0)
+            await sender.send(request[cut:] + head("GET", "/livez"))
+            assert await sender.answer() == (200, b"8"), request[:cut]
+            assert (await sender.answer())[0] == 200, request[:cut]
+
+
+async def test_a_head_is_bounded_in_one_piece_too(client: httpx.AsyncClient) -> None:
+    for fields in (["X: " + "x" * 70_000], ["X: y"] * (connections.MAX_HEAD_FIELDS + 1)):
+        async with wire(client) as attack:
+            await attack.send(head("GET", "/livez", *fields))
+            assert (await attack.answer())[0] == 400
+            assert await attack.closed()
+
+
+@pytest.mark.parametrize("begin", [b"GET /", b"\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n", b"G", b"GET / HTTP/1.1\r\nX:"])
+@pytest.mark.parametrize("endless", [b"x" * 1000, b"\r\n" * 500, b"x: y\r\n" * 200])
+async def test_no_head_is_endless(client: httpx.AsyncClient, begin: bytes, endless: bytes) -> None:
+    async with wire(client) as attack:
+        await attack.send(begin)
+        await attack.send_until_closed(endless, at_most=64 * 1024 * 1024)
+        status, _ = await attack.answer()
+        assert status in (0, 400)  # 0: reset, while we talked
+        assert await attack.closed()
+
+
+async def test_a_body_counts_for_no_head(client: httpx.AsyncClient) -> None:
+    async with wire(client) as sender:
+        next_head = head("GET", "/livez")
+        await sender.send(post(b"x" * 90_000) + next_head[:10])
+        assert await sender.answer() == (200, b"90000")
+        await sender.send(next_head[10:])
+        assert (await sender.answer())[0] == 200
+
+
+async def test_requests_sent_ahead_are_answered_in_order(client: httpx.AsyncClient) -> None:
+    async with wire(client) as sender:
+        sizes = [number * 7 % 300 for number in range(300)]
+        sending = asyncio.create_task(sender.send(b"".join(post(b"\r\n" * (size // 2)) for size in sizes)))
+        assert [await sender.answer() for _ in sizes] == [(200, b"%d" % (size // 2 * 2)) for size in sizes]
+        await sending
+
+
+async def test_a_bad_request_is_refused_after_the_answers_before_it(client: httpx.AsyncClient) -> None:
+    async with wire(client) as sender:
+        await sender.send(head("GET", "/v1/sleep?seconds=0.2") + post(b"abc") + b"no request at all\r\n\r\n")
+        assert [(await sender.answer())[0] for _ in range(3)] == [200, 200, 400]
+        assert await sender.closed()
+
+
+async def test_a_request_with_a_broken_body_is_not_run(make_app: Callable[..., FastAPI]) -> None:
+    app, ran = make_app(), []
+
+    @app.post("/run")
+    async def run() -> None:
+        ran.append(True)
+
+    async with listening(app) as client:
+        for encoding, body in (("chunked", b"no size\r\n"), ("gzip", b"x")):
+            async with wire(client) as sender:
+                await sender.send(head("POST", "/run", f"Transfer-Encoding: {encoding}") + body)
+                assert (await sender.answer())[0] == 400
+                assert await sender.closed()
+    assert ran == []
+
+
+@pytest.mark.slow
+async def test_ten_thousand_requests_sent_ahead_are_all_answered(client: httpx.AsyncClient) -> None:
+    count = 10_000
+    async with wire(client) as sender:
+        sending = asyncio.create_task(sender.send(head("GET", "/livez") * count))
+        for _ in range(count):
+            assert (await sender.answer())[0] == 200
+        await sending
+
+
+OFFER = [
+    "Connection: Upgrade, HTTP2-Settings",
+    "Upgrade: h2c",
+    "HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA",
+]
+
+
+@pytest.mark.parametrize("cut", [10, 120, 200, 250])
+async def test_an_offer_of_another_protocol_is_ignored(client: httpx.AsyncClient, cut: int) -> None:
+    for offer in (OFFER, ["connection: keep-alive, upgrade", "UPGRADE: websocket"]):
+        async with wire(client) as sender:
+            request = head("POST", "/v1/bytes", *offer, "Content-Length: 90") + b"x" * 90
+            await sender.send(request[:cut])
+            await asyncio.sleep(0.02)
+            await sender.send(request[cut:] + post(b"abc"))
+            assert await sender.answer() == (200, b"90")
+            assert await sender.answer() == (200, b"3")
+
+
+async def test_an_offer_with_a_chunked_body_is_ignored(client: httpx.AsyncClient) -> None:
+    async with wire(client) as sender:
+        await sender.send(head("POST", "/v1/bytes", *OFFER, "Transfer-Encoding: chunked") + b"3\r\nabc\r\n0\r\n\r\n")
+        assert await sender.answer() == (200, b"3")
+
+
+async def test_connect_is_refused(client: httpx.AsyncClient) -> None:
+    async with wire(client) as sender:
+        await sender.send(head("CONNECT", "example.com:443"))
+        assert (await sender.answer())[0] == 400
+        assert await sender.closed()
+
+
+JAVA = """
+import java.net.URI;
+import java.net.http.*;
+
+class Post {
+    public static void main(String[] arguments) throws Exception {
+        var client = HttpClient.newHttpClient();
+        for (var body : new String[] {"{\\"name\\": \\"lamp\\"}", "{\\"name\\": \\"desk\\"}"}) {
+            var request = HttpRequest.newBuilder(URI.create(arguments[0]))
+                .header("Content-Type", "application/json")
+                .POST(HttpRequest.BodyPublishers.ofString(body)).build();
+            System.out.println(client.send(request, HttpResponse.BodyHandlers.ofString()).statusCode());
+        }
+    }
+}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("java") is None, reason="there is no Java here")
+async def test_the_http_client_of_java_can_post(client: httpx.AsyncClient, tmp_path: Path) -> None:
+    program = tmp_path / "Post.java"
+    program.write_text(JAVA)
+    command = ["java", str(program), f"{client.base_url}/v1/things"]
+    ran = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=120)
+    assert ran.stdout.split() == ["201", "201"], ran.stderr
+
+
+HOSTS = [
+    ("HTTP/1.1", [], 400),
+    ("HTTP/1.1", ["Host: a", "Host: a"], 400),
+    ("HTTP/1.1", ["Host: a", "host: b"], 400),
+    ("HTTP/1.1", ["Host: a b"], 400),
+    ("HTTP/1.1", ["Host: a/b@c"], 400),
+    ("HTTP/1.1", ["Host:"], 200),
+    ("HTTP/1.1", ["Host: [::1]:8000"], 200),
+    ("HTTP/1.0", [], 200),
+    ("HTTP/1.0", ["Host: a", "Host: b"], 400),
+]
+
+
+@pytest.mark.parametrize(("version", "hosts", "status"), HOSTS)
+async def test_a_request_has_one_host(client: httpx.AsyncClient, version: str, hosts: list[str], status: int) -> None:
+    async with wire(client) as sender:
+        await sender.send("\r\n".join((f"GET /livez {version}", *hosts, "", "")).encode())
+        answered, body = await sender.answer()
+    assert answered == status
+    if status == 400:
+        assert b"Host" in body
+
+
+async def test_no_request_is_taken_for_the_body_that_an_expectation_announced(client: httpx.AsyncClient) -> None:
+    async with wire(client) as sender:
+        expecting = head("POST", "/v1/bytes", "Expect: 100-continue", f"Content-Length: {MAX_BODY_BYTES + 1}")
+        await sender.send(expecting)
+        assert (await sender.answer())[0] == 413
+        assert await sender.closed()
+
+
+@pytest.mark.parametrize("body", [b"x" * 10, b"5\r\nhello\r\n"], ids=["never ends", "comes in chunks"])
+async def test_a_body_that_nobody_reads_has_an_end(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    monkeypatch.setattr(connections, "LINGER_SECONDS", 0.3)
+    framing = "Transfer-Encoding: chunked" if b"\r\n" in body else f"Content-Length: {2 * MAX_BODY_BYTES}"
+    async with wire(client) as sender:
+        await sender.send(head("POST", "/v1/bytes", framing))
+        async with asyncio.timeout(LIMIT_SECONDS):
+            with suppress(ConnectionError):
+                while not sender.reader.at_eof():
+                    await sender.send(body if b"\r\n" not in body else body * 100)
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(sender.reader.read(1000), 0.05)
+
+
+async def test_a_request_follows_a_body_that_nobody_read(client: httpx.AsyncClient) -> None:
+    async with wire(client) as sender:
+        body = b"x" * (MAX_BODY_BYTES + 1)
+        await sender.send(head("POST", "/v1/bytes", f"Content-Length: {len(body)}"))
+        assert (await sender.answer())[0] == 413
+        await sender.send(body + post(b"abc"))
+        assert await sender.answer() == (200, b"3")
+
+
+async def test_a_client_that_reads_no_answer_is_disconnected(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "STALL_SECONDS", 0.3)
+    count = 200
+    async with wire(client) as sender:
+        sender.writer.transport.pause_reading()  # ty: ignore[unresolved-attribute]
+        await sender.send(head("GET", "/large") * count)
+        await asyncio.sleep(2)
+        sender.writer.transport.resume_reading()  # ty: ignore[unresolved-attribute]
+        with suppress(ConnectionError):
+            assert len(await sender.reader.read()) < count * LARGE
+
+
+async def test_a_client_that_reads_slowly_gets_every_answer(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "STALL_SECONDS", 1)
+    count = 40
+    async with wire(client) as sender:
+        sending = asyncio.create_task(sender.send(head("GET", "/large") * count + post(b"abc")))
+        for _ in range(count):
+            await asyncio.sleep(0.05)
+            assert len((await sender.answer())[1]) == LARGE
+        assert await sender.answer() == (200, b"3")
+        await sending
+
+
+async def test_one_connection_too_many_replaces_the_one_that_has_waited_longest(
+    make_app: Callable[..., FastAPI],
+) -> None:
+    async with listening(make_app(), room=Room(max_connections=3)) as client, wire(client) as busy:
+        await busy.send(head("GET", "/v1/sleep?seconds=1"))
+        async with wire(client) as slow, wire(client) as idle:
+            await slow.send(b"GET /")
+            await asyncio.sleep(0.1)
+            await idle.send(head("GET", "/livez"))
+            assert (await idle.answer())[0] == 200
+            async with wire(client) as late:
+                await late.send(head("GET", "/livez"))
+                assert (await late.answer())[0] == 200
+                assert await slow.closed()
+            assert (await busy.answer())[0] == 200
+
+
+async def test_all_connections_together_hold_no_more_than_their_room(make_app: Callable[..., FastAPI]) -> None:
+    room = Room(max_connections=1000, max_held_bytes=100_000)
+    async with listening(make_app(), room=room) as client:
+        async with wire(client) as first, wire(client) as second, wire(client) as third:
+            for each in (first, second, third):
+                await each.send(b"GET / HTTP/1.1\r\nX: " + b"x" * 40_000)
+                await asyncio.sleep(0.1)
+            assert await first.closed()
+            for each in (second, third):
+                await each.send(b"\r\nHost: tiny\r\n\r\n")
+                assert (await each.answer())[0] == 404
+            assert room.held_bytes == 0
+            await second.send(head("GET", "/v1/sleep?seconds=0.2") + head("GET", "/livez"))
+            await asyncio.sleep(0.05)
+            assert room.held_bytes > 0
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while room.held_bytes:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
