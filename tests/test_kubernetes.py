@@ -257,7 +257,8 @@ def test_the_same_image_migrates_before_it_serves_and_needs_only_the_secret(depl
     assert job["metadata"]["annotations"]["argocd.argoproj.io/hook"] == "PreSync"
     assert "envFrom" not in migrating
     assert "serviceAccountName" not in pod(job)
-    assert serving["env"] == migrating["env"]
+    required = [one for one in migrating["env"] if one["name"] == "REQUIRE_TLS"]
+    assert serving["env"] == [one for one in migrating["env"] if one not in required]
     assert [(one["name"], "secretKeyRef" in one["valueFrom"]) for one in working["env"]] == [
         ("DATABASE_URL", True),
         ("BROKER_URL", True),
@@ -266,12 +267,26 @@ def test_the_same_image_migrates_before_it_serves_and_needs_only_the_secret(depl
 
 
 @pytest.mark.slow
+def test_production_refuses_to_start_without_tls_and_staging_does_not(render: Render) -> None:
+    for overlay, expected in (("staging", {None}), ("production", {"true"})):
+        found = manifests(render(**VARIANTS["many-words"]), overlay)
+        (config,) = kinds(found, "ConfigMap")
+        (migrating,) = pod(part(found, "migrate"))["containers"]
+        given = {one["name"]: one.get("value") for one in migrating["env"]}
+        assert {config["data"].get("REQUIRE_TLS"), given.get("REQUIRE_TLS")} == expected
+        for component in ("http", "worker"):
+            (container,) = pod(part(found, component))["containers"]
+            assert container["envFrom"] == [{"configMapRef": {"name": config["metadata"]["name"]}}]
+
+
+@pytest.mark.slow
 def test_every_setting_that_is_deployed_is_one_that_the_service_reads(deployed: list[Manifest], render: Render) -> None:
     (config,) = kinds(deployed, "ConfigMap")
     compose = yaml.safe_load((render(**VARIANTS["default"]) / "compose.yaml").read_text())["services"]
     named = {*config["data"], *compose["service"]["environment"], *compose["migrate"]["environment"]}
     assert {name.lower() for name in named} <= Settings.model_fields.keys()
-    Settings(database_url="postgresql://x", **{name.lower(): value for name, value in config["data"].items()})
+    url = "postgresql://x/?sslmode=verify-full"
+    Settings(database_url=url, **{name.lower(): value for name, value in config["data"].items()})
 
 
 # --- what an overlay switches on ------------------------------------------------------------------------------------

@@ -1,6 +1,9 @@
 """A wrong setting stops the process before it starts, in words that name it and keep secrets."""
 
+import json
+
 import pytest
+from chassis.application import application
 from chassis.commands import main
 from chassis.settings import Settings
 from pydantic import ValidationError
@@ -18,6 +21,7 @@ REFUSED = {
     "MAX_CONCURRENT_REQUESTS": [("0", "greater than or equal to 1")],
     "DRAIN_SECONDS": [("-1", "greater than or equal to 0"), ("inf", "less than or equal to 3600")],
     "SHUTDOWN_TIMEOUT_SECONDS": [("-1", "greater than or equal to 0")],
+    "REQUIRE_TLS": [("perhaps", "valid boolean")],
     "LOG_FORMAT": [("xml", "'json' or 'console'")],
     "LOG_LEVEL": [("verbose", "'debug', 'info', 'warning' or 'error'")],
     "LOG_REQUESTS": [("perhaps", "valid boolean")],
@@ -127,3 +131,64 @@ def test_settings_cannot_be_changed_and_do_not_show_secrets() -> None:
     with pytest.raises(ValidationError):
         settings.http_port = 1  # ty: ignore[invalid-assignment]
     assert "s3cret" not in f"{settings} {settings!r} {settings.model_dump()} {settings.model_dump_json()}"
+
+
+DATABASE = "DATABASE_URL: add sslmode=verify-full and sslrootcert"
+NATS = "BROKER_URL: write tls:// for nats://"
+
+# DATABASE_URL, BROKER_URL, and what is said of each.
+CONNECTIONS = [
+    ("postgresql://u:s3cret@db.internal/tiny", None, [DATABASE]),
+    ("postgresql://u:s3cret@db.internal/tiny?sslmode=require", None, [DATABASE]),
+    ("postgresql://u:s3cret@db.internal/tiny?sslmode=verify-ca", None, [DATABASE]),
+    ("postgresql://u:s3cret@db.internal/tiny?sslmode=verify-full", None, []),
+    ("postgresql://u:s3cret@127.0.0.1,db.internal/tiny", None, [DATABASE]),
+    ("postgresql://u:s3cret@/tiny?host=db.internal", None, [DATABASE]),
+    ("postgresql://u:s3cret@/tiny?host=db.internal&sslmode=verify-full", None, []),
+    # A proxy beside the service, or the machine itself.
+    ("postgresql://u:s3cret@127.0.0.1:5432/tiny", None, []),
+    ("postgresql://u:s3cret@localhost,[::1]:5433/tiny", None, []),
+    ("postgresql://u:s3cret@/tiny?host=/run/postgresql", None, []),
+    ("postgresql:///tiny", None, []),
+    (URL, "nats://u:s3cret@nats.internal:4222", [NATS]),
+    (URL, "NATS://nats.internal", [NATS]),
+    (URL, "tls://nats.internal,nats://other.internal", [NATS]),
+    (URL, "kafka://one:9092,two:9092", ["BROKER_URL: write kafkas:// for kafka://"]),
+    (URL, "kafka://127.0.0.1:9092,two:9092", ["BROKER_URL: write kafkas:// for kafka://"]),
+    (URL, "amqp://u:s3cret@rabbit.internal/vhost", ["BROKER_URL: write amqps:// for amqp://"]),
+    (URL, "nats://127.0.0.1:4222", []),
+    (URL, "tls://nats.internal:4222,tls://other.internal", []),
+    (URL, "kafkas://u:s3cret@one:9093,two:9093", []),
+    (URL, "amqps://u:s3cret@rabbit.internal/vhost", []),
+    ("postgresql://u:s3cret@db.internal/tiny", "nats://nats.internal", [DATABASE, NATS]),
+]
+
+
+@pytest.mark.parametrize(("database_url", "broker_url", "expected"), CONNECTIONS)
+def test_a_connection_that_leaves_the_machine_unencrypted_is_warned_of_or_refused(
+    database_url: str,
+    broker_url: str | None,
+    expected: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = {"database_url": database_url, "broker_url": broker_url}
+    application(SERVICE, Settings.model_validate(given))
+    logs = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {one["event"] for one in logs} <= {"connection_unencrypted"}
+    assert [one["remedy"].partition(",")[0] for one in logs] == expected
+    assert "s3cret" not in str(logs)
+
+    if not expected:
+        assert Settings.model_validate({**given, "require_tls": True}).require_tls
+        return
+    for name, value in given.items():
+        if value is not None:
+            monkeypatch.setenv(name.upper(), value)
+    monkeypatch.setenv("REQUIRE_TLS", "true")
+    for command in ("serve", "work", "migrate"):
+        assert main(SERVICE, [command]) == 2
+        said = capsys.readouterr().err
+        assert "REQUIRE_TLS is true" in said
+        assert all(one in said for one in expected)
+        assert "s3cret" not in said

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import structlog
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from opentelemetry.metrics import CallbackOptions, Observation
@@ -19,6 +20,8 @@ from chassis.service import Service
 from chassis.settings import Settings, SettingsError
 from chassis.telemetry import Telemetry, from_settings
 from chassis.worker import Gauges, Worker, watching
+
+log = structlog.get_logger()
 
 
 def application(service: Service, settings: Settings, *, telemetry: Telemetry | None = None) -> FastAPI:
@@ -51,6 +54,8 @@ def _assemble(
     if work and settings.broker_url is None:
         raise SettingsError("  BROKER_URL: is not set\nSet it in the environment; docs/runbook.md lists every setting.")
     logs.configure(format=settings.log_format, level=settings.log_level, service=service.name)
+    for found in settings.unencrypted():
+        log.warning("connection_unencrypted", remedy=found)
     if telemetry is None:
         telemetry = from_settings(service, settings)
         telemetry.install_globally()

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, HttpUrl, SecretStr, ValidationError,
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from chassis.brokers import SCHEMES
+from chassis.encryption import unencrypted
 
 
 def _postgres_url(url: SecretStr) -> SecretStr:
@@ -87,6 +88,9 @@ class Settings(BaseSettings):
     run_worker: bool = False
     """Send and take messages inside the process that serves HTTP: for development. Else `work` does it."""
 
+    require_tls: bool = False
+    """Refuse to start where DATABASE_URL or BROKER_URL is not encrypted and verified: for production."""
+
     http_host: str = "127.0.0.1"
     http_port: Annotated[int, Field(ge=1, le=65535)] = 8000
     keep_alive_seconds: Seconds = 75
@@ -113,6 +117,19 @@ class Settings(BaseSettings):
     """Base URL of an OTLP/HTTP receiver. Without it nothing is exported, trace ids still go through."""
     trace_sample_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the traces that start here; a caller's decision is followed."""
+
+    def unencrypted(self) -> list[str]:
+        """The name of each URL whose connections are not encrypted and verified, and what to do."""
+        broker = self.broker_url.get_secret_value() if self.broker_url else None
+        return list(unencrypted(self.database_url.get_secret_value(), broker))
+
+    @model_validator(mode="after")
+    def _encrypt_where_that_is_required(self) -> Self:
+        if self.require_tls and (found := self.unencrypted()):
+            raise ValueError(
+                "\n  ".join(["REQUIRE_TLS is true, so connections must be encrypted and verified", *found])
+            )
+        return self
 
     @model_validator(mode="after")
     def _remember_longer_than_the_broker_keeps(self) -> Self:
