@@ -84,7 +84,11 @@ class Statement:
         self._constants = {name: bind.value for name, bind in compiled.binds.items() if not bind.required}
         self._defaults = _defaults(compiled)
         self._conversions = _conversions(compiled)
-        self._settable = frozenset(compiled.binds) if isinstance(statement, Insert | Update) else None
+        self._settable: frozenset[str] | None = None
+        if isinstance(statement, Insert | Update):
+            # A row has the columns, too, that `columns` leaves out.
+            left_out = [column.key for column in statement.table.columns] if columns is not None else []
+            self._settable = frozenset([*compiled.binds, *left_out])
 
     def arguments(self, parameters: Mapping[str, Any]) -> list[Any]:
         """The positional arguments of `sql`. Raises KeyError for a parameter that is missing or unknown."""
