@@ -20,6 +20,7 @@ class Revision:
     path: str
     id: str
     after: tuple[str, ...]
+    replaces: str = ""
 
 
 def identity(path: str) -> str:
@@ -60,11 +61,14 @@ def read(path: str, content: bytes) -> Revision:
         assigned: dict[str, object] = {}
         for node in body:
             target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-            if isinstance(target, ast.Name) and target.id in ("revision", "down_revision"):
+            if isinstance(target, ast.Name) and target.id in ("revision", "down_revision", "replaces"):
                 assigned[target.id] = ast.literal_eval(node.value)  # ty: ignore[missing-attribute]
         after = assigned.get("down_revision")
         return Revision(
-            path, str(assigned["revision"]), tuple(after) if isinstance(after, tuple) else (str(after),) * bool(after)
+            path,
+            str(assigned["revision"]),
+            tuple(after) if isinstance(after, tuple) else (str(after),) * bool(after),
+            str(assigned.get("replaces", "")),
         )
     except (SyntaxError, ValueError, KeyError):
         raise FleetError(f'{path} does not say plainly which revision it is: write `revision = "…"` there') from None

@@ -52,16 +52,33 @@ class Unedited(Convention):
     """A migration that was applied is never applied again, so that an edit makes databases differ for ever."""
 
     id = "migration-unedited"
-    remedy = "put it back as it was, and write another migration"
+    remedy = (
+        "put it back as it was, and write another migration; a squash says what it replaces "
+        "(docs/how-to/squash-migrations.md)"
+    )
 
     def check(self, service: Service) -> Iterator[Problem]:
         base = service.base
+        replaced = _replaced(service)
         for path in _migrations(base) if base else ():
             now = service.tree.get(path)
+            if path in replaced:
+                continue
             if now is None:
                 yield Problem(path, "it is gone, and was on the base branch")
             elif base and now.blob != base.tree[path].blob:
                 yield Problem(path, "it is not what it was on the base branch")
+
+
+def _replaced(service: Service) -> set[str]:
+    """The migrations of the base that a squash replaces: up to its own number. `migrate` compares the databases."""
+    known = [revisions.read(path, service.read(path) or b"") for path in _migrations(service)]
+    squashed = {revision.id for revision in known if revision.replaces}
+    base = service.base
+    if not squashed or base is None:
+        return set()
+    before = [revisions.read(path, base.read(path) or b"") for path in _migrations(base)]
+    return {one.path for one in revisions.ancestry([one for one in before if one.id in squashed], before)}
 
 
 class Safe(Convention):

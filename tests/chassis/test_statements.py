@@ -200,7 +200,7 @@ def test_a_name_that_the_statement_does_not_set_is_an_error_that_names_it() -> N
 
 
 def test_a_row_may_have_the_columns_that_a_statement_leaves_out() -> None:
-    assert Statement(INSERT, columns=["needed"]).arguments({"needed": "x", "id": uuid4()})[0] == "x"
+    assert Statement(INSERT, columns=["needed"]).arguments({"needed": "x", "id": uuid4()}).count("x") == 1
 
 
 async def test_many_rows_are_stored_in_one_go_with_a_default_for_each(

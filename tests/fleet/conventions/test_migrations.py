@@ -113,6 +113,16 @@ def test_what_is_said_to_be_unused_and_what_is_done_carefully_passes(service: Pa
     assert violations(service) == []
 
 
+def test_a_squash_that_says_what_it_replaces_passes(service: Path) -> None:
+    text = (service / FIRST).read_text()
+    assert "branch_labels = None" in text
+    remove(FIRST)(service)
+    append(
+        f"{VERSIONS}/0001_everything.py", text.replace("branch_labels", 'replaces = "0123456789abcdef"\nbranch_labels')
+    )(service)
+    assert violations(service) == []
+
+
 # What one line does, and which rules it breaks.
 LINES: dict[str, set[str]] = {
     INDEX: {"require-concurrent-index-creation"},

@@ -65,6 +65,8 @@ def run(service: Service, *, host: str = "127.0.0.1", port: int | None = None) -
             _NotAlive,
         ) as error:
             print(f"{service.name}: {error}", file=sys.stderr)
+            if isinstance(error, migrating.HistoryDiffers):
+                print(f"Or start afresh: delete {FOLDER}/, which holds the database of `make dev`.", file=sys.stderr)
             return 1
         except SettingsError as error:
             print(f"{service.name} cannot start:\n{error}", file=sys.stderr)

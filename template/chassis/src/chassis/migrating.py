@@ -5,7 +5,7 @@ import io
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import asyncpg
@@ -38,6 +38,10 @@ class DatabaseUnusable(Exception):
     """The server does not answer, does not let us in, or the database is another service's."""
 
 
+class HistoryDiffers(DatabaseUnusable):
+    """The database has applied other migrations than this version has."""
+
+
 class MigrationFailed(Exception):
     """A statement of a migration failed; its own transaction was rolled back. The message has both."""
 
@@ -53,26 +57,43 @@ def upgrade(service: Service, url: str) -> None:
     except (OSError, asyncpg.PostgresError) as error:
         raise DatabaseUnusable(f"the database in DATABASE_URL cannot be used: {error}") from error
     except DBAPIError as error:
-        remedy = "\nIt is not rolled back: run `migrate` again, which repairs it." if _stays(error) else ""
+        if error.statement is None:  # there was no connection to run one on
+            raise DatabaseUnusable(f"the database in DATABASE_URL cannot be used: {error.orig}") from error
+        remedy = (
+            "\nIt is not rolled back: run `migrate` again, which repairs it."
+            if leftovers.waits_long(error.statement)
+            else ""
+        )
         raise MigrationFailed(f"a migration failed: {error.orig}\n{error.statement}{remedy}") from error
 
 
-def _stays(error: DBAPIError) -> bool:
-    return leftovers.waits_long(error.statement or "")
+def refuse_others(script: ScriptDirectory, recorded: Mapping[str, str], known: Mapping[str, str]) -> None:
+    """Raises HistoryDiffers if a number is that of another migration than the one that the database has applied."""
+    for revision, digest in known.items():
+        if recorded.get(revision, digest) != digest:
+            name = Path(script.get_revision(revision).path).name
+            raise HistoryDiffers(
+                f"{name} is not the migration {revision} that the database has applied, so that it would never run. If it "
+                "makes another change, give it the next free number, in its name and its `revision`, and restore the one "
+                "that was applied. If it makes the same tables, as a squash does, write in it: "
+                f'replaces = "{recorded[revision]}"'
+            )
 
 
-def unknown_revisions(script: ScriptDirectory, applied: Sequence[str]) -> list[str]:
+def unknown_revisions(script: ScriptDirectory, applied: Sequence[str], recorded: Collection[str]) -> list[str]:
     """What a newer version has applied to the database, and this one does not know. Then there is nothing to apply.
 
-    Raises DatabaseUnusable if there would be: a branch, ours or the chassis', that is behind while the other is ahead.
+    Raises HistoryDiffers if there would be: a newer version has applied all that this one has. `recorded` are all
+    revisions that the database remembers, which are none of a branch that only versions without a record have migrated.
     """
     newer = sorted(set(applied) - {known.revision for known in script.walk_revisions()})
-    branches = {_is_of_chassis(revision) for revision in newer}
-    behind = [head for head in script.get_heads() if head not in applied]
-    missing = sorted(head for head in behind if _is_of_chassis(head) not in branches)
+    remembered = {_is_of_chassis(revision) for revision in recorded}
+    unsure = {_is_of_chassis(revision) for revision in newer} - remembered
+    behind = [head for head in script.get_heads() if head not in applied and head not in recorded]
+    missing = sorted(head for head in behind if _is_of_chassis(head) not in unsure)
     if newer and missing:
-        raise DatabaseUnusable(
-            f"the database was migrated by a newer version ({', '.join(newer)}), and lacks {', '.join(missing)} of this "
+        raise HistoryDiffers(
+            f"the database has {', '.join(newer)}, which this version does not know, and lacks {', '.join(missing)} of this "
             "one: deploy a version that has both"
         )
     return newer

@@ -6,11 +6,12 @@ from typing import Any
 
 import structlog
 from alembic import context
+from alembic.runtime.migration import MigrationContext, MigrationInfo
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event, text
 
-from chassis import leftovers, migrating
-from chassis.migrating import DatabaseUnusable, engine_for, unknown_revisions
+from chassis import history, leftovers, migrating
+from chassis.migrating import DatabaseUnusable, engine_for, refuse_others, unknown_revisions
 from chassis.service import Service
 
 LOCK = 0x6D69677261746521
@@ -92,7 +93,17 @@ def migrate(connection: Connection) -> None:
             f"so make one for {service.name}"
         )
     connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{service.schema}"'))
+    recorded = history.read(connection)
     connection.commit()
+    script = ScriptDirectory.from_config(context.config)
+    known = history.digests(script)
+    refuse_others(script, recorded, known)
+
+    def record(ctx: MigrationContext, step: MigrationInfo, *_: Any, **__: Any) -> None:
+        assert ctx.connection is not None
+        assert step.up_revision_id is not None
+        history.record(ctx.connection, {step.up_revision_id: known[step.up_revision_id]})
+
     context.configure(
         connection=connection,
         target_metadata=service.tables,
@@ -103,9 +114,14 @@ def migrate(connection: Connection) -> None:
         compare_type=True,
         compare_server_default=True,
         transaction_per_migration=True,
+        on_version_apply=record,
     )
     applied = context.get_context().get_current_heads()
-    if newer := unknown_revisions(ScriptDirectory.from_config(context.config), applied):
+    # A database from before there was a record: what it has applied is taken for ours, once.
+    unrecorded = history.ancestry(script, applied, known).keys() - recorded.keys()
+    history.record(connection, {revision: known[revision] for revision in unrecorded})
+    connection.commit()
+    if newer := unknown_revisions(script, applied, recorded):
         # Rolled back to the version before, which runs on the newer schema: that is what expand before contract is for.
         structlog.get_logger().warning("database_left_newer", revisions=newer)
         return
