@@ -13,8 +13,8 @@ import asyncpg
 import pytest
 from aiormq import spec
 from chassis import consumer, leadership, parking
-from chassis.brokers import Broker, Kind, Message, Options, broker_for
-from chassis.brokers.memory import MemoryBroker
+from chassis.brokers import Broker, Delivery, Kind, Message, Options, broker_for
+from chassis.brokers.memory import MemoryBroker, MemorySubscription
 from chassis.brokers.rabbitmq import RabbitBroker
 from chassis.consumer import LOCK, SHAPES, Consumer, Patience
 from chassis.database import Database, UnitOfWork
@@ -349,6 +349,27 @@ async def test_a_malformed_message_is_parked_at_once_with_what_is_wrong(bench: B
     (parked,) = await bench.parked()
     assert parked["reason"].startswith(reason)
     assert (parked["attempts"], parked["body"]) == (1, body)
+
+
+async def test_a_message_that_the_client_library_cannot_decode_is_parked_at_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch = MemorySubscription.fetch
+
+    async def fetch_and_spoil(*arguments: Any, **options: Any) -> list[Delivery]:
+        fetched = await fetch(*arguments, **options)
+        for delivery in fetched:
+            if delivery.message.id == "bad":
+                delivery.unreadable = "offset 7 of partition 0 cannot be decoded"
+        return fetched
+
+    monkeypatch.setattr(MemorySubscription, "fetch", fetch_and_spoil)
+    await bench.publish(Message(Kind.EVENT, "bank.paid.v1", "bad", "a", b""), paid(2))
+    async with bench.consuming():
+        await bench.until_effects(2)
+    (parked,) = await bench.parked()
+    assert parked["reason"] == "Unreadable: offset 7 of partition 0 cannot be decoded"
+    assert (parked["attempts"], parked["message_id"]) == (1, "bad")
 
 
 async def test_a_message_that_nobody_takes_is_parked(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

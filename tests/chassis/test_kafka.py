@@ -10,6 +10,7 @@ import pytest
 import structlog
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.record.util import calc_crc32c
 from chassis.brokers import BrokerUnavailable, Delivery, Kind, Message, Options, Topology, kafka, lifeline
 from chassis.brokers.kafka import KafkaBroker, KafkaSubscription
 from pydantic import SecretStr
@@ -42,13 +43,14 @@ def name() -> str:
 
 
 @asynccontextmanager
-async def joined(url: str, name: str, **options: Any) -> AsyncGenerator[KafkaBroker]:
+async def joined(url: str, name: str, also: str | None = None, **options: Any) -> AsyncGenerator[KafkaBroker]:
     """A replica of the one service that publishes and awaits that name."""
+    names = frozenset([name, also or name])
     usual = {"redelivery_seconds": 2}
     broker = KafkaBroker(Options(url=SecretStr(url), client_name="bank", **(usual | options)))
     try:
         await broker.connect()
-        await broker.declare(Topology(name.partition(".")[0], frozenset([name]), awaited_events=frozenset([name])))
+        await broker.declare(Topology(name.partition(".")[0], names, awaited_events=names))
         yield broker
     finally:
         await broker.close()
@@ -71,15 +73,21 @@ def bodies(deliveries: list[Delivery]) -> list[int]:
     return [int(delivery.message.body) for delivery in deliveries]
 
 
-async def described(server: brokers.Broker, name: str) -> tuple[int, dict[str, str]]:
-    """How many partitions a topic has, and its settings."""
+@asynccontextmanager
+async def admin_of(server: brokers.Broker) -> AsyncGenerator[AIOKafkaAdminClient]:
     admin = AIOKafkaAdminClient(bootstrap_servers=server.url.removeprefix("kafka://"))
     await admin.start()
     try:
-        (topic,) = await admin.describe_topics([name])
-        answers: Any = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
+        yield admin
     finally:
         await admin.close()
+
+
+async def described(server: brokers.Broker, name: str) -> tuple[int, dict[str, str]]:
+    """How many partitions a topic has, and its settings."""
+    async with admin_of(server) as admin:
+        (topic,) = await admin.describe_topics([name])
+        answers: Any = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
     return len(topic["partitions"]), {entry[0]: entry[1] for entry in answers[0].resources[0][4]}
 
 
@@ -164,6 +172,63 @@ async def test_an_id_is_made_of_the_place_in_the_log_if_there_is_none(server: br
         (delivery,) = await take(await bank.subscribe(Kind.EVENT), 1)
     headers = {"trace": "\N{REPLACEMENT CHARACTER}", "null": ""}
     assert delivery.message == Message(Kind.EVENT, name, f"{name}:0:0", "", b"1", headers)
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+async def test_a_topic_that_its_broker_compresses_is_read(server: brokers.Broker, name: str, codec: str) -> None:
+    async with joined(server.url, name) as bank, admin_of(server) as admin:
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, {"compression.type": codec})])
+        subscription = await bank.subscribe(Kind.EVENT)
+        await publish(bank, name, *range(20))
+        assert bodies(await take(subscription, 20)) == list(range(20))
+
+
+def spoil(server: brokers.Broker, topic: str, body: bytes, how: str) -> None:
+    """Change a batch in the log of partition 0, as a failing disk, a newer client or a broken client would."""
+    log = server.folder / "data" / f"{topic}-0" / "00000000000000000000.log"
+    data = bytearray(log.read_bytes())
+    start = 0
+    while body not in data[start : (end := start + 12 + int.from_bytes(data[start + 8 : start + 12]))]:
+        start = end
+    if how == "checksum":
+        data[end - 1] ^= 0xFF
+    else:
+        data[start + 22] |= {"unknown codec": 7, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}[how]
+        data[start + 17 : start + 21] = calc_crc32c(bytes(data[start + 21 : end])).to_bytes(4)
+    with log.open("r+b") as file:
+        file.write(data)
+
+
+@pytest.mark.parametrize("how", ["checksum", "unknown codec", "gzip", "snappy", "lz4", "zstd"])
+async def test_a_batch_that_cannot_be_decoded_is_delivered_as_unreadable_and_all_others_go_on(
+    server: brokers.Broker, name: str, how: str
+) -> None:
+    other = name.replace("paid", "refused")
+    async with (
+        joined(server.url, name, partitions=1, also=other) as bank,
+        joined(server.url, name, partitions=1, also=other) as successor,
+    ):
+        await publish(bank, name, 1)
+        await asyncio.gather(publish(bank, name, 222222), publish(bank, name, 333333))  # in one batch
+        await publish(bank, name, 4)
+        await publish(bank, other, 5, 6, 7)
+        spoil(server, name, b"222222", how)
+
+        subscription = await bank.subscribe(Kind.EVENT)
+        taken = await take(subscription, 7)
+        await publish(bank, name, 8)
+        await publish(bank, other, 9)
+        taken += await take(subscription, 2)
+
+        unreadable = [delivery for delivery in taken if delivery.unreadable is not None]
+        assert [delivery.message.id for delivery in unreadable] == [f"{name}:0:1", f"{name}:0:2"]
+        assert unreadable[0].unreadable is not None
+        assert unreadable[0].unreadable.startswith("offset 1 of partition 0 cannot be decoded: ")
+        assert [delivery.message.name for delivery in unreadable] == [name] * 2
+        assert sorted(bodies([delivery for delivery in taken if delivery not in unreadable])) == [1, 4, 5, 6, 7, 8, 9]
+        await subscription.acknowledge(taken)
+        await subscription.close()
+        assert await (await successor.subscribe(Kind.EVENT)).fetch(1, wait_seconds=1) == []
 
 
 async def test_a_producer_that_can_never_send_again_is_replaced(server: brokers.Broker, name: str) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -255,6 +256,45 @@ async def test_a_certificate_that_nobody_vouches_for_is_not_trusted(server: brok
     with pytest.raises(BrokerUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
         async with joined(server.secure_url, speaking_to_itself(service)):
             pass
+
+
+class Odd(spec.Basic.Properties):
+    """Properties as a client may write them that checks nothing."""
+
+    written: tuple[bytes, bytes]
+
+    def marshal(self) -> bytes:
+        return super().marshal().replace(*self.written)
+
+
+TIME = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("properties", "written", "readable"),
+    [
+        ({"message_id": "????"}, (b"????", b"\xff\xfe\xfd\xfc"), True),
+        ({"timestamp": TIME}, (int(TIME.timestamp()).to_bytes(8), (2**62).to_bytes(8)), True),
+        ({"headers": {"at": TIME}}, (int(TIME.timestamp()).to_bytes(8), (2**62).to_bytes(8)), True),
+        ({"headers": {"tenant": "????"}}, (b"????", b"\xff\xfe\xfd\xfc"), True),
+        ({"headers": {"????": "a"}}, (b"????", b"\xff\xfe\xfd\xfc"), False),
+    ],
+)
+async def test_a_message_whose_properties_cannot_be_decoded_holds_up_no_other(
+    server: brokers.Broker, service: str, properties: dict[str, Any], written: tuple[bytes, bytes], readable: bool
+) -> None:
+    async with joined(server.url, speaking_to_itself(service)) as bank, channel_to(server) as channel:
+        subscription = await bank.subscribe(Kind.EVENT)
+        odd = Odd(**properties)
+        odd.written = written
+        await channel.basic_publish(b"1", exchange=service, routing_key=f"{service}.paid.v1", properties=odd)
+        await bank.publish(event(service, b"2"))
+
+        first, second = await take(subscription, 2)
+
+        assert bodies([first, second]) == [1, 2]
+        assert (first.unreadable is None, second.unreadable) == (readable, None)
+        await subscription.acknowledge([first, second])
 
 
 def test_an_id_is_made_of_the_content_if_there_is_none() -> None:

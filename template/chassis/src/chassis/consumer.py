@@ -25,7 +25,7 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 from pydantic import ValidationError
 
 from chassis import begun, inbox, parking, tracecontext
-from chassis.brokers import Broker, Delivery, Kind, Message, Subscription
+from chassis.brokers import Broker, Delivery, Kind, Message, Subscription, Unreadable
 from chassis.database import Database, DatabaseUnavailable, UnitOfWork
 from chassis.durations import Durations
 from chassis.lanes import Lane
@@ -227,8 +227,10 @@ class Consumer:
         return self._patience
 
     def read(self, delivery: Delivery) -> Ready:
-        """Raises Unknown or ValidationError."""
+        """Raises Unreadable, Unknown or ValidationError."""
         message = delivery.message
+        if delivery.unreadable is not None:
+            raise Unreadable(delivery.unreadable)
         receiver = self._messages.receiver(message.name)
         content = receiver.contract.model_validate_json(message.body)
         return Ready(delivery, receiver, content, tracecontext.extract(message.headers))
@@ -304,7 +306,7 @@ class Consumer:
         async with self._database.unit_of_work() as uow:
             if await inbox.claim(uow.connection, [message]):
                 await parking.park(uow.connection, message, direction="incoming", reason=reason, attempts=tries)
-        exception = None if isinstance(error, ValidationError | Unknown) else error
+        exception = None if isinstance(error, ValidationError | Unknown | Unreadable) else error
         log.error("message_parked", name=message.name, message_id=message.id, reason=reason, exc_info=exception)
 
 

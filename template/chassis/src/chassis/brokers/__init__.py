@@ -44,6 +44,10 @@ class MessageRefused(Exception):
     """The broker refuses this message, for example because it is too large. Sending the message again changes nothing."""
 
 
+class Unreadable(Exception):
+    """The client library cannot decode a message. Its name and its position are known, its content is not."""
+
+
 class Kind(StrEnum):
     EVENT = "event"
     """Something happened: every service that listens gets it, in order within its key."""
@@ -94,12 +98,13 @@ class Delivery:
 
     A message that others made may lack an id: then the broker's module makes one of its position, the same in every
     copy. `receipt` is for the broker's module alone. `lost` says that the broker has taken it back to give it to
-    somebody else: do not start on it.
+    somebody else: do not start on it. `unreadable` says why the message could not be decoded; then its body is empty.
     """
 
     message: Message
     receipt: Any
     lost: bool = False
+    unreadable: str | None = None
 
 
 @dataclass(frozen=True)

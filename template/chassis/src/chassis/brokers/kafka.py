@@ -28,6 +28,7 @@ from aiokafka.errors import (
 
 from chassis.brokers import BrokerUnavailable, Delivery, DestinationUnavailable, Kind, Message, Options, Topology
 from chassis.brokers.kafka_publisher import BATCH_BYTES, Publisher
+from chassis.brokers.kafka_reader import Reader, Unreadable
 from chassis.brokers.lifeline import Lifeline
 
 logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it tells of each try to connect; we say it once
@@ -173,6 +174,7 @@ class KafkaSubscription(ConsumerRebalanceListener):
         self._broker = broker
         self._kind = kind
         self._consumer: AIOKafkaConsumer | None = None
+        self._reader: Reader | None = None
         self._partitions: dict[TopicPartition, _Partition] = {}
         self._commit_at = 0.0
         self._sharing_out = False
@@ -181,6 +183,7 @@ class KafkaSubscription(ConsumerRebalanceListener):
         """Raises BrokerUnavailable."""
         if self._consumer is None:
             self._consumer = await self._broker.consumer(self._kind, self)
+            self._reader = Reader(self._consumer)
         return self._consumer
 
     async def fetch(self, limit: int, *, wait_seconds: float) -> list[Delivery]:
@@ -189,9 +192,11 @@ class KafkaSubscription(ConsumerRebalanceListener):
         if lost_at is not None and asyncio.get_running_loop().time() - lost_at > GIVE_UP_SECONDS:
             await self._leave()
             raise BrokerUnavailable("no node of the cluster can be reached")
-        consumer = await self.open()
+        await self.open()
+        assert self._reader is not None
+        positions = {place: partition.unread for place, partition in self._partitions.items()}
         try:
-            found = await consumer.getmany(timeout_ms=int(wait_seconds * 1000), max_records=limit)
+            found, unreadable = await self._reader.read(limit, wait_seconds=wait_seconds, positions=positions)
         except KafkaError as error:
             await self._leave()
             raise BrokerUnavailable(_reason(error)) from error
@@ -205,7 +210,19 @@ class KafkaSubscription(ConsumerRebalanceListener):
                     delivery = Delivery(_message(record, self._kind), receipt=(partition, record.offset))
                     partition.held[record.offset] = delivery
                     deliveries.append(delivery)
-        return deliveries
+        return deliveries + [delivery for one in unreadable if (delivery := self._unreadable(one)) is not None]
+
+    def _unreadable(self, one: Unreadable) -> Delivery | None:
+        topic, number = one.place
+        identity = f"{topic}:{number}:{one.offset}"
+        reason = f"offset {one.offset} of partition {number} cannot be decoded: {one.reason}"
+        partition = self._partitions.setdefault(one.place, _Partition(one.offset))
+        if not partition.take(one.offset):
+            return None
+        message = Message(self._kind, topic, identity, identity, b"")
+        delivery = Delivery(message, receipt=(partition, one.offset), unreadable=reason)
+        partition.held[one.offset] = delivery
+        return delivery
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
@@ -293,6 +310,10 @@ class _Partition:
     def lose(self) -> None:
         for delivery in self.held.values():
             delivery.lost = True
+
+    @property
+    def unread(self) -> int:
+        return min([self.next, *self.released])
 
     @property
     def done_up_to(self) -> int:

@@ -33,6 +33,7 @@ from chassis.brokers import (
     MessageRefused,
     Options,
     Topology,
+    amqp_decoding,
 )
 from chassis.brokers.lifeline import Lifeline
 from chassis.brokers.rabbitmq_publisher import DestinationMissing, Publisher, Refused, bounded, open_channel, verdict
@@ -50,8 +51,10 @@ JOBS_AT_HAND = 16
 """Of jobs: what one replica has at hand, another one cannot do."""
 
 _OURS = ("id", "key", "type")
-_OF_THE_COPY = ("x-delivery-count", "x-acquired-count")
-"""Headers that RabbitMQ puts into a message that comes again."""
+_OF_THE_COPY = ("x-delivery-count", "x-acquired-count", amqp_decoding.UNREADABLE)
+"""Headers that RabbitMQ puts into a message that comes again, and what is no header."""
+
+amqp_decoding.install()
 
 
 class RabbitBroker:
@@ -330,7 +333,9 @@ class RabbitSubscription:
 
     async def _take(self, arrived: DeliveredMessage) -> None:
         assert arrived.delivery_tag is not None
-        delivery = Delivery(_message(arrived, self._kind), receipt=arrived.delivery_tag)
+        reason = (arrived.header.properties.headers or {}).get(amqp_decoding.UNREADABLE)
+        message = _message(arrived, self._kind)
+        delivery = Delivery(message, receipt=arrived.delivery_tag, unreadable=None if reason is None else str(reason))
         self._held[arrived.delivery_tag] = delivery
         self._waiting.append(delivery)
         self._news.set()
