@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from fleet.errors import FleetError, refused
-from fleet.output import visible
+from fleet.output import visible, warn
 
 app = typer.Typer(
     name="fleet", help="Services of this platform, kept like its template.", no_args_is_help=True, add_completion=False
@@ -294,7 +294,5 @@ def main() -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    from fleet.git import without_credentials
-
-    print(f"fleet: {visible(without_credentials(message))}", file=sys.stderr)  # noqa: T201
+    warn(message)
     raise SystemExit(1) from None

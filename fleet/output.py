@@ -1,10 +1,13 @@
 """Text for people: whatever a repository, a tag or a file name holds, no character of it reaches the terminal as a command."""
 
 import re
+import sys
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:  # its import takes longer than a check that finds its manifest in the cache
     from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
+
+from fleet.git import without_credentials
 
 # Control characters but tab and line feed, and what reorders or hides text (Unicode's bidirectional marks).
 _INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
@@ -13,6 +16,11 @@ _INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-
 def visible(text: str) -> str:
     r"""Write control characters as Python does: an escape character becomes `\x1b`."""
     return _INVISIBLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def warn(message: str) -> None:
+    """Print a message on stderr, without credentials of addresses in it."""
+    print(f"fleet: {visible(without_credentials(message))}", file=sys.stderr)  # noqa: T201
 
 
 def console(**options: Any) -> "Console":

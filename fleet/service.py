@@ -30,6 +30,18 @@ T = TypeVar("T")
 GLOB = re.compile(r"[*?[]")
 
 
+def _refuse_nested(path: Path, root: Path) -> None:
+    """Raises FleetError if the path is in a service that lies in a folder of the repository: the root would be meant."""
+    for folder in (path.resolve(), *path.resolve().parents):
+        if not folder.is_relative_to(root.resolve()) or folder == root.resolve():
+            return
+        if (folder / ANSWERS_FILE).exists():
+            raise FleetError(
+                f"{folder} is a service in a folder of the repository {root}, and a service has a repository of its own: move it "
+                "into one (git subtree split), and run fleet there"
+            )
+
+
 class Service:
     """What checks look at. Nothing here writes."""
 
@@ -45,6 +57,7 @@ class Service:
             )
         checkout = git.answer(repository, "rev-parse", "--show-toplevel")
         self.root = Path(checkout) if checkout else repository
+        _refuse_nested(repository, self.root)
         self.ref = ref if ref or checkout else "HEAD"
         if (
             base

@@ -12,7 +12,6 @@ from typing import Any
 
 from fleet.cache import cache, version_of_checks, write_whole
 from fleet.conventions import conventions
-from fleet.lag import FRESH_ENOUGH
 from fleet.mirror import Commit, newest
 from fleet.parallel import Lost, in_processes, in_threads
 from fleet.progress import progress
@@ -129,7 +128,7 @@ def _source(commit: Commit, known: _Remembered | None) -> str:
 
 def _newest_release(source: str) -> str:
     template = Template(source)
-    template.refresh(unless_newer_than=FRESH_ENOUGH)
+    template.refresh_if_possible()
     release = template.newest()
     return f"{release.version} {release.commit}"
 

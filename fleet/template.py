@@ -20,6 +20,7 @@ from fleet.cache import cache, locked, offline
 from fleet.errors import FleetError
 from fleet.git import without_credentials
 from fleet.manifest import Manifest, recall, remember
+from fleet.output import warn
 
 # What Copier understands besides git's own URLs.
 SHORTHANDS = {"gh:": "https://github.com/", "gl:": "https://gitlab.com/", "git+": "", "file://": ""}
@@ -86,17 +87,34 @@ class Template:
         return cache() / "templates" / f"{hashlib.sha256(self.url.encode()).hexdigest()[:24]}.git"
 
     def refresh(self, *, unless_newer_than: timedelta = timedelta()) -> None:
-        """Fetch what is new, for questions about the newest version. Raises FleetError."""
+        """Fetch what is new, unless that was tried a moment ago. Raises FleetError."""
         if self.is_local or offline():
             return
         new = not self._mirror.exists()
         with locked(self.repository):
-            fetched = self._mirror / "FETCH_HEAD"
-            if not new and (
-                not fetched.exists() or time.time() - fetched.stat().st_mtime > unless_newer_than.total_seconds()
-            ):
+            tried = self._mirror / "fleet-tried"
+            if not new and _age(tried) >= unless_newer_than:
+                tried.touch()
                 asked = ("fetch", "--quiet", "--prune", "--tags", "--force", "origin")
                 git.git(self.repository, *asked, limit_seconds=git.LIMIT_SECONDS)
+
+    def refresh_if_possible(self, *, unless_newer_than: timedelta = timedelta()) -> None:
+        """As `refresh`, but where the template's host is away, say on stderr how old the known releases are.
+
+        Raises FleetError if nothing is known yet.
+        """
+        try:
+            self.refresh(unless_newer_than=unless_newer_than)
+        except FleetError as error:
+            if not self._mirror.exists():
+                raise
+            fetched = self._mirror / "FETCH_HEAD"
+            hours = _age(fetched if fetched.exists() else self._mirror / "HEAD") / timedelta(hours=1)
+            said = str(error).replace(f" in {self._mirror}", "")
+            warn(
+                f"the template {self.shown} cannot be fetched, so a release of the last {hours:.1f} hours may be missing "
+                f"here: {said}"
+            )
 
     @cached_property
     def releases(self) -> list[str]:
@@ -243,6 +261,14 @@ class Render:
         if not self._folder.exists():
             self.release.render(self.answers, self._folder, self.data)
         return self._folder / path
+
+
+def _age(file: Path) -> timedelta:
+    """The time since the file was last written; as long as can be if there is none."""
+    try:
+        return timedelta(seconds=time.time() - file.stat().st_mtime)
+    except FileNotFoundError:
+        return timedelta.max
 
 
 def as_version(name: str) -> Version | None:

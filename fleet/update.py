@@ -57,7 +57,7 @@ def update(path: Path, options: Options) -> Report:
     if reason := service.misnamed(str(options.data.get("service_name", service.name))):
         raise FleetError(f"{reason}: put service_name back into {ANSWERS_FILE}, or rename the folder first")
     template = Template(service.answers.source)
-    template.refresh()
+    template.refresh_if_possible()
     old = template.recorded(service.answers)
     new = _target(template, old, options.to)
     report = Report(service.root.name, old.version, new.version)

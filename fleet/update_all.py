@@ -160,7 +160,7 @@ class _Update:
         commit = newest(self.member)
         answers = commit.answers()
         template = Template(answers.source)
-        template.refresh(unless_newer_than=timedelta(minutes=1))  # by the service before this one
+        template.refresh_if_possible(unless_newer_than=timedelta(minutes=1))  # by the service before this one
         old, new = template.recorded(answers), template.at(self.wish.to) if self.wish.to else template.newest()
         if not self.wish.to and not template.follows(new, old):
             new = old

@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from fleet import status as status_module
 from fleet.answers import Answers, aggregates_in
 from fleet.errors import FleetError
 from fleet.git import OF_A_REPOSITORY, answer
+from fleet.lag import lag_of
+from fleet.register import Member
 from fleet.revisions import chained
 from fleet.scars import refuse_scars
 from fleet.service import Service
+from fleet.status import status
 from fleet.template import Template, as_version
 from fleet.update import Options, update
 from tests.conftest import ROOT, git
@@ -110,6 +114,47 @@ def test_a_template_whose_host_accepts_and_never_answers(
         git(known.repository, "remote", "set-url", "origin", address)
         with pytest.raises(FleetError, match="git fetch was given up after 1 seconds"):
             known.refresh()
+
+
+def test_a_release_is_seen_at_once_and_where_the_host_is_away_what_is_known_counts(
+    born: Born, history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
+    template = tmp_path / "template"
+    git(tmp_path, "clone", "--quiet", "--bare", str(history), str(template))
+    service, address = born("v1.3.0"), "https://git.example.com/slipway.git"
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    git(tmp_path, "config", "--file", "gitconfig", f"url.file://{template}.insteadOf", address)
+    answers = service / ".copier-answers.yml"
+    answers.write_text(answers.read_text().replace(str(history), address))
+    commit(service)
+    member = Member("billing", str(service), is_local=True)
+
+    def newest() -> str:
+        status_module._template.cache_clear()
+        [standing] = status([member], jobs=1)
+        return standing.newest or standing.unreadable
+
+    monkeypatch.setattr(status_module, "conventions", lambda: ())
+    assert newest() == "v1.3.0"
+    git(template, "tag", "v1.3.1", "v1.3.0^{}")
+    assert newest() == "v1.3.1"
+    template.rename(tmp_path / "away")
+    assert newest() == "v1.3.1"
+    assert "a release of the last 0.0 hours may be missing here" in capsys.readouterr().err
+    assert lag_of(Service(service)).newest == "v1.3.1"
+
+
+def test_a_service_in_a_folder_of_a_repository_is_not_taken_for_the_one_at_its_root(born: Born) -> None:
+    outer, inner = born(), born(service_name="refunds")
+    shutil.copytree(inner, outer / "services/refunds", ignore=shutil.ignore_patterns(".git"))
+    commit(outer)
+    before = git(outer, "rev-parse", "HEAD")
+    for folder in (outer / "services/refunds", outer / "services/refunds/src"):
+        with pytest.raises(FleetError, match="services/refunds is a service in a folder of the repository"):
+            update(folder, Options({}))
+    assert git(outer, "rev-parse", "HEAD") == before
+    assert Service(outer / "src").name == "billing"
 
 
 def test_a_folder_that_is_no_repository(tmp_path: Path) -> None:
