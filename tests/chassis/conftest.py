@@ -15,7 +15,7 @@ import sys
 import time
 import types
 import uuid
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from functools import partial
@@ -177,12 +177,12 @@ def environment(**settings: object) -> dict[str, str]:
     return ours | {"PYTHONPATH": str(ROOT)} | {name: str(value) for name, value in settings.items()}
 
 
-def _start(folder: Path, settings: dict[str, object]) -> Running:
+def _start(folder: Path, command: Sequence[str], settings: dict[str, object]) -> Running:
     port = embedded.free_port()
     output = folder / f"service-{port}.log"
     with output.open("w") as log:
         process = embedded.spawn(
-            [sys.executable, "-m", "tests.chassis.tiny", "serve"],
+            [*command],
             stop_signal=signal.SIGKILL,  # reached only by a test that failed before it stopped the service itself
             env=environment(HTTP_PORT=port, **settings),
             cwd=ROOT,
@@ -207,12 +207,16 @@ def _await_start(service: Running) -> None:
 
 @pytest.fixture(scope="module")
 def start(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Generator[Start]:
-    """`start(**settings)`: `python -m tests.chassis.tiny serve`, once it answers. It is gone after the module."""
+    """`start(**settings)`: `python -m tests.chassis.tiny serve`, once it answers. It is gone after the module.
+
+    `start("-m", "another.module", …)` starts another program that answers probes.
+    """
     folder = tmp_path_factory.mktemp("services")
     with ExitStack() as stack:
 
-        def start(**settings: object) -> Running:
-            service = _start(folder, {"DATABASE_URL": database_url, "DRAIN_SECONDS": 0, **settings})
+        def start(*arguments: str, **settings: object) -> Running:
+            command = [sys.executable, *(arguments or ("-m", "tests.chassis.tiny", "serve"))]
+            service = _start(folder, command, {"DATABASE_URL": database_url, "DRAIN_SECONDS": 0, **settings})
             stack.callback(service.process.stop)
             _await_start(service)
             return service

@@ -138,6 +138,62 @@ async def test_neither_endless_requests_nor_a_hung_database_hold_up_the_end(star
     assert time.monotonic() - began >= 1
 
 
+@pytest.mark.parametrize("command", ["serve", "work"])
+async def test_an_idle_process_stops_in_time_while_database_and_broker_hang(
+    start: Start, link: Link, command: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as broker:  # it connects, and never says a word
+        service = start(
+            "-m",
+            "tests.chassis.talking",
+            command,
+            SHUTDOWN_TIMEOUT_SECONDS=1,
+            DATABASE_URL=link.url,
+            BROKER_URL=f"nats://127.0.0.1:{broker.getsockname()[1]}",
+            RUN_WORKER=command == "serve",
+        )
+        async with httpx.AsyncClient(base_url=service.base, timeout=60) as client:
+            while (await client.get("/readyz")).status_code != 200:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        link.freeze()
+        assert await asyncio.to_thread(link.holding.wait, 60)  # the gauges have asked, and get no answer
+        began = time.monotonic()
+        service.tell()
+
+        assert await ended(service) == 0
+        assert time.monotonic() - began < 25
+
+
+BLOCKED = """
+import time
+from chassis import serving
+from tests.chassis.tiny.main import create_app
+
+serving.CLOSE_SECONDS = 1
+app = create_app()
+
+@app.get("/block")
+async def block() -> None:
+    print('{"event": "blocked"}', flush=True)
+    time.sleep(600)
+
+serving.serve(app)
+"""
+
+
+def test_a_process_that_hangs_ends_by_itself_and_says_where(start: Start) -> None:
+    service = start("-c", BLOCKED, SHUTDOWN_TIMEOUT_SECONDS=1)
+    host, _, port = service.base.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(b"GET /block HTTP/1.1\r\nHost: tiny\r\n\r\n")
+        service.wait_for(event="blocked")
+        service.tell()
+
+        assert service.wait() == 1
+
+    assert "in block" in service.output.read_text()
+
+
 def test_a_port_that_is_taken_is_an_error_that_names_it(database_url: str) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

@@ -69,13 +69,14 @@ def _assemble(
     )
     gauges = Gauges(database, telemetry) if service.messages else None
     working = Worker(service.messages, settings, database, telemetry) if work else None
+    lifecycle = health.Lifecycle()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(database)
             if gauges is not None:
-                await stack.enter_async_context(watching(gauges, working))
+                await stack.enter_async_context(watching(gauges, working, lifecycle))
             yield
         await asyncio.to_thread(telemetry.shutdown)
 
@@ -84,7 +85,7 @@ def _assemble(
     app.state.telemetry = telemetry
     app.state.database = database
     app.state.settings = settings
-    app.state.lifecycle = health.Lifecycle()
+    app.state.lifecycle = lifecycle
     app.state.gauges = gauges
     app.state.worker = working
     _measure_pool(telemetry, database, name=service.name, size=settings.database_pool_size)

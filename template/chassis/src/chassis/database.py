@@ -39,7 +39,7 @@ ALIVE = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepa
 IDLE_SECONDS = 300
 """After which a connection that nobody uses is closed, be it at hand or in the pool."""
 
-CLOSE_TIMEOUT_SECONDS = 3
+CLOSE_TIMEOUT_SECONDS = 2
 """How long connections may take to say goodbye when the process stops."""
 
 UNREACHABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)

@@ -19,6 +19,8 @@ class Lifecycle:
 
     started: bool = False
     draining: bool = False
+    finish_by: float | None = None
+    """By the loop's clock, once the drain has ended: what is still in progress then is cancelled."""
 
 
 async def _database_answers(request: Request) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import faulthandler
 import gc
 import math
 import resource
@@ -24,6 +25,10 @@ LINGER_SECONDS = 0.25
 """Between the end of the drain and closing the listener: what arrived before the end is still in the kernel's queues,
 and a close would reset it."""
 
+CLOSE_SECONDS = 9
+"""How long connections may take to close and telemetry to be sent, after the last request or message. All parts have
+bounds of their own, 8 seconds in sum. The manifests' grace periods count on this."""
+
 OTHER_FILES = 100
 """Open files of a process that are no connections of clients: the database's, the broker's, logs."""
 
@@ -34,7 +39,8 @@ YOUNG_OBJECTS = 10_000
 class Server(uvicorn.Server):
     """Uvicorn with a drain: on the first signal turn unready and go on serving, then stop as Uvicorn does.
 
-    A second signal ends the drain at once; after the drain, signals mean what they mean to Uvicorn.
+    A second signal ends the drain at once; after the drain, signals mean what they mean to Uvicorn. Whatever hangs, the
+    process ends with status 1 and the stacks of its threads before an orchestrator would kill it.
     """
 
     def __init__(self, config: uvicorn.Config, *, lifecycle: Lifecycle, drain_seconds: float) -> None:
@@ -53,6 +59,10 @@ class Server(uvicorn.Server):
         elif self._lifecycle.draining:
             self._loop.call_soon_threadsafe(self._end_drain)
         else:
+            finish_seconds = self.config.timeout_graceful_shutdown or 0
+            faulthandler.dump_traceback_later(
+                self._drain_seconds + LINGER_SECONDS + finish_seconds + CLOSE_SECONDS, exit=True
+            )
             self._lifecycle.draining = True
             self._loop.call_soon_threadsafe(self._start_drain, signal.Signals(sig).name)
 
@@ -64,6 +74,8 @@ class Server(uvicorn.Server):
     def _end_drain(self) -> None:
         if not self.should_exit:
             log.info("drain_ended")
+            assert self._loop is not None
+            self._lifecycle.finish_by = self._loop.time() + (self.config.timeout_graceful_shutdown or 0)
         self.should_exit = True
 
 

@@ -16,6 +16,7 @@ from chassis import begun, inbox
 from chassis.brokers import BrokerUnavailable, Kind, Options, broker_for
 from chassis.consumer import Consumer, Patience
 from chassis.database import Database, DatabaseUnavailable
+from chassis.health import Lifecycle
 from chassis.messages import Messages
 from chassis.relay import Relay
 from chassis.settings import Settings
@@ -30,7 +31,10 @@ WELL_SECONDS = 60
 """More than any try takes to fail, a broker that does not answer included: what lasted longer was at work."""
 GAUGE_SECONDS = 5
 FORGET_SECONDS = 3600
-CLOSE_SECONDS = 3
+CANCEL_SECONDS = 1
+"""How long a cancelled task may take to end. A query that gets no answer does not end before its connection does."""
+CLOSE_SECONDS = 2
+"""How long the connection to the broker may take to close."""
 
 _GAUGES = """
     SELECT
@@ -116,13 +120,20 @@ class Worker:
             asyncio.create_task(endure("inbox", self._forget, self._stop)),
         ]
 
-    async def stop(self) -> None:
-        """Finish what was begun, give back the rest, and close the connection to the broker. Bounded."""
+    async def stop(self, finish_by: float | None = None) -> None:
+        """Finish what was begun, give back the rest, and close the connection to the broker.
+
+        `finish_by`, by the loop's clock, is when a handler that has not ended is cancelled: its transaction rolls back,
+        and its message comes again. It defaults to SHUTDOWN_TIMEOUT_SECONDS from now.
+        """
         self._stop.set()
-        _, late = await asyncio.wait(self._tasks, timeout=self._stop_seconds)
-        for task in late:  # a handler that does not end: its transaction rolls back, its message comes again
+        now = asyncio.get_running_loop().time()
+        seconds = self._stop_seconds if finish_by is None else max(0, finish_by - now)
+        _, late = await asyncio.wait(self._tasks, timeout=seconds)
+        for task in late:
             task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+        if late:
+            await asyncio.wait(late, timeout=CANCEL_SECONDS)
         with suppress(BrokerUnavailable, TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self.broker.close()
@@ -191,7 +202,7 @@ def _options(service: str, settings: Settings) -> Options:
 
 
 @asynccontextmanager
-async def watching(gauges: Gauges, worker: Worker | None) -> AsyncGenerator[None]:
+async def watching(gauges: Gauges, worker: Worker | None, lifecycle: Lifecycle) -> AsyncGenerator[None]:
     """Keep the gauges current, and the worker, if there is one, at work."""
     stop = asyncio.Event()
     measuring = asyncio.create_task(endure("gauges", gauges.run, stop))
@@ -202,5 +213,5 @@ async def watching(gauges: Gauges, worker: Worker | None) -> AsyncGenerator[None
     finally:
         stop.set()
         if worker is not None:
-            await worker.stop()
-        await measuring
+            await worker.stop(lifecycle.finish_by)
+        measuring.cancel()  # and no more: a query that gets no answer ends when the database's connections are closed

@@ -1,0 +1,16 @@
+"""The tiny service with messages, as a process: `python -m tests.chassis.talking serve | work`."""
+
+import dataclasses
+import sys
+
+from chassis.application import application, worker
+from chassis.serving import serve
+from chassis.settings import Settings, read
+
+from tests.chassis.said import MESSAGES
+from tests.chassis.tiny.main import SERVICE
+
+if __name__ == "__main__":
+    make = {"serve": application, "work": worker}[sys.argv[1]]
+    app = make(dataclasses.replace(SERVICE, messages=MESSAGES), read(Settings))
+    raise SystemExit(0 if serve(app, drain=sys.argv[1] == "serve") else 1)
