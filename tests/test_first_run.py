@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pexpect
 import psutil
 import pytest
@@ -88,15 +89,38 @@ def test_a_killed_parent_leaves_nothing_running(birth: Birth, victim: str) -> No
         assert_all_gone(everything, output)
 
 
-def test_a_saved_file_is_served_at_once(birth: Birth) -> None:
+STREAM = """
+
+@router.get("/ticks")
+async def ticks() -> StreamingResponse:
+    async def content():
+        while True:
+            yield b"tick"
+            await asyncio.sleep(0.1)
+
+    return StreamingResponse(content())
+"""
+
+
+def test_a_saved_file_is_served_at_once_although_a_stream_is_open(birth: Birth) -> None:
     service = birth(service_name="billing")
     route = service / "src/billing/api/invoices.py"
     before = route.read_text()
-    with dev(service, "make", "dev") as process:
+    imports = "import asyncio\n\nfrom fastapi.responses import StreamingResponse\n"
+    rest = '\n\n@router.post("", '
+    first = imports + before.replace(rest, STREAM + rest, 1)
+    assert STREAM in first
+    with dev(service, "env", "REQUEST_TIMEOUT_SECONDS=3600", "make", "dev") as process:
+        route.write_text(first)
         base = re.search(r"API +(http://[\d.:]+)/", wait_for(process, "Try it:"))[1]
+        until(lambda: fetch(f"{base}/v1/invoices") == 200, START_SECONDS)
         try:
-            route.write_text(before.replace("/v1/invoices", "/v1/bills", 1))
-            until(lambda: fetch(f"{base}/v1/bills") == 200, START_SECONDS)
+            with httpx.stream("GET", f"{base}/v1/invoices/ticks", timeout=START_SECONDS) as stream:
+                assert "server" not in stream.headers
+                parts = stream.iter_raw()  # kept, because it closes the stream when it is collected
+                assert next(parts) == b"tick"
+                route.write_text(before.replace("/v1/invoices", "/v1/bills", 1))
+                until(lambda: fetch(f"{base}/v1/bills") == 200, START_SECONDS)
         finally:
             route.write_text(before)
 
@@ -223,8 +247,6 @@ def answers(port: int | None) -> bool:
 
 
 def fetch(url: str) -> int:
-    import httpx
-
     try:
         return httpx.get(url).status_code
     except httpx.HTTPError:

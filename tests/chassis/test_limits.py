@@ -4,12 +4,15 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
 
 import asyncpg
 import httpx
 import pytest
 from chassis import connections, limits
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import StreamingResponse
+from structlog.testing import capture_logs
 
 from tests.chassis.conftest import listening
 from tests.chassis.link import Link
@@ -270,3 +273,110 @@ async def test_a_database_that_hangs_delays_no_answer_beyond_the_timeout(
 
         link.restore()
         assert (await until_it_works()).json() == []
+
+
+async def ticks(*, seconds: float, count: int) -> AsyncGenerator[bytes]:
+    for number in range(count):
+        if number:
+            await asyncio.sleep(seconds)
+        yield b"tick"
+
+
+@pytest.fixture
+async def streaming(make_app: Callable[..., FastAPI]) -> AsyncGenerator[httpx.AsyncClient]:
+    """A client of a server whose requests may take half a second, with streams that take longer."""
+    app = make_app(request_timeout_seconds=TIMEOUT_SECONDS)
+
+    @app.get("/stream")
+    async def stream(seconds: float, count: int) -> StreamingResponse:
+        return StreamingResponse(ticks(seconds=seconds, count=count))
+
+    @app.get("/late")
+    async def late() -> StreamingResponse:
+        await asyncio.sleep(600)
+        return StreamingResponse(ticks(seconds=0, count=1))
+
+    async with listening(app) as client:
+        yield client
+
+
+async def test_a_stream_may_take_longer_than_a_request(streaming: httpx.AsyncClient) -> None:
+    response = await streaming.get("/stream", params={"seconds": TIMEOUT_SECONDS / 5, "count": 15})
+
+    assert response.content == b"tick" * 15
+    assert response.elapsed.total_seconds() > 2 * TIMEOUT_SECONDS
+
+
+async def test_a_stream_that_falls_silent_is_cut_and_is_no_failure_of_the_service(
+    streaming: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    with capture_logs() as logged, pytest.raises(httpx.RemoteProtocolError):
+        await streaming.get("/stream", params={"seconds": 600, "count": 2})
+
+    assert [(line["event"], line["log_level"]) for line in logged] == [("answer_cut", "warning")]
+    assert not any(record.exc_info for record in caplog.records)
+
+
+async def test_a_stream_that_does_not_begin_in_time_is_answered_as_any_slow_request(
+    streaming: httpx.AsyncClient,
+) -> None:
+    assert code(await streaming.get("/late")) == (503, "timed_out")
+
+
+async def test_a_client_that_leaves_a_stream_leaves_no_failure_behind(
+    streaming: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    with capture_logs() as logged:
+        async with streaming.stream("GET", "/stream", params={"seconds": 0.05, "count": 1_000_000}) as response:
+            await anext(response.aiter_raw())
+        await streaming.get("/stream", params={"seconds": TIMEOUT_SECONDS / 2, "count": 4})  # some time for the server
+
+    assert logged == []
+    assert not any(record.exc_info for record in caplog.records)
+
+
+@pytest.fixture
+async def uploads(make_app: Callable[..., FastAPI]) -> AsyncGenerator[httpx.AsyncClient]:
+    """A client of a server with small bodies, but for the routes that were given another size."""
+    app = make_app(max_body_bytes=MAX_BODY_BYTES)
+
+    async def count(request: Request) -> int:
+        return len(await request.body())
+
+    app.add_api_route("/large/{name}", count, methods=["PUT"], max_body_size=4 * MAX_BODY_BYTES)
+    app.add_api_route("/large/{name}", count, methods=["POST"])
+    app.add_api_route("/tiny", count, methods=["PUT"], max_body_size=10)
+    all_large = APIRouter(prefix="/all-large", max_body_size=4 * MAX_BODY_BYTES)
+    all_large.add_api_route("/{name}", count, methods=["PUT"])
+    around = APIRouter(prefix="/around")
+    around.include_router(all_large)
+    app.include_router(around)
+    async with listening(app) as client:
+        yield client
+
+
+@pytest.mark.parametrize("in_chunks", [False, True])
+@pytest.mark.parametrize(
+    ("method", "path", "limit"),
+    [
+        ("PUT", "/large/photo", 4 * MAX_BODY_BYTES),
+        ("POST", "/large/photo", MAX_BODY_BYTES),
+        ("PUT", "/around/all-large/photo", 4 * MAX_BODY_BYTES),
+        ("PUT", "/tiny", 10),
+        ("POST", "/v1/bytes", MAX_BODY_BYTES),
+    ],
+)
+async def test_a_route_may_have_a_limit_of_its_own_for_bodies(
+    uploads: httpx.AsyncClient, method: str, path: str, limit: int, in_chunks: bool
+) -> None:
+    def body(size: int) -> Any:
+        return chunks(size=1, count=size) if in_chunks and size < 100 else chunks(size=size, count=1)
+
+    for size, status in ((limit, 200), (limit + 1, 413)):
+        content = body(size) if in_chunks else b"x" * size
+        response = await uploads.request(method, path, content=content)
+        if status == 200:
+            assert response.json() == size
+        else:
+            assert code(response) == (413, "request_too_large")
+            assert str(limit) in response.json()["detail"]

@@ -3,6 +3,8 @@
 import asyncio
 from dataclasses import dataclass
 
+import structlog
+from fastapi.routing import RouteContext, iter_route_contexts
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis import problems
@@ -10,6 +12,8 @@ from chassis.connections import LINGER_BYTES
 from chassis.edge import PROBES
 
 CLOSE = {"Connection": "close"}
+
+log = structlog.get_logger()
 
 SMALL_BODY_BYTES = 64 * 1024
 """A body of this size that is complete finds room in any case."""
@@ -19,11 +23,11 @@ MAX_BODIES_BYTES = 32 * 1024 * 1024
 
 
 class TooLarge(Exception):
-    """The body has more bytes than it may have. `ended`: all of it has been read."""
+    """The body has more than `max_bytes`. `ended`: all of it has been read."""
 
-    def __init__(self, *, ended: bool) -> None:
+    def __init__(self, max_bytes: int, *, ended: bool) -> None:
         super().__init__()
-        self.ended = ended
+        self.max_bytes, self.ended = max_bytes, ended
 
 
 class Disconnected(Exception):
@@ -34,6 +38,7 @@ class Disconnected(Exception):
 class Body:
     """A body that is arriving, or that a running request keeps."""
 
+    max_bytes: int
     deadline: asyncio.Timeout
     size: int = 0
     complete: bool = False
@@ -44,7 +49,7 @@ class Bodies:
     """Bound the memory that bodies take. To make room, the body that has been arriving for longest is refused."""
 
     def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._bytes = 0
         self._bodies: dict[Body, None] = {}
 
@@ -53,7 +58,7 @@ class Bodies:
         self._bodies[body] = None
         body.size += size
         self._bytes += size
-        while self._bytes > self._max_bytes and not body.refused:
+        while self._bytes > self.max_bytes and not body.refused:
             self._refuse(next((each for each in self._bodies if not each.complete), body))
         if body.refused:
             raise TimeoutError
@@ -73,6 +78,7 @@ class Limits:
     """ASGI middleware. Too large: 413. Too many at once, or too slow: 503 with Retry-After. A slow body: 408.
 
     A request takes a place only when its body is complete: a place must not wait for the client. Probes take none.
+    The time limit is for the first byte of an answer: a stream may go on for as long as it is never silent for that long.
     """
 
     def __init__(self, app: ASGIApp, *, max_body_bytes: int, timeout_seconds: float, max_concurrent: int) -> None:
@@ -81,6 +87,7 @@ class Limits:
         self._timeout_seconds = timeout_seconds
         self._max_concurrent = max_concurrent
         self._bodies = Bodies(max(MAX_BODIES_BYTES, 2 * max_body_bytes))
+        self._own_limits: list[RouteContext] | None = None
         self.running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -93,38 +100,56 @@ class Limits:
                 length = int(value)
             elif name == b"transfer-encoding":
                 length = None
+        max_bytes = self._max_bytes(scope) if length != 0 else None
         probe = scope["path"] in PROBES
         if probe and length == 0:
             await self._app(scope, receive, send)
         elif self.running >= self._max_concurrent and not probe:
             await self._overloaded()(scope, receive, send)
-        elif length is not None and length > self._max_body_bytes:
-            await self._too_large(hang_up=length > self._max_body_bytes + LINGER_BYTES)(scope, receive, send)
+        elif length is not None and max_bytes is not None and length > max_bytes:
+            await _too_large(max_bytes, hang_up=length > max_bytes + LINGER_BYTES)(scope, receive, send)
         else:
-            await self._run(scope, receive, send, has_body=length != 0, probe=probe)
+            await self._run(scope, receive, send, max_bytes=max_bytes, probe=probe)
 
-    async def _run(self, scope: Scope, receive: Receive, send: Send, *, has_body: bool, probe: bool) -> None:
+    def _max_bytes(self, scope: Scope) -> int:
+        """The `max_body_size` that the request's route or a router around it was given; else MAX_BODY_BYTES."""
+        if self._own_limits is None:  # by now all routes are there
+            routes = iter_route_contexts(scope["app"].routes)
+            self._own_limits = [route for route in routes if getattr(route, "max_body_size", None) is not None]
+            largest = max((route.max_body_size for route in self._own_limits), default=0)
+            self._bodies.max_bytes = max(self._bodies.max_bytes, 2 * largest)
+        for route in self._own_limits:
+            if scope["method"] in (route.methods or ()) and route.path_regex.match(scope["path"]):
+                return route.max_body_size
+        return self._max_body_bytes
+
+    async def _run(self, scope: Scope, receive: Receive, send: Send, *, max_bytes: int | None, probe: bool) -> None:
         answering = False
 
         async def watch(message: Message) -> None:
             nonlocal answering
             answering = True
+            if message.get("more_body"):
+                deadline.reschedule(asyncio.get_running_loop().time() + self._timeout_seconds)
             await send(message)
 
         body: Body | None = None
         try:
             async with asyncio.timeout(self._timeout_seconds) as deadline:
-                if has_body:
-                    body = Body(deadline)
+                if max_bytes is not None:
+                    body = Body(max_bytes, deadline)
                     receive = replay(await self._read(body, receive), receive)
                 await self._run_in_place(scope, receive, watch, probe=probe)
         except TooLarge as error:
-            answer = self._too_large(hang_up=not error.ended)
+            answer = _too_large(error.max_bytes, hang_up=not error.ended)
         except Disconnected:
             return
         except TimeoutError:
-            if answering or not (deadline.expired() or (body is not None and body.refused)):
+            if not (deadline.expired() or (body is not None and body.refused)):
                 raise
+            if answering:  # returning before the end makes the server hang up, which says that the rest is missing
+                log.warning("answer_cut", reason=f"silent for {self._timeout_seconds} s")
+                return
             answer = self._too_slow(body)
         else:
             return
@@ -154,10 +179,10 @@ class Limits:
             if message["type"] == "http.disconnect":
                 raise Disconnected
             chunk, more = message.get("body", b""), message.get("more_body", False)
-            if body.size + len(chunk) > self._max_body_bytes:
+            if body.size + len(chunk) > body.max_bytes:
                 chunks.clear()
                 self._bodies.remove(body)
-                raise TooLarge(ended=not more or await _ends_soon(receive))
+                raise TooLarge(body.max_bytes, ended=not more or await _ends_soon(receive))
             chunks.append(chunk)
             if more or body.size + len(chunk) > SMALL_BODY_BYTES:
                 self._bodies.grow(body, len(chunk))
@@ -169,10 +194,6 @@ class Limits:
     def _overloaded(self) -> ASGIApp:
         return problems.unavailable("too many requests at once", code="overloaded")
 
-    def _too_large(self, *, hang_up: bool) -> ASGIApp:
-        detail = f"the body may have {self._max_body_bytes} bytes at most"
-        return problems.document(413, detail=detail, headers=CLOSE if hang_up else None)
-
     def _too_slow(self, body: Body | None) -> ASGIApp:
         if body is not None and body.refused:
             return self._overloaded()
@@ -180,6 +201,11 @@ class Limits:
             return problems.document(408, detail="the body did not arrive in time", headers=CLOSE)
         # The transaction was rolled back, or its commit was on the way: the client cannot know, hence 503 and not 4xx.
         return problems.unavailable("the request took too long", code="timed_out")
+
+
+def _too_large(max_bytes: int, *, hang_up: bool) -> ASGIApp:
+    detail = f"the body may have {max_bytes} bytes at most"
+    return problems.document(413, detail=detail, headers=CLOSE if hang_up else None)
 
 
 def replay(message: Message, receive: Receive) -> Receive:
