@@ -29,7 +29,6 @@ MODULES = (
     "supply",
     "workflows",
     "deployment",
-    "settings",
 )
 
 

@@ -549,6 +549,40 @@ async def test_a_lost_database_is_nobodys_failed_try(bench: Bench, link: Link) -
     assert await bench.parked() == []
 
 
+@pytest.mark.slow
+async def test_a_database_that_does_not_answer_costs_no_message_an_attempt(bench: Bench, link: Link) -> None:
+    bench.url = link.url
+    async with bench.consuming(patience=Patience(max_tries=1, handler_timeout_seconds=2)):
+        await bench.publish(paid(1, then="wait until told"))
+        await bench.until_begun(1)
+        link.freeze()
+        said.told.set()  # its next statement gets no answer, nor does the rollback
+        await asyncio.to_thread(link.holding.wait, WAIT_SECONDS)
+        await bench.publish(paid(2, key="b"), paid(3, key="c"))
+        await asyncio.sleep(6)  # longer than a statement may take
+        link.restore()
+        await bench.until_effects(1, 2, 3)
+    assert await bench.parked() == []
+
+
+@pytest.mark.slow
+async def test_a_server_that_refuses_costs_no_message_an_attempt(
+    bench: Bench, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE disk_full; END $$"
+    await connection.execute(full)
+    await connection.execute("CREATE TRIGGER full_disk BEFORE INSERT ON effects EXECUTE FUNCTION full_disk()")
+    try:
+        async with bench.consuming(patience=Patience(max_tries=1)):
+            await bench.publish(paid(1), paid(2))
+            await asyncio.sleep(3)
+            await connection.execute("DROP TRIGGER full_disk ON effects")
+            await bench.until_effects(1, 2)
+    finally:
+        await connection.execute("DROP FUNCTION full_disk CASCADE")
+    assert await bench.parked() == []
+
+
 async def test_only_one_replica_takes_events_where_the_broker_would_mix_them_up(bench: Bench) -> None:
     assert not bench.broker.shares_in_order
     async with bench.consuming():

@@ -53,6 +53,11 @@ def _assemble(
     work = work and bool(service.messages)
     if work and settings.broker_url is None:
         raise SettingsError("  BROKER_URL: is not set\nSet it in the environment; docs/runbook.md lists every setting.")
+    if work and settings.database_transaction_pooler:
+        raise SettingsError(
+            "  DATABASE_TRANSACTION_POOLER: is true, and the worker needs sessions of its own\nGive the worker a "
+            "DATABASE_URL that leads to PostgreSQL itself, or to a pooler in session mode."
+        )
     logs.configure(format=settings.log_format, level=settings.log_level, service=service.name)
     for found in settings.unencrypted():
         log.warning("connection_unencrypted", remedy=found)
@@ -66,6 +71,7 @@ def _assemble(
         command_timeout_seconds=max(settings.request_timeout_seconds, settings.message_timeout_seconds if work else 0),
         outbox=Outbox(service.messages),
         observe=telemetry.observe_statement,
+        transaction_pooler=settings.database_transaction_pooler,
     )
     gauges = Gauges(database, telemetry) if service.messages else None
     working = Worker(service.messages, settings, database, telemetry) if work else None

@@ -2,13 +2,10 @@
 
 import argparse
 import sys
-from typing import TypeVar
 
 from chassis import desk, specs
 from chassis.service import Service
-from chassis.settings import CommandSettings, SettingsError, read
-
-S = TypeVar("S", bound=CommandSettings)
+from chassis.settings import Settings, SettingsError, read
 
 
 def main(service: Service, arguments: list[str] | None = None) -> int:
@@ -34,7 +31,7 @@ def main(service: Service, arguments: list[str] | None = None) -> int:
         case "work":
             return _work(service)
         case "parked":
-            settings = _settings(service, CommandSettings)
+            settings = _settings(service)
             return 2 if settings is None else desk.run(service, settings, options)
         case "migrate":
             return _check_migrations(service) if options.check else _migrate(service)
@@ -48,9 +45,9 @@ def main(service: Service, arguments: list[str] | None = None) -> int:
             return devserver.run(service, port=options.port)
 
 
-def _settings(service: Service, kind: type[S]) -> S | None:
+def _settings(service: Service) -> Settings | None:
     try:
-        return read(kind)
+        return read(service.settings)
     except SettingsError as error:
         print(f"{service.name} cannot start:\n{error}", file=sys.stderr)
         return None
@@ -59,7 +56,7 @@ def _settings(service: Service, kind: type[S]) -> S | None:
 def _serve(service: Service) -> int:
     from chassis.serving import serve
 
-    settings = _settings(service, service.settings)
+    settings = _settings(service)
     if settings is None:
         return 2
     return 0 if serve(service.create_app(settings)) else 1
@@ -69,7 +66,7 @@ def _work(service: Service) -> int:
     from chassis.application import worker
     from chassis.serving import serve
 
-    settings = _settings(service, service.settings)
+    settings = _settings(service)
     if settings is None:
         return 2
     if not service.messages:
@@ -86,7 +83,7 @@ def _work(service: Service) -> int:
 def _migrate(service: Service) -> int:
     from chassis import logs, migrating
 
-    settings = _settings(service, CommandSettings)
+    settings = _settings(service)
     if settings is None:
         return 2
     logs.configure(format=settings.log_format, level=settings.log_level, service=service.name)

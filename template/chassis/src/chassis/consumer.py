@@ -40,6 +40,8 @@ LOCK = 0x636F6E73756D65  # "consume"
 FETCH_SECONDS = 1
 """How long to wait for a first delivery, which is also how long a stop may take to be noticed."""
 TOUCH_SECONDS = 3
+PING_SECONDS = 5
+"""Between statements of a transaction whose handlers need none, or the server takes this process for a stopped one."""
 PROGRESS_SECONDS = 0.1
 """Until a stop is noticed while every lane is busy."""
 
@@ -268,6 +270,7 @@ class Consumer:
     async def _in_one_transaction(self, ready: Sequence[Ready], *, spans: bool) -> None:
         async with self._database.unit_of_work() as uow:
             fresh = await inbox.claim(uow.connection, (one.message for one in ready))
+            asked_at = time.monotonic()
             for one in ready:
                 identity = one.message.identity
                 if identity not in fresh:
@@ -277,6 +280,9 @@ class Consumer:
                 uow.message_id = one.message.id
                 with self._processing(one) if spans else nullcontext():
                     await self._call_handler(one, uow)
+                if time.monotonic() - asked_at > PING_SECONDS:
+                    await uow.connection.execute("SELECT 1")
+                    asked_at = time.monotonic()
 
     async def _call_handler(self, one: Ready, uow: UnitOfWork) -> None:
         limit = self._patience.handler_timeout_seconds

@@ -9,10 +9,14 @@ from datetime import timedelta
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import asyncpg
+import structlog
 from asyncpg.pool import PoolConnectionProxy
 from pydantic import SecretStr
 from sqlalchemy import MetaData
 
+from chassis import addresses, outages
+from chassis.addresses import SHARED_SESSIONS
+from chassis.outages import UNREACHABLE
 from chassis.statements import Executor, Row, Statement
 
 __all__ = [
@@ -26,6 +30,8 @@ __all__ = [
     "metadata_for",
     "optional",
 ]
+
+log = structlog.get_logger()
 
 Connection = asyncpg.Connection | PoolConnectionProxy
 T = TypeVar("T")
@@ -42,17 +48,18 @@ IDLE_SECONDS = 300
 CLOSE_TIMEOUT_SECONDS = 2
 """How long connections may take to say goodbye when the process stops."""
 
-UNREACHABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
-"""What connecting fails with: no server, no answer, no room, no such user."""
+ANSWER_SECONDS = 1
+"""How long we wait for the server to confirm that it has stopped a statement, before we give up the session."""
 
-BROKEN = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.InternalClientError,  # the server has said goodbye, and asyncpg has not yet seen the connection close
-)
-"""What a statement fails with when its connection ends under it."""
+SPARE_SECONDS = 10
+"""How much longer than a request or a handler may take a transaction may wait for us, before the server ends it."""
 
+LONGEST_BATCH = 100
+"""A transaction may last as long as this many messages, each of which takes all of its time: chassis.consumer.SHAPES."""
+
+
+COMMAND_SECONDS = 30
+"""How long a statement of a dedicated connection may take."""
 
 NAMING_CONVENTION = {
     "pk": "pk_%(table_name)s",
@@ -130,35 +137,43 @@ class Database:
         command_timeout_seconds: float,
         outbox: Says,
         observe: Observer | None = None,
+        transaction_pooler: bool = False,
     ) -> None:
         self._url = url
+        self._writable = addresses.parse(url.get_secret_value()).writable
         self._outbox = outbox
         self._options: dict[str, Any] = {
             "min_size": 0,
             "max_size": pool_size,
-            "timeout": 5,
             "command_timeout": command_timeout_seconds,
             "max_inactive_connection_lifetime": IDLE_SECONDS,
             "server_settings": {"application_name": name},
+            "init": self._prepare,
         }
-        self._connection_class = asyncpg.Connection if observe is None else _observed_by(observe)
+        if transaction_pooler:
+            self._options["statement_cache_size"] = 0  # the session may lack at each run what was prepared before
+        self._connection_class = _Session if observe is None else _observed_by(observe)
+        self._transaction_pooler = transaction_pooler
+        self._shares_sessions: bool | None = None
+        self._idle_seconds = command_timeout_seconds + SPARE_SECONDS
         self._waiting = 0
         self._at_hand: deque[tuple[float, PoolConnectionProxy]] = deque()
         """Out of the pool, and in nobody's hands, since then. The last one given back is the next one taken."""
         self._retiring: asyncio.TimerHandle | None = None
         self._pool: asyncpg.Pool | None = None
         self._probe: asyncpg.Pool | None = None
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> "Database":
-        self._pool = self._make_pool(connection_class=self._connection_class, init=_keep_alive)
+        self._pool = self._make_pool(connection_class=self._connection_class)
         # Probes have a connection of their own: being busy is no reason to be taken out of service.
         self._probe = self._make_pool(max_size=1)
         await asyncio.gather(self._pool, self._probe)
         return self
 
     def _make_pool(self, **special: Any) -> asyncpg.Pool:
-        options: dict[str, Any] = self._options | special
-        return asyncpg.create_pool(self._url.get_secret_value(), reset=self._keep_session, **options)
+        options: dict[str, Any] = {"connect": addresses.connect, "reset": self._keep_session} | self._options | special
+        return asyncpg.create_pool(self._url.get_secret_value(), **options)
 
     async def __aexit__(self, *_: object) -> None:
         if self._retiring is not None:
@@ -176,28 +191,70 @@ class Database:
     async def _keep_session(self, connection: Connection) -> None:
         """Resetting costs a round trip for each release, and nothing here changes a session's state."""
 
+    async def _prepare(self, connection: asyncpg.Connection) -> None:
+        if self._transaction_pooler:
+            return
+        if self._shares_sessions is None:
+            self._shares_sessions = await addresses.shares_sessions(self._url.get_secret_value(), connection)
+            if self._shares_sessions:
+                log.error("database_refused", reason=SHARED_SESSIONS)
+        if self._shares_sessions:
+            raise DatabaseUnavailable(SHARED_SESSIONS)
+        await bound_session(connection, idle_seconds=self._idle_seconds)
+
     @asynccontextmanager
     async def connection(self) -> AsyncGenerator[Connection]:
         """One connection of the pool, without a transaction. Raises DatabaseUnavailable."""
         assert self._pool is not None, "use `async with Database(…)`"
         connection = await self._take(self._pool)
-        succeeded = False
         try:
             yield connection
-            succeeded = True
-        except (*BROKEN, asyncpg.InterfaceError) as error:
-            # A rollback on a closed connection is an InterfaceError, as is a wrong use of an open one.
-            if not isinstance(error, BROKEN) and not _is_gone(connection):
-                raise
-            raise DatabaseUnavailable(f"the connection broke: {type(error).__name__}") from error
-        finally:
-            # To give it back to the pool costs as much as a statement. Where somebody waits for it there, or something
-            # went wrong, the pool knows best what to do.
-            wanted = self._waiting or self._pool.is_closing()
-            if succeeded and not wanted and not _is_gone(connection) and not connection.is_in_transaction():
-                self._keep_at_hand(connection)
-            else:
-                await self._pool.release(connection)
+        except Exception as error:
+            if reason := await self._give_back_after(error, connection, self._pool):
+                raise DatabaseUnavailable(reason) from error
+            raise
+        except BaseException:  # cancelled: nobody may wait for a server that perhaps does not answer
+            self._drop(connection)
+            raise
+        # To give it back to the pool costs as much as a statement. Where somebody waits for it there, the pool knows best
+        # what to do.
+        wanted = self._waiting or self._pool.is_closing()
+        if not wanted and not _is_gone(connection) and not connection.is_in_transaction():
+            self._keep_at_hand(connection)
+        else:
+            await self._pool.release(connection)
+
+    async def _give_back_after(
+        self, error: Exception, connection: PoolConnectionProxy, pool: asyncpg.Pool
+    ) -> str | None:
+        """Return the connection to the pool, or close it; and say why the database is unavailable, if it is."""
+        if reason := outages.reason(error):
+            self._drop(connection)
+            if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+                await self._drop_idle(pool)
+            return reason
+        if isinstance(error, TimeoutError):  # a slow statement, something else that was slow, or a dead server
+            try:
+                await connection.close(timeout=ANSWER_SECONDS)
+            except UNREACHABLE:
+                return "the server does not answer"
+            return None
+        gone = _is_gone(connection)
+        await pool.release(connection)
+        # A rollback on a closed connection is an InterfaceError, as is a wrong use of an open one.
+        return f"the connection broke: {error}" if gone and isinstance(error, asyncpg.InterfaceError) else None
+
+    def _drop(self, connection: PoolConnectionProxy) -> None:
+        """Close the connection, and let nobody wait for it."""
+        task = asyncio.ensure_future(_close(connection))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _drop_idle(self, pool: asyncpg.Pool) -> None:
+        """Have each session made anew: those that we have are at a server that no longer fits."""
+        await pool.expire_connections()
+        while self._at_hand:
+            self._drop(self._at_hand.pop()[1])
 
     async def _take(self, pool: asyncpg.Pool) -> PoolConnectionProxy:
         while self._at_hand:
@@ -209,7 +266,7 @@ class Database:
         try:
             return await pool.acquire()
         except UNREACHABLE as error:
-            raise DatabaseUnavailable(f"no connection: {type(error).__name__}") from error
+            raise DatabaseUnavailable(f"no connection: {type(error).__name__}: {error}") from error
         finally:
             self._waiting -= 1
 
@@ -231,8 +288,18 @@ class Database:
     @asynccontextmanager
     async def unit_of_work(self) -> AsyncGenerator[UnitOfWork]:
         """A transaction (read committed): commits on leaving, rolls back on any exception. Raises DatabaseUnavailable."""
-        async with self.connection() as connection, connection.transaction():
-            yield UnitOfWork(connection, self._outbox)
+        async with self.connection() as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            try:
+                yield UnitOfWork(connection, self._outbox)
+            except Exception as error:
+                # Where `connection` closes the session, it need not wait for a rollback.
+                if not isinstance(error, TimeoutError) and outages.reason(error) is None:
+                    async with asyncio.timeout(ANSWER_SECONDS):
+                        await transaction.rollback()
+                raise
+            await transaction.commit()
 
     async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
         async with self.connection() as connection:
@@ -251,16 +318,22 @@ class Database:
             await connection.executemany(command, args)
 
     async def answers(self, *, timeout_seconds: float) -> bool:
-        """Whether the server answers in time, however busy this process' own connections are."""
+        """Whether the server answers in time, however busy this process' own connections are.
+
+        A read-only session counts as no answer where the URL asks for a host that can write.
+        """
         assert self._probe is not None, "use `async with Database(…)`"
         try:
             async with asyncio.timeout(timeout_seconds), self._probe.acquire() as connection:
                 try:
-                    await connection.fetchval("SELECT 1")
+                    read_only = await connection.fetchval("SHOW transaction_read_only") == "on"
                 except asyncio.CancelledError:
                     connection.terminate()  # or releasing it would wait for the server as well
                     raise
-        except UNREACHABLE:
+                if read_only and self._writable:
+                    connection.terminate()  # the next probe looks for another host
+                    return False
+        except (*UNREACHABLE, DatabaseUnavailable):
             return False
         return True
 
@@ -276,26 +349,70 @@ class Database:
 async def dedicated_connection(url: str, *, name: str) -> AsyncGenerator[Connection]:
     """A connection outside of any pool, for what lives as long as its session: locks and notifications.
 
-    It must reach Postgres itself, not a pooler that shares sessions. Raises DatabaseUnavailable, also when it breaks.
+    Raises DatabaseUnavailable: for a server that is away, for a connection that breaks, for a pooler that shares sessions.
     """
     try:
-        connection = await asyncpg.connect(
-            url, timeout=5, command_timeout=30, server_settings={"application_name": name, **ALIVE}
+        connection = await addresses.connect(
+            url, command_timeout=COMMAND_SECONDS, server_settings={"application_name": name}
         )
     except UNREACHABLE as error:
-        raise DatabaseUnavailable(f"no connection: {type(error).__name__}") from error
+        raise DatabaseUnavailable(f"no connection: {type(error).__name__}: {error}") from error
     try:
+        if await addresses.shares_sessions(url, connection):
+            raise DatabaseUnavailable(SHARED_SESSIONS)
+        await bound_session(connection, idle_seconds=COMMAND_SECONDS + SPARE_SECONDS)
         yield connection
-    except (*BROKEN, asyncpg.InterfaceError, OSError) as error:
-        raise DatabaseUnavailable(f"the connection broke: {type(error).__name__}") from error
+    except (asyncpg.PostgresError, asyncpg.InternalClientError, asyncpg.InterfaceError, OSError) as error:
+        reason = outages.reason(error)
+        if reason is None and isinstance(error, asyncpg.PostgresError):
+            raise
+        raise DatabaseUnavailable(reason or f"the connection broke: {type(error).__name__}") from error
     finally:
         with suppress(*UNREACHABLE):
             await connection.close(timeout=2)
 
 
-async def _keep_alive(connection: asyncpg.Connection) -> None:
+_BOUND = """
+    SELECT set_config(name, ours.value, false)
+    FROM pg_settings JOIN unnest($1::text[], $2::text[]) AS ours (name, value) USING (name)
+    WHERE setting = '0' OR name LIKE 'tcp_%'
+"""
+
+
+async def bound_session(connection: asyncpg.Connection, *, idle_seconds: float) -> None:
+    """Have the server end the session of a process that has vanished, or that was stopped inside a transaction.
+
+    A limit that the role or the database already sets is left alone.
+    """
+    limits = {
+        "idle_in_transaction_session_timeout": round(idle_seconds * 1000),
+        "transaction_timeout": round(idle_seconds * 1000) * LONGEST_BATCH,  # of PostgreSQL 17 and newer
+    }
+    ours = ALIVE | {name: str(limit) for name, limit in limits.items()}
     # Not as settings of the start-up, which a pooler refuses; and not observed, being nobody's statement.
-    await asyncpg.Connection.execute(connection, "".join(f"SET {name} = {value};" for name, value in ALIVE.items()))
+    await asyncpg.Connection.fetch(connection, _BOUND, list(ours), list(ours.values()))
+
+
+async def _close(connection: PoolConnectionProxy) -> None:
+    with suppress(*UNREACHABLE):
+        await connection.close(timeout=CLOSE_TIMEOUT_SECONDS)
+
+
+class _Session(asyncpg.Connection):
+    """asyncpg's connection, which does not wait long for a server that does not answer.
+
+    Before the next statement, a rollback for example, asyncpg waits until the server confirms that it has stopped the one
+    that was cancelled: as long as any statement may take, so that a request would take twice its time.
+    """
+
+    def _cancel_current_command(self, waiter: Any, cancel_waiter: Any = None) -> None:
+        super()._cancel_current_command(waiter, cancel_waiter)  # ty: ignore[missing-attribute]
+        if cancel_waiter is not None:
+            asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._give_up, cancel_waiter)
+
+    def _give_up(self, confirmed: asyncio.Future[None]) -> None:
+        if not confirmed.done():
+            self.terminate()
 
 
 def _observed_by(observe: Observer) -> type[asyncpg.Connection]:
@@ -311,7 +428,7 @@ def _observed_by(observe: Observer) -> type[asyncpg.Connection]:
         observe(query, started, None)
         return result
 
-    class Observed(asyncpg.Connection):
+    class Observed(_Session):
         async def execute(self, query: str, *args: Any, **options: Any) -> str:
             return await told(query, super().execute(query, *args, **options))
 

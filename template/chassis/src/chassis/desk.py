@@ -14,7 +14,7 @@ from chassis.database import Database, DatabaseUnavailable
 from chassis.outbox import Outbox
 from chassis.parking import NotParked, Parked
 from chassis.service import Service
-from chassis.settings import CommandSettings
+from chassis.settings import Settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,19 +29,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action.add_argument("id", type=UUID, nargs="+", help="as `list` shows it")
 
 
-def run(service: Service, settings: CommandSettings, options: argparse.Namespace) -> int:
+def run(service: Service, settings: Settings, options: argparse.Namespace) -> int:
     """Do what the options say. Returns the exit status: 0 only if it worked for every message."""
     logs.configure(format=settings.log_format, level="error", service=service.name)
     return asyncio.run(_run(service, settings, options))
 
 
-async def _run(service: Service, settings: CommandSettings, options: argparse.Namespace) -> int:
+async def _run(service: Service, settings: Settings, options: argparse.Namespace) -> int:
     database = Database(
         settings.database_url,
         pool_size=1,
         name=f"{service.name}-parked",
         command_timeout_seconds=settings.message_timeout_seconds,
         outbox=Outbox(service.messages),
+        transaction_pooler=settings.database_transaction_pooler,
     )
     try:
         async with database:

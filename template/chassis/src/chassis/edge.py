@@ -128,7 +128,7 @@ class Edge:
             if status >= 500:
                 span.set_status(Status(StatusCode.ERROR))
         span.end()
-        if self._log_requests or status >= 500:
+        if self._log_requests or (status >= 500 and "logged" not in scope):
             log.info(
                 "request_finished", method=method, route=route, status=status, duration_ms=round(seconds * 1000, 1)
             )

@@ -17,7 +17,8 @@ from sqlalchemy import NullPool, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from chassis import leftovers
+from chassis import addresses, leftovers
+from chassis.outages import UNREACHABLE
 from chassis.service import Service
 
 LOCK_TIMEOUT = "5s"
@@ -54,7 +55,7 @@ def upgrade(service: Service, url: str) -> None:
     """
     try:
         command.upgrade(_config(service, url), "heads")
-    except (OSError, asyncpg.PostgresError) as error:
+    except UNREACHABLE as error:
         raise DatabaseUnusable(f"the database in DATABASE_URL cannot be used: {error}") from error
     except DBAPIError as error:
         if error.statement is None:  # there was no connection to run one on
@@ -143,7 +144,14 @@ def engine_for(url: str, **server_settings: str) -> AsyncEngine:
     """An engine without a pool. asyncpg reads the URL: SQLAlchemy's dialect knows no `sslmode` and the like."""
 
     async def connect() -> asyncpg.Connection:
-        return await asyncpg.connect(url, server_settings=server_settings)
+        try:
+            connection = await addresses.connect(url, server_settings=server_settings)
+        except UNREACHABLE as error:
+            raise DatabaseUnusable(f"the database in DATABASE_URL cannot be used: {error}") from error
+        if await addresses.shares_sessions(url, connection):
+            connection.terminate()
+            raise DatabaseUnusable(addresses.SHARED_SESSIONS)
+        return connection
 
     return create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
 

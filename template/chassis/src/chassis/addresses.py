@@ -1,0 +1,189 @@
+"""Database URLs as libpq takes them: each parameter is used, or refused by name when the process starts."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+import asyncpg
+
+CONNECT_SECONDS = 5
+"""How long one host may take to let us in, where the URL has no connect_timeout."""
+
+SHARED_SESSIONS: Final = (
+    "DATABASE_URL leads to a pooler that gives each transaction another session of the server. HTTP alone can live with "
+    "that, where DATABASE_TRANSACTION_POOLER=true is set; the worker and migrations need PostgreSQL itself, or a pooler in "
+    "session mode"
+)
+
+SHARING_ATTEMPTS = 3
+"""A third client may come between the two, and take the session."""
+
+_PID = "SELECT pg_backend_pid()"
+
+_FILES = {"sslrootcert", "sslcert", "sslkey", "sslcrl"}
+
+_OF_ASYNCPG = _FILES | {
+    *(
+        "application_name",
+        "dbname",
+        "gsslib",
+        "host",
+        "krbsrvname",
+        "options",
+        "passfile",
+        "password",
+        "port",
+        "service",
+    ),
+    *("ssl_max_protocol_version", "ssl_min_protocol_version", "sslmode", "sslnegotiation", "sslpassword"),
+    *("target_session_attrs", "user"),
+}
+
+_TLS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+
+_VALUES = {
+    "gsslib": ("gssapi", "sspi"),
+    "ssl_max_protocol_version": _TLS,
+    "ssl_min_protocol_version": _TLS,
+    "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+    "sslnegotiation": ("postgres", "direct"),
+    "target_session_attrs": ("any", "read-write", "read-only", "primary", "standby", "prefer-standby"),
+}
+
+_WITHOUT_EFFECT = {
+    "channel_binding": ("prefer", "disable"),
+    "client_encoding": ("UTF8", "utf8", "UTF-8", "utf-8", "auto"),
+    "gssencmode": ("prefer", "disable"),
+    "load_balance_hosts": ("disable",),
+    "sslcertmode": ("allow",),
+    "sslcompression": ("0",),
+    "sslsni": ("1",),
+}
+"""The values that ask for what the driver does anyway."""
+
+
+class Address(NamedTuple):
+    """Where a database is, and how it is reached."""
+
+    hosts: list[str]
+    """A URL for each host, for asyncpg."""
+    timeout_seconds: int
+    """For each host."""
+    session: str | None
+    """target_session_attrs: which session will do. Without it asyncpg reads PGTARGETSESSIONATTRS, or takes any."""
+    application_name: str | None
+
+    @property
+    def writable(self) -> bool:
+        """Whether a session that cannot write is of no use."""
+        return self.session in ("read-write", "primary")
+
+
+def parse(url: str) -> Address:
+    """Raises ValueError, whose message shows no password."""
+    try:
+        parts = urlsplit(url)
+        credentials, at, hosts = parts.netloc.rpartition("@")
+        for host in hosts.split(","):
+            _ = urlsplit(f"//{host}").port  # raises ValueError, with a piece of the password if that has a / in it
+        given = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("postgresql", "postgres"):
+        raise ValueError(
+            "must look like postgresql://user:password@host:5432/database?sslmode=verify-full, with special characters "
+            "in the password percent-encoded"
+        )
+    timeout = _timeout(given.pop("connect_timeout", str(CONNECT_SECONDS)))
+    given.pop("fallback_application_name", None)  # the service gives its name itself
+    kept = {name: value for name, value in given.items() if _has_effect(name, value)}
+    if not all(port.isdigit() for port in kept.get("port", "0").split(",")):
+        raise ValueError(f"has port={kept['port']}: give it numbers")
+    if kept.get("sslnegotiation") == "direct" and kept.get("sslmode") not in ("require", "verify-ca", "verify-full"):
+        raise ValueError("has sslnegotiation=direct: it needs sslmode=require, verify-ca or verify-full")
+    session = kept.get("target_session_attrs")
+    query = urlencode(kept, quote_via=quote)
+    urls = [parts._replace(netloc=f"{credentials}{at}{host}", query=query).geturl() for host in hosts.split(",")]
+    return Address(urls, timeout, session, kept.get("application_name"))
+
+
+def _timeout(seconds: str) -> int:
+    if not (seconds.isascii() and seconds.isdigit() and int(seconds)):
+        raise ValueError(f"has connect_timeout={seconds}: give it whole seconds, 1 or more")
+    return int(seconds)
+
+
+def _has_effect(name: str, value: str) -> bool:
+    """Raises ValueError for what asyncpg cannot do, or PostgreSQL does not know."""
+    if name == "channel_binding" and value == "require":
+        raise ValueError(
+            "has channel_binding=require, which the driver cannot do: remove it, and have sslmode=verify-full prove the server"
+        )
+    if name == "sslrootcert" and value == "system":
+        raise ValueError(
+            "has sslrootcert=system: name the file instead, /etc/ssl/certs/ca-certificates.crt in the service's image"
+        )
+    if (allowed := _WITHOUT_EFFECT.get(name)) and value in allowed:
+        return False
+    if allowed := allowed or _VALUES.get(name):
+        if value not in allowed:
+            raise ValueError(f"has {name}={value}: the driver takes {', '.join(allowed)}")
+    elif name not in _OF_ASYNCPG:
+        raise ValueError(
+            f"has the parameter {name}, which the driver does not take: remove it; a setting of the server is written "
+            "options=-c%20name%3Dvalue"
+        )
+    elif name in _FILES and not Path(value).is_file():
+        raise ValueError(f"has {name}={value}: there is no such file")
+    return True
+
+
+async def connect(url: str, **options: Any) -> asyncpg.Connection:
+    """Connect to the first host that lets us in and has the kind of session that is wanted.
+
+    Each host has its own time, as with libpq: asyncpg would spend all of it on a host that does not answer.
+    """
+    address = parse(url)
+    if address.application_name:
+        options["server_settings"] = {
+            **options.get("server_settings", {}),
+            "application_name": address.application_name,
+        }
+    *attempts, last = _attempts(address)
+    for host, session in attempts:
+        with suppress(OSError, asyncpg.CannotConnectNowError, asyncpg.InternalClientError):
+            return await _connect_to(host, session, address, options)
+    return await _connect_to(*last, address, options)
+
+
+def _attempts(address: Address) -> Iterator[tuple[str, str | None]]:
+    sessions = ["standby", "any"] if address.session == "prefer-standby" else [address.session]
+    for session in sessions:
+        yield from ((host, session) for host in address.hosts)
+
+
+async def _connect_to(host: str, session: str | None, address: Address, options: dict[str, Any]) -> asyncpg.Connection:
+    limited: dict[str, Any] = options | {"timeout": address.timeout_seconds, "target_session_attrs": session}
+    return await asyncpg.connect(host, **limited)
+
+
+async def shares_sessions(url: str, connection: asyncpg.Connection) -> bool:
+    """Whether a pooler gives the session of this connection to others as well, between two transactions.
+
+    A pooler shows in the process number that it invents for each client. Then a second client is lent the session
+    that the first one has just used, if, and only if, sessions are shared.
+    """
+    pid = partial(asyncpg.Connection.fetchval, query=_PID)  # not observed, being nobody's statement
+    if await pid(connection) == connection.get_server_pid():
+        return False
+    for _ in range(SHARING_ATTEMPTS):
+        other = await connect(url, statement_cache_size=0)
+        try:
+            if await pid(connection) == await pid(other):
+                return True
+        finally:
+            await other.close()
+    return False

@@ -1,0 +1,40 @@
+"""Tell an outage from a bug: which errors of PostgreSQL speak of the session or the server, not of the statement."""
+
+import asyncpg
+
+UNREACHABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""Why a connection cannot be made: no server, no answer, no room, no such user, no host that may write."""
+
+STATES = (
+    "08",  # the connection broke
+    "25006",  # the session is read-only: the server was demoted, or protects itself
+    "25P03",  # the session was idle in a transaction for too long
+    "25P04",  # the transaction lasted too long
+    "26000",  # the session lacks a statement that we prepared: a pooler gave us another session
+    "42P05",  # the session has a statement of that name: the same
+    "53",  # no disk, no memory, no connection left
+    "55P03",  # a lock was not to be had in time, as during a migration
+    "57P",  # the server shuts down, starts, or ended the session
+    "58",  # the server's operating system failed
+)
+"""The SQLSTATEs, or their beginnings, of errors that no statement is to blame for and that pass."""
+
+POOLED = ("26000", "42P05")
+
+
+def reason(error: BaseException) -> str | None:
+    """Say why the database is unavailable, or return None for an error that a statement or its caller has caused."""
+    match error:
+        # The server has said goodbye, and asyncpg has not yet seen the connection close.
+        case asyncpg.InternalClientError():
+            return f"the connection broke: {type(error).__name__}"
+        # Once per session after a migration that changed a column's type. The statement is prepared anew the next time.
+        case asyncpg.InvalidCachedStatementError():
+            return f"a migration changed the result of a statement: {error}"
+        case asyncpg.PostgresError(sqlstate=state) if state in POOLED:
+            return (
+                f"{error}: DATABASE_URL leads to a pooler that shares sessions, set DATABASE_POOLED_TRANSACTIONS=true"
+            )
+        case asyncpg.PostgresError(sqlstate=state) if state and state.startswith(STATES):
+            return f"{type(error).__name__} ({state}): {error}"
+    return None

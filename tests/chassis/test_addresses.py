@@ -1,0 +1,107 @@
+"""A database URL is used as libpq would use it, or refused when the process starts, with the parameter's name."""
+
+import socket
+import time
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+import pytest
+from chassis import addresses
+from chassis.settings import Settings, SettingsError, read
+
+URL = "postgresql://billing:secret@db:5432/billing"
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("sslmode=bogus", "sslmode=bogus: the driver takes disable, allow, prefer, require, verify-ca, verify-full"),
+        ("channel_binding=require", "channel_binding=require, which the driver cannot do"),
+        ("gssencmode=require", "gssencmode=require"),
+        ("target_session_attrs=writer", "target_session_attrs=writer"),
+        ("connect_timeout=soon", "connect_timeout=soon"),
+        ("connect_timeout=0", "connect_timeout=0"),
+        ("sslrootcert=/nowhere/ca.crt", "sslrootcert=/nowhere/ca.crt: there is no such file"),
+        ("sslrootcert=system", "name the file instead"),
+        ("ssl_min_protocol_version=TLSv9", "ssl_min_protocol_version=TLSv9"),
+        ("sslnegotiation=direct", "it needs sslmode=require"),
+        ("port=many", "port=many"),
+        ("keepalives_idle=5", "the parameter keepalives_idle"),
+        ("hostaddr=10.0.0.1", "the parameter hostaddr"),
+        ("require_auth=scram-sha-256", "the parameter require_auth"),
+        ("pgbouncer=true", "the parameter pgbouncer"),
+        ("statement_timeout=5", "options=-c%20name%3Dvalue"),
+        ("nothing", "must look like"),
+    ],
+)
+def test_a_parameter_that_cannot_be_honoured_is_refused_by_name_at_start(
+    query: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"{URL}?{query}")
+    with pytest.raises(SettingsError) as refused:
+        read(Settings)
+
+    assert says in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "channel_binding=prefer&gssencmode=disable&sslcompression=0&load_balance_hosts=disable&sslsni=1",
+        "client_encoding=utf8&fallback_application_name=x",
+    ],
+)
+def test_a_parameter_that_asks_for_what_is_done_anyway_is_left_out(query: str) -> None:
+    assert addresses.parse(f"{URL}?{query}").hosts == [URL]
+
+
+def test_each_host_has_its_own_port_and_the_time_that_the_url_gives() -> None:
+    found = addresses.parse("postgres://u:p%2Fw@a:1,[::1]:2,c/db?connect_timeout=7&target_session_attrs=primary")
+
+    assert [urlsplit(host).netloc for host in found.hosts] == ["u:p%2Fw@a:1", "u:p%2Fw@[::1]:2", "u:p%2Fw@c"]
+    assert (found.timeout_seconds, found.session, found.writable) == (7, "primary", True)
+
+
+async def test_what_the_url_asks_for_reaches_the_server(database_url: str) -> None:
+    options = quote("-c search_path=tiny -c work_mem=5MB", safe="")
+    url = f"{database_url}?sslmode=prefer&connect_timeout=9&application_name=mine&options={options}"
+
+    connection = await addresses.connect(url, server_settings={"application_name": "ours"})
+    shown = [await connection.fetchval(f"SHOW {name}") for name in ("application_name", "search_path", "work_mem")]
+    await connection.close()
+
+    assert shown == ["mine", "tiny", "5MB"]
+
+
+async def test_a_password_file_and_a_host_in_the_query_are_used(database_url: str, tmp_path: Path) -> None:
+    parts = urlsplit(database_url)
+    passwords = tmp_path / "passwords"
+    passwords.write_text(f"*:*:*:*:{parts.password}\n")
+    passwords.chmod(0o600)
+    query = f"host={parts.hostname}&port={parts.port}&user={parts.username}&passfile={passwords}"
+
+    connection = await addresses.connect(f"postgresql://{parts.path}?{query}")
+    await connection.close()
+
+
+async def test_a_host_that_does_not_answer_leaves_time_for_the_next_one(database_url: str) -> None:
+    parts = urlsplit(database_url)
+    credentials, _, host = parts.netloc.rpartition("@")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        hosts = f"127.0.0.1:{silent.getsockname()[1]},{host}"
+        url = parts._replace(netloc=f"{credentials}@{hosts}", query="connect_timeout=1").geturl()
+        started = time.monotonic()
+
+        connection = await addresses.connect(url)
+        await connection.close()
+
+    assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize("session", ["any", "read-write", "primary", "prefer-standby"])
+async def test_the_first_host_whose_session_will_do_is_taken(database_url: str, session: str) -> None:
+    connection = await addresses.connect(f"{database_url}?target_session_attrs={session}")
+    await connection.close()

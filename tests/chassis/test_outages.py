@@ -1,0 +1,296 @@
+"""An outage of the database is answered with 503, costs no message an attempt, and is no bug in the logs."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import ExitStack, asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+from chassis import database as chassis_database
+from chassis import edge, embedded, problems
+from chassis.database import Database, DatabaseUnavailable, dedicated_connection
+from chassis.messages import NO_MESSAGES
+from chassis.outbox import Outbox
+from fastapi import FastAPI
+from pydantic import SecretStr
+from structlog.testing import CapturingLogger
+
+from tests.chassis.conftest import listening
+from tests.chassis.link import Link
+
+PID = "SELECT pg_backend_pid()"
+LIMIT_SECONDS = 4
+"""How long a request or a statement may take here."""
+
+OUTAGES = ["08006", "25006", "26000", "42P05", "53100", "53200", "53300", "55P03", "57P01", "57P03", "58030"]
+FAILURES = ["22012", "23505", "40P01", "42P01", "57014"]
+
+
+def failing(state: str) -> str:
+    """A statement that fails with this SQLSTATE."""
+    return f"DO $$ BEGIN RAISE EXCEPTION 'provoked' USING ERRCODE = '{state}'; END $$"
+
+
+def connected(url: str, **options: Any) -> Database:
+    return Database(
+        SecretStr(url),
+        **{"pool_size": 3, "name": "tiny", "command_timeout_seconds": LIMIT_SECONDS, "outbox": Outbox(NO_MESSAGES)}
+        | options,
+    )
+
+
+@pytest.mark.parametrize("state", OUTAGES)
+async def test_an_error_of_the_session_or_the_server_is_an_outage_and_ends_the_session(
+    database: Database, state: str
+) -> None:
+    for transact in (database.unit_of_work, database.connection):
+        first = await database.fetchrow(PID)
+        with pytest.raises(DatabaseUnavailable, match=state if state not in ("26000", "42P05") else "pooler"):
+            async with transact() as used:
+                await getattr(used, "connection", used).execute(failing(state))
+
+        assert await database.fetchrow(PID) != first
+
+
+@pytest.mark.parametrize("state", FAILURES)
+async def test_an_error_of_a_statement_is_none(database: Database, state: str) -> None:
+    first = await database.fetchrow(PID)
+    with pytest.raises(asyncpg.PostgresError) as raised:
+        async with database.unit_of_work() as uow:
+            await uow.connection.execute(failing(state))
+
+    assert raised.value.sqlstate == state
+    assert await database.fetchrow(PID) == first
+
+
+async def test_a_dedicated_connection_tells_an_outage_from_a_bug(database_url: str) -> None:
+    with pytest.raises(DatabaseUnavailable, match="53100"):
+        async with dedicated_connection(database_url, name="tiny") as connection:
+            await connection.execute(failing("53100"))
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        async with dedicated_connection(database_url, name="tiny") as connection:
+            await connection.execute("SELECT 1 / 0")
+
+
+async def test_a_changed_result_type_costs_a_reader_nothing_and_a_transaction_one_attempt(
+    database: Database, connection: asyncpg.Connection
+) -> None:
+    await connection.execute("CREATE TABLE tiny.kinds (a int)")
+    try:
+        for kind in ("bigint", "text"):
+            await database.fetch("SELECT a FROM tiny.kinds")
+            await connection.execute(f"ALTER TABLE tiny.kinds ALTER a TYPE {kind}")
+            await database.fetch("SELECT a FROM tiny.kinds")
+
+        await connection.execute("ALTER TABLE tiny.kinds ALTER a TYPE varchar(9)")
+        outcomes = []
+        for _ in range(3):
+            try:
+                async with database.unit_of_work() as uow:
+                    outcomes.append(await uow.connection.fetch("SELECT a FROM tiny.kinds"))
+            except DatabaseUnavailable as error:
+                outcomes.append(str(error))
+    finally:
+        await connection.execute("DROP TABLE tiny.kinds")
+
+    assert outcomes[1:] == [[], []]
+
+
+async def test_many_requests_in_an_outage_are_answered_503_and_logged_in_one_line(
+    make_app: Callable[..., FastAPI], link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logger = CapturingLogger()
+    for module in (problems, edge):
+        monkeypatch.setattr(module, "log", logger)
+    async with listening(make_app(database_url=link.url)) as client:
+        link.cut()
+        answers = await asyncio.gather(*(client.post("/v1/things", json={"name": "x"}) for _ in range(20)))
+
+    assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {(503, "database_unavailable")}
+    assert all(int(answer.headers["retry-after"]) > 0 for answer in answers)
+    assert [(call.method_name, call.args) for call in logger.calls] == [("warning", ("database_unavailable",))]
+
+
+# A server that does not answer.
+
+
+async def in_a_transaction(database: Database) -> None:
+    async with database.unit_of_work() as uow:
+        await uow.connection.execute("SELECT 1")
+
+
+async def in_a_savepoint(database: Database) -> None:
+    async with database.unit_of_work() as uow, uow.connection.transaction():
+        await uow.connection.execute("SELECT 1")
+
+
+async def alone(database: Database) -> None:
+    await database.fetch("SELECT 1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("work", [in_a_transaction, in_a_savepoint, alone])
+async def test_who_gives_up_on_a_dead_connection_does_not_wait_for_it_again(
+    link: Link, work: Callable[[Database], Any]
+) -> None:
+    async with connected(link.url, command_timeout_seconds=30, observe=lambda *_: None) as database:
+        await work(database)
+        async with database.connection() as connection:
+            await connection.execute("SELECT 1")
+            link.freeze()
+        started = time.monotonic()
+        with pytest.raises((TimeoutError, DatabaseUnavailable)):
+            async with asyncio.timeout(1):
+                await work(database)
+        took = time.monotonic() - started
+
+        link.restore()
+        await work(database)
+
+    assert took < 15  # it was 31
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("work", [in_a_transaction, in_a_savepoint, alone])
+async def test_a_statement_without_an_answer_is_an_outage(link: Link, work: Callable[[Database], Any]) -> None:
+    async with connected(link.url, command_timeout_seconds=1, observe=lambda *_: None) as database:
+        await work(database)
+        link.freeze()
+        with pytest.raises(DatabaseUnavailable):
+            await work(database)
+
+
+async def test_a_statement_that_is_slow_by_itself_is_none(database_url: str) -> None:
+    async with connected(database_url, command_timeout_seconds=0.3) as database:
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                async with database.unit_of_work() as uow:
+                    await uow.connection.execute("SELECT pg_sleep(20)")
+            with pytest.raises(TimeoutError):
+                await database.fetch("SELECT pg_sleep(20)")
+
+
+@pytest.mark.slow
+async def test_a_request_whose_connection_is_dead_is_answered_when_its_time_is_over(
+    make_app: Callable[..., FastAPI], link: Link, connection: asyncpg.Connection
+) -> None:
+    app = make_app(database_url=link.url, request_timeout_seconds=LIMIT_SECONDS)
+    async with listening(app) as client:
+        assert (await client.post("/v1/things", json={"name": "x"})).status_code == 201
+        link.freeze()
+        started = time.monotonic()
+        answer = await client.post("/v1/things", json={"name": "y"})
+        took = time.monotonic() - started
+        link.restore()
+    await connection.execute("DELETE FROM tiny.things")
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "timed_out")
+    assert took < 2 * LIMIT_SECONDS
+
+
+# A process that is stopped inside a transaction.
+
+
+@pytest.mark.slow
+async def test_a_process_that_is_stopped_in_a_transaction_loses_its_locks(
+    link: Link, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chassis_database, "SPARE_SECONDS", 0)
+
+    async def hold() -> None:
+        async with database.unit_of_work() as uow:
+            await uow.connection.execute("LOCK TABLE tiny.things")
+            link.freeze()
+            async with asyncio.timeout(60):
+                await connection.execute("LOCK TABLE tiny.things")
+            link.restore()
+
+    async with connected(link.url, command_timeout_seconds=1) as database, connection.transaction():
+        with pytest.raises(DatabaseUnavailable):
+            await hold()
+
+
+async def test_a_session_has_limits_for_a_transaction_that_nobody_ends(database: Database, database_url: str) -> None:
+    async with database.connection() as pooled, dedicated_connection(database_url, name="tiny") as dedicated:
+        for connection in (pooled, dedicated):
+            assert await connection.fetchval("SHOW idle_in_transaction_session_timeout") == "40s"
+            assert await connection.fetchval("SHOW transaction_timeout") == "4000s"
+
+
+async def test_a_limit_that_the_role_sets_is_left_alone(database_url: str) -> None:
+    url = urlsplit(database_url)._replace(query="options=-c%20idle_in_transaction_session_timeout%3D7s").geturl()
+    async with connected(url) as database, database.connection() as connection:
+        assert await connection.fetchval("SHOW idle_in_transaction_session_timeout") == "7s"
+
+
+# Two hosts, of which one may write.
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Generator[list[str]]:
+    """Two servers with the same database; each as host:port."""
+    with ExitStack() as stack:
+        yield [_prepared(stack.enter_context(embedded.temporary_postgres())) for _ in range(2)]
+
+
+def _prepared(url: str) -> str:
+    async def prepare() -> None:
+        admin = await asyncpg.connect(url)
+        await admin.execute("CREATE ROLE app SUPERUSER LOGIN PASSWORD 'app'")
+        await admin.execute("CREATE SCHEMA tiny")
+        await admin.execute("CREATE TABLE tiny.things (id uuid, name text, email text)")
+        await admin.close()
+
+    asyncio.run(prepare())
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
+@asynccontextmanager
+async def read_only(host: str) -> AsyncGenerator[None]:
+    """Have the server refuse writes, also in sessions that it has: what a failover or a full disk does."""
+    admin = await asyncpg.connect(f"postgresql://app:app@{host}/postgres")
+    try:
+        await admin.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+        await admin.execute("SELECT pg_reload_conf()")
+        yield
+    finally:
+        await admin.execute("SET default_transaction_read_only = off")
+        await admin.execute("ALTER SYSTEM RESET default_transaction_read_only")
+        await admin.execute("SELECT pg_reload_conf()")
+        await admin.close()
+
+
+async def until(ask: Callable[..., Any], status: int, **request: Any) -> None:
+    """Ask until the answer has this status: servers apply a new configuration when they come to it."""
+    async with asyncio.timeout(60):
+        while (await ask(**request)).status_code != status:  # noqa: ASYNC110 (nobody tells)
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.slow
+async def test_a_host_that_turns_read_only_is_left_for_the_one_that_may_write(
+    make_app: Callable[..., FastAPI], hosts: list[str]
+) -> None:
+    url = f"postgresql://app:app@{','.join(hosts)}/postgres?target_session_attrs=read-write"
+    post = {"url": "/v1/things", "json": {"name": "x"}}
+    async with listening(make_app(database_url=url)) as client:
+        first = await asyncio.gather(*(client.post(**post) for _ in range(5)))
+        assert (await client.get("/readyz")).status_code == 200
+        async with read_only(hosts[0]):
+            await until(client.post, 503, **post)
+            await until(client.post, 201, **post)
+            statuses = [(await client.post(**post)).status_code for _ in range(10)]
+            await until(client.get, 200, url="/readyz")
+            async with read_only(hosts[1]):
+                await until(client.post, 503, **post)
+                await until(client.get, 503, url="/readyz")
+                last = [(await client.post(**post)).status_code for _ in range(3)]
+                unready = [(await client.get("/readyz")).status_code for _ in range(3)]
+
+    assert {answer.status_code for answer in first} == {201}
+    assert set(statuses) == {201}
+    assert set(last) == {503}
+    assert set(unready) == {503}
