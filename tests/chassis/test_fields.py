@@ -1,13 +1,19 @@
 """What request fields accept and give back: all that Postgres and JSON can hold, and nothing that only one of them can."""
 
+import json
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Annotated, Any
+from uuid import UUID
 
 import asyncpg
+import httpx
+import jsonschema_rs
 import pytest
+from annotated_types import Interval, Len
 from chassis import fields, money
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from fastapi import FastAPI, Path, Query
+from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, ValidationError
 
 Amount = Annotated[Decimal, *fields.decimal(12, 2)]
 Huge = Annotated[Decimal, *fields.decimal(38, 4)]
@@ -77,6 +83,11 @@ def shown(kind: Any, value: Any) -> Any:
         (fields.MoneyField, '{"amount": 1250}'),
         (fields.MoneyField, '{"amount": 1250, "currency": "EUR", "scale": 2}'),
         (fields.Identifier, '"not a uuid"'),
+        (fields.Identifier, '"urn:uuid:0190b5a8-7c5e-7b3a-9d43-6f0e8c1a2b4d"'),
+        (fields.Identifier, '"{0190b5a8-7c5e-7b3a-9d43-6f0e8c1a2b4d}"'),
+        (fields.Identifier, '"0190b5a87c5e7b3a9d436f0e8c1a2b4d"'),
+        (fields.Identifier, '"0190b5a8-7c5e-7b3a-9d43-6f0e8c1a2b4d\\n"'),
+        (fields.Identifier, "1"),
     ],
 )
 def test_what_cannot_be_stored_and_shown_exactly_is_refused(kind: Any, text: str) -> None:
@@ -95,6 +106,7 @@ def test_what_cannot_be_stored_and_shown_exactly_is_refused(kind: Any, text: str
         (fields.Date, '"2028-02-29"', date(2028, 2, 29)),
         (fields.Date, '"0001-01-01"', date.min),
         (fields.Date, '"9999-12-31"', date.max),
+        (fields.Identifier, '"0190B5A8-7C5E-7b3a-9d43-6f0e8c1a2b4d"', UUID("0190b5a8-7c5e-7b3a-9d43-6f0e8c1a2b4d")),
         (Amount, '"1.5"', Decimal("1.50")),
         (Amount, '"-9999999999.99"', Decimal("-9999999999.99")),
         (Amount, '"007"', Decimal("7.00")),
@@ -108,6 +120,126 @@ def test_what_can_be_stored_and_shown_exactly_is_taken(kind: Any, text: str, val
     found = read(kind, text)
 
     assert (found, type(found)) == (value, type(value))
+
+
+MAX = fields.MAX_SAFE_INTEGER
+
+
+@pytest.mark.parametrize(
+    ("kind", "constraint", "taken", "refused_by_field", "refused_by_type"),
+    [
+        (fields.Text, Field(pattern="^SKU"), ["SKU", "SKU-1\n"], ["ABC", ""], ["SKU\0", "SKU\0SKU"]),
+        (fields.Text, Field(pattern="KU$"), ["SKU"], ["SKU1"], ["\0SKU"]),
+        (fields.Text, Field(pattern="^SKU", max_length=5), ["SKU"], ["ABC", "SKU-123"], ["SKU\0"]),
+        (fields.Text, Field(min_length=2), ["ab"], ["a"], ["ab\0"]),
+        (fields.Text, Field(max_length=2), ["ab"], ["abc"], ["\0"]),
+        (fields.Text, StringConstraints(pattern="^SKU"), ["SKU"], ["ABC"], ["SKU\0"]),
+        (fields.Text, Len(2, 3), ["ab"], ["a", "abcd"], ["a\0"]),
+        (fields.Text, Field(strict=True), ["ab"], [], ["a\0", 1]),
+        (fields.Integer, Field(ge=1), [1, 5.0, MAX], [0, -1], ["1", True, MAX + 1]),
+        (fields.Integer, Field(gt=1), [2], [1], ["2", MAX + 1]),
+        (fields.Integer, Field(le=10), [10, -MAX], [11], ["1", False, -MAX - 1]),
+        (fields.Integer, Field(lt=10), [9], [10], ["1", -MAX - 1]),
+        (fields.Integer, Field(ge=1, le=10_000), [1, 10_000], [0, 10_001], ["1", 1.5]),
+        (fields.Integer, Field(ge=-(2**60), le=2**60), [-MAX, MAX], [], [-MAX - 1, MAX + 1, 2**61]),
+        (fields.Integer, Field(gt=-(2**60), lt=2**60), [-MAX, MAX], [], [-MAX - 1, MAX + 1]),
+        (fields.Integer, Field(multiple_of=5), [0, -5], [6], ["5", MAX + 4]),
+        (fields.Integer, Interval(ge=1, le=3), [1, 3], [0, 4], ["1"]),
+        (fields.Integer, Field(strict=False), [1], [], ["1", True]),
+        (fields.Boolean, Field(strict=False), [True], [], ["true", 1]),
+        (fields.Identifier, Field(strict=False), [str(UUID(int=1))], [], [UUID(int=1).urn, UUID(int=1).hex]),
+    ],
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_constraint_of_a_field_adds_to_the_rules_of_its_type_and_so_says_the_schema(
+    kind: Any, constraint: Any, taken: list, refused_by_field: list, refused_by_type: list, nested: bool
+) -> None:
+    narrowed = Annotated[Annotated[kind, Field(title="Inner")], constraint] if nested else Annotated[kind, constraint]
+    adapter = TypeAdapter(narrowed)
+
+    for mode in ("validation", "serialization"):
+        schema = adapter.json_schema(mode=mode)
+        assert not {"ge", "gt", "le", "lt", "multiple_of"} & set(schema)
+        for value, right in [(each, True) for each in taken] + [
+            (each, False) for each in refused_by_field + refused_by_type
+        ]:
+            assert jsonschema_rs.is_valid(schema, value, validate_formats=True) is right, (schema, value)
+    for value in taken:
+        adapter.validate_python(value)
+    for value in refused_by_field + refused_by_type:
+        with pytest.raises(ValidationError):
+            adapter.validate_python(value)
+        with pytest.raises(ValidationError):
+            adapter.validate_json(json.dumps(value))
+
+
+DAY, INSTANT = date(2027, 1, 31), datetime(2027, 1, 31, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("kind", "constraint", "taken", "refused"),
+    [
+        (fields.Date, Field(ge=DAY), ["2027-01-31"], ["2027-01-30", 20_000, "2027-02-01T00:00:00"]),
+        (fields.Date, Field(lt=DAY), ["2027-01-30"], ["2027-01-31", 0]),
+        (fields.Timestamp, Field(ge=INSTANT), ["2027-01-31T01:00:00+01:00"], ["2027-01-31T00:59:59+01:00", 2**33]),
+        (fields.Timestamp, Field(lt=INSTANT), ["2027-01-31T00:59:59+01:00"], ["2027-01-31T00:00:00Z", 0]),
+        (Amount, Field(gt=0), ["0.01"], ["0", "-1", 1, "1e3", "0.001"]),
+        (Amount, Field(le=Decimal("9.5")), ["9.50"], ["9.51", 9]),
+        (Amount, Field(max_digits=3), ["1.50"], ["100.50", 1]),
+        (Amount, Field(multiple_of=Decimal("0.5")), ["1.5"], ["1.25", 1.5]),
+    ],
+)
+def test_a_bound_that_json_schema_cannot_express_is_checked_beside_the_rules_of_the_type(
+    kind: Any, constraint: Any, taken: list, refused: list
+) -> None:
+    adapter = TypeAdapter(Annotated[kind, constraint])
+
+    for value in taken:
+        adapter.validate_python(value)
+    for value in refused:
+        with pytest.raises(ValidationError):
+            adapter.validate_python(value)
+    assert adapter.json_schema() == TypeAdapter(kind).json_schema()
+
+
+def test_a_field_may_show_examples_of_its_own() -> None:
+    kind = Annotated[fields.Date, Field(examples=["2030-12-24"], description="When it is due.")]
+
+    assert TypeAdapter(kind).json_schema() | {"format": "date", "type": "string"} == {
+        "description": "When it is due.",
+        "examples": ["2030-12-24"],
+        "format": "date",
+        "type": "string",
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        (f"/{UUID(int=1)}?sku=SKU", 200),
+        (f"/{UUID(int=1)}?sku=ABC", 422),
+        (f"/{UUID(int=1)}?sku=SKU%00", 422),
+        (f"/{UUID(int=1).hex}?sku=SKU", 422),
+        (f"/{UUID(int=1).urn}?sku=SKU", 422),
+        (f"/%7B{UUID(int=1)}%7D?sku=SKU", 422),
+    ],
+)
+async def test_the_types_serve_as_parameters_too(path: str, status: int) -> None:
+    app = FastAPI()
+
+    @app.get("/{one}")
+    async def show(
+        one: Annotated[fields.Identifier, Path(description="Which.")],
+        sku: Annotated[fields.Text, Query(pattern="^SKU", max_length=10)],
+    ) -> str:
+        return f"{one} {sku}"
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://tiny") as client:
+        assert (await client.get(path)).status_code == status
+    first, second = app.openapi()["paths"]["/{one}"]["get"]["parameters"]
+    assert first["schema"]["format"] == "uuid"
+    assert (second["schema"]["pattern"], second["schema"]["maxLength"]) == ("^SKU", 10)
+    assert second["schema"]["allOf"] == [{"pattern": "^[^\\x00]*$"}]
 
 
 @pytest.mark.parametrize(

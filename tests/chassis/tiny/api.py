@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncGenerator
 from decimal import Decimal
 from typing import Annotated
-from uuid import UUID
 
 import sqlalchemy as sa
 import structlog
@@ -82,7 +81,7 @@ async def list_things(cursor: Annotated[Cursor, Query()], request: Request) -> l
 
 
 @router.get("/things/{thing_id}", responses=problems(ThingNotFound))
-async def get_thing(thing_id: UUID, request: Request, response: Response) -> Thing:
+async def get_thing(thing_id: fields.Identifier, request: Request, response: Response) -> Thing:
     row = await BY_ID.one(reader(request), id=thing_id)
     if row is None:
         raise ThingNotFound(f"no thing {thing_id}")
@@ -91,7 +90,7 @@ async def get_thing(thing_id: UUID, request: Request, response: Response) -> Thi
 
 
 @router.patch("/things/{thing_id}")
-async def change_thing(thing_id: UUID, body: ThingPatch, expected_version: IfMatch) -> dict:
+async def change_thing(thing_id: fields.Identifier, body: ThingPatch, expected_version: IfMatch) -> dict:
     return {"expected_version": expected_version, "changes": body.changes()}
 
 

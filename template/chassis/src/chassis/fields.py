@@ -1,9 +1,12 @@
 """Types for request and response models. What they accept is what Postgres can store and JSON can carry safely.
 
 They accept what their JSON schema says and no more, where Pydantic alone would take 0 for a date, or "1e3" for 1000.
+A field may narrow each of them: `Annotated[fields.Integer, Field(ge=1)]`. No constraint of a field replaces a rule of
+the type.
 """
 
 import re
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Context, Decimal
 from typing import Annotated, Any
@@ -13,14 +16,14 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     PlainSerializer,
-    StrictBool,
     WithJsonSchema,
 )
+from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from chassis import money
@@ -29,23 +32,100 @@ MAX_SAFE_INTEGER = 2**53 - 1
 """The largest integer that a JSON number holds in every client (RFC 8259, section 6)."""
 
 
-def _number(value: object) -> object:
-    # Strict mode would refuse 5.0 too, which JSON Schema calls an integer.
-    if isinstance(value, str | bytes | bool):
-        raise ValueError("must be a number")
-    return value
+class _Rule:
+    """What a type demands of each value. It stands around the constraints that a field adds, see `_narrowable`."""
+
+    def before(self, value: Any) -> Any:
+        """Check what came. Raises ValueError."""
+        return value
+
+    def after(self, value: Any) -> Any:
+        """Check or convert what Pydantic made of it. Raises ValueError."""
+        return value
+
+    def describe(self, schema: JsonSchemaValue) -> None:
+        """Add the rule to the JSON schema, which has the constraints of the field."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        inner = core_schema.no_info_before_validator_function(self.before, handler(source))
+        return core_schema.no_info_after_validator_function(self.after, inner)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        described = handler(schema)
+        self.describe(described)
+        return described
 
 
-def _written(kind: type, pattern: str, advice: str) -> BeforeValidator:
+class _Metadata(tuple):
+    """The metadata of an `Annotated`, in which rules stay last, and so outermost, whatever a field adds."""
+
+    def __add__(self, more: tuple[Any, ...]) -> "_Metadata":
+        return _Metadata(sorted((*self, *more), key=lambda each: isinstance(each, _Rule)))
+
+
+def _narrowable(kind: Any) -> None:
+    """Let `Annotated[kind, Field(…)]` put the field's constraints inside the rule.
+
+    Pydantic applies metadata from the left. To the right of a rule a constraint would meet a function instead of a number
+    or a text, and be described wrongly or not at all; or it would replace the rule where both are a `pattern`.
+    """
+    kind.__metadata__ = _Metadata(kind.__metadata__)
+
+
+class _NoNul(_Rule):
+    PATTERN = r"^[^\x00]*$"
+
+    def after(self, value: str) -> str:
+        if "\x00" in value:
+            raise ValueError("must not contain the character NUL")
+        return value
+
+    def describe(self, schema: JsonSchemaValue) -> None:
+        if "pattern" in schema:
+            schema["allOf"] = [*schema.get("allOf", []), {"pattern": self.PATTERN}]
+        else:
+            schema["pattern"] = self.PATTERN
+
+
+class _SafeInteger(_Rule):
+    def before(self, value: Any) -> Any:
+        # Strict mode would refuse 5.0 too, which JSON Schema calls an integer.
+        if isinstance(value, str | bytes | bool):
+            raise ValueError("must be a number")
+        return value
+
+    def after(self, value: int) -> int:
+        if abs(value) > MAX_SAFE_INTEGER:
+            raise ValueError(f"must lie between -{MAX_SAFE_INTEGER} and {MAX_SAFE_INTEGER}")
+        return value
+
+    def describe(self, schema: JsonSchemaValue) -> None:
+        schema["minimum"] = max(schema.get("minimum", -MAX_SAFE_INTEGER), -MAX_SAFE_INTEGER)
+        schema["maximum"] = min(schema.get("maximum", MAX_SAFE_INTEGER), MAX_SAFE_INTEGER)
+
+
+class _TrueOrFalse(_Rule):
+    def before(self, value: Any) -> Any:
+        if not isinstance(value, bool):
+            raise ValueError("must be true or false")
+        return value
+
+
+class _Written(_Rule):
     """Take strings of one form, and the values of `kind` that domain objects hold. JSON has neither dates nor decimals."""
-    matches = re.compile(pattern).fullmatch
 
-    def check(value: object) -> object:
-        if matches(value) if isinstance(value, str) else isinstance(value, kind):
+    def __init__(self, kind: type, pattern: str, advice: str, after: Callable[[Any], Any] | None = None) -> None:
+        self._kind, self._advice = kind, advice
+        self._matches = re.compile(pattern).fullmatch
+        self._after = after
+
+    def before(self, value: Any) -> Any:
+        if self._matches(value) if isinstance(value, str) else isinstance(value, self._kind):
             return value
-        raise ValueError(advice)
+        raise ValueError(self._advice)
 
-    return BeforeValidator(check)
+    def after(self, value: Any) -> Any:
+        return value if self._after is None else self._after(value)
 
 
 def _to_utc(value: datetime) -> datetime:
@@ -59,38 +139,50 @@ def _to_utc(value: datetime) -> datetime:
     return instant
 
 
-Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+Text = Annotated[str, _NoNul()]
 """Any Unicode text but NUL, which Postgres cannot store. Add a `Field(max_length=…)`."""
 
-Integer = Annotated[int, Field(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER), BeforeValidator(_number)]
+Integer = Annotated[int, _SafeInteger()]
 
-Boolean = StrictBool
+Boolean = Annotated[bool, _TrueOrFalse()]
 
 Date = Annotated[
     date,
     Field(examples=["2027-01-31"]),
-    _written(date, "[0-9]{4}-[0-9]{2}-[0-9]{2}", "must be a date such as 2027-01-31"),
+    _Written(date, "[0-9]{4}-[0-9]{2}-[0-9]{2}", "must be a date such as 2027-01-31"),
 ]
 
 Timestamp = Annotated[
     AwareDatetime,
     Field(examples=["2027-01-31T12:00:00Z"]),
-    AfterValidator(_to_utc),
-    _written(
+    _Written(
         datetime,
         r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})",
         "must be an instant such as 2027-01-31T12:00:00Z, with Z or an offset (RFC 3339)",
+        after=_to_utc,
     ),
 ]
 """An instant with an offset; kept to the microsecond and shown in UTC. A leap second is refused: nothing here has it."""
 
-Identifier = Annotated[UUID, Field(examples=["0190b5a8-7c5e-7b3a-9d43-6f0e8c1a2b4d"])]
+Identifier = Annotated[
+    UUID,
+    Field(examples=["0190b5a8-7c5e-7b3a-9d43-6f0e8c1a2b4d"]),
+    _Written(
+        UUID,
+        "[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}",
+        "must be a UUID such as 0190b5a8-7c5e-7b3a-9d43-6f0e8c1a2b4d, without prefix or braces (RFC 9562)",
+    ),
+]
+
+for _kind in (Text, Integer, Boolean, Date, Timestamp, Identifier):
+    _narrowable(_kind)
 
 
 def decimal(precision: int, scale: int) -> tuple[object, ...]:
     """What makes `Annotated[Decimal, *decimal(12, 2)]`: a string of at most 12 digits, 2 of them after the point.
 
-    The value comes back with all its decimals ("1.5" as "1.50"), as a Postgres numeric(12, 2) shows it.
+    The value comes back with all its decimals ("1.5" as "1.50"), as a Postgres numeric(12, 2) shows it. Bounds such as
+    `Field(gt=0)` are checked; JSON Schema has no bounds for strings, so a description has to name them.
     """
     whole = precision - scale
     digits = f"[0-9]{{1,{whole}}}" if whole else "0"
@@ -104,7 +196,7 @@ def decimal(precision: int, scale: int) -> tuple[object, ...]:
         return context.add(value.quantize(quantum, context=context), Decimal(0))  # + 0 turns -0 into 0
 
     return (
-        _written(Decimal, form, f'must be a string such as "{example}", so that no client rounds it'),
+        _Written(Decimal, form, f'must be a string such as "{example}", so that no client rounds it'),
         AfterValidator(pad),
         PlainSerializer(lambda value: format(value, "f"), return_type=str),
         WithJsonSchema({"type": "string", "pattern": f"^{form}$", "examples": [example]}),

@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints, WithJsonSchema
 from uuid_utils.compat import uuid7
 
 from chassis.database import Database, UnitOfWork
-from chassis.fields import RequestModel
+from chassis.fields import Identifier, RequestModel
 
 
 # Functions, and no dependencies: one costs FastAPI two thirds of what a statement costs asyncpg.
@@ -114,7 +114,7 @@ class Cursor(RequestModel):
     limit: Annotated[int, Field(ge=1, le=100, description="Items per page.")] = 20
     # A query cannot say null, only leave it out.
     after: Annotated[
-        UUID | None,
+        Identifier | None,
         Field(description="`next_cursor` of the page before."),
         WithJsonSchema({"type": "string", "format": "uuid"}),
     ] = None
