@@ -5,6 +5,7 @@ import logging
 import re
 import subprocess
 import sys
+from typing import Any
 
 import asyncpg
 import pytest
@@ -170,3 +171,123 @@ def test_logging_has_one_handler_however_often_it_is_configured(make_app) -> Non
     make_app()
 
     assert sum(type(handler) is logging.StreamHandler for handler in logging.getLogger().handlers) == 1
+
+
+HOSTILE = """
+import asyncio, enum, logging, sys, uuid
+import structlog
+from chassis import logs
+
+logs.configure(format=sys.argv[1], level="info", service="tiny")
+log = structlog.get_logger()
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+class Silent:
+    def __repr__(self):
+        raise RuntimeError("no repr")
+
+    __str__ = __repr__
+
+
+class Angry(Exception):
+    def __str__(self):
+        raise RuntimeError("no message")
+
+
+loop = [1]
+loop.append(loop)
+circle = {"name": "circle"}
+circle["self"] = circle
+deep = []
+for _ in range(5000):
+    deep = [deep]
+facts = {
+    "uuid_key": {uuid.UUID(int=7): 1},
+    "enum_key": {Colour.RED: 1},
+    "tuple_key": {(1, 2): 1},
+    "none_key": {None: 1, 1: 2, True: 3},
+    "silent_key": {Silent(): 1},
+    "silent": Silent(),
+    "silents": [Silent(), {"one": Silent()}],
+    "angry": Angry(),
+    "loop": loop,
+    "circle": circle,
+    "deep": deep,
+    "set": {1},
+    "bytes": b"\\xff",
+    "nan": float("nan"),
+    "infinite": {"value": float("inf")},
+    "huge": 10**5000,
+    "half": "\\ud800",
+    "accent": "\\u00e9",
+    "nul": "\\0",
+    "type": Silent,
+}
+for name, fact in facts.items():
+    log.info(name, fact=fact, after=1)
+    logging.getLogger("a.library").warning("said " + name, extra={"fact": fact})
+log.info("too few %d", "arguments")
+log.info("two_events", **{"event": "the other"})
+log.info(Silent())
+for raised in (Angry(), "no exception", (1,)):
+    log.error("raised", exc_info=raised)
+try:
+    raise Angry
+except Angry:
+    log.exception("angry_caught")
+asyncio.run(log.ainfo("awaited", fact=circle))
+asyncio.run(log.ainfo("awaited %d", "x"))
+sys.stdout.flush()
+sys.stdout.close()
+log.info("stdout_closed")
+sys.stderr.write("went on")
+"""
+
+
+def go_on(format: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", HOSTILE, format]
+    return subprocess.run(
+        command, env=environment(PYTHONIOENCODING="ascii"), cwd=ROOT, text=True, timeout=60, **options
+    )
+
+
+def test_facts_of_any_kind_are_logged_and_none_fails_the_caller() -> None:
+    result = go_on("json", capture_output=True)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    assert (result.stderr, result.returncode) == ("went on", 0)
+    lines = [json.loads(line, parse_constant=refuse) for line in result.stdout.splitlines()]
+    facts = {line["event"]: line.get("fact") for line in lines if line.get("after") == 1}
+    assert facts["uuid_key"] == {"00000000-0000-0000-0000-000000000007": 1}
+    assert facts["enum_key"] == {"Colour.RED": 1}
+    assert facts["tuple_key"] == {"(1, 2)": 1}
+    assert facts["silent"] == "<Silent: RuntimeError>"
+    assert facts["silents"] == ["<Silent: RuntimeError>", {"one": "<Silent: RuntimeError>"}]
+    assert facts["loop"] == [1, "…"]
+    assert facts["circle"] == {"name": "circle", "self": "…"}
+    assert (facts["nan"], facts["infinite"], facts["accent"]) == ("nan", {"value": "inf"}, "é")
+    assert len(facts) == 20
+    assert [line["lost"] for line in lines if line["event"] == "log_line_lost"][:2] == ["too few %d", "two_events"]
+
+
+def test_the_console_format_takes_facts_of_any_kind_too() -> None:
+    result = go_on("console", capture_output=True)
+
+    assert (result.stderr, result.returncode) == ("went on", 0)
+    for name in ("uuid_key", "silent", "circle", "deep", "huge", "half", "accent", "angry_caught"):
+        assert name in result.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
+@pytest.mark.parametrize("format", ["json", "console"])
+def test_a_full_disk_behind_stdout_fails_no_caller(format: str) -> None:
+    with open("/dev/full", "w") as full:
+        result = go_on(format, stdout=full, stderr=subprocess.PIPE)
+
+    assert result.stderr.endswith("went on")

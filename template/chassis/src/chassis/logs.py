@@ -1,10 +1,20 @@
-"""Structured logs on stdout. An event is a fixed noun_verbed string, facts are keywords, ids come from context."""
+"""Structured logs on stdout. An event is a fixed noun_verbed string, facts are keywords, ids come from context.
 
+A log call never fails its caller, whatever its facts are and whatever stdout is.
+"""
+
+import inspect
+import io
+import json
 import logging
+import math
 import sys
 import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
-from typing import Literal
+from functools import partial, wraps
+from typing import Any, Literal
 
 import structlog
 from opentelemetry import trace
@@ -58,6 +68,73 @@ def _add_exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return event
 
 
+DEEPEST = 20
+"""Levels of a nested fact that are logged."""
+
+
+def _plain(value: Any, above: tuple[int, ...] = ()) -> Any:
+    """Make of any value one that JSON has: cycles end, other keys become text, and so do NaN and what has no repr."""
+    if value is None or isinstance(value, str | bool):
+        return value
+    if (isinstance(value, float) and math.isfinite(value)) or (isinstance(value, int) and value.bit_length() < 64):
+        return value
+    if isinstance(value, Mapping | list | tuple | set | frozenset):
+        if id(value) in above or len(above) > DEEPEST:
+            return "…"
+        within = (*above, id(value))
+        if isinstance(value, Mapping):
+            return {_text(key, str): _plain(each, within) for key, each in value.items()}
+        return [_plain(each, within) for each in value]
+    return _text(value, repr)
+
+
+def _text(value: Any, convert: Callable[[Any], str]) -> str:
+    try:
+        return convert(value)
+    except Exception as error:
+        return f"<{type(value).__qualname__}: {type(error).__qualname__}>"
+
+
+def _rendered_surely(render: Processor) -> Processor:
+    """Render plain values where the renderer cannot render the given ones."""
+
+    def rendered(logger: WrappedLogger, name: str, event: EventDict) -> Any:
+        try:
+            return render(logger, name, dict(event))
+        except Exception:
+            kept = {"exc_info": event["exc_info"]} if "exc_info" in event else {}
+            return render(logger, name, {key: _plain(value) for key, value in event.items()} | kept)
+
+    return rendered
+
+
+def _surely(call: Any) -> Any:
+    """Let a method of a logger report an exception instead of raising it."""
+
+    @wraps(call)
+    def logged(*args: Any, **facts: Any) -> Any:
+        try:
+            return call(*args, **facts)
+        except Exception as error:
+            return _report_lost(error, *args[1:2])
+
+    @wraps(call)
+    async def alogged(*args: Any, **facts: Any) -> None:
+        try:
+            await call(*args, **facts)
+        except Exception as error:
+            _report_lost(error, *args[1:2])
+
+    return alogged if inspect.iscoroutinefunction(call) else logged
+
+
+def _report_lost(error: Exception, event: object = None) -> None:
+    line = {"event": "log_line_lost", "level": "error", "lost": _text(event, str), "reason": type(error).__qualname__}
+    with suppress(Exception):
+        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()
+
+
 def configure(*, format: Literal["json", "console"], level: str, service: str) -> None:
     """Send structlog's events and those of every library that uses `logging` to stdout in one shape."""
 
@@ -72,14 +149,19 @@ def configure(*, format: Literal["json", "console"], level: str, service: str) -
     ]
     if format == "json":
         shared += [add_service, _add_exception]
-        render: Processor = structlog.processors.JSONRenderer()
+        render: Processor = structlog.processors.JSONRenderer(partial(json.dumps, allow_nan=False))
     else:
         # Named, because the default depends on what is installed: rich prints every local variable, and takes seconds.
         plain = structlog.dev.plain_traceback
         render = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), exception_formatter=plain)
+    render = _rendered_surely(render)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # half a surrogate pair, or an accent where the locale is C
+    logger = structlog.make_filtering_bound_logger(level)
+    methods = {name: _surely(method) for name, method in vars(logger).items() if inspect.isfunction(method)}
     structlog.configure(
         processors=[*shared, render],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        wrapper_class=type("Logger", (logger,), methods),
         logger_factory=structlog.PrintLoggerFactory(),
         cache_logger_on_first_use=True,
     )
