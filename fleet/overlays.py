@@ -84,6 +84,27 @@ def _with_kustomization(service: Service, folder: str, found: list[Manifest]) ->
     return found
 
 
+def generated(service: Service, folder: str) -> dict[str, set[str]]:
+    """The keys of each ConfigMap that a folder generates, with those that it builds on. Raises FleetError."""
+    path = posixpath.join(folder, FILE)
+    (kustomization,) = (service.yaml(path) if path in service.tree else []) or [{}]
+    keys: dict[str, set[str]] = {}
+    try:
+        for name in [*(kustomization.get("resources") or ()), *(kustomization.get("components") or ())]:
+            for map_, found in generated(service, posixpath.normpath(posixpath.join(folder, name))).items():
+                keys.setdefault(map_, set()).update(found)
+        for generator in kustomization.get("configMapGenerator") or ():
+            lines = [*(generator.get("literals") or ())]
+            for file in [*(generator.get("envs") or ()), *filter(None, [generator.get("env")])]:
+                lines += service.text(posixpath.normpath(posixpath.join(folder, file))).splitlines()
+            own = {line.partition("=")[0].strip() for line in lines if not line.lstrip().startswith("#")}
+            before = keys.get(generator["name"], set()) if generator.get("behavior") == "merge" else set()
+            keys[generator["name"]] = before | own
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FleetError(f"{path} is not the kustomization that it should be: {error!r}") from None
+    return keys
+
+
 def _resource(service: Service, path: str, name: str) -> list[Manifest]:
     if posixpath.join(name, FILE) in service.tree:
         return rendered(service, name)

@@ -51,8 +51,9 @@ def broken_links(page: Path) -> list[str]:
 
 def chassis_settings() -> set[str]:
     tree = ast.parse((ROOT / "template/chassis/src/chassis/settings.py").read_text())
-    (settings,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Settings"]
-    return {ast.unparse(node.target).upper() for node in settings.body if isinstance(node, ast.AnnAssign)}
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name.endswith("Settings")]
+    fields = [node for each in classes for node in each.body if isinstance(node, ast.AnnAssign)]
+    return {ast.unparse(node.target).upper() for node in fields}
 
 
 def test_the_chassis_reference_is_fresh() -> None:

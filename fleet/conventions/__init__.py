@@ -29,6 +29,7 @@ MODULES = (
     "supply",
     "workflows",
     "deployment",
+    "settings",
 )
 
 

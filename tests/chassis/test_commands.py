@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ from chassis.commands import main
 from chassis.database import metadata_for
 from chassis.service import Service
 from chassis.settings import Settings
+from pydantic import HttpUrl
 
 from tests.chassis.conftest import ask
 
@@ -85,6 +87,68 @@ def test_migrate_says_which_database_it_cannot_use_without_its_password(
         assert "the database in DATABASE_URL cannot be used" in said.err
         assert "s3cret" not in said.out + said.err
         assert "Traceback" not in said.err
+
+
+class SettingsOfAService(Settings):
+    customers_url: HttpUrl
+
+
+def test_only_what_needs_a_setting_without_a_default_stops_without_it(
+    service: Service, empty_database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = dataclasses.replace(service, settings=SettingsOfAService)
+    monkeypatch.setenv("DATABASE_URL", empty_database)
+    monkeypatch.setenv("HTTP_PORT", "none")
+
+    assert [main(ours, command) for command in (["migrate"], ["parked", "list"], ["specs"])] == [0, 0, 0]
+    capsys.readouterr()
+    assert main(ours, ["serve"]) == 2
+    said = capsys.readouterr().err
+    assert "CUSTOMERS_URL: is not set" in said
+    assert "HTTP_PORT" in said
+
+
+# For each a value that is no URL's, or leads nowhere.
+UNUSABLE = {
+    "DATABASE_URL": [
+        "{url}?sslmode=bogus",
+        "{url}?sslmode=verify-full&sslrootcert=/nowhere.pem",
+        "{url}?sslmode=require&sslcert=/nowhere.pem&sslkey=/nowhere.key",
+        "{url}?sslmode=require",
+        "{url}?target_session_attrs=bogus",
+        "{url}?nonsense=1",
+        "{url}_is_not_there",
+        "postgresql://tiny:s3cret@127.0.0.1:0/tiny",
+        "postgresql://tiny:s3cret@127.0.0.1:70000/tiny",
+        "postgresql://tiny:s3cret@nowhere.invalid/tiny",
+        "postgresql://tiny:s3cret@/tiny?host=/nowhere",
+        "postgresql://",
+    ],
+    "PGSSLMODE": ["bogus"],
+    "PGTARGETSESSIONATTRS": ["bogus"],
+}
+
+
+@pytest.mark.parametrize("command", [["migrate"], ["parked", "list"]])
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in UNUSABLE.items() for value in values])
+def test_a_database_that_cannot_be_reached_is_a_sentence(
+    service: Service,
+    postgres_url: str,
+    command: list[str],
+    name: str,
+    value: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", postgres_url)
+    monkeypatch.setenv(name, value.format(url=postgres_url))
+
+    assert main(service, command) in (1, 2)
+
+    said = capsys.readouterr()
+    assert said.err.startswith("tiny")
+    assert "Traceback" not in said.err + said.out
+    assert not {"s3cret", urlsplit(postgres_url).password} & {*re.split(r"\W", said.err + said.out)}
 
 
 @pytest.mark.slow

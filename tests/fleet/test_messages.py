@@ -116,6 +116,7 @@ def test_a_template_whose_host_accepts_and_never_answers(
             known.refresh()
 
 
+@pytest.mark.slow
 def test_a_release_is_seen_at_once_and_where_the_host_is_away_what_is_known_counts(
     born: Born, history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -135,7 +136,8 @@ def test_a_release_is_seen_at_once_and_where_the_host_is_away_what_is_known_coun
         [standing] = status([member], jobs=1)
         return standing.newest or standing.unreadable
 
-    monkeypatch.setattr(status_module, "conventions", lambda: ())
+    for module in ("checks", "status"):
+        monkeypatch.setattr(f"fleet.{module}.conventions", lambda: ())
     assert newest() == "v1.3.0"
     git(template, "tag", "v1.3.1", "v1.3.0^{}")
     assert newest() == "v1.3.1"

@@ -258,6 +258,7 @@ def test_no_command_about_one_service_passes_a_control_character_to_the_terminal
     assert commands_in(capsys.readouterr().out) == set()
 
 
+@pytest.mark.slow
 def test_a_hostile_tag_and_a_hostile_file_name_are_shown_and_not_obeyed(born: Born) -> None:
     service = born()
     answers = service / ".copier-answers.yml"

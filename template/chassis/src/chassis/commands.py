@@ -2,10 +2,13 @@
 
 import argparse
 import sys
+from typing import TypeVar
 
 from chassis import desk, specs
 from chassis.service import Service
-from chassis.settings import Settings, SettingsError, read
+from chassis.settings import CommandSettings, SettingsError, read
+
+S = TypeVar("S", bound=CommandSettings)
 
 
 def main(service: Service, arguments: list[str] | None = None) -> int:
@@ -31,7 +34,7 @@ def main(service: Service, arguments: list[str] | None = None) -> int:
         case "work":
             return _work(service)
         case "parked":
-            settings = _settings(service)
+            settings = _settings(service, CommandSettings)
             return 2 if settings is None else desk.run(service, settings, options)
         case "migrate":
             return _check_migrations(service) if options.check else _migrate(service)
@@ -45,9 +48,9 @@ def main(service: Service, arguments: list[str] | None = None) -> int:
             return devserver.run(service, port=options.port)
 
 
-def _settings(service: Service) -> Settings | None:
+def _settings(service: Service, kind: type[S]) -> S | None:
     try:
-        return read(service.settings)
+        return read(kind)
     except SettingsError as error:
         print(f"{service.name} cannot start:\n{error}", file=sys.stderr)
         return None
@@ -56,7 +59,7 @@ def _settings(service: Service) -> Settings | None:
 def _serve(service: Service) -> int:
     from chassis.serving import serve
 
-    settings = _settings(service)
+    settings = _settings(service, service.settings)
     if settings is None:
         return 2
     return 0 if serve(service.create_app(settings)) else 1
@@ -66,7 +69,7 @@ def _work(service: Service) -> int:
     from chassis.application import worker
     from chassis.serving import serve
 
-    settings = _settings(service)
+    settings = _settings(service, service.settings)
     if settings is None:
         return 2
     if not service.messages:
@@ -83,7 +86,7 @@ def _work(service: Service) -> int:
 def _migrate(service: Service) -> int:
     from chassis import logs, migrating
 
-    settings = _settings(service)
+    settings = _settings(service, CommandSettings)
     if settings is None:
         return 2
     logs.configure(format=settings.log_format, level=settings.log_level, service=service.name)

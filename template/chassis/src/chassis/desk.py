@@ -14,7 +14,7 @@ from chassis.database import Database, DatabaseUnavailable
 from chassis.outbox import Outbox
 from chassis.parking import NotParked, Parked
 from chassis.service import Service
-from chassis.settings import Settings
+from chassis.settings import CommandSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,13 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action.add_argument("id", type=UUID, nargs="+", help="as `list` shows it")
 
 
-def run(service: Service, settings: Settings, options: argparse.Namespace) -> int:
+def run(service: Service, settings: CommandSettings, options: argparse.Namespace) -> int:
     """Do what the options say. Returns the exit status: 0 only if it worked for every message."""
     logs.configure(format=settings.log_format, level="error", service=service.name)
     return asyncio.run(_run(service, settings, options))
 
 
-async def _run(service: Service, settings: Settings, options: argparse.Namespace) -> int:
+async def _run(service: Service, settings: CommandSettings, options: argparse.Namespace) -> int:
     database = Database(
         settings.database_url,
         pool_size=1,

@@ -41,26 +41,49 @@ def _names_a_host(url: str) -> bool:
 Seconds = Annotated[float, Field(ge=0, le=3600)]
 
 
-S = TypeVar("S", bound="Settings")
+S = TypeVar("S", bound="CommandSettings")
 
 
-class Settings(BaseSettings):
+class CommandSettings(BaseSettings):
+    """What `migrate` and `parked` need: they run also where the other settings of the service are missing."""
+
+    # Values never show in errors: the wrong one may be a secret in the wrong variable.
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
+
+    database_url: Annotated[SecretStr, AfterValidator(_postgres_url)]
+    database_transaction_pooler: bool = False
+    """DATABASE_URL leads to a pooler that gives each transaction another session (pgbouncer: pool_mode=transaction)."""
+    require_tls: bool = False
+    """Refuse to start where DATABASE_URL or BROKER_URL is not encrypted and verified: for production."""
+    message_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
+    """How long a handler may take."""
+    log_format: Literal["json", "console"] = "json"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    def unencrypted(self) -> list[str]:
+        """The name of each URL whose connections are not encrypted and verified, and what to do."""
+        return list(unencrypted(self.database_url.get_secret_value(), None))
+
+    @model_validator(mode="after")
+    def _encrypt_where_that_is_required(self) -> Self:
+        if self.require_tls and (found := self.unencrypted()):
+            raise ValueError(
+                "\n  ".join(["REQUIRE_TLS is true, so connections must be encrypted and verified", *found])
+            )
+        return self
+
+
+class Settings(CommandSettings):
     """What every service can be told. The environment variable has the field's name in capitals.
 
     A service adds its own in settings.py. Secrets are SecretStr and have no default.
     """
 
-    # Values never show in errors: the wrong one may be a secret in the wrong variable.
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
-
     service_version: str = "0.0.0"
     """Of the build; the image sets it."""
 
-    database_url: Annotated[SecretStr, AfterValidator(_postgres_url)]
     database_pool_size: Annotated[int, Field(ge=1, le=1000)] = 10
     """Connections per process, at most, and one more for probes. All replicas' stay below max_connections."""
-    database_transaction_pooler: bool = False
-    """DATABASE_URL leads to a pooler that gives each transaction another session (pgbouncer: pool_mode=transaction)."""
 
     broker_url: Annotated[SecretStr, AfterValidator(_broker_url)] | None = None
     """Of NATS, Kafka or RabbitMQ, by its scheme. Required in a service that sends or takes messages."""
@@ -74,15 +97,10 @@ class Settings(BaseSettings):
     """How long a message's id is remembered, so that a second copy has no effect. Longer than the broker keeps it."""
     message_max_tries: Annotated[int, Field(ge=1, le=100)] = 5
     """After so many failures a message is parked, and waits for a person."""
-    message_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
-    """How long a handler may take."""
     event_relay: bool = True
     """The worker sends events. False where Debezium reads them from the database's log; jobs are sent in any case."""
     run_worker: bool = False
     """Send and take messages inside the process that serves HTTP: for development. Else `work` does it."""
-
-    require_tls: bool = False
-    """Refuse to start where DATABASE_URL or BROKER_URL is not encrypted and verified: for production."""
 
     http_host: str = "127.0.0.1"
     http_port: Annotated[int, Field(ge=1, le=65535)] = 8000
@@ -101,8 +119,6 @@ class Settings(BaseSettings):
     shutdown_timeout_seconds: Seconds = 20
     """How long accepted requests may take to finish after that."""
 
-    log_format: Literal["json", "console"] = "json"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_requests: bool = False
     """A line per request. Off by default: traces say it better; failures are always logged."""
 
@@ -115,14 +131,6 @@ class Settings(BaseSettings):
         """The name of each URL whose connections are not encrypted and verified, and what to do."""
         broker = self.broker_url.get_secret_value() if self.broker_url else None
         return list(unencrypted(self.database_url.get_secret_value(), broker))
-
-    @model_validator(mode="after")
-    def _encrypt_where_that_is_required(self) -> Self:
-        if self.require_tls and (found := self.unencrypted()):
-            raise ValueError(
-                "\n  ".join(["REQUIRE_TLS is true, so connections must be encrypted and verified", *found])
-            )
-        return self
 
     @model_validator(mode="after")
     def _remember_longer_than_the_broker_keeps(self) -> Self:
