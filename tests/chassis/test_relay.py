@@ -3,26 +3,44 @@
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 from chassis import leadership, relay
-from chassis.brokers import BrokerUnavailable, Kind, Message, MessageRefused
+from chassis.brokers import (
+    BrokerUnavailable,
+    DestinationUnavailable,
+    Kind,
+    Message,
+    MessageRefused,
+    Options,
+    broker_for,
+)
+from chassis.brokers.nats import NatsBroker
+from chassis.messages import Messages
 from chassis.outbox import Outbox
 from chassis.relay import BATCH, LOCK, Relay
 from opentelemetry import trace
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+from pydantic import SecretStr
+from structlog.testing import CapturingLogger
 
+from tests.chassis import said
+from tests.chassis.conftest import Run, each_of
 from tests.chassis.link import Link
 from tests.chassis.running import recording, running
 from tests.chassis.said import MESSAGES, ThingMade, TidyUp
 
 WAIT_SECONDS = 90
+SILENCE_SECONDS = 5
+"""After which a publisher gives up a broker that does not answer."""
+OFTEN_SECONDS = 0.1
 
 
 class Recorder:
@@ -34,7 +52,13 @@ class Recorder:
         self.got: list[Message] = []
         self.got_at: list[float] = []
         self.refuses: set[int] = set()
+        self.breaks_on: set[int] = set()
         self.away = False
+        self.unavailable: set[str] = set()
+        """The names of messages that it takes none of."""
+        self.silent: set[str] = set()
+        """The names of messages that it does not answer to."""
+        self.asked: Counter[str] = Counter()
         self.slowly = 0.0
         self.answers = asyncio.Event()
         self.answers.set()
@@ -42,6 +66,7 @@ class Recorder:
         self.most_in_hand = 0
 
     async def publish(self, message: Message) -> None:
+        self.asked[message.name] += 1
         self.in_hand += 1
         self.most_in_hand = max(self.most_in_hand, self.in_hand)
         try:
@@ -49,12 +74,22 @@ class Recorder:
             await self.answers.wait()
             if self.away:
                 raise BrokerUnavailable("away")
+            if message.name in self.unavailable:
+                raise DestinationUnavailable("full")
+            if message.name in self.silent:
+                await asyncio.sleep(SILENCE_SECONDS)
+                raise BrokerUnavailable("no answer")
             if number_of(message) in self.refuses:
                 raise MessageRefused("too large")
+            if number_of(message) in self.breaks_on:
+                raise ValueError("the client of the broker cannot encode it")
             self.got.append(message)
             self.got_at.append(time.monotonic())
         finally:
             self.in_hand -= 1
+
+    def got_of(self, name: str) -> int:
+        return sum(message.name == name for message in self.got)
 
 
 def number_of(message: Message) -> int | None:
@@ -196,6 +231,141 @@ async def test_a_message_that_the_broker_refuses_is_parked_and_holds_up_nothing(
     assert [number_of(message) for message in bench.broker.got] == [0, 2]
     parked = await bench.connection.fetchrow("SELECT * FROM chassis.parked")
     assert (parked["direction"], parked["reason"], json.loads(parked["body"])["number"]) == ("outgoing", "too large", 1)
+
+
+JOB, MADE, CHANGED = "tiny.tidy-up.v1", "tiny.thing-made.v1", "tiny.thing-changed.v1"
+
+
+async def store(bench: Bench, *rows: tuple[str, str, int]) -> None:
+    """Commit events: name, key, number."""
+    await bench.connection.executemany(
+        "INSERT INTO chassis.outbox (id, kind, aggregatetype, aggregateid, type, payload) "
+        "VALUES (gen_random_uuid(), 'event', 'thing', $2, $1, json_build_object('number', $3::int))",
+        rows,
+    )
+
+
+async def longest_wait(bench: Bench, *, seconds: float) -> float:
+    """Commit an event again and again, and return how long the slowest one of them took to the broker."""
+    waits: list[float] = []
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        before, committed_at = bench.broker.got_of(MADE), time.monotonic()
+        await bench.say(*events(1))
+        await bench.until(lambda: bench.broker.got_of(MADE) > before)  # noqa: B023 (it is awaited here)
+        waits.append(time.monotonic() - committed_at)
+        await asyncio.sleep(OFTEN_SECONDS)
+    return max(waits)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, BATCH + 200])
+@pytest.mark.parametrize("failing", ["unavailable", "silent"])
+async def test_a_destination_that_takes_nothing_delays_no_other_destination(
+    bench: Bench, failing: str, count: int
+) -> None:
+    getattr(bench.broker, failing).add(JOB)
+    await bench.say(*[TidyUp(UUID(int=number)) for number in range(count)])
+    async with bench.relaying():
+        await bench.until(lambda: bench.broker.asked[JOB] > 0)
+        assert await longest_wait(bench, seconds=5) < SILENCE_SECONDS / 2
+        assert bench.broker.asked[JOB] <= BATCH + 20, "a few rows show whether the destination is back"
+        bench.broker.unavailable.clear()
+        bench.broker.silent.clear()
+        await bench.until_empty()
+    assert bench.broker.got_of(JOB) == count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", each_of("nats"))
+@pytest.mark.parametrize("count", [1, BATCH + 100])
+async def test_a_full_stream_of_jobs_delays_no_event(bench: Bench, run: Run, name: str, count: int) -> None:
+    messages = Messages(f"tiny-{uuid4().hex[:8]}", said.MESSAGES.outgoing)
+    broker = broker_for(Options(url=SecretStr(run(name).url), client_name="tiny"))
+    assert isinstance(broker, NatsBroker)
+    await broker.connect()
+    await broker.declare(messages.topology)
+    jetstream = await broker.ready()
+    jobs = await jetstream.stream_info(f"{messages.service}-jobs")
+    await jetstream.update_stream(jobs.config, max_msgs=1, discard="new")
+    outbox = Outbox(messages)
+
+    async def commit(message: object) -> None:
+        async with bench.connection.transaction():
+            if isinstance(message, TidyUp):
+                await outbox.enqueue(bench.connection, message, after=timedelta(0))
+            else:
+                await outbox.publish(bench.connection, [message])
+
+    for number in range(1 + count):
+        await commit(TidyUp(UUID(int=number)))
+    waits: list[float] = []
+    async with running("relay", Relay(bench.url, broker, bench.telemetry, name=messages.service).run):
+        for event in events(40):
+            await commit(event)
+            committed_at = time.monotonic()
+            while await bench.connection.fetchval("SELECT EXISTS (SELECT FROM chassis.outbox WHERE kind = 'event')"):
+                await asyncio.sleep(0.01)
+            waits.append(time.monotonic() - committed_at)
+            await asyncio.sleep(OFTEN_SECONDS)
+        assert max(waits) < SILENCE_SECONDS / 2
+        assert await bench.waiting() == count
+        await jetstream.update_stream(jobs.config, max_msgs=-1)
+        await bench.until_empty()
+    await broker.close()
+
+
+async def test_an_event_does_not_overtake_an_event_of_its_key_whose_destination_fails(bench: Bench) -> None:
+    bench.broker.unavailable.add(MADE)
+    await store(bench, (MADE, "a", 1), (CHANGED, "a", 2), (MADE, "b", 3), (CHANGED, "c", 4), (CHANGED, "a", 5))
+    async with bench.relaying():
+        await bench.until_sent(1)
+        await store(bench, (CHANGED, "a", 6), (CHANGED, "b", 7), (CHANGED, "c", 8))
+        await bench.until_sent(2)
+        assert [number_of(message) for message in bench.broker.got] == [4, 8]
+        bench.broker.unavailable.clear()
+        await bench.until_empty()
+    for key, numbers in {"a": [1, 2, 5, 6], "b": [3, 7], "c": [4, 8]}.items():
+        assert [number_of(message) for message in bench.broker.got if message.key == key] == numbers
+
+
+async def test_a_destination_that_is_back_is_sent_all_in_order_also_more_than_a_batch(bench: Bench) -> None:
+    bench.broker.unavailable.add(MADE)
+    await store(bench, *((name, str(number % 3), number) for number in range(BATCH) for name in (MADE, CHANGED)))
+    async with bench.relaying():
+        await bench.until(lambda: bench.broker.asked[MADE] > 3)
+        assert bench.broker.got == []
+        bench.broker.unavailable.clear()
+        await bench.until_empty()
+    assert len(bench.broker.got) == len({message.id for message in bench.broker.got}) == 2 * BATCH
+    for key in "012":
+        numbers = [number_of(message) for message in bench.broker.got if message.key == key]
+        assert numbers == sorted(numbers)
+
+
+async def test_a_message_on_which_the_client_of_the_broker_fails_is_parked_and_holds_up_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "FIRST_PAUSE_SECONDS", 0.05)
+    bench.broker.breaks_on = {1}
+    await store(bench, (MADE, "a", 1), (MADE, "a", 2), (MADE, "b", 3))
+    async with bench.relaying():
+        await bench.until_empty()
+    assert [number_of(message) for message in bench.broker.got] == [3, 2]
+    parked = await bench.connection.fetchrow("SELECT * FROM chassis.parked")
+    assert parked["reason"] == "ValueError: the client of the broker cannot encode it"
+    assert parked["attempts"] == relay.ATTEMPTS
+
+
+async def test_an_interruption_of_the_broker_is_logged_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "log", logged := CapturingLogger())
+    bench.broker.away = True
+    await store(bench, (MADE, "a", 1), (CHANGED, "b", 2))
+    async with bench.relaying():
+        await bench.until(lambda: bench.broker.asked.total() >= 6)
+        bench.broker.away = False
+        await bench.until_empty()
+    assert [call.args[0] for call in logged.calls if call.method_name == "warning"] == ["worker_interrupted"]
 
 
 async def test_a_lost_database_is_waited_for(bench: Bench, link: Link) -> None:

@@ -5,12 +5,18 @@ broker), the row is sent again, under the same id. No transaction is open while 
 
 Order: one relay of a service is active, the others stand by; rows of one key go one after the other. Changes of one
 aggregate lock it until they commit, so their rows have the order of their commits.
+
+A destination, which is the name of a message, may fail or hang while the others work. Its rows then wait, with the later
+rows of their keys, and a few of them at a time find out whether the destination is back. All other rows are sent
+meanwhile.
 """
 
 import asyncio
+import time
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -20,9 +26,10 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from chassis import parking, tracecontext
-from chassis.brokers import Broker, Kind, Message, MessageRefused
+from chassis.brokers import Broker, BrokerUnavailable, DestinationUnavailable, Kind, Message, MessageRefused
 from chassis.database import Connection, dedicated_connection
 from chassis.leadership import Lead, only_replica
+from chassis.logs import describe_exception
 from chassis.outbox import CHANNEL
 from chassis.telemetry import Telemetry
 
@@ -33,6 +40,14 @@ BATCH = 500
 POLL_SECONDS = 1
 """Between looks without a notification: for rows whose time has come, and in case a notification was lost."""
 
+BATCH_SECONDS = 0.5
+"""How long the relay waits for a batch. What the broker has not answered by then no longer holds up other rows."""
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 10
+"""Between the attempts to reach a destination that failed."""
+ATTEMPTS = 5
+"""To send a message on which the broker's client fails with an error of its own, before the message is parked."""
+
 UNRECORDED = ("-00", "-02")
 """How the traceparent of a trace ends that was not sampled (W3C Trace Context). It goes on as it is: a span for nobody,
 and its id in the header, would take a fifth of what sending costs."""
@@ -42,14 +57,45 @@ _WAITING = """
     UNION ALL
     (SELECT *, 1 AS later FROM chassis.outbox WHERE not_before <= now() ORDER BY not_before, seq LIMIT $1)
 """
+# $2: destinations that fail or hang. $3 and $4: keys that are being sent. $5: the failing destination to try, or NULL for all
+# others. No row overtakes the first row of its key that a failing destination holds up.
+_WAITING_ELSEWHERE = """
+    WITH blocked AS MATERIALIZED (
+        SELECT aggregatetype, aggregateid, min(seq) AS seq FROM chassis.outbox
+        WHERE kind = 'event' AND type = ANY($2::text[]) GROUP BY 1, 2
+        UNION ALL SELECT *, 0 FROM unnest($3::text[], $4::text[])
+    ), free AS NOT MATERIALIZED (
+        SELECT * FROM chassis.outbox AS waiting
+        WHERE CASE WHEN $5::text IS NULL THEN type <> ALL($2) ELSE type = $5 END AND NOT EXISTS (
+            SELECT FROM blocked WHERE aggregatetype = waiting.aggregatetype AND aggregateid = waiting.aggregateid
+            AND seq < waiting.seq
+        )
+    )
+    (SELECT *, 0 AS later FROM free WHERE not_before IS NULL ORDER BY seq LIMIT $1)
+    UNION ALL
+    (SELECT *, 1 AS later FROM free WHERE not_before <= now() ORDER BY not_before, seq LIMIT $1)
+"""
 _LOGGED = "DELETE FROM chassis.outbox WHERE kind = 'event'"
 _SENT = "DELETE FROM chassis.outbox WHERE seq = ANY($1::bigint[])"
 
 
+Key = tuple[str, str]
+
+
 class _Refusal(NamedTuple):
-    seq: int
-    message: Message
+    row: Any
     reason: str
+    attempts: int
+
+
+@dataclass
+class _Pause:
+    """A destination that failed, until it is known to work again."""
+
+    failures: int = 0
+    until: float = 0
+    window: int = 1
+    """How many rows are tried next. Each success adds one, so the window doubles from round to round."""
 
 
 class Relay:
@@ -68,6 +114,13 @@ class Relay:
         self._events = events
         self._wake = asyncio.Event()
         self._lead: Lead | None = None
+        self._sending: dict[Key, str] = {}
+        """The keys that are being sent, and for each the destination that it waits for, or nothing."""
+        self._pauses: dict[str, _Pause] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ended: list[Key] = []
+        self._confirmed: list[tuple[int, str]] = []
+        self._refused: list[_Refusal] = []
         self._sent = telemetry.meter.create_counter(
             "messaging.client.sent.messages", unit="{message}", description="Messages that the broker has confirmed."
         )
@@ -75,11 +128,17 @@ class Relay:
     async def run(self, stop: asyncio.Event) -> None:
         """Take the lead, then send until `stop`; what is being sent is finished. Raises what ends the connection."""
         async with self._leading(stop) as connection:
-            while connection is not None and not stop.is_set():
-                # Before the look: a commit after it sets the event again.
-                self._wake.clear()
-                if await self._send_waiting(connection) < BATCH:
-                    await self._sleep(stop)
+            if connection is None:
+                return
+            try:
+                while not stop.is_set():
+                    # Before the look: a commit after it sets the event again.
+                    self._wake.clear()
+                    if await self._send_waiting(connection) < BATCH:
+                        await self._sleep(stop)
+                await self._finish(connection)
+            finally:
+                await self._abandon()
 
     @asynccontextmanager
     async def _leading(self, stop: asyncio.Event) -> AsyncGenerator[Connection | None]:
@@ -98,45 +157,135 @@ class Relay:
 
     async def _sleep(self, stop: asyncio.Event) -> None:
         waiting = [asyncio.ensure_future(event.wait()) for event in (self._wake, stop)]
-        await asyncio.wait(waiting, timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        ends = [pause.until for name, pause in self._pauses.items() if name not in self._sending.values()]
+        pause = max(0, min(ends) - time.monotonic()) if ends else POLL_SECONDS
+        await asyncio.wait(waiting, timeout=min(pause, POLL_SECONDS), return_when=asyncio.FIRST_COMPLETED)
         for one in waiting:
             one.cancel()
 
     async def _send_waiting(self, connection: Connection) -> int:
-        """Send what waits now. Returns how many rows were seen. Raises BrokerUnavailable if any was not confirmed."""
+        """Send what waits now, as far as the broker answers soon. Returns how many rows were seen."""
+        assert self._lead is not None, "run leads"
+        self._lead.check()
         if not self._events:
             await connection.execute(_LOGGED)
-        rows = await connection.fetch(_WAITING, BATCH)
-        if not rows:
-            return 0
-        confirmed: list[tuple[int, str]] = []
-        refused: list[_Refusal] = []
+        await self._record(connection)
+        rows = await self._take(connection)
         by_key = groupby(sorted(rows, key=itemgetter("aggregatetype", "aggregateid", "later", "seq")), _key)
-        keys = (self._send_in_order(list(of_one_key), confirmed, refused) for _, of_one_key in by_key)
-        failures = [failure for failure in await asyncio.gather(*keys, return_exceptions=True) if failure is not None]
-        # Whatever failed: what was confirmed is not sent again.
+        started = [self._start(key, list(of_one_key)) for key, of_one_key in by_key]
+        if awaited := [task for task in started if task is not None]:
+            _, late = await asyncio.wait(awaited, timeout=BATCH_SECONDS)
+            for task in late:
+                task.add_done_callback(lambda _: self._wake.set())
+        await self._record(connection)
+        return len(rows)
+
+    async def _take(self, connection: Connection) -> list[Any]:
+        """Return the rows to send next: of a destination that failed as many as it is tried with, of the others a batch."""
+        if not self._pauses and not self._sending:
+            return await connection.fetch(_WAITING, BATCH)
+        busy = {name for name in self._sending.values() if name}
+        closed = busy | self._pauses.keys()
+        keys = [[key[part] for key in self._sending] for part in (0, 1)]
+        rows = await connection.fetch(_WAITING_ELSEWHERE, BATCH, list(closed), *keys, None)
+        at_once = [row["seq"] for row in rows if not row["later"]]
+        # Behind the end of a full batch there may be an older row of the same key.
+        end = at_once[-1] if len(at_once) == BATCH else float("inf")
+        for name, pause in list(self._pauses.items()):
+            if name in busy or pause.until > time.monotonic():
+                continue
+            found = await connection.fetch(_WAITING_ELSEWHERE, pause.window, list(closed), *keys, name)
+            if not found or pause.window >= BATCH:
+                del self._pauses[name]
+                log.info("destination_restored", name=name)
+            rows += [row for row in found if row["kind"] == Kind.JOB or row["seq"] < end]
+        return rows
+
+    def _start(self, key: Key, rows: list[Any]) -> asyncio.Task[None] | None:
+        """Begin to send the rows of one key. Returns the task, unless the destination has failed: nobody waits for it."""
+        self._sending[key] = name = rows[0]["type"]
+        task = asyncio.create_task(self._send_in_order(key, rows))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        if name not in self._pauses:
+            return task
+        task.add_done_callback(lambda _: self._wake.set())
+        return None
+
+    async def _send_in_order(self, key: Key, rows: list[Any]) -> None:
+        """One after the other; after a failure the rest of this key waits."""
+        assert self._lead is not None, "run leads"
+        try:
+            for row in rows:
+                if not self._lead.held or not await self._settle(key, row):
+                    return
+        finally:
+            self._ended.append(key)
+
+    async def _settle(self, key: Key, row: Any) -> bool:
+        """Send one row. Returns whether the next row of its key may follow."""
+        name, reason = row["type"], ""
+        for attempt in range(1, ATTEMPTS + 1):
+            self._sending[key] = name
+            try:
+                await self._send(row)
+            except BrokerUnavailable as error:
+                self._pause(name, error)
+                return False
+            except MessageRefused as error:
+                self._refused.append(_Refusal(row, str(error), attempt))
+                return True
+            except Exception as error:  # of the client library, and about this message: other messages need not wait
+                reason = f"{type(error).__name__}: {describe_exception(error)['message']}"
+                log.warning("message_not_sent", name=name, message_id=str(row["id"]), attempt=attempt, reason=reason)
+                self._sending[key] = ""
+                await asyncio.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
+            else:
+                self._confirmed.append((row["seq"], name))
+                if pause := self._pauses.get(name):
+                    pause.window += 1
+                return True
+        self._refused.append(_Refusal(row, reason, ATTEMPTS))
+        return True
+
+    def _pause(self, name: str, error: BrokerUnavailable) -> None:
+        if isinstance(error, DestinationUnavailable):
+            if name not in self._pauses:
+                log.warning("destination_unavailable", name=name, reason=str(error))
+        elif not self._pauses:
+            log.warning("worker_interrupted", part="relay", reason=str(error))
+        pause = self._pauses.setdefault(name, _Pause())
+        if pause.until <= time.monotonic():  # once for all rows that fail at the same time
+            pause.failures += 1
+            pause.until = time.monotonic() + min(FIRST_PAUSE_SECONDS * 2 ** (pause.failures - 1), LONGEST_PAUSE_SECONDS)
+            pause.window = 1
+
+    async def _record(self, connection: Connection) -> None:
+        """Delete or park what was settled, so that it is not sent again. Only then its keys are free for more."""
+        confirmed, self._confirmed = self._confirmed, []
+        refused, self._refused = self._refused, []
+        ended, self._ended = self._ended, []
         if refused:
             await self._park(connection, refused)
         if confirmed:
             await connection.execute(_SENT, [seq for seq, _ in confirmed])
             for name, count in Counter(name for _, name in confirmed).items():
                 self._sent.add(count, self._measured(name))
-        if failures:
-            raise failures[0]
-        return len(rows)
+        for key in ended:
+            del self._sending[key]
 
-    async def _send_in_order(self, rows: list[Any], confirmed: list[tuple[int, str]], refused: list[_Refusal]) -> None:
-        """One after the other; after a failure the rest of this key waits."""
-        assert self._lead is not None, "run leads"
-        for row in rows:
-            self._lead.check()
-            try:
-                await self._send(row)
-            except MessageRefused as error:
-                kept = _message(row, {"aggregate": row["aggregatetype"], **_trace_of(row)})
-                refused.append(_Refusal(row["seq"], kept, str(error)))
-            else:
-                confirmed.append((row["seq"], row["type"]))
+    async def _finish(self, connection: Connection) -> None:
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._record(connection)
+
+    async def _abandon(self) -> None:
+        """Forget what is being sent: it is sent again, by whoever leads next."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for what in (self._sending, self._pauses, self._ended, self._confirmed, self._refused):
+            what.clear()
 
     async def _send(self, row: Any) -> None:
         name = row["type"]
@@ -169,16 +318,16 @@ class Relay:
     def _measured(self, name: str) -> dict[str, str]:
         return {"messaging.system": self._broker.system, "messaging.destination.name": name}
 
-    async def _park(self, connection: Connection, refused: list[_Refusal]) -> None:
-        async with connection.transaction():
-            for seq, message, reason in refused:
-                await parking.park(connection, message, direction="outgoing", reason=reason, attempts=1)
-                await connection.execute(_SENT, [seq])
-        for _, message, reason in refused:
+    async def _park(self, connection: Connection, refused: Iterable[_Refusal]) -> None:
+        for row, reason, attempts in refused:
+            message = _message(row, {"aggregate": row["aggregatetype"], **_trace_of(row)})
+            async with connection.transaction():
+                if await connection.execute(_SENT, [row["seq"]]) == "DELETE 1":
+                    await parking.park(connection, message, direction="outgoing", reason=reason, attempts=attempts)
             log.error("message_parked", direction="outgoing", name=message.name, message_id=message.id, reason=reason)
 
 
-def _key(row: Any) -> tuple[str, str]:
+def _key(row: Any) -> Key:
     return row["aggregatetype"], row["aggregateid"]
 
 
