@@ -178,7 +178,7 @@ async def _fill_outbox(database: Database, events: int) -> None:
     await database.execute(
         "INSERT INTO chassis.outbox (id, kind, aggregatetype, aggregateid, type, payload, traceparent) "
         "SELECT gen_random_uuid(), 'event', 'counter', 'k' || n % $2, $3, "
-        "json_build_object('name', 'k' || n % $2, 'step', n), "
+        "json_build_object('name', 'k' || n % $2, 'step', n, 'ballast', ''), "
         "'00-' || md5(n::text) || '-' || left(md5(n::text), 16) || '-00' FROM generate_series(1, $1) AS n",
         events,
         KEYS,
@@ -204,7 +204,7 @@ async def _latencies(counter: Database, journal: Database) -> list[float]:
     began = time.perf_counter()
     for number in range(total):
         name = f"k{number % KEYS}"
-        await counter.execute(insert, uuid4(), name, NAME, json.dumps({"name": name, "step": number}))
+        await counter.execute(insert, uuid4(), name, NAME, json.dumps({"name": name, "step": number, "ballast": ""}))
         committed[number] = time.time()
         await asyncio.sleep(max(0, began + (number + 1) / RATE_PER_SECOND - time.perf_counter()))
     await _until(journal, f"SELECT count(*) >= {total} FROM journal.entries")
