@@ -291,6 +291,7 @@ class Database:
         async with self.connection() as connection:
             transaction = connection.transaction()
             await transaction.start()
+            connection.begun()  # ty: ignore[missing-attribute]
             try:
                 yield UnitOfWork(connection, self._outbox)
             except Exception as error:
@@ -399,13 +400,40 @@ async def _close(connection: PoolConnectionProxy) -> None:
 
 
 class _Session(asyncpg.Connection):
-    """asyncpg's connection, which does not wait long for a server that does not answer.
+    """asyncpg's connection, with two cases mended that asyncpg leaves to its user."""
 
-    Before the next statement, a rollback for example, asyncpg waits until the server confirms that it has stopped the one
-    that was cancelled: as long as any statement may take, so that a request would take twice its time.
-    """
+    __slots__ = ("_may_restart",)
+
+    def begun(self) -> None:
+        """A transaction has begun: until a statement has run in it, nothing is lost if it begins again."""
+        self._may_restart = True
+
+    async def execute(self, query: str, *args: Any, **options: Any) -> str:
+        if not args:
+            self._may_restart = False
+        return await super().execute(query, *args, **options)
+
+    async def _do_execute(self, *statement: Any, **options: Any) -> Any:
+        """Run a statement; once more, if a migration has changed its result since it was prepared.
+
+        Outside of a transaction asyncpg does that. Inside, only the first statement can be repeated.
+        """
+        may_restart, self._may_restart = getattr(self, "_may_restart", False), False
+        run = super()._do_execute  # ty: ignore[missing-attribute]
+        try:
+            return await run(*statement, **options)
+        except asyncpg.InvalidCachedStatementError:
+            if not may_restart:
+                raise
+        await super().execute("ROLLBACK; BEGIN")
+        return await run(*statement, **options)
 
     def _cancel_current_command(self, waiter: Any, cancel_waiter: Any = None) -> None:
+        """Stop the statement that runs, and do not wait long for a server that does not confirm that.
+
+        Before the next statement, a rollback for example, asyncpg waits for it as long as any statement may take, so that
+        a request would take twice its time.
+        """
         super()._cancel_current_command(waiter, cancel_waiter)  # ty: ignore[missing-attribute]
         if cancel_waiter is not None:
             asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._give_up, cancel_waiter)
