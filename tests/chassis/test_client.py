@@ -1,9 +1,11 @@
 """Calls to another service: the trace goes along, and nothing is waited for or repeated without end."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -59,10 +61,68 @@ async def test_a_service_that_does_not_answer_is_given_up() -> None:
     port = embedded.free_port()
     began = time.monotonic()
     async with other(port, say_nothing), service_client(f"http://127.0.0.1:{port}", timeout_seconds=0.3) as client:
-        with pytest.raises(httpx.ReadTimeout):
+        with pytest.raises(httpx.TimeoutException):
             await client.get("/there")
 
     assert time.monotonic() - began < 15
+
+
+@pytest.mark.parametrize("options", [{}, {"timeout": httpx.Timeout(1, read=0.5)}])
+async def test_an_answer_that_comes_byte_by_byte_is_given_up_in_time(options: dict[str, Any]) -> None:
+    port = embedded.free_port()
+    dripping = set()
+
+    def drip(writer: asyncio.StreamWriter) -> None:
+        async def send() -> None:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n")
+            for _ in range(2000):
+                writer.write(b"x")
+                await asyncio.sleep(0.05)
+
+        dripping.add(asyncio.create_task(send()))
+
+    seconds = 60 if options else 0.5
+    async with other(port, drip), service_client(f"http://127.0.0.1:{port}", timeout_seconds=seconds) as client:
+        async with asyncio.timeout(60):
+            with pytest.raises(httpx.TimeoutException, match="no whole answer within"):
+                await client.get("/there", **options)
+        async with client.stream("GET", "/there", **options) as response:
+            assert len([each async for each in anyway(response, 20)]) == 20
+    for task in dripping:
+        task.cancel()
+
+
+async def anyway(response: httpx.Response, count: int) -> AsyncGenerator[bytes]:
+    """The first bytes of a stream."""
+    async for each in response.aiter_raw(1):
+        yield each
+        count -= 1
+        if not count:
+            return
+
+
+async def test_all_tries_to_connect_have_one_limit_together() -> None:
+    with socket.socket() as full, ExitStack() as stack:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)  # and nobody accepts
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        began = time.monotonic()
+        async with service_client(f"http://127.0.0.1:{full.getsockname()[1]}", timeout_seconds=1.5) as client:
+            with pytest.raises(httpx.TimeoutException):
+                await client.get("/there")
+
+    assert time.monotonic() - began < 4  # three tries would take 5
+
+
+async def test_a_limit_of_none_is_no_limit() -> None:
+    port = embedded.free_port()
+    async with other(port, say_nothing), service_client(f"http://127.0.0.1:{port}", timeout_seconds=0.1) as client:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await client.get("/there", timeout=None)
 
 
 async def test_a_service_that_is_just_starting_is_tried_again() -> None:

@@ -1,5 +1,8 @@
 """HTTP out: a client for another service that carries the trace along and never waits for ever."""
 
+import asyncio
+from typing import Any
+
 import httpx
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
@@ -21,7 +24,11 @@ class _Traced(httpx.AsyncBaseTransport):
         with tracer.start_as_current_span(request.method, kind=SpanKind.CLIENT, attributes=attributes) as span:
             request.headers.pop("tracestate", None)  # of another trace, where a request's headers were passed on
             tracecontext.inject(request.headers)
-            response = await self._inner.handle_async_request(request)
+            try:
+                response = await self._inner.handle_async_request(request)
+            except asyncio.CancelledError:  # its time is up, or the caller left
+                span.set_status(Status(StatusCode.ERROR, "cancelled"))
+                raise
             span.set_attribute("http.response.status_code", response.status_code)
             if response.status_code >= 400:
                 span.set_status(Status(StatusCode.ERROR))
@@ -31,15 +38,34 @@ class _Traced(httpx.AsyncBaseTransport):
         await self._inner.aclose()
 
 
+class _Client(httpx.AsyncClient):
+    """Adds to HTTPX's limits, each for a phase or a single read, the one that callers mean."""
+
+    async def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
+        limits = request.extensions["timeout"].values()
+        seconds = None if None in limits else max(limits)
+        try:
+            async with asyncio.timeout(seconds) as deadline:
+                return await super().send(request, stream=stream, **options)
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise
+            raise httpx.TimeoutException(f"no whole answer within {seconds} s", request=request) from error
+
+
 def service_client(
     base_url: str, *, timeout_seconds: float = 5, transport: httpx.AsyncBaseTransport | None = None
 ) -> httpx.AsyncClient:
     """A client for one other service. Keep one per service for the life of the process: it pools connections.
 
+    `timeout_seconds` is for a whole exchange: waiting for a connection, connecting again, redirects, the last byte of the
+    answer. What takes longer raises httpx.TimeoutException. `client.stream(…)` has it for the head of the answer, and for
+    each silence after that. A call may have a `timeout=` of its own, with the same meaning.
+
     Only a connection that could not be made is tried again (twice): repeating anything else needs to know that the
     other side allows it.
     """
-    return httpx.AsyncClient(
+    return _Client(
         base_url=base_url,
         timeout=timeout_seconds,
         transport=_Traced(transport or httpx.AsyncHTTPTransport(retries=2)),
