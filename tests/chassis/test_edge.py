@@ -9,14 +9,14 @@ import httpx
 import pytest
 from chassis.settings import Settings
 from chassis.telemetry import Telemetry
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased, TraceIdRatioBased
 from opentelemetry.trace import SpanKind, StatusCode
 
 from tests.chassis.conftest import Running, Start, listening
@@ -300,6 +300,28 @@ async def test_a_path_without_a_route_names_nothing(watched: Watched) -> None:
     assert {span.name for span in await watched.spans()} == {"GET"}
     (point,) = watched.points("http.server.request.duration")  # or a scanner would fill the memory
     assert "http.route" not in point.attributes
+
+
+async def test_a_nested_route_is_measured_and_refused_by_its_whole_path(make_app: Callable[..., FastAPI]) -> None:
+    exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
+    processors = [SimpleSpanProcessor(exporter)]
+    telemetry = Telemetry(Resource({}), sampler=ALWAYS_ON, span_processors=processors, metric_readers=[reader])
+    app = make_app(telemetry=telemetry)
+    users, admin = APIRouter(prefix="/users"), APIRouter(prefix="/admin")
+
+    @users.get("/{name}")
+    async def show(name: str) -> str:
+        return name
+
+    admin.include_router(users)
+    app.include_router(admin)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://tiny") as client:
+        assert (await client.get("/admin/users/alice")).json() == "alice"
+        refused = await client.delete("/admin/users/alice")
+
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
+    names = {span.name for span in exporter.get_finished_spans()}
+    assert names == {"GET /admin/users/{name}", "DELETE /admin/users/{name}"}
 
 
 async def test_a_bug_is_recorded_on_its_span_without_what_it_was_about(watched: Watched) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import structlog
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from chassis import health, logs, problems
@@ -113,7 +112,6 @@ def api(service: Service, **options: Any) -> FastAPI:
     problems.install(app)
     for router in service.routers:
         app.include_router(router)
-    app.state.routes = _api_routes(service.routers)
     document = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -123,10 +121,6 @@ def api(service: Service, **options: Any) -> FastAPI:
 
     app.openapi = openapi
     return app
-
-
-def _api_routes(routers: Any) -> list[APIRoute]:
-    return [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
 
 
 def _finished(document: dict[str, Any]) -> dict[str, Any]:

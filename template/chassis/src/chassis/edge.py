@@ -112,7 +112,7 @@ class Edge:
         span.add_event("exception", {f"exception.{key}": value for key, value in described.items()})
 
     def _finish(self, method: str, scope: Scope, span: Span, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", None)
+        route = _route_of(scope)
         attributes = {
             "http.request.method": method,
             "url.scheme": scope["scheme"],
@@ -144,6 +144,12 @@ def _combined(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
         separator = b"; " if name == b"cookie" else b", "
         combined[name] = combined[name] + separator + value if name in combined else value
     return combined
+
+
+def _route_of(scope: Scope) -> str | None:
+    """The path of the route, with the prefixes of all the routers around it."""
+    route = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
+    return getattr(route, "path", None)
 
 
 def _parent(headers: dict[bytes, bytes]) -> context.Context:

@@ -4,15 +4,14 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
-from importlib import import_module
 from itertools import chain
-from pkgutil import walk_packages
 from types import ModuleType
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from chassis.brokers import Kind, Topology
+from chassis.discovery import modules_in
 
 NAME = re.compile(r"[a-z][a-z0-9-]*\.[a-z][a-z0-9-]*\.v[1-9][0-9]*")
 _CLASS = re.compile(r"(?P<words>[A-Z][A-Za-z0-9]*?)V(?P<version>[1-9][0-9]*)")
@@ -191,8 +190,7 @@ def messages_in(package: ModuleType, *, service: str) -> Messages:
     """The OUTGOING and INCOMING lines of every module below the package: a new file that has some is used."""
     outgoing: list[Event | Job] = []
     incoming: list[OnEvent | OnJob] = []
-    for found in walk_packages(package.__path__, f"{package.__name__}."):
-        module = import_module(found.name)
+    for module in modules_in(package):
         outgoing += getattr(module, "OUTGOING", [])
         incoming += getattr(module, "INCOMING", [])
     return Messages(service, tuple(outgoing), tuple(incoming))

@@ -10,6 +10,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, Field
 from pydantic.json_schema import SkipJsonSchema
 from starlette.exceptions import HTTPException
@@ -231,8 +232,9 @@ def _why_unreadable(cause: BaseException) -> str | None:
 
 def _allowed_methods(request: Request) -> list[str]:
     # Starlette names the methods of the first route that fits the path; here every method is a route of its own.
-    path = getattr(request.scope.get("route"), "path", None)
-    methods = {method for route in request.app.state.routes if route.path == path for method in route.methods}
+    fitting = (route for route in iter_route_contexts(request.app.routes) if route.methods)
+    path = request.scope["path"]
+    methods = {method for route in fitting if route.path_regex.match(path) for method in route.methods or ()}
     return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 

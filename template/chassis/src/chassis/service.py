@@ -1,14 +1,14 @@
 """What a service hands to the chassis."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from pkgutil import iter_modules
 from types import ModuleType
 
 from fastapi import APIRouter, FastAPI
 from sqlalchemy import MetaData
 
+from chassis.discovery import modules_in
 from chassis.messages import NO_MESSAGES, Messages
 from chassis.settings import Settings
 
@@ -45,15 +45,19 @@ class Service:
 
 
 def routers_in(package: ModuleType) -> list[APIRouter]:
-    """The `router` of every module of the package, by file name: a new file that has one is served."""
-    return [module.router for module in _modules_of(package) if isinstance(getattr(module, "router", None), APIRouter)]
+    """The `router` of every module below the package, by path: a new file that has one is served.
+
+    A router that another of these includes is served there, and only there.
+    """
+    named = (getattr(module, "router", None) for module in modules_in(package))
+    found = {id(router): router for router in named if isinstance(router, APIRouter)}
+    for router in tuple(found.values()):
+        for route in router.routes:
+            found.pop(id(getattr(route, "original_router", None)), None)
+    return list(found.values())
 
 
 def tables_in(package: ModuleType) -> MetaData:
-    """The `metadata` of the package's module `schema`, with the tables of every module of the package in it."""
-    return next(module.metadata for module in [*_modules_of(package)] if module.__name__.endswith(".schema"))
-
-
-def _modules_of(package: ModuleType) -> Iterator[ModuleType]:
-    for found in iter_modules(package.__path__):
-        yield import_module(f"{package.__name__}.{found.name}")
+    """The `metadata` of the package's module `schema`, with the tables of every module below the package in it."""
+    found = {module.__name__: module for module in modules_in(package)}
+    return found[f"{package.__name__}.schema"].metadata

@@ -1,0 +1,18 @@
+"""Find the modules of a package."""
+
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+
+def modules_in(package: ModuleType) -> Iterator[ModuleType]:
+    """Import and yield every module below the package, by its path.
+
+    Read from the folders, because the standard library's `walk_packages` passes over one that lacks an `__init__.py`.
+    """
+    for root in map(Path, package.__path__):
+        for parts in sorted(file.relative_to(root).with_suffix("").parts for file in root.rglob("*.py")):
+            names = parts[:-1] if parts[-1] == "__init__" else parts
+            if names and not any(name.startswith(".") for name in names):
+                yield import_module(".".join((package.__name__, *names)))
