@@ -1,0 +1,301 @@
+"""What docs/how-to tells a team to write is written into a service, page after page, and passes every gate."""
+
+import dataclasses
+import re
+import types
+from pathlib import Path
+
+import pytest
+from chassis import embedded, migrating
+from chassis.database import metadata_for
+
+from fleet.checks import kept
+from fleet.service import Service
+from tests.chassis.conftest import ask
+from tests.chassis.tiny import main as tiny
+from tests.conftest import git, make, service_environment
+from tests.fleet.conftest import Born, commit
+from tests.how_to import (
+    PAGES,
+    add,
+    appended,
+    blocks,
+    both,
+    edit,
+    follow,
+    instead_of,
+    into,
+    listed,
+    migration,
+    new,
+    shown,
+    typed,
+)
+
+# Why the commands and code of a page are not run here.
+NOT_RUN = {
+    "add-a-convention.md": "a package of an organisation; tests/fleet/conventions/test_conventions.py loads one",
+    "add-a-field.md": "has no code; the tutorial does it, and tests/test_tutorial.py runs that",
+    "change-a-contract.md": "the second version is that of tests/test_compatible.py",
+    "choose-a-broker.md": "a comparison",
+    "connect-to-postgresql.md": "addresses; tests/chassis/test_addresses.py tries each",
+    "deploy-with-github.md": "needs GitHub; tests/test_pipelines.py runs the jobs",
+    "deploy-with-gitlab.md": "needs GitLab; tests/test_pipelines.py runs the jobs",
+    "handle-parked-messages.md": "needs a cluster; tests/chassis/test_parked.py runs the commands",
+    "prepare-a-namespace.md": "needs a cluster; tests/test_kubernetes.py judges the manifests",
+    "publish-the-chassis.md": "needs a package index; tests/test_published_chassis.py has one",
+    "read-a-trace.md": "needs a trace viewer; tests/test_observability.py reads the traces",
+    "renovate.md": "needs a forge; tests/test_pipelines.py judges the configuration",
+    "run-tests.md": "runs the same tests as every service's `make test`",
+    "scale-the-workers.md": "needs a cluster; tests/test_kubernetes.py judges the manifests",
+    "see-the-fleet.md": "needs a fleet; tests/fleet runs the commands",
+    "see-the-map.md": "needs a fleet; tests/fleet runs the commands",
+    "system-postgresql.md": "installs packages of the operating system",
+    "turn-messaging-on.md": "is an update; tests/test_update.py runs it",
+    "update-a-fleet.md": "needs a fleet; tests/fleet runs the commands",
+    "update.md": "is an update; tests/test_update.py runs it",
+    "use-debezium.md": "needs Debezium",
+    "watch-a-service.md": "needs Prometheus; tests/test_observability.py judges the rules",
+}
+
+DOMAIN, USECASES, API = (f"src/billing/{layer}/invoices.py" for layer in ("domain", "usecases", "api"))
+CONTRACTS, OUTGOING = (f"src/billing/messaging/{part}/invoices.py" for part in ("contracts", "outgoing"))
+SETTINGS, CONFTEST, RUNBOOK = "src/billing/settings.py", "tests/conftest.py", "docs/runbook.md"
+PRODUCTION, STAGING = (f"deploy/overlays/{name}/kustomization.yaml" for name in ("production", "staging"))
+TESTS = "tests/messaging/test_invoices.py"
+ROW = "| `DATABASE_POOL_SIZE`"
+
+
+def add_a_route(service: Path) -> None:
+    follow(
+        service,
+        "add-a-route.md",
+        both(
+            add(DOMAIN), edit(DOMAIN, '    ISSUED = "issued"\n', '    ISSUED = "issued"\n    CANCELLED = "cancelled"\n')
+        ),
+        both(
+            into(DOMAIN, "Invoice"),
+            edit("src/billing/persistence/invoices.py", "('draft', 'issued')", "('draft', 'issued', 'cancelled')"),
+        ),
+        migration("allow cancelled"),
+        migration("check the status"),
+        add(USECASES),
+        add(API),
+        add("tests/domain/test_invoices.py"),
+        add("tests/api/test_invoices.py"),
+    )
+
+
+def publish_an_event(service: Path) -> None:
+    follow(
+        service,
+        "publish-an-event.md",
+        add(DOMAIN, above="Invoice"),
+        into(DOMAIN, "Invoice"),
+        instead_of(USECASES, "    invoice.cancel(at=now)\n    await repository.save(invoice)\n"),
+        add(CONTRACTS),
+        listed(OUTGOING),
+        new("tests/messaging/golden/invoice_cancelled_v1.json"),
+        lambda service, text: edit(TESTS, '_approved_v1.json",\n', f'_approved_v1.json",\n{text}')(service, ""),
+        add(TESTS),
+    )
+
+
+def listen_to_an_event(service: Path) -> None:
+    follow(
+        service,
+        "listen-to-an-event.md",
+        new("src/billing/messaging/contracts/orders.py"),
+        new("src/billing/messaging/incoming/orders.py"),
+        new("tests/messaging/golden/order_withdrawn_v1.json"),
+        new("tests/messaging/test_orders.py"),
+        shown,  # the URL is that of another service's `make dev`
+    )
+
+
+def add_a_setting(service: Path) -> None:
+    literals = "    behavior: merge\n    literals:\n"
+
+    def in_config_map(service: Path, text: str) -> None:
+        line = text.splitlines(keepends=True)[-1]
+        for overlay in (PRODUCTION, STAGING):
+            edit(overlay, literals, f"{literals}{line}")(service, "")
+
+    def in_patches(service: Path, text: str) -> None:
+        for overlay in (PRODUCTION, STAGING):
+            edit(overlay, "\npatches:\n", f"\n{text}")(service, "")
+
+    follow(
+        service,
+        "add-a-setting.md",
+        lambda service, text: (service / SETTINGS).write_text(text),
+        shown,  # what a service without it prints
+        shown,  # a dependency that reads another setting
+        new("local.mk"),
+        new(CONFTEST),
+        in_config_map,
+        lambda service, text: edit(RUNBOOK, ROW, f"{text}{ROW}")(service, ""),
+        both(
+            appended(SETTINGS),
+            edit(CONFTEST, '"customers_url"', '"mailer_token": "secret", "customers_url"'),
+        ),
+        shown,  # on the cluster
+        in_patches,
+        lambda service, text: edit(RUNBOOK, ROW, f"{text}{ROW}")(service, ""),
+    )
+
+
+def call_another_service(service: Path) -> None:
+    peers = ("deploy/overlays/production/peers.yaml", "deploy/overlays/staging/peers.yaml")
+    follow(
+        service,
+        "call-another-service.md",
+        new("src/billing/api/customers.py"),
+        new("src/billing/usecases/customers.py"),
+        new("tests/usecases/test_customers.py"),
+        add(CONFTEST),
+        appended("catalog-info.yaml"),
+        appended(*peers),
+        shown,  # theirs
+    )
+
+
+def send_a_job(service: Path) -> None:
+    # Its page takes the setting for granted.
+    for path, old, new_ in (
+        (SETTINGS, "    customers_url", "    mailer_url: HttpUrl\n    customers_url"),
+        (CONFTEST, '"customers_url"', '"mailer_url": "http://mailer", "customers_url"'),
+        (RUNBOOK, ROW, f"| `MAILER_URL` | none: required | where the mailer is |\n{ROW}"),
+        (PRODUCTION, "      - CUSTOMERS_URL", "      - MAILER_URL=http://mailer\n      - CUSTOMERS_URL"),
+        (STAGING, "      - CUSTOMERS_URL", "      - MAILER_URL=http://mailer\n      - CUSTOMERS_URL"),
+    ):
+        edit(path, old, new_)(service, "")
+    follow(
+        service,
+        "send-a-job.md",
+        new("src/billing/usecases/invoice_mails.py"),
+        new("src/billing/messaging/contracts/invoice_mails.py"),
+        new("src/billing/messaging/outgoing/invoice_mails.py"),
+        new("src/billing/messaging/incoming/invoice_mails.py"),
+        instead_of(USECASES, "    await uow.publish(invoice.issue(at=now))\n"),
+        shown,  # a job for another service
+        new("tests/messaging/golden/mail_invoice_v1.json"),
+        new("tests/messaging/test_invoice_mails.py"),
+    )
+
+
+def stream_and_upload(service: Path) -> None:
+    follow(
+        service,
+        "stream-and-upload.md",
+        new("src/billing/api/invoice_changes.py"),
+        new("tests/api/test_invoice_changes.py"),
+        add(API),
+        add("tests/api/test_invoices.py"),
+    )
+
+
+# One after the other: each builds on those before.
+JOURNEY = {
+    "add-a-route.md": add_a_route,
+    "publish-an-event.md": publish_an_event,
+    "listen-to-an-event.md": listen_to_an_event,
+    "add-a-setting.md": add_a_setting,
+    "call-another-service.md": call_another_service,
+    "send-a-job.md": send_a_job,
+    "stream-and-upload.md": stream_and_upload,
+}
+
+
+@pytest.fixture(scope="module")
+def service(born: Born) -> Path:
+    """Installed; origin/main is how it was born."""
+    service = born(messaging_style="events-and-queues", broker="nats")
+    make(service, "setup")
+    publish(service)
+    return service
+
+
+def publish(service: Path) -> None:
+    """Commit, and have it on origin/main."""
+    commit(service)
+    git(service, "update-ref", "refs/remotes/origin/main", "HEAD")
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("how-to")
+def test_a_service_that_follows_the_pages_passes_every_gate(service: Path) -> None:
+    for page in JOURNEY.values():
+        page(service)
+    make(service, "specs")
+    make(service, "check")
+    git(service, "add", "--all")
+    found = list(kept(Service(service)))
+    # As the first page says of a status that callers do not know.
+    unknown = [finding for finding in found if 'may also be "cancelled" now' in finding.reason]
+    assert {finding.id for finding in unknown} == {"http-breaking"}
+    assert [finding for finding in found if finding not in unknown] == []
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("how-to")
+def test_its_migrations_can_be_squashed(service: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(service)
+    versions = service / "src/billing/migrations/versions"
+    assert len([*versions.glob("*.py")]) == 3
+    squash = versions / "0003_everything_so_far.py"
+
+    def refused(service: Path, text: str) -> None:
+        done = make(service, *text.split()[1:], check=False)
+        assert done.returncode != 0
+        [line] = re.findall(r"replaces = .*", done.stderr)
+        squash.write_text(squash.read_text().replace("\ndown_revision", f"\n{line}\ndown_revision"))
+
+    with embedded.temporary_postgres() as url:
+        monkeypatch.setattr("tests.conftest.service_environment", lambda: service_environment(DATABASE_URL=url))
+        make(service, "migrate")
+        follow(service, "squash-migrations.md", typed, typed, refused, shown)
+        make(service, "migrate")
+    make(service, "migrations")
+    commit(service)
+    assert list(kept(Service(service))) == []
+
+
+BEFORE = """
+def upgrade() -> None:
+    op.execute("CREATE TYPE billing.colour AS ENUM ('red')")
+    op.add_column("invoices", sa.Column("channel", sa.Text()), schema="billing")
+    op.add_column("invoices", sa.Column("due_at", sa.Date()), schema="billing")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["change-a-large-table.md", "change-a-column.md"])
+def test_the_migrations_of_a_page_can_be_run_again_and_pass_the_gate(
+    born: Born, page: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = born()
+    git(service, "update-ref", "refs/remotes/origin/main", "HEAD")
+    package = types.ModuleType("billing")
+    package.__path__ = [str(service / "src/billing")]
+    ours = dataclasses.replace(tiny.SERVICE, name="billing", package=package, tables=metadata_for("billing"))
+    texts = [BEFORE, *(text for text in blocks(page) if "def upgrade" in text)]
+    with embedded.temporary_postgres() as url:
+        for number, text in enumerate(texts, start=2):
+            head = f'import sqlalchemy as sa\nfrom alembic import op\n\nrevision = "{number:04}"\n'
+            path = service / f"src/billing/migrations/versions/{number:04}_of_the_page.py"
+            path.write_text(f'{head}down_revision = "{number - 1:04}"\n\n\n{text}')
+            migrating.upgrade(ours, url)
+            if "autocommit_block" in text:  # stopped before it was recorded
+                ask(url, f"UPDATE billing.alembic_version SET version_num = '{number - 1:04}' WHERE version_num ~ '^0'")
+                migrating.upgrade(ours, url)
+    git(service, "add", "--all")
+    found = kept(Service(service))
+    assert [finding for finding in found if finding.id.startswith("migration-")] == []
+
+
+def test_every_page_is_followed_or_says_why_not() -> None:
+    pages = {path.name for path in PAGES.glob("*.md")} - {"README.md"}
+    followed = JOURNEY.keys() | {"change-a-large-table.md", "change-a-column.md", "squash-migrations.md"}
+    assert followed.isdisjoint(NOT_RUN)
+    assert pages == followed | NOT_RUN.keys()
