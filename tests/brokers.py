@@ -14,12 +14,13 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from chassis.embedded import Process, nats_server, spawn
 
@@ -111,11 +112,16 @@ def nats(folder: Path | None = None, port: int | None = None, *options: str) -> 
 
 @contextlib.contextmanager
 def kafka(
-    folder: Path | None = None, port: int | None = None, *, advertised_port: int | None = None
+    folder: Path | None = None,
+    port: int | None = None,
+    *,
+    advertised_port: int | None = None,
+    by_acl: bool = False,
 ) -> Generator[Broker]:
     """One node that is broker and controller. Raises Missing without Java or Maven.
 
-    `advertised_port` is where the broker sends its clients: to a link that leads to `port`.
+    `advertised_port` is where the broker sends its clients: to a link that leads to `port`. With `by_acl` the user of the
+    secure URL may do only what ACLs allow (see kafka_acls); whoever comes without a password may do all.
     """
     files = _kafka_files()
     port, secure_port = port or free_port(), free_port()
@@ -124,11 +130,33 @@ def kafka(
             shutil.copytree(files / "data", home / "data")
         archive = f"-XX:SharedArchiveFile={files / 'classes.jsa'}"
         properties = _kafka_properties(files, home, port, secure_port, advertised_port or port)
+        if by_acl:
+            text = properties.read_text().replace("if.no.acl.found=true", "if.no.acl.found=false")
+            properties.write_text(f"{text}super.users=User:ANONYMOUS\n")
         command = _kafka_command(files, archive, properties)
         broker = Broker(f"kafka://127.0.0.1:{port}", command, home, KAFKA_GREETING)
         broker.secure_url = f"kafkas://{KAFKA_USER}:{quote(KAFKA_PASSWORD, safe='')}@127.0.0.1:{secure_port}"
         broker.certificate = files / "certificate.pem"
         yield from _run(broker)
+
+
+def kafka_acls(broker: Broker, *arguments: str) -> None:
+    """Call Kafka's own kafka-acls.sh, with all rights. Raises Missing without Java or Maven."""
+    files, tools = _kafka_files(), TOOLS / f"kafka-tools-{KAFKA}"
+    with one_at_a_time("kafka-tools"):
+        if not tools.exists():
+            artifact = f"-Dartifact=org.apache.kafka:kafka-tools:{KAFKA}"
+            call("mvn", "-q", "-B", "dependency:copy", artifact, f"-DoutputDirectory={tools}")
+    classes = ("-cp", f"{files / 'jars'}/*:{tools}/*", "org.apache.kafka.tools.AclCommand")
+    call("java", "-XX:TieredStopAtLevel=1", *classes, "--bootstrap-server", urlsplit(broker.url).netloc, *arguments)
+
+
+def rabbitmqctl(broker: Broker, *arguments: str) -> None:
+    """Call RabbitMQ's own rabbitmqctl."""
+    names = {**os.environ, **broker.environment}
+    program = "/usr/lib/rabbitmq/bin/rabbitmqctl"
+    done = subprocess.run([program, *arguments], env=names, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @contextlib.contextmanager

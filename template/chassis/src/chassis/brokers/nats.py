@@ -178,6 +178,8 @@ class NatsBroker:
                     urls,
                     **_credentials(urls[0]),
                     name=self.options.client_name,
+                    # Of its own: a client that may listen to every inbox reads what others receive.
+                    inbox_prefix=f"_INBOX_{self.options.client_name}",
                     max_reconnect_attempts=-1,
                     reconnect_time_wait=RECONNECT_SECONDS,  # ty: ignore[invalid-argument-type]
                     ping_interval=PING_SECONDS,
