@@ -10,7 +10,7 @@ UV := $(if $(shell command -v uv 2>/dev/null),uv,.tools/bin/uv)
 export PATH := $(CURDIR)/.tools/bin:$(value PATH)
 # The Python that runs here if it is new enough; otherwise uv fetches one. (Named, because uv stops at pyenv's shims.)
 ifndef UV_PYTHON
-UV_PYTHON := $(shell $(PYTHON) -c 'import sys; print(sys.executable if sys.version_info >= (3, 11) else "3.13")' 2>/dev/null || echo 3.13)
+UV_PYTHON := $(shell $(PYTHON) -c 'import sys; print(sys.executable if sys.version_info >= (3, 11) else "3.14")' 2>/dev/null || echo 3.14)
 endif
 export UV_PYTHON
 

@@ -9,6 +9,7 @@ ratios are ours divided by the naive one's.
 import argparse
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -62,7 +63,7 @@ def generated(folder: Path) -> None:
     copier.run_copy(
         str(ROOT), folder, data=answers, defaults=True, quiet=True, vcs_ref="HEAD", settings=copier.Settings()
     )
-    subprocess.run(["uv", "lock", "--quiet"], cwd=folder, check=True)
+    subprocess.run(["uv", "lock", "--quiet", "--python", sys.executable], cwd=folder, check=True)
 
 
 def build(engine: Engine, source: Path) -> float:

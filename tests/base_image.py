@@ -16,8 +16,11 @@ from tests import debian
 from tests.tools import TOOLS, call, install_from_debian, one_at_a_time
 
 ROOT = Path(__file__).parents[1]
-TAG = re.findall(r"^FROM (python:\S+)", (ROOT / "template/Dockerfile.jinja").read_text(), re.MULTILINE)[0]
-SUITE = TAG.rpartition("-")[2]
+VERSION = (ROOT / "template/.python-version").read_text().strip()
+VARIANT = re.findall(r"(?m)^FROM python:{{.*?}}(-\S+)", (ROOT / "template/Dockerfile.jinja").read_text())[0]
+TAG = f"python:{VERSION}{VARIANT}"
+SUITE = "forky"
+"""The release of Debian whose own Python is of the same minor version. The official image is on an older release."""
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
@@ -60,6 +63,8 @@ def _file_system() -> Path:
             # Outside of the machine's own rules for apt, which know only its release.
             options = [
                 "--dpkgopt=force-unsafe-io",
+                # A mirror may keep a release that is still in the making for longer than that release is valid.
+                '--aptopt=Acquire::Check-Valid-Until "false"',
                 *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in NOT_READ),
             ]
             packages = "--include=python3,python3-venv,ca-certificates"

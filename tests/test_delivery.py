@@ -223,6 +223,22 @@ def test_one_version_of_uv_is_named_everywhere(render: Render) -> None:
     assert len({version for versions in found.values() for version in versions}) == 1, found
 
 
+def test_one_version_of_python_is_written_once(render: Render) -> None:
+    service = render(**VARIANTS["default"])
+    version = (service / ".python-version").read_text().strip()
+    assert re.fullmatch(r"3\.\d+\.\d+", version)
+    images = [text.split()[0] for name, text in instructions(service / "Dockerfile") if text.startswith("python:")]
+    images += [job["image"] for job in GitLab(service, Event()).jobs_by_name.values() if "python" in job["image"]]
+    assert {image.partition(":")[2].partition("-")[0] for image in images} == {version}
+    assert len(images) >= 4
+    # The files that use it have it from there.
+    for name in ("Dockerfile.jinja", ".gitlab-ci.yml.jinja", "Makefile.jinja", ".github/workflows/ci.yaml.jinja"):
+        assert version.rpartition(".")[0] not in (ROOT / "template" / name).read_text()
+    oldest = set(re.findall(r">=(3\.\d+)", (service / "pyproject.toml").read_text()))
+    assert oldest == set(re.findall(r">=(3\.\d+)", (service / "chassis/pyproject.toml").read_text()))
+    assert f'target-version = "py{oldest.pop().replace(".", "")}"' in (service / "ruff.toml").read_text()
+
+
 # --- Compose --------------------------------------------------------------------------------------------------------
 
 

@@ -113,6 +113,7 @@ def platform(template: Path, index: str, fleet_cache: Path, tmp_path_factory: py
     environment = service_environment(
         PATH=f"{folder / 'bin'}:{os.environ['PATH']}",
         NETRC=str(folder / ".netrc"),
+        UV_PYTHON=sys.executable,  # uv by itself would fetch the one that .python-version names
         FLEET_CACHE_DIR=str(fleet_cache),
         **{f"GIT_{who}_{what}": "test@example.com" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
     )
@@ -294,9 +295,12 @@ def test_the_image_needs_no_folder_and_gets_the_password_as_a_secret(
     assert "401" in refused.stderr
     platform.succeed(install, tmp_path)
     assert (tmp_path / ".venv/bin/uvicorn").exists()
-    makes = platform.succeed("make --dry-run image", graduated)
+    (tmp_path / "docker").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "docker").chmod(0o755)
+    played = {"PATH": f"{tmp_path}:{platform.environment['PATH']}"}
+    makes = platform.succeed("make image", graduated, **played)
     assert f"--secret id=netrc,src={platform.environment['NETRC']}" in makes
-    assert "--secret" not in platform.succeed("make --dry-run image", graduated, NETRC="/nowhere")
+    assert "--secret" not in platform.succeed("make image", graduated, NETRC="/nowhere", **played)
 
 
 def test_the_pipeline_signs_in_before_it_installs_and_has_no_findings(graduated: Path) -> None:

@@ -23,7 +23,14 @@ from tests.npm import with_node_24
 RENOVATE = "renovate@44.121.2"
 
 # Platform-owned files that pin something.
-PINNED = {"Dockerfile", "compose.yaml", ".github/workflows/ci.yaml", ".gitlab-ci.yml", "chassis/pyproject.toml"}
+PINNED = {
+    "Dockerfile",
+    "compose.yaml",
+    ".github/workflows/ci.yaml",
+    ".gitlab-ci.yml",
+    ".python-version",
+    "chassis/pyproject.toml",
+}
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("renovate")]
 

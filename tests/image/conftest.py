@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import shutil
 import subprocess
+import sys
 from collections.abc import Generator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -84,15 +85,18 @@ def source(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Path:
     uv = shutil.which("uv")
     if uv is None:
         pytest.skip("the service's dependencies are locked with uv, which is not here")
-    subprocess.run([uv, "lock", "--quiet"], cwd=service, env=service_environment(), check=True)
+    subprocess.run(
+        [uv, "lock", "--quiet", "--python", sys.executable], cwd=service, env=service_environment(), check=True
+    )
     return service
 
 
 def build(engine: Engine, source: Path, image: str) -> str:
     environment = service_environment(PATH=engine.path)
-    command = ["make", "image", f"TAG={image}", f"VERSION={VERSION}"]
+    command = ["make", "image", f"VERSION={VERSION}"]
     done = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+    engine.docker("tag", ANSWERS["service_name"], image)
     return image
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.base_image import VERSION
 from tests.engine import Engine
 from tests.image import contents
 from tests.image.conftest import build
@@ -28,7 +29,7 @@ def test_the_image(check: Check, found: Contents, expected: Expected) -> None:
     check(found, expected)
 
 
-PACKAGES = "/opt/venv/lib/python3.13/site-packages"
+PACKAGES = f"/opt/venv/lib/python{VERSION.rpartition('.')[0]}/site-packages"
 
 # The instructions that break what one rule asks for.
 SPOILT: dict[str, tuple[Check, str]] = {
