@@ -283,6 +283,13 @@ async def test_a_request_is_one_span_with_one_more_for_each_statement(watched: W
     assert server.start_time <= insert.start_time
 
 
+async def test_a_span_holds_no_more_than_the_begin_of_a_path(watched: Watched) -> None:
+    await watched.client.get("/" + "x" * 60_000)
+
+    (span,) = await watched.spans()
+    assert (span.attributes or {})["url.path"] == "/" + "x" * 1023
+
+
 async def test_a_span_is_named_for_the_route_and_not_for_the_path(watched: Watched) -> None:
     await watched.client.get("/v1/failures/conflict", params={"email": "alice@example.com"})
 

@@ -315,3 +315,47 @@ def test_a_request_with_an_unknown_field_is_refused() -> None:
 
     with pytest.raises(ValidationError, match="Extra inputs"):
         Order.model_validate({"item": "lamp", "colour": "red"})
+
+
+class Line(fields.RequestModel):
+    number: fields.Integer
+    text: fields.Text
+
+
+class Lines(fields.RequestModel):
+    lines: list[Line]
+    by_name: dict[str, tuple[Line, ...]] | None = None
+
+
+def test_a_body_that_breaks_many_rules_is_refused_without_describing_each() -> None:
+    for body in (
+        {f"field-{number}": 0 for number in range(50_000)},
+        {"by_name": {str(n): [{}] for n in range(50_000)}},
+    ):
+        with pytest.raises(ValidationError) as refused:
+            Lines.model_validate(body)
+        (only,) = refused.value.errors()
+        assert only["type"] == "too_many_errors"
+        assert only["msg"].startswith("breaks ")
+
+
+def test_a_list_is_checked_up_to_its_first_bad_item() -> None:
+    with pytest.raises(ValidationError) as refused:
+        Lines.model_validate({"lines": [{"number": 1, "text": "a"}, *({} for _ in range(50_000))]})
+    assert {part["loc"][:2] for part in refused.value.errors()} == {("lines", 1)}
+
+
+def test_a_body_that_breaks_some_rules_is_told_each() -> None:
+    with pytest.raises(ValidationError) as refused:
+        Lines.model_validate({"lines": [{"number": "one", "txt": "a"}], "other": 1})
+    assert {part["loc"] for part in refused.value.errors()} == {
+        ("lines", 0, "number"),
+        ("lines", 0, "text"),
+        ("lines", 0, "txt"),
+        ("other",),
+    }
+    assert Lines.model_json_schema()["properties"]["lines"] == {
+        "items": {"$ref": "#/$defs/Line"},
+        "title": "Lines",
+        "type": "array",
+    }

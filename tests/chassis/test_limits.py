@@ -1,6 +1,7 @@
 """What one request may take, on real sockets: bytes, time, and a place among those running."""
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -11,7 +12,9 @@ import httpx
 import pytest
 from chassis import connections, limits
 from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
+from starlette.exceptions import HTTPException
 from structlog.testing import capture_logs
 
 from tests.chassis.conftest import listening
@@ -165,6 +168,21 @@ async def test_the_oldest_of_too_many_bodies_makes_room(
             assert (await reader.readuntil(b"%d" % size)).startswith(b"HTTP/1.1 200 ")
         for _ in range(3):  # what was counted is given back
             assert (await client.post("/v1/bytes", content=b"x" * size)).status_code == 200
+
+
+@pytest.mark.parametrize("body", ["[" * 100_000, "9" * 100_000, '{"name": ' * 10_000])
+async def test_large_bodies_that_are_not_json_leave_nothing_behind(make_app: Callable[..., FastAPI], body: str) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        async with listening(make_app()) as client:
+            for _ in range(3):
+                headers = {"Content-Type": "application/json"}
+                assert code(await client.post("/v1/things", content=body, headers=headers))[0] == 400
+        left = [each for each in gc.get_objects() if isinstance(each, HTTPException | RequestValidationError)]
+        assert left == []
+    finally:
+        gc.enable()
 
 
 async def test_a_request_that_takes_too_long_is_told_to_come_back(hurried: httpx.AsyncClient) -> None:

@@ -37,7 +37,7 @@ STALL_SECONDS = 30
 CLOSING_SECONDS = 5
 """How long a closed connection may take to deliver what was written before."""
 
-MAX_HELD_BYTES = 32 * 1024 * 1024
+MAX_HELD_BYTES = 24 * 1024 * 1024
 """Incomplete heads, requests sent ahead, and unread answers, of all connections of a process."""
 
 CHUNKED = -1

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Context, Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from uuid import UUID
 
 from pydantic import (
@@ -20,11 +20,14 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    ModelWrapValidatorHandler,
     PlainSerializer,
+    ValidationError,
     WithJsonSchema,
+    model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from chassis import money
 
@@ -203,10 +206,45 @@ def decimal(precision: int, scale: int) -> tuple[object, ...]:
     )
 
 
+def _fail_fast(schema: Any) -> None:
+    """Let each list, set and tuple within the schema end its validation at the first bad item."""
+    if isinstance(schema, dict):
+        if schema.get("type") in ("list", "set", "frozenset", "tuple"):
+            schema["fail_fast"] = True
+        schema = list(schema.values())
+    if isinstance(schema, list):
+        for part in schema:
+            _fail_fast(part)
+
+
+MAX_BROKEN_RULES = 100
+"""A body of 1 MiB can break a million rules, and a description of each would take more memory than a pod has."""
+
+
 class RequestModel(BaseModel):
-    """A request body. An unknown field is refused: it is a typo, or a client ahead of this version."""
+    """A request body. An unknown field is refused: it is a typo, or a client ahead of this version.
+
+    A list is checked up to its first bad item. More than MAX_BROKEN_RULES broken rules are counted, not described.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _describe_few(cls, value: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return validate(value)
+        except ValidationError as error:
+            count = error.error_count()
+            if count <= MAX_BROKEN_RULES:
+                raise
+        raise PydanticCustomError("too_many_errors", "breaks {count} rules", {"count": count})
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        _fail_fast(schema)
+        return schema
 
 
 class PatchModel(RequestModel):

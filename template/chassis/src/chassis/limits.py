@@ -1,6 +1,7 @@
 """What one request may take from the others: bytes, time, and a place among those running."""
 
 import asyncio
+import gc
 from dataclasses import dataclass
 
 import structlog
@@ -18,7 +19,7 @@ log = structlog.get_logger()
 SMALL_BODY_BYTES = 64 * 1024
 """A body of this size that is complete finds room in any case."""
 
-MAX_BODIES_BYTES = 32 * 1024 * 1024
+MAX_BODIES_BYTES = 24 * 1024 * 1024
 """The bodies that are arriving, and the large bodies of the requests that run, of a whole process."""
 
 
@@ -156,6 +157,10 @@ class Limits:
         finally:
             if body is not None:
                 self._bodies.remove(body)
+                if body.size > SMALL_BODY_BYTES:
+                    # FastAPI's frames of a body that is not JSON refer to themselves, and to the body. serving.py lets
+                    # the collector look so rarely that a pod would be full before.
+                    gc.collect(1)
         await answer(scope, receive, send)
 
     async def _run_in_place(self, scope: Scope, receive: Receive, send: Send, *, probe: bool) -> None:

@@ -5,8 +5,10 @@ import contextlib
 import faulthandler
 import gc
 import math
+import os
 import resource
 import signal
+import socket
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -28,6 +30,10 @@ and a close would reset it."""
 CLOSE_SECONDS = 9
 """How long connections may take to close and telemetry to be sent, after the last request or message. All parts have
 bounds of their own, 8 seconds in sum. The manifests' grace periods count on this."""
+
+RECEIVE_BUFFER_BYTES = 64 * 1024
+"""Of each connection, in the kernel. It bounds one read, too: thousands of connections may be readable in one turn of the
+loop. More would be of use only to uploads over long distances that no proxy is in front of."""
 
 OTHER_FILES = 100
 """Open files of a process that are no connections of clients: the database's, the broker's, logs."""
@@ -52,6 +58,12 @@ class Server(uvicorn.Server):
     async def serve(self, sockets: list | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         await super().serve(sockets)
+
+    async def startup(self, sockets: list | None = None) -> None:
+        await super().startup(sockets)
+        for listener in (each for server in self.servers for each in server.sockets):
+            with socket.socket(fileno=os.dup(listener.fileno())) as same:  # uvloop's own has no setsockopt
+                same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._loop is None or self.should_exit:
@@ -82,8 +94,9 @@ class Server(uvicorn.Server):
 def spare_collector() -> None:
     """Look for garbage less often, and never among what start-up made.
 
-    A request leaves no cycles behind, so that most looks are in vain: they took a twentieth of a request's CPU, and a
-    quarter of the relay's (bench/). A service that does make cycles still has them collected.
+    A request that succeeds leaves no cycles behind, so that most looks are in vain: they took a twentieth of a request's
+    CPU, and a quarter of the relay's (bench/). A service that does make cycles still has them collected. After a large
+    body, limits.py looks for them itself.
     """
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS)
