@@ -208,6 +208,25 @@ def test_an_index_that_was_finished_but_not_recorded_is_no_obstacle(
     assert ask(migrated, INDEX) == "ix_things_name"
 
 
+LIMIT = (
+    "DO $$ BEGIN ASSERT current_setting('lock_timeout') = '{limit}', current_setting('lock_timeout'); END $$ -- {word}"
+)
+
+
+@pytest.mark.parametrize("in_transaction", [True, False])
+def test_only_a_concurrent_statement_outside_of_a_transaction_waits_for_long(
+    copy: Service, migrated: str, in_transaction: bool
+) -> None:
+    concurrently = LIMIT.format(limit="5s" if in_transaction else "0", word="CONCURRENTLY")
+    add_migration(copy, f"op.execute({concurrently!r}); op.execute({LIMIT.format(limit='5s', word='')!r})")
+    if in_transaction:
+        (folder,) = copy.package.__path__
+        script = Path(folder, "migrations", "versions", "0002_concurrently.py")
+        script.write_text(script.read_text().replace("with op.get_context().autocommit_block():", "if True:"))
+
+    migrating.upgrade(copy, migrated)
+
+
 def test_a_statement_and_a_turn_end_before_the_job_that_runs_them() -> None:
     job = (ROOT / "template/deploy/base/migration.yaml.jinja").read_text()
     [deadline] = re.findall(r"activeDeadlineSeconds: (\d+)", job)

@@ -66,13 +66,17 @@ def set_limits(connection: Connection) -> None:
     # A migration that waits for a lock makes every query behind it wait too: give up soon, and try again later.
     limit_locks = f"SET lock_timeout = '{migrating.LOCK_TIMEOUT}'"
 
+    def waits_long(statement: str) -> bool:
+        alone = connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"  # no transaction holds a lock
+        return alone and leftovers.waits_long(statement)
+
     def before(_: Connection, __: Any, statement: str, *___: Any) -> None:
-        if leftovers.waits_long(statement):
+        if waits_long(statement):
             connection.exec_driver_sql("SET lock_timeout = 0")
             leftovers.remove(connection, service.schema, statement)
 
     def after(_: Connection, __: Any, statement: str, *___: Any) -> None:
-        if leftovers.waits_long(statement):
+        if waits_long(statement):
             connection.exec_driver_sql(limit_locks)
 
     event.listen(connection, "before_cursor_execute", before)
