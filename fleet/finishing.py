@@ -4,6 +4,7 @@ And in pyproject.toml the chassis' version, where that comes from a package inde
 """
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -41,8 +42,16 @@ def finish(checkout: Path) -> str:
 
 
 def team_environment() -> dict[str, str]:
-    """Ours, without what uv and make say to a process that they have started: that is not meant for another project."""
-    return {name: value for name, value in os.environ.items() if name not in _OURS}
+    """The variables that a service's own code gets: what finding and building its packages takes, and no other secret."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if _BUILDS.fullmatch(name) and not _OF_ANOTHER_PROJECT.fullmatch(name)
+    }
 
 
-_OURS = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "PYTHONPATH"}
+_BUILDS = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_\w+|TZ|TERM|TMPDIR|CI|XDG_\w+|SSL_CERT_(?:FILE|DIR)|(?:REQUESTS|CURL)_CA_BUNDLE"
+    r"|(?i:https?|all|no)_(?i:proxy)|UV_\w+|PIP_\w+|PYTHONDONTWRITEBYTECODE|PG_BIN"
+)
+_OF_ANOTHER_PROJECT = re.compile(r"UV_PROJECT_ENVIRONMENT|UV_PUBLISH_\w+")

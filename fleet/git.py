@@ -17,10 +17,18 @@ NO_HOOKS = ("-c", "core.hooksPath=/dev/null")
 # A host that is asked and never answers must not hold up anybody for ever.
 LIMIT_SECONDS = 300
 
-# Whatever somebody has set for themselves: we read what it prints, and look for `origin`.
+# Whatever somebody has set for themselves: we read what it prints, and look for `origin`. What is fetched is checked,
+# for a service's repository may be made by hand to do harm.
 _PLAIN = tuple(
     word
-    for setting in ("color.ui=false", "color.diff=false", "color.grep=false", "clone.defaultRemoteName=origin")
+    for setting in (
+        "color.ui=false",
+        "color.diff=false",
+        "color.grep=false",
+        "clone.defaultRemoteName=origin",
+        "transfer.fsckObjects=true",
+        "fetch.fsckObjects=true",
+    )
     for word in ("-c", setting)
 )
 
@@ -97,8 +105,15 @@ def tree(repository: Path, ref: str = "HEAD", *paths: str) -> Tree:
         meta, path = entry.split("\t", 1)
         mode, kind, blob = meta.split()
         if kind == "blob":
+            _refuse_harmful(path)
             found[path] = Entry(mode, blob)
     return found
+
+
+def _refuse_harmful(path: str) -> None:
+    """Raises FleetError for a path that git itself would never check out: it leads elsewhere, or into git's own folder."""
+    if any(part in ("", ".", "..") or part.lower() == ".git" for part in path.split("/")):
+        raise FleetError(f"the repository has a path that leaves its folder or is git's own, {path}: remove it there")
 
 
 class Blobs:

@@ -2,7 +2,11 @@
 
 import json
 from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from fleet.errors import FleetError
 
 
 def origin() -> dict[str, Any]:
@@ -11,6 +15,23 @@ def origin() -> dict[str, Any]:
         return json.loads(distribution("slipway").read_text("direct_url.json") or "{}")
     except PackageNotFoundError:
         return {}
+
+
+def repository() -> str:
+    """Where fleet was installed from, which is the template's own repository: a git URL, or a folder.
+
+    Raises FleetError if that is not known.
+    """
+    found = origin()
+    url = found.get("url", "")
+    if "vcs_info" in found:
+        return url
+    if "dir_info" in found and Path(folder := unquote(urlsplit(url).path), "copier.yml").exists():
+        return folder
+    raise FleetError(
+        "where the template is cannot be told from how fleet was installed: name its git URL by --template, by "
+        "FLEET_TEMPLATE, or by `template` in fleet.toml; or install fleet from there (uv tool install git+URL)"
+    )
 
 
 def version() -> str:

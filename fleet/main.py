@@ -17,6 +17,16 @@ app = typer.Typer(
 )
 
 Where = Annotated[Path, typer.Argument(help="A service's repository.", show_default="this folder")]
+Trusted = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--template",
+        metavar="URL",
+        envvar="FLEET_TEMPLATE",
+        help="The platform's template: a service that names another one is refused. Repeatable.",
+        show_default="what fleet.toml names, else where fleet is from",
+    ),
+]
 Config = Annotated[Path, typer.Option(metavar="FILE", help="What lists the services.")]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Processes at a time.", show_default="one for each core")]
 Data = Annotated[
@@ -79,6 +89,7 @@ def check(
         str | None, typer.Option(help="What it will be merged into.", show_default="the remote's default branch")
     ] = None,
     shown: Annotated[CheckFormat, typer.Option("--format", help="github: annotations.")] = CheckFormat.TABLE,
+    template: Trusted = None,
 ) -> None:
     """Say in one table what a service does otherwise than the platform. Status 1 if any of it is an error."""
     from fleet import show_findings
@@ -86,6 +97,7 @@ def check(
     from fleet.findings import Level
     from fleet.service import Service
 
+    _trust(template)
     service = Service(path, ref, base)
     found = [finding for check in (DRIFT if only_drift else CHECKS) for finding in check(service)]
     if shown is CheckFormat.TABLE:
@@ -104,6 +116,7 @@ def status(
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it there.", show_default="stdout")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Make do with what was fetched before.")] = False,
     jobs: Jobs = None,
+    template: Trusted = None,
 ) -> None:
     """Say how every service stands: version, drift, conventions, waivers. Status 1 if one breaks the policy or cannot be read."""
     from fleet import overview
@@ -114,6 +127,7 @@ def status(
     if offline:
         os.environ["FLEET_OFFLINE"] = "1"
     listed = members(config)
+    _trust(template, config)
     standings = status(listed, jobs)
     if shown is StatusFormat.TABLE:
         text = overview.table(standings, width=_width(output))
@@ -211,6 +225,7 @@ def update(
         typer.Option(metavar="FOLDER", help="With --all: for clones and logs.", show_default="beside fleet.toml"),
     ] = None,
     jobs: Jobs = None,
+    template: Trusted = None,
 ) -> None:
     """Bring a service to a template version: the platform's files anew, the team's as they are. All of it or nothing.
 
@@ -225,12 +240,15 @@ def update(
         from fleet.register import members
         from fleet.update_all import FOLDER, Wish, update_all
 
-        outcomes = update_all(members(config), work or config.parent / FOLDER, Wish(to or "", test, push), jobs)
+        listed = members(config)
+        _trust(template, config)
+        outcomes = update_all(listed, work or config.parent / FOLDER, Wish(to or "", test, push), jobs)
         show_all.outcomes(outcomes)
         raise typer.Exit(any(outcome.failure for outcome in outcomes))
     from fleet import show
     from fleet.update import Options, update
 
+    _trust(template)
     report = update(path, Options(_data(answers), to, keep_branch, finish))
     show.report(report, seed_diffs=seed_diffs)
     raise typer.Exit(3 if report.unfinished else 0)
@@ -253,6 +271,17 @@ def new(
     from fleet.new import new, template_address
 
     new(name, template or template_address(), _data(answers), defaults=defaults)
+
+
+def _trust(named: list[str] | None, config: Path | None = None) -> None:
+    """Let only the platform's template be fetched and run. Raises FleetError if nobody says which that is."""
+    from fleet.installed import repository
+    from fleet.register import templates
+    from fleet.trust import is_decided, trust
+
+    named = named or (templates(config) if config else [])
+    if named or not is_decided():
+        trust(named or [repository()])
 
 
 def _width(output: Path | None) -> int | None:

@@ -3,7 +3,6 @@
 import shutil
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import questionary
 from colorama import colorama_text
@@ -17,7 +16,7 @@ from rich.text import Text
 
 from fleet import output
 from fleet.errors import FleetError
-from fleet.installed import origin
+from fleet.installed import repository
 from fleet.rendering import refuse_unknown
 
 # Of copier.yml. The review is theirs to word; here is only what follows from it.
@@ -66,17 +65,9 @@ def new(destination: Path, template: str, data: dict[str, Any], *, defaults: boo
 
 
 def template_address() -> str:
-    """Where fleet was installed from, for that is the template's own repository. Raises FleetError if that is not known."""
-    told = origin()
-    url = told.get("url", "")
-    if "vcs_info" in told:
-        return url if get_repo(url) else f"git+{url}"
-    if "dir_info" in told and Path(folder := unquote(urlsplit(url).path), "copier.yml").exists():
-        return folder
-    raise FleetError(
-        "where the template is cannot be told from how fleet was installed: name its git URL by --template or "
-        "FLEET_TEMPLATE, or install fleet from there (uv tool install git+URL)"
-    )
+    """The template's address as Copier takes it: where fleet was installed from. Raises FleetError if that is not known."""
+    address = repository()
+    return address if Path(address).exists() or get_repo(address) else f"git+{address}"
 
 
 class _Reviewed(Worker):

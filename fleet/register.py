@@ -1,4 +1,6 @@
-"""Which services there are: fleet.toml.
+"""Which services there are, and which template they are made of: fleet.toml.
+
+template = "https://git.example.com/platform/slipway.git"   # or a list; left out: where fleet was installed from
 
 [[service]]
 url = "git@git.example.com:shop/billing.git"
@@ -28,7 +30,7 @@ from typing import Any
 
 from fleet.errors import FleetError
 from fleet.git import without_credentials
-from fleet.template import SHORTHANDS
+from fleet.trust import SHORTHANDS, expanded, is_path
 
 SERVICE_KEYS = {"url", "path", "branch", "name"}
 LISTING_KEYS = {"file", "protocol", "include", "exclude"}
@@ -59,18 +61,19 @@ class Member:
         return without_credentials(self.address)
 
 
+def templates(config: Path) -> list[str]:
+    """The templates that the file names; none if it leaves that to how fleet was installed. Raises FleetError."""
+    named = _written(config).get("template", [])
+    addresses = [named] if isinstance(named, str) else named
+    if not isinstance(addresses, list) or not all(isinstance(one, str) and one for one in addresses):
+        raise FleetError(f"{config}: template has to be the git URL of a template, or a list of them; it is {named!r}")
+    # A path counts from the file's folder, as those of services do.
+    return [str(config.parent / one) if is_path(expanded(one)) else one for one in addresses]
+
+
 def members(config: Path) -> list[Member]:
     """All that the file lists, in its order. Raises FleetError, naming the entry, what is wrong with it, and the way out."""
-    try:
-        written = tomllib.loads(config.read_text())
-    except FileNotFoundError:
-        raise FleetError(
-            f"{config} does not exist: write one (docs/how-to/see-the-fleet.md), or name it by --config"
-        ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise FleetError(f"{config} cannot be read: {error}") from None
-    if unknown := sorted(set(written) - {"service", "listing"}):
-        raise FleetError(f"{config} has no use for {unknown[0]!r}: write [[service]] and [[listing]]")
+    written = _written(config)
     for kind in ("service", "listing"):
         if not isinstance(written.get(kind, []), list):
             raise FleetError(f"{config}: {kind} is not a list: write [[{kind}]] with two brackets")
@@ -82,6 +85,20 @@ def members(config: Path) -> list[Member]:
     if not found:
         raise FleetError(f"{config} lists no services: write [[service]] with a url or a path, or correct its listings")
     return found
+
+
+def _written(config: Path) -> dict[str, Any]:
+    try:
+        written = tomllib.loads(config.read_text())
+    except FileNotFoundError:
+        raise FleetError(
+            f"{config} does not exist: write one (docs/how-to/see-the-fleet.md), or name it by --config"
+        ) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise FleetError(f"{config} cannot be read: {error}") from None
+    if unknown := sorted(set(written) - {"template", "service", "listing"}):
+        raise FleetError(f"{config} has no use for {unknown[0]!r}: write template, [[service]] and [[listing]]")
+    return written
 
 
 def _services(config: Path, entries: list[Any]) -> Iterator[Member]:

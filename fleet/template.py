@@ -21,9 +21,7 @@ from fleet.errors import FleetError
 from fleet.git import without_credentials
 from fleet.manifest import Manifest, recall, remember
 from fleet.output import warn
-
-# What Copier understands besides git's own URLs.
-SHORTHANDS = {"gh:": "https://github.com/", "gl:": "https://gitlab.com/", "git+": "", "file://": ""}
+from fleet.trust import expanded, is_path, refuse_untrusted
 
 MOVED = "If it has moved, write its new address into _src_path of .copier-answers.yml, and commit that"
 # A tag that was moved or deleted, an edit by hand, a birth from changes that nobody had committed.
@@ -43,13 +41,12 @@ class Template:
     """
 
     def __init__(self, source: str) -> None:
+        """Raises FleetError for a template that nobody trusts, or a relative path."""
         self.shown = without_credentials(source)
         self._found: dict[str, Release] = {}
-        url = next(
-            (long + source[len(short) :] for short, long in SHORTHANDS.items() if source.startswith(short)), source
-        )
-        self.url = os.path.expanduser(url)
-        self.is_local = not re.match(r"[\w+.-]+://|[^/]+@[^/]+:", self.url)
+        self.url = expanded(source)
+        self.is_local = is_path(self.url)
+        refuse_untrusted(source)
         if self.is_local and not os.path.isabs(self.url):
             raise FleetError(
                 f"the recorded template {source!r} is a relative path, which means another folder from each place: write "

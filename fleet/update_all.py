@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -204,7 +204,8 @@ class _Update:
         git.git(unfinished, "update-ref", MADE, commit)
         unfinished.rename(self.clone)
         # Not with the clone in Python's path, where a folder of it might be called fleet.
-        status = self._run(sys.executable, "-P", "-m", "fleet", "update", str(self.clone), "--to", outcome.new)
+        command = (sys.executable, "-P", "-m", "fleet", "update", str(self.clone), "--to", outcome.new)
+        status = self._run(*command, environment=os.environ)
         tip = self._tip(outcome.branch)
         git.git(self.clone, "update-ref", MADE, tip)
         outcome = replace(
@@ -218,7 +219,7 @@ class _Update:
     def _test(self, outcome: Outcome) -> Outcome:
         if outcome.tested or not self.wish.test or not outcome.tip:
             return outcome
-        status = self._run("make", "setup", "check", cwd=self.clone)
+        status = self._run("make", "setup", "check", cwd=self.clone, environment=team_environment())
         git.git(self.clone, "checkout", "--quiet", "--", ".")
         return replace(outcome, tested=status == 0, failure="" if status == 0 else "`make check` failed")
 
@@ -260,6 +261,6 @@ class _Update:
     def _tip(self, branch: str) -> str:
         return git.line(self.clone, "for-each-ref", "--format=%(objectname)", f"refs/heads/{branch}")
 
-    def _run(self, *command: str, cwd: Path | None = None) -> int:
+    def _run(self, *command: str, environment: Mapping[str, str], cwd: Path | None = None) -> int:
         with self.log.open("ab") as log:
-            return self.programs.run(command, log=log, cwd=cwd or self.log.parent, environment=team_environment())
+            return self.programs.run(command, log=log, cwd=cwd or self.log.parent, environment=environment)

@@ -23,6 +23,9 @@ from tests.tools import made_once
 
 Born = Callable[..., Path]
 
+HISTORY = Path("history/slipway")
+"""Below the folder that all processes of a run share."""
+
 
 class Installed:
     """A distribution with such a direct_url.json, which is where an installer says what it was told to install."""
@@ -38,12 +41,13 @@ class Installed:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def environment(fleet_cache: Path) -> Iterator[None]:
-    """A cache of the tests' own; git with an identity."""
+def environment(fleet_cache: Path, shared: Path) -> Iterator[None]:
+    """A cache of the tests' own; git with an identity; the command line trusts the template of `history`."""
     identity = {"GIT_AUTHOR_NAME": "Test", "GIT_COMMITTER_NAME": "Test"}
     identity |= {name.replace("NAME", "EMAIL"): "test@example.com" for name in identity}
+    settings = {"FLEET_CACHE_DIR": str(fleet_cache), "FLEET_TEMPLATE": str(shared / HISTORY)}
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (identity | {"FLEET_CACHE_DIR": str(fleet_cache)}).items():
+        for name, value in (identity | settings).items():
             patch.setenv(name, value)
         yield
 
@@ -57,7 +61,7 @@ def history(template: Path, shared: Path) -> Path:
         release_first_version(scratch / "slipway")
         release_later_versions(scratch / "slipway")
 
-    return made_once(shared / "history", release) / "slipway"
+    return made_once((shared / HISTORY).parent, release) / "slipway"
 
 
 @pytest.fixture(scope="session")

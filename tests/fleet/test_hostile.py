@@ -1,6 +1,9 @@
 """A repository that was made by hand to do harm to whoever runs `fleet` on it: nothing of it runs or leaves its folder."""
 
+import os
+import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -8,11 +11,13 @@ import pytest
 
 from fleet import git as git_module
 from fleet.errors import FleetError
+from fleet.finishing import finish
 from fleet.register import Member
 from fleet.service import Service
 from fleet.status import status
+from fleet.trust import refuse_untrusted, trust
 from tests.conftest import git
-from tests.fleet.conftest import Born
+from tests.fleet.conftest import Born, commit
 
 pytestmark = pytest.mark.slow
 
@@ -73,3 +78,122 @@ def test_what_is_fetched_is_checked_before_it_is_kept(born: Born, tmp_path: Path
         git_module.git(tmp_path, *clone)
     # The same by git alone, to see that it is we who refuse.
     subprocess.run(["git", *clone], check=True, cwd=tmp_path, capture_output=True)
+
+
+HOOK = """import os, pathlib
+pathlib.Path(os.environ.get("HOME", "/"), "hook-ran").write_text(str(dict(os.environ)))
+"""
+
+
+@pytest.fixture
+def chooses_its_template(born: Born, history: Path, tmp_path: Path) -> Path:
+    """A service that records a template of its own, whose newest release brings a hook."""
+    theirs, service = tmp_path / "theirs", born("v1.3.0")
+    git(tmp_path, "clone", "--quiet", str(history), str(theirs))
+    (theirs / "hooks/migrations/9.0.0.py").write_text(HOOK)
+    commit(theirs)
+    git(theirs, "tag", "v9.0.0")
+    answers = service / ".copier-answers.yml"
+    answers.write_text(answers.read_text().replace(str(history), str(theirs)))
+    commit(service)
+    return service
+
+
+@pytest.mark.parametrize("command", ["update", "check", "status", "update --all"])
+def test_a_service_does_not_choose_the_template_that_runs(
+    chooses_its_template: Path, born: Born, history: Path, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "fleet.toml").write_text(
+        f'template = "{history}"\n[[service]]\npath = "{chooses_its_template}"\nname = "evil"\n'
+        f'[[service]]\npath = "{born("v1.3.0")}"\n'
+    )
+    # Nobody's drive is read either: the template is no repository that could be rendered.
+    shutil.rmtree(tmp_path / "theirs/.git")
+    of_fleet = {"status": ["status"], "update --all": ["update", "--all", "--no-test"]}
+    done = subprocess.run(
+        [sys.executable, "-m", "fleet", *of_fleet.get(command, [command, str(chooses_its_template)])],
+        cwd=tmp_path,
+        env={**os.environ, "HOME": str(tmp_path), "FLEET_CACHE_DIR": str(tmp_path / "cache"), "COLUMNS": "1000"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert f"the recorded template {tmp_path / 'theirs'} is not the platform's" in done.stdout + done.stderr
+    assert not (tmp_path / "hook-ran").exists()
+    if command in of_fleet:
+        # The other one has nothing but what a service without specs lacks.
+        assert "1 breach, 1 unreadable" in done.stdout or "1 need nothing, 1 failed" in done.stdout
+
+
+def test_a_template_that_is_named_is_trusted_from_then_on(chooses_its_template: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fleet", "update", "--no-finish", "--template", str(tmp_path / "theirs")]
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    subprocess.run(command, cwd=chooses_its_template, env=environment, check=True, capture_output=True)
+    assert (tmp_path / "hook-ran").exists()
+
+
+TRUSTED = "https://git.example.com/platform/slipway.git"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        TRUSTED,
+        "https://git.example.com/platform/slipway",
+        "https://robot:token@git.example.com/platform/slipway.git",
+        "git+https://GIT.example.com/platform/slipway.git/",
+        "git@git.example.com:platform/slipway.git",
+        "ssh://git@git.example.com/platform/slipway.git",
+    ],
+)
+def test_a_template_is_the_same_by_each_of_its_addresses(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("FLEET_TRUSTED_TEMPLATES", "")
+    trust([TRUSTED, "gh:acme/slipway"])
+    refuse_untrusted(address)
+    refuse_untrusted("https://github.com/acme/slipway.git")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://git.example.com/platform/slipway.git/../../evil/slipway",
+        "https://git.example.com@evil.example.com/platform/slipway.git",
+        "https://git.example.com/platform/Slipway.git",
+        "https://git.example.com/platform/slipway.git?x",
+        "http://git.example.com/platform/slipway.git",
+        "git.example.com/platform/slipway",
+        "ext::sh -c touch% x git.example.com/platform/slipway.git",
+        "gh:evil/slipway",
+        "~/platform/slipway",
+        "",
+    ],
+)
+def test_an_address_that_looks_like_the_templates_is_refused(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("FLEET_TRUSTED_TEMPLATES", "")
+    trust([TRUSTED])
+    with pytest.raises(FleetError, match="not the platform's"):
+        refuse_untrusted(address)
+
+
+def test_a_services_own_code_gets_no_secret_of_whoever_updates_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "Makefile").write_text("specs:\n\tenv > specs\n")
+    (tmp_path / "uv.lock").touch()
+    git(tmp_path, "init", "--quiet")
+    commit(tmp_path)
+    secrets = (
+        "AWS_SECRET_ACCESS_KEY",
+        "GITHUB_TOKEN",
+        "SSH_AUTH_SOCK",
+        "DATABASE_URL",
+        "UV_PUBLISH_TOKEN",
+        "GIT_ASKPASS",
+    )
+    for name in secrets:
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("UV_INDEX_ACME_PASSWORD", "needed")
+    assert finish(tmp_path) == ""
+    given = (tmp_path / "specs").read_text()
+    assert "UV_INDEX_ACME_PASSWORD=needed" in given
+    assert not [name for name in secrets if f"{name}=" in given]

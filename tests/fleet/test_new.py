@@ -196,7 +196,7 @@ def test_a_folder_that_fleet_was_installed_from_is_the_template_if_it_holds_one(
     folder.mkdir()
     origin = {"url": folder.as_uri(), "dir_info": {"editable": True}}
     monkeypatch.setattr("fleet.installed.distribution", lambda _name: Installed(origin))
-    with pytest.raises(FleetError, match="name its git URL by --template or FLEET_TEMPLATE"):
+    with pytest.raises(FleetError, match="name its git URL by --template, by FLEET_TEMPLATE"):
         template_address()
     (folder / "copier.yml").touch()
     assert template_address() == str(folder)

@@ -99,7 +99,7 @@ def test_a_service_that_is_named_and_listed_counts_once(tmp_path: Path) -> None:
         ("a = [", "cannot be read"),
         ("", "lists no services"),
         ("[service]\nurl = 'x:y'", r"service is not a list: write \[\[service\]\]"),
-        ("[[services]]\nurl = 'x:y'", r"no use for 'services': write \[\[service\]\] and \[\[listing\]\]"),
+        ("[[services]]\nurl = 'x:y'", r"no use for 'services': write template, \[\[service\]\] and \[\[listing\]\]"),
         ("service = ['git@x:y']", r"service 1 is not a table: write \[\[service\]\]"),
         ("[[service]]\nurl = 'git@x:y'\nbranches = 'a'", "service 1 has no use for 'branches': it takes branch, name"),
         ("[[service]]\nname = 'a'", r"service 1 \(a\) needs either a url or a path: write one"),

@@ -24,7 +24,7 @@ BRANCH = "slipway/v1.3.0"
 
 # Instead of the service's own `make setup check`, which takes a minute: it counts, fails or waits as a file tells it to.
 MAKE = """#!/bin/sh
-echo "$PWD $*" >> "$MADE"
+echo "$PWD $*" >> "@made@"
 test ! -e wait || { touch waiting; sleep 600; }
 test ! -e fail || { echo "a test failed"; exit 2; }
 """
@@ -35,10 +35,9 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What was made: a line for each call."""
     program = tmp_path / "bin" / "make"
     program.parent.mkdir()
-    program.write_text(MAKE)
+    program.write_text(MAKE.replace("@made@", str(tmp_path / "made")))
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    monkeypatch.setenv("MADE", str(tmp_path / "made"))
     (tmp_path / "made").touch()
     return tmp_path / "made"
 
