@@ -26,6 +26,7 @@ def running(service: Path, folder: Path, **settings: str) -> Generator[str]:
     port = embedded.free_port()
     with embedded.temporary_postgres() as url, (folder / "service.log").open("w") as log:
         options: dict[str, Any] = {"cwd": service, "stdout": log, "stderr": log}
+        settings = {"SERVE_DOCS": "true", **settings}
         options["env"] = service_environment(DATABASE_URL=url, HTTP_PORT=str(port), DRAIN_SECONDS="0", **settings)
         subprocess.run([*python, "migrate"], check=True, **options)
         process = embedded.spawn([*python, "serve"], stop_signal=signal.SIGTERM, **options)

@@ -77,6 +77,7 @@ def test_where_the_port_is_taken_it_says_so_and_takes_another(birth: Birth) -> N
             assert f"Port {taken} is taken" in output
             base = re.search(r"API +(http://[\d.:]+)/", output)[1]
             assert fetch(f"{base}/readyz") == 200
+            assert fetch(f"{base}/docs") == 200
 
 
 @pytest.mark.parametrize("victim", ["make", "python"])

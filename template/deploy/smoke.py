@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 from urllib.error import HTTPError
+from urllib.parse import urlencode
 from urllib.request import urlopen
 
 # A load balancer may take that long to send to the new pods alone.
@@ -22,9 +23,9 @@ def main(url: str, version: str) -> int:
         return 2
     base = url.rstrip("/")
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while (found := _version(base)) != version:
+    while refused := _not_ready(base, version):
         if time.monotonic() > deadline:
-            print(f"{base}/readyz: found {found}, not version {version}", file=sys.stderr)
+            print(f"{base}/readyz: not ready as version {version}: {refused}", file=sys.stderr)
             return 1
         time.sleep(2)
     print(f"{base}: ready, version {version}")
@@ -38,13 +39,14 @@ def main(url: str, version: str) -> int:
     return 0 if status in (200, 401, 403) else 1
 
 
-def _version(base: str) -> str:
-    """The version of whoever is ready; or why nobody is."""
-    status, body = _get(f"{base}/readyz")
+def _not_ready(base: str, version: str) -> str:
+    """Why nobody is ready as that version; empty if somebody is. It does not say which other version it is."""
+    status, body = _get(f"{base}/readyz?{urlencode({'version': version})}")
     try:
-        return json.loads(body)["version"] if status == 200 else f"{status} {body}"
+        ready = status == 200 and json.loads(body)["status"] == "ok"
     except (ValueError, TypeError, KeyError):
-        return f"{status}, which says no version"
+        ready = False
+    return "" if ready else f"{status} {body}"
 
 
 def _get(url: str) -> tuple[int, str]:

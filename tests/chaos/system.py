@@ -187,7 +187,7 @@ def system(broker: str, *, tormented: bool = False, **settings: str) -> Generato
                     made.clocks[name] = folder / f"{name}.clock"
                     made.clocks[name].write_text("+0")
                     environment |= _clock(library, made.clocks[name])
-            environment |= {"DATABASE_URL": ways["database"], "BROKER_URL": ways["broker"]}
+            environment |= {"DATABASE_URL": ways["database"], "BROKER_URL": ways["broker"], "PROBE_DETAILS": "true"}
             return Part(service, command, folder / f"{name}.log", **environment)
 
         port = brokers.free_port()

@@ -104,7 +104,8 @@ def make_app(service: Service, database_url: str) -> Callable[..., FastAPI]:
     """An application with settings (and telemetry) of the test's own."""
 
     def make_app(*, telemetry: Telemetry | None = None, **settings: Any) -> FastAPI:
-        values = {"database_url": database_url, "log_format": "console", **settings}
+        shown = {"serve_docs": True, "probe_details": True}
+        values = {"database_url": database_url, "log_format": "console", **shown, **settings}
         silent = Telemetry(Resource({}), sampler=ALWAYS_OFF, span_processors=[], metric_readers=[])
         return application(service, service.settings.model_validate(values), telemetry=telemetry or silent)
 
@@ -216,7 +217,9 @@ def start(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Genera
 
         def start(*arguments: str, **settings: object) -> Running:
             command = [sys.executable, *(arguments or ("-m", "tests.chassis.tiny", "serve"))]
-            service = _start(folder, command, {"DATABASE_URL": database_url, "DRAIN_SECONDS": 0, **settings})
+            service = _start(
+                folder, command, {"DATABASE_URL": database_url, "DRAIN_SECONDS": 0, "PROBE_DETAILS": "true", **settings}
+            )
             stack.callback(service.process.stop)
             _await_start(service)
             return service

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 import httpx
 import pytest
 from chassis.service import Service
-from chassis.telemetry import EXPORT_TIMEOUT_SECONDS, MAX_QUEUED_SPANS, Telemetry, from_settings, summarise
+from chassis.telemetry import EXPORT_TIMEOUT_SECONDS, MAX_QUEUED_SPANS, Telemetry, from_settings, sampler_of, summarise
 from opentelemetry import context, trace
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.sampling import Sampler
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags, TraceState
 
 from demo.otlp import OtlpReceiver, tree
@@ -185,6 +186,38 @@ def test_the_ratio_says_how_many_traces_are_kept(service: Service, ratio: float,
         ours.shutdown()
 
     assert len(receiver.spans) == expected
+
+
+def traced(sampler: Sampler, kind: SpanKind, count: int) -> int:
+    """How many spans are recorded of callers that all ask for it, with the id that a ratio likes best."""
+    parent = SpanContext(trace_id=1 << 64, span_id=7, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+    asking = trace.set_span_in_context(NonRecordingSpan(parent))
+    found = [sampler.should_sample(asking, parent.trace_id, "GET", kind=kind) for _ in range(count)]
+    return sum(each.decision.is_sampled() for each in found)
+
+
+def test_callers_decide_on_no_more_traces_than_the_setting_allows(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {"database_url": URL, "trace_sample_ratio": 0, "trace_callers_per_second": 5}
+    sampler = sampler_of(service.settings.model_validate(values))
+    now = 1000.0
+    monkeypatch.setattr("chassis.telemetry.time.monotonic", lambda: now)
+
+    assert traced(sampler, SpanKind.SERVER, 50) == 5
+    assert traced(sampler, SpanKind.SERVER, 50) == 0
+    now += 1
+    assert traced(sampler, SpanKind.SERVER, 50) == 5
+    assert traced(sampler, SpanKind.CONSUMER, 50) == 50  # a service has sent the message
+
+
+def test_beyond_that_the_ratio_decides_and_the_caller_cannot_choose_an_id_that_is_kept(service: Service) -> None:
+    def share(ratio: float) -> int:
+        values = {"database_url": URL, "trace_sample_ratio": ratio, "trace_callers_per_second": 0}
+        return traced(sampler_of(service.settings.model_validate(values)), SpanKind.SERVER, 1000)
+
+    assert (share(0), share(1)) == (0, 1000)
+    assert 300 < share(0.5) < 700
 
 
 def test_without_an_endpoint_nothing_is_recorded_and_ids_are_made(service: Service) -> None:

@@ -74,7 +74,8 @@ async def test_readiness_tells_of_waiting_and_parked_messages_and_stays_ready(
         "SELECT gen_random_uuid(), 'job', 'tiny.tidy-up.v1', 'a', 'tiny.tidy-up.v1', '{}', now() - interval '1 day', "
         "now() + due FROM unnest('{-2 hours, 1 hour}'::interval[]) AS due"
     )
-    app = application(talking, talking.settings.model_validate({"database_url": database_url}))
+    settings = {"database_url": database_url, "probe_details": True}
+    app = application(talking, talking.settings.model_validate(settings))
     async with started(app) as client:
         await until(lambda: app.state.gauges.parked == 1)
         ready = await client.get("/readyz")
@@ -102,14 +103,20 @@ async def test_depth_age_and_parked_messages_are_metrics(
 
 
 async def test_a_service_without_messages_tells_nothing_of_them(service: Service, database_url: str) -> None:
-    app = application(service, service.settings.model_validate({"database_url": database_url}))
+    settings = {"database_url": database_url, "probe_details": True}
+    app = application(service, service.settings.model_validate(settings))
     async with started(app) as client:
         assert (await client.get("/readyz")).json() == {"status": "ok", "version": "0.0.0", "database": "ok"}
 
 
 @pytest.mark.slow
 async def test_an_unreachable_broker_is_told_and_stops_nothing(talking: Service, database_url: str) -> None:
-    settings = {"database_url": database_url, "broker_url": "nats://127.0.0.1:1", "run_worker": True}
+    settings = {
+        "database_url": database_url,
+        "broker_url": "nats://127.0.0.1:1",
+        "run_worker": True,
+        "probe_details": True,
+    }
     app = application(talking, talking.settings.model_validate(settings))
     async with started(app) as client:
         ready = await client.get("/readyz")

@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import structlog
 from fastapi import FastAPI
 from opentelemetry.metrics import CallbackOptions, Observation
 
-from chassis import health, logs, problems
+from chassis import docs, health, logs, problems
 from chassis.database import Database
 from chassis.edge import Edge
 from chassis.limits import Limits
@@ -28,7 +29,10 @@ def application(service: Service, settings: Settings, *, telemetry: Telemetry | 
 
     Raises SettingsError where messages are to be sent from here (RUN_WORKER) and there is no broker.
     """
-    app = _assemble(service, settings, telemetry, api, work=settings.run_worker)
+    shown = "/openapi.json" if settings.serve_docs else None
+    app = _assemble(service, settings, telemetry, partial(api, openapi_url=shown), work=settings.run_worker)
+    if settings.serve_docs:
+        app.include_router(docs.router)
     app.add_middleware(
         Limits,
         max_body_bytes=settings.max_body_bytes,
@@ -105,6 +109,8 @@ def api(service: Service, **options: Any) -> FastAPI:
         version=service.api_version,
         generate_unique_id_function=lambda route: route.name,
         redirect_slashes=False,
+        docs_url=None,  # docs.py has the page: FastAPI's runs whatever a CDN sends
+        redoc_url=None,
         # Its own telemetry would double our spans (see edge.py).
         telemetry={"tracing": False, "metrics": False, "logs": False},
         **options,

@@ -118,7 +118,8 @@ def _spawn(service: Service, listener: socket.socket) -> embedded.Process:
     server += ["--fd", str(listener.fileno()), "--http", "chassis.reloading:Protocol", "--no-server-header"]
     server += ["--no-access-log", "--log-level", "warning"]
     port = listener.getsockname()[1]
-    env = {"LOG_FORMAT": "console", "LOG_REQUESTS": "true", **os.environ, "HTTP_PORT": str(port)}
+    shown = {"LOG_FORMAT": "console", "LOG_REQUESTS": "true", "SERVE_DOCS": "true", "PROBE_DETAILS": "true"}
+    env = {**shown, **os.environ, "HTTP_PORT": str(port)}
     return embedded.spawn(server, stop_signal=signal.SIGTERM, env=env, pass_fds=[listener.fileno()])
 
 

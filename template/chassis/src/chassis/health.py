@@ -28,8 +28,9 @@ async def _database_answers(request: Request) -> bool:
     return await database.answers(timeout_seconds=CHECK_TIMEOUT_SECONDS)
 
 
-def _answer(ok: bool, **checks: Any) -> JSONResponse:
-    content = {"status": "ok" if ok else "unavailable", **checks}
+def _answer(request: Request, ok: bool, **details: Any) -> JSONResponse:
+    shown = details if request.app.state.settings.probe_details else {}
+    content = {"status": "ok" if ok else "unavailable", **shown}
     return JSONResponse(content, 200 if ok else 503, headers={"Cache-Control": "no-store"})
 
 
@@ -37,7 +38,7 @@ def _answer(ok: bool, **checks: Any) -> JSONResponse:
 async def livez(request: Request) -> JSONResponse:
     """The event loop turns, and no loop has ended. Never touches the database: restarting us would not repair it."""
     worker = request.app.state.worker
-    return _answer(worker is None or not worker.failed)
+    return _answer(request, worker is None or not worker.failed)
 
 
 @router.get("/startupz")
@@ -45,17 +46,20 @@ async def startupz(request: Request) -> JSONResponse:
     """True once the database has answered for the first time, and from then on."""
     lifecycle: Lifecycle = request.app.state.lifecycle
     lifecycle.started = lifecycle.started or await _database_answers(request)
-    return _answer(lifecycle.started, database="ok" if lifecycle.started else "unreachable")
+    return _answer(request, lifecycle.started, database="ok" if lifecycle.started else "unreachable")
 
 
 @router.get("/readyz")
-async def readyz(request: Request) -> JSONResponse:
-    """Whether to send requests here: not draining, and the database answers. Says the version, for who deployed it."""
+async def readyz(request: Request, version: str | None = None) -> JSONResponse:
+    """Whether to send requests here: not draining, and the database answers. With `?version=…`: as that version."""
+    ours = request.app.state.settings.service_version
+    if version not in (None, ours):
+        return _answer(request, False, server="another version")
     if request.app.state.lifecycle.draining:
-        return _answer(False, server="draining")
+        return _answer(request, False, server="draining")
     reachable = await _database_answers(request)
-    version = request.app.state.settings.service_version
-    return _answer(reachable, version=version, database="ok" if reachable else "unreachable", **_messaging(request))
+    details = {"version": ours, "database": "ok" if reachable else "unreachable", **_messaging(request)}
+    return _answer(request, reachable, **details)
 
 
 def _messaging(request: Request) -> dict[str, Any]:

@@ -114,6 +114,11 @@ class Settings(CommandSettings):
     max_connections: Annotated[int, Field(ge=10, le=100_000)] = 1000
     """Of clients, idle ones included. For one more, the connection that has waited longest for a request is closed."""
 
+    serve_docs: bool = False
+    """Show /docs and /openapi.json, to anybody. `make dev` does."""
+    probe_details: bool = False
+    """Let /readyz and /startupz say, to anybody, which version this is, what waits and what is wrong. `make dev` does."""
+
     drain_seconds: Seconds = 5
     """How long to go on serving after SIGTERM, for load balancers to notice that we are not ready."""
     shutdown_timeout_seconds: Seconds = 20
@@ -125,7 +130,9 @@ class Settings(CommandSettings):
     otel_exporter_otlp_endpoint: HttpUrl | None = None
     """Base URL of an OTLP/HTTP receiver. Without it nothing is exported, trace ids still go through."""
     trace_sample_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Share of the traces that start here; a caller's decision is followed."""
+    """Share of the traces that start here. A caller's decision is followed, within TRACE_CALLERS_PER_SECOND."""
+    trace_callers_per_second: Annotated[int, Field(ge=0, le=1_000_000)] = 100
+    """Requests per process that are traced because their caller asks for it. TRACE_SAMPLE_RATIO decides on the others."""
 
     def unencrypted(self) -> list[str]:
         """The name of each URL whose connections are not encrypted and verified, and what to do."""

@@ -1,17 +1,27 @@
 """OpenTelemetry traces and metrics over OTLP/HTTP: one span per request, one per SQL statement, nothing else unasked."""
 
+import random
 import threading
 import time
 import uuid
 from functools import lru_cache
+from typing import Any
 
 from opentelemetry import metrics, trace
+from opentelemetry.context import Context
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    ALWAYS_ON,
+    ParentBased,
+    Sampler,
+    SamplingResult,
+    TraceIdRatioBased,
+)
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
 
@@ -25,6 +35,41 @@ MAX_QUEUED_SPANS = 4096
 _SCOPE = InstrumentationScope("chassis")
 _IDS = RandomIdGenerator()
 _FINE = Status()
+
+
+class FollowCallers(Sampler):
+    """Trace the requests whose caller traces them, at most so many a second, and a share of the others.
+
+    Anybody may send a `traceparent` that asks to be traced. Messages are followed without a bound: services send them.
+    """
+
+    def __init__(self, per_second: int, ratio: float) -> None:
+        self._per_second, self._ratio = per_second, ratio
+        self._second, self._followed = 0, 0
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        *more: Any,
+        **rest: Any,
+    ) -> SamplingResult:
+        # By chance and not by the trace's id, as TraceIdRatioBased does: here the caller has chosen the id.
+        traced = kind is not SpanKind.SERVER or self._follows() or random.random() < self._ratio  # noqa: S311
+        sampler = ALWAYS_ON if traced else ALWAYS_OFF
+        return sampler.should_sample(parent_context, trace_id, name, kind, *more, **rest)
+
+    def _follows(self) -> bool:
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._followed = second, 0
+        self._followed += 1
+        return self._followed <= self._per_second
+
+    def get_description(self) -> str:
+        return f"FollowCallers{{{self._per_second},{self._ratio}}}"
 
 
 class Telemetry:
@@ -90,6 +135,13 @@ class Telemetry:
             processor.on_end(span)
 
 
+def sampler_of(settings: Settings) -> Sampler:
+    """The sampler of a process that exports spans."""
+    ratio = settings.trace_sample_ratio
+    followed = FollowCallers(settings.trace_callers_per_second, ratio)
+    return ParentBased(TraceIdRatioBased(ratio), remote_parent_sampled=followed)
+
+
 def from_settings(service: Service, settings: Settings) -> Telemetry:
     """Export to the settings' OTLP endpoint. Without one, spans are not recorded, but trace ids are made and passed on."""
     # Not Resource.create(): its detectors scan every installed package's entry points at each start.
@@ -125,7 +177,7 @@ def from_settings(service: Service, settings: Settings) -> Telemetry:
     measurements = OTLPMetricExporter(endpoint=f"{endpoint}/v1/metrics", timeout=EXPORT_TIMEOUT_SECONDS)
     return Telemetry(
         resource,
-        sampler=ParentBased(TraceIdRatioBased(settings.trace_sample_ratio)),
+        sampler=sampler_of(settings),
         span_processors=[BatchSpanProcessor(spans, max_queue_size=MAX_QUEUED_SPANS, schedule_delay_millis=1000)],
         metric_readers=[
             PeriodicExportingMetricReader(measurements, export_timeout_millis=EXPORT_TIMEOUT_SECONDS * 1000)

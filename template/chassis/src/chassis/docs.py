@@ -1,0 +1,34 @@
+"""A page to read and try the API, at /docs, for those to whom SERVE_DOCS shows it."""
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse
+
+# The browser refuses another file than these. `npm pack swagger-ui-dist@VERSION` has the files of another version, and
+# `openssl dgst -sha384 -binary FILE | base64` their hashes.
+_FILES = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5.35.0"
+_SCRIPT = "sha384-gjRm0bEPMeTmMh5jT2cHccIwCUZSTd8YC+j0d0sXw0MdGEfScduGpSyF3ZSSLkX9"
+_STYLE = "sha384-WlYgdmXYOOBWL5apwjDEZwN+U3HmXSSu5R6V5aGxEcf7z+KuRNwBhoxKVN1i3D5I"
+
+PAGE = f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>API</title>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="{_FILES}/swagger-ui.css" integrity="{_STYLE}" crossorigin="anonymous">
+</head>
+<body>
+<div id="page"></div>
+<script src="{_FILES}/swagger-ui-bundle.js" integrity="{_SCRIPT}" crossorigin="anonymous"></script>
+<script>SwaggerUIBundle({{url: "openapi.json", dom_id: "#page", deepLinking: true}})</script>
+</body>
+</html>
+"""
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/docs")
+async def docs() -> HTMLResponse:
+    return HTMLResponse(PAGE)
