@@ -169,8 +169,11 @@ def serves_and_works_as_the_same_build(world: World, image: str) -> None:
         started(world.engine, image, **environment) as serving,
         started(world.engine, image, "work", BROKER_URL=world.broker, **environment) as working,
     ):
-        assert serving.until_ready().json()["version"] == VERSION
-        working.until_ready()
+        for each in (serving, working):
+            each.until_ready()
+            asked = each.get(f"/readyz?version={VERSION}")
+            assert asked is not None
+            assert asked.is_success
         message = asyncio.run(_issue(world.broker, serving))
     assert message.headers is not None
     assert TRACE in message.headers["traceparent"]
