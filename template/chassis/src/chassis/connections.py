@@ -156,13 +156,19 @@ class Protocol(HttpToolsProtocol):
 
     def _parse(self, data: bytes) -> None:
         """Parse up to the end of the current request. What follows waits."""
-        while data and not self._complete and (piece := data[: self._length_of_piece(data)]):
-            data = data[len(piece) :]
+        while data and not self._complete:
+            if self._body_left > 0:
+                length = self._body_left
+            else:
+                end = data.find(b"\r\n\r\n")
+                length = end + 4 if end >= 0 else len(data.rstrip(b"\r\n"))
+            if not length:
+                break
+            piece, data = data[:length], data[length:]
             try:
                 self._feed(piece)
             except (Refused, httptools.HttpParserError) as error:
                 self._refuse(error)
-            if self.transport.is_closing():
                 return
         self._unparsed = data
         if self._in_head and (self._head_bytes or data) and self._deadline is None:  # most heads come in one piece
@@ -173,12 +179,6 @@ class Protocol(HttpToolsProtocol):
         if self._in_head or data or self._held:
             self._hold()
 
-    def _length_of_piece(self, data: bytes) -> int:
-        if self._body_left > 0:
-            return min(len(data), self._body_left)
-        end = data.find(b"\r\n\r\n")
-        return end + 4 if end >= 0 else len(data.rstrip(b"\r\n"))
-
     def _feed(self, piece: bytes) -> None:
         if self._in_head:
             self._head_bytes += len(piece)
@@ -188,19 +188,19 @@ class Protocol(HttpToolsProtocol):
             self._body_left -= len(piece)
         else:
             self._framing_bytes += len(piece)
-        if self.cycle is not None and self.cycle.response_complete and not self._in_head:
+        if not self._in_head and self.cycle.response_complete:
             self._dropped_bytes += len(piece)
             if self._dropped_bytes > LINGER_BYTES:
-                self.transport.close()
-                return
+                raise Refused("The body goes on long after the answer.")
         try:
             self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade:
             self._ignore_upgrade()
-        if self._framing_bytes > MAX_FRAMING_BYTES:
+        if self._complete:
+            if self.cycle.response_complete:
+                self._go_on()
+        elif self._framing_bytes > MAX_FRAMING_BYTES:
             raise Refused("The body has too much framing: chunk extensions, trailers or tiny chunks.")
-        if self._complete and self.cycle.response_complete:
-            self._go_on()
 
     def _refuse(self, error: Exception) -> None:
         cause = error.__context__ if isinstance(error.__context__, Refused) else error
@@ -228,7 +228,10 @@ class Protocol(HttpToolsProtocol):
             return  # a trailer is no header (RFC 9110, 6.5.1)
         if len(self.headers) >= MAX_HEAD_FIELDS:
             raise Refused(f"The request has more than {MAX_HEAD_FIELDS} headers.")
-        super().on_header(name, value)
+        name = name.lower()  # from here on as in Uvicorn: a super() for each header costs more than the rest
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
@@ -274,12 +277,13 @@ class Protocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._waiting_since = self.loop.time()
-        if self.transport.is_closing():
-            return
-        if self._complete:
+        if self._complete and not self.flow.write_paused:
             self._go_on()
-        elif self.expect_100_continue:  # nobody can know whether the body or the next request comes now
+            return
+        self._waiting_since = self.loop.time()
+        if self._complete or self.transport.is_closing():
+            return
+        if self.expect_100_continue:  # nobody can know whether the body or the next request comes now
             self.transport.close()
         else:
             self._deadline = self.loop.call_later(LINGER_SECONDS, self.transport.close)
@@ -290,6 +294,8 @@ class Protocol(HttpToolsProtocol):
             return
         self._drop_deadline()
         self._expect_head()
+        if self.transport.is_closing():
+            return
         if self._reading.full:
             self._reading.full = False
             self.flow.resume_reading()
