@@ -114,8 +114,16 @@ def instead_of(path: str, old: str) -> Step:
 
 
 def listed(path: str) -> Step:
-    """One more line of the list that ends the module. The formatter of the pages makes a tuple of it."""
-    return lambda service, text: edit(path, "\n]\n", f"\n    {text.strip()[1:-2]},\n]\n")(service, "")
+    """What the list that ends the module does not have yet."""
+
+    def step(service: Path, text: str) -> None:
+        [given] = [node.value for node in ast.parse(text).body if isinstance(node, ast.Assign)]
+        assert isinstance(given, ast.List)
+        for line in [ast.get_source_segment(text, element) for element in given.elts]:
+            if line not in (service / path).read_text():
+                edit(path, "\n]\n", f"\n    {line},\n]\n")(service, "")
+
+    return step
 
 
 def edit(path: str, old: str, new: str) -> Step:
