@@ -286,7 +286,8 @@ def test_every_setting_that_is_deployed_is_one_that_the_service_reads(deployed: 
     named = {*config["data"], *compose["service"]["environment"], *compose["migrate"]["environment"]}
     assert {name.lower() for name in named} <= Settings.model_fields.keys()
     url = "postgresql://x/?sslmode=verify-full"
-    Settings(database_url=url, **{name.lower(): value for name, value in config["data"].items()})
+    settings = Settings(database_url=url, **{name.lower(): value for name, value in config["data"].items()})
+    assert (settings.serve_docs, settings.probe_details) == (False, False)
 
 
 # --- what an overlay switches on ------------------------------------------------------------------------------------
