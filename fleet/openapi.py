@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -27,6 +27,8 @@ class Operation:
     body: Node | None
     responses: dict[str, Node]
     line: int
+    item: Node = field(default_factory=dict)
+    """The path with all its operations."""
 
     def __str__(self) -> str:
         return f"{self.method.upper()} {self.path}"
@@ -72,7 +74,7 @@ class Document:
         raise KeyError("a reference to itself")
 
     def _operations(self) -> Iterator[Operation]:
-        for path, item in self.content["paths"].items():
+        for path, item in ((path, self.resolved(item)) for path, item in self.content.get("paths", {}).items()):
             for method in METHODS:
                 if method in item:
                     yield self._operation(path, method, item)
@@ -90,6 +92,7 @@ class Document:
             self.resolved(content["requestBody"]) if "requestBody" in content else None,
             {str(status): self.resolved(response) for status, response in content["responses"].items()},
             self._line(path, method),
+            item,
         )
 
     def _line(self, path: str, method: str) -> int:

@@ -319,7 +319,7 @@ MUTATIONS: dict[str, tuple[Mutation, str, Level, tuple[str, ...], str]] = {
         "map-event-unfit",
         Level.WARNING,
         ("orders", "billing"),
-        "has what is no schema",
+        "the message cannot be compared: the reference #/nowhere leads nowhere",
     ),
     "an API that nobody provides": (
         consume(orders="ledger"),

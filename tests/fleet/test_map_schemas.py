@@ -58,6 +58,8 @@ def compare(expected: Any, sent: Any) -> list[str]:
     return [str(one) for one in unmet(taken, given)]
 
 
+KIND, KINDS = Literal["a"], Literal["a", "b"]
+
 FITS: dict[str, tuple[Any, Any]] = {
     "the same": (str, str),
     "a text for what is more": (str, UUID),
@@ -73,6 +75,8 @@ FITS: dict[str, tuple[Any, Any]] = {
     "fewer choices": (Colour, Red),
     "a constant as a choice": (Colour, Literal["green"]),
     "a choice as text with bounds": (Annotated[str, Field(max_length=10)], Colour),
+    "fewer keys of a mapping": (dict[KINDS, int], dict[KIND, int]),
+    "a pair": (tuple[float, str], tuple[int, str]),
     "a part of an object": (Amount, Money),
     "a list of parts": (list[Amount], list[Money]),
     "a list as a list of anything": (list[Any], list[int]),
@@ -107,6 +111,9 @@ BREAKS: dict[str, tuple[Any, Any, str]] = {
     "a field less in a list": (list[Money], list[Amount], "it[].currency is required, and is not sent"),
     "a field less in a mapping": (dict[str, Money], dict[str, Amount], "it.*.currency is required, and is not sent"),
     "something else in what holds itself": (Tree, NumberedTree, "it.name may be integer, expected string"),
+    "another key of a mapping": (dict[KIND, int], dict[KINDS, int], "it.<name> may be 'b', expected 'a'"),
+    "another pair": (tuple[int, str], tuple[int, int], "it[1] may be integer, expected string"),
+    "a mapping for an object": (Amount, dict[str, str], "it.amount may be string, expected integer"),
     "none of two objects": (Tree | Money, Amount, "it.name is required, and is not sent"),
 }
 
@@ -125,7 +132,9 @@ def test_a_receiver_is_stopped_by(name: str) -> None:
 def test_a_field_that_may_be_missing_is_told_where_it_is_required() -> None:
     sent = {"type": "object", "properties": {"it": {"type": "string"}}}
     assert unmet({**sent, "required": ["it"]}, sent) == [Unmet("it", "is required, and may be missing")]
-    assert unmet({**sent, "required": ["it"]}, {"type": "object"}) == [Unmet("it", "is required, and is not sent")]
+    assert unmet({**sent, "required": ["it"]}, {"type": "object", "properties": {}}) == [
+        Unmet("it", "is required, and is not sent")
+    ]
 
 
 def test_what_cannot_be_compared_is_said_to_be_so() -> None:

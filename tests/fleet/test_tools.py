@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from chassis import compatibility
 
 from fleet import tools
 from fleet.errors import FleetError
@@ -31,9 +30,18 @@ def test_a_tool_is_the_one_that_fleet_was_installed_with() -> None:
         tools.program("git")
 
 
-def test_messages_are_judged_by_the_very_rules_of_the_chassis_which_is_not_there_where_fleet_is_installed() -> None:
-    ours = ROOT / "fleet/compatibility.py"
-    assert ours.samefile(compatibility.__file__)
-    imports = [node for node in ast.walk(ast.parse(ours.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
-    names = [one.module if isinstance(one, ast.ImportFrom) else one.names[0].name for one in imports]
-    assert {str(name).partition(".")[0] for name in names} <= sys.stdlib_module_names
+SHARED = ("compatibility", "containment", "normal_form")
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_messages_are_judged_by_the_very_rules_of_the_chassis_which_is_not_there_where_fleet_is_installed(
+    name: str,
+) -> None:
+    ours = ROOT / f"fleet/{name}.py"
+    assert ours.samefile(ROOT / f"template/chassis/src/chassis/{name}.py")
+    for node in ast.walk(ast.parse(ours.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            assert {node.module or alias.name for alias in node.names} <= {*SHARED}
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            assert {str(one).partition(".")[0] for one in names} <= sys.stdlib_module_names

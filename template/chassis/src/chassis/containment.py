@@ -1,0 +1,411 @@
+"""Whether every value that a writer's JSON Schema allows is valid by a reader's: the one comparison of all gates.
+
+It errs on one side only: if a value may be written and not be read, there is a gap; a gap that is not `sure` means that
+these rules cannot tell. A writer sends no field that its schema does not name: an object with `properties` and without
+`additionalProperties` is read so. tests/chassis/test_containment.py holds it against a validator, by random schemas.
+
+It needs the standard library only: it is fleet/containment.py too, so that services are judged alike from outside.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from . import normal_form
+from .normal_form import LOWER, UPPER, Schema, Unjudged, alternatives, demands, is_number, kind_of, text
+
+MOST_STEPS = 10_000
+"""More comparisons than any contract needs: it keeps a malformed document from taking hours."""
+
+_OBJECT = {"additionalProperties", "patternProperties", "properties"}
+_ARRAY = {"items", "prefixItems"}
+_OF_TYPE: dict[str, set[str]] = {
+    "string": {"maxLength", "minLength", "pattern"},
+    "number": {"exclusiveMaximum", "exclusiveMinimum", "maximum", "minimum", "multipleOf"},
+    "array": {"contains", "maxContains", "maxItems", "minContains", "minItems", "uniqueItems", *_ARRAY},
+    "object": {"dependentRequired", "maxProperties", "minProperties", "propertyNames", "required", *_OBJECT},
+}
+
+
+@dataclass(frozen=True)
+class Gap:
+    """One way in which what is written may not be read. `written` and `read` are what the two schemas say about it."""
+
+    field: str
+    keyword: str
+    written: Any = None
+    read: Any = None
+    sure: bool = True
+
+
+def gaps(written: Any, read: Any, *, within: tuple[Schema, Schema] | None = None, strict: bool = False) -> list[Gap]:
+    """All gaps. `within` are the documents that references point into; without it each schema is its own.
+
+    `strict` adds what is valid, and means something else: fields that the reader does not name ("unknown"), and other
+    defaults ("default").
+    """
+    roots = within or tuple(one if isinstance(one, dict) else {} for one in (written, read))
+    try:
+        found = _Comparison(*roots, strict=strict).between(written, read, "")
+    except _TooMuch:
+        return [_unjudged("", "there is too much to compare")]
+    return list({(gap.field, gap.keyword, text([gap.written, gap.read])): gap for gap in found}.values())
+
+
+class _TooMuch(Exception):
+    """The two schemas need more than MOST_STEPS."""
+
+
+class _Comparison:
+    def __init__(self, written_root: Schema, read_root: Schema, *, strict: bool) -> None:
+        self._written_root = written_root
+        self._read_root = read_root
+        self._strict = strict
+        self._steps = 0
+        # Pairs without a gap, as far as is known: those being compared are among them, for a schema may hold itself.
+        self._fitting: dict[tuple[str, str], None] = {}
+
+    def between(self, written: Any, read: Any, at: str, here: frozenset[tuple[str, str]] = frozenset()) -> list[Gap]:
+        """`here` are the pairs that are being compared for the same value: one of them again would never end."""
+        pair = (text(written), text(read))
+        if pair in here:
+            return [_unjudged(at, "a schema refers to itself")]
+        if pair in self._fitting:
+            return []
+        mark = len(self._fitting)
+        self._fitting[pair] = None
+        found = self._judged(written, read, at, here | {pair})
+        while found and len(self._fitting) > mark:
+            self._fitting.popitem()
+        return found
+
+    def _judged(self, written: Any, read: Any, at: str, here: frozenset[tuple[str, str]]) -> list[Gap]:
+        self._steps += 1
+        if self._steps > MOST_STEPS:
+            raise _TooMuch
+        try:
+            if normal_form.alike(written, read, self._written_root, self._read_root):
+                return []
+            ways = alternatives(written, self._written_root)
+            return [gap for way in ways for gap in self._alternative(way, read, at, here, ways)]
+        except Unjudged as error:
+            return [_unjudged(at, str(error))]
+
+    def _alternative(
+        self, way: Schema, read: Any, at: str, here: frozenset[tuple[str, str]], ways: list[dict[str, Any]]
+    ) -> list[Gap]:
+        """Between one alternative of what is written and what is read."""
+        wanted = demands(read, self._read_root)
+        found = [gap for one in wanted for gap in self._demand(way, one, at, here)]
+        if not any(_is_type(gap, at) for gap in found):
+            return [*found, *(self._other_meaning(way, wanted, at) if self._strict else ())]
+        taken = _types(alternatives(read, self._read_root))
+        return [Gap(at, "null" if way.get("type") == "null" else "type", _types(ways), taken)]
+
+    def _demand(self, way: Schema, read: Schema | bool, at: str, here: frozenset[tuple[str, str]]) -> Iterator[Gap]:
+        if isinstance(read, bool) or not _is_a(way, read):
+            yield Gap(at, "type")
+            return
+        seen: set[str] = set()
+        for keyword in read:
+            if keyword in seen or normal_form.is_annotation(keyword) or not _applies(keyword, way.get("type")):
+                continue
+            seen |= next((group for group in (*normal_form.GROUPS, _OBJECT, _ARRAY) if keyword in group), {keyword})
+            yield from self._keyword(keyword, way, read, at, here)
+
+    def _keyword(
+        self, keyword: str, way: Schema, read: Schema, at: str, here: frozenset[tuple[str, str]]
+    ) -> Iterator[Gap]:
+        wanted = read[keyword]
+        match keyword:
+            case "type" | "format" | "default":
+                return  # `_is_a` has looked at the first two
+            case "const":
+                yield from _choices(way, [wanted], at)
+            case "enum":
+                yield from _choices(way, wanted, at)
+            case "anyOf":
+                yield from self._one_of(way, wanted, at, here)
+            case "oneOf":
+                yield from self._exactly_one_of(way, wanted, at, here)
+            case "required":
+                yield from _required(way, wanted, at)
+            case "propertyNames":
+                yield from self.between(
+                    _names(way), {"allOf": [{"type": "string"}, wanted]}, f"{at}.<name>".lstrip(".")
+                )
+            case _ if keyword in _OBJECT:
+                yield from self._object(way, read, at)
+            case _ if keyword in _ARRAY:
+                yield from self._array(way, read, at)
+            case _ if keyword in LOWER | UPPER and "Contains" not in keyword:
+                if not is_number(wanted):
+                    yield Gap(at, keyword, way.get(keyword), wanted, sure=False)
+                elif not _is_bounded(way, keyword, wanted):
+                    yield Gap(at, keyword, way.get(keyword), wanted)
+            case "uniqueItems" if wanted is False:
+                return
+            case _:
+                if not self._is_same(keyword, way, read):
+                    yield Gap(at, keyword, way.get(keyword), wanted, sure=False)
+
+    def _is_same(self, keyword: str, way: Schema, read: Schema) -> bool:
+        """What is not compared in any other way is the same on both sides, or is a gap."""
+        if keyword.startswith(("unevaluated", "$")):
+            return False  # what they mean depends on the keywords beside them
+        group = next((one for one in normal_form.GROUPS if keyword in one), {keyword})
+        roots = (self._written_root, self._read_root)
+        return group & way.keys() == group & read.keys() and all(
+            normal_form.keyword_alike(key, way[key], read[key], *roots) for key in group & read.keys()
+        )
+
+    # --- unions ---------------------------------------------------------------------------------------------------
+
+    def _one_of(self, way: Schema, members: list[Any], at: str, here: frozenset[tuple[str, str]]) -> list[Gap]:
+        """Of several members that do not fit, the nearest of the same type is the one that was meant."""
+        tried = [self.between(way, member, at, here) for member in members]
+        if [] in tried:
+            return []
+        near = [found for found in tried if not any(_is_type(gap, at) for gap in found)]
+        return min(near, key=len) if near else [Gap(at, "type")]
+
+    def _exactly_one_of(self, way: Schema, members: list[Any], at: str, here: frozenset[tuple[str, str]]) -> list[Gap]:
+        tried = [self.between(way, member, at, here) for member in members]
+        for fitting, found in enumerate(tried):
+            others = [member for place, member in enumerate(members) if place != fitting]
+            if not found and all(self._excludes(way, other) for other in others):
+                return []
+        if [] in tried:
+            return [Gap(at, "oneOf", sure=False)]
+        return self._one_of(way, members, at, here)
+
+    def _excludes(self, way: Schema, member: Any) -> bool:
+        """Whether no value of the one is a value of the other."""
+        return all(self._disjoint(way, other) for other in alternatives(member, self._read_root))
+
+    def _disjoint(self, way: Schema, other: Schema) -> bool:
+        kinds = {way.get("type"), other.get("type")}
+        if None not in kinds and len(kinds) == 2 and kinds != {"integer", "number"}:
+            return True
+        if "enum" in way and "enum" in other:
+            return not {text(one) for one in way["enum"]} & {text(one) for one in other["enum"]}
+        if way.get("type") != "object" or other.get("type") != "object":
+            return False
+        shared = way.get("properties", {}).keys() & other.get("properties", {}).keys()
+        return any(
+            self._tells_apart(way["properties"][name], other["properties"][name])
+            for name in shared & {*way.get("required", []), *other.get("required", [])}
+        )
+
+    def _tells_apart(self, one: Any, other: Any) -> bool:
+        """Whether a field has other values in each, as `kind` has in a tagged union."""
+        values = [
+            {text(value) for way in alternatives(side, root) for value in way.get("enum", [None])}
+            if all("enum" in way for way in alternatives(side, root))
+            else None
+            for side, root in ((one, self._written_root), (other, self._read_root))
+        ]
+        return values[0] is not None and values[1] is not None and not values[0] & values[1]
+
+    # --- objects and arrays ---------------------------------------------------------------------------------------
+
+    def _object(self, way: Schema, read: Schema, at: str) -> Iterator[Gap]:
+        for name, value in _fields(way).items():
+            field = f"{at}.{name}".lstrip(".")
+            wanted = _wanted(read, name) or [read.get("additionalProperties", True)]
+            if wanted == [False] and not self._nothing(value):
+                yield Gap(field, "closed")
+            else:
+                yield from (gap for one in wanted for gap in self.between(value, one, field))
+        yield from self._unnamed(way, read, at)
+
+    def _unnamed(self, way: Schema, read: Schema, at: str) -> Iterator[Gap]:
+        """Of fields that the writer may send and does not name: those of a mapping."""
+        known, patterns = read.get("properties", {}), read.get("patternProperties", {})
+        rest, given = read.get("additionalProperties", True), _fields(way)
+        ways: list[tuple[str | None, Any]] = [(None, _rest(way)), *way.get("patternProperties", {}).items()]
+        for pattern, value in ways:
+            if self._nothing(value):
+                continue
+            for name in known:
+                if name not in given and (pattern is None or _may_match(pattern, name)):
+                    yield from self.between(value, known[name], f"{at}.{name}".lstrip("."))
+            for one in patterns.values() if pattern not in patterns else [patterns[pattern]]:
+                yield from self.between(value, one, f"{at}.*".lstrip("."))
+            if pattern not in patterns:
+                if rest is False:
+                    yield Gap(f"{at}.*".lstrip("."), "closed")
+                else:
+                    yield from self.between(value, rest, f"{at}.*".lstrip("."))
+
+    def _other_meaning(self, way: Schema, wanted: list[Schema | bool], at: str) -> Iterator[Gap]:
+        """Of fields that the reader does not name, or takes for something else where they are left out."""
+        readers = [one for one in wanted if isinstance(one, dict)]
+        if any(keyword in one for one in readers for keyword in ("anyOf", "oneOf")):
+            return  # the members are compared one by one
+        known = {name: schema for one in readers for name, schema in one.get("properties", {}).items()}
+        given = way.get("properties", {})
+        always = {*way.get("required", []), *(name for one in readers for name in one.get("required", []))}
+        heirs = [name for name in known if name not in given]
+        for name, value in given.items():
+            field = f"{at}.{name}".lstrip(".")
+            if name in known:
+                if name not in always and text(_default(value)) != text(_default(known[name])):
+                    yield Gap(field, "default", _default(value), _default(known[name]))
+            elif not any(_wanted(one, name) or isinstance(one.get("additionalProperties"), dict) for one in readers):
+                heir = next((one for one in heirs if self._renamed(value, known[one])), None)
+                heirs = [one for one in heirs if one != heir]
+                yield Gap(field, "unknown", read=heir)
+
+    def _renamed(self, value: Any, other: Any) -> bool:
+        bare = [{key: one[key] for key in one if key != "default"} for one in (value, other) if isinstance(one, dict)]
+        return len(bare) == 2 and normal_form.alike(*bare, self._written_root, self._read_root)
+
+    def _nothing(self, value: Any) -> bool:
+        return not alternatives(value, self._written_root)
+
+    def _array(self, way: Schema, read: Schema, at: str) -> Iterator[Gap]:
+        first, firsts = way.get("prefixItems", []), read.get("prefixItems", [])
+        longest, most = max(len(first), len(firsts)), way.get("maxItems", math.inf)
+        for place in range(longest):
+            if place >= most:
+                return
+            one = first[place] if place < len(first) else way.get("items", True)
+            other = firsts[place] if place < len(firsts) else read.get("items", True)
+            yield from self.between(one, other, f"{at}[{place}]")
+        if most > longest:
+            yield from self.between(way.get("items", True), read.get("items", True), f"{at}[]")
+
+
+def _unjudged(at: str, reason: str) -> Gap:
+    return Gap(at, "judgement", read=reason, sure=False)
+
+
+def _is_type(gap: Gap, at: str) -> bool:
+    return gap.field == at and gap.keyword in ("type", "null")
+
+
+def _is_a(way: Schema, read: Schema) -> bool:
+    """Whether the type and the format are those that are read."""
+    taken = read.get("type")
+    if taken is not None:
+        kinds = taken if isinstance(taken, list) else [taken]
+        if way.get("type") not in kinds and not (way.get("type") == "integer" and "number" in kinds):
+            return False
+    return "format" not in read or way.get("format") == read["format"] or way.get("type") == "null"
+
+
+def _types(ways: list[dict[str, Any]]) -> str:
+    return " or ".join(dict.fromkeys(map(_type, ways))) or "nothing"
+
+
+def _type(way: Schema) -> str:
+    kind = str(way.get("type", "anything"))
+    return f"{kind} ({way['format']})" if "format" in way else kind
+
+
+def _applies(keyword: str, kind: str | None) -> bool:
+    kind = "number" if kind == "integer" else kind
+    return kind is None or not any(keyword in keywords for of, keywords in _OF_TYPE.items() if of != kind)
+
+
+def _choices(way: Schema, wanted: list[Any], at: str) -> Iterator[Gap]:
+    if "enum" not in way:
+        yield Gap(at, "enum", None, wanted)
+        return
+    known = {text(value) for value in wanted}
+    if strange := [value for value in way["enum"] if text(value) not in known]:
+        yield Gap(at, "enum", strange, wanted)
+
+
+def _required(way: Schema, wanted: list[str], at: str) -> Iterator[Gap]:
+    for name in wanted:
+        if name not in way.get("required", []):
+            yield Gap(f"{at}.{name}".lstrip("."), "required", name in way.get("properties", {}))
+
+
+def _fields(way: Schema) -> dict[str, Any]:
+    """The fields that it names, and what is in each."""
+    properties, patterns = way.get("properties", {}), way.get("patternProperties", {})
+    names = dict.fromkeys([*properties, *way.get("required", [])])
+    return {name: _field(name, properties, patterns, way.get("additionalProperties", True)) for name in names}
+
+
+def _field(name: str, properties: Schema, patterns: Schema, rest: Any) -> Any:
+    found = [*([properties[name]] if name in properties else []), *_matching(patterns, name)]
+    return normal_form.merged(found) if len(found) > 1 else found[0] if found else rest
+
+
+def _rest(way: Schema) -> Any:
+    """What is in the fields that it does not name; False if there are none."""
+    if "additionalProperties" in way:
+        return way["additionalProperties"]
+    return "properties" not in way or bool(normal_form.NAMES_FIELDS_ELSEWHERE & way.keys())
+
+
+def _names(way: Schema) -> Schema:
+    """What the names of its fields are."""
+    if "propertyNames" in way:
+        return {"allOf": [{"type": "string"}, way["propertyNames"]]}
+    if _rest(way) is False and "patternProperties" not in way:
+        return {"enum": list(_fields(way))}
+    return {"type": "string"}
+
+
+def _matching(patterns: Schema, name: str) -> list[Any]:
+    return [schema for pattern, schema in patterns.items() if _may_match(pattern, name)]
+
+
+def _wanted(read: Schema, name: str) -> list[Any]:
+    """What is read in a field: all of these hold; empty if the reader does not name it."""
+    properties = read.get("properties", {})
+    return [*([properties[name]] if name in properties else []), *_matching(read.get("patternProperties", {}), name)]
+
+
+def _default(schema: Any) -> Any:
+    return schema.get("default") if isinstance(schema, dict) else None
+
+
+def _may_match(pattern: str, name: str) -> bool:
+    try:
+        return re.search(pattern, name) is not None
+    except re.error:
+        raise Unjudged(f"the pattern {pattern} is none of Python's") from None
+
+
+def _is_bounded(way: Schema, keyword: str, bound: float) -> bool:
+    if "enum" in way:
+        return all(_keeps(value, keyword, bound) for value in way["enum"])
+    lower = keyword in LOWER
+    if keyword in ("minLength", "minItems", "minProperties") and bound <= 0:
+        return True
+    own = way.get(keyword)
+    if is_number(own) and (own >= bound if lower else own <= bound):
+        return True
+    if not keyword.lower().endswith("imum"):
+        return False
+    # `exclusiveMinimum` makes `minimum` true as well, and the other way round if it is greater.
+    exclusive = f"exclusive{keyword.capitalize()}"
+    if exclusive in (LOWER | UPPER):
+        other = way.get(exclusive)
+        return is_number(other) and (other >= bound if lower else other <= bound)
+    other = way.get(keyword.removeprefix("exclusive").lower())
+    return is_number(other) and (other > bound if lower else other < bound)
+
+
+def _keeps(value: Any, keyword: str, bound: float) -> bool:
+    match keyword:
+        case "minimum":
+            return not is_number(value) or value >= bound
+        case "maximum":
+            return not is_number(value) or value <= bound
+        case "exclusiveMinimum":
+            return not is_number(value) or value > bound
+        case "exclusiveMaximum":
+            return not is_number(value) or value < bound
+    kind = {"Length": "string", "Items": "array", "Properties": "object"}[keyword[3:]]
+    if kind_of(value) != kind:
+        return True
+    return len(value) >= bound if keyword in LOWER else len(value) <= bound
