@@ -55,7 +55,7 @@ def read(service: Service) -> list[Message] | None:
         return [
             Message(
                 name,
-                str(message["tags"][0]["name"]),
+                _kind(message["tags"][0]),
                 ("send", name) in done,
                 ("receive", name) in done,
                 next((number for number, line in enumerate(lines, 1) if f'"{name}": {{' in line), 0),
@@ -75,6 +75,11 @@ def _has_messages(service: Service) -> bool:
         for node in module.tree.body
         if {"OUTGOING", "INCOMING"} & set(source.assigned(node))
     )
+
+
+def _kind(tag: dict[str, str]) -> str:
+    """The name of a tag, or that of the one that it refers to."""
+    return _last(tag) if "$ref" in tag else str(tag["name"])
 
 
 def _last(reference: dict[str, str]) -> str:

@@ -159,10 +159,10 @@ def test_there_is_a_channel_for_each_message_and_an_operation_for_each_direction
 def test_a_message_says_its_kind_its_headers_and_its_content_type(document: dict[str, Any]) -> None:
     messages = document["components"]["messages"]
     assert {name: message["tags"] for name, message in messages.items()} == {
-        "payments.paid.v1": [{"name": "event"}],
-        "printing.print.v2": [{"name": "job"}],
-        "shop.remind.v1": [{"name": "job"}],
-        "shop.sold.v1": [{"name": "event"}],
+        "payments.paid.v1": [{"$ref": "#/components/tags/event"}],
+        "printing.print.v2": [{"$ref": "#/components/tags/job"}],
+        "shop.remind.v1": [{"$ref": "#/components/tags/job"}],
+        "shop.sold.v1": [{"$ref": "#/components/tags/event"}],
     }
     assert {message["contentType"] for message in messages.values()} == {"application/json"}
     assert {message["headers"]["$ref"] for message in messages.values()} == {"#/components/schemas/headers"}

@@ -1,13 +1,16 @@
 """The HTTP process of a service as a FastAPI application."""
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import structlog
 from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from chassis import docs, health, logs, problems
@@ -107,6 +110,9 @@ def api(service: Service, **options: Any) -> FastAPI:
         title=service.name,
         description=service.description,
         version=service.api_version,
+        contact={"name": service.owner} if service.owner else None,
+        license_info={"name": service.license.removeprefix("LicenseRef-"), "identifier": service.license},
+        servers=[{"url": "/", "description": "Where this document is served: the same paths in every environment."}],
         generate_unique_id_function=lambda route: route.name,
         redirect_slashes=False,
         docs_url=None,  # docs.py has the page: FastAPI's runs whatever a CDN sends
@@ -122,11 +128,24 @@ def api(service: Service, **options: Any) -> FastAPI:
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _finished(document())
+            app.openapi_schema = _finished({**document(), "tags": _tags(app)})
         return app.openapi_schema
 
     app.openapi = openapi
     return app
+
+
+def _tags(app: FastAPI) -> list[dict[str, str]]:
+    """The tags of all routes, each with the first line of the module that uses it first."""
+    modules: dict[str, str] = {}
+    for route in iter_route_contexts(app.routes):
+        for tag in route.tags or () if route.include_in_schema else ():
+            modules.setdefault(str(tag), route.endpoint.__module__)
+    return [{"name": tag, "description": _first_line(sys.modules[modules[tag]], tag)} for tag in sorted(modules)]
+
+
+def _first_line(module: ModuleType, otherwise: str) -> str:
+    return next(iter((module.__doc__ or otherwise).strip().splitlines()), otherwise)
 
 
 def _finished(document: dict[str, Any]) -> dict[str, Any]:
@@ -146,7 +165,6 @@ def _finished(document: dict[str, Any]) -> dict[str, Any]:
             shown["responses"]["304"] = {"description": "Not Modified: If-None-Match names what is there."}
     for operation in operations:
         _add_failures(operation, components.setdefault("responses", {}))
-    document["tags"] = [{"name": name} for name in sorted({tag for each in operations for tag in each.get("tags", [])})]
     for kind, found in components.items():
         components[kind] = dict(sorted(found.items()))
     return _with_whole_numbers(document)

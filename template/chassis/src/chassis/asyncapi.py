@@ -1,5 +1,6 @@
 """The AsyncAPI 3 document of a service: every message that it sends or takes."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,8 +9,12 @@ from pydantic.json_schema import models_json_schema
 from chassis.schemas import BodySchema, Described, described
 from chassis.service import Service
 
-VERSION = "3.0.0"
-"""3.1 adds nothing that we use, and fewer tools read it."""
+VERSION = "3.1.0"
+PORTS = {"nats": 4222, "kafka": 9092, "amqp": 5672}
+KINDS = {
+    "event": "Something that has happened. Its publisher owns it, and anybody may listen.",
+    "job": "Something to be done. The service that does it owns it, and each copy is done once.",
+}
 CONTENT_TYPE = "application/json"
 
 HEADERS = {
@@ -28,12 +33,13 @@ HEADERS = {
 
 
 def document(service: Service) -> dict[str, Any]:
-    """The same for the same code. It names no server: where the broker is differs from place to place."""
+    """The same for the same code."""
     messages = described(service.messages)
     payloads, schemas = _schemas(messages)
     return {
         "asyncapi": VERSION,
-        "info": {"title": service.name, "version": service.api_version, "description": service.description},
+        "info": _info(service),
+        **({"servers": {"broker": _server(service.broker)}} if service.broker else {}),
         "defaultContentType": CONTENT_TYPE,
         "channels": {
             one.name: {"address": one.name, "messages": {one.name: _ref("components", "messages", one.name)}}
@@ -43,6 +49,7 @@ def document(service: Service) -> dict[str, Any]:
             f"{action}.{one.name}": {
                 "action": action,
                 "channel": _ref("channels", one.name),
+                "description": _described(service, one, action),
                 "messages": [_ref("channels", one.name, "messages", one.name)],
             }
             for one in messages
@@ -53,16 +60,44 @@ def document(service: Service) -> dict[str, Any]:
                 one.name: {
                     "name": one.name,
                     "title": one.contract.__name__,
-                    "tags": [{"name": str(one.kind)}],
+                    "tags": [_ref("components", "tags", str(one.kind))],
                     "contentType": CONTENT_TYPE,
                     "headers": _ref("components", "schemas", "headers"),
                     "payload": payload,
                 }
                 for one, payload in zip(messages, payloads, strict=True)
             },
+            "tags": {name: {"name": name, "description": text} for name, text in KINDS.items()},
             "schemas": {**schemas, "headers": HEADERS},
         },
     }
+
+
+def _info(service: Service) -> dict[str, Any]:
+    return {
+        "title": service.name,
+        "version": service.api_version,
+        "description": service.description,
+        **({"contact": {"name": service.owner}} if service.owner else {}),
+        "license": {"name": service.license.removeprefix("LicenseRef-")},
+        "tags": [_ref("components", "tags", name) for name in KINDS],
+    }
+
+
+def _server(broker: str) -> dict[str, Any]:
+    """Where the broker is differs from place to place: BROKER_URL says it."""
+    protocol = "amqp" if broker == "rabbitmq" else broker
+    host = {"description": "The host and port of BROKER_URL.", "default": f"localhost:{PORTS[protocol]}"}
+    return {"host": "{host}", "protocol": protocol, "description": "The broker.", "variables": {"host": host}}
+
+
+def _described(service: Service, message: Described, action: str) -> str:
+    """What the docstring says: of the contract, or of the handler where there is one."""
+    handler = service.messages.receivers[message.name].handler if action == "receive" else message.contract
+    verb = {"send": {"event": "publishes", "job": "asks for"}, "receive": {"event": "listens to", "job": "does"}}
+    return inspect.cleandoc(
+        handler.__doc__ or f"{service.name} {verb[action][message.kind]} {message.contract.__name__}."
+    )
 
 
 def _schemas(messages: Sequence[Described]) -> tuple[list[dict[str, Any]], dict[str, Any]]:

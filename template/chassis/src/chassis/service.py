@@ -19,8 +19,9 @@ class Service:
 
     `name` is the DNS label under which logs, traces and Kubernetes know the service; `domain` groups services that
     belong together. `package` is the import package: `migrations/versions/` inside it holds the migrations.
-    `tables` names the Postgres schema that belongs to this service alone. `api_version` is the version of the API
-    document, not of the build.
+    `tables` names the Postgres schema that belongs to this service alone. The rest is for the API documents: `owner` is
+    the team to turn to, `license` an SPDX expression, `broker` is nats, kafka or rabbitmq, and `api_version` is the
+    version of the document, not of the build.
     """
 
     name: str
@@ -32,6 +33,9 @@ class Service:
     messages: Messages = NO_MESSAGES
     settings: type[Settings] = Settings
     api_version: str = "1.0.0"
+    owner: str = ""
+    license: str = "LicenseRef-Proprietary"
+    broker: str = ""
 
     @property
     def schema(self) -> str:
