@@ -343,3 +343,15 @@ def test_what_the_code_no_longer_has_fails_the_check_and_is_removed_by_writing(
     assert main(silent, ["specs"]) == 0
     assert files(folder) == {"openapi.json", "retired.txt"}
     assert main(silent, ["specs", "--check"]) == 0
+
+
+def test_the_document_says_whom_to_ask_where_the_broker_is_and_what_each_operation_is(shop: Service) -> None:
+    document = asyncapi.document(dataclasses.replace(shop, owner="@acme/shop", broker="rabbitmq"))
+
+    assert document["info"]["contact"] == {"name": "@acme/shop"}
+    assert document["servers"]["broker"]["protocol"] == "amqp"
+    assert document["servers"]["broker"]["variables"]["host"]["default"] == "localhost:5672"
+    operations = document["operations"]
+    assert operations["send.shop.sold.v1"]["description"] == "Somebody bought something."
+    assert operations["send.shop.remind.v1"]["description"] == "shop asks for RemindV1."
+    assert "servers" not in asyncapi.document(shop)

@@ -1,5 +1,6 @@
 """What routes may ask for: the version a change is based on, and pages."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from uuid import UUID
@@ -7,9 +8,9 @@ from uuid import UUID
 import httpx
 import pytest
 from chassis.application import api
-from chassis.http import SHOWN
+from chassis.http import SHOWN, new_id
 from chassis.service import Service
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, WebSocket
 
 ID = UUID("0190b5a8-7c5e-7b3a-9d43-6f0e8c1a2b4d")
 
@@ -93,3 +94,24 @@ def test_the_document_says_that_a_copy_may_still_be_right_where_the_answer_has_a
 
     assert "304" in paths["/tagged"]["get"]["responses"]
     assert "304" not in paths["/plain"]["get"]["responses"]
+
+
+async def _stream(socket: WebSocket) -> None: ...
+
+
+def test_the_document_says_whom_to_ask_where_to_call_and_what_a_tag_is_about(service: Service) -> None:
+    router = APIRouter(tags=["things"])
+    router.add_api_route("/things", new_id, name="things")
+    router.add_api_websocket_route("/stream", _stream)
+    hidden = APIRouter(tags=["hidden"])
+    hidden.add_api_route("/hidden", new_id, include_in_schema=False)
+    described = replace(service, routers=[router, hidden], owner="@acme/billing")
+    document = api(described).openapi()
+
+    assert document["info"]["contact"] == {"name": "@acme/billing"}
+    assert document["info"]["license"] == {"name": "Proprietary", "identifier": "LicenseRef-Proprietary"}
+    assert [server["url"] for server in document["servers"]] == ["/"]
+    first_line = (inspect.getmodule(new_id).__doc__ or "").strip().splitlines()[0]
+    assert document["tags"] == [{"name": "things", "description": first_line}]
+    assert "contact" not in api(service).openapi()["info"]
+    assert api(replace(service, license="Apache-2.0")).openapi()["info"]["license"]["identifier"] == "Apache-2.0"

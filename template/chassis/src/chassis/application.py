@@ -1,11 +1,10 @@
 """The HTTP process of a service as a FastAPI application."""
 
 import asyncio
-import sys
+import inspect
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 import structlog
@@ -137,15 +136,13 @@ def api(service: Service, **options: Any) -> FastAPI:
 
 def _tags(app: FastAPI) -> list[dict[str, str]]:
     """The tags of all routes, each with the first line of the module that uses it first."""
-    modules: dict[str, str] = {}
+    found: dict[str, str] = {}
     for route in iter_route_contexts(app.routes):
-        for tag in route.tags or () if route.include_in_schema else ():
-            modules.setdefault(str(tag), route.endpoint.__module__)
-    return [{"name": tag, "description": _first_line(sys.modules[modules[tag]], tag)} for tag in sorted(modules)]
-
-
-def _first_line(module: ModuleType, otherwise: str) -> str:
-    return next(iter((module.__doc__ or otherwise).strip().splitlines()), otherwise)
+        # WebSockets and mounted applications have no tags, and are not in the document.
+        for tag in map(str, getattr(route, "tags", ()) if getattr(route, "include_in_schema", False) else ()):
+            words = (getattr(inspect.getmodule(route.endpoint), "__doc__", None) or tag).strip()
+            found.setdefault(tag, words.splitlines()[0])
+    return [{"name": tag, "description": found[tag]} for tag in sorted(found)]
 
 
 def _finished(document: dict[str, Any]) -> dict[str, Any]:
