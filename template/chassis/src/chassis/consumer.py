@@ -32,6 +32,7 @@ from chassis.lanes import Lane
 from chassis.leadership import Lead, only_replica
 from chassis.logs import describe_exception
 from chassis.messages import Messages, Receiver, Unknown
+from chassis.outages import OutageLog
 from chassis.telemetry import Telemetry
 
 log = structlog.get_logger()
@@ -136,6 +137,7 @@ class Consumer:
         self._alone_with_it = asyncio.Lock()
         self._lead: Lead | None = None
         """Set where one replica alone may consume."""
+        self.outages = OutageLog()
         self.progress = asyncio.Event()
         """Set by a lane that may have less to do."""
         self._duration = Durations(telemetry.meter, "messaging.process.duration", "Duration of processing a message.")
@@ -184,8 +186,10 @@ class Consumer:
                     await subscription.close()
             for lane in lanes:
                 lane.stop(within_seconds=0 if deposed else self._shape.last_seconds)
-            await asyncio.gather(*tasks)
-            touching.cancel()
+            try:
+                await asyncio.gather(*tasks)
+            finally:
+                touching.cancel()  # or a consumer that was cancelled would keep its messages from every other one
             with suppress(Exception):
                 await subscription.release([delivery for lane in lanes for delivery in lane.held()])
             with suppress(DatabaseUnavailable):

@@ -133,7 +133,8 @@ class Lane:
                     await self._one_by_one(ready)
             else:
                 await self._done(one.delivery for one in ready)
-        except DatabaseUnavailable:
+        except DatabaseUnavailable as outage:
+            self._consumer.outages.add(outage)
             await self._come_back_to(self._doing)
 
     async def _readable(self, batch: list[Delivery]) -> list["Ready"]:
@@ -172,7 +173,8 @@ class Lane:
             except Exception as error:
                 await self._failed(held.first, error, tries=held.tries + 1)
                 return
-        except DatabaseUnavailable:
+        except DatabaseUnavailable as outage:
+            self._consumer.outages.add(outage)
             held.due = time.monotonic() + DATABASE_PAUSE_SECONDS
             return
         await self._done([held.first])

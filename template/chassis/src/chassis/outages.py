@@ -1,6 +1,13 @@
 """Tell an outage from a bug: which errors of PostgreSQL speak of the session or the server, not of the statement."""
 
+import time
+
 import asyncpg
+import structlog
+
+from chassis.addresses import SHARED_SESSIONS
+
+log = structlog.get_logger()
 
 UNREACHABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """Why a connection cannot be made: no server, no answer, no room, no such user, no host that may write."""
@@ -13,11 +20,13 @@ STATES = (
     "26000",  # the session lacks a statement that we prepared: a pooler gave us another session
     "42P05",  # the session has a statement of that name: the same
     "53",  # no disk, no memory, no connection left
-    "55P03",  # a lock was not to be had in time, as during a migration
     "57P",  # the server shuts down, starts, or ended the session
     "58",  # the server's operating system failed
 )
 """The SQLSTATEs, or their beginnings, of errors that no statement is to blame for and that pass."""
+
+LOG_SECONDS = 10
+"""How long failures are counted instead of logged, after one was logged."""
 
 POOLED = ("26000", "42P05")
 
@@ -27,14 +36,27 @@ def reason(error: BaseException) -> str | None:
     match error:
         # The server has said goodbye, and asyncpg has not yet seen the connection close.
         case asyncpg.InternalClientError():
-            return f"the connection broke: {type(error).__name__}"
+            return f"{type(error).__name__}: {error}"
         # Once per session after a migration that changed a column's type. The statement is prepared anew the next time.
         case asyncpg.InvalidCachedStatementError():
             return f"a migration changed the result of a statement: {error}"
         case asyncpg.PostgresError(sqlstate=state) if state in POOLED:
-            return (
-                f"{error}: DATABASE_URL leads to a pooler that shares sessions, set DATABASE_POOLED_TRANSACTIONS=true"
-            )
+            return f"{error}: {SHARED_SESSIONS}"
         case asyncpg.PostgresError(sqlstate=state) if state and state.startswith(STATES):
             return f"{type(error).__name__} ({state}): {error}"
     return None
+
+
+class OutageLog:
+    """Log an outage that many requests or messages meet: one line at once, then one line for many."""
+
+    def __init__(self) -> None:
+        self._quiet_until = 0.0
+        self._unlogged = 0
+
+    def add(self, error: Exception) -> None:
+        if time.monotonic() < self._quiet_until:
+            self._unlogged += 1
+            return
+        log.warning("database_unavailable", reason=str(error), unlogged_before=self._unlogged)
+        self._quiet_until, self._unlogged = time.monotonic() + LOG_SECONDS, 0

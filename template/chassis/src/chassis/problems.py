@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from http import HTTPStatus
 from typing import Any
 
@@ -17,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 from chassis.database import DatabaseUnavailable
 from chassis.errors import Conflict, DomainError, Forbidden, NotFound, PreconditionFailed
+from chassis.outages import OutageLog
 from chassis.telemetry import current_trace_id
 
 log = structlog.get_logger()
@@ -57,9 +57,6 @@ IF_MATCH_ADVICE = 'send If-Match with the ETag of the copy you read, or "*" to c
 
 MAX_REPORTED = 20
 """How many broken rules an answer lists: a request can break thousands."""
-
-OUTAGE_LOG_SECONDS = 10
-"""How long the requests that fail for want of the database are counted instead of logged, after one was logged."""
 
 LONGEST_POINTER = 200
 """Characters. A field that we do not know has whatever name the caller gave it."""
@@ -238,20 +235,15 @@ def _allowed_methods(request: Request) -> list[str]:
     return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 
-class Outages:
-    """Answer requests during an outage of the database, and log the outage: one line at once, then one for many."""
+class OnDatabaseUnavailable:
+    """Answer 503, and have the outage logged in one line for many requests."""
 
     def __init__(self) -> None:
-        self._quiet_until = 0.0
-        self._unlogged = 0
+        self._log = OutageLog()
 
     async def __call__(self, request: Request, error: Exception) -> Response:
         request.scope["logged"] = True
-        if time.monotonic() < self._quiet_until:
-            self._unlogged += 1
-        else:
-            log.warning("database_unavailable", reason=str(error), more_before=self._unlogged)
-            self._quiet_until, self._unlogged = time.monotonic() + OUTAGE_LOG_SECONDS, 0
+        self._log.add(error)
         return unavailable("the database is unavailable", code="database_unavailable")
 
 
@@ -265,5 +257,5 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(DomainError, on_domain_error)
     app.add_exception_handler(RequestValidationError, on_invalid_request)
     app.add_exception_handler(HTTPException, on_http_error)
-    app.add_exception_handler(DatabaseUnavailable, Outages())
+    app.add_exception_handler(DatabaseUnavailable, OnDatabaseUnavailable())
     app.add_exception_handler(Exception, on_surprise)

@@ -55,12 +55,10 @@ def database_url(service: "Service", postgres_url: str) -> Generator[str]:
     import asyncio
     from urllib.parse import urlsplit
 
-    import asyncpg
-
-    from chassis import migrating
+    from chassis import addresses, migrating
 
     async def execute(statement: str) -> None:
-        connection = await asyncpg.connect(postgres_url)
+        connection = await addresses.connect(postgres_url)
         try:
             await connection.execute(statement)
         finally:
