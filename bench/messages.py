@@ -1,8 +1,9 @@
 """Measure relay and consumer beside each broker's own client, in one run.
 
-`make bench-messages`, or `.venv/bin/python -m bench.messages nats --events 20000`. The same bodies go through the bare
-client (publish with confirmation, 500 at a time; consume with acknowledgement and nothing else) and through ours (from
-the outbox; into the inbox and a table, committed). Rounds alternate, medians are shown; read the ratios. Latency is from
+`make bench-messages`, or `.venv/bin/python -m bench.messages nats --events 20000`. The same bodies are published by the
+bare client (with confirmation, 500 at a time) and by the relay, from the outbox. The relay's events are then consumed by
+the bare client and by our consumer, with the same statements for inbox and effect in transactions of the same size.
+Rounds alternate, medians are shown; read the ratios. CPU is that of our process alone. Latency is from
 the commit in one service to the row that another service wrote, at 100 events a second, with NOTIFY and by polling alone.
 """
 
@@ -15,6 +16,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from statistics import median, quantiles
+from typing import NamedTuple
 from unittest import mock
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -34,7 +36,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from pydantic import SecretStr
 
-from bench.bare_clients import BARE
+from bench.bare_clients import BARE, LANES
 from tests import brokers
 from tests.chaos.counter.main import SERVICE as COUNTER
 from tests.chaos.journal.main import SERVICE as JOURNAL
@@ -79,31 +81,32 @@ async def measure(name: str, broker_url: str, urls: dict[str, str], events: int,
     sender = await _connected(broker_url, "counter")
     # Before anything is sent: RabbitMQ keeps nothing for queues yet to come.
     await (await _connected(broker_url, "journal")).close()
-    rates: dict[str, list[float]] = {"bare publish": [], "relay": [], "bare consume": [], "consumer": []}
+    rates: dict[str, list[Rate]] = {"bare publish": [], "relay": [], "bare consume": [], "consumer": []}
     async with (
         BARE[name](broker_url) as bare,
         _database(urls["counter"]) as counter,
         _database(urls["journal"]) as journal,
+        asyncpg.create_pool(urls["journal"], min_size=LANES, max_size=LANES) as pool,
     ):
         for _ in range(rounds):
-            bodies = [json.dumps({"name": f"k{number % KEYS}", "step": number}).encode() for number in range(events)]
+            bodies = [
+                json.dumps({"name": f"k{number % KEYS}", "step": number, "ballast": ""}).encode()
+                for number in range(events)
+            ]
             rates["bare publish"].append(await _rate(events, bare.publish(bodies)))
-            rates["bare consume"].append(await _rate(events, bare.consume(events)))
             await _fill_outbox(counter, events)
             async with _running(Relay(urls["counter"], sender, TELEMETRY, name="counter").run):
                 rates["relay"].append(await _rate(events, _until(counter, "SELECT NOT EXISTS (TABLE chassis.outbox)")))
-            await journal.execute("TRUNCATE journal.entries, chassis.inbox")
+            await _empty(journal)
+            rates["bare consume"].append(await _rate(events, bare.consume(events, pool)))
+            await _empty(journal)
             receiver = await _connected(broker_url, "journal")
             done = f"SELECT count(*) >= {events} FROM journal.entries"
             async with _running(_consumer(receiver, journal, urls["journal"]).run):
                 rates["consumer"].append(await _rate(events, _until(journal, done)))
             await receiver.close()
-        for what in ("publish", "consume"):
-            ours, theirs = ("relay", "bare publish") if what == "publish" else ("consumer", "bare consume")
-            our_rate, their_rate = median(rates[ours]), median(rates[theirs])
-            print(
-                f"  {what:8} {ours} {our_rate:7.0f}/s   bare client {their_rate:7.0f}/s   ratio {our_rate / their_rate:.2f}"
-            )
+        for ours, theirs in (("relay", "bare publish"), ("consumer", "bare consume")):
+            _show(ours, rates[ours], rates[theirs])
         receiver = await _connected(broker_url, "journal")
         async with _running(_consumer(receiver, journal, urls["journal"]).run):
             for how, poll, channel in (
@@ -168,10 +171,30 @@ async def _running(loop: Callable[[asyncio.Event], Awaitable[None]]) -> AsyncGen
             await task
 
 
-async def _rate(events: int, work: Awaitable[None]) -> float:
-    started = time.perf_counter()
+class Rate(NamedTuple):
+    """Events per second, and microseconds of this process's CPU for each."""
+
+    speed: float
+    cpu: float
+
+
+async def _rate(events: int, work: Awaitable[None]) -> Rate:
+    started, cpu = time.perf_counter(), time.process_time()
     await work
-    return events / (time.perf_counter() - started)
+    return Rate(events / (time.perf_counter() - started), (time.process_time() - cpu) / events * 1e6)
+
+
+def _show(name: str, ours: list[Rate], theirs: list[Rate]) -> None:
+    our, their = (Rate(*map(median, zip(*rates, strict=True))) for rates in (ours, theirs))
+    print(
+        f"  {name:8} {our.speed:7.0f}/s   bare client {their.speed:7.0f}/s   ratio {our.speed / their.speed:.2f}",
+        end="",
+    )
+    print(f"   CPU {our.cpu:4.0f} and {their.cpu:4.0f} µs, ratio {their.cpu / our.cpu:.2f}")
+
+
+async def _empty(journal: Database) -> None:
+    await journal.execute("TRUNCATE journal.entries, chassis.inbox")
 
 
 async def _fill_outbox(database: Database, events: int) -> None:

@@ -7,8 +7,8 @@ import asyncio
 import random
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
@@ -49,8 +49,7 @@ REFUSALS = (
 """Errors that a record of the batch has caused. All others of the broker speak of the topic or the partition."""
 
 
-@dataclass(slots=True, eq=False)
-class _Record:
+class _Record(NamedTuple):
     key: bytes | None
     value: bytes
     headers: list[tuple[str, bytes]]
@@ -63,39 +62,31 @@ class Publisher:
     def __init__(self, producer: AIOKafkaProducer, *, timeout_seconds: float) -> None:
         self.producer = producer
         self._timeout_seconds = timeout_seconds
+        self._loop = asyncio.get_running_loop()
         self._waiting: defaultdict[str, list[_Record]] = defaultdict(list)
         """Records that have not been sent yet, by topic."""
-        self._unanswered: set[asyncio.Future[None]] = set()
         self._sending: set[asyncio.Task[None]] = set()
 
-    async def publish(self, message: Message) -> None:
-        """Return when the broker has confirmed it. Raises KafkaError, TimeoutError, or a chassis' error with a verdict."""
-        headers = {**message.headers, "id": message.id, "type": message.name}
-        loop = asyncio.get_running_loop()
-        answer = loop.create_future()
+    def publish(self, message: Message) -> "asyncio.Future[None]":
+        """Done when the broker has confirmed the message, or failed with a KafkaError, a TimeoutError or a verdict.
+
+        Raises MessageRefused.
+        """
+        answer = self._loop.create_future()
         try:
-            record = _Record(
-                message.key.encode() or None,
-                message.body,
-                [(name, value.encode()) for name, value in headers.items()],
-                answer,
-            )
+            headers = [("id", message.id.encode()), ("type", message.name.encode())]
+            headers += [(name, value.encode()) for name, value in message.headers.items()]
+            record = _Record(message.key.encode() or None, message.body, headers, answer)
         except UnicodeEncodeError as error:
             raise MessageRefused(f"the key or a header is not valid Unicode: {error}") from error
         if not self._waiting:
-            loop.call_soon(self._send)
+            self._loop.call_soon(self._send)
         self._waiting[message.name].append(record)
-        self._unanswered.add(answer)
-        try:
-            await answer
-        finally:
-            self._unanswered.discard(answer)
+        return answer
 
     async def abandon(self) -> None:
         """Close the connections. What is not confirmed by now fails."""
-        for answer in self._unanswered:
-            if not answer.done():
-                answer.set_exception(KafkaConnectionError("the connection was lost while sending"))
+        self._send()
         for task in self._sending:
             task.cancel()
         # stop() would wait until all is sent, for ever if need be. Without its sender it only closes the connections.
@@ -106,9 +97,14 @@ class Publisher:
     def _send(self) -> None:
         waiting, self._waiting = self._waiting, defaultdict(list)
         for topic, records in waiting.items():
-            task = asyncio.create_task(self._send_to_topic(topic, records))
+            task = self._loop.create_task(self._send_to_topic(topic, records))
             self._sending.add(task)
-            task.add_done_callback(self._sending.discard)
+            task.add_done_callback(partial(self._sent, records))
+
+    def _sent(self, records: list[_Record], task: asyncio.Task[None]) -> None:
+        self._sending.discard(task)
+        if task.cancelled():
+            _answer(records, KafkaConnectionError("the connection was lost while sending"))
 
     async def _send_to_topic(self, topic: str, records: list[_Record]) -> None:
         try:
