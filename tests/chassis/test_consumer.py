@@ -9,6 +9,7 @@ from secrets import token_hex
 from typing import Any
 from uuid import uuid4
 
+import aiormq
 import asyncpg
 import pytest
 from aiormq import spec
@@ -411,8 +412,8 @@ async def publish_foreign(bench: Bench, message: Message) -> None:
     if not isinstance(bench.broker, RabbitBroker):
         await bench.publish(message)
         return
-    channel = bench.broker.lifeline.client
-    assert channel is not None
+    connection = await aiormq.connect(bench.broker.options.url.get_secret_value())
+    channel = await connection.channel()
     headers = {"id": message.id, "key": message.key, **message.headers}
     await channel.basic_publish(
         message.body,
@@ -420,6 +421,7 @@ async def publish_foreign(bench: Bench, message: Message) -> None:
         routing_key=f"{bench.bank}.paid.v1",
         properties=spec.Basic.Properties(headers=headers),
     )
+    await connection.close()
 
 
 @pytest.mark.slow
@@ -639,6 +641,14 @@ async def test_a_consumer_that_was_deposed_without_noticing_leaves_every_event_t
     assert [number for _, number in handled] == list(range(200))
     assert replicas == sorted(replicas), "the deposed replica handled an event after its successor did"
     assert replicas[-1] == "successor"
+
+
+async def test_a_message_of_a_trace_that_is_not_sampled_makes_no_span(bench: Bench) -> None:
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+    await bench.publish(replace(paid(1), headers={"traceparent": trace}))
+    async with bench.consuming():
+        await bench.until_effects(1)
+    assert [span.name for span in bench.spans.get_finished_spans() if span.name.startswith("process")] == []
 
 
 async def test_every_message_belongs_to_its_senders_trace_with_the_sql_it_caused(bench: Bench) -> None:

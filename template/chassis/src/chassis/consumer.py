@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, closing, nullcontext, suppress
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -34,6 +34,7 @@ from chassis.logs import describe_exception
 from chassis.messages import Messages, Receiver, Unknown
 from chassis.outages import OutageLog
 from chassis.telemetry import Telemetry
+from chassis.timelimit import TimeLimit
 
 log = structlog.get_logger()
 
@@ -96,6 +97,9 @@ class Ready:
     content: Any
     parent: context.Context
     """The sender's span."""
+    recorded: bool
+    """Whether a span of ours in the sender's trace is of use."""
+    identity: tuple[str, str]
 
     @property
     def message(self) -> Message:
@@ -239,7 +243,8 @@ class Consumer:
             raise Unreadable(delivery.unreadable)
         receiver = self._messages.receiver(message.name)
         content = receiver.contract.model_validate_json(message.body)
-        return Ready(delivery, receiver, content, tracecontext.extract(message.headers))
+        parent = tracecontext.extract(message.headers)
+        return Ready(delivery, receiver, content, parent, tracecontext.is_recorded(parent), message.identity)
 
     def deaths(self, delivery: Delivery) -> int:
         """How often a process has died that had begun it. If at all, it is to be done alone."""
@@ -252,7 +257,7 @@ class Consumer:
             if deaths >= max(self._patience.max_tries, 2):  # with the first it may have been a neighbour
                 raise Deadly(f"{deaths} times a process died that had begun it")
             self._check_lead()
-            await begun.note(self._database, lane, [one.message.identity for one in ready])
+            await begun.note(self._database, lane, [one.identity for one in ready])
             await self._handle(ready)
 
     async def _handle(self, ready: Sequence[Ready]) -> None:
@@ -260,42 +265,45 @@ class Consumer:
             with self._processing(ready[0]):
                 await self._in_one_transaction(ready, spans=False)
         else:
-            links = [Link(trace.get_current_span(one.parent).get_span_context()) for one in ready]
+            parents = [trace.get_current_span(one.parent).get_span_context() for one in ready if one.recorded]
             with self._tracer.start_as_current_span(
                 f"process batch {self._name}",
                 context=_NOTHING,
                 kind=SpanKind.CONSUMER,
-                links=[link for link in links if link.context.is_valid],
+                links=[Link(parent) for parent in parents if parent.is_valid],
                 attributes={"messaging.system": self._broker.system, "messaging.batch.message_count": len(ready)},
                 record_exception=False,
             ):
                 await self._in_one_transaction(ready, spans=True)
 
     async def _in_one_transaction(self, ready: Sequence[Ready], *, spans: bool) -> None:
-        async with self._database.unit_of_work() as uow:
-            fresh = await inbox.claim(uow.connection, (one.message for one in ready))
-            asked_at = time.monotonic()
-            for one in ready:
-                identity = one.message.identity
-                if identity not in fresh:
-                    log.debug("message_known", name=one.message.name, message_id=one.message.id)
-                    continue
-                fresh.remove(identity)  # a second copy may be in this very batch
-                uow.message_id = one.message.id
-                with self._processing(one) if spans else nullcontext():
-                    await self._call_handler(one, uow)
-                if time.monotonic() - asked_at > PING_SECONDS:
-                    await uow.connection.execute("SELECT 1")
-                    asked_at = time.monotonic()
+        with closing(TimeLimit(self._patience.handler_timeout_seconds)) as limit:
+            async with self._database.unit_of_work() as uow:
+                await self._claim_and_call(ready, uow, limit, spans=spans)
 
-    async def _call_handler(self, one: Ready, uow: UnitOfWork) -> None:
-        limit = self._patience.handler_timeout_seconds
+    async def _claim_and_call(self, ready: Sequence[Ready], uow: UnitOfWork, limit: TimeLimit, *, spans: bool) -> None:
+        fresh = await inbox.claim(uow.connection, (one.identity for one in ready))
+        asked_at = time.monotonic()
+        for one in ready:
+            if one.identity not in fresh:
+                log.debug("message_known", name=one.message.name, message_id=one.message.id)
+                continue
+            fresh.remove(one.identity)  # a second copy may be in this very batch
+            uow.message_id = one.message.id
+            with self._processing(one) if spans else nullcontext():
+                await self._call_handler(one, uow, limit)
+            if time.monotonic() - asked_at > PING_SECONDS:
+                await uow.connection.execute("SELECT 1")
+                asked_at = time.monotonic()
+
+    async def _call_handler(self, one: Ready, uow: UnitOfWork, limit: TimeLimit) -> None:
         try:
-            async with asyncio.timeout(limit) as clock:
+            with limit:
                 await one.receiver.handler(one.content, uow)
         except TimeoutError:  # which may be the handler's own
-            if clock.expired():
-                raise TimeoutError(f"it took longer than MESSAGE_TIMEOUT_SECONDS ({limit:g})") from None
+            if limit.expired:
+                seconds = self._patience.handler_timeout_seconds
+                raise TimeoutError(f"it took longer than MESSAGE_TIMEOUT_SECONDS ({seconds:g})") from None
             raise
         except asyncio.CancelledError:
             task = asyncio.current_task()
@@ -314,7 +322,7 @@ class Consumer:
         if isinstance(error, ValidationError):
             reason = "\n".join([f"it breaks the contract {error.title}", *_violations(error)])
         async with self._database.unit_of_work() as uow:
-            if await inbox.claim(uow.connection, [message]):
+            if await inbox.claim(uow.connection, [message.identity]):
                 await parking.park(uow.connection, message, direction="incoming", reason=reason, attempts=tries)
         exception = None if isinstance(error, ValidationError | Unknown | Unreadable) else error
         log.error("message_parked", name=message.name, message_id=message.id, reason=reason, exc_info=exception)
@@ -328,31 +336,36 @@ class _Processing:
         self._duration = duration
         self._attributes = {"messaging.system": system, "messaging.destination.name": one.message.name}
         self._one = one
+        self._span: Span | None = None
 
-    def __enter__(self) -> Span:
+    def __enter__(self) -> None:
         message, parent = self._one.message, self._one.parent
-        self._span = self._tracer.start_span(
-            f"process {message.name}",
-            context=parent,
-            kind=SpanKind.CONSUMER,
-            attributes={
-                **self._attributes,
-                "messaging.operation.name": "process",
-                "messaging.operation.type": "process",
-                "messaging.message.id": message.id,
-            },
-        )
-        self._token = context.attach(trace.set_span_in_context(self._span, parent))
+        current = parent
+        if self._one.recorded:
+            self._span = self._tracer.start_span(
+                f"process {message.name}",
+                context=parent,
+                kind=SpanKind.CONSUMER,
+                attributes={
+                    **self._attributes,
+                    "messaging.operation.name": "process",
+                    "messaging.operation.type": "process",
+                    "messaging.message.id": message.id,
+                },
+            )
+            current = trace.set_span_in_context(self._span, parent)
+        self._token = context.attach(current)
         self._started = time.perf_counter()
-        return self._span
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         attributes = self._attributes
         if error is not None:
             attributes = {**attributes, "error.type": type(error).__name__}
-            self._span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+            if self._span is not None:
+                self._span.set_status(Status(StatusCode.ERROR, type(error).__name__))
         self._duration.record(time.perf_counter() - self._started, attributes)
-        self._span.end()
+        if self._span is not None:
+            self._span.end()
         context.detach(self._token)
 
 

@@ -9,7 +9,6 @@ key, and make it from a job: a job is alone in its transaction.
 from collections.abc import Iterable
 from datetime import timedelta
 
-from chassis.brokers import Message
 from chassis.database import Database, Executor
 
 _CLAIM = """
@@ -26,13 +25,13 @@ _FORGET = """
 """
 
 
-async def claim(executor: Executor, messages: Iterable[Message]) -> set[tuple[str, str]]:
-    """The identities of those that nobody has claimed before; they are ours if this transaction commits.
+async def claim(executor: Executor, identities: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Those that nobody has claimed before; they are ours if this transaction commits.
 
     Waits for a transaction that is claiming the same id at this moment.
     """
     # Sorted: two transactions that claim the same ids take turns, instead of waiting for each other.
-    claimed = sorted({message.identity for message in messages})
+    claimed = sorted(set(identities))
     rows = await executor.fetch(_CLAIM, [id for id, _ in claimed], [name for _, name in claimed])
     return {(row["message_id"], row["name"]) for row in rows}
 

@@ -154,7 +154,7 @@ class Mailbox:
         for _ in range(times):
             content = receiver.contract.model_validate_json(message.body)
             async with self._database.unit_of_work() as uow:
-                if await inbox.claim(uow.connection, [message]):
+                if await inbox.claim(uow.connection, [message.identity]):
                     uow.message_id = message.id
                     await receiver.handler(content, uow)
 

@@ -4,7 +4,14 @@ import re
 from collections.abc import Mapping
 
 from opentelemetry.context import Context
-from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState, set_span_in_context
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    TraceFlags,
+    TraceState,
+    get_current_span,
+    set_span_in_context,
+)
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 MAX_STATE_CHARACTERS = 8192
@@ -37,6 +44,12 @@ def extract(headers: Mapping[str, str]) -> Context:
         trace_state=_State(headers["tracestate"]) if "tracestate" in headers else None,
     )
     return set_span_in_context(NonRecordingSpan(parent), _NOTHING) if parent.is_valid else _NOTHING
+
+
+def is_recorded(parent: Context) -> bool:
+    """Whether a span of ours in this context may be of use: not in a trace that its sender did not sample."""
+    found = get_current_span(parent).get_span_context()
+    return found.trace_flags.sampled or not found.is_valid
 
 
 class _State(TraceState):
