@@ -4,7 +4,7 @@ import asyncio
 import re
 import shlex
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -52,9 +52,9 @@ def told(first_line: str) -> str:
 # --- brokers that the page was followed on: the URL of who may do all, and that of billing ---------------------------
 
 
-@pytest.fixture(scope="module")
-def nats(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[str, str]]:
-    config = tmp_path_factory.mktemp("nats") / "nats-server.conf"
+@contextmanager
+def nats_of_the_page(folder: Path) -> Generator[tuple[str, str]]:
+    config = folder / "nats-server.conf"
     users = told("nats-server.conf").replace("…", PASSWORD)
     config.write_text(users.replace("users = [", f"users = [\n    {{user: admin, password: {PASSWORD}}}", 1))
     with brokers.nats(None, None, "--config", str(config)) as server:
@@ -62,6 +62,12 @@ def nats(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[str, str]]
             server.url.replace("//", f"//admin:{PASSWORD}@"),
             server.url.replace("//", f"//billing:{PASSWORD}@"),
         )
+
+
+@pytest.fixture(scope="module")
+def nats(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[str, str]]:
+    with nats_of_the_page(tmp_path_factory.mktemp("nats")) as urls:
+        yield urls
 
 
 @pytest.fixture(scope="module")
@@ -175,3 +181,12 @@ async def test_it_takes_nothing_that_is_not_for_it(urls: tuple[str, str], topolo
         else:
             assert received == []
             assert re.search(r"(?i)permission|authoriz|refused", reason)
+
+
+async def test_on_nats_it_waits_for_the_streams_of_its_neighbours_and_says_so(tmp_path: Path) -> None:
+    with nats_of_the_page(tmp_path) as (everything, limited):
+        with pytest.raises(BrokerUnavailable, match=r"(?i)permissions violation.*STREAM.CREATE.customers-events"):
+            async with joined(limited, "billing"):
+                pass
+        async with others(everything), joined(limited, "billing") as billing:
+            await billing.publish(message(Kind.EVENT, ISSUED))
