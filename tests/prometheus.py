@@ -59,7 +59,10 @@ def translated(request: ExportMetricsServiceRequest) -> Iterator[Series]:
 def _name(metric: Metric) -> str:
     words = [_plain(metric.name)]
     # {message} and the like say what is counted: an annotation, and no unit.
-    if (unit := re.sub(r"\{.*?\}", "", metric.unit)) and unit != "1":
+    unit = re.sub(r"\{.*?\}", "", metric.unit)
+    if unit == "1":
+        words += ["ratio"] if metric.WhichOneof("data") == "gauge" else []
+    elif unit:
         words.append(UNITS[unit])
     if metric.WhichOneof("data") == "sum" and metric.sum.is_monotonic:
         words.append("total")

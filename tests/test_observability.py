@@ -95,7 +95,7 @@ async def live(running: System) -> None:
         assert (await client.post("/v1/counters/one/steps")).status_code == 201
         assert (await client.post(f"/v1/counters/{TOO_LONG}/steps")).status_code == 500
     broker = await nats.connect(running.parts["broker"].url)  # ty: ignore[unresolved-attribute]
-    body = json.dumps({"name": TOO_LONG, "step": 1}).encode()
+    body = json.dumps({"name": TOO_LONG, "step": 1, "ballast": ""}).encode()
     await broker.jetstream().publish("counter.stepped.v1", body, headers={"id": "too-long"})
     await broker.close()
     journal = await asyncpg.connect(running.databases["journal"])

@@ -74,6 +74,7 @@ class Bench:
     def __init__(self, url: str, connection: asyncpg.Connection) -> None:
         self.url = url
         self.lock_url = url
+        self.parking_limits: dict[str, int] = {}
         self.connection = connection
         options = Options(url=SecretStr(f"memory://{uuid4()}"), client_name="tiny")
         self.broker: Broker = MemoryBroker(options)
@@ -117,7 +118,14 @@ class Bench:
             observe=self.telemetry.observe_statement,
         )
         consumer = Consumer(
-            kind, self.broker, database, self.messages, self.telemetry, database_url=self.lock_url, patience=patience
+            kind,
+            self.broker,
+            database,
+            self.messages,
+            self.telemetry,
+            database_url=self.lock_url,
+            patience=patience,
+            room=parking.Room(database, **self.parking_limits),
         )
         async with database:
             yield consumer
@@ -479,6 +487,78 @@ async def test_a_long_reason_is_shortened(bench: Bench) -> None:
     (parked,) = await bench.parked()
     assert len(parked["reason"]) <= parking.LONGEST_REASON
     assert parked["reason"].startswith("no no")
+
+
+NEVER = 10 * WAIT_SECONDS
+RELUCTANT = Patience(first_pause_seconds=NEVER, longest_pause_seconds=NEVER)
+"""It makes the second attempt only where it has to."""
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many messages a consumer may have at hand."""
+    monkeypatch.setattr(
+        consumer, "log", CapturingLogger()
+    )  # the default shows each stack, which takes longer than the work
+    monkeypatch.setitem(SHAPES, Kind.EVENT, replace(SHAPES[Kind.EVENT], batch=10, window=40, held=40))
+    return 40
+
+
+@pytest.mark.parametrize("keys", ["different", "same"])
+async def test_many_failing_messages_hold_up_no_other_key(bench: Bench, narrow: int, keys: str) -> None:
+    fails = [paid(number, key=f"bad-{number}", then="fail") for number in range(4 * narrow)]
+    if keys == "same":
+        fails = [paid(0, key="bad", then="fail"), *(paid(number, key="bad") for number in range(1, 4 * narrow))]
+    await bench.publish(*fails, paid(1000, key="good"))
+
+    async def good_there() -> bool:
+        return 1000 in await bench.effects()
+
+    async with bench.consuming(patience=RELUCTANT):
+        await bench.until(good_there)
+    assert all(parked["attempts"] >= 2 for parked in await bench.parked())
+
+
+async def test_a_few_failing_messages_keep_all_their_attempts(bench: Bench, narrow: int) -> None:
+    await bench.publish(*(paid(number, key=str(number), then="fail") for number in range(narrow // 2)))
+    async with bench.consuming():
+
+        async def all_parked() -> bool:
+            return len(await bench.parked()) == narrow // 2
+
+        await bench.until(all_parked)
+    assert {parked["attempts"] for parked in await bench.parked()} == {QUICK.max_tries}
+
+
+@pytest.mark.parametrize("limits", [{"max_messages": 3}, {"max_bytes": 3000}])
+async def test_parking_ends_at_its_limit_until_somebody_makes_room(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, limits: dict[str, int]
+) -> None:
+    monkeypatch.setattr(parking, "LOOK_SECONDS", 0.1)
+    bench.parking_limits = limits
+    count = 30
+    malformed = b"{}".ljust(1000)
+    await bench.publish(*(replace(paid(number, key=str(number)), body=malformed) for number in range(count)))
+    await bench.publish(paid(100, key="good"))
+
+    async def parking_is_full() -> bool:
+        return len(await bench.parked()) >= 3
+
+    async with bench.consuming(patience=replace(QUICK, max_tries=2)):
+        await bench.until_effects(100)
+        await bench.until(parking_is_full)
+        await bench.publish(paid(101, key="good"))
+        await bench.until_effects(100, 101)
+        assert len(await bench.parked()) <= 3 + SHAPES[Kind.EVENT].lanes
+        left = count
+
+        async def all_seen() -> bool:
+            nonlocal left
+            gone = await bench.connection.fetch("DELETE FROM chassis.parked RETURNING id")
+            left -= len(gone)
+            return left == 0
+
+        await bench.until(all_seen)
 
 
 @pytest.mark.parametrize("body", [b"{}", None])

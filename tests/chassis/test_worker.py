@@ -92,14 +92,25 @@ async def test_depth_age_and_parked_messages_are_metrics(
     await park(connection)
     reader = InMemoryMetricReader()
     telemetry = Telemetry(Resource({}), sampler=ALWAYS_OFF, span_processors=[], metric_readers=[reader])
-    app = application(talking, talking.settings.model_validate({"database_url": database_url}), telemetry=telemetry)
+    app = application(
+        talking,
+        talking.settings.model_validate({"database_url": database_url, "parked_max_messages": 2}),
+        telemetry=telemetry,
+    )
     async with started(app):
         await until(lambda: app.state.gauges.parked == 1)
         metrics = reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics
     found = {
         metric.name: metric.data.data_points[0].value for metric in metrics if metric.name.startswith("messaging.")
     }
-    assert found == {"messaging.outbox.messages": 0, "messaging.outbox.oldest.age": 0, "messaging.parked.messages": 1}
+    size = len("{}") + len("{}") + len("no")  # of body, headers and reason
+    assert found == {
+        "messaging.outbox.messages": 0,
+        "messaging.outbox.oldest.age": 0,
+        "messaging.parked.messages": 1,
+        "messaging.parked.size": size,
+        "messaging.parked.utilization": 0.5,
+    }
 
 
 async def test_a_service_without_messages_tells_nothing_of_them(service: Service, database_url: str) -> None:

@@ -78,7 +78,7 @@ def _assemble(
         observe=telemetry.observe_statement,
         transaction_pooler=settings.database_transaction_pooler,
     )
-    gauges = Gauges(database, telemetry) if service.messages else None
+    gauges = Gauges(database, telemetry, settings) if service.messages else None
     working = Worker(service.messages, settings, database, telemetry) if work else None
     lifecycle = health.Lifecycle()
 

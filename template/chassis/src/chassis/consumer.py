@@ -127,8 +127,11 @@ class Consumer:
         *,
         database_url: str,
         patience: Patience,
+        room: parking.Room | None = None,
     ) -> None:
         self.kind = kind
+        self._room = room or parking.Room(database)
+        self._lanes_at_work: list[Lane] = []
         self._broker = broker
         self._database = database
         self._messages = messages
@@ -178,7 +181,7 @@ class Consumer:
 
     @asynccontextmanager
     async def _lanes(self, subscription: Subscription) -> AsyncGenerator[list[Lane]]:
-        lanes = [Lane(self, subscription) for _ in range(self._shape.lanes)]
+        self._lanes_at_work = lanes = [Lane(self, subscription) for _ in range(self._shape.lanes)]
         tasks = [asyncio.create_task(lane.run()) for lane in lanes]
         touching = asyncio.create_task(self._touch(subscription, lanes))
         try:
@@ -203,6 +206,9 @@ class Consumer:
         log.info("consumer_started", kind=self.kind)
         while not stop.is_set():
             self._check_lead()
+            if self.crowded:
+                for lane in lanes:
+                    lane.wake()
             room = min(
                 self._shape.window - sum(lane.ahead for lane in lanes),
                 self._shape.held - sum(len(lane) for lane in lanes),
@@ -235,6 +241,14 @@ class Consumer:
     @property
     def patience(self) -> Patience:
         return self._patience
+
+    @property
+    def crowded(self) -> bool:
+        """Whether messages that wait for another attempt, and those behind them, take half of the room for all messages.
+
+        Then each gets its next attempt at once, and is parked after the second, so that others still find room.
+        """
+        return sum(lane.waiting for lane in self._lanes_at_work) > self._shape.held // 2 and not self._room.full
 
     def read(self, delivery: Delivery) -> Ready:
         """Raises Unreadable, Unknown or ValidationError."""
@@ -316,8 +330,9 @@ class Consumer:
         return _Processing(self._tracer, self._duration, self._broker.system, one)
 
     async def park(self, delivery: Delivery, error: Exception, tries: int) -> None:
-        """Park it, once. Raises DatabaseUnavailable."""
+        """Park it, once. Raises DatabaseUnavailable or ParkingFull."""
         message = delivery.message
+        await self._room.take(message)
         reason = f"{type(error).__name__}: {describe_exception(error)['message']}"
         if isinstance(error, ValidationError):
             reason = "\n".join([f"it breaks the contract {error.title}", *_violations(error)])

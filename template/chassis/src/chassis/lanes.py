@@ -14,6 +14,7 @@ import structlog
 from chassis.brokers import Delivery, Subscription
 from chassis.database import DatabaseUnavailable
 from chassis.logs import describe_exception
+from chassis.parking import ParkingFull
 
 if TYPE_CHECKING:
     from chassis.consumer import Consumer, Ready
@@ -33,6 +34,9 @@ class _Held:
     due: float
     behind: deque[Delivery] = field(default_factory=deque)
 
+    def __len__(self) -> int:
+        return 1 + len(self.behind)
+
 
 class Lane:
     """Some of the keys: their messages one batch after the other, in the order of arrival within each key."""
@@ -50,7 +54,12 @@ class Lane:
         self._ends = float("inf")
 
     def __len__(self) -> int:
-        return len(self._queue) + len(self._doing) + sum(1 + len(held.behind) for held in self._waiting.values())
+        return len(self._queue) + len(self._doing) + self.waiting
+
+    @property
+    def waiting(self) -> int:
+        """How many wait to be tried again, or wait behind those."""
+        return sum(map(len, self._waiting.values()))
 
     @property
     def ahead(self) -> int:
@@ -64,6 +73,10 @@ class Lane:
 
     def add(self, delivery: Delivery) -> None:
         self._queue.append(delivery)
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Have the lane look again at what is due."""
         self._wake.set()
 
     def stop(self, *, within_seconds: float) -> None:
@@ -91,6 +104,10 @@ class Lane:
 
     def _due(self) -> _Held | None:
         now = time.monotonic()
+        if self._consumer.crowded:
+            # What could not be parked would only fail again.
+            max_tries = self._consumer.patience.max_tries
+            return max((held for held in self._waiting.values() if held.tries < max_tries), key=len, default=None)
         return next((held for held in self._waiting.values() if held.due <= now), None)
 
     def _take(self) -> list[Delivery]:
@@ -111,6 +128,8 @@ class Lane:
         return batch
 
     async def _sleep(self) -> None:
+        if self._due():  # the lane has put more messages behind one that failed, and is crowded now
+            return
         pauses = [held.due for held in self._waiting.values()]
         pause = max(0.0, min(pauses) - time.monotonic()) if pauses else None
         with suppress(TimeoutError):
@@ -192,7 +211,7 @@ class Lane:
     async def _failed(self, delivery: Delivery, error: Exception, *, tries: int) -> None:
         """Hold its key for a while; or park it, and let its key go on."""
         patience = self._consumer.patience
-        if tries >= patience.max_tries:
+        if tries >= (min(2, patience.max_tries) if self._consumer.crowded else patience.max_tries):
             await self._park(delivery, error, tries=tries)
             return
         pause = patience.pause_after(tries)
@@ -214,9 +233,12 @@ class Lane:
         except DatabaseUnavailable:
             raise
         except Exception as fault:
-            message = delivery.message
-            log.error("message_not_parked", name=message.name, message_id=message.id, exc_info=fault)
-            self._hold(delivery, tries, FAULT_PAUSE_SECONDS)
+            message, patience = delivery.message, self._consumer.patience
+            full = isinstance(fault, ParkingFull)
+            if not full:  # which is logged once, and not for each message
+                log.error("message_not_parked", name=message.name, message_id=message.id, exc_info=fault)
+            pause = patience.longest_pause_seconds if full else FAULT_PAUSE_SECONDS
+            self._hold(delivery, max(tries, patience.max_tries), pause)
             return
         await self._done([delivery])
         self._free(delivery)

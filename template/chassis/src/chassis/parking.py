@@ -3,10 +3,12 @@ by the chassis.
 """
 
 import json
+import time
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import structlog
 from opentelemetry import context
 from uuid_utils.compat import uuid7
 
@@ -15,12 +17,19 @@ from chassis.brokers import Kind, Message
 from chassis.database import Database, Executor
 from chassis.messages import Messages
 
+log = structlog.get_logger()
+
+LOOK_SECONDS = 1
 LONGEST_REASON = 8000
 """Characters. A body with many errors has a long reason."""
 
 _PARK = """
     INSERT INTO chassis.parked (id, direction, kind, name, message_id, key, body, headers, reason, attempts)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+"""
+SIZE = """
+    SELECT count(*), coalesce(sum(octet_length(body) + octet_length(headers::text) + octet_length(reason)), 0)::bigint
+    FROM chassis.parked
 """
 _LIST = "SELECT * FROM chassis.parked WHERE $1::text IS NULL OR name = $1 ORDER BY parked_at, id LIMIT $2"
 _ONE = "SELECT * FROM chassis.parked WHERE id = $1"
@@ -42,6 +51,10 @@ class Parked(NamedTuple):
     parked_at: datetime
 
 
+class ParkingFull(Exception):
+    """As much is parked as PARKED_MAX_MESSAGES and PARKED_MAX_BYTES allow."""
+
+
 class NotParked(LookupError):
     """No message is parked under that id."""
 
@@ -58,6 +71,30 @@ async def park(executor: Executor, message: Message, *, direction: str, reason: 
     headers = json.dumps({clean(name): clean(value) for name, value in message.headers.items()})
     where = (direction, message.kind, clean(message.name), clean(message.id), clean(message.key))
     await executor.execute(_PARK, uuid7(), *where, message.body, headers, clean(reason)[:LONGEST_REASON], attempts)
+
+
+class Room:
+    """How much more may be parked. The table is asked at most every LOOK_SECONDS, so the limits are approximate."""
+
+    def __init__(self, database: Database, *, max_messages: int = 10_000, max_bytes: int = 2**30) -> None:
+        self._database = database
+        self._max_messages, self._max_bytes = max_messages, max_bytes
+        self._messages, self._bytes = 0, 0
+        self._asked_at = -LOOK_SECONDS
+        self.full = False
+
+    async def take(self, message: Message) -> None:
+        """Call this before parking the message. Raises ParkingFull, or DatabaseUnavailable."""
+        if time.monotonic() >= self._asked_at + LOOK_SECONDS:
+            self._asked_at = time.monotonic()
+            ((self._messages, self._bytes),) = await self._database.fetch(SIZE)
+        was_full, self.full = self.full, self._messages >= self._max_messages or self._bytes >= self._max_bytes
+        if self.full:
+            if not was_full:
+                log.error("parking_full", messages=self._messages, bytes=self._bytes)
+            raise ParkingFull("no room in chassis.parked: replay or drop messages")
+        self._messages += 1
+        self._bytes += len(message.body)
 
 
 async def find(executor: Executor, *, name: str | None = None, limit: int = 100) -> list[Parked]:

@@ -97,6 +97,10 @@ class Settings(CommandSettings):
     """How long a message's id is remembered, so that a second copy has no effect. Longer than the broker keeps it."""
     message_max_tries: Annotated[int, Field(ge=1, le=100)] = 5
     """After so many failures a message is parked, and waits for a person."""
+    parked_max_messages: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
+    """No more messages are parked than this. Those that fail then wait, and in the end keep others from being consumed."""
+    parked_max_bytes: Annotated[int, Field(ge=1, le=2**40)] = 2**30
+    """As parked_max_messages, for the size of all parked messages."""
     event_relay: bool = True
     """The worker sends events. False where Debezium reads them from the database's log; jobs are sent in any case."""
     run_worker: bool = False

@@ -12,7 +12,7 @@ from datetime import timedelta
 import structlog
 from opentelemetry.metrics import CallbackOptions, Observation
 
-from chassis import begun, inbox
+from chassis import begun, inbox, parking
 from chassis.brokers import BrokerUnavailable, Kind, Options, broker_for
 from chassis.consumer import Consumer, Patience
 from chassis.database import Database, DatabaseUnavailable
@@ -45,17 +45,18 @@ _GAUGES = """
         coalesce(extract(epoch FROM now() - least(
             (SELECT created_at FROM chassis.outbox WHERE not_before IS NULL ORDER BY seq LIMIT 1),
             (SELECT not_before FROM chassis.outbox WHERE not_before <= now() ORDER BY not_before LIMIT 1)
-        ))::float8, 0),
-        (SELECT count(*) FROM chassis.parked)
+        ))::float8, 0)
 """
 
 
 class Gauges:
     """Depth and age of the outbox, and what is parked, as of a few seconds ago: for metrics and readiness."""
 
-    def __init__(self, database: Database, telemetry: Telemetry) -> None:
+    def __init__(self, database: Database, telemetry: Telemetry, settings: Settings) -> None:
         self._database = database
-        self.waiting, self.oldest_seconds, self.parked = 0, 0.0, 0
+        self._limits = settings.parked_max_messages, settings.parked_max_bytes
+        self.waiting, self.oldest_seconds = 0, 0.0
+        self.parked, self.parked_bytes, self.parked_share = 0, 0, 0.0
         gauge = telemetry.meter.create_observable_gauge
         gauge(
             "messaging.outbox.messages",
@@ -75,13 +76,28 @@ class Gauges:
             unit="{message}",
             description="Messages that wait for a person.",
         )
+        gauge(
+            "messaging.parked.size",
+            callbacks=[self._observer("parked_bytes")],
+            unit="By",
+            description="Their bodies, headers and reasons.",
+        )
+        gauge(
+            "messaging.parked.utilization",
+            callbacks=[self._observer("parked_share")],
+            unit="1",
+            description="The share of PARKED_MAX_MESSAGES or PARKED_MAX_BYTES, whichever is larger.",
+        )
 
     def _observer(self, name: str) -> Callable[[CallbackOptions], list[Observation]]:
         return lambda _: [Observation(getattr(self, name))]
 
     async def run(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
-            ((self.waiting, self.oldest_seconds, self.parked),) = await self._database.fetch(_GAUGES)
+            ((self.waiting, self.oldest_seconds),) = await self._database.fetch(_GAUGES)
+            (parked,) = await self._database.fetch(parking.SIZE)
+            self.parked, self.parked_bytes = parked
+            self.parked_share = max(used / limit for used, limit in zip(parked, self._limits, strict=True))
             await _pause(stop, GAUGE_SECONDS)
 
 
@@ -107,8 +123,9 @@ class Worker:
             max_tries=settings.message_max_tries, handler_timeout_seconds=settings.message_timeout_seconds
         )
         self._relay = Relay(url, self.broker, telemetry, name=messages.service, events=settings.event_relay)
+        room = parking.Room(database, max_messages=settings.parked_max_messages, max_bytes=settings.parked_max_bytes)
         self._consumers = [
-            Consumer(kind, self.broker, database, messages, telemetry, database_url=url, patience=patience)
+            Consumer(kind, self.broker, database, messages, telemetry, database_url=url, patience=patience, room=room)
             for kind in Kind
             if any(receiver.kind is kind for receiver in messages.receivers.values())
         ]
