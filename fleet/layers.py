@@ -43,7 +43,7 @@ def prepare(services: list[Service]) -> None:
 
 
 def _judge() -> str:
-    return f"layers 2 import-linter {version('import-linter')} grimp {version('grimp')}"
+    return f"layers 3 import-linter {version('import-linter')} grimp {version('grimp')}"
 
 
 def _inputs(service: Service) -> tuple[str, ...]:

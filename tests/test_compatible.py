@@ -121,5 +121,70 @@ def test_a_merge_request_on_gitlab_is_compared_with_where_it_branched_off(servic
     assert not refuses(compatible(service, BASE="HEAD"))
 
 
+CONTRACT = "src/billing/messaging/contracts/invoices.py"
+PARTS = """
+
+class Part(StrEnum):
+    DOOR = "door"
+
+
+class InvoiceIssuedV1(Contract):
+    parts: dict[Part, int] = Field(default_factory=dict)
+    pair: tuple[int, str] = (1, "a")
+"""
+CHANGES = {
+    "a key more of a mapping": (
+        '    DOOR = "door"\n',
+        '    DOOR = "door"\n    ROOF = "roof"\n',
+        "parts.<name>: may also be",
+    ),
+    "another type in a pair": ("tuple[int, str]", "tuple[int, str | int]", "pair[1]: is string or integer, was string"),
+    "a field less": ("    invoice_id: fields.Identifier\n", "", "invoice_id: was removed"),
+}
+
+
+@pytest.fixture(scope="module")
+def publisher(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A service that publishes an event with a mapping and a pair in it; main knows its schema."""
+    folder = tmp_path_factory.mktemp("publisher")
+    service = Path(shutil.copytree(render(messaging_style="events", broker="nats"), folder / "billing"))
+    contract = service / CONTRACT
+    text = contract.read_text().replace("\n\nclass InvoiceIssuedV1(Contract):\n", PARTS, 1)
+    contract.write_text(text.replace("from typing", "from enum import StrEnum\nfrom typing", 1))
+    git(service, "init", "--quiet", "--initial-branch", "main")
+    install(service)
+    subprocess.run([service / ".venv/bin/python", "-m", "billing", "specs"], cwd=service, check=True, timeout=60)
+    commit(service)
+    git(service, "update-ref", "refs/remotes/origin/main", "HEAD")
+    return service
+
+
+@pytest.mark.parametrize("change", [pytest.param(change, id=name) for name, change in CHANGES.items()])
+def test_a_contract_that_means_something_else_is_refused(publisher: Path, change: tuple[str, str, str]) -> None:
+    old, new, told = change
+    contract = publisher / CONTRACT
+    text = contract.read_text()
+    assert old in text
+    try:
+        contract.write_text(text.replace(old, new, 1))
+        done = compatible(publisher)
+    finally:
+        contract.write_text(text)
+    assert done.returncode != 0
+    assert told in done.stderr, done.stderr
+    assert "publish InvoiceIssuedV2 beside InvoiceIssuedV1" in done.stderr
+
+
+def test_a_contract_whose_parts_have_other_names_and_words_passes(publisher: Path) -> None:
+    contract = publisher / CONTRACT
+    text = contract.read_text()
+    try:
+        contract.write_text(text.replace("Part(", "Piece(").replace("[Part,", "[Piece,"))
+        done = compatible(publisher)
+    finally:
+        contract.write_text(text)
+    assert done.returncode == 0, done.stderr
+
+
 def _yaml(path: Path) -> dict:
     return yaml.safe_load(path.read_text())

@@ -140,6 +140,17 @@ MUTATIONS: Mutations = {
         ),
         "GET /v1/invoices/{invoice_id}: 200: note was removed",
     ),
+    "an operation asks who calls": (
+        "http-breaking",
+        change_json(
+            SPEC,
+            lambda document: (
+                document["paths"]["/v1/invoices/{invoice_id}"]["get"].update(security=[{"token": []}]),
+                document["components"].update(securitySchemes={"token": {"type": "http", "scheme": "bearer"}}),
+            ),
+        ),
+        "GET /v1/invoices/{invoice_id}: security: it asks for token, and nothing was enough",
+    ),
     "an operation is gone": (
         "http-breaking",
         change_json(SPEC, lambda document: document["paths"]["/v1/invoices/{invoice_id}"].pop("delete")),
