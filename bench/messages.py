@@ -46,9 +46,9 @@ KEYS = 1000
 RATE_PER_SECOND = 100
 LATENCY_SECONDS = 10
 PROMISES = {
-    "nats": "relay 5000/s and half of the bare client; consumer 3000/s; p50 25 ms",
-    "kafka": "relay half of the bare client; consumer 3000/s; p50 25 ms",
-    "rabbitmq": "relay half of the bare client; consumer 3000/s; p50 25 ms",
+    "nats": "relay 5000/s and half of the bare client; consumer 0.6, and 3000/s; p50 25 ms",
+    "kafka": "relay 0.7 of the bare client; consumer 0.6, and 3000/s; p50 25 ms",
+    "rabbitmq": "relay half of the bare client; consumer 0.6, and 3000/s; p50 25 ms",
 }
 TELEMETRY = Telemetry(Resource({}), sampler=ALWAYS_OFF, span_processors=[], metric_readers=[])
 

@@ -53,9 +53,11 @@ UNRECORDED = ("-00", "-02")
 and its id in the header, would take a fifth of what sending costs."""
 
 _WAITING = """
-    (SELECT *, 0 AS later FROM chassis.outbox WHERE not_before IS NULL ORDER BY seq LIMIT $1)
+    (SELECT seq, id, kind, aggregatetype, aggregateid, type, payload, content_type, traceparent, tracestate, 0 AS later
+    FROM chassis.outbox WHERE not_before IS NULL ORDER BY seq LIMIT $1)
     UNION ALL
-    (SELECT *, 1 AS later FROM chassis.outbox WHERE not_before <= now() ORDER BY not_before, seq LIMIT $1)
+    (SELECT seq, id, kind, aggregatetype, aggregateid, type, payload, content_type, traceparent, tracestate, 1 AS later
+    FROM chassis.outbox WHERE not_before <= now() ORDER BY not_before, seq LIMIT $1)
 """
 # $2: destinations that fail or hang. $3 and $4: keys that are being sent. $5: the failing destination to try, or NULL for all
 # others. No row overtakes the first row of its key that a failing destination holds up.
