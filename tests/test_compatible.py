@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.conftest import Render, git, service_environment
+from tests.pipelines import Event, GitHub
 
 pytestmark = pytest.mark.slow
 
@@ -87,7 +88,8 @@ def test_a_pull_request_on_github_is_compared_with_what_it_goes_into(service: Pa
     (job,) = (job for name, job in _yaml(service / ".github/workflows/ci.yaml")["jobs"].items() if name == "check")
     (checkout,) = (step["with"] for step in job["steps"] if step.get("uses", "").startswith("actions/checkout@"))
     (base,) = (step["env"]["BASE"] for step in job["steps"] if step.get("run") == "make check")
-    assert base == "${{ github.event_name == 'pull_request' && 'HEAD^1' || 'HEAD' }}"
+    pull_request = GitHub(service, Event(pull_request=True))
+    assert pull_request.evaluate(base) == "HEAD^1"
     git(service, "checkout", "--quiet", "-b", "work")
     git(service, "rm", "--quiet", "-r", "specs/messages")
     commit(service)
@@ -97,7 +99,15 @@ def test_a_pull_request_on_github_is_compared_with_what_it_goes_into(service: Pa
     git(service, "merge", "--quiet", "--no-ff", "--no-edit", "work")
 
     pipeline = tmp_path / "pipeline"
-    git(tmp_path, "clone", "--quiet", "--depth", str(checkout["fetch-depth"]), service.as_uri(), str(pipeline))
+    git(
+        tmp_path,
+        "clone",
+        "--quiet",
+        "--depth",
+        pull_request.evaluate(checkout["fetch-depth"]),
+        service.as_uri(),
+        str(pipeline),
+    )
     install(pipeline)
 
     assert refuses(compatible(pipeline, BASE="HEAD^1"))
