@@ -175,6 +175,7 @@ def second_kafka_node(first: Broker) -> Generator[Broker]:
             ("process.roles", "broker"),
             ("node.id", "2"),
             ("listeners", f"PLAINTEXT://127.0.0.1:{port}"),
+            ("advertised.listeners", f"PLAINTEXT://127.0.0.1:{port}"),
             ("log.dirs", str(home / "data")),
         ):
             properties = re.sub(rf"(?m)^{setting}=.*", f"{setting}={value}", properties)
