@@ -82,7 +82,7 @@ def test_every_tag_of_git_becomes_a_tag_that_a_registry_takes(copy: Path, machin
 def test_a_repository_that_no_registry_takes_is_refused(copy: Path, machine: Machine) -> None:
     pushed = machine.run("make push REPOSITORY='--output=x'", copy)
     assert pushed.returncode != 0
-    assert "REPOSITORY is '--output=x', which no registry takes" in pushed.stderr
+    assert "REPOSITORY is '--output=x', which is not the name of a repository" in pushed.stderr
     assert machine.calls() == []
 
 

@@ -7,11 +7,11 @@ export LC_ALL=C
 command=$1 service=$2
 
 version=${VERSION:-$(git describe --always --dirty 2>/dev/null || echo 0.0.0)}
-# Registries know no capitals, while owners on GitHub do.
+# Names in a registry have no capitals, but the names of GitHub's owners may.
 repository=$(printf %s "${REPOSITORY:-}" | tr '[:upper:]' '[:lower:]')
 case $repository in
 *[!a-z0-9._/:-]* | -*)
-    echo "REPOSITORY is '$repository', which no registry takes: name it as in registry.example.com/$service" >&2
+    echo "REPOSITORY is '$repository', which is not the name of a repository in a registry: use a name such as registry.example.com/$service" >&2
     exit 2
     ;;
 esac
@@ -22,7 +22,7 @@ image=${IMAGE:-$repository@${DIGEST:-}}
 
 build() {
     if [ -f "${NETRC:-}" ]; then
-        set -- "$@" --secret "id=netrc,src=$NETRC" # what the package index asks for: a secret here, and in no layer
+        set -- "$@" --secret "id=netrc,src=$NETRC" # the credentials of the package index: a secret of the build, in no layer
     fi
     if [ -n "$repository" ]; then
         set -- "$@" --tag "$repository:$tag" --cache-from="$layers"
@@ -38,10 +38,10 @@ name) printf '%s\n' "$image" ;;
 build) build ;;
 push)
     if [ -z "$repository" ]; then
-        echo "say where to: make push REPOSITORY=registry.example.com/$service" >&2
+        echo "REPOSITORY is not set: make push REPOSITORY=registry.example.com/$service" >&2
         exit 2
     fi
-    # For production's nodes, whatever this machine is: on another kind of machine Docker emulates them.
+    # Build for production's nodes: on a machine of another kind, Docker emulates their platform.
     build --platform "$PLATFORM" --cache-to="$layers,mode=max"
     docker push --quiet "$repository:$tag"
     digest=$(docker inspect "$repository:$tag" | grep -o "$repository@sha256:[0-9a-f]*" | head -n 1)

@@ -28,7 +28,7 @@ cd "$work/deploy/overlays/$overlay"
 kustomize edit set image "$service=$image"
 kustomize build . >"$work/all.yaml"
 
-# Where, and under which name, the migration runs: an overlay's own base may have set either, so the manifests say it.
+# Find name and namespace of the migration's Job in the manifests, because an overlay's own base may set either.
 found=$(awk '
     /^---/ { show(); kind = name = namespace = component = "" }
     /^[^ ]/ { block = $1 }

@@ -40,7 +40,7 @@ def main(url: str, version: str) -> int:
 
 
 def _not_ready(base: str, version: str) -> str:
-    """Why nobody is ready as that version; empty if somebody is. It does not say which other version it is."""
+    """Say why no process is ready as that version; empty if one is. /readyz does not reveal another version."""
     status, body = _get(f"{base}/readyz?{urlencode({'version': version})}")
     try:
         ready = status == 200 and json.loads(body)["status"] == "ok"
