@@ -561,6 +561,30 @@ async def test_parking_ends_at_its_limit_until_somebody_makes_room(
         await bench.until(all_seen)
 
 
+async def test_messages_that_found_no_room_are_parked_once_there_is_room_however_many_they_are(
+    bench: Bench, narrow: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parking, "LOOK_SECONDS", 0.1)
+    bench.parking_limits = {"max_messages": 1}
+    count = narrow * 3 // 4
+    await bench.publish(*(paid(number, key=str(number), then="fail") for number in range(count)))
+
+    async def all_have_failed() -> bool:
+        return len(set(said.begun)) == count
+
+    async with bench.consuming():
+        await bench.until(all_have_failed)
+        left = count
+
+        async def all_seen() -> bool:
+            nonlocal left
+            gone = await bench.connection.fetch("DELETE FROM chassis.parked RETURNING id")
+            left -= len(gone)
+            return left == 0
+
+        await bench.until(all_seen)
+
+
 @pytest.mark.parametrize("body", [b"{}", None])
 async def test_a_message_that_cannot_be_parked_holds_up_its_own_key_alone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, body: bytes | None

@@ -103,11 +103,12 @@ class Lane:
                 await self._come_back_to(self._doing)
 
     def _due(self) -> _Held | None:
-        now = time.monotonic()
         if self._consumer.crowded:
-            # What could not be parked would only fail again.
+            # What could not be parked would only fail again: its pause goes on.
             max_tries = self._consumer.patience.max_tries
-            return max((held for held in self._waiting.values() if held.tries < max_tries), key=len, default=None)
+            if early := [held for held in self._waiting.values() if held.tries < max_tries]:
+                return max(early, key=len)
+        now = time.monotonic()
         return next((held for held in self._waiting.values() if held.due <= now), None)
 
     def _take(self) -> list[Delivery]:
