@@ -180,6 +180,29 @@ async def test_running_again_repairs_what_a_cancelled_statement_left(
 
 
 @pytest.mark.slow
+async def test_the_repair_waits_for_a_long_transaction_as_the_first_run_did(
+    copy: Service,
+    migrated: str,
+    reader: asyncpg.Connection,
+    watcher: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(migrating, "LOCK_TIMEOUT", "300ms")
+    await reader.execute("ROLLBACK")
+    await watcher.execute("CREATE INDEX ix_things_name ON tiny.things (name)")
+    # A snapshot without a lock on the table: only building the index waits for that, and not the removal before it.
+    await reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class")
+    add_migration(copy, CREATE)
+    migrator = asyncio.create_task(asyncio.to_thread(migrating.upgrade, copy, migrated))
+    await until(lambda: watcher.fetchval(WAITS_FOR_READERS))
+    await asyncio.sleep(1)  # longer than a migration may wait for a lock that holds up others
+    await reader.execute("ROLLBACK")
+    await migrator
+
+    assert await watcher.fetchval(INDEX) == "ix_things_name"
+
+
+@pytest.mark.slow
 async def test_a_migrator_waits_for_what_a_killed_one_has_left_running(
     copy: Service, migrated: str, reader: asyncpg.Connection, watcher: asyncpg.Connection
 ) -> None:

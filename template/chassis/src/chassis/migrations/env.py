@@ -72,8 +72,8 @@ def set_limits(connection: Connection) -> None:
 
     def before(_: Connection, __: Any, statement: str, *___: Any) -> None:
         if waits_long(statement):
+            leftovers.remove(connection, service.schema, statement)  # it runs such a statement itself, with its own limit
             connection.exec_driver_sql("SET lock_timeout = 0")
-            leftovers.remove(connection, service.schema, statement)
 
     def after(_: Connection, __: Any, statement: str, *___: Any) -> None:
         if waits_long(statement):
