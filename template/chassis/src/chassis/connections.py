@@ -156,20 +156,22 @@ class Protocol(HttpToolsProtocol):
 
     def _parse(self, data: bytes) -> None:
         """Parse up to the end of the current request. What follows waits."""
-        while data and not self._complete:
+        start = 0  # of what is not parsed yet: to cut that off each time would copy it for each empty line in a body
+        while start < len(data) and not self._complete:
             if self._body_left > 0:
-                length = self._body_left
+                end = start + self._body_left
             else:
-                end = data.find(b"\r\n\r\n")
-                length = end + 4 if end >= 0 else len(data.rstrip(b"\r\n"))
-            if not length:
+                empty_line = data.find(b"\r\n\r\n", start)
+                end = empty_line + 4 if empty_line >= 0 else len(data.rstrip(b"\r\n"))
+            if end <= start:
                 break
-            piece, data = data[:length], data[length:]
+            piece, start = data[start:end], end
             try:
                 self._feed(piece)
             except (Refused, httptools.HttpParserError) as error:
                 self._refuse(error)
                 return
+        data = data[start:]
         self._unparsed = data
         if self._in_head and (self._head_bytes or data) and self._deadline is None:  # most heads come in one piece
             self._deadline = self.loop.call_later(HEAD_TIMEOUT_SECONDS, self.transport.close)
