@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import ExitStack, asynccontextmanager
+from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -91,8 +92,33 @@ async def test_a_result_type_that_a_migration_changes_is_noticed_by_nobody_who_c
         await connection.execute("DROP TABLE tiny.kinds")
 
 
+async def execute(connection: Any) -> None:
+    await connection.execute("INSERT INTO tiny.kinds VALUES (1)")
+
+
+async def execute_prepared(connection: Any) -> None:
+    await (await connection.prepare("INSERT INTO tiny.kinds VALUES (1)")).fetch()
+
+
+async def move_a_cursor(connection: Any) -> None:
+    assert [row async for row in connection.cursor("INSERT INTO tiny.kinds VALUES (1) RETURNING 1")]
+
+
+async def copy_records(connection: Any) -> None:
+    await connection.copy_records_to_table("kinds", schema_name="tiny", records=[(1,)])
+
+
+async def copy_file(connection: Any) -> None:
+    await connection.copy_to_table("kinds", schema_name="tiny", source=BytesIO(b"1\n"))
+
+
+async def copy_out(connection: Any) -> None:
+    await connection.copy_from_query("INSERT INTO tiny.kinds VALUES (1) RETURNING 1", output=BytesIO())
+
+
+@pytest.mark.parametrize("write", [execute, execute_prepared, move_a_cursor, copy_records, copy_file, copy_out])
 async def test_a_transaction_that_has_done_something_is_not_begun_again(
-    database: Database, connection: asyncpg.Connection
+    database: Database, connection: asyncpg.Connection, write: Callable[[Any], Any]
 ) -> None:
     await connection.execute("CREATE TABLE tiny.kinds (a int)")
     outcomes: list[Any] = []
@@ -102,7 +128,7 @@ async def test_a_transaction_that_has_done_something_is_not_begun_again(
         for _ in range(2):
             try:
                 async with database.unit_of_work() as uow:
-                    await uow.connection.execute("INSERT INTO tiny.kinds VALUES (1)")
+                    await write(uow.connection)
                     outcomes.append(len(await uow.connection.fetch("SELECT a FROM tiny.kinds")))
             except DatabaseUnavailable:
                 outcomes.append("unavailable")

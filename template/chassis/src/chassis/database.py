@@ -413,6 +413,20 @@ class _Session(asyncpg.Connection):
             self._may_restart = False
         return await super().execute(query, *args, **options)
 
+    # What does not go through `_do_execute`: prepared statements, cursors, COPY.
+
+    def _get_statement(self, *statement: Any, **options: Any) -> Any:
+        self._may_restart = False
+        return super()._get_statement(*statement, **options)  # ty: ignore[missing-attribute]
+
+    def _copy_in(self, *statement: Any) -> Any:
+        self._may_restart = False
+        return super()._copy_in(*statement)  # ty: ignore[missing-attribute]
+
+    def _copy_out(self, *statement: Any) -> Any:
+        self._may_restart = False
+        return super()._copy_out(*statement)  # ty: ignore[missing-attribute]
+
     async def _do_execute(self, *statement: Any, **options: Any) -> Any:
         """Run a statement; once more, if a migration has changed its result since it was prepared.
 
