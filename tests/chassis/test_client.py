@@ -57,6 +57,13 @@ async def test_the_trace_goes_along() -> None:
     assert f"traceparent: 00-{0xABC:032x}-" in heads[0]
 
 
+async def test_a_request_that_was_made_by_hand_has_the_same_limit() -> None:
+    port = embedded.free_port()
+    async with other(port, say_nothing), service_client("", timeout_seconds=0.2) as client:
+        with pytest.raises(httpx.TimeoutException):
+            await client.send(httpx.Request("GET", f"http://127.0.0.1:{port}/there"))
+
+
 async def test_a_service_that_does_not_answer_is_given_up() -> None:
     port = embedded.free_port()
     began = time.monotonic()

@@ -42,7 +42,7 @@ class _Client(httpx.AsyncClient):
     """Adds to HTTPX's limits, each for a phase or a single read, the one that callers mean."""
 
     async def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
-        limits = request.extensions["timeout"].values()
+        limits = request.extensions.get("timeout", self.timeout.as_dict()).values()
         seconds = None if None in limits else max(limits)
         try:
             async with asyncio.timeout(seconds) as deadline:
