@@ -72,7 +72,7 @@ def set_limits(connection: Connection) -> None:
 
     def before(_: Connection, __: Any, statement: str, *___: Any) -> None:
         if waits_long(statement):
-            leftovers.remove(connection, service.schema, statement)  # it runs such a statement itself, with its own limit
+            leftovers.remove(connection, service.schema, statement)  # by such a statement, which has its own limit
             connection.exec_driver_sql("SET lock_timeout = 0")
 
     def after(_: Connection, __: Any, statement: str, *___: Any) -> None:
