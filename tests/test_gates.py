@@ -60,7 +60,7 @@ MUTATIONS = {
         "make format",
     ),
     "a breakpoint": Mutation(
-        "lint", append("src/billing/domain/__init__.py", "\n\ndef stop() -> None:\n    breakpoint()\n"), "make format"
+        "lint", append("src/billing/settings.py", "\n\ndef stop() -> None:\n    breakpoint()\n"), "make format"
     ),
     "a wrong type": Mutation("types", append("src/billing/settings.py", '\n\nLIMIT: int = "many"\n'), "annotations"),
     "the domain knows the database": Mutation(

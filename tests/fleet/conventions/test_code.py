@@ -38,7 +38,9 @@ MUTATIONS: Mutations = {
     "no rules": ("code-layers", remove(".importlinter"), "the rules that imports are checked by are not there"),
     "another database": (
         "code-own-database",
-        edit("src/billing/settings.py", '    """Add a field', '    reporting_database_url: str\n    """Add a field'),
+        edit(
+            "src/billing/settings.py", '    """Add a field', '    reporting_database_url: str = ""\n    """Add a field'
+        ),
         "reporting_database_url is another database than the service's own",
     ),
     "another client": (

@@ -69,7 +69,7 @@ MUTATIONS: Mutations = {
     ),
     "an older AsyncAPI": (
         "event-document",
-        edit(SPEC, '"asyncapi": "3.0.0"', '"asyncapi": "2.6.0"'),
+        edit(SPEC, '"asyncapi": "3.1.0"', '"asyncapi": "2.6.0"'),
         "it is of AsyncAPI 2.6.0",
     ),
     "a message of nobody": (
