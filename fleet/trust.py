@@ -52,7 +52,8 @@ def _repository(address: str) -> str:
     url = expanded(address)
     if is_path(url):
         return str(Path(url).resolve())
-    found = re.fullmatch(r"(?:https://|ssh://)(?:[^/@]*@)?([^/]+)/(.*?)", url) or re.fullmatch(
+    # For git, a host also ends at ? and #.
+    found = re.fullmatch(r"(?:https://|ssh://)(?:[^/@?#]*@)?([^/?#]+)/(.*?)", url) or re.fullmatch(
         r"[^/@]*@([^/:]+):(.*?)", url
     )
     host, path = (found[1].lower(), found[2]) if found else ("", url)

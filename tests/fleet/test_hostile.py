@@ -158,6 +158,8 @@ def test_a_template_is_the_same_by_each_of_its_addresses(monkeypatch: pytest.Mon
     [
         "https://git.example.com/platform/slipway.git/../../evil/slipway",
         "https://git.example.com@evil.example.com/platform/slipway.git",
+        "https://evil.example.com?@git.example.com/platform/slipway.git",
+        "https://evil.example.com#@git.example.com/platform/slipway.git",
         "https://git.example.com/platform/Slipway.git",
         "https://git.example.com/platform/slipway.git?x",
         "http://git.example.com/platform/slipway.git",
