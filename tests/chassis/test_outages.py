@@ -27,7 +27,7 @@ LIMIT_SECONDS = 4
 """How long a request or a statement may take here."""
 
 OUTAGES = ["08006", "25006", "26000", "42P05", "53100", "53200", "53300", "57P01", "57P03", "58030"]
-FAILURES = ["22012", "23505", "40P01", "42P01", "55P03", "57014"]
+FAILURES = ["22012", "23505", "40P01", "42P01", "53400", "55P03", "57014"]
 
 
 def failing(state: str) -> str:

@@ -19,7 +19,10 @@ STATES = (
     "25P04",  # the transaction lasted too long
     "26000",  # the session lacks a statement that we prepared: a pooler gave us another session
     "42P05",  # the session has a statement of that name: the same
-    "53",  # no disk, no memory, no connection left
+    "530",  # no resources, whichever; but 53400 is a statement beyond temp_file_limit
+    "531",  # no disk
+    "532",  # no memory
+    "533",  # no connection left
     "57P",  # the server shuts down, starts, or ended the session
     "58",  # the server's operating system failed
 )
