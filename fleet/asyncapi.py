@@ -78,7 +78,7 @@ def _has_messages(service: Service) -> bool:
 
 
 def _kind(tag: dict[str, str]) -> str:
-    """The name of a tag, or that of the one that it refers to."""
+    """The name of a tag, or of the tag that a reference points to."""
     return _last(tag) if "$ref" in tag else str(tag["name"])
 
 

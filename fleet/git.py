@@ -17,8 +17,8 @@ NO_HOOKS = ("-c", "core.hooksPath=/dev/null")
 # A host that is asked and never answers must not hold up anybody for ever.
 LIMIT_SECONDS = 300
 
-# Whatever somebody has set for themselves: we read what it prints, and look for `origin`. What is fetched is checked,
-# for a service's repository may be made by hand to do harm.
+# Override a user's own configuration, because we parse the output of git and look for `origin`. Check fetched objects,
+# because the repository of a service may be crafted to do harm.
 _PLAIN = tuple(
     word
     for setting in (
@@ -111,7 +111,7 @@ def tree(repository: Path, ref: str = "HEAD", *paths: str) -> Tree:
 
 
 def _refuse_harmful(path: str) -> None:
-    """Raises FleetError for a path that git itself would never check out: it leads elsewhere, or into git's own folder."""
+    """Raises FleetError for a path that git would never check out: it leaves the folder, or is inside of .git."""
     if any(part in ("", ".", "..") or part.lower() == ".git" for part in path.split("/")):
         raise FleetError(f"the repository has a path that leaves its folder or is git's own, {path}: remove it there")
 
@@ -146,7 +146,7 @@ class Blobs:
 def write_tree(repository: Path, commit: str, folder: Path) -> None:
     """Write every file of a commit below the folder, its bytes as git has them.
 
-    Not by a checkout: that converts line ends and runs filters, as whoever runs it has configured. Raises FleetError.
+    A checkout would convert line ends and run filters, as the user has configured. Raises FleetError.
     """
     blobs = Blobs(repository)
     for path, entry in tree(repository, commit).items():

@@ -18,7 +18,7 @@ def origin() -> dict[str, Any]:
 
 
 def repository() -> str:
-    """Where fleet was installed from, which is the template's own repository: a git URL, or a folder.
+    """The template's repository, from which fleet was installed: a git URL, or a folder.
 
     Raises FleetError if that is not known.
     """
@@ -29,8 +29,8 @@ def repository() -> str:
     if "dir_info" in found and Path(folder := unquote(urlsplit(url).path), "copier.yml").exists():
         return folder
     raise FleetError(
-        "where the template is cannot be told from how fleet was installed: name its git URL by --template, by "
-        "FLEET_TEMPLATE, or by `template` in fleet.toml; or install fleet from there (uv tool install git+URL)"
+        "the installation of fleet does not show where the template is: name its git URL by --template, by "
+        "FLEET_TEMPLATE, or by `template` in fleet.toml; or install fleet from the template (uv tool install git+URL)"
     )
 
 

@@ -144,7 +144,7 @@ def status(
             text = page(standings, conventions(), show.html(map_, findings(map_), links))
         else:
             text = overview.markdown(standings, show.markdown(map_, findings(map_)))
-    if shown is not StatusFormat.TABLE:  # which has colours, and whose text is visible already
+    if shown is not StatusFormat.TABLE:  # the table has colours, and its text is made visible already
         text = visible(text)
     if output is None:
         typer.echo(text, nl=False)
@@ -274,7 +274,7 @@ def new(
 
 
 def _trust(named: list[str] | None, config: Path | None = None) -> None:
-    """Let only the platform's template be fetched and run. Raises FleetError if nobody says which that is."""
+    """Let only the platform's template be fetched and run. Raises FleetError if that template is not known."""
     from fleet.installed import repository
     from fleet.register import templates
     from fleet.trust import is_decided, trust

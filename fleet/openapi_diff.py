@@ -18,7 +18,7 @@ from fleet.normal_form import text
 from fleet.openapi import JSON, METHODS, Document, Node, Operation
 
 WORDS = {"description", "example", "examples", "externalDocs", "operationId", "summary", "tags"}
-"""What says nothing about which requests and responses are valid. So does `x-…`."""
+"""Keywords that do not affect which requests and responses are valid. `x-…` is ignored too."""
 STYLES = {"path": "simple", "header": "simple", "query": "form", "cookie": "form"}
 OF_DOCUMENT = {"openapi", "info", "paths", "components", "security", "servers"}
 OF_PATH = {*METHODS, "parameters", "servers"}
@@ -94,7 +94,7 @@ class _Side(ABC):
             yield from self.others(told, content, now[media_type], OF_MEDIA_TYPE)
 
     def value(self, where: str, was: Node, is_: Node, place: str) -> Iterator[str]:
-        """The same between two parameters, or two headers: how they are written, and what is in them."""
+        """Compare two parameters, or two headers: their style, and their schemas."""
         styles = [one.get("style", STYLES[place]) for one in (was, is_)]
         explodes = [one.get("explode", style == "form") for one, style in zip((was, is_), styles, strict=True)]
         for keyword, (before, now) in (("style", styles), ("explode", explodes)):
@@ -110,13 +110,13 @@ class _Side(ABC):
         yield from self.others(where, was, is_, OF_VALUE)
 
     def others(self, where: str, was: Node, is_: Node, judged: Set[str]) -> Iterator[str]:
-        """Fields that no rule here is about: each has to be what it was."""
+        """Compare fields for which there is no rule: each must be unchanged."""
         for keyword in sorted((was.keys() | is_.keys()) - judged - WORDS):
             if not keyword.startswith("x-") and not self._same(was.get(keyword), is_.get(keyword), set()):
                 yield f"{where}: {keyword} has changed, and this rule cannot tell what that means"
 
     def _same(self, was: Any, is_: Any, assumed: set[tuple[str, str]]) -> bool:
-        """References are compared by what they lead to."""
+        """Whether two values are equal when references are followed."""
         pair = (text(was), text(is_))
         if pair in assumed:
             return True
@@ -130,7 +130,7 @@ class _Side(ABC):
 
 
 class _Operations(_Side):
-    """What is neither in the request nor in the response: where to call, and who may."""
+    """Differences outside of request and response: servers and security."""
 
     def compared(self, was: Operation, is_: Operation) -> Iterator[str]:
         now = {text(one) for one in _servers(self.new, is_)}
@@ -144,7 +144,7 @@ class _Operations(_Side):
 
 class _Requests(_Side):
     def harmless(self, difference: Difference) -> bool:
-        """What a request means without a field is not part of its shape."""
+        """A default is not part of the shape of a request."""
         return difference.wider or difference.keyword == "default"
 
     def compared(self, was: Operation, is_: Operation) -> Iterator[str]:
@@ -166,7 +166,7 @@ class _Requests(_Side):
 
 class _Responses(_Side):
     def harmless(self, difference: Difference) -> bool:
-        """Who reads an answer ignores what it does not know, whatever the schema says."""
+        """A reader of an answer ignores unknown fields, whatever the schema demands."""
         return difference.narrower or difference.keyword in ("default", "closed")
 
     def compared(self, was: Operation, is_: Operation) -> Iterator[str]:
@@ -192,13 +192,13 @@ class _Responses(_Side):
 
 
 def _answer(operation: Operation, status: str) -> Node | None:
-    """What says how a status is answered: its own entry, that of its range, or the default."""
+    """The response of a status: its own entry, the entry of its range, or the default."""
     covering = (status, f"{status[0]}XX", "default")
     return next((operation.responses[one] for one in covering if one in operation.responses), None)
 
 
 def _servers(document: Document, operation: Operation) -> list[Node]:
-    """Without words."""
+    """The servers of an operation, without descriptions."""
     levels = (operation.content, operation.item, document.content)
     servers = next((one["servers"] for one in levels if one.get("servers")), [{"url": "/"}])
     return [{key: one[key] for key in one if key in ("url", "variables")} for one in servers]

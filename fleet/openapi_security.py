@@ -1,4 +1,4 @@
-"""Whether callers who could sign in still can: `security` and the schemes that it names."""
+"""Whether callers who could authenticate still can: compare `security` and its schemes."""
 
 from collections.abc import Iterator
 
@@ -8,11 +8,11 @@ from fleet.openapi import Document, Node, Operation
 _HINTS = {"bearerFormat", "description", "flows"}
 
 Way = dict[str, list[str]]
-"""One way to sign in: the scopes that it needs, by scheme. Without schemes nobody has to."""
+"""One way to authenticate: the needed scopes by scheme. Without schemes, no authentication is needed."""
 
 
 def breaks(old: Document, new: Document, was: Operation, is_: Operation) -> Iterator[str]:
-    """Each way to sign in that callers have and that is no longer enough."""
+    """Yield each way to authenticate that was enough for callers and no longer is."""
     offered = _ways(new, is_)
     for way in _ways(old, was):
         if not any(_is_enough(way, other, old, new) for other in offered):
@@ -21,12 +21,12 @@ def breaks(old: Document, new: Document, was: Operation, is_: Operation) -> Iter
 
 
 def _ways(document: Document, operation: Operation) -> list[Way]:
-    """Of the operation, or of the whole document."""
+    """The ways to authenticate of the operation, or else of the whole document."""
     return operation.content.get("security", document.content.get("security", [])) or [{}]
 
 
 def _is_enough(way: Way, wanted: Way, old: Document, new: Document) -> bool:
-    """Whether who signs in the one way has all that the other one wants. Schemes may have other names."""
+    """Whether a caller who authenticates in one way satisfies the other way. Schemes may have other names."""
     return all(
         any(
             set(scopes) <= set(way[other]) and _is_same_scheme(_scheme(old, other), _scheme(new, scheme))
@@ -41,7 +41,7 @@ def _scheme(document: Document, name: str) -> Node:
 
 
 def _is_same_scheme(was: Node, is_: Node) -> bool:
-    """The same credentials, sent in the same way; more ways to get them do no harm."""
+    """Whether both take the same credentials in the same place; additional flows to get them are harmless."""
     bare = [{key: one[key] for key in one if key not in _HINTS and key[:2] != "x-"} for one in (was, is_)]
     flows = [
         {flow: {key: one[key] for key in one if key.endswith("Url")} for flow, one in side.get("flows", {}).items()}

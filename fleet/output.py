@@ -1,4 +1,4 @@
-"""Text for people: whatever a repository, a tag or a file name holds, no character of it reaches the terminal as a command."""
+"""Print text for people. No character of a repository, a tag or a file name reaches the terminal as a command."""
 
 import re
 import sys

@@ -85,7 +85,7 @@ def _with_kustomization(service: Service, folder: str, found: list[Manifest]) ->
 
 
 def generated(service: Service, folder: str) -> dict[str, set[str]]:
-    """The keys of each ConfigMap that a folder generates, with those that it builds on. Raises FleetError."""
+    """The keys of each ConfigMap that a folder and the folders it builds on generate. Raises FleetError."""
     path = posixpath.join(folder, FILE)
     (kustomization,) = (service.yaml(path) if path in service.tree else []) or [{}]
     keys: dict[str, set[str]] = {}

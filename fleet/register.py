@@ -62,12 +62,13 @@ class Member:
 
 
 def templates(config: Path) -> list[str]:
-    """The templates that the file names; none if it leaves that to how fleet was installed. Raises FleetError."""
+    """The templates that the file names; none if the template is the one fleet was installed from. Raises
+    FleetError."""
     named = _written(config).get("template", [])
     addresses = [named] if isinstance(named, str) else named
     if not isinstance(addresses, list) or not all(isinstance(one, str) and one for one in addresses):
         raise FleetError(f"{config}: template has to be the git URL of a template, or a list of them; it is {named!r}")
-    # A path counts from the file's folder, as those of services do.
+    # A path is relative to the file's folder, like the paths of services.
     return [str(config.parent / one) if is_path(expanded(one)) else one for one in addresses]
 
 

@@ -31,7 +31,7 @@ GLOB = re.compile(r"[*?[]")
 
 
 def _refuse_nested(path: Path, root: Path) -> None:
-    """Raises FleetError if the path is in a service that lies in a folder of the repository: the root would be meant."""
+    """Raises FleetError if the path is in a service that is not at the root of its repository."""
     for folder in (path.resolve(), *path.resolve().parents):
         if not folder.is_relative_to(root.resolve()) or folder == root.resolve():
             return

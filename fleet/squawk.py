@@ -33,13 +33,13 @@ REQUIRES = re.compile(r"ALTER TABLE .*SET NOT NULL", re.IGNORECASE | re.DOTALL)
 REQUIRED = "requiring-value", "Whoever writes a row without a value for this column fails from now on."
 
 
-# What is committed before the migration is recorded may run once more: a statement that can.
+# Statements that may run twice without failing, for they may be committed before the migration is recorded.
 REPEATABLE = re.compile(
     r"""
     BEGIN\b | COMMIT\b | SET\s | ANALYZE\b | COMMENT\s+ON\s | REFRESH\s | REINDEX\s
     | CREATE\s+OR\s+REPLACE\s
     | (CREATE|DROP)\s.*?\sIF\s+(NOT\s+)?EXISTS\s
-    | CREATE\s+(UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?!ON\s)\S+\s+ON\s  # the chassis drops what a run before has left
+    | CREATE\s+(UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?!ON\s)\S+\s+ON\s  # the chassis drops what an interrupted run left
     | ALTER\s+TYPE\s+\S+\s+ADD\s+VALUE\s+IF\s+NOT\s+EXISTS\s
     | ALTER\s+TABLE\s+(IF\s+EXISTS\s+)?\S+\s+(
         VALIDATE\s+CONSTRAINT\s

@@ -41,7 +41,7 @@ class Template:
     """
 
     def __init__(self, source: str) -> None:
-        """Raises FleetError for a template that nobody trusts, or a relative path."""
+        """Raises FleetError for an untrusted template, or a relative path."""
         self.shown = without_credentials(source)
         self._found: dict[str, Release] = {}
         self.url = expanded(source)
@@ -84,7 +84,7 @@ class Template:
         return cache() / "templates" / f"{hashlib.sha256(self.url.encode()).hexdigest()[:24]}.git"
 
     def refresh(self, *, unless_newer_than: timedelta = timedelta()) -> None:
-        """Fetch what is new, unless that was tried a moment ago. Raises FleetError."""
+        """Fetch new commits, unless the last attempt was just now. Raises FleetError."""
         if self.is_local or offline():
             return
         new = not self._mirror.exists()
@@ -96,7 +96,7 @@ class Template:
                 git.git(self.repository, *asked, limit_seconds=git.LIMIT_SECONDS)
 
     def refresh_if_possible(self, *, unless_newer_than: timedelta = timedelta()) -> None:
-        """As `refresh`, but where the template's host is away, say on stderr how old the known releases are.
+        """As `refresh`, but if the template cannot be fetched, print on stderr how old the known releases are.
 
         Raises FleetError if nothing is known yet.
         """
@@ -261,7 +261,7 @@ class Render:
 
 
 def _age(file: Path) -> timedelta:
-    """The time since the file was last written; as long as can be if there is none."""
+    """The time since the file was last written; the longest possible if there is no file."""
     try:
         return timedelta(seconds=time.time() - file.stat().st_mtime)
     except FileNotFoundError:

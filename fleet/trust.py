@@ -1,4 +1,4 @@
-"""Which templates may be fetched and rendered here. A service names its own, and a template's hooks are code that runs."""
+"""Decide which templates may be fetched and rendered: a service names its template, and a template runs code."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 from fleet.errors import FleetError
 from fleet.git import without_credentials
 
-# What Copier understands besides git's own URLs.
+# The short forms that Copier accepts besides git's own URLs.
 SHORTHANDS = {"gh:": "https://github.com/", "gl:": "https://gitlab.com/", "git+": "", "file://": ""}
 
 # In the environment, because the processes that check or update a part of the fleet trust the same templates.
@@ -26,7 +26,7 @@ def is_decided() -> bool:
 
 
 def refuse_untrusted(address: str) -> None:
-    """Raises FleetError if templates were named and this is none of them."""
+    """Raises FleetError if trusted templates were named, and this one is not among them."""
     trusted = os.environ.get(_TRUSTED)
     if trusted is not None and _repository(address) not in trusted.splitlines():
         raise FleetError(
@@ -48,7 +48,7 @@ def is_path(address: str) -> bool:
 
 
 def _repository(address: str) -> str:
-    """What tells a repository from others: the same for its addresses by HTTPS and by SSH."""
+    """The identity of a repository: the same for its addresses by HTTPS and by SSH."""
     url = expanded(address)
     if is_path(url):
         return str(Path(url).resolve())

@@ -183,10 +183,10 @@ class Restricted(_OfOverlays):
 
 
 class Network(_OfOverlays):
-    """Without policies that name peers, whatever runs in the cluster may talk to the service, and the service to anything."""
+    """Without policies that name peers, any pod of the cluster can reach the service, and the service any address."""
 
     id = "deploy-network-policy"
-    remedy = "keep the base's NetworkPolicy, and name in peers.yaml who else the service talks to"
+    remedy = "keep the base's NetworkPolicy, and name the other peers of the service in peers.yaml"
 
     def problems(self, manifests: list[Manifest], *, production: bool) -> Iterator[str]:
         policies = [one["spec"] for one in manifests if one["kind"] == "NetworkPolicy"]
@@ -205,7 +205,7 @@ class Network(_OfOverlays):
 
 
 def _is_open(rule: Manifest, peers: str) -> bool:
-    """Whether it names no peers; or all addresses, or all namespaces, at every port."""
+    """Whether the rule names no peers, or allows all addresses or all namespaces at every port."""
     if not rule.get(peers):
         return True
     ports = rule.get("ports") or [{}]

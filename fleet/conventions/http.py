@@ -187,6 +187,6 @@ class NoBreakingChange(_OfTheDocument):
             return
         known = openapi.read(service.base)
         if known and known.version[:3] != document.version[:3] != "3.1":
-            return  # http-document says that it became one that cannot be compared
+            return  # http-document reports a document of a version that cannot be compared
         for one in breaks(known, document) if known else ():
             yield Problem(SPEC, one.what) if one.operation is None else _at(one.operation, one.what)

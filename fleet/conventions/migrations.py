@@ -53,7 +53,7 @@ class Unedited(Convention):
 
     id = "migration-unedited"
     remedy = (
-        "put it back as it was, and write another migration; a squash says what it replaces "
+        "restore the migration, and write another one; a squash names what it replaces "
         "(docs/how-to/squash-migrations.md)"
     )
 
@@ -71,7 +71,7 @@ class Unedited(Convention):
 
 
 def _replaced(service: Service) -> set[str]:
-    """The migrations of the base that a squash replaces: up to its own number. `migrate` compares the databases."""
+    """The base's migrations that a squash replaces: up to its own number. `migrate` checks the databases."""
     known = [revisions.read(path, service.read(path) or b"") for path in _migrations(service)]
     squashed = {revision.id for revision in known if revision.replaces}
     base = service.base
@@ -100,11 +100,11 @@ class Safe(Convention):
 
 
 class Repeatable(Convention):
-    """What an autocommit block has done stays when the migration fails, and is done again when it is repeated."""
+    """The statements of an autocommit block stay when the migration fails, and run again when it is repeated."""
 
     id = "migration-repeatable"
     remedy = (
-        "put what rolls back after the last `autocommit_block`, or into a migration of its own; in the block, write "
+        "put statements that roll back after the last `autocommit_block`, or into another migration; in the block, write "
         "IF EXISTS or IF NOT EXISTS (`if_exists=True`, `if_not_exists=True`)"
     )
 

@@ -1,4 +1,4 @@
-"""The service's own settings: what they need, where they are set, and what the runbook says of them."""
+"""The service's own settings: where they are set, and whether the runbook names them."""
 
 import ast
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from fleet.service import Service
 
 SETTINGS = "src/*/settings.py"
 RUNBOOK = "docs/runbook.md"
-# What runs the service, and so reads all of its settings.
+# The kinds that run the service, and so read all of its settings.
 LONG_RUNNING = ("Deployment", "StatefulSet", "DaemonSet")
 
 
@@ -22,7 +22,7 @@ class _Setting(NamedTuple):
 
 
 class Deployed(Convention):
-    """A pod that lacks a setting without a default does not start, which the deployment is the first to notice."""
+    """A pod that lacks a setting without a default does not start, and only the deployment would show that."""
 
     id = "setting-deployed"
     remedy = (
@@ -42,7 +42,7 @@ class Deployed(Convention):
             try:
                 manifests, generators = rendered(service, folder), generated(service, folder)
             except FleetError:
-                continue  # deploy-rendered says so
+                continue  # deploy-rendered reports it
             for one in manifests:
                 if one.get("kind") in LONG_RUNNING:
                     given = _given(one, generators)
@@ -57,7 +57,7 @@ def _required(path: str, text: str) -> Iterator[_Setting]:
     try:
         tree = ast.parse(text)
     except SyntaxError as error:
-        raise FleetError(f"{path} is no Python: {error}") from None
+        raise FleetError(f"{path} is not valid Python: {error}") from None
     for owner in tree.body:
         for node in owner.body if isinstance(owner, ast.ClassDef) else ():
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and not _has_default(node):
@@ -75,7 +75,7 @@ def _is_field(node: ast.AST) -> bool:
 
 
 def _gives_default(node: ast.AST) -> bool:
-    """Whether it is a `Field(…)` with a default."""
+    """Whether the node is a `Field(…)` with a default."""
     if not isinstance(node, ast.Call) or not _is_field(node):
         return False
     first = node.args[0] if node.args else None
@@ -84,7 +84,7 @@ def _gives_default(node: ast.AST) -> bool:
 
 
 def _given(workload: Manifest, generators: dict[str, set[str]]) -> set[str] | None:
-    """The environment of the first container; None where a Secret, or what the overlay does not make, is part of it."""
+    """The variables of the first container; None if some come from a Secret, or from outside of the overlay."""
     container = (pod(workload).get("containers") or [{}])[0]
     given = {entry["name"] for entry in container.get("env") or ()}
     for source in container.get("envFrom") or ():

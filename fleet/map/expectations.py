@@ -1,4 +1,4 @@
-"""Whether what one service sends is what another expects: the gaps between two schemas of one message, in words."""
+"""Whether a receiver expects what a sender sends: the gaps between two schemas of one message, in words."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Unmet:
 
 
 def unmet(expected: Schema, sent: Schema) -> list[Unmet]:
-    """What the sender may send and the receiver does not expect."""
+    """What the sender may send but the receiver does not expect."""
     return [Unmet(gap.field, _what(gap), gap.sure) for gap in gaps(sent, expected)]
 
 

@@ -82,7 +82,7 @@ def test_one_more_migration_beside_one_that_was_taken_back_is_refused(copy: Serv
     forget(copy, "0003")
     write(copy, "0004", "height", after="0002")
 
-    with pytest.raises(migrating.HistoryDiffers, match=r"has 0003, .* and lacks 0004 of this one"):
+    with pytest.raises(migrating.HistoryDiffers, match=r"has 0003, .* and lacks 0004 of this version"):
         migrating.upgrade(copy, database)
 
 
@@ -93,7 +93,7 @@ def test_a_database_that_was_not_at_the_end_of_a_squash_is_refused(copy: Service
     squash.write_text(squash.read_text().replace("down_revision = '0004'", 'down_revision = None\nreplaces = "1234"'))
     forget(copy, "0004")
 
-    with pytest.raises(migrating.HistoryDiffers, match=r"has 0003, .* and lacks 0005 of this one"):
+    with pytest.raises(migrating.HistoryDiffers, match=r"has 0003, .* and lacks 0005 of this version"):
         migrating.upgrade(copy, database)
 
 

@@ -214,7 +214,7 @@ def test_a_database_that_is_newer_in_one_branch_and_older_in_the_other_is_refuse
     ask(empty_database, "UPDATE tiny.alembic_version SET version_num = 'chassis_9999' WHERE version_num <> '0001'")
     with_migrations(copy, "0002")
 
-    with pytest.raises(migrating.DatabaseUnusable, match=r"has chassis_9999, .* and lacks 0002 of this one"):
+    with pytest.raises(migrating.DatabaseUnusable, match=r"has chassis_9999, .* and lacks 0002 of this version"):
         migrating.upgrade(copy, empty_database)
 
     assert revision(empty_database) == "0001,chassis_9999"

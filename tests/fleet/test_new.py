@@ -205,7 +205,7 @@ def test_a_folder_that_fleet_was_installed_from_is_the_template_if_it_holds_one(
 @pytest.mark.parametrize("origin", [None, {"url": "https://pypi.example.com/slipway.whl", "archive_info": {}}])
 def test_a_registry_does_not_say_where_the_template_is(monkeypatch: pytest.MonkeyPatch, origin: object) -> None:
     monkeypatch.setattr("fleet.installed.distribution", lambda _name: Installed(origin))
-    with pytest.raises(FleetError, match="cannot be told from how fleet was installed"):
+    with pytest.raises(FleetError, match="installation of fleet does not show where the template is"):
         template_address()
 
 

@@ -10,16 +10,15 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 import asyncpg
 
 CONNECT_SECONDS = 5
-"""How long one host may take to let us in, where the URL has no connect_timeout."""
+"""How long connecting to one host may take, if the URL has no connect_timeout."""
 
 SHARED_SESSIONS: Final = (
-    "DATABASE_URL leads to a pooler that gives each transaction another session of the server. HTTP alone can live with "
-    "that, where DATABASE_TRANSACTION_POOLER=true is set; the worker and migrations need PostgreSQL itself, or a pooler in "
-    "session mode"
+    "DATABASE_URL leads to a pooler that gives each transaction another session of the server. For `serve` alone, set "
+    "DATABASE_TRANSACTION_POOLER=true; the worker and migrations need PostgreSQL itself, or a pooler in session mode"
 )
 
 SHARING_ATTEMPTS = 3
-"""A third client may come between the two, and take the session."""
+"""How often `shares_sessions` looks, because a third client may take the session between its two statements."""
 
 _PID = "SELECT pg_backend_pid()"
 
@@ -62,7 +61,7 @@ _WITHOUT_EFFECT = {
     "sslcompression": ("0",),
     "sslsni": ("1",),
 }
-"""The values that ask for what the driver does anyway."""
+"""The values that ask for the driver's fixed behaviour."""
 
 
 class Address(NamedTuple):
@@ -71,14 +70,14 @@ class Address(NamedTuple):
     hosts: list[str]
     """A URL for each host, for asyncpg."""
     timeout_seconds: int
-    """For each host."""
+    """The time limit for connecting to each host."""
     session: str | None
-    """target_session_attrs: which session will do. Without it asyncpg reads PGTARGETSESSIONATTRS, or takes any."""
+    """target_session_attrs: which session is acceptable. If None, asyncpg reads PGTARGETSESSIONATTRS."""
     application_name: str | None
 
     @property
     def writable(self) -> bool:
-        """Whether a session that cannot write is of no use."""
+        """Whether only a session that accepts writes is acceptable."""
         return self.session in ("read-write", "primary")
 
 
@@ -88,7 +87,7 @@ def parse(url: str) -> Address:
         parts = urlsplit(url)
         credentials, at, hosts = parts.netloc.rpartition("@")
         for host in hosts.split(","):
-            _ = urlsplit(f"//{host}").port  # raises ValueError, with a piece of the password if that has a / in it
+            _ = urlsplit(f"//{host}").port  # the text of its ValueError may have a part of the password
         given = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
     except ValueError:
         parts = urlsplit("")
@@ -98,7 +97,7 @@ def parse(url: str) -> Address:
             "in the password percent-encoded"
         )
     timeout = _timeout(given.pop("connect_timeout", str(CONNECT_SECONDS)))
-    given.pop("fallback_application_name", None)  # the service gives its name itself
+    given.pop("fallback_application_name", None)  # the service sets its own name
     kept = {name: value for name, value in given.items() if _has_effect(name, value)}
     if not all(port.isdigit() for port in kept.get("port", "0").split(",")):
         raise ValueError(f"has port={kept['port']}: give it numbers")
@@ -117,10 +116,11 @@ def _timeout(seconds: str) -> int:
 
 
 def _has_effect(name: str, value: str) -> bool:
-    """Raises ValueError for what asyncpg cannot do, or PostgreSQL does not know."""
+    """Raises ValueError for a parameter that asyncpg does not support, or a value that PostgreSQL does not know."""
     if name == "channel_binding" and value == "require":
         raise ValueError(
-            "has channel_binding=require, which the driver cannot do: remove it, and have sslmode=verify-full prove the server"
+            "has channel_binding=require, which the driver cannot do: remove it, and use sslmode=verify-full to authenticate "
+            "the server"
         )
     if name == "sslrootcert" and value == "system":
         raise ValueError(
@@ -142,9 +142,9 @@ def _has_effect(name: str, value: str) -> bool:
 
 
 async def connect(url: str, **options: Any) -> asyncpg.Connection:
-    """Connect to the first host that lets us in and has the kind of session that is wanted.
+    """Connect to the first host that accepts the connection and has an acceptable session.
 
-    Each host has its own time, as with libpq: asyncpg would spend all of it on a host that does not answer.
+    Each host has its own time limit, as with libpq: asyncpg would spend the whole time on a host that does not answer.
     """
     address = parse(url)
     if address.application_name:
@@ -171,12 +171,12 @@ async def _connect_to(host: str, session: str | None, address: Address, options:
 
 
 async def shares_sessions(url: str, connection: asyncpg.Connection) -> bool:
-    """Whether a pooler gives the session of this connection to others as well, between two transactions.
+    """Whether a pooler lends the session of this connection to other clients between two transactions.
 
-    A pooler shows in the process number that it invents for each client. Then a second client is lent the session
-    that the first one has just used, if, and only if, sessions are shared.
+    A pooler invents a process number for each client, so that number differs from the server's. If it does, open a
+    second connection: only where sessions are shared does it get the session that the first connection has just used.
     """
-    pid = partial(asyncpg.Connection.fetchval, query=_PID)  # not observed, being nobody's statement
+    pid = partial(asyncpg.Connection.fetchval, query=_PID)  # without tracing: it belongs to no request
     if await pid(connection) == connection.get_server_pid():
         return False
     for _ in range(SHARING_ATTEMPTS):

@@ -60,7 +60,7 @@ def _assemble(
         raise SettingsError("  BROKER_URL: is not set\nSet it in the environment; docs/runbook.md lists every setting.")
     if work and settings.database_transaction_pooler:
         raise SettingsError(
-            "  DATABASE_TRANSACTION_POOLER: is true, and the worker needs sessions of its own\nGive the worker a "
+            "  DATABASE_TRANSACTION_POOLER: is true, but the worker needs sessions of its own\nGive the worker a "
             "DATABASE_URL that leads to PostgreSQL itself, or to a pooler in session mode."
         )
     logs.configure(format=settings.log_format, level=settings.log_level, service=service.name)
@@ -114,7 +114,7 @@ def api(service: Service, **options: Any) -> FastAPI:
         servers=[{"url": "/", "description": "Where this document is served: the same paths in every environment."}],
         generate_unique_id_function=lambda route: route.name,
         redirect_slashes=False,
-        docs_url=None,  # docs.py has the page: FastAPI's runs whatever a CDN sends
+        docs_url=None,  # docs.py has the page: FastAPI's page runs any script that the CDN returns
         redoc_url=None,
         # Its own telemetry would double our spans (see edge.py).
         telemetry={"tracing": False, "metrics": False, "logs": False},
@@ -135,7 +135,7 @@ def api(service: Service, **options: Any) -> FastAPI:
 
 
 def _tags(app: FastAPI) -> list[dict[str, str]]:
-    """The tags of all routes, each with the first line of the module that uses it first."""
+    """The tags of all routes, each described by the first line of the first module that uses it."""
     found: dict[str, str] = {}
     for route in iter_route_contexts(app.routes):
         # WebSockets and mounted applications have no tags, and are not in the document.
@@ -159,7 +159,7 @@ def _finished(document: dict[str, Any]) -> dict[str, Any]:
     operations = [operation for path in document.get("paths", {}).values() for operation in path.values()]
     for shown in (path["get"] for path in document.get("paths", {}).values() if "get" in path):
         if "ETag" in shown["responses"].get("200", {}).get("headers", {}):
-            shown["responses"]["304"] = {"description": "Not Modified: If-None-Match names what is there."}
+            shown["responses"]["304"] = {"description": "Not Modified: If-None-Match names the current ETag."}
     for operation in operations:
         _add_failures(operation, components.setdefault("responses", {}))
     for kind, found in components.items():

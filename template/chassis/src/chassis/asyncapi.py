@@ -85,14 +85,14 @@ def _info(service: Service) -> dict[str, Any]:
 
 
 def _server(broker: str) -> dict[str, Any]:
-    """Where the broker is differs from place to place: BROKER_URL says it."""
+    """The broker, with a variable host: BROKER_URL of each environment names the host."""
     protocol = "amqp" if broker == "rabbitmq" else broker
     host = {"description": "The host and port of BROKER_URL.", "default": f"localhost:{PORTS[protocol]}"}
     return {"host": "{host}", "protocol": protocol, "description": "The broker.", "variables": {"host": host}}
 
 
 def _described(service: Service, message: Described, action: str) -> str:
-    """What the docstring says: of the contract, or of the handler where there is one."""
+    """Return the docstring of the handler for a received message, and of the contract for a sent message."""
     handler = service.messages.receivers[message.name].handler if action == "receive" else message.contract
     verb = {"send": {"event": "publishes", "job": "asks for"}, "receive": {"event": "listens to", "job": "does"}}
     return inspect.cleandoc(

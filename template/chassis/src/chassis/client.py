@@ -22,11 +22,12 @@ class _Traced(httpx.AsyncBaseTransport):
             "url.full": str(request.url.copy_with(query=None, userinfo=b"")),
         }
         with tracer.start_as_current_span(request.method, kind=SpanKind.CLIENT, attributes=attributes) as span:
-            request.headers.pop("tracestate", None)  # of another trace, where a request's headers were passed on
+            # The headers of a received request, passed on, would bring the state of another trace.
+            request.headers.pop("tracestate", None)
             tracecontext.inject(request.headers)
             try:
                 response = await self._inner.handle_async_request(request)
-            except asyncio.CancelledError:  # its time is up, or the caller left
+            except asyncio.CancelledError:  # the time limit ended the call, or our own caller left
                 span.set_status(Status(StatusCode.ERROR, "cancelled"))
                 raise
             span.set_attribute("http.response.status_code", response.status_code)
@@ -39,7 +40,7 @@ class _Traced(httpx.AsyncBaseTransport):
 
 
 class _Client(httpx.AsyncClient):
-    """Adds to HTTPX's limits, each for a phase or a single read, the one that callers mean."""
+    """Limit the whole exchange. HTTPX's own limits apply to each phase or to each single read."""
 
     async def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
         limits = request.extensions.get("timeout", self.timeout.as_dict()).values()
@@ -58,9 +59,9 @@ def service_client(
 ) -> httpx.AsyncClient:
     """A client for one other service. Keep one per service for the life of the process: it pools connections.
 
-    `timeout_seconds` is for a whole exchange: waiting for a connection, connecting again, redirects, the last byte of the
-    answer. What takes longer raises httpx.TimeoutException. `client.stream(…)` has it for the head of the answer, and for
-    each silence after that. A call may have a `timeout=` of its own, with the same meaning.
+    `timeout_seconds` limits a whole exchange: waiting for a connection, connecting again, redirects, and the answer to
+    its last byte. A longer exchange raises httpx.TimeoutException. For `client.stream(…)` it limits the head of the
+    answer, and each silence after that. A call may have a `timeout=` of its own, with the same meaning.
 
     Only a connection that could not be made is tried again (twice): repeating anything else needs to know that the
     other side allows it.

@@ -4,8 +4,8 @@ What a service sends keeps its shape within a version; optional fields may be ad
 before is refused as well: old messages lie in the broker for days, and a reader made for the new schema would refuse
 them. A job that only others send may be taken more generously than before.
 
-chassis.containment compares the schemas: what it cannot judge is refused. It needs the standard library only: it is
-fleet/compatibility.py too, so that a service is judged alike from outside.
+chassis.containment compares the schemas, and a change that it cannot judge is refused. This module needs only the
+standard library: fleet/compatibility.py is the same file, so that both judge a service by the same rules.
 """
 
 import json
@@ -119,7 +119,7 @@ def differences(old: Schema, new: Schema, *, within: tuple[Schema, Schema] | Non
 
 
 def _difference(field: str, change: str, sides: Mapping[bool, Gap], is_removed: bool) -> Difference:
-    """Without a gap on the one side all that was valid still is; without one on the other nothing new is valid."""
+    """Without a lost gap all that was valid still is valid; without a gained gap nothing new is valid."""
     keyword = "removed" if is_removed else next(iter(sides.values())).keyword
     return Difference(field, change, True not in sides, False not in sides and not is_removed, keyword)
 
@@ -131,7 +131,8 @@ def _other_kind(old: Schema, new: Schema) -> Iterator[Difference]:
 
 
 def _change(gap: Gap, *, is_lost: bool) -> str:
-    """What changed. It is lost if what was valid is not any more; else what was not valid is now."""
+    """What changed, in words. `is_lost`: valid values have become invalid; otherwise, invalid values have become
+    valid."""
     was, is_ = (gap.written, gap.read) if is_lost else (gap.read, gap.written)
     match gap.keyword:
         case "type":

@@ -1,6 +1,6 @@
-"""What a client may send, and leave unread, on one connection, and what all connections together may hold.
+"""Bound what a client may send or leave unread on one connection, and what all connections together may hold.
 
-Limits.py bounds a request once its head is complete. This module bounds the rest: heads, chunk framing, trailers,
+limits.py bounds a request once its head is complete. This module bounds the rest: heads, chunk framing, trailers,
 requests sent ahead of an answer, bodies that nobody reads, and answers that the client does not read.
 """
 
@@ -19,7 +19,7 @@ from chassis import problems
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEAD_FIELDS = 200
 HEAD_TIMEOUT_SECONDS = 10
-"""From the first byte of a head to its last."""
+"""The time from the first byte of a head to its last byte."""
 
 MAX_FRAMING_BYTES = 16 * 1024
 FRAMING_PER_BODY_BYTE = 8
@@ -38,9 +38,11 @@ CLOSING_SECONDS = 5
 """How long a closed connection may take to deliver what was written before."""
 
 MAX_HELD_BYTES = 24 * 1024 * 1024
-"""Incomplete heads, requests sent ahead, and unread answers, of all connections of a process."""
+"""All connections of a process together hold no more: incomplete heads, requests sent ahead, and unread answers."""
 
 CHUNKED = -1
+"""The value of `_body_left` while a chunked body arrives."""
+
 HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 
 
@@ -49,10 +51,10 @@ class Refused(Exception):
 
 
 class OnePacket:
-    """A transport that sends what is written to it in one turn of the loop at once.
+    """A transport that sends all data of one turn of the event loop in one packet.
 
-    Uvicorn writes the head of an answer and its body one by one, and uvloop sends each as it comes: two system calls and
-    two packets. A head whose body is not there yet goes out at the end of the turn.
+    Uvicorn writes the head and the body of an answer separately, and uvloop would send each at once: two system calls
+    and two packets. A head without its body is sent at the end of the turn.
     """
 
     def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
@@ -92,7 +94,7 @@ class OnePacket:
 
 
 class Reading(FlowControl):
-    """Reads nothing more while a request waits for the answer before it, whatever an application asks for."""
+    """Flow control that reads nothing while a request waits for the answer before it, whatever the application asks."""
 
     full = False
 
@@ -105,8 +107,8 @@ class Reading(FlowControl):
 class Room:
     """The bounds that all connections of one server share.
 
-    Beyond one of them, the connection that has waited longest for a complete request is cut: a client in good health is
-    quick, and the next connection may be a probe.
+    When a bound is exceeded, the connection that has waited longest for a complete request is cut: a healthy client is
+    quick, and the newest connection may be a probe.
     """
 
     max_connections: int
@@ -115,13 +117,13 @@ class Room:
 
 
 class Protocol(HttpToolsProtocol):
-    """Uvicorn's protocol, with bounds, that parses a request only after the request before it has been answered.
+    """Uvicorn's protocol with bounds. It parses a request only after the previous request has been answered.
 
-    The parser is fed in pieces that end where a request may end, so that the rest can wait unparsed. Every head without a
-    body and every chunked body ends with an empty line, and the parser accepts no other line end than CRLF.
+    The parser is fed in pieces that end where a request may end, so that the rest can wait unparsed. Every head without
+    a body and every chunked body ends with an empty line, and the parser accepts no other line end than CRLF.
     """
 
-    parser: Any  # None once the connection is lost, when nobody calls it any more
+    parser: Any  # None once the connection is lost: the parser is not called after that
     connections: Any  # all of them Protocols
 
     def __init__(self, *args: Any, room: Room, **options: Any) -> None:
@@ -155,8 +157,8 @@ class Protocol(HttpToolsProtocol):
         self._parse(data)
 
     def _parse(self, data: bytes) -> None:
-        """Parse up to the end of the current request. What follows waits."""
-        start = 0  # of what is not parsed yet: to cut that off each time would copy it for each empty line in a body
+        """Parse up to the end of the current request. The bytes after it wait."""
+        start = 0  # of the unparsed bytes: slicing `data` instead would copy them for each empty line in a body
         while start < len(data) and not self._complete:
             if self._body_left > 0:
                 end = start + self._body_left
@@ -193,7 +195,7 @@ class Protocol(HttpToolsProtocol):
         if not self._in_head and self.cycle.response_complete:
             self._dropped_bytes += len(piece)
             if self._dropped_bytes > LINGER_BYTES:
-                raise Refused("The body goes on long after the answer.")
+                raise Refused(f"The body has more than {LINGER_BYTES} bytes after its request was answered.")
         try:
             self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade:
@@ -208,7 +210,7 @@ class Protocol(HttpToolsProtocol):
         cause = error.__context__ if isinstance(error.__context__, Refused) else error
         self._drop_deadline()
         if not self._in_head:
-            if self.cycle.response_started:  # it has its answer, or the half of one
+            if self.cycle.response_started:  # the client has the answer, or a part of it
                 self.transport.close()
                 return
             self.cycle.disconnected = True
@@ -227,10 +229,11 @@ class Protocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_head:
-            return  # a trailer is no header (RFC 9110, 6.5.1)
+            return  # trailers are dropped: they must not be merged into the headers (RFC 9110, 6.5.1)
         if len(self.headers) >= MAX_HEAD_FIELDS:
             raise Refused(f"The request has more than {MAX_HEAD_FIELDS} headers.")
-        name = name.lower()  # from here on as in Uvicorn: a super() for each header costs more than the rest
+        # The rest repeats Uvicorn's code: a call of super() for each header would cost more than everything else here.
+        name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         self.headers.append((name, value))
@@ -267,10 +270,10 @@ class Protocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def _ignore_upgrade(self) -> None:
-        """Parse the head again without its offer of another protocol, which makes the parser drop the body."""
+        """Parse the head again without its Upgrade header, because with that header the parser drops the body."""
         method, version = self.parser.get_method(), self.parser.get_http_version().encode()
         if method == b"CONNECT":
-            raise Refused("CONNECT is for proxies.")
+            raise Refused("CONNECT is for proxies, and this server is none.")
         fields = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
         self.parser = httptools.HttpRequestParser(self)
         self.parser.feed_data(b"\r\n".join((method + b" " + self.url + b" HTTP/" + version, *fields, b"", b"")))
@@ -285,7 +288,7 @@ class Protocol(HttpToolsProtocol):
         self._waiting_since = self.loop.time()
         if self._complete or self.transport.is_closing():
             return
-        if self.expect_100_continue:  # nobody can know whether the body or the next request comes now
+        if self.expect_100_continue:  # the next bytes may be the body or the next request: they cannot be told apart
             self.transport.close()
         else:
             self._deadline = self.loop.call_later(LINGER_SECONDS, self.transport.close)
@@ -336,7 +339,7 @@ class Protocol(HttpToolsProtocol):
     # What all connections share
 
     def _hold(self) -> None:
-        """Count what this connection holds, and make room if all together hold too much."""
+        """Count the bytes that this connection holds, and make room if all connections together hold too many."""
         held = len(self._unparsed) + (self._head_bytes if self._in_head else 0)
         if self.flow.write_paused:
             held += self.transport.get_write_buffer_size()

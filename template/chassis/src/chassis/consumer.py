@@ -43,9 +43,9 @@ FETCH_SECONDS = 1
 """How long to wait for a first delivery, which is also how long a stop may take to be noticed."""
 TOUCH_SECONDS = 3
 PING_SECONDS = 5
-"""Between statements of a transaction whose handlers need none, or the server takes this process for a stopped one."""
+"""The longest pause between two statements of a transaction; without them the server would end its idle session."""
 PROGRESS_SECONDS = 0.1
-"""Until a stop is noticed while every lane is busy."""
+"""How long a stop may take to be noticed while every lane is busy."""
 
 _NOTHING = context.Context()
 
@@ -98,7 +98,7 @@ class Ready:
     parent: context.Context
     """The sender's span."""
     recorded: bool
-    """Whether a span of ours in the sender's trace is of use."""
+    """Whether to record a span in the sender's trace."""
     identity: tuple[str, str]
 
     @property
@@ -143,7 +143,7 @@ class Consumer:
         self._deaths: Counter[tuple[str, str]] = Counter()
         self._alone_with_it = asyncio.Lock()
         self._lead: Lead | None = None
-        """Set where one replica alone may consume."""
+        """Set if only one replica may consume."""
         self.outages = OutageLog()
         self.progress = asyncio.Event()
         """Set by a lane that may have less to do."""
@@ -167,7 +167,7 @@ class Consumer:
 
     @asynccontextmanager
     async def _alone(self, stop: asyncio.Event) -> AsyncGenerator[Lead | None]:
-        """Where the broker would mix up a key's order between replicas: be the only one, or wait to become it."""
+        """Be the only consuming replica, or wait to become it, if replicas would break a key's order."""
         if self.kind is Kind.JOB or self._broker.shares_in_order:
             yield None
             return
@@ -188,7 +188,7 @@ class Consumer:
             yield lanes
         finally:
             deposed = self._lead is not None and not self._lead.held
-            if deposed:  # messages that arrive from now on belong to the successor
+            if deposed:  # messages that arrive from now on belong to the new leader
                 with suppress(Exception):
                     await subscription.close()
             for lane in lanes:
@@ -244,9 +244,9 @@ class Consumer:
 
     @property
     def crowded(self) -> bool:
-        """Whether messages that wait for another attempt, and those behind them, take half of the room for all messages.
+        """Whether messages that wait for another attempt, and the messages behind them, take half of the room.
 
-        Then each gets its next attempt at once, and is parked after the second, so that others still find room.
+        Then each gets its next attempt at once, and is parked after the second attempt, so that others find room.
         """
         return sum(lane.waiting for lane in self._lanes_at_work) > self._shape.held // 2 and not self._room.full
 
@@ -314,7 +314,7 @@ class Consumer:
         try:
             with limit:
                 await one.receiver.handler(one.content, uow)
-        except TimeoutError:  # which may be the handler's own
+        except TimeoutError:  # the handler may also raise a TimeoutError of its own
             if limit.expired:
                 seconds = self._patience.handler_timeout_seconds
                 raise TimeoutError(f"it took longer than MESSAGE_TIMEOUT_SECONDS ({seconds:g})") from None
@@ -330,7 +330,7 @@ class Consumer:
         return _Processing(self._tracer, self._duration, self._broker.system, one)
 
     async def park(self, delivery: Delivery, error: Exception, tries: int) -> None:
-        """Park it, once. Raises DatabaseUnavailable or ParkingFull."""
+        """Park the message; a second copy changes nothing. Raises DatabaseUnavailable or ParkingFull."""
         message = delivery.message
         await self._room.take(message)
         reason = f"{type(error).__name__}: {describe_exception(error)['message']}"
@@ -344,7 +344,7 @@ class Consumer:
 
 
 class _Processing:
-    """The span and the measurement of one message. What runs inside belongs to the sender's trace."""
+    """The span and the measurement of one message. Code that runs inside belongs to the sender's trace."""
 
     def __init__(self, tracer: trace.Tracer, duration: Durations, system: str, one: Ready) -> None:
         self._tracer = tracer

@@ -1,8 +1,9 @@
 """Whether every value that a writer's JSON Schema allows is valid by a reader's: the one comparison of all gates.
 
-It errs on one side only: if a value may be written and not be read, there is a gap; a gap that is not `sure` means that
-these rules cannot tell. A writer sends no field that its schema does not name: an object with `properties` and without
-`additionalProperties` is read so. tests/chassis/test_containment.py holds it against a validator, by random schemas.
+The comparison reports a gap for each value that may be written but not read. A gap that is not `sure` means that the
+rules here cannot judge the schemas. A writer sends no field that its schema does not name: an object with `properties`
+and without `additionalProperties` is read so. tests/chassis/test_containment.py holds it against a validator, by random
+schemas.
 
 It needs the standard library only: it is fleet/containment.py too, so that services are judged alike from outside.
 """
@@ -31,7 +32,8 @@ _OF_TYPE: dict[str, set[str]] = {
 
 @dataclass(frozen=True)
 class Gap:
-    """One way in which what is written may not be read. `written` and `read` are what the two schemas say about it."""
+    """One way in which a written value may be unreadable. `written` and `read` are what the two schemas demand
+    there."""
 
     field: str
     keyword: str
@@ -41,10 +43,10 @@ class Gap:
 
 
 def gaps(written: Any, read: Any, *, within: tuple[Schema, Schema] | None = None, strict: bool = False) -> list[Gap]:
-    """All gaps. `within` are the documents that references point into; without it each schema is its own.
+    """Find all gaps. `within` are the documents that references point into; by default each schema is its own document.
 
-    `strict` adds what is valid, and means something else: fields that the reader does not name ("unknown"), and other
-    defaults ("default").
+    `strict` adds values that are valid but change their meaning: fields that the reader does not name ("unknown"), and
+    changed defaults ("default").
     """
     roots = within or tuple(one if isinstance(one, dict) else {} for one in (written, read))
     try:
@@ -55,7 +57,7 @@ def gaps(written: Any, read: Any, *, within: tuple[Schema, Schema] | None = None
 
 
 class _TooMuch(Exception):
-    """The two schemas need more than MOST_STEPS."""
+    """The comparison of the two schemas needs more than MOST_STEPS."""
 
 
 class _Comparison:
@@ -64,11 +66,13 @@ class _Comparison:
         self._read_root = read_root
         self._strict = strict
         self._steps = 0
-        # Pairs without a gap, as far as is known: those being compared are among them, for a schema may hold itself.
+        # Pairs without a known gap. A pair that is still being compared is among them, because a schema may be
+        # recursive.
         self._fitting: dict[tuple[str, str], None] = {}
 
     def between(self, written: Any, read: Any, at: str, here: frozenset[tuple[str, str]] = frozenset()) -> list[Gap]:
-        """`here` are the pairs that are being compared for the same value: one of them again would never end."""
+        """`here` are the pairs that are being compared for the same value: comparing one of them again would never
+        end."""
         pair = (text(written), text(read))
         if pair in here:
             return [_unjudged(at, "a schema refers to itself")]
@@ -96,7 +100,7 @@ class _Comparison:
     def _alternative(
         self, way: Schema, read: Any, at: str, here: frozenset[tuple[str, str]], ways: list[dict[str, Any]]
     ) -> list[Gap]:
-        """Between one alternative of what is written and what is read."""
+        """The gaps between one alternative of the written schema and the read schema."""
         wanted = demands(read, self._read_root)
         found = [gap for one in wanted for gap in self._demand(way, one, at, here)]
         if not any(_is_type(gap, at) for gap in found):
@@ -152,9 +156,9 @@ class _Comparison:
                     yield Gap(at, keyword, way.get(keyword), wanted, sure=False)
 
     def _is_same(self, keyword: str, way: Schema, read: Schema) -> bool:
-        """What is not compared in any other way is the same on both sides, or is a gap."""
+        """Whether a keyword without a rule of its own is equal on both sides; if not, it is a gap."""
         if keyword.startswith(("unevaluated", "$")):
-            return False  # what they mean depends on the keywords beside them
+            return False  # their meaning depends on the keywords beside them
         group = next((one for one in normal_form.GROUPS if keyword in one), {keyword})
         roots = (self._written_root, self._read_root)
         return group & way.keys() == group & read.keys() and all(
@@ -164,7 +168,8 @@ class _Comparison:
     # --- unions ---------------------------------------------------------------------------------------------------
 
     def _one_of(self, way: Schema, members: list[Any], at: str, here: frozenset[tuple[str, str]]) -> list[Gap]:
-        """Of several members that do not fit, the nearest of the same type is the one that was meant."""
+        """If no member fits, report the gaps to the nearest member of the same type, which is probably the one
+        meant."""
         tried = [self.between(way, member, at, here) for member in members]
         if [] in tried:
             return []
@@ -182,7 +187,7 @@ class _Comparison:
         return self._one_of(way, members, at, here)
 
     def _excludes(self, way: Schema, member: Any) -> bool:
-        """Whether no value of the one is a value of the other."""
+        """Whether no value is valid by both."""
         return all(self._disjoint(way, other) for other in alternatives(member, self._read_root))
 
     def _disjoint(self, way: Schema, other: Schema) -> bool:
@@ -200,7 +205,7 @@ class _Comparison:
         )
 
     def _tells_apart(self, one: Any, other: Any) -> bool:
-        """Whether a field has other values in each, as `kind` has in a tagged union."""
+        """Whether some field has different values in each, like `kind` in a tagged union."""
         values = [
             {text(value) for way in alternatives(side, root) for value in way.get("enum", [None])}
             if all("enum" in way for way in alternatives(side, root))
@@ -222,7 +227,7 @@ class _Comparison:
         yield from self._unnamed(way, read, at)
 
     def _unnamed(self, way: Schema, read: Schema, at: str) -> Iterator[Gap]:
-        """Of fields that the writer may send and does not name: those of a mapping."""
+        """The gaps of fields that the writer may send without naming them: the entries of a mapping."""
         known, patterns = read.get("properties", {}), read.get("patternProperties", {})
         rest, given = read.get("additionalProperties", True), _fields(way)
         ways: list[tuple[str | None, Any]] = [(None, _rest(way)), *way.get("patternProperties", {}).items()]
@@ -241,7 +246,7 @@ class _Comparison:
                     yield from self.between(value, rest, f"{at}.*".lstrip("."))
 
     def _other_meaning(self, way: Schema, wanted: list[Schema | bool], at: str) -> Iterator[Gap]:
-        """Of fields that the reader does not name, or takes for something else where they are left out."""
+        """The gaps of fields that the reader does not name, or for which it has another default."""
         readers = [one for one in wanted if isinstance(one, dict)]
         if any(keyword in one for one in readers for keyword in ("anyOf", "oneOf")):
             return  # the members are compared one by one
@@ -327,7 +332,7 @@ def _required(way: Schema, wanted: list[str], at: str) -> Iterator[Gap]:
 
 
 def _fields(way: Schema) -> dict[str, Any]:
-    """The fields that it names, and what is in each."""
+    """The fields that the schema names, each with its schema."""
     properties, patterns = way.get("properties", {}), way.get("patternProperties", {})
     names = dict.fromkeys([*properties, *way.get("required", [])])
     return {name: _field(name, properties, patterns, way.get("additionalProperties", True)) for name in names}
@@ -339,14 +344,14 @@ def _field(name: str, properties: Schema, patterns: Schema, rest: Any) -> Any:
 
 
 def _rest(way: Schema) -> Any:
-    """What is in the fields that it does not name; False if there are none."""
+    """The schema of the fields that the schema does not name; False if there are none."""
     if "additionalProperties" in way:
         return way["additionalProperties"]
     return "properties" not in way or bool(normal_form.NAMES_FIELDS_ELSEWHERE & way.keys())
 
 
 def _names(way: Schema) -> Schema:
-    """What the names of its fields are."""
+    """The schema of the names of its fields."""
     if "propertyNames" in way:
         return {"allOf": [{"type": "string"}, way["propertyNames"]]}
     if _rest(way) is False and "patternProperties" not in way:
@@ -359,7 +364,7 @@ def _matching(patterns: Schema, name: str) -> list[Any]:
 
 
 def _wanted(read: Schema, name: str) -> list[Any]:
-    """What is read in a field: all of these hold; empty if the reader does not name it."""
+    """The schemas that all hold for a field; empty if the reader does not name the field."""
     properties = read.get("properties", {})
     return [*([properties[name]] if name in properties else []), *_matching(read.get("patternProperties", {}), name)]
 

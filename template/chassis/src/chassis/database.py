@@ -52,10 +52,10 @@ ANSWER_SECONDS = 1
 """How long we wait for the server to confirm that it has stopped a statement, before we give up the session."""
 
 SPARE_SECONDS = 10
-"""How much longer than a request or a handler may take a transaction may wait for us, before the server ends it."""
+"""The server ends an idle transaction after the time limit of a request or a handler, and this much more."""
 
 LONGEST_BATCH = 100
-"""A transaction may last as long as this many messages, each of which takes all of its time: chassis.consumer.SHAPES."""
+"""A transaction may take as long as this many messages, each up to its time limit: see chassis.consumer.SHAPES."""
 
 
 COMMAND_SECONDS = 30
@@ -151,7 +151,7 @@ class Database:
             "init": self._prepare,
         }
         if transaction_pooler:
-            self._options["statement_cache_size"] = 0  # the session may lack at each run what was prepared before
+            self._options["statement_cache_size"] = 0  # the next session may not have the prepared statements
         self._connection_class = _Session if observe is None else _observed_by(observe)
         self._transaction_pooler = transaction_pooler
         self._shares_sessions: bool | None = None
@@ -213,11 +213,11 @@ class Database:
             if reason := await self._give_back_after(error, connection, self._pool):
                 raise DatabaseUnavailable(reason) from error
             raise
-        except BaseException:  # cancelled: nobody may wait for a server that perhaps does not answer
+        except BaseException:  # cancelled: do not wait for a server that may not answer
             self._drop(connection)
             raise
-        # To give it back to the pool costs as much as a statement. Where somebody waits for it there, the pool knows best
-        # what to do.
+        # To give it back to the pool costs as much as a statement. Where somebody waits for it there, the pool knows
+        # best what to do.
         wanted = self._waiting or self._pool.is_closing()
         if not wanted and not _is_gone(connection) and not connection.is_in_transaction():
             self._keep_at_hand(connection)
@@ -227,13 +227,13 @@ class Database:
     async def _give_back_after(
         self, error: Exception, connection: PoolConnectionProxy, pool: asyncpg.Pool
     ) -> str | None:
-        """Return the connection to the pool, or close it; and say why the database is unavailable, if it is."""
+        """Return the connection to the pool, or close it. Returns why the database is unavailable, if it is."""
         if reason := outages.reason(error):
             self._drop(connection)
             if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
                 await self._drop_idle(pool)
             return reason
-        if isinstance(error, TimeoutError):  # a slow statement, something else that was slow, or a dead server
+        if isinstance(error, TimeoutError):  # a slow statement, other slow work in the transaction, or a dead server
             try:
                 await connection.close(timeout=ANSWER_SECONDS)
             except UNREACHABLE:
@@ -245,13 +245,13 @@ class Database:
         return f"the connection broke: {error}" if gone and isinstance(error, asyncpg.InterfaceError) else None
 
     def _drop(self, connection: PoolConnectionProxy) -> None:
-        """Close the connection, and let nobody wait for it."""
+        """Close the connection without waiting for the end of it."""
         task = asyncio.ensure_future(_close(connection))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
     async def _drop_idle(self, pool: asyncpg.Pool) -> None:
-        """Have each session made anew: those that we have are at a server that no longer fits."""
+        """Close all idle sessions: they are at a server that no longer fits target_session_attrs."""
         await pool.expire_connections()
         while self._at_hand:
             self._drop(self._at_hand.pop()[1])
@@ -295,7 +295,7 @@ class Database:
             try:
                 yield UnitOfWork(connection, self._outbox)
             except Exception as error:
-                # Where `connection` closes the session, it need not wait for a rollback.
+                # In these two cases `connection` closes the session, which rolls back as well.
                 if not isinstance(error, TimeoutError) and outages.reason(error) is None:
                     async with asyncio.timeout(ANSWER_SECONDS):
                         await transaction.rollback()
@@ -329,7 +329,7 @@ class Database:
                 try:
                     read_only = await connection.fetchval("SHOW transaction_read_only") == "on"
                 except asyncio.CancelledError:
-                    connection.terminate()  # or releasing it would wait for the server as well
+                    connection.terminate()  # or releasing the connection would wait for the server as well
                     raise
                 if read_only and self._writable:
                     connection.terminate()  # the next probe looks for another host
@@ -348,9 +348,9 @@ class Database:
 
 @asynccontextmanager
 async def dedicated_connection(url: str, *, name: str) -> AsyncGenerator[Connection]:
-    """A connection outside of any pool, for what lives as long as its session: locks and notifications.
+    """A connection outside of any pool, for locks and notifications, which live as long as their session.
 
-    Raises DatabaseUnavailable: for a server that is away, for a connection that breaks, for a pooler that shares sessions.
+    Raises DatabaseUnavailable for a server that is away, a connection that breaks, or a pooler that shares sessions.
     """
     try:
         connection = await addresses.connect(
@@ -381,16 +381,17 @@ _BOUND = """
 
 
 async def bound_session(connection: asyncpg.Connection, *, idle_seconds: float) -> None:
-    """Have the server end the session of a process that has vanished, or that was stopped inside a transaction.
+    """Let the server end the session of a process that has vanished, or that was stopped inside a transaction.
 
-    A limit that the role or the database already sets is left alone.
+    A limit that the role or the database already sets stays as it is.
     """
     limits = {
         "idle_in_transaction_session_timeout": round(idle_seconds * 1000),
         "transaction_timeout": round(idle_seconds * 1000) * LONGEST_BATCH,  # of PostgreSQL 17 and newer
     }
     ours = ALIVE | {name: str(limit) for name, limit in limits.items()}
-    # Not as settings of the start-up, which a pooler refuses; and not observed, being nobody's statement.
+    # Not in the start-up message, because a pooler refuses that; without tracing, because the statement belongs to no
+    # request.
     await asyncpg.Connection.fetch(connection, _BOUND, list(ours), list(ours.values()))
 
 
@@ -400,12 +401,12 @@ async def _close(connection: PoolConnectionProxy) -> None:
 
 
 class _Session(asyncpg.Connection):
-    """asyncpg's connection, with two cases mended that asyncpg leaves to its user."""
+    """asyncpg's connection, which also handles two cases that asyncpg leaves to its user."""
 
     __slots__ = ("_may_restart",)
 
     def begun(self) -> None:
-        """A transaction has begun: until a statement has run in it, nothing is lost if it begins again."""
+        """Note that a transaction has begun. Until a statement has run in it, it may be restarted without loss."""
         self._may_restart = True
 
     async def execute(self, query: str, *args: Any, **options: Any) -> str:
@@ -428,9 +429,9 @@ class _Session(asyncpg.Connection):
         return super()._copy_out(*statement)  # ty: ignore[missing-attribute]
 
     async def _do_execute(self, *statement: Any, **options: Any) -> Any:
-        """Run a statement; once more, if a migration has changed its result since it was prepared.
+        """Run a statement, and repeat it if a migration has changed its result type since it was prepared.
 
-        Outside of a transaction asyncpg does that. Inside, only the first statement can be repeated.
+        Outside of a transaction asyncpg repeats it. Inside a transaction, only the first statement can be repeated.
         """
         may_restart, self._may_restart = getattr(self, "_may_restart", False), False
         run = super()._do_execute  # ty: ignore[missing-attribute]
@@ -443,10 +444,10 @@ class _Session(asyncpg.Connection):
         return await run(*statement, **options)
 
     def _cancel_current_command(self, waiter: Any, cancel_waiter: Any = None) -> None:
-        """Stop the statement that runs, and do not wait long for a server that does not confirm that.
+        """Stop the running statement, and do not wait long for a server that does not confirm this.
 
-        Before the next statement, a rollback for example, asyncpg waits for it as long as any statement may take, so that
-        a request would take twice its time.
+        Before the next statement, a rollback for example, asyncpg waits for the confirmation as long as for any
+        statement, so that a request would take twice its time.
         """
         super()._cancel_current_command(waiter, cancel_waiter)  # ty: ignore[missing-attribute]
         if cancel_waiter is not None:

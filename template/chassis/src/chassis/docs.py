@@ -1,9 +1,9 @@
-"""A page to read and try the API, at /docs, for those to whom SERVE_DOCS shows it."""
+"""A page to read and try the API, at /docs, if SERVE_DOCS is on."""
 
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
-# The browser refuses another file than these. `npm pack swagger-ui-dist@VERSION` has the files of another version, and
+# The browser refuses files with other hashes. `npm pack swagger-ui-dist@VERSION` has the files of another version, and
 # `openssl dgst -sha384 -binary FILE | base64` their hashes.
 _FILES = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5.35.0"
 _SCRIPT = "sha384-gjRm0bEPMeTmMh5jT2cHccIwCUZSTd8YC+j0d0sXw0MdGEfScduGpSyF3ZSSLkX9"

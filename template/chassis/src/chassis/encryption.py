@@ -1,4 +1,4 @@
-"""Find connections whose server nobody proves, or whose content anybody on the way can read."""
+"""Find connections that do not authenticate the server, or that are not encrypted."""
 
 import os
 from collections.abc import Iterator
@@ -6,19 +6,19 @@ from ipaddress import ip_address
 from urllib.parse import parse_qs, urlsplit
 
 _ENCRYPTED = {"nats": "tls", "kafka": "kafkas", "amqp": "amqps"}
-"""For each scheme without encryption the one with it."""
+"""The encrypted scheme for each unencrypted scheme."""
 
 
 def unencrypted(database_url: str, broker_url: str | None) -> Iterator[str]:
-    """Yield the name of each URL that leaves this machine unprotected, and a remedy. No value is shown.
+    """Yield the name of each URL whose connections leave this machine unprotected, and a remedy. No value is shown.
 
-    What listens on this machine needs no encryption: a proxy beside the service, for example.
+    A server on this machine needs no encryption: a proxy in the pod, for example.
     """
     if not _is_verified(database_url):
-        yield "DATABASE_URL: add sslmode=verify-full and sslrootcert, or anybody on the way may act as the database"
+        yield "DATABASE_URL: add sslmode=verify-full and sslrootcert, or others can impersonate the database"
     schemes = {scheme for scheme, host in _servers(broker_url or "") if scheme in _ENCRYPTED and not _is_here(host)}
     for scheme in sorted(schemes):
-        yield f"BROKER_URL: write {_ENCRYPTED[scheme]}:// for {scheme}://, or anybody on the way may read the messages"
+        yield f"BROKER_URL: write {_ENCRYPTED[scheme]}:// for {scheme}://, or others can read the messages"
 
 
 def _is_verified(url: str) -> bool:
@@ -31,7 +31,7 @@ def _is_verified(url: str) -> bool:
 
 
 def _servers(url: str) -> Iterator[tuple[str, str]]:
-    """Scheme and host of each server; one without a scheme of its own has that of the server before."""
+    """Scheme and host of each server. A server without a scheme has the scheme of the server before it."""
     scheme = ""
     for server in url.partition("?")[0].split(","):
         own, separator, rest = server.strip().rpartition("://")
@@ -40,7 +40,7 @@ def _servers(url: str) -> Iterator[tuple[str, str]]:
 
 
 def _is_here(host: str) -> bool:
-    """Whether it is this machine: by an address, a name, or the folder of a socket, which is the default."""
+    """Whether the host is this machine: a loopback address, localhost, or the folder of a socket (the default)."""
     try:
         return host in ("", "localhost") or host.startswith("/") or ip_address(host).is_loopback
     except ValueError:

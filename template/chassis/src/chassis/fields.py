@@ -1,7 +1,7 @@
 """Types for request and response models. What they accept is what Postgres can store and JSON can carry safely.
 
 They accept what their JSON schema says and no more, where Pydantic alone would take 0 for a date, or "1e3" for 1000.
-A field may narrow each of them: `Annotated[fields.Integer, Field(ge=1)]`. No constraint of a field replaces a rule of
+A field may narrow each type: `Annotated[fields.Integer, Field(ge=1)]`. A constraint of a field never replaces a rule of
 the type.
 """
 
@@ -35,18 +35,18 @@ MAX_SAFE_INTEGER = 2**53 - 1
 
 
 class _Rule:
-    """What a type demands of each value. It stands around the constraints that a field adds, see `_narrowable`."""
+    """What a type demands of each value. The rule runs around the constraints that a field adds, see `_narrowable`."""
 
     def before(self, value: Any) -> Any:
-        """Check what came. Raises ValueError."""
+        """Check the value as it was received. Raises ValueError."""
         return value
 
     def after(self, value: Any) -> Any:
-        """Check or convert what Pydantic made of it. Raises ValueError."""
+        """Check or convert the value that Pydantic has made. Raises ValueError."""
         return value
 
     def describe(self, schema: JsonSchemaValue) -> None:
-        """Add the rule to the JSON schema, which has the constraints of the field."""
+        """Add the rule to the JSON schema, which has the constraints of the field already."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         schema = handler(source)
@@ -72,8 +72,9 @@ class _Metadata(tuple):
 def _narrowable(kind: Any) -> None:
     """Let `Annotated[kind, Field(…)]` put the field's constraints inside the rule.
 
-    Pydantic applies metadata from the left. To the right of a rule a constraint would meet a function instead of a number
-    or a text, and be described wrongly or not at all; or it would replace the rule where both are a `pattern`.
+    Pydantic applies metadata from left to right. A constraint to the right of a rule would apply to a function instead
+    of a number or a text, and the schema would describe the constraint wrongly or not at all. Where both are a
+    `pattern`, the constraint would replace the rule.
     """
     kind.__metadata__ = _Metadata(kind.__metadata__)
 
@@ -188,7 +189,7 @@ def decimal(precision: int, scale: int) -> tuple[object, ...]:
     """What makes `Annotated[Decimal, *decimal(12, 2)]`: a string of at most 12 digits, 2 of them after the point.
 
     The value comes back with all its decimals ("1.5" as "1.50"), as a Postgres numeric(12, 2) shows it. Bounds such as
-    `Field(gt=0)` are checked; JSON Schema has no bounds for strings, so a description has to name them.
+    `Field(gt=0)` are checked, but the schema cannot express bounds for strings: name them in the description.
     """
     whole = precision - scale
     digits = f"[0-9]{{1,{whole}}}" if whole else "0"
@@ -221,13 +222,14 @@ def _fail_fast(schema: Any) -> None:
 
 
 MAX_BROKEN_RULES = 100
-"""A body of 1 MiB can break a million rules, and a description of each would take more memory than a pod has."""
+"""A body of 1 MiB can break a million rules. A description of each would take more memory than a pod has."""
 
 
 class RequestModel(BaseModel):
     """A request body. An unknown field is refused: it is a typo, or a client ahead of this version.
 
-    A list is checked up to its first bad item. More than MAX_BROKEN_RULES broken rules are counted, not described.
+    A list is checked up to its first bad item. If more than MAX_BROKEN_RULES rules are broken, the error only counts
+    them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

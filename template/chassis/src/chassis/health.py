@@ -20,7 +20,7 @@ class Lifecycle:
     started: bool = False
     draining: bool = False
     finish_by: float | None = None
-    """By the loop's clock, once the drain has ended: what is still in progress then is cancelled."""
+    """Set when the drain has ended: the time, by the loop's clock, at which unfinished work is cancelled."""
 
 
 async def _database_answers(request: Request) -> bool:

@@ -1,6 +1,7 @@
-"""What a database has applied: each migration's number, and a digest of what it does.
+"""The record of what a database has applied: the number of each migration, and a digest of what the migration does.
 
-A number alone may have been given twice: by a squash, or by a migration that replaced one which was taken back.
+A number alone may belong to two migrations: to a squash and a migration that it replaces, or to a migration that was
+taken back and its successor.
 """
 
 import ast
@@ -25,26 +26,26 @@ RECORD = text("""
 """)
 
 IGNORED = {"annotation", "returns", "type_comment", "type_params", "kind", "ctx"}
-"""Fields of a syntax tree that change nothing of what a migration does, or that not every Python has."""
+"""Fields of a syntax tree that do not change what a migration does, or that some versions of Python lack."""
 
 
 def read(connection: Connection) -> dict[str, str]:
-    """The digests of what the database has applied, by revision."""
+    """The digests of the migrations that the database has applied, by revision."""
     connection.execute(text("CREATE SCHEMA IF NOT EXISTS chassis"))
     connection.execute(text(TABLE))
     return {row.revision: row.digest for row in connection.execute(text("SELECT * FROM chassis.migrations"))}
 
 
 def record(connection: Connection, digests: Mapping[str, str]) -> None:
-    """Remember these as applied, in the transaction of the connection."""
+    """Record these migrations as applied, in the transaction of the connection."""
     for revision, digest in digests.items():
         connection.execute(RECORD, {"revision": revision, "digest": digest})
 
 
 def digests(script: ScriptDirectory) -> dict[str, str]:
-    """The digest of each migration, oldest first. Each covers what the migration does, and those that it comes after.
+    """The digest of each migration, oldest first. It covers what the migration does, and the digests of its ancestors.
 
-    A migration with `replaces = "<digest>"` has that digest: it makes the same tables as the one that had it.
+    A migration with `replaces = "<digest>"` has that digest: it makes the same tables as what it replaces.
     """
     found: dict[str, str] = {}
     for migration in reversed([*script.walk_revisions()]):
@@ -56,7 +57,7 @@ def digests(script: ScriptDirectory) -> dict[str, str]:
 
 
 def ancestry(script: ScriptDirectory, applied: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:
-    """Those of the known digests that a database at these revisions has applied."""
+    """Return the known digests that a database at these revisions has applied."""
     heads = [revision for revision in applied if revision in known]
     before = {migration.revision for head in heads for migration in script.iterate_revisions(head, "base")}
     return {revision: digest for revision, digest in known.items() if revision in before}
@@ -68,7 +69,7 @@ def _parents(migration: Script) -> Sequence[str]:
 
 
 def _meaning(node: object) -> object:
-    """A syntax tree without what does nothing: comments, formatting, docstrings, imports, annotations, the way back."""
+    """A syntax tree without comments, formatting, docstrings, imports, annotations and `downgrade`."""
     if isinstance(node, list):
         return [_meaning(one) for one in node if not _does_nothing(one)]
     if isinstance(node, ast.JoinedStr):
@@ -81,7 +82,7 @@ def _meaning(node: object) -> object:
 
 
 def _parts(node: ast.JoinedStr) -> Iterator[object]:
-    # Pythons cut the text of an f-string at different places.
+    # Versions of Python split the text of an f-string at different places.
     for is_text, values in groupby(node.values, key=lambda value: isinstance(value, ast.Constant)):
         if not is_text:
             yield from map(_meaning, values)
@@ -90,7 +91,7 @@ def _parts(node: ast.JoinedStr) -> Iterator[object]:
 
 
 def _fields(node: ast.AST) -> Iterator[tuple[str, object]]:
-    # What is empty is left out, because a newer Python's tree has more of that.
+    # Leave empty fields out, because the tree of a newer Python has more of them.
     for name, value in ast.iter_fields(node):
         if name not in IGNORED and value is not None and value != []:
             yield name, _meaning(value)

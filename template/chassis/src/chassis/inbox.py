@@ -26,7 +26,7 @@ _FORGET = """
 
 
 async def claim(executor: Executor, identities: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Those that nobody has claimed before; they are ours if this transaction commits.
+    """Claim these identities. Returns those that were not claimed before; the claim holds if the transaction commits.
 
     Waits for a transaction that is claiming the same id at this moment.
     """

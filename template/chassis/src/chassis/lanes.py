@@ -58,7 +58,7 @@ class Lane:
 
     @property
     def waiting(self) -> int:
-        """How many wait to be tried again, or wait behind those."""
+        """How many messages wait for another attempt, or behind such a message."""
         return sum(map(len, self._waiting.values()))
 
     @property
@@ -104,7 +104,7 @@ class Lane:
 
     def _due(self) -> _Held | None:
         if self._consumer.crowded:
-            # What could not be parked would only fail again: its pause goes on.
+            # A message that has had all its attempts, and could not be parked, would only fail again: its pause goes on.
             max_tries = self._consumer.patience.max_tries
             if early := [held for held in self._waiting.values() if held.tries < max_tries]:
                 return max(early, key=len)
@@ -129,7 +129,7 @@ class Lane:
         return batch
 
     async def _sleep(self) -> None:
-        if self._due():  # the lane has put more messages behind one that failed, and is crowded now
+        if self._due():  # messages that were just put behind a failed message have made the consumer crowded
             return
         pauses = [held.due for held in self._waiting.values()]
         pause = max(0.0, min(pauses) - time.monotonic()) if pauses else None
@@ -164,7 +164,7 @@ class Lane:
                 continue
             try:
                 ready.append(self._consumer.read(delivery))
-            except Exception as error:  # also those of a contract's own validators
+            except Exception as error:  # including the errors of a contract's own validators
                 await self._park(delivery, error, tries=1)
         return ready
 
@@ -182,7 +182,7 @@ class Lane:
                 await self._done([one.delivery])
 
     async def _try_again(self, held: _Held) -> None:
-        # Whatever surprises us below, the lane's other keys have their turn before this one.
+        # If an unexpected error follows, the lane's other keys have their turn before this key.
         held.due = time.monotonic() + FAULT_PAUSE_SECONDS
         try:
             try:
@@ -236,7 +236,7 @@ class Lane:
         except Exception as fault:
             message, patience = delivery.message, self._consumer.patience
             full = isinstance(fault, ParkingFull)
-            if not full:  # which is logged once, and not for each message
+            if not full:  # a full parking is logged once, not for each message
                 log.error("message_not_parked", name=message.name, message_id=message.id, exc_info=fault)
             pause = patience.longest_pause_seconds if full else FAULT_PAUSE_SECONDS
             self._hold(delivery, max(tries, patience.max_tries), pause)

@@ -1,4 +1,4 @@
-"""Leadership: let one replica of a service do what two replicas would spoil.
+"""Leadership: let only one replica of a service do work that must not run twice at the same time.
 
 The leader holds an advisory lock for as long as its database session lives. The server may end that session, and give
 the lock to another replica, without the leader noticing: during a network partition, for example. Two rules keep such a
@@ -36,7 +36,7 @@ _RESIGN = "DELETE FROM chassis.leaders WHERE lock = $1"
 
 
 class Lead:
-    """The right to work as the one replica."""
+    """The right to work as the only replica."""
 
     def __init__(self, connection: Connection, *, proven_at: float) -> None:
         self._connection = connection
@@ -53,7 +53,7 @@ class Lead:
             raise DatabaseUnavailable("the session that holds the leader's lock does not answer")
 
     async def prove(self) -> None:
-        """Prove again and again that the session lives. Raises what a statement raises."""
+        """Check regularly that the session answers. Raises the error of the statement."""
         while True:
             await asyncio.sleep(PROOF_SECONDS)
             asked_at = time.monotonic()

@@ -1,4 +1,4 @@
-"""Statements that PostgreSQL does not roll back: let them wait, and remove what an interrupted one left behind."""
+"""Statements that PostgreSQL does not roll back: recognise them, and remove their leftovers."""
 
 import re
 
@@ -23,14 +23,14 @@ OF_REINDEX = text("""
 
 
 def waits_long(statement: str) -> bool:
-    """Whether the statement holds up no reader or writer while it waits, and may wait for a long transaction."""
+    """Whether the statement may wait for long transactions, because it blocks no reader or writer meanwhile."""
     return CONCURRENTLY.search(statement) is not None
 
 
 def remove(connection: Connection, schema: str, statement: str) -> None:
-    """Drop the index that an interrupted run of this statement, in this schema, has left.
+    """Drop the index that an interrupted run of this statement has left in this schema.
 
-    An index of that name on that table is invalid, or was finished by a run that could not record its migration.
+    Such an index is invalid; or it is complete, but its run stopped before the migration was recorded.
     """
     if created := CREATE.search(statement):
         repeatable = created["repeatable"] is not None

@@ -1,4 +1,4 @@
-"""What one request may take from the others: bytes, time, and a place among those running."""
+"""Limit what one request may take from others: bytes, time, and a place among the running requests."""
 
 import asyncio
 import gc
@@ -17,14 +17,14 @@ CLOSE = {"Connection": "close"}
 log = structlog.get_logger()
 
 SMALL_BODY_BYTES = 64 * 1024
-"""A body of this size that is complete finds room in any case."""
+"""A complete body of at most this size does not count towards MAX_BODIES_BYTES."""
 
 MAX_BODIES_BYTES = 24 * 1024 * 1024
-"""The bodies that are arriving, and the large bodies of the requests that run, of a whole process."""
+"""The size of all arriving bodies and of the large bodies of running requests, for the whole process."""
 
 
 class TooLarge(Exception):
-    """The body has more than `max_bytes`. `ended`: all of it has been read."""
+    """The body has more than `max_bytes`. `ended`: the whole body has been read."""
 
     def __init__(self, max_bytes: int, *, ended: bool) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Body:
 
 
 class Bodies:
-    """Bound the memory that bodies take. To make room, the body that has been arriving for longest is refused."""
+    """Bound the memory that bodies take. To make room, refuse the body that has been arriving for longest."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
@@ -55,7 +55,7 @@ class Bodies:
         self._bodies: dict[Body, None] = {}
 
     def grow(self, body: Body, size: int) -> None:
-        """Count these bytes too. Raises TimeoutError where this body has to go."""
+        """Count `size` more bytes of the body. Raises TimeoutError if this body is refused."""
         self._bodies[body] = None
         body.size += size
         self._bytes += size
@@ -78,8 +78,8 @@ class Bodies:
 class Limits:
     """ASGI middleware. Too large: 413. Too many at once, or too slow: 503 with Retry-After. A slow body: 408.
 
-    A request takes a place only when its body is complete: a place must not wait for the client. Probes take none.
-    The time limit is for the first byte of an answer: a stream may go on for as long as it is never silent for that long.
+    A request takes a place only when its body is complete: a place must not wait for the client. Probes take no
+    place. The time limit is for the first byte of an answer, and then for each silence of a stream.
     """
 
     def __init__(self, app: ASGIApp, *, max_body_bytes: int, timeout_seconds: float, max_concurrent: int) -> None:
@@ -113,8 +113,8 @@ class Limits:
             await self._run(scope, receive, send, max_bytes=max_bytes, probe=probe)
 
     def _max_bytes(self, scope: Scope) -> int:
-        """The `max_body_size` that the request's route or a router around it was given; else MAX_BODY_BYTES."""
-        if self._own_limits is None:  # by now all routes are there
+        """The `max_body_size` of the request's route or of a router that includes it; else MAX_BODY_BYTES."""
+        if self._own_limits is None:  # at the first request all routes are registered
             routes = iter_route_contexts(scope["app"].routes)
             self._own_limits = [route for route in routes if getattr(route, "max_body_size", None) is not None]
             largest = max((route.max_body_size for route in self._own_limits), default=0)
@@ -148,7 +148,7 @@ class Limits:
         except TimeoutError:
             if not (deadline.expired() or (body is not None and body.refused)):
                 raise
-            if answering:  # returning before the end makes the server hang up, which says that the rest is missing
+            if answering:  # without the end of the answer the server closes the connection, so the client sees the cut
                 log.warning("answer_cut", reason=f"silent for {self._timeout_seconds} s")
                 return
             answer = self._too_slow(body)
@@ -158,8 +158,8 @@ class Limits:
             if body is not None:
                 self._bodies.remove(body)
                 if body.size > SMALL_BODY_BYTES:
-                    # FastAPI's frames of a body that is not JSON refer to themselves, and to the body. serving.py lets
-                    # the collector look so rarely that a pod would be full before.
+                    # If a body is not JSON, the frames of FastAPI form a cycle that holds the body. serving.py makes
+                    # the garbage collector so rare that the memory of a pod would be full before it runs.
                     gc.collect(1)
         await answer(scope, receive, send)
 
@@ -176,7 +176,7 @@ class Limits:
                 self.running -= 1
 
     async def _read(self, body: Body, receive: Receive) -> Message:
-        """The whole body in one message. Raises TooLarge, Disconnected, and TimeoutError where there is no room."""
+        """Read the whole body into one message. Raises TooLarge, Disconnected, and TimeoutError if there is no room."""
         chunks: list[bytes] = []
         more = True
         while more:
@@ -214,7 +214,7 @@ def _too_large(max_bytes: int, *, hang_up: bool) -> ASGIApp:
 
 
 def replay(message: Message, receive: Receive) -> Receive:
-    """Hand over the message, and then what `receive` hands over."""
+    """Return a `receive` that yields this message first, and then the messages of the given `receive`."""
     waiting = [message]
 
     async def replaying() -> Message:
@@ -224,7 +224,7 @@ def replay(message: Message, receive: Receive) -> Receive:
 
 
 async def _ends_soon(receive: Receive) -> bool:
-    """Read on and drop it. True if the body ended within LINGER_BYTES."""
+    """Read and drop the rest of the body. Returns whether the body ended within LINGER_BYTES."""
     left = LINGER_BYTES
     while left > 0:
         message = await receive()

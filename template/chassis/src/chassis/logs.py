@@ -1,6 +1,6 @@
 """Structured logs on stdout. An event is a fixed noun_verbed string, facts are keywords, ids come from context.
 
-A log call never fails its caller, whatever its facts are and whatever stdout is.
+A log call never raises, whatever values it is given and even if stdout cannot be written.
 """
 
 import inspect
@@ -69,11 +69,11 @@ def _add_exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 DEEPEST = 20
-"""Levels of a nested fact that are logged."""
+"""How many levels of a nested value are logged."""
 
 
 def _plain(value: Any, above: tuple[int, ...] = ()) -> Any:
-    """Make of any value one that JSON has: cycles end, other keys become text, and so do NaN and what has no repr."""
+    """Convert any value to JSON: cut cycles, and turn other keys, NaN and unknown objects into text."""
     if value is None or isinstance(value, str | bool):
         return value
     if (isinstance(value, float) and math.isfinite(value)) or (isinstance(value, int) and value.bit_length() < 64):
@@ -96,7 +96,7 @@ def _text(value: Any, convert: Callable[[Any], str]) -> str:
 
 
 def _rendered_surely(render: Processor) -> Processor:
-    """Render plain values where the renderer cannot render the given ones."""
+    """Render the event, or its values converted by `_plain` if the renderer fails."""
 
     def rendered(logger: WrappedLogger, name: str, event: EventDict) -> Any:
         try:
@@ -109,7 +109,7 @@ def _rendered_surely(render: Processor) -> Processor:
 
 
 def _surely(call: Any) -> Any:
-    """Let a method of a logger report an exception instead of raising it."""
+    """Wrap a method of a logger, so that it reports an exception instead of raising it."""
 
     @wraps(call)
     def logged(*args: Any, **facts: Any) -> Any:
@@ -156,7 +156,7 @@ def configure(*, format: Literal["json", "console"], level: str, service: str) -
         render = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), exception_formatter=plain)
     render = _rendered_surely(render)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # half a surrogate pair, or an accent where the locale is C
+        sys.stdout.reconfigure(errors="backslashreplace")  # for half a surrogate pair, or for an accent in the C locale
     logger = structlog.make_filtering_bound_logger(level)
     methods = {name: _surely(method) for name, method in vars(logger).items() if inspect.isfunction(method)}
     structlog.configure(

@@ -22,13 +22,13 @@ from chassis.outages import UNREACHABLE
 from chassis.service import Service
 
 LOCK_TIMEOUT = "5s"
-"""How long a statement of a migration waits for a lock that makes others wait behind it."""
+"""How long a statement of a migration waits for a lock, because other sessions wait behind it meanwhile."""
 
 STATEMENT_TIMEOUT = "9min"
 """How long a statement of a migration may take. The Job in deploy/base has ten minutes."""
 
 TURN_SECONDS = 9 * 60
-"""How long a migrator waits for another."""
+"""How long one `migrate` waits for another."""
 
 
 class MigrationsBehind(Exception):
@@ -50,7 +50,7 @@ class MigrationFailed(Exception):
 def upgrade(service: Service, url: str) -> None:
     """Bring the database to the newest revision. Safe to run from several replicas at once: they take turns.
 
-    One that a newer version has migrated stays as it is: the service was rolled back. Raises DatabaseUnusable or
+    A database that a newer version has migrated stays as it is: the service was rolled back. Raises DatabaseUnusable or
     MigrationFailed.
     """
     try:
@@ -58,10 +58,10 @@ def upgrade(service: Service, url: str) -> None:
     except UNREACHABLE as error:
         raise DatabaseUnusable(f"the database in DATABASE_URL cannot be used: {error}") from error
     except DBAPIError as error:
-        if error.statement is None:  # there was no connection to run one on
+        if error.statement is None:  # the connection failed before any statement
             raise DatabaseUnusable(f"the database in DATABASE_URL cannot be used: {error.orig}") from error
         remedy = (
-            "\nIt is not rolled back: run `migrate` again, which repairs it."
+            "\nThe statement is not rolled back: run `migrate` again, which repairs what the statement left."
             if leftovers.waits_long(error.statement)
             else ""
         )
@@ -69,23 +69,25 @@ def upgrade(service: Service, url: str) -> None:
 
 
 def refuse_others(script: ScriptDirectory, recorded: Mapping[str, str], known: Mapping[str, str]) -> None:
-    """Raises HistoryDiffers if a number is that of another migration than the one that the database has applied."""
+    """Raises HistoryDiffers if the database has applied a number as another migration."""
     for revision, digest in known.items():
         if recorded.get(revision, digest) != digest:
             name = Path(script.get_revision(revision).path).name
             raise HistoryDiffers(
-                f"{name} is not the migration {revision} that the database has applied, so that it would never run. If it "
-                "makes another change, give it the next free number, in its name and its `revision`, and restore the one "
-                "that was applied. If it makes the same tables, as a squash does, write in it: "
+                f"{name} is not the migration {revision} that the database has applied, so it would never run. "
+                f"If {name} makes another change, give it the next free number, in its file name and its `revision`, and "
+                "restore the applied migration. "
+                f"If {name} makes the same tables, as a squash does, write in it: "
                 f'replaces = "{recorded[revision]}"'
             )
 
 
 def unknown_revisions(script: ScriptDirectory, applied: Sequence[str], recorded: Collection[str]) -> list[str]:
-    """What a newer version has applied to the database, and this one does not know. Then there is nothing to apply.
+    """Return the revisions that a newer version has applied and this version does not know.
 
-    Raises HistoryDiffers if there would be: a newer version has applied all that this one has. `recorded` are all
-    revisions that the database remembers, which are none of a branch that only versions without a record have migrated.
+    If there are any, this version has nothing to apply. Raises HistoryDiffers if such a database lacks a migration of
+    this version: a newer version would have applied it. `recorded` are the revisions in `chassis.migrations`. A
+    branch (the service's or the chassis') has none, if only versions without that table have migrated it.
     """
     newer = sorted(set(applied) - {known.revision for known in script.walk_revisions()})
     remembered = {_is_of_chassis(revision) for revision in recorded}
@@ -94,8 +96,8 @@ def unknown_revisions(script: ScriptDirectory, applied: Sequence[str], recorded:
     missing = sorted(head for head in behind if _is_of_chassis(head) not in unsure)
     if newer and missing:
         raise HistoryDiffers(
-            f"the database has {', '.join(newer)}, which this version does not know, and lacks {', '.join(missing)} of this "
-            "one: deploy a version that has both"
+            f"the database has {', '.join(newer)}, which this version does not know, and lacks {', '.join(missing)} of "
+            "this version: deploy a version that has both"
         )
     return newer
 
@@ -195,7 +197,7 @@ def _config(service: Service, url: str) -> Config:
 
 
 def _refuse_twins(versions: Path) -> None:
-    """Raises MigrationFailed. Git merges two branches that add one each, and Alembic would forget one of the two."""
+    """Raises MigrationFailed for two migrations of one number: git merges them, and Alembic ignores one of them."""
     first: dict[str, str] = {}
     for name in sorted(file.name for file in versions.glob("[0-9]*_*.py")):
         number = name.partition("_")[0]

@@ -1,7 +1,8 @@
 """JSON Schemas taken apart, so that two can be compared keyword by keyword.
 
-`alternatives` makes of a schema what a writer may write: schemas without reference and union, of one type each where
-the type is known. `demands` makes of a schema what a reader asks for: all of them hold. Standard library only.
+`alternatives` turns a writer's schema into schemas without references and unions, each of one type where the type is
+known; a value is valid by at least one of them. `demands` turns a reader's schema into schemas that all have to hold.
+Standard library only.
 """
 
 import json
@@ -23,7 +24,7 @@ ANNOTATIONS = {
     "description",
 }
 ANNOTATIONS |= {"discriminator", "example", "examples", "externalDocs", "title"}
-"""What says nothing about which values are valid: words, and places that references lead to. So does `x-…`."""
+"""Keywords that do not affect which values are valid: descriptions, and targets of references. `x-…` is ignored too."""
 LOWER = {"minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties", "minContains"}
 UPPER = {"maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties", "maxContains"}
 HOLDS_ONE = {"additionalProperties", "contains", "contentSchema", "else", "if", "items", "not", "propertyNames", "then"}
@@ -35,7 +36,7 @@ NAMES_FIELDS_ELSEWHERE = {"$dynamicRef", "dependentSchemas", "else", "if", "then
 NAMES_FIELDS_ELSEWHERE |= {"unevaluatedItems", "unevaluatedProperties"}
 """Keywords with which an object may have fields that its `properties` do not name."""
 GROUPS = ({"contains", "minContains", "maxContains"}, {"if", "then", "else"})
-"""Keywords that mean something only together."""
+"""Keywords that have a meaning only together."""
 MOST_ALTERNATIVES = 200
 TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
 
@@ -45,12 +46,12 @@ class Unjudged(Exception):
 
 
 def text(value: Any) -> str:
-    """Equal for equal values of JSON: Python takes True for 1."""
+    """Return equal texts for equal JSON values. (In Python, True equals 1.)"""
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
 def alternatives(schema: Any, root: Schema, references: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    """What may be written: every value of the schema is a value of one of these. Raises Unjudged."""
+    """Return alternatives of a schema: each of its values is valid by one of them. Raises Unjudged."""
     if isinstance(schema, bool):
         return [{}] if schema else []
     items = _checked(schema, root).items()
@@ -87,7 +88,7 @@ class _Reference(str):
 
 
 def _options(schema: Schema) -> Iterator[list[Any]]:
-    """Of each list, the value is valid by at least one."""
+    """Yield lists of alternatives: a value is valid by at least one member of each list."""
     if "type" in schema:
         kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
         yield [_Alternative(type=kind) for kind in kinds]
@@ -102,7 +103,7 @@ def _options(schema: Schema) -> Iterator[list[Any]]:
 
 
 def demands(schema: Any, root: Schema, references: tuple[str, ...] = ()) -> list[Schema | bool]:
-    """What has to hold: each of these, and none has a reference or `allOf`. Raises Unjudged."""
+    """Return schemas that all have to hold, without references and `allOf`. Raises Unjudged."""
     if isinstance(schema, bool):
         return [] if schema else [False]
     found: list[Schema | bool] = [
@@ -118,7 +119,7 @@ def demands(schema: Any, root: Schema, references: tuple[str, ...] = ()) -> list
 
 
 def resolved(reference: Any, root: Schema) -> Any:
-    """The schema that a reference leads to. Raises Unjudged if it leads out of the document, or nowhere."""
+    """The schema that a reference points to. Raises Unjudged if it points out of the document, or to nothing."""
     found: Any = root
     if not isinstance(reference, str) or (reference != "#" and not reference.startswith("#/")):
         raise Unjudged(f"the reference {reference} leads to another document or an anchor")
@@ -154,7 +155,7 @@ def is_number(value: Any) -> TypeGuard[float]:
 
 
 def _both(one: Schema, other: Schema) -> dict[str, Any] | None:
-    """A schema of at least the values that are valid by both; None if there are none. It loses no name of a field."""
+    """A schema that allows at least the values valid by both; None if there are none. It keeps all names of fields."""
     for group in GROUPS:
         if group & one.keys() and group & other.keys():
             other = {key: value for key, value in other.items() if key not in group}
@@ -192,7 +193,7 @@ def _keyword_of_both(key: str, one: Any, other: Any) -> Any:
 
 
 def _all_of(one: Any, other: Any) -> Any:
-    """Both, each once: a schema that holds itself would grow for ever."""
+    """Both schemas, without repeated parts: a recursive schema would grow without end."""
     parts = (part for side in (one, other) for part in _parts(side))
     found = list({text(part): part for part in parts}.values())
     return found[0] if len(found) == 1 else {"allOf": found}
@@ -206,7 +207,7 @@ def _parts(schema: Any) -> Iterable[Any]:
 
 
 def alike(one: Any, other: Any, one_root: Schema, other_root: Schema) -> bool:
-    """Whether two schemas say the same, whatever their references are called and their words say. Raises Unjudged."""
+    """Whether two schemas mean the same, apart from names of references and descriptions. Raises Unjudged."""
     return _Alike(one_root, other_root).schemas(one, other)
 
 
@@ -245,7 +246,7 @@ class _Alike:
 
 
 def _keywords(schema: Any, root: Schema) -> dict[str, Any]:
-    """Those that say which values are valid, `const` as `enum`; of a mere reference those of its end."""
+    """The keywords that affect which values are valid, with `const` as `enum`; a mere reference is followed."""
     for _ in range(50):
         if isinstance(schema, bool):
             return {} if schema else {"not": {}}
@@ -263,5 +264,5 @@ def is_annotation(keyword: str) -> bool:
 
 
 def merged(schemas: Iterable[Any]) -> Any:
-    """One schema of all that hold."""
+    """One schema that demands all of these."""
     return reduce(_all_of, schemas, True)

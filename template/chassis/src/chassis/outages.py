@@ -1,4 +1,4 @@
-"""Tell an outage from a bug: which errors of PostgreSQL speak of the session or the server, not of the statement."""
+"""Tell an outage from a bug: which errors of PostgreSQL concern the session or the server, not the statement."""
 
 import time
 
@@ -10,7 +10,7 @@ from chassis.addresses import SHARED_SESSIONS
 log = structlog.get_logger()
 
 UNREACHABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-"""Why a connection cannot be made: no server, no answer, no room, no such user, no host that may write."""
+"""Why a connection cannot be made: no server, no answer, no room, no such user, no host that accepts writes."""
 
 STATES = (
     "08",  # the connection broke
@@ -18,18 +18,18 @@ STATES = (
     "25P03",  # the session was idle in a transaction for too long
     "25P04",  # the transaction lasted too long
     "26000",  # the session lacks a statement that we prepared: a pooler gave us another session
-    "42P05",  # the session has a statement of that name: the same
-    "530",  # no resources, whichever; but 53400 is a statement beyond temp_file_limit
-    "531",  # no disk
-    "532",  # no memory
-    "533",  # no connection left
-    "57P",  # the server shuts down, starts, or ended the session
+    "42P05",  # the session has a statement of that name already: a pooler gave us another session
+    "530",  # resources are exhausted, without a detail; 53400 is left out: a statement exceeds temp_file_limit
+    "531",  # no disk space is left
+    "532",  # no memory is left
+    "533",  # no connection is left
+    "57P",  # the server shuts down, is starting, or ended the session
     "58",  # the server's operating system failed
 )
-"""The SQLSTATEs, or their beginnings, of errors that no statement is to blame for and that pass."""
+"""SQLSTATEs, or their prefixes, of temporary errors that no statement causes."""
 
 LOG_SECONDS = 10
-"""How long failures are counted instead of logged, after one was logged."""
+"""How long failures are counted instead of logged, after a failure was logged."""
 
 POOLED = ("26000", "42P05")
 
@@ -37,7 +37,7 @@ POOLED = ("26000", "42P05")
 def reason(error: BaseException) -> str | None:
     """Say why the database is unavailable, or return None for an error that a statement or its caller has caused."""
     match error:
-        # The server has said goodbye, and asyncpg has not yet seen the connection close.
+        # The server has ended the session, but asyncpg has not seen the connection close yet.
         case asyncpg.InternalClientError():
             return f"{type(error).__name__}: {error}"
         # Once per session after a migration that changed a column's type. The statement is prepared anew the next time.

@@ -21,7 +21,7 @@ log = structlog.get_logger()
 
 LOOK_SECONDS = 1
 LONGEST_REASON = 8000
-"""Characters. A body with many errors has a long reason."""
+"""Characters. The reason of a body with many errors is long."""
 
 _PARK = """
     INSERT INTO chassis.parked (id, direction, kind, name, message_id, key, body, headers, reason, attempts)
@@ -52,7 +52,7 @@ class Parked(NamedTuple):
 
 
 class ParkingFull(Exception):
-    """As much is parked as PARKED_MAX_MESSAGES and PARKED_MAX_BYTES allow."""
+    """PARKED_MAX_MESSAGES or PARKED_MAX_BYTES is reached."""
 
 
 class NotParked(LookupError):
@@ -74,7 +74,7 @@ async def park(executor: Executor, message: Message, *, direction: str, reason: 
 
 
 class Room:
-    """How much more may be parked. The table is asked at most every LOOK_SECONDS, so the limits are approximate."""
+    """The limits of parking. The table is counted at most every LOOK_SECONDS, so the limits are approximate."""
 
     def __init__(self, database: Database, *, max_messages: int = 10_000, max_bytes: int = 2**30) -> None:
         self._database = database
@@ -92,7 +92,9 @@ class Room:
         if self.full:
             if not was_full:
                 log.error("parking_full", messages=self._messages, bytes=self._bytes)
-            raise ParkingFull("no room in chassis.parked: replay or drop messages")
+            raise ParkingFull(
+                "chassis.parked is full: replay or drop messages, or raise PARKED_MAX_MESSAGES and PARKED_MAX_BYTES"
+            )
         self._messages += 1
         self._bytes += len(message.body)
 

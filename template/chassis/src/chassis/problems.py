@@ -42,10 +42,10 @@ CODES = {
     500: "internal_error",
     503: "unavailable",
 }
-"""The stable codes of failures that nothing names more precisely; `code_of` has those of all other statuses."""
+"""The stable codes of failures without a more precise code; `code_of` makes the codes of all other statuses."""
 
 PHRASES = {status.value: status.phrase for status in HTTPStatus}
-# RFC 9110's names, whatever the Python: those of its standard library changed in 3.13.
+# The names of RFC 9110: the names in Python's standard library changed in 3.13.
 TITLES = PHRASES | {
     413: "Content Too Large",
     414: "URI Too Long",
@@ -59,7 +59,7 @@ MAX_REPORTED = 20
 """How many broken rules an answer lists: a request can break thousands."""
 
 LONGEST_POINTER = 200
-"""Characters. A field that we do not know has whatever name the caller gave it."""
+"""Characters. The caller chooses the name of an unknown field, which may be long."""
 
 
 class InvalidPart(BaseModel):
@@ -201,28 +201,28 @@ async def on_invalid_request(_: Request, error: Exception) -> Response:
 async def on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
-    if error.status_code < 400:  # 304, say: no problem
+    if error.status_code < 400:  # 304 for example is not a failure
         return Response(status_code=error.status_code, headers=headers)
     if error.status_code == 405:
         headers["Allow"] = ", ".join(_allowed_methods(request)) or headers.get("Allow", "GET")
-    detail: Any = error.detail  # FastAPI allows all that is JSON
+    detail: Any = error.detail  # FastAPI allows any JSON value
     if not isinstance(detail, str):
         detail = json.dumps(detail, ensure_ascii=False, default=str)
     elif detail == PHRASES.get(error.status_code):
         detail = None
-    elif detail == "There was an error parsing the body" and error.__cause__ is not None:  # of FastAPI
+    elif detail == "There was an error parsing the body" and error.__cause__ is not None:  # FastAPI's text
         detail = _why_unreadable(error.__cause__) or detail
     return document(error.status_code, detail=detail, headers=headers)
 
 
 def _why_unreadable(cause: BaseException) -> str | None:
-    """Name what is wrong with a body that could not be parsed, without any piece of it."""
+    """Say why a body could not be parsed, without quoting any part of the body."""
     match cause:
         case UnicodeDecodeError():
             return f"the body is not UTF-8 at byte {cause.start}"
         case RecursionError():
             return "the body is nested too deeply"
-        case ValueError():  # Python's bound for numbers
+        case ValueError():  # Python limits the digits of a number
             return "a number in the body has too many digits"
     return None
 
@@ -236,7 +236,7 @@ def _allowed_methods(request: Request) -> list[str]:
 
 
 class OnDatabaseUnavailable:
-    """Answer 503, and have the outage logged in one line for many requests."""
+    """Answer 503, and log an outage in one line for many requests."""
 
     def __init__(self) -> None:
         self._log = OutageLog()

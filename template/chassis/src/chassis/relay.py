@@ -6,8 +6,8 @@ broker), the row is sent again, under the same id. No transaction is open while 
 Order: one relay of a service is active, the others stand by; rows of one key go one after the other. Changes of one
 aggregate lock it until they commit, so their rows have the order of their commits.
 
-A destination, which is the name of a message, may fail or hang while the others work. Its rows then wait, with the later
-rows of their keys, and a few of them at a time find out whether the destination is back. All other rows are sent
+A destination, which is the name of a message, may fail or hang while the others work. Its rows then wait, with the
+later rows of their keys, and a few of them at a time find out whether the destination is back. All other rows are sent
 meanwhile.
 """
 
@@ -41,16 +41,16 @@ POLL_SECONDS = 1
 """Between looks without a notification: for rows whose time has come, and in case a notification was lost."""
 
 BATCH_SECONDS = 0.5
-"""How long the relay waits for a batch. What the broker has not answered by then no longer holds up other rows."""
+"""How long the relay waits for a batch. A row without an answer by then no longer delays other rows."""
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 10
-"""Between the attempts to reach a destination that failed."""
+"""The pauses between attempts to reach a destination that failed."""
 ATTEMPTS = 5
-"""To send a message on which the broker's client fails with an error of its own, before the message is parked."""
+"""How often a message is sent on which the client library itself fails, before the message is parked."""
 
 UNRECORDED = ("-00", "-02")
-"""How the traceparent of a trace ends that was not sampled (W3C Trace Context). It goes on as it is: a span for nobody,
-and its id in the header, would take a fifth of what sending costs."""
+"""The ends of a traceparent whose trace was not sampled (W3C Trace Context). It is passed on unchanged: an unrecorded
+span, and its id in the header, would take a fifth of the cost of sending."""
 
 _WAITING = """
     (SELECT seq, id, kind, aggregatetype, aggregateid, type, payload, content_type, traceparent, tracestate, 0 AS later
@@ -59,8 +59,8 @@ _WAITING = """
     (SELECT seq, id, kind, aggregatetype, aggregateid, type, payload, content_type, traceparent, tracestate, 1 AS later
     FROM chassis.outbox WHERE not_before <= now() ORDER BY not_before, seq LIMIT $1)
 """
-# $2: destinations that fail or hang. $3 and $4: keys that are being sent. $5: the failing destination to try, or NULL for all
-# others. No row overtakes the first row of its key that a failing destination holds up.
+# $2: destinations that fail or hang. $3 and $4: keys that are being sent. $5: the failing destination to attempt, or
+# NULL for all others. No row overtakes the first row of its key that a failing destination holds up.
 _WAITING_ELSEWHERE = """
     WITH blocked AS MATERIALIZED (
         SELECT aggregatetype, aggregateid, min(seq) AS seq FROM chassis.outbox
@@ -92,18 +92,18 @@ class _Refusal(NamedTuple):
 
 @dataclass
 class _Pause:
-    """A destination that failed, until it is known to work again."""
+    """A destination that failed. It is paused until it is known to work again."""
 
     failures: int = 0
     until: float = 0
     window: int = 1
-    """How many rows are tried next. Each success adds one, so the window doubles from round to round."""
+    """How many rows are sent next. Each success adds one, so the window doubles from round to round."""
 
 
 class Relay:
     """Sends the rows of one service's outbox. Run one in as many processes as you like: one at a time is active.
 
-    Without `events` it sends jobs alone. Events are then cleared away: somebody reads them from the database's log.
+    Without `events` it sends jobs alone, and deletes events: Debezium has read them from the database's log.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Relay:
         self._wake = asyncio.Event()
         self._lead: Lead | None = None
         self._sending: dict[Key, str] = {}
-        """The keys that are being sent, and for each the destination that it waits for, or nothing."""
+        """The keys that are being sent, each with the destination that it waits for; empty while it waits for none."""
         self._pauses: dict[str, _Pause] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended: list[Key] = []
@@ -128,7 +128,7 @@ class Relay:
         )
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Take the lead, then send until `stop`; what is being sent is finished. Raises what ends the connection."""
+        """Take the lead, then send until `stop`, and finish the messages in flight. Raises what ends the connection."""
         async with self._leading(stop) as connection:
             if connection is None:
                 return
@@ -166,7 +166,7 @@ class Relay:
             one.cancel()
 
     async def _send_waiting(self, connection: Connection) -> int:
-        """Send what waits now, as far as the broker answers soon. Returns how many rows were seen."""
+        """Send the rows that wait now, and wait up to BATCH_SECONDS for answers. Returns how many rows were found."""
         assert self._lead is not None, "run leads"
         self._lead.check()
         if not self._events:
@@ -183,7 +183,7 @@ class Relay:
         return len(rows)
 
     async def _take(self, connection: Connection) -> list[Any]:
-        """Return the rows to send next: of a destination that failed as many as it is tried with, of the others a batch."""
+        """Return the rows to send next: a window of rows for each failed destination, and a batch of all others."""
         if not self._pauses and not self._sending:
             return await connection.fetch(_WAITING, BATCH)
         busy = {name for name in self._sending.values() if name}
@@ -191,7 +191,7 @@ class Relay:
         keys = [[key[part] for key in self._sending] for part in (0, 1)]
         rows = await connection.fetch(_WAITING_ELSEWHERE, BATCH, list(closed), *keys, None)
         at_once = [row["seq"] for row in rows if not row["later"]]
-        # Behind the end of a full batch there may be an older row of the same key.
+        # A row after the end of a full batch may follow an older row of its key that the batch did not reach.
         end = at_once[-1] if len(at_once) == BATCH else float("inf")
         for name, pause in list(self._pauses.items()):
             if name in busy or pause.until > time.monotonic():
@@ -204,7 +204,7 @@ class Relay:
         return rows
 
     def _start(self, key: Key, rows: list[Any]) -> asyncio.Task[None] | None:
-        """Begin to send the rows of one key. Returns the task, unless the destination has failed: nobody waits for it."""
+        """Begin to send the rows of one key. Returns the task to wait for, or None for a failed destination."""
         self._sending[key] = name = rows[0]["type"]
         task = asyncio.create_task(self._send_in_order(key, rows))
         self._tasks.add(task)
@@ -215,7 +215,7 @@ class Relay:
         return None
 
     async def _send_in_order(self, key: Key, rows: list[Any]) -> None:
-        """One after the other; after a failure the rest of this key waits."""
+        """Send the rows of one key one after the other. After a failure the rest of this key waits."""
         assert self._lead is not None, "run leads"
         try:
             for row in rows:
@@ -237,7 +237,7 @@ class Relay:
             except MessageRefused as error:
                 self._refused.append(_Refusal(row, str(error), attempt))
                 return True
-            except Exception as error:  # of the client library, and about this message: other messages need not wait
+            except Exception as error:  # the client library fails on this message: other messages need not wait
                 reason = f"{type(error).__name__}: {describe_exception(error)['message']}"
                 log.warning("message_not_sent", name=name, message_id=str(row["id"]), attempt=attempt, reason=reason)
                 self._sending[key] = ""
@@ -257,13 +257,13 @@ class Relay:
         elif not self._pauses:
             log.warning("worker_interrupted", part="relay", reason=str(error))
         pause = self._pauses.setdefault(name, _Pause())
-        if pause.until <= time.monotonic():  # once for all rows that fail at the same time
+        if pause.until <= time.monotonic():  # one failure for all rows that fail at the same time
             pause.failures += 1
             pause.until = time.monotonic() + min(FIRST_PAUSE_SECONDS * 2 ** (pause.failures - 1), LONGEST_PAUSE_SECONDS)
             pause.window = 1
 
     async def _record(self, connection: Connection) -> None:
-        """Delete or park what was settled, so that it is not sent again. Only then its keys are free for more."""
+        """Delete or park the settled rows, so that they are not sent again. Then free their keys."""
         confirmed, self._confirmed = self._confirmed, []
         refused, self._refused = self._refused, []
         ended, self._ended = self._ended, []
@@ -282,7 +282,7 @@ class Relay:
         await self._record(connection)
 
     async def _abandon(self) -> None:
-        """Forget what is being sent: it is sent again, by whoever leads next."""
+        """Forget the rows in flight: the next leader sends them again."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -4,7 +4,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
 class Protocol(HttpToolsProtocol):
-    """Uvicorn's protocol, which at a restart cuts the answers that have begun: a stream might never end."""
+    """Uvicorn's protocol. At a restart it cuts answers that have started, because a stream might never end."""
 
     def shutdown(self) -> None:
         if self.cycle is not None and self.cycle.response_started:

@@ -62,6 +62,6 @@ def routers_in(package: ModuleType) -> list[APIRouter]:
 
 
 def tables_in(package: ModuleType) -> MetaData:
-    """The `metadata` of the package's module `schema`, with the tables of every module below the package in it."""
+    """The `metadata` of the package's module `schema`, with the tables of all modules below the package."""
     found = {module.__name__: module for module in modules_in(package)}
     return found[f"{package.__name__}.schema"].metadata

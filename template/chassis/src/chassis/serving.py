@@ -28,25 +28,26 @@ LINGER_SECONDS = 0.25
 and a close would reset it."""
 
 CLOSE_SECONDS = 9
-"""How long connections may take to close and telemetry to be sent, after the last request or message. All parts have
-bounds of their own, 8 seconds in sum. The manifests' grace periods count on this."""
+"""How long connections may take to close and telemetry to be sent, after the last request or message. Each part has a
+bound of its own, 8 seconds in total. The manifests' grace periods count on this."""
 
 RECEIVE_BUFFER_BYTES = 64 * 1024
-"""Of each connection, in the kernel. It bounds one read, too: thousands of connections may be readable in one turn of the
-loop. More would be of use only to uploads over long distances that no proxy is in front of."""
+"""The kernel's receive buffer of each connection. It also bounds a single read: thousands of connections may be
+readable in one turn of the event loop. Only uploads over long distances without a proxy would gain from a larger
+one."""
 
 OTHER_FILES = 100
-"""Open files of a process that are no connections of clients: the database's, the broker's, logs."""
+"""The open files of a process besides the connections of clients: connections to database and broker, logs."""
 
 YOUNG_OBJECTS = 10_000
-"""How many more containers are made than freed before the garbage collector looks for cycles; Python says 700 or 2,000."""
+"""How many more objects are made than freed before the garbage collector runs; Python's default is 700 or 2,000."""
 
 
 class Server(uvicorn.Server):
     """Uvicorn with a drain: on the first signal turn unready and go on serving, then stop as Uvicorn does.
 
-    A second signal ends the drain at once; after the drain, signals mean what they mean to Uvicorn. Whatever hangs, the
-    process ends with status 1 and the stacks of its threads before an orchestrator would kill it.
+    A second signal ends the drain at once; after the drain, signals mean what they mean to Uvicorn. Even if something
+    hangs, the process ends with status 1 and the stacks of its threads before an orchestrator would kill it.
     """
 
     def __init__(self, config: uvicorn.Config, *, lifecycle: Lifecycle, drain_seconds: float) -> None:
@@ -62,7 +63,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list | None = None) -> None:
         await super().startup(sockets)
         for listener in (each for server in self.servers for each in server.sockets):
-            with socket.socket(fileno=os.dup(listener.fileno())) as same:  # uvloop's own has no setsockopt
+            with socket.socket(fileno=os.dup(listener.fileno())) as same:  # uvloop's socket lacks setsockopt
                 same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -92,18 +93,18 @@ class Server(uvicorn.Server):
 
 
 def spare_collector() -> None:
-    """Look for garbage less often, and never among what start-up made.
+    """Run the garbage collector less often, and never on the objects that exist after start-up.
 
-    A request that succeeds leaves no cycles behind, so that most looks are in vain: they took a twentieth of a request's
-    CPU, and a quarter of the relay's (bench/). A service that does make cycles still has them collected. After a large
-    body, limits.py looks for them itself.
+    A request that succeeds leaves no cycles behind, so most runs find nothing: they took a twentieth of a request's
+    CPU, and a quarter of the relay's (bench/). Cycles that a service makes are still collected. After a large body,
+    limits.py runs the collector itself.
     """
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS)
 
 
 def allow_open_files(wanted: int) -> None:
-    """Raise the soft limit of open files as far as the hard limit allows: many systems begin with 1024, macOS with 256."""
+    """Raise the soft limit of open files as far as the hard limit allows: the default is often 1024, on macOS 256."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

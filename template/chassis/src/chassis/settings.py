@@ -23,7 +23,7 @@ def _broker_url(url: SecretStr) -> SecretStr:
         raise ValueError(f"must begin with one of {', '.join(allowed)}")
     try:
         usable = all(_names_a_host(each if "://" in each else f"//{each}") for each in text.split(","))
-    except ValueError:  # with a piece of the password, if that has a / in it
+    except ValueError:  # its text has a part of the password, if that contains a /
         usable = False
     if not usable:
         raise ValueError(
@@ -33,7 +33,7 @@ def _broker_url(url: SecretStr) -> SecretStr:
 
 
 def _names_a_host(url: str) -> bool:
-    """Raises ValueError for a port that is none."""
+    """Raises ValueError for an invalid port."""
     parts = urlsplit(url)
     return bool(parts.hostname) and parts.port != 0 and "@" not in f"{parts.path}{parts.query}{parts.fragment}"
 
@@ -45,7 +45,7 @@ S = TypeVar("S", bound="CommandSettings")
 
 
 class CommandSettings(BaseSettings):
-    """What `migrate` and `parked` need: they run also where the other settings of the service are missing."""
+    """The settings of `migrate` and `parked`, which run also where the other settings of the service are missing."""
 
     # Values never show in errors: the wrong one may be a secret in the wrong variable.
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
@@ -54,7 +54,7 @@ class CommandSettings(BaseSettings):
     database_transaction_pooler: bool = False
     """DATABASE_URL leads to a pooler that gives each transaction another session (pgbouncer: pool_mode=transaction)."""
     require_tls: bool = False
-    """Refuse to start where DATABASE_URL or BROKER_URL is not encrypted and verified: for production."""
+    """Refuse to start unless connections are encrypted and the database is verified: for production."""
     message_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
     """How long a handler may take."""
     log_format: Literal["json", "console"] = "json"
@@ -98,7 +98,7 @@ class Settings(CommandSettings):
     message_max_tries: Annotated[int, Field(ge=1, le=100)] = 5
     """After so many failures a message is parked, and waits for a person."""
     parked_max_messages: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
-    """No more messages are parked than this. Those that fail then wait, and in the end keep others from being consumed."""
+    """At most this many messages are parked. Others that fail then wait, and 1000 of them stop the consumer."""
     parked_max_bytes: Annotated[int, Field(ge=1, le=2**40)] = 2**30
     """As parked_max_messages, for the size of all parked messages."""
     event_relay: bool = True
@@ -116,12 +116,12 @@ class Settings(CommandSettings):
     max_concurrent_requests: Annotated[int, Field(ge=1, le=100_000)] = 200
     """Requests beyond this are told to come back, rather than queued until all time out."""
     max_connections: Annotated[int, Field(ge=10, le=100_000)] = 1000
-    """Of clients, idle ones included. For one more, the connection that has waited longest for a request is closed."""
+    """Connections of clients, idle ones included. One more closes the one that has waited longest for a request."""
 
     serve_docs: bool = False
     """Show /docs and /openapi.json, to anybody. `make dev` does."""
     probe_details: bool = False
-    """Let /readyz and /startupz say, to anybody, which version this is, what waits and what is wrong. `make dev` does."""
+    """Let /readyz and /startupz show version, waiting messages and faults, to anybody. `make dev` does."""
 
     drain_seconds: Seconds = 5
     """How long to go on serving after SIGTERM, for load balancers to notice that we are not ready."""
@@ -136,7 +136,7 @@ class Settings(CommandSettings):
     trace_sample_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the traces that start here. A caller's decision is followed, within TRACE_CALLERS_PER_SECOND."""
     trace_callers_per_second: Annotated[int, Field(ge=0, le=1_000_000)] = 100
-    """Requests per process that are traced because their caller asks for it. TRACE_SAMPLE_RATIO decides on the others."""
+    """Requests per process that are traced because their caller asks. TRACE_SAMPLE_RATIO decides on the others."""
 
     def unencrypted(self) -> list[str]:
         """The name of each URL whose connections are not encrypted and verified, and what to do."""

@@ -13,7 +13,7 @@ from sqlalchemy.sql.dml import DMLWhereBase, Insert, Update
 from sqlalchemy.types import TypeEngine
 
 Row = asyncpg.Record | dict[str, Any]
-"""One row by column name. A dict where SQLAlchemy converts a value that asyncpg has decoded: Enum, JSON, TypeDecorator."""
+"""One row by column name. It is a dict if SQLAlchemy converts one of its values: Enum, JSON, TypeDecorator."""
 
 Convert = Callable[[Any], Any]
 
@@ -45,9 +45,9 @@ class Statement:
     """A SQLAlchemy Core statement, compiled once and run many times.
 
     Make it at module level. Parameters are the statement's `bindparam` names; for INSERT and UPDATE also the column
-    names, all of the table's or those in `columns`. Without `columns` a column that has a default may be left out of
-    a run. Values, defaults and rows are what an SQLAlchemy engine would make of them. Compiling once is what makes this
-    cost less than half of the same statement through an engine.
+    names, all of the table's or those in `columns`. Without `columns`, a run may omit a column that has a
+    default. Values, defaults and rows are converted as by an SQLAlchemy engine. Because it compiles once, a Statement
+    costs less than half of the same statement through an engine.
 
     Raises ValueError, when the module is imported, for a statement that SQLAlchemy would rewrite at each run.
     """
@@ -86,14 +86,14 @@ class Statement:
         self._conversions = _conversions(compiled)
         self._settable: frozenset[str] | None = None
         if isinstance(statement, Insert | Update):
-            # A row has the columns, too, that `columns` leaves out.
+            # A caller may pass a whole row, with the columns that `columns` leaves out.
             left_out = [column.key for column in statement.table.columns] if columns is not None else []
             self._settable = frozenset([*compiled.binds, *left_out])
 
     def arguments(self, parameters: Mapping[str, Any]) -> list[Any]:
         """The positional arguments of `sql`. Raises KeyError for a parameter that is missing or unknown."""
         if self._settable is not None and not parameters.keys() <= self._settable:
-            raise KeyError(f"the statement sets no {', '.join(sorted(parameters.keys() - self._settable))}")
+            raise KeyError(f"the statement has no parameter {', '.join(sorted(parameters.keys() - self._settable))}")
         if self._defaults:
             parameters = self._with_defaults(parameters)
         arguments = []
@@ -122,22 +122,20 @@ class Statement:
         return int(status.rpartition(" ")[2])
 
     async def run_many(self, executor: Executor, /, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Execute once for each of `rows`, all of them or none, without a round trip for each.
+        """Execute once for each of `rows`, all or none, without a round trip for each row.
 
-        Raises ValueError where rows leave out different columns.
+        Raises ValueError if rows omit different columns.
         """
         rows = list(rows)
         if not rows:
             return
         statement, *others = {id(each): each for each in map(self._for, rows)}.values()
         if others:
-            raise ValueError(
-                "all rows of one run_many must give the same columns: give each row the ones that it lacks"
-            )
+            raise ValueError("all rows of one run_many must give the same columns: add the missing columns to each row")
         await executor.executemany(statement.sql, [statement.arguments(row) for row in rows])
 
     def _for(self, parameters: Mapping[str, Any]) -> "Statement":
-        """This statement; or the same one without the columns that are left to their defaults, compiled once as well."""
+        """This statement, or a variant (compiled once) without the columns that are left to their defaults."""
         if not self._omittable or not (missing := self._omittable.difference(parameters)):
             return self
         if missing not in self._variants:
@@ -161,7 +159,7 @@ class Statement:
 
 
 def _compile(statement: Executable, columns: list[str] | None) -> Any:
-    # Any: what we read of it is not in SQLAlchemy's stubs. tests/chassis pins what we rely on.
+    # Any: SQLAlchemy's stubs lack the attributes that we read. tests/chassis pins them.
     compiled: Any = statement.compile(dialect=_DIALECT, column_keys=columns)  # ty: ignore[missing-attribute]
     if "POSTCOMPILE" in str(compiled):
         raise ValueError(
@@ -169,18 +167,20 @@ def _compile(statement: Executable, columns: list[str] | None) -> Any:
             "= ANY(:list) instead, or write the value as sa.literal_column"
         )
     if options := statement.get_execution_options():
-        raise ValueError(f"execution options are for an engine, and are not read here: {', '.join(options)}")
+        raise ValueError(
+            f"a Statement ignores execution options, so remove them or use an engine: {', '.join(options)}"
+        )
     return compiled
 
 
 def _implied_columns(statement: Any, compiled: Any) -> list[sa.Column]:
-    """The columns that are set because nothing says which: SQLAlchemy then takes all of the table's."""
+    """The columns that SQLAlchemy sets because the statement names none: all columns of the table."""
     binds = compiled.binds
     return [column for column in statement.table.columns if column.key in binds and binds[column.key].required]
 
 
 def _has_default(column: sa.Column, statement: DMLWhereBase | Insert) -> bool:
-    """Whether SQLAlchemy or the database knows a value where the statement gives none."""
+    """Whether SQLAlchemy or the database fills in a value if the statement gives none."""
     if isinstance(statement, Insert):
         own = column is column.table.autoincrement_column
         return own or column.default is not None or column.server_default is not None
@@ -188,7 +188,7 @@ def _has_default(column: sa.Column, statement: DMLWhereBase | Insert) -> bool:
 
 
 def _defaults(compiled: Any) -> dict[str, Convert]:
-    """What makes the values that SQLAlchemy fills in at each run, in its order. Raises ValueError."""
+    """The functions that make the values that SQLAlchemy fills in at each run, in its order. Raises ValueError."""
     made: dict[str, Convert] = {
         name: lambda _, bind=bind: bind.effective_value for name, bind in compiled.binds.items() if bind.callable
     }

@@ -38,7 +38,7 @@ _FINE = Status()
 
 
 class FollowCallers(Sampler):
-    """Trace the requests whose caller traces them, at most so many a second, and a share of the others.
+    """Trace requests whose caller traces them, up to a number a second, and a share of all others.
 
     Anybody may send a `traceparent` that asks to be traced. Messages are followed without a bound: services send them.
     """
@@ -56,7 +56,7 @@ class FollowCallers(Sampler):
         *more: Any,
         **rest: Any,
     ) -> SamplingResult:
-        # By chance and not by the trace's id, as TraceIdRatioBased does: here the caller has chosen the id.
+        # At random, not by the trace id as TraceIdRatioBased does, because here the caller has chosen the id.
         traced = kind is not SpanKind.SERVER or self._follows() or random.random() < self._ratio  # noqa: S311
         sampler = ALWAYS_ON if traced else ALWAYS_OFF
         return sampler.should_sample(parent_context, trace_id, name, kind, *more, **rest)

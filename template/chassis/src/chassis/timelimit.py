@@ -5,9 +5,9 @@ from types import TracebackType
 
 
 class TimeLimit:
-    """As `asyncio.timeout`, for calls that one task makes one after the other: they share a timer.
+    """Works as `asyncio.timeout` for consecutive calls of one task, which share one timer.
 
-    `asyncio.timeout` starts and cancels a timer for each call, which takes as long as the rest of a short call.
+    `asyncio.timeout` starts and cancels a timer for each call, which doubles the time of a short call.
     """
 
     def __init__(self, seconds: float) -> None:

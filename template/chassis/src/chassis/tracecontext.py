@@ -25,10 +25,10 @@ inject = TraceContextTextMapPropagator().inject
 
 
 def extract(headers: Mapping[str, str]) -> Context:
-    """Make the context that a span of ours continues; an empty context where `traceparent` names no trace.
+    """Make the parent context for a span of ours; an empty context if `traceparent` names no trace.
 
     A header that was sent more than once has all its values, joined by commas (RFC 9110, section 5.3): two values of
-    `traceparent` then name no trace, and those of `tracestate` are one list.
+    `traceparent` then name no trace, and two values of `tracestate` are one list.
     """
     match = _PARENT.fullmatch(headers.get("traceparent", "").strip(" \t"))
     if match is None:
@@ -47,15 +47,15 @@ def extract(headers: Mapping[str, str]) -> Context:
 
 
 def is_recorded(parent: Context) -> bool:
-    """Whether a span of ours in this context may be of use: not in a trace that its sender did not sample."""
+    """Whether to record a span in this context: not in a trace that its sender did not sample."""
     found = get_current_span(parent).get_span_context()
     return found.trace_flags.sampled or not found.is_valid
 
 
 class _State(TraceState):
-    """The members of a `tracestate`: none of them if one is malformed, and the first of those with the same key.
+    """The members of a `tracestate`: none if any member is malformed; of members with the same key, the first.
 
-    OpenTelemetry's own parser drops the list where a key occurs twice, and knows the keys of Level 1 only.
+    OpenTelemetry's own parser drops the whole list if a key occurs twice, and knows only the keys of Level 1.
     """
 
     def __init__(self, header: str) -> None:

@@ -80,7 +80,7 @@ class Gauges:
             "messaging.parked.size",
             callbacks=[self._observer("parked_bytes")],
             unit="By",
-            description="Their bodies, headers and reasons.",
+            description="The size of bodies, headers and reasons of parked messages.",
         )
         gauge(
             "messaging.parked.utilization",

@@ -41,7 +41,7 @@ class DestinationUnavailable(BrokerUnavailable):
 
 
 class MessageRefused(Exception):
-    """The broker refuses this message, for example because it is too large. Sending the message again changes nothing."""
+    """The broker refuses this message, for example because it is too large. Sending it again does not help."""
 
 
 class Unreadable(Exception):
@@ -77,12 +77,12 @@ class Message:
 
     @property
     def identity(self) -> tuple[str, str]:
-        """What it is known by to who has seen it before: id and name, as Postgres can store and index them."""
+        """How the inbox recognises copies of the message: id and name, as Postgres can store and index them."""
         return _indexable(self.id), _indexable(self.name)
 
 
 def _indexable(text: str) -> str:
-    """Return a short ASCII text as it is, and of any other text its readable beginning with a digest.
+    """Return a short ASCII text unchanged; shorten any other text to its readable beginning and a digest.
 
     Postgres cannot index a long text, and cannot store a NUL or half a surrogate pair.
     """

@@ -1,4 +1,4 @@
-"""Decode whatever another client has put into the properties of a message.
+"""Decode the properties of a message, whatever another client has put into them.
 
 pamqp raises an error for text that is not UTF-8 and for a time that Python does not know. aiormq then closes the
 connection, and the same message arrives on the next connection, without end.

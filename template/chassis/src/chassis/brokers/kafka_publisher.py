@@ -46,7 +46,7 @@ REFUSALS = (
     RecordListTooLargeError,
     UnsupportedForMessageFormatError,
 )
-"""Errors that a record of the batch has caused. All others of the broker speak of the topic or the partition."""
+"""Errors that a record of the batch has caused. All other errors of the broker concern the topic or the partition."""
 
 
 class _Record(NamedTuple):
@@ -57,7 +57,7 @@ class _Record(NamedTuple):
 
 
 class Publisher:
-    """Publishes any number of messages at a time. Messages of one turn of the event loop share batches."""
+    """A publisher of any number of messages at a time. Messages of one turn of the event loop share batches."""
 
     def __init__(self, producer: AIOKafkaProducer, *, timeout_seconds: float) -> None:
         self.producer = producer
@@ -85,11 +85,12 @@ class Publisher:
         return answer
 
     async def abandon(self) -> None:
-        """Close the connections. What is not confirmed by now fails."""
+        """Close the connections. Messages that are not confirmed by now fail."""
         self._send()
         for task in self._sending:
             task.cancel()
-        # stop() would wait until all is sent, for ever if need be. Without its sender it only closes the connections.
+        # stop() would wait until all messages are sent, without a limit. Without a sender it only closes the
+        # connections.
         await self.producer._sender.close()
         self.producer._sender = None  # ty: ignore[invalid-assignment]
         await self.producer.stop()

@@ -33,8 +33,8 @@ ENSURE_TRIES = 10
 
 STREAM_EXISTS = 10058
 REFUSALS = {10054, 10060, 10070, 10071, 10097, 10111, 10164, 10165, 10166}
-"""JetStream's errors that speak of the message: too large, with a header that it does not accept or a condition that does
-not hold. All others speak of the stream or the account, and may pass."""
+"""JetStream's errors that concern the message: it is too large, or has a header that the stream does not accept or a
+condition that does not hold. All other errors concern the stream or the account, and may be temporary."""
 FORBIDDEN = re.compile(r'permissions violation for publish to "(.+)"', re.IGNORECASE)
 
 
@@ -126,7 +126,7 @@ class NatsBroker:
         return self._jetstream
 
     def meaning_of(self, failure: Exception) -> BrokerUnavailable:
-        """The error that the callers of this module expect, for an error of nats-py."""
+        """Return the error that callers of this module expect for an error of nats-py."""
         if isinstance(failure, NotFoundError):
             self._declared = False  # the server may have lost what it knew
         reason = _reason(failure)
@@ -135,8 +135,10 @@ class NatsBroker:
         return BrokerUnavailable(reason)
 
     async def _restore(self, message: Message) -> None:
-        """Make the missing stream of this message again, once for all messages that miss it. Raises
-        DestinationUnavailable."""
+        """Create the missing stream of this message again, once for all messages that need it.
+
+        Raises DestinationUnavailable.
+        """
         assert self._topology is not None
         assert self._jetstream is not None
         which = (message.kind, message.owner)
@@ -178,7 +180,8 @@ class NatsBroker:
                     urls,
                     **_credentials(urls[0]),
                     name=self.options.client_name,
-                    # Of its own: a client that may listen to every inbox reads what others receive.
+                    # An inbox prefix of its own: a client that may subscribe to every inbox reads the replies to
+                    # others.
                     inbox_prefix=f"_INBOX_{self.options.client_name}",
                     max_reconnect_attempts=-1,
                     reconnect_time_wait=RECONNECT_SECONDS,  # ty: ignore[invalid-argument-type]
@@ -286,7 +289,7 @@ def _headers(message: Message) -> dict[str, str]:
 
 
 def _size(headers: dict[str, str]) -> int:
-    """Raises MessageRefused."""
+    """Return the size of the headers in bytes. Raises MessageRefused."""
     try:
         return len("NATS/1.0\r\n\r\n") + sum(len(f"{name}: {value}\r\n".encode()) for name, value in headers.items())
     except UnicodeEncodeError as error:

@@ -1,6 +1,6 @@
 """Publish to JetStream, and match its answers to the messages.
 
-nats-py raises most refusals inside the callback of `publish_async`, where they reach nobody: hence this module.
+nats-py raises most refusals inside a callback of `publish_async`, where no caller can catch them: hence this module.
 """
 
 import asyncio
@@ -15,20 +15,20 @@ NO_RESPONDERS = "503"
 
 
 class Publisher:
-    """Publishes over one connection, any number of messages at a time."""
+    """A publisher of any number of messages at a time over one connection."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._inbox = client.new_inbox()
         self._numbers = count()
         self._waiting: dict[str, tuple[str, asyncio.Future[None]]] = {}
-        """Subject and answer of each message that is not answered yet, by the subject that its answer is sent to."""
+        """Subject and future answer of each unanswered message, by the reply subject of the message."""
 
     async def start(self) -> None:
         await self._client.subscribe(f"{self._inbox}.*", cb=self._take)
 
     async def publish(self, subject: str, body: bytes, headers: dict[str, str]) -> None:
-        """Return when a stream has stored the message. Raises what nats-py raises, and what `forbid` was given."""
+        """Return when a stream has stored the message. Raises errors of nats-py, and the error given to `forbid`."""
         reply = f"{self._inbox}.{next(self._numbers)}"
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[reply] = subject, answer
@@ -39,7 +39,7 @@ class Publisher:
             del self._waiting[reply]
 
     def forbid(self, subject: str, error: Exception) -> None:
-        """Fail the messages to this subject. The server reports a missing permission to the connection alone."""
+        """Fail the messages to this subject: the server reports a missing permission by subject, not by message."""
         for waits_for, answer in self._waiting.values():
             if waits_for == subject and not answer.done():
                 answer.set_exception(error)

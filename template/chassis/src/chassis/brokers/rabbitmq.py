@@ -46,13 +46,13 @@ logging.getLogger("asyncio").addFilter(lambda record: record.msg != "socket.send
 CALL_SECONDS = 10
 HEARTBEAT_SECONDS = 10
 UNAVAILABLE_SECONDS = 1
-"""How long a destination is left alone that has closed a channel."""
+"""How long no message is sent to a destination that has closed a channel."""
 JOBS_AT_HAND = 16
 """Of jobs: what one replica has at hand, another one cannot do."""
 
 _OURS = ("id", "key", "type")
 _OF_THE_COPY = ("x-delivery-count", "x-acquired-count", amqp_decoding.UNREADABLE)
-"""Headers that RabbitMQ puts into a message that comes again, and what is no header."""
+"""Headers that belong to a copy, not to the message: RabbitMQ or our decoding adds them."""
 
 amqp_decoding.install()
 
@@ -70,7 +70,7 @@ class RabbitBroker:
         self._alone = asyncio.Lock()
         self._lone: Publisher | None = None
         self._unavailable: dict[str, tuple[float, str]] = {}
-        """By name of a message: until when and why its destination takes none."""
+        """By name of a message: until when and why its destination accepts no messages."""
 
     @property
     def connected(self) -> bool:
@@ -110,7 +110,7 @@ class RabbitBroker:
             raise
 
     async def _publish_alone(self, message: Message) -> None:
-        """Send a message whose channel was closed, or whose destination was not available the last time."""
+        """Send a message whose channel was closed, or whose destination was unavailable at the last attempt."""
         async with self._alone:
             until, reason = self._unavailable.get(message.name, (0.0, ""))
             now = asyncio.get_running_loop().time()
@@ -141,7 +141,7 @@ class RabbitBroker:
             self._lone = None
 
     async def _restore(self, publisher: Publisher) -> None:
-        """Declare all again, once for all messages that miss something."""
+        """Declare the whole topology again, once for all messages whose destination is missing."""
         if self.topology is not None:
             if self._restoring is None or self._restoring.done():
                 self._restoring = asyncio.create_task(self._declare(self.topology, publisher.connection))
@@ -230,7 +230,7 @@ class RabbitSubscription:
         """By delivery tag, in its order: what this channel gave us and has not heard of since."""
         self._waiting: deque[Delivery] = deque()
         self._consumer: tuple[str, int] = "", 0
-        """Our consumer at the broker, and the last delivery tag before its first."""
+        """Our consumer at the broker, and the last delivery tag before the first one of this consumer."""
         self._news = asyncio.Event()
         self._telling = asyncio.Lock()
 
@@ -268,9 +268,9 @@ class RabbitSubscription:
         self._consumer = started.consumer_tag or "", last_tag
 
     async def _make_room(self, channel: Channel) -> None:
-        """Replace a consumer that has sent most of what it may: jobs that wait to be tried again would hold up others.
+        """Replace a consumer whose limit of unacknowledged jobs is half used, so that waiting jobs do not block others.
 
-        What the former consumer has sent stays ours. (RabbitMQ does not change the limit of a consumer.)
+        The deliveries of the former consumer stay ours. (RabbitMQ cannot change the limit of a consumer.)
         """
         name, last_tag = self._consumer
         if 2 * sum(tag > last_tag for tag in self._held) >= self._at_hand:

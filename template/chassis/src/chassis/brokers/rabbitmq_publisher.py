@@ -1,7 +1,7 @@
 """Publish to RabbitMQ, and find out which message caused a refusal.
 
-RabbitMQ refuses most messages by closing their channel, and with it all others that are on their way there. Each of them
-is then sent again on a connection where it is alone.
+RabbitMQ refuses most messages by closing their channel, so all other messages in flight on that channel fail too. Each
+of them is then sent again, alone on a connection.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from chassis.brokers import BrokerUnavailable, DestinationUnavailable, Kind, Mes
 
 BLOCKED = "RabbitMQ has blocked all publishers, because it is low on memory or disk space"
 OVERHEAD_BYTES = 1024
-"""Of a frame of properties, more than enough."""
+"""A generous bound for the bytes of a properties frame besides headers and key."""
 
 
 class DestinationMissing(DestinationUnavailable):
@@ -33,11 +33,11 @@ class DestinationMissing(DestinationUnavailable):
 
 
 class Refused(BrokerUnavailable):
-    """The broker has closed the channel because of this message, or because of another one there."""
+    """The broker has closed the channel because of this message, or because of another message on it."""
 
 
 class Publisher:
-    """Publishes over one channel of its own connection, any number of messages at a time."""
+    """A publisher of any number of messages at a time over one channel of its own connection."""
 
     def __init__(self, connection: AbstractConnection, channel: Channel, *, timeout_seconds: float) -> None:
         self.connection = connection
@@ -66,8 +66,10 @@ class Publisher:
         return closing.done() and not closing.cancelled() and isinstance(closing.exception(), ChannelClosed)
 
     async def publish(self, message: Message) -> None:
-        """Return when the broker has confirmed it. Raises BrokerUnavailable, DestinationUnavailable, MessageRefused, or
-        Refused for all that were on the channel."""
+        """Return when the broker has confirmed the message.
+
+        Raises BrokerUnavailable, DestinationUnavailable, MessageRefused, or Refused for all messages on the channel.
+        """
         if self.blocked:
             raise BrokerUnavailable(BLOCKED)
         properties = self._properties(message)
@@ -101,14 +103,14 @@ class Publisher:
             raise
 
     async def _is_blocked(self) -> bool:
-        """Whether the broker has told us to wait. aiormq says only when it is over."""
+        """Whether the broker has asked us to wait. aiormq reports only the end of the wait."""
         if self._unblocked is None or self._unblocked.done():
             self._unblocked = asyncio.create_task(self.connection.ready())
             await asyncio.sleep(0)
         return self.blocked
 
     def _properties(self, message: Message) -> spec.Basic.Properties:
-        """Raises MessageRefused for what fits into no frame: the broker would close the whole connection."""
+        """Raises MessageRefused for properties larger than a frame: the broker would close the whole connection."""
         properties = spec.Basic.Properties(
             content_type=message.headers.get("content-type"),
             headers={**message.headers, "id": message.id, "key": message.key, "type": message.name},
@@ -118,7 +120,7 @@ class Publisher:
         room = self.connection.connection_tune.frame_max - OVERHEAD_BYTES
         rough = len(message.id) + len(message.key) + sum(map(len, message.headers.values()))
         if 4 * rough > room and len(message.id) < 256 and len(ContentHeader(properties=properties).marshal()) > room:
-            raise MessageRefused(f"its headers and key are larger than a frame of {room + OVERHEAD_BYTES} bytes")
+            raise MessageRefused(f"the headers and the key are larger than a frame of {room + OVERHEAD_BYTES} bytes")
         return properties
 
 

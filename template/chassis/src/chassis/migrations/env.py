@@ -45,9 +45,9 @@ def include_object(found: Any, name: str | None, kind: str, reflected: bool, com
 def take_turn(connection: Connection) -> None:
     """Wait until no other process migrates this database.
 
-    The lock belongs to the session that migrates: a statement that goes on after its process was killed still has it.
-    Who waits asks again and again, because a statement that waited would hold a snapshot, and CREATE INDEX CONCURRENTLY
-    of the process that migrates would wait for that.
+    The session that migrates holds the lock: a statement that goes on after its process was killed still holds it.
+    A process that waits asks for the lock again and again. A single statement that waited would hold a snapshot, and
+    CREATE INDEX CONCURRENTLY of the other process would wait for the end of that statement.
     """
     deadline = time.monotonic() + migrating.TURN_SECONDS
     while not connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": LOCK}):
@@ -62,12 +62,13 @@ def take_turn(connection: Connection) -> None:
 
 
 def set_limits(connection: Connection) -> None:
-    """Limit every statement, and take away the limit where waiting is harmless."""
+    """Limit the time and the lock waits of every statement; let a statement wait for locks where that blocks nobody."""
     # A migration that waits for a lock makes every query behind it wait too: give up soon, and try again later.
     limit_locks = f"SET lock_timeout = '{migrating.LOCK_TIMEOUT}'"
 
     def waits_long(statement: str) -> bool:
-        alone = connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"  # no transaction holds a lock
+        # Outside of a transaction nothing else is locked while the statement waits.
+        alone = connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
         return alone and leftovers.waits_long(statement)
 
     def before(_: Connection, __: Any, statement: str, *___: Any) -> None:
@@ -83,7 +84,7 @@ def set_limits(connection: Connection) -> None:
     event.listen(connection, "after_cursor_execute", after)
     connection.exec_driver_sql(limit_locks)
     connection.exec_driver_sql(f"SET statement_timeout = '{migrating.STATEMENT_TIMEOUT}'")
-    # A process whose machine is gone gives its turn away within two minutes.
+    # The server ends the session of a vanished machine, and so frees the lock, within two minutes.
     connection.exec_driver_sql("SET tcp_keepalives_idle = 60")
     connection.exec_driver_sql("SET tcp_keepalives_interval = 10")
 
@@ -121,12 +122,13 @@ def migrate(connection: Connection) -> None:
         on_version_apply=record,
     )
     applied = context.get_context().get_current_heads()
-    # A database from before there was a record: what it has applied is taken for ours, once.
+    # A database without the record: assume once that it has applied the migrations of this version.
     unrecorded = history.ancestry(script, applied, known).keys() - recorded.keys()
     history.record(connection, {revision: known[revision] for revision in unrecorded})
     connection.commit()
     if newer := unknown_revisions(script, applied, recorded):
-        # Rolled back to the version before, which runs on the newer schema: that is what expand before contract is for.
+        # The service was rolled back. The older version runs on the newer schema, because changes expand before they
+        # contract.
         structlog.get_logger().warning("database_left_newer", revisions=newer)
         return
     with context.begin_transaction():
