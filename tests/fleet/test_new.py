@@ -214,5 +214,5 @@ def test_fleet_need_not_be_installed_at_all(monkeypatch: pytest.MonkeyPatch) -> 
         raise PackageNotFoundError
 
     monkeypatch.setattr("fleet.installed.distribution", missing)
-    with pytest.raises(FleetError, match="cannot be told"):
+    with pytest.raises(FleetError, match="does not show where the template is"):
         template_address()
