@@ -69,7 +69,7 @@ def templates(config: Path) -> list[str]:
     if not isinstance(addresses, list) or not all(isinstance(one, str) and one for one in addresses):
         raise FleetError(f"{config}: template has to be the git URL of a template, or a list of them; it is {named!r}")
     # A path is relative to the file's folder, like the paths of services.
-    return [str(config.parent / one) if is_path(expanded(one)) else one for one in addresses]
+    return [str(config.parent / expanded(one)) if is_path(expanded(one)) else one for one in addresses]
 
 
 def members(config: Path) -> list[Member]:

@@ -1,6 +1,7 @@
 """fleet.toml: what it lists, and what is said of one that is wrong."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from fleet.errors import FleetError
 from fleet.git import without_credentials
-from fleet.register import Member, members
+from fleet.register import Member, members, templates
 
 
 def github(name: str, **more: Any) -> dict[str, Any]:
@@ -141,3 +142,20 @@ def test_a_token_in_an_address_is_not_shown() -> None:
     assert without_credentials("fatal: https://secret@x.org/a and https://y.org/b@c") == (
         "fatal: https://x.org/a and https://y.org/b@c"
     )
+
+
+@pytest.mark.parametrize(
+    ("named", "address"),
+    [
+        ("../slipway", "{parent}/slipway"),
+        ("file:///srv/slipway", "/srv/slipway"),
+        ("~/slipway", "{home}/slipway"),
+        ("gh:acme/slipway", "gh:acme/slipway"),
+    ],
+)
+def test_a_template_is_named_by_a_url_or_by_a_path_from_the_file(tmp_path: Path, named: str, address: str) -> None:
+    config = tmp_path / "fleet" / "fleet.toml"
+    config.parent.mkdir()
+    config.write_text(f'template = "{named}"\n')
+    [found] = templates(config)
+    assert os.path.normpath(found) == address.format(parent=tmp_path, home=Path.home())
