@@ -185,7 +185,7 @@ def test_a_contract_that_means_something_else_is_refused(publisher: Path, change
     assert "publish InvoiceIssuedV2 beside InvoiceIssuedV1" in done.stderr
 
 
-def test_a_contract_whose_parts_have_other_names_and_words_passes(publisher: Path) -> None:
+def test_a_contract_whose_parts_have_other_names_and_descriptions_passes(publisher: Path) -> None:
     contract = publisher / CONTRACT
     text = contract.read_text()
     try:

@@ -105,7 +105,7 @@ def test_a_laptop_takes_the_python_of_production_where_it_has_it(shown: Any) -> 
         ("exit 1", "3.14.8"),  # older than 3.11, or of a version that pyenv does not have: uv fetches production's
     ],
 )
-def test_a_laptop_without_it_takes_what_it_has(shown: Any, script: str, taken: str) -> None:
+def test_a_laptop_without_the_python_of_production_takes_another_one(shown: Any, script: str, taken: str) -> None:
     assert shown(("python3", script), ("python3.14", "exit 127")) == taken
 
 

@@ -102,7 +102,7 @@ def test_the_tag_of_the_commit_is_text(service: Path, machine: Machine, command:
 
 @pytest.mark.parametrize("command", ["make conventions", "make update"])
 @pytest.mark.parametrize("address", [f"https://git.example.com/{TAG}{OLDER}", f"'/srv/\";touch x;\"{TAG}'"])
-def test_what_the_answers_file_records_is_text(service: Path, machine: Machine, command: str, address: str) -> None:
+def test_values_of_the_answers_file_are_text(service: Path, machine: Machine, command: str, address: str) -> None:
     (service / ".copier-answers.yml").write_text(f"_commit: {TAG}{OLDER}\n_src_path: {address}\n")
     shutil.copy2(machine.folder / "bin/docker", machine.folder / "bin/git")
     assert machine.run(command, service).returncode == 0

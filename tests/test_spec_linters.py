@@ -86,7 +86,7 @@ def test_the_linters_find_nothing_but_the_exceptions_in_the_documents_of_any_var
     assert by_document(found) == EXCEPTED, found
 
 
-def test_a_document_without_server_and_contact_is_found_out(specs: Path, tmp_path: Path) -> None:
+def test_a_document_without_server_and_contact_is_reported(specs: Path, tmp_path: Path) -> None:
     document = json.loads((specs / "every-type.openapi.json").read_text())
     del document["servers"], document["info"]["contact"]
     (tmp_path / "bare.openapi.json").write_text(json.dumps(document))

@@ -63,7 +63,7 @@ def test_each_host_has_its_own_port_and_the_time_that_the_url_gives() -> None:
     assert (found.timeout_seconds, found.session, found.writable) == (7, "primary", True)
 
 
-async def test_what_the_url_asks_for_reaches_the_server(database_url: str) -> None:
+async def test_the_parameters_of_the_url_reach_the_server(database_url: str) -> None:
     options = quote("-c search_path=tiny -c work_mem=5MB", safe="")
     url = f"{database_url}?sslmode=prefer&connect_timeout=9&application_name=mine&options={options}"
 

@@ -244,7 +244,7 @@ async def test_replicas_share_jobs_and_none_is_done_twice(meeting: Meeting) -> N
     assert min(shares) > 0
 
 
-async def test_jobs_that_wait_to_be_tried_again_do_not_hold_up_others(meeting: Meeting) -> None:
+async def test_jobs_that_wait_for_another_attempt_do_not_delay_others(meeting: Meeting) -> None:
     bank = await meeting.join("bank", sends=["bank.pay.v1"], accepts=["bank.pay.v1"], max_in_flight=20)
     subscription = await bank.subscribe(Kind.JOB)
     jobs = [meeting.job() for _ in range(60)]

@@ -108,7 +108,7 @@ async def anyway(response: httpx.Response, count: int) -> AsyncGenerator[bytes]:
             return
 
 
-async def test_all_tries_to_connect_have_one_limit_together() -> None:
+async def test_all_attempts_to_connect_share_one_limit() -> None:
     with socket.socket() as full, ExitStack() as stack:
         full.bind(("127.0.0.1", 0))
         full.listen(0)  # and nobody accepts

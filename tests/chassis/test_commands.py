@@ -93,7 +93,7 @@ class SettingsOfAService(Settings):
     customers_url: HttpUrl
 
 
-def test_only_what_needs_a_setting_without_a_default_stops_without_it(
+def test_only_a_command_that_needs_a_setting_without_a_default_fails_without_it(
     service: Service, empty_database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ours = dataclasses.replace(service, settings=SettingsOfAService)
@@ -134,7 +134,7 @@ UNUSABLE = {
 
 @pytest.mark.parametrize("command", [["migrate"], ["parked", "list"]])
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in UNUSABLE.items() for value in values])
-def test_a_database_that_cannot_be_reached_is_a_sentence(
+def test_a_database_that_cannot_be_reached_is_reported_in_one_sentence(
     service: Service,
     postgres_url: str,
     command: list[str],

@@ -342,7 +342,7 @@ def test_a_reference_is_compared_by_what_it_leads_to(holder: Callable[[Any], dic
         ({"type": "array", "items": [A]}, {"type": "array", "items": A}, "as before JSON Schema 2020-12"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_with_the_reason(
+def test_a_schema_that_cannot_be_compared_is_refused_with_the_reason(
     old: dict[str, Any], new: dict[str, Any], reason: str
 ) -> None:
     for one, other in ((old, new), (new, old)):
@@ -369,7 +369,7 @@ def test_what_cannot_be_compared_is_refused_with_the_reason(
         ({"dependentRequired": {}}, {"dependentRequired": {"a": ["b"]}}),
     ],
 )
-def test_what_is_valid_no_more_is_a_difference(old: dict[str, Any], new: dict[str, Any]) -> None:
+def test_a_value_that_is_no_longer_valid_is_a_difference(old: dict[str, Any], new: dict[str, Any]) -> None:
     assert [one for one in differences(old, new) if not one.wider]
     assert differences(old, old) == []
 
@@ -388,7 +388,7 @@ def test_what_is_valid_no_more_is_a_difference(old: dict[str, Any], new: dict[st
         ({"type": "object", "properties": {}, "additionalProperties": True}, {"type": "object", "properties": {}}),
     ],
 )
-def test_what_says_the_same_in_other_words_is_no_difference(old: dict[str, Any], new: dict[str, Any]) -> None:
+def test_schemas_of_the_same_meaning_have_no_difference(old: dict[str, Any], new: dict[str, Any]) -> None:
     assert [one for one in differences(old, new) if one.wider is False] == []
 
 

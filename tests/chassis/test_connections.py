@@ -125,7 +125,7 @@ async def test_a_trailer_without_end_is_answered_with_400(client: httpx.AsyncCli
         assert await attack.closed()
 
 
-async def test_a_trailer_is_no_header(client: httpx.AsyncClient) -> None:
+async def test_a_trailer_does_not_become_a_header(client: httpx.AsyncClient) -> None:
     async with wire(client) as sender:
         trailer = b"X-Request-ID: from-the-trailer\r\n\r\n"
         await sender.send(head("POST", "/v1/bytes", "Transfer-Encoding: chunked") + b"2\r\nab\r\n0\r\n" + trailer)
@@ -163,7 +163,7 @@ async def test_a_head_is_bounded_in_one_piece_too(client: httpx.AsyncClient) -> 
 
 @pytest.mark.parametrize("begin", [b"GET /", b"\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n", b"G", b"GET / HTTP/1.1\r\nX:"])
 @pytest.mark.parametrize("endless", [b"x" * 1000, b"\r\n" * 500, b"x: y\r\n" * 200])
-async def test_no_head_is_endless(client: httpx.AsyncClient, begin: bytes, endless: bytes) -> None:
+async def test_an_endless_head_is_refused(client: httpx.AsyncClient, begin: bytes, endless: bytes) -> None:
     async with wire(client) as attack:
         await attack.send(begin)
         await attack.send_until_closed(endless, at_most=64 * 1024 * 1024)
@@ -172,7 +172,7 @@ async def test_no_head_is_endless(client: httpx.AsyncClient, begin: bytes, endle
         assert await attack.closed()
 
 
-async def test_a_body_counts_for_no_head(client: httpx.AsyncClient) -> None:
+async def test_the_bytes_of_a_body_do_not_count_as_a_head(client: httpx.AsyncClient) -> None:
     async with wire(client) as sender:
         next_head = head("GET", "/livez")
         await sender.send(post(b"x" * 90_000) + next_head[:10])

@@ -124,7 +124,7 @@ async def test_a_trace_that_the_caller_does_not_sample_is_not_recorded_and_keeps
     assert response.json()["trace_id"] == TRACE_ID
 
 
-async def test_two_request_ids_are_none(watched: Watched) -> None:
+async def test_two_request_ids_count_as_no_request_id(watched: Watched) -> None:
     headers = [("X-Request-Id", "one"), ("X-Request-Id", "one")]
     response = await watched.client.get("/v1/things", headers=headers)
 

@@ -345,7 +345,7 @@ def test_a_list_is_checked_up_to_its_first_bad_item() -> None:
     assert {part["loc"][:2] for part in refused.value.errors()} == {("lines", 1)}
 
 
-def test_a_body_that_breaks_some_rules_is_told_each() -> None:
+def test_a_body_that_breaks_a_few_rules_gets_a_description_of_each() -> None:
     with pytest.raises(ValidationError) as refused:
         Lines.model_validate({"lines": [{"number": "one", "txt": "a"}], "other": 1})
     assert {part["loc"] for part in refused.value.errors()} == {

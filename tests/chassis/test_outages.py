@@ -59,7 +59,7 @@ async def test_an_error_of_the_session_or_the_server_is_an_outage_and_ends_the_s
 
 
 @pytest.mark.parametrize("state", FAILURES)
-async def test_an_error_of_a_statement_is_none(database: Database, state: str) -> None:
+async def test_an_error_of_a_statement_is_no_outage(database: Database, state: str) -> None:
     first = await database.fetchrow(PID)
     with pytest.raises(asyncpg.PostgresError) as raised:
         async with database.unit_of_work() as uow:
@@ -78,7 +78,7 @@ async def test_a_dedicated_connection_tells_an_outage_from_a_bug(database_url: s
             await connection.execute("SELECT 1 / 0")
 
 
-async def test_a_result_type_that_a_migration_changes_is_noticed_by_nobody_who_can_start_again(
+async def test_a_result_type_that_a_migration_changes_fails_no_caller_that_can_start_again(
     database: Database, connection: asyncpg.Connection
 ) -> None:
     await connection.execute("CREATE TABLE tiny.kinds (a int)")
@@ -117,7 +117,7 @@ async def copy_out(connection: Any) -> None:
 
 
 @pytest.mark.parametrize("write", [execute, execute_prepared, move_a_cursor, copy_records, copy_file, copy_out])
-async def test_a_transaction_that_has_done_something_is_not_begun_again(
+async def test_a_transaction_with_effects_is_not_restarted(
     database: Database, connection: asyncpg.Connection, write: Callable[[Any], Any]
 ) -> None:
     await connection.execute("CREATE TABLE tiny.kinds (a int)")
@@ -185,7 +185,7 @@ async def alone(database: Database) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("work", [in_a_transaction, in_a_savepoint, alone])
-async def test_who_gives_up_on_a_dead_connection_does_not_wait_for_it_again(
+async def test_a_caller_that_gives_up_on_a_dead_connection_does_not_wait_for_it_again(
     link: Link, work: Callable[[Database], Any]
 ) -> None:
     async with connected(link.url, command_timeout_seconds=30, observe=lambda *_: None) as database:
@@ -215,7 +215,7 @@ async def test_a_statement_without_an_answer_is_an_outage(link: Link, work: Call
             await work(database)
 
 
-async def test_a_statement_that_is_slow_by_itself_is_none(database_url: str) -> None:
+async def test_a_statement_that_is_slow_by_itself_is_no_outage(database_url: str) -> None:
     async with connected(database_url, command_timeout_seconds=0.3) as database:
         for _ in range(2):
             with pytest.raises(TimeoutError):
@@ -323,7 +323,7 @@ async def until(ask: Callable[..., Any], status: int, **request: Any) -> None:
 
 
 @pytest.mark.slow
-async def test_a_host_that_turns_read_only_is_left_for_the_one_that_may_write(
+async def test_a_host_that_turns_read_only_is_left_for_a_host_that_accepts_writes(
     make_app: Callable[..., FastAPI], hosts: list[str]
 ) -> None:
     url = f"postgresql://app:app@{','.join(hosts)}/postgres?target_session_attrs=read-write"

@@ -146,7 +146,9 @@ async def test_a_service_works_with_the_permissions_of_the_page(urls: tuple[str,
 
 
 @pytest.mark.parametrize(("kind", "name"), FOREIGN)
-async def test_it_publishes_nothing_in_the_name_of_others(urls: tuple[str, str], kind: Kind, name: str) -> None:
+async def test_a_limited_service_publishes_nothing_in_the_name_of_others(
+    urls: tuple[str, str], kind: Kind, name: str
+) -> None:
     everything, limited = urls
     async with others(everything), joined(limited, "billing") as billing:
         with pytest.raises((BrokerUnavailable, MessageRefused), match=r"(?i)permission|authoriz|refused"):
@@ -163,7 +165,7 @@ async def test_it_publishes_nothing_in_the_name_of_others(urls: tuple[str, str],
     ],
     ids=["events of a stranger", "another event of a neighbour", "jobs of a neighbour"],
 )
-async def test_it_takes_nothing_that_is_not_for_it(urls: tuple[str, str], topology: Topology) -> None:
+async def test_a_limited_service_receives_nothing_that_is_not_for_it(urls: tuple[str, str], topology: Topology) -> None:
     everything, limited = urls
     kind = Kind.EVENT if topology.awaited_events else Kind.JOB
     (name,) = topology.awaited_events | topology.accepted_jobs
@@ -183,7 +185,7 @@ async def test_it_takes_nothing_that_is_not_for_it(urls: tuple[str, str], topolo
             assert re.search(r"(?i)permission|authoriz|refused", reason)
 
 
-async def test_on_nats_it_waits_for_the_streams_of_its_neighbours_and_says_so(tmp_path: Path) -> None:
+async def test_on_nats_a_limited_service_waits_for_the_streams_of_its_neighbours_and_says_so(tmp_path: Path) -> None:
     with nats_of_the_page(tmp_path) as (everything, limited):
         with pytest.raises(BrokerUnavailable, match=r"(?i)permissions violation.*STREAM.CREATE.customers-events"):
             async with joined(limited, "billing"):

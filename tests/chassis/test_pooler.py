@@ -39,7 +39,7 @@ def by_session(database_url: str) -> Generator[str]:
         yield url
 
 
-async def test_http_works_by_transaction_where_the_setting_says_so(
+async def test_http_works_behind_a_transaction_pooler_with_the_setting(
     make_app: Callable[..., FastAPI], by_transaction: str, connection: asyncpg.Connection
 ) -> None:
     app = make_app(database_url=by_transaction, database_transaction_pooler=True, database_pool_size=20)
@@ -56,7 +56,7 @@ async def test_http_works_by_transaction_where_the_setting_says_so(
     assert ready.status_code == 200
 
 
-async def test_a_pooler_by_transaction_is_found_out_and_named_where_the_setting_is_missing(
+async def test_a_pooler_by_transaction_is_detected_and_named_where_the_setting_is_missing(
     make_app: Callable[..., FastAPI], by_transaction: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with listening(make_app(database_url=by_transaction)) as client:

@@ -386,7 +386,7 @@ async def test_a_nats_account_without_storage_left_is_unavailable(nats_operator:
 
 
 @pytest.mark.xdist_group("nats")
-async def test_a_nats_user_who_may_not_hear_answers_is_told_so(nats_operator: Nats) -> None:
+async def test_a_nats_user_without_permission_for_answers_gets_that_reason(nats_operator: Nats) -> None:
     async with met(nats_operator.server.url.replace("//", "//deaf:a@")) as meeting:
         with pytest.raises(BrokerUnavailable, match=r"[Pp]ermissions [Vv]iolation for [Ss]ubscription"):
             await joined(meeting)

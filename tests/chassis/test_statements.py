@@ -241,6 +241,6 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("reason", REFUSED)
-def test_what_only_an_engine_can_do_is_refused_with_the_reason(reason: str) -> None:
+def test_a_statement_that_needs_an_engine_is_refused_with_the_reason(reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         Statement(REFUSED[reason])

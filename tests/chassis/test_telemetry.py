@@ -211,7 +211,7 @@ def test_callers_decide_on_no_more_traces_than_the_setting_allows(
     assert traced(sampler, SpanKind.CONSUMER, 50) == 50  # a service has sent the message
 
 
-def test_beyond_that_the_ratio_decides_and_the_caller_cannot_choose_an_id_that_is_kept(service: Service) -> None:
+def test_beyond_the_setting_the_ratio_decides_whatever_trace_id_the_caller_chooses(service: Service) -> None:
     def share(ratio: float) -> int:
         values = {"database_url": URL, "trace_sample_ratio": ratio, "trace_callers_per_second": 0}
         return traced(sampler_of(service.settings.model_validate(values)), SpanKind.SERVER, 1000)

@@ -118,7 +118,7 @@ async def test_a_trace_of_the_caller_goes_on_with_a_span_of_ours(onward: Onward,
         ),
     ],
 )
-async def test_what_names_no_trace_begins_one_and_drops_the_state(
+async def test_a_header_that_names_no_trace_begins_a_trace_and_drops_the_state(
     onward: Onward, headers: list[tuple[str, str]]
 ) -> None:
     sent = await onward(*headers, ("tracestate", "foo=1"), times=3)

@@ -70,7 +70,7 @@ def test_status_writes_nothing_outside_of_its_folders(
     assert list(tmp_path.rglob("escaped.py")) == []
 
 
-def test_what_is_fetched_is_checked_before_it_is_kept(born: Born, tmp_path: Path) -> None:
+def test_fetched_objects_are_checked_before_they_are_kept(born: Born, tmp_path: Path) -> None:
     hostile = born()
     with_path(hostile, "zz/../../escaped.py", b"")
     clone = ("clone", "--quiet", "--no-checkout", f"file://{hostile}", str(tmp_path / "clone"))

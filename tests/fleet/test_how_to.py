@@ -262,7 +262,7 @@ def test_a_service_that_follows_the_pages_passes_every_gate(service: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("how-to")
-def test_its_migrations_can_be_squashed(service: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_migrations_of_a_service_can_be_squashed(service: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(service)
     versions = service / "src/billing/migrations/versions"
     assert len([*versions.glob("*.py")]) == 3

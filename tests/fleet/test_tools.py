@@ -34,7 +34,7 @@ SHARED = ("compatibility", "containment", "normal_form")
 
 
 @pytest.mark.parametrize("name", SHARED)
-def test_messages_are_judged_by_the_very_rules_of_the_chassis_which_is_not_there_where_fleet_is_installed(
+def test_fleet_judges_messages_by_the_rules_of_the_chassis_where_no_chassis_is_installed(
     name: str,
 ) -> None:
     ours = ROOT / f"fleet/{name}.py"

@@ -172,7 +172,7 @@ OUTSIDE = {
 }
 
 
-def test_what_cannot_be_run_again_is_named_by_its_line(service: Path) -> None:
+def test_a_statement_that_cannot_be_run_again_is_reported_with_its_line(service: Path) -> None:
     migration(outside(*OUTSIDE))(service)
     text = (service / VERSIONS / "0002_change.py").read_text().splitlines()
     found = {text[one.line - 1].strip() for one in violations(service) if one.id == "migration-repeatable"}
