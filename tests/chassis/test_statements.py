@@ -233,10 +233,12 @@ def test_rows_that_leave_out_different_columns_cannot_be_one_statement() -> None
 
 
 OWN_STATEMENT = sa.Table("t", sa.MetaData(), sa.Column("a", sa.Integer), sa.Column("b", sa.Integer))
+WITH_DEFAULT = sa.Table("t", sa.MetaData(), sa.Column("a", sa.Integer), sa.Column("b", sa.Integer, default=3))
 REFUSED = {
     "literal_execute": sa.select(OWN_STATEMENT.c.a).limit(sa.bindparam("n", literal_execute=True)),
     "execution options": sa.select(OWN_STATEMENT.c.a).execution_options(schema_translate_map={None: "other"}),
     "array of JSON": sa.select(sa.cast(sa.null(), ARRAY(sa.JSON)).label("a")),
+    "CTE": sa.select(WITH_DEFAULT.insert().values(a=1).returning(WITH_DEFAULT.c.a).cte("made")),
 }
 
 

@@ -195,6 +195,8 @@ def _defaults(compiled: Any) -> dict[str, Convert]:
     for column in (*compiled.insert_prefetch, *compiled.update_prefetch):
         default = column.default if compiled.isinsert else column.onupdate
         name = compiled._within_exec_param_key_getter(column)
+        if default is None:
+            raise ValueError(f"SQLAlchemy makes no default of {column} inside a CTE: give the column's value there")
         if default.is_scalar:
             made[name] = lambda _, value=default.arg: value
         elif default.is_callable:
