@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import httpx
 import pytest
-from chassis.connections import OnePacket
+from chassis.connections import PacketTransport
 from chassis.serving import spare_collector
 
 from tests.chassis.conftest import EXIT_TIMEOUT_SECONDS, ROOT, Running, Start, environment
@@ -250,7 +250,7 @@ def test_an_answer_is_one_packet(start: Start) -> None:
 
 async def test_head_and_body_are_sent_in_one_piece() -> None:
     wire = Wire()
-    transport = OnePacket(wire, asyncio.get_running_loop())
+    transport = PacketTransport(wire, asyncio.get_running_loop())
 
     for _ in range(2):  # as on a connection with two requests
         transport.write(b"head ")
@@ -263,7 +263,7 @@ async def test_head_and_body_are_sent_in_one_piece() -> None:
 
 async def test_a_head_does_not_wait_for_a_body_and_a_close_waits_for_both() -> None:
     wire = Wire()
-    transport = OnePacket(wire, asyncio.get_running_loop())
+    transport = PacketTransport(wire, asyncio.get_running_loop())
 
     transport.write(b"head")
     await asyncio.sleep(0)

@@ -50,7 +50,7 @@ class Refused(Exception):
     """The request breaks a rule of HTTP or a bound of this module. The message is for the client."""
 
 
-class OnePacket:
+class PacketTransport:
     """A transport that sends all data of one turn of the event loop in one packet.
 
     Uvicorn writes the head and the body of an answer separately, and uvloop would send each at once: two system calls
@@ -93,7 +93,7 @@ class OnePacket:
         return getattr(self._transport, name)
 
 
-class Reading(FlowControl):
+class GatedFlow(FlowControl):
     """Flow control that reads nothing while a request waits for the answer before it, whatever the application asks."""
 
     full = False
@@ -136,9 +136,9 @@ class Protocol(HttpToolsProtocol):
         self._expect_head()
 
     def connection_made(self, transport: Any) -> None:
-        packing: Any = OnePacket(transport, self.loop)
+        packing: Any = PacketTransport(transport, self.loop)
         super().connection_made(packing)
-        self.flow = self._reading = Reading(packing)
+        self.flow = self._reading = GatedFlow(packing)
         self._start_keep_alive()
         if len(self.connections) > self._room.max_connections:
             self._cut_the_longest_waiting(self.connections)

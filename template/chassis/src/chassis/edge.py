@@ -28,7 +28,7 @@ CACHE_CONTROL = (b"cache-control", b"private, no-cache")
 
 _NO_PARENT = context.Context()
 _TAG = re.compile(rb'"[^"]*"')
-_OF_A_BODY = (b"content-length", b"content-type")
+_BODY_HEADERS = (b"content-length", b"content-type")
 _NO_BODY: Message = {"type": "http.response.body", "body": b"", "more_body": False}
 
 MAX_PATH = 1024
@@ -85,7 +85,7 @@ class Edge:
                     # Moves the client to another replica now, rather than cutting its idle connection later.
                     answer.append((b"connection", b"close"))
                 if tags is not None and status == 200 and _is_named(names.get(b"etag", b""), tags):
-                    status, answer = 304, [header for header in answer if header[0] not in _OF_A_BODY]
+                    status, answer = 304, [header for header in answer if header[0] not in _BODY_HEADERS]
                 message["status"], message["headers"] = status, answer
             elif status == 304:
                 if ended:

@@ -118,7 +118,7 @@ class _TrueOrFalse(_Rule):
         return value
 
 
-class _Written(_Rule):
+class _TextForm(_Rule):
     """Take strings of one form, and the values of `kind` that domain objects hold. JSON has neither dates nor decimals."""
 
     def __init__(self, kind: type, pattern: str, advice: str) -> None:
@@ -131,7 +131,7 @@ class _Written(_Rule):
         raise ValueError(self._advice)
 
 
-class _WrittenInstant(_Written):
+class _InstantText(_TextForm):
     def after(self, value: datetime) -> datetime:
         return _to_utc(value)
 
@@ -157,13 +157,13 @@ Boolean = Annotated[bool, _TrueOrFalse()]
 Date = Annotated[
     date,
     Field(examples=["2027-01-31"]),
-    _Written(date, "[0-9]{4}-[0-9]{2}-[0-9]{2}", "must be a date such as 2027-01-31"),
+    _TextForm(date, "[0-9]{4}-[0-9]{2}-[0-9]{2}", "must be a date such as 2027-01-31"),
 ]
 
 Timestamp = Annotated[
     AwareDatetime,
     Field(examples=["2027-01-31T12:00:00Z"]),
-    _WrittenInstant(
+    _InstantText(
         datetime,
         r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})",
         "must be an instant such as 2027-01-31T12:00:00Z, with Z or an offset (RFC 3339)",
@@ -174,7 +174,7 @@ Timestamp = Annotated[
 Identifier = Annotated[
     UUID,
     Field(examples=["0190b5a8-7c5e-7b3a-9d43-6f0e8c1a2b4d"]),
-    _Written(
+    _TextForm(
         UUID,
         "[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}",
         "must be a UUID such as 0190b5a8-7c5e-7b3a-9d43-6f0e8c1a2b4d, without prefix or braces (RFC 9562)",
@@ -203,7 +203,7 @@ def decimal(precision: int, scale: int) -> tuple[object, ...]:
         return context.add(value.quantize(quantum, context=context), Decimal(0))  # + 0 turns -0 into 0
 
     return (
-        _Written(Decimal, form, f'must be a string such as "{example}", so that no client rounds it'),
+        _TextForm(Decimal, form, f'must be a string such as "{example}", so that no client rounds it'),
         AfterValidator(pad),
         PlainSerializer(lambda value: format(value, "f"), return_type=str),
         WithJsonSchema({"type": "string", "pattern": f"^{form}$", "examples": [example]}),

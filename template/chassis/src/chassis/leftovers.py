@@ -12,11 +12,11 @@ CREATE = re.compile(
 )
 REINDEX = re.compile(r"\bREINDEX\s+.*\bCONCURRENTLY\b", re.IGNORECASE)
 
-OF_CREATE = text("""
+LEFT_BY_CREATE = text("""
     SELECT indexrelid::regclass::text FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
     WHERE indrelid = to_regclass(:table) AND relname = (parse_ident(:name))[1] AND (NOT indisvalid OR NOT :repeatable)
 """)
-OF_REINDEX = text("""
+LEFT_BY_REINDEX = text("""
     SELECT indexrelid::regclass::text FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
     WHERE relnamespace = CAST(:schema AS regnamespace) AND NOT indisvalid AND relname ~ '_cc(new|old)[0-9]*$'
 """)
@@ -35,9 +35,9 @@ def remove(connection: Connection, schema: str, statement: str) -> None:
     if created := CREATE.search(statement):
         repeatable = created["repeatable"] is not None
         values = {"table": created["table"], "name": created["name"], "repeatable": repeatable}
-        found = connection.scalars(OF_CREATE, values).all()
+        found = connection.scalars(LEFT_BY_CREATE, values).all()
     elif REINDEX.search(statement):
-        found = connection.scalars(OF_REINDEX, {"schema": schema}).all()
+        found = connection.scalars(LEFT_BY_REINDEX, {"schema": schema}).all()
     else:
         return
     for index in found:

@@ -95,7 +95,7 @@ def _text(value: Any, convert: Callable[[Any], str]) -> str:
         return f"<{type(value).__qualname__}: {type(error).__qualname__}>"
 
 
-def _rendered_surely(render: Processor) -> Processor:
+def _with_fallback(render: Processor) -> Processor:
     """Render the event, or its values converted by `_plain` if the renderer fails."""
 
     def rendered(logger: WrappedLogger, name: str, event: EventDict) -> Any:
@@ -108,7 +108,7 @@ def _rendered_surely(render: Processor) -> Processor:
     return rendered
 
 
-def _surely(call: Any) -> Any:
+def _never_raising(call: Any) -> Any:
     """Wrap a method of a logger, so that it reports an exception instead of raising it."""
 
     @wraps(call)
@@ -154,11 +154,11 @@ def configure(*, format: Literal["json", "console"], level: str, service: str) -
         # Named, because the default depends on what is installed: rich prints every local variable, and takes seconds.
         plain = structlog.dev.plain_traceback
         render = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), exception_formatter=plain)
-    render = _rendered_surely(render)
+    render = _with_fallback(render)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for half a surrogate pair, or for an accent in the C locale
     logger = structlog.make_filtering_bound_logger(level)
-    methods = {name: _surely(method) for name, method in vars(logger).items() if inspect.isfunction(method)}
+    methods = {name: _never_raising(method) for name, method in vars(logger).items() if inspect.isfunction(method)}
     structlog.configure(
         processors=[*shared, render],
         wrapper_class=type("Logger", (logger,), methods),
