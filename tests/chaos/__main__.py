@@ -48,9 +48,9 @@ class Count:
     """Steps whose effect came after that of a later step of the same counter."""
     parked: int = 0
     failed: int = 0
-    """Answers with status 500: a trouble is no bug of the service."""
+    """Answers with status 500, which no trouble may cause."""
     happened: Counter[str] = field(default_factory=Counter)
-    """How often each kind of trouble did."""
+    """How often each kind of trouble happened."""
 
     @property
     def good(self) -> bool:
@@ -60,7 +60,7 @@ class Count:
 
 @dataclass
 class Answers:
-    """What callers of the service were told."""
+    """The answers that callers of the service received."""
 
     taken: Counter[str] = field(default_factory=Counter)
     """Steps that were answered with 201, by counter."""

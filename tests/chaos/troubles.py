@@ -1,4 +1,4 @@
-"""What may happen to a running system, and ends again: each trouble is a context manager."""
+"""Troubles of a running system that end again: each trouble is a context manager."""
 
 import asyncio
 import contextlib
@@ -67,7 +67,7 @@ def schedule(system: System, rounds: int, dice: random.Random) -> list[tuple[str
 
 @contextlib.contextmanager
 def killed(part: Killable) -> Generator[None]:
-    """kill -9, and a start."""
+    """Kill the part by SIGKILL, then start it again."""
     part.kill()
     yield
     part.start()
@@ -75,7 +75,7 @@ def killed(part: Killable) -> Generator[None]:
 
 @contextlib.contextmanager
 def frozen(part: Killable) -> Generator[None]:
-    """The part and its children stand still, as on a machine that swaps or a virtual one that is moved."""
+    """The part and its children are frozen, as on a machine that swaps or a virtual machine that migrates."""
     stopped = processes(part)
     _signal(stopped, signal.SIGSTOP)
     try:
@@ -86,7 +86,7 @@ def frozen(part: Killable) -> Generator[None]:
 
 @contextlib.contextmanager
 def partitioned(link: Link) -> Generator[None]:
-    """Nothing passes and nobody is told; then all of it arrives."""
+    """The link passes no data and reports no error; afterwards all delayed data arrives."""
     link.freeze()
     try:
         yield
@@ -96,7 +96,7 @@ def partitioned(link: Link) -> Generator[None]:
 
 @contextlib.contextmanager
 def deposed(link: Link, database: str) -> Generator[None]:
-    """A partition for which the server ends the sessions: others may take their locks, and the client knows of nothing."""
+    """A partition in which the server ends the sessions: others may take their locks, and the client notices nothing."""
     with partitioned(link):
         asyncio.run(_end_sessions(database, link.server_side()))
         yield

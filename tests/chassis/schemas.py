@@ -18,7 +18,7 @@ KINDS = ("string", "integer", "number", "boolean", "null", "object", "array")
 
 
 class Maker:
-    """Makes schemas, changes and values by chance."""
+    """Makes random schemas, changes and values."""
 
     def __init__(self, random: Random) -> None:
         self._random = random
@@ -29,7 +29,7 @@ class Maker:
         return {**root, "$defs": {name: self.schema(2) for name in DEFINITIONS}}
 
     def changed(self, document: dict[str, Any]) -> dict[str, Any]:
-        """The next version: a few places have changed; or it is another one."""
+        """The next version of a schema: a few changes, or a different schema."""
         new = copy.deepcopy(document)
         for _ in range(self._random.choice((0, 1, 1, 1, 2, 3))):
             holder, key = self._random.choice(_live(new))
@@ -255,7 +255,7 @@ def is_schema(document: Any) -> bool:
 
 
 def is_endless(document: dict[str, Any]) -> bool:
-    """Whether a schema refers to itself for the same value, so that no validator comes to an end."""
+    """Whether a schema refers to itself for the same value, so that a validator would never end."""
     return any(_is_endless(one, document, ()) for one in (document, *document["$defs"].values()))
 
 

@@ -1,4 +1,4 @@
-"""What a client may send on a connection, on real sockets: how much, how slowly, and in which order it is answered."""
+"""Limits for a client of a connection, on real sockets: how much and how slowly it may send, and the order of answers."""
 
 import asyncio
 import re

@@ -88,7 +88,7 @@ async def ended(*migrators: subprocess.Popen[str]) -> list[tuple[int, str]]:
 
 
 async def until(ask_for: Callable[[], Awaitable[Any]]) -> Any:
-    """What it returns, as soon as that is something."""
+    """Return the first true result of repeated calls."""
     async with asyncio.timeout(60):
         while True:
             if found := await ask_for():

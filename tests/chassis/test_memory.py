@@ -1,4 +1,4 @@
-"""A served process with the memory of a pod, under requests that nobody without credentials may end it with."""
+"""A process with the memory of a pod survives all requests that a client without credentials can send."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ MEMORY_BYTES = 256 * 2**20
 
 ATTACK_SECONDS = 1
 ANSWER_SECONDS = 30
-"""How long an answer to somebody else may take on a busy machine."""
+"""How long an answer to another client may take on a busy machine."""
 
 CAGED = """
 import os, sys

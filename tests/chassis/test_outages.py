@@ -278,7 +278,7 @@ async def test_a_limit_that_the_role_sets_is_left_alone(database_url: str) -> No
         assert await connection.fetchval("SHOW idle_in_transaction_session_timeout") == "7s"
 
 
-# Two hosts, of which one may write.
+# Two hosts, of which one accepts writes.
 
 
 @pytest.fixture(scope="module")
@@ -302,7 +302,7 @@ def _prepared(url: str) -> str:
 
 @asynccontextmanager
 async def read_only(host: str) -> AsyncGenerator[None]:
-    """Have the server refuse writes, also in sessions that it has: what a failover or a full disk does."""
+    """Make the server refuse writes, in open sessions too, as after a failover or with a full disk."""
     admin = await asyncpg.connect(f"postgresql://app:app@{host}/postgres")
     try:
         await admin.execute("ALTER SYSTEM SET default_transaction_read_only = on")

@@ -1,4 +1,4 @@
-"""A service with exactly the permissions of docs/how-to/limit-a-service-at-the-broker.md works, and may do nothing else."""
+"""A service with exactly the permissions of docs/how-to/limit-a-service-at-the-broker.md works, and has no other rights."""
 
 import asyncio
 import re
@@ -177,7 +177,7 @@ async def test_a_limited_service_receives_nothing_that_is_not_for_it(urls: tuple
                 received = await (await billing.subscribe(kind)).fetch(1, wait_seconds=2)
         except BrokerUnavailable as error:
             reason = str(error)
-        # NATS knows who may read a stream, and not which names in it. The page says so.
+        # NATS limits a listener to a stream, not to names in the stream, as the page explains.
         if everything.startswith("nats:") and name == "customers.customer-left.v1":
             assert received
         else:

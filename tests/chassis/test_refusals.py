@@ -28,7 +28,7 @@ PUBLISH_SECONDS = 2
 
 
 class Operator(Protocol):
-    """Who runs the broker. Names are those of messages; their owners' names begin with what the test calls them."""
+    """The operator of a broker. `name` is always the name of a message."""
 
     server: brokers.Broker
     url: str
@@ -39,7 +39,7 @@ class Operator(Protocol):
     """What the broker says, as a pattern, by the kind of refusal."""
 
     async def limit(self, name: str) -> None:
-        """From now on, the destination of this name takes no large message."""
+        """Limit the size of messages that the destination of this name accepts from now on."""
         ...
 
     async def fill(self, name: str, *, full: bool) -> None: ...

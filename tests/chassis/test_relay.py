@@ -39,7 +39,7 @@ from tests.chassis.said import MESSAGES, ThingMade, TidyUp
 
 WAIT_SECONDS = 90
 SILENCE_SECONDS = 5
-"""After which a publisher gives up a broker that does not answer."""
+"""How long a publisher waits for a broker that does not answer."""
 OFTEN_SECONDS = 0.1
 
 
@@ -55,9 +55,9 @@ class Recorder:
         self.breaks_on: set[int] = set()
         self.away = False
         self.unavailable: set[str] = set()
-        """The names of messages that it takes none of."""
+        """The names of messages that the broker refuses as unavailable."""
         self.silent: set[str] = set()
-        """The names of messages that it does not answer to."""
+        """The names of messages that the broker does not answer."""
         self.asked: Counter[str] = Counter()
         self.slowly = 0.0
         self.answers = asyncio.Event()

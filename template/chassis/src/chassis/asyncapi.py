@@ -13,7 +13,7 @@ VERSION = "3.1.0"
 PORTS = {"nats": 4222, "kafka": 9092, "amqp": 5672}
 KINDS = {
     "event": "Something that has happened. Its publisher owns it, and anybody may listen.",
-    "job": "Something to be done. The service that does it owns it, and each copy is done once.",
+    "job": "Something to be done. The service that does the job owns it, and one worker of that service does it.",
 }
 CONTENT_TYPE = "application/json"
 
@@ -33,7 +33,7 @@ HEADERS = {
 
 
 def document(service: Service) -> dict[str, Any]:
-    """The same for the same code."""
+    """The AsyncAPI document of a service. Equal code makes an equal document."""
     messages = described(service.messages)
     payloads, schemas = _schemas(messages)
     return {

@@ -414,7 +414,7 @@ class _Session(asyncpg.Connection):
             self._may_restart = False
         return await super().execute(query, *args, **options)
 
-    # What does not go through `_do_execute`: prepared statements, cursors, COPY.
+    # Prepared statements, cursors and COPY do not go through `_do_execute`.
 
     def _get_statement(self, *statement: Any, **options: Any) -> Any:
         self._may_restart = False

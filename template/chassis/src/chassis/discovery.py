@@ -9,7 +9,7 @@ from types import ModuleType
 def modules_in(package: ModuleType) -> Iterator[ModuleType]:
     """Import and yield every module below the package, by its path.
 
-    Read from the folders, because the standard library's `walk_packages` passes over one that lacks an `__init__.py`.
+    It reads the folders, because the standard library's `walk_packages` skips a folder without an `__init__.py`.
     """
     for root in map(Path, package.__path__):
         for parts in sorted(file.relative_to(root).with_suffix("").parts for file in root.rglob("*.py")):

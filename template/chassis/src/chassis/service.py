@@ -49,9 +49,9 @@ class Service:
 
 
 def routers_in(package: ModuleType) -> list[APIRouter]:
-    """The `router` of every module below the package, by path: a new file that has one is served.
+    """The `router` of every module below the package, by path: a new file with a router is served.
 
-    A router that another of these includes is served there, and only there.
+    A router that another router includes is served only as a part of that router.
     """
     named = (getattr(module, "router", None) for module in modules_in(package))
     found = {id(router): router for router in named if isinstance(router, APIRouter)}

@@ -73,7 +73,8 @@ def set_limits(connection: Connection) -> None:
 
     def before(_: Connection, __: Any, statement: str, *___: Any) -> None:
         if waits_long(statement):
-            leftovers.remove(connection, service.schema, statement)  # by such a statement, which has its own limit
+            # First, because its DROP INDEX CONCURRENTLY passes through `before` and `after` as well.
+            leftovers.remove(connection, service.schema, statement)
             connection.exec_driver_sql("SET lock_timeout = 0")
 
     def after(_: Connection, __: Any, statement: str, *___: Any) -> None:
