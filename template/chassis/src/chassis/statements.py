@@ -196,7 +196,9 @@ def _defaults(compiled: Any) -> dict[str, Convert]:
         default = column.default if compiled.isinsert else column.onupdate
         name = compiled._within_exec_param_key_getter(column)
         if default is None:
-            raise ValueError(f"SQLAlchemy does not fill in the default of {column} inside a CTE: give the column's value there")
+            raise ValueError(
+                f"SQLAlchemy does not fill in the default of {column} inside a CTE: give the column's value there"
+            )
         if default.is_scalar:
             made[name] = lambda _, value=default.arg: value
         elif default.is_callable:
