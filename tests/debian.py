@@ -27,6 +27,15 @@ def unpacked(package: str, suite: str = "") -> Path:
     return folder
 
 
+def with_its_own_libc(name: str, package: str, suite: str, folder: Path) -> None:
+    """Write a command into the folder that runs the suite's program, also where this machine's C library is older."""
+    program_ = unpacked(package, suite) / "usr/bin" / name
+    [loader] = (unpacked("libc6", suite) / "usr/lib").glob("*/ld-linux-*.so.*")
+    command = folder / name
+    command.write_text(f'#!/bin/sh\nexec {loader} --library-path {loader.parent} {program_} "$@"\n')
+    command.chmod(0o755)
+
+
 def mirror() -> str:
     """Where this machine has its own Debian packages from. Skips where it is no Debian."""
     listed = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(ORIGIN) $(LABEL)", "Created-By: Packages"]

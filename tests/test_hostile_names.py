@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import stand_ins
+from tests import debian, stand_ins
 from tests.answers import VARIANTS
 from tests.conftest import Render, git
 from tests.stand_ins import DIGEST, Machine
@@ -77,6 +77,13 @@ def test_a_name_reaches_the_command_as_it_was_given(
         done = machine.run(command, service, **{name: EVERYTHING})
     assert done.returncode == 0, done.stderr
     assert json.dumps(EVERYTHING)[1:-1] in said(machine)
+
+
+@pytest.mark.parametrize("command", ["make image VERSION", "make compatible BASE", "make -k check m"])
+def test_a_newer_make_does_not_expand_a_name_either(service: Path, machine: Machine, command: str) -> None:
+    debian.with_its_own_libc("make", "make", "trixie", machine.folder / "bin")
+    machine.run(f'{command}="$TEXT"', service, TEXT=EVERYTHING)
+    assert machine.calls()
 
 
 @pytest.mark.parametrize("name", ["REPOSITORY", "OVERLAY", "IMAGE"])
