@@ -42,7 +42,7 @@ def finish(checkout: Path) -> str:
 
 
 def team_environment() -> dict[str, str]:
-    """The variables that a service's own code gets: what finding and building its packages takes, and no other secret."""
+    """The variables that a service's own code gets: those that a build needs, and no other secret."""
     return {
         name: value
         for name, value in os.environ.items()

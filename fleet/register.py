@@ -62,8 +62,7 @@ class Member:
 
 
 def templates(config: Path) -> list[str]:
-    """The templates that the file names; none if the template is the one fleet was installed from. Raises
-    FleetError."""
+    """The templates that the file names, or none. Raises FleetError."""
     named = _written(config).get("template", [])
     addresses = [named] if isinstance(named, str) else named
     if not isinstance(addresses, list) or not all(isinstance(one, str) and one for one in addresses):

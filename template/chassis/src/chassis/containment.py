@@ -1,4 +1,4 @@
-"""Whether every value that a writer's JSON Schema allows is valid by a reader's: the one comparison of all gates.
+"""Find the values that a writer's JSON Schema allows and a reader's schema refuses: all gates compare by this module.
 
 The comparison reports a gap for each value that may be written but not read. A gap that is not `sure` means that the
 rules here cannot judge the schemas. A writer sends no field that its schema does not name: an object with `properties`
@@ -293,7 +293,7 @@ def _is_type(gap: Gap, at: str) -> bool:
 
 
 def _is_a(way: Schema, read: Schema) -> bool:
-    """Whether the type and the format are those that are read."""
+    """Whether type and format fit the read schema."""
     taken = read.get("type")
     if taken is not None:
         kinds = taken if isinstance(taken, list) else [taken]
@@ -377,7 +377,7 @@ def _may_match(pattern: str, name: str) -> bool:
     try:
         return re.search(pattern, name) is not None
     except re.error:
-        raise Unjudged(f"the pattern {pattern} is none of Python's") from None
+        raise Unjudged(f"the pattern {pattern} is not a regular expression of Python") from None
 
 
 def _is_bounded(way: Schema, keyword: str, bound: float) -> bool:

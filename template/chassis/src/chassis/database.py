@@ -216,8 +216,7 @@ class Database:
         except BaseException:  # cancelled: do not wait for a server that may not answer
             self._drop(connection)
             raise
-        # To give it back to the pool costs as much as a statement. Where somebody waits for it there, the pool knows
-        # best what to do.
+        # Returning a connection to the pool costs as much as a statement, so return it only if the pool needs it.
         wanted = self._waiting or self._pool.is_closing()
         if not wanted and not _is_gone(connection) and not connection.is_in_transaction():
             self._keep_at_hand(connection)

@@ -35,7 +35,7 @@ CLOSE_SECONDS = 2
 NOBODY = "503"
 NEVER = -1
 UNLIMITED = -1
-"""Jobs in the hands of all replicas: each asks for what it has room for, and jobs that wait to be tried again count."""
+"""Unacknowledged jobs of all replicas together. Jobs that wait for another attempt count."""
 
 FAILURES = (errors.Error, OSError, TimeoutError)
 """What nats-py raises."""

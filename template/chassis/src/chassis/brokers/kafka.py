@@ -46,7 +46,7 @@ FINISH_STEPS = 50
 """Hundredths of a second that a rebalance waits for what is being done, rather than have it done by two."""
 
 MISSING = (UnknownTopicOrPartitionError, NotLeaderForPartitionError)
-"""What aiokafka raises for a topic that is gone."""
+"""The errors that aiokafka raises for a missing topic."""
 
 _OURS = ("id", "key", "type")
 
@@ -154,8 +154,8 @@ class KafkaBroker:
         return consumer
 
     async def _publisher(self) -> Publisher:
-        # Not idempotent: aiokafka would then try again for ever instead of saying why, and one refused batch would make
-        # Kafka refuse all later ones. Copies that it sends for lack of an answer are known to the inbox.
+        # Not idempotent: aiokafka would then repeat a send without end and report no reason, and after one refused
+        # batch Kafka would refuse all later batches. The inbox recognises the copies that a missing answer causes.
         producer = AIOKafkaProducer(**self._client, acks="all", max_batch_size=BATCH_BYTES)
         publisher = Publisher(producer, timeout_seconds=self._options.publish_timeout_seconds)
         try:

@@ -68,9 +68,9 @@ class Publisher:
         self._sending: set[asyncio.Task[None]] = set()
 
     def publish(self, message: Message) -> "asyncio.Future[None]":
-        """Done when the broker has confirmed the message, or failed with a KafkaError, a TimeoutError or a verdict.
+        """Return a future that ends when the broker has confirmed the message, or with an error.
 
-        Raises MessageRefused.
+        The errors are KafkaError, TimeoutError, DestinationUnavailable and MessageRefused. Raises MessageRefused.
         """
         answer = self._loop.create_future()
         try:
