@@ -113,9 +113,11 @@ def make_app(service: Service, database_url: str) -> Callable[..., FastAPI]:
 
 
 @asynccontextmanager
-async def listening(app: Any, *, room: Room | None = None, **options: Any) -> AsyncGenerator[httpx.AsyncClient]:
+async def listening(
+    app: Any, *, room: Room | None = None, http: Any = None, **options: Any
+) -> AsyncGenerator[httpx.AsyncClient]:
     """Serve the application on a real socket from this process, and yield a client of it."""
-    http: Any = partial(Protocol, room=room or Room(max_connections=1000))
+    http = http or partial(Protocol, room=room or Room(max_connections=1000))
     server = uvicorn.Server(uvicorn.Config(app, http=http, log_config=None, access_log=False, **options))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -241,6 +241,13 @@ async def test_an_offer_of_another_protocol_is_ignored(client: httpx.AsyncClient
             assert await sender.answer() == (200, b"3")
 
 
+async def test_make_dev_ignores_an_offer_of_another_protocol_too(make_app: Callable[..., FastAPI]) -> None:
+    async with listening(make_app(), http="chassis.reloading:Protocol") as client, wire(client) as sender:
+        await sender.send(head("POST", "/v1/bytes", *OFFER, "Content-Length: 3") + b"abc" + post(b"defg"))
+        assert await sender.answer() == (200, b"3")
+        assert await sender.answer() == (200, b"4")
+
+
 async def test_an_offer_with_a_chunked_body_is_ignored(client: httpx.AsyncClient) -> None:
     async with wire(client) as sender:
         await sender.send(head("POST", "/v1/bytes", *OFFER, "Transfer-Encoding: chunked") + b"3\r\nabc\r\n0\r\n\r\n")
