@@ -6,9 +6,11 @@ from collections.abc import AsyncGenerator, Callable
 
 import httpx
 import pytest
+from chassis import outages
 from chassis.health import CHECK_TIMEOUT_SECONDS
 from chassis.http import Reader
 from fastapi import FastAPI
+from structlog.testing import CapturingLogger
 
 from tests.chassis.conftest import listening
 from tests.chassis.link import Link
@@ -50,6 +52,20 @@ async def test_started_waits_for_the_database_once_and_for_all(probed: httpx.Asy
 
     link.cut()
     assert await status(probed, "/startupz") == 200
+
+
+async def test_the_log_says_why_a_pod_that_nobody_sends_requests_to_is_not_ready(
+    make_app: Callable[..., FastAPI], database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logger = CapturingLogger()
+    monkeypatch.setattr(outages, "log", logger)
+    credentials, _, host = database_url.rpartition("@")
+    async with listening(make_app(database_url=f"{credentials}x@{host}")) as client:
+        assert [await status(client, path) for path in ("/startupz", "/readyz", "/readyz")] == [503, 503, 503]
+
+    (line,) = logger.calls
+    assert line.args == ("database_unavailable",)
+    assert "password authentication failed" in line.kwargs["reason"]
 
 
 @pytest.mark.slow

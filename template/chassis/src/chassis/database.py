@@ -162,6 +162,7 @@ class Database:
         self._retiring: asyncio.TimerHandle | None = None
         self._pool: asyncpg.Pool | None = None
         self._probe: asyncpg.Pool | None = None
+        self._probe_failures = outages.OutageLog()
         self._closing: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> "Database":
@@ -320,7 +321,8 @@ class Database:
     async def answers(self, *, timeout_seconds: float) -> bool:
         """Whether the server answers in time, however busy this process' own connections are.
 
-        A read-only session counts as no answer where the URL asks for a host that can write.
+        A read-only session counts as no answer where the URL asks for a host that can write. The log says why there was
+        no answer: a process that is never ready gets no request that could say so.
         """
         assert self._probe is not None, "use `async with Database(…)`"
         try:
@@ -332,8 +334,13 @@ class Database:
                     raise
                 if read_only and self._writable:
                     connection.terminate()  # the next probe looks for another host
-                    return False
-        except (*UNREACHABLE, DatabaseUnavailable):
+                    raise DatabaseUnavailable("the session is read-only, and DATABASE_URL asks for one that can write")
+        except DatabaseUnavailable as error:
+            self._probe_failures.add(error)
+            return False
+        except UNREACHABLE as error:
+            described = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            self._probe_failures.add(DatabaseUnavailable(f"no answer to a probe: {described}"))
             return False
         return True
 
