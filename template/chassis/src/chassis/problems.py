@@ -54,6 +54,9 @@ TITLES = PHRASES | {
 }
 
 IF_MATCH_ADVICE = 'send If-Match with the ETag of the copy you read, or "*" to change whatever is there'
+IF_MATCH_RULE = (
+    'must be one ETag in its quotes, as in "3", which is that of the copy you read; or * to change whatever is there'
+)
 
 MAX_REPORTED = 20
 """How many broken rules an answer lists: a request can break thousands."""
@@ -171,7 +174,7 @@ def _pointer(location: tuple[int | str, ...]) -> str:
 def _rule(part: dict[str, Any]) -> str:
     # Of these two Pydantic says a regular expression, and how a model is made: nothing that a caller could act on.
     if part["loc"] == ("header", "If-Match"):
-        return IF_MATCH_ADVICE
+        return IF_MATCH_RULE
     if part["type"] == "model_attributes_type":
         return "Input should be an object"
     return part["msg"].removeprefix("Value error, ")
