@@ -24,6 +24,7 @@ URL = "postgresql://billing:secret@db:5432/billing"
         ("sslrootcert=/nowhere/ca.crt", "sslrootcert=/nowhere/ca.crt: there is no such file"),
         ("sslrootcert=system", "name the file instead"),
         ("ssl_min_protocol_version=TLSv9", "ssl_min_protocol_version=TLSv9"),
+        ("ssl=true", "PostgreSQL's own name is sslmode"),
         ("sslnegotiation=direct", "it needs sslmode=require"),
         ("port=many", "port=many"),
         ("keepalives_idle=5", "the parameter keepalives_idle"),

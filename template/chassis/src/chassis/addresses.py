@@ -126,6 +126,8 @@ def _has_effect(name: str, value: str) -> bool:
         raise ValueError(
             "has sslrootcert=system: name the file instead, /etc/ssl/certs/ca-certificates.crt in the service's image"
         )
+    if name == "ssl":
+        raise ValueError(f"has ssl={value}: PostgreSQL's own name is sslmode, as in sslmode=verify-full")
     if (allowed := _WITHOUT_EFFECT.get(name)) and value in allowed:
         return False
     if allowed := allowed or _VALUES.get(name):
