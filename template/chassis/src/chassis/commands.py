@@ -121,5 +121,5 @@ def _revision(service: Service, message: str) -> int:
     with embedded.temporary_postgres() as url:
         migrating.upgrade(service, url)
         path = migrating.write_next(service, url, message)
-    print(f"Wrote {path}: read it, then `make migrate` or `make dev` applies it.")
+    print(f"Wrote {path}: read it; the next start of `make dev` applies it, or `make migrate` in DATABASE_URL.")
     return 0
