@@ -52,12 +52,13 @@ class Reader:
         self.env = env | {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in who.items()}
 
     def run(self, script: str) -> tuple[int, str]:
-        for word, meaning in self.words.items():
-            script = script.replace(word, meaning)
         if script.strip() == "make dev":
             return 0, self.start_dev()
+        typed = "\n".join([*self.known, script])
+        for word, meaning in self.words.items():  # each time: where port 8000 is taken, the next start has another one
+            typed = typed.replace(word, meaning)
         done = subprocess.run(
-            ["bash", "-c", "\n".join([*self.known, script])],
+            ["bash", "-c", typed],
             cwd=self.folder,
             env=self.env,
             stdout=subprocess.PIPE,
