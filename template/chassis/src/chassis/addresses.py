@@ -93,8 +93,8 @@ def parse(url: str) -> Address:
         parts = urlsplit("")
     if parts.scheme not in ("postgresql", "postgres"):
         raise ValueError(
-            "must look like postgresql://user:password@host:5432/database?sslmode=verify-full, with special characters "
-            "in the password percent-encoded"
+            "must look like postgresql://user:password@host:5432/database?sslmode=verify-full&sslrootcert=/path/ca.crt, "
+            "with special characters in the password percent-encoded"
         )
     timeout = _timeout(given.pop("connect_timeout", str(CONNECT_SECONDS)))
     given.pop("fallback_application_name", None)  # the service sets its own name
