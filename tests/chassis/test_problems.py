@@ -1,5 +1,6 @@
 """Every failure is a problem document with a stable code, and none gives away what it was about."""
 
+import gzip
 import json
 from collections.abc import Callable
 
@@ -110,6 +111,15 @@ async def test_a_body_that_cannot_be_read_is_refused_with_the_reason_and_the_pla
 
     assert (refused["status"], refused["code"]) == ((400, "malformed_request") if body else (422, "invalid_request"))
     assert reason in refused["detail"]
+
+
+async def test_a_compressed_body_is_refused_as_what_it_is(client: httpx.AsyncClient) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    answer = await client.post("/v1/things", content=gzip.compress(b'{"name": "lamp"}'), headers=headers)
+
+    assert problem(answer)["code"] == "unsupported_media_type"
+    assert "without Content-Encoding" in problem(answer)["detail"]
+    assert answer.headers["accept-encoding"] == "identity"
 
 
 def test_a_route_documents_its_errors_by_status_and_code() -> None:

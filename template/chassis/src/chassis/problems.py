@@ -214,6 +214,9 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     elif detail == PHRASES.get(error.status_code):
         detail = None
     elif detail == "There was an error parsing the body" and error.__cause__ is not None:  # FastAPI's text
+        if request.headers.get("content-encoding", "identity") != "identity":
+            advice = "send the body without Content-Encoding: nothing is decompressed here"
+            return document(415, detail=advice, headers={"Accept-Encoding": "identity"})
         detail = _why_unreadable(error.__cause__) or detail
     return document(error.status_code, detail=detail, headers=headers)
 
