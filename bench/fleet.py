@@ -52,6 +52,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         os.environ["FLEET_CACHE_DIR"] = str(Path(folder, "cache"))
         template, born = generated(Path(folder))
+        os.environ["FLEET_TEMPLATE"] = str(template)
         for number in map(int, options.services.split(",")):
             status(Path(folder, str(number)), born, number, rounds=options.rounds, urls=options.urls)
         if not options.without_cruft:

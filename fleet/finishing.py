@@ -52,6 +52,6 @@ def team_environment() -> dict[str, str]:
 
 _BUILDS = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_\w+|TZ|TERM|TMPDIR|CI|XDG_\w+|SSL_CERT_(?:FILE|DIR)|(?:REQUESTS|CURL)_CA_BUNDLE"
-    r"|(?i:https?|all|no)_(?i:proxy)|UV_\w+|PIP_\w+|PYTHONDONTWRITEBYTECODE|PG_BIN"
+    r"|(?i:https?|all|no)_(?i:proxy)|UV_\w+|PIP_\w+|NETRC|PYTHONDONTWRITEBYTECODE|PG_BIN"
 )
 _OF_ANOTHER_PROJECT = re.compile(r"UV_PROJECT_ENVIRONMENT|UV_PUBLISH_\w+")

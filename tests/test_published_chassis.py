@@ -115,6 +115,7 @@ def platform(template: Path, index: str, fleet_cache: Path, tmp_path_factory: py
         NETRC=str(folder / ".netrc"),
         UV_PYTHON=sys.executable,  # uv by itself would fetch the one that .python-version names
         FLEET_CACHE_DIR=str(fleet_cache),
+        FLEET_TEMPLATE=str(folder / "slipway"),
         **{f"GIT_{who}_{what}": "test@example.com" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
     )
     repository = folder / "slipway"

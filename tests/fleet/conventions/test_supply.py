@@ -8,7 +8,7 @@ import pytest
 
 from fleet.conventions.supply import NoSecrets
 from fleet.service import Service
-from tests.fleet.conventions.conftest import Broken, Mutations, append, each_alone, edit, remove, told
+from tests.fleet.conventions.conftest import Broken, Mutations, append, both, each_alone, edit, remove, told
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
 
@@ -29,6 +29,14 @@ def locked(name: str, version: str | None = None, source: str | None = None) -> 
 
     return apply
 
+
+TOKEN = """
+  - target: {kind: Deployment}
+    patch: |
+      - op: add
+        path: /spec/template/spec/containers/0/env/-
+        value: {name: API_TOKEN, valueFrom: {secretKeyRef: {name: neighbour, key: token}}}
+"""
 
 MUTATIONS: Mutations = {
     "a key in the code": (
@@ -94,7 +102,11 @@ MUTATIONS: Mutations = {
     ),
     "a token that shows": (
         "supply-settings-secrets",
-        append("src/billing/settings.py", "\n    api_token: str\n"),
+        both(
+            append("src/billing/settings.py", "\n    api_token: str\n"),
+            append("docs/runbook.md", "\n| `API_TOKEN` | none: required | for the neighbour |\n"),
+            *(append(f"deploy/overlays/{name}/kustomization.yaml", TOKEN) for name in ("production", "staging")),
+        ),
         "api_token is no SecretStr",
     ),
 }
