@@ -321,8 +321,8 @@ class Database:
     async def answers(self, *, timeout_seconds: float) -> bool:
         """Whether the server answers in time, however busy this process' own connections are.
 
-        A read-only session counts as no answer where the URL asks for a host that can write. The log says why there was
-        no answer: a process that is never ready gets no request that could say so.
+        A read-only session counts as no answer if the URL asks for a host that accepts writes. A failure is logged here,
+        because a process that is never ready gets no requests whose failures would be logged.
         """
         assert self._probe is not None, "use `async with Database(…)`"
         try:
@@ -334,7 +334,9 @@ class Database:
                     raise
                 if read_only and self._writable:
                     connection.terminate()  # the next probe looks for another host
-                    raise DatabaseUnavailable("the session is read-only, and DATABASE_URL asks for one that can write")
+                    raise DatabaseUnavailable(
+                        "the session is read-only, but DATABASE_URL asks for a session that accepts writes"
+                    )
         except DatabaseUnavailable as error:
             self._probe_failures.add(error)
             return False
