@@ -234,11 +234,13 @@ class Database:
                 await self._drop_idle(pool)
             return reason
         if isinstance(error, TimeoutError):  # a slow statement, other slow work in the transaction, or a dead server
+            # Bound to the session, which the pool takes away from the connection when it closes.
+            given_up = connection.given_up  # ty: ignore[missing-attribute]
             try:
                 await connection.close(timeout=ANSWER_SECONDS)
             except UNREACHABLE:
                 return "the server does not answer"
-            return None
+            return "the server does not answer" if given_up() else None
         gone = _is_gone(connection)
         await pool.release(connection)
         # A rollback on a closed connection is an InterfaceError, as is a wrong use of an open one.
@@ -411,7 +413,7 @@ async def _close(connection: PoolConnectionProxy) -> None:
 class _Session(asyncpg.Connection):
     """asyncpg's connection, which also handles two cases that asyncpg leaves to its user."""
 
-    __slots__ = ("_may_restart",)
+    __slots__ = ("_given_up", "_may_restart")
 
     def begun(self) -> None:
         """Note that a transaction has begun. Until a statement has run in it, it may be restarted without loss."""
@@ -463,7 +465,12 @@ class _Session(asyncpg.Connection):
 
     def _give_up(self, confirmed: asyncio.Future[None]) -> None:
         if not confirmed.done():
+            self._given_up = True
             self.terminate()
+
+    def given_up(self) -> bool:
+        """Whether the session was closed because the server did not confirm that it stopped a statement."""
+        return getattr(self, "_given_up", False)
 
 
 def _observed_by(observe: Observer) -> type[asyncpg.Connection]:
