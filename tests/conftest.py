@@ -23,9 +23,10 @@ Birth = Callable[..., Path]
 
 
 def pytest_configure() -> None:
-    """Let what tests start hear of Ctrl-C, also where a shell has put us into the background, which ignores it."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Let the programs that tests start receive SIGINT and SIGHUP, which a background job and nohup make them ignore."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.hookimpl(trylast=True)

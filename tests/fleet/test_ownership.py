@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 from tests.fleet.conftest import Born, contents
 
 # Formats without comments. chassis/ is marked as a whole, by its pyproject.toml.
-NO_COMMENTS = (".json", ".typed")
+NO_COMMENTS = (".json", ".typed", ".python-version")
 
 
 @pytest.mark.parametrize("variant", EACH_NAME)
