@@ -329,10 +329,9 @@ def test_the_reserved_words_cover_what_a_service_installs() -> None:
     assert packages - words("python-modules.txt") <= words("packages.txt")
 
 
-def test_the_reserved_words_cover_the_names_in_a_services_own_code() -> None:
-    main = ast.parse(
-        (ROOT / "template" / "src" / "{{ package }}" / "main.py.jinja").read_text().replace("{{ package }}", "own")
-    )
+def test_the_reserved_words_cover_the_names_in_a_services_own_code(render: Callable[..., Path]) -> None:
+    service = render(messaging_style="events-and-queues", broker="nats")
+    main = ast.parse((service / "src/billing/main.py").read_text())
     imported = {
         name.asname or name.name for node in main.body if isinstance(node, ast.ImportFrom) for name in node.names
     }
