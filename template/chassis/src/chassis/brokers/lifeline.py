@@ -15,6 +15,7 @@ LOOK_SECONDS = 2
 """Between looks whether the broker is there, and the longest pause between tries to reach it."""
 FIRST_PAUSE_SECONDS = 0.2
 LEAVE_SECONDS = 5
+CANCEL_SECONDS = 1
 
 T = TypeVar("T")
 
@@ -72,10 +73,10 @@ class Lifeline(Generic[T]):
         return task
 
     async def close(self) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait([self._watching])
-            self._watching = None
+        while self._watching is not None and not self._watching.done():
+            self._watching.cancel()  # again and again, because a client library may swallow a cancellation
+            await asyncio.wait([self._watching], timeout=CANCEL_SECONDS)
+        self._watching = None
         if self.client is not None:
             self.drop(self.client)
         if self._leaving:
