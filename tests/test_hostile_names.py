@@ -82,8 +82,8 @@ def test_a_name_reaches_the_command_as_it_was_given(
 @pytest.mark.parametrize("command", ["make image VERSION", "make compatible BASE", "make -k check m"])
 def test_a_newer_make_does_not_expand_a_name_either(service: Path, machine: Machine, command: str) -> None:
     debian.with_its_own_libc("make", "make", "trixie", machine.folder / "bin")
-    machine.run(f'{command}="$TEXT"', service, TEXT=EVERYTHING)
-    assert machine.calls()
+    done = machine.run(f'{command}="$TEXT"', service, TEXT=EVERYTHING)
+    assert machine.calls(), done
 
 
 @pytest.mark.parametrize("name", ["REPOSITORY", "OVERLAY", "IMAGE"])
