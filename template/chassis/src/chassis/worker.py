@@ -49,6 +49,26 @@ _GAUGES = """
 """
 
 
+_MEASURED = (
+    (
+        "waiting",
+        "messaging.outbox.messages",
+        "{message}",
+        "Messages in the outbox that are to be sent now (at most 100000 are counted).",
+    ),
+    ("oldest_seconds", "messaging.outbox.oldest.age", "s", "How long the first of them has waited."),
+    ("parked", "messaging.parked.messages", "{message}", "Messages that wait for a person."),
+    ("parked_bytes", "messaging.parked.size", "By", "The size of bodies, headers and reasons of parked messages."),
+    (
+        "parked_share",
+        "messaging.parked.utilization",
+        "1",
+        "The share of PARKED_MAX_MESSAGES or PARKED_MAX_BYTES, whichever is larger.",
+    ),
+)
+"""Attributes of Gauges, and the name, unit and description of their metrics."""
+
+
 class Gauges:
     """Depth and age of the outbox, and what is parked, as of a few seconds ago: for metrics and readiness."""
 
@@ -57,37 +77,10 @@ class Gauges:
         self._limits = settings.parked_max_messages, settings.parked_max_bytes
         self.waiting, self.oldest_seconds = 0, 0.0
         self.parked, self.parked_bytes, self.parked_share = 0, 0, 0.0
-        gauge = telemetry.meter.create_observable_gauge
-        gauge(
-            "messaging.outbox.messages",
-            callbacks=[self._observer("waiting")],
-            unit="{message}",
-            description="Messages in the outbox that are to be sent now (at most 100000 are counted).",
-        )
-        gauge(
-            "messaging.outbox.oldest.age",
-            callbacks=[self._observer("oldest_seconds")],
-            unit="s",
-            description="How long the first of them has waited.",
-        )
-        gauge(
-            "messaging.parked.messages",
-            callbacks=[self._observer("parked")],
-            unit="{message}",
-            description="Messages that wait for a person.",
-        )
-        gauge(
-            "messaging.parked.size",
-            callbacks=[self._observer("parked_bytes")],
-            unit="By",
-            description="The size of bodies, headers and reasons of parked messages.",
-        )
-        gauge(
-            "messaging.parked.utilization",
-            callbacks=[self._observer("parked_share")],
-            unit="1",
-            description="The share of PARKED_MAX_MESSAGES or PARKED_MAX_BYTES, whichever is larger.",
-        )
+        for attribute, name, unit, description in _MEASURED:
+            telemetry.meter.create_observable_gauge(
+                name, callbacks=[self._observer(attribute)], unit=unit, description=description
+            )
 
     def _observer(self, name: str) -> Callable[[CallbackOptions], list[Observation]]:
         return lambda _: [Observation(getattr(self, name))]
