@@ -96,6 +96,18 @@ def both(*changes: Broken) -> Broken:
     return lambda service: [change(service) for change in changes]
 
 
+def from_a_secret(variable: str, secret: str, key: str, name: str = "") -> str:
+    """The end of an overlay that gives the variable to its Deployments, or to the Deployment of that name."""
+    target = f"kind: Deployment, name: {name}" if name else "kind: Deployment"
+    return f"""
+  - target: {{{target}}}
+    patch: |
+      - op: add
+        path: /spec/template/spec/containers/0/env/-
+        value: {{name: {variable}, valueFrom: {{secretKeyRef: {{name: {secret}, key: {key}}}}}}}
+"""
+
+
 def each_alone(mutations: Mutations) -> Callable[..., None]:
     """A test of each: the service is broken in that one way, and `only` that convention says so."""
 

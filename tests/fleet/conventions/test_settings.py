@@ -4,7 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleet.conventions.conftest import Broken, Mutations, append, both, each_alone, edit, violations
+from tests.fleet.conventions.conftest import (
+    Broken,
+    Mutations,
+    append,
+    both,
+    each_alone,
+    edit,
+    from_a_secret,
+    violations,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
 
@@ -17,14 +26,8 @@ def field(text: str) -> Broken:
 
 
 IN_RUNBOOK = append("docs/runbook.md", "\n| `CUSTOMERS_URL` | none: required | where customers are |\n")
-FROM_A_SECRET = """
-  - target: {kind: Deployment}
-    patch: |
-      - op: add
-        path: /spec/template/spec/containers/0/env/-
-        value: {name: CUSTOMERS_URL, valueFrom: {secretKeyRef: {name: customers, key: url}}}
-"""
-FROM_A_SECRET_OF_ONE = FROM_A_SECRET.replace("Deployment}", "Deployment, name: billing}")
+FROM_A_SECRET = from_a_secret("CUSTOMERS_URL", "customers", "url")
+FROM_A_SECRET_OF_ONE = from_a_secret("CUSTOMERS_URL", "customers", "url", "billing")
 SET = "      - TRACE_SAMPLE_RATIO"
 IN_PRODUCTION = edit(OVERLAYS[0], SET, f"      - CUSTOMERS_URL=http://customers\n{SET}")
 IN_STAGING = append(OVERLAYS[1], FROM_A_SECRET)

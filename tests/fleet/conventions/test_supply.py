@@ -8,7 +8,17 @@ import pytest
 
 from fleet.conventions.supply import NoSecrets
 from fleet.service import Service
-from tests.fleet.conventions.conftest import Broken, Mutations, append, both, each_alone, edit, remove, told
+from tests.fleet.conventions.conftest import (
+    Broken,
+    Mutations,
+    append,
+    both,
+    each_alone,
+    edit,
+    from_a_secret,
+    remove,
+    told,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
 
@@ -30,13 +40,7 @@ def locked(name: str, version: str | None = None, source: str | None = None) -> 
     return apply
 
 
-TOKEN = """
-  - target: {kind: Deployment}
-    patch: |
-      - op: add
-        path: /spec/template/spec/containers/0/env/-
-        value: {name: API_TOKEN, valueFrom: {secretKeyRef: {name: neighbour, key: token}}}
-"""
+TOKEN = from_a_secret("API_TOKEN", "neighbour", "token")
 
 MUTATIONS: Mutations = {
     "a key in the code": (
