@@ -13,6 +13,7 @@ import logging
 import ssl
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -59,7 +60,6 @@ class KafkaBroker:
         self._options = options
         self._client = _client_settings(options)
         self._topology: Topology | None = None
-        self._restoring: asyncio.Task[None] | None = None
         self.subscriptions: set[KafkaSubscription] = set()
         self.lifeline = Lifeline(self.system, make=self._publisher, holds=_answers, leave=Publisher.abandon)
 
@@ -100,22 +100,14 @@ class KafkaBroker:
         try:
             await publisher.publish(message)
         except DestinationUnavailable as error:
-            if isinstance(error.__cause__, MISSING):
-                await self._restore()
+            if isinstance(error.__cause__, MISSING) and self._topology is not None:
+                await self.lifeline.restore(partial(self.declare, self._topology))
             raise
         except (KafkaError, OSError) as error:  # TimeoutError is an OSError
             # The producer may hold on to messages that were given up, and after some errors it never sends again
             # (aiokafka#1017).
             self.lifeline.drop(publisher)
             raise BrokerUnavailable(_reason(error)) from error
-
-    async def _restore(self) -> None:
-        """Make missing topics again, once for all messages that miss one."""
-        if self._topology is not None:
-            if self._restoring is None or self._restoring.done():
-                self._restoring = asyncio.create_task(self.declare(self._topology))
-            with suppress(BrokerUnavailable):
-                await asyncio.shield(self._restoring)
 
     async def subscribe(self, kind: Kind) -> "KafkaSubscription":
         subscription = KafkaSubscription(self, kind)

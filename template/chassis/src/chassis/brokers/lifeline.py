@@ -41,6 +41,7 @@ class Lifeline(Generic[T]):
         self._make, self._holds, self._leave = make, holds, leave
         self._making = asyncio.Lock()
         self._watching: asyncio.Task[None] | None = None
+        self._restoring: asyncio.Task[None] | None = None
         self._leaving: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
@@ -71,6 +72,13 @@ class Lifeline(Generic[T]):
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
         return task
+
+    async def restore(self, declare: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Declare what is missing, once for all messages that miss something. A broker that is away is no error here."""
+        if self._restoring is None or self._restoring.done():
+            self._restoring = asyncio.create_task(declare())
+        with suppress(BrokerUnavailable):
+            await asyncio.shield(self._restoring)
 
     async def close(self) -> None:
         while self._watching is not None and not self._watching.done():

@@ -15,6 +15,7 @@ import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -66,7 +67,6 @@ class RabbitBroker:
         self.topology: Topology | None = None
         self.lifeline = Lifeline(self.system, make=self._publisher, holds=_is_open, leave=_leave_publisher)
         self.subscriptions: set[RabbitSubscription] = set()
-        self._restoring: asyncio.Task[None] | None = None
         self._alone = asyncio.Lock()
         self._lone: Publisher | None = None
         self._unavailable: dict[str, tuple[float, str]] = {}
@@ -100,7 +100,8 @@ class RabbitBroker:
             self.lifeline.drop(publisher)
             await self._publish_alone(message)
         except DestinationMissing:
-            await self._restore(publisher)
+            if self.topology is not None:
+                await self.lifeline.restore(partial(self._declare, self.topology, publisher.connection))
             raise
         except DestinationUnavailable:
             raise
@@ -139,14 +140,6 @@ class RabbitBroker:
         if self._lone is not None:
             self.lifeline.finish(_close(self._lone.connection))
             self._lone = None
-
-    async def _restore(self, publisher: Publisher) -> None:
-        """Declare the whole topology again, once for all messages whose destination is missing."""
-        if self.topology is not None:
-            if self._restoring is None or self._restoring.done():
-                self._restoring = asyncio.create_task(self._declare(self.topology, publisher.connection))
-            with suppress(BrokerUnavailable):
-                await asyncio.shield(self._restoring)
 
     async def subscribe(self, kind: Kind) -> "RabbitSubscription":
         subscription = RabbitSubscription(self, kind)
