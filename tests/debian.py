@@ -32,7 +32,8 @@ def with_its_own_libc(name: str, package: str, suite: str, folder: Path) -> None
     program_ = unpacked(package, suite) / "usr/bin" / name
     [loader] = (unpacked("libc6", suite) / "usr/lib").glob("*/ld-linux-*.so.*")
     command = folder / name
-    command.write_text(f'#!/bin/sh\nexec {loader} --library-path {loader.parent} {program_} "$@"\n')
+    # A program that starts itself again, as make does, must find this command by its own name, not the program.
+    command.write_text(f'#!/bin/sh\nexec {loader} --argv0 {command} --library-path {loader.parent} {program_} "$@"\n')
     command.chmod(0o755)
 
 
