@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -13,6 +13,7 @@ import pytest
 from chassis import connections
 from chassis.connections import Room
 from fastapi import FastAPI, Response
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tests.chassis.conftest import listening
 
@@ -139,6 +140,49 @@ async def test_a_body_in_chunks_of_one_byte_is_taken(client: httpx.AsyncClient) 
         size = 20_000
         await sender.send(head("POST", "/v1/bytes", "Transfer-Encoding: chunked"), b"1\r\nx\r\n" * size, b"0\r\n\r\n")
         assert await sender.answer() == (200, b"20000")
+
+
+async def test_bodies_in_tiny_chunks_are_parsed_in_turns(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected, chunks, parsed = 20, 10_000, 0
+
+    def count(self: HttpToolsProtocol, body: bytes) -> None:
+        nonlocal parsed
+        parsed += 1
+        on_body(self, body)
+
+    on_body = HttpToolsProtocol.on_body
+    monkeypatch.setattr(HttpToolsProtocol, "on_body", count)
+    async with AsyncExitStack() as stack:
+        senders = [await stack.enter_async_context(wire(client)) for _ in range(connected)]
+        for sender in senders:
+            await sender.send(head("POST", "/v1/bytes", "Transfer-Encoding: chunked"))
+        for sender in senders:  # without a turn of the event loop in between
+            sender.writer.write(b"1\r\nx\r\n" * chunks + b"0\r\n\r\n")
+        most = 0
+        while parsed < connected * chunks:
+            before = parsed
+            await asyncio.sleep(0)
+            most = max(most, parsed - before)
+        assert [await sender.answer() for sender in senders] == [(200, b"%d" % chunks)] * connected
+    at_once = connections.CHUNKS_AT_ONCE + connections.PIECE_BYTES / len(b"1\r\nx\r\n") + 1
+    assert most <= at_once * (connected + 1)
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r", b"\r\n"])
+async def test_line_ends_do_not_wait_unparsed(make_app: Callable[..., FastAPI], line_end: bytes) -> None:
+    room = Room(max_connections=10)
+    async with listening(make_app(max_body_bytes=MAX_BODY_BYTES), room=room) as client, wire(client) as sender:
+        size = 100_000
+        await sender.send(head("POST", "/v1/bytes", "Transfer-Encoding: chunked") + b"%x\r\n" % size)
+        await sender.send(line_end * (size // len(line_end)))
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while room.held_bytes >= len(b"\r\n\r\n"):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        await sender.send(b"\r\n0\r\n\r\n")
+        assert await sender.answer() == (200, b"%d" % size)
 
 
 async def test_a_chunked_body_may_come_in_any_pieces(client: httpx.AsyncClient) -> None:

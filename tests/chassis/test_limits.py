@@ -3,9 +3,11 @@
 import asyncio
 import gc
 import time
+import tracemalloc
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
+from unittest.mock import AsyncMock
 
 import asyncpg
 import httpx
@@ -15,6 +17,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Message, Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from tests.chassis.conftest import listening
@@ -168,6 +171,36 @@ async def test_the_oldest_of_too_many_bodies_makes_room(
             assert (await reader.readuntil(b"%d" % size)).startswith(b"HTTP/1.1 200 ")
         for _ in range(3):  # what was counted is given back
             assert (await client.post("/v1/bytes", content=b"x" * size)).status_code == 200
+
+
+async def test_a_body_that_comes_in_tiny_pieces_takes_little_more_memory_than_its_size() -> None:
+    size = 200_000
+    pieces = iter([b"%02d" % (number % 100) for number in range(size // 2)])
+    received: list[bytes] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        received.append((await receive())["body"])
+
+    async def receive() -> Message:
+        piece = next(pieces, b"")
+        return {"type": "http.request", "body": bytes(bytearray(piece)), "more_body": bool(piece)}
+
+    limited = limits.Limits(app, max_body_bytes=size, timeout_seconds=60, max_concurrent=1)
+    scope: Scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/",
+        "headers": [(b"transfer-encoding", b"chunked")],
+        "app": FastAPI(),
+    }
+    tracemalloc.start()
+    try:
+        await limited(scope, receive, AsyncMock())
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(received[0]) == size
+    assert most < 4 * size
 
 
 @pytest.mark.parametrize("body", ["[" * 100_000, "9" * 100_000, '{"name": ' * 10_000])

@@ -6,8 +6,9 @@ requests sent ahead of an answer, bodies that nobody reads, and answers that the
 
 import asyncio
 import re
+from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httptools
@@ -26,6 +27,12 @@ FRAMING_PER_BODY_BYTE = 8
 """A chunked body may have this many bytes of framing (sizes, extensions, trailers) per byte of content, and
 MAX_FRAMING_BYTES more. A chunk of one byte needs five."""
 
+PIECE_BYTES = 4096
+"""The parser is fed at most this much at once, unless the length of the body is known."""
+
+CHUNKS_AT_ONCE = 500
+"""After this many chunks the other connections have their turn: parsing a tiny chunk takes a microsecond."""
+
 LINGER_BYTES = 4 * 1024 * 1024
 LINGER_SECONDS = 10
 """How much of a body is read and dropped after its request has been answered. Most clients look for an answer only when
@@ -42,6 +49,8 @@ MAX_HELD_BYTES = 24 * 1024 * 1024
 
 CHUNKED = -1
 """The value of `_body_left` while a chunked body arrives."""
+
+EMPTY_LINE = b"\r\n\r\n"
 
 HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 
@@ -114,6 +123,20 @@ class Room:
     max_connections: int
     max_held_bytes: int = MAX_HELD_BYTES
     held_bytes: int = 0
+    interrupted: deque["Protocol"] = field(default_factory=deque)
+    """The connections whose many chunks are parsed in turns: one connection in each turn of the event loop."""
+
+    def interrupt(self, connection: "Protocol") -> None:
+        if not self.interrupted:
+            connection.loop.call_soon(self._continue)
+        self.interrupted.append(connection)
+
+    def _continue(self) -> None:
+        first = self.interrupted[0]
+        first.continue_parsing()
+        self.interrupted.popleft()
+        if self.interrupted:
+            first.loop.call_soon(self._continue)
 
 
 class Protocol(HttpToolsProtocol):
@@ -121,6 +144,8 @@ class Protocol(HttpToolsProtocol):
 
     The parser is fed in pieces that end where a request may end, so that the rest can wait unparsed. Every head without
     a body and every chunked body ends with an empty line, and the parser accepts no other line end than CRLF.
+
+    A body in many tiny chunks is parsed in turns with everything else that the event loop does.
     """
 
     parser: Any  # None once the connection is lost: the parser is not called after that
@@ -158,13 +183,13 @@ class Protocol(HttpToolsProtocol):
 
     def _parse(self, data: bytes) -> None:
         """Parse up to the end of the current request. The bytes after it wait."""
+        interrupted, self._chunks = False, 0
         start = 0  # of the unparsed bytes: slicing `data` instead would copy them for each empty line in a body
         while start < len(data) and not self._complete:
-            if self._body_left > 0:
-                end = start + self._body_left
-            else:
-                empty_line = data.find(b"\r\n\r\n", start)
-                end = empty_line + 4 if empty_line >= 0 else len(data.rstrip(b"\r\n"))
+            if interrupted := self._chunks > CHUNKS_AT_ONCE:
+                self._room.interrupt(self)
+                break
+            end = start + self._body_left if self._body_left > 0 else _end_of_piece(data, start)
             if end <= start:
                 break
             piece, start = data[start:end], end
@@ -177,7 +202,7 @@ class Protocol(HttpToolsProtocol):
         self._unparsed = data
         if self._in_head and (self._head_bytes or data) and self._deadline is None:  # most heads come in one piece
             self._deadline = self.loop.call_later(HEAD_TIMEOUT_SECONDS, self.transport.close)
-        if data and self._complete:
+        if data and (self._complete or interrupted):
             self._reading.full = True
             self.flow.pause_reading()
         if self._in_head or data or self._held:
@@ -259,6 +284,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         if self._body_left == CHUNKED:
+            self._chunks += 1
             self._framing_bytes = max(0, self._framing_bytes - len(body) * (1 + FRAMING_PER_BODY_BYTE))
         super().on_body(body)
 
@@ -302,12 +328,20 @@ class Protocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._reading.full:
-            self._reading.full = False
-            self.flow.resume_reading()
-            data, self._unparsed = self._unparsed, b""
-            self.data_received(data)
+            self._read_on()
         elif self.timeout_keep_alive_task is None:
             self._start_keep_alive()
+
+    def continue_parsing(self) -> None:
+        """Parse what was left when the other connections had their turn."""
+        if not self.transport.is_closing():
+            self._read_on()
+
+    def _read_on(self) -> None:
+        self._reading.full = False
+        self.flow.resume_reading()
+        data, self._unparsed = self._unparsed, b""
+        self.data_received(data)
 
     def _expect_head(self) -> None:
         self._in_head, self._complete = True, False
@@ -371,3 +405,14 @@ class Protocol(HttpToolsProtocol):
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None
+
+
+def _end_of_piece(data: bytes, start: int) -> int:
+    """The end of the first piece from `start`: behind an empty line, or before the bytes that may begin one."""
+    stop = start + PIECE_BYTES
+    found = data.find(EMPTY_LINE, start, stop)
+    if found >= 0:
+        return found + len(EMPTY_LINE)
+    piece = data[start:stop]
+    begun = next((size for size in (3, 2, 1) if piece.endswith(EMPTY_LINE[:size])), 0)
+    return start + len(piece) - begun

@@ -177,7 +177,7 @@ class Limits:
 
     async def _read(self, body: Body, receive: Receive) -> Message:
         """Read the whole body into one message. Raises TooLarge, Disconnected, and TimeoutError if there is no room."""
-        chunks: list[bytes] = []
+        content = bytearray()  # a list of chunks takes many times as much: a client may send two bytes at a time
         more = True
         while more:
             message = await receive()
@@ -185,16 +185,16 @@ class Limits:
                 raise Disconnected
             chunk, more = message.get("body", b""), message.get("more_body", False)
             if body.size + len(chunk) > body.max_bytes:
-                chunks.clear()
+                content.clear()
                 self._bodies.remove(body)
                 raise TooLarge(body.max_bytes, ended=not more or await _ends_soon(receive))
-            chunks.append(chunk)
+            content += chunk
             if more or body.size + len(chunk) > SMALL_BODY_BYTES:
                 self._bodies.grow(body, len(chunk))
         body.complete = True
         if body.size <= SMALL_BODY_BYTES:
             self._bodies.remove(body)
-        return {"type": "http.request", "body": b"".join(chunks), "more_body": False}
+        return {"type": "http.request", "body": bytes(content), "more_body": False}
 
     def _overloaded(self) -> ASGIApp:
         return problems.unavailable("too many requests at once", code="overloaded")
