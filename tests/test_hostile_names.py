@@ -80,7 +80,8 @@ def test_a_name_reaches_the_command_as_it_was_given(
 
 
 @pytest.mark.parametrize(
-    ("command", "calls"), [("make image VERSION", "docker"), ("make compatible BASE", "python"), ("make -k check m", "ty")]
+    ("command", "calls"),
+    [("make image VERSION", "docker"), ("make compatible BASE", "python"), ("make -k check m", "ty")],
 )
 def test_a_newer_make_does_not_expand_a_name_either(service: Path, machine: Machine, command: str, calls: str) -> None:
     debian.with_its_own_libc("make", "make", "trixie", machine.folder / "bin")
