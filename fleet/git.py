@@ -143,13 +143,15 @@ class Blobs:
             return answer.read(int(header[2]) + 1)[:-1]
 
 
-def write_tree(repository: Path, commit: str, folder: Path) -> None:
-    """Write every file of a commit below the folder, its bytes as git has them.
+def write_tree(repository: Path, commit: str, folder: Path, without: tuple[str, ...] = ()) -> None:
+    """Write the files of a commit below the folder, their bytes as git has them; none of the folders `without` (`docs/`).
 
     A checkout would convert line ends and run filters, as the user has configured. Raises FleetError.
     """
     blobs = Blobs(repository)
     for path, entry in tree(repository, commit).items():
+        if path.startswith(without):
+            continue
         file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
         content = blobs.read(entry.blob)

@@ -30,6 +30,9 @@ LOST = (
     "there that the service is nearest to, and commit that. `fleet check --drift` then shows what differs"
 )
 
+# Two thirds of the template's files, of which no service is made.
+NOT_RENDERED = ("bench/", "demo/", "docs/", "fleet/", "tests/")
+
 # Increase it when the same inputs would make another manifest.
 MANIFEST_FORMAT = "1"
 
@@ -183,14 +186,14 @@ class Release:
 
     @property
     def folder(self) -> Path:
-        """Its files in a plain folder, written once per commit. Not for writing into."""
+        """What renders and updates read of it in a plain folder, written once per commit. Not for writing into."""
         folder = cache() / "versions" / self.commit
         if not folder.exists():
             folder.parent.mkdir(parents=True, exist_ok=True)
             unfinished = Path(tempfile.mkdtemp(dir=folder.parent))
             try:
                 files = unfinished / "files"
-                git.write_tree(self.template.repository, self.commit, files)
+                git.write_tree(self.template.repository, self.commit, files, without=NOT_RENDERED)
                 files.rename(folder)
             except OSError:
                 # Another process was faster.

@@ -9,7 +9,9 @@ and no three-way merge can leave a conflict in it.
 import difflib
 import tempfile
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from fleet import finishing, git
@@ -51,26 +53,29 @@ def update(path: Path, options: Options) -> Report:
 
     Raises FleetError, and leaves the repository as it was, if that is not possible.
     """
+    # While git is asked: importing Copier takes as long as all its answers. Daemon, because a refusal waits for nothing.
+    Thread(target=import_module, args=("fleet.rendering",), daemon=True).start()
     service = Service(path)
     _refuse_unready(service)
     start = _place(service.root)
     if reason := service.misnamed(str(options.data.get("service_name", service.name))):
         raise FleetError(f"{reason}: put service_name back into {ANSWERS_FILE}, or rename the folder first")
-    template = Template(service.answers.source)
+    service.template = template = Template(service.answers.source)
     template.refresh_if_possible()
     old = template.recorded(service.answers)
     new = _target(template, old, options.to)
     report = Report(service.root.name, old.version, new.version)
     with worktree(service.root, keep=options.keep) as checkout, tempfile.TemporaryDirectory(prefix="fleet-") as folder:
-        before = Render(old, Service(checkout).answers, Path(folder, "old"))
-        _heal(checkout, before, Ownership.of(new.folder), report)
+        before = Render(old, service.answers, Path(folder, "old"))
+        _heal(service, checkout, before, Ownership.of(new.folder), report)
         if old.commit != new.commit:
             _migrate(checkout, old, new, report)
             report.notes = notes(old, new)
         if old.commit != new.commit or options.data:
             # A migration may have rewritten the answers.
-            after = Render(new, Service(checkout).answers, Path(folder, "new"), options.data)
-            _apply(checkout, before, after, report)
+            migrated = Service(checkout)
+            after = Render(new, migrated.answers, Path(folder, "new"), options.data)
+            _apply(migrated, before, after, report)
         if report.changed:
             refuse_scars(checkout, "the update would end with")
             if options.finish:
@@ -104,13 +109,13 @@ def _target(template: Template, old: Release, to: str | None) -> Release:
     return old
 
 
-def _heal(checkout: Path, recorded: Render, next_list: Ownership, report: Report) -> None:
+def _heal(service: Service, checkout: Path, recorded: Render, next_list: Ownership, report: Report) -> None:
     """Put back the platform's files where they are not the recorded version's, in a commit of its own.
 
     Not those which the new version hands over to the team: from now on it is the team who says what they are.
     """
     kinds = ("drift-edited", "drift-deleted", "drift-mode")
-    found = [finding.path for finding in drift(Service(checkout)) if finding.id in kinds]
+    found = [finding.path for finding in drift(service) if finding.id in kinds]
     healed = [path for path in found if next_list.owner_of(path) is Owner.PLATFORM]
     for path in healed:
         target = _room(checkout, path)
@@ -129,9 +134,9 @@ def _migrate(checkout: Path, old: Release, new: Release, report: Report) -> None
         report.migrated.append(f"{migration.version}: {migration.summary}" + (f"\n{said}" if said else ""))
 
 
-def _apply(checkout: Path, before: Render, after: Render, report: Report) -> None:
-    """Write what the new version makes of the answers, in one commit."""
-    service = Service(checkout)
+def _apply(service: Service, before: Render, after: Render, report: Report) -> None:
+    """Write what the new version makes of the answers into that checkout, in one commit."""
+    checkout = service.root
     _refuse_untaken(after)
     _refuse_taken(service, before.manifest, after.manifest)
     touched = [*_write_platform(service, before, after, report), ANSWERS_FILE]
