@@ -63,6 +63,13 @@ class Missing(SimpleNamespace):
         return ""
 
 
+class _Outputs(Missing):
+    """Of jobs or steps by their names. One that did not run has none."""
+
+    def __getattr__(self, name: str) -> Missing:  # ty: ignore[invalid-method-override]
+        return Missing(outputs=Missing())
+
+
 # --- GitHub ---------------------------------------------------------------------------------------------------------
 
 
@@ -91,10 +98,13 @@ class GitHub:
         """Those that run, each after those that it needs. What a job says is read when its turn comes."""
         done: set[str] = set()
         waiting = dict(self.workflow["jobs"])
-        while ready := [name for name, job in waiting.items() if self._needs(job) <= done]:
+        while ready := [name for name, job in waiting.items() if not self._needs(job) & waiting.keys()]:
             for name in ready:
                 job = waiting.pop(name)
-                if self.evaluate(job.get("if", "true")):
+                condition = job.get("if", "true")
+                # A job is left out with one that it needs, unless its condition asks for the state of the run.
+                wanted = self._needs(job) <= done or "failure()" in condition
+                if wanted and self.evaluate(condition):
                     yield self._job(name, job)
                     done.add(name)
 
@@ -114,7 +124,9 @@ class GitHub:
         inner = expression.removeprefix("${{").removesuffix("}}").strip()
         python = inner.replace("&&", " and ").replace("||", " or ").replace("!=", "≠").replace("!", " not ")
         needs = {name: SimpleNamespace(outputs=Missing(**values)) for name, values in self.outputs.items()}
-        names = {**self._names, "needs": Missing(**needs), "steps": Missing(**self._steps), "true": True}
+        # No job of a test's pipeline fails or is cancelled: the test ends there.
+        state = {"failure": lambda: False, "cancelled": lambda: False}
+        names = {**self._names, **state, "needs": _Outputs(**needs), "steps": _Outputs(**self._steps), "true": True}
         return eval(python.replace("≠", "!="), {"__builtins__": {}}, names)
 
     def _needs(self, job: dict[str, Any]) -> set[str]:
@@ -202,7 +214,7 @@ class GitLab:
         # A job does not see a secret of another environment; here there is one set of them.
         known = {key: value for key, value in self._given.items() if value is not None}
         environment = {key: self._expanded(value, known) for key, value in written.items()} | known | self._told
-        needs = set(job.get("needs", earlier))
+        needs = {one if isinstance(one, str) else one["job"] for one in job.get("needs", earlier)}
         taken = [path for other in needs for path in self.jobs_by_name[other].get("artifacts", {}).get("paths", [])]
         artifacts = job.get("artifacts", {})
         # What its image lacks, and what the registry wants to know, is there without.

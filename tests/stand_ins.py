@@ -45,7 +45,7 @@ def _fetched_by_uv() -> dict[str, str]:
     }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Machine:
     """`answers` are exit status and output of the commands that hold these words; others succeed and say nothing."""
 

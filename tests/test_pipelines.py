@@ -84,9 +84,11 @@ def test_every_command_of_the_pipeline_passes_on_a_fresh_clone(
     ran = run_pipeline(PIPELINES[forge](origin, event), origin, machine)
     # GitHub signs by an action of its own, GitLab by a job.
     signed = ["cosign sign", "cosign attest"] if forge == "GitLab" else []
-    assert ran == ["check", "conventions", "audit", "publish", *(["sign"] if signed else []), "staging", "production"]
+    before = ["published", "check", "conventions", "audit"]
+    assert sorted(ran[:4]) == sorted(before)
+    assert ran[4:] == ["publish", *(["sign"] if signed else []), "staging", "production"]
     called = [" ".join(call[:2]) for call in machine.calls() if call[0] in ("docker", "cosign")]
-    assert called == ["docker build", "docker push", "docker inspect", *signed]
+    assert called == ["docker buildx", "docker build", "docker push", "docker inspect", *signed]
     assert set(machine.images()) == {f"{REGISTRIES[forge]}/acme/billing@{DIGEST}"}
 
 
@@ -200,16 +202,57 @@ def test_a_merge_queue_gets_the_jobs_of_a_pull_request_and_compares_with_what_co
         assert {one.environment["BASE"] for one in queued[name].commands if one.text.startswith("make")} == {base}
 
 
-def test_a_merge_queue_checks_out_as_far_back_as_its_base_may_be(render: Render) -> None:
+@pytest.mark.parametrize("forge", PIPELINES)
+@pytest.mark.parametrize(
+    ("published", "base"),
+    [(["first"], "first"), (["first", "second"], "second"), (["first", "third"], "first"), ([], "HEAD")],
+    ids=["after a push that failed", "after a push that passed", "run again", "for the first time"],
+)
+def test_a_push_is_compared_with_what_was_published_before_it(
+    render: Render, machine: Machine, tmp_path: Path, forge: str, published: list[str], base: str
+) -> None:
+    service = Path(shutil.copytree(render(**VARIANTS["default"]), tmp_path / "billing"))
+    git(service, "init", "--quiet", "--initial-branch", "main")
+    for name in ("first", "second", "third"):
+        (service / "note.txt").write_text(name)
+        commit(service)
+        git(service, "tag", name)
+    there = {f"billing:{git(service, 'rev-parse', name).strip()}": (0, "") for name in published}
+    machine.answers = {**there, "imagetools inspect": (1, "ERROR: manifest unknown"), **machine.answers}
+
+    pipeline = PIPELINES[forge](service, Event(commit=head(service)))
+    compared = {}
+    for job in pipeline.jobs():
+        if job.name == "published":
+            pipeline.ended(job.name, job, run_job(job, service, machine))
+        elif job.name in ("check", "conventions"):
+            compared[job.name] = {one.environment["BASE"] for one in job.commands if one.text.startswith("make")}
+    expected = {base if base == "HEAD" else git(service, "rev-parse", base).strip()}
+    assert compared == {"check": expected, "conventions": expected}
+
+
+@pytest.mark.parametrize("forge", PIPELINES)
+def test_a_registry_that_does_not_answer_stops_the_push(render: Render, machine: Machine, forge: str) -> None:
+    service = Path(shutil.copytree(render(**VARIANTS["default"]), machine.folder / "billing"))
+    git(service, "init", "--quiet", "--initial-branch", "main")
+    for name in ("first", "second"):
+        (service / "note.txt").write_text(name)
+        commit(service)
+    machine.answers = {"imagetools inspect": (1, "ERROR: tls: failed to verify: signed by unknown authority")}
+    with pytest.raises(AssertionError, match="signed by unknown authority"):
+        run_job(jobs(forge, service)["published"], service, machine)
+
+
+def test_a_job_checks_out_as_far_back_as_its_base_may_be(render: Render) -> None:
     service = render(**VARIANTS["default"])
     depths = [
         step["with"]["fetch-depth"]
         for job in written("GitHub", service).values()
         for step in job["steps"]
-        if "fetch-depth" in step.get("with", {})
+        if isinstance(step.get("with", {}).get("fetch-depth"), str)
     ]
     assert len(depths) == 2
-    for event, depth in ((Event(queue=True), "0"), (Event(pull_request=True), "2"), (Event(), "2")):
+    for event, depth in ((Event(queue=True), "0"), (Event(pull_request=True), "2"), (Event(), "0")):
         assert {GitHub(service, event).evaluate(one) for one in depths} == {depth}
 
 
@@ -230,9 +273,8 @@ def test_with_a_cluster_every_step_waits_for_those_before_it(render: Render, for
         return {name} | {other for need in found[name].needs if need in found for other in before(need)}
 
     assert "not-deployed" not in found
-    assert {"check", "audit"} <= before("publish")
-    assert {"check", "audit", "publish"} <= before("staging")
-    assert {"check", "audit", "publish", "staging"} <= before("production")
+    assert {"check", "conventions", "audit"} <= before("publish")
+    assert before("publish") < before("staging") < before("production")
     for name in ("staging", "production"):
         (deploy, smoke) = found[name].commands
         assert (deploy.text, smoke.text) == (f"make deploy OVERLAY={name}", "make smoke")
@@ -339,6 +381,7 @@ def test_a_job_may_only_what_it_needs(render: Render) -> None:
     reading = {"contents": "read"}
     assert found["permissions"] == {}
     assert {name: job["permissions"] for name, job in found["jobs"].items()} == {
+        "published": {**reading, "packages": "read"},
         "check": reading,
         "conventions": reading,
         "audit": reading,

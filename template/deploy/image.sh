@@ -1,7 +1,8 @@
 #!/bin/sh
 # Platform-owned: `copier update` replaces this file.
-# Builds the image, pushes and signs it (`make image`, `make push`, `make sign`), or prints its `name` or `version`. The
-# environment has what people, git and pipelines named: VERSION, REPOSITORY, PLATFORM, OUTPUT, NETRC, and IMAGE or DIGEST.
+# Builds the image, pushes and signs it (`make image`, `make push`, `make sign`), or prints its `name`, its `version` or the
+# commit that was `published` before it. The environment has what people, git and pipelines named: VERSION, REPOSITORY,
+# PLATFORM, OUTPUT, NETRC, and IMAGE or DIGEST.
 set -eu
 export LC_ALL=C
 command=$1 service=$2
@@ -32,15 +33,43 @@ build() {
     (set -x && docker build "$@" --build-arg "VERSION=$version" .)
 }
 
+need_repository() {
+    if [ -z "$repository" ]; then
+        echo "REPOSITORY is not set: make $command REPOSITORY=registry.example.com/$service" >&2
+        exit 2
+    fi
+}
+
+# Registries have several words for an image that is not there, also where the repository has no image at all.
+is_published() {
+    if answer=$(docker buildx imagetools inspect "$repository:$1" 2>&1); then return 0; fi
+    case $answer in
+    *"not found"* | *"manifest unknown"* | *"name unknown"* | *denied* | *"403 Forbidden"*) return 1 ;;
+    esac
+    printf '%s\n' "$answer" >&2
+    exit 1
+}
+
 case $command in
 version) printf '%s\n' "$version" ;;
 name) printf '%s\n' "$image" ;;
+published)
+    need_repository
+    commits=$(git rev-list --first-parent --skip=1 --max-count=50 HEAD)
+    base=HEAD
+    for commit in $commits; do
+        if is_published "$commit"; then
+            base=$commit && break
+        fi
+    done
+    if [ $base = HEAD ]; then
+        echo "$repository has an image of none of the last 50 commits before this one: there is nothing to compare with." >&2
+    fi
+    echo "BASE=$base" | tee -a ${OUTPUT:+"$OUTPUT"}
+    ;;
 build) build ;;
 push)
-    if [ -z "$repository" ]; then
-        echo "REPOSITORY is not set: make push REPOSITORY=registry.example.com/$service" >&2
-        exit 2
-    fi
+    need_repository
     # Build for production's nodes: on a machine of another kind, Docker emulates their platform.
     build --platform "$PLATFORM" --cache-to="$layers,mode=max"
     docker push --quiet "$repository:$tag"
