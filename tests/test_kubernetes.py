@@ -285,7 +285,7 @@ def test_every_setting_that_is_deployed_is_one_that_the_service_reads(deployed: 
     compose = yaml.safe_load((render(**VARIANTS["default"]) / "compose.yaml").read_text())["services"]
     named = {*config["data"], *compose["service"]["environment"], *compose["migrate"]["environment"]}
     assert {name.lower() for name in named} <= Settings.model_fields.keys()
-    url = "postgresql://x/?sslmode=verify-full"
+    url = f"postgresql://x/?sslmode=verify-full&sslrootcert={__file__}"
     settings = Settings(database_url=url, **{name.lower(): value for name, value in config["data"].items()})
     assert (settings.serve_docs, settings.probe_details) == (False, False)
 

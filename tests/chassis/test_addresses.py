@@ -3,7 +3,7 @@
 import socket
 import time
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 from chassis import addresses
@@ -23,6 +23,9 @@ URL = "postgresql://billing:secret@db:5432/billing"
         ("connect_timeout=0", "connect_timeout=0"),
         ("sslrootcert=/nowhere/ca.crt", "sslrootcert=/nowhere/ca.crt: there is no such file"),
         ("sslrootcert=system", "name the file instead"),
+        ("sslmode=verify-full", "sslmode=verify-full and no sslrootcert: name the file"),
+        ("sslmode=verify-ca", "sslmode=verify-ca and no sslrootcert: name the file"),
+        ("service=billing", "write the parameters of that service into the URL"),
         ("ssl_min_protocol_version=TLSv9", "ssl_min_protocol_version=TLSv9"),
         ("ssl=true", "PostgreSQL's own name is sslmode"),
         ("sslnegotiation=direct", "it needs sslmode=require"),
@@ -38,12 +41,88 @@ URL = "postgresql://billing:secret@db:5432/billing"
 def test_a_parameter_that_cannot_be_honoured_is_refused_by_name_at_start(
     query: str, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("HOME", "/nowhere")
     monkeypatch.setenv("DATABASE_URL", f"{URL}?{query}")
     with pytest.raises(SettingsError) as refused:
         read(Settings)
 
     assert says in str(refused.value)
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PGSSLMODE", "bogus"),
+        ("PGSSLMODE", "verify-full"),
+        ("PGSSLROOTCERT", "/nowhere/ca.crt"),
+        ("PGSSLCERT", "/nowhere/client.crt"),
+        ("PGSSLNEGOTIATION", "direct"),
+        ("PGSSLMINPROTOCOLVERSION", "TLSv9"),
+        ("PGTARGETSESSIONATTRS", "bogus"),
+        ("PGCHANNELBINDING", "require"),
+        ("PGREQUIREAUTH", "scram-sha-256"),
+        ("PGCONNECT_TIMEOUT", "soon"),
+        ("PGPORT", "many"),
+        ("PGGSSLIB", "bogus"),
+        ("PGSERVICE", "billing"),
+    ],
+)
+def test_a_variable_of_libpq_that_cannot_be_honoured_is_refused_by_name_at_start(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/nowhere")
+    monkeypatch.setenv("DATABASE_URL", URL)
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError) as refused:
+        read(Settings)
+
+    assert f"(the environment sets {variable})" in str(refused.value)
+
+
+def test_the_variables_of_libpq_are_the_defaults_of_parameters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    authority = tmp_path / "ca.crt"
+    authority.touch()
+    monkeypatch.setenv("PGTARGETSESSIONATTRS", "read-write")
+    monkeypatch.setenv("PGCONNECT_TIMEOUT", "7")
+    monkeypatch.setenv("PGAPPNAME", "mine")
+    monkeypatch.setenv("PGSSLMODE", "verify-full")
+    monkeypatch.setenv("PGSSLROOTCERT", str(authority))
+    monkeypatch.setenv("PGHOST", "a,b")
+    monkeypatch.setenv("PGPORT", "1,2")
+
+    named, unnamed, other = (
+        addresses.parse(url) for url in (URL, "postgresql:///billing", f"{URL}?target_session_attrs=any")
+    )
+
+    assert (named.timeout_seconds, named.session, named.writable, named.application_name) == (
+        7,
+        "read-write",
+        True,
+        "mine",
+    )
+    assert [urlsplit(host).netloc for host in named.hosts] == ["billing:secret@db:5432"]
+    assert "sslmode=verify-full" in named.hosts[0]
+    places = [parse_qs(urlsplit(host).query) for host in unnamed.hosts]
+    assert [(place["host"], place["port"]) for place in places] == [(["a"], ["1"]), (["b"], ["2"])]
+    assert (other.session, other.writable) == ("any", False)
+
+
+def test_the_home_of_the_process_may_have_the_authority_of_the_database(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".postgresql").mkdir()
+    (tmp_path / ".postgresql/root.crt").touch()
+
+    assert addresses.parse(f"{URL}?sslmode=verify-full").hosts
+
+
+def test_hosts_of_the_query_are_tried_one_by_one() -> None:
+    found = addresses.parse("postgresql:///billing?host=a,/run/b&port=5433")
+
+    places = [parse_qs(urlsplit(host).query) for host in found.hosts]
+    assert places == [{"host": ["a"], "port": ["5433"]}, {"host": ["/run/b"], "port": ["5433"]}]
 
 
 @pytest.mark.parametrize(

@@ -140,11 +140,11 @@ NATS = "BROKER_URL: write tls:// for nats://"
 CONNECTIONS = [
     ("postgresql://u:s3cret@db.internal/tiny", None, [DATABASE]),
     ("postgresql://u:s3cret@db.internal/tiny?sslmode=require", None, [DATABASE]),
-    ("postgresql://u:s3cret@db.internal/tiny?sslmode=verify-ca", None, [DATABASE]),
-    ("postgresql://u:s3cret@db.internal/tiny?sslmode=verify-full", None, []),
+    (f"postgresql://u:s3cret@db.internal/tiny?sslmode=verify-ca&sslrootcert={__file__}", None, [DATABASE]),
+    (f"postgresql://u:s3cret@db.internal/tiny?sslmode=verify-full&sslrootcert={__file__}", None, []),
     ("postgresql://u:s3cret@127.0.0.1,db.internal/tiny", None, [DATABASE]),
     ("postgresql://u:s3cret@/tiny?host=db.internal", None, [DATABASE]),
-    ("postgresql://u:s3cret@/tiny?host=db.internal&sslmode=verify-full", None, []),
+    (f"postgresql://u:s3cret@/tiny?host=db.internal&sslmode=verify-full&sslrootcert={__file__}", None, []),
     # A proxy beside the service, or the machine itself.
     ("postgresql://u:s3cret@127.0.0.1:5432/tiny", None, []),
     ("postgresql://u:s3cret@localhost,[::1]:5433/tiny", None, []),

@@ -1,16 +1,22 @@
-"""Database URLs as libpq takes them: each parameter is used, or refused by name when the process starts."""
+"""Database URLs as libpq takes them: each parameter is used, or refused by name when the process starts.
 
+The environment variables of libpq are the defaults of the parameters, as with libpq.
+"""
+
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
 import asyncpg
 
 CONNECT_SECONDS = 5
 """How long connecting to one host may take, if the URL has no connect_timeout."""
+
+PUBLIC_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 
 SHARED_SESSIONS: Final = (
     "DATABASE_URL leads to a pooler that gives each transaction another session of the server. For `serve` alone, set "
@@ -35,7 +41,6 @@ _OF_ASYNCPG = _FILES | {
         "passfile",
         "password",
         "port",
-        "service",
     ),
     *("ssl_max_protocol_version", "ssl_min_protocol_version", "sslmode", "sslnegotiation", "sslpassword"),
     *("target_session_attrs", "user"),
@@ -63,6 +68,37 @@ _WITHOUT_EFFECT = {
 }
 """The values that ask for the driver's fixed behaviour."""
 
+_OF_ENVIRONMENT = {
+    "PGAPPNAME": "application_name",
+    "PGCHANNELBINDING": "channel_binding",
+    "PGCLIENTENCODING": "client_encoding",
+    "PGCONNECT_TIMEOUT": "connect_timeout",
+    "PGGSSENCMODE": "gssencmode",
+    "PGGSSLIB": "gsslib",
+    "PGHOST": "host",
+    "PGHOSTADDR": "hostaddr",
+    "PGKRBSRVNAME": "krbsrvname",
+    "PGLOADBALANCEHOSTS": "load_balance_hosts",
+    "PGOPTIONS": "options",
+    "PGPORT": "port",
+    "PGREQUIREAUTH": "require_auth",
+    "PGREQUIREPEER": "requirepeer",
+    "PGSERVICE": "service",
+    "PGSSLCERT": "sslcert",
+    "PGSSLCERTMODE": "sslcertmode",
+    "PGSSLCOMPRESSION": "sslcompression",
+    "PGSSLCRL": "sslcrl",
+    "PGSSLKEY": "sslkey",
+    "PGSSLMAXPROTOCOLVERSION": "ssl_max_protocol_version",
+    "PGSSLMINPROTOCOLVERSION": "ssl_min_protocol_version",
+    "PGSSLMODE": "sslmode",
+    "PGSSLNEGOTIATION": "sslnegotiation",
+    "PGSSLROOTCERT": "sslrootcert",
+    "PGSSLSNI": "sslsni",
+    "PGTARGETSESSIONATTRS": "target_session_attrs",
+}
+"""libpq's variables, except those for the user, the password and the database: asyncpg reads those itself."""
+
 
 class Address(NamedTuple):
     """Where a database is, and how it is reached."""
@@ -72,7 +108,7 @@ class Address(NamedTuple):
     timeout_seconds: int
     """The time limit for connecting to each host."""
     session: str | None
-    """target_session_attrs: which session is acceptable. If None, asyncpg reads PGTARGETSESSIONATTRS."""
+    """target_session_attrs: which session is acceptable."""
     application_name: str | None
 
     @property
@@ -82,10 +118,10 @@ class Address(NamedTuple):
 
 
 def parse(url: str) -> Address:
-    """Raises ValueError, whose message shows no password."""
+    """Parse DATABASE_URL and the environment's defaults. Raises ValueError, whose message shows no password."""
     try:
         parts = urlsplit(url)
-        credentials, at, hosts = parts.netloc.rpartition("@")
+        _, _, hosts = parts.netloc.rpartition("@")
         for host in hosts.split(","):
             _ = urlsplit(f"//{host}").port  # the text of its ValueError may have a part of the password
         given = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
@@ -96,17 +132,61 @@ def parse(url: str) -> Address:
             "must look like postgresql://user:password@host:5432/database?sslmode=verify-full&sslrootcert=/path/ca.crt, "
             "with special characters in the password percent-encoded"
         )
+    inherited = {
+        name: variable
+        for variable, name in _OF_ENVIRONMENT.items()
+        if os.environ.get(variable) and name not in given and not (hosts and name in ("host", "hostaddr"))
+    }
+    try:
+        return _address(parts, {name: os.environ[variable] for name, variable in inherited.items()} | given)
+    except ValueError as error:
+        if not inherited:
+            raise
+        raise ValueError(f"{error} (the environment sets {', '.join(sorted(inherited.values()))})") from None
+
+
+def _address(parts: SplitResult, given: dict[str, str]) -> Address:
     timeout = _timeout(given.pop("connect_timeout", str(CONNECT_SECONDS)))
     given.pop("fallback_application_name", None)  # the service sets its own name
     kept = {name: value for name, value in given.items() if _has_effect(name, value)}
-    if not all(port.isdigit() for port in kept.get("port", "0").split(",")):
-        raise ValueError(f"has port={kept['port']}: give it numbers")
-    if kept.get("sslnegotiation") == "direct" and kept.get("sslmode") not in ("require", "verify-ca", "verify-full"):
+    mode = kept.get("sslmode")
+    if kept.get("sslnegotiation") == "direct" and mode not in ("require", "verify-ca", "verify-full"):
         raise ValueError("has sslnegotiation=direct: it needs sslmode=require, verify-ca or verify-full")
-    session = kept.get("target_session_attrs")
-    query = urlencode(kept, quote_via=quote)
-    urls = [parts._replace(netloc=f"{credentials}{at}{host}", query=query).geturl() for host in hosts.split(",")]
-    return Address(urls, timeout, session, kept.get("application_name"))
+    if mode in ("verify-ca", "verify-full") and "sslrootcert" not in kept and not _has_own_authorities():
+        raise ValueError(
+            f"has sslmode={mode} and no sslrootcert: name the file with the certificate authority of the database, "
+            f"{PUBLIC_AUTHORITIES} in the service's image for a public authority"
+        )
+    return Address(list(_urls(parts, kept)), timeout, kept.get("target_session_attrs"), kept.get("application_name"))
+
+
+def _urls(parts: SplitResult, kept: dict[str, str]) -> Iterator[str]:
+    """Yield a URL for each host: the hosts before the path, or else those of the parameter `host`."""
+    credentials, at, hosts = parts.netloc.rpartition("@")
+    names, ports = (kept.pop(name, "").split(",") for name in ("host", "port"))
+    if not all(port.isdigit() for port in ports if ports != [""]):
+        raise ValueError(f"has port={','.join(ports)}: give it numbers")
+    if hosts:
+        query = urlencode(kept, quote_via=quote)
+        yield from (
+            parts._replace(netloc=f"{credentials}{at}{host}", query=query).geturl() for host in hosts.split(",")
+        )
+        return
+    if names == [""] and ports == [os.environ.get("PGPORT")]:
+        ports = [""]  # asyncpg reads it for each of the places where it looks for a server on this machine
+    if len(ports) not in (1, len(names)) or (ports != [""] and names == [""]):
+        raise ValueError(f"has port={','.join(ports)}: give it one port, or one for each host of the parameter host")
+    for name, port in zip(names, ports * len(names) if len(ports) == 1 else ports, strict=True):
+        place = {key: value for key, value in (("host", name), ("port", port)) if value}
+        yield parts._replace(query=urlencode(kept | place, quote_via=quote)).geturl()
+
+
+def _has_own_authorities() -> bool:
+    """Whether there is the file that PostgreSQL's clients use without `sslrootcert`."""
+    try:
+        return (Path.home() / ".postgresql/root.crt").is_file()
+    except RuntimeError:  # there is no home
+        return False
 
 
 def _timeout(seconds: str) -> int:
@@ -123,9 +203,7 @@ def _has_effect(name: str, value: str) -> bool:
             "the server"
         )
     if name == "sslrootcert" and value == "system":
-        raise ValueError(
-            "has sslrootcert=system: name the file instead, /etc/ssl/certs/ca-certificates.crt in the service's image"
-        )
+        raise ValueError(f"has sslrootcert=system: name the file instead, {PUBLIC_AUTHORITIES} in the service's image")
     if name == "ssl":
         raise ValueError(f"has ssl={value}: PostgreSQL's own name is sslmode, as in sslmode=verify-full")
     if (allowed := _WITHOUT_EFFECT.get(name)) and value in allowed:
@@ -133,6 +211,8 @@ def _has_effect(name: str, value: str) -> bool:
     if allowed := allowed or _VALUES.get(name):
         if value not in allowed:
             raise ValueError(f"has {name}={value}: the driver takes {', '.join(allowed)}")
+    elif name == "service":
+        raise ValueError("has service: write the parameters of that service into the URL instead")
     elif name not in _OF_ASYNCPG:
         raise ValueError(
             f"has the parameter {name}, which the driver does not take: remove it; a setting of the server is written "
