@@ -1,6 +1,7 @@
 """Messages are done once, in order within a key, tried again, parked; whatever else happens at the same time."""
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ import aiormq
 import asyncpg
 import pytest
 from aiormq import spec
-from chassis import consumer, leadership, parking
+from chassis import consumer, lanes, leadership, parking
 from chassis.brokers import Broker, Delivery, Kind, Message, Options, broker_for
 from chassis.brokers.memory import MemoryBroker, MemorySubscription
 from chassis.brokers.rabbitmq import RabbitBroker
@@ -690,6 +691,81 @@ async def test_a_server_that_refuses_costs_no_message_an_attempt(
             await bench.until_effects(1, 2)
     finally:
         await connection.execute("DROP FUNCTION full_disk CASCADE")
+    assert await bench.parked() == []
+
+
+POISON = "CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {}; RETURN NEW; END $$"
+
+
+@asynccontextmanager
+async def poisoned(connection: asyncpg.Connection, what: str, *, when: str = "true") -> AsyncGenerator[None]:
+    """The server does this for each effect for which the condition holds."""
+    await connection.execute(POISON.format(what))
+    await connection.execute(
+        f"CREATE TRIGGER poison BEFORE INSERT ON effects FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION poison()"
+    )
+    try:
+        yield
+    finally:
+        await connection.execute("DROP FUNCTION poison CASCADE")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("what", "bad", "reason"),
+    [
+        ("RAISE out_of_memory", ["a", "b", "c"], "OutOfMemoryError (53200)"),
+        ("PERFORM pg_sleep(60)", ["a"], "transaction timeout"),
+    ],
+)
+async def test_a_message_that_alone_makes_the_server_fail_holds_up_its_own_key_alone_and_is_parked(
+    bench: Bench,
+    connection: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+    bad: list[str],
+    reason: str,
+) -> None:
+    monkeypatch.setattr(consumer, "log", CapturingLogger())
+    monkeypatch.setattr(lanes, "DATABASE_PAUSE_SECONDS", 0.1)
+    monkeypatch.setitem(SHAPES, Kind.EVENT, replace(SHAPES[Kind.EVENT], lanes=1))
+    bench.url += "?options=-c%20transaction_timeout%3D1s"  # as a role may set it
+    good = itertools.count(10)
+    await bench.publish(*(paid(number, key=key) for number, key in enumerate(bad)))
+    await bench.publish(*(paid(next(good), key="good") for _ in range(5)), paid(9, key="a"))
+    async with poisoned(connection, what, when=f"NEW.number < {len(bad)}"), bench.consuming():
+        await bench.until(lambda: _has_effects(bench, *range(10, 15)))
+
+        async def all_parked() -> bool:
+            await bench.publish(paid(next(good), key="good"))
+            await asyncio.sleep(0.1)
+            return len(await bench.parked()) == len(bad)
+
+        await bench.until(all_parked)
+        await bench.until(lambda: _has_effects(bench, 9))
+    for row in await bench.parked():
+        assert row["reason"].startswith("DatabaseUnavailable: ")
+        assert reason in row["reason"]
+        assert row["attempts"] == QUICK.max_tries
+
+
+async def _has_effects(bench: Bench, *numbers: int) -> bool:
+    return set(numbers) <= set(await bench.effects())
+
+
+@pytest.mark.slow
+async def test_an_outage_that_all_messages_meet_parks_nothing_however_many_they_are(
+    bench: Bench, connection: asyncpg.Connection, narrow: int
+) -> None:
+    keys = [*map(str, range(narrow)), *["the same"] * narrow]
+    await bench.publish(*(paid(number, key=key) for number, key in enumerate(keys)))
+    async with bench.consuming(patience=Patience(max_tries=1)):
+        async with poisoned(connection, "RAISE disk_full"):
+            await asyncio.sleep(4)
+        await bench.until(lambda: _has_effects(bench, *range(2 * narrow)))
+    effects = await bench.effects()
+    assert sorted(effects) == list(range(2 * narrow))
+    assert [number for number in effects if number >= narrow] == list(range(narrow, 2 * narrow))
     assert await bench.parked() == []
 
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack, asynccontextmanager
 from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -276,6 +277,31 @@ async def test_a_limit_that_the_role_sets_is_left_alone(database_url: str) -> No
     url = urlsplit(database_url)._replace(query="options=-c%20idle_in_transaction_session_timeout%3D7s").geturl()
     async with connected(url) as database, database.connection() as connection:
         assert await connection.fetchval("SHOW idle_in_transaction_session_timeout") == "7s"
+
+
+async def test_a_limit_of_the_role_that_is_shorter_than_ours_is_logged_once(
+    database_url: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chassis_database, "log", logger := CapturingLogger())
+    limits = {"statement_timeout": "1s", "lock_timeout": "30s", "transaction_timeout": "2s"}
+    role = f"hasty_{uuid4().hex[:8]}"
+    await connection.execute(f"CREATE ROLE {role} SUPERUSER LOGIN PASSWORD 'hasty'")
+    try:
+        for name, limit in limits.items():
+            await connection.execute(f"ALTER ROLE {role} SET {name} = '{limit}'")
+        parts = urlsplit(database_url)
+        url = parts._replace(netloc=f"{role}:hasty@{parts.hostname}:{parts.port}").geturl()
+        async with connected(url) as database, database.connection(), database.connection():
+            pass
+    finally:
+        await connection.execute(f"DROP ROLE {role}")
+
+    assert {(call.kwargs["name"], call.kwargs["seconds"]) for call in logger.calls} == {
+        ("statement_timeout", 1),
+        ("transaction_timeout", 2),
+    }
+    assert len(logger.calls) == 2
+    assert {call.args for call in logger.calls} == {("database_limit_short",)}
 
 
 # Two hosts, of which one accepts writes.

@@ -145,6 +145,8 @@ class Consumer:
         self._lead: Lead | None = None
         """Set if only one replica may consume."""
         self.outages = OutageLog()
+        self.worked_at = 0.0
+        """When the latest transaction began that has committed a message's effect. It proves that the database works."""
         self.progress = asyncio.Event()
         """Set by a lane that may have less to do."""
         self._duration = Durations(telemetry.meter, "messaging.process.duration", "Duration of processing a message.")
@@ -244,11 +246,11 @@ class Consumer:
 
     @property
     def crowded(self) -> bool:
-        """Whether messages that wait for another attempt, and the messages behind them, take half of the room.
+        """Whether messages that have failed, and the messages behind them, take half of the room.
 
         Then each gets its next attempt at once, and is parked after the second attempt, so that others find room.
         """
-        return sum(lane.waiting for lane in self._lanes_at_work) > self._shape.held // 2 and not self._room.full
+        return sum(lane.failing for lane in self._lanes_at_work) > self._shape.held // 2 and not self._room.full
 
     def read(self, delivery: Delivery) -> Ready:
         """Raises Unreadable, Unknown or ValidationError."""
@@ -291,12 +293,17 @@ class Consumer:
                 await self._in_one_transaction(ready, spans=True)
 
     async def _in_one_transaction(self, ready: Sequence[Ready], *, spans: bool) -> None:
+        began_at = time.monotonic()
         with closing(TimeLimit(self._patience.handler_timeout_seconds)) as limit:
             async with self._database.unit_of_work() as uow:
-                await self._claim_and_call(ready, uow, limit, spans=spans)
+                wrote = await self._claim_and_call(ready, uow, limit, spans=spans)
+        if wrote:
+            self.worked_at = max(self.worked_at, began_at)
 
-    async def _claim_and_call(self, ready: Sequence[Ready], uow: UnitOfWork, limit: TimeLimit, *, spans: bool) -> None:
+    async def _claim_and_call(self, ready: Sequence[Ready], uow: UnitOfWork, limit: TimeLimit, *, spans: bool) -> bool:
+        """Returns whether any of the messages had not been handled before."""
         fresh = await inbox.claim(uow.connection, (one.identity for one in ready))
+        wrote = bool(fresh)
         asked_at = time.monotonic()
         for one in ready:
             if one.identity not in fresh:
@@ -309,6 +316,7 @@ class Consumer:
             if time.monotonic() - asked_at > PING_SECONDS:
                 await uow.connection.execute("SELECT 1")
                 asked_at = time.monotonic()
+        return wrote
 
     async def _call_handler(self, one: Ready, uow: UnitOfWork, limit: TimeLimit) -> None:
         try:

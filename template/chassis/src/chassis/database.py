@@ -84,6 +84,10 @@ class DatabaseUnavailable(Exception):
     """No connection could be had, or it broke. The cause says why."""
 
 
+class NoConnection(DatabaseUnavailable):
+    """No connection could be made or taken from the pool, so no statement of the caller is the cause."""
+
+
 class Says(Protocol):
     """Where a unit of work puts what is to be told to others: chassis.outbox."""
 
@@ -155,7 +159,9 @@ class Database:
         self._connection_class = _Session if observe is None else _observed_by(observe)
         self._transaction_pooler = transaction_pooler
         self._shares_sessions: bool | None = None
+        self._longest_seconds = command_timeout_seconds
         self._idle_seconds = command_timeout_seconds + SPARE_SECONDS
+        self._short_limits: set[str] = set()
         self._waiting = 0
         self._at_hand: deque[tuple[float, PoolConnectionProxy]] = deque()
         """Out of the pool, and in nobody's hands, since then. The last one given back is the next one taken."""
@@ -201,7 +207,14 @@ class Database:
                 log.error("database_refused", reason=SHARED_SESSIONS)
         if self._shares_sessions:
             raise DatabaseUnavailable(SHARED_SESSIONS)
-        await bound_session(connection, idle_seconds=self._idle_seconds)
+        self._warn_of(await bound_session(connection, idle_seconds=self._idle_seconds))
+
+    def _warn_of(self, limits: dict[str, float]) -> None:
+        """Log, once per process, each limit of the role or the database that is shorter than ours."""
+        for name, seconds in limits.items():
+            if seconds < self._longest_seconds and name not in self._short_limits:
+                self._short_limits.add(name)
+                log.warning("database_limit_short", name=name, seconds=seconds, needed_seconds=self._longest_seconds)
 
     @asynccontextmanager
     async def connection(self) -> AsyncGenerator[Connection]:
@@ -268,7 +281,7 @@ class Database:
         try:
             return await pool.acquire()
         except UNREACHABLE as error:
-            raise DatabaseUnavailable(f"no connection: {type(error).__name__}: {error}") from error
+            raise NoConnection(f"no connection: {type(error).__name__}: {error}") from error
         finally:
             self._waiting -= 1
 
@@ -384,25 +397,28 @@ async def dedicated_connection(url: str, *, name: str) -> AsyncGenerator[Connect
 
 
 _BOUND = """
-    SELECT set_config(name, ours.value, false)
+    SELECT name, setting::int AS milliseconds,
+        CASE WHEN ours.value <> '' AND (setting = '0' OR name LIKE 'tcp_%') THEN set_config(name, ours.value, false) END
     FROM pg_settings JOIN unnest($1::text[], $2::text[]) AS ours (name, value) USING (name)
-    WHERE setting = '0' OR name LIKE 'tcp_%'
 """
 
 
-async def bound_session(connection: asyncpg.Connection, *, idle_seconds: float) -> None:
+async def bound_session(connection: asyncpg.Connection, *, idle_seconds: float) -> dict[str, float]:
     """Let the server end the session of a process that has vanished, or that was stopped inside a transaction.
 
-    A limit that the role or the database already sets stays as it is.
+    A limit that the role or the database already sets stays as it is. Returns those limits, in seconds.
     """
     limits = {
-        "idle_in_transaction_session_timeout": round(idle_seconds * 1000),
-        "transaction_timeout": round(idle_seconds * 1000) * LONGEST_BATCH,  # of PostgreSQL 17 and newer
+        "idle_in_transaction_session_timeout": str(round(idle_seconds * 1000)),
+        "transaction_timeout": str(round(idle_seconds * 1000) * LONGEST_BATCH),  # of PostgreSQL 17 and newer
+        "statement_timeout": "",
+        "lock_timeout": "",
     }
-    ours = ALIVE | {name: str(limit) for name, limit in limits.items()}
+    ours = ALIVE | limits
     # Not in the start-up message, because a pooler refuses that; without tracing, because the statement belongs to no
     # request.
-    await asyncpg.Connection.fetch(connection, _BOUND, list(ours), list(ours.values()))
+    rows = await asyncpg.Connection.fetch(connection, _BOUND, list(ours), list(ours.values()))
+    return {row["name"]: row["milliseconds"] / 1000 for row in rows if row["name"] in limits and row["milliseconds"]}
 
 
 async def _close(connection: PoolConnectionProxy) -> None:

@@ -12,7 +12,7 @@ from uuid import uuid4
 import structlog
 
 from chassis.brokers import Delivery, Subscription
-from chassis.database import DatabaseUnavailable
+from chassis.database import DatabaseUnavailable, NoConnection
 from chassis.logs import describe_exception
 from chassis.parking import ParkingFull
 
@@ -33,6 +33,10 @@ class _Held:
     tries: int
     due: float
     behind: deque[Delivery] = field(default_factory=deque)
+    outage_at: float | None = None
+    """When the last attempt met an outage of the database, if it did."""
+    interrupted: bool = False
+    """Whether that outage may concern all messages. Then the attempt does not count."""
 
     def __len__(self) -> int:
         return 1 + len(self.behind)
@@ -50,16 +54,18 @@ class Lane:
         self._waiting: dict[str, _Held] = {}
         self._again: _Held | None = None
         """Of those that wait, the one that is being tried."""
+        self._alone = 0
+        """How many of the next messages get a transaction of their own, because their batch met an outage."""
         self._wake = asyncio.Event()
         self._ends = float("inf")
 
     def __len__(self) -> int:
-        return len(self._queue) + len(self._doing) + self.waiting
+        return len(self._queue) + len(self._doing) + sum(map(len, self._waiting.values()))
 
     @property
-    def waiting(self) -> int:
-        """How many messages wait for another attempt, or behind such a message."""
-        return sum(map(len, self._waiting.values()))
+    def failing(self) -> int:
+        """How many messages have failed and wait for another attempt, or wait behind such a message."""
+        return sum(len(held) for held in self._waiting.values() if not held.interrupted)
 
     @property
     def ahead(self) -> int:
@@ -100,20 +106,30 @@ class Lane:
                 self._consumer.progress.set()
             except Exception as surprise:  # ours, not a handler's: the lane must go on all the same
                 log.error("consumer_failed", exc_info=surprise)
-                await self._come_back_to(self._doing)
+                self._put_back()
+                await asyncio.sleep(DATABASE_PAUSE_SECONDS)
 
     def _due(self) -> _Held | None:
         if self._consumer.crowded:
             # A message that has had all its attempts, and could not be parked, would only fail again: its pause goes on.
             max_tries = self._consumer.patience.max_tries
-            if early := [held for held in self._waiting.values() if held.tries < max_tries]:
+            failed = (held for held in self._waiting.values() if held.outage_at is None)
+            if early := [held for held in failed if held.tries < max_tries]:
                 return max(early, key=len)
         now = time.monotonic()
-        return next((held for held in self._waiting.values() if held.due <= now), None)
+        return next((held for held in self._waiting.values() if held.due <= now or self._is_over(held)), None)
+
+    def _is_over(self, held: _Held) -> bool:
+        """Whether the database has worked for another message since the outage that interrupted this message."""
+        return held.interrupted and self._works_again(held)
+
+    def _works_again(self, held: _Held) -> bool:
+        return held.outage_at is not None and held.outage_at < self._consumer.worked_at
 
     def _take(self) -> list[Delivery]:
         batch: list[Delivery] = []
-        while self._queue and len(batch) < self._consumer.batch:
+        most = 1 if self._alone else self._consumer.batch
+        while self._queue and len(batch) < most:
             delivery = self._queue.popleft()
             if delivery.lost:
                 continue
@@ -138,6 +154,7 @@ class Lane:
 
     async def _try(self, batch: list[Delivery]) -> None:
         self._doing = batch
+        self._alone = max(0, self._alone - len(batch))
         try:
             ready = await self._readable(batch)
             if not ready:
@@ -154,8 +171,7 @@ class Lane:
             else:
                 await self._done(one.delivery for one in ready)
         except DatabaseUnavailable as outage:
-            self._consumer.outages.add(outage)
-            await self._come_back_to(self._doing)
+            await self._wait_out(outage)
 
     async def _readable(self, batch: list[Delivery]) -> list["Ready"]:
         ready = []
@@ -184,18 +200,23 @@ class Lane:
     async def _try_again(self, held: _Held) -> None:
         # If an unexpected error follows, the lane's other keys have their turn before this key.
         held.due = time.monotonic() + FAULT_PAUSE_SECONDS
+        works_for_others = self._works_again(held)
         try:
             try:
                 if not held.first.lost:
                     await self._consumer.do([self._consumer.read(held.first)], lane=self.id)
-            except DatabaseUnavailable:
-                raise
+            except DatabaseUnavailable as outage:
+                if not works_for_others or isinstance(outage, NoConnection):
+                    raise
+                await self._failed(held.first, outage, tries=held.tries + 1)
+                held.outage_at = time.monotonic()
+                return
             except Exception as error:
                 await self._failed(held.first, error, tries=held.tries + 1)
                 return
         except DatabaseUnavailable as outage:
             self._consumer.outages.add(outage)
-            held.due = time.monotonic() + DATABASE_PAUSE_SECONDS
+            self._interrupt(held.first, held.tries)
             return
         await self._done([held.first])
         self._free(held.first)
@@ -247,6 +268,7 @@ class Lane:
     def _hold(self, delivery: Delivery, tries: int, pause: float) -> None:
         held = self._waiting.setdefault(delivery.message.key, _Held(delivery, tries, 0))
         held.tries, held.due = tries, time.monotonic() + pause
+        held.outage_at, held.interrupted = None, False
         if delivery in self._doing:
             self._doing.remove(delivery)
 
@@ -262,7 +284,30 @@ class Lane:
             self._doing = [delivery for delivery in self._doing if delivery not in done]
             await self._subscription.acknowledge(list(done))
 
-    async def _come_back_to(self, deliveries: list[Delivery]) -> None:
-        self._queue.extendleft(reversed(deliveries))
-        self._doing = []
+    async def _wait_out(self, outage: DatabaseUnavailable) -> None:
+        """Delay what is being processed, without a lost attempt.
+
+        A message that may have caused the outage is tried alone. If it meets the outage alone, it makes way for messages of
+        other keys: if the database works for them, the next outage counts as a failed attempt.
+        """
+        self._consumer.outages.add(outage)
+        if isinstance(outage, NoConnection):
+            self._put_back()
+        elif len(self._doing) == 1:
+            (delivery,) = self._doing
+            self._interrupt(delivery, self._consumer.deaths(delivery))
+        else:
+            self._alone = len(self._doing)
+            self._put_back()
         await asyncio.sleep(DATABASE_PAUSE_SECONDS)
+
+    def _interrupt(self, delivery: Delivery, tries: int) -> None:
+        """Hold the key until the database works again. Interrupted keys take turns, so that they delay no other key."""
+        self._hold(delivery, tries, 0)
+        held = self._waiting[delivery.message.key]
+        held.interrupted, held.outage_at = True, time.monotonic()
+        held.due = held.outage_at + DATABASE_PAUSE_SECONDS * sum(one.interrupted for one in self._waiting.values())
+
+    def _put_back(self) -> None:
+        self._queue.extendleft(reversed(self._doing))
+        self._doing = []
