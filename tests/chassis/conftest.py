@@ -30,6 +30,7 @@ import uvicorn
 from chassis import embedded
 from chassis.application import application
 from chassis.connections import Protocol, Room
+from chassis.database import Database
 from chassis.service import Service
 from chassis.telemetry import Telemetry
 from fastapi import FastAPI
@@ -100,8 +101,8 @@ def each_of(*names: str) -> list[Any]:
 
 
 @pytest.fixture
-def make_app(service: Service, database_url: str) -> Callable[..., FastAPI]:
-    """An application with settings (and telemetry) of the test's own."""
+def make_app(service: Service, database_url: str, database: Database) -> Callable[..., FastAPI]:
+    """An application with settings (and telemetry) of the test's own. `database` deletes what it has stored."""
 
     def make_app(*, telemetry: Telemetry | None = None, **settings: Any) -> FastAPI:
         shown = {"serve_docs": True, "probe_details": True}
@@ -216,6 +217,7 @@ def start(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Genera
     """
     folder = tmp_path_factory.mktemp("services")
     with ExitStack() as stack:
+        stack.callback(ask, database_url, "DELETE FROM tiny.things")
 
         def start(*arguments: str, **settings: object) -> Running:
             command = [sys.executable, *(arguments or ("-m", "tests.chassis.tiny", "serve"))]

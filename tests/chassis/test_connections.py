@@ -4,6 +4,7 @@ import asyncio
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -257,8 +258,8 @@ async def test_a_request_with_a_broken_body_is_not_run(make_app: Callable[..., F
 
 
 @pytest.mark.slow
-async def test_ten_thousand_requests_sent_ahead_are_all_answered(client: httpx.AsyncClient) -> None:
-    count = 10_000
+async def test_thousands_of_requests_sent_ahead_are_all_answered(client: httpx.AsyncClient) -> None:
+    count = 3 * sys.getrecursionlimit()
     async with wire(client) as sender:
         sending = asyncio.create_task(sender.send(head("GET", "/livez") * count))
         for _ in range(count):
@@ -375,7 +376,7 @@ async def test_a_body_that_nobody_reads_has_an_end(
         async with asyncio.timeout(LIMIT_SECONDS):
             with suppress(ConnectionError):
                 while not sender.reader.at_eof():
-                    await sender.send(body if b"\r\n" not in body else body * 100)
+                    await sender.send(body if b"\r\n" not in body else body * 10_000)
                     with suppress(TimeoutError):
                         await asyncio.wait_for(sender.reader.read(1000), 0.05)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import http.client
 import signal
 import socket
 import struct
@@ -10,7 +11,7 @@ import sys
 import time
 import weakref
 from collections.abc import AsyncGenerator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 import httpx
@@ -99,6 +100,56 @@ async def test_under_load_every_request_sent_before_the_end_of_the_drain_is_answ
     assert slow.result().status_code == 200
     assert code == 0
     assert took > drain
+
+
+async def test_requests_sent_before_the_end_of_the_drain_are_answered_though_the_server_reads_them_later(
+    start: Start,
+) -> None:
+    drain = 2
+    service = start(DRAIN_SECONDS=drain)
+    host, _, port = service.base.removeprefix("http://").partition(":")
+    request = b"GET /v1/things HTTP/1.1\r\nHost: tiny\r\n\r\n"
+    with ExitStack() as stack:
+
+        def connect() -> socket.socket:
+            return stack.enter_context(socket.create_connection((host, int(port)), timeout=EXIT_TIMEOUT_SECONDS))
+
+        kept_alive, unused = connect(), connect()
+        kept_alive.sendall(request)
+        assert status_of_answer(kept_alive) == (200, False)
+        service.tell(signal.SIGTERM)
+        await asyncio.to_thread(service.wait_for, event="drain_started")
+
+        service.tell(signal.SIGSTOP)  # as on a machine that has no time for the server
+        connections = [kept_alive, unused, *(connect() for _ in range(20))]
+        for connection in connections:
+            connection.sendall(request)
+        await asyncio.sleep(drain + 1)
+        service.tell(signal.SIGCONT)
+
+        assert [status_of_answer(connection) for connection in connections] == [(200, True)] * len(connections)
+    assert await ended(service) == 0
+
+
+async def test_a_head_that_arrives_in_part_before_the_end_is_awaited_and_answered(start: Start) -> None:
+    service = start()
+    host, _, port = service.base.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=EXIT_TIMEOUT_SECONDS) as connection:
+        connection.sendall(b"GET /v1/things HTTP/1.1\r\n")
+        service.tell(signal.SIGTERM)
+        await asyncio.to_thread(service.wait_for, event="drain_ended")
+        await asyncio.sleep(0.5)  # Uvicorn looks ten times a second whether it is to end
+        connection.sendall(b"Host: tiny\r\n\r\n")
+        assert status_of_answer(connection) == (200, True)
+    assert await ended(service) == 0
+
+
+def status_of_answer(connection: socket.socket) -> tuple[int, bool]:
+    """The status of the answer, and whether it says that the server closes the connection."""
+    answer = http.client.HTTPResponse(connection)
+    answer.begin()
+    answer.read()
+    return answer.status, answer.will_close
 
 
 async def test_a_second_signal_ends_the_drain_and_what_runs_is_still_finished(start: Start) -> None:

@@ -6,6 +6,7 @@ requests sent ahead of an answer, bodies that nobody reads, and answers that the
 
 import asyncio
 import re
+import select
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -53,6 +54,13 @@ CHUNKED = -1
 EMPTY_LINE = b"\r\n\r\n"
 
 HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
+
+
+def readable(file: int) -> bool:
+    """Whether the kernel has a connection to accept, or bytes or the end of a stream to read, at this moment."""
+    poll = select.poll()
+    poll.register(file, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class Refused(Exception):
@@ -180,6 +188,15 @@ class Protocol(HttpToolsProtocol):
         if self._unparsed:
             data, self._unparsed = self._unparsed + data, b""
         self._parse(data)
+
+    def shutdown(self) -> None:
+        """Close an idle connection, but not one whose client has sent a request, or the first part of one.
+
+        The answer to that request closes the connection, because the server is draining.
+        """
+        if self._in_head and (self._head_bytes or readable(self.transport.get_extra_info("socket").fileno())):
+            return
+        super().shutdown()
 
     def _parse(self, data: bytes) -> None:
         """Parse up to the end of the current request. The bytes after it wait."""

@@ -17,15 +17,11 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from chassis.connections import Protocol, Room
+from chassis.connections import Protocol, Room, readable
 from chassis.health import Lifecycle
 from chassis.settings import Settings
 
 log = structlog.get_logger()
-
-LINGER_SECONDS = 0.25
-"""Between the end of the drain and closing the listener: what arrived before the end is still in the kernel's queues,
-and a close would reset it."""
 
 CLOSE_SECONDS = 9
 """How long connections may take to close and telemetry to be sent, after the last request or message. Each part has a
@@ -66,6 +62,18 @@ class Server(uvicorn.Server):
             with socket.socket(fileno=os.dup(listener.fileno())) as same:  # uvloop's socket lacks setsockopt
                 same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
 
+    async def shutdown(self, sockets: list | None = None) -> None:
+        await self._accept_queued()
+        await super().shutdown(sockets)
+
+    async def _accept_queued(self) -> None:
+        """Accept the connections that wait in the kernel's queue: closing the listener would reset them."""
+        listeners = [each.fileno() for server in self.servers for each in server.sockets]
+        for _ in range(self.config.backlog):  # at most, because new connections may go on to arrive
+            if not any(map(readable, listeners)):
+                return
+            await asyncio.sleep(0)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._loop is None or self.should_exit:
             super().handle_exit(sig, frame)
@@ -73,16 +81,14 @@ class Server(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._end_drain)
         else:
             finish_seconds = self.config.timeout_graceful_shutdown or 0
-            faulthandler.dump_traceback_later(
-                self._drain_seconds + LINGER_SECONDS + finish_seconds + CLOSE_SECONDS, exit=True
-            )
+            faulthandler.dump_traceback_later(self._drain_seconds + finish_seconds + CLOSE_SECONDS, exit=True)
             self._lifecycle.draining = True
             self._loop.call_soon_threadsafe(self._start_drain, signal.Signals(sig).name)
 
     def _start_drain(self, signal_name: str) -> None:
         assert self._loop is not None
         log.info("drain_started", signal=signal_name, seconds=self._drain_seconds)
-        self._loop.call_later(self._drain_seconds + LINGER_SECONDS, self._end_drain)
+        self._loop.call_later(self._drain_seconds, self._end_drain)
 
     def _end_drain(self) -> None:
         if not self.should_exit:
