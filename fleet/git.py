@@ -169,6 +169,11 @@ def changed_paths(repository: Path) -> list[str]:
     return [entry[3:] for entry in listed.decode(errors="surrogateescape").split("\0") if entry]
 
 
+def quoted(path: str) -> str:
+    """The path as git reads paths line by line: a name may hold a line end, or begin with a quote."""
+    return '"' + path.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
 def without_credentials(text: str) -> str:
     """Without a token that somebody put into a URL: reports are passed on."""
     return re.sub(r"\b(https?://)[^/@\s]*@", r"\1", text)

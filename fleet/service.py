@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 import tomli
@@ -75,27 +75,36 @@ class Service:
         """Its files, with what git ignores left out."""
         found = git.tree(self.root, self.ref or "HEAD")
         changed = git.changed_paths(self.root) if self.ref is None else []
-        present = [path for path in changed if (self.root / path).is_symlink() or (self.root / path).is_file()]
+        present = [path for path in changed if self._is_file(path)]
         for path in changed:
             found.pop(path, None)
         # By git, not by us: a checkout may have other line ends than the blob.
         plain = [path for path in present if not (self.root / path).is_symlink()]
-        names = "".join(f"{path}\n" for path in plain).encode(errors="surrogateescape")
+        names = "".join(f"{git.quoted(path)}\n" for path in plain).encode(errors="surrogateescape")
         blobs = git.line(self.root, "hash-object", "--stdin-paths", stdin=names).split() if plain else []
         for path, blob in zip(plain, blobs, strict=True):
             found[path] = Entry("100755" if (self.root / path).stat().st_mode & 0o100 else "100644", blob)
         for path in set(present) - set(plain):
-            target = os.fsencode((self.root / path).readlink())
-            found[path] = Entry("120000", git.line(self.root, "hash-object", "--stdin", stdin=target))
+            found[path] = Entry("120000", git.line(self.root, "hash-object", "--stdin", stdin=self._target(path)))
         return found
+
+    def _is_file(self, path: str) -> bool:
+        """Whether git would commit a file or a link of this path: a path that leads through a link is gone."""
+        file = self.root / path
+        through_a_link = any((self.root / parent).is_symlink() for parent in list(PurePath(path).parents)[:-1])
+        return not through_a_link and (file.is_symlink() or file.is_file())
+
+    def _target(self, path: str) -> bytes:
+        """Where a symbolic link leads, which is the content that git keeps of a link."""
+        return os.fsencode((self.root / path).readlink())
 
     def read(self, path: str) -> bytes | None:
         """The bytes of a file; None if there is none."""
         if path not in self.tree:
             return None
-        if self.ref is None and not (self.root / path).is_symlink():
-            return (self.root / path).read_bytes()
-        return self._blobs.read(self.tree[path].blob)
+        if self.ref is not None:
+            return self._blobs.read(self.tree[path].blob)
+        return self._target(path) if (self.root / path).is_symlink() else (self.root / path).read_bytes()
 
     @cached_property
     def _blobs(self) -> git.Blobs:

@@ -1,0 +1,53 @@
+"""What is not committed yet, read as git would commit it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fleet.service import Service
+from tests.conftest import git
+from tests.fleet.conftest import commit
+
+
+def replace_by_link(file: Path, target: str) -> None:
+    file.unlink()
+    file.symlink_to(target)
+
+
+def replace_folder_by_link(repository: Path) -> None:
+    """Both folders have a file of the same name, so that the old path still leads to a file."""
+    (repository / "docs/page.md").unlink()
+    (repository / "docs").rmdir()
+    (repository / "docs").symlink_to("other")
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "a link": lambda r: (r / "link").symlink_to("file.txt"),
+    "a link to nothing": lambda r: (r / "link").symlink_to("nowhere"),
+    "a link to a folder": lambda r: (r / "link").symlink_to("docs"),
+    "a link in the place of a file": lambda r: replace_by_link(r / "file.txt", "docs/page.md"),
+    "a link in the place of a folder": replace_folder_by_link,
+    "a line end in a name": lambda r: (r / "two\nlines.txt").write_text("new"),
+    "quotes in a name": lambda r: (r / '"quoted\\n".txt').write_text("new"),
+    "a file that was changed": lambda r: (r / "file.txt").write_text("changed"),
+    "a file that was deleted": lambda r: (r / "file.txt").unlink(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_is_read_alike_before_and_after_its_commit(tmp_path: Path, change: str) -> None:
+    for path in ("file.txt", "docs/page.md", "other/page.md"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(f"The content of {path}.\n")
+    git(tmp_path, "init", "--quiet", "--initial-branch", "main")
+    commit(tmp_path)
+    CHANGES[change](tmp_path)
+
+    before = contents(Service(tmp_path))
+    commit(tmp_path)
+    assert before == contents(Service(tmp_path, "HEAD"))
+
+
+def contents(service: Service) -> dict[str, tuple[str, bytes | None]]:
+    return {path: (entry.mode, service.read(path)) for path, entry in service.tree.items()}
