@@ -10,6 +10,7 @@ from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 import yaml
 
@@ -17,6 +18,7 @@ from tests.answers import EACH, LONGEST, VARIANTS
 from tests.conftest import ROOT, Render
 
 APPROVED = ROOT / "tests" / "approved"
+MOST_CONDITIONS = 5
 EXTREME = {"service_name": "x" + "y" * 39, "aggregates": LONGEST}
 
 
@@ -96,8 +98,14 @@ def test_the_tree_is_the_approved_one(render: Render, answers: dict[str, Any], r
     assert tree == approved.read_text()
 
 
-def tags(path: Path) -> list[str]:
-    return re.findall(r"\{%-?\s*(if|elif|for)\b", path.read_text())
+def tags(text: str) -> list[str]:
+    return re.findall(r"\{%-?\s*(if|elif|for)\b", text)
+
+
+def conditions(text: str) -> int:
+    """How often the text asks something: by a tag, or inside of an expression. What is `raw` is not Jinja's."""
+    names = [value for _, kind, value in jinja2.Environment().lex(text) if kind == "name"]
+    return sum(name in ("if", "elif") for name in names)
 
 
 def templated() -> list[Path]:
@@ -114,8 +122,12 @@ def test_only_files_with_jinja_are_named_so() -> None:
 
 @pytest.mark.parametrize("path", templated(), ids=lambda path: str(path.relative_to(ROOT / "template")))
 def test_a_file_keeps_its_tag_budget(path: Path) -> None:
-    """Files of an aggregate loop over its fields (and their values) and no more; others have two tags."""
-    found = tags(path)
+    """Files of an aggregate loop over its fields (and their values) and no more; others have two tags.
+
+    None has more than five conditions, those inside of expressions included.
+    """
+    found = tags(path.read_text())
+    assert conditions(path.read_text()) <= MOST_CONDITIONS
     if "yield" in str(path):
         assert set(found) <= {"for"}, found
         loops = re.findall(r"\{%-?\s*for\s+\w+\s+in\s+(.+?)\s*-?%\}", path.read_text())
@@ -123,6 +135,13 @@ def test_a_file_keeps_its_tag_budget(path: Path) -> None:
         assert [loop for loop in loops if not re.fullmatch(allowed, loop)] == []
     else:
         assert len(found) <= 2, found
+
+
+def test_a_condition_counts_wherever_it_is() -> None:
+    expression = "{{ 'broker' if has_messaging }}{% set word = 'a' if has_queues else 'b' %}"
+    tag = "{% if has_kafka %}one{% elif has_nats %}two{% else %}three{% endif %}"
+    github = "{% raw %}{{ 'github' if it }}{% endraw %} if so"
+    assert (conditions(expression), conditions(tag), conditions(github)) == (2, 2, 0)
 
 
 def test_presence_is_decided_in_copier_yml_and_not_in_paths() -> None:
