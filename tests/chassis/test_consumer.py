@@ -562,6 +562,18 @@ async def test_parking_ends_at_its_limit_until_somebody_makes_room(
         await bench.until(all_seen)
 
 
+async def test_messages_that_the_broker_refused_take_no_room_from_messages_that_failed(bench: Bench) -> None:
+    bench.parking_limits = {"max_messages": 1}
+    await parking.park(bench.connection, paid(1), direction="outgoing", reason="too large", attempts=1)
+    await bench.publish(replace(paid(2), body=b"{}"))
+    async with bench.consuming():
+
+        async def both_parked() -> bool:
+            return len(await bench.parked()) == 2
+
+        await bench.until(both_parked)
+
+
 async def test_messages_that_found_no_room_are_parked_once_there_is_room_however_many_they_are(
     bench: Bench, narrow: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

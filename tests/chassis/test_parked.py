@@ -138,6 +138,44 @@ def test_one_that_fails_does_not_keep_the_others_from_being_replayed(desk: Desk)
     assert desk.left() == [bad]
 
 
+def test_all_messages_of_a_name_are_replayed_in_the_order_of_their_parking(desk: Desk) -> None:
+    for number in range(1, 4):
+        desk.park(f'{{"number": {number}}}')
+    other = desk.park(name="bank.refunded.v1")
+    status, out, _ = desk("replay", "--name", "bank.paid.v1")
+    assert (status, out.count("handled\n")) == (0, 3)
+    assert [row[0] for row in desk.ask("SELECT number FROM effects ORDER BY seq")] == [1, 2, 3]
+    assert desk.left() == [other]
+
+
+def test_a_replay_of_all_messages_of_a_name_goes_on_after_a_failure_and_reports_it(desk: Desk) -> None:
+    bad = desk.park('{"number": 1, "then": "fail"}')
+    desk.park('{"number": 2}')
+    status, out, err = desk("replay", "--name", "bank.paid.v1")
+    assert (status, out.count("handled\n")) == (1, 1)
+    assert err == f"{bad} stays parked: RuntimeError: the handler failed\n"
+    assert desk.left() == [bad]
+
+
+def test_all_messages_of_a_name_are_dropped(desk: Desk) -> None:
+    desk.park()
+    other = desk.park(name="bank.refunded.v1")
+    status, out, _ = desk("drop", "--name", "bank.paid.v1")
+    assert (status, json.loads(out)["name"]) == (0, "bank.paid.v1")
+    assert desk.left() == [other]
+
+
+def test_a_replay_of_a_name_that_no_parked_message_has_says_so(desk: Desk) -> None:
+    desk.park()
+    assert desk("replay", "--name", "bank.paid.v2") == (0, "", "No message is parked under the name bank.paid.v2.\n")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--name", "bank.paid.v1", str(uuid4())]])
+def test_a_replay_needs_either_ids_or_a_name(desk: Desk, arguments: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        desk("replay", *arguments)
+
+
 def test_replaying_what_the_broker_refused_sends_it_again_under_its_id(desk: Desk) -> None:
     parked = desk.park(name="tiny.thing-made.v1", direction="outgoing")
     (message_id,) = desk.ask("SELECT message_id FROM chassis.parked")[0]

@@ -25,8 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     showing = actions.add_parser("show", help="all of one: reason, headers, body")
     replaying = actions.add_parser("replay", help="handle it now (incoming) or send it again (outgoing), and unpark it")
     dropping = actions.add_parser("drop", help="print it, and remove it for good")
-    for action in (showing, replaying, dropping):
-        action.add_argument("id", type=UUID, nargs="+", help="as `list` shows it")
+    showing.add_argument("id", type=UUID, nargs="+", help="as `list` shows it")
+    for action in (replaying, dropping):
+        which = action.add_mutually_exclusive_group(required=True)
+        which.add_argument("id", type=UUID, nargs="*", default=[], help="as `list` shows it")
+        which.add_argument("--name", help="all messages of this name, the longest parked first")
 
 
 def run(service: Service, settings: CommandSettings, options: argparse.Namespace) -> int:
@@ -53,7 +56,8 @@ async def _run(service: Service, settings: CommandSettings, options: argparse.Na
                 "replay": lambda parked_id: parking.replay(database, service.messages, parked_id),
                 "drop": lambda parked_id: parking.drop(database, parked_id),
             }
-            return max([await _one(actions[options.action], options.action, parked_id) for parked_id in options.id])
+            chosen = options.id or await _of_name(database, options.name)
+            return max([await _one(actions[options.action], options.action, each) for each in chosen], default=0)
     except DatabaseUnavailable as error:
         print(f"{service.name}: {error}", file=sys.stderr)
         return 1
@@ -70,6 +74,13 @@ async def _list(database: Database, options: argparse.Namespace) -> int:
     elif len(found) == options.limit:
         print(f"There may be more: these are the first {options.limit} (--limit).", file=sys.stderr)
     return 0
+
+
+async def _of_name(database: Database, name: str) -> list[UUID]:
+    found = await parking.ids(database, name=name)
+    if not found:
+        print(f"No message is parked under the name {name}.", file=sys.stderr)
+    return found
 
 
 async def _one(action: Callable[[UUID], Awaitable[Parked]], verb: str, parked_id: UUID) -> int:

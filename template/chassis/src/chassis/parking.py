@@ -27,11 +27,15 @@ _PARK = """
     INSERT INTO chassis.parked (id, direction, kind, name, message_id, key, body, headers, reason, attempts)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 """
-SIZE = """
-    SELECT count(*), coalesce(sum(octet_length(body) + octet_length(headers::text) + octet_length(reason)), 0)::bigint
-    FROM chassis.parked
+_SIZES = """
+    SELECT direction, count(*), sum(octet_length(body) + octet_length(headers::text) + octet_length(reason))::bigint
+    FROM chassis.parked GROUP BY direction
 """
-_LIST = "SELECT * FROM chassis.parked WHERE $1::text IS NULL OR name = $1 ORDER BY parked_at, id LIMIT $2"
+_LIST = """
+    SELECT id, direction, kind, name, message_id, key, ''::bytea AS body, headers, reason, attempts, parked_at
+    FROM chassis.parked WHERE $1::text IS NULL OR name = $1 ORDER BY parked_at, id LIMIT $2
+"""
+_IDS = "SELECT id FROM chassis.parked WHERE name = $1 ORDER BY parked_at, id"
 _ONE = "SELECT * FROM chassis.parked WHERE id = $1"
 _TAKE = "DELETE FROM chassis.parked WHERE id = $1 RETURNING *"
 _SEND_AGAIN = """
@@ -49,6 +53,13 @@ class Parked(NamedTuple):
     reason: str
     attempts: int
     parked_at: datetime
+
+
+class Size(NamedTuple):
+    """How many messages are parked, and how large their bodies, headers and reasons are."""
+
+    messages: int = 0
+    bytes: int = 0
 
 
 class ParkingFull(Exception):
@@ -73,8 +84,17 @@ async def park(executor: Executor, message: Message, *, direction: str, reason: 
     await executor.execute(_PARK, uuid7(), *where, message.body, headers, clean(reason)[:LONGEST_REASON], attempts)
 
 
+async def sizes(executor: Executor) -> dict[str, Size]:
+    """What is parked, by direction."""
+    found = {direction: Size(*size) for direction, *size in await executor.fetch(_SIZES)}
+    return {"incoming": Size(), "outgoing": Size(), **found}
+
+
 class Room:
-    """The limits of parking. The table is counted at most every LOOK_SECONDS, so the limits are approximate."""
+    """The limits of parking incoming messages. The table is counted at most every LOOK_SECONDS, so they are approximate.
+
+    An outgoing message needs no room: it leaves the outbox of the same database.
+    """
 
     def __init__(self, database: Database, *, max_messages: int = 10_000, max_bytes: int = 2**30) -> None:
         self._database = database
@@ -87,7 +107,7 @@ class Room:
         """Call this before parking the message. Raises ParkingFull, or DatabaseUnavailable."""
         if time.monotonic() >= self._asked_at + LOOK_SECONDS:
             self._asked_at = time.monotonic()
-            ((self._messages, self._bytes),) = await self._database.fetch(SIZE)
+            self._messages, self._bytes = (await sizes(self._database))["incoming"]
         was_full, self.full = self.full, self._messages >= self._max_messages or self._bytes >= self._max_bytes
         if self.full:
             if not was_full:
@@ -100,8 +120,13 @@ class Room:
 
 
 async def find(executor: Executor, *, name: str | None = None, limit: int = 100) -> list[Parked]:
-    """The parked messages, longest parked first, of all names or of one."""
+    """The parked messages without their bodies, longest parked first, of all names or of one."""
     return [_parked(row) for row in await executor.fetch(_LIST, name, limit)]
+
+
+async def ids(executor: Executor, *, name: str) -> list[UUID]:
+    """The ids of all parked messages of this name, longest parked first."""
+    return [row["id"] for row in await executor.fetch(_IDS, name)]
 
 
 async def show(executor: Executor, parked_id: UUID) -> Parked:

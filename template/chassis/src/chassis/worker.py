@@ -63,7 +63,7 @@ _MEASURED = (
         "parked_share",
         "messaging.parked.utilization",
         "1",
-        "The share of PARKED_MAX_MESSAGES or PARKED_MAX_BYTES, whichever is larger.",
+        "The share of PARKED_MAX_MESSAGES or PARKED_MAX_BYTES that incoming or outgoing messages take, whichever is largest.",
     ),
 )
 """Attributes of Gauges, and the name, unit and description of their metrics."""
@@ -88,9 +88,11 @@ class Gauges:
     async def run(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             ((self.waiting, self.oldest_seconds),) = await self._database.fetch(_GAUGES)
-            (parked,) = await self._database.fetch(parking.SIZE)
-            self.parked, self.parked_bytes = parked
-            self.parked_share = max(used / limit for used, limit in zip(parked, self._limits, strict=True))
+            parked = (await parking.sizes(self._database)).values()
+            self.parked, self.parked_bytes = map(sum, zip(*parked, strict=True))
+            self.parked_share = max(
+                used / limit for size in parked for used, limit in zip(size, self._limits, strict=True)
+            )
             await _pause(stop, GAUGE_SECONDS)
 
 
