@@ -1,0 +1,144 @@
+"""Migrations are read as SQL, and their code can do nothing else."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from fleet.squawk import OFFLINE
+
+BEGINNING = """
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+revision = "0002"
+"""
+UPGRADE = f"{BEGINNING}\ndef upgrade():\n    "
+
+# Each of these either runs something, or finds out that it is being judged. Below, `PROOF` is the path of a file.
+HARMFUL = {
+    "a module of Python": "import os; os.system('touch PROOF')",
+    "a module of Python, imported from": "from pathlib import Path; Path('PROOF').touch()",
+    "the service's code": "from billing.domain import invoices",
+    "a relative import": "from . import harm",
+    "a file": "open('PROOF', 'w')",
+    "eval": "eval('1')",
+    "getattr": "getattr(sa, 'util')",
+    "the classes of Python": "().__class__.__base__.__subclasses__()",
+    "a format with attributes": "'{0.__class__}'.format(sa)",
+    "a module that SQLAlchemy imports": "sa.util.os.system('touch PROOF')",
+    "a module that SQLAlchemy imports, imported from": "from sqlalchemy import util",
+    "a submodule of SQLAlchemy": "import sqlalchemy.util.langhelpers",
+    "a database": "sa.create_engine('sqlite:///PROOF').connect()",
+    "a database, imported from": "from sqlalchemy import create_engine",
+    "a driver of PostgreSQL": "postgresql.dialect().connect('127.0.0.1')",
+    "a pickle": "sa.PickleType().pickler.loads(b'x')",
+    "the connection": "op.get_bind()",
+    "whether there is a database": "op.execute('SELECT 1' if op.get_context().as_sql else 'DROP TABLE billing.invoices')",
+    "the connection of a batch": "with op.batch_alter_table('x') as batch:\n        batch.get_bind()",
+    "coroutines": "op.run_async(upgrade)",
+    "an operation of its own": "op.register_operation('harm')",
+    "a lambda that SQLAlchemy takes apart": "sa.select(sa.text('1')).where(lambda: 1)",
+    "a function that SQLAlchemy takes apart": "sa.select(sa.text('1')).where(upgrade)",
+    "a statement by a lambda": "sa.lambda_stmt(upgrade)",
+    "hooks of SQLAlchemy": "sa.Table('x', sa.MetaData()).dispatch.before_create",
+    "a class": "class Harm(sa.types.UserDefinedType): pass",
+    "a change of SQLAlchemy": "sa.text = None",
+    "a refusal that is caught": "try:\n        open('PROOF', 'w')\n    except Exception:\n        pass",
+    "the day": "from datetime import date\n    op.execute(str(date.today()))",
+    "a guard, replaced": "global _getattr_\n    _getattr_ = max",
+    "a guard, imported over": "from sqlalchemy import text as _getattr_",
+    "a pattern that reads attributes": "match sa:\n        case object(util=util): util.os.system('touch PROOF')",
+    "a frame": "(one for one in [1]).gi_frame",
+    "more memory than there is": "'x' * 10**12",
+    "a deep expression": "x = " + "(" * 5000 + ")" * 5000,
+}
+
+
+def read(folder: Path, *migrations: str, **environment: str) -> list[dict[str, Any]]:
+    files = [folder / f"{number:04}.py" for number, _ in enumerate(migrations)]
+    for file, text in zip(files, migrations, strict=True):
+        file.write_text(text)
+    command = [sys.executable, "-I", OFFLINE, str(folder / "out.json"), *map(str, files)]
+    subprocess.run(command, check=True, env={"PATH": os.defpath, **environment}, cwd=folder, timeout=120)
+    return list(json.loads((folder / "out.json").read_text()).values())
+
+
+def test_a_migration_that_does_more_than_build_sql_is_refused_and_does_nothing(tmp_path: Path) -> None:
+    proof = tmp_path / "proof"
+    made = read(tmp_path, *(UPGRADE + harm.replace("PROOF", str(proof)) + "\n" for harm in HARMFUL.values()))
+    assert [name for name, one in zip(HARMFUL, made, strict=True) if not one["error"]] == []
+    assert [one["statements"] for one in made if one["statements"]] == []
+    assert not proof.exists()
+    assert (
+        made[0]["error"] == "it imports os, and may import only alembic, sqlalchemy, and plain values such as datetime"
+    )
+    assert made[0]["line"] == 8
+
+
+def test_what_a_migration_does_when_it_is_imported_is_refused_too(tmp_path: Path) -> None:
+    (one,) = read(tmp_path, f"import subprocess\n{UPGRADE}pass\n")
+    assert (one["line"], one["error"].partition(",")[0]) == (1, "it imports subprocess")
+
+
+def test_a_migration_that_never_ends_is_given_up(tmp_path: Path) -> None:
+    migration = tmp_path / "0002.py"
+    migration.write_text(f"{UPGRADE}while True: pass\n")
+    command = [sys.executable, "-I", OFFLINE, str(tmp_path / "out.json"), str(migration)]
+    # The limit of fleet is longer; a shell that sets a shorter one has its way.
+    done = subprocess.run(["sh", "-c", 'ulimit -t 4; exec "$@"', "sh", *command], timeout=120)
+    assert done.returncode < 0
+
+
+WRITTEN_WELL = """
+from __future__ import annotations
+from collections.abc import Sequence
+from datetime import date
+from typing import Union
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision: str = "0002"
+down_revision: Union[str, Sequence[str], None] = "0001"
+_TABLES = {"lines": ["a", "b"]}
+
+
+def _index(table: str, *columns: str, unique: bool = False) -> None:
+    op.create_index(f"ix_{table}", table, list(columns), schema="billing", unique=unique)
+
+
+def upgrade() -> None:
+    identity = sa.Column("id", sa.Uuid, primary_key=True)
+    made = sa.Column("made", sa.DateTime(timezone=True), server_default=sa.func.now())
+    op.create_table("lines", identity, made, sa.Column("more", postgresql.JSONB()), schema="billing")
+    for table, columns in _TABLES.items():
+        _index(table, *columns, unique=True)
+    table = sa.table("lines", sa.column("id", sa.Text), sa.column("day", sa.Date), schema="billing")
+    op.execute(table.update().where(table.c.id == "x").values(day=None))
+    op.execute(postgresql.insert(table).values(id="1").on_conflict_do_nothing())
+    op.bulk_insert(table, [{"id": str(number), "day": date(2026, 1, number + 1)} for number in range(2)])
+    with op.get_context().autocommit_block():
+        op.execute(" ".join(["ANALYZE", "billing.lines"]))
+"""
+
+
+def test_a_migration_may_use_functions_loops_and_values_of_its_own(tmp_path: Path) -> None:
+    (one,) = read(tmp_path, WRITTEN_WELL)
+    assert one["error"] == ""
+    told = [" ".join(sql.split()) for sql, _ in one["statements"]]
+    assert told == [
+        "CREATE TABLE billing.lines ( id UUID NOT NULL, made TIMESTAMP WITH TIME ZONE DEFAULT now(), more JSONB, "
+        "PRIMARY KEY (id) );",
+        "CREATE UNIQUE INDEX ix_lines ON billing.lines (a, b);",
+        "UPDATE billing.lines SET day=NULL::DATE WHERE billing.lines.id = NULL::VARCHAR;",
+        "INSERT INTO billing.lines (id) VALUES (NULL) ON CONFLICT DO NOTHING;",
+        "INSERT INTO billing.lines (id, day) VALUES ('0', '2026-01-01');",
+        "INSERT INTO billing.lines (id, day) VALUES ('1', '2026-01-02');",
+        "COMMIT;",
+        "ANALYZE billing.lines;",
+        "BEGIN;",
+    ]
