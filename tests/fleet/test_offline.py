@@ -135,7 +135,7 @@ def test_a_migration_may_use_functions_loops_and_values_of_its_own(tmp_path: Pat
         "PRIMARY KEY (id) );",
         "CREATE UNIQUE INDEX ix_lines ON billing.lines (a, b);",
         "UPDATE billing.lines SET day=NULL::DATE WHERE billing.lines.id = NULL::VARCHAR;",
-        "INSERT INTO billing.lines (id) VALUES (NULL) ON CONFLICT DO NOTHING;",
+        "INSERT INTO billing.lines (id) VALUES (NULL::VARCHAR) ON CONFLICT DO NOTHING;",
         "INSERT INTO billing.lines (id, day) VALUES ('0', '2026-01-01');",
         "INSERT INTO billing.lines (id, day) VALUES ('1', '2026-01-02');",
         "COMMIT;",
