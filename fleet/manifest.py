@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ class Manifest:
     team: Tree
     # The list as it was in that version.
     patterns: list[str]
-    # As the template read them: what it did not accept has become its default.
+    # Answers to questions, as the template read them: what it did not accept has become its default. What the template
+    # records for itself beside them (`seeded`) is not among them: nobody can give that another value.
     answers: dict[str, Any]
     # Their names in code (line_items), as in aggregate_list.
     plurals: list[str]
@@ -39,8 +40,10 @@ class Manifest:
         return Owner.TEAM if path in self.team else Ownership(self.patterns).owner_of(path)
 
 
-def manifest_of(tree: Tree, answers_file: bytes, *, template: Path, computed: Mapping[str, Any]) -> Manifest:
-    """The manifest of what was rendered. `computed` are all answers, those not recorded included."""
+def manifest_of(
+    tree: Tree, answers_file: bytes, *, template: Path, asked: Collection[str], computed: Mapping[str, Any]
+) -> Manifest:
+    """Describe what was rendered. `asked` are the questions; `computed` are all answers, also those not recorded."""
     ownership = Ownership.of(template)
     owned: dict[Owner, Tree] = {owner: {} for owner in Owner}
     for path, entry in sorted(tree.items()):
@@ -50,7 +53,7 @@ def manifest_of(tree: Tree, answers_file: bytes, *, template: Path, computed: Ma
         platform=owned[Owner.PLATFORM],
         team=owned[Owner.TEAM],
         patterns=ownership.patterns,
-        answers=Answers.parse(answers_file).values,
+        answers={name: value for name, value in Answers.parse(answers_file).values.items() if name in asked},
         plurals=[aggregate["plural"] for aggregate in computed.get("aggregate_list") or []],
     )
 

@@ -55,17 +55,40 @@ def render(
             worker.write = write
             refuse_unknown(worker, data or {}, commit)
             worker.run_copy()
-            return manifest_of(worker.tree, worker.answers_content, template=template, computed=worker.answers.combined)
+            _refuse_ignored(worker, data or {}, commit)
+            return manifest_of(
+                worker.tree,
+                worker.answers_content,
+                template=template,
+                asked=_asked(worker),
+                computed=worker.answers.combined,
+            )
     except (CopierError, TemplateError, ValueError, TypeError) as error:
         raise FleetError(f"the template at {commit} does not render with these answers: {error}") from error
 
 
 def refuse_unknown(worker: Worker, data: dict[str, Any], commit: str) -> None:
     """Copier passes over an answer to a question that does not exist: a typing error would change nothing, silently."""
-    asked = [name for name, question in worker.template.questions_data.items() if question.get("when") is not False]
+    asked = _asked(worker)
     for name in data:
         if name not in asked:
             raise FleetError(f"the template at {commit} asks no question {name!r}; it asks {', '.join(asked)}")
+
+
+def _refuse_ignored(worker: Worker, data: dict[str, Any], commit: str) -> None:
+    """Copier drops an answer to a question that the other answers rule out, without a message."""
+    for name in data:
+        if name in worker.answers.hidden:
+            condition = str(worker.template.questions_data[name]["when"]).strip("{} ")
+            raise FleetError(
+                f"the answer {name} would be ignored: the template at {commit} asks for {name} only if {condition}. "
+                f"Leave out -d {name}, or give the answer that {condition} follows from as well (docs/reference/questions.md)"
+            )
+
+
+def _asked(worker: Worker) -> list[str]:
+    """List the questions that somebody may answer; the others are computed."""
+    return [name for name, question in worker.template.questions_data.items() if question.get("when") is not False]
 
 
 class CompilingOnce(SandboxedEnvironment):

@@ -34,7 +34,7 @@ LOST = (
 NOT_RENDERED = ("bench/", "demo/", "docs/", "fleet/", "tests/")
 
 # Increase it when the same inputs would make another manifest.
-MANIFEST_FORMAT = "1"
+MANIFEST_FORMAT = "2"
 
 
 class Template:

@@ -1,0 +1,94 @@
+"""Messaging styles and brokers of a service that has one already: every change works, or is refused with a remedy that works."""
+
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from fleet.drift import drift
+from fleet.errors import FleetError
+from fleet.service import Service
+from fleet.update import Options, update
+from tests.fleet.conftest import Born, commit, state
+
+pytestmark = pytest.mark.slow
+
+STYLES: dict[str, set[str]] = {
+    "sync": set(),
+    "events": {"events"},
+    "queues": {"queues"},
+    "events-and-queues": {"events", "queues"},
+}
+BROKERS = ("nats", "kafka", "rabbitmq")
+SCHEMES = {"nats": "nats", "kafka": "kafka", "rabbitmq": "amqp"}
+EXAMPLES = {
+    "events": "src/billing/messaging/contracts/invoices.py",
+    "queues": "src/billing/messaging/contracts/invoice_reminders.py",
+}
+
+
+def change(service: Path, **data: str) -> None:
+    update(service, Options(dict(data), "v1.0.0", finish=False))
+
+
+@pytest.mark.parametrize(("first", "second"), [pair for pair in product(STYLES, STYLES) if pair[0] != pair[1]])
+def test_every_messaging_style_can_follow_every_other(born: Born, first: str, second: str) -> None:
+    service = born(messaging_style=first)
+    change(service, messaging_style=second)
+    answers = Service(service).answers.values
+    assert answers["messaging_style"] == second
+    assert set(answers.get("seeded", [])) == STYLES[first] | STYLES[second]
+    there = {style for style, path in EXAMPLES.items() if (service / path).exists()}
+    assert there == STYLES[first] | STYLES[second]
+    assert (service / "deploy/base/worker.yaml").exists() == (second != "sync")
+    assert list(drift(Service(service))) == []
+    # And back: what the platform owns is as it was at birth.
+    before = Service(born(messaging_style=first)).expected.platform
+    change(service, messaging_style=first)
+    assert Service(service).expected.platform == before
+    assert list(drift(Service(service))) == []
+
+
+@pytest.mark.parametrize(("first", "second"), [pair for pair in product(BROKERS, BROKERS) if pair[0] != pair[1]])
+def test_every_broker_can_follow_every_other_also_while_a_style_is_turned_on(
+    born: Born, first: str, second: str
+) -> None:
+    service = born(messaging_style="events", broker=first)
+    change(service, broker=second)
+    assert f"BROKER_URL: {SCHEMES[second]}://" in (service / "compose.yaml").read_text()
+    change(service, messaging_style="events-and-queues", broker=first)
+    answers = Service(service).answers.values
+    assert (answers["messaging_style"], answers["broker"]) == ("events-and-queues", first)
+    assert f"BROKER_URL: {SCHEMES[first]}://" in (service / "compose.yaml").read_text()
+    assert (service / EXAMPLES["queues"]).exists()
+    assert list(drift(Service(service))) == []
+
+
+def test_an_example_that_the_team_deleted_stays_away_while_the_other_style_is_turned_on(born: Born) -> None:
+    service = born(messaging_style="events")
+    (service / EXAMPLES["events"]).unlink()
+    commit(service)
+    change(service, messaging_style="events-and-queues")
+    assert not (service / EXAMPLES["events"]).exists()
+    assert (service / EXAMPLES["queues"]).exists()
+
+
+@pytest.mark.parametrize(("style", "wish"), [("sync", {}), ("events", {"messaging_style": "sync"})])
+def test_a_broker_without_a_messaging_style_is_refused_and_the_remedy_works(
+    born: Born, style: str, wish: dict[str, str]
+) -> None:
+    service = born(messaging_style=style)
+    before = state(service)
+    with pytest.raises(FleetError, match=r"answer broker would be ignored: .* only if has_messaging\. Leave out"):
+        change(service, broker="kafka", **wish)
+    assert state(service) == before
+    change(service, broker="kafka", messaging_style="queues")
+    assert Service(service).answers.values["broker"] == "kafka"
+
+
+def test_what_the_template_records_for_itself_is_no_answer_that_a_check_complains_about(born: Born) -> None:
+    service = born(messaging_style="events")
+    answers = service / ".copier-answers.yml"
+    answers.write_text(answers.read_text().replace("messaging_style: events\n", "messaging_style: events-and-queues\n"))
+    commit(service)
+    assert [finding for finding in drift(Service(service)) if finding.id == "answers"] == []
