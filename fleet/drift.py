@@ -7,6 +7,7 @@ from fleet.answers import ANSWERS_FILE
 from fleet.findings import Finding, Level
 from fleet.git import Entry
 from fleet.ownership import PLATFORM_FOLDERS, Owner
+from fleet.seeds import traceless
 from fleet.service import Service
 from fleet.waivers import WAIVERS_FILE, today
 
@@ -90,7 +91,14 @@ def _difference(path: str, found: Entry | None, expected: Entry) -> tuple[str, s
 def _answers(service: Service) -> Iterator[Finding]:
     if reason := service.misnamed(service.name):
         yield Finding("answers", ANSWERS_FILE, reason, f"put service_name back: git log -p {ANSWERS_FILE}")
+        return
     for name, value in service.answers.values.items():
         if name in service.expected.answers and service.expected.answers[name] != value:
             reason = f"the template does not take the recorded answer {name}: it would read {service.expected.answers[name]!r}"
             yield Finding("answers", ANSWERS_FILE, reason, f"answer it anew: fleet update -d {name}=…")
+    for name in traceless(service):
+        reason = f"{name} is among the aggregates, and the service has neither its domain module nor its migration"
+        remedy = (
+            f"`fleet update` brings its files if they never came; else leave {name} out: fleet update -d aggregates=…"
+        )
+        yield Finding("answers", ANSWERS_FILE, reason, remedy, Level.WARNING)

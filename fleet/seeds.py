@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 
 from fleet import git
-from fleet.answers import aggregates_in
+from fleet.answers import ANSWERS_FILE, Answers, aggregates_in
 from fleet.manifest import Manifest
 from fleet.revisions import identity
 from fleet.service import Service
@@ -12,6 +12,14 @@ from fleet.template import Render
 
 # Renders what belongs to no aggregate: the questionnaire wants at least one.
 NOBODY = "Placeholder: {name: string(1)}"
+
+# The answer messaging_style, by the styles whose example the template has brought (`seeded` of the answers).
+STYLES = {
+    frozenset[str](): "sync",
+    frozenset({"events"}): "events",
+    frozenset({"queues"}): "queues",
+    frozenset({"events", "queues"}): "events-and-queues",
+}
 
 
 @dataclass
@@ -40,6 +48,48 @@ def new_seeds(service: Service, before: Manifest, render: Render) -> Seeds:
     for path in candidates:
         (seeds.left if path in left and path not in asked else seeds.new).append(path)
     return seeds
+
+
+def traceless(service: Service) -> dict[str, tuple[str, str]]:
+    """Aggregates of the recorded answers without a domain module or a migration, and the patterns of both."""
+    expected = service.expected
+    patterns = {
+        name: (
+            f"src/{service.package}/domain/{plural}.py",
+            f"src/{service.package}/migrations/versions/*_create_{plural}.py",
+        )
+        for name, plural in zip(aggregates_in(expected.answers), expected.plurals, strict=True)
+    }
+    return {name: paths for name, paths in patterns.items() if not service.files(*paths)}
+
+
+def delivered(service: Service) -> dict[str, str]:
+    """The answers by which the service got its files, where the recorded answers go further.
+
+    Plain `copier update -d aggregates=…` records the answer and brings no file, and so does an edit of the answers by hand.
+    Aggregates of the first commit came with it, and the history shows whether files of a later one were ever here.
+    """
+    data = {}
+    missing = traceless(service).items()
+    if never := {name for name, paths in missing if not _touched(service, paths)} - _of_the_first_commit(service):
+        blocks = aggregates_in(service.expected.answers)
+        data["aggregates"] = "\n".join([block for name, block in blocks.items() if name not in never] or [NOBODY])
+    seeded = frozenset(service.answers.values.get("seeded") or [])
+    style = service.expected.answers.get("messaging_style")
+    if any(value == style and not styles <= seeded for styles, value in STYLES.items()):
+        data["messaging_style"] = STYLES[seeded & max(STYLES, key=len)]
+    return data
+
+
+def _touched(service: Service, paths: tuple[str, str]) -> bool:
+    """Whether any commit of the service's history has to do with these paths."""
+    return bool(git.line(service.root, "rev-list", "--max-count=1", "--full-history", "HEAD", "--", *paths))
+
+
+def _of_the_first_commit(service: Service) -> set[str]:
+    """The aggregates in the oldest answers of the history; of a shallow one, in the oldest that are here."""
+    commits = git.line(service.root, "rev-list", "--full-history", "HEAD", "--", ANSWERS_FILE).split()
+    return set(aggregates_in(Answers.parse(git.show(service.root, commits[-1], ANSWERS_FILE)).values))
 
 
 def _only_with(render: Render, aggregates: str) -> set[str]:

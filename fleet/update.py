@@ -26,7 +26,7 @@ from fleet.ownership import Owner, Ownership
 from fleet.report import Report
 from fleet.revisions import MIGRATION, chained
 from fleet.scars import refuse_scars
-from fleet.seeds import new_seeds
+from fleet.seeds import delivered, new_seeds
 from fleet.service import Service
 from fleet.template import Release, Render, Template
 from fleet.worktree import commit, undisturbed, worktree
@@ -68,10 +68,12 @@ def update(path: Path, options: Options) -> Report:
     with worktree(service.root, keep=options.keep) as checkout, tempfile.TemporaryDirectory(prefix="fleet-") as folder:
         before = Render(old, service.answers, Path(folder, "old"))
         _heal(service, checkout, before, Ownership.of(new.folder), report)
+        if had := delivered(service):
+            before = Render(old, service.answers, Path(folder, "had"), had)
         if old.commit != new.commit:
             _migrate(checkout, old, new, report)
             report.notes = notes(old, new)
-        if old.commit != new.commit or options.data:
+        if old.commit != new.commit or options.data or had:
             # A migration may have rewritten the answers.
             migrated = Service(checkout)
             after = Render(new, migrated.answers, Path(folder, "new"), options.data)
@@ -146,7 +148,8 @@ def _apply(service: Service, before: Render, after: Render, report: Report) -> N
     report.answers = _about_answers(before.manifest, after.manifest)
     _compare_seeds(service, before, after, report)
     is_newer = report.old != report.new
-    subject = f"Update to template {report.new}" if is_newer else f"Change the answers: {', '.join(after.data)}"
+    changed = f"Change the answers: {', '.join(after.data)}" if after.data else "Bring what the answers ask for"
+    subject = f"Update to template {report.new}" if is_newer else changed
     report.changed |= commit(checkout, subject, touched)
     _verify(checkout, after.manifest)
 

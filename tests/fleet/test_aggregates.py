@@ -1,14 +1,19 @@
 """`fleet update -d aggregates=…`: a new aggregate is new files, its migration behind the service's last one."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
+from fleet.drift import drift
 from fleet.errors import FleetError
+from fleet.findings import Level
+from fleet.service import Service
 from fleet.update import Options, update
 from tests.conftest import git, make
 from tests.fleet.conftest import Born, commit, contents, state
+from tests.fleet.test_plain_update import plain_update
 
 pytestmark = pytest.mark.slow
 
@@ -150,3 +155,78 @@ def test_all_gates_pass_after_an_aggregate_was_added_behind_a_migration_of_the_t
     assert git(service, "log", "--format=%s", "-1") == "Write what follows from the template: uv.lock, specs\n"
     make(service, "check")
     assert git(service, "status", "--porcelain") == ""
+
+
+def only_recorded(service: Path, into: Path, **data: str) -> None:
+    """Leave the service as plain `copier update -d aggregates=…` does, in a fraction of the time."""
+    found = Service(service)
+    found.release.render(found.answers, into, data)
+    shutil.copy(into / ".copier-answers.yml", service)
+    commit(service, "Update by plain Copier")
+
+
+def test_plain_copier_records_an_aggregate_and_the_next_fleet_update_brings_its_files(born: Born) -> None:
+    service = born(aggregates=ONE)
+    plain_update(service, "v1.0.0", aggregates=TWO)
+    commit(service)
+    assert not (service / "src/billing/domain/refunds.py").exists()
+    assert "src/billing/domain/refunds.py" in update(service, Options({}, "v1.0.0", finish=False)).seeds.new
+
+
+@pytest.mark.parametrize("to", ["v1.0.0", "v1.1.0"])
+def test_an_aggregate_that_was_only_recorded_comes_as_if_fleet_update_had_been_asked_at_once(
+    born: Born, tmp_path: Path, to: str
+) -> None:
+    service, other = born(aggregates=ONE), born(aggregates=ONE)
+    only_recorded(service, tmp_path, aggregates=TWO)
+    told = [finding for finding in drift(Service(service)) if "Refund is among the aggregates" in finding.reason]
+    assert [(finding.id, finding.level) for finding in told] == [("answers", Level.WARNING)]
+    report = update(service, Options({}, to, finish=False))
+    assert "src/billing/domain/refunds.py" in report.seeds.new
+    assert chain(service)["0002_create_refunds.py"] == ("0002", "0001")
+    assert list(drift(Service(service))) == []
+    update(other, Options({"aggregates": TWO}, to, finish=False))
+    assert contents(service) == contents(other)
+    assert not update(service, Options({}, to, finish=False)).changed
+
+
+def test_an_aggregate_that_the_team_removed_altogether_does_not_come_back(born: Born) -> None:
+    service = born(aggregates=ONE)
+    add(service, TWO)
+    for path in contents(service):
+        if "refund" in path:
+            (service / path).unlink()
+    commit(service)
+    assert not update(service, Options({}, "v1.0.0", finish=False)).changed
+    update(service, Options({}, "v1.1.0", finish=False))
+    assert not [path for path in contents(service) if "refund" in path]
+
+
+def test_an_aggregate_whose_files_the_team_deleted_before_its_first_commit_does_not_come_back(born: Born) -> None:
+    service = born(aggregates=TWO)
+    for path in contents(service):
+        if "refund" in path:
+            (service / path).unlink()
+    git(service, "add", "--all")
+    git(service, "commit", "--quiet", "--amend", "--message", "Start")
+    assert not update(service, Options({}, "v1.0.0", finish=False)).changed
+
+
+def test_an_aggregate_of_a_history_that_is_not_all_there_is_not_brought(born: Born, tmp_path: Path) -> None:
+    """Whether the team deleted it nobody can see there."""
+    service = born(aggregates=ONE)
+    only_recorded(service, tmp_path / "render", aggregates=TWO)
+    git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{service}", "shallow")
+    assert not update(tmp_path / "shallow", Options({}, "v1.0.0", finish=False)).changed
+
+
+def test_a_messaging_style_that_was_written_into_the_answers_by_hand_brings_its_example(born: Born) -> None:
+    service, other = born(aggregates=ONE, messaging_style="events"), born(aggregates=ONE, messaging_style="events")
+    answers = service / ".copier-answers.yml"
+    answers.write_text(answers.read_text().replace("messaging_style: events\n", "messaging_style: events-and-queues\n"))
+    commit(service)
+    seeds = update(service, Options({}, "v1.0.0", finish=False)).seeds.new
+    assert "src/billing/messaging/contracts/invoice_reminders.py" in seeds
+    update(other, Options({"messaging_style": "events-and-queues"}, "v1.0.0", finish=False))
+    assert contents(service) == contents(other)
+    assert not update(service, Options({}, "v1.0.0", finish=False)).changed

@@ -9,6 +9,7 @@ import copier
 import pytest
 
 from fleet.drift import drift
+from fleet.findings import Level
 from fleet.service import Service
 from fleet.update import Options, update
 from tests.conftest import git
@@ -89,7 +90,9 @@ def test_an_aggregate_added_another_dropped_and_other_pipelines_leave_the_teams_
     assert "src/billing/domain/refunds.py" not in after
     assert ".gitlab-ci.yml" in after
     assert ".github/workflows/ci.yaml" not in after
-    assert findings(service) == []
+    told = [finding for finding in drift(Service(service)) if finding.level is Level.WARNING]
+    assert [finding.reason.split()[0] for finding in told] == ["Refund", "Dunning"]
+    assert findings(service) == [("answers", ".copier-answers.yml")] * 2
 
 
 def test_what_the_platform_hands_over_stays_as_the_team_has_it(handed_over: Path) -> None:
