@@ -18,8 +18,8 @@ STYLES = {Level.ERROR: "red", Level.WARNING: "yellow", None: "green"}
 WORDS = {Level.ERROR: "breach", Level.WARNING: "warning", None: "in order"}
 # Columns of a terminal, below which conventions are counted and not named.
 NARROW = 120
-COLUMNS = ("service", "state", "version", "behind", "drift", "conventions", "waivers")
-CONVENTIONS = COLUMNS.index("conventions")
+COLUMNS = ("service", "state", "version", "behind", "drift", "conventions", "map", "waivers")
+CONVENTIONS, MAP = COLUMNS.index("conventions"), COLUMNS.index("map")
 
 
 def word(standing: Standing) -> str:
@@ -41,7 +41,7 @@ def summary(standings: list[Standing]) -> dict[str, int]:
 def cells(standing: Standing) -> tuple[str, ...]:
     """A row of the table, after the name."""
     if standing.unreadable:
-        return (word(standing), "", "", "", "", "")
+        return (word(standing), "", "", "", "", "", "")
     behind = ""
     if standing.releases_behind:
         behind = f"{count(standing.releases_behind, 'release')}, {count(standing.days_behind, 'day')}"
@@ -52,6 +52,7 @@ def cells(standing: Standing) -> tuple[str, ...]:
         behind,
         counted(standing.drift),
         ", ".join([*standing.failed, *(f"({id_})" for id_ in standing.waived)]),
+        ", ".join(dict.fromkeys(one.id for one in standing.neighbours)),
         counted(waivers),
     )
 
@@ -66,6 +67,7 @@ def table(standings: list[Standing], *, width: int | None = None) -> str:
             # In a few letters for each line nobody could read which.
             numbers = {"failed": len(standing.failed), "waived": len(standing.waived)}
             row[CONVENTIONS] = counted({kind: number for kind, number in numbers.items() if number})
+            row[MAP] = count(len(standing.neighbours), "error") if standing.neighbours else ""
         shown.add_row(*(Text(cell, overflow="fold") for cell in row), style=STYLES[standing.level])
     with console.capture() as printed:
         console.print(shown)

@@ -33,11 +33,13 @@ class Standing:
     # Of drift, waivers and lag.
     platform: tuple[Finding, ...] = ()
     conventions: tuple[Finding, ...] = ()
+    # Errors of the map that this service has to mend.
+    neighbours: tuple[Finding, ...] = ()
     unreadable: str = ""
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        return self.platform + self.conventions
+        return self.platform + self.conventions + self.neighbours
 
     @property
     def level(self) -> Level | None:
@@ -71,7 +73,7 @@ class Standing:
         """Of what `to_json` made. Raises KeyError, TypeError or ValueError if it did not."""
         findings: dict[str, Any] = {
             key: tuple(Finding(**one | {"level": Level(one["level"])}) for one in written[key])
-            for key in ("platform", "conventions")
+            for key in ("platform", "conventions", "neighbours")
         }
         return cls(**{**written, **findings})
 

@@ -12,7 +12,9 @@ from typing import Any
 
 from fleet.cache import cache, version_of_checks, write_whole
 from fleet.conventions import conventions
+from fleet.errors import FleetError
 from fleet.mirror import Commit, newest
+from fleet.neighbours import with_neighbours
 from fleet.parallel import Lost, in_processes, in_threads
 from fleet.progress import progress
 from fleet.register import Member
@@ -64,7 +66,7 @@ def status(members: list[Member], jobs: int | None = None) -> list[Standing]:
             if not standing.unreadable:
                 _remember(member, _Remembered(keys[member], sources[member], standing))
             step()
-    return [found[member] for member in members]
+    return with_neighbours(members, [found[member] for member in members])
 
 
 def _batches(todo: list[tuple[Member, Commit]], jobs: int) -> list[Batch]:
@@ -94,7 +96,18 @@ def _judge(batch: Batch) -> list[Standing]:
     services = {commit: service for _, commit in batch if (service := _opened(commit))}
     _prepare(list(services.values()))
     # What was parsed of a service is not kept until the last one is judged.
-    return [judge(member, commit, services.pop(commit, None)) for member, commit in batch]
+    return [_judge_one(member, commit, services.pop(commit, None)) for member, commit in batch]
+
+
+def _judge_one(member: Member, commit: Commit, service: Service | None) -> Standing:
+    from fleet.map.gather import kept
+
+    standing = judge(member, commit, service)
+    if service:
+        # While its files are parsed. What is wrong with one of them the map says itself.
+        with suppress(FleetError, OSError):
+            kept(commit.id, service)
+    return standing
 
 
 def _prepare(services: list[Service]) -> None:

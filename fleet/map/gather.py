@@ -54,21 +54,31 @@ def of_sources(sources: list[Source], unread: dict[str, str] | None = None) -> M
     """`unread` are services that cannot be read, and why. Those of the sources that cannot join them."""
     read, failed = in_threads(_facts, sources, "reading" if any(source.commit for source in sources) else "")
     reasons = {source.name: without_credentials(str(error)) for source, error in failed.items()}
-    return Map([read[source] for source in sources if source in read], (unread or {}) | reasons)
+    known = [source for source in sources if source in read]
+    names = {source.name: read[source].name for source in known}
+    return Map([read[source] for source in known], (unread or {}) | reasons, names)
 
 
 def _facts(source: Source) -> Facts:
     """Raises FleetError."""
     if not source.commit:
         return _read(Service(source.repository))
-    name = hashlib.sha256(f"{source.commit} {version_of_checks()}".encode()).hexdigest()
-    file = cache() / "facts" / name[:2] / f"{name[2:40]}.json"
     try:
-        return Facts.from_json(json.loads(file.read_bytes()))
+        return Facts.from_json(json.loads(_memory(source.commit).read_bytes()))
     except (OSError, ValueError, KeyError, TypeError):
-        found = _read(Service(source.repository, source.commit, source.commit))
-        write_whole(file, json.dumps(found.to_json()))
-        return found
+        return kept(source.commit, Service(source.repository, source.commit, source.commit))
+
+
+def kept(commit: str, service: Service) -> Facts:
+    """Read the facts of a service at a commit, and keep them for the next map. Raises FleetError."""
+    found = _read(service)
+    write_whole(_memory(commit), json.dumps(found.to_json()))
+    return found
+
+
+def _memory(commit: str) -> Path:
+    name = hashlib.sha256(f"{commit} {version_of_checks()}".encode()).hexdigest()
+    return cache() / "facts" / name[:2] / f"{name[2:40]}.json"
 
 
 def _read(service: Service) -> Facts:

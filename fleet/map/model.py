@@ -39,10 +39,16 @@ class Edge:
 class Map:
     """All edges between services, from what each says of itself. Of two services with one name the first counts.
 
-    `unread` are those that cannot be read, and why.
+    `unread` are those that cannot be read, and why. `names` are the services' own names by the names they are listed under.
     """
 
-    def __init__(self, services: Iterable[Facts], unread: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        services: Iterable[Facts],
+        unread: Mapping[str, str] | None = None,
+        names: Mapping[str, str] | None = None,
+    ) -> None:
+        self.names = dict(names or {})
         self.unread = dict(sorted((unread or {}).items()))
         self.services: dict[str, Facts] = {}
         self.repeated: list[str] = []
@@ -140,3 +146,8 @@ class Found:
     services: tuple[str, ...]
     finding: Finding
     edges: tuple[Edge, ...] = ()
+
+    @property
+    def acting(self) -> tuple[str, ...]:
+        """The services that have to act: of one edge its first service, of anything else all."""
+        return self.services[:1] if len(self.edges) == 1 else self.services

@@ -11,7 +11,7 @@ from packaging.version import Version
 
 from fleet.conventions import Convention
 from fleet.findings import Level
-from fleet.overview import cells, count, counted, place, summary, versions, word
+from fleet.overview import COLUMNS, cells, count, counted, place, summary, versions, word
 from fleet.standing import Standing
 from fleet.template import as_version
 from fleet.waivers import today
@@ -27,6 +27,7 @@ def page(standings: list[Standing], conventions: Sequence[Convention], graph: st
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(_part("page.html.jinja")).render(
         today=today(),
+        columns=COLUMNS,
         summary=summary(standings),
         rows=[_row(number, standing, order) for number, standing in enumerate(standings, 1)],
         versions=[(version, numbers[version]) for version in order],
@@ -52,6 +53,7 @@ def _row(number: int, standing: Standing, versions: list[str]) -> dict[str, obje
         standing.releases_behind * 100_000 + standing.days_behind,
         sum(standing.drift.values()),
         len(standing.failed) * 1000 + len(standing.waived),
+        len(standing.neighbours),
         waivers.get("void", 0) * 1_000_000 + waivers.get("expiring", 0) * 1000 + waivers.get("live", 0),
     )
     return {

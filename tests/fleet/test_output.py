@@ -111,7 +111,7 @@ def test_a_check_of_one_service_in_each_format(born: Born) -> None:
 
 def test_the_overview_as_a_table() -> None:
     lines = overview.table(standings(), width=160).splitlines()
-    assert lines[0].split() == ["service", "state", "version", "behind", "drift", "conventions", "waivers"]
+    assert lines[0].split() == ["service", "state", "version", "behind", "drift", "conventions", "map", "waivers"]
     cells = " ".join(lines[1].split())
     assert cells.startswith("billing | <b>`x`</b> breach v1.0.0 2 releases, 40 days 1 edited http-paths, (http-pages)")
     assert lines[2].split() == ["orders", "in", "order", "v1.2.0"]

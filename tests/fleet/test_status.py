@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from fleet import git as git_module
+from fleet import overview
 from fleet import status as status_module
 from fleet.conventions import Convention, conventions
+from fleet.main import app
 from fleet.mirror import Commit, mirror_of, newest
 from fleet.parallel import Lost, in_processes, in_threads
 from fleet.register import Member
@@ -115,6 +118,58 @@ def test_a_mixed_fleet_is_shown_whole_and_what_cannot_be_read_says_why(
     assert "has no branch release" in branchless.unreadable
     assert "git ls-remote failed" in unreachable.unreadable
     assert str(own_cache) not in unreachable.unreadable
+
+
+def share_a_database(*services: Path) -> None:
+    for service in services:
+        file = service / "deploy/overlays/production/shared.yaml"
+        file.write_text("env: [{name: DATABASE_URL, value: 'postgresql://db.example.com/shared'}]\n")
+        commit(service)
+
+
+def test_an_error_of_the_map_is_an_error_of_the_services_that_have_to_mend_it(
+    born: Born, own_cache: Path, judged: Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sharing = [born(version="v1.3.0", service_name=name) for name in ("billing", "orders")]
+    share_a_database(*sharing)
+    # In fleet.toml a service may have another name than in its answers.
+    members = [local(sharing[0], "first"), local(sharing[1]), local(born(version="v1.3.0", service_name="stock"))]
+    found = status(members)
+    assert [one.level for one in found] == ["error", "error", None]
+    assert [[finding.id for finding in one.neighbours] for one in found] == [["map-database-shared"]] * 2 + [[]]
+    assert [overview.word(one) for one in found] == ["breach", "breach", "in order"]
+    # A second run draws no map.
+    monkeypatch.setattr("fleet.map.gather.of_standings", lambda *_: pytest.fail("drawn again"))
+    assert status(members) == found
+
+
+def test_a_service_that_only_the_map_cannot_read_is_an_error_until_it_can(
+    born: Born, own_cache: Path, judged: Judged
+) -> None:
+    service = born(version="v1.3.0")
+    catalogue = (service / "catalog-info.yaml").read_text()
+    (service / "catalog-info.yaml").write_text("kind: Component\nspec: [1]\n")
+    commit(service)
+    (found,) = status([local(service)])
+    assert (found.level, [finding.id for finding in found.neighbours]) == ("error", ["map-unread"])
+    (service / "catalog-info.yaml").write_text(catalogue)
+    commit(service)
+    assert status([local(service)])[0].level is None
+
+
+@pytest.mark.parametrize("shown", ["table", "json", "markdown", "html"])
+def test_the_status_of_the_command_is_that_of_the_map_in_every_format(
+    born: Born, own_cache: Path, judged: Judged, tmp_path: Path, shown: str
+) -> None:
+    services = [born(version="v1.3.0", service_name=name) for name in ("billing", "orders")]
+    (tmp_path / "fleet.toml").write_text("".join(f'[[service]]\npath = "{service}"\n' for service in services))
+    command = ["status", "--config", str(tmp_path / "fleet.toml"), "--format", shown]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    share_a_database(*services)
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == CliRunner().invoke(app, ["map", *map(str, services)]).exit_code == 1
+    assert "breach" in done.stdout
+    assert "map-database-shared" in done.stdout
 
 
 def test_only_what_has_changed_is_looked_at_again(
