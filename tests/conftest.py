@@ -14,25 +14,42 @@ import copier
 import pytest
 
 from fleet.rendering import CompilingOnce
+from tests import leftovers, reporting
 from tests.tools import made_once
 
 ROOT = Path(__file__).parents[1]
+
+SLOW_TIMEOUT_SECONDS = 900
+"""Some install what they need, and some run all gates of a service, on a machine that may be busy."""
 
 Render = Callable[..., Path]
 Birth = Callable[..., Path]
 
 
-def pytest_configure() -> None:
-    """Let the programs that tests start receive SIGINT and SIGHUP, which a background job and nohup make them ignore."""
-    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
-        if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, handler)
+def pytest_configure(config: pytest.Config) -> None:
+    """End by SIGTERM and SIGHUP as by Ctrl-C, which stops what was started, and have the rest stopped however this ends.
+
+    A handler is also what lets the programs that tests start receive SIGINT and SIGHUP, which a background job and nohup
+    make them ignore.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        under_nohup = number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
+        signal.signal(number, _go_on if under_nohup else signal.default_int_handler)
+    config.pluginmanager.register(reporting.Report())
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        leftovers.clean_up_after_this_process()
+
+
+def _go_on(*_: object) -> None:
+    """The user has logged out, and wants the run to go on."""
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Make xdist_group work: pytest-xdist 3.8 writes a test's group where pytest 9.2 no longer looks."""
+    """Give slow tests more time. And make xdist_group work: pytest-xdist 3.8 writes a group where pytest 9.2 does not look."""
     for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_SECONDS))
         if grouped := vars(item).get("_nodeid"):
             item._id = type(item.id).parse(grouped)
 
