@@ -9,7 +9,8 @@ tests compare the result with plain Copier's, byte by byte.
 import os
 from collections.abc import Iterable
 from copy import deepcopy
-from functools import cached_property, lru_cache
+from enum import Enum, auto
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from types import CodeType
 from typing import Any, ClassVar, Literal
@@ -18,8 +19,9 @@ from copier._jinja_ext import SandboxedEnvironment
 from copier._main import Worker
 from copier._settings import SettingsModel
 from copier._template import Template
+from copier._tools import scantree
 from copier._types import AnyByStrDict, AnyByStrMutableMapping, Phase
-from copier.errors import CopierError
+from copier.errors import CopierError, ForbiddenPathError
 from jinja2 import TemplateError
 
 from fleet.answers import ANSWERS_FILE, Answers
@@ -89,6 +91,14 @@ def _refuse_ignored(worker: Worker, data: dict[str, Any], commit: str) -> None:
 def _asked(worker: Worker) -> list[str]:
     """List the questions that somebody may answer; the others are computed."""
     return [name for name, question in worker.template.questions_data.items() if question.get("when") is not False]
+
+
+class _Kind(Enum):
+    """What a path of the template is."""
+
+    FOLDER = auto()
+    FILE = auto()
+    TEMPLATE = auto()
 
 
 class CompilingOnce(SandboxedEnvironment):
@@ -162,6 +172,23 @@ class _Renderer(Worker):
         """Once all is answered, it is the same for every part of every path."""
         return self._complete_context if Phase.current() is Phase.RENDER else super()._render_context()
 
+    def _render_template(self) -> None:
+        """Where nothing is written no file has to be looked at, and most of the template's are the same in every service."""
+        if self.write or self.template.preserve_symlinks:
+            super()._render_template()
+            return
+        folder = self.template.local_abspath
+        for source, kind in _sources(folder, self.template_copy_root, self.template.templates_suffix):
+            for path, context in self._render_path(source):
+                if path.is_absolute() or ".." in path.parts:
+                    raise ForbiddenPathError(path=path)
+                if kind is _Kind.FOLDER or self.match_exclude(path):
+                    continue
+                if kind is _Kind.FILE:
+                    self.tree[path.as_posix()] = _copied(self.template_copy_root / source)
+                else:
+                    self._render_file((self.template_copy_root / source).relative_to(folder), path, context or {})
+
     def _render_path(self, relpath: Path) -> Iterable[tuple[Path, AnyByStrDict | None]]:
         """A path without Jinja in it is the same for every service."""
         if "{" in str(relpath):
@@ -209,6 +236,25 @@ class _Renderer(Worker):
 # What serves every service that this process renders, by the folder of the template version.
 _ENVIRONMENTS: dict[Path, SandboxedEnvironment] = {}
 _PATHS: dict[tuple[Path, Path], list[tuple[Path, AnyByStrDict | None]]] = {}
+
+
+@cache
+def _sources(template: Path, root: Path, suffix: str) -> list[tuple[Path, _Kind]]:
+    """What Copier walks through, below the root; it follows links that stay in the template."""
+    found = []
+    for entry in scantree(str(root), follow_symlinks=True):
+        path = Path(entry.path)
+        if entry.is_symlink() and not path.resolve().is_relative_to(template):
+            raise ForbiddenPathError(path=path.relative_to(root))
+        kind = _Kind.FOLDER if entry.is_dir() else _Kind.TEMPLATE if entry.name.endswith(suffix) else _Kind.FILE
+        found.append((path.relative_to(root), kind))
+    return found
+
+
+@cache
+def _copied(file: Path) -> Entry:
+    """A file that every service has as the template has it."""
+    return Entry("100755" if file.stat().st_mode & 0o100 else "100644", blob_id(file.read_bytes()))
 
 
 @lru_cache(maxsize=16)
