@@ -391,6 +391,16 @@ async def test_half_an_answer_is_cut_off_rather_than_finished(make_app: Callable
             await client.get("/v1/half")
 
 
+def test_a_bug_in_the_middle_of_an_answer_is_logged_once(logging_service: Running) -> None:
+    with pytest.raises(httpx.RemoteProtocolError):
+        httpx.get(f"{logging_service.base}/v1/half", headers={"X-Request-Id": "half-1"})
+    httpx.get(f"{logging_service.base}/v1/things", headers={"X-Request-Id": "after-half"})
+    logging_service.wait_for(event="request_finished", request_id="after-half")
+
+    (failed,) = [event for event in logging_service.events() if "no second half" in str(event)]
+    assert (failed["event"], failed["request_id"]) == ("request_failed", "half-1")
+
+
 @pytest.fixture(scope="module")
 def logging_service(start: Start) -> Running:
     return start(LOG_REQUESTS="true")

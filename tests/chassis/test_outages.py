@@ -10,13 +10,16 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import asyncpg
+import httpx
 import pytest
 from chassis import database as chassis_database
 from chassis import edge, embedded, outages, problems
 from chassis.database import Database, DatabaseUnavailable, dedicated_connection
+from chassis.http import Reader
 from chassis.messages import NO_MESSAGES
 from chassis.outbox import Outbox
 from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 from pydantic import SecretStr
 from structlog.testing import CapturingLogger
 
@@ -165,6 +168,45 @@ async def test_many_requests_in_an_outage_are_answered_503_and_logged_in_one_lin
     assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {(503, "database_unavailable")}
     assert all(int(answer.headers["retry-after"]) > 0 for answer in answers)
     assert [(call.method_name, call.args) for call in logger.calls] == [("warning", ("database_unavailable",))]
+
+
+async def test_many_streams_that_meet_an_outage_are_cut_and_logged_in_one_line(
+    make_app: Callable[..., FastAPI], link: Link, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app(database_url=link.url)
+
+    async def rows(database: Database) -> AsyncGenerator[bytes]:
+        while True:
+            await database.execute("SELECT 1")
+            yield b"a row"
+            await asyncio.sleep(0.01)
+
+    @app.get("/rows")
+    async def stream(database: Reader) -> StreamingResponse:
+        return StreamingResponse(rows(database))
+
+    async def follow(client: httpx.AsyncClient, begun: asyncio.Semaphore) -> None:
+        async with client.stream("GET", "/rows") as answer:
+            assert answer.status_code == 200
+            begun.release()
+            async for _ in answer.aiter_bytes():
+                pass
+
+    logger, begun = CapturingLogger(), asyncio.Semaphore(0)
+    for module in (outages, problems, edge):
+        monkeypatch.setattr(module, "log", logger)
+    async with listening(app) as client:
+        streams = [asyncio.create_task(follow(client, begun)) for _ in range(5)]
+        for _ in streams:
+            await begun.acquire()
+        link.cut()
+        ends = await asyncio.gather(*streams, return_exceptions=True)
+        answer = await client.get("/v1/things")
+
+    assert [type(end) for end in ends] == [httpx.RemoteProtocolError] * 5
+    assert answer.status_code == 503
+    assert [(call.method_name, call.args) for call in logger.calls] == [("warning", ("database_unavailable",))]
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 # A server that does not answer.

@@ -10,9 +10,10 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis import problems, tracecontext
+from chassis.database import DatabaseUnavailable
 from chassis.durations import Durations
 from chassis.health import Lifecycle
-from chassis.logs import describe_exception, request_id
+from chassis.logs import AnswerCut, describe_exception, request_id
 from chassis.telemetry import Telemetry
 
 log = structlog.get_logger()
@@ -98,10 +99,15 @@ class Edge:
         started = time.perf_counter()
         try:
             await self._app(scope, receive, send_finished)
+        except AnswerCut:
+            raise
         except Exception as error:
-            self._record_surprise(span, error)
+            if outage := _outage(error):
+                scope["app"].state.outages.add(outage)
+            else:
+                self._record_surprise(span, error)
             if status:  # half an answer is out: only cutting the connection says that the rest is missing
-                raise
+                raise AnswerCut from error
             await problems.document(500)(scope, receive, send_finished)
         finally:
             # Of a stream, the duration ends with its first byte: the length of a stream does not show how fast the
@@ -136,6 +142,11 @@ class Edge:
             log.info(
                 "request_finished", method=method, route=route, status=status, duration_ms=round(seconds * 1000, 1)
             )
+
+
+def _outage(error: Exception) -> DatabaseUnavailable | None:
+    """The outage that ended an answer of which a part had been sent: problems.py can no longer answer then."""
+    return next((each for each in (error, error.__cause__) if isinstance(each, DatabaseUnavailable)), None)
 
 
 def _combined(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from chassis import problems
 from chassis.connections import LINGER_BYTES
 from chassis.edge import PROBES
+from chassis.logs import AnswerCut
 
 CLOSE = {"Connection": "close"}
 
@@ -148,9 +149,9 @@ class Limits:
         except TimeoutError:
             if not (deadline.expired() or (body is not None and body.refused)):
                 raise
-            if answering:  # without the end of the answer the server closes the connection, so the client sees the cut
+            if answering:
                 log.warning("answer_cut", reason=f"silent for {self._timeout_seconds} s")
-                return
+                raise AnswerCut from None
             answer = self._too_slow(body)
         else:
             return

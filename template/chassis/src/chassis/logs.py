@@ -135,6 +135,14 @@ def _report_lost(error: Exception, event: object = None) -> None:
         sys.stdout.flush()
 
 
+class AnswerCut(Exception):
+    """Ends an answer of which a part has been sent, so that the server cuts the connection. The cause has been logged."""
+
+
+def _is_unlogged(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], AnswerCut))
+
+
 def configure(*, format: Literal["json", "console"], level: str, service: str) -> None:
     """Send structlog's events and those of every library that uses `logging` to stdout in one shape."""
 
@@ -173,5 +181,6 @@ def configure(*, format: Literal["json", "console"], level: str, service: str) -
         )
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.getLogger("uvicorn.error").addFilter(_is_unlogged)
     # At info it logs every URL it calls, query string and all.
     logging.getLogger("httpx").setLevel(logging.WARNING)

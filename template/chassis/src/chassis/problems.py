@@ -241,16 +241,10 @@ def _allowed_methods(request: Request) -> list[str]:
     return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 
-class OnDatabaseUnavailable:
-    """Answer 503, and log an outage in one line for many requests."""
-
-    def __init__(self) -> None:
-        self._log = OutageLog()
-
-    async def __call__(self, request: Request, error: Exception) -> Response:
-        request.scope["logged"] = True
-        self._log.add(error)
-        return unavailable("the database is unavailable", code="database_unavailable")
+async def on_database_unavailable(request: Request, error: Exception) -> Response:
+    request.scope["logged"] = True
+    request.app.state.outages.add(error)
+    return unavailable("the database is unavailable", code="database_unavailable")
 
 
 async def on_surprise(_: Request, error: Exception) -> Response:
@@ -260,8 +254,9 @@ async def on_surprise(_: Request, error: Exception) -> Response:
 
 def install(app: FastAPI) -> None:
     """Make the application answer every failure with a problem document."""
+    app.state.outages = OutageLog()
     app.add_exception_handler(DomainError, on_domain_error)
     app.add_exception_handler(RequestValidationError, on_invalid_request)
     app.add_exception_handler(HTTPException, on_http_error)
-    app.add_exception_handler(DatabaseUnavailable, OnDatabaseUnavailable())
+    app.add_exception_handler(DatabaseUnavailable, on_database_unavailable)
     app.add_exception_handler(Exception, on_surprise)
