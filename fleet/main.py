@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from fleet.errors import FleetError, refused
-from fleet.output import visible, warn
+from fleet.output import WIDE, visible, warn
 
 app = typer.Typer(
     name="fleet", help="Services of this platform, kept like its template.", no_args_is_help=True, add_completion=False
@@ -285,8 +285,8 @@ def _trust(named: list[str] | None, config: Path | None = None) -> None:
 
 
 def _width(output: Path | None) -> int | None:
-    """Of a table: that of the terminal. A file or a pipe has none, and what reads them finds lines easier than folds."""
-    return None if output is None and (sys.stdout.isatty() or "COLUMNS" in os.environ) else 200
+    """The width of a table that is written to a file, if it is."""
+    return None if output is None else WIDE
 
 
 def _write(output: Path, text: str) -> None:

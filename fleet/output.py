@@ -1,5 +1,6 @@
 """Print text for people. No character of a repository, a tag or a file name reaches the terminal as a command."""
 
+import os
 import re
 import sys
 from typing import TYPE_CHECKING, Any, cast
@@ -23,11 +24,17 @@ def warn(message: str) -> None:
     print(f"fleet: {visible(without_credentials(message))}", file=sys.stderr)  # noqa: T201
 
 
+WIDE = 200
+"""Columns of a table in a file or a pipe: a program finds lines more easily than folds."""
+
+
 def console(**options: Any) -> "Console":
     """Make a console that prints all text as `visible` has it. Its own colours stay."""
     from rich.console import Console
 
     made = Console(highlight=False, **options)
+    if options.get("width") is None and not made.is_terminal and "COLUMNS" not in os.environ:
+        made.width = WIDE
     made.push_render_hook(cast("RenderHook", _Hook()))
     return made
 

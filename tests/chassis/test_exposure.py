@@ -59,6 +59,7 @@ async def test_the_page_of_the_api_runs_only_scripts_whose_content_is_known(make
     async with httpx.AsyncClient(transport=httpx.ASGITransport(make_app()), base_url="http://tiny") as client:
         page = (await client.get("/docs")).text
 
+    assert "<title>tiny</title>" in page
     foreign = re.findall(r"<(?:script|link)[^>]*https://[^>]*>", page)
     assert len(foreign) == page.count("https://") == 2
     for tag in foreign:

@@ -122,6 +122,28 @@ async def test_a_compressed_body_is_refused_as_what_it_is(client: httpx.AsyncCli
     assert answer.headers["accept-encoding"] == "identity"
 
 
+@pytest.mark.parametrize("media_type", ["application/json", "application/JSON; charset=utf-8", "application/x+json"])
+async def test_json_in_another_encoding_is_refused(client: httpx.AsyncClient, media_type: str) -> None:
+    for encoding, status in (("gzip", 415), ("br, gzip", 415), ("nonsense", 415), ("Identity", 200), ("", 200)):
+        headers = {"Content-Type": media_type, "Content-Encoding": encoding}
+        answer = await client.post("/v1/values", content=b'{"text": "lamp"}', headers=headers)
+        assert answer.status_code == status, encoding
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+async def test_json_is_utf_8(client: httpx.AsyncClient, encoding: str) -> None:
+    for body in ('{"name": "lamp"}', " [1]", "1"):
+        headers = {"Content-Type": "application/json"}
+        answer = await client.post("/v1/things", content=body.encode(encoding), headers=headers)
+        assert problem(answer)["code"] == "malformed_request"
+        assert "JSON is UTF-8" in problem(answer)["detail"]
+
+
+async def test_a_body_that_is_no_json_may_have_any_encoding(client: httpx.AsyncClient) -> None:
+    headers = {"Content-Type": "text/csv; charset=utf-16", "Content-Encoding": "gzip"}
+    assert (await client.post("/v1/bytes", content=b"a\0b\0", headers=headers)).json() == 4
+
+
 def test_a_route_documents_its_errors_by_status_and_code() -> None:
     documented = problems(ThingNotFound, ThingTaken)
 
@@ -130,17 +152,18 @@ def test_a_route_documents_its_errors_by_status_and_code() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status", "code"),
+    ("method", "path", "code", "detail"),
     [
-        ("GET", "/v1/nothing", 404, "route_not_found"),
-        ("GET", "/v1/things/", 404, "route_not_found"),
-        ("PUT", "/v1/things", 405, "method_not_allowed"),
+        ("GET", "/v1/nothing", "route_not_found", "no route has this path; a slash at its end counts"),
+        ("GET", "/v1/things/", "route_not_found", "no route has this path; a slash at its end counts"),
+        ("PUT", "/v1/things", "method_not_allowed", "this path takes GET, HEAD, POST"),
     ],
 )
 async def test_what_no_route_takes_is_a_problem_too(
-    client: httpx.AsyncClient, method: str, path: str, status: int, code: str
+    client: httpx.AsyncClient, method: str, path: str, code: str, detail: str
 ) -> None:
-    assert problem(await client.request(method, path))["code"] == code
+    document = problem(await client.request(method, path))
+    assert (document["code"], document["detail"]) == (code, detail)
 
 
 async def test_a_wrong_method_is_told_all_the_right_ones(client: httpx.AsyncClient) -> None:
@@ -153,6 +176,7 @@ async def test_a_wrong_method_is_told_all_the_right_ones(client: httpx.AsyncClie
         (HTTPException(409, {"why": "because"}), 409, '{"why": "because"}'),
         (HTTPException(499, "gone away"), 499, "gone away"),
         (HTTPException(418), 418, None),
+        (HTTPException(404), 404, None),
     ],
 )
 async def test_whatever_fastapi_lets_one_raise_is_a_problem(

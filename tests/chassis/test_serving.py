@@ -351,3 +351,20 @@ def test_what_start_up_made_is_not_looked_through_and_cycles_are_still_collected
     finally:
         gc.unfreeze()
         gc.set_threshold(*before)
+
+
+def test_a_port_that_is_taken_is_reported_with_the_setting(database_url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = subprocess.run(
+            [sys.executable, "-m", "tests.chassis.tiny", "serve"],
+            env=environment(DATABASE_URL=database_url, HTTP_PORT=port),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=EXIT_TIMEOUT_SECONDS,
+        )
+    assert ended.returncode == 1
+    assert f"127.0.0.1:{port}" in ended.stdout
+    assert "set HTTP_PORT to a free port" in ended.stdout
+    assert "Traceback" not in ended.stdout + ended.stderr

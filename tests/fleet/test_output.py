@@ -157,6 +157,15 @@ def test_a_pipe_gets_no_folded_lines(tmp_path: Path) -> None:
     assert f"{'long-' * 24}  unreadable" in done.stdout
 
 
+def test_a_finding_in_a_pipe_is_not_folded(
+    born: Born, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    show_findings.table(Service(born()), [SOON, EDITED])
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith(EDITED.id)]
+    assert all(cell in line for cell in (EDITED.path, EDITED.reason, EDITED.remedy))
+
+
 def test_a_report_that_cannot_be_written_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(file: Path, *_: object, **_options: object) -> None:
         file.touch()

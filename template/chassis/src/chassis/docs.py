@@ -1,6 +1,8 @@
 """A page to read and try the API, at /docs, if SERVE_DOCS is on."""
 
-from fastapi import APIRouter
+import html
+
+from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 # The browser refuses files with other hashes. `npm pack swagger-ui-dist@VERSION` has the files of another version, and
@@ -14,7 +16,7 @@ PAGE = f"""<!DOCTYPE html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>API</title>
+<title>@title@</title>
 <link rel="icon" href="data:,">
 <link rel="stylesheet" href="{_FILES}/swagger-ui.css" integrity="{_STYLE}" crossorigin="anonymous">
 </head>
@@ -30,5 +32,5 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/docs")
-async def docs() -> HTMLResponse:
-    return HTMLResponse(PAGE)
+async def docs(request: Request) -> HTMLResponse:
+    return HTMLResponse(PAGE.replace("@title@", html.escape(request.app.title)))

@@ -140,7 +140,11 @@ class Limits:
             async with asyncio.timeout(self._timeout_seconds) as deadline:
                 if max_bytes is not None:
                     body = Body(max_bytes, deadline)
-                    receive = replay(await self._read(body, receive), receive)
+                    message = await self._read(body, receive)
+                    if refused := problems.refused_json(scope["headers"], message["body"]):
+                        await refused(scope, receive, watch)
+                        return
+                    receive = replay(message, receive)
                 await self._run_in_place(scope, receive, watch, probe=probe)
         except TooLarge as error:
             answer = _too_large(error.max_bytes, hang_up=not error.ended)

@@ -1,7 +1,9 @@
 """Failures as RFC 9457 problem documents. The only module that turns errors into HTTP statuses."""
 
+import codecs
 import json
 import re
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -212,13 +214,32 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     if not isinstance(detail, str):
         detail = json.dumps(detail, ensure_ascii=False, default=str)
     elif detail == PHRASES.get(error.status_code):
-        detail = None
+        detail = _about_the_route(request, error.status_code, headers)
     elif detail == "There was an error parsing the body" and error.__cause__ is not None:  # FastAPI's text
-        if request.headers.get("content-encoding", "identity") != "identity":
-            advice = "send the body without Content-Encoding: nothing is decompressed here"
-            return document(415, detail=advice, headers={"Accept-Encoding": "identity"})
         detail = _why_unreadable(error.__cause__) or detail
     return document(error.status_code, detail=detail, headers=headers)
+
+
+def _about_the_route(request: Request, status: int, headers: dict[str, str]) -> str | None:
+    if status == 405:
+        return f"this path takes {headers['Allow']}"
+    if status == 404 and "endpoint" not in request.scope:  # no route has raised it
+        return "no route has this path; a slash at its end counts"
+    return None
+
+
+def refused_json(headers: Iterable[tuple[bytes, bytes]], body: bytes) -> JSONResponse | None:
+    """The answer to a JSON body that is compressed or not UTF-8: Python would read UTF-16, and ignore the encoding."""
+    given = dict(headers)
+    media_type = given.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if not body or not (media_type == b"application/json" or media_type.endswith(b"+json")):
+        return None
+    if given.get(b"content-encoding", b"").strip().lower() not in (b"", b"identity"):
+        advice = "send the body without Content-Encoding: nothing is decompressed here"
+        return document(415, detail=advice, headers={"Accept-Encoding": "identity"})
+    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or 0 in body[:4]:
+        return document(400, detail="the body is UTF-16 or UTF-32, but JSON is UTF-8 (RFC 8259)")
+    return None
 
 
 def _why_unreadable(cause: BaseException) -> str | None:

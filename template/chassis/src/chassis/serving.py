@@ -1,7 +1,6 @@
 """Run the HTTP process, and stop it without dropping a request."""
 
 import asyncio
-import contextlib
 import faulthandler
 import gc
 import math
@@ -139,6 +138,12 @@ def serve(app: FastAPI, *, drain: bool = True) -> bool:
     server = Server(config, lifecycle=app.state.lifecycle, drain_seconds=settings.drain_seconds if drain else 0)
     spare_collector()
     allow_open_files(settings.max_connections + settings.database_pool_size + OTHER_FILES)
-    with contextlib.suppress(SystemExit):  # Uvicorn exits itself when the port is taken; it has said so
+    try:
         server.run()
+    except SystemExit:  # Uvicorn cannot listen, and has logged why
+        log.error(
+            "listening_failed",
+            address=f"{settings.http_host}:{settings.http_port}",
+            remedy="set HTTP_PORT to a free port and HTTP_HOST to an address of this machine",
+        )
     return server.started
