@@ -2,94 +2,76 @@
 
 import os
 import sys
-from enum import StrEnum
+from collections.abc import Callable, Sequence
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import NoReturn
 
-import typer
+import click
 
 from fleet.errors import FleetError, refused
 from fleet.output import WIDE, visible, warn
 
-app = typer.Typer(
-    name="fleet", help="Services of this platform, kept like its template.", no_args_is_help=True, add_completion=False
-)
-
-Where = Annotated[Path, typer.Argument(help="A service's repository.", show_default="this folder")]
-Trusted = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--template",
-        metavar="URL",
-        envvar="FLEET_TEMPLATE",
-        help="The platform's template: a service that names another one is refused. Repeatable.",
-        show_default="what fleet.toml names, else where fleet is from",
-    ),
-]
-Config = Annotated[Path, typer.Option(metavar="FILE", help="What lists the services.")]
-Jobs = Annotated[int | None, typer.Option(min=1, help="Processes at a time.", show_default="one for each core")]
-Data = Annotated[
-    list[str] | None, typer.Option("--data", "-d", metavar="KEY=VALUE", help="Give an answer. Repeatable.")
-]
+PATH = click.Path(path_type=Path)
 FLEET = Path("fleet.toml")
 
-
-class CheckFormat(StrEnum):
-    """How `fleet check` says it."""
-
-    TABLE = "table"
-    JSON = "json"
-    GITHUB = "github"
-
-
-class StatusFormat(StrEnum):
-    """How `fleet status` says it."""
-
-    TABLE = "table"
-    JSON = "json"
-    MARKDOWN = "markdown"
-    HTML = "html"
-
-
-class MapFormat(StrEnum):
-    """How `fleet map` says it."""
-
-    TABLE = "table"
-    MERMAID = "mermaid"
-    SVG = "svg"
-    JSON = "json"
+config_option = click.option(
+    "--config", type=PATH, metavar="FILE", default=FLEET, show_default=True, help="What lists the services."
+)
+data_option = click.option(
+    "answers", "--data", "-d", multiple=True, metavar="KEY=VALUE", help="Give an answer. Repeatable."
+)
+jobs_option = click.option(
+    "--jobs", type=click.IntRange(1), show_default="one for each core", help="Processes at a time."
+)
+offline_option = click.option("--offline", is_flag=True, help="Make do with what was fetched before.")
+output_option = click.option("--output", type=PATH, metavar="FILE", show_default="stdout", help="Write it there.")
+path_argument = click.argument(
+    "path", type=PATH, default=Path(), help="A service's repository; this folder if not given."
+)
+template_option = click.option(
+    "--template",
+    multiple=True,
+    metavar="URL",
+    envvar="FLEET_TEMPLATE",
+    show_envvar=True,
+    show_default="what fleet.toml names, else where fleet is from",
+    help="The platform's template: a service that names another one is refused. Repeatable.",
+)
 
 
-def _version(wanted: bool) -> None:
+def _format(*choices: str, help: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The option `--format`; the first of these is the default."""
+    return click.option(
+        "shown", "--format", type=click.Choice(choices), default=choices[0], show_default=True, help=help
+    )
+
+
+def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
         from fleet.installed import version
 
-        typer.echo(version())
-        raise typer.Exit
+        click.echo(version())
+        context.exit()
 
 
-@app.callback()
-def _callback(
-    *,
-    _: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which fleet this is.")
-    ] = False,
-) -> None:
-    """What is said before a command."""
+@click.group()
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Say which fleet this is."
+)
+def app() -> None:
+    """Services of this platform, kept like its template."""
 
 
 @app.command()
+@path_argument
+@click.option("only_drift", "--drift", is_flag=True, help="Only compare with the template.")
+@click.option("--ref", help="A commit to look at, instead of the working copy.")
+@click.option("--base", show_default="the remote's default branch", help="What it will be merged into.")
+@_format("table", "json", "github", help="github: annotations.")
+@template_option
 def check(
-    path: Where = Path(),
-    *,
-    only_drift: Annotated[bool, typer.Option("--drift", help="Only compare with the template.")] = False,
-    ref: Annotated[str | None, typer.Option(help="A commit to look at, instead of the working copy.")] = None,
-    base: Annotated[
-        str | None, typer.Option(help="What it will be merged into.", show_default="the remote's default branch")
-    ] = None,
-    shown: Annotated[CheckFormat, typer.Option("--format", help="github: annotations.")] = CheckFormat.TABLE,
-    template: Trusted = None,
+    path: Path, *, only_drift: bool, ref: str | None, base: str | None, shown: str, template: tuple[str, ...]
 ) -> None:
     """Say in one table what a service does otherwise than the platform. Status 1 if any of it is an error."""
     from fleet import show_findings
@@ -100,23 +82,23 @@ def check(
     _trust(template)
     service = Service(path, ref, base)
     found = [finding for check in (DRIFT if only_drift else CHECKS) for finding in check(service)]
-    if shown is CheckFormat.TABLE:
+    if shown == "table":
         show_findings.table(service, found)
     else:
-        text = show_findings.github(found) if shown is CheckFormat.GITHUB else show_findings.as_json(service, found)
-        typer.echo(visible(text))
-    raise typer.Exit(any(finding.level is Level.ERROR for finding in found))
+        text = show_findings.github(found) if shown == "github" else show_findings.as_json(service, found)
+        click.echo(visible(text))
+    raise SystemExit(any(finding.level is Level.ERROR for finding in found))
 
 
 @app.command()
+@config_option
+@_format("table", "json", "markdown", "html")
+@output_option
+@offline_option
+@jobs_option
+@template_option
 def status(
-    *,
-    config: Config = FLEET,
-    shown: Annotated[StatusFormat, typer.Option("--format")] = StatusFormat.TABLE,
-    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it there.", show_default="stdout")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Make do with what was fetched before.")] = False,
-    jobs: Jobs = None,
-    template: Trusted = None,
+    *, config: Path, shown: str, output: Path | None, offline: bool, jobs: int | None, template: tuple[str, ...]
 ) -> None:
     """Say how every service stands: version, drift, conventions, waivers. Status 1 if one breaks the policy or cannot be read."""
     from fleet import overview
@@ -129,9 +111,9 @@ def status(
     listed = members(config)
     _trust(template, config)
     standings = status(listed, jobs)
-    if shown is StatusFormat.TABLE:
+    if shown == "table":
         text = overview.table(standings, width=_width(output))
-    elif shown is StatusFormat.JSON:
+    elif shown == "json":
         text = overview.as_json(standings)
     else:
         from fleet.map import gather, show
@@ -139,35 +121,38 @@ def status(
         from fleet.page import page
 
         map_ = gather.of_standings(listed, standings)
-        if shown is StatusFormat.HTML:
+        if shown == "html":
             links = {standing.name: f"#s{number}" for number, standing in enumerate(standings, 1)}
             text = page(standings, conventions(), show.html(map_, findings(map_), links))
         else:
             text = overview.markdown(standings, show.markdown(map_, findings(map_)))
-    if shown is not StatusFormat.TABLE:  # the table has colours, and its text is made visible already
+    if shown != "table":  # the table has colours, and its text is made visible already
         text = visible(text)
     if output is None:
-        typer.echo(text, nl=False)
+        click.echo(text, nl=False)
     else:
         _write(output, text)
-        typer.echo(f"{output}: {overview.sentence(standings)}", err=True)
-    raise typer.Exit(is_breached(standings))
+        click.echo(f"{output}: {overview.sentence(standings)}", err=True)
+    raise SystemExit(is_breached(standings))
 
 
 @app.command("map")
+@click.argument("paths", type=PATH, nargs=-1, help="Repositories, as they are here; those of fleet.toml if not given.")
+@config_option
+@_format("table", "mermaid", "svg", "json", help="mermaid: for Markdown.")
+@output_option
+@click.option("--around", metavar="NAME", help="Only this service and its neighbours.")
+@click.option("--calls", type=click.IntRange(1), metavar="N", show_default="2", help="Calls in a row that are allowed.")
+@offline_option
 def draw(
-    paths: Annotated[
-        list[Path] | None, typer.Argument(help="Repositories, as they are here.", show_default="what fleet.toml lists")
-    ] = None,
+    paths: tuple[Path, ...],
     *,
-    config: Config = FLEET,
-    shown: Annotated[MapFormat, typer.Option("--format", help="mermaid: for Markdown.")] = MapFormat.TABLE,
-    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it there.", show_default="stdout")] = None,
-    around: Annotated[str | None, typer.Option(metavar="NAME", help="Only this service and its neighbours.")] = None,
-    calls: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Calls in a row that are allowed.", show_default="2")
-    ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Make do with what was fetched before.")] = False,
+    config: Path,
+    shown: str,
+    output: Path | None,
+    around: str | None,
+    calls: int | None,
+    offline: bool,
 ) -> None:
     """Say who calls whom, and who hears of what. Status 1 if any of it does not fit together."""
     from fleet.findings import Level
@@ -180,52 +165,70 @@ def draw(
 
     if offline:
         os.environ["FLEET_OFFLINE"] = "1"
-    whole = gather.of_folders(paths) if paths else gather.of_members(members(config))
+    whole = gather.of_folders(list(paths)) if paths else gather.of_members(members(config))
     map_ = whole.around(around) if around else whole
     found = [one for one in findings(whole, calls or LIMIT) if not around or around in one.services]
-    if shown is MapFormat.TABLE:
+    if shown == "table":
         text = show.table(map_, found, width=_width(output))
-    elif shown is MapFormat.JSON:
+    elif shown == "json":
         text = show.as_json(map_, found)
     else:
-        text = svg(map_, found) if shown is MapFormat.SVG else mermaid(map_, found)
-    if shown is not MapFormat.TABLE:
+        text = svg(map_, found) if shown == "svg" else mermaid(map_, found)
+    if shown != "table":
         text = visible(text)
     if output is None:
-        typer.echo(text, nl=False)
+        click.echo(text, nl=False)
     else:
         _write(output, text)
-        typer.echo(f"{output}: {show.summary(map_, found)}", err=True)
-    raise typer.Exit(any(one.finding.level is Level.ERROR for one in found))
+        click.echo(f"{output}: {show.summary(map_, found)}", err=True)
+    raise SystemExit(any(one.finding.level is Level.ERROR for one in found))
 
 
 @app.command()
+@path_argument
+@data_option
+@click.option("--to", metavar="VERSION", show_default="newest", help="A version of the template.")
+@click.option("--keep-branch", is_flag=True, help="If it fails, keep the branch fleet-update for inspection.")
+@click.option(
+    "--finish/--no-finish",
+    default=True,
+    show_default=True,
+    help="Then run `make specs`, and commit uv.lock and specs/.",
+)
+@click.option("--seed-diffs", is_flag=True, help="Show how seeds changed that the service has its own copy of.")
+@click.option(
+    "whole_fleet",
+    "--all",
+    is_flag=True,
+    help="Every service of fleet.toml: each in a clone, on a branch slipway/VERSION.",
+)
+@config_option
+@click.option("--test/--no-test", default=True, show_default=True, help="With --all: run `make check` on each.")
+@click.option("--push", is_flag=True, help="With --all: push each branch that passes.")
+@click.option(
+    "--work",
+    type=PATH,
+    metavar="FOLDER",
+    show_default="beside fleet.toml",
+    help="With --all: for clones and logs.",
+)
+@jobs_option
+@template_option
 def update(
-    path: Where = Path(),
+    path: Path,
     *,
-    answers: Data = None,
-    to: Annotated[
-        str | None, typer.Option(metavar="VERSION", help="A version of the template.", show_default="newest")
-    ] = None,
-    keep_branch: Annotated[
-        bool, typer.Option(help="If it fails, keep the branch fleet-update for inspection.")
-    ] = False,
-    finish: Annotated[bool, typer.Option(help="Then run `make specs`, and commit uv.lock and specs/.")] = True,
-    seed_diffs: Annotated[
-        bool, typer.Option(help="Show how seeds changed that the service has its own copy of.")
-    ] = False,
-    whole_fleet: Annotated[
-        bool, typer.Option("--all", help="Every service of fleet.toml: each in a clone, on a branch slipway/VERSION.")
-    ] = False,
-    config: Config = FLEET,
-    test: Annotated[bool, typer.Option(help="With --all: run `make check` on each.")] = True,
-    push: Annotated[bool, typer.Option("--push", help="With --all: push each branch that passes.")] = False,
-    work: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="With --all: for clones and logs.", show_default="beside fleet.toml"),
-    ] = None,
-    jobs: Jobs = None,
-    template: Trusted = None,
+    answers: tuple[str, ...],
+    to: str | None,
+    keep_branch: bool,
+    finish: bool,
+    seed_diffs: bool,
+    whole_fleet: bool,
+    config: Path,
+    test: bool,
+    push: bool,
+    work: Path | None,
+    jobs: int | None,
+    template: tuple[str, ...],
 ) -> None:
     """Bring a service to a template version: the platform's files anew, the team's as they are. All of it or nothing.
 
@@ -244,36 +247,36 @@ def update(
         _trust(template, config)
         outcomes = update_all(listed, work or config.parent / FOLDER, Wish(to or "", test, push), jobs)
         show_all.outcomes(outcomes)
-        raise typer.Exit(any(outcome.failure for outcome in outcomes))
+        raise SystemExit(any(outcome.failure for outcome in outcomes))
     from fleet import show
     from fleet.update import Options, update
 
     _trust(template)
     report = update(path, Options(_data(answers), to, keep_branch, finish))
     show.report(report, seed_diffs=seed_diffs)
-    raise typer.Exit(3 if report.unfinished else 0)
+    raise SystemExit(3 if report.unfinished else 0)
 
 
 @app.command()
-def new(
-    name: Annotated[Path, typer.Argument(help="The service's name, and the folder to write it to.")],
-    *,
-    template: Annotated[
-        str | None,
-        typer.Option(metavar="URL", envvar="FLEET_TEMPLATE", help="The template.", show_default="where fleet is from"),
-    ] = None,
-    answers: Data = None,
-    defaults: Annotated[
-        bool, typer.Option("--defaults", help="Ask nothing: defaults for what -d leaves open.")
-    ] = False,
-) -> None:
+@click.argument("name", type=PATH, help="The service's name, and the folder to write it to.")
+@click.option(
+    "--template",
+    metavar="URL",
+    envvar="FLEET_TEMPLATE",
+    show_envvar=True,
+    show_default="where fleet is from",
+    help="The template.",
+)
+@data_option
+@click.option("--defaults", is_flag=True, help="Ask nothing: defaults for what -d leaves open.")
+def new(name: Path, *, template: str | None, answers: tuple[str, ...], defaults: bool) -> None:
     """Make a service: the questions, the boundary review, then what `copier copy` does."""
     from fleet.new import new, template_address
 
     new(name, template or template_address(), _data(answers), defaults=defaults)
 
 
-def _trust(named: list[str] | None, config: Path | None = None) -> None:
+def _trust(named: Sequence[str], config: Path | None = None) -> None:
     """Let only the platform's template be fetched and run. Raises FleetError if that template is not known."""
     from fleet.installed import repository
     from fleet.register import templates
@@ -298,9 +301,9 @@ def _write(output: Path, text: str) -> None:
         write_whole(output.resolve(), text)
 
 
-def _data(answers: list[str] | None) -> dict[str, str]:
+def _data(answers: tuple[str, ...]) -> dict[str, str]:
     data = {}
-    for answer in answers or []:
+    for answer in answers:
         name, separator, value = answer.partition("=")
         if not separator:
             raise FleetError(f"-d wants KEY=VALUE, not {answer!r}")

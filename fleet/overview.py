@@ -5,9 +5,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from rich.table import Table
-from rich.text import Text
-
 from fleet import output
 from fleet.findings import Finding, Level
 from fleet.standing import Standing
@@ -59,6 +56,9 @@ def cells(standing: Standing) -> tuple[str, ...]:
 
 def table(standings: list[Standing], *, width: int | None = None) -> str:
     """As wide as the terminal, and with colours if this is one, unless a width is given."""
+    from rich.table import Table  # which takes as long to import as two hundred services to read
+    from rich.text import Text
+
     console = output.console(width=width, no_color=True if width else None)
     shown = Table(*COLUMNS, box=None, pad_edge=False)
     for standing in standings:

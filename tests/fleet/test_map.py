@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from demo.__main__ import BILLING, NOTIFICATIONS
 from fleet.errors import FleetError

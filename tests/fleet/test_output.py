@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from fleet import overview, show, show_all, show_findings
 from fleet.cache import write_whole
