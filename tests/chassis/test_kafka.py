@@ -231,6 +231,19 @@ async def test_a_batch_that_cannot_be_decoded_is_delivered_as_unreadable_and_all
         assert await (await successor.subscribe(Kind.EVENT)).fetch(1, wait_seconds=1) == []
 
 
+async def test_partitions_take_turns_after_a_record_that_cannot_be_decoded(server: brokers.Broker, name: str) -> None:
+    names = [name, name.replace("paid", "refused")]
+    number = 12
+    async with joined(server.url, name, partitions=1, also=names[1]) as bank:
+        for topic in names:
+            await publish(bank, topic, 222222, *range(2 * number))
+            spoil(server, topic, b"222222", "checksum")
+        subscription = await bank.subscribe(Kind.EVENT)
+        found = [(await take(subscription, 1))[0].message.name for _ in range(2 * number)]
+
+    assert min(found.count(topic) for topic in names) >= number // 2, found
+
+
 async def test_a_producer_that_can_never_send_again_is_replaced(server: brokers.Broker, name: str) -> None:
     async with joined(server.url, name, publish_timeout_seconds=4) as bank:
         publisher = await bank.lifeline.ready()

@@ -24,10 +24,12 @@ from chassis.brokers import (
     rabbitmq,
 )
 from chassis.brokers.rabbitmq import RabbitBroker, RabbitSubscription, _message
+from chassis.brokers.rabbitmq_publisher import Publisher
 from pamqp.header import ContentHeader
 from pydantic import SecretStr
 
 from tests import brokers
+from tests.chassis.link import Link
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("rabbitmq's own")]
 
@@ -220,6 +222,23 @@ async def test_only_the_message_that_is_too_large_is_refused(server: brokers.Bro
         for answer, message in zip(answers, others, strict=True):
             if answer is not None:
                 await bank.publish(message)
+
+
+async def test_a_connection_for_one_message_that_gets_no_answer_leaves_the_connection_of_all_others_open(
+    server: brokers.Broker, service: str
+) -> None:
+    with Link(server.url) as link:
+        async with joined(server.url, speaking_to_itself(service)) as bank:
+            await bank.publish(event(service))
+            publisher = bank.lifeline.client
+            bank._lone = await Publisher.open(await aiormq.connect(link.url), timeout_seconds=1)
+            bank._unavailable[event(service).name] = 0, "the queue was full"
+            link.freeze()
+            with pytest.raises(BrokerUnavailable):
+                await bank.publish(event(service))
+            assert bank.lifeline.client is publisher
+            await bank.publish(job(service))
+            link.restore()
 
 
 @pytest.mark.parametrize(("version", "limit"), [("3.10.8", None), ("4.3.1", -1)])

@@ -54,6 +54,8 @@ class Reader:
         self._consumer = consumer
         self._careful_until = 0.0
         self._by_record: set[TopicPartition] = set()
+        self._turns: dict[TopicPartition, int] = {}
+        """When each partition was last read one by one: partitions take turns, so that none fills every answer."""
 
     async def read(
         self, limit: int, *, wait_seconds: float, positions: Mapping[TopicPartition, int]
@@ -91,10 +93,11 @@ class Reader:
     async def _read_each(self, limit: int) -> tuple[Found, list[Unreadable]]:
         found: Found = {}
         unreadable: list[Unreadable] = []
-        for place in self._consumer.assignment():
+        for place in sorted(self._consumer.assignment(), key=lambda place: self._turns.get(place, 0)):
             room = limit - len(unreadable) - sum(map(len, found.values()))
             if room <= 0:
                 break
+            self._turns[place] = 1 + max(self._turns.values(), default=0)
             most = 1 if place in self._by_record else room
             try:
                 found |= await self._consumer.getmany(place, timeout_ms=0, max_records=most)

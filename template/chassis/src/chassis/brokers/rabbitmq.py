@@ -91,8 +91,9 @@ class RabbitBroker:
 
     async def publish(self, message: Message) -> None:
         publisher = self.lifeline.client or await self.lifeline.ready()
+        alone = message.name in self._unavailable
         try:
-            if message.name in self._unavailable:
+            if alone:
                 await self._publish_alone(message)
             else:
                 await publisher.publish(message)
@@ -106,7 +107,9 @@ class RabbitBroker:
         except DestinationUnavailable:
             raise
         except BrokerUnavailable:
-            if not publisher.blocked:  # what was not confirmed in time may hang: begin with a new connection
+            if (
+                not alone and not publisher.blocked
+            ):  # what was not confirmed in time may hang: begin with a new connection
                 self.lifeline.drop(publisher)
             raise
 
