@@ -29,7 +29,7 @@ TOOLS = ROOT / "build" / "tools"
 FLEET = [sys.executable, "-m", "fleet"]
 # A word that is nowhere in the template, so that another one can take its place.
 NAME = "svczzzz"
-PROMISES = {"cold": "60 s for 200", "warm": "3 s for 200"}
+PROMISES = {"cold": "15 s and 500 MiB for 200", "warm": "0.4 s for 200"}
 IDENTITY = {f"GIT_{who}_{what}": "bench@example.com" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 
