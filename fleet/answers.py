@@ -1,5 +1,6 @@
 """What a service recorded at birth and at each update: the template's address, its version, the answers."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,8 +8,11 @@ import yaml
 from yaml.constructor import ConstructorError
 
 from fleet.errors import FleetError, Malformed
+from fleet.trust import is_trusted
 
 ANSWERS_FILE = ".copier-answers.yml"
+# Where Copier's documentation puts the answers to a second template of one repository.
+OTHER_ANSWERS = ".copier-answers.*.yml"
 
 # It reads the same in a fraction of the time, where PyYAML was built with it.
 _Fast = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -69,6 +73,31 @@ class Answers:
             # YAML reads an abbreviated hash such as 0123456 as a number.
             version = f"\n{text}".partition("\n_commit:")[2].partition("\n")[0].strip()
         return cls(source, version, values, text)
+
+
+def recorded(content: bytes | None, others: Callable[[], Mapping[str, bytes | None]]) -> Answers:
+    """Parse what a service recorded. `others` reads the answers to other templates, by path. Raises FleetError."""
+    found = _parsed(content)
+    if not _is_ours(found):
+        for path in (path for path, other in others().items() if _is_ours(_parsed(other))):
+            raise FleetError(
+                f"the answers to the platform's template are in {path}, and fleet reads them from {ANSWERS_FILE}: rename the "
+                "file to that; if another template has its answers there, rename those first"
+            )
+    if isinstance(found, FleetError):
+        raise found
+    return found
+
+
+def _parsed(content: bytes | None) -> Answers | FleetError:
+    try:
+        return Answers.parse(content)
+    except FleetError as error:
+        return error
+
+
+def _is_ours(found: Answers | FleetError) -> bool:
+    return isinstance(found, Answers) and is_trusted(found.source)
 
 
 def aggregates_in(values: dict[str, Any]) -> dict[str, str]:

@@ -14,6 +14,12 @@ from fleet.worktree import commit
 GENERATED = ("pyproject.toml", "uv.lock", "specs")
 
 
+SUBMODULES = (
+    "The submodules of .gitmodules were empty for this: fleet fetches no other repositories. Where they are needed, run it in "
+    "a clone of your own."
+)
+
+
 def finish(checkout: Path) -> str:
     """Lock, write the specs, and commit both. Returns what make said if it failed: the team's code may need a change first.
 
@@ -32,7 +38,8 @@ def finish(checkout: Path) -> str:
     )
     if done.returncode != 0:
         git.git(checkout, "checkout", "--quiet", "--", ".")
-        return "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
+        said = (done.stdout + done.stderr).strip().splitlines()[-15:]
+        return "\n".join([*said, *([SUBMODULES] if ".gitmodules" in tracked else [])])
     commit(
         checkout,
         "Write what follows from the template: uv.lock, specs",

@@ -1,36 +1,54 @@
-"""Git, run as a program. What it says on failure becomes the message of a FleetError."""
+"""Run git as a program. What git says on failure becomes the message of a FleetError."""
 
 import os
 import re
 import subprocess
 import threading
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from fleet import isolation
 from fleet.errors import FleetError
-
-# A service's own hooks are for its people: they may need tools that are not there, and must not see half an update.
-NO_HOOKS = ("-c", "core.hooksPath=/dev/null")
-
 
 # A host that is asked and never answers must not hold up anybody for ever.
 LIMIT_SECONDS = 300
 
-# Override a user's own configuration, because we parse the output of git and look for `origin`. Check fetched objects,
-# because the repository of a service may be crafted to do harm.
-_PLAIN = tuple(
+# For commands that talk to another repository by the person's own configuration. Fetched objects are checked, because the
+# repository of a service may be crafted to do harm.
+_OUTSIDE = tuple(
     word
     for setting in (
-        "color.ui=false",
-        "color.diff=false",
-        "color.grep=false",
         "clone.defaultRemoteName=origin",
-        "transfer.fsckObjects=true",
+        "clone.rejectShallow=false",
+        "color.ui=false",
+        f"core.hooksPath={os.devnull}",
         "fetch.fsckObjects=true",
+        "fetch.recurseSubmodules=false",
+        "push.followTags=false",
+        "push.gpgSign=false",
+        "push.recurseSubmodules=no",
+        "safe.bareRepository=all",
+        "submodule.recurse=false",
+        "transfer.fsckObjects=true",
     )
     for word in ("-c", setting)
 )
+
+# Commands that look at commits only, and not at a checkout.
+_OF_COMMITS = {
+    "cat-file",
+    "describe",
+    "for-each-ref",
+    "log",
+    "ls-tree",
+    "merge-base",
+    "rev-list",
+    "rev-parse",
+    "symbolic-ref",
+    "update-ref",
+}
 
 
 class Entry(NamedTuple):
@@ -43,23 +61,63 @@ class Entry(NamedTuple):
 Tree = dict[str, Entry]
 
 
-def git(
-    repository: Path,
-    *arguments: str,
-    stdin: bytes | None = None,
-    index: Path | None = None,
-    limit_seconds: float | None = None,
+def git(repository: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
+    """Run git there, by nobody's configuration (fleet/isolation.py), and return what it printed. Raises FleetError."""
+    return _printed(repository, arguments, _run(_command(repository, arguments), stdin=stdin))
+
+
+def exchange(
+    folder: Path, *arguments: str, environment: Mapping[str, str] = os.environ, limit_seconds: float | None = None
 ) -> bytes:
-    """Run git there, on an index of its own if one is named, and return what it printed. Raises FleetError."""
+    """Run git with another repository as the person who runs fleet has configured it: keys, proxies, addresses.
+
+    `folder` is a repository that fleet made, or none. Raises FleetError.
+    """
+    kept = {name: value for name, value in environment.items() if name not in _DROPPED}
+    command = ["git", *_OUTSIDE, "-C", str(folder), *arguments]
     try:
-        done = _run(repository, arguments, stdin=stdin, index=index, limit_seconds=limit_seconds)
+        done = _run((command, kept | {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}), limit_seconds=limit_seconds)
     except subprocess.TimeoutExpired:
-        raise FleetError(f"git {_command(arguments)} was given up after {limit_seconds:.0f} seconds") from None
-    if done.returncode != 0:
-        said = (done.stderr or done.stdout).decode(errors="replace").strip()
-        said = without_credentials(said) or f"exit status {done.returncode}"
-        raise FleetError(f"git {_command(arguments)} failed in {repository}: {said}")
-    return done.stdout
+        raise FleetError(f"git {_name(arguments)} was given up after {limit_seconds:.0f} seconds") from None
+    return _printed(folder, arguments, done)
+
+
+def located(repository: Path) -> isolation.Repository:
+    """Where the parts of the repository are. Raises FleetError if there is none."""
+    if (found := isolation.find(repository)) is None:
+        raise FleetError(f"{repository} is not a git repository")
+    return found
+
+
+def check_out(repository: Path, checkout: Path, folder: Path) -> None:
+    """Write the files of HEAD to `checkout`, on no branch. `folder` keeps what git notes of it. Raises FleetError."""
+    arguments = ("worktree", "add", "--quiet", "--detach", str(checkout), "HEAD")
+    command = ["git", "-C", str(repository), *arguments]
+    _printed(repository, arguments, _run((command, isolation.detached(located(repository), folder))))
+
+
+def take(repository: Path, other: Path, branch: str) -> None:
+    """Fetch a branch of another repository on this machine. Raises FleetError."""
+    arguments = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", str(other), f"{branch}:{branch}")
+    command, environment = _command(repository, arguments)
+    _printed(repository, arguments, _run((command, environment | {"GIT_ALLOW_PROTOCOL": "file"})))
+
+
+def remote_address(repository: Path) -> str:
+    """The URL or path that the repository pushes to: that of `origin`, or of its only remote. Raises FleetError."""
+    found = located(repository)
+    urls: dict[str, str] = {}
+    for key, value in isolation.settings_of(found.shared / "config"):
+        section, _, rest = key.partition(".")
+        name, _, variable = rest.rpartition(".")
+        if section == "remote" and (variable == "pushurl" or (variable == "url" and name not in urls)):
+            urls[name] = value
+    if "origin" not in urls and len(urls) != 1:
+        listed = f"several remotes, {', '.join(urls)}, and none is called origin" if urls else "no remote to push to"
+        raise FleetError(f"{repository} has {listed}: name one by `git remote rename` or `git remote add origin URL`")
+    url = urls.get("origin") or next(iter(urls.values()))
+    is_path = ":" not in url.partition("/")[0]
+    return str((found.root or repository) / url) if is_path else url
 
 
 def line(repository: Path, *arguments: str, stdin: bytes | None = None) -> str:
@@ -69,7 +127,7 @@ def line(repository: Path, *arguments: str, stdin: bytes | None = None) -> str:
 
 def answer(repository: Path, *arguments: str) -> str | None:
     """What git printed, its last line end left out; None if it says no by its exit status."""
-    done = _run(repository, arguments)
+    done = _run(_command(repository, arguments))
     return done.stdout.decode(errors="surrogateescape").removesuffix("\n") if done.returncode == 0 else None
 
 
@@ -79,16 +137,20 @@ def succeeds(repository: Path, *arguments: str) -> bool:
 
 
 def refuse_unreadable(repository: Path) -> None:
-    """Raises FleetError if that is no repository, or none that git reads: somebody else's, or one that lost its commit."""
-    try:
-        git(repository, "rev-parse", "--git-dir")
-    except FleetError as error:
-        if repository.is_dir() and "not a git repository" not in str(error):
-            raise
-        raise FleetError(f"{repository} is not a git repository") from None
+    """Raises FleetError if that is no repository, or one that lost its last commit, or its objects are not for fleet."""
+    git(repository, "rev-parse", "--git-dir")
     head = answer(repository, "rev-parse", "--quiet", "--verify", "HEAD")
     if head and not succeeds(repository, "cat-file", "-e", head):
         raise FleetError(f"{repository} has lost its last commit, {head}: clone it anew")
+
+
+def refuse_sha256(repository: Path | str, commit: str) -> None:
+    """Raises FleetError if the commit's id is one of a repository that names its objects by SHA-256."""
+    if len(commit) > 40:
+        raise FleetError(
+            f"{repository} names its objects by SHA-256, and fleet compares names by SHA-1: import it into a repository "
+            "that is made by `git init --object-format=sha1` (git fast-export, git fast-import)"
+        )
 
 
 def show(repository: Path, commit: str, path: str) -> bytes | None:
@@ -120,12 +182,9 @@ class Blobs:
     """The bytes of files by their ids. One process for all of them: a check reads a hundred files."""
 
     def __init__(self, repository: Path) -> None:
-        self._process = subprocess.Popen(
-            ["git", "-C", str(repository), "cat-file", "--batch"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=_environment(),
-        )
+        self._repository = repository
+        command, environment = _command(repository, ("cat-file", "--batch"))
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         self._lock = threading.Lock()
         weakref.finalize(self, self._process.communicate)
 
@@ -139,7 +198,8 @@ class Blobs:
             asking.flush()
             header = answer.readline().decode().split()
             if len(header) != 3:
-                raise FleetError(f"git has lost the file with the id {blob}: clone the repository anew")
+                hint = _hint(self._repository) or f": clone {self._repository} anew"
+                raise FleetError(f"git has lost the file with the id {blob}{hint}")
             return answer.read(int(header[2]) + 1)[:-1]
 
 
@@ -165,7 +225,9 @@ def write_tree(repository: Path, commit: str, folder: Path, without: tuple[str, 
 
 def changed_paths(repository: Path) -> list[str]:
     """What differs from the last commit: changed, added, deleted and untracked (not ignored) files."""
-    listed = git(repository, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all")
+    # Not into submodules: each of them has a configuration of its own.
+    exact = ("--porcelain", "-z", "--no-renames", "--untracked-files=all", "--ignore-submodules=dirty")
+    listed = git(repository, "status", *exact)
     return [entry[3:] for entry in listed.decode(errors="surrogateescape").split("\0") if entry]
 
 
@@ -179,56 +241,47 @@ def without_credentials(text: str) -> str:
     return re.sub(r"\b(https?://)[^/@\s]*@", r"\1", text)
 
 
+def _command(repository: Path, arguments: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
+    """The command line and the variables. Raises FleetError if there is no repository."""
+    environment = isolation.variables(located(repository), with_files=_name(arguments) not in _OF_COMMITS)
+    return ["git", "-C", str(repository), *arguments], environment
+
+
 def _run(
-    repository: Path,
-    arguments: tuple[str, ...],
-    *,
-    stdin: bytes | None = None,
-    index: Path | None = None,
-    limit_seconds: float | None = None,
+    prepared: tuple[list[str], dict[str, str]], *, stdin: bytes | None = None, limit_seconds: float | None = None
 ) -> subprocess.CompletedProcess[bytes]:
-    environment = _environment() | ({"GIT_INDEX_FILE": str(index)} if index else {})
-    command = ["git", *_PLAIN, "-C", str(repository), *arguments]
+    command, environment = prepared
     try:
         return subprocess.run(command, input=stdin, capture_output=True, env=environment, timeout=limit_seconds)
     except FileNotFoundError:
         raise FleetError("git is not installed, or not in PATH") from None
 
 
-def _command(arguments: tuple[str, ...]) -> str:
+def _printed(repository: Path, arguments: tuple[str, ...], done: subprocess.CompletedProcess[bytes]) -> bytes:
+    """Raises FleetError, with what git said, if it failed."""
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).decode(errors="replace").strip()
+        said = without_credentials(said) or f"exit status {done.returncode}"
+        raise FleetError(f"git {_name(arguments)} failed in {repository}: {said}{_hint(repository)}")
+    return done.stdout
+
+
+def _hint(repository: Path) -> str:
+    """What may be missing in a clone that was made without all objects: nothing is fetched while fleet reads."""
+    found = isolation.find(repository)
+    is_partial = found is not None and found.is_partial
+    return f". {repository} is a partial clone: complete it by `git fetch --refetch --no-filter`" if is_partial else ""
+
+
+def _name(arguments: tuple[str, ...]) -> str:
     return next((word for word in arguments if not word.startswith("-") and "=" not in word), "")
 
 
-def _environment() -> dict[str, str]:
-    """Ours, without what a surrounding git process (a hook, a rebase) says about another repository."""
-    kept = {name: value for name, value in os.environ.items() if name not in _DROPPED}
-    return kept | {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
-
-
-# What `git rev-parse --local-env-vars` lists, by all of its versions, without configuration: that may be how a proxy, a
-# certificate or a token is given to CI.
-OF_A_REPOSITORY = {
-    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
-    "GIT_COMMON_DIR",
-    "GIT_CONFIG",
-    "GIT_DIR",
-    "GIT_GRAFT_FILE",
-    "GIT_IMPLICIT_WORK_TREE",
-    "GIT_INDEX_FILE",
-    "GIT_INTERNAL_SUPER_PREFIX",
-    "GIT_NO_REPLACE_OBJECTS",
-    "GIT_OBJECT_DIRECTORY",
-    "GIT_PREFIX",
-    "GIT_REPLACE_REF_BASE",
-    "GIT_SHALLOW_FILE",
-    "GIT_WORK_TREE",
-}
-# What would make git answer otherwise, or commit at another time than now.
-_DROPPED = OF_A_REPOSITORY | {
-    "GIT_AUTHOR_DATE",
-    "GIT_COMMITTER_DATE",
-    "GIT_DIFF_OPTS",
-    "GIT_EXTERNAL_DIFF",
+# What sends git to another repository, or makes it answer otherwise.
+_DROPPED = isolation.OF_A_REPOSITORY | {
+    "GIT_DEFAULT_HASH",
+    "GIT_DEFAULT_REF_FORMAT",
     "GIT_NAMESPACE",
     "GIT_QUARANTINE_PATH",
+    "GIT_TEMPLATE_DIR",
 }

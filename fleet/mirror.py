@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleet import git
-from fleet.answers import ANSWERS_FILE, Answers
+from fleet.answers import ANSWERS_FILE, Answers, recorded
 from fleet.cache import cache, locked, offline
 from fleet.errors import FleetError
 from fleet.register import Member
+from fleet.service import Service
 
 # Whatever the branch is called: a mirror is of one.
 KEPT = "refs/fleet/newest"
@@ -22,7 +23,8 @@ class Commit:
 
     def answers(self) -> Answers:
         """What the service was made of. Raises FleetError."""
-        return Answers.parse(git.show(self.repository, self.id, ANSWERS_FILE))
+        content = git.show(self.repository, self.id, ANSWERS_FILE)
+        return recorded(content, lambda: Service(self.repository, self.id).other_answers())
 
 
 def newest(member: Member) -> Commit:
@@ -36,7 +38,7 @@ def newest(member: Member) -> Commit:
         return Commit(mirror, known)
     with locked(mirror):
         if not mirror.exists():
-            git.git(mirror.parent, "init", "--quiet", "--bare", str(mirror))
+            git.exchange(mirror.parent, "init", "--quiet", "--bare", "--template=", str(mirror))
         # Most repositories have nothing new, and then this one question is all.
         wanted = f"refs/heads/{member.branch}" if member.branch else "HEAD"
         asked = ("ls-remote", "--", member.address, wanted)
@@ -44,6 +46,7 @@ def newest(member: Member) -> Commit:
         there = next((line.split("\t")[0] for line in answer.splitlines() if line.endswith(f"\t{wanted}")), None)
         if there is None:
             raise _has_none(member)
+        git.refuse_sha256(member.shown_address, there)
         if there != _known(mirror):
             # Its files without its history. Not without its blobs: checks read most of them, and each would be one fetch.
             how = ("--quiet", "--depth=1", "--no-tags", "--force", "--no-write-fetch-head")
@@ -58,7 +61,7 @@ def mirror_of(member: Member) -> Path:
 
 def _remote(mirror: Path, *arguments: str) -> bytes:
     try:
-        return git.git(mirror, *arguments, limit_seconds=git.LIMIT_SECONDS)
+        return git.exchange(mirror, *arguments, limit_seconds=git.LIMIT_SECONDS)
     except FleetError as error:
         # Which folder of the cache that was helps nobody.
         raise FleetError(str(error).replace(f" in {mirror}", "")) from None
@@ -69,11 +72,12 @@ def _of_path(member: Member) -> str:
     if not repository.is_dir():
         raise FleetError(f"there is no folder {repository}")
     name = f"refs/heads/{member.branch}" if member.branch else "HEAD"
-    try:
-        return git.line(repository, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
-    except FleetError:
+    commit = git.answer(repository, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+    if commit is None:
         git.refuse_unreadable(repository)
-        raise _has_none(member) from None
+        raise _has_none(member)
+    git.refuse_sha256(member.shown_address, commit)
+    return commit
 
 
 def _known(mirror: Path) -> str:

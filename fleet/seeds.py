@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 from fleet import git
 from fleet.answers import ANSWERS_FILE, Answers, aggregates_in
+from fleet.errors import FleetError
 from fleet.manifest import Manifest
-from fleet.revisions import identity
+from fleet.revisions import MIGRATION, identity
 from fleet.service import Service
 from fleet.template import Render
 
@@ -43,7 +44,7 @@ def new_seeds(service: Service, before: Manifest, render: Render) -> Seeds:
     asked: set[str] = set()
     if aggregates_in(after.answers).keys() - aggregates_in(before.answers).keys():
         asked = _only_with(render, before.answers["aggregates"])
-    left = _of_dropped_aggregates(service, before, render) | _deleted_once(service, candidates)
+    left = _of_dropped_aggregates(service, before, render) | deleted_before(service, candidates)
     seeds = Seeds()
     for path in candidates:
         (seeds.left if path in left and path not in asked else seeds.new).append(path)
@@ -113,8 +114,30 @@ def _of_dropped_aggregates(service: Service, before: Manifest, render: Render) -
     return _only_with(render, "\n".join([NOBODY, *kept]))
 
 
-def _deleted_once(service: Service, paths: list[str]) -> set[str]:
-    """Those that some commit of the service's history deleted."""
-    wanted = ("--literal-pathspecs", "log", "--diff-filter=D", "--no-renames", "--name-only", "--format=", "-z", "--")
-    listed = git.git(service.root, *wanted, *paths).decode(errors="surrogateescape")
-    return set(filter(None, listed.split("\0")))
+def deleted_before(service: Service, paths: list[str]) -> set[str]:
+    """Find the paths that a commit of the service's history deleted, also at another number of a migration, or in the folder
+    where the service was before it moved.
+
+    Raises FleetError if the history is cut off: what was deleted before would come back.
+    """
+    if git.located(service.root).is_shallow:
+        raise FleetError(
+            f"the repository is a shallow clone, so its history does not show whether the team has deleted {paths[0]}, "
+            "which the template brings: run `git fetch --unshallow` in it first"
+        )
+    # Every commit, and each parent of a merge: by itself git passes over the branches that a merge made no difference to.
+    everywhere = ("--full-history", "--diff-merges=separate", "--diff-filter=D", "--no-renames")
+    wanted = [f":(glob)**/{_any_number(path)}" for path in (*paths, ANSWERS_FILE)]
+    listed = git.git(service.root, "log", *everywhere, "--name-only", "--format=", "-z", "--", *wanted)
+    deleted = set(filter(None, listed.decode(errors="surrogateescape").split("\0")))
+    # Where the service was before it moved: only there has a path the same name.
+    folders = ["", *(path.removesuffix(ANSWERS_FILE) for path in deleted if path.endswith(f"/{ANSWERS_FILE}"))]
+    gone = {identity(path.removeprefix(folder)) for path in deleted for folder in folders if path.startswith(folder)}
+    return {path for path in paths if identity(path) in gone}
+
+
+def _any_number(path: str) -> str:
+    """A glob for the path, which for a migration fits any number: it is another one in each service."""
+    found = MIGRATION.match(path)
+    escaped = [re.sub(r"([*?\[\\])", r"\\\1", part) for part in (found.group(1, 3) if found else (path,))]
+    return "[0-9]*".join(escaped)

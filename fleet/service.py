@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 import tomli
 import yaml
 
-from fleet import git
-from fleet.answers import ANSWERS_FILE, Answers, Loader, not_yaml
+from fleet import git, isolation
+from fleet.answers import ANSWERS_FILE, OTHER_ANSWERS, Answers, Loader, not_yaml, recorded
 from fleet.cache import cache, write_whole
 from fleet.errors import FleetError, Malformed
 from fleet.git import Entry, Tree
@@ -50,13 +50,16 @@ class Service:
 
         Raises FleetError if that is no repository with a commit, or has no such base.
         """
-        if not git.succeeds(repository, "rev-parse", "--verify", "--quiet", f"{ref or 'HEAD'}^{{commit}}"):
+        commit = git.answer(repository, "rev-parse", "--verify", "--quiet", f"{ref or 'HEAD'}^{{commit}}")
+        if commit is None:
             git.refuse_unreadable(repository)
             raise FleetError(
                 f"{repository} has no commit{f' {ref}' if ref else ' yet: commit what was generated first'}"
             )
-        checkout = git.answer(repository, "rev-parse", "--show-toplevel")
-        self.root = Path(checkout) if checkout else repository
+        git.refuse_sha256(repository, commit)
+        self._repository = isolation.find(repository)
+        checkout = self._repository.root if self._repository else None
+        self.root = checkout or repository
         _refuse_nested(repository, self.root)
         self.ref = ref if ref or checkout else "HEAD"
         if (
@@ -74,9 +77,8 @@ class Service:
     def tree(self) -> Tree:
         """Its files, with what git ignores left out."""
         found = git.tree(self.root, self.ref or "HEAD")
-        changed = git.changed_paths(self.root) if self.ref is None else []
-        present = [path for path in changed if self._is_file(path)]
-        for path in changed:
+        present = [path for path in self._changed if self._is_file(path)]
+        for path in self._changed:
             found.pop(path, None)
         # By git, not by us: a checkout may have other line ends than the blob.
         plain = [path for path in present if not (self.root / path).is_symlink()]
@@ -98,13 +100,19 @@ class Service:
         """Where a symbolic link leads, which is the content that git keeps of a link."""
         return os.fsencode((self.root / path).readlink())
 
+    @cached_property
+    def _changed(self) -> dict[str, None]:
+        """The paths at which the working copy differs from the commit, in order."""
+        return dict.fromkeys(git.changed_paths(self.root) if self.ref is None else [])
+
     def read(self, path: str) -> bytes | None:
         """The bytes of a file; None if there is none."""
         if path not in self.tree:
             return None
-        if self.ref is not None:
-            return self._blobs.read(self.tree[path].blob)
-        return self._target(path) if (self.root / path).is_symlink() else (self.root / path).read_bytes()
+        if path in self._changed:
+            return self._target(path) if (self.root / path).is_symlink() else (self.root / path).read_bytes()
+        # Also of a file that is in the checkout: there it may have gone through a filter, or be left out (sparse).
+        return self._blobs.read(self.tree[path].blob)
 
     @cached_property
     def _blobs(self) -> git.Blobs:
@@ -204,12 +212,26 @@ class Service:
             return None
         if name == self.ref:
             return self
-        return Service(self.root, git.answer(self.root, "merge-base", name, self.ref or "HEAD") or name)
+        shared = git.answer(self.root, "merge-base", name, self.ref or "HEAD")
+        if shared is None and self._repository and self._repository.is_shallow:
+            raise FleetError(
+                f"{self.root} is a shallow clone, and where this work branched off {name} is not in it: run "
+                "`git fetch --unshallow` there"
+            )
+        return Service(self.root, shared or name)
 
     def _default_base(self) -> str | None:
         # They come sorted, which is the order in which they are preferred.
-        branches = [f"refs/remotes/origin/{name}" for name in ("HEAD", "main", "master")]
-        return git.line(self.root, "for-each-ref", "--count=1", "--format=%(refname)", *branches) or None
+        branches = [f"refs/remotes/*/{name}" for name in ("HEAD", "main", "master")]
+        found = git.line(self.root, "for-each-ref", "--format=%(refname)", *branches).splitlines()
+        remotes = list(dict.fromkeys(name.removeprefix("refs/remotes/").rpartition("/")[0] for name in found))
+        if len(remotes) > 1 and "origin" not in remotes:
+            raise FleetError(
+                f"{self.root} has several remotes, {', '.join(remotes)}, and none is called origin: name the branch to "
+                "compare with by --base"
+            )
+        remote = "origin" if "origin" in remotes else next(iter(remotes), "")
+        return next((name for name in found if name.startswith(f"refs/remotes/{remote}/")), None)
 
     @property
     def name(self) -> str:
@@ -231,7 +253,11 @@ class Service:
     @cached_property
     def answers(self) -> Answers:
         """Raises FleetError."""
-        return Answers.parse(self.read(ANSWERS_FILE))
+        return recorded(self.read(ANSWERS_FILE), self.other_answers)
+
+    def other_answers(self) -> dict[str, bytes | None]:
+        """What other templates recorded in this repository, by path."""
+        return {path: self.read(path) for path in self.files(OTHER_ANSWERS) if "/" not in path}
 
     @cached_property
     def template(self) -> Template:

@@ -14,7 +14,7 @@ from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
-from fleet import git
+from fleet import git, isolation
 from fleet.answers import Answers
 from fleet.cache import cache, locked, offline
 from fleet.errors import FleetError
@@ -60,7 +60,7 @@ class Template:
     def repository(self) -> Path:
         """A git repository that has the template's commits. Clones it if it was never seen. Raises FleetError."""
         if self.is_local:
-            if not git.succeeds(Path(self.url), "rev-parse", "--git-dir"):
+            if isolation.find(Path(self.url)) is None:
                 raise FleetError(f"the recorded template {self.shown} is not a git repository on this machine. {MOVED}")
             return Path(self.url)
         mirror = self._mirror
@@ -72,8 +72,8 @@ class Template:
                     )
                 unfinished = Path(tempfile.mkdtemp(dir=mirror.parent))
                 try:
-                    asked = ("clone", "--quiet", "--mirror", "--", self.url, str(unfinished / "git"))
-                    git.git(unfinished, *asked, limit_seconds=git.LIMIT_SECONDS)
+                    asked = ("clone", "--quiet", "--mirror", "--template=", "--", self.url, str(unfinished / "git"))
+                    git.exchange(unfinished, *asked, limit_seconds=git.LIMIT_SECONDS)
                     (unfinished / "git").rename(mirror)
                 except FleetError as error:
                     said = str(error).replace(f" in {unfinished}", "")
@@ -96,7 +96,7 @@ class Template:
             if not new and _age(tried) >= unless_newer_than:
                 tried.touch()
                 asked = ("fetch", "--quiet", "--prune", "--tags", "--force", "origin")
-                git.git(self.repository, *asked, limit_seconds=git.LIMIT_SECONDS)
+                git.exchange(self.repository, *asked, limit_seconds=git.LIMIT_SECONDS)
 
     def refresh_if_possible(self, *, unless_newer_than: timedelta = timedelta()) -> None:
         """As `refresh`, but if the template cannot be fetched, print on stderr how old the known releases are.
@@ -113,13 +113,13 @@ class Template:
             said = str(error).replace(f" in {self._mirror}", "")
             warn(
                 f"the template {self.shown} cannot be fetched, so a release of the last {hours:.1f} hours may be missing "
-                f"here: {said}"
+                f"here: {said}\n{MOVED}"
             )
 
     @cached_property
     def releases(self) -> list[str]:
         """The tags that are versions, oldest first; no pre-releases."""
-        tags = git.line(self.repository, "tag", "--list").splitlines()
+        tags = self._tags()
         known = [(version, tag) for tag in tags if (version := as_version(tag)) and not version.is_prerelease]
         return [tag for _, tag in sorted(known)]
 
@@ -149,10 +149,15 @@ class Template:
 
     def _name(self, commit: str) -> str:
         """As Copier names a version, but where several tags are there. One that moves (`v1`, `latest`) is none to record."""
-        tags = git.line(self.repository, "tag", "--points-at", commit).splitlines()
+        tags = self._tags("--points-at", commit)
         if versions := [(version, tag) for tag in tags if (version := as_version(tag))]:
             return max(versions)[1]
         return git.line(self.repository, "describe", "--tags", "--always", commit)
+
+    def _tags(self, *which: str) -> list[str]:
+        return git.line(
+            self.repository, "for-each-ref", "--format=%(refname:lstrip=2)", *which, "refs/tags"
+        ).splitlines()
 
     def _find(self, version: str) -> str | None:
         if version.startswith("-"):
@@ -182,7 +187,7 @@ class Release:
     @cached_property
     def date(self) -> datetime:
         """When it was committed, with a time zone."""
-        return datetime.fromisoformat(git.line(self.template.repository, "show", "-s", "--format=%cI", self.commit))
+        return datetime.fromisoformat(git.line(self.template.repository, "log", "-1", "--format=%cI", self.commit))
 
     @property
     def folder(self) -> Path:

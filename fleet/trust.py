@@ -25,12 +25,18 @@ def is_decided() -> bool:
     return _TRUSTED in os.environ
 
 
+def is_trusted(address: str) -> bool:
+    """Whether the template was named, or none was."""
+    trusted = os.environ.get(_TRUSTED)
+    return trusted is None or _repository(address) in trusted.splitlines()
+
+
 def refuse_untrusted(address: str) -> None:
     """Raises FleetError if trusted templates were named, and this one is not among them."""
-    trusted = os.environ.get(_TRUSTED)
-    if trusted is not None and _repository(address) not in trusted.splitlines():
+    if not is_trusted(address):
+        trusted = " or ".join(os.environ[_TRUSTED].splitlines())
         raise FleetError(
-            f"the recorded template {without_credentials(address)} is not the platform's, {' or '.join(trusted.splitlines())}: "
+            f"the recorded template {without_credentials(address)} is not the platform's, {trusted}: "
             "it was neither fetched nor run. Correct _src_path of .copier-answers.yml; or, if this template is the platform's "
             "too, name it by --template, or by `template` in fleet.toml"
         )
@@ -44,7 +50,8 @@ def expanded(address: str) -> str:
 
 def is_path(address: str) -> bool:
     """Whether an expanded address is a path on this machine."""
-    return not re.match(r"[\w+.-]+://|[^/]+@[^/]+:", address)
+    # As for git: what has a colon before its first slash is a host, also one without a user that ~/.ssh/config names.
+    return ":" not in address.partition("/")[0]
 
 
 def _repository(address: str) -> str:
@@ -54,7 +61,7 @@ def _repository(address: str) -> str:
         return str(Path(url).resolve())
     # For git, a host also ends at ? and #.
     found = re.fullmatch(r"(?:https://|ssh://)(?:[^/@?#]*@)?([^/?#]+)/(.*?)", url) or re.fullmatch(
-        r"[^/@]*@([^/:]+):(.*?)", url
+        r"(?:[^/@:]*@)?([^/@:]+):(.*?)", url
     )
     host, path = (found[1].lower(), found[2]) if found else ("", url)
     return f"{host}/{path}".rstrip("/").removesuffix(".git") if found else path

@@ -260,8 +260,6 @@ def _place(repository: Path) -> tuple[str, str]:
 def _fast_forward(repository: Path, checkout: Path, start: tuple[str, str]) -> None:
     """All of it or nothing, also where git stops half-way: at a full disk, a read-only folder, a branch that is locked."""
     head = git.line(checkout, "rev-parse", "HEAD")
-    # Whatever a developer wants of merges into this branch, --squash or a strategy, this is none of them.
-    options = f"branch.{start[0].removeprefix('refs/heads/')}.mergeOptions="
     with undisturbed():
         if _place(repository) != start:
             raise FleetError("the service changed while it was updated; run it again on the branch that you mean")
@@ -272,7 +270,7 @@ def _fast_forward(repository: Path, checkout: Path, start: tuple[str, str]) -> N
         said = ""
         try:
             # To git an ignored file is expendable. To the developer whose it is, it is not.
-            git.git(repository, "-c", options, "merge", "--quiet", "--ff-only", "--no-overwrite-ignore", head)
+            git.git(repository, "merge", "--quiet", "--ff-only", "--no-overwrite-ignore", head)
         except FleetError as error:
             said = f"\n{error}"
         if _place(repository) == (start[0], head):

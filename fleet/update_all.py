@@ -21,7 +21,7 @@ from pathlib import Path
 from fleet import git
 from fleet.cache import write_whole
 from fleet.errors import FleetError, told
-from fleet.finishing import team_environment
+from fleet.finishing import SUBMODULES, team_environment
 from fleet.git import without_credentials
 from fleet.mirror import newest
 from fleet.programs import Programs
@@ -192,15 +192,23 @@ class _Update:
         for folder in (self.clone, unfinished):
             shutil.rmtree(folder, ignore_errors=True)
         self.log.write_text("")
-        depth = [] if self.member.is_local else ["--depth=1"]
+        if self.member.is_local and git.located(Path(self.member.address)).is_shallow:
+            raise FleetError(
+                f"{self.member.address} is a shallow clone, so its history does not show what the team has deleted: run "
+                "`git fetch --unshallow` there first"
+            )
         branch = [f"--branch={self.member.branch}"] if self.member.branch else []
-        git.git(
+        # With its history, which shows what the team has deleted. Its files are written afterwards, because hooks of the
+        # person who runs this may fail.
+        git.exchange(
             self.clone.parent,
-            *("clone", "--quiet", "--no-tags", *depth, *branch, "--", self.member.address, str(unfinished)),
+            *("clone", "--quiet", "--no-tags", "--no-checkout", "--template=", *branch, "--"),
+            *(self.member.address, str(unfinished)),
             limit_seconds=git.LIMIT_SECONDS,
         )
         commit = git.line(unfinished, "rev-parse", "HEAD")
         git.git(unfinished, "switch", "--quiet", "--create", outcome.branch)
+        git.git(unfinished, "reset", "--quiet", "--hard")
         git.git(unfinished, "update-ref", MADE, commit)
         unfinished.rename(self.clone)
         # Not with the clone in Python's path, where a folder of it might be called fleet.
@@ -221,6 +229,9 @@ class _Update:
             return outcome
         status = self._run("make", "setup", "check", cwd=self.clone, environment=team_environment())
         git.git(self.clone, "checkout", "--quiet", "--", ".")
+        if status != 0 and (self.clone / ".gitmodules").exists():
+            with self.log.open("a") as log:
+                log.write(f"{SUBMODULES}\n")
         return replace(outcome, tested=status == 0, failure="" if status == 0 else "`make check` failed")
 
     def _deliver(self, outcome: Outcome) -> Outcome:
@@ -228,20 +239,19 @@ class _Update:
         if self.member.is_local and outcome.tip and not outcome.delivered:
             self._refuse_taken(outcome)
             branch = f"refs/heads/{outcome.branch}"
-            git.git(Path(self.member.address), "fetch", "--quiet", "--no-tags", str(self.clone), f"{branch}:{branch}")
+            git.take(Path(self.member.address), self.clone, branch)
             outcome = replace(outcome, place=self.member.address)
         return replace(outcome, delivered=True)
 
     def _push(self, outcome: Outcome) -> Outcome:
         if not self.wish.push or outcome.pushed or not outcome.tip:
             return outcome
-        repository = Path(self.member.address) if self.member.is_local else self.clone
-        if not git.succeeds(repository, "remote", "get-url", "origin"):
-            raise FleetError(f"{repository} has no remote `origin` to push to")
+        address = git.remote_address(Path(self.member.address)) if self.member.is_local else self.member.address
         branch = f"refs/heads/{outcome.branch}"
-        # Never by force: what is there under this name may be somebody's work.
-        push = ("push", "--quiet", "--no-verify", "origin", f"{branch}:{branch}")
-        git.git(repository, *push, limit_seconds=git.LIMIT_SECONDS)
+        # From the clone, whose configuration git has written. Never by force: what is there under this name may be
+        # somebody's work.
+        push = ("push", "--quiet", "--no-verify", "--", address, f"{branch}:{branch}")
+        git.exchange(self.clone, *push, limit_seconds=git.LIMIT_SECONDS)
         git.git(self.clone, "update-ref", MADE, outcome.tip)
         return replace(outcome, pushed=True)
 
@@ -252,7 +262,7 @@ class _Update:
             there = git.line(Path(self.member.address), "for-each-ref", "--format=%(objectname)", branch)
         elif self.wish.push:
             asked = ("ls-remote", "--", self.member.address, branch)
-            there = git.git(self.clone.parent, *asked, limit_seconds=git.LIMIT_SECONDS).decode().partition("\t")[0]
+            there = git.exchange(self.clone.parent, *asked, limit_seconds=git.LIMIT_SECONDS).decode().partition("\t")[0]
         else:
             return
         if there and there != outcome.tip:

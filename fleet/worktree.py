@@ -1,4 +1,4 @@
-"""A second working copy on a branch of its own, so that nothing happens to the service's until all has gone well."""
+"""A second working copy, so that nothing happens to the service's until all has gone well."""
 
 import fcntl
 import shutil
@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 from fleet import git
 from fleet.errors import FleetError
@@ -20,29 +20,37 @@ TERMINATION = (signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def worktree(repository: Path, *, keep: bool) -> Generator[Path]:
-    """A checkout of HEAD on the branch `fleet-update`, removed at the end, however that comes about.
+    """A checkout of HEAD on no branch, removed at the end, however that comes about.
 
-    With `keep` the branch of a failed update stays, for inspection. Raises FleetError if another update is running.
+    With `keep` a failed update's commits are kept on the branch `fleet-update`, for inspection. Raises FleetError if another
+    update is running.
     """
-    private = Path(git.line(repository, "rev-parse", "--path-format=absolute", "--git-common-dir"))
-    with (private / "fleet-update.lock").open("w") as lock, termination_as_interrupt():
+    lock_file = git.located(repository).shared / "fleet-update.lock"
+    with lock_file.open("a+") as lock, termination_as_interrupt():
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise FleetError(f"another fleet update is running in {repository}") from None
-        _clean_up_after_a_killed_one(repository)
-        if _has_branch(repository):
+        if git.succeeds(repository, "rev-parse", "--verify", "--quiet", f"refs/heads/{BRANCH}"):
             raise FleetError(
                 f"there is a branch {BRANCH}, kept from an update that failed: remove it with `git branch -D {BRANCH}`"
             )
+        _clean_up_after_a_killed_one(lock)
         folder = Path(tempfile.mkdtemp(prefix=PREFIX))
-        failed = True
+        checkout = folder / "service"
         try:
-            git.git(repository, *git.NO_HOOKS, "worktree", "add", "--quiet", "-b", BRANCH, str(folder / "service"))
-            yield folder / "service"
-            failed = False
+            lock.write(str(folder))
+            lock.flush()
+            git.check_out(repository, checkout, folder / "git")
+            yield checkout
+        except BaseException:
+            if keep:
+                with suppress(FleetError):
+                    git.git(repository, "update-ref", f"refs/heads/{BRANCH}", git.line(checkout, "rev-parse", "HEAD"))
+            raise
         finally:
-            _remove(repository, folder, branch=not (failed and keep))
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.truncate(0)
 
 
 def commit(worktree: Path, message: str, paths: Iterable[str] | None = None) -> bool:
@@ -51,33 +59,21 @@ def commit(worktree: Path, message: str, paths: Iterable[str] | None = None) -> 
     add = ("-c", "core.fileMode=true", "--literal-pathspecs", "add", "--all")
     if paths is None:
         git.git(worktree, *add)
-    elif named := "\0".join(paths).encode():
+    elif named := "\0".join(paths).encode(errors="surrogateescape"):
         git.git(worktree, *add, "--force", "--pathspec-from-file=-", "--pathspec-file-nul", stdin=named)
     if git.succeeds(worktree, "diff", "--cached", "--quiet"):
         return False
-    # The hooks of the service are for people: they may need what is not installed in this checkout.
-    git.git(worktree, *git.NO_HOOKS, "commit", "--quiet", "--no-verify", "--file=-", stdin=message.encode())
+    git.git(worktree, "commit", "--quiet", "--no-verify", "--file=-", stdin=message.encode())
     return True
 
 
-def _has_branch(repository: Path) -> bool:
-    return git.succeeds(repository, "rev-parse", "--verify", "--quiet", f"refs/heads/{BRANCH}")
-
-
-def _clean_up_after_a_killed_one(repository: Path) -> None:
-    """Only what `worktree` made: somebody may have checked out a branch that was kept."""
-    for entry in git.line(repository, "worktree", "list", "--porcelain").split("\n\n"):
-        fields = dict(field.partition(" ")[::2] for field in entry.splitlines())
-        folder = Path(fields.get("worktree", ""))
-        if folder.parent.name.startswith(PREFIX) and fields.get("branch") == f"refs/heads/{BRANCH}":
-            _remove(repository, folder.parent, branch=True)
-
-
-def _remove(repository: Path, folder: Path, *, branch: bool) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    git.succeeds(repository, "worktree", "prune")
-    if branch and _has_branch(repository):
-        git.succeeds(repository, "branch", "--quiet", "-D", BRANCH)
+def _clean_up_after_a_killed_one(lock: TextIO) -> None:
+    """Remove the folder that it wrote into the lock's file, if that is a folder which `worktree` makes."""
+    lock.seek(0)
+    folder = Path(lock.read())
+    lock.truncate(0)
+    if folder.parent == Path(tempfile.gettempdir()) and folder.name.startswith(PREFIX):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

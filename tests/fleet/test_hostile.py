@@ -75,7 +75,7 @@ def test_fetched_objects_are_checked_before_they_are_kept(born: Born, tmp_path: 
     with_path(hostile, "zz/../../escaped.py", b"")
     clone = ("clone", "--quiet", "--no-checkout", f"file://{hostile}", str(tmp_path / "clone"))
     with pytest.raises(FleetError, match="hasDotdot"):
-        git_module.git(tmp_path, *clone)
+        git_module.exchange(tmp_path, *clone)
     # The same by git alone, to see that it is we who refuse.
     subprocess.run(["git", *clone], check=True, cwd=tmp_path, capture_output=True)
 

@@ -12,7 +12,8 @@ import pytest
 from fleet import status as status_module
 from fleet.answers import Answers, aggregates_in
 from fleet.errors import FleetError
-from fleet.git import OF_A_REPOSITORY, answer
+from fleet.git import answer, exchange
+from fleet.isolation import OF_A_REPOSITORY
 from fleet.lag import lag_of
 from fleet.register import Member
 from fleet.revisions import chained
@@ -246,12 +247,13 @@ def test_what_the_system_refuses_is_a_message_too(tmp_path: Path) -> None:
 
 
 def test_without_git_nothing_can_be_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    git(tmp_path, "init", "--quiet")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FleetError, match="git is not installed"):
         Service(tmp_path)
 
 
-def test_git_is_configured_by_the_environment_and_not_sent_to_another_repository_by_it(
+def test_variables_configure_git_for_fetching_and_send_it_to_no_other_repository(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of_a_repository = git(tmp_path, "rev-parse", "--local-env-vars").split()
@@ -260,8 +262,10 @@ def test_git_is_configured_by_the_environment_and_not_sent_to_another_repository
     given = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "http.proxy", "GIT_CONFIG_VALUE_0": "proxy.example.com"}
     for name, value in (given | {"GIT_DIR": str(tmp_path / "another")}).items():
         monkeypatch.setenv(name, value)
-    assert answer(tmp_path, "config", "http.proxy") == "proxy.example.com"
-    assert answer(tmp_path, "rev-parse", "--git-dir") == ".git"
+    assert exchange(tmp_path, "config", "http.proxy") == b"proxy.example.com\n"
+    assert answer(tmp_path, "config", "http.proxy") is None
+    assert exchange(tmp_path, "rev-parse", "--git-dir") == b".git\n"
+    assert answer(tmp_path, "rev-parse", "--git-dir") == str(tmp_path / ".git")
 
 
 def test_what_somebody_has_set_for_themselves_does_not_change_what_git_answers(
@@ -292,12 +296,14 @@ def test_a_repository_that_git_does_not_read_is_not_taken_for_an_empty_one(tmp_p
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
-def test_git_itself_says_what_it_has_against_somebody_elses_repository(tmp_path: Path) -> None:
+def test_a_repository_of_somebody_else_is_read_because_its_configuration_is_not(tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet")
+    (tmp_path / "a").write_text("")
+    git(tmp_path, "add", "a")
+    git(tmp_path, "commit", "--quiet", "--message", "Start")
     for path in (tmp_path, tmp_path / ".git"):
         os.chown(path, 12345, 12345)
-    with pytest.raises(FleetError, match=r"safe\.directory"):
-        Service(tmp_path)
+    assert list(Service(tmp_path).tree) == ["a"]
 
 
 def test_what_is_compared_with_itself_is_read_once(tmp_path: Path) -> None:

@@ -234,13 +234,13 @@ def test_a_url_is_mirrored_without_history_and_asked_again_only_for_what_is_new(
     commit_all(service, "Second")
     member = by_url(service)
     asked: list[str] = []
-    real = git_module.git
+    real = git_module.exchange
 
     def recorded(repository: Path, *arguments: str, **options: Any) -> bytes:
         asked.append(arguments[0])
         return real(repository, *arguments, **options)
 
-    monkeypatch.setattr("fleet.git.git", recorded)
+    monkeypatch.setattr("fleet.git.exchange", recorded)
     first = status([member])[0]
     assert (first.unreadable, "fetch" in asked) == ("", True)
     assert git(mirror_of(member), "rev-list", "--count", first.commit).strip() == "1"

@@ -385,9 +385,10 @@ def test_a_branch_that_somebody_switches_to_meanwhile_is_not_the_one_to_update(
 
 def broken_filter(service: Path) -> None:
     """Git stops at platform.txt, when it has written the files before."""
-    git(service, "config", "filter.broken.clean", "cat")
-    git(service, "config", "filter.broken.smudge", "false")
-    git(service, "config", "filter.broken.required", "true")
+    for setting in ("clean=cat", "smudge=false", "required=true"):
+        name, _, value = setting.partition("=")
+        git(service, "config", "--file", str(service.parent / "gitconfig"), f"filter.broken.{name}", value)
+    os.environ["GIT_CONFIG_GLOBAL"] = str(service.parent / "gitconfig")
     (service / ".git/info/attributes").write_text("platform.txt filter=broken\n")
 
 
@@ -397,7 +398,10 @@ def locked_branch(service: Path) -> None:
 
 
 @pytest.mark.parametrize("stop", [broken_filter, locked_branch])
-def test_where_git_stops_half_way_nothing_has_changed_and_it_says_why(born: Born, stop: Callable[[Path], None]) -> None:
+def test_where_git_stops_half_way_nothing_has_changed_and_it_says_why(
+    born: Born, monkeypatch: pytest.MonkeyPatch, stop: Callable[[Path], None]
+) -> None:
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)  # `stop` may write another one
     service = born()
     before = contents(service)
     stop(service)

@@ -193,8 +193,7 @@ async def endure(part: str, loop: Callable[[asyncio.Event], Awaitable[None]], st
             if not isinstance(error, BrokerUnavailable | DatabaseUnavailable):
                 log.error("worker_failed", exc_info=error)
             elif failures == 1:
-                unavailable = "broker" if isinstance(error, BrokerUnavailable) else "database"
-                log.warning("worker_interrupted", part=part, unavailable=unavailable, reason=str(error))
+                log.warning("worker_interrupted", part=part, reason=str(error))
             await _pause(stop, min(FIRST_PAUSE_SECONDS * 2 ** (failures - 1), LONGEST_PAUSE_SECONDS))
 
 

@@ -53,7 +53,6 @@ class MemoryBroker:
     def __init__(self, options: Options) -> None:
         self._server = _servers[options.url.get_secret_value()]
         self._topology: Topology | None = None
-        self._has_connected = False
         self._subscriptions: list[MemorySubscription] = []
 
     @property
@@ -73,11 +72,10 @@ class MemoryBroker:
 
     @property
     def connected(self) -> bool:
-        return self._has_connected and self.available
+        return self.available
 
     async def connect(self) -> None:
         self._server.check()
-        self._has_connected = True
 
     async def declare(self, topology: Topology) -> None:
         self._server.check()

@@ -1,0 +1,281 @@
+"""Show git a repository without its configuration, and without the configuration of the person who runs fleet.
+
+Many settings name programs that git starts, and many others change what git prints; both lists grow with each version of
+git. So git gets a folder of ours as the shared part of the repository: links to the objects and refs, and a configuration
+that we write. That configuration has only settings that describe the format of the repository and of the checkout, say who
+commits, or name a program in the person's own configuration (docs/decisions/0049).
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from contextlib import suppress
+from functools import cache as once
+from pathlib import Path
+from typing import NamedTuple
+
+from fleet.cache import cache
+from fleet.errors import FleetError
+
+LIMIT_SECONDS = 60
+"""For reading the configuration: an include may name a pipe that nobody writes to."""
+
+
+class Repository(NamedTuple):
+    """Where the parts of a repository are. A linked worktree has a private part of its own; a bare repository no root."""
+
+    private: Path
+    shared: Path
+    root: Path | None
+
+    @property
+    def is_shallow(self) -> bool:
+        """Whether its history is cut off."""
+        return (self.shared / "shallow").exists()
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether objects were left out when it was cloned, for git to fetch them on demand."""
+        return any((self.shared / "objects/pack").glob("*.promisor"))
+
+
+def find(path: Path) -> Repository | None:
+    """The repository that the folder is in, found as git does it, but without reading its configuration."""
+    path = Path(os.path.realpath(path))
+    if not path.is_dir():
+        return None
+    for folder in (path, *path.parents):
+        private = _private(folder / ".git")
+        if private is not None:
+            shared = _named(private, private / "commondir", "") or private
+            is_bare = private == shared and _IS_BARE.search(_read(shared / "config")) is not None
+            return Repository(private, shared, None if is_bare else folder)
+        if all((folder / part).exists() for part in ("HEAD", "objects", "refs")):
+            return Repository(folder, _named(folder, folder / "commondir", "") or folder, None)
+    return None
+
+
+def _private(dot_git: Path) -> Path | None:
+    try:
+        if dot_git.is_dir():
+            return dot_git if (dot_git / "HEAD").is_symlink() or (dot_git / "HEAD").exists() else None
+    except PermissionError:
+        return dot_git  # git says why
+    return _named(dot_git.parent, dot_git, "gitdir: ")
+
+
+def _named(folder: Path, file: Path, prefix: str) -> Path | None:
+    """The folder that a file of git's names, relative to `folder`."""
+    try:
+        text = file.read_text(errors="surrogateescape").rstrip("\n")
+    except OSError:
+        return None
+    return Path(os.path.normpath(folder / text.removeprefix(prefix))) if text.startswith(prefix) else None
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""
+
+
+_IS_BARE = re.compile(rb"^\s*bare\s*=\s*true\b", re.IGNORECASE | re.MULTILINE)
+_HAS_EXTENSIONS = re.compile(rb"^\s*\[\s*extensions", re.IGNORECASE | re.MULTILINE)
+
+
+# --- What git is told -------------------------------------------------------------------------------------------------
+
+# What `git rev-parse --local-env-vars` lists, by all of its versions, without configuration: that may be how a proxy, a
+# certificate or a token is given to CI.
+OF_A_REPOSITORY = {
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_CONFIG",
+    "GIT_DIR",
+    "GIT_GRAFT_FILE",
+    "GIT_IMPLICIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_INTERNAL_SUPER_PREFIX",
+    "GIT_NO_REPLACE_OBJECTS",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_REPLACE_REF_BASE",
+    "GIT_SHALLOW_FILE",
+    "GIT_WORK_TREE",
+}
+
+# Who commits, and where git's own programs are: all that is taken from variables with the prefix GIT_.
+_KEPT = {f"GIT_{who}_{what}" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")} | {"GIT_EXEC_PATH"}
+
+# Git reads no other configuration, asks nothing, fetches nothing, and shows history as it was committed.
+_ALONE = {
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_SYSTEM": os.devnull,
+    "GIT_ATTR_NOSYSTEM": "1",
+    "GIT_ALLOW_PROTOCOL": "none",
+    "GIT_GRAFT_FILE": os.path.join(os.devnull, "none"),
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_TERMINAL_PROMPT": "0",
+    "LC_ALL": "C",
+}
+
+
+def without_repository() -> dict[str, str]:
+    """The variables for git where there is no repository."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name in _KEPT} | _ALONE
+
+
+def variables(repository: Repository, *, with_files: bool) -> dict[str, str]:
+    """The variables for git in that repository, `with_files` for commands that look at its checkout. Raises FleetError."""
+    settings = _format(repository.shared)
+    place = {}
+    if with_files and repository.root is not None:
+        settings = [*settings, *_settings(repository), ("core.bare", "false")]
+        place = {"GIT_WORK_TREE": str(repository.root)}
+    else:
+        settings = [*settings, ("core.bare", "true")]
+    place |= {"GIT_DIR": str(repository.private), "GIT_COMMON_DIR": str(_stand_in(repository, settings))}
+    return without_repository() | place
+
+
+# --- Its configuration ------------------------------------------------------------------------------------------------
+
+Setting = tuple[str, str]
+
+# How files are in the checkout, and who commits. No program can be named by these, whoever has set them.
+_INERT = re.compile(
+    r"core\.(autocrlf|eol|filemode|symlinks|ignorecase|precomposeunicode|excludesfile|attributesfile"
+    r"|sparsecheckout|sparsecheckoutcone|trustctime|checkstat)"
+    r"|(user|author|committer)\.(name|email)|user\.(useconfigonly|signingkey)|commit\.gpgsign|gpg\.format"
+)
+# What only the person may set who runs fleet: filters, as of Git LFS, and the programs that sign commits.
+_OF_THE_PERSON = re.compile(r"filter\..*|gpg\..*")
+_FORMATS = re.compile(r"extensions\.(objectformat|refstorage)")
+
+
+@once
+def _settings(repository: Repository) -> list[Setting]:
+    """The settings for commands that look at files. Git only prints the configuration here, and starts nothing."""
+    environment = {name: value for name, value in os.environ.items() if name not in OF_A_REPOSITORY}
+    listed = _listed(["--show-scope", "--includes"], environment | {"GIT_DIR": str(repository.private)})
+    found = []
+    for scope, setting in zip(listed[::2], listed[1::2], strict=False):
+        key, value = _setting(setting)
+        is_theirs = scope in ("local", "worktree")
+        if _INERT.fullmatch(key) or (_OF_THE_PERSON.fullmatch(key) and not is_theirs):
+            found.append((key, value))
+    return found
+
+
+@once
+def _format_of(file: Path, content: bytes) -> list[Setting]:
+    if not _HAS_EXTENSIONS.search(content):
+        return []
+    return [setting for setting in settings_of(file) if _FORMATS.fullmatch(setting[0])]
+
+
+def _format(shared: Path) -> list[Setting]:
+    """In which format objects and refs are stored. Most repositories have the first format, and git is not asked."""
+    file = shared / "config"
+    extensions = _format_of(file, _read(file))
+    return [("core.repositoryformatversion", "1" if extensions else "0"), *extensions]
+
+
+def settings_of(file: Path) -> list[Setting]:
+    """What one file of git's configuration says, without the files that it includes. Raises FleetError."""
+    return [_setting(one) for one in _listed(["--no-includes", "--file", str(file)], without_repository())]
+
+
+def _listed(options: list[str], environment: dict[str, str]) -> list[str]:
+    command = ["git", "config", "--null", *options, "--list"]
+    try:
+        done = subprocess.run(command, env=environment, cwd="/", capture_output=True, timeout=LIMIT_SECONDS)
+    except FileNotFoundError:
+        raise FleetError("git is not installed, or not in PATH") from None
+    except subprocess.TimeoutExpired:
+        raise FleetError(f"reading the configuration of git was given up after {LIMIT_SECONDS} seconds") from None
+    if done.returncode != 0:
+        raise FleetError(f"git cannot read its configuration: {done.stderr.decode(errors='replace').strip()}")
+    return done.stdout.decode(errors="surrogateescape").split("\0")[:-1]
+
+
+def _setting(listed: str) -> Setting:
+    key, _, value = listed.partition("\n")
+    return key, value if "\n" in listed else "true"
+
+
+# --- Its stand-in -----------------------------------------------------------------------------------------------------
+
+# Some of these may appear later, so git gets a link that leads nowhere yet. There are no hooks.
+_LINKED = ("objects", "refs", "packed-refs", "shallow", "info")
+_LINKED_IF_THERE = ("reftable", "logs", "worktrees")
+
+
+def _stand_in(repository: Repository, settings: list[Setting]) -> Path:
+    """The folder that git takes for the shared part of the repository. Made once, and kept in the cache."""
+    links, config = _links(repository), _config(settings)
+    inputs = "\0".join([config, *map(str, links.values())])
+    digest = hashlib.sha256(inputs.encode(errors="surrogateescape")).hexdigest()[:40]
+    folder = cache() / "repositories" / digest
+    with suppress(OSError):
+        if set(os.listdir(folder)) == {"config", *links}:
+            return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(dir=folder.parent))
+    _write(unfinished, links, config)
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
+    except OSError:
+        # Another process or thread was faster.
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
+
+
+def detached(repository: Repository, folder: Path) -> dict[str, str]:
+    """Write a stand-in there which may be written to, and return the variables for git: for a second checkout.
+
+    Git keeps what belongs to that checkout in the stand-in, so nothing of it is left in the repository. Raises FleetError.
+    """
+    settings = [one for one in _format(repository.shared) + _settings(repository) if "sparse" not in one[0]]
+    links = {name: target for name, target in _links(repository).items() if name != "worktrees"}
+    folder.mkdir()
+    _write(folder, links, _config([*settings, ("core.bare", "false")]))
+    return without_repository() | {"GIT_DIR": str(repository.private), "GIT_COMMON_DIR": str(folder)}
+
+
+# The stand-in does not show git everything that uses an object.
+_NO_CLEANING = (("gc.auto", "0"), ("maintenance.auto", "false"))
+
+
+def _links(repository: Repository) -> dict[str, Path]:
+    there = [name for name in _LINKED_IF_THERE if (repository.shared / name).exists()]
+    return {name: repository.shared / name for name in (*_LINKED, *there)}
+
+
+def _write(folder: Path, links: dict[str, Path], config: str) -> None:
+    for name, target in links.items():
+        (folder / name).symlink_to(target)
+    (folder / "config").write_text(config, errors="surrogateescape")
+
+
+def _config(settings: list[Setting]) -> str:
+    return "".join(_line(*setting) for setting in [*settings, *_NO_CLEANING])
+
+
+def _line(key: str, value: str) -> str:
+    section, _, rest = key.partition(".")
+    subsection, _, name = rest.rpartition(".")
+    header = f'[{section} "{_escaped(subsection)}"]' if subsection else f"[{section}]"
+    return f'{header}\n\t{name} = "{_escaped(value)}"\n'
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
