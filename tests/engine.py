@@ -42,11 +42,13 @@ class Engine:
         """PATH with that program in it."""
         return f"{self.folder}:{os.environ['PATH']}"
 
-    def docker(self, *arguments: str, check: bool = True, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    def docker(
+        self, *arguments: str, check: bool = True, cwd: Path | None = None, stdin: str = ""
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command. Raises RuntimeError with what it printed, if it failed and that was not expected."""
         done = subprocess.run(
             [str(self.folder / "docker"), *arguments],
-            stdin=subprocess.DEVNULL,
+            input=stdin,
             capture_output=True,
             text=True,
             cwd=cwd,

@@ -15,6 +15,9 @@ import yaml
 GITHUB = ".github/workflows/ci.yaml"
 GITLAB = ".gitlab-ci.yml"
 
+METADATA = "artifacts-metadata.json"
+"""What GitLab's runner writes beside the files that a job keeps, if the job asks for it."""
+
 
 @dataclass(frozen=True)
 class Command:
@@ -215,8 +218,9 @@ class GitLab:
         known = {key: value for key, value in self._given.items() if value is not None}
         environment = {key: self._expanded(value, known) for key, value in written.items()} | known | self._told
         needs = {one if isinstance(one, str) else one["job"] for one in job.get("needs", earlier)}
-        taken = [path for other in needs for path in self.jobs_by_name[other].get("artifacts", {}).get("paths", [])]
-        artifacts = job.get("artifacts", {})
+        taken = [
+            path for other in needs if other in self.jobs_by_name for path in self._keeps(self.jobs_by_name[other])
+        ]
         # What its image lacks, and what the registry wants to know, is there without.
         before = [text for text in job.get("before_script", []) if not re.match(r"apk add|echo .* docker login", text)]
         return Job(
@@ -224,10 +228,14 @@ class GitLab:
             [Command(text, environment) for text in [*before, *job["script"]]],
             needs,
             rule.get("when") == "manual",
-            artifacts.get("paths", []),
+            self._keeps(job),
             {path: path for path in taken},
-            artifacts.get("reports", {}).get("dotenv", ""),
+            job.get("artifacts", {}).get("reports", {}).get("dotenv", ""),
         )
+
+    def _keeps(self, job: dict[str, Any]) -> list[str]:
+        described = job.get("variables", {}).get("RUNNER_GENERATE_ARTIFACTS_METADATA") == "true"
+        return job.get("artifacts", {}).get("paths", []) + [METADATA] * described
 
     def _expanded(self, value: Any, known: Mapping[str, str]) -> str:
         return re.sub(r"\$(\w+)", lambda found: known.get(found[1], ""), str(value))

@@ -91,6 +91,7 @@ def machine(folder: Path) -> Machine:
     return Machine(
         folder,
         {
+            "docker run": (0, '{"bomFormat": "CycloneDX", "components": ["all"]}'),
             "docker inspect": (0, json.dumps([{"RepoDigests": pushed}], indent=4)),
             "get job/": (0, "SuccessCriteriaMet Complete"),
         },

@@ -51,6 +51,37 @@ def test_a_push_says_the_digest_that_the_registry_gave(copy: Path, machine: Mach
     assert push == ["docker", "push", "--quiet", "ghcr.io/acme/billing:v1"]
 
 
+def test_a_push_completes_the_list_of_packages_before_anybody_can_pull_the_image(copy: Path, machine: Machine) -> None:
+    (copy / "build").mkdir()
+    (copy / "build/sbom.json").write_text("{}")
+    assert machine.run(PUSH, copy).returncode == 0
+    assert json.loads((copy / "build/sbom.json").read_text())["components"] == ["all"]
+    assert [call[1] for call in machine.calls()] == ["build", "run", "push", "inspect"]
+    run = machine.calls()[1]
+    assert run[-3:] == ["ghcr.io/acme/billing:v1", "-c", (copy / "deploy/sbom.py").read_text().rstrip("\n")]
+
+
+def test_an_image_whose_contents_cannot_be_listed_is_not_pushed(copy: Path, machine: Machine) -> None:
+    (copy / "build").mkdir()
+    (copy / "build/sbom.json").write_text("{}")
+    machine.answers = {"docker run": (1, "")}
+    assert machine.run(PUSH, copy).returncode != 0
+    assert [call[1] for call in machine.calls()] == ["build", "run"]
+
+
+def test_a_signature_covers_the_image_its_contents_and_its_origin(copy: Path, machine: Machine) -> None:
+    (copy / "build").mkdir()
+    (copy / "artifacts-metadata.json").write_text('{"subject": [], "predicate": {"runDetails": {"builder": {}}}}')
+    signed = machine.run(f"make sign IMAGE=ghcr.io/acme/billing@{DIGEST}", copy)
+    assert signed.returncode == 0, signed.stderr
+    calls = machine.calls()
+    assert [call[1] for call in calls] == ["sign", "attest", "attest"]
+    assert {call[-1] for call in calls} == {f"ghcr.io/acme/billing@{DIGEST}"}
+    files = {call[call.index("--type") + 1]: call[call.index("--predicate") + 1] for call in calls[1:]}
+    assert files == {"cyclonedx": "build/sbom.json", "slsaprovenance1": "build/provenance.json"}
+    assert json.loads((copy / "build/provenance.json").read_text()) == {"runDetails": {"builder": {}}}
+
+
 def test_a_push_builds_for_the_nodes_of_production_as_local_mk_names_them(copy: Path, machine: Machine) -> None:
     (copy / "local.mk").write_text("PLATFORM = linux/arm64\n")
     assert machine.run(PUSH, copy).returncode == 0

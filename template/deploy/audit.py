@@ -1,5 +1,5 @@
 # Platform-owned: `copier update` replaces this file.
-"""Known vulnerabilities of what the image holds, less those that osv-scanner.toml ignores for a time (`make audit`).
+"""Known vulnerabilities of the service's packages, less those that osv-scanner.toml ignores for a time (`make audit`).
 
 That file is yours, in the format of Google's OSV-Scanner:
 

@@ -33,6 +33,14 @@ build() {
     (set -x && docker build "$@" --build-arg "VERSION=$version" .)
 }
 
+# Completes the list of `make sbom`, if it was made, by what only the image knows.
+complete_sbom() {
+    [ -f build/sbom.json ] || return 0
+    docker run --rm --interactive --network none --platform "$PLATFORM" --entrypoint python "$1" -c "$(cat deploy/sbom.py)" \
+        <build/sbom.json >build/sbom.whole
+    mv build/sbom.whole build/sbom.json
+}
+
 need_repository() {
     if [ -z "$repository" ]; then
         echo "REPOSITORY is not set: make $command REPOSITORY=registry.example.com/$service" >&2
@@ -72,6 +80,7 @@ push)
     need_repository
     # Build for production's nodes: on a machine of another kind, Docker emulates their platform.
     build --platform "$PLATFORM" --cache-to="$layers,mode=max"
+    complete_sbom "$repository:$tag"
     docker push --quiet "$repository:$tag"
     digest=$(docker inspect "$repository:$tag" | grep -o "$repository@sha256:[0-9a-f]*" | head -n 1)
     test -n "$digest"
@@ -80,5 +89,8 @@ push)
 sign)
     cosign sign --yes "$image"
     cosign attest --yes --type cyclonedx --predicate build/sbom.json "$image"
+    # GitLab's runner writes where and from what the image was built beside the files that the job keeps.
+    python3 -c 'import json; print(json.dumps(json.load(open("artifacts-metadata.json"))["predicate"]))' >build/provenance.json
+    cosign attest --yes --type slsaprovenance1 --predicate build/provenance.json "$image"
     ;;
 esac

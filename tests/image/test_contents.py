@@ -1,5 +1,6 @@
 """What the image of a generated service holds, and which of its layers a change of the source makes anew."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -27,6 +28,26 @@ def found(engine: Engine, image: str) -> Contents:
 @pytest.mark.parametrize("check", contents.CHECKS, ids=lambda check: check.__name__)
 def test_the_image(check: Check, found: Contents, expected: Expected) -> None:
     check(found, expected)
+
+
+def test_the_list_of_packages_names_all_that_the_image_holds(
+    engine: Engine, source: Path, image: str, expected: Expected
+) -> None:
+    command = ["run", "--rm", "--network", "none", "--entrypoint"]
+    service = (source / "build/sbom.json").read_text()
+    script = (source / "deploy/sbom.py").read_text()
+    completed = json.loads(
+        engine.docker(*command, "python", "--interactive", image, "-c", script, stdin=service).stdout
+    )
+    installed = engine.docker(*command, "dpkg-query", image, "--show", "--showformat=${Package}@${Version}\\n").stdout
+
+    version = engine.docker(*command, "python", image, "--version").stdout.split()[1]
+
+    debian = {f"{one['name']}@{one['version']}" for one in completed["components"] if "pkg:deb/" in one.get("purl", "")}
+    assert debian == set(installed.split())
+    assert len(debian) > 50
+    assert f"pkg:generic/python@{version}" in [one.get("purl") for one in completed["components"]]
+    assert completed["components"][: len(json.loads(service)["components"])] == json.loads(service)["components"]
 
 
 PACKAGES = f"/opt/venv/lib/python{VERSION.rpartition('.')[0]}/site-packages"
