@@ -17,6 +17,8 @@ import pytest
 
 # Pytest loads this file in every run: what is heavy is imported where it is used.
 if TYPE_CHECKING:
+    import asyncio
+
     import httpx
     from fastapi import FastAPI
 
@@ -112,6 +114,13 @@ async def client(app: "FastAPI", database: "Database") -> AsyncGenerator["httpx.
 
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
         yield client
+
+
+async def until_blocked(task: "asyncio.Task[Any]", database: "Database") -> None:
+    """Wait until the task waits for a lock in the database. Raises AssertionError if the task ends without waiting."""
+    waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    while not await database.fetch(waiting):
+        assert not task.done(), "the task has ended, although another transaction holds what it needs"
 
 
 class SentMessage(NamedTuple):

@@ -1,0 +1,190 @@
+"""A team's own tests notice what a team may break: each promise of a seed is proven by the tests that come with the seed."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from chassis import embedded
+
+from tests.conftest import Render, service_environment
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("seeds")]
+
+ANSWERS = {"service_name": "billing", "messaging_style": "events-and-queues", "broker": "nats"}
+TEST_LIMIT_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """An edit of a seed below src/billing, and the test of the service that has to fail because of the edit."""
+
+    path: str
+    old: str
+    new: str
+    test: str
+
+
+MUTATIONS = {
+    "an issued invoice says another version": Mutation(
+        "domain/invoices.py",
+        "version=self.version + 1,",
+        "version=self.version,",
+        "tests/domain/test_invoices.py",
+    ),
+    "a change keeps the old time": Mutation(
+        "domain/invoices.py",
+        "            setattr(self, name, value)\n        self.updated_at = at\n",
+        "            setattr(self, name, value)\n",
+        "tests/domain/test_invoices.py",
+    ),
+    "an issued invoice is no conflict": Mutation(
+        "domain/invoices.py",
+        "class InvoiceAlreadyIssued(Conflict)",
+        "class InvoiceAlreadyIssued(NotFound)",
+        "tests/api/test_invoices.py::test_issue_happens_once",
+    ),
+    "a row is loaded without a lock": Mutation(
+        "persistence/invoices.py",
+        ".with_for_update()",
+        "",
+        "tests/usecases/test_invoices.py::test_of_two_changes_at_once_the_second_is_refused",
+    ),
+    "a change is written to every row": Mutation(
+        "persistence/invoices.py",
+        "sa.update(invoices).where(_BY_ID)",
+        "sa.update(invoices).where(_BY_ID | (invoices.c.version > 0))",
+        "tests/api/test_invoices.py::test_a_change_leaves_the_others_alone",
+    ),
+    "every row is deleted": Mutation(
+        "persistence/invoices.py",
+        "sa.delete(invoices).where(_BY_ID)",
+        "sa.delete(invoices).where(_BY_ID | (invoices.c.version > 0))",
+        "tests/api/test_invoices.py::test_a_change_leaves_the_others_alone",
+    ),
+    "the expected version is not compared": Mutation(
+        "persistence/invoices.py",
+        'if expected_version not in (None, row["version"]):',
+        "if False:",
+        "tests/usecases/test_invoices.py::test_a_change_of_an_outdated_copy_is_refused",
+    ),
+    "a column is not written": Mutation(
+        "persistence/invoices.py",
+        'not in {"id", "created_at"}',
+        'not in {"id", "created_at", "updated_at"}',
+        "tests/usecases/test_invoices.py::test_a_change_is_a_new_version",
+    ),
+    "a list has no limit": Mutation(
+        "persistence/invoice_queries.py",
+        '.limit(sa.bindparam("limit"))',
+        "",
+        "tests/usecases/test_invoices.py::test_a_list_has_no_more_than_was_asked_for",
+    ),
+    "the next page begins with the last item": Mutation(
+        "persistence/invoice_queries.py",
+        '_id < sa.bindparam("after")',
+        '_id <= sa.bindparam("after")',
+        "tests/api/test_invoices.py::test_pages_hold_each_one_once_newest_first",
+    ),
+    "an issued invoice is not saved": Mutation(
+        "usecases/invoices.py",
+        "    await uow.publish(invoice.issue(at=now))\n    await repository.save(invoice)\n",
+        "    await uow.publish(invoice.issue(at=now))\n",
+        "tests/usecases/test_invoices.py::test_it_is_issued_once",
+    ),
+    "nobody hears of an issued invoice": Mutation(
+        "usecases/invoices.py",
+        "await uow.publish(invoice.issue(at=now))",
+        "invoice.issue(at=now)",
+        "tests/messaging/test_invoices.py::test_others_hear_of_it_once_and_need_not_ask_back",
+    ),
+    "nobody is reminded": Mutation(
+        "usecases/invoices.py",
+        "    await uow.enqueue(RemindOfInvoice(invoice_id=invoice.id), after=REMIND_AFTER)\n",
+        "",
+        "tests/usecases/test_invoice_reminders.py",
+    ),
+    "an outdated copy is issued": Mutation(
+        "api/invoices.py",
+        "command = usecases.IssueInvoice(\n        invoice_id=invoice_id,\n        expected_version=expected_version,",
+        "command = usecases.IssueInvoice(\n        invoice_id=invoice_id,\n        expected_version=None,",
+        "tests/api/test_invoices.py::test_issue_happens_once",
+    ),
+    "a page is announced that is empty": Mutation(
+        "api/invoices.py",
+        "len(found) > cursor.limit",
+        "len(found) >= cursor.limit",
+        "tests/api/test_invoices.py::test_pages_hold_each_one_once_newest_first",
+    ),
+    "a change has a time of long ago": Mutation(
+        "api/invoices.py",
+        "usecases.change_invoice(command, uow, now=utc_now())",
+        "usecases.change_invoice(command, uow, now=utc_now().replace(year=2001))",
+        "tests/api/test_invoices.py::test_a_change_has_the_time_of_its_request",
+    ),
+    "an event is handled at another time": Mutation(
+        "messaging/incoming/invoices.py",
+        "now=event.occurred_at",
+        "now=event.occurred_at.replace(year=2001)",
+        "tests/messaging/test_invoices.py::test_what_is_approved_twice_is_issued_once",
+    ),
+    "an event goes by another key": Mutation(
+        "messaging/outgoing/invoices.py",
+        'key="invoice_id"',
+        'key="customer_id"',
+        "tests/messaging/test_invoices.py::test_others_hear_of_it_once_and_need_not_ask_back",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[str]:
+    with embedded.temporary_postgres() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def service(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A service to break. The packages of this repository's tests run its tests: it need not be installed."""
+    return Path(shutil.copytree(render(**ANSWERS), tmp_path_factory.mktemp("seeds") / "billing"))
+
+
+def run(service: Path, database: str, *tests: str) -> subprocess.CompletedProcess[str]:
+    chassis = service / "chassis/src"
+    environment = service_environment(DATABASE_URL=database, PYTHONPATH=f"src{os.pathsep}{chassis}")
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "--exitfirst", "-p", "no:cacheprovider", *tests],
+        cwd=service,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=TEST_LIMIT_SECONDS,
+    )
+
+
+def test_all_tests_pass_before_a_seed_is_broken(service: Path, database: str) -> None:
+    passed = run(service, database)
+    assert passed.returncode == 0, passed.stdout + passed.stderr
+
+
+@pytest.mark.parametrize("mutation", [pytest.param(mutation, id=name) for name, mutation in MUTATIONS.items()])
+def test_a_test_of_the_service_fails_if(service: Path, database: str, mutation: Mutation) -> None:
+    seed = service / "src/billing" / mutation.path
+    text = seed.read_text()
+    assert text.count(mutation.old) == 1, f"{mutation.path} holds {mutation.old!r} {text.count(mutation.old)} times"
+    try:
+        seed.write_text(text.replace(mutation.old, mutation.new))
+        failed = run(service, database, mutation.test)
+    finally:
+        seed.write_text(text)
+    assert failed.returncode == pytest.ExitCode.TESTS_FAILED, failed.stdout + failed.stderr
+    assert "1 failed" in failed.stdout
+
+
+def test_a_seed_of_every_layer_is_broken() -> None:
+    layers = {mutation.path.partition("/")[0] for mutation in MUTATIONS.values()}
+    assert layers == {"domain", "persistence", "usecases", "api", "messaging"}
