@@ -1,8 +1,11 @@
 """Imports that go against the layers, as import-linter finds them in the service's files. Nothing is installed."""
 
+import glob
 import json
 import re
+import shutil
 import sys
+import tempfile
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -10,6 +13,7 @@ from typing import NamedTuple
 
 from fleet import tools
 from fleet.answers import ANSWERS_FILE, Answers
+from fleet.drift import waived
 from fleet.errors import FleetError
 from fleet.git import Tree
 from fleet.service import Service
@@ -31,7 +35,7 @@ class Import(NamedTuple):
 
 
 def broken(service: Service) -> list[Import]:
-    """By the contracts of the service. Raises FleetError if they cannot be checked."""
+    """By the contracts that the template renders, or those of a waiver. Raises FleetError if they cannot be checked."""
     return [Import(*entry) for entry in service.remembered(_judge(), _inputs(service), _broken)]
 
 
@@ -43,14 +47,20 @@ def prepare(services: list[Service]) -> None:
 
 
 def _judge() -> str:
-    return f"layers 3 import-linter {version('import-linter')} grimp {version('grimp')}"
+    return f"layers 4 import-linter {version('import-linter')} grimp {version('grimp')}"
 
 
 def _inputs(service: Service) -> tuple[str, ...]:
     # The chassis of most, and of those that have none of their own, is that of the recorded release, which their answers
     # name: sixty files that need not be written for each.
     ours, released = (_chassis(tree) for tree in (service.tree, service.expected.platform))
-    return CONTRACTS, f"src/{service.package}/*.py", "chassis/src/*.py" if ours != released else ANSWERS_FILE
+    own = service.tree[CONTRACTS] == service.expected.platform.get(CONTRACTS) or waived(service, CONTRACTS)
+    inputs = {
+        f"src/{glob.escape(service.package)}/*.py",
+        "chassis/src/*.py" if ours != released else ANSWERS_FILE,
+        CONTRACTS if own else ANSWERS_FILE,
+    }
+    return tuple(sorted(inputs))
 
 
 def _chassis(tree: Tree) -> Tree:
@@ -74,8 +84,7 @@ def _released(source: str, version: str) -> Path:
 def _linted(folders: list[Path]) -> list[list[Import]]:
     for folder in folders:
         if (folder / ANSWERS_FILE).exists():
-            answers = Answers.parse((folder / ANSWERS_FILE).read_bytes())
-            (folder / "chassis").symlink_to(_released(answers.source, answers.version))
+            _complete(folder, Answers.parse((folder / ANSWERS_FILE).read_bytes()))
     # Wide, because it would break what is longer than a line.
     done = tools.run([sys.executable, "-I", LINTING, *map(str, folders)], cwd=folders[0], COLUMNS="1000")
     try:
@@ -83,6 +92,16 @@ def _linted(folders: list[Path]) -> list[list[Import]]:
     except ValueError:
         raise FleetError(f"import-linter could not be run: {done.stderr.strip()[-500:]}") from None
     return [_found(status, said) for status, said in answers]
+
+
+def _complete(folder: Path, answers: Answers) -> None:
+    """Add what the template says, where the service's own does not count: the contracts, the chassis."""
+    if not (folder / CONTRACTS).exists():
+        with tempfile.TemporaryDirectory(prefix="fleet-") as rendered:
+            Template(answers.source).at(answers.version).render(answers, Path(rendered))
+            shutil.copyfile(Path(rendered) / CONTRACTS, folder / CONTRACTS)
+    if not (folder / "chassis").exists():
+        (folder / "chassis").symlink_to(_released(answers.source, answers.version))
 
 
 def _found(status: int, said: str) -> list[Import]:

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sysconfig
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,9 +24,15 @@ def program(name: str) -> str:
 
 
 def run(command: Sequence[str], *, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run it with nothing of our environment: it judges alike everywhere, and sees no secret. Raises FleetError."""
-    environment = {"PATH": os.defpath, **environment}
-    try:
-        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=LIMIT_SECONDS)
-    except subprocess.TimeoutExpired:
-        raise FleetError(f"{Path(command[0]).name} was given up after {LIMIT_SECONDS} seconds") from None
+    """Run it with nothing of our environment: it judges alike everywhere, and sees no secret. Raises FleetError.
+
+    Its home is empty, and not the folder that it judges: a service must not bring the configuration of its judge.
+    """
+    with tempfile.TemporaryDirectory(prefix="fleet-") as home:
+        environment = {"PATH": os.defpath, "HOME": home, **environment}
+        try:
+            return subprocess.run(
+                command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=LIMIT_SECONDS
+            )
+        except subprocess.TimeoutExpired:
+            raise FleetError(f"{Path(command[0]).name} was given up after {LIMIT_SECONDS} seconds") from None

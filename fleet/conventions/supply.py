@@ -98,7 +98,7 @@ def _run_kingfisher(folder: Path, rules: Path) -> subprocess.CompletedProcess[st
     # beside a secret approves nothing: a waiver does.
     options = ("--no-validate", "--no-dedup", "--no-ignore", "--no-update-check", "--quiet", "--format", "json")
     command = [tools.program("kingfisher"), "scan", ".", *options]
-    return tools.run(command, cwd=folder, HOME=str(folder), KF_RULE_CACHE_DIR=str(rules))
+    return tools.run(command, cwd=folder, KF_RULE_CACHE_DIR=str(rules))
 
 
 class Locked(Convention):

@@ -35,7 +35,7 @@ PRIVILEGED = {
 }
 # Strict, or it passes over a workflow that it cannot read. A comment approves nothing: a waiver does.
 SCANNED_AS = (
-    *("--offline", "--no-progress", "--strict-collection", "--no-ignores"),
+    *("--offline", "--no-progress", "--strict-collection", "--no-config", "--no-ignores"),
     *("--persona", "pedantic", "--min-severity", "medium", "--format", "json-v1"),
 )
 
@@ -58,11 +58,11 @@ def _found(service: Service) -> list[tuple[str, int, str, str]]:
     if not paths:
         return []
     patterns = tuple(glob.escape(path) for path in paths)
-    return service.remembered(f"zizmor 4 {version('zizmor')}", patterns, _scan)
+    return service.remembered(f"zizmor 5 {version('zizmor')}", patterns, _scan)
 
 
 def _scan(folder: Path) -> list[tuple[str, int, str, str]]:
-    done = tools.run([tools.program("zizmor"), *SCANNED_AS, "."], cwd=folder, HOME=str(folder))
+    done = tools.run([tools.program("zizmor"), *SCANNED_AS, "."], cwd=folder)
     try:
         found = json.loads(done.stdout)
     except ValueError:
