@@ -14,7 +14,14 @@ from tests.conftest import ROOT
 def test_a_tool_gets_nothing_of_our_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKEN", "hush")
     done = tools.run(["env"], cwd=tmp_path, COLUMNS="9")
-    assert {line.partition("=")[0] for line in done.stdout.splitlines()} <= {"PATH", "COLUMNS", "PWD", "SHLVL", "_"}
+    assert {line.partition("=")[0] for line in done.stdout.splitlines()} <= {
+        "PATH",
+        "HOME",
+        "COLUMNS",
+        "PWD",
+        "SHLVL",
+        "_",
+    }
     assert "COLUMNS=9" in done.stdout
 
 
