@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import os
 import random
-import re
 import shutil
 import signal
 import socket
@@ -21,6 +20,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, urlsplit
+from zipfile import ZipFile
 
 from chassis.embedded import Process, nats_server, spawn
 
@@ -117,11 +117,14 @@ def kafka(
     *,
     advertised_port: int | None = None,
     by_acl: bool = False,
+    policy: Path | None = None,
+    disk: Path | None = None,
 ) -> Generator[Broker]:
     """One node that is broker and controller. Raises Missing without Java or Maven.
 
     `advertised_port` is where the broker sends its clients: to a link that leads to `port`. With `by_acl` the user of the
-    secure URL may do only what ACLs allow (see kafka_acls); whoever comes without a password may do all.
+    secure URL may do only what ACLs allow (see kafka_acls); whoever comes without a password may do all. The class
+    in the jar `policy` decides which topics may be made. The folder `disk` gets half of the partitions.
     """
     files = _kafka_files()
     port, secure_port = port or free_port(), free_port()
@@ -133,7 +136,13 @@ def kafka(
         if by_acl:
             text = properties.read_text().replace("if.no.acl.found=true", "if.no.acl.found=false")
             properties.write_text(f"{text}super.users=User:ANONYMOUS\n")
-        command = _kafka_command(files, archive, properties)
+        if policy is not None:
+            _change(properties, "create.topic.policy.class.name", policy.stem)
+        if disk is not None:
+            _change(properties, "log.dirs", f"{home / 'data'},{disk}")
+            shutil.copy(home / "data" / "meta.properties", disk)
+            _change(disk / "meta.properties", "directory.id", "c2Vjb25kLWRpc2stMDAwMA")
+        command = _kafka_command(files, archive, properties, *[policy] if policy else [])
         broker = Broker(f"kafka://127.0.0.1:{port}", command, home, KAFKA_GREETING)
         broker.secure_url = f"kafkas://{KAFKA_USER}:{quote(KAFKA_PASSWORD, safe='')}@127.0.0.1:{secure_port}"
         broker.certificate = files / "certificate.pem"
@@ -167,10 +176,9 @@ def second_kafka_node(first: Broker) -> Generator[Broker]:
     with _home(None, "kafka") as home:
         shutil.copytree(files / "data", home / "data")
         # A copy of the formatted storage would claim to be the first node.
-        identity = (home / "data" / "meta.properties").read_text().replace("node.id=1", "node.id=2")
-        identity = re.sub("directory.id=.*", "directory.id=c2Vjb25kLW5vZGUtMDAwMA", identity)
-        (home / "data" / "meta.properties").write_text(identity)
-        properties = (first.folder / "server.properties").read_text()
+        _change(home / "data" / "meta.properties", "node.id", "2")
+        _change(home / "data" / "meta.properties", "directory.id", "c2Vjb25kLW5vZGUtMDAwMA")
+        shutil.copy(first.folder / "server.properties", home)
         for setting, value in (
             ("process.roles", "broker"),
             ("node.id", "2"),
@@ -178,8 +186,7 @@ def second_kafka_node(first: Broker) -> Generator[Broker]:
             ("advertised.listeners", f"PLAINTEXT://127.0.0.1:{port}"),
             ("log.dirs", str(home / "data")),
         ):
-            properties = re.sub(rf"(?m)^{setting}=.*", f"{setting}={value}", properties)
-        (home / "server.properties").write_text(properties)
+            _change(home / "server.properties", setting, value)
         archive = f"-XX:SharedArchiveFile={files / 'classes.jsa'}"
         command = _kafka_command(files, archive, home / "server.properties")
         yield from _run(Broker(f"kafka://127.0.0.1:{port}", command, home, KAFKA_GREETING))
@@ -363,10 +370,27 @@ def _archive_classes(files: Path) -> None:
     (files / "classes.new").rename(files / "classes.jsa")
 
 
-def _kafka_command(files: Path, archive: str, properties: Path) -> list[str]:
+def _kafka_command(files: Path, archive: str, properties: Path, *jars: Path) -> list[str]:
     memory = ["-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", archive, "-Xshare:auto", "-Xlog:cds=off"]
     logs = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
-    return ["java", *memory, logs, "-cp", f"{files / 'jars'}/*", "kafka.Kafka", str(properties)]
+    classes = ":".join([f"{files / 'jars'}/*", *map(str, jars)])
+    return ["java", *memory, logs, "-cp", classes, "kafka.Kafka", str(properties)]
+
+
+def _change(properties: Path, setting: str, value: str) -> None:
+    kept = [line for line in properties.read_text().splitlines() if not line.startswith(f"{setting}=")]
+    properties.write_text("".join(f"{line}\n" for line in [*kept, f"{setting}={value}"]))
+
+
+def kafka_jar(folder: Path, name: str, source: str) -> Path:
+    """Compile a class for Kafka. Raises Missing without a Java compiler."""
+    if shutil.which("javac") is None:
+        raise Missing("a class for Kafka needs javac")
+    (folder / f"{name}.java").write_text(source)
+    call("javac", "-cp", f"{_kafka_files() / 'jars'}/*", "-d", str(folder), str(folder / f"{name}.java"))
+    with ZipFile(folder / f"{name}.jar", "w") as jar:
+        jar.write(folder / f"{name}.class", f"{name}.class")
+    return folder / f"{name}.jar"
 
 
 def _kafka_properties(files: Path, home: Path, port: int, secure_port: int, advertised_port: int | None = None) -> Path:

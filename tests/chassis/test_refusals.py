@@ -2,8 +2,11 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -424,6 +427,77 @@ async def test_a_kafka_topic_with_too_few_replicas_is_unavailable_and_the_others
         with pytest.raises(DestinationUnavailable, match="NotEnoughReplicas"):
             raise found[0]
         assert found[1:] == [None] * 2, reasons(found)
+
+
+POLICY = """
+import java.util.Map;
+import org.apache.kafka.common.errors.PolicyViolationException;
+import org.apache.kafka.server.policy.CreateTopicPolicy;
+
+public class Policy implements CreateTopicPolicy {
+    public void configure(Map<String, ?> settings) {}
+    public void close() {}
+    public void validate(RequestMetadata request) {
+        if (request.topic().startsWith("forbidden-"))
+            throw new PolicyViolationException("topics of forbidden are made by the platform");
+    }
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def strict_kafka(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[brokers.Broker, Path | None]]:
+    """A server with a policy for new topics, and its second disk, which is small, where this machine mounts disks."""
+    folder, disk = tmp_path_factory.mktemp("policy"), tmp_path_factory.mktemp("disk")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(disk)]
+    mounted = (
+        sys.platform == "linux" and os.geteuid() == 0 and subprocess.run(mount, capture_output=True).returncode == 0
+    )
+    small = disk if mounted else None
+    try:
+        with brokers.kafka(policy=brokers.kafka_jar(folder, "Policy", POLICY), disk=small) as server:
+            yield server, small
+    except brokers.Missing as missing:
+        pytest.skip(str(missing))
+    finally:
+        if mounted:
+            subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+Strict = tuple[brokers.Broker, Path | None]
+
+
+@pytest.mark.xdist_group("kafka")
+async def test_a_kafka_topic_that_a_policy_refuses_is_reported_with_the_reason_of_the_policy(
+    strict_kafka: Strict,
+) -> None:
+    async with met(strict_kafka[0].url) as meeting:
+        with pytest.raises(BrokerUnavailable, match=rf"{meeting.name(FORBIDDEN)} cannot be made: .* by the platform"):
+            await joined(meeting)
+        shop = await meeting.join("shop", sends=[JOB])
+        assert await answers(shop, [meeting.job(JOB)]) == [None]
+
+
+@pytest.mark.xdist_group("kafka")
+async def test_kafka_topics_on_a_full_disk_are_unavailable_and_the_others_go_on(strict_kafka: Strict) -> None:
+    server, disk = strict_kafka
+    if disk is None:
+        pytest.skip("a full disk needs a file system of its own, and this machine mounts none")
+    names = [f"bank.paid-{number}.v1" for number in range(4)]
+    async with met(server.url) as meeting:
+        bank = await meeting.join("bank", publishes=names, partitions=1, publish_timeout_seconds=PUBLISH_SECONDS)
+        assert await answers(bank, [meeting.event(name) for name in names]) == [None] * len(names)
+        full = {name for name in names if (disk / f"{meeting.name(name)}-0").exists()}
+        assert 0 < len(full) < len(names)
+        with suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(4096))
+
+        for _ in range(3):
+            messages = [meeting.event(name, body=b"x" * 20_000) for name in names]  # more than the files have allocated
+            found = dict(zip(names, await answers(bank, messages), strict=True))
+            assert {name for name in names if isinstance(found[name], DestinationUnavailable)} == full, found
+            assert {name for name in names if found[name] is None} == {*names} - full, found
 
 
 async def replicated(meeting: Meeting) -> Broker | None:

@@ -80,9 +80,9 @@ class KafkaBroker:
                 missing = wanted - set(await admin.list_topics())
                 if missing:
                     created: Any = await admin.create_topics([self._topic(name) for name in sorted(missing)])
-                    for name, code, *_ in created.topic_errors:
+                    for name, code, reason in created.topic_errors:
                         if code and for_code(code) is not TopicAlreadyExistsError:
-                            raise BrokerUnavailable(f"topic {name} cannot be made: {for_code(code).__name__}")
+                            raise BrokerUnavailable(f"topic {name} cannot be made: {for_code(code).__name__}: {reason}")
             finally:
                 await admin.close()
 
