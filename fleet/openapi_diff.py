@@ -1,7 +1,7 @@
 """What callers of an API could count on, and can no longer.
 
 In a request all that was valid has to stay valid. In a response nothing may come that could not come before, other than
-new fields, which callers ignore. Words and examples are no promise; a field of OpenAPI that these rules do not know may
+new fields, which callers ignore, and new failures, which callers must expect. Words and examples are no promise; a field of OpenAPI that these rules do not know may
 not change. tests/fleet/test_openapi_diff.py compares the verdicts with oasdiff's: where the two differ, this is the
 stricter.
 """
@@ -20,6 +20,8 @@ from fleet.openapi import JSON, METHODS, Document, Node, Operation
 WORDS = {"description", "example", "examples", "externalDocs", "operationId", "summary", "tags"}
 """Keywords that do not affect which requests and responses are valid. `x-…` is ignored too."""
 STYLES = {"path": "simple", "header": "simple", "query": "form", "cookie": "form"}
+ONLY_ON_REQUEST = {"206", "304"}
+"""Statuses that only callers get who ask for them, by Range or If-None-Match."""
 OF_DOCUMENT = {"openapi", "info", "paths", "components", "security", "servers"}
 OF_PATH = {*METHODS, "parameters", "servers"}
 OF_OPERATION = {"deprecated", "parameters", "requestBody", "responses", "security", "servers"}
@@ -174,6 +176,10 @@ class _Responses(_Side):
             # A failure that no longer happens harms nobody.
             if status.startswith("2") and _answer(is_, status) is None:
                 yield f"it no longer answers {status}"
+        for status in sorted(is_.responses.keys() - ONLY_ON_REQUEST):
+            # A generated client takes a success that it does not know for a failure, or reads no body.
+            if status.startswith(("2", "3")) and _answer(was, status) is None:
+                yield f"it may answer {status} now"
         for status in dict.fromkeys([*was.responses, *is_.responses]):
             before, now = _answer(was, status), _answer(is_, status)
             if before is not None and now is not None:

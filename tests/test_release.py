@@ -204,6 +204,18 @@ def test_an_overlay_without_a_namespace_or_a_migration_is_refused(copy: Path, ma
     assert machine.calls() == []
 
 
+@pytest.mark.slow
+def test_an_overlay_with_two_migrations_is_refused(copy: Path, machine: Machine) -> None:
+    write_overlay(copy, "both", "namespace: billing\nresources: [../../base, old]\n")
+    old = copy / "deploy/overlays/both/old"
+    shutil.copytree(copy / "deploy/base", old)
+    (old / "kustomization.yaml").write_text("resources: [migration.yaml]\nnameSuffix: -old\n")
+    deployed = machine.run(DEPLOY.replace("staging", "both"), copy)
+    assert deployed.returncode == 2
+    assert "waits for one: billing-migrate billing-migrate-old" in deployed.stderr
+    assert machine.calls() == []
+
+
 def write_overlay(service: Path, name: str, text: str) -> None:
     (service / "deploy/overlays" / name).mkdir()
     (service / "deploy/overlays" / name / "kustomization.yaml").write_text(text)

@@ -45,6 +45,10 @@ case $found in
     exit 2
     ;;
 esac
+if [ "$(printf '%s\n' "$found" | wc -l)" -gt 1 ]; then
+    echo "deploy/overlays/$overlay has several Jobs with the label app.kubernetes.io/component=migrate, and 'make deploy' waits for one: $(printf '%s\n' "$found" | cut -d ' ' -f 1 | paste -s -d ' ' -). Remove the others, or give them another label." >&2
+    exit 2
+fi
 job=job/${found% *} namespace=${found#* }
 k() { kubectl --namespace "$namespace" ${KUBE_CONTEXT:+--context="$KUBE_CONTEXT"} "$@"; }
 

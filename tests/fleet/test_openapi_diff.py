@@ -18,6 +18,9 @@ Node = dict[str, Any]
 Change = Callable[[Node], object]
 
 
+PAYER = {"type": "object", "properties": {"name": {"type": "string"}}}
+
+
 def body(schema: str) -> Node:
     return {"content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}}
 
@@ -101,6 +104,9 @@ def known() -> Node:
                         "note": note,
                         "days": {"type": "integer", "default": 14},
                         "parts": {"$ref": "#/components/schemas/Parts"},
+                        "payer": PAYER,
+                        "lines": {"type": "array", "items": PAYER},
+                        "ratio": {"type": "number"},
                     },
                     "required": ["number", "total"],
                     "additionalProperties": False,
@@ -239,6 +245,30 @@ BREAKING: dict[str, tuple[Change, str]] = {
         both(put("New|properties", due=TEXT), add("New|required", "due")),
         "the request: due was added and is required",
     ),
+    "a field of a field is wanted": (
+        both(put("Money|properties", currency=TEXT), add("Money|required", "currency")),
+        "the request: total.currency was added and is required",
+    ),
+    "a field of a field takes less": (
+        put("Money|properties|amount", maximum=100),
+        "the request: total.amount maximum is 100, was not set",
+    ),
+    "an optional field wants a field": (
+        put("New|properties", payer={**PAYER, "required": ["name"]}),
+        "the request: payer.name is required now",
+    ),
+    "a field of a list's items is wanted": (
+        put("New|properties", lines={"type": "array", "items": {**PAYER, "required": ["name"]}}),
+        "the request: lines[].name is required now",
+    ),
+    "a cookie is wanted": (
+        add("/v1/invoices|get|parameters", {"name": "session", "in": "cookie", "required": True, "schema": TEXT}),
+        "the cookie parameter session is required now",
+    ),
+    "a whole number is wanted": (
+        put("New|properties", ratio={"type": "integer"}),
+        "the request: ratio is integer, was number",
+    ),
     "a field becomes required": (add("New|required", "note"), "the request: note is required now"),
     "a field is no longer taken": (drop("New|properties", "days"), "the request: days was removed"),
     "null is no longer taken": (
@@ -336,6 +366,9 @@ HARMLESS: dict[str, Change] = {
     "a deprecated operation goes": drop(ONE, "delete"),
     "an operation is deprecated": put(POST, deprecated=True),
     "another failure": put(f"{POST}|responses", **{"422": {"description": "Invalid."}}),
+    "an answer that only who asks for it gets": put(
+        "/v1/invoices|get|responses", **{"206": {"description": "A part."}, "304": {"description": "Not modified."}}
+    ),
     "a failure goes": drop(f"{POST}|responses", "409"),
     "another format of an answer": put(f"{POST}|responses|201|content", **{"text/csv": {}}),
     "a field of an answer": both(put("Invoice|properties", due=TEXT), add("Invoice|required", "due")),
@@ -406,6 +439,18 @@ STRICTER: dict[str, tuple[Change, str]] = {
     "a header is written in another style": (
         put(f"{POST}|responses|201|headers|ETag", explode=True),
         "201: the header ETag: explode is true, was false",
+    ),
+    "another status of success": (
+        put(f"{POST}|responses", **{"202": {"description": "Accepted."}}),
+        "it may answer 202 now",
+    ),
+    "a success of any status": (
+        put(f"{POST}|responses", **{"2XX": {"description": "Done."}}),
+        "it may answer 2XX now",
+    ),
+    "an answer from elsewhere": (
+        put("/v1/invoices|get|responses", **{"307": {"description": "There."}}),
+        "it may answer 307 now",
     ),
     "the server moves": (top(servers=[{"url": URL}]), "the server / is gone"),
     "an operation moves": (put(POST, servers=[{"url": URL}]), "the server / is gone"),

@@ -1,7 +1,9 @@
 """Limit what one request may take from others: bytes, time, and a place among the running requests."""
 
 import asyncio
+import codecs
 import gc
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import structlog
@@ -141,7 +143,7 @@ class Limits:
                 if max_bytes is not None:
                     body = Body(max_bytes, deadline)
                     message = await self._read(body, receive)
-                    if refused := problems.refused_json(scope["headers"], message["body"]):
+                    if refused := _refused_json(scope["headers"], message["body"]):
                         await refused(scope, receive, watch)
                         return
                     receive = replay(message, receive)
@@ -216,6 +218,20 @@ class Limits:
 def _too_large(max_bytes: int, *, hang_up: bool) -> ASGIApp:
     detail = f"the body may have {max_bytes} bytes at most"
     return problems.document(413, detail=detail, headers=CLOSE if hang_up else None)
+
+
+def _refused_json(headers: Iterable[tuple[bytes, bytes]], body: bytes) -> ASGIApp | None:
+    """The answer to a JSON body that is compressed or not UTF-8: Python would read UTF-16, and ignore the encoding."""
+    given = dict(headers)
+    media_type = given.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if not body or not (media_type == b"application/json" or media_type.endswith(b"+json")):
+        return None
+    if given.get(b"content-encoding", b"").strip().lower() not in (b"", b"identity"):
+        advice = "send the body without Content-Encoding: nothing is decompressed here"
+        return problems.document(415, detail=advice, headers={"Accept-Encoding": "identity"})
+    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or 0 in body[:4]:
+        return problems.document(400, detail="the body is UTF-16 or UTF-32, but JSON is UTF-8 (RFC 8259)")
+    return None
 
 
 def replay(message: Message, receive: Receive) -> Receive:

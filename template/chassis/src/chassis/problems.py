@@ -1,9 +1,7 @@
 """Failures as RFC 9457 problem documents. The only module that turns errors into HTTP statuses."""
 
-import codecs
 import json
 import re
-from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -225,20 +223,6 @@ def _about_the_route(request: Request, status: int, headers: dict[str, str]) -> 
         return f"this path takes {headers['Allow']}"
     if status == 404 and "endpoint" not in request.scope:  # no route has raised it
         return "no route has this path; a slash at its end counts"
-    return None
-
-
-def refused_json(headers: Iterable[tuple[bytes, bytes]], body: bytes) -> JSONResponse | None:
-    """The answer to a JSON body that is compressed or not UTF-8: Python would read UTF-16, and ignore the encoding."""
-    given = dict(headers)
-    media_type = given.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if not body or not (media_type == b"application/json" or media_type.endswith(b"+json")):
-        return None
-    if given.get(b"content-encoding", b"").strip().lower() not in (b"", b"identity"):
-        advice = "send the body without Content-Encoding: nothing is decompressed here"
-        return document(415, detail=advice, headers={"Accept-Encoding": "identity"})
-    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or 0 in body[:4]:
-        return document(400, detail="the body is UTF-16 or UTF-32, but JSON is UTF-8 (RFC 8259)")
     return None
 
 
