@@ -18,7 +18,7 @@ export UV_PYTHON
 # environment told it to keep nothing.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo setup test test-fast lint format docs simulation chaos bench bench-messages bench-fleet bench-image
+.PHONY: help demo setup test test-fast tools lint format docs simulation chaos bench bench-messages bench-fleet bench-image
 
 help: ## This list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -30,11 +30,15 @@ demo: $(filter .tools/%,$(UV)) ## Generate a service, run it, and talk to it (CI
 setup: $(filter .tools/%,$(UV)) ## Install what the tests need
 	@$(UV) sync --quiet
 
-test: setup lint ## All tests, real parts included
+test: setup ## All tests, real parts included (15 minutes on two idle cores)
+	@$(MAKE) --no-print-directory -j 2 lint tools
 	@.venv/bin/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 test-fast: setup lint ## The tests for the inner loop
 	@.venv/bin/python -m pytest -m "not slow" -n $(JOBS) --dist loadgroup $(ARGS)
+
+tools: setup ## Install what the tests need beyond Python packages, as far as this machine allows
+	@.venv/bin/python -m tests.needs
 
 lint: setup ## Format and lint rules of this repository, types of what is delivered
 	@.venv/bin/ruff format --check --quiet . template/chassis || { echo "run 'make format'"; exit 1; }

@@ -43,7 +43,7 @@ def load(docker: Callable[..., Any], folder: Path) -> None:
     """
     context = folder / "base"
     context.mkdir()
-    docker("import", str(_file_system()), "stand-in:plain")
+    docker("import", str(file_system()), "stand-in:plain")
     shutil.copy(os.environ.get("SSL_CERT_FILE", CERTIFICATES), context / "certificates.crt")
     (context / "pip.conf").write_text(_pip())
     (context / "uv.toml").write_text(_uv())
@@ -53,7 +53,7 @@ def load(docker: Callable[..., Any], folder: Path) -> None:
     docker("build", "--quiet", "--tag", TAG, str(context))
 
 
-def _file_system() -> Path:
+def file_system() -> Path:
     """The archive of it, made once: half a minute. As root on Debian."""
     archive = TOOLS / f"{TAG.replace(':', '-')}-stand-in.tar"
     with one_at_a_time("base-image"):

@@ -126,7 +126,7 @@ def kafka(
     secure URL may do only what ACLs allow (see kafka_acls); whoever comes without a password may do all. The class
     in the jar `policy` decides which topics may be made. The folder `disk` gets half of the partitions.
     """
-    files = _kafka_files()
+    files = kafka_files()
     port, secure_port = port or free_port(), free_port()
     with _home(folder, "kafka") as home:
         if not (home / "data").exists():
@@ -151,7 +151,7 @@ def kafka(
 
 def kafka_acls(broker: Broker, *arguments: str) -> None:
     """Call Kafka's own kafka-acls.sh, with all rights. Raises Missing without Java or Maven."""
-    files, tools = _kafka_files(), TOOLS / f"kafka-tools-{KAFKA}"
+    files, tools = kafka_files(), TOOLS / f"kafka-tools-{KAFKA}"
     with one_at_a_time("kafka-tools"):
         if not tools.exists():
             artifact = f"-Dartifact=org.apache.kafka:kafka-tools:{KAFKA}"
@@ -171,7 +171,7 @@ def rabbitmqctl(broker: Broker, *arguments: str) -> None:
 @contextlib.contextmanager
 def second_kafka_node(first: Broker) -> Generator[Broker]:
     """Another broker in the cluster of the first, which is its controller."""
-    files = _kafka_files()
+    files = kafka_files()
     port = free_port()
     with _home(None, "kafka") as home:
         shutil.copytree(files / "data", home / "data")
@@ -195,7 +195,7 @@ def second_kafka_node(first: Broker) -> Generator[Broker]:
 @contextlib.contextmanager
 def rabbitmq(folder: Path | None = None, port: int | None = None) -> Generator[Broker]:
     """One node without plugins, `guest` may do all. Raises Missing where it is not installed and we may not do so."""
-    program = _rabbitmq_server()
+    program = rabbitmq_server()
     port, secure_port, between_nodes, names = port or free_port(), free_port(), free_port(), free_port()
     certificate, key = self_signed()
     with _home(folder, "rabbitmq") as home:
@@ -296,7 +296,7 @@ def _home(folder: Path | None, name: str) -> Generator[Path]:
 # --- RabbitMQ -------------------------------------------------------------------------------------------------------
 
 
-def _rabbitmq_server() -> str:
+def rabbitmq_server() -> str:
     # Not the one in PATH: Debian's wants to run as the user rabbitmq, in the folders of the system's service.
     program = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
     with one_at_a_time("rabbitmq"):
@@ -313,6 +313,9 @@ def _rabbitmq_server() -> str:
 KAFKA_GREETING = bytes.fromhex("0000000c 0012 0000 00000001 0002 6d65")
 """An ApiVersions request of version 0, as the client `me`."""
 
+JAVA = {"java": "default-jdk-headless", "keytool": "default-jdk-headless", "mvn": "maven"}
+"""Programs, and Debian's packages that have them."""
+
 KAFKA_USER, KAFKA_PASSWORD = "slipway", "a/b@c"
 
 KAFKA_POM = f"""
@@ -327,12 +330,17 @@ KAFKA_POM = f"""
 """
 
 
-def _kafka_files() -> Path:
+def kafka_files() -> Path:
     """What each start needs and takes long to make, made once.
 
     Jars, a formatted storage, a certificate, and an archive of loaded classes, which saves most of the start-up time.
     """
-    if missing := [program for program in ("java", "keytool", "mvn") if shutil.which(program) is None]:
+    if os.geteuid() == 0 and shutil.which("apt-get"):
+        for program, package in JAVA.items():
+            if shutil.which(program) is None:
+                with contextlib.suppress(RuntimeError):
+                    install_from_debian(package)
+    if missing := [program for program in JAVA if shutil.which(program) is None]:
         raise Missing(f"Kafka needs Java 17 or newer and Maven: there is no {', '.join(missing)}")
     files = TOOLS / f"kafka-{KAFKA}"
     with one_at_a_time("kafka"):

@@ -6,12 +6,13 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
-import copier
 import pytest
+from pytest_copie.plugin import Copie
 
 from fleet.rendering import CompilingOnce
 from tests import leftovers, reporting
@@ -65,16 +66,26 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def quick_copier() -> Generator[None]:
-    """Copier does much anew for each render, and an update is three. Here, with the same result:
+    """Let Copier, in this process, do once what it does for each render, for tests that render much and look at it.
 
-    Every file, and every part of every path, is compiled once. And git is not asked about each file that is written, by
-    a process of its own, for an answer that matters only where core.fileMode is off.
+    It compiles every file, and every part of every path, once. And it does not ask git about each file that is written,
+    for an answer that matters only where core.fileMode is off. What plain Copier does is tested by `run_copier`.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("copier._main.SandboxedEnvironment", CompilingOnce)
         patch.setattr("copier._main.Worker._sync_git_index_executable_bit", lambda *_: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def copier_settings(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
+    """Keep the settings that the user of this machine has for Copier out of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        settings = tmp_path_factory.mktemp("copier") / "settings.yml"
+        settings.write_text("{}\n")
+        patch.setenv("COPIER_SETTINGS_PATH", str(settings))
         yield
 
 
@@ -112,19 +123,22 @@ def template(shared: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def render(template: Path, shared: Path) -> Render:
-    """`render(name, **answers)`: a service's files, in a folder of that name. Equal answers are rendered once."""
+def render(template: Path, shared: Path, quick_copier: None, tmp_path_factory: pytest.TempPathFactory) -> Render:
+    """`render(**answers)`: a service's files, to look at. Equal answers are rendered once."""
 
-    def render(folder: str = "service", **answers: Any) -> Path:
+    def render(**answers: Any) -> Path:
         answers = {"service_name": "billing", **answers}
 
         def copy(scratch: Path) -> None:
-            # Settings(): the defaults of whoever runs the tests stay out.
-            options: dict[str, Any] = {"defaults": True, "quiet": True, "settings": copier.Settings()}
-            copier.run_copy(str(template), scratch / folder, data=answers, **options)
+            copie = Copie(template, tmp_path_factory.mktemp("copie"), config_file=template / "copier.yml")
+            result = copie.copy(answers)
+            if result.exception:
+                raise result.exception
+            assert result.project_dir
+            result.project_dir.rename(scratch / "service")
 
-        digest = hashlib.sha256(json.dumps([folder, answers], sort_keys=True).encode()).hexdigest()[:16]
-        return made_once(shared / "rendered" / digest, copy) / folder
+        digest = hashlib.sha256(json.dumps(answers, sort_keys=True).encode()).hexdigest()[:16]
+        return made_once(shared / "rendered" / digest, copy) / "service"
 
     return render
 
@@ -166,6 +180,14 @@ def lend_packages(born: Path, service: Path) -> None:
             script.unlink()
             script.write_bytes(text.replace(bytes(source), bytes(target)))
             script.chmod(mode)
+
+
+def run_copier(command: str, *arguments: str | Path, **answers: str) -> None:
+    """Run `copier copy` or `copier update` as a team does: the real command, without trust."""
+    data = [part for name, answer in answers.items() for part in ("--data", f"{name}={answer}")]
+    run = [sys.executable, "-m", "copier", command, "--defaults", "--quiet", *data, *map(str, arguments)]
+    done = subprocess.run(run, env=service_environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def make(service: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:

@@ -21,7 +21,7 @@ def unpacked(package: str, suite: str = "") -> Path:
     if not folder.exists():
         if shutil.which("apt-get") is None:
             pytest.skip(f"only Debian has this in a package, and it is not in PATH: {package}")
-        with one_at_a_time("debian"):
+        with one_at_a_time("apt"):
             if not folder.exists():
                 _unpack(package, suite, folder)
     return folder

@@ -156,6 +156,15 @@ def _started(folder: Path, *network: str, before: tuple[str, ...] = ()) -> Gener
         images.cleanup()
 
 
+def prepare() -> None:
+    """Install what an engine is started with, unless one runs here. Skips where that cannot be done."""
+    if sys.platform != "linux":
+        pytest.skip("containers reach the tests' servers by the host's network, which only Linux gives them")
+    if _of_this_machine() is None:
+        _installed()
+        base_image.file_system()
+
+
 def _installed() -> tuple[str, str]:
     # By path: an engine's client has the engine's age. A newer one in PATH builds only with a plugin that Debian has not.
     daemon, client = Path("/usr/sbin/dockerd"), Path("/usr/bin/docker")

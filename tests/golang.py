@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools import TOOLS, one_at_a_time
+from tests.tools import INSTALL_TIMEOUT_SECONDS, TOOLS, one_at_a_time
 
 
 def built(name: str, module: str) -> Path:
@@ -22,7 +22,9 @@ def built(name: str, module: str) -> Path:
                 with tempfile.TemporaryDirectory(dir=TOOLS) as scratch:
                     # Not optimised: a validator runs for a second, and compiling it well takes a minute.
                     env = {**os.environ, "GOBIN": scratch, "GOFLAGS": "'-gcflags=all=-N -l' -ldflags=-w"}
-                    subprocess.run(["go", "install", module], cwd=scratch, check=True, env=env, timeout=900)
+                    subprocess.run(
+                        ["go", "install", module], cwd=scratch, check=True, env=env, timeout=INSTALL_TIMEOUT_SECONDS
+                    )
                     (made,) = Path(scratch).iterdir()
                     made.rename(program)
     return program

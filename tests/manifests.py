@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from tests import golang
+from tests.needs import KUSTOMIZE
 
-KUSTOMIZE = "sigs.k8s.io/kustomize/kustomize/v5@v5.8.2"
 OVERLAYS = ("staging", "production")
 
 Manifest = dict[str, Any]

@@ -25,7 +25,7 @@ SERVER_SESSIONS = 4
 @contextmanager
 def pooled(url: str, mode: Literal["session", "transaction"]) -> Generator[str]:
     """The URL of a pooler that has few sessions of the server at `url`. Skips where there is none and we cannot bring one."""
-    program = _program()
+    program = installed()
     parts = urlsplit(url)
     with tempfile.TemporaryDirectory(prefix="pgbouncer-") as folder:
         os.chmod(folder, 0o755)
@@ -46,7 +46,7 @@ def pooled(url: str, mode: Literal["session", "transaction"]) -> Generator[str]:
             process.stop()
 
 
-def _program() -> str:
+def installed() -> str:
     path = f"{os.environ['PATH']}:/usr/sbin"
     if not shutil.which("pgbouncer", path=path) and sys.platform == "linux" and os.geteuid() == 0:
         if shutil.which("apt-get") is None:

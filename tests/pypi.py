@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools import TOOLS, one_at_a_time
+from tests.tools import INSTALL_TIMEOUT_SECONDS, TOOLS, one_at_a_time
 
 
 def programs(requirement: str) -> Path:
@@ -16,9 +16,11 @@ def programs(requirement: str) -> Path:
         pytest.skip(f"{requirement} is installed with uv, which is not here")
     folder = TOOLS / requirement.replace("==", "-")
     with one_at_a_time(folder.name):
-        if not (folder / "complete").exists():
+        complete = folder / "complete"
+        # Programs name their Python by its path: where this repository has been moved, they are installed again.
+        if not complete.exists() or complete.read_text() != str(folder):
             subprocess.run([uv, "venv", "--quiet", "--clear", folder], check=True)
             install = [uv, "pip", "install", "--quiet", "--python", folder, requirement]
-            subprocess.run(install, check=True, timeout=540)
-            (folder / "complete").touch()
+            subprocess.run(install, check=True, timeout=INSTALL_TIMEOUT_SECONDS)
+            complete.write_text(str(folder))
     return folder / "bin"

@@ -23,15 +23,12 @@ from tests import golang, npm
 from tests.answers import EACH, VARIANTS
 from tests.conftest import ROOT, Render
 from tests.manifests import OVERLAYS, kinds, manifests, pod
+from tests.needs import ACTIONLINT, BACKSTAGE
 from tests.pipelines import Event, GitLab
 
 # One worker, so that the tools are built once.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("delivery")]
 
-GO_TOOLS = {
-    "actionlint": "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12",
-}
-BACKSTAGE = "@backstage/catalog-model@1.10.1"
 
 WORKFLOW = ".github/workflows/ci.yaml"
 
@@ -45,7 +42,7 @@ def tool() -> Tool:
     def tool(name: str) -> list[str]:
         if name == "compose":
             return docker_compose.command()
-        return [str(golang.built(name, GO_TOOLS[name]) if name in GO_TOOLS else Path(sys.executable).parent / name)]
+        return [str(golang.built(name, ACTIONLINT) if name == "actionlint" else Path(sys.executable).parent / name)]
 
     return tool
 

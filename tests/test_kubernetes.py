@@ -22,13 +22,12 @@ from tests import pypi
 from tests.answers import VARIANTS
 from tests.conftest import ROOT, Render
 from tests.manifests import OVERLAYS, Manifest, built, kinds, manifests, part, pod, pod_labels, switch_on
+from tests.needs import CHECKOV, KEDA_MODELS
 from tests.network import Pod, lets_in, lets_out
 
 # With tests/test_delivery.py: one worker renders what both look at.
 pytestmark = pytest.mark.xdist_group("delivery")
 
-CHECKOV = "checkov==3.3.30"
-KEDA_MODELS = "cloudcoil-models-keda==2.16.1.0"  # the newest for Python 3.11
 OF_OPERATORS = ("PrometheusRule", "ScaledObject")
 """Kinds that Kubernetes itself does not know."""
 

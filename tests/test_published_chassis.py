@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import copier
 import pytest
 from chassis import embedded
 
@@ -23,10 +22,10 @@ from fleet.conventions.code import Layers
 from fleet.conventions.supply import WithinRanges
 from fleet.service import Service
 from tests import pypi
-from tests.conftest import ROOT, git, lend_packages, service_environment
+from tests.conftest import ROOT, git, lend_packages, run_copier, service_environment
+from tests.needs import PYPISERVER
 
 PAGE = (ROOT / "docs/how-to/publish-the-chassis.md").read_text()
-PYPISERVER = "pypiserver[passlib]==2.4.2"
 START_SECONDS = 60
 # htpasswd -nbm platform s3cret
 ACCOUNT = "platform:$apr1$V3ZeYXR3$qeLgGz.7yBWwSafzwDMpT/\n"
@@ -144,15 +143,7 @@ def release(repository: Path, version: str) -> None:
 def vendored(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A service of the first release, with its chassis in a folder, locked and committed."""
     service = tmp_path_factory.mktemp("vendored") / "billing"
-    copier.run_copy(
-        str(platform.template),
-        service,
-        data={"service_name": "billing", "ci": "both"},
-        vcs_ref="v1.4.0",
-        defaults=True,
-        quiet=True,
-        settings=copier.Settings(),
-    )
+    run_copier("copy", "--vcs-ref", "v1.4.0", platform.template, service, service_name="billing", ci="both")
     platform.succeed("git init --quiet --initial-branch main; uv lock; git add --all; git commit -qm Start", service)
     return service
 
@@ -239,7 +230,7 @@ def test_an_update_by_fleet_brings_the_chassis_of_the_new_release(
 
 def test_an_update_by_copier_alone_does_so_with_make_setup(platform: Platform, graduated: Path, tmp_path: Path) -> None:
     service = copy(graduated, tmp_path)
-    copier.run_update(service, defaults=True, overwrite=True, quiet=True, settings=copier.Settings())
+    run_copier("update", service)
     assert (service / "platform.txt").exists()
     assert not (service / "chassis").exists()
     stale = platform.run("make setup", service, UV_LOCKED="1")

@@ -34,6 +34,8 @@ Validate = Callable[[str, Any], str]
 Render = Callable[..., str]
 Prompts = Callable[..., dict[str, Answers]]
 
+pytestmark = pytest.mark.usefixtures("quick_copier")
+
 OPTIONS: dict[str, Any] = {"quiet": True, "settings": copier.Settings()}
 
 

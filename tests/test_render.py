@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from tests.answers import EACH, LONGEST, VARIANTS
-from tests.conftest import ROOT, Render
+from tests.conftest import ROOT, Render, run_copier
 
 APPROVED = ROOT / "tests" / "approved"
 MOST_CONDITIONS = 5
@@ -76,12 +76,15 @@ def test_no_file_is_empty_without_a_reason(render: Render, answers: dict[str, An
     assert empty <= {"__init__.py", "py.typed"}
 
 
-def test_two_renders_in_differently_named_folders_are_equal(render: Render) -> None:
-    one, other = (
-        {str(path.relative_to(service)): path.read_bytes() for path in files(service)}
-        for service in (render("one", **VARIANTS["many-words"]), render("other", **VARIANTS["many-words"]))
-    )
-    assert one == other
+def test_plain_copies_in_differently_named_folders_are_what_the_tests_look_at(
+    render: Render, template: Path, tmp_path: Path
+) -> None:
+    def contents(service: Path) -> dict[str, tuple[bytes, int]]:
+        return {str(path.relative_to(service)): (path.read_bytes(), path.stat().st_mode) for path in files(service)}
+
+    for name in ("one", "other"):
+        run_copier("copy", template, tmp_path / name, **VARIANTS["many-words"])
+    assert contents(tmp_path / "one") == contents(tmp_path / "other") == contents(render(**VARIANTS["many-words"]))
 
 
 @pytest.mark.parametrize("answers", EACH)

@@ -12,11 +12,10 @@ import pytest
 from tests import npm
 from tests.answers import VARIANTS
 from tests.conftest import Render
+from tests.needs import REDOCLY, SPECTRAL
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("spec-linters")]
 
-SPECTRAL = "@stoplight/spectral-cli@6.16.3"
-REDOCLY = "@redocly/cli@2.77.0"
 SERVICES = ("every-type", "short", "approved", "both-rabbitmq")  # no broker, NATS, Kafka, RabbitMQ
 
 # What may be found, and why: (the rule, the document).

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests import needs
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
@@ -107,6 +108,38 @@ def test_a_test_that_hangs_fails_and_shows_where_it_stood(tmp_path: Path) -> Non
 def test_slow_tests_have_more_time_than_others(tmp_path: Path) -> None:
     status, output = run(tmp_path, tests=LIMITS)
     assert status == 0, output
+
+
+def test_what_the_tests_need_is_installed_in_a_second_attempt_and_what_is_missing_is_named_with_its_tests(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attempts = []
+
+    def unreliable() -> None:
+        attempts.append(1)
+        if len(attempts) == 1:
+            raise subprocess.TimeoutExpired("npm install", 1)
+
+    def broken() -> None:
+        raise subprocess.CalledProcessError(1, ["go", "install"], stderr="no route to the proxy")
+
+    def absent() -> None:
+        pytest.skip("only root can install it")
+
+    monkeypatch.setattr(needs, "PAUSE_SECONDS", 0)
+    needs.main(
+        [
+            needs.Need("Spectral", "the linters", unreliable),
+            needs.Need("kustomize", "the manifests", broken),
+            needs.Need("Chromium", "the pages", absent),
+        ]
+    )
+    assert len(attempts) == 2
+    printed = capsys.readouterr().err
+    assert "Spectral" not in printed
+    assert "missing: Chromium. Skipped without it: the pages. only root can install it\n" in printed
+    assert "missing: kustomize. Skipped without it: the manifests. " in printed
+    assert "no route to the proxy" in printed
 
 
 def test_a_run_ends_with_what_it_took_beside_the_budgets(tmp_path: Path) -> None:

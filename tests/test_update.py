@@ -4,10 +4,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import copier
 import pytest
 
-from tests.conftest import git, make
+from tests.conftest import git, make, run_copier
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("update")]
 
@@ -56,7 +55,7 @@ def release(repository: Path, tag: str) -> None:
 def service(releases: Path, tmp_path: Path) -> Path:
     """A service that talks HTTP only, edited by its team."""
     born = tmp_path / "billing"
-    copier.run_copy(str(releases), born, defaults=True, quiet=True, settings=copier.Settings())
+    run_copier("copy", releases, born)
     git(born, "init", "--quiet", "--initial-branch", "main")
     save(born)
     usecases = born / "src/billing/usecases/invoices.py"
@@ -78,7 +77,7 @@ def update(releases: Path, service: Path) -> Update:
 
     def update(tag: str, **answers: str) -> dict[str, set[str]]:
         release(releases, tag)
-        copier.run_update(service, data=answers, defaults=True, overwrite=True, quiet=True, settings=copier.Settings())
+        run_copier("update", service, **answers)
         git(service, "add", "--all")
         changed = git(service, "diff", "--cached", "--name-status", "--no-renames").splitlines()
         found: dict[str, set[str]] = {"A": set(), "M": set(), "D": set()}

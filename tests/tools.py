@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-TOOLS = Path(__file__).parents[1] / "build" / "tools"
+TOOLS = (Path(__file__).parents[1] / "build" / "tools").resolve()
 INSTALL_TIMEOUT_SECONDS = 540
 
 
@@ -52,11 +52,12 @@ def call(*command: str, **environment: str) -> None:
 def install_from_debian(package: str, **environment: str) -> None:
     """As root. Raises RuntimeError."""
     quiet = {"DEBIAN_FRONTEND": "noninteractive", **environment}
-    # Another test process may be installing something else.
+    # Somebody else may be installing something else.
     wait = ("-o", "DPkg::Lock::Timeout=300")
     install = ("apt-get", *wait, "install", "--yes", "--no-install-recommends", package)
-    try:
-        call(*install, **quiet)
-    except RuntimeError:  # never, or long ago, updated
-        call("apt-get", "update", **quiet)
-        call(*install, **quiet)
+    with one_at_a_time("apt"):
+        try:
+            call(*install, **quiet)
+        except RuntimeError:  # never, or long ago, updated
+            call("apt-get", "update", **quiet)
+            call(*install, **quiet)

@@ -22,9 +22,7 @@ from jsonschema import Draft202012Validator
 from pydantic import Field
 
 from tests import npm
-
-PARSER = "@asyncapi/parser@3.6.3"
-
+from tests.needs import ASYNCAPI_PARSER
 
 # --- a service that says and hears everything ------------------------------------------------------------------------
 
@@ -212,7 +210,7 @@ Parse = Callable[[dict[str, Any]], subprocess.CompletedProcess[str]]
 @pytest.fixture(scope="session")
 def parse() -> Parse:
     """AsyncAPI's own parser, from npm."""
-    folder = npm.installed(PARSER)
+    folder = npm.installed(ASYNCAPI_PARSER)
 
     def parse(document: dict[str, Any]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

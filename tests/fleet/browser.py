@@ -26,18 +26,18 @@ QUIET = (
 @contextmanager
 def browser() -> Generator[Browser]:
     """Skips the test, with the reason, where there is none and none can be installed."""
-    program = _chromium()
+    program = chromium()
     # As root its sandbox does not start.
     arguments = [*QUIET, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=arguments)
+        launched = playwright.chromium.launch(executable_path=program, args=arguments)
         try:
-            yield chromium
+            yield launched
         finally:
-            chromium.close()
+            launched.close()
 
 
-def _chromium() -> str:
+def chromium() -> str:
     with one_at_a_time("chromium"):
         if not (found := _found()):
             if shutil.which("apt-get") is None or os.geteuid() != 0:

@@ -20,9 +20,9 @@ from fleet.map.model import Found, Map
 from fleet.map.svg import svg
 from fleet.page import page as html_page
 from tests.fleet.browser import browser
+from tests.needs import MERMAID
 from tests.npm import packed
 
-MERMAID = "mermaid@12.3.0"
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = [
     "<script>document.title = 'taken'</script>",

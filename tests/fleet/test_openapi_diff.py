@@ -11,8 +11,7 @@ import pytest
 from fleet.openapi import Document
 from fleet.openapi_diff import breaks
 from tests import golang
-
-OASDIFF = "github.com/oasdiff/oasdiff@v1.35.0"
+from tests.needs import OASDIFF
 
 Node = dict[str, Any]
 Change = Callable[[Node], object]

@@ -5,14 +5,13 @@ A run of Copier takes seconds, so each looks at many cases at once.
 
 from pathlib import Path
 
-import copier
 import pytest
 
 from fleet.drift import drift
 from fleet.findings import Level
 from fleet.service import Service
 from fleet.update import Options, update
-from tests.conftest import git
+from tests.conftest import git, run_copier
 from tests.fleet.conftest import Born, commit, contents
 from tests.fleet.edits import TEAM, kept, platform_edits, team_edits
 from tests.fleet.history import HANDED_OVER
@@ -23,16 +22,7 @@ THREE = "Invoice: {number: string(40)}\nRefund: {reason: text}\nDunning: {level:
 
 
 def plain_update(service: Path, to: str | None = None, **data: str) -> None:
-    copier.run_update(
-        service,
-        data=data,
-        vcs_ref=to,
-        defaults=True,
-        skip_answered=True,
-        overwrite=True,
-        quiet=True,
-        settings=copier.Settings(),
-    )
+    run_copier("update", "--skip-answered", *(("--vcs-ref", to) if to else ()), service, **data)
 
 
 def findings(service: Path) -> list[tuple[str, str]]:

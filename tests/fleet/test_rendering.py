@@ -5,15 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import copier
 import pytest
-from copier._jinja_ext import SandboxedEnvironment
 
 from fleet.answers import ANSWERS_FILE, Answers
 from fleet.errors import FleetError
 from fleet.manifest import entry_of
 from fleet.template import Template
 from tests.answers import VARIANTS
+from tests.conftest import run_copier
 from tests.fleet.conftest import Born, contents
 
 pytestmark = pytest.mark.slow
@@ -21,19 +20,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize("variant", ["default", "many-words"])
 def test_a_render_is_the_one_of_plain_copier_answers_file_and_modes_included(
-    history: Path, tmp_path: Path, variant: str, monkeypatch: pytest.MonkeyPatch
+    history: Path, tmp_path: Path, variant: str
 ) -> None:
-    # Without the shortcut that all other tests take (quick_copier): it is much like fleet's own.
-    monkeypatch.setattr("copier._main.SandboxedEnvironment", SandboxedEnvironment)
-    copier.run_copy(
-        str(history),
-        tmp_path / "copier",
-        data=VARIANTS[variant],
-        vcs_ref="v1.1.0",
-        defaults=True,
-        quiet=True,
-        settings=copier.Settings(),
-    )
+    run_copier("copy", "--vcs-ref", "v1.1.0", history, tmp_path / "copier", **VARIANTS[variant])
     answers = Answers.parse((tmp_path / "copier" / ANSWERS_FILE).read_bytes())
     Template(answers.source).at(answers.version).render(answers, tmp_path / "fleet")
     assert contents(tmp_path / "fleet") == contents(tmp_path / "copier")

@@ -18,9 +18,8 @@ from tests.conftest import git
 from tests.fleet import forge
 from tests.fleet.conftest import Born, commit
 from tests.fleet.edits import kept, team_edits
+from tests.needs import RENOVATE
 from tests.npm import with_node_24
-
-RENOVATE = "renovate@44.121.2"
 
 # Platform-owned files that pin something.
 PINNED = {

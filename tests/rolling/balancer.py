@@ -86,7 +86,7 @@ class Balancer:
 @asynccontextmanager
 async def balancer(folder: Path, pods: int, readiness: Mapping[str, int]) -> AsyncGenerator[Balancer]:
     """In front of so many pods, of which few are there at a time. `readiness` is their probe, which it asks as often."""
-    program = _program()
+    program = haproxy()
     connections, requests, told, *ports = _free_ports(3 + pods)
     configuration, log = folder / "haproxy.cfg", folder / "haproxy.log"
     configuration.write_text(
@@ -117,7 +117,7 @@ def _free_ports(number: int) -> list[int]:
     return list(found)
 
 
-def _program() -> str:
+def haproxy() -> str:
     """Skips where it is not to be had."""
     where = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
     if (found := shutil.which("haproxy", path=where)) is None:
