@@ -395,7 +395,7 @@ def kafka_jar(folder: Path, name: str, source: str) -> Path:
     if shutil.which("javac") is None:
         raise Missing("a class for Kafka needs javac")
     (folder / f"{name}.java").write_text(source)
-    call("javac", "-cp", f"{_kafka_files() / 'jars'}/*", "-d", str(folder), str(folder / f"{name}.java"))
+    call("javac", "-cp", f"{kafka_files() / 'jars'}/*", "-d", str(folder), str(folder / f"{name}.java"))
     with ZipFile(folder / f"{name}.jar", "w") as jar:
         jar.write(folder / f"{name}.class", f"{name}.class")
     return folder / f"{name}.jar"
