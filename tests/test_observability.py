@@ -23,6 +23,7 @@ from tests import debian
 from tests.answers import VARIANTS
 from tests.chaos.system import System, system
 from tests.conftest import ROOT, Render
+from tests.monitoring import MONITORING, dashboard, queries, recorded, rules
 from tests.prometheus import MetricsReceiver, Series, problems
 
 # With tests/test_delivery.py: one worker renders what both look at.
@@ -30,43 +31,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("delivery")]
 
 SOME = [pytest.param(VARIANTS[name], id=name) for name in ("default", "short", "both-rabbitmq")]
 WAIT_SECONDS = 60
-MONITORING = "deploy/components/monitoring"
 
 # As the two services that tests/chaos runs: the one publishes what the other hears.
 COUNTER = {"service_name": "counter", "domain": "tests", "messaging_style": "events", "broker": "nats"}
 TOO_LONG = "x" * 41
 
 
-def rules(service: Path) -> Iterator[dict[str, Any]]:
-    for path in sorted((service / MONITORING).glob("alerts*.yaml")):
-        for group in yaml.safe_load(path.read_text())["spec"]["groups"]:
-            yield from group["rules"]
-
-
 def alerts(service: Path) -> list[dict[str, Any]]:
     return [rule for rule in rules(service) if "alert" in rule]
-
-
-def dashboard(service: Path) -> dict[str, Any]:
-    return json.loads((service / MONITORING / "dashboard.json").read_text())
-
-
-def queries(service: Path) -> dict[str, str]:
-    """Every query of alerts and dashboard, the variables of the latter as Grafana fills them in."""
-    found = {
-        f"{rule.get('alert') or rule['record']} {number}": rule["expr"] for number, rule in enumerate(rules(service))
-    }
-    board = dashboard(service)
-    constants = {one["name"]: one["query"] for one in board["templating"]["list"] if one["type"] == "constant"}
-    for panel in board["panels"]:
-        for target in panel["targets"]:
-            query = target["expr"].replace("$__rate_interval", "5m")
-            found[f"{panel['title']} {target['refId']}"] = re.sub(r"\$(\w+)", lambda it: constants[it[1]], query)
-    return found
-
-
-def recorded(service: Path) -> set[Series]:
-    return {Series(rule["record"], tuple(rule["labels"].items())) for rule in rules(service) if "record" in rule}
 
 
 # --- what is exported -----------------------------------------------------------------------------------------------
