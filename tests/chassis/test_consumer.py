@@ -3,8 +3,8 @@
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from secrets import token_hex
 from typing import Any
@@ -27,6 +27,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from pydantic import SecretStr, field_validator
 from structlog.testing import CapturingLogger
 
+from tests import brokers
 from tests.chassis import said
 from tests.chassis.conftest import Run, each_of
 from tests.chassis.link import Link
@@ -833,6 +834,80 @@ async def test_a_consumer_that_was_deposed_without_noticing_leaves_every_event_t
     assert [number for _, number in handled] == list(range(200))
     assert replicas == sorted(replicas), "the deposed replica handled an event after its successor did"
     assert replicas[-1] == "successor"
+
+
+WAITING_FOR_A_CLAIM = """
+    SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%INTO chassis.inbox%'
+    AND datname = current_database())
+"""
+
+
+@contextmanager
+def two_ways(system: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> Generator[tuple[Link, str, str]]:
+    """A link to a broker, the broker's URL by that link, and its URL by another way."""
+    if system == "rabbitmq":
+        url = run(system).url
+        with Link(url) as link:
+            yield link, f"{link.url}/?heartbeat=1", url
+        return
+    port = brokers.free_port()
+    with Link(f"kafka://127.0.0.1:{port}") as link:
+        try:
+            with brokers.kafka(port=port, advertised_port=link.port) as server:
+                monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
+                yield link, link.url, server.secure_url or ""
+        except brokers.Missing as missing:
+            pytest.skip(str(missing))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", each_of("kafka", "rabbitmq"))
+async def test_each_message_has_one_effect_and_in_order_while_two_replicas_own_its_key(
+    bench: Bench, run: Run, system: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SHAPES, Kind.EVENT, replace(SHAPES[Kind.EVENT], batch=10))
+    monkeypatch.setattr(consumer, "log", CapturingLogger())
+    patience = replace(STUBBORN, handler_timeout_seconds=WAIT_SECONDS)
+    suffix, number = uuid4().hex[:8], 200
+
+    def replica(url: str) -> Bench:
+        async def on_paid(event: said.PaidV1, uow: UnitOfWork) -> None:
+            await uow.connection.execute("INSERT INTO effects (number) VALUES ($1)", event.number)
+            if event.number == number // 4:
+                said.begun.append(event.number)
+                while not said.told.is_set():
+                    await uow.connection.execute("SELECT 1")  # or the server would end the idle transaction
+                    await asyncio.sleep(0.1)
+            await asyncio.sleep(0.005)
+
+        replica = Bench(bench.url, bench.connection)
+        replica.bank = f"bank-{suffix}"
+        options = Options(url=SecretStr(url), client_name="tiny", partitions=1, redelivery_seconds=2)
+        replica.broker = broker_for(options)
+        heard = OnEvent(f"{replica.bank}.paid.v1", said.PaidV1, on_paid)
+        replica.messages = Messages(f"tiny-{suffix}", incoming=(heard,))
+        return replica
+
+    with two_ways(system, run, monkeypatch) as (link, by_link, directly):
+        former, successor = replica(by_link), replica(directly)
+        for each in (former, successor):
+            await each.broker.connect()
+            await each.broker.declare(each.messages.topology)
+        try:
+            async with former.consuming(patience=patience):
+                await successor.publish(*(paid(one) for one in range(number)))
+                await bench.until_begun(number // 4)
+                link.freeze()
+                async with successor.consuming(patience=patience):
+                    await bench.until(lambda: bench.connection.fetchval(WAITING_FOR_A_CLAIM))
+                    said.told.set()
+                    await bench.until(lambda: _has_effects(bench, *range(number)))
+                    link.restore()
+        finally:
+            link.restore()
+            await asyncio.gather(former.broker.close(), successor.broker.close())
+    assert await bench.effects() == list(range(number))
+    assert await bench.parked() == []
 
 
 async def test_a_message_of_a_trace_that_is_not_sampled_makes_no_span(bench: Bench) -> None:
