@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from fleet.conventions import Convention, conventions
 from fleet.drift import drift, waivers
-from fleet.errors import FleetError, Malformed, bug
+from fleet.errors import DiskFull, FleetError, Malformed, bug, refuse_full_disk, refused
 from fleet.findings import Check, Finding, Level
 from fleet.lag import lag
 from fleet.service import Service
@@ -13,6 +13,9 @@ from fleet.waivers import WAIVERS_FILE, Waiver, today
 
 # How the findings of `fleet map` begin, which sees to their waivers itself.
 OF_THE_MAP = "map-"
+
+# How a finding begins that says nothing of the service: it is not remembered.
+ON_THIS_MACHINE = "cannot be told on this machine"
 
 
 def kept(service: Service) -> Iterator[Finding]:
@@ -59,7 +62,13 @@ def _of(convention: Convention, service: Service, malformed: set[str]) -> Iterat
         malformed.add(error.path)
         reason, remedy = f"cannot be told: {error}", "mend that first; other conventions wait for it"
         yield Finding(convention.id, error.path, reason, remedy, line=error.line, why=convention.reason)
+    except DiskFull:
+        raise
+    except OSError as error:
+        reason = f"{ON_THIS_MACHINE}: {refused(error)}"
+        yield Finding(convention.id, "", reason, "mend that, and run it again", why=convention.reason)
     except FleetError as error:
+        refuse_full_disk(error)
         yield Finding(convention.id, "", f"cannot be told: {error}", "mend that first", why=convention.reason)
     except Exception as error:  # an organisation's own conventions run here too, and the others have their say
         yield Finding(convention.id, "", bug(error), "tell the platform team", why=convention.reason)

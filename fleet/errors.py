@@ -1,6 +1,12 @@
 """What a person can do something about. Printed without a traceback; everything else is a bug and keeps its own."""
 
+import os
 from types import TracebackType
+
+from fleet.cache import cache
+
+# What the system, git and other programs say where nothing more can be written.
+FULL = ("No space left on device", "Disk quota exceeded", "No usable temporary directory")
 
 
 class FleetError(Exception):
@@ -16,8 +22,20 @@ class Malformed(FleetError):
         self.line = line
 
 
+class DiskFull(FleetError):
+    """Nothing more can be written: what comes next would fail for the same reason."""
+
+
+def refuse_full_disk(error: Exception) -> None:
+    """Raise DiskFull if that is the cause of the error."""
+    if any(words in str(error) for words in FULL):
+        folders = f"{cache()} (FLEET_CACHE_DIR) and {os.environ.get('TMPDIR', '/tmp')} (TMPDIR)"  # noqa: S108
+        raise DiskFull(f"a disk is full: make room where {folders} are, then run it again\n{error}") from None
+
+
 def refused(error: OSError) -> str:
-    """What the system does not let us do: a full disk, a file that is not ours, a program that is not there."""
+    """What the system does not let us do: a file that is not ours, a program that is not there. Raises DiskFull."""
+    refuse_full_disk(error)
     file = error.filename2 or error.filename
     return f"cannot {f'use {file}' if file else 'go on'}: {error.strerror or error}"
 
@@ -33,7 +51,8 @@ def bug(error: Exception, whose: str = "a check") -> str:
 
 
 def told(error: Exception) -> FleetError:
-    """As what it is reported where one of many has met it, and must not hide the others."""
+    """As what it is reported where one of many has met it, and must not hide the others. Raises DiskFull."""
+    refuse_full_disk(error)
     if isinstance(error, FleetError):
         return error
     return FleetError(refused(error) if isinstance(error, OSError) else bug(error, "fleet"))

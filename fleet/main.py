@@ -318,11 +318,12 @@ def main() -> None:
             # A name of a file need not be UTF-8, nor what a terminal shows.
             stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        try:
+            app()
+        except OSError as error:
+            _fail(refused(error))
     except FleetError as error:
         _fail(str(error))
-    except OSError as error:
-        _fail(refused(error))
 
 
 def _fail(message: str) -> NoReturn:

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
-from fleet.errors import FleetError, told
+from fleet.errors import DiskFull, FleetError, told
 from fleet.progress import progress
 
 Item = TypeVar("Item")
@@ -61,7 +61,7 @@ def in_processes(
 ) -> Generator[tuple[Item, Result | Lost]]:
     """Each item with what `work`, a function of a module, makes of it, in the order in which they are finished.
 
-    Closing the generator, or Ctrl-C, ends the processes.
+    Closing the generator, or Ctrl-C, ends the processes. Raises DiskFull if `work` does.
     """
     waiting = deque(items)
     workers: list[_Worker] = []
@@ -77,6 +77,8 @@ def in_processes(
                     if isinstance(result, _Started):
                         worker.since = time.monotonic()
                         continue
+                    if isinstance(result, DiskFull):
+                        raise result
                 elif time.monotonic() - worker.since > limit_seconds:
                     result = Lost(f"given up after {limit_seconds:.0f} seconds")
                 else:
@@ -96,7 +98,7 @@ def in_processes(
 def in_threads(
     ask: Callable[[Item], Result], items: Iterable[Item], doing: str = ""
 ) -> tuple[dict[Item, Result], dict[Item, FleetError]]:
-    """What `ask` says of each, and of which it raised an error."""
+    """What `ask` says of each, and of which it raised an error. Raises DiskFull."""
     answers: dict[Item, Result] = {}
     errors: dict[Item, FleetError] = {}
     items = list(items)
@@ -147,4 +149,7 @@ def _serve(work: Callable[[Item], Result], pipe: Connection) -> None:
             item = pipe.recv()
         except EOFError:
             return
-        pipe.send(work(item))
+        try:
+            pipe.send(work(item))
+        except DiskFull as error:
+            pipe.send(error)

@@ -6,7 +6,7 @@ from typing import Any
 
 from fleet.checks import DRIFT, kept
 from fleet.drift import SOON
-from fleet.errors import FleetError, bug
+from fleet.errors import FleetError, bug, refuse_full_disk, refused
 from fleet.findings import Finding, Level
 from fleet.git import without_credentials
 from fleet.lag import lag, lag_of
@@ -107,7 +107,10 @@ def judge(member: Member, commit: Commit, service: Service | None = None) -> Sta
             tuple(finding for check in (*DRIFT, lag) for finding in check(service)),
             tuple(kept(service)),
         )
+    except OSError as error:
+        return unreadable(member, refused(error), commit.id)
     except FleetError as error:
+        refuse_full_disk(error)
         return unreadable(member, error, commit.id)
     except Exception as error:  # a bug that one service meets must not hide the others
         return unreadable(member, bug(error), commit.id)

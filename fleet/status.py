@@ -11,6 +11,7 @@ from threading import Thread
 from typing import Any
 
 from fleet.cache import cache, version_of_checks, write_whole
+from fleet.checks import ON_THIS_MACHINE
 from fleet.conventions import conventions
 from fleet.errors import FleetError
 from fleet.mirror import Commit, newest
@@ -63,7 +64,9 @@ def status(members: list[Member], jobs: int | None = None) -> list[Standing]:
     with progress("checking", len(todo)) as step:
         for member, standing in _judged(batches, jobs):
             found[member] = standing
-            if not standing.unreadable:
+            if not standing.unreadable and not any(
+                one.reason.startswith(ON_THIS_MACHINE) for one in standing.conventions
+            ):
                 _remember(member, _Remembered(keys[member], sources[member], standing))
             step()
     return with_neighbours(members, [found[member] for member in members])

@@ -33,6 +33,9 @@ LOST = (
 # Two thirds of the template's files, of which no service is made.
 NOT_RENDERED = ("bench/", "demo/", "docs/", "fleet/", "tests/")
 
+# Folders of versions that this process has found to be whole.
+_WHOLE: set[Path] = set()
+
 # Increase it when the same inputs would make another manifest.
 MANIFEST_FORMAT = "2"
 
@@ -193,20 +196,32 @@ class Release:
     def folder(self) -> Path:
         """What renders and updates read of it in a plain folder, written once per commit. Not for writing into."""
         folder = cache() / "versions" / self.commit
-        if not folder.exists():
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = Path(tempfile.mkdtemp(dir=folder.parent))
-            try:
-                files = unfinished / "files"
-                git.write_tree(self.template.repository, self.commit, files, without=NOT_RENDERED)
-                files.rename(folder)
-            except OSError:
-                # Another process was faster.
-                if not folder.exists():
-                    raise
-            finally:
-                shutil.rmtree(unfinished, ignore_errors=True)
+        if not self._is_whole(folder):
+            with locked(folder):
+                if not self._is_whole(folder):  # another process may have been faster
+                    self._write(folder)
         return folder
+
+    def _write(self, folder: Path) -> None:
+        # What cleans up a cache may have taken single files of it.
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished = Path(tempfile.mkdtemp(dir=folder.parent))
+        try:
+            git.write_tree(self.template.repository, self.commit, unfinished / "files", without=NOT_RENDERED)
+            (unfinished / "files").rename(folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+    def _is_whole(self, folder: Path) -> bool:
+        """Whether the folder has every file. In a process this is looked at once."""
+        if folder in _WHOLE and folder.exists():
+            return True
+        if not folder.exists():
+            return False
+        paths = [path for path in git.tree(self.template.repository, self.commit) if not path.startswith(NOT_RENDERED)]
+        if all(os.path.lexists(folder / path) for path in paths):
+            _WHOLE.add(folder)
+        return folder in _WHOLE
 
     def render(self, answers: Answers, into: Path, data: dict[str, Any] | None = None) -> Manifest:
         """Write the service that these answers make, `data` being changed ones. Raises FleetError."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable, Generator, Iterable
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from click.testing import CliRunner
@@ -16,8 +18,10 @@ from click.testing import CliRunner
 from fleet import git as git_module
 from fleet import overview
 from fleet import status as status_module
-from fleet.conventions import Convention, conventions
-from fleet.main import app
+from fleet import template as template_module
+from fleet.conventions import Convention, Problem, conventions
+from fleet.errors import DiskFull, FleetError
+from fleet.main import app, main
 from fleet.mirror import Commit, mirror_of, newest
 from fleet.parallel import Lost, in_processes, in_threads
 from fleet.register import Member
@@ -434,3 +438,87 @@ def test_the_command_writes_the_report_shows_progress_elsewhere_and_fails_on_a_b
 
 def commit_all(service: Path, message: str) -> None:
     git(service, "commit", "--quiet", "--allow-empty", "--message", message)
+
+
+class Refused(Convention):
+    """Something that this machine does not do."""
+
+    id = "odd-machine"
+    error: Exception = PermissionError(13, "Permission denied", "/opt/tool")
+
+    def check(self, service: Service) -> Generator[Problem]:
+        raise self.error
+        yield
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch) -> type[Refused]:
+    for module in ("checks", "status"):
+        monkeypatch.setattr(f"fleet.{module}.conventions", lambda: (Refused(),))
+    return Refused
+
+
+def test_what_the_machine_refuses_is_no_bug_of_a_check_and_is_not_remembered(
+    born: Born, own_cache: Path, judged: Judged, refused: type[Refused], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = born(version="v1.3.0")
+    (finding,) = status([local(service)])[0].conventions
+    assert finding.reason == "cannot be told on this machine: cannot use /opt/tool: Permission denied"
+    monkeypatch.setattr(refused, "check", lambda *_: iter(()))
+    assert status([local(service)])[0].conventions == ()
+    assert judged == ["billing", "billing"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        FleetError("kingfisher failed: No space left on device (os error 28)"),
+        FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"),
+    ],
+)
+def test_a_full_disk_ends_the_run_with_its_cause_and_nothing_of_it_is_remembered(
+    born: Born,
+    own_cache: Path,
+    judged: Judged,
+    refused: type[Refused],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    monkeypatch.setattr(refused, "error", error)
+    members = [local(born(version="v1.3.0"), name) for name in "abc"]
+    with pytest.raises(DiskFull, match=f"a disk is full: make room where {own_cache} "):
+        status(members)
+    assert not list(own_cache.glob("standings/*"))
+
+
+def full(_: str) -> None:
+    raise DiskFull("a disk is full")
+
+
+def test_a_full_disk_in_one_process_ends_them_all() -> None:
+    with pytest.raises(DiskFull, match="a disk is full"):
+        list(in_processes(full, ["a", "b"], jobs=2))
+
+
+def test_a_full_disk_while_a_result_is_written_is_told_in_one_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fleet.main.app", Mock(side_effect=OSError(28, "No space left on device")))
+    with pytest.raises(SystemExit):
+        main()
+    assert "a disk is full: make room where" in capsys.readouterr().err
+
+
+def test_a_version_in_the_cache_that_has_lost_a_file_is_written_anew(
+    born: Born, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = born()
+    whole = Service(service).expected
+    (versions,) = own_cache.glob("versions/*/")
+    for lost in ("template/ruff.toml", "copier.yml", "ownership/service-owned.yml"):
+        shutil.rmtree(own_cache / "manifests")
+        (versions / lost).unlink()
+        template_module._WHOLE.clear()  # as in another process
+        assert Service(service).expected == whole
+        assert (versions / lost).exists()
