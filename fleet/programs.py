@@ -1,8 +1,9 @@
-"""Programs that other threads wait for, and that can all be stopped with what they have started."""
+"""Programs that other threads wait for, and that all end with the run, with what they have started: also if it is killed."""
 
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -10,14 +11,26 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-# For cleaning up after themselves.
-STOP_SECONDS = 20
+from fleet.watchdog import STOP_SECONDS
+
+# Waits until the watchdog knows of the program: a run that is killed before that starts nothing.
+GATE = ("/bin/sh", "-c", 'read -r _ && exec "$@" </dev/null', "sh")
 
 
 class Programs:
-    """`run` may be called by many threads. Leaving the context stops what still runs."""
+    """`run` may be called by many threads. Leaving the context stops what still runs.
 
-    def __init__(self) -> None:
+    `lock` is an open file that is locked: it stays locked until the last program of a killed run has ended.
+    """
+
+    def __init__(self, lock: int) -> None:
+        self._watchdog = subprocess.Popen(
+            [sys.executable, "-P", "-m", "fleet.watchdog"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            pass_fds=(lock,),
+            start_new_session=True,
+        )
         self._running: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
         self._is_stopping = False
@@ -29,20 +42,27 @@ class Programs:
                 return -signal.SIGTERM
             # A group of its own, which is stopped as a whole; Ctrl-C does not reach it.
             program = subprocess.Popen(
-                command,
+                [*GATE, *command],
                 cwd=cwd,
                 env=environment,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
             self._running.add(program)
+            self._tell(f"+{program.pid}")
+            _write(program, "go")
+            _close(program)
         try:
             return program.wait()
         finally:
             with self._lock:
                 self._running.discard(program)
+                self._tell(f"-{program.pid}")
+
+    def _tell(self, line: str) -> None:
+        _write(self._watchdog, line)
 
     def stop(self) -> None:
         with self._lock:
@@ -63,3 +83,18 @@ class Programs:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+        _close(self._watchdog)
+        self._watchdog.wait()
+
+
+def _write(program: subprocess.Popen[bytes], line: str) -> None:
+    assert program.stdin is not None
+    with suppress(BrokenPipeError):  # it has ended
+        program.stdin.write(f"{line}\n".encode())
+        program.stdin.flush()
+
+
+def _close(program: subprocess.Popen[bytes]) -> None:
+    assert program.stdin is not None
+    with suppress(BrokenPipeError):
+        program.stdin.close()

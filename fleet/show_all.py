@@ -36,7 +36,7 @@ def outcomes(found: list[Outcome]) -> None:
 
 def _done(outcome: Outcome) -> str:
     if outcome.failure:
-        return "failed"
+        return "failed before, too" if False in outcome.before.values() else "failed"
     if not outcome.tip:
         return "nothing to do"
     steps = (("updated", True), ("tested", outcome.tested), ("pushed", outcome.pushed))

@@ -11,10 +11,11 @@ import re
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from fleet.programs import Programs
 from fleet.progress import progress
 from fleet.register import Member
 from fleet.template import Template
+from fleet.watchdog import STOP_SECONDS
 from fleet.worktree import termination_as_interrupt
 
 # Beside fleet.toml.
@@ -67,6 +69,8 @@ class Outcome:
     delivered: bool = False
     pushed: bool = False
     failure: str = ""
+    # Whether what failed after the update succeeds on the commit before it, by command.
+    before: dict[str, bool] = field(default_factory=dict)
     log: str = ""
 
     def is_enough(self, wish: Wish) -> bool:
@@ -84,7 +88,7 @@ def update_all(members: list[Member], folder: Path, wish: Wish, jobs: int | None
         _own(folder) as state,
         progress("updating", len(members)) as step,
         termination_as_interrupt(),
-        Programs() as programs,
+        Programs(state.lock) as programs,
         ThreadPoolExecutor(jobs or os.cpu_count() or 1) as threads,
     ):
         asked = {threads.submit(_Update(one, folder, wish, state, programs).run): one for one in members}
@@ -102,8 +106,8 @@ def update_all(members: list[Member], folder: Path, wish: Wish, jobs: int | None
 class _State:
     """What is done, in a file."""
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
+    def __init__(self, file: Path, lock: int) -> None:
+        self._file, self.lock = file, lock
         self._lock = threading.Lock()
         try:
             self._done = {key: Outcome(**one) for key, one in json.loads(file.read_bytes()).items()}
@@ -129,7 +133,23 @@ def _own(folder: Path) -> Generator[_State]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise FleetError(f"another fleet update --all is running in {folder}") from None
-        yield _State(folder / "state.json")
+        with (folder / "programs.lock").open("w") as programs:
+            _await(programs.fileno(), folder)
+            yield _State(folder / "state.json", programs.fileno())
+
+
+def _await(lock: int, folder: Path) -> None:
+    """Take the lock, which the programs of a run that was killed keep until they have ended. Raises FleetError."""
+    deadline = time.monotonic() + 2 * STOP_SECONDS
+    while True:
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise FleetError(
+                    f"programs that a killed fleet update --all has started still run in {folder}: end them, then run it again"
+                ) from None
+        time.sleep(0.1)
 
 
 class _Update:
@@ -221,8 +241,9 @@ class _Update:
         )
         if status == 0:
             return replace(outcome, updated=True)
-        what = "`make specs` failed after the update" if status == UNFINISHED else "`fleet update` failed"
-        return replace(outcome, failure=what)
+        if status == UNFINISHED:
+            return self._blamed(outcome, "specs")
+        return replace(outcome, failure="`fleet update` failed")
 
     def _test(self, outcome: Outcome) -> Outcome:
         if outcome.tested or not self.wish.test or not outcome.tip:
@@ -232,7 +253,32 @@ class _Update:
         if status != 0 and (self.clone / ".gitmodules").exists():
             with self.log.open("a") as log:
                 log.write(f"{SUBMODULES}\n")
-        return replace(outcome, tested=status == 0, failure="" if status == 0 else "`make check` failed")
+        return self._blamed(outcome, "check") if status != 0 else replace(outcome, tested=True)
+
+    def _blamed(self, outcome: Outcome, gate: str) -> Outcome:
+        """The outcome of a gate that failed: whether the update broke it, or it fails on the commit before the update too."""
+        if gate not in outcome.before:
+            outcome = replace(outcome, before=outcome.before | {gate: self._passes_before(outcome.commit, gate)})
+        why = (
+            "the update broke it" if outcome.before[gate] else f"as it did before the update, at {outcome.commit[:12]}"
+        )
+        return replace(outcome, failure=f"`make {gate}` failed, {why}")
+
+    def _passes_before(self, commit: str, gate: str) -> bool:
+        base = self.clone.with_suffix(".base")
+        self._forget(base)
+        # In a log of its own: the end of the other one says what has failed after the update.
+        log = self.log.with_suffix(".base.log")
+        log.write_text("")
+        git.git(self.clone, "worktree", "add", "--quiet", "--detach", str(base), commit)
+        try:
+            return self._run("make", "setup", gate, cwd=base, environment=team_environment(), log=log) == 0
+        finally:
+            self._forget(base)
+
+    def _forget(self, base: Path) -> None:
+        shutil.rmtree(base, ignore_errors=True)
+        git.git(self.clone, "worktree", "prune")
 
     def _deliver(self, outcome: Outcome) -> Outcome:
         """Into a repository on this machine; what came from elsewhere stays in its clone until it is pushed."""
@@ -271,6 +317,8 @@ class _Update:
     def _tip(self, branch: str) -> str:
         return git.line(self.clone, "for-each-ref", "--format=%(objectname)", f"refs/heads/{branch}")
 
-    def _run(self, *command: str, environment: Mapping[str, str], cwd: Path | None = None) -> int:
-        with self.log.open("ab") as log:
-            return self.programs.run(command, log=log, cwd=cwd or self.log.parent, environment=environment)
+    def _run(
+        self, *command: str, environment: Mapping[str, str], cwd: Path | None = None, log: Path | None = None
+    ) -> int:
+        with (log or self.log).open("ab") as file:
+            return self.programs.run(command, log=file, cwd=cwd or self.log.parent, environment=environment)

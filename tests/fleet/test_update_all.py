@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from fleet import show_all
 from fleet.errors import FleetError
 from fleet.mirror import Commit, newest
 from fleet.register import Member
@@ -26,6 +27,7 @@ BRANCH = "slipway/v1.3.0"
 MAKE = """#!/bin/sh
 echo "$PWD $*" >> "@made@"
 test ! -e wait || { touch waiting; sleep 600; }
+test ! -e fail-with-platform.txt || test ! -e platform.txt || exit 2
 test ! -e fail || { echo "a test failed"; exit 2; }
 """
 
@@ -82,7 +84,7 @@ def test_each_service_gets_a_tested_branch_and_one_that_fails_stops_no_other(
     assert (updated.failure, updated.tested, updated.old, updated.new) == ("", True, "v1.0.0", "v1.3.0")
     assert version_at(well, BRANCH) == "v1.3.0"
     assert git(well, "merge-base", BRANCH, "main") == git(well, "rev-parse", "main")
-    assert failed.failure == "`make check` failed"
+    assert failed.failure == f"`make check` failed, as it did before the update, at {failed.commit[:12]}"
     assert "a test failed" in Path(failed.log).read_text()
     assert version_at(Path(failed.place), BRANCH) == "v1.3.0"
     assert (nothing.failure, nothing.tip) == ("", "")
@@ -90,12 +92,12 @@ def test_each_service_gets_a_tested_branch_and_one_that_fails_stops_no_other(
     # Nobody's checkout was touched.
     assert [state(service)[2:] for service in (well, failing, current)] == before
     assert git(failing, "branch", "--list", BRANCH) == git(current, "branch", "--list", BRANCH) == ""
-    assert made.read_text().count("setup check") == 2
+    assert made.read_text().count("setup check") == 3  # one of them on the commit before the update
 
     # Once more: only what has failed, and that not from the start.
     log = Path(failed.log).stat().st_size
     again = update_all(members, folder, Wish(), jobs=2)
-    assert made.read_text().count("setup check") == 3
+    assert made.read_text().count("setup check") == 4
     assert again[1:3] == [updated, nothing]
     assert Path(failed.log).read_text().count("a test failed") == 2
     assert Path(failed.log).stat().st_size < 2 * log
@@ -106,6 +108,21 @@ def test_each_service_gets_a_tested_branch_and_one_that_fails_stops_no_other(
     mended = update_all(members, folder, Wish(), jobs=2)[0]
     assert (mended.failure, version_at(failing, BRANCH)) == ("", "v1.3.0")
     assert git(failing, "merge-base", BRANCH, "main") == git(failing, "rev-parse", "main")
+
+
+def test_a_failure_that_the_update_brought_is_told_apart_from_one_that_was_there_before(
+    born: Born, folder: Path
+) -> None:
+    red, broken = born(), born()
+    write(red, "fail")
+    # What the template 1.1.0 brings.
+    write(broken, "fail-with-platform.txt")
+    before, after = update_all([local(red, "red"), local(broken, "broken")], folder, Wish(), jobs=1)
+    assert before.failure == f"`make check` failed, as it did before the update, at {before.commit[:12]}"
+    assert after.failure == "`make check` failed, the update broke it"
+    assert (before.before, after.before) == ({"check": False}, {"check": True})
+    assert not list(folder.glob("*.base"))
+    assert [show_all._done(one) for one in (before, after)] == ["failed before, too", "failed"]
 
 
 def test_what_somebody_mends_in_the_clone_is_tested_and_delivered_and_never_thrown_away(
@@ -228,6 +245,36 @@ def test_an_interrupted_run_ends_what_it_started_and_goes_on_where_it_was(
     assert "2 services: 2 updated" in finished.stdout
     assert git(waits, "ls-tree", "--name-only", BRANCH, "ruff.toml").strip() == "ruff.toml"
     assert sum("done-" in line for line in made.read_text().splitlines()) == 1
+
+
+def test_what_a_killed_run_has_started_ends_before_the_next_one_begins(born: Born, tmp_path: Path, made: Path) -> None:
+    service = born(version="v1.3.0")
+    (service / "ruff.toml").unlink()
+    write(service, "wait")
+    (tmp_path / "fleet.toml").write_text(f'[[service]]\nname = "waits"\npath = "{service}"\n')
+    command = [sys.executable, "-m", "fleet", "update", "--all", "--jobs", "1"]
+    run = subprocess.Popen(
+        command, cwd=tmp_path, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob(".fleet-update/waits-*/waiting")):
+            assert run.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        started = psutil.Process(run.pid).children(recursive=True)
+        (clone,) = tmp_path.glob(".fleet-update/waits-*/")
+        (clone / "waiting").unlink()
+    finally:
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+    assert len(started) >= 3  # the watchdog, make, and what make waits for
+    (service / "wait").unlink()
+    commit(service)
+    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert not psutil.wait_procs(started, timeout=60)[1]
+    assert "1 services: 1 updated" in finished.stdout
 
 
 def test_two_runs_at_once_are_refused(folder: Path, born: Born, monkeypatch: pytest.MonkeyPatch) -> None:
