@@ -249,7 +249,7 @@ async def test_a_request_with_a_broken_body_is_not_run(make_app: Callable[..., F
         ran.append(True)
 
     async with listening(app) as client:
-        for encoding, body in (("chunked", b"no size\r\n"), ("gzip", b"x")):
+        for encoding, body in (("chunked", b"no size\r\n"), ("gzip", b"x"), ("gzip, chunked", b"0\r\n\r\n")):
             async with wire(client) as sender:
                 await sender.send(head("POST", "/run", f"Transfer-Encoding: {encoding}") + body)
                 assert (await sender.answer())[0] == 400
@@ -355,6 +355,44 @@ async def test_a_request_has_one_host(client: httpx.AsyncClient, version: str, h
     assert answered == status
     if status == 400:
         assert b"Host" in body
+
+
+@pytest.mark.parametrize("version", ["HTTP/2.0", "HTTP/0.9", ""])
+async def test_a_request_is_of_a_version_that_is_spoken_here(client: httpx.AsyncClient, version: str) -> None:
+    async with wire(client) as sender:
+        await sender.send(f"GET /livez {version}".strip().encode() + b"\r\nHost: tiny\r\n\r\n")
+        assert (await sender.answer())[0] == 400
+        assert await sender.closed()
+
+
+async def test_a_body_is_asked_for_only_where_it_is_expected_and_wanted(make_app: Callable[..., FastAPI]) -> None:
+    expect, length = "Expect: 100-continue", "Content-Length: 3"
+    app = make_app(max_body_bytes=MAX_BODY_BYTES, max_concurrent_requests=1)
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    @app.get("/hold")
+    async def hold() -> None:
+        begun.set()
+        await ended.wait()
+
+    async with listening(app) as client:
+        for request, asked in (
+            (head("POST", "/v1/bytes", expect, length), True),
+            (head("POST", "/v1/bytes", expect, "Transfer-Encoding: chunked"), True),
+            (head("POST", "/v1/bytes", expect, length).replace(b"HTTP/1.1", b"HTTP/1.0") + b"abc", False),
+            (head("POST", "/v1/bytes", expect, "Content-Length: 0"), False),
+            (head("GET", "/livez", expect), False),
+            (head("POST", "/v1/bytes", expect, f"Content-Length: {MAX_BODY_BYTES + 1}"), False),
+        ):
+            async with wire(client) as sender:
+                await sender.send(request)
+                assert (b" 100 " in await sender.reader.readline()) == asked, request
+        async with wire(client) as busy, wire(client) as sender:
+            await busy.send(head("GET", "/hold"))
+            await begun.wait()
+            await sender.send(head("POST", "/v1/bytes", expect, length))
+            assert (await sender.answer())[0] == 503
+            ended.set()
 
 
 async def test_no_request_is_taken_for_the_body_that_an_expectation_announced(client: httpx.AsyncClient) -> None:

@@ -249,7 +249,9 @@ class Protocol(HttpToolsProtocol):
             raise Refused("The body has too much framing: chunk extensions, trailers or tiny chunks.")
 
     def _refuse(self, error: Exception) -> None:
-        cause = error.__context__ if isinstance(error.__context__, Refused) else error
+        cause = (
+            error.__context__ if isinstance(error.__context__, Refused | httptools.HttpParserInvalidURLError) else error
+        )
         self._drop_deadline()
         if not self._in_head:
             if self.cycle.response_started:  # the client has the answer, or a part of it
@@ -290,8 +292,15 @@ class Protocol(HttpToolsProtocol):
             elif name == b"content-length":
                 self._body_left = int(value)
             elif name == b"transfer-encoding":
+                if value.strip().lower() != b"chunked":
+                    raise Refused("The only transfer coding that this server takes is chunked.")
                 self._body_left = CHUNKED
-        if len(hosts) != 1 and (hosts or self.parser.get_http_version() == "1.1"):
+        version = self.parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            raise Refused(f"The request is of HTTP/{version}: this server takes HTTP/1.1 and HTTP/1.0.")
+        if version == "1.0" or self._body_left == 0:
+            self.expect_100_continue = False  # RFC 9110, section 10.1.1
+        if len(hosts) != 1 and (hosts or version == "1.1"):
             raise Refused(f"The request has {len(hosts)} Host headers: HTTP/1.1 asks for exactly one.")
         if hosts and not HOST.fullmatch(hosts[0]):
             raise Refused("The Host header is not a host name or address with an optional port.")
