@@ -5,9 +5,9 @@ import re
 import subprocess
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from fleet import isolation
 from fleet.errors import FleetError
@@ -179,28 +179,57 @@ def _refuse_harmful(path: str) -> None:
 
 
 class Blobs:
-    """The bytes of files by their ids. One process for all of them: a check reads a hundred files."""
+    """The bytes of files by their ids. One process for all of them, until `close`: a check reads a hundred files."""
+
+    # Their ids fit into a pipe, so that nobody waits for the other to read.
+    AT_A_TIME = 200
 
     def __init__(self, repository: Path) -> None:
         self._repository = repository
-        command, environment = _command(repository, ("cat-file", "--batch"))
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         self._lock = threading.Lock()
-        weakref.finalize(self, self._process.communicate)
+        self._process: subprocess.Popen[bytes] | None = None
 
     def read(self, blob: str) -> bytes:
         """Raises FleetError if there is none."""
-        asking, answer = self._process.stdin, self._process.stdout
-        assert asking is not None
-        assert answer is not None
+        return next(self.read_all([blob]))
+
+    def read_all(self, blobs: list[str]) -> Iterator[bytes]:
+        """In their order. Raises FleetError if there is one missing."""
+        for start in range(0, len(blobs), self.AT_A_TIME):
+            yield from self._read(blobs[start : start + self.AT_A_TIME])
+
+    def _read(self, blobs: list[str]) -> list[bytes]:
         with self._lock:
-            asking.write(f"{blob}\n".encode())
-            asking.flush()
-            header = answer.readline().decode().split()
-            if len(header) != 3:
+            process = self._process = self._process or self._started()
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write("".join(f"{blob}\n" for blob in blobs).encode())
+            process.stdin.flush()
+            answers = [_answer(process.stdout) for _ in blobs]
+        for blob, content in zip(blobs, answers, strict=True):
+            if content is None:
                 hint = _hint(self._repository) or f": clone {self._repository} anew"
                 raise FleetError(f"git has lost the file with the id {blob}{hint}")
-            return answer.read(int(header[2]) + 1)[:-1]
+        return [content for content in answers if content is not None]
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        command, environment = _command(self._repository, ("cat-file", "--batch"))
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+        self._ended = weakref.finalize(self, process.communicate)
+        return process
+
+    def close(self) -> None:
+        """End the process; the next read starts another one. Fifty services that wait for their turn need none."""
+        with self._lock:
+            if self._process:
+                self._ended()
+                self._process = None
+
+
+def _answer(answers: IO[bytes]) -> bytes | None:
+    """The next answer of `git cat-file --batch`; None where the object is missing."""
+    header = answers.readline().decode().split()
+    return answers.read(int(header[2]) + 1)[:-1] if len(header) == 3 else None
 
 
 def write_tree(repository: Path, commit: str, folder: Path, without: tuple[str, ...] = ()) -> None:
@@ -208,13 +237,11 @@ def write_tree(repository: Path, commit: str, folder: Path, without: tuple[str, 
 
     A checkout would convert line ends and run filters, as the user has configured. Raises FleetError.
     """
-    blobs = Blobs(repository)
-    for path, entry in tree(repository, commit).items():
-        if path.startswith(without):
-            continue
+    files = {path: entry for path, entry in tree(repository, commit).items() if not path.startswith(without)}
+    contents = Blobs(repository).read_all([entry.blob for entry in files.values()])
+    for (path, entry), content in zip(files.items(), contents, strict=True):
         file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        content = blobs.read(entry.blob)
         if entry.mode == "120000":
             file.symlink_to(os.fsdecode(content))
             continue

@@ -181,8 +181,14 @@ class Service:
         files = self.files(*patterns)
         for parent in {(folder / path).parent for path in files}:
             parent.mkdir(parents=True, exist_ok=True)
+        stored = [path for path in files if path not in self._changed]
+        contents = dict(zip(stored, self._blobs.read_all([self.tree[path].blob for path in stored]), strict=True))
         for path in files:
-            (folder / path).write_bytes(self.read(path) or b"")
+            (folder / path).write_bytes(contents[path] if path in contents else self.read(path) or b"")
+
+    def rest(self) -> None:
+        """End what reads its files, which starts again when it is needed."""
+        self._blobs.close()
 
     def remembered(self, tool: str, patterns: tuple[str, ...], compute: Callable[[Path], T]) -> T:
         """What `compute` makes of a checkout of these files, which has to be JSON: kept for the next time they are the same.

@@ -125,6 +125,7 @@ def _opened(commit: Commit) -> Service | None:
         service = opened(commit)
         service.template = _template(service.answers.source)
         _ = service.expected
+        service.rest()
     except Exception:
         return None
     return service

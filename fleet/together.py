@@ -29,5 +29,6 @@ def remember_together(
                 wanted[str(number)] = memory
                 Path(folder, str(number)).mkdir()
                 service.write_to(Path(folder, str(number)), *files)
+                service.rest()
         for name, result in compute(Path(folder)).items() if wanted else ():
             write_whole(wanted[name], json.dumps(result))
