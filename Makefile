@@ -2,8 +2,9 @@
 SHELL := /bin/sh
 
 PYTHON ?= python3
-# Test processes: two for each core of the CI machine, because half of the time they wait for servers. make test JOBS=8
-JOBS ?= 4
+# Test processes: more than two for each core of the CI machine, because half of the time they wait for servers, and four
+# leave a seventh of its processor time unused. make test JOBS=8
+JOBS ?= 5
 
 # Without uv on the machine, one is put into .tools/. It comes first in PATH, for generated services to find it too.
 UV := $(if $(shell command -v uv 2>/dev/null),uv,.tools/bin/uv)

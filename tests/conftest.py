@@ -53,6 +53,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_SECONDS))
         if grouped := vars(item).get("_nodeid"):
             item._id = type(item.id).parse(grouped)
+    if "PYTEST_XDIST_WORKER" in os.environ:  # the quick ones last: no core is idle while another one ends a long test
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.hookimpl(wrapper=True)

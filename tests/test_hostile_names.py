@@ -11,6 +11,7 @@ import pytest
 from tests import debian, stand_ins
 from tests.answers import VARIANTS
 from tests.conftest import Render, git
+from tests.pipelines import METADATA
 from tests.stand_ins import DIGEST, Machine
 
 # Whatever expands it makes a file called x. The first two are names that git takes; the third has every way out.
@@ -38,6 +39,9 @@ def service(render: Render, machine: Machine, tmp_path: Path) -> Path:
         shutil.copy2(machine.folder / "bin/docker", folder / ".venv/bin" / name)
     (folder / "uv.lock").touch()
     (folder / ".venv/.ready").touch()
+    # What earlier jobs of a pipeline leave to `make sign`.
+    (folder / "build").mkdir(exist_ok=True)
+    (folder / METADATA).write_text('{"predicate": {}}')
     return folder
 
 

@@ -249,7 +249,7 @@ sys.stderr.write("went on")
 
 
 def go_on(format: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", HOSTILE, format]
+    command = [sys.executable, "-u", "-c", HOSTILE, format]  # unbuffered, as in the image
     return subprocess.run(
         command, env=environment(PYTHONIOENCODING="ascii"), cwd=ROOT, text=True, timeout=60, **options
     )
