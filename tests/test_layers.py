@@ -52,15 +52,22 @@ IMPORTS: dict[str, tuple[list[str], list[str]]] = {
 }
 
 
+def lint(service: Path) -> tuple[int, str]:
+    """The exit status of import-linter, and what it said."""
+    program = [sys.executable, "-I", str(ROOT / "fleet/linting.py"), str(service)]
+    ran = subprocess.run(program, capture_output=True, text=True, check=True, timeout=120)
+    [[status, said]] = json.loads(ran.stdout)
+    return status, said
+
+
 def refused(service: Path) -> set[tuple[str, str]]:
-    _, said = lint(str(service))
+    _, said = lint(service)
     return {(step["importer"], step["imported"]) for step in _STEP.finditer(said)}
 
 
 @pytest.fixture
 def service(render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COLUMNS", "1000")
-    monkeypatch.chdir(tmp_path)  # which lint changes
     return Path(shutil.copytree(render(messaging_style="events", broker="nats"), tmp_path / "billing"))
 
 
@@ -101,9 +108,7 @@ def test_rules_that_bring_code_of_their_own_are_not_run(service: Path) -> None:
     (service / ".importlinter").write_text(
         text.replace("[importlinter]\n", "[importlinter]\ncontract_types =\n    evil: billing.evil.Evil\n")
     )
-    program = [sys.executable, "-I", str(ROOT / "fleet/linting.py"), str(service)]
-    ran = subprocess.run(program, capture_output=True, text=True, check=True, timeout=120)
-    [[status, said]] = json.loads(ran.stdout)
+    status, said = lint(service)
     assert status != 0
     assert "contract_types" in said
     assert not (service / "run").exists()
