@@ -52,6 +52,13 @@ def environment(fleet_cache: Path, shared: Path) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def trust() -> Iterator[None]:
+    """A command trusts its templates until the process ends, which here goes on with other tests."""
+    yield
+    os.environ.pop("FLEET_TRUSTED_TEMPLATES", None)
+
+
 @pytest.fixture(scope="session")
 def history(template: Path, shared: Path) -> Path:
     """The template's repository: v1.0.0, v1.1.0, v1.2.0, v1.3.0."""
