@@ -411,6 +411,20 @@ async def test_only_the_kafka_record_that_the_topic_refuses_is_refused(kafka_ope
 
 
 @pytest.mark.xdist_group("kafka")
+async def test_a_kafka_topic_that_refuses_the_time_of_our_clock_is_unavailable(kafka_operator: Kafka) -> None:
+    async with met(kafka_operator.url) as meeting:
+        bank = await joined(meeting, partitions=1)
+        # With 0 a record is too old if a millisecond has passed, as every record is if our clock is slow.
+        await kafka_operator.change(meeting.name(EVENT), message_timestamp_before_max_ms=0)
+        found: list[Any] = [None]
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while found == [None]:
+                found = await answers(bank, [meeting.event()])
+        with pytest.raises(DestinationUnavailable, match="InvalidTimestamp"):
+            raise found[0]
+
+
+@pytest.mark.xdist_group("kafka")
 async def test_a_kafka_topic_with_too_few_replicas_is_unavailable_and_the_others_go_on(kafka_operator: Kafka) -> None:
     async with met(kafka_operator.url) as meeting:
         await meeting.join("shop", accepts=[JOB])  # on the node that stays

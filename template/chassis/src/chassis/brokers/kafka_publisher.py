@@ -13,7 +13,6 @@ from typing import NamedTuple
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
     BrokerResponseError,
-    InvalidTimestampError,
     KafkaConnectionError,
     KafkaError,
     MessageSizeTooLargeError,
@@ -41,12 +40,14 @@ kafka_errors[InvalidRecordError.errno] = InvalidRecordError  # ty: ignore[invali
 
 REFUSALS = (
     InvalidRecordError,
-    InvalidTimestampError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
     UnsupportedForMessageFormatError,
 )
-"""Errors that a record of the batch has caused. All other errors of the broker concern the topic or the partition."""
+"""Errors that a record of the batch has caused. All other errors of the broker concern the topic or the partition.
+
+InvalidTimestamp concerns our clock, because each attempt to send a record gives it the time of that attempt.
+"""
 
 
 class _Record(NamedTuple):
