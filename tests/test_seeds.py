@@ -78,6 +78,12 @@ MUTATIONS = {
         'not in {"id", "created_at", "updated_at"}',
         "tests/usecases/test_invoices.py::test_a_change_is_a_new_version",
     ),
+    "the database takes any version": Mutation(
+        "migrations/versions/0001_create_invoices.py",
+        '        sa.CheckConstraint("version >= 1", name="version_positive"),\n',
+        "",
+        "tests/usecases/test_invoices.py::test_the_database_refuses_what_the_domain_never_writes",
+    ),
     "a list has no limit": Mutation(
         "persistence/invoice_queries.py",
         '.limit(sa.bindparam("limit"))',
@@ -187,4 +193,4 @@ def test_a_test_of_the_service_fails_if(service: Path, database: str, mutation: 
 
 def test_a_seed_of_every_layer_is_broken() -> None:
     layers = {mutation.path.partition("/")[0] for mutation in MUTATIONS.values()}
-    assert layers == {"domain", "persistence", "usecases", "api", "messaging"}
+    assert layers == {"domain", "persistence", "usecases", "api", "messaging", "migrations"}
