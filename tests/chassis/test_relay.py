@@ -62,6 +62,8 @@ class Recorder:
         self.slowly = 0.0
         self.answers = asyncio.Event()
         self.answers.set()
+        self.answers_at_most: int | None = None
+        """After so many messages the broker does not answer until `answers` is set."""
         self.in_hand = 0
         self.most_in_hand = 0
 
@@ -83,6 +85,10 @@ class Recorder:
                 raise MessageRefused("too large")
             if number_of(message) in self.breaks_on:
                 raise ValueError("the client of the broker cannot encode it")
+            if len(self.got) == self.answers_at_most:
+                self.answers_at_most = None
+                self.answers.clear()
+                await self.answers.wait()
             self.got.append(message)
             self.got_at.append(time.monotonic())
         finally:
@@ -198,6 +204,50 @@ async def test_keys_go_at_the_same_time_and_one_key_one_by_one(bench: Bench) -> 
     async with bench.relaying():
         await bench.until_empty()
     assert bench.broker.most_in_hand == 3
+
+
+async def test_a_batch_is_deleted_and_another_one_read_while_a_third_is_being_sent(bench: Bench) -> None:
+    await bench.say(*events(3 * BATCH, things=3 * BATCH))
+    bench.broker.answers_at_most = BATCH
+    async with bench.relaying():
+        await bench.until(lambda: bench.broker.in_hand == 2 * BATCH)
+        assert await bench.waiting() == 2 * BATCH
+        bench.broker.answers.set()
+        await bench.until_empty()
+    assert len(bench.broker.got) == len({message.id for message in bench.broker.got}) == 3 * BATCH
+
+
+async def test_a_relay_that_ends_in_the_middle_of_a_batch_loses_nothing_and_repeats_only_what_was_not_deleted(
+    bench: Bench,
+) -> None:
+    total = 3 * BATCH
+    await bench.say(*events(total, things=900))
+    bench.broker.answers_at_most = BATCH + 300
+    relay_of_this_process = Relay(bench.url, bench.broker, bench.telemetry, name="tiny")
+    task = asyncio.create_task(relay_of_this_process.run(asyncio.Event()))
+    await bench.until(lambda: len(bench.broker.got) == BATCH + 300 and bench.broker.in_hand > 0)
+    left = await bench.waiting()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    bench.broker.answers.set()
+    async with bench.relaying():
+        await bench.until_empty()
+    assert len({message.id for message in bench.broker.got}) == total
+    assert len(bench.broker.got) <= BATCH + 300 + left
+    for key in {message.key for message in bench.broker.got}:
+        first_copies = dict.fromkeys(number_of(message) for message in bench.broker.got if message.key == key)
+        assert list(first_copies) == sorted(first_copies)
+
+
+async def test_a_key_with_many_events_delays_no_other_key(bench: Bench) -> None:
+    bench.broker.slowly = 0.01
+    await store(bench, *((MADE, "busy", number) for number in range(2 * BATCH)))
+    async with bench.relaying():
+        await bench.until_sent(1)
+        await store(bench, (MADE, "quiet", 1))
+        await bench.until(lambda: "quiet" in [message.key for message in bench.broker.got])
+        assert len(bench.broker.got) < BATCH
+        await bench.connection.execute("DELETE FROM chassis.outbox")
 
 
 async def test_a_job_waits_until_its_time(bench: Bench) -> None:
@@ -316,6 +366,77 @@ async def test_a_full_stream_of_jobs_delays_no_event(bench: Bench, run: Run, nam
     await broker.close()
 
 
+@pytest.mark.slow
+async def test_rows_that_a_failed_destination_holds_up_are_not_read_again_for_other_rows(bench: Bench) -> None:
+    stuck = 5_000
+    bench.broker.unavailable.add(MADE)
+    await store(bench, *((MADE if number % 2 else CHANGED, str(number // 2 % 100), number) for number in range(stuck)))
+    await store(bench, (CHANGED, "other", 0))
+    async with bench.relaying():
+        await bench.until_sent(1)
+        before = await rows_read(bench)
+        sent = len(bench.broker.got)
+        for number in range(20):
+            await store(bench, (CHANGED, f"other {number}", number))
+            await bench.until_sent(sent + number + 1)
+        assert await rows_read(bench) - before < 1000
+        bench.broker.unavailable.clear()
+        await bench.until_empty()
+    for key in {message.key for message in bench.broker.got}:
+        numbers = [number_of(message) or 0 for message in bench.broker.got if message.key == key]
+        assert numbers == sorted(numbers)
+
+
+async def rows_read(bench: Bench) -> int:
+    """How many rows of the outbox the server has read so far, for anybody."""
+    await bench.connection.execute("SELECT pg_stat_force_next_flush()")
+    await asyncio.sleep(2.5)  # the relay's session reports its numbers with a statement a second later
+    return await bench.connection.fetchval(
+        "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relid = 'chassis.outbox'::regclass"
+    )
+
+
+async def test_what_waits_for_a_failed_destination_is_sent_by_the_next_relay_in_order(bench: Bench) -> None:
+    bench.broker.unavailable.add(MADE)
+    await store(bench, (MADE, "a", 1), (CHANGED, "a", 2))
+    async with bench.relaying():
+        await bench.until(lambda: bench.broker.asked[MADE] > 1)
+        await store(bench, (CHANGED, "a", 3))
+    bench.broker.unavailable.clear()
+    await store(bench, (CHANGED, "a", 4))
+    async with bench.relaying():
+        await bench.until_empty()
+    assert [number_of(message) for message in bench.broker.got] == [1, 2, 3, 4]
+
+
+async def test_a_destination_stays_paused_while_its_rows_are_put_off(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "log", logged := CapturingLogger())
+    bench.broker.unavailable.add(JOB)
+    await bench.say(TidyUp(UUID(int=0)))
+    async with bench.relaying():
+        await bench.until(lambda: bench.broker.asked[JOB] == 2)
+        await bench.connection.execute("UPDATE chassis.outbox SET not_before = now() + interval '1 hour'")
+        await asyncio.sleep(0.5)
+        transactions = await transactions_so_far(bench)
+        await asyncio.sleep(1)
+        assert await transactions_so_far(bench) - transactions < 100, "the relay waits, it does not spin"
+        asked = bench.broker.asked[JOB]
+        await bench.say(*[TidyUp(UUID(int=number)) for number in range(BATCH)])
+        await bench.until(lambda: bench.broker.asked[JOB] > asked)
+        await asyncio.sleep(0.2)
+        assert bench.broker.asked[JOB] < asked + 20
+    assert "destination_restored" not in [call.args[0] for call in logged.calls]
+
+
+async def transactions_so_far(bench: Bench) -> int:
+    await bench.connection.execute("SELECT pg_stat_force_next_flush()")
+    return await bench.connection.fetchval(
+        "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
+    )
+
+
 async def test_an_event_does_not_overtake_an_event_of_its_key_whose_destination_fails(bench: Bench) -> None:
     bench.broker.unavailable.add(MADE)
     await store(bench, (MADE, "a", 1), (CHANGED, "a", 2), (MADE, "b", 3), (CHANGED, "c", 4), (CHANGED, "a", 5))
@@ -342,6 +463,18 @@ async def test_a_destination_that_is_back_is_sent_all_in_order_also_more_than_a_
     for key in "012":
         numbers = [number_of(message) for message in bench.broker.got if message.key == key]
         assert numbers == sorted(numbers)
+
+
+async def test_a_destination_that_is_back_is_sent_a_few_batches_at_a_time(bench: Bench) -> None:
+    bench.broker.unavailable.add(JOB)
+    await bench.say(*[TidyUp(UUID(int=number)) for number in range(5 * BATCH)])
+    async with bench.relaying():
+        await bench.until(lambda: bench.broker.asked[JOB] > BATCH)
+        bench.broker.unavailable.clear()
+        bench.broker.slowly = 0.05
+        await bench.until_empty()
+    assert bench.broker.got_of(JOB) == 5 * BATCH
+    assert bench.broker.most_in_hand <= 3 * BATCH
 
 
 async def test_a_message_on_which_the_client_of_the_broker_fails_is_parked_and_holds_up_nothing(

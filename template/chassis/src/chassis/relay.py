@@ -13,9 +13,9 @@ meanwhile.
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -25,7 +25,8 @@ import structlog
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from chassis import parking, tracecontext
+from chassis import backlog, parking, tracecontext
+from chassis.backlog import Key
 from chassis.brokers import Broker, BrokerUnavailable, DestinationUnavailable, Kind, Message, MessageRefused
 from chassis.database import Connection, dedicated_connection
 from chassis.leadership import Lead, only_replica
@@ -45,43 +46,14 @@ BATCH_SECONDS = 0.5
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 10
 """The pauses between attempts to reach a destination that failed."""
+QUEUES_SECONDS = 5
+"""How often the relay looks for queues in the outbox that another leader has begun."""
 ATTEMPTS = 5
 """How often a message is sent on which the client library itself fails, before the message is parked."""
 
 UNRECORDED = ("-00", "-02")
 """The ends of a traceparent whose trace was not sampled (W3C Trace Context). It is passed on unchanged: an unrecorded
 span, and its id in the header, would take a fifth of the cost of sending."""
-
-_WAITING = """
-    (SELECT seq, id, kind, aggregatetype, aggregateid, type, payload, content_type, traceparent, tracestate, 0 AS later
-    FROM chassis.outbox WHERE not_before IS NULL ORDER BY seq LIMIT $1)
-    UNION ALL
-    (SELECT seq, id, kind, aggregatetype, aggregateid, type, payload, content_type, traceparent, tracestate, 1 AS later
-    FROM chassis.outbox WHERE not_before <= now() ORDER BY not_before, seq LIMIT $1)
-"""
-# $2: destinations that fail or hang. $3 and $4: keys that are being sent. $5: the failing destination to attempt, or
-# NULL for all others. No row overtakes the first row of its key that a failing destination holds up.
-_WAITING_ELSEWHERE = """
-    WITH blocked AS MATERIALIZED (
-        SELECT aggregatetype, aggregateid, min(seq) AS seq FROM chassis.outbox
-        WHERE kind = 'event' AND type = ANY($2::text[]) GROUP BY 1, 2
-        UNION ALL SELECT *, 0 FROM unnest($3::text[], $4::text[])
-    ), free AS NOT MATERIALIZED (
-        SELECT * FROM chassis.outbox AS waiting
-        WHERE CASE WHEN $5::text IS NULL THEN type <> ALL($2) ELSE type = $5 END AND NOT EXISTS (
-            SELECT FROM blocked WHERE aggregatetype = waiting.aggregatetype AND aggregateid = waiting.aggregateid
-            AND seq < waiting.seq
-        )
-    )
-    (SELECT *, 0 AS later FROM free WHERE not_before IS NULL ORDER BY seq LIMIT $1)
-    UNION ALL
-    (SELECT *, 1 AS later FROM free WHERE not_before <= now() ORDER BY not_before, seq LIMIT $1)
-"""
-_LOGGED = "DELETE FROM chassis.outbox WHERE kind = 'event'"
-_SENT = "DELETE FROM chassis.outbox WHERE seq = ANY($1::bigint[])"
-
-
-Key = tuple[str, str]
 
 
 class _Refusal(NamedTuple):
@@ -92,12 +64,36 @@ class _Refusal(NamedTuple):
 
 @dataclass
 class _Pause:
-    """A destination that failed. It is paused until it is known to work again."""
+    """A destination that failed, or takes long to answer. Rows wait in its queue until it is known to work again."""
 
     failures: int = 0
     until: float = 0
     window: int = 1
     """How many rows are sent next. Each success adds one, so the window doubles from round to round."""
+
+
+class _Batch:
+    """The keys whose rows were read at one look."""
+
+    def __init__(self, *, awaited: bool) -> None:
+        self.sending = 0
+        self.answered = asyncio.Event()
+        self.awaited = awaited
+        """Whether the relay waits for the whole batch. Otherwise the end of each of its keys wakes the relay."""
+
+
+@dataclass(slots=True, eq=False)
+class _Sending:
+    """A key that is being sent."""
+
+    rows: deque[Any]
+    """The row that is being sent, and the rows behind it."""
+    batch: _Batch
+    began_at: float
+    name: str = ""
+    """The destination that the key waits for; empty while it waits for none."""
+    asked_at: float = 0
+    task: asyncio.Task[None] | None = None
 
 
 class Relay:
@@ -116,11 +112,14 @@ class Relay:
         self._events = events
         self._wake = asyncio.Event()
         self._lead: Lead | None = None
-        self._sending: dict[Key, str] = {}
-        """The keys that are being sent, each with the destination that it waits for; empty while it waits for none."""
+        self._sending: dict[Key, _Sending] = {}
+        self._taken: set[int] = set()
+        """The rows that are being sent, or are settled and still in the outbox."""
+        self._failed: set[Key] = set()
+        """Keys that failed since the last look. That look may have found later rows of them, which must not be sent."""
+        self._looked_at = 0.0
+        self._queues_at = float("-inf")
         self._pauses: dict[str, _Pause] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._ended: list[Key] = []
         self._confirmed: list[tuple[int, str]] = []
         self._refused: list[_Refusal] = []
         self._sent = telemetry.meter.create_counter(
@@ -132,12 +131,9 @@ class Relay:
         async with self._leading(stop) as connection:
             if connection is None:
                 return
+            self._queues_at = float("-inf")
             try:
-                while not stop.is_set():
-                    # Before the look: a commit after it sets the event again.
-                    self._wake.clear()
-                    if await self._send_waiting(connection) < BATCH:
-                        await self._sleep(stop)
+                await self._send_until(stop, connection)
                 await self._finish(connection)
             finally:
                 await self._abandon()
@@ -157,78 +153,142 @@ class Relay:
                 await connection.add_listener(CHANNEL, lambda *_: self._wake.set())
                 yield connection
 
+    async def _send_until(self, stop: asyncio.Event, connection: Connection) -> None:
+        """Send batch after batch. A batch is deleted, and the next but one is read, while the next one is being sent."""
+        assert self._lead is not None, "run leads"
+        before: _Batch | None = None
+        while not stop.is_set():
+            # Before the look: a commit after it sets the event again.
+            self._wake.clear()
+            self._lead.check()
+            await self._record(connection)
+            rows, more = await self._take(connection)
+            batch = self._start(rows)
+            if more:
+                # Without a batch before it, the first batch shows whether the broker takes messages.
+                await self._answers(before or batch)
+                before = batch
+            else:
+                for each in (before, batch):
+                    await self._answers(each)
+                before = None
+                await self._record(connection)
+                await self._sleep(stop)
+
+    async def _answers(self, batch: _Batch | None) -> None:
+        """Wait until all of the batch is answered, or for BATCH_SECONDS."""
+        if batch is not None and batch.sending and batch.awaited:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BATCH_SECONDS):
+                    await batch.answered.wait()
+            batch.awaited = False
+
     async def _sleep(self, stop: asyncio.Event) -> None:
         waiting = [asyncio.ensure_future(event.wait()) for event in (self._wake, stop)]
-        ends = [pause.until for name, pause in self._pauses.items() if name not in self._sending.values()]
+        # A pause that ended before the look has had its attempt, or its rows wait for something else.
+        ends = [pause.until for pause in self._pauses.values() if pause.until > self._looked_at]
         pause = max(0, min(ends) - time.monotonic()) if ends else POLL_SECONDS
         await asyncio.wait(waiting, timeout=min(pause, POLL_SECONDS), return_when=asyncio.FIRST_COMPLETED)
         for one in waiting:
             one.cancel()
 
-    async def _send_waiting(self, connection: Connection) -> int:
-        """Send the rows that wait now, and wait up to BATCH_SECONDS for answers. Returns how many rows were found."""
-        assert self._lead is not None, "run leads"
-        self._lead.check()
+    async def _take(self, connection: Connection) -> tuple[list[Any], bool]:
+        """Return the rows to send next, and whether more rows wait behind them."""
         if not self._events:
-            await connection.execute(_LOGGED)
-        await self._record(connection)
-        rows = await self._take(connection)
-        by_key = groupby(sorted(rows, key=itemgetter("aggregatetype", "aggregateid", "later", "seq")), _key)
-        started = [self._start(key, list(of_one_key)) for key, of_one_key in by_key]
-        if awaited := [task for task in started if task is not None]:
-            _, late = await asyncio.wait(awaited, timeout=BATCH_SECONDS)
-            for task in late:
-                task.add_done_callback(lambda _: self._wake.set())
-        await self._record(connection)
-        return len(rows)
+            await backlog.delete_events(connection)
+        self._failed.clear()
+        self._looked_at = now = time.monotonic()
+        if now > self._queues_at + QUEUES_SECONDS:
+            self._queues_at = now
+            for name in await backlog.names(connection):
+                self._pauses.setdefault(name, _Pause())
+        excluded = backlog.Excluded(list(self._taken), self._slow(now))
+        rows = await backlog.read(connection, BATCH, excluded)
+        more = len(rows) >= BATCH
+        if self._pauses:
+            at_once = [row["seq"] for row in rows if not row["later"]]
+            # A row after the end of a full batch may follow an older row of its key that the batch did not reach.
+            end = at_once[-1] if len(at_once) == BATCH else float("inf")
+            rows = await backlog.hold(connection, rows, self._closed, None)
+            for name in [name for name, pause in self._pauses.items() if pause.until <= now]:
+                held = await self._take_held(connection, name, excluded)
+                more = more or len(held) >= BATCH
+                rows += [row for row in held if row["kind"] == Kind.JOB or row["seq"] < end]
+        return rows, more
 
-    async def _take(self, connection: Connection) -> list[Any]:
-        """Return the rows to send next: a window of rows for each failed destination, and a batch of all others."""
-        if not self._pauses and not self._sending:
-            return await connection.fetch(_WAITING, BATCH)
-        busy = {name for name in self._sending.values() if name}
-        closed = busy | self._pauses.keys()
-        keys = [[key[part] for key in self._sending] for part in (0, 1)]
-        rows = await connection.fetch(_WAITING_ELSEWHERE, BATCH, list(closed), *keys, None)
-        at_once = [row["seq"] for row in rows if not row["later"]]
-        # A row after the end of a full batch may follow an older row of its key that the batch did not reach.
-        end = at_once[-1] if len(at_once) == BATCH else float("inf")
-        for name, pause in list(self._pauses.items()):
-            if name in busy or pause.until > time.monotonic():
-                continue
-            found = await connection.fetch(_WAITING_ELSEWHERE, pause.window, list(closed), *keys, name)
-            if not found or pause.window >= BATCH:
-                del self._pauses[name]
+    async def _take_held(self, connection: Connection, name: str, excluded: backlog.Excluded) -> list[Any]:
+        """Return the rows of a failed destination to send next: a few at first, and more with each success."""
+        if name in self._closed and any(sending.name == name for sending in self._sending.values()):
+            return []
+        pause = self._pauses[name]
+        rows = await backlog.read(connection, min(pause.window, BATCH), excluded, name)
+        # A pause ends by a success only: rows of the destination may wait for another thing meanwhile.
+        if not rows and pause.window > 1 and name not in await backlog.names(connection):
+            del self._pauses[name]
+            if pause.failures:
                 log.info("destination_restored", name=name)
-            rows += [row for row in found if row["kind"] == Kind.JOB or row["seq"] < end]
-        return rows
+        free = await backlog.hold(connection, rows, self._closed, name)
+        if len(free) < len(rows):
+            self._wake.set()
+        return free
 
-    def _start(self, key: Key, rows: list[Any]) -> asyncio.Task[None] | None:
-        """Begin to send the rows of one key. Returns the task to wait for, or None for a failed destination."""
-        self._sending[key] = name = rows[0]["type"]
-        task = asyncio.create_task(self._send_in_order(key, rows))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        if name not in self._pauses:
-            return task
-        task.add_done_callback(lambda _: self._wake.set())
-        return None
+    @property
+    def _closed(self) -> set[str]:
+        """The destinations that are not known to work."""
+        return {name for name, pause in self._pauses.items() if pause.window < BATCH}
 
-    async def _send_in_order(self, key: Key, rows: list[Any]) -> None:
+    def _slow(self, now: float) -> list[Key]:
+        """Return the keys that take long. A destination that takes long to answer is paused, like one that fails."""
+        slow = [(key, sending) for key, sending in self._sending.items() if now - sending.began_at > BATCH_SECONDS]
+        for _, sending in slow:
+            if sending.name and now - sending.asked_at > BATCH_SECONDS:
+                self._pauses.setdefault(sending.name, _Pause())
+        return [key for key, _ in slow]
+
+    def _start(self, rows: list[Any]) -> _Batch:
+        """Begin to send the rows. Returns the batch to wait for, without the keys that try a failed destination."""
+        batch, attempts = _Batch(awaited=True), _Batch(awaited=False)
+        if self._failed:
+            rows = [row for row in rows if backlog.key_of(row) not in self._failed]
+        self._taken.update(row["seq"] for row in rows)
+        now, closed = time.monotonic(), self._closed
+        order = itemgetter("aggregatetype", "aggregateid", "later", "seq")
+        for key, of_one_key in groupby(sorted(rows, key=order), backlog.key_of):
+            waiting = deque(of_one_key)
+            if sending := self._sending.get(key):
+                sending.rows += waiting
+                continue
+            its_batch = attempts if waiting[0]["waits_for"] in closed else batch
+            its_batch.sending += 1
+            self._sending[key] = sending = _Sending(waiting, its_batch, began_at=now)
+            sending.task = asyncio.create_task(self._send_in_order(key, sending))
+        return batch
+
+    async def _send_in_order(self, key: Key, sending: _Sending) -> None:
         """Send the rows of one key one after the other. After a failure the rest of this key waits."""
         assert self._lead is not None, "run leads"
+        rows, batch = sending.rows, sending.batch
         try:
-            for row in rows:
-                if not self._lead.held or not await self._settle(key, row):
+            while rows:
+                if not self._lead.held or not await self._settle(sending, rows[0]):
+                    self._failed.add(key)
                     return
+                rows.popleft()
         finally:
-            self._ended.append(key)
+            del self._sending[key]
+            if rows:
+                self._taken.difference_update(row["seq"] for row in rows)
+            batch.sending -= 1
+            if not batch.awaited:
+                self._wake.set()
+            elif not batch.sending:
+                batch.answered.set()
 
-    async def _settle(self, key: Key, row: Any) -> bool:
+    async def _settle(self, sending: _Sending, row: Any) -> bool:
         """Send one row. Returns whether the next row of its key may follow."""
         name, reason = row["type"], ""
         for attempt in range(1, ATTEMPTS + 1):
-            self._sending[key] = name
+            sending.name, sending.asked_at = name, time.monotonic()
             try:
                 await self._send(row)
             except BrokerUnavailable as error:
@@ -236,58 +296,68 @@ class Relay:
                 return False
             except MessageRefused as error:
                 self._refused.append(_Refusal(row, str(error), attempt))
+                self._answered(row)
                 return True
             except Exception as error:  # the client library fails on this message: other messages need not wait
                 reason = f"{type(error).__name__}: {describe_exception(error)['message']}"
                 log.warning("message_not_sent", name=name, message_id=str(row["id"]), attempt=attempt, reason=reason)
-                self._sending[key] = ""
+                sending.name = ""
                 await asyncio.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
             else:
                 self._confirmed.append((row["seq"], name))
-                if pause := self._pauses.get(name):
-                    pause.window += 1
+                if self._pauses:
+                    self._answered(row)
                 return True
         self._refused.append(_Refusal(row, reason, ATTEMPTS))
         return True
 
+    def _answered(self, row: Any) -> None:
+        for name in {row["type"], row["waits_for"]}:
+            if pause := self._pauses.get(name):
+                pause.window += 1
+
     def _pause(self, name: str, error: BrokerUnavailable) -> None:
-        if isinstance(error, DestinationUnavailable):
-            if name not in self._pauses:
-                log.warning("destination_unavailable", name=name, reason=str(error))
-        elif not self._pauses:
-            log.warning("worker_interrupted", part="relay", reason=str(error))
         pause = self._pauses.setdefault(name, _Pause())
+        if isinstance(error, DestinationUnavailable):
+            if not pause.failures:
+                log.warning("destination_unavailable", name=name, reason=str(error))
+        elif not pause.failures and not any(other.until > time.monotonic() for other in self._pauses.values()):
+            log.warning("worker_interrupted", part="relay", reason=str(error))
         if pause.until <= time.monotonic():  # one failure for all rows that fail at the same time
             pause.failures += 1
             pause.until = time.monotonic() + min(FIRST_PAUSE_SECONDS * 2 ** (pause.failures - 1), LONGEST_PAUSE_SECONDS)
             pause.window = 1
 
     async def _record(self, connection: Connection) -> None:
-        """Delete or park the settled rows, so that they are not sent again. Then free their keys."""
+        """Delete or park the settled rows, so that they are not sent again."""
         confirmed, self._confirmed = self._confirmed, []
         refused, self._refused = self._refused, []
-        ended, self._ended = self._ended, []
         if refused:
             await self._park(connection, refused)
         if confirmed:
-            await connection.execute(_SENT, [seq for seq, _ in confirmed])
+            await backlog.delete(connection, [seq for seq, _ in confirmed])
             for name, count in Counter(name for _, name in confirmed).items():
                 self._sent.add(count, self._measured(name))
-        for key in ended:
-            del self._sending[key]
+        self._taken.difference_update(seq for seq, _ in confirmed)
+        self._taken.difference_update(refusal.row["seq"] for refusal in refused)
 
     async def _finish(self, connection: Connection) -> None:
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if tasks := self._tasks:
+            await asyncio.wait(tasks)
         await self._record(connection)
 
     async def _abandon(self) -> None:
         """Forget the rows in flight: the next leader sends them again."""
-        for task in list(self._tasks):
+        tasks = self._tasks
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for what in (self._sending, self._pauses, self._ended, self._confirmed, self._refused):
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for what in (self._sending, self._taken, self._pauses, self._confirmed, self._refused):
             what.clear()
+
+    @property
+    def _tasks(self) -> list[asyncio.Task[None]]:
+        return [sending.task for sending in self._sending.values() if sending.task is not None]
 
     async def _send(self, row: Any) -> None:
         name = row["type"]
@@ -324,13 +394,9 @@ class Relay:
         for row, reason, attempts in refused:
             message = _message(row, {"aggregate": row["aggregatetype"], **_trace_of(row)})
             async with connection.transaction():
-                if await connection.execute(_SENT, [row["seq"]]) == "DELETE 1":
+                if await backlog.delete(connection, [row["seq"]]):
                     await parking.park(connection, message, direction="outgoing", reason=reason, attempts=attempts)
             log.error("message_parked", direction="outgoing", name=message.name, message_id=message.id, reason=reason)
-
-
-def _key(row: Any) -> Key:
-    return row["aggregatetype"], row["aggregateid"]
 
 
 def _trace_of(row: Any) -> dict[str, str]:

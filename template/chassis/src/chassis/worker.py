@@ -12,7 +12,7 @@ from datetime import timedelta
 import structlog
 from opentelemetry.metrics import CallbackOptions, Observation
 
-from chassis import begun, inbox, parking
+from chassis import backlog, begun, inbox, parking
 from chassis.brokers import BrokerUnavailable, Kind, Options, broker_for
 from chassis.consumer import Consumer, Patience
 from chassis.database import Database, DatabaseUnavailable
@@ -36,17 +36,20 @@ CANCEL_SECONDS = 1
 CLOSE_SECONDS = 2
 """How long the connection to the broker may take to close."""
 
-_GAUGES = """
+_GAUGES = f"""
     SELECT
         (SELECT count(*) FROM (
-            SELECT 1 FROM chassis.outbox WHERE not_before IS NULL
-            UNION ALL SELECT 1 FROM chassis.outbox WHERE not_before <= now() LIMIT 100000
+            SELECT 1 FROM chassis.outbox WHERE waits_for IS NULL AND not_before IS NULL
+            UNION ALL SELECT 1 FROM chassis.outbox WHERE waits_for IS NULL AND not_before <= now()
+            UNION ALL SELECT 1 FROM chassis.outbox WHERE waits_for IS NOT NULL LIMIT 100000
         ) AS waiting),
         coalesce(extract(epoch FROM now() - least(
-            (SELECT created_at FROM chassis.outbox WHERE not_before IS NULL ORDER BY seq LIMIT 1),
-            (SELECT not_before FROM chassis.outbox WHERE not_before <= now() ORDER BY not_before LIMIT 1)
+            (SELECT created_at FROM chassis.outbox WHERE waits_for IS NULL AND not_before IS NULL ORDER BY seq LIMIT 1),
+            (SELECT not_before FROM chassis.outbox WHERE waits_for IS NULL AND not_before <= now()
+            ORDER BY not_before LIMIT 1),
+            (SELECT min(since) FROM ({backlog.QUEUES}) AS queue)
         ))::float8, 0)
-"""
+"""  # noqa: S608 (every part is a constant)
 
 
 _MEASURED = (

@@ -24,12 +24,21 @@ def upgrade() -> None:
             traceparent text,
             tracestate text,
             not_before timestamptz,
+            waits_for text,
             created_at timestamptz NOT NULL DEFAULT now()
         ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000)
     """)
-    # What is due at once and what is due later are read apart: neither has to be searched for the other.
-    op.execute("CREATE INDEX ix_outbox_at_once ON chassis.outbox (seq) WHERE not_before IS NULL")
-    op.execute("CREATE INDEX ix_outbox_later ON chassis.outbox (not_before) WHERE not_before IS NOT NULL")
+    # What is due at once and what is due later are read apart: neither has to be searched for the other. `waits_for` is
+    # the failed destination that holds a row up; the row is then in no index of the rows that can be sent.
+    op.execute("CREATE INDEX ix_outbox_at_once ON chassis.outbox (seq) WHERE not_before IS NULL AND waits_for IS NULL")
+    op.execute("""
+        CREATE INDEX ix_outbox_later ON chassis.outbox (not_before) WHERE not_before IS NOT NULL AND waits_for IS NULL
+    """)
+    op.execute("CREATE INDEX ix_outbox_waits_for ON chassis.outbox (waits_for, seq) WHERE waits_for IS NOT NULL")
+    op.execute("""
+        CREATE INDEX ix_outbox_waiting_keys ON chassis.outbox (aggregatetype, aggregateid, seq)
+        WHERE waits_for IS NOT NULL AND kind = 'event'
+    """)
     op.execute("""
         CREATE FUNCTION chassis.outbox_notify() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
