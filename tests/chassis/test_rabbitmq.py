@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -117,6 +118,41 @@ async def test_an_acknowledgement_of_many_leaves_out_what_is_open_between_them(
         subscription = await bank.subscribe(Kind.EVENT)
         assert bodies(await take(subscription, 2)) == [2, 4]
         assert await subscription.fetch(1, wait_seconds=1) == []
+
+
+async def test_lanes_that_acknowledge_one_after_the_other_cost_a_few_frames(
+    server: brokers.Broker, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames: list[int] = []
+    tell = aiormq.Channel.basic_ack
+
+    async def counted(channel: aiormq.Channel, tag: int, **options: Any) -> None:
+        frames.append(tag)
+        await tell(channel, tag, **options)
+
+    monkeypatch.setattr(aiormq.Channel, "basic_ack", counted)
+    async with joined(server.url, speaking_to_itself(service)) as bank:
+        subscription = await bank.subscribe(Kind.EVENT)
+        await asyncio.gather(*(bank.publish(event(service)) for _ in range(200)))
+        taken = await take(subscription, 200)
+        for lane in range(4):
+            await subscription.acknowledge(taken[lane::4])
+        assert len(frames) <= 4
+    async with joined(server.url, speaking_to_itself(service)) as bank:
+        assert await (await bank.subscribe(Kind.EVENT)).fetch(1, wait_seconds=1) == []
+
+
+async def test_a_message_that_is_tried_again_for_long_does_not_use_up_the_room_of_those_behind_it(
+    server: brokers.Broker, service: str
+) -> None:
+    async with joined(server.url, speaking_to_itself(service)) as bank:
+        bank.options = replace(bank.options, max_in_flight=20)
+        subscription = await bank.subscribe(Kind.EVENT)
+        await asyncio.gather(*(bank.publish(event(service)) for _ in range(100)))
+        (first,) = await take(subscription, 1)
+        for _ in range(99):
+            await subscription.acknowledge(await take(subscription, 1))
+        assert not first.lost
 
 
 async def test_lanes_that_acknowledge_at_the_same_time_leave_the_channel_open(

@@ -224,6 +224,8 @@ class RabbitSubscription:
         self._channel: Channel | None = None
         self._held: dict[int, Delivery] = {}
         """By delivery tag, in its order: what this channel gave us and has not heard of since."""
+        self._done: list[int] = []
+        """Tags that the broker is to be told of: their deliveries are done, and older ones are not."""
         self._waiting: deque[Delivery] = deque()
         self._consumer: tuple[str, int] = "", 0
         """Our consumer at the broker, and the last delivery tag before the first one of this consumer."""
@@ -286,21 +288,31 @@ class RabbitSubscription:
         return [self._waiting.popleft() for _ in range(min(limit, len(self._waiting)))]
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """With one frame for all that have nothing open before them."""
-        # One caller at a time: "all up to this one" would also tell of what another has taken from `_held` and is about
+        """Confirm with one frame all deliveries that have nothing open before them. The others are confirmed later."""
+        self._done += self._settle(deliveries)
+        # A job may take long, and few are at hand: the broker sends the next job when one is confirmed.
+        most = 0 if self._kind is Kind.JOB else self._at_hand // 4
+        await self._confirm(one_by_one=len(self._done) > most)
+
+    async def _confirm(self, *, one_by_one: bool) -> None:
+        # One caller at a time: "all up to this one" would also tell of what another has taken from `_done` and is about
         # to tell of, and RabbitMQ closes a channel that tells twice.
         async with self._telling:
             channel = self._channel  # of theirs: on the next one, the same tags are other messages
-            tags = sorted(self._settle(deliveries))
+            tags, self._done = sorted(self._done), []
             oldest = next(iter(self._held), float("inf"))
             together = [tag for tag in tags if tag < oldest]
-            if not tags or channel is None:
+            alone = tags[len(together) :]
+            if not one_by_one:
+                self._done += alone
+                alone = []
+            if channel is None:
                 return
             with suppress(BrokerUnavailable):  # then they come again
                 async with bounded(CALL_SECONDS):
                     if together:
                         await channel.basic_ack(together[-1], multiple=True, wait=False)
-                    for tag in tags[len(together) :]:
+                    for tag in alone:
                         await channel.basic_ack(tag, wait=False)
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
@@ -310,10 +322,12 @@ class RabbitSubscription:
         """
 
     async def touch(self, deliveries: Sequence[Delivery]) -> None:
-        """RabbitMQ takes nothing back while the channel stands."""
+        """RabbitMQ takes nothing back while the channel stands. A good time to confirm what waits for older messages."""
+        await self._confirm(one_by_one=True)
 
     async def close(self) -> None:
         self._broker.subscriptions.discard(self)
+        await self._confirm(one_by_one=True)
         if self._channel is not None:
             await asyncio.wait([self._broker.lifeline.finish(_leave(self._channel))], timeout=CALL_SECONDS)
 
@@ -347,6 +361,7 @@ class RabbitSubscription:
         for delivery in self._held.values():
             delivery.lost = True
         self._held.clear()
+        self._done.clear()
         self._waiting.clear()
         self._news.set()
 
