@@ -89,6 +89,12 @@ def located(repository: Path) -> isolation.Repository:
     return found
 
 
+def make_bare(folder: Path) -> None:
+    """Make a repository there, of the format that all versions of git read. Raises FleetError."""
+    arguments = ("init", "--quiet", "--bare", "--template=", str(folder))
+    _printed(folder, arguments, _run((["git", *arguments], isolation.without_repository())))
+
+
 def check_out(repository: Path, checkout: Path, folder: Path) -> None:
     """Write the files of HEAD to `checkout`, on no branch. `folder` keeps what git notes of it. Raises FleetError."""
     arguments = ("worktree", "add", "--quiet", "--detach", str(checkout), "HEAD")
@@ -270,7 +276,8 @@ def without_credentials(text: str) -> str:
 
 def _command(repository: Path, arguments: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
     """The command line and the variables. Raises FleetError if there is no repository."""
-    environment = isolation.variables(located(repository), with_files=_name(arguments) not in _OF_COMMITS)
+    with_files = _name(arguments) not in _OF_COMMITS and "--bare" not in arguments
+    environment = isolation.variables(located(repository), with_files=with_files)
     return ["git", "-C", str(repository), *arguments], environment
 
 

@@ -134,15 +134,17 @@ def without_repository() -> dict[str, str]:
 
 def variables(repository: Repository, *, with_files: bool) -> dict[str, str]:
     """The variables for git in that repository, `with_files` for commands that look at its checkout. Raises FleetError."""
+    place = {"GIT_DIR": str(repository.private)}
+    if with_files and repository.root is not None:
+        place["GIT_WORK_TREE"] = str(repository.root)
+    if repository.shared in _DETACHED:
+        return without_repository() | place | {"GIT_COMMON_DIR": str(repository.shared)}
     settings = _format(repository.shared)
-    place = {}
     if with_files and repository.root is not None:
         settings = [*settings, *_settings(repository), ("core.bare", "false")]
-        place = {"GIT_WORK_TREE": str(repository.root)}
     else:
         settings = [*settings, ("core.bare", "true")]
-    place |= {"GIT_DIR": str(repository.private), "GIT_COMMON_DIR": str(_stand_in(repository, settings))}
-    return without_repository() | place
+    return without_repository() | place | {"GIT_COMMON_DIR": str(_stand_in(repository, settings))}
 
 
 # --- Its configuration ------------------------------------------------------------------------------------------------
@@ -247,9 +249,13 @@ def detached(repository: Repository, folder: Path) -> dict[str, str]:
     settings = [one for one in _format(repository.shared) + _settings(repository) if "sparse" not in one[0]]
     links = {name: target for name, target in _links(repository).items() if name != "worktrees"}
     folder.mkdir()
+    _DETACHED.add(folder.resolve())
     _write(folder, links, _config([*settings, ("core.bare", "false")]))
     return without_repository() | {"GIT_DIR": str(repository.private), "GIT_COMMON_DIR": str(folder)}
 
+
+# Stand-ins for a second checkout: git uses them as they are.
+_DETACHED: set[Path] = set()
 
 # The stand-in does not show git everything that uses an object.
 _NO_CLEANING = (("gc.auto", "0"), ("maintenance.auto", "false"))

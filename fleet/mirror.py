@@ -38,7 +38,7 @@ def newest(member: Member) -> Commit:
         return Commit(mirror, known)
     with locked(mirror):
         if not mirror.exists():
-            git.exchange(mirror.parent, "init", "--quiet", "--bare", "--template=", str(mirror))
+            git.make_bare(mirror)
         # Most repositories have nothing new, and then this one question is all.
         wanted = f"refs/heads/{member.branch}" if member.branch else "HEAD"
         asked = ("ls-remote", "--", member.address, wanted)

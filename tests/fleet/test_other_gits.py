@@ -17,6 +17,7 @@ from fleet.service import Service
 from fleet.template import Template
 from fleet.trust import is_path, refuse_untrusted, trust
 from fleet.update import Options, update
+from fleet.update_all import Wish, update_all
 from tests.conftest import git
 from tests.fleet.conftest import Born, commit
 
@@ -159,6 +160,41 @@ def test_personal_settings_do_not_change_what_fleet_reads_and_writes(
     monkeypatch.undo()
     assert git(service, "log", "-1", "--format=%s %an") == "Update to template v1.3.0 Test\n"
     assert git(service, "status", "--porcelain") == ""
+
+
+def test_failing_hooks_of_a_person_do_not_stop_the_update_of_all_services(
+    two_services: tuple[Path, Path], personal: Path
+) -> None:
+    members = [
+        Member("local", str(two_services[0]), is_local=True),
+        Member("by-url", f"file://{two_services[1]}"),
+    ]
+    done = update_all(members, personal / "work", Wish(test=False), jobs=2)
+    assert [(one.failure, one.new) for one in done] == [("", "v1.3.0")] * 2
+    assert not (personal / "hook-ran").exists()
+
+
+def test_commits_are_signed_by_the_program_of_the_person_and_not_by_that_of_the_repository(
+    born: Born, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = born()
+    signed = "-----BEGIN PGP SIGNATURE-----\n{name}\n-----END PGP SIGNATURE-----"
+    for name in ("person", "repository"):
+        (tmp_path / name).write_text(
+            f"#!/bin/sh\ncat > /dev/null\necho '[GNUPG:] SIG_CREATED ' >&2\necho '{signed.format(name=name)}'\n"
+        )
+        (tmp_path / name).chmod(0o755)
+    git(service, "config", "gpg.program", str(tmp_path / "repository"))
+    for name, value in (
+        ("gpg.program", str(tmp_path / "person")),
+        ("commit.gpgSign", "true"),
+        ("user.signingKey", "me"),
+    ):
+        git(tmp_path, "config", "--file", "gitconfig", name, value)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    assert update(service, Options({}, finish=False)).changed
+    commit_made = git(service, "cat-file", "commit", "HEAD")
+    assert "\n person\n" in commit_made
 
 
 def test_a_conflict_is_found_whatever_a_person_has_set_for_grep(small: Path, personal: Path) -> None:
