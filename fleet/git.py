@@ -5,14 +5,14 @@ import re
 import subprocess
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from fleet import isolation
 from fleet.errors import FleetError
 
-# A host that is asked and never answers must not hold up anybody for ever.
+# A host that is asked and never answers must not hold up anybody for ever, nor a pipe in the place of a file.
 LIMIT_SECONDS = 300
 
 # For commands that talk to another repository by the person's own configuration. Fetched objects are checked, because the
@@ -66,20 +66,14 @@ def git(repository: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
     return _printed(repository, arguments, _run(_command(repository, arguments), stdin=stdin))
 
 
-def exchange(
-    folder: Path, *arguments: str, environment: Mapping[str, str] = os.environ, limit_seconds: float | None = None
-) -> bytes:
+def exchange(folder: Path, *arguments: str) -> bytes:
     """Run git with another repository as the person who runs fleet has configured it: keys, proxies, addresses.
 
     `folder` is a repository that fleet made, or none. Raises FleetError.
     """
-    kept = {name: value for name, value in environment.items() if name not in _DROPPED}
+    kept = {name: value for name, value in os.environ.items() if name not in _DROPPED}
     command = ["git", *_OUTSIDE, "-C", str(folder), *arguments]
-    try:
-        done = _run((command, kept | {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}), limit_seconds=limit_seconds)
-    except subprocess.TimeoutExpired:
-        raise FleetError(f"git {_name(arguments)} was given up after {limit_seconds:.0f} seconds") from None
-    return _printed(folder, arguments, done)
+    return _printed(folder, arguments, _run((command, kept | {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"})))
 
 
 def located(repository: Path) -> isolation.Repository:
@@ -178,9 +172,14 @@ def tree(repository: Path, ref: str = "HEAD", *paths: str) -> Tree:
     return found
 
 
+# Characters that the file system of macOS passes over in names.
+_UNSEEN = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
+
+
 def _refuse_harmful(path: str) -> None:
     """Raises FleetError for a path that git would never check out: it leaves the folder, or is inside of .git."""
-    if any(part in ("", ".", "..") or part.lower() == ".git" for part in path.split("/")):
+    seen = path if path.isascii() else _UNSEEN.sub("", path)
+    if any(part in ("", ".", "..") or part.lower() == ".git" for part in seen.split("/")):
         raise FleetError(f"the repository has a path that leaves its folder or is git's own, {path}: remove it there")
 
 
@@ -282,11 +281,14 @@ def _command(repository: Path, arguments: tuple[str, ...]) -> tuple[list[str], d
 
 
 def _run(
-    prepared: tuple[list[str], dict[str, str]], *, stdin: bytes | None = None, limit_seconds: float | None = None
+    prepared: tuple[list[str], dict[str, str]], *, stdin: bytes | None = None
 ) -> subprocess.CompletedProcess[bytes]:
     command, environment = prepared
     try:
-        return subprocess.run(command, input=stdin, capture_output=True, env=environment, timeout=limit_seconds)
+        return subprocess.run(command, input=stdin, capture_output=True, env=environment, timeout=LIMIT_SECONDS)
+    except subprocess.TimeoutExpired:
+        asked = tuple(command[command.index("-C") + 2 :] if "-C" in command else command[1:])
+        raise FleetError(f"git {_name(asked)} was given up after {LIMIT_SECONDS:.0f} seconds") from None
     except FileNotFoundError:
         raise FleetError("git is not installed, or not in PATH") from None
 

@@ -69,16 +69,16 @@ def _private(dot_git: Path) -> Path | None:
 
 def _named(folder: Path, file: Path, prefix: str) -> Path | None:
     """The folder that a file of git's names, relative to `folder`."""
-    try:
-        text = file.read_text(errors="surrogateescape").rstrip("\n")
-    except OSError:
+    text = os.fsdecode(_read(file)).rstrip("\n")
+    if not text:
         return None
     return Path(os.path.normpath(folder / text.removeprefix(prefix))) if text.startswith(prefix) else None
 
 
 def _read(file: Path) -> bytes:
+    """The bytes of a file; none if it is missing, unreadable, or a pipe that nobody may ever write to."""
     try:
-        return file.read_bytes()
+        return file.read_bytes() if file.is_file() else b""
     except OSError:
         return b""
 
@@ -223,7 +223,7 @@ _LINKED_IF_THERE = ("reftable", "logs", "worktrees")
 def _stand_in(repository: Repository, settings: list[Setting]) -> Path:
     """The folder that git takes for the shared part of the repository. Made once, and kept in the cache."""
     links, config = _links(repository), _config(settings)
-    inputs = "\0".join([config, *map(str, links.values())])
+    inputs = "\0".join([config, *links.values()])
     digest = hashlib.sha256(inputs.encode(errors="surrogateescape")).hexdigest()[:40]
     folder = cache() / "repositories" / digest
     with suppress(OSError):
@@ -261,12 +261,13 @@ _DETACHED: set[Path] = set()
 _NO_CLEANING = (("gc.auto", "0"), ("maintenance.auto", "false"))
 
 
-def _links(repository: Repository) -> dict[str, Path]:
-    there = [name for name in _LINKED_IF_THERE if (repository.shared / name).exists()]
-    return {name: repository.shared / name for name in (*_LINKED, *there)}
+def _links(repository: Repository) -> dict[str, str]:
+    shared = str(repository.shared)
+    there = [name for name in _LINKED_IF_THERE if os.path.exists(f"{shared}/{name}")]
+    return {name: f"{shared}/{name}" for name in (*_LINKED, *there)}
 
 
-def _write(folder: Path, links: dict[str, Path], config: str) -> None:
+def _write(folder: Path, links: dict[str, str], config: str) -> None:
     for name, target in links.items():
         (folder / name).symlink_to(target)
     (folder / "config").write_text(config, errors="surrogateescape")

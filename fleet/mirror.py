@@ -61,7 +61,7 @@ def mirror_of(member: Member) -> Path:
 
 def _remote(mirror: Path, *arguments: str) -> bytes:
     try:
-        return git.exchange(mirror, *arguments, limit_seconds=git.LIMIT_SECONDS)
+        return git.exchange(mirror, *arguments)
     except FleetError as error:
         # Which folder of the cache that was helps nobody.
         raise FleetError(str(error).replace(f" in {mirror}", "")) from None

@@ -18,6 +18,7 @@ from fleet import output
 from fleet.errors import FleetError
 from fleet.installed import repository
 from fleet.rendering import refuse_unknown
+from fleet.trust import is_path
 
 # Of copier.yml. The review is theirs to word; here is only what follows from it.
 BOUNDARY = ("limited_by_monolith", "separate_team", "ready_for_consistency")
@@ -42,6 +43,8 @@ def new(destination: Path, template: str, data: dict[str, Any], *, defaults: boo
         template = str(
             Path(template).resolve()
         )  # it is recorded, and a relative path means another folder from each place
+    if not Path(template).exists() and not get_repo(template) and not is_path(template):
+        template = f"git+{template}"  # an alias of ~/.ssh/config, which Copier would take for a path
     if not get_repo(template) and not Path(template).is_dir():
         raise FleetError(f"{template} is no template: {WANTED}")
     was_there = destination.exists()

@@ -76,7 +76,7 @@ class Template:
                 unfinished = Path(tempfile.mkdtemp(dir=mirror.parent))
                 try:
                     asked = ("clone", "--quiet", "--mirror", "--template=", "--", self.url, str(unfinished / "git"))
-                    git.exchange(unfinished, *asked, limit_seconds=git.LIMIT_SECONDS)
+                    git.exchange(unfinished, *asked)
                     (unfinished / "git").rename(mirror)
                 except FleetError as error:
                     said = str(error).replace(f" in {unfinished}", "")
@@ -99,7 +99,7 @@ class Template:
             if not new and _age(tried) >= unless_newer_than:
                 tried.touch()
                 asked = ("fetch", "--quiet", "--prune", "--tags", "--force", "origin")
-                git.exchange(self.repository, *asked, limit_seconds=git.LIMIT_SECONDS)
+                git.exchange(self.repository, *asked)
 
     def refresh_if_possible(self, *, unless_newer_than: timedelta = timedelta()) -> None:
         """As `refresh`, but if the template cannot be fetched, print on stderr how old the known releases are.

@@ -224,7 +224,6 @@ class _Update:
             self.clone.parent,
             *("clone", "--quiet", "--no-tags", "--no-checkout", "--template=", *branch, "--"),
             *(self.member.address, str(unfinished)),
-            limit_seconds=git.LIMIT_SECONDS,
         )
         commit = git.line(unfinished, "rev-parse", "HEAD")
         git.git(unfinished, "switch", "--quiet", "--create", outcome.branch)
@@ -297,7 +296,7 @@ class _Update:
         # From the clone, whose configuration git has written. Never by force: what is there under this name may be
         # somebody's work.
         push = ("push", "--quiet", "--no-verify", "--", address, f"{branch}:{branch}")
-        git.exchange(self.clone, *push, limit_seconds=git.LIMIT_SECONDS)
+        git.exchange(self.clone, *push)
         git.git(self.clone, "update-ref", MADE, outcome.tip)
         return replace(outcome, pushed=True)
 
@@ -308,7 +307,7 @@ class _Update:
             there = git.line(Path(self.member.address), "for-each-ref", "--format=%(objectname)", branch)
         elif self.wish.push:
             asked = ("ls-remote", "--", self.member.address, branch)
-            there = git.exchange(self.clone.parent, *asked, limit_seconds=git.LIMIT_SECONDS).decode().partition("\t")[0]
+            there = git.exchange(self.clone.parent, *asked).decode().partition("\t")[0]
         else:
             return
         if there and there != outcome.tip:

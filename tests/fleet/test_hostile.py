@@ -40,7 +40,13 @@ def with_path(service: Path, path: str, content: bytes) -> None:
     git(service, "update-ref", "HEAD", commit)
 
 
-HARMFUL = ["src/billing/../../../../escaped.py", "src/../../escaped.py", "src/billing/.git/hooks/x", "src/.GIT/config"]
+HARMFUL = [
+    "src/billing/../../../../escaped.py",
+    "src/../../escaped.py",
+    "src/billing/.git/hooks/x",
+    "src/.GIT/config",
+    "src/.g\u200cit/config",
+]
 
 
 @pytest.mark.parametrize("path", HARMFUL)

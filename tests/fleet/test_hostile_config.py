@@ -8,6 +8,7 @@ import pytest
 
 from fleet.checks import CHECKS
 from fleet.drift import drift
+from fleet.errors import FleetError
 from fleet.mirror import newest
 from fleet.register import Member
 from fleet.scars import refuse_scars
@@ -160,3 +161,16 @@ def test_a_submodule_does_not_bring_its_configuration(born: Born, evil: Path, tm
     git(service / "vendored", "config", "core.fsmonitor", str(evil / "run"))
     os.utime(service / "vendored/a", (1, 1))
     assert list(drift(Service(service))) == []
+
+
+def test_a_pipe_in_the_place_of_the_configuration_holds_up_nobody(
+    born: Born, monkeypatch: pytest.MonkeyPatch, evil: Path
+) -> None:
+    service = born()
+    (service / ".git/config").unlink()
+    os.mkfifo(service / ".git/config")
+    assert Service(service, "HEAD").name == "billing"
+    assert newest(Member("x", str(service), is_local=True)).answers()
+    monkeypatch.setattr("fleet.isolation.LIMIT_SECONDS", 1)
+    with pytest.raises(FleetError, match="reading the configuration of git was given up after 1 seconds"):
+        _ = Service(service).tree

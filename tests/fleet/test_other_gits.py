@@ -1,6 +1,7 @@
 """Settings of a person, and forms of a repository, that git knows and the template's own repositories do not have."""
 
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -497,3 +498,14 @@ def test_an_ssh_alias_without_a_user_names_a_template(monkeypatch: pytest.Monkey
     assert not Template("myhost:platform/slipway").is_local
     with pytest.raises(FleetError, match="not the platform's"):
         refuse_untrusted("otherhost:platform/slipway")
+
+
+def test_a_service_is_made_from_a_template_behind_an_ssh_alias(
+    history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    git(tmp_path, "config", "--file", "gitconfig", f"url.file://{history}.insteadOf", "myhost:platform/slipway")
+    command = [sys.executable, "-m", "fleet", "new", "billing", "--template", "myhost:platform/slipway", "--defaults"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    recorded = (tmp_path / "billing/.copier-answers.yml").read_text()
+    assert "_src_path: git+myhost:platform/slipway\n" in recorded
