@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
+import asyncpg
 import pytest
 from chassis import addresses
 from chassis.settings import Settings, SettingsError, read
@@ -182,6 +183,15 @@ async def test_a_host_that_does_not_answer_leaves_time_for_the_next_one(database
 
 
 @pytest.mark.parametrize("session", ["any", "read-write", "primary", "prefer-standby"])
-async def test_the_first_host_whose_session_will_do_is_taken(database_url: str, session: str) -> None:
+async def test_a_session_that_the_server_offers_is_taken(database_url: str, session: str) -> None:
     connection = await addresses.connect(f"{database_url}?target_session_attrs={session}")
-    await connection.close()
+    try:
+        assert await connection.fetchval("SELECT current_setting('transaction_read_only')") == "off"
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize("session", ["read-only", "standby"])
+async def test_a_session_that_no_server_offers_is_refused(database_url: str, session: str) -> None:
+    with pytest.raises(asyncpg.TargetServerAttributeNotMatched):
+        await addresses.connect(f"{database_url}?target_session_attrs={session}")
