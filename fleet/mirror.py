@@ -1,5 +1,6 @@
 """The repositories of the fleet on this machine: what is at a git URL is mirrored into the cache, a path is read in place."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,31 @@ class Commit:
 
 def newest(member: Member) -> Commit:
     """The last commit of a member's branch, fetched if need be. Raises FleetError."""
+    try:
+        return _newest(member)
+    except FleetError:
+        if not dropped_for_damage(member):
+            raise
+        return _newest(member)
+
+
+def dropped_for_damage(member: Member) -> bool:
+    """Remove the member's mirror if files of it are missing: what cleans up a cache may take single ones."""
+    mirror = mirror_of(member)
+    if member.is_local or offline() or not mirror.exists():
+        return False
+    try:
+        git.git(mirror, "fsck", "--connectivity-only", "--no-dangling")
+    except FleetError:
+        pass
+    else:
+        return False
+    with locked(mirror):
+        shutil.rmtree(mirror, ignore_errors=True)
+    return True
+
+
+def _newest(member: Member) -> Commit:
     if member.is_local:
         return Commit(Path(member.address), _of_path(member))
     mirror = mirror_of(member)

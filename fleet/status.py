@@ -14,7 +14,7 @@ from fleet.cache import cache, version_of_checks, write_whole
 from fleet.checks import ON_THIS_MACHINE
 from fleet.conventions import conventions
 from fleet.errors import FleetError
-from fleet.mirror import Commit, newest
+from fleet.mirror import Commit, dropped_for_damage, newest
 from fleet.neighbours import with_neighbours
 from fleet.parallel import Lost, in_processes, in_threads
 from fleet.progress import progress
@@ -43,7 +43,7 @@ def status(members: list[Member], jobs: int | None = None) -> list[Standing]:
     """In the order of the members. A service that cannot be read is in it, with the reason."""
     commits, unread = in_threads(newest, members, "fetching")
     known = {member: recalled for member in commits if (recalled := _recall(member))}
-    sources, without = in_threads(lambda member: _source(commits[member], known.get(member)), list(commits))
+    sources, without = in_threads(lambda member: _source(member, commits, known.get(member)), list(commits))
     releases, unknown = in_threads(_newest_release, sorted(set(sources.values())))
     of_template = {member: unknown[source] for member, source in sources.items() if source in unknown}
     found = {
@@ -106,6 +106,10 @@ def _judge_one(member: Member, commit: Commit, service: Service | None) -> Stand
     from fleet.map.gather import kept
 
     standing = judge(member, commit, service)
+    if standing.unreadable and dropped_for_damage(member):
+        with suppress(FleetError):  # a host that is away now: then it stays as it is
+            commit, service = newest(member), None
+            standing = judge(member, commit)
     if service:
         # While its files are parsed. What is wrong with one of them the map says itself.
         with suppress(FleetError, OSError):
@@ -136,11 +140,17 @@ def _template(source: str) -> Template:
     return Template(source)
 
 
-def _source(commit: Commit, known: _Remembered | None) -> str:
-    """The template's address."""
-    if known and known.standing.commit == commit.id:
+def _source(member: Member, commits: dict[Member, Commit], known: _Remembered | None) -> str:
+    """The template's address. A commit that its mirror has lost is fetched anew."""
+    if known and known.standing.commit == commits[member].id:
         return known.source
-    return commit.answers().source
+    try:
+        return commits[member].answers().source
+    except FleetError:
+        if not dropped_for_damage(member):
+            raise
+        commits[member] = newest(member)
+        return commits[member].answers().source
 
 
 def _newest_release(source: str) -> str:

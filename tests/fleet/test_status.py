@@ -522,3 +522,21 @@ def test_a_version_in_the_cache_that_has_lost_a_file_is_written_anew(
         template_module._WHOLE.clear()  # as in another process
         assert Service(service).expected == whole
         assert (versions / lost).exists()
+
+
+@pytest.mark.parametrize("lost", ["objects/pack/*.pack", "HEAD", "objects/[0-9a-f][0-9a-f]/*"])
+def test_a_mirror_that_has_lost_a_file_is_fetched_anew(born: Born, own_cache: Path, judged: Judged, lost: str) -> None:
+    service = born(version="v1.3.0")
+    member = by_url(service)
+    (first,) = status([member])
+    mirror = mirror_of(member)
+    if "[" in lost:  # as git keeps small fetches
+        (pack,) = mirror.glob("objects/pack/*.pack")
+        content = pack.read_bytes()
+        for file in mirror.glob("objects/pack/*"):
+            file.unlink()
+        subprocess.run(["git", "-C", mirror, "unpack-objects", "-q"], input=content, check=True)
+    for file in mirror.glob(lost):
+        file.unlink()
+    shutil.rmtree(own_cache / "standings")
+    assert status([member]) == [first]
