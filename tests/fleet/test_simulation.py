@@ -17,12 +17,14 @@ from fleet.answers import Answers
 from fleet.drift import drift
 from fleet.findings import Level
 from fleet.manifest import Manifest
+from fleet.register import Member
 from fleet.scars import refuse_scars
 from fleet.service import Service
 from fleet.template import Release
 from fleet.update import Options, update
+from fleet.update_all import Wish, update_all
 from tests.answers import VARIANTS
-from tests.conftest import git, make
+from tests.conftest import git
 from tests.fleet.conftest import Born, commit, waive
 from tests.fleet.history import HANDED_OVER
 from tests.fleet.test_plain_update import plain_update
@@ -31,6 +33,8 @@ pytestmark = pytest.mark.slow
 
 SERVICES = int(os.environ.get("SERVICES", "40"))
 BY_PLAIN_UPDATE = int(os.environ.get("BY_PLAIN_UPDATE", "2"))
+# Whose gates are run, which takes minutes.
+GREEN = int(os.environ.get("GREEN", "1"))
 VERSIONS = ("v1.1.0", "v1.2.0", "v1.3.0")
 LINES = ("# Why: see our decision 7.\n", "\n# TODO: not before June.\n", "# über uns\n", "x = 1\n")
 
@@ -163,16 +167,84 @@ def test_no_conflict_and_no_byte_of_the_teams_by_plain_update(born: Born, number
         assert list(drift(updated)) == [], version
 
 
-def test_a_service_that_went_through_every_version_passes_its_own_check(born: Born) -> None:
-    """One whose team left it working in between, as the random edits above do not."""
-    service = born(messaging_style="events")
-    for version in VERSIONS:
-        for path in owned(Service(service), "team"):
-            if path.endswith((".py", ".md")):
-                with (service / path).open("a") as file:
-                    file.write(f"\n# As of {version}.\n")
-        commit(service)
-        update(service, Options({}, version, finish=False))
-    # The lines of 1.1.0 are shorter.
-    make(service, "setup", "format")
-    assert "All gates passed." in make(service, "check").stdout
+# What a team adds in its first weeks: a rule with its test, a setting, and a migration.
+FEATURE = {
+    "src/{package}/domain/discounts.py": '''"""Discounts: what a loyal customer does not pay."""
+
+from datetime import timedelta
+
+LOYAL_AFTER = timedelta(days=365)
+
+
+def discount_cents(total_cents: int, known_for: timedelta) -> int:
+    """A twentieth, rounded down, for who has been a customer for a year."""
+    return total_cents // 20 if known_for >= LOYAL_AFTER else 0
+''',
+    "tests/domain/test_discounts.py": '''"""Discounts go to loyal customers."""
+
+from datetime import timedelta
+
+import pytest
+
+from {package}.domain.discounts import discount_cents
+
+
+@pytest.mark.parametrize(("days", "expected"), [(364, 0), (365, 50), (4000, 50)])
+def test_a_customer_is_loyal_after_a_year(days: int, expected: int) -> None:
+    assert discount_cents(1019, timedelta(days=days)) == expected
+''',
+    "src/{package}/migrations/versions/0099_ours.py": '''"""Ours."""
+
+revision = "0099"
+down_revision = "{last}"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Nothing yet."""
+
+
+def downgrade() -> None:
+    """Nothing yet."""
+''',
+}
+
+
+def add_a_feature(service: Path) -> None:
+    package = Service(service).package
+    (*_, last) = sorted((service / "src" / package / "migrations/versions").glob("0*.py"))
+    for path, text in FEATURE.items():
+        file = service / path.replace("{package}", package)
+        file.write_text(text.replace("{package}", package).replace("{last}", last.name[:4]))
+    commit(service, "Give loyal customers a discount")
+
+
+def release_with_the_first_ruff(service: Path, successor: Path) -> Path:
+    """1.4.0 of the template, for this service. The lines of the chassis are longer than 1.1.0 and its successors allow."""
+    answers = service / ".copier-answers.yml"
+    source = Answers.parse(answers.read_bytes()).source
+    git(successor.parent, "clone", "--quiet", source, str(successor))
+    git(successor, "checkout", "--quiet", "v1.0.0", "--", "template/ruff.toml")
+    commit(successor, "v1.4.0")
+    git(successor, "tag", "v1.4.0")
+    answers.write_text(answers.read_text().replace(source, str(successor)))
+    return successor
+
+
+@pytest.mark.parametrize("number", numbered(GREEN))
+def test_a_service_with_the_teams_own_code_passes_its_gates_after_an_update_of_the_fleet(
+    born: Born, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """By `fleet update --all`, and the service's own Makefile."""
+    service = born(**variant(number + 1))
+    successor = release_with_the_first_ruff(service, tmp_path / "slipway")
+    add_a_feature(service)
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("FLEET_TEMPLATE", str(successor))
+    monkeypatch.delenv("FLEET_TRUSTED_TEMPLATES", raising=False)
+    (outcome,) = update_all([Member("green", str(service), is_local=True)], tmp_path / "work", Wish(), jobs=1)
+    assert outcome.failure == "", Path(outcome.log).read_text()[-5000:]
+    assert outcome.tested
+    assert "All gates passed." in Path(outcome.log).read_text()
+    assert Answers.parse(git(service, "show", f"{outcome.branch}:.copier-answers.yml").encode()).version == "v1.4.0"
