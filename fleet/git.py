@@ -89,9 +89,9 @@ def make_bare(folder: Path) -> None:
     _printed(folder, arguments, _run((["git", *arguments], isolation.without_repository())))
 
 
-def check_out(repository: Path, checkout: Path, folder: Path) -> None:
-    """Write the files of HEAD to `checkout`, on no branch. `folder` keeps what git notes of it. Raises FleetError."""
-    arguments = ("worktree", "add", "--quiet", "--detach", str(checkout), "HEAD")
+def check_out(repository: Path, checkout: Path, folder: Path, commit: str = "HEAD") -> None:
+    """Write the files of a commit to `checkout`, on no branch. `folder` keeps what git notes of it. Raises FleetError."""
+    arguments = ("worktree", "add", "--quiet", "--detach", str(checkout), commit)
     command = ["git", "-C", str(repository), *arguments]
     _printed(repository, arguments, _run((command, isolation.detached(located(repository), folder))))
 

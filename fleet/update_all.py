@@ -269,15 +269,19 @@ class _Update:
         # In a log of its own: the end of the other one says what has failed after the update.
         log = self.log.with_suffix(".base.log")
         log.write_text("")
-        git.git(self.clone, "worktree", "add", "--quiet", "--detach", str(base), commit)
+        git.check_out(self.clone, base, self._notes_of(base), commit)
         try:
             return self._run("make", "setup", gate, cwd=base, environment=team_environment(), log=log) == 0
         finally:
             self._forget(base)
 
     def _forget(self, base: Path) -> None:
-        shutil.rmtree(base, ignore_errors=True)
-        git.git(self.clone, "worktree", "prune")
+        for folder in (base, self._notes_of(base)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _notes_of(self, base: Path) -> Path:
+        """What git notes of the second checkout."""
+        return base.with_suffix(".base-git")
 
     def _deliver(self, outcome: Outcome) -> Outcome:
         """Into a repository on this machine; what came from elsewhere stays in its clone until it is pushed."""
