@@ -27,7 +27,9 @@ def clean_up_after_this_process() -> None:
     os.chmod(folder, 0o755)  # PostgreSQL does not run as root, but as somebody who has to reach its data
     command = [sys.executable, "-m", "tests.leftovers", folder]
     # The pipe ends with this process. A session of its own: a signal for the group of this process is not for the other.
-    subprocess.Popen(command, cwd=Path(__file__).parents[1], stdin=subprocess.PIPE, start_new_session=True)
+    # And nobody who reads what the tests print waits for the other one.
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.Popen(command, cwd=Path(__file__).parents[1], stdin=subprocess.PIPE, start_new_session=True, **silent)
     os.environ["TMPDIR"] = tempfile.tempdir = folder
 
 
