@@ -125,12 +125,15 @@ def releases(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     chassis_migration(repository, "0002_cause", after="0001")
     in_parking(repository, "headers, reason, attempts)", "headers, reason, attempts, cause)")
     in_parking(repository, "$9, $10)", "$9, $10, $9)")
+    in_parking(repository, "headers, reason, attempts, parked_at", "headers, reason, attempts, cause, parked_at")
     in_parking(repository, 'row["reason"]', '(row["cause"] or row["reason"])')
     release(repository, "v1.1.0")
 
     chassis_migration(repository, "0003_only_cause", after="0002")
     in_parking(repository, "headers, reason, attempts, cause)", "headers, cause, attempts)")
     in_parking(repository, "$9, $10, $9)", "$9, $10)")
+    in_parking(repository, "headers, reason, attempts, cause, parked_at", "headers, attempts, cause, parked_at")
+    in_parking(repository, "octet_length(reason)", "octet_length(cause)")
     in_parking(repository, '(row["cause"] or row["reason"])', 'row["cause"]')
     release(repository, "v1.2.0")
 
