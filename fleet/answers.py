@@ -1,6 +1,6 @@
 """What a service recorded at birth and at each update: the template's address, its version, the answers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,9 @@ from fleet.trust import is_trusted
 ANSWERS_FILE = ".copier-answers.yml"
 # Where Copier's documentation puts the answers to a second template of one repository.
 OTHER_ANSWERS = ".copier-answers.*.yml"
+
+# Far more than a file that people write has.
+MOST_VALUES = 500_000
 
 # It reads the same in a fraction of the time, where PyYAML was built with it.
 _Fast = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -27,6 +30,40 @@ class Loader(_Fast):
         except (ValueError, KeyError, AttributeError):
             what = f"{node.value} is no {node.tag.rpartition(':')[2]}"
             raise ConstructorError(None, None, what, node.start_mark) from None
+
+
+def load(text: str | bytes) -> Any:
+    """The only document of a text. Raises yaml.YAMLError, or RecursionError."""
+    documents = list(load_all(text))
+    if len(documents) > 1:
+        raise yaml.YAMLError("it has more than one document")
+    return documents[0] if documents else None
+
+
+def load_all(text: str | bytes, loader: type = Loader) -> Iterator[Any]:
+    """The documents of a text. Raises yaml.YAMLError, also if aliases make more of them than is written; RecursionError."""
+    has_aliases = (b"&" if isinstance(text, bytes) else "&") in text  # ty: ignore[unsupported-operator]
+    reader = loader(text)
+    try:
+        while reader.check_node():
+            node = reader.get_node()
+            if has_aliases and _values(node, {}) > MOST_VALUES:
+                raise ConstructorError(
+                    None, None, f"its aliases make more than {MOST_VALUES:,} values", node.start_mark
+                )
+            yield reader.construct_document(node)
+    finally:
+        reader.dispose()
+
+
+def _values(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many there are if every alias is written out."""
+    if id(node) not in known:
+        known[id(node)] = MOST_VALUES + 1  # inside of itself it would never end
+        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        is_one = isinstance(node, yaml.ScalarNode)
+        known[id(node)] = 1 if is_one else 1 + sum(_values(part, known) for part in parts)
+    return known[id(node)]
 
 
 def not_yaml(path: str, error: Exception) -> Malformed:
@@ -53,7 +90,7 @@ class Answers:
             raise FleetError(f"no {ANSWERS_FILE}: not a service of this platform, or not at its repository's root")
         try:
             text = content.decode()
-            recorded = yaml.load(text, Loader=Loader)  # noqa: S506 (a safe loader)
+            recorded = load(text)
         except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
             raise FleetError(f"{not_yaml(ANSWERS_FILE, error)}: restore it from git") from None
         if not isinstance(recorded, dict):

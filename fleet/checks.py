@@ -11,6 +11,9 @@ from fleet.lag import lag
 from fleet.service import Service
 from fleet.waivers import WAIVERS_FILE, Waiver, today
 
+# Of one convention in one service: nobody reads more.
+MOST_PROBLEMS = 1000
+
 # How the findings of `fleet map` begin, which sees to their waivers itself.
 OF_THE_MAP = "map-"
 
@@ -46,7 +49,11 @@ def _waived(finding: Finding, waiver: Waiver) -> Finding:
 def _of(convention: Convention, service: Service, malformed: set[str]) -> Iterator[Finding]:
     """`malformed` are the files that a convention before has found to be: one of them stops a dozen."""
     try:
-        for problem in convention.check(service):
+        for number, problem in enumerate(convention.check(service), 1):
+            if number > MOST_PROBLEMS:
+                reason = f"there are more than {MOST_PROBLEMS:,} places like this"
+                yield Finding(convention.id, problem.path, reason, convention.remedy, why=convention.reason)
+                return
             yield Finding(
                 convention.id,
                 problem.path,
@@ -62,6 +69,11 @@ def _of(convention: Convention, service: Service, malformed: set[str]) -> Iterat
         malformed.add(error.path)
         reason, remedy = f"cannot be told: {error}", "mend that first; other conventions wait for it"
         yield Finding(convention.id, error.path, reason, remedy, line=error.line, why=convention.reason)
+    except (MemoryError, RecursionError) as error:
+        what = "memory than a check may use" if isinstance(error, MemoryError) else "nesting than a check can follow"
+        yield Finding(
+            convention.id, "", f"cannot be told: a file needs more {what}", "mend that first", why=convention.reason
+        )
     except DiskFull:
         raise
     except OSError as error:

@@ -51,6 +51,14 @@ _OF_COMMITS = {
 }
 
 
+# More than any service has. The forges accept no larger file either.
+MOST_FILES = 100_000
+MOST_BYTES = 100 * 2**20
+_PART = 2**20
+# What git prints of a file, with a path of some length.
+_ENTRY_BYTES = 500
+
+
 class Entry(NamedTuple):
     """A file as git records it: mode (100644, 100755, 120000) and the id of its bytes."""
 
@@ -156,12 +164,12 @@ def refuse_sha256(repository: Path | str, commit: str) -> None:
 def show(repository: Path, commit: str, path: str) -> bytes | None:
     """The bytes of one file at a commit; None if it has none. Raises FleetError."""
     found = tree(repository, commit, path)
-    return git(repository, "cat-file", "blob", found[path].blob) if path in found else None
+    return Blobs(repository).read(found[path].blob) if path in found else None
 
 
 def tree(repository: Path, ref: str = "HEAD", *paths: str) -> Tree:
     """Every file of a commit, or those of these paths. Reads the object database only: a bare clone will do."""
-    listed = git(repository, "ls-tree", "-r", "-z", ref, "--", *paths).decode(errors="surrogateescape")
+    listed = _listed(repository, ("ls-tree", "-r", "-z", ref, "--", *paths)).decode(errors="surrogateescape")
     found: Tree = {}
     for entry in filter(None, listed.split("\0")):
         meta, path = entry.split("\t", 1)
@@ -169,7 +177,25 @@ def tree(repository: Path, ref: str = "HEAD", *paths: str) -> Tree:
         if kind == "blob":
             _refuse_harmful(path)
             found[path] = Entry(mode, blob)
+    if len(found) > MOST_FILES:
+        raise _too_many(repository)
     return found
+
+
+def _listed(repository: Path, arguments: tuple[str, ...]) -> bytes:
+    """As `git`, but read no longer list than MOST_FILES need: few objects can make a tree of a trillion files."""
+    command, environment = _command(repository, arguments)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as process:
+        assert process.stdout is not None
+        printed = process.stdout.read(MOST_FILES * _ENTRY_BYTES)
+        if process.stdout.read(1):
+            process.kill()
+            raise _too_many(repository)
+    return printed if process.returncode == 0 else git(repository, *arguments)  # which says why
+
+
+def _too_many(repository: Path) -> FleetError:
+    return FleetError(f"{repository} has more than {MOST_FILES:,} files, and fleet looks at services of fewer")
 
 
 # Characters that the file system of macOS passes over in names.
@@ -181,6 +207,14 @@ def _refuse_harmful(path: str) -> None:
     seen = path if path.isascii() else _UNSEEN.sub("", path)
     if any(part in ("", ".", "..") or part.lower() == ".git" for part in seen.split("/")):
         raise FleetError(f"the repository has a path that leaves its folder or is git's own, {path}: remove it there")
+
+
+def refuse_large(what: str, size: int) -> None:
+    """Raises FleetError for a file that is too large to be looked at."""
+    if size > MOST_BYTES:
+        raise FleetError(
+            f"{what} has {size >> 20:,} MiB, and fleet reads files of up to {MOST_BYTES >> 20}: keep it outside of git"
+        )
 
 
 class Blobs:
@@ -195,11 +229,11 @@ class Blobs:
         self._process: subprocess.Popen[bytes] | None = None
 
     def read(self, blob: str) -> bytes:
-        """Raises FleetError if there is none."""
+        """Raises FleetError if there is none, or it is too large."""
         return next(self.read_all([blob]))
 
     def read_all(self, blobs: list[str]) -> Iterator[bytes]:
-        """In their order. Raises FleetError if there is one missing."""
+        """In their order. Raises FleetError if there is one missing, or too large."""
         for start in range(0, len(blobs), self.AT_A_TIME):
             yield from self._read(blobs[start : start + self.AT_A_TIME])
 
@@ -208,14 +242,21 @@ class Blobs:
             process = self._process = self._process or self._started()
             assert process.stdin is not None
             assert process.stdout is not None
-            process.stdin.write("".join(f"{blob}\n" for blob in blobs).encode())
-            process.stdin.flush()
-            answers = [_answer(process.stdout) for _ in blobs]
+            try:
+                process.stdin.write("".join(f"{blob}\n" for blob in blobs).encode())
+                process.stdin.flush()
+                answers = [_answer(process.stdout) for _ in blobs]
+            except BaseException:  # given up in the middle: what comes next would be taken for another file
+                process.kill()
+                self._process = None
+                raise
         for blob, content in zip(blobs, answers, strict=True):
             if content is None:
                 hint = _hint(self._repository) or f": clone {self._repository} anew"
                 raise FleetError(f"git has lost the file with the id {blob}{hint}")
-        return [content for content in answers if content is not None]
+            if isinstance(content, int):
+                refuse_large(f"the file with the id {blob}", content)
+        return [content for content in answers if isinstance(content, bytes)]
 
     def _started(self) -> subprocess.Popen[bytes]:
         command, environment = _command(self._repository, ("cat-file", "--batch"))
@@ -231,10 +272,17 @@ class Blobs:
                 self._process = None
 
 
-def _answer(answers: IO[bytes]) -> bytes | None:
-    """The next answer of `git cat-file --batch`; None where the object is missing."""
+def _answer(answers: IO[bytes]) -> bytes | int | None:
+    """The next answer of `git cat-file --batch`; its size where that is too much, None where the object is missing."""
     header = answers.readline().decode().split()
-    return answers.read(int(header[2]) + 1)[:-1] if len(header) == 3 else None
+    if len(header) != 3:
+        return None
+    size = int(header[2])
+    if size <= MOST_BYTES:
+        return answers.read(size + 1)[:-1]
+    for start in range(0, size + 1, _PART):
+        answers.read(min(_PART, size + 1 - start))
+    return size
 
 
 def write_tree(repository: Path, commit: str, folder: Path, without: tuple[str, ...] = ()) -> None:

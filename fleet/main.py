@@ -77,11 +77,13 @@ def check(
     from fleet import show_findings
     from fleet.checks import CHECKS, DRIFT
     from fleet.findings import Level
+    from fleet.limits import limited
     from fleet.service import Service
 
     _trust(template)
-    service = Service(path, ref, base)
-    found = [finding for check in (DRIFT if only_drift else CHECKS) for finding in check(service)]
+    with limited("the service"):
+        service = Service(path, ref, base)
+        found = [finding for check in (DRIFT if only_drift else CHECKS) for finding in check(service)]
     if shown == "table":
         show_findings.table(service, found)
     else:

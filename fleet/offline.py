@@ -37,9 +37,10 @@ _PARAMETER = re.compile(r"%\(\w+\)s")
 
 LIMITS = {
     resource.RLIMIT_CPU: 20,
-    resource.RLIMIT_AS: 2**31,  # bytes; macOS does not enforce it
     resource.RLIMIT_FSIZE: 2**28,
 }
+if sys.platform == "linux":  # macOS enforces no limit of memory
+    LIMITS[resource.RLIMIT_AS] = 2**31
 
 # Without those that reach a database or register code: `get_bind` would also tell a migration that it is being judged.
 _OPERATIONS = {

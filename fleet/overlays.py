@@ -14,7 +14,7 @@ from typing import Any
 import jsonpatch
 import yaml
 
-from fleet.answers import Loader
+from fleet.answers import load
 from fleet.errors import FleetError
 from fleet.service import Service
 
@@ -79,7 +79,7 @@ def _with_kustomization(service: Service, folder: str, found: list[Manifest]) ->
         for image in kustomization.get("images") or ():
             for container in (each for one in found for each in containers(one)):
                 container["image"] = _image(container.get("image", ""), image)
-    except (KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, RecursionError, re.error) as error:
         raise FleetError(f"{path} is not the kustomization that it should be: {error!r}") from None
     return found
 
@@ -118,7 +118,7 @@ def _patched(service: Service, path: str, folder: str, patch: Any, found: list[M
         patch["patch"] if "patch" in patch else service.text(posixpath.normpath(posixpath.join(folder, patch["path"])))
     )
     try:
-        content = yaml.load(text, Loader=Loader)  # noqa: S506 (a safe loader)
+        content = load(text)
         target = patch.get("target") or {}
         if unknown := set(target) - {"group", "version", "kind", "name", "namespace"}:
             raise FleetError(f"{path} chooses targets by {', '.join(sorted(unknown))}, which fleet cannot follow")

@@ -65,7 +65,7 @@ def render(
                 asked=_asked(worker),
                 computed=worker.answers.combined,
             )
-    except (CopierError, TemplateError, ValueError, TypeError) as error:
+    except (CopierError, TemplateError, ArithmeticError, AttributeError, LookupError, ValueError, TypeError) as error:
         raise FleetError(f"the template at {commit} does not render with these answers: {error}") from error
 
 

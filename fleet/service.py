@@ -17,7 +17,7 @@ import tomli
 import yaml
 
 from fleet import git, isolation
-from fleet.answers import ANSWERS_FILE, OTHER_ANSWERS, Answers, Loader, not_yaml, recorded
+from fleet.answers import ANSWERS_FILE, OTHER_ANSWERS, Answers, Loader, load_all, not_yaml, recorded
 from fleet.cache import cache, write_whole
 from fleet.errors import FleetError, Malformed
 from fleet.git import Entry, Tree
@@ -26,6 +26,9 @@ from fleet.template import Release, Template
 from fleet.waivers import WAIVERS_FILE, Waivers
 
 T = TypeVar("T")
+
+# Ten times what a lock file has.
+MOST_TEXT_BYTES = 10 * 2**20
 
 GLOB = re.compile(r"[*?[]")
 
@@ -110,18 +113,30 @@ class Service:
         if path not in self.tree:
             return None
         if path in self._changed:
-            return self._target(path) if (self.root / path).is_symlink() else (self.root / path).read_bytes()
+            return self._target(path) if (self.root / path).is_symlink() else self._bytes(path)
         # Also of a file that is in the checkout: there it may have gone through a filter, or be left out (sparse).
         return self._blobs.read(self.tree[path].blob)
+
+    def _bytes(self, path: str) -> bytes:
+        git.refuse_large(path, (self.root / path).stat().st_size)
+        return (self.root / path).read_bytes()
 
     @cached_property
     def _blobs(self) -> git.Blobs:
         return git.Blobs(self.root)
 
     def text(self, path: str) -> str:
-        """A file as text, its lines ending as on any system; empty if there is none. Raises FleetError if it is not UTF-8."""
+        """A file as text, its lines ending as on any system; empty if there is none.
+
+        Raises FleetError if it is not UTF-8, or longer than anything that people or tools write.
+        """
+        content = self.read(path) or b""
+        if len(content) > MOST_TEXT_BYTES:
+            raise Malformed(
+                f"{path} has {len(content):,} bytes, and fleet reads texts of up to {MOST_TEXT_BYTES:,}", path
+            )
         try:
-            return (self.read(path) or b"").decode().replace("\r\n", "\n")
+            return content.decode().replace("\r\n", "\n")
         except UnicodeDecodeError:
             raise Malformed(f"{path} is not UTF-8", path) from None
 
@@ -130,7 +145,7 @@ class Service:
         key = path, loader
         try:
             if key not in self._yaml:
-                self._yaml[key] = [one for one in yaml.load_all(self.text(path), Loader=loader) if one is not None]
+                self._yaml[key] = [one for one in load_all(self.text(path), loader) if one is not None]
             return self._yaml[key]
         except (yaml.YAMLError, RecursionError) as error:
             raise not_yaml(path, error) from None
@@ -141,7 +156,7 @@ class Service:
             return None
         try:
             return json.loads(self.text(path))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Malformed(f"{path} is not JSON: {error}", path, getattr(error, "lineno", 0)) from None
 
     def toml(self, path: str) -> dict[str, Any]:
@@ -150,16 +165,16 @@ class Service:
             if path not in self._toml:
                 self._toml[path] = tomli.loads(self.text(path))
             return self._toml[path]
-        except tomli.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise Malformed(f"{path} is not TOML: {error}", path, getattr(error, "lineno", 0)) from None
 
     def python(self, path: str) -> ast.Module:
         """The syntax tree of a Python file. Raises FleetError."""
         try:
             return ast.parse(self.text(path), path)
-        except (SyntaxError, ValueError) as error:
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             line = getattr(error, "lineno", None) or 0
-            what = getattr(error, "msg", error)
+            what = getattr(error, "msg", error) or "it nests too deeply"
             raise Malformed(f"{path} is not Python{f', line {line}' if line else ''}: {what}", path, line) from None
 
     def files(self, *patterns: str) -> list[str]:

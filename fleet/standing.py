@@ -10,6 +10,7 @@ from fleet.errors import FleetError, bug, refuse_full_disk, refused
 from fleet.findings import Finding, Level
 from fleet.git import without_credentials
 from fleet.lag import lag, lag_of
+from fleet.limits import limited
 from fleet.mirror import Commit
 from fleet.register import Member
 from fleet.service import Service
@@ -92,21 +93,22 @@ def opened(commit: Commit) -> Service:
 def judge(member: Member, commit: Commit, service: Service | None = None) -> Standing:
     """Look at one service. Whatever goes wrong there is in the result: a fleet has others to look at."""
     try:
-        service = service or opened(commit)
-        behind = lag_of(service)
-        return Standing(
-            member.name,
-            member.shown_address,
-            member.branch,
-            commit.id,
-            service.release.version,
-            behind.newest,
-            len(behind.missing),
-            behind.days,
-            _waivers(service),
-            tuple(finding for check in (*DRIFT, lag) for finding in check(service)),
-            tuple(kept(service)),
-        )
+        with limited("judging it"):
+            service = service or opened(commit)
+            behind = lag_of(service)
+            return Standing(
+                member.name,
+                member.shown_address,
+                member.branch,
+                commit.id,
+                service.release.version,
+                behind.newest,
+                len(behind.missing),
+                behind.days,
+                _waivers(service),
+                tuple(finding for check in (*DRIFT, lag) for finding in check(service)),
+                tuple(kept(service)),
+            )
     except OSError as error:
         return unreadable(member, refused(error), commit.id)
     except FleetError as error:

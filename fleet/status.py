@@ -14,6 +14,7 @@ from fleet.cache import cache, version_of_checks, write_whole
 from fleet.checks import ON_THIS_MACHINE
 from fleet.conventions import conventions
 from fleet.errors import FleetError
+from fleet.limits import TooMuch, limited
 from fleet.mirror import Commit, dropped_for_damage, newest
 from fleet.neighbours import with_neighbours
 from fleet.parallel import Lost, in_processes, in_threads
@@ -96,40 +97,47 @@ def _judged(batches: list[Batch], jobs: int) -> Iterator[tuple[Member, Standing]
 
 def _judge(batch: Batch) -> list[Standing]:
     """In a process of its own. Its services share what is known of a template, and one start of slow tools."""
-    services = {commit: service for _, commit in batch if (service := _opened(commit))}
-    _prepare(list(services.values()))
-    # What was parsed of a service is not kept until the last one is judged.
-    return [_judge_one(member, commit, services.pop(commit, None)) for member, commit in batch]
+    opened = {commit: _opened(commit) for _, commit in batch}
+    _prepare([service for service in opened.values() if isinstance(service, Service)])
+    return [_judge_one(member, commit, opened) for member, commit in batch]
 
 
-def _judge_one(member: Member, commit: Commit, service: Service | None) -> Standing:
+def _judge_one(member: Member, commit: Commit, opened: dict[Commit, Service | TooMuch | None]) -> Standing:
     from fleet.map.gather import kept
 
+    # What was parsed of a service is not kept until the last one is judged.
+    service = opened.pop(commit, None)
+    if isinstance(service, TooMuch):
+        return unreadable(member, service, commit.id)
     standing = judge(member, commit, service)
     if standing.unreadable and dropped_for_damage(member):
         with suppress(FleetError):  # a host that is away now: then it stays as it is
             commit, service = newest(member), None
             standing = judge(member, commit)
-    if service:
+    if service and not standing.unreadable:
         # While its files are parsed. What is wrong with one of them the map says itself.
-        with suppress(FleetError, OSError):
+        with suppress(FleetError, OSError), limited("reading it for the map"):
             kept(commit.id, service)
     return standing
 
 
 def _prepare(services: list[Service]) -> None:
     for convention in conventions():
-        with suppress(Exception):  # whatever it is, `check` meets it again, and then it is known whose it is
+        # Whatever it is, `check` meets it again, and then it is known whose it is.
+        with suppress(Exception), limited("it"):
             convention.prepare(services)
 
 
-def _opened(commit: Commit) -> Service | None:
-    """None if something is wrong with it, which `judge` will say."""
+def _opened(commit: Commit) -> Service | TooMuch | None:
+    """None if something is wrong with it, which `judge` will say: only what took too long is not tried again."""
     try:
-        service = opened(commit)
-        service.template = _template(service.answers.source)
-        _ = service.expected
-        service.rest()
+        with limited("rendering it"):
+            service = opened(commit)
+            service.template = _template(service.answers.source)
+            _ = service.expected
+            service.rest()
+    except TooMuch as error:
+        return error
     except Exception:
         return None
     return service

@@ -19,6 +19,7 @@ from fleet.answers import Answers
 from fleet.cache import cache, locked, offline
 from fleet.errors import FleetError
 from fleet.git import without_credentials
+from fleet.limits import limited
 from fleet.manifest import Manifest, recall, remember
 from fleet.output import warn
 from fleet.trust import expanded, is_path, refuse_untrusted
@@ -238,7 +239,8 @@ class Release:
         # Here, because importing Copier takes longer than a check that finds its manifest in the cache.
         from fleet.rendering import render
 
-        manifest = render(self.folder, commit=self.version, answers=answers, into=into, data=data, write=write)
+        with limited(f"rendering the template at {self.version}"):
+            manifest = render(self.folder, commit=self.version, answers=answers, into=into, data=data, write=write)
         remember(self._key(answers, data), manifest)
         return manifest
 

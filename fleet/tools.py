@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fleet.errors import FleetError
+from fleet.limits import lift_memory_limit
 
 # Far more than any of them takes.
 LIMIT_SECONDS = 120
@@ -32,7 +33,13 @@ def run(command: Sequence[str], *, cwd: Path, **environment: str) -> subprocess.
         environment = {"PATH": os.defpath, "HOME": home, **environment}
         try:
             return subprocess.run(
-                command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=LIMIT_SECONDS
+                command,
+                cwd=cwd,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=LIMIT_SECONDS,
+                preexec_fn=lift_memory_limit,
             )
         except subprocess.TimeoutExpired:
             raise FleetError(f"{Path(command[0]).name} was given up after {LIMIT_SECONDS} seconds") from None

@@ -27,7 +27,7 @@ from typing import Any
 
 import yaml
 
-from fleet.answers import Loader, not_yaml
+from fleet.answers import load, not_yaml
 from fleet.errors import FleetError
 from fleet.git import Entry
 
@@ -80,7 +80,7 @@ class Waivers:
         if content is None:
             return cls()
         try:
-            written = yaml.load(content, Loader=Loader)  # noqa: S506 (a safe loader)
+            written = load(content)
         except (yaml.YAMLError, RecursionError) as error:
             raise not_yaml(WAIVERS_FILE, error) from None
         entries = (written or {}).get("waivers") or [] if isinstance(written or {}, dict) else None

@@ -1,0 +1,96 @@
+"""Limits of what is done for one service: a repository that takes more is one line of a report, and stops nothing else."""
+
+import os
+import resource
+import signal
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from fleet.errors import FleetError
+
+SECONDS = 60
+"""Of computing, whatever else the machine does. A service takes one or two, the first time. FLEET_LIMIT_SECONDS sets it."""
+MEMORY_BYTES = 2 * 2**30
+"""Beyond what the process has. Linux enforces it, macOS does not."""
+
+_STATUS = Path("/proc/self/statm")
+
+
+class TooMuch(FleetError):
+    """What was asked for takes more time or memory than any service needs."""
+
+
+class _OutOfTime(BaseException):
+    """Not an Exception: those that are caught for one check must not catch this."""
+
+
+_limited = threading.local()
+
+
+@contextmanager
+def limited(what: str) -> Generator[None]:
+    """Raises TooMuch, with `what` as its subject, once the block has computed for too long, or wants too much memory.
+
+    Inside of another one it does nothing. Signals reach the main thread only, so that no other one has a limit of time.
+    """
+    if getattr(_limited, "already", False):
+        yield
+        return
+    seconds = float(os.environ.get("FLEET_LIMIT_SECONDS", SECONDS))
+    _limited.already = True
+    try:
+        with _memory(), _time(seconds):
+            yield
+    except _OutOfTime:
+        raise TooMuch(f"{what} takes more than {seconds:g} seconds of computing, and was given up") from None
+    except MemoryError:
+        raise TooMuch(f"{what} takes more than {MEMORY_BYTES >> 20} MiB of memory, and was given up") from None
+    except RecursionError:
+        raise TooMuch(f"{what} nests too deeply, and was given up") from None
+    finally:
+        _limited.already = False
+
+
+@contextmanager
+def _time(seconds: float) -> Generator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise _OutOfTime
+
+    before = signal.signal(signal.SIGPROF, stop)
+    # Again after a while: Python ignores what is raised where nobody can catch it, such as in `__del__`.
+    signal.setitimer(signal.ITIMER_PROF, seconds, max(seconds / 4, 1))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+
+
+def lift_memory_limit() -> None:
+    """Undo the limit in a child process: on many cores a linter reserves more addresses than it ever uses."""
+    if not _STATUS.exists():
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+
+
+@contextmanager
+def _memory() -> Generator[None]:
+    if not _STATUS.exists():
+        yield
+        return
+    used = int(_STATUS.read_text().split()[0]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = [used + MEMORY_BYTES, *(one for one in (soft, hard) if one != resource.RLIM_INFINITY)]
+    resource.setrlimit(resource.RLIMIT_AS, (min(most), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -1,0 +1,210 @@
+"""Limits of time, memory and size: what takes too much is given up, and said in one sentence."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fleet import git
+from fleet.answers import Answers, load, load_all
+from fleet.checks import kept
+from fleet.conventions.tests import fits
+from fleet.errors import FleetError
+from fleet.limits import TooMuch, limited
+from fleet.openapi import Operation
+from fleet.register import Member
+from fleet.service import Service
+from fleet.status import status
+from tests.conftest import git as git_of_tests
+from tests.fleet.conftest import Born, commit
+
+
+def for_ever() -> None:
+    while True:
+        pass
+
+
+def without_being_told() -> None:
+    """As a check does that reports whatever goes wrong."""
+    while True:
+        try:
+            for_ever()
+        except Exception:
+            continue
+
+
+@pytest.mark.parametrize("compute", [for_ever, without_being_told])
+def test_what_computes_for_ever_is_given_up(compute: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEET_LIMIT_SECONDS", "0.2")
+    with pytest.raises(TooMuch, match=r"judging it takes more than 0\.2 seconds of computing"), limited("judging it"):
+        compute()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS does not enforce a limit of memory")
+def test_what_wants_all_the_memory_is_given_up() -> None:
+    with pytest.raises(TooMuch, match="judging it takes more than 2048 MiB of memory"), limited("judging it"):
+        bytearray(2**33)
+    bytearray(2**28)  # afterwards there is as much as before
+
+
+def test_what_nests_too_deeply_is_given_up() -> None:
+    def deeper() -> None:
+        deeper()
+
+    with pytest.raises(TooMuch, match="judging it nests too deeply"), limited("judging it"):
+        deeper()
+
+
+def laughs(kind: str) -> str:
+    """A billion of values in a few lines."""
+    lines = [f"a0: &a0 {'{x: y}' if kind == 'merged' else '[x, y]'}"]
+    for number in range(1, 40):
+        before = f"*a{number - 1}"
+        lines.append(
+            f"a{number}: &a{number} "
+            + (f"{{<<: [{before}, {before}]}}" if kind == "merged" else f"[{before}, {before}]")
+        )
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("kind", ["listed", "merged"])
+def test_aliases_that_make_a_billion_values_are_refused(kind: str) -> None:
+    with pytest.raises(yaml.YAMLError, match="its aliases make more than 500,000 values"):
+        list(load_all(laughs(kind)))
+    with pytest.raises(FleetError, match=r"\.copier-answers\.yml is not YAML"):
+        Answers.parse(laughs(kind).encode())
+
+
+def test_a_value_that_holds_itself_is_refused() -> None:
+    with pytest.raises(yaml.YAMLError, match="its aliases make more than"):
+        load("a: &a [*a]")
+
+
+def test_aliases_as_people_write_them_are_read() -> None:
+    assert load("a: &a {b: 1}\nc: {<<: *a, d: *a}") == {"a": {"b": 1}, "c": {"b": 1, "d": {"b": 1}}}
+
+
+def test_a_long_path_is_compared_with_many_unknown_parts_at_once() -> None:
+    operation = Operation("/" + "x" * 5000 + "!", "get", {}, (), None, {}, 0)
+    assert not fits("/" + "x\0" * 200 + "y", operation)
+    assert fits("/x\0x\0!", operation)
+
+
+def blob(repository: Path, content: bytes) -> str:
+    return git.line(repository, "hash-object", "-w", "--stdin", stdin=content)
+
+
+def with_tree(service: Path, tree: str) -> None:
+    """A commit that adds this tree as the folder `zz`."""
+    names = git.git(service, "ls-tree", "-z", "HEAD") + f"040000 tree {tree}\tzz\0".encode()
+    whole = git.line(service, "mktree", "-z", stdin=names)
+    made = git.line(service, "commit-tree", "-p", "HEAD", "-m", "Harm", whole)
+    git.git(service, "update-ref", "HEAD", made)
+
+
+def bomb(repository: Path) -> str:
+    """Ten folders with ten folders each, and so on: 10^12 files in a few objects."""
+    entry = f"100644 blob {blob(repository, b'')}\t"
+    for _ in range(12):
+        tree = git.line(repository, "mktree", stdin="".join(f"{entry}{name}\n" for name in "abcdefghij").encode())
+        entry = f"040000 tree {tree}\t"
+    return tree
+
+
+def many(repository: Path) -> str:
+    name = blob(repository, b"")
+    listed = "".join(f"100644 blob {name}\t{number:06}\n" for number in range(git.MOST_FILES + 1))
+    return git.line(repository, "mktree", stdin=listed.encode())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("made", [many, bomb])
+def test_more_files_than_a_service_has_are_refused(born: Born, made: Callable[[Path], str]) -> None:
+    service = born()
+    with_tree(service, made(service))
+    with pytest.raises(FleetError, match="more than 100,000 files"):
+        _ = Service(service, "HEAD").tree
+
+
+@pytest.mark.slow
+def test_a_file_that_is_too_large_is_a_finding_and_the_next_file_is_read(
+    born: Born, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(git, "MOST_BYTES", 3 * 2**20)
+    service = born()
+    (service / "src/billing/large.bin").write_bytes(b"\0" * (3 * 2**20 + 1))
+    commit(service)
+    opened = Service(service, "HEAD", "HEAD")
+    with pytest.raises(FleetError, match="has 3 MiB, and fleet reads files of up to 3: keep it outside of git"):
+        opened.read("src/billing/large.bin")
+    assert b"copier" in (opened.read("Makefile") or b"").lower()
+    reasons = {one.id: one.reason for one in kept(opened)}
+    assert "fleet reads files of up to 3" in reasons["supply-no-secrets"]
+
+
+DEEP = 100_000
+HOSTILE_FILES = {
+    "specs/openapi.json": "[" * DEEP,
+    "specs/asyncapi.json": '{"a":' * DEEP,
+    "src/billing/deep.py": "a = " + "-" * DEEP + "1\n",
+    "src/billing/long.py": "a = b" + ".c" * DEEP + "\n",
+    "src/billing/domain/sums.py": "a = 1" + "+1" * DEEP + "\n",
+    "catalog-info.yaml": "- " * DEEP,
+    "pyproject.toml": "a = " + "[" * DEEP,
+    "uv.lock": "version = " + "9" * DEEP,
+    "CODEOWNERS": "*" * DEEP + " @team\n",
+    "docs/runbook.md": "#" * DEEP,
+    "deploy/overlays/production/kustomization.yaml": laughs("merged"),
+    ".gitlab-ci.yml": laughs("listed"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", HOSTILE_FILES)
+def test_a_file_that_is_made_to_break_its_reader_is_a_finding_and_no_bug(born: Born, path: str) -> None:
+    service = born(ci="both")
+    (service / path).parent.mkdir(parents=True, exist_ok=True)
+    (service / path).write_text(HOSTILE_FILES[path])
+    commit(service)
+    with limited("judging it"):
+        found = list(kept(Service(service, "HEAD", "HEAD")))
+    assert [one for one in found if "has a bug" in one.reason] == []
+
+
+def test_a_thousand_findings_of_a_convention_are_enough(born: Born) -> None:
+    service = born()
+    (service / "src/billing/loud.py").write_text("print()\n" * 3000)
+    commit(service)
+    found = [one for one in kept(Service(service, "HEAD", "HEAD")) if one.id == "code-logs"]
+    assert len(found) == 1001
+    assert found[-1].reason == "there are more than 1,000 places like this"
+
+
+ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+HUGE = "{{ 'x' * 10 ** 11 }}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("text", "told"), [(ENDLESS, "seconds of computing"), (HUGE, "MiB of memory")])
+def test_a_template_that_never_stops_rendering_is_one_line_of_the_report(
+    born: Born, history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, told: str
+) -> None:
+    template = tmp_path / "slipway"
+    git_of_tests(tmp_path, "clone", "--quiet", str(history), str(template))
+    with (template / "template/README.md.jinja").open("a") as file:
+        file.write(text)
+    commit(template)
+    git_of_tests(template, "tag", "v9.0.0")
+    hostile, good = born(), born()
+    answers = hostile / ".copier-answers.yml"
+    text = answers.read_text().replace(str(history), str(template))
+    answers.write_text(text.replace("_commit: v1.0.0", "_commit: v9.0.0"))
+    commit(hostile)
+    monkeypatch.setenv("FLEET_LIMIT_SECONDS", "5")
+    monkeypatch.setenv("FLEET_TRUSTED_TEMPLATES", f"{history}\n{template}")
+    members = [Member(one.parent.name, str(one), is_local=True) for one in (hostile, good)]
+    found = status(members, jobs=1)
+    assert told in found[0].unreadable
+    assert found[1].unreadable == ""
