@@ -97,7 +97,7 @@ def _answers(service: Service) -> Iterator[Finding]:
             reason = f"the template does not take the recorded answer {name}: it would read {service.expected.answers[name]!r}"
             yield Finding("answers", ANSWERS_FILE, reason, f"answer it anew: fleet update -d {name}=…")
     for name in traceless(service):
-        reason = f"{name} is among the aggregates, and the service has neither its domain module nor its migration"
+        reason = f"{name} is among the aggregates, and the service has neither a module of it nor its migration"
         remedy = (
             f"`fleet update` brings its files if they never came; else leave {name} out: fleet update -d aggregates=…"
         )

@@ -52,11 +52,11 @@ def new_seeds(service: Service, before: Manifest, render: Render) -> Seeds:
 
 
 def traceless(service: Service) -> dict[str, tuple[str, str]]:
-    """Aggregates of the recorded answers without a domain module or a migration, and the patterns of both."""
+    """Aggregates of the recorded answers without a module in any layer or a migration, and the patterns of both."""
     expected = service.expected
     patterns = {
         name: (
-            f"src/{service.package}/domain/{plural}.py",
+            f"src/{service.package}/*/{plural}.py",
             f"src/{service.package}/migrations/versions/*_create_{plural}.py",
         )
         for name, plural in zip(aggregates_in(expected.answers), expected.plurals, strict=True)
