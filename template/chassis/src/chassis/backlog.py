@@ -26,7 +26,7 @@ QUEUES = """
     )
     SELECT waits_for, since FROM queue
 """
-"""Each failed destination that rows wait for, and since when its first row waits. It reads one row of each."""
+"""Each failed destination that rows wait for, and since when its first row waits. The query reads one row of each."""
 
 _COLUMNS = """
     seq, id, kind, aggregatetype, aggregateid, type, payload, content_type, traceparent, tracestate, waits_for
@@ -101,8 +101,9 @@ async def read(connection: Connection, limit: int, excluded: Excluded, name: str
 async def hold(connection: Connection, rows: Sequence[Any], closed: Collection[str], name: str | None) -> list[Any]:
     """Move the rows that a closed destination holds up to its queue. Return the other rows.
 
-    A row is held up if its own destination is closed, and if an earlier row of its key waits in another queue than `name`,
-    which is the queue that the rows come from. The rows of `name` are an attempt to reach that destination.
+    A row is held up if its own destination is closed, or if an earlier row of its key waits in another queue than `name`,
+    which is the queue that the rows come from. Rows for the destination `name` itself are returned, although it is closed:
+    they are the attempt to reach it.
     """
     last = {key_of(row): row["seq"] for row in rows}
     keys = [*zip(*last, strict=True)] or [(), ()]
@@ -130,5 +131,5 @@ async def delete(connection: Connection, rows: Sequence[int]) -> int:
 
 
 async def delete_events(connection: Connection) -> None:
-    """Delete the events: something else has read them from the database's log."""
+    """Delete the events. Debezium or the like has read them from the database's log."""
     await connection.execute(_LOGGED)

@@ -287,8 +287,8 @@ class Lane:
     async def _wait_out(self, outage: DatabaseUnavailable) -> None:
         """Delay what is being processed, without a lost attempt.
 
-        A message that may have caused the outage is tried alone. If it meets the outage alone, it makes way for messages of
-        other keys: if the database works for them, the next outage counts as a failed attempt.
+        A message that may have caused the outage gets a transaction of its own. If that fails too, the message makes way for
+        messages of other keys: if the database works for them, the message's next outage counts as a failed attempt.
         """
         self._consumer.outages.add(outage)
         if isinstance(outage, NoConnection):

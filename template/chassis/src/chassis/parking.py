@@ -85,7 +85,7 @@ async def park(executor: Executor, message: Message, *, direction: str, reason: 
 
 
 async def sizes(executor: Executor) -> dict[str, Size]:
-    """What is parked, by direction."""
+    """Count what is parked, by direction."""
     found = {direction: Size(*size) for direction, *size in await executor.fetch(_SIZES)}
     return {"incoming": Size(), "outgoing": Size(), **found}
 

@@ -154,7 +154,7 @@ class Relay:
                 yield connection
 
     async def _send_until(self, stop: asyncio.Event, connection: Connection) -> None:
-        """Send batch after batch. A batch is deleted, and the next but one is read, while the next one is being sent."""
+        """Send batch after batch. While a batch is being sent, delete the batch before it and read the batch after it."""
         assert self._lead is not None, "run leads"
         before: _Batch | None = None
         while not stop.is_set():
@@ -246,7 +246,7 @@ class Relay:
         return [key for key, _ in slow]
 
     def _start(self, rows: list[Any]) -> _Batch:
-        """Begin to send the rows. Returns the batch to wait for, without the keys that try a failed destination."""
+        """Begin to send the rows. Returns the batch to wait for: it lacks the keys that attempt a failed destination."""
         batch, attempts = _Batch(awaited=True), _Batch(awaited=False)
         if self._failed:
             rows = [row for row in rows if backlog.key_of(row) not in self._failed]

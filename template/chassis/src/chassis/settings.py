@@ -100,7 +100,7 @@ class Settings(CommandSettings):
     parked_max_messages: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
     """At most this many incoming messages are parked. Others that fail then wait, and in the end stop the consumer."""
     parked_max_bytes: Annotated[int, Field(ge=1, le=2**40)] = 2**30
-    """As parked_max_messages, for the size of these messages."""
+    """As parked_max_messages, for the size of the incoming messages that are parked."""
     event_relay: bool = True
     """The worker sends events. False where Debezium reads them from the database's log; jobs are sent in any case."""
     run_worker: bool = False

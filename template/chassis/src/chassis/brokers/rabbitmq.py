@@ -225,7 +225,7 @@ class RabbitSubscription:
         self._held: dict[int, Delivery] = {}
         """By delivery tag, in its order: what this channel gave us and has not heard of since."""
         self._done: list[int] = []
-        """Tags that the broker is to be told of: their deliveries are done, and older ones are not."""
+        """Tags of deliveries that are done and not yet confirmed, because older deliveries are still open."""
         self._waiting: deque[Delivery] = deque()
         self._consumer: tuple[str, int] = "", 0
         """Our consumer at the broker, and the last delivery tag before the first one of this consumer."""
@@ -295,8 +295,8 @@ class RabbitSubscription:
         await self._confirm(one_by_one=len(self._done) > most)
 
     async def _confirm(self, *, one_by_one: bool) -> None:
-        # One caller at a time: "all up to this one" would also tell of what another has taken from `_done` and is about
-        # to tell of, and RabbitMQ closes a channel that tells twice.
+        # One caller at a time: "all up to this tag" would include tags that another caller has taken from `_done` and is
+        # about to confirm, and RabbitMQ closes a channel that confirms a tag twice.
         async with self._telling:
             channel = self._channel  # of theirs: on the next one, the same tags are other messages
             tags, self._done = sorted(self._done), []
