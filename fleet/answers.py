@@ -41,7 +41,10 @@ def load(text: str | bytes) -> Any:
 
 
 def load_all(text: str | bytes, loader: type = Loader) -> Iterator[Any]:
-    """The documents of a text. Raises yaml.YAMLError, also if aliases make more of them than is written; RecursionError."""
+    """Yield the documents of a text.
+
+    Raises yaml.YAMLError, also if there are more than MOST_VALUES values with every alias written out; RecursionError.
+    """
     has_aliases = (b"&" if isinstance(text, bytes) else "&") in text  # ty: ignore[unsupported-operator]
     reader = loader(text)
     try:
@@ -57,9 +60,9 @@ def load_all(text: str | bytes, loader: type = Loader) -> Iterator[Any]:
 
 
 def _values(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many there are if every alias is written out."""
+    """Count the values of a node with every alias written out."""
     if id(node) not in known:
-        known[id(node)] = MOST_VALUES + 1  # inside of itself it would never end
+        known[id(node)] = MOST_VALUES + 1  # for a node inside of itself, of which the count would never end
         parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
         is_one = isinstance(node, yaml.ScalarNode)
         known[id(node)] = 1 if is_one else 1 + sum(_values(part, known) for part in parts)

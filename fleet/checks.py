@@ -11,13 +11,13 @@ from fleet.lag import lag
 from fleet.service import Service
 from fleet.waivers import WAIVERS_FILE, Waiver, today
 
-# Of one convention in one service: nobody reads more.
+# Findings of one convention in one service: nobody reads more of them.
 MOST_PROBLEMS = 1000
 
 # How the findings of `fleet map` begin, which sees to their waivers itself.
 OF_THE_MAP = "map-"
 
-# How a finding begins that says nothing of the service: it is not remembered.
+# The beginning of a finding whose cause is this machine and not the service: it is not remembered.
 ON_THIS_MACHINE = "cannot be told on this machine"
 
 

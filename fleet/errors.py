@@ -51,7 +51,7 @@ def bug(error: Exception, whose: str = "a check") -> str:
 
 
 def told(error: Exception) -> FleetError:
-    """As what it is reported where one of many has met it, and must not hide the others. Raises DiskFull."""
+    """Make a FleetError of any exception, so that one failing service does not hide the others. Raises DiskFull."""
     refuse_full_disk(error)
     if isinstance(error, FleetError):
         return error

@@ -15,8 +15,8 @@ GENERATED = ("pyproject.toml", "uv.lock", "specs")
 
 
 SUBMODULES = (
-    "The submodules of .gitmodules were empty for this: fleet fetches no other repositories. Where they are needed, run it in "
-    "a clone of your own."
+    "The submodules in .gitmodules were empty here, because fleet fetches no other repositories. If make needs them, run make "
+    "in a clone of your own."
 )
 
 

@@ -12,7 +12,7 @@ from typing import IO, NamedTuple
 from fleet import isolation
 from fleet.errors import FleetError
 
-# A host that is asked and never answers must not hold up anybody for ever, nor a pipe in the place of a file.
+# For a host that never answers, and for a pipe in the place of a file, which nobody writes to.
 LIMIT_SECONDS = 300
 
 # For commands that talk to another repository by the person's own configuration. Fetched objects are checked, because the
@@ -51,8 +51,9 @@ _OF_COMMITS = {
 }
 
 
-# More than any service has. The forges accept no larger file either.
+# More than any service has.
 MOST_FILES = 100_000
+# The forges accept no larger file either.
 MOST_BYTES = 100 * 2**20
 _PART = 2**20
 # What git prints of a file, with a path of some length.
@@ -70,7 +71,10 @@ Tree = dict[str, Entry]
 
 
 def git(repository: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
-    """Run git there, by nobody's configuration (fleet/isolation.py), and return what it printed. Raises FleetError."""
+    """Run git in a repository, without its configuration and a person's (fleet/isolation.py). Return what it printed.
+
+    Raises FleetError.
+    """
     return _printed(repository, arguments, _run(_command(repository, arguments), stdin=stdin))
 
 
@@ -145,7 +149,7 @@ def succeeds(repository: Path, *arguments: str) -> bool:
 
 
 def refuse_unreadable(repository: Path) -> None:
-    """Raises FleetError if that is no repository, or one that lost its last commit, or its objects are not for fleet."""
+    """Raises FleetError if that is no repository that git can read, or a repository that has lost its last commit."""
     git(repository, "rev-parse", "--git-dir")
     head = answer(repository, "rev-parse", "--quiet", "--verify", "HEAD")
     if head and not succeeds(repository, "cat-file", "-e", head):
@@ -183,7 +187,7 @@ def tree(repository: Path, ref: str = "HEAD", *paths: str) -> Tree:
 
 
 def _listed(repository: Path, arguments: tuple[str, ...]) -> bytes:
-    """As `git`, but read no longer list than MOST_FILES need: few objects can make a tree of a trillion files."""
+    """As `git`, but stop reading after as much as MOST_FILES need: a few objects can make a tree of a trillion files."""
     command, environment = _command(repository, arguments)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as process:
         assert process.stdout is not None
@@ -213,7 +217,7 @@ def refuse_large(what: str, size: int) -> None:
     """Raises FleetError for a file that is too large to be looked at."""
     if size > MOST_BYTES:
         raise FleetError(
-            f"{what} has {size >> 20:,} MiB, and fleet reads files of up to {MOST_BYTES >> 20}: keep it outside of git"
+            f"{what} has {size >> 20:,} MiB, and fleet reads files of up to {MOST_BYTES >> 20} MiB: keep it outside of git"
         )
 
 

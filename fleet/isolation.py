@@ -89,8 +89,8 @@ _HAS_EXTENSIONS = re.compile(rb"^\s*\[\s*extensions", re.IGNORECASE | re.MULTILI
 
 # --- What git is told -------------------------------------------------------------------------------------------------
 
-# What `git rev-parse --local-env-vars` lists, by all of its versions, without configuration: that may be how a proxy, a
-# certificate or a token is given to CI.
+# What `git rev-parse --local-env-vars` lists, in all versions of git, except the variables that carry configuration: CI may
+# get a proxy, a certificate or a token by them.
 OF_A_REPOSITORY = {
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "GIT_COMMON_DIR",
@@ -108,7 +108,7 @@ OF_A_REPOSITORY = {
     "GIT_WORK_TREE",
 }
 
-# Who commits, and where git's own programs are: all that is taken from variables with the prefix GIT_.
+# Who commits, and where git's own programs are: git gets no other variable with the prefix GIT_ from outside.
 _KEPT = {f"GIT_{who}_{what}" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")} | {"GIT_EXEC_PATH"}
 
 # Git reads no other configuration, asks nothing, fetches nothing, and shows history as it was committed.
@@ -151,13 +151,13 @@ def variables(repository: Repository, *, with_files: bool) -> dict[str, str]:
 
 Setting = tuple[str, str]
 
-# How files are in the checkout, and who commits. No program can be named by these, whoever has set them.
+# How files are stored in the checkout, and who commits. None of these can name a program, whoever has set them.
 _INERT = re.compile(
     r"core\.(autocrlf|eol|filemode|symlinks|ignorecase|precomposeunicode|excludesfile|attributesfile"
     r"|sparsecheckout|sparsecheckoutcone|trustctime|checkstat)"
     r"|(user|author|committer)\.(name|email)|user\.(useconfigonly|signingkey)|commit\.gpgsign|gpg\.format"
 )
-# What only the person may set who runs fleet: filters, as of Git LFS, and the programs that sign commits.
+# What only the person who runs fleet may set: filters, such as that of Git LFS, and the programs that sign commits.
 _OF_THE_PERSON = re.compile(r"filter\..*|gpg\..*")
 _FORMATS = re.compile(r"extensions\.(objectformat|refstorage)")
 

@@ -12,9 +12,12 @@ from types import FrameType
 from fleet.errors import FleetError
 
 SECONDS = 60
-"""Of computing, whatever else the machine does. A service takes one or two, the first time. FLEET_LIMIT_SECONDS sets it."""
+"""Seconds of CPU, so that a busy machine makes no difference. FLEET_LIMIT_SECONDS sets another limit.
+
+A service takes one or two seconds the first time.
+"""
 MEMORY_BYTES = 2 * 2**30
-"""Beyond what the process has. Linux enforces it, macOS does not."""
+"""Beyond what the process has already. Linux enforces this limit, macOS does not."""
 
 _STATUS = Path("/proc/self/statm")
 
@@ -34,7 +37,8 @@ _limited = threading.local()
 def limited(what: str) -> Generator[None]:
     """Raises TooMuch, with `what` as its subject, once the block has computed for too long, or wants too much memory.
 
-    Inside of another one it does nothing. Signals reach the main thread only, so that no other one has a limit of time.
+    Inside of another `limited` block it does nothing. Other threads than the main thread have no limit of time, because
+    signals reach only the main thread.
     """
     if getattr(_limited, "already", False):
         yield
@@ -45,7 +49,9 @@ def limited(what: str) -> Generator[None]:
         with _memory(), _time(seconds):
             yield
     except _OutOfTime:
-        raise TooMuch(f"{what} takes more than {seconds:g} seconds of computing, and was given up") from None
+        raise TooMuch(
+            f"{what} takes more than {seconds:g} seconds of computing, and was given up (FLEET_LIMIT_SECONDS sets another limit)"
+        ) from None
     except MemoryError:
         raise TooMuch(f"{what} takes more than {MEMORY_BYTES >> 20} MiB of memory, and was given up") from None
     except RecursionError:

@@ -11,7 +11,7 @@ from fleet.errors import FleetError
 from fleet.register import Member
 from fleet.service import Service
 
-# Whatever the branch is called: a mirror is of one.
+# The newest commit, whatever its branch is called: a mirror has one branch only.
 KEPT = "refs/fleet/newest"
 
 
@@ -39,7 +39,7 @@ def newest(member: Member) -> Commit:
 
 
 def dropped_for_damage(member: Member) -> bool:
-    """Remove the member's mirror if files of it are missing: what cleans up a cache may take single ones."""
+    """Remove the member's mirror if files of it are missing: a program that cleans up caches may remove single files."""
     mirror = mirror_of(member)
     if member.is_local or offline() or not mirror.exists():
         return False

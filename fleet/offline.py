@@ -130,7 +130,7 @@ class _Statements(io.StringIO):
 
 
 def statements(path: str) -> dict[str, Any]:
-    """Of one migration."""
+    """Read the statements of one migration, and why reading stopped, if it did."""
     output = _Statements(path)
     options = {"as_sql": True, "output_buffer": output}
     error, line = "", 0

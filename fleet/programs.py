@@ -1,4 +1,4 @@
-"""Programs that other threads wait for, and that all end with the run, with what they have started: also if it is killed."""
+"""Run programs that end with the run of fleet, together with all that they have started: also if the run is killed."""
 
 import os
 import signal

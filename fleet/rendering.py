@@ -173,7 +173,7 @@ class _Renderer(Worker):
         return self._complete_context if Phase.current() is Phase.RENDER else super()._render_context()
 
     def _render_template(self) -> None:
-        """Where nothing is written no file has to be looked at, and most of the template's are the same in every service."""
+        """Where nothing is written, look at each file of the template once for all services: most are the same in each."""
         if self.write or self.template.preserve_symlinks:
             super()._render_template()
             return

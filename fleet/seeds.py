@@ -130,14 +130,14 @@ def deleted_before(service: Service, paths: list[str]) -> set[str]:
     wanted = [f":(glob)**/{_any_number(path)}" for path in (*paths, ANSWERS_FILE)]
     listed = git.git(service.root, "log", *everywhere, "--name-only", "--format=", "-z", "--", *wanted)
     deleted = set(filter(None, listed.decode(errors="surrogateescape").split("\0")))
-    # Where the service was before it moved: only there has a path the same name.
+    # The folders that the service was in before it moved. Paths are compared relative to the folder that they were in.
     folders = ["", *(path.removesuffix(ANSWERS_FILE) for path in deleted if path.endswith(f"/{ANSWERS_FILE}"))]
     gone = {identity(path.removeprefix(folder)) for path in deleted for folder in folders if path.startswith(folder)}
     return {path for path in paths if identity(path) in gone}
 
 
 def _any_number(path: str) -> str:
-    """A glob for the path, which for a migration fits any number: it is another one in each service."""
+    """A glob for the path. For a migration it fits any number, because the number differs from service to service."""
     found = MIGRATION.match(path)
     escaped = [re.sub(r"([*?\[\\])", r"\\\1", part) for part in (found.group(1, 3) if found else (path,))]
     return "[0-9]*".join(escaped)

@@ -134,7 +134,7 @@ def _as_sql(folder: Path, paths: list[str]) -> dict[str, dict[str, Any]]:
     files = [str(folder / path) for path in paths]
     done = tools.run([sys.executable, "-I", OFFLINE, str(output), *files], cwd=folder)
     if done.returncode < 0:
-        raise FleetError("the migrations take more time or memory to read than any takes: simplify the newest ones")
+        raise FleetError("reading the new migrations takes more time or memory than fleet allows: simplify them")
     if done.returncode != 0:
         raise FleetError(f"the migrations could not be read: {done.stderr.strip()[-500:]}")
     made = json.loads(output.read_text())

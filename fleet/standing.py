@@ -93,7 +93,7 @@ def opened(commit: Commit) -> Service:
 def judge(member: Member, commit: Commit, service: Service | None = None) -> Standing:
     """Look at one service. Whatever goes wrong there is in the result: a fleet has others to look at."""
     try:
-        with limited("judging it"):
+        with limited("judging the service"):
             service = service or opened(commit)
             behind = lag_of(service)
             return Standing(

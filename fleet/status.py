@@ -129,9 +129,9 @@ def _prepare(services: list[Service]) -> None:
 
 
 def _opened(commit: Commit) -> Service | TooMuch | None:
-    """None if something is wrong with it, which `judge` will say: only what took too long is not tried again."""
+    """Open and render a service. None after any other error than TooMuch, because `judge` meets and reports that error."""
     try:
-        with limited("rendering it"):
+        with limited("rendering the service"):
             service = opened(commit)
             service.template = _template(service.answers.source)
             _ = service.expected

@@ -26,7 +26,7 @@ def is_decided() -> bool:
 
 
 def is_trusted(address: str) -> bool:
-    """Whether the template was named, or none was."""
+    """Whether the template is among the trusted templates, or no trusted template was named."""
     trusted = os.environ.get(_TRUSTED)
     return trusted is None or _repository(address) in trusted.splitlines()
 

@@ -53,7 +53,8 @@ def update(path: Path, options: Options) -> Report:
 
     Raises FleetError, and leaves the repository as it was, if that is not possible.
     """
-    # While git is asked: importing Copier takes as long as all its answers. Daemon, because a refusal waits for nothing.
+    # While git is asked, because importing Copier takes as long as all of git's answers. A daemon, so that a refusal does not
+    # wait for the import.
     Thread(target=import_module, args=("fleet.rendering",), daemon=True).start()
     service = Service(path)
     _refuse_unready(service)

@@ -11,13 +11,13 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 
-# For cleaning up after themselves.
+# After SIGTERM, for programs to clean up after themselves.
 STOP_SECONDS = 20
 KILL_SECONDS = 5
 
 
 def main() -> None:
-    """Whoever ends the run by a signal to its whole terminal or job leaves this process to do its work."""
+    """Wait for the end of the run, then stop its programs. A signal to the whole terminal or job does not end this process."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     groups: set[int] = set()

@@ -68,7 +68,7 @@ def commit(worktree: Path, message: str, paths: Iterable[str] | None = None) -> 
 
 
 def _clean_up_after_a_killed_one(lock: TextIO) -> None:
-    """Remove the folder that it wrote into the lock's file, if that is a folder which `worktree` makes."""
+    """Remove the folder that a killed update named in the lock's file, if it is a folder that `worktree` makes."""
     lock.seek(0)
     folder = Path(lock.read())
     lock.truncate(0)

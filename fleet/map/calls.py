@@ -33,7 +33,7 @@ def clients(service: Service) -> Iterator[Client]:
 def _mentioning(service: Service) -> list[str]:
     """The few files that need be read: to git a search is one question, and reading each is one for each."""
     search = ("-F", "-e", FUNCTION, *([service.ref] if service.ref else ["--untracked"]), "--", "src/*.py")
-    # Of a commit without the checkout, whose settings would be one more question to git.
+    # A commit is searched without the checkout: the settings of a checkout would be one more question to git.
     found = git.answer(service.root, *(["--bare"] if service.ref else []), "grep", "-l", "-z", *search) or ""
     return [path.removeprefix(f"{service.ref}:") for path in found.split("\0") if path]
 

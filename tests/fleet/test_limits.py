@@ -137,7 +137,7 @@ def test_a_file_that_is_too_large_is_a_finding_and_the_next_file_is_read(
     (service / "src/billing/large.bin").write_bytes(b"\0" * (3 * 2**20 + 1))
     commit(service)
     opened = Service(service, "HEAD", "HEAD")
-    with pytest.raises(FleetError, match="has 3 MiB, and fleet reads files of up to 3: keep it outside of git"):
+    with pytest.raises(FleetError, match="has 3 MiB, and fleet reads files of up to 3 MiB: keep it outside of git"):
         opened.read("src/billing/large.bin")
     assert b"copier" in (opened.read("Makefile") or b"").lower()
     reasons = {one.id: one.reason for one in kept(opened)}

@@ -446,7 +446,7 @@ def test_it_is_said_that_submodules_are_empty_where_make_specs_fails(born: Born,
     unfinished = finish(service)
     assert unfinished == ""
     (service / "vendored/a.txt").unlink()  # as in the checkout of an update
-    assert "The submodules of .gitmodules were empty" in finish(service)
+    assert "The submodules in .gitmodules were empty" in finish(service)
     assert update(service, Options({}, finish=False)).changed
 
 
