@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
@@ -11,7 +12,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-from chassis import leadership, relay
+from chassis import backlog, leadership, relay
 from chassis.brokers import (
     BrokerUnavailable,
     DestinationUnavailable,
@@ -198,6 +199,29 @@ async def test_more_rows_than_a_batch_all_go_in_order_within_their_keys(bench: B
         assert numbers == sorted(numbers)
 
 
+async def test_large_rows_are_in_flight_up_to_a_number_of_bytes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "IN_FLIGHT_BYTES", 100_000, raising=False)
+    bench.broker.slowly = 0.02
+    await store(bench, *((MADE, str(number % 50), number) for number in range(200)), filled=10_000)
+    async with bench.relaying():
+        await bench.until_empty()
+    assert bench.broker.most_in_hand < 20
+    for key in {message.key for message in bench.broker.got}:
+        numbers = [number_of(message) for message in bench.broker.got if message.key == key]
+        assert numbers == sorted(numbers)
+    assert len(bench.broker.got) == 200
+
+
+async def test_a_row_that_is_larger_than_all_that_may_be_in_flight_is_sent(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "IN_FLIGHT_BYTES", 100, raising=False)
+    await store(bench, (MADE, "a", 1), (MADE, "b", 2), (CHANGED, "a", 3), filled=1000)
+    async with bench.relaying():
+        await bench.until_empty()
+    assert (bench.broker.got_of(MADE), bench.broker.got_of(CHANGED)) == (2, 1)
+
+
 async def test_keys_go_at_the_same_time_and_one_key_one_by_one(bench: Bench) -> None:
     bench.broker.slowly = 0.02
     await bench.say(*events(6, things=3))
@@ -286,12 +310,12 @@ async def test_a_message_that_the_broker_refuses_is_parked_and_holds_up_nothing(
 JOB, MADE, CHANGED = "tiny.tidy-up.v1", "tiny.thing-made.v1", "tiny.thing-changed.v1"
 
 
-async def store(bench: Bench, *rows: tuple[str, str, int]) -> None:
-    """Commit events: name, key, number."""
+async def store(bench: Bench, *rows: tuple[str, str, int], filled: int = 0) -> None:
+    """Commit events: name, key, number. Their payloads have at least `filled` bytes."""
     await bench.connection.executemany(
-        "INSERT INTO chassis.outbox (id, kind, aggregatetype, aggregateid, type, payload) "
-        "VALUES (gen_random_uuid(), 'event', 'thing', $2, $1, json_build_object('number', $3::int))",
-        rows,
+        "INSERT INTO chassis.outbox (id, kind, aggregatetype, aggregateid, type, payload) VALUES "
+        "(gen_random_uuid(), 'event', 'thing', $2, $1, json_build_object('number', $3::int, 'text', repeat('x', $4)))",
+        [(*row, filled) for row in rows],
     )
 
 
@@ -451,7 +475,11 @@ async def test_an_event_does_not_overtake_an_event_of_its_key_whose_destination_
         assert [number_of(message) for message in bench.broker.got if message.key == key] == numbers
 
 
-async def test_a_destination_that_is_back_is_sent_all_in_order_also_more_than_a_batch(bench: Bench) -> None:
+@pytest.mark.parametrize("in_flight_bytes", [16 * 2**20, 1000])
+async def test_a_destination_that_is_back_is_sent_all_in_order_also_more_than_a_batch(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, in_flight_bytes: int
+) -> None:
+    monkeypatch.setattr(relay, "IN_FLIGHT_BYTES", in_flight_bytes, raising=False)
     bench.broker.unavailable.add(MADE)
     await store(bench, *((name, str(number % 3), number) for number in range(BATCH) for name in (MADE, CHANGED)))
     async with bench.relaying():
@@ -500,6 +528,54 @@ async def test_an_interruption_of_the_broker_is_logged_once(bench: Bench, monkey
         bench.broker.away = False
         await bench.until_empty()
     assert [call.args[0] for call in logged.calls if call.method_name == "warning"] == ["worker_interrupted"]
+
+
+async def test_the_reason_of_a_destination_is_logged_also_where_the_broker_was_away_before(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "FIRST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(relay, "log", logged := CapturingLogger())
+    bench.broker.away = True
+    await store(bench, (MADE, "a", 1))
+    async with bench.relaying():
+        await bench.until(lambda: bench.broker.asked[MADE] > 1)
+        bench.broker.unavailable.add(MADE)
+        bench.broker.away = False
+        asked = bench.broker.asked[MADE]
+        await bench.until(lambda: bench.broker.asked[MADE] > asked + 2)
+        bench.broker.unavailable.clear()
+        await bench.until_empty()
+    assert [(call.args[0], call.kwargs["reason"]) for call in logged.calls if call.method_name == "warning"] == [
+        ("worker_interrupted", "away"),
+        ("destination_unavailable", "full"),
+    ]
+
+
+async def test_an_interruption_is_logged_also_where_a_destination_failed_before(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "log", logged := CapturingLogger())
+
+    def told(event: str) -> list[str | None]:
+        return [call.kwargs.get("name") for call in logged.calls if call.args[0] == event]
+
+    bench.broker.unavailable.add(MADE)
+    await store(bench, (MADE, "a", 1))
+    async with bench.relaying():
+        await bench.until(lambda: bench.broker.asked[MADE] > 1)
+        bench.broker.away = True
+        await store(bench, (CHANGED, "b", 2))
+        await bench.until(lambda: bench.broker.asked[CHANGED] > 1)
+        await bench.say(TidyUp(UUID(int=0)))
+        await bench.until(lambda: bench.broker.asked[JOB] > 1)
+        bench.broker.away = False
+        bench.broker.unavailable.clear()
+        await bench.until(lambda: len(told("destination_restored")) >= 2)
+        await bench.until_empty()
+        await store(bench, (JOB, "c", 3))
+        await bench.until_empty()
+    assert (told("destination_unavailable"), told("worker_interrupted")) == ([MADE], [None])
+    assert sorted(filter(None, told("destination_restored"))) == [CHANGED, MADE], "no outage of the job was logged"
 
 
 async def test_a_lost_database_is_waited_for(bench: Bench, link: Link) -> None:
@@ -576,6 +652,41 @@ async def test_stopping_finishes_what_is_being_sent(bench: Bench) -> None:
         asyncio.get_running_loop().call_soon(bench.broker.answers.set)
     assert len(bench.broker.got) == 1
     assert await bench.waiting() == 0
+
+
+async def test_stopping_sends_no_further_row_of_a_key(bench: Bench) -> None:
+    bench.broker.slowly = 0.02
+    await store(bench, *((MADE, "a", number) for number in range(200)))
+    async with bench.relaying():
+        await bench.until_sent(1)
+    assert len(bench.broker.got) < 200
+    assert await bench.waiting() == 200 - len(bench.broker.got)
+
+
+async def test_a_stop_that_one_message_holds_up_records_what_the_broker_has_confirmed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "SILENCE_SECONDS", 2 * WAIT_SECONDS)
+    bench.broker.silent.add(CHANGED)
+    bench.broker.slowly = 2 * relay.BATCH_SECONDS
+    await store(bench, (MADE, "a", 1), (CHANGED, "b", 2))
+    stop = asyncio.Event()
+    task = asyncio.create_task(Relay(bench.url, bench.broker, bench.telemetry, name="tiny").run(stop))
+    await bench.until(lambda: bench.broker.in_hand == 2)
+    stop.set()
+    async with asyncio.timeout(WAIT_SECONDS):
+        while await bench.waiting() > 1:  # noqa: ASYNC110 (what we wait for is in the database)
+            await asyncio.sleep(0.01)
+    assert not task.done()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_events_that_debezium_has_read_are_found_without_the_jobs_that_wait(bench: Bench) -> None:
+    async with bench.connection.transaction():
+        await bench.connection.execute("SET LOCAL enable_seqscan = off")
+        plan = await bench.connection.fetch(f"EXPLAIN {backlog._LOGGED}")
+    assert "Seq Scan" not in str(plan)
 
 
 async def test_the_message_continues_the_trace_of_the_row_through_the_relays_own_span(bench: Bench) -> None:

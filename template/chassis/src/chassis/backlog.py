@@ -31,25 +31,35 @@ QUEUES = """
 _COLUMNS = """
     seq, id, kind, aggregatetype, aggregateid, type, payload, content_type, traceparent, tracestate, waits_for
 """
-# $1: how many rows at most. $2: rows that are being sent. $3 and $4: keys that take long. NOT IN is a lookup in a hash
-# table, whatever the planner believes of the size of the outbox.
+# $2: rows that are being sent. $3 and $4: keys that take long. NOT IN is a lookup in a hash table, whatever the planner
+# believes of the size of the outbox.
 _FREE = """
     seq NOT IN (SELECT unnest($2::bigint[]))
     AND (aggregatetype, aggregateid) NOT IN (SELECT * FROM unnest($3::text[], $4::text[]))
 """
-_MAIN = f"""
-    (SELECT {_COLUMNS}, 0 AS later FROM chassis.outbox
-    WHERE waits_for IS NULL AND not_before IS NULL AND {_FREE} ORDER BY seq LIMIT $1)
-    UNION ALL
-    (SELECT {_COLUMNS}, 1 AS later FROM chassis.outbox
-    WHERE waits_for IS NULL AND not_before <= now() AND {_FREE} ORDER BY not_before, seq LIMIT $1)
-"""  # noqa: S608 (every part is a constant)
+# $1 and $5: how many rows, and how many bytes, to return. The last row may go beyond the bytes, so there is always one.
+_FIRST = """
+    (SELECT {columns}, later, size FROM (
+        SELECT *, sum(size) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) AS size_so_far FROM (
+            SELECT *, octet_length(payload::text) AS size FROM (
+                SELECT {columns}, not_before, {later} AS later FROM chassis.outbox
+                WHERE {which} AND {free} ORDER BY {order} LIMIT $1
+            ) AS first
+        ) AS measured
+    ) AS summed WHERE size_so_far - size < $5)
+"""
+_MAIN = " UNION ALL ".join(
+    _FIRST.format(columns=_COLUMNS, free=_FREE, which=f"waits_for IS NULL AND {which}", order=order, later=later)
+    for which, order, later in [("not_before IS NULL", "seq", 0), ("not_before <= now()", "not_before, seq", 1)]
+)
 # BETWEEN and ORDER BY two columns leave one index to choose. By the primary key, the rows of other queues would be read.
-_WAITING = f"""
-    SELECT {_COLUMNS}, 0 AS later FROM chassis.outbox
-    WHERE waits_for BETWEEN $5 AND $5 AND (not_before IS NULL OR not_before <= now()) AND {_FREE}
-    ORDER BY waits_for, seq LIMIT $1
-"""  # noqa: S608 (every part is a constant)
+_WAITING = _FIRST.format(
+    columns=_COLUMNS,
+    free=_FREE,
+    which="waits_for BETWEEN $6 AND $6 AND (not_before IS NULL OR not_before <= now())",
+    order="waits_for, seq",
+    later=0,
+)
 # $4: the queue that the rows come from, or NULL for the main queue.
 _AHEAD = """
     SELECT wanted.aggregatetype, wanted.aggregateid, ahead.*
@@ -65,7 +75,11 @@ _MOVE = """
     WHERE outbox.seq = moved.seq
 """
 _DELETE = "DELETE FROM chassis.outbox WHERE seq = ANY($1::bigint[])"
-_LOGGED = "DELETE FROM chassis.outbox WHERE kind = 'event'"
+# Events have no `not_before`. The condition leaves two indexes to read, without the jobs that wait for their time.
+_LOGGED = """
+    DELETE FROM chassis.outbox
+    WHERE kind = 'event' AND ((not_before IS NULL AND waits_for IS NULL) OR waits_for IS NOT NULL)
+"""
 
 
 class Excluded(NamedTuple):
@@ -88,14 +102,17 @@ async def names(connection: Connection) -> list[str]:
     return [row["waits_for"] for row in await connection.fetch(QUEUES)]
 
 
-async def read(connection: Connection, limit: int, excluded: Excluded, name: str | None = None) -> list[Any]:
+async def read(
+    connection: Connection, limit: int, excluded: Excluded, name: str | None = None, *, size: int
+) -> list[Any]:
     """Return the first rows of the queue of a destination; without a name, of the main queue.
 
-    The main queue has two parts, each up to `limit` rows: rows that are due at once, and rows whose time has come.
+    The rows end at `limit` rows, or at the row with which their payloads reach `size` bytes. The main queue has two parts,
+    each up to these limits: rows that are due at once, and rows whose time has come.
     """
     if name is None:
-        return await connection.fetch(_MAIN, limit, *excluded.arguments)
-    return await connection.fetch(_WAITING, limit, *excluded.arguments, name)
+        return await connection.fetch(_MAIN, limit, *excluded.arguments, size)
+    return await connection.fetch(_WAITING, limit, *excluded.arguments, size, name)
 
 
 async def hold(connection: Connection, rows: Sequence[Any], closed: Collection[str], name: str | None) -> list[Any]:

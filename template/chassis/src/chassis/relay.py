@@ -38,6 +38,8 @@ log = structlog.get_logger()
 
 LOCK = 0x72656C6179  # "relay"
 BATCH = 500
+IN_FLIGHT_BYTES = 16 * 2**20
+"""How much the payloads in flight may take. A batch takes half of it at most, and one row goes always."""
 POLL_SECONDS = 1
 """Between looks without a notification: for rows whose time has come, and in case a notification was lost."""
 
@@ -67,6 +69,8 @@ class _Pause:
     """A destination that failed, or takes long to answer. Rows wait in its queue until it is known to work again."""
 
     failures: int = 0
+    reason: str = ""
+    """The reason that was logged last."""
     until: float = 0
     window: int = 1
     """How many rows are sent next. Each success adds one, so the window doubles from round to round."""
@@ -111,15 +115,18 @@ class Relay:
         self._name = name
         self._events = events
         self._wake = asyncio.Event()
+        self._stop = asyncio.Event()
         self._lead: Lead | None = None
         self._sending: dict[Key, _Sending] = {}
-        self._taken: set[int] = set()
-        """The rows that are being sent, or are settled and still in the outbox."""
+        self._taken: dict[int, int] = {}
+        """The rows that are being sent, or are settled and still in the outbox, with the sizes of their payloads."""
         self._failed: set[Key] = set()
         """Keys that failed since the last look. That look may have found later rows of them, which must not be sent."""
         self._looked_at = 0.0
         self._queues_at = float("-inf")
         self._pauses: dict[str, _Pause] = {}
+        self._interrupted = False
+        """Whether it was logged that the broker is away, and the broker has not answered since."""
         self._confirmed: list[tuple[int, str]] = []
         self._refused: list[_Refusal] = []
         self._sent = telemetry.meter.create_counter(
@@ -132,6 +139,7 @@ class Relay:
             if connection is None:
                 return
             self._queues_at = float("-inf")
+            self._stop = stop
             try:
                 await self._send_until(stop, connection)
                 await self._finish(connection)
@@ -203,29 +211,36 @@ class Relay:
             for name in await backlog.names(connection):
                 self._pauses.setdefault(name, _Pause())
         excluded = backlog.Excluded(list(self._taken), self._slow(now))
-        rows = await backlog.read(connection, BATCH, excluded)
-        more = len(rows) >= BATCH
+        size = self._room([])
+        rows = await backlog.read(connection, BATCH, excluded, size=size)
+        more = _full(rows, size)
         if self._pauses:
-            at_once = [row["seq"] for row in rows if not row["later"]]
+            at_once = [row for row in rows if not row["later"]]
             # A row after the end of a full batch may follow an older row of its key that the batch did not reach.
-            end = at_once[-1] if len(at_once) == BATCH else float("inf")
+            end = at_once[-1]["seq"] if _full(at_once, size) else float("inf")
             rows = await backlog.hold(connection, rows, self._closed, None)
             for name in [name for name, pause in self._pauses.items() if pause.until <= now]:
-                held = await self._take_held(connection, name, excluded)
-                more = more or len(held) >= BATCH
+                size = self._room(rows)
+                held = await self._take_held(connection, name, excluded, size)
+                more = more or _full(held, size)
                 rows += [row for row in held if row["kind"] == Kind.JOB or row["seq"] < end]
         return rows, more
 
-    async def _take_held(self, connection: Connection, name: str, excluded: backlog.Excluded) -> list[Any]:
+    def _room(self, rows: list[Any]) -> int:
+        """Return how many bytes of payloads to read next, after `rows` at this look."""
+        batch = sum(row["size"] for row in rows)
+        return max(1, min(IN_FLIGHT_BYTES // 2, IN_FLIGHT_BYTES - sum(self._taken.values())) - batch)
+
+    async def _take_held(self, connection: Connection, name: str, excluded: backlog.Excluded, size: int) -> list[Any]:
         """Return the rows of a failed destination to send next: a few at first, and more with each success."""
         if name in self._closed and any(sending.name == name for sending in self._sending.values()):
             return []
         pause = self._pauses[name]
-        rows = await backlog.read(connection, min(pause.window, BATCH), excluded, name)
+        rows = await backlog.read(connection, min(pause.window, BATCH), excluded, name, size=size)
         # A pause ends by a success only: rows of the destination may wait for another thing meanwhile.
         if not rows and pause.window > 1 and name not in await backlog.names(connection):
             del self._pauses[name]
-            if pause.failures:
+            if pause.reason:
                 log.info("destination_restored", name=name)
         free = await backlog.hold(connection, rows, self._closed, name)
         if len(free) < len(rows):
@@ -250,7 +265,7 @@ class Relay:
         batch, attempts = _Batch(awaited=True), _Batch(awaited=False)
         if self._failed:
             rows = [row for row in rows if backlog.key_of(row) not in self._failed]
-        self._taken.update(row["seq"] for row in rows)
+        self._taken.update((row["seq"], row["size"]) for row in rows)
         now, closed = time.monotonic(), self._closed
         order = itemgetter("aggregatetype", "aggregateid", "later", "seq")
         for key, of_one_key in groupby(sorted(rows, key=order), backlog.key_of):
@@ -265,19 +280,18 @@ class Relay:
         return batch
 
     async def _send_in_order(self, key: Key, sending: _Sending) -> None:
-        """Send the rows of one key one after the other. After a failure the rest of this key waits."""
+        """Send the rows of one key one after the other. After a failure, or a stop, the rest of this key waits."""
         assert self._lead is not None, "run leads"
         rows, batch = sending.rows, sending.batch
         try:
             while rows:
-                if not self._lead.held or not await self._settle(sending, rows[0]):
+                if self._stop.is_set() or not self._lead.held or not await self._settle(sending, rows[0]):
                     self._failed.add(key)
                     return
                 rows.popleft()
         finally:
             del self._sending[key]
-            if rows:
-                self._taken.difference_update(row["seq"] for row in rows)
+            self._forget(row["seq"] for row in rows)
             batch.sending -= 1
             if not batch.awaited:
                 self._wake.set()
@@ -312,21 +326,30 @@ class Relay:
         return True
 
     def _answered(self, row: Any) -> None:
+        self._interrupted = False
         for name in {row["type"], row["waits_for"]}:
             if pause := self._pauses.get(name):
                 pause.window += 1
 
     def _pause(self, name: str, error: BrokerUnavailable) -> None:
         pause = self._pauses.setdefault(name, _Pause())
-        if isinstance(error, DestinationUnavailable):
-            if not pause.failures:
-                log.warning("destination_unavailable", name=name, reason=str(error))
-        elif not pause.failures and not any(other.until > time.monotonic() for other in self._pauses.values()):
-            log.warning("worker_interrupted", part="relay", reason=str(error))
         if pause.until <= time.monotonic():  # one failure for all rows that fail at the same time
+            self._tell(name, pause, error)
             pause.failures += 1
             pause.until = time.monotonic() + min(FIRST_PAUSE_SECONDS * 2 ** (pause.failures - 1), LONGEST_PAUSE_SECONDS)
             pause.window = 1
+
+    def _tell(self, name: str, pause: _Pause, error: BrokerUnavailable) -> None:
+        """Log each reason once for a destination, and an interruption of the broker once for all of them."""
+        reason = str(error)
+        one_destination = isinstance(error, DestinationUnavailable)
+        if reason == pause.reason or (self._interrupted and not one_destination):
+            return
+        if one_destination:
+            log.warning("destination_unavailable", name=name, reason=reason)
+        else:
+            log.warning("worker_interrupted", part="relay", reason=reason)
+        pause.reason, self._interrupted = reason, not one_destination
 
     async def _record(self, connection: Connection) -> None:
         """Delete or park the settled rows, so that they are not sent again."""
@@ -338,12 +361,17 @@ class Relay:
             await backlog.delete(connection, [seq for seq, _ in confirmed])
             for name, count in Counter(name for _, name in confirmed).items():
                 self._sent.add(count, self._measured(name))
-        self._taken.difference_update(seq for seq, _ in confirmed)
-        self._taken.difference_update(refusal.row["seq"] for refusal in refused)
+        self._forget(seq for seq, _ in confirmed)
+        self._forget(refusal.row["seq"] for refusal in refused)
+
+    def _forget(self, rows: Iterable[int]) -> None:
+        for seq in rows:
+            self._taken.pop(seq, None)
 
     async def _finish(self, connection: Connection) -> None:
-        if tasks := self._tasks:
-            await asyncio.wait(tasks)
+        while tasks := self._tasks:
+            await self._record(connection)
+            await asyncio.wait(tasks, timeout=BATCH_SECONDS)
         await self._record(connection)
 
     async def _abandon(self) -> None:
@@ -354,6 +382,7 @@ class Relay:
         await asyncio.gather(*tasks, return_exceptions=True)
         for what in (self._sending, self._taken, self._pauses, self._confirmed, self._refused):
             what.clear()
+        self._interrupted = False
 
     @property
     def _tasks(self) -> list[asyncio.Task[None]]:
@@ -397,6 +426,11 @@ class Relay:
                 if await backlog.delete(connection, [row["seq"]]):
                     await parking.park(connection, message, direction="outgoing", reason=reason, attempts=attempts)
             log.error("message_parked", direction="outgoing", name=message.name, message_id=message.id, reason=reason)
+
+
+def _full(rows: list[Any], size: int) -> bool:
+    """Whether more rows may wait behind these, of which `size` bytes were asked for."""
+    return len(rows) >= BATCH or sum(row["size"] for row in rows) >= size
 
 
 def _trace_of(row: Any) -> dict[str, str]:
