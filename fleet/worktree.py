@@ -1,8 +1,10 @@
 """A second working copy, so that nothing happens to the service's until all has gone well."""
 
 import fcntl
+import os
 import shutil
 import signal
+import stat
 import tempfile
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
@@ -26,7 +28,7 @@ def worktree(repository: Path, *, keep: bool) -> Generator[Path]:
     update is running.
     """
     lock_file = git.located(repository).shared / "fleet-update.lock"
-    with lock_file.open("a+") as lock, termination_as_interrupt():
+    with opened(lock_file) as lock, termination_as_interrupt():
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -74,6 +76,26 @@ def _clean_up_after_a_killed_one(lock: TextIO) -> None:
     lock.truncate(0)
     if folder.parent == Path(tempfile.gettempdir()) and folder.name.startswith(PREFIX):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def opened(file: Path) -> TextIO:
+    """A file to read and to append to, made if there is none. Raises FleetError for a link and for all that is no file.
+
+    A repository may be crafted: through a link that it has there, fleet would empty a file of the person who runs it.
+    """
+    # A pipe does not hold up anybody.
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        stream = os.fdopen(os.open(file, flags, 0o666), "a+")
+    except OSError:
+        if not file.is_symlink() and (file.is_file() or not file.exists()):
+            raise
+    else:
+        found = os.fstat(stream.fileno())
+        if stat.S_ISREG(found.st_mode) and found.st_nlink <= 1:
+            return stream
+        stream.close()
+    raise FleetError(f"{file} is a link or no file, and fleet writes into it: delete it, then run this again")
 
 
 @contextmanager

@@ -471,6 +471,20 @@ def test_two_at_once_are_one_too_many(born: Born) -> None:
         process.wait()
 
 
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe"])
+def test_the_lock_is_no_file_of_somebody_elses(born: Born, tmp_path: Path, kind: str) -> None:
+    service, theirs = born(), tmp_path / "theirs"
+    theirs.write_text("precious\n")
+    lock = service / ".git/fleet-update.lock"
+    if kind == "pipe":
+        os.mkfifo(lock)
+    else:
+        (lock.symlink_to if kind == "link" else lock.hardlink_to)(theirs)
+    with pytest.raises(FleetError, match=r"/\.git/fleet-update\.lock is a link or no file.*: delete it"):
+        update(service, options())
+    assert theirs.read_text() == "precious\n"
+
+
 def test_the_command_says_what_it_did(born: Born) -> None:
     service = born()
     started = time.monotonic()
