@@ -39,13 +39,19 @@ def finish(checkout: Path) -> str:
     if done.returncode != 0:
         git.git(checkout, "checkout", "--quiet", "--", ".")
         said = (done.stdout + done.stderr).strip().splitlines()[-15:]
+        said = said or [f"it said nothing, and its exit status was {done.returncode}"]
         return "\n".join([*said, *([SUBMODULES] if ".gitmodules" in tracked else [])])
+    commit_generated(checkout)
+    return ""
+
+
+def commit_generated(checkout: Path) -> None:
+    """Commit what `make specs` has written."""
     commit(
         checkout,
         "Write what follows from the template: uv.lock, specs",
         [name for name in GENERATED if (checkout / name).exists()],
     )
-    return ""
 
 
 def team_environment() -> dict[str, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
+from fleet.errors import FleetError
 from fleet.watchdog import STOP_SECONDS
 
 # Waits until the watchdog knows of the program: a run that is killed before that starts nothing.
@@ -36,10 +37,9 @@ class Programs:
         self._is_stopping = False
 
     def run(self, command: Sequence[str], *, log: BinaryIO, cwd: Path, environment: Mapping[str, str]) -> int:
-        """Its exit status, once it has ended. What it says goes into the log."""
+        """Its exit status, once it has ended. What it says goes into the log. Raises FleetError after `stop`."""
         with self._lock:
-            if self._is_stopping:
-                return -signal.SIGTERM
+            self._refuse_stopped()
             # A group of its own, which is stopped as a whole; Ctrl-C does not reach it.
             program = subprocess.Popen(
                 [*GATE, *command],
@@ -55,11 +55,18 @@ class Programs:
             _write(program, "go")
             _close(program)
         try:
-            return program.wait()
+            status = program.wait()
         finally:
             with self._lock:
                 self._running.discard(program)
                 self._tell(f"-{program.pid}")
+        # The status of a program that was stopped says nothing of the program.
+        self._refuse_stopped()
+        return status
+
+    def _refuse_stopped(self) -> None:
+        if self._is_stopping:
+            raise FleetError("the run was stopped")
 
     def _tell(self, line: str) -> None:
         _write(self._watchdog, line)

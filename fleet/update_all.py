@@ -18,11 +18,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import unquote
 
 from fleet import git
 from fleet.cache import write_whole
 from fleet.errors import FleetError, told
-from fleet.finishing import SUBMODULES, team_environment
+from fleet.finishing import SUBMODULES, commit_generated, team_environment
 from fleet.git import without_credentials
 from fleet.mirror import newest
 from fleet.programs import Programs
@@ -30,7 +31,7 @@ from fleet.progress import progress
 from fleet.register import Member
 from fleet.template import Template
 from fleet.watchdog import STOP_SECONDS
-from fleet.worktree import termination_as_interrupt
+from fleet.worktree import opened, termination_as_interrupt
 
 # Beside fleet.toml.
 FOLDER = ".fleet-update"
@@ -65,6 +66,8 @@ class Outcome:
     tip: str = ""
     place: str = ""
     updated: bool = False
+    # Whether `make specs` has succeeded.
+    finished: bool = False
     tested: bool = False
     delivered: bool = False
     pushed: bool = False
@@ -127,13 +130,13 @@ class _State:
 @contextmanager
 def _own(folder: Path) -> Generator[_State]:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / ".gitignore").write_text("*\n")
-    with (folder / "lock").open("w") as lock:
+    write_whole(folder / ".gitignore", "*\n")
+    with opened(folder / "lock") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise FleetError(f"another fleet update --all is running in {folder}") from None
-        with (folder / "programs.lock").open("w") as programs:
+        with opened(folder / "programs.lock") as programs:
             _await(programs.fileno(), folder)
             yield _State(folder / "state.json", programs.fileno())
 
@@ -152,6 +155,13 @@ def _await(lock: int, folder: Path) -> None:
         time.sleep(0.1)
 
 
+def _on_this_machine(address: str) -> Path | None:
+    """Where that is, if it is no other machine's: a push would run the hooks of the repository as the person."""
+    if address.startswith("file://"):
+        return Path(unquote(address.removeprefix("file://"), errors="surrogateescape"))
+    return None if ":" in address.partition("/")[0] else Path(address)
+
+
 class _Update:
     """One service's."""
 
@@ -167,7 +177,7 @@ class _Update:
             outcome = self._resumed(self._asked(outcome))
             if outcome.is_enough(self.wish):
                 return outcome
-            for step in (self._update, self._test, self._deliver, self._push):
+            for step in (self._update, self._finish, self._test, self._deliver, self._push):
                 outcome = self.state.put(self.member.key, step(outcome))
                 if outcome.failure:
                     break
@@ -194,12 +204,17 @@ class _Update:
             outcome = replace(known, name=self.member.name, failure="")
         if not self.clone.exists():
             return outcome if outcome.is_enough(self.wish) else replace(outcome, updated=False, tip="")
-        is_dirty = git.line(self.clone, "status", "--porcelain", "--untracked-files=no")
-        if is_dirty or git.line(self.clone, "rev-list", "--max-count=1", "--branches", "HEAD", "--not", MADE):
+        changes = self._changes() - self._left()
+        # Also what is stashed or tagged.
+        refs = ("--exclude=refs/remotes/*", "--all", "HEAD")
+        if changes or git.line(self.clone, "rev-list", "--max-count=1", *refs, "--not", MADE):
             tip = self._tip(outcome.branch)
             mended = outcome.tip and tip and git.succeeds(self.clone, "merge-base", "--is-ancestor", outcome.tip, tip)
-            if is_dirty or not outcome.updated or not mended:
-                raise FleetError(f"somebody has worked in {self.clone}: push that or delete it, then run this again")
+            if changes or not outcome.updated or not mended:
+                listed = "".join(f"\n  {line}" for line in sorted(changes)[:10])
+                raise FleetError(
+                    f"somebody has worked in {self.clone}: commit or push that, or delete it, then run this again{listed}"
+                )
             if tip != outcome.tip:
                 return replace(outcome, tip=tip, tested=False, delivered=False, pushed=False)
         return outcome
@@ -211,7 +226,7 @@ class _Update:
         unfinished = self.clone.with_suffix(".part")
         for folder in (self.clone, unfinished):
             shutil.rmtree(folder, ignore_errors=True)
-        self.log.write_text("")
+        self._begin(self.log)
         if self.member.is_local and git.located(Path(self.member.address)).is_shallow:
             raise FleetError(
                 f"{self.member.address} is a shallow clone, so its history does not show what the team has deleted: run "
@@ -232,27 +247,75 @@ class _Update:
         unfinished.rename(self.clone)
         # Not with the clone in Python's path, where a folder of it might be called fleet.
         command = (sys.executable, "-P", "-m", "fleet", "update", str(self.clone), "--to", outcome.new)
-        status = self._run(*command, environment=os.environ)
-        tip = self._tip(outcome.branch)
-        git.git(self.clone, "update-ref", MADE, tip)
+        try:
+            status = self._run(*command, environment=os.environ)
+        finally:  # what is stopped may have moved the branch
+            tip = self._tip(outcome.branch)
+            git.git(self.clone, "update-ref", MADE, tip)
         outcome = replace(
             outcome, commit=commit, tip="" if tip == commit else tip, tested=False, delivered=False, pushed=False
         )
-        if status == 0:
-            return replace(outcome, updated=True)
-        if status == UNFINISHED:
+        if status not in (0, UNFINISHED):
+            return replace(outcome, failure="`fleet update` failed")
+        outcome = replace(outcome, updated=True, finished=status == 0)
+        return outcome if outcome.finished else self._blamed(outcome, "specs")
+
+    def _finish(self, outcome: Outcome) -> Outcome:
+        """Once more what `fleet update` could not finish: somebody may have mended it."""
+        if outcome.finished or not outcome.tip:
+            return outcome
+        is_ours = git.line(self.clone, "rev-parse", MADE) == outcome.tip
+        with self._theirs(outcome):
+            status = self._run("make", "specs", cwd=self.clone, environment=team_environment())
+            if status == 0:
+                commit_generated(self.clone)
+        if status != 0:
             return self._blamed(outcome, "specs")
-        return replace(outcome, failure="`fleet update` failed")
+        tip = self._tip(outcome.branch)
+        if is_ours:
+            git.git(self.clone, "update-ref", MADE, tip)
+        return replace(outcome, finished=True, tip=tip)
 
     def _test(self, outcome: Outcome) -> Outcome:
         if outcome.tested or not self.wish.test or not outcome.tip:
             return outcome
-        status = self._run("make", "setup", "check", cwd=self.clone, environment=team_environment())
-        git.git(self.clone, "checkout", "--quiet", "--", ".")
+        with self._theirs(outcome):
+            status = self._run("make", "setup", "check", cwd=self.clone, environment=team_environment())
+        self._refuse_other(outcome)
         if status != 0 and (self.clone / ".gitmodules").exists():
             with self.log.open("a") as log:
                 log.write(f"{SUBMODULES}\n")
         return self._blamed(outcome, "check") if status != 0 else replace(outcome, tested=True)
+
+    @contextmanager
+    def _theirs(self, outcome: Outcome) -> Generator[None]:
+        """While a program of the team's runs in the clone: what it leaves there is not somebody's work."""
+        self._refuse_other(outcome)
+        try:
+            yield
+        finally:
+            git.git(self.clone, "checkout", "--quiet", "--", ".")
+            write_whole(self._noted, json.dumps(sorted(self._changes())))
+
+    def _refuse_other(self, outcome: Outcome) -> None:
+        """What is tested has to be what is delivered."""
+        if git.line(self.clone, "rev-parse", "HEAD") != outcome.tip:
+            raise FleetError(
+                f"somebody has worked in {self.clone}, where {outcome.branch} is not as it was or not checked out: "
+                f"`git switch {outcome.branch}` there, then run this again"
+            )
+
+    def _changes(self) -> set[str]:
+        """What is not committed in the clone, as git lists it. Ignored files do not count."""
+        return set(git.git(self.clone, "status", "--porcelain", "--untracked-files=all").decode().splitlines())
+
+    def _left(self) -> set[str]:
+        """Those that programs of the team's have left there."""
+        return set(json.loads(self._noted.read_bytes())) if self._noted.exists() else set()
+
+    @property
+    def _noted(self) -> Path:
+        return self.clone / ".git/fleet-left"
 
     def _blamed(self, outcome: Outcome, gate: str) -> Outcome:
         """The outcome of a gate that failed: whether the update broke it, or it fails on the commit before the update too."""
@@ -268,12 +331,16 @@ class _Update:
         self._forget(base)
         # In a log of its own: the end of the other one says what has failed after the update.
         log = self.log.with_suffix(".base.log")
-        log.write_text("")
+        self._begin(log)
         git.check_out(self.clone, base, self._notes_of(base), commit)
         try:
             return self._run("make", "setup", gate, cwd=base, environment=team_environment(), log=log) == 0
         finally:
             self._forget(base)
+
+    def _begin(self, log: Path) -> None:
+        log.unlink(missing_ok=True)  # and not what a link leads to
+        log.touch()
 
     def _forget(self, base: Path) -> None:
         for folder in (base, self._notes_of(base)):
@@ -299,8 +366,15 @@ class _Update:
         branch = f"refs/heads/{outcome.branch}"
         # From the clone, whose configuration git has written. Never by force: what is there under this name may be
         # somebody's work.
-        push = ("push", "--quiet", "--no-verify", "--", address, f"{branch}:{branch}")
-        git.exchange(self.clone, *push)
+        if place := _on_this_machine(address):
+            there = git.line(place, "for-each-ref", "--format=%(objectname)", branch)
+            if there and not git.succeeds(self.clone, "merge-base", "--is-ancestor", there, outcome.tip):
+                raise FleetError(
+                    f"{place} has another branch {outcome.branch}: merge or delete it, then run this again"
+                )
+            git.take(place, self.clone, branch)
+        else:
+            git.exchange(self.clone, "push", "--quiet", "--no-verify", "--", address, f"{branch}:{branch}")
         git.git(self.clone, "update-ref", MADE, outcome.tip)
         return replace(outcome, pushed=True)
 

@@ -1,5 +1,6 @@
 """`fleet update --all`: branches and reports, whatever happens to one of the services or to the run."""
 
+import json
 import os
 import signal
 import subprocess
@@ -26,9 +27,13 @@ BRANCH = "slipway/v1.3.0"
 # Instead of the service's own `make setup check`, which takes a minute: it counts, fails or waits as a file tells it to.
 MAKE = """#!/bin/sh
 echo "$PWD $*" >> "@made@"
+test ! -e leave || touch left.txt
 test ! -e wait || { touch waiting; sleep 600; }
 test ! -e fail-with-platform.txt || test ! -e platform.txt || exit 2
 test ! -e fail || { echo "a test failed"; exit 2; }
+case "$*" in *specs)
+    test ! -e fail-specs && test ! -e "@made@.down" && echo locked > uv.lock || exit 2 ;;
+esac
 """
 
 
@@ -146,6 +151,102 @@ def test_what_somebody_mends_in_the_clone_is_tested_and_delivered_and_never_thro
     assert git(clone, "log", "-1", "--format=%s").strip() == "Mend it"
 
 
+def test_a_new_file_of_somebodys_is_theirs_and_one_that_the_tests_left_is_not(born: Born, folder: Path) -> None:
+    service = born()
+    (service / "leave").touch()
+    write(service, "fail")
+    failed = one(local(service), folder)
+    clone = Path(failed.place)
+    assert (clone / "left.txt").exists()
+    assert one(local(service), folder).failure == failed.failure
+    (clone / "mended.py").write_text("mended\n")
+    refused = one(local(service), folder).failure
+    assert "somebody has worked in" in refused
+    assert refused.splitlines()[1:] == ["  ?? mended.py"]
+    # In a new commit's update, which drops the clone, what they have stashed counts too.
+    git(clone, "stash", "push", "--quiet", "--include-untracked")
+    write(service, "other")
+    assert "somebody has worked in" in one(local(service), folder).failure
+    assert git(clone, "show", "stash^3:mended.py") == "mended\n"
+
+
+def test_no_other_branch_is_tested_than_the_one_that_is_delivered(born: Born, folder: Path) -> None:
+    service = born()
+    write(service, "fail")
+    clone = Path(one(local(service), folder).place)
+    git(clone, "switch", "--quiet", "--create", "mended")
+    (clone / "fail").unlink()
+    commit(clone, "Mend it")
+    assert f"`git switch {BRANCH}` there" in one(local(service), folder).failure
+    assert git(service, "branch", "--list", BRANCH) == ""
+    git(clone, "switch", "--quiet", BRANCH)
+    git(clone, "merge", "--quiet", "mended")
+    assert one(local(service), folder).failure == ""
+    assert git(service, "log", "-1", "--format=%s", BRANCH).strip() == "Mend it"
+
+
+def test_what_somebody_mends_for_make_specs_is_finished_tested_and_delivered(born: Born, folder: Path) -> None:
+    service = born()
+    (service / "uv.lock").touch()
+    write(service, "fail-specs")
+    failed = one(local(service), folder)
+    assert failed.failure == f"`make specs` failed, as it did before the update, at {failed.commit[:12]}"
+    assert one(local(service), folder).failure == failed.failure
+    clone = Path(failed.place)
+    (clone / "fail-specs").unlink()
+    commit(clone, "Mend it")
+    mended = one(local(service), folder)
+    assert (mended.failure, mended.tested, git(service, "show", f"{BRANCH}:uv.lock")) == ("", True, "locked\n")
+    assert git(service, "log", "-1", "--skip=1", "--format=%s", BRANCH).strip() == "Mend it"
+    write(service, "other")
+    assert "somebody has worked in" in one(local(service), folder).failure
+
+
+def test_what_make_specs_writes_at_last_is_nobodys_work(born: Born, folder: Path, made: Path) -> None:
+    service, down = born(), made.with_name("made.down")
+    (service / "uv.lock").touch()
+    commit(service)
+    down.touch()
+    assert "`make specs` failed" in one(local(service), folder).failure
+    down.unlink()
+    assert one(local(service), folder, Wish(test=False)).failure == ""
+    git(service, "branch", "--delete", "--force", BRANCH)
+    write(service, "other")
+    assert one(local(service), folder).failure == ""
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_push_runs_no_hook_of_a_repository_that_a_service_names(
+    born: Born, folder: Path, tmp_path: Path, scheme: str
+) -> None:
+    service, origin, ran = born(), tmp_path / "its origin.git", tmp_path / "ran"
+    git(tmp_path, "clone", "--quiet", "--bare", str(service), str(origin))
+    for name in ("pre-receive", "update", "reference-transaction", "post-update"):
+        hook = origin / "hooks" / name
+        hook.parent.mkdir(exist_ok=True)
+        hook.write_text(f"#!/bin/sh\ntouch {ran}\n")
+        hook.chmod(0o755)
+    git(service, "remote", "add", "origin", f"{scheme}{origin}".replace(" ", "%20" if scheme else " "))
+    pushed = one(local(service), folder, Wish(test=False, push=True))
+    assert (pushed.failure, pushed.pushed, ran.exists()) == ("", True, False)
+    assert git(origin, "rev-parse", BRANCH).strip() == pushed.tip
+
+
+def test_no_file_is_written_through_a_link(born: Born, folder: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.write_text("precious\n")
+    folder.mkdir()
+    (folder / ".gitignore").symlink_to(theirs)
+    assert one(local(born(version="v1.3.0")), folder).failure == ""
+    for name in ("lock", "programs.lock"):
+        (folder / name).unlink()
+        (folder / name).symlink_to(theirs)
+        with pytest.raises(FleetError, match=rf"/{name} is a link or no file"):
+            one(local(born(version="v1.3.0")), folder)
+        (folder / name).unlink()
+    assert theirs.read_text() == "precious\n"
+
+
 def test_a_branch_is_pushed_if_that_is_asked_for_and_never_over_somebodys_work(
     born: Born, folder: Path, tmp_path: Path, made: Path
 ) -> None:
@@ -167,7 +268,7 @@ def test_a_branch_is_pushed_if_that_is_asked_for_and_never_over_somebodys_work(
 
     # The same from a repository on this machine, whose origin has another branch of that name by now.
     other = one(local(service), tmp_path / "another", Wish(test=False, push=True))
-    assert "git push failed" in other.failure
+    assert other.failure == f"{origin} has another branch {BRANCH}: merge or delete it, then run this again"
     assert git(origin, "rev-parse", BRANCH).strip() == pushed.tip
     again = one(replace(by_url, name="again"), tmp_path / "third", Wish(test=False, push=True))
     assert again.failure == f"there is a branch {BRANCH} already: merge or delete it, then run this again"
@@ -236,6 +337,9 @@ def test_an_interrupted_run_ends_what_it_started_and_goes_on_where_it_was(
 
     assert git(done, "ls-tree", "--name-only", BRANCH, "ruff.toml").strip() == "ruff.toml"
     assert git(waits, "branch", "--list", BRANCH) == ""
+    # What was stopped has not failed, and least of all before the update.
+    known = json.loads((tmp_path / ".fleet-update/state.json").read_text()).values()
+    assert [(one["failure"], one["before"]) for one in known] == [("", {})] * 2
     (clone,) = tmp_path.glob(".fleet-update/waits-*/")
     (clone / "waiting").unlink()
     (waits / "wait").unlink()
