@@ -19,7 +19,7 @@ from chassis.brokers import Broker, Delivery, Kind, Message, Options, broker_for
 from chassis.brokers.memory import MemoryBroker, MemorySubscription
 from chassis.brokers.rabbitmq import RabbitBroker
 from chassis.consumer import LOCK, SHAPES, Consumer, Patience
-from chassis.database import Database, UnitOfWork
+from chassis.database import Database, DatabaseUnavailable, UnitOfWork
 from chassis.lanes import Lane
 from chassis.messages import Contract, Messages, OnEvent, OnJob
 from chassis.outbox import Outbox
@@ -362,6 +362,28 @@ async def test_a_malformed_message_is_parked_at_once_with_what_is_wrong(bench: B
     assert (parked["attempts"], parked["body"]) == (1, body)
 
 
+async def test_a_malformed_message_is_parked_with_one_attempt_also_after_an_outage(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outages, park = 3, parking.park
+
+    async def park_after_the_outage(*arguments: Any, **options: Any) -> None:
+        nonlocal outages
+        outages -= 1
+        if outages >= 0:
+            raise DatabaseUnavailable("the server refuses")
+        await park(*arguments, **options)
+
+    monkeypatch.setattr(parking, "park", park_after_the_outage)
+    monkeypatch.setattr(lanes, "DATABASE_PAUSE_SECONDS", 0.02)
+    await bench.publish(replace(paid(1), body=b"{}"))
+    async with bench.consuming():
+        await bench.until(bench.parked)
+    (parked,) = await bench.parked()
+    assert parked["reason"].startswith("it breaks the contract PaidV1")
+    assert parked["attempts"] == 1
+
+
 async def test_a_message_that_the_client_library_cannot_decode_is_parked_at_once(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -502,7 +524,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(
         consumer, "log", CapturingLogger()
     )  # the default shows each stack, which takes longer than the work
-    monkeypatch.setitem(SHAPES, Kind.EVENT, replace(SHAPES[Kind.EVENT], batch=10, window=40, held=40))
+    monkeypatch.setitem(SHAPES, Kind.EVENT, replace(SHAPES[Kind.EVENT], batch=10, window=40, held=40, spare=10))
     return 40
 
 
@@ -728,6 +750,7 @@ async def poisoned(connection: asyncpg.Connection, what: str, *, when: str = "tr
     ("what", "bad", "reason"),
     [
         ("RAISE out_of_memory", ["a", "b", "c"], "OutOfMemoryError (53200)"),
+        ("PERFORM pg_sleep(0.4); RAISE out_of_memory", ["a", "b", "c"], "OutOfMemoryError (53200)"),
         ("PERFORM pg_sleep(60)", ["a"], "transaction timeout"),
     ],
 )
@@ -760,6 +783,34 @@ async def test_a_message_that_alone_makes_the_server_fail_holds_up_its_own_key_a
         assert row["reason"].startswith("DatabaseUnavailable: ")
         assert reason in row["reason"]
         assert row["attempts"] == QUICK.max_tries
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keys", ["different", "same"])
+async def test_messages_that_alone_make_the_server_fail_leave_room_for_others_however_many_are_held(
+    bench: Bench, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, narrow: int, keys: str
+) -> None:
+    monkeypatch.setattr(lanes, "DATABASE_PAUSE_SECONDS", 0.02)
+    held = narrow + SHAPES[Kind.EVENT].spare // 2
+    bad = range(held if keys == "different" else 1)
+    good = range(1000, 1000 + 2 * narrow)
+    await bench.publish(*(paid(number, key="bad" if keys == "same" else f"bad-{number}") for number in range(held)))
+    await bench.publish(*(paid(number, key=f"good-{number}") for number in good))
+    others = itertools.count(good.stop)
+    async with poisoned(connection, "RAISE out_of_memory", when=f"NEW.number < {len(bad)}"), bench.consuming():
+        await bench.until(lambda: _has_effects(bench, *good))
+
+        async def all_parked() -> bool:
+            await bench.publish(paid(next(others), key="other"))
+            return len(await bench.parked()) == len(bad)
+
+        await bench.until(all_parked)
+        await bench.until(lambda: _has_effects(bench, *range(len(bad), held)))
+
+
+def test_a_broker_delivers_as_many_messages_as_a_consumer_takes() -> None:
+    shape = SHAPES[Kind.EVENT]
+    assert Options(url=SecretStr(""), client_name="").max_in_flight == shape.held + shape.spare
 
 
 async def _has_effects(bench: Bench, *numbers: int) -> bool:

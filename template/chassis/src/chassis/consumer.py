@@ -55,7 +55,8 @@ class Shape:
     """How one kind of message is consumed.
 
     `lanes` are done at the same time, each `batch` messages in a transaction; `window` deliveries wait for their turn at
-    most, and `held` with those that wait to be tried again.
+    most, and `held` with those that wait to be tried again. While one of these has met an outage, `spare` more are taken:
+    only a message that succeeds proves that the database works.
     After a stop messages are begun for `last_seconds`, and what is left is given back.
     """
 
@@ -63,15 +64,16 @@ class Shape:
     batch: int
     window: int
     held: int
+    spare: int
     last_seconds: float
 
 
 SHAPES = {
     # Many small effects in one commit: this is what makes a consumer fast. And what is at hand is finished: NATS and Kafka
     # would deliver again all that is behind the first event given back, also what another lane has done.
-    Kind.EVENT: Shape(lanes=4, batch=100, window=1000, held=1000, last_seconds=5),
+    Kind.EVENT: Shape(lanes=4, batch=100, window=1000, held=1000, spare=100, last_seconds=5),
     # A job may take long: alone in its transaction, and none at hand that no lane is free for; other replicas may do it.
-    Kind.JOB: Shape(lanes=4, batch=1, window=4, held=200, last_seconds=0),
+    Kind.JOB: Shape(lanes=4, batch=1, window=4, held=200, spare=20, last_seconds=0),
 }
 
 
@@ -211,9 +213,10 @@ class Consumer:
             if self.crowded:
                 for lane in lanes:
                     lane.wake()
+            most = self._shape.held + (self._shape.spare if any(lane.met_outage for lane in lanes) else 0)
             room = min(
                 self._shape.window - sum(lane.ahead for lane in lanes),
-                self._shape.held - sum(len(lane) for lane in lanes),
+                most - sum(len(lane) for lane in lanes),
             )
             if room <= 0:
                 self.progress.clear()

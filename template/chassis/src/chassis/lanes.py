@@ -68,6 +68,11 @@ class Lane:
         return sum(len(held) for held in self._waiting.values() if not held.interrupted)
 
     @property
+    def met_outage(self) -> bool:
+        """Whether a message waits here that has met an outage alone in its transaction."""
+        return any(held.outage_at is not None for held in self._waiting.values())
+
+    @property
     def ahead(self) -> int:
         """How many are to be done before one that is added now: all but those that wait to be tried again."""
         return len(self._queue) + len(self._doing) + (self._again is not None)
@@ -94,7 +99,8 @@ class Lane:
         while time.monotonic() < self._ends:
             self._wake.clear()
             try:
-                self._again = self._due()
+                # After each further attempt the queue has its turn: attempts that take long are due again at once.
+                self._again = None if self._again and self._queue else self._due()
                 if self._again:
                     await self._try_again(self._again)
                 elif batch := self._take():
@@ -178,11 +184,17 @@ class Lane:
         for delivery in tuple(batch):
             if self._waits_behind(delivery):
                 continue
-            try:
-                ready.append(self._consumer.read(delivery))
-            except Exception as error:  # including the errors of a contract's own validators
-                await self._park(delivery, error, tries=1)
+            if one := await self._read(delivery):
+                ready.append(one)
         return ready
+
+    async def _read(self, delivery: Delivery) -> "Ready | None":
+        """Return the message, or park it if it can never be handled."""
+        try:
+            return self._consumer.read(delivery)
+        except Exception as error:  # including the errors of a contract's own validators
+            await self._park(delivery, error, tries=1)
+            return None
 
     async def _one_by_one(self, ready: list["Ready"]) -> None:
         for one in ready:
@@ -202,18 +214,21 @@ class Lane:
         held.due = time.monotonic() + FAULT_PAUSE_SECONDS
         works_for_others = self._works_again(held)
         try:
-            try:
-                if not held.first.lost:
-                    await self._consumer.do([self._consumer.read(held.first)], lane=self.id)
-            except DatabaseUnavailable as outage:
-                if not works_for_others or isinstance(outage, NoConnection):
-                    raise
-                await self._failed(held.first, outage, tries=held.tries + 1)
-                held.outage_at = time.monotonic()
-                return
-            except Exception as error:
-                await self._failed(held.first, error, tries=held.tries + 1)
-                return
+            if not held.first.lost:
+                ready = await self._read(held.first)
+                if ready is None:
+                    return
+                try:
+                    await self._consumer.do([ready], lane=self.id)
+                except DatabaseUnavailable as outage:
+                    if not works_for_others or isinstance(outage, NoConnection):
+                        raise
+                    await self._failed(held.first, outage, tries=held.tries + 1)
+                    held.outage_at = time.monotonic()
+                    return
+                except Exception as error:
+                    await self._failed(held.first, error, tries=held.tries + 1)
+                    return
         except DatabaseUnavailable as outage:
             self._consumer.outages.add(outage)
             self._interrupt(held.first, held.tries)

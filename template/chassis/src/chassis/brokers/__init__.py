@@ -133,7 +133,7 @@ class Options:
     publish_timeout_seconds: float = 5
     redelivery_seconds: float = 10
     """NATS: how long after the death of a consumer its unacknowledged messages come again."""
-    max_in_flight: int = 1000
+    max_in_flight: int = 1100
     """Deliveries in our hands at a time, at most."""
 
 
