@@ -57,6 +57,15 @@ _VALUES = {
     "target_session_attrs": ("any", "read-write", "read-only", "primary", "standby", "prefer-standby"),
 }
 
+_ONCE = {
+    "host": ("a host", "write all hosts before the path"),
+    "port": ("a host", "write the port behind the host"),
+    "user": ("a user", "remove one of the two"),
+    "password": ("a password", "remove one of the two"),
+    "dbname": ("a path", "write the database into the path"),
+}
+"""What may stand before the query instead of each of these parameters, and the remedy for a URL that has both."""
+
 _WITHOUT_EFFECT = {
     "channel_binding": ("prefer", "disable"),
     "client_encoding": ("UTF8", "utf8", "UTF-8", "utf-8", "auto"),
@@ -132,6 +141,7 @@ def parse(url: str) -> Address:
             "must look like postgresql://user:password@host:5432/database?sslmode=verify-full&sslrootcert=/path/ca.crt, "
             "with special characters in the password percent-encoded"
         )
+    _check_once(parts, hosts, given)
     inherited = {
         name: variable
         for variable, name in _OF_ENVIRONMENT.items()
@@ -143,6 +153,14 @@ def parse(url: str) -> Address:
         if not inherited:
             raise
         raise ValueError(f"{error} (the environment sets {', '.join(sorted(inherited.values()))})") from None
+
+
+def _check_once(parts: SplitResult, hosts: str, given: dict[str, str]) -> None:
+    """Refuse a parameter that repeats a part of the URL: libpq would use the parameter, and asyncpg the part."""
+    parts_of = {"host": hosts, "port": hosts, "user": parts.username, "password": parts.password, "dbname": parts.path}
+    for name, (part, remedy) in _ONCE.items():
+        if name in given and parts_of[name]:
+            raise ValueError(f"has the parameter {name} and also {part}: {remedy}")
 
 
 def _address(parts: SplitResult, given: dict[str, str]) -> Address:
