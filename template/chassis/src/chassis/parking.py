@@ -27,9 +27,9 @@ _PARK = """
     INSERT INTO chassis.parked (id, direction, kind, name, message_id, key, body, headers, reason, attempts)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 """
-_SIZES = """
-    SELECT direction, count(*), sum(octet_length(body) + octet_length(headers::text) + octet_length(reason))::bigint
-    FROM chassis.parked GROUP BY direction
+_SIZE = """
+    SELECT count(*), coalesce(sum(octet_length(body) + octet_length(headers::text) + octet_length(reason)), 0)::bigint
+    FROM chassis.parked WHERE direction = $1
 """
 _LIST = """
     SELECT id, direction, kind, name, message_id, key, ''::bytea AS body, headers, reason, attempts, parked_at
@@ -58,8 +58,8 @@ class Parked(NamedTuple):
 class Size(NamedTuple):
     """How many messages are parked, and how large their bodies, headers and reasons are."""
 
-    messages: int = 0
-    bytes: int = 0
+    messages: int
+    bytes: int
 
 
 class ParkingFull(Exception):
@@ -84,10 +84,10 @@ async def park(executor: Executor, message: Message, *, direction: str, reason: 
     await executor.execute(_PARK, uuid7(), *where, message.body, headers, clean(reason)[:LONGEST_REASON], attempts)
 
 
-async def sizes(executor: Executor) -> dict[str, Size]:
-    """Count what is parked, by direction."""
-    found = {direction: Size(*size) for direction, *size in await executor.fetch(_SIZES)}
-    return {"incoming": Size(), "outgoing": Size(), **found}
+async def size(executor: Executor, direction: str) -> Size:
+    """Count what is parked in this direction."""
+    (row,) = await executor.fetch(_SIZE, direction)
+    return Size(*row)
 
 
 class Room:
@@ -107,7 +107,7 @@ class Room:
         """Call this before parking the message. Raises ParkingFull, or DatabaseUnavailable."""
         if time.monotonic() >= self._asked_at + LOOK_SECONDS:
             self._asked_at = time.monotonic()
-            self._messages, self._bytes = (await sizes(self._database))["incoming"]
+            self._messages, self._bytes = await size(self._database, "incoming")
         was_full, self.full = self.full, self._messages >= self._max_messages or self._bytes >= self._max_bytes
         if self.full:
             if not was_full:

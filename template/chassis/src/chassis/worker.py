@@ -91,7 +91,7 @@ class Gauges:
     async def run(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             ((self.waiting, self.oldest_seconds),) = await self._database.fetch(_GAUGES)
-            parked = (await parking.sizes(self._database)).values()
+            parked = [await parking.size(self._database, direction) for direction in ("incoming", "outgoing")]
             self.parked, self.parked_bytes = map(sum, zip(*parked, strict=True))
             self.parked_share = max(
                 used / limit for size in parked for used, limit in zip(size, self._limits, strict=True)
