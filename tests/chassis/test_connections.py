@@ -171,6 +171,31 @@ async def test_bodies_in_tiny_chunks_are_parsed_in_turns(
     assert most <= at_once * (connected + 1)
 
 
+async def test_chunks_of_other_connections_are_parsed_after_an_error_of_ours(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = 0
+
+    def fail_once(self: connections.Protocol) -> None:
+        nonlocal failures
+        failures += 1
+        if failures == 1:
+            raise RuntimeError("a fault of ours")
+        continue_parsing(self)
+
+    continue_parsing = connections.Protocol.continue_parsing
+    monkeypatch.setattr(connections.Protocol, "continue_parsing", fail_once)
+    size = connections.PIECE_BYTES
+    body = b"1\r\nx\r\n" * size + b"0\r\n\r\n"
+    async with wire(client) as first, wire(client) as second:
+        await first.send(head("POST", "/v1/bytes", "Transfer-Encoding: chunked") + body)
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while not failures:  # noqa: ASYNC110 (nobody tells)
+                await asyncio.sleep(0.01)
+        await second.send(head("POST", "/v1/bytes", "Transfer-Encoding: chunked") + body)
+        assert await second.answer() == (200, b"%d" % size)
+
+
 @pytest.mark.parametrize("line_end", [b"\n", b"\r", b"\r\n"])
 async def test_line_ends_do_not_wait_unparsed(make_app: Callable[..., FastAPI], line_end: bytes) -> None:
     room = Room(max_connections=10)

@@ -141,10 +141,12 @@ class Room:
 
     def _continue(self) -> None:
         first = self.interrupted[0]
-        first.continue_parsing()
-        self.interrupted.popleft()
-        if self.interrupted:
-            first.loop.call_soon(self._continue)
+        try:
+            first.continue_parsing()
+        finally:
+            self.interrupted.popleft()
+            if self.interrupted:
+                first.loop.call_soon(self._continue)
 
 
 class Protocol(HttpToolsProtocol):
