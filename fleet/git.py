@@ -1,5 +1,6 @@
 """Run git as a program. What git says on failure becomes the message of a FleetError."""
 
+import hashlib
 import os
 import re
 import subprocess
@@ -221,6 +222,11 @@ def refuse_large(what: str, size: int) -> None:
         )
 
 
+def blob_id(content: bytes) -> str:
+    """What `git hash-object` prints."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
 class Blobs:
     """The bytes of files by their ids. One process for all of them, until `close`: a check reads a hundred files."""
 
@@ -233,11 +239,11 @@ class Blobs:
         self._process: subprocess.Popen[bytes] | None = None
 
     def read(self, blob: str) -> bytes:
-        """Raises FleetError if there is none, or it is too large."""
+        """Raises FleetError if there is none, it is too large, or not what the id says."""
         return next(self.read_all([blob]))
 
     def read_all(self, blobs: list[str]) -> Iterator[bytes]:
-        """In their order. Raises FleetError if there is one missing, or too large."""
+        """In their order. Raises FleetError as `read` does."""
         for start in range(0, len(blobs), self.AT_A_TIME):
             yield from self._read(blobs[start : start + self.AT_A_TIME])
 
@@ -260,6 +266,10 @@ class Blobs:
                 raise FleetError(f"git has lost the file with the id {blob}{hint}")
             if isinstance(content, int):
                 refuse_large(f"the file with the id {blob}", content)
+            elif blob_id(content) != blob:  # git believes what it finds, and caches of other services go by the id
+                raise FleetError(
+                    f"the file with the id {blob} has another content than its id says: clone {self._repository} anew"
+                )
         return [content for content in answers if isinstance(content, bytes)]
 
     def _started(self) -> subprocess.Popen[bytes]:

@@ -1,6 +1,5 @@
 """What a template version makes of a service's answers, without the bytes: enough to see drift and new seeds."""
 
-import hashlib
 import json
 import os
 from collections.abc import Collection, Mapping
@@ -10,7 +9,7 @@ from typing import Any
 
 from fleet.answers import ANSWERS_FILE, Answers
 from fleet.cache import write_whole
-from fleet.git import Entry, Tree
+from fleet.git import Entry, Tree, blob_id
 from fleet.ownership import Owner, Ownership
 
 
@@ -63,11 +62,6 @@ def entry_of(path: Path) -> Entry:
     content = os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes()
     mode = "120000" if path.is_symlink() else "100755" if path.stat().st_mode & 0o100 else "100644"
     return Entry(mode, blob_id(content))
-
-
-def blob_id(content: bytes) -> str:
-    """What `git hash-object` prints."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def recall(file: Path) -> Manifest | None:

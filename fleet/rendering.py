@@ -26,8 +26,8 @@ from jinja2 import TemplateError
 
 from fleet.answers import ANSWERS_FILE, Answers
 from fleet.errors import FleetError
-from fleet.git import Entry, Tree
-from fleet.manifest import Manifest, blob_id, manifest_of
+from fleet.git import Entry, Tree, blob_id
+from fleet.manifest import Manifest, manifest_of
 
 
 def render(

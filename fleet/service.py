@@ -1,11 +1,14 @@
 """One service, as its repository has it: a working copy with what is not committed yet, or any commit of any clone."""
 
 import ast
+import codecs
 import hashlib
+import io
 import json
 import os
 import re
 import tempfile
+import tokenize
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -43,6 +46,13 @@ def _refuse_nested(path: Path, root: Path) -> None:
                 f"{folder} is a service in a folder of the repository {root}, and a service has a repository of its own: move it "
                 "into one (git subtree split), and run fleet there"
             )
+
+
+def _refuse_coding(text: str) -> None:
+    """Raises SyntaxError if Python would read other characters than whoever looks at the file."""
+    coding, _ = tokenize.detect_encoding(io.BytesIO(text.replace("\r", "\n").encode()).readline)
+    if not codecs.lookup(coding).name.startswith("utf-8"):
+        raise SyntaxError(f"it declares the coding {coding}, and may declare only UTF-8")
 
 
 class Service:
@@ -171,7 +181,9 @@ class Service:
     def python(self, path: str) -> ast.Module:
         """The syntax tree of a Python file. Raises FleetError."""
         try:
-            return ast.parse(self.text(path), path)
+            text = self.text(path)
+            _refuse_coding(text)
+            return ast.parse(text.removeprefix("\ufeff"), path)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             line = getattr(error, "lineno", None) or 0
             what = getattr(error, "msg", error) or "it nests too deeply"

@@ -86,7 +86,7 @@ def found(service: Service, paths: list[str]) -> list[Found]:
     )
     patterns = tuple(map(glob.escape, paths))
     entries = service.remembered(
-        f"migrations 3 {versions}", patterns, lambda folder: [asdict(one) for one in _judged(folder, paths)]
+        f"migrations 4 {versions}", patterns, lambda folder: [asdict(one) for one in _judged(folder, paths)]
     )
     return [Found(**entry) for entry in entries]
 

@@ -117,7 +117,7 @@ def _judge_one(member: Member, commit: Commit, opened: dict[Commit, Service | To
     if service and not standing.unreadable:
         # While its files are parsed. What is wrong with one of them the map says itself.
         with suppress(FleetError, OSError), limited("reading it for the map"):
-            kept(commit.id, service)
+            kept(commit.repository, commit.id, service)
     return standing
 
 

@@ -64,20 +64,21 @@ def _facts(source: Source) -> Facts:
     if not source.commit:
         return _read(Service(source.repository))
     try:
-        return Facts.from_json(json.loads(_memory(source.commit).read_bytes()))
+        return Facts.from_json(json.loads(_memory(source.repository, source.commit).read_bytes()))
     except (OSError, ValueError, KeyError, TypeError):
-        return kept(source.commit, Service(source.repository, source.commit, source.commit))
+        return kept(source.repository, source.commit, Service(source.repository, source.commit, source.commit))
 
 
-def kept(commit: str, service: Service) -> Facts:
+def kept(repository: Path, commit: str, service: Service) -> Facts:
     """Read the facts of a service at a commit, and keep them for the next map. Raises FleetError."""
     found = _read(service)
-    write_whole(_memory(commit), json.dumps(found.to_json()))
+    write_whole(_memory(repository, commit), json.dumps(found.to_json()))
     return found
 
 
-def _memory(commit: str) -> Path:
-    name = hashlib.sha256(f"{commit} {version_of_checks()}".encode()).hexdigest()
+def _memory(repository: Path, commit: str) -> Path:
+    """Of this repository alone: whoever owns one on this machine may have forged what a commit of another one has."""
+    name = hashlib.sha256(f"{repository.resolve()} {commit} {version_of_checks()}".encode()).hexdigest()
     return cache() / "facts" / name[:2] / f"{name[2:40]}.json"
 
 

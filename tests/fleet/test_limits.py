@@ -1,6 +1,8 @@
 """Limits of time, memory and size: what takes too much is given up, and said in one sentence."""
 
+import ast
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,6 +96,47 @@ def test_a_long_path_is_compared_with_many_unknown_parts_at_once() -> None:
 
 def blob(repository: Path, content: bytes) -> str:
     return git.line(repository, "hash-object", "-w", "--stdin", stdin=content)
+
+
+def forge(repository: Path, oid: str, content: bytes) -> None:
+    """Put another content where git keeps the file with this id."""
+    kept = repository / ".git/objects" / oid[:2] / oid[2:]
+    kept.unlink(missing_ok=True)
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_bytes(zlib.compress(b"blob %d\0" % len(content) + content))
+
+
+def test_a_file_of_another_content_than_its_id_says_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
+    for name in ("honest", "forged"):
+        (tmp_path / name).mkdir()
+        git_of_tests(tmp_path / name, "init", "--quiet")
+        (tmp_path / name / "file").write_text("good")
+        commit(tmp_path / name)
+    honest, forged = (Service(tmp_path / name, "HEAD", "HEAD") for name in ("honest", "forged"))
+    forge(tmp_path / "forged", honest.tree["file"].blob, b"evil")
+
+    def read(folder: Path) -> str:
+        return (folder / "file").read_text()
+
+    with pytest.raises(FleetError, match="has another content than its id says"):
+        forged.read("file")
+    with pytest.raises(FleetError, match="has another content than its id says"):
+        forged.remembered("reader 1", ("file",), read)
+    assert honest.remembered("reader 1", ("file",), read) == "good"
+
+
+@pytest.mark.parametrize("beginning", ["# coding: utf-7\n", "\r# coding: utf-7\n"])
+def test_a_comment_that_python_reads_as_code_is_no_comment(tmp_path: Path, beginning: str) -> None:
+    git_of_tests(tmp_path, "init", "--quiet")
+    (tmp_path / "a.py").write_bytes(f"{beginning}# +AAo-import fastapi\n".encode())
+    (tmp_path / "b.py").write_bytes(b"\xef\xbb\xbf# -*- coding: UTF-8 -*-\nimport fastapi\n")
+    commit(tmp_path)
+    with pytest.raises(
+        FleetError, match=r"a\.py is not Python: it declares the coding utf-7, and may declare only UTF-8"
+    ):
+        Service(tmp_path).python("a.py")
+    assert isinstance(Service(tmp_path).python("b.py").body[0], ast.Import)
 
 
 def with_tree(service: Path, tree: str) -> None:

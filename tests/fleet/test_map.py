@@ -596,6 +596,20 @@ def test_commits_of_bare_clones_are_read_once(tmp_path: Path, monkeypatch: pytes
     assert gather.of_standings([*members, gone], unreadable).unread == {"gone": "no"}
 
 
+def test_a_commit_of_one_repository_says_nothing_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A repository on this machine may have other files than the id of its commit says, because git believes them."""
+    monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
+    first, *_ = written(tmp_path, shop())
+    second = tmp_path / "copy"
+    subprocess.run(["git", "clone", "--quiet", first, second], check=True)
+    read: list[Path] = []
+    facts = gather.facts
+    monkeypatch.setattr(gather, "facts", lambda service: read.append(service.root) or facts(service))
+    for folder in (first, second, second):
+        gather.of_members([Member("one", str(folder), is_local=True)])
+    assert read == [first, second]
+
+
 def test_the_surroundings_of_a_service_are_its_own_edges(tmp_path: Path) -> None:
     map_ = drawn(tmp_path, shop())
     assert set(map_.around("printing").nodes) == {"printing", "billing"}

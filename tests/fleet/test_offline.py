@@ -1,11 +1,14 @@
 """Migrations are read as SQL, and their code can do nothing else."""
 
+import ast
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from fleet.squawk import OFFLINE
 
@@ -53,6 +56,29 @@ HARMFUL = {
     "a pattern that reads attributes": "match sa:\n        case object(util=util): util.os.system('touch PROOF')",
     "a frame": "(one for one in [1]).gi_frame",
     "more memory than there is": "'x' * 10**12",
+    "a pickle that a type reads": "load = sa.PickleType().result_processor(sa.func, None)\n    load(b'cposix\\nsystem\\n(S\"touch PROOF\"\\ntR.')",
+    "a driver, by a URL": "sa.URL('postgresql', 'u', 'p', 'h', 1, 'd', {}).get_dialect()",
+    "a compiler": "sa.text('1').compile()",
+    "a dialect of a type": "sa.Text().dialect_impl(None)",
+    "an attribute of a class": "sa.Enum.process",
+    "the day, by a value": "from datetime import date\n    op.execute(str(date(2026, 1, 1).today()))",
+    "the zone of this machine": "from datetime import datetime\n    op.execute(str(datetime(2026, 1, 1).timestamp()))",
+    "a function as text": "op.execute(str(upgrade))",
+    "a function as part of a text": "op.execute(f'{[upgrade]!r}')",
+    "a module as text": "op.execute(str(sa))",
+    "an annotation that runs": "def helper(a: op.execute('DROP TABLE a')): pass",
+    "an annotation of a return value that runs": "def helper() -> op.execute('DROP TABLE a'): pass",
+    "an annotation of a variable that runs": "pass\nx: op.execute('DROP TABLE a') = 1",
+    "an annotation of a part that runs": "pass\n[1][op.execute('DROP TABLE a')]: int",
+    "an annotation that assigns": "def helper(a: (x := 1)): pass",
+    "a decorator": "@op.f\n    def helper(): pass",
+    "a hook of a table": "op.create_table('x', listeners=[('before_create', upgrade)])",
+    "a hook of a table, hidden": "op.create_table('x', listeners=(one for one in [('before_create', upgrade)]))",
+    "a default that only a connection calls": "sa.table('x', sa.Column('a', sa.Text, default=upgrade))",
+    "a default that only a connection calls, by its class": "sa.ColumnDefault(upgrade)",
+    "a parameter that only a connection computes": "op.execute(sa.text('SELECT :x').bindparams(sa.bindparam('x', callable_=upgrade)))",
+    "a function, deep in a list": "a = [upgrade]\n    for _ in range(50): a = [a]\n    sa.Column('x', sa.Text, info=a)",
+    "another schema, in production only": "op.execute('DELETE FROM x', execution_options={'schema_translate_map': {None: 'billing'}})",
     "a deep expression": "x = " + "(" * 5000 + ")" * 5000,
 }
 
@@ -81,6 +107,67 @@ def test_a_migration_that_does_more_than_build_sql_is_refused_and_does_nothing(t
 def test_what_a_migration_does_when_it_is_imported_is_refused_too(tmp_path: Path) -> None:
     (one,) = read(tmp_path, f"import subprocess\n{UPGRADE}pass\n")
     assert (one["line"], one["error"].partition(",")[0]) == (1, "it imports subprocess")
+
+
+@pytest.mark.parametrize("beginning", [b"# coding: utf-7\n", b"\r# coding: utf-7\n", b'"""x"""  # coding: utf-7\n'])
+def test_a_comment_that_python_reads_as_code_is_no_comment(tmp_path: Path, beginning: bytes) -> None:
+    migration = tmp_path / "0002.py"
+    migration.write_bytes(beginning + f"{UPGRADE}pass\n    # +AAo-    op.execute('DROP TABLE a')\n".encode())
+    subprocess.run([sys.executable, "-I", OFFLINE, str(tmp_path / "out.json"), str(migration)], check=True, timeout=120)
+    (one,) = json.loads((tmp_path / "out.json").read_text()).values()
+    is_code = "DROP TABLE" in ast.dump(ast.parse(migration.read_bytes()))
+    assert one["error"] == ("SyntaxError: it declares the coding utf-7, and may declare only UTF-8" if is_code else "")
+
+
+def test_a_module_is_the_same_whoever_imports_it_and_a_column_may_have_any_name(tmp_path: Path) -> None:
+    (one,) = read(
+        tmp_path,
+        f"import sqlalchemy as other\n{UPGRADE}op.execute(str((sa == other, sa.dialects.postgresql == postgresql)))\n"
+        "    op.execute(sa.table('x', sa.column('call')).update().values(call=None))\n",
+    )
+    assert (one["error"], one["statements"][0][0].strip()) == ("", "(True, True);")
+
+
+def test_a_list_grows_under_all_of_its_names(tmp_path: Path) -> None:
+    (one,) = read(
+        tmp_path, f"{UPGRADE}a = b = []\n    a += ['DROP TABLE a']\n    for sql in b:\n        op.execute(sql)\n"
+    )
+    assert [sql.strip() for sql, _ in one["statements"]] == ["DROP TABLE a;"]
+
+
+# Below, each is what comes through a hole in the guards.
+WALLED = {
+    "a file": "open('PROOF', 'w')",
+    "a program": "os.system('touch PROOF')",
+    "a folder": "os.mkdir('PROOF')",
+    "a socket": "socket.socket()",
+    "a program of its own": "subprocess.run(['touch', 'PROOF'])",
+    "a pickle": "pickle.loads(b'cposix\\nsystem\\n(S\"touch PROOF\"\\ntR.')",
+    "a library": "ctypes.CDLL(None)",
+    "a module": "import antigravity",
+    "eval": "eval('1')",
+    "a refusal that is caught": "try: open('PROOF', 'w')\nexcept Exception: pass",
+}
+
+
+def test_python_refuses_what_comes_through_a_hole_in_the_guards(tmp_path: Path) -> None:
+    proof = tmp_path / "proof"
+    files = {name: tmp_path / f"{number}.py" for number, name in enumerate(WALLED)}
+    for name, file in files.items():
+        file.write_text(f"{UPGRADE}hole('{name}')\n")
+    program = f"""
+import ctypes, os, pickle, socket, subprocess, sys
+sys.path.insert(0, {str(Path(OFFLINE).parent.parent)!r})
+from fleet import offline
+codes = {{name: compile(code.replace("PROOF", {str(proof)!r}), name, "exec") for name, code in {WALLED!r}.items()}}
+offline._NAMESPACE["hole"] = offline._Function(lambda name: exec(codes[name]))
+offline._Wall.HARMLESS |= {{"exec"}}
+offline.main({str(tmp_path / "out.json")!r}, {list(map(str, files.values()))!r})
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+    made = dict(zip(WALLED, json.loads((tmp_path / "out.json").read_text()).values(), strict=True))
+    assert [name for name, one in made.items() if not one["error"].startswith("it does ")] == []
+    assert not proof.exists()
 
 
 def test_a_migration_that_never_ends_is_given_up(tmp_path: Path) -> None:
