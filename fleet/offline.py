@@ -321,7 +321,7 @@ def _of_module(module: ModuleType, name: str) -> Any:
     if name in _OF_PACKAGES.get(module.__name__, ()):
         value = getattr(module, name)
         return _module(value) if type(value) is ModuleType else value
-    value = getattr(module, name, None)
+    value = getattr(module, name, ...)  # not None, which is a value
     if type(value) is ModuleType and value.__name__ in _OF_SQLALCHEMY:
         return _module(value)
     if module.__name__ in _OF_SQLALCHEMY and not name.startswith("_") and _is_harmless(value):

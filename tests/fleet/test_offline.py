@@ -77,6 +77,7 @@ HARMFUL = {
     "a default that only a connection calls": "sa.table('x', sa.Column('a', sa.Text, default=upgrade))",
     "a default that only a connection calls, by its class": "sa.ColumnDefault(upgrade)",
     "a parameter that only a connection computes": "op.execute(sa.text('SELECT :x').bindparams(sa.bindparam('x', callable_=upgrade)))",
+    "what nobody has imported here": "op.execute(str(sa.dialects.sqlite is None))",
     "a function, deep in a list": "a = [upgrade]\n    for _ in range(50): a = [a]\n    sa.Column('x', sa.Text, info=a)",
     "another schema, in production only": "op.execute('DELETE FROM x', execution_options={'schema_translate_map': {None: 'billing'}})",
     "a deep expression": "x = " + "(" * 5000 + ")" * 5000,
