@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import yaml
@@ -16,6 +17,8 @@ OTHER_ANSWERS = ".copier-answers.*.yml"
 
 # Far more than a file that people write has.
 MOST_VALUES = 500_000
+# Of answers and waivers, which are read before any limit of time holds.
+MOST_BYTES = 2**20
 
 # It reads the same in a fraction of the time, where PyYAML was built with it.
 _Fast = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -46,6 +49,8 @@ def load_all(text: str | bytes, loader: type = Loader) -> Iterator[Any]:
     Raises yaml.YAMLError, also if there are more than MOST_VALUES values with every alias written out; RecursionError.
     """
     has_aliases = (b"&" if isinstance(text, bytes) else "&") in text  # ty: ignore[unsupported-operator]
+    if len(text) > MOST_VALUES:  # each value takes a character at least
+        _refuse_many(text, loader)
     reader = loader(text)
     try:
         while reader.check_node():
@@ -57,6 +62,21 @@ def load_all(text: str | bytes, loader: type = Loader) -> Iterator[Any]:
             yield reader.construct_document(node)
     finally:
         reader.dispose()
+
+
+def _refuse_many(text: str | bytes, loader: type) -> None:
+    """Raises yaml.YAMLError for more values than a file has, before anything is made of them."""
+    nodes = (event for event in yaml.parse(text, loader) if isinstance(event, yaml.NodeEvent))
+    if one := next(islice(nodes, MOST_VALUES, None), None):
+        raise ConstructorError(None, None, f"it has more than {MOST_VALUES:,} values", one.start_mark)
+
+
+def refuse_long(path: str, content: bytes) -> None:
+    """Raises FleetError for a record that is longer than anything that people or tools write there."""
+    if len(content) > MOST_BYTES:
+        raise Malformed(
+            f"{path} has {len(content):,} bytes, and fleet reads one of up to {MOST_BYTES:,}: restore it from git", path
+        )
 
 
 def _values(node: yaml.Node, known: dict[int, int]) -> int:
@@ -91,6 +111,7 @@ class Answers:
         """Raises FleetError if it is missing, broken, or of a copy that cannot be updated."""
         if content is None:
             raise FleetError(f"no {ANSWERS_FILE}: not a service of this platform, or not at its repository's root")
+        refuse_long(ANSWERS_FILE, content)
         try:
             text = content.decode()
             recorded = load(text)

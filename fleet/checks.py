@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from fleet.conventions import Convention, conventions
 from fleet.drift import drift, waivers
-from fleet.errors import DiskFull, FleetError, Malformed, bug, refuse_full_disk, refused
+from fleet.errors import DiskFull, FleetError, Malformed, OfThisMachine, bug, refuse_full_disk, refused
 from fleet.findings import Check, Finding, Level
 from fleet.lag import lag
 from fleet.service import Service
@@ -76,8 +76,8 @@ def _of(convention: Convention, service: Service, malformed: set[str]) -> Iterat
         )
     except DiskFull:
         raise
-    except OSError as error:
-        reason = f"{ON_THIS_MACHINE}: {refused(error)}"
+    except (OSError, OfThisMachine) as error:
+        reason = f"{ON_THIS_MACHINE}: {refused(error) if isinstance(error, OSError) else error}"
         yield Finding(convention.id, "", reason, "mend that, and run it again", why=convention.reason)
     except FleetError as error:
         refuse_full_disk(error)

@@ -22,6 +22,10 @@ class Malformed(FleetError):
         self.line = line
 
 
+class OfThisMachine(FleetError):
+    """It says nothing of the service: on another machine, or later, it may be done. Nobody remembers it."""
+
+
 class DiskFull(FleetError):
     """Nothing more can be written: what comes next would fail for the same reason."""
 

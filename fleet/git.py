@@ -6,12 +6,13 @@ import re
 import subprocess
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from fleet import isolation
-from fleet.errors import FleetError
+from fleet.errors import FleetError, OfThisMachine
 
 # For a host that never answers, and for a pipe in the place of a file, which nobody writes to.
 LIMIT_SECONDS = 300
@@ -190,13 +191,38 @@ def tree(repository: Path, ref: str = "HEAD", *paths: str) -> Tree:
 def _listed(repository: Path, arguments: tuple[str, ...]) -> bytes:
     """As `git`, but stop reading after as much as MOST_FILES need: a few objects can make a tree of a trillion files."""
     command, environment = _command(repository, arguments)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as process:
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)
+    with started as process, _in_time(process, repository):
         assert process.stdout is not None
         printed = process.stdout.read(MOST_FILES * _ENTRY_BYTES)
         if process.stdout.read(1):
             process.kill()
             raise _too_many(repository)
+        process.wait()
     return printed if process.returncode == 0 else git(repository, *arguments)  # which says why
+
+
+@contextmanager
+def _in_time(process: subprocess.Popen[bytes], repository: Path) -> Generator[None]:
+    """Kill git, and raise OfThisMachine, if the block takes too long: it may wait for what git never prints."""
+    late = threading.Event()
+
+    def stop() -> None:
+        late.set()
+        process.kill()
+
+    timer = threading.Timer(LIMIT_SECONDS, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except (OSError, ValueError):
+        if not late.is_set():
+            raise
+    finally:
+        timer.cancel()
+    if late.is_set():
+        raise OfThisMachine(f"reading {repository} was given up after {LIMIT_SECONDS:g} seconds: clone it anew")
 
 
 def _too_many(repository: Path) -> FleetError:
@@ -237,6 +263,7 @@ class Blobs:
         self._repository = repository
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._given_up: OfThisMachine | None = None
 
     def read(self, blob: str) -> bytes:
         """Raises FleetError if there is none, it is too large, or not what the id says."""
@@ -249,16 +276,20 @@ class Blobs:
 
     def _read(self, blobs: list[str]) -> list[bytes]:
         with self._lock:
+            if self._given_up:  # each of a hundred files would take as long
+                raise OfThisMachine(str(self._given_up))
             process = self._process = self._process or self._started()
             assert process.stdin is not None
             assert process.stdout is not None
             try:
-                process.stdin.write("".join(f"{blob}\n" for blob in blobs).encode())
-                process.stdin.flush()
-                answers = [_answer(process.stdout) for _ in blobs]
-            except BaseException:  # given up in the middle: what comes next would be taken for another file
+                with _in_time(process, self._repository):
+                    process.stdin.write("".join(f"{blob}\n" for blob in blobs).encode())
+                    process.stdin.flush()
+                    answers = [_answer(process.stdout) for _ in blobs]
+            except BaseException as error:  # given up in the middle: what comes next would be taken for another file
                 process.kill()
                 self._process = None
+                self._given_up = error if isinstance(error, OfThisMachine) else None
                 raise
         for blob, content in zip(blobs, answers, strict=True):
             if content is None:
@@ -350,9 +381,9 @@ def _run(
         return subprocess.run(command, input=stdin, capture_output=True, env=environment, timeout=LIMIT_SECONDS)
     except subprocess.TimeoutExpired:
         asked = tuple(command[command.index("-C") + 2 :] if "-C" in command else command[1:])
-        raise FleetError(f"git {_name(asked)} was given up after {LIMIT_SECONDS:.0f} seconds") from None
+        raise OfThisMachine(f"git {_name(asked)} was given up after {LIMIT_SECONDS:.0f} seconds") from None
     except FileNotFoundError:
-        raise FleetError("git is not installed, or not in PATH") from None
+        raise OfThisMachine("git is not installed, or not in PATH") from None
 
 
 def _printed(repository: Path, arguments: tuple[str, ...], done: subprocess.CompletedProcess[bytes]) -> bytes:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fleet.cache import cache
-from fleet.errors import FleetError
+from fleet.errors import FleetError, OfThisMachine
 
 LIMIT_SECONDS = 60
 """For reading the configuration: an include may name a pipe that nobody writes to."""
@@ -200,9 +200,9 @@ def _listed(options: list[str], environment: dict[str, str]) -> list[str]:
     try:
         done = subprocess.run(command, env=environment, cwd="/", capture_output=True, timeout=LIMIT_SECONDS)
     except FileNotFoundError:
-        raise FleetError("git is not installed, or not in PATH") from None
+        raise OfThisMachine("git is not installed, or not in PATH") from None
     except subprocess.TimeoutExpired:
-        raise FleetError(f"reading the configuration of git was given up after {LIMIT_SECONDS} seconds") from None
+        raise OfThisMachine(f"reading the configuration of git was given up after {LIMIT_SECONDS} seconds") from None
     if done.returncode != 0:
         raise FleetError(f"git cannot read its configuration: {done.stderr.decode(errors='replace').strip()}")
     return done.stdout.decode(errors="surrogateescape").split("\0")[:-1]

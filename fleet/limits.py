@@ -16,6 +16,7 @@ SECONDS = 60
 
 A service takes one or two seconds the first time.
 """
+MOST_SECONDS = 24 * 60 * 60
 MEMORY_BYTES = 2 * 2**30
 """Beyond what the process has already. Linux enforces this limit, macOS does not."""
 
@@ -33,6 +34,21 @@ class _OutOfTime(BaseException):
 _limited = threading.local()
 
 
+def limit_seconds() -> float:
+    """How long anything may compute for one service. Raises FleetError if FLEET_LIMIT_SECONDS says nothing of that kind."""
+    written = os.environ.get("FLEET_LIMIT_SECONDS", str(SECONDS))
+    try:
+        seconds = float(written)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds <= MOST_SECONDS:
+        raise FleetError(
+            f"FLEET_LIMIT_SECONDS is {written!r}, and has to be a number of seconds, more than 0 and at most "
+            f"{MOST_SECONDS:,}: correct it, or unset it, which means {SECONDS}"
+        )
+    return seconds
+
+
 @contextmanager
 def limited(what: str) -> Generator[None]:
     """Raises TooMuch, with `what` as its subject, once the block has computed for too long, or wants too much memory.
@@ -43,7 +59,7 @@ def limited(what: str) -> Generator[None]:
     if getattr(_limited, "already", False):
         yield
         return
-    seconds = float(os.environ.get("FLEET_LIMIT_SECONDS", SECONDS))
+    seconds = limit_seconds()
     _limited.already = True
     try:
         with _memory(), _time(seconds):

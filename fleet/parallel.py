@@ -5,6 +5,7 @@ memory, a crash in a library) ends all the others' work, and nobody knows which 
 """
 
 import math
+import os
 import signal
 import time
 from collections import deque
@@ -137,11 +138,15 @@ def _received(worker: _Worker) -> object:
 def _end(worker: _Worker) -> None:
     worker.pipe.close()
     worker.process.terminate()
+    # With what it has started, such as a git that never ends. There is no group yet, or no longer, if nothing is left.
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(worker.process.pid or 0, signal.SIGTERM)
     worker.process.join()
 
 
 def _serve(work: Callable[[Item], Result], pipe: Connection) -> None:
-    # Ctrl-C reaches the whole group: whoever started this process ends it.
+    # A group of its own, which Ctrl-C does not reach: whoever started this process ends it, with all that it has started.
+    os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pipe.send(_Started())
     while True:

@@ -13,8 +13,8 @@ from typing import Any
 from fleet.cache import cache, version_of_checks, write_whole
 from fleet.checks import ON_THIS_MACHINE
 from fleet.conventions import conventions
-from fleet.errors import FleetError
-from fleet.limits import TooMuch, limited
+from fleet.errors import FleetError, OfThisMachine
+from fleet.limits import TooMuch, limit_seconds, limited
 from fleet.mirror import Commit, dropped_for_damage, newest
 from fleet.neighbours import with_neighbours
 from fleet.parallel import Lost, in_processes, in_threads
@@ -42,6 +42,7 @@ class _Remembered:
 
 def status(members: list[Member], jobs: int | None = None) -> list[Standing]:
     """In the order of the members. A service that cannot be read is in it, with the reason."""
+    limit_seconds()  # said once, and not of each service
     commits, unread = in_threads(newest, members, "fetching")
     known = {member: recalled for member in commits if (recalled := _recall(member))}
     sources, without = in_threads(lambda member: _source(member, commits, known.get(member)), list(commits))
@@ -102,12 +103,12 @@ def _judge(batch: Batch) -> list[Standing]:
     return [_judge_one(member, commit, opened) for member, commit in batch]
 
 
-def _judge_one(member: Member, commit: Commit, opened: dict[Commit, Service | TooMuch | None]) -> Standing:
+def _judge_one(member: Member, commit: Commit, opened: dict[Commit, Service | FleetError | None]) -> Standing:
     from fleet.map.gather import kept
 
     # What was parsed of a service is not kept until the last one is judged.
     service = opened.pop(commit, None)
-    if isinstance(service, TooMuch):
+    if isinstance(service, FleetError):
         return unreadable(member, service, commit.id)
     standing = judge(member, commit, service)
     if standing.unreadable and dropped_for_damage(member):
@@ -116,7 +117,7 @@ def _judge_one(member: Member, commit: Commit, opened: dict[Commit, Service | To
             standing = judge(member, commit)
     if service and not standing.unreadable:
         # While its files are parsed. What is wrong with one of them the map says itself.
-        with suppress(FleetError, OSError), limited("reading it for the map"):
+        with suppress(FleetError, OSError):
             kept(commit.repository, commit.id, service)
     return standing
 
@@ -128,15 +129,15 @@ def _prepare(services: list[Service]) -> None:
             convention.prepare(services)
 
 
-def _opened(commit: Commit) -> Service | TooMuch | None:
-    """Open and render a service. None after any other error than TooMuch, because `judge` meets and reports that error."""
+def _opened(commit: Commit) -> Service | FleetError | None:
+    """Open and render a service. The error if that took too long. None after any other error, which `judge` meets and reports."""
     try:
         with limited("rendering the service"):
             service = opened(commit)
             service.template = _template(service.answers.source)
             _ = service.expected
             service.rest()
-    except TooMuch as error:
+    except (TooMuch, OfThisMachine) as error:
         return error
     except Exception:
         return None

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from fleet.errors import FleetError
+from fleet.errors import OfThisMachine
 from fleet.limits import lift_memory_limit
 
 # Far more than any of them takes.
@@ -16,16 +16,16 @@ LIMIT_SECONDS = 120
 
 
 def program(name: str) -> str:
-    """Where it is, beside the Python that runs fleet. Raises FleetError."""
+    """Where it is, beside the Python that runs fleet. Raises OfThisMachine."""
     schemes = (sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme("user"))
     found = shutil.which(name, path=os.pathsep.join(sysconfig.get_path("scripts", scheme) for scheme in schemes))
     if found is None:
-        raise FleetError(f"{name} is not beside the Python that runs fleet: install fleet again")
+        raise OfThisMachine(f"{name} is not beside the Python that runs fleet: install fleet again")
     return found
 
 
 def run(command: Sequence[str], *, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run it with nothing of our environment: it judges alike everywhere, and sees no secret. Raises FleetError.
+    """Run it with nothing of our environment: it judges alike everywhere, and sees no secret. Raises OfThisMachine.
 
     Its home is empty, and not the folder that it judges: a service must not bring the configuration of its judge.
     """
@@ -42,4 +42,4 @@ def run(command: Sequence[str], *, cwd: Path, **environment: str) -> subprocess.
                 preexec_fn=lift_memory_limit,
             )
         except subprocess.TimeoutExpired:
-            raise FleetError(f"{Path(command[0]).name} was given up after {LIMIT_SECONDS} seconds") from None
+            raise OfThisMachine(f"{Path(command[0]).name} was given up after {LIMIT_SECONDS} seconds") from None

@@ -27,7 +27,7 @@ from typing import Any
 
 import yaml
 
-from fleet.answers import load, not_yaml
+from fleet.answers import load, not_yaml, refuse_long
 from fleet.errors import FleetError
 from fleet.git import Entry
 
@@ -79,6 +79,7 @@ class Waivers:
         """No file is no waiver. Raises FleetError if it is not YAML of that shape."""
         if content is None:
             return cls()
+        refuse_long(WAIVERS_FILE, content)
         try:
             written = load(content)
         except (yaml.YAMLError, RecursionError) as error:

@@ -5,17 +5,23 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fleet.cache import cache, version_of_checks, write_whole
-from fleet.errors import FleetError
+from fleet.errors import FleetError, told
 from fleet.git import without_credentials
+from fleet.limits import TooMuch, limit_seconds, limited
 from fleet.map.facts import Facts, facts
 from fleet.map.model import Map
 from fleet.mirror import mirror_of, newest
 from fleet.parallel import in_threads
+from fleet.progress import progress
 from fleet.register import Member
 from fleet.service import Service
 from fleet.standing import Standing
+from fleet.waivers import today
+
+READING = "reading the service for the map"
 
 
 @dataclass(frozen=True)
@@ -42,38 +48,74 @@ def of_members(members: list[Member]) -> Map:
 def of_standings(members: list[Member], standings: list[Standing]) -> Map:
     """At the commits that `fleet status` has looked at, and fetched if need be."""
     pairs = list(zip(members, standings, strict=True))
+    unread = {one.name: standing.unreadable for one, standing in pairs if standing.unreadable}
     sources = [
         Source(one.name, Path(one.address) if one.is_local else mirror_of(one), standing.commit)
         for one, standing in pairs
-        if standing.commit
+        if not standing.unreadable
     ]
-    return of_sources(sources, {one.name: standing.unreadable for one, standing in pairs if not standing.commit})
+    return of_sources(sources, unread)
 
 
 def of_sources(sources: list[Source], unread: dict[str, str] | None = None) -> Map:
     """`unread` are services that cannot be read, and why. Those of the sources that cannot join them."""
-    read, failed = in_threads(_facts, sources, "reading" if any(source.commit for source in sources) else "")
+    limit_seconds()  # said once, and not of each service
+    recalled, failed = in_threads(_recalled, sources)
+    read = {source: known for source, known in recalled.items() if known is not None}
+    todo = [source for source in recalled if source not in read]
+    # One after the other in this thread, because no other one has a limit of time.
+    with progress("reading" if any(source.commit for source in todo) else "", len(todo)) as step:
+        for source in todo:
+            try:
+                read[source] = _facts(source)
+            except Exception as error:
+                failed[source] = told(error)
+            step()
     reasons = {source.name: without_credentials(str(error)) for source, error in failed.items()}
     known = [source for source in sources if source in read]
     names = {source.name: read[source].name for source in known}
     return Map([read[source] for source in known], (unread or {}) | reasons, names)
 
 
+def _recalled(source: Source) -> Facts | None:
+    """What is known of a commit. Raises FleetError if it is known to be too much to read."""
+    if not source.commit:
+        return None
+    try:
+        written = json.loads(_memory(source.repository, source.commit).read_bytes())
+        if "too_much" not in written:
+            return Facts.from_json(written)
+        reason = written["too_much"] if written["limits"] == _limits() else ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if reason:
+        raise FleetError(reason)
+    return None
+
+
 def _facts(source: Source) -> Facts:
     """Raises FleetError."""
-    if not source.commit:
-        return _read(Service(source.repository))
-    try:
-        return Facts.from_json(json.loads(_memory(source.repository, source.commit).read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError):
+    if source.commit:
         return kept(source.repository, source.commit, Service(source.repository, source.commit, source.commit))
+    with limited(READING):
+        return _read(Service(source.repository))
 
 
 def kept(repository: Path, commit: str, service: Service) -> Facts:
-    """Read the facts of a service at a commit, and keep them for the next map. Raises FleetError."""
-    found = _read(service)
+    """Read the facts of a service at a commit, and keep them for the next map; or that they take too much. Raises FleetError."""
+    try:
+        with limited(READING):
+            found = _read(service)
+    except TooMuch as error:
+        write_whole(_memory(repository, commit), json.dumps({"too_much": str(error), "limits": _limits()}))
+        raise
     write_whole(_memory(repository, commit), json.dumps(found.to_json()))
     return found
+
+
+def _limits() -> list[Any]:
+    """How long a failure counts: until somebody sets another limit, or for the day, for the machine may have been short."""
+    return [today().isoformat(), limit_seconds()]
 
 
 def _memory(repository: Path, commit: str) -> Path:

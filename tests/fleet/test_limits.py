@@ -1,7 +1,10 @@
 """Limits of time, memory and size: what takes too much is given up, and said in one sentence."""
 
 import ast
+import os
+import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +16,14 @@ from fleet import git
 from fleet.answers import Answers, load, load_all
 from fleet.checks import kept
 from fleet.conventions.tests import fits
-from fleet.errors import FleetError
+from fleet.errors import FleetError, OfThisMachine
 from fleet.limits import TooMuch, limited
 from fleet.openapi import Operation
+from fleet.parallel import Lost, in_processes
 from fleet.register import Member
 from fleet.service import Service
 from fleet.status import status
+from fleet.waivers import Waivers
 from tests.conftest import git as git_of_tests
 from tests.fleet.conftest import Born, commit
 
@@ -42,6 +47,16 @@ def test_what_computes_for_ever_is_given_up(compute: Callable[[], None], monkeyp
     monkeypatch.setenv("FLEET_LIMIT_SECONDS", "0.2")
     with pytest.raises(TooMuch, match=r"judging it takes more than 0\.2 seconds of computing"), limited("judging it"):
         compute()
+
+
+@pytest.mark.parametrize("written", ["abc", "", "0", "-1", "nan", "inf", "1e30"])
+def test_a_limit_that_is_none_is_refused(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEET_LIMIT_SECONDS", written)
+    told = rf"FLEET_LIMIT_SECONDS is '{written}', and has to be a number of seconds, .*: correct it, or unset it"
+    with pytest.raises(FleetError, match=told), limited("judging it"):
+        pass
+    with pytest.raises(FleetError, match=told):
+        status([])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS does not enforce a limit of memory")
@@ -77,6 +92,17 @@ def test_aliases_that_make_a_billion_values_are_refused(kind: str) -> None:
         list(load_all(laughs(kind)))
     with pytest.raises(FleetError, match=r"\.copier-answers\.yml is not YAML"):
         Answers.parse(laughs(kind).encode())
+
+
+def test_more_values_than_a_file_has_are_refused_before_they_are_made() -> None:
+    with pytest.raises(yaml.YAMLError, match="it has more than 500,000 values"):
+        load("[" + "1," * 600_000 + "]")
+
+
+@pytest.mark.parametrize("parse", [Answers.parse, Waivers.parse])
+def test_a_record_of_more_than_a_mebibyte_is_refused_unread(parse: Callable[[bytes], object]) -> None:
+    with pytest.raises(FleetError, match="has 1,048,577 bytes, and fleet reads one of up to 1,048,576"):
+        parse(b"x".ljust(2**20 + 1))
 
 
 def test_a_value_that_holds_itself_is_refused() -> None:
@@ -160,6 +186,82 @@ def many(repository: Path) -> str:
     name = blob(repository, b"")
     listed = "".join(f"100644 blob {name}\t{number:06}\n" for number in range(git.MOST_FILES + 1))
     return git.line(repository, "mktree", stdin=listed.encode())
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So long may git read."""
+    monkeypatch.setattr(git, "LIMIT_SECONDS", 0.5)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    git_of_tests(tmp_path, "init", "--quiet", "repository")
+    (tmp_path / "repository/readme").write_text("Read me\n")
+    commit(tmp_path / "repository")
+    return tmp_path / "repository"
+
+
+@pytest.mark.timeout(60)
+def test_a_tree_of_empty_folders_that_has_no_end_is_given_up(repository: Path, quick: None) -> None:
+    tree = git.line(repository, "mktree", stdin=b"")
+    for _ in range(12):
+        listed = "".join(f"040000 tree {tree}\t{number:02}\n" for number in range(30))
+        tree = git.line(repository, "mktree", stdin=listed.encode())
+    with pytest.raises(OfThisMachine, match=r"reading .* was given up after 0\.5 seconds"):
+        git.tree(repository, tree)
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_in_the_place_of_an_object_is_given_up_once_for_all_files(repository: Path, quick: None) -> None:
+    name = blob(repository, b"harm")
+    file = repository / ".git/objects" / name[:2] / name[2:]
+    file.unlink()
+    os.mkfifo(file)
+    blobs = git.Blobs(repository)
+    with pytest.raises(OfThisMachine, match=r"reading .* was given up after 0\.5 seconds"):
+        blobs.read(name)
+    begun = time.monotonic()
+    for _ in range(100):
+        with pytest.raises(OfThisMachine, match="was given up"):
+            blobs.read(name)
+    assert time.monotonic() - begun < 25  # 50 if each waited
+
+
+def start_or_wait(what: tuple[str, Path]) -> None:
+    """In a process of its own: start a program that holds a pipe, or wait until another one has."""
+    kind, folder = what
+    if kind == "start":
+        with (folder / "pipe").open("wb") as pipe:
+            subprocess.run(["/bin/sh", "-c", f"touch '{folder}/started'; exec sleep 50"], stdout=pipe)
+    while not (folder / "started").exists():
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_what_a_process_has_started_ends_with_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    pipe = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        at_work = in_processes(start_or_wait, [("start", tmp_path), ("wait", tmp_path)], jobs=2)
+        (kind, _), result = next(at_work)
+        assert (kind, isinstance(result, Lost)) == ("wait", False)
+        at_work.close()
+        deadline = time.monotonic() + 20
+        while is_held(pipe):
+            assert time.monotonic() < deadline, "the program goes on"
+            time.sleep(0.05)
+    finally:
+        os.close(pipe)
+
+
+def is_held(pipe: int) -> bool:
+    """Whether anybody could write to the pipe."""
+    try:
+        return os.read(pipe, 1) != b""
+    except BlockingIOError:
+        return True
 
 
 @pytest.mark.slow

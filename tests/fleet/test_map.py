@@ -610,6 +610,43 @@ def test_a_commit_of_one_repository_says_nothing_of_another(tmp_path: Path, monk
     assert read == [first, second]
 
 
+def test_what_status_could_not_read_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
+    member, commit = committed(tmp_path)
+    monkeypatch.setattr(gather, "facts", lambda service: pytest.fail("read again"))
+    map_ = gather.of_standings([member], [Standing("orders", member.address, commit=commit, unreadable="too much")])
+    assert (map_.services, map_.unread) == ({}, {"orders": "too much"})
+
+
+@pytest.mark.timeout(60)
+def test_a_commit_that_takes_too_long_to_read_is_given_up_and_not_tried_again_under_that_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def for_ever(_: Service) -> Facts:
+        while True:
+            pass
+
+    monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("FLEET_LIMIT_SECONDS", "0.2")
+    member, commit = committed(tmp_path)
+    told = "reading the service for the map takes more than 0.2 seconds of computing, and was given up"
+    told += " (FLEET_LIMIT_SECONDS sets another limit)"
+    with monkeypatch.context() as patch:
+        patch.setattr(gather, "facts", for_ever)
+        assert gather.of_members([member]).unread == {"orders": told}
+        assert gather.of_folders([Path(member.address)]).unread == {"orders": told}
+    assert gather.of_standings([member], [Standing("orders", member.address, commit=commit)]).unread == {"orders": told}
+    monkeypatch.setenv("FLEET_LIMIT_SECONDS", "60")
+    assert gather.of_members([member]).unread == {}
+
+
+def committed(folder: Path) -> tuple[Member, str]:
+    """A service with a commit, and its id."""
+    name, one = next(iter(shop().items()))
+    service = one.write(folder / "orders", name)
+    return Member("orders", str(service), is_local=True), git(service, "rev-parse", "HEAD").strip()
+
+
 def test_the_surroundings_of_a_service_are_its_own_edges(tmp_path: Path) -> None:
     map_ = drawn(tmp_path, shop())
     assert set(map_.around("printing").nodes) == {"printing", "billing"}

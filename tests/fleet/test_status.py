@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from fleet import git as git_module
-from fleet import overview
+from fleet import overview, tools
 from fleet import status as status_module
 from fleet import template as template_module
 from fleet.conventions import Convention, Problem, conventions
@@ -467,6 +467,31 @@ def test_what_the_machine_refuses_is_no_bug_of_a_check_and_is_not_remembered(
     monkeypatch.setattr(refused, "check", lambda *_: iter(()))
     assert status([local(service)])[0].conventions == ()
     assert judged == ["billing", "billing"]
+
+
+@pytest.mark.parametrize(
+    ("look", "told"),
+    [
+        (lambda: tools.program("absent"), "absent is not beside the Python that runs fleet: install fleet again"),
+        (lambda: tools.run(["sleep", "60"], cwd=Path("/")), "sleep was given up after 0.1 seconds"),
+    ],
+)
+def test_a_tool_that_this_machine_does_not_run_is_no_finding_that_is_remembered(
+    born: Born,
+    own_cache: Path,
+    judged: Judged,
+    refused: type[Refused],
+    monkeypatch: pytest.MonkeyPatch,
+    look: Callable[[], object],
+    told: str,
+) -> None:
+    monkeypatch.setattr(tools, "LIMIT_SECONDS", 0.1)
+    monkeypatch.setattr(refused, "check", lambda *_: iter([look()]))
+    service = born(version="v1.3.0")
+    (finding,) = status([local(service)])[0].conventions
+    assert finding.reason == f"cannot be told on this machine: {told}"
+    monkeypatch.setattr(refused, "check", lambda *_: iter(()))
+    assert status([local(service)])[0].conventions == ()
 
 
 @pytest.mark.parametrize(
