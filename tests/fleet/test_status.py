@@ -163,8 +163,9 @@ def test_a_service_that_only_the_map_cannot_read_is_an_error_until_it_can(
 
 @pytest.mark.parametrize("shown", ["table", "json", "markdown", "html"])
 def test_the_status_of_the_command_is_that_of_the_map_in_every_format(
-    born: Born, own_cache: Path, judged: Judged, tmp_path: Path, shown: str
+    born: Born, own_cache: Path, judged: Judged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: str
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # a narrow table counts findings instead of naming them
     services = [born(version="v1.3.0", service_name=name) for name in ("billing", "orders")]
     (tmp_path / "fleet.toml").write_text("".join(f'[[service]]\npath = "{service}"\n' for service in services))
     command = ["status", "--config", str(tmp_path / "fleet.toml"), "--format", shown]
