@@ -248,9 +248,9 @@ def refuse_large(what: str, size: int) -> None:
         )
 
 
-def blob_id(content: bytes) -> str:
-    """What `git hash-object` prints."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+def blob_id(content: bytes, algorithm: str = "sha1") -> str:
+    """What `git hash-object` prints in a repository that names its objects by this algorithm."""
+    return hashlib.new(algorithm, b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 class Blobs:
@@ -297,7 +297,7 @@ class Blobs:
                 raise FleetError(f"git has lost the file with the id {blob}{hint}")
             if isinstance(content, int):
                 refuse_large(f"the file with the id {blob}", content)
-            elif blob_id(content) != blob:  # git believes what it finds, and caches of other services go by the id
+            elif blob_id(content, _algorithm(blob)) != blob:
                 raise FleetError(
                     f"the file with the id {blob} has another content than its id says: clone {self._repository} anew"
                 )
@@ -315,6 +315,11 @@ class Blobs:
             if self._process:
                 self._ended()
                 self._process = None
+
+
+def _algorithm(blob: str) -> str:
+    """By which a template names its objects; services have SHA-1."""
+    return "sha256" if len(blob) == 64 else "sha1"
 
 
 def _answer(answers: IO[bytes]) -> bytes | int | None:
