@@ -45,6 +45,8 @@ POLL_SECONDS = 1
 
 BATCH_SECONDS = 0.5
 """How long the relay waits for a batch. A row without an answer by then no longer delays other rows."""
+LONG_SECONDS = 0.9 * BATCH_SECONDS
+"""What was sent so long ago takes long: less than the wait for a batch, whose rows begin a moment after the wait."""
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 10
 """The pauses between attempts to reach a destination that failed."""
@@ -254,9 +256,9 @@ class Relay:
 
     def _slow(self, now: float) -> list[Key]:
         """Return the keys that take long. A destination that takes long to answer is paused, like one that fails."""
-        slow = [(key, sending) for key, sending in self._sending.items() if now - sending.began_at > BATCH_SECONDS]
+        slow = [(key, sending) for key, sending in self._sending.items() if now - sending.began_at > LONG_SECONDS]
         for _, sending in slow:
-            if sending.name and now - sending.asked_at > BATCH_SECONDS:
+            if sending.name and now - sending.asked_at > LONG_SECONDS:
                 self._pauses.setdefault(sending.name, _Pause())
         return [key for key, _ in slow]
 
