@@ -209,9 +209,10 @@ class Service:
         for parent in {(folder / path).parent for path in files}:
             parent.mkdir(parents=True, exist_ok=True)
         stored = [path for path in files if path not in self._changed]
-        contents = dict(zip(stored, self._blobs.read_all([self.tree[path].blob for path in stored]), strict=True))
-        for path in files:
-            (folder / path).write_bytes(contents[path] if path in contents else self.read(path) or b"")
+        for path, content in zip(stored, self._blobs.read_all([self.tree[path].blob for path in stored]), strict=True):
+            (folder / path).write_bytes(content)
+        for path in set(files).difference(stored):
+            (folder / path).write_bytes(self.read(path) or b"")
 
     def rest(self) -> None:
         """End what reads its files, which starts again when it is needed."""

@@ -245,7 +245,7 @@ def test_a_process_that_hangs_ends_by_itself_and_says_where(start: Start) -> Non
     assert "in block" in service.output.read_text()
 
 
-def test_a_port_that_is_taken_is_an_error_that_names_it(database_url: str) -> None:
+def test_a_port_that_is_taken_is_an_error_that_names_it_and_the_setting(database_url: str) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -261,7 +261,9 @@ def test_a_port_that_is_taken_is_an_error_that_names_it(database_url: str) -> No
 
     assert result.returncode == 1
     assert "address already in use" in result.stdout
-    assert str(port) in result.stdout
+    assert f"127.0.0.1:{port}" in result.stdout
+    assert "set HTTP_PORT to a free port" in result.stdout
+    assert "Traceback" not in result.stdout + result.stderr
 
 
 class Wire:
@@ -351,20 +353,3 @@ def test_what_start_up_made_is_not_looked_through_and_cycles_are_still_collected
     finally:
         gc.unfreeze()
         gc.set_threshold(*before)
-
-
-def test_a_port_that_is_taken_is_reported_with_the_setting(database_url: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        ended = subprocess.run(
-            [sys.executable, "-m", "tests.chassis.tiny", "serve"],
-            env=environment(DATABASE_URL=database_url, HTTP_PORT=port),
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=EXIT_TIMEOUT_SECONDS,
-        )
-    assert ended.returncode == 1
-    assert f"127.0.0.1:{port}" in ended.stdout
-    assert "set HTTP_PORT to a free port" in ended.stdout
-    assert "Traceback" not in ended.stdout + ended.stderr

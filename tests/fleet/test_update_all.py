@@ -66,6 +66,15 @@ def version_at(repository: Path, ref: str) -> str:
     return git(repository, "show", f"{ref}:.copier-answers.yml").partition("_commit: ")[2].partition("\n")[0]
 
 
+def until_it_waits(run: subprocess.Popen[bytes], folder: Path) -> None:
+    """Until the run has come to the service `waits`, whose make waits."""
+    deadline = time.monotonic() + 120
+    while not list(folder.glob(".fleet-update/waits-*/waiting")):
+        assert run.poll() is None, run.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def write(service: Path, name: str) -> None:
     """A file of the team's, which the `make` above looks for."""
     (service / name).touch()
@@ -321,11 +330,7 @@ def test_an_interrupted_run_ends_what_it_started_and_goes_on_where_it_was(
         command, cwd=tmp_path, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     try:
-        deadline = time.monotonic() + 120
-        while not list(tmp_path.glob(".fleet-update/waits-*/waiting")):
-            assert run.poll() is None, run.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        until_it_waits(run, tmp_path)
         started = psutil.Process(run.pid).children(recursive=True)
         assert started
         run.send_signal(signal.SIGINT)
@@ -361,11 +366,7 @@ def test_what_a_killed_run_has_started_ends_before_the_next_one_begins(born: Bor
         command, cwd=tmp_path, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        deadline = time.monotonic() + 120
-        while not list(tmp_path.glob(".fleet-update/waits-*/waiting")):
-            assert run.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        until_it_waits(run, tmp_path)
         started = psutil.Process(run.pid).children(recursive=True)
         (clone,) = tmp_path.glob(".fleet-update/waits-*/")
         (clone / "waiting").unlink()
