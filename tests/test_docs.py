@@ -11,7 +11,7 @@ import yaml
 from docs import generate_chassis, generate_conventions
 from tests.conftest import ROOT, Render
 
-PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 CODE = re.compile(r"^```.*?^```|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 TARGET = re.compile(r"(?:^|[`;&] ?|^\w+=\S+ )make ((?:[a-z][a-z-]*(?=[ `\n#]|$) ?)+)", re.MULTILINE)
 
