@@ -230,6 +230,17 @@ async def on_errand(job: ErrandV1, uow: UnitOfWork) -> None:
         await said.told.wait()
     if job.then == "fail":
         raise RuntimeError("the neighbour is down")
+    if job.then == "fail, then wait":
+        said.begun.append(job.number)
+        if said.begun.count(job.number) == 1:
+            raise RuntimeError("the neighbour is down")
+        await said.told.wait()
+    if job.then == "fail slowly":
+        await asyncio.sleep(0.1)
+        raise RuntimeError("the neighbour is down")
+    if job.then == "make the server fail slowly":
+        await asyncio.sleep(0.1)
+        await uow.connection.execute("DO $$ BEGIN RAISE out_of_memory; END $$")
     if job.then == "cancel":
         shared = asyncio.ensure_future(asyncio.sleep(60))
         shared.cancel()  # as somebody else does who waits for it, too
@@ -266,6 +277,42 @@ async def test_jobs_that_will_be_tried_again_hold_up_no_other(errands: Bench) ->
     await errands.publish(*(errand(number, "fail") for number in range(20)), *map(errand, range(20, 30)))
     async with errands.consuming(kind=Kind.JOB, patience=patience):
         await errands.until(lambda: has_done(errands, *range(20, 30)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("then", ["fail slowly", "make the server fail slowly"])
+async def test_jobs_whose_every_attempt_takes_longer_than_the_pause_before_the_next_hold_up_no_other(
+    errands: Bench, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    monkeypatch.setattr(lanes, "DATABASE_PAUSE_SECONDS", 0.01)
+    bad = range(5 * SHAPES[Kind.JOB].lanes)
+    good = range(100, 120)
+    await errands.publish(*(errand(number, then) for number in bad), *map(errand, good))
+    async with errands.consuming(kind=Kind.JOB, patience=STUBBORN):
+        await errands.until(lambda: has_done(errands, *good))
+
+
+async def test_a_message_gets_its_next_attempt_however_many_slow_attempts_are_due(
+    errands: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "DATABASE_PAUSE_SECONDS", 0.01)
+    monkeypatch.setitem(SHAPES, Kind.JOB, replace(SHAPES[Kind.JOB], lanes=1))
+    said.told.set()
+    bad = (errand(number, "make the server fail slowly") for number in range(10))
+    await errands.publish(*bad, errand(100, "fail, then wait"))
+    async with errands.consuming(kind=Kind.JOB, patience=STUBBORN):
+        await errands.until(lambda: has_done(errands, 100))
+
+
+async def test_a_job_is_put_behind_no_attempt_while_a_lane_is_free(errands: Bench) -> None:
+    good = range(1, 31)
+    async with errands.consuming(kind=Kind.JOB):
+        await errands.publish(errand(0, "fail, then wait"))
+        await errands.until_begun(0, times=2)
+        await errands.publish(*map(errand, good))
+        await errands.until(lambda: has_done(errands, *good))
+        said.told.set()
+        await errands.until(lambda: has_done(errands, 0, *good))
 
 
 async def test_a_handler_that_lets_out_the_cancellation_of_another_has_failed(errands: Bench) -> None:

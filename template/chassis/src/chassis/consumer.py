@@ -214,10 +214,10 @@ class Consumer:
                 for lane in lanes:
                     lane.wake()
             most = self._shape.held + (self._shape.spare if any(lane.met_outage for lane in lanes) else 0)
-            room = min(
-                self._shape.window - sum(lane.ahead for lane in lanes),
-                most - sum(len(lane) for lane in lanes),
-            )
+            at_hand = sum(lane.ahead for lane in lanes)
+            if all(lane.attempts_again for lane in lanes):
+                at_hand -= len(lanes)  # or slow attempts, of which the next is due at once, would keep new messages out
+            room = min(self._shape.window - at_hand, most - sum(len(lane) for lane in lanes))
             if room <= 0:
                 self.progress.clear()
                 with suppress(TimeoutError):

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -75,7 +76,12 @@ class Lane:
     @property
     def ahead(self) -> int:
         """How many are to be done before one that is added now: all but those that wait to be tried again."""
-        return len(self._queue) + len(self._doing) + (self._again is not None)
+        return len(self._queue) + len(self._doing) + self.attempts_again
+
+    @property
+    def attempts_again(self) -> bool:
+        """Whether the lane is making a further attempt at a message that has failed."""
+        return self._again is not None
 
     def held(self) -> list[Delivery]:
         """All that is here and not acknowledged."""
@@ -123,7 +129,8 @@ class Lane:
             if early := [held for held in failed if held.tries < max_tries]:
                 return max(early, key=len)
         now = time.monotonic()
-        return next((held for held in self._waiting.values() if held.due <= now or self._is_over(held)), None)
+        due = (held for held in self._waiting.values() if held.due <= now or self._is_over(held))
+        return min(due, key=attrgetter("due"), default=None)
 
     def _is_over(self, held: _Held) -> bool:
         """Whether the database has worked for another message since the outage that interrupted this message."""
