@@ -212,6 +212,33 @@ async def test_large_rows_are_in_flight_up_to_a_number_of_bytes(bench: Bench, mo
     assert len(bench.broker.got) == 200
 
 
+async def test_the_database_reads_no_bodies_of_rows_that_it_does_not_return(bench: Bench) -> None:
+    digits = "(SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 2000))"
+    await bench.connection.execute(
+        "INSERT INTO chassis.outbox (id, kind, aggregatetype, aggregateid, type, payload) "
+        f"SELECT gen_random_uuid(), 'event', 'thing', number, 'a.v1', json_build_object('text', {digits}) "
+        "FROM generate_series(1, 50) AS number"
+    )
+
+    async def blocks_for(size: int, *, rows: int) -> int:
+        before = await blocks_of_bodies(bench.connection)
+        found = await backlog.read(bench.connection, BATCH, backlog.Excluded([], []), size=size)
+        assert len(found) == rows
+        return await blocks_of_bodies(bench.connection) - before
+
+    two, all_of_them = await blocks_for(100_000, rows=2), await blocks_for(10**9, rows=50)
+    await bench.connection.execute("DELETE FROM chassis.outbox")
+    assert two < all_of_them / 10
+
+
+async def blocks_of_bodies(connection: asyncpg.Connection) -> int:
+    """Return how many blocks of large values of the outbox have been read since the database began."""
+    await connection.execute("SELECT pg_stat_force_next_flush()")
+    return await connection.fetchval(
+        "SELECT toast_blks_read + toast_blks_hit FROM pg_statio_all_tables WHERE relid = 'chassis.outbox'::regclass"
+    )
+
+
 async def test_a_row_that_is_larger_than_all_that_may_be_in_flight_is_sent(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

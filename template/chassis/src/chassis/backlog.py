@@ -41,7 +41,7 @@ _FREE = """
 _FIRST = """
     (SELECT {columns}, later, size FROM (
         SELECT *, sum(size) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) AS size_so_far FROM (
-            SELECT *, octet_length(payload::text) AS size FROM (
+            SELECT *, octet_length(payload) AS size FROM (
                 SELECT {columns}, not_before, {later} AS later FROM chassis.outbox
                 WHERE {which} AND {free} ORDER BY {order} LIMIT $1
             ) AS first

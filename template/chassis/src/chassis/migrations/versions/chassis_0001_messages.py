@@ -11,6 +11,7 @@ depends_on = None
 def upgrade() -> None:
     op.execute("CREATE SCHEMA IF NOT EXISTS chassis")
     # Column names as Debezium's outbox event router knows them. Rows come and go: vacuum by their number, not by share.
+    # `payload` is JSON, but no json: the length of a text is known without reading it, and the relay asks for lengths first.
     op.execute("""
         CREATE TABLE chassis.outbox (
             seq bigint GENERATED ALWAYS AS IDENTITY CONSTRAINT pk_outbox PRIMARY KEY,
@@ -19,7 +20,7 @@ def upgrade() -> None:
             aggregatetype text NOT NULL,
             aggregateid text NOT NULL,
             type text NOT NULL,
-            payload json NOT NULL,
+            payload text NOT NULL,
             content_type text NOT NULL DEFAULT 'application/json',
             traceparent text,
             tracestate text,
