@@ -6,7 +6,7 @@ import networkx
 
 from fleet.findings import Finding, Level
 from fleet.map.facts import CATALOG
-from fleet.map.model import Found, Kind, Map
+from fleet.map.model import Found, Kind, Map, misspelt
 
 # Three services in a row. Each multiplies in: if each is up 99.9 % of the time, three in a row are down 26 hours a year
 # instead of 9. And each has to wait longer than all behind it together may take.
@@ -22,7 +22,11 @@ def findings(map_: Map, limit: int) -> Iterator[Found]:
         if edge.is_open:
             reason = f"it consumes the API {edge.name}, which no service here provides"
             remedy = f"correct consumesApis; it is in order if {edge.name} is of a system that is not listed here"
-            finding = Finding("map-call-unknown", CATALOG, reason, remedy, Level.WARNING, why=UNKNOWN)
+            level = Level.WARNING
+            if meant := misspelt(edge.name, map_.apis):
+                level = Level.ERROR
+                remedy = f"correct {edge.name} in consumesApis to {meant}, or take it away"
+            finding = Finding("map-call-unknown", CATALOG, reason, remedy, level, why=UNKNOWN)
             yield Found((edge.source,), finding, (edge,))
         elif edge.seen and not edge.declared:
             reason = f"it calls {edge.target}, and {CATALOG} does not say so"

@@ -6,7 +6,7 @@ from fleet.asyncapi import SPEC, path_of
 from fleet.findings import Finding, Level
 from fleet.map.expectations import Unmet, unmet
 from fleet.map.facts import Facts, Message
-from fleet.map.model import Edge, Found, Kind, Map
+from fleet.map.model import Edge, Found, Kind, Map, misspelt
 
 SILENCE = "It waits for something that never comes, and no error ever says so."
 PILE = "A job that nobody takes lies in the broker until it is thrown away, and what was asked for is never done."
@@ -47,6 +47,10 @@ def _without_end(map_: Map, edge: Edge) -> Found:
     if absent in map_.unread:
         reason = f"{reason}, as far as is known: {absent} cannot be read"
         remedy = "mend that first"
+    elif other is None and (meant := misspelt(absent, (*map_.services, *map_.unread))):
+        level = Level.ERROR
+        reason = f"{reason}: no service {absent} is here, but {meant} is"
+        remedy = f"correct the name to {meant}.{edge.name.partition('.')[2]}, or take the line away"
     elif other is None:
         reason = f"{reason}: no service {absent} is here"
         remedy = f"take the line away; it is in order if {absent} is a system that is not listed here"

@@ -1,11 +1,12 @@
 """Which database a service uses, as far as its repository says so. What is inside of a Secret nobody can see here."""
 
+import base64
 import re
+from binascii import Error as NotBase64
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
@@ -13,16 +14,29 @@ from fleet.answers import Loader
 from fleet.service import Service
 
 SETTING = "DATABASE_URL"
-OVERLAYS = "deploy/overlays/*.y*ml"
-BASE = "deploy/base/*.yaml"
+FILES = ("deploy/*.yaml", "deploy/*.yml", "deploy/*.env", "deploy/*.properties")
+OVERLAY = re.compile(r"deploy/overlays/[^/]+")
+
+# Other files are not parsed: they cannot name a database.
+RELEVANT = re.compile("database|postgres|secret|kind: *Kustomization|^namespace:", re.IGNORECASE | re.MULTILINE)
+# A name of a Secret, a variable, a key of a secret store or a base that says that a database is behind it.
+WORDS = re.compile(r"(?:^|[^a-z])(?:database|db|postgres|postgresql|pg|dsn)(?:$|[^a-z])", re.IGNORECASE)
+# Keys that many Secrets of one database each have. Any other key may be one of several databases.
+USUAL_KEYS = {"database_url", "uri", "url", "dsn", "host", "port", "dbname", "user", "username", "password"}
+URL = re.compile(r"postgres(?:ql)?(?:\+\w+)?://[^\s\"'`]+")
+# Filled in where it is deployed: `{{ .password }}` of an ExternalSecret's template, `$(USER)` of a container.
+FILLED_IN = re.compile(r"\{\{.*?\}\}|\$\(\w+\)|\$\{\w+\}")
+LOOPBACK = re.compile(r"localhost|127\..*|::1|0\.0\.0\.0")
+
+Named = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class Database:
     """One that the service names. Two services with the same `kind` and `key` have the same one.
 
-    kind: `secret` (namespace/name), `store` (a key in a secret store), `url` (host:port/database), `resource` (of the
-    catalogue). `path` is where it is written.
+    kind: `secret` (namespace/name), `store` (a key in a secret store), `url` (host/database), `base` (a remote base of
+    Kustomize), `resource` (of the catalogue). `path` is where it is written.
     """
 
     kind: str
@@ -32,77 +46,147 @@ class Database:
 
 def databases(service: Service) -> list[Database]:
     """Of every overlay; those of the base where an overlay names none. Raises FleetError if a file is not YAML."""
-    base = [document for path in service.files(BASE) for document in service.yaml(path)]
-    usual = {name for document in base for kind, name in _named(document) if kind == "secret"}
+    base: list[tuple[str, Any]] = []
+    overlays: dict[str, list[tuple[str, Any]]] = {}
+    for path, document in _documents(service):
+        overlay = OVERLAY.match(path)
+        (overlays.setdefault(overlay[0], []) if overlay else base).append((path, document))
+    usual = [one for _, document in base for one in _named(document, [])]
     found: dict[Database, None] = {}
-    for folder, documents in _overlays(service).items():
+    for folder, documents in overlays.items():
         namespace = next((one["namespace"] for _, one in documents if isinstance(one, dict) and "namespace" in one), "")
-        named = [(kind, name, path) for path, one in documents for kind, name in (*_named(one), *_replaced(one, base))]
+        named = [(*one, path) for path, document in documents for one in _named(document, base)]
         if not {"secret", "url"} & {kind for kind, _, _ in named}:
-            named += [("secret", name, folder) for name in sorted(usual)]
+            named += [(*one, folder) for one in usual]
+        secrets = {name.partition("#")[0] for kind, name, _ in named if kind == "secret"}
+        named += [(*one, path) for path, document in (*documents, *base) for one in _of_store(document, secrets)]
         found |= dict.fromkeys(Database(kind, _key(kind, name, str(namespace)), path) for kind, name, path in named)
     return list(found)
 
 
-def _overlays(service: Service) -> dict[str, list[tuple[str, Any]]]:
-    """The documents of each, its kustomization's first, with the patches that are written inside of it."""
-    found: dict[str, list[tuple[str, Any]]] = {}
-    for path in sorted(service.files(OVERLAYS), key=lambda one: ("kustomization" not in one, one)):
-        folder = "/".join(PurePosixPath(path).parts[:3])
-        found.setdefault(folder, []).extend((path, one) for one in service.yaml(path))
-    return found
+def _documents(service: Service) -> Iterator[tuple[str, Any]]:
+    """Path and content, an overlay's kustomization first."""
+    for path in sorted(service.files(*FILES), key=lambda one: ("kustomization" not in one, one)):
+        if not RELEVANT.search(service.text(path)):
+            continue
+        if path.endswith((".yaml", ".yml")):
+            yield from ((path, document) for document in service.yaml(path))
+        else:
+            yield path, [line for line in service.text(path).splitlines() if not line.lstrip().startswith("#")]
 
 
-def _named(node: Any) -> Iterator[tuple[str, str]]:
-    """Kind and name of every database in a document: of a variable, a literal, a key of a Secret, or an ExternalSecret."""
-    for one in _nodes(node):
-        match one:
-            case {"name": "DATABASE_URL", "valueFrom": {"secretKeyRef": {"name": str(name)}}}:
-                yield "secret", name
-            case {"name": "DATABASE_URL", "value": str(url)} | {"DATABASE_URL": str(url)}:
-                yield from _of_url(url)
-            case {"secretKey": "DATABASE_URL", "remoteRef": {"key": str(key), **more}}:
-                yield "store", f"{key}#{more['property']}" if "property" in more else key
-            case str(literal) if literal.startswith("DATABASE_URL="):
-                yield from _of_url(literal.partition("=")[2])
+def _named(document: Any, base: list[tuple[str, Any]]) -> Iterator[Named]:
+    """Kind and name of every database in a document."""
+    variables = [one["env"] for _, document in base for one in _nodes(document) if isinstance(one.get("env"), list)]
+    for one in _nodes(document):
+        yield from _of_text(one)
+        yield from _of_secret(one)
+        yield from _of_patch(one, variables)
+    if isinstance(document, dict):
+        remote = [one for one in map(str, document.get("resources") or []) if "//" in one or one.startswith("git@")]
+        yield from (("base", one.partition("?")[0]) for one in remote if WORDS.search(one))
 
 
-def _replaced(node: Any, base: list[Any]) -> Iterator[tuple[str, str]]:
-    """The Secrets that JSON patches put where the base has that of the database. They count variables."""
-    variables = [one["env"] for one in _nodes(base) if isinstance(one, dict) and isinstance(one.get("env"), list)]
-    for one in _nodes(node):
-        match one:
-            case {"op": "replace", "path": str(path), "value": str(name)}:
-                place = re.search(r"/env/(\d+)/valueFrom/secretKeyRef/name$", path)
-                at = int(place[1]) if place else -1
-                if at >= 0 and any(at < len(env) and env[at].get("name") == SETTING for env in variables):
-                    yield "secret", name
+def _nodes(node: Any) -> Iterator[dict[str, Any]]:
+    """Every mapping in a document, a patch that is written as text included. A text or a list counts as `{"": …}`."""
+    if isinstance(node, str):
+        if "\n" in node and any(word in node for word in ("secret", SETTING, "postgres")):
+            try:
+                parsed = yaml.load(node, Loader=Loader)  # noqa: S506 (a safe loader)
+            except yaml.YAMLError:
+                parsed = node
+            if not isinstance(parsed, str):
+                yield from _nodes(parsed)
+                return
+        yield {"": node}
+    elif isinstance(node, list):
+        for one in node:
+            yield from _nodes(one)
+    elif isinstance(node, dict):
+        yield node
+        for one in node.values():
+            yield from _nodes(one)
 
 
-def _nodes(node: Any) -> Iterator[Any]:
-    """It and all that is in it, a patch that is written as text included."""
-    yield node
-    if isinstance(node, str) and "\n" in node and ("secretKeyRef" in node or SETTING in node):
+def _of_text(node: dict[str, Any]) -> Iterator[Named]:
+    """The addresses in a text, or in what a Secret has as base64."""
+    if isinstance(text := node.get(""), str):
+        for url in URL.findall(FILLED_IN.sub("\0", text)):
+            yield from _of_url(url)
+    if isinstance(encoded := node.get(SETTING), str) and "://" not in encoded:
         try:
-            node = yaml.load(node, Loader=Loader)  # noqa: S506 (a safe loader)
-        except yaml.YAMLError:
+            yield from _of_url(base64.b64decode(encoded, validate=True).decode())
+        except (NotBase64, UnicodeDecodeError):
             return
-    for one in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-        yield from _nodes(one)
 
 
-def _of_url(url: str) -> Iterator[tuple[str, str]]:
-    """Without who connects, and with what password."""
+def _of_url(url: str) -> Iterator[Named]:
+    """Without who connects, with what password, and by which port: a pooler has another one than its server."""
     try:
         parts = urlsplit(url)
-        if parts.hostname and parts.path.strip("/"):
-            yield "url", f"{parts.hostname}:{parts.port or 5432}/{parts.path.strip('/')}"
+        asked = parse_qs(parts.query)
     except ValueError:
         return
+    name = unquote(parts.path.strip("/")) or asked.get("dbname", [""])[0]
+    for host in [*parts.netloc.rpartition("@")[2].split(","), *",".join(asked.get("host", [])).split(",")]:
+        host = re.sub(r":\d*$", "", unquote(host)).strip("[]").lower()
+        if host and name and not host.startswith("/") and not LOOPBACK.fullmatch(host) and "\0" not in host + name:
+            yield "url", f"{re.sub(r'[.]svc([.]cluster[.]local)?[.]?$', '', host)}/{name}"
+
+
+def _of_secret(node: dict[str, Any]) -> Iterator[Named]:
+    """The Secrets that variables and volumes come from."""
+    match node:
+        case {"name": str(variable), "valueFrom": {"secretKeyRef": {"name": str(name), **more}}}:
+            key = str(more.get("key", SETTING))
+            if any(map(WORDS.search, (variable, key, name))):
+                yield "secret", name if key.lower() in USUAL_KEYS else f"{name}#{key}"
+        case {"secretRef": {"name": str(name)}} | {"secret": {"secretName": str(name)}} if WORDS.search(name):
+            yield "secret", name
+
+
+def _of_store(document: Any, secrets: set[str]) -> Iterator[Named]:
+    """The entries of a secret store that ExternalSecrets and volumes of the store take; `secrets` are of databases."""
+    for node in _nodes(document):
+        if isinstance(key := node.get("objectName"), str) and WORDS.search(key):
+            yield "store", key
+        spec = node.get("spec") or node.get("externalSecretSpec")
+        if isinstance(spec, dict) and ("dataFrom" in spec or "data" in spec):
+            entries = list(_entries(spec))
+            target = (spec.get("target") or {}).get("name") or (node.get("metadata") or {}).get("name") or ""
+            is_whole = target in secrets or WORDS.search(str(target))
+            # A Secret may have more in it than the database: where any name says which it is, the others are not.
+            chosen = [entry for says, entry in entries if WORDS.search(says)]
+            yield from (("store", one) for one in chosen or [entry for _, entry in entries if is_whole])
+
+
+def _entries(spec: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What an entry is called on both sides, and its key in the store."""
+    for one in (*(spec.get("data") or []), *(spec.get("dataFrom") or [])):
+        match one:
+            case {"remoteRef": {"key": str(key), **more}, **rest} | {"extract": {"key": str(key), **more}, **rest}:
+                entry = f"{key}#{more['property']}" if "property" in more else key
+                yield f"{rest.get('secretKey', '')} {entry}", entry
+            case {"find": {"path": str(path)}}:
+                yield path, path
+
+
+def _of_patch(node: dict[str, Any], variables: list[list[Any]]) -> Iterator[Named]:
+    """The Secrets that JSON patches put where the base has that of the database. They count variables."""
+    match node:
+        case {"op": "replace", "path": str(path), "value": value}:
+            place = re.search(r"/env/(\d+)/valueFrom(/secretKeyRef(/name)?)?$", path)
+            at = int(place[1]) if place else -1
+            if at >= 0 and any(at < len(env) and env[at].get("name") == SETTING for env in variables):
+                value = value.get("secretKeyRef", value) if isinstance(value, dict) else value
+                name = value.get("name") if isinstance(value, dict) else value
+                if isinstance(name, str):
+                    yield "secret", name
 
 
 def _key(kind: str, name: str, namespace: str) -> str:
     if kind == "secret":
         return f"{namespace}/{name}"
     # Within a cluster a host without a dot is one of the namespace.
-    return name if kind != "url" or "." in name.partition(":")[0] else f"{namespace}/{name}"
+    host, _, database = name.partition("/")
+    return name if kind != "url" or "." in host or ":" in host else f"{host}.{namespace}/{database}"

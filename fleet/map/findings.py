@@ -84,12 +84,18 @@ def _shared(map_: Map) -> Iterator[Found]:
         yield Found(names, Finding("map-database-shared", databases[0][2], reason, remedy, why=why))
 
 
-_KINDS = {"secret": "the Secret", "store": "in the secret store", "url": "the address", "resource": "the resource"}
+_KINDS = {
+    "secret": "the Secret",
+    "store": "in the secret store",
+    "url": "the address",
+    "base": "the base",
+    "resource": "the resource",
+}
 
 
 def _key(database: Database, map_: Map) -> str:
     """The template calls a Secret <service>-database: where it has that name, it is of that service, in any namespace."""
-    name = database.key.rpartition("/")[2]
+    name = database.key.rpartition("/")[2].partition("#")[0]
     is_usual = database.kind == "secret" and name.removesuffix("-database") in map_.services
     return name if is_usual else database.key
 

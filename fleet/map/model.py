@@ -94,6 +94,11 @@ class Map:
         return ((one, message) for one in self.services.values() for message in one.messages)
 
     @cached_property
+    def apis(self) -> list[str]:
+        """The names of all APIs that a service provides, and of services that cannot be read."""
+        return [*self._providers, *self.unread]
+
+    @cached_property
     def _providers(self) -> dict[str, tuple[str, str]]:
         """The service that provides an API, and the API's type, by its name."""
         return {api: (one.name, kind) for one in reversed(self.services.values()) for api, kind in one.apis.items()}
@@ -129,6 +134,29 @@ class Map:
                 doers = [doer.name for doer, _ in self.takers(message.name)]
                 for name in doers or [owner(message.name)]:
                     yield Edge(Kind.JOB, one.name, name, message.name, is_open=not doers)
+
+
+def misspelt(said: str, names: Iterable[str]) -> str:
+    """The name that differs from `said` by one edit, by letter case, by hyphens or by a suffix -service; or an empty text.
+
+    An edit adds, drops or replaces one character, or exchanges two. Short names are often that near, and both right.
+    """
+    mine = _plain(said)
+    alike = (name for name in names if name != said and _is_one_edit(mine, _plain(name)))
+    return next(alike, "") if len(mine) > 3 else ""
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "-").removesuffix("-service").replace("-", "")
+
+
+def _is_one_edit(one: str, other: str) -> bool:
+    for _ in range(2):  # what both begin with, and turned round what both end with
+        equal = next(
+            (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+        )
+        one, other = one[equal:][::-1], other[equal:][::-1]
+    return max(len(one), len(other)) <= 1 or (len(one) == 2 and one == other[::-1])
 
 
 def owner(message: str) -> str:

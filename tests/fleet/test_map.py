@@ -1,5 +1,6 @@
 """`fleet map`: who asks and tells whom, and what is found wrong with it."""
 
+import base64
 import json
 import re
 import shutil
@@ -201,6 +202,12 @@ def overlay(name: str, where: str, **content: Any) -> Mutation:
     return lambda shop: shop[name].files.update({f"deploy/overlays/{where}/kustomization.yaml": text})
 
 
+def external(name: str, **spec: Any) -> Mutation:
+    """Write the ExternalSecret of a service's database."""
+    text = yaml.safe_dump({"kind": "ExternalSecret", "metadata": {"name": f"{name}-database"}, "spec": spec})
+    return lambda shop: shop[name].files.update({EXTERNAL: text})
+
+
 def depend(resource: str, *names: str) -> Mutation:
     def mutate(shop: Shop) -> None:
         for name in names:
@@ -226,6 +233,7 @@ EXTERNAL_SECRET = yaml.safe_dump(
     {"spec": {"data": [{"secretKey": "DATABASE_URL", "remoteRef": {"key": "shop/production", "property": "database"}}]}}
 )
 EXTERNAL = "deploy/overlays/production/external-secret.yaml"
+ENCODED = base64.b64encode(SHOP_DATABASE.encode()).decode()
 DATABASE = {"kind": "Resource", "metadata": {"name": "shop"}, "spec": {"type": "database", "owner": "group:shop"}}
 BUCKET = {**DATABASE, "spec": {"type": "s3-bucket", "owner": "group:shop"}}
 
@@ -244,6 +252,44 @@ MUTATIONS: dict[str, tuple[Mutation, str, Level, tuple[str, ...], str]] = {
         Level.WARNING,
         ("billing",),
         "no service approvals is here",
+    ),
+    "an event of a service whose name has lost a letter": (
+        lambda shop: shop["billing"].takes.update({"order.order-placed.v1": body()}),
+        "map-event-unpublished",
+        Level.ERROR,
+        ("billing",),
+        "no service order is here, but orders is",
+    ),
+    "an event of a service whose name has two letters exchanged": (
+        lambda shop: shop["billing"].takes.update({"odrers.order-placed.v1": body()}),
+        "map-event-unpublished",
+        Level.ERROR,
+        ("billing",),
+        "no service odrers is here, but orders is",
+    ),
+    "an event of a service whose name is written in another way": (
+        lambda shop: shop["billing"].takes.update({"Orders_Service.order-placed.v1": body()}),
+        "map-event-unpublished",
+        Level.ERROR,
+        ("billing",),
+        "no service Orders_Service is here, but orders is",
+    ),
+    "a job of a service whose name has a letter too many": (
+        lambda shop: (
+            shop["billing"].sends.update({"printting.print-label.v1": body()}),
+            shop["billing"].jobs.add("printting.print-label.v1"),
+        ),
+        "map-job-undone",
+        Level.ERROR,
+        ("billing",),
+        "no service printting is here, but printing is",
+    ),
+    "an API whose name has a wrong letter": (
+        consume(orders="custamers"),
+        "map-call-unknown",
+        Level.ERROR,
+        ("orders",),
+        "it consumes the API custamers, which no service here provides",
     ),
     "a job that nobody does any more": (
         lambda shop: shop["printing"].takes.clear(),
@@ -382,7 +428,7 @@ MUTATIONS: dict[str, tuple[Mutation, str, Level, tuple[str, ...], str]] = {
         "map-database-shared",
         Level.ERROR,
         ("orders", "billing"),
-        "have one database: the address db.example.com:5432/shop",
+        "have one database: the address db.example.com/shop",
     ),
     "one entry of a secret store": (
         lambda shop: [shop[name].files.update({EXTERNAL: EXTERNAL_SECRET}) for name in ("orders", "billing")],
@@ -390,6 +436,170 @@ MUTATIONS: dict[str, tuple[Mutation, str, Level, tuple[str, ...], str]] = {
         Level.ERROR,
         ("orders", "billing"),
         "in the secret store shop/production#database",
+    ),
+    "one entry of a secret store, taken whole": (
+        both(*(external(name, dataFrom=[{"extract": {"key": "shop/database"}}]) for name in ("orders", "billing"))),
+        "map-database-shared",
+        Level.ERROR,
+        ("orders", "billing"),
+        "in the secret store shop/database",
+    ),
+    "one entry of a secret store, which only the Secret's name says to be a database": (
+        both(*(external(name, dataFrom=[{"extract": {"key": "shop/all"}}]) for name in ("orders", "billing"))),
+        "map-database-shared",
+        Level.ERROR,
+        ("orders", "billing"),
+        "in the secret store shop/all",
+    ),
+    "one part of a secret store": (
+        both(*(external(name, dataFrom=[{"find": {"path": "shop/db"}}]) for name in ("orders", "billing"))),
+        "map-database-shared",
+        Level.ERROR,
+        ("orders", "billing"),
+        "in the secret store shop/db",
+    ),
+    "one entry of a secret store, of which a password is taken": (
+        both(
+            *(
+                external(name, data=[{"secretKey": "password", "remoteRef": {"key": "shop/all", "property": "pass"}}])
+                for name in ("orders", "billing")
+            )
+        ),
+        "map-database-shared",
+        Level.ERROR,
+        ("orders", "billing"),
+        "in the secret store shop/all#pass",
+    ),
+    "one address in the template of an ExternalSecret": (
+        both(
+            *(
+                external(
+                    name,
+                    target={
+                        "template": {
+                            "data": {"DATABASE_URL": "postgresql://{{ .user }}:{{ .pass }}@db.example.com/shop"}
+                        }
+                    },
+                )
+                for name in ("orders", "billing")
+            )
+        ),
+        "map-database-shared",
+        Level.ERROR,
+        ("orders", "billing"),
+        "the address db.example.com/shop",
+    ),
+    "all variables of one Secret": (
+        both(
+            *(
+                overlay(
+                    name,
+                    "staging",
+                    namespace="shop",
+                    patch=yaml.safe_dump({"envFrom": [{"secretRef": {"name": "shop-db"}}]}),
+                )
+                for name in ("orders", "billing")
+            )
+        ),
+        "map-database-shared",
+        Level.ERROR,
+        ("orders", "billing"),
+        "the Secret shop/shop-db",
+    ),
+    "a volume of one Secret": (
+        both(
+            *(
+                overlay(
+                    name,
+                    "staging",
+                    namespace="shop",
+                    patch=yaml.safe_dump({"volumes": [{"secret": {"secretName": "shop-db"}}]}),
+                )
+                for name in ("orders", "billing")
+            )
+        ),
+        "map-database-shared",
+        Level.ERROR,
+        ("orders", "billing"),
+        "the Secret shop/shop-db",
+    ),
+    "one address, by a pooler and by a variable of another name": (
+        both(
+            overlay("orders", "staging", patch=yaml.safe_dump({"name": "DATABASE_URL", "value": SHOP_DATABASE})),
+            overlay(
+                "billing",
+                "staging",
+                patch=yaml.safe_dump(
+                    {"name": "ORDERS", "value": SHOP_DATABASE.replace("com/", "com:6432/") + "?sslmode=require"}
+                ),
+            ),
+        ),
+        "map-database-shared",
+        Level.ERROR,
+        ("orders", "billing"),
+        "the address db.example.com/shop",
+    ),
+    "one address among several hosts": (
+        both(
+            overlay("orders", "staging", configMapGenerator=LITERAL),
+            overlay("billing", "staging", patch="DATABASE_URL: postgresql:///shop?host=standby,DB.example.com\n"),
+        ),
+        "map-database-shared",
+        Level.ERROR,
+        ("orders", "billing"),
+        "the address db.example.com/shop",
+    ),
+    "one address in a cluster, in full and in short": (
+        both(
+            overlay("orders", "staging", patch="DATABASE_URL: postgresql://db.data.svc.cluster.local/shop\n"),
+            overlay("billing", "staging", namespace="data", patch="DATABASE_URL: postgresql://db/shop\n"),
+        ),
+        "map-database-shared",
+        Level.ERROR,
+        ("orders", "billing"),
+        "the address db.data/shop",
+    ),
+    "one address in a file of variables": (
+        lambda shop: [
+            shop[name].files.update({"deploy/overlays/staging/database.env": f"# Ours\nDATABASE_URL={SHOP_DATABASE}\n"})
+            for name in ("orders", "billing")
+        ],
+        "map-database-shared",
+        Level.ERROR,
+        ("orders", "billing"),
+        "the address db.example.com/shop",
+    ),
+    "one address in a Secret that is committed": (
+        lambda shop: [
+            shop[name].files.update({EXTERNAL: yaml.safe_dump({"kind": "Secret", "data": {"DATABASE_URL": ENCODED}})})
+            for name in ("orders", "billing")
+        ],
+        "map-database-shared",
+        Level.ERROR,
+        ("orders", "billing"),
+        "the address db.example.com/shop",
+    ),
+    "one address in a base": (
+        lambda shop: [
+            shop[name].files.update({f"deploy/{where}.yaml": f"data: {{DATABASE_URL: '{SHOP_DATABASE}'}}\n"})
+            for name, where in (("orders", "base/config"), ("billing", "ours/config"))
+        ],
+        "map-database-shared",
+        Level.ERROR,
+        ("orders", "billing"),
+        "the address db.example.com/shop",
+    ),
+    "one remote base": (
+        both(
+            *(
+                overlay(name, "staging", resources=[f"https://git.example.com/shop//database?ref={name}"])
+                for name in ("orders", "billing")
+            )
+        ),
+        "map-database-shared",
+        Level.ERROR,
+        ("orders", "billing"),
+        "the base https://git.example.com/shop//database",
     ),
     "one resource of the catalogue, by its type": (
         both(depend("shop", "orders", "billing"), lambda shop: shop["orders"].entities.append(DATABASE)),
@@ -459,6 +669,37 @@ SOUND: dict[str, Mutation] = {
     "two databases on one server": both(
         overlay("orders", "staging", configMapGenerator=LITERAL),
         overlay("billing", "staging", configMapGenerator=[{"literals": [f"DATABASE_URL={SHOP_DATABASE}2"]}]),
+    ),
+    "two databases behind sidecars": both(
+        *(
+            overlay(name, "staging", patch="DATABASE_URL: postgresql://127.0.0.1/app\n")
+            for name in ("orders", "billing")
+        )
+    ),
+    "two keys of one Secret": both(
+        *(
+            overlay(
+                name,
+                "staging",
+                namespace="shop",
+                patch=yaml.safe_dump(
+                    {"name": "DATABASE_URL", "valueFrom": {"secretKeyRef": {"name": "databases", "key": name}}}
+                ),
+            )
+            for name in ("orders", "billing")
+        )
+    ),
+    "an entry of a secret store that is for both, beside one that is not": both(
+        *(
+            external(name, dataFrom=[{"extract": {"key": f"{name}/database"}}, {"extract": {"key": "shop/telemetry"}}])
+            for name in ("orders", "billing")
+        )
+    ),
+    "an address that is filled in where it is deployed": both(
+        *(
+            overlay(name, "staging", namespace="shop", patch="DATABASE_URL: postgresql://$(HOST)/$(NAME)\n")
+            for name in ("orders", "billing")
+        )
     ),
     "Secrets of one name in two namespaces": both(
         *(overlay(name, "production", patches=[{"patch": yaml.safe_dump(OTHER)}]) for name in ("orders", "billing"))
@@ -548,7 +789,7 @@ def test_no_password_is_kept_of_an_address(tmp_path: Path) -> None:
 def test_a_service_that_cannot_be_read_is_told_and_stops_no_other(tmp_path: Path) -> None:
     broken = shop()
     broken["orders"].files["specs/asyncapi.json"] = "{"
-    broken["customers"].files["deploy/base/deployment.yaml"] = "env: [1]"
+    broken["customers"].files["deploy/base/deployment.yaml"] = "env: [1] # DATABASE_URL"
     broken["customers"].files["deploy/overlays/staging/a.yaml"] = JSON_PATCH
     map_ = gather.of_folders(written(tmp_path, broken))
     assert set(map_.services) == {"billing", "printing"}
