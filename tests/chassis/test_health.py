@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 
 import httpx
 import pytest
-from chassis import outages
+from chassis import edge, outages
 from chassis.health import CHECK_TIMEOUT_SECONDS
 from chassis.http import Reader
 from fastapi import FastAPI
@@ -113,6 +113,23 @@ async def test_a_probe_names_what_is_wrong(probed: httpx.AsyncClient, link: Link
         "version": "0.0.0",
         "database": "unreachable",
     }
+
+
+async def test_a_database_without_migrations_makes_us_unready_and_requests_unavailable(
+    make_app: Callable[..., FastAPI], empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logger = CapturingLogger()
+    for module in (outages, edge):
+        monkeypatch.setattr(module, "log", logger)
+    async with listening(make_app(database_url=empty_database)) as client:
+        ready = await client.get("/readyz")
+        started = await status(client, "/startupz")
+        answers = [await client.post("/v1/things", json={"name": "x"}), await client.get("/v1/things")]
+
+    missing = "migrations missing: run `migrate`"
+    assert (ready.status_code, ready.json()["database"], started) == (503, missing, 200)
+    assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {(503, "database_unavailable")}
+    assert {(call.args[0], call.kwargs["reason"]) for call in logger.calls} == {("database_unavailable", missing)}
 
 
 async def test_ready_says_which_version_is(make_app: Callable[..., FastAPI], database_url: str) -> None:

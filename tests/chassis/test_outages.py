@@ -362,6 +362,7 @@ def _prepared(url: str) -> str:
         await admin.execute("CREATE ROLE app SUPERUSER LOGIN PASSWORD 'app'")
         await admin.execute("CREATE SCHEMA tiny")
         await admin.execute("CREATE TABLE tiny.things (id uuid, name text, email text)")
+        await admin.execute("CREATE SCHEMA chassis; CREATE TABLE chassis.migrations ()")
         await admin.close()
 
     asyncio.run(prepare())

@@ -13,6 +13,7 @@ import pytest
 from chassis import inbox, parking
 from chassis.application import application, worker
 from chassis.brokers import BrokerUnavailable, Kind, Message
+from chassis.brokers.memory import MemoryBroker
 from chassis.commands import main
 from chassis.service import Service
 from chassis.settings import SettingsError
@@ -138,6 +139,48 @@ async def test_an_unreachable_broker_is_told_and_stops_nothing(talking: Service,
         ready = await client.get("/readyz")
         alive = await client.get("/livez")
     assert (ready.status_code, ready.json()["broker"], alive.status_code) == (200, "unreachable", 200)
+
+
+@pytest.fixture
+def in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker's broker is in memory, whatever its URL says."""
+    monkeypatch.setattr("chassis.worker.broker_for", MemoryBroker)
+
+
+@pytest.mark.usefixtures("in_memory")
+async def test_a_worker_on_a_database_without_migrations_says_to_run_them(
+    talking: Service, empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chassis.worker.log", logged := CapturingLogger())
+    settings = {"database_url": empty_database, "broker_url": f"nats://{uuid4()}"}
+    app = worker(talking, talking.settings.model_validate(settings))
+
+    def parts() -> set[str]:
+        return {call.kwargs["part"] for call in logged.calls if call.args == ("worker_interrupted",)}
+
+    async with started(app):
+        await until(lambda: parts() >= {"gauges", "inbox", "relay", "events", "jobs"})
+
+    interruptions = [call.kwargs for call in logged.calls if call.args == ("worker_interrupted",)]
+    assert {(one["unavailable"], one["reason"]) for one in interruptions} == {
+        ("database", "migrations missing: run `migrate`")
+    }
+    assert "worker_failed" not in str(logged.calls)
+
+
+@pytest.mark.usefixtures("in_memory")
+async def test_the_broker_is_not_reported_as_ok_before_the_worker_has_reached_it(
+    talking: Service, database_url: str
+) -> None:
+    settings = {"database_url": database_url, "broker_url": f"nats://{uuid4()}"}
+    app = worker(talking, talking.settings.model_validate(settings | {"probe_details": True}))
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://s")
+    async with app.state.database, client:  # not started
+        before = (await client.get("/readyz")).json()
+    async with started(app) as client:
+        await until(lambda: app.state.worker.broker.connected)
+        after = (await client.get("/readyz")).json()
+    assert (before["broker"], after["broker"]) == ("unreachable", "ok")
 
 
 async def test_an_interruption_is_told_of_once_however_long_each_try_takes(monkeypatch: pytest.MonkeyPatch) -> None:

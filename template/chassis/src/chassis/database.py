@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
+from enum import StrEnum
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import asyncpg
@@ -60,6 +61,16 @@ LONGEST_BATCH = 100
 
 COMMAND_SECONDS = 30
 """How long a statement of a dedicated connection may take."""
+
+MISSING = (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError)
+"""What every statement meets in a database on which `migrate` has not run."""
+
+_STATE = """
+    SELECT current_setting('transaction_read_only') = 'on' AS read_only, EXISTS (
+        SELECT FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+        WHERE relname = 'migrations' AND nspname = 'chassis'
+    ) AS migrated
+"""
 
 NAMING_CONVENTION = {
     "pk": "pk_%(table_name)s",
@@ -117,6 +128,14 @@ class UnitOfWork:
         Raises chassis.outbox.Unlisted for one without a line in messaging/outgoing.
         """
         await self._outbox.enqueue(self.connection, job, after=after)
+
+
+class State(StrEnum):
+    """The state of the database, as a probe finds and reports it."""
+
+    OK = "ok"
+    UNREACHABLE = "unreachable"
+    UNMIGRATED = "migrations missing: run `migrate`"
 
 
 class Usage(NamedTuple):
@@ -255,7 +274,10 @@ class Database:
                 return "the server does not answer"
             return "the server does not answer" if given_up() else None
         gone = _is_gone(connection)
+        unmigrated = isinstance(error, MISSING) and await _is_unmigrated(connection)
         await pool.release(connection)
+        if unmigrated:
+            return State.UNMIGRATED
         # A rollback on a closed connection is an InterfaceError, as is a wrong use of an open one.
         return f"the connection broke: {error}" if gone and isinstance(error, asyncpg.InterfaceError) else None
 
@@ -333,17 +355,17 @@ class Database:
         async with self.connection() as connection:
             await connection.executemany(command, args)
 
-    async def answers(self, *, timeout_seconds: float) -> bool:
-        """Whether the server answers in time, however busy this process' own connections are.
+    async def state(self, *, timeout_seconds: float) -> State:
+        """Ask the server, however busy this process' own connections are.
 
-        A read-only session counts as no answer if the URL asks for a host that accepts writes. A failure is logged here,
+        A read-only session counts as unreachable if the URL asks for a host that accepts writes. A failure is logged here,
         because a process that is never ready gets no requests whose failures would be logged.
         """
         assert self._probe is not None, "use `async with Database(…)`"
         try:
             async with asyncio.timeout(timeout_seconds), self._probe.acquire() as connection:
                 try:
-                    read_only = await connection.fetchval("SHOW transaction_read_only") == "on"
+                    ((read_only, migrated),) = await connection.fetch(_STATE)
                 except asyncio.CancelledError:
                     connection.terminate()  # or releasing the connection would wait for the server as well
                     raise
@@ -352,14 +374,17 @@ class Database:
                     raise DatabaseUnavailable(
                         "the session is read-only, but DATABASE_URL asks for a session that accepts writes"
                     )
+                if not migrated:
+                    self._probe_failures.add(DatabaseUnavailable(State.UNMIGRATED))
+                    return State.UNMIGRATED
         except DatabaseUnavailable as error:
             self._probe_failures.add(error)
-            return False
+            return State.UNREACHABLE
         except UNREACHABLE as error:
             described = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             self._probe_failures.add(DatabaseUnavailable(f"no answer to a probe: {described}"))
-            return False
-        return True
+            return State.UNREACHABLE
+        return State.OK
 
     def usage(self) -> Usage:
         """How busy the pool is."""
@@ -388,6 +413,8 @@ async def dedicated_connection(url: str, *, name: str) -> AsyncGenerator[Connect
         yield connection
     except (asyncpg.PostgresError, asyncpg.InternalClientError, asyncpg.InterfaceError, OSError) as error:
         reason = outages.reason(error)
+        if isinstance(error, MISSING) and await _is_unmigrated(connection):
+            reason = State.UNMIGRATED
         if reason is None and isinstance(error, asyncpg.PostgresError):
             raise
         raise DatabaseUnavailable(reason or f"the connection broke: {type(error).__name__}") from error
@@ -419,6 +446,13 @@ async def bound_session(connection: asyncpg.Connection, *, idle_seconds: float) 
     # request.
     rows = await asyncpg.Connection.fetch(connection, _BOUND, list(ours), list(ours.values()))
     return {row["name"]: row["milliseconds"] / 1000 for row in rows if row["name"] in limits and row["milliseconds"]}
+
+
+async def _is_unmigrated(connection: Connection) -> bool:
+    with suppress(*UNREACHABLE):
+        ((_, migrated),) = await connection.fetch(_STATE)
+        return not migrated
+    return False
 
 
 async def _close(connection: PoolConnectionProxy) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from chassis.database import Database
+from chassis.database import Database, State
 
 CHECK_TIMEOUT_SECONDS = 1.0
 
@@ -23,9 +23,9 @@ class Lifecycle:
     """Set when the drain has ended: the time, by the loop's clock, at which unfinished work is cancelled."""
 
 
-async def _database_answers(request: Request) -> bool:
+async def _database_state(request: Request) -> State:
     database: Database = request.app.state.database
-    return await database.answers(timeout_seconds=CHECK_TIMEOUT_SECONDS)
+    return await database.state(timeout_seconds=CHECK_TIMEOUT_SECONDS)
 
 
 def _answer(request: Request, ok: bool, **details: Any) -> JSONResponse:
@@ -43,23 +43,29 @@ async def livez(request: Request) -> JSONResponse:
 
 @router.get("/startupz")
 async def startupz(request: Request) -> JSONResponse:
-    """True once the database has answered for the first time, and from then on."""
+    """True once the database has answered for the first time, and from then on.
+
+    Also without migrations: a restart, which a failing startup probe causes, would not run them.
+    """
     lifecycle: Lifecycle = request.app.state.lifecycle
-    lifecycle.started = lifecycle.started or await _database_answers(request)
+    lifecycle.started = lifecycle.started or await _database_state(request) != State.UNREACHABLE
     return _answer(request, lifecycle.started, database="ok" if lifecycle.started else "unreachable")
 
 
 @router.get("/readyz")
 async def readyz(request: Request, version: str | None = None) -> JSONResponse:
-    """Whether to send requests here: not draining, and the database answers. With `?version=…`: as that version."""
+    """Whether to send requests here: not draining, and the database answers and has tables.
+
+    With `?version=…`: as that version.
+    """
     ours = request.app.state.settings.service_version
     if version not in (None, ours):
         return _answer(request, False, server="another version")
     if request.app.state.lifecycle.draining:
         return _answer(request, False, server="draining")
-    reachable = await _database_answers(request)
-    details = {"version": ours, "database": "ok" if reachable else "unreachable", **_messaging(request)}
-    return _answer(request, reachable, **details)
+    database = await _database_state(request)
+    details = {"version": ours, "database": database, **_messaging(request)}
+    return _answer(request, database == State.OK, **details)
 
 
 def _messaging(request: Request) -> dict[str, Any]:

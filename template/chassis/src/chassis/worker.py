@@ -196,7 +196,8 @@ async def endure(part: str, loop: Callable[[asyncio.Event], Awaitable[None]], st
             if not isinstance(error, BrokerUnavailable | DatabaseUnavailable):
                 log.error("worker_failed", exc_info=error)
             elif failures == 1:
-                log.warning("worker_interrupted", part=part, reason=str(error))
+                unavailable = "broker" if isinstance(error, BrokerUnavailable) else "database"
+                log.warning("worker_interrupted", part=part, unavailable=unavailable, reason=str(error))
             await _pause(stop, min(FIRST_PAUSE_SECONDS * 2 ** (failures - 1), LONGEST_PAUSE_SECONDS))
 
 

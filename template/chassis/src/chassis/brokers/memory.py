@@ -53,6 +53,7 @@ class MemoryBroker:
     def __init__(self, options: Options) -> None:
         self._server = _servers[options.url.get_secret_value()]
         self._topology: Topology | None = None
+        self._has_connected = False
         self._subscriptions: list[MemorySubscription] = []
 
     @property
@@ -72,10 +73,11 @@ class MemoryBroker:
 
     @property
     def connected(self) -> bool:
-        return self.available
+        return self._has_connected and self.available
 
     async def connect(self) -> None:
         self._server.check()
+        self._has_connected = True
 
     async def declare(self, topology: Topology) -> None:
         self._server.check()
