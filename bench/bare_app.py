@@ -1,4 +1,4 @@
-"""What the service is measured against: FastAPI and SQLAlchemy's async ORM, as their documentation shows them.
+"""The application that the service is measured against: FastAPI and SQLAlchemy's async ORM, as their documentation shows them.
 
 Same table, same request and response models, same page size as the generated `billing` service. No tracing, no limits,
 no problem documents, no layers.

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-# What its engine would take for its own.
+# The openings of tags that its engine would execute.
 TAGS = re.compile(rb"\{[{%#]")
 
 

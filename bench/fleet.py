@@ -1,7 +1,7 @@
-"""Measure `fleet status` on 1, 50 and 200 services, and drift check and update beside cruft's, in one run.
+"""Measure `fleet status` on 1, 50 and 200 services, and drift check and update against cruft's, in one run.
 
-`.venv/bin/python -m bench.fleet`, or with `--services 1,10 --rounds 1` for a look. The services are one that was generated
-and installed, under as many names, with edits; a third of them breaks something. Cold is with an empty cache, warm with
+`.venv/bin/python -m bench.fleet`, or with `--services 1,10 --rounds 1` for a look. They are copies of one service,
+generated and installed, under as many names, with edits; a third of them breaks something. Cold is with an empty cache, warm with
 that of the run before. Memory is the most that fleet and what it started had resident at once, shared pages counted each
 time. cruft (its newest release, in an environment of its own) works on a cookiecutter template made of the same files;
 rounds alternate, medians are shown, and ratios are ours divided by cruft's.
@@ -145,7 +145,7 @@ def status(folder: Path, born: Path, number: int, *, rounds: int, urls: bool) ->
     shutil.rmtree(folder)
 
 
-# --- Beside cruft ------------------------------------------------------------------------------------------------------
+# --- Against cruft ------------------------------------------------------------------------------------------------------
 
 
 def beside_cruft(folder: Path, template: Path, born: Path, *, rounds: int) -> None:

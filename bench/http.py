@@ -1,4 +1,4 @@
-"""Measure a generated `billing` service beside a bare FastAPI app with SQLAlchemy's async ORM, in one run.
+"""Measure a generated `billing` service against a bare FastAPI app with SQLAlchemy's async ORM, in one run.
 
 `make bench`, or `.venv/bin/python -m bench.http --only get,post`. Both applications are one Uvicorn worker (uvloop,
 httptools) on the same embedded Postgres and the same table, loaded by wrk over loopback. Ours exports every trace to a
@@ -127,7 +127,7 @@ def check_same_work(apps: list[App], invoice_id: str) -> None:
 
 
 def write_scripts(folder: Path, ids: list[str]) -> dict[str, Path]:
-    """What wrk is to send, by cell."""
+    """Write the script of wrk's requests, by cell."""
     paths = ", ".join(f'"{INVOICES}/{invoice_id}"' for invoice_id in ids)
     requests = {
         "get": f'paths = {{{paths}}}\nrequest = function() return wrk.format("GET", paths[math.random(#paths)]) end',

@@ -1,4 +1,4 @@
-"""Measure the generated image beside a naive one of the same service: size, and the time of builds, in one run.
+"""Measure the generated image against a naive image of the same service: size, and the time of builds, in one run.
 
 `make bench-image`. The naive Dockerfile is what teams write on day one: one stage, everything copied, then installed
 by pip. Both begin with the same base image and the same engine (tests/engine.py). A cold build has no layer and no cache of

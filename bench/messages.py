@@ -1,4 +1,4 @@
-"""Measure relay and consumer beside each broker's own client, in one run.
+"""Measure relay and consumer against each broker's own client, in one run.
 
 `make bench-messages`, or `.venv/bin/python -m bench.messages nats --events 20000`. The same bodies are published by the
 bare client (with confirmation, 500 at a time) and by the relay, from the outbox. The relay's events are then consumed by
@@ -127,7 +127,7 @@ async def measure(name: str, broker_url: str, urls: dict[str, str], events: int,
 async def _connected(url: str, service: str) -> Broker:
     broker = broker_for(Options(url=SecretStr(url), client_name=service))
     await broker.connect()
-    # Both sides declare, as in production; whoever is first makes what is missing.
+    # Both sides declare, as in production; the first makes what is missing.
     for each in (COUNTER, JOURNAL):
         if each.name == service:
             await broker.declare(each.messages.topology)

@@ -29,7 +29,7 @@ end
 
 @dataclass(frozen=True)
 class Load:
-    """What one run of wrk saw, and what it cost the process."""
+    """The result of one run of wrk, and its cost for the process."""
 
     requests: int
     requests_per_second: float

@@ -1,6 +1,6 @@
 """Generate a service with Copier, start it, be its client; then a second one, and show one trace through both.
 
-billing issues an invoice and says so; notifications hears it. CI=1 in the environment: stop when everything was shown.
+billing issues an invoice and announces it; notifications consumes the event. CI=1 in the environment: stop when everything was shown.
 The exit status is 0 only if all of it happened.
 """
 

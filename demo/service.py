@@ -42,7 +42,7 @@ class DemoService:
         return ROOT / "build" / "demo" / self.name
 
     def make_room(self) -> str | None:
-        """Remove the last demo's copy. One that was worked on is moved aside; then where it went is returned."""
+        """Remove the last demo's copy. Move a copy with somebody's changes aside, and return its new place."""
         if not self.folder.exists():
             return None
         changes = self._git("status", "--porcelain", check=False).stdout

@@ -51,7 +51,7 @@ def module(name: str) -> Iterator[str]:
 
 
 def exported_from_others(tree: ast.Module) -> Iterator[tuple[ast.stmt, str]]:
-    """What the module imports from internal modules to export it as its own: the names in its `__all__`."""
+    """Everything the module imports from internal modules to export it as its own: the names in its `__all__`."""
     exported = {name for node in tree.body if is_all(node) for name in ast.literal_eval(node.value)}
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("chassis."):
@@ -86,7 +86,7 @@ def members(node: ast.ClassDef) -> Iterator[str]:
 
 
 def with_text(body: list[ast.stmt]) -> Iterator[tuple[ast.stmt, str]]:
-    """What has a public name, with its docstring: inside of it, or below an assignment."""
+    """Everything with a public name, with its docstring: inside of it, or below an assignment."""
     for node, below in pairwise([*body, ast.Pass()]):
         match node, below:
             case ((ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name)), _):

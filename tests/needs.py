@@ -15,6 +15,7 @@ from functools import partial
 
 import pytest
 
+from docs import prose
 from tests import brokers, compose, debian, engine, golang, npm, pgbouncer, pypi
 from tests.fleet import browser
 from tests.rolling import balancer
@@ -57,6 +58,7 @@ NEEDS = [
     Need("Kafka", "Kafka's in tests/chassis and tests/test_messages.py", brokers.kafka_files),
     Need("Chromium", "tests/fleet/test_report_html.py, test_map_drawing.py", browser.chromium),
     Need("kustomize", "tests/test_kubernetes.py, test_delivery.py", partial(golang.built, "kustomize", KUSTOMIZE)),
+    Need("Vale", "tests/test_prose.py", partial(golang.built, "vale", prose.MODULE)),
     Need("checkov", "tests/test_kubernetes.py", partial(pypi.programs, CHECKOV)),
     Need("Renovate", "tests/fleet/test_renovate.py", partial(npm.with_node_24, RENOVATE)),
     Need("oasdiff", "tests/fleet/test_openapi_diff.py", partial(golang.built, "oasdiff", OASDIFF)),

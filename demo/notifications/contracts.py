@@ -1,4 +1,4 @@
-"""What billing publishes, as far as we read it."""
+"""The events of billing, with the fields that notifications reads."""
 
 from datetime import datetime
 from uuid import UUID

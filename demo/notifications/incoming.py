@@ -1,4 +1,4 @@
-"""What we do when billing says something."""
+"""The handlers of the events that billing publishes."""
 
 from chassis.database import UnitOfWork
 from chassis.messages import OnEvent
@@ -7,7 +7,7 @@ from notifications.usecases.notifications import CreateNotification, create_noti
 
 
 async def on_invoice_issued(event: InvoiceIssuedV1, uow: UnitOfWork) -> None:
-    """The customer is told about the invoice."""
+    """Inform the customer about the invoice."""
     command = CreateNotification(
         notification_id=event.invoice_id,
         recipient=event.customer_id,

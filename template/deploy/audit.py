@@ -20,7 +20,7 @@ IGNORES = Path("osv-scanner.toml")
 
 
 def main(arguments: list[str]) -> int:
-    """Ask the OSV database through uv. Returns the exit status: 0 none, 1 some, 2 it cannot be told."""
+    """Ask the OSV database through uv. Returns the exit status: 0 none, 1 some, 2 the answer is unknown."""
     entries = tomllib.loads(IGNORES.read_text()).get("IgnoredVulns", []) if IGNORES.exists() else []
     today = datetime.now(UTC).date()
     ignored = []
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
             ignored += ["--ignore", entry["id"]]
         else:
             print(f"{IGNORES}: {entry['id']} is no longer ignored, since {until} ({entry['reason']})", file=sys.stderr)
-    # What only developers have is not in the image: neither the dev group nor the chassis' extra of that name.
+    # Tools of developers are not in the image: neither the dev group nor the chassis' extra of that name.
     audit = ["audit", "--frozen", "--no-dev", "--no-extra", "dev", "--preview-features", "audit-command"]
     return subprocess.run([os.environ["UV"], *audit, *ignored, *arguments]).returncode
 

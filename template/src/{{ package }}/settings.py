@@ -1,4 +1,4 @@
-"""What this service can be told, beside what every service can (chassis.settings)."""
+"""The settings of this service, in addition to the settings of every service (chassis.settings)."""
 
 import chassis.settings
 

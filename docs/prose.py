@@ -1,0 +1,48 @@
+"""Check the words and sentences of pages and comments: `python -m docs.prose`. The rules are in docs/styles/Slipway."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULE = "github.com/vale-cli/vale/v3/cmd/vale@v3.22.0"
+BUILT = ROOT / "build" / "tools" / f"vale-{MODULE.rpartition('@')[2]}"
+"""Where `make tools` builds Vale. PyPI's `vale` downloads a program from GitHub when it first runs, so it needs the internet."""
+
+CHECKED = ("*.md", "*.md.jinja", "*.py")
+NOT_YET = (
+    "CHANGELOG.md",
+    "docs/how-to/update-a-fleet.md",
+    "docs/reference/chassis.md",
+    "docs/reference/conventions.md",
+    "fleet/",
+    "template/chassis/",
+    "tests/",
+)
+"""Older prose, which does not keep the rules. Take a line away once its files do."""
+
+
+def main() -> int:
+    program = BUILT if BUILT.exists() else shutil.which("vale")
+    if program is None:
+        print(
+            "The prose was not checked, because Vale is missing: `make tools` builds it, where there is Go and a C compiler."
+        )
+        return 0
+    return check(program, checked_files())
+
+
+def check(program: str | Path, files: list[str], *options: str) -> int:
+    command = [program, "--config", ROOT / "docs/styles/vale.ini", "--output", "line", *options]
+    return subprocess.run([*command, *files], cwd=ROOT).returncode
+
+
+def checked_files() -> list[str]:
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate", "--", *CHECKED]
+    names = subprocess.check_output(listed, cwd=ROOT, text=True).split("\0")
+    return [name for name in names if name and not name.startswith(NOT_YET) and (ROOT / name).is_file()]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
