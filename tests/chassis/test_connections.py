@@ -14,6 +14,7 @@ import pytest
 from chassis import connections
 from chassis.connections import Room
 from fastapi import FastAPI, Response
+from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tests.chassis.conftest import listening
@@ -516,3 +517,25 @@ async def test_all_connections_together_hold_no_more_than_their_room(make_app: C
         async with asyncio.timeout(LIMIT_SECONDS):
             while room.held_bytes:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
+
+
+async def test_bodies_that_the_application_has_not_read_yet_count_too() -> None:
+    room, go, messages = Room(max_connections=10, max_held_bytes=100_000), asyncio.Event(), asyncio.Queue[Message]()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await go.wait()
+        messages.put_nowait(await receive())
+
+    half = b"POST / HTTP/1.1\r\nHost: tiny\r\nContent-Length: 120000\r\n\r\n" + b"x" * 60_000
+    async with listening(app, room=room, lifespan="off") as client, wire(client) as first, wire(client) as second:
+        async with asyncio.timeout(LIMIT_SECONDS):
+            await first.send(half)
+            while room.held_bytes < 60_000:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            await second.send(half)
+            assert await first.closed()
+            go.set()
+            cut, read = sorted([await messages.get(), await messages.get()], key=lambda each: each["type"])
+    assert cut == {"type": "http.disconnect"}, "a body that was cut must not pass for a whole one"
+    assert len(read["body"]) == 60_000
+    assert room.held_bytes == 0

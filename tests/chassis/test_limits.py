@@ -7,7 +7,7 @@ import tracemalloc
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
-from unittest.mock import AsyncMock
+from unittest.mock import AsyncMock, Mock
 
 import asyncpg
 import httpx
@@ -171,6 +171,20 @@ async def test_the_oldest_of_too_many_bodies_makes_room(
             assert (await reader.readuntil(b"%d" % size)).startswith(b"HTTP/1.1 200 ")
         for _ in range(3):  # what was counted is given back
             assert (await client.post("/v1/bytes", content=b"x" * size)).status_code == 200
+
+
+def test_refused_bodies_do_not_widen_the_bound() -> None:
+    bodies = limits.Bodies(max_bytes=100)
+    first, second, third = (limits.Body(100, Mock(asyncio.Timeout)) for _ in range(3))
+    bodies.count(first, 60)
+    bodies.count(second, 60)
+    assert first.refused
+    with pytest.raises(TimeoutError):
+        bodies.count(first, 60)  # its task had read one more chunk before it heard of the refusal
+    for body in (first, second):
+        bodies.remove(body)
+    with pytest.raises(TimeoutError):
+        bodies.count(third, 101)
 
 
 async def test_a_body_that_comes_in_tiny_pieces_takes_little_more_memory_than_its_size() -> None:

@@ -8,8 +8,9 @@ import asyncio
 import re
 import select
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import httptools
@@ -46,7 +47,11 @@ CLOSING_SECONDS = 5
 """How long a closed connection may take to deliver what was written before."""
 
 MAX_HELD_BYTES = 24 * 1024 * 1024
-"""All connections of a process together hold no more: incomplete heads, requests sent ahead, and unread answers."""
+"""All connections of a process together hold no more: incomplete heads, requests sent ahead, body bytes that the
+application has not read yet, and unread answers."""
+
+UNCOUNTED_BYTES = 4096
+"""A body of at most this size is not counted while it waits for the application: most bodies are as small."""
 
 CHUNKED = -1
 """The value of `_body_left` while a chunked body arrives."""
@@ -224,7 +229,7 @@ class Protocol(HttpToolsProtocol):
         if data and (self._complete or interrupted):
             self._reading.full = True
             self.flow.pause_reading()
-        if self._in_head or data or self._held:
+        if self._in_head or data or self._held or len(self.cycle.body) > UNCOUNTED_BYTES:
             self._hold()
 
     def _feed(self, piece: bytes) -> None:
@@ -309,6 +314,8 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
         self._in_head = False
         self._drop_deadline()
+        if self._body_left:
+            self.cycle.receive = partial(self._receive, self.cycle.receive)
 
     def on_body(self, body: bytes) -> None:
         if self._body_left == CHUNKED:
@@ -331,6 +338,13 @@ class Protocol(HttpToolsProtocol):
         fields = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
         self.parser = httptools.HttpRequestParser(self)
         self.parser.feed_data(b"\r\n".join((method + b" " + self.url + b" HTTP/" + version, *fields, b"", b"")))
+
+    async def _receive(self, receive: Callable[[], Awaitable[Any]]) -> Any:
+        """Receive a part of the body for the application, which accounts for that part from here on."""
+        message = await receive()
+        if self._held:
+            self._hold()
+        return message
 
     # What the answers call
 
@@ -402,7 +416,7 @@ class Protocol(HttpToolsProtocol):
 
     def _hold(self) -> None:
         """Count the bytes that this connection holds, and make room if all connections together hold too many."""
-        held = len(self._unparsed) + (self._head_bytes if self._in_head else 0)
+        held = len(self._unparsed) + (self._head_bytes if self._in_head else len(self.cycle.body))
         if self.flow.write_paused:
             held += self.transport.get_write_buffer_size()
         self._room.held_bytes += held - self._held
@@ -414,7 +428,15 @@ class Protocol(HttpToolsProtocol):
         waiting = [each for each in connections if each._waiting_since is not None and each is not self]
         longest = min(waiting, key=lambda each: each._waiting_since, default=self)
         longest._forget()
+        longest._drop_unread()
         longest.transport.abort()
+
+    def _drop_unread(self) -> None:
+        """Free the bytes that nobody has read at once: the event loop may read many sockets before it runs a task."""
+        self._unparsed = b""
+        if not self._in_head:
+            self.cycle.disconnected = True  # or the application would take the empty body for a whole one
+            self.cycle.body = bytearray()
 
     def _forget(self) -> None:
         self.connections.discard(self)

@@ -4,7 +4,7 @@ import asyncio
 import codecs
 import gc
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 from fastapi.routing import RouteContext, iter_route_contexts
@@ -44,6 +44,8 @@ class Body:
 
     max_bytes: int
     deadline: asyncio.Timeout
+    content: bytearray = field(default_factory=bytearray)
+    """What has arrived. A list of chunks would take many times as much: a client may send two bytes at a time."""
     size: int = 0
     complete: bool = False
     refused: bool = False
@@ -55,22 +57,22 @@ class Bodies:
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self._bytes = 0
-        self._bodies: dict[Body, None] = {}
+        self._counted: dict[Body, int] = {}
 
-    def grow(self, body: Body, size: int) -> None:
-        """Count `size` more bytes of the body. Raises TimeoutError if this body is refused."""
-        self._bodies[body] = None
-        body.size += size
-        self._bytes += size
+    def count(self, body: Body, size: int) -> None:
+        """Count `size` more bytes of the body. Raises TimeoutError if this body is refused, now or before."""
+        if not body.refused:
+            self._counted[body] = self._counted.get(body, 0) + size
+            self._bytes += size
         while self._bytes > self.max_bytes and not body.refused:
-            self._refuse(next((each for each in self._bodies if not each.complete), body))
+            self._refuse(next((each for each in self._counted if not each.complete), body))
         if body.refused:
             raise TimeoutError
 
     def remove(self, body: Body) -> None:
-        if body in self._bodies:
-            del self._bodies[body]
-            self._bytes -= body.size
+        """Free what has arrived. The task that reads the body may run much later."""
+        body.content.clear()
+        self._bytes -= self._counted.pop(body, 0)
 
     def _refuse(self, body: Body) -> None:
         self.remove(body)
@@ -184,24 +186,27 @@ class Limits:
 
     async def _read(self, body: Body, receive: Receive) -> Message:
         """Read the whole body into one message. Raises TooLarge, Disconnected, and TimeoutError if there is no room."""
-        content = bytearray()  # a list of chunks takes many times as much: a client may send two bytes at a time
         more = True
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise Disconnected
             chunk, more = message.get("body", b""), message.get("more_body", False)
-            if body.size + len(chunk) > body.max_bytes:
-                content.clear()
+            body.size += len(chunk)
+            if body.size > body.max_bytes:
                 self._bodies.remove(body)
+                del message, chunk
                 raise TooLarge(body.max_bytes, ended=not more or await _ends_soon(receive))
-            content += chunk
-            if more or body.size + len(chunk) > SMALL_BODY_BYTES:
-                self._bodies.grow(body, len(chunk))
+            if more or body.refused or body.size > SMALL_BODY_BYTES:
+                self._bodies.count(body, len(chunk))
+            body.content += chunk
+            del message, chunk  # they would be kept while the next is awaited: 256 KiB for each body that arrives
+        content = bytes(body.content)
+        body.content.clear()
         body.complete = True
         if body.size <= SMALL_BODY_BYTES:
             self._bodies.remove(body)
-        return {"type": "http.request", "body": bytes(content), "more_body": False}
+        return {"type": "http.request", "body": content, "more_body": False}
 
     def _overloaded(self) -> ASGIApp:
         return problems.unavailable("too many requests at once", code="overloaded")
@@ -252,4 +257,5 @@ async def _ends_soon(receive: Receive) -> bool:
         left -= len(message.get("body", b""))
         if not message.get("more_body"):
             return True
+        del message  # it would be kept while the next is awaited
     return False
