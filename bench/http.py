@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from chassis.embedded import temporary_postgres
+from chassis.dev.embedded import temporary_postgres
 
 from bench.process import REPORT, App
 from bench.sink import Sink, sink

@@ -23,15 +23,15 @@ from uuid import uuid4
 
 import asyncpg
 import uvloop
-from chassis import migrating, relay
 from chassis.brokers import Broker, Kind, Options, broker_for
-from chassis.consumer import Consumer, Patience
-from chassis.database import Database
-from chassis.embedded import temporary_postgres
-from chassis.outbox import Outbox
-from chassis.relay import Relay
-from chassis.serving import spare_collector
-from chassis.telemetry import Telemetry
+from chassis.database import Database, migrate
+from chassis.dev.embedded import temporary_postgres
+from chassis.messaging import relay
+from chassis.messaging.consumer import Consumer, Patience
+from chassis.messaging.outbox import Outbox
+from chassis.messaging.relay import Relay
+from chassis.telemetry.setup import Telemetry
+from chassis.web.server import spare_collector
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from pydantic import SecretStr
@@ -64,7 +64,7 @@ def main() -> None:
         for service in (COUNTER, JOURNAL):
             urls[service.name] = urlsplit(server)._replace(path=f"/{service.name}").geturl()
             asyncio.run(_create(server, service.name))
-            migrating.upgrade(service, urls[service.name])
+            migrate.upgrade(service, urls[service.name])
         for name in options.brokers:
             with brokers.BROKERS[name]() as broker:
                 uvloop.run(measure(name, broker.url, urls, options.events, options.rounds))

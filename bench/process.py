@@ -10,7 +10,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
-from chassis.embedded import free_port
+from chassis.dev.embedded import free_port
 
 CONNECTIONS = 16
 SETTLE_SECONDS = 1.5

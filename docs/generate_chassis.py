@@ -30,8 +30,14 @@ def public_modules() -> list[str]:
     return re.findall(r"^(\w+)  +\S", ast.get_docstring(parse("__init__")) or "", re.MULTILINE)
 
 
+def file(module: str, chassis: Path = CHASSIS) -> Path:
+    """The file of a module, or of a package its `__init__`."""
+    path = chassis.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
 def parse(module: str) -> ast.Module:
-    return ast.parse((CHASSIS / f"{module}.py").read_text())
+    return ast.parse(file(module).read_text())
 
 
 def module(name: str) -> Iterator[str]:

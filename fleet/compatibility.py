@@ -1,1 +1,1 @@
-../template/chassis/src/chassis/compatibility.py
+../template/chassis/src/chassis/messaging/specs/compatibility.py

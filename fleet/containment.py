@@ -1,1 +1,1 @@
-../template/chassis/src/chassis/containment.py
+../template/chassis/src/chassis/messaging/specs/containment.py

@@ -1,1 +1,1 @@
-../template/chassis/src/chassis/normal_form.py
+../template/chassis/src/chassis/messaging/specs/normal_form.py

@@ -22,7 +22,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 from zipfile import ZipFile
 
-from chassis.embedded import Process, nats_server, spawn
+from chassis.dev.embedded import Process, nats_server, spawn
 
 from tests.tools import TOOLS, call, install_from_debian, one_at_a_time
 

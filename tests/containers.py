@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import httpx
-from chassis.embedded import free_port
+from chassis.dev.embedded import free_port
 
 from tests.engine import Engine
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from chassis.embedded import Process, spawn
+from chassis.dev.embedded import Process, spawn
 
 from tests import base_image, compose
 from tests.tools import install_from_debian, one_at_a_time

@@ -201,7 +201,7 @@ def _known(service: Path) -> dict[str, str]:
     known = {name: f"import {name}" for name in MODULES}
     found: list[tuple[str, Path]] = []
     for module in generate_chassis.public_modules():
-        found += [(f"chassis.{module}", service / f"chassis/src/chassis/{module}.py")]
+        found += [(f"chassis.{module}", generate_chassis.file(module, service / "chassis/src/chassis"))]
     found += [("builders.invoices", service / "tests/builders/invoices.py")]
     for layer in ("messaging", "usecases", "persistence", "domain"):
         for path in (service / PACKAGE / layer).rglob("*.py"):

@@ -14,7 +14,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 import pytest
-from chassis.embedded import Process, free_port, spawn
+from chassis.dev.embedded import Process, free_port, spawn
 
 from tests.tools import install_from_debian, one_at_a_time
 

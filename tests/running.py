@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chassis import embedded
+from chassis.dev import embedded
 
 from tests.conftest import service_environment
 

@@ -183,7 +183,7 @@ def test_the_image_runs_as_a_number_and_starts_without_a_shell(render: Render) -
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", stage["USER"])
     assert json.loads(stage["ENTRYPOINT"]) == ["python", "-m", "billing"]
     assert json.loads(stage["CMD"]) == ["serve"]
-    assert json.loads(stage["HEALTHCHECK"].partition(" CMD ")[2]) == ["python", "-m", "chassis.healthcheck"]
+    assert json.loads(stage["HEALTHCHECK"].partition(" CMD ")[2]) == ["python", "-m", "chassis.web.healthcheck"]
 
 
 def test_pip_uv_and_the_dev_group_stay_out_of_the_final_stage(render: Render) -> None:
@@ -388,7 +388,7 @@ def test_the_runbook_lists_every_setting_with_its_default(render: Render) -> Non
 def test_the_runbook_explains_every_503_that_the_chassis_gives(render: Render) -> None:
     text = (render(**VARIANTS["default"]) / "docs/runbook.md").read_text()
     section = text.partition("## Answers of 503")[2].partition("\n## ")[0]
-    source = "".join(path.read_text() for path in (ROOT / "template/chassis/src/chassis").glob("*.py"))
+    source = "".join(path.read_text() for path in (ROOT / "template/chassis/src/chassis").rglob("*.py"))
     given = set(re.findall(r'unavailable\([^)]*code="(\w+)"', source)) - {"unavailable"}
     assert len(given) >= 3
     assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == given

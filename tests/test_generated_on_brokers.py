@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import httpx
 import pytest
-from chassis import embedded
+from chassis.dev import embedded
 
 from demo.otlp import Span
 from tests import brokers

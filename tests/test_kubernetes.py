@@ -11,11 +11,10 @@ from urllib.parse import urlsplit
 import kubernetes_validate
 import pytest
 import yaml
-from chassis import health
 from chassis.brokers import Kind
-from chassis.brokers.jetstream import stream_name
-from chassis.brokers.kafka import group_name
-from chassis.brokers.rabbitmq import queue_name
+from chassis.brokers.kafka.broker import group_name
+from chassis.brokers.nats.jetstream import stream_name
+from chassis.brokers.rabbitmq.broker import queue_name
 from chassis.settings import Settings
 
 from tests import pypi
@@ -131,7 +130,7 @@ def test_the_probes_are_the_ones_that_the_chassis_answers(deployed: list[Manifes
         (container,) = pod(part(deployed, component))["containers"]
         probes = {name: container[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
         assert [probe["path"] for probe in probes.values()] == ["/startupz", "/livez", "/readyz"]
-        assert {probe["path"] for probe in probes.values()} == {route.path for route in health.router.routes}  # ty: ignore[unresolved-attribute]
+        assert {probe["path"] for probe in probes.values()} == {route.path for route in probes.router.routes}  # ty: ignore[unresolved-attribute]
         assert {probe["port"] for probe in probes.values()} == {"http"}
         assert container["ports"] == [{"name": "http", "containerPort": Settings.model_fields["http_port"].default}]
 

@@ -22,7 +22,7 @@ IMPORTS: dict[str, tuple[list[str], list[str]]] = {
             "billing.usecases.invoices",
             "chassis",
             "chassis.database",
-            "chassis.embedded",
+            "chassis.dev.embedded",
             "chassis.fields",
             "orjson",
             "pydantic",
@@ -39,7 +39,14 @@ IMPORTS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "usecases": (
         ["chassis.client", "chassis.database", "structlog", "orjson", "billing.persistence.invoices"],
-        ["billing.api.invoices", "chassis.edge", "chassis.http", "chassis.messages", "chassis.relay", "fastapi"],
+        [
+            "billing.api.invoices",
+            "chassis.web.middleware",
+            "chassis.http",
+            "chassis.messages",
+            "chassis.messaging.relay",
+            "fastapi",
+        ],
     ),
     "messaging": (
         ["chassis.client", "chassis.fields", "chassis.messages", "pydantic", "billing.usecases.invoices"],

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from chassis import embedded
+from chassis.dev import embedded
 
 from fleet.conventions.code import Layers
 from fleet.conventions.supply import WithinRanges

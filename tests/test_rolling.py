@@ -17,7 +17,7 @@ from uuid import UUID
 import asyncpg
 import httpx
 import pytest
-from chassis import embedded
+from chassis.dev import embedded
 
 from tests.conftest import Render
 from tests.rolling.cluster import MIGRATE_SECONDS, REPLICAS, Cluster, Image, cluster

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from chassis import embedded
+from chassis.dev import embedded
 
 from tests.conftest import Render, service_environment
 

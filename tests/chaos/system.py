@@ -17,7 +17,7 @@ import asyncpg
 import httpx
 import psutil
 import pytest
-from chassis import embedded
+from chassis.dev import embedded
 
 from tests import brokers, debian
 from tests.chassis.link import Link

@@ -27,12 +27,12 @@ import asyncpg
 import httpx
 import pytest
 import uvicorn
-from chassis import embedded
 from chassis.application import application
-from chassis.connections import Protocol, Room
 from chassis.database import Database
+from chassis.dev import embedded
 from chassis.service import Service
-from chassis.telemetry import Telemetry
+from chassis.telemetry.setup import Telemetry
+from chassis.web.connections import Protocol, Room
 from fastapi import FastAPI
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF

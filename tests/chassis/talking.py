@@ -4,8 +4,8 @@ import dataclasses
 import sys
 
 from chassis.application import application, worker
-from chassis.serving import serve
 from chassis.settings import Settings, read
+from chassis.web.server import serve
 
 from tests.chassis.said import MESSAGES
 from tests.chassis.tiny.main import SERVICE

@@ -7,8 +7,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import asyncpg
 import pytest
-from chassis import addresses
-from chassis.settings import Settings, SettingsError, read
+from chassis.settings import Settings, SettingsError, addresses, read
 
 URL = "postgresql://billing:secret@db:5432/billing"
 

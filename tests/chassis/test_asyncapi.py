@@ -13,10 +13,11 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import pytest
-from chassis import asyncapi, fields
+from chassis import fields
 from chassis.commands import main
 from chassis.messages import Contract, Event, Job, Messages, OnEvent, OnJob
-from chassis.schemas import described
+from chassis.messaging.specs import asyncapi
+from chassis.messaging.specs.schemas import described
 from chassis.service import Service
 from jsonschema import Draft202012Validator
 from pydantic import Field

@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
-from chassis import embedded
 from chassis.client import service_client
+from chassis.dev import embedded
 from opentelemetry import context, trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from chassis import embedded
 from chassis.commands import main
 from chassis.database import metadata_for
+from chassis.dev import embedded
 from chassis.service import Service
 from chassis.settings import Settings
 from pydantic import HttpUrl

@@ -13,9 +13,9 @@ from uuid import UUID
 import pytest
 from chassis import fields
 from chassis.commands import main
-from chassis.compatibility import differences, problems
 from chassis.messages import Contract, Event, Job, Messages, OnJob
-from chassis.schemas import described
+from chassis.messaging.specs.compatibility import differences, problems
+from chassis.messaging.specs.schemas import described
 from chassis.service import Service
 from pydantic import ConfigDict, Field, create_model
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from chassis import connections
-from chassis.connections import Room
+from chassis.web import connections
+from chassis.web.connections import Room
 from fastapi import FastAPI, Response
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -313,7 +313,7 @@ async def test_an_offer_of_another_protocol_is_ignored(client: httpx.AsyncClient
 
 
 async def test_make_dev_ignores_an_offer_of_another_protocol_too(make_app: Callable[..., FastAPI]) -> None:
-    async with listening(make_app(), http="chassis.reloading:Protocol") as client, wire(client) as sender:
+    async with listening(make_app(), http="chassis.dev.http_protocol:Protocol") as client, wire(client) as sender:
         await sender.send(head("POST", "/v1/bytes", *OFFER, "Content-Length: 3") + b"abc" + post(b"defg"))
         assert await sender.answer() == (200, b"3")
         assert await sender.answer() == (200, b"4")

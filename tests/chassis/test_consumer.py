@@ -14,15 +14,15 @@ import aiormq
 import asyncpg
 import pytest
 from aiormq import spec
-from chassis import consumer, lanes, leadership, parking
 from chassis.brokers import Broker, Delivery, Kind, Message, Options, broker_for
 from chassis.brokers.memory import MemoryBroker, MemorySubscription
-from chassis.brokers.rabbitmq import RabbitBroker
-from chassis.consumer import LOCK, SHAPES, Consumer, Patience
-from chassis.database import Database, DatabaseUnavailable, UnitOfWork
-from chassis.lanes import Lane
+from chassis.brokers.rabbitmq.broker import RabbitBroker
+from chassis.database import Database, DatabaseUnavailable, UnitOfWork, leadership
 from chassis.messages import Contract, Messages, OnEvent, OnJob
-from chassis.outbox import Outbox
+from chassis.messaging import consumer, lanes, parking
+from chassis.messaging.consumer import LOCK, SHAPES, Consumer, Patience
+from chassis.messaging.lanes import Lane
+from chassis.messaging.outbox import Outbox
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import SecretStr, field_validator
 from structlog.testing import CapturingLogger

@@ -4,8 +4,8 @@ from random import Random
 from typing import Any
 
 import pytest
-from chassis.compatibility import differences
-from chassis.containment import gaps
+from chassis.messaging.specs.compatibility import differences
+from chassis.messaging.specs.containment import gaps
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 

@@ -13,9 +13,10 @@ import asyncpg
 import httpx
 import pytest
 import sqlalchemy as sa
-from chassis.database import ALIVE, Database, DatabaseUnavailable, Statement, metadata_for
+from chassis.database import Database, DatabaseUnavailable, Statement, metadata_for
+from chassis.database.pool import ALIVE
 from chassis.messages import NO_MESSAGES
-from chassis.outbox import Outbox
+from chassis.messaging.outbox import Outbox
 from fastapi import FastAPI
 from pydantic import SecretStr
 
@@ -405,7 +406,7 @@ async def test_a_process_that_vanishes_keeps_its_locks_for_half_a_minute_not_for
 async def test_a_connection_that_nobody_has_used_for_long_is_closed(
     link: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chassis.database.IDLE_SECONDS", 0.3)
+    monkeypatch.setattr("chassis.database.pool.IDLE_SECONDS", 0.3)
     async with connected(link) as database:
         await asyncio.gather(*(database.fetchrow("SELECT pg_sleep(0.1)") for _ in range(POOL_SIZE)))
         assert database.usage() == (0, POOL_SIZE, 0)

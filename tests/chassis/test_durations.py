@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from chassis.durations import BUCKETS_SECONDS, Durations
+from chassis.telemetry.durations import BUCKETS_SECONDS, Durations
 from opentelemetry import context, trace
 from opentelemetry.sdk.metrics import Histogram, MeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
@@ -70,7 +70,7 @@ def test_durations_are_what_the_sdk_makes_of_them(temporality: AggregationTempor
 
 
 def test_many_sets_of_attributes_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chassis.durations.KEPT_SETS", 5)
+    monkeypatch.setattr("chassis.telemetry.durations.KEPT_SETS", 5)
     ours = reader(AggregationTemporality.CUMULATIVE)
     durations = Durations(MeterProvider([ours]).get_meter("x"), "took", "How long.")
     for number in range(20):

@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 import asyncpg
 import nats
 import pytest
-from chassis import embedded
-from chassis.embedded import EmbeddedServerError
+from chassis.dev import embedded
+from chassis.dev.embedded import EmbeddedServerError
 
 from tests.chassis.conftest import ROOT, ask, environment
 
@@ -33,7 +33,7 @@ LIVES_AT_MOST_SECONDS = 60
 KEEP_RUNNING = """
 import sys, time
 from pathlib import Path
-from chassis import embedded
+from chassis.dev import embedded
 with embedded.postgres(Path(sys.argv[1]), durable=True) as url:
     print(url, flush=True)
     time.sleep(600)
@@ -42,7 +42,7 @@ with embedded.postgres(Path(sys.argv[1]), durable=True) as url:
 
 SAY_WHERE_THE_PROGRAMS_ARE = """
 import asyncio, asyncpg
-from chassis import embedded
+from chassis.dev import embedded
 
 async def ask(url):
     connection = await asyncpg.connect(url)

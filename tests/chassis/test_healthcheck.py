@@ -6,14 +6,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from chassis import embedded
+from chassis.dev import embedded
 from fastapi import FastAPI
 
 from tests.chassis.conftest import environment, listening
 
 
 def check(**variables: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "chassis.healthcheck"]
+    command = [sys.executable, "-m", "chassis.web.healthcheck"]
     return subprocess.run(command, env=environment(**variables), capture_output=True, text=True, timeout=120)
 
 

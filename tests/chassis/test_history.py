@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from chassis import history, migrating
+from chassis.database import history, migrate
 from chassis.service import Service
 
 from tests.chassis.conftest import ask
@@ -48,7 +48,7 @@ def database(copy: Service, empty_database: str) -> str:
     """At 0003."""
     write(copy, "0002", "colour")
     write(copy, "0003", "weight")
-    migrating.upgrade(copy, empty_database)
+    migrate.upgrade(copy, empty_database)
     return empty_database
 
 
@@ -63,27 +63,27 @@ def test_a_squash_that_takes_a_number_that_was_applied_is_refused(copy: Service,
     write(copy, "0002", "colour_and_weight")
     write(copy, "0003", "height")
 
-    with pytest.raises(migrating.HistoryDiffers, match=r"0002_colour_and_weight\.py is not the migration 0002"):
-        migrating.upgrade(copy, database)
+    with pytest.raises(migrate.HistoryDiffers, match=r"0002_colour_and_weight\.py is not the migration 0002"):
+        migrate.upgrade(copy, database)
 
     assert ask(database, COLUMNS) == "colour,weight"
 
 
 def test_another_migration_in_the_place_of_one_that_was_taken_back_is_refused(copy: Service, database: str) -> None:
     forget(copy, "0003")
-    migrating.upgrade(copy, database)  # rolled back
+    migrate.upgrade(copy, database)  # rolled back
     write(copy, "0003", "height")
 
-    with pytest.raises(migrating.HistoryDiffers, match=r"0003_height\.py is not .* give it the next free number"):
-        migrating.upgrade(copy, database)
+    with pytest.raises(migrate.HistoryDiffers, match=r"0003_height\.py is not .* give it the next free number"):
+        migrate.upgrade(copy, database)
 
 
 def test_one_more_migration_beside_one_that_was_taken_back_is_refused(copy: Service, database: str) -> None:
     forget(copy, "0003")
     write(copy, "0004", "height", after="0002")
 
-    with pytest.raises(migrating.HistoryDiffers, match=r"has 0003, .* and lacks 0004 of this version"):
-        migrating.upgrade(copy, database)
+    with pytest.raises(migrate.HistoryDiffers, match=r"has 0003, .* and lacks 0004 of this version"):
+        migrate.upgrade(copy, database)
 
 
 def test_a_database_that_was_not_at_the_end_of_a_squash_is_refused(copy: Service, database: str) -> None:
@@ -93,8 +93,8 @@ def test_a_database_that_was_not_at_the_end_of_a_squash_is_refused(copy: Service
     squash.write_text(squash.read_text().replace("down_revision = '0004'", 'down_revision = None\nreplaces = "1234"'))
     forget(copy, "0004")
 
-    with pytest.raises(migrating.HistoryDiffers, match=r"has 0003, .* and lacks 0005 of this version"):
-        migrating.upgrade(copy, database)
+    with pytest.raises(migrate.HistoryDiffers, match=r"has 0003, .* and lacks 0005 of this version"):
+        migrate.upgrade(copy, database)
 
 
 def test_a_squash_that_names_what_it_replaces_is_not_run_again(copy: Service, database: str) -> None:
@@ -108,13 +108,13 @@ def test_a_squash_that_names_what_it_replaces_is_not_run_again(copy: Service, da
     first.unlink()
     path = versions(copy) / "0003_everything.py"
     path.write_text(squash)
-    with pytest.raises(migrating.HistoryDiffers) as refused:
-        migrating.upgrade(copy, database)
+    with pytest.raises(migrate.HistoryDiffers) as refused:
+        migrate.upgrade(copy, database)
     [line] = re.findall(r"replaces = .*", str(refused.value))
     path.write_text(squash.replace("\ndef upgrade", f"{line}\n\ndef upgrade"))
     write(copy, "0004", "height")
 
-    migrating.upgrade(copy, database)
+    migrate.upgrade(copy, database)
 
     assert ask(database, COLUMNS) == "colour,weight,height"
 
@@ -137,13 +137,13 @@ def test_an_edit_that_changes_nothing_of_what_it_does_is_not_noticed(copy: Servi
     assert before in path.read_text()
     path.write_text(path.read_text().replace(before, after))
 
-    migrating.upgrade(copy, database)
+    migrate.upgrade(copy, database)
 
 
 def test_a_database_without_a_record_is_taken_as_it_is_and_recorded(copy: Service, database: str) -> None:
     ask(database, "DROP TABLE chassis.migrations")
 
-    migrating.upgrade(copy, database)
+    migrate.upgrade(copy, database)
 
     assert ask(database, "SELECT count(*) FROM chassis.migrations WHERE revision NOT LIKE 'chassis%'") == 3
 
@@ -153,9 +153,9 @@ def test_the_version_before_leaves_a_database_without_a_record_as_it_is(
 ) -> None:
     ask(database, "DROP TABLE chassis.migrations")
 
-    migrating.upgrade(service, database)
-    migrating.upgrade(service, database)
-    migrating.upgrade(copy, database)
+    migrate.upgrade(service, database)
+    migrate.upgrade(service, database)
+    migrate.upgrade(copy, database)
 
     assert ask(database, COLUMNS) == "colour,weight"
 

@@ -11,8 +11,9 @@ import structlog
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.record.util import calc_crc32c
-from chassis.brokers import BrokerUnavailable, Delivery, Kind, Message, Options, Topology, kafka, lifeline
-from chassis.brokers.kafka import KafkaBroker, KafkaSubscription
+from chassis.brokers import BrokerUnavailable, Delivery, Kind, Message, Options, Topology, supervised_client
+from chassis.brokers.kafka import broker as kafka
+from chassis.brokers.kafka.broker import KafkaBroker, KafkaSubscription
 from pydantic import SecretStr
 
 from tests import brokers
@@ -25,7 +26,7 @@ PATIENCE_SECONDS = 90
 @pytest.fixture(autouse=True)
 def fresh_logs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A logger that has not kept the stdout of an earlier test."""
-    monkeypatch.setattr(lifeline, "log", structlog.get_logger())
+    monkeypatch.setattr(supervised_client, "log", structlog.get_logger())
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +168,7 @@ async def test_more_copies_than_nodes_is_unavailable_and_says_why(server: broker
 
 async def test_an_id_is_made_of_the_place_in_the_log_if_there_is_none(server: brokers.Broker, name: str) -> None:
     async with joined(server.url, name, partitions=1) as bank:
-        producer = (await bank.lifeline.ready()).producer
+        producer = (await bank.supervised.ready()).producer
         await producer.send_and_wait(name, b"1", headers=[("trace", b"\xff"), ("null", None)])
         (delivery,) = await take(await bank.subscribe(Kind.EVENT), 1)
     headers = {"trace": "\N{REPLACEMENT CHARACTER}", "null": ""}
@@ -246,11 +247,11 @@ async def test_partitions_take_turns_after_a_record_that_cannot_be_decoded(serve
 
 async def test_a_producer_that_can_never_send_again_is_replaced(server: brokers.Broker, name: str) -> None:
     async with joined(server.url, name, publish_timeout_seconds=4) as bank:
-        publisher = await bank.lifeline.ready()
+        publisher = await bank.supervised.ready()
         publisher.producer._sender.sender_task.cancel()  # as after an error that aiokafka does not survive
         with pytest.raises(BrokerUnavailable):
             await publish(bank, name, 1)
-        assert await bank.lifeline.ready() is not publisher
+        assert await bank.supervised.ready() is not publisher
         await publish(bank, name, 2)
 
 

@@ -7,9 +7,8 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
-from chassis import leadership
-from chassis.database import DatabaseUnavailable
-from chassis.leadership import Lead, only_replica
+from chassis.database import DatabaseUnavailable, leadership
+from chassis.database.leadership import Lead, only_replica
 
 from tests.chassis.link import Link
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from chassis import migrating
+from chassis.database import migrate
 from chassis.service import Service
 
 from tests.chassis.conftest import ROOT, ask, environment
@@ -38,13 +38,13 @@ STATEMENTS = {
 MIGRATE = """
 import sys
 from pathlib import Path
-from chassis import migrating
+from chassis.database import migrate
 from tests.chassis.conftest import copy_of
 from tests.chassis.tiny.main import SERVICE
-migrating.LOCK_TIMEOUT = "300ms"
+migrate.LOCK_TIMEOUT = "300ms"
 try:
-    migrating.upgrade(copy_of(SERVICE, Path(sys.argv[1])), sys.argv[2])
-except migrating.MigrationFailed as error:
+    migrate.upgrade(copy_of(SERVICE, Path(sys.argv[1])), sys.argv[2])
+except migrate.MigrationFailed as error:
     sys.exit(str(error))
 """
 INDEX = """
@@ -99,7 +99,7 @@ async def until(ask_for: Callable[[], Awaitable[Any]]) -> Any:
 @pytest.fixture
 def migrated(copy: Service, empty_database: str) -> str:
     """The URL of a database with the first migration."""
-    migrating.upgrade(copy, empty_database)
+    migrate.upgrade(copy, empty_database)
     return empty_database
 
 
@@ -159,22 +159,22 @@ async def test_running_again_repairs_what_a_cancelled_statement_left(
     statement: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(migrating, "LOCK_TIMEOUT", "300ms")
+    monkeypatch.setattr(migrate, "LOCK_TIMEOUT", "300ms")
     if "ix_kept" in statement or "tiny.things" in statement:
         await watcher.execute("CREATE INDEX ix_kept ON tiny.things (name)")
         await reader.execute("ROLLBACK; BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM tiny.things")
     add_migration(copy, statement)
-    migrator = asyncio.create_task(asyncio.to_thread(migrating.upgrade, copy, migrated))
+    migrator = asyncio.create_task(asyncio.to_thread(migrate.upgrade, copy, migrated))
     await until(lambda: watcher.fetchval(WAITS))
     await asyncio.sleep(1)
     assert not migrator.done()
     await watcher.execute(f"SELECT pg_cancel_backend(({WAITS}))")
-    with pytest.raises(migrating.MigrationFailed, match="run `migrate` again"):
+    with pytest.raises(migrate.MigrationFailed, match="run `migrate` again"):
         await migrator
     assert "INVALID" in await watcher.fetchval(INDEX)
     await reader.execute("ROLLBACK")
 
-    await asyncio.to_thread(migrating.upgrade, copy, migrated)
+    await asyncio.to_thread(migrate.upgrade, copy, migrated)
 
     assert await watcher.fetchval(INDEX) == INTERRUPTED[statement]
 
@@ -187,13 +187,13 @@ async def test_the_repair_waits_for_a_long_transaction_as_the_first_run_did(
     watcher: asyncpg.Connection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(migrating, "LOCK_TIMEOUT", "300ms")
+    monkeypatch.setattr(migrate, "LOCK_TIMEOUT", "300ms")
     await reader.execute("ROLLBACK")
     await watcher.execute("CREATE INDEX ix_things_name ON tiny.things (name)")
     # A snapshot without a lock on the table: only building the index waits for that, and not the removal before it.
     await reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class")
     add_migration(copy, CREATE)
-    migrator = asyncio.create_task(asyncio.to_thread(migrating.upgrade, copy, migrated))
+    migrator = asyncio.create_task(asyncio.to_thread(migrate.upgrade, copy, migrated))
     await until(lambda: watcher.fetchval(WAITS_FOR_READERS))
     await asyncio.sleep(1)  # longer than a migration may wait for a lock that holds up others
     await reader.execute("ROLLBACK")
@@ -226,7 +226,7 @@ def test_an_index_that_was_finished_but_not_recorded_is_no_obstacle(
     add_migration(copy, STATEMENTS[statement])
     ask(migrated, "CREATE INDEX ix_things_name ON tiny.things (name)")
 
-    migrating.upgrade(copy, migrated)
+    migrate.upgrade(copy, migrated)
 
     assert ask(migrated, INDEX) == "ix_things_name"
 
@@ -247,12 +247,12 @@ def test_only_a_concurrent_statement_outside_of_a_transaction_waits_for_long(
         script = Path(folder, "migrations", "versions", "0002_concurrently.py")
         script.write_text(script.read_text().replace("with op.get_context().autocommit_block():", "if True:"))
 
-    migrating.upgrade(copy, migrated)
+    migrate.upgrade(copy, migrated)
 
 
 def test_a_statement_and_a_turn_end_before_the_job_that_runs_them() -> None:
     job = (ROOT / "template/deploy/base/migration.yaml.jinja").read_text()
     [deadline] = re.findall(r"activeDeadlineSeconds: (\d+)", job)
 
-    assert int(deadline) > migrating.TURN_SECONDS
-    assert int(migrating.STATEMENT_TIMEOUT.removesuffix("min")) * 60 < int(deadline)
+    assert int(deadline) > migrate.TURN_SECONDS
+    assert int(migrate.STATEMENT_TIMEOUT.removesuffix("min")) * 60 < int(deadline)

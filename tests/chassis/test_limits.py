@@ -12,7 +12,7 @@ from unittest.mock import AsyncMock, Mock
 import asyncpg
 import httpx
 import pytest
-from chassis import connections, limits
+from chassis.web import connections, limits
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse

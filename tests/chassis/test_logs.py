@@ -9,7 +9,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from chassis.logs import describe_exception
+from chassis.telemetry.logs import describe_exception
 
 from tests.chassis.conftest import ROOT, environment
 
@@ -18,7 +18,7 @@ TRACE_ID, SPAN_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 PROGRAM = f"""
 import logging, sys
 import structlog
-from chassis import logs
+from chassis.telemetry import logs
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext
 
@@ -176,7 +176,7 @@ def test_logging_has_one_handler_however_often_it_is_configured(make_app) -> Non
 HOSTILE = """
 import asyncio, enum, logging, sys, uuid
 import structlog
-from chassis import logs
+from chassis.telemetry import logs
 
 logs.configure(format=sys.argv[1], level="info", service="tiny")
 log = structlog.get_logger()

@@ -10,7 +10,7 @@ from typing import Any
 import nats
 import pytest
 from chassis.brokers import Broker, BrokerUnavailable, Kind, MessageRefused, Subscription
-from chassis.brokers.nats import NatsBroker
+from chassis.brokers.nats.broker import NatsBroker
 from nats.aio.client import Client, ServerVersion
 from nats.js import JetStreamContext
 

@@ -12,12 +12,15 @@ from uuid import uuid4
 import asyncpg
 import httpx
 import pytest
-from chassis import database as chassis_database
-from chassis import edge, embedded, outages, problems
-from chassis.database import Database, DatabaseUnavailable, dedicated_connection
+from chassis import problems
+from chassis.database import Database, DatabaseUnavailable, outages
+from chassis.database import pool as chassis_database
+from chassis.database.pool import dedicated_connection
+from chassis.dev import embedded
 from chassis.http import Reader
 from chassis.messages import NO_MESSAGES
-from chassis.outbox import Outbox
+from chassis.messaging.outbox import Outbox
+from chassis.web import middleware
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from pydantic import SecretStr
@@ -159,7 +162,7 @@ async def test_many_requests_in_an_outage_are_answered_503_and_logged_in_one_lin
     make_app: Callable[..., FastAPI], link: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logger = CapturingLogger()
-    for module in (outages, problems, edge):
+    for module in (outages, problems, middleware):
         monkeypatch.setattr(module, "log", logger)
     async with listening(make_app(database_url=link.url)) as client:
         link.cut()
@@ -193,7 +196,7 @@ async def test_many_streams_that_meet_an_outage_are_cut_and_logged_in_one_line(
                 pass
 
     logger, begun = CapturingLogger(), asyncio.Semaphore(0)
-    for module in (outages, problems, edge):
+    for module in (outages, problems, middleware):
         monkeypatch.setattr(module, "log", logger)
     async with listening(app) as client:
         streams = [asyncio.create_task(follow(client, begun)) for _ in range(5)]

@@ -11,8 +11,8 @@ import pytest
 from chassis.brokers import Kind
 from chassis.database import Database
 from chassis.messages import NO_MESSAGES, Contract, Event, Messages, OnJob
-from chassis.outbox import CHANNEL, Outbox, Unlisted
-from chassis.telemetry import Telemetry
+from chassis.messaging.outbox import CHANNEL, Outbox, Unlisted
+from chassis.telemetry.setup import Telemetry
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from pydantic import SecretStr
@@ -110,7 +110,7 @@ async def test_the_delay_of_a_job_is_the_same_where_the_clock_of_the_process_is_
         def now(cls, tz: tzinfo | None = None) -> datetime:
             return datetime.now(tz) - timedelta(minutes=10)
 
-    monkeypatch.setattr("chassis.outbox.datetime", Slow, raising=False)
+    monkeypatch.setattr("chassis.messaging.outbox.datetime", Slow, raising=False)
     async with open_database() as database, database.unit_of_work() as uow:
         await uow.enqueue(TidyUp(uuid4()), after=timedelta(hours=1))
     (row,) = await rows()

@@ -9,9 +9,9 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-from chassis import parking
 from chassis.brokers import Kind, Message
 from chassis.commands import main
+from chassis.messaging import parking
 from chassis.service import Service
 
 from tests.chassis import said

@@ -9,10 +9,11 @@ import asyncpg
 import pytest
 from chassis.application import worker
 from chassis.commands import main
-from chassis.database import Database, dedicated_connection
-from chassis.leadership import only_replica
+from chassis.database import Database
+from chassis.database.leadership import only_replica
+from chassis.database.pool import dedicated_connection
 from chassis.messages import NO_MESSAGES
-from chassis.outbox import Outbox
+from chassis.messaging.outbox import Outbox
 from chassis.service import Service
 from chassis.settings import SettingsError
 from fastapi import FastAPI

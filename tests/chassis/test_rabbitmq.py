@@ -21,11 +21,11 @@ from chassis.brokers import (
     MessageRefused,
     Options,
     Topology,
-    lifeline,
-    rabbitmq,
+    supervised_client,
 )
-from chassis.brokers.rabbitmq import RabbitBroker, RabbitSubscription, _message
-from chassis.brokers.rabbitmq_publisher import Publisher
+from chassis.brokers.rabbitmq import broker as rabbitmq
+from chassis.brokers.rabbitmq.broker import RabbitBroker, RabbitSubscription, _message
+from chassis.brokers.rabbitmq.publisher import Publisher
 from pamqp.header import ContentHeader
 from pydantic import SecretStr
 
@@ -41,7 +41,7 @@ TOO_LARGE = b"x" * (4 * 2**20 + 1)
 @pytest.fixture(autouse=True)
 def fresh_logs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loggers that have not kept the stdout of an earlier test."""
-    for module in (rabbitmq, lifeline):
+    for module in (rabbitmq, supervised_client):
         monkeypatch.setattr(module, "log", structlog.get_logger())
 
 
@@ -266,13 +266,13 @@ async def test_a_connection_for_one_message_that_gets_no_answer_leaves_the_conne
     with Link(server.url) as link:
         async with joined(server.url, speaking_to_itself(service)) as bank:
             await bank.publish(event(service))
-            publisher = bank.lifeline.client
+            publisher = bank.supervised.client
             bank._lone = await Publisher.open(await aiormq.connect(link.url), timeout_seconds=1)
             bank._unavailable[event(service).name] = 0, "the queue was full"
             link.freeze()
             with pytest.raises(BrokerUnavailable):
                 await bank.publish(event(service))
-            assert bank.lifeline.client is publisher
+            assert bank.supervised.client is publisher
             await bank.publish(job(service))
             link.restore()
 

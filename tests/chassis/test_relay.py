@@ -12,7 +12,6 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-from chassis import backlog, leadership, relay
 from chassis.brokers import (
     BrokerUnavailable,
     DestinationUnavailable,
@@ -22,10 +21,12 @@ from chassis.brokers import (
     Options,
     broker_for,
 )
-from chassis.brokers.nats import NatsBroker
+from chassis.brokers.nats.broker import NatsBroker
+from chassis.database import leadership
 from chassis.messages import Messages
-from chassis.outbox import Outbox
-from chassis.relay import BATCH, LOCK, Relay
+from chassis.messaging import backlog, relay
+from chassis.messaging.outbox import Outbox
+from chassis.messaging.relay import BATCH, LOCK, Relay
 from opentelemetry import trace
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags

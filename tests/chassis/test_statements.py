@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 import sqlalchemy as sa
 from chassis.database import Database, Statement, metadata_for
-from chassis.migrating import engine_for
+from chassis.database.migrate import engine_for
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 

@@ -9,7 +9,14 @@ from contextlib import contextmanager
 import httpx
 import pytest
 from chassis.service import Service
-from chassis.telemetry import EXPORT_TIMEOUT_SECONDS, MAX_QUEUED_SPANS, Telemetry, from_settings, sampler_of, summarise
+from chassis.telemetry.setup import (
+    EXPORT_TIMEOUT_SECONDS,
+    MAX_QUEUED_SPANS,
+    Telemetry,
+    from_settings,
+    sampler_of,
+    summarise,
+)
 from opentelemetry import context, trace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.sampling import Sampler
@@ -118,7 +125,7 @@ def test_a_dead_receiver_blocks_nothing_and_holds_up_the_end_for_a_bounded_time(
 
 @pytest.mark.slow
 def test_a_dead_receiver_fills_no_memory(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chassis.telemetry.MAX_QUEUED_SPANS", 512)  # less to wait for
+    monkeypatch.setattr("chassis.telemetry.setup.MAX_QUEUED_SPANS", 512)  # less to wait for
     with dead("refuses") as endpoint:
         ours = telemetry(service, endpoint)
         for _ in range(3000):
@@ -202,7 +209,7 @@ def test_callers_decide_on_no_more_traces_than_the_setting_allows(
     values = {"database_url": URL, "trace_sample_ratio": 0, "trace_callers_per_second": 5}
     sampler = sampler_of(service.settings.model_validate(values))
     now = 1000.0
-    monkeypatch.setattr("chassis.telemetry.time.monotonic", lambda: now)
+    monkeypatch.setattr("chassis.telemetry.setup.time.monotonic", lambda: now)
 
     assert traced(sampler, SpanKind.SERVER, 50) == 5
     assert traced(sampler, SpanKind.SERVER, 50) == 0

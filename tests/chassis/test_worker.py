@@ -10,15 +10,15 @@ from uuid import uuid4
 import asyncpg
 import httpx
 import pytest
-from chassis import inbox, parking
 from chassis.application import application, worker
 from chassis.brokers import BrokerUnavailable, Kind, Message
 from chassis.brokers.memory import MemoryBroker
 from chassis.commands import main
+from chassis.messaging import inbox, parking
+from chassis.messaging.worker import endure
 from chassis.service import Service
 from chassis.settings import SettingsError
-from chassis.telemetry import Telemetry
-from chassis.worker import endure
+from chassis.telemetry.setup import Telemetry
 from fastapi import FastAPI
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.resources import Resource
@@ -144,14 +144,14 @@ async def test_an_unreachable_broker_is_told_and_stops_nothing(talking: Service,
 @pytest.fixture
 def in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker's broker is in memory, whatever its URL says."""
-    monkeypatch.setattr("chassis.worker.broker_for", MemoryBroker)
+    monkeypatch.setattr("chassis.messaging.worker.broker_for", MemoryBroker)
 
 
 @pytest.mark.usefixtures("in_memory")
 async def test_a_worker_on_a_database_without_migrations_says_to_run_them(
     talking: Service, empty_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chassis.worker.log", logged := CapturingLogger())
+    monkeypatch.setattr("chassis.messaging.worker.log", logged := CapturingLogger())
     settings = {"database_url": empty_database, "broker_url": f"nats://{uuid4()}"}
     app = worker(talking, talking.settings.model_validate(settings))
 
@@ -184,8 +184,8 @@ async def test_the_broker_is_not_reported_as_ok_before_the_worker_has_reached_it
 
 
 async def test_an_interruption_is_told_of_once_however_long_each_try_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chassis.worker.LONGEST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr("chassis.worker.log", logged := CapturingLogger())
+    monkeypatch.setattr("chassis.messaging.worker.LONGEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("chassis.messaging.worker.log", logged := CapturingLogger())
     tries = iter(range(4))
 
     async def reach(_: asyncio.Event) -> None:

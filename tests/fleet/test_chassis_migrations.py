@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chassis import embedded
+from chassis.dev import embedded
 
 from fleet.answers import Answers
 from fleet.template import Template
@@ -73,7 +73,7 @@ DEPLOY = """
 import asyncio, json, os, sys, uuid
 import asyncpg, httpx
 from billing.main import SERVICE, create_app
-from chassis import parking
+from chassis.messaging import parking
 from chassis.brokers import Kind, Message
 from chassis.commands import main
 from chassis.testing import Mailbox
@@ -147,11 +147,11 @@ def chassis_migration(repository: Path, name: str, *, after: str) -> None:
     script = MIGRATION.format(
         summary=summary, revision=f"chassis_{number}", down=f"chassis_{after}", statements=CHASSIS[name]
     )
-    (repository / f"template/chassis/src/chassis/migrations/versions/chassis_{name}.py").write_text(script)
+    (repository / f"template/chassis/src/chassis/database/migrations/versions/chassis_{name}.py").write_text(script)
 
 
 def in_parking(repository: Path, old: str, new: str) -> None:
-    file = repository / "template/chassis/src/chassis/parking.py"
+    file = repository / "template/chassis/src/chassis/messaging/parking.py"
     text = file.read_text()
     assert text.count(old) == 1, f"parking.py has not one {old!r}: mend this history"
     file.write_text(text.replace(old, new))

@@ -6,8 +6,8 @@ import types
 from pathlib import Path
 
 import pytest
-from chassis import embedded, migrating
-from chassis.database import metadata_for
+from chassis.database import metadata_for, migrate
+from chassis.dev import embedded
 
 from fleet.checks import kept
 from fleet.service import Service
@@ -308,10 +308,10 @@ def test_the_migrations_of_a_page_can_be_run_again_and_pass_the_gate(
             head = f'import sqlalchemy as sa\nfrom alembic import op\n\nrevision = "{number:04}"\n'
             path = service / f"src/billing/migrations/versions/{number:04}_of_the_page.py"
             path.write_text(f'{head}down_revision = "{number - 1:04}"\n\n\n{text}')
-            migrating.upgrade(ours, url)
+            migrate.upgrade(ours, url)
             if "autocommit_block" in text:  # stopped before it was recorded
                 ask(url, f"UPDATE billing.alembic_version SET version_num = '{number - 1:04}' WHERE version_num ~ '^0'")
-                migrating.upgrade(ours, url)
+                migrate.upgrade(ours, url)
     git(service, "add", "--all")
     found = kept(Service(service))
     assert [finding for finding in found if finding.id.startswith("migration-")] == []

@@ -45,7 +45,7 @@ def test_fleet_judges_messages_by_the_rules_of_the_chassis_where_no_chassis_is_i
     name: str,
 ) -> None:
     ours = ROOT / f"fleet/{name}.py"
-    assert ours.samefile(ROOT / f"template/chassis/src/chassis/{name}.py")
+    assert ours.samefile(ROOT / f"template/chassis/src/chassis/messaging/specs/{name}.py")
     for node in ast.walk(ast.parse(ours.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
             assert {node.module or alias.name for alias in node.names} <= {*SHARED}

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from chassis import embedded
+from chassis.dev import embedded
 
 from tests import containers
 from tests import engine as engines

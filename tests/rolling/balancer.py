@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from chassis import embedded
+from chassis.dev import embedded
 
 from tests.brokers import free_port
 from tests.rolling.waiting import until

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import yaml
-from chassis import embedded
+from chassis.dev import embedded
 
 from tests.brokers import free_port, is_free
 from tests.rolling.balancer import Balancer, balancer

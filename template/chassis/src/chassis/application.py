@@ -12,16 +12,18 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from opentelemetry.metrics import CallbackOptions, Observation
 
-from chassis import docs, health, logs, problems
+from chassis import problems
 from chassis.database import Database
-from chassis.edge import Edge
-from chassis.limits import Limits
-from chassis.outbox import Outbox
+from chassis.messaging.outbox import Outbox
+from chassis.messaging.worker import Gauges, Worker, watching
 from chassis.problems import Problem, described
 from chassis.service import Service
 from chassis.settings import Settings, SettingsError
-from chassis.telemetry import Telemetry, from_settings
-from chassis.worker import Gauges, Worker, watching
+from chassis.telemetry import logs
+from chassis.telemetry.setup import Telemetry, from_settings
+from chassis.web import docs_page, probes
+from chassis.web.limits import Limits
+from chassis.web.middleware import RequestMiddleware
 
 log = structlog.get_logger()
 
@@ -34,7 +36,7 @@ def application(service: Service, settings: Settings, *, telemetry: Telemetry | 
     shown = "/openapi.json" if settings.serve_docs else None
     app = _assemble(service, settings, telemetry, partial(api, openapi_url=shown), work=settings.run_worker)
     if settings.serve_docs:
-        app.include_router(docs.router)
+        app.include_router(docs_page.router)
     app.add_middleware(
         Limits,
         max_body_bytes=settings.max_body_bytes,
@@ -42,7 +44,10 @@ def application(service: Service, settings: Settings, *, telemetry: Telemetry | 
         max_concurrent=settings.max_concurrent_requests,
     )
     app.add_middleware(
-        Edge, telemetry=app.state.telemetry, lifecycle=app.state.lifecycle, log_requests=settings.log_requests
+        RequestMiddleware,
+        telemetry=app.state.telemetry,
+        lifecycle=app.state.lifecycle,
+        log_requests=settings.log_requests,
     )
     return app
 
@@ -80,7 +85,7 @@ def _assemble(
     )
     gauges = Gauges(database, telemetry, settings) if service.messages else None
     working = Worker(service.messages, settings, database, telemetry) if work else None
-    lifecycle = health.Lifecycle()
+    lifecycle = probes.Lifecycle()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
@@ -92,7 +97,7 @@ def _assemble(
         await asyncio.to_thread(telemetry.shutdown)
 
     app = make(service, lifespan=lifespan)
-    app.include_router(health.router)
+    app.include_router(probes.router)
     app.state.telemetry = telemetry
     app.state.database = database
     app.state.settings = settings
@@ -114,9 +119,9 @@ def api(service: Service, **options: Any) -> FastAPI:
         servers=[{"url": "/", "description": "Where this document is served: the same paths in every environment."}],
         generate_unique_id_function=lambda route: route.name,
         redirect_slashes=False,
-        docs_url=None,  # docs.py has the page: FastAPI's page runs any script that the CDN returns
+        docs_url=None,  # docs_page.py has the page: FastAPI's page runs any script that the CDN returns
         redoc_url=None,
-        # Its own telemetry would double our spans (see edge.py).
+        # Its own telemetry would double our spans (see middleware.py).
         telemetry={"tracing": False, "metrics": False, "logs": False},
         **options,
     )

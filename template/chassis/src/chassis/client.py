@@ -7,7 +7,7 @@ import httpx
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from chassis import tracecontext
+from chassis.telemetry import trace_context
 
 
 class _Traced(httpx.AsyncBaseTransport):
@@ -24,7 +24,7 @@ class _Traced(httpx.AsyncBaseTransport):
         with tracer.start_as_current_span(request.method, kind=SpanKind.CLIENT, attributes=attributes) as span:
             # The headers of a received request, passed on, would bring the state of another trace.
             request.headers.pop("tracestate", None)
-            tracecontext.inject(request.headers)
+            trace_context.inject(request.headers)
             try:
                 response = await self._inner.handle_async_request(request)
             except asyncio.CancelledError:  # the time limit ended the call, or our own caller left

@@ -4,7 +4,8 @@ import argparse
 import sys
 from typing import TypeVar
 
-from chassis import desk, specs
+from chassis.dev import specs
+from chassis.messaging import parked_command
 from chassis.service import Service
 from chassis.settings import CommandSettings, SettingsError, read
 
@@ -20,7 +21,7 @@ def main(service: Service, arguments: list[str] | None = None) -> int:
     migrate = commands.add_parser("migrate", help="bring the database to the newest revision")
     migrate.add_argument("--check", action="store_true", help="on a throw-away server: do migrations equal models?")
     parked = commands.add_parser("parked", help="messages that failed: list, show, replay or drop them")
-    desk.add_arguments(parked)
+    parked_command.add_arguments(parked)
     documents = commands.add_parser("specs", help="write specs/: the API, the messages and a schema of each")
     specs.add_arguments(documents)
     dev = commands.add_parser("dev", help="database, migrations and the service, reloading on change")
@@ -35,7 +36,7 @@ def main(service: Service, arguments: list[str] | None = None) -> int:
             return _work(service)
         case "parked":
             settings = _settings(service, CommandSettings)
-            return 2 if settings is None else desk.run(service, settings, options)
+            return 2 if settings is None else parked_command.run(service, settings, options)
         case "migrate":
             return _check_migrations(service) if options.check else _migrate(service)
         case "specs":
@@ -43,9 +44,9 @@ def main(service: Service, arguments: list[str] | None = None) -> int:
         case "revision":
             return _revision(service, options.message)
         case _:
-            from chassis import devserver
+            from chassis.dev import server
 
-            return devserver.run(service, port=options.port)
+            return server.run(service, port=options.port)
 
 
 def _settings(service: Service, kind: type[S]) -> S | None:
@@ -57,7 +58,7 @@ def _settings(service: Service, kind: type[S]) -> S | None:
 
 
 def _serve(service: Service) -> int:
-    from chassis.serving import serve
+    from chassis.web.server import serve
 
     settings = _settings(service, service.settings)
     if settings is None:
@@ -67,7 +68,7 @@ def _serve(service: Service) -> int:
 
 def _work(service: Service) -> int:
     from chassis.application import worker
-    from chassis.serving import serve
+    from chassis.web.server import serve
 
     settings = _settings(service, service.settings)
     if settings is None:
@@ -84,31 +85,33 @@ def _work(service: Service) -> int:
 
 
 def _migrate(service: Service) -> int:
-    from chassis import logs, migrating
+    from chassis.database import migrate
+    from chassis.telemetry import logs
 
     settings = _settings(service, CommandSettings)
     if settings is None:
         return 2
     logs.configure(format=settings.log_format, level=settings.log_level, service=service.name)
     try:
-        migrating.upgrade(service, settings.database_url.get_secret_value())
-    except (migrating.DatabaseUnusable, migrating.MigrationFailed) as error:
+        migrate.upgrade(service, settings.database_url.get_secret_value())
+    except (migrate.DatabaseUnusable, migrate.MigrationFailed) as error:
         print(f"{service.name}: {error}", file=sys.stderr)
         return 1
     return 0
 
 
 def _check_migrations(service: Service) -> int:
-    from chassis import embedded, migrating
+    from chassis.database import migrate
+    from chassis.dev import embedded
 
     with embedded.temporary_postgres() as url:
         try:
-            migrating.upgrade(service, url)
-            migrating.check(service, url)
-        except migrating.MigrationFailed as error:
+            migrate.upgrade(service, url)
+            migrate.check(service, url)
+        except migrate.MigrationFailed as error:
             print(error, file=sys.stderr)
             return 1
-        except migrating.MigrationsBehind as error:
+        except migrate.MigrationsBehind as error:
             print(f"The tables in persistence/ and the migrations differ: {error}", file=sys.stderr)
             print('Write the migration: make migration m="what it does"', file=sys.stderr)
             return 1
@@ -116,10 +119,11 @@ def _check_migrations(service: Service) -> int:
 
 
 def _revision(service: Service, message: str) -> int:
-    from chassis import embedded, migrating
+    from chassis.database import migrate
+    from chassis.dev import embedded
 
     with embedded.temporary_postgres() as url:
-        migrating.upgrade(service, url)
-        path = migrating.write_next(service, url, message)
+        migrate.upgrade(service, url)
+        path = migrate.write_next(service, url, message)
     print(f"Wrote {path}: read it; the next start of `make dev` applies it, or `make migrate` in DATABASE_URL.")
     return 0

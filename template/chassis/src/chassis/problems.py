@@ -15,9 +15,9 @@ from pydantic.json_schema import SkipJsonSchema
 from starlette.exceptions import HTTPException
 
 from chassis.database import DatabaseUnavailable
+from chassis.database.outages import OutageLog
 from chassis.errors import Conflict, DomainError, Forbidden, NotFound, PreconditionFailed
-from chassis.outages import OutageLog
-from chassis.telemetry import current_trace_id
+from chassis.telemetry.setup import current_trace_id
 
 log = structlog.get_logger()
 

@@ -42,7 +42,7 @@ def service(pytestconfig: pytest.Config) -> "Service":
 @pytest.fixture(scope="session")
 def postgres_url() -> Generator[str]:
     """A server on which databases can be made."""
-    from chassis import embedded
+    from chassis.dev import embedded
 
     if url := os.environ.get("DATABASE_URL"):
         yield url
@@ -57,7 +57,8 @@ def database_url(service: "Service", postgres_url: str) -> Generator[str]:
     import asyncio
     from urllib.parse import urlsplit
 
-    from chassis import addresses, migrating
+    from chassis.database import migrate
+    from chassis.settings import addresses
 
     async def execute(statement: str) -> None:
         connection = await addresses.connect(postgres_url)
@@ -70,7 +71,7 @@ def database_url(service: "Service", postgres_url: str) -> Generator[str]:
     asyncio.run(execute(f'CREATE DATABASE "{name}"'))
     try:
         url = urlsplit(postgres_url)._replace(path=f"/{name}").geturl()
-        migrating.upgrade(service, url)
+        migrate.upgrade(service, url)
         yield url
     finally:
         asyncio.run(execute(f'DROP DATABASE "{name}" WITH (FORCE)'))
@@ -154,8 +155,8 @@ class Mailbox:
         """
         from pydantic import BaseModel
 
-        from chassis import inbox
         from chassis.brokers import Message
+        from chassis.messaging import inbox
 
         receiver = self._messages.receiver(name)
         text = body.model_dump_json() if isinstance(body, BaseModel) else json.dumps(body)

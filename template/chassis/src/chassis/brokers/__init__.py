@@ -1,7 +1,7 @@
 """What the chassis asks of a message broker. NATS, Kafka and RabbitMQ each have a module; the URL's scheme picks one.
 
 A broker keeps and delivers; everything else (retries, parking, order while a message is tried again, doing things once)
-is written once, in chassis.relay and chassis.consumer, and is the same on all of them.
+is written once, in chassis.messaging.relay and chassis.messaging.consumer, and is the same on all of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -199,15 +199,15 @@ def broker_for(options: Options) -> Broker:
     """The broker that the URL names. Its client library is imported only now."""
     match SCHEMES[urlsplit(options.url.get_secret_value()).scheme]:
         case "nats":
-            from chassis.brokers.nats import NatsBroker
+            from chassis.brokers.nats.broker import NatsBroker
 
             return NatsBroker(options)
         case "kafka":
-            from chassis.brokers.kafka import KafkaBroker
+            from chassis.brokers.kafka.broker import KafkaBroker
 
             return KafkaBroker(options)
         case "rabbitmq":
-            from chassis.brokers.rabbitmq import RabbitBroker
+            from chassis.brokers.rabbitmq.broker import RabbitBroker
 
             return RabbitBroker(options)
         case _:

@@ -1,0 +1,185 @@
+"""`python -m <service> dev`: a database, migrations, the service reloading on change, and what to paste."""
+
+import contextlib
+import json
+import os
+import shlex
+import signal
+import socket
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from chassis.application import api
+from chassis.database import migrate
+from chassis.dev import embedded
+from chassis.service import Service
+from chassis.settings import SettingsError, read
+
+FOLDER = Path(".dev")
+"""Holds the development database between runs. Ignored by git; delete it to start afresh."""
+
+START_TIMEOUT_SECONDS = 30
+
+
+def run(service: Service, *, host: str = "127.0.0.1", port: int | None = None) -> int:
+    """Run until Ctrl-C, SIGTERM, or the end of the parent process. Everything that was started is stopped.
+
+    It listens on `port`, else on HTTP_PORT; where that is taken, on a free one. DATABASE_URL and BROKER_URL in the
+    environment are used as they are; without them embedded servers (PostgreSQL, NATS) keep their data in `.dev/`.
+    """
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, _interrupt_once)
+    parent = os.getppid()
+    with contextlib.ExitStack() as stack:
+        try:
+            url = os.environ.get("DATABASE_URL") or stack.enter_context(_database(service))
+            os.environ["DATABASE_URL"] = url
+            if service.messages:
+                os.environ.setdefault("RUN_WORKER", "true")
+                if not os.environ.get("BROKER_URL"):
+                    os.environ["BROKER_URL"] = stack.enter_context(embedded.nats(FOLDER / "nats", durable=True))
+            settings = read(service.settings)
+            wanted = port or settings.http_port
+            listener = stack.enter_context(_listen(host, wanted))
+            host, port = listener.getsockname()
+            process = _spawn(service, listener)
+            stack.callback(process.stop)
+            migrate.upgrade(service, url)  # while the service imports its libraries
+            _wait_until_alive(process, f"http://{host}:{port}/livez")
+            if port != wanted:
+                print(f"\n  Port {wanted} is taken, so the service has another one.", flush=True)
+            print(_welcome(service, url, f"http://{host}:{port}"), flush=True)
+            # A parent that was killed cannot tell us: an orphan has another parent than it was born with.
+            while process.child.poll() is None and os.getppid() == parent:
+                time.sleep(0.2)
+            return process.child.returncode or 0
+        except KeyboardInterrupt:
+            print(f"\n{service.name}: stopped", flush=True)
+            return 0
+        except (
+            embedded.EmbeddedServerError,
+            migrate.DatabaseUnusable,
+            migrate.MigrationFailed,
+            _NotAlive,
+        ) as error:
+            print(f"{service.name}: {error}", file=sys.stderr)
+            if isinstance(error, migrate.HistoryDiffers):
+                print(f"Or start afresh: delete {FOLDER}/, which holds the database of `make dev`.", file=sys.stderr)
+            return 1
+        except SettingsError as error:
+            print(f"{service.name} cannot start:\n{error}", file=sys.stderr)
+            return 2
+
+
+def _interrupt_once(*_: object) -> None:
+    # A terminal's Ctrl-C arrives more than once: from the terminal and from make. The first starts the clean-up.
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _database(service: Service) -> Any:
+    """The service's database on the embedded server, made on the first run."""
+    import asyncio
+
+    import asyncpg
+
+    async def create(server: str) -> None:
+        connection = await asyncpg.connect(server)
+        try:
+            if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", service.schema):
+                await connection.execute(f'CREATE DATABASE "{service.schema}"')
+        finally:
+            await connection.close()
+
+    with embedded.postgres(FOLDER / "postgres", durable=True) as server:
+        asyncio.run(create(server))
+        yield server.rpartition("/")[0] + f"/{service.schema}"
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket on `port`, or on a free one where another process has it.
+
+    Made here and handed down, because a port that was only probed may be taken by the time a server binds it.
+    """
+    try:
+        return socket.create_server((host, port))
+    except OSError:
+        return socket.create_server((host, 0))
+
+
+def _spawn(service: Service, listener: socket.socket) -> embedded.Process:
+    (package,) = service.package.__path__
+    reload = ["--reload", "--reload-dir", package, "--reload-dir", str(Path(__file__).parent.parent)]
+    server = [sys.executable, "-m", "uvicorn", "--factory", f"{service.package.__name__}.main:create_app", *reload]
+    server += ["--fd", str(listener.fileno()), "--http", "chassis.dev.http_protocol:Protocol", "--no-server-header"]
+    server += ["--no-access-log", "--log-level", "warning"]
+    port = listener.getsockname()[1]
+    shown = {"LOG_FORMAT": "console", "LOG_REQUESTS": "true", "SERVE_DOCS": "true", "PROBE_DETAILS": "true"}
+    env = {**shown, **os.environ, "HTTP_PORT": str(port)}
+    return embedded.spawn(server, stop_signal=signal.SIGTERM, env=env, pass_fds=[listener.fileno()])
+
+
+class _NotAlive(Exception):
+    pass
+
+
+def _wait_until_alive(process: embedded.Process, url: str) -> None:
+    straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # also where http_proxy is set
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), straight.open(url, timeout=1):
+            return
+        if process.child.poll() is not None:
+            raise _NotAlive("the service did not start; the reason is above")
+        time.sleep(0.05)
+    raise _NotAlive(f"the service did not answer on {url} within {START_TIMEOUT_SECONDS} s; see above")
+
+
+def _welcome(service: Service, url: str, base: str) -> str:
+    document = api(service).openapi()
+    lines = [
+        "",
+        f"  {service.name} is running and reloads when you save a file. Ctrl-C stops everything.",
+        "",
+        f"  API         {base}{_first_collection(document)}",
+        f"  docs        {base}/docs",
+        f"  readiness   {base}/readyz",
+        f"  database    {url}",
+        *([f"  broker      {os.environ['BROKER_URL']}"] if service.messages else []),
+        "",
+    ]
+    if example := _example_request(document, base):
+        lines += ["  Try it:", "", *(f"    {line}" for line in example), ""]
+    return "\n".join(lines)
+
+
+def _first_collection(document: dict[str, Any]) -> str:
+    return next((path for path, operations in document["paths"].items() if "get" in operations), "/docs")
+
+
+def _example_request(document: dict[str, Any], base: str) -> list[str]:
+    """A curl command for the first POST of the API, from the examples in its own document."""
+    for path, operations in document["paths"].items():
+        content = operations.get("post", {}).get("requestBody", {}).get("content", {}).get("application/json")
+        if content and "{" not in path:
+            body = shlex.quote(json.dumps(_example(content["schema"], document)))
+            return [f"curl -i {base}{path} \\", "  -H 'Content-Type: application/json' \\", f"  -d {body}"]
+    return []
+
+
+def _example(schema: dict[str, Any], document: dict[str, Any]) -> Any:
+    if reference := schema.get("$ref"):
+        return _example(document["components"]["schemas"][reference.rpartition("/")[2]], document)
+    if "examples" in schema:
+        return schema["examples"][0]
+    if "enum" in schema:
+        return schema["enum"][0]
+    if "anyOf" in schema:
+        return _example(schema["anyOf"][0], document)
+    properties = schema.get("properties", {})
+    return {name: _example(properties[name], document) for name in schema.get("required", [])}

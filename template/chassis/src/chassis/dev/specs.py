@@ -1,0 +1,93 @@
+"""What others may rely on, as files: specs/openapi.json, specs/asyncapi.json, and a schema for each message of ours.
+
+All are made from the code, committed, and checked as one set.
+"""
+
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from chassis.messaging.specs import asyncapi, committed_schemas, compatibility
+from chassis.messaging.specs.schemas import described
+from chassis.service import Service
+
+FOLDER = Path("specs")
+OPENAPI = FOLDER / "openapi.json"
+ASYNCAPI = FOLDER / "asyncapi.json"
+MESSAGES = FOLDER / "messages"
+RETIRED = FOLDER / "retired.txt"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--check", action="store_true", help="fail if a file is stale, instead of writing it")
+    instead.add_argument(
+        "--against", metavar="COMMIT", help="fail if messages changed since then in a way that breaks others"
+    )
+
+
+def run(service: Service, options: Namespace) -> int:
+    """Returns the exit status: 0 success, 1 stale or incompatible, 2 nothing to compare with."""
+    if options.against is not None:
+        return _compare(service, options.against)
+    return _check(service) if options.check else _write(service)
+
+
+def documents(service: Service) -> dict[Path, str]:
+    """The files that the code makes. A service without messages has no AsyncAPI document."""
+    from chassis.application import api
+
+    made: dict[Path, dict[str, Any]] = {OPENAPI: api(service).openapi()}
+    if service.messages:
+        made[ASYNCAPI] = asyncapi.document(service)
+    made |= {MESSAGES / f"{one.name}.json": one.schema() for one in described(service.messages) if one.ours}
+    return {path: json.dumps(content, indent=2, ensure_ascii=False) + "\n" for path, content in made.items()}
+
+
+def _write(service: Service) -> int:
+    wanted = documents(service)
+    for path, text in wanted.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    for orphan in _orphans(wanted):
+        orphan.unlink()
+    return 0
+
+
+def _check(service: Service) -> int:
+    wanted = documents(service)
+    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
+    for path in stale:
+        print(f"{path} is not what the code says: refresh it with `make specs` and commit it.", file=sys.stderr)
+    orphans = _orphans(wanted)
+    for path in orphans:
+        print(f"{path} describes what the code no longer has: remove it with `make specs`.", file=sys.stderr)
+    return 1 if stale or orphans else 0
+
+
+def _orphans(wanted: dict[Path, str]) -> list[Path]:
+    found = [*FOLDER.glob(ASYNCAPI.name), *MESSAGES.glob("*.json")]
+    return sorted(path for path in found if path not in wanted)
+
+
+def _compare(service: Service, commit: str) -> int:
+    try:
+        base = committed_schemas.read(commit, messages=MESSAGES, retired=RETIRED)
+        retired = _retired(base.retired) | _retired(RETIRED.read_text() if RETIRED.exists() else "")
+    except (committed_schemas.NoBaseline, ValueError) as error:
+        print(f"Cannot compare the messages with {commit!r}: {error}", file=sys.stderr)
+        return 2
+    found = compatibility.problems(base.schemas, described(service.messages), retired)
+    print(*found, sep="\n\n", end="\n" if found else "", file=sys.stderr)
+    return 1 if found else 0
+
+
+def _retired(text: str) -> set[str]:
+    """The names in a text that has a name and a reason on each line; `#` begins a comment."""
+    lines = [line.split(maxsplit=1) for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    for line in lines:
+        if len(line) == 1:
+            raise ValueError(f"{RETIRED} does not say why nobody needs {line[0]} any more")
+    return {name for name, _ in lines}

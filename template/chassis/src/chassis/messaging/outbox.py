@@ -1,0 +1,70 @@
+"""The transactional outbox: what a service says is a row in the same commit as the change that it speaks of."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from uuid_utils.compat import uuid7
+
+from chassis.brokers import Kind
+from chassis.database import Executor
+from chassis.messages import Messages
+from chassis.telemetry import trace_context
+
+CHANNEL = "chassis_outbox"
+"""What Postgres notifies when rows were committed."""
+
+_STORE = """
+    INSERT INTO chassis.outbox (id, kind, aggregatetype, aggregateid, type, payload, traceparent, tracestate, not_before)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp() + $9::interval)
+"""
+
+
+class Unlisted(LookupError):
+    """Something was published or enqueued that has no line in the service's OUTGOING."""
+
+
+class Outbox:
+    """Stores what the use cases of one service say."""
+
+    def __init__(self, messages: Messages) -> None:
+        self._routes = messages.routes
+        self._publishes_events = bool(messages.topology.published_events)
+
+    async def publish(self, executor: Executor, events: Sequence[object]) -> None:
+        """Store domain events. A service that publishes no event at all stores none; else each needs its line.
+
+        Raises Unlisted.
+        """
+        if not self._publishes_events:
+            return
+        for event in events:
+            await self._store(executor, event, Kind.EVENT, None)
+
+    async def enqueue(self, executor: Executor, job: object, *, after: timedelta) -> None:
+        """Store a job, to be sent no sooner than `after` from now. Raises Unlisted.
+
+        The database adds `after` to its own time, because the relay asks the database whether the job is due.
+        """
+        await self._store(executor, job, Kind.JOB, after or None)
+
+    async def _store(self, executor: Executor, said: object, kind: Kind, after: timedelta | None) -> None:
+        routes = [route for route in self._routes.get(type(said), []) if route.kind is kind]
+        if not routes:
+            line = f"{kind.title()}({type(said).__name__}, …)"
+            raise Unlisted(f"{type(said).__name__} has no line {line} in messaging/outgoing: add it")
+        context: dict[str, str] = {}
+        trace_context.inject(context)
+        for route in routes:
+            identity = uuid7()
+            await executor.execute(
+                _STORE,
+                identity,
+                kind,
+                route.aggregate or route.name,
+                str(getattr(said, route.key) if route.key else identity),
+                route.name,
+                route.contract.model_validate(said).model_dump_json(),
+                context.get("traceparent"),
+                context.get("tracestate"),
+                after,
+            )

@@ -1,0 +1,233 @@
+"""What works on messages: the relay, the consumers, and what keeps an eye on their tables.
+
+It runs in a process of its own (`python -m <service> work`), or in the one that serves HTTP (RUN_WORKER, for
+development): the same code either way.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+
+import structlog
+from opentelemetry.metrics import CallbackOptions, Observation
+
+from chassis.brokers import BrokerUnavailable, Kind, Options, broker_for
+from chassis.database import Database, DatabaseUnavailable
+from chassis.messages import Messages
+from chassis.messaging import attempts, backlog, inbox, parking
+from chassis.messaging.consumer import Consumer, Patience
+from chassis.messaging.relay import Relay
+from chassis.settings import Settings
+from chassis.telemetry.setup import Telemetry
+from chassis.web.probes import Lifecycle
+
+log = structlog.get_logger()
+
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 10
+"""Between tries to get going again after the database or the broker went away."""
+WELL_SECONDS = 60
+"""More than any try takes to fail, a broker that does not answer included: what lasted longer was at work."""
+GAUGE_SECONDS = 5
+FORGET_SECONDS = 3600
+CANCEL_SECONDS = 1
+"""How long a cancelled task may take to end. A query that gets no answer does not end before its connection does."""
+CLOSE_SECONDS = 2
+"""How long the connection to the broker may take to close."""
+
+_GAUGES = f"""
+    SELECT
+        (SELECT count(*) FROM (
+            SELECT 1 FROM chassis.outbox WHERE waits_for IS NULL AND not_before IS NULL
+            UNION ALL SELECT 1 FROM chassis.outbox WHERE waits_for IS NULL AND not_before <= now()
+            UNION ALL SELECT 1 FROM chassis.outbox WHERE waits_for IS NOT NULL LIMIT 100000
+        ) AS waiting),
+        coalesce(extract(epoch FROM now() - least(
+            (SELECT created_at FROM chassis.outbox WHERE waits_for IS NULL AND not_before IS NULL ORDER BY seq LIMIT 1),
+            (SELECT not_before FROM chassis.outbox WHERE waits_for IS NULL AND not_before <= now()
+            ORDER BY not_before LIMIT 1),
+            (SELECT min(since) FROM ({backlog.QUEUES}) AS queue)
+        ))::float8, 0)
+"""  # noqa: S608 (every part is a constant)
+
+
+_MEASURED = (
+    (
+        "waiting",
+        "messaging.outbox.messages",
+        "{message}",
+        "Messages in the outbox that are to be sent now (at most 100000 are counted).",
+    ),
+    ("oldest_seconds", "messaging.outbox.oldest.age", "s", "How long the first of them has waited."),
+    ("parked", "messaging.parked.messages", "{message}", "Messages that wait for a person."),
+    ("parked_bytes", "messaging.parked.size", "By", "The size of bodies, headers and reasons of parked messages."),
+    (
+        "parked_share",
+        "messaging.parked.utilization",
+        "1",
+        "The share of PARKED_MAX_MESSAGES or PARKED_MAX_BYTES that incoming or outgoing messages take, whichever is largest.",
+    ),
+)
+"""Attributes of Gauges, and the name, unit and description of their metrics."""
+
+
+class Gauges:
+    """Depth and age of the outbox, and what is parked, as of a few seconds ago: for metrics and readiness."""
+
+    def __init__(self, database: Database, telemetry: Telemetry, settings: Settings) -> None:
+        self._database = database
+        self._limits = settings.parked_max_messages, settings.parked_max_bytes
+        self.waiting, self.oldest_seconds = 0, 0.0
+        self.parked, self.parked_bytes, self.parked_share = 0, 0, 0.0
+        for attribute, name, unit, description in _MEASURED:
+            telemetry.meter.create_observable_gauge(
+                name, callbacks=[self._observer(attribute)], unit=unit, description=description
+            )
+
+    def _observer(self, name: str) -> Callable[[CallbackOptions], list[Observation]]:
+        return lambda _: [Observation(getattr(self, name))]
+
+    async def run(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            ((self.waiting, self.oldest_seconds),) = await self._database.fetch(_GAUGES)
+            parked = [await parking.size(self._database, direction) for direction in ("incoming", "outgoing")]
+            self.parked, self.parked_bytes = map(sum, zip(*parked, strict=True))
+            self.parked_share = max(
+                used / limit for size in parked for used, limit in zip(size, self._limits, strict=True)
+            )
+            await _pause(stop, GAUGE_SECONDS)
+
+
+class Worker:
+    """Relay, consumers and housekeeping of one service, from `start` to `stop`."""
+
+    def __init__(
+        self,
+        messages: Messages,
+        settings: Settings,
+        database: Database,
+        telemetry: Telemetry,
+    ) -> None:
+        self.broker = broker_for(_options(messages.service, settings))
+        self._messages = messages
+        self._database = database
+        self._inbox_retention = timedelta(days=settings.inbox_retention_days)
+        self._stop_seconds = settings.shutdown_timeout_seconds
+        self._stop = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        url = settings.database_url.get_secret_value()
+        patience = Patience(
+            max_tries=settings.message_max_tries, handler_timeout_seconds=settings.message_timeout_seconds
+        )
+        self._relay = Relay(url, self.broker, telemetry, name=messages.service, events=settings.event_relay)
+        room = parking.Room(database, max_messages=settings.parked_max_messages, max_bytes=settings.parked_max_bytes)
+        self._consumers = [
+            Consumer(kind, self.broker, database, messages, telemetry, database_url=url, patience=patience, room=room)
+            for kind in Kind
+            if any(receiver.kind is kind for receiver in messages.receivers.values())
+        ]
+
+    def start(self) -> None:
+        """Begin, in tasks of their own: an unreachable broker keeps nobody from starting."""
+        self._tasks = [
+            asyncio.create_task(self._work()),
+            asyncio.create_task(endure("inbox", self._forget, self._stop)),
+        ]
+
+    async def stop(self, finish_by: float | None = None) -> None:
+        """Finish what was begun, give back the rest, and close the connection to the broker.
+
+        `finish_by`, by the loop's clock, is when a handler that has not ended is cancelled: its transaction rolls back,
+        and its message comes again. It defaults to SHUTDOWN_TIMEOUT_SECONDS from now.
+        """
+        self._stop.set()
+        now = asyncio.get_running_loop().time()
+        seconds = self._stop_seconds if finish_by is None else max(0, finish_by - now)
+        _, late = await asyncio.wait(self._tasks, timeout=seconds)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=CANCEL_SECONDS)
+        with suppress(BrokerUnavailable, TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self.broker.close()
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has ended by itself, which only a bug makes it do: restart the process."""
+        return not self._stop.is_set() and any(task.done() for task in self._tasks)
+
+    async def _work(self) -> None:
+        await endure("broker", self._reach_broker, self._stop)
+        if not self._stop.is_set():
+            loops = {"relay": self._relay.run} | {f"{each.kind}s": each.run for each in self._consumers}
+            await asyncio.gather(*(endure(part, loop, self._stop) for part, loop in loops.items()))
+
+    async def _reach_broker(self, _: asyncio.Event) -> None:
+        await self.broker.connect()
+        await self.broker.declare(self._messages.topology)
+        log.info("broker_reached", system=self.broker.system)
+
+    async def _forget(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            if forgotten := await inbox.forget(self._database, older_than=self._inbox_retention):
+                log.info("inbox_cleaned", forgotten=forgotten)
+            await attempts.forget(self._database)
+            await _pause(stop, FORGET_SECONDS)
+
+
+async def endure(part: str, loop: Callable[[asyncio.Event], Awaitable[None]], stop: asyncio.Event) -> None:
+    """Run the loop again until it ends by itself, whatever it ends with: pausing longer each time, up to a bound.
+
+    One line when it is interrupted, one when it is back: not one per try.
+    """
+    failures = 0
+    clock = asyncio.get_running_loop()
+    while not stop.is_set():
+        started = clock.time()
+        try:
+            await loop(stop)
+            return
+        except Exception as error:
+            if clock.time() - started > WELL_SECONDS:
+                failures = 0
+            failures += 1
+            if not isinstance(error, BrokerUnavailable | DatabaseUnavailable):
+                log.error("worker_failed", exc_info=error)
+            elif failures == 1:
+                unavailable = "broker" if isinstance(error, BrokerUnavailable) else "database"
+                log.warning("worker_interrupted", part=part, unavailable=unavailable, reason=str(error))
+            await _pause(stop, min(FIRST_PAUSE_SECONDS * 2 ** (failures - 1), LONGEST_PAUSE_SECONDS))
+
+
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
+
+
+def _options(service: str, settings: Settings) -> Options:
+    assert settings.broker_url is not None, "chassis.application has checked it"
+    return Options(
+        url=settings.broker_url,
+        client_name=service,
+        replication=settings.broker_replication,
+        retention_seconds=settings.event_retention_hours * 3600,
+        partitions=settings.kafka_partitions,
+    )
+
+
+@asynccontextmanager
+async def watching(gauges: Gauges, worker: Worker | None, lifecycle: Lifecycle) -> AsyncGenerator[None]:
+    """Keep the gauges current, and the worker, if there is one, at work."""
+    stop = asyncio.Event()
+    measuring = asyncio.create_task(endure("gauges", gauges.run, stop))
+    if worker is not None:
+        worker.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        if worker is not None:
+            await worker.stop(lifecycle.finish_by)
+        measuring.cancel()  # and no more: a query that gets no answer ends when the database's connections are closed

@@ -1,0 +1,200 @@
+"""OpenTelemetry traces and metrics over OTLP/HTTP: one span per request, one per SQL statement, nothing else unasked."""
+
+import random
+import threading
+import time
+import uuid
+from functools import lru_cache
+from typing import Any
+
+from opentelemetry import metrics, trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    ALWAYS_ON,
+    ParentBased,
+    Sampler,
+    SamplingResult,
+    TraceIdRatioBased,
+)
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
+
+from chassis.service import Service
+from chassis.settings import Settings
+
+EXPORT_TIMEOUT_SECONDS = 3
+MAX_QUEUED_SPANS = 4096
+"""Beyond this, spans are dropped: a dead receiver must not eat the memory of the service."""
+
+_SCOPE = InstrumentationScope("chassis")
+_IDS = RandomIdGenerator()
+_FINE = Status()
+
+
+class FollowCallers(Sampler):
+    """Trace requests whose caller traces them, up to a number a second, and a share of all others.
+
+    Anybody may send a `traceparent` that asks to be traced. Messages are followed without a bound: services send them.
+    """
+
+    def __init__(self, per_second: int, ratio: float) -> None:
+        self._per_second, self._ratio = per_second, ratio
+        self._second, self._followed = 0, 0
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        *more: Any,
+        **rest: Any,
+    ) -> SamplingResult:
+        # At random, not by the trace id as TraceIdRatioBased does, because here the caller has chosen the id.
+        traced = kind is not SpanKind.SERVER or self._follows() or random.random() < self._ratio  # noqa: S311
+        sampler = ALWAYS_ON if traced else ALWAYS_OFF
+        return sampler.should_sample(parent_context, trace_id, name, kind, *more, **rest)
+
+    def _follows(self) -> bool:
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._followed = second, 0
+        self._followed += 1
+        return self._followed <= self._per_second
+
+    def get_description(self) -> str:
+        return f"FollowCallers{{{self._per_second},{self._ratio}}}"
+
+
+class Telemetry:
+    """The tracer and the meter of one process.
+
+    Only `install_globally` touches OpenTelemetry's global providers.
+    """
+
+    def __init__(
+        self,
+        resource: Resource,
+        *,
+        sampler: Sampler,
+        span_processors: list[SpanProcessor],
+        metric_readers: list[MetricReader],
+    ) -> None:
+        self._tracing = TracerProvider(resource=resource, sampler=sampler, shutdown_on_exit=False)
+        self._processors = span_processors
+        for processor in span_processors:
+            self._tracing.add_span_processor(processor)
+        self._metering = MeterProvider(resource=resource, metric_readers=metric_readers, shutdown_on_exit=False)
+        self.tracer = self._tracing.get_tracer(_SCOPE.name)
+        self.meter = self._metering.get_meter("chassis")
+
+    def install_globally(self) -> None:
+        """Make `trace.get_tracer(…)` in the service's own code produce spans. The first of a process wins."""
+        if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+            trace.set_tracer_provider(self._tracing)
+            metrics.set_meter_provider(self._metering)
+
+    def shutdown(self) -> None:
+        """Send what is queued, for at most EXPORT_TIMEOUT_SECONDS. What is not sent by then is lost."""
+        # In threads that may be left behind: the SDK alone would send batch after batch to a dead receiver, for 30 s.
+        closing = [threading.Thread(target=part.shutdown, daemon=True) for part in (self._tracing, self._metering)]
+        deadline = time.monotonic() + EXPORT_TIMEOUT_SECONDS
+        for thread in closing:
+            thread.start()
+        for thread in closing:
+            thread.join(max(0, deadline - time.monotonic()))
+
+    def observe_statement(self, query: str, started: int, error: BaseException | None) -> None:
+        """Record a statement that ends now as a span of what ran it. For the `observe` of chassis.database."""
+        parent = trace.get_current_span().get_span_context()
+        if not parent.trace_flags.sampled or query.startswith("BEGIN"):
+            return
+        summary = summarise(query)
+        # Made whole, for it is over: a span that is started, given its attributes and ended costs twice as much.
+        span = ReadableSpan(
+            name=summary,
+            context=SpanContext(
+                parent.trace_id, _IDS.generate_span_id(), is_remote=False, trace_flags=parent.trace_flags
+            ),
+            parent=parent,
+            resource=self._tracing.resource,
+            attributes={"db.system.name": "postgresql", "db.query.summary": summary, "db.query.text": query},
+            kind=SpanKind.CLIENT,
+            instrumentation_scope=_SCOPE,
+            status=_FINE if error is None else Status(StatusCode.ERROR, type(error).__name__),
+            start_time=started,
+            end_time=time.time_ns(),
+        )
+        for processor in self._processors:
+            processor.on_end(span)
+
+
+def sampler_of(settings: Settings) -> Sampler:
+    """The sampler of a process that exports spans."""
+    ratio = settings.trace_sample_ratio
+    followed = FollowCallers(settings.trace_callers_per_second, ratio)
+    return ParentBased(TraceIdRatioBased(ratio), remote_parent_sampled=followed)
+
+
+def from_settings(service: Service, settings: Settings) -> Telemetry:
+    """Export to the settings' OTLP endpoint. Without one, spans are not recorded, but trace ids are made and passed on."""
+    # Not Resource.create(): its detectors scan every installed package's entry points at each start.
+    resource = (
+        OTELResourceDetector()
+        .detect()
+        .merge(
+            Resource(
+                {
+                    "service.name": service.name,
+                    "service.namespace": service.domain,
+                    "service.version": settings.service_version,
+                    "service.instance.id": str(uuid.uuid4()),
+                    "telemetry.sdk.language": "python",
+                    "telemetry.sdk.name": "opentelemetry",
+                }
+            )
+        )
+    )
+    if settings.otel_exporter_otlp_endpoint is None:
+        # ParentBased: a trace that the caller samples stays sampled for those whom we call.
+        return Telemetry(resource, sampler=ParentBased(ALWAYS_OFF), span_processors=[], metric_readers=[])
+
+    # Imported here: it brings an HTTP client, and a process without an endpoint starts faster without it.
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    from chassis.telemetry.otlp import SpanExporter
+
+    endpoint = str(settings.otel_exporter_otlp_endpoint).rstrip("/")
+    spans = SpanExporter(endpoint=f"{endpoint}/v1/traces", timeout=EXPORT_TIMEOUT_SECONDS)
+    measurements = OTLPMetricExporter(endpoint=f"{endpoint}/v1/metrics", timeout=EXPORT_TIMEOUT_SECONDS)
+    return Telemetry(
+        resource,
+        sampler=sampler_of(settings),
+        span_processors=[BatchSpanProcessor(spans, max_queue_size=MAX_QUEUED_SPANS, schedule_delay_millis=1000)],
+        metric_readers=[
+            PeriodicExportingMetricReader(measurements, export_timeout_millis=EXPORT_TIMEOUT_SECONDS * 1000)
+        ],
+    )
+
+
+def current_trace_id() -> str | None:
+    """The trace that the running code belongs to, in hex, or None outside of any."""
+    context = trace.get_current_span().get_span_context()
+    return format(context.trace_id, "032x") if context.is_valid else None
+
+
+@lru_cache(maxsize=1024)
+def summarise(query: str) -> str:
+    """`SELECT billing.invoices`: the verb and the first table, as the database semantic conventions name spans."""
+    words = query.split() or [""]
+    verb = words[0].rstrip(";").upper()
+    target = next((words[i + 1] for i, word in enumerate(words[:-1]) if word.upper() in {"FROM", "INTO", "UPDATE"}), "")
+    return f"{verb} {target.partition('(')[0].rstrip(';,')}".strip()

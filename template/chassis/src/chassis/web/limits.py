@@ -1,0 +1,261 @@
+"""Limit what one request may take from others: bytes, time, and a place among the running requests."""
+
+import asyncio
+import codecs
+import gc
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import structlog
+from fastapi.routing import RouteContext, iter_route_contexts
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from chassis import problems
+from chassis.telemetry.logs import AnswerCut
+from chassis.web.connections import LINGER_BYTES
+from chassis.web.middleware import PROBES
+
+CLOSE = {"Connection": "close"}
+
+log = structlog.get_logger()
+
+SMALL_BODY_BYTES = 64 * 1024
+"""A complete body of at most this size does not count towards MAX_BODIES_BYTES."""
+
+MAX_BODIES_BYTES = 24 * 1024 * 1024
+"""The size of all arriving bodies and of the large bodies of running requests, for the whole process."""
+
+
+class TooLarge(Exception):
+    """The body has more than `max_bytes`. `ended`: the whole body has been read."""
+
+    def __init__(self, max_bytes: int, *, ended: bool) -> None:
+        super().__init__()
+        self.max_bytes, self.ended = max_bytes, ended
+
+
+class Disconnected(Exception):
+    """The client left, or broke the protocol, before its body was complete."""
+
+
+@dataclass(eq=False)
+class Body:
+    """A body that is arriving, or that a running request keeps."""
+
+    max_bytes: int
+    deadline: asyncio.Timeout
+    content: bytearray = field(default_factory=bytearray)
+    """What has arrived. A list of chunks would take many times as much: a client may send two bytes at a time."""
+    size: int = 0
+    complete: bool = False
+    refused: bool = False
+
+
+class Bodies:
+    """Bound the memory that bodies take. To make room, refuse the body that has been arriving for longest."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._bytes = 0
+        self._counted: dict[Body, int] = {}
+
+    def count(self, body: Body, size: int) -> None:
+        """Count `size` more bytes of the body. Raises TimeoutError if this body is refused, now or before."""
+        if not body.refused:
+            self._counted[body] = self._counted.get(body, 0) + size
+            self._bytes += size
+        while self._bytes > self.max_bytes and not body.refused:
+            self._refuse(next((each for each in self._counted if not each.complete), body))
+        if body.refused:
+            raise TimeoutError
+
+    def remove(self, body: Body) -> None:
+        """Free what has arrived. The task that reads the body may run much later."""
+        body.content.clear()
+        self._bytes -= self._counted.pop(body, 0)
+
+    def _refuse(self, body: Body) -> None:
+        self.remove(body)
+        body.refused = True
+        body.deadline.reschedule(0)
+
+
+class Limits:
+    """ASGI middleware. Too large: 413. Too many at once, or too slow: 503 with Retry-After. A slow body: 408.
+
+    A request takes a place only when its body is complete: a place must not wait for the client. Probes take no
+    place. The time limit is for the first byte of an answer, and then for each silence of a stream.
+    """
+
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int, timeout_seconds: float, max_concurrent: int) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+        self._timeout_seconds = timeout_seconds
+        self._max_concurrent = max_concurrent
+        self._bodies = Bodies(max(MAX_BODIES_BYTES, 2 * max_body_bytes))
+        self._own_limits: list[RouteContext] | None = None
+        self.running = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        length: int | None = 0
+        for name, value in scope["headers"]:
+            if name == b"content-length":
+                length = int(value)
+            elif name == b"transfer-encoding":
+                length = None
+        max_bytes = self._max_bytes(scope) if length != 0 else None
+        probe = scope["path"] in PROBES
+        if probe and length == 0:
+            await self._app(scope, receive, send)
+        elif self.running >= self._max_concurrent and not probe:
+            await self._overloaded()(scope, receive, send)
+        elif length is not None and max_bytes is not None and length > max_bytes:
+            await _too_large(max_bytes, hang_up=length > max_bytes + LINGER_BYTES)(scope, receive, send)
+        else:
+            await self._run(scope, receive, send, max_bytes=max_bytes, probe=probe)
+
+    def _max_bytes(self, scope: Scope) -> int:
+        """The `max_body_size` of the request's route or of a router that includes it; else MAX_BODY_BYTES."""
+        if self._own_limits is None:  # at the first request all routes are registered
+            routes = iter_route_contexts(scope["app"].routes)
+            self._own_limits = [route for route in routes if getattr(route, "max_body_size", None) is not None]
+            largest = max((route.max_body_size for route in self._own_limits), default=0)
+            self._bodies.max_bytes = max(self._bodies.max_bytes, 2 * largest)
+        for route in self._own_limits:
+            if scope["method"] in (route.methods or ()) and route.path_regex.match(scope["path"]):
+                return route.max_body_size
+        return self._max_body_bytes
+
+    async def _run(self, scope: Scope, receive: Receive, send: Send, *, max_bytes: int | None, probe: bool) -> None:
+        answering = False
+
+        async def watch(message: Message) -> None:
+            nonlocal answering
+            answering = True
+            if message.get("more_body"):
+                deadline.reschedule(asyncio.get_running_loop().time() + self._timeout_seconds)
+            await send(message)
+
+        body: Body | None = None
+        try:
+            async with asyncio.timeout(self._timeout_seconds) as deadline:
+                if max_bytes is not None:
+                    body = Body(max_bytes, deadline)
+                    message = await self._read(body, receive)
+                    if refused := _refused_json(scope["headers"], message["body"]):
+                        await refused(scope, receive, watch)
+                        return
+                    receive = replay(message, receive)
+                await self._run_in_place(scope, receive, watch, probe=probe)
+        except TooLarge as error:
+            answer = _too_large(error.max_bytes, hang_up=not error.ended)
+        except Disconnected:
+            return
+        except TimeoutError:
+            if not (deadline.expired() or (body is not None and body.refused)):
+                raise
+            if answering:
+                log.warning("answer_cut", reason=f"silent for {self._timeout_seconds} s")
+                raise AnswerCut from None
+            answer = self._too_slow(body)
+        else:
+            return
+        finally:
+            if body is not None:
+                self._bodies.remove(body)
+                if body.size > SMALL_BODY_BYTES:
+                    # If a body is not JSON, the frames of FastAPI form a cycle that holds the body. server.py makes
+                    # the garbage collector so rare that the memory of a pod would be full before it runs.
+                    gc.collect(1)
+        await answer(scope, receive, send)
+
+    async def _run_in_place(self, scope: Scope, receive: Receive, send: Send, *, probe: bool) -> None:
+        if probe:
+            await self._app(scope, receive, send)
+        elif self.running >= self._max_concurrent:
+            await self._overloaded()(scope, receive, send)
+        else:
+            self.running += 1
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                self.running -= 1
+
+    async def _read(self, body: Body, receive: Receive) -> Message:
+        """Read the whole body into one message. Raises TooLarge, Disconnected, and TimeoutError if there is no room."""
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            chunk, more = message.get("body", b""), message.get("more_body", False)
+            body.size += len(chunk)
+            if body.size > body.max_bytes:
+                self._bodies.remove(body)
+                del message, chunk
+                raise TooLarge(body.max_bytes, ended=not more or await _ends_soon(receive))
+            if more or body.refused or body.size > SMALL_BODY_BYTES:
+                self._bodies.count(body, len(chunk))
+            body.content += chunk
+            del message, chunk  # they would be kept while the next is awaited: 256 KiB for each body that arrives
+        content = bytes(body.content)
+        body.content.clear()
+        body.complete = True
+        if body.size <= SMALL_BODY_BYTES:
+            self._bodies.remove(body)
+        return {"type": "http.request", "body": content, "more_body": False}
+
+    def _overloaded(self) -> ASGIApp:
+        return problems.unavailable("too many requests at once", code="overloaded")
+
+    def _too_slow(self, body: Body | None) -> ASGIApp:
+        if body is not None and body.refused:
+            return self._overloaded()
+        if body is not None and not body.complete:
+            return problems.document(408, detail="the body did not arrive in time", headers=CLOSE)
+        # The transaction was rolled back, or its commit was on the way: the client cannot know, hence 503 and not 4xx.
+        return problems.unavailable("the request took too long", code="timed_out")
+
+
+def _too_large(max_bytes: int, *, hang_up: bool) -> ASGIApp:
+    detail = f"the body may have {max_bytes} bytes at most"
+    return problems.document(413, detail=detail, headers=CLOSE if hang_up else None)
+
+
+def _refused_json(headers: Iterable[tuple[bytes, bytes]], body: bytes) -> ASGIApp | None:
+    """The answer to a JSON body that is compressed or not UTF-8: Python would read UTF-16, and ignore the encoding."""
+    given = dict(headers)
+    media_type = given.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if not body or not (media_type == b"application/json" or media_type.endswith(b"+json")):
+        return None
+    if given.get(b"content-encoding", b"").strip().lower() not in (b"", b"identity"):
+        advice = "send the body without Content-Encoding: nothing is decompressed here"
+        return problems.document(415, detail=advice, headers={"Accept-Encoding": "identity"})
+    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or 0 in body[:4]:
+        return problems.document(400, detail="the body is UTF-16 or UTF-32, but JSON is UTF-8 (RFC 8259)")
+    return None
+
+
+def replay(message: Message, receive: Receive) -> Receive:
+    """Return a `receive` that yields this message first, and then the messages of the given `receive`."""
+    waiting = [message]
+
+    async def replaying() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return replaying
+
+
+async def _ends_soon(receive: Receive) -> bool:
+    """Read and drop the rest of the body. Returns whether the body ended within LINGER_BYTES."""
+    left = LINGER_BYTES
+    while left > 0:
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if not message.get("more_body"):
+            return True
+        del message  # it would be kept while the next is awaited
+    return False

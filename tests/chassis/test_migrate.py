@@ -1,0 +1,219 @@
+"""Migrations run once however many run them, all or nothing, and stay equal to the tables in the code."""
+
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from chassis.database import metadata_for, migrate
+from chassis.service import Service
+
+from tests.chassis.conftest import ROOT, ask, environment
+
+EIGHT_AT_ONCE = """
+import multiprocessing, sys
+from chassis.database import migrate
+from tests.chassis.tiny.main import SERVICE
+fork = multiprocessing.get_context("fork")
+children = [fork.Process(target=migrate.upgrade, args=(SERVICE, sys.argv[1])) for _ in range(8)]
+for child in children:
+    child.start()
+for child in children:
+    child.join()
+print([child.exitcode for child in children])
+"""
+
+FAILS_HALFWAY = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    op.add_column("things", sa.Column("half", sa.Integer()), schema="tiny")
+    op.execute("SELECT 1 / 0")
+"""
+
+
+def tables(*extra: sa.Column | sa.Index | sa.CheckConstraint, **changed: sa.Column) -> sa.MetaData:
+    """The tiny service's table with other columns or further ones."""
+    metadata = metadata_for("tiny")
+    columns = {
+        "id": sa.Column("id", sa.Uuid, primary_key=True),
+        "name": sa.Column("name", sa.String(40), nullable=False),
+        "email": sa.Column("email", sa.String(80), nullable=True, unique=True),
+    }
+    unique = sa.UniqueConstraint("name", deferrable=True, initially="DEFERRED")
+    sa.Table("things", metadata, *(columns | changed).values(), unique, *extra)
+    return metadata
+
+
+def revision(url: str) -> str:
+    """The revisions that the database is at: the service's own, and the chassis'."""
+    return ask(url, "SELECT string_agg(version_num, ',' ORDER BY version_num) FROM tiny.alembic_version")
+
+
+@pytest.mark.slow
+def test_eight_processes_that_migrate_at_once_all_succeed(empty_database: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", EIGHT_AT_ONCE, empty_database],
+        env=environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+    assert result.stdout.strip() == str([0] * 8), result.stderr
+    assert revision(empty_database) == "0001,chassis_0001"
+    assert ask(empty_database, "SELECT to_regclass('tiny.things')") is not None
+
+
+def test_migrating_again_changes_nothing(service: Service, empty_database: str) -> None:
+    migrate.upgrade(service, empty_database)
+    before = ask(empty_database, "SELECT oid FROM pg_class WHERE relname = 'things'")
+    migrate.upgrade(service, empty_database)
+
+    assert ask(empty_database, "SELECT oid FROM pg_class WHERE relname = 'things'") == before
+
+
+def test_a_migration_that_fails_leaves_nothing_of_itself(copy: Service, empty_database: str) -> None:
+    migrate.upgrade(copy, empty_database)
+    (package_path,) = copy.package.__path__
+    Path(package_path, "migrations", "versions", "0002_fails.py").write_text(FAILS_HALFWAY)
+
+    with pytest.raises(migrate.MigrationFailed, match=r"division by zero\nSELECT 1 / 0"):
+        migrate.upgrade(copy, empty_database)
+
+    assert revision(empty_database) == "0001,chassis_0001"
+    columns = "SELECT count(*) FROM information_schema.columns WHERE table_name = 'things'"
+    assert ask(empty_database, columns) == 3
+
+
+def test_two_branches_that_add_one_each_are_told_apart_before_anything_is_migrated(
+    copy: Service, empty_database: str
+) -> None:
+    (package_path,) = copy.package.__path__
+    for name in ("0002_theirs.py", "0002_ours.py"):
+        Path(package_path, "migrations", "versions", name).write_text(FAILS_HALFWAY)
+    told = "0002_ours.py and 0002_theirs.py have the same number: .* count on"
+    with pytest.raises(migrate.MigrationFailed, match=told):
+        migrate.upgrade(copy, empty_database)
+    with pytest.raises(migrate.MigrationFailed, match=told):
+        migrate.write_next(copy, empty_database, "more")
+    assert ask(empty_database, "SELECT to_regclass('tiny.things')") is None
+
+
+def test_a_database_of_another_service_is_refused_and_stays_as_it_is(service: Service, empty_database: str) -> None:
+    migrate.upgrade(service, empty_database)
+    schemas = "SELECT string_agg(nspname, ',' ORDER BY nspname) FROM pg_namespace"
+    before = ask(empty_database, schemas)
+
+    second = dataclasses.replace(service, name="second", tables=metadata_for("second"))
+
+    with pytest.raises(migrate.DatabaseUnusable, match=r"of another service \(tiny\): .* make one for second"):
+        migrate.upgrade(second, empty_database)
+
+    assert ask(empty_database, schemas) == before
+
+
+def test_migrations_that_make_the_tables_in_the_code_pass_the_check(service: Service, empty_database: str) -> None:
+    migrate.upgrade(service, empty_database)
+    ask(empty_database, "CREATE TABLE public.not_ours ()")
+    ask(empty_database, "CREATE SCHEMA other")
+    ask(empty_database, "CREATE TABLE other.not_ours_either ()")
+
+    migrate.check(service, empty_database)
+
+
+DIFFERENCES: dict[str, Callable[[], sa.MetaData]] = {
+    "colour": lambda: tables(sa.Column("colour", sa.Text)),
+    "ix_things_email": lambda: tables(sa.Index(None, "email")),
+    "nullable": lambda: tables(email=sa.Column("email", sa.String(80), nullable=False, unique=True)),
+    "VARCHAR(length=80), String(length=90)": lambda: tables(email=sa.Column("email", sa.String(90), unique=True)),
+    "remove_constraint": lambda: tables(email=sa.Column("email", sa.String(80))),
+    "default": lambda: tables(email=sa.Column("email", sa.String(80), unique=True, server_default="x")),
+    "ck_things_name_length": lambda: tables(sa.CheckConstraint("length(name) > 0", name="name_length")),
+    "remove_table": lambda: metadata_for("tiny"),
+}
+
+
+@pytest.mark.parametrize("what", DIFFERENCES)
+def test_a_difference_fails_the_check_and_is_named(service: Service, database_url: str, what: str) -> None:
+    changed = dataclasses.replace(service, tables=DIFFERENCES[what]())
+
+    with pytest.raises(migrate.MigrationsBehind) as found:
+        migrate.check(changed, database_url)
+
+    assert what in str(found.value)
+
+
+def test_the_next_migration_has_the_next_number_and_makes_the_difference(copy: Service, empty_database: str) -> None:
+    migrate.upgrade(copy, empty_database)
+
+    for number, column in (("0002", "colour"), ("0003", "weight")):
+        names = ("colour", "weight") if number == "0003" else ("colour",)
+        copy = dataclasses.replace(copy, tables=tables(*(sa.Column(name, sa.Text) for name in names)))
+        written = migrate.write_next(copy, empty_database, f"Add {column}, and more!")
+        assert written.name.startswith(f"{number}_add_{column}")
+        migrate.upgrade(copy, empty_database)
+        assert revision(empty_database) == f"{number},chassis_0001"
+        migrate.check(copy, empty_database)
+
+
+def without_email(**info: list[str]) -> sa.MetaData:
+    """The tiny service's table with a column less."""
+    metadata = metadata_for("tiny")
+    unique = sa.UniqueConstraint("name", deferrable=True, initially="DEFERRED")
+    columns = sa.Column("id", sa.Uuid, primary_key=True), sa.Column("name", sa.String(40), nullable=False)
+    sa.Table("things", metadata, *columns, unique, info=info)
+    return metadata
+
+
+def test_a_column_that_leaves_stays_until_its_table_no_longer_names_it(copy: Service, empty_database: str) -> None:
+    migrate.upgrade(copy, empty_database)
+
+    for leaving, left in ((["email"], False), ([], True)):
+        copy = dataclasses.replace(copy, tables=without_email(leaving=leaving))
+        written = migrate.write_next(copy, empty_database, "next")
+        assert ("drop_column" in written.read_text()) is left
+        migrate.upgrade(copy, empty_database)
+        migrate.check(copy, empty_database)
+
+
+def with_migrations(copy: Service, *revisions: str) -> None:
+    """Give the copy these, one behind the other, behind its last one."""
+    (package_path,) = copy.package.__path__
+    for after, revision in pairwise(("0001", *revisions)):
+        script = f'revision = "{revision}"\ndown_revision = "{after}"\n\n\ndef upgrade() -> None:\n    pass\n'
+        Path(package_path, "migrations", "versions", f"{revision}_more.py").write_text(script)
+
+
+def test_the_version_before_leaves_a_newer_database_as_it_is(
+    service: Service, copy: Service, empty_database: str
+) -> None:
+    with_migrations(copy, "0002", "0003")
+    migrate.upgrade(copy, empty_database)
+
+    migrate.upgrade(service, empty_database)
+
+    assert revision(empty_database) == "0003,chassis_0001"
+
+
+def test_a_database_that_is_newer_in_one_branch_and_older_in_the_other_is_refused(
+    copy: Service, empty_database: str
+) -> None:
+    migrate.upgrade(copy, empty_database)
+    ask(empty_database, "UPDATE tiny.alembic_version SET version_num = 'chassis_9999' WHERE version_num <> '0001'")
+    with_migrations(copy, "0002")
+
+    with pytest.raises(migrate.DatabaseUnusable, match=r"has chassis_9999, .* and lacks 0002 of this version"):
+        migrate.upgrade(copy, empty_database)
+
+    assert revision(empty_database) == "0001,chassis_9999"

@@ -1,0 +1,41 @@
+"""One timer limits many short calls, each for itself."""
+
+import asyncio
+
+import pytest
+from chassis.messaging.time_limit import TimeLimit
+
+
+async def test_a_call_that_takes_too_long_is_cancelled_with_a_timeout() -> None:
+    limit = TimeLimit(0.01)
+    with pytest.raises(TimeoutError), limit:
+        await asyncio.sleep(60)
+    assert limit.expired
+
+
+async def test_each_call_has_the_whole_time() -> None:
+    limit = TimeLimit(0.2)
+    for _ in range(5):
+        with limit:
+            await asyncio.sleep(0.06)
+        assert not limit.expired
+    with pytest.raises(TimeoutError), limit:
+        await asyncio.sleep(60)
+
+
+async def test_an_error_of_a_call_and_a_cancellation_from_outside_pass() -> None:
+    limit = TimeLimit(60)
+    with pytest.raises(KeyError), limit:
+        raise KeyError("its own")
+
+    async def wait() -> None:
+        with limit:
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not limit.expired
+    limit.close()
