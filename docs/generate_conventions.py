@@ -13,7 +13,7 @@ INTRODUCTION = """# Conventions
 <!-- Written from the classes in fleet/conventions by docs/generate_conventions.py. Do not edit. -->
 
 `fleet check` tests these rules in every service, in addition to the platform's own files. An exception is a waiver, by the id:
-[how to have one approved](../how-to/update-a-fleet.md#have-an-exception-approved). How an organisation adds conventions
+[how to have one approved](../how-to/approve-an-exception.md). How an organisation adds conventions
 of its own: [Add a convention](../how-to/add-a-convention.md)."""
 
 
