@@ -25,13 +25,13 @@ LEFT_OUT = re.compile(
     "|ban-drop-(constraint|not-null)|renaming-object"
 )
 
-CREATES = re.compile(r"CREATE TABLE (?:IF NOT EXISTS )?([^\s(;]+)", re.IGNORECASE)
+# Of one statement, without comments and the contents of texts.
+CREATES = re.compile(r"CREATE TABLE (?:IF NOT EXISTS )?([^\s(]+)", re.IGNORECASE)
 CHANGES = re.compile(
-    r"(?:ALTER TABLE|DROP TABLE|CREATE (?:UNIQUE )?INDEX\b.*? ON)(?: IF EXISTS)?(?: ONLY)? ([^\s(;]+)",
-    re.IGNORECASE | re.DOTALL,
+    r"(?:ALTER TABLE|DROP TABLE|CREATE (?:UNIQUE )?INDEX\b.*? ON)(?: IF EXISTS)?(?: ONLY)? ([^\s(]+)", re.IGNORECASE
 )
 # squawk looks at the lock alone, and is content once a constraint has made that short.
-REQUIRES = re.compile(r"ALTER TABLE .*SET NOT NULL", re.IGNORECASE | re.DOTALL)
+REQUIRES = re.compile(r"ALTER TABLE .*SET NOT NULL", re.IGNORECASE)
 REQUIRED = "requiring-value", "Whoever writes a row without a value for this column fails from now on."
 
 
@@ -86,7 +86,7 @@ def found(service: Service, paths: list[str]) -> list[Found]:
     )
     patterns = tuple(map(glob.escape, paths))
     entries = service.remembered(
-        f"migrations 4 {versions}", patterns, lambda folder: [asdict(one) for one in _judged(folder, paths)]
+        f"migrations 5 {versions}", patterns, lambda folder: [asdict(one) for one in _judged(folder, paths)]
     )
     return [Found(**entry) for entry in entries]
 
@@ -98,7 +98,7 @@ def _judged(folder: Path, paths: list[str]) -> Iterator[Found]:
         if made["error"]:
             yield Found(path, made["line"], "", made["error"])
         for sql, line in _committed_early(made["statements"]):
-            if not REPEATABLE.match(sql.strip()):
+            if not all(REPEATABLE.match(f"{statement} ") for statement in _statements(sql)):
                 yield Found(path, line, *UNREPEATABLE)
         # Each migration has a transaction of its own.
         for sql, line in [("BEGIN;", 0), *made["statements"], ("COMMIT;", 0)]:
@@ -106,20 +106,59 @@ def _judged(folder: Path, paths: list[str]) -> Iterator[Found]:
             script += lines
             origins += [_Origin(path, line, sql.strip())] * len(lines)
     # A table that these migrations create is empty, and nobody uses it yet.
-    created = {name for origin in origins for name in CREATES.findall(origin.sql)}
+    statements = {origin: list(_statements(origin.sql)) for origin in dict.fromkeys(origins)}
+    created = {found[1] for all_of in statements.values() for one in all_of if (found := CREATES.match(one))}
 
-    def touches_what_is_used(origin: _Origin) -> bool:
-        changed = CHANGES.match(origin.sql)
+    def touches_what_is_used(statement: str) -> bool:
+        changed = CHANGES.match(statement)
         return changed is None or changed[1] not in created
 
-    for origin in dict.fromkeys(origins):
-        if REQUIRES.match(origin.sql) and touches_what_is_used(origin):
+    for origin, all_of in statements.items():
+        if any(REQUIRES.match(one) and touches_what_is_used(one) for one in all_of):
             yield Found(origin.path, origin.line, *REQUIRED)
     for one in _squawk(folder, "\n".join(script)):
         origin = origins[min(one["line"], len(origins) - 1)]
-        if not LEFT_OUT.fullmatch(one["rule_name"]) and touches_what_is_used(origin):
+        if not LEFT_OUT.fullmatch(one["rule_name"]) and any(map(touches_what_is_used, statements[origin] or [""])):
             what = " ".join(filter(None, (one["message"], one["help"])))
             yield Found(origin.path, origin.line, one["rule_name"], what)
+
+
+_TOKEN = re.compile(
+    r"""
+    (?P<line>--[^\n]*)
+    | (?P<block>/\*)
+    | (?P<text>[eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | (?P<tag>\$\w*\$).*?(?P=tag))
+    | (?P<name>"[^"]*")
+    | (?P<end>;)
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+_OF_BLOCKS = re.compile(r"/\*|\*/")
+
+
+def _statements(sql: str) -> Iterator[str]:
+    """Each statement on one line, without its comments, and '' in the place of each text."""
+    statement, at = "", 0
+    while token := _TOKEN.search(sql, at):
+        statement += sql[at : token.start()]
+        at = token.end()
+        if token["block"]:
+            at, statement = _end_of_block(sql, at), f"{statement} "
+        elif token["end"]:
+            yield " ".join(statement.split())
+            statement = ""
+        else:
+            statement += " " if token["line"] else "''" if token["text"] else token["name"]
+    if rest := " ".join((statement + sql[at:]).split()):
+        yield rest
+
+
+def _end_of_block(sql: str, at: int) -> int:
+    """Where the comment ends: for PostgreSQL, comments nest."""
+    depth = 1
+    while depth and (found := _OF_BLOCKS.search(sql, at)):
+        depth, at = depth + (1 if found[0] == "/*" else -1), found.end()
+    return len(sql) if depth else at
 
 
 def _committed_early(statements: list[tuple[str, int]]) -> list[tuple[str, int]]:

@@ -1,0 +1,69 @@
+"""Which tables new migrations create and change is read in statements, and not in comments and texts."""
+
+from pathlib import Path
+
+from fleet.service import Service
+from fleet.squawk import _statements, found
+from tests.conftest import git
+from tests.fleet.conftest import commit
+
+PATH = "src/billing/migrations/versions/0002_change.py"
+MIGRATION = '''"""Change."""
+from alembic import op
+
+revision = "0002"
+
+
+def upgrade() -> None:
+'''
+INDEX = "CREATE INDEX ix_number ON billing.invoices (number)"
+NOT_NULL = "ALTER TABLE billing.invoices ALTER COLUMN note SET NOT NULL"
+
+
+def rules(folder: Path, *statements: str) -> list[str]:
+    """What is found in a migration that executes these statements."""
+    git(folder, "init", "--quiet")
+    (folder / PATH).parent.mkdir(parents=True)
+    (folder / PATH).write_text(MIGRATION + "".join(f"    op.execute({sql!r})\n" for sql in statements))
+    commit(folder)
+    return [one.rule for one in found(Service(folder, "HEAD", "HEAD"), [PATH])]
+
+
+HIDDEN = (
+    "-- CREATE TABLE billing.t (id int)\nSELECT 1",
+    "/* CREATE TABLE billing.t (id int) */ SELECT 1",
+    "/* /* */ CREATE TABLE billing.t (id int); */ SELECT 1",
+    "COMMENT ON TABLE billing.t IS 'CREATE TABLE billing.t (id int)'",
+    "SELECT E'\\'; CREATE TABLE billing.t (id int); --'",
+    "SELECT $$; CREATE TABLE billing.t (id int)$$",
+)
+
+
+def test_a_table_that_only_a_comment_or_a_text_creates_is_in_use(tmp_path: Path) -> None:
+    tables = [(sql.replace("billing.t ", f"billing.t{number} "), f"t{number}") for number, sql in enumerate(HIDDEN)]
+    statements = [one for sql, name in tables for one in (sql, INDEX.replace("invoices", name))]
+    assert rules(tmp_path, *statements).count("require-concurrent-index-creation") == len(HIDDEN)
+
+
+def test_a_table_that_the_migrations_create_is_not_in_use(tmp_path: Path) -> None:
+    created = "/* A new\n table */ CREATE TABLE\n billing.invoices (id int)"
+    assert "require-concurrent-index-creation" not in rules(tmp_path, created, INDEX)
+
+
+def test_what_comes_first_in_a_text_excuses_no_statement_after_it(tmp_path: Path) -> None:
+    change_new = "ALTER TABLE billing.new ADD COLUMN a int; "
+    found = rules(
+        tmp_path,
+        "CREATE TABLE billing.new (id int)",
+        f"/* Now */ {NOT_NULL}",
+        f"-- Now\n{NOT_NULL}",
+        change_new + NOT_NULL,
+        change_new + INDEX,
+    )
+    assert (found.count("requiring-value"), found.count("require-concurrent-index-creation")) == (3, 1)
+
+
+def test_statements_are_told_apart_as_postgresql_does() -> None:
+    sql = """SELECT ';', "a;--b" -- ; no
+    /* ; /* ; */ ; */ FROM t; ; DO $x$ BEGIN; $$ ; $$ END $x$; SELECT 1 -- the end"""
+    assert [one for one in _statements(sql) if one] == ["""SELECT '', "a;--b" FROM t""", "DO ''", "SELECT 1"]
