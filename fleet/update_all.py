@@ -318,15 +318,24 @@ class _Update:
         return self.clone / ".git/fleet-left"
 
     def _blamed(self, outcome: Outcome, gate: str) -> Outcome:
-        """The outcome of a gate that failed: whether the update broke it, or it fails on the commit before the update too."""
-        if gate not in outcome.before:
-            outcome = replace(outcome, before=outcome.before | {gate: self._passes_before(outcome.commit, gate)})
-        why = (
-            "the update broke it" if outcome.before[gate] else f"as it did before the update, at {outcome.commit[:12]}"
-        )
-        return replace(outcome, failure=f"`make {gate}` failed, {why}")
+        """The outcome of a gate that failed: whether the update broke it, or it fails on the commit before the update too.
 
-    def _passes_before(self, commit: str, gate: str) -> bool:
+        That the gate passes there is known for good. That it fails there may have a cause that is gone in the next run.
+        """
+        passes = outcome.before.get(gate) or self._passes_before(outcome.commit, gate)
+        known = {name: value for name, value in outcome.before.items() if name != gate}
+        if passes is not None:
+            known[gate] = passes
+        where = f"at {outcome.commit[:12]}"
+        why = {
+            True: "the update broke it",
+            False: f"as it did before the update, {where}",
+            None: f"and whether the update broke it is not known, because `make setup` fails before the update, {where}",
+        }[passes]
+        return replace(outcome, before=known, failure=f"`make {gate}` failed, {why}")
+
+    def _passes_before(self, commit: str, gate: str) -> bool | None:
+        """None if that cannot be found out, because the service cannot be set up."""
         base = self.clone.with_suffix(".base")
         self._forget(base)
         # In a log of its own: the end of the other one says what has failed after the update.
@@ -334,7 +343,10 @@ class _Update:
         self._begin(log)
         git.check_out(self.clone, base, self._notes_of(base), commit)
         try:
-            return self._run("make", "setup", gate, cwd=base, environment=team_environment(), log=log) == 0
+            passed = [self._run("make", "setup", cwd=base, environment=team_environment(), log=log) == 0]
+            if passed[0]:
+                passed.append(self._run("make", gate, cwd=base, environment=team_environment(), log=log) == 0)
+            return passed[1] if passed[0] else None
         finally:
             self._forget(base)
 

@@ -30,7 +30,8 @@ echo "$PWD $*" >> "@made@"
 test ! -e leave || touch left.txt
 test ! -e wait || { touch waiting; sleep 600; }
 test ! -e fail-with-platform.txt || test ! -e platform.txt || exit 2
-test ! -e fail || { echo "a test failed"; exit 2; }
+test ! -e "@made@.no-setup" || case "$PWD $*" in *.base*setup*) exit 2 ;; esac
+test ! -e fail || test "$*" = setup || { echo "a test failed"; exit 2; }
 case "$*" in *specs)
     test ! -e fail-specs && test ! -e "@made@.down" && echo locked > uv.lock || exit 2 ;;
 esac
@@ -106,12 +107,13 @@ def test_each_service_gets_a_tested_branch_and_one_that_fails_stops_no_other(
     # Nobody's checkout was touched.
     assert [state(service)[2:] for service in (well, failing, current)] == before
     assert git(failing, "branch", "--list", BRANCH) == git(current, "branch", "--list", BRANCH) == ""
-    assert made.read_text().count("setup check") == 3  # one of them on the commit before the update
+    assert made.read_text().count("setup check") == 2
+    assert base_runs(made) == ["setup", "check"]
 
     # Once more: only what has failed, and that not from the start.
     log = Path(failed.log).stat().st_size
     again = update_all(members, folder, Wish(), jobs=2)
-    assert made.read_text().count("setup check") == 4
+    assert made.read_text().count("setup check") == 3
     assert again[1:3] == [updated, nothing]
     assert Path(failed.log).read_text().count("a test failed") == 2
     assert Path(failed.log).stat().st_size < 2 * log
@@ -122,6 +124,32 @@ def test_each_service_gets_a_tested_branch_and_one_that_fails_stops_no_other(
     mended = update_all(members, folder, Wish(), jobs=2)[0]
     assert (mended.failure, version_at(failing, BRANCH)) == ("", "v1.3.0")
     assert git(failing, "merge-base", BRANCH, "main") == git(failing, "rev-parse", "main")
+
+
+def base_runs(made: Path) -> list[str]:
+    """What was made on the commit before the update."""
+    lines = made.read_text().splitlines()
+    return [line.rpartition(" ")[2] for line in lines if line.partition(" ")[0].endswith(".base")]
+
+
+def test_a_failure_before_the_update_is_looked_at_again_because_its_cause_may_be_gone(
+    born: Born, folder: Path, made: Path
+) -> None:
+    service = born()
+    write(service, "fail-with-platform.txt")
+    down = made.with_name("made.no-setup")
+    down.touch()
+    first = one(local(service), folder)
+    assert first.failure == (
+        "`make check` failed, and whether the update broke it is not known, because `make setup` fails before the update, "
+        f"at {first.commit[:12]}"
+    )
+    assert show_all._done(first) == "failed"
+    down.unlink()
+    assert one(local(service), folder).failure == "`make check` failed, the update broke it"
+    # What passes before the update needs no second look.
+    assert one(local(service), folder).failure == "`make check` failed, the update broke it"
+    assert base_runs(made) == ["setup", "setup", "check"]
 
 
 def test_a_failure_that_the_update_brought_is_told_apart_from_one_that_was_there_before(
