@@ -23,7 +23,7 @@ def drift(service: Service) -> Iterator[Finding]:
         found = service.tree.get(path)
         if found == expected:
             continue
-        if waived(service, path):
+        if service.is_waived(path):
             waiver = service.waivers.of_path(path)
             assert waiver is not None
             reason = f"{waiver.reason} (until {waiver.expires}, {waiver.approver})"
@@ -58,12 +58,6 @@ def waivers(service: Service) -> Iterator[Finding]:
             )
 
 
-def waived(service: Service, path: str) -> bool:
-    """Whether a path may be other than the template's: by a waiver that still counts."""
-    waiver = service.waivers.of_path(path)
-    return waiver is not None and not waiver.void_because(service.tree.get(path), today())
-
-
 def _needless(service: Service, path: str) -> tuple[str, str] | None:
     """Why a waiver of its bytes waives nothing, and what to do; None if it does waive something."""
     found, expected = service.tree.get(path), service.expected
@@ -77,7 +71,7 @@ def _needless(service: Service, path: str) -> tuple[str, str] | None:
 
 def _is_extra(service: Service, path: str) -> bool:
     expected = service.expected
-    return path not in expected.paths and expected.owner_of(path) is Owner.PLATFORM and not waived(service, path)
+    return path not in expected.paths and expected.owner_of(path) is Owner.PLATFORM and not service.is_waived(path)
 
 
 def _difference(path: str, found: Entry | None, expected: Entry) -> tuple[str, str, str]:

@@ -4,11 +4,12 @@ import hashlib
 import os
 import re
 import subprocess
+import tempfile
 import threading
 import weakref
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, NamedTuple
 
 from fleet import isolation
@@ -28,6 +29,7 @@ _OUTSIDE = tuple(
         f"core.hooksPath={os.devnull}",
         "fetch.fsckObjects=true",
         "fetch.recurseSubmodules=false",
+        "fetch.unpackLimit=1",  # one file, which has a limit, and not one for each object
         "push.followTags=false",
         "push.gpgSign=false",
         "push.recurseSubmodules=no",
@@ -53,11 +55,21 @@ _OF_COMMITS = {
 }
 
 
+# What another host may send, which may be hostile. FLEET_LIMIT_MIB sets another limit.
+MIB = 2048
+# The system refuses to write longer files. A program that ignores the signal XFSZ says so, instead of ending without a word.
+_BOUNDED = ("/bin/sh", "-c", """trap '' XFSZ; ulimit -f "$0"; exec "$@\"""")
+_BLOCKS_OF_MIB = 2048
+# Of what git says, the end; and all of what it prints: the list of branches, at most.
+_MOST_SAID = 2**16
+_MOST_PRINTED = 2**26
+
 # More than any service has.
 MOST_FILES = 100_000
 # The forges accept no larger file either.
 MOST_BYTES = 100 * 2**20
 _PART = 2**20
+_NOT_FOUND = 127
 # What git prints of a file, with a path of some length.
 _ENTRY_BYTES = 500
 
@@ -86,8 +98,34 @@ def exchange(folder: Path, *arguments: str) -> bytes:
     `folder` is a repository that fleet made, or none. Raises FleetError.
     """
     kept = {name: value for name, value in os.environ.items() if name not in _DROPPED}
-    command = ["git", *_OUTSIDE, "-C", str(folder), *arguments]
-    return _printed(folder, arguments, _run((command, kept | {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"})))
+    most = limit_mib()
+    command = [*_BOUNDED, str(most * _BLOCKS_OF_MIB), "git", *_OUTSIDE, "-C", str(folder), *arguments]
+    # Into files, which have the same limit. A host may send messages without end, too.
+    with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as said:
+        done = _run((command, kept | {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}), stdout=printed, stderr=said)
+        written = [file.seek(0, os.SEEK_END) for file in (printed, said)]
+        printed.seek(0)
+        said.seek(max(written[1] - _MOST_SAID, 0))
+        done.stdout, done.stderr = printed.read(_MOST_PRINTED), said.read()
+    if max(written) >= min(most * _PART, _MOST_PRINTED) or b"File too large" in done.stderr:
+        for left in folder.glob("objects/pack/tmp_*"):
+            left.unlink(missing_ok=True)
+        raise FleetError(
+            f"git {_name(arguments)} in {folder} was given up, because the host sends more than {most:,} MiB. If the repository "
+            "is to be as large as that, set FLEET_LIMIT_MIB to more"
+        )
+    return _printed(folder, arguments, done)
+
+
+def limit_mib() -> int:
+    """How much another host may send in one go. Raises FleetError if FLEET_LIMIT_MIB is no such number."""
+    written = os.environ.get("FLEET_LIMIT_MIB", str(MIB))
+    if not re.fullmatch("[1-9][0-9]{0,8}", written):
+        raise FleetError(
+            f"FLEET_LIMIT_MIB is {written!r}, and has to be a whole number of MiB, at least 1: correct it, or unset it, which "
+            f"means {MIB:,}"
+        )
+    return int(written)
 
 
 def located(repository: Path) -> isolation.Repository:
@@ -156,6 +194,11 @@ def refuse_unreadable(repository: Path) -> None:
     head = answer(repository, "rev-parse", "--quiet", "--verify", "HEAD")
     if head and not succeeds(repository, "cat-file", "-e", head):
         raise FleetError(f"{repository} has lost its last commit, {head}: clone it anew")
+
+
+def is_damaged(repository: Path) -> bool:
+    """Whether files of the repository are missing or have another content than git has written."""
+    return not succeeds(repository, "fsck", "--full", "--no-dangling")
 
 
 def refuse_sha256(repository: Path | str, commit: str) -> None:
@@ -361,6 +404,11 @@ def changed_paths(repository: Path) -> list[str]:
     return [entry[3:] for entry in listed.decode(errors="surrogateescape").split("\0") if entry]
 
 
+def leads_through_link(root: Path, path: str) -> bool:
+    """Whether a folder of the path is a symbolic link, which leads to files that are not the repository's."""
+    return any((root / parent).is_symlink() for parent in list(PurePath(path).parents)[:-1])
+
+
 def quoted(path: str) -> str:
     """The path as git reads paths line by line: a name may hold a line end, or begin with a quote."""
     return '"' + path.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
@@ -379,11 +427,17 @@ def _command(repository: Path, arguments: tuple[str, ...]) -> tuple[list[str], d
 
 
 def _run(
-    prepared: tuple[list[str], dict[str, str]], *, stdin: bytes | None = None
+    prepared: tuple[list[str], dict[str, str]],
+    *,
+    stdin: bytes | None = None,
+    stdout: IO[bytes] | int = subprocess.PIPE,
+    stderr: IO[bytes] | int = subprocess.PIPE,
 ) -> subprocess.CompletedProcess[bytes]:
     command, environment = prepared
     try:
-        return subprocess.run(command, input=stdin, capture_output=True, env=environment, timeout=LIMIT_SECONDS)
+        return subprocess.run(
+            command, input=stdin, stdout=stdout, stderr=stderr, env=environment, timeout=LIMIT_SECONDS
+        )
     except subprocess.TimeoutExpired:
         asked = tuple(command[command.index("-C") + 2 :] if "-C" in command else command[1:])
         raise OfThisMachine(f"git {_name(asked)} was given up after {LIMIT_SECONDS:.0f} seconds") from None
@@ -393,6 +447,8 @@ def _run(
 
 def _printed(repository: Path, arguments: tuple[str, ...], done: subprocess.CompletedProcess[bytes]) -> bytes:
     """Raises FleetError, with what git said, if it failed."""
+    if done.returncode == _NOT_FOUND:  # of the shell, which `exchange` starts git by
+        raise OfThisMachine("git is not installed, or not in PATH")
     if done.returncode != 0:
         said = (done.stderr or done.stdout).decode(errors="replace").strip()
         said = without_credentials(said) or f"exit status {done.returncode}"

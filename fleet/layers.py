@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from fleet import tools
 from fleet.answers import ANSWERS_FILE, Answers
-from fleet.drift import waived
 from fleet.errors import FleetError
 from fleet.git import Tree
 from fleet.service import Service
@@ -54,7 +53,7 @@ def _inputs(service: Service) -> tuple[str, ...]:
     # The chassis of most, and of those that have none of their own, is that of the recorded release, which their answers
     # name: sixty files that need not be written for each.
     ours, released = (_chassis(tree) for tree in (service.tree, service.expected.platform))
-    own = service.tree[CONTRACTS] == service.expected.platform.get(CONTRACTS) or waived(service, CONTRACTS)
+    own = service.tree[CONTRACTS] == service.expected.platform.get(CONTRACTS) or service.is_waived(CONTRACTS)
     inputs = {
         f"src/{glob.escape(service.package)}/*.py",
         "chassis/src/*.py" if ours != released else ANSWERS_FILE,

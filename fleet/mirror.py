@@ -39,15 +39,11 @@ def newest(member: Member) -> Commit:
 
 
 def dropped_for_damage(member: Member) -> bool:
-    """Remove the member's mirror if files of it are missing: a program that cleans up caches may remove single files."""
+    """Remove the member's mirror if files of it are missing or damaged: a program that cleans up caches may remove single files."""
     mirror = mirror_of(member)
     if member.is_local or offline() or not mirror.exists():
         return False
-    try:
-        git.git(mirror, "fsck", "--connectivity-only", "--no-dangling")
-    except FleetError:
-        pass
-    else:
+    if not git.is_damaged(mirror):
         return False
     with locked(mirror):
         shutil.rmtree(mirror, ignore_errors=True)

@@ -24,6 +24,15 @@ def warn(message: str) -> None:
     print(f"fleet: {visible(without_credentials(message))}", file=sys.stderr)  # noqa: T201
 
 
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def escaped(text: str) -> str:
+    """As text and on one line, in Markdown."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", visible(" ".join(text.split())))
+
+
 WIDE = 200
 """Columns of a table in a file or a pipe: a program finds lines more easily than folds."""
 

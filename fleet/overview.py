@@ -1,12 +1,12 @@
 """The fleet as text: a table for a terminal, Markdown for an issue or a wiki, JSON for programs. HTML is in fleet/page."""
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable
 
 from fleet import output
 from fleet.findings import Finding, Level
+from fleet.output import count, escaped
 from fleet.standing import Standing
 from fleet.waivers import today
 
@@ -114,10 +114,6 @@ def versions(standings: Iterable[Standing]) -> Counter[str]:
     return Counter(one.version for one in standings if one.version)
 
 
-def count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
 def counted(numbers: dict[str, int]) -> str:
     return ", ".join(f"{number} {kind}" for kind, number in numbers.items())
 
@@ -129,8 +125,3 @@ def _told(finding: Finding) -> str:
 def place(path: str, line: int) -> str:
     """Where a finding is, before what it says."""
     return f"{path}{f':{line}' if line else ''}: " if path else ""
-
-
-def escaped(text: str) -> str:
-    """As text and on one line, in Markdown."""
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", output.visible(" ".join(text.split())))

@@ -15,7 +15,7 @@ def refuse_scars(repository: Path, because: str) -> None:
     tracked = _listed(repository, "ls-files", "-z")
     rejected = {path for path in tracked if path.endswith(".rej")}
     # Git looks, and only where it finds something do we: no file is read twice.
-    suspects = {path for path in _suspects(repository) if MARKER.search((repository / path).read_bytes())}
+    suspects = {path for path in _suspects(repository) if MARKER.search(_bytes(repository, path))}
     scars = [
         *(f"{path}: unmerged" for path in sorted(unmerged)),
         *(f"{path}: conflict markers" for path in sorted(suspects)),
@@ -23,6 +23,13 @@ def refuse_scars(repository: Path, because: str) -> None:
     ]
     if scars:
         raise FleetError(f"{because}\n" + "\n".join(f"  {scar}" for scar in scars))
+
+
+def _bytes(repository: Path, path: str) -> bytes:
+    """None of a link or of what a link leads to, which is no file of the repository."""
+    file = repository / path
+    is_ours = file.is_file() and not file.is_symlink() and not git.leads_through_link(repository, path)
+    return file.read_bytes() if is_ours else b""
 
 
 def _listed(repository: Path, *arguments: str) -> list[str]:

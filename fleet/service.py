@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import cached_property
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tomli
@@ -23,10 +23,10 @@ from fleet import git, isolation
 from fleet.answers import ANSWERS_FILE, OTHER_ANSWERS, Answers, Loader, load_all, not_yaml, recorded
 from fleet.cache import cache, write_whole
 from fleet.errors import FleetError, Malformed
-from fleet.git import Entry, Tree
+from fleet.git import Entry, Tree, leads_through_link
 from fleet.manifest import Manifest
 from fleet.template import Release, Template
-from fleet.waivers import WAIVERS_FILE, Waivers
+from fleet.waivers import WAIVERS_FILE, Waivers, today
 
 T = TypeVar("T")
 
@@ -106,8 +106,7 @@ class Service:
     def _is_file(self, path: str) -> bool:
         """Whether git would commit a file or a link of this path: a path that leads through a link is gone."""
         file = self.root / path
-        through_a_link = any((self.root / parent).is_symlink() for parent in list(PurePath(path).parents)[:-1])
-        return not through_a_link and (file.is_symlink() or file.is_file())
+        return not leads_through_link(self.root, path) and (file.is_symlink() or file.is_file())
 
     def _target(self, path: str) -> bytes:
         """Where a symbolic link leads, which is the content that git keeps of a link."""
@@ -312,3 +311,8 @@ class Service:
     def waivers(self) -> Waivers:
         """Raises FleetError."""
         return Waivers.parse(self.read(WAIVERS_FILE))
+
+    def is_waived(self, path: str) -> bool:
+        """Whether the path may be other than the template's, by a waiver that still counts."""
+        waiver = self.waivers.of_path(path)
+        return waiver is not None and not waiver.void_because(self.tree.get(path), today())

@@ -6,11 +6,13 @@ import re
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from packaging.version import InvalidVersion, Version
 
@@ -23,6 +25,8 @@ from fleet.limits import limited
 from fleet.manifest import Manifest, recall, remember
 from fleet.output import warn
 from fleet.trust import expanded, is_path, refuse_untrusted
+
+T = TypeVar("T")
 
 MOVED = "If it has moved, write its new address into _src_path of .copier-answers.yml, and commit that"
 # A tag that was moved or deleted, an edit by hand, a birth from changes that nobody had committed.
@@ -74,17 +78,45 @@ class Template:
                     raise FleetError(
                         f"the template {self.shown} is not in the cache yet: run it once without --offline"
                     )
-                unfinished = Path(tempfile.mkdtemp(dir=mirror.parent))
-                try:
-                    asked = ("clone", "--quiet", "--mirror", "--template=", "--", self.url, str(unfinished / "git"))
-                    git.exchange(unfinished, *asked)
-                    (unfinished / "git").rename(mirror)
-                except FleetError as error:
-                    said = str(error).replace(f" in {unfinished}", "")
-                    raise FleetError(f"the recorded template {self.shown} cannot be fetched: {said}\n{MOVED}") from None
-                finally:
-                    shutil.rmtree(unfinished, ignore_errors=True)
+                self._clone()
         return mirror
+
+    def _clone(self) -> None:
+        """Put a new mirror in the place of the old one, if there is one. Raises FleetError, and keeps the old one."""
+        mirror = self._mirror
+        unfinished = Path(tempfile.mkdtemp(dir=mirror.parent))
+        try:
+            asked = ("clone", "--quiet", "--mirror", "--template=", "--", self.url, str(unfinished / "git"))
+            git.exchange(unfinished, *asked)
+            shutil.rmtree(mirror, ignore_errors=True)
+            (unfinished / "git").rename(mirror)
+        except FleetError as error:
+            said = str(error).replace(f" in {unfinished}", "")
+            raise FleetError(f"the recorded template {self.shown} cannot be fetched: {said}\n{MOVED}") from None
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+    def healed(self, read: Callable[[], T]) -> T:
+        """Call `read`. If it raises FleetError and the mirror is damaged, clone the mirror anew, and call `read` again.
+
+        A program that cleans up caches may remove single files of a mirror.
+        """
+        mirror = self._mirror
+        seen = _inode(mirror)
+        try:
+            return read()
+        except FleetError:
+            if self.is_local or offline() or not seen or not self._is_mended(seen):
+                raise
+        return read()
+
+    def _is_mended(self, seen: int) -> bool:
+        """Whether the mirror is another one than the one that failed, because this or another process has cloned it anew."""
+        with locked(self._mirror):
+            if _inode(self._mirror) == seen and git.is_damaged(self._mirror):
+                with suppress(FleetError):  # a host that is away now
+                    self._clone()
+            return _inode(self._mirror) != seen
 
     @property
     def _mirror(self) -> Path:
@@ -92,15 +124,19 @@ class Template:
 
     def refresh(self, *, unless_newer_than: timedelta = timedelta()) -> None:
         """Fetch new commits, unless the last attempt was just now. Raises FleetError."""
-        if self.is_local or offline():
-            return
+        if not self.is_local and not offline():
+            self.healed(lambda: self._refresh(unless_newer_than))
+
+    def _refresh(self, unless_newer_than: timedelta) -> None:
         new = not self._mirror.exists()
         with locked(self.repository):
             tried = self._mirror / "fleet-tried"
             if not new and _age(tried) >= unless_newer_than:
                 tried.touch()
-                asked = ("fetch", "--quiet", "--prune", "--tags", "--force", "origin")
-                git.exchange(self.repository, *asked)
+                # By its address, and not as `origin`: the mirror may have lost its configuration.
+                git.exchange(
+                    self.repository, "fetch", "--quiet", "--prune", "--force", "--", self.url, "+refs/*:refs/*"
+                )
 
     def refresh_if_possible(self, *, unless_newer_than: timedelta = timedelta()) -> None:
         """As `refresh`, but if the template cannot be fetched, print on stderr how old the known releases are.
@@ -123,7 +159,7 @@ class Template:
     @cached_property
     def releases(self) -> list[str]:
         """The tags that are versions, oldest first; no pre-releases."""
-        tags = self._tags()
+        tags = self.healed(self._tags)
         known = [(version, tag) for tag in tags if (version := as_version(tag)) and not version.is_prerelease]
         return [tag for _, tag in sorted(known)]
 
@@ -134,7 +170,7 @@ class Template:
     def at(self, version: str, remedy: str = "") -> "Release":
         """One version: a tag, what `git describe` says of a commit, a commit. Raises FleetError, with this remedy."""
         if version not in self._found:
-            self._found[version] = self._at(version, remedy)
+            self._found[version] = self.healed(lambda: self._at(version, remedy))
         return self._found[version]
 
     def recorded(self, answers: Answers) -> "Release":
@@ -191,11 +227,15 @@ class Release:
     @cached_property
     def date(self) -> datetime:
         """When it was committed, with a time zone."""
-        return datetime.fromisoformat(git.line(self.template.repository, "log", "-1", "--format=%cI", self.commit))
+        template, asked = self.template, ("log", "-1", "--format=%cI", self.commit)
+        return datetime.fromisoformat(template.healed(lambda: git.line(template.repository, *asked)))
 
     @property
     def folder(self) -> Path:
         """What renders and updates read of it in a plain folder, written once per commit. Not for writing into."""
+        return self.template.healed(self._written)
+
+    def _written(self) -> Path:
         folder = cache() / "versions" / self.commit
         if not self._is_whole(folder):
             with locked(folder):
@@ -283,6 +323,14 @@ class Render:
         if not self._folder.exists():
             self.release.render(self.answers, self._folder, self.data)
         return self._folder / path
+
+
+def _inode(folder: Path) -> int:
+    """0 if there is no such folder."""
+    try:
+        return folder.stat().st_ino
+    except FileNotFoundError:
+        return 0
 
 
 def _age(file: Path) -> timedelta:

@@ -7,6 +7,7 @@ and no three-way merge can leave a conflict in it.
 """
 
 import difflib
+import os
 import tempfile
 from dataclasses import dataclass
 from importlib import import_module
@@ -350,9 +351,18 @@ def _remove_empty_folders(root: Path, path: str) -> None:
         (root / folder).rmdir()
 
 
+def _text(file: Path) -> str:
+    """The text of a file; the target of a link, which git keeps as its content; empty if there is neither.
+
+    A link that is committed may lead to a file of the person who runs fleet, and the difference goes into reports.
+    """
+    if file.is_symlink():
+        return os.fspath(file.readlink())
+    return file.read_text(errors="replace") if file.exists() else ""
+
+
 def _diff(old: Path, new: Path, path: str) -> str:
-    texts = [file.read_text(errors="replace") if file.exists() else "" for file in (old, new)]
-    lines = [text.splitlines(keepends=True) for text in texts]
+    lines = [_text(file).splitlines(keepends=True) for file in (old, new)]
     return "".join(
         line if line.endswith("\n") else f"{line}\n"
         for line in difflib.unified_diff(*lines, fromfile=f"a/{path}", tofile=f"b/{path}")

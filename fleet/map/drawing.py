@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from fleet.findings import Level
 from fleet.map.model import Edge, Found, Kind, Map
-from fleet.overview import count
+from fleet.output import count
 
 
 @dataclass(frozen=True)

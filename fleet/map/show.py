@@ -14,7 +14,8 @@ from fleet.map.drawing import arrows, sentence
 from fleet.map.mermaid import mermaid
 from fleet.map.model import Found, Map
 from fleet.map.svg import svg
-from fleet.overview import STYLES, count, escaped
+from fleet.output import count, escaped
+from fleet.show_findings import STYLES
 
 SECTION = """\
 <p>{{ sentence }}.</p>
@@ -43,7 +44,7 @@ def table(map_: Map, found: list[Found], *, width: int | None = None) -> str:
     wrong = Table("", "service", "what", "do", box=None, pad_edge=False)
     for one in found:
         cells = (one.finding.id, ", ".join(one.services), one.finding.reason, one.finding.remedy)
-        wrong.add_row(*(Text(cell, overflow="fold") for cell in cells), style=STYLES.get(one.finding.level, "dim"))
+        wrong.add_row(*(Text(cell, overflow="fold") for cell in cells), style=STYLES[one.finding.level])
     console = output.console(width=width, no_color=True if width else None)
     with console.capture() as printed:
         if edges.row_count:

@@ -11,7 +11,8 @@ from packaging.version import Version
 
 from fleet.conventions import Convention
 from fleet.findings import Level
-from fleet.overview import COLUMNS, cells, count, counted, place, summary, versions, word
+from fleet.output import count
+from fleet.overview import COLUMNS, cells, counted, place, summary, versions, word
 from fleet.standing import Standing
 from fleet.template import as_version
 from fleet.waivers import today

@@ -112,7 +112,8 @@ def test_a_template_whose_host_accepts_and_never_answers(
         address = f"git://127.0.0.1:{silent.getsockname()[1]}/slipway"
         with pytest.raises(FleetError, match="cannot be fetched: git clone was given up after 1 seconds"):
             _ = Template(address).repository
-        git(known.repository, "remote", "set-url", "origin", address)
+        git(tmp_path, "config", "--file", "gitconfig", "--unset", f"url.file://{history}.insteadOf")
+        git(tmp_path, "config", "--file", "gitconfig", f"url.{address}.insteadOf", "git://localhost/slipway")
         with pytest.raises(FleetError, match="git fetch was given up after 1 seconds"):
             known.refresh()
 

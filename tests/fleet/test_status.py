@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Generator, Iterable
 from datetime import date, timedelta
 from pathlib import Path
@@ -28,6 +29,7 @@ from fleet.register import Member
 from fleet.service import Service
 from fleet.standing import Standing, judge
 from fleet.status import status
+from fleet.template import Template
 from fleet.together import remember_together
 from fleet.waivers import today
 from tests.conftest import git
@@ -566,3 +568,59 @@ def test_a_mirror_that_has_lost_a_file_is_fetched_anew(born: Born, own_cache: Pa
         file.unlink()
     shutil.rmtree(own_cache / "standings")
     assert status([member]) == [first]
+
+
+def lose(mirror: Path, lost: str) -> None:
+    """Lose files of the mirror; or, for `damaged`, change what an object holds, which needs no missing file."""
+    (pack,) = mirror.glob("objects/pack/*.pack")
+    content = pack.read_bytes()
+    for file in mirror.glob("objects/pack/*") if "[" in lost or lost == "damaged" else ():
+        file.unlink()
+    if "[" in lost or lost == "damaged":  # as git keeps small fetches
+        subprocess.run(["git", "-C", mirror, "unpack-objects", "-q"], input=content, check=True)
+    if lost == "damaged":
+        for file in mirror.glob("objects/[0-9a-f][0-9a-f]/*"):
+            kind, _, text = zlib.decompress(file.read_bytes()).partition(b"\0")
+            if kind.startswith(b"blob") and text:
+                file.chmod(0o644)
+                file.write_bytes(zlib.compress(kind + b"\0" + bytes(len(text))))
+    for file in mirror.glob(lost):
+        file.unlink()
+
+
+OBJECTS = "objects/[0-9a-f][0-9a-f]/*"
+
+
+@pytest.mark.parametrize("lost", ["objects/pack/*.pack", "HEAD", "config", "packed-refs", OBJECTS, "damaged"])
+def test_a_mirror_of_the_template_that_is_damaged_is_cloned_anew(
+    born: Born, history: Path, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    address = "https://git.example.com/slipway.git"
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    git(tmp_path, "config", "--file", "gitconfig", f"url.file://{history}.insteadOf", address)
+    template = Template(address)
+    whole = template.newest()
+    ruff = (whole.folder / "template/ruff.toml").read_bytes()
+    assert whole.version == "v1.3.0"
+    lose(template.repository, lost)
+    shutil.rmtree(own_cache / "versions")
+    template_module._WHOLE.clear()  # as in another process
+    again = Template(address)
+    again.refresh_if_possible()
+    assert again.newest().commit == whole.commit
+    assert (again.newest().folder / "template/ruff.toml").read_bytes() == ruff
+
+
+def test_a_damaged_mirror_of_the_template_stays_while_its_host_is_away(
+    history: Path, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = "https://git.example.com/slipway.git"
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    git(tmp_path, "config", "--file", "gitconfig", f"url.file://{history}.insteadOf", address)
+    mirror = Template(address).repository
+    git(tmp_path, "config", "--file", "gitconfig", "--remove-section", f"url.file://{history}")
+    git(tmp_path, "config", "--file", "gitconfig", f"url.file://{tmp_path}/away.insteadOf", address)
+    lose(mirror, "objects/pack/*.pack")
+    with pytest.raises(FleetError):
+        _ = Template(address).newest().folder
+    assert (mirror / "packed-refs").exists()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from fleet.scars import refuse_scars
 from fleet.service import Service
 from tests.conftest import git
 from tests.fleet.conftest import commit
@@ -51,3 +52,17 @@ def test_a_change_is_read_alike_before_and_after_its_commit(tmp_path: Path, chan
 
 def contents(service: Service) -> dict[str, tuple[str, bytes | None]]:
     return {path: (entry.mode, service.read(path)) for path, entry in service.tree.items()}
+
+
+def test_conflict_markers_are_looked_for_in_no_file_that_a_link_leads_to(tmp_path: Path) -> None:
+    repository, theirs = tmp_path / "repository", tmp_path / "theirs"
+    for folder in (repository / "docs", theirs):
+        folder.mkdir(parents=True)
+    (repository / "docs/page.md").write_text("A page.\n")
+    git(repository, "init", "--quiet")
+    commit(repository)
+    (theirs / "page.md").write_text("<<<<<<< ours\n>>>>>>> theirs\n")
+    (repository / "docs/page.md").unlink()
+    (repository / "docs").rmdir()
+    (repository / "docs").symlink_to(theirs)
+    refuse_scars(repository, "No conflict")

@@ -541,3 +541,17 @@ def test_ctrl_c_while_the_branch_moves_comes_too_late(born: Born) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert git(service, "status", "--porcelain") == ""
     assert "_commit: v1.3.0" in (service / ".copier-answers.yml").read_text()
+
+
+def test_a_link_in_the_place_of_a_platform_file_shows_its_target_and_nothing_of_what_it_leads_to(
+    born: Born, tmp_path: Path
+) -> None:
+    service = born()
+    (tmp_path / "secret").write_text("the secret of the person who updates")
+    (service / "ruff.toml").unlink()
+    (service / "ruff.toml").symlink_to(tmp_path / "secret")
+    commit(service)
+    report = update(service, options("v1.1.0"))
+    assert f"-{tmp_path}/secret" in report.healed_diff
+    assert "the secret of" not in report.healed_diff
+    assert (tmp_path / "secret").read_text() == "the secret of the person who updates"
