@@ -49,6 +49,13 @@ def limit_seconds() -> float:
     return seconds
 
 
+def too_long(what: str) -> str:
+    return (
+        f"{what} takes more than {limit_seconds():g} seconds of computing, and was given up (FLEET_LIMIT_SECONDS sets another "
+        "limit)"
+    )
+
+
 @contextmanager
 def limited(what: str) -> Generator[None]:
     """Raises TooMuch, with `what` as its subject, once the block has computed for too long, or wants too much memory.
@@ -65,9 +72,7 @@ def limited(what: str) -> Generator[None]:
         with _memory(), _time(seconds):
             yield
     except _OutOfTime:
-        raise TooMuch(
-            f"{what} takes more than {seconds:g} seconds of computing, and was given up (FLEET_LIMIT_SECONDS sets another limit)"
-        ) from None
+        raise TooMuch(too_long(what)) from None
     except MemoryError:
         raise TooMuch(f"{what} takes more than {MEMORY_BYTES >> 20} MiB of memory, and was given up") from None
     except RecursionError:
@@ -85,6 +90,7 @@ def _time(seconds: float) -> Generator[None]:
     def stop(_number: int, _frame: FrameType | None) -> None:
         raise _OutOfTime
 
+    _end_after(seconds)
     before = signal.signal(signal.SIGPROF, stop)
     # Again after a while: Python ignores what is raised where nobody can catch it, such as in `__del__`.
     signal.setitimer(signal.ITIMER_PROF, seconds, max(seconds / 4, 1))
@@ -93,6 +99,26 @@ def _time(seconds: float) -> Generator[None]:
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before)
+        _end_after(None)
+
+
+def end_when_out_of_time() -> None:
+    """Let the system end this process if `limited` does not stop it: Python acts on no signal within one long call of C.
+
+    Only for a process that does nothing else. It ends by SIGXCPU.
+    """
+    _limited.is_expendable = True
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
+def _end_after(seconds: float | None) -> None:
+    """Have the system end this process, if it may be ended, well after `limited` should have. None lifts the limit."""
+    if not getattr(_limited, "is_expendable", False):
+        return
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    most = hard if seconds is None else int(used.ru_utime + used.ru_stime + 2 * seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 def lift_memory_limit() -> None:

@@ -74,22 +74,17 @@ def check(
     path: Path, *, only_drift: bool, ref: str | None, base: str | None, shown: str, template: tuple[str, ...]
 ) -> None:
     """Say in one table what a service does otherwise than the platform. Status 1 if any of it is an error."""
-    from fleet import show_findings
-    from fleet.checks import CHECKS, DRIFT
+    from fleet import checking, show_findings
     from fleet.findings import Level
-    from fleet.limits import limited
-    from fleet.service import Service
 
     _trust(template)
-    with limited("the service"):
-        service = Service(path, ref, base)
-        found = [finding for check in (DRIFT if only_drift else CHECKS) for finding in check(service)]
+    report = checking.check(checking.Wish(path, ref, base, only_drift))
     if shown == "table":
-        show_findings.table(service, found)
+        show_findings.table(report)
     else:
-        text = show_findings.github(found) if shown == "github" else show_findings.as_json(service, found)
+        text = show_findings.github(report.findings) if shown == "github" else show_findings.as_json(report)
         click.echo(visible(text))
-    raise SystemExit(any(finding.level is Level.ERROR for finding in found))
+    raise SystemExit(any(finding.level is Level.ERROR for finding in report.findings))
 
 
 @app.command()
@@ -146,6 +141,7 @@ def status(
 @click.option("--around", metavar="NAME", help="Only this service and its neighbours.")
 @click.option("--calls", type=click.IntRange(1), metavar="N", show_default="2", help="Calls in a row that are allowed.")
 @offline_option
+@jobs_option
 def draw(
     paths: tuple[Path, ...],
     *,
@@ -155,6 +151,7 @@ def draw(
     around: str | None,
     calls: int | None,
     offline: bool,
+    jobs: int | None,
 ) -> None:
     """Say who calls whom, and who hears of what. Status 1 if any of it does not fit together."""
     from fleet.findings import Level
@@ -167,7 +164,7 @@ def draw(
 
     if offline:
         os.environ["FLEET_OFFLINE"] = "1"
-    whole = gather.of_folders(list(paths)) if paths else gather.of_members(members(config))
+    whole = gather.of_folders(list(paths), jobs) if paths else gather.of_members(members(config), jobs)
     map_ = whole.around(around) if around else whole
     found = [one for one in findings(whole, calls or LIMIT) if not around or around in one.services]
     if shown == "table":

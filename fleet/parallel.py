@@ -19,6 +19,7 @@ from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 from fleet.errors import DiskFull, FleetError, told
+from fleet.limits import end_when_out_of_time, too_long
 from fleet.progress import progress
 
 Item = TypeVar("Item")
@@ -36,6 +37,7 @@ class Lost:
     """Instead of a result: the process ended without one."""
 
     why: str
+    is_out_of_time: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,8 @@ def _received(worker: _Worker) -> object:
         return worker.pipe.recv()
     except (EOFError, OSError):
         worker.process.join()
+        if worker.process.exitcode == -signal.SIGXCPU:
+            return Lost(too_long("the service"), is_out_of_time=True)
         return Lost(f"the process that looked at it ended with status {worker.process.exitcode}")
 
 
@@ -148,6 +152,7 @@ def _serve(work: Callable[[Item], Result], pipe: Connection) -> None:
     # A group of its own, which Ctrl-C does not reach: whoever started this process ends it, with all that it has started.
     os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_when_out_of_time()
     pipe.send(_Started())
     while True:
         try:

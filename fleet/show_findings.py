@@ -8,17 +8,17 @@ from rich.table import Table
 from rich.text import Text
 
 from fleet import output
+from fleet.checking import Report
 from fleet.findings import Finding, Level
-from fleet.service import Service
 
 STYLES = {Level.ERROR: "red", Level.WARNING: "yellow", Level.WAIVED: "dim"}
 COMMANDS = {Level.ERROR: "error", Level.WARNING: "warning", Level.WAIVED: "notice"}
 
 
-def table(service: Service, found: list[Finding]) -> None:
+def table(report: Report) -> None:
     """One table, and below it once for each id why it is wanted; or one line that there is nothing to show."""
-    console = output.console()
-    where = f"{service.root.resolve().name}, template {service.answers.version}"
+    console, found = output.console(), report.findings
+    where = f"{report.name}, template {report.version}"
     if not found:
         console.print(Text(f"{where}: nothing to complain about"))
         return
@@ -36,11 +36,11 @@ def table(service: Service, found: list[Finding]) -> None:
             console.print(Padding(Text(f"{id_}: {why}", style="dim"), (0, 0, 0, 2)))
 
 
-def as_json(service: Service, found: list[Finding]) -> str:
+def as_json(report: Report) -> str:
     written = {
-        "service": service.root.resolve().name,
-        "version": service.answers.version,
-        "findings": [asdict(finding) for finding in found],
+        "service": report.name,
+        "version": report.version,
+        "findings": [asdict(finding) for finding in report.findings],
     }
     return json.dumps(written, indent=2)
 

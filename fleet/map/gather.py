@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from fleet.git import without_credentials
 from fleet.limits import TooMuch, limit_seconds, limited
 from fleet.map.facts import Facts, facts
 from fleet.map.model import Map
-from fleet.mirror import mirror_of, newest
-from fleet.parallel import in_threads
+from fleet.mirror import dropped_for_damage, mirror_of, newest
+from fleet.parallel import Lost, in_processes, in_threads
 from fleet.progress import progress
 from fleet.register import Member
 from fleet.service import Service
@@ -31,18 +32,20 @@ class Source:
     name: str
     repository: Path
     commit: str = ""
+    member: Member | None = None
 
 
-def of_folders(paths: Iterable[Path]) -> Map:
+def of_folders(paths: Iterable[Path], jobs: int | None = None) -> Map:
     """With what is not committed yet."""
-    return of_sources([Source(path.resolve().name, path) for path in dict.fromkeys(paths)])
+    return of_sources([Source(path.resolve().name, path) for path in dict.fromkeys(paths)], jobs=jobs)
 
 
-def of_members(members: list[Member]) -> Map:
+def of_members(members: list[Member], jobs: int | None = None) -> Map:
     """At the newest commits of their branches."""
     commits, unread = in_threads(newest, members, "fetching")
-    sources = [Source(one.name, commits[one].repository, commits[one].id) for one in members if one in commits]
-    return of_sources(sources, {member.name: without_credentials(str(error)) for member, error in unread.items()})
+    sources = [Source(one.name, commits[one].repository, commits[one].id, one) for one in members if one in commits]
+    reasons = {member.name: without_credentials(str(error)) for member, error in unread.items()}
+    return of_sources(sources, reasons, jobs)
 
 
 def of_standings(members: list[Member], standings: list[Standing]) -> Map:
@@ -50,26 +53,27 @@ def of_standings(members: list[Member], standings: list[Standing]) -> Map:
     pairs = list(zip(members, standings, strict=True))
     unread = {one.name: standing.unreadable for one, standing in pairs if standing.unreadable}
     sources = [
-        Source(one.name, Path(one.address) if one.is_local else mirror_of(one), standing.commit)
+        Source(one.name, Path(one.address) if one.is_local else mirror_of(one), standing.commit, one)
         for one, standing in pairs
         if not standing.unreadable
     ]
     return of_sources(sources, unread)
 
 
-def of_sources(sources: list[Source], unread: dict[str, str] | None = None) -> Map:
+def of_sources(sources: list[Source], unread: dict[str, str] | None = None, jobs: int | None = None) -> Map:
     """`unread` are services that cannot be read, and why. Those of the sources that cannot join them."""
     limit_seconds()  # said once, and not of each service
     recalled, failed = in_threads(_recalled, sources)
     read = {source: known for source, known in recalled.items() if known is not None}
     todo = [source for source in recalled if source not in read]
-    # One after the other in this thread, because no other one has a limit of time.
     with progress("reading" if any(source.commit for source in todo) else "", len(todo)) as step:
-        for source in todo:
-            try:
-                read[source] = _facts(source)
-            except Exception as error:
-                failed[source] = told(error)
+        for source, result in in_processes(attempt, todo, jobs=jobs or os.cpu_count() or 1):
+            if isinstance(result, Facts):
+                read[source] = result
+            else:
+                failed[source] = FleetError(result.why)
+                if result.is_out_of_time:
+                    _remember_too_much(source, result.why)
             step()
     reasons = {source.name: without_credentials(str(error)) for source, error in failed.items()}
     known = [source for source in sources if source in read]
@@ -93,6 +97,19 @@ def _recalled(source: Source) -> Facts | None:
     return None
 
 
+def attempt(source: Source) -> Facts | Lost:
+    """In a process of its own: the facts of a service, or why it cannot be read. A damaged mirror is fetched anew."""
+    try:
+        try:
+            return _facts(source)
+        except FleetError:
+            if source.member is None or not dropped_for_damage(source.member):
+                raise
+            return _facts(replace(source, commit=newest(source.member).id))
+    except Exception as error:
+        return Lost(str(told(error)))
+
+
 def _facts(source: Source) -> Facts:
     """Raises FleetError."""
     if source.commit:
@@ -107,10 +124,15 @@ def kept(repository: Path, commit: str, service: Service) -> Facts:
         with limited(READING):
             found = _read(service)
     except TooMuch as error:
-        write_whole(_memory(repository, commit), json.dumps({"too_much": str(error), "limits": _limits()}))
+        _remember_too_much(Source("", repository, commit), str(error))
         raise
     write_whole(_memory(repository, commit), json.dumps(found.to_json()))
     return found
+
+
+def _remember_too_much(source: Source, why: str) -> None:
+    if source.commit:
+        write_whole(_memory(source.repository, source.commit), json.dumps({"too_much": why, "limits": _limits()}))
 
 
 def _limits() -> list[Any]:

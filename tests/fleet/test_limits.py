@@ -1,6 +1,7 @@
 """Limits of time, memory and size: what takes too much is given up, and said in one sentence."""
 
 import ast
+import itertools
 import os
 import subprocess
 import sys
@@ -12,12 +13,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fleet import git
+from fleet import checking, git
 from fleet.answers import Answers, load, load_all
 from fleet.checks import kept
 from fleet.conventions.tests import fits
 from fleet.errors import FleetError, OfThisMachine
 from fleet.limits import TooMuch, limited
+from fleet.map import gather
+from fleet.mirror import newest
 from fleet.openapi import Operation
 from fleet.parallel import Lost, in_processes
 from fleet.register import Member
@@ -353,3 +356,75 @@ def test_a_template_that_never_stops_rendering_is_one_line_of_the_report(
     found = status(members, jobs=1)
     assert told in found[0].unreadable
     assert found[1].unreadable == ""
+
+
+@pytest.mark.parametrize("many", [True, False])
+def test_a_host_that_sends_more_than_the_limit_is_given_up_and_nothing_of_it_is_left(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: bool
+) -> None:
+    monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("FLEET_LIMIT_MIB", "1")
+    for number in range(5):  # as five objects, each smaller than the limit, or as one that is larger
+        (repository / f"random-{number if many else 0}").open("ab").write(os.urandom(2**19))
+    commit(repository)
+    member = Member("large", f"file://{repository}")
+    with pytest.raises(FleetError, match=r"sends more than 1 MiB\. If the repository is to be .* set FLEET_LIMIT_MIB"):
+        newest(member)
+    assert sum(file.stat().st_size for file in (tmp_path / "cache").rglob("*") if file.is_file()) < 2**20
+    monkeypatch.setenv("FLEET_LIMIT_MIB", "9")
+    assert newest(member).id == git.line(repository, "rev-parse", "HEAD")
+
+
+def test_what_a_host_says_without_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("FLEET_LIMIT_MIB", "1")
+    monkeypatch.setenv("GIT_SSH_COMMAND", "yes >&2 #")
+    monkeypatch.setenv("GIT_SSH_VARIANT", "ssh")
+    with pytest.raises(FleetError, match="sends more than 1 MiB"):
+        newest(Member("talker", "ssh://git@git.example.com/talker.git"))
+
+
+@pytest.mark.parametrize("written", ["0", "-1", "1.5", "many", ""])
+def test_a_limit_of_a_fetch_that_is_none_is_refused(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("FLEET_LIMIT_MIB", written)
+    with pytest.raises(FleetError, match=rf"FLEET_LIMIT_MIB is '{written}', and has to be a whole number of MiB"):
+        newest(Member("x", f"file://{repository}"))
+
+
+def compute_in_c(_: object) -> None:
+    """One call of C, in which Python acts on no signal."""
+    with limited("the service"):
+        sum(itertools.repeat(0))
+
+
+@pytest.mark.timeout(180)
+def test_a_process_that_one_call_of_c_holds_up_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEET_LIMIT_SECONDS", "0.2")
+    ((_, lost),) = in_processes(compute_in_c, ["one"], jobs=1)
+    assert isinstance(lost, Lost)
+    assert lost.why.startswith("the service takes more than 0.2 seconds of computing, and was given up")
+
+
+@pytest.mark.timeout(180)
+def test_a_check_that_one_call_of_c_holds_up_is_given_up(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEET_LIMIT_SECONDS", "0.2")
+    monkeypatch.setattr(checking, "examine", compute_in_c)
+    with pytest.raises(FleetError, match=r"the service takes more than 0\.2 seconds of computing"):
+        checking.check(checking.Wish(repository))
+
+
+@pytest.mark.timeout(180)
+def test_a_map_says_of_one_service_that_a_call_of_c_holds_it_up_and_does_not_try_its_commit_again(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("FLEET_LIMIT_SECONDS", "0.2")
+    member = Member("slow", str(repository), is_local=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(gather, "attempt", compute_in_c)
+        assert "more than 0.2 seconds of computing" in gather.of_members([member]).unread["slow"]
+        patch.setattr(gather, "in_processes", lambda _, todo, **__: pytest.fail("tried again") if todo else iter(()))
+        assert "more than 0.2 seconds of computing" in gather.of_members([member]).unread["slow"]

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -812,6 +812,22 @@ def test_two_repositories_of_one_service_are_told(tmp_path: Path) -> None:
     assert (found.services, found.finding.id) == (("orders",), "map-repeated")
 
 
+def none_to_read(_: object, sources: list[gather.Source], *, jobs: int) -> Iterator[Any]:
+    assert (sources, jobs > 0) == ([], True), "read again"
+    return iter(())
+
+
+def for_ever(_: Service) -> Facts:
+    while True:
+        pass
+
+
+def never_read(source: gather.Source) -> object:
+    """In a process of its own."""
+    gather.facts = for_ever
+    return gather.attempt(source)
+
+
 def test_commits_of_bare_clones_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
     members = []
@@ -824,7 +840,7 @@ def test_commits_of_bare_clones_are_read_once(tmp_path: Path, monkeypatch: pytes
     first = gather.of_members(members)
     assert first.edges == gather.of_folders([tmp_path / name for name in shop()]).edges
     with monkeypatch.context() as patch:
-        patch.setattr(gather, "facts", lambda service: pytest.fail("read again"))
+        patch.setattr(gather, "in_processes", none_to_read)
         assert gather.of_members(members).services == first.services
         standings = [
             Standing(one.name, one.address, commit=git(Path(one.address), "rev-parse", "HEAD").strip())
@@ -844,8 +860,13 @@ def test_a_commit_of_one_repository_says_nothing_of_another(tmp_path: Path, monk
     second = tmp_path / "copy"
     subprocess.run(["git", "clone", "--quiet", first, second], check=True)
     read: list[Path] = []
-    facts = gather.facts
-    monkeypatch.setattr(gather, "facts", lambda service: read.append(service.root) or facts(service))
+    in_processes = gather.in_processes
+
+    def noted(work: Any, sources: list[gather.Source], *, jobs: int) -> Any:
+        read.extend(source.repository for source in sources)
+        return in_processes(work, sources, jobs=jobs)
+
+    monkeypatch.setattr(gather, "in_processes", noted)
     for folder in (first, second, second):
         gather.of_members([Member("one", str(folder), is_local=True)])
     assert read == [first, second]
@@ -854,26 +875,22 @@ def test_a_commit_of_one_repository_says_nothing_of_another(tmp_path: Path, monk
 def test_what_status_could_not_read_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
     member, commit = committed(tmp_path)
-    monkeypatch.setattr(gather, "facts", lambda service: pytest.fail("read again"))
+    monkeypatch.setattr(gather, "in_processes", none_to_read)
     map_ = gather.of_standings([member], [Standing("orders", member.address, commit=commit, unreadable="too much")])
     assert (map_.services, map_.unread) == ({}, {"orders": "too much"})
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_a_commit_that_takes_too_long_to_read_is_given_up_and_not_tried_again_under_that_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def for_ever(_: Service) -> Facts:
-        while True:
-            pass
-
     monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("FLEET_LIMIT_SECONDS", "0.2")
     member, commit = committed(tmp_path)
     told = "reading the service for the map takes more than 0.2 seconds of computing, and was given up"
     told += " (FLEET_LIMIT_SECONDS sets another limit)"
     with monkeypatch.context() as patch:
-        patch.setattr(gather, "facts", for_ever)
+        patch.setattr(gather, "attempt", never_read)
         assert gather.of_members([member]).unread == {"orders": told}
         assert gather.of_folders([Path(member.address)]).unread == {"orders": told}
     assert gather.of_standings([member], [Standing("orders", member.address, commit=commit)]).unread == {"orders": told}

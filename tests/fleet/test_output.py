@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from fleet import overview, show, show_all, show_findings
+from fleet import checking, overview, show, show_all, show_findings
 from fleet.cache import write_whole
 from fleet.findings import Finding, Level
 from fleet.main import app
 from fleet.output import visible
 from fleet.report import Report
-from fleet.service import Service
 from fleet.standing import Standing
 from fleet.update_all import Outcome
 from tests.conftest import git
@@ -75,8 +74,12 @@ def test_github_shows_each_finding_at_its_line_with_nothing_that_ends_the_comman
     ]
 
 
-def test_the_table_says_once_why_a_convention_is_wanted(born: Born, capsys: pytest.CaptureFixture[str]) -> None:
-    show_findings.table(Service(born()), [HOSTILE, HOSTILE, EDITED])
+def of_billing(*findings: Finding) -> checking.Report:
+    return checking.Report("billing", "v1.0.0", list(findings))
+
+
+def test_the_table_says_once_why_a_convention_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    show_findings.table(of_billing(HOSTILE, HOSTILE, EDITED))
     shown = capsys.readouterr().out
     assert shown.count("http-paths: A path that says its version") == 1
     assert "drift-edited:" not in shown
@@ -157,11 +160,9 @@ def test_a_pipe_gets_no_folded_lines(tmp_path: Path) -> None:
     assert f"{'long-' * 24}  unreadable" in done.stdout
 
 
-def test_a_finding_in_a_pipe_is_not_folded(
-    born: Born, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finding_in_a_pipe_is_not_folded(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
-    show_findings.table(Service(born()), [SOON, EDITED])
+    show_findings.table(of_billing(SOON, EDITED))
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith(EDITED.id)]
     assert all(cell in line for cell in (EDITED.path, EDITED.reason, EDITED.remedy))
 
@@ -198,8 +199,8 @@ def test_a_report_with_such_a_name_can_be_written(tmp_path: Path) -> None:
     assert (tmp_path / "report").read_text() == "caf\\udce9"
 
 
-def test_a_warning_says_so_without_colours(capsys: pytest.CaptureFixture[str], born: Born) -> None:
-    show_findings.table(Service(born()), [EDITED, SOON])
+def test_a_warning_says_so_without_colours(capsys: pytest.CaptureFixture[str]) -> None:
+    show_findings.table(of_billing(EDITED, SOON))
     assert capsys.readouterr().out.count("(warning)") == 1
 
 
@@ -254,10 +255,9 @@ def test_no_format_of_status_passes_a_control_character_to_the_terminal() -> Non
 
 
 def test_no_command_about_one_service_passes_a_control_character_to_the_terminal(
-    born: Born, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    service = Service(born())
-    show_findings.table(service, list(hostile_standing().findings))
+    show_findings.table(checking.Report(HOSTILE_TEXT, HOSTILE_TEXT, list(hostile_standing().findings)))
     report = Report(
         HOSTILE_TEXT, HOSTILE_TEXT, "v2", healed=[HOSTILE_TEXT], healed_diff=f"+{HOSTILE_TEXT}", changed=True
     )
