@@ -197,8 +197,11 @@ def refuse_unreadable(repository: Path) -> None:
 
 
 def is_damaged(repository: Path) -> bool:
-    """Whether files of the repository are missing or have another content than git has written."""
-    return not succeeds(repository, "fsck", "--full", "--no-dangling")
+    """Whether files of a mirror are missing or have another content than git has written."""
+    found = isolation.find(repository)
+    # Without its HEAD, a mirror is a folder of whatever repository is around the cache.
+    is_whole = found is not None and found.private == Path(os.path.realpath(repository))
+    return not is_whole or not succeeds(repository, "fsck", "--full", "--no-dangling")
 
 
 def refuse_sha256(repository: Path | str, commit: str) -> None:

@@ -72,7 +72,7 @@ def _newest(member: Member) -> Commit:
         if there != _known(mirror):
             # Its files without its history. Not without its blobs: checks read most of them, and each would be one fetch.
             how = ("--quiet", "--depth=1", "--no-tags", "--force", "--no-write-fetch-head")
-            _remote(mirror, "fetch", *how, "--", member.address, f"{wanted}:{KEPT}")
+            _remote(mirror, "--git-dir=.", "fetch", *how, "--", member.address, f"{wanted}:{KEPT}")
         return Commit(mirror, git.line(mirror, "rev-parse", "--verify", KEPT))
 
 

@@ -134,9 +134,9 @@ class Template:
             if not new and _age(tried) >= unless_newer_than:
                 tried.touch()
                 # By its address, and not as `origin`: the mirror may have lost its configuration.
-                git.exchange(
-                    self.repository, "fetch", "--quiet", "--prune", "--force", "--", self.url, "+refs/*:refs/*"
-                )
+                # In this folder only, and not in a repository around the cache, if the mirror has lost its HEAD.
+                how = ("--git-dir=.", "fetch", "--quiet", "--prune", "--force")
+                git.exchange(self.repository, *how, "--", self.url, "+refs/*:refs/*")
 
     def refresh_if_possible(self, *, unless_newer_than: timedelta = timedelta()) -> None:
         """As `refresh`, but if the template cannot be fetched, print on stderr how old the known releases are.

@@ -598,6 +598,9 @@ def test_a_mirror_of_the_template_that_is_damaged_is_cloned_anew(
     address = "https://git.example.com/slipway.git"
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
     git(tmp_path, "config", "--file", "gitconfig", f"url.file://{history}.insteadOf", address)
+    git(tmp_path, "init", "--quiet")  # around the cache, as of a person who keeps their home in git
+    git(tmp_path, "commit", "--quiet", "--allow-empty", "--message", "Theirs")
+    theirs = git(tmp_path, "for-each-ref")
     template = Template(address)
     whole = template.newest()
     ruff = (whole.folder / "template/ruff.toml").read_bytes()
@@ -607,6 +610,7 @@ def test_a_mirror_of_the_template_that_is_damaged_is_cloned_anew(
     template_module._WHOLE.clear()  # as in another process
     again = Template(address)
     again.refresh_if_possible()
+    assert git(tmp_path, "for-each-ref") == theirs
     assert again.newest().commit == whole.commit
     assert (again.newest().folder / "template/ruff.toml").read_bytes() == ruff
 
