@@ -35,7 +35,14 @@ IMPORTS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "persistence": (
         ["chassis.database", "chassis.money", "sqlalchemy", "socket", "orjson", "billing.domain.invoices"],
-        ["billing.usecases.invoices", "chassis.http", "chassis.fields", "chassis.outbox", "fastapi", "starlette"],
+        [
+            "billing.usecases.invoices",
+            "chassis.http",
+            "chassis.fields",
+            "chassis.messaging.outbox",
+            "fastapi",
+            "starlette",
+        ],
     ),
     "usecases": (
         ["chassis.client", "chassis.database", "structlog", "orjson", "billing.persistence.invoices"],
@@ -50,11 +57,17 @@ IMPORTS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "messaging": (
         ["chassis.client", "chassis.fields", "chassis.messages", "pydantic", "billing.usecases.invoices"],
-        ["billing.api.invoices", "chassis.http", "chassis.inbox", "chassis.problems", "fastapi", "starlette"],
+        ["billing.api.invoices", "chassis.http", "chassis.messaging.inbox", "chassis.problems", "fastapi", "starlette"],
     ),
     "api": (
         ["chassis.client", "chassis.fields", "chassis.http", "fastapi", "billing.usecases.invoices"],
-        ["billing.main", "billing.messaging.outgoing", "chassis.brokers", "chassis.messages", "chassis.outbox"],
+        [
+            "billing.main",
+            "billing.messaging.outgoing",
+            "chassis.brokers",
+            "chassis.messages",
+            "chassis.messaging.outbox",
+        ],
     ),
 }
 

@@ -92,7 +92,7 @@ def _assemble(
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(database)
             if gauges is not None:
-                await stack.enter_async_context(watching(gauges, working, lifecycle))
+                await stack.enter_async_context(watching(gauges, working, lambda: lifecycle.finish_by))
             yield
         await asyncio.to_thread(telemetry.shutdown)
 

@@ -20,7 +20,6 @@ from chassis.messaging.consumer import Consumer, Patience
 from chassis.messaging.relay import Relay
 from chassis.settings import Settings
 from chassis.telemetry.setup import Telemetry
-from chassis.web.probes import Lifecycle
 
 log = structlog.get_logger()
 
@@ -218,8 +217,10 @@ def _options(service: str, settings: Settings) -> Options:
 
 
 @asynccontextmanager
-async def watching(gauges: Gauges, worker: Worker | None, lifecycle: Lifecycle) -> AsyncGenerator[None]:
-    """Keep the gauges current, and the worker, if there is one, at work."""
+async def watching(
+    gauges: Gauges, worker: Worker | None, finish_by: Callable[[], float | None]
+) -> AsyncGenerator[None]:
+    """Keep the gauges current, and the worker, if there is one, at work. `finish_by` is as for `Worker.stop`."""
     stop = asyncio.Event()
     measuring = asyncio.create_task(endure("gauges", gauges.run, stop))
     if worker is not None:
@@ -229,5 +230,5 @@ async def watching(gauges: Gauges, worker: Worker | None, lifecycle: Lifecycle) 
     finally:
         stop.set()
         if worker is not None:
-            await worker.stop(lifecycle.finish_by)
+            await worker.stop(finish_by())
         measuring.cancel()  # and no more: a query that gets no answer ends when the database's connections are closed

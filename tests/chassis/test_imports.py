@@ -1,0 +1,54 @@
+"""The order of the chassis' parts, which template/chassis/pyproject.toml lists: imports point down."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.chassis.conftest import ROOT
+
+# A module, an import in it, and what is wrong with the import.
+WRONG = {
+    "a broker imports a sibling": ("brokers/memory.py", "from chassis.telemetry import logs", "chassis.brokers.memory"),
+    "production imports what is for development": (
+        "web/server.py",
+        "import chassis.dev.embedded",
+        "chassis.web.server",
+    ),
+    "a wing imports a public module above it": ("database/pool.py", "import chassis.http", "chassis.database.pool"),
+    "HTTP imports messaging": ("web/probes.py", "import chassis.messaging.worker", "chassis.web.probes"),
+    "telemetry imports the database": ("telemetry/logs.py", "import chassis.database", "chassis.telemetry.logs"),
+    "an import inside of a function": ("errors.py", "def ask():\n    import chassis.service", "chassis.errors"),
+    "a module has no place": ("new.py", "", "chassis.new"),
+}
+
+
+@pytest.mark.parametrize(("path", "line", "named"), WRONG.values(), ids=WRONG)
+def test_lint_imports_refuses_an_import_that_points_up_and_a_module_without_a_place(
+    tmp_path: Path, path: str, line: str, named: str
+) -> None:
+    copy = Path(shutil.copytree(ROOT / "template/chassis", tmp_path / "chassis"))
+    with (copy / "src/chassis" / path).open("a") as module:
+        module.write(f"\n{line}\n")
+    status, said = lint(copy)
+    assert status == 1
+    assert named in said
+
+
+def test_all_imports_of_the_chassis_point_down() -> None:
+    status, said = lint(ROOT / "template/chassis")
+    assert status == 0, said
+
+
+def lint(chassis: Path) -> tuple[int, str]:
+    program = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    arguments = [str(chassis / "pyproject.toml"), "--no-cache", "--no-logo"]
+    ran = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(chassis / 'src')!r}); {program}", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return ran.returncode, ran.stdout + ran.stderr
