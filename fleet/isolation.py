@@ -17,7 +17,7 @@ from functools import cache as once
 from pathlib import Path
 from typing import NamedTuple
 
-from fleet.cache import cache
+from fleet.cache import cache, locked
 from fleet.errors import FleetError, OfThisMachine
 
 LIMIT_SECONDS = 60
@@ -226,19 +226,22 @@ def _stand_in(repository: Repository, settings: list[Setting]) -> Path:
     inputs = "\0".join([config, *links.values()])
     digest = hashlib.sha256(inputs.encode(errors="surrogateescape")).hexdigest()[:40]
     folder = cache() / "repositories" / digest
-    with suppress(OSError):
-        if set(os.listdir(folder)) == {"config", *links}:
-            return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(dir=folder.parent))
-    _write(unfinished, links, config)
-    try:
-        shutil.rmtree(folder, ignore_errors=True)
-        unfinished.rename(folder)
-    except OSError:
-        # Another process or thread was faster.
-        shutil.rmtree(unfinished, ignore_errors=True)
+    parts = {"config", *links}
+    if not _has(folder, parts):
+        with locked(folder):
+            if not _has(folder, parts):  # another process or thread was faster, and uses it
+                shutil.rmtree(folder, ignore_errors=True)
+                unfinished = Path(tempfile.mkdtemp(dir=folder.parent))
+                _write(unfinished, links, config)
+                unfinished.rename(folder)
     return folder
+
+
+def _has(folder: Path, parts: set[str]) -> bool:
+    """Whether all are there: what cleans up a cache may have taken one of them."""
+    with suppress(OSError):
+        return parts <= set(os.listdir(folder))
+    return False
 
 
 def detached(repository: Repository, folder: Path) -> dict[str, str]:

@@ -1,0 +1,54 @@
+"""The stand-in that git gets for a repository: several processes and threads make the same one, and use it at once."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fleet import isolation
+from fleet.cache import cache
+from tests.conftest import git
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> isolation.Repository:
+    monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
+    git(tmp_path, "init", "--quiet", "service")
+    found = isolation.find(tmp_path / "service")
+    assert found is not None
+    return found
+
+
+def stand_in(repository: isolation.Repository) -> Path:
+    return Path(isolation.variables(repository, with_files=False)["GIT_COMMON_DIR"])
+
+
+def test_a_stand_in_that_another_process_uses_stays_where_it_is(
+    repository: isolation.Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listdir, used = os.listdir, []
+
+    def listed(folder: Path) -> list[str]:
+        """What is there for a process that looks just before another one has made it."""
+        if not used and folder.parent == cache() / "repositories":
+            used.append(None)  # it is the other process that looks now
+            used.append(stand_in(repository).stat().st_ino)
+            raise FileNotFoundError(folder)
+        return listdir(folder)
+
+    monkeypatch.setattr(os, "listdir", listed)
+    assert stand_in(repository).stat().st_ino == used[1]
+
+
+def test_a_stand_in_that_has_lost_a_part_is_made_again(repository: isolation.Repository) -> None:
+    folder = stand_in(repository)
+    (folder / "objects").unlink()
+    assert stand_in(repository) == folder
+    assert (folder / "objects").is_dir()
+
+
+def test_a_stand_in_is_kept_where_git_has_written_something_of_its_own(repository: isolation.Repository) -> None:
+    folder = stand_in(repository)
+    (folder / "logs.new").touch()
+    before = folder.stat().st_ino
+    assert stand_in(repository).stat().st_ino == before
