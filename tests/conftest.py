@@ -16,7 +16,7 @@ from pytest_copie.plugin import Copie
 
 from fleet.rendering import CompilingOnce
 from tests import leftovers, reporting
-from tests.tools import made_once
+from tests.tools import KINGFISHER_RULES, made_once
 
 ROOT = Path(__file__).parents[1]
 
@@ -82,9 +82,10 @@ def quick_copier() -> Generator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def copier_settings(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
-    """Keep the settings that the user of this machine has for Copier out of the tests."""
+def settings_of_tools(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
+    """Kingfisher's rules are compiled once, and the settings that the user of this machine has for Copier stay out."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KF_RULE_CACHE_DIR", str(KINGFISHER_RULES))
         settings = tmp_path_factory.mktemp("copier") / "settings.yml"
         settings.write_text("{}\n")
         patch.setenv("COPIER_SETTINGS_PATH", str(settings))
@@ -100,7 +101,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def fleet_cache(shared: Path) -> Path:
-    """For FLEET_CACHE_DIR: nothing of what whoever runs the tests has there, and kingfisher's rules compiled once."""
+    """For FLEET_CACHE_DIR: nothing of what whoever runs the tests has there."""
     return shared / "fleet-cache"
 
 

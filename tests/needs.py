@@ -5,6 +5,7 @@
 `make test` runs this first. A test that runs alone installs what it needs itself.
 """
 
+import os
 import subprocess
 import sys
 import time
@@ -16,9 +17,11 @@ from functools import partial
 import pytest
 
 from docs import prose
+from fleet.conventions.supply import NoSecrets
 from tests import brokers, compose, debian, engine, golang, npm, pgbouncer, pypi
 from tests.fleet import browser
 from tests.rolling import balancer
+from tests.tools import KINGFISHER_RULES
 
 ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
 KUSTOMIZE = "sigs.k8s.io/kustomize/kustomize/v5@v5.8.2"
@@ -51,6 +54,11 @@ class Need:
     install: Callable[[], object]
 
 
+def kingfisher_rules() -> None:
+    os.environ["KF_RULE_CACHE_DIR"] = str(KINGFISHER_RULES)
+    NoSecrets().prepare([])
+
+
 # What takes longest comes first.
 NEEDS = [
     Need("Docker Engine and the base image", "tests/image", engine.prepare),
@@ -70,6 +78,7 @@ NEEDS = [
     Need("Mermaid", "tests/fleet/test_map_drawing.py", partial(npm.packed, MERMAID, "dist/mermaid.min.js")),
     Need("KEDA's models", "tests/test_kubernetes.py", partial(pypi.programs, KEDA_MODELS)),
     Need("pypiserver", "tests/test_published_chassis.py", partial(pypi.programs, PYPISERVER)),
+    Need("Kingfisher's rules", "nothing: the first test that scans compiles them", kingfisher_rules),
     Need("HAProxy", "tests/test_rolling.py", balancer.haproxy),
     Need("PgBouncer", "tests/chassis/test_pooler.py", pgbouncer.installed),
     Need("promtool", "tests/test_observability.py", partial(debian.program, "promtool", "prometheus")),

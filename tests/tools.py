@@ -6,10 +6,14 @@ import shutil
 import subprocess
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 TOOLS = (Path(__file__).parents[1] / "build" / "tools").resolve()
 INSTALL_TIMEOUT_SECONDS = 540
+
+KINGFISHER_RULES = TOOLS / f"kingfisher-{version('kingfisher-bin')}"
+"""Compiled once, because that takes seven seconds, and many tests have a cache of their own."""
 
 
 @contextmanager

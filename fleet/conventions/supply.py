@@ -3,6 +3,7 @@
 import ast
 import glob
 import json
+import os
 import posixpath
 import re
 import subprocess
@@ -84,12 +85,21 @@ def _scan(folder: Path) -> list[tuple[str, int, str]]:
 
 
 def _rules() -> Path:
-    """Where Kingfisher has its rules, compiled: that takes seconds, so one process does it, and before all others scan."""
-    rules = cache() / "kingfisher"
+    """Where Kingfisher has its rules, compiled: that takes seconds, so one process does it, and before all others scan.
+
+    KF_RULE_CACHE_DIR, which is Kingfisher's own variable, names another folder than that in the cache.
+    """
+    named = os.environ.get("KF_RULE_CACHE_DIR")
+    rules = Path(named or cache() / f"kingfisher-{version('kingfisher-bin')}").absolute()
     with locked(rules):
         if not rules.exists():
-            with tempfile.TemporaryDirectory(prefix="fleet-") as nothing:
-                _run_kingfisher(Path(nothing), rules)
+            # Moved there when it is whole: what is left of a compilation that was given up must not pass for the rules.
+            with tempfile.TemporaryDirectory(prefix="fleet-", dir=rules.parent) as folder:
+                nothing, compiled = Path(folder, "nothing"), Path(folder, "rules")
+                nothing.mkdir()
+                _run_kingfisher(nothing, compiled)
+                if compiled.exists():
+                    compiled.rename(rules)
     return rules
 
 

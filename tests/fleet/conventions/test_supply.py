@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from fleet.conventions import supply
 from fleet.conventions.supply import NoSecrets
+from fleet.errors import OfThisMachine
 from fleet.service import Service
 from tests.fleet.conventions.conftest import (
     Broken,
@@ -166,3 +168,24 @@ def test_a_member_of_the_workspace_is_no_source_of_another_kind(service: Path) -
     assert told(service, "supply-from-index") == ["tariffs comes from editable libs/tariffs"]
     edit("pyproject.toml", 'members = ["chassis"]', 'members = ["chassis", "libs/*"]')(service)
     assert told(service, "supply-from-index") == []
+
+
+def test_rules_whose_compilation_was_given_up_are_compiled_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules, compilations = tmp_path / "rules", []
+
+    def compile_(_folder: Path, rules: Path) -> None:
+        rules.mkdir()
+        compilations.append(rules)
+        if len(compilations) == 1:
+            raise OfThisMachine("kingfisher was given up")
+
+    monkeypatch.setenv("KF_RULE_CACHE_DIR", str(rules))
+    monkeypatch.setattr(supply, "_run_kingfisher", compile_)
+    with pytest.raises(OfThisMachine):
+        NoSecrets().prepare([])
+    for _ in range(2):
+        NoSecrets().prepare([])
+    assert len(compilations) == 2
+    assert rules.is_dir()
