@@ -27,7 +27,12 @@ LARGE = 400_000
 
 
 @pytest.fixture
-async def client(make_app: Callable[..., FastAPI]) -> AsyncGenerator[httpx.AsyncClient]:
+def room() -> Room:
+    return Room(max_connections=1000)
+
+
+@pytest.fixture
+async def client(make_app: Callable[..., FastAPI], room: Room) -> AsyncGenerator[httpx.AsyncClient]:
     """A client of a service with a route whose answer is larger than a connection's buffers."""
     app = make_app(max_body_bytes=MAX_BODY_BYTES)
 
@@ -35,8 +40,14 @@ async def client(make_app: Callable[..., FastAPI]) -> AsyncGenerator[httpx.Async
     async def large() -> Response:
         return Response(b"x" * LARGE)
 
-    async with listening(app) as client:
+    async with listening(app, room=room) as client:
         yield client
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while not condition():  # noqa: ASYNC110 (nobody tells)
+            await asyncio.sleep(0.02)
 
 
 class Wire:
@@ -455,14 +466,15 @@ async def test_a_request_follows_a_body_that_nobody_read(client: httpx.AsyncClie
 
 
 async def test_a_client_that_reads_no_answer_is_disconnected(
-    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    client: httpx.AsyncClient, room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "STALL_SECONDS", 0.3)
     count = 200
     async with wire(client) as sender:
         sender.writer.transport.pause_reading()  # ty: ignore[unresolved-attribute]
         await sender.send(head("GET", "/large") * count)
-        await asyncio.sleep(2)
+        await until(lambda: room.held_bytes > 0)
+        await until(lambda: room.held_bytes == 0)  # nothing is kept for a client that was disconnected
         sender.writer.transport.resume_reading()  # ty: ignore[unresolved-attribute]
         with suppress(ConnectionError):
             assert len(await sender.reader.read()) < count * LARGE
@@ -511,12 +523,9 @@ async def test_all_connections_together_hold_no_more_than_their_room(make_app: C
                 await each.send(b"\r\nHost: tiny\r\n\r\n")
                 assert (await each.answer())[0] == 404
             assert room.held_bytes == 0
-            await second.send(head("GET", "/v1/sleep?seconds=0.2") + head("GET", "/livez"))
-            await asyncio.sleep(0.05)
-            assert room.held_bytes > 0
-        async with asyncio.timeout(LIMIT_SECONDS):
-            while room.held_bytes:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+            await second.send(head("GET", "/v1/sleep?seconds=1") + head("GET", "/livez"))
+            await until(lambda: room.held_bytes > 0)
+        await until(lambda: room.held_bytes == 0)
 
 
 async def test_bodies_that_the_application_has_not_read_yet_count_too() -> None:

@@ -141,10 +141,10 @@ def test_a_warm_check_renders_nothing(born: Born, monkeypatch: pytest.MonkeyPatc
     service = born()
     found(service)
     monkeypatch.setattr("fleet.template.Release.render", None)
-    started = time.perf_counter()
+    started = time.process_time()
     assert found(service) == []
-    # 0.03 s where nothing else runs; what it must not be is a second.
-    assert time.perf_counter() - started < 0.5
+    # 0.03 s of this process, however busy the machine is; what it must not be is a second.
+    assert time.process_time() - started < 0.5
 
 
 @pytest.mark.parametrize("recorded", ["", "service_name: payments\n"])
