@@ -365,7 +365,9 @@ def _prepared(url: str) -> str:
         await admin.execute("CREATE ROLE app SUPERUSER LOGIN PASSWORD 'app'")
         await admin.execute("CREATE SCHEMA tiny")
         await admin.execute("CREATE TABLE tiny.things (id uuid, name text, email text)")
-        await admin.execute("CREATE SCHEMA chassis; CREATE TABLE chassis.migrations ()")
+        await admin.execute(
+            "CREATE SCHEMA chassis; CREATE TABLE chassis.migrations AS SELECT unnest(ARRAY['chassis_0001', '0001']) AS revision"
+        )
         await admin.close()
 
     asyncio.run(prepare())

@@ -3,11 +3,16 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
 
+import asyncpg
 import httpx
 import pytest
-from chassis.database import outages
+from chassis.database import migrate, outages
 from chassis.http import Reader
+from chassis.service import Service
 from chassis.web import middleware
 from chassis.web.probes import CHECK_TIMEOUT_SECONDS
 from fastapi import FastAPI
@@ -116,13 +121,43 @@ async def test_a_probe_names_what_is_wrong(probed: httpx.AsyncClient, link: Link
     }
 
 
-async def test_a_database_without_migrations_makes_us_unready_and_requests_unavailable(
-    make_app: Callable[..., FastAPI], empty_database: str, monkeypatch: pytest.MonkeyPatch
+OLDER = """
+from alembic import op
+
+revision = "0000"
+down_revision = None
+
+
+def upgrade() -> None:
+    op.execute("CREATE TABLE tiny.things (id uuid PRIMARY KEY, name text NOT NULL)")
+"""
+
+
+@pytest.fixture
+def older_database(service: Service, empty_database: str, tmp_path: Path) -> str:
+    """Return the URL of a database that the version before ours has migrated."""
+    package = ModuleType("tiny")
+    package.__path__ = [str(tmp_path)]
+    versions = tmp_path / "migrations" / "versions"
+    versions.mkdir(parents=True)
+    (versions / "0000_create_things.py").write_text(OLDER)
+    migrate.upgrade(replace(service, package=package), empty_database)
+    return empty_database
+
+
+@pytest.fixture(params=["empty_database", "older_database"])
+def incomplete_database(request: pytest.FixtureRequest) -> str:
+    """Return the URL of a database that lacks migrations of ours."""
+    return request.getfixturevalue(request.param)
+
+
+async def test_a_database_that_lacks_migrations_makes_us_unready_and_requests_unavailable(
+    make_app: Callable[..., FastAPI], incomplete_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logger = CapturingLogger()
     for module in (outages, middleware):
         monkeypatch.setattr(module, "log", logger)
-    async with listening(make_app(database_url=empty_database)) as client:
+    async with listening(make_app(database_url=incomplete_database)) as client:
         ready = await client.get("/readyz")
         started = await status(client, "/startupz")
         answers = [await client.post("/v1/things", json={"name": "x"}), await client.get("/v1/things")]
@@ -131,6 +166,17 @@ async def test_a_database_without_migrations_makes_us_unready_and_requests_unava
     assert (ready.status_code, ready.json()["database"], started) == (503, missing, 200)
     assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {(503, "database_unavailable")}
     assert {(call.args[0], call.kwargs["reason"]) for call in logger.calls} == {("database_unavailable", missing)}
+
+
+async def test_a_statement_with_a_mistake_is_a_bug_where_the_database_has_all_migrations(
+    make_app: Callable[..., FastAPI], database_url: str, connection: asyncpg.Connection
+) -> None:
+    await connection.execute("ALTER TABLE tiny.things RENAME COLUMN email TO address")
+    try:
+        async with listening(make_app(database_url=database_url)) as client:
+            assert (await status(client, "/readyz"), await status(client, "/v1/things")) == (200, 500)
+    finally:
+        await connection.execute("ALTER TABLE tiny.things RENAME COLUMN address TO email")
 
 
 async def test_ready_says_which_version_is(make_app: Callable[..., FastAPI], database_url: str) -> None:

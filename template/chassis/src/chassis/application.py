@@ -82,6 +82,7 @@ def _assemble(
         outbox=Outbox(service.messages),
         observe=telemetry.observe_statement,
         transaction_pooler=settings.database_transaction_pooler,
+        versions=service.versions,
     )
     gauges = Gauges(database, telemetry, settings) if service.messages else None
     working = Worker(service.messages, settings, database, telemetry) if work else None

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
 from fastapi import APIRouter, FastAPI
@@ -42,6 +43,12 @@ class Service:
         """The Postgres schema of the service."""
         assert self.tables.schema, "give the MetaData in persistence/schema.py a schema"
         return self.tables.schema
+
+    @property
+    def versions(self) -> Path:
+        """The folder of the service's migrations."""
+        (package_path,) = self.package.__path__
+        return Path(package_path, "migrations", "versions")
 
     def create_app(self, settings: Settings) -> FastAPI:
         """The application as the package's `main.create_app` makes it: what a team adds there is served and tested."""

@@ -175,7 +175,7 @@ def write_next(service: Service, url: str, message: str) -> Path:
         rev_id=f"{max(numbers, default=0) + 1:04}",
         # The service's own branch; the chassis has one beside it.
         head=next((head for head in directory.get_heads() if not _is_of_chassis(head)), "base"),
-        version_path=_own_versions(service),
+        version_path=service.versions,
     )
     assert script is not None
     assert not isinstance(script, list)
@@ -188,7 +188,7 @@ def write_next(service: Service, url: str, message: str) -> Path:
 def _config(service: Service, url: str) -> Config:
     config = Config(attributes={"service": service, "url": url}, stdout=io.StringIO(), cmd_opts=Namespace(quiet=True))
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    own = _own_versions(service)
+    own = service.versions
     _refuse_twins(own)
     # Two branches: the chassis' tables arrive with the chassis, whatever the team's own migrations are at.
     versions = [str(own), str(Path(__file__).parent / "migrations" / "versions")]
@@ -207,8 +207,3 @@ def _refuse_twins(versions: Path) -> None:
                 f"{other} and {name} have the same number: in the one that is not on the main branch yet, count on, in its "
                 "name and its `revision`, and make the other its `down_revision`"
             )
-
-
-def _own_versions(service: Service) -> Path:
-    (package_path,) = service.package.__path__
-    return Path(package_path, "migrations", "versions")

@@ -47,6 +47,7 @@ async def _run(service: Service, settings: CommandSettings, options: argparse.Na
         command_timeout_seconds=settings.message_timeout_seconds,
         outbox=Outbox(service.messages),
         transaction_pooler=settings.database_transaction_pooler,
+        versions=service.versions,
     )
     try:
         async with database:

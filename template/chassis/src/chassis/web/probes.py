@@ -55,7 +55,7 @@ async def startupz(request: Request) -> JSONResponse:
 
 @router.get("/readyz")
 async def readyz(request: Request, version: str | None = None) -> JSONResponse:
-    """Whether to send requests here: not draining, and the database answers and has tables.
+    """Whether to send requests here: not draining, and the database answers and has our migrations.
 
     With `?version=…`: as that version.
     """
