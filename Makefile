@@ -46,15 +46,16 @@ lint: setup ## Format and lint rules of this repository, types of what is delive
 	@.venv/bin/ruff check --quiet . template/chassis || { echo "'make format' fixes what can be fixed safely"; exit 1; }
 	@.venv/bin/ty check --no-progress --output-format concise fleet docs template/chassis/src || { echo "make the annotations and the code agree"; exit 1; }
 	@.venv/bin/lint-imports template/chassis/pyproject.toml --no-cache --no-logo > .imports.log || { cat .imports.log; rm .imports.log; echo "move the code, or give a new module its place in template/chassis/pyproject.toml"; exit 1; }; rm .imports.log
+	@.venv/bin/python -m docs.site || { echo "the documentation site has a fault"; exit 1; }
 	@.venv/bin/python -m docs.prose || { echo "rewrite these sentences by CONTRIBUTING.md, or name code as code: \`told\`"; exit 1; }
 
 format: setup ## Format, and fix what lint can fix
 	@.venv/bin/ruff check --fix --quiet . template/chassis ; .venv/bin/ruff format . template/chassis
 
-docs: setup ## Write the reference pages from their sources
+docs: setup ## Write the reference pages from their sources, and build the site into build/documentation/site
 	@.venv/bin/python docs/generate_questions.py
-	@.venv/bin/python docs/generate_chassis.py
 	@.venv/bin/python docs/generate_conventions.py
+	@.venv/bin/python -m docs.site && echo "open build/documentation/site/index.html"
 
 simulation: setup ## Forty edited services through every version, all of them by plain Copier too (about 12 minutes)
 	@BY_PLAIN_UPDATE=40 GREEN=3 .venv/bin/python -m pytest -n $(JOBS) --dist loadgroup tests/fleet/test_simulation.py $(ARGS)

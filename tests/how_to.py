@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from docs import generate_chassis
+from docs import site
 from tests.conftest import make
 
 PAGES = Path(__file__).parents[1] / "docs" / "how-to"
@@ -200,8 +200,8 @@ def _known(service: Path) -> dict[str, str]:
     """For each name that can be imported the statement that does."""
     known = {name: f"import {name}" for name in MODULES}
     found: list[tuple[str, Path]] = []
-    for module in generate_chassis.public_modules():
-        found += [(f"chassis.{module}", generate_chassis.file(module, service / "chassis/src/chassis"))]
+    for module in site.public_modules():
+        found += [(f"chassis.{module}", site.file_of(module, service / "chassis/src/chassis"))]
     found += [("builders.invoices", service / "tests/builders/invoices.py")]
     for layer in ("messaging", "usecases", "persistence", "domain"):
         for path in (service / PACKAGE / layer).rglob("*.py"):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.generate_chassis import public_modules
+from docs.site import public_modules
 from fleet.layers import _STEP
 from tests.conftest import ROOT, Render
 
