@@ -4,7 +4,7 @@ A broker keeps and delivers; everything else (retries, parking, order while a me
 is written once, in chassis.messaging.relay and chassis.messaging.consumer, and is the same on all of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
@@ -181,10 +181,10 @@ class Broker(Protocol):
         """Make what is missing (streams, topics, queues, bindings), take nothing away. Raises BrokerUnavailable."""
         ...
 
-    async def publish(self, message: Message) -> None:
-        """Return when the broker has confirmed the message.
+    def publish(self, message: Message) -> Awaitable[None]:
+        """Send the message. Await the result: it ends when the broker has confirmed the message.
 
-        Raises BrokerUnavailable, DestinationUnavailable or MessageRefused, with the broker's reason.
+        It raises BrokerUnavailable, DestinationUnavailable or MessageRefused, with the broker's reason.
         """
         ...
 

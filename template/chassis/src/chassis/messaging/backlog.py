@@ -29,7 +29,8 @@ QUEUES = """
 """Each failed destination that rows wait for, and since when its first row waits. The query reads one row of each."""
 
 _COLUMNS = """
-    seq, id, kind, aggregatetype, aggregateid, type, payload, content_type, traceparent, tracestate, waits_for
+    seq, id::text AS id, kind, aggregatetype, aggregateid, type, payload, content_type, traceparent, tracestate,
+    waits_for, later, size
 """
 # $2: rows that are being sent. $3 and $4: keys that take long. NOT IN is a lookup in a hash table, whatever the planner
 # believes of the size of the outbox.
@@ -39,10 +40,10 @@ _FREE = """
 """
 # $1 and $5: how many rows, and how many bytes, to return. The last row may go beyond the bytes, so there is always one.
 _FIRST = """
-    (SELECT {columns}, later, size FROM (
+    (SELECT {columns} FROM (
         SELECT *, sum(size) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) AS size_so_far FROM (
             SELECT *, octet_length(payload) AS size FROM (
-                SELECT {columns}, not_before, {later} AS later FROM chassis.outbox
+                SELECT *, {later} AS later FROM chassis.outbox
                 WHERE {which} AND {free} ORDER BY {order} LIMIT $1
             ) AS first
         ) AS measured

@@ -13,11 +13,11 @@ meanwhile.
 
 import asyncio
 import time
-from collections import Counter, deque
-from collections.abc import AsyncGenerator, Iterable
+from collections import defaultdict, deque
+from collections.abc import AsyncGenerator, Awaitable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from itertools import groupby
+from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -94,6 +94,7 @@ class _Batch:
 class _Sending:
     """A key that is being sent."""
 
+    key: Key
     rows: deque[Any]
     """The row that is being sent, and the rows behind it."""
     batch: _Batch
@@ -101,7 +102,9 @@ class _Sending:
     name: str = ""
     """The destination that the key waits for; empty while it waits for none."""
     asked_at: float = 0
-    task: asyncio.Task[None] | None = None
+    attempts: int = 0
+    """How often the client library failed on the row that is being sent."""
+    answer: asyncio.Future[None] | None = None
 
 
 class Relay:
@@ -131,7 +134,8 @@ class Relay:
         self._pauses: dict[str, _Pause] = {}
         self._interrupted = False
         """Whether it was logged that the broker is away, and the broker has not answered since."""
-        self._confirmed: list[tuple[int, str]] = []
+        self._confirmed: defaultdict[str, list[int]] = defaultdict(list)
+        """Rows that the broker has taken, by destination."""
         self._refused: list[_Refusal] = []
         self._sent = telemetry.meter.create_counter(
             "messaging.client.sent.messages", unit="{message}", description="Messages that the broker has confirmed."
@@ -228,6 +232,7 @@ class Relay:
                 held = await self._take_held(connection, name, excluded, size)
                 more = more or _full(held, size)
                 rows += [row for row in held if row["kind"] == Kind.JOB or row["seq"] < end]
+            rows.sort(key=itemgetter("later", "seq"))
         return rows, more
 
     def _room(self, rows: list[Any]) -> int:
@@ -267,67 +272,93 @@ class Relay:
     def _start(self, rows: list[Any]) -> _Batch:
         """Begin to send the rows. Returns the batch to wait for: it lacks the keys that attempt a failed destination."""
         batch, attempts = _Batch(awaited=True), _Batch(awaited=False)
+        if not self._may_send:
+            return batch
         if self._failed:
             rows = [row for row in rows if backlog.key_of(row) not in self._failed]
         self._taken.update((row["seq"], row["size"]) for row in rows)
         now, closed = time.monotonic(), self._closed
-        order = itemgetter("aggregatetype", "aggregateid", "later", "seq")
-        for key, of_one_key in groupby(sorted(rows, key=order), backlog.key_of):
-            waiting = deque(of_one_key)
+        begun = []
+        for row in rows:
+            key = backlog.key_of(row)
             if sending := self._sending.get(key):
-                sending.rows += waiting
+                sending.rows.append(row)
                 continue
-            its_batch = attempts if waiting[0]["waits_for"] in closed else batch
+            its_batch = attempts if row["waits_for"] in closed else batch
             its_batch.sending += 1
-            self._sending[key] = sending = _Sending(waiting, its_batch, began_at=now)
-            sending.task = asyncio.create_task(self._send_in_order(key, sending))
+            self._sending[key] = sending = _Sending(key, deque((row,)), its_batch, began_at=now)
+            begun.append(sending)
+        for sending in begun:
+            self._send_first(sending)
         return batch
 
-    async def _send_in_order(self, key: Key, sending: _Sending) -> None:
-        """Send the rows of one key one after the other. After a failure, or a stop, the rest of this key waits."""
+    @property
+    def _may_send(self) -> bool:
         assert self._lead is not None, "run leads"
-        rows, batch = sending.rows, sending.batch
-        try:
-            while rows:
-                if self._stop.is_set() or not self._lead.held or not await self._settle(sending, rows[0]):
-                    self._failed.add(key)
-                    return
-                rows.popleft()
-        finally:
-            del self._sending[key]
-            self._forget(row["seq"] for row in rows)
-            batch.sending -= 1
-            if not batch.awaited:
-                self._wake.set()
-            elif not batch.sending:
-                batch.answered.set()
+        return not self._stop.is_set() and self._lead.held
 
-    async def _settle(self, sending: _Sending, row: Any) -> bool:
-        """Send one row. Returns whether the next row of its key may follow."""
-        name, reason = row["type"], ""
-        for attempt in range(1, ATTEMPTS + 1):
-            sending.name, sending.asked_at = name, time.monotonic()
-            try:
-                await self._send(row)
-            except BrokerUnavailable as error:
-                self._pause(name, error)
-                return False
-            except MessageRefused as error:
-                self._refused.append(_Refusal(row, str(error), attempt))
+    def _send_first(self, sending: _Sending, pause: float = 0) -> None:
+        """Send the first row of a key. The rows of a key are sent one after the other, so the next row waits."""
+        # A task would cost as much as the rest of the work on a row: Kafka's module returns a future without a task.
+        try:
+            answer = asyncio.ensure_future(self._send_again(sending, pause) if pause else self._send(sending))
+        except Exception as error:
+            answer = asyncio.get_running_loop().create_future()
+            answer.set_exception(error)
+        sending.answer = answer
+        answer.add_done_callback(partial(self._settle, sending))
+
+    async def _send_again(self, sending: _Sending, pause: float) -> None:
+        sending.name = ""
+        await asyncio.sleep(pause)
+        await self._send(sending)
+
+    def _settle(self, sending: _Sending, answer: asyncio.Future[None]) -> None:
+        """Note what became of the first row of a key. Send the next row; after a failure, or a stop, the rest waits."""
+        row = sending.rows[0]
+        error = asyncio.CancelledError() if answer.cancelled() else answer.exception()
+        if error is None:
+            self._confirmed[row["type"]].append(row["seq"])
+            if self._pauses:
                 self._answered(row)
-                return True
-            except Exception as error:  # the client library fails on this message: other messages need not wait
-                reason = f"{type(error).__name__}: {describe_exception(error)['message']}"
-                log.warning("message_not_sent", name=name, message_id=str(row["id"]), attempt=attempt, reason=reason)
-                sending.name = ""
-                await asyncio.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
-            else:
-                self._confirmed.append((row["seq"], name))
-                if self._pauses:
-                    self._answered(row)
-                return True
-        self._refused.append(_Refusal(row, reason, ATTEMPTS))
-        return True
+        elif isinstance(error, MessageRefused):
+            self._refused.append(_Refusal(row, str(error), sending.attempts + 1))
+            self._answered(row)
+        elif isinstance(error, (BrokerUnavailable, asyncio.CancelledError)):
+            if isinstance(error, BrokerUnavailable):
+                self._pause(row["type"], error)
+            self._end(sending)
+            return
+        elif not self._give_up(sending, row, error):
+            self._send_first(sending, FIRST_PAUSE_SECONDS * 2 ** (sending.attempts - 1))
+            return
+        sending.rows.popleft()
+        sending.attempts = 0
+        if sending.rows and self._may_send:
+            self._send_first(sending)
+        else:
+            self._end(sending)
+
+    def _give_up(self, sending: _Sending, row: Any, error: BaseException) -> bool:
+        """Whether the client library failed on this message too often. Other messages need not wait for it."""
+        sending.attempts += 1
+        reason = f"{type(error).__name__}: {describe_exception(error)['message']}"
+        log.warning("message_not_sent", name=row["type"], message_id=row["id"], attempt=sending.attempts, reason=reason)
+        if sending.attempts == ATTEMPTS:
+            self._refused.append(_Refusal(row, reason, ATTEMPTS))
+        return sending.attempts == ATTEMPTS
+
+    def _end(self, sending: _Sending) -> None:
+        del self._sending[sending.key]
+        if sending.rows:
+            self._failed.add(sending.key)
+            self._forget(row["seq"] for row in sending.rows)
+        batch = sending.batch
+        batch.sending -= 1
+        if not batch.awaited:
+            self._wake.set()
+        elif not batch.sending:
+            batch.answered.set()
 
     def _answered(self, row: Any) -> None:
         self._interrupted = False
@@ -357,15 +388,16 @@ class Relay:
 
     async def _record(self, connection: Connection) -> None:
         """Delete or park the settled rows, so that they are not sent again."""
-        confirmed, self._confirmed = self._confirmed, []
+        confirmed, self._confirmed = self._confirmed, defaultdict(list)
         refused, self._refused = self._refused, []
         if refused:
             await self._park(connection, refused)
         if confirmed:
-            await backlog.delete(connection, [seq for seq, _ in confirmed])
-            for name, count in Counter(name for _, name in confirmed).items():
-                self._sent.add(count, self._measured(name))
-        self._forget(seq for seq, _ in confirmed)
+            rows = [seq for of_one_name in confirmed.values() for seq in of_one_name]
+            await backlog.delete(connection, rows)
+            self._forget(rows)
+            for name, of_one_name in confirmed.items():
+                self._sent.add(len(of_one_name), self._measured(name))
         self._forget(refusal.row["seq"] for refusal in refused)
 
     def _forget(self, rows: Iterable[int]) -> None:
@@ -373,33 +405,36 @@ class Relay:
             self._taken.pop(seq, None)
 
     async def _finish(self, connection: Connection) -> None:
-        while tasks := self._tasks:
+        while answers := self._expected:
             await self._record(connection)
-            await asyncio.wait(tasks, timeout=BATCH_SECONDS)
+            await asyncio.wait(answers, timeout=BATCH_SECONDS)
         await self._record(connection)
 
     async def _abandon(self) -> None:
         """Forget the rows in flight: the next leader sends them again."""
-        tasks = self._tasks
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        answers = self._expected
+        for answer in answers:
+            answer.cancel()
+        await asyncio.gather(*answers, return_exceptions=True)
         for what in (self._sending, self._taken, self._pauses, self._confirmed, self._refused):
             what.clear()
         self._interrupted = False
 
     @property
-    def _tasks(self) -> list[asyncio.Task[None]]:
-        return [sending.task for sending in self._sending.values() if sending.task is not None]
+    def _expected(self) -> list[asyncio.Future[None]]:
+        return [sending.answer for sending in self._sending.values() if sending.answer is not None]
 
-    async def _send(self, row: Any) -> None:
-        name = row["type"]
+    def _send(self, sending: _Sending) -> Awaitable[None]:
+        row = sending.rows[0]
+        sending.name, sending.asked_at = row["type"], time.monotonic()
         # The row's trace, not that of whatever woke us.
         stored = _trace_of(row)
         if stored.get("traceparent", "").endswith(UNRECORDED):
-            await self._broker.publish(_message(row, stored))
-            return
-        parent = trace_context.extract(stored)
+            return self._broker.publish(_message(row, stored))
+        return self._send_in_span(row, stored)
+
+    async def _send_in_span(self, row: Any, stored: Mapping[str, str]) -> None:
+        name, parent = row["type"], trace_context.extract(stored)
         span = self._tracer.start_span(f"send {name}", context=parent, kind=SpanKind.PRODUCER)
         if span.is_recording():
             span.set_attributes(
@@ -407,7 +442,7 @@ class Relay:
                     **self._measured(name),
                     "messaging.operation.name": "send",
                     "messaging.operation.type": "send",
-                    "messaging.message.id": str(row["id"]),
+                    "messaging.message.id": row["id"],
                 }
             )
         carrier: dict[str, str] = {}
@@ -445,7 +480,7 @@ def _message(row: Any, headers: dict[str, str]) -> Message:
     return Message(
         kind=Kind(row["kind"]),
         name=row["type"],
-        id=str(row["id"]),
+        id=row["id"],
         key=row["aggregateid"],
         body=row["payload"].encode(),
         headers={"content-type": row["content_type"], **headers},

@@ -11,7 +11,7 @@ wrong settings.
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
@@ -95,19 +95,22 @@ class KafkaBroker:
         }
         return NewTopic(name, options.partitions, options.replication, topic_configs=settings)
 
-    async def publish(self, message: Message) -> None:
-        publisher = self.supervised.client or await self.supervised.ready()
-        try:
-            await publisher.publish(message)
-        except DestinationUnavailable as error:
-            if isinstance(error.__cause__, MISSING) and self._topology is not None:
-                await self.supervised.restore(partial(self.declare, self._topology))
-            raise
-        except (KafkaError, OSError) as error:  # TimeoutError is an OSError
+    def publish(self, message: Message) -> Awaitable[None]:
+        publisher = self.supervised.client
+        return self._publish_when_connected(message) if publisher is None else publisher.publish(message)
+
+    async def _publish_when_connected(self, message: Message) -> None:
+        publisher = await self.supervised.ready()
+        await publisher.publish(message)
+
+    async def _mend(self, publisher: Publisher, error: BrokerUnavailable) -> None:
+        """Make the topic that is missing, or replace the publisher that failed."""
+        if not isinstance(error, DestinationUnavailable):
             # The producer may hold on to messages that were given up, and after some errors it never sends again
             # (aiokafka#1017).
             self.supervised.drop(publisher)
-            raise BrokerUnavailable(_reason(error)) from error
+        elif isinstance(error.__cause__, MISSING) and self._topology is not None:
+            await self.supervised.restore(partial(self.declare, self._topology))
 
     async def subscribe(self, kind: Kind) -> "KafkaSubscription":
         subscription = KafkaSubscription(self, kind)
@@ -149,7 +152,7 @@ class KafkaBroker:
         # Not idempotent: aiokafka would then repeat a send without end and report no reason, and after one refused
         # batch Kafka would refuse all later batches. The inbox recognises the copies that a missing answer causes.
         producer = AIOKafkaProducer(**self._client, acks="all", max_batch_size=BATCH_BYTES)
-        publisher = Publisher(producer, timeout_seconds=self._options.publish_timeout_seconds)
+        publisher = Publisher(producer, mend=self._mend, timeout_seconds=self._options.publish_timeout_seconds)
         try:
             async with _bounded(CALL_SECONDS):
                 await producer.start()

@@ -6,14 +6,13 @@ Kafka accepts or refuses a batch as a whole. So whoever makes the batches can fi
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache, partial
 from typing import NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
     BrokerResponseError,
-    KafkaConnectionError,
     KafkaError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
@@ -23,7 +22,7 @@ from aiokafka.errors import (
 )
 from aiokafka.partitioner import murmur2
 
-from chassis.brokers import DestinationUnavailable, Message, MessageRefused
+from chassis.brokers import BrokerUnavailable, DestinationUnavailable, Message, MessageRefused
 
 BATCH_BYTES = 128 * 1024
 
@@ -60,8 +59,16 @@ class _Record(NamedTuple):
 class Publisher:
     """A publisher of any number of messages at a time. Messages of one turn of the event loop share batches."""
 
-    def __init__(self, producer: AIOKafkaProducer, *, timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        producer: AIOKafkaProducer,
+        *,
+        mend: Callable[["Publisher", BrokerUnavailable], Awaitable[None]],
+        timeout_seconds: float,
+    ) -> None:
         self.producer = producer
+        self._mend = mend
+        """Is awaited before the messages fail."""
         self._timeout_seconds = timeout_seconds
         self._loop = asyncio.get_running_loop()
         self._waiting: defaultdict[str, list[_Record]] = defaultdict(list)
@@ -71,7 +78,7 @@ class Publisher:
     def publish(self, message: Message) -> "asyncio.Future[None]":
         """Return a future that ends when the broker has confirmed the message, or with an error.
 
-        The errors are KafkaError, TimeoutError, DestinationUnavailable and MessageRefused. Raises MessageRefused.
+        The errors are BrokerUnavailable, DestinationUnavailable and MessageRefused.
         """
         answer = self._loop.create_future()
         try:
@@ -79,7 +86,8 @@ class Publisher:
             headers += [(name, value.encode()) for name, value in message.headers.items()]
             record = _Record(message.key.encode() or None, message.body, headers, answer)
         except UnicodeEncodeError as error:
-            raise MessageRefused(f"the key or a header is not valid Unicode: {error}") from error
+            answer.set_exception(MessageRefused(f"the key or a header is not valid Unicode: {error}"))
+            return answer
         if not self._waiting:
             self._loop.call_soon(self._send)
         self._waiting[message.name].append(record)
@@ -106,7 +114,7 @@ class Publisher:
     def _sent(self, records: list[_Record], task: asyncio.Task[None]) -> None:
         self._sending.discard(task)
         if task.cancelled():
-            _answer(records, KafkaConnectionError("the connection was lost while sending"))
+            _answer(records, BrokerUnavailable("the connection was lost while sending"))
 
     async def _send_to_topic(self, topic: str, records: list[_Record]) -> None:
         try:
@@ -117,7 +125,7 @@ class Publisher:
             sending = (self._send_to_partition(topic, *some) for some in by_partition.items())
             await asyncio.gather(*sending)
         except Exception as error:
-            _answer(records, _verdict(error))
+            await self._fail(records, error)
 
     async def _send_to_partition(self, topic: str, partition: int, records: Sequence[_Record]) -> None:
         while records:
@@ -138,9 +146,15 @@ class Publisher:
                     await self._send_to_partition(topic, partition, sent[: number // 2])
                     await self._send_to_partition(topic, partition, sent[number // 2 :])
             except (KafkaError, OSError) as error:  # TimeoutError is an OSError
-                _answer(sent, _verdict(error))
+                await self._fail(sent, error)
             else:
                 _answer(sent, None)
+
+    async def _fail(self, records: Sequence[_Record], error: Exception) -> None:
+        verdict = _verdict(error)
+        if isinstance(verdict, BrokerUnavailable):
+            await self._mend(self, verdict)
+        _answer(records, verdict)
 
 
 def _partition_for(record: _Record, partitions: Sequence[int]) -> int:
@@ -166,11 +180,13 @@ def _answer(records: Sequence[_Record], error: Exception | None) -> None:
 
 
 def _verdict(error: Exception) -> Exception:
-    if isinstance(error, BrokerResponseError) and not isinstance(error, RequestTimedOutError):
-        verdict = DestinationUnavailable(_reason(error))
-        verdict.__cause__ = error
-        return verdict
-    return error
+    """Return the error that callers of this module expect for an error of aiokafka."""
+    if not isinstance(error, (KafkaError, OSError)):  # TimeoutError is an OSError
+        return error
+    concerns_topic = isinstance(error, BrokerResponseError) and not isinstance(error, RequestTimedOutError)
+    verdict = (DestinationUnavailable if concerns_topic else BrokerUnavailable)(_reason(error))
+    verdict.__cause__ = error
+    return verdict
 
 
 def _reason(error: Exception) -> str:
