@@ -19,7 +19,7 @@ export UV_PYTHON
 # environment told it to keep nothing.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo setup test test-fast tools lint format docs simulation chaos bench bench-messages bench-fleet bench-image
+.PHONY: help demo setup test test-fast tools lint format docs pictures simulation chaos bench bench-messages bench-fleet bench-image
 
 help: ## This list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -56,6 +56,9 @@ docs: setup ## Write the reference pages from their sources, and build the site 
 	@.venv/bin/python docs/generate_questions.py
 	@.venv/bin/python docs/generate_conventions.py
 	@.venv/bin/python -m docs.site && echo "open build/documentation/site/index.html"
+
+pictures: setup ## Make the pictures of README.md again, from the demo and the fleet's page (a minute)
+	@.venv/bin/python -m docs.pictures
 
 simulation: setup ## Forty edited services through every version, all of them by plain Copier too (about 12 minutes)
 	@BY_PLAIN_UPDATE=40 GREEN=3 .venv/bin/python -m pytest -n $(JOBS) --dist loadgroup tests/fleet/test_simulation.py $(ARGS)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from docs import generate_conventions
+from docs import generate_conventions, pictures
 from tests.conftest import ROOT, Render
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -89,6 +89,25 @@ def test_the_layout_page_has_the_list_of_team_owned_paths() -> None:
     section = (ROOT / "docs/reference/layout.md").read_text().partition("## Team-owned")[2].partition("\n## ")[0]
     owned = yaml.safe_load((ROOT / "ownership/service-owned.yml").read_text())
     assert re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE) == owned
+
+
+def test_the_picture_of_the_fleet_has_the_headings_of_its_page() -> None:
+    fresh = pictures.HEADINGS.read_text().splitlines() == pictures.headings(pictures.fleet())
+    assert fresh, "run `make pictures`: the picture in README.md does not show today's page"
+
+
+def test_pictures_are_small_and_load_nothing() -> None:
+    for picture in pictures.FOLDER.iterdir():
+        assert picture.stat().st_size < 100_000, picture
+        if picture.suffix == ".svg":
+            assert re.findall(r"(?:href|src|url\()=?[\"']?https?:", picture.read_text()) == [], picture
+
+
+def test_the_shape_of_a_picture_is_its_text_without_numbers(tmp_path: Path) -> None:
+    picture = tmp_path / "picture.svg"
+    picture.write_text(pictures.svg("$ make dev\n  one <two> & three  12.5 ms\n\n  {id}", "title"))
+    assert pictures.text_in(picture).splitlines() == ["$ make dev", "  one <two> & three  12.5 ms", "  {id}"]
+    assert pictures.shape(pictures.text_in(picture)) == {"$ make dev", "one <two> & three # ms", "{id}"}
 
 
 def test_these_checks_can_fail(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ import pytest
 import yaml
 from pexpect import fdpexpect
 
+from docs import pictures
 from tests.conftest import ROOT, Birth, service_environment
 
 # One group, one after the other: each starts on port 8000 where that is free.
@@ -30,6 +31,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dev")]
 
 START_SECONDS = 120
 STOP_SECONDS = 90
+
+STALE = "run `make pictures`: a picture of README.md does not show what the programs show"
 
 
 def test_the_demo_shows_all_it_should_and_ends_by_itself() -> None:
@@ -48,6 +51,10 @@ def test_the_demo_shows_all_it_should_and_ends_by_itself() -> None:
     assert depths["send billing.invoice-issued.v1"] == (request + 2, "billing")
     assert depths["process billing.invoice-issued.v1"] == (request + 4, "notifications")
     assert depths["INSERT notifications.notifications"] == (request + 6, "notifications")
+    # The pictures of README.md show the same.
+    assert pictures.shape(pictures.text_in(pictures.TRACE)) == pictures.shape(pictures.trace_in(shown.stdout)), STALE
+    addresses = pictures.dev_in((ROOT / "build/demo/billing/.dev/demo.log").read_text())
+    assert pictures.shape(addresses) <= pictures.shape(pictures.text_in(pictures.DEV)), STALE
 
 
 def test_the_two_commands_that_a_copy_ends_with_lead_to_a_running_service(template: Path, tmp_path: Path) -> None:

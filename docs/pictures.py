@@ -1,0 +1,146 @@
+"""Make the pictures of the front page from programs that run: `make pictures`. It takes a minute on an idle machine.
+
+The tests compare the shape of each picture, which is its text without numbers, with what the programs show today.
+"""
+
+import html
+import io
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from demo.__main__ import BILLING
+from fleet.conventions import Convention, conventions
+from fleet.findings import Finding, Level
+from fleet.page import page
+from fleet.standing import Standing
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "docs/pictures"
+DEV, TRACE, FLEET = FOLDER / "dev.svg", FOLDER / "trace.svg", FOLDER / "fleet.png"
+HEADINGS = FOLDER / "fleet.txt"
+"""The headings of the page in FLEET, because a PNG cannot be read."""
+
+COLUMNS = 108
+WIDTH, HEIGHT = 1100, 610
+
+
+def main() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    demo = subprocess.run(
+        [sys.executable, "-m", "demo"],
+        cwd=ROOT,
+        env={**os.environ, "CI": "1"},
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    TRACE.write_text(svg(trace_in(demo.stdout), "one trace through two services"))
+    DEV.write_text(svg(dev(), "billing"))
+    HEADINGS.write_text("".join(f"{heading}\n" for heading in headings(fleet())))
+    photograph(fleet(), FLEET)
+
+
+def trace_in(shown: str) -> str:
+    """The trace in what `make demo` shows."""
+    lines = shown.partition("as one trace")[2].splitlines()
+    return "\n".join(line[2:].rstrip() for line in lines if line.endswith(" ms"))
+
+
+def dev() -> str:
+    """Run `make dev`, and ask for the first answer."""
+    with BILLING.running() as running:
+        shown = dev_in((BILLING.folder / ".dev/demo.log").read_text())
+        address = f"{running.base}/v1/invoices?limit=1"
+        answer = subprocess.run(["curl", "-si", address], check=True, capture_output=True, text=True).stdout
+    typed = f"$ make dev\n{shown}\n\n$ curl -i '{address}'\n{answer}"
+    return re.sub(r"(?<=127\.0\.0\.1:)\d+(?=/v1|/docs|/readyz)", "8000", typed)
+
+
+def dev_in(log: str) -> str:
+    """The addresses that `make dev` shows, without log lines and the password of the database."""
+    shown = re.sub(r"(?<=://postgres:)[^@]+", "…", log.partition("Try it:")[0]).splitlines()
+    return "\n".join(line.rstrip() for line in shown if not re.match(r"\s*Port \d+ is taken|\d{4}-", line)).strip("\n")
+
+
+def svg(text: str, title: str) -> str:
+    console = Console(record=True, width=COLUMNS, file=io.StringIO(), color_system=None)
+    console.print(Text(text, overflow="ellipsis", no_wrap=True))
+    made = console.export_svg(title=title, unique_id=re.sub(r"\W+", "-", title))
+    return re.sub(r"@font-face \{.*?\}\s*", "", made, flags=re.DOTALL)  # from another host
+
+
+def text_in(picture: Path) -> str:
+    """The text of a picture that `svg` made."""
+    lines: dict[int, str] = {}
+    for number, text in re.findall(r'line-(\d+)\)">(.*?)</text>', picture.read_text()):
+        lines[int(number)] = lines.get(int(number), "") + html.unescape(text).replace("\xa0", " ")
+    return "\n".join(lines[number].rstrip() for number in sorted(lines))
+
+
+def shape(text: str) -> set[str]:
+    """The lines, whatever their order, without what differs from run to run: numbers, ids, widths."""
+    words = (re.sub(r"\S*\d\S*", "#", " ".join(line.split())) for line in text.splitlines())
+    return {line for line in words if line}
+
+
+def fleet() -> str:
+    """The page of an example fleet, as `fleet status --format html` writes it."""
+    rules = conventions()[:8]
+    return page(
+        [
+            standing("billing"),
+            standing("catalogue", "v1.3.0", 1, finding(rules[2])),
+            standing("notifications", "v1.2.0", 2, finding(rules[5]), finding(rules[6], Level.WAIVED)),
+            standing("orders", drift=1),
+            standing("payments"),
+            standing("shipping", "v1.3.0", 1),
+        ],
+        rules,
+    )
+
+
+def standing(name: str, version: str = "v1.4.0", behind: int = 0, *findings: Finding, drift: int = 0) -> Standing:
+    edited = tuple(Finding("drift-edited", "Dockerfile", "edited by hand", "restore it") for _ in range(drift))
+    return Standing(
+        name,
+        f"git@git.example.com:shop/{name}.git",
+        commit="4f1c9a7" * 5 + "4f1c9",
+        version=version,
+        newest="v1.4.0",
+        releases_behind=behind,
+        days_behind=20 * behind,
+        waivers={"live": sum(one.level is Level.WAIVED for one in findings), "expiring": 0, "void": 0},
+        platform=edited,
+        conventions=findings,
+    )
+
+
+def finding(rule: Convention, level: Level = Level.ERROR) -> Finding:
+    return Finding(rule.id, "pyproject.toml", rule.reason, rule.remedy, level, 3, rule.reason)
+
+
+def headings(page: str) -> list[str]:
+    """The titles, and the columns of the table, in order."""
+    found = re.findall(r'<h[12][^>]*>(.*?)</h[12]>|<th scope="col"><button type="button">(.*?)</button>', page)
+    return [title or column for title, column in found]
+
+
+def photograph(page: str, picture: Path) -> None:
+    from tests.fleet.browser import browser
+
+    file = ROOT / "build/fleet.html"
+    file.write_text(page, encoding="utf-8")
+    with browser() as chromium:
+        desk = chromium.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+        desk.goto(file.as_uri())
+        desk.screenshot(path=picture)
+
+
+if __name__ == "__main__":
+    main()
