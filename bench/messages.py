@@ -30,6 +30,7 @@ from chassis.messaging import relay
 from chassis.messaging.consumer import Consumer, Patience
 from chassis.messaging.outbox import Outbox
 from chassis.messaging.relay import Relay
+from chassis.messaging.topology import topology_of
 from chassis.telemetry.setup import Telemetry
 from chassis.web.server import spare_collector
 from opentelemetry.sdk.resources import Resource
@@ -130,7 +131,7 @@ async def _connected(url: str, service: str) -> Broker:
     # Both sides declare, as in production; the first makes what is missing.
     for each in (COUNTER, JOURNAL):
         if each.name == service:
-            await broker.declare(each.messages.topology)
+            await broker.declare(topology_of(each.messages))
     return broker
 
 

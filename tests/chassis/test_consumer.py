@@ -23,6 +23,7 @@ from chassis.messaging import consumer, lanes, parking
 from chassis.messaging.consumer import LOCK, SHAPES, Consumer, Patience
 from chassis.messaging.lanes import Lane
 from chassis.messaging.outbox import Outbox
+from chassis.messaging.topology import topology_of
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import SecretStr, field_validator
 from structlog.testing import CapturingLogger
@@ -168,7 +169,7 @@ async def bench(
     monkeypatch.setattr(leadership, "HANDOVER_SECONDS", 4.5)
     bench = Bench(database_url, connection)
     await bench.broker.connect()
-    await bench.broker.declare(MESSAGES.topology)
+    await bench.broker.declare(topology_of(MESSAGES))
     yield bench
     await bench.broker.close()
     await connection.execute(
@@ -186,7 +187,7 @@ async def real(request: pytest.FixtureRequest, run: Run, bench: Bench) -> Bench:
     bench.messages = Messages(f"tiny-{suffix}", incoming=(heard,))
     bench.broker = broker_for(Options(url=SecretStr(run(request.param).url), client_name="tiny", partitions=1))
     await bench.broker.connect()
-    await bench.broker.declare(bench.messages.topology)
+    await bench.broker.declare(topology_of(bench.messages))
     return bench
 
 
@@ -990,7 +991,7 @@ async def test_each_message_has_one_effect_and_in_order_while_two_replicas_own_i
         former, successor = replica(by_link), replica(directly)
         for each in (former, successor):
             await each.broker.connect()
-            await each.broker.declare(each.messages.topology)
+            await each.broker.declare(topology_of(each.messages))
         try:
             async with former.consuming(patience=patience):
                 await successor.publish(*(paid(one) for one in range(number)))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pytest
 from chassis.brokers import Kind
 from chassis.messages import Contract, Event, Job, Messages, OnEvent, OnJob, messages_in, name_of
+from chassis.messaging.topology import topology_of
 
 from tests.chassis import said
 from tests.chassis.said import MESSAGES, PaidV1, ThingMade, ThingMadeV1, TidyUp, TidyUpV1, on_paid
@@ -35,7 +36,7 @@ def test_a_job_may_go_to_another_service() -> None:
 
 
 def test_the_topology_is_all_that_is_said_and_heard() -> None:
-    topology = MESSAGES.topology
+    topology = topology_of(MESSAGES)
     assert topology.service == "tiny"
     assert topology.published_events == {"tiny.thing-made.v1"}
     assert topology.sent_jobs == {"tiny.tidy-up.v1"}

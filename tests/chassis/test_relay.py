@@ -27,6 +27,7 @@ from chassis.messages import Messages
 from chassis.messaging import backlog, relay
 from chassis.messaging.outbox import Outbox
 from chassis.messaging.relay import BATCH, LOCK, Relay
+from chassis.messaging.topology import topology_of
 from opentelemetry import trace
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
@@ -389,7 +390,7 @@ async def test_a_full_stream_of_jobs_delays_no_event(bench: Bench, run: Run, nam
     broker = broker_for(Options(url=SecretStr(run(name).url), client_name="tiny"))
     assert isinstance(broker, NatsBroker)
     await broker.connect()
-    await broker.declare(messages.topology)
+    await broker.declare(topology_of(messages))
     jetstream = await broker.ready()
     jobs = await jetstream.stream_info(f"{messages.service}-jobs")
     await jetstream.update_stream(jobs.config, max_msgs=1, discard="new")

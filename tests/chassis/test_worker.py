@@ -83,7 +83,7 @@ async def test_readiness_tells_of_waiting_and_parked_messages_and_stays_ready(
     settings = {"database_url": database_url, "probe_details": True}
     app = application(talking, talking.settings.model_validate(settings))
     async with started(app) as client:
-        await until(lambda: app.state.gauges.parked == 1)
+        await until(lambda: app.state.parts[0].gauges.parked == 1)
         ready = await client.get("/readyz")
     assert ready.status_code == 200
     told = ready.json()
@@ -104,7 +104,7 @@ async def test_depth_age_and_parked_messages_are_metrics(
         telemetry=telemetry,
     )
     async with started(app):
-        await until(lambda: app.state.gauges.parked == 1)
+        await until(lambda: app.state.parts[0].gauges.parked == 1)
         metrics = reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics
     found = {
         metric.name: metric.data.data_points[0].value for metric in metrics if metric.name.startswith("messaging.")
@@ -178,7 +178,7 @@ async def test_the_broker_is_not_reported_as_ok_before_the_worker_has_reached_it
     async with app.state.database, client:  # not started
         before = (await client.get("/readyz")).json()
     async with started(app) as client:
-        await until(lambda: app.state.worker.broker.connected)
+        await until(lambda: app.state.parts[0].worker.broker.connected)
         after = (await client.get("/readyz")).json()
     assert (before["broker"], after["broker"]) == ("unreachable", "ok")
 
@@ -210,8 +210,8 @@ async def test_a_worker_that_has_ended_by_itself_is_not_alive(talking: Service, 
     app = worker(talking, talking.settings.model_validate(settings))
     async with started(app) as client:
         assert (await client.get("/livez")).status_code == 200
-        app.state.worker._tasks[0].cancel()
-        await until(lambda: app.state.worker._tasks[0].done())
+        app.state.parts[0].worker._tasks[0].cancel()
+        await until(lambda: app.state.parts[0].worker._tasks[0].done())
         assert (await client.get("/livez")).status_code == 503
 
 

@@ -14,16 +14,15 @@ from opentelemetry.metrics import CallbackOptions, Observation
 
 from chassis import problems
 from chassis.database import Database
-from chassis.messaging.outbox import Outbox
-from chassis.messaging.worker import Gauges, Worker, watching
 from chassis.problems import Problem, described
 from chassis.service import Service
-from chassis.settings import Settings, SettingsError
+from chassis.settings import Settings
 from chassis.telemetry import logs
 from chassis.telemetry.setup import Telemetry, from_settings
 from chassis.web import docs_page, probes
 from chassis.web.limits import Limits
 from chassis.web.middleware import RequestMiddleware
+from chassis.web.probes import Part
 
 log = structlog.get_logger()
 
@@ -60,14 +59,10 @@ def worker(service: Service, settings: Settings, *, telemetry: Telemetry | None 
 def _assemble(
     service: Service, settings: Settings, telemetry: Telemetry | None, make: Callable[..., FastAPI], *, work: bool
 ) -> FastAPI:
-    work = work and bool(service.messages)
-    if work and settings.broker_url is None:
-        raise SettingsError("  BROKER_URL: is not set\nSet it in the environment; docs/runbook.md lists every setting.")
-    if work and settings.database_transaction_pooler:
-        raise SettingsError(
-            "  DATABASE_TRANSACTION_POOLER: is true, but the worker needs sessions of its own\nGive the worker a "
-            "DATABASE_URL that leads to PostgreSQL itself, or to a pooler in session mode."
-        )
+    messaging = _messaging() if service.messages else None
+    work = work and messaging is not None
+    if messaging and work:
+        messaging.check(settings)
     logs.configure(format=settings.log_format, level=settings.log_level, service=service.name)
     for found in settings.unencrypted():
         log.warning("connection_unencrypted", remedy=found)
@@ -79,21 +74,22 @@ def _assemble(
         pool_size=settings.database_pool_size,
         name=service.name,
         command_timeout_seconds=max(settings.request_timeout_seconds, settings.message_timeout_seconds if work else 0),
-        outbox=Outbox(service.messages),
+        outbox=messaging.Outbox(service.messages) if messaging else None,
         observe=telemetry.observe_statement,
         transaction_pooler=settings.database_transaction_pooler,
         versions=service.versions,
     )
-    gauges = Gauges(database, telemetry, settings) if service.messages else None
-    working = Worker(service.messages, settings, database, telemetry) if work else None
+    parts: list[Part] = []
+    if messaging:
+        parts.append(messaging.Messaging(service.messages, settings, database, telemetry, work=work))
     lifecycle = probes.Lifecycle()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(database)
-            if gauges is not None:
-                await stack.enter_async_context(watching(gauges, working, lambda: lifecycle.finish_by))
+            for part in parts:
+                await stack.enter_async_context(part.running(lambda: lifecycle.finish_by))
             yield
         await asyncio.to_thread(telemetry.shutdown)
 
@@ -103,10 +99,16 @@ def _assemble(
     app.state.database = database
     app.state.settings = settings
     app.state.lifecycle = lifecycle
-    app.state.gauges = gauges
-    app.state.worker = working
+    app.state.parts = parts
     _measure_pool(telemetry, database, name=service.name, size=settings.database_pool_size)
     return app
+
+
+def _messaging():
+    """Import what only a service with messages needs."""
+    from chassis.messaging import part
+
+    return part
 
 
 def api(service: Service, **options: Any) -> FastAPI:

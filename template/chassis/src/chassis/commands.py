@@ -5,7 +5,6 @@ import sys
 from typing import TypeVar
 
 from chassis.dev import specs
-from chassis.messaging import parked_command
 from chassis.service import Service
 from chassis.settings import CommandSettings, SettingsError, read
 
@@ -21,7 +20,10 @@ def main(service: Service, arguments: list[str] | None = None) -> int:
     migrate = commands.add_parser("migrate", help="bring the database to the newest revision")
     migrate.add_argument("--check", action="store_true", help="on a throw-away server: do migrations equal models?")
     parked = commands.add_parser("parked", help="messages that failed: list, show, replay or drop them")
-    parked_command.add_arguments(parked)
+    if (sys.argv[1:] if arguments is None else arguments)[:1] == ["parked"]:
+        from chassis.messaging import parked_command  # only now, because it brings all of messaging
+
+        parked_command.add_arguments(parked)
     documents = commands.add_parser("specs", help="write specs/: the API, the messages and a schema of each")
     specs.add_arguments(documents)
     dev = commands.add_parser("dev", help="database, migrations and the service, reloading on change")
@@ -35,8 +37,7 @@ def main(service: Service, arguments: list[str] | None = None) -> int:
         case "work":
             return _work(service)
         case "parked":
-            settings = _settings(service, CommandSettings)
-            return 2 if settings is None else parked_command.run(service, settings, options)
+            return _parked(service, options)
         case "migrate":
             return _check_migrations(service) if options.check else _migrate(service)
         case "specs":
@@ -82,6 +83,13 @@ def _work(service: Service) -> int:
         print(f"{service.name} cannot start:\n{error}", file=sys.stderr)
         return 2
     return 0 if serve(app, drain=False) else 1
+
+
+def _parked(service: Service, options: argparse.Namespace) -> int:
+    from chassis.messaging import parked_command
+
+    settings = _settings(service, CommandSettings)
+    return 2 if settings is None else parked_command.run(service, settings, options)
 
 
 def _migrate(service: Service) -> int:

@@ -6,11 +6,10 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from itertools import chain
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from chassis.brokers import Kind, Topology
 from chassis.discovery import modules_in
 
 NAME = re.compile(r"[a-z][a-z0-9-]*\.[a-z][a-z0-9-]*\.v[1-9][0-9]*")
@@ -83,7 +82,7 @@ class OnJob:
 class Route:
     """Where one outgoing object goes. `aggregate` and `key` are None for a job, which is kept in no order."""
 
-    kind: Kind
+    kind: Literal["event", "job"]
     name: str
     contract: type[Contract]
     aggregate: str | None
@@ -94,7 +93,7 @@ class Route:
 class Receiver:
     """Who takes the messages of one name."""
 
-    kind: Kind
+    kind: Literal["event", "job"]
     name: str
     contract: type[Contract]
     handler: Handler
@@ -122,7 +121,7 @@ class Messages:
         for said, route in self._routes():
             found.setdefault(said, []).append(route)
         for said, routes in found.items():
-            if len(routes) > 1 and any(route.kind is Kind.JOB for route in routes):
+            if len(routes) > 1 and any(route.kind == "job" for route in routes):
                 raise ValueError(f"{said.__name__} has two lines, and a job is done once: keep one")
         _one_line_each((route.name, route) for route in chain(*found.values()))
         return found
@@ -142,19 +141,6 @@ class Messages:
     def __bool__(self) -> bool:
         return bool(self.outgoing or self.incoming)
 
-    @property
-    def topology(self) -> Topology:
-        def names(known: Any, kind: Kind) -> frozenset[str]:
-            return frozenset(one.name for one in known if one.kind is kind)
-
-        return Topology(
-            service=self.service,
-            published_events=names(chain(*self.routes.values()), Kind.EVENT),
-            sent_jobs=names(chain(*self.routes.values()), Kind.JOB),
-            awaited_events=names(self.receivers.values(), Kind.EVENT),
-            accepted_jobs=names(self.receivers.values(), Kind.JOB),
-        )
-
     def _routes(self) -> Iterator[tuple[type, Route]]:
         for line in self.outgoing:
             if isinstance(line, Event):
@@ -162,19 +148,19 @@ class Messages:
                 if line.key not in known:
                     raise ValueError(f"{line.happened.__name__} has no {line.key} to keep its events in order by")
                 name = name_of(self.service, line.contract)
-                yield line.happened, Route(Kind.EVENT, name, line.contract, line.aggregate, line.key)
+                yield line.happened, Route("event", name, line.contract, line.aggregate, line.key)
             else:
                 name = name_of(line.to or self.service, line.contract)
-                yield line.wanted, Route(Kind.JOB, name, line.contract, None, None)
+                yield line.wanted, Route("job", name, line.contract, None, None)
 
     def _receivers(self) -> Iterator[Receiver]:
         for line in self.incoming:
             if isinstance(line, OnEvent):
                 if NAME.fullmatch(line.name) is None:
                     raise ValueError(f"{line.name}: an event is named <service>.<event-name>.v<N>")
-                yield Receiver(Kind.EVENT, line.name, line.contract, line.handler)
+                yield Receiver("event", line.name, line.contract, line.handler)
             else:
-                yield Receiver(Kind.JOB, name_of(self.service, line.contract), line.contract, line.handler)
+                yield Receiver("job", name_of(self.service, line.contract), line.contract, line.handler)
 
 
 def name_of(service: str, contract: type[Contract]) -> str:

@@ -155,12 +155,12 @@ class Mailbox:
         """
         from pydantic import BaseModel
 
-        from chassis.brokers import Message
+        from chassis.brokers import Kind, Message
         from chassis.messaging import inbox
 
         receiver = self._messages.receiver(name)
         text = body.model_dump_json() if isinstance(body, BaseModel) else json.dumps(body)
-        message = Message(receiver.kind, name, str(uuid.uuid4()), "key", text.encode())
+        message = Message(Kind(receiver.kind), name, str(uuid.uuid4()), "key", text.encode())
         for _ in range(times):
             content = receiver.contract.model_validate_json(message.body)
             async with self._database.unit_of_work() as uow:

@@ -110,6 +110,20 @@ class Says(Protocol):
     async def enqueue(self, executor: Executor, job: object, *, after: timedelta) -> None: ...
 
 
+class Unlisted(LookupError):
+    """Something was published or enqueued that has no line in the service's OUTGOING."""
+
+
+class _NoOutbox:
+    """The outbox of a service that sends no message at all."""
+
+    async def publish(self, executor: Executor, events: Sequence[object]) -> None:
+        pass
+
+    async def enqueue(self, executor: Executor, job: object, *, after: timedelta) -> None:
+        raise Unlisted(f"{type(job).__name__} has no line Job({type(job).__name__}, …) in messaging/outgoing: add it")
+
+
 class UnitOfWork:
     """What one transaction can touch. An edge opens it, a use case uses it, success commits it."""
 
@@ -122,14 +136,14 @@ class UnitOfWork:
     async def publish(self, *events: object) -> None:
         """Announce domain events, if and when this transaction commits, as messaging/outgoing says.
 
-        A service that publishes nothing stores nothing. Raises chassis.messaging.outbox.Unlisted for an event without a line.
+        A service that publishes nothing stores nothing. Raises chassis.database.pool.Unlisted for an event without a line.
         """
         await self._outbox.publish(self.connection, events)
 
     async def enqueue(self, job: object, *, after: timedelta = timedelta(0)) -> None:
         """Send a job to a work queue, if and when this transaction commits, and not before `after` has passed.
 
-        Raises chassis.messaging.outbox.Unlisted for one without a line in messaging/outgoing.
+        Raises chassis.database.pool.Unlisted for one without a line in messaging/outgoing.
         """
         await self._outbox.enqueue(self.connection, job, after=after)
 
@@ -162,7 +176,7 @@ class Database:
         pool_size: int,
         name: str,
         command_timeout_seconds: float,
-        outbox: Says,
+        outbox: Says | None = None,
         observe: Observer | None = None,
         transaction_pooler: bool = False,
         versions: Path | None = None,
@@ -170,7 +184,7 @@ class Database:
         self._url = url
         self._revisions = _newest_revisions(versions)
         self._writable = addresses.parse(url.get_secret_value()).writable
-        self._outbox = outbox
+        self._outbox = outbox or _NoOutbox()
         self._options: dict[str, Any] = {
             "min_size": 0,
             "max_size": pool_size,

@@ -9,8 +9,6 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from chassis.messaging.specs import asyncapi, committed_schemas, compatibility
-from chassis.messaging.specs.schemas import described
 from chassis.service import Service
 
 FOLDER = Path("specs")
@@ -41,8 +39,11 @@ def documents(service: Service) -> dict[Path, str]:
 
     made: dict[Path, dict[str, Any]] = {OPENAPI: api(service).openapi()}
     if service.messages:
+        from chassis.messaging.specs import asyncapi
+        from chassis.messaging.specs.schemas import described
+
         made[ASYNCAPI] = asyncapi.document(service)
-    made |= {MESSAGES / f"{one.name}.json": one.schema() for one in described(service.messages) if one.ours}
+        made |= {MESSAGES / f"{one.name}.json": one.schema() for one in described(service.messages) if one.ours}
     return {path: json.dumps(content, indent=2, ensure_ascii=False) + "\n" for path, content in made.items()}
 
 
@@ -73,6 +74,9 @@ def _orphans(wanted: dict[Path, str]) -> list[Path]:
 
 
 def _compare(service: Service, commit: str) -> int:
+    from chassis.messaging.specs import committed_schemas, compatibility
+    from chassis.messaging.specs.schemas import described
+
     try:
         base = committed_schemas.read(commit, messages=MESSAGES, retired=RETIRED)
         retired = _retired(base.retired) | _retired(RETIRED.read_text() if RETIRED.exists() else "")

@@ -7,8 +7,12 @@ from uuid_utils.compat import uuid7
 
 from chassis.brokers import Kind
 from chassis.database import Executor
+from chassis.database.pool import Unlisted
 from chassis.messages import Messages
+from chassis.messaging.topology import topology_of
 from chassis.telemetry import trace_context
+
+__all__ = ["CHANNEL", "Outbox", "Unlisted"]
 
 CHANNEL = "chassis_outbox"
 """What Postgres notifies when rows were committed."""
@@ -19,16 +23,12 @@ _STORE = """
 """
 
 
-class Unlisted(LookupError):
-    """Something was published or enqueued that has no line in the service's OUTGOING."""
-
-
 class Outbox:
     """Stores what the use cases of one service say."""
 
     def __init__(self, messages: Messages) -> None:
         self._routes = messages.routes
-        self._publishes_events = bool(messages.topology.published_events)
+        self._publishes_events = bool(topology_of(messages).published_events)
 
     async def publish(self, executor: Executor, events: Sequence[object]) -> None:
         """Store domain events. A service that publishes no event at all stores none; else each needs its line.
@@ -48,7 +48,7 @@ class Outbox:
         await self._store(executor, job, Kind.JOB, after or None)
 
     async def _store(self, executor: Executor, said: object, kind: Kind, after: timedelta | None) -> None:
-        routes = [route for route in self._routes.get(type(said), []) if route.kind is kind]
+        routes = [route for route in self._routes.get(type(said), []) if route.kind == kind]
         if not routes:
             line = f"{kind.title()}({type(said).__name__}, …)"
             raise Unlisted(f"{type(said).__name__} has no line {line} in messaging/outgoing: add it")

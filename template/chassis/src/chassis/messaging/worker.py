@@ -5,8 +5,8 @@ development): the same code either way.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
 
 import structlog
@@ -18,6 +18,7 @@ from chassis.messages import Messages
 from chassis.messaging import attempts, backlog, inbox, parking
 from chassis.messaging.consumer import Consumer, Patience
 from chassis.messaging.relay import Relay
+from chassis.messaging.topology import topology_of
 from chassis.settings import Settings
 from chassis.telemetry.setup import Telemetry
 
@@ -124,7 +125,7 @@ class Worker:
         self._consumers = [
             Consumer(kind, self.broker, database, messages, telemetry, database_url=url, patience=patience, room=room)
             for kind in Kind
-            if any(receiver.kind is kind for receiver in messages.receivers.values())
+            if any(receiver.kind == kind for receiver in messages.receivers.values())
         ]
 
     def start(self) -> None:
@@ -165,7 +166,7 @@ class Worker:
 
     async def _reach_broker(self, _: asyncio.Event) -> None:
         await self.broker.connect()
-        await self.broker.declare(self._messages.topology)
+        await self.broker.declare(topology_of(self._messages))
         log.info("broker_reached", system=self.broker.system)
 
     async def _forget(self, stop: asyncio.Event) -> None:
@@ -206,7 +207,7 @@ async def _pause(stop: asyncio.Event, seconds: float) -> None:
 
 
 def _options(service: str, settings: Settings) -> Options:
-    assert settings.broker_url is not None, "chassis.application has checked it"
+    assert settings.broker_url is not None, "chassis.messaging.part has checked it"
     return Options(
         url=settings.broker_url,
         client_name=service,
@@ -214,21 +215,3 @@ def _options(service: str, settings: Settings) -> Options:
         retention_seconds=settings.event_retention_hours * 3600,
         partitions=settings.kafka_partitions,
     )
-
-
-@asynccontextmanager
-async def watching(
-    gauges: Gauges, worker: Worker | None, finish_by: Callable[[], float | None]
-) -> AsyncGenerator[None]:
-    """Keep the gauges current, and the worker, if there is one, at work. `finish_by` is as for `Worker.stop`."""
-    stop = asyncio.Event()
-    measuring = asyncio.create_task(endure("gauges", gauges.run, stop))
-    if worker is not None:
-        worker.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        if worker is not None:
-            await worker.stop(finish_by())
-        measuring.cancel()  # and no more: a query that gets no answer ends when the database's connections are closed

@@ -6,7 +6,6 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, HttpUrl, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from chassis.brokers import SCHEMES
 from chassis.settings import addresses
 from chassis.settings.encryption import unencrypted
 
@@ -17,6 +16,8 @@ def _postgres_url(url: SecretStr) -> SecretStr:
 
 
 def _broker_url(url: SecretStr) -> SecretStr:
+    from chassis.brokers import SCHEMES  # here, because a service that speaks HTTP only needs no broker
+
     allowed = [f"{scheme}://" for scheme in SCHEMES if scheme != "memory"]
     text = url.get_secret_value()
     if not text.lower().startswith(tuple(allowed)):

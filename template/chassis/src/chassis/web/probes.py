@@ -1,7 +1,9 @@
 """Probes for an orchestrator: alive, started, ready."""
 
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
@@ -24,6 +26,24 @@ class Lifecycle:
     """Set when the drain has ended: the time, by the loop's clock, at which unfinished work is cancelled."""
 
 
+class Part(Protocol):
+    """What a process does beside answering requests, from the start of the application to its end."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the part has ended by itself, so that only a new process brings it back."""
+        ...
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What /readyz shows of the part. It does not decide whether the process is ready."""
+        ...
+
+    def running(self, finish_by: Callable[[], float | None]) -> AbstractAsyncContextManager[None]:
+        """Run the part. At the end, `finish_by()` is the time, by the loop's clock, when it has to have ended, if any."""
+        ...
+
+
 async def _database_state(request: Request) -> State:
     database: Database = request.app.state.database
     return await database.state(timeout_seconds=CHECK_TIMEOUT_SECONDS)
@@ -38,8 +58,7 @@ def _answer(request: Request, ok: bool, **details: Any) -> JSONResponse:
 @router.get("/livez")
 async def livez(request: Request) -> JSONResponse:
     """The event loop turns, and no loop has ended. Never touches the database: restarting us would not repair it."""
-    worker = request.app.state.worker
-    return _answer(request, worker is None or not worker.failed)
+    return _answer(request, not any(part.failed for part in _parts(request)))
 
 
 @router.get("/startupz")
@@ -65,19 +84,11 @@ async def readyz(request: Request, version: str | None = None) -> JSONResponse:
     if request.app.state.lifecycle.draining:
         return _answer(request, False, server="draining")
     database = await _database_state(request)
-    details = {"version": ours, "database": database, **_messaging(request)}
+    details: dict[str, Any] = {"version": ours, "database": database}
+    for part in _parts(request):
+        details |= part.details
     return _answer(request, database == State.OK, **details)
 
 
-def _messaging(request: Request) -> dict[str, Any]:
-    """What a person should know of the messages. It decides nothing: the outbox holds what cannot be sent."""
-    state = request.app.state
-    told: dict[str, Any] = {}
-    if state.gauges is not None:
-        told = {
-            "outbox": {"waiting": state.gauges.waiting, "oldest_seconds": round(state.gauges.oldest_seconds, 1)},
-            "parked": state.gauges.parked,
-        }
-    if state.worker is not None:
-        told["broker"] = "ok" if state.worker.broker.connected else "unreachable"
-    return told
+def _parts(request: Request) -> list[Part]:
+    return request.app.state.parts

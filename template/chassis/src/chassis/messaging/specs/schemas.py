@@ -57,7 +57,7 @@ def described(messages: Messages) -> list[Described]:
     taken = messages.receivers
     found = []
     for name in sorted(sent.keys() | taken.keys()):
-        kind = (sent.get(name) or taken[name]).kind
+        kind = Kind((sent.get(name) or taken[name]).kind)
         owner, other = (sent, taken) if kind is Kind.EVENT else (taken, sent)
         line = owner.get(name) or other[name]
         found.append(Described(kind, name, line.contract, sent=name in sent, taken=name in taken))

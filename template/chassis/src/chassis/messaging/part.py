@@ -1,0 +1,65 @@
+"""The messages of a service as a part of its application: chassis.application imports this only where there are some."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from chassis.database import Database
+from chassis.messages import Messages
+from chassis.messaging.outbox import Outbox
+from chassis.messaging.worker import Gauges, Worker, endure
+from chassis.settings import Settings, SettingsError
+from chassis.telemetry.setup import Telemetry
+
+__all__ = ["Messaging", "Outbox", "check"]
+
+
+def check(settings: Settings) -> None:
+    """Raise SettingsError if a worker cannot work with these settings."""
+    if settings.broker_url is None:
+        raise SettingsError("  BROKER_URL: is not set\nSet it in the environment; docs/runbook.md lists every setting.")
+    if settings.database_transaction_pooler:
+        raise SettingsError(
+            "  DATABASE_TRANSACTION_POOLER: is true, but the worker needs sessions of its own\nGive the worker a "
+            "DATABASE_URL that leads to PostgreSQL itself, or to a pooler in session mode."
+        )
+
+
+class Messaging:
+    """The gauges of the messages and, in a process that sends and takes messages, the worker."""
+
+    def __init__(
+        self, messages: Messages, settings: Settings, database: Database, telemetry: Telemetry, *, work: bool
+    ) -> None:
+        self.gauges = Gauges(database, telemetry, settings)
+        self.worker = Worker(messages, settings, database, telemetry) if work else None
+
+    @property
+    def failed(self) -> bool:
+        return self.worker is not None and self.worker.failed
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """Return what a person should know of the messages. It decides nothing: the outbox holds what cannot be sent."""
+        waiting = {"waiting": self.gauges.waiting, "oldest_seconds": round(self.gauges.oldest_seconds, 1)}
+        found = {"outbox": waiting, "parked": self.gauges.parked}
+        if self.worker is not None:
+            found["broker"] = "ok" if self.worker.broker.connected else "unreachable"
+        return found
+
+    @asynccontextmanager
+    async def running(self, finish_by: Callable[[], float | None]) -> AsyncGenerator[None]:
+        """Keep the gauges current, and the worker at work. `finish_by()` is as for `Worker.stop`."""
+        stop = asyncio.Event()
+        measuring = asyncio.create_task(endure("gauges", self.gauges.run, stop))
+        if self.worker is not None:
+            self.worker.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            if self.worker is not None:
+                await self.worker.stop(finish_by())
+            # No more than that: a query that gets no answer ends when the database's connections are closed.
+            measuring.cancel()
