@@ -465,6 +465,36 @@ async def test_a_request_follows_a_body_that_nobody_read(client: httpx.AsyncClie
         assert await sender.answer() == (200, b"3")
 
 
+HEAD = b" HTTP/1.1\r\nhost: x\r\n"
+POST = b"POST /slow" + HEAD + b"content-length: 2\r\n\r\n{}"
+
+
+@pytest.mark.parametrize(
+    ("sent", "answers"),
+    [
+        pytest.param(POST, 1, id="one-request"),
+        pytest.param(POST * 3, 3, id="requests-sent-ahead"),
+        pytest.param(POST[:-1], 0, id="body-that-lacks-a-byte"),
+        pytest.param(POST[:-4], 0, id="head-that-lacks-its-end"),
+        pytest.param(b"", 0, id="nothing"),
+    ],
+)
+async def test_a_client_that_will_send_no_more_gets_the_answers_to_its_complete_requests(
+    make_app: Callable[..., FastAPI], sent: bytes, answers: int
+) -> None:
+    app = make_app()
+
+    @app.post("/slow")
+    async def slow() -> None:
+        await asyncio.sleep(0.1)  # or the answer would be sent before the end of the stream is read
+
+    async with listening(app) as client, wire(client) as one:
+        await one.send(sent)
+        one.writer.write_eof()
+        assert [(await one.answer())[0] for _ in range(answers)] == [200] * answers
+        assert await one.closed()
+
+
 async def test_a_client_that_reads_no_answer_is_disconnected(
     client: httpx.AsyncClient, room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:

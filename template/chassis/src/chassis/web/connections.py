@@ -196,6 +196,17 @@ class Protocol(HttpToolsProtocol):
             data, self._unparsed = self._unparsed + data, b""
         self._parse(data)
 
+    def eof_received(self) -> bool:  # ty: ignore[incompatible-method-override]
+        """Keep the connection open for the answer to a complete request, although the client sends no more.
+
+        The client may also have closed the connection. The two look the same, so an answer that has started, which may be a
+        stream without end, ends here.
+        """
+        awaited = self._complete and not self.cycle.response_started
+        if awaited:
+            self.cycle.keep_alive = False
+        return awaited
+
     def shutdown(self) -> None:
         """Close an idle connection, but not one whose client has sent a request, or the first part of one.
 
