@@ -1,4 +1,4 @@
-"""Prose is plain English: Vale refuses the sentences that STYLE found unclear, and accepts their replacements."""
+"""Prose is plain English: Vale refuses sentences that reviewers found unclear, and accepts their replacements."""
 
 import subprocess
 from functools import partial
@@ -59,6 +59,15 @@ def test_code_and_names_are_not_prose() -> None:
 
 def test_all_prose_that_is_checked_keeps_the_rules() -> None:
     assert prose.check(vale(), prose.checked_files()) == 0
+
+
+def test_a_machine_without_vale_is_informed_and_not_stopped(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(prose, "BUILT", tmp_path / "vale")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert prose.main() == 0
+    assert "`make tools` builds it" in capsys.readouterr().out
 
 
 def test_each_exception_is_needed_still() -> None:

@@ -96,10 +96,15 @@ def test_no_page_is_wider_than_a_telephone(page: Page, address: str, built: Path
         if place.startswith("decisions/00") and not place.startswith("decisions/0001"):
             continue  # all of one form
         page.goto(f"{address}/{place}/", wait_until="domcontentloaded")
-        width = page.evaluate("document.documentElement.scrollWidth")
-        if width > TELEPHONE["width"]:
+        if (width := width_of(page)) > TELEPHONE["width"]:
             wide[place] = width
     assert wide == {}
+    page.evaluate("document.body.insertAdjacentHTML('beforeend', '<p style=\"width: 900px\">wide</p>')")
+    assert width_of(page) > TELEPHONE["width"]  # this check can fail
+
+
+def width_of(page: Page) -> int:
+    return page.evaluate("document.documentElement.scrollWidth")
 
 
 def test_every_page_of_the_manual_is_in_the_navigation_once() -> None:
