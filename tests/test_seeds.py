@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from chassis.dev import embedded
@@ -159,36 +160,80 @@ def service(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(shutil.copytree(render(**ANSWERS), tmp_path_factory.mktemp("seeds") / "billing"))
 
 
-def run(service: Path, database: str, *tests: str) -> subprocess.CompletedProcess[str]:
-    chassis = service / "chassis/src"
-    environment = service_environment(DATABASE_URL=database, PYTHONPATH=f"src{os.pathsep}{chassis}")
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "--exitfirst", "-p", "no:cacheprovider", *tests],
-        cwd=service,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=TEST_LIMIT_SECONDS,
-    )
+RUNS = """
+import os, signal, sys
+
+import pytest
+
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+pytest.main(["--markers"])
+import alembic.command, httpx, billing.main
+
+for name in list(sys.modules):
+    if name.partition(".")[0] in ("billing", "chassis"):
+        del sys.modules[name]
+sys.dont_write_bytecode = True  # which is told from that of another text by its size and by whole seconds
+for line in sys.stdin:
+    output, limit, *arguments = line.rstrip("\\n").split("\\t")
+    if not (child := os.fork()):
+        signal.alarm(int(limit))
+        os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
+        status = pytest.main(arguments)
+        sys.stdout.flush()
+        os._exit(status)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=answers, flush=True)
+"""
+"""Runs pytest for each line that it reads, as in a process of its own, but with the packages of others imported already:
+that takes as long as all else together."""
 
 
-def test_all_tests_pass_before_a_seed_is_broken(service: Path, database: str) -> None:
-    passed = run(service, database)
-    assert passed.returncode == 0, passed.stdout + passed.stderr
+class Runs(NamedTuple):
+    """The process that runs the service's tests, and where each run writes what it prints."""
+
+    process: subprocess.Popen[str]
+    output: Path
+
+    def run(self, *tests: str) -> tuple[int, str]:
+        """Exit status and output."""
+        assert self.process.stdin
+        assert self.process.stdout
+        limit = str(TEST_LIMIT_SECONDS)
+        arguments = [str(self.output), limit, "--exitfirst", "-p", "no:cacheprovider", *tests]
+        self.process.stdin.write("\t".join(arguments) + "\n")
+        self.process.stdin.flush()
+        status = self.process.stdout.readline()
+        assert status, "the process that runs tests has ended"
+        return int(status), self.output.read_text()
+
+
+@pytest.fixture(scope="module")
+def runs(service: Path, database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    environment = service_environment(DATABASE_URL=database, PYTHONPATH=f"src{os.pathsep}{service / 'chassis/src'}")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    command = [sys.executable, "-c", RUNS]
+    with subprocess.Popen(command, cwd=service, env=environment, text=True, **pipes) as process:
+        yield Runs(process, tmp_path_factory.mktemp("runs") / "output")
+        process.stdin.close()
+
+
+def test_all_tests_pass_before_a_seed_is_broken(runs: Runs) -> None:
+    status, output = runs.run()
+    assert status == 0, output
 
 
 @pytest.mark.parametrize("mutation", [pytest.param(mutation, id=name) for name, mutation in MUTATIONS.items()])
-def test_a_test_of_the_service_fails_if(service: Path, database: str, mutation: Mutation) -> None:
+def test_a_test_of_the_service_fails_if(service: Path, runs: Runs, mutation: Mutation) -> None:
     seed = service / "src/billing" / mutation.path
     text = seed.read_text()
     assert text.count(mutation.old) == 1, f"{mutation.path} holds {mutation.old!r} {text.count(mutation.old)} times"
     try:
         seed.write_text(text.replace(mutation.old, mutation.new))
-        failed = run(service, database, mutation.test)
+        status, output = runs.run(mutation.test)
     finally:
         seed.write_text(text)
-    assert failed.returncode == pytest.ExitCode.TESTS_FAILED, failed.stdout + failed.stderr
-    assert "1 failed" in failed.stdout
+    assert status == pytest.ExitCode.TESTS_FAILED, output
+    assert "1 failed" in output
 
 
 def test_a_seed_of_every_layer_is_broken() -> None:
