@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -114,11 +115,32 @@ def each_alone(mutations: Mutations) -> Callable[..., None]:
     @pytest.mark.slow
     @pytest.mark.xdist_group("conventions")
     @pytest.mark.parametrize(("convention", "broken", "says"), mutations.values(), ids=mutations)
-    def test(service: Path, convention: str, broken: Broken, says: str) -> None:
-        broken(service)
-        only(service, convention, says)
+    def test(
+        all_broken: dict[pytest.Item, Path], request: pytest.FixtureRequest, convention: str, broken: Broken, says: str
+    ) -> None:
+        only(all_broken[request.node], convention, says)
 
     return test
+
+
+@pytest.fixture(scope="module")
+def all_broken(
+    sound: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[pytest.Item, Path]:
+    """For each test that `each_alone` made in this module: a copy of the service that is broken in its way.
+
+    What is cheaper for all of them together is done now, as by `fleet status`: most tools take longer to start than to judge.
+    """
+    copies = {}
+    for item in request.session.items:
+        if item.path == request.path and "all_broken" in getattr(item, "fixturenames", ()):
+            copies[item] = tmp_path_factory.mktemp("broken") / "billing"
+            shutil.copytree(sound, copies[item], symlinks=True)
+            vars(item)["callspec"].params["broken"](copies[item])
+    for convention in conventions():
+        with suppress(Exception):  # which `check` meets again
+            convention.prepare([Service(copy) for copy in copies.values()])
+    return copies
 
 
 def only(service: Path, convention: str, says: str) -> None:
