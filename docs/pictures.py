@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.text import Text
 
 from demo.__main__ import BILLING
+from fleet.check.findings import Finding, Level
+from fleet.check.standing import Standing
 from fleet.conventions import Convention, conventions
-from fleet.findings import Finding, Level
 from fleet.page import page
-from fleet.standing import Standing
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs/pictures"

@@ -49,7 +49,7 @@ def _format(*choices: str, help: str | None = None) -> Callable[[Callable[..., N
 
 def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
-        from fleet.installed import version
+        from fleet.template.installed import version
 
         click.echo(version())
         context.exit()
@@ -74,8 +74,9 @@ def check(
     path: Path, *, only_drift: bool, ref: str | None, base: str | None, shown: str, template: tuple[str, ...]
 ) -> None:
     """Say in one table what a service does otherwise than the platform. Status 1 if any of it is an error."""
-    from fleet import checking, show_findings
-    from fleet.findings import Level
+    from fleet.check import check as checking
+    from fleet.check import show as show_findings
+    from fleet.check.findings import Level
 
     _trust(template)
     report = checking.check(checking.Wish(path, ref, base, only_drift))
@@ -98,10 +99,10 @@ def status(
     *, config: Path, shown: str, output: Path | None, offline: bool, jobs: int | None, template: tuple[str, ...]
 ) -> None:
     """Say how every service stands: version, drift, conventions, waivers. Status 1 if one breaks the policy or cannot be read."""
-    from fleet import overview
     from fleet.conventions import conventions
-    from fleet.register import members
-    from fleet.status import is_breached, status
+    from fleet.service.register import members
+    from fleet.status import show as overview
+    from fleet.status.status import is_breached, status
 
     if offline:
         os.environ["FLEET_OFFLINE"] = "1"
@@ -154,13 +155,13 @@ def draw(
     jobs: int | None,
 ) -> None:
     """Say who calls whom, and who hears of what. Status 1 if any of it does not fit together."""
-    from fleet.findings import Level
+    from fleet.check.findings import Level
     from fleet.map import gather, show
     from fleet.map.about_calls import LIMIT
     from fleet.map.findings import findings
     from fleet.map.mermaid import mermaid
     from fleet.map.svg import svg
-    from fleet.register import members
+    from fleet.service.register import members
 
     if offline:
         os.environ["FLEET_OFFLINE"] = "1"
@@ -238,17 +239,17 @@ def update(
             raise FleetError(
                 "--all takes the services from fleet.toml: only --config, --to, --[no-]test, --push, --work and --jobs go with it"
             )
-        from fleet import show_all
-        from fleet.register import members
-        from fleet.update_all import FOLDER, Wish, update_all
+        from fleet.service.register import members
+        from fleet.update import show_all
+        from fleet.update.update_all import FOLDER, Wish, update_all
 
         listed = members(config)
         _trust(template, config)
         outcomes = update_all(listed, work or config.parent / FOLDER, Wish(to or "", test, push), jobs)
         show_all.outcomes(outcomes)
         raise SystemExit(any(outcome.failure for outcome in outcomes))
-    from fleet import show
-    from fleet.update import Options, update
+    from fleet.update import show
+    from fleet.update.update import Options, update
 
     _trust(template)
     report = update(path, Options(_data(answers), to, keep_branch, finish))
@@ -277,9 +278,9 @@ def new(name: Path, *, template: str | None, answers: tuple[str, ...], defaults:
 
 def _trust(named: Sequence[str], config: Path | None = None) -> None:
     """Let only the platform's template be fetched and run. Raises FleetError if that template is not known."""
-    from fleet.installed import repository
-    from fleet.register import templates
-    from fleet.trust import is_decided, trust
+    from fleet.service.register import templates
+    from fleet.template.installed import repository
+    from fleet.template.trust import is_decided, trust
 
     named = named or (templates(config) if config else [])
     if named or not is_decided():

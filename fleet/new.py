@@ -16,9 +16,9 @@ from rich.text import Text
 
 from fleet import output
 from fleet.errors import FleetError
-from fleet.installed import repository
-from fleet.rendering import refuse_unknown
-from fleet.trust import is_path
+from fleet.template.installed import repository
+from fleet.template.rendering import refuse_unknown
+from fleet.template.trust import is_path
 
 # Of copier.yml. The review is theirs to word; here is only what follows from it.
 BOUNDARY = ("limited_by_monolith", "separate_team", "ready_for_consistency")

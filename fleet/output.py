@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:  # its import takes longer than a check that finds its manifest in the cache
     from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
 
-from fleet.git import without_credentials
+from fleet.git.git import without_credentials
 
 # Control characters but tab and line feed, and what reorders or hides text (Unicode's bidirectional marks).
 _INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pytest_copie.plugin import Copie
 
-from fleet.rendering import CompilingOnce
+from fleet.template.rendering import CompilingOnce
 from tests import leftovers, reporting
 from tests.tools import KINGFISHER_RULES, made_once
 

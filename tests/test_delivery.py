@@ -17,7 +17,7 @@ from chassis.brokers import SCHEMES
 from chassis.settings import Settings
 from codeowners import CodeOwners
 
-from fleet.ownership import Owner, Ownership
+from fleet.template.ownership import Owner, Ownership
 from tests import compose as docker_compose
 from tests import golang, npm
 from tests.answers import EACH, VARIANTS

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from docs.site import public_modules
-from fleet.layers import _STEP
+from fleet.judges.import_linter import _STEP
 from tests.conftest import ROOT, Render
 
 # By layer: imports that are in order, and imports that are not. Each is one line of a module of its own.
@@ -74,7 +74,7 @@ IMPORTS: dict[str, tuple[list[str], list[str]]] = {
 
 def lint(service: Path) -> tuple[int, str]:
     """The exit status of import-linter, and what it said."""
-    program = [sys.executable, "-I", str(ROOT / "fleet/linting.py"), str(service)]
+    program = [sys.executable, "-I", str(ROOT / "fleet/judges/import_linter_program.py"), str(service)]
     ran = subprocess.run(program, capture_output=True, text=True, check=True, timeout=120)
     [[status, said]] = json.loads(ran.stdout)
     return status, said

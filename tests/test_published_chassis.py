@@ -20,7 +20,7 @@ from chassis.dev import embedded
 
 from fleet.conventions.code import Layers
 from fleet.conventions.supply import WithinRanges
-from fleet.service import Service
+from fleet.service.service import Service
 from tests import pypi
 from tests.conftest import ROOT, git, lend_packages, run_copier, service_environment
 from tests.needs import PYPISERVER

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from fleet.service import Service
+    from fleet.service.service import Service
 
 # In the order in which their findings are shown.
 MODULES = (

@@ -5,10 +5,11 @@ import logging
 import re
 from collections.abc import Iterator
 
-from fleet import layers, source
 from fleet.conventions import Convention, Problem
-from fleet.service import Service
-from fleet.source import Module
+from fleet.judges import import_linter as layers
+from fleet.service import source
+from fleet.service.service import Service
+from fleet.service.source import Module
 
 CODE = "src/*.py"
 

@@ -8,8 +8,8 @@ from typing import ClassVar
 from fleet.conventions import Convention, Problem
 from fleet.conventions.supply import HARMLESS
 from fleet.errors import FleetError
-from fleet.overlays import FILE, Manifest, containers, overlays, pod, rendered
-from fleet.service import Service
+from fleet.judges.kustomize import FILE, Manifest, containers, overlays, pod, rendered
+from fleet.service.service import Service
 
 PRODUCTION = "deploy/overlays/production"
 # Kustomize reads these as well.

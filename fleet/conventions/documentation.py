@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 
 from fleet.conventions import Convention, Problem
-from fleet.service import Service
+from fleet.service.service import Service
 
 RUNBOOK = "docs/runbook.md"
 DECISIONS = "docs/decisions"

@@ -4,11 +4,12 @@ import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from fleet import asyncapi, compatibility
-from fleet.asyncapi import MESSAGES, SPEC
 from fleet.conventions import Convention, Problem
 from fleet.errors import FleetError
-from fleet.service import Service
+from fleet.schemas import compatibility
+from fleet.service import asyncapi
+from fleet.service.asyncapi import MESSAGES, SPEC
+from fleet.service.service import Service
 
 _WORDS = "[a-z][a-z0-9]*(-[a-z0-9]+)*"
 NAME = re.compile(rf"(?P<service>{_WORDS})\.{_WORDS}\.v[1-9][0-9]*")

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 
-from fleet import openapi
 from fleet.conventions import Convention, Problem
 from fleet.errors import FleetError
-from fleet.openapi import SPEC, Document, Operation
-from fleet.openapi_diff import breaks
-from fleet.service import Service
+from fleet.judges.openapi_diff import breaks
+from fleet.service import openapi
+from fleet.service.openapi import SPEC, Document, Operation
+from fleet.service.service import Service
 
 VERSIONED = re.compile(r"/v[1-9][0-9]*(/.*)?")
 KEBAB = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")

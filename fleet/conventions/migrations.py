@@ -4,10 +4,11 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from fleet import revisions, squawk
 from fleet.conventions import Convention, Problem
-from fleet.service import Service
-from fleet.squawk import UNREPEATABLE
+from fleet.judges import squawk
+from fleet.judges.squawk import UNREPEATABLE
+from fleet.service import revisions
+from fleet.service.service import Service
 
 VERSIONS = "src/*/migrations/versions/*.py"
 

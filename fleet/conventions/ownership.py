@@ -8,9 +8,9 @@ import codeowners
 
 from fleet.conventions import Convention, Problem
 from fleet.errors import FleetError
-from fleet.ownership import Owner, Ownership
-from fleet.service import Service
-from fleet.waivers import WAIVERS_FILE
+from fleet.service.service import Service
+from fleet.service.waivers import WAIVERS_FILE
+from fleet.template.ownership import Owner, Ownership
 
 CODEOWNERS = "CODEOWNERS"
 SHADOW = ".github/CODEOWNERS"

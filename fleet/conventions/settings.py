@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from fleet.conventions import Convention, Problem
 from fleet.errors import FleetError
-from fleet.overlays import FILE, Manifest, generated, overlays, pod, rendered
-from fleet.service import Service
+from fleet.judges.kustomize import FILE, Manifest, generated, overlays, pod, rendered
+from fleet.service.service import Service
 
 SETTINGS = "src/*/settings.py"
 RUNBOOK = "docs/runbook.md"

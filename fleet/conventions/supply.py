@@ -20,12 +20,13 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from fleet import source, tools
 from fleet.cache import cache, locked
 from fleet.conventions import Convention, Problem
 from fleet.errors import FleetError
-from fleet.service import Service
-from fleet.together import remember_together
+from fleet.judges import tools
+from fleet.judges.together import remember_together
+from fleet.service import source
+from fleet.service.service import Service
 
 LOCK = "uv.lock"
 PROJECT = "pyproject.toml"

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from itertools import islice, product
 
-from fleet import asyncapi, openapi, source
-from fleet.asyncapi import Message
 from fleet.conventions import Convention, Problem
-from fleet.openapi import METHODS, Operation
-from fleet.service import Service
-from fleet.source import Module
+from fleet.service import asyncapi, openapi, source
+from fleet.service.asyncapi import Message
+from fleet.service.openapi import METHODS, Operation
+from fleet.service.service import Service
+from fleet.service.source import Module
 
 TESTS = "tests/*.py"
 GOLDEN = "tests/messaging/golden/"

@@ -8,11 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from fleet import tools
-from fleet.answers import Loader
 from fleet.conventions import Convention, Problem
 from fleet.errors import FleetError
-from fleet.service import Service
+from fleet.judges import tools
+from fleet.service.service import Service
+from fleet.template.answers import Loader
 
 WORKFLOWS = (".github/workflows/*.yml", ".github/workflows/*.yaml")
 ACTIONS = (".github/*/action.yml", ".github/*/action.yaml")

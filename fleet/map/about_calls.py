@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import networkx
 
-from fleet.findings import Finding, Level
+from fleet.check.findings import Finding, Level
 from fleet.map.facts import CATALOG
 from fleet.map.model import Found, Kind, Map, misspelt
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from fleet.asyncapi import SPEC, path_of
-from fleet.findings import Finding, Level
+from fleet.check.findings import Finding, Level
 from fleet.map.expectations import Unmet, unmet
 from fleet.map.facts import Facts, Message
 from fleet.map.model import Edge, Found, Kind, Map, misspelt
+from fleet.service.asyncapi import SPEC, path_of
 
 SILENCE = "It waits for something that never comes, and no error ever says so."
 PILE = "A job that nobody takes lies in the broker until it is thrown away, and what was asked for is never done."

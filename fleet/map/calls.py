@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from fleet import git
-from fleet.service import Service
-from fleet.source import Module
+from fleet.git import git
+from fleet.service.service import Service
+from fleet.service.source import Module
 
 FUNCTION = "service_client"
 

@@ -10,8 +10,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
-from fleet.answers import Loader
-from fleet.service import Service
+from fleet.service.service import Service
+from fleet.template.answers import Loader
 
 SETTING = "DATABASE_URL"
 FILES = ("deploy/*.yaml", "deploy/*.yml", "deploy/*.env", "deploy/*.properties")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fleet.findings import Level
+from fleet.check.findings import Level
 from fleet.map.model import Edge, Found, Kind, Map
 from fleet.output import count
 

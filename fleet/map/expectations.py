@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fleet.containment import Gap, gaps
+from fleet.schemas.containment import Gap, gaps
 
 Schema = Mapping[str, Any]
 

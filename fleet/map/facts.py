@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from fleet import asyncapi
 from fleet.errors import FleetError
 from fleet.map.calls import Client, clients
 from fleet.map.databases import Database, databases
-from fleet.openapi import read as read_api
-from fleet.service import Service
+from fleet.service import asyncapi
+from fleet.service.openapi import read as read_api
+from fleet.service.service import Service
 
 CATALOG = "catalog-info.yaml"
 

@@ -4,13 +4,13 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 
-from fleet.answers import ANSWERS_FILE
-from fleet.asyncapi import SPEC
-from fleet.findings import Finding, Level
+from fleet.check.findings import Finding, Level
 from fleet.map import about_calls, about_messages
 from fleet.map.databases import Database
 from fleet.map.model import Found, Map
-from fleet.waivers import today
+from fleet.service.asyncapi import SPEC
+from fleet.service.waivers import today
+from fleet.template.answers import ANSWERS_FILE
 
 INCOMPLETE = "A map is as good as the documents that it is drawn from."
 

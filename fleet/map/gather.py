@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from fleet.cache import cache, version_of_checks, write_whole
+from fleet.check.standing import Standing
 from fleet.errors import FleetError, told
-from fleet.git import without_credentials
-from fleet.limits import TooMuch, limit_seconds, limited
+from fleet.git.git import without_credentials
 from fleet.map.facts import Facts, facts
 from fleet.map.model import Map
-from fleet.mirror import dropped_for_damage, mirror_of, newest
-from fleet.parallel import Lost, in_processes, in_threads
+from fleet.processes.limits import TooMuch, limit_seconds, limited
+from fleet.processes.parallel import Lost, in_processes, in_threads
 from fleet.progress import progress
-from fleet.register import Member
-from fleet.service import Service
-from fleet.standing import Standing
-from fleet.waivers import today
+from fleet.service.mirror import dropped_for_damage, mirror_of, newest
+from fleet.service.register import Member
+from fleet.service.service import Service
+from fleet.service.waivers import today
 
 READING = "reading the service for the map"
 

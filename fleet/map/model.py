@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
+from fleet.check.findings import Finding
 from fleet.errors import FleetError
-from fleet.findings import Finding
 from fleet.map.calls import Client
 from fleet.map.facts import Facts, Message
 

@@ -9,13 +9,13 @@ from rich.table import Table
 from rich.text import Text
 
 from fleet import output
-from fleet.findings import Level
+from fleet.check.findings import Level
+from fleet.check.show import STYLES
 from fleet.map.drawing import arrows, sentence
 from fleet.map.mermaid import mermaid
 from fleet.map.model import Found, Map
 from fleet.map.svg import svg
 from fleet.output import count, escaped
-from fleet.show_findings import STYLES
 
 SECTION = """\
 <p>{{ sentence }}.</p>

@@ -9,13 +9,13 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 from packaging.version import Version
 
+from fleet.check.findings import Level
+from fleet.check.standing import Standing
 from fleet.conventions import Convention
-from fleet.findings import Level
 from fleet.output import count
-from fleet.overview import COLUMNS, cells, counted, place, summary, versions, word
-from fleet.standing import Standing
-from fleet.template import as_version
-from fleet.waivers import today
+from fleet.service.waivers import today
+from fleet.status.show import COLUMNS, cells, counted, place, summary, versions, word
+from fleet.template.template import as_version
 
 WORST_LAST = ("in order", "warning", "breach", "unreadable")
 

@@ -9,9 +9,9 @@ from chassis.messaging.specs.containment import gaps
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from fleet.judges.openapi_diff import breaks
 from fleet.map.expectations import unmet
-from fleet.openapi import Document
-from fleet.openapi_diff import breaks
+from fleet.service.openapi import Document
 from tests.chassis import schemas
 
 

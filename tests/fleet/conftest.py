@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from fleet.answers import Answers
-from fleet.template import Template
-from fleet.waivers import ABSENT
+from fleet.service.waivers import ABSENT
+from fleet.template.answers import Answers
+from fleet.template.template import Template
 from tests.conftest import git
 from tests.fleet.history import HANDED_OVER, release_first_version, release_later_versions, release_that_claims
 from tests.tools import made_once

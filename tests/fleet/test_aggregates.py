@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from fleet.drift import drift
+from fleet.check.drift import drift
+from fleet.check.findings import Level
 from fleet.errors import FleetError
-from fleet.findings import Level
-from fleet.service import Service
-from fleet.update import Options, update
+from fleet.service.service import Service
+from fleet.update.update import Options, update
 from tests.conftest import git, make
 from tests.fleet.conftest import Born, commit, contents, state
 from tests.fleet.test_plain_update import plain_update

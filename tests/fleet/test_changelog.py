@@ -2,7 +2,7 @@
 
 import re
 
-from fleet.changelog import SECTIONS, Note, parse
+from fleet.template.changelog import SECTIONS, Note, parse
 from tests.conftest import ROOT
 
 TEXT = """# Changelog

@@ -23,9 +23,9 @@ from typing import Any
 import pytest
 from chassis.dev import embedded
 
-from fleet.answers import Answers
-from fleet.template import Template
-from fleet.update import Options, update
+from fleet.template.answers import Answers
+from fleet.template.template import Template
+from fleet.update.update import Options, update
 from tests.conftest import git
 from tests.fleet.conftest import commit
 

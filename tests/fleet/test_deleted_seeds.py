@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from fleet.errors import FleetError
-from fleet.register import Member
-from fleet.seeds import deleted_before
-from fleet.service import Service
-from fleet.update import Options, update
-from fleet.update_all import Wish, update_all
+from fleet.service.register import Member
+from fleet.service.seeds import deleted_before
+from fleet.service.service import Service
+from fleet.update.update import Options, update
+from fleet.update.update_all import Wish, update_all
 from tests.conftest import git
 from tests.fleet.conftest import Born, commit, state
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from fleet import git as git_module
 from fleet.errors import FleetError
-from fleet.finishing import finish
-from fleet.register import Member
-from fleet.service import Service
-from fleet.status import status
-from fleet.trust import refuse_untrusted, trust
+from fleet.git import git as git_module
+from fleet.service.register import Member
+from fleet.service.service import Service
+from fleet.status.status import status
+from fleet.template.trust import refuse_untrusted, trust
+from fleet.update.finishing import finish
 from tests.conftest import git
 from tests.fleet.conftest import Born, commit
 

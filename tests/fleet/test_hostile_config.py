@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from fleet.checks import CHECKS
-from fleet.drift import drift
+from fleet.check.checks import CHECKS
+from fleet.check.drift import drift
 from fleet.errors import FleetError
-from fleet.mirror import newest
-from fleet.register import Member
-from fleet.scars import refuse_scars
-from fleet.service import Service
-from fleet.status import status
-from fleet.update import Options, update
-from fleet.update_all import Wish, update_all
+from fleet.service.mirror import newest
+from fleet.service.register import Member
+from fleet.service.service import Service
+from fleet.status.status import status
+from fleet.update.scars import refuse_scars
+from fleet.update.update import Options, update
+from fleet.update.update_all import Wish, update_all
 from tests.conftest import git
 from tests.fleet.conftest import Born, commit
 
@@ -172,6 +172,6 @@ def test_a_pipe_in_the_place_of_the_configuration_holds_up_nobody(
     os.mkfifo(service / ".git/config")
     assert Service(service, "HEAD").name == "billing"
     assert newest(Member("x", str(service), is_local=True)).answers()
-    monkeypatch.setattr("fleet.isolation.LIMIT_SECONDS", 1)
+    monkeypatch.setattr("fleet.git.isolation.LIMIT_SECONDS", 1)
     with pytest.raises(FleetError, match="reading the configuration of git was given up after 1 seconds"):
         _ = Service(service).tree

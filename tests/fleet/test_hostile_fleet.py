@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fleet import tools
+from fleet.judges import tools
 from tests.fleet.conftest import Born, commit, waive
 from tests.fleet.test_hostile import HARMFUL, with_path
 from tests.fleet.test_limits import DEEP, bomb, laughs, many, with_tree

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fleet import tools
 from fleet.conventions import conventions
-from fleet.service import Service
+from fleet.judges import tools
+from fleet.service.service import Service
 from tests.fleet.conftest import Born, commit, waive
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("hostile")]

@@ -9,8 +9,8 @@ import pytest
 from chassis.database import metadata_for, migrate
 from chassis.dev import embedded
 
-from fleet.checks import kept
-from fleet.service import Service
+from fleet.check.checks import kept
+from fleet.service.service import Service
 from tests.chassis.conftest import ask
 from tests.chassis.tiny import main as tiny
 from tests.conftest import git, make, service_environment

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet import isolation
 from fleet.cache import cache
+from fleet.git import isolation
 from tests.conftest import git
 
 

@@ -13,20 +13,21 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fleet import checking, git
-from fleet.answers import Answers, load, load_all
-from fleet.checks import kept
+from fleet.check import check as checking
+from fleet.check.checks import kept
 from fleet.conventions.tests import fits
 from fleet.errors import FleetError, OfThisMachine
-from fleet.limits import TooMuch, limited
+from fleet.git import git
 from fleet.map import gather
-from fleet.mirror import newest
-from fleet.openapi import Operation
-from fleet.parallel import Lost, in_processes
-from fleet.register import Member
-from fleet.service import Service
-from fleet.status import status
-from fleet.waivers import Waivers
+from fleet.processes.limits import TooMuch, limited
+from fleet.processes.parallel import Lost, in_processes
+from fleet.service.mirror import newest
+from fleet.service.openapi import Operation
+from fleet.service.register import Member
+from fleet.service.service import Service
+from fleet.service.waivers import Waivers
+from fleet.status.status import status
+from fleet.template.answers import Answers, load, load_all
 from tests.conftest import git as git_of_tests
 from tests.fleet.conftest import Born, commit
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from fleet.drift import drift
-from fleet.service import Service
-from fleet.template import Template
-from fleet.update import Options, update
+from fleet.check.drift import drift
+from fleet.service.service import Service
+from fleet.template.template import Template
+from fleet.update.update import Options, update
 from tests.conftest import git
 from tests.fleet.conftest import Born, commit
 

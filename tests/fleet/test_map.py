@@ -17,8 +17,9 @@ import yaml
 from click.testing import CliRunner
 
 from demo.__main__ import BILLING, NOTIFICATIONS
+from fleet.check.findings import Level
+from fleet.check.standing import Standing
 from fleet.errors import FleetError
-from fleet.findings import Level
 from fleet.main import app
 from fleet.map import findings as findings_module
 from fleet.map import gather
@@ -26,9 +27,8 @@ from fleet.map.about_calls import LIMIT
 from fleet.map.facts import Facts, facts
 from fleet.map.findings import findings
 from fleet.map.model import Edge, Found, Kind, Map
-from fleet.register import Member
-from fleet.service import Service
-from fleet.standing import Standing
+from fleet.service.register import Member
+from fleet.service.service import Service
 from tests.conftest import ROOT, git, service_environment
 from tests.fleet.conftest import Born
 

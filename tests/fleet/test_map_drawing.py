@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 from playwright.sync_api import Page
 
-from fleet.findings import Finding, Level
+from fleet.check.findings import Finding, Level
 from fleet.map import show
 from fleet.map.facts import Facts, Message
 from fleet.map.findings import findings

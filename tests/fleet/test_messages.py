@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from fleet import status as status_module
-from fleet.answers import Answers, aggregates_in
+from fleet.check.lag import lag_of
 from fleet.errors import FleetError
-from fleet.git import answer, exchange
-from fleet.isolation import OF_A_REPOSITORY
-from fleet.lag import lag_of
-from fleet.register import Member
-from fleet.revisions import chained
-from fleet.scars import refuse_scars
-from fleet.service import Service
-from fleet.status import status
-from fleet.template import Template, as_version
-from fleet.update import Options, update
+from fleet.git.git import answer, exchange
+from fleet.git.isolation import OF_A_REPOSITORY
+from fleet.service.register import Member
+from fleet.service.revisions import chained
+from fleet.service.service import Service
+from fleet.status import status as status_module
+from fleet.status.status import status
+from fleet.template.answers import Answers, aggregates_in
+from fleet.template.template import Template, as_version
+from fleet.update.scars import refuse_scars
+from fleet.update.update import Options, update
 from tests.conftest import ROOT, git
 from tests.fleet.conftest import Born, commit
 
@@ -108,7 +108,7 @@ def test_a_template_whose_host_accepts_and_never_answers(
     known = Template("git://localhost/slipway")
     _ = known.repository
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        monkeypatch.setattr("fleet.git.LIMIT_SECONDS", 1)
+        monkeypatch.setattr("fleet.git.git.LIMIT_SECONDS", 1)
         address = f"git://127.0.0.1:{silent.getsockname()[1]}/slipway"
         with pytest.raises(FleetError, match="cannot be fetched: git clone was given up after 1 seconds"):
             _ = Template(address).repository
@@ -138,7 +138,7 @@ def test_a_release_is_seen_at_once_and_where_the_host_is_away_what_is_known_coun
         [standing] = status([member], jobs=1)
         return standing.newest or standing.unreadable
 
-    for module in ("checks", "status"):
+    for module in ("check.checks", "status.status"):
         monkeypatch.setattr(f"fleet.{module}.conventions", lambda: ())
     assert newest() == "v1.3.0"
     git(template, "tag", "v1.3.1", "v1.3.0^{}")

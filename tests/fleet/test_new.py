@@ -185,7 +185,7 @@ GIT = {"vcs": "git", "commit_id": "a" * 40}
 def test_the_template_is_where_fleet_was_installed_from(
     monkeypatch: pytest.MonkeyPatch, origin: object, address: str
 ) -> None:
-    monkeypatch.setattr("fleet.installed.distribution", lambda _name: Installed(origin))
+    monkeypatch.setattr("fleet.template.installed.distribution", lambda _name: Installed(origin))
     assert template_address() == address
 
 
@@ -195,7 +195,7 @@ def test_a_folder_that_fleet_was_installed_from_is_the_template_if_it_holds_one(
     folder = tmp_path / "a template"
     folder.mkdir()
     origin = {"url": folder.as_uri(), "dir_info": {"editable": True}}
-    monkeypatch.setattr("fleet.installed.distribution", lambda _name: Installed(origin))
+    monkeypatch.setattr("fleet.template.installed.distribution", lambda _name: Installed(origin))
     with pytest.raises(FleetError, match="name its git URL by --template, by FLEET_TEMPLATE"):
         template_address()
     (folder / "copier.yml").touch()
@@ -204,7 +204,7 @@ def test_a_folder_that_fleet_was_installed_from_is_the_template_if_it_holds_one(
 
 @pytest.mark.parametrize("origin", [None, {"url": "https://pypi.example.com/slipway.whl", "archive_info": {}}])
 def test_a_registry_does_not_say_where_the_template_is(monkeypatch: pytest.MonkeyPatch, origin: object) -> None:
-    monkeypatch.setattr("fleet.installed.distribution", lambda _name: Installed(origin))
+    monkeypatch.setattr("fleet.template.installed.distribution", lambda _name: Installed(origin))
     with pytest.raises(FleetError, match="installation of fleet does not show where the template is"):
         template_address()
 
@@ -213,6 +213,6 @@ def test_fleet_need_not_be_installed_at_all(monkeypatch: pytest.MonkeyPatch) -> 
     def missing(_name: str) -> None:
         raise PackageNotFoundError
 
-    monkeypatch.setattr("fleet.installed.distribution", missing)
+    monkeypatch.setattr("fleet.template.installed.distribution", missing)
     with pytest.raises(FleetError, match="does not show where the template is"):
         template_address()

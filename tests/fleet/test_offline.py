@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fleet.squawk import OFFLINE
+from fleet.judges.squawk import OFFLINE
 
 BEGINNING = """
 import sqlalchemy as sa
@@ -158,8 +158,8 @@ def test_python_refuses_what_comes_through_a_hole_in_the_guards(tmp_path: Path) 
         file.write_text(f"{UPGRADE}hole('{name}')\n")
     program = f"""
 import ctypes, os, pickle, socket, subprocess, sys
-sys.path.insert(0, {str(Path(OFFLINE).parent.parent)!r})
-from fleet import offline
+sys.path.insert(0, {str(Path(OFFLINE).parents[2])!r})
+from fleet.judges import migration_sql as offline
 codes = {{name: compile(code.replace("PROOF", {str(proof)!r}), name, "exec") for name, code in {WALLED!r}.items()}}
 offline._NAMESPACE["hole"] = offline._Function(lambda name: exec(codes[name]))
 offline._Wall.HARMLESS |= {{"exec"}}

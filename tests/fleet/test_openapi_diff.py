@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from fleet.openapi import Document
-from fleet.openapi_diff import breaks
+from fleet.judges.openapi_diff import breaks
+from fleet.service.openapi import Document
 from tests import golang
 from tests.needs import OASDIFF
 

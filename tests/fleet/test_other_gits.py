@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from fleet import git as git_module
-from fleet.drift import drift
+from fleet.check.drift import drift
 from fleet.errors import FleetError
-from fleet.finishing import finish, team_environment
-from fleet.mirror import newest
-from fleet.register import Member
-from fleet.scars import refuse_scars
-from fleet.service import Service
-from fleet.template import Template
-from fleet.trust import is_path, refuse_untrusted, trust
-from fleet.update import Options, update
-from fleet.update_all import Wish, update_all
+from fleet.git import git as git_module
+from fleet.service.mirror import newest
+from fleet.service.register import Member
+from fleet.service.service import Service
+from fleet.template.template import Template
+from fleet.template.trust import is_path, refuse_untrusted, trust
+from fleet.update.finishing import finish, team_environment
+from fleet.update.scars import refuse_scars
+from fleet.update.update import Options, update
+from fleet.update.update_all import Wish, update_all
 from tests.conftest import git
 from tests.fleet.conftest import Born, commit
 
@@ -144,7 +144,7 @@ def test_personal_settings_do_not_change_what_fleet_reads_and_writes(
     service, expected = two_services
     (service / "ruff.toml").unlink()
     (service / "été.txt").write_text("")
-    monkeypatch.setattr("fleet.trust._TRUSTED", "NOBODY")
+    monkeypatch.setattr("fleet.template.trust._TRUSTED", "NOBODY")
     with (personal / "gitconfig").open("a") as file:
         file.write(f'[url "file://{history}"]\ninsteadOf = https://git.example.com/slipway\n')
     template = Template("https://git.example.com/slipway")

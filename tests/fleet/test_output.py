@@ -11,14 +11,17 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from fleet import checking, overview, show, show_all, show_findings
 from fleet.cache import write_whole
-from fleet.findings import Finding, Level
+from fleet.check import check as checking
+from fleet.check import show as show_findings
+from fleet.check.findings import Finding, Level
+from fleet.check.standing import Standing
 from fleet.main import app
 from fleet.output import visible
-from fleet.report import Report
-from fleet.standing import Standing
-from fleet.update_all import Outcome
+from fleet.status import show as overview
+from fleet.update import show, show_all
+from fleet.update.report import Report
+from fleet.update.update_all import Outcome
 from tests.conftest import git
 from tests.fleet.conftest import Born, Installed, commit
 
@@ -225,7 +228,7 @@ GIT = {"vcs": "git", "commit_id": "0123456789ab" + "c" * 28}
 def test_the_version_says_from_which_commit_of_the_template_fleet_is(
     monkeypatch: pytest.MonkeyPatch, origin: object, said: str
 ) -> None:
-    monkeypatch.setattr("fleet.installed.distribution", lambda _name: Installed(origin))
+    monkeypatch.setattr("fleet.template.installed.distribution", lambda _name: Installed(origin))
     done = CliRunner().invoke(app, ["--version"])
     assert (done.exit_code, done.stdout) == (0, f"{said}\n")
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from copier._main import Worker
 
-from fleet.ownership import LIST, Owner, Ownership
+from fleet.template.ownership import LIST, Owner, Ownership
 from tests.answers import EACH_NAME, VARIANTS
 from tests.conftest import ROOT
 from tests.fleet.conftest import Born, contents

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fleet.drift import drift
-from fleet.findings import Level
-from fleet.service import Service
-from fleet.update import Options, update
+from fleet.check.drift import drift
+from fleet.check.findings import Level
+from fleet.service.service import Service
+from fleet.update.update import Options, update
 from tests.conftest import git, run_copier
 from tests.fleet.conftest import Born, commit, contents
 from tests.fleet.edits import TEAM, kept, platform_edits, team_edits

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from fleet.errors import FleetError
-from fleet.git import without_credentials
-from fleet.register import Member, members, templates
+from fleet.git.git import without_credentials
+from fleet.service.register import Member, members, templates
 
 
 def github(name: str, **more: Any) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from fleet.answers import ANSWERS_FILE, Answers
 from fleet.errors import FleetError
-from fleet.manifest import entry_of
-from fleet.template import Template
+from fleet.template.answers import ANSWERS_FILE, Answers
+from fleet.template.manifest import entry_of
+from fleet.template.template import Template
 from tests.answers import VARIANTS
 from tests.conftest import run_copier
 from tests.fleet.conftest import Born, contents

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from fleet.drift import drift
-from fleet.service import Service
+from fleet.check.drift import drift
+from fleet.service.service import Service
 from tests.conftest import git
 from tests.fleet import forge
 from tests.fleet.conftest import Born, commit

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from fleet.check.findings import Finding, Level
+from fleet.check.standing import Standing
 from fleet.conventions import Convention, Problem
-from fleet.findings import Finding, Level
 from fleet.page import page as html
-from fleet.service import Service
-from fleet.standing import Standing
+from fleet.service.service import Service
 from tests.conftest import ROOT
 from tests.fleet.browser import browser
 

@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 
-from fleet.answers import Answers
-from fleet.drift import drift
-from fleet.findings import Level
-from fleet.manifest import Manifest
-from fleet.register import Member
-from fleet.scars import refuse_scars
-from fleet.service import Service
-from fleet.template import Release
-from fleet.update import Options, update
-from fleet.update_all import Wish, update_all
+from fleet.check.drift import drift
+from fleet.check.findings import Level
+from fleet.service.register import Member
+from fleet.service.service import Service
+from fleet.template.answers import Answers
+from fleet.template.manifest import Manifest
+from fleet.template.template import Release
+from fleet.update.scars import refuse_scars
+from fleet.update.update import Options, update
+from fleet.update.update_all import Wish, update_all
 from tests.answers import VARIANTS
 from tests.conftest import git
 from tests.fleet.conftest import Born, commit, waive

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from fleet.service import Service
-from fleet.squawk import _statements, found
+from fleet.judges.squawk import _statements, found
+from fleet.service.service import Service
 from tests.conftest import git
 from tests.fleet.conftest import commit
 

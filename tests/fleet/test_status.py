@@ -16,22 +16,23 @@ from unittest.mock import Mock
 import pytest
 from click.testing import CliRunner
 
-from fleet import git as git_module
-from fleet import overview, tools
-from fleet import status as status_module
-from fleet import template as template_module
+from fleet.check.standing import Standing, judge
 from fleet.conventions import Convention, Problem, conventions
 from fleet.errors import DiskFull, FleetError
+from fleet.git import git as git_module
+from fleet.judges import tools
+from fleet.judges.together import remember_together
 from fleet.main import app, main
-from fleet.mirror import Commit, mirror_of, newest
-from fleet.parallel import Lost, in_processes, in_threads
-from fleet.register import Member
-from fleet.service import Service
-from fleet.standing import Standing, judge
-from fleet.status import status
-from fleet.template import Template
-from fleet.together import remember_together
-from fleet.waivers import today
+from fleet.processes.parallel import Lost, in_processes, in_threads
+from fleet.service.mirror import Commit, mirror_of, newest
+from fleet.service.register import Member
+from fleet.service.service import Service
+from fleet.service.waivers import today
+from fleet.status import show as overview
+from fleet.status import status as status_module
+from fleet.status.status import status
+from fleet.template import template as template_module
+from fleet.template.template import Template
 from tests.conftest import git
 from tests.fleet.conftest import Born, commit, waive
 
@@ -43,7 +44,7 @@ Judged = list[str]
 @pytest.fixture(autouse=True)
 def without_conventions(monkeypatch: pytest.MonkeyPatch) -> None:
     """They have tests of their own, and take most of the time."""
-    for module in ("checks", "status"):
+    for module in ("check.checks", "status.status"):
         monkeypatch.setattr(f"fleet.{module}.conventions", lambda: ())
 
 
@@ -247,7 +248,7 @@ def test_a_url_is_mirrored_without_history_and_asked_again_only_for_what_is_new(
         asked.append(arguments[0])
         return real(repository, *arguments, **options)
 
-    monkeypatch.setattr("fleet.git.exchange", recorded)
+    monkeypatch.setattr("fleet.git.git.exchange", recorded)
     first = status([member])[0]
     assert (first.unreadable, "fetch" in asked) == ("", True)
     assert git(mirror_of(member), "rev-list", "--count", first.commit).strip() == "1"
@@ -310,7 +311,7 @@ def test_a_bug_in_a_check_is_a_finding_about_one_service(born: Born, monkeypatch
     def buggy(_service: object) -> list[object]:
         raise ValueError("unexpected")
 
-    monkeypatch.setattr("fleet.standing.kept", buggy)
+    monkeypatch.setattr("fleet.check.standing.kept", buggy)
     reason = stands(born()).unreadable
     assert reason.startswith("a check has a bug: ")
     assert reason.endswith("ValueError: unexpected")
@@ -456,7 +457,7 @@ class Refused(Convention):
 
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch) -> type[Refused]:
-    for module in ("checks", "status"):
+    for module in ("check.checks", "status.status"):
         monkeypatch.setattr(f"fleet.{module}.conventions", lambda: (Refused(),))
     return Refused
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from fleet.drift import drift
+from fleet.check.drift import drift
 from fleet.errors import FleetError
-from fleet.service import Service
-from fleet.update import Options, update
+from fleet.service.service import Service
+from fleet.update.update import Options, update
 from tests.fleet.conftest import Born, commit, state
 
 pytestmark = pytest.mark.slow

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet import tools
 from fleet.errors import FleetError
+from fleet.judges import tools
 from tests.conftest import ROOT
 
 

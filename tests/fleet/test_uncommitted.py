@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet.scars import refuse_scars
-from fleet.service import Service
+from fleet.service.service import Service
+from fleet.update.scars import refuse_scars
 from tests.conftest import git
 from tests.fleet.conftest import commit
 

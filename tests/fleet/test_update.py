@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from fleet.drift import drift
+from fleet.check.drift import drift
 from fleet.errors import FleetError
-from fleet.service import Service
-from fleet.update import Options, update
+from fleet.service.service import Service
+from fleet.update.update import Options, update
 from tests.conftest import ROOT, git
 from tests.fleet.conftest import Born, commit, contents, state, waive
 from tests.fleet.edits import kept, platform_edits, team_edits
@@ -347,7 +347,7 @@ def test_an_answer_to_no_question_is_refused(born: Born) -> None:
 
 def test_a_failing_migration_leaves_nothing_unless_asked(born: Born, monkeypatch: pytest.MonkeyPatch) -> None:
     service = born()
-    monkeypatch.setattr("fleet.hooks.sys.executable", "false")
+    monkeypatch.setattr("fleet.template.migrations.sys.executable", "false")
     refused(service, options(), "migration 1.2.0.py failed")
     with pytest.raises(FleetError):
         update(service, Options({}, keep=True))
@@ -362,8 +362,8 @@ def test_a_commit_made_meanwhile_is_not_lost(born: Born, monkeypatch: pytest.Mon
         (service / "README.md").write_text("meanwhile\n")
         commit(service, "Meanwhile")
 
-    monkeypatch.setattr("fleet.update.refuse_scars", meanwhile)
-    monkeypatch.setattr("fleet.update._refuse_unready", lambda _: None)
+    monkeypatch.setattr("fleet.update.update.refuse_scars", meanwhile)
+    monkeypatch.setattr("fleet.update.update._refuse_unready", lambda _: None)
     with pytest.raises(FleetError, match="changed while it was updated; run it again"):
         update(service, options())
     assert git(service, "log", "--format=%s", "-1") == "Meanwhile\n"
@@ -375,8 +375,10 @@ def test_a_branch_that_somebody_switches_to_meanwhile_is_not_the_one_to_update(
 ) -> None:
     service = born()
     before = git(service, "rev-parse", "HEAD")
-    monkeypatch.setattr("fleet.update.refuse_scars", lambda *_: git(service, "switch", "--quiet", "--create", "other"))
-    monkeypatch.setattr("fleet.update._refuse_unready", lambda _: None)
+    monkeypatch.setattr(
+        "fleet.update.update.refuse_scars", lambda *_: git(service, "switch", "--quiet", "--create", "other")
+    )
+    monkeypatch.setattr("fleet.update.update._refuse_unready", lambda _: None)
     with pytest.raises(FleetError, match="changed while it was updated; run it again"):
         update(service, options())
     assert git(service, "rev-parse", "main", "other") == before * 2
@@ -420,8 +422,8 @@ def test_what_the_developer_edits_meanwhile_is_left_where_git_stops_half_way(
         for path in mine:
             (service / path).write_text("mine\n")
 
-    monkeypatch.setattr("fleet.update.refuse_scars", meanwhile)
-    monkeypatch.setattr("fleet.update._refuse_unready", lambda _: None)
+    monkeypatch.setattr("fleet.update.update.refuse_scars", meanwhile)
+    monkeypatch.setattr("fleet.update.update._refuse_unready", lambda _: None)
     with pytest.raises(FleetError, match="changed while it was updated; run it again"):
         update(service, options())
     assert git(service, "status", "--porcelain") == " M README.md\n M ruff.toml\n?? fuzz.toml\n"
@@ -431,7 +433,7 @@ def test_what_the_developer_edits_meanwhile_is_left_where_git_stops_half_way(
 def stuck_update(service: Path) -> subprocess.Popen[str]:
     """An update in the middle of its work: the checkout is made, the first render begins, and goes on for ever."""
     script = (
-        "import time, fleet.update as u; from pathlib import Path\n"
+        "import time, fleet.update.update as u; from pathlib import Path\n"
         "u._heal = lambda *_: (print('there', flush=True), time.sleep(60))\n"
         f"u.update(Path({str(service)!r}), u.Options({{}}))"
     )

@@ -12,11 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fleet import show_all
 from fleet.errors import FleetError
-from fleet.mirror import Commit, newest
-from fleet.register import Member
-from fleet.update_all import Outcome, Wish, update_all
+from fleet.service.mirror import Commit, newest
+from fleet.service.register import Member
+from fleet.update import show_all
+from fleet.update.update_all import Outcome, Wish, update_all
 from tests.conftest import git
 from tests.fleet.conftest import Born, commit, state
 
@@ -326,7 +326,7 @@ def test_a_bug_that_one_service_meets_is_its_failure(born: Born, folder: Path, m
     def newest_but_for_one(member: Member) -> Commit:
         return newest({"well": member}[member.name])
 
-    monkeypatch.setattr("fleet.update_all.newest", newest_but_for_one)
+    monkeypatch.setattr("fleet.update.update_all.newest", newest_but_for_one)
     current = born(version="v1.3.0")
     well, failed = update_all([local(current, "well"), local(current, "odd")], folder, Wish(), jobs=1)
     assert well.failure == ""
@@ -419,7 +419,7 @@ def test_two_runs_at_once_are_refused(folder: Path, born: Born, monkeypatch: pyt
         refused.append(error.value)
         return Outcome("billing")
 
-    monkeypatch.setattr("fleet.update_all._Update.run", while_it_runs)
+    monkeypatch.setattr("fleet.update.update_all._Update.run", while_it_runs)
     one(local(born()), folder)
     assert len(refused) == 1
 

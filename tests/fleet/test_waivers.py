@@ -3,7 +3,7 @@
 import pytest
 
 from fleet.errors import FleetError
-from fleet.waivers import Waivers
+from fleet.service.waivers import Waivers
 
 WHOLE = {
     "path": "Dockerfile",

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from fleet.checks import kept
+from fleet.check.checks import kept
+from fleet.check.findings import Finding
 from fleet.conventions import conventions
-from fleet.findings import Finding
-from fleet.service import Service
+from fleet.service.service import Service
 from tests.conftest import git, make
 from tests.fleet.conftest import Born, commit
 

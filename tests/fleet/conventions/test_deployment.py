@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from fleet.errors import FleetError
-from fleet.overlays import Manifest, containers, pod, rendered
-from fleet.service import Service
+from fleet.judges.kustomize import Manifest, containers, pod, rendered
+from fleet.service.service import Service
 from tests import golang
 from tests.fleet.conventions.conftest import Broken, Mutations, append, both, each_alone, edit, only, told
 from tests.manifests import KUSTOMIZE, manifests

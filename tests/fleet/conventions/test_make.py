@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.service import Service
+from fleet.service.service import Service
 from tests.conftest import Render, git, make
 from tests.fleet.conftest import commit
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fleet.errors import FleetError
-from fleet.service import Service
+from fleet.service.service import Service
 from tests.fleet.conventions.conftest import Broken, Mutations, append, both, each_alone, edit, told
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]

@@ -9,7 +9,7 @@ import pytest
 from fleet.conventions import supply
 from fleet.conventions.supply import NoSecrets
 from fleet.errors import OfThisMachine
-from fleet.service import Service
+from fleet.service.service import Service
 from tests.fleet.conventions.conftest import (
     Broken,
     Mutations,

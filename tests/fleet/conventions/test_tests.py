@@ -5,8 +5,8 @@ import ast
 import pytest
 
 from fleet.conventions.tests import Texts, fits
-from fleet.openapi import Document
-from fleet.source import Module
+from fleet.service.openapi import Document
+from fleet.service.source import Module
 from tests.fleet.conventions.conftest import Mutations, each_alone, edit, everywhere, remove
 
 API = "tests/api/test_invoices.py"

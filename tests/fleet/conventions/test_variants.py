@@ -8,7 +8,7 @@ import pytest
 
 from fleet.conventions import MODULES, Convention, conventions
 from fleet.conventions.supply import NoSecrets
-from fleet.service import Service
+from fleet.service.service import Service
 from tests.answers import VARIANTS
 from tests.conftest import git
 from tests.fleet.conftest import Born

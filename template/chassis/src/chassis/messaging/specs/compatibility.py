@@ -5,7 +5,7 @@ before is refused as well: old messages lie in the broker for days, and a reader
 them. A job that only others send may be taken more generously than before.
 
 chassis.messaging.specs.containment compares the schemas, and a change that it cannot judge is refused. This module needs only the
-standard library: fleet/compatibility.py is the same file, so that both judge a service by the same rules.
+standard library: fleet/schemas/compatibility.py is the same file, so that both judge a service by the same rules.
 """
 
 import json

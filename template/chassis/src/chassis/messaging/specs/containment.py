@@ -5,7 +5,7 @@ rules here cannot judge the schemas. A writer sends no field that its schema doe
 and without `additionalProperties` is read so. tests/chassis/test_containment.py holds it against a validator, by random
 schemas.
 
-It needs the standard library only: it is fleet/containment.py too, so that services are judged alike from outside.
+It needs the standard library only: it is fleet/schemas/containment.py too, so that services are judged alike from outside.
 """
 
 import math

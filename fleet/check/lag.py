@@ -1,0 +1,66 @@
+"""Lag: how long a service has been doing without a release of the template, against the platform's policy."""
+
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from fleet.check.findings import Finding, Level
+from fleet.errors import FleetError
+from fleet.service.service import Service
+from fleet.template.answers import ANSWERS_FILE
+from fleet.template.template import Release
+
+# In the root of the template's repository.
+POLICY = "policy.toml"
+
+# Services that are checked one after the other need not ask each time. On the day of an urgent release, a person does.
+JUST_NOW = timedelta(minutes=1)
+
+
+@dataclass(frozen=True)
+class Lag:
+    """How far behind a service is."""
+
+    # The releases it does not have, oldest first.
+    missing: list[str]
+    # Since the first of them.
+    days: int
+    newest: str
+
+
+def lag_of(service: Service) -> Lag:
+    """Raises FleetError."""
+    template = service.template
+    template.refresh_if_possible(unless_newer_than=JUST_NOW)
+    newest = template.newest()
+    missing = [tag for tag in template.releases if not template.follows(service.release, template.at(tag))]
+    days = (datetime.now(UTC) - template.at(missing[0]).date).days if missing else 0
+    return Lag(missing, days, newest.version)
+
+
+def lag(service: Service) -> Iterator[Finding]:
+    """A finding if there is a newer release: an error once the policy's days are over."""
+    behind = lag_of(service)
+    if not behind.missing:
+        return
+    allowed = allowed_days(service.template.newest())
+    late = behind.days > allowed
+    names = "one release" if len(behind.missing) == 1 else f"{len(behind.missing)} releases"
+    age = f"the first of them {behind.days} days old, where {allowed} are allowed"
+    reason = f"{service.answers.version} lacks {names} up to {behind.newest}, {age}"
+    level = Level.ERROR if late else Level.WARNING
+    why = "Fixes and conventions of the platform count for a service once it has them."
+    yield Finding("template-lag", ANSWERS_FILE, reason, "`fleet update`", level, why=why)
+
+
+def allowed_days(newest: Release) -> int:
+    """The policy of a release. Raises FleetError if it has none that can be read."""
+    file = newest.folder / POLICY
+    try:
+        days = tomllib.loads(file.read_text())["lag"]["days"]
+    except (FileNotFoundError, KeyError, tomllib.TOMLDecodeError):
+        days = None
+    if not isinstance(days, int) or days < 0:
+        raise FleetError(f"{POLICY} of the template's {newest.version} has no number of days in [lag]: write it there")
+    return days

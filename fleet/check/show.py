@@ -1,0 +1,67 @@
+"""What `fleet check` prints: a table for people, JSON for programs, annotations for GitHub's pull requests."""
+
+import json
+from dataclasses import asdict
+
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from fleet import output
+from fleet.check.check import Report
+from fleet.check.findings import Finding, Level
+
+STYLES = {Level.ERROR: "red", Level.WARNING: "yellow", Level.WAIVED: "dim"}
+COMMANDS = {Level.ERROR: "error", Level.WARNING: "warning", Level.WAIVED: "notice"}
+
+
+def table(report: Report) -> None:
+    """One table, and below it once for each id why it is wanted; or one line that there is nothing to show."""
+    console, found = output.console(), report.findings
+    where = f"{report.name}, template {report.version}"
+    if not found:
+        console.print(Text(f"{where}: nothing to complain about"))
+        return
+    shown = Table("", "path", "what", "do", title=Text(where), title_justify="left", box=None, pad_edge=False)
+    for finding in found:
+        path = f"{finding.path}:{finding.line}" if finding.line else finding.path
+        # Not by colour alone.
+        level = "" if finding.level is Level.ERROR or finding.id == finding.level else f"\n({finding.level})"
+        cells = (f"{finding.id}{level}", path, finding.reason, finding.remedy)
+        shown.add_row(*(Text(cell, overflow="fold") for cell in cells), style=STYLES[finding.level])
+    console.print(shown)
+    if reasons := {finding.id: finding.why for finding in found if finding.why}:
+        console.print("\nwhy", style="dim")
+        for id_, why in reasons.items():
+            console.print(Padding(Text(f"{id_}: {why}", style="dim"), (0, 0, 0, 2)))
+
+
+def as_json(report: Report) -> str:
+    written = {
+        "service": report.name,
+        "version": report.version,
+        "findings": [asdict(finding) for finding in report.findings],
+    }
+    return json.dumps(written, indent=2)
+
+
+def github(found: list[Finding]) -> str:
+    """Workflow commands, which GitHub shows at the lines that they name."""
+    return "\n".join(_annotation(finding) for finding in found) or "nothing to complain about"
+
+
+def _annotation(finding: Finding) -> str:
+    where = {"file": finding.path, "line": str(finding.line or ""), "title": finding.id}
+    properties = ",".join(f"{name}={_property(value)}" for name, value in where.items() if value)
+    remedy = f"Do: {finding.remedy}" if finding.remedy else ""
+    message = "\n".join(filter(None, (finding.reason, remedy, finding.why)))
+    return f"::{COMMANDS[finding.level]} {properties}::{_message(message)}"
+
+
+def _message(text: str) -> str:
+    """As GitHub's own toolkit escapes it."""
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _message(text).replace(":", "%3A").replace(",", "%2C")

@@ -1,1 +1,0 @@
-../template/chassis/src/chassis/messaging/specs/compatibility.py

@@ -1,0 +1,209 @@
+"""What an overlay of deploy/ makes of the platform's base: as much of Kustomize as overlays of services use.
+
+Not Kustomize itself, which no package index has: a check that depends on what a machine happens to have is no gate. What
+is not understood here is a FleetError and not passed over; a test compares with the real one.
+"""
+
+import copy
+import posixpath
+import re
+from collections.abc import Iterator
+from functools import lru_cache, reduce
+from typing import Any
+
+import jsonpatch
+import yaml
+
+from fleet.errors import FleetError
+from fleet.service.service import Service
+from fleet.template.answers import load
+
+Manifest = dict[str, Any]
+
+FILE = "kustomization.yaml"
+UNDERSTOOD = {"apiVersion", "kind", "resources", "components", "patches", "images", "replicas"}
+# They change no field that a convention is about.
+PASSED_OVER = {
+    "namespace",
+    "labels",
+    "commonAnnotations",
+    "configMapGenerator",
+    "generatorOptions",
+    "sortOptions",
+    "secretGenerator",
+}
+
+# The lists that Kubernetes merges by a key of their items; all others are replaced.
+MERGED_BY = {
+    "containers": "name",
+    "initContainers": "name",
+    "ephemeralContainers": "name",
+    "volumes": "name",
+    "env": "name",
+    "ports": "containerPort",
+    "volumeMounts": "mountPath",
+}
+
+
+def overlays(service: Service) -> list[str]:
+    """The folders below deploy/overlays that have a kustomization, sorted."""
+    return [posixpath.dirname(path) for path in service.files(f"deploy/overlays/*/{FILE}")]
+
+
+@lru_cache(maxsize=8)  # a dozen conventions ask for the same few
+def rendered(service: Service, folder: str) -> list[Manifest]:
+    """The manifests of a folder, not for changing. Raises FleetError where that takes more than is understood here."""
+    return _with_kustomization(service, folder, [])
+
+
+def _with_kustomization(service: Service, folder: str, found: list[Manifest]) -> list[Manifest]:
+    """What it makes of the manifests before it, its own resources included."""
+    path = posixpath.join(folder, FILE)
+    (kustomization,) = service.yaml(path) or [None]
+    if not isinstance(kustomization, dict):
+        raise FleetError(f"{path} is missing, or is no mapping")
+    if unknown := sorted(set(kustomization) - UNDERSTOOD - PASSED_OVER):
+        raise FleetError(f"{path} uses {', '.join(unknown)}, which fleet cannot follow")
+    try:
+        for name in kustomization.get("resources") or ():
+            found = found + _resource(service, path, posixpath.normpath(posixpath.join(folder, name)))
+        for name in kustomization.get("components") or ():
+            found = _with_kustomization(service, posixpath.normpath(posixpath.join(folder, name)), found)
+        found = copy.deepcopy(found)
+        for patch in kustomization.get("patches") or ():
+            found = _patched(service, path, folder, patch, found)
+        for replicas in kustomization.get("replicas") or ():
+            target = {"kind": "Deployment|StatefulSet", "name": replicas["name"]}
+            for one in _targets(path, target, found):
+                one["spec"]["replicas"] = replicas["count"]
+        for image in kustomization.get("images") or ():
+            for container in (each for one in found for each in containers(one)):
+                container["image"] = _image(container.get("image", ""), image)
+    except (KeyError, TypeError, AttributeError, IndexError, RecursionError, re.error) as error:
+        raise FleetError(f"{path} is not the kustomization that it should be: {error!r}") from None
+    return found
+
+
+def generated(service: Service, folder: str) -> dict[str, set[str]]:
+    """The keys of each ConfigMap that a folder and the folders it builds on generate. Raises FleetError."""
+    path = posixpath.join(folder, FILE)
+    (kustomization,) = (service.yaml(path) if path in service.tree else []) or [{}]
+    keys: dict[str, set[str]] = {}
+    try:
+        for name in [*(kustomization.get("resources") or ()), *(kustomization.get("components") or ())]:
+            for map_, found in generated(service, posixpath.normpath(posixpath.join(folder, name))).items():
+                keys.setdefault(map_, set()).update(found)
+        for generator in kustomization.get("configMapGenerator") or ():
+            lines = [*(generator.get("literals") or ())]
+            for file in [*(generator.get("envs") or ()), *filter(None, [generator.get("env")])]:
+                lines += service.text(posixpath.normpath(posixpath.join(folder, file))).splitlines()
+            own = {line.partition("=")[0].strip() for line in lines if not line.lstrip().startswith("#")}
+            before = keys.get(generator["name"], set()) if generator.get("behavior") == "merge" else set()
+            keys[generator["name"]] = before | own
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FleetError(f"{path} is not the kustomization that it should be: {error!r}") from None
+    return keys
+
+
+def _resource(service: Service, path: str, name: str) -> list[Manifest]:
+    if posixpath.join(name, FILE) in service.tree:
+        return rendered(service, name)
+    if name not in service.tree:
+        raise FleetError(f"{path} names {name}, which is not there")
+    return service.yaml(name)
+
+
+def _patched(service: Service, path: str, folder: str, patch: Any, found: list[Manifest]) -> list[Manifest]:
+    text = (
+        patch["patch"] if "patch" in patch else service.text(posixpath.normpath(posixpath.join(folder, patch["path"])))
+    )
+    try:
+        content = load(text)
+        target = patch.get("target") or {}
+        if unknown := set(target) - {"group", "version", "kind", "name", "namespace"}:
+            raise FleetError(f"{path} chooses targets by {', '.join(sorted(unknown))}, which fleet cannot follow")
+        if isinstance(content, list):
+            return [jsonpatch.apply_patch(one, content) if _is_target(one, target) else one for one in found]
+    except (yaml.YAMLError, jsonpatch.JsonPatchException, jsonpatch.JsonPointerException) as error:
+        raise FleetError(f"a patch of {path} does not fit: {error}") from None
+    if not target:
+        target = {"kind": content["kind"], "name": content["metadata"]["name"]}
+        _targets(path, target, found)
+    if content.get("$patch") == "delete":
+        return [one for one in found if not _is_target(one, target)]
+    return [merged(one, content) if _is_target(one, target) else one for one in found]
+
+
+def _targets(path: str, target: Manifest, found: list[Manifest]) -> list[Manifest]:
+    """Those that it chooses. Raises FleetError if there is none, as Kustomize does where a name is meant."""
+    chosen = [one for one in found if _is_target(one, target)]
+    if not chosen:
+        raise FleetError(f"{path} changes {target['kind']} {target['name']}, which is not there")
+    return chosen
+
+
+def _is_target(one: Manifest, target: Manifest) -> bool:
+    """Kind and name are regular expressions for Kustomize."""
+    return bool(
+        re.fullmatch(target.get("kind") or ".*", one["kind"])
+        and re.fullmatch(target.get("name") or ".*", one["metadata"]["name"])
+    )
+
+
+def merged(one: Any, patch: Any, key: str = "") -> Any:
+    """A strategic merge patch, as Kubernetes has it for the objects of a base. Raises FleetError."""
+    if isinstance(patch, dict):
+        if patch.get("$patch") == "replace":
+            one, patch = {}, {name: value for name, value in patch.items() if name != "$patch"}
+        if directives := sorted(name for name in patch if str(name).startswith("$")):
+            raise FleetError(f"a patch has {', '.join(directives)} where fleet cannot follow")
+        rest = dict(one) if isinstance(one, dict) else {}
+        for name, value in patch.items():
+            if value is None or value == {"$patch": "delete"}:
+                rest.pop(name, None)
+            else:
+                rest[name] = merged(rest.get(name), value, name)
+        return rest
+    by = MERGED_BY.get(key)
+    if by and isinstance(one, list) and isinstance(patch, list):
+        return reduce(lambda items, item: _with_item(items, item, by), patch, one)
+    return patch
+
+
+def _with_item(items: list[Any], item: Any, by: str) -> list[Any]:
+    same = [each.get(by) == item.get(by) for each in items]
+    if item.get("$patch") == "delete":
+        return [each for each, is_same in zip(items, same, strict=True) if not is_same]
+    if "$patch" in item:
+        raise FleetError(f"a patch has $patch: {item['$patch']} in a list, where fleet cannot follow")
+    if not any(same):
+        return [*items, merged(None, item)]
+    return [merged(each, item) if is_same else each for each, is_same in zip(items, same, strict=True)]
+
+
+def _image(name: str, change: Manifest) -> str:
+    """`registry/name:tag@digest`, by the rules of an `images` entry."""
+    found = re.fullmatch(r"(?P<name>.+?)(?P<tag>:[^:/@]+)?(?P<digest>@.+)?", name)
+    if found is None or found["name"] != change["name"]:
+        return name
+    tag, digest = found["tag"] or "", found["digest"] or ""
+    if "newTag" in change:
+        tag, digest = f":{change['newTag']}", ""
+    if "digest" in change:
+        tag, digest = "", f"@{change['digest']}"
+    return f"{change.get('newName', found['name'])}{tag}{digest}"
+
+
+def pod(manifest: Manifest) -> Manifest:
+    """The pod's spec of a workload; empty for anything else."""
+    spec = manifest.get("spec") or {}
+    if manifest.get("kind") == "CronJob":
+        spec = (spec.get("jobTemplate") or {}).get("spec") or {}
+    return (spec.get("template") or {}).get("spec") or {}
+
+
+def containers(manifest: Manifest) -> Iterator[Manifest]:
+    """All containers of a workload's pods."""
+    spec = pod(manifest)
+    for kind in ("containers", "initContainers"):
+        yield from spec.get(kind) or ()

@@ -1,0 +1,191 @@
+"""New migrations, judged by squawk as the SQL that Alembic makes of them."""
+
+import glob
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fleet.errors import FleetError
+from fleet.judges import tools
+from fleet.service.service import Service
+
+# By its path: importing it would import Alembic and SQLAlchemy, of which fleet itself has no need.
+OFFLINE = str(Path(__file__).with_name("migration_sql.py"))
+POSTGRES = "18"
+
+# How a migration is written; time limits, which the chassis sets; and changes that no statement of the service notices.
+LEFT_OUT = re.compile(
+    "prefer-.*|require-(lock|statement)-timeout|require-timeout-settings|require-enum-value-ordering|ban-char-field"
+    "|ban-drop-(constraint|not-null)|renaming-object"
+)
+
+# Of one statement, without comments and the contents of texts.
+CREATES = re.compile(r"CREATE TABLE (?:IF NOT EXISTS )?([^\s(]+)", re.IGNORECASE)
+CHANGES = re.compile(
+    r"(?:ALTER TABLE|DROP TABLE|CREATE (?:UNIQUE )?INDEX\b.*? ON)(?: IF EXISTS)?(?: ONLY)? ([^\s(]+)", re.IGNORECASE
+)
+# squawk looks at the lock alone, and is content once a constraint has made that short.
+REQUIRES = re.compile(r"ALTER TABLE .*SET NOT NULL", re.IGNORECASE)
+REQUIRED = "requiring-value", "Whoever writes a row without a value for this column fails from now on."
+
+
+# Statements that may run twice without failing, for they may be committed before the migration is recorded.
+REPEATABLE = re.compile(
+    r"""
+    BEGIN\b | COMMIT\b | SET\s | ANALYZE\b | COMMENT\s+ON\s | REFRESH\s | REINDEX\s
+    | CREATE\s+OR\s+REPLACE\s
+    | (CREATE|DROP)\s.*?\sIF\s+(NOT\s+)?EXISTS\s
+    | CREATE\s+(UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?!ON\s)\S+\s+ON\s  # the chassis drops what an interrupted run left
+    | ALTER\s+TYPE\s+\S+\s+ADD\s+VALUE\s+IF\s+NOT\s+EXISTS\s
+    | ALTER\s+TABLE\s+(IF\s+EXISTS\s+)?\S+\s+(
+        VALIDATE\s+CONSTRAINT\s
+        | ADD\s+COLUMN\s+IF\s+NOT\s+EXISTS\s
+        | DROP\s+(COLUMN|CONSTRAINT)\s+IF\s+EXISTS\s
+        | ALTER\s+(COLUMN\s+)?\S+\s+(SET|DROP)\s
+    )
+    """,
+    re.IGNORECASE | re.DOTALL | re.VERBOSE,
+)
+UNREPEATABLE = (
+    "not-repeatable",
+    "The autocommit block commits this statement before the migration is recorded. If the migration stops after it, the "
+    "next `migrate` runs it again, and fails.",
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """One thing in a migration. The rule is squawk's; empty if the migration could not be turned into SQL."""
+
+    path: str
+    line: int
+    rule: str
+    what: str
+
+
+class _Origin(NamedTuple):
+    """The statement that a line of SQL belongs to."""
+
+    path: str = ""
+    line: int = 0
+    sql: str = ""
+
+
+def found(service: Service, paths: list[str]) -> list[Found]:
+    """What squawk says of these migrations, which come one after the other. Raises FleetError."""
+    if not paths:
+        return []
+    versions = " ".join(
+        f"{name} {version(name)}" for name in ("squawk-cli", "alembic", "sqlalchemy", "restrictedpython")
+    )
+    patterns = tuple(map(glob.escape, paths))
+    entries = service.remembered(
+        f"migrations 5 {versions}", patterns, lambda folder: [asdict(one) for one in _judged(folder, paths)]
+    )
+    return [Found(**entry) for entry in entries]
+
+
+def _judged(folder: Path, paths: list[str]) -> Iterator[Found]:
+    # For each line of SQL where it is from. squawk counts from 0.
+    script, origins = [], []
+    for path, made in _as_sql(folder, paths).items():
+        if made["error"]:
+            yield Found(path, made["line"], "", made["error"])
+        for sql, line in _committed_early(made["statements"]):
+            if not all(REPEATABLE.match(f"{statement} ") for statement in _statements(sql)):
+                yield Found(path, line, *UNREPEATABLE)
+        # Each migration has a transaction of its own.
+        for sql, line in [("BEGIN;", 0), *made["statements"], ("COMMIT;", 0)]:
+            lines = sql.strip().splitlines()
+            script += lines
+            origins += [_Origin(path, line, sql.strip())] * len(lines)
+    # A table that these migrations create is empty, and nobody uses it yet.
+    statements = {origin: list(_statements(origin.sql)) for origin in dict.fromkeys(origins)}
+    created = {found[1] for all_of in statements.values() for one in all_of if (found := CREATES.match(one))}
+
+    def touches_what_is_used(statement: str) -> bool:
+        changed = CHANGES.match(statement)
+        return changed is None or changed[1] not in created
+
+    for origin, all_of in statements.items():
+        if any(REQUIRES.match(one) and touches_what_is_used(one) for one in all_of):
+            yield Found(origin.path, origin.line, *REQUIRED)
+    for one in _squawk(folder, "\n".join(script)):
+        origin = origins[min(one["line"], len(origins) - 1)]
+        if not LEFT_OUT.fullmatch(one["rule_name"]) and any(map(touches_what_is_used, statements[origin] or [""])):
+            what = " ".join(filter(None, (one["message"], one["help"])))
+            yield Found(origin.path, origin.line, one["rule_name"], what)
+
+
+_TOKEN = re.compile(
+    r"""
+    (?P<line>--[^\n]*)
+    | (?P<block>/\*)
+    | (?P<text>[eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | (?P<tag>\$\w*\$).*?(?P=tag))
+    | (?P<name>"[^"]*")
+    | (?P<end>;)
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+_OF_BLOCKS = re.compile(r"/\*|\*/")
+
+
+def _statements(sql: str) -> Iterator[str]:
+    """Each statement on one line, without its comments, and '' in the place of each text."""
+    statement, at = "", 0
+    while token := _TOKEN.search(sql, at):
+        statement += sql[at : token.start()]
+        at = token.end()
+        if token["block"]:
+            at, statement = _end_of_block(sql, at), f"{statement} "
+        elif token["end"]:
+            yield " ".join(statement.split())
+            statement = ""
+        else:
+            statement += " " if token["line"] else "''" if token["text"] else token["name"]
+    if rest := " ".join((statement + sql[at:]).split()):
+        yield rest
+
+
+def _end_of_block(sql: str, at: int) -> int:
+    """Where the comment ends: for PostgreSQL, comments nest."""
+    depth = 1
+    while depth and (found := _OF_BLOCKS.search(sql, at)):
+        depth, at = depth + (1 if found[0] == "/*" else -1), found.end()
+    return len(sql) if depth else at
+
+
+def _committed_early(statements: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """The statements up to the end of the last autocommit block."""
+    begins = [index for index, (sql, _) in enumerate(statements) if sql.strip().startswith("BEGIN")]
+    return statements[: begins[-1]] if begins else []
+
+
+def _as_sql(folder: Path, paths: list[str]) -> dict[str, dict[str, Any]]:
+    """What fleet/judges/migration_sql.py reads in them, in a process that gets nothing of ours."""
+    output = folder / "statements.json"
+    files = [str(folder / path) for path in paths]
+    done = tools.run([sys.executable, "-I", OFFLINE, str(output), *files], cwd=folder)
+    if done.returncode < 0:
+        raise FleetError("reading the new migrations takes more time or memory than fleet allows: simplify them")
+    if done.returncode != 0:
+        raise FleetError(f"the migrations could not be read: {done.stderr.strip()[-500:]}")
+    made = json.loads(output.read_text())
+    return {path: made[file] for path, file in zip(paths, files, strict=True)}
+
+
+def _squawk(folder: Path, script: str) -> list[dict[str, Any]]:
+    # A comment in the SQL approves nothing: a waiver does.
+    (folder / "migrations.sql").write_text(script.replace("squawk-ignore", "squawk_ignore"))
+    options = ("--config", os.devnull, "--reporter", "json", "--pg-version", POSTGRES)
+    done = tools.run([tools.program("squawk"), *options, "migrations.sql"], cwd=folder)
+    try:
+        return json.loads(done.stdout)
+    except ValueError:
+        raise FleetError(f"squawk could not be run: {done.stderr.strip()[-500:]}") from None

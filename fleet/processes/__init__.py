@@ -1,0 +1,1 @@
+"""Work in threads and in processes of its own, with limits, and programs that end with the run."""

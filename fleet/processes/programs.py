@@ -1,0 +1,107 @@
+"""Run programs that end with the run of fleet, together with all that they have started: also if the run is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from fleet.errors import FleetError
+from fleet.processes.watchdog import STOP_SECONDS
+
+# Waits until the watchdog knows of the program: a run that is killed before that starts nothing.
+GATE = ("/bin/sh", "-c", 'read -r _ && exec "$@" </dev/null', "sh")
+
+
+class Programs:
+    """`run` may be called by many threads. Leaving the context stops what still runs.
+
+    `lock` is an open file that is locked: it stays locked until the last program of a killed run has ended.
+    """
+
+    def __init__(self, lock: int) -> None:
+        self._watchdog = subprocess.Popen(
+            [sys.executable, "-P", "-m", "fleet.processes.watchdog"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            pass_fds=(lock,),
+            start_new_session=True,
+        )
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.Lock()
+        self._is_stopping = False
+
+    def run(self, command: Sequence[str], *, log: BinaryIO, cwd: Path, environment: Mapping[str, str]) -> int:
+        """Its exit status, once it has ended. What it says goes into the log. Raises FleetError after `stop`."""
+        with self._lock:
+            self._refuse_stopped()
+            # A group of its own, which is stopped as a whole; Ctrl-C does not reach it.
+            program = subprocess.Popen(
+                [*GATE, *command],
+                cwd=cwd,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            self._running.add(program)
+            self._tell(f"+{program.pid}")
+            _write(program, "go")
+            _close(program)
+        try:
+            status = program.wait()
+        finally:
+            with self._lock:
+                self._running.discard(program)
+                self._tell(f"-{program.pid}")
+        # The status of a program that was stopped says nothing of the program.
+        self._refuse_stopped()
+        return status
+
+    def _refuse_stopped(self) -> None:
+        if self._is_stopping:
+            raise FleetError("the run was stopped")
+
+    def _tell(self, line: str) -> None:
+        _write(self._watchdog, line)
+
+    def stop(self) -> None:
+        with self._lock:
+            self._is_stopping = True
+            running = list(self._running)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for program in running:
+                with suppress(ProcessLookupError):
+                    os.killpg(program.pid, number)
+            for program in running:
+                with suppress(subprocess.TimeoutExpired):
+                    program.wait(STOP_SECONDS)
+
+    def __enter__(self) -> "Programs":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        _close(self._watchdog)
+        self._watchdog.wait()
+
+
+def _write(program: subprocess.Popen[bytes], line: str) -> None:
+    assert program.stdin is not None
+    with suppress(BrokenPipeError):  # it has ended
+        program.stdin.write(f"{line}\n".encode())
+        program.stdin.flush()
+
+
+def _close(program: subprocess.Popen[bytes]) -> None:
+    assert program.stdin is not None
+    with suppress(BrokenPipeError):
+        program.stdin.close()

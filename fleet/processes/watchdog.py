@@ -1,0 +1,50 @@
+"""Stop the programs of a run that was killed: `python -m fleet.processes.watchdog`, which fleet/processes/programs.py starts.
+
+It reads `+1234` when the process group 1234 has started and `-1234` when that has ended. The system closes the other end of
+the pipe when the run has ended, also by SIGKILL: then the groups that are left are stopped.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+
+# After SIGTERM, for programs to clean up after themselves.
+STOP_SECONDS = 20
+KILL_SECONDS = 5
+
+
+def main() -> None:
+    """Wait for the end of the run, then stop its programs. A signal to the whole terminal or job does not end this process."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    groups: set[int] = set()
+    for line in sys.stdin:
+        (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
+    for number, seconds in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, KILL_SECONDS)):
+        for group in _alive(groups):
+            with suppress(ProcessLookupError):
+                os.killpg(group, number)
+        deadline = time.monotonic() + seconds
+        while _alive(groups) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+def _alive(groups: Iterable[int]) -> list[int]:
+    return [group for group in groups if _is_alive(group)]
+
+
+def _is_alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # macOS says so of a group whose processes have all ended and are not collected yet
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""A service as its repository has it, and the fleet that fleet.toml lists."""

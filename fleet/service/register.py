@@ -1,0 +1,199 @@
+"""Which services there are, and which template they are made of: fleet.toml.
+
+template = "https://git.example.com/platform/slipway.git"   # or a list; left out: where fleet was installed from
+
+[[service]]
+url = "git@git.example.com:shop/billing.git"
+branch = "main"                # left out: the repository's default branch
+
+[[service]]
+path = "../orders"             # from this file's folder; read where it is, at the commit that is checked out
+
+[[listing]]
+file = "shop.json"             # what `gh api /orgs/shop/repos --paginate` or GitLab's /groups/shop/projects answered
+protocol = "ssh"               # left out: https
+include = ["*-service"]
+exclude = ["legacy-*"]
+"""
+
+import hashlib
+import json
+import os
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from fleet.errors import FleetError
+from fleet.git.git import without_credentials
+from fleet.template.trust import SHORTHANDS, expanded, is_path
+
+SERVICE_KEYS = {"url", "path", "branch", "name"}
+LISTING_KEYS = {"file", "protocol", "include", "exclude"}
+
+# Where GitHub and GitLab write what we need: full name, archived, and the address by protocol.
+HOSTS = (
+    {"name": "full_name", "https": "clone_url", "ssh": "ssh_url"},
+    {"name": "path_with_namespace", "https": "http_url_to_repo", "ssh": "ssh_url_to_repo"},
+)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One service of the fleet. `address` is a git URL or an absolute path; no branch is the default one."""
+
+    name: str
+    address: str
+    branch: str = ""
+    is_local: bool = False
+
+    @property
+    def key(self) -> str:
+        """A short name of its own for what is kept of it: 24 hexadecimal digits of what tells it from others."""
+        return hashlib.sha256(f"{self.address}\0{self.branch}".encode()).hexdigest()[:24]
+
+    @property
+    def shown_address(self) -> str:
+        return without_credentials(self.address)
+
+
+def templates(config: Path) -> list[str]:
+    """The templates that the file names, or none. Raises FleetError."""
+    named = _written(config).get("template", [])
+    addresses = [named] if isinstance(named, str) else named
+    if not isinstance(addresses, list) or not all(isinstance(one, str) and one for one in addresses):
+        raise FleetError(f"{config}: template has to be the git URL of a template, or a list of them; it is {named!r}")
+    # A path is relative to the file's folder, like the paths of services.
+    return [str(config.parent / expanded(one)) if is_path(expanded(one)) else one for one in addresses]
+
+
+def members(config: Path) -> list[Member]:
+    """All that the file lists, in its order. Raises FleetError, naming the entry, what is wrong with it, and the way out."""
+    written = _written(config)
+    for kind in ("service", "listing"):
+        if not isinstance(written.get(kind, []), list):
+            raise FleetError(f"{config}: {kind} is not a list: write [[{kind}]] with two brackets")
+    named = list(_services(config, written.get("service", [])))
+    _refuse_repeated(config, named)
+    known = {(member.address, member.branch) for member in named}
+    listed = {one.address: one for one in _listings(config, written.get("listing", []))}
+    found = named + _told_apart([one for one in listed.values() if (one.address, "") not in known], named)
+    if not found:
+        raise FleetError(f"{config} lists no services: write [[service]] with a url or a path, or correct its listings")
+    return found
+
+
+def _written(config: Path) -> dict[str, Any]:
+    try:
+        written = tomllib.loads(config.read_text())
+    except FileNotFoundError:
+        raise FleetError(
+            f"{config} does not exist: write one (docs/how-to/see-the-fleet.md), or name it by --config"
+        ) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise FleetError(f"{config} cannot be read: {error}") from None
+    if unknown := sorted(set(written) - {"template", "service", "listing"}):
+        raise FleetError(f"{config} has no use for {unknown[0]!r}: write template, [[service]] and [[listing]]")
+    return written
+
+
+def _services(config: Path, entries: list[Any]) -> Iterator[Member]:
+    for number, entry in enumerate(entries, 1):
+        where = f"{config}: service {number}"
+        _refuse_unknown(where, entry, SERVICE_KEYS)
+        where += next((f" ({entry[key]})" for key in ("name", "url", "path") if entry.get(key)), "")
+        for key, value in entry.items():
+            if not isinstance(value, str) or not value or value.startswith("-"):
+                raise FleetError(f"{where}: {key} has to be text, and not begin with a hyphen; it is {value!r}")
+        if ("url" in entry) == ("path" in entry):
+            raise FleetError(f"{where} needs either a url or a path: {'remove' if 'url' in entry else 'write'} one")
+        if "path" in entry:
+            folder = config.parent / Path(entry["path"]).expanduser()
+            address, is_local = os.path.abspath(folder), True
+        else:
+            address, is_local = _expanded(entry["url"]), False
+            if "::" in address or not re.match(r"[\w+.-]+://|[^/\s]+:", address):
+                raise FleetError(f"{where}: {address!r} is not a git URL: a folder is written as path = …")
+        yield Member(entry.get("name") or _last(address), address, entry.get("branch", ""), is_local)
+
+
+def _listings(config: Path, entries: list[Any]) -> Iterator[Member]:
+    for number, entry in enumerate(entries, 1):
+        where = f"{config}: listing {number}"
+        _refuse_unknown(where, entry, LISTING_KEYS)
+        if not isinstance(entry.get("file"), str):
+            raise FleetError(f"{where} needs a file: where the organisation's listing was saved")
+        where += f" ({entry['file']})"
+        protocol = entry.get("protocol", "https")
+        if protocol not in ("https", "ssh"):
+            raise FleetError(f"{where}: protocol is {protocol!r}: write https or ssh")
+        for key in ("include", "exclude"):
+            globs = entry.get(key, [])
+            if not isinstance(globs, list) or not all(isinstance(glob, str) for glob in globs):
+                raise FleetError(f'{where}: {key} has to be a list of names, as ["*-service"]; it is {globs!r}')
+        for repository in _repositories(where, config.parent / Path(entry["file"]).expanduser()):
+            full, address = _read(where, repository, protocol)
+            wanted = any(fnmatchcase(_last(full), glob) for glob in entry.get("include", ["*"]))
+            unwanted = any(fnmatchcase(_last(full), glob) for glob in entry.get("exclude", []))
+            if wanted and not unwanted and not repository.get("archived"):
+                yield Member(full, address)
+
+
+def _repositories(where: str, file: Path) -> Iterator[Any]:
+    """Of one array, of an array of pages, and of pages one after the other, which is how old versions of `gh` print them."""
+    try:
+        text = file.read_text().strip()
+        while text:
+            page, end = json.JSONDecoder().raw_decode(text)
+            text = text[end:].lstrip()
+            for entry in page if isinstance(page, list) else [page]:
+                yield from entry if isinstance(entry, list) else [entry]
+    except (OSError, ValueError) as error:
+        raise FleetError(f"{where} cannot be read: {error}") from None
+
+
+def _read(where: str, repository: Any, protocol: str) -> tuple[str, str]:
+    """Full name and address."""
+    for fields in HOSTS if isinstance(repository, dict) else ():
+        name, address = repository.get(fields["name"]), repository.get(fields[protocol])
+        if isinstance(name, str) and isinstance(address, str):
+            return name, address
+    raise FleetError(
+        f"{where}: {json.dumps(repository)[:80]} is neither a repository of GitHub's nor a project of GitLab's: save what "
+        "`gh api /orgs/NAME/repos --paginate` or GitLab's /groups/ID/projects answers"
+    )
+
+
+def _refuse_unknown(where: str, entry: Any, keys: set[str]) -> None:
+    if not isinstance(entry, dict):
+        raise FleetError(f"{where} is not a table: write [[{where.split()[-2]}]] above it")
+    if unknown := sorted(set(entry) - keys):
+        raise FleetError(f"{where} has no use for {unknown[0]!r}: it takes {', '.join(sorted(keys))}")
+
+
+def _refuse_repeated(config: Path, found: list[Member]) -> None:
+    for what, keys in (
+        ("is listed twice: remove one", [f"{one.shown_address} {one.branch}".strip() for one in found]),
+        ("is the name of two services: give one of them another `name`", [one.name for one in found]),
+    ):
+        repeated = [key for key, times in Counter(keys).items() if times > 1]
+        if repeated:
+            raise FleetError(f"{config}: {repeated[0]} {what}")
+
+
+def _told_apart(listed: list[Member], named: list[Member]) -> list[Member]:
+    """By the last part of their names where that is enough, else by all of it."""
+    times = Counter([_last(one.name) for one in listed] + [one.name for one in named])
+    return [one if times[_last(one.name)] > 1 else replace(one, name=_last(one.name)) for one in listed]
+
+
+def _expanded(url: str) -> str:
+    return next((long + url[len(short) :] for short, long in SHORTHANDS.items() if long and url.startswith(short)), url)
+
+
+def _last(address: str) -> str:
+    return re.split(r"[/:]", address.rstrip("/"))[-1].removesuffix(".git")

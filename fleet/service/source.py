@@ -1,0 +1,82 @@
+"""The Python files of a service, as checks read them: never imported, never run."""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property, lru_cache
+
+from fleet.service.service import Service
+
+
+@dataclass(frozen=True)
+class Module:
+    """One file."""
+
+    path: str
+    tree: ast.Module
+
+    @cached_property
+    def nodes(self) -> list[ast.AST]:
+        """All of the tree."""
+        return list(ast.walk(self.tree))
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """What the names that it imports stand for: {"AsyncClient": "httpx.AsyncClient", "sa": "sqlalchemy"}."""
+        found = {}
+        for node in self.nodes:
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    top = alias.name.partition(".")[0]
+                    found[alias.asname or top] = alias.name if alias.asname else top
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+        return found
+
+    def imports(self) -> Iterator[tuple[str, int]]:
+        """Every module that it imports, or imports from, in full, and the line."""
+        for node in self.nodes:
+            if isinstance(node, ast.Import):
+                yield from ((alias.name, node.lineno) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                # `from urllib import request` imports a module as well.
+                yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+
+    def calls(self) -> Iterator[tuple[str, ast.Call]]:
+        """Every call, and what it calls as far as imports tell: `httpx.AsyncClient`; `.get` of what is no import."""
+        for node in self.nodes:
+            if isinstance(node, ast.Call):
+                yield self.named(node.func), node
+
+    def named(self, node: ast.expr) -> str:
+        """What an expression stands for, in full."""
+        if isinstance(node, ast.Name):
+            return self.names.get(node.id, node.id)
+        if isinstance(node, ast.Attribute):
+            return f"{self.named(node.value)}.{node.attr}"
+        return ""
+
+    def strings(self) -> Iterator[tuple[str, int]]:
+        """Every text but docstrings; of one with values in it (an f-string) each part."""
+        docstrings = {id(node.value) for node in self.nodes if isinstance(node, ast.Expr)}
+        for node in self.nodes:
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+                yield node.value, node.lineno
+
+
+def modules(service: Service, pattern: str) -> list[Module]:
+    """The files below src and tests that fit. Raises FleetError if one cannot be parsed."""
+    return [module for module in _all(service) if fnmatchcase(module.path, pattern)]
+
+
+# Of one service at a time: its checks come one after the other, and each wants most of the files.
+@lru_cache(maxsize=1)
+def _all(service: Service) -> list[Module]:
+    return [Module(path, service.python(path)) for path in service.files("src/*.py", "tests/*.py")]
+
+
+def assigned(node: ast.stmt) -> list[str]:
+    """The names that a statement gives a value to."""
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return [target.id for target in targets if isinstance(target, ast.Name)]

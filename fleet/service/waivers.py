@@ -1,0 +1,148 @@
+"""Exceptions that the platform team granted: conventions.yml of a service. For a time, and a path's for these bytes only.
+
+waivers:
+  - path: Dockerfile
+    reason: needs libvips, until the platform's image has it
+    owner: media-team
+    approver: ana@platform
+    expires: 2027-03-01
+    content: 9d4c6f0f1c7b5a3f6c1d2e8a7b9c0d1e2f3a4b5c   # git hash-object Dockerfile
+  - id: http-paths
+    reason: the mobile app of 2024 calls these
+    owner: media-team
+    approver: ana@platform
+    expires: 2027-06-30
+  - id: supply-no-secrets   # in that file alone, and for these bytes
+    path: tests/fixtures/signed.json
+    reason: the key of the example in RFC 7515
+    owner: media-team
+    approver: ana@platform
+    expires: 2027-06-30
+    content: 1f7a7a472abf3dd9643fd615f6da379c4acb3e3a
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+
+import yaml
+
+from fleet.errors import FleetError
+from fleet.git.git import Entry
+from fleet.template.answers import load, not_yaml, refuse_long
+
+WAIVERS_FILE = "conventions.yml"
+
+# `content` of a waived path that is not there on purpose.
+ABSENT = "absent"
+
+
+@dataclass(frozen=True)
+class Waiver:
+    """One exception: from a convention, by `id`, in one file if it has a `path` too; from the template's bytes by that alone."""
+
+    id: str
+    path: str
+    reason: str
+    owner: str
+    approver: str
+    expires: date
+    content: str
+
+    @property
+    def subject(self) -> str:
+        return f"{self.id} in {self.path}" if self.id and self.path else self.id or self.path
+
+    def covers(self, id_: str, path: str) -> bool:
+        """Whether it is from this convention, for what that finds in a path."""
+        return self.id == id_ and self.path in (path, "")
+
+    def void_because(self, entry: Entry | None, today: date) -> str:
+        """Why it does not count any longer; empty if it does. `entry` is what is at its path now."""
+        if self.expires < today:
+            return f"expired on {self.expires}"
+        now = entry.blob if entry else ABSENT
+        if self.path and now != self.content:
+            return f"was granted for other content: that has changed since, and is now {now}"
+        return ""
+
+
+@dataclass(frozen=True)
+class Waivers:
+    """What conventions.yml says. `problems` are entries that are none, by what is wrong with them."""
+
+    waivers: tuple[Waiver, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, content: bytes | None) -> "Waivers":
+        """No file is no waiver. Raises FleetError if it is not YAML of that shape."""
+        if content is None:
+            return cls()
+        refuse_long(WAIVERS_FILE, content)
+        try:
+            written = load(content)
+        except (yaml.YAMLError, RecursionError) as error:
+            raise not_yaml(WAIVERS_FILE, error) from None
+        entries = (written or {}).get("waivers") or [] if isinstance(written or {}, dict) else None
+        if not isinstance(entries, list):
+            raise FleetError(f"{WAIVERS_FILE} is not a list of exceptions under `waivers:`")
+        found, problems = [], []
+        if unknown := sorted(map(str, (written or {}).keys() - {"waivers"})):
+            problems.append(f"does not know {', '.join(unknown)}: exceptions are listed under `waivers`")
+        for number, entry in enumerate(entries, 1):
+            if problem := _problem(entry):
+                problems.append(f"waiver {number}{_named(entry)}: {problem}")
+            else:
+                fields = {name: entry.get(name, "") for name in Waiver.__dataclass_fields__}
+                found.append(Waiver(**fields))
+        return cls(tuple(found), tuple(problems))
+
+    def of_path(self, path: str) -> Waiver | None:
+        """The exception from the template's bytes for a path, whether it still counts or not."""
+        return next((waiver for waiver in self.waivers if waiver.path == path and not waiver.id), None)
+
+
+def today() -> date:
+    """Everywhere the same day, whatever the machine's time zone."""
+    return datetime.now(UTC).date()
+
+
+def _problem(entry: Any) -> str:
+    if not isinstance(entry, dict):
+        return "not a mapping"
+    if unknown := sorted(map(str, entry.keys() - Waiver.__dataclass_fields__.keys())):
+        return f"does not know {', '.join(unknown)}"
+    if not (entry.get("id") or entry.get("path")):
+        return "needs the `id` of a convention, a `path`, or both for a convention in one file"
+    for name in ("id", "path"):
+        if not isinstance(entry.get(name, ""), str):
+            return f"`{name}` has to be text; it is {entry[name]!r}"
+    if entry.get("path", "").endswith("/"):
+        return "a folder cannot be waived: name its files"
+    for name in ("reason", "owner", "approver"):
+        if not isinstance(entry.get(name), str) or not entry[name].strip():
+            return f"needs {_A[name]}"
+    if not isinstance(entry.get("expires"), date) or isinstance(entry["expires"], datetime):
+        return "needs a date in `expires`, as 2027-03-01"
+    if entry.get("path") and not isinstance(entry.get("content"), str):
+        return (
+            f"needs `content`: what `git hash-object {entry['path']}` prints, in quotes; {ABSENT!r} if it was deleted"
+        )
+    if not isinstance(entry.get("content", ""), str):
+        return f"`content` has to be text; it is {entry['content']!r}"
+    if entry["approver"].strip() == entry["owner"].strip():
+        return "`approver` has to be somebody other than `owner`"
+    return ""
+
+
+_A = {
+    "reason": "a `reason`: what for, and until what",
+    "owner": "an `owner`: who gets rid of it",
+    "approver": "an `approver`: who of the platform team agreed",
+}
+
+
+def _named(entry: Any) -> str:
+    name = entry.get("path") or entry.get("id") if isinstance(entry, dict) else None
+    return f" ({name})" if name else ""

@@ -1,0 +1,1 @@
+"""`fleet status`: how all services of the fleet stand."""

@@ -1,0 +1,60 @@
+"""The errors of `fleet map`, service by service, because `fleet status` counts them too."""
+
+import hashlib
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from fleet.cache import cache, version_of_checks, write_whole
+from fleet.check.findings import Finding, Level
+from fleet.check.standing import Standing
+from fleet.service.register import Member
+from fleet.service.waivers import today
+
+Errors = list[list[Finding]]
+
+
+def with_neighbours(members: list[Member], standings: list[Standing]) -> list[Standing]:
+    """The standings, each with the errors of the map that its service has to mend.
+
+    The errors are remembered until any service has a new commit: drawing the map takes longer than all else.
+    """
+    file = _memory(members, standings)
+    errors = _recall(file)
+    if errors is None:
+        errors = _errors(members, standings)
+        # A service that could not be read may be readable in a minute.
+        if not any(finding.id == "map-unread" for found in errors for finding in found):
+            write_whole(file, json.dumps([[asdict(finding) for finding in found] for found in errors]))
+    return [replace(one, neighbours=tuple(found)) for one, found in zip(standings, errors, strict=True)]
+
+
+def _errors(members: list[Member], standings: list[Standing]) -> Errors:
+    # Here, because these imports take longer than the rest of a run that finds everything remembered.
+    from fleet.map import gather
+    from fleet.map.findings import findings
+
+    map_ = gather.of_standings(members, standings)
+    errors = [one for one in findings(map_) if one.finding.level is Level.ERROR]
+    names = [map_.names.get(member.name, member.name) for member in members]
+    return [
+        [] if standing.unreadable else [one.finding for one in errors if name in one.acting]
+        for name, standing in zip(names, standings, strict=True)
+    ]
+
+
+def _recall(file: Path) -> Errors | None:
+    try:
+        written = json.loads(file.read_bytes())
+        return [[Finding(**one | {"level": Level(one["level"])}) for one in found] for found in written]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _memory(members: list[Member], standings: list[Standing]) -> Path:
+    """Where the errors of these commits are kept. The day counts, because waivers expire."""
+    services = [
+        [member.name, member.key, one.commit, one.unreadable] for member, one in zip(members, standings, strict=True)
+    ]
+    inputs = json.dumps([today().isoformat(), version_of_checks(), services])
+    return cache() / "maps" / f"{hashlib.sha256(inputs.encode()).hexdigest()[:40]}.json"

@@ -1,0 +1,127 @@
+"""The fleet as text: a table for a terminal, Markdown for an issue or a wiki, JSON for programs. HTML is in fleet/page."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+
+from fleet import output
+from fleet.check.findings import Finding, Level
+from fleet.check.standing import Standing
+from fleet.output import count, escaped
+from fleet.service.waivers import today
+
+STYLES = {Level.ERROR: "red", Level.WARNING: "yellow", None: "green"}
+# Not by colour alone.
+WORDS = {Level.ERROR: "breach", Level.WARNING: "warning", None: "in order"}
+# Columns of a terminal, below which conventions are counted and not named.
+NARROW = 120
+COLUMNS = ("service", "state", "version", "behind", "drift", "conventions", "map", "waivers")
+CONVENTIONS, MAP = COLUMNS.index("conventions"), COLUMNS.index("map")
+
+
+def word(standing: Standing) -> str:
+    """Its state in a word."""
+    return "unreadable" if standing.unreadable else WORDS[standing.level]
+
+
+def summary(standings: list[Standing]) -> dict[str, int]:
+    """How many services are what."""
+    return {
+        "services": len(standings),
+        "in order": sum(word(one) == "in order" for one in standings),
+        "warning": sum(word(one) == "warning" for one in standings),
+        "breach": sum(word(one) == "breach" for one in standings),
+        "unreadable": sum(word(one) == "unreadable" for one in standings),
+    }
+
+
+def cells(standing: Standing) -> tuple[str, ...]:
+    """A row of the table, after the name."""
+    if standing.unreadable:
+        return (word(standing), "", "", "", "", "", "")
+    behind = ""
+    if standing.releases_behind:
+        behind = f"{count(standing.releases_behind, 'release')}, {count(standing.days_behind, 'day')}"
+    waivers = {kind: number for kind, number in (standing.waivers or {}).items() if number}
+    return (
+        word(standing),
+        standing.version,
+        behind,
+        counted(standing.drift),
+        ", ".join([*standing.failed, *(f"({id_})" for id_ in standing.waived)]),
+        ", ".join(dict.fromkeys(one.id for one in standing.neighbours)),
+        counted(waivers),
+    )
+
+
+def table(standings: list[Standing], *, width: int | None = None) -> str:
+    """As wide as the terminal, and with colours if this is one, unless a width is given."""
+    from rich.table import Table  # which takes as long to import as two hundred services to read
+    from rich.text import Text
+
+    console = output.console(width=width, no_color=True if width else None)
+    shown = Table(*COLUMNS, box=None, pad_edge=False)
+    for standing in standings:
+        row = [standing.name, *cells(standing)]
+        if console.width < NARROW:
+            # In a few letters for each line nobody could read which.
+            numbers = {"failed": len(standing.failed), "waived": len(standing.waived)}
+            row[CONVENTIONS] = counted({kind: number for kind, number in numbers.items() if number})
+            row[MAP] = count(len(standing.neighbours), "error") if standing.neighbours else ""
+        shown.add_row(*(Text(cell, overflow="fold") for cell in row), style=STYLES[standing.level])
+    with console.capture() as printed:
+        console.print(shown)
+        for standing in standings:
+            if standing.unreadable:
+                console.print(Text(f"\n{standing.name} cannot be read: {standing.unreadable}"))
+        console.print(Text(f"\n{sentence(standings)}"))
+    return printed.get()
+
+
+def markdown(standings: list[Standing], graph: str = "") -> str:
+    """`graph` is a section of its own, as Markdown."""
+    lines = [f"# The fleet on {today()}", "", sentence(standings), ""]
+    lines += [f"| {' | '.join(COLUMNS)} |", "|" + " --- |" * len(COLUMNS)]
+    lines += [f"| {' | '.join(map(escaped, (one.name, *cells(one))))} |" for one in standings]
+    for standing in standings:
+        if standing.unreadable:
+            lines += ["", f"**{escaped(standing.name)}** cannot be read: {escaped(standing.unreadable)}"]
+        elif found := [one for one in standing.findings if one.level is not Level.WAIVED]:
+            lines += ["", f"## {escaped(standing.name)}", ""]
+            lines += [f"- {escaped(_told(one))}" + (f" *{escaped(one.remedy)}*" if one.remedy else "") for one in found]
+    return "\n".join([*lines, *(["", graph] if graph else []), ""])
+
+
+def as_json(standings: list[Standing]) -> str:
+    """With what the properties say, so that a reader need not know the ids of findings."""
+    services = [
+        one.to_json()
+        | {"state": word(one), "drift": one.drift, "conventions_failed": one.failed, "conventions_waived": one.waived}
+        for one in standings
+    ]
+    return json.dumps({"day": str(today()), "summary": summary(standings), "services": services}, indent=2) + "\n"
+
+
+def sentence(standings: list[Standing]) -> str:
+    """The summary for people."""
+    numbers = summary(standings)
+    total = numbers.pop("services")
+    return f"{count(total, 'service')}: {', '.join(f'{number} {what}' for what, number in numbers.items() if number)}"
+
+
+def versions(standings: Iterable[Standing]) -> Counter[str]:
+    """How many services are at which version of the template."""
+    return Counter(one.version for one in standings if one.version)
+
+
+def counted(numbers: dict[str, int]) -> str:
+    return ", ".join(f"{number} {kind}" for kind, number in numbers.items())
+
+
+def _told(finding: Finding) -> str:
+    return f"{finding.level}, {finding.id}: {place(finding.path, finding.line)}{finding.reason}."
+
+
+def place(path: str, line: int) -> str:
+    """Where a finding is, before what it says."""
+    return f"{path}{f':{line}' if line else ''}: " if path else ""

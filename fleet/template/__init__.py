@@ -1,0 +1,1 @@
+"""The template: where it is, its releases, and what each of them makes of a service's answers."""

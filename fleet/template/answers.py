@@ -1,0 +1,174 @@
+"""What a service recorded at birth and at each update: the template's address, its version, the answers."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import yaml
+from yaml.constructor import ConstructorError
+
+from fleet.errors import FleetError, Malformed
+from fleet.template.trust import is_trusted
+
+ANSWERS_FILE = ".copier-answers.yml"
+# Where Copier's documentation puts the answers to a second template of one repository.
+OTHER_ANSWERS = ".copier-answers.*.yml"
+
+# Far more than a file that people write has.
+MOST_VALUES = 500_000
+# Of answers and waivers, which are read before any limit of time holds.
+MOST_BYTES = 2**20
+
+# It reads the same in a fraction of the time, where PyYAML was built with it.
+_Fast = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class Loader(_Fast):
+    """Says of a value that is none, such as the date 2027-02-30, in which line it is; PyYAML lets Python complain."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError, AttributeError):
+            what = f"{node.value} is no {node.tag.rpartition(':')[2]}"
+            raise ConstructorError(None, None, what, node.start_mark) from None
+
+
+def load(text: str | bytes) -> Any:
+    """The only document of a text. Raises yaml.YAMLError, or RecursionError."""
+    documents = list(load_all(text))
+    if len(documents) > 1:
+        raise yaml.YAMLError("it has more than one document")
+    return documents[0] if documents else None
+
+
+def load_all(text: str | bytes, loader: type = Loader) -> Iterator[Any]:
+    """Yield the documents of a text.
+
+    Raises yaml.YAMLError, also if there are more than MOST_VALUES values with every alias written out; RecursionError.
+    """
+    has_aliases = (b"&" if isinstance(text, bytes) else "&") in text  # ty: ignore[unsupported-operator]
+    if len(text) > MOST_VALUES:  # each value takes a character at least
+        _refuse_many(text, loader)
+    reader = loader(text)
+    try:
+        while reader.check_node():
+            node = reader.get_node()
+            if has_aliases and _values(node, {}) > MOST_VALUES:
+                raise ConstructorError(
+                    None, None, f"its aliases make more than {MOST_VALUES:,} values", node.start_mark
+                )
+            yield reader.construct_document(node)
+    finally:
+        reader.dispose()
+
+
+def _refuse_many(text: str | bytes, loader: type) -> None:
+    """Raises yaml.YAMLError for more values than a file has, before anything is made of them."""
+    nodes = (event for event in yaml.parse(text, loader) if isinstance(event, yaml.NodeEvent))
+    if one := next(islice(nodes, MOST_VALUES, None), None):
+        raise ConstructorError(None, None, f"it has more than {MOST_VALUES:,} values", one.start_mark)
+
+
+def refuse_long(path: str, content: bytes) -> None:
+    """Raises FleetError for a record that is longer than anything that people or tools write there."""
+    if len(content) > MOST_BYTES:
+        raise Malformed(
+            f"{path} has {len(content):,} bytes, and fleet reads one of up to {MOST_BYTES:,}: restore it from git", path
+        )
+
+
+def _values(node: yaml.Node, known: dict[int, int]) -> int:
+    """Count the values of a node with every alias written out."""
+    if id(node) not in known:
+        known[id(node)] = MOST_VALUES + 1  # for a node inside of itself, of which the count would never end
+        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        is_one = isinstance(node, yaml.ScalarNode)
+        known[id(node)] = 1 if is_one else 1 + sum(_values(part, known) for part in parts)
+    return known[id(node)]
+
+
+def not_yaml(path: str, error: Exception) -> Malformed:
+    """What the loader has against a file, as a message."""
+    mark = getattr(error, "problem_mark", None)
+    line = mark.line + 1 if mark else 0
+    what = f" ({error.problem})" if isinstance(error, ConstructorError) else ""
+    return Malformed(f"{path} is not YAML{f', line {line}' if line else ''}{what}", path, line)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The content of .copier-answers.yml."""
+
+    source: str
+    version: str
+    values: dict[str, Any]
+    text: str
+
+    @classmethod
+    def parse(cls, content: bytes | None) -> "Answers":
+        """Raises FleetError if it is missing, broken, or of a copy that cannot be updated."""
+        if content is None:
+            raise FleetError(f"no {ANSWERS_FILE}: not a service of this platform, or not at its repository's root")
+        refuse_long(ANSWERS_FILE, content)
+        try:
+            text = content.decode()
+            recorded = load(text)
+        except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+            raise FleetError(f"{not_yaml(ANSWERS_FILE, error)}: restore it from git") from None
+        if not isinstance(recorded, dict):
+            raise FleetError(f"{ANSWERS_FILE} holds no answers: restore it from git")
+        if strange := [name for name in recorded if not isinstance(name, str)]:
+            raise FleetError(f"{ANSWERS_FILE} has an answer to {strange[0]!r}, which is no question: remove it")
+        source, version = (recorded.get(name) for name in ("_src_path", "_commit"))
+        if not isinstance(source, str):
+            raise FleetError(f"{ANSWERS_FILE} has no _src_path: write the template's git URL there")
+        if version is None:
+            raise FleetError(
+                f"{ANSWERS_FILE} has no _commit: the service was copied from a folder without git history. Copy it again "
+                "from the template's git URL (copier recopy), or write the template's version there"
+            )
+        values = {name: value for name, value in recorded.items() if not name.startswith("_")}
+        if not isinstance(version, str):
+            # YAML reads an abbreviated hash such as 0123456 as a number.
+            version = f"\n{text}".partition("\n_commit:")[2].partition("\n")[0].strip()
+        return cls(source, version, values, text)
+
+
+def recorded(content: bytes | None, others: Callable[[], Mapping[str, bytes | None]]) -> Answers:
+    """Parse what a service recorded. `others` reads the answers to other templates, by path. Raises FleetError."""
+    found = _parsed(content)
+    if not _is_ours(found):
+        for path in (path for path, other in others().items() if _is_ours(_parsed(other))):
+            raise FleetError(
+                f"the answers to the platform's template are in {path}, and fleet reads them from {ANSWERS_FILE}: rename the "
+                "file to that; if another template has its answers there, rename those first"
+            )
+    if isinstance(found, FleetError):
+        raise found
+    return found
+
+
+def _parsed(content: bytes | None) -> Answers | FleetError:
+    try:
+        return Answers.parse(content)
+    except FleetError as error:
+        return error
+
+
+def _is_ours(found: Answers | FleetError) -> bool:
+    return isinstance(found, Answers) and is_trusted(found.source)
+
+
+def aggregates_in(values: dict[str, Any]) -> dict[str, str]:
+    """Of recorded answers: name to its lines. They are written as a block, one line a name and one a field."""
+    blocks: dict[str, str] = {}
+    name = ""
+    for row in str(values.get("aggregates", "")).splitlines():
+        if row[:1].strip():
+            name = row.partition(":")[0]
+            blocks[name] = row
+        elif name:
+            blocks[name] += f"\n{row}"
+    return blocks

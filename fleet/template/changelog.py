@@ -1,0 +1,70 @@
+"""What a deployer must know of the releases between two versions, from the template's CHANGELOG.md.
+
+Three headings of a release are read by fleet as well as by people. Each item is one line of a list, or goes on with
+indented lines:
+
+    ## [1.3.0] - 2027-02-01
+
+    ### Settings
+
+    - `RELAY_BATCH_SIZE` is new; 100 if it is not set.
+
+    ### Migrations
+
+    - `chassis_0003` adds a column. The image of the release before runs on the new schema.
+
+    ### Behaviour
+
+    - A body of more than 1 MiB is answered with 413.
+"""
+
+import re
+from dataclasses import dataclass
+
+from fleet.template.template import Release, as_version
+
+FILE = "CHANGELOG.md"
+SECTIONS = ("Settings", "Migrations", "Behaviour")
+
+
+@dataclass(frozen=True)
+class Note:
+    """One thing to know before deploying."""
+
+    version: str
+    section: str
+    text: str
+
+
+def notes(old: Release, new: Release) -> list[Note]:
+    """Those of the releases after `old`, up to `new`; what is unreleased too, if `new` is later than any release."""
+    file = new.folder / FILE
+    text = file.read_text() if file.is_file() else ""
+    return [note for note in parse(text) if _between(note.version, old, new)]
+
+
+def parse(changelog: str) -> list[Note]:
+    """Every note of a changelog, in its order."""
+    found = []
+    for release in re.split(r"^## ", changelog, flags=re.MULTILINE)[1:]:
+        title, _, body = release.partition("\n")
+        version = re.sub(r"[\[\]]", "", title.split()[0])
+        for section in re.split(r"^### ", body, flags=re.MULTILINE)[1:]:
+            name, _, items = section.partition("\n")
+            if name.strip() in SECTIONS:
+                found += [Note(version, name.strip(), item) for item in _items(items)]
+    return found
+
+
+def _items(text: str) -> list[str]:
+    found = [" ".join(item.split()) for item in re.findall(r"^[-*] (.*(?:\n[ \t]+\S.*)*)", text, re.MULTILINE)]
+    return [item for item in found if item.rstrip(".").lower() != "none"]  # as an item, too
+
+
+def _between(version: str, old: Release, new: Release) -> bool:
+    number = as_version(version)
+    if number is None:
+        # Unreleased: what comes after the newest tag.
+        return new.number is None or new.number.is_postrelease
+    after = old.number is None or number > old.number
+    return after and (new.number is None or number <= new.number)

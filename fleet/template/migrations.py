@@ -1,0 +1,57 @@
+"""Migrations of the template: hooks/migrations/<version>.py, for what a comparison of two renders cannot do.
+
+A script runs in the root of the service's checkout, before the files of the new version are written. It may move the
+team's files to where the new version expects them, or rewrite recorded answers. It uses the standard library only, prints
+what it did, and does nothing where it has nothing to do. fleet runs it, and not Copier: Copier would ask everybody for
+trust, update bots included (docs/decisions/0024).
+"""
+
+import ast
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.version import Version
+
+from fleet.errors import FleetError
+from fleet.template.template import Release, as_version
+
+FOLDER = Path("hooks/migrations")
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One script of a release."""
+
+    version: Version
+    script: Path
+
+    @property
+    def summary(self) -> str:
+        """The first line of its docstring."""
+        return (ast.get_docstring(ast.parse(self.script.read_text())) or self.script.stem).splitlines()[0]
+
+    def run(self, service: Path) -> str:
+        """Returns what it printed. Raises FleetError if it fails."""
+        done = subprocess.run(
+            [sys.executable, "-I", str(self.script)],
+            cwd=service,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+        )
+        if done.returncode != 0:
+            raise FleetError(f"the template's migration {self.script.name} failed:\n{done.stdout}{done.stderr}")
+        return done.stdout.strip()
+
+
+def migrations(old: Release, new: Release) -> list[Migration]:
+    """What `new` has and `old` had not, in the order of their versions."""
+    names = {script.name for script in (old.folder / FOLDER).glob("*.py")}
+    due = [
+        Migration(version, script)
+        for script in (new.folder / FOLDER).glob("*.py")
+        if script.name not in names and (version := as_version(script.stem))
+    ]
+    return sorted(due, key=lambda migration: migration.version)

@@ -1,0 +1,264 @@
+"""Rendering a template version that lies in a folder, by Copier itself, without its clones and repeated compilation.
+
+Copier compiles each part of each path anew, asks git about each file it writes, and clones the template for each render.
+For one service that is a second or two; for hundreds it is what everybody waits for, most of whom want to know what the
+files would be, and no files. The few methods overridden here are Copier's inside, so pyproject.toml pins its version, and
+tests compare the result with plain Copier's, byte by byte.
+"""
+
+import os
+from collections.abc import Iterable
+from copy import deepcopy
+from enum import Enum, auto
+from functools import cache, cached_property, lru_cache
+from pathlib import Path
+from types import CodeType
+from typing import Any, ClassVar, Literal
+
+from copier._jinja_ext import SandboxedEnvironment
+from copier._main import Worker
+from copier._settings import SettingsModel
+from copier._template import Template
+from copier._tools import scantree
+from copier._types import AnyByStrDict, AnyByStrMutableMapping, Phase
+from copier.errors import CopierError, ForbiddenPathError
+from jinja2 import TemplateError
+
+from fleet.errors import FleetError
+from fleet.git.git import Entry, Tree, blob_id
+from fleet.template.answers import ANSWERS_FILE, Answers
+from fleet.template.manifest import Manifest, manifest_of
+
+
+def render(
+    template: Path, *, commit: str, answers: Answers, into: Path, data: dict[str, Any] | None = None, write: bool = True
+) -> Manifest:
+    """Render the template in that folder, whose version is `commit`, for these answers; `data` are changed answers.
+
+    What is recorded is treated as in an update: an answer that the template no longer accepts gives way to its default.
+    A changed answer that is not accepted raises FleetError. Without `write` nothing is written, for whoever only wants
+    to know.
+    """
+    into.mkdir(parents=True, exist_ok=True)
+    (into / ANSWERS_FILE).write_text(answers.text)
+    try:
+        with _Renderer(
+            src_path=answers.source,
+            dst_path=into,
+            data=data or {},
+            defaults=True,
+            overwrite=True,
+            quiet=True,
+            # Of whoever runs this: their defaults are not the service's.
+            settings=SettingsModel(),
+        ) as worker:
+            worker.archived = _Archived(url=answers.source, ref=commit)
+            worker.archived.folder = template
+            worker.write = write
+            refuse_unknown(worker, data or {}, commit)
+            worker.run_copy()
+            _refuse_ignored(worker, data or {}, commit)
+            return manifest_of(
+                worker.tree,
+                worker.answers_content,
+                template=template,
+                asked=_asked(worker),
+                computed=worker.answers.combined,
+            )
+    except (CopierError, TemplateError, ArithmeticError, AttributeError, LookupError, ValueError, TypeError) as error:
+        raise FleetError(f"the template at {commit} does not render with these answers: {error}") from error
+
+
+def refuse_unknown(worker: Worker, data: dict[str, Any], commit: str) -> None:
+    """Copier passes over an answer to a question that does not exist: a typing error would change nothing, silently."""
+    asked = _asked(worker)
+    for name in data:
+        if name not in asked:
+            raise FleetError(f"the template at {commit} asks no question {name!r}; it asks {', '.join(asked)}")
+
+
+def _refuse_ignored(worker: Worker, data: dict[str, Any], commit: str) -> None:
+    """Copier drops an answer to a question that the other answers rule out, without a message."""
+    for name in data:
+        if name in worker.answers.hidden:
+            condition = str(worker.template.questions_data[name]["when"]).strip("{} ")
+            raise FleetError(
+                f"the answer {name} would be ignored: the template at {commit} asks for {name} only if {condition}. "
+                f"Leave out -d {name}, or give the answer that {condition} follows from as well (docs/reference/questions.md)"
+            )
+
+
+def _asked(worker: Worker) -> list[str]:
+    """List the questions that somebody may answer; the others are computed."""
+    return [name for name, question in worker.template.questions_data.items() if question.get("when") is not False]
+
+
+class _Kind(Enum):
+    """What a path of the template is."""
+
+    FOLDER = auto()
+    FILE = auto()
+    TEMPLATE = auto()
+
+
+class CompilingOnce(SandboxedEnvironment):
+    """Copier's, but compiles a text once in a process: for all services, and all versions of the template that have it."""
+
+    compiled: ClassVar[dict[tuple[str, str | None], CodeType]] = {}
+
+    def compile(self, source: str, name: str | None = None, *args: Any, **options: Any) -> CodeType:  # ty: ignore
+        self.preprocess(source, name)  # Copier forgets there what the template before it has yielded
+        if (source, name) not in self.compiled:
+            self.compiled[source, name] = super().compile(source, name, *args, **options)
+        return self.compiled[source, name]
+
+
+class _Archived(Template):
+    """A template version in a plain folder that knows the commit it was taken from, as a clone would."""
+
+    folder: Path
+
+    @cached_property
+    def vcs(self) -> Literal["git"] | None:
+        return None
+
+    @cached_property
+    def commit(self) -> str | None:
+        return self.ref
+
+    @cached_property
+    def local_abspath(self) -> Path:
+        return self.folder
+
+    @cached_property
+    def _raw_config(self) -> dict[str, Any]:
+        # A copy: Copier writes into it.
+        return deepcopy(_questionnaire(self.folder))
+
+
+class _Renderer(Worker):
+    archived: _Archived
+    write: bool
+    answers_content: bytes
+
+    @cached_property
+    def tree(self) -> Tree:
+        """Filled while it renders."""
+        return {}
+
+    @cached_property
+    def template(self) -> Template:
+        return self.archived
+
+    @cached_property
+    def answers_relpath(self) -> Path:
+        return Path(ANSWERS_FILE)
+
+    @cached_property
+    def jinja_env(self) -> SandboxedEnvironment:
+        folder = self.template.local_abspath
+        if folder not in _ENVIRONMENTS:
+            environment = Worker.jinja_env.func(self)
+            environment.__class__ = CompilingOnce
+            environment.auto_reload = False
+            _ENVIRONMENTS[folder] = environment
+        return _ENVIRONMENTS[folder]
+
+    @cached_property
+    def _complete_context(self) -> AnyByStrMutableMapping:
+        return super()._render_context()
+
+    def _render_context(self) -> AnyByStrMutableMapping:
+        """Once all is answered, it is the same for every part of every path."""
+        return self._complete_context if Phase.current() is Phase.RENDER else super()._render_context()
+
+    def _render_template(self) -> None:
+        """Where nothing is written, look at each file of the template once for all services: most are the same in each."""
+        if self.write or self.template.preserve_symlinks:
+            super()._render_template()
+            return
+        folder = self.template.local_abspath
+        for source, kind in _sources(folder, self.template_copy_root, self.template.templates_suffix):
+            for path, context in self._render_path(source):
+                if path.is_absolute() or ".." in path.parts:
+                    raise ForbiddenPathError(path=path)
+                if kind is _Kind.FOLDER or self.match_exclude(path):
+                    continue
+                if kind is _Kind.FILE:
+                    self.tree[path.as_posix()] = _copied(self.template_copy_root / source)
+                else:
+                    self._render_file((self.template_copy_root / source).relative_to(folder), path, context or {})
+
+    def _render_path(self, relpath: Path) -> Iterable[tuple[Path, AnyByStrDict | None]]:
+        """A path without Jinja in it is the same for every service."""
+        if "{" in str(relpath):
+            return super()._render_path(relpath)
+        key = self.template.local_abspath, relpath
+        if key not in _PATHS:
+            _PATHS[key] = list(super()._render_path(relpath))
+        return _PATHS[key]
+
+    def _render_string(self, string: str, extra_context: dict[str, Any] | None = None) -> str:
+        if isinstance(string, str) and "{" not in string:
+            self._forget_yield()
+            return string
+        return super()._render_string(string, extra_context)
+
+    def _render_file(self, src_relpath: Path, dst_relpath: Path, extra_context: dict[str, Any] | None = None) -> None:
+        self._forget_yield()
+        super()._render_file(src_relpath, dst_relpath, extra_context)
+
+    def _render_allowed(
+        self,
+        dst_relpath: Path,
+        is_dir: bool = False,
+        is_symlink: bool = False,
+        expected_contents: bytes | Path = b"",
+        expected_mode: int | None = None,
+    ) -> bool:
+        """Copier asks before it writes anything: here everything passes by, and nothing has to be read again."""
+        if not is_dir:
+            content = expected_contents if isinstance(expected_contents, bytes) else os.fsencode(expected_contents)
+            mode = "120000" if is_symlink else "100755" if (expected_mode or 0) & 0o100 else "100644"
+            self.tree[dst_relpath.as_posix()] = Entry(mode, blob_id(content))
+            if dst_relpath == self.answers_relpath:
+                self.answers_content = content
+        return self.write
+
+    def _forget_yield(self) -> None:
+        """What compiling a template does besides; here it may have been compiled before."""
+        self.jinja_env.preprocess("")
+
+    def _sync_git_index_executable_bit(self, dst_relpath: Path, src_mode: int) -> None:
+        """There is no git index where this renders."""
+
+
+# What serves every service that this process renders, by the folder of the template version.
+_ENVIRONMENTS: dict[Path, SandboxedEnvironment] = {}
+_PATHS: dict[tuple[Path, Path], list[tuple[Path, AnyByStrDict | None]]] = {}
+
+
+@cache
+def _sources(template: Path, root: Path, suffix: str) -> list[tuple[Path, _Kind]]:
+    """What Copier walks through, below the root; it follows links that stay in the template."""
+    found = []
+    for entry in scantree(str(root), follow_symlinks=True):
+        path = Path(entry.path)
+        if entry.is_symlink() and not path.resolve().is_relative_to(template):
+            raise ForbiddenPathError(path=path.relative_to(root))
+        kind = _Kind.FOLDER if entry.is_dir() else _Kind.TEMPLATE if entry.name.endswith(suffix) else _Kind.FILE
+        found.append((path.relative_to(root), kind))
+    return found
+
+
+@cache
+def _copied(file: Path) -> Entry:
+    """A file that every service has as the template has it."""
+    return Entry("100755" if file.stat().st_mode & 0o100 else "100644", blob_id(file.read_bytes()))
+
+
+@lru_cache(maxsize=16)
+def _questionnaire(template: Path) -> dict[str, Any]:
+    archived = _Archived(url=str(template))
+    archived.folder = template
+    return Template._raw_config.func(archived)

@@ -1,0 +1,67 @@
+"""Decide which templates may be fetched and rendered: a service names its template, and a template runs code."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from fleet.errors import FleetError
+from fleet.git.git import without_credentials
+
+# The short forms that Copier accepts besides git's own URLs.
+SHORTHANDS = {"gh:": "https://github.com/", "gl:": "https://gitlab.com/", "git+": "", "file://": ""}
+
+# In the environment, because the processes that check or update a part of the fleet trust the same templates.
+_TRUSTED = "FLEET_TRUSTED_TEMPLATES"
+
+
+def trust(addresses: Sequence[str]) -> None:
+    """Trust these templates from now on, and no others."""
+    os.environ[_TRUSTED] = "\n".join(map(_repository, addresses))
+
+
+def is_decided() -> bool:
+    """Whether `trust` was called, here or by the fleet that started this process."""
+    return _TRUSTED in os.environ
+
+
+def is_trusted(address: str) -> bool:
+    """Whether the template is among the trusted templates, or no trusted template was named."""
+    trusted = os.environ.get(_TRUSTED)
+    return trusted is None or _repository(address) in trusted.splitlines()
+
+
+def refuse_untrusted(address: str) -> None:
+    """Raises FleetError if trusted templates were named, and this one is not among them."""
+    if not is_trusted(address):
+        trusted = " or ".join(os.environ[_TRUSTED].splitlines())
+        raise FleetError(
+            f"the recorded template {without_credentials(address)} is not the platform's, {trusted}: "
+            "it was neither fetched nor run. Correct _src_path of .copier-answers.yml; or, if this template is the platform's "
+            "too, name it by --template, or by `template` in fleet.toml"
+        )
+
+
+def expanded(address: str) -> str:
+    """A git URL or a path, without Copier's short forms."""
+    long = ((short, whole) for short, whole in SHORTHANDS.items() if address.startswith(short))
+    return os.path.expanduser(next((whole + address[len(short) :] for short, whole in long), address))
+
+
+def is_path(address: str) -> bool:
+    """Whether an expanded address is a path on this machine."""
+    # As for git: what has a colon before its first slash is a host, also one without a user that ~/.ssh/config names.
+    return ":" not in address.partition("/")[0]
+
+
+def _repository(address: str) -> str:
+    """The identity of a repository: the same for its addresses by HTTPS and by SSH."""
+    url = expanded(address)
+    if is_path(url):
+        return str(Path(url).resolve())
+    # For git, a host also ends at ? and #.
+    found = re.fullmatch(r"(?:https://|ssh://)(?:[^/@?#]*@)?([^/?#]+)/(.*?)", url) or re.fullmatch(
+        r"(?:[^/@:]*@)?([^/@:]+):(.*?)", url
+    )
+    host, path = (found[1].lower(), found[2]) if found else ("", url)
+    return f"{host}/{path}".rstrip("/").removesuffix(".git") if found else path

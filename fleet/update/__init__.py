@@ -1,0 +1,1 @@
+"""`fleet update`: services to a version of the template."""

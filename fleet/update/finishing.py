@@ -1,0 +1,70 @@
+"""What follows from an update and is generated in the service itself, by its own `make specs`: uv.lock and specs/.
+
+And in pyproject.toml the chassis' version, where that comes from a package index.
+"""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+from fleet.git import git
+from fleet.update.worktree import commit
+
+GENERATED = ("pyproject.toml", "uv.lock", "specs")
+
+
+SUBMODULES = (
+    "The submodules in .gitmodules were empty here, because fleet fetches no other repositories. If make needs them, run make "
+    "in a clone of your own."
+)
+
+
+def finish(checkout: Path) -> str:
+    """Lock, write the specs, and commit both. Returns what make said if it failed: the team's code may need a change first.
+
+    A service that has not committed these files is left alone.
+    """
+    tracked = git.tree(checkout)
+    if "uv.lock" not in tracked or "Makefile" not in tracked:
+        return ""
+    done = subprocess.run(
+        ["make", "specs"],
+        cwd=checkout,
+        env=team_environment(),
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    if done.returncode != 0:
+        git.git(checkout, "checkout", "--quiet", "--", ".")
+        said = (done.stdout + done.stderr).strip().splitlines()[-15:]
+        said = said or [f"it said nothing, and its exit status was {done.returncode}"]
+        return "\n".join([*said, *([SUBMODULES] if ".gitmodules" in tracked else [])])
+    commit_generated(checkout)
+    return ""
+
+
+def commit_generated(checkout: Path) -> None:
+    """Commit what `make specs` has written."""
+    commit(
+        checkout,
+        "Write what follows from the template: uv.lock, specs",
+        [name for name in GENERATED if (checkout / name).exists()],
+    )
+
+
+def team_environment() -> dict[str, str]:
+    """The variables that a service's own code gets: those that a build needs, and no other secret."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if _BUILDS.fullmatch(name) and not _OF_ANOTHER_PROJECT.fullmatch(name)
+    }
+
+
+_BUILDS = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_\w+|TZ|TERM|TMPDIR|CI|XDG_\w+|SSL_CERT_(?:FILE|DIR)|(?:REQUESTS|CURL)_CA_BUNDLE"
+    r"|(?i:https?|all|no)_(?i:proxy)|UV_\w+|PIP_\w+|NETRC|PYTHONDONTWRITEBYTECODE|PG_BIN"
+)
+_OF_ANOTHER_PROJECT = re.compile(r"UV_PROJECT_ENVIRONMENT|UV_PUBLISH_\w+")

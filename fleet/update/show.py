@@ -1,0 +1,59 @@
+"""What `fleet update` prints."""
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from fleet import output
+from fleet.template.changelog import SECTIONS
+from fleet.update.report import Report
+
+DIFF = {"+": "green", "-": "red", "@": "cyan"}
+
+
+def report(report: Report, *, seed_diffs: bool) -> None:
+    """What an update did, then what it left to people."""
+    console = output.console()
+    if not report.changed:
+        console.print(Text(f"{report.service} is at template {report.new}: nothing to do"))
+        return
+    to = f"from {report.old} to {report.new}" if report.old != report.new else f"at {report.new}"
+    done = f"{report.written} of the platform's files written, {report.deleted} deleted"
+    console.print(Text.assemble((report.service, "bold"), f", template {to}: {done}"))
+    _section(console, "Restored first, for they had been changed by hand (a commit of its own):", report.healed)
+    _diff(console, report.healed_diff)
+    _section(console, "Migrated:", report.migrated)
+    _section(console, "New seeds, the team's from now on:", report.seeds.new)
+    _section(console, "Not written, for the team has deleted them once, or what they belong to:", report.seeds.left)
+    _section(console, "Waived, so this change of the template was not applied:", report.waived)
+    _diff(console, report.waived_diff)
+    _section(console, "Up to the team:", report.answers)
+    if report.changed_seeds and seed_diffs:
+        _section(console, "The template's own seeds changed; the team's files stay as they are:", report.changed_seeds)
+        _diff(console, report.changed_seeds_diff)
+    elif report.changed_seeds:
+        files = f"The template's seeds of {len(report.changed_seeds)} of the team's files changed; the files did not"
+        console.print(f"\n{files}. `fleet update --seed-diffs` shows how, next time.")
+    for section in SECTIONS:
+        notes = [f"{note.version}: {note.text}" for note in report.notes if note.section == section]
+        _section(console, f"Before you deploy, {section.lower()}:", notes)
+    if report.unfinished:
+        _section(console, "`make specs` failed. Make the code agree with the new version, then run it again:", [])
+        console.print(Padding(Text(report.unfinished), (0, 0, 0, 2)))
+    console.print("\nProve it: [bold]make setup check[/bold]")
+
+
+def _section(console: Console, title: str, items: Iterable[str]) -> None:
+    items = list(items)
+    if items or title.startswith("`make"):
+        console.print(f"\n{title}", style="bold", markup=False)
+        for item in items:
+            console.print(Padding(Text(f"- {item}"), (0, 0, 0, 2)))
+
+
+def _diff(console: Console, text: str) -> None:
+    """Its lines as they are, however long: what is copied from here can be applied."""
+    for line in text.splitlines():
+        console.print(Text(line, style=DIFF.get(line[:1], "")), soft_wrap=True)

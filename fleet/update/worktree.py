@@ -1,0 +1,132 @@
+"""A second working copy, so that nothing happens to the service's until all has gone well."""
+
+import fcntl
+import os
+import shutil
+import signal
+import stat
+import tempfile
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO
+
+from fleet.errors import FleetError
+from fleet.git import git
+
+BRANCH = "fleet-update"
+PREFIX = "fleet-update-"
+TERMINATION = (signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def worktree(repository: Path, *, keep: bool) -> Generator[Path]:
+    """A checkout of HEAD on no branch, removed at the end, however that comes about.
+
+    With `keep` a failed update's commits are kept on the branch `fleet-update`, for inspection. Raises FleetError if another
+    update is running.
+    """
+    lock_file = git.located(repository).shared / "fleet-update.lock"
+    with opened(lock_file) as lock, termination_as_interrupt():
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FleetError(f"another fleet update is running in {repository}") from None
+        if git.succeeds(repository, "rev-parse", "--verify", "--quiet", f"refs/heads/{BRANCH}"):
+            raise FleetError(
+                f"there is a branch {BRANCH}, kept from an update that failed: remove it with `git branch -D {BRANCH}`"
+            )
+        _clean_up_after_a_killed_one(lock)
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        checkout = folder / "service"
+        try:
+            lock.write(str(folder))
+            lock.flush()
+            git.check_out(repository, checkout, folder / "git")
+            yield checkout
+        except BaseException:
+            if keep:
+                with suppress(FleetError):
+                    git.git(repository, "update-ref", f"refs/heads/{BRANCH}", git.line(checkout, "rev-parse", "HEAD"))
+            raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.truncate(0)
+
+
+def commit(worktree: Path, message: str, paths: Iterable[str] | None = None) -> bool:
+    """Commit what changed there, or at these paths, even if .gitignore names them. False if nothing did."""
+    # The service may be where nothing is executable, and git told so; this checkout is not.
+    add = ("-c", "core.fileMode=true", "--literal-pathspecs", "add", "--all")
+    if paths is None:
+        git.git(worktree, *add)
+    elif named := "\0".join(paths).encode(errors="surrogateescape"):
+        git.git(worktree, *add, "--force", "--pathspec-from-file=-", "--pathspec-file-nul", stdin=named)
+    if git.succeeds(worktree, "diff", "--cached", "--quiet"):
+        return False
+    git.git(worktree, "commit", "--quiet", "--no-verify", "--file=-", stdin=message.encode())
+    return True
+
+
+def _clean_up_after_a_killed_one(lock: TextIO) -> None:
+    """Remove the folder that a killed update named in the lock's file, if it is a folder that `worktree` makes."""
+    lock.seek(0)
+    folder = Path(lock.read())
+    lock.truncate(0)
+    if folder.parent == Path(tempfile.gettempdir()) and folder.name.startswith(PREFIX):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def opened(file: Path) -> TextIO:
+    """A file to read and to append to, made if there is none. Raises FleetError for a link and for all that is no file.
+
+    A repository may be crafted: through a link that it has there, fleet would empty a file of the person who runs it.
+    """
+    # A pipe does not hold up anybody.
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        stream = os.fdopen(os.open(file, flags, 0o666), "a+")
+    except OSError:
+        if not file.is_symlink() and (file.is_file() or not file.exists()):
+            raise
+    else:
+        found = os.fstat(stream.fileno())
+        if stat.S_ISREG(found.st_mode) and found.st_nlink <= 1:
+            return stream
+        stream.close()
+    raise FleetError(f"{file} is a link or no file, and fleet writes into it: delete it, then run this again")
+
+
+@contextmanager
+def undisturbed() -> Generator[None]:
+    """No Ctrl-C nor the like ends this, nor what it starts: git, stopped between two files, would leave half of them."""
+    before: dict[int, Any] = {}
+    # Not the main thread: whoever started it looks after signals.
+    with suppress(ValueError):
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, *TERMINATION)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def termination_as_interrupt() -> Generator[None]:
+    """A CI job that is cancelled, or a terminal that is closed, ends this as Ctrl-C does, cleaning up."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before: dict[int, Any] = {}
+    # Not the main thread: whoever started it looks after signals.
+    with suppress(ValueError):
+        for number in TERMINATION:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # by nohup, say
+                before[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
