@@ -45,7 +45,7 @@ lint: setup ## Format and lint rules of this repository, types of what is delive
 	@.venv/bin/ruff format --check --quiet . template/chassis || { echo "run 'make format'"; exit 1; }
 	@.venv/bin/ruff check --quiet . template/chassis || { echo "'make format' fixes what can be fixed safely"; exit 1; }
 	@.venv/bin/ty check --no-progress --output-format concise fleet docs template/chassis/src || { echo "make the annotations and the code agree"; exit 1; }
-	@.venv/bin/lint-imports template/chassis/pyproject.toml --no-cache --no-logo > .imports.log || { cat .imports.log; rm .imports.log; echo "move the code, or give a new module its place in template/chassis/pyproject.toml"; exit 1; }; rm .imports.log
+	@for config in pyproject.toml template/chassis/pyproject.toml; do .venv/bin/lint-imports $$config --no-cache --no-logo > .imports.log || { cat .imports.log; rm .imports.log; echo "move the code, or give a new module its place in $$config"; exit 1; }; rm .imports.log; done
 	@.venv/bin/python -m docs.site || { echo "the documentation site has a fault"; exit 1; }
 	@.venv/bin/python -m docs.prose || { echo "rewrite these sentences by CONTRIBUTING.md, or name code as code: \`told\`"; exit 1; }
 
