@@ -14,7 +14,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 from chassis.database import Database, DatabaseUnavailable, Statement, metadata_for
-from chassis.database.pool import ALIVE
+from chassis.database.connection import ALIVE
 from chassis.messages import NO_MESSAGES
 from chassis.messaging.outbox import Outbox
 from fastapi import FastAPI

@@ -15,7 +15,7 @@ import pytest
 from chassis import problems
 from chassis.database import Database, DatabaseUnavailable, outages
 from chassis.database import pool as chassis_database
-from chassis.database.pool import dedicated_connection
+from chassis.database.connection import dedicated_connection
 from chassis.dev import embedded
 from chassis.http import Reader
 from chassis.messages import NO_MESSAGES

@@ -10,8 +10,8 @@ import pytest
 from chassis.application import worker
 from chassis.commands import main
 from chassis.database import Database
+from chassis.database.connection import dedicated_connection
 from chassis.database.leadership import only_replica
-from chassis.database.pool import dedicated_connection
 from chassis.messages import NO_MESSAGES
 from chassis.messaging.outbox import Outbox
 from chassis.service import Service

@@ -1,7 +1,11 @@
 """Compiled SQL on a pool of connections, and explicit transactions."""
 
-from chassis.database.pool import Connection, Database, DatabaseUnavailable, UnitOfWork, metadata_for, optional
-from chassis.database.statements import Executor, Row, Statement
+from chassis.database.connection import Connection
+from chassis.database.outages import DatabaseUnavailable
+from chassis.database.pool import Database
+from chassis.database.statements import Executor, Row, Statement, optional
+from chassis.database.tables import metadata_for
+from chassis.database.unit_of_work import UnitOfWork
 
 __all__ = [
     "Connection",

@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager, suppress
 import structlog
 
 from chassis.database import Connection, DatabaseUnavailable
-from chassis.database.pool import dedicated_connection
+from chassis.database.connection import dedicated_connection
 
 log = structlog.get_logger()
 

@@ -34,6 +34,14 @@ LOG_SECONDS = 10
 POOLED = ("26000", "42P05")
 
 
+class DatabaseUnavailable(Exception):
+    """No connection could be had, or it broke. The cause says why."""
+
+
+class NoConnection(DatabaseUnavailable):
+    """No connection could be made or taken from the pool, so no statement of the caller is the cause."""
+
+
 def reason(error: BaseException) -> str | None:
     """Say why the database is unavailable, or return None for an error that a statement or its caller has caused."""
     match error:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import asyncpg
 import sqlalchemy as sa
@@ -16,6 +16,7 @@ Row = asyncpg.Record | dict[str, Any]
 """One row by column name. It is a dict if SQLAlchemy converts one of its values: Enum, JSON, TypeDecorator."""
 
 Convert = Callable[[Any], Any]
+T = TypeVar("T")
 
 _DIALECT = asyncpg_dialect.dialect()
 _NUMERIC, _FLOAT8 = 1700, 701
@@ -227,3 +228,8 @@ def _conversion(name: str, type_: TypeEngine[Any]) -> Convert | None:
 
 def _parse_json(text: str | None) -> Any:
     return None if text is None else json.loads(text)
+
+
+def optional(make: Callable[[Any], T], value: Any) -> T | None:
+    """`make(value)`, or None for a null."""
+    return None if value is None else make(value)

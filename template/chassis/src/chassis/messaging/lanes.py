@@ -14,7 +14,7 @@ import structlog
 
 from chassis.brokers import Delivery, Subscription
 from chassis.database import DatabaseUnavailable
-from chassis.database.pool import NoConnection
+from chassis.database.outages import NoConnection
 from chassis.messaging.parking import ParkingFull
 from chassis.telemetry.logs import describe_exception
 

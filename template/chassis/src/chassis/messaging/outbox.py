@@ -7,7 +7,7 @@ from uuid_utils.compat import uuid7
 
 from chassis.brokers import Kind
 from chassis.database import Executor
-from chassis.database.pool import Unlisted
+from chassis.database.unit_of_work import Unlisted
 from chassis.messages import Messages
 from chassis.messaging.topology import topology_of
 from chassis.telemetry import trace_context

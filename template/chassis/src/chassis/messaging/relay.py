@@ -27,8 +27,8 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from chassis.brokers import Broker, BrokerUnavailable, DestinationUnavailable, Kind, Message, MessageRefused
 from chassis.database import Connection
+from chassis.database.connection import dedicated_connection
 from chassis.database.leadership import Lead, only_replica
-from chassis.database.pool import dedicated_connection
 from chassis.messaging import backlog, parking
 from chassis.messaging.backlog import Key
 from chassis.messaging.outbox import CHANNEL

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from chassis.database import Database
-from chassis.database.pool import State
+from chassis.database.state import State
 
 CHECK_TIMEOUT_SECONDS = 1.0
 

@@ -1,0 +1,197 @@
+"""One connection: the limits of its session, and what asyncpg leaves to its user."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from chassis.database import outages
+from chassis.database.outages import UNREACHABLE, DatabaseUnavailable
+from chassis.database.state import LACKING, State, is_unmigrated, newest_revisions
+from chassis.settings import addresses
+from chassis.settings.addresses import SHARED_SESSIONS
+
+Connection = asyncpg.Connection | PoolConnectionProxy
+T = TypeVar("T")
+
+Observer = Callable[[str, int, BaseException | None], None]
+"""Is told of each statement when it has ended: its text, when it began in nanoseconds since 1970, what it failed with."""
+
+ALIVE = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
+"""The server notices after 25 s that we have vanished without a word; by default after two hours, with our locks held."""
+
+ANSWER_SECONDS = 1
+"""How long we wait for the server to confirm that it has stopped a statement, before we give up the session."""
+
+SPARE_SECONDS = 10
+"""The server ends an idle transaction after the time limit of a request or a handler, and this much more."""
+
+LONGEST_BATCH = 100
+"""A transaction may take as long as this many messages, each up to its time limit: see chassis.messaging.consumer.SHAPES."""
+
+
+COMMAND_SECONDS = 30
+"""How long a statement of a dedicated connection may take."""
+
+
+@asynccontextmanager
+async def dedicated_connection(url: str, *, name: str) -> AsyncGenerator[Connection]:
+    """A connection outside of any pool, for locks and notifications, which live as long as their session.
+
+    Raises DatabaseUnavailable for a server that is away, a connection that breaks, or a pooler that shares sessions.
+    """
+    try:
+        connection = await addresses.connect(
+            url, command_timeout=COMMAND_SECONDS, server_settings={"application_name": name}
+        )
+    except UNREACHABLE as error:
+        raise DatabaseUnavailable(f"no connection: {type(error).__name__}: {error}") from error
+    try:
+        if await addresses.shares_sessions(url, connection):
+            raise DatabaseUnavailable(SHARED_SESSIONS)
+        await bound_session(connection, idle_seconds=COMMAND_SECONDS + SPARE_SECONDS)
+        yield connection
+    except (asyncpg.PostgresError, asyncpg.InternalClientError, asyncpg.InterfaceError, OSError) as error:
+        reason = outages.reason(error)
+        if isinstance(error, LACKING) and await is_unmigrated(connection, newest_revisions()):
+            reason = State.UNMIGRATED
+        if reason is None and isinstance(error, asyncpg.PostgresError):
+            raise
+        raise DatabaseUnavailable(reason or f"the connection broke: {type(error).__name__}") from error
+    finally:
+        with suppress(*UNREACHABLE):
+            await connection.close(timeout=2)
+
+
+_BOUND = """
+    SELECT name, setting::int AS milliseconds,
+        CASE WHEN ours.value <> '' AND (setting = '0' OR name LIKE 'tcp_%') THEN set_config(name, ours.value, false) END
+    FROM pg_settings JOIN unnest($1::text[], $2::text[]) AS ours (name, value) USING (name)
+"""
+
+
+async def bound_session(connection: asyncpg.Connection, *, idle_seconds: float) -> dict[str, float]:
+    """Let the server end the session of a process that has vanished, or that was stopped inside a transaction.
+
+    A limit that the role or the database already sets stays as it is. Returns those limits, in seconds.
+    """
+    limits = {
+        "idle_in_transaction_session_timeout": str(round(idle_seconds * 1000)),
+        "transaction_timeout": str(round(idle_seconds * 1000) * LONGEST_BATCH),  # of PostgreSQL 17 and newer
+        "statement_timeout": "",
+        "lock_timeout": "",
+    }
+    ours = ALIVE | limits
+    # Not in the start-up message, because a pooler refuses that; without tracing, because the statement belongs to no
+    # request.
+    rows = await asyncpg.Connection.fetch(connection, _BOUND, list(ours), list(ours.values()))
+    return {row["name"]: row["milliseconds"] / 1000 for row in rows if row["name"] in limits and row["milliseconds"]}
+
+
+class Session(asyncpg.Connection):
+    """asyncpg's connection, which also handles two cases that asyncpg leaves to its user."""
+
+    __slots__ = ("_given_up", "_may_restart")
+
+    def begun(self) -> None:
+        """Note that a transaction has begun. Until a statement has run in it, it may be restarted without loss."""
+        self._may_restart = True
+
+    async def execute(self, query: str, *args: Any, **options: Any) -> str:
+        if not args:
+            self._may_restart = False
+        return await super().execute(query, *args, **options)
+
+    # Prepared statements, cursors and COPY do not go through `_do_execute`.
+
+    def _get_statement(self, *statement: Any, **options: Any) -> Any:
+        self._may_restart = False
+        return super()._get_statement(*statement, **options)  # ty: ignore[missing-attribute]
+
+    def _copy_in(self, *statement: Any) -> Any:
+        self._may_restart = False
+        return super()._copy_in(*statement)  # ty: ignore[missing-attribute]
+
+    def _copy_out(self, *statement: Any) -> Any:
+        self._may_restart = False
+        return super()._copy_out(*statement)  # ty: ignore[missing-attribute]
+
+    async def _do_execute(self, *statement: Any, **options: Any) -> Any:
+        """Run a statement, and repeat it if a migration has changed its result type since it was prepared.
+
+        Outside of a transaction asyncpg repeats it. Inside a transaction, only the first statement can be repeated.
+        """
+        may_restart, self._may_restart = getattr(self, "_may_restart", False), False
+        run = super()._do_execute  # ty: ignore[missing-attribute]
+        try:
+            return await run(*statement, **options)
+        except asyncpg.InvalidCachedStatementError:
+            if not may_restart:
+                raise
+        await super().execute("ROLLBACK; BEGIN")
+        return await run(*statement, **options)
+
+    def _cancel_current_command(self, waiter: Any, cancel_waiter: Any = None) -> None:
+        """Stop the running statement, and do not wait long for a server that does not confirm this.
+
+        Before the next statement, a rollback for example, asyncpg waits for the confirmation as long as for any
+        statement, so that a request would take twice its time.
+        """
+        super()._cancel_current_command(waiter, cancel_waiter)  # ty: ignore[missing-attribute]
+        if cancel_waiter is not None:
+            asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._give_up, cancel_waiter)
+
+    def _give_up(self, confirmed: asyncio.Future[None]) -> None:
+        if not confirmed.done():
+            self._given_up = True
+            self.terminate()
+
+    def given_up(self) -> bool:
+        """Whether the session was closed because the server did not confirm that it stopped a statement."""
+        return getattr(self, "_given_up", False)
+
+
+def observed_by(observe: Observer) -> type[asyncpg.Connection]:
+    """asyncpg's connection with an observer. Its own query loggers are called a moment later, and cost five times that."""
+
+    async def told(query: str, running: Awaitable[T]) -> T:
+        started = time.time_ns()
+        try:
+            result = await running
+        except BaseException as error:
+            observe(query, started, error)
+            raise
+        observe(query, started, None)
+        return result
+
+    class Observed(Session):
+        async def execute(self, query: str, *args: Any, **options: Any) -> str:
+            return await told(query, super().execute(query, *args, **options))
+
+        async def executemany(self, command: str, args: Any, **options: Any) -> None:
+            await told(command, super().executemany(command, args, **options))
+
+        async def fetch(self, query: str, *args: Any, **options: Any) -> list[Any]:
+            return await told(query, super().fetch(query, *args, **options))
+
+        async def fetchmany(self, query: str, args: Any, **options: Any) -> list[Any]:
+            return await told(query, super().fetchmany(query, args, **options))
+
+        async def fetchrow(self, query: str, *args: Any, **options: Any) -> Any:
+            return await told(query, super().fetchrow(query, *args, **options))
+
+        async def fetchval(self, query: str, *args: Any, **options: Any) -> Any:
+            return await told(query, super().fetchval(query, *args, **options))
+
+    return Observed
+
+
+def is_gone(connection: Connection) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:  # the pool has already taken a closed one back
+        return True
