@@ -24,9 +24,10 @@ from chassis.brokers import (
 from chassis.brokers.nats.broker import NatsBroker
 from chassis.database import leadership
 from chassis.messages import Messages
-from chassis.messaging import backlog, relay
+from chassis.messaging import backlog, destinations, in_flight, relay
+from chassis.messaging.backlog import BATCH
 from chassis.messaging.outbox import Outbox
-from chassis.messaging.relay import BATCH, LOCK, Relay
+from chassis.messaging.relay import LOCK, Relay
 from chassis.messaging.topology import topology_of
 from opentelemetry import trace
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -262,7 +263,7 @@ async def test_keys_go_at_the_same_time_and_one_key_one_by_one(bench: Bench) -> 
 async def test_a_batch_is_deleted_and_another_one_read_while_a_third_is_being_sent(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay, "LONG_SECONDS", WAIT_SECONDS)  # a slow machine makes no slow destination
+    monkeypatch.setattr(in_flight, "LONG_SECONDS", WAIT_SECONDS)  # a slow machine makes no slow destination
     await bench.say(*events(3 * BATCH, things=3 * BATCH))
     bench.broker.answers_at_most = BATCH
     async with bench.relaying():
@@ -468,7 +469,7 @@ async def test_what_waits_for_a_failed_destination_is_sent_by_the_next_relay_in_
 async def test_a_destination_stays_paused_while_its_rows_are_put_off(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay, "log", logged := CapturingLogger())
+    monkeypatch.setattr(destinations, "log", logged := CapturingLogger())
     bench.broker.unavailable.add(JOB)
     await bench.say(TidyUp(UUID(int=0)))
     async with bench.relaying():
@@ -540,7 +541,7 @@ async def test_a_destination_that_is_back_is_sent_a_few_batches_at_a_time(bench:
 async def test_a_message_on_which_the_client_of_the_broker_fails_is_parked_and_holds_up_nothing(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay, "FIRST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(in_flight, "RETRY_SECONDS", 0.05)
     bench.broker.breaks_on = {1}
     await store(bench, (MADE, "a", 1), (MADE, "a", 2), (MADE, "b", 3))
     async with bench.relaying():
@@ -548,11 +549,11 @@ async def test_a_message_on_which_the_client_of_the_broker_fails_is_parked_and_h
     assert [number_of(message) for message in bench.broker.got] == [3, 2]
     parked = await bench.connection.fetchrow("SELECT * FROM chassis.parked")
     assert parked["reason"] == "ValueError: the client of the broker cannot encode it"
-    assert parked["attempts"] == relay.ATTEMPTS
+    assert parked["attempts"] == in_flight.ATTEMPTS
 
 
 async def test_an_interruption_of_the_broker_is_logged_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay, "log", logged := CapturingLogger())
+    monkeypatch.setattr(destinations, "log", logged := CapturingLogger())
     bench.broker.away = True
     await store(bench, (MADE, "a", 1), (CHANGED, "b", 2))
     async with bench.relaying():
@@ -565,8 +566,8 @@ async def test_an_interruption_of_the_broker_is_logged_once(bench: Bench, monkey
 async def test_the_reason_of_a_destination_is_logged_also_where_the_broker_was_away_before(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay, "FIRST_PAUSE_SECONDS", 0.05)
-    monkeypatch.setattr(relay, "log", logged := CapturingLogger())
+    monkeypatch.setattr(destinations, "FIRST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(destinations, "log", logged := CapturingLogger())
     bench.broker.away = True
     await store(bench, (MADE, "a", 1))
     async with bench.relaying():
@@ -586,7 +587,7 @@ async def test_the_reason_of_a_destination_is_logged_also_where_the_broker_was_a
 async def test_an_interruption_is_logged_also_where_a_destination_failed_before(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay, "log", logged := CapturingLogger())
+    monkeypatch.setattr(destinations, "log", logged := CapturingLogger())
 
     def told(event: str) -> list[str | None]:
         return [call.kwargs.get("name") for call in logged.calls if call.args[0] == event]
@@ -700,7 +701,7 @@ async def test_a_stop_that_one_message_holds_up_records_what_the_broker_has_conf
 ) -> None:
     monkeypatch.setattr(sys.modules[__name__], "SILENCE_SECONDS", 2 * WAIT_SECONDS)
     bench.broker.silent.add(CHANGED)
-    bench.broker.slowly = 2 * relay.BATCH_SECONDS
+    bench.broker.slowly = 2 * in_flight.BATCH_SECONDS
     await store(bench, (MADE, "a", 1), (CHANGED, "b", 2))
     stop = asyncio.Event()
     task = asyncio.create_task(Relay(bench.url, bench.broker, bench.telemetry, name="tiny").run(stop))

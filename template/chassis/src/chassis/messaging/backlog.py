@@ -14,6 +14,9 @@ from chassis.database import Connection
 
 Key = tuple[str, str]
 
+BATCH = 500
+"""How many rows are read at most at one look."""
+
 QUEUES = """
     WITH RECURSIVE queue AS (
         (SELECT waits_for, coalesce(not_before, created_at) AS since FROM chassis.outbox
