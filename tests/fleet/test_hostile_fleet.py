@@ -43,6 +43,10 @@ def answer(name: str, value: object) -> Callable[[Path, str], None]:
     return write
 
 
+def a_million_aggregates(service: Path, code: str) -> None:
+    answer("aggregates", "\n".join(f"a{n}: {{}}" for n in range(10**6)))(service, code)
+
+
 def contract_type(service: Path, code: str) -> None:
     rules = "[importlinter]\nroot_packages =\n    billing\ncontract_types =\n    evil: billing.evil.Evil\n"
     file(".importlinter", f"{rules}[importlinter:contract:x]\nname = x\ntype = evil\n")(service, code)
@@ -108,7 +112,7 @@ WAYS: dict[str, Way] = {
         answer("description", "{{ ''.__class__.__mro__ }}{% for _ in range(9**9) %}{% endfor %}"),
         "",
     ),
-    "a million aggregates": (answer("aggregates", "\n".join(f"a{n}: {{}}" for n in range(10**6))), ""),
+    "a million aggregates": (a_million_aggregates, ""),
     "a long name": (answer("service_name", "a" * 10**5), ""),
     "a long line": (file("CODEOWNERS", "*" * 10**6), ""),
     "aliases in the answers": (file(".copier-answers.yml", laughs("merged")), "is not YAML"),
