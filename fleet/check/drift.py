@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from fleet.check.findings import Finding, Level
-from fleet.git.git import Entry
+from fleet.git.objects import Entry
 from fleet.service.seeds import traceless
 from fleet.service.service import Service
 from fleet.service.waivers import WAIVERS_FILE, today

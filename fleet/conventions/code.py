@@ -66,24 +66,24 @@ class OwnDatabase(Convention):
 
 
 def _connections(module: Module) -> Iterator[tuple[str, int]]:
-    for name, line in module.imports():
+    for name, line in module.imports:
         if name.partition(".")[0] in DRIVERS:
             yield f"{name} opens connections beside the chassis' pool", line
-    for name, call in module.calls():
+    for name, call in module.calls:
         if CONNECTIONS.fullmatch(name):
             yield f"{name}() opens connections beside the chassis' pool", call.lineno
-    for text, line in module.strings():
+    for text, line in module.strings:
         if URL.match(text):
             yield "the address of a database is written here", line
 
 
 def _foreign(module: Module, own: set[str]) -> Iterator[tuple[str, int]]:
-    for text, line in module.strings():
+    for text, line in module.strings:
         if FOREIGN.search(text):
             yield "it reaches into another database", line
         elif STATEMENT.match(text):
             yield from ((_of_schema(name), line) for name in sorted(_schemas_of(text) - own))
-    for name, call in module.calls():
+    for name, call in module.calls:
         for schema in _schemas(name, call):
             if schema not in own:
                 yield _of_schema(schema), call.lineno
@@ -148,7 +148,7 @@ class OutgoingCalls(Convention):
     def check(self, service: Service) -> Iterator[Problem]:
         for module in source.modules(service, CODE):
             yield from _imported(module, HTTP_LIBRARIES, "is another HTTP client than the chassis'")
-            for name, call in module.calls():
+            for name, call in module.calls:
                 if HTTPX.fullmatch(name):
                     yield Problem(module.path, f"{name}() is another HTTP client than the chassis'", call.lineno)
 
@@ -165,7 +165,7 @@ class OutgoingMessages(Convention):
 
 
 def _imported(module: Module, libraries: tuple[str, ...], what: str) -> Iterator[Problem]:
-    for name, line in module.imports():
+    for name, line in module.imports:
         for library in libraries:
             if f"{name}.".startswith(f"{library}."):
                 yield Problem(module.path, f"{library} {what}", line)
@@ -188,7 +188,7 @@ class Logs(Convention):
     def check(self, service: Service) -> Iterator[Problem]:
         for module in source.modules(service, CODE):
             loggers = _loggers(module)
-            for name, call in module.calls():
+            for name, call in module.calls:
                 receiver, _, level = name.rpartition(".")
                 if PRINTS.fullmatch(name):
                     yield Problem(module.path, f"{name}() is no line of the log", call.lineno)

@@ -79,13 +79,13 @@ class Texts:
     def __init__(self, modules: list[Module]) -> None:
         self._modules = modules
         self._assigned = {module.path: _assignments(module) for module in modules}
-        self._written = {module.path: {text for text, _ in module.strings() if len(text) < 100} for module in modules}
+        self._written = {module.path: {text for text, _ in module.strings if len(text) < 100} for module in modules}
 
     def requests(self) -> dict[str, set[str]]:
         """By method the URLs that tests call."""
         found: dict[str, set[str]] = {}
         for module in self._modules:
-            for name, call in module.calls():
+            for name, call in module.calls:
                 method = name.rpartition(".")[2]
                 given = [*call.args, *(keyword.value for keyword in call.keywords if keyword.arg == "url")]
                 if method in METHODS and given:
@@ -99,7 +99,7 @@ class Texts:
         """The names of the messages that tests deliver."""
         found: set[str] = set()
         for module in self._modules:
-            for name, call in module.calls():
+            for name, call in module.calls:
                 if name.endswith(".receive") and call.args:
                     found |= self._of(call.args[0], module)
         return found

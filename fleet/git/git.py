@@ -1,16 +1,11 @@
 """Run git as a program. What git says on failure becomes the message of a FleetError."""
 
-import hashlib
 import os
 import re
 import subprocess
 import tempfile
-import threading
-import weakref
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePath
-from typing import IO, NamedTuple
+from typing import IO
 
 from fleet.errors import FleetError, OfThisMachine
 from fleet.git import isolation
@@ -64,24 +59,7 @@ _BLOCKS_OF_MIB = 2048
 _MOST_SAID = 2**16
 _MOST_PRINTED = 2**26
 
-# More than any service has.
-MOST_FILES = 100_000
-# The forges accept no larger file either.
-MOST_BYTES = 100 * 2**20
-_PART = 2**20
 _NOT_FOUND = 127
-# What git prints of a file, with a path of some length.
-_ENTRY_BYTES = 500
-
-
-class Entry(NamedTuple):
-    """A file as git records it: mode (100644, 100755, 120000) and the id of its bytes."""
-
-    mode: str
-    blob: str
-
-
-Tree = dict[str, Entry]
 
 
 def git(repository: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
@@ -89,7 +67,7 @@ def git(repository: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
 
     Raises FleetError.
     """
-    return _printed(repository, arguments, _run(_command(repository, arguments), stdin=stdin))
+    return _printed(repository, arguments, _run(command(repository, arguments), stdin=stdin))
 
 
 def exchange(folder: Path, *arguments: str) -> bytes:
@@ -107,7 +85,7 @@ def exchange(folder: Path, *arguments: str) -> bytes:
         printed.seek(0)
         said.seek(max(written[1] - _MOST_SAID, 0))
         done.stdout, done.stderr = printed.read(_MOST_PRINTED), said.read()
-    if max(written) >= min(most * _PART, _MOST_PRINTED) or b"File too large" in done.stderr:
+    if max(written) >= min(most * 2**20, _MOST_PRINTED) or b"File too large" in done.stderr:
         for left in folder.glob("objects/pack/tmp_*"):
             left.unlink(missing_ok=True)
         raise FleetError(
@@ -151,8 +129,8 @@ def check_out(repository: Path, checkout: Path, folder: Path, commit: str = "HEA
 def take(repository: Path, other: Path, branch: str) -> None:
     """Fetch a branch of another repository on this machine. Raises FleetError."""
     arguments = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", str(other), f"{branch}:{branch}")
-    command, environment = _command(repository, arguments)
-    _printed(repository, arguments, _run((command, environment | {"GIT_ALLOW_PROTOCOL": "file"})))
+    words, environment = command(repository, arguments)
+    _printed(repository, arguments, _run((words, environment | {"GIT_ALLOW_PROTOCOL": "file"})))
 
 
 def remote_address(repository: Path) -> str:
@@ -179,7 +157,7 @@ def line(repository: Path, *arguments: str, stdin: bytes | None = None) -> str:
 
 def answer(repository: Path, *arguments: str) -> str | None:
     """What git printed, its last line end left out; None if it says no by its exit status."""
-    done = _run(_command(repository, arguments))
+    done = _run(command(repository, arguments))
     return done.stdout.decode(errors="surrogateescape").removesuffix("\n") if done.returncode == 0 else None
 
 
@@ -213,192 +191,6 @@ def refuse_sha256(repository: Path | str, commit: str) -> None:
         )
 
 
-def show(repository: Path, commit: str, path: str) -> bytes | None:
-    """The bytes of one file at a commit; None if it has none. Raises FleetError."""
-    found = tree(repository, commit, path)
-    return Blobs(repository).read(found[path].blob) if path in found else None
-
-
-def tree(repository: Path, ref: str = "HEAD", *paths: str) -> Tree:
-    """Every file of a commit, or those of these paths. Reads the object database only: a bare clone will do."""
-    listed = _listed(repository, ("ls-tree", "-r", "-z", ref, "--", *paths)).decode(errors="surrogateescape")
-    found: Tree = {}
-    for entry in filter(None, listed.split("\0")):
-        meta, path = entry.split("\t", 1)
-        mode, kind, blob = meta.split()
-        if kind == "blob":
-            _refuse_harmful(path)
-            found[path] = Entry(mode, blob)
-    if len(found) > MOST_FILES:
-        raise _too_many(repository)
-    return found
-
-
-def _listed(repository: Path, arguments: tuple[str, ...]) -> bytes:
-    """As `git`, but stop reading after as much as MOST_FILES need: a few objects can make a tree of a trillion files."""
-    command, environment = _command(repository, arguments)
-    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)
-    with started as process, _in_time(process, repository):
-        assert process.stdout is not None
-        printed = process.stdout.read(MOST_FILES * _ENTRY_BYTES)
-        if process.stdout.read(1):
-            process.kill()
-            raise _too_many(repository)
-        process.wait()
-    return printed if process.returncode == 0 else git(repository, *arguments)  # which says why
-
-
-@contextmanager
-def _in_time(process: subprocess.Popen[bytes], repository: Path) -> Generator[None]:
-    """Kill git, and raise OfThisMachine, if the block takes too long: it may wait for what git never prints."""
-    late = threading.Event()
-
-    def stop() -> None:
-        late.set()
-        process.kill()
-
-    timer = threading.Timer(LIMIT_SECONDS, stop)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    except (OSError, ValueError):
-        if not late.is_set():
-            raise
-    finally:
-        timer.cancel()
-    if late.is_set():
-        raise OfThisMachine(f"reading {repository} was given up after {LIMIT_SECONDS:g} seconds: clone it anew")
-
-
-def _too_many(repository: Path) -> FleetError:
-    return FleetError(f"{repository} has more than {MOST_FILES:,} files, and fleet looks at services of fewer")
-
-
-# Characters that the file system of macOS passes over in names.
-_UNSEEN = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
-
-
-def _refuse_harmful(path: str) -> None:
-    """Raises FleetError for a path that git would never check out: it leaves the folder, or is inside of .git."""
-    seen = path if path.isascii() else _UNSEEN.sub("", path)
-    if any(part in ("", ".", "..") or part.lower() == ".git" for part in seen.split("/")):
-        raise FleetError(f"the repository has a path that leaves its folder or is git's own, {path}: remove it there")
-
-
-def refuse_large(what: str, size: int) -> None:
-    """Raises FleetError for a file that is too large to be looked at."""
-    if size > MOST_BYTES:
-        raise FleetError(
-            f"{what} has {size >> 20:,} MiB, and fleet reads files of up to {MOST_BYTES >> 20} MiB: keep it outside of git"
-        )
-
-
-def blob_id(content: bytes, algorithm: str = "sha1") -> str:
-    """What `git hash-object` prints in a repository that names its objects by this algorithm."""
-    return hashlib.new(algorithm, b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-
-
-class Blobs:
-    """The bytes of files by their ids. One process for all of them, until `close`: a check reads a hundred files."""
-
-    # Their ids fit into a pipe, so that nobody waits for the other to read.
-    AT_A_TIME = 200
-
-    def __init__(self, repository: Path) -> None:
-        self._repository = repository
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._given_up: OfThisMachine | None = None
-
-    def read(self, blob: str) -> bytes:
-        """Raises FleetError if there is none, it is too large, or not what the id says."""
-        return next(self.read_all([blob]))
-
-    def read_all(self, blobs: list[str]) -> Iterator[bytes]:
-        """In their order. Raises FleetError as `read` does."""
-        for start in range(0, len(blobs), self.AT_A_TIME):
-            yield from self._read(blobs[start : start + self.AT_A_TIME])
-
-    def _read(self, blobs: list[str]) -> list[bytes]:
-        with self._lock:
-            if self._given_up:  # each of a hundred files would take as long
-                raise OfThisMachine(str(self._given_up))
-            process = self._process = self._process or self._started()
-            assert process.stdin is not None
-            assert process.stdout is not None
-            try:
-                with _in_time(process, self._repository):
-                    process.stdin.write("".join(f"{blob}\n" for blob in blobs).encode())
-                    process.stdin.flush()
-                    answers = [_answer(process.stdout) for _ in blobs]
-            except BaseException as error:  # given up in the middle: what comes next would be taken for another file
-                process.kill()
-                self._process = None
-                self._given_up = error if isinstance(error, OfThisMachine) else None
-                raise
-        for blob, content in zip(blobs, answers, strict=True):
-            if content is None:
-                hint = _hint(self._repository) or f": clone {self._repository} anew"
-                raise FleetError(f"git has lost the file with the id {blob}{hint}")
-            if isinstance(content, int):
-                refuse_large(f"the file with the id {blob}", content)
-            elif blob_id(content, _algorithm(blob)) != blob:
-                raise FleetError(
-                    f"the file with the id {blob} has another content than its id says: clone {self._repository} anew"
-                )
-        return [content for content in answers if isinstance(content, bytes)]
-
-    def _started(self) -> subprocess.Popen[bytes]:
-        command, environment = _command(self._repository, ("cat-file", "--batch"))
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
-        self._ended = weakref.finalize(self, process.communicate)
-        return process
-
-    def close(self) -> None:
-        """End the process; the next read starts another one. Fifty services that wait for their turn need none."""
-        with self._lock:
-            if self._process:
-                self._ended()
-                self._process = None
-
-
-def _algorithm(blob: str) -> str:
-    """By which a template names its objects; services have SHA-1."""
-    return "sha256" if len(blob) == 64 else "sha1"
-
-
-def _answer(answers: IO[bytes]) -> bytes | int | None:
-    """The next answer of `git cat-file --batch`; its size where that is too much, None where the object is missing."""
-    header = answers.readline().decode().split()
-    if len(header) != 3:
-        return None
-    size = int(header[2])
-    if size <= MOST_BYTES:
-        return answers.read(size + 1)[:-1]
-    for start in range(0, size + 1, _PART):
-        answers.read(min(_PART, size + 1 - start))
-    return size
-
-
-def write_tree(repository: Path, commit: str, folder: Path, without: tuple[str, ...] = ()) -> None:
-    """Write the files of a commit below the folder, their bytes as git has them; none of the folders `without` (`docs/`).
-
-    A checkout would convert line ends and run filters, as the user has configured. Raises FleetError.
-    """
-    files = {path: entry for path, entry in tree(repository, commit).items() if not path.startswith(without)}
-    contents = Blobs(repository).read_all([entry.blob for entry in files.values()])
-    for (path, entry), content in zip(files.items(), contents, strict=True):
-        file = folder / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if entry.mode == "120000":
-            file.symlink_to(os.fsdecode(content))
-            continue
-        file.write_bytes(content)
-        if entry.mode == "100755":
-            file.chmod(0o755)
-
-
 def changed_paths(repository: Path) -> list[str]:
     """What differs from the last commit: changed, added, deleted and untracked (not ignored) files."""
     # Not into submodules: each of them has a configuration of its own.
@@ -422,7 +214,7 @@ def without_credentials(text: str) -> str:
     return re.sub(r"\b(https?://)[^/@\s]*@", r"\1", text)
 
 
-def _command(repository: Path, arguments: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
+def command(repository: Path, arguments: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
     """The command line and the variables. Raises FleetError if there is no repository."""
     with_files = _name(arguments) not in _OF_COMMITS and "--bare" not in arguments
     environment = isolation.variables(located(repository), with_files=with_files)
@@ -455,11 +247,11 @@ def _printed(repository: Path, arguments: tuple[str, ...], done: subprocess.Comp
     if done.returncode != 0:
         said = (done.stderr or done.stdout).decode(errors="replace").strip()
         said = without_credentials(said) or f"exit status {done.returncode}"
-        raise FleetError(f"git {_name(arguments)} failed in {repository}: {said}{_hint(repository)}")
+        raise FleetError(f"git {_name(arguments)} failed in {repository}: {said}{hint(repository)}")
     return done.stdout
 
 
-def _hint(repository: Path) -> str:
+def hint(repository: Path) -> str:
     """What may be missing in a clone that was made without all objects: nothing is fetched while fleet reads."""
     found = isolation.find(repository)
     is_partial = found is not None and found.is_partial

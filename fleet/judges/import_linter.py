@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fleet.errors import FleetError
-from fleet.git.git import Tree
+from fleet.git.objects import Tree
 from fleet.judges import tools
 from fleet.judges.together import remember_together
 from fleet.service.service import Service

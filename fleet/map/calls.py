@@ -25,7 +25,7 @@ class Client:
 def clients(service: Service) -> Iterator[Client]:
     """Every client whose address is a setting that ends in _url, or a URL. Raises FleetError if a file is not Python."""
     for path in _mentioning(service):
-        for name, call in Module(path, service.python(path)).calls():
+        for name, call in Module(path, service.python(path)).calls:
             if name == f"chassis.client.{FUNCTION}":
                 yield from (Client(target, path, call.lineno) for target in _targets(call))
 

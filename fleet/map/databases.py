@@ -52,10 +52,11 @@ def databases(service: Service) -> list[Database]:
         overlay = OVERLAY.match(path)
         (overlays.setdefault(overlay[0], []) if overlay else base).append((path, document))
     usual = [one for _, document in base for one in _named(document, [])]
+    variables = [one["env"] for _, document in base for one in _nodes(document) if isinstance(one.get("env"), list)]
     found: dict[Database, None] = {}
     for folder, documents in overlays.items():
         namespace = next((one["namespace"] for _, one in documents if isinstance(one, dict) and "namespace" in one), "")
-        named = [(*one, path) for path, document in documents for one in _named(document, base)]
+        named = [(*one, path) for path, document in documents for one in _named(document, variables)]
         if not {"secret", "url"} & {kind for kind, _, _ in named}:
             named += [(*one, folder) for one in usual]
         secrets = {name.partition("#")[0] for kind, name, _ in named if kind == "secret"}
@@ -75,9 +76,8 @@ def _documents(service: Service) -> Iterator[tuple[str, Any]]:
             yield path, [line for line in service.text(path).splitlines() if not line.lstrip().startswith("#")]
 
 
-def _named(document: Any, base: list[tuple[str, Any]]) -> Iterator[Named]:
-    """Kind and name of every database in a document."""
-    variables = [one["env"] for _, document in base for one in _nodes(document) if isinstance(one.get("env"), list)]
+def _named(document: Any, variables: list[list[Any]]) -> Iterator[Named]:
+    """Kind and name of every database in a document. `variables` are the lists of those in the base."""
     for one in _nodes(document):
         yield from _of_text(one)
         yield from _of_secret(one)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fleet.cache import cache, locked, offline
 from fleet.errors import FleetError
-from fleet.git import git
+from fleet.git import git, objects
 from fleet.service.register import Member
 from fleet.service.service import Service
 from fleet.template.answers import ANSWERS_FILE, Answers, recorded
@@ -24,7 +24,7 @@ class Commit:
 
     def answers(self) -> Answers:
         """What the service was made of. Raises FleetError."""
-        content = git.show(self.repository, self.id, ANSWERS_FILE)
+        content = objects.show(self.repository, self.id, ANSWERS_FILE)
         return recorded(content, lambda: Service(self.repository, self.id).other_answers())
 
 

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 
 from fleet.errors import FleetError
-from fleet.git import git
+from fleet.git import git, objects
 from fleet.service.revisions import MIGRATION, identity
 from fleet.service.service import Service
 from fleet.template.answers import ANSWERS_FILE, Answers, aggregates_in
@@ -90,7 +90,7 @@ def _touched(service: Service, paths: tuple[str, str]) -> bool:
 def _of_the_first_commit(service: Service) -> set[str]:
     """The aggregates in the oldest answers of the history; of a shallow one, in the oldest that are here."""
     commits = git.line(service.root, "rev-list", "--full-history", "HEAD", "--", ANSWERS_FILE).split()
-    return set(aggregates_in(Answers.parse(git.show(service.root, commits[-1], ANSWERS_FILE)).values))
+    return set(aggregates_in(Answers.parse(objects.show(service.root, commits[-1], ANSWERS_FILE)).values))
 
 
 def _only_with(render: Render, aggregates: str) -> set[str]:

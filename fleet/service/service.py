@@ -22,7 +22,8 @@ import yaml
 from fleet.cache import cache, write_whole
 from fleet.errors import FleetError, Malformed
 from fleet.git import git, isolation
-from fleet.git.git import Entry, Tree, leads_through_link
+from fleet.git.git import leads_through_link
+from fleet.git.objects import Entry, Objects, Tree, refuse_large
 from fleet.service.waivers import WAIVERS_FILE, Waivers, today
 from fleet.template.answers import ANSWERS_FILE, OTHER_ANSWERS, Answers, Loader, load_all, not_yaml, recorded
 from fleet.template.manifest import Manifest
@@ -32,6 +33,9 @@ T = TypeVar("T")
 
 # Ten times what a lock file has.
 MOST_TEXT_BYTES = 10 * 2**20
+
+# The chassis is compared by its ids, and a lock file is long: a run holds the files of fifty services at a time.
+SELDOM_READ = ("chassis/src/", "uv.lock")
 
 GLOB = re.compile(r"[*?[]")
 
@@ -63,7 +67,8 @@ class Service:
 
         Raises FleetError if that is no repository with a commit, or has no such base.
         """
-        commit = git.answer(repository, "rev-parse", "--verify", "--quiet", f"{ref or 'HEAD'}^{{commit}}")
+        self._objects = Objects(repository)
+        commit = self._objects.find(f"{ref or 'HEAD'}^{{commit}}", "commit")
         if commit is None:
             git.refuse_unreadable(repository)
             raise FleetError(
@@ -75,11 +80,7 @@ class Service:
         self.root = checkout or repository
         _refuse_nested(repository, self.root)
         self.ref = ref if ref or checkout else "HEAD"
-        if (
-            base
-            and base != ref
-            and not git.succeeds(self.root, "rev-parse", "--verify", "--quiet", f"{base}^{{commit}}")
-        ):
+        if base and base != ref and not self._objects.find(f"{base}^{{commit}}", "commit"):
             raise FleetError(f"{repository} has no commit {base} to compare with: fetch it, or name another base")
         self._base = base
         # Parsed once for all conventions that look at them.
@@ -89,7 +90,7 @@ class Service:
     @cached_property
     def tree(self) -> Tree:
         """Its files, with what git ignores left out."""
-        found = git.tree(self.root, self.ref or "HEAD")
+        found = self._objects.tree(self.ref or "HEAD")
         present = [path for path in self._changed if self._is_file(path)]
         for path in self._changed:
             found.pop(path, None)
@@ -124,15 +125,11 @@ class Service:
         if path in self._changed:
             return self._target(path) if (self.root / path).is_symlink() else self._bytes(path)
         # Also of a file that is in the checkout: there it may have gone through a filter, or be left out (sparse).
-        return self._blobs.read(self.tree[path].blob)
+        return self._objects.read(self.tree[path].blob)
 
     def _bytes(self, path: str) -> bytes:
-        git.refuse_large(path, (self.root / path).stat().st_size)
+        refuse_large(path, (self.root / path).stat().st_size)
         return (self.root / path).read_bytes()
-
-    @cached_property
-    def _blobs(self) -> git.Blobs:
-        return git.Blobs(self.root)
 
     def text(self, path: str) -> str:
         """A file as text, its lines ending as on any system; empty if there is none.
@@ -208,14 +205,20 @@ class Service:
         for parent in {(folder / path).parent for path in files}:
             parent.mkdir(parents=True, exist_ok=True)
         stored = [path for path in files if path not in self._changed]
-        for path, content in zip(stored, self._blobs.read_all([self.tree[path].blob for path in stored]), strict=True):
+        for path, content in zip(
+            stored, self._objects.read_all([self.tree[path].blob for path in stored]), strict=True
+        ):
             (folder / path).write_bytes(content)
         for path in set(files).difference(stored):
             (folder / path).write_bytes(self.read(path) or b"")
 
+    def hold(self) -> None:
+        """Read what most checks read into memory."""
+        self._objects.hold([self.tree[path].blob for path in self.tree if not path.startswith(SELDOM_READ)])
+
     def rest(self) -> None:
         """End what reads its files, which starts again when it is needed."""
-        self._blobs.close()
+        self._objects.close()
 
     def remembered(self, tool: str, patterns: tuple[str, ...], compute: Callable[[Path], T]) -> T:
         """What `compute` makes of a checkout of these files, which has to be JSON: kept for the next time they are the same.

@@ -1,7 +1,6 @@
 """The Python files of a service, as checks read them: never imported, never run."""
 
 import ast
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
@@ -18,8 +17,16 @@ class Module:
 
     @cached_property
     def nodes(self) -> list[ast.AST]:
-        """All of the tree."""
-        return list(ast.walk(self.tree))
+        """All of the tree, in the order of ast.walk, which takes twice as long."""
+        found: list[ast.AST] = [self.tree]
+        for node in found:
+            for field in node._fields:
+                value = getattr(node, field, None)
+                if isinstance(value, list):
+                    found.extend(item for item in value if isinstance(item, ast.AST))
+                elif isinstance(value, ast.AST):
+                    found.append(value)
+        return found
 
     @cached_property
     def names(self) -> dict[str, str]:
@@ -34,20 +41,22 @@ class Module:
                 found |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
         return found
 
-    def imports(self) -> Iterator[tuple[str, int]]:
+    @cached_property
+    def imports(self) -> list[tuple[str, int]]:
         """Every module that it imports, or imports from, in full, and the line."""
+        found: list[tuple[str, int]] = []
         for node in self.nodes:
             if isinstance(node, ast.Import):
-                yield from ((alias.name, node.lineno) for alias in node.names)
+                found += [(alias.name, node.lineno) for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 # `from urllib import request` imports a module as well.
-                yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+                found += [(f"{node.module}.{alias.name}", node.lineno) for alias in node.names]
+        return found
 
-    def calls(self) -> Iterator[tuple[str, ast.Call]]:
+    @cached_property
+    def calls(self) -> list[tuple[str, ast.Call]]:
         """Every call, and what it calls as far as imports tell: `httpx.AsyncClient`; `.get` of what is no import."""
-        for node in self.nodes:
-            if isinstance(node, ast.Call):
-                yield self.named(node.func), node
+        return [(self.named(node.func), node) for node in self.nodes if isinstance(node, ast.Call)]
 
     def named(self, node: ast.expr) -> str:
         """What an expression stands for, in full."""
@@ -57,12 +66,12 @@ class Module:
             return f"{self.named(node.value)}.{node.attr}"
         return ""
 
-    def strings(self) -> Iterator[tuple[str, int]]:
+    @cached_property
+    def strings(self) -> list[tuple[str, int]]:
         """Every text but docstrings; of one with values in it (an f-string) each part."""
         docstrings = {id(node.value) for node in self.nodes if isinstance(node, ast.Expr)}
-        for node in self.nodes:
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
-                yield node.value, node.lineno
+        texts = (node for node in self.nodes if isinstance(node, ast.Constant) and id(node) not in docstrings)
+        return [(node.value, node.lineno) for node in texts if isinstance(node.value, str)]
 
 
 def modules(service: Service, pattern: str) -> list[Module]:

@@ -28,7 +28,7 @@ from typing import Any
 import yaml
 
 from fleet.errors import FleetError
-from fleet.git.git import Entry
+from fleet.git.objects import Entry
 from fleet.template.answers import load, not_yaml, refuse_long
 
 WAIVERS_FILE = "conventions.yml"

@@ -136,6 +136,7 @@ def _opened(commit: Commit) -> Service | FleetError | None:
             service = opened(commit)
             service.template = _template(service.answers.source)
             _ = service.expected
+            service.hold()
             service.rest()
     except (TooMuch, OfThisMachine) as error:
         return error

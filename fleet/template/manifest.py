@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet.cache import write_whole
-from fleet.git.git import Entry, Tree, blob_id
+from fleet.git.objects import Entry, Tree, blob_id
 from fleet.template.answers import ANSWERS_FILE, Answers
 from fleet.template.ownership import Owner, Ownership
 

@@ -25,7 +25,7 @@ from copier.errors import CopierError, ForbiddenPathError
 from jinja2 import TemplateError
 
 from fleet.errors import FleetError
-from fleet.git.git import Entry, Tree, blob_id
+from fleet.git.objects import Entry, Tree, blob_id
 from fleet.template.answers import ANSWERS_FILE, Answers
 from fleet.template.manifest import Manifest, manifest_of
 

@@ -18,7 +18,7 @@ from packaging.version import InvalidVersion, Version
 
 from fleet.cache import cache, locked, offline
 from fleet.errors import FleetError
-from fleet.git import git, isolation
+from fleet.git import git, isolation, objects
 from fleet.git.git import without_credentials
 from fleet.output import warn
 from fleet.processes.limits import limited
@@ -248,7 +248,7 @@ class Release:
         shutil.rmtree(folder, ignore_errors=True)
         unfinished = Path(tempfile.mkdtemp(dir=folder.parent))
         try:
-            git.write_tree(self.template.repository, self.commit, unfinished / "files", without=NOT_RENDERED)
+            objects.write_tree(self.template.repository, self.commit, unfinished / "files", without=NOT_RENDERED)
             (unfinished / "files").rename(folder)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -259,7 +259,9 @@ class Release:
             return True
         if not folder.exists():
             return False
-        paths = [path for path in git.tree(self.template.repository, self.commit) if not path.startswith(NOT_RENDERED)]
+        paths = [
+            path for path in objects.tree(self.template.repository, self.commit) if not path.startswith(NOT_RENDERED)
+        ]
         if all(os.path.lexists(folder / path) for path in paths):
             _WHOLE.add(folder)
         return folder in _WHOLE

@@ -8,7 +8,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from fleet.git import git
+from fleet.git import git, objects
 from fleet.update.worktree import commit
 
 GENERATED = ("pyproject.toml", "uv.lock", "specs")
@@ -25,7 +25,7 @@ def finish(checkout: Path) -> str:
 
     A service that has not committed these files is left alone.
     """
-    tracked = git.tree(checkout)
+    tracked = objects.tree(checkout)
     if "uv.lock" not in tracked or "Makefile" not in tracked:
         return ""
     done = subprocess.run(

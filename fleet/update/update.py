@@ -18,7 +18,7 @@ from typing import Any
 from fleet.check.drift import drift, waivers
 from fleet.check.findings import Level
 from fleet.errors import FleetError
-from fleet.git import git
+from fleet.git import git, objects
 from fleet.service.revisions import MIGRATION, chained
 from fleet.service.seeds import delivered, new_seeds
 from fleet.service.service import Service
@@ -267,7 +267,7 @@ def _fast_forward(repository: Path, checkout: Path, start: tuple[str, str]) -> N
         if _place(repository) != start:
             raise FleetError("the service changed while it was updated; run it again on the branch that you mean")
         changed = git.changed_paths(repository)
-        old, new = git.tree(repository, start[1]), git.tree(repository, head)
+        old, new = objects.tree(repository, start[1]), objects.tree(repository, head)
         # Not all that differs is git's to take back: an edit made meanwhile, or an ignored file, is why it may have stopped.
         stamps = {path: _stamp(repository / path) for path in old.keys() | new.keys() if old.get(path) != new.get(path)}
         said = ""
@@ -294,7 +294,7 @@ def _stamp(file: Path) -> tuple[int, int] | None:
     return found.st_ino, found.st_ctime_ns
 
 
-def _take_back(repository: Path, written: set[str], old: git.Tree, said: str) -> None:
+def _take_back(repository: Path, written: set[str], old: objects.Tree, said: str) -> None:
     """Have these paths as they are in HEAD, whose tree is `old`."""
     if not written:
         return
