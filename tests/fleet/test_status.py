@@ -245,7 +245,7 @@ def test_a_url_is_mirrored_without_history_and_asked_again_only_for_what_is_new(
     real = git_module.exchange
 
     def recorded(repository: Path, *arguments: str, **options: Any) -> bytes:
-        asked.append(arguments[0])
+        asked.extend(arguments)
         return real(repository, *arguments, **options)
 
     monkeypatch.setattr("fleet.git.git.exchange", recorded)
