@@ -29,6 +29,7 @@ output_option = click.option("--output", type=PATH, metavar="FILE", show_default
 path_argument = click.argument(
     "path", type=PATH, default=Path(), help="A service's repository; this folder if not given."
 )
+to_option = click.option("--to", metavar="VERSION", show_default="newest", help="A version of the template.")
 template_option = click.option(
     "--template",
     multiple=True,
@@ -187,7 +188,7 @@ def draw(
 @app.command()
 @path_argument
 @data_option
-@click.option("--to", metavar="VERSION", show_default="newest", help="A version of the template.")
+@to_option
 @click.option("--keep-branch", is_flag=True, help="If it fails, keep the branch fleet-update for inspection.")
 @click.option(
     "--finish/--no-finish",
@@ -196,23 +197,6 @@ def draw(
     help="Then run `make specs`, and commit uv.lock and specs/.",
 )
 @click.option("--seed-diffs", is_flag=True, help="Show how seeds changed that the service has its own copy of.")
-@click.option(
-    "whole_fleet",
-    "--all",
-    is_flag=True,
-    help="Every service of fleet.toml: each in a clone, on a branch slipway/VERSION.",
-)
-@config_option
-@click.option("--test/--no-test", default=True, show_default=True, help="With --all: run `make check` on each.")
-@click.option("--push", is_flag=True, help="With --all: push each branch that passes.")
-@click.option(
-    "--work",
-    type=PATH,
-    metavar="FOLDER",
-    show_default="beside fleet.toml",
-    help="With --all: for clones and logs.",
-)
-@jobs_option
 @template_option
 def update(
     path: Path,
@@ -222,32 +206,12 @@ def update(
     keep_branch: bool,
     finish: bool,
     seed_diffs: bool,
-    whole_fleet: bool,
-    config: Path,
-    test: bool,
-    push: bool,
-    work: Path | None,
-    jobs: int | None,
     template: tuple[str, ...],
 ) -> None:
     """Bring a service to a template version: the platform's files anew, the team's as they are. All of it or nothing.
 
-    Status 1: not possible, and nothing was changed; with --all: not all of them. 3: updated, but `make specs` failed.
+    Status 1: not possible, and nothing was changed. 3: updated, but `make specs` failed.
     """
-    if whole_fleet:
-        if path != Path() or answers or keep_branch or seed_diffs or not finish:
-            raise FleetError(
-                "--all takes the services from fleet.toml: only --config, --to, --[no-]test, --push, --work and --jobs go with it"
-            )
-        from fleet.service.register import members
-        from fleet.update import show_all
-        from fleet.update.update_all import FOLDER, Wish, update_all
-
-        listed = members(config)
-        _trust(template, config)
-        outcomes = update_all(listed, work or config.parent / FOLDER, Wish(to or "", test, push), jobs)
-        show_all.outcomes(outcomes)
-        raise SystemExit(any(outcome.failure for outcome in outcomes))
     from fleet.update import show
     from fleet.update.update import Options, update
 
@@ -255,6 +219,36 @@ def update(
     report = update(path, Options(_data(answers), to, keep_branch, finish))
     show.report(report, seed_diffs=seed_diffs)
     raise SystemExit(3 if report.unfinished else 0)
+
+
+@app.command("update-all")
+@config_option
+@to_option
+@click.option("--test/--no-test", default=True, show_default=True, help="Run `make check` on each.")
+@click.option("--push", is_flag=True, help="Push each branch that passes.")
+@click.option("--work", type=PATH, metavar="FOLDER", show_default="beside fleet.toml", help="For clones and logs.")
+@jobs_option
+@template_option
+def update_all(
+    *,
+    config: Path,
+    to: str | None,
+    test: bool,
+    push: bool,
+    work: Path | None,
+    jobs: int | None,
+    template: tuple[str, ...],
+) -> None:
+    """Update every service of fleet.toml: each in a clone, on a branch slipway/VERSION. Status 1 if any update fails."""
+    from fleet.service.register import members
+    from fleet.update import show
+    from fleet.update.update_all import FOLDER, Wish, update_all
+
+    listed = members(config)
+    _trust(template, config)
+    outcomes = update_all(listed, work or config.parent / FOLDER, Wish(to or "", test, push), jobs)
+    show.outcomes(outcomes)
+    raise SystemExit(any(outcome.failure for outcome in outcomes))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`fleet update --all`: each listed service updated, tested and put on a branch of its own, in clones beside fleet.toml.
+"""`fleet update-all`: each listed service updated, tested and put on a branch of its own, in clones beside fleet.toml.
 
 A clone, even of a repository on this machine: nobody's checkout is touched. What is done is written down after each step,
 so that a run that failed or was stopped goes on where it was.
@@ -135,7 +135,7 @@ def _own(folder: Path) -> Generator[_State]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise FleetError(f"another fleet update --all is running in {folder}") from None
+            raise FleetError(f"another fleet update-all is running in {folder}") from None
         with opened(folder / "programs.lock") as programs:
             _await(programs.fileno(), folder)
             yield _State(folder / "state.json", programs.fileno())
@@ -150,7 +150,7 @@ def _await(lock: int, folder: Path) -> None:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 raise FleetError(
-                    f"programs that a killed fleet update --all has started still run in {folder}: end them, then run it again"
+                    f"programs that a killed fleet update-all has started still run in {folder}: end them, then run it again"
                 ) from None
         time.sleep(0.1)
 

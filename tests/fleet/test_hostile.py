@@ -105,7 +105,7 @@ def chooses_its_template(born: Born, history: Path, tmp_path: Path) -> Path:
     return service
 
 
-@pytest.mark.parametrize("command", ["update", "check", "status", "update --all"])
+@pytest.mark.parametrize("command", ["update", "check", "status", "update-all"])
 def test_a_service_does_not_choose_the_template_that_runs(
     chooses_its_template: Path, born: Born, history: Path, tmp_path: Path, command: str
 ) -> None:
@@ -115,7 +115,7 @@ def test_a_service_does_not_choose_the_template_that_runs(
     )
     # Nobody's drive is read either: the template is no repository that could be rendered.
     shutil.rmtree(tmp_path / "theirs/.git")
-    of_fleet = {"status": ["status"], "update --all": ["update", "--all", "--no-test"]}
+    of_fleet = {"status": ["status"], "update-all": ["update-all", "--no-test"]}
     done = subprocess.run(
         [sys.executable, "-m", "fleet", *of_fleet.get(command, [command, str(chooses_its_template)])],
         cwd=tmp_path,

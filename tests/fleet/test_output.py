@@ -19,7 +19,7 @@ from fleet.check.standing import Standing
 from fleet.main import app
 from fleet.output import visible
 from fleet.status import show as overview
-from fleet.update import show, show_all
+from fleet.update import show
 from fleet.update.report import Report
 from fleet.update.update_all import Outcome
 from tests.conftest import git
@@ -266,7 +266,7 @@ def test_no_command_about_one_service_passes_a_control_character_to_the_terminal
     )
     report.unfinished = HOSTILE_TEXT
     show.report(report, seed_diffs=False)
-    show_all.outcomes([Outcome(HOSTILE_TEXT, failure=HOSTILE_TEXT, log=HOSTILE_TEXT, branch=HOSTILE_TEXT, tip="a")])
+    show.outcomes([Outcome(HOSTILE_TEXT, failure=HOSTILE_TEXT, log=HOSTILE_TEXT, branch=HOSTILE_TEXT, tip="a")])
     assert commands_in(capsys.readouterr().out) == set()
 
 

@@ -236,7 +236,7 @@ def release_with_the_first_ruff(service: Path, successor: Path) -> Path:
 def test_a_service_with_the_teams_own_code_passes_its_gates_after_an_update_of_the_fleet(
     born: Born, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """By `fleet update --all`, and the service's own Makefile."""
+    """By `fleet update-all`, and the service's own Makefile."""
     service = born(**variant(number + 1))
     successor = release_with_the_first_ruff(service, tmp_path / "slipway")
     add_a_feature(service)

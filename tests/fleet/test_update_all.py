@@ -1,4 +1,4 @@
-"""`fleet update --all`: branches and reports, whatever happens to one of the services or to the run."""
+"""`fleet update-all`: branches and reports, whatever happens to one of the services or to the run."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import pytest
 from fleet.errors import FleetError
 from fleet.service.mirror import Commit, newest
 from fleet.service.register import Member
-from fleet.update import show_all
+from fleet.update import show
 from fleet.update.update_all import Outcome, Wish, update_all
 from tests.conftest import git
 from tests.fleet.conftest import Born, commit, state
@@ -144,7 +144,7 @@ def test_a_failure_before_the_update_is_looked_at_again_because_its_cause_may_be
         "`make check` failed, and whether the update broke it is not known, because `make setup` fails before the update, "
         f"at {first.commit[:12]}"
     )
-    assert show_all._done(first) == "failed"
+    assert show._done(first) == "failed"
     down.unlink()
     assert one(local(service), folder).failure == "`make check` failed, the update broke it"
     # What passes before the update needs no second look.
@@ -164,7 +164,7 @@ def test_a_failure_that_the_update_brought_is_told_apart_from_one_that_was_there
     assert after.failure == "`make check` failed, the update broke it"
     assert (before.before, after.before) == ({"check": False}, {"check": True})
     assert not list(folder.glob("*.base"))
-    assert [show_all._done(one) for one in (before, after)] == ["failed before, too", "failed"]
+    assert [show._done(one) for one in (before, after)] == ["failed before, too", "failed"]
 
 
 def test_what_somebody_mends_in_the_clone_is_tested_and_delivered_and_never_thrown_away(
@@ -353,7 +353,7 @@ def test_an_interrupted_run_ends_what_it_started_and_goes_on_where_it_was(
     (tmp_path / "fleet.toml").write_text(
         f'[[service]]\nname = "done"\npath = "{done}"\n[[service]]\nname = "waits"\npath = "{waits}"\n'
     )
-    command = [sys.executable, "-m", "fleet", "update", "--all", "--jobs", "1"]
+    command = [sys.executable, "-m", "fleet", "update-all", "--jobs", "1"]
     run = subprocess.Popen(
         command, cwd=tmp_path, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -389,7 +389,7 @@ def test_what_a_killed_run_has_started_ends_before_the_next_one_begins(born: Bor
     (service / "ruff.toml").unlink()
     write(service, "wait")
     (tmp_path / "fleet.toml").write_text(f'[[service]]\nname = "waits"\npath = "{service}"\n')
-    command = [sys.executable, "-m", "fleet", "update", "--all", "--jobs", "1"]
+    command = [sys.executable, "-m", "fleet", "update-all", "--jobs", "1"]
     run = subprocess.Popen(
         command, cwd=tmp_path, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -414,7 +414,7 @@ def test_two_runs_at_once_are_refused(folder: Path, born: Born, monkeypatch: pyt
     refused: list[FleetError] = []
 
     def while_it_runs(_self: object) -> Outcome:
-        with pytest.raises(FleetError, match="another fleet update --all is running") as error:
+        with pytest.raises(FleetError, match="another fleet update-all is running") as error:
             one(local(born()), folder)
         refused.append(error.value)
         return Outcome("billing")
@@ -422,9 +422,3 @@ def test_two_runs_at_once_are_refused(folder: Path, born: Born, monkeypatch: pyt
     monkeypatch.setattr("fleet.update.update_all._Update.run", while_it_runs)
     one(local(born()), folder)
     assert len(refused) == 1
-
-
-def test_what_belongs_to_one_service_does_not_go_with_all(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "fleet", "update", "--all", "-d", "ci=both"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert (done.returncode, "--all takes the services from fleet.toml" in done.stderr) == (1, True)
