@@ -9,7 +9,7 @@ from fleet.check.findings import Finding, Level
 from fleet.errors import FleetError
 from fleet.service.service import Service
 from fleet.template.answers import ANSWERS_FILE
-from fleet.template.template import Release
+from fleet.template.release import Release
 
 # In the root of the template's repository.
 POLICY = "policy.toml"

@@ -15,7 +15,7 @@ from fleet.conventions import Convention
 from fleet.output import count
 from fleet.service.waivers import today
 from fleet.status.show import COLUMNS, cells, counted, place, summary, versions, word
-from fleet.template.template import as_version
+from fleet.template.release import as_version
 
 WORST_LAST = ("in order", "warning", "breach", "unreadable")
 

@@ -9,7 +9,7 @@ from fleet.service.revisions import MIGRATION, identity
 from fleet.service.service import Service
 from fleet.template.answers import ANSWERS_FILE, Answers, aggregates_in
 from fleet.template.manifest import Manifest
-from fleet.template.template import Render
+from fleet.template.release import Render
 
 # Renders what belongs to no aggregate: the questionnaire wants at least one.
 NOBODY = "Placeholder: {name: string(1)}"

@@ -27,7 +27,8 @@ from fleet.git.objects import Entry, Objects, Tree, refuse_large
 from fleet.service.waivers import WAIVERS_FILE, Waivers, today
 from fleet.template.answers import ANSWERS_FILE, OTHER_ANSWERS, Answers, Loader, load_all, not_yaml, recorded
 from fleet.template.manifest import Manifest
-from fleet.template.template import Release, Template
+from fleet.template.release import Release
+from fleet.template.template import Template
 
 T = TypeVar("T")
 

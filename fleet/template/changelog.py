@@ -21,7 +21,7 @@ indented lines:
 import re
 from dataclasses import dataclass
 
-from fleet.template.template import Release, as_version
+from fleet.template.release import Release, as_version
 
 FILE = "CHANGELOG.md"
 SECTIONS = ("Settings", "Migrations", "Behaviour")

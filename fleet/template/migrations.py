@@ -15,7 +15,7 @@ from pathlib import Path
 from packaging.version import Version
 
 from fleet.errors import FleetError
-from fleet.template.template import Release, as_version
+from fleet.template.release import Release, as_version
 
 FOLDER = Path("hooks/migrations")
 

@@ -27,7 +27,8 @@ from fleet.template.changelog import notes
 from fleet.template.manifest import Manifest, entry_of
 from fleet.template.migrations import migrations
 from fleet.template.ownership import Owner, Ownership
-from fleet.template.template import Release, Render, Template
+from fleet.template.release import Release, Render
+from fleet.template.template import Template
 from fleet.update import finishing
 from fleet.update.report import Report
 from fleet.update.scars import refuse_scars

@@ -140,7 +140,7 @@ def test_the_table_names_the_path_and_the_status_is_one(born: Born) -> None:
 def test_a_warm_check_renders_nothing(born: Born, monkeypatch: pytest.MonkeyPatch) -> None:
     service = born()
     found(service)
-    monkeypatch.setattr("fleet.template.template.Release.render", None)
+    monkeypatch.setattr("fleet.template.release.Release.render", None)
     started = time.process_time()
     assert found(service) == []
     # 0.03 s of this process, however busy the machine is; what it must not be is a second.

@@ -19,7 +19,8 @@ from fleet.service.service import Service
 from fleet.status import status as status_module
 from fleet.status.status import status
 from fleet.template.answers import Answers, aggregates_in
-from fleet.template.template import Template, as_version
+from fleet.template.release import as_version
+from fleet.template.template import Template
 from fleet.update.scars import refuse_scars
 from fleet.update.update import Options, update
 from tests.conftest import ROOT, git

@@ -19,7 +19,7 @@ from fleet.service.register import Member
 from fleet.service.service import Service
 from fleet.template.answers import Answers
 from fleet.template.manifest import Manifest
-from fleet.template.template import Release
+from fleet.template.release import Release
 from fleet.update.scars import refuse_scars
 from fleet.update.update import Options, update
 from fleet.update.update_all import Wish, update_all

@@ -31,7 +31,7 @@ from fleet.service.waivers import today
 from fleet.status import show as overview
 from fleet.status import status as status_module
 from fleet.status.status import status
-from fleet.template import template as template_module
+from fleet.template import release as template_module
 from fleet.template.template import Template
 from tests.conftest import git
 from tests.fleet.conftest import Born, commit, waive
