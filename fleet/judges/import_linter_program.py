@@ -7,13 +7,17 @@ import io
 import json
 import os
 import sys
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
+from typing import ClassVar
 
 from grimp.application.config import settings
+from grimp.application.ports.caching import Cache, CacheMiss
 from grimp.application.ports.filesystem import AbstractFileSystem
+from grimp.application.ports.modulefinder import ModuleFile
 from grimp.application.ports.packagefinder import AbstractPackageFinder
-from importlinter.application.use_cases import lint_imports, read_user_options
+from grimp.domain.valueobjects import DirectImport, Module
+from importlinter.application.use_cases import create_report, lint_imports, read_user_options
 from importlinter.configuration import configure
 
 RULES = ".importlinter"
@@ -30,17 +34,55 @@ class _InFolder(AbstractPackageFinder):
         return found
 
 
+class _OfTheRelease(Cache):
+    """Keeps in memory what the chassis of a release imports, for the next service that has a link to this chassis."""
+
+    known: ClassVar[dict[tuple[str, str], set[DirectImport]]] = {}
+
+    @classmethod
+    def cache_dir_or_default(cls, cache_dir: str | None) -> str:
+        return cache_dir or ""
+
+    def read_imports(self, module_file: ModuleFile) -> set[DirectImport]:
+        found = self.known.get((self._shared(), module_file.module.name))
+        if found is None or self._names_the_service(found):
+            raise CacheMiss
+        return found
+
+    def write(self, imports_by_module: dict[Module, set[DirectImport]]) -> None:
+        if shared := self._shared():
+            for module, found in imports_by_module.items():
+                if module.root.name == "chassis" and not self._names_the_service(found):
+                    self.known[shared, module.name] = found
+
+    def _shared(self) -> str:
+        """Where the chassis really is; empty if it is the service's own."""
+        link = Path.cwd() / "chassis"
+        return str(link.resolve()) if link.is_symlink() else ""
+
+    def _names_the_service(self, found: set[DirectImport]) -> bool:
+        """The same line imports another module if the service is called like a package that the chassis uses."""
+        own = {package.name for package in self.found_packages} - {"chassis"}
+        return any(one.imported.root.name in own for one in found)
+
+
 def lint(folder: str) -> tuple[int, str]:
     """Nothing of the folder is imported, and Python's path does not lead there."""
     os.chdir(folder)
-    if "contract_types" in read_user_options(RULES).session_options:
+    options = read_user_options(RULES)
+    if "contract_types" in options.session_options:
         return 1, f"{RULES} has contract_types, which is code of the service, and fleet runs none: remove the line"
+    # Writing the report takes as long as finding out that there is nothing to report. What fails here fails below too, and
+    # is reported there; so does the first service, because it is `lint_imports` that makes the types of contracts known.
     with redirect_stdout(io.StringIO()) as said:
-        is_kept = lint_imports(config_filename=RULES, cache_dir=None, no_logo=True)
+        with suppress(Exception):
+            if options.contracts_options and not create_report(options, cache_dir="").contains_failures:
+                return 0, ""
+        is_kept = lint_imports(config_filename=RULES, cache_dir="", no_logo=True)
     return int(not is_kept), said.getvalue()
 
 
 if __name__ == "__main__":
     configure()
-    settings.configure(PACKAGE_FINDER=_InFolder())
+    settings.configure(PACKAGE_FINDER=_InFolder(), CACHE_CLASS=_OfTheRelease)
     sys.stdout.write(json.dumps([lint(folder) for folder in sys.argv[1:]]))
