@@ -31,6 +31,8 @@ from fleet.service.service import Service
 LOCK = "uv.lock"
 PROJECT = "pyproject.toml"
 CHASSIS = "chassis/pyproject.toml"
+# Nine tenths of a lock file, of which no convention says anything; only where every value is as uv writes it.
+WHEELS = re.compile(r"""^wheels = \[\n(?:    \{(?: [a-z-]+ = (?:"[^"\\\n]*+"|[0-9]++),?)++ \},\n)++\]$""", re.MULTILINE)
 # By which kingfisher says that it has found something.
 FOUND = (0, 200, 205)
 # What is said about a secret, in names of settings.
@@ -222,7 +224,7 @@ def _default(value: ast.expr | None) -> str | None:
 
 
 def _packages(service: Service) -> list[dict[str, Any]]:
-    return service.toml(LOCK).get("package") or []
+    return service.toml(LOCK, WHEELS).get("package") or []
 
 
 def _uv(service: Service) -> dict[str, Any]:

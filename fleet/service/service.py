@@ -166,11 +166,17 @@ class Service:
         except (ValueError, RecursionError) as error:
             raise Malformed(f"{path} is not JSON: {error}", path, getattr(error, "lineno", 0)) from None
 
-    def toml(self, path: str) -> dict[str, Any]:
-        """The content of a TOML file, not for changing; empty if there is none. Raises FleetError."""
+    def toml(self, path: str, unread: re.Pattern[str] | None = None) -> dict[str, Any]:
+        """The content of a TOML file, not for changing; empty if there is none. Lines that fit `unread` are left out.
+
+        Raises FleetError.
+        """
         try:
             if path not in self._toml:
-                self._toml[path] = tomli.loads(self.text(path))
+                text = self.text(path)
+                if unread:
+                    text = unread.sub(lambda found: "\n" * found[0].count("\n"), text)
+                self._toml[path] = tomli.loads(text)
             return self._toml[path]
         except (ValueError, RecursionError) as error:
             raise Malformed(f"{path} is not TOML: {error}", path, getattr(error, "lineno", 0)) from None

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fleet.conventions import supply
-from fleet.conventions.supply import NoSecrets
+from fleet.conventions.supply import WHEELS, NoSecrets
 from fleet.errors import OfThisMachine
 from fleet.service.service import Service
 from tests.fleet.conventions.conftest import (
@@ -189,3 +189,19 @@ def test_rules_whose_compilation_was_given_up_are_compiled_again(
         NoSecrets().prepare([])
     assert len(compilations) == 2
     assert rules.is_dir()
+
+
+WHEEL = '    { url = "https://pypi.org/a.whl", hash = "sha256:0", size = 1 },\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (f'name = "a"\nwheels = [\n{WHEEL}{WHEEL}]\n', 'name = "a"\n\n'),
+        (f'wheels = [\n{WHEEL}"""\n]\n', None),
+        ('wheels = [\n    { url = """, b = "c" },\n]\n', None),
+    ],
+    ids=["as uv writes them", "with a text of several lines", "with the beginning of such a text"],
+)
+def test_wheels_of_a_lock_file_are_left_out_where_they_are_as_uv_writes_them(text: str, left: str | None) -> None:
+    assert WHEELS.sub("", text) == (text if left is None else left)
