@@ -4,6 +4,7 @@ import os
 import pty
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,10 +22,11 @@ import pexpect
 import psutil
 import pytest
 import yaml
+from chassis.brokers import SCHEMES
 from pexpect import fdpexpect
 
 from docs import pictures
-from tests.conftest import ROOT, Birth, service_environment
+from tests.conftest import ROOT, Birth, Render, service_environment
 
 # One group, one after the other: each starts on port 8000 where that is free.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dev")]
@@ -55,6 +57,29 @@ def test_the_demo_shows_all_it_should_and_ends_by_itself() -> None:
     assert pictures.shape(pictures.text_in(pictures.TRACE)) == pictures.shape(pictures.trace_in(shown.stdout)), STALE
     addresses = pictures.dev_in((ROOT / "build/demo/billing/.dev/demo.log").read_text())
     assert pictures.shape(addresses) <= pictures.shape(pictures.text_in(pictures.DEV)), STALE
+
+
+@pytest.mark.parametrize("broker", ["kafka", "rabbitmq"])
+def test_make_dev_uses_the_broker_that_compose_starts_unless_another_one_is_named(
+    render: Render, tmp_path: Path, broker: str
+) -> None:
+    service = shutil.copytree(render(messaging_style="events", broker=broker), tmp_path / "service")
+    python = service / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "$BROKER_URL"\n')
+    python.chmod(0o755)
+    for path in ("uv.lock", ".venv/.ready"):
+        (service / path).touch()
+
+    def used(**environment: str) -> str:
+        command = ["make", "--silent", "dev"]
+        return subprocess.check_output(command, cwd=service, env=service_environment(**environment), text=True).strip()
+
+    published = yaml.safe_load((service / "compose.yaml").read_text())["services"][broker]["ports"][0]
+    host, port = re.fullmatch(r"(.+):\$\{BROKER_PORT:-(\d+)\}:\d+", published).groups()
+    default = urlsplit(used())
+    assert (SCHEMES[default.scheme], default.hostname, default.port) == (broker, host, int(port))
+    assert used(BROKER_URL="amqp://elsewhere") == "amqp://elsewhere"
 
 
 def test_the_two_commands_that_a_copy_ends_with_lead_to_a_running_service(template: Path, tmp_path: Path) -> None:
