@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -10,11 +11,13 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import yaml
 
 from demo.otlp import OtlpReceiver, Span
+from tests import brokers
 from tests import engine as engines
 from tests.engine import Engine
 from tests.image import servers
@@ -41,15 +44,25 @@ class Project:
         return self.engine.docker("compose", *arguments, check=check, cwd=self.folder)
 
     def up(self) -> "Start":
-        since = time.time()
-        done = self.compose("up", "--detach", "--wait", "--no-build", check=False)
-        times = ("--since", f"{since:.9f}", "--until", f"{time.time():.9f}")
-        lines = self.engine.docker("events", *times, "--filter", "type=container", "--format", "{{json .}}").stdout
-        return Start(done, [_event(json.loads(line)) for line in lines.splitlines()])
+        # As they happen: the engine remembers 256 events, and a slow start has more of them.
+        ours = ("--filter", "type=container", "--filter", f"label=com.docker.compose.project={self.file['name']}")
+        command = [str(self.engine.folder / "docker"), "events", *ours, "--since", f"{time.time():.9f}"]
+        with subprocess.Popen([*command, "--format", "{{json .}}"], stdout=subprocess.PIPE, text=True) as listening:
+            assert listening.stdout is not None
+            done = self.compose("up", "--detach", "--wait", "--no-build", check=False)
+            ended, events = time.time_ns(), []
+            for line in listening.stdout:  # health checks are events, so that there is always another one
+                event = json.loads(line)
+                if event["timeNano"] > ended:
+                    break
+                events.append(_event(event))
+            listening.terminate()
+        return Start(done, events)
 
     def ask(self, method: str, path: str, **request: Any) -> dict[str, Any]:
         """Ask the service as a program on this machine does, by the port that Compose publishes."""
-        request = {"method": method, "url": f"http://127.0.0.1:8000{path}", **request}
+        address = self.compose("port", "service", "8000").stdout.strip()
+        request = {"method": method, "url": f"http://{address}{path}", **request}
         command = [*self.engine.enter, sys.executable, "-c", ASK, json.dumps(request)]
         return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
@@ -86,14 +99,29 @@ def _event(event: dict[str, Any]) -> tuple[str, str]:
 def project(engine: Engine, image: str, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[Project]:
     with engines.with_compose() as apart:
         project = Project(apart, shutil.copytree(source, tmp_path_factory.mktemp("compose") / "billing"))
+        if not apart.enter:
+            keep_apart(project.folder)
         tags = {name: service["image"] for name, service in project.file["services"].items()}
         engine.docker("tag", image, tags["service"])
         servers.build(engine, {name: tags[name] for name in servers.DOCKERFILES})
-        archive = str(tmp_path_factory.mktemp("images") / "images.tar")
-        engine.docker("save", "--output", archive, *{*tags.values()})
-        apart.docker("load", "--input", archive)
+        if apart.enter:
+            archive = str(tmp_path_factory.mktemp("images") / "images.tar")
+            engine.docker("save", "--output", archive, *{*tags.values()})
+            apart.docker("load", "--input", archive)
         yield project
         project.compose("down", "--volumes", "--timeout", "5")
+        if not apart.enter:
+            engine.docker("image", "rm", "--force", *{*tags.values()})
+
+
+def keep_apart(folder: Path) -> None:
+    """Give project, images and ports names of their own, beside those that this machine's engine has."""
+    mark = f"tests-{uuid4().hex[:8]}"
+    file = folder / "compose.yaml"
+    renamed = re.sub(r"(?m)^( *image: )", rf"\1{mark}/", file.read_text())
+    file.write_text(re.sub(r"(?m)^name: ", f"name: {mark}-", renamed))
+    ports = {name: brokers.free_port() for name in ("HTTP_PORT", "GRAFANA_PORT", "BROKER_PORT")}
+    (folder / ".env").write_text("".join(f"{name}={port}\n" for name, port in ports.items()))
 
 
 @pytest.fixture(scope="module")
