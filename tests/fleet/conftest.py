@@ -129,7 +129,7 @@ def contents(service: Path) -> dict[str, bytes]:
 
 def commit(service: Path, message: str = "Work") -> None:
     git(service, "add", "--all")
-    git(service, "commit", "--quiet", "--message", message)
+    git(service, "commit", "--quiet", "--allow-empty", "--message", message)
 
 
 def waive(service: Path, *paths: str, content: str | None = None, expires: str = "2999-01-01") -> None:
