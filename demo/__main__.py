@@ -37,10 +37,7 @@ NOTIFICATIONS = DemoService(
         "messaging_style": "events",
         **BOUNDARY,
     },
-    {
-        "src/notifications/messaging/contracts/billing.py": Path(__file__).parent / "notifications" / "contracts.py",
-        "src/notifications/messaging/incoming/billing.py": Path(__file__).parent / "notifications" / "incoming.py",
-    },
+    {"src/notifications/messaging/billing.py": Path(__file__).parent / "notifications" / "billing.py"},
 )
 REACTION_TIMEOUT_SECONDS = 60
 

@@ -32,7 +32,7 @@ IMPORTS = {
     "suppress": "contextlib",
     "Settings": "billing.settings",
     "fields": "chassis",
-    "invoice_mails": "billing.messaging.incoming",
+    "invoice_mails": "billing.messaging",
     "invoices as usecases": "billing.usecases",
 }
 MODULES = {"httpx", "json", "pytest"}

@@ -130,7 +130,7 @@ def test_a_merge_request_on_gitlab_is_compared_with_where_it_branched_off(servic
     assert not refuses(compatible(service, BASE="HEAD"))
 
 
-CONTRACT = "src/billing/messaging/contracts/invoices.py"
+CONTRACT = "src/billing/messaging/invoices.py"
 PARTS = """
 
 class Part(StrEnum):

@@ -23,6 +23,7 @@ from chassis.dev import embedded
 from demo.otlp import Span
 from tests import brokers
 from tests.conftest import Render, service_environment
+from tests.handled import issue_invoices_on
 from tests.monitoring import queries, recorded
 from tests.prometheus import MetricsReceiver, problems
 
@@ -52,7 +53,7 @@ def life(request: pytest.FixtureRequest, render: Render, tmp_path_factory: pytes
     """A request with an effect in the other service, a message that is parked, and an answer that is a failure."""
     folder = tmp_path_factory.mktemp(request.param)
     billing, ledger = (made(render, folder, name, request.param) for name in ("billing", "ledger"))
-    listen_to_billing(ledger)
+    issue_invoices_on("billing.invoice-issued.v1", ledger)
     with contextlib.ExitStack() as stack:
         try:
             broker = stack.enter_context(brokers.BROKERS[request.param]())
@@ -79,14 +80,6 @@ def made(render: Render, folder: Path, name: str, broker: str) -> Path:
     for path in ("uv.lock", ".venv/.ready"):
         (service / path).touch()
     return service
-
-
-def listen_to_billing(ledger: Path) -> None:
-    """The line that a team writes: what billing says has the fields that ledger's example needs."""
-    incoming = ledger / "src/ledger/messaging/incoming/invoices.py"
-    text = incoming.read_text()
-    assert '"approvals.invoice-approved.v1"' in text
-    incoming.write_text(text.replace('"approvals.invoice-approved.v1"', '"billing.invoice-issued.v1"'))
 
 
 async def live(

@@ -63,7 +63,7 @@ IMPORTS: dict[str, tuple[list[str], list[str]]] = {
         ["chassis.client", "chassis.fields", "chassis.http", "fastapi", "billing.usecases.invoices"],
         [
             "billing.main",
-            "billing.messaging.outgoing",
+            "billing.messaging.invoices",
             "chassis.brokers",
             "chassis.messages",
             "chassis.messaging.outbox",

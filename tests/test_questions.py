@@ -618,18 +618,12 @@ def test_one_broker_is_chosen_and_none_where_there_are_no_messages(ask: Ask, bro
     assert [name for name in brokers if silent[f"has_{name}"]] == []
 
 
-def test_an_example_that_waits_for_an_approval_does_not_wait_for_itself(ask: Ask) -> None:
-    loan, invoice = ask(service_name="lending", aggregates="Loan: {a: text}\nInvoice: {a: text}")["aggregate_list"]
-    assert (loan["done"], loan["granted"], loan["Granted"]) == ("approved", "accepted", "Accepted")
-    assert (invoice["done"], invoice["granted"], invoice["Granted"]) == ("issued", "approved", "Approved")
-
-
 def test_the_aggregates_in_full(ask: Ask) -> None:
     invoice, item, order = ask(service_name="billing", aggregates=GOOD_AGGREGATES)["aggregate_list"]
     assert {key: value for key, value in item.items() if key != "fields"} == {
         "name": "LineItem", "singular": "line_item", "plural": "line_items", "path": "line-items",
         "label": "line item", "plural_label": "line items", "verb": "activate", "done": "activated",
-        "Done": "Activated", "granted": "approved", "Granted": "Approved", "revision": "0002", "down_revision": "0001",
+        "Done": "Activated", "revision": "0002", "down_revision": "0001",
     }  # fmt: skip
     assert (invoice["verb"], invoice["Done"], invoice["down_revision"]) == ("issue", "Issued", None)
     assert (order["verb"], order["done"], order["down_revision"]) == ("place", "placed", "0002")

@@ -57,6 +57,21 @@ def test_every_python_file_is_formatted_and_linted_as_it_comes(render: Render, a
 
 
 @pytest.mark.parametrize("answers", EACH)
+def test_a_newborn_service_listens_to_no_event(render: Render, answers: dict[str, Any]) -> None:
+    assert [path for path in (render(**answers) / "src").rglob("*.py") if "OnEvent" in path.read_text()] == []
+
+
+def test_the_example_of_a_job_is_removed_by_deleting_its_files(render: Render) -> None:
+    def seeds(style: str) -> dict[str, bytes]:
+        service = render(service_name="billing", messaging_style=style)
+        found = {str(path.relative_to(service)): path for path in files(service)}
+        return {name: path.read_bytes() for name, path in found.items() if name.startswith(("src/", "tests/"))}
+
+    kept = {name: content for name, content in seeds("events-and-queues").items() if "remind" not in name}
+    assert kept == seeds("events")
+
+
+@pytest.mark.parametrize("answers", EACH)
 def test_nothing_of_the_template_language_or_of_this_machine_is_left(render: Render, answers: dict[str, Any]) -> None:
     service = render(**answers)
     for path in files(service):

@@ -20,6 +20,7 @@ import pytest
 from chassis.dev import embedded
 
 from tests.conftest import Render
+from tests.handled import APPROVED, issue_invoices_on
 from tests.rolling.cluster import MIGRATE_SECONDS, REPLICAS, Cluster, Image, cluster
 from tests.rolling.load import CALLERS, Listener, Load, callers, listener
 
@@ -28,7 +29,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("rolling")]
 FIELDS = "number: string(40), customer_id: uuid, total: money, due_on: date?, note: text?"
 PURCHASE_ORDER = "PO-2027-118"
 CHANGED_BY_OLD = "changed by the old version, which knows no such field"
-CONTRACT = "src/billing/messaging/contracts/invoices.py"
+CONTRACT = "src/billing/messaging/invoices.py"
 
 
 @dataclass
@@ -53,8 +54,11 @@ class Outcome:
 
 
 @pytest.fixture(scope="module")
-def old(render: Render) -> Image:
-    return Image("1.0.0", render(messaging_style="events", aggregates=f"Invoice: {{{FIELDS}}}"))
+def old(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Image:
+    folder = tmp_path_factory.mktemp("old") / "service"
+    shutil.copytree(render(messaging_style="events", aggregates=f"Invoice: {{{FIELDS}}}"), folder)
+    issue_invoices_on(APPROVED, folder)
+    return Image("1.0.0", folder)
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +68,7 @@ def new(old: Image, render: Render, tmp_path_factory: pytest.TempPathFactory) ->
     with_field = render(messaging_style="events", aggregates=f"Invoice: {{{FIELDS}, purchase_order: string(40)?}}")
     versions = "src/billing/migrations/versions"
     shutil.copytree(with_field, folder)
+    issue_invoices_on(APPROVED, folder)
     shutil.rmtree(folder / versions)
     shutil.copytree(old.folder / versions, folder / versions)
     contract = (folder / CONTRACT).read_text()

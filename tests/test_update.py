@@ -10,17 +10,17 @@ from tests.conftest import git, make, run_copier
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("update")]
 
-PACKAGES = {f"src/billing/messaging/{part}/__init__.py" for part in ("contracts", "outgoing", "incoming")}
-EVENTS = {f"src/billing/messaging/{part}/invoices.py" for part in ("contracts", "outgoing", "incoming")} | {
+EVENTS = {
+    "src/billing/messaging/invoices.py",
     "tests/messaging/test_invoices.py",
-    "tests/messaging/golden/invoice_approved_v1.json",
     "tests/messaging/golden/invoice_issued_v1.json",
 }
-QUEUES = {f"src/billing/messaging/{part}/invoice_reminders.py" for part in ("contracts", "outgoing", "incoming")} | {
-    "src/billing/usecases/invoice_reminders.py",
-    "tests/messaging/test_invoice_reminders.py",
+QUEUES = {
+    *(f"src/billing/{layer}/invoice_reminders.py" for layer in ("api", "messaging", "usecases")),
+    *(f"tests/{layer}/test_invoice_reminders.py" for layer in ("api", "messaging", "usecases")),
     "tests/messaging/golden/remind_of_invoice_v1.json",
 }
+OURS = '{"invoice_id": "0190b5a8-7c5e-7b3a-9d43-6f0e8c1a2b4d"}\n'
 PLATFORM = {"deploy/base/worker.yaml", "deploy/components/monitoring/alerts-messages.yaml"}
 SCALED = {f"deploy/components/keda/{name}.yaml" for name in ("kustomization", "scaledobject")}
 """Where more replicas do more: of jobs they do."""
@@ -97,7 +97,7 @@ def of_the_team(paths: set[str]) -> set[str]:
 
 def test_events_that_come_later_are_complete_and_pass_the_gates(update: Update, service: Path) -> None:
     changed = update("v1.1.0", messaging_style="events")
-    assert changed["A"] == PACKAGES | EVENTS | PAGE | PLATFORM
+    assert changed["A"] == EVENTS | PAGE | PLATFORM
     assert of_the_team(changed["M"]) == set()
     assert changed["D"] == set()
     assert (service / "README.md").read_text() == "# Ours\n"
@@ -106,15 +106,15 @@ def test_events_that_come_later_are_complete_and_pass_the_gates(update: Update, 
 
 
 def test_queues_that_come_later_join_what_the_team_has_already(update: Update, service: Path) -> None:
-    ours = service / "src/billing/messaging/outgoing/__init__.py"
-    ours.parent.mkdir()
-    ours.write_text('"""Ours."""\n')
+    ours = service / "tests/messaging/golden/remind_of_invoice_v1.json"
+    ours.parent.mkdir(parents=True)
+    ours.write_text(OURS)
     save(service)
     changed = update("v1.1.0", messaging_style="queues", broker="rabbitmq")
-    assert changed["A"] == (PACKAGES | QUEUES | PAGE | PLATFORM | SCALED) - {str(ours.relative_to(service))}
+    assert changed["A"] == (QUEUES | PAGE | PLATFORM | SCALED) - {str(ours.relative_to(service))}
     assert of_the_team(changed["M"]) == set()
     assert changed["D"] == set()
-    assert ours.read_text() == '"""Ours."""\n'
+    assert ours.read_text() == OURS
     make(service, "setup", "specs")
     assert "All gates passed." in make(service, "check").stdout
 
@@ -122,8 +122,7 @@ def test_queues_that_come_later_join_what_the_team_has_already(update: Update, s
 def test_what_the_team_then_deletes_stays_deleted_and_what_it_keeps_stays(update: Update, service: Path) -> None:
     update("v1.1.0", messaging_style="events")
     shutil.rmtree(service / "tests/messaging")
-    (service / "src/billing/messaging/incoming/invoices.py").unlink()
-    (service / "src/billing/messaging/outgoing/invoices.py").write_text("OUTGOING = []\n")
+    (service / "src/billing/messaging/invoices.py").write_text("OUTGOING = []\n")
     save(service)
 
     changed = update("v1.2.0")
@@ -140,7 +139,7 @@ def test_what_the_team_then_deletes_stays_deleted_and_what_it_keeps_stays(update
     changed = update("v1.5.0", messaging_style="events")
     assert changed["A"] == PLATFORM
     assert (of_the_team(changed["M"]), changed["D"]) == (set(), set())
-    assert (service / "src/billing/messaging/outgoing/invoices.py").read_text() == "OUTGOING = []\n"
+    assert (service / "src/billing/messaging/invoices.py").read_text() == "OUTGOING = []\n"
 
 
 def test_there_is_no_example_for_an_aggregate_that_the_team_has_removed(update: Update, service: Path) -> None:
@@ -148,5 +147,5 @@ def test_there_is_no_example_for_an_aggregate_that_the_team_has_removed(update: 
         path.unlink()
     save(service)
     changed = update("v1.1.0", messaging_style="events-and-queues")
-    assert changed["A"] == PACKAGES | PAGE | PLATFORM | SCALED
+    assert changed["A"] == PAGE | PLATFORM | SCALED
     assert changed["D"] == set()

@@ -157,7 +157,7 @@ class OutgoingMessages(Convention):
     """What does not go through the outbox is lost when the process ends, or is said of what was rolled back."""
 
     id = "code-outgoing-messages"
-    remedy = "`await uow.publish(…)` an event or `await uow.enqueue(…)` a job, with a line in messaging/outgoing"
+    remedy = "`await uow.publish(…)` an event or `await uow.enqueue(…)` a job, with a line in OUTGOING of messaging/"
 
     def check(self, service: Service) -> Iterator[Problem]:
         for module in source.modules(service, CODE):

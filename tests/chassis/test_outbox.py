@@ -159,7 +159,7 @@ async def test_a_service_that_publishes_no_events_stores_none(open_database: Any
 
 async def test_an_event_without_a_line_is_refused_and_named_where_others_have_one(open_database: Any) -> None:
     async with open_database() as database:
-        with pytest.raises(Unlisted, match=r"int has no line Event\(int, …\) in messaging/outgoing"):
+        with pytest.raises(Unlisted, match=r"int has no line Event\(int, …\) in OUTGOING of messaging/"):
             async with database.unit_of_work() as uow:
                 await uow.publish(1)
 

@@ -122,22 +122,22 @@ def test_a_style_turned_on_seeds_its_example_but_for_an_aggregate_that_the_team_
             (service / path).unlink()
     commit(service)
     seeds = update(service, Options({"messaging_style": "events"}, "v1.0.0", finish=False)).seeds
-    assert "src/billing/messaging/contracts/invoices.py" in seeds.new
+    assert "src/billing/messaging/invoices.py" in seeds.new
     assert [path for path in seeds.new if "refund" in path] == []
-    assert "src/billing/messaging/contracts/refunds.py" in seeds.left
+    assert "src/billing/messaging/refunds.py" in seeds.left
     assert (service / "deploy/base/worker.yaml").exists()
 
 
 def test_a_style_turned_off_and_on_again_brings_back_nothing(born: Born) -> None:
     service = born(aggregates=ONE, messaging_style="events")
-    (service / "src/billing/messaging/incoming/invoices.py").unlink()
+    (service / "src/billing/messaging/invoices.py").unlink()
     commit(service)
     update(service, Options({"messaging_style": "sync"}, "v1.0.0", finish=False))
     assert not (service / "deploy/base/worker.yaml").exists()
-    assert (service / "src/billing/messaging/contracts/invoices.py").exists()
+    assert (service / "tests/messaging/test_invoices.py").exists()
     update(service, Options({"messaging_style": "events", "broker": "kafka"}, "v1.0.0", finish=False))
     assert (service / "deploy/base/worker.yaml").exists()
-    assert not (service / "src/billing/messaging/incoming/invoices.py").exists()
+    assert not (service / "src/billing/messaging/invoices.py").exists()
 
 
 @pytest.mark.slow
@@ -226,7 +226,7 @@ def test_a_messaging_style_that_was_written_into_the_answers_by_hand_brings_its_
     answers.write_text(answers.read_text().replace("messaging_style: events\n", "messaging_style: events-and-queues\n"))
     commit(service)
     seeds = update(service, Options({}, "v1.0.0", finish=False)).seeds.new
-    assert "src/billing/messaging/contracts/invoice_reminders.py" in seeds
+    assert "src/billing/messaging/invoice_reminders.py" in seeds
     update(other, Options({"messaging_style": "events-and-queues"}, "v1.0.0", finish=False))
     assert contents(service) == contents(other)
     assert not update(service, Options({}, "v1.0.0", finish=False)).changed

@@ -28,6 +28,7 @@ from fleet.template.template import Template
 from fleet.update.update import Options, update
 from tests.conftest import git
 from tests.fleet.conftest import commit
+from tests.handled import APPROVED, issue_invoices_on
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("chassis-migrations")]
 
@@ -204,6 +205,7 @@ def journey(releases: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     service = folder / "billing"
     answers = f"_commit: v1.0.0\n_src_path: {releases}\nservice_name: billing\nmessaging_style: events\n"
     Template(str(releases)).at("v1.0.0").render(Answers.parse(answers.encode()), service)
+    issue_invoices_on(APPROVED, service)
     git(service, "init", "--quiet", "--initial-branch", "main")
     team_migration(service, "0002", after="0001")
     with embedded.temporary_postgres() as url:

@@ -67,7 +67,7 @@ NOT_RUN = {
 }
 
 DOMAIN, USECASES, API = (f"src/billing/{layer}/invoices.py" for layer in ("domain", "usecases", "api"))
-CONTRACTS, OUTGOING = (f"src/billing/messaging/{part}/invoices.py" for part in ("contracts", "outgoing"))
+MESSAGES = "src/billing/messaging/invoices.py"
 SETTINGS, CONFTEST, RUNBOOK = "src/billing/settings.py", "tests/conftest.py", "docs/runbook.md"
 PRODUCTION, STAGING = (f"deploy/overlays/{name}/kustomization.yaml" for name in ("production", "staging"))
 TESTS = "tests/messaging/test_invoices.py"
@@ -101,10 +101,10 @@ def publish_an_event(service: Path) -> None:
         add(DOMAIN, above="Invoice"),
         into(DOMAIN, "Invoice"),
         instead_of(USECASES, "    invoice.cancel(at=now)\n    await repository.save(invoice)\n"),
-        add(CONTRACTS),
-        listed(OUTGOING),
+        add(MESSAGES, above="OUTGOING"),
+        listed(MESSAGES),
         new("tests/messaging/golden/invoice_cancelled_v1.json"),
-        lambda service, text: edit(TESTS, '_approved_v1.json",\n', f'_approved_v1.json",\n{text}')(service, ""),
+        lambda service, text: edit(TESTS, '_issued_v1.json",\n', f'_issued_v1.json",\n{text}')(service, ""),
         add(TESTS),
     )
 
@@ -113,8 +113,7 @@ def listen_to_an_event(service: Path) -> None:
     follow(
         service,
         "listen-to-an-event.md",
-        new("src/billing/messaging/contracts/orders.py"),
-        new("src/billing/messaging/incoming/orders.py"),
+        new("src/billing/messaging/orders.py"),
         new("tests/messaging/golden/order_withdrawn_v1.json"),
         new("tests/messaging/test_orders.py"),
         shown,  # the URL is that of another service's `make dev`
@@ -182,9 +181,7 @@ def send_a_job(service: Path) -> None:
         service,
         "send-a-job.md",
         new("src/billing/usecases/invoice_mails.py"),
-        new("src/billing/messaging/contracts/invoice_mails.py"),
-        new("src/billing/messaging/outgoing/invoice_mails.py"),
-        new("src/billing/messaging/incoming/invoice_mails.py"),
+        new("src/billing/messaging/invoice_mails.py"),
         instead_of(USECASES, "    await uow.publish(invoice.issue(at=now))\n"),
         shown,  # a job for another service
         new("tests/messaging/golden/mail_invoice_v1.json"),
@@ -211,15 +208,15 @@ def change_a_contract(service: Path) -> None:
         service,
         "change-a-contract.md",
         lambda service, text: edit(DOMAIN, happened, f"{text}{happened}")(service, ""),
-        lambda service, text: edit(CONTRACTS, agreed, f"{text}{agreed}")(service, ""),
+        lambda service, text: edit(MESSAGES, agreed, f"{text}{agreed}")(service, ""),
         lambda service, text: edit(golden, '  "version"', f'{text}  "version"')(service, ""),
         shown,  # what the gate prints
         add(DOMAIN),
         into(DOMAIN, "Invoice"),
-        add(CONTRACTS),
-        listed(OUTGOING),
+        add(MESSAGES, above="OUTGOING"),
+        listed(MESSAGES),
         new("tests/messaging/golden/invoice_issued_v2.json"),
-        lambda service, text: edit(TESTS, '_approved_v1.json",\n', f'_approved_v1.json",\n{text}')(service, ""),
+        lambda service, text: edit(TESTS, '_issued_v1.json",\n', f'_issued_v1.json",\n{text}')(service, ""),
         shown,  # a line of a later release
     )
 

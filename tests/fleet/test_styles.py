@@ -22,8 +22,8 @@ STYLES: dict[str, set[str]] = {
 BROKERS = ("nats", "kafka", "rabbitmq")
 SCHEMES = {"nats": "nats", "kafka": "kafka", "rabbitmq": "amqp"}
 EXAMPLES = {
-    "events": "src/billing/messaging/contracts/invoices.py",
-    "queues": "src/billing/messaging/contracts/invoice_reminders.py",
+    "events": "src/billing/messaging/invoices.py",
+    "queues": "src/billing/messaging/invoice_reminders.py",
 }
 
 

@@ -17,13 +17,14 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
+from tests.handled import APPROVED
 from tests.rolling.waiting import until
 
 CALLERS = 8
 PACE_SECONDS = 0.2
 """Of each caller, from one request to the next: 40 requests a second, by all of them."""
 NEW_FIELD = "purchase_order"
-APPROVED, ISSUED = "approvals.invoice-approved.v1", "billing.invoice-issued.v1"
+ISSUED = "billing.invoice-issued.v1"
 
 
 class Unexpected(Exception):

@@ -25,11 +25,11 @@ MUTATIONS: Mutations = {
     "a message that no test receives": (
         "tests-subscriptions",
         edit(
-            "tests/messaging/test_invoices.py",
-            'APPROVED = "approvals.invoice-approved.v1"',
-            'APPROVED = "approvals.x.v1"',
+            "tests/messaging/test_invoice_reminders.py",
+            'REMINDER = "billing.remind-of-invoice.v1"',
+            'REMINDER = "billing.x.v1"',
         ),
-        "no test receives approvals.invoice-approved.v1",
+        "no test receives billing.remind-of-invoice.v1",
     ),
     "a contract without an agreed body": (
         "tests-contracts",

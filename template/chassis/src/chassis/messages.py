@@ -135,7 +135,7 @@ class Messages:
         """Who takes messages of that name. Raises Unknown."""
         found = self.receivers.get(name)
         if found is None:
-            raise Unknown(f"no line in messaging/incoming takes {name}")
+            raise Unknown(f"no line in INCOMING of messaging/ takes {name}")
         return found
 
     def __bool__(self) -> bool:

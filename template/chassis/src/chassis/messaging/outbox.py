@@ -51,7 +51,7 @@ class Outbox:
         routes = [route for route in self._routes.get(type(said), []) if route.kind == kind]
         if not routes:
             line = f"{kind.title()}({type(said).__name__}, …)"
-            raise Unlisted(f"{type(said).__name__} has no line {line} in messaging/outgoing: add it")
+            raise Unlisted(f"{type(said).__name__} has no line {line} in OUTGOING of messaging/: add it")
         context: dict[str, str] = {}
         trace_context.inject(context)
         for route in routes:

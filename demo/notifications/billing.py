@@ -1,9 +1,18 @@
-"""The handlers of the events that billing publishes."""
+"""What billing publishes, as far as this service reads it, and its handler."""
+
+from datetime import datetime
+from uuid import UUID
 
 from chassis.database import UnitOfWork
-from chassis.messages import OnEvent
-from notifications.messaging.contracts.billing import InvoiceIssuedV1
+from chassis.messages import Contract, OnEvent
 from notifications.usecases.notifications import CreateNotification, create_notification
+
+
+class InvoiceIssuedV1(Contract):
+    invoice_id: UUID
+    customer_id: UUID
+    number: str
+    occurred_at: datetime
 
 
 async def on_invoice_issued(event: InvoiceIssuedV1, uow: UnitOfWork) -> None:
