@@ -3,7 +3,7 @@
 from pathlib import Path
 
 APPROVED = "approvals.invoice-approved.v1"
-HANDLER = '''"""What the other service publishes, as far as this service reads it, and its handler."""
+HANDLER = '''"""The event of another service that this service reads, and its handler."""
 
 from chassis import fields
 from chassis.database import UnitOfWork

@@ -69,12 +69,18 @@ def test_a_service_with_every_field_type_does_what_its_document_says(birth: Birt
 
 BREAKAGES = {
     "a status that is not documented": (
-        'response.headers["Location"] = ',
-        'response.status_code = 202\n    response.headers["Location"] = ',
+        "    command = usecases.CreateInvoice(",
+        "    from fastapi import Response\n\n    return Response(status_code=202)\n    command = usecases.CreateInvoice(",
         "UndefinedStatusCode",
     ),
     "an error inside": ("limit=cursor.limit + 1", "limit=cursor.limit - 50", "ServerError"),
-    "a documented header that is not sent": ("set_etag(response, ", "str(", "MissingHeaders"),
+    "a documented header that is not sent": (
+        "    return await invoice_queries.find_invoice(reader(), invoice_id)\n",
+        "    from fastapi.responses import JSONResponse\n\n"
+        "    found = await invoice_queries.find_invoice(reader(), invoice_id)\n"
+        '    return JSONResponse(InvoiceDetails.model_validate(found).model_dump(mode="json"))\n',
+        "MissingHeaders",
+    ),
     "a field that the document refuses": (
         "class NewInvoice(fields.RequestModel):\n",
         "class NewInvoice(fields.RequestModel):\n"

@@ -117,9 +117,15 @@ MUTATIONS = {
     ),
     "an outdated copy is issued": Mutation(
         "api/invoices.py",
-        "command = usecases.IssueInvoice(\n        invoice_id=invoice_id,\n        expected_version=expected_version,",
-        "command = usecases.IssueInvoice(\n        invoice_id=invoice_id,\n        expected_version=None,",
+        "usecases.IssueInvoice(invoice_id=invoice_id, expected_version=expected_version)",
+        "usecases.IssueInvoice(invoice_id=invoice_id, expected_version=None)",
         "tests/api/test_invoices.py::test_issue_happens_once",
+    ),
+    "an answer does not describe its invoice": Mutation(
+        "api/invoices.py",
+        ", route_class=ResourceRoute",
+        "",
+        "tests/api/test_invoices.py::test_a_new_one_is_a_draft_that_can_be_read_back",
     ),
     "a page is announced that is empty": Mutation(
         "api/invoices.py",

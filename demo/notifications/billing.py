@@ -1,4 +1,4 @@
-"""What billing publishes, as far as this service reads it, and its handler."""
+"""The events of billing that this service reads, and their handlers."""
 
 from datetime import datetime
 from uuid import UUID

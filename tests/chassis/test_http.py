@@ -2,15 +2,16 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 import httpx
 import pytest
+from chassis import fields
 from chassis.application import api
-from chassis.http import SHOWN, new_id
+from chassis.http import ResourceRoute, new_id, reader
 from chassis.service import Service
-from fastapi import APIRouter, FastAPI, WebSocket
+from fastapi import APIRouter, FastAPI, Request, Response, WebSocket
 
 ID = UUID("0190b5a8-7c5e-7b3a-9d43-6f0e8c1a2b4d")
 
@@ -86,14 +87,105 @@ async def test_a_reader_waits_for_no_transaction(make_app: Callable[..., FastAPI
             assert (await client.get("/v1/things")).status_code == 200
 
 
-def test_the_document_says_that_a_copy_may_still_be_right_where_the_answer_has_a_tag(service: Service) -> None:
-    router = APIRouter()
-    router.add_api_route("/tagged", lambda: None, name="tagged", responses=SHOWN)
-    router.add_api_route("/plain", lambda: None, name="plain")
-    paths = api(replace(service, routers=[router])).openapi()["paths"]
+def test_reader_and_transaction_outside_of_a_request_say_where_they_belong() -> None:
+    with pytest.raises(RuntimeError, match=r"call reader\(\) and transaction\(\) in a route"):
+        reader()
 
-    assert "304" in paths["/tagged"]["get"]["responses"]
-    assert "304" not in paths["/plain"]["get"]["responses"]
+
+class Shown(fields.ResponseModel):
+    id: fields.Identifier
+    version: int
+
+
+@dataclass
+class Loaded:
+    """What a use case returns: more than the answer shows."""
+
+    id: UUID = ID
+    version: int = 3
+    secret: str = "not for callers"
+
+
+async def load() -> Loaded:
+    return Loaded()
+
+
+async def load_shown() -> Shown:
+    return Shown(id=ID, version=3)
+
+
+async def load_with_headers(request: Request, response: Response) -> Shown:
+    response.headers["ETag"] = '"of the route"'
+    response.headers["Location"] = str(request.url.path)
+    return Shown(id=ID, version=3)
+
+
+async def answer() -> Response:
+    return Response("as it is")
+
+
+def load_in_a_thread() -> Shown:
+    return Shown(id=ID, version=3)
+
+
+async def release() -> str:
+    return "1.0.0"
+
+
+@pytest.fixture
+def resources(make_app: Callable[..., FastAPI], service: Service) -> FastAPI:
+    """An application with routes of ResourceRoute, in a router that another router includes."""
+    router = APIRouter(route_class=ResourceRoute)
+    for path, endpoint in (("/typed", load_shown), ("/own", load_with_headers), ("/sync", load_in_a_thread)):
+        router.add_api_route(path, endpoint, name=f"get_{path[1:]}")
+        router.add_api_route(path, endpoint, methods=["POST"], status_code=201, name=f"post_{path[1:]}")
+    router.add_api_route("/modelled", load, response_model=Shown)
+    router.add_api_route("/raw", answer, response_model=Shown)
+    router.add_api_route("/release", release)
+    router.add_api_route("/owned by/{owner}", load_shown, methods=["POST"], status_code=201, name="post_owned")
+    outer = APIRouter(prefix="/v1")
+    outer.include_router(router)
+    app = make_app()
+    app.include_router(outer)
+    return app
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "etag", "location"),
+    [
+        ("GET", "/typed", '"3"', None),
+        ("POST", "/typed", '"3"', f"/v1/typed/{ID}"),
+        ("GET", "/modelled", '"3"', None),
+        ("POST", "/own", '"of the route"', "/v1/own"),
+        ("POST", "/owned%20by/J%C3%BCrgen", '"3"', f"/v1/owned%20by/J%C3%BCrgen/{ID}"),
+        ("GET", "/raw", None, None),
+        ("GET", "/sync", None, None),
+        ("GET", "/release", None, None),
+    ],
+)
+async def test_an_answer_describes_the_resource_that_its_route_returns(
+    resources: FastAPI, method: str, path: str, etag: str | None, location: str | None
+) -> None:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(resources), base_url="http://tiny") as client:
+        answered = await client.request(method, f"/v1{path}")
+
+    assert answered.is_success
+    assert (answered.headers.get("ETag"), answered.headers.get("Location")) == (etag, location)
+    assert "secret" not in answered.text
+
+
+def test_the_document_describes_the_headers_of_a_resource(resources: FastAPI) -> None:
+    paths = resources.openapi()["paths"]
+
+    def headers(method: str, path: str, status: str) -> set[str]:
+        return set(paths[f"/v1{path}"][method]["responses"][status].get("headers", ()))
+
+    assert headers("get", "/typed", "200") == headers("get", "/modelled", "200") == {"ETag"}
+    assert headers("post", "/typed", "201") == {"ETag", "Location"}
+    assert headers("get", "/sync", "200") == headers("get", "/release", "200") == set()
+    assert "304" in paths["/v1/typed"]["get"]["responses"]
+    assert "304" not in paths["/v1/release"]["get"]["responses"]
+    assert "parameters" not in paths["/v1/own"]["post"]
 
 
 async def _stream(socket: WebSocket) -> None: ...

@@ -17,7 +17,7 @@ from chassis.database import Database, DatabaseUnavailable, outages
 from chassis.database import pool as chassis_database
 from chassis.database.connection import dedicated_connection
 from chassis.dev import embedded
-from chassis.http import Reader
+from chassis.http import reader
 from chassis.messages import NO_MESSAGES
 from chassis.messaging.outbox import Outbox
 from chassis.web import middleware
@@ -185,8 +185,8 @@ async def test_many_streams_that_meet_an_outage_are_cut_and_logged_in_one_line(
             await asyncio.sleep(0.01)
 
     @app.get("/rows")
-    async def stream(database: Reader) -> StreamingResponse:
-        return StreamingResponse(rows(database))
+    async def stream() -> StreamingResponse:
+        return StreamingResponse(rows(reader()))
 
     async def follow(client: httpx.AsyncClient, begun: asyncio.Semaphore) -> None:
         async with client.stream("GET", "/rows") as answer:

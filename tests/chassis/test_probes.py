@@ -11,7 +11,7 @@ import asyncpg
 import httpx
 import pytest
 from chassis.database import migrate, outages
-from chassis.http import Reader
+from chassis.http import reader
 from chassis.service import Service
 from chassis.web import middleware
 from chassis.web.probes import CHECK_TIMEOUT_SECONDS
@@ -95,7 +95,8 @@ async def test_a_service_whose_connections_are_all_busy_is_still_ready(make_app:
     begun, told = asyncio.Semaphore(0), asyncio.Event()
 
     @app.get("/hold")
-    async def hold(_: Reader) -> None:
+    async def hold() -> None:
+        reader()
         begun.release()
         await told.wait()
 

@@ -625,9 +625,7 @@ MUTATIONS: dict[str, tuple[Mutation, str, Level, tuple[str, ...], str]] = {
         "the resource shop-database",
     ),
     "code with messages and no document": (
-        lambda shop: shop["customers"].files.update(
-            {"src/customers/messaging/customers.py": "OUTGOING = [Event()]\n"}
-        ),
+        lambda shop: shop["customers"].files.update({"src/customers/messaging/customers.py": "OUTGOING = [Event()]\n"}),
         "map-silent",
         Level.WARNING,
         ("customers",),

@@ -10,7 +10,7 @@ from chassis.http import transaction
 from chassis.messages import Contract, Event, Messages
 from chassis.service import Service
 from chassis.settings import Settings
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI
 
 from tests.chaos import counter
 
@@ -46,9 +46,9 @@ class SteppedV1(Contract):
 
 
 @router.post("/{name}/steps", status_code=201)
-async def step(name: str, request: Request) -> int:
+async def step(name: str) -> int:
     """The row stays locked until the commit, so events of a counter are stored in the order of their steps."""
-    async with transaction(request) as uow:
+    async with transaction() as uow:
         taken = await uow.connection.fetchval(STEP, name)
         await uow.publish(Stepped(name, taken, secrets.token_hex(1000)))
     return taken

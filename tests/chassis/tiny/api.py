@@ -11,7 +11,7 @@ from chassis import fields
 from chassis.client import service_client
 from chassis.database import Statement
 from chassis.errors import Conflict, Forbidden, NotFound, VersionMismatch
-from chassis.http import Cursor, IfMatch, Reader, Transaction, new_id, reader, set_etag, transaction
+from chassis.http import Cursor, IfMatch, ResourceRoute, new_id, reader, transaction
 from chassis.problems import problems
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -25,7 +25,7 @@ PAGE = Statement(sa.select(things).order_by(things.c.id).limit(sa.bindparam("lim
 
 log = structlog.get_logger()
 
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", route_class=ResourceRoute)
 
 
 class ThingNotFound(NotFound):
@@ -49,6 +49,7 @@ class Thing(fields.ResponseModel):
     id: fields.Identifier
     name: str
     email: str | None
+    version: int = 1
 
 
 class ThingPatch(fields.PatchModel):
@@ -68,24 +69,23 @@ class Values(fields.RequestModel):
 
 
 @router.post("/things", status_code=201)
-async def create_thing(body: NewThing, request: Request) -> Thing:
+async def create_thing(body: NewThing) -> Thing:
     thing = Thing(id=new_id(), **dict(body))
-    async with transaction(request) as uow:
-        await INSERT.run(uow.connection, **dict(thing))
+    async with transaction() as uow:
+        await INSERT.run(uow.connection, **thing.model_dump(exclude={"version"}))
     return thing
 
 
 @router.get("/things")
-async def list_things(cursor: Annotated[Cursor, Query()], request: Request) -> list[Thing]:
-    return [Thing(**row) for row in await PAGE.all(reader(request), limit=cursor.limit)]
+async def list_things(cursor: Annotated[Cursor, Query()]) -> list[Thing]:
+    return [Thing(**row) for row in await PAGE.all(reader(), limit=cursor.limit)]
 
 
 @router.get("/things/{thing_id}", responses=problems(ThingNotFound))
-async def get_thing(thing_id: fields.Identifier, request: Request, response: Response) -> Thing:
-    row = await BY_ID.one(reader(request), id=thing_id)
+async def get_thing(thing_id: fields.Identifier) -> Thing:
+    row = await BY_ID.one(reader(), id=thing_id)
     if row is None:
         raise ThingNotFound(f"no thing {thing_id}")
-    set_etag(response, 1)
     return Thing(**row)
 
 
@@ -95,11 +95,12 @@ async def change_thing(thing_id: fields.Identifier, body: ThingPatch, expected_v
 
 
 @router.post("/things/slow", status_code=201)
-async def create_thing_slowly(body: NewThing, uow: Transaction, seconds: float) -> Thing:
+async def create_thing_slowly(body: NewThing, seconds: float) -> Thing:
     """Insert, then keep the transaction open for a while."""
     thing = Thing(id=new_id(), **dict(body))
-    await INSERT.run(uow.connection, **dict(thing))
-    await uow.connection.execute("SELECT pg_sleep($1)", seconds)
+    async with transaction() as uow:
+        await INSERT.run(uow.connection, **thing.model_dump(exclude={"version"}))
+        await uow.connection.execute("SELECT pg_sleep($1)", seconds)
     return thing
 
 
@@ -122,9 +123,9 @@ async def sleep(seconds: float) -> float:
 
 
 @router.get("/query-sleep")
-async def query_sleep(database: Reader, seconds: float) -> float:
+async def query_sleep(seconds: float) -> float:
     """Busy with a connection to the database."""
-    await database.execute("SELECT pg_sleep($1)", seconds)
+    await reader().execute("SELECT pg_sleep($1)", seconds)
     return seconds
 
 

@@ -150,9 +150,9 @@ def _to_utc(value: datetime) -> datetime:
 Text = Annotated[str, _NoNul()]
 """Any Unicode text but NUL, which Postgres cannot store. Add a `Field(max_length=…)`."""
 
-Integer = Annotated[int, _SafeInteger()]
+Integer = Annotated[int, Field(examples=[42]), _SafeInteger()]
 
-Boolean = Annotated[bool, _TrueOrFalse()]
+Boolean = Annotated[bool, Field(examples=[True]), _TrueOrFalse()]
 
 Date = Annotated[
     date,

@@ -1,49 +1,41 @@
 """What a route may ask for."""
 
-from collections.abc import AsyncGenerator
+import inspect
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
+from functools import wraps
 from typing import Annotated, Any
+from urllib.parse import quote
 from uuid import UUID
 
 from fastapi import Depends, Header, Request, Response
+from fastapi.datastructures import Default, DefaultPlaceholder
+from fastapi.routing import APIRoute
 from pydantic import Field, StringConstraints, WithJsonSchema
 from uuid_utils.compat import uuid7
 
 from chassis.database import Database, UnitOfWork
+from chassis.database.current import current_database
 from chassis.fields import Identifier, RequestModel
 
 
 # Functions, and no dependencies: one costs FastAPI two thirds of what a statement costs asyncpg.
-def reader(request: Request) -> Database:
-    """What a route that only reads hands on: each statement stands alone, without a transaction."""
-    return request.app.state.database
+def reader() -> Database:
+    """The database for a route that only reads: each statement stands alone, without a transaction."""
+    try:
+        return current_database.get()
+    except LookupError:
+        raise RuntimeError("no request is being answered here: call reader() and transaction() in a route") from None
 
 
-def transaction(request: Request) -> AbstractAsyncContextManager[UnitOfWork]:
-    """`async with transaction(request) as uow:` around what a route changes.
+def transaction() -> AbstractAsyncContextManager[UnitOfWork]:
+    """`async with transaction() as uow:` around what a route changes.
 
     It is committed on leaving, and so before the answer: no client sees 2xx for a change that is lost. An exception rolls
     it back. Raises chassis.database.DatabaseUnavailable, which is answered with 503.
     """
-    return request.app.state.database.unit_of_work()
-
-
-async def _database(request: Request) -> Database:
-    return reader(request)
-
-
-async def _unit_of_work(request: Request) -> AsyncGenerator[UnitOfWork]:
-    async with transaction(request) as uow:
-        yield uow
-
-
-Reader = Annotated[Database, Depends(_database)]
-"""`reader` as a dependency of FastAPI, which costs more."""
-
-# scope="function": it ends before the response starts.
-Transaction = Annotated[UnitOfWork, Depends(_unit_of_work, scope="function")]
-"""`transaction` as a dependency of FastAPI, around the whole route. It begins before the body is validated, and costs more."""
+    return reader().unit_of_work()
 
 
 def utc_now() -> datetime:
@@ -94,18 +86,62 @@ _HEADERS: dict[str, Any] = {
     },
 }
 
-Responses = dict[int | str, dict[str, Any]]
-
-CREATED: Responses = {201: {"description": "Created.", "headers": _HEADERS}}
-"""The `responses` of a route that creates one thing: it sets Location, and the ETag by `set_etag`."""
-
-SHOWN: Responses = {200: {"description": "As it is now.", "headers": {"ETag": _HEADERS["ETag"]}}}
-"""The `responses` of a route that shows one thing, changed or not: it sets the ETag by `set_etag`."""
+_DESCRIPTIONS = {200: "As it is now.", 201: "Created."}
 
 
-def set_etag(response: Response, version: int) -> None:
-    """Say which version the response shows, for a later If-Match."""
-    response.headers["ETag"] = f'"{version}"'
+class ResourceRoute(APIRoute):
+    """A route that returns one resource: `APIRouter(…, route_class=ResourceRoute)`.
+
+    If the response model has an integer `version`, that is the ETag of the answer, for a later If-Match. If it also has
+    an `id` and the status is 201, Location is the path of the request and that id. The API document says both. A header
+    that the route sets by itself stays.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        status = options.get("status_code") or 200
+        names = _headers_of(endpoint, options.get("response_model", Default(None)), status)
+        if names:
+            endpoint = _describing(endpoint, located="Location" in names)
+            described = {"description": _DESCRIPTIONS.get(status, "Done."), "headers": {n: _HEADERS[n] for n in names}}
+            given = options.get("responses") or {}
+            options["responses"] = {**given, status: {**described, **given.get(status, {})}}
+        super().__init__(path, endpoint, **options)
+
+
+def _headers_of(endpoint: Callable[..., Any], model: Any, status: int) -> list[str]:
+    """The headers that describe the resource which a route returns."""
+    if isinstance(model, DefaultPlaceholder):
+        model = inspect.signature(endpoint, eval_str=True).return_annotation
+    known = getattr(model, "model_fields", {})
+    if not inspect.iscoroutinefunction(endpoint) or "version" not in known or known["version"].annotation is not int:
+        return []
+    return ["ETag", "Location"] if status == 201 and "id" in known else ["ETag"]
+
+
+def _describing(endpoint: Callable[..., Any], *, located: bool) -> Callable[..., Any]:
+    """Wrap the route's function: FastAPI also gives it the request and the response, unless it asks for them itself."""
+    signature = inspect.signature(endpoint, eval_str=True)
+    own = {
+        each.annotation: each.name for each in signature.parameters.values() if each.annotation in (Request, Response)
+    }
+    added = {kind: f"described_{kind.__name__.lower()}" for kind in (Request, Response) if kind not in own}
+    request_name, response_name = [(own | added)[kind] for kind in (Request, Response)]
+
+    @wraps(endpoint)
+    async def describing(**values: Any) -> Any:
+        request, response = values[request_name], values[response_name]
+        for name in added.values():
+            del values[name]
+        resource = await endpoint(**values)
+        if not isinstance(resource, Response):
+            if located:
+                response.headers.setdefault("Location", f"{quote(request.scope['path'])}/{resource.id}")
+            response.headers.setdefault("ETag", f'"{resource.version}"')
+        return resource
+
+    more = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind) for kind, name in added.items()]
+    describing.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *more])  # ty: ignore[missing-attribute]
+    return describing
 
 
 class Cursor(RequestModel):

@@ -26,7 +26,7 @@ class NoOutbox:
         pass
 
     async def enqueue(self, executor: Executor, job: object, *, after: timedelta) -> None:
-        raise Unlisted(f"{type(job).__name__} has no line Job({type(job).__name__}, …) in messaging/outgoing: add it")
+        raise Unlisted(f"{type(job).__name__} has no line Job({type(job).__name__}, …) in OUTGOING of messaging/: add it")
 
 
 class UnitOfWork:
@@ -39,7 +39,7 @@ class UnitOfWork:
         self._outbox = outbox
 
     async def publish(self, *events: object) -> None:
-        """Announce domain events, if and when this transaction commits, as messaging/outgoing says.
+        """Announce domain events, if and when this transaction commits, as OUTGOING in messaging/ says.
 
         A service that publishes nothing stores nothing. Raises chassis.database.unit_of_work.Unlisted for an event without a line.
         """
@@ -48,6 +48,6 @@ class UnitOfWork:
     async def enqueue(self, job: object, *, after: timedelta = timedelta(0)) -> None:
         """Send a job to a work queue, if and when this transaction commits, and not before `after` has passed.
 
-        Raises chassis.database.unit_of_work.Unlisted for one without a line in messaging/outgoing.
+        Raises chassis.database.unit_of_work.Unlisted for one without a line in OUTGOING.
         """
         await self._outbox.enqueue(self.connection, job, after=after)

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis import problems
 from chassis.database import DatabaseUnavailable
+from chassis.database.current import current_database
 from chassis.telemetry import trace_context
 from chassis.telemetry.durations import Durations
 from chassis.telemetry.logs import AnswerCut, describe_exception, request_id
@@ -68,6 +69,7 @@ class RequestMiddleware:
         else:
             identity = format(span.get_span_context().trace_id, "032x")
         named = request_id.set(identity)
+        database = current_database.set(scope["app"].state.database)
 
         status = 0
         streamed_from = 0.0
@@ -114,6 +116,7 @@ class RequestMiddleware:
             # Of a stream, the duration ends with its first byte: the length of a stream does not show how fast the
             # service is.
             self._finish(method, scope, span, status, (streamed_from or time.perf_counter()) - started)
+            current_database.reset(database)
             request_id.reset(named)
             context.detach(current)
 
