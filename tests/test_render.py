@@ -14,6 +14,8 @@ import jinja2
 import pytest
 import yaml
 
+from fleet.answers import Answers
+from fleet.rendering import render as fleet_render
 from tests.answers import EACH, LONGEST, VARIANTS
 from tests.conftest import ROOT, Render, run_copier
 
@@ -69,6 +71,33 @@ def test_the_example_of_a_job_is_removed_by_deleting_its_files(render: Render) -
 
     kept = {name: content for name, content in seeds("events-and-queues").items() if "remind" not in name}
     assert kept == seeds("events")
+
+
+@pytest.mark.parametrize(
+    ("source", "version", "web"),
+    [
+        ("gh:acme/slipway", "v1.2.0", "https://github.com/acme/slipway/blob/v1.2.0"),
+        ("gl:acme/slipway.git", "1.10", "https://gitlab.com/acme/slipway/blob/1.10"),
+        ("https://git.example.com/slipway.git", "v1.2.0-3-gabcdef0", "https://git.example.com/slipway/blob/abcdef0"),
+        ("git+https://bot:secret@git.example.com/slipway", "v1", "https://git.example.com/slipway/blob/v1"),
+        ("git@git.example.com:acme/slipway.git", "v1", "https://git.example.com/acme/slipway/blob/v1"),
+        ("ssh://git@git.example.com:2222/slipway.git", "v1", "https://git.example.com/slipway/blob/v1"),
+        ("/srv/templates/slipway", "v1", ""),
+        ("git+myhost:platform/slipway", "v1", ""),
+    ],
+)
+def test_the_readme_leads_to_the_manual_of_the_version_that_the_service_has(
+    template: Path, tmp_path: Path, source: str, version: str, web: str
+) -> None:
+    answers = f"_commit: {version}\n_src_path: {source}\nservice_name: billing\nmessaging_style: events\n"
+    fleet_render(template, commit=version, answers=Answers.parse(answers.encode()), into=tmp_path)
+    assert "](MANUAL.md)" in (tmp_path / "README.md").read_text()
+    manual = (tmp_path / "MANUAL.md").read_text()
+    pages = re.findall(r"\]\((\S+)\)" if web else r"`(docs/\S+)`", manual)
+    assert len(pages) == 6
+    assert [page for page in pages if not page.startswith(web)] == []
+    assert [page for page in pages if not (ROOT / page.removeprefix(web).lstrip("/")).is_file()] == []
+    assert source not in manual or source == web
 
 
 @pytest.mark.parametrize("answers", EACH)
