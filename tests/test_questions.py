@@ -293,7 +293,7 @@ def test_a_good_service_name_is_accepted(validate: Validate, name: str) -> None:
     assert validate("service_name", name) == ""
 
 
-def test_what_a_refusal_suggests_is_accepted(validate: Validate) -> None:
+def test_the_answer_that_a_refusal_suggests_is_accepted(validate: Validate) -> None:
     refused = 0
     for word in set.union(*(words(file.name) for file in WORDS.iterdir())):
         if message := validate("service_name", word.lower().replace("_", "-")):
@@ -610,7 +610,7 @@ def test_the_style_decides_what_there_is(ask: Ask, style: str, computed: tuple[b
 
 
 @pytest.mark.parametrize("broker", ["nats", "kafka", "rabbitmq"])
-def test_one_broker_is_chosen_and_none_where_there_are_no_messages(ask: Ask, broker: str) -> None:
+def test_a_service_has_one_broker_or_no_broker_without_messages(ask: Ask, broker: str) -> None:
     brokers = ("nats", "kafka", "rabbitmq")
     chosen = ask(service_name="billing", messaging_style="events", broker=broker)
     assert [name for name in brokers if chosen[f"has_{name}"]] == [broker]

@@ -317,7 +317,7 @@ READY = (200, '{"status": "ok"}')
 
 
 @pytest.mark.parametrize("status", [200, 401, 403])
-def test_what_is_ready_of_that_version_and_answers_passes(smoke: ModuleType, status: int) -> None:
+def test_a_ready_pod_of_the_version_that_answers_passes(smoke: ModuleType, status: int) -> None:
     with answering({"readyz": READY, "invoices": (status, "[]")}) as url:
         assert smoke.main(url, "v2") == 0
 

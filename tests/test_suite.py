@@ -110,7 +110,7 @@ def test_slow_tests_have_more_time_than_others(tmp_path: Path) -> None:
     assert status == 0, output
 
 
-def test_what_the_tests_need_is_installed_in_a_second_attempt_and_what_is_missing_is_named_with_its_tests(
+def test_programs_for_tests_are_installed_in_a_second_attempt_and_missing_programs_are_named_with_their_tests(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     attempts = []

@@ -124,7 +124,7 @@ def test_the_tutorial_does_what_it_says(tmp_path: Path, template: Path) -> None:
             assert matches(shown, printed), f"{text}\nprinted:\n{printed}\nthe page shows:\n{shown}"
 
 
-def test_it_is_noticed_when_the_tutorial_shows_something_else() -> None:
+def test_a_tutorial_that_shows_other_output_is_noticed() -> None:
     assert matches("one…\n…\nthree\n", "one two\nthree\n")
     assert not matches("three\none\n", "one\nthree\n")
     assert not matches("four\n", "one\nthree\n")

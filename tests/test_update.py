@@ -119,7 +119,7 @@ def test_queues_that_come_later_join_what_the_team_has_already(update: Update, s
     assert "All gates passed." in make(service, "check").stdout
 
 
-def test_what_the_team_then_deletes_stays_deleted_and_what_it_keeps_stays(update: Update, service: Path) -> None:
+def test_files_that_the_team_deletes_stay_deleted_and_other_files_stay(update: Update, service: Path) -> None:
     update("v1.1.0", messaging_style="events")
     shutil.rmtree(service / "tests/messaging")
     (service / "src/billing/messaging/invoices.py").write_text("OUTGOING = []\n")

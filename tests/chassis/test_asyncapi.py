@@ -170,7 +170,7 @@ def test_a_message_says_its_kind_its_headers_and_its_content_type(document: dict
     assert headers["properties"].keys() == {"id", "type", "key", "traceparent", "tracestate", "content-type"}
 
 
-def test_what_we_send_is_described_as_written_and_what_we_take_as_read(document: dict[str, Any]) -> None:
+def test_sent_messages_are_described_as_written_and_received_messages_as_read(document: dict[str, Any]) -> None:
     def fields_of(message: str) -> dict[str, Any]:
         name = document["components"]["messages"][message]["payload"]["$ref"].removeprefix("#/components/schemas/")
         return document["components"]["schemas"][name]["properties"]
@@ -328,7 +328,7 @@ def test_a_stale_file_fails_the_check_and_is_named(
     assert "make specs" in said[0]
 
 
-def test_what_the_code_no_longer_has_fails_the_check_and_is_removed_by_writing(
+def test_a_document_without_code_fails_the_check_and_is_removed_by_writing(
     shop: Service, service: Service, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(shop, ["specs"])

@@ -101,7 +101,7 @@ async def test_services_that_declare_at_the_same_time_do_not_undo_each_other(mee
         assert delivery.message == message
 
 
-async def test_who_listens_first_misses_nothing(meeting: Meeting) -> None:
+async def test_a_service_that_listens_first_misses_no_event(meeting: Meeting) -> None:
     shop = await meeting.join("shop", awaits=["bank.paid.v1"])
     bank = await meeting.join("bank", publishes=["bank.paid.v1"])
     await bank.publish(meeting.event())
@@ -260,7 +260,7 @@ async def test_jobs_that_wait_for_another_attempt_do_not_delay_others(meeting: M
     assert [delivery.message for delivery in await take(subscription, 1)] == [job]
 
 
-async def test_what_was_acknowledged_does_not_come_again(meeting: Meeting) -> None:
+async def test_an_acknowledged_message_is_not_delivered_again(meeting: Meeting) -> None:
     names: dict[str, Any] = {"sends": ["bank.pay.v1"], "accepts": ["bank.pay.v1"]}
     bank = await meeting.join("bank", publishes=["bank.paid.v1"], awaits=["bank.paid.v1"], **names)
     for kind, make in ((Kind.EVENT, meeting.event), (Kind.JOB, meeting.job)):
@@ -305,7 +305,7 @@ async def test_jobs_that_were_not_acknowledged_come_again(meeting: Meeting) -> N
 
 
 @pytest.mark.parametrize("kind", Kind)
-async def test_what_is_released_comes_again_at_once(meeting: Meeting, kind: Kind) -> None:
+async def test_a_released_message_is_delivered_again_at_once(meeting: Meeting, kind: Kind) -> None:
     make = meeting.event if kind is Kind.EVENT else meeting.job
     names: dict[str, Any] = {"publishes": ["bank.paid.v1"], "sends": ["bank.pay.v1"]}
     first = await meeting.join("bank", **names, awaits=["bank.paid.v1"], accepts=["bank.pay.v1"])
@@ -322,7 +322,7 @@ async def test_what_is_released_comes_again_at_once(meeting: Meeting, kind: Kind
     assert sorted(bodies(await take(subscription, 3))) == sorted(bodies(taken[1:]))
 
 
-async def test_what_is_touched_does_not_come_again(meeting: Meeting) -> None:
+async def test_a_touched_message_is_not_delivered_again(meeting: Meeting) -> None:
     bank, subscriptions = await two_replicas(meeting, redelivery_seconds=HELD_UP_SECONDS)
     await bank.publish(meeting.job())
 

@@ -217,7 +217,7 @@ def test_a_breaking_change_is_refused_with_the_field_the_rule_and_the_remedy(
 
 @pytest.mark.parametrize("kind", [event, job_to_ourselves])
 @cases(WIDENING)
-def test_what_we_send_does_not_widen_for_readers_know_the_old_shape(
+def test_a_sent_message_does_not_widen_because_readers_know_the_old_shape(
     kind: Callable[..., Messages], changes: dict[str, Any], line: str
 ) -> None:
     (problem,) = refused(kind(contract()), kind(contract(**changes)))
@@ -426,7 +426,7 @@ def test_a_new_message_and_a_new_version_pass() -> None:
     assert refused(event(contract()), new) == []
 
 
-def test_what_others_own_is_theirs_to_keep() -> None:
+def test_the_schema_of_another_service_is_not_compared() -> None:
     sent_to_others = Messages("billing", (Job(Thing, contract(), to="printing"),))
     assert published(sent_to_others) == {}
     assert refused(sent_to_others, event(contract("OtherV1"))) == []
@@ -511,7 +511,7 @@ def test_a_stale_or_edited_file_cannot_hide_a_change(
     assert compare(event(contract(customer=None)), "main") == 1
 
 
-def test_what_the_base_got_after_we_branched_off_is_not_missing_here(
+def test_a_message_that_the_base_got_after_the_branch_is_not_missing(
     folder: Path, service: Service, compare: Callable[..., int]
 ) -> None:
     commit(folder, service, event(contract()))

@@ -524,7 +524,7 @@ async def test_a_client_that_reads_slowly_gets_every_answer(
         await sending
 
 
-async def test_one_connection_too_many_replaces_the_one_that_has_waited_longest(
+async def test_a_connection_too_many_replaces_the_connection_that_has_waited_longest(
     make_app: Callable[..., FastAPI],
 ) -> None:
     async with listening(make_app(), room=Room(max_connections=3)) as client, wire(client) as busy:

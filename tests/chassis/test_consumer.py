@@ -209,7 +209,7 @@ async def test_copies_of_a_message_have_one_effect(bench: Bench) -> None:
         await bench.until_effects(1, 2, 3)
 
 
-async def test_one_id_under_two_names_is_two_messages(bench: Bench) -> None:
+async def test_an_id_under_two_names_is_two_messages(bench: Bench) -> None:
     job = Message(Kind.JOB, "tiny.count.v1", "same", "a", b'{"number": 2}')
     await bench.publish(paid(1, id="same"), job)
     async with bench.consuming():

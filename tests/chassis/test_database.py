@@ -225,7 +225,7 @@ async def test_a_change_that_fails_at_commit_is_never_answered_with_success(
     assert len((await client.get("/v1/things")).json()) == 1
 
 
-async def test_what_was_answered_with_success_is_committed(
+async def test_a_change_that_was_answered_with_success_is_committed(
     client: httpx.AsyncClient, connection: asyncpg.Connection
 ) -> None:
     created = (await client.post("/v1/things", json={"name": "lamp"})).json()

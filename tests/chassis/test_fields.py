@@ -90,7 +90,7 @@ def shown(kind: Any, value: Any) -> Any:
         (fields.Identifier, "1"),
     ],
 )
-def test_what_cannot_be_stored_and_shown_exactly_is_refused(kind: Any, text: str) -> None:
+def test_a_value_that_cannot_be_stored_and_shown_exactly_is_refused(kind: Any, text: str) -> None:
     with pytest.raises(ValidationError):
         read(kind, text)
 
@@ -116,7 +116,7 @@ def test_what_cannot_be_stored_and_shown_exactly_is_refused(kind: Any, text: str
         (fields.MoneyField, '{"amount": -1250, "currency": "JPY"}', money.Money(-1250, "JPY")),
     ],
 )
-def test_what_can_be_stored_and_shown_exactly_is_taken(kind: Any, text: str, value: Any) -> None:
+def test_a_value_that_can_be_stored_and_shown_exactly_is_accepted(kind: Any, text: str, value: Any) -> None:
     found = read(kind, text)
 
     assert (found, type(found)) == (value, type(value))
@@ -282,7 +282,7 @@ def test_an_instant_stays_the_same_instant_and_is_shown_in_utc(moment: str, offs
         (Huge, "numeric(38, 4)", '"' + "9" * 34 + '.9999"'),
     ],
 )
-async def test_what_is_taken_comes_back_from_postgres_as_it_was(
+async def test_an_accepted_value_comes_back_from_postgres_unchanged(
     connection: asyncpg.Connection, kind: Any, column: str, text: str
 ) -> None:
     value = read(kind, text)

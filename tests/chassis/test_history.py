@@ -78,7 +78,7 @@ def test_another_migration_in_the_place_of_one_that_was_taken_back_is_refused(co
         migrate.upgrade(copy, database)
 
 
-def test_one_more_migration_beside_one_that_was_taken_back_is_refused(copy: Service, database: str) -> None:
+def test_a_migration_next_to_a_migration_that_was_taken_back_is_refused(copy: Service, database: str) -> None:
     forget(copy, "0003")
     write(copy, "0004", "height", after="0002")
 

@@ -92,7 +92,7 @@ async def described(server: brokers.Broker, name: str) -> tuple[int, dict[str, s
     return len(topic["partitions"]), {entry[0]: entry[1] for entry in answers[0].resources[0][4]}
 
 
-async def test_what_has_a_gap_before_it_comes_again(server: brokers.Broker, name: str) -> None:
+async def test_a_message_behind_a_gap_is_delivered_again(server: brokers.Broker, name: str) -> None:
     async with joined(server.url, name) as bank:
         subscription = await bank.subscribe(Kind.EVENT)
         await publish(bank, name, 1, 2, 3, 4, 5)
@@ -102,7 +102,9 @@ async def test_what_has_a_gap_before_it_comes_again(server: brokers.Broker, name
         assert bodies(await take(await bank.subscribe(Kind.EVENT), 3)) == [3, 4, 5]
 
 
-async def test_what_is_released_comes_again_here_and_what_is_held_does_not(server: brokers.Broker, name: str) -> None:
+async def test_a_released_message_is_delivered_again_here_and_a_held_message_is_not(
+    server: brokers.Broker, name: str
+) -> None:
     async with joined(server.url, name) as bank:
         subscription = await bank.subscribe(Kind.EVENT)
         await publish(bank, name, 1, 2, 3, 4)
@@ -255,7 +257,7 @@ async def test_a_producer_that_can_never_send_again_is_replaced(server: brokers.
         await publish(bank, name, 2)
 
 
-async def test_it_speaks_tls_with_a_password(
+async def test_kafka_speaks_tls_with_a_password(
     server: brokers.Broker, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert server.secure_url
@@ -276,7 +278,7 @@ async def test_a_certificate_that_nobody_vouches_for_is_not_trusted(server: brok
             pass
 
 
-async def test_one_line_tells_of_a_loss_and_one_of_the_return(
+async def test_a_loss_and_a_return_of_the_broker_are_logged_once_each(
     server: brokers.Broker, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     problems: list[Any] = []

@@ -108,7 +108,7 @@ async def test_a_large_body_is_not_read_to_its_end(limited: httpx.AsyncClient) -
     assert response.status_code == 413
 
 
-async def test_one_request_too_many_is_told_to_come_back(make_app: Callable[..., FastAPI]) -> None:
+async def test_a_request_too_many_is_asked_to_come_back(make_app: Callable[..., FastAPI]) -> None:
     app = make_app(max_concurrent_requests=2)
     begun, told = asyncio.Semaphore(0), asyncio.Event()
 

@@ -110,7 +110,7 @@ async def test_head_gets_no_body_that_the_next_answer_would_begin_with(make_app:
     assert int(head.headers["content-length"]) == len(get.content)
 
 
-async def test_one_id_is_in_the_trace_the_problem_and_the_answers_header(watched: Watched) -> None:
+async def test_the_trace_the_problem_and_the_header_of_an_answer_have_the_same_id(watched: Watched) -> None:
     response = await watched.client.get("/v1/failures/conflict")
 
     trace_id = format((await watched.server_span()).context.trace_id, "032x")

@@ -259,7 +259,7 @@ async def test_a_copy_within_two_minutes_is_not_kept(meeting: Meeting) -> None:
     assert await nothing_comes(subscription)
 
 
-async def test_what_only_its_headers_make_too_large_is_refused_and_the_connection_stays(meeting: Meeting) -> None:
+async def test_a_message_with_too_large_headers_is_refused_and_the_connection_stays(meeting: Meeting) -> None:
     bank = await meeting.join("bank", **BOTH)
     assert isinstance(bank, NatsBroker)
     with pytest.raises(MessageRefused, match="the server takes 1048576"):
@@ -282,7 +282,7 @@ async def test_a_url_that_promises_encryption_is_not_spoken_to_without(server: b
     await meeting.end()
 
 
-async def test_it_speaks_tls_to_whom_an_authority_vouches_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nats_speaks_tls_to_a_server_that_an_authority_vouches_for(monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         certificate, key = map(str, brokers.self_signed())
     except brokers.Missing as missing:

@@ -88,7 +88,7 @@ def test_values_that_python_takes_for_equal_stay_apart() -> None:
     assert_the_same(spans)
 
 
-def test_what_was_dropped_is_counted() -> None:
+def test_dropped_spans_are_counted() -> None:
     with recording(span_limits=SpanLimits(max_span_attributes=2)) as (tracer, spans):
         tracer.start_span("work", attributes=dict.fromkeys("abc", 1)).end()
 

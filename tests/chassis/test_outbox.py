@@ -71,7 +71,7 @@ async def test_an_event_is_said_in_each_version_of_its_contract(open_database: A
     assert json.loads(second["payload"]) == {"number": 7}
 
 
-async def test_what_is_said_in_a_transaction_that_fails_was_never_said(open_database: Any, rows: Any) -> None:
+async def test_a_transaction_that_fails_stores_no_message(open_database: Any, rows: Any) -> None:
     async def fail() -> None:
         async with database.unit_of_work() as uow:
             await uow.publish(ThingMade(uuid4(), 7))

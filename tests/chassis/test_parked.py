@@ -131,7 +131,7 @@ def test_a_replay_of_what_nobody_takes_says_so(desk: Desk) -> None:
     assert desk.left() == [parked]
 
 
-def test_one_that_fails_does_not_keep_the_others_from_being_replayed(desk: Desk) -> None:
+def test_a_message_that_fails_does_not_keep_other_messages_from_being_replayed(desk: Desk) -> None:
     bad, good = desk.park('{"number": 1, "then": "fail"}'), desk.park('{"number": 2}')
     assert desk("replay", str(bad), str(good))[0] == 1
     assert [row[0] for row in desk.ask("SELECT number FROM effects")] == [2]

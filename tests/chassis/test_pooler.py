@@ -93,7 +93,7 @@ def test_migrate_works_by_session(service: Service, by_session: str, monkeypatch
     assert main(service, ["migrate"]) == 0
 
 
-async def test_what_a_worker_needs_works_by_session(by_session: str) -> None:
+async def test_everything_that_a_worker_needs_works_by_session(by_session: str) -> None:
     stop, heard = asyncio.Event(), asyncio.Event()
     async with (
         Database(

@@ -159,7 +159,7 @@ def test_a_route_documents_its_errors_by_status_and_code() -> None:
         ("PUT", "/v1/things", "method_not_allowed", "this path takes GET, HEAD, POST"),
     ],
 )
-async def test_what_no_route_takes_is_a_problem_too(
+async def test_a_request_without_a_route_is_a_problem_too(
     client: httpx.AsyncClient, method: str, path: str, code: str, detail: str
 ) -> None:
     document = problem(await client.request(method, path))
@@ -187,7 +187,7 @@ async def test_whatever_fastapi_lets_one_raise_is_a_problem(
     assert (document["status"], document.get("detail")) == (status, detail)
 
 
-async def test_what_is_no_failure_is_no_problem(make_app: Callable[..., FastAPI]) -> None:
+async def test_an_answer_that_is_no_failure_is_no_problem(make_app: Callable[..., FastAPI]) -> None:
     async with listening(raising(make_app(), HTTPException(304, headers={"ETag": '"3"'}))) as client:
         answer = await client.get("/v1/raised")
     assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", '"3"')

@@ -191,7 +191,7 @@ async def test_a_channel_that_the_broker_closes_is_told_of(
     assert "unknown delivery tag" in capsys.readouterr().out
 
 
-async def test_what_was_acknowledged_just_before_the_end_does_not_come_again(
+async def test_a_message_that_was_acknowledged_just_before_the_end_is_not_delivered_again(
     server: brokers.Broker, service: str
 ) -> None:
     async with joined(server.url, speaking_to_itself(service)) as bank:
@@ -297,7 +297,7 @@ def delivered(body: bytes, *, again: bool = False, **properties: Any) -> Deliver
     )
 
 
-async def test_it_speaks_tls(server: brokers.Broker, service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_rabbitmq_speaks_tls(server: brokers.Broker, service: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert server.secure_url
     monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
     async with joined(server.secure_url, speaking_to_itself(service)) as bank:
@@ -360,7 +360,7 @@ def test_an_id_is_made_of_the_content_if_there_is_none() -> None:
     assert _message(delivered(b"1", message_id="theirs"), Kind.EVENT).id == "theirs"
 
 
-async def test_one_line_tells_of_a_loss_and_one_of_the_return(
+async def test_a_loss_and_a_return_of_the_broker_are_logged_once_each(
     server: brokers.Broker, service: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     problems: list[Any] = []

@@ -319,7 +319,7 @@ async def test_a_job_waits_until_its_time(bench: Bench) -> None:
     assert bench.broker.got[1].name == "tiny.tidy-up.v1"
 
 
-async def test_what_an_absent_broker_did_not_take_is_sent_when_it_is_back(bench: Bench) -> None:
+async def test_messages_wait_for_an_absent_broker_and_are_sent_on_its_return(bench: Bench) -> None:
     bench.broker.away = True
     await bench.say(*events(5, things=2))
     async with bench.relaying():
@@ -453,7 +453,7 @@ async def rows_read(bench: Bench) -> int:
     )
 
 
-async def test_what_waits_for_a_failed_destination_is_sent_by_the_next_relay_in_order(bench: Bench) -> None:
+async def test_the_next_relay_sends_the_messages_of_a_failed_destination_in_order(bench: Bench) -> None:
     bench.broker.unavailable.add(MADE)
     await store(bench, (MADE, "a", 1), (CHANGED, "a", 2))
     async with bench.relaying():

@@ -337,7 +337,7 @@ async def test_the_head_of_a_streamed_answer_comes_before_its_body(start: Start)
     assert whole.text == "here it is"
 
 
-def test_what_start_up_made_is_not_looked_through_and_cycles_are_still_collected() -> None:
+def test_objects_of_the_start_are_not_scanned_and_cycles_are_still_collected() -> None:
     class Cycle:
         def __init__(self) -> None:
             self.me = self

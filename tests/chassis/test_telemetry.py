@@ -46,7 +46,7 @@ def first(start: Start, receiver: OtlpReceiver) -> Running:
 
 
 @pytest.mark.slow
-def test_one_trace_goes_through_two_services(start: Start, first: Running, receiver: OtlpReceiver) -> None:
+def test_a_trace_goes_through_two_services(start: Start, first: Running, receiver: OtlpReceiver) -> None:
     second = start(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint)
     address = second.base.replace("http://", "http://user:hidden@")
     answer = httpx.get(f"{first.base}/v1/onward", params={"url": address})

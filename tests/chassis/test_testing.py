@@ -41,16 +41,16 @@ async def test_a_unit_of_work_writes(uow):
     await INSERT.run(uow.connection, id=uuid4(), name="lamp", email=None)
 
 
-async def test_what_it_wrote_is_gone(database):
+async def test_the_rows_of_the_test_before_are_gone(database):
     assert await count(database) == 0
 
 
-async def test_one_that_fails_after_writing(client):
+async def test_a_test_that_fails_after_writing(client):
     await client.post("/v1/things", json={"name": "lamp"})
     assert False, "on purpose"
 
 
-async def test_what_the_failed_one_wrote_is_gone(database):
+async def test_the_rows_of_the_failed_test_are_gone(database):
     assert await count(database) == 0
 
 

@@ -42,7 +42,7 @@ def chain(service: Path) -> dict[str, tuple[str, str]]:
     return found
 
 
-def test_it_is_new_files_only(born: Born) -> None:
+def test_a_new_aggregate_is_new_files_only(born: Born) -> None:
     service = born(aggregates=ONE)
     before = contents(service)
     seeds = add(service, TWO)
@@ -81,7 +81,7 @@ def test_two_ends_of_the_chain_are_refused(born: Born) -> None:
     assert state(service) == before
 
 
-def test_one_named_first_is_still_the_only_new_one(born: Born) -> None:
+def test_an_aggregate_that_is_named_first_is_still_the_only_new_aggregate(born: Born) -> None:
     """The template numbers migrations by the order of the answers; the service has its own."""
     service = born(aggregates=ONE)
     seeds = add(service, "Refund: {reason: text}\n" + ONE)
@@ -89,7 +89,7 @@ def test_one_named_first_is_still_the_only_new_one(born: Born) -> None:
     assert chain(service) == {"0001_create_invoices.py": ("0001", "None"), "0002_create_refunds.py": ("0002", "0001")}
 
 
-def test_one_that_is_dropped_keeps_its_files_and_comes_back_only_when_named_again(born: Born) -> None:
+def test_a_dropped_aggregate_keeps_its_files_and_comes_back_only_when_named_again(born: Born) -> None:
     service = born(aggregates=TWO)
     before = contents(service)
     report = update(service, Options({"aggregates": ONE}, "v1.0.0", finish=False))

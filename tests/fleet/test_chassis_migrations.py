@@ -288,7 +288,7 @@ def test_the_version_before_works_on_the_newer_schema_and_leaves_it_there(journe
         assert sorted(seen.revisions) == sorted(journey.deployed[version].revisions)
 
 
-def test_what_is_older_than_that_does_not_work_after_the_contract(journey: Journey) -> None:
+def test_a_version_before_that_does_not_work_after_the_contract(journey: Journey) -> None:
     failed = journey.codes["v1.1.0"].deploy("two versions back")
     assert failed.returncode == 1
     assert 'column "reason" of relation "parked" does not exist' in failed.stderr

@@ -47,7 +47,7 @@ def without_being_told() -> None:
 
 
 @pytest.mark.parametrize("compute", [for_ever, without_being_told])
-def test_what_computes_for_ever_is_given_up(compute: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_computation_is_stopped(compute: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEET_LIMIT_SECONDS", "0.2")
     with pytest.raises(TooMuch, match=r"judging it takes more than 0\.2 seconds of computing"), limited("judging it"):
         compute()
@@ -64,13 +64,13 @@ def test_a_limit_that_is_none_is_refused(written: str, monkeypatch: pytest.Monke
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS does not enforce a limit of memory")
-def test_what_wants_all_the_memory_is_given_up() -> None:
+def test_a_computation_that_takes_all_memory_is_stopped() -> None:
     with pytest.raises(TooMuch, match="judging it takes more than 2048 MiB of memory"), limited("judging it"):
         bytearray(2**33)
     bytearray(2**28)  # afterwards there is as much as before
 
 
-def test_what_nests_too_deeply_is_given_up() -> None:
+def test_a_computation_that_nests_too_deeply_is_stopped() -> None:
     def deeper() -> None:
         deeper()
 
@@ -244,7 +244,7 @@ def start_or_wait(what: tuple[str, Path]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_what_a_process_has_started_ends_with_it(tmp_path: Path) -> None:
+def test_programs_that_a_process_has_started_end_with_the_process(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     pipe = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
     try:
@@ -376,7 +376,7 @@ def test_a_host_that_sends_more_than_the_limit_is_given_up_and_nothing_of_it_is_
     assert newest(member).id == git.line(repository, "rev-parse", "HEAD")
 
 
-def test_what_a_host_says_without_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_answer_of_a_host_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("FLEET_LIMIT_MIB", "1")
     monkeypatch.setenv("GIT_SSH_COMMAND", "yes >&2 #")

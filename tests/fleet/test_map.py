@@ -707,7 +707,7 @@ SOUND: dict[str, Mutation] = {
 
 
 @pytest.mark.parametrize("name", SOUND)
-def test_what_is_in_order_is_not_complained_about(tmp_path: Path, name: str) -> None:
+def test_a_sound_fleet_has_no_finding(tmp_path: Path, name: str) -> None:
     fine = shop()
     SOUND[name](fine)
     assert findings(drawn(tmp_path, fine)) == []
@@ -870,7 +870,9 @@ def test_a_commit_of_one_repository_says_nothing_of_another(tmp_path: Path, monk
     assert read == [first, second]
 
 
-def test_what_status_could_not_read_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_service_that_status_could_not_read_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
     member, commit = committed(tmp_path)
     monkeypatch.setattr(gather, "in_processes", none_to_read)

@@ -137,7 +137,7 @@ def test_a_field_that_may_be_missing_is_told_where_it_is_required() -> None:
     ]
 
 
-def test_what_cannot_be_compared_is_said_to_be_so() -> None:
+def test_schemas_that_cannot_be_compared_are_reported() -> None:
     expected, sent = {"type": "string", "pattern": "^a+$"}, {"type": "string", "pattern": "^a"}
     assert unmet(expected, sent) == [Unmet("", "has another pattern", sure=False)]
     assert str(unmet(expected, sent)[0]) == "the message has another pattern"

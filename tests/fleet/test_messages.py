@@ -239,7 +239,7 @@ def test_a_message_has_no_traceback_and_status_one(tmp_path: Path) -> None:
     assert done.stderr == f"fleet: {tmp_path} is not a git repository\n"
 
 
-def test_what_the_system_refuses_is_a_message_too(tmp_path: Path) -> None:
+def test_a_refusal_of_the_system_is_a_message_too(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     command = [sys.executable, "-m", "fleet", "status", "--output", "taken/report.txt"]
     (tmp_path / "fleet.toml").write_text('[[service]]\npath = "gone"\n')
@@ -270,7 +270,7 @@ def test_variables_configure_git_for_fetching_and_send_it_to_no_other_repository
     assert answer(tmp_path, "rev-parse", "--git-dir") == str(tmp_path / ".git")
 
 
-def test_what_somebody_has_set_for_themselves_does_not_change_what_git_answers(
+def test_settings_of_a_person_do_not_change_the_answers_of_git(
     history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
@@ -308,7 +308,7 @@ def test_a_repository_of_somebody_else_is_read_because_its_configuration_is_not(
     assert list(Service(tmp_path).tree) == ["a"]
 
 
-def test_what_is_compared_with_itself_is_read_once(tmp_path: Path) -> None:
+def test_a_service_that_is_compared_with_itself_is_read_once(tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet")
     git(tmp_path, "commit", "--quiet", "--allow-empty", "--message", "Start")
     commit = git(tmp_path, "rev-parse", "HEAD").strip()

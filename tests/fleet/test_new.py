@@ -123,7 +123,7 @@ def test_whoever_thinks_again_at_the_review_has_written_nothing(history: Path, t
 
 
 @pytest.mark.slow
-def test_what_belongs_in_a_monolith_is_asked_about_once_more_and_then_created(
+def test_a_service_that_belongs_in_a_monolith_is_confirmed_before_it_is_created(
     history: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     no = dict.fromkeys(("limited_by_monolith", "separate_team"), "no")
@@ -146,7 +146,7 @@ def test_what_belongs_in_a_monolith_is_asked_about_once_more_and_then_created(
         ("billing", {"ci": "jenkins"}, "Invalid choice for 'ci': 'jenkins'"),
     ],
 )
-def test_what_is_not_accepted_is_said_and_nothing_is_written(
+def test_an_answer_that_is_not_accepted_is_reported_and_no_file_is_written(
     history: Path, tmp_path: Path, name: str, data: dict[str, str], message: str
 ) -> None:
     with pytest.raises(FleetError, match=message):
@@ -155,7 +155,7 @@ def test_what_is_not_accepted_is_said_and_nothing_is_written(
 
 
 @pytest.mark.parametrize("given", ["nowhere", "empty", "other", "copier.txt"])
-def test_what_is_no_template_is_named_with_what_would_be_one(tmp_path: Path, given: str) -> None:
+def test_a_folder_that_is_no_template_is_refused_with_the_remedy(tmp_path: Path, given: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "copier.txt").touch()
     git(tmp_path, "init", "--quiet", "other")

@@ -105,7 +105,7 @@ def test_a_migration_that_does_more_than_build_sql_is_refused_and_does_nothing(t
     assert made[0]["line"] == 8
 
 
-def test_what_a_migration_does_when_it_is_imported_is_refused_too(tmp_path: Path) -> None:
+def test_a_migration_that_acts_on_import_is_refused_too(tmp_path: Path) -> None:
     (one,) = read(tmp_path, f"import subprocess\n{UPGRADE}pass\n")
     assert (one["line"], one["error"].partition(",")[0]) == (1, "it imports subprocess")
 

@@ -489,14 +489,14 @@ def cases(table: dict[str, Any]) -> Any:
 
 
 @cases(BREAKING | STRICTER)
-def test_what_breaks_callers_is_told(case: tuple[Change, str]) -> None:
+def test_a_change_that_breaks_callers_is_reported(case: tuple[Change, str]) -> None:
     change, told = case
     found = [one.what for one in breaks(Document(known()), Document(changed(change)))]
     assert [what for what in found if told in what], found
 
 
 @cases(HARMLESS)
-def test_what_breaks_nobody_passes(case: Change) -> None:
+def test_a_change_that_breaks_no_caller_passes(case: Change) -> None:
     assert breaks(Document(known()), Document(changed(case))) == []
 
 

@@ -204,7 +204,7 @@ def test_a_conflict_is_found_whatever_a_person_has_set_for_grep(small: Path, per
         refuse_scars(small, "Scars")
 
 
-def test_what_a_person_ignores_and_who_commits_is_as_they_have_set_it(
+def test_ignored_files_and_the_author_are_as_the_person_has_set_them(
     born: Born, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = born()
@@ -436,7 +436,7 @@ def test_answers_under_another_name_are_refused_by_name(
         newest(Member("x", str(service), is_local=True)).answers()
 
 
-def test_it_is_said_that_submodules_are_empty_where_make_specs_fails(born: Born, small: Path) -> None:
+def test_a_failing_make_specs_names_empty_submodules(born: Born, small: Path) -> None:
     service = born()
     git(service, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(small), "vendored")
     (service / "uv.lock").write_text("")

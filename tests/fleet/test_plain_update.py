@@ -85,7 +85,7 @@ def test_an_aggregate_added_another_dropped_and_other_pipelines_leave_the_teams_
     assert findings(service) == [("answers", ".copier-answers.yml")] * 2
 
 
-def test_what_the_platform_hands_over_stays_as_the_team_has_it(handed_over: Path) -> None:
+def test_a_file_that_the_platform_hands_over_stays_as_the_team_has_it(handed_over: Path) -> None:
     service = handed_over
     untouched, dropped = service / HANDED_OVER[0], service / HANDED_OVER[-1]
     before = contents(service)
@@ -100,7 +100,7 @@ def test_what_the_platform_hands_over_stays_as_the_team_has_it(handed_over: Path
     assert findings(service) == []
 
 
-def test_what_the_platform_claims_is_a_conflict_where_the_team_has_made_it_its_own(claimed: Path) -> None:
+def test_a_file_that_the_platform_claims_is_a_conflict_where_the_team_has_the_file_already(claimed: Path) -> None:
     service = claimed
     plain_update(service, "v1.4.0")
     assert {row.split("\t")[1] for row in git(service, "ls-files", "--unmerged").splitlines()} == {"README.md"}

@@ -122,7 +122,7 @@ def test_a_service_that_is_named_and_listed_counts_once(tmp_path: Path) -> None:
         ("[[listing]]\nfile = 'error.json'", '"Not Found".* is neither a repository of GitHub\'s nor .*: save what'),
     ],
 )
-def test_what_is_wrong_is_said_with_the_entry_and_the_way_out(tmp_path: Path, written: str, message: str) -> None:
+def test_a_wrong_entry_is_named_with_its_remedy(tmp_path: Path, written: str, message: str) -> None:
     (tmp_path / "broken.json").write_text("[{")
     (tmp_path / "error.json").write_text('{"message": "Not Found", "status": "404"}')
     (tmp_path / "fleet.toml").write_text(written)

@@ -60,7 +60,7 @@ def test_a_changed_answer_that_would_be_passed_over_is_refused(
         Template(answers.source).at("v1.0.0").render(answers, tmp_path / "out", data)
 
 
-def test_what_is_not_written_is_known_as_if_it_were(born: Born, tmp_path: Path) -> None:
+def test_a_render_without_files_has_the_same_manifest(born: Born, tmp_path: Path) -> None:
     answers = Answers.parse((born(**VARIANTS["every-type"]) / ANSWERS_FILE).read_bytes())
     release = Template(answers.source).at("v1.1.0")
     answers = replace(answers, text=answers.text + "# Not in the cache.\n")

@@ -114,7 +114,7 @@ def test_names_and_reasons_are_text_and_nothing_else(page: Page) -> None:
     assert page.locator("#c-http-paths + dd").inner_text() == Paths().reason
 
 
-def test_what_cannot_be_read_says_why_in_the_table(page: Page) -> None:
+def test_a_service_that_cannot_be_read_has_the_reason_in_the_table(page: Page) -> None:
     assert (
         page.locator("#table tr[data-state=unreadable]").inner_text().strip().endswith(f"no such repository {HOSTILE}")
     )
@@ -206,7 +206,7 @@ def test_a_link_from_elsewhere_opens_the_service(page: Page) -> None:
     expect(page.locator("#s4")).to_contain_text("Nothing to complain about")
 
 
-def test_it_is_light_or_dark_as_the_reader_has_it(page: Page) -> None:
+def test_the_page_is_light_or_dark_as_the_reader_has_it(page: Page) -> None:
     papers = []
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)

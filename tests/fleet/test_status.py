@@ -226,7 +226,7 @@ def test_only_what_has_changed_is_looked_at_again(
     assert (names, renamed[0].name) == ([], "renamed")
 
 
-def test_what_is_remembered_and_broken_is_found_out_again(born: Born, own_cache: Path, judged: Judged) -> None:
+def test_a_broken_memory_is_computed_again(born: Born, own_cache: Path, judged: Judged) -> None:
     members = [local(born())]
     first = status(members)
     for file in (own_cache / "standings").iterdir():
@@ -325,7 +325,7 @@ def test_a_bug_that_one_of_many_meets_does_not_hide_the_others() -> None:
     assert "ZeroDivisionError" in str(errors[0])
 
 
-def test_what_the_system_refuses_is_no_bug(tmp_path: Path) -> None:
+def test_a_refusal_of_the_system_is_no_bug(tmp_path: Path) -> None:
     answers, errors = in_threads(Path.read_text, [tmp_path])
     assert (answers, str(errors[tmp_path])) == ({}, f"cannot use {tmp_path}: Is a directory")
 
@@ -359,7 +359,7 @@ def test_a_batch_that_is_lost_is_done_again_one_by_one_and_only_the_culprit_suff
     assert tried == [["a", "culprit", "b"], ["a"], ["culprit"], ["b"]]
 
 
-def test_what_is_found_out_for_many_at_once_is_what_each_would_find_out(born: Born, own_cache: Path) -> None:
+def test_facts_of_many_services_equal_the_facts_of_each_service(born: Born, own_cache: Path) -> None:
     (once := born()).joinpath("README.md").write_text("one\n")
     (twice := born()).joinpath("README.md").write_text("two\n")
     services = [Service(once), Service(twice), Service(once)]
@@ -462,7 +462,7 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> type[Refused]:
     return Refused
 
 
-def test_what_the_machine_refuses_is_no_bug_of_a_check_and_is_not_remembered(
+def test_a_refusal_of_the_machine_is_no_bug_of_a_check_and_is_not_remembered(
     born: Born, own_cache: Path, judged: Judged, refused: type[Refused], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = born(version="v1.3.0")

@@ -86,7 +86,7 @@ def test_a_broker_without_a_messaging_style_is_refused_and_the_remedy_works(
     assert Service(service).answers.values["broker"] == "kafka"
 
 
-def test_what_the_template_records_for_itself_is_no_answer_that_a_check_complains_about(born: Born) -> None:
+def test_a_check_accepts_the_records_that_the_template_keeps_for_itself(born: Born) -> None:
     service = born(messaging_style="events")
     answers = service / ".copier-answers.yml"
     answers.write_text(answers.read_text().replace("messaging_style: events\n", "messaging_style: events-and-queues\n"))

@@ -62,7 +62,7 @@ def test_new_seeds_arrive_and_changed_ones_are_told(born: Born) -> None:
         assert contents(service)[path] == before[path]
 
 
-def test_what_the_team_deleted_never_comes_back(born: Born) -> None:
+def test_a_file_that_the_team_deleted_never_comes_back(born: Born) -> None:
     service = born()
     update(service, options("v1.1.0"))
     (service / "docs/on-call.md").unlink()
@@ -135,7 +135,7 @@ def test_a_second_run_does_nothing(born: Born) -> None:
     assert state(service) == before
 
 
-def test_what_the_platform_hands_over_stays_as_the_team_has_it_and_is_the_teams_from_then_on(handed_over: Path) -> None:
+def test_a_file_that_the_platform_hands_over_stays_as_it_is_and_belongs_to_the_team(handed_over: Path) -> None:
     service = handed_over
     untouched, _, deleted, dropped = (service / path for path in HANDED_OVER)
     before = contents(service)
@@ -152,7 +152,7 @@ def test_what_the_platform_hands_over_stays_as_the_team_has_it_and_is_the_teams_
     assert not deleted.exists()
 
 
-def test_what_the_platform_claims_is_refused_where_the_team_has_made_it_its_own(claimed: Path) -> None:
+def test_a_file_that_the_platform_claims_is_refused_where_the_team_has_the_file_already(claimed: Path) -> None:
     service = claimed
     before = state(service)
     with pytest.raises(FleetError, match="brings files of its own where the service has other ones") as refusal:
@@ -188,7 +188,7 @@ def test_a_waived_path_stays_and_what_it_missed_is_shown(born: Born) -> None:
     assert "-line-length = 120\n+line-length = 110" in report.waived_diff
 
 
-def test_what_a_deployer_must_know_of_all_versions_in_between_is_told(born: Born) -> None:
+def test_an_update_prints_the_notes_for_deployers_of_all_versions_in_between(born: Born) -> None:
     service = born()
     update(service, options("v1.1.0"))
     notes = [(note.version, note.section, note.text) for note in update(service, options()).notes]
@@ -231,7 +231,7 @@ def test_uncommitted_changes_are_refused(born: Born) -> None:
     refused(service, options(), r"uncommitted changes: commit or stash them first\n  new.txt")
 
 
-def test_what_an_earlier_update_left_is_refused(born: Born) -> None:
+def test_scars_of_an_earlier_update_are_refused(born: Born) -> None:
     service = born()
     (service / "ruff.toml").write_text("<<<<<<< before updating\n1\n=======\n2\n>>>>>>> after updating\n")
     (service / "ty.toml.rej").write_text("")
@@ -239,7 +239,7 @@ def test_what_an_earlier_update_left_is_refused(born: Born) -> None:
     refused(service, options(), r"(?s)ruff.toml: conflict markers.*ty.toml.rej: hunks that an update could not apply")
 
 
-def test_what_a_refusal_says_of_scars_of_the_platform_is_a_way_out(born: Born) -> None:
+def test_the_remedy_for_scars_in_files_of_the_platform_works(born: Born) -> None:
     """`fleet check` only says that `fleet update` restores the file."""
     service = born()
     original = (service / "ruff.toml").read_bytes()
@@ -411,9 +411,7 @@ def test_where_git_stops_half_way_nothing_has_changed_and_it_says_why(
     assert contents(service) == before
 
 
-def test_what_the_developer_edits_meanwhile_is_left_where_git_stops_half_way(
-    born: Born, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_edits_of_the_developer_stay_where_git_stops_half_way(born: Born, monkeypatch: pytest.MonkeyPatch) -> None:
     service = born()
     mine = ("README.md", "ruff.toml", "fuzz.toml", "ty.toml")
 

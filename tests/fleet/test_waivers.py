@@ -27,7 +27,7 @@ def test_a_whole_one_is_read() -> None:
     assert waivers.of_path("Makefile") is None
 
 
-def test_one_of_a_convention_needs_no_content() -> None:
+def test_a_waiver_of_a_convention_needs_no_content() -> None:
     waivers = Waivers.parse(written(path=None, id="http-paths", content=None))
     assert waivers.problems == ()
     (waiver,) = waivers.waivers
@@ -35,7 +35,7 @@ def test_one_of_a_convention_needs_no_content() -> None:
     assert not waiver.covers("http-summaries", "specs/openapi.json")
 
 
-def test_one_of_a_convention_in_one_file_is_for_that_file() -> None:
+def test_a_waiver_of_a_convention_in_a_file_is_for_that_file() -> None:
     waivers = Waivers.parse(written(id="supply-no-secrets"))
     assert waivers.problems == ()
     (waiver,) = waivers.waivers
@@ -75,7 +75,9 @@ def test_a_key_that_is_misspelt_is_not_passed_over() -> None:
         ({"1": "2", "until": "2999-01-01"}, "does not know 1, until"),
     ],
 )
-def test_what_is_missing_is_said(changes: dict[str, str | None], message: str) -> None:
+def test_a_waiver_without_a_part_is_refused_by_the_name_of_the_part(
+    changes: dict[str, str | None], message: str
+) -> None:
     waivers = Waivers.parse(written(**changes))
     assert waivers.waivers == ()
     (problem,) = waivers.problems

@@ -159,7 +159,7 @@ def test_a_request_from_this_machine_becomes_an_event_and_one_trace(project: Pro
 
 
 @pytest.mark.usefixtures("happened")
-def test_it_stops_by_itself_when_told_and_keeps_what_it_has(project: Project) -> None:
+def test_compose_stops_on_a_signal_and_keeps_its_data(project: Project) -> None:
     made = project.ask("POST", "/v1/invoices", json=INVOICE)
     project.compose("stop")
     states = map(json.loads, project.compose("ps", "--all", "--format", "json").stdout.splitlines())
@@ -181,7 +181,7 @@ def test_it_stops_by_itself_when_told_and_keeps_what_it_has(project: Project) ->
     ],
     ids=["migrations that fail", "a broker that is not well"],
 )
-def test_what_does_not_come_up_is_told_and_holds_back_what_depends_on_it(
+def test_a_container_that_does_not_start_is_reported_and_holds_back_its_dependents(
     project: Project, part: str, change: dict[str, Any], held_back: str
 ) -> None:
     project.compose("down")

@@ -72,7 +72,7 @@ SPOILT: dict[str, tuple[Check, str]] = {
 
 
 @pytest.mark.parametrize("name", SPOILT)
-def test_one_rule_notices_a_spoilt_image(name: str, engine: Engine, image: str, expected: Expected) -> None:
+def test_each_rule_notices_a_spoilt_image(name: str, engine: Engine, image: str, expected: Expected) -> None:
     """And no other does."""
     check, instructions = SPOILT[name]
     before = () if "USER" in instructions else ("USER root",)

@@ -219,7 +219,7 @@ REFUSED: dict[str, Broken] = {
 
 
 @pytest.mark.parametrize("broken", REFUSED.values(), ids=REFUSED)
-def test_what_kustomize_refuses_is_not_passed_over(service: Path, broken: Broken) -> None:
+def test_a_kustomization_that_kustomize_refuses_is_reported(service: Path, broken: Broken) -> None:
     broken(service)
     command = [golang.built("kustomize", KUSTOMIZE), "build", "deploy/overlays/production"]
     assert subprocess.run(command, cwd=service, capture_output=True, timeout=120).returncode != 0

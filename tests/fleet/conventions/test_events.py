@@ -134,7 +134,7 @@ def test_a_message_may_go_once_it_is_retired_and_another_may_come(service: Path)
     assert violations(service) == []
 
 
-def test_what_is_no_document_is_told_and_stops_nothing(service: Path) -> None:
+def test_a_document_that_is_malformed_is_reported_and_stops_no_other_check(service: Path) -> None:
     (service / SPEC).write_text('{"asyncapi": "3.0.0"}')
     found = violations(service)
     assert all("specs/asyncapi.json is not what `make specs` writes" in one.reason for one in found)

@@ -172,7 +172,7 @@ def test_an_operation_in_order_breaks_nothing_and_is_found_by_its_line(service: 
 
 
 @pytest.mark.parametrize("content", [[], {"openapi": "3.1.0", "paths": {"/v1/due": {"get": None}}}])
-def test_what_is_no_document_is_told_and_stops_nothing(service: Path, content: Any) -> None:
+def test_a_document_that_is_malformed_is_reported_and_stops_no_other_check(service: Path, content: Any) -> None:
     (service / SPEC).write_text(json.dumps(content))
     found = violations(service)
     assert all("specs/openapi.json is not an OpenAPI document" in one.reason for one in found)

@@ -25,7 +25,7 @@ def test_a_newborn_service_keeps_the_conventions_and_what_breaks_one_is_said(ser
 
 
 @pytest.mark.slow
-def test_what_is_compared_with_is_the_base_that_was_named(service: Path) -> None:
+def test_conventions_compare_with_the_base_that_was_named(service: Path) -> None:
     migration = service / "src/billing/migrations/versions/0001_create_invoices.py"
     migration.write_text(migration.read_text() + "\n# Edited since.\n")
     commit(service)

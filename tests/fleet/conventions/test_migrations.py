@@ -99,7 +99,7 @@ MUTATIONS: Mutations = {
 test_only_the_convention_that_is_broken_fails = each_alone(MUTATIONS)
 
 
-def test_what_is_said_to_be_unused_and_what_is_done_carefully_passes(service: Path) -> None:
+def test_an_unused_column_and_a_careful_migration_pass(service: Path) -> None:
     table = 'op.create_table("lines", sa.Column("id", sa.Uuid, primary_key=True), schema="billing")'
     default = (
         'op.add_column("invoices", sa.Column("kind", sa.Text, nullable=False, server_default="a"), schema="billing")'

@@ -108,7 +108,7 @@ def test_sections_of_gitlab_and_names_with_blanks_are_read_as_the_forges_do(serv
     assert told(service, "owner-code-owners") == ["/more/ has no owner", "no rule owns everything"]
 
 
-def test_who_reviews_is_resolved_as_the_forges_do(service: Path) -> None:
+def test_reviewers_are_resolved_as_the_forges_do(service: Path) -> None:
     reviewed(service)
     newborn = (service / "CODEOWNERS").read_text()
 
