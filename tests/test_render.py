@@ -14,8 +14,8 @@ import jinja2
 import pytest
 import yaml
 
-from fleet.answers import Answers
-from fleet.rendering import render as fleet_render
+from fleet.template.answers import Answers
+from fleet.template.rendering import render as fleet_render
 from tests.answers import EACH, LONGEST, VARIANTS
 from tests.conftest import ROOT, Render, run_copier
 

@@ -26,7 +26,9 @@ class NoOutbox:
         pass
 
     async def enqueue(self, executor: Executor, job: object, *, after: timedelta) -> None:
-        raise Unlisted(f"{type(job).__name__} has no line Job({type(job).__name__}, …) in OUTGOING of messaging/: add it")
+        raise Unlisted(
+            f"{type(job).__name__} has no line Job({type(job).__name__}, …) in OUTGOING of messaging/: add it"
+        )
 
 
 class UnitOfWork:
