@@ -184,7 +184,7 @@ async def test_bodies_in_tiny_chunks_are_parsed_in_turns(
 
 
 async def test_chunks_of_other_connections_are_parsed_after_an_error_of_ours(
-    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    make_app: Callable[..., FastAPI], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failures = 0
 
@@ -199,7 +199,8 @@ async def test_chunks_of_other_connections_are_parsed_after_an_error_of_ours(
     monkeypatch.setattr(connections.Protocol, "continue_parsing", fail_once)
     size = connections.PIECE_BYTES
     body = b"1\r\nx\r\n" * size + b"0\r\n\r\n"
-    async with wire(client) as first, wire(client) as second:
+    app = make_app(request_timeout_seconds=2)  # the first request ends by this limit: nothing reads its body
+    async with listening(app) as client, wire(client) as first, wire(client) as second:
         await first.send(head("POST", "/v1/bytes", "Transfer-Encoding: chunked") + body)
         async with asyncio.timeout(LIMIT_SECONDS):
             while not failures:  # noqa: ASYNC110 (nobody tells)

@@ -44,7 +44,7 @@ SHARED = ("compatibility", "containment", "normal_form")
 def test_fleet_judges_messages_by_the_rules_of_the_chassis_where_no_chassis_is_installed(
     name: str,
 ) -> None:
-    ours = ROOT / f"fleet/{name}.py"
+    ours = ROOT / f"fleet/schemas/{name}.py"
     assert ours.samefile(ROOT / f"template/chassis/src/chassis/messaging/specs/{name}.py")
     for node in ast.walk(ast.parse(ours.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
