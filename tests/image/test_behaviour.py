@@ -42,7 +42,8 @@ SPOILT = {
         checks.tells_the_truth_while_the_database_is_away,
         (
             AS_ROOT,
-            f"RUN sed -i 's/reachable = await .*/reachable = True/w /tmp/changed' {CHASSIS}/health.py && test -s /tmp/changed",
+            f"RUN sed -i 's/database = await _database_state.*/database = State.OK/w /tmp/changed' {CHASSIS}/web/probes.py"
+            " && test -s /tmp/changed",
             AS_BEFORE,
         ),
     ),
