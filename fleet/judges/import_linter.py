@@ -46,7 +46,7 @@ def prepare(services: list[Service]) -> None:
 
 
 def _judge() -> str:
-    return f"layers 4 import-linter {version('import-linter')} grimp {version('grimp')}"
+    return f"layers 5 import-linter {version('import-linter')} grimp {version('grimp')}"
 
 
 def _inputs(service: Service) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """import-linter on one service after the other, for it takes longer to start than to work. A program of its own.
 
-python -I linting.py FOLDER… writes JSON to stdout: for each folder the exit status, and what import-linter said.
+python -I import_linter_program.py FOLDER… writes JSON to stdout: for each folder the exit status, and what import-linter said.
 """
 
 import io
@@ -37,14 +37,14 @@ class _InFolder(AbstractPackageFinder):
 class _OfTheRelease(Cache):
     """Keeps in memory what the chassis of a release imports, for the next service that has a link to this chassis."""
 
-    known: ClassVar[dict[tuple[str, str], set[DirectImport]]] = {}
+    known: ClassVar[dict[tuple[object, ...], set[DirectImport]]] = {}
 
     @classmethod
     def cache_dir_or_default(cls, cache_dir: str | None) -> str:
         return cache_dir or ""
 
     def read_imports(self, module_file: ModuleFile) -> set[DirectImport]:
-        found = self.known.get((self._shared(), module_file.module.name))
+        found = self.known.get((*self._shared(), module_file.module.name))
         if found is None or self._names_the_service(found):
             raise CacheMiss
         return found
@@ -53,12 +53,14 @@ class _OfTheRelease(Cache):
         if shared := self._shared():
             for module, found in imports_by_module.items():
                 if module.root.name == "chassis" and not self._names_the_service(found):
-                    self.known[shared, module.name] = found
+                    self.known[*shared, module.name] = found
 
-    def _shared(self) -> str:
-        """Where the chassis really is; empty if it is the service's own."""
+    def _shared(self) -> tuple[object, ...]:
+        """Where the chassis really is, and how its imports are read; empty if the service has a chassis of its own."""
         link = Path.cwd() / "chassis"
-        return str(link.resolve()) if link.is_symlink() else ""
+        if not link.is_symlink() or (Path.cwd() / "src/chassis").exists():
+            return ()
+        return str(link.resolve()), self.include_external_packages, self.exclude_type_checking_imports
 
     def _names_the_service(self, found: set[DirectImport]) -> bool:
         """The same line imports another module if the service is called like a package that the chassis uses."""
