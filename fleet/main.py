@@ -76,15 +76,15 @@ def check(
 ) -> None:
     """Say in one table what a service does otherwise than the platform. Status 1 if any of it is an error."""
     from fleet.check import check as checking
-    from fleet.check import show as show_findings
+    from fleet.check import show as show_check
     from fleet.check.findings import Level
 
     _trust(template)
     report = checking.check(checking.Wish(path, ref, base, only_drift))
     if shown == "table":
-        show_findings.table(report)
+        show_check.table(report)
     else:
-        text = show_findings.github(report.findings) if shown == "github" else show_findings.as_json(report)
+        text = show_check.github(report.findings) if shown == "github" else show_check.as_json(report)
         click.echo(visible(text))
     raise SystemExit(any(finding.level is Level.ERROR for finding in report.findings))
 
@@ -102,7 +102,7 @@ def status(
     """Say how every service stands: version, drift, conventions, waivers. Status 1 if one breaks the policy or cannot be read."""
     from fleet.conventions import conventions
     from fleet.service.register import members
-    from fleet.status import show as overview
+    from fleet.status import show as show_status
     from fleet.status.status import is_breached, status
 
     if offline:
@@ -111,9 +111,9 @@ def status(
     _trust(template, config)
     standings = status(listed, jobs)
     if shown == "table":
-        text = overview.table(standings, width=_width(output))
+        text = show_status.table(standings, width=_width(output))
     elif shown == "json":
-        text = overview.as_json(standings)
+        text = show_status.as_json(standings)
     else:
         from fleet.map import gather, show
         from fleet.map.findings import findings
@@ -124,14 +124,14 @@ def status(
             links = {standing.name: f"#s{number}" for number, standing in enumerate(standings, 1)}
             text = page(standings, conventions(), show.html(map_, findings(map_), links))
         else:
-            text = overview.markdown(standings, show.markdown(map_, findings(map_)))
+            text = show_status.markdown(standings, show.markdown(map_, findings(map_)))
     if shown != "table":  # the table has colours, and its text is made visible already
         text = visible(text)
     if output is None:
         click.echo(text, nl=False)
     else:
         _write(output, text)
-        click.echo(f"{output}: {overview.sentence(standings)}", err=True)
+        click.echo(f"{output}: {show_status.sentence(standings)}", err=True)
     raise SystemExit(is_breached(standings))
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from fleet.conventions import Convention, Problem
-from fleet.judges import import_linter as layers
+from fleet.judges import import_linter
 from fleet.service import source
 from fleet.service.service import Service
 from fleet.service.source import Module
@@ -23,17 +23,17 @@ class Layers(Convention):
     remedy = "domain <- persistence <- usecases <- api, messaging <- main: move the code, not the rule"
 
     def check(self, service: Service) -> Iterator[Problem]:
-        if layers.CONTRACTS not in service.tree:
-            yield Problem(layers.CONTRACTS, "the rules that imports are checked by are not there")
+        if import_linter.CONTRACTS not in service.tree:
+            yield Problem(import_linter.CONTRACTS, "the rules that imports are checked by are not there")
             return
         source.modules(service, CODE)  # says which cannot be parsed: import-linter would name a temporary file
-        for one in layers.broken(service):
+        for one in import_linter.broken(service):
             file = f"{'chassis/' if one.importer.startswith('chassis.') else ''}src/{one.importer.replace('.', '/')}"
             path = f"{file}.py" if f"{file}.py" in service.tree else f"{file}/__init__.py"
             yield Problem(path, f"{one.importer} may not import {one.imported}", one.line)
 
     def prepare(self, services: list[Service]) -> None:
-        layers.prepare(services)
+        import_linter.prepare(services)
 
 
 # --- the database -----------------------------------------------------------------------------------------------------
