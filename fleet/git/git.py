@@ -78,16 +78,20 @@ def exchange(folder: Path, *arguments: str) -> bytes:
     kept = {name: value for name, value in os.environ.items() if name not in _DROPPED}
     most = limit_mib()
     command = [*_BOUNDED, str(most * _BLOCKS_OF_MIB), "git", *_OUTSIDE, "-C", str(folder), *arguments]
+    succeeded = False
     # Into files, which have the same limit. A host may send messages without end, too.
     with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as said:
-        done = _run((command, kept | {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}), stdout=printed, stderr=said)
+        try:
+            done = _run((command, kept | {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}), stdout=printed, stderr=said)
+            succeeded = done.returncode == 0
+        finally:  # git leaves what it received of a pack that it could not keep
+            for left in () if succeeded else folder.glob("objects/pack/tmp_*"):
+                left.unlink(missing_ok=True)
         written = [file.seek(0, os.SEEK_END) for file in (printed, said)]
         printed.seek(0)
         said.seek(max(written[1] - _MOST_SAID, 0))
         done.stdout, done.stderr = printed.read(_MOST_PRINTED), said.read()
     if max(written) >= min(most * 2**20, _MOST_PRINTED) or b"File too large" in done.stderr:
-        for left in folder.glob("objects/pack/tmp_*"):
-            left.unlink(missing_ok=True)
         raise FleetError(
             f"git {_name(arguments)} in {folder} was given up, because the host sends more than {most:,} MiB. If the repository "
             "is to be as large as that, set FLEET_LIMIT_MIB to more"

@@ -376,6 +376,20 @@ def test_a_host_that_sends_more_than_the_limit_is_given_up_and_nothing_of_it_is_
     assert newest(member).id == git.line(repository, "rev-parse", "HEAD")
 
 
+def test_nothing_is_left_of_a_fetch_that_fails(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
+    (repository / "large").write_bytes(os.urandom(2**20))
+    commit(repository)
+    harm = b"100644 .git\0" + bytes.fromhex(blob(repository, b""))
+    tree = git.line(repository, "hash-object", "-t", "tree", "-w", "--literally", "--stdin", stdin=harm)
+    with_tree(repository, tree)
+    with pytest.raises(FleetError, match=r"\.git"):
+        newest(Member("harm", f"file://{repository}"))
+    assert sum(file.stat().st_size for file in (tmp_path / "cache").rglob("*") if file.is_file()) < 2**20
+
+
 def test_an_endless_answer_of_a_host_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("FLEET_LIMIT_MIB", "1")
