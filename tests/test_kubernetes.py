@@ -16,6 +16,7 @@ from chassis.brokers.kafka.broker import group_name
 from chassis.brokers.nats.jetstream import stream_name
 from chassis.brokers.rabbitmq.broker import queue_name
 from chassis.settings import Settings
+from chassis.web import probes
 
 from tests import pypi
 from tests.answers import VARIANTS
@@ -128,10 +129,10 @@ def test_without_messages_nothing_of_a_worker_is_deployed(render: Render) -> Non
 def test_the_probes_are_the_ones_that_the_chassis_answers(deployed: list[Manifest]) -> None:
     for component in ("http", "worker"):
         (container,) = pod(part(deployed, component))["containers"]
-        probes = {name: container[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
-        assert [probe["path"] for probe in probes.values()] == ["/startupz", "/livez", "/readyz"]
-        assert {probe["path"] for probe in probes.values()} == {route.path for route in probes.router.routes}  # ty: ignore[unresolved-attribute]
-        assert {probe["port"] for probe in probes.values()} == {"http"}
+        asked = [container[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")]
+        assert [each["path"] for each in asked] == ["/startupz", "/livez", "/readyz"]
+        assert {each["path"] for each in asked} == {route.path for route in probes.router.routes}  # ty: ignore[unresolved-attribute]
+        assert {each["port"] for each in asked} == {"http"}
         assert container["ports"] == [{"name": "http", "containerPort": Settings.model_fields["http_port"].default}]
 
 

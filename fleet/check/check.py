@@ -11,7 +11,7 @@ from fleet.processes.parallel import Lost, in_processes
 
 @dataclass(frozen=True)
 class Wish:
-    """What was asked for."""
+    """What `fleet check` was asked to do."""
 
     path: Path
     ref: str | None = None

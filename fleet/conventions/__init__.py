@@ -56,9 +56,9 @@ class Convention(ABC):
         return " ".join((inspect.getdoc(self) or "").split())
 
     def prepare(self, services: "list[Service]") -> None:  # noqa: B027 (most have nothing to prepare)
-        """Before `check` of each of many: what is cheaper for all of them together. It fills caches, and finds nothing.
+        """Fill caches for many services at once, where a tool that starts once is cheaper than a start for each.
 
-        First, and meanwhile, it is called with none: for what a tool does once on a machine.
+        It reports nothing. It is also called early with no service, for what a tool prepares once on a machine.
         """
 
     @abstractmethod

@@ -52,7 +52,7 @@ def overlays(service: Service) -> list[str]:
 
 @lru_cache(maxsize=8)  # a dozen conventions ask for the same few
 def rendered(service: Service, folder: str) -> list[Manifest]:
-    """The manifests of a folder, not for changing. Raises FleetError where that takes more than is understood here."""
+    """The manifests of a folder; callers must not change them. Raises FleetError for a feature that fleet does not know."""
     return _with_kustomization(service, folder, [])
 
 

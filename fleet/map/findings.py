@@ -14,7 +14,7 @@ from fleet.template.answers import ANSWERS_FILE
 
 INCOMPLETE = "A map is as good as the documents that it is drawn from."
 
-# What a resource of the catalogue is, by its type or, if nobody describes it, by its name.
+# Words that mark a resource of the catalogue as a database: in its type or, if it has no type, in its name.
 DATABASE_WORDS = ("database", "db", "postgres", "postgresql", "schema")
 
 
@@ -32,7 +32,7 @@ def findings(map_: Map, limit: int = about_calls.LIMIT) -> list[Found]:
 
 
 def _waived(map_: Map, one: Found) -> Found:
-    """If any service that it concerns has a waiver of it that still counts."""
+    """The finding as waived, if a service that it concerns has a valid waiver for it; else unchanged."""
     for service in (map_.services[name] for name in one.services if name in map_.services):
         for waiver in service.waivers:
             if waiver.id == one.finding.id and waiver.until >= today().isoformat():

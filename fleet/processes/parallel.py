@@ -25,7 +25,7 @@ from fleet.progress import progress
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Hosts are slower to answer than any machine is to wait for them.
+# Threads mostly wait for Git hosts, so there may be more threads than cores.
 THREADS = 16
 
 # Far more than any service takes, so that only what hangs is given up.

@@ -33,7 +33,7 @@ BATCH = 50
 
 @dataclass(frozen=True)
 class _Remembered:
-    """What an earlier run found, and of what."""
+    """A result of an earlier run, and the key of what it judged."""
 
     key: list[str]
     source: str

@@ -351,7 +351,7 @@ class _Update:
             self._forget(base)
 
     def _begin(self, log: Path) -> None:
-        log.unlink(missing_ok=True)  # and not what a link leads to
+        log.unlink(missing_ok=True)  # a link is replaced, and its target is not touched
         log.touch()
 
     def _forget(self, base: Path) -> None:

@@ -1,10 +1,12 @@
 """Limits for a client of a connection, on real sockets: how much and how slowly it may send, and the order of answers."""
 
 import asyncio
+import gc
 import re
 import shutil
 import subprocess
 import sys
+import weakref
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -579,3 +581,45 @@ async def test_bodies_that_the_application_has_not_read_yet_count_too() -> None:
     assert cut == {"type": "http.disconnect"}, "a body that was cut must not pass for a whole one"
     assert len(read["body"]) == 60_000
     assert room.held_bytes == 0
+
+
+async def test_a_body_that_nobody_read_is_not_kept_after_its_answer() -> None:
+    room = Room(max_connections=10)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0.1)
+        await Response()(scope, receive, send)
+
+    async with listening(app, room=room, lifespan="off") as client, wire(client) as sender:
+        await sender.send(post(b"x" * 50_000))
+        assert (await sender.answer())[0] == 200
+        assert room.held_bytes == 0
+
+
+async def test_connections_with_bodies_leave_nothing_for_the_garbage_collector(
+    make_app: Callable[..., FastAPI], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive = weakref.WeakSet[connections.Protocol]()
+    connection_made = connections.Protocol.connection_made
+
+    def remember(self: connections.Protocol, transport: object) -> None:
+        alive.add(self)
+        connection_made(self, transport)
+
+    monkeypatch.setattr(connections.Protocol, "connection_made", remember)
+    async with listening(make_app(max_body_bytes=MAX_BODY_BYTES)) as client:
+        gc.collect()
+        gc.disable()
+        try:
+            for body in (b"x" * 50_000, b"x" * 10):
+                async with wire(client) as answered, wire(client) as aborted:
+                    await answered.send(post(body))
+                    assert await answered.answer() == (200, b"%d" % len(body))
+                    await aborted.send(post(body)[:-1])
+                    await asyncio.sleep(0.1)
+                    aborted.writer.transport.abort()
+            async with asyncio.timeout(LIMIT_SECONDS):
+                while alive:  # noqa: ASYNC110 (nobody tells)
+                    await asyncio.sleep(0.01)
+        finally:
+            gc.enable()

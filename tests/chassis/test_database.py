@@ -177,6 +177,22 @@ async def test_a_cancelled_transaction_leaves_nothing_and_gives_its_connection_b
             await asyncio.sleep(0.02)
 
 
+async def test_a_question_for_missing_migrations_that_is_cancelled_gives_its_connection_back(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never_answers(*args: object) -> bool:
+        await asyncio.sleep(60)
+        return False
+
+    monkeypatch.setattr("chassis.database.pool.is_unmigrated", never_answers)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5), database.connection() as connection:
+            await connection.execute("SELECT * FROM no_such_table")
+    async with asyncio.timeout(20):
+        while database.usage().used:  # noqa: ASYNC110 (nobody tells)
+            await asyncio.sleep(0.02)
+
+
 async def test_the_next_user_of_a_connection_finds_no_open_transaction(make_app: Callable[..., FastAPI]) -> None:
     app = make_app(database_pool_size=1)
     async with app.router.lifespan_context(app):

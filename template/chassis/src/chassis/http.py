@@ -20,7 +20,7 @@ from chassis.database.current import current_database
 from chassis.fields import Identifier, RequestModel
 
 
-# Functions, and no dependencies: one costs FastAPI two thirds of what a statement costs asyncpg.
+# Plain functions, not dependencies: FastAPI resolves one in two thirds of the time that asyncpg takes for a statement.
 def reader() -> Database:
     """The database for a route that only reads: each statement stands alone, without a transaction."""
     try:
@@ -93,8 +93,8 @@ class ResourceRoute(APIRoute):
     """A route that returns one resource: `APIRouter(…, route_class=ResourceRoute)`.
 
     If the response model has an integer `version`, that is the ETag of the answer, for a later If-Match. If it also has
-    an `id` and the status is 201, Location is the path of the request and that id. The API document says both. A header
-    that the route sets by itself stays.
+    an `id` and the status is 201, Location is the path of the request and that id. Both are read from attributes of what
+    the route returns. The API document says both. A header that the route sets by itself stays.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""What the chassis asks of a message broker. NATS, Kafka and RabbitMQ each have a module; the URL's scheme picks one.
+"""What the chassis asks of a message broker. NATS, Kafka and RabbitMQ each have a folder; the URL's scheme picks one.
 
 A broker keeps and delivers; everything else (retries, parking, order while a message is tried again, doing things once)
 is written once, in chassis.messaging.relay and chassis.messaging.consumer, and is the same on all of them.

@@ -176,7 +176,11 @@ class Database:
                 return "the server does not answer"
             return "the server does not answer" if given_up() else None
         gone = is_gone(connection)
-        unmigrated = isinstance(error, LACKING) and await is_unmigrated(connection, self._revisions)
+        try:
+            unmigrated = isinstance(error, LACKING) and await is_unmigrated(connection, self._revisions)
+        except BaseException:
+            self._drop(connection)
+            raise
         await pool.release(connection)
         if unmigrated:
             return State.UNMIGRATED

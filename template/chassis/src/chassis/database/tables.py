@@ -1,4 +1,4 @@
-"""Where a service registers its tables."""
+"""Where a service registers its tables. The chassis' own tables are in migrations/versions/."""
 
 from sqlalchemy import MetaData
 

@@ -32,12 +32,12 @@ class NoOutbox:
 
 
 class UnitOfWork:
-    """What one transaction can touch. An edge opens it, a use case uses it, success commits it."""
+    """What one transaction may use. A route or the consumer opens it, and it is committed unless an error ends the block."""
 
     def __init__(self, connection: Connection, outbox: Says) -> None:
         self.connection = connection
         self.message_id: str | None = None
-        """Of the message that is being handled, the same in each copy and each try: an idempotency key for calls."""
+        """The id of the message that is being handled, the same in each copy and attempt: an idempotency key for calls."""
         self._outbox = outbox
 
     async def publish(self, *events: object) -> None:

@@ -110,11 +110,11 @@ class Ready:
 
 
 class Cancelled(Exception):
-    """A handler let a cancellation out that was not its own."""
+    """A call that a handler waited for was cancelled, although nobody cancelled the handler: a failed attempt."""
 
 
 class Deadly(Exception):
-    """Whoever handles it does not live to tell."""
+    """The message has crashed each worker that began to handle it."""
 
 
 class Consumer:

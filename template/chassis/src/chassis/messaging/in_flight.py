@@ -201,11 +201,11 @@ class InFlight:
 
     async def abandon(self) -> None:
         """Forget the rows in flight: the next leader sends them again."""
-        while answers := self.answers:
+        while answers := [answer for answer in self.answers if not answer.done()]:
             for answer in answers:
                 answer.cancel()
             await asyncio.gather(*answers, return_exceptions=True)
-        for what in (self.taken, self._confirmed, self._refused):
+        for what in (self.sending, self.taken, self._confirmed, self._refused):
             what.clear()
 
     @property

@@ -143,7 +143,9 @@ async def drop(database: Database, parked_id: UUID) -> Parked:
 
 
 async def replay(database: Database, messages: Messages, parked_id: UUID) -> Parked:
-    """Handle it now, or send it again, and unpark it in the same commit. What the handler raises leaves it parked.
+    """Handle the message now, or send it again, and unpark it in the same commit. An error leaves it parked.
+
+    The message keeps its id: receivers recognise a second copy, and a handler gets the same idempotency key.
 
     Raises NotParked; Unknown where nobody handles its name; ValidationError where it breaks its contract.
     """

@@ -152,7 +152,7 @@ class Relay:
                 held = await self._take_held(connection, name, excluded, size)
                 more = more or _full(held, size)
                 rows += [row for row in held if row["kind"] == Kind.JOB or row["seq"] < end]
-            rows.sort(key=itemgetter("later", "seq"))
+        rows.sort(key=itemgetter("later", "seq"))
         return rows, more
 
     def _room(self, rows: list[Any]) -> int:

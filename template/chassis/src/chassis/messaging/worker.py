@@ -178,9 +178,9 @@ class Worker:
 
 
 async def endure(part: str, loop: Callable[[asyncio.Event], Awaitable[None]], stop: asyncio.Event) -> None:
-    """Run the loop again until it ends by itself, whatever it ends with: pausing longer each time, up to a bound.
+    """Run the loop. After an exception run it again, after a pause that grows up to a bound.
 
-    One line when it is interrupted, one when it is back: not one per try.
+    An outage is logged when it begins and when it ends; each other error is logged.
     """
     failures = 0
     clock = asyncio.get_running_loop()

@@ -360,6 +360,9 @@ class Protocol(HttpToolsProtocol):
     # What the answers call
 
     def on_response_complete(self) -> None:
+        self._drop_body()
+        if self._held:
+            self._hold()
         super().on_response_complete()
         if self._complete and not self.flow.write_paused:
             self._go_on()
@@ -432,27 +435,33 @@ class Protocol(HttpToolsProtocol):
             held += self.transport.get_write_buffer_size()
         self._room.held_bytes += held - self._held
         self._held = held
-        if self._room.held_bytes > self._room.max_held_bytes:
+        while self._room.held_bytes > self._room.max_held_bytes and self in self.connections:
             self._cut_the_longest_waiting([each for each in self.connections if each._held])
 
     def _cut_the_longest_waiting(self, connections: Iterable[Any]) -> None:
+        """Cut this connection where no other one waits for a complete request."""
         waiting = [each for each in connections if each._waiting_since is not None and each is not self]
         longest = min(waiting, key=lambda each: each._waiting_since, default=self)
         longest._forget()
-        longest._drop_unread()
         longest.transport.abort()
 
-    def _drop_unread(self) -> None:
-        """Free the bytes that nobody has read at once: the event loop may read many sockets before it runs a task."""
-        self._unparsed = b""
-        if not self._in_head:
-            self.cycle.disconnected = True  # or the application would take the empty body for a whole one
-            self.cycle.body = bytearray()
-
     def _forget(self) -> None:
+        """Free what nobody has read.
+
+        At once, because the event loop may read many sockets before it runs a task. And here, because what belongs to a
+        connection refers to each other, and the garbage collector is rare.
+        """
         self.connections.discard(self)
         self._room.held_bytes -= self._held
         self._held = 0
+        self._unparsed = b""
+        if not self._in_head:
+            self.cycle.disconnected = True  # or the application would take the empty body for a whole one
+            self._drop_body()
+
+    def _drop_body(self) -> None:
+        self.cycle.body = bytearray()
+        vars(self.cycle).pop("receive", None)  # it refers to its cycle and to this connection
 
     def _start_keep_alive(self) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)

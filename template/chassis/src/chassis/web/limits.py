@@ -1,4 +1,7 @@
-"""Limit what one request may take from others: bytes, time, and a place among the running requests."""
+"""Limit what one request may take from others: bytes, time, and a place among the running requests.
+
+The limits are settings: MAX_BODY_BYTES, REQUEST_TIMEOUT_SECONDS and MAX_CONCURRENT_REQUESTS.
+"""
 
 import asyncio
 import codecs

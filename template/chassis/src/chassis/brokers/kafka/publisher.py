@@ -152,9 +152,11 @@ class Publisher:
 
     async def _fail(self, records: Sequence[_Record], error: Exception) -> None:
         verdict = _verdict(error)
-        if isinstance(verdict, BrokerUnavailable):
-            await self._mend(self, verdict)
-        _answer(records, verdict)
+        try:
+            if isinstance(verdict, BrokerUnavailable):
+                await self._mend(self, verdict)
+        finally:
+            _answer(records, verdict)
 
 
 def _partition_for(record: _Record, partitions: Sequence[int]) -> int:
