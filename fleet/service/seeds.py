@@ -1,6 +1,7 @@
 """Which of the team's files an update may still write: seeds that the service never had. Nothing that was deleted."""
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from fleet.errors import FleetError
@@ -88,9 +89,15 @@ def _touched(service: Service, paths: tuple[str, str]) -> bool:
 
 
 def _of_the_first_commit(service: Service) -> set[str]:
-    """The aggregates in the oldest answers of the history; of a shallow one, in the oldest that are here."""
+    """The aggregates in the oldest complete answers of the history; of a shallow one, in the oldest that are here.
+
+    Answers without a version, such as those of a copy from a folder without git history, are not complete.
+    """
     commits = git.line(service.root, "rev-list", "--full-history", "HEAD", "--", ANSWERS_FILE).split()
-    return set(aggregates_in(Answers.parse(objects.show(service.root, commits[-1], ANSWERS_FILE)).values))
+    for commit in reversed(commits):
+        with suppress(FleetError):
+            return set(aggregates_in(Answers.parse(objects.show(service.root, commit, ANSWERS_FILE)).values))
+    return set()
 
 
 def _only_with(render: Render, aggregates: str) -> set[str]:

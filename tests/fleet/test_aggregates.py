@@ -212,6 +212,18 @@ def test_an_aggregate_whose_files_the_team_deleted_before_its_first_commit_does_
     assert not update(service, Options({}, "v1.0.0", finish=False)).changed
 
 
+def test_a_service_whose_first_commit_recorded_no_version_is_updated_once_the_team_has_written_it(born: Born) -> None:
+    """A copy of a folder without git history has none, and `fleet` tells the team to write it."""
+    service = born(aggregates=ONE)
+    answers = service / ".copier-answers.yml"
+    recorded = answers.read_text()
+    answers.write_text(recorded.replace("_commit: v1.0.0\n", ""))
+    git(service, "commit", "--quiet", "--all", "--amend", "--message", "Start")
+    answers.write_text(recorded)
+    commit(service)
+    assert not update(service, Options({}, "v1.0.0", finish=False)).changed
+
+
 def test_an_aggregate_of_a_history_that_is_not_all_there_is_not_brought(born: Born, tmp_path: Path) -> None:
     """Whether the team deleted it nobody can see there."""
     service = born(aggregates=ONE)
