@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import yaml
 from tests import osv, private_git, stand_ins
 from tests.answers import VARIANTS
 from tests.conftest import Birth, Render, git
-from tests.pipelines import GITHUB, METADATA, Event, GitHub, GitLab, Job
+from tests.pipelines import GITHUB, METADATA, Command, Event, GitHub, GitLab, Job
 from tests.running import running
 from tests.stand_ins import DIGEST, Machine
 
@@ -126,7 +127,13 @@ def test_a_template_that_only_members_may_read_is_read_as_one_of_them(
         commit(service)
         with pytest.raises(AssertionError, match="could not read Username"):
             run_job(jobs(forge, service, secrets={"CI_JOB_TOKEN": ""})["conventions"], service, machine)
-        run_job(jobs(forge, service, secrets=secrets)["conventions"], service, machine)
+        conventions = jobs(forge, service, secrets=secrets)["conventions"]
+        *sign_in, check = conventions.commands
+        # The update writes the new address into the links of MANUAL.md.
+        author = {"EMAIL": "ana@example.com", "GIT_AUTHOR_NAME": "Ana", "GIT_COMMITTER_NAME": "Ana"}
+        update = Command("make update ARGS=--no-finish", check.environment | author)
+        run_job(replace(conventions, commands=[*sign_in, update]), service, machine)
+        run_job(conventions, service, machine)
 
 
 def run_pipeline(pipeline: GitHub | GitLab, service: Path, machine: Machine) -> list[str]:

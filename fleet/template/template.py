@@ -23,7 +23,10 @@ from fleet.template.trust import expanded, is_path, refuse_untrusted
 
 T = TypeVar("T")
 
-MOVED = "If it has moved, write its new address into _src_path of .copier-answers.yml, and commit that"
+MOVED = (
+    "If it has moved, write its new address into _src_path of .copier-answers.yml, commit that, and run `fleet update`, "
+    "which corrects the links in MANUAL.md"
+)
 # A tag that was moved or deleted, an edit by hand, a birth from changes that nobody had committed.
 LOST = (
     "_commit of .copier-answers.yml names it: put back what was there (git log -p .copier-answers.yml), or write the version "
