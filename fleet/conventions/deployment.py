@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from fleet.conventions import Convention, Problem
 from fleet.conventions.supply import HARMLESS
-from fleet.errors import FleetError
+from fleet.errors import FleetError, OfThisMachine
 from fleet.judges.kustomize import FILE, Manifest, containers, overlays, pod, rendered
 from fleet.service.service import Service
 
@@ -33,6 +33,8 @@ class Rendered(Convention):
         for folder in folders:
             try:
                 manifests = rendered(service, folder)
+            except OfThisMachine:
+                raise
             except FleetError as error:
                 yield Problem(f"{folder}/{FILE}", str(error))
             else:

@@ -26,6 +26,8 @@ LONGEST_PATH = 4096
 MOST_BYTES = 100 * 2**20
 # Longer than nearly all files that people write.
 HELD_BYTES = 2**17
+# What a group of files may take in memory, beside its last file.
+GROUP_BYTES = 64 * 2**20
 _PART = 2**20
 _HEADER = re.compile(rb"([0-9a-f]{40}|[0-9a-f]{64}) ([a-z]+) ([0-9]+)")
 
@@ -76,8 +78,8 @@ def write_tree(repository: Path, commit: str, folder: Path, without: tuple[str, 
 class Objects:
     """Reads by one process of git, from the first question until `close`: a check reads a hundred files."""
 
-    # Their ids fit into a pipe, so that nobody waits for the other to read.
-    AT_A_TIME = 200
+    # Their ids fit into the smallest pipe that Linux makes, so that nobody waits for the other to read.
+    AT_A_TIME = 100
 
     def __init__(self, repository: Path) -> None:
         self._repository = repository
@@ -104,21 +106,23 @@ class Objects:
 
     def read_all(self, ids: list[str], kind: str = "blob") -> Iterator[bytes]:
         """In their order. Raises FleetError as `read` does."""
-        for start in range(0, len(ids), self.AT_A_TIME):
-            part = ids[start : start + self.AT_A_TIME]
-            asked = [one for one in part if one not in self._held]
-            answers = dict(zip(asked, self._ask(asked), strict=True)) if asked else {}
-            for one in part:
-                yield self._held[one] if one in self._held else self._checked(one, kind, answers[one])
+        answers: dict[str, _Object | None] = {}
+        for at, one in enumerate(ids):
+            if one in self._held:
+                yield self._held[one]
+                continue
+            if one not in answers:
+                answers.clear()
+                group = dict.fromkeys(name for name in ids[at : at + self.AT_A_TIME] if name not in self._held)
+                answers.update(zip(group, self._ask([*group]), strict=False))
+            yield self._checked(one, kind, answers[one])
 
     def hold(self, blobs: list[str]) -> None:
         """Read these into memory, as far as they are small."""
         wanted = list(islice(dict.fromkeys(blobs), self.AT_A_TIME))
-        self._held |= {
-            blob: content
-            for blob, content in zip(wanted, self.read_all(wanted), strict=True)
-            if len(content) <= HELD_BYTES
-        }
+        for blob, content in zip(wanted, self.read_all(wanted), strict=True):
+            if len(content) <= HELD_BYTES:
+                self._held[blob] = content
 
     def tree(self, ref: str = "HEAD") -> Tree:
         """Every file of a commit. Raises FleetError, also for what git would never check out."""
@@ -127,6 +131,7 @@ class Objects:
         number = 0
         while folders:
             below = []
+            seen: set[str] = set()
             contents = self.read_all([folder for _, folder in folders], "tree")
             for (path_of_folder, folder), content in zip(folders, contents, strict=True):
                 for mode, name, found in self._entries(folder, content):
@@ -136,6 +141,12 @@ class Objects:
                         what = f"{self._repository} has more than {MOST_FILES:,} files and folders"
                         raise FleetError(f"{what}, and fleet looks at services of fewer")
                     _refuse_harmful(path)
+                    if path.casefold() in seen:
+                        raise FleetError(
+                            f"{self._repository} has two files or folders called {path}, of which at most upper and lower "
+                            "case differ, and not every system can hold both: rename or remove one of them"
+                        )
+                    seen.add(path.casefold())
                     if stat.S_ISDIR(mode):
                         below.append((f"{path}/", found))
                     elif kind := _MODES.get(stat.S_IFMT(mode) | (mode & 0o100 if stat.S_ISREG(mode) else 0)):
@@ -151,7 +162,7 @@ class Objects:
             end = content.find(b"\0", at)
             mode, _, name = content[at:end].partition(b" ")
             at = end + 1 + width
-            if end < 0 or at > len(content) or not mode or mode.strip(b"01234567"):
+            if end < 0 or at > len(content) or not 0 < len(mode) <= 6 or mode.strip(b"01234567"):
                 raise FleetError(f"the tree with the id {folder} is damaged: clone {self._repository} anew")
             yield int(mode, 8), name.decode(errors="surrogateescape"), content[end + 1 : at].hex()
 
@@ -159,33 +170,44 @@ class Objects:
         what = f"the {'file' if kind == 'blob' else kind} with the id {one}"
         if answer is None:
             hint = git.hint(self._repository) or f": clone {self._repository} anew"
-            raise FleetError(f"git has lost {what}{hint}")
+            raise OfThisMachine(f"git has lost {what}{hint}")
         refuse_large(what, answer.size)
         if object_id(kind, answer.content, "sha256" if len(one) == 64 else "sha1") != one:
-            raise FleetError(f"{what} has another content than its id says: clone {self._repository} anew")
+            raise OfThisMachine(f"{what} has another content than its id says: clone {self._repository} anew")
         return answer.content
 
     def _ask(self, names: list[str]) -> list["_Object | None"]:
+        """What git says of the first of these names: at least of one. Raises OfThisMachine."""
         with self._lock:
             if self._given_up:  # each of a hundred files would take as long
                 raise OfThisMachine(str(self._given_up))
-            process = self._process = self._process or self._started()
-            assert process.stdin is not None
-            assert process.stdout is not None
-            printed = _Printed(process.stdout)
-            try:
-                with suppress(BrokenPipeError):  # git has ended: then it has none of them
-                    process.stdin.write("".join(f"{name}\n" for name in names).encode(errors="surrogateescape"))
-                    process.stdin.flush()
-                return [printed.object() for _ in names]
-            except BaseException as error:  # given up in the middle: what comes next would be taken for another file
-                process.kill()
-                self._process = None
-                if isinstance(error, TimeoutError):
-                    why = f"reading {self._repository} was given up after {git.LIMIT_SECONDS:g} seconds: clone it anew"
-                    self._given_up = OfThisMachine(why)
-                    raise self._given_up from None
-                raise
+            # Again, because the process may have been killed before.
+            if answers := self._answers(names) or self._answers(names):
+                return answers
+        hint = git.hint(self._repository) or f": clone {self._repository} anew"
+        raise OfThisMachine(f"git ends without an answer when it reads {names[0]}{hint}")
+
+    def _answers(self, names: list[str]) -> list["_Object | None"]:
+        """As many as git gives before it ends, and as fit into GROUP_BYTES."""
+        process = self._process = self._process or self._started()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        printed = _Printed(process.stdout)
+        answers: list[_Object | None] = []
+        try:
+            with suppress(BrokenPipeError, EOFError):  # git has ended
+                process.stdin.write("".join(f"{name}\n" for name in names).encode(errors="surrogateescape"))
+                process.stdin.flush()
+                while len(answers) < len(names) and sum(len(one.content) for one in answers if one) < GROUP_BYTES:
+                    answers.append(printed.object())
+        except TimeoutError:
+            why = f"reading {self._repository} was given up after {git.LIMIT_SECONDS:g} seconds: clone it anew"
+            self._given_up = OfThisMachine(why)
+            raise self._given_up from None
+        finally:
+            if len(answers) < len(names):  # what comes next would be taken for another file
+                self._end()
+        return answers
 
     def _started(self) -> subprocess.Popen[bytes]:
         command, environment = git.command(self._repository, ("cat-file", "--batch"))
@@ -201,9 +223,13 @@ class Objects:
     def close(self) -> None:
         """End the process; the next question starts another one."""
         with self._lock:
-            if self._process:
-                self._ended()
-                self._process = None
+            self._end()
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process:
+            process.kill()
+            self._ended()
 
 
 class _Object(NamedTuple):
@@ -216,7 +242,7 @@ class _Object(NamedTuple):
 
 
 class _Printed:
-    """The answers of `git cat-file --batch`. Raises TimeoutError if git takes too long for them."""
+    """The answers of `git cat-file --batch`. Raises TimeoutError if git takes too long for them, EOFError if it has ended."""
 
     def __init__(self, pipe: IO[bytes]) -> None:
         self._pipe = pipe.fileno()
@@ -224,13 +250,12 @@ class _Printed:
         self._ready.register(self._pipe, select.POLLIN)
         self._deadline = time.monotonic() + git.LIMIT_SECONDS
         self._read = bytearray()
-        self._has_ended = False
 
     def object(self) -> _Object | None:
         """The next answer; None where the object is missing."""
-        while (end := self._read.find(b"\n")) < 0 and not self._has_ended:
+        while (end := self._read.find(b"\n")) < 0:
             self._read_more()
-        header = _HEADER.fullmatch(bytes(self._read[: max(end, 0)]))
+        header = _HEADER.fullmatch(bytes(self._read[:end]))
         del self._read[: end + 1]
         if header is None:
             return None
@@ -242,7 +267,7 @@ class _Printed:
         return _Object(id_, kind, size, b"")
 
     def _take(self, size: int) -> bytes:
-        while len(self._read) < size and not self._has_ended:
+        while len(self._read) < size:
             self._read_more()
         taken = bytes(self._read[:size])
         del self._read[:size]
@@ -252,7 +277,8 @@ class _Printed:
         if not self._ready.poll(max(self._deadline - time.monotonic(), 0) * 1000):
             raise TimeoutError
         part = os.read(self._pipe, _PART)
-        self._has_ended = not part
+        if not part:
+            raise EOFError
         self._read += part
 
 

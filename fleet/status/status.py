@@ -66,9 +66,7 @@ def status(members: list[Member], jobs: int | None = None) -> list[Standing]:
     with progress("checking", len(todo)) as step:
         for member, standing in _judged(batches, jobs):
             found[member] = standing
-            if not standing.unreadable and not any(
-                one.reason.startswith(ON_THIS_MACHINE) for one in standing.conventions
-            ):
+            if not _is_unfinished(standing):
                 _remember(member, _Remembered(keys[member], sources[member], standing))
             step()
     return with_neighbours(members, [found[member] for member in members])
@@ -108,11 +106,14 @@ def _judge_one(member: Member, commit: Commit, opened: dict[Commit, Service | Fl
 
     # What was parsed of a service is not kept until the last one is judged.
     service = opened.pop(commit, None)
-    if isinstance(service, FleetError):
+    if isinstance(service, TooMuch):
         return unreadable(member, service, commit.id)
-    standing = judge(member, commit, service)
-    if standing.unreadable and dropped_for_damage(member):
-        with suppress(FleetError):  # a host that is away now: then it stays as it is
+    if isinstance(service, FleetError):
+        standing, service = unreadable(member, service, commit.id), None
+    else:
+        standing = judge(member, commit, service)
+    with suppress(FleetError):  # a host that is away now: then it stays as it is
+        if _is_unfinished(standing) and dropped_for_damage(member):
             commit, service = newest(member), None
             standing = judge(member, commit)
     if service and not standing.unreadable:
@@ -120,6 +121,11 @@ def _judge_one(member: Member, commit: Commit, opened: dict[Commit, Service | Fl
         with suppress(FleetError, OSError):
             kept(commit.repository, commit.id, service)
     return standing
+
+
+def _is_unfinished(standing: Standing) -> bool:
+    """Whether anything could not be told for a reason that may be this machine's, such as a damaged mirror."""
+    return bool(standing.unreadable) or any(one.reason.startswith(ON_THIS_MACHINE) for one in standing.conventions)
 
 
 def _prepare(services: list[Service]) -> None:

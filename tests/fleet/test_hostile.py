@@ -41,11 +41,11 @@ def with_path(service: Path, path: str, content: bytes) -> None:
 
 
 HARMFUL = [
-    "src/billing/../../../../escaped.py",
-    "src/../../escaped.py",
-    "src/billing/.git/hooks/x",
-    "src/.GIT/config",
-    "src/.g\u200cit/config",
+    "zz/billing/../../../../escaped.py",
+    "zz/../../escaped.py",
+    "zz/billing/.git/hooks/x",
+    "zz/.GIT/config",
+    "zz/.g\u200cit/config",
 ]
 
 

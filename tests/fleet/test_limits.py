@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 import time
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -230,6 +232,83 @@ def test_a_pipe_in_the_place_of_an_object_is_given_up_once_for_all_files(reposit
         with pytest.raises(OfThisMachine, match="was given up"):
             blobs.read(name)
     assert time.monotonic() - begun < 25  # 50 if each waited
+
+
+def loose(repository: Path, name: str) -> Path:
+    """Where git keeps the object with this id."""
+    return repository / ".git/objects" / name[:2] / name[2:]
+
+
+def test_a_damaged_file_is_no_reason_to_take_other_files_for_lost(repository: Path) -> None:
+    damaged, whole = blob(repository, os.urandom(5000)), blob(repository, b"whole")
+    content = loose(repository, damaged).read_bytes()
+    loose(repository, damaged).unlink()
+    loose(repository, damaged).write_bytes(content[:-500])
+    reader = objects.Objects(repository)
+    with pytest.raises(OfThisMachine, match=damaged):
+        list(reader.read_all([whole, damaged]))
+    assert reader.read(whole) == b"whole"
+    with pytest.raises(OfThisMachine, match=damaged):
+        reader.find(damaged, "blob")
+    assert reader.find("HEAD:readme", "blob") == git.line(repository, "rev-parse", "HEAD:readme")
+
+
+def test_a_killed_git_is_started_again(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Noted(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **named: Any) -> None:
+            super().__init__(*args, **named)
+            started.append(self)
+
+    monkeypatch.setattr(objects.subprocess, "Popen", Noted)
+    reader = objects.Objects(repository)
+    (readme,) = [entry.blob for entry in reader.tree().values()]
+    assert reader.read(readme) == b"Read me\n"
+    started[-1].kill()
+    started[-1].wait()
+    assert reader.read(readme) == b"Read me\n"
+    started[-1].kill()
+    started[-1].wait()
+    assert reader.find("HEAD:readme", "blob") == readme
+    assert reader.find("HEAD:missing", "blob") is None
+
+
+def test_many_large_files_are_not_in_memory_at_once(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is a file that has many names read for each of them."""
+    monkeypatch.setattr(objects, "GROUP_BYTES", 4 * 2**20)
+    large = [blob(repository, bytes([number]) * 2 * 2**20) for number in range(20)]
+    tracemalloc.start()
+    try:
+        sizes = [len(content) for content in objects.Objects(repository).read_all([*large, *large[:1] * 30])]
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert sizes == [2 * 2**20] * 50
+    assert most < 20 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("entries", "told"),
+    [
+        ([(b"7777777777777777777100644", b"a")], "is damaged: clone"),
+        ([(b"100644", b"a"), (b"100755", b"a")], "two files or folders called zz/a"),
+        ([(b"100644", b"Makefile"), (b"100644", b"makefile")], "two files or folders called zz/makefile"),
+        ([(b"100644", b"a"), (b"40000", b"A")], "two files or folders called zz/A"),
+    ],
+)
+def test_a_folder_that_no_system_can_hold_is_refused(
+    repository: Path, entries: list[tuple[bytes, bytes]], told: str
+) -> None:
+    ids = {b"40000": git.line(repository, "mktree", stdin=b"")}
+    content = b"".join(
+        mode + b" " + name + b"\0" + bytes.fromhex(ids.get(mode) or blob(repository, b"")) for mode, name in entries
+    )
+    with_tree(
+        repository, git.line(repository, "hash-object", "-t", "tree", "-w", "--literally", "--stdin", stdin=content)
+    )
+    with pytest.raises(FleetError, match=told):
+        objects.tree(repository)
 
 
 def start_or_wait(what: tuple[str, Path]) -> None:

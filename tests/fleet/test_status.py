@@ -571,6 +571,29 @@ def test_a_mirror_that_has_lost_a_file_is_fetched_anew(born: Born, own_cache: Pa
     assert status([member]) == [first]
 
 
+@pytest.mark.parametrize("content", [None, b"evil"], ids=["lost", "damaged"])
+def test_a_mirror_in_which_a_single_file_is_not_whole_is_fetched_anew(
+    born: Born, own_cache: Path, judged: Judged, content: bytes | None
+) -> None:
+    service = born(version="v1.3.0")
+    member = by_url(service)
+    (first,) = status([member])
+    mirror = mirror_of(member)
+    (pack,) = mirror.glob("objects/pack/*.pack")
+    packed = pack.read_bytes()
+    for file in mirror.glob("objects/pack/*"):
+        file.unlink()
+    subprocess.run(["git", "-C", mirror, "unpack-objects", "-q"], input=packed, check=True)
+    name = git(service, "rev-parse", "HEAD:src/billing/settings.py").strip()
+    kept = mirror / "objects" / name[:2] / name[2:]
+    kept.unlink()
+    if content is not None:
+        kept.write_bytes(zlib.compress(b"blob %d\0" % len(content) + content))
+    shutil.rmtree(own_cache / "standings")
+    assert status([member]) == [first]
+    assert git(mirror, "cat-file", "blob", name) == git(service, "cat-file", "blob", name)
+
+
 def lose(mirror: Path, lost: str) -> None:
     """Lose files of the mirror; or, for `damaged`, change what an object holds, which needs no missing file."""
     (pack,) = mirror.glob("objects/pack/*.pack")
