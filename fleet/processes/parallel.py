@@ -150,7 +150,8 @@ def _end(worker: _Worker) -> None:
 
 def _serve(work: Callable[[Item], Result], pipe: Connection) -> None:
     # A group of its own, which Ctrl-C does not reach: whoever started this process ends it, with all that it has started.
-    os.setpgid(0, 0)
+    # And without a terminal: ssh, which cannot read from it in another group, would wait for ever for a passphrase.
+    os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_when_out_of_time()
     pipe.send(_Started())
