@@ -22,7 +22,7 @@ from packaging.version import InvalidVersion, Version
 
 from fleet.cache import cache, locked
 from fleet.conventions import Convention, Problem
-from fleet.errors import FleetError
+from fleet.errors import FleetError, OfThisMachine
 from fleet.judges import tools
 from fleet.judges.together import remember_together
 from fleet.service import source
@@ -32,7 +32,9 @@ LOCK = "uv.lock"
 PROJECT = "pyproject.toml"
 CHASSIS = "chassis/pyproject.toml"
 # Nine tenths of a lock file, of which no convention says anything; only where every value is as uv writes it.
-WHEELS = re.compile(r"""^wheels = \[\n(?:    \{(?: [a-z-]+ = (?:"[^"\\\n]*+"|[0-9]++),?)++ \},\n)++\]$""", re.MULTILINE)
+WHEELS = re.compile(
+    r"""^(?<=^wheels = \[\n)(?:    \{(?: [a-z-]+ = (?:"[^"\\\n]*+"|[0-9]++),?)++ \},\n)++(?=\]$)""", re.MULTILINE
+)
 # By which kingfisher says that it has found something.
 FOUND = (0, 200, 205)
 # What is said about a secret, in names of settings.
@@ -100,7 +102,9 @@ def _rules() -> Path:
             with tempfile.TemporaryDirectory(prefix="fleet-", dir=rules.parent) as folder:
                 nothing, compiled = Path(folder, "nothing"), Path(folder, "rules")
                 nothing.mkdir()
-                _run_kingfisher(nothing, compiled)
+                done = _run_kingfisher(nothing, compiled)
+                if done.returncode not in FOUND:
+                    raise OfThisMachine(f"kingfisher cannot compile its rules: {done.stderr.strip()[-500:]}")
                 if compiled.exists():
                     compiled.rename(rules)
     return rules

@@ -86,7 +86,7 @@ def found(service: Service, paths: list[str]) -> list[Found]:
     )
     patterns = tuple(map(glob.escape, paths))
     entries = service.remembered(
-        f"migrations 5 {versions}", patterns, lambda folder: [asdict(one) for one in _judged(folder, paths)]
+        f"migrations 6 {versions}", patterns, lambda folder: [asdict(one) for one in _judged(folder, paths)]
     )
     return [Found(**entry) for entry in entries]
 
@@ -127,7 +127,11 @@ _TOKEN = re.compile(
     r"""
     (?P<line>--[^\n]*)
     | (?P<block>/\*)
-    | (?P<text>[eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | (?P<tag>\$\w*\$).*?(?P=tag))
+    | (?P<text>
+        (?<![\w$])[eE]'(?:[^'\\]|\\.|'')*'
+        | '(?:[^']|'')*'
+        | (?<![\w$])(?P<tag>\$(?:[^\W\d]\w*)?\$).*?(?P=tag)
+    )
     | (?P<name>"[^"]*")
     | (?P<end>;)
     """,

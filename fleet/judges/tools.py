@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fleet.errors import OfThisMachine
-from fleet.processes.limits import lift_memory_limit
+from fleet.processes.limits import lift_limits
 
 # Far more than any of them takes, on a busy machine too: Kingfisher compiles its rules in seven seconds of computing.
 LIMIT_SECONDS = 300
@@ -39,7 +39,7 @@ def run(command: Sequence[str], *, cwd: Path, **environment: str) -> subprocess.
                 capture_output=True,
                 text=True,
                 timeout=LIMIT_SECONDS,
-                preexec_fn=lift_memory_limit,
+                preexec_fn=lift_limits,
             )
         except subprocess.TimeoutExpired:
             raise OfThisMachine(f"{Path(command[0]).name} was given up after {LIMIT_SECONDS} seconds") from None

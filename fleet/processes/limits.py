@@ -121,12 +121,14 @@ def _end_after(seconds: float | None) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
-def lift_memory_limit() -> None:
-    """Undo the limit in a child process: on many cores a linter reserves more addresses than it ever uses."""
-    if not _STATUS.exists():
-        return
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+def lift_limits() -> None:
+    """Undo the limits in a child process, which has a limit of its own: of seconds that pass, and not of computing.
+
+    On many cores a linter reserves more addresses than it ever uses.
+    """
+    for limit in (resource.RLIMIT_CPU, *([resource.RLIMIT_AS] if _STATUS.exists() else [])):
+        _, hard = resource.getrlimit(limit)
+        resource.setrlimit(limit, (hard, hard))
 
 
 @contextmanager

@@ -85,7 +85,7 @@ class Service:
             raise FleetError(f"{repository} has no commit {base} to compare with: fetch it, or name another base")
         self._base = base
         # Parsed once for all conventions that look at them.
-        self._toml: dict[str, dict[str, Any]] = {}
+        self._toml: dict[tuple[str, re.Pattern[str] | None], dict[str, Any]] = {}
         self._yaml: dict[tuple[str, type], list[Any]] = {}
 
     @cached_property
@@ -167,17 +167,18 @@ class Service:
             raise Malformed(f"{path} is not JSON: {error}", path, getattr(error, "lineno", 0)) from None
 
     def toml(self, path: str, unread: re.Pattern[str] | None = None) -> dict[str, Any]:
-        """The content of a TOML file, not for changing; empty if there is none. Lines that fit `unread` are left out.
+        """The content of a TOML file, not for changing; empty if there is none. Lines that fit `unread` are empty.
 
         Raises FleetError.
         """
+        key = path, unread
         try:
-            if path not in self._toml:
+            if key not in self._toml:
                 text = self.text(path)
                 if unread:
                     text = unread.sub(lambda found: "\n" * found[0].count("\n"), text)
-                self._toml[path] = tomli.loads(text)
-            return self._toml[path]
+                self._toml[key] = tomli.loads(text)
+            return self._toml[key]
         except (ValueError, RecursionError) as error:
             raise Malformed(f"{path} is not TOML: {error}", path, getattr(error, "lineno", 0)) from None
 

@@ -494,6 +494,15 @@ def compute_in_c(_: object) -> None:
         sum(itertools.repeat(0))
 
 
+def has_a_terminal(_: object) -> bool:
+    """Whether a program, such as ssh, could wait for what a person types."""
+    return os.getsid(0) != os.getpid()
+
+
+def test_a_process_has_no_terminal_on_which_a_program_could_ask() -> None:
+    assert dict(in_processes(has_a_terminal, ["one"], jobs=1)) == {"one": False}
+
+
 @pytest.mark.timeout(180)
 def test_a_process_that_one_call_of_c_holds_up_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEET_LIMIT_SECONDS", "0.2")

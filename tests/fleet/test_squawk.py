@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from fleet.judges.squawk import _statements, found
 from fleet.service.service import Service
 from tests.conftest import git
@@ -67,3 +69,20 @@ def test_statements_are_told_apart_as_postgresql_does() -> None:
     sql = """SELECT ';', "a;--b" -- ; no
     /* ; /* ; */ ; */ FROM t; ; DO $x$ BEGIN; $$ ; $$ END $x$; SELECT 1 -- the end"""
     assert [one for one in _statements(sql) if one] == ["""SELECT '', "a;--b" FROM t""", "DO ''", "SELECT 1"]
+
+
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    [
+        (r"SELECT date'\'; DROP TABLE t; --'", ["SELECT date''", "DROP TABLE t"]),
+        (r"SELECT E'\'; DROP TABLE t; --'", ["SELECT ''"]),
+        ("SELECT a$$ FROM t; DROP TABLE t; SELECT b$$", ["SELECT a$$ FROM t", "DROP TABLE t", "SELECT b$$"]),
+        (
+            "PREPARE p AS SELECT $1$2; DROP TABLE t; SELECT $1$2",
+            ["PREPARE p AS SELECT $1$2", "DROP TABLE t", "SELECT $1$2"],
+        ),
+    ],
+    ids=["type before a text", "text with escapes", "name with dollars", "parameters"],
+)
+def test_no_text_begins_within_a_word(sql: str, told: list[str]) -> None:
+    assert list(_statements(sql)) == told

@@ -8,6 +8,8 @@ import pytest
 
 from fleet.errors import FleetError
 from fleet.judges import tools
+from fleet.processes.limits import limited
+from fleet.processes.parallel import in_processes
 from tests.conftest import ROOT
 
 
@@ -29,6 +31,20 @@ def test_a_tool_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(tools, "LIMIT_SECONDS", 0.1)
     with pytest.raises(FleetError, match="sleep was given up after"):
         tools.run(["sleep", "60"], cwd=tmp_path)
+
+
+def computes(seconds: float) -> int:
+    """In a process of its own, which may compute for less than that: how a tool ends that computes for so long."""
+    code = f"import time\nwhile time.process_time() < {seconds}: pass"
+    with limited("the service"):
+        return tools.run([sys.executable, "-c", code], cwd=Path.cwd()).returncode
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_tool_may_compute_for_longer_than_the_process_that_starts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEET_LIMIT_SECONDS", "0.2")
+    assert dict(in_processes(computes, [3], jobs=1)) == {3: 0}
 
 
 def test_a_tool_is_the_one_that_fleet_was_installed_with() -> None:

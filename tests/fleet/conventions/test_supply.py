@@ -2,13 +2,15 @@
 
 import re
 import shutil
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from fleet.conventions import supply
 from fleet.conventions.supply import WHEELS, NoSecrets
-from fleet.errors import OfThisMachine
+from fleet.errors import FleetError, OfThisMachine
 from fleet.service.service import Service
 from tests.fleet.conventions.conftest import (
     Broken,
@@ -175,19 +177,22 @@ def test_rules_whose_compilation_was_given_up_are_compiled_again(
 ) -> None:
     rules, compilations = tmp_path / "rules", []
 
-    def compile_(_folder: Path, rules: Path) -> None:
+    def compile_(_folder: Path, rules: Path) -> subprocess.CompletedProcess[str]:
         rules.mkdir()
         compilations.append(rules)
         if len(compilations) == 1:
             raise OfThisMachine("kingfisher was given up")
+        return subprocess.CompletedProcess("kingfisher", -signal.SIGXCPU if len(compilations) == 2 else 0, "", "")
 
     monkeypatch.setenv("KF_RULE_CACHE_DIR", str(rules))
     monkeypatch.setattr(supply, "_run_kingfisher", compile_)
-    with pytest.raises(OfThisMachine):
-        NoSecrets().prepare([])
+    for _ in range(2):
+        with pytest.raises(OfThisMachine):
+            NoSecrets().prepare([])
+        assert not rules.exists()
     for _ in range(2):
         NoSecrets().prepare([])
-    assert len(compilations) == 2
+    assert len(compilations) == 3
     assert rules.is_dir()
 
 
@@ -197,7 +202,7 @@ WHEEL = '    { url = "https://pypi.org/a.whl", hash = "sha256:0", size = 1 },\n'
 @pytest.mark.parametrize(
     ("text", "left"),
     [
-        (f'name = "a"\nwheels = [\n{WHEEL}{WHEEL}]\n', 'name = "a"\n\n'),
+        (f'name = "a"\nwheels = [\n{WHEEL}{WHEEL}]\n', 'name = "a"\nwheels = [\n]\n'),
         (f'wheels = [\n{WHEEL}"""\n]\n', None),
         ('wheels = [\n    { url = """, b = "c" },\n]\n', None),
     ],
@@ -205,3 +210,19 @@ WHEEL = '    { url = "https://pypi.org/a.whl", hash = "sha256:0", size = 1 },\n'
 )
 def test_wheels_of_a_lock_file_are_left_out_where_they_are_as_uv_writes_them(text: str, left: str | None) -> None:
     assert WHEELS.sub("", text) == (text if left is None else left)
+
+
+def test_wheels_that_a_lock_file_has_twice_are_no_toml(service: Path) -> None:
+    wheels = f"wheels = [\n{WHEEL}]\n"
+    append("uv.lock", f'\n[[package]]\nname = "tariffs"\nversion = "1"\n{wheels}{wheels}')(service)
+    with pytest.raises(FleetError, match=r"uv\.lock is not TOML"):
+        Service(service).toml("uv.lock", WHEELS)
+
+
+def test_a_lock_file_is_read_whole_after_it_was_read_without_wheels(service: Path) -> None:
+    append("uv.lock", f'\n[[package]]\nname = "tariffs"\nversion = "1"\nwheels = [\n{WHEEL}]\n')(service)
+    opened = Service(service)
+    assert [opened.toml("uv.lock", unread)["package"][-1]["wheels"] for unread in (WHEELS, None)] == [
+        [],
+        [{"url": "https://pypi.org/a.whl", "hash": "sha256:0", "size": 1}],
+    ]
