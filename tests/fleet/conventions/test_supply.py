@@ -196,7 +196,7 @@ def test_rules_whose_compilation_was_given_up_are_compiled_again(
     assert rules.is_dir()
 
 
-WHEEL = '    { url = "https://pypi.org/a.whl", hash = "sha256:0", size = 1 },\n'
+WHEEL = '    { url = "https://index.example.com/a.whl", hash = "sha256:0", size = 1 },\n'
 
 
 @pytest.mark.parametrize(
@@ -224,5 +224,5 @@ def test_a_lock_file_is_read_whole_after_it_was_read_without_wheels(service: Pat
     opened = Service(service)
     assert [opened.toml("uv.lock", unread)["package"][-1]["wheels"] for unread in (WHEELS, None)] == [
         [],
-        [{"url": "https://pypi.org/a.whl", "hash": "sha256:0", "size": 1}],
+        [{"url": "https://index.example.com/a.whl", "hash": "sha256:0", "size": 1}],
     ]
