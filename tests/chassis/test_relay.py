@@ -275,8 +275,9 @@ async def test_a_batch_is_deleted_and_another_one_read_while_a_third_is_being_se
 
 
 async def test_a_relay_that_ends_in_the_middle_of_a_batch_loses_nothing_and_repeats_only_what_was_not_deleted(
-    bench: Bench,
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(leadership, "LEASE_SECONDS", 60)  # nothing restarts this relay if it loses the lead
     total = 3 * BATCH
     await bench.say(*events(total, things=900))
     bench.broker.answers_at_most = BATCH + 300
