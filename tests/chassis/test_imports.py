@@ -1,13 +1,12 @@
 """The order of the chassis' parts, which template/chassis/pyproject.toml lists: imports point down."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.chassis.conftest import ROOT
+from tests.imports import lint_imports
 
 # A module, an import in it, and what is wrong with the import.
 WRONG = {
@@ -32,23 +31,12 @@ def test_lint_imports_refuses_an_import_that_points_up_and_a_module_without_a_pl
     copy = Path(shutil.copytree(ROOT / "template/chassis", tmp_path / "chassis"))
     with (copy / "src/chassis" / path).open("a") as module:
         module.write(f"\n{line}\n")
-    status, said = lint(copy)
+    status, said = lint_imports(copy, source=copy / "src")
     assert status == 1
     assert named in said
 
 
 def test_all_imports_of_the_chassis_point_down() -> None:
-    status, said = lint(ROOT / "template/chassis")
+    chassis = ROOT / "template/chassis"
+    status, said = lint_imports(chassis, source=chassis / "src")
     assert status == 0, said
-
-
-def lint(chassis: Path) -> tuple[int, str]:
-    program = "from importlinter.cli import lint_imports_command; lint_imports_command()"
-    arguments = [str(chassis / "pyproject.toml"), "--no-cache", "--no-logo"]
-    ran = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(chassis / 'src')!r}); {program}", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    return ran.returncode, ran.stdout + ran.stderr

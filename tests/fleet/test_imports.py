@@ -1,13 +1,12 @@
 """The order of fleet's folders, which pyproject.toml lists: imports point down."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.imports import lint_imports
 
 # A module, an import in it, and the module that is named.
 WRONG = {
@@ -33,26 +32,11 @@ def test_lint_imports_refuses_an_import_that_points_up_and_a_module_without_a_pl
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     with (tmp_path / "fleet" / path).open("a") as module:
         module.write(f"\n{line}\n")
-    status, said = lint(tmp_path)
+    status, said = lint_imports(tmp_path, source=tmp_path)
     assert status == 1
     assert named in said
 
 
 def test_all_imports_of_fleet_point_down() -> None:
-    status, said = lint(ROOT)
+    status, said = lint_imports(ROOT, source=ROOT)
     assert status == 0, said
-
-
-def lint(folder: Path) -> tuple[int, str]:
-    program = "from importlinter.cli import lint_imports_command; lint_imports_command()"
-    ran = subprocess.run(
-        [
-            *(sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(folder)!r}); {program}"),
-            *(str(folder / "pyproject.toml"), "--no-cache", "--no-logo"),
-        ],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    return ran.returncode, ran.stdout + ran.stderr
