@@ -22,13 +22,15 @@ from chassis.brokers import (
     broker_for,
 )
 from chassis.brokers.nats.broker import NatsBroker
-from chassis.database import leadership
+from chassis.database import Database, leadership
 from chassis.messages import Messages
 from chassis.messaging import backlog, destinations, in_flight, relay
 from chassis.messaging.backlog import BATCH
 from chassis.messaging.outbox import Outbox
 from chassis.messaging.relay import LOCK, Relay
 from chassis.messaging.topology import topology_of
+from chassis.messaging.worker import Gauges
+from chassis.settings import Settings
 from opentelemetry import trace
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
@@ -451,6 +453,42 @@ async def rows_read(bench: Bench) -> int:
     await asyncio.sleep(2.5)  # the relay's session reports its numbers with a statement a second later
     return await bench.connection.fetchval(
         "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relid = 'chassis.outbox'::regclass"
+    )
+
+
+@pytest.mark.slow
+async def test_a_burst_into_an_outbox_without_statistics_is_read_a_few_times_at_most(bench: Bench) -> None:
+    await store_many(bench, BURST)
+    before = await rows_read(bench)
+    async with bench.relaying():
+        await bench.until_sent(5 * BATCH)
+    assert await rows_read(bench) - before < 4 * (len(bench.broker.got) + BATCH)
+
+
+@pytest.mark.slow
+async def test_the_age_of_a_burst_is_found_without_reading_all_of_it(bench: Bench) -> None:
+    await store_many(bench, BURST)
+    before = await rows_read(bench)
+    url = SecretStr(bench.url)
+    async with Database(url, pool_size=1, name="tiny", command_timeout_seconds=30, outbox=Outbox(MESSAGES)) as database:
+        gauges = Gauges(database, bench.telemetry, Settings(database_url=url))
+        async with running("gauges", gauges.run):
+            await bench.until(lambda: gauges.oldest_seconds > 0)
+    assert gauges.waiting == BURST
+    assert await rows_read(bench) - before < 1.5 * BURST  # the rows are counted, up to a bound
+
+
+BURST = 20_000
+"""So many rows that the planner, without statistics, prefers to sort them."""
+
+
+async def store_many(bench: Bench, count: int) -> None:
+    await bench.connection.execute(
+        "INSERT INTO chassis.outbox (id, kind, aggregatetype, aggregateid, type, payload) "
+        "SELECT gen_random_uuid(), 'event', 'thing', number % 1000, $1, "
+        "json_build_object('number', number, 'text', repeat('x', 1500)) FROM generate_series(1, $2) AS number",
+        MADE,
+        count,
     )
 
 

@@ -92,6 +92,7 @@ class Relay:
             async with dedicated_connection(self._url, name=name) as connection:
                 log.info("relay_started")
                 self._lead = lead
+                await backlog.read_by_index(connection, scope="SESSION")
                 connection.add_termination_listener(lambda _: self._wake.set())
                 await connection.add_listener(CHANNEL, lambda *_: self._wake.set())
                 yield connection

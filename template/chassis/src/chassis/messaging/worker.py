@@ -90,7 +90,9 @@ class Gauges:
 
     async def run(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
-            ((self.waiting, self.oldest_seconds),) = await self._database.fetch(_GAUGES)
+            async with self._database.connection() as connection, connection.transaction():
+                await backlog.read_by_index(connection, scope="LOCAL")
+                ((self.waiting, self.oldest_seconds),) = await connection.fetch(_GAUGES)
             parked = [await parking.size(self._database, direction) for direction in ("incoming", "outgoing")]
             self.parked, self.parked_bytes = map(sum, zip(*parked, strict=True))
             self.parked_share = max(
