@@ -91,7 +91,7 @@ async def test_an_answer_that_comes_byte_by_byte_is_given_up_in_time(options: di
     seconds = 60 if options else 0.5
     async with other(port, drip), service_client(f"http://127.0.0.1:{port}", timeout_seconds=seconds) as client:
         async with asyncio.timeout(60):
-            with pytest.raises(httpx.TimeoutException, match="no whole answer within"):
+            with pytest.raises(httpx.TimeoutException, match="no complete answer within"):
                 await client.get("/there", **options)
         async with client.stream("GET", "/there", **options) as response:
             assert len([each async for each in anyway(response, 20)]) == 20

@@ -535,7 +535,7 @@ def test_a_message_is_retired_by_a_line_that_says_why(
     retired = folder / "specs/retired.txt"
     retired.write_text("billing.paid.v1\n")
     assert compare(event(contract()), "main") == 2
-    assert "does not say why nobody needs billing.paid.v1" in capsys.readouterr().err
+    assert "specs/retired.txt has no reason for billing.paid.v1" in capsys.readouterr().err
 
     retired.write_text("# name, reason\n\nbilling.paid.v1 nobody has listened since 2027-01\n")
     assert compare(event(contract()), "main") == 0

@@ -460,7 +460,7 @@ async def test_a_message_that_nobody_takes_is_parked(bench: Bench, monkeypatch: 
 
         await bench.until(bench.parked)
     (row,) = await bench.parked()
-    assert row["reason"] == "Unknown: no line in INCOMING of messaging/ takes bank.paid.v1"
+    assert row["reason"] == "Unknown: bank.paid.v1 has no line in INCOMING of messaging/: add one"
 
 
 async def test_a_handler_that_hangs_is_a_failed_try(bench: Bench) -> None:

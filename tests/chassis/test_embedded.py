@@ -127,7 +127,9 @@ def test_a_durable_server_keeps_its_data_and_its_password(folder: Path, monkeypa
         assert ask(again, "SELECT answer FROM kept") == 42
 
         monkeypatch.setattr(embedded, "STOP_TIMEOUT_SECONDS", 0.2)
-        with pytest.raises(EmbeddedServerError, match=f"another PostgreSQL server works in {folder}: stop it first"):
+        with pytest.raises(
+            EmbeddedServerError, match=f"another PostgreSQL server uses {folder}: stop that server first"
+        ):
             start_and_stop(folder)
         monkeypatch.undo()
         assert ask(again, "SELECT answer FROM kept") == 42
@@ -270,7 +272,7 @@ def test_a_pg_bin_that_a_shell_would_expand_is_refused(tmp_path: Path, monkeypat
     for name in embedded.PROGRAMS:
         (folder / name).touch()
     monkeypatch.setenv("PG_BIN", str(folder))
-    with pytest.raises(EmbeddedServerError, match=r"PG_BIN=.* has one of"):
+    with pytest.raises(EmbeddedServerError, match=r"PG_BIN=.* contains one of"):
         start_and_stop(tmp_path / "server")
 
 
@@ -286,7 +288,7 @@ def test_pg_bin_names_another_postgres(folder: Path, server: str, monkeypatch: p
 def test_a_wrong_pg_bin_is_an_error_that_says_what_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PG_BIN", str(folder))
 
-    with pytest.raises(EmbeddedServerError, match=f"PG_BIN={folder} has no initdb, postgres, pg_isready"):
+    with pytest.raises(EmbeddedServerError, match=f"PG_BIN={folder} lacks initdb, postgres, pg_isready"):
         start_and_stop(folder / "server")
 
 
@@ -397,7 +399,7 @@ def test_two_nats_servers_do_not_share_a_folder(folder: Path, monkeypatch: pytes
     monkeypatch.setattr(embedded, "STOP_TIMEOUT_SECONDS", 0.2)
     with (
         embedded.nats(folder, durable=False),
-        pytest.raises(EmbeddedServerError, match=f"another NATS server works in {folder}"),
+        pytest.raises(EmbeddedServerError, match=f"another NATS server uses {folder}"),
         embedded.nats(folder, durable=False),
     ):
         pass

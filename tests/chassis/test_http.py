@@ -88,7 +88,7 @@ async def test_a_reader_waits_for_no_transaction(make_app: Callable[..., FastAPI
 
 
 def test_reader_and_transaction_outside_of_a_request_say_where_they_belong() -> None:
-    with pytest.raises(RuntimeError, match=r"call reader\(\) and transaction\(\) in a route"):
+    with pytest.raises(RuntimeError, match=r"call reader\(\) and transaction\(\) only inside a route"):
         reader()
 
 

@@ -43,7 +43,7 @@ def recording(service: str = "tiny", **options: SpanLimits) -> Iterator[tuple[Tr
 
 def assert_the_same(spans: list[ReadableSpan]) -> None:
     for _ in range(2):  # the second time, what repeats is taken from the cache
-        assert ExportTraceServiceRequest.FromString(otlp.encoded(spans)) == encode_spans(spans)
+        assert ExportTraceServiceRequest.FromString(otlp.encode(spans)) == encode_spans(spans)
 
 
 @pytest.mark.parametrize(
@@ -107,11 +107,11 @@ def test_spans_of_several_tracers_and_resources_stay_together() -> None:
 
 
 def test_a_text_that_callers_make_up_is_not_kept() -> None:
-    otlp._kept_attribute.cache_clear()
+    otlp._cached_attribute.cache_clear()
     with recording() as (tracer, spans):
-        for length in (otlp.KEPT_CHARACTERS, otlp.KEPT_CHARACTERS + 1):
+        for length in (otlp.CACHED_CHARACTERS, otlp.CACHED_CHARACTERS + 1):
             tracer.start_span("work", attributes={"url.path": "/" * length}).end()
-    otlp.encoded(spans)
+    otlp.encode(spans)
 
-    assert otlp._kept_attribute.cache_info().currsize == 1
+    assert otlp._cached_attribute.cache_info().currsize == 1
     assert_the_same(spans)

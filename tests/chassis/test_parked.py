@@ -127,7 +127,7 @@ def test_a_replay_of_what_nobody_takes_says_so(desk: Desk) -> None:
     parked = desk.park(name="bank.refunded.v1")
     status, _, err = desk("replay", str(parked))
     assert status == 1
-    assert "no line in INCOMING of messaging/ takes bank.refunded.v1" in err
+    assert "bank.refunded.v1 has no line in INCOMING of messaging/: add one" in err
     assert desk.left() == [parked]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 from chassis.errors import DomainError
-from chassis.problems import LONGEST_POINTER, described, problems
+from chassis.problems import LONGEST_POINTER, openapi_response, problems
 from fastapi import FastAPI, HTTPException
 
 from tests.chassis.conftest import listening
@@ -52,7 +52,7 @@ def test_an_error_outside_every_family_is_refused_where_the_route_names_it() -> 
     class Homeless(DomainError):
         code = "homeless"
 
-    with pytest.raises(TypeError, match="Homeless belongs to no family"):
+    with pytest.raises(TypeError, match="Homeless belongs to no family of errors"):
         problems(Homeless)
 
 
@@ -89,7 +89,7 @@ async def test_each_status_that_a_route_raises_has_a_stable_code(
     assert problem(response)["code"] == code
     assert (response.headers["www-authenticate"], response.headers["retry-after"]) == ("Bearer", "7")
     if status != 499:
-        assert f"`{code}`" in described(status)["description"] or status == 503
+        assert f"`{code}`" in openapi_response(status)["description"] or status == 503
 
 
 @pytest.mark.parametrize(
@@ -154,9 +154,9 @@ def test_a_route_documents_its_errors_by_status_and_code() -> None:
 @pytest.mark.parametrize(
     ("method", "path", "code", "detail"),
     [
-        ("GET", "/v1/nothing", "route_not_found", "no route has this path; a slash at its end counts"),
-        ("GET", "/v1/things/", "route_not_found", "no route has this path; a slash at its end counts"),
-        ("PUT", "/v1/things", "method_not_allowed", "this path takes GET, HEAD, POST"),
+        ("GET", "/v1/nothing", "route_not_found", "no route has this path; a slash at the end matters"),
+        ("GET", "/v1/things/", "route_not_found", "no route has this path; a slash at the end matters"),
+        ("PUT", "/v1/things", "method_not_allowed", "this path allows GET, HEAD, POST"),
     ],
 )
 async def test_a_request_without_a_route_is_a_problem_too(

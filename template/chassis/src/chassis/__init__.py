@@ -1,13 +1,13 @@
-"""What every service of the platform shares at run time. A service's code may use these modules:
+"""The code that every service of the platform shares at run time. A service may use these modules:
 
 errors       the families of expected failures
 money        Money, an amount and its currency
-service      Service, what the composition root hands over
-settings     Settings, read once from the environment
+service      Service, the description that the composition root hands over
+settings     Settings, read once from the environment: URLs, limits (MAX_BODY_BYTES, …), times
 database     Statement, UnitOfWork, Database: compiled SQL on a pool, explicit transactions
 fields       types for request and response models
-http         transaction, reader, IfMatch, Cursor: what a route works with
-messages     Contract, Event, Job, OnEvent, OnJob: what the service says and hears
+http         transaction, reader, IfMatch, Cursor: the tools of a route
+messages     Contract, Event, Job, OnEvent, OnJob: the messages that the service sends and handles
 client       service_client: HTTP to another service
 problems     failures as RFC 9457 problem documents
 application  the HTTP process as a FastAPI application

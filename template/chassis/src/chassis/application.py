@@ -14,7 +14,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 
 from chassis import problems
 from chassis.database import Database
-from chassis.problems import Problem, described
+from chassis.problems import Problem, openapi_response
 from chassis.service import Service
 from chassis.settings import Settings
 from chassis.telemetry import logs
@@ -28,9 +28,9 @@ log = structlog.get_logger()
 
 
 def application(service: Service, settings: Settings, *, telemetry: Telemetry | None = None) -> FastAPI:
-    """Assemble the service. Starts nothing: pool and worker start and stop with the application's lifespan.
+    """Assemble the service. Pool and worker start and stop with the application's lifespan.
 
-    Raises SettingsError where messages are to be sent from here (RUN_WORKER) and there is no broker.
+    Raises SettingsError if this process also sends messages (RUN_WORKER) and the settings name no broker.
     """
     shown = "/openapi.json" if settings.serve_docs else None
     app = _assemble(service, settings, telemetry, partial(api, openapi_url=shown), work=settings.run_worker)
@@ -52,7 +52,7 @@ def application(service: Service, settings: Settings, *, telemetry: Telemetry | 
 
 
 def worker(service: Service, settings: Settings, *, telemetry: Telemetry | None = None) -> FastAPI:
-    """The process that works on messages: over HTTP it answers probes and nothing else. Raises SettingsError."""
+    """Assemble the process that sends and consumes messages. Over HTTP it answers only probes. Raises SettingsError."""
     return _assemble(service, settings, telemetry, lambda _, **options: FastAPI(openapi_url=None, **options), work=True)
 
 
@@ -64,8 +64,8 @@ def _assemble(
     if messaging and work:
         messaging.check(settings)
     logs.configure(format=settings.log_format, level=settings.log_level, service=service.name)
-    for found in settings.unencrypted():
-        log.warning("connection_unencrypted", remedy=found)
+    for remedy in settings.unencrypted_urls():
+        log.warning("connection_unencrypted", remedy=remedy)
     if telemetry is None:
         telemetry = from_settings(service, settings)
         telemetry.install_globally()
@@ -89,7 +89,7 @@ def _assemble(
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(database)
             for part in parts:
-                await stack.enter_async_context(part.running(lambda: lifecycle.finish_by))
+                await stack.enter_async_context(part.run(lambda: lifecycle.finish_by))
             yield
         await asyncio.to_thread(telemetry.shutdown)
 
@@ -105,26 +105,28 @@ def _assemble(
 
 
 def _messaging():
-    """Import what only a service with messages needs."""
+    """Import the part that only a service with messages needs."""
     from chassis.messaging import part
 
     return part
 
 
 def api(service: Service, **options: Any) -> FastAPI:
-    """The routes and the API document alone: needs no settings, so that specs are exported anywhere."""
+    """Assemble only the routes and the API document. This needs no settings, so specs are exported anywhere."""
     app = FastAPI(
         title=service.name,
         description=service.description,
         version=service.api_version,
         contact={"name": service.owner} if service.owner else None,
         license_info={"name": service.license.removeprefix("LicenseRef-"), "identifier": service.license},
-        servers=[{"url": "/", "description": "Where this document is served: the same paths in every environment."}],
+        servers=[
+            {"url": "/", "description": "The server of this document. The paths are the same in every environment."}
+        ],
         generate_unique_id_function=lambda route: route.name,
         redirect_slashes=False,
-        docs_url=None,  # docs_page.py has the page: FastAPI's page runs any script that the CDN returns
+        docs_url=None,  # docs_page.py serves the page: FastAPI's page would run any script that the CDN returns
         redoc_url=None,
-        # Its own telemetry would double our spans (see middleware.py).
+        # FastAPI's own telemetry would double the spans of middleware.py.
         telemetry={"tracing": False, "metrics": False, "logs": False},
         **options,
     )
@@ -135,7 +137,7 @@ def api(service: Service, **options: Any) -> FastAPI:
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _finished({**document(), "tags": _tags(app)})
+            app.openapi_schema = _finish({**document(), "tags": _tags(app)})
         return app.openapi_schema
 
     app.openapi = openapi
@@ -143,7 +145,7 @@ def api(service: Service, **options: Any) -> FastAPI:
 
 
 def _tags(app: FastAPI) -> list[dict[str, str]]:
-    """The tags of all routes, each described by the first line of the first module that uses it."""
+    """List the tags of all routes. The first docstring line of the first module that uses a tag describes the tag."""
     found: dict[str, str] = {}
     for route in iter_route_contexts(app.routes):
         # WebSockets and mounted applications have no tags, and are not in the document.
@@ -153,8 +155,8 @@ def _tags(app: FastAPI) -> list[dict[str, str]]:
     return [{"name": tag, "description": found[tag]} for tag in sorted(found)]
 
 
-def _finished(document: dict[str, Any]) -> dict[str, Any]:
-    """FastAPI's document with problem documents for failures, and whole numbers as such (it writes 100.0)."""
+def _finish(document: dict[str, Any]) -> dict[str, Any]:
+    """Add problem documents to FastAPI's document, and write whole numbers without a point (100.0)."""
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     schemas.pop("HTTPValidationError", None)
@@ -176,18 +178,18 @@ def _finished(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _add_failures(operation: dict[str, Any], shared: dict[str, Any]) -> None:
-    """Document what the chassis answers for every operation of that shape, each status once, in `shared`."""
+    """Document the failures that the chassis answers with. `shared` holds one description for each status."""
     statuses = [413, 422, 503]
     if "requestBody" in operation:
         statuses += [400, 408, 415]
     if any(parameter["name"] == "If-Match" for parameter in operation.get("parameters", [])):
         statuses += [412, 428]
     responses = operation["responses"]
-    if responses.get("422", {}).get("description") == "Validation Error":  # FastAPI's, in a shape that we never send
+    if responses.get("422", {}).get("description") == "Validation Error":  # FastAPI describes a body that we never send
         del responses["422"]
     for status in statuses:
         name = problems.CODES[status].title().replace("_", "")
-        shared[name] = described(status)
+        shared[name] = openapi_response(status)
         responses.setdefault(str(status), {"$ref": f"#/components/responses/{name}"})
     operation["responses"] = dict(sorted(responses.items()))
 
@@ -217,5 +219,5 @@ def _measure_pool(telemetry: Telemetry, database: Database, *, name: str, size: 
         "db.client.connection.pending_requests",
         callbacks=[lambda _: [Observation(database.usage().waiting, pool)]],
         unit="{request}",
-        description="Who waits for a connection.",
+        description="The requests that wait for a connection.",
     )

@@ -1,4 +1,4 @@
-"""HTTP out: a client for another service that carries the trace along and never waits for ever."""
+"""A client for the HTTP API of another service: it passes the trace on, and every call has a time limit."""
 
 import asyncio
 from typing import Any
@@ -22,12 +22,12 @@ class _Traced(httpx.AsyncBaseTransport):
             "url.full": str(request.url.copy_with(query=None, userinfo=b"")),
         }
         with tracer.start_as_current_span(request.method, kind=SpanKind.CLIENT, attributes=attributes) as span:
-            # The headers of a received request, passed on, would bring the state of another trace.
+            # A route may pass the headers of its own request on: their tracestate belongs to another span.
             request.headers.pop("tracestate", None)
             trace_context.inject(request.headers)
             try:
                 response = await self._inner.handle_async_request(request)
-            except asyncio.CancelledError:  # the time limit ended the call, or our own caller left
+            except asyncio.CancelledError:  # the time limit ended the call, or our own caller disconnected
                 span.set_status(Status(StatusCode.ERROR, "cancelled"))
                 raise
             span.set_attribute("http.response.status_code", response.status_code)
@@ -51,20 +51,20 @@ class _Client(httpx.AsyncClient):
         except TimeoutError as error:
             if not deadline.expired():
                 raise
-            raise httpx.TimeoutException(f"no whole answer within {seconds} s", request=request) from error
+            raise httpx.TimeoutException(f"no complete answer within {seconds} s", request=request) from error
 
 
 def service_client(
     base_url: str, *, timeout_seconds: float = 5, transport: httpx.AsyncBaseTransport | None = None
 ) -> httpx.AsyncClient:
-    """A client for one other service. Keep one per service for the life of the process: it pools connections.
+    """Make a client for one other service. Use one client for the life of the process, because it pools connections.
 
     `timeout_seconds` limits a whole exchange: waiting for a connection, connecting again, redirects, and the answer to
     its last byte. A longer exchange raises httpx.TimeoutException. For `client.stream(…)` it limits the head of the
-    answer, and each silence after that. A call may have a `timeout=` of its own, with the same meaning.
+    answer, and each pause between two chunks. A call may have a `timeout=` of its own, with the same meaning.
 
-    Only a connection that could not be made is tried again (twice): repeating anything else needs to know that the
-    other side allows it.
+    Only a failed attempt to connect is repeated (twice). To repeat a request that may have arrived, the caller has to
+    know that the other service allows it.
     """
     return _Client(
         base_url=base_url,

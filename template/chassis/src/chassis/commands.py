@@ -15,21 +15,27 @@ def main(service: Service, arguments: list[str] | None = None) -> int:
     """Run one command. Returns the exit status: 0 success, 1 failure, 2 wrong usage or settings."""
     parser = argparse.ArgumentParser(prog=f"python -m {service.package.__name__}", description=service.description)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("serve", help="answer HTTP requests until told to stop")
-    commands.add_parser("work", help="send and take messages until told to stop")
+    commands.add_parser("serve", help="answer HTTP requests until SIGTERM or Ctrl-C")
+    commands.add_parser("work", help="send and consume messages until SIGTERM or Ctrl-C")
     migrate = commands.add_parser("migrate", help="bring the database to the newest revision")
-    migrate.add_argument("--check", action="store_true", help="on a throw-away server: do migrations equal models?")
-    parked = commands.add_parser("parked", help="messages that failed: list, show, replay or drop them")
+    migrate.add_argument(
+        "--check", action="store_true", help="compare the migrations with the models, on a temporary server"
+    )
+    parked = commands.add_parser("parked", help="list, show, replay or drop the messages that failed")
     if (sys.argv[1:] if arguments is None else arguments)[:1] == ["parked"]:
-        from chassis.messaging import parked_command  # only now, because it brings all of messaging
+        from chassis.messaging import parked_command  # here, because the import loads all of messaging
 
         parked_command.add_arguments(parked)
-    documents = commands.add_parser("specs", help="write specs/: the API, the messages and a schema of each")
+    documents = commands.add_parser(
+        "specs", help="write specs/: the API document, the message document and a schema for each message"
+    )
     specs.add_arguments(documents)
-    dev = commands.add_parser("dev", help="database, migrations and the service, reloading on change")
-    dev.add_argument("--port", type=int, help="else HTTP_PORT, or 8000; taken already: a free one is chosen")
-    revision = commands.add_parser("revision", help="write the next migration from the difference to the models")
-    revision.add_argument("-m", "--message", required=True, help="what it does, in a few words")
+    dev = commands.add_parser("dev", help="run a database, the migrations and the service, which reloads on change")
+    dev.add_argument("--port", type=int, help="default: HTTP_PORT, or 8000; a free port if that port is taken")
+    revision = commands.add_parser(
+        "revision", help="write the next migration, from the differences between database and models"
+    )
+    revision.add_argument("-m", "--message", required=True, help="a few words on the change")
     options = parser.parse_args(arguments)
     match options.command:
         case "serve":
@@ -75,7 +81,10 @@ def _work(service: Service) -> int:
     if settings is None:
         return 2
     if not service.messages:
-        print(f"{service.name} sends and takes no messages: there is nothing to work on.", file=sys.stderr)
+        print(
+            f"{service.name} sends and consumes no messages, so `work` has nothing to do: remove the worker.",
+            file=sys.stderr,
+        )
         return 2
     try:
         app = worker(service, settings)
@@ -133,5 +142,7 @@ def _revision(service: Service, message: str) -> int:
     with embedded.temporary_postgres() as url:
         migrate.upgrade(service, url)
         path = migrate.write_next(service, url, message)
-    print(f"Wrote {path}: read it; the next start of `make dev` applies it, or `make migrate` in DATABASE_URL.")
+    print(
+        f"Wrote {path}. Read the file; the next start of `make dev` applies it, as does `make migrate` to DATABASE_URL."
+    )
     return 0

@@ -1,36 +1,36 @@
 """The families of expected failures. Standard library only, so that domain code may use them.
 
     DomainError
-    ├── NotFound             the thing is not there
-    ├── Conflict             not allowed in the current state
-    ├── Forbidden            not allowed for this caller
+    ├── NotFound             the resource does not exist
+    ├── Conflict             the current state forbids the change
+    ├── Forbidden            this caller may not do this
     └── PreconditionFailed   the caller's copy is out of date
         └── VersionMismatch
 
-Which HTTP status a family becomes is written in chassis.problems and nowhere else.
+Only chassis.problems maps a family to an HTTP status.
 """
 
 
 class DomainError(Exception):
     """Base of every expected failure.
 
-    `code` is public: clients branch on it, so it never changes. The message goes to the client as it is: it holds
-    no secret and no personal data.
+    `code` is public: clients branch on it, so it never changes. The message goes to the client
+    unchanged, so it must hold no secret and no personal data.
     """
 
     code: str
 
 
 class NotFound(DomainError):
-    """The thing is not there."""
+    """The resource does not exist."""
 
 
 class Conflict(DomainError):
-    """Not allowed in the current state."""
+    """The current state forbids the change."""
 
 
 class Forbidden(DomainError):
-    """Not allowed for this caller."""
+    """This caller may not do this."""
 
 
 class PreconditionFailed(DomainError):
@@ -38,6 +38,6 @@ class PreconditionFailed(DomainError):
 
 
 class VersionMismatch(PreconditionFailed):
-    """Somebody else changed the thing since the caller read it."""
+    """The resource has changed since the caller read it."""
 
     code = "version_mismatch"

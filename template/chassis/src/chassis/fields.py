@@ -1,6 +1,6 @@
-"""Types for request and response models. What they accept is what Postgres can store and JSON can carry safely.
+"""Types for request and response models: they accept values that Postgres can store and JSON can carry safely.
 
-They accept what their JSON schema says and no more, where Pydantic alone would take 0 for a date, or "1e3" for 1000.
+Each type accepts only the values of its JSON schema. Pydantic alone would take 0 for a date, or "1e3" for 1000.
 A field may narrow each type: `Annotated[fields.Integer, Field(ge=1)]`. A constraint of a field never replaces a rule of
 the type.
 """
@@ -35,18 +35,18 @@ MAX_SAFE_INTEGER = 2**53 - 1
 
 
 class _Rule:
-    """What a type demands of each value. The rule runs around the constraints that a field adds, see `_narrowable`."""
+    """A rule of a type for each value. The rule runs around the constraints that a field adds: see `_narrowable`."""
 
     def before(self, value: Any) -> Any:
-        """Check the value as it was received. Raises ValueError."""
+        """Check the value before Pydantic converts it. Raises ValueError."""
         return value
 
     def after(self, value: Any) -> Any:
-        """Check or convert the value that Pydantic has made. Raises ValueError."""
+        """Check or convert the value that Pydantic has converted. Raises ValueError."""
         return value
 
     def describe(self, schema: JsonSchemaValue) -> None:
-        """Add the rule to the JSON schema, which has the constraints of the field already."""
+        """Add the rule to the JSON schema, which already has the constraints of the field."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         schema = handler(source)
@@ -63,7 +63,7 @@ class _Rule:
 
 
 class _Metadata(tuple):
-    """The metadata of an `Annotated`, in which rules stay last, and so outermost, whatever a field adds."""
+    """The metadata of an `Annotated`, in which rules stay last, and so outermost, behind the constraints of a field."""
 
     def __add__(self, more: tuple[Any, ...]) -> "_Metadata":
         return _Metadata(sorted((*self, *more), key=lambda each: isinstance(each, _Rule)))
@@ -119,7 +119,7 @@ class _TrueOrFalse(_Rule):
 
 
 class _TextForm(_Rule):
-    """Take strings of one form, and the values of `kind` that domain objects hold. JSON has neither dates nor decimals."""
+    """Accept strings of one form, and values of `kind`, as domain objects have. JSON has neither dates nor decimals."""
 
     def __init__(self, kind: type, pattern: str, advice: str) -> None:
         self._kind, self._advice = kind, advice
@@ -141,14 +141,14 @@ def _to_utc(value: datetime) -> datetime:
         instant = value.astimezone(UTC)
     except OverflowError:
         raise ValueError("must lie between the years 1 and 9999 in UTC") from None
-    # asyncpg writes these two as Postgres' -infinity and infinity, and reads those back without a time zone.
+    # asyncpg writes these two values as Postgres' -infinity and infinity, which it reads without a time zone.
     if instant.replace(tzinfo=None) in (datetime.min, datetime.max):  # noqa: DTZ901
         raise ValueError("must not be the very first or last microsecond of the calendar")
     return instant
 
 
 Text = Annotated[str, _NoNul()]
-"""Any Unicode text but NUL, which Postgres cannot store. Add a `Field(max_length=…)`."""
+"""Any Unicode text without NUL, which Postgres cannot store. Add a `Field(max_length=…)`."""
 
 Integer = Annotated[int, Field(examples=[42]), _SafeInteger()]
 
@@ -169,7 +169,7 @@ Timestamp = Annotated[
         "must be an instant such as 2027-01-31T12:00:00Z, with Z or an offset (RFC 3339)",
     ),
 ]
-"""An instant with an offset; kept to the microsecond and shown in UTC. A leap second is refused: nothing here has it."""
+"""An instant with an offset, stored to the microsecond and shown in UTC. A leap second is refused."""
 
 Identifier = Annotated[
     UUID,
@@ -186,9 +186,9 @@ for _kind in (Text, Integer, Boolean, Date, Timestamp, Identifier):
 
 
 def decimal(precision: int, scale: int) -> tuple[object, ...]:
-    """What makes `Annotated[Decimal, *decimal(12, 2)]`: a string of at most 12 digits, 2 of them after the point.
+    """Make the metadata of `Annotated[Decimal, *decimal(12, 2)]`: a string of up to 12 digits, 2 after the point.
 
-    The value comes back with all its decimals ("1.5" as "1.50"), as a Postgres numeric(12, 2) shows it. Bounds such as
+    An answer shows all decimals ("1.5" as "1.50"), as does a Postgres numeric(12, 2). Bounds such as
     `Field(gt=0)` are checked, but the schema cannot express bounds for strings: name them in the description.
     """
     whole = precision - scale
@@ -211,7 +211,7 @@ def decimal(precision: int, scale: int) -> tuple[object, ...]:
 
 
 def _fail_fast(schema: Any) -> None:
-    """Let each list, set and tuple within the schema end its validation at the first bad item."""
+    """Let each list, set and tuple within the schema end its validation at the first invalid item."""
     if isinstance(schema, dict):
         if schema.get("type") in ("list", "set", "frozenset", "tuple"):
             schema["fail_fast"] = True
@@ -222,14 +222,14 @@ def _fail_fast(schema: Any) -> None:
 
 
 MAX_BROKEN_RULES = 100
-"""A body of 1 MiB can break a million rules. A description of each would take more memory than a pod has."""
+"""The most rules that an error describes: a body of 1 MiB can break a million, which would fill a pod's memory."""
 
 
 class RequestModel(BaseModel):
-    """A request body. An unknown field is refused: it is a typo, or a client ahead of this version.
+    """A request body. An unknown field is refused: either it is a typo, or the client is newer than this version.
 
-    A list is checked up to its first bad item. If more than MAX_BROKEN_RULES rules are broken, the error only counts
-    them.
+    A list is checked up to its first invalid item. If more than MAX_BROKEN_RULES rules are broken, the error states
+    only their number.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -253,10 +253,10 @@ class RequestModel(BaseModel):
 
 
 class PatchModel(RequestModel):
-    """A change of some fields. Give each field the default MISSING: absent means unchanged, null means cleared."""
+    """A change of some fields. Give each field the default MISSING: an absent field stays, and null clears a field."""
 
     def changes(self) -> dict[str, Any]:
-        """The fields that the request named."""
+        """Return the fields that the request named, with their new values."""
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 
@@ -276,7 +276,7 @@ class Money(ResponseModel):
 
 
 class _ShownAsModel:
-    """Lets the dataclass stand in a model: checked and described by the model above, kept as the dataclass."""
+    """Let the dataclass be a field of a model: `Money` above checks and describes the value of the dataclass."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

@@ -1,4 +1,4 @@
-"""What a route may ask for."""
+"""The tools of a route: transactions and reads, the If-Match and ETag of a resource, and pages."""
 
 import inspect
 from collections.abc import Callable
@@ -20,46 +20,47 @@ from chassis.database.current import current_database
 from chassis.fields import Identifier, RequestModel
 
 
-# Plain functions, not dependencies: FastAPI resolves one in two thirds of the time that asyncpg takes for a statement.
+# Plain functions, not dependencies: resolving a dependency takes FastAPI two thirds of the time of an SQL statement.
 def reader() -> Database:
-    """The database for a route that only reads: each statement stands alone, without a transaction."""
+    """Return the database, for a route that only reads. Each statement runs by itself, without a transaction."""
     try:
         return current_database.get()
     except LookupError:
-        raise RuntimeError("no request is being answered here: call reader() and transaction() in a route") from None
+        raise RuntimeError("no request is being handled: call reader() and transaction() only inside a route") from None
 
 
 def transaction() -> AbstractAsyncContextManager[UnitOfWork]:
-    """`async with transaction() as uow:` around what a route changes.
+    """Open a transaction for the changes of a route: `async with transaction() as uow:`.
 
-    It is committed on leaving, and so before the answer: no client sees 2xx for a change that is lost. An exception rolls
-    it back. Raises chassis.database.DatabaseUnavailable, which is answered with 503.
+    The end of the block commits, and an exception rolls back. The commit precedes the answer, so no client sees 2xx for
+    a change that is lost. Raises chassis.database.DatabaseUnavailable, which becomes a 503.
     """
     return reader().unit_of_work()
 
 
 def utc_now() -> datetime:
-    """The time that a use case is told."""
+    """Return the current time, which a route passes to its use case."""
     return datetime.now(UTC)
 
 
 def new_id() -> UUID:
-    """A fresh UUIDv7 (RFC 9562): sorts by the time it was made, which is what lists page by."""
+    """Make a UUIDv7 (RFC 9562). UUIDv7s sort by the time of their making, and lists are paged in that order."""
     return uuid7()
 
 
 _ETAG = '"[1-9][0-9]{0,17}"'
 
 
-# Required, so that nobody overwrites a change unseen for want of a header; without it the answer is 428 (RFC 6585).
+# The header is required, so that no client overwrites a change by accident. Without the header the answer is 428 (RFC
+# 6585).
 async def _expected_version(
     if_match: Annotated[
         str,
-        StringConstraints(strip_whitespace=True),  # the server leaves what may stand behind a header's value
+        StringConstraints(strip_whitespace=True),  # the server keeps the spaces behind a header's value
         Header(
             alias="If-Match",
-            description='The ETag of the copy this change was decided on, such as `"3"`; `*` for whatever is there now.',
-            # Weak where a proxy compresses (nginx, CDNs): it stands for other bytes then, and for the same version.
+            description='The ETag of the copy that the change is based on, such as `"3"`; `*` to change any version.',
+            # A proxy that compresses (nginx, CDNs) makes the ETag weak: the bytes differ, but the version is the same.
             pattern=rf"^(\*|(W/)?{_ETAG})$",
             examples=["*"],
         ),
@@ -69,39 +70,40 @@ async def _expected_version(
 
 
 IfMatch = Annotated[int | None, Depends(_expected_version)]
-"""The version that the caller's change is based on; None where the caller does not mind (`If-Match: *`)."""
+"""The version that the caller's change is based on; None if the caller accepts any version (`If-Match: *`)."""
 
 
 _HEADERS: dict[str, Any] = {
     "ETag": {
-        "description": "The version that this shows, for the If-Match of a change.",
+        "description": "The version of the resource, for the If-Match of a later change.",
         "required": True,
         "schema": {"type": "string", "pattern": f"^{_ETAG}$"},
         "example": '"1"',
     },
     "Location": {
-        "description": "Where the new one is.",
+        "description": "The URL of the new resource.",
         "required": True,
         "schema": {"type": "string", "format": "uri-reference"},
     },
 }
 
-_DESCRIPTIONS = {200: "As it is now.", 201: "Created."}
+_DESCRIPTIONS = {200: "The current state.", 201: "Created."}
 
 
 class ResourceRoute(APIRoute):
     """A route that returns one resource: `APIRouter(…, route_class=ResourceRoute)`.
 
-    If the response model has an integer `version`, that is the ETag of the answer, for a later If-Match. If it also has
-    an `id` and the status is 201, Location is the path of the request and that id. Both are read from attributes of what
-    the route returns. The API document says both. A header that the route sets by itself stays.
+    If the response model has an integer `version`, the answer's ETag is that version, for a later If-Match. If the
+    model also has an `id` and the status is 201, Location is the path of the request and that id. Both values are
+    attributes of the returned object, and the API document describes both headers. A header that the route sets itself
+    stays.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         status = options.get("status_code") or 200
         names = _headers_of(endpoint, options.get("response_model", Default(None)), status)
         if names:
-            endpoint = _describing(endpoint, located="Location" in names)
+            endpoint = _add_headers(endpoint, located="Location" in names)
             described = {"description": _DESCRIPTIONS.get(status, "Done."), "headers": {n: _HEADERS[n] for n in names}}
             given = options.get("responses") or {}
             options["responses"] = {**given, status: {**described, **given.get(status, {})}}
@@ -109,7 +111,7 @@ class ResourceRoute(APIRoute):
 
 
 def _headers_of(endpoint: Callable[..., Any], model: Any, status: int) -> list[str]:
-    """The headers that describe the resource which a route returns."""
+    """Return the names of the headers that describe the resource which a route returns."""
     if isinstance(model, DefaultPlaceholder):
         model = inspect.signature(endpoint, eval_str=True).return_annotation
     known = getattr(model, "model_fields", {})
@@ -118,8 +120,11 @@ def _headers_of(endpoint: Callable[..., Any], model: Any, status: int) -> list[s
     return ["ETag", "Location"] if status == 201 and "id" in known else ["ETag"]
 
 
-def _describing(endpoint: Callable[..., Any], *, located: bool) -> Callable[..., Any]:
-    """Wrap the route's function: FastAPI also gives it the request and the response, unless it asks for them itself."""
+def _add_headers(endpoint: Callable[..., Any], *, located: bool) -> Callable[..., Any]:
+    """Wrap the route's function so that it sets ETag and Location.
+
+    The wrapper asks FastAPI for the request and the response, if the route's function does not ask for them itself.
+    """
     signature = inspect.signature(endpoint, eval_str=True)
     own = {
         each.annotation: each.name for each in signature.parameters.values() if each.annotation in (Request, Response)
@@ -128,7 +133,7 @@ def _describing(endpoint: Callable[..., Any], *, located: bool) -> Callable[...,
     request_name, response_name = [(own | added)[kind] for kind in (Request, Response)]
 
     @wraps(endpoint)
-    async def describing(**values: Any) -> Any:
+    async def with_headers(**values: Any) -> Any:
         request, response = values[request_name], values[response_name]
         for name in added.values():
             del values[name]
@@ -140,17 +145,17 @@ def _describing(endpoint: Callable[..., Any], *, located: bool) -> Callable[...,
         return resource
 
     more = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind) for kind, name in added.items()]
-    describing.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *more])  # ty: ignore[missing-attribute]
-    return describing
+    with_headers.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *more])  # ty: ignore[missing-attribute]
+    return with_headers
 
 
 class Cursor(RequestModel):
-    """Where a page starts and how long it is. Pages go by key, not by offset: inserts never shift or repeat rows."""
+    """The start and the length of a page. Pages go by key, not by offset: inserts never shift or repeat rows."""
 
     limit: Annotated[int, Field(ge=1, le=100, description="Items per page.")] = 20
-    # A query cannot say null, only leave it out.
+    # A query string has no null: a client leaves the parameter out.
     after: Annotated[
         Identifier | None,
-        Field(description="`next_cursor` of the page before."),
+        Field(description="The `next_cursor` of the previous page."),
         WithJsonSchema({"type": "string", "format": "uuid"}),
     ] = None

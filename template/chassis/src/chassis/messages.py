@@ -1,4 +1,4 @@
-"""What a service says to others and hears from them: contracts, and one line for each."""
+"""The messages that a service sends and handles: their contracts, and the lines of OUTGOING and INCOMING."""
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -20,10 +20,10 @@ V = TypeVar("V")
 
 
 class Contract(BaseModel):
-    """The body of a message, as JSON. The class is named after what happened or is to be done, and its version: `PaidV1`.
+    """The body of a message, as JSON. The class is named after the event or the job, and its version: `PaidV1`.
 
-    Within a version only optional additions are allowed, and readers ignore what they do not know. Anything else is a
-    new class with the next number, published beside the old one until nobody listens to that.
+    Within a version only optional fields may be added, and readers ignore fields that they do not know. Any other
+    change is a new class with the next number. Publish both classes until no service consumes the old one.
     """
 
     model_config = ConfigDict(
@@ -32,7 +32,7 @@ class Contract(BaseModel):
 
 
 class Unknown(LookupError):
-    """Nobody here takes messages of this name."""
+    """This service handles no messages of this name."""
 
 
 Handler = Callable[[Any, Any], Awaitable[None]]
@@ -41,7 +41,7 @@ Handler = Callable[[Any, Any], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Event:
-    """A domain event that is published, as which contract.
+    """Map a domain event to the contract that it is published as.
 
     Events about one `aggregate` are published in order for each value of the domain event's attribute `key`.
     """
@@ -54,7 +54,10 @@ class Event:
 
 @dataclass(frozen=True)
 class Job:
-    """A request that is sent to the work queue of a service (this one, if `to` is left out), as which contract."""
+    """Map a request to the contract of the job that it is sent as.
+
+    `to` is the service whose work queue receives the job; by default this service.
+    """
 
     wanted: type
     contract: type[Contract]
@@ -63,7 +66,10 @@ class Job:
 
 @dataclass(frozen=True)
 class OnEvent:
-    """An event that we listen to, by its name: `<service>.<event-name>.v<N>`. The contract needs only what we read."""
+    """An event that this service consumes, by its name: `<service>.<event-name>.v<N>`.
+
+    The contract needs only the fields that the handler reads.
+    """
 
     name: str
     contract: type[Contract]
@@ -72,7 +78,7 @@ class OnEvent:
 
 @dataclass(frozen=True)
 class OnJob:
-    """A job that this service does, whoever asks for it."""
+    """A job that this service processes, from any sender."""
 
     contract: type[Contract]
     handler: Handler
@@ -80,7 +86,7 @@ class OnJob:
 
 @dataclass(frozen=True)
 class Route:
-    """Where one outgoing object goes. `aggregate` and `key` are None for a job, which is kept in no order."""
+    """The destination of an outgoing object. `aggregate` and `key` are None for a job, because jobs have no order."""
 
     kind: Literal["event", "job"]
     name: str
@@ -91,7 +97,7 @@ class Route:
 
 @dataclass(frozen=True)
 class Receiver:
-    """Who takes the messages of one name."""
+    """The handler and the contract of the messages of one name."""
 
     kind: Literal["event", "job"]
     name: str
@@ -101,10 +107,10 @@ class Receiver:
 
 @dataclass(frozen=True)
 class Messages:
-    """All lines of `OUTGOING` and `INCOMING`, named for one service.
+    """All lines of `OUTGOING` and `INCOMING` of one service.
 
-    Raises ValueError for what cannot work: two lines for one message, a contract without version, a key that the event
-    does not have. One event may be published as several messages: that is how a new version goes beside the old one.
+    One event may be published as several messages, for example as an old and a new version. Raises ValueError for lines
+    that cannot work: two lines for one message, a contract without a version, a key that the event does not have.
     """
 
     service: str
@@ -116,26 +122,28 @@ class Messages:
 
     @cached_property
     def routes(self) -> dict[type, list[Route]]:
-        """Where what is said goes, by the class of what happened or is wanted."""
+        """The routes of each outgoing object, by its class."""
         found: dict[type, list[Route]] = {}
-        for said, route in self._routes():
-            found.setdefault(said, []).append(route)
-        for said, routes in found.items():
+        for sent, route in self._routes():
+            found.setdefault(sent, []).append(route)
+        for sent, routes in found.items():
             if len(routes) > 1 and any(route.kind == "job" for route in routes):
-                raise ValueError(f"{said.__name__} has two lines, and a job is done once: keep one")
+                raise ValueError(
+                    f"{sent.__name__} has two lines in OUTGOING, but a job has one destination: keep one line"
+                )
         _one_line_each((route.name, route) for route in chain(*found.values()))
         return found
 
     @cached_property
     def receivers(self) -> dict[str, Receiver]:
-        """Who takes what is heard, by the name of the message."""
+        """The receivers, by the name of the message."""
         return _one_line_each((receiver.name, receiver) for receiver in self._receivers())
 
     def receiver(self, name: str) -> Receiver:
-        """Who takes messages of that name. Raises Unknown."""
+        """Find the receiver of the messages of that name. Raises Unknown."""
         found = self.receivers.get(name)
         if found is None:
-            raise Unknown(f"no line in INCOMING of messaging/ takes {name}")
+            raise Unknown(f"{name} has no line in INCOMING of messaging/: add one")
         return found
 
     def __bool__(self) -> bool:
@@ -146,7 +154,10 @@ class Messages:
             if isinstance(line, Event):
                 known = [field.name for field in fields(line.happened)] if is_dataclass(line.happened) else []
                 if line.key not in known:
-                    raise ValueError(f"{line.happened.__name__} has no {line.key} to keep its events in order by")
+                    raise ValueError(
+                        f"{line.happened.__name__} has no attribute {line.key!r} to order its events by: name another "
+                        "key in OUTGOING"
+                    )
                 name = name_of(self.service, line.contract)
                 yield line.happened, Route("event", name, line.contract, line.aggregate, line.key)
             else:
@@ -157,23 +168,27 @@ class Messages:
         for line in self.incoming:
             if isinstance(line, OnEvent):
                 if NAME.fullmatch(line.name) is None:
-                    raise ValueError(f"{line.name}: an event is named <service>.<event-name>.v<N>")
+                    raise ValueError(
+                        f"{line.name!r} in INCOMING is not the name of an event: write <service>.<event-name>.v<N>"
+                    )
                 yield Receiver("event", line.name, line.contract, line.handler)
             else:
                 yield Receiver("job", name_of(self.service, line.contract), line.contract, line.handler)
 
 
 def name_of(service: str, contract: type[Contract]) -> str:
-    """`billing.invoice-issued.v1` for the service billing and a contract named InvoiceIssuedV1."""
+    """Name a message: `billing.invoice-issued.v1` for the service billing and a contract named InvoiceIssuedV1."""
     found = _CLASS.fullmatch(contract.__name__)
     if found is None:
-        raise ValueError(f"{contract.__name__}: a contract's name ends with its version, as in InvoiceIssuedV1")
+        raise ValueError(
+            f"{contract.__name__} names no version: end the name of a contract with its version, as in InvoiceIssuedV1"
+        )
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", found["words"]).lower()
     return f"{service}.{words}.v{found['version']}"
 
 
 def messages_in(package: ModuleType, *, service: str) -> Messages:
-    """The OUTGOING and INCOMING lines of every module below the package: a new file that has some is used."""
+    """Find the OUTGOING and INCOMING lines of every module below the package, so that a new file is used."""
     outgoing: list[Event | Job] = []
     incoming: list[OnEvent | OnJob] = []
     for module in modules_in(package):
@@ -186,10 +201,10 @@ def _one_line_each(pairs: Iterable[tuple[K, V]]) -> dict[K, V]:
     found: dict[K, V] = {}
     for name, line in pairs:
         if name in found:
-            raise ValueError(f"{getattr(name, '__name__', name)} has two lines: keep one")
+            raise ValueError(f"{getattr(name, '__name__', name)} has two lines: keep one line")
         found[name] = line
     return found
 
 
 NO_MESSAGES = Messages("")
-"""Of a service that speaks HTTP only."""
+"""The messages of a service that only answers HTTP requests."""

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 
 class Row(Protocol):
-    """Cells by column name, as a database driver returns them."""
+    """The values of a row by column name, as a database driver returns them."""
 
     def __getitem__(self, column: str, /) -> Any: ...
 
@@ -23,7 +23,7 @@ class Money:
 
 
 def to_columns(name: str, money: Money | None) -> dict[str, int | str | None]:
-    """The two columns that hold `name`: `<name>_amount` and `<name>_currency`."""
+    """Return the values of the two columns that hold `name`: `<name>_amount` and `<name>_currency`."""
     return {
         f"{name}_amount": None if money is None else money.amount,
         f"{name}_currency": None if money is None else money.currency,
@@ -31,10 +31,10 @@ def to_columns(name: str, money: Money | None) -> dict[str, int | str | None]:
 
 
 def from_columns(row: Row, name: str) -> Money:
-    """Read back what `to_columns` wrote, from columns that are not null."""
+    """Read the amount that `to_columns` wrote, from columns that are not null."""
     return Money(row[f"{name}_amount"], row[f"{name}_currency"])
 
 
 def from_optional_columns(row: Row, name: str) -> Money | None:
-    """Read back what `to_columns` wrote, None from a null."""
+    """Read the amount that `to_columns` wrote; None if the columns are null."""
     return None if row[f"{name}_currency"] is None else from_columns(row, name)

@@ -59,56 +59,59 @@ IF_MATCH_RULE = (
 )
 
 MAX_REPORTED = 20
-"""How many broken rules an answer lists: a request can break thousands."""
+"""The number of broken rules that an answer lists: a request can break thousands."""
 
 LONGEST_POINTER = 200
-"""Characters. The caller chooses the name of an unknown field, which may be long."""
+"""The longest pointer in an answer, in characters: the caller may name an unknown field at any length."""
 
 
 class InvalidPart(BaseModel):
     """One part of the request that breaks a rule."""
 
     pointer: str = Field(
-        description="Where: a JSON pointer into the body, or the name of the parameter.", examples=["#/currency"]
+        description="The place of the part: a JSON pointer into the body, or the name of the parameter.",
+        examples=["#/currency"],
     )
-    detail: str = Field(description="Which rule, in words for a person.", examples=["Field required"])
+    detail: str = Field(description="The broken rule, in words for a person.", examples=["Field required"])
 
 
 class Problem(BaseModel):
     """Why a request failed (RFC 9457). Branch on `code`, show `detail`, quote `trace_id` when asking for help."""
 
     type: str = Field(
-        description="Names the kind of problem; relative to this server.",
+        description="The kind of the problem, as a URI relative to this server.",
         examples=["/problems/invalid_request"],
         json_schema_extra={"format": "uri-reference"},
     )
     title: str = Field(description="The name of the status.", examples=["Unprocessable Content"])
     status: int = Field(ge=400, le=599, description="The HTTP status.", examples=[422])
-    code: str = Field(description="Stable; what a client branches on.", examples=["invalid_request"])
+    code: str = Field(description="The stable code that a client branches on.", examples=["invalid_request"])
     detail: str | SkipJsonSchema[None] = Field(
         None,
-        description="What is wrong with this request, in words for a person.",
+        description="The failure of this request, in words for a person.",
         examples=["#/currency: Field required"],
     )
     errors: list[InvalidPart] | SkipJsonSchema[None] = Field(
         None, description=f"The parts of the request that break a rule, at most {MAX_REPORTED}."
     )
     trace_id: str | SkipJsonSchema[None] = Field(
-        None, description="Finds this request in the service's traces.", examples=["4bf92f3577b34da6a3ce929d0e0e4736"]
+        None,
+        description="The id by which the service's traces show this request.",
+        examples=["4bf92f3577b34da6a3ce929d0e0e4736"],
     )
 
 
 def code_of(status: int) -> str:
-    """The stable code of a status: from CODES, or its name in RFC 9110 (410: `gone`)."""
+    """Return the stable code of a status: from CODES, or its name in RFC 9110 (410: `gone`)."""
     return CODES.get(status) or re.sub(r"\W+", "_", TITLES.get(status, "http error").lower())
 
 
 def status_of(error: type[DomainError]) -> int:
-    """The HTTP status of an error's family. Raises TypeError for an error outside every family."""
+    """Return the HTTP status of an error's family. Raises TypeError for an error outside every family."""
     for family, status in STATUS.items():
         if issubclass(error, family):
             return status
-    raise TypeError(f"{error.__name__} belongs to no family: derive it from one in chassis.errors")
+    raise TypeError(f"{error.__name__} belongs to no family of errors: derive it from a family in chassis.errors")
 
 
 def document(
@@ -119,7 +122,7 @@ def document(
     errors: list[InvalidPart] | None = None,
     headers: dict[str, str] | None = None,
 ) -> JSONResponse:
-    """A problem as a response. The code defaults to the status' own."""
+    """Make the response for a problem. By default the code is that of the status."""
     code = code or code_of(status)
     problem = Problem(
         type=f"/problems/{code}",
@@ -134,20 +137,20 @@ def document(
 
 
 def unavailable(detail: str, *, code: str = "unavailable") -> JSONResponse:
-    """503, with the advice to come back."""
+    """Make a response with status 503, which asks the client to send the request again."""
     return document(503, code=code, detail=detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 
 def problems(*errors: type[DomainError]) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route that may raise these errors: statuses, and the codes a client can branch on."""
+    """Make the `responses` of a route that may raise these errors: each status with its codes."""
     codes: dict[int, list[str]] = {}
     for error in errors:
         codes.setdefault(status_of(error), []).append(f"`{error.code}`")
-    return {status: described(status, ", ".join(found)) for status, found in codes.items()}
+    return {status: openapi_response(status, ", ".join(found)) for status, found in codes.items()}
 
 
-def described(status: int, codes: str | None = None) -> dict[str, Any]:
-    """An OpenAPI response object for a problem of that status."""
+def openapi_response(status: int, codes: str | None = None) -> dict[str, Any]:
+    """Make the OpenAPI response object for a problem of that status."""
     if status == 503:
         codes = codes or "`overloaded`, `timed_out`, `database_unavailable`"
     response: dict[str, Any] = {
@@ -157,7 +160,11 @@ def described(status: int, codes: str | None = None) -> dict[str, Any]:
     if status == 503:
         seconds = {"type": "integer", "minimum": 1}
         response["headers"] = {
-            "Retry-After": {"description": "Come back in so many seconds.", "required": True, "schema": seconds}
+            "Retry-After": {
+                "description": "Send the request again after this number of seconds.",
+                "required": True,
+                "schema": seconds,
+            }
         }
     return response
 
@@ -172,7 +179,7 @@ def _pointer(location: tuple[int | str, ...]) -> str:
 
 
 def _rule(part: dict[str, Any]) -> str:
-    # Of these two Pydantic says a regular expression, and how a model is made: nothing that a caller could act on.
+    # Pydantic's messages for these two show a regular expression and the making of a model, which help no caller.
     if part["loc"] == ("header", "If-Match"):
         return IF_MATCH_RULE
     if part["type"] == "model_attributes_type":
@@ -190,13 +197,13 @@ async def on_invalid_request(_: Request, error: Exception) -> Response:
     found = error.errors()
     if any(part["type"] == "missing" and part["loc"] == ("header", "If-Match") for part in found):
         return document(428, detail=IF_MATCH_ADVICE)
-    if isinstance(error.body, bytes):  # FastAPI parses nothing that does not call itself JSON
+    if isinstance(error.body, bytes):  # FastAPI leaves a body unparsed if its media type is not JSON
         return document(415, detail="send the body as application/json")
     for part in found:
         if part["type"] == "json_invalid":
             reason = part["ctx"]["error"].removesuffix(" at")
             return document(400, detail=f"the body is not JSON: {reason} at character {part['loc'][1]}")
-    # The input is never echoed: it may be personal, or not representable in JSON at all.
+    # The answer never repeats the input, which may be personal, or not representable in JSON.
     parts = [InvalidPart(pointer=_pointer(part["loc"]), detail=_rule(part)) for part in found[:MAX_REPORTED]]
     return document(422, detail="; ".join(f"{part.pointer}: {part.detail}" for part in parts), errors=parts)
 
@@ -204,7 +211,7 @@ async def on_invalid_request(_: Request, error: Exception) -> Response:
 async def on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
-    if error.status_code < 400:  # 304 for example is not a failure
+    if error.status_code < 400:  # for example 304, which is not a failure
         return Response(status_code=error.status_code, headers=headers)
     if error.status_code == 405:
         headers["Allow"] = ", ".join(_allowed_methods(request)) or headers.get("Allow", "GET")
@@ -220,9 +227,9 @@ async def on_http_error(request: Request, error: Exception) -> Response:
 
 def _about_the_route(request: Request, status: int, headers: dict[str, str]) -> str | None:
     if status == 405:
-        return f"this path takes {headers['Allow']}"
-    if status == 404 and "endpoint" not in request.scope:  # no route has raised it
-        return "no route has this path; a slash at its end counts"
+        return f"this path allows {headers['Allow']}"
+    if status == 404 and "endpoint" not in request.scope:  # the router found no route
+        return "no route has this path; a slash at the end matters"
     return None
 
 
@@ -239,7 +246,7 @@ def _why_unreadable(cause: BaseException) -> str | None:
 
 
 def _allowed_methods(request: Request) -> list[str]:
-    # Starlette names the methods of the first route that fits the path; here every method is a route of its own.
+    # Starlette names only the methods of the first route with this path, and here each method has a route of its own.
     fitting = (route for route in iter_route_contexts(request.app.routes) if route.methods)
     path = request.scope["path"]
     methods = {method for route in fitting if route.path_regex.match(path) for method in route.methods or ()}
@@ -253,7 +260,7 @@ async def on_database_unavailable(request: Request, error: Exception) -> Respons
 
 
 async def on_surprise(_: Request, error: Exception) -> Response:
-    """A bug. Telemetry has recorded the exception and the logs have the stack; the client learns nothing of it."""
+    """Answer a bug with a bare 500. Telemetry and logs have the exception and its stack; the client gets neither."""
     return document(500)
 
 

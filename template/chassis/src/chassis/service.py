@@ -1,4 +1,4 @@
-"""What a service hands to the chassis."""
+"""Service: the description of a service that its composition root hands to the chassis."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from chassis.settings import Settings
 
 @dataclass(frozen=True)
 class Service:
-    """The parts of one service. Its composition root makes exactly one.
+    """The parts of one service. Its composition root makes exactly one instance.
 
     `name` is the DNS label under which logs, traces and Kubernetes know the service; `domain` groups services that
-    belong together. `package` is the import package: `migrations/versions/` inside it holds the migrations.
-    `tables` names the Postgres schema that belongs to this service alone. The rest is for the API documents: `owner` is
-    the team to turn to, `license` an SPDX expression, `broker` is nats, kafka or rabbitmq, and `api_version` is the
+    belong together. `package` is the import package: `migrations/versions/` inside it holds the migrations. `tables`
+    names the Postgres schema that belongs to this service alone. The other fields appear in the API documents: `owner`
+    is the team to contact, `license` an SPDX expression, `broker` is nats, kafka or rabbitmq, and `api_version` is the
     version of the document, not of the build.
     """
 
@@ -41,7 +41,7 @@ class Service:
     @property
     def schema(self) -> str:
         """The Postgres schema of the service."""
-        assert self.tables.schema, "give the MetaData in persistence/schema.py a schema"
+        assert self.tables.schema, "the MetaData has no schema: make it with metadata_for() in persistence/schema.py"
         return self.tables.schema
 
     @property
@@ -51,12 +51,12 @@ class Service:
         return Path(package_path, "migrations", "versions")
 
     def create_app(self, settings: Settings) -> FastAPI:
-        """The application as the package's `main.create_app` makes it: what a team adds there is served and tested."""
+        """Call `create_app` of the package's `main`, so that the parts that a team adds there are served and tested."""
         return import_module(f"{self.package.__name__}.main").create_app(settings)
 
 
 def routers_in(package: ModuleType) -> list[APIRouter]:
-    """The `router` of every module below the package, by path: a new file with a router is served.
+    """Find the `router` of every module below the package, by path, so that a new file with a router is served.
 
     A router that another router includes is served only as a part of that router.
     """
@@ -69,6 +69,6 @@ def routers_in(package: ModuleType) -> list[APIRouter]:
 
 
 def tables_in(package: ModuleType) -> MetaData:
-    """The `metadata` of the package's module `schema`, with the tables of all modules below the package."""
+    """Return the `metadata` of the package's module `schema`, with the tables of all modules below the package."""
     found = {module.__name__: module for module in modules_in(package)}
     return found[f"{package.__name__}.schema"].metadata

@@ -1,8 +1,8 @@
 """Pytest fixtures for a service's tests: a real Postgres, migrated, and empty before each test that uses it.
 
-The service is named once, in pytest.ini (`chassis_service = billing.main:SERVICE`). Under xdist each worker has a
-database server of its own, so tests need no care to run in parallel. DATABASE_URL in the environment names a server to
-use instead of the embedded one; the tests make and drop databases of their own there and leave all others alone.
+pytest.ini names the service (`chassis_service = billing.main:SERVICE`). Under xdist each worker has a
+database server of its own, so tests can run in parallel. If the environment has DATABASE_URL, the tests use that server
+instead of the embedded one: they create and drop databases of their own there, and do not touch other databases.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-# Pytest loads this file in every run: what is heavy is imported where it is used.
+# Pytest loads this file in every run, so slow imports are inside the functions that need them.
 if TYPE_CHECKING:
     import asyncio
 
@@ -34,14 +34,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def service(pytestconfig: pytest.Config) -> "Service":
-    """The service under test, as its composition root made it."""
+    """The service under test, from its composition root."""
     module, _, attribute = str(pytestconfig.getini("chassis_service")).partition(":")
     return getattr(import_module(module), attribute)
 
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Generator[str]:
-    """A server on which databases can be made."""
+    """The URL of a server on which tests can create databases."""
     from chassis.dev import embedded
 
     if url := os.environ.get("DATABASE_URL"):
@@ -53,7 +53,7 @@ def postgres_url() -> Generator[str]:
 
 @pytest.fixture(scope="session")
 def database_url(service: "Service", postgres_url: str) -> Generator[str]:
-    """A migrated database of this test run (and worker) alone."""
+    """The URL of a migrated database that belongs to this test run and its worker."""
     import asyncio
     from urllib.parse import urlsplit
 
@@ -79,7 +79,7 @@ def database_url(service: "Service", postgres_url: str) -> Generator[str]:
 
 @pytest.fixture(scope="session")
 def settings(service: "Service", database_url: str) -> "Settings":
-    """The settings under test. Override this fixture where the service has settings without a default."""
+    """The settings under test. Override this fixture if the service has settings without a default."""
     return service.settings.model_validate({"database_url": database_url, "log_format": "console"})
 
 
@@ -93,7 +93,7 @@ async def app(service: "Service", settings: "Settings") -> AsyncGenerator["FastA
 
 @pytest.fixture
 async def database(app: "FastAPI", service: "Service") -> AsyncGenerator["Database"]:
-    """The service's database. What a test wrote is deleted after it."""
+    """The service's database. After each test all rows are deleted."""
     yield app.state.database
     # DELETE, not TRUNCATE: on small tables it is ten times faster.
     tables = [f"{table.schema}.{table.name}" for table in reversed(service.tables.sorted_tables)]
@@ -103,7 +103,7 @@ async def database(app: "FastAPI", service: "Service") -> AsyncGenerator["Databa
 
 @pytest.fixture
 async def uow(database: "Database") -> AsyncGenerator["UnitOfWork"]:
-    """One transaction, for tests of use cases and repositories. It commits at the end; `database` then deletes."""
+    """One transaction, for tests of use cases and repositories. It commits, and then `database` deletes the rows."""
     async with database.unit_of_work() as uow:
         yield uow
 
@@ -121,11 +121,11 @@ async def until_blocked(task: "asyncio.Task[Any]", database: "Database") -> None
     """Wait until the task waits for a lock in the database. Raises AssertionError if the task ends without waiting."""
     waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     while not await database.fetch(waiting):
-        assert not task.done(), "the task has ended, although another transaction holds what it needs"
+        assert not task.done(), "the task has ended without waiting for the lock that another transaction holds"
 
 
 class SentMessage(NamedTuple):
-    """What waits in the outbox. `body` is the JSON that others will read; `not_before` is set for a delayed job."""
+    """A message in the outbox. `body` is the JSON that consumers will read; `not_before` is set for a delayed job."""
 
     name: str
     key: str
@@ -134,24 +134,25 @@ class SentMessage(NamedTuple):
 
 
 class Mailbox:
-    """What the service has said, and a way to tell it something, without a broker."""
+    """The messages that the service has sent, and a way to deliver messages to the service without a broker."""
 
     def __init__(self, database: "Database", messages: "Messages") -> None:
         self._database = database
         self._messages = messages
 
     async def sent(self) -> list[SentMessage]:
-        """All that was published or enqueued and committed, oldest first."""
+        """Return all messages that were published or enqueued and committed, oldest first."""
         rows = await self._database.fetch(
             "SELECT type, aggregateid, payload, not_before FROM chassis.outbox ORDER BY seq"
         )
         return [SentMessage(row[0], row[1], json.loads(row[2]), row[3]) for row in rows]
 
     async def receive(self, name: str, body: object, *, times: int = 1) -> None:
-        """Deliver one message `times` times, as a broker may: through the inbox to its handler, a commit for each.
+        """Deliver one message `times` times, as a broker may: through the inbox to its handler, with a commit for each.
 
-        `body` is what json.dumps takes, or a contract. Raises chassis.messages.Unknown if nobody takes the name, ValidationError if
-        the body breaks the contract, and what the handler raises (in production: tried again, then parked).
+        `body` is a contract, or a value for json.dumps. Raises chassis.messages.Unknown if the service handles no
+        message of that name, ValidationError if the body breaks the contract, and the errors of the handler (in
+        production the message would be redelivered, and in the end parked).
         """
         from pydantic import BaseModel
 
@@ -171,5 +172,5 @@ class Mailbox:
 
 @pytest.fixture
 async def mailbox(database: "Database", service: "Service") -> Mailbox:
-    """What the service says and hears."""
+    """The messages of the service under test."""
     return Mailbox(database, service.messages)

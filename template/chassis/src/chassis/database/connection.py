@@ -1,4 +1,4 @@
-"""One connection: the limits of its session, and what asyncpg leaves to its user."""
+"""One connection: the limits of its session, and two cases that asyncpg does not handle."""
 
 import asyncio
 import time
@@ -19,30 +19,30 @@ Connection = asyncpg.Connection | PoolConnectionProxy
 T = TypeVar("T")
 
 Observer = Callable[[str, int, BaseException | None], None]
-"""Is told of each statement when it has ended: its text, when it began in nanoseconds since 1970, what it failed with."""
+"""A function that is called after each statement: its text, its start in nanoseconds since 1970, its error or None."""
 
 ALIVE = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
-"""The server notices after 25 s that we have vanished without a word; by default after two hours, with our locks held."""
+"""Let the server notice after 25 s that this process has vanished. The default is two hours, with our locks held."""
 
 ANSWER_SECONDS = 1
-"""How long we wait for the server to confirm that it has stopped a statement, before we give up the session."""
+"""The time limit for the server to confirm that it has stopped a statement. After that we close the session."""
 
 SPARE_SECONDS = 10
-"""The server ends an idle transaction after the time limit of a request or a handler, and this much more."""
+"""The server ends an idle transaction this many seconds after the time limit of a request or a handler."""
 
 LONGEST_BATCH = 100
-"""A transaction may take as long as this many messages, each up to its time limit: see chassis.messaging.consumer.SHAPES."""
+"""The most messages of one transaction, each with its own time limit: see chassis.messaging.consumer.SHAPES."""
 
 
 COMMAND_SECONDS = 30
-"""How long a statement of a dedicated connection may take."""
+"""The time limit of a statement on a dedicated connection."""
 
 
 @asynccontextmanager
 async def dedicated_connection(url: str, *, name: str) -> AsyncGenerator[Connection]:
-    """A connection outside of any pool, for locks and notifications, which live as long as their session.
+    """Open a connection outside of the pool, for locks and notifications, which live as long as their session.
 
-    Raises DatabaseUnavailable for a server that is away, a connection that breaks, or a pooler that shares sessions.
+    Raises DatabaseUnavailable for an unreachable server, a broken connection, or a pooler that shares sessions.
     """
     try:
         connection = await addresses.connect(
@@ -77,28 +77,28 @@ _BOUND = """
 async def bound_session(connection: asyncpg.Connection, *, idle_seconds: float) -> dict[str, float]:
     """Let the server end the session of a process that has vanished, or that was stopped inside a transaction.
 
-    A limit that the role or the database already sets stays as it is. Returns those limits, in seconds.
+    A limit that the role or the database already sets stays. Returns those limits, in seconds.
     """
     limits = {
         "idle_in_transaction_session_timeout": str(round(idle_seconds * 1000)),
-        "transaction_timeout": str(round(idle_seconds * 1000) * LONGEST_BATCH),  # of PostgreSQL 17 and newer
+        "transaction_timeout": str(round(idle_seconds * 1000) * LONGEST_BATCH),  # exists in PostgreSQL 17 and newer
         "statement_timeout": "",
         "lock_timeout": "",
     }
     ours = ALIVE | limits
-    # Not in the start-up message, because a pooler refuses that; without tracing, because the statement belongs to no
-    # request.
+    # Not in the start-up message, because a pooler refuses these settings there. Without tracing, because the statement
+    # belongs to no request.
     rows = await asyncpg.Connection.fetch(connection, _BOUND, list(ours), list(ours.values()))
     return {row["name"]: row["milliseconds"] / 1000 for row in rows if row["name"] in limits and row["milliseconds"]}
 
 
 class Session(asyncpg.Connection):
-    """asyncpg's connection, which also handles two cases that asyncpg leaves to its user."""
+    """asyncpg's connection, which also handles a changed result type and a server that does not answer."""
 
     __slots__ = ("_given_up", "_may_restart")
 
-    def begun(self) -> None:
-        """Note that a transaction has begun. Until a statement has run in it, it may be restarted without loss."""
+    def note_transaction_start(self) -> None:
+        """Note that a transaction has started. Before its first statement it can be restarted without loss."""
         self._may_restart = True
 
     async def execute(self, query: str, *args: Any, **options: Any) -> str:
@@ -121,9 +121,9 @@ class Session(asyncpg.Connection):
         return super()._copy_out(*statement)  # ty: ignore[missing-attribute]
 
     async def _do_execute(self, *statement: Any, **options: Any) -> Any:
-        """Run a statement, and repeat it if a migration has changed its result type since it was prepared.
+        """Run a statement, and repeat it if a migration has changed its result type since its preparation.
 
-        Outside of a transaction asyncpg repeats it. Inside a transaction, only the first statement can be repeated.
+        Outside of a transaction asyncpg repeats the statement. Inside, only the first statement can be repeated.
         """
         may_restart, self._may_restart = getattr(self, "_may_restart", False), False
         run = super()._do_execute  # ty: ignore[missing-attribute]
@@ -136,10 +136,10 @@ class Session(asyncpg.Connection):
         return await run(*statement, **options)
 
     def _cancel_current_command(self, waiter: Any, cancel_waiter: Any = None) -> None:
-        """Stop the running statement, and do not wait long for a server that does not confirm this.
+        """Stop the running statement, and wait at most ANSWER_SECONDS for the server to confirm that.
 
-        Before the next statement, a rollback for example, asyncpg waits for the confirmation as long as for any
-        statement, so that a request would take twice its time.
+        Before the next statement, for example a rollback, asyncpg itself would wait for the confirmation as long as for
+        any statement, so that a request would take twice its time limit.
         """
         super()._cancel_current_command(waiter, cancel_waiter)  # ty: ignore[missing-attribute]
         if cancel_waiter is not None:
@@ -151,14 +151,14 @@ class Session(asyncpg.Connection):
             self.terminate()
 
     def given_up(self) -> bool:
-        """Whether the session was closed because the server did not confirm that it stopped a statement."""
+        """Return whether the session was closed because the server did not confirm the stop of a statement."""
         return getattr(self, "_given_up", False)
 
 
-def observed_by(observe: Observer) -> type[asyncpg.Connection]:
-    """asyncpg's connection with an observer. Its own query loggers are called a moment later, and cost five times that."""
+def observed_session(observe: Observer) -> type[asyncpg.Connection]:
+    """Make a class of sessions with an observer. asyncpg's query loggers would run later, at five times the cost."""
 
-    async def told(query: str, running: Awaitable[T]) -> T:
+    async def report(query: str, running: Awaitable[T]) -> T:
         started = time.time_ns()
         try:
             result = await running
@@ -170,22 +170,22 @@ def observed_by(observe: Observer) -> type[asyncpg.Connection]:
 
     class Observed(Session):
         async def execute(self, query: str, *args: Any, **options: Any) -> str:
-            return await told(query, super().execute(query, *args, **options))
+            return await report(query, super().execute(query, *args, **options))
 
         async def executemany(self, command: str, args: Any, **options: Any) -> None:
-            await told(command, super().executemany(command, args, **options))
+            await report(command, super().executemany(command, args, **options))
 
         async def fetch(self, query: str, *args: Any, **options: Any) -> list[Any]:
-            return await told(query, super().fetch(query, *args, **options))
+            return await report(query, super().fetch(query, *args, **options))
 
         async def fetchmany(self, query: str, args: Any, **options: Any) -> list[Any]:
-            return await told(query, super().fetchmany(query, args, **options))
+            return await report(query, super().fetchmany(query, args, **options))
 
         async def fetchrow(self, query: str, *args: Any, **options: Any) -> Any:
-            return await told(query, super().fetchrow(query, *args, **options))
+            return await report(query, super().fetchrow(query, *args, **options))
 
         async def fetchval(self, query: str, *args: Any, **options: Any) -> Any:
-            return await told(query, super().fetchval(query, *args, **options))
+            return await report(query, super().fetchval(query, *args, **options))
 
     return Observed
 
@@ -193,5 +193,5 @@ def observed_by(observe: Observer) -> type[asyncpg.Connection]:
 def is_gone(connection: Connection) -> bool:
     try:
         return connection.is_closed()
-    except asyncpg.InterfaceError:  # the pool has already taken a closed one back
+    except asyncpg.InterfaceError:  # the pool has already taken the closed connection back
         return True

@@ -1,4 +1,4 @@
-"""The database of the request that is being answered."""
+"""The database of the current request."""
 
 from contextvars import ContextVar
 

@@ -1,7 +1,7 @@
-"""The record of what a database has applied: the number of each migration, and a digest of what the migration does.
+"""The record of the migrations that a database has applied: the number and a digest of each.
 
-A number alone may belong to two migrations: to a squash and a migration that it replaces, or to a migration that was
-taken back and its successor.
+The digest covers the effect of a migration. A number alone may belong to two migrations: to a squash and a migration
+that it replaces, or to a withdrawn migration and its successor.
 """
 
 import ast
@@ -26,11 +26,11 @@ RECORD = text("""
 """)
 
 IGNORED = {"annotation", "returns", "type_comment", "type_params", "kind", "ctx"}
-"""Fields of a syntax tree that do not change what a migration does, or that some versions of Python lack."""
+"""Fields of a syntax tree that do not change the effect of a migration, or that some versions of Python lack."""
 
 
 def read(connection: Connection) -> dict[str, str]:
-    """The digests of the migrations that the database has applied, by revision."""
+    """Read the digests of the migrations that the database has applied, by revision."""
     connection.execute(text("CREATE SCHEMA IF NOT EXISTS chassis"))
     connection.execute(text(TABLE))
     return {row.revision: row.digest for row in connection.execute(text("SELECT * FROM chassis.migrations"))}
@@ -43,9 +43,10 @@ def record(connection: Connection, digests: Mapping[str, str]) -> None:
 
 
 def digests(script: ScriptDirectory) -> dict[str, str]:
-    """The digest of each migration, oldest first. It covers what the migration does, and the digests of its ancestors.
+    """Compute the digest of each migration, oldest first, from its effect and the digests of its ancestors.
 
-    A migration with `replaces = "<digest>"` has that digest: it makes the same tables as what it replaces.
+    A migration with `replaces = "<digest>"` has that digest: it makes the same tables as the migrations that it
+    replaces.
     """
     found: dict[str, str] = {}
     for migration in reversed([*script.walk_revisions()]):
@@ -69,9 +70,9 @@ def _parents(migration: Script) -> Sequence[str]:
 
 
 def _meaning(node: object) -> object:
-    """A syntax tree without comments, formatting, docstrings, imports, annotations and `downgrade`."""
+    """Reduce a syntax tree: no comments, formatting, docstrings, imports, annotations or `downgrade`."""
     if isinstance(node, list):
-        return [_meaning(one) for one in node if not _does_nothing(one)]
+        return [_meaning(each) for each in node if not _does_nothing(each)]
     if isinstance(node, ast.JoinedStr):
         return ["JoinedStr", *_parts(node)]
     if isinstance(node, ast.Constant) and isinstance(node.value, str):

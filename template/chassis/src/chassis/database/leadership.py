@@ -25,7 +25,7 @@ from chassis.database.connection import dedicated_connection
 log = structlog.get_logger()
 
 STANDBY_SECONDS = 1
-"""Between two attempts of a standby replica to get the lock."""
+"""The pause between two attempts of a standby replica to get the lock."""
 PROOF_SECONDS = 1
 LEASE_SECONDS = 5
 HANDOVER_SECONDS = 7
@@ -45,16 +45,16 @@ class Lead:
 
     @property
     def held(self) -> bool:
-        """Whether no other replica can have started to work."""
+        """Return whether certainly no other replica works at this moment."""
         return time.monotonic() < self._until and not self._connection.is_closed()
 
     def check(self) -> None:
-        """Call this before each step that only the leader may take. Raises DatabaseUnavailable if the lead is lost."""
+        """Raise DatabaseUnavailable if the lead is lost. Call this before each step that only the leader may take."""
         if not self.held:
             raise DatabaseUnavailable("the session that holds the leader's lock does not answer")
 
     async def prove(self) -> None:
-        """Check regularly that the session answers. Raises the error of the statement."""
+        """Ask the session for an answer regularly. Raises the error of the statement."""
         while True:
             await asyncio.sleep(PROOF_SECONDS)
             asked_at = time.monotonic()

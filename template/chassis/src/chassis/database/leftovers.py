@@ -1,4 +1,4 @@
-"""Statements that PostgreSQL does not roll back: recognise them, and remove their leftovers."""
+"""Recognise statements that PostgreSQL does not roll back, and remove their leftovers."""
 
 import re
 
@@ -23,7 +23,7 @@ LEFT_BY_REINDEX = text("""
 
 
 def waits_long(statement: str) -> bool:
-    """Whether the statement may wait for long transactions, because it blocks no reader or writer meanwhile."""
+    """Return whether the statement may wait for long transactions, because it blocks no reader or writer meanwhile."""
     return CONCURRENTLY.search(statement) is not None
 
 

@@ -1,4 +1,4 @@
-"""Migrations: upgrade, compare with the models, write the next one."""
+"""Migrations: upgrade a database, compare it with the models, and write the next migration."""
 
 import asyncio
 import io
@@ -23,21 +23,21 @@ from chassis.service import Service
 from chassis.settings import addresses
 
 LOCK_TIMEOUT = "5s"
-"""How long a statement of a migration waits for a lock, because other sessions wait behind it meanwhile."""
+"""The longest wait of a migration's statement for a lock: meanwhile other sessions wait behind it."""
 
 STATEMENT_TIMEOUT = "9min"
-"""How long a statement of a migration may take. The Job in deploy/base has ten minutes."""
+"""The time limit of a migration's statement. The Job in deploy/base has ten minutes."""
 
 TURN_SECONDS = 9 * 60
-"""How long one `migrate` waits for another."""
+"""How long one `migrate` waits for another `migrate` to end."""
 
 
 class MigrationsBehind(Exception):
-    """The tables in the code are not what the migrations make. The message lists the differences."""
+    """The tables in the code and the tables of the migrations differ. The message lists the differences."""
 
 
 class DatabaseUnusable(Exception):
-    """The server does not answer, does not let us in, or the database is another service's."""
+    """The server does not answer or refuses us, or the database belongs to another service."""
 
 
 class HistoryDiffers(DatabaseUnusable):
@@ -45,14 +45,14 @@ class HistoryDiffers(DatabaseUnusable):
 
 
 class MigrationFailed(Exception):
-    """A statement of a migration failed; its own transaction was rolled back. The message has both."""
+    """A statement of a migration failed, and its transaction was rolled back. The message has statement and error."""
 
 
 def upgrade(service: Service, url: str) -> None:
-    """Bring the database to the newest revision. Safe to run from several replicas at once: they take turns.
+    """Bring the database to the newest revision. Several replicas may run this at once: they take turns.
 
-    A database that a newer version has migrated stays as it is: the service was rolled back. Raises DatabaseUnusable or
-    MigrationFailed.
+    A database that a newer version has migrated stays unchanged, because the service was rolled back. Raises
+    DatabaseUnusable or MigrationFailed.
     """
     try:
         command.upgrade(_config(service, url), "heads")
@@ -62,7 +62,7 @@ def upgrade(service: Service, url: str) -> None:
         if error.statement is None:  # the connection failed before any statement
             raise DatabaseUnusable(f"the database in DATABASE_URL cannot be used: {error.orig}") from error
         remedy = (
-            "\nThe statement is not rolled back: run `migrate` again, which repairs what the statement left."
+            "\nThe statement is not rolled back: run `migrate` again, which removes the leftovers of the statement."
             if leftovers.waits_long(error.statement)
             else ""
         )
@@ -70,14 +70,14 @@ def upgrade(service: Service, url: str) -> None:
 
 
 def refuse_others(script: ScriptDirectory, recorded: Mapping[str, str], known: Mapping[str, str]) -> None:
-    """Raises HistoryDiffers if the database has applied a number as another migration."""
+    """Raise HistoryDiffers if the database has applied another migration of the same number."""
     for revision, digest in known.items():
         if recorded.get(revision, digest) != digest:
             name = Path(script.get_revision(revision).path).name
             raise HistoryDiffers(
                 f"{name} is not the migration {revision} that the database has applied, so it would never run. "
-                f"If {name} makes another change, give it the next free number, in its file name and its `revision`, and "
-                "restore the applied migration. "
+                f"If {name} makes another change, give it the next free number, in its file name and its `revision`, "
+                "and restore the applied migration. "
                 f"If {name} makes the same tables, as a squash does, write in it: "
                 f'replaces = "{recorded[revision]}"'
             )
@@ -87,8 +87,8 @@ def unknown_revisions(script: ScriptDirectory, applied: Sequence[str], recorded:
     """Return the revisions that a newer version has applied and this version does not know.
 
     If there are any, this version has nothing to apply. Raises HistoryDiffers if such a database lacks a migration of
-    this version: a newer version would have applied it. `recorded` are the revisions in `chassis.migrations`. A
-    branch (the service's or the chassis') has none, if only versions without that table have migrated it.
+    this version: a newer version would have applied it. `recorded` are the revisions in `chassis.migrations`. A branch
+    (the service's or the chassis') has no recorded revision, if only versions without that table have migrated it.
     """
     newer = sorted(set(applied) - {known.revision for known in script.walk_revisions()})
     remembered = {_is_of_chassis(revision) for revision in recorded}
@@ -116,14 +116,18 @@ def check(service: Service, url: str) -> None:
     migrated, modelled = asyncio.run(_check_constraints(service, url))
     if different := sorted(migrated.items() ^ modelled.items()):
         lines = [f"  {'in' if pair in migrated.items() else 'not in'} the migrations: {pair}" for pair in different]
-        raise MigrationsBehind("\n".join(["CHECK constraints, which are compared but not written for you:", *lines]))
+        raise MigrationsBehind(
+            "\n".join(
+                ["These CHECK constraints differ. `make migration` does not write them, so write them by hand:", *lines]
+            )
+        )
 
 
 async def _check_constraints(service: Service, url: str) -> tuple[dict[str, str], dict[str, str]]:
-    """The CHECK constraints by name, of the migrated schema and of the tables in the code.
+    """Return the CHECK constraints by name, of the migrated schema and of the tables in the code.
 
-    Alembic does not compare them, and only Postgres can: it rewrites what it is given. So it is given the tables in the
-    code, in a schema that is rolled back.
+    Alembic does not compare them, and only Postgres can, because it rewrites each constraint. So Postgres creates the
+    tables in the code too, in a schema that is rolled back.
     """
     found = text(
         "SELECT relname || '.' || conname, pg_get_constraintdef(pg_constraint.oid) FROM pg_constraint "
@@ -144,7 +148,7 @@ async def _check_constraints(service: Service, url: str) -> tuple[dict[str, str]
 
 
 def engine_for(url: str, **server_settings: str) -> AsyncEngine:
-    """An engine without a pool. asyncpg reads the URL: SQLAlchemy's dialect knows no `sslmode` and the like."""
+    """Make an engine without a pool. asyncpg reads the URL, because SQLAlchemy's dialect does not know `sslmode`."""
 
     async def connect() -> asyncpg.Connection:
         try:
@@ -162,7 +166,7 @@ def engine_for(url: str, **server_settings: str) -> AsyncEngine:
 def write_next(service: Service, url: str, message: str) -> Path:
     """Write a migration from the upgraded database to the tables in the code. Returns its file.
 
-    Revisions are numbered (0001, 0002, …): two branches that add one each are refused before they collide in
+    Revisions are numbered (0001, 0002, …), so that two branches with the same next number are refused before
     production. Raises MigrationFailed.
     """
     config = _config(service, url)
@@ -173,13 +177,13 @@ def write_next(service: Service, url: str, message: str) -> Path:
         message=message,
         autogenerate=True,
         rev_id=f"{max(numbers, default=0) + 1:04}",
-        # The service's own branch; the chassis has one beside it.
+        # The head of the service's own branch: the chassis has a second branch.
         head=next((head for head in directory.get_heads() if not _is_of_chassis(head)), "base"),
         version_path=service.versions,
     )
     assert script is not None
     assert not isinstance(script, list)
-    # What the platform writes passes the platform's gates.
+    # The new file has to pass the service's own gates.
     for tidy in (["check", "--fix-only"], ["format"]):
         subprocess.run([sys.executable, "-m", "ruff", *tidy, "--quiet", script.path], check=True)
     return Path(script.path)
@@ -190,7 +194,7 @@ def _config(service: Service, url: str) -> Config:
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     own = service.versions
     _refuse_twins(own)
-    # Two branches: the chassis' tables arrive with the chassis, whatever the team's own migrations are at.
+    # Two branches, because the chassis' migrations come with the chassis, independently of the service's own.
     versions = [str(own), str(Path(__file__).parent / "migrations" / "versions")]
     config.set_main_option("version_locations", "\n".join(versions).replace("%", "%%"))
     config.set_main_option("path_separator", "newline")
@@ -198,12 +202,12 @@ def _config(service: Service, url: str) -> Config:
 
 
 def _refuse_twins(versions: Path) -> None:
-    """Raises MigrationFailed for two migrations of one number: git merges them, and Alembic ignores one of them."""
+    """Raise MigrationFailed for two migrations of one number: git merges them, and Alembic ignores one of them."""
     first: dict[str, str] = {}
     for name in sorted(file.name for file in versions.glob("[0-9]*_*.py")):
         number = name.partition("_")[0]
         if (other := first.setdefault(number, name)) != name:
             raise MigrationFailed(
-                f"{other} and {name} have the same number: in the one that is not on the main branch yet, count on, in its "
-                "name and its `revision`, and make the other its `down_revision`"
+                f"{other} and {name} have the same number. Give the file that is not yet on the main branch the next "
+                "number, in its name and its `revision`, and make the other file's revision its `down_revision`"
             )

@@ -1,4 +1,4 @@
-"""Tell an outage from a bug: which errors of PostgreSQL concern the session or the server, not the statement."""
+"""Distinguish an outage from a bug: which errors of PostgreSQL concern the session or the server, not the statement."""
 
 import time
 
@@ -10,7 +10,7 @@ from chassis.settings.addresses import SHARED_SESSIONS
 log = structlog.get_logger()
 
 UNREACHABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-"""Why a connection cannot be made: no server, no answer, no room, no such user, no host that accepts writes."""
+"""The errors of a failed connect: no server, no answer, no free connection, an unknown user, no host for writes."""
 
 STATES = (
     "08",  # the connection broke
@@ -22,20 +22,20 @@ STATES = (
     "530",  # resources are exhausted, without a detail; 53400 is left out: a statement exceeds temp_file_limit
     "531",  # no disk space is left
     "532",  # no memory is left
-    "533",  # no connection is left
+    "533",  # no free connection is left
     "57P",  # the server shuts down, is starting, or ended the session
     "58",  # the server's operating system failed
 )
 """SQLSTATEs, or their prefixes, of temporary errors that no statement causes."""
 
 LOG_SECONDS = 10
-"""How long failures are counted instead of logged, after a failure was logged."""
+"""After a logged failure, further failures are only counted for this long."""
 
 POOLED = ("26000", "42P05")
 
 
 class DatabaseUnavailable(Exception):
-    """No connection could be had, or it broke. The cause says why."""
+    """The database gave no connection, or the connection broke. The message and the cause have the reason."""
 
 
 class NoConnection(DatabaseUnavailable):
@@ -43,7 +43,7 @@ class NoConnection(DatabaseUnavailable):
 
 
 def reason(error: BaseException) -> str | None:
-    """Say why the database is unavailable, or return None for an error that a statement or its caller has caused."""
+    """Explain why the database is unavailable. Return None for an error that a statement or its caller has caused."""
     match error:
         # The server has ended the session, but asyncpg has not seen the connection close yet.
         case asyncpg.InternalClientError():
@@ -59,7 +59,7 @@ def reason(error: BaseException) -> str | None:
 
 
 class OutageLog:
-    """Log an outage that many requests or messages meet: one line at once, then one line for many."""
+    """Log an outage that many requests or messages meet: the first at once, then one line for many."""
 
     def __init__(self) -> None:
         self._quiet_until = 0.0

@@ -21,35 +21,35 @@ from chassis.database.connection import (
     Session,
     bound_session,
     is_gone,
-    observed_by,
+    observed_session,
 )
 from chassis.database.outages import UNREACHABLE, DatabaseUnavailable, NoConnection
 from chassis.database.state import LACKING, STATE, State, is_unmigrated, newest_revisions
-from chassis.database.unit_of_work import NoOutbox, Says, UnitOfWork
+from chassis.database.unit_of_work import MessageStore, NoOutbox, UnitOfWork
 from chassis.settings import addresses
 from chassis.settings.addresses import SHARED_SESSIONS
 
 log = structlog.get_logger()
 
 IDLE_SECONDS = 300
-"""After which a connection that nobody uses is closed, be it at hand or in the pool."""
+"""An unused connection is closed after this time, whether it is at hand or in the pool."""
 
 CLOSE_TIMEOUT_SECONDS = 2
-"""How long connections may take to say goodbye when the process stops."""
+"""The time limit for closing the connections when the process stops."""
 
 
 class Usage(NamedTuple):
-    """Of a pool, at this moment."""
+    """The connections of a pool at one moment."""
 
     used: int
     idle: int
-    """Open, and in nobody's hands."""
+    """The connections that are open and unused."""
     waiting: int
-    """Who wants a connection and has none yet."""
+    """The tasks that wait for a connection."""
 
 
 class Database:
-    """One pool for as long as the process runs. Connects on demand, so the process also starts without a server."""
+    """The pool of a process. It connects on demand, so the process also starts without a database server."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Database:
         pool_size: int,
         name: str,
         command_timeout_seconds: float,
-        outbox: Says | None = None,
+        outbox: MessageStore | None = None,
         observe: Observer | None = None,
         transaction_pooler: bool = False,
         versions: Path | None = None,
@@ -76,8 +76,8 @@ class Database:
             "init": self._prepare,
         }
         if transaction_pooler:
-            self._options["statement_cache_size"] = 0  # the next session may not have the prepared statements
-        self._connection_class = Session if observe is None else observed_by(observe)
+            self._options["statement_cache_size"] = 0  # another session lacks the prepared statements
+        self._connection_class = Session if observe is None else observed_session(observe)
         self._transaction_pooler = transaction_pooler
         self._shares_sessions: bool | None = None
         self._longest_seconds = command_timeout_seconds
@@ -85,7 +85,7 @@ class Database:
         self._short_limits: set[str] = set()
         self._waiting = 0
         self._at_hand: deque[tuple[float, PoolConnectionProxy]] = deque()
-        """Out of the pool, and in nobody's hands, since then. The last one given back is the next one taken."""
+        """Unused connections outside of the pool, each with the time of its return. The newest is used first."""
         self._retiring: asyncio.TimerHandle | None = None
         self._pool: asyncpg.Pool | None = None
         self._probe: asyncpg.Pool | None = None
@@ -94,7 +94,7 @@ class Database:
 
     async def __aenter__(self) -> "Database":
         self._pool = self._make_pool(connection_class=self._connection_class)
-        # Probes have a connection of their own: being busy is no reason to be taken out of service.
+        # Probes have a connection of their own, so that a busy process stays ready.
         self._probe = self._make_pool(max_size=1)
         await asyncio.gather(self._pool, self._probe)
         return self
@@ -117,7 +117,7 @@ class Database:
                 pool.terminate()
 
     async def _keep_session(self, connection: Connection) -> None:
-        """Resetting costs a round trip for each release, and nothing here changes a session's state."""
+        """Do not reset the session: a reset costs a round trip, and the chassis changes no state of a session."""
 
     async def _prepare(self, connection: asyncpg.Connection) -> None:
         if self._transaction_pooler:
@@ -131,7 +131,7 @@ class Database:
         self._warn_of(await bound_session(connection, idle_seconds=self._idle_seconds))
 
     def _warn_of(self, limits: dict[str, float]) -> None:
-        """Log, once per process, each limit of the role or the database that is shorter than ours."""
+        """Log each limit of the role or the database that is shorter than ours, once in the life of the process."""
         for name, seconds in limits.items():
             if seconds < self._longest_seconds and name not in self._short_limits:
                 self._short_limits.add(name)
@@ -139,7 +139,7 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncGenerator[Connection]:
-        """One connection of the pool, without a transaction. Raises DatabaseUnavailable."""
+        """Take one connection of the pool, without a transaction. Raises DatabaseUnavailable."""
         assert self._pool is not None, "use `async with Database(…)`"
         connection = await self._take(self._pool)
         try:
@@ -151,7 +151,8 @@ class Database:
         except BaseException:  # cancelled: do not wait for a server that may not answer
             self._drop(connection)
             raise
-        # Returning a connection to the pool costs as much as a statement, so return it only if the pool needs it.
+        # Returning a connection to the pool takes as long as a statement, so do that only if another task waits for
+        # one.
         wanted = self._waiting or self._pool.is_closing()
         if not wanted and not is_gone(connection) and not connection.is_in_transaction():
             self._keep_at_hand(connection)
@@ -161,14 +162,14 @@ class Database:
     async def _give_back_after(
         self, error: Exception, connection: PoolConnectionProxy, pool: asyncpg.Pool
     ) -> str | None:
-        """Return the connection to the pool, or close it. Returns why the database is unavailable, if it is."""
+        """Return the connection to the pool, or close it. If the database is unavailable, return the reason."""
         if reason := outages.reason(error):
             self._drop(connection)
             if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
                 await self._drop_idle(pool)
             return reason
         if isinstance(error, TimeoutError):  # a slow statement, other slow work in the transaction, or a dead server
-            # Bound to the session, which the pool takes away from the connection when it closes.
+            # Get the session's method now, because at the close the pool takes the session away from its proxy.
             given_up = connection.given_up  # ty: ignore[missing-attribute]
             try:
                 await connection.close(timeout=ANSWER_SECONDS)
@@ -188,7 +189,7 @@ class Database:
         return f"the connection broke: {error}" if gone and isinstance(error, asyncpg.InterfaceError) else None
 
     def _drop(self, connection: PoolConnectionProxy) -> None:
-        """Close the connection without waiting for the end of it."""
+        """Close the connection in the background."""
         task = asyncio.ensure_future(_close(connection))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
@@ -220,7 +221,7 @@ class Database:
             self._retiring = loop.call_later(IDLE_SECONDS, self._retire)
 
     def _retire(self) -> None:
-        """Close what has been idle for too long, as the pool does with what it has itself."""
+        """Close connections at hand that have been idle for too long, as the pool closes its own."""
         self._retiring = None
         loop = asyncio.get_running_loop()
         while self._at_hand and self._at_hand[0][0] <= loop.time() - IDLE_SECONDS:
@@ -230,11 +231,11 @@ class Database:
 
     @asynccontextmanager
     async def unit_of_work(self) -> AsyncGenerator[UnitOfWork]:
-        """A transaction (read committed): commits on leaving, rolls back on any exception. Raises DatabaseUnavailable."""
+        """Run a transaction (read committed): commit at the end, roll back on an error. Raises DatabaseUnavailable."""
         async with self.connection() as connection:
             transaction = connection.transaction()
             await transaction.start()
-            connection.begun()  # ty: ignore[missing-attribute]
+            connection.note_transaction_start()  # ty: ignore[missing-attribute]
             try:
                 yield UnitOfWork(connection, self._outbox)
             except Exception as error:
@@ -262,10 +263,10 @@ class Database:
             await connection.executemany(command, args)
 
     async def state(self, *, timeout_seconds: float) -> State:
-        """Ask the server, however busy this process' own connections are.
+        """Ask the server for its state, on a connection that only probes use.
 
-        A read-only session counts as unreachable if the URL asks for a host that accepts writes. A failure is logged here,
-        because a process that is never ready gets no requests whose failures would be logged.
+        A read-only session counts as unreachable if the URL asks for a host that accepts writes. A failure is logged
+        here, because a process that is never ready gets no requests whose failures would be logged.
         """
         assert self._probe is not None, "use `async with Database(…)`"
         try:
@@ -275,7 +276,7 @@ class Database:
                 except LACKING:
                     read_only, migrated = False, False
                 except asyncio.CancelledError:
-                    connection.terminate()  # or releasing the connection would wait for the server as well
+                    connection.terminate()  # or the release of the connection would wait for the server as well
                     raise
                 if read_only and self._writable:
                     connection.terminate()  # the next probe looks for another host
@@ -295,7 +296,7 @@ class Database:
         return State.OK
 
     def usage(self) -> Usage:
-        """How busy the pool is."""
+        """Return the number of used and idle connections, and of the tasks that wait for a connection."""
         if self._pool is None:
             return Usage(0, 0, 0)
         idle = self._pool.get_idle_size() + len(self._at_hand)

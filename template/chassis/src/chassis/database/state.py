@@ -1,4 +1,4 @@
-"""Whether the database can be reached, and has the migrations of this version."""
+"""The state of the database: reachable or not, and with or without the migrations of this version."""
 
 import re
 from enum import StrEnum
@@ -10,7 +10,7 @@ from chassis.database.outages import UNREACHABLE
 from chassis.database.statements import Executor
 
 LACKING = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InvalidSchemaNameError)
-"""What statements meet in a database that lacks migrations. Statements with a mistake meet the same."""
+"""The errors of statements in a database that lacks migrations. A statement with a mistake has the same errors."""
 
 STATE = """
     SELECT current_setting('transaction_read_only') = 'on' AS read_only, NOT EXISTS (

@@ -1,4 +1,4 @@
-"""SQLAlchemy Core statements, compiled once. SQLAlchemy describes, asyncpg executes."""
+"""SQLAlchemy Core statements that are compiled once, and that asyncpg executes."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -24,7 +24,7 @@ _NUMERIC, _FLOAT8 = 1700, 701
 
 
 class Executor(Protocol):
-    """What a Statement runs on: a connection in a transaction, or the Database itself for a single statement."""
+    """The place where a Statement runs: a connection in a transaction, or the Database for a single statement."""
 
     async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]: ...
     async def fetchrow(self, query: str, *args: Any) -> asyncpg.Record | None: ...
@@ -45,10 +45,10 @@ class _Context:
 class Statement:
     """A SQLAlchemy Core statement, compiled once and run many times.
 
-    Make it at module level. Parameters are the statement's `bindparam` names; for INSERT and UPDATE also the column
-    names, all of the table's or those in `columns`. Without `columns`, a run may omit a column that has a
-    default. Values, defaults and rows are converted as by an SQLAlchemy engine. Because it compiles once, a Statement
-    costs less than half of the same statement through an engine.
+    Make it at module level. Its parameters are the statement's `bindparam` names; for INSERT and UPDATE also the names
+    of columns: of `columns`, or else of the whole table. Without `columns`, a run may omit a column that has a default.
+    Values, defaults and rows are converted as by an SQLAlchemy engine. Because it compiles once, a Statement costs less
+    than half of the same statement through an engine.
 
     Raises ValueError, when the module is imported, for a statement that SQLAlchemy would rewrite at each run.
     """
@@ -92,7 +92,7 @@ class Statement:
             self._settable = frozenset([*compiled.binds, *left_out])
 
     def arguments(self, parameters: Mapping[str, Any]) -> list[Any]:
-        """The positional arguments of `sql`. Raises KeyError for a parameter that is missing or unknown."""
+        """Return the positional arguments of `sql`. Raises KeyError for a missing or unknown parameter."""
         if self._settable is not None and not parameters.keys() <= self._settable:
             raise KeyError(f"the statement has no parameter {', '.join(sorted(parameters.keys() - self._settable))}")
         if self._defaults:
@@ -105,25 +105,25 @@ class Statement:
         return arguments
 
     async def one(self, executor: Executor, /, **parameters: Any) -> Row | None:
-        """The first row, or None."""
+        """Return the first row, or None."""
         statement = self._for(parameters)
         row = await executor.fetchrow(statement.sql, *statement.arguments(parameters))
-        return row if row is None or not self._conversions else self._converted(row)
+        return row if row is None or not self._conversions else self._convert_row(row)
 
     async def all(self, executor: Executor, /, **parameters: Any) -> list[Row]:
-        """Every row, held in memory: give the statement a LIMIT."""
+        """Return every row. All rows are held in memory, so give the statement a LIMIT."""
         statement = self._for(parameters)
         rows: list[Any] = await executor.fetch(statement.sql, *statement.arguments(parameters))
-        return [self._converted(row) for row in rows] if self._conversions else rows
+        return [self._convert_row(row) for row in rows] if self._conversions else rows
 
     async def run(self, executor: Executor, /, **parameters: Any) -> int:
-        """Execute and return how many rows were touched."""
+        """Execute, and return the number of inserted, changed or deleted rows."""
         statement = self._for(parameters)
         status = await executor.execute(statement.sql, *statement.arguments(parameters))
         return int(status.rpartition(" ")[2])
 
     async def run_many(self, executor: Executor, /, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Execute once for each of `rows`, all or none, without a round trip for each row.
+        """Execute once for each of `rows`, for all or for none, without a round trip for each row.
 
         Raises ValueError if rows omit different columns.
         """
@@ -136,7 +136,7 @@ class Statement:
         await executor.executemany(statement.sql, [statement.arguments(row) for row in rows])
 
     def _for(self, parameters: Mapping[str, Any]) -> "Statement":
-        """This statement, or a variant (compiled once) without the columns that are left to their defaults."""
+        """Return this statement, or a variant (compiled once) without the columns that have their defaults."""
         if not self._omittable or not (missing := self._omittable.difference(parameters)):
             return self
         if missing not in self._variants:
@@ -152,7 +152,7 @@ class Statement:
                 filled[name] = make(context)
         return filled
 
-    def _converted(self, row: asyncpg.Record) -> Row:
+    def _convert_row(self, row: asyncpg.Record) -> Row:
         values = dict(row)
         for name, convert in self._conversions.items():
             values[name] = convert(values[name])
@@ -175,13 +175,13 @@ def _compile(statement: Executable, columns: list[str] | None) -> Any:
 
 
 def _implied_columns(statement: Any, compiled: Any) -> list[sa.Column]:
-    """The columns that SQLAlchemy sets because the statement names none: all columns of the table."""
+    """Return the columns that SQLAlchemy sets if the statement names none: all columns of the table."""
     binds = compiled.binds
     return [column for column in statement.table.columns if column.key in binds and binds[column.key].required]
 
 
 def _has_default(column: sa.Column, statement: DMLWhereBase | Insert) -> bool:
-    """Whether SQLAlchemy or the database fills in a value if the statement gives none."""
+    """Return whether SQLAlchemy or the database fills in the value if the statement gives none."""
     if isinstance(statement, Insert):
         own = column is column.table.autoincrement_column
         return own or column.default is not None or column.server_default is not None
@@ -189,7 +189,7 @@ def _has_default(column: sa.Column, statement: DMLWhereBase | Insert) -> bool:
 
 
 def _defaults(compiled: Any) -> dict[str, Convert]:
-    """The functions that make the values that SQLAlchemy fills in at each run, in its order. Raises ValueError."""
+    """Return the functions for the values that SQLAlchemy fills in at each run, in its order. Raises ValueError."""
     made: dict[str, Convert] = {
         name: lambda _, bind=bind: bind.effective_value for name, bind in compiled.binds.items() if bind.callable
     }
@@ -205,12 +205,14 @@ def _defaults(compiled: Any) -> dict[str, Convert]:
         elif default.is_callable:
             made[name] = default.arg
         else:
-            raise ValueError(f"the default of {column} is a statement of its own: give the column's value instead")
+            raise ValueError(
+                f"the default of {column} is an SQL expression, which a Statement cannot compute: give the value"
+            )
     return made
 
 
 def _conversions(compiled: Any) -> dict[str, Convert]:
-    """How the columns of a row become what SQLAlchemy would return. Raises ValueError."""
+    """Return the functions that convert a row's columns as SQLAlchemy would. Raises ValueError."""
     found = {entry.keyname: _conversion(entry.keyname, entry.type) for entry in compiled._result_columns}
     return {name: convert for name, convert in found.items() if convert is not None}
 
@@ -218,11 +220,11 @@ def _conversions(compiled: Any) -> dict[str, Convert]:
 def _conversion(name: str, type_: TypeEngine[Any]) -> Convert | None:
     plain = type_.impl_instance if isinstance(type_, sa.TypeDecorator) else type_
     if isinstance(plain, sa.ARRAY) and isinstance(plain.item_type, sa.JSON):
-        raise ValueError(f"column {name}: an array of JSON is not converted here; use one JSON column")
+        raise ValueError(f"column {name} is an array of JSON, which a Statement does not convert: use one JSON column")
     convert = type_._cached_result_processor(_DIALECT, _FLOAT8 if isinstance(plain, sa.Float) else _NUMERIC)
     if not isinstance(plain, sa.JSON):
         return convert
-    # An engine has asyncpg parse JSON; the connections here return its text.
+    # With an engine asyncpg parses JSON, but our connections return the text of the JSON.
     return _parse_json if convert is None else lambda text: convert(_parse_json(text))
 
 
@@ -231,5 +233,5 @@ def _parse_json(text: str | None) -> Any:
 
 
 def optional(make: Callable[[Any], T], value: Any) -> T | None:
-    """`make(value)`, or None for a null."""
+    """Return `make(value)`, or None for a null."""
     return None if value is None else make(value)

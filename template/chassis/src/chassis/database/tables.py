@@ -1,4 +1,4 @@
-"""Where a service registers its tables. The chassis' own tables are in migrations/versions/."""
+"""The registry of a service's tables. The chassis' tables (outbox, inbox, parked) are in migrations/versions/."""
 
 from sqlalchemy import MetaData
 
@@ -9,13 +9,13 @@ NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "ck": "ck_%(table_name)s_%(constraint_name)s",
 }
-"""Every constraint has a name that a migration can drop it by."""
+"""Names for all constraints, so that a migration can drop a constraint by its name."""
 
 
 def metadata_for(schema: str) -> MetaData:
-    """Where a service registers its tables: all of them in its own Postgres schema.
+    """Make the registry of a service's tables, which are all in the service's own Postgres schema.
 
-    Columns that the code no longer uses, but the version before still does, are named by their table:
-    `sa.Table(..., info={"leaving": ["note"]})`. As long as they are, the gate and `make migration` leave them alone.
+    A table names its columns that only the previous version still uses: `sa.Table(..., info={"leaving": ["note"]})`.
+    The gate and `make migration` ignore these columns.
     """
     return MetaData(schema=schema, naming_convention=NAMING_CONVENTION)

@@ -1,4 +1,4 @@
-"""What one transaction can touch, and the seam through which it speaks to other services."""
+"""UnitOfWork: one transaction, with its connection and the outbox for its messages."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -8,19 +8,19 @@ from chassis.database.connection import Connection
 from chassis.database.statements import Executor
 
 
-class Says(Protocol):
-    """Where a unit of work puts what is to be told to others: chassis.messaging.outbox."""
+class MessageStore(Protocol):
+    """Store the outgoing messages of a unit of work. chassis.messaging.outbox implements this."""
 
     async def publish(self, executor: Executor, events: Sequence[object]) -> None: ...
     async def enqueue(self, executor: Executor, job: object, *, after: timedelta) -> None: ...
 
 
 class Unlisted(LookupError):
-    """Something was published or enqueued that has no line in the service's OUTGOING."""
+    """A published event or an enqueued job has no line in the service's OUTGOING."""
 
 
 class NoOutbox:
-    """The outbox of a service that sends no message at all."""
+    """The outbox of a service without messages."""
 
     async def publish(self, executor: Executor, events: Sequence[object]) -> None:
         pass
@@ -32,24 +32,25 @@ class NoOutbox:
 
 
 class UnitOfWork:
-    """What one transaction may use. A route or the consumer opens it, and it is committed unless an error ends the block."""
+    """One transaction. A route or the consumer opens it, and it commits unless an error ends the block."""
 
-    def __init__(self, connection: Connection, outbox: Says) -> None:
+    def __init__(self, connection: Connection, outbox: MessageStore) -> None:
         self.connection = connection
         self.message_id: str | None = None
-        """The id of the message that is being handled, the same in each copy and attempt: an idempotency key for calls."""
+        """The id of the handled message, the same in each copy and attempt: use it as the idempotency key of calls."""
         self._outbox = outbox
 
     async def publish(self, *events: object) -> None:
-        """Announce domain events, if and when this transaction commits, as OUTGOING in messaging/ says.
+        """Publish domain events if this transaction commits. OUTGOING in messaging/ names their contracts.
 
-        A service that publishes nothing stores nothing. Raises chassis.database.unit_of_work.Unlisted for an event without a line.
+        A service without messages stores nothing. Raises chassis.database.unit_of_work.Unlisted for an event without a
+        line.
         """
         await self._outbox.publish(self.connection, events)
 
     async def enqueue(self, job: object, *, after: timedelta = timedelta(0)) -> None:
-        """Send a job to a work queue, if and when this transaction commits, and not before `after` has passed.
+        """Send a job to a work queue if this transaction commits, but not before `after` has passed.
 
-        Raises chassis.database.unit_of_work.Unlisted for one without a line in OUTGOING.
+        Raises chassis.database.unit_of_work.Unlisted for a job without a line in OUTGOING.
         """
         await self._outbox.enqueue(self.connection, job, after=after)

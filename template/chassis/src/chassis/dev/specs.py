@@ -1,6 +1,6 @@
-"""What others may rely on, as files: specs/openapi.json, specs/asyncapi.json, and a schema for each message of ours.
+"""The interface of the service as files: specs/openapi.json, specs/asyncapi.json, and a schema for each sent message.
 
-All are made from the code, committed, and checked as one set.
+The files are made from the code and committed. The gate checks them together.
 """
 
 import json
@@ -22,19 +22,21 @@ def add_arguments(parser: ArgumentParser) -> None:
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--check", action="store_true", help="fail if a file is stale, instead of writing it")
     instead.add_argument(
-        "--against", metavar="COMMIT", help="fail if messages changed since then in a way that breaks others"
+        "--against",
+        metavar="COMMIT",
+        help="fail if a message has changed since that commit in a way that breaks its consumers",
     )
 
 
 def run(service: Service, options: Namespace) -> int:
-    """Returns the exit status: 0 success, 1 stale or incompatible, 2 nothing to compare with."""
+    """Write, check or compare the files. Returns the exit status: 0 success, 1 stale or incompatible, 2 no baseline."""
     if options.against is not None:
         return _compare(service, options.against)
     return _check(service) if options.check else _write(service)
 
 
 def documents(service: Service) -> dict[Path, str]:
-    """The files that the code makes. A service without messages has no AsyncAPI document."""
+    """Make the content of each file from the code. A service without messages has no AsyncAPI document."""
     from chassis.application import api
 
     made: dict[Path, dict[str, Any]] = {OPENAPI: api(service).openapi()}
@@ -43,7 +45,7 @@ def documents(service: Service) -> dict[Path, str]:
         from chassis.messaging.specs.schemas import described
 
         made[ASYNCAPI] = asyncapi.document(service)
-        made |= {MESSAGES / f"{one.name}.json": one.schema() for one in described(service.messages) if one.ours}
+        made |= {MESSAGES / f"{each.name}.json": each.schema() for each in described(service.messages) if each.ours}
     return {path: json.dumps(content, indent=2, ensure_ascii=False) + "\n" for path, content in made.items()}
 
 
@@ -61,10 +63,13 @@ def _check(service: Service) -> int:
     wanted = documents(service)
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     for path in stale:
-        print(f"{path} is not what the code says: refresh it with `make specs` and commit it.", file=sys.stderr)
+        print(f"{path} does not match the code: run `make specs` and commit the file.", file=sys.stderr)
     orphans = _orphans(wanted)
     for path in orphans:
-        print(f"{path} describes what the code no longer has: remove it with `make specs`.", file=sys.stderr)
+        print(
+            f"{path} describes a message that the code no longer has: run `make specs`, which removes the file.",
+            file=sys.stderr,
+        )
     return 1 if stale or orphans else 0
 
 
@@ -89,9 +94,11 @@ def _compare(service: Service, commit: str) -> int:
 
 
 def _retired(text: str) -> set[str]:
-    """The names in a text that has a name and a reason on each line; `#` begins a comment."""
+    """Read the names in a text that has a name and a reason on each line. `#` starts a comment."""
     lines = [line.split(maxsplit=1) for line in text.splitlines() if line.strip() and not line.startswith("#")]
     for line in lines:
         if len(line) == 1:
-            raise ValueError(f"{RETIRED} does not say why nobody needs {line[0]} any more")
+            raise ValueError(
+                f"{RETIRED} has no reason for {line[0]}: write behind the name why no consumer needs the message"
+            )
     return {name for name, _ in lines}

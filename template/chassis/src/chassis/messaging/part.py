@@ -49,7 +49,7 @@ class Messaging:
         return found
 
     @asynccontextmanager
-    async def running(self, finish_by: Callable[[], float | None]) -> AsyncGenerator[None]:
+    async def run(self, finish_by: Callable[[], float | None]) -> AsyncGenerator[None]:
         """Keep the gauges current, and the worker at work. `finish_by()` is as for `Worker.stop`."""
         stop = asyncio.Event()
         measuring = asyncio.create_task(endure("gauges", self.gauges.run, stop))

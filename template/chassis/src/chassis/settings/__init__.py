@@ -1,4 +1,4 @@
-"""Settings, read once from the environment by an entry point and handed down."""
+"""Settings, read once from the environment by an entry point and handed down: URLs, limits of requests, times."""
 
 from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import urlsplit
@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, HttpUrl, SecretStr, ValidationError,
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from chassis.settings import addresses
-from chassis.settings.encryption import unencrypted
+from chassis.settings.encryption import unencrypted_urls
 
 
 def _postgres_url(url: SecretStr) -> SecretStr:
@@ -16,15 +16,15 @@ def _postgres_url(url: SecretStr) -> SecretStr:
 
 
 def _broker_url(url: SecretStr) -> SecretStr:
-    from chassis.brokers import SCHEMES  # here, because a service that speaks HTTP only needs no broker
+    from chassis.brokers import SCHEMES  # here, because a service without messages has no brokers/
 
     allowed = [f"{scheme}://" for scheme in SCHEMES if scheme != "memory"]
     text = url.get_secret_value()
     if not text.lower().startswith(tuple(allowed)):
-        raise ValueError(f"must begin with one of {', '.join(allowed)}")
+        raise ValueError(f"must start with one of {', '.join(allowed)}")
     try:
         usable = all(_names_a_host(each if "://" in each else f"//{each}") for each in text.split(","))
-    except ValueError:  # its text has a part of the password, if that contains a /
+    except ValueError:  # the text of this error may contain a part of the password
         usable = False
     if not usable:
         raise ValueError(
@@ -34,7 +34,7 @@ def _broker_url(url: SecretStr) -> SecretStr:
 
 
 def _names_a_host(url: str) -> bool:
-    """Raises ValueError for an invalid port."""
+    """Return whether the URL has a host and a valid form. Raises ValueError for an invalid port."""
     parts = urlsplit(url)
     return bool(parts.hostname) and parts.port != 0 and "@" not in f"{parts.path}{parts.query}{parts.fragment}"
 
@@ -46,28 +46,28 @@ S = TypeVar("S", bound="CommandSettings")
 
 
 class CommandSettings(BaseSettings):
-    """The settings of `migrate` and `parked`, which run also where the other settings of the service are missing."""
+    """The settings of `migrate` and `parked`, which need no other settings of the service."""
 
-    # Values never show in errors: the wrong one may be a secret in the wrong variable.
+    # Errors never show values: an invalid value may be a secret in the wrong variable.
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
 
     database_url: Annotated[SecretStr, AfterValidator(_postgres_url)]
     database_transaction_pooler: bool = False
-    """DATABASE_URL leads to a pooler that gives each transaction another session (pgbouncer: pool_mode=transaction)."""
+    """Whether DATABASE_URL leads to a pooler that gives each transaction another session (pool_mode=transaction)."""
     require_tls: bool = False
-    """Refuse to start unless connections are encrypted and the database is verified: for production."""
+    """Refuse to start unless connections are encrypted and the database is verified. Set it in production."""
     message_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
-    """How long a handler may take."""
+    """The time limit of a handler for one message."""
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    def unencrypted(self) -> list[str]:
-        """The name of each URL whose connections are not encrypted and verified, and what to do."""
-        return list(unencrypted(self.database_url.get_secret_value(), None))
+    def unencrypted_urls(self) -> list[str]:
+        """Name each URL whose connections are not encrypted and verified, with a remedy."""
+        return list(unencrypted_urls(self.database_url.get_secret_value(), None))
 
     @model_validator(mode="after")
-    def _encrypt_where_that_is_required(self) -> Self:
-        if self.require_tls and (found := self.unencrypted()):
+    def _require_encryption(self) -> Self:
+        if self.require_tls and (found := self.unencrypted_urls()):
             raise ValueError(
                 "\n  ".join(["REQUIRE_TLS is true, so connections must be encrypted and verified", *found])
             )
@@ -75,87 +75,90 @@ class CommandSettings(BaseSettings):
 
 
 class Settings(CommandSettings):
-    """What every service can be told. The environment variable has the field's name in capitals.
+    """The settings of every service. The environment variable of a field has its name in capitals.
 
-    A service adds its own in settings.py. Secrets are SecretStr and have no default.
+    A service adds settings of its own in settings.py. Secrets are SecretStr and have no default.
     """
 
     service_version: str = "0.0.0"
-    """Of the build; the image sets it."""
+    """The version of the build. The image sets it."""
 
     database_pool_size: Annotated[int, Field(ge=1, le=1000)] = 10
-    """Connections per process, at most, and one more for probes. All replicas' stay below max_connections."""
+    """The most connections of a process, without one for probes. Keep the sum of all replicas below max_connections."""
 
     broker_url: Annotated[SecretStr, AfterValidator(_broker_url)] | None = None
-    """Of NATS, Kafka or RabbitMQ, by its scheme. Required in a service that sends or takes messages."""
+    """The URL of NATS, Kafka or RabbitMQ: the scheme decides. A service that sends or consumes messages requires it."""
     broker_replication: Annotated[int, Field(ge=1, le=7)] = 1
-    """Copies that the broker keeps of each message: 3 where it is a cluster."""
+    """The copies that the broker keeps of each message. Set 3 for a cluster."""
     event_retention_hours: Annotated[int, Field(ge=1, le=24 * 365)] = 7 * 24
-    """How long the broker keeps events, for listeners that were away (NATS, Kafka)."""
+    """How long the broker keeps events for consumers that are down (NATS, Kafka)."""
     kafka_partitions: Annotated[int, Field(ge=1, le=1000)] = 12
-    """Of each topic that this service makes: the most replicas that can share its events."""
+    """The partitions of each topic that this service creates: at most this many replicas can share its events."""
     inbox_retention_days: Annotated[int, Field(ge=1, le=365)] = 14
-    """How long a message's id is remembered, so that a second copy has no effect. Longer than the broker keeps it."""
+    """How long the inbox keeps a message's id, so that a second copy has no effect: longer than the broker keeps it."""
     message_max_tries: Annotated[int, Field(ge=1, le=100)] = 5
-    """After so many failures a message is parked, and waits for a person."""
+    """A message is parked after this many failed attempts, and then waits for a person."""
     parked_max_messages: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
-    """At most this many incoming messages are parked. Others that fail then wait, and in the end stop the consumer."""
+    """The most incoming messages that are parked. Further messages that fail wait, and in the end stop the consumer."""
     parked_max_bytes: Annotated[int, Field(ge=1, le=2**40)] = 2**30
-    """As parked_max_messages, for the size of the incoming messages that are parked."""
+    """The most bytes of incoming messages that are parked, as parked_max_messages limits their number."""
     event_relay: bool = True
-    """The worker sends events. False where Debezium reads them from the database's log; jobs are sent in any case."""
+    """Whether the worker sends events. Set false if Debezium reads events from the log. Jobs are always sent."""
     run_worker: bool = False
-    """Send and take messages inside the process that serves HTTP: for development. Else `work` does it."""
+    """Send and consume messages inside the process that serves HTTP, for development. In production `work` does."""
 
     http_host: str = "127.0.0.1"
     http_port: Annotated[int, Field(ge=1, le=65535)] = 8000
     keep_alive_seconds: Seconds = 75
-    """Longer than the idle timeout of the load balancer, or it meets closed connections."""
+    """How long an idle connection stays open. A load balancer before it needs a shorter idle timeout."""
 
     request_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
+    """The time limit of a request, until the first byte of its answer."""
     max_body_bytes: Annotated[int, Field(ge=1024, le=2**30)] = 1024 * 1024
+    """The largest body of a request. A route or a router may have its own `max_body_size`: see web/limits.py."""
     max_concurrent_requests: Annotated[int, Field(ge=1, le=100_000)] = 200
-    """Requests beyond this are told to come back, rather than queued until all time out."""
+    """The most requests at the same time. A request beyond that gets a 503 at once, instead of waiting in a queue."""
     max_connections: Annotated[int, Field(ge=10, le=100_000)] = 1000
-    """Connections of clients, idle ones included. One more closes the one that has waited longest for a request."""
+    """The most connections of clients, with idle connections. A further one closes the longest idle connection."""
 
     serve_docs: bool = False
-    """Show /docs and /openapi.json, to anybody. `make dev` does."""
+    """Show /docs and /openapi.json to every caller, as `make dev` does."""
     probe_details: bool = False
-    """Let /readyz and /startupz show version, waiting messages and faults, to anybody. `make dev` does."""
+    """Let /readyz and /startupz show version, waiting messages and faults to every caller, as `make dev` does."""
 
     drain_seconds: Seconds = 5
-    """How long to go on serving after SIGTERM, for load balancers to notice that we are not ready."""
+    """How long the process serves after SIGTERM, until load balancers notice that it is not ready."""
     shutdown_timeout_seconds: Seconds = 20
-    """How long accepted requests may take to finish after that."""
+    """How long running requests and messages may take to finish after DRAIN_SECONDS."""
 
     log_requests: bool = False
-    """A line per request. Off by default: traces say it better; failures are always logged."""
+    """Log a line for each request. Traces show more, so the default is off. Failures are always logged."""
 
     otel_exporter_otlp_endpoint: HttpUrl | None = None
-    """Base URL of an OTLP/HTTP receiver. Without it nothing is exported, trace ids still go through."""
+    """The base URL of an OTLP/HTTP receiver. Without it nothing is exported, but trace ids are passed on."""
     trace_sample_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Share of the traces that start here. A caller's decision is followed, within TRACE_CALLERS_PER_SECOND."""
+    """The share of traces that are recorded if they start here. For callers' traces see TRACE_CALLERS_PER_SECOND."""
     trace_callers_per_second: Annotated[int, Field(ge=0, le=1_000_000)] = 100
-    """Requests per process that are traced because their caller asks. TRACE_SAMPLE_RATIO decides on the others."""
+    """The most requests of a process that are traced because the caller asks. TRACE_SAMPLE_RATIO is for the rest."""
 
-    def unencrypted(self) -> list[str]:
-        """The name of each URL whose connections are not encrypted and verified, and what to do."""
+    def unencrypted_urls(self) -> list[str]:
+        """Name each URL whose connections are not encrypted and verified, with a remedy."""
         broker = self.broker_url.get_secret_value() if self.broker_url else None
-        return list(unencrypted(self.database_url.get_secret_value(), broker))
+        return list(unencrypted_urls(self.database_url.get_secret_value(), broker))
 
     @model_validator(mode="after")
     def _remember_longer_than_the_broker_keeps(self) -> Self:
         if self.inbox_retention_days * 24 <= self.event_retention_hours:
             raise ValueError(
-                "INBOX_RETENTION_DAYS must be longer than EVENT_RETENTION_HOURS: a copy of an event that comes after its "
-                "id was forgotten has its effect twice"
+                f"INBOX_RETENTION_DAYS={self.inbox_retention_days} is not longer than "
+                f"EVENT_RETENTION_HOURS={self.event_retention_hours}: an event could have its effect twice, if a copy "
+                "came after the inbox had deleted its id. Raise the first or lower the second"
             )
         return self
 
 
 class SettingsError(Exception):
-    """The environment does not hold what the service needs. The message has a line for each setting that is wrong."""
+    """The environment lacks a setting, or a setting is invalid. The message has a line for each such setting."""
 
 
 def read(kind: type[S]) -> S:

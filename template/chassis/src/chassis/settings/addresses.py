@@ -1,6 +1,6 @@
-"""Database URLs as libpq takes them: each parameter is used, or refused by name when the process starts.
+"""Database URLs with the parameters of libpq. Each parameter has its effect, or is refused by name at the start.
 
-The environment variables of libpq are the defaults of the parameters, as with libpq.
+The environment variables of libpq are the defaults of the parameters, as in libpq.
 """
 
 import os
@@ -24,7 +24,7 @@ SHARED_SESSIONS: Final = (
 )
 
 SHARING_ATTEMPTS = 3
-"""How often `shares_sessions` looks, because a third client may take the session between its two statements."""
+"""The attempts of `shares_sessions`: a third client may take the session between its two statements."""
 
 _PID = "SELECT pg_backend_pid()"
 
@@ -64,7 +64,7 @@ _ONCE = {
     "password": ("a password", "remove one of the two"),
     "dbname": ("a path", "write the database into the path"),
 }
-"""What may stand before the query instead of each of these parameters, and the remedy for a URL that has both."""
+"""The part before the query that has the meaning of each parameter, and the remedy for a URL that has both."""
 
 _WITHOUT_EFFECT = {
     "channel_binding": ("prefer", "disable"),
@@ -75,7 +75,7 @@ _WITHOUT_EFFECT = {
     "sslcompression": ("0",),
     "sslsni": ("1",),
 }
-"""The values that ask for the driver's fixed behaviour."""
+"""The values that mean the driver's fixed behaviour, so that the parameter can be left out."""
 
 _OF_ENVIRONMENT = {
     "PGAPPNAME": "application_name",
@@ -106,23 +106,23 @@ _OF_ENVIRONMENT = {
     "PGSSLSNI": "sslsni",
     "PGTARGETSESSIONATTRS": "target_session_attrs",
 }
-"""libpq's variables, except those for the user, the password and the database: asyncpg reads those itself."""
+"""libpq's variables, without the user, the password and the database, whose variables asyncpg reads itself."""
 
 
 class Address(NamedTuple):
-    """Where a database is, and how it is reached."""
+    """The hosts of a database, and the options for connecting to them."""
 
     hosts: list[str]
     """A URL for each host, for asyncpg."""
     timeout_seconds: int
     """The time limit for connecting to each host."""
     session: str | None
-    """target_session_attrs: which session is acceptable."""
+    """target_session_attrs: the kind of session that is acceptable."""
     application_name: str | None
 
     @property
     def writable(self) -> bool:
-        """Whether only a session that accepts writes is acceptable."""
+        """Return whether only a session that accepts writes is acceptable."""
         return self.session in ("read-write", "primary")
 
 
@@ -132,7 +132,7 @@ def parse(url: str) -> Address:
         parts = urlsplit(url)
         _, _, hosts = parts.netloc.rpartition("@")
         for host in hosts.split(","):
-            _ = urlsplit(f"//{host}").port  # the text of its ValueError may have a part of the password
+            _ = urlsplit(f"//{host}").port  # the text of this ValueError may contain a part of the password
         given = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
     except ValueError:
         parts = urlsplit("")
@@ -179,7 +179,7 @@ def _address(parts: SplitResult, given: dict[str, str]) -> Address:
 
 
 def _urls(parts: SplitResult, kept: dict[str, str]) -> Iterator[str]:
-    """Yield a URL for each host: the hosts before the path, or else those of the parameter `host`."""
+    """Yield a URL for each host: the hosts before the path, or else the hosts of the parameter `host`."""
     credentials, at, hosts = parts.netloc.rpartition("@")
     names, ports = (kept.pop(name, "").split(",") for name in ("host", "port"))
     if not all(port.isdigit() for port in ports if ports != [""]):
@@ -191,7 +191,7 @@ def _urls(parts: SplitResult, kept: dict[str, str]) -> Iterator[str]:
         )
         return
     if names == [""] and ports == [os.environ.get("PGPORT")]:
-        ports = [""]  # asyncpg reads it for each of the places where it looks for a server on this machine
+        ports = [""]  # asyncpg itself reads PGPORT for each place where it looks for a server on this machine
     if len(ports) not in (1, len(names)) or (ports != [""] and names == [""]):
         raise ValueError(f"has port={','.join(ports)}: give it one port, or one for each host of the parameter host")
     for name, port in zip(names, ports * len(names) if len(ports) == 1 else ports, strict=True):
@@ -200,10 +200,10 @@ def _urls(parts: SplitResult, kept: dict[str, str]) -> Iterator[str]:
 
 
 def _has_own_authorities() -> bool:
-    """Whether there is the file that PostgreSQL's clients use without `sslrootcert`."""
+    """Return whether the file exists that PostgreSQL's clients use without `sslrootcert`."""
     try:
         return (Path.home() / ".postgresql/root.crt").is_file()
-    except RuntimeError:  # there is no home
+    except RuntimeError:  # the user has no home
         return False
 
 
@@ -214,11 +214,11 @@ def _timeout(seconds: str) -> int:
 
 
 def _has_effect(name: str, value: str) -> bool:
-    """Raises ValueError for a parameter that asyncpg does not support, or a value that PostgreSQL does not know."""
+    """Return whether asyncpg needs the parameter. Raises ValueError for an unknown parameter or value."""
     if name == "channel_binding" and value == "require":
         raise ValueError(
-            "has channel_binding=require, which the driver cannot do: remove it, and use sslmode=verify-full to authenticate "
-            "the server"
+            "has channel_binding=require, which the driver does not support: remove it, and use sslmode=verify-full to "
+            "authenticate the server"
         )
     if name == "sslrootcert" and value == "system":
         raise ValueError(f"has sslrootcert=system: name the file instead, {PUBLIC_AUTHORITIES} in the service's image")
@@ -230,21 +230,21 @@ def _has_effect(name: str, value: str) -> bool:
         if value not in allowed:
             raise ValueError(f"has {name}={value}: the driver takes {', '.join(allowed)}")
     elif name == "service":
-        raise ValueError("has service: write the parameters of that service into the URL instead")
+        raise ValueError(f"has service={value}: the driver reads no service file: write the parameters into the URL")
     elif name not in _OF_ASYNCPG:
         raise ValueError(
             f"has the parameter {name}, which the driver does not take: remove it; a setting of the server is written "
             "options=-c%20name%3Dvalue"
         )
     elif name in _FILES and not Path(value).is_file():
-        raise ValueError(f"has {name}={value}: there is no such file")
+        raise ValueError(f"has {name}={value}: no such file exists, so correct the path or mount the file")
     return True
 
 
 async def connect(url: str, **options: Any) -> asyncpg.Connection:
     """Connect to the first host that accepts the connection and has an acceptable session.
 
-    Each host has its own time limit, as with libpq: asyncpg would spend the whole time on a host that does not answer.
+    Each host has its own time limit, as in libpq: asyncpg would spend the whole time on a host that does not answer.
     """
     address = parse(url)
     if address.application_name:
@@ -271,12 +271,14 @@ async def _connect_to(host: str, session: str | None, address: Address, options:
 
 
 async def shares_sessions(url: str, connection: asyncpg.Connection) -> bool:
-    """Whether a pooler lends the session of this connection to other clients between two transactions.
+    """Return whether a pooler gives the session of this connection to other clients between two transactions.
 
     A pooler invents a process number for each client, so that number differs from the server's. If it does, open a
     second connection: only where sessions are shared does it get the session that the first connection has just used.
     """
-    pid = partial(asyncpg.Connection.fetchval, query=_PID)  # without tracing: it belongs to no request
+    pid = partial(
+        asyncpg.Connection.fetchval, query=_PID
+    )  # without tracing, because the statement belongs to no request
     if await pid(connection) == connection.get_server_pid():
         return False
     for _ in range(SHARING_ATTEMPTS):

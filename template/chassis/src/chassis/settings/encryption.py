@@ -9,10 +9,10 @@ _ENCRYPTED = {"nats": "tls", "kafka": "kafkas", "amqp": "amqps"}
 """The encrypted scheme for each unencrypted scheme."""
 
 
-def unencrypted(database_url: str, broker_url: str | None) -> Iterator[str]:
-    """Yield the name of each URL whose connections leave this machine unprotected, and a remedy. No value is shown.
+def unencrypted_urls(database_url: str, broker_url: str | None) -> Iterator[str]:
+    """Name each URL whose connections leave this machine unprotected, with a remedy. Never show its value.
 
-    A server on this machine needs no encryption: a proxy in the pod, for example.
+    A server on this machine needs no encryption, for example a proxy in the pod.
     """
     if not _is_verified(database_url):
         yield "DATABASE_URL: add sslmode=verify-full and sslrootcert, or others can impersonate the database"
@@ -31,7 +31,7 @@ def _is_verified(url: str) -> bool:
 
 
 def _servers(url: str) -> Iterator[tuple[str, str]]:
-    """Scheme and host of each server. A server without a scheme has the scheme of the server before it."""
+    """Yield scheme and host of each server. A server without a scheme has the scheme of the server before it."""
     scheme = ""
     for server in url.partition("?")[0].split(","):
         own, separator, rest = server.strip().rpartition("://")
@@ -40,7 +40,7 @@ def _servers(url: str) -> Iterator[tuple[str, str]]:
 
 
 def _is_here(host: str) -> bool:
-    """Whether the host is this machine: a loopback address, localhost, or the folder of a socket (the default)."""
+    """Return whether the host is this machine: a loopback address, localhost, or the folder of a socket (default)."""
     try:
         return host in ("", "localhost") or host.startswith("/") or ip_address(host).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""Durations as OpenTelemetry's histograms, at a third of what its `Histogram.record` takes (bench/README.md)."""
+"""Durations as OpenTelemetry's histograms, in a third of the time of its `Histogram.record` (bench/README.md)."""
 
 import time
 from collections.abc import Mapping
@@ -10,14 +10,14 @@ from opentelemetry.metrics import Meter
 from opentelemetry.sdk.metrics._internal._view_instrument_match import _hash_attributes
 
 BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
-"""As the HTTP semantic conventions advise."""
+"""The buckets that the HTTP semantic conventions recommend."""
 
 KEPT_SETS = 2000
-"""Of attributes, for which the SDK's aggregation is kept at hand: as many as the SDK tells apart."""
+"""The most sets of attributes whose aggregation is kept: the SDK distinguishes as many."""
 
 
 class _Measured(NamedTuple):
-    """What an aggregation reads of a measurement, in the order that a filter of exemplars takes it."""
+    """The attributes of a measurement that an aggregation reads, in the order of an exemplar filter's arguments."""
 
     value: float
     time_unix_nano: int
@@ -26,21 +26,21 @@ class _Measured(NamedTuple):
 
 
 class Durations:
-    """A histogram whose aggregations, the SDK's own, are looked up once for each set of attributes.
+    """A histogram that looks up the SDK's aggregation only once for each set of attributes.
 
-    The SDK checks, copies and hashes the attributes of every measurement: three quarters of its time.
+    The SDK checks, copies and hashes the attributes of every measurement, which takes three quarters of its time.
     """
 
     def __init__(self, meter: Meter, name: str, description: str) -> None:
         self._histogram = meter.create_histogram(
             name, unit="s", description=description, explicit_bucket_boundaries_advisory=BUCKETS_SECONDS
         )
-        # None with OTEL_SDK_DISABLED. Any: nothing below it has a public name.
+        # None with OTEL_SDK_DISABLED. The type is Any, because the SDK's inside has no public names.
         self._consumer: Any = getattr(self._histogram, "_measurement_consumer", None)
         self._kept: dict[tuple[tuple[str, str | int], ...], list[Any]] = {}
 
     def record(self, seconds: float, attributes: Mapping[str, str | int]) -> None:
-        """Take one in. The attributes are not for changing afterwards."""
+        """Record one duration. Do not change the attributes afterwards."""
         key = tuple(attributes.items())
         aggregations = self._kept.get(key)
         if aggregations is None:
@@ -55,13 +55,13 @@ class Durations:
             aggregation.aggregate(measured, is_exemplar)
 
     def _aggregations(self, attributes: Mapping[str, str | int]) -> list[Any] | None:
-        """One for each reader; None where they do not last, or where there is no SDK."""
+        """Find the aggregation for each reader; None without an SDK, or with aggregations for one collection only."""
         if self._consumer is None:
             return None
         found = []
         for storage in self._consumer._reader_storages.values():
             for match in storage._get_or_init_view_instrument_match(self._histogram):
-                if match._reset_on_collect:  # it makes new ones after each collection, as for delta temporality
+                if match._reset_on_collect:  # delta temporality: new aggregations after each collection
                     return None
                 with match._lock:
                     aggregation = match._get_or_create_aggregation(_hash_attributes(attributes), attributes)

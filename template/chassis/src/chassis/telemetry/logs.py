@@ -1,6 +1,6 @@
-"""Structured logs on stdout. An event is a fixed noun_verbed string, facts are keywords, ids come from context.
+"""Structured logs on stdout. An event is a fixed noun_verbed string, with facts as keywords and ids from the context.
 
-A log call never raises, whatever values it is given and even if stdout cannot be written.
+A log call never raises, for any values, and even if stdout cannot be written.
 """
 
 import inspect
@@ -24,10 +24,10 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
 def describe_exception(error: BaseException) -> dict[str, str]:
-    """Type, message and stack of an exception, its causes and its parts, without the values it was about.
+    """Describe an exception, its causes and its parts by type, message and stack, without the values in them.
 
-    The stack names files and lines, not arguments. Of a message only the first line is kept: Postgres puts the
-    offending row into the lines below (`DETAIL: Key (email)=(…) already exists`).
+    The stack names files and lines, not arguments. Only the first line of a message stays, because Postgres puts the
+    offending row into the next lines (`DETAIL: Key (email)=(…) already exists`).
     """
     described = traceback.TracebackException.from_exception(error, capture_locals=False)
     message = _headline(described).partition(": ")[2]
@@ -43,7 +43,7 @@ def _stacks(link: traceback.TracebackException) -> list[str]:
 
 def _headline(link: traceback.TracebackException) -> str:
     line = "".join(link.format_exception_only()).partition("\n")[0]
-    if line.startswith("asyncpg."):  # a second colon introduces the value that the statement choked on
+    if line.startswith("asyncpg."):  # the text after a second colon is the value that the statement failed for
         return ": ".join(line.split(": ")[:2])
     return line
 
@@ -69,10 +69,10 @@ def _add_exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 DEEPEST = 20
-"""How many levels of a nested value are logged."""
+"""The levels of a nested value that are logged."""
 
 
-def _plain(value: Any, above: tuple[int, ...] = ()) -> Any:
+def _to_json(value: Any, above: tuple[int, ...] = ()) -> Any:
     """Convert any value to JSON: cut cycles, and turn other keys, NaN and unknown objects into text."""
     if value is None or isinstance(value, str | bool):
         return value
@@ -83,8 +83,8 @@ def _plain(value: Any, above: tuple[int, ...] = ()) -> Any:
             return "…"
         within = (*above, id(value))
         if isinstance(value, Mapping):
-            return {_text(key, str): _plain(each, within) for key, each in value.items()}
-        return [_plain(each, within) for each in value]
+            return {_text(key, str): _to_json(each, within) for key, each in value.items()}
+        return [_to_json(each, within) for each in value]
     return _text(value, repr)
 
 
@@ -96,19 +96,19 @@ def _text(value: Any, convert: Callable[[Any], str]) -> str:
 
 
 def _with_fallback(render: Processor) -> Processor:
-    """Render the event, or its values converted by `_plain` if the renderer fails."""
+    """Render the event, or its values converted by `_to_json` if the renderer fails."""
 
     def rendered(logger: WrappedLogger, name: str, event: EventDict) -> Any:
         try:
             return render(logger, name, dict(event))
         except Exception:
             kept = {"exc_info": event["exc_info"]} if "exc_info" in event else {}
-            return render(logger, name, {key: _plain(value) for key, value in event.items()} | kept)
+            return render(logger, name, {key: _to_json(value) for key, value in event.items()} | kept)
 
     return rendered
 
 
-def _never_raising(call: Any) -> Any:
+def _guard(call: Any) -> Any:
     """Wrap a method of a logger, so that it reports an exception instead of raising it."""
 
     @wraps(call)
@@ -136,7 +136,7 @@ def _report_lost(error: Exception, event: object = None) -> None:
 
 
 class AnswerCut(Exception):
-    """Ends an answer of which a part has been sent, so that the server cuts the connection. The cause has been logged."""
+    """The answer fails after a part of it was sent, so the server cuts the connection. The cause is already logged."""
 
 
 def _is_unlogged(record: logging.LogRecord) -> bool:
@@ -144,7 +144,7 @@ def _is_unlogged(record: logging.LogRecord) -> bool:
 
 
 def configure(*, format: Literal["json", "console"], level: str, service: str) -> None:
-    """Send structlog's events and those of every library that uses `logging` to stdout in one shape."""
+    """Send structlog's events, and the events of every library that uses `logging`, to stdout in one format."""
 
     def add_service(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         event["service"] = service
@@ -159,14 +159,15 @@ def configure(*, format: Literal["json", "console"], level: str, service: str) -
         shared += [add_service, _add_exception]
         render: Processor = structlog.processors.JSONRenderer(partial(json.dumps, allow_nan=False))
     else:
-        # Named, because the default depends on what is installed: rich prints every local variable, and takes seconds.
+        # Chosen here, because the default is rich if it is installed, which prints every local variable and takes
+        # seconds.
         plain = structlog.dev.plain_traceback
         render = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), exception_formatter=plain)
     render = _with_fallback(render)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # for half a surrogate pair, or for an accent in the C locale
+        sys.stdout.reconfigure(errors="backslashreplace")  # for half a surrogate pair, or an accent in the C locale
     logger = structlog.make_filtering_bound_logger(level)
-    methods = {name: _never_raising(method) for name, method in vars(logger).items() if inspect.isfunction(method)}
+    methods = {name: _guard(method) for name, method in vars(logger).items() if inspect.isfunction(method)}
     structlog.configure(
         processors=[*shared, render],
         wrapper_class=type("Logger", (logger,), methods),
@@ -182,5 +183,5 @@ def configure(*, format: Literal["json", "console"], level: str, service: str) -
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("uvicorn.error").addFilter(_is_unlogged)
-    # At info it logs every URL it calls, query string and all.
+    # At level info, HTTPX logs every URL that it calls, with the query string.
     logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""Spans to an OTLP/HTTP receiver, encoded in a third of the time that the SDK's encoder takes (bench/README.md)."""
+"""Export spans over OTLP/HTTP, encoded in a third of the time of the SDK's encoder (bench/README.md)."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -21,51 +21,53 @@ _VALUES: dict[type, Callable[[Any], AnyValue]] = {
     float: lambda value: AnyValue(double_value=value),
 }
 
-KEPT_CHARACTERS = 2000
-"""Of a text that is kept encoded, at most: what callers make up, such as paths, must not fill the memory."""
+CACHED_CHARACTERS = 2000
+"""The longest text whose encoding is cached: texts that callers choose, such as paths, must not fill the memory."""
 
 
 class SpanExporter(OTLPSpanExporter):
-    """The SDK's exporter, with its client, its settings and its retries, and `encoded` in place of its encoder."""
+    """The SDK's exporter, with its client, its settings and its retries, and `encode` in place of its encoder."""
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        sent = self._client.export(encoded(spans))
+        sent = self._client.export(encode(spans))
         return SpanExportResult.SUCCESS if sent.success else SpanExportResult.FAILURE
 
 
-def encoded(spans: Sequence[ReadableSpan]) -> bytes:
-    """A serialised ExportTraceServiceRequest, the same that the SDK's `encode_spans` makes.
+def encode(spans: Sequence[ReadableSpan]) -> bytes:
+    """Serialise an ExportTraceServiceRequest, with the same content as the SDK's `encode_spans`.
 
-    What repeats from span to span, as nearly all attributes do, is encoded once and kept. That works because parts of
-    a protobuf message may be serialised one by one and put together (https://protobuf.dev/programming-guides/encoding).
+    Parts that repeat from span to span, as nearly all attributes do, are encoded once and cached. Protobuf allows that:
+    the serialised parts of a message may be joined (https://protobuf.dev/programming-guides/encoding).
     """
-    # By identity: a tracer has one resource and one scope, and to hash a resource makes a JSON document of it.
+    # Compare by identity: a tracer has one resource and one scope, and hashing a resource would serialise it to JSON.
     by_scope: dict[tuple[int, int], list[ReadableSpan]] = {}
     for span in spans:
         by_scope.setdefault((id(span.resource), id(span.instrumentation_scope)), []).append(span)
-    return b"".join(map(_of_one_scope, by_scope.values()))
+    return b"".join(map(_encode_scope, by_scope.values()))
 
 
-def _of_one_scope(spans: list[ReadableSpan]) -> bytes:
+def _encode_scope(spans: list[ReadableSpan]) -> bytes:
     of_resource = encode_spans(spans[:1]).resource_spans[0]
     of_scope = of_resource.scope_spans.pop()
     del of_scope.spans[:]
-    parts = [_field(trace_pb2.ScopeSpans.SPANS_FIELD_NUMBER, _span(span)) for span in spans]
+    parts = [_field(trace_pb2.ScopeSpans.SPANS_FIELD_NUMBER, _encode_span(span)) for span in spans]
     inner = _field(trace_pb2.ResourceSpans.SCOPE_SPANS_FIELD_NUMBER, of_scope.SerializeToString() + b"".join(parts))
     return _field(ExportTraceServiceRequest.RESOURCE_SPANS_FIELD_NUMBER, of_resource.SerializeToString() + inner)
 
 
-def _span(span: ReadableSpan) -> bytes:
+def _encode_span(span: ReadableSpan) -> bytes:
     attributes: Any = span.attributes
-    attributes = attributes.copy()  # a plain dict of the SDK's own class, whose items take a lock each
+    attributes = attributes.copy()  # a plain dict, because each item of the SDK's class takes a lock
     usual = not (span.events or span.links or span.context.trace_state or span.status.description)
     if usual and _VALUES.keys() >= set(map(type, attributes.values())):
-        with suppress(ValueError):  # a number beyond 64 bits, a text that is not Unicode: the SDK leaves such a one out
-            return b"".join((_own(span), _head(span), *map(_attribute, attributes, attributes.values())))
+        with suppress(ValueError):  # the SDK leaves out a number beyond 64 bits, and a text that is not Unicode
+            return b"".join(
+                (_encode_ids(span), _encode_head(span), *map(_encode_attribute, attributes, attributes.values()))
+            )
     return encode_spans([span]).resource_spans[0].scope_spans[0].spans[0].SerializeToString()
 
 
-def _own(span: ReadableSpan) -> bytes:
+def _encode_ids(span: ReadableSpan) -> bytes:
     context, parent = span.context, span.parent
     return trace_pb2.Span(
         trace_id=context.trace_id.to_bytes(16, "big"),
@@ -77,35 +79,35 @@ def _own(span: ReadableSpan) -> bytes:
     ).SerializeToString()
 
 
-def _head(span: ReadableSpan) -> bytes:
+def _encode_head(span: ReadableSpan) -> bytes:
     remote = span.parent is not None and span.parent.is_remote
-    return _kept_head(span.name, span.kind, span.status.status_code, remote)
+    return _cached_head(span.name, span.kind, span.status.status_code, remote)
 
 
 @lru_cache(maxsize=1024)
-def _kept_head(name: str, kind: SpanKind, status: StatusCode, remote: bool) -> bytes:
+def _cached_head(name: str, kind: SpanKind, status: StatusCode, remote: bool) -> bytes:
     flags = trace_pb2.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK | (remote and trace_pb2.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK)
     return trace_pb2.Span(
         name=name,
-        kind=kind.value + 1,  # the protocol has 0 for a span that does not say
+        kind=kind.value + 1,  # 0 means unspecified in the protocol
         status=trace_pb2.Status(code=status.value),
         flags=flags,
     ).SerializeToString()
 
 
-def _attribute(name: str, value: str | bool | int | float) -> bytes:
-    keep = type(value) is not str or len(value) <= KEPT_CHARACTERS
-    return _kept_attribute(name, value) if keep else _kept_attribute.__wrapped__(name, value)
+def _encode_attribute(name: str, value: str | bool | int | float) -> bytes:
+    keep = type(value) is not str or len(value) <= CACHED_CHARACTERS
+    return _cached_attribute(name, value) if keep else _cached_attribute.__wrapped__(name, value)
 
 
-@lru_cache(maxsize=1024, typed=True)  # typed, or True would be 1
-def _kept_attribute(name: str, value: str | bool | int | float) -> bytes:
+@lru_cache(maxsize=1024, typed=True)  # typed, or True would be the same key as 1
+def _cached_attribute(name: str, value: str | bool | int | float) -> bytes:
     attribute = KeyValue(key=name, value=_VALUES[type(value)](value))
     return trace_pb2.Span(attributes=[attribute]).SerializeToString()
 
 
 def _field(number: int, message: bytes) -> bytes:
-    """A message as a field of another: number and wire type 2, then the length as a varint, then itself."""
+    """Make a field of a message: its number and wire type 2, the length as a varint, and then the content."""
     length, prefix = len(message), bytearray([number << 3 | 2])
     while length > 0x7F:
         prefix.append(length & 0x7F | 0x80)

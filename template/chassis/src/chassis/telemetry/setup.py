@@ -1,4 +1,4 @@
-"""OpenTelemetry traces and metrics over OTLP/HTTP: one span per request, one per SQL statement, nothing else unasked."""
+"""OpenTelemetry traces and metrics over OTLP/HTTP: by default one span per request and one per SQL statement."""
 
 import random
 import threading
@@ -30,7 +30,7 @@ from chassis.settings import Settings
 
 EXPORT_TIMEOUT_SECONDS = 3
 MAX_QUEUED_SPANS = 4096
-"""Beyond this, spans are dropped: a dead receiver must not eat the memory of the service."""
+"""The most spans that wait for the receiver. Further spans are dropped, so that they do not fill the memory."""
 
 _SCOPE = InstrumentationScope("chassis")
 _IDS = RandomIdGenerator()
@@ -38,9 +38,10 @@ _FINE = Status()
 
 
 class FollowCallers(Sampler):
-    """Trace requests whose caller traces them, up to a number a second, and a share of all others.
+    """Trace requests whose caller traces them, up to `per_second`, and a share of all other requests.
 
-    Anybody may send a `traceparent` that asks to be traced. Messages are followed without a bound: services send them.
+    The bound is for requests, because any client may send a sampled `traceparent`. Messages have no bound, because only
+    services send them.
     """
 
     def __init__(self, per_second: int, ratio: float) -> None:
@@ -56,7 +57,7 @@ class FollowCallers(Sampler):
         *more: Any,
         **rest: Any,
     ) -> SamplingResult:
-        # At random, not by the trace id as TraceIdRatioBased does, because here the caller has chosen the id.
+        # At random, and not by the trace id as TraceIdRatioBased does, because the caller chooses the id.
         traced = kind is not SpanKind.SERVER or self._follows() or random.random() < self._ratio  # noqa: S311
         sampler = ALWAYS_ON if traced else ALWAYS_OFF
         return sampler.should_sample(parent_context, trace_id, name, kind, *more, **rest)
@@ -95,14 +96,14 @@ class Telemetry:
         self.meter = self._metering.get_meter("chassis")
 
     def install_globally(self) -> None:
-        """Make `trace.get_tracer(…)` in the service's own code produce spans. The first of a process wins."""
+        """Make `trace.get_tracer(…)` in the service's code produce spans. Only the first call has an effect."""
         if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
             trace.set_tracer_provider(self._tracing)
             metrics.set_meter_provider(self._metering)
 
     def shutdown(self) -> None:
-        """Send what is queued, for at most EXPORT_TIMEOUT_SECONDS. What is not sent by then is lost."""
-        # In threads that may be left behind: the SDK alone would send batch after batch to a dead receiver, for 30 s.
+        """Send the queued spans and measurements, for at most EXPORT_TIMEOUT_SECONDS. The rest is lost."""
+        # In threads that can be abandoned: the SDK alone would send batch after batch to a dead receiver, for 30 s.
         closing = [threading.Thread(target=part.shutdown, daemon=True) for part in (self._tracing, self._metering)]
         deadline = time.monotonic() + EXPORT_TIMEOUT_SECONDS
         for thread in closing:
@@ -111,12 +112,12 @@ class Telemetry:
             thread.join(max(0, deadline - time.monotonic()))
 
     def observe_statement(self, query: str, started: int, error: BaseException | None) -> None:
-        """Record a statement that ends now as a span of what ran it. For the `observe` of chassis.database."""
+        """Record an SQL statement that ends now as a child of the current span: the `observe` of chassis.database."""
         parent = trace.get_current_span().get_span_context()
         if not parent.trace_flags.sampled or query.startswith("BEGIN"):
             return
         summary = summarise(query)
-        # Made whole, for it is over: a span that is started, given its attributes and ended costs twice as much.
+        # Build the finished span in one step: to start it, add attributes and end it would cost twice as much.
         span = ReadableSpan(
             name=summary,
             context=SpanContext(
@@ -136,14 +137,14 @@ class Telemetry:
 
 
 def sampler_of(settings: Settings) -> Sampler:
-    """The sampler of a process that exports spans."""
+    """Make the sampler of a process that exports spans."""
     ratio = settings.trace_sample_ratio
     followed = FollowCallers(settings.trace_callers_per_second, ratio)
     return ParentBased(TraceIdRatioBased(ratio), remote_parent_sampled=followed)
 
 
 def from_settings(service: Service, settings: Settings) -> Telemetry:
-    """Export to the settings' OTLP endpoint. Without one, spans are not recorded, but trace ids are made and passed on."""
+    """Export to the settings' OTLP endpoint. Without an endpoint no span is recorded, but trace ids are passed on."""
     # Not Resource.create(): its detectors scan every installed package's entry points at each start.
     resource = (
         OTELResourceDetector()
@@ -162,10 +163,10 @@ def from_settings(service: Service, settings: Settings) -> Telemetry:
         )
     )
     if settings.otel_exporter_otlp_endpoint is None:
-        # ParentBased: a trace that the caller samples stays sampled for those whom we call.
+        # ParentBased: if our caller samples a trace, it stays sampled for the services that we call.
         return Telemetry(resource, sampler=ParentBased(ALWAYS_OFF), span_processors=[], metric_readers=[])
 
-    # Imported here: it brings an HTTP client, and a process without an endpoint starts faster without it.
+    # Imported here, because the exporter loads an HTTP client, which a process without an endpoint does not need.
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -186,14 +187,14 @@ def from_settings(service: Service, settings: Settings) -> Telemetry:
 
 
 def current_trace_id() -> str | None:
-    """The trace that the running code belongs to, in hex, or None outside of any."""
+    """Return the id of the current trace in hex, or None outside of a trace."""
     context = trace.get_current_span().get_span_context()
     return format(context.trace_id, "032x") if context.is_valid else None
 
 
 @lru_cache(maxsize=1024)
 def summarise(query: str) -> str:
-    """`SELECT billing.invoices`: the verb and the first table, as the database semantic conventions name spans."""
+    """Name a statement by its verb and first table (`SELECT billing.invoices`), as the semantic conventions do."""
     words = query.split() or [""]
     verb = words[0].rstrip(";").upper()
     target = next((words[i + 1] for i, word in enumerate(words[:-1]) if word.upper() in {"FROM", "INTO", "UPDATE"}), "")

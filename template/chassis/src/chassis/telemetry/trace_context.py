@@ -1,4 +1,4 @@
-"""W3C Trace Context, Level 2: read the trace of a caller or of a message, and pass it on."""
+"""W3C Trace Context, Level 2: read the trace of a caller or of a message, and pass the trace on."""
 
 import re
 from collections.abc import Mapping
@@ -47,13 +47,13 @@ def extract(headers: Mapping[str, str]) -> Context:
 
 
 def is_recorded(parent: Context) -> bool:
-    """Whether to record a span in this context: not in a trace that its sender did not sample."""
+    """Return whether to record a span in this context: always, except in a trace that its sender did not sample."""
     found = get_current_span(parent).get_span_context()
     return found.trace_flags.sampled or not found.is_valid
 
 
 class _State(TraceState):
-    """The members of a `tracestate`: none if any member is malformed; of members with the same key, the first.
+    """The members of a `tracestate`: the first of each key, and no member at all if any is malformed.
 
     OpenTelemetry's own parser drops the whole list if a key occurs twice, and knows only the keys of Level 1.
     """

@@ -1,7 +1,7 @@
-"""Bound what a client may send or leave unread on one connection, and what all connections together may hold.
+"""Limit the bytes and the time of one connection, and the bytes of all connections together.
 
-limits.py bounds a request once its head is complete. This module bounds the rest: heads, chunk framing, trailers,
-requests sent ahead of an answer, bodies that nobody reads, and answers that the client does not read.
+limits.py limits a request once its head is complete. This module limits the rest: heads, chunk framing, trailers,
+requests sent ahead of an answer, bodies that the application does not read, and answers that the client does not read.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from chassis import problems
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEAD_FIELDS = 200
 HEAD_TIMEOUT_SECONDS = 10
-"""The time from the first byte of a head to its last byte."""
+"""The time limit from the first byte of a head to its last byte."""
 
 MAX_FRAMING_BYTES = 16 * 1024
 FRAMING_PER_BODY_BYTE = 8
@@ -30,28 +30,28 @@ FRAMING_PER_BODY_BYTE = 8
 MAX_FRAMING_BYTES more. A chunk of one byte needs five."""
 
 PIECE_BYTES = 4096
-"""The parser is fed at most this much at once, unless the length of the body is known."""
+"""The parser gets at most this many bytes at once, unless the length of the body is known."""
 
 CHUNKS_AT_ONCE = 500
-"""After this many chunks the other connections have their turn: parsing a tiny chunk takes a microsecond."""
+"""The chunks that are parsed before the other connections have their turn: each chunk takes a microsecond."""
 
 LINGER_BYTES = 4 * 1024 * 1024
 LINGER_SECONDS = 10
-"""How much of a body is read and dropped after its request has been answered. Most clients look for an answer only when
-they have sent everything; a client that sends more is disconnected."""
+"""The most bytes, and the longest time, that the rest of a body is read and dropped after the answer. Most clients read
+an answer only after they have sent the whole body. A client that sends more is disconnected."""
 
 STALL_SECONDS = 30
 """A client that reads nothing of its answer for this long is disconnected."""
 
 CLOSING_SECONDS = 5
-"""How long a closed connection may take to deliver what was written before."""
+"""The time limit for sending the bytes that were written before a connection was closed."""
 
 MAX_HELD_BYTES = 24 * 1024 * 1024
-"""All connections of a process together hold no more: incomplete heads, requests sent ahead, body bytes that the
+"""The most bytes that all connections of a process hold: incomplete heads, requests sent ahead, body bytes that the
 application has not read yet, and unread answers."""
 
 UNCOUNTED_BYTES = 4096
-"""A body of at most this size is not counted while it waits for the application: most bodies are as small."""
+"""A body of at most this size is not counted while it waits for the application. Most bodies are smaller."""
 
 CHUNKED = -1
 """The value of `_body_left` while a chunked body arrives."""
@@ -62,7 +62,7 @@ HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 
 
 def readable(file: int) -> bool:
-    """Whether the kernel has a connection to accept, or bytes or the end of a stream to read, at this moment."""
+    """Return whether the socket has a connection to accept, or bytes or the end of a stream to read, at this moment."""
     poll = select.poll()
     poll.register(file, select.POLLIN)
     return bool(poll.poll(0))
@@ -73,10 +73,10 @@ class Refused(Exception):
 
 
 class PacketTransport:
-    """A transport that sends all data of one turn of the event loop in one packet.
+    """A transport that sends all data of one iteration of the event loop in one packet.
 
-    Uvicorn writes the head and the body of an answer separately, and uvloop would send each at once: two system calls
-    and two packets. A head without its body is sent at the end of the turn.
+    Uvicorn writes the head and the body of an answer separately, and uvloop would send each at once, with two system
+    calls and two packets. A head without its body is sent at the end of the iteration.
     """
 
     def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
@@ -93,7 +93,7 @@ class PacketTransport:
             self._loop.call_soon(self._send_held)
 
     def close(self) -> None:
-        """Close after what was written has been sent, or after CLOSING_SECONDS."""
+        """Close after all written data has been sent, or after CLOSING_SECONDS."""
         self._send_held()
         self._transport.close()
         if self._transport.get_write_buffer_size():
@@ -116,7 +116,7 @@ class PacketTransport:
 
 
 class GatedFlow(FlowControl):
-    """Flow control that reads nothing while a request waits for the answer before it, whatever the application asks."""
+    """Flow control that reads nothing while a request waits for the answer to the request before it."""
 
     full = False
 
@@ -129,15 +129,15 @@ class GatedFlow(FlowControl):
 class Room:
     """The bounds that all connections of one server share.
 
-    When a bound is exceeded, the connection that has waited longest for a complete request is cut: a healthy client is
-    quick, and the newest connection may be a probe.
+    When a bound is exceeded, the server cuts the connection that has waited longest for a complete request: a healthy
+    client is quick, and the newest connection may be a probe.
     """
 
     max_connections: int
     max_held_bytes: int = MAX_HELD_BYTES
     held_bytes: int = 0
     interrupted: deque["Protocol"] = field(default_factory=deque)
-    """The connections whose many chunks are parsed in turns: one connection in each turn of the event loop."""
+    """The connections whose many chunks are parsed in turns: one connection in each iteration of the event loop."""
 
     def interrupt(self, connection: "Protocol") -> None:
         if not self.interrupted:
@@ -155,16 +155,16 @@ class Room:
 
 
 class Protocol(HttpToolsProtocol):
-    """Uvicorn's protocol with bounds. It parses a request only after the previous request has been answered.
+    """Uvicorn's protocol with limits. It parses a request only after the previous request has been answered.
 
-    The parser is fed in pieces that end where a request may end, so that the rest can wait unparsed. Every head without
+    The parser gets pieces that end where a request may end, so that the rest can wait unparsed. Every head without
     a body and every chunked body ends with an empty line, and the parser accepts no other line end than CRLF.
 
     A body in many tiny chunks is parsed in turns with everything else that the event loop does.
     """
 
-    parser: Any  # None once the connection is lost: the parser is not called after that
-    connections: Any  # all of them Protocols
+    parser: Any  # None once the connection is lost, when the parser is no longer called
+    connections: Any  # a set of Protocols
 
     def __init__(self, *args: Any, room: Room, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -199,8 +199,8 @@ class Protocol(HttpToolsProtocol):
     def eof_received(self) -> bool:  # ty: ignore[incompatible-method-override]
         """Keep the connection open for the answer to a complete request, although the client sends no more.
 
-        The client may also have closed the connection. The two look the same, so an answer that has started, which may be a
-        stream without end, ends here.
+        The client may also have closed the connection: both cases look the same. So an answer that has started is cut,
+        because it may be a stream without an end.
         """
         awaited = self._complete and not self.cycle.response_started
         if awaited:
@@ -219,7 +219,7 @@ class Protocol(HttpToolsProtocol):
     def _parse(self, data: bytes) -> None:
         """Parse up to the end of the current request. The bytes after it wait."""
         interrupted, self._chunks = False, 0
-        start = 0  # of the unparsed bytes: slicing `data` instead would copy them for each empty line in a body
+        start = 0  # the first unparsed byte: slicing `data` instead would copy the bytes for each empty line in a body
         while start < len(data) and not self._complete:
             if interrupted := self._chunks > CHUNKS_AT_ONCE:
                 self._room.interrupt(self)
@@ -287,7 +287,7 @@ class Protocol(HttpToolsProtocol):
         self.transport.write(b"\r\n".join((*lines, b"", bytes(answer.body))))
         self.transport.close()
 
-    # What the parser calls
+    # Callbacks of the parser
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_head:
@@ -311,11 +311,11 @@ class Protocol(HttpToolsProtocol):
                 self._body_left = int(value)
             elif name == b"transfer-encoding":
                 if value.strip().lower() != b"chunked":
-                    raise Refused("The only transfer coding that this server takes is chunked.")
+                    raise Refused("The request has an unknown transfer coding: this server supports only chunked.")
                 self._body_left = CHUNKED
         version = self.parser.get_http_version()
         if version not in ("1.1", "1.0"):
-            raise Refused(f"The request is of HTTP/{version}: this server takes HTTP/1.1 and HTTP/1.0.")
+            raise Refused(f"The request is of HTTP/{version}: this server supports HTTP/1.1 and HTTP/1.0.")
         if version == "1.0" or self._body_left == 0:
             self.expect_100_continue = False  # RFC 9110, section 10.1.1
         if len(hosts) != 1 and (hosts or version == "1.1"):
@@ -345,19 +345,19 @@ class Protocol(HttpToolsProtocol):
         """Parse the head again without its Upgrade header, because with that header the parser drops the body."""
         method, version = self.parser.get_method(), self.parser.get_http_version().encode()
         if method == b"CONNECT":
-            raise Refused("CONNECT is for proxies, and this server is none.")
+            raise Refused("The request method is CONNECT, which only a proxy supports: this server is not a proxy.")
         fields = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
         self.parser = httptools.HttpRequestParser(self)
         self.parser.feed_data(b"\r\n".join((method + b" " + self.url + b" HTTP/" + version, *fields, b"", b"")))
 
     async def _receive(self, receive: Callable[[], Awaitable[Any]]) -> Any:
-        """Receive a part of the body for the application, which accounts for that part from here on."""
+        """Receive a part of the body for the application, which counts the bytes of that part from here on."""
         message = await receive()
         if self._held:
             self._hold()
         return message
 
-    # What the answers call
+    # Callbacks of the answers
 
     def on_response_complete(self) -> None:
         self._drop_body()
@@ -370,7 +370,7 @@ class Protocol(HttpToolsProtocol):
         self._waiting_since = self.loop.time()
         if self._complete or self.transport.is_closing():
             return
-        if self.expect_100_continue:  # the next bytes may be the body or the next request: they cannot be told apart
+        if self.expect_100_continue:  # the next bytes may belong to the body or to the next request
             self.transport.close()
         else:
             self._deadline = self.loop.call_later(LINGER_SECONDS, self.transport.close)
@@ -389,7 +389,7 @@ class Protocol(HttpToolsProtocol):
             self._start_keep_alive()
 
     def continue_parsing(self) -> None:
-        """Parse what was left when the other connections had their turn."""
+        """Parse the rest of the bytes, after the other connections have had their turn."""
         if not self.transport.is_closing():
             self._read_on()
 
@@ -426,7 +426,7 @@ class Protocol(HttpToolsProtocol):
         else:
             self._watch_stall(left)
 
-    # What all connections share
+    # The bounds that all connections share
 
     def _hold(self) -> None:
         """Count the bytes that this connection holds, and make room if all connections together hold too many."""
@@ -439,29 +439,29 @@ class Protocol(HttpToolsProtocol):
             self._cut_the_longest_waiting([each for each in self.connections if each._held])
 
     def _cut_the_longest_waiting(self, connections: Iterable[Any]) -> None:
-        """Cut this connection where no other one waits for a complete request."""
+        """Cut the connection that has waited longest for a complete request, or else this connection."""
         waiting = [each for each in connections if each._waiting_since is not None and each is not self]
         longest = min(waiting, key=lambda each: each._waiting_since, default=self)
         longest._forget()
         longest.transport.abort()
 
     def _forget(self) -> None:
-        """Free what nobody has read.
+        """Free the unread bytes at once.
 
-        At once, because the event loop may read many sockets before it runs a task. And here, because what belongs to a
-        connection refers to each other, and the garbage collector is rare.
+        The event loop may read many sockets before it runs a task. And the objects of a connection form a cycle, which
+        the garbage collector would find late, because it runs rarely (see server.py).
         """
         self.connections.discard(self)
         self._room.held_bytes -= self._held
         self._held = 0
         self._unparsed = b""
         if not self._in_head:
-            self.cycle.disconnected = True  # or the application would take the empty body for a whole one
+            self.cycle.disconnected = True  # or the application would take the empty body for a complete body
             self._drop_body()
 
     def _drop_body(self) -> None:
         self.cycle.body = bytearray()
-        vars(self.cycle).pop("receive", None)  # it refers to its cycle and to this connection
+        vars(self.cycle).pop("receive", None)  # this function refers to the cycle and to this connection
 
     def _start_keep_alive(self) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
@@ -478,11 +478,11 @@ class Protocol(HttpToolsProtocol):
 
 
 def _end_of_piece(data: bytes, start: int) -> int:
-    """The end of the first piece from `start`: behind an empty line, or before the bytes that may begin one."""
+    """Find the end of the first piece: after an empty line, or before bytes that may be the start of an empty line."""
     stop = start + PIECE_BYTES
     found = data.find(EMPTY_LINE, start, stop)
     if found >= 0:
         return found + len(EMPTY_LINE)
     piece = data[start:stop]
-    begun = next((size for size in (3, 2, 1) if piece.endswith(EMPTY_LINE[:size])), 0)
-    return start + len(piece) - begun
+    partial_line = next((size for size in (3, 2, 1) if piece.endswith(EMPTY_LINE[:size])), 0)
+    return start + len(piece) - partial_line

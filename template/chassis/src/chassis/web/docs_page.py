@@ -1,12 +1,12 @@
-"""A page to read and try the API, at /docs, if SERVE_DOCS is on."""
+"""The page at /docs, on which a developer can read and try the API. SERVE_DOCS switches it on."""
 
 import html
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-# The browser refuses files with other hashes. `npm pack swagger-ui-dist@VERSION` has the files of another version, and
-# `openssl dgst -sha384 -binary FILE | base64` their hashes.
+# The browser refuses files with other hashes. To update, get the files by `npm pack swagger-ui-dist@VERSION`, and their
+# hashes by `openssl dgst -sha384 -binary FILE | base64`.
 _FILES = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5.35.0"
 _SCRIPT = "sha384-gjRm0bEPMeTmMh5jT2cHccIwCUZSTd8YC+j0d0sXw0MdGEfScduGpSyF3ZSSLkX9"
 _STYLE = "sha384-WlYgdmXYOOBWL5apwjDEZwN+U3HmXSSu5R6V5aGxEcf7z+KuRNwBhoxKVN1i3D5I"

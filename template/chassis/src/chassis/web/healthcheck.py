@@ -1,4 +1,4 @@
-"""`python -m chassis.web.healthcheck`: exit 0 if the local process is alive. For images, which hold no curl."""
+"""`python -m chassis.web.healthcheck`: exit 0 if the local process is alive. For images, which contain no curl."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from urllib.request import ProxyHandler, build_opener
 def main() -> int:
     """Ask /livez once, within 2 seconds."""
     url = f"http://127.0.0.1:{os.environ.get('HTTP_PORT') or '8000'}/livez"
-    direct = build_opener(ProxyHandler({}))  # http_proxy in the environment is for the way out, not for this
+    direct = build_opener(ProxyHandler({}))  # a proxy in the environment does not reach this machine
     try:
         with direct.open(url, timeout=2) as response:
             return 0 if response.status == 200 else 1

@@ -1,6 +1,6 @@
-"""Limit what one request may take from others: bytes, time, and a place among the running requests.
+"""Enforce the limits of a request: the bytes of its body, its time, and the number of running requests.
 
-The limits are settings: MAX_BODY_BYTES, REQUEST_TIMEOUT_SECONDS and MAX_CONCURRENT_REQUESTS.
+To change a limit, set MAX_BODY_BYTES, REQUEST_TIMEOUT_SECONDS or MAX_CONCURRENT_REQUESTS (chassis/settings).
 """
 
 import asyncio
@@ -26,11 +26,11 @@ SMALL_BODY_BYTES = 64 * 1024
 """A complete body of at most this size does not count towards MAX_BODIES_BYTES."""
 
 MAX_BODIES_BYTES = 24 * 1024 * 1024
-"""The size of all arriving bodies and of the large bodies of running requests, for the whole process."""
+"""The most bytes of all arriving bodies, and of the large bodies of running requests, in the whole process."""
 
 
 class TooLarge(Exception):
-    """The body has more than `max_bytes`. `ended`: the whole body has been read."""
+    """The body has more than `max_bytes`. `ended` states whether the whole body has been read."""
 
     def __init__(self, max_bytes: int, *, ended: bool) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Body:
     max_bytes: int
     deadline: asyncio.Timeout
     content: bytearray = field(default_factory=bytearray)
-    """What has arrived. A list of chunks would take many times as much: a client may send two bytes at a time."""
+    """The bytes that have arrived. A list would need far more memory, if a client sends two bytes at a time."""
     size: int = 0
     complete: bool = False
     refused: bool = False
@@ -73,7 +73,7 @@ class Bodies:
             raise TimeoutError
 
     def remove(self, body: Body) -> None:
-        """Free what has arrived. The task that reads the body may run much later."""
+        """Free the bytes of the body at once, because the task that reads the body may run much later."""
         body.content.clear()
         self._bytes -= self._counted.pop(body, 0)
 
@@ -84,10 +84,13 @@ class Bodies:
 
 
 class Limits:
-    """ASGI middleware. Too large: 413. Too many at once, or too slow: 503 with Retry-After. A slow body: 408.
+    """ASGI middleware that refuses what exceeds a limit.
+
+    A body that is too large gets a 413, and a body that arrives too slowly a 408. A request that takes too long, or
+    that comes while too many others run, gets a 503 with Retry-After.
 
     A request takes a place only when its body is complete: a place must not wait for the client. Probes take no
-    place. The time limit is for the first byte of an answer, and then for each silence of a stream.
+    place. The time limit applies to the first byte of an answer, and then to each pause of a stream.
     """
 
     def __init__(self, app: ASGIApp, *, max_body_bytes: int, timeout_seconds: float, max_concurrent: int) -> None:
@@ -121,8 +124,8 @@ class Limits:
             await self._run(scope, receive, send, max_bytes=max_bytes, probe=probe)
 
     def _max_bytes(self, scope: Scope) -> int:
-        """The `max_body_size` of the request's route or of a router that includes it; else MAX_BODY_BYTES."""
-        if self._own_limits is None:  # at the first request all routes are registered
+        """Return the `max_body_size` of the request's route or of a router that includes it, or else MAX_BODY_BYTES."""
+        if self._own_limits is None:  # compute at the first request: by then all routes are registered
             routes = iter_route_contexts(scope["app"].routes)
             self._own_limits = [route for route in routes if getattr(route, "max_body_size", None) is not None]
             largest = max((route.max_body_size for route in self._own_limits), default=0)
@@ -203,7 +206,10 @@ class Limits:
             if more or body.refused or body.size > SMALL_BODY_BYTES:
                 self._bodies.count(body, len(chunk))
             body.content += chunk
-            del message, chunk  # they would be kept while the next is awaited: 256 KiB for each body that arrives
+            del (
+                message,
+                chunk,
+            )  # or both stay in memory while the next message is awaited: 256 KiB for each body that arrives
         content = bytes(body.content)
         body.content.clear()
         body.complete = True
@@ -224,18 +230,18 @@ class Limits:
 
 
 def _too_large(max_bytes: int, *, hang_up: bool) -> ASGIApp:
-    detail = f"the body may have {max_bytes} bytes at most"
+    detail = f"the body is too large: at most {max_bytes} bytes are allowed"
     return problems.document(413, detail=detail, headers=CLOSE if hang_up else None)
 
 
 def _refused_json(headers: Iterable[tuple[bytes, bytes]], body: bytes) -> ASGIApp | None:
-    """The answer to a JSON body that is compressed or not UTF-8: Python would read UTF-16, and ignore the encoding."""
+    """Return the refusal of a JSON body that is compressed or not UTF-8. Python would decode UTF-16 (RFC 8259)."""
     given = dict(headers)
     media_type = given.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if not body or not (media_type == b"application/json" or media_type.endswith(b"+json")):
         return None
     if given.get(b"content-encoding", b"").strip().lower() not in (b"", b"identity"):
-        advice = "send the body without Content-Encoding: nothing is decompressed here"
+        advice = "send the body without Content-Encoding: this service decompresses no body"
         return problems.document(415, detail=advice, headers={"Accept-Encoding": "identity"})
     if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or 0 in body[:4]:
         return problems.document(400, detail="the body is UTF-16 or UTF-32, but JSON is UTF-8 (RFC 8259)")
@@ -253,12 +259,12 @@ def replay(message: Message, receive: Receive) -> Receive:
 
 
 async def _ends_soon(receive: Receive) -> bool:
-    """Read and drop the rest of the body. Returns whether the body ended within LINGER_BYTES."""
+    """Read and drop the rest of the body. Return whether the body ended within LINGER_BYTES."""
     left = LINGER_BYTES
     while left > 0:
         message = await receive()
         left -= len(message.get("body", b""))
         if not message.get("more_body"):
             return True
-        del message  # it would be kept while the next is awaited
+        del message  # or it stays in memory while the next message is awaited
     return False

@@ -18,7 +18,7 @@ router = APIRouter(include_in_schema=False)
 
 @dataclass
 class Lifecycle:
-    """Where the process is between start and stop. Written by the server, read by the probes."""
+    """The phase of the process between start and stop. The server writes it, and the probes read it."""
 
     started: bool = False
     draining: bool = False
@@ -27,20 +27,20 @@ class Lifecycle:
 
 
 class Part(Protocol):
-    """What a process does beside answering requests, from the start of the application to its end."""
+    """A part of the process that runs in addition to the HTTP server, such as messaging."""
 
     @property
     def failed(self) -> bool:
-        """Whether the part has ended by itself, so that only a new process brings it back."""
+        """Return whether the part has ended by itself, so that only a restart of the process helps."""
         ...
 
     @property
     def details(self) -> dict[str, Any]:
-        """What /readyz shows of the part. It does not decide whether the process is ready."""
+        """Return the details that /readyz shows. They do not decide whether the process is ready."""
         ...
 
-    def running(self, finish_by: Callable[[], float | None]) -> AbstractAsyncContextManager[None]:
-        """Run the part. At the end, `finish_by()` is the time, by the loop's clock, when it has to have ended, if any."""
+    def run(self, finish_by: Callable[[], float | None]) -> AbstractAsyncContextManager[None]:
+        """Run the part inside the context. At its exit, `finish_by()` is the deadline, if any, by the loop's clock."""
         ...
 
 
@@ -57,15 +57,15 @@ def _answer(request: Request, ok: bool, **details: Any) -> JSONResponse:
 
 @router.get("/livez")
 async def livez(request: Request) -> JSONResponse:
-    """The event loop turns, and no loop has ended. Never touches the database: restarting us would not repair it."""
+    """Answer 200 while every part runs. This does not depend on the database: a restart would not repair it."""
     return _answer(request, not any(part.failed for part in _parts(request)))
 
 
 @router.get("/startupz")
 async def startupz(request: Request) -> JSONResponse:
-    """True once the database has answered for the first time, and from then on.
+    """Answer 200 once the database has answered for the first time.
 
-    Also without migrations: a restart, which a failing startup probe causes, would not run them.
+    Missing migrations do not matter: a failing startup probe causes a restart, which would not run them.
     """
     lifecycle: Lifecycle = request.app.state.lifecycle
     lifecycle.started = lifecycle.started or await _database_state(request) != State.UNREACHABLE
@@ -74,9 +74,9 @@ async def startupz(request: Request) -> JSONResponse:
 
 @router.get("/readyz")
 async def readyz(request: Request, version: str | None = None) -> JSONResponse:
-    """Whether to send requests here: not draining, and the database answers and has our migrations.
+    """Answer 200 if this process can serve requests: it does not drain, and the database has our migrations.
 
-    With `?version=…`: as that version.
+    With `?version=…`, answer 200 only if this process has that version.
     """
     ours = request.app.state.settings.service_version
     if version not in (None, ours):

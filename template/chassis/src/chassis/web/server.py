@@ -23,26 +23,27 @@ from chassis.web.probes import Lifecycle
 log = structlog.get_logger()
 
 CLOSE_SECONDS = 9
-"""How long connections may take to close and telemetry to be sent, after the last request or message. Each part has a
-bound of its own, 8 seconds in total. The manifests' grace periods count on this."""
+"""The time after the last request or message in which connections close and telemetry is sent. Each step has a limit of
+its own, 8 seconds in total. The manifests' grace periods contain this time."""
 
 RECEIVE_BUFFER_BYTES = 64 * 1024
 """The kernel's receive buffer of each connection. It also bounds a single read: thousands of connections may be
-readable in one turn of the event loop. Only uploads over long distances without a proxy would gain from a larger
-one."""
+readable in one iteration of the event loop. A larger buffer would help only uploads over long distances without a
+proxy."""
 
 OTHER_FILES = 100
-"""The open files of a process besides the connections of clients: connections to database and broker, logs."""
+"""The open files of a process besides the clients' connections: connections to database and broker, and logs."""
 
 YOUNG_OBJECTS = 10_000
-"""How many more objects are made than freed before the garbage collector runs; Python's default is 700 or 2,000."""
+"""The garbage collector's threshold: the objects made minus the objects freed. Python's default is 700 or 2,000."""
 
 
 class Server(uvicorn.Server):
-    """Uvicorn with a drain: on the first signal turn unready and go on serving, then stop as Uvicorn does.
+    """Uvicorn with a drain: at the first signal it becomes unready and continues to serve, then stops as Uvicorn does.
 
-    A second signal ends the drain at once; after the drain, signals mean what they mean to Uvicorn. Even if something
-    hangs, the process ends with status 1 and the stacks of its threads before an orchestrator would kill it.
+    A second signal ends the drain at once; after the drain, signals have the meaning that they have in Uvicorn. If the
+    stop hangs, the process prints the stacks of its threads and exits with status 1, before an orchestrator would kill
+    it.
     """
 
     def __init__(self, config: uvicorn.Config, *, lifecycle: Lifecycle, drain_seconds: float) -> None:
@@ -68,7 +69,7 @@ class Server(uvicorn.Server):
     async def _accept_queued(self) -> None:
         """Accept the connections that wait in the kernel's queue: closing the listener would reset them."""
         listeners = [each.fileno() for server in self.servers for each in server.sockets]
-        for _ in range(self.config.backlog):  # at most, because new connections may go on to arrive
+        for _ in range(self.config.backlog):  # bounded, because new connections may continue to arrive
             if not any(map(readable, listeners)):
                 return
             await asyncio.sleep(0)
@@ -100,16 +101,16 @@ class Server(uvicorn.Server):
 def spare_collector() -> None:
     """Run the garbage collector less often, and never on the objects that exist after start-up.
 
-    A request that succeeds leaves no cycles behind, so most runs find nothing: they took a twentieth of a request's
-    CPU, and a quarter of the relay's (bench/). Cycles that a service makes are still collected. After a large body,
-    limits.py runs the collector itself.
+    A request that succeeds leaves no cycles behind, so most runs would find nothing. They took a twentieth of the CPU
+    time of a request, and a quarter of the relay's (bench/). Cycles that a service makes are still collected. After a
+    large body, limits.py runs the collector itself.
     """
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS)
 
 
 def allow_open_files(wanted: int) -> None:
-    """Raise the soft limit of open files as far as the hard limit allows: the default is often 1024, on macOS 256."""
+    """Raise the soft limit of open files as far as the hard limit allows. The default is often 1024, on macOS 256."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
@@ -117,7 +118,7 @@ def allow_open_files(wanted: int) -> None:
 
 
 def serve(app: FastAPI, *, drain: bool = True) -> bool:
-    """Serve until a signal says stop. True if it stopped cleanly. `drain=False`: nobody routes requests here."""
+    """Serve until a signal stops the process. Return whether the start succeeded. A worker needs no drain."""
     settings: Settings = app.state.settings
     protocol: Any = partial(Protocol, room=Room(max_connections=settings.max_connections))
     config = uvicorn.Config(

@@ -22,21 +22,21 @@ OTHERS = text("""
     WHERE relname = 'alembic_version' AND to_regnamespace('chassis') IS NOT NULL
     HAVING NOT bool_or(nspname = :ours)
 """)
-"""The schemas of other services, in a database that has the chassis' tables but was never ours."""
+"""Find the schemas of other services, in a database that has the chassis' tables but was never ours."""
 
 service: Service = context.config.attributes["service"]
 url: str = context.config.attributes["url"]
 
 
 def include_name(name: str | None, kind: str, parents: Any) -> bool:
-    """Compare only what this service owns: its schema, without Alembic's own table."""
+    """Compare only the schema of this service, without Alembic's own table."""
     if kind == "schema":
         return name == service.schema
     return not (kind == "table" and name == "alembic_version")
 
 
 def include_object(found: Any, name: str | None, kind: str, reflected: bool, compared_to: Any) -> bool:
-    """Leave alone a column that the code no longer uses, as long as its table says that the version before does."""
+    """Ignore a column that only the previous version uses: its table lists the column as leaving."""
     if kind != "column" or not reflected or compared_to is not None:
         return True
     return name not in service.tables.tables[found.table.key].info.get("leaving", ())
@@ -45,7 +45,7 @@ def include_object(found: Any, name: str | None, kind: str, reflected: bool, com
 def take_turn(connection: Connection) -> None:
     """Wait until no other process migrates this database.
 
-    The session that migrates holds the lock: a statement that goes on after its process was killed still holds it.
+    The session that migrates holds the lock, so a statement that continues after the end of its process still holds it.
     A process that waits asks for the lock again and again. A single statement that waited would hold a snapshot, and
     CREATE INDEX CONCURRENTLY of the other process would wait for the end of that statement.
     """
@@ -62,12 +62,12 @@ def take_turn(connection: Connection) -> None:
 
 
 def set_limits(connection: Connection) -> None:
-    """Limit the time and the lock waits of every statement; let a statement wait for locks where that blocks nobody."""
-    # A migration that waits for a lock makes every query behind it wait too: give up soon, and try again later.
+    """Limit the time and the lock waits of every statement. A statement that blocks no other may wait for long."""
+    # Every query on a table waits behind a migration that waits for its lock, so give up soon and repeat later.
     limit_locks = f"SET lock_timeout = '{migrate.LOCK_TIMEOUT}'"
 
     def waits_long(statement: str) -> bool:
-        # Outside of a transaction nothing else is locked while the statement waits.
+        # Outside of a transaction, the session holds no other lock while the statement waits.
         alone = connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
         return alone and leftovers.waits_long(statement)
 
@@ -95,8 +95,8 @@ def apply(connection: Connection) -> None:
     set_limits(connection)
     if others := connection.scalar(OTHERS, {"ours": service.schema}):
         raise DatabaseUnusable(
-            f"the database in DATABASE_URL is that of another service ({others}): each has one of its own, "
-            f"so make one for {service.name}"
+            f"the database in DATABASE_URL belongs to another service ({others}), and each service needs a database of "
+            f"its own: create a database for {service.name}"
         )
     connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{service.schema}"'))
     recorded = history.read(connection)
@@ -123,7 +123,7 @@ def apply(connection: Connection) -> None:
         on_version_apply=record,
     )
     applied = context.get_context().get_current_heads()
-    # A database without the record: assume once that it has applied the migrations of this version.
+    # An older database has no record: assume once that it has applied the migrations of this version.
     unrecorded = history.ancestry(script, applied, known).keys() - recorded.keys()
     history.record(connection, {revision: known[revision] for revision in unrecorded})
     connection.commit()

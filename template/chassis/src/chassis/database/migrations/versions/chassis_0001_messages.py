@@ -1,4 +1,4 @@
-"""Messages: what is to be sent, what has been received, and what needs a person."""
+"""The tables of messages: outbox, inbox, messages in progress, leaders, parked."""
 
 from alembic import op
 
@@ -10,8 +10,9 @@ depends_on = None
 
 def upgrade() -> None:
     op.execute("CREATE SCHEMA IF NOT EXISTS chassis")
-    # Column names as Debezium's outbox event router knows them. Rows come and go: vacuum by their number, not by share.
-    # `payload` is JSON, but no json: the length of a text is known without reading it, and the relay asks for lengths first.
+    # Debezium's outbox event router expects these names of columns. Rows live shortly, so vacuum by their number and
+    # not by their share. `payload` is JSON in a text column: the relay asks for lengths first, and PostgreSQL knows the
+    # length of a text without reading it.
     op.execute("""
         CREATE TABLE chassis.outbox (
             seq bigint GENERATED ALWAYS AS IDENTITY CONSTRAINT pk_outbox PRIMARY KEY,
@@ -29,8 +30,9 @@ def upgrade() -> None:
             created_at timestamptz NOT NULL DEFAULT now()
         ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000)
     """)
-    # What is due at once and what is due later are read apart: neither has to be searched for the other. `waits_for` is
-    # the failed destination that holds a row up; the row is then in no index of the rows that can be sent.
+    # Rows that are due at once and rows that are due later have separate indexes, so the relay searches neither for the
+    # other. `waits_for` is the failed destination that delays a row. Such a row is in no index of rows that can be
+    # sent.
     op.execute("CREATE INDEX ix_outbox_at_once ON chassis.outbox (seq) WHERE not_before IS NULL AND waits_for IS NULL")
     op.execute("""
         CREATE INDEX ix_outbox_later ON chassis.outbox (not_before) WHERE not_before IS NOT NULL AND waits_for IS NULL
@@ -68,7 +70,7 @@ def upgrade() -> None:
             begun_at timestamptz NOT NULL DEFAULT now()
         )
     """)
-    # A row means that a replica leads, or that it stopped without resigning. Its successor then waits.
+    # A row means that a replica leads, or that it stopped without resigning. In the second case its successor waits.
     op.execute("""
         CREATE TABLE chassis.leaders (
             lock bigint CONSTRAINT pk_leaders PRIMARY KEY,
