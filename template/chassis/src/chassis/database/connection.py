@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
@@ -106,10 +106,14 @@ class Session(asyncpg.Connection):
             self._may_restart = False
         return await super().execute(query, *args, **options)
 
-    # Prepared statements, cursors and COPY do not go through `_do_execute`.
+    # `_do_execute` does not run prepared statements, cursors and COPY, so it could not repeat them. They use no cache: with an
+    # outdated statement, COPY would even store wrong numbers.
 
     def _get_statement(self, *statement: Any, **options: Any) -> Any:
         self._may_restart = False
+        if "named" in options:
+            self._drop_local_type_cache()  # ty: ignore[missing-attribute]
+            options["use_cache"] = False
         return super()._get_statement(*statement, **options)  # ty: ignore[missing-attribute]
 
     def _copy_in(self, *statement: Any) -> Any:
@@ -120,20 +124,44 @@ class Session(asyncpg.Connection):
         self._may_restart = False
         return super()._copy_out(*statement)  # ty: ignore[missing-attribute]
 
-    async def _do_execute(self, *statement: Any, **options: Any) -> Any:
-        """Run a statement, and repeat it if a migration has changed its result type since its preparation.
+    def _executemany(self, query: str, args: Iterable[Any], *rest: Any, **options: Any) -> Any:
+        """Hold the arguments in memory: a repeated statement could not read an iterator a second time."""
+        args = args if isinstance(args, Sequence) else list(args)
+        return super()._executemany(query, args, *rest, **options)  # ty: ignore[missing-attribute]
 
-        Outside of a transaction asyncpg repeats the statement. Inside, only the first statement can be repeated.
+    async def _do_execute(self, query: str, *rest: Any, **options: Any) -> Any:
+        """Run a statement. Prepare and run it once more if a migration has changed a type since it was prepared.
+
+        Inside a transaction, only the first statement can be repeated. A later statement raises
+        InvalidCachedStatementError, which `outages` counts as an outage: the next attempt succeeds.
         """
         may_restart, self._may_restart = getattr(self, "_may_restart", False), False
+        cached = self._is_cached(query, **options)
         run = super()._do_execute  # ty: ignore[missing-attribute]
         try:
-            return await run(*statement, **options)
-        except asyncpg.InvalidCachedStatementError:
-            if not may_restart:
+            return await run(query, *rest, **options)
+        except asyncpg.PostgresError as error:
+            # asyncpg refuses an argument that does not fit the type of the parameter: its type may have changed.
+            refused = type(error) is asyncpg.DataError
+            if not cached or not (refused or outages.is_outdated(error)):
                 raise
-        await super().execute("ROLLBACK; BEGIN")
-        return await run(*statement, **options)
+            if refused:  # which may also be a mistake of the caller, so the other connections keep their statements
+                self._drop_local_type_cache()  # ty: ignore[missing-attribute]
+                self._drop_local_statement_cache()  # ty: ignore[missing-attribute]
+            else:
+                await self.reload_schema_state()
+            if self.is_in_transaction():
+                if not may_restart and refused:
+                    raise
+                if not may_restart:
+                    raise asyncpg.InvalidCachedStatementError(str(error)) from error
+                await super().execute("ROLLBACK; BEGIN")
+        return await run(query, *rest, **options)
+
+    def _is_cached(
+        self, query: str, record_class: type | None = None, ignore_custom_codec: bool = False, **_: Any
+    ) -> bool:
+        return self._stmt_cache.has((query, record_class or asyncpg.Record, ignore_custom_codec))
 
     def _cancel_current_command(self, waiter: Any, cancel_waiter: Any = None) -> None:
         """Stop the running statement, and wait at most ANSWER_SECONDS for the server to confirm that.

@@ -33,6 +33,13 @@ LOG_SECONDS = 10
 
 POOLED = ("26000", "42P05")
 
+_OUTDATED = (
+    asyncpg.InvalidCachedStatementError,
+    asyncpg.DatatypeMismatchError,
+    asyncpg.UndefinedFunctionError,  # which includes operators: text = integer
+    asyncpg.CannotCoerceError,
+)
+
 
 class DatabaseUnavailable(Exception):
     """The database gave no connection, or the connection broke. The message and the cause have the reason."""
@@ -48,14 +55,20 @@ def reason(error: BaseException) -> str | None:
         # The server has ended the session, but asyncpg has not seen the connection close yet.
         case asyncpg.InternalClientError():
             return f"{type(error).__name__}: {error}"
-        # Once per session after a migration that changed a column's type. The statement is prepared anew the next time.
+        # Once after a migration that changed a type. The statement is prepared anew the next time.
         case asyncpg.InvalidCachedStatementError():
-            return f"a migration changed the result of a statement: {error}"
+            return f"a migration changed a type that a prepared statement uses: {error}"
         case asyncpg.PostgresError(sqlstate=state) if state in POOLED:
             return f"{error}: {SHARED_SESSIONS}"
         case asyncpg.PostgresError(sqlstate=state) if state and state.startswith(STATES):
             return f"{type(error).__name__} ({state}): {error}"
     return None
+
+
+def is_outdated(error: asyncpg.PostgresError) -> bool:
+    """Whether the server may have refused a prepared statement because a migration changed a type after the preparation."""
+    dropped = isinstance(error, asyncpg.InternalServerError) and str(error).startswith("cache lookup failed")
+    return dropped or isinstance(error, _OUTDATED)
 
 
 class OutageLog:
