@@ -39,7 +39,7 @@ test-fast: setup lint ## The tests for the inner loop
 	@.venv/bin/python -m pytest -m "not slow" -n $(JOBS) --dist loadgroup $(ARGS)
 
 tools: setup ## Install what the tests need beyond Python packages, as far as this machine allows
-	@.venv/bin/python -m tests.needs
+	@.venv/bin/python -m tests.support.needs
 
 lint: setup ## Format and lint rules of this repository, types of what is delivered
 	@.venv/bin/ruff format --check --quiet . template/chassis || { echo "run 'make format'"; exit 1; }
@@ -61,10 +61,10 @@ pictures: setup ## Make the pictures of README.md again, from the demo and the f
 	@.venv/bin/python -m docs.pictures
 
 simulation: setup ## Forty edited services through every version, all of them by plain Copier too (about 12 minutes)
-	@BY_PLAIN_UPDATE=40 GREEN=3 .venv/bin/python -m pytest -n $(JOBS) --dist loadgroup tests/fleet/test_simulation.py $(ARGS)
+	@BY_PLAIN_UPDATE=40 GREEN=3 .venv/bin/python -m pytest -n $(JOBS) --dist loadgroup tests/fleet/update/test_simulation.py $(ARGS)
 
 chaos: setup ## Torment two talking services in 40 ways on each broker, and count what is lost (about 12 minutes)
-	@for broker in nats kafka rabbitmq; do .venv/bin/python -m tests.chaos $$broker $(ARGS) || exit 1; done
+	@for broker in nats kafka rabbitmq; do .venv/bin/python -m tests.service.chaos $$broker $(ARGS) || exit 1; done
 
 bench: setup ## Measure a generated service beside a bare application; prints ratios
 	@.venv/bin/python -m bench.http $(ARGS)

@@ -1,7 +1,7 @@
 """Measure the generated image against a naive image of the same service: size, and the time of builds, in one run.
 
 `make bench-image`. The naive Dockerfile is what teams write on day one: one stage, everything copied, then installed
-by pip. Both begin with the same base image and the same engine (tests/engine.py). A cold build has no layer and no cache of
+by pip. Both begin with the same base image and the same engine (tests/support/engine.py). A cold build has no layer and no cache of
 packages but has the base; the other one follows a change of one source file. Rounds alternate, medians are shown, and
 ratios are ours divided by the naive one's.
 """
@@ -18,9 +18,9 @@ from statistics import median
 import copier
 
 from bench.fleet import ROOT
-from tests import engine as engines
-from tests.base_image import TAG
-from tests.engine import Engine
+from tests.support import engine as engines
+from tests.support.base_image import TAG
+from tests.support.engine import Engine
 
 NAIVE = f"""FROM {TAG}
 WORKDIR /app

@@ -38,9 +38,9 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from pydantic import SecretStr
 
 from bench.bare_clients import BARE, LANES
-from tests import brokers
-from tests.chaos.counter.main import SERVICE as COUNTER
-from tests.chaos.journal.main import SERVICE as JOURNAL
+from tests.service.chaos.counter.main import SERVICE as COUNTER
+from tests.service.chaos.journal.main import SERVICE as JOURNAL
+from tests.support import brokers
 
 NAME = "counter.stepped.v1"
 KEYS = 1000

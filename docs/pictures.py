@@ -132,7 +132,7 @@ def headings(page: str) -> list[str]:
 
 
 def photograph(page: str, picture: Path) -> None:
-    from tests.fleet.browser import browser
+    from tests.support.browser import browser
 
     file = ROOT / "build/fleet.html"
     file.write_text(page, encoding="utf-8")

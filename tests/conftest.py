@@ -15,10 +15,9 @@ import pytest
 from pytest_copie.plugin import Copie
 
 from fleet.template.rendering import CompilingOnce
-from tests import leftovers, reporting
-from tests.tools import KINGFISHER_RULES, made_once
-
-ROOT = Path(__file__).parents[1]
+from tests.support import leftovers, reporting
+from tests.support.paths import ROOT
+from tests.support.tools import KINGFISHER_RULES, made_once
 
 SLOW_TIMEOUT_SECONDS = 900
 """Some install what they need, and some run all gates of a service, on a machine that may be busy."""

@@ -2,8 +2,8 @@
 
 In a request all that was valid has to stay valid. In a response nothing may come that could not come before, other than
 new fields, which callers ignore, and new failures, which callers must expect. Words and examples are no promise; a field
-of OpenAPI that these rules do not know may not change. tests/fleet/test_openapi_diff.py compares the verdicts with oasdiff's: where the two differ, this is the
-stricter.
+of OpenAPI that these rules do not know may not change. tests/fleet/judges/test_openapi_diff.py compares the verdicts with oasdiff's: where
+the two differ, this is the stricter.
 """
 
 import re

@@ -37,12 +37,12 @@ from fastapi import FastAPI
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-from tests import brokers
 from tests.chassis import tiny
-from tests.chassis.link import Link
 from tests.chassis.tiny.main import SERVICE
+from tests.support import brokers
+from tests.support.link import Link
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 START_TIMEOUT_SECONDS = 120
 EXIT_TIMEOUT_SECONDS = 90
 LOG_TIMEOUT_SECONDS = 60

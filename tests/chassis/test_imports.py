@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.chassis.conftest import ROOT
-from tests.imports import lint_imports
+from tests.support.imports import lint_imports
 
 # A module, an import in it, and what is wrong with the import.
 WRONG = {

@@ -19,7 +19,7 @@ from fleet.template.answers import Answers
 from fleet.template.template import Template
 from tests.conftest import git
 from tests.fleet.history import HANDED_OVER, release_first_version, release_later_versions, release_that_claims
-from tests.tools import made_once
+from tests.support.tools import made_once
 
 Born = Callable[..., Path]
 

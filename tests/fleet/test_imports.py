@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.imports import lint_imports
+from tests.support.imports import lint_imports
 
 # A module, an import in it, and the module that is named.
 WRONG = {

@@ -10,9 +10,9 @@ import pytest
 from fleet.errors import FleetError
 from fleet.judges.kustomize import Manifest, containers, pod, rendered
 from fleet.service.service import Service
-from tests import golang
 from tests.fleet.conventions.conftest import Broken, Mutations, append, both, each_alone, edit, only, told
-from tests.manifests import KUSTOMIZE, manifests
+from tests.support import golang
+from tests.support.manifests import KUSTOMIZE, manifests
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
 

@@ -9,9 +9,9 @@ import pytest
 from fleet.conventions import MODULES, Convention, conventions
 from fleet.conventions.supply import NoSecrets
 from fleet.service.service import Service
-from tests.answers import VARIANTS
 from tests.conftest import git
 from tests.fleet.conftest import Born
+from tests.support.answers import VARIANTS
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
 

@@ -2,8 +2,8 @@
 
 The comparison reports a gap for each value that may be written but not read. A gap that is not `sure` means that the
 rules here cannot judge the schemas. A writer sends no field that its schema does not name: an object with `properties`
-and without `additionalProperties` is read so. tests/chassis/test_containment.py holds it against a validator, by random
-schemas.
+and without `additionalProperties` is read so. tests/chassis/messaging/test_containment.py holds it against a
+validator, by random schemas.
 
 It needs the standard library only: it is fleet/schemas/containment.py too, so that services are judged alike from outside.
 """

@@ -1,0 +1,237 @@
+"""What a container of the image does, each as a check: of any image, so that a spoilt one can be seen to fail it."""
+
+import asyncio
+import contextlib
+import json
+import math
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection, HTTPException
+from uuid import uuid4
+
+import httpx
+import nats
+from nats.aio.msg import Msg
+
+from tests.delivery.image.conftest import VERSION, World
+from tests.support.containers import LIMIT_SECONDS, Container, run, started
+
+INVOICE = {"number": "7", "customer_id": str(uuid4()), "total": {"amount": 1250, "currency": "EUR"}}
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+TRACEPARENT = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
+
+
+def refuses_to_start_with_a_missing_or_malformed_setting(world: World, image: str) -> None:
+    secret = "hunter2-is-not-a-port"
+    wrong = {
+        "DATABASE_URL": ("serve", {}),
+        "HTTP_PORT": ("serve", {"DATABASE_URL": world.database.url, "HTTP_PORT": secret}),
+        "BROKER_URL": ("work", {"DATABASE_URL": world.database.url}),
+    }
+    with ThreadPoolExecutor() as pool:
+        runs = {
+            name: pool.submit(run, world.engine, image, command, **given) for name, (command, given) in wrong.items()
+        }
+    for name, ended in runs.items():
+        status, said = ended.result()
+        assert status == 2, said
+        assert name in said
+        assert secret not in said
+        assert {other for other in wrong if other in said} == {name}
+
+
+def listens_where_it_is_told(world: World, image: str) -> None:
+    with (
+        started(world.engine, image, DATABASE_URL=world.database.url) as open_to_all,
+        started(world.engine, image, DATABASE_URL=world.database.url, HTTP_HOST="127.0.0.1") as kept_inside,
+    ):
+        for container, elsewhere in ((open_to_all, True), (kept_inside, False)):
+            container.until_ready()
+            try:
+                httpx.get(f"http://127.0.0.2:{container.port}/livez")
+                reached = True
+            except httpx.ConnectError:
+                reached = False
+            assert reached is elsewhere
+
+
+def migrates_by_command(world: World, image: str) -> None:
+    url = world.database.empty()
+    status, said = run(world.engine, image, "migrate", DATABASE_URL=url)
+    assert status == 0, said
+    with started(world.engine, image, DATABASE_URL=url) as container:
+        container.until_ready()
+        assert httpx.post(f"{container.base}/v1/invoices", json=INVOICE).status_code == 201
+
+
+def tells_the_truth_while_the_database_is_away(world: World, image: str) -> None:
+    with started(world.engine, image, DATABASE_URL=world.database.url) as container:
+        container.until_ready()
+        with world.database.away():
+            ready, alive = container.get("/readyz"), container.get("/livez")
+            assert ready is not None
+            assert alive is not None
+            assert (ready.status_code, alive.status_code) == (503, 200)
+        container.until_ready()
+
+
+class Load:
+    """Clients that ask, each on a new connection, until nobody listens any more.
+
+    A request that was sent after `promised_until` may fail: that is after the drain.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.promised_until = math.inf
+        self.answered = 0
+        self.failed: list[str] = []
+        self._port = port
+        self._told = threading.Event()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(4)]
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._told.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self) -> None:
+        body, headers = json.dumps(INVOICE), {"content-type": "application/json"}
+        while not self._told.is_set():
+            sent = math.inf
+            try:
+                with contextlib.closing(HTTPConnection("127.0.0.1", self._port, timeout=60)) as connection:
+                    connection.request("POST", "/v1/invoices", body, headers)
+                    sent = time.monotonic()  # only now: a busy machine may let seconds pass before that
+                    answer = connection.getresponse()
+                    said = answer.read()
+            except ConnectionRefusedError:  # a balancer goes elsewhere
+                return
+            except (OSError, HTTPException) as error:
+                if sent < self.promised_until:
+                    self.failed.append(repr(error))
+            else:
+                if answer.status != 201:
+                    self.failed.append(said.decode())
+                self.answered += 1
+
+
+def finishes_accepted_requests_when_told_to_stop(world: World, image: str) -> None:
+    with started(world.engine, image, DATABASE_URL=world.database.url, DRAIN_SECONDS=1) as container:
+        container.until_ready()
+        with Load(container.port) as load:
+            container.until("under load", lambda: load.answered > 20 or load.failed)
+            before, load.promised_until = load.answered, time.monotonic() + 1
+            status = container.stop()
+        assert load.failed == []
+        assert load.answered > before
+        assert status == 0
+
+
+def logs_json_with_trace_ids(world: World, image: str) -> None:
+    """And says nothing of a request that went well, unless it is told to."""
+    logged = _after_one_request(world, image)
+    assert logged
+    assert not [line for line in logged if line["event"] == "request_finished"]
+
+
+def logs_requests_when_told(world: World, image: str) -> None:
+    (line,) = (
+        one for one in _after_one_request(world, image, LOG_REQUESTS="true") if one["event"] == "request_finished"
+    )
+    assert (line["trace_id"], line["service"], line["status"]) == (TRACE, "billing", 201)
+
+
+def logs_for_people_when_told(world: World, image: str) -> None:
+    lines = _lines_after_one_request(world, image, LOG_FORMAT="console", LOG_REQUESTS="true")
+    assert [line for line in lines if line.startswith("{")] == []
+    assert [line for line in lines if "request_finished" in line and TRACE in line]
+
+
+def _after_one_request(world: World, image: str, **settings: str) -> list[dict]:
+    lines = _lines_after_one_request(world, image, **settings)
+    assert [line for line in lines if not line.startswith("{")] == []
+    return [json.loads(line) for line in lines]
+
+
+def _lines_after_one_request(world: World, image: str, **settings: str) -> list[str]:
+    """Of both streams, to the end of the process."""
+    with started(world.engine, image, DATABASE_URL=world.database.url, **settings) as container:
+        container.until_ready()
+        answer = httpx.post(f"{container.base}/v1/invoices", json=INVOICE, headers=TRACEPARENT)
+        assert answer.status_code == 201
+        assert container.stop() == 0
+        return "".join(container.output()).splitlines()
+
+
+def serves_and_works_as_the_same_build(world: World, image: str) -> None:
+    """What one container is told by HTTP, the other one tells the world."""
+    environment = {"DATABASE_URL": world.database.url}
+    with (
+        started(world.engine, image, **environment) as serving,
+        started(world.engine, image, "work", BROKER_URL=world.broker, **environment) as working,
+    ):
+        for each in (serving, working):
+            each.until_ready()
+            asked = each.get(f"/readyz?version={VERSION}")
+            assert asked is not None
+            assert asked.is_success
+        message = asyncio.run(_issue(world.broker, serving))
+    assert message.headers is not None
+    assert TRACE in message.headers["traceparent"]
+
+
+async def _issue(broker: str, serving: Container) -> Msg:
+    """The event that comes of issuing an invoice."""
+    client = await nats.connect(broker)
+    try:
+        heard = await client.subscribe("billing.>")
+        await client.flush()
+        async with httpx.AsyncClient(base_url=serving.base, headers=TRACEPARENT) as http:
+            made = await http.post("/v1/invoices", json=INVOICE)
+            issue = f"{made.headers['location']}/issue"
+            assert (await http.post(issue, headers={"if-match": made.headers["etag"]})).status_code == 200
+        return await heard.next_msg(LIMIT_SECONDS)
+    finally:
+        await client.close()
+
+
+def says_whether_it_is_healthy(world: World, image: str) -> None:
+    often = ("--health-interval", "1s", "--health-retries", "1")
+    with started(world.engine, image, DATABASE_URL=world.database.url, options=often) as container:
+
+        def health() -> dict:
+            return world.engine.inspect(container.id)["State"].get("Health", {"Status": "none", "Log": []})
+
+        container.until("checked", lambda: health()["Status"] != "starting")
+        assert health()["Status"] == "healthy"
+        world.engine.docker("kill", "--signal", "STOP", container.id)  # it is there, and answers nobody
+        last = health()["Log"][-1]["Start"]
+
+        def later() -> list[dict]:
+            return [check for check in health()["Log"] if check["Start"] > last]
+
+        # The first one may have asked just before.
+        container.until("checked", lambda: health()["Status"] == "unhealthy" or len(later()) > 1)
+        assert health()["Status"] == "unhealthy"
+        world.engine.docker("kill", "--signal", "CONT", container.id)
+        container.until("healthy again", lambda: health()["Status"] == "healthy")
+
+
+CHECKS = [
+    refuses_to_start_with_a_missing_or_malformed_setting,
+    listens_where_it_is_told,
+    migrates_by_command,
+    tells_the_truth_while_the_database_is_away,
+    finishes_accepted_requests_when_told_to_stop,
+    logs_json_with_trace_ids,
+    logs_requests_when_told,
+    logs_for_people_when_told,
+    serves_and_works_as_the_same_build,
+    says_whether_it_is_healthy,
+]

@@ -1,0 +1,181 @@
+"""The map as a drawing: SVG, Mermaid, and the section of a page."""
+
+import random
+import re
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from playwright.sync_api import Page
+
+from fleet.check.findings import Finding, Level
+from fleet.map import show
+from fleet.map.facts import Facts, Message
+from fleet.map.findings import findings
+from fleet.map.layout import ROW, layout
+from fleet.map.mermaid import mermaid
+from fleet.map.model import Found, Map
+from fleet.map.svg import svg
+from fleet.page import page as html_page
+from tests.support.browser import browser
+from tests.support.needs import MERMAID
+from tests.support.npm import packed
+
+SVG = "{http://www.w3.org/2000/svg}"
+HOSTILE = [
+    "<script>document.title = 'taken'</script>",
+    "</svg><img src=x onerror=\"document.title='taken'\">",
+    'a"b',
+    "`x` **y**",
+    "end",
+    "a]b[c)d",
+    "x|y",
+    "&quot;#35;",
+    "%%{init: {}}%%",
+    "ünïcode",
+    "1. a",
+    "a\nb; c-->d",
+    "bell\a",
+    "{{ 7 * 7 }}",
+]
+
+
+def service(name: str, *, sends: str = "", takes: str = "", calls: str = "", jobs: str = "") -> Facts:
+    """Names of services apart by spaces: whose events it takes, whom it calls, whom it gives jobs."""
+    said = [Message("thing-done.v1".join((f"{name}.", "")), "event", True, False, {"type": "object"})] if sends else []
+    said += [Message(f"{one}.thing-done.v1", "event", False, True, {"type": "string"}) for one in takes.split()]
+    said += [Message(f"{one}.do-it.v1", "job", True, False, {}) for one in jobs.split()]
+    return Facts(name, tuple(said), {name: "openapi"}, tuple(calls.split()), operations=3)
+
+
+def hostile() -> Map:
+    """Every name is one that somebody chose to do harm, of services and of messages."""
+    return Map(
+        Facts(
+            name,
+            (Message(f"elsewhere.{name}", "event", False, True, {}), Message(f"{name}", "job", True, False, {})),
+            {name: "openapi"},
+            tuple(HOSTILE),
+        )
+        for name in HOSTILE
+    )
+
+
+def texts(drawing: str) -> list[str]:
+    return [one.text or "" for one in ElementTree.fromstring(drawing).iter(f"{SVG}text")]
+
+
+def test_the_drawing_names_every_service_call_event_and_job() -> None:
+    map_ = Map(
+        [service("orders", sends="x"), service("billing", takes="orders", calls="orders customers", jobs="printing")]
+    )
+    found = findings(map_)
+    drawing = svg(map_, found)
+    root = ElementTree.fromstring(drawing)
+    assert {"orders", "billing", "customers", "printing"} <= set(texts(drawing))
+    titles = {one.text for one in root.iter(f"{SVG}title")}
+    assert {
+        "billing calls orders: orders",
+        "billing calls customers: customers",
+        "orders tells billing: orders.thing-done.v1 (error)",
+        "billing gives to do: printing: printing.do-it.v1",
+        "orders: 3 operations; is called by billing; publishes orders.thing-done.v1",
+        "customers: not among the services of this map",
+    } <= titles
+    kinds = {one.get("class") for one in root.iter(f"{SVG}g")}
+    assert {"arrow call", "arrow event wrong", "arrow job", "service", "service outside", "legend"} <= kinds
+    assert [one for one in texts(drawing) if "✕ thing-done.v1" in one]
+    assert root.get("role") == "graphics-document"
+    assert "1 service" not in (root.findtext(f"{SVG}desc") or "")
+    assert not set(re.findall(r"https?://[^\"' ]*", drawing)) - {SVG.strip("{}")}
+
+
+def test_names_are_text_in_the_drawing_whatever_they_are() -> None:
+    map_ = hostile()
+    drawing = svg(map_, [])
+    assert {name.replace("\a", "�") for name in HOSTILE} <= set(texts(drawing))
+    tags = {one.tag.removeprefix(SVG) for one in ElementTree.fromstring(drawing).iter()}
+    assert tags == {"svg", "title", "desc", "style", "rect", "g", "path", "polygon", "text"}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_service_is_drawn_over_another_and_every_arrow_ends_at_its_own(seed: int) -> None:
+    chosen = random.Random(seed)
+    names = [f"service-{number}" for number in range(30)]
+    pairs = list({tuple(chosen.sample(names, 2)): None for _ in range(45)})
+    widths = {name: chosen.uniform(80, 200) for name in names}
+    plan = layout(pairs, widths, 90)
+    assert set(plan.places) == {end for pair in pairs for end in pair}
+    for one, other in combinations(plan.places, 2):
+        (x, y), (other_x, other_y) = plan.places[one], plan.places[other]
+        assert abs(x - other_x) > (widths[one] + widths[other]) / 2 or abs(y - other_y) >= ROW - 0.01
+    for source, target in pairs:
+        way = [plan.places[source], *plan.routes[source, target], plan.places[target]]
+        xs = [x for x, _ in way]
+        assert xs in (sorted(xs), sorted(xs, reverse=True))
+        assert all(0 <= y <= plan.height for _, y in way)
+
+
+def test_a_map_may_be_empty_or_without_an_edge() -> None:
+    for map_ in (Map([]), Map([service("alone")]), Map(service(f"service-{number}") for number in range(40))):
+        assert set(texts(svg(map_, []))) >= set(map_.services)
+        assert mermaid(map_, []).count("\n") == len(map_.services) + 2
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("browser")
+def test_the_legend_is_inside_of_a_small_map(page: Page) -> None:
+    page.set_content(svg(Map([]), []))
+    assert page.evaluate(
+        """() => {
+            const paper = document.querySelector('svg').getBoundingClientRect();
+            return [...document.querySelectorAll('.legend text')].every(
+                one => one.getBoundingClientRect().right < paper.right);
+        }"""
+    )
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    with browser() as chromium:
+        yield chromium.new_page(viewport={"width": 1200, "height": 900})
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("browser")
+def test_mermaid_itself_reads_the_text_and_draws_each_name_as_it_is(page: Page) -> None:
+    page.goto("about:blank")
+    page.add_script_tag(path=packed(MERMAID, "dist/mermaid.min.js"))
+    labels = page.evaluate(
+        """async text => {
+            mermaid.initialize({startOnLoad: false});
+            document.body.innerHTML = (await mermaid.render('drawn', text)).svg;
+            return [...document.querySelectorAll('.nodeLabel, .edgeLabel')].map(one => one.textContent);
+        }""",
+        mermaid(hostile(), []),
+    )
+    assert {" ".join(name.split()).replace("\a", "") for name in HOSTILE} <= {one.replace("\a", "") for one in labels}
+    assert page.title() == ""
+    assert page.locator("img").count() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("browser")
+def test_in_a_page_the_map_is_drawn_in_light_and_dark_and_nothing_of_it_runs(page: Page, tmp_path: Path) -> None:
+    map_ = hostile()
+    found = [Found((name,), Finding("map-call-cycle", "", name, name, Level.ERROR, why=name)) for name in HOSTILE]
+    file = tmp_path / "fleet.html"
+    file.write_text(html_page([], [], show.html(map_, found, {"end": "#s1"})), encoding="utf-8")
+    page.emulate_media(color_scheme="light")
+    page.goto(file.as_uri())
+    assert page.title().startswith("The fleet on")
+    assert page.locator("#map svg .service").count() == len(map_.nodes)
+    assert page.locator("#map svg a[href='#s1'] text").text_content() == "end"
+    assert page.locator("#map .findings li").count() == len(HOSTILE)
+    fill = "one => getComputedStyle(one).fill"
+    light = page.locator("#map .service text").first.evaluate(fill)
+    page.emulate_media(color_scheme="dark")
+    assert page.locator("#map .service text").first.evaluate(fill) != light
+    assert page.locator("#map img, #map script").count() == 0

@@ -1,0 +1,71 @@
+"""What fleet renders is what Copier renders, byte by byte."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet.errors import FleetError
+from fleet.template.answers import ANSWERS_FILE, Answers
+from fleet.template.manifest import entry_of
+from fleet.template.template import Template
+from tests.conftest import run_copier
+from tests.fleet.conftest import Born, contents
+from tests.support.answers import VARIANTS
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("variant", ["default", "many-words"])
+def test_a_render_is_the_one_of_plain_copier_answers_file_and_modes_included(
+    history: Path, tmp_path: Path, variant: str
+) -> None:
+    run_copier("copy", "--vcs-ref", "v1.1.0", history, tmp_path / "copier", **VARIANTS[variant])
+    answers = Answers.parse((tmp_path / "copier" / ANSWERS_FILE).read_bytes())
+    Template(answers.source).at(answers.version).render(answers, tmp_path / "fleet")
+    assert contents(tmp_path / "fleet") == contents(tmp_path / "copier")
+    modes = [
+        {path: os.access(tmp_path / side / path, os.X_OK) for path in contents(tmp_path / side)}
+        for side in ("fleet", "copier")
+    ]
+    assert modes[0] == modes[1]
+    assert modes[0]["ty.toml"]
+
+
+def test_rendering_twice_in_one_process_gives_the_same(born: Born, tmp_path: Path) -> None:
+    """What was compiled for the first is used for the second."""
+    answers = Answers.parse((born(**VARIANTS["every-type"]) / ANSWERS_FILE).read_bytes())
+    release = Template(answers.source).at("v1.0.0")
+    release.render(answers, tmp_path / "one")
+    release.render(answers, tmp_path / "other")
+    assert contents(tmp_path / "one") == contents(tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"agregates": "X: {y: text}"}, "asks no question 'agregates'; it asks service_name"),
+        ({"package": "other"}, "asks no question 'package'"),
+        ({"ci": "jenkins"}, "does not render with these answers"),
+        ({"aggregates": "Invoice: {total: dollars}"}, "does not render with these answers"),
+    ],
+)
+def test_a_changed_answer_that_would_be_passed_over_is_refused(
+    born: Born, tmp_path: Path, data: dict[str, Any], message: str
+) -> None:
+    answers = Answers.parse((born() / ANSWERS_FILE).read_bytes())
+    with pytest.raises(FleetError, match=message):
+        Template(answers.source).at("v1.0.0").render(answers, tmp_path / "out", data)
+
+
+def test_a_render_without_files_has_the_same_manifest(born: Born, tmp_path: Path) -> None:
+    answers = Answers.parse((born(**VARIANTS["every-type"]) / ANSWERS_FILE).read_bytes())
+    release = Template(answers.source).at("v1.1.0")
+    answers = replace(answers, text=answers.text + "# Not in the cache.\n")
+    known = release.manifest(answers)
+    assert release.render(answers, tmp_path / "written") == known
+    written = {path: entry_of(tmp_path / "written" / path) for path in contents(tmp_path / "written")}
+    assert known.paths == {path: entry for path, entry in written.items() if path != ANSWERS_FILE}
+    assert known.paths["ty.toml"].mode == "100755"

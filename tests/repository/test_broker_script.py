@@ -1,0 +1,60 @@
+"""The script that starts real brokers: whatever ends it ends them, and a killed broker comes back with what it had."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.support import brokers
+
+pytestmark = pytest.mark.slow
+
+GONE_SECONDS = 60
+EACH = pytest.mark.parametrize("name", brokers.BROKERS)
+
+
+def listens(url: str) -> bool:
+    parts = urlsplit(url)
+    try:
+        socket.create_connection((parts.hostname or "", parts.port or 0), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+@EACH
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
+def test_the_broker_ends_with_the_script(name: str, ending: signal.Signals) -> None:
+    command = [sys.executable, "-m", "tests.support.brokers", name]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as script:
+        assert script.stdout
+        url = script.stdout.readline().strip()
+        if not url:
+            pytest.skip("it says above what is missing")
+        assert listens(url)
+        script.send_signal(ending)
+        script.wait(GONE_SECONDS)
+    deadline = time.monotonic() + GONE_SECONDS
+    while listens(url):
+        assert time.monotonic() < deadline, "it goes on"
+        time.sleep(0.05)
+
+
+@EACH
+def test_a_killed_broker_is_gone_until_it_is_started_on_the_same_port_and_folder(name: str, tmp_path: Path) -> None:
+    try:
+        with brokers.BROKERS[name](tmp_path) as broker:
+            broker.kill()
+            assert not listens(broker.url)
+            broker.start()
+            assert listens(broker.url)
+        assert not listens(broker.url)
+        assert broker.folder == tmp_path
+    except brokers.Missing as missing:
+        pytest.skip(str(missing))

@@ -1,0 +1,179 @@
+"""What the tests promise about themselves: none hangs, is left out unnoticed, or leaves a process behind."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import ROOT
+from tests.support import needs
+
+pytestmark = pytest.mark.slow
+
+LIMIT_SECONDS = 120
+
+EXAMPLES = """
+import time
+import pytest
+
+def test_skipped():
+    pytest.skip("there is no java")
+
+@pytest.mark.skipif(True, reason="only on the moon")
+def test_skipped_by_a_mark():
+    pass
+
+@pytest.mark.xfail
+def test_expected_to_fail():
+    assert False
+
+def test_hanging():
+    time.sleep(600)
+"""
+
+LEAVING = """
+import os, subprocess, tempfile, time
+from pathlib import Path
+
+def test_in_the_middle():
+    shell = subprocess.Popen(["sh", "-c", "sleep 600 & wait"], start_new_session=True)
+    Path(os.environ["NOTE"] + ".new").write_text(f"{shell.pid} {tempfile.mkdtemp()}")
+    os.rename(os.environ["NOTE"] + ".new", os.environ["NOTE"])
+    time.sleep(600)
+"""
+
+LIMITS = """
+import pytest
+
+@pytest.mark.slow
+def test_slow(request):
+    assert request.node.get_closest_marker("timeout").args == (900,)
+
+def test_quick(request):
+    assert request.config.getini("timeout") == "180"
+    assert request.node.get_closest_marker("timeout") is None
+"""
+
+ENDINGS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL]
+
+
+def start(folder: Path, tests: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """Start these tests under this repository's configuration, in a process of their own."""
+    (folder / "test_examples.py").write_text(tests)
+    kept = {name: value for name, value in os.environ.items() if name != "CI" and not name.startswith("PYTEST_")}
+    command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "-p", "tests.conftest", *arguments]
+    return subprocess.Popen(
+        [*command, str(folder / "test_examples.py")],
+        cwd=ROOT,
+        env={**kept, "PYTHONPATH": str(ROOT), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def run(folder: Path, *arguments: str, tests: str = EXAMPLES, **environment: str) -> tuple[int, str]:
+    """The exit status of the tests, and what was printed."""
+    with start(folder, tests, *arguments, **environment) as process:
+        output, _ = process.communicate(timeout=300)
+        return process.returncode, output
+
+
+def test_a_skip_is_shown_with_its_reason_and_fails_on_ci(tmp_path: Path) -> None:
+    status, output = run(tmp_path, "-k", "not hanging")
+    assert status == 0
+    assert "there is no java" in output
+    assert "only on the moon" in output
+    status, output = run(tmp_path, "-k", "not hanging", CI="true")
+    assert status == 1
+    assert "1 failed, 1 deselected, 1 xfailed, 1 error" in output
+    assert "is skipped on CI, where every test has to run" in output
+    assert "there is no java" in output
+
+
+def test_a_test_that_hangs_fails_and_shows_where_it_stood(tmp_path: Path) -> None:
+    status, output = run(tmp_path, "-k", "hanging", "-o", "timeout=2")
+    assert status == 1
+    assert "time.sleep(600)" in output
+    assert "Timeout" in output
+
+
+def test_slow_tests_have_more_time_than_others(tmp_path: Path) -> None:
+    status, output = run(tmp_path, tests=LIMITS)
+    assert status == 0, output
+
+
+def test_programs_for_tests_are_installed_in_a_second_attempt_and_missing_programs_are_named_with_their_tests(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attempts = []
+
+    def unreliable() -> None:
+        attempts.append(1)
+        if len(attempts) == 1:
+            raise subprocess.TimeoutExpired("npm install", 1)
+
+    def broken() -> None:
+        raise subprocess.CalledProcessError(1, ["go", "install"], stderr="no route to the proxy")
+
+    def absent() -> None:
+        pytest.skip("only root can install it")
+
+    monkeypatch.setattr(needs, "PAUSE_SECONDS", 0)
+    needs.main(
+        [
+            needs.Need("Spectral", "the linters", unreliable),
+            needs.Need("kustomize", "the manifests", broken),
+            needs.Need("Chromium", "the pages", absent),
+        ]
+    )
+    assert len(attempts) == 2
+    printed = capsys.readouterr().err
+    assert "Spectral" not in printed
+    assert "missing: Chromium. Skipped without it: the pages. only root can install it\n" in printed
+    assert "missing: kustomize. Skipped without it: the manifests. " in printed
+    assert "no route to the proxy" in printed
+
+
+def test_a_run_ends_with_what_it_took_beside_the_budgets(tmp_path: Path) -> None:
+    _, output = run(tmp_path, "-k", "not hanging", "-n", "1")
+    assert "the whole run has 15 minutes on two idle cores" in output
+    assert re.search(r"\d s  \S* ?\(no budget\)", output)
+
+
+def test_whatever_ends_a_run_nothing_that_it_started_goes_on(tmp_path: Path) -> None:
+    runs = {}
+    for ending in ENDINGS:
+        folder = tmp_path / ending.name
+        folder.mkdir()
+        runs[ending] = start(folder, LEAVING, "-n", "1", NOTE=str(folder / "note"))
+    try:
+        for ending, process in runs.items():
+            note = tmp_path / ending.name / "note"
+            until(lambda note=note: note.exists(), "the test runs")
+            process.send_signal(ending)
+        for ending, process in runs.items():
+            output, _ = process.communicate(timeout=LIMIT_SECONDS)
+            shell, folder = (tmp_path / ending.name / "note").read_text().split()
+            until(lambda shell=shell: not psutil.pid_exists(int(shell)), f"the shell is gone after {ending.name}")
+            until(lambda folder=folder: not Path(folder).exists(), f"the folder is gone after {ending.name}")
+            if ending != signal.SIGKILL:
+                assert "interrupted while these tests were running" in output
+                assert "::test_in_the_middle" in output
+    finally:
+        for process in runs.values():
+            process.kill()
+
+
+def until(condition: Callable[[], bool], meaning: str) -> None:
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"not so: {meaning}"
+        time.sleep(0.1)

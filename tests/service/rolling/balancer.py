@@ -1,0 +1,131 @@
+"""HAProxy in front of the pods: what a Service and an ingress are to a Deployment, with nothing that hides a failure."""
+
+import csv
+import os
+import shutil
+import signal
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from chassis.dev import embedded
+
+from tests.service.rolling.waiting import until
+from tests.support.brokers import free_port
+from tests.support.tools import install_from_debian, one_at_a_time
+
+CHECK_SECONDS = 1
+"""Rather than the probe's period: Kubernetes takes a pod out when it tells it to end, and here only /readyz says so."""
+
+# `connections`: a caller's connection belongs to one pod, as kube-proxy does it. `requests`: each goes to any pod, over
+# connections that all callers share, as ingresses do it. Neither sends anything a second time.
+CONFIGURATION = """
+defaults
+    retries 0
+    timeout connect 10s
+    timeout client 60s
+    timeout server 60s
+    timeout check {timeout}s
+    balance roundrobin
+    option httpchk GET /readyz
+    http-check expect status 200
+    default-server check inter {inter}s fall {fall} rise 1
+
+listen connections
+    mode tcp
+    bind 127.0.0.1:{connections}
+{servers}
+
+listen requests
+    mode http
+    http-reuse always
+    bind 127.0.0.1:{requests}
+{servers}
+
+frontend told
+    mode http
+    bind 127.0.0.1:{told}
+    stats enable
+    stats uri /
+"""
+
+
+@dataclass(frozen=True)
+class Balancer:
+    """It sends to whoever is ready among the ports that it was told."""
+
+    bases: list[str]
+    """URLs for callers: two ways in front of the same pods."""
+    ports: list[int]
+    """Where pods may be."""
+    told: str
+
+    async def until_it_sends_to(self, ports: set[int]) -> None:
+        """Wait until it does, and to no other. Raises TimeoutError."""
+        async with httpx.AsyncClient() as client:
+
+            async def so() -> bool:
+                return await self._sends_to(client) == [ports] * len(self.bases)
+
+            await until(so)
+
+    async def _sends_to(self, client: httpx.AsyncClient) -> list[set[int]]:
+        try:
+            page = (await client.get(f"{self.told}/;csv")).text.lstrip("# ")
+        except httpx.HTTPError:  # it is starting
+            return []
+        # "UP 1/2" after a first check that failed, for example.
+        up = [row for row in csv.DictReader(page.splitlines()) if row["status"].startswith("UP")]
+        servers = [row for row in up if row["svname"].isdigit()]
+        return [{int(row["svname"]) for row in servers if row["pxname"] == way} for way in ("connections", "requests")]
+
+
+@asynccontextmanager
+async def balancer(folder: Path, pods: int, readiness: Mapping[str, int]) -> AsyncGenerator[Balancer]:
+    """In front of so many pods, of which few are there at a time. `readiness` is their probe, which it asks as often."""
+    program = haproxy()
+    connections, requests, told, *ports = _free_ports(3 + pods)
+    configuration, log = folder / "haproxy.cfg", folder / "haproxy.log"
+    configuration.write_text(
+        CONFIGURATION.format(
+            connections=connections,
+            requests=requests,
+            told=told,
+            servers="\n".join(f"    server {port} 127.0.0.1:{port}" for port in ports),
+            inter=CHECK_SECONDS,
+            fall=readiness["failureThreshold"],
+            timeout=readiness["timeoutSeconds"],
+        )
+    )
+    with log.open("w") as output:
+        command = [program, "-db", "-f", str(configuration)]
+        process = embedded.spawn(command, stop_signal=signal.SIGKILL, stdout=output, stderr=output)
+    try:
+        bases = [f"http://127.0.0.1:{port}" for port in (connections, requests)]
+        yield Balancer(bases, ports, f"http://127.0.0.1:{told}")
+    finally:
+        process.stop()
+
+
+def _free_ports(number: int) -> list[int]:
+    found: set[int] = set()
+    while len(found) < number:
+        found.add(free_port())
+    return list(found)
+
+
+def haproxy() -> str:
+    """Skips where it is not to be had."""
+    where = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
+    if (found := shutil.which("haproxy", path=where)) is None:
+        with one_at_a_time("haproxy"):
+            if (found := shutil.which("haproxy", path=where)) is None:
+                if shutil.which("apt-get") is None or os.geteuid() != 0:
+                    pytest.skip("HAProxy is not installed, and only root on Debian can do it here: install haproxy")
+                install_from_debian("haproxy", RUNLEVEL="1")  # it is not to be started as a service of the system
+                found = shutil.which("haproxy", path=where)
+    assert found is not None
+    return found

@@ -1,0 +1,195 @@
+"""The API document is true: Schemathesis, with every check, finds nothing in a service that runs for real.
+
+For two minutes, or from another start: FUZZ_SECONDS=120 FUZZ_SEED=7 make test ARGS="-k fuzz".
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openapi_schema_validator import OAS31Validator
+from openapi_spec_validator import validate
+
+from tests.conftest import Birth, git
+from tests.support.answers import VARIANTS
+from tests.support.running import running
+
+# By count and not by time: a run that is short of time cuts what it tries of each operation, and says nothing of it.
+LIMIT = ["--max-time", os.environ["FUZZ_SECONDS"]] if "FUZZ_SECONDS" in os.environ else ["--max-examples", "25"]
+# Fixed: what a change breaks should show in that change's run, not in somebody else's.
+SEED = os.environ.get("FUZZ_SEED", "2027")
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("fuzz")]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run of Schemathesis said: its exit status, its report, and its words."""
+
+    status: int
+    report: dict[str, Any]
+    output: str
+
+
+def fuzz(service: Path, folder: Path, *options: str) -> Outcome:
+    with running(service, folder) as base:
+        command = [str(Path(sys.executable).with_name("schemathesis"))]
+        command += ["--config-file", str(service / "schemathesis.toml"), "run", f"{base}/openapi.json"]
+        command += ["--checks", "all", "--continue-on-failure", "--seed", SEED, "--no-color", *options]
+        command += ["--report", "json", "--report-json-path", str(folder / "report.json")]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    # The seed is in the output, which pytest shows when a test fails.
+    return Outcome(done.returncode, json.loads((folder / "report.json").read_text()), done.stdout + done.stderr)
+
+
+def test_a_service_with_every_field_type_does_what_its_document_says(birth: Birth, tmp_path: Path) -> None:
+    service = birth(**VARIANTS["every-type"])
+    found = fuzz(service, tmp_path, *LIMIT)
+    assert (found.status, found.report["failures"], found.report["errors"]) == (0, [], []), found.output
+    assert {name: phase["status"] for name, phase in found.report["phases"].items()} == dict.fromkeys(
+        ("examples", "coverage", "fuzzing", "stateful"), "success"
+    )
+    # Nothing was only refused: each operation answered 2xx, too.
+    operations = {f"{method.upper()} {path}" for path, method, _ in operations_of(document_of(service))}
+    accepted = {
+        operation: sum(phase["accepted"] for phase in phases.values())
+        for operation, phases in found.report["valid_rates"].items()
+    }
+    assert operations == set(accepted)
+    assert min(accepted.values()) > 0, accepted
+    assert "request_failed" not in (tmp_path / "service.log").read_text()
+
+
+BREAKAGES = {
+    "a status that is not documented": (
+        "    command = usecases.CreateInvoice(",
+        "    from fastapi import Response\n\n    return Response(status_code=202)\n    command = usecases.CreateInvoice(",
+        "UndefinedStatusCode",
+    ),
+    "an error inside": ("limit=cursor.limit + 1", "limit=cursor.limit - 50", "ServerError"),
+    "a documented header that is not sent": (
+        "    return await invoice_queries.find_invoice(reader(), invoice_id)\n",
+        "    from fastapi.responses import JSONResponse\n\n"
+        "    found = await invoice_queries.find_invoice(reader(), invoice_id)\n"
+        '    return JSONResponse(InvoiceDetails.model_validate(found).model_dump(mode="json"))\n',
+        "MissingHeaders",
+    ),
+    "a field that the document refuses": (
+        "class NewInvoice(fields.RequestModel):\n",
+        "class NewInvoice(fields.RequestModel):\n"
+        '    model_config = {"extra": "ignore", "json_schema_extra": {"additionalProperties": False}}\n',
+        "AcceptedNegativeData",
+    ),
+}
+
+
+@pytest.mark.parametrize("breakage", BREAKAGES)
+def test_a_service_that_does_otherwise_is_found_out(birth: Birth, tmp_path: Path, breakage: str) -> None:
+    service = birth(**VARIANTS["default"])
+    route = service / "src/billing/api/invoices.py"
+    old, new, failure = BREAKAGES[breakage]
+    text = route.read_text()
+    assert old in text, f"{route.name} no longer holds {old!r}: mend this breakage"
+    try:
+        route.write_text(text.replace(old, new))
+        found = fuzz(service, tmp_path, *LIMIT, "--max-failures", "1")
+    finally:
+        git(service, "checkout", "--quiet", ".")
+    assert found.status == 1, found.output
+    assert failure in {each["type"] for each in found.report["failures"]}, found.output
+
+
+def document_of(service: Path) -> dict[str, Any]:
+    return json.loads((service / "specs/openapi.json").read_text())
+
+
+def operations_of(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            yield path, method, operation
+
+
+def nodes(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        yield node
+        node = list(node.values())
+    for child in node if isinstance(node, list) else []:
+        yield from nodes(child)
+
+
+@pytest.fixture
+def document(birth: Birth) -> dict[str, Any]:
+    return document_of(birth(**VARIANTS["every-type"]))
+
+
+def test_the_document_is_valid_openapi(document: dict[str, Any]) -> None:
+    assert document["openapi"].startswith("3.1")
+    validate(document)
+
+
+def test_every_operation_is_described(document: dict[str, Any]) -> None:
+    ids = [operation["operationId"] for _, _, operation in operations_of(document)]
+    assert sorted(set(ids)) == sorted(ids)
+    assert all(re.fullmatch("[a-z]+(_[a-z]+)+", each) for each in ids), ids
+    tags = {tag["name"] for tag in document["tags"]}
+    for path, method, operation in operations_of(document):
+        assert operation["summary"], (method, path)
+        assert operation["description"], (method, path)
+        assert len(tags.intersection(operation["tags"])) == 1, (method, path)
+        assert all(parameter["description"] for parameter in operation.get("parameters", [])), (method, path)
+
+
+def test_every_failure_is_a_problem_document(document: dict[str, Any]) -> None:
+    shared = {f"#/components/responses/{name}": each for name, each in document["components"]["responses"].items()}
+    failures = {"413", "422", "503"}
+    for path, method, operation in operations_of(document):
+        responses = {status: shared.get(each.get("$ref"), each) for status, each in operation["responses"].items()}
+        assert responses.keys() >= failures, (method, path)
+        for status, response in responses.items():
+            if status >= "400":
+                assert list(response["content"]) == ["application/problem+json"], (method, path, status)
+        assert "Retry-After" in responses["503"]["headers"]
+        if any(parameter["name"] == "If-Match" for parameter in operation.get("parameters", [])):
+            assert responses.keys() >= {"404", "412", "428"}, (method, path)
+        elif method != "delete" and path.endswith("}"):
+            assert "ETag" in responses["200"]["headers"], (method, path)
+    created = next(each["responses"]["201"] for _, _, each in operations_of(document) if "201" in each["responses"])
+    assert {"ETag", "Location"} <= created["headers"].keys()
+
+
+def test_schema_names_are_those_of_the_code(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    assert {"Money", "NewEverything", "EverythingPatch", "EverythingDetails", "Problem"} <= schemas.keys()
+    assert [name for name in schemas if not re.fullmatch("[A-Z][A-Za-z0-9]*", name)] == []
+    assert "ValidationError" not in json.dumps(schemas)
+
+
+def test_every_example_is_one(document: dict[str, Any]) -> None:
+    checked = 0
+    for node in nodes(document):
+        if "type" not in node and "$ref" not in node:
+            continue
+        validator = OAS31Validator(
+            {**node, "components": document["components"]}, format_checker=OAS31Validator.FORMAT_CHECKER
+        )
+        for example in node.get("examples", []):
+            validator.validate(example)
+            checked += 1
+    assert checked > 50
+
+
+def test_every_string_and_number_that_a_client_sends_is_bounded(document: dict[str, Any]) -> None:
+    """Of a fixed form, or of limited length or size: what the database could not hold is refused at the door."""
+    for node in nodes(document["components"]["schemas"]["NewEverything"]):
+        match node.get("type"):
+            case "string":
+                assert {"maxLength", "pattern", "format", "enum"} & node.keys(), node
+            case "integer":
+                assert {"minimum", "maximum"} <= node.keys(), node

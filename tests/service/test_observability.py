@@ -1,0 +1,261 @@
+"""Alerts and dashboard ask for what a service really exports, fire when they should, and lead to a page that helps."""
+
+import asyncio
+import json
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import nats
+import pytest
+import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from tests.conftest import ROOT, Render
+from tests.service.chaos.system import System, system
+from tests.support import debian
+from tests.support.answers import VARIANTS
+from tests.support.monitoring import MONITORING, dashboard, queries, recorded, rules
+from tests.support.prometheus import MetricsReceiver, Series, problems
+
+# With tests/delivery/test_delivery.py: one worker renders what both look at.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("delivery")]
+
+SOME = [pytest.param(VARIANTS[name], id=name) for name in ("default", "short", "both-rabbitmq")]
+WAIT_SECONDS = 60
+
+# As the two services that tests/service/chaos runs: the one publishes what the other hears.
+COUNTER = {"service_name": "counter", "domain": "tests", "messaging_style": "events", "broker": "nats"}
+TOO_LONG = "x" * 41
+
+
+def alerts(service: Path) -> list[dict[str, Any]]:
+    return [rule for rule in rules(service) if "alert" in rule]
+
+
+# --- what is exported -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def exported() -> set[Series]:
+    """All that two real services export in a life in which something fails."""
+    with (
+        MetricsReceiver() as receiver,
+        system("nats", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint, MESSAGE_MAX_TRIES="1") as running,
+    ):
+        asyncio.run(live(running))
+    # Each has sent the rest as it stopped.
+    # Together they are what one service is that publishes events and listens to some.
+    return {
+        Series(one.name, tuple(sorted({**one.label, "job": one.label["job"].replace("journal", "counter")}.items())))
+        for one in receiver.series
+    }
+
+
+async def live(running: System) -> None:
+    """An answer, a failure, a message that is handled and one that is parked."""
+    await running.wait_until_up()
+    async with httpx.AsyncClient(base_url=running.base) as client:
+        assert (await client.post("/v1/counters/one/steps")).status_code == 201
+        assert (await client.post(f"/v1/counters/{TOO_LONG}/steps")).status_code == 500
+    broker = await nats.connect(running.parts["broker"].url)  # ty: ignore[unresolved-attribute]
+    body = json.dumps({"name": TOO_LONG, "step": 1, "ballast": ""}).encode()
+    await broker.jetstream().publish("counter.stepped.v1", body, headers={"id": "too-long"})
+    await broker.close()
+    journal = await asyncpg.connect(running.databases["journal"])
+    deadline = time.monotonic() + WAIT_SECONDS
+    while [
+        *await journal.fetchrow("SELECT (SELECT count(*) FROM journal.entries), (SELECT count(*) FROM chassis.parked)")
+    ] != [1, 1]:
+        assert time.monotonic() < deadline, running.logs()
+        await asyncio.sleep(0.05)
+    await journal.close()
+
+
+def test_every_query_asks_for_what_a_real_service_exports(render: Render, exported: set[Series]) -> None:
+    service = render(**COUNTER)
+    found = {name: problems(query, exported | recorded(service)) for name, query in queries(service).items()}
+    assert len(found) > 30
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+
+
+@pytest.mark.parametrize(
+    ("healthy", "broken"),
+    [
+        ("http_server_request_duration_seconds_count", "http_server_duration_seconds_count"),
+        ('http_response_status_code=~"5.."', 'http_status_code=~"5.."'),
+        ('le="0.5"', 'le="0.3"'),
+        ('job="tests/counter"', 'job="counter"'),
+        ("sum by (instance)", "sum by (pod)"),
+        ("service:requests_slow:budget{", "service:requests_slow:objective{"),
+    ],
+)
+def test_a_query_for_what_nobody_exports_is_found(
+    render: Render, exported: set[Series], tmp_path: Path, healthy: str, broken: str
+) -> None:
+    service = copied(render(**COUNTER), tmp_path)
+    change(service / MONITORING / "alerts.yaml", healthy, broken)
+    assert any(problems(query, exported | recorded(service)) for query in queries(service).values())
+
+
+def test_a_service_without_messages_asks_for_none(render: Render) -> None:
+    asked = queries(render(**VARIANTS["default"]))
+    assert asked
+    assert not any("messaging" in query for query in asked.values())
+
+
+def copied(service: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(service, folder / "service"))
+
+
+def change(file: Path, healthy: str, broken: str) -> None:
+    text = file.read_text()
+    assert healthy in text
+    file.write_text(text.replace(healthy, broken))
+
+
+# --- when alerts fire -----------------------------------------------------------------------------------------------
+
+
+def promtool(service: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run it where the service's rules are, in the form that Prometheus itself reads."""
+    folder = service / "rules"
+    folder.mkdir(exist_ok=True)
+    for path in (ROOT / "tests/service/alerts").glob("*.yaml"):
+        shutil.copy(path, folder)
+    for path in (service / MONITORING).glob("alerts*.yaml"):
+        (folder / path.name).write_text(yaml.safe_dump(yaml.safe_load(path.read_text())["spec"]))
+    command = [debian.program("promtool", "prometheus"), *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=WAIT_SECONDS)
+
+
+@pytest.fixture
+def listener(render: Render, tmp_path: Path) -> Path:
+    """A copy to break, with the rules for messages."""
+    return copied(render(**COUNTER), tmp_path)
+
+
+def test_prometheus_takes_the_rules(listener: Path) -> None:
+    checked = promtool(listener, "check", "rules", "--lint-fatal", "alerts.yaml", "alerts-messages.yaml")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.parametrize(
+    ("healthy", "broken"), [("for: 10m", "for: ten minutes"), ("annotations:", "annotation:"), ("[5m]", "[5]")]
+)
+def test_prometheus_would_refuse_rules(listener: Path, healthy: str, broken: str) -> None:
+    change(listener / MONITORING / "alerts.yaml", healthy, broken)
+    assert promtool(listener, "check", "rules", "alerts.yaml").returncode != 0
+
+
+def test_alerts_fire_when_they_should_and_not_before(listener: Path) -> None:
+    tested = promtool(listener, "test", "rules", "hours.yaml", "days.yaml")
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "healthy", "broken"),
+    [
+        ("alerts.yaml", "> 14.4 *", "> 1.44 *"),
+        ("alerts.yaml", "> 6 *", "> 60 *"),
+        ("alerts.yaml", "vector(0.001)", "vector(0.01)"),
+        ("alerts.yaml", "0.1)", "0)"),
+        ("alerts.yaml", '"5.."', '"4.."'),
+        ("alerts.yaml", "[5m])\n          for: 10m", "[5m])\n          for: 10h"),
+        ("alerts-messages.yaml", "max(", "sum("),
+        ("alerts-messages.yaml", "severity: page", "severity: ticket"),
+    ],
+)
+def test_a_wrong_threshold_is_found(listener: Path, file: str, healthy: str, broken: str) -> None:
+    change(listener / MONITORING / file, healthy, broken)
+    tested = promtool(listener, "test", "rules", "hours.yaml", "days.yaml")
+    assert "FAILED" in tested.stdout + tested.stderr
+
+
+# --- where alerts lead to -------------------------------------------------------------------------------------------
+
+
+def without_help(service: Path) -> list[str]:
+    """Alerts whose page or section is missing, or does not speak of them."""
+    return [alert["alert"] for alert in alerts(service) if f"`{alert['alert']}`" not in section(service, alert)]
+
+
+def section(service: Path, alert: dict[str, Any]) -> str:
+    path, _, anchor = alert["annotations"]["runbook_url"].partition("#")
+    page = service / path
+    for text in re.split(r"^(?=## )", page.read_text() if page.is_file() else "", flags=re.MULTILINE):
+        heading = text.partition("\n")[0].removeprefix("## ")
+        if re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") == anchor:
+            return text
+    return ""
+
+
+@pytest.mark.parametrize("answers", SOME)
+def test_every_alert_leads_to_the_section_that_says_what_to_do(render: Render, answers: dict[str, Any]) -> None:
+    service = render(**answers)
+    assert len(alerts(service)) >= 6
+    assert without_help(service) == []
+
+
+def test_an_alert_without_a_section_is_found(listener: Path) -> None:
+    change(listener / "docs/runbook.md", "## Requests fail", "## What fails")
+    change(listener / "docs/messages.md", "`MessagesParked`", "The alert")
+    assert without_help(listener) == ["MessagesParked", "RequestsFail", "RequestsFail"]
+
+
+def test_a_page_and_a_ticket_go_to_the_team(render: Render) -> None:
+    found = alerts(render(**VARIANTS["short"]))
+    assert {alert["labels"]["severity"] for alert in found} == {"page", "ticket"}
+    assert {(alert["labels"]["service"], alert["labels"]["team"]) for alert in found} == {("hr", "people")}
+
+
+# --- the dashboard --------------------------------------------------------------------------------------------------
+
+
+def unknown_to_grafana(board: dict[str, Any]) -> list[str]:
+    """Paths of what Grafana's own model of a dashboard drops: it has no such field."""
+    return list(_dropped(board, json.loads(JSONEncoder().encode(Dashboard.from_json(board))), ""))
+
+
+def _dropped(given: Any, kept: Any, path: str) -> Iterator[str]:
+    match given, kept:
+        case dict(), dict():
+            for name, value in given.items():
+                yield from _dropped(value, kept.get(name), f"{path}/{name}")
+        case list(), list():
+            for number, value in enumerate(given):
+                yield from _dropped(value, kept[number], f"{path}/{number}")
+        case _:
+            if given != kept:
+                yield path
+
+
+@pytest.mark.parametrize("answers", SOME)
+def test_grafana_knows_every_field_of_the_dashboard(render: Render, answers: dict[str, Any]) -> None:
+    assert unknown_to_grafana(dashboard(render(**answers))) == []
+
+
+@pytest.mark.parametrize(("healthy", "broken"), [('"gridPos"', '"gridpos"'), ('"fieldConfig"', '"fieldconfig"')])
+def test_a_field_that_grafana_does_not_know_is_found(listener: Path, healthy: str, broken: str) -> None:
+    change(listener / MONITORING / "dashboard.json", healthy, broken)
+    assert unknown_to_grafana(dashboard(listener)) != []
+
+
+def test_panels_have_names_of_their_own_and_do_not_overlap(render: Render) -> None:
+    panels = dashboard(render(**COUNTER))["panels"]
+    assert len({panel["title"] for panel in panels}) == len(panels)
+    for one, other in combinations([panel["gridPos"] for panel in panels], 2):
+        apart = (
+            one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"],
+            one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"],
+        )
+        assert any(apart), (one, other)
+    assert all(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24 for panel in panels)

@@ -1,0 +1,193 @@
+"""A release and its rollback, by the order of deploy/release.sh, under load: no request fails, no event is lost.
+
+The new version has one field more, from the table to the event. What would fail is shown as well: a pod that does not
+drain, and a column that is dropped while a version that uses it still runs.
+"""
+
+import json
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import httpx
+import pytest
+from chassis.dev import embedded
+
+from tests.conftest import Render
+from tests.service.rolling.cluster import MIGRATE_SECONDS, REPLICAS, Cluster, Image, cluster
+from tests.service.rolling.load import CALLERS, Listener, Load, callers, listener
+from tests.support.handled import APPROVED, issue_invoices_on
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("rolling")]
+
+FIELDS = "number: string(40), customer_id: uuid, total: money, due_on: date?, note: text?"
+PURCHASE_ORDER = "PO-2027-118"
+CHANGED_BY_OLD = "changed by the old version, which knows no such field"
+CONTRACT = "src/billing/messaging/invoices.py"
+
+
+@dataclass
+class Outcome:
+    """What was seen on the way there and back, and in the contrasts after that."""
+
+    loads: dict[str, Load]
+    """By what went on: `release`, `between`, `rollback`; `no drain`, `contract first`."""
+    ended: list[int]
+    """What the pods that were replaced ended with."""
+    heard: list[dict[str, Any]]
+    """Events. This, and what follows, as it was at the end of the rollback."""
+    invoices: dict[UUID, dict[str, Any]]
+    """Rows, by their id."""
+    revisions: set[str]
+    left: dict[str, int]
+    """Rows of the chassis' tables for what is not sent and not done."""
+
+    @property
+    def issued(self) -> set[UUID]:
+        return set().union(*(self.loads[name].issued for name in ("release", "between", "rollback")))
+
+
+@pytest.fixture(scope="module")
+def old(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Image:
+    folder = tmp_path_factory.mktemp("old") / "service"
+    shutil.copytree(render(messaging_style="events", aggregates=f"Invoice: {{{FIELDS}}}"), folder)
+    issue_invoices_on(APPROVED, folder)
+    return Image("1.0.0", folder)
+
+
+@pytest.fixture(scope="module")
+def new(old: Image, render: Render, tmp_path_factory: pytest.TempPathFactory) -> Image:
+    """The same with a field more, as docs/how-to/add-a-field.md adds it: in every layer, and by a migration of its own."""
+    folder = tmp_path_factory.mktemp("new") / "service"
+    with_field = render(messaging_style="events", aggregates=f"Invoice: {{{FIELDS}, purchase_order: string(40)?}}")
+    versions = "src/billing/migrations/versions"
+    shutil.copytree(with_field, folder)
+    issue_invoices_on(APPROVED, folder)
+    shutil.rmtree(folder / versions)
+    shutil.copytree(old.folder / versions, folder / versions)
+    contract = (folder / CONTRACT).read_text()
+    line = "    purchase_order: Annotated[fields.Text, Field(max_length=40)] | None\n"
+    assert contract.count(line) == 1
+    (folder / CONTRACT).write_text(contract.replace(line, line.rstrip() + " = None\n"))
+    image = Image("2.0.0", folder)
+    command = [*image.command("revision"), "-m", "add purchase order"]
+    env = image.environment({})
+    written = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=MIGRATE_SECONDS)
+    assert written.returncode == 0, written.stderr
+    return image
+
+
+@pytest.fixture(scope="module")
+async def outcome(old: Image, new: Image, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    folder, base = tmp_path_factory.mktemp("rolling"), new.folder / "deploy/base"
+    with embedded.temporary_postgres() as database, embedded.temporary_nats() as broker:
+        async with cluster(folder, base, releases=3, DATABASE_URL=database, BROKER_URL=broker) as running:
+            await running.start(old)
+            async with listener(broker) as listening:
+                return await there_and_back(running, listening, old, new)
+
+
+async def there_and_back(running: Cluster, listening: Listener, old: Image, new: Image) -> Outcome:
+    loads: dict[str, Load] = {}
+
+    @asynccontextmanager
+    async def load(name: str, **fields: Any) -> AsyncGenerator[Load]:
+        async with callers(running.balancer.bases, listening.stream, **fields) as loads[name]:
+            yield loads[name]
+
+    async with load("release"):
+        ended = await running.release(new)
+    # Callers send a new field once every pod knows it, and no longer when that version is taken back.
+    async with load("between", purchase_order=PURCHASE_ORDER) as between:
+        await between.until(lambda load: len(load.issued) > CALLERS)
+    async with load("rollback"):
+        # That these do not drain shows when they are told to end themselves.
+        ended += await running.release(old, DRAIN_SECONDS="0")
+    async with httpx.AsyncClient(base_url=running.balancer.bases[0]) as client:
+        path = f"/v1/invoices/{min(between.issued)}"
+        patched = await client.patch(path, json={"note": CHANGED_BY_OLD}, headers={"If-Match": "*"})
+        assert patched.status_code == 200, patched.text
+    await listening.until_it_has_heard_of(set().union(*(load.issued for load in loads.values())))
+    connection = await asyncpg.connect(running.settings["DATABASE_URL"])
+    outcome = Outcome(
+        loads,
+        ended,
+        list(listening.heard),
+        {row["id"]: dict(row) for row in await connection.fetch("SELECT * FROM billing.invoices")},
+        {row["version_num"] for row in await connection.fetch("SELECT version_num FROM billing.alembic_version")},
+        {table: await connection.fetchval(f"SELECT count(*) FROM chassis.{table}") for table in ("outbox", "parked")},
+    )
+
+    async with load("no drain") as undrained:
+        await undrained.until(lambda load: load.answered.total() > 2 * CALLERS)
+        told, other = running.serve.pods
+        await running.serve.remove(told)
+        await running.balancer.until_it_sends_to({other.port})
+    async with load("contract first") as contracted:
+        await connection.execute("ALTER TABLE billing.invoices DROP COLUMN note")
+        await contracted.until(lambda load: load.failures)
+    await connection.close()
+    return outcome
+
+
+ROLLS = pytest.mark.parametrize("name", ["release", "rollback"])
+
+
+@ROLLS
+def test_no_request_fails_while_pods_of_both_versions_answer(outcome: Outcome, name: str) -> None:
+    load = outcome.loads[name]
+    assert load.failures == []
+    assert min(load.answered["old"], load.answered["new"]) > CALLERS, load.answered
+
+
+def test_between_them_one_version_alone_answers(outcome: Outcome) -> None:
+    assert outcome.loads["between"].failures == []
+    assert outcome.loads["between"].answered.keys() == {"new"}
+    assert outcome.loads["no drain"].answered.keys() == {"old"}
+
+
+@ROLLS
+def test_every_event_that_was_accepted_is_heard_and_once(outcome: Outcome, name: str) -> None:
+    issued = outcome.loads[name].issued
+    heard = Counter(UUID(event["invoice_id"]) for event in outcome.heard)
+    assert {invoice: heard[invoice] for invoice in issued} == dict.fromkeys(issued, 1)
+    assert heard.keys() == outcome.issued, "and of nothing that was not accepted"
+    assert outcome.left == {"outbox": 0, "parked": 0}
+
+
+def test_every_change_that_was_accepted_is_stored_and_once(outcome: Outcome) -> None:
+    changed = min(outcome.loads["between"].issued)
+    versions = {invoice: row["version"] for invoice, row in outcome.invoices.items() if row["status"] == "issued"}
+    # Created, noted, issued: by an answer or by an event, which must not have its effect twice.
+    assert versions == {**dict.fromkeys(outcome.issued, 3), changed: 4}
+
+
+def test_events_of_both_versions_hold_what_listeners_of_the_old_one_know(outcome: Outcome, old: Image) -> None:
+    known = json.loads((old.folder / "tests/messaging/golden/invoice_issued_v1.json").read_text()).keys()
+    shapes = {frozenset(event) for event in outcome.heard}
+    assert shapes == {frozenset(known), frozenset(known | {"purchase_order"})}
+
+
+def test_a_rollback_leaves_the_new_schema_and_what_the_new_version_has_stored(outcome: Outcome) -> None:
+    assert outcome.revisions == {"0002", "chassis_0001"}
+    kept = {invoice: row for invoice, row in outcome.invoices.items() if row["purchase_order"] == PURCHASE_ORDER}
+    assert kept.keys() == outcome.loads["between"].issued
+    assert CHANGED_BY_OLD in {row["note"] for row in kept.values()}
+
+
+def test_every_pod_ends_by_itself_within_its_grace_period(outcome: Outcome) -> None:
+    assert outcome.ended == [0] * (2 * len(("serve", "work")) * REPLICAS)
+
+
+def test_the_same_callers_notice_a_pod_that_does_not_drain(outcome: Outcome) -> None:
+    assert outcome.loads["no drain"].failures
+
+
+def test_the_same_callers_notice_a_column_that_is_dropped_before_its_last_user_is_gone(outcome: Outcome) -> None:
+    assert "500" in outcome.loads["contract first"].failures[0]

@@ -1,0 +1,54 @@
+"""A real headless browser: Chromium, as the system has it or Debian packages it."""
+
+import os
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.support.tools import install_from_debian, one_at_a_time
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+APPLICATIONS = (
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+)
+
+# It would otherwise ask its maker's hosts for this and that, at each start.
+QUIET = (
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"),
+    *("--disable-gpu", "--no-first-run"),
+)
+
+
+@contextmanager
+def browser() -> Generator[Browser]:
+    """Skips the test, with the reason, where there is none and none can be installed."""
+    program = chromium()
+    # As root its sandbox does not start.
+    arguments = [*QUIET, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=program, args=arguments)
+        try:
+            yield launched
+        finally:
+            launched.close()
+
+
+def chromium() -> str:
+    with one_at_a_time("chromium"):
+        if not (found := _found()):
+            if shutil.which("apt-get") is None or os.geteuid() != 0:
+                pytest.skip(
+                    "there is no Chromium, and only root on Debian can install it here: apt-get install chromium"
+                )
+            with suppress(RuntimeError):
+                install_from_debian("chromium")
+            found = _found()
+    return found or pytest.skip("Chromium could not be installed by apt-get")
+
+
+def _found() -> str | None:
+    return next(filter(None, map(shutil.which, (*NAMES, *APPLICATIONS))), None)

@@ -1,0 +1,99 @@
+"""A container of a service, as its operator sees it: environment variables, ports, logs, exit status."""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import httpx
+from chassis.dev.embedded import free_port
+
+from tests.support.engine import Engine
+
+LIMIT_SECONDS = 90
+
+PRODUCTION = (
+    *("--network", "host"),
+    *("--read-only", "--tmpfs", "/tmp"),
+    *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
+)
+"""The rules that deploy/base sets, too. The network is the machine's, for the tests' Postgres and broker to be reached."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Container:
+    """One that was started; it may have ended since."""
+
+    engine: Engine
+    id: str
+    port: int
+
+    @property
+    def base(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def get(self, path: str, **options: Any) -> httpx.Response | None:
+        """None: nobody answers."""
+        try:
+            return httpx.get(f"{self.base}{path}", timeout=10, **options)
+        except httpx.TransportError:
+            return None
+
+    def output(self) -> tuple[str, str]:
+        """Standard output and standard error, up to now."""
+        done = self.engine.docker("logs", self.id)
+        return done.stdout, done.stderr
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The log's events of that name."""
+        lines = [json.loads(line) for line in self.output()[0].splitlines() if line.startswith("{")]
+        return [line for line in lines if line.get("event") == name]
+
+    def ended(self) -> int:
+        """The exit status, when it is over."""
+        return int(self.engine.docker("wait", self.id).stdout)
+
+    def until(self, what: str, condition: Callable[[], T]) -> T:
+        """The first truth that the condition gives. Raises AssertionError if the container ends before, or never."""
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while not (found := condition()):
+            running = self.engine.inspect(self.id)["State"]["Running"]
+            assert running, f"it ended before {what}: {self.output()}"
+            assert time.monotonic() < deadline, f"not {what}: {self.output()}"
+            time.sleep(0.05)
+        return found
+
+    def until_ready(self) -> httpx.Response:
+        return self.until("ready", lambda: (answer := self.get("/readyz")) and answer.is_success and answer)
+
+    def stop(self, patience_seconds: int = 60) -> int:
+        """As every engine and orchestrator does: SIGTERM (the image may name another one), later SIGKILL."""
+        self.engine.docker("stop", "--time", str(patience_seconds), self.id)
+        return self.ended()
+
+
+@contextlib.contextmanager
+def started(
+    engine: Engine, image: str, *command: str, options: tuple[str, ...] = (), **settings: Any
+) -> Generator[Container]:
+    """A container under the rules of production, on a port of its own. Gone on leaving."""
+    port = settings.setdefault("HTTP_PORT", free_port())
+    settings.setdefault("DRAIN_SECONDS", 0)
+    environment = [part for name, value in settings.items() for part in ("--env", f"{name}={value}")]
+    made = engine.docker("run", "--detach", *PRODUCTION, *environment, *options, image, *command)
+    container = Container(engine, made.stdout.strip(), int(port) if str(port).isdecimal() else 0)
+    try:
+        yield container
+    finally:
+        engine.docker("rm", "--force", "--volumes", container.id)
+
+
+def run(engine: Engine, image: str, *command: str, **settings: Any) -> tuple[int, str]:
+    """Run a command to its end. Its exit status, and all that it said."""
+    with started(engine, image, *command, **settings) as container:
+        status = container.ended()
+        return status, "".join(container.output())

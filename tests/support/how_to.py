@@ -1,0 +1,236 @@
+"""Somebody who follows a how-to of docs/how-to in a service: takes its code blocks in their order, and puts each where it says.
+
+An editor would add the imports, and so does this reader.
+"""
+
+import ast
+import json
+import re
+import subprocess
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from docs import site
+from tests.conftest import make
+from tests.support.paths import ROOT
+
+PAGES = ROOT / "docs" / "how-to"
+PACKAGE = Path("src/billing")
+
+# What the standard library and others have of the names that the pages use.
+IMPORTS = {
+    **dict.fromkeys(("UTC", "date", "datetime", "timedelta"), "datetime"),
+    **dict.fromkeys(("Annotated", "Any"), "typing"),
+    **dict.fromkeys(("AsyncGenerator",), "collections.abc"),
+    **dict.fromkeys(("Depends", "FastAPI", "Request"), "fastapi"),
+    **dict.fromkeys(("Field", "HttpUrl", "SecretStr"), "pydantic"),
+    "AsyncClient": "httpx",
+    "Path": "pathlib",
+    "UUID": "uuid",
+    "dataclass": "dataclasses",
+    "partial": "functools",
+    "suppress": "contextlib",
+    "Settings": "billing.settings",
+    "fields": "chassis",
+    "invoice_mails": "billing.messaging",
+    "invoices as usecases": "billing.usecases",
+}
+MODULES = {"httpx", "json", "pytest"}
+
+Step = Callable[[Path, str], object]
+
+
+def blocks(page: str) -> list[str]:
+    """The texts of its code blocks. One in a list is indented."""
+    found = re.finditer(r"^( *)```\w+\n(.*?)^ *```$", (PAGES / page).read_text(), re.MULTILINE | re.DOTALL)
+    return [textwrap.dedent(block[2]) if block[1] else block[2] for block in found]
+
+
+def follow(service: Path, page: str, *steps: Step) -> None:
+    """Do with each block what its step says, then add the imports and format."""
+    found = blocks(page)
+    assert len(found) == len(steps), f"{page} has {len(found)} blocks, and there are steps for {len(steps)}"
+    for step, text in zip(steps, found, strict=True):
+        step(service, text)
+    import_missing(service)
+    make(service, "format")
+
+
+# --- steps ------------------------------------------------------------------------------------------------------------
+
+
+def shown(service: Path, text: str) -> None:
+    """Only to be read: what a command prints, or what another service or the cluster does."""
+
+
+def new(path: str) -> Step:
+    """A new file, or the beginning of one."""
+
+    def step(service: Path, text: str) -> None:
+        assert not (service / path).exists(), f"{path} is there already"
+        (service / path).parent.mkdir(parents=True, exist_ok=True)
+        (service / path).write_text(text)
+
+    return step
+
+
+def add(path: str, *, above: str = "") -> Step:
+    """Definitions of a module: each in the place of the one of its name, or above another one, or at the end."""
+
+    def step(service: Path, text: str) -> None:
+        file = service / path
+        for name, definition in _definitions(text):
+            before = file.read_text()
+            known = dict(_definitions(before))
+            if name in known:
+                file.write_text(before.replace(known[name], definition))
+            elif above:
+                file.write_text(before.replace(known[above], f"{definition}\n\n\n{known[above]}"))
+            else:
+                file.write_text(f"{before}\n\n{definition}\n")
+
+    return step
+
+
+def into(path: str, owner: str) -> Step:
+    """Indented lines of a class: in the place of the method of their name, or at its end."""
+
+    def step(service: Path, text: str) -> None:
+        file = service / path
+        before = file.read_text()
+        [body] = [source for name, source in _definitions(before) if name == owner]
+        [name] = re.findall(r"^    (?:async )?def (\w+)", text, re.MULTILINE)[:1] or [""]
+        old = re.search(rf"^    (?:async )?def {name}\(.*?(?=^    \S|\Z)", f"{body}\n", re.MULTILINE | re.DOTALL)
+        text = text.rstrip()
+        changed = body.replace(old[0].rstrip(), text) if name and old else f"{body}\n\n{text}"
+        file.write_text(before.replace(body, changed))
+
+    return step
+
+
+def instead_of(path: str, old: str) -> Step:
+    """In the place of these lines, wherever they are."""
+    return lambda service, text: edit(path, old, text)(service, "")
+
+
+def listed(path: str) -> Step:
+    """What the list that ends the module does not have yet."""
+
+    def step(service: Path, text: str) -> None:
+        [given] = [node.value for node in ast.parse(text).body if isinstance(node, ast.Assign)]
+        assert isinstance(given, ast.List)
+        for line in [ast.get_source_segment(text, element) for element in given.elts]:
+            if line not in (service / path).read_text():
+                edit(path, "\n]\n", f"\n    {line},\n]\n")(service, "")
+
+    return step
+
+
+def edit(path: str, old: str, new: str) -> Step:
+    """What the page says in words."""
+
+    def step(service: Path, _: str) -> None:
+        before = (service / path).read_text()
+        assert before.count(old) == 1, f"{path} has {old!r} {before.count(old)} times"
+        (service / path).write_text(before.replace(old, new))
+
+    return step
+
+
+def appended(*paths: str) -> Step:
+    """At the end of each of these files."""
+
+    def step(service: Path, text: str) -> None:
+        for path in paths:
+            (service / path).write_text((service / path).read_text().rstrip("\n") + f"\n{text}")
+
+    return step
+
+
+def migration(message: str) -> Step:
+    """`make migration`, and this instead of what it has written: its `upgrade`, and comments above."""
+
+    def step(service: Path, text: str) -> None:
+        import_missing(service)
+        make(service, "migration", f"m={message}")
+        newest = max((service / PACKAGE / "migrations/versions").glob("[0-9]*.py"))
+        head, _, _ = newest.read_text().partition("def upgrade")
+        imported = "" if "import sqlalchemy" in head else "import sqlalchemy as sa\n"
+        newest.write_text(f"{head.replace('from alembic', f'{imported}from alembic')}{text}")
+
+    return step
+
+
+def typed(service: Path, text: str) -> None:
+    """Commands, in the service's folder."""
+    done = subprocess.run(["bash", "-ec", text], cwd=service, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+
+
+def both(*steps: Step) -> Step:
+    """One block, with what the page says in words before or after."""
+
+    def step(service: Path, text: str) -> None:
+        for each in steps:
+            each(service, text)
+
+    return step
+
+
+# --- imports ----------------------------------------------------------------------------------------------------------
+
+
+def import_missing(service: Path) -> None:
+    """Import what is used and not defined, from where the service, the chassis or a library has it."""
+    known = _known(service)
+    options = ["--select", "F821", "--output-format", "json", "--exit-zero", "--no-cache"]
+    done = subprocess.run(
+        [service / ".venv/bin/ruff", "check", *options, "."], cwd=service, capture_output=True, text=True, check=True
+    )
+    missing = {(one["filename"], re.findall("`(.+?)`", one["message"])[0]) for one in json.loads(done.stdout)}
+    for file, name in sorted(missing):
+        assert name in known, f"{file} uses {name}, which nothing exports"
+        text = Path(file).read_text()
+        end = ast.parse(text).body[0].end_lineno if text.startswith('"""') else 0
+        lines = text.splitlines(keepends=True)
+        Path(file).write_text("".join([*lines[:end], f"\n{known[name]}\n", *lines[end:]]))
+
+
+def _known(service: Path) -> dict[str, str]:
+    """For each name that can be imported the statement that does."""
+    known = {name: f"import {name}" for name in MODULES}
+    found: list[tuple[str, Path]] = []
+    for module in site.public_modules():
+        found += [(f"chassis.{module}", site.file_of(module, service / "chassis/src/chassis"))]
+    found += [("builders.invoices", service / "tests/builders/invoices.py")]
+    for layer in ("messaging", "usecases", "persistence", "domain"):
+        for path in (service / PACKAGE / layer).rglob("*.py"):
+            found += [(".".join(path.relative_to(service / "src").with_suffix("").parts), path)]
+    for module, path in found:
+        known |= {name: f"from {module} import {name}" for name in _exported(path)}
+    for name, module in IMPORTS.items():
+        known[name.rpartition(" ")[2]] = f"from {module} import {name}"
+    return known
+
+
+def _exported(path: Path) -> Iterator[str]:
+    text = path.read_text()
+    for name, source in _definitions(text):
+        yield from ast.literal_eval(source.partition("=")[2].strip()) if name == "__all__" else [name]
+
+
+def _definitions(text: str) -> list[tuple[str, str]]:
+    """The name and the source of each class, function and assignment of a module."""
+    lines = text.splitlines()
+    found = []
+    for node in ast.parse(text).body:
+        first = min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", ()))])
+        source = "\n".join(lines[first - 1 : node.end_lineno])
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            found.append((node.name, source))
+        elif isinstance(node, ast.Assign):
+            found.append((ast.unparse(node.targets[0]), source))
+        elif isinstance(node, ast.AnnAssign):
+            found.append((ast.unparse(node.target), source))
+    return found

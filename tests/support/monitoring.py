@@ -1,0 +1,41 @@
+"""The alerts and the dashboard of a service: their rules, and the queries in them."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.support.prometheus import Series
+
+MONITORING = "deploy/components/monitoring"
+
+
+def rules(service: Path) -> Iterator[dict[str, Any]]:
+    for path in sorted((service / MONITORING).glob("alerts*.yaml")):
+        for group in yaml.safe_load(path.read_text())["spec"]["groups"]:
+            yield from group["rules"]
+
+
+def dashboard(service: Path) -> dict[str, Any]:
+    return json.loads((service / MONITORING / "dashboard.json").read_text())
+
+
+def queries(service: Path) -> dict[str, str]:
+    """Every query of alerts and dashboard, the variables of the latter as Grafana fills them in."""
+    found = {
+        f"{rule.get('alert') or rule['record']} {number}": rule["expr"] for number, rule in enumerate(rules(service))
+    }
+    board = dashboard(service)
+    constants = {one["name"]: one["query"] for one in board["templating"]["list"] if one["type"] == "constant"}
+    for panel in board["panels"]:
+        for target in panel["targets"]:
+            query = target["expr"].replace("$__rate_interval", "5m")
+            found[f"{panel['title']} {target['refId']}"] = re.sub(r"\$(\w+)", lambda it: constants[it[1]], query)
+    return found
+
+
+def recorded(service: Path) -> set[Series]:
+    return {Series(rule["record"], tuple(rule["labels"].items())) for rule in rules(service) if "record" in rule}

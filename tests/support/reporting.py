@@ -1,0 +1,61 @@
+"""What a run says at its end: what was running when it was interrupted, and what each folder took beside its budget."""
+
+import os
+from collections import Counter
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+BUDGET_MINUTES = 15
+"""Of `make test` on an idle machine with two cores, with empty caches too."""
+
+BUDGETS = {"tests/template": 150, "tests/service": 250, "tests/chassis": 320, "tests/fleet": 560, "tests/delivery": 250}
+"""Seconds of processor time for each folder, of the tests and of the programs that they wait for.
+
+Both are for whoever adds tests to look at. A machine that is busy fails no test by them.
+"""
+
+
+class Report:
+    """Counts in each worker, and adds up and prints in the process that the user started."""
+
+    def __init__(self) -> None:
+        self._counted = 0.0
+        self._running: set[str] = set()
+        self._spent: Counter[str] = Counter()
+
+    def pytest_collection_finish(self) -> None:
+        self._counted = _processor_seconds()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        now = _processor_seconds()
+        report.processor_seconds, self._counted = now - self._counted, now
+        return report
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._running.add(nodeid)
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        self._running.discard(nodeid)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        folder = "/".join(Path(report.nodeid.partition("::")[0]).parts[:-1][:2])
+        self._spent[folder] += getattr(report, "processor_seconds", 0)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self._running:
+            terminalreporter.section("interrupted while these tests were running")
+            for nodeid in sorted(self._running):
+                terminalreporter.write_line(nodeid)
+        terminalreporter.section(f"processor time; the whole run has {BUDGET_MINUTES} minutes on two idle cores")
+        for folder, seconds in sorted(self._spent.items()):
+            budget = f"budget {BUDGETS[folder]} s" if folder in BUDGETS else "no budget"
+            terminalreporter.write_line(f"{seconds:7.0f} s  {folder} ({budget})")
+
+
+def _processor_seconds() -> float:
+    """What this process and the children that it has waited for have used."""
+    return sum(os.times()[:4])

@@ -1,0 +1,98 @@
+"""A machine that runs a pipeline's commands: programs that it has not are played by ones that write down how they were called.
+
+Played are the container engine with its registry, the cluster and the signer. kustomize is real, as is all else.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.conftest import service_environment
+from tests.support import golang
+from tests.support.manifests import KUSTOMIZE
+
+DIGEST = "sha256:" + "a1" * 32
+
+# Writes down its arguments, keeps the manifests that it is given, and says what STAND_IN_ANSWERS has for that command.
+STAND_IN = f"""#!{sys.executable}
+import json, os, pathlib, shutil, sys
+name, arguments = pathlib.Path(sys.argv[0]).name, sys.argv[1:]
+log = pathlib.Path(os.environ["STAND_IN_LOG"])
+with log.open("a") as file:
+    file.write(json.dumps([name, *arguments]) + "\\n")
+if "--filename" in arguments:
+    shutil.copy(arguments[arguments.index("--filename") + 1], log.with_name("applied.yaml"))
+answers = json.loads(os.environ["STAND_IN_ANSWERS"])
+status, says = next((given for words, given in answers.items() if words in " ".join([name, *arguments])), (0, ""))
+print(says)
+sys.exit(status)
+"""
+
+
+@cache
+def _fetched_by_uv() -> dict[str, str]:
+    """Where whoever runs the tests has it, as uv is told."""
+    return {
+        name: subprocess.run(["uv", what, "dir"], capture_output=True, text=True, check=True).stdout.strip()
+        for name, what in (("UV_CACHE_DIR", "cache"), ("UV_PYTHON_INSTALL_DIR", "python"))
+    }
+
+
+@dataclass
+class Machine:
+    """`answers` are exit status and output of the commands that hold these words; others succeed and say nothing."""
+
+    folder: Path
+    answers: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    def run(self, command: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        """As a runner does: by a shell that ends with the first failure."""
+        env = service_environment(
+            PATH=f"{self.folder / 'bin'}:{os.environ['PATH']}",
+            STAND_IN_LOG=str(self.folder / "log"),
+            STAND_IN_ANSWERS=json.dumps(self.answers),
+            **environment,
+        )
+        # What it writes into its home is not for whoever runs the tests; what uv has fetched for them is for it.
+        env |= {"HOME": str(self.folder), **_fetched_by_uv()}
+        shell = ["bash", "-e", "-c", command]
+        return subprocess.run(shell, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
+
+    def calls(self) -> list[list[str]]:
+        """What was called, in this order."""
+        log = self.folder / "log"
+        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+    def applied(self) -> list[dict[str, Any]]:
+        """The manifests that the cluster was given last."""
+        return list(yaml.safe_load_all((self.folder / "applied.yaml").read_text()))
+
+    def images(self) -> list[str]:
+        """Those of the pods in what was applied."""
+        pods = [one["spec"]["template"]["spec"] for one in self.applied() if one["kind"] in ("Deployment", "Job")]
+        return [container["image"] for pod in pods for container in pod["containers"]]
+
+
+def machine(folder: Path) -> Machine:
+    """One whose registries take what is pushed, and on whose cluster migrations succeed."""
+    (folder / "bin").mkdir()
+    for name in ("docker", "kubectl", "cosign"):
+        (folder / "bin" / name).write_text(STAND_IN)
+        (folder / "bin" / name).chmod(0o755)
+    (folder / "bin" / "kustomize").symlink_to(golang.built("kustomize", KUSTOMIZE))
+    pushed = [f"{registry}/acme/billing@{DIGEST}" for registry in ("ghcr.io", "registry.gitlab.com")]
+    return Machine(
+        folder,
+        {
+            "docker run": (0, '{"bomFormat": "CycloneDX", "components": ["all"]}'),
+            "docker inspect": (0, json.dumps([{"RepoDigests": pushed}], indent=4)),
+            "get job/": (0, "SuccessCriteriaMet Complete"),
+        },
+    )

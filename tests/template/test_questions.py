@@ -1,0 +1,805 @@
+"""The questions of copier.yml: what they refuse and say, what they default to, what follows from the answers."""
+
+import ast
+import json
+import keyword
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import copier
+import pytest
+import yaml
+from chassis import fields
+from chassis.messages import Contract
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.conftest import git
+from tests.support.paths import ROOT
+
+WORDS = ROOT / "questions" / "words"
+
+Answers = dict[str, Any]
+Copy = Callable[..., Any]
+Ask = Callable[..., Answers]
+Validate = Callable[[str, Any], str]
+Render = Callable[..., str]
+Prompts = Callable[..., dict[str, Answers]]
+
+pytestmark = pytest.mark.usefixtures("quick_copier")
+
+OPTIONS: dict[str, Any] = {"quiet": True, "settings": copier.Settings()}
+
+
+@pytest.fixture(scope="session")
+def questionnaire(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real questions in front of a template so small that asking is all it costs."""
+    folder = tmp_path_factory.mktemp("questionnaire")
+    for part in ("questions", "ownership"):
+        shutil.copytree(ROOT / part, folder / part)
+    shutil.copy(ROOT / "copier.yml", folder)
+    answers_file = "{{ _copier_conf.answers_file }}.jinja"
+    files = {
+        answers_file: (ROOT / "template" / answers_file).read_text(),
+        "src/{{ package }}/main.py.jinja": "NAME = '{{ service_name }}'\n",
+        "tests/test_main.py": "",
+        "docs/runbook.md": "",
+        "README.md": "# seed\n",
+        "Makefile": "first:\n",
+        "chassis/README.md": "first\n",
+        "chassis/__pycache__/it.pyc": "",
+        ".github/workflows/ci.yml": "",
+        ".gitlab-ci.yml": "",
+    }
+    for name, text in files.items():
+        path = folder / "template" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+@pytest.fixture
+def copy(questionnaire: Path, tmp_path: Path) -> Copy:
+    """`copier copy --defaults`, with answers as `-d` gives them."""
+
+    def copy(folder: str = "billing", pretend: bool = False, **data: Any) -> Any:
+        return copier.run_copy(
+            str(questionnaire), tmp_path / folder, data=data, defaults=True, pretend=pretend, **OPTIONS
+        )
+
+    return copy
+
+
+@pytest.fixture
+def ask(copy: Copy) -> Ask:
+    """All answers, computed ones too."""
+    return lambda **data: dict(copy(pretend=True, **data).answers.combined)
+
+
+@pytest.fixture(scope="session")
+def rendered(questionnaire: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
+    """A question's default or validator, rendered as Copier does but without the rest of a run."""
+    target = tmp_path_factory.mktemp("any") / "billing"
+    environment = copier.run_copy(str(questionnaire), target, defaults=True, pretend=True, **OPTIONS).jinja_env
+    templates = {
+        (name, key): environment.from_string(question[key])
+        for name, question in questions().items()
+        for key in ("default", "validator")
+        if key in question
+    }
+    return lambda name, key, **answers: templates[name, key].render(answers).strip()
+
+
+@pytest.fixture(scope="session")
+def validate(rendered: Render) -> Validate:
+    """What a question's validator says of an answer."""
+    return lambda name, answer: rendered(name, "validator", **{name: answer})
+
+
+@pytest.fixture(scope="session")
+def seed(rendered: Render) -> Callable[[str], str]:
+    """The aggregates that a service of some name starts with."""
+    return lambda service: rendered("aggregates", "default", service_name=service)
+
+
+@cache
+def questions() -> dict[str, Answers]:
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_constructor("!include", lambda loader, node: None)
+    parts = yaml.load_all((ROOT / "copier.yml").read_text(), Loader)
+    return {name: question for part in parts for name, question in part.items() if not name.startswith("_")}
+
+
+def words(file: str) -> set[str]:
+    return set((WORDS / file).read_text().split())
+
+
+# The prompts
+
+
+@pytest.fixture
+def prompts(monkeypatch: pytest.MonkeyPatch, questionnaire: Path, tmp_path: Path) -> Prompts:
+    """Answer at the prompts, the default where no answer is given, and see what was asked and how."""
+
+    def run(folder: str = "billing", **replies: Any) -> dict[str, Answers]:
+        asked = {}
+
+        def prompt(structures: list[Answers], answers: Answers) -> Answers:
+            [structure] = structures
+            name = structure["name"]
+            if structure["when"](None):
+                asked[name] = structure
+                answers = {name: replies.get(name, answers[name])}
+            return answers
+
+        monkeypatch.setattr("copier._main.unsafe_prompt", prompt)
+        copier.run_copy(str(questionnaire), tmp_path / folder, pretend=True, **OPTIONS)
+        return asked
+
+    return run
+
+
+def test_a_usual_run_has_ten_prompts(prompts: Prompts) -> None:
+    assert list(prompts()) == [
+        "service_name", "description", "domain", "owner", "aggregates", "messaging_style", "ci",
+        "limited_by_monolith", "separate_team", "ready_for_consistency",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("style", ["events", "queues", "events-and-queues"])
+def test_only_who_sends_messages_is_asked_for_a_broker(prompts: Prompts, style: str) -> None:
+    asked = list(prompts(messaging_style=style))
+    assert len(asked) == 11
+    assert asked.index("broker") == asked.index("messaging_style") + 1
+
+
+def test_only_a_monolith_asks_for_one_more_and_takes_only_yes(prompts: Prompts) -> None:
+    asked = prompts(separate_team="no", limited_by_monolith="no", create_anyway=True)
+    assert len(asked) == 11
+    validate = asked["create_anyway"]["validate"]
+    assert validate("yes") is True
+    assert "type yes to create it anyway" in validate("no")
+
+
+def test_help_fits_a_terminal_of_eighty_columns() -> None:
+    for name, question in questions().items():
+        if question.get("when") is not False:
+            assert question["help"].strip(), name
+            assert max(len(line) for line in question["help"].splitlines()) < 78, name
+
+
+def test_without_a_usable_folder_name_the_service_name_has_no_default(prompts: Prompts) -> None:
+    assert "default" not in prompts("user", service_name="users")["service_name"]
+
+
+# Defaults
+
+
+def test_defaults_follow_from_the_service_name(ask: Ask) -> None:
+    answers = ask(service_name="user-profile")
+    assert answers["description"] == "Owns the data, rules and API of user profile"
+    assert answers["domain"] == "user-profile"
+    assert answers["owner"] == "user-profile-team"
+    assert answers["aggregates"] == "UserProfile:\n  name: string(120)\n  note: text?\n"
+    assert (answers["messaging_style"], answers["ci"]) == ("sync", "github")
+    assert [answers[name] for name in BOUNDARY] == ["unknown"] * 3
+
+
+def test_the_owner_follows_the_domain(ask: Ask) -> None:
+    assert ask(service_name="billing", domain="sales")["owner"] == "sales-team"
+
+
+def test_the_folder_names_the_service(ask: Ask) -> None:
+    assert ask(folder="Order_Service")["service_name"] == "order-service"
+
+
+def test_a_folder_that_cannot_name_the_service_is_refused_with_defaults(ask: Ask) -> None:
+    with pytest.raises(ValueError, match="type 'users': 'user' is reserved in PostgreSQL"):
+        ask(folder="user")
+
+
+def test_billing_looks_after_invoices(ask: Ask) -> None:
+    [invoice] = ask(service_name="billing")["aggregate_list"]
+    assert invoice["name"] == "Invoice"
+    assert [(f["name"], f["type"], f["optional"]) for f in invoice["fields"]] == [
+        ("number", "string", False),
+        ("customer_id", "uuid", False),
+        ("total", "money", False),
+        ("due_on", "date", True),
+        ("note", "text", True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("service", "aggregate"),
+    [
+        ("orders", "Order"), ("payment-service", "Payment"), ("notifications", "Notification"), ("catalog", "Product"),
+        ("inventory", "StockItem"), ("customers-api", "Customer"), ("shipping", "Shipment"), ("addresses", "Address"),
+        ("categories", "Category"), ("warehouses", "Warehouse"), ("people", "Person"), ("sms", "Sms"),
+        ("users", "User"), ("events", "Item"), ("my-service", "My"), ("a1", "A1"), ("analyses", "Analysis"),
+        ("buses", "Bus"), ("prizes", "Prize"), ("ties", "Tie"), ("indices", "Index"), ("heroes", "Hero"),
+    ],
+)  # fmt: skip
+def test_every_service_starts_with_an_aggregate_that_is_accepted(
+    seed: Callable[[str], str], validate: Validate, service: str, aggregate: str
+) -> None:
+    assert seed(service).startswith(f"{aggregate}:\n")
+    assert validate("aggregates", seed(service)) == ""
+
+
+def test_even_a_service_called_like_a_reserved_word_starts_with_one(
+    seed: Callable[[str], str], validate: Validate
+) -> None:
+    for word in words("aggregates.txt") | words("sql-reserved.txt") | words("python-keywords.txt"):
+        name = f"{word.replace('_', '-')}s-service"
+        assert validate("aggregates", seed(name)) == "", name
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("BillingService", "type 'billing-service': 'BillingService' is not kebab-case"),
+        ("user_profile", "type 'user-profile': 'user_profile' is not kebab-case"),
+        ("2fa", "type 'fa': '2fa' is not kebab-case"),
+        ("a--b", "type 'a-b'"),
+        ("billing-", "type 'billing'"),
+        ("billing\n", "type 'billing'"),
+        ("größe", "is not kebab-case"),
+        ("", "is not kebab-case"),
+        ("a", "type 'billing': 'a' is 1 characters long, 2 to 40 are allowed"),
+        ("a-name-of-more-than-forty-characters-is-refused", "type 'a-name-of-more-than-forty-characters-is': "),
+        ("import", "type 'import-service': 'import' is a keyword of Python"),
+        ("match", "'match' is a keyword of Python"),
+        ("email", "type 'email-service': 'email' is a module of Python's standard library"),
+        ("user", "type 'users': 'user' is reserved in PostgreSQL, where the name becomes a schema"),
+        ("order", "type 'orders': "),
+        ("group", "type 'groups': "),
+        ("table", "type 'tables': "),
+        ("current-date", "reserved in PostgreSQL"),
+        ("pg-tools", "type 'postgres-tools': "),
+        ("public", "type 'public-service': "),
+        ("information-schema", "reserved in PostgreSQL"),
+        ("chassis", "type 'chassis-service': 'chassis' is the name of a package or a function in the service"),
+        ("test", "type 'test-service': "),
+        ("tests", "type 'tests-service': "),
+        ("fastapi", "the name of a package"),
+        ("opentelemetry", "the name of a package"),
+        ("fasteners", "type 'fasteners-service': 'fasteners' is the name of a package or a function in the service"),
+        ("messaging", "type 'messaging-service': "),
+        ("application", "type 'application-service': "),
+        ("postgres", "type 'postgres-service': 'postgres' is a database that every PostgreSQL server has already"),
+        ("build", "type 'build-service': 'build' is what tools call a folder of theirs: git and ruff would leave out"),
+    ],
+)
+def test_a_bad_service_name_is_refused(validate: Validate, name: str, message: str) -> None:
+    assert message in validate("service_name", name)
+
+
+@pytest.mark.parametrize("name", ["billing", "user-profile", "ab", "a1-b2", "o" * 40, "orders", "email-service"])
+def test_a_good_service_name_is_accepted(validate: Validate, name: str) -> None:
+    assert validate("service_name", name) == ""
+
+
+def test_the_answer_that_a_refusal_suggests_is_accepted(validate: Validate) -> None:
+    refused = 0
+    for word in set.union(*(words(file.name) for file in WORDS.iterdir())):
+        if message := validate("service_name", word.lower().replace("_", "-")):
+            refused += 1
+            suggestion = re.search("type '(.*?)':", message)
+            assert suggestion, message
+            assert validate("service_name", suggestion[1]) == "", message
+    assert refused > 400
+
+
+def test_the_reserved_words_cover_this_python(validate: Validate) -> None:
+    assert {word.lower() for word in keyword.kwlist} <= words("python-keywords.txt")
+    assert {name for name in sys.stdlib_module_names if not name.startswith("_")} <= words("python-modules.txt")
+    for name in keyword.softkwlist:
+        assert validate("service_name", name) != ""
+
+
+def test_the_reserved_words_cover_what_a_service_installs() -> None:
+    installed: set[str] = set()
+    ahead = [("slipway-chassis", "dev")]
+    while ahead:
+        name, extra = ahead.pop()
+        installed.add(name)
+        for needed in map(Requirement, metadata.requires(name) or []):
+            if needed.marker is None or needed.marker.evaluate({"extra": extra}):
+                name = canonicalize_name(needed.name)
+                ahead += [(name, extra) for extra in ["", *needed.extras] if extra or name not in installed]
+    assert len(installed) > 50
+    packages = {name.replace("-", "_") for name in installed}
+    packages |= {
+        module.lower()
+        for module, names in metadata.packages_distributions().items()
+        if {canonicalize_name(name) for name in names} & installed and re.fullmatch("[A-Za-z][A-Za-z0-9_]*", module)
+    }
+    assert packages - words("python-modules.txt") <= words("packages.txt")
+
+
+def test_the_reserved_words_cover_the_names_in_a_services_own_code(render: Callable[..., Path]) -> None:
+    service = render(messaging_style="events-and-queues", broker="nats")
+    main = ast.parse((service / "src/billing/main.py").read_text())
+    imported = {
+        name.asname or name.name for node in main.body if isinstance(node, ast.ImportFrom) for name in node.names
+    }
+    # Pytest finds tests/ first, and takes its folders for packages.
+    folders = {path.name for path in (ROOT / "template" / "tests").iterdir() if path.is_dir()}
+    assert {name for name in imported if name.islower()} | folders <= words("packages.txt")
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "message"),
+    [
+        ("description", "no", "type one sentence of 3 to 160 characters: this is 2 long"),
+        ("description", "x" * 161, "this is 161 long"),
+        ("description", 'The "best" one', 'leave out "'),
+        ("description", "A back\\slash", "leave out \\"),
+        ("description", "Costs $5", "leave out $"),
+        ("description", "two\nlines", 'leave out "\\n" and stay on one line'),
+        ("description", "a {{ tag", "leave out {{"),
+        ("description", "a {% tag", "leave out {%"),
+        ("description", " spaced", "type 'spaced': it begins or ends with a space"),
+        ("domain", "Big Sales", "type 'big-sales': 'Big Sales' is not kebab-case"),
+        ("domain", "s", "is 1 characters long, 2 to 40 are allowed"),
+        ("owner", "billing team", "type a team such as 'billing-team' or '@org/team'"),
+        ("owner", "org/team", "'org/team' is neither a name"),
+        ("owner", "@org", "'@org' is neither"),
+        ("owner", 'a"b', "is neither"),
+        ("owner", "x" * 64, "is 64 characters long, 2 to 63 are allowed"),
+        ("platform_team", "org/team", "'org/team' is neither a name"),
+        ("create_anyway", False, "type yes to create it anyway (-d create_anyway=yes), or stop here"),
+    ],
+)
+def test_a_bad_answer_is_refused(validate: Validate, question: str, answer: object, message: str) -> None:
+    assert message in validate(question, answer)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("description", "It's Größe #1: {small} & cheap, 100 %"),
+        ("domain", "sales"),
+        ("owner", "billing-team"),
+        ("owner", "@Org/billing.team"),
+        ("owner", "@group/sub/team"),
+        ("platform_team", "@org/platform"),
+        ("platform_team", ""),
+        ("create_anyway", True),
+    ],
+)
+def test_a_good_answer_is_accepted(validate: Validate, question: str, answer: object) -> None:
+    assert validate(question, answer) == ""
+
+
+AGGREGATES = [
+    # no aggregate, an empty one
+    ("", "type a name and its fields, such as 'Invoice: {"),
+    ("{}", "a service has at least one aggregate"),
+    ("[Invoice]", "a service has at least one aggregate"),
+    ("Invoice", "a service has at least one aggregate"),
+    ("Invoice:", "Invoice: type at least one field, such as 'Invoice: {name: string(120)}'"),
+    ("Invoice: {}", "Invoice: type at least one field"),
+    ("Invoice: number", "Invoice: type its fields as 'name: type' with a space after the colon"),
+    ("Invoice: {number:string}", "Invoice.number:string: type a space after the colon"),
+    # aggregates' names
+    ("Invoices: {a: text}", "Invoices: type 'Invoice', an aggregate is named after one of them"),
+    ("line_items: {a: text}", "line_items: type 'LineItem'"),
+    ("In voice: {a: text}", "In voice: type 'InVoice', an aggregate's name is letters and digits"),
+    ("1st: {a: text}", "1st: type 'St'"),
+    ("true: {a: text}", "true: type a word such as 'Invoice'"),
+    ("X: {a: text}", "X: type a name of 2 to 30 characters, as x this has 1"),
+    ("AnAggregateWithAVeryLongNameIndeed: {a: text}", "type a name of 2 to 30 characters"),
+    ("Money: {a: text}", "Money: type a longer name such as 'MoneyRecord', this is a word of Python, PostgreSQL or"),
+    ("UUID: {a: text}", "UUID: type a longer name such as 'UuidRecord'"),
+    ("Status: {a: text}", "Status: type a longer name"),
+    ("Class: {a: text}", "Class: type a longer name"),
+    ("Id: {a: text}", "Id: type a longer name"),
+    ("Test: {a: text}", "Test: type a name that does not begin with 'Test', such as 'Trial', pytest would take"),
+    ("test-run: {a: text}", "test-run: type a name that does not begin with 'Test', such as 'TrialRun', pytest"),
+    ("Reference: {a: text}", "Reference: type a longer name"),
+    # two aggregates
+    ("Invoice: {a: text}\nInvoice: {b: text}", "Invoice: keep one or rename the other, this aggregate is there twice"),
+    ("{Invoice: {a: text}, Invoice: {b: text}}", "Invoice: keep one or rename the other"),
+    ("LineItem: {a: text}\nline-item: {a: text}", "line-item: keep one or rename the other, two aggregates are called"),
+    ("Line1: {a: text}\nLine_1: {a: text}", "two aggregates are called 'Line1'"),
+    (
+        "Ax: {a: text}\nAxe: {a: text}",
+        "Axe: rename it or the other, the table and the files of both would be called 'axes'",
+    ),
+    ("Invoice: {a: text}\nInvoiceStatus: {a: text}", "InvoiceStatus: type another name, the code of 'Invoice' has"),
+    ("Invoice: {a: text}\nInvoiceQuery: {a: text}", "InvoiceQuery: type another name"),
+    ("Invoice: {a: text}\nInvoiceReminder: {a: text}", "InvoiceReminder: type another name"),
+    ("Invoice: {a: text}\nInvoiceIssued: {a: text}", "InvoiceIssued: type another name"),
+    ("Invoice: {kind: enum(a|b)}\nInvoiceKind: {a: text}", "InvoiceKind: type another name"),
+    # fields' names
+    ("Invoice: {id: uuid}", "Invoice.id: leave it out or type 'external_id', every aggregate has 'id' already"),
+    ("Invoice: {version: integer}", "Invoice.version: leave it out or type 'invoice_version'"),
+    ("Invoice: {status: text}", "Invoice.status: leave it out"),
+    ("Invoice: {created_at: datetime}", "Invoice.created_at: leave it out"),
+    ("Invoice: {occurred_at: datetime}", "Invoice.occurred_at: type 'invoice_occurred_at'"),
+    ("Invoice: {invoice_id: uuid}", "Invoice.invoice_id: leave it out or type 'external_id'"),
+    ("Invoice: {select: text}", "Invoice.select: type 'invoice_select', 'select' is reserved in PostgreSQL"),
+    ("Invoice: {order: text}", "Invoice.order: type 'invoice_order', 'order' is reserved in PostgreSQL"),
+    ("Invoice: {user: text}", "Invoice.user: "),
+    ("Invoice: {xmin: text}", "Invoice.xmin: type 'invoice_xmin', 'xmin' is reserved in PostgreSQL"),
+    ("Invoice: {class: text}", "Invoice.class: type 'invoice_class', 'class' is a keyword of Python"),
+    ("Invoice: {model_year: integer}", "Invoice.model_year: type 'invoice_model_year'"),
+    ("Invoice: {copy: text}", "Invoice.copy: type 'invoice_copy', 'copy' is a word of the generated code"),
+    ("Invoice: {change: text}", "Invoice.change: "),
+    ("Invoice: {changes: text}", "Invoice.changes: type 'invoice_changes'"),
+    (
+        "KeyValue: {key: text}",
+        "KeyValue.key: type 'key_value_key', the type of its values would be called like the class",
+    ),
+    ("Score: {score: integer, value: enum(a|b)}", "Score.score: type 'score_score', the type of its values"),
+    ("Invoice: {issue: text}", "Invoice.issue: type 'invoice_issue'"),
+    ("Invoice: {keys: text}", "Invoice.keys: "),
+    ("Invoice: {dueOn: date}", "Invoice.dueOn: type 'due_on', a field's name is snake_case"),
+    ("Invoice: {_a: text}", "Invoice._a: type 'a'"),
+    ("Invoice: {a__b: text}", "Invoice.a__b: type 'a_b'"),
+    ("Invoice: {a_: text}", "Invoice.a_: type 'a'"),
+    ("Invoice: {on: date}", "Invoice.true: type another word, YAML reads yes, no, on, off"),
+    ("Invoice: {1: date}", "Invoice.1: type another word"),
+    (f"Invoice: {{{'a' * 31}: date}}", "type a name of at most 30 characters, this one has 31"),
+    # two fields
+    (
+        "Invoice: {number: text, number: uuid}",
+        "Invoice.number: keep one or rename the other, this field is there twice",
+    ),
+    ("Invoice:\n  number: text\n  # and\n  'number': uuid\n", "Invoice.number: keep one or rename the other"),
+    ("Order:\n  a: text\nInvoice:\n  a: text\n  b: text\n  a: text?\n", "Invoice.a: keep one or rename the other"),
+    ("Invoice: {total: money, total_amount: text}", "Invoice.total_amount: rename it or 'total', whose money"),
+    ("Invoice: {total: money?, total_currency: text}", "Invoice.total_currency: rename it or 'total'"),
+    ("Invoice: {line1: text, line_1: text}", "Invoice.line_1: type another name"),
+    ("Invoice: {page: enum(a|b)}", "Invoice.page: type 'invoice_page'"),
+    ("Invoice: {issued: enum(a|b)}", "Invoice.issued: type 'invoice_issued'"),
+    ("Invoice: {already_issued: enum(a|b)}", "Invoice.already_issued: type 'invoice_already_issued'"),
+    # types
+    ("Invoice: {a: int}", "Invoice.a: type 'integer', 'int' is not a field type"),
+    ("Invoice: {a: str?}", "Invoice.a: type 'string?', 'str?' is not a field type"),
+    ("Invoice: {a: varchar(20)}", "Invoice.a: type 'string'"),
+    ("Invoice: {a: float}", "Invoice.a: type 'decimal(12,2)'"),
+    ("Invoice: {a: decimal}", "Invoice.a: type 'decimal(12,2)'"),
+    ("Invoice: {a: timestamp}", "Invoice.a: type 'datetime'"),
+    ("Invoice: {a: bool}", "Invoice.a: type 'boolean'"),
+    ("Invoice: {a: json}", "Invoice.a: type 'text'"),
+    ("Invoice: {a: enum}", "Invoice.a: type 'enum(low|high)'"),
+    ("Invoice: {a: String(40)}", "Invoice.a: type 'string(40)', a field type is in lower case"),
+    ("Invoice: {a: wibble}", "Invoice.a: type one of string(n), text, integer, decimal(p,s), money, boolean, date, "),
+    ("Invoice: {a: }", "Invoice.a: type one of"),
+    ("Invoice: {a: [text]}", "Invoice.a: type one of"),
+    ("Invoice: {a: {type: text}}", "Invoice.a: type one of"),
+    ("Invoice:\n  a: text??", "Invoice.a: type one of"),
+    ("Invoice: {a: string(40}", "Invoice.a: type one of"),
+    ("Invoice: {a: integer(3)}", "Invoice.a: type 'integer', it takes nothing in parentheses"),
+    ("Invoice: {a: string(0)}", "Invoice.a: type 'string(200)' or 'text', the length of 'string(0)' is not"),
+    ("Invoice: {a: string(1001)}", "Invoice.a: type 'string(200)' or 'text'"),
+    ("Invoice: {a: string()}", "Invoice.a: type 'string(200)'"),
+    ("Invoice: {a: string(x)}", "Invoice.a: type 'string(200)'"),
+    ("Invoice: {a: decimal(0,0)}", "Invoice.a: type something like 'decimal(12,2)'"),
+    ("Invoice: {a: decimal(39,2)}", "Invoice.a: type something like 'decimal(12,2)'"),
+    ("Invoice: {a: decimal(2,3)}", "Invoice.a: type something like 'decimal(12,2)', 'decimal(2,3)' is not"),
+    ("Invoice: {a: decimal(12)}", "Invoice.a: type something like 'decimal(12,2)'"),
+    ("Invoice: {a: enum()}", "Invoice.a: type something like 'enum(low|high)', the value '' is not"),
+    ("Invoice: {a: enum(x|x)}", "Invoice.a: type 'enum(x)', a value is there twice"),
+    ("Invoice: {a: enum(X|y)}", "Invoice.a: type something like 'enum(low|high)', the value 'X' is not"),
+    ("Invoice: {a: enum(x,y)}", "the value 'x,y' is not a snake_case word"),
+    ("Invoice: {a: enum(class|y)}", "the value 'class' is not"),
+    (f"Invoice: {{a: enum({'|'.join(f'v{n}' for n in range(21))})}}", "type 1 to 20 values"),
+]
+
+
+@pytest.mark.parametrize(("answer", "message"), AGGREGATES)
+def test_bad_aggregates_are_refused(validate: Validate, answer: str, message: str) -> None:
+    said = validate("aggregates", answer)
+    assert message in said
+    assert "\n" not in said, "a prompt shows one line"
+
+
+def test_text_that_is_not_yaml_is_refused_with_yamls_own_message(ask: Ask) -> None:
+    with pytest.raises(ValueError, match="question 'aggregates': mapping values are not allowed here"):
+        ask(aggregates="Invoice: number: text")
+
+
+GOOD_AGGREGATES = """\
+Invoice: {a: string, b: string(1), c: string(1000)?, d: text?, e: integer, f: decimal(1,0), g: decimal(38,38)?}
+line-item:
+  a: money?   # a comment: with a colon
+  b: boolean
+  c: "date"
+  d: datetime?
+  e: uuid
+  f: decimal(12, 2) ?
+purchase_order:
+  number: enum(low|very_high)?
+  amount: money
+"""
+
+
+@pytest.mark.parametrize("answer", [GOOD_AGGREGATES, "{Order: {a: text?, b: money}}", "Order:\r\n  a: text?\r\n"])
+def test_good_aggregates_are_accepted(validate: Validate, answer: str) -> None:
+    assert validate("aggregates", answer) == ""
+
+
+MODELS = [fields.RequestModel, fields.PatchModel, fields.ResponseModel, Contract]
+
+
+@pytest.mark.parametrize("name", sorted({name for model in MODELS for name in dir(model) if not name.startswith("_")}))
+def test_no_field_takes_a_name_of_the_models(validate: Validate, name: str) -> None:
+    assert validate("aggregates", f"Invoice: {{{name}: text}}").startswith(f"Invoice.{name}: ")
+
+
+def test_a_free_field_name_is_free(validate: Validate) -> None:
+    for name in words("fields.txt") | words("sql-reserved.txt") | words("python-keywords.txt"):
+        message = validate("aggregates", {"Invoice": {name: "text"}})
+        suggestion = re.search("type '(.*?)'", message)
+        assert suggestion, name
+        assert validate("aggregates", {"Invoice": {suggestion[1]: "text"}}) == ""
+
+
+# Computed answers
+
+
+BOUNDARY = ["limited_by_monolith", "separate_team", "ready_for_consistency"]
+
+
+@pytest.mark.parametrize(
+    ("given", "verdict"),
+    [
+        (["unknown", "unknown", "unknown"], "undecided"),
+        (["yes", "no", "unknown"], "undecided"),
+        (["yes", "unknown", "yes"], "service"),
+        (["no", "yes", "yes"], "service"),
+        (["unknown", "no", "no"], "monolith"),
+        (["no", "no", "yes"], "monolith"),
+    ],
+)
+def test_two_of_three_decide(rendered: Render, given: list[str], verdict: str) -> None:
+    assert rendered("verdict", "default", **dict(zip(BOUNDARY, given, strict=True))) == verdict
+
+
+def test_a_monolith_is_not_created_by_default(ask: Ask) -> None:
+    monolith = {"separate_team": "no", "ready_for_consistency": "no"}
+    with pytest.raises(ValueError, match="type yes to create it anyway"):
+        ask(service_name="billing", **monolith)
+    with pytest.raises(ValueError, match="type yes to create it anyway"):
+        ask(service_name="billing", create_anyway="no", **monolith)
+    assert ask(service_name="billing", create_anyway="yes", **monolith)["create_anyway"] is True
+
+
+def test_the_names_follow_from_one(ask: Ask) -> None:
+    answers = ask(service_name="user-profile", ci="gitlab", aggregates="User: {name: text}")
+    assert answers["package"] == "user_profile"
+    assert answers["service_title"] == "User profile"
+    assert (answers["has_github"], answers["has_gitlab"], answers["has_money"]) == (False, True, False)
+
+
+def test_both_pipelines_and_money(ask: Ask) -> None:
+    answers = ask(service_name="billing", ci="both")
+    assert (answers["has_github"], answers["has_gitlab"], answers["has_money"]) == (True, True, True)
+
+
+@pytest.mark.parametrize(
+    ("style", "computed"),
+    [
+        ("sync", (False, False, False)),
+        ("events", (True, True, False)),
+        ("queues", (True, False, True)),
+        ("events-and-queues", (True, True, True)),
+    ],
+)
+def test_the_style_decides_what_there_is(ask: Ask, style: str, computed: tuple[bool, ...]) -> None:
+    answers = ask(service_name="billing", messaging_style=style)
+    assert tuple(answers[name] for name in ("has_messaging", "has_events", "has_queues")) == computed
+    assert answers["has_nats"] is (style != "sync")
+
+
+@pytest.mark.parametrize("broker", ["nats", "kafka", "rabbitmq"])
+def test_a_service_has_one_broker_or_no_broker_without_messages(ask: Ask, broker: str) -> None:
+    brokers = ("nats", "kafka", "rabbitmq")
+    chosen = ask(service_name="billing", messaging_style="events", broker=broker)
+    assert [name for name in brokers if chosen[f"has_{name}"]] == [broker]
+    silent = ask(service_name="billing", broker=broker)
+    assert [name for name in brokers if silent[f"has_{name}"]] == []
+
+
+def test_the_aggregates_in_full(ask: Ask) -> None:
+    invoice, item, order = ask(service_name="billing", aggregates=GOOD_AGGREGATES)["aggregate_list"]
+    assert {key: value for key, value in item.items() if key != "fields"} == {
+        "name": "LineItem", "singular": "line_item", "plural": "line_items", "path": "line-items",
+        "label": "line item", "plural_label": "line items", "verb": "activate", "done": "activated",
+        "Done": "Activated", "revision": "0002", "down_revision": "0001",
+    }  # fmt: skip
+    assert (invoice["verb"], invoice["Done"], invoice["down_revision"]) == ("issue", "Issued", None)
+    assert (order["verb"], order["done"], order["down_revision"]) == ("place", "placed", "0002")
+    plain = {"optional": False, "size": None, "precision": None, "scale": None, "values": []}
+    assert invoice["fields"] == [
+        plain | {"name": "a", "type": "string", "size": 200},
+        plain | {"name": "b", "type": "string", "size": 1},
+        plain | {"name": "c", "type": "string", "size": 1000, "optional": True},
+        plain | {"name": "d", "type": "text", "optional": True},
+        plain | {"name": "e", "type": "integer"},
+        plain | {"name": "f", "type": "decimal", "precision": 1, "scale": 0},
+        plain | {"name": "g", "type": "decimal", "precision": 38, "scale": 38, "optional": True},
+    ]
+    assert [(field["type"], field["optional"]) for field in item["fields"]] == [
+        ("money", True), ("boolean", False), ("date", False), ("datetime", True), ("uuid", False), ("decimal", True),
+    ]  # fmt: skip
+    assert order["fields"][0] == plain | {
+        "name": "number", "type": "enum", "optional": True, "values": ["low", "very_high"]
+    }  # fmt: skip
+
+
+def test_a_data_file_may_hold_a_mapping(ask: Ask) -> None:
+    mapping = {"Invoice": {"total": "money", "rate": "decimal(5, 2)?"}}
+    as_text = ask(service_name="billing", aggregates="Invoice: {total: money, rate: decimal(5, 2)?}")
+    assert ask(service_name="billing", aggregates=mapping)["aggregate_list"] == as_text["aggregate_list"]
+    with pytest.raises(ValueError, match=r"Invoice\.id: leave it out"):
+        ask(service_name="billing", aggregates={"Invoice": {"id": "uuid"}})
+
+
+@pytest.mark.parametrize(
+    ("name", "plural"),
+    [
+        ("Invoice", "invoices"), ("Category", "categories"), ("Day", "days"), ("Address", "addresses"),
+        ("Box", "boxes"), ("Branch", "branches"), ("Status_report", "status_reports"), ("Person", "people"),
+        ("SalesPerson", "sales_people"), ("HTTPCheck", "http_checks"), ("Analysis", "analyses"), ("Sms", "smses"),
+        ("Campus", "campuses"), ("Warehouse", "warehouses"), ("Series", "serieses"), ("Purchase", "purchases"),
+        ("Lens", "lenses"), ("Atlas", "atlases"), ("Bus", "buses"), ("Index", "indices"), ("Hero", "heroes"),
+        ("Prize", "prizes"), ("Tie", "ties"), ("Hypothesis", "hypotheses"), ("Entry", "entries"),
+    ],
+)  # fmt: skip
+def test_english_plurals(rendered: Render, name: str, plural: str) -> None:
+    [aggregate] = json.loads(rendered("aggregate_list", "default", aggregates={name: {"a": "text"}}))
+    assert aggregate["plural"] == plural
+    assert rendered("aggregates", "validator", aggregates={name: {"a": "text"}}) == ""
+
+
+# What is stored, and what is left out
+
+
+def test_the_answers_file_is_readable_and_gives_the_same_answers_again(copy: Copy) -> None:
+    first = copy("first", service_name="billing", aggregates=GOOD_AGGREGATES)
+    file = first.dst_path / ".copier-answers.yml"
+    assert "aggregates: |\n  Invoice:\n    a: string\n" in file.read_text()
+    stored = {name: value for name, value in yaml.safe_load(file.read_text()).items() if name[0] != "_"}
+    assert set(stored) == {*(q for q, asked in questions().items() if asked.get("when") is not False)} - {
+        "create_anyway",
+        "broker",
+        "chassis_index",
+        "platform_team",
+    }
+    second = copy("second", **stored)
+    assert second.answers.combined["aggregate_list"] == first.answers.combined["aggregate_list"]
+    assert (second.dst_path / ".copier-answers.yml").read_text() == file.read_text()
+
+
+def test_the_answers_file_remembers_which_examples_there_were(copy: Copy) -> None:
+    def remembered(folder: str, **answers: Any) -> Any:
+        made = copy(folder, service_name="billing", **answers).dst_path / ".copier-answers.yml"
+        return yaml.safe_load(made.read_text()).get("seeded")
+
+    assert remembered("sync") is None
+    assert remembered("events", messaging_style="events") == ["events"]
+    assert remembered("both", messaging_style="events-and-queues") == ["events", "queues"]
+    assert remembered("off", messaging_style="sync", seeded=["events"]) == ["events"]
+    assert remembered("more", messaging_style="queues", seeded=["events"]) == ["events", "queues"]
+
+
+@pytest.mark.parametrize(
+    ("ci", "there"), [("github", {".github"}), ("gitlab", {".gitlab-ci.yml"}), ("both", {".github", ".gitlab-ci.yml"})]
+)
+def test_only_the_chosen_pipelines_are_there_and_no_cache(copy: Copy, ci: str, there: set[str]) -> None:
+    made = copy(service_name="billing", ci=ci).dst_path
+    assert {path.name for path in made.glob(".git*")} == there
+    assert [path.name for path in (made / "chassis").iterdir()] == ["README.md"]
+
+
+def commit(folder: Path, tag: str) -> None:
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", tag)
+    git(folder, "tag", tag)
+
+
+@pytest.mark.slow
+def test_an_update_leaves_the_teams_files_alone(questionnaire: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(questionnaire, tmp_path / "source", ignore=shutil.ignore_patterns("__pycache__"))
+    git(source, "init", "--quiet")
+    commit(source, "v1.0.0")
+    service = tmp_path / "billing"
+    copier.run_copy(str(source), service, defaults=True, **OPTIONS)
+    git(service, "init", "--quiet")
+    (service / "README.md").write_text("# ours\n")
+    (service / "tests" / "test_main.py").unlink()
+    commit(service, "ours")
+
+    for name in ("README.md", "Makefile", "chassis/README.md", "tests/test_main.py", "src/{{ package }}/new.py"):
+        (source / "template" / name).write_text("second\n")
+    (source / "template" / "docs" / "runbook.md").unlink()
+    commit(source, "v2.0.0")
+    copier.run_update(service, defaults=True, overwrite=True, **OPTIONS)
+
+    assert (service / "README.md").read_text() == "# ours\n"
+    assert not (service / "tests" / "test_main.py").exists()
+    assert not (service / "src" / "billing" / "new.py").exists()
+    assert (service / "docs" / "runbook.md").exists()
+    assert (service / "Makefile").read_text() == (service / "chassis" / "README.md").read_text() == "second\n"
+
+    copier.run_recopy(service, defaults=True, overwrite=True, **OPTIONS)
+    assert (service / "README.md").read_text() == "# ours\n"
+
+
+# The command line
+
+
+def copier_copy(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "copier", "copy", *arguments], capture_output=True, text=True)
+
+
+def test_the_command_line_refuses_before_it_writes(questionnaire: Path, tmp_path: Path) -> None:
+    target = tmp_path / "billing"
+    run = copier_copy(
+        "--defaults", "-d", "aggregates={Invoice: {number: text, number: uuid}}", str(questionnaire), str(target)
+    )
+    assert run.returncode != 0
+    assert (
+        "question 'aggregates': Invoice.number: keep one or rename the other, this field is there twice" in run.stderr
+    )
+    assert not target.exists()
+
+
+def test_the_command_line_says_what_comes_next(questionnaire: Path, tmp_path: Path) -> None:
+    target = tmp_path / "my billing"
+    run = copier_copy("--defaults", "-d", "service_name=billing", str(questionnaire), str(target))
+    assert run.returncode == 0, run.stderr
+    assert "Most teams should start with a monolith" in run.stderr
+    assert f"cd '{target}' && git init -q && make setup && git add -A && git commit" in run.stderr
+    assert "\n  make dev\n" in run.stderr
+
+
+# The repository around the questions
+
+
+def test_nothing_needs_trust() -> None:
+    text = (ROOT / "copier.yml").read_text()
+    assert not re.search("^_(tasks|jinja_extensions|migrations):", text, re.MULTILINE)
+
+
+def test_every_answer_is_consumed() -> None:
+    tags = re.compile(r"{[{%].*?[%}]}", re.DOTALL)
+    files = [path for part in ("template", "macros") for path in (ROOT / part).rglob("*")]
+    texts = [str(path.relative_to(ROOT)) for path in files]
+    texts += [path.read_text() for path in files if path.is_file() and path.suffix == ".jinja"]
+    excluded = re.search(r"^_exclude:\n(?:[ #].*\n)*", (ROOT / "copier.yml").read_text(), re.MULTILINE)
+    assert excluded
+    used = " ".join(tag for text in [*texts, excluded[0]] for tag in tags.findall(text))
+    computed = {name: asked["default"] for name, asked in questions().items() if asked.get("when") is False}
+
+    def consumed(answer: str) -> bool:
+        word = re.compile(rf"\b{answer}\b")
+        derived = [name for name, default in computed.items() if name != answer and word.search(default)]
+        return bool(word.search(used)) or any(consumed(name) for name in derived)
+
+    prompts = [name for name, asked in questions().items() if asked.get("when") is not False]
+    prompts.remove("create_anyway")  # it decides whether there is any output
+    assert [name for name in prompts if not consumed(name)] == []
+
+
+def test_the_reference_page_is_fresh() -> None:
+    generator = runpy.run_path(str(ROOT / "docs" / "generate_questions.py"))
+    assert generator["PAGE"].read_text() == generator["page"](), "run `python docs/generate_questions.py`"
