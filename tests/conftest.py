@@ -6,8 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,13 @@ from pytest_copie.plugin import Copie
 
 from fleet.template.rendering import CompilingOnce
 from tests.support import leftovers, reporting
+from tests.support.commands import git, make
 from tests.support.paths import ROOT
+from tests.support.services import Birth, Render, lend_packages
 from tests.support.tools import KINGFISHER_RULES, made_once
 
 SLOW_TIMEOUT_SECONDS = 900
 """Some install what they need, and some run all gates of a service, on a machine that may be busy."""
-
-Render = Callable[..., Path]
-Birth = Callable[..., Path]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -168,49 +166,3 @@ def birth(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Birth:
         return born[key]
 
     return birth
-
-
-def lend_packages(born: Path, service: Path) -> None:
-    """Begin with the environment of another service: `make setup` mends what differs. Python has compiled it already."""
-    source, target = born / ".venv", service / ".venv"
-    shutil.copytree(
-        source, target, symlinks=True, copy_function=os.link, ignore=lambda folder, names: {".ready"} & set(names)
-    )
-    for script in (target / "bin").iterdir():
-        if not script.is_symlink() and (text := script.read_bytes()).startswith(b"#!"):  # it names its Python
-            mode = script.stat().st_mode
-            script.unlink()
-            script.write_bytes(text.replace(bytes(source), bytes(target)))
-            script.chmod(mode)
-
-
-def run_copier(command: str, *arguments: str | Path, **answers: str) -> None:
-    """Run `copier copy` or `copier update` as a team does: the real command, without trust."""
-    data = [part for name, answer in answers.items() for part in ("--data", f"{name}={answer}")]
-    run = [sys.executable, "-m", "copier", command, "--defaults", "--quiet", *data, *map(str, arguments)]
-    done = subprocess.run(run, env=service_environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def make(service: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run make in a service as its team does."""
-    result = subprocess.run(
-        ["make", *arguments], cwd=service, env=service_environment(), capture_output=True, text=True
-    )
-    if check and result.returncode != 0:
-        pytest.fail(f"make {' '.join(arguments)} failed\n{result.stdout}\n{result.stderr}")
-    return result
-
-
-def service_environment(**extra: str) -> dict[str, str]:
-    """The environment of a service's team: ours without what make, pytest and uv put there for us."""
-    ours = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VIRTUAL_ENV", "DATABASE_URL", "CI", "ARGS", "BASE", "JOBS"}
-    kept = {name: value for name, value in os.environ.items() if name not in ours and not name.startswith("PYTEST_")}
-    return kept | extra
-
-
-def git(service: Path, *arguments: str) -> str:
-    """Run git with an identity of its own: a fresh machine has none."""
-    identity = ["-c", "user.name=Test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false"]
-    result = subprocess.run(["git", *identity, *arguments], cwd=service, check=True, capture_output=True, text=True)
-    return result.stdout

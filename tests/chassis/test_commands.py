@@ -14,7 +14,7 @@ from chassis.service import Service
 from chassis.settings import Settings
 from pydantic import HttpUrl
 
-from tests.chassis.conftest import ask
+from tests.support.postgres import ask
 
 OPENAPI = Path("specs/openapi.json")
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.chassis.conftest import ROOT
 from tests.support.imports import lint_imports
+from tests.support.paths import ROOT
 
 # A module, an import in it, and what is wrong with the import.
 WRONG = {

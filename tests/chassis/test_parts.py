@@ -4,7 +4,8 @@ import json
 import subprocess
 import sys
 
-from tests.chassis.conftest import ROOT, environment
+from tests.chassis.processes import environment
+from tests.support.paths import ROOT
 
 CLIENTS = {"aiokafka", "aiormq", "nats", "pamqp"}
 

@@ -10,7 +10,7 @@ from chassis.errors import DomainError
 from chassis.problems import LONGEST_POINTER, openapi_response, problems
 from fastapi import FastAPI, HTTPException
 
-from tests.chassis.conftest import listening
+from tests.chassis.sockets import listening
 from tests.chassis.tiny.api import ThingNotFound, ThingTaken
 
 

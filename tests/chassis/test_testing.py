@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.chassis.conftest import ask, environment
+from tests.chassis.processes import environment
+from tests.support.postgres import ask
 
 PYTEST_INI = """
 [pytest]

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Birth, make
 from tests.support import osv
 from tests.support.answers import VARIANTS
+from tests.support.commands import make
 from tests.support.osv import Osv
+from tests.support.services import Birth
 
 # With the gates: they use the same installed service.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("gates")]

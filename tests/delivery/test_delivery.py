@@ -18,13 +18,14 @@ from chassis.settings import Settings
 from codeowners import CodeOwners
 
 from fleet.template.ownership import Owner, Ownership
-from tests.conftest import ROOT, Render
 from tests.support import compose as docker_compose
 from tests.support import golang, npm
 from tests.support.answers import EACH, VARIANTS
 from tests.support.manifests import OVERLAYS, kinds, manifests, pod
 from tests.support.needs import ACTIONLINT, BACKSTAGE
+from tests.support.paths import ROOT
 from tests.support.pipelines import Event, GitLab
+from tests.support.services import Render
 
 # One worker, so that the tools are built once.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("delivery")]

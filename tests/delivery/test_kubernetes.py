@@ -18,12 +18,13 @@ from chassis.brokers.rabbitmq.broker import queue_name
 from chassis.settings import Settings
 from chassis.web import probes
 
-from tests.conftest import ROOT, Render
 from tests.support import pypi
 from tests.support.answers import VARIANTS
 from tests.support.manifests import OVERLAYS, Manifest, built, kinds, manifests, part, pod, pod_labels, switch_on
 from tests.support.needs import CHECKOV, KEDA_MODELS
 from tests.support.network import Pod, lets_in, lets_out
+from tests.support.paths import ROOT
+from tests.support.services import Render
 
 # With tests/delivery/test_delivery.py: one worker renders what both look at.
 pytestmark = pytest.mark.xdist_group("delivery")

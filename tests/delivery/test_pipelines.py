@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import Birth, Render, git
 from tests.support import osv, private_git, stand_ins
 from tests.support.answers import VARIANTS
+from tests.support.commands import git
 from tests.support.pipelines import GITHUB, METADATA, Command, Event, GitHub, GitLab, Job
 from tests.support.running import running
+from tests.support.services import Birth, Render
 from tests.support.stand_ins import DIGEST, Machine
 
 # With the gates: they use the same installed service.

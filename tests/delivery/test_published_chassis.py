@@ -21,9 +21,11 @@ from chassis.dev import embedded
 from fleet.conventions.code import Layers
 from fleet.conventions.supply import WithinRanges
 from fleet.service.service import Service
-from tests.conftest import ROOT, git, lend_packages, run_copier, service_environment
 from tests.support import pypi
+from tests.support.commands import git, run_copier, service_environment
 from tests.support.needs import PYPISERVER
+from tests.support.paths import ROOT
+from tests.support.services import lend_packages
 
 PAGE = (ROOT / "docs/how-to/publish-the-chassis.md").read_text()
 START_SECONDS = 60

@@ -15,9 +15,9 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
-from tests.conftest import Render
 from tests.support import stand_ins
 from tests.support.answers import VARIANTS
+from tests.support.services import Render
 from tests.support.stand_ins import DIGEST, Machine
 
 

@@ -4,40 +4,24 @@ Version 1.0.0 is this working tree. What later versions change is in history.py.
 """
 
 import hashlib
-import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from fleet.service.waivers import ABSENT
 from fleet.template.answers import Answers
 from fleet.template.template import Template
-from tests.conftest import git
 from tests.fleet.history import HANDED_OVER, release_first_version, release_later_versions, release_that_claims
+from tests.fleet.services import Born, commit
+from tests.support.commands import git
 from tests.support.tools import made_once
-
-Born = Callable[..., Path]
 
 HISTORY = Path("history/slipway")
 """Below the folder that all processes of a run share."""
-
-
-class Installed:
-    """A distribution with such a direct_url.json, which is where an installer says what it was told to install."""
-
-    version = "0.1.0"
-
-    def __init__(self, origin: object) -> None:
-        self.origin = origin
-
-    def read_text(self, name: str) -> str | None:
-        assert name == "direct_url.json"
-        return None if self.origin is None else json.dumps(self.origin)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -116,40 +100,3 @@ def claimed(born: Born, history: Path, tmp_path: Path) -> Path:
     (service / "catalog-info.yaml").unlink()
     commit(service)
     return service
-
-
-def contents(service: Path) -> dict[str, bytes]:
-    """Every file of a service but git's own."""
-    return {
-        path.relative_to(service).as_posix(): path.read_bytes()
-        for path in sorted(service.rglob("*"))
-        if path.is_file() and ".git" not in path.relative_to(service).parts
-    }
-
-
-def commit(service: Path, message: str = "Work") -> None:
-    git(service, "add", "--all")
-    git(service, "commit", "--quiet", "--allow-empty", "--message", message)
-
-
-def waive(service: Path, *paths: str, content: str | None = None, expires: str = "2999-01-01") -> None:
-    """Have these paths approved as they are now."""
-    entries = []
-    for path in paths:
-        now = git(service, "hash-object", path).strip() if (service / path).exists() else ABSENT
-        entries.append(
-            f"- path: {path}\n  reason: libvips\n  owner: media-team\n  approver: ana@platform\n"
-            f'  expires: {expires}\n  content: "{content or now}"\n'
-        )
-    (service / "conventions.yml").write_text("waivers:\n" + "".join(entries))
-
-
-def state(service: Path) -> tuple[str, ...]:
-    """All that git knows of a repository: to see that nothing happened to it."""
-    return (
-        git(service, "rev-parse", "HEAD"),
-        git(service, "for-each-ref"),
-        git(service, "status", "--porcelain", "--branch"),
-        git(service, "worktree", "list").split()[1],
-        str(sorted(os.listdir(service))),
-    )

@@ -3,7 +3,7 @@
 import stat
 from pathlib import Path
 
-from tests.conftest import git
+from tests.support.commands import git
 
 NOTES = """# Changelog
 

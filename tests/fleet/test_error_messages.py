@@ -23,8 +23,9 @@ from fleet.template.release import as_version
 from fleet.template.template import Template
 from fleet.update.scars import refuse_scars
 from fleet.update.update import Options, update
-from tests.conftest import ROOT, git
-from tests.fleet.conftest import Born, commit
+from tests.fleet.services import Born, commit
+from tests.support.commands import git
+from tests.support.paths import ROOT
 
 
 @pytest.mark.parametrize(

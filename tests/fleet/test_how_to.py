@@ -11,10 +11,9 @@ from chassis.dev import embedded
 
 from fleet.check.checks import kept
 from fleet.service.service import Service
-from tests.chassis.conftest import ask
 from tests.chassis.tiny import main as tiny
-from tests.conftest import git, make, service_environment
-from tests.fleet.conftest import Born, commit
+from tests.fleet.services import Born, commit
+from tests.support.commands import git, make, service_environment
 from tests.support.how_to import (
     PAGES,
     add,
@@ -31,6 +30,7 @@ from tests.support.how_to import (
     shown,
     typed,
 )
+from tests.support.postgres import ask
 
 # Why the commands and code of a page are not run here.
 NOT_RUN = {
@@ -279,7 +279,7 @@ def test_the_migrations_of_a_service_can_be_squashed(service: Path, monkeypatch:
         squash.write_text(squash.read_text().replace("\ndown_revision", f"\n{line}\ndown_revision"))
 
     with embedded.temporary_postgres() as url:
-        monkeypatch.setattr("tests.conftest.service_environment", lambda: service_environment(DATABASE_URL=url))
+        monkeypatch.setattr("tests.support.commands.service_environment", lambda: service_environment(DATABASE_URL=url))
         make(service, "migrate")
         follow(service, "squash-migrations.md", typed, typed, refused, shown)
         make(service, "migrate")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.support.imports import lint_imports
+from tests.support.paths import ROOT
 
 # A module, an import in it, and the module that is named.
 WRONG = {

@@ -16,8 +16,9 @@ from pexpect import fdpexpect
 
 from fleet.errors import FleetError
 from fleet.new import new, template_address
-from tests.conftest import git
-from tests.fleet.conftest import Installed, contents
+from tests.fleet.distribution import Installed
+from tests.fleet.services import contents
+from tests.support.commands import git
 
 ANSWERS = {
     "description": "Bills what was sold",

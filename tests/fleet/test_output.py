@@ -22,8 +22,9 @@ from fleet.status import show as overview
 from fleet.update import show
 from fleet.update.report import Report
 from fleet.update.update_all import Outcome
-from tests.conftest import git
-from tests.fleet.conftest import Born, Installed, commit
+from tests.fleet.distribution import Installed
+from tests.fleet.services import Born, commit
+from tests.support.commands import git
 
 HOSTILE = Finding(
     "http-paths",

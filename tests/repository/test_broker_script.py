@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.support import brokers
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from docs import generate_conventions, pictures
-from tests.conftest import ROOT, Render
+from tests.support.paths import ROOT
+from tests.support.services import Render
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 CODE = re.compile(r"^```.*?^```|`[^`\n]+`", re.MULTILINE | re.DOTALL)

@@ -13,8 +13,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from docs import site
-from tests.conftest import Render
 from tests.support.browser import browser
+from tests.support.services import Render
 from tests.support.tools import made_once
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import ROOT
 from tests.support import needs
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.slow
 

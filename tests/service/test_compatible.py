@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import Render, git, service_environment
+from tests.support.commands import git, service_environment
 from tests.support.pipelines import Event, GitHub
+from tests.support.services import Render
 
 pytestmark = pytest.mark.slow
 

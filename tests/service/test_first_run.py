@@ -26,7 +26,9 @@ from chassis.brokers import SCHEMES
 from pexpect import fdpexpect
 
 from docs import pictures
-from tests.conftest import ROOT, Birth, Render, service_environment
+from tests.support.commands import service_environment
+from tests.support.paths import ROOT
+from tests.support.services import Birth, Render
 
 # One group, one after the other: each starts on port 8000 where that is free.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dev")]

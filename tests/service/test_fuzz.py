@@ -17,9 +17,10 @@ import pytest
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
 
-from tests.conftest import Birth, git
 from tests.support.answers import VARIANTS
+from tests.support.commands import git
 from tests.support.running import running
+from tests.support.services import Birth
 
 # By count and not by time: a run that is short of time cuts what it tries of each operation, and says nothing of it.
 LIMIT = ["--max-time", os.environ["FUZZ_SECONDS"]] if "FUZZ_SECONDS" in os.environ else ["--max-examples", "25"]

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Birth, git, make
 from tests.support.answers import VARIANTS
+from tests.support.commands import git, make
+from tests.support.services import Birth
 
 GATES = {"format-check", "lint", "types", "layers", "migrations", "specs-check", "compatible", "test"}
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Birth, Render, git, make, service_environment
 from tests.support.answers import EACH, VARIANTS
+from tests.support.commands import git, make, service_environment
+from tests.support.services import Birth, Render
 
 
 @pytest.mark.slow

@@ -21,11 +21,12 @@ import pytest
 from chassis.dev import embedded
 
 from demo.otlp import Span
-from tests.conftest import Render, service_environment
 from tests.support import brokers
+from tests.support.commands import service_environment
 from tests.support.handled import issue_invoices_on
 from tests.support.monitoring import queries, recorded
 from tests.support.prometheus import MetricsReceiver, problems
+from tests.support.services import Render
 
 # With the other tests that start brokers of their own.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("chaos")]

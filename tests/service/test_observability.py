@@ -19,12 +19,13 @@ import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from tests.conftest import ROOT, Render
 from tests.service.chaos.system import System, system
 from tests.support import debian
 from tests.support.answers import VARIANTS
 from tests.support.monitoring import MONITORING, dashboard, queries, recorded, rules
+from tests.support.paths import ROOT
 from tests.support.prometheus import MetricsReceiver, Series, problems
+from tests.support.services import Render
 
 # With tests/delivery/test_delivery.py: one worker renders what both look at.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("delivery")]

@@ -19,10 +19,10 @@ import httpx
 import pytest
 from chassis.dev import embedded
 
-from tests.conftest import Render
 from tests.service.rolling.cluster import MIGRATE_SECONDS, REPLICAS, Cluster, Image, cluster
 from tests.service.rolling.load import CALLERS, Listener, Load, callers, listener
 from tests.support.handled import APPROVED, issue_invoices_on
+from tests.support.services import Render
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("rolling")]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Render
 from tests.support import npm
 from tests.support.answers import VARIANTS
 from tests.support.needs import REDOCLY, SPECTRAL
+from tests.support.services import Render
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("spec-linters")]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import service_environment
+from tests.support.commands import service_environment
 from tests.support.paths import ROOT
 
 TUTORIAL = ROOT / "docs" / "tutorial.md"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from docs import site
-from tests.conftest import make
+from tests.support.commands import make
 from tests.support.paths import ROOT
 
 PAGES = ROOT / "docs" / "how-to"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from chassis.dev import embedded
 
-from tests.conftest import service_environment
+from tests.support.commands import service_environment
 
 START_SECONDS = 120
 

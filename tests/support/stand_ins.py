@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from tests.conftest import service_environment
 from tests.support import golang
+from tests.support.commands import service_environment
 from tests.support.manifests import KUSTOMIZE
 
 DIGEST = "sha256:" + "a1" * 32

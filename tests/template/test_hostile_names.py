@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Render, git
 from tests.support import debian, stand_ins
 from tests.support.answers import VARIANTS
+from tests.support.commands import git
 from tests.support.paths import ROOT
 from tests.support.pipelines import METADATA
+from tests.support.services import Render
 from tests.support.stand_ins import DIGEST, Machine
 
 # Whatever expands it makes a file called x. The first two are names that git takes; the third has every way out.

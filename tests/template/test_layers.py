@@ -11,7 +11,8 @@ import pytest
 
 from docs.site import public_modules
 from fleet.judges.import_linter import _STEP
-from tests.conftest import ROOT, Render
+from tests.support.paths import ROOT
+from tests.support.services import Render
 
 # By layer: imports that are in order, and imports that are not. Each is one line of a module of its own.
 IMPORTS: dict[str, tuple[list[str], list[str]]] = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import git, make, run_copier
+from tests.support.commands import git, make, run_copier
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("update")]
 

@@ -22,7 +22,7 @@ from chassis.messages import Contract
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.conftest import git
+from tests.support.commands import git
 from tests.support.paths import ROOT
 
 WORDS = ROOT / "questions" / "words"

@@ -16,8 +16,10 @@ import yaml
 
 from fleet.template.answers import Answers
 from fleet.template.rendering import render as fleet_render
-from tests.conftest import ROOT, Render, run_copier
 from tests.support.answers import EACH, LONGEST, VARIANTS
+from tests.support.commands import run_copier
+from tests.support.paths import ROOT
+from tests.support.services import Render
 
 APPROVED = ROOT / "tests/template/approved"
 MOST_CONDITIONS = 5

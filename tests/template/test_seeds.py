@@ -12,7 +12,8 @@ from typing import NamedTuple
 import pytest
 from chassis.dev import embedded
 
-from tests.conftest import Render, service_environment
+from tests.support.commands import service_environment
+from tests.support.services import Render
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("seeds")]
 

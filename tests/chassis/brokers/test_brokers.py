@@ -33,7 +33,7 @@ from tests.chassis.brokers.meeting import (
     nothing_comes,
     take,
 )
-from tests.chassis.conftest import Run, each_of
+from tests.chassis.each_broker import Run, each_of
 from tests.support import brokers
 
 pytestmark = pytest.mark.slow

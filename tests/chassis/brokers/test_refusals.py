@@ -21,7 +21,7 @@ from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy
 
 from tests.chassis.brokers.meeting import PATIENCE_SECONDS, Meeting, take
-from tests.chassis.conftest import each_of
+from tests.chassis.each_broker import each_of
 from tests.support import brokers
 
 pytestmark = pytest.mark.slow

@@ -14,7 +14,9 @@ import pytest
 from chassis.database import migrate
 from chassis.service import Service
 
-from tests.chassis.conftest import ROOT, ask, environment
+from tests.chassis.processes import environment
+from tests.support.paths import ROOT
+from tests.support.postgres import ask
 
 CONCURRENTLY = """
 from alembic import op
@@ -39,7 +41,7 @@ MIGRATE = """
 import sys
 from pathlib import Path
 from chassis.database import migrate
-from tests.chassis.conftest import copy_of
+from tests.chassis.copies import copy_of
 from tests.chassis.tiny.main import SERVICE
 migrate.LOCK_TIMEOUT = "300ms"
 try:

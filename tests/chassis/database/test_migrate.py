@@ -12,7 +12,9 @@ import sqlalchemy as sa
 from chassis.database import metadata_for, migrate
 from chassis.service import Service
 
-from tests.chassis.conftest import ROOT, ask, environment
+from tests.chassis.processes import environment
+from tests.support.paths import ROOT
+from tests.support.postgres import ask
 
 EIGHT_AT_ONCE = """
 import multiprocessing, sys

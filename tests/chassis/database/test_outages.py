@@ -26,7 +26,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import SecretStr
 from structlog.testing import CapturingLogger
 
-from tests.chassis.conftest import listening
+from tests.chassis.sockets import listening
 from tests.support.link import Link
 
 PID = "SELECT pg_backend_pid()"

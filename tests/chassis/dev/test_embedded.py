@@ -23,7 +23,9 @@ import pytest
 from chassis.dev import embedded
 from chassis.dev.embedded import EmbeddedServerError
 
-from tests.chassis.conftest import ROOT, ask, environment
+from tests.chassis.processes import environment
+from tests.support.paths import ROOT
+from tests.support.postgres import ask
 
 pytestmark = pytest.mark.slow
 

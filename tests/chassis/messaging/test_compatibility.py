@@ -19,7 +19,7 @@ from chassis.messaging.specs.schemas import described
 from chassis.service import Service
 from pydantic import ConfigDict, Field, create_model
 
-from tests.conftest import git
+from tests.support.commands import git
 
 # --- one contract, and ways to change it ------------------------------------------------------------------------------
 

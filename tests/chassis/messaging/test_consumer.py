@@ -29,7 +29,7 @@ from pydantic import SecretStr, field_validator
 from structlog.testing import CapturingLogger
 
 from tests.chassis import said
-from tests.chassis.conftest import Run, each_of
+from tests.chassis.each_broker import Run, each_of
 from tests.chassis.running import recording, running
 from tests.chassis.said import MESSAGES
 from tests.support import brokers

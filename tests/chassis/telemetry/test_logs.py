@@ -11,7 +11,8 @@ import asyncpg
 import pytest
 from chassis.telemetry.logs import describe_exception
 
-from tests.chassis.conftest import ROOT, environment
+from tests.chassis.processes import environment
+from tests.support.paths import ROOT
 
 TRACE_ID, SPAN_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 

@@ -23,7 +23,7 @@ from opentelemetry.sdk.trace.sampling import Sampler
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags, TraceState
 
 from demo.otlp import OtlpReceiver, tree
-from tests.chassis.conftest import Running, Start
+from tests.chassis.processes import Running, Start
 
 URL = "postgresql://tiny@127.0.0.1/tiny"
 WAIT_SECONDS = 60

@@ -19,7 +19,7 @@ from fastapi import FastAPI, Response
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from tests.chassis.conftest import listening
+from tests.chassis.sockets import listening
 
 MAX_BODY_BYTES = 256 * 1024
 PATHS = ["/livez", "/v1/things", "/v1/bytes", "/nowhere"]

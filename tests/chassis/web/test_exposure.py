@@ -9,7 +9,7 @@ from chassis.application import application, worker
 from chassis.service import Service
 from fastapi import FastAPI
 
-from tests.chassis.conftest import listening
+from tests.chassis.sockets import listening
 from tests.support.link import Link
 
 

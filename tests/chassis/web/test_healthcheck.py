@@ -9,7 +9,8 @@ from collections.abc import Callable
 from chassis.dev import embedded
 from fastapi import FastAPI
 
-from tests.chassis.conftest import environment, listening
+from tests.chassis.processes import environment
+from tests.chassis.sockets import listening
 
 
 def check(**variables: object) -> subprocess.CompletedProcess[str]:

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 from structlog.testing import capture_logs
 
-from tests.chassis.conftest import listening
+from tests.chassis.sockets import listening
 from tests.support.link import Link
 
 MAX_BODY_BYTES = 2048

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.chassis.conftest import Running, Start
+from tests.chassis.processes import Running, Start
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("memory")]
 

@@ -18,7 +18,7 @@ from chassis.web.probes import CHECK_TIMEOUT_SECONDS
 from fastapi import FastAPI
 from structlog.testing import CapturingLogger
 
-from tests.chassis.conftest import listening
+from tests.chassis.sockets import listening
 from tests.support.link import Link
 
 

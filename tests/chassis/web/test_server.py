@@ -19,8 +19,9 @@ import pytest
 from chassis.web.connections import PacketTransport
 from chassis.web.server import spare_collector
 
-from tests.chassis.conftest import EXIT_TIMEOUT_SECONDS, ROOT, Running, Start, environment
+from tests.chassis.processes import EXIT_TIMEOUT_SECONDS, Running, Start, environment
 from tests.support.link import Link
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.slow  # each starts a process of its own
 

@@ -14,7 +14,7 @@ import httpx
 import nats
 from nats.aio.msg import Msg
 
-from tests.delivery.image.conftest import VERSION, World
+from tests.delivery.image.world import VERSION, World
 from tests.support.containers import LIMIT_SECONDS, Container, run, started
 
 INVOICE = {"number": "7", "customer_id": str(uuid4()), "total": {"amount": 1250, "currency": "EUR"}}

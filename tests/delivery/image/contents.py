@@ -11,8 +11,8 @@ from typing import Any
 from chassis.settings import Settings
 from packaging.utils import canonicalize_name
 
-from tests.conftest import make
 from tests.support.base_image import TAG
+from tests.support.commands import make
 from tests.support.containers import PRODUCTION
 from tests.support.engine import Engine
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.delivery.image import checks
-from tests.delivery.image.conftest import World
+from tests.delivery.image.world import World
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("image")]
 

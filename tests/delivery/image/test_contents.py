@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.delivery.image import contents
-from tests.delivery.image.conftest import build
 from tests.delivery.image.contents import Check, Contents, Expected
+from tests.delivery.image.world import build
 from tests.support.base_image import VERSION
 from tests.support.engine import Engine
 

@@ -11,8 +11,9 @@ import pytest
 from fleet.check.drift import drift, waivers
 from fleet.check.findings import Level
 from fleet.service.service import Service
-from tests.conftest import ROOT, git
-from tests.fleet.conftest import Born, commit, waive
+from tests.fleet.services import Born, commit, waive
+from tests.support.commands import git
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.slow
 

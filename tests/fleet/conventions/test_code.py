@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleet.conventions.conftest import Broken, Mutations, append, both, each_alone, edit, remove, violations
+from tests.fleet.conventions.mutations import Broken, Mutations, append, both, each_alone, edit, remove, violations
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
 

@@ -10,9 +10,10 @@ import pytest
 
 import fleet.conventions
 from fleet.conventions import conventions
-from tests.conftest import ROOT, git
-from tests.fleet.conftest import Born
-from tests.fleet.conventions.conftest import append, only, violations
+from tests.fleet.conventions.mutations import append, only, violations
+from tests.fleet.services import Born
+from tests.support.commands import git
+from tests.support.paths import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
 

@@ -10,7 +10,7 @@ import pytest
 from fleet.errors import FleetError
 from fleet.judges.kustomize import Manifest, containers, pod, rendered
 from fleet.service.service import Service
-from tests.fleet.conventions.conftest import Broken, Mutations, append, both, each_alone, edit, only, told
+from tests.fleet.conventions.mutations import Broken, Mutations, append, both, each_alone, edit, only, told
 from tests.support import golang
 from tests.support.manifests import KUSTOMIZE, manifests
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleet.conventions.conftest import Mutations, append, each_alone, edit, everywhere, remove, told
+from tests.fleet.conventions.mutations import Mutations, append, each_alone, edit, everywhere, remove, told
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
 

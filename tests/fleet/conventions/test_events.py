@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.fleet.conventions.conftest import (
+from tests.fleet.conventions.mutations import (
     Broken,
     Mutations,
     append,

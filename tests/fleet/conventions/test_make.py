@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from fleet.service.service import Service
-from tests.conftest import Render, git, make
-from tests.fleet.conftest import commit
+from tests.fleet.services import commit
+from tests.support.commands import git, make
+from tests.support.services import Render
 
 pytestmark = pytest.mark.xdist_group("conventions")
 

@@ -5,9 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import git
-from tests.fleet.conftest import commit
-from tests.fleet.conventions.conftest import Broken, Mutations, append, both, each_alone, edit, only, remove, violations
+from tests.fleet.conventions.mutations import (
+    Broken,
+    Mutations,
+    append,
+    both,
+    each_alone,
+    edit,
+    only,
+    remove,
+    violations,
+)
+from tests.fleet.services import commit
+from tests.support.commands import git
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
 

@@ -7,7 +7,7 @@ import pytest
 
 from fleet.errors import FleetError
 from fleet.service.service import Service
-from tests.fleet.conventions.conftest import Broken, Mutations, append, both, each_alone, edit, told
+from tests.fleet.conventions.mutations import Broken, Mutations, append, both, each_alone, edit, told
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleet.conventions.conftest import (
+from tests.fleet.conventions.mutations import (
     Broken,
     Mutations,
     append,

@@ -12,7 +12,7 @@ from fleet.conventions import supply
 from fleet.conventions.supply import WHEELS, NoSecrets
 from fleet.errors import FleetError, OfThisMachine
 from fleet.service.service import Service
-from tests.fleet.conventions.conftest import (
+from tests.fleet.conventions.mutations import (
     Broken,
     Mutations,
     append,

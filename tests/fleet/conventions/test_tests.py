@@ -7,7 +7,7 @@ import pytest
 from fleet.conventions.tests import Texts, fits
 from fleet.service.openapi import Document
 from fleet.service.source import Module
-from tests.fleet.conventions.conftest import Mutations, each_alone, edit, everywhere, remove
+from tests.fleet.conventions.mutations import Mutations, each_alone, edit, everywhere, remove
 
 API = "tests/api/test_invoices.py"
 

@@ -9,9 +9,9 @@ import pytest
 from fleet.conventions import MODULES, Convention, conventions
 from fleet.conventions.supply import NoSecrets
 from fleet.service.service import Service
-from tests.conftest import git
-from tests.fleet.conftest import Born
+from tests.fleet.services import Born
 from tests.support.answers import VARIANTS
+from tests.support.commands import git
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
 

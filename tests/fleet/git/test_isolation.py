@@ -7,7 +7,7 @@ import pytest
 
 from fleet.cache import cache
 from fleet.git import isolation
-from tests.conftest import git
+from tests.support.commands import git
 
 
 @pytest.fixture

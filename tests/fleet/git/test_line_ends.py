@@ -8,8 +8,8 @@ from fleet.check.drift import drift
 from fleet.service.service import Service
 from fleet.template.template import Template
 from fleet.update.update import Options, update
-from tests.conftest import git
-from tests.fleet.conftest import Born, commit
+from tests.fleet.services import Born, commit
+from tests.support.commands import git
 
 pytestmark = pytest.mark.slow
 

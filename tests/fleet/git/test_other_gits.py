@@ -19,8 +19,8 @@ from fleet.update.finishing import finish, team_environment
 from fleet.update.scars import refuse_scars
 from fleet.update.update import Options, update
 from fleet.update.update_all import Wish, update_all
-from tests.conftest import git
-from tests.fleet.conftest import Born, commit
+from tests.fleet.services import Born, commit
+from tests.support.commands import git
 
 pytestmark = pytest.mark.slow
 

@@ -7,8 +7,8 @@ import pytest
 
 from fleet.service.service import Service
 from fleet.update.scars import refuse_scars
-from tests.conftest import git
-from tests.fleet.conftest import commit
+from tests.fleet.services import commit
+from tests.support.commands import git
 
 
 def replace_by_link(file: Path, target: str) -> None:

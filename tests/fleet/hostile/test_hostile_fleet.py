@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from fleet.judges import tools
-from tests.fleet.conftest import Born, commit, waive
-from tests.fleet.hostile.test_hostile import HARMFUL, with_path
-from tests.fleet.processes.test_limits import DEEP, bomb, laughs, many, with_tree
+from tests.fleet.bombs import DEEP, bomb, laughs, many, with_tree
+from tests.fleet.hostile.trees import HARMFUL, with_path
+from tests.fleet.services import Born, commit, waive
 
 pytestmark = pytest.mark.slow
 

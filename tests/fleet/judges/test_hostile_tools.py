@@ -10,7 +10,7 @@ import pytest
 from fleet.conventions import conventions
 from fleet.judges import tools
 from fleet.service.service import Service
-from tests.fleet.conftest import Born, commit, waive
+from tests.fleet.services import Born, commit, waive
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("hostile")]
 

@@ -6,8 +6,8 @@ import pytest
 
 from fleet.judges.squawk import _statements, found
 from fleet.service.service import Service
-from tests.conftest import git
-from tests.fleet.conftest import commit
+from tests.fleet.services import commit
+from tests.support.commands import git
 
 PATH = "src/billing/migrations/versions/0002_change.py"
 MIGRATION = '''"""Change."""

@@ -10,7 +10,7 @@ from fleet.errors import FleetError
 from fleet.judges import tools
 from fleet.processes.limits import limited
 from fleet.processes.parallel import in_processes
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 
 def test_a_tool_gets_nothing_of_our_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

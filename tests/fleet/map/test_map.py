@@ -29,8 +29,9 @@ from fleet.map.findings import findings
 from fleet.map.model import Edge, Found, Kind, Map
 from fleet.service.register import Member
 from fleet.service.service import Service
-from tests.conftest import ROOT, git, service_environment
-from tests.fleet.conftest import Born
+from tests.fleet.services import Born
+from tests.support.commands import git, service_environment
+from tests.support.paths import ROOT
 
 TEXT = {"type": "string"}
 NUMBER = {"type": "integer"}

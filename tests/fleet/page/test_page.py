@@ -13,8 +13,8 @@ from fleet.check.standing import Standing
 from fleet.conventions import Convention, Problem
 from fleet.page import page as html
 from fleet.service.service import Service
-from tests.conftest import ROOT
 from tests.support.browser import browser
+from tests.support.paths import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 

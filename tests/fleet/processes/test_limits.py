@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 import tracemalloc
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,8 +29,9 @@ from fleet.service.service import Service
 from fleet.service.waivers import Waivers
 from fleet.status.status import status
 from fleet.template.answers import Answers, load, load_all
-from tests.conftest import git as git_of_tests
-from tests.fleet.conftest import Born, commit
+from tests.fleet.bombs import DEEP, blob, bomb, forge, laughs, many, with_tree
+from tests.fleet.services import Born, commit
+from tests.support.commands import git as git_of_tests
 
 
 def for_ever() -> None:
@@ -80,18 +80,6 @@ def test_a_computation_that_nests_too_deeply_is_stopped() -> None:
         deeper()
 
 
-def laughs(kind: str) -> str:
-    """A billion of values in a few lines."""
-    lines = [f"a0: &a0 {'{x: y}' if kind == 'merged' else '[x, y]'}"]
-    for number in range(1, 40):
-        before = f"*a{number - 1}"
-        lines.append(
-            f"a{number}: &a{number} "
-            + (f"{{<<: [{before}, {before}]}}" if kind == "merged" else f"[{before}, {before}]")
-        )
-    return "\n".join(lines)
-
-
 @pytest.mark.parametrize("kind", ["listed", "merged"])
 def test_aliases_that_make_a_billion_values_are_refused(kind: str) -> None:
     with pytest.raises(yaml.YAMLError, match="its aliases make more than 500,000 values"):
@@ -126,18 +114,6 @@ def test_a_long_path_is_compared_with_many_unknown_parts_at_once() -> None:
     assert fits("/x\0x\0!", operation)
 
 
-def blob(repository: Path, content: bytes) -> str:
-    return git.line(repository, "hash-object", "-w", "--stdin", stdin=content)
-
-
-def forge(repository: Path, oid: str, content: bytes) -> None:
-    """Put another content where git keeps the file with this id."""
-    kept = repository / ".git/objects" / oid[:2] / oid[2:]
-    kept.unlink(missing_ok=True)
-    kept.parent.mkdir(exist_ok=True)
-    kept.write_bytes(zlib.compress(b"blob %d\0" % len(content) + content))
-
-
 def test_a_file_of_another_content_than_its_id_says_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
     for name in ("honest", "forged"):
@@ -169,29 +145,6 @@ def test_a_comment_that_python_reads_as_code_is_no_comment(tmp_path: Path, begin
     ):
         Service(tmp_path).python("a.py")
     assert isinstance(Service(tmp_path).python("b.py").body[0], ast.Import)
-
-
-def with_tree(service: Path, tree: str) -> None:
-    """A commit that adds this tree as the folder `zz`."""
-    names = git.git(service, "ls-tree", "-z", "HEAD") + f"040000 tree {tree}\tzz\0".encode()
-    whole = git.line(service, "mktree", "-z", stdin=names)
-    made = git.line(service, "commit-tree", "-p", "HEAD", "-m", "Harm", whole)
-    git.git(service, "update-ref", "HEAD", made)
-
-
-def bomb(repository: Path) -> str:
-    """Ten folders with ten folders each, and so on: 10^12 files in a few objects."""
-    entry = f"100644 blob {blob(repository, b'')}\t"
-    for _ in range(12):
-        tree = git.line(repository, "mktree", stdin="".join(f"{entry}{name}\n" for name in "abcdefghij").encode())
-        entry = f"040000 tree {tree}\t"
-    return tree
-
-
-def many(repository: Path) -> str:
-    name = blob(repository, b"")
-    listed = "".join(f"100644 blob {name}\t{number:06}\n" for number in range(objects.MOST_FILES + 1))
-    return git.line(repository, "mktree", stdin=listed.encode())
 
 
 @pytest.fixture
@@ -372,7 +325,6 @@ def test_a_file_that_is_too_large_is_a_finding_and_the_next_file_is_read(
     assert "fleet reads files of up to 3" in reasons["supply-no-secrets"]
 
 
-DEEP = 100_000
 HOSTILE_FILES = {
     "specs/openapi.json": "[" * DEEP,
     "specs/asyncapi.json": '{"a":' * DEEP,

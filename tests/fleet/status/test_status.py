@@ -33,8 +33,8 @@ from fleet.status import status as status_module
 from fleet.status.status import status
 from fleet.template import release as template_module
 from fleet.template.template import Template
-from tests.conftest import git
-from tests.fleet.conftest import Born, commit, waive
+from tests.fleet.services import Born, commit, waive
+from tests.support.commands import git
 
 pytestmark = pytest.mark.slow
 

@@ -3,7 +3,7 @@
 import re
 
 from fleet.template.changelog import SECTIONS, Note, parse
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 TEXT = """# Changelog
 

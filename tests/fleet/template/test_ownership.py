@@ -7,9 +7,9 @@ import yaml
 from copier._main import Worker
 
 from fleet.template.ownership import LIST, Owner, Ownership
-from tests.conftest import ROOT
-from tests.fleet.conftest import Born, contents
+from tests.fleet.services import Born, contents
 from tests.support.answers import EACH_NAME, VARIANTS
+from tests.support.paths import ROOT
 
 # Formats without comments. chassis/ is marked as a whole, by its pyproject.toml.
 NO_COMMENTS = (".json", ".typed", ".python-version")

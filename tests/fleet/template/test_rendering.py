@@ -11,9 +11,9 @@ from fleet.errors import FleetError
 from fleet.template.answers import ANSWERS_FILE, Answers
 from fleet.template.manifest import entry_of
 from fleet.template.template import Template
-from tests.conftest import run_copier
-from tests.fleet.conftest import Born, contents
+from tests.fleet.services import Born, contents
 from tests.support.answers import VARIANTS
+from tests.support.commands import run_copier
 
 pytestmark = pytest.mark.slow
 

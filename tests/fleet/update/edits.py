@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tests.conftest import git
-from tests.fleet.conftest import commit
+from tests.fleet.services import commit
+from tests.support.commands import git
 
 # The team's files, and what becomes of them. None: deleted.
 TEAM: dict[str, str | None] = {

@@ -11,9 +11,9 @@ from fleet.check.findings import Level
 from fleet.errors import FleetError
 from fleet.service.service import Service
 from fleet.update.update import Options, update
-from tests.conftest import git, make
-from tests.fleet.conftest import Born, commit, contents, state
-from tests.fleet.update.test_plain_update import plain_update
+from tests.fleet.services import Born, commit, contents, state
+from tests.fleet.update.plain import plain_update
+from tests.support.commands import git, make
 
 pytestmark = pytest.mark.slow
 

@@ -26,8 +26,8 @@ from chassis.dev import embedded
 from fleet.template.answers import Answers
 from fleet.template.template import Template
 from fleet.update.update import Options, update
-from tests.conftest import git
-from tests.fleet.conftest import commit
+from tests.fleet.services import commit
+from tests.support.commands import git
 from tests.support.handled import APPROVED, issue_invoices_on
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("chassis-migrations")]

@@ -11,8 +11,8 @@ from fleet.service.seeds import deleted_before
 from fleet.service.service import Service
 from fleet.update.update import Options, update
 from fleet.update.update_all import Wish, update_all
-from tests.conftest import git
-from tests.fleet.conftest import Born, commit, state
+from tests.fleet.services import Born, commit, state
+from tests.support.commands import git
 
 pytestmark = pytest.mark.slow
 

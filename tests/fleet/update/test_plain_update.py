@@ -11,18 +11,15 @@ from fleet.check.drift import drift
 from fleet.check.findings import Level
 from fleet.service.service import Service
 from fleet.update.update import Options, update
-from tests.conftest import git, run_copier
-from tests.fleet.conftest import Born, commit, contents
 from tests.fleet.history import HANDED_OVER
+from tests.fleet.services import Born, commit, contents
 from tests.fleet.update.edits import TEAM, kept, platform_edits, team_edits
+from tests.fleet.update.plain import plain_update
+from tests.support.commands import git
 
 pytestmark = pytest.mark.slow
 
 THREE = "Invoice: {number: string(40)}\nRefund: {reason: text}\nDunning: {level: integer}\n"
-
-
-def plain_update(service: Path, to: str | None = None, **data: str) -> None:
-    run_copier("update", "--skip-answered", *(("--vcs-ref", to) if to else ()), service, **data)
 
 
 def findings(service: Path) -> list[tuple[str, str]]:

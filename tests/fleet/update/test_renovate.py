@@ -14,10 +14,10 @@ import pytest
 
 from fleet.check.drift import drift
 from fleet.service.service import Service
-from tests.conftest import git
-from tests.fleet.conftest import Born, commit
+from tests.fleet.services import Born, commit
 from tests.fleet.update import forge
 from tests.fleet.update.edits import kept, team_edits
+from tests.support.commands import git
 from tests.support.needs import RENOVATE
 from tests.support.npm import with_node_24
 

@@ -23,11 +23,11 @@ from fleet.template.release import Release
 from fleet.update.scars import refuse_scars
 from fleet.update.update import Options, update
 from fleet.update.update_all import Wish, update_all
-from tests.conftest import git
-from tests.fleet.conftest import Born, commit, waive
 from tests.fleet.history import HANDED_OVER
-from tests.fleet.update.test_plain_update import plain_update
+from tests.fleet.services import Born, commit, waive
+from tests.fleet.update.plain import plain_update
 from tests.support.answers import VARIANTS
+from tests.support.commands import git
 
 pytestmark = pytest.mark.slow
 

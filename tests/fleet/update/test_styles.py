@@ -9,7 +9,7 @@ from fleet.check.drift import drift
 from fleet.errors import FleetError
 from fleet.service.service import Service
 from fleet.update.update import Options, update
-from tests.fleet.conftest import Born, commit, state
+from tests.fleet.services import Born, commit, state
 
 pytestmark = pytest.mark.slow
 

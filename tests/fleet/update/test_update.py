@@ -15,10 +15,11 @@ from fleet.check.drift import drift
 from fleet.errors import FleetError
 from fleet.service.service import Service
 from fleet.update.update import Options, update
-from tests.conftest import ROOT, git
-from tests.fleet.conftest import Born, commit, contents, state, waive
 from tests.fleet.history import HANDED_OVER
+from tests.fleet.services import Born, commit, contents, state, waive
 from tests.fleet.update.edits import kept, platform_edits, team_edits
+from tests.support.commands import git
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.slow
 

@@ -17,8 +17,8 @@ from fleet.service.mirror import Commit, newest
 from fleet.service.register import Member
 from fleet.update import show
 from fleet.update.update_all import Outcome, Wish, update_all
-from tests.conftest import git
-from tests.fleet.conftest import Born, commit, state
+from tests.fleet.services import Born, commit, state
+from tests.support.commands import git
 
 pytestmark = pytest.mark.slow
 

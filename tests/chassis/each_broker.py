@@ -1,0 +1,15 @@
+"""The parameters of tests that run with each broker."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.support import brokers
+
+Run = Callable[[str], brokers.Broker]
+
+
+def each_of(*names: str) -> list[Any]:
+    """Brokers as parameters. One worker has all tests of a broker: it is started once."""
+    return [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]

@@ -1,0 +1,34 @@
+"""An application of this process on a real socket."""
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import httpx
+import uvicorn
+from chassis.web.connections import Protocol, Room
+
+
+@asynccontextmanager
+async def listening(
+    app: Any, *, room: Room | None = None, http: Any = None, **options: Any
+) -> AsyncGenerator[httpx.AsyncClient]:
+    """Serve the application on a real socket from this process, and yield a client of it."""
+    http = http or partial(Protocol, room=room or Room(max_connections=1000))
+    server = uvicorn.Server(uvicorn.Config(app, http=http, log_config=None, access_log=False, **options))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        running = asyncio.create_task(server.serve([listener]))
+        try:
+            while not server.started:
+                assert not running.done(), "the server did not start"
+                await asyncio.sleep(0.01)
+            base = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            async with httpx.AsyncClient(base_url=base, timeout=60) as client:
+                yield client
+        finally:
+            server.should_exit = True
+            await running
