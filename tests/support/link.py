@@ -19,6 +19,8 @@ class Link:
         self.holding = threading.Event()
         """Something was sent while all was frozen."""
         self._sockets: list[socket.socket] = []
+        self._changing = threading.Lock()
+        """Held while connections are added or cut, so that a cut misses no connection that is just being made."""
         self.url = self.through(url)
 
     def __enter__(self) -> "Link":
@@ -44,9 +46,10 @@ class Link:
         # shutdown wakes the thread that waits in accept; close alone does not.
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        while self._sockets:
-            _reset(self._sockets.pop())
+        with self._changing:
+            self._listener.close()
+            while self._sockets:
+                _reset(self._sockets.pop())
 
     def freeze(self) -> None:
         """Accept everything and pass nothing on: what a hung server or a lost network looks like."""
@@ -75,7 +78,12 @@ class Link:
                 except OSError:  # the server is away: whoever called hears of it as if there was no link
                     _reset(here)
                     continue
-                self._sockets += [here, there]
+                with self._changing:
+                    if listener.fileno() == -1:
+                        _reset(here)
+                        _reset(there)
+                        return
+                    self._sockets += [here, there]
                 for source, sink in ((here, there), (there, here)):
                     threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
 
