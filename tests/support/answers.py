@@ -38,7 +38,9 @@ LoyaltyPoint:
   customer_id: uuid
   points: integer
   reason: text?
+  reminder: none
 Category:
+  status: none
   title: string(80)
   rate: decimal(5,2)?
 """

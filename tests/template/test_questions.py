@@ -431,6 +431,12 @@ AGGREGATES = [
     ("Invoice: {version: integer}", "Invoice.version: leave it out or type 'invoice_version'"),
     ("Invoice: {status: text}", "Invoice.status: leave it out"),
     ("Invoice: {created_at: datetime}", "Invoice.created_at: leave it out"),
+    # what an aggregate goes without
+    ("Invoice: {status: None, a: text}", "Invoice.status: leave it out or type 'invoice_status', every aggregate has"),
+    ("Invoice: {status: none}", "Invoice: type at least one field"),
+    ("Invoice: {a: none, b: text}", "Invoice.a: type one of string(n), text, integer"),
+    ("Invoice: {reminder: none, status: none, a: text}", "Invoice.reminder: leave it out, an aggregate with 'status"),
+    ("Invoice: {status: none, a: text, status: none}", "Invoice.status: keep one or rename the other"),
     ("Invoice: {occurred_at: datetime}", "Invoice.occurred_at: type 'invoice_occurred_at'"),
     ("Invoice: {invoice_id: uuid}", "Invoice.invoice_id: leave it out or type 'external_id'"),
     ("Invoice: {select: text}", "Invoice.select: type 'invoice_select', 'select' is reserved in PostgreSQL"),
@@ -531,8 +537,18 @@ purchase_order:
 """
 
 
-@pytest.mark.parametrize("answer", [GOOD_AGGREGATES, "{Order: {a: text?, b: money}}", "Order:\r\n  a: text?\r\n"])
-def test_good_aggregates_are_accepted(validate: Validate, answer: str) -> None:
+@pytest.mark.parametrize(
+    "answer",
+    [
+        GOOD_AGGREGATES,
+        "{Order: {a: text?, b: money}}",
+        "Order:\r\n  a: text?\r\n",
+        {"Country": {"status": "none", "a": "text"}},
+        "Order: {reminder: none, a: text}",
+        "Order: {reminder: text}",
+    ],
+)
+def test_good_aggregates_are_accepted(validate: Validate, answer: object) -> None:
     assert validate("aggregates", answer) == ""
 
 
@@ -622,7 +638,7 @@ def test_the_aggregates_in_full(ask: Ask) -> None:
     invoice, item, order = ask(service_name="billing", aggregates=GOOD_AGGREGATES)["aggregate_list"]
     assert {key: value for key, value in item.items() if key != "fields"} == {
         "name": "LineItem", "singular": "line_item", "plural": "line_items", "path": "line-items",
-        "label": "line item", "plural_label": "line items", "verb": "activate", "done": "activated",
+        "label": "line item", "plural_label": "line items", "life_cycle": True, "reminders": True, "verb": "activate", "done": "activated",
         "Done": "Activated", "revision": "0002", "down_revision": "0001",
     }  # fmt: skip
     assert (invoice["verb"], invoice["Done"], invoice["down_revision"]) == ("issue", "Issued", None)
@@ -643,6 +659,13 @@ def test_the_aggregates_in_full(ask: Ask) -> None:
     assert order["fields"][0] == plain | {
         "name": "number", "type": "enum", "optional": True, "values": ["low", "very_high"]
     }  # fmt: skip
+
+
+def test_an_aggregate_goes_without_a_life_cycle_or_without_reminders_alone(ask: Ask) -> None:
+    answer = "Country: {status: none, name: text}\nInvoice: {number: text, reminder: none}\n"
+    country, invoice = ask(service_name="billing", aggregates=answer)["aggregate_list"]
+    assert [(each["life_cycle"], each["reminders"]) for each in (country, invoice)] == [(False, False), (True, False)]
+    assert [[field["name"] for field in each["fields"]] for each in (country, invoice)] == [["name"], ["number"]]
 
 
 def test_a_data_file_may_hold_a_mapping(ask: Ask) -> None:

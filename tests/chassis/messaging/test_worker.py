@@ -223,6 +223,21 @@ async def test_the_worker_serves_probes_and_nothing_else(talking: Service, datab
     assert statuses == {"/livez": 200, "/readyz": 200, "/v1/things": 404, "/docs": 404}
 
 
+@pytest.mark.slow
+async def test_the_worker_of_a_service_that_has_a_broker_and_no_message_yet_is_ready_and_says_so(
+    service: Service, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logger = CapturingLogger()
+    monkeypatch.setattr("chassis.application.log", logger)
+    settings = service.settings.model_validate({"database_url": database_url})
+    app = worker(dataclasses.replace(service, broker="kafka"), settings)
+    async with started(app) as client:
+        statuses = {path: (await client.get(path)).status_code for path in ("/livez", "/readyz")}
+    assert statuses == {"/livez": 200, "/readyz": 200}
+    logged = [(call.args, call.kwargs) for call in logger.calls if call.args == ("no_messages",)]
+    assert logged == [(("no_messages",), {"remedy": "add a line to OUTGOING or INCOMING of a module in messaging/"})]
+
+
 def test_a_worker_needs_a_broker(talking: Service, database_url: str) -> None:
     with pytest.raises(SettingsError, match="BROKER_URL: is not set"):
         worker(talking, talking.settings.model_validate({"database_url": database_url}))

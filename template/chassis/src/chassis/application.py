@@ -52,8 +52,15 @@ def application(service: Service, settings: Settings, *, telemetry: Telemetry | 
 
 
 def worker(service: Service, settings: Settings, *, telemetry: Telemetry | None = None) -> FastAPI:
-    """Assemble the process that sends and consumes messages. Over HTTP it answers only probes. Raises SettingsError."""
-    return _assemble(service, settings, telemetry, lambda _, **options: FastAPI(openapi_url=None, **options), work=True)
+    """Assemble the process that sends and consumes messages. Over HTTP it answers only probes. Raises SettingsError.
+
+    While no message has a line in messaging/, the process waits for the release that adds one: a new service that only
+    listens has its worker's Deployment from the first day.
+    """
+    app = _assemble(service, settings, telemetry, lambda _, **options: FastAPI(openapi_url=None, **options), work=True)
+    if not service.messages:
+        log.warning("no_messages", remedy="add a line to OUTGOING or INCOMING of a module in messaging/")
+    return app
 
 
 def _assemble(

@@ -80,7 +80,7 @@ def _work(service: Service) -> int:
     settings = _settings(service, service.settings)
     if settings is None:
         return 2
-    if not service.messages:
+    if not service.messages and not service.broker:
         print(
             f"{service.name} sends and consumes no messages, so `work` has nothing to do: remove the worker.",
             file=sys.stderr,
