@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from tests.chassis import link as links
+from tests.support import link as links
 
 
 def test_a_cut_ends_a_connection_that_is_just_being_made(monkeypatch: pytest.MonkeyPatch) -> None:
