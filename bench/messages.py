@@ -27,9 +27,10 @@ from chassis.brokers import Broker, Kind, Options, broker_for
 from chassis.database import Database, migrate
 from chassis.dev.embedded import temporary_postgres
 from chassis.messaging import relay
-from chassis.messaging.consumer import Consumer, Patience
+from chassis.messaging.consumer import Consumer
 from chassis.messaging.outbox import Outbox
 from chassis.messaging.relay import Relay
+from chassis.messaging.retry_policy import RetryPolicy
 from chassis.messaging.topology import topology_of
 from chassis.telemetry.setup import Telemetry
 from chassis.web.server import spare_collector
@@ -153,7 +154,9 @@ async def _database(url: str) -> AsyncGenerator[Database]:
 
 
 def _consumer(broker: Broker, database: Database, url: str) -> Consumer:
-    return Consumer(Kind.EVENT, broker, database, JOURNAL.messages, TELEMETRY, database_url=url, patience=Patience())
+    return Consumer(
+        Kind.EVENT, broker, database, JOURNAL.messages, TELEMETRY, database_url=url, retry_policy=RetryPolicy()
+    )
 
 
 @contextmanager

@@ -12,9 +12,9 @@ import kubernetes_validate
 import pytest
 import yaml
 from chassis.brokers import Kind
-from chassis.brokers.kafka.broker import group_name
-from chassis.brokers.nats.jetstream import stream_name
-from chassis.brokers.rabbitmq.broker import queue_name
+from chassis.brokers.kafka.subscription import group_name
+from chassis.brokers.nats.streams import stream_name
+from chassis.brokers.rabbitmq.connection import queue_name
 from chassis.settings import Settings
 from chassis.web import probes
 

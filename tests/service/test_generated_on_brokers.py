@@ -105,7 +105,7 @@ async def live(
     ports = {name: str(brokers.free_port()) for name in ("dev", "serve", "work")}
     start(billing, "make", "dev", stop=signal.SIGINT, HTTP_PORT=ports["dev"])
     start(ledger, *python, "serve", HTTP_PORT=ports["serve"])
-    start(ledger, *python, "work", HTTP_PORT=ports["work"], MESSAGE_MAX_TRIES="1")
+    start(ledger, *python, "work", HTTP_PORT=ports["work"], MESSAGE_MAX_ATTEMPTS="1")
 
     def logs() -> str:
         return "\n".join(

@@ -50,7 +50,7 @@ def exported() -> set[Series]:
     """All that two real services export in a life in which something fails."""
     with (
         MetricsReceiver() as receiver,
-        system("nats", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint, MESSAGE_MAX_TRIES="1") as running,
+        system("nats", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint, MESSAGE_MAX_ATTEMPTS="1") as running,
     ):
         asyncio.run(live(running))
     # Each has sent the rest as it stopped.

@@ -12,8 +12,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.record.util import calc_crc32c
 from chassis.brokers import BrokerUnavailable, Delivery, Kind, Message, Options, Topology, supervised_client
-from chassis.brokers.kafka import broker as kafka
-from chassis.brokers.kafka.broker import KafkaBroker, KafkaSubscription
+from chassis.brokers.kafka import subscription as kafka
+from chassis.brokers.kafka.broker import KafkaBroker
+from chassis.brokers.kafka.subscription import KafkaSubscription
 from pydantic import SecretStr
 
 from tests.support import brokers
@@ -163,7 +164,7 @@ async def test_topics_are_made_with_the_settings_and_existing_ones_are_left(serv
 
 
 async def test_more_copies_than_nodes_is_unavailable_and_says_why(server: brokers.Broker, name: str) -> None:
-    with pytest.raises(BrokerUnavailable, match=r"topic .* cannot be made: InvalidReplicationFactorError"):
+    with pytest.raises(BrokerUnavailable, match=r"topic .* cannot be created: InvalidReplicationFactorError"):
         async with joined(server.url, name, replication=3):
             pass
 

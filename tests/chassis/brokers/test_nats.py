@@ -199,10 +199,10 @@ async def test_a_client_that_the_server_threw_out_comes_back(meeting: Meeting) -
     await publish(meeting, bank, 1)
     await take(subscription, 1)
 
-    await bank.client._send_command(b"NONSENSE\r\n")
-    await bank.client._flush_pending()
+    await bank.connection.client._send_command(b"NONSENSE\r\n")
+    await bank.connection.client._flush_pending()
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not bank.client.is_closed:  # noqa: ASYNC110
+        while not bank.connection.client.is_closed:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
     await publish(meeting, bank, 1)
@@ -265,7 +265,7 @@ async def test_a_message_with_too_large_headers_is_refused_and_the_connection_st
     with pytest.raises(MessageRefused, match="the server takes 1048576"):
         await bank.publish(meeting.event(body=b"x" * (2**20 - 10)))
     assert bank.connected
-    assert bank.breaks == 0
+    assert bank.connection.breaks == 0
 
 
 @pytest.mark.parametrize("key", [" a", "a\nb", "a\r\nid: other"])

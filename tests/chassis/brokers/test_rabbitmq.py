@@ -23,9 +23,11 @@ from chassis.brokers import (
     Topology,
     supervised_client,
 )
-from chassis.brokers.rabbitmq import broker as rabbitmq
-from chassis.brokers.rabbitmq.broker import RabbitBroker, RabbitSubscription, _message
+from chassis.brokers.rabbitmq import connection, subscription
+from chassis.brokers.rabbitmq.broker import RabbitBroker
+from chassis.brokers.rabbitmq.connection import queue_arguments
 from chassis.brokers.rabbitmq.publisher import Publisher
+from chassis.brokers.rabbitmq.subscription import RabbitSubscription, _leave, _message
 from pamqp.header import ContentHeader
 from pydantic import SecretStr
 
@@ -41,7 +43,7 @@ TOO_LARGE = b"x" * (4 * 2**20 + 1)
 @pytest.fixture(autouse=True)
 def fresh_logs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loggers that have not kept the stdout of an earlier test."""
-    for module in (rabbitmq, supervised_client):
+    for module in (connection, subscription, supervised_client):
         monkeypatch.setattr(module, "log", structlog.get_logger())
 
 
@@ -146,7 +148,7 @@ async def test_a_message_that_is_tried_again_for_long_does_not_use_up_the_room_o
     server: brokers.Broker, service: str
 ) -> None:
     async with joined(server.url, speaking_to_itself(service)) as bank:
-        bank.options = replace(bank.options, max_in_flight=20)
+        bank.connections.options = replace(bank.connections.options, max_in_flight=20)
         subscription = await bank.subscribe(Kind.EVENT)
         await asyncio.gather(*(bank.publish(event(service)) for _ in range(100)))
         (first,) = await take(subscription, 1)
@@ -200,7 +202,7 @@ async def test_a_message_that_was_acknowledged_just_before_the_end_is_not_delive
             await bank.publish(event(service, str(number).encode()))
         await subscription.acknowledge(await take(subscription, 5))
         assert subscription._channel is not None
-        await rabbitmq._leave(subscription._channel)  # without a turn of the event loop in between, which would help
+        await _leave(subscription._channel)  # without a turn of the event loop in between, which would help
     async with joined(server.url, speaking_to_itself(service)) as bank:
         assert await (await bank.subscribe(Kind.EVENT)).fetch(1, wait_seconds=1) == []
 
@@ -282,8 +284,7 @@ def test_no_server_discards_what_comes_again_often(version: str, limit: int | No
     class Connection:
         server_properties = {"version": version}  # noqa: RUF012
 
-    broker = RabbitBroker(Options(url=SecretStr("amqp://localhost"), client_name="bank"))
-    arguments = broker._queue_arguments(Connection(), alone=True)  # ty: ignore[invalid-argument-type]
+    arguments = queue_arguments(Connection(), replication=1, alone=True)  # ty: ignore[invalid-argument-type]
     assert arguments.get("x-delivery-limit") == limit
 
 

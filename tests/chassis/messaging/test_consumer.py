@@ -19,10 +19,12 @@ from chassis.brokers.memory import MemoryBroker, MemorySubscription
 from chassis.brokers.rabbitmq.broker import RabbitBroker
 from chassis.database import Database, DatabaseUnavailable, UnitOfWork, leadership
 from chassis.messages import Contract, Messages, OnEvent, OnJob
-from chassis.messaging import consumer, lanes, parking
-from chassis.messaging.consumer import LOCK, SHAPES, Consumer, Patience
-from chassis.messaging.lanes import Lane
+from chassis.messaging import lane, parking, processing
+from chassis.messaging.consumer import LOCK, Consumer
+from chassis.messaging.lane import Lane
+from chassis.messaging.lanes import SHAPES
 from chassis.messaging.outbox import Outbox
+from chassis.messaging.retry_policy import RetryPolicy
 from chassis.messaging.topology import topology_of
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import SecretStr, field_validator
@@ -35,8 +37,8 @@ from tests.chassis.said import MESSAGES
 from tests.support import brokers
 from tests.support.link import Link
 
-QUICK = Patience(max_tries=3, first_pause_seconds=0.05, longest_pause_seconds=0.2, handler_timeout_seconds=20)
-STUBBORN = Patience(max_tries=10_000, first_pause_seconds=0.05, longest_pause_seconds=0.2)
+QUICK = RetryPolicy(max_attempts=3, first_pause_seconds=0.05, longest_pause_seconds=0.2, handler_timeout_seconds=20)
+STUBBORN = RetryPolicy(max_attempts=10_000, first_pause_seconds=0.05, longest_pause_seconds=0.2)
 WAIT_SECONDS = 90
 
 LEADER = f"SELECT pid FROM pg_locks WHERE granted AND locktype = 'advisory' AND classid::bigint << 32 | objid::bigint = {LOCK}"
@@ -96,8 +98,8 @@ class Bench:
         await self.until(begun)
 
     @asynccontextmanager
-    async def consuming(self, *, kind: Kind = Kind.EVENT, patience: Patience = QUICK) -> AsyncGenerator[None]:
-        async with self._consumer(kind, patience) as consumer, running("consumer", consumer.run):
+    async def consuming(self, *, kind: Kind = Kind.EVENT, retry_policy: RetryPolicy = QUICK) -> AsyncGenerator[None]:
+        async with self._consumer(kind, retry_policy) as consumer, running("consumer", consumer.run):
             yield
 
     @asynccontextmanager
@@ -111,7 +113,7 @@ class Bench:
                 await asyncio.sleep(0.01)
 
     @asynccontextmanager
-    async def _consumer(self, kind: Kind, patience: Patience) -> AsyncGenerator[Consumer]:
+    async def _consumer(self, kind: Kind, retry_policy: RetryPolicy) -> AsyncGenerator[Consumer]:
         database = Database(
             SecretStr(self.url),
             pool_size=10,
@@ -127,8 +129,8 @@ class Bench:
             self.messages,
             self.telemetry,
             database_url=self.lock_url,
-            patience=patience,
-            room=parking.Room(database, **self.parking_limits),
+            retry_policy=retry_policy,
+            parking_limits=parking.ParkingLimits(database, **self.parking_limits),
         )
         async with database:
             yield consumer
@@ -173,7 +175,7 @@ async def bench(
     yield bench
     await bench.broker.close()
     await connection.execute(
-        "DROP TABLE effects; DELETE FROM chassis.inbox; DELETE FROM chassis.begun; DELETE FROM chassis.parked;"
+        "DROP TABLE effects; DELETE FROM chassis.inbox; DELETE FROM chassis.attempts; DELETE FROM chassis.parked;"
         "DELETE FROM chassis.leaders"
     )
 
@@ -274,9 +276,9 @@ async def test_a_job_that_takes_long_holds_up_no_other(errands: Bench, key: str)
 
 
 async def test_jobs_that_will_be_tried_again_hold_up_no_other(errands: Bench) -> None:
-    patience = Patience(max_tries=3, first_pause_seconds=60, longest_pause_seconds=60)
+    retry_policy = RetryPolicy(max_attempts=3, first_pause_seconds=60, longest_pause_seconds=60)
     await errands.publish(*(errand(number, "fail") for number in range(20)), *map(errand, range(20, 30)))
-    async with errands.consuming(kind=Kind.JOB, patience=patience):
+    async with errands.consuming(kind=Kind.JOB, retry_policy=retry_policy):
         await errands.until(lambda: has_done(errands, *range(20, 30)))
 
 
@@ -285,23 +287,23 @@ async def test_jobs_that_will_be_tried_again_hold_up_no_other(errands: Bench) ->
 async def test_jobs_whose_every_attempt_takes_longer_than_the_pause_before_the_next_hold_up_no_other(
     errands: Bench, monkeypatch: pytest.MonkeyPatch, then: str
 ) -> None:
-    monkeypatch.setattr(lanes, "DATABASE_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(lane, "DATABASE_PAUSE_SECONDS", 0.01)
     bad = range(5 * SHAPES[Kind.JOB].lanes)
     good = range(100, 120)
     await errands.publish(*(errand(number, then) for number in bad), *map(errand, good))
-    async with errands.consuming(kind=Kind.JOB, patience=STUBBORN):
+    async with errands.consuming(kind=Kind.JOB, retry_policy=STUBBORN):
         await errands.until(lambda: has_done(errands, *good))
 
 
 async def test_a_message_gets_its_next_attempt_however_many_slow_attempts_are_due(
     errands: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lanes, "DATABASE_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(lane, "DATABASE_PAUSE_SECONDS", 0.01)
     monkeypatch.setitem(SHAPES, Kind.JOB, replace(SHAPES[Kind.JOB], lanes=1))
     said.told.set()
     bad = (errand(number, "make the server fail slowly") for number in range(10))
     await errands.publish(*bad, errand(100, "fail, then wait"))
-    async with errands.consuming(kind=Kind.JOB, patience=STUBBORN):
+    async with errands.consuming(kind=Kind.JOB, retry_policy=STUBBORN):
         await errands.until(lambda: has_done(errands, 100))
 
 
@@ -347,7 +349,7 @@ async def test_messages_of_a_key_keep_their_order_in_every_batch(bench: Bench) -
 
 async def test_a_failed_try_leaves_nothing_and_holds_back_its_own_key_alone(bench: Bench) -> None:
     await bench.publish(paid(1, then="fail until told"), paid(2), paid(3, key="b"), paid(4))
-    async with bench.consuming(patience=STUBBORN):
+    async with bench.consuming(retry_policy=STUBBORN):
         await bench.until_effects(3)
         await bench.until_begun(1, times=3)
         assert await bench.effects() == [3]
@@ -366,7 +368,7 @@ async def test_a_message_that_keeps_failing_is_parked_with_its_reason_and_its_ke
     (parked,) = await bench.parked()
     assert (parked["message_id"], parked["name"], parked["key"]) == ("poison", "bank.paid.v1", "a")
     assert parked["reason"] == "RuntimeError: the handler failed"
-    assert parked["attempts"] == QUICK.max_tries
+    assert parked["attempts"] == QUICK.max_attempts
     assert parked["body"] == poison.body
     assert json.loads(parked["headers"])["traceparent"] == trace
 
@@ -376,7 +378,7 @@ async def test_a_message_that_kills_the_process_is_parked_and_others_go_on(real:
     await real.publish(
         paid(1, then="wait until told"), paid(2, key=other_key(same_lane=True)), paid(3, key=other_key(same_lane=False))
     )
-    for deaths in range(QUICK.max_tries):
+    for deaths in range(QUICK.max_attempts):
         async with real.dying():
             await real.until_begun(1, times=deaths + 1)
     async with real.consuming():
@@ -389,7 +391,7 @@ async def test_a_message_that_kills_the_process_is_parked_and_others_go_on(real:
         await real.until(others_there)
     (parked,) = await real.parked()
     assert json.loads(parked["body"])["number"] == 1
-    assert parked["reason"] == "Deadly: 3 times a process died that had begun it"
+    assert parked["reason"] == "Deadly: 3 workers crashed while they processed the message"
 
 
 @pytest.mark.parametrize(
@@ -423,7 +425,7 @@ async def test_a_malformed_message_is_parked_with_one_attempt_also_after_an_outa
         await park(*arguments, **options)
 
     monkeypatch.setattr(parking, "park", park_after_the_outage)
-    monkeypatch.setattr(lanes, "DATABASE_PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(lane, "DATABASE_PAUSE_SECONDS", 0.02)
     await bench.publish(replace(paid(1), body=b"{}"))
     async with bench.consuming():
         await bench.until(bench.parked)
@@ -464,9 +466,9 @@ async def test_a_message_that_nobody_takes_is_parked(bench: Bench, monkeypatch: 
 
 
 async def test_a_handler_that_hangs_is_a_failed_try(bench: Bench) -> None:
-    impatient = Patience(max_tries=1, handler_timeout_seconds=0.5)
+    impatient = RetryPolicy(max_attempts=1, handler_timeout_seconds=0.5)
     await bench.publish(paid(1, then="wait until told"))
-    async with bench.consuming(patience=impatient):
+    async with bench.consuming(retry_policy=impatient):
         await bench.until(bench.parked)
     (parked,) = await bench.parked()
     assert await bench.effects() == []
@@ -492,7 +494,7 @@ async def publish_foreign(bench: Bench, message: Message) -> None:
     if not isinstance(bench.broker, RabbitBroker):
         await bench.publish(message)
         return
-    connection = await aiormq.connect(bench.broker.options.url.get_secret_value())
+    connection = await aiormq.connect(bench.broker.connections.options.url.get_secret_value())
     channel = await connection.channel()
     headers = {"id": message.id, "key": message.key, **message.headers}
     await channel.basic_publish(
@@ -562,16 +564,14 @@ async def test_a_long_reason_is_shortened(bench: Bench) -> None:
 
 
 NEVER = 10 * WAIT_SECONDS
-RELUCTANT = Patience(first_pause_seconds=NEVER, longest_pause_seconds=NEVER)
+RELUCTANT = RetryPolicy(first_pause_seconds=NEVER, longest_pause_seconds=NEVER)
 """It makes the second attempt only where it has to."""
 
 
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> int:
     """How many messages a consumer may have at hand."""
-    monkeypatch.setattr(
-        consumer, "log", CapturingLogger()
-    )  # the default shows each stack, which takes longer than the work
+    monkeypatch.setattr(processing, "log", CapturingLogger())  # the default shows each stack, which takes longer
     monkeypatch.setitem(SHAPES, Kind.EVENT, replace(SHAPES[Kind.EVENT], batch=10, window=40, held=40, spare=10))
     return 40
 
@@ -586,7 +586,7 @@ async def test_many_failing_messages_hold_up_no_other_key(bench: Bench, narrow: 
     async def good_there() -> bool:
         return 1000 in await bench.effects()
 
-    async with bench.consuming(patience=RELUCTANT):
+    async with bench.consuming(retry_policy=RELUCTANT):
         await bench.until(good_there)
     assert all(parked["attempts"] >= 2 for parked in await bench.parked())
 
@@ -599,7 +599,7 @@ async def test_a_few_failing_messages_keep_all_their_attempts(bench: Bench, narr
             return len(await bench.parked()) == narrow // 2
 
         await bench.until(all_parked)
-    assert {parked["attempts"] for parked in await bench.parked()} == {QUICK.max_tries}
+    assert {parked["attempts"] for parked in await bench.parked()} == {QUICK.max_attempts}
 
 
 @pytest.mark.parametrize("limits", [{"max_messages": 3}, {"max_bytes": 3000}])
@@ -616,7 +616,7 @@ async def test_parking_ends_at_its_limit_until_somebody_makes_room(
     async def parking_is_full() -> bool:
         return len(await bench.parked()) >= 3
 
-    async with bench.consuming(patience=replace(QUICK, max_tries=2)):
+    async with bench.consuming(retry_policy=replace(QUICK, max_attempts=2)):
         await bench.until_effects(100)
         await bench.until(parking_is_full)
         await bench.publish(paid(101, key="good"))
@@ -698,7 +698,7 @@ async def _true(found: list[str]) -> bool:
 async def test_stopping_finishes_what_is_at_hand_and_nothing_of_it_comes_again(
     real: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consumer, "log", logged := CapturingLogger())
+    monkeypatch.setattr(processing, "log", logged := CapturingLogger())
     tell_when_lanes_stop(monkeypatch)
     async with real.consuming():
         await real.publish(paid(1, then="wait until told"))
@@ -710,7 +710,7 @@ async def test_stopping_finishes_what_is_at_hand_and_nothing_of_it_comes_again(
         await real.publish(paid(4))
         await real.until_effects(1, 3, 2, 4)
     assert "message_known" not in str(logged.calls)
-    assert await real.connection.fetchval("SELECT count(*) FROM chassis.begun") == 0  # nothing has died
+    assert await real.connection.fetchval("SELECT count(*) FROM chassis.attempts") == 0  # nothing has died
 
 
 async def test_stopping_gives_back_what_cannot_be_begun_in_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -728,7 +728,7 @@ async def test_stopping_gives_back_what_cannot_be_begun_in_time(bench: Bench, mo
 
 async def test_a_lost_database_is_nobodys_failed_try(bench: Bench, link: Link) -> None:
     bench.url = link.url
-    async with bench.consuming(patience=Patience(max_tries=1)):
+    async with bench.consuming(retry_policy=RetryPolicy(max_attempts=1)):
         await bench.publish(paid(1))
         await bench.until_effects(1)
         link.cut()
@@ -742,7 +742,7 @@ async def test_a_lost_database_is_nobodys_failed_try(bench: Bench, link: Link) -
 @pytest.mark.slow
 async def test_a_database_that_does_not_answer_costs_no_message_an_attempt(bench: Bench, link: Link) -> None:
     bench.url = link.url
-    async with bench.consuming(patience=Patience(max_tries=1, handler_timeout_seconds=2)):
+    async with bench.consuming(retry_policy=RetryPolicy(max_attempts=1, handler_timeout_seconds=2)):
         await bench.publish(paid(1, then="wait until told"))
         await bench.until_begun(1)
         link.freeze()
@@ -767,7 +767,7 @@ async def test_a_server_that_refuses_costs_no_message_an_attempt(
     await connection.execute(full)
     await connection.execute("CREATE TRIGGER full_disk BEFORE INSERT ON effects EXECUTE FUNCTION full_disk()")
     try:
-        async with bench.consuming(patience=Patience(max_tries=1)):
+        async with bench.consuming(retry_policy=RetryPolicy(max_attempts=1)):
             await bench.publish(paid(1), paid(2))
             await asyncio.sleep(3)
             await connection.execute("DROP TRIGGER full_disk ON effects")
@@ -810,8 +810,8 @@ async def test_a_message_that_alone_makes_the_server_fail_holds_up_its_own_key_a
     bad: list[str],
     reason: str,
 ) -> None:
-    monkeypatch.setattr(consumer, "log", CapturingLogger())
-    monkeypatch.setattr(lanes, "DATABASE_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(processing, "log", CapturingLogger())
+    monkeypatch.setattr(lane, "DATABASE_PAUSE_SECONDS", 0.1)
     monkeypatch.setitem(SHAPES, Kind.EVENT, replace(SHAPES[Kind.EVENT], lanes=1))
     bench.url += "?options=-c%20transaction_timeout%3D1s"  # as a role may set it
     good = itertools.count(10)
@@ -830,7 +830,7 @@ async def test_a_message_that_alone_makes_the_server_fail_holds_up_its_own_key_a
     for row in await bench.parked():
         assert row["reason"].startswith("DatabaseUnavailable: ")
         assert reason in row["reason"]
-        assert row["attempts"] == QUICK.max_tries
+        assert row["attempts"] == QUICK.max_attempts
 
 
 @pytest.mark.slow
@@ -838,7 +838,7 @@ async def test_a_message_that_alone_makes_the_server_fail_holds_up_its_own_key_a
 async def test_messages_that_alone_make_the_server_fail_leave_room_for_others_however_many_are_held(
     bench: Bench, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, narrow: int, keys: str
 ) -> None:
-    monkeypatch.setattr(lanes, "DATABASE_PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(lane, "DATABASE_PAUSE_SECONDS", 0.02)
     held = narrow + SHAPES[Kind.EVENT].spare // 2
     bad = range(held if keys == "different" else 1)
     good = range(1000, 1000 + 2 * narrow)
@@ -871,7 +871,7 @@ async def test_an_outage_that_all_messages_meet_parks_nothing_however_many_they_
 ) -> None:
     keys = [*map(str, range(narrow)), *["the same"] * narrow]
     await bench.publish(*(paid(number, key=key) for number, key in enumerate(keys)))
-    async with bench.consuming(patience=Patience(max_tries=1)):
+    async with bench.consuming(retry_policy=RetryPolicy(max_attempts=1)):
         async with poisoned(connection, "RAISE disk_full"):
             await asyncio.sleep(4)
         await bench.until(lambda: _has_effects(bench, *range(2 * narrow)))
@@ -965,8 +965,8 @@ async def test_each_message_has_one_effect_and_in_order_while_two_replicas_own_i
     bench: Bench, run: Run, system: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(SHAPES, Kind.EVENT, replace(SHAPES[Kind.EVENT], batch=10))
-    monkeypatch.setattr(consumer, "log", CapturingLogger())
-    patience = replace(STUBBORN, handler_timeout_seconds=WAIT_SECONDS)
+    monkeypatch.setattr(processing, "log", CapturingLogger())
+    retry_policy = replace(STUBBORN, handler_timeout_seconds=WAIT_SECONDS)
     suffix, number = uuid4().hex[:8], 200
 
     def replica(url: str) -> Bench:
@@ -993,11 +993,11 @@ async def test_each_message_has_one_effect_and_in_order_while_two_replicas_own_i
             await each.broker.connect()
             await each.broker.declare(topology_of(each.messages))
         try:
-            async with former.consuming(patience=patience):
+            async with former.consuming(retry_policy=retry_policy):
                 await successor.publish(*(paid(one) for one in range(number)))
                 await bench.until_begun(number // 4)
                 link.freeze()
-                async with successor.consuming(patience=patience):
+                async with successor.consuming(retry_policy=retry_policy):
                     await bench.until(lambda: bench.connection.fetchval(WAITING_FOR_A_CLAIM))
                     said.told.set()
                     await bench.until(lambda: _has_effects(bench, *range(number)))

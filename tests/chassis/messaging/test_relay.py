@@ -395,7 +395,7 @@ async def test_a_full_stream_of_jobs_delays_no_event(bench: Bench, run: Run, nam
     assert isinstance(broker, NatsBroker)
     await broker.connect()
     await broker.declare(topology_of(messages))
-    jetstream = await broker.ready()
+    jetstream = await broker.connection.ready()
     jobs = await jetstream.stream_info(f"{messages.service}-jobs")
     await jetstream.update_stream(jobs.config, max_msgs=1, discard="new")
     outbox = Outbox(messages)

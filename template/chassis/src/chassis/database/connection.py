@@ -31,7 +31,7 @@ SPARE_SECONDS = 10
 """The server ends an idle transaction this many seconds after the time limit of a request or a handler."""
 
 LONGEST_BATCH = 100
-"""The most messages of one transaction, each with its own time limit: see chassis.messaging.consumer.SHAPES."""
+"""The most messages of one transaction, each with its own time limit: see chassis.messaging.lanes.SHAPES."""
 
 
 COMMAND_SECONDS = 30

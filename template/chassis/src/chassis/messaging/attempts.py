@@ -1,9 +1,10 @@
-"""What each lane has begun: so that a message that kills its process is found out, and parked like any other.
+"""Record what each lane is processing, to identify a message that crashes the worker.
 
-Of such a try nobody is left to tell. So a lane notes what it begins, outside of the transaction that its death takes back;
-who starts counts the notes that are there. A message that stands in one is done alone from then on, and no other of its
-kind beside it: when the process dies again, it was this one. Notes of who is alive count too, which harms nothing: what it
-has is not delivered to us.
+A crash leaves nobody to record the failed attempt. So a lane records its batch before it processes the batch, outside of
+the transaction that the crash would roll back. A worker that starts counts the records. A message with a record is
+processed alone from then on, and no other such message at the same time: if the worker crashes again, that message is the
+cause. Records of other workers that are alive count too, which does no harm: their messages are not delivered to this
+worker.
 """
 
 from collections import Counter
@@ -12,33 +13,33 @@ from uuid import UUID
 
 from chassis.database import Database
 
-# It has to outlive this process, and not the server: so its commit waits for no disk.
-_NOTE = """
+# The record has to survive a crash of this process, but not a crash of the server: so the commit waits for no disk.
+_RECORD = """
     WITH at_once AS (SELECT set_config('synchronous_commit', 'off', true))
-    INSERT INTO chassis.begun (lane, message_ids, names) SELECT $1, $2, $3 FROM at_once
-    ON CONFLICT (lane) DO UPDATE SET message_ids = excluded.message_ids, names = excluded.names, begun_at = now()
+    INSERT INTO chassis.attempts (lane, message_ids, names) SELECT $1, $2, $3 FROM at_once
+    ON CONFLICT (lane) DO UPDATE SET message_ids = excluded.message_ids, names = excluded.names, started_at = now()
 """
-_NOTES = "SELECT message_ids, names FROM chassis.begun"
-_OVER = "DELETE FROM chassis.begun WHERE lane = ANY($1::uuid[])"
-_FORGET = "DELETE FROM chassis.begun WHERE begun_at < now() - interval '1 day'"
+_RECORDED = "SELECT message_ids, names FROM chassis.attempts"
+_DELETE = "DELETE FROM chassis.attempts WHERE lane = ANY($1::uuid[])"
+_DELETE_OLD = "DELETE FROM chassis.attempts WHERE started_at < now() - interval '1 day'"
 
 
-async def note(database: Database, lane: UUID, identities: Sequence[tuple[str, str]]) -> None:
-    """In the place of what this lane had begun before."""
-    await database.execute(_NOTE, lane, [id for id, _ in identities], [name for _, name in identities])
+async def record(database: Database, lane: UUID, identities: Sequence[tuple[str, str]]) -> None:
+    """Replace the record of this lane: it processes these messages now."""
+    await database.execute(_RECORD, lane, [id for id, _ in identities], [name for _, name in identities])
 
 
-async def counted(database: Database) -> Counter[tuple[str, str]]:
-    """In how many notes each identity stands."""
-    rows = await database.fetch(_NOTES)
+async def count(database: Database) -> Counter[tuple[str, str]]:
+    """Count the records of each message."""
+    rows = await database.fetch(_RECORDED)
     return Counter(identity for row in rows for identity in zip(row["message_ids"], row["names"], strict=True))
 
 
-async def over(database: Database, lanes: Iterable[UUID]) -> None:
-    """They have ended in good order."""
-    await database.execute(_OVER, list(lanes))
+async def delete(database: Database, lanes: Iterable[UUID]) -> None:
+    """Delete the records of lanes that have ended without a crash."""
+    await database.execute(_DELETE, list(lanes))
 
 
-async def forget(database: Database) -> None:
-    """Delete notes so old that their messages have come again since."""
-    await database.execute(_FORGET)
+async def delete_old(database: Database) -> None:
+    """Delete records so old that their messages have been delivered again since."""
+    await database.execute(_DELETE_OLD)

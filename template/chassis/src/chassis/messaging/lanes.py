@@ -1,336 +1,106 @@
-"""The lanes of a consumer: a key's messages one after the other, also while one of them is tried again."""
+"""The lanes of a consumer: how many there are, which lane gets a delivery, and how much they take at a time."""
 
 import asyncio
-import time
-from collections import deque
-from collections.abc import Iterable
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import attrgetter
-from typing import TYPE_CHECKING
-from uuid import uuid4
 
-import structlog
-
-from chassis.brokers import Delivery, Subscription
-from chassis.database import DatabaseUnavailable
-from chassis.database.outages import NoConnection
-from chassis.messaging.parking import ParkingFull
-from chassis.telemetry.logs import describe_exception
-
-if TYPE_CHECKING:
-    from chassis.messaging.consumer import Consumer, Ready
-
-log = structlog.get_logger()
-
-DATABASE_PAUSE_SECONDS = 0.5
-FAULT_PAUSE_SECONDS = 10
+from chassis.brokers import Delivery, Kind, Subscription
+from chassis.database.outages import OutageLog
+from chassis.messaging.lane import Lane
+from chassis.messaging.processing import Processor
 
 
-@dataclass(eq=False)
-class _Held:
-    """A key whose first message has failed, and what waits behind it."""
+@dataclass(frozen=True)
+class Shape:
+    """How one kind of message is consumed.
 
-    first: Delivery
-    tries: int
-    due: float
-    behind: deque[Delivery] = field(default_factory=deque)
-    outage_at: float | None = None
-    """When the last attempt met an outage of the database, if it did."""
-    interrupted: bool = False
-    """Whether that outage may concern all messages. Then the attempt does not count."""
+    `lanes` work at the same time, each on `batch` messages in a transaction; `window` deliveries wait for their turn at
+    most, and `held` with the deliveries of delayed keys. While one of these has met an outage, `spare` more are taken:
+    only a message that succeeds proves that the database works.
+    After a stop, lanes begin batches for `last_seconds`, and give back the rest.
+    """
 
-    def __len__(self) -> int:
-        return 1 + len(self.behind)
+    lanes: int
+    batch: int
+    window: int
+    held: int
+    spare: int
+    last_seconds: float
 
 
-class Lane:
-    """Some of the keys: their messages one batch after the other, in the order of arrival within each key."""
+SHAPES = {
+    # Many small effects in one commit make a consumer fast. And after a stop the lanes finish what they hold: NATS and Kafka
+    # would deliver everything behind the first returned event again, also what another lane has processed.
+    Kind.EVENT: Shape(lanes=4, batch=100, window=1000, held=1000, spare=100, last_seconds=5),
+    # A job may take long, so it is alone in its transaction. A job that no lane is free for is left to other replicas.
+    Kind.JOB: Shape(lanes=4, batch=1, window=4, held=200, spare=20, last_seconds=0),
+}
 
-    def __init__(self, consumer: "Consumer", subscription: Subscription) -> None:
-        self.id = uuid4()
-        self._consumer = consumer
-        self._subscription = subscription
-        self._queue: deque[Delivery] = deque()
-        self._doing: list[Delivery] = []
-        self._waiting: dict[str, _Held] = {}
-        self._again: _Held | None = None
-        """Of those that wait, the one that is being tried."""
-        self._alone = 0
-        """How many of the next messages get a transaction of their own, because their batch met an outage."""
-        self._wake = asyncio.Event()
-        self._ends = float("inf")
 
-    def __len__(self) -> int:
-        return len(self._queue) + len(self._doing) + sum(map(len, self._waiting.values()))
+class Lanes:
+    """All lanes of one consumer, from one subscription to its end."""
 
-    @property
-    def failing(self) -> int:
-        """How many messages have failed and wait for another attempt, or wait behind such a message."""
-        return sum(len(held) for held in self._waiting.values() if not held.interrupted)
-
-    @property
-    def met_outage(self) -> bool:
-        """Whether a message waits here that has met an outage alone in its transaction."""
-        return any(held.outage_at is not None for held in self._waiting.values())
-
-    @property
-    def ahead(self) -> int:
-        """How many are to be done before one that is added now: all but those that wait to be tried again."""
-        return len(self._queue) + len(self._doing) + self.attempts_again
-
-    @property
-    def attempts_again(self) -> bool:
-        """Whether the lane is making a further attempt at a message that has failed."""
-        return self._again is not None
-
-    def held(self) -> list[Delivery]:
-        """All that is here and not acknowledged."""
-        waiting = [one for held in self._waiting.values() for one in (held.first, *held.behind)]
-        return [*self._doing, *waiting, *self._queue]
-
-    def add(self, delivery: Delivery) -> None:
-        self._queue.append(delivery)
-        self._wake.set()
-
-    def wake(self) -> None:
-        """Have the lane look again at what is due."""
-        self._wake.set()
-
-    def stop(self, *, within_seconds: float) -> None:
-        """Finish what was begun, and what else can be begun in that time. The rest stays here, to be given back."""
-        self._ends = time.monotonic() + within_seconds
-        self._wake.set()
+    def __init__(self, kind: Kind, processor: Processor, subscription: Subscription, outages: OutageLog) -> None:
+        self.progress = asyncio.Event()
+        """Set by a lane that may have less to do."""
+        self._kind = kind
+        self._shape = SHAPES[kind]
+        self._processor = processor
+        self._lanes = [
+            Lane(
+                processor,
+                subscription,
+                batch_size=self._shape.batch,
+                crowded=lambda: self.crowded,
+                progress=self.progress,
+                outages=outages,
+            )
+            for _ in range(self._shape.lanes)
+        ]
 
     async def run(self) -> None:
-        while time.monotonic() < self._ends:
-            self._wake.clear()
-            try:
-                # After each further attempt the queue has its turn: attempts that take long are due again at once.
-                self._again = None if self._again and self._queue else self._due()
-                if self._again:
-                    await self._try_again(self._again)
-                elif batch := self._take():
-                    await self._try(batch)
-                elif self._ends < float("inf"):
-                    return
-                else:
-                    await self._sleep()
-                self._consumer.progress.set()
-            except Exception as surprise:  # ours, not a handler's: the lane must go on all the same
-                log.error("consumer_failed", exc_info=surprise)
-                self._put_back()
-                await asyncio.sleep(DATABASE_PAUSE_SECONDS)
+        """Process deliveries until `stop`. Afterwards, `held()` is what the lanes did not process."""
+        await asyncio.gather(*(lane.run() for lane in self._lanes))
 
-    def _due(self) -> _Held | None:
-        if self._consumer.crowded:
-            # A message that has had all its attempts, and could not be parked, would only fail again: its pause goes on.
-            max_tries = self._consumer.patience.max_tries
-            failed = (held for held in self._waiting.values() if held.outage_at is None)
-            if early := [held for held in failed if held.tries < max_tries]:
-                return max(early, key=len)
-        now = time.monotonic()
-        due = (held for held in self._waiting.values() if held.due <= now or self._is_over(held))
-        return min(due, key=attrgetter("due"), default=None)
+    def stop(self, *, at_once: bool) -> None:
+        for lane in self._lanes:
+            lane.stop(within_seconds=0 if at_once else self._shape.last_seconds)
 
-    def _is_over(self, held: _Held) -> bool:
-        """Whether the database has worked for another message since the outage that interrupted this message."""
-        return held.interrupted and self._works_again(held)
+    @property
+    def crowded(self) -> bool:
+        """Whether messages that have failed, and the messages behind them, take half of the room.
 
-    def _works_again(self, held: _Held) -> bool:
-        return held.outage_at is not None and held.outage_at < self._consumer.worked_at
-
-    def _take(self) -> list[Delivery]:
-        batch: list[Delivery] = []
-        most = 1 if self._alone else self._consumer.batch
-        while self._queue and len(batch) < most:
-            delivery = self._queue.popleft()
-            if delivery.lost:
-                continue
-            if held := self._waiting.get(delivery.message.key):
-                held.behind.append(delivery)
-            elif not self._consumer.deaths(delivery):
-                batch.append(delivery)
-            elif batch:
-                self._queue.appendleft(delivery)
-                break
-            else:
-                return [delivery]
-        return batch
-
-    async def _sleep(self) -> None:
-        if self._due():  # messages that were just put behind a failed message have made the consumer crowded
-            return
-        pauses = [held.due for held in self._waiting.values()]
-        pause = max(0.0, min(pauses) - time.monotonic()) if pauses else None
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), pause)
-
-    async def _try(self, batch: list[Delivery]) -> None:
-        self._doing = batch
-        self._alone = max(0, self._alone - len(batch))
-        try:
-            ready = await self._readable(batch)
-            if not ready:
-                return
-            try:
-                await self._consumer.do(ready, lane=self.id)
-            except DatabaseUnavailable:
-                raise
-            except Exception as error:
-                if len(ready) == 1:
-                    await self._failed(ready[0].delivery, error, tries=1 + self._consumer.deaths(ready[0].delivery))
-                else:
-                    await self._one_by_one(ready)
-            else:
-                await self._done(one.delivery for one in ready)
-        except DatabaseUnavailable as outage:
-            await self._wait_out(outage)
-
-    async def _readable(self, batch: list[Delivery]) -> list["Ready"]:
-        ready = []
-        for delivery in tuple(batch):
-            if self._waits_behind(delivery):
-                continue
-            if one := await self._read(delivery):
-                ready.append(one)
-        return ready
-
-    async def _read(self, delivery: Delivery) -> "Ready | None":
-        """Return the message, or park it if it can never be handled."""
-        try:
-            return self._consumer.read(delivery)
-        except Exception as error:  # including the errors of a contract's own validators
-            await self._park(delivery, error, tries=1)
-            return None
-
-    async def _one_by_one(self, ready: list["Ready"]) -> None:
-        for one in ready:
-            if self._waits_behind(one.delivery):
-                continue
-            try:
-                await self._consumer.do([one], lane=self.id)
-            except DatabaseUnavailable:
-                raise
-            except Exception as error:
-                await self._failed(one.delivery, error, tries=1)
-            else:
-                await self._done([one.delivery])
-
-    async def _try_again(self, held: _Held) -> None:
-        # If an unexpected error follows, the lane's other keys have their turn before this key.
-        held.due = time.monotonic() + FAULT_PAUSE_SECONDS
-        works_for_others = self._works_again(held)
-        try:
-            if not held.first.lost:
-                ready = await self._read(held.first)
-                if ready is None:
-                    return
-                try:
-                    await self._consumer.do([ready], lane=self.id)
-                except DatabaseUnavailable as outage:
-                    if not works_for_others or isinstance(outage, NoConnection):
-                        raise
-                    await self._failed(held.first, outage, tries=held.tries + 1)
-                    held.outage_at = time.monotonic()
-                    return
-                except Exception as error:
-                    await self._failed(held.first, error, tries=held.tries + 1)
-                    return
-        except DatabaseUnavailable as outage:
-            self._consumer.outages.add(outage)
-            self._interrupt(held.first, held.tries)
-            return
-        await self._done([held.first])
-        self._free(held.first)
-
-    def _waits_behind(self, delivery: Delivery) -> bool:
-        """Whether its key has come to wait since the batch was taken. Then the delivery waits, too."""
-        held = self._waiting.get(delivery.message.key)
-        if held is None:
-            return False
-        held.behind.append(delivery)
-        self._doing.remove(delivery)
-        return True
-
-    async def _failed(self, delivery: Delivery, error: Exception, *, tries: int) -> None:
-        """Hold its key for a while; or park it, and let its key go on."""
-        patience = self._consumer.patience
-        if tries >= (min(2, patience.max_tries) if self._consumer.crowded else patience.max_tries):
-            await self._park(delivery, error, tries=tries)
-            return
-        pause = patience.pause_after(tries)
-        message = delivery.message
-        log.warning(
-            "message_failed",
-            name=message.name,
-            message_id=message.id,
-            tries=tries,
-            again_in_seconds=pause,
-            reason=f"{type(error).__name__}: {describe_exception(error)['message']}",
-        )
-        self._hold(delivery, tries, pause)
-
-    async def _park(self, delivery: Delivery, error: Exception, *, tries: int) -> None:
-        """Park the message and release its key. If parking fails, delay this key alone, and try again later."""
-        try:
-            await self._consumer.park(delivery, error, tries)
-        except DatabaseUnavailable:
-            raise
-        except Exception as fault:
-            message, patience = delivery.message, self._consumer.patience
-            full = isinstance(fault, ParkingFull)
-            if not full:  # a full parking is logged once, not for each message
-                log.error("message_not_parked", name=message.name, message_id=message.id, exc_info=fault)
-            pause = patience.longest_pause_seconds if full else FAULT_PAUSE_SECONDS
-            self._hold(delivery, max(tries, patience.max_tries), pause)
-            return
-        await self._done([delivery])
-        self._free(delivery)
-
-    def _hold(self, delivery: Delivery, tries: int, pause: float) -> None:
-        held = self._waiting.setdefault(delivery.message.key, _Held(delivery, tries, 0))
-        held.tries, held.due = tries, time.monotonic() + pause
-        held.outage_at, held.interrupted = None, False
-        if delivery in self._doing:
-            self._doing.remove(delivery)
-
-    def _free(self, delivery: Delivery) -> None:
-        held = self._waiting.get(delivery.message.key)
-        if held is not None and held.first is delivery:
-            del self._waiting[delivery.message.key]
-            self._queue.extendleft(reversed(held.behind))
-
-    async def _done(self, deliveries: Iterable[Delivery]) -> None:
-        done = dict.fromkeys(deliveries)
-        if done:
-            self._doing = [delivery for delivery in self._doing if delivery not in done]
-            await self._subscription.acknowledge(list(done))
-
-    async def _wait_out(self, outage: DatabaseUnavailable) -> None:
-        """Delay what is being processed, without a lost attempt.
-
-        A message that may have caused the outage gets a transaction of its own. If that fails too, the message makes way for
-        messages of other keys: if the database works for them, the message's next outage counts as a failed attempt.
+        Then each gets its next attempt at once, and is parked after the second attempt, so that others find room.
         """
-        self._consumer.outages.add(outage)
-        if isinstance(outage, NoConnection):
-            self._put_back()
-        elif len(self._doing) == 1:
-            (delivery,) = self._doing
-            self._interrupt(delivery, self._consumer.deaths(delivery))
+        failing = sum(lane.failing for lane in self._lanes)
+        return failing > self._shape.held // 2 and not self._processor.parking_limits.full
+
+    @property
+    def room(self) -> int:
+        """How many more deliveries the lanes take now."""
+        lanes = self._lanes
+        most = self._shape.held + (self._shape.spare if any(lane.met_outage for lane in lanes) else 0)
+        ahead = sum(lane.ahead for lane in lanes)
+        if all(lane.attempts_again for lane in lanes):
+            ahead -= len(lanes)  # or slow attempts, of which the next is due at once, would keep new messages out
+        return min(self._shape.window - ahead, most - sum(map(len, lanes)))
+
+    def wake_if_crowded(self) -> None:
+        if self.crowded:
+            for lane in self._lanes:
+                lane.wake()
+
+    def add(self, delivery: Delivery) -> None:
+        if self._kind is Kind.JOB:  # jobs have no order, so no job has to wait behind another one
+            lane = min(self._lanes, key=attrgetter("ahead"))
         else:
-            self._alone = len(self._doing)
-            self._put_back()
-        await asyncio.sleep(DATABASE_PAUSE_SECONDS)
+            lane = self._lanes[hash(delivery.message.key) % len(self._lanes)]
+        lane.add(delivery)
 
-    def _interrupt(self, delivery: Delivery, tries: int) -> None:
-        """Hold the key until the database works again. Interrupted keys take turns, so that they delay no other key."""
-        self._hold(delivery, tries, 0)
-        held = self._waiting[delivery.message.key]
-        held.interrupted, held.outage_at = True, time.monotonic()
-        held.due = held.outage_at + DATABASE_PAUSE_SECONDS * sum(one.interrupted for one in self._waiting.values())
+    def held(self) -> list[Delivery]:
+        """Return all deliveries that are here and not acknowledged."""
+        return [delivery for lane in self._lanes for delivery in lane.held()]
 
-    def _put_back(self) -> None:
-        self._queue.extendleft(reversed(self._doing))
-        self._doing = []
+    async def forget(self) -> None:
+        """Delete the records of what the lanes processed: they have ended without a crash. Raises DatabaseUnavailable."""
+        await self._processor.forget(lane.id for lane in self._lanes)

@@ -90,7 +90,7 @@ async def size(executor: Executor, direction: str) -> Size:
     return Size(*row)
 
 
-class Room:
+class ParkingLimits:
     """The limits of parking incoming messages. The table is counted at most every LOOK_SECONDS, so they are approximate.
 
     An outgoing message needs no room: it leaves the outbox of the same database.

@@ -16,8 +16,9 @@ from chassis.brokers import BrokerUnavailable, Kind, Options, broker_for
 from chassis.database import Database, DatabaseUnavailable
 from chassis.messages import Messages
 from chassis.messaging import attempts, backlog, inbox, parking
-from chassis.messaging.consumer import Consumer, Patience
+from chassis.messaging.consumer import Consumer
 from chassis.messaging.relay import Relay
+from chassis.messaging.retry_policy import RetryPolicy
 from chassis.messaging.topology import topology_of
 from chassis.settings import Settings
 from chassis.telemetry.setup import Telemetry
@@ -119,13 +120,24 @@ class Worker:
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         url = settings.database_url.get_secret_value()
-        patience = Patience(
-            max_tries=settings.message_max_tries, handler_timeout_seconds=settings.message_timeout_seconds
+        retry_policy = RetryPolicy(
+            max_attempts=settings.message_max_attempts, handler_timeout_seconds=settings.message_timeout_seconds
         )
         self._relay = Relay(url, self.broker, telemetry, name=messages.service, events=settings.event_relay)
-        room = parking.Room(database, max_messages=settings.parked_max_messages, max_bytes=settings.parked_max_bytes)
+        limits = parking.ParkingLimits(
+            database, max_messages=settings.parked_max_messages, max_bytes=settings.parked_max_bytes
+        )
         self._consumers = [
-            Consumer(kind, self.broker, database, messages, telemetry, database_url=url, patience=patience, room=room)
+            Consumer(
+                kind,
+                self.broker,
+                database,
+                messages,
+                telemetry,
+                database_url=url,
+                retry_policy=retry_policy,
+                parking_limits=limits,
+            )
             for kind in Kind
             if any(receiver.kind == kind for receiver in messages.receivers.values())
         ]
@@ -175,7 +187,7 @@ class Worker:
         while not stop.is_set():
             if forgotten := await inbox.forget(self._database, older_than=self._inbox_retention):
                 log.info("inbox_cleaned", forgotten=forgotten)
-            await attempts.forget(self._database)
+            await attempts.delete_old(self._database)
             await _pause(stop, FORGET_SECONDS)
 
 

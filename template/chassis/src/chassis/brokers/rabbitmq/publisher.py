@@ -6,13 +6,10 @@ of them is then sent again, alone on a connection.
 
 import asyncio
 import struct
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 
 from aiormq import Channel, spec
 from aiormq.abc import AbstractConnection
 from aiormq.exceptions import (
-    AMQPError,
     ChannelClosed,
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
@@ -22,6 +19,8 @@ from aiormq.exceptions import (
 from pamqp.header import ContentHeader
 
 from chassis.brokers import BrokerUnavailable, DestinationUnavailable, Kind, Message, MessageRefused
+from chassis.brokers.bounded_call import bounded_call
+from chassis.brokers.rabbitmq.connection import FAILURES, open_channel
 
 BLOCKED = "RabbitMQ has blocked all publishers, because it is low on memory or disk space"
 OVERHEAD_BYTES = 1024
@@ -48,7 +47,7 @@ class Publisher:
     @classmethod
     async def open(cls, connection: AbstractConnection, *, timeout_seconds: float) -> "Publisher":
         """Raises BrokerUnavailable."""
-        async with bounded(timeout_seconds):
+        async with bounded_call(timeout_seconds, *FAILURES):
             channel = await open_channel(connection, publisher_confirms=True, on_return_raises=True)
         return cls(connection, channel, timeout_seconds=timeout_seconds)
 
@@ -74,7 +73,7 @@ class Publisher:
             raise BrokerUnavailable(BLOCKED)
         properties = self._properties(message)
         try:
-            async with bounded(self._timeout_seconds):
+            async with bounded_call(self._timeout_seconds, *FAILURES):
                 await self._channel.basic_publish(
                     message.body,
                     exchange=message.owner,
@@ -134,24 +133,3 @@ def verdict(error: Refused) -> Exception:
         case ChannelClosed():
             return DestinationUnavailable(str(error))
     return error
-
-
-async def open_channel(connection: AbstractConnection, **options: bool) -> Channel:
-    channel = await connection.channel(**options)
-    assert isinstance(channel, Channel)
-    return channel
-
-
-@asynccontextmanager
-async def bounded(seconds: float) -> AsyncGenerator[None]:
-    """Raise BrokerUnavailable for what the library raises, which is its cause, and after that time."""
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except (AMQPError, RuntimeError, OSError) as error:  # RuntimeError: was closed; OSError: a timeout, too
-        raise BrokerUnavailable(str(error) or type(error).__name__) from error
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise BrokerUnavailable("the connection was closed") from None  # the library cancels what waits on it

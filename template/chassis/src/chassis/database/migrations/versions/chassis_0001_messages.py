@@ -63,11 +63,11 @@ def upgrade() -> None:
     """)
     op.execute("CREATE INDEX ix_inbox_received_at ON chassis.inbox USING brin (received_at)")
     op.execute("""
-        CREATE TABLE chassis.begun (
-            lane uuid CONSTRAINT pk_begun PRIMARY KEY,
+        CREATE TABLE chassis.attempts (
+            lane uuid CONSTRAINT pk_attempts PRIMARY KEY,
             message_ids text[] NOT NULL,
             names text[] NOT NULL,
-            begun_at timestamptz NOT NULL DEFAULT now()
+            started_at timestamptz NOT NULL DEFAULT now()
         )
     """)
     # A row means that a replica leads, or that it stopped without resigning. In the second case its successor waits.

@@ -1,15 +1,15 @@
-"""Taking from JetStream, so that events come in the order of their stream whatever was lost on the way.
+"""Consume from JetStream, so that events arrive in the order of their stream whatever was lost on the way.
 
-A consumer hands out a message again that was not acknowledged in time, and by then its key may have got ahead. So
-whoever begins to take events, or may have missed some, first makes sure that the old ones come first.
+JetStream redelivers a message that was not acknowledged in time, and by then later messages of its key may have been
+processed. So a subscription that begins, or that may have missed events, first rewinds to the first unacknowledged event.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 from nats import errors
@@ -20,35 +20,30 @@ from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
 from nats.js.errors import NotFoundError
 
 from chassis.brokers import Delivery, Kind, Message, Topology
-
-if TYPE_CHECKING:
-    from chassis.brokers.nats.broker import NatsBroker
+from chassis.brokers.nats.connection import FAILURES, Connection, quietly
+from chassis.brokers.nats.streams import by_owner, stream_name
 
 log = structlog.get_logger()
 
 PULL_SECONDS = 5
-"""How long a request for messages stands."""
+"""How long a request for messages is open."""
 LOOK_SECONDS = 0.2
-"""Between looks at what may have changed while a fetch waits."""
-CLOSE_SECONDS = 2
+"""The pause between two looks at the connection while a fetch waits."""
 
 NOBODY = "503"
 NEVER = -1
 UNLIMITED = -1
 """Unacknowledged jobs of all replicas together. Jobs that wait for another attempt count."""
 
-FAILURES = (errors.Error, OSError, TimeoutError)
-"""What nats-py raises."""
-
 OURS = ("id", "key", "type", "Nats-Msg-Id")
-"""Headers that say what a Message says elsewhere."""
+"""Headers for which a Message has attributes."""
 
 
 class NatsSubscription:
-    """Takes from the streams of all owners at the same time, as much as was asked for and no more."""
+    """Consumes from the streams of all owners at the same time, and never more than was requested."""
 
-    def __init__(self, broker: "NatsBroker", topology: Topology, kind: Kind) -> None:
-        self.broker = broker
+    def __init__(self, connection: Connection, topology: Topology, kind: Kind) -> None:
+        self.connection = connection
         self.kind = kind
         self.service = topology.service
         self.arrived: deque[Delivery] = deque()
@@ -60,7 +55,7 @@ class NatsSubscription:
         deadline = time.monotonic() + wait_seconds
         while True:
             self.wake.clear()
-            jetstream = await self.broker.ready()
+            jetstream = await self.connection.ready()
             try:
                 for source in self._sources:
                     await source.begin(jetstream)
@@ -68,7 +63,7 @@ class NatsSubscription:
                     for source in self._sources:
                         await source.ask(max(room // len(self._sources), 1))
             except FAILURES as error:
-                raise self.broker.meaning_of(error) from error
+                raise self.connection.as_unavailable(error) from error
             if self.arrived:
                 return [self.arrived.popleft() for _ in range(min(limit, len(self.arrived)))]
             left = deadline - time.monotonic()
@@ -81,7 +76,7 @@ class NatsSubscription:
         await self._answer(deliveries, Msg.Ack.Ack)
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
-        # Nothing is to arrive meanwhile: what is given back would come to us again.
+        # Stop first, or this subscription would receive the returned messages again.
         await asyncio.gather(*(source.stop() for source in self._sources))
         back = [*deliveries, *self.arrived]
         self.arrived.clear()
@@ -93,33 +88,33 @@ class NatsSubscription:
 
     async def close(self) -> None:
         await self.release([])
-        await quietly(self.broker.client.flush())
+        await quietly(self.connection.client.flush())
 
     async def _answer(self, deliveries: Sequence[Delivery], answer: bytes) -> None:
-        with suppress(errors.Error, OSError):  # then they come again
+        with suppress(errors.Error, OSError):  # then the server redelivers them
             for delivery in deliveries:
-                await self.broker.client.publish(delivery.receipt.reply, answer)
+                await self.connection.client.publish(delivery.receipt.reply, answer)
 
 
 class _Source:
-    """One stream's part in a subscription."""
+    """The part of a subscription that concerns one stream."""
 
     def __init__(self, subscription: NatsSubscription, owner: str, names: frozenset[str]) -> None:
         self._subscription = subscription
-        self._broker = subscription.broker
+        self._connection = subscription.connection
         self._stream = stream_name(subscription.kind, owner)
         self._names = names
         self._inbox: Inbox | None = None
         self._breaks = NEVER
-        """Of the connection, when we began on it."""
+        """The number of lost connections when this source began."""
         self._openings = 0
         self._asked, self._asked_until = 0, 0.0
         self._next = 0
-        """Which of the consumer's deliveries has to come next."""
+        """The number of the delivery that must arrive next."""
 
     async def begin(self, jetstream: JetStreamContext) -> None:
-        """Open, unless it is open; or do what must be done first. Raises what nats-py raises."""
-        if self._breaks != self._broker.breaks:
+        """Open the source if it is not open, and rewind it first if events may be missing. Raises the errors of nats-py."""
+        if self._breaks != self._connection.breaks:
             await self._start_over()
         if self._inbox is not None:
             return
@@ -133,18 +128,18 @@ class _Source:
 
     async def _start_over(self) -> None:
         await self.stop()
-        self._breaks = self._broker.breaks
-        if self._subscription.kind is Kind.EVENT:  # ours come again, in order
+        self._breaks = self._connection.breaks
+        if self._subscription.kind is Kind.EVENT:  # they are redelivered, in order
             others = [one for one in self._subscription.arrived if one.receipt.metadata.stream != self._stream]
             self._subscription.arrived = deque(others)
 
     async def _rewind(self, jetstream: JetStreamContext, info: ConsumerInfo) -> None:
-        """Back to the first event that is not acknowledged. Some that are come again too; the inbox knows them."""
-        version = self._broker.client.connected_server_version
+        """Go back to the first unacknowledged event. Later acknowledged events are redelivered too; the inbox knows them."""
+        version = self._connection.client.connected_server_version
         if (version.major, version.minor) >= (2, 14):
             await jetstream.reset_consumer(self._stream, self._subscription.service)
         else:
-            # Should we die in between, the next one begins with all that the stream has: much, but nothing is lost.
+            # After a crash in between, the next consumer begins with the whole stream: slow, but nothing is lost.
             assert info.ack_floor is not None
             await jetstream.delete_consumer(self._stream, self._subscription.service)
             start: dict[str, Any] = {
@@ -155,13 +150,13 @@ class _Source:
         self._next = 1
 
     async def _durable(self, jetstream: JetStreamContext) -> ConsumerInfo:
-        service, options = self._subscription.service, self._broker.options
+        service, options = self._subscription.service, self._connection.options
         names = set(self._names)
         try:
             config = (await jetstream.consumer_info(self._stream, service)).config
         except NotFoundError:
             config = ConsumerConfig(service, service, ack_policy=AckPolicy.EXPLICIT, max_deliver=-1)
-        # Other versions of this service may run, and come back: what the consumer passes over is lost to them.
+        # Other versions of this service may run, or return: they would lose the messages that this consumer skips.
         before = {*(config.filter_subjects or ()), *filter(None, [config.filter_subject])}
         if before - names:
             log.info("consumer_takes_more", stream=self._stream, consumer=service, names=sorted(before - names))
@@ -183,58 +178,42 @@ class _Source:
                 self._take(message)
 
         self._asked = 0
-        client = self._broker.client
+        client = self._connection.client
         self._inbox = await client.subscribe(client.new_inbox(), cb=take)
 
     async def ask(self, limit: int) -> None:
-        """Have one request for messages stand. Raises what nats-py raises."""
+        """Keep one request for messages open. Raises the errors of nats-py."""
         now = time.monotonic()
         if self._inbox is None or (self._asked > 0 and now < self._asked_until):
             return
         self._asked, self._asked_until = limit, now + PULL_SECONDS + 1
         request = b'{"batch":%d,"expires":%d}' % (limit, PULL_SECONDS * 1_000_000_000)
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._subscription.service}"
-        await self._broker.client.publish(subject, request, reply=self._inbox.subject)
+        await self._connection.client.publish(subject, request, reply=self._inbox.subject)
 
     def _take(self, message: Msg) -> None:
         self._subscription.wake.set()
-        if not message.reply:  # of the server itself: the request has ended
+        if not message.reply:  # a status of the server: the request has ended
             self._asked = 0
             if (message.headers or {}).get("Status") == NOBODY:
                 self._breaks = NEVER
             return
         if self._subscription.kind is Kind.EVENT:
             if message.metadata.sequence.consumer != self._next:
-                # Some were lost on the way to us, or went to a predecessor that is gone and whose request still stands.
-                # They would come behind their successors.
+                # Events were lost on the way, or went to a former subscription whose request is still open. They would
+                # arrive after later events.
                 self._breaks = NEVER
-            if self._breaks != self._broker.breaks:
+            if self._breaks != self._connection.breaks:
                 return
             self._next += 1
         self._asked -= 1
         self._subscription.arrived.append(Delivery(_message(message, self._subscription.kind), message))
 
     async def stop(self) -> None:
-        """Take no more than what is on its way to us."""
+        """Receive only the messages that are on their way."""
         inbox, self._inbox = self._inbox, None
         if inbox is not None:
-            await quietly(inbox.drain() if self._broker.connected else inbox.unsubscribe())
-
-
-def stream_name(kind: Kind, owner: str) -> str:
-    return f"{owner}-{kind}s"
-
-
-def by_owner(names: frozenset[str]) -> list[tuple[str, frozenset[str]]]:
-    owners = sorted({name.partition(".")[0] for name in names})
-    return [(owner, frozenset(name for name in names if name.partition(".")[0] == owner)) for owner in owners]
-
-
-async def quietly(farewell: Coroutine[Any, Any, None]) -> None:
-    """Do it if it can be done soon. (gather, because nats-py lets the cancellation of its own tasks escape.)"""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(CLOSE_SECONDS):
-            await asyncio.gather(farewell, return_exceptions=True)
+            await quietly(inbox.drain() if self._connection.connected else inbox.unsubscribe())
 
 
 def _message(message: Msg, kind: Kind) -> Message:
@@ -242,7 +221,7 @@ def _message(message: Msg, kind: Kind) -> Message:
     identity = headers.get("id")
     if not identity:
         at = message.metadata
-        # With the time: a stream that was made anew counts from one again.
+        # With the time, because a stream that was deleted and created again counts from one.
         identity = f"{at.stream}:{at.sequence.stream}:{at.timestamp.timestamp():.6f}"
     return Message(
         kind=kind,
