@@ -486,7 +486,9 @@ async def test_a_kafka_topic_that_a_policy_refuses_is_reported_with_the_reason_o
     strict_kafka: Strict,
 ) -> None:
     async with met(strict_kafka[0].url) as meeting:
-        with pytest.raises(BrokerUnavailable, match=rf"{meeting.name(FORBIDDEN)} cannot be created: .* by the platform"):
+        with pytest.raises(
+            BrokerUnavailable, match=rf"{meeting.name(FORBIDDEN)} cannot be created: .* by the platform"
+        ):
             await joined(meeting)
         shop = await meeting.join("shop", sends=[JOB])
         assert await answers(shop, [meeting.job(JOB)]) == [None]

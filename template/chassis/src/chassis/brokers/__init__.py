@@ -1,7 +1,8 @@
-"""What the chassis asks of a message broker. NATS, Kafka and RabbitMQ each have a folder; the URL's scheme picks one.
+"""The protocol between the chassis and a message broker. NATS, Kafka and RabbitMQ each have a folder of their own.
 
-A broker keeps and delivers; everything else (retries, parking, order while a message is tried again, doing things once)
-is written once, in chassis.messaging.relay and chassis.messaging.consumer, and is the same on all of them.
+The scheme of the URL selects the broker. A broker stores and delivers messages. Everything else (attempts, parking, order
+while a message waits for another attempt, one effect for all copies) is written once, in chassis.messaging, and is the same
+for all brokers.
 """
 
 from collections.abc import Awaitable, Mapping, Sequence
@@ -22,7 +23,7 @@ SCHEMES = {
     "amqps": "rabbitmq",
     "memory": "memory",
 }
-"""Which module speaks which URL scheme. `tls`, `kafkas` and `amqps` are the encrypted ones; `memory` is for tests."""
+"""The broker for each URL scheme. The schemes `tls`, `kafkas` and `amqps` are encrypted; `memory` is for tests."""
 
 
 LONGEST_IN_INDEX = 200
@@ -50,17 +51,17 @@ class Unreadable(Exception):
 
 class Kind(StrEnum):
     EVENT = "event"
-    """Something happened: every service that listens gets it, in order within its key."""
+    """Something happened: every service that listens gets the event, in order within its key."""
     JOB = "job"
-    """Something is to be done: one of the competing workers gets it, in no promised order."""
+    """A service should do something: one of its competing workers gets the job, in no promised order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What travels.
+    """A message between services.
 
-    `name` is `<service>.<event-or-job-name>.v<N>`; its first part owns it: for an event the service that publishes it,
-    for a job the service that does it. `id` is the same in every copy. Order is kept within a `key`. `headers` are text
+    `name` is `<service>.<event-or-job-name>.v<N>`. The service in the name owns the message: it publishes the event, or
+    processes the job. `id` is the same in every copy. Order is kept within a `key`. `headers` are text
     and hold neither the id nor the key.
     """
 
@@ -77,7 +78,7 @@ class Message:
 
     @property
     def identity(self) -> tuple[str, str]:
-        """How the inbox recognises copies of the message: id and name, as Postgres can store and index them."""
+        """Return id and name, by which the inbox recognises copies, in a form that Postgres can store and index."""
         return _indexable(self.id), _indexable(self.name)
 
 
@@ -94,11 +95,11 @@ def _indexable(text: str) -> str:
 
 @dataclass(slots=True, eq=False)
 class Delivery:
-    """One copy of a message, in our hands until it is acknowledged or released.
+    """One copy of a message, held by this process until it is acknowledged or released.
 
-    A message that others made may lack an id: then the broker's module makes one of its position, the same in every
-    copy. `receipt` is for the broker's module alone. `lost` says that the broker has taken it back to give it to
-    somebody else: do not start on it. `unreadable` says why the message could not be decoded; then its body is empty.
+    A message of a foreign sender may lack an id: then the broker's package makes an id from its position, the same in every
+    copy. Only the broker's package uses `receipt`. `lost` means that the broker redelivers the message to another replica:
+    do not process it. `unreadable` is the reason why the message could not be decoded; then its body is empty.
     """
 
     message: Message
@@ -109,7 +110,7 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Topology:
-    """All that a service publishes, sends and takes, as message names."""
+    """The names of all messages that a service publishes, sends and consumes."""
 
     service: str
     published_events: frozenset[str] = frozenset()
@@ -120,44 +121,44 @@ class Topology:
 
 @dataclass(frozen=True)
 class Options:
-    """What the modules need to know, from the settings. Times are in seconds."""
+    """The settings of a broker. Times are in seconds."""
 
     url: SecretStr
     client_name: str
     replication: int = 1
     """Copies that the broker keeps of each message."""
     retention_seconds: float = 7 * 24 * 3600
-    """How long an event stays available on a broker that keeps what was delivered (NATS, Kafka)."""
+    """How long an event stays available on a broker that keeps delivered messages (NATS, Kafka)."""
     partitions: int = 12
-    """Per topic, on Kafka: the most replicas that can share its work."""
+    """Partitions of each topic on Kafka: at most this many replicas share the work."""
     publish_timeout_seconds: float = 5
     redelivery_seconds: float = 10
-    """NATS: how long after the death of a consumer its unacknowledged messages come again."""
+    """How long after a crash the broker redelivers unacknowledged messages (NATS, Kafka)."""
     max_in_flight: int = 1100
-    """Deliveries in our hands at a time, at most."""
+    """How many deliveries this process holds at most."""
 
 
 class Subscription(Protocol):
     """Deliveries of one kind for this service."""
 
     async def fetch(self, limit: int, *, wait_seconds: float) -> list[Delivery]:
-        """Up to `limit` deliveries; waits for the first. Empty after `wait_seconds`. Raises BrokerUnavailable."""
+        """Wait for a delivery, and return up to `limit`; none after `wait_seconds`. Raises BrokerUnavailable."""
         ...
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """They are done, in any order. If the broker does not learn of it they come again; that is not an error."""
+        """Confirm that the messages are processed, in any order. If the broker does not get this, it redelivers them."""
         ...
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Give back what was not started, for another replica to have at once. Close next."""
+        """Return deliveries that were not started, so that another replica gets them at once. Close next."""
         ...
 
     async def touch(self, deliveries: Sequence[Delivery]) -> None:
-        """They are still being worked on: do not give them to anybody else."""
+        """Keep the deliveries: this replica is still processing them."""
         ...
 
     async def close(self) -> None:
-        """Send what is left of the acknowledgements, and leave."""
+        """Send the remaining acknowledgements, and leave."""
         ...
 
 
@@ -165,10 +166,10 @@ class Broker(Protocol):
     """A connection that repairs itself."""
 
     system: str
-    """As OpenTelemetry names it: nats, kafka, rabbitmq."""
+    """The name in OpenTelemetry: nats, kafka or rabbitmq."""
     shares_in_order: bool
-    """Whether several replicas may subscribe to events and each key still stays in order. Where not, the consumer lets
-    one replica subscribe at a time."""
+    """Whether each key stays in order while several replicas subscribe to events. Otherwise the consumer lets one replica
+    subscribe at a time."""
 
     @property
     def connected(self) -> bool: ...
@@ -178,7 +179,7 @@ class Broker(Protocol):
         ...
 
     async def declare(self, topology: Topology) -> None:
-        """Make what is missing (streams, topics, queues, bindings), take nothing away. Raises BrokerUnavailable."""
+        """Create missing streams, topics, queues and bindings; remove nothing. Raises BrokerUnavailable."""
         ...
 
     def publish(self, message: Message) -> Awaitable[None]:
@@ -189,14 +190,14 @@ class Broker(Protocol):
         ...
 
     async def subscribe(self, kind: Kind) -> Subscription:
-        """Take deliveries of what the declared topology awaits or accepts. Raises BrokerUnavailable."""
+        """Subscribe to the events or jobs of the declared topology. Raises BrokerUnavailable."""
         ...
 
     async def close(self) -> None: ...
 
 
 def broker_for(options: Options) -> Broker:
-    """The broker that the URL names. Its client library is imported only now."""
+    """Return the broker that the URL names. This imports its client library."""
     match SCHEMES[urlsplit(options.url.get_secret_value()).scheme]:
         case "nats":
             from chassis.brokers.nats.broker import NatsBroker

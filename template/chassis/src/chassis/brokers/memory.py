@@ -1,4 +1,4 @@
-"""A broker in this process, for tests: those that name the same URL meet."""
+"""A broker in this process, for tests. Services with the same URL share one broker."""
 
 import asyncio
 from bisect import insort
@@ -28,9 +28,9 @@ class _Server:
     available: bool = True
     unavailable_names: set[str] = field(default_factory=set)
     listeners: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    """Which services await which event."""
+    """The services that await each event."""
     queues: dict[tuple[Kind, str], list[Delivery]] = field(default_factory=lambda: defaultdict(list))
-    """What waits for which service, in the order of its publication, which is the receipt."""
+    """The messages that wait for each service, in the order of publication, which is the receipt."""
     subscriptions: set["MemorySubscription"] = field(default_factory=set)
     published: count = field(default_factory=count)
 
@@ -86,7 +86,7 @@ class MemoryBroker:
             self._server.listeners[name].add(topology.service)
 
     async def publish(self, message: Message) -> None:
-        await asyncio.sleep(0)  # as others do, let others work meanwhile
+        await asyncio.sleep(0)  # as real brokers do, let other tasks run
         self._server.check()
         if len(message.body) > MAX_BYTES:
             raise MessageRefused(f"{len(message.body)} bytes: at most {MAX_BYTES} are taken")

@@ -1,4 +1,4 @@
-"""A client that is replaced when it is lost, rather than repaired: whatever state it got into is gone with it."""
+"""A client of a broker that is replaced when its connection is lost, because a repair could keep a faulty state."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -12,7 +12,7 @@ from chassis.brokers import BrokerUnavailable
 log = structlog.get_logger()
 
 LOOK_SECONDS = 2
-"""Between looks whether the broker is there, and the longest pause between tries to reach it."""
+"""The pause between two checks of the connection, and the longest pause between two attempts to connect."""
 FIRST_PAUSE_SECONDS = 0.2
 LEAVE_SECONDS = 5
 CANCEL_SECONDS = 1
@@ -21,9 +21,9 @@ T = TypeVar("T")
 
 
 class SupervisedClient(Generic[T]):
-    """Has a client, or makes one when somebody needs it; and looks after it, for a service that happens to send nothing.
+    """Holds a client, makes a client when a caller needs it, and checks it, also while the service sends nothing.
 
-    `make` raises BrokerUnavailable; `holds` asks the broker, or the client; `leave` may take its time.
+    `make` raises BrokerUnavailable. `holds` returns whether the connection works. `leave` closes a client, and may take long.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class SupervisedClient(Generic[T]):
     ) -> None:
         self.client: T | None = None
         self.lost_at: float | None = None
-        """On the event loop's clock."""
+        """When the connection was lost, on the event loop's clock."""
         self._system = system
         self._make, self._holds, self._leave = make, holds, leave
         self._making = asyncio.Lock()
@@ -45,13 +45,13 @@ class SupervisedClient(Generic[T]):
         self._leaving: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """Raises BrokerUnavailable if it cannot be had now."""
+        """Connect, and check the connection from now on. Raises BrokerUnavailable."""
         await self.ready()
         if self._watching is None:
             self._watching = asyncio.create_task(self._watch())
 
     async def ready(self) -> T:
-        """Raises BrokerUnavailable."""
+        """Return the client, or make one. Raises BrokerUnavailable."""
         async with self._making:
             if self.client is None:
                 self.client = await self._make()
@@ -61,20 +61,20 @@ class SupervisedClient(Generic[T]):
             return self.client
 
     def drop(self, client: T) -> None:
-        """It failed: the next who needs one gets another."""
+        """Close a client that has failed. The next caller gets a new client."""
         if self.client is client:
             self.client = None
             self.finish(self._leave(client))
 
     def finish(self, leaving: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """See to it in the background: to leave a broker that is gone takes time, and no half of a client may stay."""
+        """Close in the background: to close the connection to an unreachable broker takes time."""
         task = asyncio.create_task(_quietly(leaving))
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
         return task
 
     async def restore(self, declare: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Declare what is missing, once for all messages that miss something. A broker that is away is no error here."""
+        """Declare the topology again, once for all messages that need this. Does not raise BrokerUnavailable."""
         if self._restoring is None or self._restoring.done():
             self._restoring = asyncio.create_task(declare())
         with suppress(BrokerUnavailable):

@@ -1,8 +1,8 @@
-"""The inbox: a message's id is claimed in the same commit as its effect, so a second copy has none.
+"""The inbox: the id of a message is claimed in the same commit as its effect, so a second copy has no effect.
 
 That holds for effects in this service's database, for as long as ids are kept (INBOX_RETENTION_DAYS, which is longer
 than brokers keep messages). A call to another system from a handler may still happen twice: the commit may fail after
-it, by itself or because of another message in the same transaction. Give such a call `uow.message_id` as its idempotency
+the call, by itself or because of another message in the same transaction. Give such a call `uow.message_id` as its idempotency
 key, and make it from a job: a job is alone in its transaction.
 """
 
@@ -26,9 +26,9 @@ _FORGET = """
 
 
 async def claim(executor: Executor, identities: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Claim these identities. Returns those that were not claimed before; the claim holds if the transaction commits.
+    """Claim these identities, if the transaction commits. Returns the identities that were not claimed before.
 
-    Waits for a transaction that is claiming the same id at this moment.
+    Waits for another transaction that is claiming the same id at this moment.
     """
     # Sorted: two transactions that claim the same ids take turns, instead of waiting for each other.
     claimed = sorted(set(identities))
@@ -37,7 +37,7 @@ async def claim(executor: Executor, identities: Iterable[tuple[str, str]]) -> se
 
 
 async def forget(database: Database, *, older_than: timedelta) -> int:
-    """Delete ids that no copy can come of any more, in small transactions. Returns how many."""
+    """Delete ids of which no copy can arrive any more, in small transactions. Returns how many."""
     forgotten = 0
     while deleted := int((await database.execute(_FORGET, older_than)).rpartition(" ")[2]):
         forgotten += deleted

@@ -36,7 +36,7 @@ class Lane:
         progress: asyncio.Event,
         outages: OutageLog,
     ) -> None:
-        """`crowded` says whether failed messages leave too little room for others, in all lanes together.
+        """`crowded` returns whether failed messages leave too little room for others, in all lanes together.
 
         The lane sets `progress` after each batch: it may have room then.
         """
@@ -73,7 +73,7 @@ class Lane:
 
     @property
     def ahead(self) -> int:
-        """How many messages are processed before one that is added now: all but the messages of delayed keys."""
+        """How many messages are processed before a message that is added now: all but the messages of delayed keys."""
         return len(self._queue) + len(self._processing) + self.attempts_again
 
     @property

@@ -1,4 +1,4 @@
-"""The transactional outbox: what a service says is a row in the same commit as the change that it speaks of."""
+"""The transactional outbox: a message is a row in the same commit as the change that it announces."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -15,7 +15,7 @@ from chassis.telemetry import trace_context
 __all__ = ["CHANNEL", "Outbox", "Unlisted"]
 
 CHANNEL = "chassis_outbox"
-"""What Postgres notifies when rows were committed."""
+"""The channel that Postgres notifies when rows were committed."""
 
 _STORE = """
     INSERT INTO chassis.outbox (id, kind, aggregatetype, aggregateid, type, payload, traceparent, tracestate, not_before)
@@ -24,14 +24,14 @@ _STORE = """
 
 
 class Outbox:
-    """Stores what the use cases of one service say."""
+    """Stores the messages of the use cases of one service."""
 
     def __init__(self, messages: Messages) -> None:
         self._routes = messages.routes
         self._publishes_events = bool(topology_of(messages).published_events)
 
     async def publish(self, executor: Executor, events: Sequence[object]) -> None:
-        """Store domain events. A service that publishes no event at all stores none; else each needs its line.
+        """Store domain events. A service that publishes no event stores none; otherwise each event needs its line in OUTGOING.
 
         Raises Unlisted.
         """

@@ -1,4 +1,4 @@
-"""`python -m <service> parked list | show | replay | drop`: what a person does with messages that failed."""
+"""`python -m <service> parked list | show | replay | drop`: how a person handles messages that failed."""
 
 import argparse
 import asyncio
@@ -21,7 +21,7 @@ from chassis.telemetry import logs
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True)
     listing = actions.add_parser("list", help="one line for each, the longest parked first")
-    listing.add_argument("--name", help="of this message name only, such as billing.invoice-issued.v1")
+    listing.add_argument("--name", help="only messages of this name, such as billing.invoice-issued.v1")
     listing.add_argument("--limit", type=int, default=100, help="at most so many (default %(default)s)")
     showing = actions.add_parser("show", help="all of one: reason, headers, body")
     replaying = actions.add_parser("replay", help="handle it now (incoming) or send it again (outgoing), and unpark it")
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(service: Service, settings: CommandSettings, options: argparse.Namespace) -> int:
-    """Do what the options say. Returns the exit status: 0 only if it worked for every message."""
+    """Run the chosen action. Returns the exit status: 0 only if it worked for every message."""
     logs.configure(format=settings.log_format, level="error", service=service.name)
     return asyncio.run(_run(service, settings, options))
 

@@ -1,5 +1,5 @@
-"""Parked messages: those that failed too often, or can never succeed. They wait for a person, and are never dropped
-by the chassis.
+"""Parked messages: messages that failed too often, or can never succeed. They wait for a person, and the chassis never
+drops them.
 """
 
 import json
@@ -21,7 +21,7 @@ log = structlog.get_logger()
 
 LOOK_SECONDS = 1
 LONGEST_REASON = 8000
-"""Characters. The reason of a body with many errors is long."""
+"""In characters. The reason of a body with many errors is long."""
 
 _PARK = """
     INSERT INTO chassis.parked (id, direction, kind, name, message_id, key, body, headers, reason, attempts)
@@ -120,17 +120,17 @@ class ParkingLimits:
 
 
 async def find(executor: Executor, *, name: str | None = None, limit: int = 100) -> list[Parked]:
-    """The parked messages without their bodies, longest parked first, of all names or of one."""
+    """Return the parked messages without their bodies, longest parked first, of all names or of this name."""
     return [_parked(row) for row in await executor.fetch(_LIST, name, limit)]
 
 
 async def ids(executor: Executor, *, name: str) -> list[UUID]:
-    """The ids of all parked messages of this name, longest parked first."""
+    """Return the ids of all parked messages of this name, longest parked first."""
     return [row["id"] for row in await executor.fetch(_IDS, name)]
 
 
 async def show(executor: Executor, parked_id: UUID) -> Parked:
-    """One of them. Raises NotParked."""
+    """Return one parked message. Raises NotParked."""
     row = await executor.fetchrow(_ONE, parked_id)
     if row is None:
         raise NotParked(f"no message is parked as {parked_id}")
@@ -138,7 +138,7 @@ async def show(executor: Executor, parked_id: UUID) -> Parked:
 
 
 async def drop(database: Database, parked_id: UUID) -> Parked:
-    """Remove it for good, and return it. Raises NotParked."""
+    """Delete the message, and return it. Raises NotParked."""
     return await _take(database, parked_id)
 
 
@@ -147,7 +147,7 @@ async def replay(database: Database, messages: Messages, parked_id: UUID) -> Par
 
     The message keeps its id: receivers recognise a second copy, and a handler gets the same idempotency key.
 
-    Raises NotParked; Unknown where nobody handles its name; ValidationError where it breaks its contract.
+    Raises NotParked; Unknown if no handler is listed for its name; ValidationError if it breaks its contract.
     """
     async with database.unit_of_work() as uow:
         parked = await _take(uow.connection, parked_id)
@@ -161,7 +161,7 @@ async def replay(database: Database, messages: Messages, parked_id: UUID) -> Par
             receiver = messages.receiver(message.name)
             content = receiver.contract.model_validate_json(message.body)
             uow.message_id = message.id
-            # What the handler says belongs to the trace that the message came with.
+            # The messages of the handler belong to the trace of this message.
             token = context.attach(trace_context.extract(message.headers))
             try:
                 await receiver.handler(content, uow)

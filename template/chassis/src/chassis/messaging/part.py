@@ -1,4 +1,4 @@
-"""The messages of a service as a part of its application: chassis.application imports this only where there are some."""
+"""Messaging as a part of the application. chassis.application imports this only for a service with messages."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -41,7 +41,7 @@ class Messaging:
 
     @property
     def details(self) -> dict[str, Any]:
-        """Return what a person should know of the messages. It decides nothing: the outbox holds what cannot be sent."""
+        """Return details for /readyz. They do not decide readiness, because the outbox holds messages that cannot be sent."""
         waiting = {"waiting": self.gauges.waiting, "oldest_seconds": round(self.gauges.oldest_seconds, 1)}
         found = {"outbox": waiting, "parked": self.gauges.parked}
         if self.worker is not None:
@@ -50,7 +50,7 @@ class Messaging:
 
     @asynccontextmanager
     async def run(self, finish_by: Callable[[], float | None]) -> AsyncGenerator[None]:
-        """Keep the gauges current, and the worker at work. `finish_by()` is as for `Worker.stop`."""
+        """Run the gauges and the worker. `finish_by()` is as for `Worker.stop`."""
         stop = asyncio.Event()
         measuring = asyncio.create_task(endure("gauges", self.gauges.run, stop))
         if self.worker is not None:
@@ -61,5 +61,5 @@ class Messaging:
             stop.set()
             if self.worker is not None:
                 await self.worker.stop(finish_by())
-            # No more than that: a query that gets no answer ends when the database's connections are closed.
+            # Do not wait for the task: a query without an answer ends when the database closes its connections.
             measuring.cancel()

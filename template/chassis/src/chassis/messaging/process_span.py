@@ -22,7 +22,7 @@ class ProcessSpan:
         parent: context.Context,
         recorded: bool,
     ) -> None:
-        """`parent` is the sender's span, and `recorded` says whether to record a span below that span."""
+        """`parent` is the sender's span, and `recorded` is whether to record a span below that span."""
         self._tracer = tracer
         self._duration = duration
         self._attributes = {"messaging.system": system, "messaging.destination.name": message.name}

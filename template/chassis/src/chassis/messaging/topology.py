@@ -8,7 +8,7 @@ from chassis.messages import Messages, Receiver, Route
 
 
 def topology_of(messages: Messages) -> Topology:
-    """Return what the service publishes, sends, listens to and does."""
+    """Return the names of the messages that the service publishes, sends, listens to and processes."""
     sent, taken = list(chain(*messages.routes.values())), messages.receivers.values()
     return Topology(
         service=messages.service,

@@ -1,7 +1,6 @@
-"""What works on messages: the relay, the consumers, and what keeps an eye on their tables.
+"""The worker: the relay, the consumers, the gauges of their tables, and the deletion of old rows.
 
-It runs in a process of its own (`python -m <service> work`), or in the one that serves HTTP (RUN_WORKER, for
-development): the same code either way.
+The worker runs in a process of its own (`python -m <service> work`), or in the HTTP process (RUN_WORKER, for development).
 """
 
 import asyncio
@@ -27,9 +26,9 @@ log = structlog.get_logger()
 
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 10
-"""Between tries to get going again after the database or the broker went away."""
+"""The longest pause between two attempts to continue after an outage of the database or the broker."""
 WELL_SECONDS = 60
-"""More than any try takes to fail, a broker that does not answer included: what lasted longer was at work."""
+"""Longer than any attempt takes to fail, also with a broker that does not answer: a loop that ran longer did work."""
 GAUGE_SECONDS = 5
 FORGET_SECONDS = 3600
 CANCEL_SECONDS = 1
@@ -74,7 +73,7 @@ _MEASURED = (
 
 
 class Gauges:
-    """Depth and age of the outbox, and what is parked, as of a few seconds ago: for metrics and readiness."""
+    """Depth and age of the outbox, and the number of parked messages, a few seconds old: for metrics and readiness."""
 
     def __init__(self, database: Database, telemetry: Telemetry, settings: Settings) -> None:
         self._database = database
@@ -143,17 +142,17 @@ class Worker:
         ]
 
     def start(self) -> None:
-        """Begin, in tasks of their own: an unreachable broker keeps nobody from starting."""
+        """Start the tasks of the worker. An unreachable broker does not delay the start of the process."""
         self._tasks = [
             asyncio.create_task(self._work()),
             asyncio.create_task(endure("inbox", self._forget, self._stop)),
         ]
 
     async def stop(self, finish_by: float | None = None) -> None:
-        """Finish what was begun, give back the rest, and close the connection to the broker.
+        """Finish messages in process, give back the rest, and close the connection to the broker.
 
         `finish_by`, by the loop's clock, is when a handler that has not ended is cancelled: its transaction rolls back,
-        and its message comes again. It defaults to SHUTDOWN_TIMEOUT_SECONDS from now.
+        and the broker redelivers its message. It defaults to SHUTDOWN_TIMEOUT_SECONDS from now.
         """
         self._stop.set()
         now = asyncio.get_running_loop().time()
@@ -169,7 +168,7 @@ class Worker:
 
     @property
     def failed(self) -> bool:
-        """Whether it has ended by itself, which only a bug makes it do: restart the process."""
+        """Whether the worker has ended by itself, which only a bug causes: restart the process."""
         return not self._stop.is_set() and any(task.done() for task in self._tasks)
 
     async def _work(self) -> None:

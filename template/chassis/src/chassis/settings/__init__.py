@@ -96,7 +96,7 @@ class Settings(CommandSettings):
     """The partitions of each topic that this service creates: at most this many replicas can share its events."""
     inbox_retention_days: Annotated[int, Field(ge=1, le=365)] = 14
     """How long the inbox keeps a message's id, so that a second copy has no effect: longer than the broker keeps it."""
-    message_max_tries: Annotated[int, Field(ge=1, le=100)] = 5
+    message_max_attempts: Annotated[int, Field(ge=1, le=100)] = 5
     """A message is parked after this many failed attempts, and then waits for a person."""
     parked_max_messages: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
     """The most incoming messages that are parked. Further messages that fail wait, and in the end stop the consumer."""

@@ -1,7 +1,7 @@
 """Read from Kafka, also past records that cannot be decoded.
 
-aiokafka says what is wrong with a batch but not where it is, drops what it has read from other partitions in the same
-call, and meets the same batch again in the next call. So after such an error, partitions are read one by one, and the
+aiokafka reports what is wrong with a batch but not the position of the batch, drops the records of other partitions in the
+same call, and reads the same batch in the next call. So after such an error, partitions are read one by one, and the
 partition with the error record by record: then its position is the offset of the record that cannot be decoded.
 """
 
@@ -60,7 +60,7 @@ class Reader:
     async def read(
         self, limit: int, *, wait_seconds: float, positions: Mapping[TopicPartition, int]
     ) -> tuple[Found, list[Unreadable]]:
-        """Up to `limit` records. `positions` are the next offsets of the partitions that were read before.
+        """Return up to `limit` records. `positions` are the next offsets of the partitions that were read before.
 
         Raises KafkaError.
         """

@@ -20,7 +20,7 @@ STREAM_EXISTS = 10058
 
 
 class Stream(NamedTuple):
-    """What this service needs of one stream."""
+    """The part of one stream that this service needs."""
 
     kind: Kind
     owner: str

@@ -1,4 +1,4 @@
-"""The AsyncAPI 3 document of a service: every message that it sends or takes."""
+"""The AsyncAPI 3 document of a service: every message that it sends or consumes."""
 
 import inspect
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ HEADERS = {
 
 
 def document(service: Service) -> dict[str, Any]:
-    """The AsyncAPI document of a service. Equal code makes an equal document."""
+    """Return the AsyncAPI document of a service. Equal code makes an equal document."""
     messages = described(service.messages)
     payloads, schemas = _schemas(messages)
     return {
@@ -101,7 +101,7 @@ def _described(service: Service, message: Described, action: str) -> str:
 
 
 def _schemas(messages: Sequence[Described]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """A reference for each message's body, and what the references name."""
+    """Return a reference to the body of each message, and the schemas that the references name."""
     wanted = list(dict.fromkeys((one.contract, one.mode) for one in messages))
     references, document = models_json_schema(
         wanted, ref_template="#/components/schemas/{model}", schema_generator=BodySchema

@@ -1,4 +1,4 @@
-"""What a commit of the service's repository published."""
+"""The schemas of messages that a commit of the service's repository published."""
 
 import json
 import subprocess
@@ -8,12 +8,12 @@ from typing import Any
 
 
 class NoBaseline(Exception):
-    """The commit, or the history down to it, is not here; or what it holds cannot be read."""
+    """The commit or its history is missing, or its files cannot be read."""
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """The schemas of its messages and the text of its list of retired ones."""
+    """The schemas of the messages of a commit, and the text of its list of retired messages."""
 
     schemas: dict[str, dict[str, Any]]
     retired: str
@@ -22,7 +22,7 @@ class Baseline:
 def read(commit: str, *, messages: Path, retired: Path) -> Baseline:
     """Read these paths below the working directory, which may be a folder inside the repository.
 
-    What counts is where our work branched off: what others have added to the base since then is not ours to keep.
+    The comparison is with the commit where the branch began: this branch need not keep what was added to the base since then.
     Raises NoBaseline.
     """
     branched_off = _git("merge-base", _git("rev-parse", "--verify", "--end-of-options", f"{commit}^{{commit}}"), "HEAD")

@@ -1,8 +1,8 @@
-"""The gate for messages: whoever knows a version of one can go on with it.
+"""The gate for messages: every service that knows a version of a message can continue to use it.
 
-What a service sends keeps its shape within a version; optional fields may be added, and nothing else. To send less than
-before is refused as well: old messages lie in the broker for days, and a reader made for the new schema would refuse
-them. A job that only others send may be taken more generously than before.
+A sent message keeps its shape within a version; only optional fields may be added. The gate also refuses a schema that
+allows less than before: the broker keeps old messages for days, and a reader made for the new schema would refuse them. A
+job that only other services send may allow more than before.
 
 chassis.messaging.specs.containment compares the schemas, and a change that it cannot judge is refused. This module needs only the
 standard library: fleet/schemas/compatibility.py is the same file, so that both judge a service by the same rules.
@@ -21,7 +21,7 @@ Schema = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Difference:
-    """What changed at one field. `wider`: all that was valid still is. `narrower`: all that is valid was so before."""
+    """A change at one field. `wider`: every value that was valid still is. `narrower`: no value is valid that was not before."""
 
     field: str
     change: str
@@ -34,7 +34,7 @@ class Difference:
 
 
 class Message(Protocol):
-    """A message of the service as it is now: of the chassis, a Described."""
+    """A message of the service as it is now. The chassis passes a Described."""
 
     @property
     def name(self) -> str: ...
@@ -48,7 +48,7 @@ class Message(Protocol):
 
 
 def problems(base: Mapping[str, Schema], messages: Iterable[Message], retired: Set[str] = frozenset()) -> list[str]:
-    """What breaks those who know the messages of `base`, by name; one text for each message, with the way out."""
+    """Return what breaks services that know the messages of `base`, by name; one text for each message, with the remedy."""
     now = {one.name: one for one in messages if one.ours}
     found = [_gone(name, base, now) for name in sorted(base) if name not in now and name not in retired]
     for name, one in now.items():
@@ -93,16 +93,16 @@ def _gone(name: str, base: Mapping[str, Schema], now: Mapping[str, Message]) -> 
 
 
 def _next(contract: str, name: str, names: Iterable[str]) -> str:
-    """The contract's name with the first number that no version of the message has had."""
+    """Return the name of the contract with the first number that no version of the message has had."""
     family = name.rpartition(".v")[0]
     numbers = [int(number) for stem, _, number in (one.rpartition(".v") for one in names) if stem == family]
     return re.sub(r"V\d+$", f"V{max(numbers) + 1}", contract)
 
 
 def differences(old: Schema, new: Schema, *, within: tuple[Schema, Schema] | None = None) -> list[Difference]:
-    """All in which the new schema differs for others, but for optional fields that were added.
+    """Return the changes that matter to other services: all but added optional fields.
 
-    `within` are the documents that their references point into; without it each is its own.
+    `within` are the documents that references point into; by default each schema is its own document.
     """
     before, after = within or (old, new)
     lost = gaps(old, new, within=(before, after), strict=True)
@@ -119,7 +119,7 @@ def differences(old: Schema, new: Schema, *, within: tuple[Schema, Schema] | Non
 
 
 def _difference(field: str, change: str, sides: Mapping[bool, Gap], is_removed: bool) -> Difference:
-    """Without a lost gap all that was valid still is valid; without a gained gap nothing new is valid."""
+    """Without a lost gap, every value that was valid still is. Without a gained gap, no new value is valid."""
     keyword = "removed" if is_removed else next(iter(sides.values())).keyword
     return Difference(field, change, True not in sides, False not in sides and not is_removed, keyword)
 
@@ -131,8 +131,7 @@ def _other_kind(old: Schema, new: Schema) -> Iterator[Difference]:
 
 
 def _change(gap: Gap, *, is_lost: bool) -> str:
-    """What changed, in words. `is_lost`: valid values have become invalid; otherwise, invalid values have become
-    valid."""
+    """Describe the change. `is_lost`: valid values have become invalid; otherwise, invalid values have become valid."""
     was, is_ = (gap.written, gap.read) if is_lost else (gap.read, gap.written)
     match gap.keyword:
         case "type":

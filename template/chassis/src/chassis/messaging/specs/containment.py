@@ -2,10 +2,11 @@
 
 The comparison reports a gap for each value that may be written but not read. A gap that is not `sure` means that the
 rules here cannot judge the schemas. A writer sends no field that its schema does not name: an object with `properties`
-and without `additionalProperties` is read so. tests/chassis/messaging/test_containment.py holds it against a
-validator, by random schemas.
+and without `additionalProperties` is read so. tests/chassis/messaging/test_containment.py compares the
+result with a validator, on random schemas.
 
-It needs the standard library only: it is fleet/schemas/containment.py too, so that services are judged alike from outside.
+This module needs only the standard library: fleet/schemas/containment.py is the same file, so that `fleet` judges a service by
+the same rules.
 """
 
 import math
@@ -18,7 +19,7 @@ from . import normal_form
 from .normal_form import LOWER, UPPER, Schema, Unjudged, alternatives, demands, is_number, kind_of, text
 
 MOST_STEPS = 10_000
-"""More comparisons than any contract needs: it keeps a malformed document from taking hours."""
+"""More comparisons than any contract needs. The bound keeps a malformed document from taking hours."""
 
 _OBJECT = {"additionalProperties", "patternProperties", "properties"}
 _ARRAY = {"items", "prefixItems"}
@@ -100,7 +101,7 @@ class _Comparison:
     def _alternative(
         self, way: Schema, read: Any, at: str, here: frozenset[tuple[str, str]], ways: list[dict[str, Any]]
     ) -> list[Gap]:
-        """The gaps between one alternative of the written schema and the read schema."""
+        """Return the gaps between one alternative of the written schema and the read schema."""
         wanted = demands(read, self._read_root)
         found = [gap for one in wanted for gap in self._demand(way, one, at, here)]
         if not any(_is_type(gap, at) for gap in found):
@@ -158,7 +159,7 @@ class _Comparison:
     def _is_same(self, keyword: str, way: Schema, read: Schema) -> bool:
         """Whether a keyword without a rule of its own is equal on both sides; if not, it is a gap."""
         if keyword.startswith(("unevaluated", "$")):
-            return False  # their meaning depends on the keywords beside them
+            return False  # their meaning depends on the keywords next to them
         group = next((one for one in normal_form.GROUPS if keyword in one), {keyword})
         roots = (self._written_root, self._read_root)
         return group & way.keys() == group & read.keys() and all(

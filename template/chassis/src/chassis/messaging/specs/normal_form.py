@@ -1,8 +1,8 @@
-"""JSON Schemas taken apart, so that two can be compared keyword by keyword.
+"""Take JSON Schemas apart, so that two schemas can be compared keyword by keyword.
 
 `alternatives` turns a writer's schema into schemas without references and unions, each of one type where the type is
 known; a value is valid by at least one of them. `demands` turns a reader's schema into schemas that all have to hold.
-Standard library only.
+This module needs only the standard library.
 """
 
 import json
@@ -80,7 +80,7 @@ def _of(option: Any, root: Schema, references: tuple[str, ...]) -> list[dict[str
 
 
 class _Alternative(dict[str, Any]):
-    """A schema that is taken apart already."""
+    """A schema that has been taken apart."""
 
 
 class _Reference(str):
@@ -151,11 +151,11 @@ def is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-# --- two that hold both --------------------------------------------------------------------------------------------
+# --- both of two schemas --------------------------------------------------------------------------------------------
 
 
 def _both(one: Schema, other: Schema) -> dict[str, Any] | None:
-    """A schema that allows at least the values valid by both; None if there are none. It keeps all names of fields."""
+    """Return a schema that allows at least the values valid by both, or None without such values. It keeps all field names."""
     for group in GROUPS:
         if group & one.keys() and group & other.keys():
             other = {key: value for key, value in other.items() if key not in group}

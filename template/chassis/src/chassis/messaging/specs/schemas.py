@@ -14,9 +14,9 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 @dataclass(frozen=True)
 class Described:
-    """A message that the service sends, takes, or both.
+    """A message that the service sends, consumes, or both.
 
-    It is `ours` if others hold us to its schema: the publisher owns an event, and who does a job owns that.
+    It is `ours` if this service owns its schema: the publisher owns an event, and the service that processes a job owns the job.
     """
 
     kind: Kind
@@ -31,19 +31,19 @@ class Described:
 
     @property
     def mode(self) -> Literal["serialization", "validation"]:
-        """What we say is described as it is written; what we hear, as it is read. A job to ourselves is heard."""
+        """`serialization` for a message that the service sends, `validation` for a message that it consumes, also from itself."""
         by_us = self.sent and not (self.kind is Kind.JOB and self.taken)
         return "serialization" if by_us else "validation"
 
     def schema(self) -> dict[str, Any]:
-        """The JSON Schema document of its body. `x-kind` is ours; validators skip what they do not know."""
+        """Return the JSON Schema document of the body. `x-kind` is an extension, which validators ignore."""
         body = self.contract.model_json_schema(mode=self.mode, schema_generator=BodySchema)
         identity = {"$schema": DIALECT, "$id": f"urn:message:{self.name}", "title": self.contract.__name__}
         return {**identity, "x-kind": str(self.kind), **{key: body[key] for key in body if key != "title"}}
 
 
 class BodySchema(GenerateJsonSchema):
-    """Pydantic's, without OpenAPI's `discriminator`: AsyncAPI has another one, and JSON Schema needs none."""
+    """Return Pydantic's schema without OpenAPI's `discriminator`, which AsyncAPI defines differently."""
 
     def tagged_union_schema(self, schema: core_schema.TaggedUnionSchema) -> JsonSchemaValue:
         described = super().tagged_union_schema(schema)
@@ -52,7 +52,7 @@ class BodySchema(GenerateJsonSchema):
 
 
 def described(messages: Messages) -> list[Described]:
-    """All messages of the service, by name. Where we are both ends of one, its owner's end has the contract."""
+    """Return all messages of the service, by name. If the service is sender and receiver, the owner's side has the contract."""
     sent = {route.name: route for routes in messages.routes.values() for route in routes}
     taken = messages.receivers
     found = []
