@@ -87,7 +87,7 @@ _LOGGED = """
 
 
 class Excluded(NamedTuple):
-    """What a read leaves out: rows that are being sent, and keys that take long."""
+    """Rows and keys that a read leaves out: rows that are being sent, and keys that take long."""
 
     rows: list[int]
     keys: list[Key]

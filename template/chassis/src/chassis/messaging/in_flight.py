@@ -87,7 +87,7 @@ class InFlight:
         self._refused: list[Refusal] = []
 
     def slow(self, now: float) -> list[Key]:
-        """Return the keys that take long. A destination that takes long to answer is paused, like one that fails."""
+        """Return the keys that take long. A destination that takes long to answer is paused, like a destination that fails."""
         slow = [(key, sending) for key, sending in self.sending.items() if now - sending.began_at > LONG_SECONDS]
         for _, sending in slow:
             if sending.name and now - sending.asked_at > LONG_SECONDS:

@@ -1,6 +1,6 @@
 """Publish to Kafka in batches of our own.
 
-Kafka accepts or refuses a batch as a whole. So whoever makes the batches can find out which record caused a refusal.
+Kafka accepts or refuses a batch as a whole. So a publisher that makes the batches itself can find out which record caused a refusal.
 """
 
 import asyncio
