@@ -9,15 +9,16 @@ from typing import Any
 
 import httpx
 import uvicorn
-from chassis.web.connections import Protocol, Room
+from chassis.web.connections import Protocol
+from chassis.web.shared_limits import SharedLimits
 
 
 @asynccontextmanager
 async def listening(
-    app: Any, *, room: Room | None = None, http: Any = None, **options: Any
+    app: Any, *, shared_limits: SharedLimits | None = None, http: Any = None, **options: Any
 ) -> AsyncGenerator[httpx.AsyncClient]:
     """Serve the application on a real socket from this process, and yield a client of it."""
-    http = http or partial(Protocol, room=room or Room(max_connections=1000))
+    http = http or partial(Protocol, shared_limits=shared_limits or SharedLimits(max_connections=1000))
     server = uvicorn.Server(uvicorn.Config(app, http=http, log_config=None, access_log=False, **options))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 from chassis.web import connections
-from chassis.web.connections import Room
+from chassis.web.shared_limits import SharedLimits
 from fastapi import FastAPI, Response
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -29,12 +29,12 @@ LARGE = 400_000
 
 
 @pytest.fixture
-def room() -> Room:
-    return Room(max_connections=1000)
+def shared() -> SharedLimits:
+    return SharedLimits(max_connections=1000)
 
 
 @pytest.fixture
-async def client(make_app: Callable[..., FastAPI], room: Room) -> AsyncGenerator[httpx.AsyncClient]:
+async def client(make_app: Callable[..., FastAPI], shared: SharedLimits) -> AsyncGenerator[httpx.AsyncClient]:
     """A client of a service with a route whose answer is larger than a connection's buffers."""
     app = make_app(max_body_bytes=MAX_BODY_BYTES)
 
@@ -42,7 +42,7 @@ async def client(make_app: Callable[..., FastAPI], room: Room) -> AsyncGenerator
     async def large() -> Response:
         return Response(b"x" * LARGE)
 
-    async with listening(app, room=room) as client:
+    async with listening(app, shared_limits=shared) as client:
         yield client
 
 
@@ -213,14 +213,17 @@ async def test_chunks_of_other_connections_are_parsed_after_an_error_of_ours(
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r", b"\r\n"])
 async def test_line_ends_do_not_wait_unparsed(make_app: Callable[..., FastAPI], line_end: bytes) -> None:
-    room = Room(max_connections=10)
-    async with listening(make_app(max_body_bytes=MAX_BODY_BYTES), room=room) as client, wire(client) as sender:
+    shared = SharedLimits(max_connections=10)
+    async with (
+        listening(make_app(max_body_bytes=MAX_BODY_BYTES), shared_limits=shared) as client,
+        wire(client) as sender,
+    ):
         size = 100_000
         await sender.send(head("POST", "/v1/bytes", "Transfer-Encoding: chunked") + b"%x\r\n" % size)
         await sender.send(line_end * (size // len(line_end)))
         await asyncio.sleep(0.1)
         async with asyncio.timeout(LIMIT_SECONDS):
-            while room.held_bytes >= len(b"\r\n\r\n"):  # noqa: ASYNC110
+            while shared.held_bytes >= len(b"\r\n\r\n"):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         await sender.send(b"\r\n0\r\n\r\n")
         assert await sender.answer() == (200, b"%d" % size)
@@ -499,15 +502,15 @@ async def test_a_client_that_will_send_no_more_gets_the_answers_to_its_complete_
 
 
 async def test_a_client_that_reads_no_answer_is_disconnected(
-    client: httpx.AsyncClient, room: Room, monkeypatch: pytest.MonkeyPatch
+    client: httpx.AsyncClient, shared: SharedLimits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "STALL_SECONDS", 0.3)
     count = 200
     async with wire(client) as sender:
         sender.writer.transport.pause_reading()  # ty: ignore[unresolved-attribute]
         await sender.send(head("GET", "/large") * count)
-        await until(lambda: room.held_bytes > 0)
-        await until(lambda: room.held_bytes == 0)  # nothing is kept for a client that was disconnected
+        await until(lambda: shared.held_bytes > 0)
+        await until(lambda: shared.held_bytes == 0)  # nothing is kept for a client that was disconnected
         sender.writer.transport.resume_reading()  # ty: ignore[unresolved-attribute]
         with suppress(ConnectionError):
             assert len(await sender.reader.read()) < count * LARGE
@@ -530,7 +533,7 @@ async def test_a_client_that_reads_slowly_gets_every_answer(
 async def test_a_connection_too_many_replaces_the_connection_that_has_waited_longest(
     make_app: Callable[..., FastAPI],
 ) -> None:
-    async with listening(make_app(), room=Room(max_connections=3)) as client, wire(client) as busy:
+    async with listening(make_app(), shared_limits=SharedLimits(max_connections=3)) as client, wire(client) as busy:
         await busy.send(head("GET", "/v1/sleep?seconds=1"))
         async with wire(client) as slow, wire(client) as idle:
             await slow.send(b"GET /")
@@ -545,8 +548,8 @@ async def test_a_connection_too_many_replaces_the_connection_that_has_waited_lon
 
 
 async def test_all_connections_together_hold_no_more_than_their_room(make_app: Callable[..., FastAPI]) -> None:
-    room = Room(max_connections=1000, max_held_bytes=100_000)
-    async with listening(make_app(), room=room) as client:
+    shared = SharedLimits(max_connections=1000, max_held_bytes=100_000)
+    async with listening(make_app(), shared_limits=shared) as client:
         async with wire(client) as first, wire(client) as second, wire(client) as third:
             for each in (first, second, third):
                 await each.send(b"GET / HTTP/1.1\r\nX: " + b"x" * 40_000)
@@ -555,24 +558,32 @@ async def test_all_connections_together_hold_no_more_than_their_room(make_app: C
             for each in (second, third):
                 await each.send(b"\r\nHost: tiny\r\n\r\n")
                 assert (await each.answer())[0] == 404
-            assert room.held_bytes == 0
+            assert shared.held_bytes == 0
             await second.send(head("GET", "/v1/sleep?seconds=1") + head("GET", "/livez"))
-            await until(lambda: room.held_bytes > 0)
-        await until(lambda: room.held_bytes == 0)
+            await until(lambda: shared.held_bytes > 0)
+        await until(lambda: shared.held_bytes == 0)
 
 
 async def test_bodies_that_the_application_has_not_read_yet_count_too() -> None:
-    room, go, messages = Room(max_connections=10, max_held_bytes=100_000), asyncio.Event(), asyncio.Queue[Message]()
+    shared, go, messages = (
+        SharedLimits(max_connections=10, max_held_bytes=100_000),
+        asyncio.Event(),
+        asyncio.Queue[Message](),
+    )
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await go.wait()
         messages.put_nowait(await receive())
 
     half = b"POST / HTTP/1.1\r\nHost: tiny\r\nContent-Length: 120000\r\n\r\n" + b"x" * 60_000
-    async with listening(app, room=room, lifespan="off") as client, wire(client) as first, wire(client) as second:
+    async with (
+        listening(app, shared_limits=shared, lifespan="off") as client,
+        wire(client) as first,
+        wire(client) as second,
+    ):
         async with asyncio.timeout(LIMIT_SECONDS):
             await first.send(half)
-            while room.held_bytes < 60_000:  # noqa: ASYNC110
+            while shared.held_bytes < 60_000:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             await second.send(half)
             assert await first.closed()
@@ -580,20 +591,20 @@ async def test_bodies_that_the_application_has_not_read_yet_count_too() -> None:
             cut, read = sorted([await messages.get(), await messages.get()], key=lambda each: each["type"])
     assert cut == {"type": "http.disconnect"}, "a body that was cut must not pass for a whole one"
     assert len(read["body"]) == 60_000
-    assert room.held_bytes == 0
+    assert shared.held_bytes == 0
 
 
 async def test_a_body_that_nobody_read_is_not_kept_after_its_answer() -> None:
-    room = Room(max_connections=10)
+    shared = SharedLimits(max_connections=10)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.sleep(0.1)
         await Response()(scope, receive, send)
 
-    async with listening(app, room=room, lifespan="off") as client, wire(client) as sender:
+    async with listening(app, shared_limits=shared, lifespan="off") as client, wire(client) as sender:
         await sender.send(post(b"x" * 50_000))
         assert (await sender.answer())[0] == 200
-        assert room.held_bytes == 0
+        assert shared.held_bytes == 0
 
 
 async def test_connections_with_bodies_leave_nothing_for_the_garbage_collector(

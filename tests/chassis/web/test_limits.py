@@ -174,7 +174,7 @@ async def test_the_oldest_of_too_many_bodies_makes_room(
 
 
 def test_refused_bodies_do_not_widen_the_bound() -> None:
-    bodies = limits.Bodies(max_bytes=100)
+    bodies = limits.BodyMemory(max_bytes=100)
     first, second, third = (limits.Body(100, Mock(asyncio.Timeout)) for _ in range(3))
     bodies.count(first, 60)
     bodies.count(second, 60)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import httpx
 import pytest
-from chassis.web.connections import PacketTransport
+from chassis.web.packet_transport import PacketTransport
 from chassis.web.server import spare_collector
 
 from tests.chassis.processes import EXIT_TIMEOUT_SECONDS, Running, Start, environment

@@ -3,15 +3,16 @@
 from typing import Any
 
 from chassis.web import connections
+from chassis.web.shared_limits import SharedLimits
 
-ROOM = connections.Room(max_connections=1000)
+SHARED_LIMITS = SharedLimits(max_connections=1000)
 
 
 class Protocol(connections.Protocol):
     """The protocol of production, which cuts started answers at a restart, because a stream might never end."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, room=ROOM, **options)
+        super().__init__(*args, shared_limits=SHARED_LIMITS, **options)
 
     def shutdown(self) -> None:
         if self.cycle is not None and self.cycle.response_started:

@@ -1,4 +1,4 @@
-"""Limit the bytes and the time of one connection, and the bytes of all connections together.
+"""Limit the bytes and the time of a connection.
 
 limits.py limits a request once its head is complete. This module limits the rest: heads, chunk framing, trailers,
 requests sent ahead of an answer, bodies that the application does not read, and answers that the client does not read.
@@ -7,9 +7,7 @@ requests sent ahead of an answer, bodies that the application does not read, and
 import asyncio
 import re
 import select
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -18,6 +16,8 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from chassis import problems
+from chassis.web.packet_transport import PacketTransport
+from chassis.web.shared_limits import SharedLimits
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEAD_FIELDS = 200
@@ -43,13 +43,6 @@ an answer only after they have sent the whole body. A client that sends more is 
 STALL_SECONDS = 30
 """A client that reads nothing of its answer for this long is disconnected."""
 
-CLOSING_SECONDS = 5
-"""The time limit for sending the bytes that were written before a connection was closed."""
-
-MAX_HELD_BYTES = 24 * 1024 * 1024
-"""The most bytes that all connections of a process hold: incomplete heads, requests sent ahead, body bytes that the
-application has not read yet, and unread answers."""
-
 UNCOUNTED_BYTES = 4096
 """A body of at most this size is not counted while it waits for the application. Most bodies are smaller."""
 
@@ -72,49 +65,6 @@ class Refused(Exception):
     """The request breaks a rule of HTTP or a bound of this module. The message is for the client."""
 
 
-class PacketTransport:
-    """A transport that sends all data of one iteration of the event loop in one packet.
-
-    Uvicorn writes the head and the body of an answer separately, and uvloop would send each at once, with two system
-    calls and two packets. A head without its body is sent at the end of the iteration.
-    """
-
-    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._held = b""
-
-    def write(self, data: bytes) -> None:
-        if self._held:
-            held, self._held = self._held, b""
-            self._transport.writelines((held, data))
-        elif data:
-            self._held = data
-            self._loop.call_soon(self._send_held)
-
-    def close(self) -> None:
-        """Close after all written data has been sent, or after CLOSING_SECONDS."""
-        self._send_held()
-        self._transport.close()
-        if self._transport.get_write_buffer_size():
-            self._loop.call_later(CLOSING_SECONDS, self._transport.abort)
-
-    def abort(self) -> None:
-        self._held = b""
-        self._transport.abort()
-
-    def is_closing(self) -> bool:
-        return self._transport.is_closing()
-
-    def _send_held(self) -> None:
-        if self._held:
-            held, self._held = self._held, b""
-            self._transport.write(held)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
 class GatedFlow(FlowControl):
     """Flow control that reads nothing while a request waits for the answer to the request before it."""
 
@@ -123,35 +73,6 @@ class GatedFlow(FlowControl):
     def resume_reading(self) -> None:
         if not self.full:
             super().resume_reading()
-
-
-@dataclass
-class Room:
-    """The bounds that all connections of one server share.
-
-    When a bound is exceeded, the server cuts the connection that has waited longest for a complete request: a healthy
-    client is quick, and the newest connection may be a probe.
-    """
-
-    max_connections: int
-    max_held_bytes: int = MAX_HELD_BYTES
-    held_bytes: int = 0
-    interrupted: deque["Protocol"] = field(default_factory=deque)
-    """The connections whose many chunks are parsed in turns: one connection in each iteration of the event loop."""
-
-    def interrupt(self, connection: "Protocol") -> None:
-        if not self.interrupted:
-            connection.loop.call_soon(self._continue)
-        self.interrupted.append(connection)
-
-    def _continue(self) -> None:
-        first = self.interrupted[0]
-        try:
-            first.continue_parsing()
-        finally:
-            self.interrupted.popleft()
-            if self.interrupted:
-                first.loop.call_soon(self._continue)
 
 
 class Protocol(HttpToolsProtocol):
@@ -166,9 +87,9 @@ class Protocol(HttpToolsProtocol):
     parser: Any  # None once the connection is lost, when the parser is no longer called
     connections: Any  # a set of Protocols
 
-    def __init__(self, *args: Any, room: Room, **options: Any) -> None:
+    def __init__(self, *args: Any, shared_limits: SharedLimits, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._room = room
+        self._shared = shared_limits
         self._held = 0
         self._unparsed = b""
         self._deadline: asyncio.TimerHandle | None = None
@@ -180,7 +101,7 @@ class Protocol(HttpToolsProtocol):
         super().connection_made(packing)
         self.flow = self._reading = GatedFlow(packing)
         self._start_keep_alive()
-        if len(self.connections) > self._room.max_connections:
+        if len(self.connections) > self._shared.max_connections:
             self._cut_the_longest_waiting(self.connections)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -222,7 +143,7 @@ class Protocol(HttpToolsProtocol):
         start = 0  # the first unparsed byte: slicing `data` instead would copy the bytes for each empty line in a body
         while start < len(data) and not self._complete:
             if interrupted := self._chunks > CHUNKS_AT_ONCE:
-                self._room.interrupt(self)
+                self._shared.interrupt(self)
                 break
             end = start + self._body_left if self._body_left > 0 else _end_of_piece(data, start)
             if end <= start:
@@ -433,9 +354,9 @@ class Protocol(HttpToolsProtocol):
         held = len(self._unparsed) + (self._head_bytes if self._in_head else len(self.cycle.body))
         if self.flow.write_paused:
             held += self.transport.get_write_buffer_size()
-        self._room.held_bytes += held - self._held
+        self._shared.held_bytes += held - self._held
         self._held = held
-        while self._room.held_bytes > self._room.max_held_bytes and self in self.connections:
+        while self._shared.held_bytes > self._shared.max_held_bytes and self in self.connections:
             self._cut_the_longest_waiting([each for each in self.connections if each._held])
 
     def _cut_the_longest_waiting(self, connections: Iterable[Any]) -> None:
@@ -452,7 +373,7 @@ class Protocol(HttpToolsProtocol):
         the garbage collector would find late, because it runs rarely (see server.py).
         """
         self.connections.discard(self)
-        self._room.held_bytes -= self._held
+        self._shared.held_bytes -= self._held
         self._held = 0
         self._unparsed = b""
         if not self._in_head:

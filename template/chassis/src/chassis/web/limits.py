@@ -54,7 +54,7 @@ class Body:
     refused: bool = False
 
 
-class Bodies:
+class BodyMemory:
     """Bound the memory that bodies take. To make room, refuse the body that has been arriving for longest."""
 
     def __init__(self, max_bytes: int) -> None:
@@ -98,7 +98,7 @@ class Limits:
         self._max_body_bytes = max_body_bytes
         self._timeout_seconds = timeout_seconds
         self._max_concurrent = max_concurrent
-        self._bodies = Bodies(max(MAX_BODIES_BYTES, 2 * max_body_bytes))
+        self._body_memory = BodyMemory(max(MAX_BODIES_BYTES, 2 * max_body_bytes))
         self._own_limits: list[RouteContext] | None = None
         self.running = 0
 
@@ -129,7 +129,7 @@ class Limits:
             routes = iter_route_contexts(scope["app"].routes)
             self._own_limits = [route for route in routes if getattr(route, "max_body_size", None) is not None]
             largest = max((route.max_body_size for route in self._own_limits), default=0)
-            self._bodies.max_bytes = max(self._bodies.max_bytes, 2 * largest)
+            self._body_memory.max_bytes = max(self._body_memory.max_bytes, 2 * largest)
         for route in self._own_limits:
             if scope["method"] in (route.methods or ()) and route.path_regex.match(scope["path"]):
                 return route.max_body_size
@@ -171,7 +171,7 @@ class Limits:
             return
         finally:
             if body is not None:
-                self._bodies.remove(body)
+                self._body_memory.remove(body)
                 if body.size > SMALL_BODY_BYTES:
                     # If a body is not JSON, the frames of FastAPI form a cycle that holds the body. server.py makes
                     # the garbage collector so rare that the memory of a pod would be full before it runs.
@@ -200,11 +200,11 @@ class Limits:
             chunk, more = message.get("body", b""), message.get("more_body", False)
             body.size += len(chunk)
             if body.size > body.max_bytes:
-                self._bodies.remove(body)
+                self._body_memory.remove(body)
                 del message, chunk
                 raise TooLarge(body.max_bytes, ended=not more or await _ends_soon(receive))
             if more or body.refused or body.size > SMALL_BODY_BYTES:
-                self._bodies.count(body, len(chunk))
+                self._body_memory.count(body, len(chunk))
             body.content += chunk
             del (
                 message,
@@ -214,7 +214,7 @@ class Limits:
         body.content.clear()
         body.complete = True
         if body.size <= SMALL_BODY_BYTES:
-            self._bodies.remove(body)
+            self._body_memory.remove(body)
         return {"type": "http.request", "body": content, "more_body": False}
 
     def _overloaded(self) -> ASGIApp:

@@ -17,8 +17,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from chassis.settings import Settings
-from chassis.web.connections import Protocol, Room, readable
+from chassis.web.connections import Protocol, readable
 from chassis.web.probes import Lifecycle
+from chassis.web.shared_limits import SharedLimits
 
 log = structlog.get_logger()
 
@@ -120,7 +121,7 @@ def allow_open_files(wanted: int) -> None:
 def serve(app: FastAPI, *, drain: bool = True) -> bool:
     """Serve until a signal stops the process. Return whether the start succeeded. A worker needs no drain."""
     settings: Settings = app.state.settings
-    protocol: Any = partial(Protocol, room=Room(max_connections=settings.max_connections))
+    protocol: Any = partial(Protocol, shared_limits=SharedLimits(max_connections=settings.max_connections))
     config = uvicorn.Config(
         app,
         host=settings.http_host,
