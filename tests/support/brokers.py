@@ -22,7 +22,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 from zipfile import ZipFile
 
-from chassis.dev.embedded import Process, nats_server, spawn
+from chassis.dev.embedded import Process, nats_program, spawn
 
 from tests.support.tools import TOOLS, call, install_from_debian, one_at_a_time
 
@@ -107,7 +107,7 @@ def nats(folder: Path | None = None, port: int | None = None, *options: str) -> 
     with _home(folder, "nats") as home:
         address = ["--addr", "127.0.0.1", "--port", str(port)]
         storage = ["--jetstream", "--store_dir", str(home / "data")]
-        yield from _run(Broker(f"nats://127.0.0.1:{port}", [nats_server(), *address, *storage, *options], home, b""))
+        yield from _run(Broker(f"nats://127.0.0.1:{port}", [nats_program(), *address, *storage, *options], home, b""))
 
 
 @contextlib.contextmanager

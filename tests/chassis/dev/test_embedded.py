@@ -21,7 +21,7 @@ import asyncpg
 import nats
 import pytest
 from chassis.dev import embedded
-from chassis.dev.embedded import EmbeddedServerError
+from chassis.dev.embedded import EmbeddedServerError, child_process, nats_server
 
 from tests.chassis.processes import environment
 from tests.support.paths import ROOT
@@ -128,7 +128,7 @@ def test_a_durable_server_keeps_its_data_and_its_password(folder: Path, monkeypa
         assert urlsplit(again).password == urlsplit(url).password
         assert ask(again, "SELECT answer FROM kept") == 42
 
-        monkeypatch.setattr(embedded, "STOP_TIMEOUT_SECONDS", 0.2)
+        monkeypatch.setattr(child_process, "STOP_TIMEOUT_SECONDS", 0.2)
         with pytest.raises(
             EmbeddedServerError, match=f"another PostgreSQL server uses {folder}: stop that server first"
         ):
@@ -398,7 +398,7 @@ def test_nats_waits_for_a_dying_predecessor_in_its_folder(folder: Path) -> None:
 
 
 def test_two_nats_servers_do_not_share_a_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "STOP_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(child_process, "STOP_TIMEOUT_SECONDS", 0.2)
     with (
         embedded.nats(folder, durable=False),
         pytest.raises(EmbeddedServerError, match=f"another NATS server uses {folder}"),
@@ -411,7 +411,7 @@ def test_without_nats_the_error_says_what_to_do(folder: Path, monkeypatch: pytes
     def missing(_: str) -> None:
         raise PackageNotFoundError
 
-    monkeypatch.setattr(embedded, "files", missing)
+    monkeypatch.setattr(nats_server, "files", missing)
     with pytest.raises(EmbeddedServerError, match=r"make setup.*BROKER_URL"), embedded.nats(folder, durable=False):
         pass
 

@@ -24,7 +24,8 @@ from chassis.database.connection import (
     observed_session,
 )
 from chassis.database.outages import UNREACHABLE, DatabaseUnavailable, NoConnection
-from chassis.database.state import LACKING, STATE, State, is_unmigrated, newest_revisions
+from chassis.database.probe import Probe
+from chassis.database.state import LACKING, State, is_unmigrated, newest_revisions
 from chassis.database.unit_of_work import MessageStore, NoOutbox, UnitOfWork
 from chassis.settings import addresses
 from chassis.settings.addresses import SHARED_SESSIONS
@@ -88,15 +89,14 @@ class Database:
         """Unused connections outside of the pool, each with the time of its return. The newest is used first."""
         self._retiring: asyncio.TimerHandle | None = None
         self._pool: asyncpg.Pool | None = None
-        self._probe: asyncpg.Pool | None = None
-        self._probe_failures = outages.OutageLog()
+        self._probe: Probe | None = None
         self._closing: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> "Database":
         self._pool = self._make_pool(connection_class=self._connection_class)
         # Probes have a connection of their own, so that a busy process stays ready.
-        self._probe = self._make_pool(max_size=1)
-        await asyncio.gather(self._pool, self._probe)
+        self._probe = Probe(self._make_pool(max_size=1), self._revisions, writable=self._writable)
+        await asyncio.gather(self._pool, self._probe.pool)
         return self
 
     def _make_pool(self, **special: Any) -> asyncpg.Pool:
@@ -106,7 +106,9 @@ class Database:
     async def __aexit__(self, *_: object) -> None:
         if self._retiring is not None:
             self._retiring.cancel()
-        pools = [pool for pool in (self._pool, self._probe) if pool is not None]
+        assert self._pool is not None
+        assert self._probe is not None
+        pools = (self._pool, self._probe.pool)
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                 while self._at_hand:
@@ -263,37 +265,9 @@ class Database:
             await connection.executemany(command, args)
 
     async def state(self, *, timeout_seconds: float) -> State:
-        """Ask the server for its state, on a connection that only probes use.
-
-        A read-only session counts as unreachable if the URL asks for a host that accepts writes. A failure is logged
-        here, because a process that is never ready gets no requests whose failures would be logged.
-        """
+        """Ask the server for its state, on a connection that only probes use."""
         assert self._probe is not None, "use `async with Database(…)`"
-        try:
-            async with asyncio.timeout(timeout_seconds), self._probe.acquire() as connection:
-                try:
-                    ((read_only, migrated),) = await connection.fetch(STATE, self._revisions)
-                except LACKING:
-                    read_only, migrated = False, False
-                except asyncio.CancelledError:
-                    connection.terminate()  # or the release of the connection would wait for the server as well
-                    raise
-                if read_only and self._writable:
-                    connection.terminate()  # the next probe looks for another host
-                    raise DatabaseUnavailable(
-                        "the session is read-only, but DATABASE_URL asks for a session that accepts writes"
-                    )
-                if not migrated:
-                    self._probe_failures.add(DatabaseUnavailable(State.UNMIGRATED))
-                    return State.UNMIGRATED
-        except DatabaseUnavailable as error:
-            self._probe_failures.add(error)
-            return State.UNREACHABLE
-        except UNREACHABLE as error:
-            described = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            self._probe_failures.add(DatabaseUnavailable(f"no answer to a probe: {described}"))
-            return State.UNREACHABLE
-        return State.OK
+        return await self._probe.state(timeout_seconds=timeout_seconds)
 
     def usage(self) -> Usage:
         """Return the number of used and idle connections, and of the tasks that wait for a connection."""

