@@ -135,6 +135,20 @@ def _report_lost(error: Exception, event: object = None) -> None:
         sys.stdout.flush()
 
 
+class _Handler(logging.StreamHandler):
+    """Reports a record that cannot be formatted or written. `logging` would print its values to stderr, or raise."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except RecursionError as error:  # the only exception that StreamHandler raises
+            _report_lost(error, record.msg)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the name is of `logging`)
+        if isinstance(error := sys.exception(), Exception):
+            _report_lost(error, record.msg)
+
+
 class AnswerCut(Exception):
     """The answer fails after a part of it was sent, so the server cuts the connection. The cause is already logged."""
 
@@ -174,7 +188,7 @@ def configure(*, format: Literal["json", "console"], level: str, service: str) -
         logger_factory=structlog.PrintLoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = _Handler(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
