@@ -74,7 +74,7 @@ def test_migrate_brings_the_database_to_the_newest_revision(
     assert ask(empty_database, "SELECT min(version_num) FROM tiny.alembic_version") == "0001"
 
 
-def test_migrate_says_which_database_it_cannot_use_without_its_password(
+def test_migrate_names_a_database_that_cannot_be_used_without_its_password(
     service: Service, empty_database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     nobody_there = f"postgresql://tiny:s3cret@127.0.0.1:{embedded.free_port()}/tiny"
@@ -93,7 +93,7 @@ class SettingsOfAService(Settings):
     customers_url: HttpUrl
 
 
-def test_only_a_command_that_needs_a_setting_without_a_default_fails_without_it(
+def test_only_commands_that_need_a_setting_without_a_default_fail_if_the_setting_is_missing(
     service: Service, empty_database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ours = dataclasses.replace(service, settings=SettingsOfAService)

@@ -72,7 +72,7 @@ async def test_a_malformed_or_unknown_parameter_is_refused(client: httpx.AsyncCl
     assert (await client.get(f"/v1/things?{query}")).status_code == 422
 
 
-async def test_new_ids_sort_by_the_time_they_were_made(client: httpx.AsyncClient) -> None:
+async def test_new_ids_sort_by_creation_time(client: httpx.AsyncClient) -> None:
     ids = [(await client.post("/v1/things", json={"name": f"thing {n}"})).json()["id"] for n in range(5)]
 
     assert ids == sorted(ids)
@@ -87,7 +87,7 @@ async def test_a_reader_waits_for_no_transaction(make_app: Callable[..., FastAPI
             assert (await client.get("/v1/things")).status_code == 200
 
 
-def test_reader_and_transaction_outside_of_a_request_say_where_they_belong() -> None:
+def test_reader_and_transaction_outside_of_a_request_raise_an_error_with_the_remedy() -> None:
     with pytest.raises(RuntimeError, match=r"call reader\(\) and transaction\(\) only inside a route"):
         reader()
 
@@ -191,7 +191,7 @@ def test_the_document_describes_the_headers_of_a_resource(resources: FastAPI) ->
 async def _stream(socket: WebSocket) -> None: ...
 
 
-def test_the_document_says_whom_to_ask_where_to_call_and_what_a_tag_is_about(service: Service) -> None:
+def test_the_document_names_the_owner_the_server_and_the_subject_of_each_tag(service: Service) -> None:
     router = APIRouter(tags=["things"])
     router.add_api_route("/things", new_id, name="things")
     router.add_api_websocket_route("/stream", _stream)

@@ -100,7 +100,7 @@ def test_a_service_without_lines_has_no_messages() -> None:
     assert Messages("tiny", incoming=(OnJob(said.CountV1, said.on_count),))
 
 
-def test_a_contract_ignores_what_it_does_not_know() -> None:
+def test_a_contract_ignores_unknown_fields() -> None:
     @dataclass
     class Wider:
         number: int = 3

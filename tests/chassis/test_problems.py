@@ -48,7 +48,7 @@ async def test_a_domain_error_tells_the_client_its_message_and_a_bug_does_not(cl
     assert "engineers" not in (await client.get("/v1/failures/bug")).text
 
 
-def test_an_error_outside_every_family_is_refused_where_the_route_names_it() -> None:
+def test_an_error_outside_every_family_is_refused_in_the_list_of_a_route() -> None:
     class Homeless(DomainError):
         code = "homeless"
 
@@ -113,7 +113,7 @@ async def test_a_body_that_cannot_be_read_is_refused_with_the_reason_and_the_pla
     assert reason in refused["detail"]
 
 
-async def test_a_compressed_body_is_refused_as_what_it_is(client: httpx.AsyncClient) -> None:
+async def test_a_compressed_body_is_refused_with_its_encoding(client: httpx.AsyncClient) -> None:
     headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
     answer = await client.post("/v1/things", content=gzip.compress(b'{"name": "lamp"}'), headers=headers)
 
@@ -166,7 +166,7 @@ async def test_a_request_without_a_route_is_a_problem_too(
     assert (document["code"], document["detail"]) == (code, detail)
 
 
-async def test_a_wrong_method_is_told_all_the_right_ones(client: httpx.AsyncClient) -> None:
+async def test_a_wrong_method_is_answered_with_all_allowed_methods(client: httpx.AsyncClient) -> None:
     assert (await client.put("/v1/things")).headers["allow"] == "GET, HEAD, POST"
 
 
@@ -179,7 +179,7 @@ async def test_a_wrong_method_is_told_all_the_right_ones(client: httpx.AsyncClie
         (HTTPException(404), 404, None),
     ],
 )
-async def test_whatever_fastapi_lets_one_raise_is_a_problem(
+async def test_every_exception_that_fastapi_accepts_becomes_a_problem(
     make_app: Callable[..., FastAPI], raised: HTTPException, status: int, detail: str | None
 ) -> None:
     async with listening(raising(make_app(), raised)) as client:

@@ -39,7 +39,7 @@ def audit(service: Path, database: Osv, **ignored: Any) -> subprocess.CompletedP
     return make(service, "audit", f"ARGS=--service-url {database.url}", check=False)
 
 
-def test_a_known_vulnerability_of_what_is_shipped_fails_the_audit(locked: Path, vulnerable: Osv) -> None:
+def test_a_known_vulnerability_of_a_shipped_package_fails_the_audit(locked: Path, vulnerable: Osv) -> None:
     found = audit(locked, vulnerable)
     assert found.returncode != 0
     assert osv.ID in found.stdout + found.stderr
@@ -71,7 +71,7 @@ def test_an_audit_that_reaches_no_database_fails(locked: Path, monkeypatch: pyte
     assert found.returncode != 0
 
 
-def test_the_sbom_names_what_is_shipped_and_nothing_else(locked: Path) -> None:
+def test_the_sbom_names_exactly_the_shipped_packages(locked: Path) -> None:
     make(locked, "sbom")
     sbom = json.loads((locked / "build/sbom.json").read_text())
     assert (sbom["bomFormat"], sbom["specVersion"]) == ("CycloneDX", "1.5")

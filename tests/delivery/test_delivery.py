@@ -272,7 +272,7 @@ ON_BROKER = {"nats": VARIANTS["every-type"], "kafka": VARIANTS["many-words"], "r
 
 
 @pytest.mark.parametrize("broker", ON_BROKER)
-def test_compose_brings_the_chosen_broker_and_a_worker_that_reaches_it(render: Render, broker: str) -> None:
+def test_compose_starts_the_chosen_broker_and_a_worker_with_its_address(render: Render, broker: str) -> None:
     (compose,) = documents(render(**ON_BROKER[broker]) / "compose.yaml")
     worker = compose["services"]["worker"]
     assert {name for name in ON_BROKER if name in compose["services"]} == {broker}
@@ -338,9 +338,7 @@ WAITS_FOR_A_PERSON = [
 
 @pytest.mark.parametrize("code", WAITS_FOR_A_PERSON)
 @pytest.mark.parametrize("file", ["src/billing/left.py", "tests/domain/test_left.py"])
-def test_the_lint_gate_refuses_what_was_left_behind_by_debugging(
-    service: Path, tool: Tool, file: str, code: str
-) -> None:
+def test_the_lint_gate_refuses_leftovers_of_debugging(service: Path, tool: Tool, file: str, code: str) -> None:
     (service / file).write_text(f'"""Left behind."""\n\n{code}\n')
     found = run(*tool("ruff"), "check", "--output-format", "concise", file, cwd=service)
     assert re.search(r" (T100|T20[13]|TID251) ", found.stdout), found.stdout
@@ -361,7 +359,7 @@ def test_code_owners_is_the_team_or_for_the_platforms_paths_its_team(render: Ren
         assert [owner for _, owner in rules.of(path)] == [f"@{name}" if is_theirs else platform], path
 
 
-def test_renovate_leaves_alone_what_the_template_delivers(render: Render) -> None:
+def test_renovate_leaves_the_files_of_the_template_alone(render: Render) -> None:
     service = render(**VARIANTS["default"])
     rules = json.loads((service / "renovate.json").read_text())["packageRules"]
     (frozen,) = (rule["matchFileNames"] for rule in rules if rule.get("enabled") is False)

@@ -66,7 +66,7 @@ def test_a_misspelt_field_is_not_valid_for_kubernetes(service: Path) -> None:
 
 
 @pytest.mark.slow
-def test_checkov_finds_nothing_but_what_is_broken(service: Path) -> None:
+def test_checkov_finds_only_the_broken_setting(service: Path) -> None:
     switch_on(service, "production", "monitoring", "namespace", "keda")
     healthy = built(service, "production")
     (service / "healthy.yaml").write_text(healthy)
@@ -127,7 +127,7 @@ def test_without_messages_nothing_of_a_worker_is_deployed(render: Render) -> Non
 
 
 @pytest.mark.slow
-def test_the_probes_are_the_ones_that_the_chassis_answers(deployed: list[Manifest]) -> None:
+def test_the_chassis_answers_the_probes_of_the_manifests(deployed: list[Manifest]) -> None:
     for component in ("http", "worker"):
         (container,) = pod(part(deployed, component))["containers"]
         asked = [container[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")]
@@ -247,7 +247,7 @@ def test_the_own_namespace_and_the_ingress_controller_reach_the_api_and_nobody_e
 
 
 @pytest.mark.slow
-def test_the_same_image_migrates_before_it_serves_and_needs_only_the_secret(deployed: list[Manifest]) -> None:
+def test_the_same_image_migrates_before_serving_and_needs_only_the_secret(deployed: list[Manifest]) -> None:
     job = part(deployed, "migrate")
     (serving,), (working,), (migrating,) = (
         pod(part(deployed, component))["containers"] for component in ("http", "worker", "migrate")
@@ -280,7 +280,7 @@ def test_production_refuses_to_start_without_tls_and_staging_does_not(render: Re
 
 
 @pytest.mark.slow
-def test_every_setting_that_is_deployed_is_one_that_the_service_reads(deployed: list[Manifest], render: Render) -> None:
+def test_the_service_reads_every_deployed_setting(deployed: list[Manifest], render: Render) -> None:
     (config,) = kinds(deployed, "ConfigMap")
     compose = yaml.safe_load((render(**VARIANTS["default"]) / "compose.yaml").read_text())["services"]
     named = {*config["data"], *compose["service"]["environment"], *compose["migrate"]["environment"]}
@@ -316,7 +316,7 @@ def scaled(service: Path) -> Manifest:
 
 
 @pytest.mark.slow
-def test_keda_knows_every_field_and_misses_one_that_is_misspelt(render: Render) -> None:
+def test_keda_knows_every_field_and_refuses_a_misspelt_field(render: Render) -> None:
     found = [scaled(render(**answers)) for answers in ON_BROKER.values()]
     misspelt = {**found[0], "spec": {**found[0]["spec"], "minReplicas": 2}}
     assert unknown_to_keda(*found, misspelt) == [[], [], [], ["minReplicas"]]
@@ -333,7 +333,7 @@ def test_keda_knows_every_field_and_misses_one_that_is_misspelt(render: Render) 
     ],
     ids=["kafka", "events on kafka", "rabbitmq", "nats"],
 )
-def test_keda_counts_what_waits_for_the_workers(
+def test_keda_counts_the_messages_that_wait_for_the_workers(
     render: Render, tmp_path: Path, answers: dict[str, Any], expected: list[tuple[Any, str, Kind]]
 ) -> None:
     service = Path(shutil.copytree(render(**answers), tmp_path / "service"))
@@ -360,7 +360,7 @@ def test_where_more_workers_would_only_stand_by_there_is_no_keda(render: Render,
 
 
 @pytest.mark.slow
-def test_the_namespace_is_the_overlays_and_refuses_what_is_not_restricted(service: Path) -> None:
+def test_the_namespace_is_the_overlays_and_refuses_unrestricted_pods(service: Path) -> None:
     switch_on(service, "production", "namespace")
     found = manifests(service, "production")
     (namespace,) = kinds(found, "Namespace")
@@ -369,7 +369,7 @@ def test_the_namespace_is_the_overlays_and_refuses_what_is_not_restricted(servic
 
 
 @pytest.mark.slow
-def test_monitoring_brings_the_rules_and_the_dashboard_where_operator_and_sidecar_find_them(service: Path) -> None:
+def test_monitoring_has_the_labels_by_which_operator_and_sidecar_find_rules_and_dashboard(service: Path) -> None:
     before = manifests(service, "production")
     switch_on(service, "production", "monitoring")
     brought = [one for one in manifests(service, "production") if one not in before]
@@ -413,7 +413,7 @@ def test_an_overlay_tells_keda_where_the_broker_is_as_the_page_says(service: Pat
 
 
 @pytest.mark.slow
-def test_a_service_that_calls_another_as_the_page_says_reaches_it(render: Render, tmp_path: Path) -> None:
+def test_a_service_that_calls_another_service_by_the_page_may_connect(render: Render, tmp_path: Path) -> None:
     page = (ROOT / "docs/how-to/call-another-service.md").read_text()
     found = {}
     for name in ("billing", "customers"):

@@ -115,7 +115,7 @@ def test_a_pull_request_builds_the_image_from_layers_that_main_has_left(
         ("GitLab", {"NETRC": "../index", "CI_SERVER_HOST": "127.0.0.1", "CI_JOB_TOKEN": "t0ken"}),
     ],
 )
-def test_a_template_that_only_members_may_read_is_read_as_one_of_them(
+def test_a_private_template_is_read_with_the_account_of_a_member(
     origin: Path, machine: Machine, tmp_path: Path, forge: str, secrets: dict[str, str]
 ) -> None:
     (tmp_path / "index").write_text("machine index.example.com login ana password s3cret")
@@ -201,7 +201,7 @@ def test_a_pull_request_publishes_and_deploys_nothing(render: Render, forge: str
 
 
 @pytest.mark.parametrize("forge", PIPELINES)
-def test_a_merge_queue_gets_the_jobs_of_a_pull_request_and_compares_with_what_comes_before(
+def test_a_merge_queue_gets_the_jobs_of_a_pull_request_and_compares_with_the_preceding_commit(
     render: Render, forge: str
 ) -> None:
     service, base = render(**VARIANTS["default"]), "b" * 40
@@ -218,7 +218,7 @@ def test_a_merge_queue_gets_the_jobs_of_a_pull_request_and_compares_with_what_co
     [(["first"], "first"), (["first", "second"], "second"), (["first", "third"], "first"), ([], "HEAD")],
     ids=["after a push that failed", "after a push that passed", "run again", "for the first time"],
 )
-def test_a_push_is_compared_with_what_was_published_before_it(
+def test_a_push_is_compared_with_the_previously_published_commit(
     render: Render, machine: Machine, tmp_path: Path, forge: str, published: list[str], base: str
 ) -> None:
     service = Path(shutil.copytree(render(**VARIANTS["default"]), tmp_path / "billing"))
@@ -276,7 +276,7 @@ def test_without_a_cluster_a_newborn_says_so_and_deploys_nothing(render: Render,
 
 
 @pytest.mark.parametrize("forge", PIPELINES)
-def test_with_a_cluster_every_step_waits_for_those_before_it(render: Render, forge: str) -> None:
+def test_with_a_cluster_every_step_waits_for_the_steps_before(render: Render, forge: str) -> None:
     found = jobs(forge, render(**VARIANTS["default"]), public=True, variables=CLUSTER)
 
     def before(name: str) -> set[str]:
@@ -386,7 +386,7 @@ def test_deployments_run_one_at_a_time_and_end_by_themselves(render: Render, for
             assert (found[name]["resource_group"], found[name]["interruptible"]) == (name, False)
 
 
-def test_a_job_may_only_what_it_needs(render: Render) -> None:
+def test_a_job_has_only_the_permissions_that_its_steps_need(render: Render) -> None:
     found = workflow(render)
     reading = {"contents": "read"}
     assert found["permissions"] == {}
@@ -403,7 +403,7 @@ def test_a_job_may_only_what_it_needs(render: Render) -> None:
     }
 
 
-def test_every_action_is_pinned_to_a_commit_with_its_version_beside_it(render: Render) -> None:
+def test_every_action_is_pinned_to_a_commit_with_its_version_in_a_comment(render: Render) -> None:
     lines = re.findall(r"uses: (.*)", (render(**VARIANTS["default"]) / GITHUB).read_text())
     assert lines
     assert [line for line in lines if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line)] == []

@@ -201,7 +201,7 @@ def test_a_service_graduates_by_the_commands_of_the_page(platform: Platform, gra
     platform.succeed(".venv/bin/python -m billing specs --check", graduated)
 
 
-def test_nothing_is_drift_and_conventions_judge_it_as_they_would_with_the_folder(
+def test_nothing_is_drift_and_conventions_judge_the_service_as_with_the_folder(
     platform: Platform, graduated: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert findings(platform, graduated) == set()
@@ -297,7 +297,7 @@ def test_the_image_needs_no_folder_and_gets_the_password_as_a_secret(
     assert "--secret" not in platform.succeed("make image", graduated, NETRC="/nowhere", **played)
 
 
-def test_the_pipeline_signs_in_before_it_installs_and_has_no_findings(graduated: Path) -> None:
+def test_the_pipeline_signs_in_before_installing_and_has_no_findings(graduated: Path) -> None:
     jobs = (graduated / ".github/workflows/ci.yaml").read_text()
     assert jobs.count("secrets.NETRC") == 4
     zizmor = [Path(sys.executable).with_name("zizmor"), "--offline", "--quiet", "--persona", "auditor", "."]

@@ -82,7 +82,7 @@ def test_a_signature_covers_the_image_its_contents_and_its_origin(copy: Path, ma
     assert json.loads((copy / "build/provenance.json").read_text()) == {"runDetails": {"builder": {}}}
 
 
-def test_a_push_builds_for_the_nodes_of_production_as_local_mk_names_them(copy: Path, machine: Machine) -> None:
+def test_a_push_builds_for_the_nodes_of_production_that_local_mk_names(copy: Path, machine: Machine) -> None:
     (copy / "local.mk").write_text("PLATFORM = linux/arm64\n")
     assert machine.run(PUSH, copy).returncode == 0
     build = machine.calls()[0]
@@ -181,7 +181,7 @@ def test_a_deployment_migrates_then_replaces_the_pods_and_waits_for_both(copy: P
     ],
     ids=["the base's namespace", "a suffix to every name", "a namespace in quotes"],
 )
-def test_the_namespace_is_the_one_that_the_manifests_name(
+def test_the_release_uses_the_namespace_of_the_manifests(
     copy: Path, machine: Machine, overlay: str, namespace: str, job: str
 ) -> None:
     write_overlay(copy, "production-eu", overlay)
@@ -222,7 +222,9 @@ def write_overlay(service: Path, name: str, text: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_cluster_is_the_one_of_the_secret_which_is_gone_afterwards(copy: Path, machine: Machine) -> None:
+def test_the_release_uses_the_cluster_of_the_secret_and_deletes_the_secret_afterwards(
+    copy: Path, machine: Machine
+) -> None:
     (machine.folder / "bin/kubectl").write_text('#!/bin/sh\ncat "$KUBECONFIG"\necho "$KUBECONFIG" >&2\necho Complete\n')
     deployed = machine.run(DEPLOY, copy, KUBE_CONFIG="the-secret")
     assert deployed.returncode == 0, deployed.stderr
@@ -239,7 +241,7 @@ def test_every_call_goes_to_the_context_that_is_named(copy: Path, machine: Machi
 
 @pytest.mark.slow
 @pytest.mark.parametrize("conditions", ["FailureTarget", "FailureTarget Failed"])
-def test_a_migration_that_fails_leaves_the_pods_as_they_are(copy: Path, machine: Machine, conditions: str) -> None:
+def test_a_failed_migration_leaves_the_pods_unchanged(copy: Path, machine: Machine, conditions: str) -> None:
     machine.answers["get job/"] = (0, conditions)
     deployed = machine.run(DEPLOY, copy)
     assert deployed.returncode != 0

@@ -46,7 +46,7 @@ def test_a_broken_answers_file(content: bytes | None, message: str) -> None:
         Answers.parse(content)
 
 
-def test_an_abbreviated_hash_of_digits_is_a_version_as_it_is_written() -> None:
+def test_an_abbreviated_hash_of_digits_is_a_version_as_written() -> None:
     assert Answers.parse(b"_commit: 0123456\n_src_path: /x\n").version == "0123456"
 
 
@@ -121,7 +121,7 @@ def test_a_template_whose_host_accepts_and_never_answers(
 
 
 @pytest.mark.slow
-def test_a_release_is_seen_at_once_and_where_the_host_is_away_what_is_known_counts(
+def test_a_release_is_seen_at_once_and_without_the_host_the_known_releases_count(
     born: Born, history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
@@ -151,7 +151,7 @@ def test_a_release_is_seen_at_once_and_where_the_host_is_away_what_is_known_coun
     assert lag_of(Service(service)).newest == "v1.3.1"
 
 
-def test_a_service_in_a_folder_of_a_repository_is_not_taken_for_the_one_at_its_root(born: Born) -> None:
+def test_a_service_in_a_folder_of_a_repository_is_not_taken_for_the_service_at_its_root(born: Born) -> None:
     outer, inner = born(), born(service_name="refunds")
     shutil.copytree(inner, outer / "services/refunds", ignore=shutil.ignore_patterns(".git"))
     commit(outer)
@@ -233,7 +233,7 @@ def test_versions_are_compared_as_versions(lower: str, higher: str) -> None:
     assert low < high
 
 
-def test_a_message_has_no_traceback_and_status_one(tmp_path: Path) -> None:
+def test_an_error_message_has_no_traceback_and_the_exit_status_is_1(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "fleet", "check", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
@@ -256,7 +256,7 @@ def test_without_git_nothing_can_be_said(tmp_path: Path, monkeypatch: pytest.Mon
         Service(tmp_path)
 
 
-def test_variables_configure_git_for_fetching_and_send_it_to_no_other_repository(
+def test_variables_configure_git_for_fetching_and_select_no_other_repository(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of_a_repository = git(tmp_path, "rev-parse", "--local-env-vars").split()
@@ -289,7 +289,7 @@ def test_settings_of_a_person_do_not_change_the_answers_of_git(
     assert git(template.repository, "remote").strip() == "origin"
 
 
-def test_a_repository_that_git_does_not_read_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
+def test_a_repository_that_git_does_not_read_is_not_taken_for_an_empty_repository(tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet")
     git(tmp_path, "commit", "--quiet", "--allow-empty", "--message", "Start")
     shutil.rmtree(tmp_path / ".git/objects")

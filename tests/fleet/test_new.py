@@ -74,7 +74,7 @@ def press(terminal: fdpexpect.fdspawn, question: str, keys: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_questions_are_asked_the_review_is_shown_and_the_service_is_what_copier_makes(
+def test_new_asks_the_questions_shows_the_review_and_makes_the_same_service_as_copier(
     history: Path, tmp_path: Path
 ) -> None:
     up, enter = "\x1b[A", "\r"  # from the default, "not sure yet", past "no" to "yes"
@@ -113,7 +113,7 @@ def test_a_pipe_gets_no_colours(history: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_whoever_thinks_again_at_the_review_has_written_nothing(history: Path, tmp_path: Path) -> None:
+def test_a_no_at_the_review_writes_nothing(history: Path, tmp_path: Path) -> None:
     unsure = {"limited_by_monolith": "unknown", "separate_team": "yes", "ready_for_consistency": "unknown"}
     with at_a_terminal(*command(history, **ANSWERS, **unsure), cwd=tmp_path) as (terminal, process):
         terminal.expect_exact("Undecided. Start with a module of the monolith")
@@ -124,7 +124,7 @@ def test_whoever_thinks_again_at_the_review_has_written_nothing(history: Path, t
 
 
 @pytest.mark.slow
-def test_a_service_that_belongs_in_a_monolith_is_confirmed_before_it_is_created(
+def test_a_service_that_belongs_in_a_monolith_is_confirmed_before_its_creation(
     history: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     no = dict.fromkeys(("limited_by_monolith", "separate_team"), "no")
@@ -190,7 +190,7 @@ def test_the_template_is_where_fleet_was_installed_from(
     assert template_address() == address
 
 
-def test_a_folder_that_fleet_was_installed_from_is_the_template_if_it_holds_one(
+def test_the_folder_from_which_fleet_was_installed_is_the_template_if_the_folder_holds_a_template(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     folder = tmp_path / "a template"

@@ -126,7 +126,7 @@ def test_the_overview_as_a_table() -> None:
     assert "gone cannot be read: there is no folder" in lines
 
 
-def test_the_overview_as_markdown_has_one_row_for_each_service_whatever_it_is_called() -> None:
+def test_the_overview_as_markdown_has_one_row_for_each_service_with_any_name() -> None:
     text = overview.markdown(standings(), graph="```mermaid\ngraph LR\n```")
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len(rows) == 5
@@ -137,7 +137,7 @@ def test_the_overview_as_markdown_has_one_row_for_each_service_whatever_it_is_ca
     assert text.endswith("```mermaid\ngraph LR\n```\n")
 
 
-def test_the_overview_as_json_says_what_programs_would_have_to_work_out() -> None:
+def test_the_overview_as_json_holds_the_derived_values_that_programs_need() -> None:
     written = json.loads(overview.as_json(standings()))
     assert written["summary"] == {"services": 3, "in order": 1, "warning": 0, "breach": 1, "unreadable": 1}
     billing, orders, gone = written["services"]
@@ -147,7 +147,7 @@ def test_the_overview_as_json_says_what_programs_would_have_to_work_out() -> Non
     assert billing["conventions"][0]["line"] == 7
 
 
-def test_in_a_narrow_terminal_conventions_are_counted_and_in_a_wide_one_named() -> None:
+def test_in_a_narrow_terminal_conventions_are_counted_and_in_a_wide_terminal_named() -> None:
     narrow, wide = (overview.table(standings(), width=width) for width in (80, 200))
     assert "1 failed" in narrow
     assert "http-paths" not in narrow
@@ -171,7 +171,9 @@ def test_a_finding_in_a_pipe_is_not_folded(capsys: pytest.CaptureFixture[str], m
     assert all(cell in line for cell in (EDITED.path, EDITED.reason, EDITED.remedy))
 
 
-def test_a_report_that_cannot_be_written_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_that_cannot_be_written_leaves_the_previous_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(file: Path, *_: object, **_options: object) -> None:
         file.touch()
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -208,7 +210,7 @@ def test_a_warning_says_so_without_colours(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out.count("(warning)") == 1
 
 
-def test_a_diff_is_printed_as_it_is_however_long_its_lines_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_diff_is_printed_unchanged_with_lines_of_any_length(capsys: pytest.CaptureFixture[str]) -> None:
     diff = f"--- a/x\n+++ b/x\n@@ -1 +1 @@\n-{'old ' * 60}\n+{'new ' * 60}\n"
     show.report(Report("billing", "v1", "v2", healed=["x"], healed_diff=diff, changed=True), seed_diffs=False)
     assert diff in capsys.readouterr().out

@@ -47,7 +47,7 @@ def test_the_broker_ends_with_the_script(name: str, ending: signal.Signals) -> N
 
 
 @EACH
-def test_a_killed_broker_is_gone_until_it_is_started_on_the_same_port_and_folder(name: str, tmp_path: Path) -> None:
+def test_a_killed_broker_is_gone_until_its_start_on_the_same_port_and_folder(name: str, tmp_path: Path) -> None:
     try:
         with brokers.BROKERS[name](tmp_path) as broker:
             broker.kill()

@@ -111,7 +111,7 @@ def test_the_shape_of_a_picture_is_its_text_without_numbers(tmp_path: Path) -> N
     assert pictures.shape(pictures.text_in(picture)) == {"$ make dev", "one <two> & three # ms", "{id}"}
 
 
-def test_these_checks_can_fail(tmp_path: Path) -> None:
+def test_the_checks_of_the_documentation_can_fail(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# One\n[a](missing.md) [b](#two) [c](#one) `make no-such thing` prose: make nothing\n")
     assert broken_links(page) == ["missing.md", "#two"]

@@ -1,6 +1,7 @@
-"""The order of the tests' folders: helpers come from plain modules, and folders have the names of what they test."""
+"""The order of the tests: helpers come from plain modules, folders are named after the tested code, names are sentences."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,5 +58,40 @@ def folders(path: Path) -> set[str]:
         ("fleet", "fleet", {"hostile"}),  # repositories that attack every command
     ],
 )
-def test_folders_have_the_names_of_the_folders_that_they_test(tests: str, code: str, beside: set[str]) -> None:
+def test_folders_have_the_names_of_the_tested_folders(tests: str, code: str, beside: set[str]) -> None:
     assert folders(TESTS / tests) - beside <= folders(ROOT / code)
+
+
+PRONOUNS = re.compile(
+    r"_(it|they|them|theirs|what|whatever|who|whom|whoever|those|these|ones|(the|that|another)_one|one_that)(_|$)|_one$"
+)
+"""Words that stand for a noun, of which a reader of the name alone has to guess the noun."""
+
+
+def names_of_tests(source: str) -> list[str]:
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    found = [node.name for node in ast.walk(ast.parse(source)) if isinstance(node, functions)]
+    return [name for name in found if name.startswith("test_")]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_it_is_issued_once",
+        "test_a_layer_imports_what_is_listed_for_it",
+        "test_each_service_gets_a_branch_and_one_that_fails_stops_no_other",
+        "test_every_example_is_one",
+    ],
+)
+def test_a_pronoun_in_the_name_of_a_test_is_noticed(name: str) -> None:
+    assert PRONOUNS.search(name)
+
+
+def test_a_number_in_the_name_of_a_test_is_no_pronoun() -> None:
+    assert not PRONOUNS.search("test_two_lines_for_one_message_are_refused_in_one_sentence")
+
+
+def test_names_of_tests_repeat_the_noun() -> None:
+    named = {file: names_of_tests((ROOT / file).read_text()) for file in FILES}
+    found = [f"{file}::{name}" for file, names in named.items() for name in names if PRONOUNS.search(name)]
+    assert found == [], "name the thing instead of the pronoun"

@@ -98,7 +98,7 @@ def test_a_skip_is_shown_with_its_reason_and_fails_on_ci(tmp_path: Path) -> None
     assert "there is no java" in output
 
 
-def test_a_test_that_hangs_fails_and_shows_where_it_stood(tmp_path: Path) -> None:
+def test_a_hanging_test_fails_and_shows_the_hanging_line(tmp_path: Path) -> None:
     status, output = run(tmp_path, "-k", "hanging", "-o", "timeout=2")
     assert status == 1
     assert "time.sleep(600)" in output
@@ -142,13 +142,13 @@ def test_programs_for_tests_are_installed_in_a_second_attempt_and_missing_progra
     assert "no route to the proxy" in printed
 
 
-def test_a_run_ends_with_what_it_took_beside_the_budgets(tmp_path: Path) -> None:
+def test_a_run_ends_with_its_processor_time_next_to_the_budgets(tmp_path: Path) -> None:
     _, output = run(tmp_path, "-k", "not hanging", "-n", "1")
     assert "the whole run has 15 minutes on two idle cores" in output
     assert re.search(r"\d s  \S* ?\(no budget\)", output)
 
 
-def test_whatever_ends_a_run_nothing_that_it_started_goes_on(tmp_path: Path) -> None:
+def test_no_program_of_a_run_outlives_any_end_of_the_run(tmp_path: Path) -> None:
     runs = {}
     for ending in ENDINGS:
         folder = tmp_path / ending.name

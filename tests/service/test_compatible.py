@@ -64,7 +64,7 @@ def refuses(done: subprocess.CompletedProcess[str]) -> bool:
     return done.returncode != 0
 
 
-def test_without_a_remote_it_says_that_there_is_no_base(service: Path) -> None:
+def test_without_a_remote_the_command_reports_that_there_is_no_base(service: Path) -> None:
     done = compatible(service)
     assert done.returncode == 0
     assert done.stdout == "compatible: there is no origin/main here to compare messages with (make compatible BASE=…)\n"
@@ -78,14 +78,14 @@ def test_a_base_that_was_asked_for_must_be_there(service: Path, base: str) -> No
     assert "compatible failed." in done.stdout
 
 
-def test_a_laptop_compares_with_what_it_fetched(service: Path) -> None:
+def test_a_laptop_compares_with_the_fetched_branch(service: Path) -> None:
     git(service, "update-ref", "refs/remotes/origin/main", "HEAD")
     assert refuses(compatible(service))
     (service / "specs/retired.txt").write_text(f"{GONE} nobody listens\n")
     assert not refuses(compatible(service))
 
 
-def test_a_pull_request_on_github_is_compared_with_what_it_goes_into(service: Path, tmp_path: Path) -> None:
+def test_a_pull_request_on_github_is_compared_with_its_target_branch(service: Path, tmp_path: Path) -> None:
     (job,) = (job for name, job in _yaml(service / ".github/workflows/ci.yaml")["jobs"].items() if name == "check")
     (checkout,) = (step["with"] for step in job["steps"] if step.get("uses", "").startswith("actions/checkout@"))
     (base,) = (step["env"]["BASE"] for step in job["steps"] if step.get("run") == "make check")
@@ -115,7 +115,7 @@ def test_a_pull_request_on_github_is_compared_with_what_it_goes_into(service: Pa
     assert not refuses(compatible(pipeline, BASE="HEAD"))
 
 
-def test_a_merge_request_on_gitlab_is_compared_with_where_it_branched_off(service: Path) -> None:
+def test_a_merge_request_on_gitlab_is_compared_with_its_merge_base(service: Path) -> None:
     job = _yaml(service / ".gitlab-ci.yml")["check"]
     of_merge_requests, _ = job["rules"]
     assert of_merge_requests == {

@@ -39,7 +39,7 @@ STOP_SECONDS = 90
 STALE = "run `make pictures`: a picture of README.md does not show what the programs show"
 
 
-def test_the_demo_shows_all_it_should_and_ends_by_itself() -> None:
+def test_the_demo_shows_every_step_and_ends_by_itself() -> None:
     shown = subprocess.run(
         ["make", "demo", "CI=1"], cwd=ROOT, env=service_environment(), capture_output=True, text=True
     )
@@ -62,7 +62,7 @@ def test_the_demo_shows_all_it_should_and_ends_by_itself() -> None:
 
 
 @pytest.mark.parametrize("broker", ["kafka", "rabbitmq"])
-def test_make_dev_uses_the_broker_that_compose_starts_unless_another_one_is_named(
+def test_make_dev_uses_the_broker_that_compose_starts_unless_another_broker_is_named(
     render: Render, tmp_path: Path, broker: str
 ) -> None:
     service = shutil.copytree(render(messaging_style="events", broker=broker), tmp_path / "service")
@@ -103,7 +103,7 @@ def test_the_two_commands_that_a_copy_ends_with_lead_to_a_running_service(templa
         assert_all_gone(everything, output)
 
 
-def test_where_the_port_is_taken_it_says_so_and_takes_another(birth: Birth) -> None:
+def test_make_dev_reports_a_taken_port_and_takes_another(birth: Birth) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
         with dev(birth(service_name="billing"), "env", f"HTTP_PORT={taken}", "make", "dev") as process:

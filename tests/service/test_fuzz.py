@@ -50,7 +50,7 @@ def fuzz(service: Path, folder: Path, *options: str) -> Outcome:
     return Outcome(done.returncode, json.loads((folder / "report.json").read_text()), done.stdout + done.stderr)
 
 
-def test_a_service_with_every_field_type_does_what_its_document_says(birth: Birth, tmp_path: Path) -> None:
+def test_a_service_with_every_field_type_behaves_as_its_document_describes(birth: Birth, tmp_path: Path) -> None:
     service = birth(**VARIANTS["every-type"])
     found = fuzz(service, tmp_path, *LIMIT)
     assert (found.status, found.report["failures"], found.report["errors"]) == (0, [], []), found.output
@@ -165,14 +165,14 @@ def test_every_failure_is_a_problem_document(document: dict[str, Any]) -> None:
     assert {"ETag", "Location"} <= created["headers"].keys()
 
 
-def test_schema_names_are_those_of_the_code(document: dict[str, Any]) -> None:
+def test_schema_names_equal_the_names_in_the_code(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
     assert {"Money", "NewEverything", "EverythingPatch", "EverythingDetails", "Problem"} <= schemas.keys()
     assert [name for name in schemas if not re.fullmatch("[A-Z][A-Za-z0-9]*", name)] == []
     assert "ValidationError" not in json.dumps(schemas)
 
 
-def test_every_example_is_one(document: dict[str, Any]) -> None:
+def test_every_example_is_valid(document: dict[str, Any]) -> None:
     checked = 0
     for node in nodes(document):
         if "type" not in node and "$ref" not in node:

@@ -130,7 +130,7 @@ def service(birth: Birth) -> Generator[Path]:
 @pytest.mark.slow
 @pytest.mark.xdist_group("gates")
 @pytest.mark.parametrize("mutation", [pytest.param(mutation, id=name) for name, mutation in MUTATIONS.items()])
-def test_the_gate_that_guards_it_fails_and_says_what_to_do(service: Path, mutation: Mutation) -> None:
+def test_the_gate_of_each_fault_fails_and_names_the_remedy(service: Path, mutation: Mutation) -> None:
     mutation.break_it(service)
     checked = make(service, "check", f"GATES={mutation.gate}", check=False)
     assert checked.returncode != 0
@@ -142,7 +142,7 @@ def test_the_gate_that_guards_it_fails_and_says_what_to_do(service: Path, mutati
 @pytest.mark.slow
 @pytest.mark.xdist_group("gates")
 @pytest.mark.parametrize("gate", sorted(GATES))
-def test_a_gate_passes_whatever_others_guard_even_all_of_it_together(service: Path, gate: str) -> None:
+def test_a_gate_passes_with_the_faults_of_all_other_gates_together(service: Path, gate: str) -> None:
     for mutation in MUTATIONS.values():
         if mutation.gate != gate:
             mutation.break_it(service)

@@ -93,7 +93,7 @@ def shown(render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 PYENV = 'test "$PYENV_DIR" = / || { echo "pyenv: version 3.14.8 is not installed" >&2; exit 1; }; echo /opt/3.12/python'
 
 
-def test_a_laptop_takes_the_python_of_production_where_it_has_it(shown: Any) -> None:
+def test_a_laptop_uses_the_python_of_production_if_installed(shown: Any) -> None:
     has = [("python3", "echo /usr/bin/python3.12"), ("python3.14", "echo /opt/python3.14")]
     assert shown(*has) == "/opt/python3.14"
 
@@ -106,7 +106,7 @@ def test_a_laptop_takes_the_python_of_production_where_it_has_it(shown: Any) -> 
         ("exit 1", "3.14.8"),  # older than 3.11, or of a version that pyenv does not have: uv fetches production's
     ],
 )
-def test_a_laptop_without_the_python_of_production_takes_another_one(shown: Any, script: str, taken: str) -> None:
+def test_a_laptop_without_the_python_of_production_uses_another_python(shown: Any, script: str, taken: str) -> None:
     assert shown(("python3", script), ("python3.14", "exit 127")) == taken
 
 

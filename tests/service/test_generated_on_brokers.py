@@ -183,7 +183,7 @@ def test_a_request_and_its_effect_in_the_other_service_are_one_trace(life: Life)
     assert one("UPDATE ledger.invoices", "ledger").parent_id == processed.span_id
 
 
-def test_every_query_of_alerts_and_dashboard_asks_for_what_the_services_export(life: Life) -> None:
+def test_every_query_of_alerts_and_dashboard_asks_for_series_that_the_services_export(life: Life) -> None:
     exported = {one for one in life.telemetry.series if one.label["job"] == "tests/ledger"}
     found = {
         name: problems(query, exported | recorded(life.listener)) for name, query in queries(life.listener).items()

@@ -81,7 +81,7 @@ async def live(running: System) -> None:
     await journal.close()
 
 
-def test_every_query_asks_for_what_a_real_service_exports(render: Render, exported: set[Series]) -> None:
+def test_every_query_asks_for_series_that_a_real_service_exports(render: Render, exported: set[Series]) -> None:
     service = render(**COUNTER)
     found = {name: problems(query, exported | recorded(service)) for name, query in queries(service).items()}
     assert len(found) > 30
@@ -99,7 +99,7 @@ def test_every_query_asks_for_what_a_real_service_exports(render: Render, export
         ("service:requests_slow:budget{", "service:requests_slow:objective{"),
     ],
 )
-def test_a_query_for_what_nobody_exports_is_found(
+def test_a_query_for_a_series_that_nobody_exports_is_found(
     render: Render, exported: set[Series], tmp_path: Path, healthy: str, broken: str
 ) -> None:
     service = copied(render(**COUNTER), tmp_path)
@@ -157,7 +157,7 @@ def test_prometheus_would_refuse_rules(listener: Path, healthy: str, broken: str
     assert promtool(listener, "check", "rules", "alerts.yaml").returncode != 0
 
 
-def test_alerts_fire_when_they_should_and_not_before(listener: Path) -> None:
+def test_alerts_fire_at_their_limits_and_not_before(listener: Path) -> None:
     tested = promtool(listener, "test", "rules", "hours.yaml", "days.yaml")
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
@@ -200,7 +200,7 @@ def section(service: Path, alert: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("answers", SOME)
-def test_every_alert_leads_to_the_section_that_says_what_to_do(render: Render, answers: dict[str, Any]) -> None:
+def test_every_alert_links_to_the_section_with_its_remedy(render: Render, answers: dict[str, Any]) -> None:
     service = render(**answers)
     assert len(alerts(service)) >= 6
     assert without_help(service) == []

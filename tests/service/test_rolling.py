@@ -146,7 +146,7 @@ def test_no_request_fails_while_pods_of_both_versions_answer(outcome: Outcome, n
     assert min(load.answered["old"], load.answered["new"]) > CALLERS, load.answered
 
 
-def test_between_them_one_version_alone_answers(outcome: Outcome) -> None:
+def test_between_rollout_and_rollback_one_version_alone_answers(outcome: Outcome) -> None:
     assert outcome.loads["between"].failures == []
     assert outcome.loads["between"].answered.keys() == {"new"}
     assert outcome.loads["no drain"].answered.keys() == {"old"}
@@ -168,13 +168,13 @@ def test_every_change_that_was_accepted_is_stored_and_once(outcome: Outcome) -> 
     assert versions == {**dict.fromkeys(outcome.issued, 3), changed: 4}
 
 
-def test_events_of_both_versions_hold_what_listeners_of_the_old_one_know(outcome: Outcome, old: Image) -> None:
+def test_events_of_both_versions_hold_the_fields_that_old_listeners_know(outcome: Outcome, old: Image) -> None:
     known = json.loads((old.folder / "tests/messaging/golden/invoice_issued_v1.json").read_text()).keys()
     shapes = {frozenset(event) for event in outcome.heard}
     assert shapes == {frozenset(known), frozenset(known | {"purchase_order"})}
 
 
-def test_a_rollback_leaves_the_new_schema_and_what_the_new_version_has_stored(outcome: Outcome) -> None:
+def test_a_rollback_leaves_the_new_schema_and_the_rows_of_the_new_version(outcome: Outcome) -> None:
     assert outcome.revisions == {"0002", "chassis_0001"}
     kept = {invoice: row for invoice, row in outcome.invoices.items() if row["purchase_order"] == PURCHASE_ORDER}
     assert kept.keys() == outcome.loads["between"].issued

@@ -111,7 +111,7 @@ def reader(folder: Path, template: Path) -> Generator[Reader]:
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("dev")
-def test_the_tutorial_does_what_it_says(tmp_path: Path, template: Path) -> None:
+def test_the_tutorial_works_as_written(tmp_path: Path, template: Path) -> None:
     with reader(tmp_path, template) as someone:
         found = blocks(TUTORIAL.read_text())
         for (kind, text), (next_kind, shown) in zip(found, [*found[1:], ("", "")], strict=True):

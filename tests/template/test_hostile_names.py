@@ -72,7 +72,7 @@ NAMED = [(command, name) for command, names in COMMANDS.items() for name in sort
 
 @pytest.mark.parametrize(("command", "name"), NAMED, ids=[f"{command} {name}" for command, name in NAMED])
 @pytest.mark.parametrize("given", ["in the environment", "to make"])
-def test_a_name_reaches_the_command_as_it_was_given(
+def test_a_name_reaches_the_command_unchanged(
     service: Path, machine: Machine, command: str, name: str, given: str
 ) -> None:
     recorded = service / ".copier-answers.yml"

@@ -93,7 +93,7 @@ def service(render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.slow
-def test_a_layer_imports_what_is_listed_for_it_and_nothing_else(service: Path) -> None:
+def test_a_layer_imports_only_its_listed_modules(service: Path) -> None:
     wanted = set()
     for layer, (allowed, forbidden) in IMPORTS.items():
         for number, name in enumerate([*allowed, *forbidden]):

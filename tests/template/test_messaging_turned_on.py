@@ -105,7 +105,7 @@ def test_events_that_come_later_are_complete_and_pass_the_gates(update: Update, 
     assert "All gates passed." in make(service, "check").stdout
 
 
-def test_queues_that_come_later_join_what_the_team_has_already(update: Update, service: Path) -> None:
+def test_queues_that_are_turned_on_later_join_the_existing_files_of_the_team(update: Update, service: Path) -> None:
     ours = service / "tests/messaging/golden/remind_of_invoice_v1.json"
     ours.parent.mkdir(parents=True)
     ours.write_text(OURS)

@@ -157,7 +157,7 @@ def test_a_usual_run_has_ten_prompts(prompts: Prompts) -> None:
 
 
 @pytest.mark.parametrize("style", ["events", "queues", "events-and-queues"])
-def test_only_who_sends_messages_is_asked_for_a_broker(prompts: Prompts, style: str) -> None:
+def test_only_a_service_with_messages_is_asked_for_a_broker(prompts: Prompts, style: str) -> None:
     asked = list(prompts(messaging_style=style))
     assert len(asked) == 11
     assert asked.index("broker") == asked.index("messaging_style") + 1
@@ -237,7 +237,7 @@ def test_every_service_starts_with_an_aggregate_that_is_accepted(
     assert validate("aggregates", seed(service)) == ""
 
 
-def test_even_a_service_called_like_a_reserved_word_starts_with_one(
+def test_even_a_service_called_like_a_reserved_word_starts_with_a_valid_aggregate(
     seed: Callable[[str], str], validate: Validate
 ) -> None:
     for word in words("aggregates.txt") | words("sql-reserved.txt") | words("python-keywords.txt"):
@@ -311,7 +311,7 @@ def test_the_reserved_words_cover_this_python(validate: Validate) -> None:
         assert validate("service_name", name) != ""
 
 
-def test_the_reserved_words_cover_what_a_service_installs() -> None:
+def test_the_reserved_words_cover_the_packages_that_a_service_installs() -> None:
     installed: set[str] = set()
     ahead = [("slipway-chassis", "dev")]
     while ahead:
@@ -598,7 +598,7 @@ def test_a_monolith_is_not_created_by_default(ask: Ask) -> None:
     assert ask(service_name="billing", create_anyway="yes", **monolith)["create_anyway"] is True
 
 
-def test_the_names_follow_from_one(ask: Ask) -> None:
+def test_all_names_follow_from_the_service_name(ask: Ask) -> None:
     answers = ask(service_name="user-profile", ci="gitlab", aggregates="User: {name: text}")
     assert answers["package"] == "user_profile"
     assert answers["service_title"] == "User profile"
@@ -619,7 +619,7 @@ def test_both_pipelines_and_money(ask: Ask) -> None:
         ("events-and-queues", (True, True, True)),
     ],
 )
-def test_the_style_decides_what_there_is(ask: Ask, style: str, computed: tuple[bool, ...]) -> None:
+def test_the_style_decides_on_messaging_events_and_queues(ask: Ask, style: str, computed: tuple[bool, ...]) -> None:
     answers = ask(service_name="billing", messaging_style=style)
     assert tuple(answers[name] for name in ("has_messaging", "has_events", "has_queues")) == computed
     assert answers["has_nats"] is (style != "sync")
@@ -774,7 +774,7 @@ def copier_copy(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "copier", "copy", *arguments], capture_output=True, text=True)
 
 
-def test_the_command_line_refuses_before_it_writes(questionnaire: Path, tmp_path: Path) -> None:
+def test_the_command_line_refuses_before_writing(questionnaire: Path, tmp_path: Path) -> None:
     target = tmp_path / "billing"
     run = copier_copy(
         "--defaults", "-d", "aggregates={Invoice: {number: text, number: uuid}}", str(questionnaire), str(target)
@@ -786,7 +786,7 @@ def test_the_command_line_refuses_before_it_writes(questionnaire: Path, tmp_path
     assert not target.exists()
 
 
-def test_the_command_line_says_what_comes_next(questionnaire: Path, tmp_path: Path) -> None:
+def test_the_command_line_prints_the_next_steps(questionnaire: Path, tmp_path: Path) -> None:
     target = tmp_path / "my billing"
     run = copier_copy("--defaults", "-d", "service_name=billing", str(questionnaire), str(target))
     assert run.returncode == 0, run.stderr

@@ -51,7 +51,7 @@ def test_every_file_parses(render: Render, answers: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("answers", [*EACH, pytest.param(EXTREME, id="longest names")])
-def test_every_python_file_is_formatted_and_linted_as_it_comes(render: Render, answers: dict[str, Any]) -> None:
+def test_every_rendered_python_file_is_formatted_and_linted(render: Render, answers: dict[str, Any]) -> None:
     service = render(**answers)
     for command in (["format", "--diff", "--quiet"], ["check", "--output-format", "concise"]):
         checked = subprocess.run(
@@ -122,7 +122,7 @@ def test_no_file_is_empty_without_a_reason(render: Render, answers: dict[str, An
     assert empty <= {"__init__.py", "py.typed"}
 
 
-def test_plain_copies_in_differently_named_folders_are_what_the_tests_look_at(
+def test_plain_copies_in_differently_named_folders_equal_the_renders_of_the_tests(
     render: Render, template: Path, tmp_path: Path
 ) -> None:
     def contents(service: Path) -> dict[str, tuple[bytes, int]]:
@@ -134,7 +134,7 @@ def test_plain_copies_in_differently_named_folders_are_what_the_tests_look_at(
 
 
 @pytest.mark.parametrize("answers", EACH)
-def test_the_tree_is_the_approved_one(render: Render, answers: dict[str, Any], request: pytest.FixtureRequest) -> None:
+def test_the_rendered_tree_is_approved(render: Render, answers: dict[str, Any], request: pytest.FixtureRequest) -> None:
     """A path that comes or goes shows in review. Approve with: APPROVE=1 make test ARGS='-k approved'."""
     import os
 
@@ -186,7 +186,7 @@ def test_a_file_keeps_its_tag_budget(path: Path) -> None:
         assert len(found) <= 2, found
 
 
-def test_a_condition_counts_wherever_it_is() -> None:
+def test_a_condition_counts_in_every_place() -> None:
     expression = "{{ 'broker' if has_messaging }}{% set word = 'a' if has_queues else 'b' %}"
     tag = "{% if has_kafka %}one{% elif has_nats %}two{% else %}three{% endif %}"
     github = "{% raw %}{{ 'github' if it }}{% endraw %} if so"

@@ -52,7 +52,7 @@ async def meeting(request: pytest.FixtureRequest, run: Run) -> AsyncGenerator[Me
     await meeting.end()
 
 
-async def test_a_message_arrives_as_it_was_sent(meeting: Meeting) -> None:
+async def test_a_message_arrives_unchanged(meeting: Meeting) -> None:
     bank = await meeting.join(
         "bank", publishes=["bank.paid.v1"], awaits=["bank.paid.v1"], sends=["bank.pay.v1"], accepts=["bank.pay.v1"]
     )
@@ -121,7 +121,7 @@ async def test_every_service_gets_an_event(meeting: Meeting) -> None:
         assert await nothing_comes(subscription)
 
 
-async def test_a_service_gets_only_what_it_awaits(meeting: Meeting) -> None:
+async def test_a_service_receives_only_the_messages_that_the_service_awaits(meeting: Meeting) -> None:
     bank = await meeting.join("bank", publishes=["bank.paid.v1", "bank.refused.v1"])
     shop = await meeting.join("shop", awaits=["bank.paid.v1"])
     subscription = await shop.subscribe(Kind.EVENT)
@@ -276,7 +276,7 @@ async def test_an_acknowledged_message_is_not_delivered_again(meeting: Meeting) 
         assert await nothing_comes(await again.subscribe(kind))
 
 
-async def test_events_that_were_not_acknowledged_come_again_before_newer_ones(meeting: Meeting) -> None:
+async def test_unacknowledged_events_are_redelivered_before_newer_events(meeting: Meeting) -> None:
     bank = await meeting.join("bank", publishes=["bank.paid.v1"], awaits=["bank.paid.v1"])
     subscription = await bank.subscribe(Kind.EVENT)
     for _ in range(10):
@@ -430,7 +430,7 @@ async def forever(what: Callable[[], Awaitable[object]]) -> None:
 
 
 @pytest.mark.parametrize("meeting", each_of("nats", "kafka", "rabbitmq"), indirect=True)
-async def test_a_broker_that_was_killed_is_unavailable_until_it_is_back(meeting: Meeting, run: Run) -> None:
+async def test_a_killed_broker_is_unavailable_until_its_restart(meeting: Meeting, run: Run) -> None:
     server = next(server for name in brokers.BROKERS if (server := run(name)).url == meeting.url)
     bank = await meeting.join("bank", publishes=["bank.paid.v1"], awaits=["bank.paid.v1"])
     subscription = await bank.subscribe(Kind.EVENT)

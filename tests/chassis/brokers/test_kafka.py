@@ -116,7 +116,7 @@ async def test_a_released_message_is_delivered_again_here_and_a_held_message_is_
         assert bodies(await take(subscription, 3)) == [2, 4, 5]
 
 
-async def test_a_second_replica_takes_its_share_and_what_the_first_had_done_stays_done(
+async def test_a_second_replica_takes_its_share_and_repeats_no_message_of_the_first(
     server: brokers.Broker, name: str
 ) -> None:
     async with joined(server.url, name, partitions=4) as first, AsyncExitStack() as later:
@@ -141,7 +141,7 @@ async def test_a_second_replica_takes_its_share_and_what_the_first_had_done_stay
     assert len(again + to_others) < 40
 
 
-async def test_acknowledging_what_was_lost_changes_nothing(server: brokers.Broker, name: str) -> None:
+async def test_acknowledging_a_lost_message_changes_nothing(server: brokers.Broker, name: str) -> None:
     async with joined(server.url, name) as bank:
         subscription = await bank.subscribe(Kind.EVENT)
         await publish(bank, name, 1)
@@ -152,7 +152,9 @@ async def test_acknowledging_what_was_lost_changes_nothing(server: brokers.Broke
         assert bodies(await take(await bank.subscribe(Kind.EVENT), 1)) == [1]
 
 
-async def test_topics_are_made_with_the_settings_and_existing_ones_are_left(server: brokers.Broker, name: str) -> None:
+async def test_topics_are_created_by_the_settings_and_existing_topics_are_left_alone(
+    server: brokers.Broker, name: str
+) -> None:
     async with joined(server.url, name, partitions=3, retention_seconds=3600):
         partitions, settings = await described(server, name)
         assert partitions == 3

@@ -166,7 +166,9 @@ async def test_a_limited_service_publishes_nothing_in_the_name_of_others(
     ],
     ids=["events of a stranger", "another event of a neighbour", "jobs of a neighbour"],
 )
-async def test_a_limited_service_receives_nothing_that_is_not_for_it(urls: tuple[str, str], topology: Topology) -> None:
+async def test_a_limited_service_receives_no_message_of_another_service(
+    urls: tuple[str, str], topology: Topology
+) -> None:
     everything, limited = urls
     kind = Kind.EVENT if topology.awaited_events else Kind.JOB
     (name,) = topology.awaited_events | topology.accepted_jobs

@@ -105,7 +105,7 @@ def bodies(deliveries: list[Delivery]) -> list[int]:
     return [int(delivery.message.body) for delivery in deliveries]
 
 
-async def test_an_acknowledgement_of_many_leaves_out_what_is_open_between_them(
+async def test_an_acknowledgement_of_several_messages_leaves_out_open_messages_in_between(
     server: brokers.Broker, service: str
 ) -> None:
     async with joined(server.url, speaking_to_itself(service)) as bank:
@@ -144,7 +144,7 @@ async def test_lanes_that_acknowledge_one_after_the_other_cost_a_few_frames(
         assert await (await bank.subscribe(Kind.EVENT)).fetch(1, wait_seconds=1) == []
 
 
-async def test_a_message_that_is_tried_again_for_long_does_not_use_up_the_room_of_those_behind_it(
+async def test_a_message_with_many_attempts_does_not_use_up_the_room_of_later_messages(
     server: brokers.Broker, service: str
 ) -> None:
     async with joined(server.url, speaking_to_itself(service)) as bank:
@@ -215,9 +215,7 @@ async def test_a_job_waits_for_a_worker_that_has_never_run(server: brokers.Broke
         assert bodies(await take(await bank.subscribe(Kind.JOB), 1)) == [1]
 
 
-async def test_a_job_that_no_queue_takes_is_not_lost_silently_and_finds_one_later(
-    server: brokers.Broker, service: str
-) -> None:
+async def test_a_job_without_a_queue_is_reported_and_finds_a_queue_later(server: brokers.Broker, service: str) -> None:
     async with joined(server.url, speaking_to_itself(service)) as bank, channel_to(server) as channel:
         await channel.queue_delete(f"{service}.jobs")
         with pytest.raises(BrokerUnavailable, match="nobody has declared a queue"):
@@ -239,7 +237,7 @@ async def test_a_queue_that_was_deleted_is_made_again(server: brokers.Broker, se
         assert bodies(await take(subscription, 1)) == [2]
 
 
-async def test_a_queue_that_exists_is_used_as_it_is_and_said_to_differ(
+async def test_an_existing_queue_is_used_unchanged_and_its_difference_is_reported(
     server: brokers.Broker, service: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with channel_to(server) as channel:
@@ -280,7 +278,7 @@ async def test_a_connection_for_one_message_that_gets_no_answer_leaves_the_conne
 
 
 @pytest.mark.parametrize(("version", "limit"), [("3.10.8", None), ("4.3.1", -1)])
-def test_no_server_discards_what_comes_again_often(version: str, limit: int | None) -> None:
+def test_no_server_discards_a_message_that_is_redelivered_often(version: str, limit: int | None) -> None:
     class Connection:
         server_properties = {"version": version}  # noqa: RUF012
 

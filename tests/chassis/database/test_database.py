@@ -95,7 +95,7 @@ def test_a_statement_compiles_to_this_sql_with_its_arguments_in_this_order(name:
     assert statement.arguments(parameters) == arguments
 
 
-def test_a_missing_parameter_is_an_error_that_names_it() -> None:
+def test_a_missing_parameter_is_an_error_that_names_the_parameter() -> None:
     with pytest.raises(KeyError, match="name"):
         INSERT.arguments({"id": ID, "email": None})
 
@@ -120,7 +120,7 @@ async def test_values_of_every_type_pass_through_a_real_table(connection: asyncp
     assert (found["id"], found["colour"], found["price"], found["bought_on"]) == (ID, Colour.RED, price, date.max)
 
 
-async def test_a_statement_returns_one_row_all_rows_or_how_many_it_touched(database: Database) -> None:
+async def test_a_statement_returns_one_row_all_rows_or_the_number_of_changed_rows(database: Database) -> None:
     for number in range(3):
         assert await INSERT.run(database, id=UUID(int=number), name=f"thing {number}", email=None) == 1
     everything = Statement(sa.select(things).order_by(things.c.id))
@@ -135,7 +135,7 @@ async def test_a_statement_returns_one_row_all_rows_or_how_many_it_touched(datab
     assert await Statement(sa.delete(things)).run(database) == 3
 
 
-async def test_a_transaction_is_seen_by_others_when_it_ends_and_not_before(
+async def test_a_transaction_is_visible_to_others_only_after_its_end(
     database: Database, connection: asyncpg.Connection
 ) -> None:
     async with database.unit_of_work() as uow:
@@ -249,7 +249,7 @@ async def test_a_change_that_was_answered_with_success_is_committed(
     assert await BY_ID.one(connection, id=UUID(created["id"])) is not None
 
 
-async def test_an_unreachable_server_is_database_unavailable_until_it_is_back(link: Link) -> None:
+async def test_an_unreachable_server_is_database_unavailable_until_its_return(link: Link) -> None:
     async with connected(link) as database:
         assert await database.fetchrow("SELECT 1")
 
@@ -262,7 +262,7 @@ async def test_an_unreachable_server_is_database_unavailable_until_it_is_back(li
         assert await database.fetchrow("SELECT 1")
 
 
-async def test_a_process_starts_without_a_server_and_finds_it_later(link: Link) -> None:
+async def test_a_process_starts_without_a_server_and_connects_later(link: Link) -> None:
     link.cut()
     async with connected(link) as database:
         with pytest.raises(DatabaseUnavailable):
@@ -295,7 +295,7 @@ async def test_a_server_that_ends_our_connections_is_database_unavailable_at_mos
         assert await database.fetchrow("SELECT 1")
 
 
-async def test_an_observer_is_told_of_each_statement_when_it_has_ended(database_url: str) -> None:
+async def test_an_observer_is_called_after_the_end_of_each_statement(database_url: str) -> None:
     told: list[tuple[str, int, BaseException | None]] = []
     began = time.time_ns()
     async with Database(
@@ -361,7 +361,7 @@ async def test_closing_is_not_held_up_by_a_server_that_does_not_answer(link: Lin
         link.freeze()
 
 
-async def test_many_requests_share_few_connections_whatever_becomes_of_them(link: Link) -> None:
+async def test_many_requests_share_few_connections_even_if_some_fail_or_are_cancelled(link: Link) -> None:
     async def work(database: Database, number: int) -> None:
         async with database.unit_of_work() as uow:
             await uow.connection.execute("SELECT pg_sleep(0.02)")
@@ -387,7 +387,7 @@ async def test_many_requests_share_few_connections_whatever_becomes_of_them(link
     assert 0 < idle <= POOL_SIZE
 
 
-async def test_usage_counts_connections_in_use_idle_ones_and_who_waits(link: Link) -> None:
+async def test_usage_counts_used_and_idle_connections_and_waiting_tasks(link: Link) -> None:
     async with connected(link) as database:
         assert database.usage() == (0, 0, 0)
         async with AsyncExitStack() as stack:

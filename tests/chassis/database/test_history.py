@@ -69,7 +69,7 @@ def test_a_squash_that_takes_a_number_that_was_applied_is_refused(copy: Service,
     assert ask(database, COLUMNS) == "colour,weight"
 
 
-def test_another_migration_in_the_place_of_one_that_was_taken_back_is_refused(copy: Service, database: str) -> None:
+def test_another_migration_with_the_number_of_a_withdrawn_migration_is_refused(copy: Service, database: str) -> None:
     forget(copy, "0003")
     migrate.upgrade(copy, database)  # rolled back
     write(copy, "0003", "height")
@@ -97,7 +97,7 @@ def test_a_database_that_was_not_at_the_end_of_a_squash_is_refused(copy: Service
         migrate.upgrade(copy, database)
 
 
-def test_a_squash_that_names_what_it_replaces_is_not_run_again(copy: Service, database: str) -> None:
+def test_a_squash_that_names_the_replaced_migrations_is_not_run_again(copy: Service, database: str) -> None:
     first = next(versions(copy).glob("0001_*"))
     forget(copy, "0002", "0003")
     squash = first.read_text().replace('revision = "0001"', 'revision = "0003"')
@@ -131,7 +131,7 @@ HARMLESS = {
 
 
 @pytest.mark.parametrize("edit", HARMLESS)
-def test_an_edit_that_changes_nothing_of_what_it_does_is_not_noticed(copy: Service, database: str, edit: str) -> None:
+def test_an_edit_without_an_effect_on_the_migration_is_not_noticed(copy: Service, database: str, edit: str) -> None:
     path = versions(copy) / "0002_colour.py"
     before, after = HARMLESS[edit]
     assert before in path.read_text()
@@ -140,7 +140,7 @@ def test_an_edit_that_changes_nothing_of_what_it_does_is_not_noticed(copy: Servi
     migrate.upgrade(copy, database)
 
 
-def test_a_database_without_a_record_is_taken_as_it_is_and_recorded(copy: Service, database: str) -> None:
+def test_a_database_without_a_record_is_accepted_and_recorded(copy: Service, database: str) -> None:
     ask(database, "DROP TABLE chassis.migrations")
 
     migrate.upgrade(copy, database)
@@ -148,7 +148,7 @@ def test_a_database_without_a_record_is_taken_as_it_is_and_recorded(copy: Servic
     assert ask(database, "SELECT count(*) FROM chassis.migrations WHERE revision NOT LIKE 'chassis%'") == 3
 
 
-def test_the_version_before_leaves_a_database_without_a_record_as_it_is(
+def test_the_previous_version_leaves_a_database_without_a_record_unchanged(
     service: Service, copy: Service, database: str
 ) -> None:
     ask(database, "DROP TABLE chassis.migrations")

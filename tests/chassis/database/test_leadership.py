@@ -94,7 +94,7 @@ async def test_a_successor_starts_at_once_where_the_leader_resigned(
             assert lead is not None
 
 
-async def test_a_replica_that_is_stopped_while_it_waits_does_not_lead(
+async def test_a_replica_that_is_stopped_while_waiting_does_not_lead(
     database_url: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leadership, "HANDOVER_SECONDS", NEVER)

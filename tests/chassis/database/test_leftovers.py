@@ -153,7 +153,7 @@ INTERRUPTED = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("statement", INTERRUPTED)
-async def test_running_again_repairs_what_a_cancelled_statement_left(
+async def test_running_again_repairs_the_leftovers_of_a_cancelled_statement(
     copy: Service,
     migrated: str,
     reader: asyncpg.Connection,
@@ -205,7 +205,7 @@ async def test_the_repair_waits_for_a_long_transaction_as_the_first_run_did(
 
 
 @pytest.mark.slow
-async def test_a_migrator_waits_for_what_a_killed_one_has_left_running(
+async def test_a_migrator_waits_for_the_running_statement_of_a_killed_migrator(
     copy: Service, migrated: str, reader: asyncpg.Connection, watcher: asyncpg.Connection
 ) -> None:
     add_migration(copy, CREATE)
@@ -252,7 +252,7 @@ def test_only_a_concurrent_statement_outside_of_a_transaction_waits_for_long(
     migrate.upgrade(copy, migrated)
 
 
-def test_a_statement_and_a_turn_end_before_the_job_that_runs_them() -> None:
+def test_a_statement_and_a_turn_end_before_the_deadline_of_their_job() -> None:
     job = (ROOT / "template/deploy/base/migration.yaml.jinja").read_text()
     [deadline] = re.findall(r"activeDeadlineSeconds: (\d+)", job)
 

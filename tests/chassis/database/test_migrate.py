@@ -112,7 +112,7 @@ def test_two_branches_that_add_one_each_are_told_apart_before_anything_is_migrat
     assert ask(empty_database, "SELECT to_regclass('tiny.things')") is None
 
 
-def test_a_database_of_another_service_is_refused_and_stays_as_it_is(service: Service, empty_database: str) -> None:
+def test_a_database_of_another_service_is_refused_and_stays_unchanged(service: Service, empty_database: str) -> None:
     migrate.upgrade(service, empty_database)
     schemas = "SELECT string_agg(nspname, ',' ORDER BY nspname) FROM pg_namespace"
     before = ask(empty_database, schemas)
@@ -178,7 +178,9 @@ def without_email(**info: list[str]) -> sa.MetaData:
     return metadata
 
 
-def test_a_column_that_leaves_stays_until_its_table_no_longer_names_it(copy: Service, empty_database: str) -> None:
+def test_a_column_is_dropped_only_after_its_table_no_longer_names_the_column(
+    copy: Service, empty_database: str
+) -> None:
     migrate.upgrade(copy, empty_database)
 
     for leaving, left in ((["email"], False), ([], True)):
@@ -197,7 +199,7 @@ def with_migrations(copy: Service, *revisions: str) -> None:
         Path(package_path, "migrations", "versions", f"{revision}_more.py").write_text(script)
 
 
-def test_the_version_before_leaves_a_newer_database_as_it_is(
+def test_the_previous_version_leaves_a_newer_database_unchanged(
     service: Service, copy: Service, empty_database: str
 ) -> None:
     with_migrations(copy, "0002", "0003")

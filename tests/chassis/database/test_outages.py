@@ -231,7 +231,7 @@ async def alone(database: Database) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("work", [in_a_transaction, in_a_savepoint, alone])
-async def test_a_caller_that_gives_up_on_a_dead_connection_does_not_wait_for_it_again(
+async def test_a_caller_that_gives_up_on_a_dead_connection_does_not_wait_a_second_time(
     link: Link, work: Callable[[Database], Any]
 ) -> None:
     async with connected(link.url, command_timeout_seconds=30, observe=lambda *_: None) as database:

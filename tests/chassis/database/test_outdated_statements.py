@@ -199,7 +199,7 @@ async def test_rows_from_an_iterator_are_all_stored_after_a_changed_type(
     assert await connection.fetchval("SELECT count(*) FROM changing.rows") == 1000
 
 
-async def test_copied_numbers_are_stored_as_they_are_after_a_changed_type(
+async def test_copied_numbers_are_stored_unchanged_after_a_changed_type(
     pool: Database, connection: asyncpg.Connection
 ) -> None:
     await connection.execute("CREATE TABLE changing.rows (a int)")

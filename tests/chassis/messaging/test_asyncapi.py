@@ -186,7 +186,7 @@ def test_sent_messages_are_described_as_written_and_received_messages_as_read(do
     assert [one["type"] for one in fields_of("shop.remind.v1")["fee"]["anyOf"]] == ["number", "string"]
 
 
-def test_the_document_is_the_same_whatever_the_order_of_the_lines(shop: Service) -> None:
+def test_the_document_does_not_depend_on_the_order_of_the_lines(shop: Service) -> None:
     other = Messages("shop", outgoing=MESSAGES.outgoing[::-1], incoming=MESSAGES.incoming[::-1])
     documents = [asyncapi.document(dataclasses.replace(shop, messages=messages)) for messages in (MESSAGES, other)]
     assert json.dumps(documents[0]) == json.dumps(documents[1])
@@ -223,7 +223,7 @@ def parse() -> Parse:
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("npm")
-def test_the_official_parser_takes_the_document_and_reads_what_we_meant(document: dict[str, Any], parse: Parse) -> None:
+def test_the_official_parser_accepts_the_document_and_reads_our_meaning(document: dict[str, Any], parse: Parse) -> None:
     parsed = parse(document)
     assert parsed.returncode == 0, parsed.stderr
     assert sorted(json.loads(parsed.stdout)) == [
@@ -266,7 +266,7 @@ def test_the_official_parser_would_refuse_a_wrong_document(
     assert complaint in parsed.stderr
 
 
-def test_the_schemas_are_json_schema_and_take_what_the_service_writes() -> None:
+def test_the_schemas_are_json_schema_and_accept_the_messages_of_the_service() -> None:
     (sold,) = (one for one in described(MESSAGES) if one.name == "shop.sold.v1")
     schema = sold.schema()
     Draft202012Validator.check_schema(schema)
@@ -344,7 +344,7 @@ def test_a_document_without_code_fails_the_check_and_is_removed_by_writing(
     assert main(silent, ["specs", "--check"]) == 0
 
 
-def test_the_document_says_whom_to_ask_where_the_broker_is_and_what_each_operation_is(shop: Service) -> None:
+def test_the_document_names_the_owner_the_broker_and_the_purpose_of_each_operation(shop: Service) -> None:
     document = asyncapi.document(dataclasses.replace(shop, owner="@acme/shop", broker="rabbitmq"))
 
     assert document["info"]["contact"] == {"name": "@acme/shop"}

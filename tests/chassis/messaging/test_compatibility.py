@@ -233,7 +233,7 @@ def test_a_job_that_only_others_send_may_be_taken_more_generously(changes: dict[
     assert refused(job_of_others(contract()), job_of_others(contract(**changes))) == []
 
 
-def test_a_job_says_that_it_is_accepted_rather_than_published() -> None:
+def test_a_job_is_described_as_accepted_rather_than_published() -> None:
     (problem,) = refused(job_of_others(contract()), job_of_others(contract(customer=None)))
     assert problem.splitlines()[-1] == (
         "Within a version a job accepts all that it accepted. "
@@ -249,7 +249,7 @@ def test_every_change_of_every_message_is_told() -> None:
     assert other.splitlines()[1:-1] == ["  due: was added and is required; an addition needs a default"]
 
 
-def test_the_next_version_is_one_that_is_free() -> None:
+def test_the_proposed_next_version_is_free() -> None:
     old = event(contract(), contract("InvoiceIssuedV2"))
     (problem,) = refused(old, event(contract(customer=None), contract("InvoiceIssuedV2")))
     assert problem.endswith("publish InvoiceIssuedV3 beside InvoiceIssuedV1.")
@@ -324,7 +324,7 @@ RENAMED = {"$defs": {"B": {"type": "string", "title": "New"}, "A": {"type": "int
         lambda inner: inner,
     ],
 )
-def test_a_reference_is_compared_by_what_it_leads_to(holder: Callable[[Any], dict[str, Any]]) -> None:
+def test_a_reference_is_compared_by_its_target(holder: Callable[[Any], dict[str, Any]]) -> None:
     old = {**holder({"$ref": "#/$defs/A"}), **DEFINED}
     assert [one for one in differences(old, {**holder({"$ref": "#/$defs/A"}), **RENAMED}) if not one.wider]
     assert [one for one in differences({**holder({"$ref": "#/$defs/A"}), **RENAMED}, old) if not one.wider]
@@ -435,7 +435,7 @@ def test_the_schema_of_another_service_is_not_compared() -> None:
 # --- messages that go ---------------------------------------------------------------------------------------------------
 
 
-def test_a_message_that_is_gone_is_refused_with_the_way_to_retire_it() -> None:
+def test_a_removed_message_is_refused_with_the_way_to_retire_a_message() -> None:
     (problem,) = refused(event(contract(), contract("PaidV1", due=(str, ...))), event(contract()))
     assert problem == (
         "billing.paid.v1 is gone.\n"
@@ -444,7 +444,7 @@ def test_a_message_that_is_gone_is_refused_with_the_way_to_retire_it() -> None:
     )
 
 
-def test_a_renamed_message_is_one_that_is_gone() -> None:
+def test_a_renamed_message_counts_as_removed() -> None:
     (problem,) = refused(event(contract()), event(contract("InvoicePostedV1")))
     assert problem.startswith("billing.invoice-issued.v1 is gone (billing.invoice-posted.v1 is alike, but ")
     assert "Bring InvoiceIssuedV1 back" in problem
@@ -489,7 +489,7 @@ def commit(folder: Path, service: Service, messages: Messages) -> None:
     git(folder, "commit", "--quiet", "--allow-empty", "--message", "Change")
 
 
-def test_the_code_is_compared_with_what_a_commit_holds(
+def test_the_code_is_compared_with_the_documents_of_a_commit(
     folder: Path, service: Service, compare: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     commit(folder, service, event(contract(), contract("PaidV1")))

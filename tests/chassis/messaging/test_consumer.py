@@ -403,7 +403,7 @@ async def test_a_message_that_kills_the_process_is_parked_and_others_go_on(real:
         (b"\xff\x00", "it breaks the contract PaidV1\n  body: Invalid JSON"),
     ],
 )
-async def test_a_malformed_message_is_parked_at_once_with_what_is_wrong(bench: Bench, body: bytes, reason: str) -> None:
+async def test_a_malformed_message_is_parked_at_once_with_the_reason(bench: Bench, body: bytes, reason: str) -> None:
     await bench.publish(Message(Kind.EVENT, "bank.paid.v1", "bad", "a", body), paid(2))
     async with bench.consuming():
         await bench.until_effects(2)
@@ -645,7 +645,7 @@ async def test_messages_that_the_broker_refused_take_no_room_from_messages_that_
         await bench.until(both_parked)
 
 
-async def test_messages_that_found_no_room_are_parked_once_there_is_room_however_many_they_are(
+async def test_any_number_of_messages_that_found_no_room_are_parked_once_there_is_room(
     bench: Bench, narrow: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parking, "LOOK_SECONDS", 0.1)
@@ -695,7 +695,7 @@ async def _true(found: list[str]) -> bool:
 
 
 @pytest.mark.slow
-async def test_stopping_finishes_what_is_at_hand_and_nothing_of_it_comes_again(
+async def test_stopping_finishes_the_messages_in_hand_and_none_is_redelivered(
     real: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processing, "log", logged := CapturingLogger())
@@ -713,7 +713,9 @@ async def test_stopping_finishes_what_is_at_hand_and_nothing_of_it_comes_again(
     assert await real.connection.fetchval("SELECT count(*) FROM chassis.attempts") == 0  # nothing has died
 
 
-async def test_stopping_gives_back_what_cannot_be_begun_in_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stopping_gives_back_messages_that_cannot_start_in_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(SHAPES, Kind.EVENT, replace(SHAPES[Kind.EVENT], last_seconds=0))
     tell_when_lanes_stop(monkeypatch)
     async with bench.consuming():
@@ -866,7 +868,7 @@ async def _has_effects(bench: Bench, *numbers: int) -> bool:
 
 
 @pytest.mark.slow
-async def test_an_outage_that_all_messages_meet_parks_nothing_however_many_they_are(
+async def test_an_outage_for_any_number_of_messages_parks_none(
     bench: Bench, connection: asyncpg.Connection, narrow: int
 ) -> None:
     keys = [*map(str, range(narrow)), *["the same"] * narrow]
@@ -881,7 +883,7 @@ async def test_an_outage_that_all_messages_meet_parks_nothing_however_many_they_
     assert await bench.parked() == []
 
 
-async def test_only_one_replica_takes_events_where_the_broker_would_mix_them_up(bench: Bench) -> None:
+async def test_only_one_replica_takes_events_where_the_broker_does_not_keep_the_order_of_keys(bench: Bench) -> None:
     assert not bench.broker.shares_in_order
     async with bench.consuming():
         await bench.publish(paid(1))
@@ -1017,7 +1019,7 @@ async def test_a_message_of_a_trace_that_is_not_sampled_makes_no_span(bench: Ben
     assert [span.name for span in bench.spans.get_finished_spans() if span.name.startswith("process")] == []
 
 
-async def test_every_message_belongs_to_its_senders_trace_with_the_sql_it_caused(bench: Bench) -> None:
+async def test_every_message_and_its_sql_belong_to_the_trace_of_the_sender(bench: Bench) -> None:
     def from_trace(number: int) -> Message:
         message = paid(number, key=str(number))
         header = f"00-{number:032x}-{number:016x}-01"

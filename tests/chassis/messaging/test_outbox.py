@@ -84,7 +84,7 @@ async def test_a_transaction_that_fails_stores_no_message(open_database: Any, ro
     assert await rows() == []
 
 
-async def test_events_keep_the_order_in_which_they_were_published(open_database: Any, rows: Any) -> None:
+async def test_events_keep_the_order_of_publication(open_database: Any, rows: Any) -> None:
     thing = uuid4()
     async with open_database() as database, database.unit_of_work() as uow:
         await uow.publish(*(ThingMade(thing, number) for number in range(3)))
@@ -117,7 +117,7 @@ async def test_the_delay_of_a_job_is_the_same_where_the_clock_of_the_process_is_
     assert timedelta(0) <= row["not_before"] - row["created_at"] - timedelta(hours=1) < timedelta(minutes=1)
 
 
-async def test_the_delay_of_a_job_begins_when_it_is_enqueued_not_with_the_transaction(
+async def test_the_delay_of_a_job_begins_at_the_call_of_enqueue_not_with_the_transaction(
     open_database: Any, rows: Any
 ) -> None:
     async with open_database() as database, database.unit_of_work() as uow:
@@ -127,7 +127,7 @@ async def test_the_delay_of_a_job_begins_when_it_is_enqueued_not_with_the_transa
     assert row["not_before"] - row["created_at"] >= timedelta(hours=1, seconds=0.2)
 
 
-async def test_a_row_carries_the_trace_that_it_was_written_in(open_database: Any, rows: Any) -> None:
+async def test_a_row_carries_the_trace_of_its_request(open_database: Any, rows: Any) -> None:
     telemetry = Telemetry(Resource({}), sampler=ALWAYS_ON, span_processors=[], metric_readers=[])
     async with open_database() as database, database.unit_of_work() as uow:
         with telemetry.tracer.start_as_current_span("request") as span:
@@ -157,7 +157,7 @@ async def test_a_service_that_publishes_no_events_stores_none(open_database: Any
     assert await rows() == []
 
 
-async def test_an_event_without_a_line_is_refused_and_named_where_others_have_one(open_database: Any) -> None:
+async def test_an_event_without_a_line_is_refused_and_named_where_others_have_a_line(open_database: Any) -> None:
     async with open_database() as database:
         with pytest.raises(Unlisted, match=r"int has no line Event\(int, …\) in OUTGOING of messaging/"):
             async with database.unit_of_work() as uow:

@@ -123,7 +123,7 @@ def test_a_replay_that_fails_changes_nothing_and_says_why(desk: Desk, body: str,
     assert desk.left() == [parked]
 
 
-def test_a_replay_of_what_nobody_takes_says_so(desk: Desk) -> None:
+def test_a_replay_of_a_message_that_nobody_takes_is_reported(desk: Desk) -> None:
     parked = desk.park(name="bank.refunded.v1")
     status, _, err = desk("replay", str(parked))
     assert status == 1
@@ -148,7 +148,7 @@ def test_all_messages_of_a_name_are_replayed_in_the_order_of_their_parking(desk:
     assert desk.left() == [other]
 
 
-def test_a_replay_of_all_messages_of_a_name_goes_on_after_a_failure_and_reports_it(desk: Desk) -> None:
+def test_a_replay_of_all_messages_of_a_name_goes_on_after_a_failure_and_reports_the_failure(desk: Desk) -> None:
     bad = desk.park('{"number": 1, "then": "fail"}')
     desk.park('{"number": 2}')
     status, out, err = desk("replay", "--name", "bank.paid.v1")
@@ -176,7 +176,7 @@ def test_a_replay_needs_either_ids_or_a_name(desk: Desk, arguments: list[str]) -
         desk("replay", *arguments)
 
 
-def test_replaying_what_the_broker_refused_sends_it_again_under_its_id(desk: Desk) -> None:
+def test_replaying_a_refused_message_sends_the_message_again_under_its_id(desk: Desk) -> None:
     parked = desk.park(name="tiny.thing-made.v1", direction="outgoing")
     (message_id,) = desk.ask("SELECT message_id FROM chassis.parked")[0]
     status, out, _ = desk("replay", str(parked))
@@ -186,7 +186,7 @@ def test_replaying_what_the_broker_refused_sends_it_again_under_its_id(desk: Des
     assert (row["payload"], row["traceparent"]) == ('{"number": 1}', TRACE)
 
 
-def test_drop_prints_what_it_removes(desk: Desk) -> None:
+def test_drop_prints_the_removed_messages(desk: Desk) -> None:
     parked = desk.park('{"number": 9}')
     status, out, _ = desk("drop", str(parked))
     assert (status, json.loads(out)["body"]) == (0, '{"number": 9}')

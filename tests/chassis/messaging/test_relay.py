@@ -164,7 +164,7 @@ def events(count: int, *, things: int = 1) -> list[ThingMade]:
     return [ThingMade(UUID(int=number % things), number) for number in range(count)]
 
 
-async def test_a_row_is_sent_as_it_was_said_and_then_gone(bench: Bench) -> None:
+async def test_a_row_is_sent_unchanged_and_then_deleted(bench: Bench) -> None:
     await bench.say(*events(1))
     stored = await bench.connection.fetchval("SELECT id FROM chassis.outbox")
     async with bench.relaying():
@@ -176,7 +176,7 @@ async def test_a_row_is_sent_as_it_was_said_and_then_gone(bench: Bench) -> None:
     assert message.headers["content-type"] == "application/json"
 
 
-async def test_where_another_sends_events_they_are_cleared_away_and_jobs_are_sent(bench: Bench) -> None:
+async def test_where_another_program_sends_events_the_relay_deletes_events_and_sends_jobs(bench: Bench) -> None:
     await bench.say(*events(3), TidyUp(UUID(int=0)))
     async with bench.relaying(sends_events=False):
         await bench.until_empty()
@@ -217,7 +217,7 @@ async def test_large_rows_are_in_flight_up_to_a_number_of_bytes(bench: Bench, mo
     assert len(bench.broker.got) == 200
 
 
-async def test_the_database_reads_no_bodies_of_rows_that_it_does_not_return(bench: Bench) -> None:
+async def test_the_database_reads_no_bodies_of_rows_that_are_not_returned(bench: Bench) -> None:
     digits = "(SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 2000))"
     await bench.connection.execute(
         "INSERT INTO chassis.outbox (id, kind, aggregatetype, aggregateid, type, payload) "
@@ -254,7 +254,7 @@ async def test_a_row_that_is_larger_than_all_that_may_be_in_flight_is_sent(
     assert (bench.broker.got_of(MADE), bench.broker.got_of(CHANGED)) == (2, 1)
 
 
-async def test_keys_go_at_the_same_time_and_one_key_one_by_one(bench: Bench) -> None:
+async def test_keys_are_sent_at_the_same_time_and_the_messages_of_a_key_in_turn(bench: Bench) -> None:
     bench.broker.slowly = 0.02
     await bench.say(*events(6, things=3))
     async with bench.relaying():
@@ -262,7 +262,7 @@ async def test_keys_go_at_the_same_time_and_one_key_one_by_one(bench: Bench) -> 
     assert bench.broker.most_in_hand == 3
 
 
-async def test_a_batch_is_deleted_and_another_one_read_while_a_third_is_being_sent(
+async def test_a_batch_is_deleted_and_another_is_read_while_a_third_is_being_sent(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(in_flight, "LONG_SECONDS", WAIT_SECONDS)  # a slow machine makes no slow destination
@@ -276,7 +276,7 @@ async def test_a_batch_is_deleted_and_another_one_read_while_a_third_is_being_se
     assert len(bench.broker.got) == len({message.id for message in bench.broker.got}) == 3 * BATCH
 
 
-async def test_a_relay_that_ends_in_the_middle_of_a_batch_loses_nothing_and_repeats_only_what_was_not_deleted(
+async def test_a_relay_that_ends_in_the_middle_of_a_batch_loses_nothing_and_repeats_only_rows_that_were_not_deleted(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leadership, "LEASE_SECONDS", 60)  # nothing restarts this relay if it loses the lead
@@ -466,7 +466,7 @@ async def test_a_burst_into_an_outbox_without_statistics_is_read_a_few_times_at_
 
 
 @pytest.mark.slow
-async def test_the_age_of_a_burst_is_found_without_reading_all_of_it(bench: Bench) -> None:
+async def test_the_age_of_a_burst_is_found_without_reading_all_rows(bench: Bench) -> None:
     await store_many(bench, BURST)
     before = await rows_read(bench)
     url = SecretStr(bench.url)
@@ -715,7 +715,7 @@ async def test_no_transaction_is_open_while_the_broker_is_spoken_to(bench: Bench
         await bench.until_empty()
 
 
-async def test_stopping_finishes_what_is_being_sent(bench: Bench) -> None:
+async def test_stopping_finishes_messages_that_are_being_sent(bench: Bench) -> None:
     bench.broker.answers.clear()
     await bench.say(*events(1))
     async with bench.relaying():
@@ -735,7 +735,7 @@ async def test_stopping_sends_no_further_row_of_a_key(bench: Bench) -> None:
     assert await bench.waiting() == 200 - len(bench.broker.got)
 
 
-async def test_a_stop_that_one_message_holds_up_records_what_the_broker_has_confirmed(
+async def test_a_stop_that_a_single_message_holds_up_records_all_confirmed_messages(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.modules[__name__], "SILENCE_SECONDS", 2 * WAIT_SECONDS)
@@ -774,7 +774,7 @@ async def test_the_message_continues_the_trace_of_the_row_through_the_relays_own
 
 
 @pytest.mark.parametrize("flags", [0, TraceFlags.RANDOM_TRACE_ID])
-async def test_a_trace_that_nobody_records_goes_on_as_the_row_has_it(bench: Bench, flags: int) -> None:
+async def test_a_trace_that_nobody_records_goes_on_unchanged_from_the_row(bench: Bench, flags: int) -> None:
     unsampled = SpanContext(0xABC, 0xDEF, is_remote=False, trace_flags=TraceFlags(flags))
     with trace.use_span(NonRecordingSpan(unsampled)):
         await bench.say(*events(1))

@@ -119,7 +119,7 @@ async def test_depth_age_and_parked_messages_are_metrics(
     }
 
 
-async def test_a_service_without_messages_tells_nothing_of_them(service: Service, database_url: str) -> None:
+async def test_a_service_without_messages_reports_nothing_about_messages(service: Service, database_url: str) -> None:
     settings = {"database_url": database_url, "probe_details": True}
     app = application(service, service.settings.model_validate(settings))
     async with started(app) as client:
@@ -148,7 +148,7 @@ def in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("in_memory")
-async def test_a_worker_on_a_database_without_migrations_says_to_run_them(
+async def test_a_worker_on_a_database_without_migrations_asks_for_a_migration(
     talking: Service, empty_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("chassis.messaging.worker.log", logged := CapturingLogger())
@@ -169,7 +169,7 @@ async def test_a_worker_on_a_database_without_migrations_says_to_run_them(
 
 
 @pytest.mark.usefixtures("in_memory")
-async def test_the_broker_is_not_reported_as_ok_before_the_worker_has_reached_it(
+async def test_the_broker_is_not_reported_as_ok_before_the_worker_has_connected(
     talking: Service, database_url: str
 ) -> None:
     settings = {"database_url": database_url, "broker_url": f"nats://{uuid4()}"}

@@ -122,7 +122,7 @@ def test_the_home_of_the_process_may_have_the_authority_of_the_database(
     assert addresses.parse(f"{URL}?sslmode=verify-full").hosts
 
 
-def test_hosts_of_the_query_are_tried_one_by_one() -> None:
+def test_hosts_of_the_query_are_tried_in_turn() -> None:
     found = addresses.parse("postgresql:///billing?host=a,/run/b&port=5433")
 
     places = [parse_qs(urlsplit(host).query) for host in found.hosts]
@@ -136,7 +136,7 @@ def test_hosts_of_the_query_are_tried_one_by_one() -> None:
         "client_encoding=utf8&fallback_application_name=x",
     ],
 )
-def test_a_parameter_that_asks_for_what_is_done_anyway_is_left_out(query: str) -> None:
+def test_a_parameter_that_asks_for_the_usual_behaviour_is_left_out(query: str) -> None:
     assert addresses.parse(f"{URL}?{query}").hosts == [URL]
 
 
@@ -169,7 +169,7 @@ async def test_a_password_file_and_a_host_in_the_query_are_used(database_url: st
     await connection.close()
 
 
-async def test_a_host_that_does_not_answer_leaves_time_for_the_next_one(database_url: str) -> None:
+async def test_a_host_that_does_not_answer_leaves_time_for_the_next_host(database_url: str) -> None:
     parts = urlsplit(database_url)
     credentials, _, host = parts.netloc.rpartition("@")
     with socket.socket() as silent:

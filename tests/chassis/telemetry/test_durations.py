@@ -46,7 +46,7 @@ def shown(reader: InMemoryMetricReader) -> list[Any]:
 
 
 @pytest.mark.parametrize("temporality", [AggregationTemporality.CUMULATIVE, AggregationTemporality.DELTA])
-def test_durations_are_what_the_sdk_makes_of_them(temporality: AggregationTemporality) -> None:
+def test_durations_equal_the_durations_of_the_sdk(temporality: AggregationTemporality) -> None:
     ours, theirs, second = reader(temporality), reader(temporality), reader(AggregationTemporality.CUMULATIVE)
     durations = Durations(MeterProvider([ours, second]).get_meter("x"), "took", "How long.")
     histogram = (

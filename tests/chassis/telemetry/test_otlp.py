@@ -60,7 +60,7 @@ def assert_the_same(spans: list[ReadableSpan]) -> None:
         lambda span: span.add_link(REMOTE, {"why": "one batch"}),
     ],
 )
-def test_whatever_happens_to_a_span_is_told_as_the_sdk_tells_it(happen: Callable[[Span], object]) -> None:
+def test_every_change_of_a_span_is_encoded_as_by_the_sdk(happen: Callable[[Span], object]) -> None:
     with recording() as (tracer, spans):
         for _ in range(2):
             span = tracer.start_span("work")
@@ -72,7 +72,7 @@ def test_whatever_happens_to_a_span_is_told_as_the_sdk_tells_it(happen: Callable
 
 @pytest.mark.parametrize("kind", SpanKind)
 @pytest.mark.parametrize("parent", [None, LOCAL, REMOTE, WITH_STATE])
-def test_kind_and_parent_are_told_as_the_sdk_tells_them(kind: SpanKind, parent: SpanContext | None) -> None:
+def test_kind_and_parent_are_encoded_as_by_the_sdk(kind: SpanKind, parent: SpanContext | None) -> None:
     context = trace.set_span_in_context(NonRecordingSpan(parent), Context()) if parent else Context()
     with recording() as (tracer, spans):
         tracer.start_span("work", context, kind).end()

@@ -63,7 +63,7 @@ def test_a_trace_goes_through_two_services(start: Start, first: Running, receive
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("database")  # empties the table afterwards
-def test_a_request_arrives_as_one_tree_and_what_is_queued_arrives_before_the_end(
+def test_a_request_arrives_as_one_tree_and_queued_spans_arrive_before_the_end(
     first: Running, receiver: OtlpReceiver
 ) -> None:
     created = httpx.post(f"{first.base}/v1/things", json={"name": "telemetry"})
@@ -138,7 +138,7 @@ def test_a_dead_receiver_fills_no_memory(service: Service, monkeypatch: pytest.M
     assert 0 < kept <= 1024  # those that wait, and a batch of 512 on its way
 
 
-def test_every_part_of_a_span_arrives_as_it_was_recorded(service: Service) -> None:
+def test_every_part_of_a_span_arrives_as_recorded(service: Service) -> None:
     attributes = {
         "text": "é \U0001f600",
         "long": "x" * 5000,
@@ -218,7 +218,7 @@ def test_callers_decide_on_no_more_traces_than_the_setting_allows(
     assert traced(sampler, SpanKind.CONSUMER, 50) == 50  # a service has sent the message
 
 
-def test_beyond_the_setting_the_ratio_decides_whatever_trace_id_the_caller_chooses(service: Service) -> None:
+def test_beyond_the_setting_the_ratio_decides_for_any_trace_id_of_the_caller(service: Service) -> None:
     def share(ratio: float) -> int:
         values = {"database_url": URL, "trace_sample_ratio": ratio, "trace_callers_per_second": 0}
         return traced(sampler_of(service.settings.model_validate(values)), SpanKind.SERVER, 1000)
@@ -238,7 +238,7 @@ def test_without_an_endpoint_nothing_is_recorded_and_ids_are_made(service: Servi
 
 
 @pytest.mark.parametrize("sampled", [True, False])
-def test_without_an_endpoint_the_callers_decision_still_goes_on_to_those_we_call(
+def test_without_an_endpoint_the_callers_decision_still_goes_on_to_called_services(
     service: Service, sampled: bool
 ) -> None:
     ours = from_settings(service, service.settings.model_validate({"database_url": URL}))

@@ -277,7 +277,7 @@ async def test_requests_sent_ahead_are_answered_in_order(client: httpx.AsyncClie
         await sending
 
 
-async def test_a_bad_request_is_refused_after_the_answers_before_it(client: httpx.AsyncClient) -> None:
+async def test_a_bad_request_is_refused_after_the_answers_to_earlier_requests(client: httpx.AsyncClient) -> None:
     async with wire(client) as sender:
         await sender.send(head("GET", "/v1/sleep?seconds=0.2") + post(b"abc") + b"no request at all\r\n\r\n")
         assert [(await sender.answer())[0] for _ in range(3)] == [200, 200, 400]
@@ -408,7 +408,9 @@ async def test_a_request_is_of_a_version_that_is_spoken_here(client: httpx.Async
         assert await sender.closed()
 
 
-async def test_a_body_is_asked_for_only_where_it_is_expected_and_wanted(make_app: Callable[..., FastAPI]) -> None:
+async def test_a_body_is_asked_for_only_if_the_client_expects_that_and_the_route_reads_a_body(
+    make_app: Callable[..., FastAPI],
+) -> None:
     expect, length = "Expect: 100-continue", "Content-Length: 3"
     app = make_app(max_body_bytes=MAX_BODY_BYTES, max_concurrent_requests=1)
     begun, ended = asyncio.Event(), asyncio.Event()

@@ -46,7 +46,7 @@ async def test_a_worker_says_no_more_than_ready_or_not_either(service: Service, 
         assert (await client.get("/readyz")).json() == {"status": "ok"}
 
 
-async def test_a_caller_that_knows_the_version_can_ask_whether_it_is_ready(unconfigured: FastAPI) -> None:
+async def test_a_caller_that_knows_the_version_can_ask_whether_that_version_is_ready(unconfigured: FastAPI) -> None:
     async with listening(unconfigured) as client:
         same = await client.get("/readyz", params={"version": "v7"})
         other = await client.get("/readyz", params={"version": "v8"})

@@ -18,7 +18,7 @@ def check(**variables: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment(**variables), capture_output=True, text=True, timeout=120)
 
 
-async def test_a_running_service_is_healthy_whatever_proxy_the_environment_names(
+async def test_a_running_service_is_healthy_with_any_proxy_in_the_environment(
     make_app: Callable[..., FastAPI],
 ) -> None:
     async with listening(make_app()) as client:

@@ -64,14 +64,14 @@ def code(response: httpx.Response) -> tuple[int, str]:
     return response.status_code, response.json()["code"]
 
 
-async def test_a_body_of_the_allowed_size_is_taken_however_it_is_sent(limited: httpx.AsyncClient) -> None:
+async def test_a_body_of_the_allowed_size_is_accepted_in_every_framing(limited: httpx.AsyncClient) -> None:
     whole = await limited.post("/v1/bytes", content=b"x" * MAX_BODY_BYTES)
     in_chunks = await limited.post("/v1/bytes", content=chunks(size=MAX_BODY_BYTES // 4, count=4))
 
     assert whole.json() == in_chunks.json() == MAX_BODY_BYTES
 
 
-async def test_a_body_that_says_it_is_too_large_is_refused(limited: httpx.AsyncClient) -> None:
+async def test_a_body_with_too_large_a_content_length_is_refused(limited: httpx.AsyncClient) -> None:
     assert code(await limited.post("/v1/bytes", content=b"x" * (MAX_BODY_BYTES + 1))) == (413, "request_too_large")
 
 
@@ -276,7 +276,7 @@ async def test_places_are_free_again_after_every_kind_of_end(hurried: httpx.Asyn
     await until_free()
 
 
-async def test_a_head_without_end_is_refused_before_it_fills_the_memory(limited: httpx.AsyncClient) -> None:
+async def test_an_endless_head_is_refused_before_the_memory_is_full(limited: httpx.AsyncClient) -> None:
     async with connected(limited) as (reader, writer):
         writer.write(b"GET /livez HTTP/1.1\r\n")
         with suppress(ConnectionError):  # it hangs up while we talk

@@ -175,7 +175,9 @@ async def test_cookies_in_several_headers_are_all_read(make_app: Callable[..., F
         ("GET", "/openapi.json"),
     ],
 )
-async def test_a_cache_keeps_no_answer_unless_the_route_allows_it(watched: Watched, method: str, path: str) -> None:
+async def test_a_cache_keeps_no_answer_without_permission_of_the_route(
+    watched: Watched, method: str, path: str
+) -> None:
     response = await watched.client.request(method, path)
 
     assert response.headers.get_list("cache-control") == ["private, no-cache"]
@@ -332,7 +334,7 @@ async def test_a_nested_route_is_measured_and_refused_by_its_whole_path(make_app
     assert names == {"GET /admin/users/{name}", "DELETE /admin/users/{name}"}
 
 
-async def test_a_bug_is_recorded_on_its_span_without_what_it_was_about(watched: Watched) -> None:
+async def test_a_bug_is_recorded_on_its_span_without_values_of_the_request(watched: Watched) -> None:
     await watched.client.post("/v1/things", json={"name": "one", "email": "alice@example.com"})
     watched.exporter.clear()
 

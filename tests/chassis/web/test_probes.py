@@ -112,7 +112,7 @@ async def test_a_service_whose_connections_are_all_busy_is_still_ready(make_app:
         assert [(await task).status_code for task in busy] == [200] * 4
 
 
-async def test_a_probe_names_what_is_wrong(probed: httpx.AsyncClient, link: Link) -> None:
+async def test_a_probe_names_the_failed_part(probed: httpx.AsyncClient, link: Link) -> None:
     link.cut()
 
     assert (await probed.get("/readyz")).json() == {

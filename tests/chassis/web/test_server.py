@@ -103,7 +103,7 @@ async def test_under_load_every_request_sent_before_the_end_of_the_drain_is_answ
     assert took > drain
 
 
-async def test_requests_sent_before_the_end_of_the_drain_are_answered_though_the_server_reads_them_later(
+async def test_requests_sent_before_the_end_of_the_drain_are_answered_though_the_server_reads_late(
     start: Start,
 ) -> None:
     drain = 2
@@ -153,7 +153,7 @@ def status_of_answer(connection: socket.socket) -> tuple[int, bool]:
     return answer.status, answer.will_close
 
 
-async def test_a_second_signal_ends_the_drain_and_what_runs_is_still_finished(start: Start) -> None:
+async def test_a_second_signal_ends_the_drain_and_running_requests_still_finish(start: Start) -> None:
     service = start(DRAIN_SECONDS=10 * EXIT_TIMEOUT_SECONDS)
     async with httpx.AsyncClient(base_url=service.base) as client, httpx.AsyncClient(base_url=service.base) as idle:
         await idle.get("/v1/things")  # its connection stays open, and must not hold up the end
@@ -246,7 +246,7 @@ def test_a_process_that_hangs_ends_by_itself_and_says_where(start: Start) -> Non
     assert "in block" in service.output.read_text()
 
 
-def test_a_port_that_is_taken_is_an_error_that_names_it_and_the_setting(database_url: str) -> None:
+def test_a_taken_port_is_an_error_that_names_the_port_and_the_setting(database_url: str) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()

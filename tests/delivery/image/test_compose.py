@@ -137,7 +137,7 @@ def test_everything_comes_up_healthy(project: Project, happened: list[tuple[str,
     }
 
 
-def test_each_starts_when_what_it_depends_on_is_there(project: Project, happened: list[tuple[str, str]]) -> None:
+def test_each_container_starts_after_its_dependencies(project: Project, happened: list[tuple[str, str]]) -> None:
     there = {"service_healthy": "health_status: healthy", "service_completed_successfully": "die 0"}
     waited = [
         (happened.index((other, there[how["condition"]])), happened.index((name, "start")))

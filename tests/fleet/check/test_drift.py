@@ -106,7 +106,7 @@ def test_a_waiver_of_a_file_that_is_the_templates_is_of_no_use(born: Born) -> No
     assert found(service) == [("waiver-unused", "Dockerfile")]
 
 
-def test_a_waiver_of_what_is_not_the_platforms_is_of_no_use(born: Born) -> None:
+def test_a_waiver_of_a_file_that_is_not_the_platforms_has_no_effect(born: Born) -> None:
     service = born()
     useless = ["README.md", "docs/not-there.md", ".github/workflows/ours.yaml"]
     for path in ("README.md", ".github/workflows/ours.yaml", "chassis/ours.md"):
@@ -126,7 +126,7 @@ def test_a_waiver_that_is_none_is_told_and_does_not_count(born: Born) -> None:
     assert found(service) == [("drift-edited", "Dockerfile"), ("waiver-invalid", "conventions.yml")]
 
 
-def test_the_table_names_the_path_and_the_status_is_one(born: Born) -> None:
+def test_the_table_names_the_path_and_the_exit_status_is_1(born: Born) -> None:
     service = born()
     command = [sys.executable, "-m", "fleet", "check", "--drift", str(service)]
     clean = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

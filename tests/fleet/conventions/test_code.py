@@ -99,7 +99,7 @@ LINES: dict[str, str] = {
 }
 
 
-def test_each_line_is_judged_by_what_it_does(service: Path) -> None:
+def test_each_line_is_judged_by_its_effect(service: Path) -> None:
     imports = [
         '"""Settles postgresql://ledger/x; a docstring is no connection."""',
         "import asyncpg, httpx, logging, structlog, sys",

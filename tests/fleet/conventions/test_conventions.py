@@ -18,7 +18,7 @@ from tests.support.paths import ROOT
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
 
 
-def test_a_newborn_service_keeps_them_all(service: Path) -> None:
+def test_a_newborn_service_keeps_all_conventions(service: Path) -> None:
     assert violations(service) == []
 
 
@@ -67,7 +67,7 @@ def test_a_bug_in_one_is_its_finding_and_the_others_have_their_say(
     assert found[conventions()[0].id].startswith("a check has a bug: tests.fleet.conventions.test_conventions, line ")
 
 
-def test_a_file_that_cannot_be_parsed_is_told_once_and_named_by_all_that_wait_for_it(born: Born) -> None:
+def test_an_unparsable_file_is_reported_once_and_named_by_every_check_that_needs_the_file(born: Born) -> None:
     service = born()
     path = "src/billing/main.py"
     lines = len((service / path).read_text().splitlines())
@@ -97,7 +97,7 @@ def test_a_waiver(service: Path, id_: str, expires: str, expected: list[tuple[st
     assert sorted((finding.id, finding.level) for finding in violations(service)) == expected
 
 
-def test_a_waiver_in_one_file_is_for_that_file_while_it_stays_as_it_was_approved(service: Path) -> None:
+def test_a_waiver_covers_one_file_as_long_as_the_file_stays_unchanged(service: Path) -> None:
     def found() -> list[tuple[str, str, str]]:
         return [(one.id, one.path, one.level) for one in violations(service)]
 

@@ -125,7 +125,7 @@ MUTATIONS: Mutations = {
 test_only_the_convention_that_is_broken_fails = each_alone(MUTATIONS)
 
 
-def test_a_message_may_go_once_it_is_retired_and_another_may_come(service: Path) -> None:
+def test_a_retired_message_may_be_removed_and_another_may_come(service: Path) -> None:
     without("billing.invoice-issued.v1")(service)
     append("specs/retired.txt", "# name and reason\nbilling.invoice-issued.v1 nobody has listened since 2027-01\n")(
         service

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.xdist_group("conventions")
 
 
 @pytest.mark.slow
-def test_a_newborn_service_keeps_the_conventions_and_what_breaks_one_is_said(service: Path) -> None:
+def test_a_newborn_service_keeps_the_conventions_and_a_violation_is_reported(service: Path) -> None:
     assert "billing, template v1.0.0" in make(service, "conventions").stdout
 
     (service / "ruff.toml").write_text("line-length = 80\n")
@@ -58,7 +58,7 @@ def test_an_update_is_made_by_the_newest_version(service: Path) -> None:
         ("'/srv/our templates/slipway'", "v1", "file:///srv/our templates/slipway@v1"),
     ],
 )
-def test_every_address_that_copier_records_is_one_that_uv_can_use(
+def test_uv_can_use_every_address_that_copier_records(
     render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, version: str, used: str
 ) -> None:
     (tmp_path / "Makefile").write_text((render() / "Makefile").read_text())

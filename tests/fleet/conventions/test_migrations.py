@@ -124,7 +124,7 @@ def test_an_unused_column_and_a_careful_migration_pass(service: Path) -> None:
     assert violations(service) == []
 
 
-def test_a_squash_that_says_what_it_replaces_passes(service: Path) -> None:
+def test_a_squash_that_names_the_replaced_migrations_passes(service: Path) -> None:
     text = (service / FIRST).read_text()
     assert "branch_labels = None" in text
     remove(FIRST)(service)
@@ -160,7 +160,7 @@ def test_each_finding_names_the_line_of_the_migration_and_the_rule(service: Path
     assert found == LINES
 
 
-def test_once_a_constraint_has_checked_it_only_who_leaves_it_out_is_hurt(service: Path) -> None:
+def test_after_a_constraint_has_checked_a_column_only_callers_that_omit_the_column_are_hurt(service: Path) -> None:
     migration(NOT_VALID)(service)
     migration(VALIDATE, NOT_NULL, revision="0003", after="0002")(service)
     only(service, "migration-expand-contract", "fails from now on. (requiring-value)")

@@ -123,9 +123,7 @@ MUTATIONS: Mutations = {
 test_only_the_convention_that_is_broken_fails = each_alone(MUTATIONS)
 
 
-def test_a_secret_that_services_share_is_found_in_each_when_they_are_scanned_together(
-    service: Path, tmp_path: Path
-) -> None:
+def test_a_shared_secret_is_found_in_each_service_of_a_common_scan(service: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(service, tmp_path / "other", symlinks=True))
     # In files that no other test has, or what was found there would be remembered and nothing scanned.
     append("src/billing/ours.py", f"# Ours.\n{KEY}")(service)
@@ -208,7 +206,7 @@ WHEEL = '    { url = "https://index.example.com/a.whl", hash = "sha256:0", size 
     ],
     ids=["as uv writes them", "with a text of several lines", "with the beginning of such a text"],
 )
-def test_wheels_of_a_lock_file_are_left_out_where_they_are_as_uv_writes_them(text: str, left: str | None) -> None:
+def test_wheels_of_a_lock_file_are_left_out_in_the_form_that_uv_writes(text: str, left: str | None) -> None:
     assert WHEELS.sub("", text) == (text if left is None else left)
 
 
@@ -219,7 +217,7 @@ def test_wheels_that_a_lock_file_has_twice_are_no_toml(service: Path) -> None:
         Service(service).toml("uv.lock", WHEELS)
 
 
-def test_a_lock_file_is_read_whole_after_it_was_read_without_wheels(service: Path) -> None:
+def test_a_lock_file_is_read_whole_after_a_reading_without_wheels(service: Path) -> None:
     append("uv.lock", f'\n[[package]]\nname = "tariffs"\nversion = "1"\nwheels = [\n{WHEEL}]\n')(service)
     opened = Service(service)
     assert [opened.toml("uv.lock", unread)["package"][-1]["wheels"] for unread in (WHEELS, None)] == [

@@ -78,7 +78,7 @@ CALLS: dict[str, list[str]] = {
 
 
 @pytest.mark.parametrize(("text", "reached"), CALLS.items())
-def test_a_call_counts_for_the_operations_that_it_reaches(text: str, reached: list[str]) -> None:
+def test_a_call_counts_for_each_operation_that_matches_its_path(text: str, reached: list[str]) -> None:
     paths = {path: {method: {"responses": {}} for method in methods} for path, methods in ROUTES.items()}
     elsewhere = Module("tests/builders/urls.py", ast.parse('URL = "/v1/invoices"'))
     called = Texts([Module("tests/api/test_it.py", ast.parse(text)), elsewhere]).requests()

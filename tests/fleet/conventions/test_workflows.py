@@ -79,13 +79,13 @@ MUTATIONS: Mutations = {
 test_only_the_convention_that_is_broken_fails = each_alone(MUTATIONS)
 
 
-def test_a_workflow_as_it_should_be_is_fine(service: Path) -> None:
+def test_a_correct_workflow_has_no_finding(service: Path) -> None:
     append(OURS, WORKFLOW)(service)
     append(".gitlab/team.yml", "lint:\n  image: python:3.13\n  timeout: 5 minutes\n  script: [make lint]\n")(service)
     assert violations(service) == []
 
 
-def test_a_workflow_that_cannot_be_read_does_not_hide_behind_one_that_can(service: Path) -> None:
+def test_an_unreadable_workflow_does_not_hide_behind_a_readable_workflow(service: Path) -> None:
     append(OURS, WORKFLOW)(service)
     append(".github/workflows/theirs.yaml", "name: theirs\non: push\njobs: 3\n")(service)
     found = violations(service)

@@ -23,7 +23,7 @@ def stand_in(repository: isolation.Repository) -> Path:
     return Path(isolation.variables(repository, with_files=False)["GIT_COMMON_DIR"])
 
 
-def test_a_stand_in_that_another_process_uses_stays_where_it_is(
+def test_a_stand_in_that_another_process_uses_stays_in_its_place(
     repository: isolation.Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listdir, used = os.listdir, []

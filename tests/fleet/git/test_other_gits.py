@@ -138,7 +138,7 @@ def two_services(born: Born) -> tuple[Path, Path]:
     return born(), born()
 
 
-def test_personal_settings_do_not_change_what_fleet_reads_and_writes(
+def test_personal_settings_change_neither_reads_nor_writes_of_fleet(
     two_services: tuple[Path, Path], history: Path, personal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service, expected = two_services
@@ -198,13 +198,13 @@ def test_commits_are_signed_by_the_program_of_the_person_and_not_by_that_of_the_
     assert "\n person\n" in commit_made
 
 
-def test_a_conflict_is_found_whatever_a_person_has_set_for_grep(small: Path, personal: Path) -> None:
+def test_a_conflict_is_found_with_any_personal_settings_for_grep(small: Path, personal: Path) -> None:
     (small / "a.txt").write_text("<<<<<<< ours\na\n=======\nb\n>>>>>>> theirs\n")
     with pytest.raises(FleetError, match=r"a\.txt: conflict markers"):
         refuse_scars(small, "Scars")
 
 
-def test_ignored_files_and_the_author_are_as_the_person_has_set_them(
+def test_ignored_files_and_the_author_follow_the_personal_settings(
     born: Born, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = born()
@@ -267,7 +267,7 @@ def test_a_sparse_checkout_is_read_whole_and_updated(born: Born) -> None:
     assert "docs/operations/runbook.md" in Service(service, "HEAD").tree
 
 
-def test_the_only_remote_is_compared_with_whatever_it_is_called(born: Born, tmp_path: Path) -> None:
+def test_the_only_remote_is_the_base_of_a_comparison_under_any_name(born: Born, tmp_path: Path) -> None:
     origin, clone = born(), tmp_path / "clone"
     git(tmp_path, "clone", "--quiet", "--origin", "upstream", str(origin), str(clone))
     (clone / "new.txt").write_text("")
@@ -316,7 +316,7 @@ def test_a_link_that_is_not_committed_yet_is_read(small: Path) -> None:
     assert Service(small).read("link") == b"a.txt"
 
 
-def test_an_unchanged_file_is_read_as_it_is_stored_whatever_the_checkout_makes_of_it(small: Path) -> None:
+def test_an_unchanged_file_is_read_as_stored_with_any_conversion_by_the_checkout(small: Path) -> None:
     (small / ".gitattributes").write_text("*.txt working-tree-encoding=UTF-16 ident\n")
     (small / "a.txt").unlink()
     (small / "b.txt").write_bytes("$Id$ ä\n".encode("utf-16"))
@@ -381,7 +381,7 @@ def test_a_repository_is_found_in_each_of_its_forms(small: Path, form: Callable[
         assert Service(place / "src").root == place.resolve()
 
 
-def test_a_partial_clone_is_read_and_what_it_lacks_is_not_fetched(small: Path, tmp_path: Path) -> None:
+def test_a_partial_clone_is_read_and_its_missing_objects_are_not_fetched(small: Path, tmp_path: Path) -> None:
     first = git(small, "rev-parse", "HEAD").strip()
     (small / "a.txt").write_text("b\n")
     commit(small)
@@ -395,7 +395,7 @@ def test_a_partial_clone_is_read_and_what_it_lacks_is_not_fetched(small: Path, t
     assert Service(clone, first).read("a.txt") == b"a\n"
 
 
-def test_history_is_read_as_it_was_committed(small: Path) -> None:
+def test_history_is_read_as_committed(small: Path) -> None:
     """Neither by replaced objects nor by grafts, which are of one clone only."""
     commits = []
     for number in range(2):
@@ -487,7 +487,7 @@ def test_a_template_that_moved_is_named_although_its_releases_are_known(
         ("../repo", True),
     ],
 )
-def test_an_address_is_a_host_where_git_takes_it_for_a_host(address: str, expected: bool) -> None:
+def test_an_address_counts_as_a_host_exactly_where_git_reads_a_host(address: str, expected: bool) -> None:
     assert is_path(address) is expected
 
 

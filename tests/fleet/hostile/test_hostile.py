@@ -50,7 +50,7 @@ def test_status_writes_nothing_outside_of_its_folders(
     assert list(tmp_path.rglob("escaped.py")) == []
 
 
-def test_fetched_objects_are_checked_before_they_are_kept(born: Born, tmp_path: Path) -> None:
+def test_fetched_objects_are_checked_before_storage(born: Born, tmp_path: Path) -> None:
     hostile = born()
     with_path(hostile, "zz/../../escaped.py", b"")
     clone = ("clone", "--quiet", "--no-checkout", f"file://{hostile}", str(tmp_path / "clone"))
@@ -157,7 +157,7 @@ def test_an_address_that_looks_like_the_templates_is_refused(monkeypatch: pytest
         refuse_untrusted(address)
 
 
-def test_a_services_own_code_gets_no_secret_of_whoever_updates_it(
+def test_a_services_own_code_gets_no_secret_of_the_updating_person(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "Makefile").write_text("specs:\n\tenv > specs\n")

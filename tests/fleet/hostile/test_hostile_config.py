@@ -110,7 +110,7 @@ def sabotage(service: Path, evil: Path, names: list[str]) -> Path:
     return service
 
 
-def test_twenty_good_services_are_fine_beside_hostile_ones(born: Born, evil: Path) -> None:
+def test_twenty_good_services_are_fine_next_to_hostile_services(born: Born, evil: Path) -> None:
     good = [Member(f"good-{number}", str(born()), is_local=True) for number in range(20)]
     groups = [[*HOSTILE][start::4] for start in range(4)]
     hostile = [Member(group[0], str(sabotage(born(), evil, group)), is_local=True) for group in groups]

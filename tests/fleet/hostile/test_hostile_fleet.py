@@ -143,7 +143,7 @@ def platform(born: Born, history: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.xdist_group("hostile")
-def test_twenty_good_services_are_judged_beside_hostile_ones(platform: Path, tmp_path: Path) -> None:
+def test_twenty_good_services_are_judged_next_to_hostile_services(platform: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     done = subprocess.run(

@@ -39,7 +39,7 @@ def runs(proof: Path) -> str:
 LENIENT = "[importlinter]\nroot_packages = billing\n"
 
 
-def test_the_contracts_of_the_template_count_and_not_those_that_the_service_wrote(born: Born) -> None:
+def test_the_contracts_of_the_template_count_and_not_the_contracts_of_the_service(born: Born) -> None:
     service = born()
     write(service, ".importlinter", LENIENT)
     with (service / "src/billing/domain/invoices.py").open("a") as file:

@@ -120,7 +120,7 @@ def test_a_comment_that_python_reads_as_code_is_no_comment(tmp_path: Path, begin
     assert one["error"] == ("SyntaxError: it declares the coding utf-7, and may declare only UTF-8" if is_code else "")
 
 
-def test_a_module_is_the_same_whoever_imports_it_and_a_column_may_have_any_name(tmp_path: Path) -> None:
+def test_a_module_is_the_same_for_every_importer_and_a_column_may_have_any_name(tmp_path: Path) -> None:
     (one,) = read(
         tmp_path,
         f"import sqlalchemy as other\n{UPGRADE}op.execute(str((sa == other, sa.dialects.postgresql == postgresql)))\n"
@@ -151,7 +151,7 @@ WALLED = {
 }
 
 
-def test_python_refuses_what_comes_through_a_hole_in_the_guards(tmp_path: Path) -> None:
+def test_python_refuses_code_that_passes_a_hole_in_the_guards(tmp_path: Path) -> None:
     proof = tmp_path / "proof"
     files = {name: tmp_path / f"{number}.py" for number, name in enumerate(WALLED)}
     for name, file in files.items():

@@ -500,7 +500,7 @@ def test_a_change_that_breaks_no_caller_passes(case: Change) -> None:
     assert breaks(Document(known()), Document(changed(case))) == []
 
 
-def test_a_break_is_told_of_every_operation_that_it_breaks() -> None:
+def test_a_breaking_change_is_reported_for_every_affected_operation() -> None:
     found = breaks(Document(known()), Document(changed(put("Status", enum=["draft", "issued", "paid"]))))
     assert [str(one.operation) for one in found] == [
         "GET /v1/invoices",

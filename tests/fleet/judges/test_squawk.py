@@ -52,7 +52,7 @@ def test_a_table_that_the_migrations_create_is_not_in_use(tmp_path: Path) -> Non
     assert "require-concurrent-index-creation" not in rules(tmp_path, created, INDEX)
 
 
-def test_a_first_statement_excuses_no_statement_after_it(tmp_path: Path) -> None:
+def test_a_first_statement_excuses_no_later_statement(tmp_path: Path) -> None:
     change_new = "ALTER TABLE billing.new ADD COLUMN a int; "
     found = rules(
         tmp_path,

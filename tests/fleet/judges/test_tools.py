@@ -42,12 +42,12 @@ def computes(seconds: float) -> int:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_a_tool_may_compute_for_longer_than_the_process_that_starts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tool_may_compute_for_longer_than_its_starting_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEET_LIMIT_SECONDS", "0.2")
     assert dict(in_processes(computes, [3], jobs=1)) == {3: 0}
 
 
-def test_a_tool_is_the_one_that_fleet_was_installed_with() -> None:
+def test_a_tool_comes_from_the_installation_of_fleet() -> None:
     assert Path(tools.program("squawk")).parent == Path(sys.executable).parent
     with pytest.raises(FleetError, match="install fleet again"):
         tools.program("git")

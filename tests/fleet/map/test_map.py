@@ -719,7 +719,7 @@ def only(map_: Map) -> Found:
     return found
 
 
-def test_the_page_lists_every_finding_and_a_test_provokes_it() -> None:
+def test_the_page_lists_every_finding_and_a_test_provokes_each() -> None:
     code = "".join(file.read_text() for file in (ROOT / "fleet/map").glob("*.py"))
     ids = set(re.findall(r'"(map-[a-z]+(?:-[a-z]+)?)"', code))
     page = (ROOT / "docs/how-to/see-the-map.md").read_text()
@@ -729,7 +729,7 @@ def test_the_page_lists_every_finding_and_a_test_provokes_it() -> None:
     assert f"more than {('no', 'one', 'two', 'three')[LIMIT]} calls in a row" in page
 
 
-def test_an_event_that_went_on_to_a_next_version_names_it(tmp_path: Path) -> None:
+def test_a_superseded_event_names_its_next_version(tmp_path: Path) -> None:
     moved = shop()
     moved["orders"].sends["orders.order-placed.v2"] = moved["orders"].sends.pop(PLACED)
     dangling, _ = findings(drawn(tmp_path, moved))
@@ -738,7 +738,7 @@ def test_an_event_that_went_on_to_a_next_version_names_it(tmp_path: Path) -> Non
     assert dangling.finding.line > 0
 
 
-def test_a_circle_of_calls_is_one_finding_however_many_are_in_it(tmp_path: Path) -> None:
+def test_a_circle_of_calls_with_any_number_of_services_is_one_finding(tmp_path: Path) -> None:
     knotted = shop()
     consume(orders="billing", customers="billing")(knotted)
     found = only(drawn(tmp_path, knotted))
@@ -755,7 +755,7 @@ def test_how_many_calls_in_a_row_are_allowed_can_be_said(tmp_path: Path) -> None
     assert "3 calls in a row, where 1 are allowed" in findings(map_, 1)[0].finding.reason
 
 
-def test_the_catalogue_and_the_code_together_say_who_calls_whom(tmp_path: Path) -> None:
+def test_calls_between_services_are_read_from_the_catalogue_and_the_code(tmp_path: Path) -> None:
     calls = {edge.target: edge for edge in drawn(tmp_path, shop()).of(Kind.CALL)}
     seen = calls["customers"].seen
     assert seen is not None
@@ -916,7 +916,7 @@ def test_the_surroundings_of_a_service_are_its_own_edges(tmp_path: Path) -> None
         map_.around("shipping")
 
 
-def test_the_command_says_it_in_each_format_and_fails_on_errors(tmp_path: Path) -> None:
+def test_the_command_prints_the_map_in_each_format_and_fails_on_errors(tmp_path: Path) -> None:
     folders = [str(folder) for folder in written(tmp_path, shop())]
 
     def run(*arguments: str) -> tuple[int, str]:
@@ -936,7 +936,7 @@ def test_the_command_says_it_in_each_format_and_fails_on_errors(tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_generated_services_are_on_the_map_as_their_own_documents_have_them(born: Born) -> None:
+def test_generated_services_are_on_the_map_as_in_their_own_documents(born: Born) -> None:
     """Those of the demo: notifications hears of the invoices that billing issues."""
     services = {}
     for one in (BILLING, NOTIFICATIONS):

@@ -92,7 +92,7 @@ def test_the_drawing_names_every_service_call_event_and_job() -> None:
     assert not set(re.findall(r"https?://[^\"' ]*", drawing)) - {SVG.strip("{}")}
 
 
-def test_names_are_text_in_the_drawing_whatever_they_are() -> None:
+def test_names_with_any_characters_are_text_in_the_drawing() -> None:
     map_ = hostile()
     drawing = svg(map_, [])
     assert {name.replace("\a", "�") for name in HOSTILE} <= set(texts(drawing))
@@ -145,7 +145,7 @@ def page() -> Iterator[Page]:
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("browser")
-def test_mermaid_itself_reads_the_text_and_draws_each_name_as_it_is(page: Page) -> None:
+def test_mermaid_itself_reads_the_text_and_draws_each_name_unchanged(page: Page) -> None:
     page.goto("about:blank")
     page.add_script_tag(path=packed(MERMAID, "dist/mermaid.min.js"))
     labels = page.evaluate(
@@ -163,7 +163,7 @@ def test_mermaid_itself_reads_the_text_and_draws_each_name_as_it_is(page: Page) 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("browser")
-def test_in_a_page_the_map_is_drawn_in_light_and_dark_and_nothing_of_it_runs(page: Page, tmp_path: Path) -> None:
+def test_a_page_shows_the_map_in_light_and_dark_and_the_map_runs_no_code(page: Page, tmp_path: Path) -> None:
     map_ = hostile()
     found = [Found((name,), Finding("map-call-cycle", "", name, name, Level.ERROR, why=name)) for name in HOSTILE]
     file = tmp_path / "fleet.html"

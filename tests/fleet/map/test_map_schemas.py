@@ -129,7 +129,7 @@ def test_a_receiver_is_stopped_by(name: str) -> None:
     assert says in compare(expected, sent)
 
 
-def test_a_field_that_may_be_missing_is_told_where_it_is_required() -> None:
+def test_an_optional_field_is_reported_if_the_receiver_requires_the_field() -> None:
     sent = {"type": "object", "properties": {"it": {"type": "string"}}}
     assert unmet({**sent, "required": ["it"]}, sent) == [Unmet("it", "is required, and may be missing")]
     assert unmet({**sent, "required": ["it"]}, {"type": "object", "properties": {}}) == [
@@ -143,7 +143,7 @@ def test_schemas_that_cannot_be_compared_are_reported() -> None:
     assert str(unmet(expected, sent)[0]) == "the message has another pattern"
 
 
-def test_a_mismatch_is_told_in_each_field_that_has_it() -> None:
+def test_a_mismatch_is_reported_for_each_affected_field() -> None:
     schemas = [
         {"properties": {"a": {"$ref": "#/$defs/M"}, "b": {"$ref": "#/$defs/M"}}, "$defs": {"M": {"type": kind}}}
         for kind in ("string", "integer")

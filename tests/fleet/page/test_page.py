@@ -120,7 +120,7 @@ def test_a_service_that_cannot_be_read_has_the_reason_in_the_table(page: Page) -
     )
 
 
-def test_on_a_telephone_names_stay_beside_what_is_scrolled_and_rows_are_no_towers(page: Page) -> None:
+def test_on_a_telephone_names_stay_visible_while_columns_scroll_and_rows_stay_low(page: Page) -> None:
     before = page.viewport_size
     page.set_viewport_size({"width": 390, "height": 844})
     name = page.locator("#table tbody th").first
@@ -131,7 +131,7 @@ def test_on_a_telephone_names_stay_beside_what_is_scrolled_and_rows_are_no_tower
     page.set_viewport_size(before or {"width": 1280, "height": 720})
 
 
-def test_a_click_on_a_column_sorts_by_what_it_means_and_another_one_turns_it_round(page: Page) -> None:
+def test_a_click_on_a_column_sorts_by_its_meaning_and_a_second_click_reverses_the_order(page: Page) -> None:
     header = page.locator("#table thead th")
     header.nth(0).get_by_role("button").click()
     assert names(page) == [HOSTILE, "billing-9", "billing-10", "gone", "orders"]
@@ -206,7 +206,7 @@ def test_a_link_from_elsewhere_opens_the_service(page: Page) -> None:
     expect(page.locator("#s4")).to_contain_text("Nothing to complain about")
 
 
-def test_the_page_is_light_or_dark_as_the_reader_has_it(page: Page) -> None:
+def test_the_page_is_light_or_dark_by_the_setting_of_the_reader(page: Page) -> None:
     papers = []
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
@@ -214,7 +214,7 @@ def test_the_page_is_light_or_dark_as_the_reader_has_it(page: Page) -> None:
     assert papers == ["rgb(251, 251, 250)", "rgb(20, 24, 28)"]
 
 
-def test_a_graph_is_a_section_of_its_own_where_there_is_one(page: Page) -> None:
+def test_a_graph_is_a_section_of_its_own_in_a_fleet_that_has_a_graph(page: Page) -> None:
     assert page.locator("#map svg circle").count() == 1
     assert page.get_by_role("link", name="Map").count() == 1
     assert 'id="map"' not in html(FLEET, [Paths()])

@@ -88,7 +88,7 @@ def test_aliases_that_make_a_billion_values_are_refused(kind: str) -> None:
         Answers.parse(laughs(kind).encode())
 
 
-def test_more_values_than_a_file_has_are_refused_before_they_are_made() -> None:
+def test_more_values_than_a_file_may_have_are_refused_before_construction() -> None:
     with pytest.raises(yaml.YAMLError, match="it has more than 500,000 values"):
         load("[" + "1," * 600_000 + "]")
 
@@ -104,7 +104,7 @@ def test_a_value_that_holds_itself_is_refused() -> None:
         load("a: &a [*a]")
 
 
-def test_aliases_as_people_write_them_are_read() -> None:
+def test_common_aliases_are_read() -> None:
     assert load("a: &a {b: 1}\nc: {<<: *a, d: *a}") == {"a": {"b": 1}, "c": {"b": 1, "d": {"b": 1}}}
 
 
@@ -391,7 +391,7 @@ def test_a_template_that_never_stops_rendering_is_one_line_of_the_report(
 
 
 @pytest.mark.parametrize("many", [True, False])
-def test_a_host_that_sends_more_than_the_limit_is_given_up_and_nothing_of_it_is_left(
+def test_a_host_that_sends_more_than_the_limit_is_given_up_and_leaves_no_files(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: bool
 ) -> None:
     monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
@@ -456,7 +456,7 @@ def test_a_process_has_no_terminal_on_which_a_program_could_ask() -> None:
 
 
 @pytest.mark.timeout(180)
-def test_a_process_that_one_call_of_c_holds_up_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_hangs_in_a_call_of_c_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEET_LIMIT_SECONDS", "0.2")
     ((_, lost),) = in_processes(compute_in_c, ["one"], jobs=1)
     assert isinstance(lost, Lost)
@@ -464,7 +464,7 @@ def test_a_process_that_one_call_of_c_holds_up_is_ended(monkeypatch: pytest.Monk
 
 
 @pytest.mark.timeout(180)
-def test_a_check_that_one_call_of_c_holds_up_is_given_up(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_that_hangs_in_a_call_of_c_is_given_up(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEET_LIMIT_SECONDS", "0.2")
     monkeypatch.setattr(checking, "examine", compute_in_c)
     with pytest.raises(FleetError, match=r"the service takes more than 0\.2 seconds of computing"):
@@ -472,7 +472,7 @@ def test_a_check_that_one_call_of_c_holds_up_is_given_up(repository: Path, monke
 
 
 @pytest.mark.timeout(180)
-def test_a_map_says_of_one_service_that_a_call_of_c_holds_it_up_and_does_not_try_its_commit_again(
+def test_a_map_names_the_service_that_hangs_in_a_call_of_c_and_does_not_try_its_commit_again(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))

@@ -68,7 +68,7 @@ def test_services_are_listed_by_url_and_by_path(tmp_path: Path) -> None:
         pytest.param(json.dumps, id="an array of pages"),
     ],
 )
-def test_an_organisations_listing_is_read_in_every_form_in_which_it_is_saved(tmp_path: Path, saved: Any) -> None:
+def test_an_organisations_listing_is_read_in_every_saved_form(tmp_path: Path, saved: Any) -> None:
     pages = [[github("billing"), github("attic", archived=True)], [github("orders")]]
     assert listed(tmp_path, saved(pages)) == [
         Member("billing", "https://github.com/shop/billing.git"),

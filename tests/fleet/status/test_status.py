@@ -81,7 +81,7 @@ def stands(service: Path) -> Standing:
     return judge(local(service), Commit(service, git(service, "rev-parse", "HEAD").strip()))
 
 
-def test_a_mixed_fleet_is_shown_whole_and_what_cannot_be_read_says_why(
+def test_a_mixed_fleet_is_shown_whole_with_the_reason_of_each_unreadable_service(
     born: Born, tmp_path: Path, own_cache: Path, judged: Judged
 ) -> None:
     drifted, untouched, broken = born(), born(version="v1.3.0"), born()
@@ -134,7 +134,7 @@ def share_a_database(*services: Path) -> None:
         commit(service)
 
 
-def test_an_error_of_the_map_is_an_error_of_the_services_that_have_to_mend_it(
+def test_an_error_of_the_map_is_an_error_of_the_services_that_have_to_correct_the_error(
     born: Born, own_cache: Path, judged: Judged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sharing = [born(version="v1.3.0", service_name=name) for name in ("billing", "orders")]
@@ -150,7 +150,7 @@ def test_an_error_of_the_map_is_an_error_of_the_services_that_have_to_mend_it(
     assert status(members) == found
 
 
-def test_a_service_that_only_the_map_cannot_read_is_an_error_until_it_can(
+def test_a_service_that_only_the_map_cannot_read_is_an_error_until_the_map_can(
     born: Born, own_cache: Path, judged: Judged
 ) -> None:
     service = born(version="v1.3.0")
@@ -180,7 +180,7 @@ def test_the_status_of_the_command_is_that_of_the_map_in_every_format(
     assert "map-database-shared" in done.stdout
 
 
-def test_only_what_has_changed_is_looked_at_again(
+def test_only_changed_services_are_checked_again(
     born: Born, history: Path, tmp_path: Path, own_cache: Path, judged: Judged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     template = tmp_path / "template"
@@ -235,7 +235,7 @@ def test_a_broken_memory_is_computed_again(born: Born, own_cache: Path, judged: 
     assert judged == [members[0].name] * 2
 
 
-def test_a_url_is_mirrored_without_history_and_asked_again_only_for_what_is_new(
+def test_a_url_is_mirrored_without_history_and_later_only_new_commits_are_fetched(
     born: Born, own_cache: Path, judged: Judged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = born()
@@ -267,14 +267,14 @@ def test_a_url_is_mirrored_without_history_and_asked_again_only_for_what_is_new(
     assert status([member])[0].drift == {"deleted": 1}
 
 
-def test_offline_what_was_never_fetched_is_unreadable(
+def test_offline_a_service_that_was_never_fetched_is_unreadable(
     born: Born, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FLEET_OFFLINE", "1")
     assert "was never fetched: run it once without --offline" in status([by_url(born())])[0].unreadable
 
 
-def test_a_branch_is_followed_and_a_rewritten_one_too(born: Born, own_cache: Path) -> None:
+def test_a_branch_is_followed_and_a_rewritten_branch_too(born: Born, own_cache: Path) -> None:
     service = born()
     git(service, "switch", "--quiet", "--create", "release")
     commit_all(service, "On the branch")
@@ -286,7 +286,7 @@ def test_a_branch_is_followed_and_a_rewritten_one_too(born: Born, own_cache: Pat
         git(service, "branch", "--quiet", "--force", "release", "release@{1}")
 
 
-def test_waivers_are_counted_by_whether_they_count(born: Born) -> None:
+def test_waivers_are_counted_by_validity(born: Born) -> None:
     service = born()
     for path in ("ruff.toml", "ty.toml", "Dockerfile"):
         (service / path).write_text("# other\n")
@@ -317,7 +317,7 @@ def test_a_bug_in_a_check_is_a_finding_about_one_service(born: Born, monkeypatch
     assert reason.endswith("ValueError: unexpected")
 
 
-def test_a_bug_that_one_of_many_meets_does_not_hide_the_others() -> None:
+def test_a_bug_with_one_service_of_many_does_not_hide_the_others() -> None:
     answers, errors = in_threads(lambda divisor: 6 // divisor, [1, 0, 2])
     assert answers == {1: 6, 2: 3}
     assert list(errors) == [0]
@@ -384,7 +384,9 @@ def never(_folder: Path) -> str:
 
 
 @pytest.mark.xdist_group("conventions")
-def test_conventions_that_prepare_for_many_find_the_same_as_for_one(born: Born, own_cache: Path) -> None:
+def test_conventions_that_prepare_for_many_services_find_the_same_as_for_a_single_service(
+    born: Born, own_cache: Path
+) -> None:
     def remembered() -> set[Path]:
         return set((own_cache / "tools").rglob("*.json"))
 
@@ -415,7 +417,7 @@ def do(what: str) -> int:
     return len(what)
 
 
-def test_a_process_that_dies_or_hangs_takes_no_other_work_with_it() -> None:
+def test_a_process_that_dies_or_hangs_loses_no_other_work() -> None:
     items = ["a", "dies", "bb", "hangs", "ccc"]
     found = dict(in_processes(do, items, jobs=2, limit_seconds=2))
     assert {what: found[what] for what in ("a", "bb", "ccc")} == {"a": 1, "bb": 2, "ccc": 3}
@@ -506,7 +508,7 @@ def test_a_tool_that_this_machine_does_not_run_is_no_finding_that_is_remembered(
         FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"),
     ],
 )
-def test_a_full_disk_ends_the_run_with_its_cause_and_nothing_of_it_is_remembered(
+def test_a_full_disk_ends_the_run_with_its_cause_and_no_result_is_stored(
     born: Born,
     own_cache: Path,
     judged: Judged,
@@ -525,7 +527,7 @@ def full(_: str) -> None:
     raise DiskFull("a disk is full")
 
 
-def test_a_full_disk_in_one_process_ends_them_all() -> None:
+def test_a_full_disk_in_one_process_ends_all_processes() -> None:
     with pytest.raises(DiskFull, match="a disk is full"):
         list(in_processes(full, ["a", "b"], jobs=2))
 

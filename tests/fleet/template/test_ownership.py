@@ -47,5 +47,5 @@ def test_every_path_of_every_variant_has_one_owner_and_the_platforms_say_so(born
         ("Makefile", Owner.PLATFORM),
     ],
 )
-def test_a_pattern_means_what_the_list_says(path: str, owner: Owner) -> None:
+def test_a_pattern_has_the_meaning_that_the_list_describes(path: str, owner: Owner) -> None:
     assert Ownership.of(ROOT).owner_of(path) is owner

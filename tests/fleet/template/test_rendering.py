@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("variant", ["default", "many-words"])
-def test_a_render_is_the_one_of_plain_copier_answers_file_and_modes_included(
+def test_a_render_equals_the_render_of_plain_copier_answers_file_and_modes_included(
     history: Path, tmp_path: Path, variant: str
 ) -> None:
     run_copier("copy", "--vcs-ref", "v1.1.0", history, tmp_path / "copier", **VARIANTS[variant])

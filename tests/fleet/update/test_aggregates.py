@@ -56,7 +56,7 @@ def test_a_new_aggregate_is_new_files_only(born: Born) -> None:
     assert git(service, "log", "--format=%s", "-1") == "Change the answers: aggregates\n"
 
 
-def test_its_migration_goes_behind_those_of_the_team(born: Born) -> None:
+def test_the_migration_of_a_new_aggregate_follows_the_migrations_of_the_team(born: Born) -> None:
     service = born(aggregates=ONE)
     team_migration(service, "0002", "0001")
     team_migration(service, "0003", "0002")
@@ -212,7 +212,9 @@ def test_an_aggregate_whose_files_the_team_deleted_before_its_first_commit_does_
     assert not update(service, Options({}, "v1.0.0", finish=False)).changed
 
 
-def test_a_service_whose_first_commit_recorded_no_version_is_updated_once_the_team_has_written_it(born: Born) -> None:
+def test_a_service_whose_first_commit_recorded_no_version_is_updated_once_the_team_has_written_the_version(
+    born: Born,
+) -> None:
     """A copy of a folder without git history has none, and `fleet` tells the team to write it."""
     service = born(aggregates=ONE)
     answers = service / ".copier-answers.yml"

@@ -273,7 +273,7 @@ def test_the_database_is_at_the_head_of_both_branches_after_each_version(journey
     }
 
 
-def test_the_teams_migrations_are_what_and_where_they_were(journey: Journey) -> None:
+def test_the_teams_migrations_stay_unchanged_in_their_places(journey: Journey) -> None:
     first, last = (journey.codes[version].folder / VERSIONS_FOLDER for version in (VERSIONS[0], VERSIONS[-1]))
     names = sorted(path.name for path in last.glob("*.py"))
     assert names == ["0001_create_invoices.py", "0002_ours.py", "0003_ours.py"]
@@ -281,7 +281,7 @@ def test_the_teams_migrations_are_what_and_where_they_were(journey: Journey) -> 
         assert (last / name).read_bytes() == (first / name).read_bytes()
 
 
-def test_the_version_before_works_on_the_newer_schema_and_leaves_it_there(journey: Journey) -> None:
+def test_the_previous_version_works_on_the_newer_schema_and_keeps_that_schema(journey: Journey) -> None:
     # That it worked, its deployment has asserted.
     assert list(journey.rolled_back) == list(VERSIONS[1:])
     for version, seen in journey.rolled_back.items():

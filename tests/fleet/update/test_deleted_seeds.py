@@ -96,7 +96,7 @@ def behind_a_replaced_commit(repository: Path) -> None:
         behind_a_replaced_commit,
     ],
 )
-def test_a_deletion_is_found_wherever_it_was(small: Path, how: Callable[[Path], None]) -> None:
+def test_a_deletion_is_found_anywhere_in_the_history(small: Path, how: Callable[[Path], None]) -> None:
     how(small)
     assert deleted_before(Service(small), [SEED, "docs/new.md"]) == {SEED}
 
@@ -107,7 +107,7 @@ def test_a_file_of_the_same_name_in_another_folder_does_not_count(small: Path) -
     assert deleted_before(Service(small), [SEED]) == set()
 
 
-def test_a_migration_is_known_by_its_name_whatever_its_number(small: Path) -> None:
+def test_a_migration_is_known_by_its_name_under_any_number(small: Path) -> None:
     folder = "src/billing/migrations/versions/"
     write(small, f"{folder}0007_create_refunds.py")
     delete(small, f"{folder}0007_create_refunds.py")
@@ -124,7 +124,7 @@ def deleted(born: Born) -> Path:
     return service
 
 
-def test_a_shallow_clone_is_refused_and_completed_it_is_updated(deleted: Path, tmp_path: Path) -> None:
+def test_a_shallow_clone_is_refused_and_after_its_completion_updated(deleted: Path, tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{deleted}", str(clone))
     before = state(clone)

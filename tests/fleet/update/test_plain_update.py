@@ -40,7 +40,9 @@ def test_a_service_that_only_the_team_has_edited_is_the_same_as_after_fleet_upda
     assert contents(plain) == contents(fleets)
 
 
-def test_files_edited_by_hand_are_no_harm_to_the_teams_and_fleet_update_heals_what_is_left(born: Born) -> None:
+def test_platform_files_edited_by_hand_do_no_harm_to_the_teams_files_and_fleet_update_restores_the_rest(
+    born: Born,
+) -> None:
     service = born()
     platform_edits(service)
     team_edits(service)
@@ -82,7 +84,7 @@ def test_an_aggregate_added_another_dropped_and_other_pipelines_leave_the_teams_
     assert findings(service) == [("answers", ".copier-answers.yml")] * 2
 
 
-def test_a_file_that_the_platform_hands_over_stays_as_the_team_has_it(handed_over: Path) -> None:
+def test_a_file_that_the_platform_hands_over_stays_as_in_the_teams_repository(handed_over: Path) -> None:
     service = handed_over
     untouched, dropped = service / HANDED_OVER[0], service / HANDED_OVER[-1]
     before = contents(service)

@@ -122,7 +122,7 @@ def opened(history: Path, born: Born, tmp_path_factory: pytest.TempPathFactory) 
     return Opened(folder / "git", here.pulls, log)
 
 
-def test_renovate_opens_a_pull_request_with_what_the_newest_version_makes(opened: Opened, tmp_path: Path) -> None:
+def test_renovate_opens_a_pull_request_with_the_render_of_the_newest_version(opened: Opened, tmp_path: Path) -> None:
     (pull,) = opened.pulls["worked-on"]
     assert (pull["base"], pull["head"], pull["labels"]) == ("main", "renovate/service-template", [7])
     assert pull["title"] == "Update service template to v1.3.0"
@@ -177,7 +177,9 @@ def test_renovate_leaves_the_platforms_pins_alone_and_not_the_teams(born: Born) 
 
 
 @pytest.mark.parametrize("schedule", ["before 6am on monday", "when it suits"])
-def test_renovates_own_validator_takes_it_as_it_is_and_nothing_else(born: Born, schedule: str) -> None:
+def test_renovates_own_validator_accepts_the_generated_configuration_and_no_broken_variant(
+    born: Born, schedule: str
+) -> None:
     service = born()
     config = service / "renovate.json"
     config.write_text(config.read_text().replace("before 6am on monday", schedule))

@@ -28,7 +28,9 @@ def options(to: str | None = None, **data: str) -> Options:
     return Options(data, to, finish=False)
 
 
-def test_platform_files_equal_a_fresh_render_and_the_teams_are_theirs_whatever_both_did(born: Born) -> None:
+def test_platform_files_equal_a_fresh_render_and_the_teams_files_keep_their_edits(
+    born: Born,
+) -> None:
     service = born()
     team_edits(service)
     platform_edits(service)
@@ -51,7 +53,7 @@ def test_platform_files_equal_a_fresh_render_and_the_teams_are_theirs_whatever_b
     ]
 
 
-def test_new_seeds_arrive_and_changed_ones_are_told(born: Born) -> None:
+def test_new_seeds_arrive_and_changed_seeds_are_reported(born: Born) -> None:
     service = born()
     before = contents(service)
     report = update(service, options("v1.1.0"))
@@ -113,7 +115,7 @@ def test_version_by_version_ends_where_one_step_does(born: Born) -> None:
     assert contents(step_by_step) == contents(at_once)
 
 
-def test_a_release_is_recorded_by_its_own_tag_whatever_else_points_there(born: Born, tmp_path: Path) -> None:
+def test_a_release_is_recorded_by_its_own_tag_among_others_on_the_commit(born: Born, tmp_path: Path) -> None:
     service = born()
     answers = Service(service).answers
     history = tmp_path / "slipway"
@@ -136,7 +138,7 @@ def test_a_second_run_does_nothing(born: Born) -> None:
     assert state(service) == before
 
 
-def test_a_file_that_the_platform_hands_over_stays_as_it_is_and_belongs_to_the_team(handed_over: Path) -> None:
+def test_a_file_that_the_platform_hands_over_stays_unchanged_and_belongs_to_the_team(handed_over: Path) -> None:
     service = handed_over
     untouched, _, deleted, dropped = (service / path for path in HANDED_OVER)
     before = contents(service)
@@ -175,7 +177,7 @@ def test_the_branch_of_an_update_that_succeeds_is_not_kept(born: Born) -> None:
     assert git(service, "branch", "--format=%(refname:short)") == "main\n"
 
 
-def test_a_waived_path_stays_and_what_it_missed_is_shown(born: Born) -> None:
+def test_a_waived_path_stays_and_its_missed_changes_are_shown(born: Born) -> None:
     service = born()
     for path in ("ruff.toml", ".editorconfig"):
         (service / path).write_text("# ours, approved\n")
@@ -371,7 +373,7 @@ def test_a_commit_made_meanwhile_is_not_lost(born: Born, monkeypatch: pytest.Mon
     assert git(service, "status", "--porcelain") == ""
 
 
-def test_a_branch_that_somebody_switches_to_meanwhile_is_not_the_one_to_update(
+def test_a_branch_that_somebody_switches_to_meanwhile_is_not_updated(
     born: Born, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = born()
@@ -401,7 +403,7 @@ def locked_branch(service: Path) -> None:
 
 
 @pytest.mark.parametrize("stop", [broken_filter, locked_branch])
-def test_where_git_stops_half_way_nothing_has_changed_and_it_says_why(
+def test_where_git_stops_half_way_nothing_has_changed_and_the_reason_is_reported(
     born: Born, monkeypatch: pytest.MonkeyPatch, stop: Callable[[Path], None]
 ) -> None:
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)  # `stop` may write another one
@@ -445,7 +447,7 @@ def stuck_update(service: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
-def test_a_killed_update_leaves_the_repository_as_it_was(born: Born, number: signal.Signals) -> None:
+def test_a_killed_update_leaves_the_repository_unchanged(born: Born, number: signal.Signals) -> None:
     service = born()
     before = state(service)
     process = stuck_update(service)
@@ -486,7 +488,7 @@ def test_the_lock_is_no_file_of_somebody_elses(born: Born, tmp_path: Path, kind:
     assert theirs.read_text() == "precious\n"
 
 
-def test_the_command_says_what_it_did(born: Born) -> None:
+def test_the_update_command_reports_its_changes(born: Born) -> None:
     service = born()
     started = time.monotonic()
     command = [sys.executable, "-m", "fleet", "update", str(service), "--no-finish"]
@@ -544,7 +546,7 @@ def test_ctrl_c_while_the_branch_moves_comes_too_late(born: Born) -> None:
     assert "_commit: v1.3.0" in (service / ".copier-answers.yml").read_text()
 
 
-def test_a_link_in_the_place_of_a_platform_file_shows_its_target_and_nothing_of_what_it_leads_to(
+def test_a_link_in_the_place_of_a_platform_file_shows_its_target_and_nothing_of_the_targets_content(
     born: Born, tmp_path: Path
 ) -> None:
     service = born()

@@ -82,7 +82,7 @@ def write(service: Path, name: str) -> None:
     commit(service, f"Let make {name}")
 
 
-def test_each_service_gets_a_tested_branch_and_one_that_fails_stops_no_other(
+def test_each_service_gets_a_tested_branch_and_a_failed_service_stops_no_other(
     born: Born, folder: Path, made: Path, tmp_path: Path
 ) -> None:
     well, failing, current = born(), born(), born(version="v1.3.0")
@@ -152,9 +152,7 @@ def test_a_failure_before_the_update_is_looked_at_again_because_its_cause_may_be
     assert base_runs(made) == ["setup", "setup", "check"]
 
 
-def test_a_failure_that_the_update_brought_is_told_apart_from_one_that_was_there_before(
-    born: Born, folder: Path
-) -> None:
+def test_a_failure_by_the_update_is_distinguished_from_an_earlier_failure(born: Born, folder: Path) -> None:
     red, broken = born(), born()
     write(red, "fail")
     # What the template 1.1.0 brings.
@@ -167,9 +165,7 @@ def test_a_failure_that_the_update_brought_is_told_apart_from_one_that_was_there
     assert [show._done(one) for one in (before, after)] == ["failed before, too", "failed"]
 
 
-def test_what_somebody_mends_in_the_clone_is_tested_and_delivered_and_never_thrown_away(
-    born: Born, folder: Path
-) -> None:
+def test_corrections_in_the_clone_are_tested_and_delivered_and_never_discarded(born: Born, folder: Path) -> None:
     service = born()
     write(service, "fail")
     wish = Wish(to="v1.1.0")
@@ -188,7 +184,7 @@ def test_what_somebody_mends_in_the_clone_is_tested_and_delivered_and_never_thro
     assert git(clone, "log", "-1", "--format=%s").strip() == "Mend it"
 
 
-def test_a_new_file_of_somebodys_is_theirs_and_one_that_the_tests_left_is_not(born: Born, folder: Path) -> None:
+def test_a_new_file_of_a_person_is_kept_and_a_leftover_of_the_tests_is_not(born: Born, folder: Path) -> None:
     service = born()
     (service / "leave").touch()
     write(service, "fail")
@@ -207,7 +203,7 @@ def test_a_new_file_of_somebodys_is_theirs_and_one_that_the_tests_left_is_not(bo
     assert git(clone, "show", "stash^3:mended.py") == "mended\n"
 
 
-def test_no_other_branch_is_tested_than_the_one_that_is_delivered(born: Born, folder: Path) -> None:
+def test_the_tested_branch_is_the_delivered_branch(born: Born, folder: Path) -> None:
     service = born()
     write(service, "fail")
     clone = Path(one(local(service), folder).place)
@@ -222,7 +218,7 @@ def test_no_other_branch_is_tested_than_the_one_that_is_delivered(born: Born, fo
     assert git(service, "log", "-1", "--format=%s", BRANCH).strip() == "Mend it"
 
 
-def test_what_somebody_mends_for_make_specs_is_finished_tested_and_delivered(born: Born, folder: Path) -> None:
+def test_corrections_for_make_specs_are_finished_tested_and_delivered(born: Born, folder: Path) -> None:
     service = born()
     (service / "uv.lock").touch()
     write(service, "fail-specs")
@@ -239,7 +235,7 @@ def test_what_somebody_mends_for_make_specs_is_finished_tested_and_delivered(bor
     assert "somebody has worked in" in one(local(service), folder).failure
 
 
-def test_what_make_specs_writes_at_last_is_nobodys_work(born: Born, folder: Path, made: Path) -> None:
+def test_files_that_make_specs_writes_at_last_are_nobodys_work(born: Born, folder: Path, made: Path) -> None:
     service, down = born(), made.with_name("made.down")
     (service / "uv.lock").touch()
     commit(service)
@@ -322,7 +318,9 @@ def test_a_branch_that_is_there_already_is_left_alone(born: Born, folder: Path) 
     assert not list(folder.glob("billing-*"))
 
 
-def test_a_bug_that_one_service_meets_is_its_failure(born: Born, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_with_one_service_is_the_failure_of_that_service(
+    born: Born, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def newest_but_for_one(member: Member) -> Commit:
         return newest({"well": member}[member.name])
 
@@ -333,7 +331,7 @@ def test_a_bug_that_one_service_meets_is_its_failure(born: Born, folder: Path, m
     assert failed.failure.startswith("fleet has a bug: ")
 
 
-def test_what_fleet_update_refuses_is_in_the_log(born: Born, folder: Path) -> None:
+def test_a_refusal_of_fleet_update_is_in_the_log(born: Born, folder: Path) -> None:
     service = born()
     (service / "conflict.rej").touch()
     commit(service)
@@ -342,7 +340,7 @@ def test_what_fleet_update_refuses_is_in_the_log(born: Born, folder: Path) -> No
     assert "conflict.rej" in Path(done.log).read_text()
 
 
-def test_an_interrupted_run_ends_what_it_started_and_goes_on_where_it_was(
+def test_an_interrupted_run_ends_its_programs_and_continues_from_there_later(
     born: Born, tmp_path: Path, made: Path
 ) -> None:
     done, waits = born(version="v1.3.0"), born(version="v1.3.0")
@@ -384,7 +382,7 @@ def test_an_interrupted_run_ends_what_it_started_and_goes_on_where_it_was(
     assert sum("done-" in line for line in made.read_text().splitlines()) == 1
 
 
-def test_what_a_killed_run_has_started_ends_before_the_next_one_begins(born: Born, tmp_path: Path, made: Path) -> None:
+def test_the_programs_of_a_killed_run_end_before_the_next_run_begins(born: Born, tmp_path: Path, made: Path) -> None:
     service = born(version="v1.3.0")
     (service / "ruff.toml").unlink()
     write(service, "wait")
