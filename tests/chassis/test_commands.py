@@ -179,6 +179,15 @@ def test_a_wrong_usage_is_refused_with_the_usage(
     assert "usage: python -m tests.chassis.tiny" in capsys.readouterr().err
 
 
+def test_a_service_without_messaging_has_no_command_for_parked_messages(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("chassis.messages._MESSAGING", tmp_path / "__init__.py")
+    with pytest.raises(SystemExit):
+        main(service, ["parked", "list"])
+    assert "invalid choice: 'parked'" in capsys.readouterr().err
+
+
 def test_help_lists_every_command(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(service, ["--help"])

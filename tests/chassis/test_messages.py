@@ -1,6 +1,7 @@
 """The lines of OUTGOING and INCOMING: names, and what cannot work."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from chassis.brokers import Kind
@@ -98,6 +99,15 @@ def test_a_service_without_lines_has_no_messages() -> None:
     assert not Messages("tiny")
     assert MESSAGES
     assert Messages("tiny", incoming=(OnJob(said.CountV1, said.on_count),))
+
+
+def test_lines_are_refused_where_the_answers_leave_messaging_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chassis.messages._MESSAGING", tmp_path / "__init__.py")
+    assert not Messages("tiny")
+    with pytest.raises(ValueError, match=r"tiny has lines in OUTGOING or INCOMING .*fleet update -d messaging_style="):
+        Messages("tiny", incoming=(OnJob(said.CountV1, said.on_count),))
 
 
 def test_a_contract_ignores_unknown_fields() -> None:

@@ -243,6 +243,23 @@ def test_an_update_by_copier_alone_does_so_with_make_setup(platform: Platform, g
     assert installed(service) == "1.5.0"
 
 
+def test_the_published_chassis_brings_the_client_of_the_answered_broker_and_no_other(
+    platform: Platform, graduated: Path, tmp_path: Path
+) -> None:
+    service = copy(graduated, tmp_path)
+    for answers, requirement, client in (
+        ("-d messaging_style=events -d broker=kafka", "slipway-chassis[kafka]==1.4.0", {"aiokafka"}),
+        ("-d broker=nats", "slipway-chassis[nats]==1.4.0", {"nats"}),
+        ("-d messaging_style=sync", "slipway-chassis==1.4.0", set()),
+    ):
+        update = f"fleet update --no-finish --to v1.4.0 {answers}"
+        platform.succeed(f"{update}; make setup; git add --all; git commit -qm Lock", service)
+        assert f'"{requirement}"' in (service / "pyproject.toml").read_text()
+        packages = {path.name for path in service.glob(".venv/lib/*/site-packages/*")}
+        assert packages & {"aiokafka", "aiormq", "nats"} == client
+        assert findings(platform, service, "--drift") == set()
+
+
 def test_the_way_back_brings_the_folder_back(
     platform: Platform, vendored: Path, graduated: Path, tmp_path: Path
 ) -> None:

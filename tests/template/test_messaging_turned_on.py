@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.broker_clients import CLIENTS, asked_for
 from tests.support.commands import git, make, run_copier
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("update")]
@@ -95,13 +96,45 @@ def of_the_team(paths: set[str]) -> set[str]:
     return {path for path in paths if path.startswith(owned) or path in ("README.md", "CODEOWNERS", "pyproject.toml")}
 
 
-def test_events_that_come_later_are_complete_and_pass_the_gates(update: Update, service: Path) -> None:
+def of_the_chassis(paths: set[str]) -> set[str]:
+    return {path for path in paths if path.startswith("chassis/")}
+
+
+def test_events_that_come_later_pass_the_gates_and_so_does_the_service_without_them_again(
+    update: Update, service: Path
+) -> None:
     changed = update("v1.1.0", messaging_style="events")
-    assert changed["A"] == EVENTS | PAGE | PLATFORM
+    messaging = of_the_chassis(changed["A"])
+    assert changed["A"] == EVENTS | PAGE | PLATFORM | messaging
+    assert {"chassis/src/chassis/messaging/part.py", "chassis/src/chassis/brokers/nats/broker.py"} <= messaging
+    assert of_the_chassis(changed["M"]) == {"chassis/pyproject.toml"}
     assert of_the_team(changed["M"]) == set()
     assert changed["D"] == set()
     assert (service / "README.md").read_text() == "# Ours\n"
     make(service, "setup", "specs")
+    assert "All gates passed." in make(service, "check").stdout
+    assert [path.name for path in service.glob(".venv/lib/*/site-packages/nats")] == ["nats"]
+    save(service)
+
+    changed = update("v1.2.0", messaging_style="sync")
+    assert changed["D"] == PLATFORM | messaging
+    assert (of_the_team(changed["A"] | changed["M"]), of_the_chassis(changed["M"])) == (
+        set(),
+        {"chassis/pyproject.toml"},
+    )
+    assert asked_for(service / "chassis/pyproject.toml") & set(CLIENTS.values()) == set()
+    make(service, "setup")
+    assert [*service.glob(".venv/lib/*/site-packages/nats")] == []
+    refused = make(service, "specs", check=False)
+    assert refused.returncode != 0
+    assert (
+        "billing has lines in OUTGOING or INCOMING of messaging/, and its answer messaging_style is sync"
+        in refused.stderr
+    )
+
+    for path in EVENTS:
+        (service / path).unlink()
+    make(service, "specs")
     assert "All gates passed." in make(service, "check").stdout
 
 
@@ -111,7 +144,9 @@ def test_queues_that_are_turned_on_later_join_the_existing_files_of_the_team(upd
     ours.write_text(OURS)
     save(service)
     changed = update("v1.1.0", messaging_style="queues", broker="rabbitmq")
-    assert changed["A"] == (QUEUES | PAGE | PLATFORM | SCALED) - {str(ours.relative_to(service))}
+    assert changed["A"] - of_the_chassis(changed["A"]) == (QUEUES | PAGE | PLATFORM | SCALED) - {
+        str(ours.relative_to(service))
+    }
     assert of_the_team(changed["M"]) == set()
     assert changed["D"] == set()
     assert ours.read_text() == OURS
@@ -133,11 +168,11 @@ def test_files_that_the_team_deletes_stay_deleted_and_other_files_stay(update: U
     assert (of_the_team(changed["M"]), changed["D"]) == (set(), set())
 
     changed = update("v1.4.0", messaging_style="sync")
-    assert changed["D"] == PLATFORM | SCALED
+    assert changed["D"] - of_the_chassis(changed["D"]) == PLATFORM | SCALED
     assert of_the_team(changed["A"] | changed["M"]) == set()
 
     changed = update("v1.5.0", messaging_style="events")
-    assert changed["A"] == PLATFORM
+    assert changed["A"] - of_the_chassis(changed["A"]) == PLATFORM
     assert (of_the_team(changed["M"]), changed["D"]) == (set(), set())
     assert (service / "src/billing/messaging/invoices.py").read_text() == "OUTGOING = []\n"
 
@@ -147,5 +182,5 @@ def test_there_is_no_example_for_an_aggregate_that_the_team_has_removed(update: 
         path.unlink()
     save(service)
     changed = update("v1.1.0", messaging_style="events-and-queues")
-    assert changed["A"] == PAGE | PLATFORM | SCALED
+    assert changed["A"] - of_the_chassis(changed["A"]) == PAGE | PLATFORM | SCALED
     assert changed["D"] == set()

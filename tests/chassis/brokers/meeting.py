@@ -11,6 +11,8 @@ from uuid import uuid4
 from chassis.brokers import Broker, Delivery, Kind, Message, Options, Subscription, Topology, broker_for
 from pydantic import SecretStr
 
+from tests.chassis.memory_broker import MemoryBroker
+
 PATIENCE_SECONDS = 90
 QUIET_SECONDS = 1
 """What has not come by then does not come."""
@@ -49,7 +51,8 @@ class Meeting:
         """A replica of the service, with its own connection and all of these names declared."""
         usual = {"retention_seconds": 3600, "partitions": 2, "redelivery_seconds": REDELIVERY_SECONDS}
         chosen = Options(url=SecretStr(url or self.url), client_name=service, **(usual | options))
-        broker = broker_for(chosen)
+        in_memory = chosen.url.get_secret_value().startswith("memory:")
+        broker = MemoryBroker(chosen) if in_memory else broker_for(chosen)
         self.joined.append(broker)
         async with asyncio.timeout(PATIENCE_SECONDS):
             await broker.connect()

@@ -15,7 +15,6 @@ import asyncpg
 import pytest
 from aiormq import spec
 from chassis.brokers import Broker, Delivery, Kind, Message, Options, broker_for
-from chassis.brokers.memory import MemoryBroker, MemorySubscription
 from chassis.brokers.rabbitmq.broker import RabbitBroker
 from chassis.database import Database, DatabaseUnavailable, UnitOfWork, leadership
 from chassis.messages import Contract, Messages, OnEvent, OnJob
@@ -32,6 +31,7 @@ from structlog.testing import CapturingLogger
 
 from tests.chassis import said
 from tests.chassis.each_broker import Run, each_of
+from tests.chassis.memory_broker import MemoryBroker, MemorySubscription
 from tests.chassis.running import recording, running
 from tests.chassis.said import MESSAGES
 from tests.support import brokers

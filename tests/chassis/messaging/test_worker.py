@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -12,7 +13,6 @@ import httpx
 import pytest
 from chassis.application import application, worker
 from chassis.brokers import BrokerUnavailable, Kind, Message
-from chassis.brokers.memory import MemoryBroker
 from chassis.commands import main
 from chassis.messaging import inbox, parking
 from chassis.messaging.worker import endure
@@ -26,6 +26,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from structlog.testing import CapturingLogger
 
 from tests.chassis import said
+from tests.chassis.memory_broker import MemoryBroker
 from tests.chassis.said import MESSAGES
 
 WAIT_SECONDS = 90
@@ -268,6 +269,16 @@ def refused(
     monkeypatch.setenv("BROKER_URL", broker_url)
     assert main(talking, ["work"]) == 2
     return capsys.readouterr().err
+
+
+def test_a_broker_that_the_service_has_no_client_for_is_refused_with_the_remedy(
+    talking: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "chassis.brokers.kafka.broker", None)
+    told = refused(talking, monkeypatch, capsys, "kafka://user:hidden@broker")
+    assert "BROKER_URL: names a broker that this service has no client for" in told
+    assert "fleet update -d broker=" in told
+    assert "hidden" not in told
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@ import json
 
 import pytest
 from chassis.application import application
+from chassis.brokers import SCHEMES
 from chassis.commands import main
 from chassis.settings import Settings
+from chassis.settings.encryption import ENCRYPTED
 from pydantic import ValidationError
 
 from tests.chassis.tiny.main import SERVICE
@@ -136,7 +138,12 @@ def test_settings_cannot_be_changed_and_do_not_show_secrets() -> None:
 DATABASE = "DATABASE_URL: add sslmode=verify-full and sslrootcert"
 NATS = "BROKER_URL: write tls:// for nats://"
 
+
 # DATABASE_URL, BROKER_URL, and what is said of each.
+def test_broker_url_may_have_every_scheme_that_a_broker_speaks() -> None:
+    assert {scheme for pair in ENCRYPTED.items() for scheme in pair} == set(SCHEMES)
+
+
 CONNECTIONS = [
     ("postgresql://u:s3cret@db.internal/tiny", None, [DATABASE]),
     ("postgresql://u:s3cret@db.internal/tiny?sslmode=require", None, [DATABASE]),

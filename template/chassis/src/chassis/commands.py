@@ -5,6 +5,7 @@ import sys
 from typing import TypeVar
 
 from chassis.dev import specs
+from chassis.messages import messaging_is_here
 from chassis.service import Service
 from chassis.settings import CommandSettings, SettingsError, read
 
@@ -21,11 +22,12 @@ def main(service: Service, arguments: list[str] | None = None) -> int:
     migrate.add_argument(
         "--check", action="store_true", help="compare the migrations with the models, on a temporary server"
     )
-    parked = commands.add_parser("parked", help="list, show, replay or drop the messages that failed")
-    if (sys.argv[1:] if arguments is None else arguments)[:1] == ["parked"]:
-        from chassis.messaging import parked_command  # here, because the import loads all of messaging
+    if messaging_is_here():
+        parked = commands.add_parser("parked", help="list, show, replay or drop the messages that failed")
+        if (sys.argv[1:] if arguments is None else arguments)[:1] == ["parked"]:
+            from chassis.messaging import parked_command  # here, because the import loads all of messaging
 
-        parked_command.add_arguments(parked)
+            parked_command.add_arguments(parked)
     documents = commands.add_parser(
         "specs", help="write specs/: the API document, the message document and a schema for each message"
     )

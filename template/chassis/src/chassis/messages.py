@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from itertools import chain
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypeVar
 
@@ -14,6 +15,8 @@ from chassis.discovery import modules_in
 
 NAME = re.compile(r"[a-z][a-z0-9-]*\.[a-z][a-z0-9-]*\.v[1-9][0-9]*")
 _CLASS = re.compile(r"(?P<words>[A-Z][A-Za-z0-9]*?)V(?P<version>[1-9][0-9]*)")
+# A file, because an update leaves the folder itself there where Python has compiled what was in it.
+_MESSAGING = Path(__file__).with_name("messaging") / "__init__.py"
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -119,6 +122,12 @@ class Messages:
 
     def __post_init__(self) -> None:
         _ = self.routes, self.receivers  # at the start, rather than at the first message
+        if self and not messaging_is_here():
+            raise ValueError(
+                f"{self.service} has lines in OUTGOING or INCOMING of messaging/, and its answer messaging_style is sync, so "
+                "the chassis here cannot send or take messages: remove the lines, or turn messaging on by "
+                "`fleet update -d messaging_style=…`"
+            )
 
     @cached_property
     def routes(self) -> dict[type, list[Route]]:
@@ -174,6 +183,11 @@ class Messages:
                 yield Receiver("event", line.name, line.contract, line.handler)
             else:
                 yield Receiver("job", name_of(self.service, line.contract), line.contract, line.handler)
+
+
+def messaging_is_here() -> bool:
+    """Whether the chassis here has the folder messaging/. A service with the answer `messaging_style: sync` does without."""
+    return _MESSAGING.is_file()
 
 
 def name_of(service: str, contract: type[Contract]) -> str:

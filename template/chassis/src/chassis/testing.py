@@ -156,10 +156,11 @@ class Mailbox:
         """
         from pydantic import BaseModel
 
+        receiver = self._messages.receiver(name)
+
         from chassis.brokers import Kind, Message
         from chassis.messaging import inbox
 
-        receiver = self._messages.receiver(name)
         text = body.model_dump_json() if isinstance(body, BaseModel) else json.dumps(body)
         message = Message(Kind(receiver.kind), name, str(uuid.uuid4()), "key", text.encode())
         for _ in range(times):

@@ -5,7 +5,7 @@ while a message waits for another attempt, one effect for all copies) is written
 for all brokers.
 """
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
@@ -21,9 +21,8 @@ SCHEMES = {
     "kafkas": "kafka",
     "amqp": "rabbitmq",
     "amqps": "rabbitmq",
-    "memory": "memory",
 }
-"""The broker for each URL scheme. The schemes `tls`, `kafkas` and `amqps` are encrypted; `memory` is for tests."""
+"""The broker for each URL scheme. The schemes `tls`, `kafkas` and `amqps` are encrypted."""
 
 
 LONGEST_IN_INDEX = 200
@@ -197,21 +196,22 @@ class Broker(Protocol):
 
 
 def broker_for(options: Options) -> Broker:
-    """Return the broker that the URL names. This imports its client library."""
-    match SCHEMES[urlsplit(options.url.get_secret_value()).scheme]:
+    """Return the broker that the URL names."""
+    return broker_class(options.url)(options)
+
+
+def broker_class(url: SecretStr) -> Callable[[Options], Broker]:
+    """Import the broker that the URL names, with its client library. Raises ModuleNotFoundError if one is left out here."""
+    match SCHEMES[urlsplit(url.get_secret_value()).scheme]:
         case "nats":
             from chassis.brokers.nats.broker import NatsBroker
 
-            return NatsBroker(options)
+            return NatsBroker
         case "kafka":
             from chassis.brokers.kafka.broker import KafkaBroker
 
-            return KafkaBroker(options)
-        case "rabbitmq":
+            return KafkaBroker
+        case _:
             from chassis.brokers.rabbitmq.broker import RabbitBroker
 
-            return RabbitBroker(options)
-        case _:
-            from chassis.brokers.memory import MemoryBroker
-
-            return MemoryBroker(options)
+            return RabbitBroker

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from chassis.brokers import broker_class
 from chassis.database import Database
 from chassis.messages import Messages
 from chassis.messaging.outbox import Outbox
@@ -19,6 +20,13 @@ def check(settings: Settings) -> None:
     """Raise SettingsError if a worker cannot work with these settings."""
     if settings.broker_url is None:
         raise SettingsError("  BROKER_URL: is not set\nSet it in the environment; docs/runbook.md lists every setting.")
+    try:
+        broker_class(settings.broker_url)
+    except ModuleNotFoundError as missing:
+        raise SettingsError(
+            f"  BROKER_URL: names a broker that this service has no client for ({missing})\nName a broker of the kind in "
+            ".copier-answers.yml, or change that answer: fleet update -d broker=…"
+        ) from None
     if settings.database_transaction_pooler:
         raise SettingsError(
             "  DATABASE_TRANSACTION_POOLER: is true, but the worker needs sessions of its own\nGive the worker a "

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, HttpUrl, SecretStr, ValidationError,
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from chassis.settings import addresses
-from chassis.settings.encryption import unencrypted_urls
+from chassis.settings.encryption import ENCRYPTED, unencrypted_urls
 
 
 def _postgres_url(url: SecretStr) -> SecretStr:
@@ -16,9 +16,7 @@ def _postgres_url(url: SecretStr) -> SecretStr:
 
 
 def _broker_url(url: SecretStr) -> SecretStr:
-    from chassis.brokers import SCHEMES  # here, because a service without messages has no brokers/
-
-    allowed = [f"{scheme}://" for scheme in SCHEMES if scheme != "memory"]
+    allowed = [f"{scheme}://" for pair in ENCRYPTED.items() for scheme in pair]
     text = url.get_secret_value()
     if not text.lower().startswith(tuple(allowed)):
         raise ValueError(f"must start with one of {', '.join(allowed)}")

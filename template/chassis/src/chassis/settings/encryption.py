@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from urllib.parse import parse_qs, urlsplit
 
-_ENCRYPTED = {"nats": "tls", "kafka": "kafkas", "amqp": "amqps"}
-"""The encrypted scheme for each unencrypted scheme."""
+ENCRYPTED = {"nats": "tls", "kafka": "kafkas", "amqp": "amqps"}
+"""The encrypted scheme for each unencrypted scheme of BROKER_URL."""
 
 
 def unencrypted_urls(database_url: str, broker_url: str | None) -> Iterator[str]:
@@ -16,9 +16,9 @@ def unencrypted_urls(database_url: str, broker_url: str | None) -> Iterator[str]
     """
     if not _is_verified(database_url):
         yield "DATABASE_URL: add sslmode=verify-full and sslrootcert, or others can impersonate the database"
-    schemes = {scheme for scheme, host in _servers(broker_url or "") if scheme in _ENCRYPTED and not _is_here(host)}
+    schemes = {scheme for scheme, host in _servers(broker_url or "") if scheme in ENCRYPTED and not _is_here(host)}
     for scheme in sorted(schemes):
-        yield f"BROKER_URL: write {_ENCRYPTED[scheme]}:// for {scheme}://, or others can read the messages"
+        yield f"BROKER_URL: write {ENCRYPTED[scheme]}:// for {scheme}://, or others can read the messages"
 
 
 def _is_verified(url: str) -> bool:
