@@ -20,15 +20,16 @@ Respond = Callable[[asyncio.StreamWriter], None]
 
 
 @asynccontextmanager
-async def other(port: int, respond: Respond) -> AsyncGenerator[list[str]]:
-    """Another service, at its most terse. Yields the heads of the requests it got."""
+async def other(port: int | socket.socket, respond: Respond) -> AsyncGenerator[list[str]]:
+    """Another service, at its most terse, on a port or a socket. Yields the heads of the requests it got."""
     heads: list[str] = []
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
         respond(writer)
 
-    async with await asyncio.start_server(talk, "127.0.0.1", port):
+    where = {"host": "127.0.0.1", "port": port} if isinstance(port, int) else {"sock": port}
+    async with await asyncio.start_server(talk, **where):
         yield heads
 
 
@@ -133,12 +134,14 @@ async def test_a_limit_of_none_is_no_limit() -> None:
 
 
 async def test_a_service_that_is_just_starting_is_tried_again() -> None:
-    port = embedded.free_port()
-    async with service_client(f"http://127.0.0.1:{port}") as client:
-        asking = asyncio.create_task(client.get("/there"))
-        await asyncio.sleep(0.1)
-        async with other(port, answer):
-            assert (await asking).status_code == 204
+    with socket.socket() as starting:
+        starting.bind(("127.0.0.1", 0))
+        async with service_client(f"http://127.0.0.1:{starting.getsockname()[1]}", timeout_seconds=60) as client:
+            asking = asyncio.create_task(client.get("/there"))
+            await asyncio.sleep(0.1)
+            starting.listen()  # in one step: the last attempt follows half a second after the first one
+            async with other(starting, answer):
+                assert (await asking).status_code == 204
 
 
 async def test_a_request_that_may_have_arrived_is_not_repeated() -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from statistics import median
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -186,13 +185,13 @@ async def test_a_silent_owner_does_not_delay_the_events_of_another(meeting: Meet
         return started
 
     took = []
-    for number in range(2, 7):
+    for number in range(2, 14):
         published = asyncio.create_task(soon())
         (delivery,) = await subscription.fetch(10, wait_seconds=PATIENCE_SECONDS)
         took.append(time.monotonic() - await published)
         assert bodies([delivery]) == [number]
         await subscription.acknowledge([delivery])
-    assert median(took) < 0.5
+    assert sorted(took)[2] < 0.4  # a busy machine delays some, but a silent owner would delay each of them
 
 
 async def two_replicas(meeting: Meeting, **options: Any) -> tuple[Broker, list[Subscription]]:
