@@ -19,6 +19,7 @@ from chassis.application import application
 from chassis.database import Database
 from chassis.service import Service
 from chassis.telemetry.setup import Telemetry
+from chassis.web import probes
 from fastapi import FastAPI
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
@@ -41,6 +42,12 @@ from tests.support.postgres import ask
 @pytest.fixture(scope="session")
 def service() -> Service:
     return SERVICE
+
+
+@pytest.fixture(autouse=True)
+def patient_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that answers late, because this machine is busy, makes no service unready."""
+    monkeypatch.setattr(probes, "CHECK_TIMEOUT_SECONDS", 60)
 
 
 @pytest.fixture
