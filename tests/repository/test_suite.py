@@ -5,8 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -14,6 +12,7 @@ import pytest
 
 from tests.support import needs
 from tests.support.paths import ROOT
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -157,23 +156,16 @@ def test_no_program_of_a_run_outlives_any_end_of_the_run(tmp_path: Path) -> None
     try:
         for ending, process in runs.items():
             note = tmp_path / ending.name / "note"
-            until(lambda note=note: note.exists(), "the test runs")
+            wait_until(lambda note=note: note.exists(), lambda: "the test does not run")
             process.send_signal(ending)
         for ending, process in runs.items():
             output, _ = process.communicate(timeout=LIMIT_SECONDS)
             shell, folder = (tmp_path / ending.name / "note").read_text().split()
-            until(lambda shell=shell: not psutil.pid_exists(int(shell)), f"the shell is gone after {ending.name}")
-            until(lambda folder=folder: not Path(folder).exists(), f"the folder is gone after {ending.name}")
+            wait_until(lambda shell=shell: not psutil.pid_exists(int(shell)), lambda: "the shell goes on")
+            wait_until(lambda folder=folder: not Path(folder).exists(), lambda: "the folder remains")
             if ending != signal.SIGKILL:
                 assert "interrupted while these tests were running" in output
                 assert "::test_in_the_middle" in output
     finally:
         for process in runs.values():
             process.kill()
-
-
-def until(condition: Callable[[], bool], meaning: str) -> None:
-    deadline = time.monotonic() + LIMIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"not so: {meaning}"
-        time.sleep(0.1)

@@ -10,8 +10,7 @@ import socket
 import subprocess
 import sys
 import termios
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from docs import pictures
 from tests.support.commands import service_environment
 from tests.support.paths import ROOT
 from tests.support.services import Birth, Render
+from tests.support.waiting import wait_until
 
 # One group, one after the other: each starts on port 8000 where that is free.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dev")]
@@ -148,14 +148,14 @@ def test_a_saved_file_is_served_at_once_although_a_stream_is_open(birth: Birth) 
     with dev(service, "env", "REQUEST_TIMEOUT_SECONDS=3600", "make", "dev") as process:
         route.write_text(first)
         base = re.search(r"API +(http://[\d.:]+)/", wait_for(process, "Try it:"))[1]
-        until(lambda: fetch(f"{base}/v1/invoices") == 200, START_SECONDS)
+        wait_until(lambda: fetch(f"{base}/v1/invoices") == 200, seconds=START_SECONDS)
         try:
             with httpx.stream("GET", f"{base}/v1/invoices/ticks", timeout=START_SECONDS) as stream:
                 assert "server" not in stream.headers
                 parts = stream.iter_raw()  # kept, because it closes the stream when it is collected
                 assert next(parts) == b"tick"
                 route.write_text(before.replace("/v1/invoices", "/v1/bills", 1))
-                until(lambda: fetch(f"{base}/v1/bills") == 200, START_SECONDS)
+                wait_until(lambda: fetch(f"{base}/v1/bills") == 200, seconds=START_SECONDS)
         finally:
             route.write_text(before)
 
@@ -245,8 +245,10 @@ def wait_for(process: subprocess.Popen[str], text: str) -> str:
     folder = log.resolve() if log else Path(psutil.Process(process.pid).cwd())
     file = folder / ".dev" / "test.log"
     whole = re.compile(r".*" + re.escape(text) + r"\n\n.*?\n\n", re.DOTALL)
-    with suppress(AssertionError):
-        until(lambda: process.poll() is not None or whole.search(file.read_text()) is not None, START_SECONDS)
+    with suppress(TimeoutError):
+        wait_until(
+            lambda: process.poll() is not None or whole.search(file.read_text()) is not None, seconds=START_SECONDS
+        )
     found = whole.search(file.read_text())
     if found is None:
         pytest.fail(f"{process.args} did not print {text!r} (exit: {process.poll()}), but:\n{file.read_text()}")
@@ -266,7 +268,10 @@ def assert_all_gone(everything: list[psutil.Process], output: str) -> None:
     ports = [urlsplit(url).port for url in re.findall(r"\w+://[^\s'\\]+", output)]
     assert ports
 
-    until(lambda: not any(alive(one) for one in everything) and not any(answers(port) for port in ports), STOP_SECONDS)
+    wait_until(
+        lambda: not any(alive(one) for one in everything) and not any(answers(port) for port in ports),
+        seconds=STOP_SECONDS,
+    )
 
 
 def alive(one: psutil.Process) -> bool:
@@ -286,10 +291,3 @@ def fetch(url: str) -> int:
         return httpx.get(url).status_code
     except httpx.HTTPError:
         return 0
-
-
-def until(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.1)

@@ -8,8 +8,7 @@ import contextlib
 import shutil
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from tests.support.handled import issue_invoices_on
 from tests.support.monitoring import queries, recorded
 from tests.support.prometheus import MetricsReceiver, problems
 from tests.support.services import Render
+from tests.support.waiting import until
 
 # With the other tests that start brokers of their own.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("chaos")]
@@ -152,16 +152,6 @@ async def ready(client: httpx.AsyncClient) -> bool:
 
 async def status(client: httpx.AsyncClient, invoice: str, wanted: str) -> bool:
     return (await client.get(f"/v1/invoices/{invoice}")).json()["status"] == wanted
-
-
-async def until(condition: Callable[[], Any], evidence: Callable[[], str]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while True:
-        found = condition()
-        if found if isinstance(found, bool) else await found:
-            return
-        assert time.monotonic() < deadline, evidence()
-        await asyncio.sleep(0.1)
 
 
 def test_a_request_and_its_effect_in_the_other_service_are_one_trace(life: Life) -> None:

@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
@@ -26,6 +25,7 @@ from tests.support.monitoring import MONITORING, dashboard, queries, recorded, r
 from tests.support.paths import ROOT
 from tests.support.prometheus import MetricsReceiver, Series, problems
 from tests.support.services import Render
+from tests.support.waiting import until
 
 # With tests/delivery/test_delivery.py: one worker renders what both look at.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("delivery")]
@@ -72,12 +72,8 @@ async def live(running: System) -> None:
     await broker.jetstream().publish("counter.stepped.v1", body, headers={"id": "too-long"})
     await broker.close()
     journal = await asyncpg.connect(running.databases["journal"])
-    deadline = time.monotonic() + WAIT_SECONDS
-    while [
-        *await journal.fetchrow("SELECT (SELECT count(*) FROM journal.entries), (SELECT count(*) FROM chassis.parked)")
-    ] != [1, 1]:
-        assert time.monotonic() < deadline, running.logs()
-        await asyncio.sleep(0.05)
+    both = "SELECT (SELECT count(*) FROM journal.entries) = 1 AND (SELECT count(*) FROM chassis.parked) = 1"
+    await until(lambda: journal.fetchval(both), running.logs)
     await journal.close()
 
 

@@ -4,9 +4,8 @@ import asyncio
 import contextlib
 import json
 import random
-import time
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from demo.otlp import OtlpReceiver, Span
 from tests.service.chaos.__main__ import Answers, count, load, run
 from tests.service.chaos.system import System, system
 from tests.support import brokers
+from tests.support.waiting import until, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("chaos")]
 
@@ -82,6 +82,11 @@ def test_a_request_and_all_that_follows_is_one_trace(running: System, receiver: 
     assert sent.attributes["messaging.message.id"] == processed.attributes["messaging.message.id"]
 
 
+async def until_more(answers: Answers) -> None:
+    before = answers.taken.total()
+    await until(lambda: answers.taken.total() >= before + 20, lambda: answers)
+
+
 def test_stopping_under_load_loses_nothing_and_redelivers_nothing_that_was_done(
     running: System, receiver: OtlpReceiver
 ) -> None:
@@ -92,13 +97,15 @@ def test_stopping_under_load_loses_nothing_and_redelivers_nothing_that_was_done(
         for name in ("consumer", "relay", "consumer"):
             log = running.folder / f"{name}.log"
             started = lines(log, f"{name}_started")
-            await asyncio.sleep(1)
+            await until_more(answers)
             assert await asyncio.to_thread(running.parts[name].stop) == 0
             running.parts[name].start()
             await asyncio.to_thread(
-                until, lambda log=log, name=name, before=started: lines(log, f"{name}_started") > before, running.logs
+                wait_until,
+                lambda log=log, name=name, before=started: lines(log, f"{name}_started") > before,
+                running.logs,
             )
-        await asyncio.sleep(1.5)
+        await until_more(answers)
         stop.set()
         await loading
         result = await count(running, answers)
@@ -111,7 +118,7 @@ def test_stopping_under_load_loses_nothing_and_redelivers_nothing_that_was_done(
         sends = Counter(span.attributes["messaging.message.id"] for span in receiver.spans if span.kind == "PRODUCER")
         return [known for known in known_messages(running.folder / "consumer.log") if sends[known] < 2]
 
-    until(lambda: delivered_twice() == [], lambda: (delivered_twice(), running.logs()))
+    wait_until(lambda: delivered_twice() == [], lambda: (delivered_twice(), running.logs()))
 
 
 def test_a_broker_that_is_away_stops_no_request_and_is_told_of_once(running: System) -> None:
@@ -127,12 +134,12 @@ def test_a_broker_that_is_away_stops_no_request_and_is_told_of_once(running: Sys
     try:
         for _ in range(3):
             assert httpx.post(f"{running.base}/v1/counters/away/steps", timeout=60).status_code == 201
-        until(lambda: lines(relay, "worker_interrupted") > told_before)
-        until(lambda: readiness()["outbox"]["waiting"] >= 3)
+        wait_until(lambda: lines(relay, "worker_interrupted") > told_before)
+        wait_until(lambda: readiness()["outbox"]["waiting"] >= 3)
         assert readiness()["status"] == "ok"
     finally:
         running.parts["broker"].start()
-    until(lambda: readiness()["outbox"] == {"waiting": 0, "oldest_seconds": 0})
+    wait_until(lambda: readiness()["outbox"] == {"waiting": 0, "oldest_seconds": 0})
     assert lines(relay, "worker_interrupted") == told_before + 1
     result = asyncio.run(count(running, Answers()))
     assert result.good, (result, running.logs())
@@ -158,10 +165,3 @@ def known_messages(log: Path) -> list[str]:
 
 def lines(log: Path, event: str) -> int:
     return log.read_text().count(f'"event": "{event}"')
-
-
-def until(condition: Callable[[], bool], evidence: Callable[[], object] = str) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {WAIT_SECONDS} s\n{evidence()}"
-        time.sleep(0.2)

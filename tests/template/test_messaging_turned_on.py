@@ -100,9 +100,7 @@ def of_the_chassis(paths: set[str]) -> set[str]:
     return {path for path in paths if path.startswith("chassis/")}
 
 
-def test_events_that_come_later_pass_the_gates_and_so_does_the_service_without_them_again(
-    update: Update, service: Path
-) -> None:
+def test_a_service_passes_its_gates_after_events_are_turned_on_and_off_again(update: Update, service: Path) -> None:
     changed = update("v1.1.0", messaging_style="events")
     messaging = of_the_chassis(changed["A"])
     assert changed["A"] == EVENTS | PAGE | PLATFORM | messaging

@@ -23,8 +23,10 @@ from pydantic import SecretStr
 from tests.chassis.tiny.api import BY_ID, INSERT
 from tests.chassis.tiny.tables import things
 from tests.support.link import Link
+from tests.support.waiting import until
 
 ID = UUID("0190b5a8-7c5e-7b3a-9d43-6f0e8c1a2b4d")
+ASLEEP = "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
 
 
 POOL_SIZE = 3
@@ -166,15 +168,13 @@ async def test_a_cancelled_transaction_leaves_nothing_and_gives_its_connection_b
             await uow.connection.execute("SELECT pg_sleep(30)")
 
     task = asyncio.create_task(wait_inside())
-    await asyncio.sleep(0.2)
+    await until(lambda: connection.fetchval(ASLEEP))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
     assert await BY_ID.one(connection, id=ID) is None
-    async with asyncio.timeout(20):
-        while database.usage().used:  # noqa: ASYNC110 (nobody tells)
-            await asyncio.sleep(0.02)
+    await until(lambda: not database.usage().used)
 
 
 async def test_a_question_for_missing_migrations_that_is_cancelled_gives_its_connection_back(
@@ -188,9 +188,7 @@ async def test_a_question_for_missing_migrations_that_is_cancelled_gives_its_con
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.5), database.connection() as connection:
             await connection.execute("SELECT * FROM no_such_table")
-    async with asyncio.timeout(20):
-        while database.usage().used:  # noqa: ASYNC110 (nobody tells)
-            await asyncio.sleep(0.02)
+    await until(lambda: not database.usage().used)
 
 
 async def test_the_next_user_of_a_connection_finds_no_open_transaction(make_app: Callable[..., FastAPI]) -> None:
@@ -225,9 +223,10 @@ async def test_closing_closes_every_connection_that_was_opened(link: Link, conne
         await asyncio.gather(*(database.fetchrow("SELECT pg_sleep(0.05)") for _ in range(POOL_SIZE)))
         assert await connection.fetchval(count) == before + POOL_SIZE
 
-    async with asyncio.timeout(30):
-        while await connection.fetchval(count) != before:  # noqa: ASYNC110 (another process ends them)
-            await asyncio.sleep(0.05)
+    async def all_are_closed() -> bool:
+        return await connection.fetchval(count) == before
+
+    await until(all_are_closed)
 
 
 async def test_a_change_that_fails_at_commit_is_never_answered_with_success(
@@ -372,7 +371,7 @@ async def test_many_requests_share_few_connections_even_if_some_fail_or_are_canc
 
     async with connected(link) as database:
         tasks = [asyncio.create_task(work(database, number)) for number in range(40)]
-        await asyncio.sleep(0.1)
+        await until(lambda: database.usage().used)
         for task in tasks[3::5]:
             task.cancel()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
@@ -430,8 +429,7 @@ async def test_a_connection_that_nobody_has_used_for_long_is_closed(
             while database.usage().idle > 1:
                 await database.fetchrow("SELECT 1")  # what is in use stays
                 await asyncio.sleep(0.05)
-            while database.usage().idle:  # noqa: ASYNC110 (nobody tells)
-                await asyncio.sleep(0.05)
+        await until(lambda: not database.usage().idle)
         assert await database.fetchrow("SELECT 1") is not None
 
 

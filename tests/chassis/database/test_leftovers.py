@@ -5,9 +5,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import pytest
@@ -17,6 +16,7 @@ from chassis.service import Service
 from tests.chassis.processes import environment
 from tests.support.paths import ROOT
 from tests.support.postgres import ask
+from tests.support.waiting import until
 
 CONCURRENTLY = """
 from alembic import op
@@ -87,15 +87,6 @@ def start(copy: Service, url: str) -> subprocess.Popen[str]:
 async def ended(*migrators: subprocess.Popen[str]) -> list[tuple[int, str]]:
     outputs = await asyncio.gather(*(asyncio.to_thread(each.communicate, timeout=60) for each in migrators))
     return [(each.returncode, output) for each, (output, _) in zip(migrators, outputs, strict=True)]
-
-
-async def until(ask_for: Callable[[], Awaitable[Any]]) -> Any:
-    """Return the first true result of repeated calls."""
-    async with asyncio.timeout(60):
-        while True:
-            if found := await ask_for():
-                return found
-            await asyncio.sleep(0.05)
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from importlib.metadata import PackageNotFoundError
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +25,7 @@ from chassis.dev.embedded import EmbeddedServerError, child_process, nats_server
 from tests.chassis.processes import environment
 from tests.support.paths import ROOT
 from tests.support.postgres import ask
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -74,13 +74,6 @@ def folder() -> Generator[Path]:
 def start_and_stop(folder: Path) -> None:
     with embedded.postgres(folder, durable=True):
         pass
-
-
-def wait_until(condition: Callable[[], object], *, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def is_closed(url: str) -> bool:

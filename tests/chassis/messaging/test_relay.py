@@ -328,7 +328,7 @@ async def test_messages_wait_for_an_absent_broker_and_are_sent_on_its_return(ben
     bench.broker.away = True
     await bench.say(*events(5, things=2))
     async with bench.relaying():
-        await asyncio.sleep(0.5)
+        await bench.until(lambda: bench.broker.asked.total() > 0)
         assert await bench.waiting() == 5
         bench.broker.away = False
         await bench.until_empty()

@@ -20,6 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tests.chassis.sockets import listening
+from tests.support.waiting import until
 
 MAX_BODY_BYTES = 256 * 1024
 PATHS = ["/livez", "/v1/things", "/v1/bytes", "/nowhere"]
@@ -44,12 +45,6 @@ async def client(make_app: Callable[..., FastAPI], shared: SharedLimits) -> Asyn
 
     async with listening(app, shared_limits=shared) as client:
         yield client
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(LIMIT_SECONDS):
-        while not condition():  # noqa: ASYNC110 (nobody tells)
-            await asyncio.sleep(0.02)
 
 
 class Wire:
@@ -204,9 +199,7 @@ async def test_chunks_of_other_connections_are_parsed_after_an_error_of_ours(
     app = make_app(request_timeout_seconds=2)  # the first request ends by this limit: nothing reads its body
     async with listening(app) as client, wire(client) as first, wire(client) as second:
         await first.send(head("POST", "/v1/bytes", "Transfer-Encoding: chunked") + body)
-        async with asyncio.timeout(LIMIT_SECONDS):
-            while not failures:  # noqa: ASYNC110 (nobody tells)
-                await asyncio.sleep(0.01)
+        await until(lambda: failures)
         await second.send(head("POST", "/v1/bytes", "Transfer-Encoding: chunked") + body)
         assert await second.answer() == (200, b"%d" % size)
 
@@ -222,9 +215,7 @@ async def test_line_ends_do_not_wait_unparsed(make_app: Callable[..., FastAPI], 
         await sender.send(head("POST", "/v1/bytes", "Transfer-Encoding: chunked") + b"%x\r\n" % size)
         await sender.send(line_end * (size // len(line_end)))
         await asyncio.sleep(0.1)
-        async with asyncio.timeout(LIMIT_SECONDS):
-            while shared.held_bytes >= len(b"\r\n\r\n"):  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+        await until(lambda: shared.held_bytes < len(b"\r\n\r\n"))
         await sender.send(b"\r\n0\r\n\r\n")
         assert await sender.answer() == (200, b"%d" % size)
 
@@ -553,9 +544,9 @@ async def test_all_connections_together_hold_no_more_than_their_room(make_app: C
     shared = SharedLimits(max_connections=1000, max_held_bytes=100_000)
     async with listening(make_app(), shared_limits=shared) as client:
         async with wire(client) as first, wire(client) as second, wire(client) as third:
-            for each in (first, second, third):
+            for number, each in enumerate((first, second, third), 1):
                 await each.send(b"GET / HTTP/1.1\r\nX: " + b"x" * 40_000)
-                await asyncio.sleep(0.1)
+                await until(lambda number=number: shared.held_bytes > min(number, 2) * 40_000)
             assert await first.closed()
             for each in (second, third):
                 await each.send(b"\r\nHost: tiny\r\n\r\n")
@@ -585,8 +576,7 @@ async def test_bodies_that_the_application_has_not_read_yet_count_too() -> None:
     ):
         async with asyncio.timeout(LIMIT_SECONDS):
             await first.send(half)
-            while shared.held_bytes < 60_000:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+            await until(lambda: shared.held_bytes >= 60_000)
             await second.send(half)
             assert await first.closed()
             go.set()
@@ -631,8 +621,6 @@ async def test_connections_with_bodies_leave_nothing_for_the_garbage_collector(
                     await aborted.send(post(body)[:-1])
                     await asyncio.sleep(0.1)
                     aborted.writer.transport.abort()
-            async with asyncio.timeout(LIMIT_SECONDS):
-                while alive:  # noqa: ASYNC110 (nobody tells)
-                    await asyncio.sleep(0.01)
+            await until(lambda: not alive)
         finally:
             gc.enable()

@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
+import asyncpg
 import httpx
 import pytest
 from chassis.web.packet_transport import PacketTransport
@@ -22,9 +23,11 @@ from chassis.web.server import spare_collector
 from tests.chassis.processes import EXIT_TIMEOUT_SECONDS, Running, Start, environment
 from tests.support.link import Link
 from tests.support.paths import ROOT
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow  # each starts a process of its own
 
+ASLEEP = "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
 CONNECTING_SECONDS = 1.5
 """Clients of a busy machine may take so long from the decision to send to the connection."""
 
@@ -74,14 +77,16 @@ async def ended(service: Running) -> int:
     return await asyncio.to_thread(service.wait)
 
 
-async def test_under_load_every_request_sent_before_the_end_of_the_drain_is_answered(start: Start) -> None:
+async def test_under_load_every_request_sent_before_the_end_of_the_drain_is_answered(
+    start: Start, connection: asyncpg.Connection
+) -> None:
     drain = 4
     service = start(DRAIN_SECONDS=drain, SHUTDOWN_TIMEOUT_SECONDS=60)
     load = Load(service.base)
     async with httpx.AsyncClient(base_url=service.base) as client, load.running():
-        await asyncio.sleep(0.5)
+        await until(lambda: load.sent)
         slow = asyncio.create_task(client.get("/v1/query-sleep", params={"seconds": drain + 1}, timeout=90))
-        await asyncio.sleep(0.1)
+        await until(lambda: connection.fetchval(ASLEEP))
 
         told = time.monotonic()
         service.tell(signal.SIGTERM)
@@ -190,6 +195,10 @@ async def test_neither_endless_requests_nor_a_hung_database_hold_up_the_end(star
     assert time.monotonic() - began >= 1
 
 
+async def is_ready(client: httpx.AsyncClient) -> bool:
+    return (await client.get("/readyz")).status_code == 200
+
+
 @pytest.mark.parametrize("command", ["serve", "work"])
 async def test_an_idle_process_stops_in_time_while_database_and_broker_hang(
     start: Start, link: Link, command: str
@@ -205,8 +214,7 @@ async def test_an_idle_process_stops_in_time_while_database_and_broker_hang(
             RUN_WORKER=command == "serve",
         )
         async with httpx.AsyncClient(base_url=service.base, timeout=60) as client:
-            while (await client.get("/readyz")).status_code != 200:  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
+            await until(lambda: is_ready(client))
         link.freeze()
         assert await asyncio.to_thread(link.holding.wait, 60)  # the gauges have asked, and get no answer
         began = time.monotonic()

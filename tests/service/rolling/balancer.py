@@ -13,9 +13,9 @@ import httpx
 import pytest
 from chassis.dev import embedded
 
-from tests.service.rolling.waiting import until
 from tests.support.brokers import free_port
 from tests.support.tools import install_from_debian, one_at_a_time
+from tests.support.waiting import until
 
 CHECK_SECONDS = 1
 """Rather than the probe's period: Kubernetes takes a pod out when it tells it to end, and here only /readyz says so."""

@@ -16,8 +16,8 @@ import yaml
 from chassis.dev import embedded
 
 from tests.service.rolling.balancer import Balancer, balancer
-from tests.service.rolling.waiting import until
 from tests.support.brokers import free_port, is_free
+from tests.support.waiting import until
 
 MIGRATE_SECONDS = 120
 REPLICAS = 2

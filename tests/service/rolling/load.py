@@ -17,8 +17,8 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
-from tests.service.rolling.waiting import until
 from tests.support.handled import APPROVED
+from tests.support.waiting import until
 
 CALLERS = 8
 PACE_SECONDS = 0.2
