@@ -27,7 +27,8 @@ from chassis.dev.embedded import Process, nats_program, spawn
 from tests.support.tools import TOOLS, call, install_from_debian, one_at_a_time
 
 KAFKA = "4.4.0"
-START_TIMEOUT_SECONDS = 120
+START_TIMEOUT_SECONDS = 400
+"""Kafka, which starts in five seconds, once took more than two minutes on a machine with 54 busy processes."""
 _RANDOM = random.SystemRandom()  # not the one that a test gives a seed: parallel ones would take the same ports
 
 
