@@ -1,5 +1,5 @@
 # Platform-owned: `copier update` replaces this file.
-"""Known vulnerabilities of the service's packages, less those that osv-scanner.toml ignores for a time (`make audit`).
+"""List known vulnerabilities of the service's packages, except those that osv-scanner.toml ignores (`make audit`).
 
 That file is yours, in the format of Google's OSV-Scanner:
 
@@ -20,7 +20,7 @@ IGNORES = Path("osv-scanner.toml")
 
 
 def main(arguments: list[str]) -> int:
-    """Ask the OSV database through uv. Returns the exit status: 0 none, 1 some, 2 the answer is unknown."""
+    """Ask the OSV database through uv. Returns the exit status: 0 none, 1 some, 2 no answer."""
     entries = tomllib.loads(IGNORES.read_text()).get("IgnoredVulns", []) if IGNORES.exists() else []
     today = datetime.now(UTC).date()
     ignored = []
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
             ignored += ["--ignore", entry["id"]]
         else:
             print(f"{IGNORES}: {entry['id']} is no longer ignored, since {until} ({entry['reason']})", file=sys.stderr)
-    # Tools of developers are not in the image: neither the dev group nor the chassis' extra of that name.
+    # The image has no development tools, so skip the group `dev` and the chassis' extra `dev`.
     audit = ["audit", "--frozen", "--no-dev", "--no-extra", "dev", "--preview-features", "audit-command"]
     return subprocess.run([os.environ["UV"], *audit, *ignored, *arguments]).returncode
 

@@ -1,14 +1,14 @@
 #!/bin/sh
 # Platform-owned: `copier update` replaces this file.
 # Builds the image, pushes and signs it (`make image`, `make push`, `make sign`), or prints its `name`, its `version` or the
-# commit that was `published` before it. The environment has what people, git and pipelines named: VERSION, REPOSITORY,
+# earlier commit that was `published`. The environment has the names from people, git and pipelines: VERSION, REPOSITORY,
 # PLATFORM, OUTPUT, NETRC, and IMAGE or DIGEST.
 set -eu
 export LC_ALL=C
 command=$1 service=$2
 
 version=${VERSION:-$(git describe --always --dirty 2>/dev/null || echo 0.0.0)}
-# Names in a registry have no capitals, but the names of GitHub's owners may.
+# A name in a registry has no capitals, but the name of a GitHub owner may have.
 repository=$(printf %s "${REPOSITORY:-}" | tr '[:upper:]' '[:lower:]')
 case $repository in
 *[!a-z0-9._/:-]* | -*)
@@ -16,14 +16,14 @@ case $repository in
     exit 2
     ;;
 esac
-# A tag of git may hold characters that a tag of an image may not, as in release/1.0+2; its length is limited, too.
+# A Git tag may contain characters that the tag of an image may not, as in release/1.0+2. An image's tag is also shorter.
 tag=$(printf %s "$version" | tr -c 'A-Za-z0-9_.-' _ | sed 's/^[.-]/_/' | cut -c 1-128)
 layers="type=registry,ref=$repository:layers"
 image=${IMAGE:-$repository@${DIGEST:-}}
 
 build() {
     if [ -f "${NETRC:-}" ]; then
-        set -- "$@" --secret "id=netrc,src=$NETRC" # the credentials of the package index: a secret of the build, in no layer
+        set -- "$@" --secret "id=netrc,src=$NETRC" # the credentials of the package index are a secret of the build, which no layer contains
     fi
     if [ -n "$repository" ]; then
         set -- "$@" --tag "$repository:$tag" --cache-from="$layers"
@@ -33,7 +33,7 @@ build() {
     (set -x && docker build "$@" --build-arg "VERSION=$version" .)
 }
 
-# Completes the list of `make sbom`, if it was made, by what only the image knows.
+# Add the packages that only the image has to the list of `make sbom`, if that list exists.
 complete_sbom() {
     [ -f build/sbom.json ] || return 0
     docker run --rm --interactive --network none --platform "$PLATFORM" --entrypoint python "$1" -c "$(cat deploy/sbom.py)" \
@@ -48,7 +48,7 @@ need_repository() {
     fi
 }
 
-# Registries have several words for an image that is not there, also where the repository has no image at all.
+# Registries report a missing image, or a repository without images, with different messages.
 is_published() {
     if answer=$(docker buildx imagetools inspect "$repository:$1" 2>&1); then return 0; fi
     case $answer in
@@ -71,14 +71,14 @@ published)
         fi
     done
     if [ $base = HEAD ]; then
-        echo "$repository has an image of none of the last 50 commits before this one: there is nothing to compare with." >&2
+        echo "$repository has no image of the last 50 commits before this commit, so there is nothing to compare with." >&2
     fi
     echo "BASE=$base" | tee -a ${OUTPUT:+"$OUTPUT"}
     ;;
 build) build ;;
 push)
     need_repository
-    # Build for production's nodes: on a machine of another kind, Docker emulates their platform.
+    # Build for the nodes of production. On another platform, Docker emulates theirs.
     build --platform "$PLATFORM" --cache-to="$layers,mode=max"
     complete_sbom "$repository:$tag"
     docker push --quiet "$repository:$tag"
@@ -89,7 +89,7 @@ push)
 sign)
     cosign sign --yes "$image"
     cosign attest --yes --type cyclonedx --predicate build/sbom.json "$image"
-    # GitLab's runner writes where and from what the image was built beside the files that the job keeps.
+    # GitLab's runner writes the origin of the image next to the artifacts of the job.
     python3 -c 'import json; print(json.dumps(json.load(open("artifacts-metadata.json"))["predicate"]))' >build/provenance.json
     cosign attest --yes --type slsaprovenance1 --predicate build/provenance.json "$image"
     ;;

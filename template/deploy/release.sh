@@ -1,8 +1,7 @@
 #!/bin/sh
 # Platform-owned: `copier update` replaces this file.
-# Migrates, then replaces the pods, and waits for each (`make deploy`). Where the migration fails, the pods stay as they
-# are. It goes to the cluster that kubectl is set up for: by KUBECONFIG, or by KUBE_CONFIG with the text of such a file;
-# KUBE_CONTEXT names one of several in it.
+# Migrates, then replaces the pods, and waits for both (`make deploy`). If the migration fails, the pods stay unchanged.
+# KUBECONFIG names a file with the cluster, or KUBE_CONFIG has the text of such a file; KUBE_CONTEXT selects a context.
 set -eu
 service=$1 overlay=$2 image=$3
 deploy=$(cd "$(dirname "$0")" && pwd)
@@ -10,7 +9,7 @@ deploy=$(cd "$(dirname "$0")" && pwd)
 case $image in
 *@sha256:*) ;;
 *)
-    echo "say what to deploy, by its digest: make deploy OVERLAY=staging IMAGE=registry.example.com/$service@sha256:…" >&2
+    echo "IMAGE is not set to a digest: name the image, as in make deploy OVERLAY=staging IMAGE=registry.example.com/$service@sha256:…" >&2
     exit 2
     ;;
 esac
@@ -22,7 +21,7 @@ if [ -n "${KUBE_CONFIG:-}" ]; then
     export KUBECONFIG="$work/kubeconfig"
 fi
 
-# In a copy: the checkout stays as it is.
+# Work in a copy, so that the checkout stays unchanged.
 cp -R "$deploy" "$work/deploy"
 cd "$work/deploy/overlays/$overlay"
 kustomize edit set image "$service=$image"
@@ -53,9 +52,9 @@ job=job/${found% *} namespace=${found#* }
 k() { kubectl --namespace "$namespace" ${KUBE_CONTEXT:+--context="$KUBE_CONTEXT"} "$@"; }
 
 echo "Migrating $namespace with $image"
-k delete "$job" --ignore-not-found # a Job cannot be changed, only made again
+k delete "$job" --ignore-not-found # a Job cannot be changed, only replaced
 k apply --filename "$work/all.yaml" --selector app.kubernetes.io/component=migrate
-k wait "$job" --for='jsonpath={.status.conditions}' --timeout=15m # it has ended, well or not
+k wait "$job" --for='jsonpath={.status.conditions}' --timeout=15m # it has ended, with success or not
 k logs "$job" --tail=-1 || true
 conditions=$(k get "$job" --output 'jsonpath={.status.conditions[*].type}')
 case $conditions in

@@ -1,7 +1,7 @@
 # Platform-owned: `copier update` replaces this file.
 """Add the rest of the image to a list of its service's packages (`make push`): Debian's packages, Python and its own packages.
 
-It runs inside the image, reads the list of `make sbom` from its input, and writes the whole list to its output.
+It runs inside the image, reads the list of `make sbom` from its input, and writes the complete list to its output.
 """
 
 import json
@@ -17,9 +17,9 @@ PACKAGES = Path("/var/lib/dpkg/status")
 
 
 def components() -> Iterator[dict[str, str]]:
-    """CycloneDX components."""
+    """Yield the CycloneDX components of the image."""
     system = platform.freedesktop_os_release()
-    release = system.get("VERSION_ID") or system["VERSION_CODENAME"]  # a release in the making has no number
+    release = system.get("VERSION_ID") or system["VERSION_CODENAME"]  # an unreleased version has no number
     yield {"type": "operating-system", "name": system["ID"], "version": release}
     version = platform.python_version()
     cpe = f"cpe:2.3:a:python:python:{version}:*:*:*:*:*:*:*"
@@ -40,7 +40,7 @@ def component(name: str, version: str, path: str, *, qualifiers: str = "", **mor
 
 
 def debian_packages() -> Iterator[dict[str, str]]:
-    """The fields of each installed package."""
+    """Yield the fields of each installed Debian package."""
     for text in PACKAGES.read_text().split("\n\n"):
         fields = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line and not line.startswith(" "))
         if fields.get("Status") == "install ok installed":

@@ -1,7 +1,7 @@
 # Platform-owned: `copier update` replaces this file.
-"""Does what answers at a URL serve, and is it the version that was deployed? (`make smoke URL=…`)
+"""Check that the service at a URL answers, and that it has the deployed version (`make smoke URL=…`).
 
-It asks /readyz, and then for the first list of specs/openapi.json.
+It asks /readyz, and then requests the first list of specs/openapi.json.
 """
 
 import json
@@ -12,14 +12,14 @@ from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
-# A load balancer may take that long to send to the new pods alone.
+# A load balancer may need this time until it sends requests only to the new pods.
 PATIENCE_SECONDS = 120
 
 
 def main(url: str, version: str) -> int:
-    """Returns the exit status: 0 it serves, 1 it does not, 2 there is nothing to ask for."""
+    """Check the service. Returns the exit status: 0 it answers, 1 it does not, 2 wrong arguments."""
     if not url.startswith(("http://", "https://")) or not version:
-        print("say what to ask, and what to find there: make smoke URL=https://… VERSION=…", file=sys.stderr)
+        print("URL or VERSION is not set: name both, as in make smoke URL=https://… VERSION=…", file=sys.stderr)
         return 2
     base = url.rstrip("/")
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -35,12 +35,12 @@ def main(url: str, version: str) -> int:
         return 0
     status, _ = _get(base + path)
     print(f"GET {path}: {status}")
-    # Refused for want of a token is an answer of the service, too.
+    # A refusal of a request without a token is an answer of the service, too.
     return 0 if status in (200, 401, 403) else 1
 
 
 def _not_ready(base: str, version: str) -> str:
-    """Say why no process is ready as that version; empty if one is. /readyz does not reveal another version."""
+    """Explain why no process is ready with that version; empty if one is. /readyz does not show another version."""
     status, body = _get(f"{base}/readyz?{urlencode({'version': version})}")
     try:
         ready = status == 200 and json.loads(body)["status"] == "ok"
@@ -50,7 +50,7 @@ def _not_ready(base: str, version: str) -> str:
 
 
 def _get(url: str) -> tuple[int, str]:
-    """Status and body; 0 and the reason if there was no answer."""
+    """Return status and body, or 0 and the reason if there was no answer."""
     try:
         with urlopen(url, timeout=10) as response:
             return response.status, response.read().decode()

@@ -4,4 +4,4 @@ import chassis.settings
 
 
 class Settings(chassis.settings.Settings):
-    """Add a field, and its name in capitals is the environment variable. Secrets are SecretStr, without a default."""
+    """Add fields here. A field's environment variable has its name in capitals. Secrets are SecretStr, without a default."""
