@@ -1,4 +1,4 @@
-"""Services rendered from this working tree, as tests need them: text only, or installed and committed."""
+"""Services rendered from this working tree: as files only, or installed and committed."""
 
 import hashlib
 import json
@@ -21,14 +21,14 @@ from tests.support.services import Birth, Render, lend_packages
 from tests.support.tools import KINGFISHER_RULES, made_once
 
 SLOW_TIMEOUT_SECONDS = 900
-"""Some install what they need, and some run all gates of a service, on a machine that may be busy."""
+"""The time limit of slow tests: some install packages, and some run all gates of a service, on a busy machine."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """End by SIGTERM and SIGHUP as by Ctrl-C, which stops what was started, and have the rest stopped however this ends.
+    """Let SIGTERM and SIGHUP end the run as Ctrl-C does, so that started processes are stopped. Clean up after any end.
 
-    A handler is also what lets the programs that tests start receive SIGINT and SIGHUP, which a background job and nohup
-    make them ignore.
+    The handlers also let the programs that tests start receive SIGINT and SIGHUP, which a background job and nohup
+    would make these programs ignore.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         under_nohup = number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
@@ -39,24 +39,24 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _go_on(*_: object) -> None:
-    """The user has logged out, and wants the run to go on."""
+    """Ignore a signal: the user has logged out, and wants the run to continue."""
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give slow tests more time. And make xdist_group work: pytest-xdist 3.8 writes a group where pytest 9.2 does not look."""
+    """Give slow tests more time, and make xdist_group work, which pytest-xdist 3.8 and pytest 9.2 together do not."""
     for item in items:
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_SECONDS))
         if grouped := vars(item).get("_nodeid"):
             item._id = type(item.id).parse(grouped)
-    if "PYTEST_XDIST_WORKER" in os.environ:  # the quick ones last: no core is idle while another one ends a long test
+    if "PYTEST_XDIST_WORKER" in os.environ:  # quick tests last, so that no core is idle at the end
         items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Fail a test that is skipped on CI: its machine has, or may install, all that the tests need."""
+    """Fail a test that is skipped on CI: the machine of CI has, or may install, everything that the tests need."""
     report = yield
     if report.skipped and os.environ.get("CI") and not hasattr(report, "wasxfail"):
         reason = report.longrepr[-1] if isinstance(report.longrepr, tuple) else report.longrepr
@@ -67,10 +67,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.fixture(scope="session")
 def quick_copier() -> Generator[None]:
-    """Let Copier, in this process, do once what it does for each render, for tests that render much and look at it.
+    """Let Copier, in this process, do once what it would repeat for each render.
 
-    It compiles every file, and every part of every path, once. And it does not ask git about each file that is written,
-    for an answer that matters only where core.fileMode is off. What plain Copier does is tested by `run_copier`.
+    It compiles every file, and every part of every path, once. And it does not ask Git about each written file, for a
+    setting that matters only if core.fileMode is off. `run_copier` runs Copier without these changes.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("copier._main.SandboxedEnvironment", CompilingOnce)
@@ -80,7 +80,7 @@ def quick_copier() -> Generator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def settings_of_tools(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
-    """Kingfisher's rules are compiled once, and the settings that the user of this machine has for Copier stay out."""
+    """Compile Kingfisher's rules once, and hide the user's settings of Copier."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KF_RULE_CACHE_DIR", str(KINGFISHER_RULES))
         settings = tmp_path_factory.mktemp("copier") / "settings.yml"
@@ -91,20 +91,20 @@ def settings_of_tools(tmp_path_factory: pytest.TempPathFactory) -> Generator[Non
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A temporary folder of all processes of this run."""
+    """The temporary folder that all test processes of this run share."""
     own = tmp_path_factory.getbasetemp()
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session")
 def fleet_cache(shared: Path) -> Path:
-    """For FLEET_CACHE_DIR: nothing of what whoever runs the tests has there."""
+    """A folder for FLEET_CACHE_DIR, so that tests do not use the cache of the user."""
     return shared / "fleet-cache"
 
 
 @pytest.fixture(scope="session")
 def template(shared: Path) -> Path:
-    """The template as this working tree has it, uncommitted changes included, without git: Copier copies it as it is."""
+    """The template of this working tree with its uncommitted changes, without Git: Copier copies it unchanged."""
 
     def snapshot(folder: Path) -> None:
         listed = subprocess.run(
@@ -124,7 +124,7 @@ def template(shared: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def render(template: Path, shared: Path, quick_copier: None, tmp_path_factory: pytest.TempPathFactory) -> Render:
-    """`render(**answers)`: a service's files, to look at. Equal answers are rendered once."""
+    """`render(**answers)`: the files of a service, for reading. Equal answers are rendered once."""
 
     def render(**answers: Any) -> Path:
         answers = {"service_name": "billing", **answers}
@@ -145,9 +145,9 @@ def render(template: Path, shared: Path, quick_copier: None, tmp_path_factory: p
 
 @pytest.fixture(scope="session")
 def birth(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Birth:
-    """`birth(**answers)`: a service that is installed and committed, as its team's first commit has it.
+    """`birth(**answers)`: a service that is installed and committed, as after its team's first commit.
 
-    Tests that change it work in a git checkout and clean up after themselves.
+    Tests that change the service work in a Git checkout and clean up after themselves.
     """
     born: dict[str, Path] = {}
 

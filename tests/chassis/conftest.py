@@ -1,7 +1,7 @@
-"""The tiny service in this process and in processes of its own, on one real Postgres for the whole run.
+"""The tiny service, in this process and in processes of its own, on one real Postgres for the whole run.
 
-Fixtures that are not here (`database_url`, `app`, `database`, `uow`, `client` …) are those that every service's tests
-have: chassis.testing.
+Fixtures that are missing here (`database_url`, `app`, `database`, `uow`, `client` …) are in chassis.testing, like the
+fixtures of every service.
 """
 
 import shutil
@@ -52,7 +52,7 @@ def patient_probes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def copy(service: Service, tmp_path: Path) -> Service:
-    """The tiny service with migrations of its own, to add to."""
+    """The tiny service with its own copy of the migrations, to which a test can add."""
     (source,) = tiny.__path__
     shutil.copytree(Path(source, "migrations"), tmp_path / "migrations")
     return copy_of(service, tmp_path)
@@ -60,14 +60,14 @@ def copy(service: Service, tmp_path: Path) -> Service:
 
 @pytest.fixture
 def link(database_url: str) -> Generator[Link]:
-    """A way to the database that the test can interrupt."""
+    """A link to the database that the test can interrupt."""
     with Link(database_url) as link:
         yield link
 
 
 @pytest.fixture(scope="session")
 def run() -> Generator[Run]:
-    """`run("kafka")`: a real broker, the same one for all tests."""
+    """`run("kafka")`: a real broker, the same for all tests."""
     running: dict[str, brokers.Broker] = {}
     with ExitStack() as stack:
 
@@ -84,7 +84,7 @@ def run() -> Generator[Run]:
 
 @pytest.fixture
 def make_app(service: Service, database_url: str, database: Database) -> Callable[..., FastAPI]:
-    """An application with settings (and telemetry) of the test's own. `database` deletes what it has stored."""
+    """Make an application with settings (and telemetry) of the test. `database` deletes the data."""
 
     def make_app(*, telemetry: Telemetry | None = None, **settings: Any) -> FastAPI:
         shown = {"serve_docs": True, "probe_details": True}
@@ -97,7 +97,7 @@ def make_app(service: Service, database_url: str, database: Database) -> Callabl
 
 @pytest.fixture(scope="module")
 def start(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Generator[Start]:
-    """`start(**settings)`: `python -m tests.chassis.tiny serve`, once it answers. It is gone after the module.
+    """`start(**settings)`: run `python -m tests.chassis.tiny serve` until it answers. It ends with the module.
 
     `start("-m", "another.module", …)` starts another program that answers probes.
     """
@@ -119,7 +119,7 @@ def start(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Genera
 
 @pytest.fixture
 def empty_database(postgres_url: str) -> Generator[str]:
-    """The URL of a database with nothing in it."""
+    """The URL of an empty database."""
     name = f"empty_{uuid.uuid4().hex[:12]}"
     ask(postgres_url, f"CREATE DATABASE {name}")
     yield urlsplit(postgres_url)._replace(path=f"/{name}").geturl()
@@ -128,7 +128,7 @@ def empty_database(postgres_url: str) -> Generator[str]:
 
 @pytest.fixture
 async def connection(database_url: str) -> AsyncGenerator[asyncpg.Connection]:
-    """A look into the database that goes around the chassis."""
+    """A connection to the database that does not use the chassis."""
     connection = await asyncpg.connect(database_url)
     yield connection
     await connection.close()

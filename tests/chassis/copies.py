@@ -8,7 +8,7 @@ from chassis.service import Service
 
 
 def copy_of(service: Service, folder: Path) -> Service:
-    """The service with the migrations in this folder."""
+    """Return the service with the migrations in this folder."""
     package = types.ModuleType("tiny_copy")
     package.__path__ = [str(folder)]
     return dataclasses.replace(service, package=package)

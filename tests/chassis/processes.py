@@ -34,12 +34,12 @@ class Running:
         return self.process.child.pid
 
     def events(self, **facts: object) -> list[dict[str, Any]]:
-        """What it has logged (as JSON), or those of its lines that state these facts."""
+        """Return its log lines (JSON), or only the lines with these facts."""
         lines = [json.loads(line) for line in self.output.read_text().splitlines() if line.startswith("{")]
         return [line for line in lines if all(line.get(name) == fact for name, fact in facts.items())]
 
     def wait_for(self, **facts: object) -> dict[str, Any]:
-        """The one line with these facts, once it is there: lines are written when the answer is already out."""
+        """Wait for the line with these facts: a line may be written after the answer was sent."""
         deadline = time.monotonic() + LOG_TIMEOUT_SECONDS
         while not (found := self.events(**facts)):
             assert time.monotonic() < deadline, f"{facts} was not logged:\n{self.output.read_text()}"
@@ -51,7 +51,7 @@ class Running:
         os.kill(self.pid, signal_)
 
     def wait(self) -> int:
-        """Its exit status, once it has ended."""
+        """Wait for its end, and return the exit status."""
         return self.process.child.wait(EXIT_TIMEOUT_SECONDS)
 
 
@@ -59,7 +59,7 @@ Start = Callable[..., Running]
 
 
 def environment(**settings: object) -> dict[str, str]:
-    """This process's environment without any setting of the chassis, and with these."""
+    """Return this process's environment without settings of the chassis, and with these settings."""
     known = {name.upper() for name in SERVICE.settings.model_fields}
     ours = {
         name: it for name, it in os.environ.items() if name not in known and not name.startswith(("OTEL_", "PYTEST_"))

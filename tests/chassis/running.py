@@ -1,4 +1,4 @@
-"""Loops of the worker, run in this process for as long as a test needs them."""
+"""Run the loops of the worker in this process, for as long as a test needs them."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -16,7 +16,7 @@ STOP_SECONDS = 90
 
 @asynccontextmanager
 async def running(part: str, loop: Callable[[asyncio.Event], Awaitable[None]]) -> AsyncGenerator[None]:
-    """The loop as the worker runs it; on leaving it is asked to stop, and has to."""
+    """Run the loop as the worker does. At the end, ask it to stop, and check that it stops."""
     stop = asyncio.Event()
     task = asyncio.create_task(endure(part, loop, stop))
     try:
@@ -27,5 +27,5 @@ async def running(part: str, loop: Callable[[asyncio.Event], Awaitable[None]]) -
 
 
 def recording(spans: InMemorySpanExporter) -> Telemetry:
-    """Telemetry that samples everything, and hands each span over when it ends."""
+    """Make telemetry that samples everything, and exports each span when it ends."""
     return Telemetry(Resource({}), sampler=ALWAYS_ON, span_processors=[SimpleSpanProcessor(spans)], metric_readers=[])

@@ -1,4 +1,4 @@
-"""What the tests' service says and hears: one event and one job, and a handler whose behaviour each message chooses."""
+"""The messages of the tests' service: one event and one job, and a handler whose behaviour each message chooses."""
 
 import asyncio
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class TidyUpV1(Contract):
 
 
 class PaidV1(Contract):
-    """What another service tells us. `then` is how our handler behaves."""
+    """An event of another service. `then` is the behaviour of our handler."""
 
     number: Annotated[int, Field(ge=0)]
     then: Literal["work", "fail", "fail until told", "wait until told"] = "work"
@@ -42,13 +42,13 @@ class CountV1(Contract):
 
 
 EFFECTS = "CREATE TABLE IF NOT EXISTS effects (seq bigserial PRIMARY KEY, number integer NOT NULL)"
-"""Without any constraint that would hide an effect that happens twice."""
+"""A table without a constraint that would hide an effect that happens twice."""
 
 told = asyncio.Event()
 begun: list[int] = []
-"""The numbers with which the handler was called, a failed try included."""
+"""The numbers with which the handler was called, including failed attempts."""
 handled: list[str | None] = []
-"""The ids that the handler of jobs was told."""
+"""The ids of messages that the handler of jobs received."""
 
 
 async def on_paid(event: PaidV1, uow: UnitOfWork) -> None:

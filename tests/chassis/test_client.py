@@ -1,4 +1,4 @@
-"""Calls to another service: the trace goes along, and nothing is waited for or repeated without end."""
+"""Calls to another service: they carry the trace, and no wait and no repetition is unbounded."""
 
 import asyncio
 import socket
@@ -42,7 +42,7 @@ def hang_up(writer: asyncio.StreamWriter) -> None:
 
 
 def say_nothing(writer: asyncio.StreamWriter) -> None:
-    """Keep the connection and the caller waiting."""
+    """Keep the connection open without an answer."""
 
 
 async def test_the_trace_goes_along() -> None:
@@ -101,7 +101,7 @@ async def test_an_answer_that_comes_byte_by_byte_is_given_up_in_time(options: di
 
 
 async def anyway(response: httpx.Response, count: int) -> AsyncGenerator[bytes]:
-    """The first bytes of a stream."""
+    """Read the first bytes of a stream."""
     async for each in response.aiter_raw(1):
         yield each
         count -= 1
@@ -112,7 +112,7 @@ async def anyway(response: httpx.Response, count: int) -> AsyncGenerator[bytes]:
 async def test_all_attempts_to_connect_share_one_limit() -> None:
     with socket.socket() as full, ExitStack() as stack:
         full.bind(("127.0.0.1", 0))
-        full.listen(0)  # and nobody accepts
+        full.listen(0)  # a queue of connections that no program accepts
         for _ in range(4):
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
@@ -122,7 +122,7 @@ async def test_all_attempts_to_connect_share_one_limit() -> None:
             with pytest.raises(httpx.TimeoutException):
                 await client.get("/there")
 
-    assert time.monotonic() - began < 8  # three tries would take 9
+    assert time.monotonic() - began < 8  # three attempts would take 9 s
 
 
 async def test_a_limit_of_none_is_no_limit() -> None:

@@ -1,4 +1,4 @@
-"""The command line: what it writes, what it refuses, and the exit status that says which."""
+"""The command line: its output, its refusals, and its exit statuses."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ OPENAPI = Path("specs/openapi.json")
 
 @pytest.fixture(autouse=True)
 def somewhere_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """In an empty folder, without any setting."""
+    """Run in an empty folder, without any setting."""
     monkeypatch.chdir(tmp_path)
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
@@ -33,7 +33,7 @@ def test_specs_are_written_without_settings_and_then_fresh(service: Service) -> 
     document = json.loads(OPENAPI.read_text())
     assert document["info"]["title"] == "tiny"
     assert "/v1/things" in document["paths"]
-    assert not any(path.endswith("z") for path in document["paths"])  # probes are for the platform
+    assert not any(path.endswith("z") for path in document["paths"])  # the probes are for the platform
     assert main(service, ["specs", "--check"]) == 0
 
 
@@ -108,7 +108,7 @@ def test_only_commands_that_need_a_setting_without_a_default_fail_if_the_setting
     assert "HTTP_PORT" in said
 
 
-# For each a value that is no URL's, or leads nowhere.
+# For each, a value that is no URL, or a URL that leads nowhere.
 UNUSABLE = {
     "DATABASE_URL": [
         "{url}?sslmode=bogus",

@@ -29,7 +29,7 @@ Make = Callable[[dict[str, str]], ModuleType]
 
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Make]:
-    """`make({"a/b.py": text})`: a package with these files, imported."""
+    """`make({"a/b.py": text})`: import a package with these files."""
     name = f"made_{uuid.uuid4().hex}"
     monkeypatch.syspath_prepend(tmp_path)
 

@@ -1,4 +1,4 @@
-"""What request fields accept and give back: all that Postgres and JSON can hold, and nothing that only one of them can."""
+"""Request fields accept and return the values that both Postgres and JSON can hold."""
 
 import json
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -22,12 +22,12 @@ Whole = Annotated[Decimal, *fields.decimal(5, 0)]
 
 
 def read(kind: Any, text: str) -> Any:
-    """What the type makes of a JSON value."""
+    """Validate a JSON value by the type."""
     return TypeAdapter(kind).validate_json(text)
 
 
 def shown(kind: Any, value: Any) -> Any:
-    """The JSON value that the type shows."""
+    """Return the JSON value of the type."""
     return TypeAdapter(kind).dump_python(value, mode="json")
 
 

@@ -1,4 +1,4 @@
-"""What routes may ask for: the version a change is based on, and pages."""
+"""The tools of a route: the version that a change is based on, the headers of a resource, and pages."""
 
 import inspect
 from collections.abc import Callable
@@ -99,7 +99,7 @@ class Shown(fields.ResponseModel):
 
 @dataclass
 class Loaded:
-    """What a use case returns: more than the answer shows."""
+    """The result of a use case, with more fields than the answer."""
 
     id: UUID = ID
     version: int = 3

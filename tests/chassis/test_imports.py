@@ -8,7 +8,7 @@ import pytest
 from tests.support.imports import lint_imports
 from tests.support.paths import ROOT
 
-# A module, an import in it, and what is wrong with the import.
+# A module, an import in it, and the reason why the import is wrong.
 WRONG = {
     "a broker imports a sibling": ("brokers/__init__.py", "from chassis.telemetry import logs", "chassis.brokers"),
     "production imports what is for development": (

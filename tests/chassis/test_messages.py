@@ -1,4 +1,4 @@
-"""The lines of OUTGOING and INCOMING: names, and what cannot work."""
+"""The lines of OUTGOING and INCOMING: names, and refused combinations."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a process loads: a service without messages nothing of messaging, of the brokers, or of their clients."""
+"""The imports of a process: a service without messages loads neither messaging nor a broker nor its client."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Every failure is a problem document with a stable code, and none gives away what it was about."""
+"""Every failure is a problem document with a stable code, and reveals none of the data."""
 
 import gzip
 import json
@@ -15,7 +15,7 @@ from tests.chassis.tiny.api import ThingNotFound, ThingTaken
 
 
 def problem(response: httpx.Response) -> dict:
-    """The document, checked for what all of them have."""
+    """Return the document, after a check of the parts that all documents have."""
     document = response.json()
     assert response.headers["content-type"] == "application/problem+json"
     assert document["status"] == response.status_code

@@ -1,4 +1,4 @@
-"""The pytest plugin as a team's tests use it: a server of their own or the one that DATABASE_URL names, and no traces."""
+"""The pytest plugin in a team's tests: a server of their own or the server in DATABASE_URL, and no leftovers."""
 
 import subprocess
 import sys
@@ -65,7 +65,7 @@ def test_where_this_ran_too(database_url):
 """
 
 
-# Named, because others that happen to be installed take seconds to load.
+# Name the plugins, because other installed plugins take seconds to load.
 PLUGINS = ("chassis.testing", "pytest_asyncio.plugin", "xdist.plugin", "no:cacheprovider")
 
 
@@ -77,7 +77,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def run(project: Path, *options: str, **settings: object) -> str:
-    """The last line that pytest says, such as `10 passed in 2.00s`."""
+    """Return the last line of pytest's output, such as `10 passed in 2.00s`."""
     plugins = [part for name in PLUGINS for part in ("-p", name)]
     command = [sys.executable, "-m", "pytest", "-q", *plugins, *options]
     env = environment(PYTEST_DISABLE_PLUGIN_AUTOLOAD=1, **settings)

@@ -1,4 +1,4 @@
-"""`make audit` refuses known vulnerabilities of what is shipped, and `make sbom` says what that is. uv is real; OSV is ours."""
+"""`make audit` refuses known vulnerabilities of shipped packages, which `make sbom` lists. Only OSV is a stand-in."""
 
 import json
 import subprocess
@@ -14,20 +14,20 @@ from tests.support.commands import make
 from tests.support.osv import Osv
 from tests.support.services import Birth
 
-# With the gates: they use the same installed service.
+# In the group of the gates, which use the same installed service.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("gates")]
 
 
 @pytest.fixture
 def vulnerable() -> Iterator[Osv]:
-    """A database that knows something bad of a package that every service ships."""
+    """A database with a vulnerability in a package that every service ships."""
     with osv.serving("httpx") as database:
         yield database
 
 
 @pytest.fixture
 def locked(birth: Birth) -> Iterator[Path]:
-    """An installed service; an osv-scanner.toml that a test writes goes with it."""
+    """An installed service, without the osv-scanner.toml that a test writes into it."""
     service = birth(**VARIANTS["default"])
     yield service
     (service / "osv-scanner.toml").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What carries a service to production, judged by the tools that will consume it, and by our own conventions."""
+"""The files that carry a service to production, checked by the tools that consume them, and by our conventions."""
 
 import json
 import re
@@ -27,7 +27,7 @@ from tests.support.paths import ROOT
 from tests.support.pipelines import Event, GitLab
 from tests.support.services import Render
 
-# One worker, so that the tools are built once.
+# In one worker, so that the tools are built once.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("delivery")]
 
 
@@ -38,7 +38,7 @@ Tool = Callable[[str], list[str]]
 
 @pytest.fixture(scope="session")
 def tool() -> Tool:
-    """`tool(name)`: how a validator is called: a wheel's binary, Compose, or a Go program that is built once."""
+    """`tool(name)`: the command of a validator: a wheel's binary, Compose, or a Go program that is built once."""
 
     def tool(name: str) -> list[str]:
         if name == "compose":
@@ -50,7 +50,7 @@ def tool() -> Tool:
 
 @pytest.fixture
 def service(render: Render, tmp_path: Path) -> Path:
-    """A copy to break, with both pipelines in it."""
+    """A copy of a service to break, with both pipelines."""
     return Path(shutil.copytree(render(**VARIANTS["default"]), tmp_path / "billing"))
 
 
@@ -67,7 +67,7 @@ def documents(path: Path) -> list[Any]:
 
 @dataclass(frozen=True)
 class Validator:
-    """A tool, the file it judges, and a change to that file which it has to refuse."""
+    """A tool, the file that it checks, and a change of that file that the tool has to refuse."""
 
     tool: str
     arguments: tuple[str, ...]
@@ -168,7 +168,7 @@ def test_backstage_takes_the_catalogue_entry_of_every_variant(render: Render, ca
 
 
 def instructions(dockerfile: Path) -> list[tuple[str, str]]:
-    """(`FROM`, `python:…`) and so on, continued lines joined."""
+    """Return the instructions as (`FROM`, `python:…`), with continued lines joined."""
     text = re.sub(r"^#.*\n", "", dockerfile.read_text(), flags=re.MULTILINE).replace("\\\n", " ")
     return [(words[0], words[1].strip()) for line in text.splitlines() if len(words := line.split(maxsplit=1)) == 2]
 
@@ -229,7 +229,7 @@ def test_the_version_of_python_is_written_once(render: Render) -> None:
     images += [job["image"] for job in GitLab(service, Event()).jobs_by_name.values() if "python" in job["image"]]
     assert {image.partition(":")[2].partition("-")[0] for image in images} == {version}
     assert len(images) >= 4
-    # The files that use it have it from there.
+    # The other files read the version from there.
     for name in ("Dockerfile.jinja", ".gitlab-ci.yml.jinja", "Makefile.jinja", ".github/workflows/ci.yaml.jinja"):
         assert version.rpartition(".")[0] not in (ROOT / "template" / name).read_text()
     oldest = set(re.findall(r">=(3\.\d+)", (service / "pyproject.toml").read_text()))
@@ -285,7 +285,7 @@ def test_compose_starts_the_chosen_broker_and_a_worker_with_its_address(render: 
     assert int(worker["stop_grace_period"].removesuffix("s")) > settings.shutdown_timeout_seconds + 10
     assert worker["read_only"] is True
     assert worker["cap_drop"] == ["ALL"]
-    # What it holds survives a new container, and nobody but this machine reaches it.
+    # The data survives a new container, and only this machine reaches the ports.
     (volume,) = compose["services"][broker]["volumes"]
     assert volume.partition(":")[0] in compose["volumes"]
     assert all(port.startswith("127.0.0.1:") for port in compose["services"][broker]["ports"])
@@ -301,7 +301,8 @@ def test_compose_itself_takes_the_file_of_every_broker(render: Render, broker: s
     assert checked.returncode == 0, checked.stdout
 
 
-# --- images ------------------------------------------------------------------------------------------------------------
+# --- images
+# ------------------------------------------------------------------------------------------------------------
 
 
 def test_every_image_is_pinned(render: Render) -> None:
@@ -416,5 +417,5 @@ def test_the_first_decision_records_the_answers_and_the_verdict(render: Render, 
     assert re.findall(r"\? \| (.*) \|$", page, re.MULTILINE) == [
         {"yes": "yes", "no": "no", "unknown": "not sure yet"}[answer] for answer in given
     ]
-    assert ("Two answers at least are yes" in page) == (given.count("yes") > 1)
-    assert ("The answers do not decide it" in page) == (given.count("yes") < 2)
+    assert ("At least two answers are yes" in page) == (given.count("yes") > 1)
+    assert ("The answers do not decide the question" in page) == (given.count("yes") < 2)

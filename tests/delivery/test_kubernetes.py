@@ -1,4 +1,4 @@
-"""What is deployed: valid for Kubernetes and its tools, restricted, reachable and scaled as the answers imply."""
+"""The deployed manifests: valid for Kubernetes and its tools, restricted, reachable and scaled by the answers."""
 
 import json
 import re
@@ -26,18 +26,18 @@ from tests.support.network import Pod, lets_in, lets_out
 from tests.support.paths import ROOT
 from tests.support.services import Render
 
-# With tests/delivery/test_delivery.py: one worker renders what both look at.
+# In the group of tests/delivery/test_delivery.py, so that one worker renders the services of both.
 pytestmark = pytest.mark.xdist_group("delivery")
 
 OF_OPERATORS = ("PrometheusRule", "ScaledObject")
-"""Kinds that Kubernetes itself does not know."""
+"""Kinds that operators add to Kubernetes."""
 
 ON_BROKER = {"nats": VARIANTS["every-type"], "kafka": VARIANTS["many-words"], "rabbitmq": VARIANTS["both-rabbitmq"]}
 
 
 @pytest.fixture
 def service(render: Render, tmp_path: Path) -> Path:
-    """A copy to break, with messages."""
+    """A copy of a service with messages, to break."""
     return Path(shutil.copytree(render(**VARIANTS["many-words"]), tmp_path / "service"))
 
 
@@ -73,7 +73,7 @@ def test_checkov_finds_only_the_broken_setting(service: Path) -> None:
     (service / "broken.yaml").write_text(
         healthy.replace("readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false")
     )
-    # In the service's folder: there it finds .checkov.yaml. It calls nobody.
+    # In the service's folder, which has .checkov.yaml. checkov calls no other host.
     files = ["--file", "healthy.yaml", "broken.yaml"]
     checked = subprocess.run(
         [
@@ -108,7 +108,7 @@ def test_every_rule_of_checkov_that_is_skipped_has_a_reason(render: Render) -> N
 
 @pytest.fixture(scope="session", params=OVERLAYS)
 def deployed(request: pytest.FixtureRequest, render: Render) -> list[Manifest]:
-    """A service with messages: HTTP pods, workers and the migration."""
+    """The manifests of a service with messages: HTTP pods, workers and the migration."""
     return manifests(render(**VARIANTS["many-words"]), request.param)
 
 
@@ -142,7 +142,7 @@ def test_a_pod_has_time_to_drain_and_to_finish(deployed: list[Manifest]) -> None
     (config,) = kinds(deployed, "ConfigMap")
     finishing = float(config["data"]["SHUTDOWN_TIMEOUT_SECONDS"])
     draining = float(config["data"]["DRAIN_SECONDS"])
-    # After that the pool closes and each telemetry signal may take its export timeout once more.
+    # After that the pool closes, and the export of each telemetry signal may take its time limit once more.
     assert pod(part(deployed, "http"))["terminationGracePeriodSeconds"] >= draining + finishing + 10
     assert pod(part(deployed, "worker"))["terminationGracePeriodSeconds"] >= finishing + 10
 
@@ -193,7 +193,7 @@ def test_every_selector_chooses_its_own_pods_and_no_others(deployed: list[Manife
 
 
 def pods(found: list[Manifest], *components: str) -> dict[str, Pod]:
-    """The pods of these components, as a network policy sees them."""
+    """Return the pods of these components, as a network policy sees them."""
     ports = {"http": Settings.model_fields["http_port"].default}
     return {
         name: Pod(part(found, name)["metadata"]["namespace"], pod_labels(part(found, name)), ports)
@@ -201,7 +201,7 @@ def pods(found: list[Manifest], *components: str) -> dict[str, Pod]:
     }
 
 
-# The port of each peer, and which pods of a service reach it. Whoever else serves at that port is not reached.
+# The port of each peer, and the pods of a service that reach it. Other servers at that port are not reached.
 PEERS = {
     "names": (Pod("kube-system", {"k8s-app": "kube-dns"}), 53, {"http", "worker", "migrate"}),
     "PostgreSQL": (Pod("databases"), 5432, {"http", "worker", "migrate"}),
@@ -304,7 +304,7 @@ for given in json.load(sys.stdin):
 
 
 def unknown_to_keda(*given: Manifest) -> list[list[str]]:
-    """Of each ScaledObject, the fields that KEDA's definition of it does not have."""
+    """Return the fields of each ScaledObject that KEDA's definition does not have."""
     python = pypi.programs(KEDA_MODELS) / "python"
     checked = subprocess.run([python, "-c", KEDA_CHECK], input=json.dumps(given), capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr
@@ -384,7 +384,7 @@ def test_monitoring_has_the_labels_by_which_operator_and_sidecar_find_rules_and_
 
 
 def follow(page: str, service: Path, name: str) -> list[Manifest]:
-    """The production overlay of a service, with all that the page says about it for `billing`."""
+    """Build the production overlay of a service, with all edits that the page shows for `billing`."""
     overlay = service / "deploy/overlays/production/kustomization.yaml"
     content = yaml.safe_load(overlay.read_text())
     blocks = re.findall(r"```yaml\n# deploy/overlays/production/\S+\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
@@ -427,7 +427,7 @@ def test_a_service_that_calls_another_service_by_the_page_may_connect(render: Re
     for index, reached in enumerate((False, True)):
         assert lets_out(found["billing"][index], calling, called, 8000) is reached
         assert lets_in(found["customers"][index], called, calling, 8000) is reached
-    # By the Service's name and its port, which the pods' port stands behind.
+    # By the Service's name and port, which leads to the pods' port.
     (url,) = set(re.findall(r"CUSTOMERS_URL=(http://[\w.:-]+)", page))
     (service,) = kinds(found["customers"][1], "Service")
     assert urlsplit(url).hostname == f"{service['metadata']['name']}.{called.namespace}"

@@ -1,6 +1,7 @@
-"""The commands of both pipelines, taken from the pipeline files, run as they are; and which job runs when.
+"""The commands of both pipelines, run unchanged from the pipeline files, and the conditions of each job.
 
-What a laptop has not is played (stand_ins.py). uv, kustomize, git, make, `fleet` and the service itself are real.
+Stand-ins replace the programs that a laptop lacks (stand_ins.py). uv, kustomize, Git, make, `fleet` and the service
+are real.
 """
 
 import re
@@ -22,18 +23,19 @@ from tests.support.running import running
 from tests.support.services import Birth, Render
 from tests.support.stand_ins import DIGEST, Machine
 
-# With the gates: they use the same installed service.
+# In the group of the gates, which use the same installed service.
 pytestmark = pytest.mark.xdist_group("gates")
 
 PIPELINES = {"GitHub": GitHub, "GitLab": GitLab}
 REGISTRIES = {"GitHub": "ghcr.io", "GitLab": "registry.gitlab.com"}
 
-# --- every command -----------------------------------------------------------------------------------------------------
+# --- every command
+# -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def origin(birth: Birth, template: Path, fleet_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The repository of a service that was born from a release of the template, as `make conventions` needs it."""
+    """The repository of a service of a released template, which `make conventions` needs."""
     folder = tmp_path_factory.mktemp("origin")
     released = Path(shutil.copytree(template, folder / "slipway"))
     git(released, "init", "--quiet", "--initial-branch", "main")
@@ -57,7 +59,7 @@ def commit(repository: Path) -> None:
 
 @pytest.fixture(scope="module")
 def deployed(birth: Birth, origin: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where the service answers, as it would after a deployment of its newest commit."""
+    """The address of the service, as after a deployment of its newest commit."""
     folder = tmp_path_factory.mktemp("deployed")
     with running(birth(**VARIANTS["default"]), folder, SERVICE_VERSION=head(origin)) as url:
         yield url
@@ -84,7 +86,7 @@ def test_every_command_of_the_pipeline_passes_on_a_fresh_clone(
         commit=head(origin),
     )
     ran = run_pipeline(PIPELINES[forge](origin, event), origin, machine)
-    # GitHub signs by an action of its own, GitLab by a job.
+    # GitHub signs by an action, and GitLab by a job.
     signed = ["cosign sign", "cosign attest", "cosign attest"] if forge == "GitLab" else []
     before = ["published", "check", "conventions", "audit"]
     assert sorted(ran[:4]) == sorted(before)
@@ -111,7 +113,7 @@ def test_a_pull_request_builds_the_image_from_layers_that_main_has_left(
     ("forge", "secrets"),
     [
         ("GitHub", {"NETRC": "machine 127.0.0.1 login ana password s3cret"}),
-        # The file of a package index, without a line end, and GitLab's own token behind it.
+        # The sign-in at a package index, without a newline at the end, and after it GitLab's own token.
         ("GitLab", {"NETRC": "../index", "CI_SERVER_HOST": "127.0.0.1", "CI_JOB_TOKEN": "t0ken"}),
     ],
 )
@@ -138,7 +140,7 @@ def test_a_private_template_is_read_with_the_account_of_a_member(
 
 
 def run_pipeline(pipeline: GitHub | GitLab, service: Path, machine: Machine) -> list[str]:
-    """Each job in a clone of its own, with what other jobs have left for it. Fails on the first command that does."""
+    """Run each job in a clone of its own, with the files of earlier jobs. Fails at the first command that fails."""
     ran: list[str] = []
     kept: dict[str, bytes] = {}
     for job in pipeline.jobs():
@@ -157,10 +159,10 @@ def run_pipeline(pipeline: GitHub | GitLab, service: Path, machine: Machine) -> 
 
 
 def run_job(job: Job, clone: Path, machine: Machine) -> dict[str, dict[str, str]]:
-    """Returns what its steps have put out, and under `variables` what it left for the environment of later jobs."""
+    """Run the steps of a job. Returns their outputs, and under `variables` those for the environment of later jobs."""
     outputs: dict[str, dict[str, str]] = {}
     told = machine.folder / "output"
-    # The database of vulnerabilities is not to be reached from here, and would decide whether this test passes.
+    # This machine cannot reach the database of vulnerabilities, which would also decide whether this test passes.
     with osv.serving("nothing-that-anybody-ships") as database:
         for command in job.commands:
             told.write_text("")
@@ -179,7 +181,8 @@ def variables(file: Path) -> dict[str, str]:
     return dict(line.split("=", 1) for line in file.read_text().splitlines())
 
 
-# --- which job runs when ------------------------------------------------------------------------------------------------
+# --- which job runs when
+# ------------------------------------------------------------------------------------------------
 
 CLUSTER = {"STAGING_URL": "https://staging.example.com", "PRODUCTION_URL": "https://example.com"}
 
@@ -301,7 +304,7 @@ def test_staging_alone_can_be_set_up(render: Render, forge: str) -> None:
 
 def test_somebody_lets_production_go_on_both_forges(render: Render) -> None:
     service = render(**VARIANTS["default"])
-    # On GitHub by a reviewer of the environment, on GitLab by starting the job.
+    # On GitHub a reviewer of the environment approves, and on GitLab a person starts the job.
     github = yaml.safe_load((service / ".github/workflows/ci.yaml").read_text())["jobs"]["production"]
     assert github["environment"]["name"] == "production"
     assert jobs("GitLab", service, variables=CLUSTER)["production"].manual
@@ -314,7 +317,8 @@ def test_a_cluster_s_credentials_are_in_the_environment_of_no_other_command(rend
     assert seeing == ["make deploy OVERLAY=staging", "make deploy OVERLAY=production"]
 
 
-# --- what both files keep to --------------------------------------------------------------------------------------------
+# --- what both files keep to
+# --------------------------------------------------------------------------------------------
 
 
 def workflow(render: Render) -> dict[str, Any]:
@@ -322,14 +326,14 @@ def workflow(render: Render) -> dict[str, Any]:
 
 
 def written(forge: str, service: Path) -> dict[str, dict[str, Any]]:
-    """Every job, whether it runs or not."""
+    """Return every job, including skipped jobs."""
     if forge == "GitHub":
         return yaml.safe_load((service / GITHUB).read_text())["jobs"]
     return GitLab(service, Event()).jobs_by_name
 
 
 def commands(forge: str, service: Path) -> dict[str, list[str]]:
-    """Without those that sign in."""
+    """Return the commands of each job, without the sign-in."""
     return {
         name: job["script"]
         if forge == "GitLab"

@@ -1,4 +1,4 @@
-"""docs/how-to/publish-the-chassis.md does what it says: its commands are run, against a package index with a password."""
+"""docs/how-to/publish-the-chassis.md is true: the test runs its commands, against a package index with a password."""
 
 import base64
 import json
@@ -31,14 +31,14 @@ PAGE = (ROOT / "docs/how-to/publish-the-chassis.md").read_text()
 START_SECONDS = 60
 # htpasswd -nbm platform s3cret
 ACCOUNT = "platform:$apr1$V3ZeYXR3$qeLgGz.7yBWwSafzwDMpT/\n"
-# An addition to the chassis that the files around it need.
+# An addition to the chassis that the files around it use.
 NEWER = "src/chassis/newer.py"
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("published-chassis")]
 
 
 def commands(heading: str) -> str:
-    """The shell block of a section of the page."""
+    """Return the shell block of a section of the page."""
     section = PAGE.partition(f"## {heading}\n")[2].partition("\n## ")[0]
     (block,) = re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
     return block
@@ -46,7 +46,7 @@ def commands(heading: str) -> str:
 
 @dataclass(frozen=True)
 class Platform:
-    """Template and index as the page names them, and what a shell of somebody who may read both has."""
+    """Template and index with the names on the page, and the environment of a person who may read both."""
 
     template: Path
     index: str
@@ -67,7 +67,7 @@ class Platform:
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Its address. Nothing is to be had there without the password."""
+    """The address of a package index that requires the password."""
     folder = tmp_path_factory.mktemp("index")
     (folder / "packages").mkdir()
     (folder / "accounts").write_text(ACCOUNT)
@@ -105,7 +105,7 @@ def status(url: str, **headers: str) -> int | None:
 
 @pytest.fixture(scope="module")
 def platform(template: Path, index: str, fleet_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Platform:
-    """Releases 1.4.0, which is this working tree, and 1.5.0, both published as the page says."""
+    """The releases 1.4.0 (this working tree) and 1.5.0, both published as on the page."""
     folder = tmp_path_factory.mktemp("platform")
     (folder / "bin").mkdir()
     (folder / "bin/fleet").symlink_to(Path(sys.executable).with_name("fleet"))
@@ -114,7 +114,7 @@ def platform(template: Path, index: str, fleet_cache: Path, tmp_path_factory: py
     environment = service_environment(
         PATH=f"{folder / 'bin'}:{os.environ['PATH']}",
         NETRC=str(folder / ".netrc"),
-        UV_PYTHON=sys.executable,  # uv by itself would fetch the one that .python-version names
+        UV_PYTHON=sys.executable,  # uv alone would fetch the version in .python-version
         FLEET_CACHE_DIR=str(fleet_cache),
         FLEET_TEMPLATE=str(folder / "slipway"),
         **{f"GIT_{who}_{what}": "test@example.com" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
@@ -152,7 +152,7 @@ def vendored(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="module")
 def graduated(platform: Platform, vendored: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The service after the page's commands, `make check` included."""
+    """The service after the page's commands, including `make check`."""
     service = tmp_path_factory.mktemp("graduated") / "billing"
     git(service.parent, "clone", "--quiet", str(vendored), str(service))
     git(service, "remote", "remove", "origin")
@@ -161,7 +161,7 @@ def graduated(platform: Platform, vendored: Path, tmp_path_factory: pytest.TempP
 
 
 def copy(service: Path, into: Path) -> Path:
-    """Its repository and its environment."""
+    """Copy a service with its repository and its environment."""
     copied = into / service.name
     git(into, "clone", "--quiet", str(service), str(copied))
     lend_packages(service, copied)
@@ -169,7 +169,7 @@ def copy(service: Path, into: Path) -> Path:
 
 
 def installed(service: Path) -> str:
-    """Version and place of the chassis that the service imports."""
+    """Return version and place of the chassis that the service imports."""
     ask = "import chassis, importlib.metadata as m; print(m.version('slipway-chassis'), chassis.__file__)"
     python = [service / ".venv/bin/python", "-c", ask]
     version, _, file = subprocess.check_output(python, cwd=service, text=True).partition(" ")
@@ -177,7 +177,7 @@ def installed(service: Path) -> str:
 
 
 def findings(platform: Platform, service: Path, *options: str) -> set[tuple[str, str]]:
-    """What `fleet check` says, but that there is a newer version."""
+    """Return the findings of `fleet check`, without the notice of a newer version."""
     done = platform.run(f"fleet check --format json {' '.join(options)}", service)
     found = {(one["id"], one["path"]) for one in json.loads(done.stdout)["findings"]}
     return {(kind, path) for kind, path in found if kind != "template-lag"}
@@ -221,7 +221,7 @@ def test_an_update_by_fleet_brings_the_chassis_of_the_new_release(
     platform: Platform, graduated: Path, tmp_path: Path
 ) -> None:
     service = copy(graduated, tmp_path)
-    # What it finishes with has been seen when the service graduated.
+    # The last commands of the page were tested when the service graduated.
     platform.succeed("fleet update --no-finish; make setup specs-check", service)
     assert (service / "platform.txt").exists()
     assert not (service / "chassis").exists()
@@ -291,7 +291,7 @@ def test_a_version_that_was_not_published_is_named(platform: Platform, graduated
 def test_the_image_needs_no_folder_and_gets_the_password_as_a_secret(
     platform: Platform, graduated: Path, tmp_path: Path
 ) -> None:
-    """The build's own step with what it copies and what it mounts; that engines mount secrets is theirs to prove."""
+    """Run the build's step with its copied and mounted files. That an engine mounts secrets is not our promise."""
     dockerfile = (graduated / "Dockerfile").read_text()
     assert "chassis/" not in dockerfile
     copied, mounts, install = re.search(

@@ -1,4 +1,4 @@
-"""`make push`, `make deploy` and `make smoke`: in which order, and what each of them refuses."""
+"""`make push`, `make deploy` and `make smoke`: the order of their steps, and their refusals."""
 
 import json
 import re
@@ -28,11 +28,12 @@ def machine(tmp_path: Path) -> Machine:
 
 @pytest.fixture
 def copy(render: Render, tmp_path: Path) -> Path:
-    """A service's files: these commands need no more."""
+    """The files of a service, which are enough for these commands."""
     return Path(shutil.copytree(render(**VARIANTS["default"]), tmp_path / "billing"))
 
 
-# --- pushing -----------------------------------------------------------------------------------------------------------
+# --- pushing
+# -----------------------------------------------------------------------------------------------------------
 
 PUSH = "make push REPOSITORY=ghcr.io/Acme/Billing VERSION=v1 OUTPUT=told"
 
@@ -89,7 +90,7 @@ def test_a_push_builds_for_the_nodes_of_production_that_local_mk_names(copy: Pat
     assert build[build.index("--platform") + 1] == "linux/arm64"
 
 
-# What git takes as a tag and a registry does not, beside the tag of the image.
+# Git tags that a registry does not accept, each with the tag of its image.
 TAGS = {
     "release/1.0": "release_1.0",
     "v1.0.0+build.5": "v1.0.0_build.5",
@@ -106,7 +107,7 @@ def test_every_tag_of_git_becomes_a_tag_that_a_registry_takes(copy: Path, machin
     build, push, _ = machine.calls()
     assert push[-1] == f"ghcr.io/acme/billing:{TAGS[version]}"
     assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", push[-1].partition(":")[2])
-    # What the service says of itself is the version as it is.
+    # The service itself shows the version unchanged.
     assert f"VERSION={version}" in build
 
 
@@ -138,13 +139,14 @@ def test_a_laptop_s_image_has_the_service_s_name_and_takes_layers_from_nowhere(c
     assert machine.calls() == [["docker", "build", "--tag", "billing", "--build-arg", "VERSION=v1", "."]]
 
 
-# --- deploying ---------------------------------------------------------------------------------------------------------
+# --- deploying
+# ---------------------------------------------------------------------------------------------------------
 
 DEPLOY = f"make deploy OVERLAY=staging IMAGE=registry.example.com/team/billing@{DIGEST}"
 
 
 def steps(machine: Machine) -> list[str]:
-    """What was asked of the cluster, without where."""
+    """Return the requests to the cluster, without its address."""
     calls = [call for call in machine.calls() if call[0] == "kubectl"]
     assert all(call[1:3] == ["--namespace", "billing-staging"] for call in calls)
     return [" ".join(word for word in call[3:] if not word.startswith("/")) for call in calls]
@@ -274,12 +276,13 @@ def test_only_an_overlay_that_is_there_is_deployed(copy: Path, machine: Machine,
     assert machine.calls() == []
 
 
-# --- the smoke test ----------------------------------------------------------------------------------------------------
+# --- the smoke test
+# ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def smoke(render: Render, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
-    """The smoke test's program, which does not wait, in a folder with an API."""
+    """The program of the smoke test, without waiting, in a folder with an API document."""
     script = render(**VARIANTS["default"]) / "deploy/smoke.py"
     module = ModuleType("smoke")
     exec(compile(script.read_text(), script, "exec"), vars(module))
@@ -293,7 +296,7 @@ def smoke(render: Render, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Mo
 
 @contextmanager
 def answering(answers: dict[str, tuple[int, str]]) -> Iterator[str]:
-    """A server that knows these paths, by their last part."""
+    """Run a server that answers these paths, by their last part."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -9,7 +9,7 @@ DEEP = 100_000
 
 
 def laughs(kind: str) -> str:
-    """A billion of values in a few lines."""
+    """Return a few lines that expand to a billion values."""
     lines = [f"a0: &a0 {'{x: y}' if kind == 'merged' else '[x, y]'}"]
     for number in range(1, 40):
         before = f"*a{number - 1}"
@@ -25,7 +25,7 @@ def blob(repository: Path, content: bytes) -> str:
 
 
 def forge(repository: Path, oid: str, content: bytes) -> None:
-    """Put another content where git keeps the file with this id."""
+    """Replace the content of the object with this id in Git's store."""
     kept = repository / ".git/objects" / oid[:2] / oid[2:]
     kept.unlink(missing_ok=True)
     kept.parent.mkdir(exist_ok=True)
@@ -33,7 +33,7 @@ def forge(repository: Path, oid: str, content: bytes) -> None:
 
 
 def with_tree(service: Path, tree: str) -> None:
-    """A commit that adds this tree as the folder `zz`."""
+    """Make a commit that adds this tree as the folder `zz`."""
     names = git.git(service, "ls-tree", "-z", "HEAD") + f"040000 tree {tree}\tzz\0".encode()
     whole = git.line(service, "mktree", "-z", stdin=names)
     made = git.line(service, "commit-tree", "-p", "HEAD", "-m", "Harm", whole)

@@ -1,6 +1,6 @@
-"""A history of the template made for these tests, and services that were born from it.
+"""A history of the template for these tests, and services of its versions.
 
-Version 1.0.0 is this working tree. What later versions change is in history.py.
+Version 1.0.0 is this working tree. history.py has the changes of later versions.
 """
 
 import hashlib
@@ -21,12 +21,12 @@ from tests.support.commands import git
 from tests.support.tools import made_once
 
 HISTORY = Path("history/slipway")
-"""Below the folder that all processes of a run share."""
+"""The place below the folder that all processes of a run share."""
 
 
 @pytest.fixture(scope="session", autouse=True)
 def environment(fleet_cache: Path, shared: Path) -> Iterator[None]:
-    """A cache of the tests' own; git with an identity; the command line trusts the template of `history`."""
+    """A cache for the tests; Git with an identity; the command line trusts the template of `history`."""
     identity = {"GIT_AUTHOR_NAME": "Test", "GIT_COMMITTER_NAME": "Test"}
     identity |= {name.replace("NAME", "EMAIL"): "test@example.com" for name in identity}
     settings = {"FLEET_CACHE_DIR": str(fleet_cache), "FLEET_TEMPLATE": str(shared / HISTORY)}
@@ -38,14 +38,14 @@ def environment(fleet_cache: Path, shared: Path) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def trust() -> Iterator[None]:
-    """A command trusts its templates until the process ends, which here goes on with other tests."""
+    """Reset the trusted templates, which a command trusts until the process ends: here more tests follow."""
     yield
     os.environ.pop("FLEET_TRUSTED_TEMPLATES", None)
 
 
 @pytest.fixture(scope="session")
 def history(template: Path, shared: Path) -> Path:
-    """The template's repository: v1.0.0, v1.1.0, v1.2.0, v1.3.0."""
+    """The template's repository with v1.0.0, v1.1.0, v1.2.0, v1.3.0."""
 
     def release(scratch: Path) -> None:
         shutil.copytree(template, scratch / "slipway")
@@ -57,7 +57,7 @@ def history(template: Path, shared: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def born(history: Path, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Born:
-    """`born(**answers)`: a fresh copy of a service at v1.0.0, committed, as its team has it after the first hour."""
+    """`born(**answers)`: a fresh, committed copy of a service at v1.0.0."""
 
     def born(version: str = "v1.0.0", **answers: Any) -> Path:
         recorded = {"_commit": version, "_src_path": str(history), "service_name": "billing", **answers}
@@ -79,7 +79,7 @@ def born(history: Path, shared: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def handed_over(born: Born) -> Path:
-    """At 1.1.0. Of what 1.2.0 hands over, the second the team has edited, and the third deleted."""
+    """A service at 1.1.0. Version 1.2.0 hands over files: the team has edited the second and deleted the third."""
     service = born("v1.1.0")
     _, edited, deleted, _ = (service / path for path in HANDED_OVER)
     edited.write_text("# Ours.\n")
@@ -90,7 +90,7 @@ def handed_over(born: Born) -> Path:
 
 @pytest.fixture
 def claimed(born: Born, history: Path, tmp_path: Path) -> Path:
-    """At 1.3.0, and 1.4.0 claims CODEOWNERS, README.md, which the team has edited, and the catalogue entry it deleted."""
+    """A service at 1.3.0. Version 1.4.0 claims CODEOWNERS, the edited README.md, and the deleted catalogue entry."""
     service, successor = born("v1.3.0"), tmp_path / "successor"
     git(tmp_path, "clone", "--quiet", str(history), str(successor))
     release_that_claims(successor, "README.md", "CODEOWNERS", "catalog-info.yaml")

@@ -4,7 +4,7 @@ import json
 
 
 class Installed:
-    """A distribution with such a direct_url.json, which is where an installer says what it was told to install."""
+    """A distribution with such a direct_url.json, in which an installer records the source of a package."""
 
     version = "0.1.0"
 

@@ -1,4 +1,4 @@
-"""What the template's later versions do: each kind of change that an update has to cope with."""
+"""The changes of the template's later versions: one of each kind that an update has to handle."""
 
 import stat
 from pathlib import Path
@@ -44,7 +44,7 @@ if old.exists() and not new.exists():
 '''
 
 
-# Of this test's template only, for a later version to rename it.
+# A file of this test's template, which a later version renames.
 QUESTION = """
 zone:
   type: str
@@ -52,12 +52,12 @@ zone:
   default: eu
 """
 
-# Platform-owned until 1.1.0, the team's from 1.2.0 on. The last one the template drops in the same release.
+# Platform-owned until 1.1.0, and team-owned from 1.2.0 on. The template drops the last file in the same release.
 HANDED_OVER = ("renovate.json", ".dockerignore", "pytest.ini", ".checkov.yaml")
 
 
 def release_first_version(repository: Path) -> None:
-    """1.0.0: the template as it is, and a question."""
+    """1.0.0: the current template, with one more question."""
     questions = repository / "copier.yml"
     questions.write_text(questions.read_text() + QUESTION)
     git(repository, "init", "--quiet", "--initial-branch", "main")
@@ -94,7 +94,7 @@ def release_later_versions(repository: Path) -> None:
     (template / "docs/runbook.md.jinja").rename(template / "docs/operations/runbook.md.jinja")
     _release(repository, "v1.2.0")
 
-    # 1.3.0: a question is renamed, another one asked; a platform file says so.
+    # 1.3.0: one question is renamed, and one is new; a platform file shows the answer.
     questions = repository / "copier.yml"
     renamed = QUESTION.replace("zone:", "region:").replace("default: eu", "default: \"{{ zone | default('eu') }}\"")
     questions.write_text(questions.read_text().replace(QUESTION, f"{renamed}\ntier:\n  type: int\n  default: 3\n"))
@@ -105,7 +105,7 @@ def release_later_versions(repository: Path) -> None:
 
 
 def release_that_claims(repository: Path, *paths: str) -> None:
-    """1.4.0: these paths, the team's so far, are the platform's."""
+    """1.4.0: the platform takes over these paths, which the team has owned so far."""
     ownership = repository / "ownership/service-owned.yml"
     rows = ownership.read_text().splitlines(keepends=True)
     ownership.write_text("".join(row for row in rows if row[3:-1] not in paths))

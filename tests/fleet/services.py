@@ -11,7 +11,7 @@ Born = Callable[..., Path]
 
 
 def contents(service: Path) -> dict[str, bytes]:
-    """Every file of a service but git's own."""
+    """Return every file of a service, without Git's own."""
     return {
         path.relative_to(service).as_posix(): path.read_bytes()
         for path in sorted(service.rglob("*"))
@@ -25,7 +25,7 @@ def commit(service: Path, message: str = "Work") -> None:
 
 
 def waive(service: Path, *paths: str, content: str | None = None, expires: str = "2999-01-01") -> None:
-    """Have these paths approved as they are now."""
+    """Write waivers for the current contents of these paths."""
     entries = []
     for path in paths:
         now = git(service, "hash-object", path).strip() if (service / path).exists() else ABSENT
@@ -37,7 +37,7 @@ def waive(service: Path, *paths: str, content: str | None = None, expires: str =
 
 
 def state(service: Path) -> tuple[str, ...]:
-    """All that git knows of a repository: to see that nothing happened to it."""
+    """Return the whole state of a repository in Git, to check that it stays unchanged."""
     return (
         git(service, "rev-parse", "HEAD"),
         git(service, "for-each-ref"),

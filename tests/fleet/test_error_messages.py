@@ -1,4 +1,4 @@
-"""What can be wrong with a service or its template is said in a sentence that names the way out."""
+"""Each mistake in a service or its template has a message of one sentence with a remedy."""
 
 import os
 import shutil
@@ -209,7 +209,7 @@ def test_a_template_behind_a_url_is_mirrored_and_asked_again_for_a_version_that_
     assert (template.at("v1.4.0").folder / "copier.yml").is_file()
     assert Template("https://git.example.com/slipway.git").newest().version == "v1.4.0"
     (tmp_path / "slipway.git").rename(tmp_path / "gone.git")
-    # What is known needs no network.
+    # Known versions need no network.
     assert Template("https://git.example.com/slipway.git").at("v1.0.0").version == "v1.0.0"
 
 

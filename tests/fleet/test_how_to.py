@@ -1,4 +1,4 @@
-"""What docs/how-to tells a team to write is written into a service, page after page, and passes every gate."""
+"""The code of docs/how-to is written into a service, page after page, and passes every gate."""
 
 import dataclasses
 import re
@@ -32,7 +32,7 @@ from tests.support.how_to import (
 )
 from tests.support.postgres import ask
 
-# Why the commands and code of a page are not run here.
+# The reasons why the commands and code of a page are not run here.
 NOT_RUN = {
     "add-a-convention.md": "a package of an organisation; tests/fleet/conventions/test_conventions.py loads one",
     "add-a-field.md": "has no code; the tutorial does it, and tests/service/test_tutorial.py runs that",
@@ -116,7 +116,7 @@ def listen_to_an_event(service: Path) -> None:
         new("src/billing/messaging/orders.py"),
         new("tests/messaging/golden/order_withdrawn_v1.json"),
         new("tests/messaging/test_orders.py"),
-        shown,  # the URL is that of another service's `make dev`
+        shown,  # the URL belongs to `make dev` of another service
     )
 
 
@@ -136,7 +136,7 @@ def add_a_setting(service: Path) -> None:
         service,
         "add-a-setting.md",
         lambda service, text: (service / SETTINGS).write_text(text),
-        shown,  # what a service without it prints
+        shown,  # the output of a service without it
         shown,  # a dependency that reads another setting
         new("local.mk"),
         new(CONFTEST),
@@ -146,7 +146,7 @@ def add_a_setting(service: Path) -> None:
             appended(SETTINGS),
             edit(CONFTEST, '"customers_url"', '"mailer_token": "secret", "customers_url"'),
         ),
-        shown,  # on the cluster
+        shown,  # a command on the cluster
         in_patches,
         lambda service, text: edit(RUNBOOK, ROW, f"{text}{ROW}")(service, ""),
     )
@@ -163,12 +163,12 @@ def call_another_service(service: Path) -> None:
         add(CONFTEST),
         appended("catalog-info.yaml"),
         appended(*peers),
-        shown,  # theirs
+        shown,  # code of the other service
     )
 
 
 def send_a_job(service: Path) -> None:
-    # Its page takes the setting for granted.
+    # Its page assumes that the setting exists.
     for path, old, new_ in (
         (SETTINGS, "    customers_url", "    mailer_url: HttpUrl\n    customers_url"),
         (CONFTEST, '"customers_url"', '"mailer_url": "http://mailer", "customers_url"'),
@@ -210,7 +210,7 @@ def change_a_contract(service: Path) -> None:
         lambda service, text: edit(DOMAIN, happened, f"{text}{happened}")(service, ""),
         lambda service, text: edit(MESSAGES, agreed, f"{text}{agreed}")(service, ""),
         lambda service, text: edit(golden, '  "version"', f'{text}  "version"')(service, ""),
-        shown,  # what the gate prints
+        shown,  # the output of the gate
         add(DOMAIN),
         into(DOMAIN, "Invoice"),
         add(MESSAGES, above="OUTGOING"),
@@ -221,7 +221,7 @@ def change_a_contract(service: Path) -> None:
     )
 
 
-# One after the other: each builds on those before.
+# One after the other, because each builds on the pages before.
 JOURNEY = {
     "add-a-route.md": add_a_route,
     "publish-an-event.md": publish_an_event,
@@ -236,7 +236,7 @@ JOURNEY = {
 
 @pytest.fixture(scope="module")
 def service(born: Born) -> Path:
-    """Installed; origin/main is how it was born."""
+    """An installed service. origin/main is its first commit."""
     service = born(messaging_style="events-and-queues", broker="nats")
     make(service, "setup")
     publish(service)
@@ -244,7 +244,7 @@ def service(born: Born) -> Path:
 
 
 def publish(service: Path) -> None:
-    """Commit, and have it on origin/main."""
+    """Commit, and push to origin/main."""
     commit(service)
     git(service, "update-ref", "refs/remotes/origin/main", "HEAD")
 
@@ -258,7 +258,7 @@ def test_a_service_that_follows_the_pages_passes_every_gate(service: Path) -> No
     make(service, "check")
     git(service, "add", "--all")
     found = list(kept(Service(service)))
-    # As the first page says of a status that callers do not know.
+    # As the first page describes for a status that callers do not know.
     unknown = [finding for finding in found if 'may also be "cancelled" now' in finding.reason]
     assert {finding.id for finding in unknown} == {"http-breaking"}
     assert [finding for finding in found if finding not in unknown] == []
@@ -313,7 +313,7 @@ def test_the_migrations_of_a_page_can_be_run_again_and_pass_the_gate(
             path = service / f"src/billing/migrations/versions/{number:04}_of_the_page.py"
             path.write_text(f'{head}down_revision = "{number - 1:04}"\n\n\n{text}')
             migrate.upgrade(ours, url)
-            if "autocommit_block" in text:  # stopped before it was recorded
+            if "autocommit_block" in text:  # the migration stopped before it was recorded
                 ask(url, f"UPDATE billing.alembic_version SET version_num = '{number - 1:04}' WHERE version_num ~ '^0'")
                 migrate.upgrade(ours, url)
     git(service, "add", "--all")
@@ -326,4 +326,4 @@ def test_every_page_is_followed_or_says_why_not() -> None:
     followed = JOURNEY.keys() | {"change-a-large-table.md", "change-a-column.md", "squash-migrations.md"}
     assert followed.isdisjoint(NOT_RUN)
     assert pages == followed | NOT_RUN.keys()
-    assert len(NOT_RUN) <= 30  # one more is a decision
+    assert len(NOT_RUN) <= 30  # a longer list needs a decision

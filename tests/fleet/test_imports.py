@@ -8,7 +8,7 @@ import pytest
 from tests.support.imports import lint_imports
 from tests.support.paths import ROOT
 
-# A module, an import in it, and the module that is named.
+# A module, an import in it, and the module in the message.
 WRONG = {
     "git imports a service": ("git/git.py", "from fleet.service import mirror", "fleet.git.git"),
     "the template imports a service": (

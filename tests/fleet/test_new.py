@@ -1,4 +1,4 @@
-"""`fleet new`: the boundary review, then what `copier copy` does."""
+"""`fleet new`: the boundary review, then `copier copy`."""
 
 import os
 import pty
@@ -28,7 +28,7 @@ ANSWERS = {
     "messaging_style": "events",
     "broker": "kafka",
     "ci": "both",
-    # Of the history's own version of the template.
+    # The version of the template in `history`.
     "region": "us",
     "tier": "3",
 }
@@ -42,7 +42,7 @@ def command(template: Path, **answers: str) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def own_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs the tests may have defaults for Copier's questions."""
+    """A folder for Copier's settings, because the user may have defaults for the questions."""
     settings = tmp_path_factory.mktemp("settings") / "none.yml"
     settings.write_text("{}\n")
     monkeypatch.setenv("COPIER_SETTINGS_PATH", str(settings))
@@ -50,7 +50,7 @@ def own_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
 
 @contextmanager
 def at_a_terminal(*command: str, cwd: Path) -> Generator[tuple[fdpexpect.fdspawn, subprocess.Popen[bytes]]]:
-    # Not pexpect.spawn: it forks this process, whose other tests have left threads and locks.
+    # Not pexpect.spawn, which forks this process, with the threads and locks of other tests.
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (50, 200))
     environment = {**os.environ, "TERM": "xterm"}
@@ -69,7 +69,7 @@ def at_a_terminal(*command: str, cwd: Path) -> Generator[tuple[fdpexpect.fdspawn
 
 def press(terminal: fdpexpect.fdspawn, question: str, keys: str) -> None:
     terminal.expect_exact(question)
-    terminal.expect(pexpect.TIMEOUT, timeout=0.5)  # let the prompt finish drawing, or it drops the keys
+    terminal.expect(pexpect.TIMEOUT, timeout=0.5)  # let the prompt finish drawing, because it ignores keys before
     terminal.send(keys)
 
 

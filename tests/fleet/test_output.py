@@ -1,4 +1,4 @@
-"""What the commands print, by format: of `fleet check`, and of `fleet status` but for HTML."""
+"""The output of the commands, by format: `fleet check`, and `fleet status` without HTML."""
 
 import errno
 import json
@@ -246,7 +246,7 @@ def hostile_standing() -> Standing:
 
 
 def commands_in(text: str) -> set[str]:
-    """The characters that a terminal acts on, and colours of ours left out."""
+    """Return the control characters for a terminal, without our colours."""
     return set(
         re.findall(r"[^\x20-\x7e\n\u00a0-\u2010\u2011-\u2027\u2070-\U0010ffff]", re.sub(r"\x1b\[[\d;]*m", "", text))
     )

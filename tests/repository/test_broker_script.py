@@ -1,4 +1,4 @@
-"""The script that starts real brokers: whatever ends it ends them, and a killed broker comes back with what it had."""
+"""The script that starts real brokers: any end of the script ends them, and a killed broker restarts with its data."""
 
 import signal
 import socket

@@ -1,4 +1,4 @@
-"""What the documentation names exists: pages are fresh, links lead somewhere, targets and settings are real."""
+"""Pages are fresh, links lead somewhere, and the targets and settings that pages name exist."""
 
 import ast
 import re
@@ -27,12 +27,12 @@ def targets(makefile: Path) -> set[str]:
 
 
 def named_targets(page: str) -> set[str]:
-    """The targets in `make a b` wherever a page shows code."""
+    """Find the targets in `make a b` in the code of a page."""
     return set(chain.from_iterable(found.split() for code in CODE.findall(page) for found in TARGET.findall(code)))
 
 
 def anchors(page: str) -> set[str]:
-    """The fragments that a page's headings answer to, as GitHub and GitLab make them."""
+    """Return the fragments of a page's headings, as GitHub and GitLab make them."""
     headings = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -68,7 +68,7 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
 
 
 def test_every_link_in_a_newborn_service_leads_somewhere(service: Path) -> None:
-    # specs/ is written by the first `make setup`.
+    # The first `make setup` writes specs/.
     pages = [service / "README.md", *(service / "docs").rglob("*.md")]
     assert {link for page in pages for link in broken_links(page)} <= {"specs/openapi.json"}
 

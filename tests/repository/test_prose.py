@@ -9,7 +9,7 @@ import pytest
 from docs import prose
 from tests.support import golang
 
-pytestmark = pytest.mark.slow  # the first one builds Vale
+pytestmark = pytest.mark.slow  # the first test builds Vale
 
 UNCLEAR = {
     "Of such a try nobody is left to tell.": "Slipway.Openings",

@@ -1,4 +1,4 @@
-"""The documentation site, built strictly, and opened in a real browser on a desk and on a telephone."""
+"""The documentation site, built strictly, and opened in a real browser at the width of a desktop and of a telephone."""
 
 import ast
 import functools
@@ -45,7 +45,7 @@ def address(built: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def opened(address: str) -> Iterator[tuple[Page, list[str]]]:
-    """A page of the browser, and the requests to other hosts and the errors that it had."""
+    """Open a page, and collect its requests to other hosts and its errors."""
     trouble: list[str] = []
     with browser() as chromium:
         page = chromium.new_page()
@@ -94,13 +94,13 @@ def test_no_page_is_wider_than_a_telephone(page: Page, address: str, built: Path
     wide = {}
     for place in places(built):
         if place.startswith("decisions/00") and not place.startswith("decisions/0001"):
-            continue  # all of one form
+            continue  # all classes have the same form
         page.goto(f"{address}/{place}/", wait_until="domcontentloaded")
         if (width := width_of(page)) > TELEPHONE["width"]:
             wide[place] = width
     assert wide == {}
     page.evaluate("document.body.insertAdjacentHTML('beforeend', '<p style=\"width: 900px\">wide</p>')")
-    assert width_of(page) > TELEPHONE["width"]  # this check can fail
+    assert width_of(page) > TELEPHONE["width"]  # the check above can fail
 
 
 def width_of(page: Page) -> int:

@@ -1,4 +1,4 @@
-"""What the tests promise about themselves: none hangs, is left out unnoticed, or leaves a process behind."""
+"""The promises of the tests themselves: no test hangs, is skipped unnoticed, or leaves a process behind."""
 
 import os
 import re
@@ -79,7 +79,7 @@ def start(folder: Path, tests: str, *arguments: str, **environment: str) -> subp
 
 
 def run(folder: Path, *arguments: str, tests: str = EXAMPLES, **environment: str) -> tuple[int, str]:
-    """The exit status of the tests, and what was printed."""
+    """Return the exit status and the output of the tests."""
     with start(folder, tests, *arguments, **environment) as process:
         output, _ = process.communicate(timeout=300)
         return process.returncode, output

@@ -1,4 +1,4 @@
-"""`make compatible` of a generated service: what it compares with on a laptop and in each pipeline."""
+"""`make compatible` of a generated service, and the commit that it compares with on a laptop and in each pipeline."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ GONE = "billing.gone.v1"
 
 @pytest.fixture
 def service(render: Render, tmp_path: Path) -> Path:
-    """A service that once published what its code no longer has, as main knows it; the tests' own packages run it."""
+    """A service whose code lacks a message that main has published. The tests' own packages run it."""
     service = Path(shutil.copytree(render(ci="both"), tmp_path / "billing"))
     schema = {"title": "GoneV1", "x-kind": "event", "type": "object", "properties": {}}
     (service / "specs/messages").mkdir(parents=True)
@@ -37,7 +37,7 @@ def commit(service: Path) -> None:
 
 
 def install(service: Path) -> None:
-    """Stands in for `make setup`."""
+    """Stand in for `make setup`."""
     python = service / ".venv/bin/python"
     python.parent.mkdir(parents=True)
     python.write_text(f'#!/bin/sh\nPYTHONPATH=src exec {sys.executable} "$@"\n')
@@ -155,7 +155,7 @@ CHANGES = {
 
 @pytest.fixture(scope="module")
 def publisher(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A service that publishes an event with a mapping and a pair in it; main knows its schema."""
+    """A service that publishes an event with a mapping and a pair in it. main has its schema."""
     folder = tmp_path_factory.mktemp("publisher")
     service = Path(shutil.copytree(render(messaging_style="events", broker="nats"), folder / "billing"))
     contract = service / CONTRACT

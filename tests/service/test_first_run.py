@@ -1,4 +1,4 @@
-"""The first minutes of a product engineer: the questions, the two commands they end with, the curl line, and the stop."""
+"""The first minutes of a product engineer: the questions, the two commands after them, the curl command, and Ctrl-C."""
 
 import os
 import pty
@@ -30,7 +30,7 @@ from tests.support.paths import ROOT
 from tests.support.services import Birth, Render
 from tests.support.waiting import wait_until
 
-# One group, one after the other: each starts on port 8000 where that is free.
+# One group, one test after the other, because each uses port 8000 if that is free.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dev")]
 
 START_SECONDS = 120
@@ -46,7 +46,7 @@ def test_the_demo_shows_every_step_and_ends_by_itself() -> None:
     assert shown.returncode == 0, shown.stdout + shown.stderr
     for status in ("201 Created", "200 OK", "404 Not Found", "409 Conflict", "422 Unprocessable"):
         assert status in shown.stdout
-    # One tree: the request, its row in the outbox, the relay, the other service and what it wrote.
+    # One trace: the request, its row in the outbox, the relay, the other service and its row.
     trace = shown.stdout.partition("as one trace")[2]
     spans = [(len(line) - len(line.lstrip()), *line.split()) for line in trace.splitlines() if line.endswith(" ms")]
     depths = {" ".join(words[:-3]): (depth, words[-3]) for depth, *words in spans}
@@ -55,7 +55,7 @@ def test_the_demo_shows_every_step_and_ends_by_itself() -> None:
     assert depths["send billing.invoice-issued.v1"] == (request + 2, "billing")
     assert depths["process billing.invoice-issued.v1"] == (request + 4, "notifications")
     assert depths["INSERT notifications.notifications"] == (request + 6, "notifications")
-    # The pictures of README.md show the same.
+    # The pictures of README.md show the same trace.
     assert pictures.shape(pictures.text_in(pictures.TRACE)) == pictures.shape(pictures.trace_in(shown.stdout)), STALE
     addresses = pictures.dev_in((ROOT / "build/demo/billing/.dev/demo.log").read_text())
     assert pictures.shape(addresses) <= pictures.shape(pictures.text_in(pictures.DEV)), STALE
@@ -99,7 +99,7 @@ def test_the_two_commands_that_a_copy_ends_with_lead_to_a_running_service(templa
         answer = subprocess.run(shlex.split(pasted), capture_output=True, text=True, check=True)
         assert "201 Created" in answer.stdout
         everything = family(process)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal sends Ctrl-C: to make and all that it started
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal sends Ctrl-C: to make and all its descendants
         assert_all_gone(everything, output)
 
 
@@ -152,7 +152,7 @@ def test_a_saved_file_is_served_at_once_although_a_stream_is_open(birth: Birth) 
         try:
             with httpx.stream("GET", f"{base}/v1/invoices/ticks", timeout=START_SECONDS) as stream:
                 assert "server" not in stream.headers
-                parts = stream.iter_raw()  # kept, because it closes the stream when it is collected
+                parts = stream.iter_raw()  # keep the iterator, because its collection would close the stream
                 assert next(parts) == b"tick"
                 route.write_text(before.replace("/v1/invoices", "/v1/bills", 1))
                 wait_until(lambda: fetch(f"{base}/v1/bills") == 200, seconds=START_SECONDS)
@@ -168,8 +168,8 @@ IDENTITY = {
 
 
 def answer_every_question(template: Path, folder: Path) -> list[str]:
-    """Copy as a person at a terminal does: a name, then Enter for each default. Returns the commands that it ends with."""
-    # Not pexpect.spawn: it forks this process, whose other tests have left threads and locks.
+    """Copy as a person at a terminal does: a name, then Enter for each default. Returns the commands of the last message."""
+    # Not pexpect.spawn, which forks this process, with the threads and locks of other tests.
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (50, 200))
     process = subprocess.Popen(
@@ -195,9 +195,9 @@ def answer_every_question(template: Path, folder: Path) -> list[str]:
 
 
 def press(terminal: fdpexpect.fdspawn, key: str, following: str) -> None:
-    """Press the key until what follows is shown: a prompt that is still being drawn drops it."""
+    """Press the key until the following text is shown: a prompt that is still being drawn ignores keys."""
     for _ in range(10):
-        terminal.expect(pexpect.TIMEOUT, timeout=0.3)  # mostly enough
+        terminal.expect(pexpect.TIMEOUT, timeout=0.3)  # usually enough
         terminal.send(key)
         if terminal.expect_exact([following, pexpect.TIMEOUT], timeout=15) == 0:
             return
@@ -205,7 +205,7 @@ def press(terminal: fdpexpect.fdspawn, key: str, following: str) -> None:
 
 
 def usual_questions() -> dict[str, Any]:
-    """The questions that a person is asked who does not ask for trouble, in order."""
+    """The questions of a person who answers each with its default, in order."""
     loader = type("Loader", (yaml.SafeLoader,), {})
     loader.add_constructor("!include", lambda *_: None)
     parts = yaml.load_all((ROOT / "copier.yml").read_text(), loader)
@@ -240,7 +240,7 @@ def dev(service: Path, *command: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def wait_for(process: subprocess.Popen[str], text: str) -> str:
-    """What the service printed, as soon as `text` and the paragraph after it are there."""
+    """Return the output of the service, once it has `text` and the paragraph after it."""
     log = Path(f"/proc/{process.pid}/cwd") if sys.platform == "linux" else None
     folder = log.resolve() if log else Path(psutil.Process(process.pid).cwd())
     file = folder / ".dev" / "test.log"
@@ -277,7 +277,7 @@ def assert_all_gone(everything: list[psutil.Process], output: str) -> None:
 def alive(one: psutil.Process) -> bool:
     try:
         return one.is_running() and one.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:  # between the two questions
+    except psutil.NoSuchProcess:  # the process ended between the two calls
         return False
 
 

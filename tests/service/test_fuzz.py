@@ -1,6 +1,6 @@
-"""The API document is true: Schemathesis, with every check, finds nothing in a service that runs for real.
+"""The API document is true: Schemathesis, with every check, finds nothing in a real service.
 
-For two minutes, or from another start: FUZZ_SECONDS=120 FUZZ_SEED=7 make test ARGS="-k fuzz".
+To run for two minutes, or with another seed: FUZZ_SECONDS=120 FUZZ_SEED=7 make test ARGS="-k fuzz".
 """
 
 import json
@@ -22,9 +22,9 @@ from tests.support.commands import git
 from tests.support.running import running
 from tests.support.services import Birth
 
-# By count and not by time: a run that is short of time cuts what it tries of each operation, and says nothing of it.
+# Limit the number of examples and not the time: with a time limit, Schemathesis silently tests less of each operation.
 LIMIT = ["--max-time", os.environ["FUZZ_SECONDS"]] if "FUZZ_SECONDS" in os.environ else ["--max-examples", "25"]
-# Fixed: what a change breaks should show in that change's run, not in somebody else's.
+# Fixed, so that a mistake shows in the run of its own change, and not in a later run.
 SEED = os.environ.get("FUZZ_SEED", "2027")
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("fuzz")]
@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("fuzz")]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run of Schemathesis said: its exit status, its report, and its words."""
+    """The result of a run of Schemathesis: its exit status, its report, and its output."""
 
     status: int
     report: dict[str, Any]
@@ -46,7 +46,7 @@ def fuzz(service: Path, folder: Path, *options: str) -> Outcome:
         command += ["--checks", "all", "--continue-on-failure", "--seed", SEED, "--no-color", *options]
         command += ["--report", "json", "--report-json-path", str(folder / "report.json")]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    # The seed is in the output, which pytest shows when a test fails.
+    # The seed is in the output, which pytest shows after a failure.
     return Outcome(done.returncode, json.loads((folder / "report.json").read_text()), done.stdout + done.stderr)
 
 
@@ -57,7 +57,7 @@ def test_a_service_with_every_field_type_behaves_as_its_document_describes(birth
     assert {name: phase["status"] for name, phase in found.report["phases"].items()} == dict.fromkeys(
         ("examples", "coverage", "fuzzing", "stateful"), "success"
     )
-    # Nothing was only refused: each operation answered 2xx, too.
+    # Each operation also had an answer 2xx, so not all of its examples were refused.
     operations = {f"{method.upper()} {path}" for path, method, _ in operations_of(document_of(service))}
     accepted = {
         operation: sum(phase["accepted"] for phase in phases.values())
@@ -187,7 +187,7 @@ def test_every_example_is_valid(document: dict[str, Any]) -> None:
 
 
 def test_every_string_and_number_that_a_client_sends_is_bounded(document: dict[str, Any]) -> None:
-    """Of a fixed form, or of limited length or size: what the database could not hold is refused at the door."""
+    """Each has a fixed form, or a limited length or size, so that the API refuses what the database could not store."""
     for node in nodes(document["components"]["schemas"]["NewEverything"]):
         match node.get("type"):
             case "string":

@@ -1,4 +1,4 @@
-"""Each gate of a generated service can fail, alone, and says what to do."""
+"""Each gate of a generated service can fail alone, and prints advice."""
 
 import re
 from collections.abc import Callable, Generator
@@ -16,7 +16,7 @@ GATES = {"format-check", "lint", "types", "layers", "migrations", "specs-check",
 
 @dataclass(frozen=True)
 class Mutation:
-    """One way to break a service: `break_it` gets its folder; `advice` is what the failing gate must say."""
+    """A way to break a service: `break_it` gets its folder, and `advice` is in the message of the failing gate."""
 
     gate: str
     break_it: Callable[[Path], None]
@@ -41,7 +41,7 @@ def append(path: str, code: str) -> Callable[[Path], None]:
 
 
 def publish_and_forget(service: Path) -> None:
-    """What main knows as published is no longer in the code."""
+    """Publish a message on main, and remove it from the code."""
     schema = service / "specs/messages/billing.gone.v1.json"
     schema.parent.mkdir(exist_ok=True)
     schema.write_text('{"title": "GoneV1", "x-kind": "event", "type": "object"}')
@@ -114,13 +114,13 @@ MUTATIONS = {
 
 
 def failed(output: str) -> list[str]:
-    """The gates whose targets failed, as make says."""
+    """Return the gates whose targets failed, from make's output."""
     return sorted(re.findall(r"\*\*\* \[.*?\b(" + "|".join(GATES) + r")\] Error", output))
 
 
 @pytest.fixture
 def service(birth: Birth) -> Generator[Path]:
-    """A service to break. It is whole again after the test."""
+    """A service to break. It is repaired after the test."""
     service = birth(**VARIANTS["default"])
     start = git(service, "rev-parse", "HEAD").strip()
     yield service

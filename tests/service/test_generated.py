@@ -1,4 +1,4 @@
-"""Generated services are green on the day of their birth, by their own gates."""
+"""A newly generated service passes its own gates."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ OLDEST = (3, 11)
 
 
 def interpreters() -> dict[str, str]:
-    """Version and path of every Python of this machine that a service may run on, pyenv's included, but one per minor."""
+    """Return version and path of this machine's Pythons for a service, including pyenv's, one per minor version."""
     root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     commands = [
         *(f"python3.{minor}" for minor in range(11, 20)),
@@ -60,7 +60,7 @@ def test_a_newborn_service_passes_all_its_gates_on_every_other_python_of_this_ma
     assert "All gates passed." in ran.stdout
     used = subprocess.check_output([service / ".venv/bin/python", "--version"], text=True)
     assert used.startswith(f"Python {version}.")
-    # Who tests on another Python than production's is told.
+    # A test on another Python than production's prints a warning.
     production = (service / ".python-version").read_text().strip()
     told = f"This environment has {used.strip()}; production and CI run Python {production}"
     assert (told in ran.stdout) == (not production.startswith(f"{version}."))
@@ -68,7 +68,7 @@ def test_a_newborn_service_passes_all_its_gates_on_every_other_python_of_this_ma
 
 @pytest.fixture
 def shown(render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """`shown()`: which Python `make` has uv take, where the machine has these programs alone."""
+    """`shown()`: the Python that `make` lets uv use, on a machine with only these programs."""
     (tmp_path / "Makefile").write_text((render() / "Makefile").read_text())
     (tmp_path / ".python-version").write_text("3.14.8\n")
     (tmp_path / "local.mk").write_text('show:\n\t@printf "%s" "$$UV_PYTHON"\n')
@@ -103,7 +103,7 @@ def test_a_laptop_uses_the_python_of_production_if_installed(shown: Any) -> None
     [
         ("echo '/opt/our $(pythons)/python3.12'", "/opt/our $(pythons)/python3.12"),
         (PYENV, "/opt/3.12/python"),
-        ("exit 1", "3.14.8"),  # older than 3.11, or of a version that pyenv does not have: uv fetches production's
+        ("exit 1", "3.14.8"),  # older than 3.11, or a version that pyenv lacks: uv fetches production's
     ],
 )
 def test_a_laptop_without_the_python_of_production_uses_another_python(shown: Any, script: str, taken: str) -> None:

@@ -1,6 +1,6 @@
-"""Generated services on Kafka and on RabbitMQ: the effect of a request, its trace, and the metrics that alerts ask for.
+"""Generated services on Kafka and on RabbitMQ: the effect of a request, its trace, and the metrics for alerts.
 
-Billing runs by `make dev`, ledger as in production: a process that serves and a process that works.
+Billing runs in `make dev`, and ledger as in production: a process that serves and a worker.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from tests.support.prometheus import MetricsReceiver, problems
 from tests.support.services import Render
 from tests.support.waiting import until
 
-# With the other tests that start brokers of their own.
+# In the group of the other tests that start brokers of their own.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("chaos")]
 
 WAIT_SECONDS = 120
@@ -43,7 +43,7 @@ INVOICE = {
 
 @dataclass(frozen=True)
 class Life:
-    """What two services have left behind, and the service that listens."""
+    """The data that two services have left, and the service that consumes."""
 
     listener: Path
     telemetry: MetricsReceiver
@@ -65,12 +65,12 @@ def life(request: pytest.FixtureRequest, render: Render, tmp_path_factory: pytes
         settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": telemetry.endpoint, "BROKER_URL": broker.url, "DRAIN_SECONDS": "0"}
         with contextlib.ExitStack() as processes:
             asyncio.run(live(billing, ledger, server, settings, processes))
-        # Each process has sent the rest of its telemetry as it stopped.
+        # Each process has sent the rest of its telemetry at its stop.
         yield Life(ledger, telemetry)
 
 
 def made(render: Render, folder: Path, name: str, broker: str) -> Path:
-    """A service whose environment is that of the tests: it need not be installed."""
+    """Make a service that uses the environment of the tests, so that it need not be installed."""
     messages = {"messaging_style": "events-and-queues", "broker": broker}
     answers = {"service_name": name, "domain": "tests", "aggregates": AGGREGATES, **messages}
     service = Path(shutil.copytree(render(**answers), folder / name))
@@ -112,7 +112,7 @@ async def live(
             f"== {log}\n{log.read_text()[-3000:]}" for one in (billing, ledger) for log in one.glob("*.log")
         )
 
-    # RabbitMQ keeps nothing for a queue that has never existed.
+    # RabbitMQ keeps no message for a queue that has never existed.
     await until(lambda: "consumer_started" in (ledger / "work.log").read_text(), logs)
     async with (
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{ports['dev']}", timeout=WAIT_SECONDS) as to_billing,
@@ -135,7 +135,7 @@ async def live(
 
 
 async def copy(invoice: str, urls: dict[str, str]) -> None:
-    """Have ledger know one of billing's invoices by its id."""
+    """Copy one of billing's invoices with its id to ledger."""
     source, target = [await asyncpg.connect(urls[name]) for name in ("billing", "ledger")]
     row = await source.fetchrow("SELECT * FROM billing.invoices WHERE id = $1", invoice)
     values = ", ".join(f"${number}" for number in range(1, len(row) + 1))

@@ -1,4 +1,4 @@
-"""Alerts and dashboard ask for what a service really exports, fire when they should, and lead to a page that helps."""
+"""Alerts and dashboard use metrics that a service exports, fire at the right time, and lead to a helpful page."""
 
 import asyncio
 import json
@@ -27,13 +27,13 @@ from tests.support.prometheus import MetricsReceiver, Series, problems
 from tests.support.services import Render
 from tests.support.waiting import until
 
-# With tests/delivery/test_delivery.py: one worker renders what both look at.
+# In the group of tests/delivery/test_delivery.py, so that one worker renders the services of both.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("delivery")]
 
 SOME = [pytest.param(VARIANTS[name], id=name) for name in ("default", "short", "both-rabbitmq")]
 WAIT_SECONDS = 60
 
-# As the two services that tests/service/chaos runs: the one publishes what the other hears.
+# As the two services of tests/service/chaos: one publishes the event that the other handles.
 COUNTER = {"service_name": "counter", "domain": "tests", "messaging_style": "events", "broker": "nats"}
 TOO_LONG = "x" * 41
 
@@ -47,14 +47,14 @@ def alerts(service: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def exported() -> set[Series]:
-    """All that two real services export in a life in which something fails."""
+    """All metrics that two real services export while some messages and requests fail."""
     with (
         MetricsReceiver() as receiver,
         system("nats", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint, MESSAGE_MAX_ATTEMPTS="1") as running,
     ):
         asyncio.run(live(running))
-    # Each has sent the rest as it stopped.
-    # Together they are what one service is that publishes events and listens to some.
+    # Each process has sent the rest of its telemetry at its stop.
+    # Together they export as one service that publishes and consumes events.
     return {
         Series(one.name, tuple(sorted({**one.label, "job": one.label["job"].replace("journal", "counter")}.items())))
         for one in receiver.series
@@ -62,7 +62,7 @@ def exported() -> set[Series]:
 
 
 async def live(running: System) -> None:
-    """An answer, a failure, a message that is handled and one that is parked."""
+    """Cause an answer, a failure, a handled message and a parked message."""
     await running.wait_until_up()
     async with httpx.AsyncClient(base_url=running.base) as client:
         assert (await client.post("/v1/counters/one/steps")).status_code == 201
@@ -123,7 +123,7 @@ def change(file: Path, healthy: str, broken: str) -> None:
 
 
 def promtool(service: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run it where the service's rules are, in the form that Prometheus itself reads."""
+    """Run promtool in a folder with the service's rules, in the form that Prometheus itself reads."""
     folder = service / "rules"
     folder.mkdir(exist_ok=True)
     for path in (ROOT / "tests/service/alerts").glob("*.yaml"):
@@ -136,7 +136,7 @@ def promtool(service: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 
 @pytest.fixture
 def listener(render: Render, tmp_path: Path) -> Path:
-    """A copy to break, with the rules for messages."""
+    """A copy of a service to break, with the rules for messages."""
     return copied(render(**COUNTER), tmp_path)
 
 
@@ -181,7 +181,7 @@ def test_a_wrong_threshold_is_found(listener: Path, file: str, healthy: str, bro
 
 
 def without_help(service: Path) -> list[str]:
-    """Alerts whose page or section is missing, or does not speak of them."""
+    """Return the alerts whose page or section is missing, or does not name the alert."""
     return [alert["alert"] for alert in alerts(service) if f"`{alert['alert']}`" not in section(service, alert)]
 
 
@@ -218,7 +218,7 @@ def test_a_page_and_a_ticket_go_to_the_team(render: Render) -> None:
 
 
 def unknown_to_grafana(board: dict[str, Any]) -> list[str]:
-    """Paths of what Grafana's own model of a dashboard drops: it has no such field."""
+    """Return the paths that Grafana's own model of a dashboard drops as unknown fields."""
     return list(_dropped(board, json.loads(JSONEncoder().encode(Dashboard.from_json(board))), ""))
 
 

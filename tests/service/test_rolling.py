@@ -1,7 +1,7 @@
-"""A release and its rollback, by the order of deploy/release.sh, under load: no request fails, no event is lost.
+"""A release and its rollback, in the order of deploy/release.sh, under load: no request fails, and no event is lost.
 
-The new version has one field more, from the table to the event. What would fail is shown as well: a pod that does not
-drain, and a column that is dropped while a version that uses it still runs.
+The new version has one more field, from the table to the event. Two contrasts show failures: a pod that does not drain,
+and a column that is dropped while a version that uses it still runs.
 """
 
 import json
@@ -34,19 +34,19 @@ CONTRACT = "src/billing/messaging/invoices.py"
 
 @dataclass
 class Outcome:
-    """What was seen on the way there and back, and in the contrasts after that."""
+    """The results of the release, of the rollback, and of the two contrasts after them."""
 
     loads: dict[str, Load]
-    """By what went on: `release`, `between`, `rollback`; `no drain`, `contract first`."""
+    """The loads by phase: `release`, `between`, `rollback`; `no drain`, `contract first`."""
     ended: list[int]
-    """What the pods that were replaced ended with."""
+    """The exit statuses of the replaced pods."""
     heard: list[dict[str, Any]]
-    """Events. This, and what follows, as it was at the end of the rollback."""
+    """The events. These and the following values are from the end of the rollback."""
     invoices: dict[UUID, dict[str, Any]]
-    """Rows, by their id."""
+    """The rows, by their id."""
     revisions: set[str]
     left: dict[str, int]
-    """Rows of the chassis' tables for what is not sent and not done."""
+    """The number of unsent and unprocessed rows in each of the chassis' tables."""
 
     @property
     def issued(self) -> set[UUID]:
@@ -63,7 +63,7 @@ def old(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Image:
 
 @pytest.fixture(scope="module")
 def new(old: Image, render: Render, tmp_path_factory: pytest.TempPathFactory) -> Image:
-    """The same with a field more, as docs/how-to/add-a-field.md adds it: in every layer, and by a migration of its own."""
+    """The same service with one more field, as in docs/how-to/add-a-field.md: in every layer, with a migration."""
     folder = tmp_path_factory.mktemp("new") / "service"
     with_field = render(messaging_style="events", aggregates=f"Invoice: {{{FIELDS}, purchase_order: string(40)?}}")
     versions = "src/billing/migrations/versions"
@@ -103,11 +103,11 @@ async def there_and_back(running: Cluster, listening: Listener, old: Image, new:
 
     async with load("release"):
         ended = await running.release(new)
-    # Callers send a new field once every pod knows it, and no longer when that version is taken back.
+    # Callers send the new field once every pod knows it, and stop when that version is rolled back.
     async with load("between", purchase_order=PURCHASE_ORDER) as between:
         await between.until(lambda load: len(load.issued) > CALLERS)
     async with load("rollback"):
-        # That these do not drain shows when they are told to end themselves.
+        # The last pods lack a drain too, which shows when they are stopped.
         ended += await running.release(old, DRAIN_SECONDS="0")
     async with httpx.AsyncClient(base_url=running.balancer.bases[0]) as client:
         path = f"/v1/invoices/{min(between.issued)}"
@@ -164,7 +164,7 @@ def test_every_event_that_was_accepted_is_heard_and_once(outcome: Outcome, name:
 def test_every_change_that_was_accepted_is_stored_and_once(outcome: Outcome) -> None:
     changed = min(outcome.loads["between"].issued)
     versions = {invoice: row["version"] for invoice, row in outcome.invoices.items() if row["status"] == "issued"}
-    # Created, noted, issued: by an answer or by an event, which must not have its effect twice.
+    # Created, noted, issued: by an answer or by an event, which must have its effect only once.
     assert versions == {**dict.fromkeys(outcome.issued, 3), changed: 4}
 
 

@@ -1,4 +1,4 @@
-"""The linters of API documents that people use, on what services of several variants generate."""
+"""Common linters of API documents, run on the documents of several variants of a service."""
 
 import json
 import os
@@ -18,14 +18,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("spec-linters")]
 
 SERVICES = ("every-type", "short", "approved", "both-rabbitmq")  # no broker, NATS, Kafka, RabbitMQ
 
-# What may be found, and why: (the rule, the document).
+# The allowed findings with their reasons: (the rule, the document).
 EXCEPTED = {
-    # No route asks who calls: identity is the platform's next step.
+    # No route authenticates its caller, because the platform does not offer identity yet.
     ("security-defined", "openapi"),
     ("security-defined", "asyncapi"),
-    # It wants a page and an e-mail address as well, and the answers have the name of the owner only.
+    # The rule also wants a page and an e-mail address, but the answers only have the name of the owner.
     ("asyncapi-info-contact-properties", "asyncapi"),
-    # AsyncAPI names a licence by a page; a proprietary licence has none. In OpenAPI it has an SPDX identifier.
+    # AsyncAPI names a licence by a page, and a proprietary licence has none. In OpenAPI it has an SPDX identifier.
     ("info-license-strict", "asyncapi"),
 }
 
@@ -66,13 +66,13 @@ def redocly(specs: Path) -> list[tuple[str, Path, str]]:
     environment = {**os.environ, **quiet}
     done = subprocess.run(command, cwd=specs, env=environment, capture_output=True, text=True, timeout=300)
     text, found = done.stdout.strip(), []
-    while text.startswith("{"):  # one JSON for each document
+    while text.startswith("{"):  # one JSON text for each document
         report, end = json.JSONDecoder().raw_decode(text)
         found += [
             (one["ruleId"], Path(one["location"][0]["source"]["ref"]), one["message"]) for one in report["problems"]
         ]
         text = text[end:].strip()
-    assert found, done.stderr  # the exceptions, at least
+    assert found, done.stderr  # at least the exceptions
     return found
 
 

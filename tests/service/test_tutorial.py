@@ -1,4 +1,4 @@
-"""docs/tutorial.md does what it says: its commands are run, its diffs applied, its outputs compared."""
+"""docs/tutorial.md is true: the test runs its commands, applies its diffs, and compares its outputs."""
 
 import os
 import re
@@ -26,7 +26,7 @@ def blocks(text: str) -> list[tuple[str, str]]:
 
 
 def matches(shown: str, printed: str) -> bool:
-    """Whether the lines of `shown` are in `printed`, in order, with `…` for anything."""
+    """Return whether `printed` has the lines of `shown` in order. `…` stands for any text."""
     position = 0
     for line in filter(None, (line.rstrip().strip("…") for line in shown.splitlines())):
         pattern = ".*?".join(re.escape(part) for part in line.split("…"))
@@ -38,7 +38,7 @@ def matches(shown: str, printed: str) -> bool:
 
 
 class Reader:
-    """Somebody who types what the page says, in one terminal, and keeps `make dev` running in another."""
+    """A reader who types the commands of the page in one terminal, and keeps `make dev` running in another."""
 
     def __init__(self, folder: Path, template: Path) -> None:
         self.folder = folder
@@ -56,7 +56,7 @@ class Reader:
         if script.strip() == "make dev":
             return 0, self.start_dev()
         typed = "\n".join([*self.known, script])
-        for word, meaning in self.words.items():  # each time: where port 8000 is taken, the next start has another one
+        for word, meaning in self.words.items():  # at each start, because the port differs if port 8000 is taken
             typed = typed.replace(word, meaning)
         done = subprocess.run(
             ["bash", "-c", typed],
@@ -66,7 +66,7 @@ class Reader:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        # A terminal remembers where it is and what `id` was.
+        # A terminal keeps its folder and the value of `id`.
         self.known += [line for line in script.splitlines() if re.match(r"cd |\w+=", line)]
         return done.returncode, done.stdout
 

@@ -1,4 +1,4 @@
-"""Two services on each real broker: one trace through both, and nothing is lost when parts stop, are away or are killed."""
+"""Two services on each real broker: one trace through both, and no loss when parts stop, are down or are killed."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ from tests.support.waiting import until, wait_until
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("chaos")]
 
 WAIT_SECONDS = 90
-ROUNDS = 5  # each part is killed once
+ROUNDS = 5  # each part is killed at least once
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 CALLER = "00f067aa0ba902b7"
 
@@ -114,7 +114,7 @@ def test_stopping_under_load_loses_nothing_and_redelivers_nothing_that_was_done(
     asyncio.run(go())
 
     def delivered_twice() -> list[str]:
-        """What the relay sent twice (a confirmation came late) is rightly known; spans tell of it a little later."""
+        """Return the messages that the relay sent twice, after a late confirmation. Their spans come later."""
         sends = Counter(span.attributes["messaging.message.id"] for span in receiver.spans if span.kind == "PRODUCER")
         return [known for known in known_messages(running.folder / "consumer.log") if sends[known] < 2]
 
@@ -148,7 +148,7 @@ def test_a_broker_that_is_away_stops_no_request_and_is_told_of_once(running: Sys
 def test_nothing_is_lost_doubled_or_disordered_when_parts_are_killed(
     running: System, request: pytest.FixtureRequest
 ) -> None:
-    """The short form of `make chaos`."""
+    """This is the short form of `make chaos`."""
     seed = random.randrange(10**6)
     result = asyncio.run(run(running, rounds=ROUNDS, seed=seed))
     broker = request.node.callspec.params["running"]
@@ -158,7 +158,7 @@ def test_nothing_is_lost_doubled_or_disordered_when_parts_are_killed(
 
 
 def known_messages(log: Path) -> list[str]:
-    """The ids of those that came again after they were done."""
+    """Return the ids of messages that were delivered again after they had been handled."""
     events = [json.loads(line) for line in log.read_text().splitlines() if '"message_known"' in line]
     return [event["message_id"] for event in events]
 

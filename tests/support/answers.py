@@ -1,4 +1,4 @@
-"""Answers that tests share: one aggregate of every field type, and the spread of variants."""
+"""Answers that tests share: an aggregate with every type of field, and the variants."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ Category:
   rate: decimal(5,2)?
 """
 
-# The longest names that the questions allow: where a generated line is too long, it shows here.
+# The longest names that the questions allow. They show a generated line that is too long.
 LONGEST = """
 {a}:
   {f}_string: string(1000)?
@@ -57,7 +57,7 @@ LONGEST = """
   {f}_related: uuid?
 """.format(a="A" + "b" * 29, f="f" * 22)
 
-# Every messaging style on every broker, over names and fields that differ as much as they may.
+# Every messaging style on every broker, with names and fields that differ as much as possible.
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {"service_name": "billing", "ci": "both"},
     "short": {
@@ -103,7 +103,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
 }
 
-# `make test-fast` looks at these only: no messages, events, and both styles, each with another pipeline.
+# `make test-fast` uses only these variants: no messages, events, and both styles, each with another pipeline.
 FAST = {"default", "short", "many-words"}
 MARKS = {name: () if name in FAST else (pytest.mark.slow,) for name in VARIANTS}
 EACH_NAME = [pytest.param(name, marks=marks) for name, marks in MARKS.items()]

@@ -1,7 +1,7 @@
-"""A stand-in for the official Python image, for an engine that cannot pull: Debian's Python, in the tests and nowhere else.
+"""A stand-in for the official Python image, for an engine that cannot pull: Debian's Python. Only tests use it.
 
-It has what the Dockerfile expects of the official one: `python` and `pip`, a standard library without bytecode, no lists
-of packages.
+It has the parts of the official image that the Dockerfile expects: `python` and `pip`, a standard library without
+bytecode, no lists of packages.
 """
 
 import configparser
@@ -20,12 +20,12 @@ VERSION = (ROOT / "template/.python-version").read_text().strip()
 VARIANT = re.findall(r"(?m)^FROM python:{{.*?}}(-\S+)", (ROOT / "template/Dockerfile.jinja").read_text())[0]
 TAG = f"python:{VERSION}{VARIANT}"
 SUITE = "forky"
-"""The release of Debian whose own Python is of the same minor version. The official image is on an older release."""
+"""The release of Debian whose own Python has the same minor version. The official image has an older release."""
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 
-# In the new file system, $1. Debian's Python wants pip from Debian alone, which the official image does not.
+# This runs in the new file system, $1. Debian's Python accepts pip only from Debian, unlike the official image.
 LIKE_THE_OFFICIAL_ONE = r"""
 find "$1/usr" ( -name __pycache__ -o -name EXTERNALLY-MANAGED ) -prune -exec rm -r {} +
 rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*
@@ -36,10 +36,10 @@ chmod 755 "$1/usr/local/bin/pip"
 
 
 def load(docker: Callable[..., Any], folder: Path) -> None:
-    """Give the engine the stand-in under the name that the Dockerfile asks for, set up as this machine is.
+    """Give the engine the stand-in under the name in the Dockerfile, with the configuration of this machine.
 
-    What this machine needs to reach its package index (its authorities, its configuration of pip and uv) comes in now,
-    and not into the file that is kept.
+    The access to the package index (certificate authorities, configuration of pip and uv) is added here, and not to the
+    cached archive.
     """
     context = folder / "base"
     context.mkdir()
@@ -54,16 +54,16 @@ def load(docker: Callable[..., Any], folder: Path) -> None:
 
 
 def file_system() -> Path:
-    """The archive of it, made once: half a minute. As root on Debian."""
+    """Return the archive of the file system, which is made once, in half a minute. This needs root on Debian."""
     archive = TOOLS / f"{TAG.replace(':', '-')}-stand-in.tar"
     with one_at_a_time("base-image"):
         if not archive.exists():
             if shutil.which("mmdebstrap") is None:
                 install_from_debian("mmdebstrap")
-            # Outside of the machine's own rules for apt, which know only its release.
+            # Outside of the machine's configuration of apt, which knows only the machine's release.
             options = [
                 "--dpkgopt=force-unsafe-io",
-                # A mirror may keep a release that is still in the making for longer than that release is valid.
+                # A mirror may keep the state of an unfinished release for longer than that state is valid.
                 '--aptopt=Acquire::Check-Valid-Until "false"',
                 *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in NOT_READ),
             ]

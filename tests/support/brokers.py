@@ -29,27 +29,27 @@ from tests.support.tools import TOOLS, call, install_from_debian, one_at_a_time
 KAFKA = "4.4.0"
 START_TIMEOUT_SECONDS = 400
 """Kafka, which starts in five seconds, once took more than two minutes on a machine with 54 busy processes."""
-_RANDOM = random.SystemRandom()  # not the one that a test gives a seed: parallel ones would take the same ports
+_RANDOM = random.SystemRandom()  # not the generator that a test seeds: parallel tests would take the same ports
 
 
 class Missing(Exception):
-    """This machine lacks a part that the broker needs. The message says which: a reason to skip a test."""
+    """This machine lacks a part that the broker needs. The message names the part, as the reason to skip a test."""
 
 
 @dataclass
 class Broker:
-    """One broker. Between `kill` and `start` it is gone as after kill -9; its port and its data stay its own."""
+    """One broker. Between `kill` and `start` it is down, as after kill -9, but keeps its port and its data."""
 
     url: str
     command: list[str]
     folder: Path
     greeting: bytes
-    """What a client says first: whoever answers is ready."""
+    """The first bytes of a client: a broker that answers them is ready."""
     environment: Mapping[str, str] = field(default_factory=dict)
     secure_url: str | None = None
-    """The same broker with TLS and a password, if it offers that."""
+    """The URL of the same broker with TLS and a password, if it offers that."""
     certificate: Path | None = None
-    """Of the authority to trust there."""
+    """The file of the certificate authority for `secure`."""
     _process: Process | None = None
 
     @property
@@ -62,11 +62,11 @@ class Broker:
         return self._process.child.pid
 
     def start(self) -> None:
-        """Returns when it answers."""
+        """Start the broker, and wait until it answers."""
         with self.log.open("ab") as output:
             self._process = spawn(
                 self.command,
-                stop_signal=signal.SIGKILL,  # nobody will miss the data, and brokers take their time to say goodbye
+                stop_signal=signal.SIGKILL,  # the data may be lost, and a broker takes long to stop
                 stdout=output,
                 stderr=output,
                 cwd=self.folder,
@@ -85,7 +85,7 @@ class Broker:
             self._process = None
 
     def end(self) -> None:
-        """As its operator would stop it."""
+        """Stop the broker as its operator would."""
         if self._process is not None:
             self._process.child.terminate()
             self._process.child.wait(START_TIMEOUT_SECONDS)
@@ -103,7 +103,7 @@ class Broker:
 
 @contextlib.contextmanager
 def nats(folder: Path | None = None, port: int | None = None, *options: str) -> Generator[Broker]:
-    """NATS with JetStream. `options` are those of the server's command line."""
+    """Run NATS with JetStream. `options` are options of the server's command line."""
     port = port or free_port()
     with _home(folder, "nats") as home:
         address = ["--addr", "127.0.0.1", "--port", str(port)]
@@ -121,11 +121,11 @@ def kafka(
     policy: Path | None = None,
     disk: Path | None = None,
 ) -> Generator[Broker]:
-    """One node that is broker and controller. Raises Missing without Java or Maven.
+    """Run one node that is both broker and controller. Raises Missing without Java or Maven.
 
-    `advertised_port` is where the broker sends its clients: to a link that leads to `port`. With `by_acl` the user of the
-    secure URL may do only what ACLs allow (see kafka_acls); whoever comes without a password may do all. The class
-    in the jar `policy` decides which topics may be made. The folder `disk` gets half of the partitions.
+    `advertised_port` is the port that the broker names to its clients: a link leads from there to `port`. With `by_acl`
+    the user of the secure URL has only the rights of ACLs (see kafka_acls); a client without a password has all rights.
+    The class in the jar `policy` decides which topics may be created. The folder `disk` gets half of the partitions.
     """
     files = kafka_files()
     port, secure_port = port or free_port(), free_port()
@@ -171,12 +171,12 @@ def rabbitmqctl(broker: Broker, *arguments: str) -> None:
 
 @contextlib.contextmanager
 def second_kafka_node(first: Broker) -> Generator[Broker]:
-    """Another broker in the cluster of the first, which is its controller."""
+    """Run a second broker in the cluster of the first broker, which is its controller."""
     files = kafka_files()
     port = free_port()
     with _home(None, "kafka") as home:
         shutil.copytree(files / "data", home / "data")
-        # A copy of the formatted storage would claim to be the first node.
+        # A copy of the formatted storage would have the id of the first node.
         _change(home / "data" / "meta.properties", "node.id", "2")
         _change(home / "data" / "meta.properties", "directory.id", "c2Vjb25kLW5vZGUtMDAwMA")
         shutil.copy(first.folder / "server.properties", home)
@@ -195,7 +195,7 @@ def second_kafka_node(first: Broker) -> Generator[Broker]:
 
 @contextlib.contextmanager
 def rabbitmq(folder: Path | None = None, port: int | None = None) -> Generator[Broker]:
-    """One node without plugins, `guest` may do all. Raises Missing where it is not installed and we may not do so."""
+    """Run one node without plugins, in which `guest` has all rights. Raises Missing if RabbitMQ cannot be installed."""
     program = rabbitmq_server()
     port, secure_port, between_nodes, names = port or free_port(), free_port(), free_port(), free_port()
     certificate, key = self_signed()
@@ -205,7 +205,7 @@ def rabbitmq(folder: Path | None = None, port: int | None = None) -> Generator[B
             "listeners.ssl.default": f"127.0.0.1:{secure_port}",
             "ssl_options.certfile": certificate,
             "ssl_options.keyfile": key,
-            "max_message_size": 4 * 2**20,  # by default 128 MiB, and 16 of newer ones
+            "max_message_size": 4 * 2**20,  # the default is 128 MiB, and 16 MiB in newer versions
         }
         (home / "rabbitmq.conf").write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
         (home / "plugins").write_text("[].\n")
@@ -222,7 +222,7 @@ def rabbitmq(folder: Path | None = None, port: int | None = None) -> Generator[B
             "ERL_EPMD_PORT": str(names),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
         }
-        # Erlang's name server first: left to itself, the broker would start one that leaves our process group.
+        # Start Erlang's name server first: the broker would start a name server outside of our process group.
         command = ["sh", "-c", f"epmd & exec {program}"]
         url = f"amqp://guest:guest@127.0.0.1:{port}"
         broker = Broker(url, command, home, b"AMQP\0\0\x09\x01", environment)
@@ -239,7 +239,7 @@ BROKERS: dict[str, Callable[..., contextlib.AbstractContextManager[Broker]]] = {
 
 
 def self_signed() -> tuple[Path, Path]:
-    """A certificate for the loopback interface and its key, as PEM files. Raises Missing without openssl."""
+    """Make a certificate for the loopback interface and its key, as PEM files. Raises Missing without openssl."""
     if shutil.which("openssl") is None:
         raise Missing("TLS is tested with a certificate that openssl makes, and there is no openssl")
     files = TOOLS / "certificate"
@@ -250,16 +250,16 @@ def self_signed() -> tuple[Path, Path]:
             names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost")
             made = ("-keyout", str(files / "key.pem"), "-out", str(files / "certificate.new"))
             call("openssl", "req", "-x509", *keys, *names, *made)
-            (files / "key.pem").chmod(0o644)  # RabbitMQ and NATS may run as somebody else
+            (files / "key.pem").chmod(0o644)  # RabbitMQ and NATS may run as another user
             (files / "certificate.new").rename(files / "certificate.pem")
     return files / "certificate.pem", files / "key.pem"
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on now, and that the system does not hand out by itself.
+    """Find a free TCP port that the system does not assign by itself.
 
-    A port from the ephemeral range may go to any outgoing connection while the broker is down, even to one that its own
-    client is trying to make to it.
+    The system may assign a port of the ephemeral range to any outgoing connection while the broker is down, even to a
+    connection that the broker's own client opens.
     """
     while True:
         port = _RANDOM.randrange(20000, 32000)
@@ -268,7 +268,7 @@ def free_port() -> int:
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody listens there now."""
+    """Return whether no process listens on the port now."""
     with socket.socket() as probe, contextlib.suppress(OSError):
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", port))
@@ -298,13 +298,13 @@ def _home(folder: Path | None, name: str) -> Generator[Path]:
 
 
 def rabbitmq_server() -> str:
-    # Not the one in PATH: Debian's wants to run as the user rabbitmq, in the folders of the system's service.
+    # Not the program in PATH: Debian's program runs as the user rabbitmq, in the folders of the system's service.
     program = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
     with one_at_a_time("rabbitmq"):
         if not program.exists():
             if shutil.which("apt-get") is None or os.geteuid() != 0:
                 raise Missing("RabbitMQ is not installed, and only root on Debian can do it here: apt-get install it")
-            # Nobody is to find the system's own service running: in run level 1 none is started.
+            # Run level 1 keeps Debian's package from starting the system's own service.
             install_from_debian("rabbitmq-server", RUNLEVEL="1")
     return str(program)
 
@@ -315,7 +315,7 @@ KAFKA_GREETING = bytes.fromhex("0000000c 0012 0000 00000001 0002 6d65")
 """An ApiVersions request of version 0, as the client `me`."""
 
 JAVA = {"java": "default-jdk-headless", "keytool": "default-jdk-headless", "mvn": "maven"}
-"""Programs, and Debian's packages that have them."""
+"""The programs, with the packages of Debian that contain them."""
 
 KAFKA_USER, KAFKA_PASSWORD = "slipway", "a/b@c"
 
@@ -332,9 +332,10 @@ KAFKA_POM = f"""
 
 
 def kafka_files() -> Path:
-    """What each start needs and takes long to make, made once.
+    """Make the files of Kafka that are slow to make, once for all starts.
 
-    Jars, a formatted storage, a certificate, and an archive of loaded classes, which saves most of the start-up time.
+    They are jars, a formatted storage, a certificate, and an archive of loaded classes, which saves most of the time of
+    a start.
     """
     if os.geteuid() == 0 and shutil.which("apt-get"):
         for program, package in JAVA.items():
@@ -437,7 +438,7 @@ def _kafka_properties(files: Path, home: Path, port: int, secure_port: int, adve
         "offsets.topic.num.partitions": 3,
         "group.initial.rebalance.delay.ms": 0,
         "group.min.session.timeout.ms": 1000,
-        # After kill -9 it is let in again when its former self has timed out.
+        # After kill -9, the broker admits the node again once the session of the killed node has timed out.
         "broker.session.timeout.ms": 2000,
         "broker.heartbeat.interval.ms": 250,
     }
@@ -452,7 +453,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keep its data here (default: gone afterwards)")
     parser.add_argument("--port", type=int)
     chosen = parser.parse_args()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a script starts in the background ignores it
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a program that a script starts in the background ignores SIGINT
     try:
         with contextlib.suppress(KeyboardInterrupt), BROKERS[chosen.broker](chosen.folder, chosen.port) as broker:
             print(broker.url, flush=True)  # noqa: T201

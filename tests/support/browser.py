@@ -1,4 +1,4 @@
-"""A real headless browser: Chromium, as the system has it or Debian packages it."""
+"""A real headless browser: Chromium, from this machine or from Debian's package."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ APPLICATIONS = (
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
 )
 
-# It would otherwise ask its maker's hosts for this and that, at each start.
+# Without these options Chromium would call hosts of its maker at each start.
 QUIET = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"),
     *("--disable-gpu", "--no-first-run"),
@@ -25,9 +25,9 @@ QUIET = (
 
 @contextmanager
 def browser() -> Generator[Browser]:
-    """Skips the test, with the reason, where there is none and none can be installed."""
+    """Start the browser. Skips the test, with the reason, if no browser can be installed."""
     program = chromium()
-    # As root its sandbox does not start.
+    # Chromium's sandbox does not start as root.
     arguments = [*QUIET, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=program, args=arguments)

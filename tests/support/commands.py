@@ -9,7 +9,7 @@ import pytest
 
 
 def run_copier(command: str, *arguments: str | Path, **answers: str) -> None:
-    """Run `copier copy` or `copier update` as a team does: the real command, without trust."""
+    """Run `copier copy` or `copier update` as a team does: the real command, without --trust."""
     data = [part for name, answer in answers.items() for part in ("--data", f"{name}={answer}")]
     run = [sys.executable, "-m", "copier", command, "--defaults", "--quiet", *data, *map(str, arguments)]
     done = subprocess.run(run, env=service_environment(), capture_output=True, text=True)
@@ -27,14 +27,14 @@ def make(service: Path, *arguments: str, check: bool = True) -> subprocess.Compl
 
 
 def service_environment(**extra: str) -> dict[str, str]:
-    """The environment of a service's team: ours without what make, pytest and uv put there for us."""
+    """Return the environment of a service's team: ours without the variables of make, pytest and uv."""
     ours = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VIRTUAL_ENV", "DATABASE_URL", "CI", "ARGS", "BASE", "JOBS"}
     kept = {name: value for name, value in os.environ.items() if name not in ours and not name.startswith("PYTEST_")}
     return kept | extra
 
 
 def git(service: Path, *arguments: str) -> str:
-    """Run git with an identity of its own: a fresh machine has none."""
+    """Run Git with an identity of its own, because a fresh machine has none."""
     identity = ["-c", "user.name=Test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false"]
     result = subprocess.run(["git", *identity, *arguments], cwd=service, check=True, capture_output=True, text=True)
     return result.stdout

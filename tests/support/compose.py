@@ -1,4 +1,4 @@
-"""Docker Compose, which judges a file without an engine: this machine's, else the one of Debian, fetched once."""
+"""Docker Compose, which checks a file without an engine: this machine's program, or else Debian's, fetched once."""
 
 import shutil
 import subprocess
@@ -9,7 +9,7 @@ from tests.support.base_image import SUITE
 
 
 def command() -> list[str]:
-    """What `docker compose` is here. Skips where it neither is nor can be fetched."""
+    """Return the command for `docker compose`. Skips the test if Compose can neither be found nor fetched."""
     docker = shutil.which("docker")
     if docker and subprocess.run([docker, "compose", "version"], capture_output=True).returncode == 0:
         return [docker, "compose"]
@@ -17,5 +17,5 @@ def command() -> list[str]:
 
 
 def plugin() -> Path:
-    """The program, of the base image's Debian: this machine's may have none since Compose was written anew."""
+    """Fetch the program of the base image's Debian, because this machine's Debian may have no Compose 2."""
     return debian.unpacked("docker-compose", SUITE) / "usr/libexec/docker/cli-plugins/docker-compose"

@@ -1,4 +1,4 @@
-"""A container of a service, as its operator sees it: environment variables, ports, logs, exit status."""
+"""A container of a service, from its operator's view: environment variables, ports, logs, exit status."""
 
 import contextlib
 import json
@@ -19,14 +19,14 @@ PRODUCTION = (
     *("--read-only", "--tmpfs", "/tmp"),
     *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
 )
-"""The rules that deploy/base sets, too. The network is the machine's, for the tests' Postgres and broker to be reached."""
+"""The restrictions of deploy/base. The container uses the machine's network, for the tests' Postgres and broker."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Container:
-    """One that was started; it may have ended since."""
+    """A started container, which may have ended since."""
 
     engine: Engine
     id: str
@@ -37,28 +37,28 @@ class Container:
         return f"http://127.0.0.1:{self.port}"
 
     def get(self, path: str, **options: Any) -> httpx.Response | None:
-        """None: nobody answers."""
+        """Get a path of the container. Raises an error of HTTPX if no process answers."""
         try:
             return httpx.get(f"{self.base}{path}", timeout=10, **options)
         except httpx.TransportError:
             return None
 
     def output(self) -> tuple[str, str]:
-        """Standard output and standard error, up to now."""
+        """Return standard output and standard error, up to now."""
         done = self.engine.docker("logs", self.id)
         return done.stdout, done.stderr
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """The log's events of that name."""
+        """Return the events of that name in the log."""
         lines = [json.loads(line) for line in self.output()[0].splitlines() if line.startswith("{")]
         return [line for line in lines if line.get("event") == name]
 
     def ended(self) -> int:
-        """The exit status, when it is over."""
+        """Wait for the end of the container, and return the exit status."""
         return int(self.engine.docker("wait", self.id).stdout)
 
     def until(self, what: str, condition: Callable[[], T]) -> T:
-        """The first truth that the condition gives. Raises AssertionError if the container ends before, or never."""
+        """Return the first true value of the condition. Raises AssertionError if the container ends, or too late."""
         deadline = time.monotonic() + LIMIT_SECONDS
         while not (found := condition()):
             running = self.engine.inspect(self.id)["State"]["Running"]
@@ -71,7 +71,7 @@ class Container:
         return self.until("ready", lambda: (answer := self.get("/readyz")) and answer.is_success and answer)
 
     def stop(self, patience_seconds: int = 60) -> int:
-        """As every engine and orchestrator does: SIGTERM (the image may name another one), later SIGKILL."""
+        """Stop as every engine and orchestrator does: SIGTERM (the image may name another signal), later SIGKILL."""
         self.engine.docker("stop", "--time", str(patience_seconds), self.id)
         return self.ended()
 
@@ -80,7 +80,7 @@ class Container:
 def started(
     engine: Engine, image: str, *command: str, options: tuple[str, ...] = (), **settings: Any
 ) -> Generator[Container]:
-    """A container under the rules of production, on a port of its own. Gone on leaving."""
+    """Run a container with the restrictions of production, on a port of its own, and remove it at the end."""
     port = settings.setdefault("HTTP_PORT", free_port())
     settings.setdefault("DRAIN_SECONDS", 0)
     environment = [part for name, value in settings.items() for part in ("--env", f"{name}={value}")]
@@ -93,7 +93,7 @@ def started(
 
 
 def run(engine: Engine, image: str, *command: str, **settings: Any) -> tuple[int, str]:
-    """Run a command to its end. Its exit status, and all that it said."""
+    """Run a command to its end, and return its exit status and its output."""
     with started(engine, image, *command, **settings) as container:
         status = container.ended()
         return status, "".join(container.output())

@@ -1,7 +1,7 @@
-"""A container engine: the one that runs on this machine, else Docker Engine out of Debian's packages, started for us alone.
+"""A container engine: the running engine of this machine, or else Docker Engine from Debian's packages.
 
-Ours has its socket, its images and its state in a folder that is removed, and leaves the machine's network as it is:
-containers and builds share that network, or have one that leads nowhere else.
+Our own engine has its socket, its images and its state in a folder that is removed, and does not change the machine's
+network: containers and builds share that network, or have a network without a way out.
 """
 
 import contextlib
@@ -32,21 +32,21 @@ ROOMY_BYTES = 6 * 2**30
 
 @dataclass(frozen=True)
 class Engine:
-    """`folder` has a `docker` that speaks to this engine: for whoever looks for it in PATH."""
+    """`folder` has a `docker` that uses this engine, for programs that look for it in PATH."""
 
     folder: Path
     enter: tuple[str, ...] = ()
-    """What to put before a command so that it has the engine's network, if that is not the machine's."""
+    """The prefix of a command that has to run in the engine's network; empty if that is the machine's network."""
 
     @property
     def path(self) -> str:
-        """PATH with that program in it."""
+        """Return PATH with that program in it."""
         return f"{self.folder}:{os.environ['PATH']}"
 
     def docker(
         self, *arguments: str, check: bool = True, cwd: Path | None = None, stdin: str = ""
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command. Raises RuntimeError with what it printed, if it failed and that was not expected."""
+        """Run a command. Raises RuntimeError with its output if the command fails unexpectedly."""
         done = subprocess.run(
             [str(self.folder / "docker"), *arguments],
             input=stdin,
@@ -60,11 +60,11 @@ class Engine:
         return done
 
     def inspect(self, thing: str) -> dict:
-        """What the engine knows of an image or a container."""
+        """Return the engine's description of an image or a container."""
         return json.loads(self.docker("inspect", thing).stdout)[0]
 
     def derive(self, tag: str, image: str, *instructions: str) -> str:
-        """Build an image that adds these instructions to another one. Returns its tag."""
+        """Build an image that adds these instructions to another image, and return its tag."""
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, "Dockerfile").write_text("\n".join([f"FROM {image}", *instructions]))
             self.docker("build", "--quiet", "--tag", tag, folder)
@@ -72,12 +72,12 @@ class Engine:
 
 
 SHARED = ("--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false")
-"""The machine's network is also that of containers, and stays as it is."""
+"""Options with which containers share the machine's network, and the engine does not change it."""
 
 
 @contextlib.contextmanager
 def running() -> Generator[Engine]:
-    """An engine that has the base image. Skips where there is none and we cannot bring one."""
+    """Yield an engine that has the base image. Skips the test if no engine can be started."""
     if sys.platform != "linux":
         pytest.skip("containers reach the tests' servers by the host's network, which only Linux gives them")
     with tempfile.TemporaryDirectory(prefix="engine-", ignore_cleanup_errors=True) as folder:
@@ -91,9 +91,9 @@ def running() -> Generator[Engine]:
 
 @contextlib.contextmanager
 def with_compose() -> Generator[Engine]:
-    """An engine with Docker Compose: this machine's, else one of ours, without images, whose network leads nowhere else.
+    """Yield an engine with Compose: this machine's, or else our own without images, whose network has no way out.
 
-    Skips likewise. `enter` of this machine's engine is empty.
+    Skips as `running` does. `enter` of this machine's engine is empty.
     """
     with tempfile.TemporaryDirectory(prefix="engine-", ignore_cleanup_errors=True) as folder:
         if client := _of_this_machine():
@@ -111,13 +111,13 @@ def with_compose() -> Generator[Engine]:
 
 
 def _roomy_memory() -> Path | None:
-    """Where there is memory for it, images are kept there: tens of thousands of files, soon removed again."""
+    """Return a large folder in memory, if there is one, for the tens of thousands of files of images."""
     memory = Path("/dev/shm")
     return memory if memory.is_dir() and shutil.disk_usage(memory).free > ROOMY_BYTES else None
 
 
 def _of_this_machine() -> str | None:
-    """A client that reaches a daemon, and can build with BuildKit, which the Dockerfile needs."""
+    """Find a client that reaches a daemon, and can build with BuildKit, which the Dockerfile needs."""
     client = shutil.which("docker")
     if client is None:
         return None
@@ -125,7 +125,7 @@ def _of_this_machine() -> str | None:
     able = all(
         subprocess.run([client, *command], **quiet).returncode == 0 for command in (["info"], ["buildx", "version"])
     )
-    # `docker info` is content without a daemon, but the server's version is not.
+    # `docker info` succeeds without a daemon, but the query of the server's version fails.
     reached = subprocess.run([client, "version", "--format", "{{.Server.Version}}"], **quiet).returncode == 0
     return client if able and reached else None
 
@@ -136,7 +136,7 @@ def _started(folder: Path, *network: str, before: tuple[str, ...] = ()) -> Gener
     images = tempfile.TemporaryDirectory(prefix="engine-", dir=_roomy_memory(), ignore_cleanup_errors=True)
     state = ["--data-root", images.name, "--exec-root", str(folder / "exec"), "--pidfile", str(folder / "pid")]
     socket = f"unix://{folder / 'socket'}"
-    configuration = folder / "daemon.json"  # not the one in /etc
+    configuration = folder / "daemon.json"  # not the configuration in /etc
     configuration.write_text("{}")
     with (folder / "daemon.log").open("wb") as log:
         process = spawn(
@@ -145,7 +145,7 @@ def _started(folder: Path, *network: str, before: tuple[str, ...] = ()) -> Gener
             stdout=log,
             stderr=log,
         )
-    # There is no network but the host's, so a build has to name it. The predefined arguments are for who has a proxy.
+    # The only network is the host's, so a build has to name it. The predefined arguments are for a proxy.
     proxies = " ".join(f"--build-arg {name}" for name in base_image.PROXIES if name in os.environ)
     engine = _with_client(
         folder,
@@ -157,14 +157,16 @@ def _started(folder: Path, *network: str, before: tuple[str, ...] = ()) -> Gener
         _wait_for(engine, process, folder / "daemon.log")
         yield engine
     finally:
-        process.stop(patience_seconds=STOP_PATIENCE_SECONDS)  # it stops its containers, and unmounts what they had
-        # But for the name of the host's network, which it would keep for its next start.
+        process.stop(
+            patience_seconds=STOP_PATIENCE_SECONDS
+        )  # the engine stops its containers, and unmounts their file systems
+        # Remove the name of the host's network, which the engine would keep for its next start.
         subprocess.run(["umount", str(folder / "exec/netns/default")], capture_output=True)
         images.cleanup()
 
 
 def prepare() -> None:
-    """Install what an engine is started with, unless one runs here. Skips where that cannot be done."""
+    """Install the parts of an engine, unless an engine runs here. Skips the test if that fails."""
     if sys.platform != "linux":
         pytest.skip("containers reach the tests' servers by the host's network, which only Linux gives them")
     if _of_this_machine() is None:
@@ -173,13 +175,13 @@ def prepare() -> None:
 
 
 def _installed() -> tuple[str, str]:
-    # By path: an engine's client has the engine's age. A newer one in PATH builds only with a plugin that Debian has not.
+    # By path, so that client and engine have the same version. A newer client in PATH needs a plugin that Debian lacks.
     daemon, client = Path("/usr/sbin/dockerd"), Path("/usr/bin/docker")
     with one_at_a_time("docker"):
         if os.geteuid() != 0 or shutil.which("apt-get") is None:
             pytest.skip("no container engine runs here, and only root on Debian can start one: install Docker")
         if not (daemon.exists() and client.exists()):
-            # Nobody is to find the system's own daemon running: in run level 1 none is started.
+            # Run level 1 keeps Debian's package from starting the system's own daemon.
             install_from_debian("docker.io", RUNLEVEL="1")
     return str(daemon), str(client)
 
@@ -194,7 +196,7 @@ def _with_client(folder: Path, script: str) -> Engine:
 def _wait_for(engine: Engine, process: Process, log: Path) -> None:
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while engine.docker("version", check=False).returncode != 0:
-        if process.child.poll() is not None:  # without the rights for mounts and control groups, for example
+        if process.child.poll() is not None:  # for example without the rights for mounts and control groups
             pytest.skip(f"dockerd cannot run here: {log.read_text().strip()[-500:]}")
         if time.monotonic() > deadline:
             raise RuntimeError(f"dockerd did not start:\n{log.read_text()[-3000:]}")

@@ -1,4 +1,4 @@
-"""Validators that are written in Go: built once, into build/tools."""
+"""Validators in Go: built once, into build/tools."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from tests.support.tools import INSTALL_TIMEOUT_SECONDS, TOOLS, one_at_a_time
 
 
 def built(name: str, module: str) -> Path:
-    """The program of a module, such as `sigs.k8s.io/kustomize/kustomize/v5@v5.8.2`. Skips where go is missing."""
+    """Build the program of a module, such as `sigs.k8s.io/kustomize/kustomize/v5@v5.8.2`. Skips the test without go."""
     program = TOOLS / f"{name}-{module.rpartition('@')[2]}"
     if not program.exists():
         if shutil.which("go") is None:
@@ -20,7 +20,7 @@ def built(name: str, module: str) -> Path:
         with one_at_a_time("go"):
             if not program.exists():
                 with tempfile.TemporaryDirectory(dir=TOOLS) as scratch:
-                    # Not optimised: a validator runs for a second, and compiling it well takes a minute.
+                    # Not optimised: a validator runs for a second, and an optimising build takes a minute.
                     env = {**os.environ, "GOBIN": scratch, "GOFLAGS": "'-gcflags=all=-N -l' -ldflags=-w"}
                     subprocess.run(
                         ["go", "install", module], cwd=scratch, check=True, env=env, timeout=INSTALL_TIMEOUT_SECONDS

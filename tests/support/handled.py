@@ -1,4 +1,4 @@
-"""The handler of an event of another service, as a team writes it: docs/how-to/listen-to-an-event.md."""
+"""The handler of another service's event, as a team writes it: docs/how-to/listen-to-an-event.md."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ INCOMING = [
 
 
 def issue_invoices_on(event: str, service: Path) -> None:
-    """Add a handler to the service: the event of that name issues the invoice that the event names."""
+    """Add a handler to the service, which issues the invoice that the event names."""
     (package,) = (path.parent for path in service.glob("src/*/main.py"))
     text = HANDLER.format(package=package.name, event=event)
     (package / "messaging" / f"{event.partition('.')[0]}.py").write_text(text)

@@ -1,6 +1,6 @@
-"""Somebody who follows a how-to of docs/how-to in a service: takes its code blocks in their order, and puts each where it says.
+"""A reader who follows a how-to of docs/how-to: put each code block of the page into the service, in order.
 
-An editor would add the imports, and so does this reader.
+This reader also adds the imports, as an editor would.
 """
 
 import ast
@@ -18,7 +18,7 @@ from tests.support.paths import ROOT
 PAGES = ROOT / "docs" / "how-to"
 PACKAGE = Path("src/billing")
 
-# What the standard library and others have of the names that the pages use.
+# The imports of names from the standard library and other libraries that the pages use.
 IMPORTS = {
     **dict.fromkeys(("UTC", "date", "datetime", "timedelta"), "datetime"),
     **dict.fromkeys(("Annotated", "Any"), "typing"),
@@ -42,13 +42,13 @@ Step = Callable[[Path, str], object]
 
 
 def blocks(page: str) -> list[str]:
-    """The texts of its code blocks. One in a list is indented."""
+    """Return the texts of the page's code blocks. A block in a list is indented."""
     found = re.finditer(r"^( *)```\w+\n(.*?)^ *```$", (PAGES / page).read_text(), re.MULTILINE | re.DOTALL)
     return [textwrap.dedent(block[2]) if block[1] else block[2] for block in found]
 
 
 def follow(service: Path, page: str, *steps: Step) -> None:
-    """Do with each block what its step says, then add the imports and format."""
+    """Apply its step to each block, then add the imports and format."""
     found = blocks(page)
     assert len(found) == len(steps), f"{page} has {len(found)} blocks, and there are steps for {len(steps)}"
     for step, text in zip(steps, found, strict=True):
@@ -61,11 +61,11 @@ def follow(service: Path, page: str, *steps: Step) -> None:
 
 
 def shown(service: Path, text: str) -> None:
-    """Only to be read: what a command prints, or what another service or the cluster does."""
+    """Skip a block that is only for reading: the output of a command, or code of another service."""
 
 
 def new(path: str) -> Step:
-    """A new file, or the beginning of one."""
+    """Make a step that writes a new file, or the start of a file."""
 
     def step(service: Path, text: str) -> None:
         assert not (service / path).exists(), f"{path} is there already"
@@ -76,7 +76,7 @@ def new(path: str) -> Step:
 
 
 def add(path: str, *, above: str = "") -> Step:
-    """Definitions of a module: each in the place of the one of its name, or above another one, or at the end."""
+    """Make a step that adds definitions to a module: in place of the same names, `above` a name, or at the end."""
 
     def step(service: Path, text: str) -> None:
         file = service / path
@@ -94,7 +94,7 @@ def add(path: str, *, above: str = "") -> Step:
 
 
 def into(path: str, owner: str) -> Step:
-    """Indented lines of a class: in the place of the method of their name, or at its end."""
+    """Make a step that adds a method to a class: in place of the method of the same name, or at the end."""
 
     def step(service: Path, text: str) -> None:
         file = service / path
@@ -110,12 +110,12 @@ def into(path: str, owner: str) -> Step:
 
 
 def instead_of(path: str, old: str) -> Step:
-    """In the place of these lines, wherever they are."""
+    """Make a step that replaces these lines at their place."""
     return lambda service, text: edit(path, old, text)(service, "")
 
 
 def listed(path: str) -> Step:
-    """What the list that ends the module does not have yet."""
+    """Make a step that adds the missing items to the list at the end of the module."""
 
     def step(service: Path, text: str) -> None:
         [given] = [node.value for node in ast.parse(text).body if isinstance(node, ast.Assign)]
@@ -128,7 +128,7 @@ def listed(path: str) -> Step:
 
 
 def edit(path: str, old: str, new: str) -> Step:
-    """What the page says in words."""
+    """Make a step for an edit that the page describes in words."""
 
     def step(service: Path, _: str) -> None:
         before = (service / path).read_text()
@@ -139,7 +139,7 @@ def edit(path: str, old: str, new: str) -> Step:
 
 
 def appended(*paths: str) -> Step:
-    """At the end of each of these files."""
+    """Make a step that appends the block to each of these files."""
 
     def step(service: Path, text: str) -> None:
         for path in paths:
@@ -149,7 +149,7 @@ def appended(*paths: str) -> Step:
 
 
 def migration(message: str) -> Step:
-    """`make migration`, and this instead of what it has written: its `upgrade`, and comments above."""
+    """Make a step that runs `make migration`, and replaces the `upgrade` of the new file and the comments above it."""
 
     def step(service: Path, text: str) -> None:
         import_missing(service)
@@ -163,13 +163,13 @@ def migration(message: str) -> Step:
 
 
 def typed(service: Path, text: str) -> None:
-    """Commands, in the service's folder."""
+    """Run the commands of the block in the service's folder."""
     done = subprocess.run(["bash", "-ec", text], cwd=service, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
 
 
 def both(*steps: Step) -> Step:
-    """One block, with what the page says in words before or after."""
+    """Make one step of several, for a block and the words before or after it."""
 
     def step(service: Path, text: str) -> None:
         for each in steps:
@@ -182,7 +182,7 @@ def both(*steps: Step) -> Step:
 
 
 def import_missing(service: Path) -> None:
-    """Import what is used and not defined, from where the service, the chassis or a library has it."""
+    """Import the names that are used and not defined, from the service, the chassis or a library."""
     known = _known(service)
     options = ["--select", "F821", "--output-format", "json", "--exit-zero", "--no-cache"]
     done = subprocess.run(
@@ -198,7 +198,7 @@ def import_missing(service: Path) -> None:
 
 
 def _known(service: Path) -> dict[str, str]:
-    """For each name that can be imported the statement that does."""
+    """Return the import statement of each name that can be imported."""
     known = {name: f"import {name}" for name in MODULES}
     found: list[tuple[str, Path]] = []
     for module in site.public_modules():
@@ -221,7 +221,7 @@ def _exported(path: Path) -> Iterator[str]:
 
 
 def _definitions(text: str) -> list[tuple[str, str]]:
-    """The name and the source of each class, function and assignment of a module."""
+    """Return the name and the source of each class, function and assignment of a module."""
     lines = text.splitlines()
     found = []
     for node in ast.parse(text).body:

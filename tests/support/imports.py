@@ -6,11 +6,11 @@ from pathlib import Path
 
 
 def lint_imports(project: Path, *, source: Path) -> tuple[int, str]:
-    """The exit status and the output for the contracts in the project's pyproject.toml. `source` holds the package."""
+    """Check the contracts in the project's pyproject.toml on the package in `source`. Returns status and output."""
     program = "from importlinter.cli import lint_imports_command; lint_imports_command()"
     ran = subprocess.run(
         [
-            # -P: the package of the copy is meant, and not the one of the current folder.
+            # -P, so that Python imports the package of the copy, and not of the current folder.
             *(sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(source)!r}); {program}"),
             *(str(project / "pyproject.toml"), "--no-cache", "--no-logo"),
         ],

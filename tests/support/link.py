@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 
 class Link:
-    """Forwards a loopback port to the server of `url` while the `with` block runs."""
+    """Forward a loopback port to the server of `url` while the `with` block runs."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -17,7 +17,7 @@ class Link:
         self._moving = threading.Event()
         self._moving.set()
         self.holding = threading.Event()
-        """Something was sent while all was frozen."""
+        """Set once data was sent while the link was frozen."""
         self._sockets: list[socket.socket] = []
         self._changing = threading.Lock()
         """Held while connections are added or cut, so that a cut misses no connection that is just being made."""
@@ -32,18 +32,18 @@ class Link:
         self._moving.set()
 
     def through(self, url: str) -> str:
-        """The same server's address `url`, by this link."""
+        """Return the URL of the same server through this link."""
         parts = urlsplit(url)
         credentials, at, _ = parts.netloc.rpartition("@")
         return parts._replace(netloc=f"{credentials}{at}127.0.0.1:{self.port}").geturl()
 
     def server_side(self) -> list[int]:
-        """The ports from which the server sees the clients of this link."""
+        """Return the ports by which the server knows the clients of this link."""
         return [there.getsockname()[1] for there in self._sockets[1::2] if there.fileno() != -1]
 
     def cut(self) -> None:
-        """Reset every connection, and refuse new ones: what a crashed server looks like."""
-        # shutdown wakes the thread that waits in accept; close alone does not.
+        """Reset every connection, and refuse new connections, as a crashed server does."""
+        # shutdown wakes the thread that waits in accept, and close alone does not.
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         with self._changing:
@@ -52,7 +52,7 @@ class Link:
                 _reset(self._sockets.pop())
 
     def freeze(self) -> None:
-        """Accept everything and pass nothing on: what a hung server or a lost network looks like."""
+        """Accept every connection and pass no data on, like a hung server or a lost network."""
         self._moving.clear()
 
     def restore(self) -> None:
@@ -75,7 +75,7 @@ class Link:
                 here, _ = listener.accept()
                 try:
                     there = socket.create_connection(self._target)
-                except OSError:  # the server is away: whoever called hears of it as if there was no link
+                except OSError:  # the server is down: reset the client's connection
                     _reset(here)
                     continue
                 with self._changing:

@@ -1,4 +1,4 @@
-"""What an overlay deploys, as the real kustomize builds it, and the parts of it that tests ask about."""
+"""The manifests of an overlay, built by the real kustomize, and the parts of them that tests check."""
 
 import re
 import subprocess
@@ -16,7 +16,7 @@ Manifest = dict[str, Any]
 
 
 def built(service: Path, overlay: str) -> str:
-    """All manifests of an overlay, as YAML."""
+    """Build all manifests of an overlay, as YAML."""
     command = [golang.built("kustomize", KUSTOMIZE), "build", f"deploy/overlays/{overlay}"]
     done = subprocess.run(command, cwd=service, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -28,7 +28,7 @@ def manifests(service: Path, overlay: str) -> list[Manifest]:
 
 
 def switch_on(service: Path, overlay: str, *components: str) -> None:
-    """As the team does it: by taking the # off a line of the overlay."""
+    """Switch components on as the team does: by removing the # of a line of the overlay."""
     path = service / "deploy/overlays" / overlay / "kustomization.yaml"
     for component in components:
         text, changed = re.subn(rf"^  # (- \.\./\.\./components/{component}\b)", r"  \1", path.read_text(), flags=re.M)
@@ -45,7 +45,7 @@ def pod(workload: Manifest) -> dict[str, Any]:
 
 
 def part(found: list[Manifest], component: str) -> Manifest:
-    """The workload whose pods are of this component."""
+    """Find the workload whose pods have this component."""
     labels = "app.kubernetes.io/component"
     (one,) = (each for each in kinds(found, "Deployment", "Job") if pod_labels(each)[labels] == component)
     return one

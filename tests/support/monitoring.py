@@ -24,7 +24,7 @@ def dashboard(service: Path) -> dict[str, Any]:
 
 
 def queries(service: Path) -> dict[str, str]:
-    """Every query of alerts and dashboard, the variables of the latter as Grafana fills them in."""
+    """Return every query of alerts and dashboard, with the dashboard's variables filled in as by Grafana."""
     found = {
         f"{rule.get('alert') or rule['record']} {number}": rule["expr"] for number, rule in enumerate(rules(service))
     }

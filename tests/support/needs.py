@@ -1,8 +1,8 @@
-"""Everything that the tests need beyond Python packages, in one list.
+"""The programs that the tests need beyond Python packages, in one list.
 
-    python -m tests.support.needs    installs it, as far as this machine allows, and says what is missing
+    python -m tests.support.needs    installs them, as far as this machine allows, and lists the missing programs
 
-`make test` runs this first. A test that runs alone installs what it needs itself.
+`make test` runs this first. A test that runs alone installs its programs itself.
 """
 
 import os
@@ -41,12 +41,12 @@ AT_ONCE = 4
 ATTEMPTS = 3
 PAUSE_SECONDS = 5
 LIMIT_SECONDS = 540
-"""No attempt is made after this time. A single attempt has a limit of its own, in the function that makes it."""
+"""The time after which no attempt starts. A single attempt has a time limit in its own function."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """A thing, the tests that are skipped where it is missing, and the function that installs it or finds it here."""
+    """A program, the tests that are skipped without it, and the function that installs or finds it."""
 
     name: str
     tests: str
@@ -58,7 +58,7 @@ def kingfisher_rules() -> None:
     NoSecrets().prepare([])
 
 
-# What takes longest comes first.
+# The slowest come first.
 NEEDS = [
     Need("Docker Engine and the base image", "tests/delivery/image", engine.prepare),
     Need("RabbitMQ", "RabbitMQ's in tests/chassis and tests/service/test_two_services.py", brokers.rabbitmq_server),
@@ -97,7 +97,7 @@ NEEDS = [
 
 
 def install(need: Need) -> str | None:
-    """Install it, again if that failed. Returns the reason why it is missing."""
+    """Install the program, with a second attempt after a failure. Returns the reason why it is missing."""
     deadline = time.monotonic() + LIMIT_SECONDS
     for attempt in range(ATTEMPTS):
         try:

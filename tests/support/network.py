@@ -1,4 +1,4 @@
-"""Who may talk to whom by NetworkPolicies, as Kubernetes reads them. Labels are matched as equal; anything else is an error."""
+"""The connections that NetworkPolicies allow, as Kubernetes reads them. Selectors other than equality are an error."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -7,12 +7,12 @@ from typing import Any
 from tests.support.manifests import Manifest, kinds
 
 NAMESPACE = "kubernetes.io/metadata.name"
-"""The label that every namespace has of its own."""
+"""The label that every namespace has by default."""
 
 
 @dataclass(frozen=True)
 class Pod:
-    """`ports` have names: a policy may use one in the place of the number."""
+    """A pod. `ports` have names, which a policy may use in place of the number."""
 
     namespace: str
     labels: dict[str, str] = field(default_factory=dict)
@@ -20,12 +20,12 @@ class Pod:
 
 
 def lets_out(found: list[Manifest], pod: Pod, to: Pod, port: int) -> bool:
-    """Whether the policies among the manifests let the pod open a connection to the other pod's port."""
+    """Return whether the policies let the pod open a connection to the other pod's port."""
     return _allows(found, pod, "Egress", "to", to, {port})
 
 
 def lets_in(found: list[Manifest], pod: Pod, source: Pod, port: int) -> bool:
-    """Whether they let the other pod open a connection to this pod's port."""
+    """Return whether the policies let the other pod open a connection to this pod's port."""
     named = {name for name, number in pod.ports.items() if number == port}
     return _allows(found, pod, "Ingress", "from", source, {port, *named})
 

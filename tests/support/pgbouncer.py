@@ -1,4 +1,4 @@
-"""pgbouncer out of Debian's packages, in front of a test's server."""
+"""pgbouncer from Debian's packages, in front of a test's server."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ SERVER_SESSIONS = 4
 
 @contextmanager
 def pooled(url: str, mode: Literal["session", "transaction"]) -> Generator[str]:
-    """The URL of a pooler that has few sessions of the server at `url`. Skips where there is none and we cannot bring one."""
+    """Yield the URL of a pooler with few sessions of the server at `url`. Skips the test without pgbouncer."""
     program = installed()
     parts = urlsplit(url)
     with tempfile.TemporaryDirectory(prefix="pgbouncer-") as folder:

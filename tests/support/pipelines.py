@@ -1,6 +1,6 @@
-"""The two pipelines of a service as their forges read them: which jobs run when, after which, with what in their environment.
+"""The two pipelines of a service as the Git hosts read them: the order, conditions and environment of jobs.
 
-As much of GitHub's and GitLab's languages as the template uses; anything else is an error.
+Only the parts of GitHub's and GitLab's languages that the template uses are known. All others are an error.
 """
 
 import re
@@ -16,12 +16,12 @@ GITHUB = ".github/workflows/ci.yaml"
 GITLAB = ".gitlab-ci.yml"
 
 METADATA = "artifacts-metadata.json"
-"""What GitLab's runner writes beside the files that a job keeps, if the job asks for it."""
+"""The file that GitLab's runner writes next to the artifacts of a job, if the job asks for it."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """What a shell is given. `step` is GitHub's id of it, by which its outputs are read."""
+    """A command for a shell. `step` is GitHub's id of the step, by which its outputs are read."""
 
     text: str
     environment: dict[str, str]
@@ -30,10 +30,10 @@ class Command:
 
 @dataclass(frozen=True)
 class Job:
-    """One that runs.
+    """A job that runs.
 
-    `keeps` are files for later jobs; `takes` says which of them come here, and where to; `variables` is a file with lines
-    for the environment of later jobs.
+    `keeps` are files for later jobs. `takes` lists the files of earlier jobs, with their folders. `variables` is a file
+    with lines for the environment of later jobs.
     """
 
     name: str
@@ -47,11 +47,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Event:
-    """Why a pipeline runs, and what the repository's administrators have set."""
+    """The cause of a pipeline, and the settings of the repository's administrators."""
 
     pull_request: bool = False
     queue: bool = False
-    """A merge queue of GitHub's, or a merge train of GitLab's."""
+    """Whether this is GitHub's merge queue, or GitLab's merge train."""
     public: bool = False
     variables: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict)
@@ -60,14 +60,14 @@ class Event:
 
 
 class Missing(SimpleNamespace):
-    """What GitHub says of a name that is not there: nothing."""
+    """GitHub's value for a missing name: an empty value."""
 
     def __getattr__(self, name: str) -> str:
         return ""
 
 
 class _Outputs(Missing):
-    """Of jobs or steps by their names. One that did not run has none."""
+    """The outputs of jobs or steps by their names. A skipped job has no outputs."""
 
     def __getattr__(self, name: str) -> Missing:  # ty: ignore[invalid-method-override]
         return Missing(outputs=Missing())
@@ -98,36 +98,36 @@ class GitHub:
         }
 
     def jobs(self) -> Iterator[Job]:
-        """Those that run, each after those that it needs. What a job says is read when its turn comes."""
+        """Yield the jobs that run, each after the jobs that it needs. A job is evaluated at its turn."""
         done: set[str] = set()
         waiting = dict(self.workflow["jobs"])
         while ready := [name for name, job in waiting.items() if not self._needs(job) & waiting.keys()]:
             for name in ready:
                 job = waiting.pop(name)
                 condition = job.get("if", "true")
-                # A job is left out with one that it needs, unless its condition asks for the state of the run.
+                # A job is skipped with a job that it needs, unless its condition asks for the state of the run.
                 wanted = self._needs(job) <= done or "failure()" in condition
                 if wanted and self.evaluate(condition):
                     yield self._job(name, job)
                     done.add(name)
 
     def ended(self, name: str, job: Job, outputs: dict[str, dict[str, str]]) -> None:
-        """Tells later jobs what the steps of this one have put out."""
+        """Pass the outputs of this job's steps on to later jobs."""
         self._steps = {step: Missing(outputs=Missing(**values)) for step, values in outputs.items()}
         raw = self.workflow["jobs"][name].get("outputs", {})
         self.outputs[name] = {key: self._text(value) for key, value in raw.items()}
 
     def starts(self) -> bool:
-        """Whether the event starts the workflow at all."""
+        """Return whether the event starts the workflow at all."""
         # YAML reads the key `on` as true.
         return self._names["github"].event_name in self.workflow[True]
 
     def evaluate(self, expression: str) -> Any:
-        """An expression, with or without its braces. GitHub's `&&` and `||` give an operand back, as Python's do."""
+        """Evaluate an expression, with or without braces. GitHub's `&&` and `||` return an operand, as in Python."""
         inner = expression.removeprefix("${{").removesuffix("}}").strip()
         python = inner.replace("&&", " and ").replace("||", " or ").replace("!=", "≠").replace("!", " not ")
         needs = {name: SimpleNamespace(outputs=Missing(**values)) for name, values in self.outputs.items()}
-        # No job of a test's pipeline fails or is cancelled: the test ends there.
+        # No job of a test's pipeline fails or is cancelled: the test would end there.
         state = {"failure": lambda: False, "cancelled": lambda: False}
         names = {**self._names, **state, "needs": _Outputs(**needs), "steps": _Outputs(**self._steps), "true": True}
         return eval(python.replace("≠", "!="), {"__builtins__": {}}, names)
@@ -149,7 +149,7 @@ class GitHub:
                 keeps.append(step["with"]["path"])
                 self._artifacts[step["with"]["name"]] = step["with"]["path"]
             elif "download-artifact" in step["uses"]:
-                # Of a single file only its name is kept.
+                # The artifact of a single file has only the name of the file.
                 path = self._artifacts[step["with"]["name"]]
                 takes[path] = f"{step['with']['path']}/{Path(path).name}"
         return Job(name, commands, self._needs(job), False, keeps, takes)
@@ -200,7 +200,7 @@ class GitLab:
         return bool(eval(python, {"__builtins__": {}}, {"names": self._given, "null": None, "true": True}))
 
     def _whole(self, job: dict[str, Any]) -> dict[str, Any]:
-        """The job with what it extends."""
+        """Return the job with the jobs that it extends."""
         if "extends" not in job:
             return job
         base = self._whole(self.file[job["extends"]])
@@ -214,14 +214,14 @@ class GitLab:
             if stages.index(one["stage"]) < stages.index(job["stage"]) and other != name
         }
         written = {**self.file.get("variables", {}), **job.get("variables", {}), **rule.get("variables", {})}
-        # A job does not see a secret of another environment; here there is one set of them.
+        # On GitLab a job does not see a secret of another environment; here one set of secrets is enough.
         known = {key: value for key, value in self._given.items() if value is not None}
         environment = {key: self._expanded(value, known) for key, value in written.items()} | known | self._told
         needs = {one if isinstance(one, str) else one["job"] for one in job.get("needs", earlier)}
         taken = [
             path for other in needs if other in self.jobs_by_name for path in self._keeps(self.jobs_by_name[other])
         ]
-        # What its image lacks, and what the registry wants to know, is there without.
+        # These commands install what the image lacks, or sign in at the registry, and the test's machine needs neither.
         before = [text for text in job.get("before_script", []) if not re.match(r"apk add|echo .* docker login", text)]
         return Job(
             name,

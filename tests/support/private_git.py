@@ -1,4 +1,4 @@
-"""A server with a repository that only its members may read: git over HTTP with a password, as at every forge."""
+"""A Git server with a repository that only its members may read: HTTP with a password, as at every Git host."""
 
 import base64
 import threading
@@ -17,7 +17,7 @@ def serving(repository: Path, folder: Path, members: Collection[str]) -> Generat
     """Yield the address of a copy of the repository, for members such as `ana:s3cret`."""
     bare = folder / "private" / f"{repository.name}.git"
     git(folder, "clone", "--quiet", "--mirror", str(repository), str(bare))
-    git(bare, "update-server-info")  # so that files are all that has to be served
+    git(bare, "update-server-info")  # now a server of plain files is enough
     allowed = {f"Basic {base64.b64encode(member.encode()).decode()}" for member in members}
 
     class Handler(SimpleHTTPRequestHandler):

@@ -1,8 +1,9 @@
-"""What Prometheus makes of metrics that arrive by OTLP, and what a query asks of it.
+"""The series that Prometheus makes from OTLP metrics, and the series that a query needs.
 
-Names follow OpenTelemetry's "Prometheus and OpenMetrics Compatibility", as Prometheus' own OTLP receiver does by default
-(UnderscoreEscapingWithSuffixes). Prometheus 3.16 stored the same series, name by name and label by label, when it was sent
-what tests/service/test_observability.py collects; no registry has its binary, so the comparison is not repeated here.
+Names follow OpenTelemetry's "Prometheus and OpenMetrics Compatibility", as Prometheus' own OTLP receiver does by
+default (UnderscoreEscapingWithSuffixes). Prometheus 3.16 stored the same series, name by name and label by label, when
+it was sent what tests/service/test_observability.py collects; no registry has its binary, so the comparison is not
+repeated here.
 """
 
 import re
@@ -31,7 +32,7 @@ class Series:
 
 
 class MetricsReceiver(OtlpReceiver):
-    """Keeps metrics with their attributes, as the series that Prometheus would store."""
+    """Store metrics with their attributes, as the series that Prometheus would store."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +59,7 @@ def translated(request: ExportMetricsServiceRequest) -> Iterator[Series]:
 
 def _name(metric: Metric) -> str:
     words = [_plain(metric.name)]
-    # {message} and the like say what is counted: an annotation, and no unit.
+    # {message} and the like are an annotation for the counted thing, and not a unit.
     unit = re.sub(r"\{.*?\}", "", metric.unit)
     if unit == "1":
         words += ["ratio"] if metric.WhichOneof("data") == "gauge" else []
@@ -100,7 +101,7 @@ def _plain(name: str) -> str:
 
 
 def problems(query: str, series: set[Series]) -> list[str]:
-    """What the query asks for that nobody exports. Raises ValueError where it is no PromQL."""
+    """Find the series that the query needs and no process exports. Raises ValueError for invalid PromQL."""
     found: list[str] = []
 
     def look(node: promql.Expr) -> None:
@@ -115,7 +116,7 @@ def problems(query: str, series: set[Series]) -> list[str]:
 
 
 def _below(expression: promql.Expr, series: set[Series]) -> list[Series]:
-    """The series that its selectors choose."""
+    """Return the series that the selectors of the expression choose."""
     chosen: list[Series] = []
 
     def look(node: promql.Expr) -> None:

@@ -1,4 +1,4 @@
-"""What a run says at its end: what was running when it was interrupted, and what each folder took beside its budget."""
+"""The report at the end of a run: the test that was interrupted, and the time of each folder with its budget."""
 
 import os
 from collections import Counter
@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 
 BUDGET_MINUTES = 15
-"""Of `make test` on an idle machine with two cores, with empty caches too."""
+"""The budget of `make test` on an idle machine with two cores, with empty caches too."""
 
 BUDGETS = {"tests/template": 150, "tests/service": 250, "tests/chassis": 320, "tests/fleet": 560, "tests/delivery": 250}
 """Seconds of processor time for each folder, of the tests and of the programs that they wait for.
 
-Both are for whoever adds tests to look at. A machine that is busy fails no test by them.
+Both budgets are for authors of tests to look at. A busy machine fails no test by them.
 """
 
 
 class Report:
-    """Counts in each worker, and adds up and prints in the process that the user started."""
+    """Count in each worker, and add up and print in the process that the user started."""
 
     def __init__(self) -> None:
         self._counted = 0.0
@@ -57,5 +57,5 @@ class Report:
 
 
 def _processor_seconds() -> float:
-    """What this process and the children that it has waited for have used."""
+    """Return the processor time of this process and of the children that it has waited for."""
     return sum(os.times()[:4])

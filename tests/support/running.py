@@ -20,7 +20,7 @@ START_SECONDS = 120
 
 @contextmanager
 def running(service: Path, folder: Path, **settings: str) -> Generator[str]:
-    """Serve it from its own environment, on an empty and migrated Postgres. Yields its base URL."""
+    """Serve a service from its own environment, on an empty and migrated Postgres. Yields its base URL."""
     package = next(service.glob("src/*/main.py")).parent.name
     python = [str(service / ".venv/bin/python"), "-m", package]
     port = embedded.free_port()

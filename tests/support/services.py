@@ -10,7 +10,7 @@ Birth = Callable[..., Path]
 
 
 def lend_packages(born: Path, service: Path) -> None:
-    """Begin with the environment of another service: `make setup` mends what differs. Python has compiled it already."""
+    """Copy the environment of another service, with compiled packages. `make setup` then installs the differences."""
     source, target = born / ".venv", service / ".venv"
     shutil.copytree(
         source, target, symlinks=True, copy_function=os.link, ignore=lambda folder, names: {".ready"} & set(names)

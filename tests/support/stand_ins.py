@@ -1,6 +1,6 @@
-"""A machine that runs a pipeline's commands: programs that it has not are played by ones that write down how they were called.
+"""A machine that runs a pipeline's commands, with stand-ins that record their calls in place of missing programs.
 
-Played are the container engine with its registry, the cluster and the signer. kustomize is real, as is all else.
+The container engine with its registry, the cluster and the signer are stand-ins. kustomize and all else is real.
 """
 
 import json
@@ -20,7 +20,7 @@ from tests.support.manifests import KUSTOMIZE
 
 DIGEST = "sha256:" + "a1" * 32
 
-# Writes down its arguments, keeps the manifests that it is given, and says what STAND_IN_ANSWERS has for that command.
+# The stand-in records its arguments and the manifests that it gets, and prints the answer in STAND_IN_ANSWERS.
 STAND_IN = f"""#!{sys.executable}
 import json, os, pathlib, shutil, sys
 name, arguments = pathlib.Path(sys.argv[0]).name, sys.argv[1:]
@@ -38,7 +38,7 @@ sys.exit(status)
 
 @cache
 def _fetched_by_uv() -> dict[str, str]:
-    """Where whoever runs the tests has it, as uv is told."""
+    """Return the environment variables with the folders of the user's uv."""
     return {
         name: subprocess.run(["uv", what, "dir"], capture_output=True, text=True, check=True).stdout.strip()
         for name, what in (("UV_CACHE_DIR", "cache"), ("UV_PYTHON_INSTALL_DIR", "python"))
@@ -47,41 +47,41 @@ def _fetched_by_uv() -> dict[str, str]:
 
 @dataclass
 class Machine:
-    """`answers` are exit status and output of the commands that hold these words; others succeed and say nothing."""
+    """A machine. `answers` has exit status and output of commands by their words; other commands succeed silently."""
 
     folder: Path
     answers: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def run(self, command: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        """As a runner does: by a shell that ends with the first failure."""
+        """Run a command as a runner does: in a shell that ends at the first failure."""
         env = service_environment(
             PATH=f"{self.folder / 'bin'}:{os.environ['PATH']}",
             STAND_IN_LOG=str(self.folder / "log"),
             STAND_IN_ANSWERS=json.dumps(self.answers),
             **environment,
         )
-        # What it writes into its home is not for whoever runs the tests; what uv has fetched for them is for it.
+        # The machine's home is not the user's home, but the machine may use the cache that uv has for the user.
         env |= {"HOME": str(self.folder), **_fetched_by_uv()}
         shell = ["bash", "-e", "-c", command]
         return subprocess.run(shell, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
 
     def calls(self) -> list[list[str]]:
-        """What was called, in this order."""
+        """Return the calls of the stand-ins in their order."""
         log = self.folder / "log"
         return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
     def applied(self) -> list[dict[str, Any]]:
-        """The manifests that the cluster was given last."""
+        """Return the manifests that the cluster received last."""
         return list(yaml.safe_load_all((self.folder / "applied.yaml").read_text()))
 
     def images(self) -> list[str]:
-        """Those of the pods in what was applied."""
+        """Return the images of the pods in the applied manifests."""
         pods = [one["spec"]["template"]["spec"] for one in self.applied() if one["kind"] in ("Deployment", "Job")]
         return [container["image"] for pod in pods for container in pod["containers"]]
 
 
 def machine(folder: Path) -> Machine:
-    """One whose registries take what is pushed, and on whose cluster migrations succeed."""
+    """Make a machine whose registries accept pushes, and on whose cluster migrations succeed."""
     (folder / "bin").mkdir()
     for name in ("docker", "kubectl", "cosign"):
         (folder / "bin" / name).write_text(STAND_IN)

@@ -1,4 +1,4 @@
-"""What tests fetch, build or install once, for all of their processes and for later runs."""
+"""Tools that tests fetch, build or install once, for all of their processes and for later runs."""
 
 import fcntl
 import os
@@ -15,12 +15,12 @@ TOOLS = (ROOT / "build" / "tools").resolve()
 INSTALL_TIMEOUT_SECONDS = 540
 
 KINGFISHER_RULES = TOOLS / f"kingfisher-{version('kingfisher-bin')}"
-"""Compiled once, because that takes seven seconds, and many tests have a cache of their own."""
+"""The compiled rules: compiling takes seven seconds, and many tests have a cache of their own."""
 
 
 @contextmanager
 def one_at_a_time(name: str) -> Generator[None]:
-    """Another test process may be making the same: look whether it is there once this is entered. TOOLS exists then."""
+    """Exclude other test processes. Look inside whether another process has made the tool. TOOLS exists then."""
     TOOLS.mkdir(parents=True, exist_ok=True)
     with (TOOLS / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -28,7 +28,7 @@ def one_at_a_time(name: str) -> Generator[None]:
 
 
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """The folder, made by the first test process that asks for it. Whoever gets it only reads."""
+    """Return the folder, which the first test process makes. All callers only read it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -42,7 +42,7 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
 
 
 def call(*command: str, **environment: str) -> None:
-    """Raises RuntimeError, which has what it printed."""
+    """Run a command. Raises RuntimeError with its output."""
     done = subprocess.run(
         command,
         env={**os.environ, **environment},
@@ -56,14 +56,14 @@ def call(*command: str, **environment: str) -> None:
 
 
 def install_from_debian(package: str, **environment: str) -> None:
-    """As root. Raises RuntimeError."""
+    """Install a package as root. Raises RuntimeError."""
     quiet = {"DEBIAN_FRONTEND": "noninteractive", **environment}
-    # Somebody else may be installing something else.
+    # Wait, because another process may install a package.
     wait = ("-o", "DPkg::Lock::Timeout=300")
     install = ("apt-get", *wait, "install", "--yes", "--no-install-recommends", package)
     with one_at_a_time("apt"):
         try:
             call(*install, **quiet)
-        except RuntimeError:  # never, or long ago, updated
+        except RuntimeError:  # the lists of packages are missing or old
             call("apt-get", "update", **quiet)
             call(*install, **quiet)

@@ -16,7 +16,7 @@ from tests.support.pipelines import METADATA
 from tests.support.services import Render
 from tests.support.stand_ins import DIGEST, Machine
 
-# Whatever expands it makes a file called x. The first two are names that git takes; the third has every way out.
+# An expansion makes a file called x. Git accepts the first two names; the third tries every way of expansion.
 TAG = "v1$(touch${IFS}x)"
 OLDER = "v1`touch${IFS}x`"
 EVERYTHING = f"""{TAG}{OLDER};touch${{IFS}}x;"touch x";';touch${{IFS}}x;'$(shell touch x) $$(touch x) & touch x"""
@@ -24,7 +24,7 @@ EVERYTHING = f"""{TAG}{OLDER};touch${{IFS}}x;"touch x";';touch${{IFS}}x;'$(shell
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
-    """One whose uv and Python write down how they were called, too: those of the service are not installed."""
+    """A machine whose uv and Python also record their calls, because the service's own are not installed."""
     machine = stand_ins.machine(tmp_path)
     for name in ("uv", "python3"):
         shutil.copy2(tmp_path / "bin/docker", tmp_path / "bin" / name)
@@ -33,7 +33,7 @@ def machine(tmp_path: Path) -> Machine:
 
 @pytest.fixture
 def service(render: Render, machine: Machine, tmp_path: Path) -> Path:
-    """In a folder of an unusual name; what `make` calls in its environment writes down its arguments."""
+    """A service in a folder of an unusual name; the programs of its environment record their arguments."""
     folder = tmp_path / 'it\'s $(touch x) "ours"'
     shutil.copytree(render(**VARIANTS["default"]), folder)
     (folder / ".venv/bin").mkdir(parents=True)
@@ -41,7 +41,7 @@ def service(render: Render, machine: Machine, tmp_path: Path) -> Path:
         shutil.copy2(machine.folder / "bin/docker", folder / ".venv/bin" / name)
     (folder / "uv.lock").touch()
     (folder / ".venv/.ready").touch()
-    # What earlier jobs of a pipeline leave to `make sign`.
+    # The files that earlier jobs of a pipeline leave for `make sign`.
     (folder / "build").mkdir(exist_ok=True)
     (folder / METADATA).write_text('{"predicate": {}}')
     return folder

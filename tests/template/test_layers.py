@@ -1,4 +1,4 @@
-"""What each layer of a generated service may import: a list of what is allowed, so that everything else is refused."""
+"""The imports that each layer of a generated service may have: they are listed, and all others are refused."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from fleet.judges.import_linter import _STEP
 from tests.support.paths import ROOT
 from tests.support.services import Render
 
-# By layer: imports that are in order, and imports that are not. Each is one line of a module of its own.
+# Allowed and refused imports of each layer. Each is one line of a module of its own.
 IMPORTS: dict[str, tuple[list[str], list[str]]] = {
     "domain": (
         ["chassis.errors", "chassis.money", "collections.abc", "dataclasses", "re", "billing.domain.invoices"],
@@ -74,7 +74,7 @@ IMPORTS: dict[str, tuple[list[str], list[str]]] = {
 
 
 def lint(service: Path) -> tuple[int, str]:
-    """The exit status of import-linter, and what it said."""
+    """Return the exit status of import-linter, and its output."""
     program = [sys.executable, "-I", str(ROOT / "fleet/judges/import_linter_program.py"), str(service)]
     ran = subprocess.run(program, capture_output=True, text=True, check=True, timeout=120)
     [[status, said]] = json.loads(ran.stdout)
@@ -98,7 +98,7 @@ def test_a_layer_imports_only_its_listed_modules(service: Path) -> None:
     for layer, (allowed, forbidden) in IMPORTS.items():
         for number, name in enumerate([*allowed, *forbidden]):
             (service / f"src/billing/{layer}/import_{number}.py").write_text(f"import {name}\n")
-        # An external package is known by its first name.
+        # import-linter knows an external package by its first name.
         wanted |= {
             (
                 f"billing.{layer}.import_{number}",

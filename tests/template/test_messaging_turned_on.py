@@ -1,4 +1,4 @@
-"""A messaging style that is turned on later: an update brings what is missing, once, and touches nothing of the team's."""
+"""A messaging style that is turned on later: an update adds the missing files once, and changes no file of the team."""
 
 import shutil
 from collections.abc import Callable
@@ -24,7 +24,7 @@ QUEUES = {
 OURS = '{"invoice_id": "0190b5a8-7c5e-7b3a-9d43-6f0e8c1a2b4d"}\n'
 PLATFORM = {"deploy/base/worker.yaml", "deploy/components/monitoring/alerts-messages.yaml"}
 SCALED = {f"deploy/components/keda/{name}.yaml" for name in ("kustomization", "scaledobject")}
-"""Where more replicas do more: of jobs they do."""
+"""The files for styles in which more replicas process more jobs."""
 PAGE = {"docs/messages.md"}
 
 Update = Callable[..., dict[str, set[str]]]
@@ -33,7 +33,7 @@ Update = Callable[..., dict[str, set[str]]]
 @pytest.fixture
 def releases(template: Path, tmp_path: Path) -> Path:
     """The template as a git repository with a release."""
-    # Copier clones it three times in each update: without what it does not read.
+    # Copier clones the repository three times in each update, so leave out the folders that Copier does not read.
     beside = ("bench", "demo", "docs", "fleet", "tests")
     repository = tmp_path / "template"
     shutil.copytree(template, repository, ignore=lambda folder, _: beside if Path(folder) == template else ())
@@ -43,7 +43,7 @@ def releases(template: Path, tmp_path: Path) -> Path:
 
 
 def release(repository: Path, tag: str) -> None:
-    """One more version, in which a file of the platform and one of the team's differ from the version before."""
+    """Release one more version, in which a file of the platform and a file of the team have changed."""
     for name in ("template/Makefile.jinja", "template/docs/runbook.md.jinja"):
         with (repository / name).open("a") as file:
             file.write(f"# {tag}\n")
@@ -54,7 +54,7 @@ def release(repository: Path, tag: str) -> None:
 
 @pytest.fixture
 def service(releases: Path, tmp_path: Path) -> Path:
-    """A service that talks HTTP only, edited by its team."""
+    """A service without messages, edited by its team."""
     born = tmp_path / "billing"
     run_copier("copy", releases, born)
     git(born, "init", "--quiet", "--initial-branch", "main")
@@ -74,7 +74,7 @@ def save(service: Path) -> None:
 
 @pytest.fixture
 def update(releases: Path, service: Path) -> Update:
-    """`update(tag, **answers)`: release and update without trust; which files were added, edited, deleted."""
+    """`update(tag, **answers)`: release, update without --trust, and return the added, edited and deleted files."""
 
     def update(tag: str, **answers: str) -> dict[str, set[str]]:
         release(releases, tag)

@@ -1,4 +1,4 @@
-"""The questions of copier.yml: what they refuse and say, what they default to, what follows from the answers."""
+"""The questions of copier.yml: their refusals with the messages, their defaults, and the computed answers."""
 
 import ast
 import json
@@ -41,7 +41,7 @@ OPTIONS: dict[str, Any] = {"quiet": True, "settings": copier.Settings()}
 
 @pytest.fixture(scope="session")
 def questionnaire(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real questions in front of a template so small that asking is all it costs."""
+    """The real questions in front of a tiny template, so that rendering takes no time."""
     folder = tmp_path_factory.mktemp("questionnaire")
     for part in ("questions", "ownership"):
         shutil.copytree(ROOT / part, folder / part)
@@ -68,7 +68,7 @@ def questionnaire(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(questionnaire: Path, tmp_path: Path) -> Copy:
-    """`copier copy --defaults`, with answers as `-d` gives them."""
+    """Run `copier copy --defaults`, with answers as `-d` gives them."""
 
     def copy(folder: str = "billing", pretend: bool = False, **data: Any) -> Any:
         return copier.run_copy(
@@ -80,13 +80,13 @@ def copy(questionnaire: Path, tmp_path: Path) -> Copy:
 
 @pytest.fixture
 def ask(copy: Copy) -> Ask:
-    """All answers, computed ones too."""
+    """Return all answers, with the computed answers."""
     return lambda **data: dict(copy(pretend=True, **data).answers.combined)
 
 
 @pytest.fixture(scope="session")
 def rendered(questionnaire: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
-    """A question's default or validator, rendered as Copier does but without the rest of a run."""
+    """Render a question's default or validator as Copier does, without the rest of a run."""
     target = tmp_path_factory.mktemp("any") / "billing"
     environment = copier.run_copy(str(questionnaire), target, defaults=True, pretend=True, **OPTIONS).jinja_env
     templates = {
@@ -100,13 +100,13 @@ def rendered(questionnaire: Path, tmp_path_factory: pytest.TempPathFactory) -> R
 
 @pytest.fixture(scope="session")
 def validate(rendered: Render) -> Validate:
-    """What a question's validator says of an answer."""
+    """Return the message of a question's validator for an answer."""
     return lambda name, answer: rendered(name, "validator", **{name: answer})
 
 
 @pytest.fixture(scope="session")
 def seed(rendered: Render) -> Callable[[str], str]:
-    """The aggregates that a service of some name starts with."""
+    """Return the aggregates of a new service of that name."""
     return lambda service: rendered("aggregates", "default", service_name=service)
 
 
@@ -129,7 +129,7 @@ def words(file: str) -> set[str]:
 
 @pytest.fixture
 def prompts(monkeypatch: pytest.MonkeyPatch, questionnaire: Path, tmp_path: Path) -> Prompts:
-    """Answer at the prompts, the default where no answer is given, and see what was asked and how."""
+    """Answer at the prompts, by default with the default, and record the questions."""
 
     def run(folder: str = "billing", **replies: Any) -> dict[str, Answers]:
         asked = {}
@@ -795,7 +795,7 @@ def test_the_command_line_prints_the_next_steps(questionnaire: Path, tmp_path: P
     assert "\n  make dev\n" in run.stderr
 
 
-# The repository around the questions
+# The rest of the repository and the questions
 
 
 def test_nothing_needs_trust() -> None:
@@ -819,7 +819,7 @@ def test_every_answer_is_consumed() -> None:
         return bool(word.search(used)) or any(consumed(name) for name in derived)
 
     prompts = [name for name, asked in questions().items() if asked.get("when") is not False]
-    prompts.remove("create_anyway")  # it decides whether there is any output
+    prompts.remove("create_anyway")  # this answer decides whether there is any output
     assert [name for name in prompts if not consumed(name)] == []
 
 

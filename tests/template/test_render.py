@@ -1,4 +1,4 @@
-"""What the template renders: every variant parses, is formatted, deterministic, and of the approved shape."""
+"""The rendered template: every variant parses, is formatted, deterministic, and has the approved files."""
 
 import json
 import re
@@ -107,9 +107,9 @@ def test_nothing_of_the_template_language_or_of_this_machine_is_left(render: Ren
     service = render(**answers)
     for path in files(service):
         if path.is_relative_to(service / "chassis"):
-            continue  # never rendered; its f-strings have double braces of their own
-        # GitHub writes its own expressions as ${{ … }}, Prometheus as {{ $value … }}, Grafana as {{label}}; Mako's braces
-        # are single.
+            continue  # never rendered, and its f-strings have double braces of their own
+        # GitHub writes its own expressions as ${{ … }}, Prometheus as {{ $value … }}, Grafana as {{label}}; Mako's
+        # braces are single.
         text = re.sub(r"\$\{\{.*?\}\}|\{\{ \$.*?\}\}|\{\{\w+\}\}", "", path.read_text())
         assert not re.search(r"\{\{|\{%|%\}", text), path
         assert f"{ROOT}/" not in text, path
@@ -135,7 +135,7 @@ def test_plain_copies_in_differently_named_folders_equal_the_renders_of_the_test
 
 @pytest.mark.parametrize("answers", EACH)
 def test_the_rendered_tree_is_approved(render: Render, answers: dict[str, Any], request: pytest.FixtureRequest) -> None:
-    """A path that comes or goes shows in review. Approve with: APPROVE=1 make test ARGS='-k approved'."""
+    """A review shows paths that are added or removed. Approve with: APPROVE=1 make test ARGS='-k approved'."""
     import os
 
     service = render(**answers)
@@ -152,7 +152,7 @@ def tags(text: str) -> list[str]:
 
 
 def conditions(text: str) -> int:
-    """How often the text asks something: by a tag, or inside of an expression. What is `raw` is not Jinja's."""
+    """Count the conditions of a text, in tags and inside of expressions. Text within `raw` does not count."""
     names = [value for _, kind, value in jinja2.Environment().lex(text) if kind == "name"]
     return sum(name in ("if", "elif") for name in names)
 
@@ -171,9 +171,9 @@ def test_only_files_with_jinja_are_named_so() -> None:
 
 @pytest.mark.parametrize("path", templated(), ids=lambda path: str(path.relative_to(ROOT / "template")))
 def test_a_file_keeps_its_tag_budget(path: Path) -> None:
-    """Files of an aggregate loop over its fields (and their values) and no more; others have two tags.
+    """Count tags: files of an aggregate may only loop over its fields and their values; other files have two tags.
 
-    None has more than five conditions, those inside of expressions included.
+    None has more than five conditions, including conditions inside of expressions.
     """
     found = tags(path.read_text())
     assert conditions(path.read_text()) <= MOST_CONDITIONS

@@ -1,4 +1,4 @@
-"""A team's own tests notice what a team may break: each promise of a seed is proven by the tests that come with the seed."""
+"""A team's own tests find mistakes of the team: the tests that come with a seed check each promise of the seed."""
 
 import os
 import shutil
@@ -157,7 +157,7 @@ def database() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def service(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A service to break. The packages of this repository's tests run its tests: it need not be installed."""
+    """A service to break. This repository's environment runs its tests, so the service need not be installed."""
     return Path(shutil.copytree(render(**ANSWERS), tmp_path_factory.mktemp("seeds") / "billing"))
 
 
@@ -174,7 +174,7 @@ import alembic.command, httpx, billing.main
 for name in list(sys.modules):
     if name.partition(".")[0] in ("billing", "chassis"):
         del sys.modules[name]
-sys.dont_write_bytecode = True  # which is told from that of another text by its size and by whole seconds
+sys.dont_write_bytecode = True  # Python compares size and whole seconds of a source, which two edits may share
 for line in sys.stdin:
     output, limit, *arguments = line.rstrip("\\n").split("\\t")
     if not (child := os.fork()):
@@ -185,18 +185,18 @@ for line in sys.stdin:
         os._exit(status)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=answers, flush=True)
 """
-"""Runs pytest for each line that it reads, as in a process of its own, but with the packages of others imported already:
-that takes as long as all else together."""
+"""A program that runs pytest for each line that it reads, in a fork of its own. All packages are imported before, because
+the imports take as long as everything else."""
 
 
 class Runs(NamedTuple):
-    """The process that runs the service's tests, and where each run writes what it prints."""
+    """The process that runs the service's tests, and the file for the output of each run."""
 
     process: subprocess.Popen[str]
     output: Path
 
     def run(self, *tests: str) -> tuple[int, str]:
-        """Exit status and output."""
+        """Run tests, and return exit status and output."""
         assert self.process.stdin
         assert self.process.stdout
         limit = str(TEST_LIMIT_SECONDS)

@@ -1,4 +1,4 @@
-"""Services that meet at a broker, in this process."""
+"""Services in this process that exchange messages over one broker."""
 
 import asyncio
 import time
@@ -15,12 +15,12 @@ from tests.chassis.memory_broker import MemoryBroker
 
 PATIENCE_SECONDS = 90
 QUIET_SECONDS = 1
-"""What has not come by then does not come."""
+"""A message that has not arrived after this time does not arrive."""
 REDELIVERY_SECONDS = 2
 
 
 class Meeting:
-    """Services that meet at a broker, under names that no other test uses."""
+    """Services on one broker, with names that no other test uses."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -33,7 +33,7 @@ class Meeting:
         return urlsplit(self.url).scheme
 
     def name(self, name: str) -> str:
-        """`bank.paid.v1` as this test's own bank calls it."""
+        """Rename `bank.paid.v1` for this test's own bank."""
         owner, _, rest = name.partition(".")
         return f"{owner}-{self.suffix}.{rest}"
 
@@ -48,7 +48,7 @@ class Meeting:
         url: str | None = None,
         **options: Any,
     ) -> Broker:
-        """A replica of the service, with its own connection and all of these names declared."""
+        """Connect a replica of the service, with its own connection, and declare all of these names."""
         usual = {"retention_seconds": 3600, "partitions": 2, "redelivery_seconds": REDELIVERY_SECONDS}
         chosen = Options(url=SecretStr(url or self.url), client_name=service, **(usual | options))
         in_memory = chosen.url.get_secret_value().startswith("memory:")
@@ -65,7 +65,7 @@ class Meeting:
         return broker
 
     async def leave(self, broker: Broker, *subscriptions: Subscription) -> None:
-        """Go without a word about what was fetched and not acknowledged."""
+        """Disconnect without a word on the messages that were fetched and not acknowledged."""
         for subscription in subscriptions:
             await subscription.close()
         self.joined.remove(broker)
@@ -87,7 +87,7 @@ class Meeting:
 
 
 async def take(subscription: Subscription, number: int) -> list[Delivery]:
-    """So many deliveries, once they are there."""
+    """Fetch until this number of deliveries has arrived."""
     taken: list[Delivery] = []
     deadline = time.monotonic() + PATIENCE_SECONDS
     while len(taken) < number:

@@ -1,4 +1,4 @@
-"""What every broker does, on real ones: the same suite for each."""
+"""The promises of every broker, tested on real brokers: the same tests for each."""
 
 import asyncio
 import time
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.slow
 BACK_SECONDS = 180
 """How long a broker may take to work again after its restart."""
 HELD_UP_SECONDS = 6
-"""More than this process may be held up on a busy machine. A quarter of it is how often Kafka's group hears of a member."""
+"""This process may be delayed for longer on a busy machine. Kafka's group hears of a member four times in this period."""
 
 
 @pytest.fixture(params=each_of("memory", "nats", "kafka", "rabbitmq"))
@@ -168,7 +168,7 @@ async def test_a_fetch_with_nothing_to_take_ends_in_time(meeting: Meeting) -> No
         started = time.monotonic()
         assert await subscription.fetch(10, wait_seconds=0.3) == []
         took.append(time.monotonic() - started)
-    assert 0.2 < min(took) < 1  # the best of some: this machine may be busy with something else
+    assert 0.2 < min(took) < 1  # the best of several attempts, because this machine may be busy
 
 
 async def test_a_silent_owner_does_not_delay_the_events_of_another(meeting: Meeting) -> None:
@@ -195,7 +195,7 @@ async def test_a_silent_owner_does_not_delay_the_events_of_another(meeting: Meet
 
 
 async def two_replicas(meeting: Meeting, **options: Any) -> tuple[Broker, list[Subscription]]:
-    """Both get jobs: Kafka first shares out the partitions, and while it does so some come twice."""
+    """Two replicas that both get jobs. Kafka first assigns the partitions, and redelivers some jobs meanwhile."""
     names = {"sends": ["bank.pay.v1"], "accepts": ["bank.pay.v1"]}
     replicas = [await meeting.join("bank", **names, **options) for _ in range(2)]
     subscriptions = [await replica.subscribe(Kind.JOB) for replica in replicas]
@@ -437,7 +437,7 @@ async def test_a_killed_broker_is_unavailable_until_its_restart(meeting: Meeting
         await bank.publish(meeting.event())
     taken = await take(subscription, 3)
     await subscription.acknowledge(taken[:1])
-    await asyncio.sleep(1.5)  # what Kafka and NATS learn of the acknowledgement, they write down a little later
+    await asyncio.sleep(1.5)  # Kafka and NATS store the acknowledgement a little later
 
     server.kill()
     try:
@@ -469,5 +469,5 @@ async def test_a_killed_broker_is_unavailable_until_its_restart(meeting: Meeting
             assert isinstance(fetched, list)
             await subscription.acknowledge(fetched)
             came += bodies(fetched)
-    # Whether 2 and 3, which we still hold, come again is up to the broker: if so, before what is newer.
+    # The broker may redeliver 2 and 3, which we still hold; if so, before newer messages.
     assert came == sorted(came)

@@ -1,4 +1,4 @@
-"""What is Kafka's own: positions instead of acknowledgements, partitions that change hands, topics and their settings."""
+"""The peculiarities of Kafka: positions instead of acknowledgements, partitions that move, topics and their settings."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Generator
@@ -26,7 +26,7 @@ PATIENCE_SECONDS = 90
 
 @pytest.fixture(autouse=True)
 def fresh_logs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A logger that has not kept the stdout of an earlier test."""
+    """A logger that does not keep the stdout of an earlier test."""
     monkeypatch.setattr(supervised_client, "log", structlog.get_logger())
 
 
@@ -46,7 +46,7 @@ def name() -> str:
 
 @asynccontextmanager
 async def joined(url: str, name: str, also: str | None = None, **options: Any) -> AsyncGenerator[KafkaBroker]:
-    """A replica of the one service that publishes and awaits that name."""
+    """Connect a replica of a service that publishes and consumes that name."""
     names = frozenset([name, also or name])
     usual = {"redelivery_seconds": 2}
     broker = KafkaBroker(Options(url=SecretStr(url), client_name="bank", **(usual | options)))
@@ -86,7 +86,7 @@ async def admin_of(server: brokers.Broker) -> AsyncGenerator[AIOKafkaAdminClient
 
 
 async def described(server: brokers.Broker, name: str) -> tuple[int, dict[str, str]]:
-    """How many partitions a topic has, and its settings."""
+    """Return the number of partitions of a topic, and its settings."""
     async with admin_of(server) as admin:
         (topic,) = await admin.describe_topics([name])
         answers: Any = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
@@ -137,7 +137,8 @@ async def test_a_second_replica_takes_its_share_and_repeats_no_message_of_the_fi
 
     assert all(delivery.lost for delivery in held[20:])
     assert not any(delivery.lost for delivery in held[:20])
-    # What was done, and had nothing open before it in its partition, was committed before the partition was given up.
+    # Handled messages, without an open message before them in their partition, were committed before the partition
+    # moved.
     assert len(again + to_others) < 40
 
 
@@ -308,10 +309,10 @@ async def test_a_loss_and_a_return_of_the_broker_are_logged_once_each(
         assert not bank.connected
         server.start()
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while not bank.connected:  # by itself: nobody sends
+            while not bank.connected:  # without a message to send
                 await subscription.fetch(1, wait_seconds=0.5)
         assert capsys.readouterr().out.count("broker_connection_restored") == 1
-        # A short absence takes nothing out of our hands.
+        # A short absence takes no partition away from us.
         assert not held[0].lost
         await subscription.acknowledge(held)
         await publish(bank, name, 3)

@@ -1,4 +1,4 @@
-"""What is special about NATS: order after every kind of loss, streams that several services share, a server that forgets."""
+"""The peculiarities of NATS: order after every kind of loss, shared streams, and a server that loses its state."""
 
 import asyncio
 import shutil
@@ -44,7 +44,7 @@ def link(server: brokers.Broker) -> Generator[Link]:
 
 @pytest.fixture(params=["2.10.0", "2.15.0"])
 def version(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What the server calls itself: older ones cannot set a consumer back, there it is made anew."""
+    """Pretend that the server has this version. Older versions cannot reset a consumer, so the broker replaces it."""
     monkeypatch.setattr(Client, "connected_server_version", ServerVersion(request.param))
     return request.param
 
@@ -62,7 +62,7 @@ async def publish(meeting: Meeting, broker: Broker, number: int) -> None:
 
 
 async def take_all(subscription: Subscription, last: int) -> list[int]:
-    """The numbers as they come, until the last one came. Copies are left out, as the inbox leaves them out."""
+    """Consume the numbers in their order, up to the last. Leave copies out, as the inbox does."""
     came: dict[int, None] = {}
     async with asyncio.timeout(PATIENCE_SECONDS):
         while last not in came:
@@ -76,7 +76,7 @@ async def take_all(subscription: Subscription, last: int) -> list[int]:
 async def test_a_successor_of_a_consumer_that_died_takes_its_events_first(
     meeting: Meeting, link: Link, version: str
 ) -> None:
-    # Longer than we wait: it would not do to wait until they are given up.
+    # Longer than the test waits, so that the broker does not pass by waiting until the messages time out.
     dying = await meeting.join("bank", **BOTH, url=link.url, redelivery_seconds=2 * PATIENCE_SECONDS)
     subscription = await dying.subscribe(Kind.EVENT)
     await publish(meeting, dying, 10)
@@ -107,7 +107,7 @@ async def test_a_predecessor_that_is_lost_but_not_gone_takes_nothing_away(
     taken = await take(subscription, 10)
     if acknowledged:
         await subscription.acknowledge(taken)
-    assert await subscription.fetch(3, wait_seconds=0.1) == []  # a request of its stands at the server
+    assert await subscription.fetch(3, wait_seconds=0.1) == []  # its request still waits at the server
     link.freeze()
 
     bank = await meeting.join("bank", **BOTH)
@@ -212,7 +212,7 @@ async def test_a_client_that_the_server_threw_out_comes_back(meeting: Meeting) -
 async def test_a_server_that_hangs_is_unavailable_for_all_at_the_same_time(meeting: Meeting, link: Link) -> None:
     bank = await meeting.join("bank", **BOTH, url=link.url, publish_timeout_seconds=1)
     link.freeze()
-    async with asyncio.timeout(120):  # one after the other they would take 500
+    async with asyncio.timeout(120):  # one after the other they would take 500 s
         sent = await asyncio.gather(*(bank.publish(meeting.event()) for _ in range(500)), return_exceptions=True)
     assert {type(outcome) for outcome in sent} == {BrokerUnavailable}
     link.restore()

@@ -113,7 +113,7 @@ async def joined(url: str, name: str, topology: Topology | None = None) -> Async
 
 @asynccontextmanager
 async def others(url: str) -> AsyncGenerator[dict[str, Broker]]:
-    """The other services, which may do all, and were there first."""
+    """The other services, which have all rights, and connected first."""
     async with joined(url, "customers") as customers, joined(url, "mail") as mail, joined(url, "orders") as orders:
         yield {"customers": customers, "mail": mail, "orders": orders}
 
@@ -132,7 +132,7 @@ async def test_a_service_works_with_the_permissions_of_the_page(urls: tuple[str,
             subscription = await billing.subscribe(kind)
             (delivery,) = await take(subscription, 1)
             assert delivery.message.name == name
-            # What is given back comes again: for that the events of NATS begin anew.
+            # The broker redelivers messages that were given back. For that the events of NATS start again.
             await subscription.release([delivery])
             await subscription.close()
             again = await billing.subscribe(kind)
@@ -154,7 +154,7 @@ async def test_a_limited_service_publishes_nothing_in_the_name_of_others(
     async with others(everything), joined(limited, "billing") as billing:
         with pytest.raises((BrokerUnavailable, MessageRefused), match=r"(?i)permission|authoriz|refused"):
             await billing.publish(message(kind, name))
-        await billing.publish(message(Kind.EVENT, ISSUED, 2))  # its own go on
+        await billing.publish(message(Kind.EVENT, ISSUED, 2))  # its own events are still sent
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What is RabbitMQ's own: exchanges and queues, acknowledgements by number, messages that no queue takes."""
+"""The peculiarities of RabbitMQ: exchanges and queues, acknowledgements by number, messages that no queue takes."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Generator
@@ -42,7 +42,7 @@ TOO_LARGE = b"x" * (4 * 2**20 + 1)
 
 @pytest.fixture(autouse=True)
 def fresh_logs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Loggers that have not kept the stdout of an earlier test."""
+    """Loggers that do not keep the stdout of an earlier test."""
     for module in (connection, subscription, supervised_client):
         monkeypatch.setattr(module, "log", structlog.get_logger())
 
@@ -74,7 +74,7 @@ async def joined(url: str, topology: Topology) -> AsyncGenerator[RabbitBroker]:
 
 @asynccontextmanager
 async def channel_to(server: brokers.Broker) -> AsyncGenerator[Any]:
-    """RabbitMQ without our module."""
+    """A channel to RabbitMQ without our module."""
     connection = await aiormq.connect(server.url)
     yield await connection.channel()
     await connection.close()
@@ -230,7 +230,7 @@ async def test_a_queue_that_was_deleted_is_made_again(server: brokers.Broker, se
         await bank.publish(event(service, b"1"))
         held = await take(subscription, 1)
         await channel.queue_delete(f"{service}.events")
-        await subscription.fetch(1, wait_seconds=PATIENCE_SECONDS)  # is woken by it
+        await subscription.fetch(1, wait_seconds=PATIENCE_SECONDS)  # the loss wakes this fetch
         assert held[0].lost
         assert await subscription.fetch(1, wait_seconds=0.5) == []
         await bank.publish(event(service, b"2"))
@@ -313,7 +313,7 @@ async def test_a_certificate_that_nobody_vouches_for_is_not_trusted(server: brok
 
 
 class Odd(spec.Basic.Properties):
-    """Properties as a client may write them that checks nothing."""
+    """Properties of a client that checks nothing."""
 
     written: tuple[bytes, bytes]
 

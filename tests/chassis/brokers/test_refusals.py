@@ -35,11 +35,11 @@ class Operator(Protocol):
 
     server: brokers.Broker
     url: str
-    """For a user who may not publish what belongs to `forbidden-…`."""
+    """The URL of a user who may not publish messages of `forbidden-…`."""
     large: int
-    """Bytes of a body that `limit` makes too large."""
+    """The size of a body that exceeds the limit."""
     reasons: dict[str, str]
-    """What the broker says, as a pattern, by the kind of refusal."""
+    """The reason that the broker gives, as a pattern, by the kind of refusal."""
 
     async def limit(self, name: str) -> None:
         """Limit the size of messages that the destination of this name accepts from now on."""
@@ -156,7 +156,7 @@ class RabbitMq:
         await self.control("set_permissions", "slipway", ".*", "^(?!forbidden-).*", ".*")
 
     async def limit(self, name: str) -> None:
-        """The tests' server has a limit for all."""
+        """The tests' server has one limit for all destinations."""
 
     async def fill(self, name: str, *, full: bool) -> None:
         owner = name.partition(".")[0]
@@ -236,7 +236,7 @@ async def met(url: str) -> AsyncGenerator[Meeting]:
 
 
 async def joined(meeting: Meeting, **options: Any) -> Broker:
-    """A publisher of all names, with whoever takes its messages."""
+    """A publisher of all names, with a consumer of its messages."""
     names = {"publishes": [EVENT, FORBIDDEN], "awaits": [EVENT], "sends": [JOB]}
     broker = await meeting.join("bank", **(names | {"publish_timeout_seconds": PUBLISH_SECONDS} | options))
     await meeting.join("shop", accepts=[JOB])
@@ -249,7 +249,7 @@ async def answers(broker: Broker, messages: Sequence[Message]) -> list[Any]:
 
 
 async def refused_soon(broker: Broker, make: Callable[[], Message]) -> None:
-    """Brokers apply what an operator changes a little later."""
+    """Wait for a refusal: brokers apply a change of their operator a little later."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while await answers(broker, [make()]) == [None]:
             pass
@@ -399,7 +399,7 @@ async def test_a_nats_user_without_permission_for_answers_gets_that_reason(nats_
 async def test_only_the_kafka_record_that_the_topic_refuses_is_refused(kafka_operator: Kafka) -> None:
     async with met(kafka_operator.url) as meeting:
         bank = await joined(meeting, partitions=1)
-        await kafka_operator.change(meeting.name(EVENT), cleanup_policy="compact")  # which demands a key
+        await kafka_operator.change(meeting.name(EVENT), cleanup_policy="compact")  # a compacted topic demands a key
         keyless = Message(Kind.EVENT, meeting.name(EVENT), "1", "", b"1")
         await refused_soon(bank, lambda: keyless)
         messages = [meeting.event(key=str(number)) for number in range(10)]
@@ -414,7 +414,7 @@ async def test_only_the_kafka_record_that_the_topic_refuses_is_refused(kafka_ope
 async def test_a_kafka_topic_that_refuses_the_time_of_our_clock_is_unavailable(kafka_operator: Kafka) -> None:
     async with met(kafka_operator.url) as meeting:
         bank = await joined(meeting, partitions=1)
-        # With 0 a record is too old if a millisecond has passed, as every record is if our clock is slow.
+        # With 0 a record is too old after a millisecond, or at once if our clock is slow.
         await kafka_operator.change(meeting.name(EVENT), message_timestamp_before_max_ms=0)
         found: list[Any] = [None]
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -427,7 +427,7 @@ async def test_a_kafka_topic_that_refuses_the_time_of_our_clock_is_unavailable(k
 @pytest.mark.xdist_group("kafka")
 async def test_a_kafka_topic_with_too_few_replicas_is_unavailable_and_the_others_go_on(kafka_operator: Kafka) -> None:
     async with met(kafka_operator.url) as meeting:
-        await meeting.join("shop", accepts=[JOB])  # on the node that stays
+        await meeting.join("shop", accepts=[JOB])  # on the node that keeps running
         with brokers.second_kafka_node(kafka_operator.server):
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while (bank := await replicated(meeting)) is None:  # noqa: ASYNC110 - until the controller knows the second node
@@ -461,7 +461,7 @@ public class Policy implements CreateTopicPolicy {
 
 @pytest.fixture(scope="module")
 def strict_kafka(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[brokers.Broker, Path | None]]:
-    """A server with a policy for new topics, and its second disk, which is small, where this machine mounts disks."""
+    """A server with a policy for new topics, and a small second disk, if this machine allows mounts."""
     folder, disk = tmp_path_factory.mktemp("policy"), tmp_path_factory.mktemp("disk")
     mount = ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(disk)]
     mounted = (

@@ -1,4 +1,4 @@
-"""The client of a broker that is replaced when it is lost."""
+"""A broker's client that is replaced after it is lost."""
 
 import asyncio
 
@@ -26,7 +26,7 @@ async def test_closing_ends_also_where_the_client_library_swallows_a_cancellatio
         return True
 
     async def leave(_: str) -> None:
-        """Nothing holds this client."""
+        """Do nothing: this client has nothing to close."""
 
     connection = SupervisedClient("test", make=make, holds=holds, leave=leave)
     async with asyncio.timeout(30):

@@ -1,4 +1,4 @@
-"""Statements mean what SQLAlchemy says they mean; transactions commit or leave nothing; outages pass."""
+"""Statements mean the same as with SQLAlchemy; transactions commit or leave nothing; outages pass."""
 
 import asyncio
 import enum
@@ -253,7 +253,7 @@ async def test_an_unreachable_server_is_database_unavailable_until_its_return(li
         assert await database.fetchrow("SELECT 1")
 
         link.cut()
-        for _ in range(2):  # the first finds a broken connection, the second makes a new one
+        for _ in range(2):  # the first attempt finds a broken connection, and the second makes a new connection
             with pytest.raises(DatabaseUnavailable):
                 await database.fetchrow("SELECT 1")
 
@@ -427,7 +427,7 @@ async def test_a_connection_that_nobody_has_used_for_long_is_closed(
         assert database.usage() == (0, POOL_SIZE, 0)
         async with asyncio.timeout(20):
             while database.usage().idle > 1:
-                await database.fetchrow("SELECT 1")  # what is in use stays
+                await database.fetchrow("SELECT 1")  # used connections stay open
                 await asyncio.sleep(0.05)
         await until(lambda: not database.usage().idle)
         assert await database.fetchrow("SELECT 1") is not None

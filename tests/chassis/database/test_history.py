@@ -1,4 +1,4 @@
-"""A migration is known by what it does: a number that was given twice is refused, and a squash is not."""
+"""A migration is identified by its effect: a number that was given twice is refused, and a squash is not."""
 
 import re
 import shutil
@@ -36,7 +36,7 @@ def versions(copy: Service) -> Path:
 
 
 def write(copy: Service, revision: str, column: str, *, after: str | None = None) -> Path:
-    """A migration that adds a column, after the one with the number before."""
+    """Write a migration that adds a column, after the migration with the number before."""
     after = after or f"{int(revision) - 1:04}"
     path = versions(copy) / f"{revision}_{column}.py"
     path.write_text(MIGRATION.format(revision=revision, after=after, column=column))
@@ -45,7 +45,7 @@ def write(copy: Service, revision: str, column: str, *, after: str | None = None
 
 @pytest.fixture
 def database(copy: Service, empty_database: str) -> str:
-    """At 0003."""
+    """A database at revision 0003."""
     write(copy, "0002", "colour")
     write(copy, "0003", "weight")
     migrate.upgrade(copy, empty_database)
@@ -71,7 +71,7 @@ def test_a_squash_that_takes_a_number_that_was_applied_is_refused(copy: Service,
 
 def test_another_migration_with_the_number_of_a_withdrawn_migration_is_refused(copy: Service, database: str) -> None:
     forget(copy, "0003")
-    migrate.upgrade(copy, database)  # rolled back
+    migrate.upgrade(copy, database)  # the service is rolled back
     write(copy, "0003", "height")
 
     with pytest.raises(migrate.HistoryDiffers, match=r"0003_height\.py is not .* give it the next free number"):
@@ -160,7 +160,7 @@ def test_the_previous_version_leaves_a_database_without_a_record_unchanged(
     assert ask(database, COLUMNS) == "colour,weight"
 
 
-# Whatever has changed in the syntax trees of a Python: f-strings, type parameters, and what is left empty.
+# Parts of syntax trees that differ between Pythons: f-strings, type parameters, and empty fields.
 RICH = """
 '''Say more.'''
 import sqlalchemy as sa
@@ -180,7 +180,7 @@ def upgrade(x: int = 1, *rest: str) -> None:
     assert (y := x) and not None, b"bytes"
     lambda z, /: ...
 """
-# Without the libraries, which other interpreters do not have.
+# This program imports no libraries, because other interpreters lack them.
 MEANING = """
 import ast, importlib.util, sys, types
 for name, parts in {"alembic": (), "alembic.script": ("Script", "ScriptDirectory"), "sqlalchemy": ("Connection",)}.items():
@@ -199,7 +199,7 @@ def meaning(python: str) -> str:
 
 
 def interpreter(name: str) -> str | None:
-    """One that runs: pyenv has a program of each name, which runs only where that version is chosen."""
+    """Return a program that runs: pyenv has a program of each name, which runs only if that version is chosen."""
     for found in (shutil.which(name), *Path.home().glob(f".pyenv/versions/*/bin/{name}")):
         if found and subprocess.run([found, "--version"], capture_output=True, timeout=60).returncode == 0:
             return str(found)
@@ -207,7 +207,7 @@ def interpreter(name: str) -> str | None:
 
 
 def interpreters() -> list[str]:
-    """The Pythons of this machine that a service may run on."""
+    """Return this machine's Pythons that a service may run on."""
     return [found for minor in range(11, 16) if (found := interpreter(f"python3.{minor}"))]
 
 

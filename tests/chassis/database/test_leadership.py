@@ -38,7 +38,7 @@ async def leading(url: str, stop: asyncio.Event | None = None) -> AsyncGenerator
 
 
 async def end_session(connection: asyncpg.Connection) -> None:
-    """End the session of the leader, as the server does when it takes the leader for dead."""
+    """End the session of the leader, as the server does when it considers the leader dead."""
     assert await connection.fetchval(
         "SELECT pg_terminate_backend(pid, 10000) FROM pg_locks WHERE locktype = 'advisory' AND granted AND objid = $1",
         LOCK,

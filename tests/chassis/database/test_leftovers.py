@@ -1,4 +1,4 @@
-"""Statements that PostgreSQL does not roll back: migrators take turns, and running `migrate` again repairs."""
+"""Statements that PostgreSQL does not roll back: migrators take turns, and the next run of `migrate` repairs."""
 
 import asyncio
 import re
@@ -36,7 +36,7 @@ STATEMENTS = {
     "create by hand": 'op.execute("create unique index concurrently ix_things_name on tiny.things using btree (name)")',
     "create with quotes": """op.execute('CREATE INDEX CONCURRENTLY "ix_things_name" ON "tiny"."things" (name)')""",
 }
-# A process of its own, as each replica is. Waits for a lock are short here, so that a wait that counts as one is noticed.
+# A process of its own, like each replica. Its lock waits are short, so that a wait with a limit fails quickly.
 MIGRATE = """
 import sys
 from pathlib import Path
@@ -105,7 +105,7 @@ async def watcher(migrated: str) -> AsyncGenerator[asyncpg.Connection]:
 
 @pytest.fixture
 async def reader(migrated: str) -> AsyncGenerator[asyncpg.Connection]:
-    """A long transaction that has read something: whoever builds an index concurrently waits for its end."""
+    """A long transaction that has read something: a concurrent build of an index waits for its end."""
     connection = await asyncpg.connect(migrated)
     await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
     await connection.execute("SELECT count(*) FROM tiny.things")
@@ -126,7 +126,7 @@ async def test_three_migrators_beside_long_transactions_take_turns(
     await until(lambda: watcher.fetchval(f"SELECT ({MIGRATORS}) >= 3"))
     await writer.close()
     await until(lambda: watcher.fetchval(WAITS_FOR_READERS))
-    await asyncio.sleep(1)  # longer than a migration may wait for a lock that holds up others
+    await asyncio.sleep(1)  # longer than a migration may wait for a lock that blocks other sessions
     await reader.execute("ROLLBACK")
 
     assert [status for status, _ in await ended(*migrators)] == [0, 0, 0]
@@ -183,12 +183,12 @@ async def test_the_repair_waits_for_a_long_transaction_as_the_first_run_did(
     monkeypatch.setattr(migrate, "LOCK_TIMEOUT", "300ms")
     await reader.execute("ROLLBACK")
     await watcher.execute("CREATE INDEX ix_things_name ON tiny.things (name)")
-    # A snapshot without a lock on the table: only building the index waits for that, and not the removal before it.
+    # A snapshot without a lock on the table: only the build of the index waits for it, and not the removal before.
     await reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class")
     add_migration(copy, CREATE)
     migrator = asyncio.create_task(asyncio.to_thread(migrate.upgrade, copy, migrated))
     await until(lambda: watcher.fetchval(WAITS_FOR_READERS))
-    await asyncio.sleep(1)  # longer than a migration may wait for a lock that holds up others
+    await asyncio.sleep(1)  # longer than a migration may wait for a lock that blocks other sessions
     await reader.execute("ROLLBACK")
     await migrator
 

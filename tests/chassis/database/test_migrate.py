@@ -1,4 +1,4 @@
-"""Migrations run once however many run them, all or nothing, and stay equal to the tables in the code."""
+"""Migrations run once for several processes, completely or not at all, and match the tables in the code."""
 
 import dataclasses
 import subprocess
@@ -44,7 +44,7 @@ def upgrade() -> None:
 
 
 def tables(*extra: sa.Column | sa.Index | sa.CheckConstraint, **changed: sa.Column) -> sa.MetaData:
-    """The tiny service's table with other columns or further ones."""
+    """Make the tiny service's table with other or additional columns."""
     metadata = metadata_for("tiny")
     columns = {
         "id": sa.Column("id", sa.Uuid, primary_key=True),
@@ -57,7 +57,7 @@ def tables(*extra: sa.Column | sa.Index | sa.CheckConstraint, **changed: sa.Colu
 
 
 def revision(url: str) -> str:
-    """The revisions that the database is at: the service's own, and the chassis'."""
+    """Return the revisions of the database: the service's own, and the chassis'."""
     return ask(url, "SELECT string_agg(version_num, ',' ORDER BY version_num) FROM tiny.alembic_version")
 
 
@@ -170,7 +170,7 @@ def test_the_next_migration_has_the_next_number_and_makes_the_difference(copy: S
 
 
 def without_email(**info: list[str]) -> sa.MetaData:
-    """The tiny service's table with a column less."""
+    """Make the tiny service's table without one column."""
     metadata = metadata_for("tiny")
     unique = sa.UniqueConstraint("name", deferrable=True, initially="DEFERRED")
     columns = sa.Column("id", sa.Uuid, primary_key=True), sa.Column("name", sa.String(40), nullable=False)
@@ -192,7 +192,7 @@ def test_a_column_is_dropped_only_after_its_table_no_longer_names_the_column(
 
 
 def with_migrations(copy: Service, *revisions: str) -> None:
-    """Give the copy these, one behind the other, behind its last one."""
+    """Add these migrations to the copy, one after the other."""
     (package_path,) = copy.package.__path__
     for after, revision in pairwise(("0001", *revisions)):
         script = f'revision = "{revision}"\ndown_revision = "{after}"\n\n\ndef upgrade() -> None:\n    pass\n'

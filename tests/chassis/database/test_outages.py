@@ -1,4 +1,4 @@
-"""An outage of the database is answered with 503, costs no message an attempt, and is no bug in the logs."""
+"""During an outage of the database requests get a 503, no message loses an attempt, and the logs report no bug."""
 
 import asyncio
 import time
@@ -31,14 +31,14 @@ from tests.support.link import Link
 
 PID = "SELECT pg_backend_pid()"
 LIMIT_SECONDS = 4
-"""How long a request or a statement may take here."""
+"""The time limit of a request or a statement in this module."""
 
 OUTAGES = ["08006", "25006", "26000", "42P05", "53100", "53200", "53300", "57P01", "57P03", "58030"]
 FAILURES = ["22012", "23505", "40P01", "42P01", "53400", "55P03", "57014"]
 
 
 def failing(state: str) -> str:
-    """A statement that fails with this SQLSTATE."""
+    """Make a statement that fails with this SQLSTATE."""
     return f"DO $$ BEGIN RAISE EXCEPTION 'provoked' USING ERRCODE = '{state}'; END $$"
 
 
@@ -248,7 +248,7 @@ async def test_a_caller_that_gives_up_on_a_dead_connection_does_not_wait_a_secon
         link.restore()
         await work(database)
 
-    assert took < 15  # it was 31
+    assert took < 15  # the time before was 31 s
 
 
 @pytest.mark.slow
@@ -354,7 +354,7 @@ async def test_a_limit_of_the_role_that_is_shorter_than_ours_is_logged_once(
 
 @pytest.fixture(scope="module")
 def hosts() -> Generator[list[str]]:
-    """Two servers with the same database; each as host:port."""
+    """Two servers with the same database, each as host:port."""
     with ExitStack() as stack:
         yield [_prepared(stack.enter_context(embedded.temporary_postgres())) for _ in range(2)]
 
@@ -390,7 +390,7 @@ async def read_only(host: str) -> AsyncGenerator[None]:
 
 
 async def until(ask: Callable[..., Any], status: int, **request: Any) -> None:
-    """Ask until the answer has this status: servers apply a new configuration when they come to it."""
+    """Repeat the request until the answer has this status: a server applies a new configuration a little later."""
     async with asyncio.timeout(60):
         while (await ask(**request)).status_code != status:  # noqa: ASYNC110 (nobody tells)
             await asyncio.sleep(0.02)

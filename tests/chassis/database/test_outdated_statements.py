@@ -12,7 +12,7 @@ from chassis.messages import NO_MESSAGES
 from chassis.messaging.outbox import Outbox
 from pydantic import SecretStr
 
-# For each change: what exists before it, what the migration does, and a value that fits before it and after it.
+# For each change: the table before it, the migration, and a value that fits before and after.
 CHANGES: dict[str, tuple[str, str, Any, Any]] = {
     "an enum that loses a value": (
         "CREATE TYPE changing.kind AS ENUM ('a', 'b'); CREATE TABLE changing.rows (a changing.kind)",
@@ -74,7 +74,7 @@ async def select(connection: Any, _: Any) -> None:
 
 
 async def compare(connection: Any, value: Any) -> None:
-    if not isinstance(value, tuple):  # which asyncpg takes for a column only
+    if not isinstance(value, tuple):  # asyncpg takes a tuple for a composite value only
         await connection.fetch("SELECT FROM changing.rows WHERE a = $1", value)
 
 
@@ -126,7 +126,7 @@ async def later_in_a_transaction(database: Database, use: Use, value: Any) -> No
 
 @pytest.fixture
 async def pool(database_url: str, connection: asyncpg.Connection) -> AsyncGenerator[Database]:
-    """A pool of two connections of this test alone, and an empty schema `changing`."""
+    """A pool of two connections for one test, and an empty schema `changing`."""
     await connection.execute("CREATE SCHEMA changing")
     options: dict[str, Any] = {"pool_size": 2, "name": "tiny", "command_timeout_seconds": 30}
     try:
@@ -137,7 +137,7 @@ async def pool(database_url: str, connection: asyncpg.Connection) -> AsyncGenera
 
 
 async def start_anew(pool: Database, make: str) -> None:
-    """Make the schema again, and let the connections of the pool forget what they have cached."""
+    """Make the schema again, and let the connections of the pool drop their caches."""
     async with pool.connection() as connection:
         await connection.execute(f"DROP SCHEMA changing CASCADE; CREATE SCHEMA changing; {make}")
         await connection.reload_schema_state()
@@ -178,7 +178,7 @@ async def test_a_changed_type_fails_a_later_statement_of_a_transaction_at_most_o
                 await later_in_a_transaction(pool, use, after)
             except DatabaseUnavailable as error:
                 failures.append(error)
-            # An argument that asyncpg refuses may as well be a mistake of the caller, so this is no outage.
+            # An argument that asyncpg refuses may also be a mistake of the caller, so this is no outage.
             except asyncpg.DataError as error:
                 failures.append(error)
                 assert before != after

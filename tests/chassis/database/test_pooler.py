@@ -1,4 +1,4 @@
-"""Behind pgbouncer a service works, or says what it needs: by transaction over HTTP alone, by session as without it."""
+"""Behind pgbouncer in transaction mode, HTTP works and other processes name the remedy; in session mode all works."""
 
 import asyncio
 from collections import Counter

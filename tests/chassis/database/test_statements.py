@@ -1,4 +1,4 @@
-"""A Statement stores and returns what an SQLAlchemy engine would, or is refused when its module is imported."""
+"""A Statement stores and returns the same as an SQLAlchemy engine, or is refused when its module is imported."""
 
 import enum
 from collections.abc import AsyncGenerator, Callable
@@ -21,7 +21,7 @@ class Colour(enum.Enum):
 
 
 class Shouted(sa.TypeDecorator):
-    """Stored in small letters, `nothing` for None; read in capitals."""
+    """A text that is stored in small letters, with `nothing` for None, and read in capitals."""
 
     impl = sa.Text
     cache_ok = True
@@ -34,7 +34,7 @@ class Shouted(sa.TypeDecorator):
 
 
 class Tags(sa.TypeDecorator):
-    """A set, stored as JSON."""
+    """A set that is stored as JSON."""
 
     impl = JSONB
     cache_ok = True
@@ -71,7 +71,7 @@ rows = sa.Table(
     sa.Column("needed", sa.Text, nullable=False),
 )
 VARYING = {"id", "token", "counted"}
-"""What differs from row to row by its nature."""
+"""Columns whose values differ from row to row."""
 
 INSERT = sa.insert(rows)
 UPDATE = sa.update(rows).where(rows.c.id == sa.bindparam("row"))
@@ -99,7 +99,7 @@ ROWS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 async def engine(database_url: str, connection: asyncpg.Connection) -> AsyncGenerator[AsyncConnection]:
-    """A connection as SQLAlchemy's engine makes it, to the tables above."""
+    """A connection of SQLAlchemy's engine to the tables above."""
     engine = engine_for(database_url)
     async with engine.connect() as plain:
         await plain.execute(sa.text("CREATE SCHEMA defaults"))
@@ -114,7 +114,7 @@ async def engine(database_url: str, connection: asyncpg.Connection) -> AsyncGene
 
 
 async def pair(engine: AsyncConnection, database: Database) -> list[dict[str, Any]]:
-    """The two rows, without what varies, as stored: the engine's first."""
+    """Return the two stored rows without the varying columns: the engine's row first."""
     found = await database.fetch("SELECT * FROM defaults.rows ORDER BY id")
     assert len(found) == 2
     assert all(row[name] is not None for row in found for name in VARYING)
@@ -131,7 +131,7 @@ async def test_an_insert_stores_the_same_row_as_an_engine(
     engine: AsyncConnection, database: Database, make: Callable[[dict[str, Any]], Statement], name: str
 ) -> None:
     values = ROWS[name]
-    if make is not by_columns:  # a column without a default has to be given
+    if make is not by_columns:  # a column without a default needs a value
         values = dict.fromkeys(VALUES) | values
 
     await engine.execute(INSERT, values)

@@ -1,4 +1,4 @@
-"""Real servers from their wheels: each starts anywhere, keeps what it should keep, and never outlives us."""
+"""Real servers from their wheels: each starts anywhere, keeps its data, and never outlives this process."""
 
 import asyncio
 import contextlib
@@ -57,7 +57,7 @@ with embedded.temporary_postgres() as url:
 
 @pytest.fixture(scope="module")
 def server() -> Generator[str]:
-    """An embedded server, also where DATABASE_URL names another for the other tests."""
+    """An embedded server, even if DATABASE_URL names another server for the other tests."""
     with embedded.temporary_postgres() as url:
         yield url
 
@@ -84,7 +84,7 @@ def is_closed(url: str) -> bool:
 
 @contextlib.contextmanager
 def parent_of_server(folder: Path, script: str = KEEP_RUNNING) -> Generator[subprocess.Popen[str]]:
-    """Another process that runs a server in the folder."""
+    """Run a server in the folder from another process."""
     process = subprocess.Popen(
         [sys.executable, "-c", script, str(folder)],
         env=environment(),
@@ -163,21 +163,21 @@ def test_a_server_ends_soon_after_its_parent_was_killed(folder: Path) -> None:
 
         wait_until(lambda: is_closed(url), seconds=LIVES_AT_MOST_SECONDS)
         wait_until(lambda: not (folder / "data" / "postmaster.pid").exists(), seconds=LIVES_AT_MOST_SECONDS)
-    start_and_stop(folder)  # nothing was left in the way
+    start_and_stop(folder)  # no leftovers block the next start
 
 
 def test_a_server_that_was_killed_and_that_nobody_has_reaped_is_not_in_the_way(folder: Path) -> None:
     with embedded.postgres(folder, durable=True) as killed:
         ask(killed, "CREATE TABLE kept AS SELECT 42 AS answer")
         (process, *_) = (folder / "data" / "postmaster.pid").read_text().split()
-        os.kill(int(process), signal.SIGKILL)  # a zombie until this block ends, as its parent is busy
+        os.kill(int(process), signal.SIGKILL)  # a zombie until this block ends, because its parent is busy
         with embedded.postgres(folder, durable=True) as url:
             assert ask(url, "SELECT answer FROM kept") == 42
 
 
 def test_a_server_that_somebody_else_started_in_the_folder_keeps_the_folder(folder: Path) -> None:
     with embedded.postgres(folder, durable=True) as theirs:
-        (folder / "lock").unlink()  # as if somebody had started it by hand
+        (folder / "lock").unlink()  # as if a person had started the server by hand
         with pytest.raises(EmbeddedServerError, match="pre-existing shared memory block"):
             start_and_stop(folder)
         assert ask(theirs, "SELECT 1") == 1
@@ -214,7 +214,7 @@ def test_as_root_a_folder_that_is_closed_to_others_stays_closed(tmp_path: Path) 
     try:
         assert tmp_path.stat().st_mode & 0o777 == 0o700
         assert tmp_path not in elsewhere.parents
-        with embedded.postgres(tmp_path / "data", durable=True) as again:  # the same place is found again
+        with embedded.postgres(tmp_path / "data", durable=True) as again:  # the same folder is found again
             assert urlsplit(again).password == urlsplit(url).password
     finally:
         shutil.rmtree(elsewhere)
@@ -248,7 +248,7 @@ def copy_wheel(folder: Path) -> None:
         shutil.copytree(part, folder / part.name, symlinks=True)
 
 
-# initdb calls postgres by a shell, with the name of its folder between double quotes.
+# initdb calls postgres through a shell, with the name of its folder in double quotes.
 def test_a_server_starts_from_an_environment_in_a_folder_of_any_name(folder: Path) -> None:
     environment_of_a_service = folder / 'it\'s $(touch${IFS}x) `touch x` "ours"'
     copy_wheel(environment_of_a_service)
@@ -336,7 +336,7 @@ def test_a_process_that_will_not_stop_is_killed() -> None:
 
 
 def has_ended(pid: int) -> bool:
-    """True for a zombie too: in a container, nobody may be there to collect it."""
+    """Return whether the process has ended, or is a zombie: in a container, no process may collect it."""
     result = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
     return result.stdout.strip()[:1] in ("", "Z")
 
@@ -347,7 +347,7 @@ KEEP_NATS_RUNNING = KEEP_RUNNING.replace("embedded.postgres", "embedded.nats")
 
 
 async def _exchange(url: str, *, publish: bytes | None = None) -> list[bytes]:
-    """Publish to a stream that is made if it is missing; returns what it holds."""
+    """Publish to a stream, which is made if missing, and return its messages."""
     client = await nats.connect(url)
     jetstream = client.jetstream()
     await jetstream.add_stream(name="kept", subjects=["kept"])

@@ -1,6 +1,7 @@
 """Random JSON Schemas, changes of them, and values, from a vocabulary so small that values often fit.
 
-They are made by a `Random`, which Hypothesis hands out: hundreds of thousands of choices take it too long.
+They are made by a `Random`, which Hypothesis provides: Hypothesis itself would take too long for hundreds of thousands
+of choices.
 """
 
 import copy
@@ -18,18 +19,18 @@ KINDS = ("string", "integer", "number", "boolean", "null", "object", "array")
 
 
 class Maker:
-    """Makes random schemas, changes and values."""
+    """A maker of random schemas, changes and values."""
 
     def __init__(self, random: Random) -> None:
         self._random = random
 
     def document(self) -> dict[str, Any]:
-        """A schema whose references lead to its own definitions."""
+        """Make a schema whose references lead to its own definitions."""
         root = self._keywords(3) if self._few() else self._object(3)
         return {**root, "$defs": {name: self.schema(2) for name in DEFINITIONS}}
 
     def changed(self, document: dict[str, Any]) -> dict[str, Any]:
-        """The next version of a schema: a few changes, or a different schema."""
+        """Make the next version of a schema: a few changes, or a different schema."""
         new = copy.deepcopy(document)
         for _ in range(self._random.choice((0, 1, 1, 1, 2, 3))):
             holder, key = self._random.choice(_live(new))
@@ -160,7 +161,7 @@ class Maker:
         return pick.choice(SCALARS)
 
     def value(self, depth: int = 3) -> Any:
-        """Any value."""
+        """Make any value."""
         kind = self._random.random()
         if depth == 0 or kind < 0.4:
             return self._random.choice(SCALARS)
@@ -169,7 +170,7 @@ class Maker:
         return {name: self.value(depth - 1) for name in (*NAMES, "ab") if self._random.random() < 0.5}
 
     def value_of(self, schema: Any, root: dict[str, Any], depth: int = 4) -> Any:
-        """A value that may well be valid."""
+        """Make a value that is likely to be valid."""
         if not isinstance(schema, dict) or depth == 0 or self._few():
             return self.value(min(depth, 2))
         inner = [schema[key] for key in ("not",) if self._few() and key in schema]
@@ -214,7 +215,7 @@ class Maker:
 
 
 def _live(document: dict[str, Any]) -> list[tuple[Any, Any]]:
-    """Places that are likely to matter: of the schema itself, and of what it refers to directly."""
+    """List the places that are likely to matter: of the schema itself, and of definitions that it refers to directly."""
     body = {key: value for key, value in document.items() if key != "$defs"}
     used = [one for name, one in document["$defs"].items() if f"#/$defs/{name}" in str(body)]
     found = [(document if holder is body else holder, key) for holder, key in _places(body)]
@@ -222,7 +223,7 @@ def _live(document: dict[str, Any]) -> list[tuple[Any, Any]]:
 
 
 def _places(node: Any) -> Iterator[tuple[Any, Any]]:
-    """Every place that a value is in, of objects and lists: (where, key)."""
+    """Yield every place of a value in objects and lists: (container, key)."""
     inside = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, value in inside:
         if key not in ("$defs", "$ref", "type") and node is not value:
@@ -231,7 +232,7 @@ def _places(node: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _renamed(document: Any) -> Any:
-    """A definition is called by the name of another one, in its place and where it is referred to."""
+    """Swap the name of one definition for another, at the definition and in references."""
     swap = {"A": "B", "B": "A"}
     if isinstance(document, list):
         return [_renamed(one) for one in document]
@@ -255,7 +256,7 @@ def is_schema(document: Any) -> bool:
 
 
 def is_endless(document: dict[str, Any]) -> bool:
-    """Whether a schema refers to itself for the same value, so that a validator would never end."""
+    """Return whether a schema refers to itself for the same value, so that a validator would never end."""
     return any(_is_endless(one, document, ()) for one in (document, *document["$defs"].values()))
 
 
@@ -283,7 +284,7 @@ def valid(document: dict[str, Any], values: list[Any]) -> list[bool]:
 
 
 def as_written(document: dict[str, Any]) -> dict[str, Any]:
-    """The same for a writer, who sends no field that its schema does not name."""
+    """Return the same schema for a writer, who sends no field that the schema does not name."""
     return {
         **_closed(document, document),
         "$defs": {name: _closed(one, document, inside=True) for name, one in document["$defs"].items()},
@@ -291,7 +292,7 @@ def as_written(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _closed(schema: Any, root: dict[str, Any], *, inside: bool = False) -> Any:
-    """`inside`: beside others, for the same value; they may name more fields."""
+    """`inside`: a part of `allOf` or the like, which applies to the same value as other parts with more fields."""
     if not isinstance(schema, dict):
         return schema
     found = dict(schema)
@@ -324,7 +325,7 @@ def _names_fields(schema: Any, root: dict[str, Any], references: tuple[str, ...]
 
 
 def open_to_all(document: Any, *, names: bool = False) -> Any:
-    """The same without objects that are closed to fields that they do not name."""
+    """Return the same schema without objects that forbid unnamed fields."""
     if isinstance(document, list):
         return [open_to_all(one) for one in document]
     if not isinstance(document, dict):

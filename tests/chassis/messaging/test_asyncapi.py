@@ -1,4 +1,4 @@
-"""The AsyncAPI document and the message schemas: what they say, and what the official parser says of them."""
+"""The AsyncAPI document and the message schemas: their contents, and their check by the official parser."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ from pydantic import Field
 from tests.support import npm
 from tests.support.needs import ASYNCAPI_PARSER
 
-# --- a service that says and hears everything ------------------------------------------------------------------------
+# --- a service with every kind of message --------------------------------------------------------------------------
 
 
 class Currency(StrEnum):
@@ -34,7 +34,7 @@ class Currency(StrEnum):
 
 
 class Line(Contract):
-    """One thing that was sold."""
+    """One sold item."""
 
     text: Annotated[str, Field(max_length=80)]
     amount: Annotated[Decimal, *fields.decimal(12, 2)]
@@ -52,7 +52,7 @@ class ByTransfer(Contract):
 
 
 class SoldV1(Contract):
-    """Somebody bought something."""
+    """A customer bought something."""
 
     sale_id: UUID
     number: Annotated[int, Field(gt=0)]
@@ -126,7 +126,7 @@ def document(shop: Service) -> dict[str, Any]:
 
 @pytest.fixture
 def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An empty folder to write specs/ in."""
+    """An empty folder for specs/."""
     monkeypatch.chdir(tmp_path)
     return tmp_path / "specs"
 
@@ -135,7 +135,7 @@ def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-# --- what the document says -------------------------------------------------------------------------------------------
+# --- the document ---------------------------------------------------------------------------------------------------
 
 
 def test_there_is_a_channel_for_each_message_and_an_operation_for_each_direction(document: dict[str, Any]) -> None:
@@ -177,12 +177,12 @@ def test_sent_messages_are_described_as_written_and_received_messages_as_read(do
 
     assert (
         fields_of("shop.sold.v1").keys() == SoldV1.model_fields.keys()
-    )  # not those of the contract that we hear it by
+    )  # not the fields of the contract by which this service handles the event
     written = document["components"]["schemas"]["SoldV1"]["properties"]["rates"]["additionalProperties"]
     assert written["type"] == "string"
     assert [one["type"] for one in fields_of("payments.paid.v1")["amount"]["anyOf"]] == ["number", "string"]
     assert fields_of("shop.remind.v1")["tone"]["default"] == "kind"
-    # Others may send this job too: what counts is what we take.
+    # Other services may send this job too, so the schema is of the accepted bodies.
     assert [one["type"] for one in fields_of("shop.remind.v1")["fee"]["anyOf"]] == ["number", "string"]
 
 
@@ -287,7 +287,8 @@ def test_the_schemas_are_json_schema_and_accept_the_messages_of_the_service() ->
     assert [*validator.iter_errors(json.loads(body) | {"currency": "XXX"})] != []
 
 
-# --- the files ----------------------------------------------------------------------------------------------------------
+# --- the files
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_files_are_the_documents_and_a_schema_for_each_message_of_ours(shop: Service, folder: Path) -> None:

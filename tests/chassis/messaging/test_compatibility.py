@@ -1,4 +1,4 @@
-"""The gate for messages: each change that breaks others is refused with the way out, and additions pass."""
+"""The gate for messages refuses each breaking change with a remedy, and accepts additions."""
 
 import dataclasses
 import json
@@ -71,13 +71,13 @@ async def handle(message: Any, uow: Any) -> None: ...
 
 
 def contract(name: str = "InvoiceIssuedV1", **changes: Any) -> type[Contract]:
-    """The contract with these fields changed or added, or removed with None."""
+    """Make the contract with these fields changed or added, or removed with None."""
     wanted = {field: definition for field, definition in {**FIELDS, **changes}.items() if definition is not None}
     return create_model(name, __base__=Contract, **wanted)
 
 
 def event(*contracts: type[Contract]) -> Messages:
-    """A service that publishes an event as each of these contracts."""
+    """Make a service that publishes an event as each of these contracts."""
     happened = [dataclasses.make_dataclass(one.__name__, ["invoice_id"]) for one in contracts]
     lines = (Event(one, wire, "invoice", "invoice_id") for one, wire in zip(happened, contracts, strict=True))
     return Messages("billing", tuple(lines))
@@ -396,7 +396,7 @@ def test_schemas_of_the_same_meaning_have_no_difference(old: dict[str, Any], new
 
 
 class Renamed(Contract):
-    """The same on the wire as Address."""
+    """The same JSON as Address."""
 
     city: Annotated[str, Field(description="Where.", examples=["Rome"])]
     zip_code: str | None = Field(None, deprecated=True)
@@ -432,7 +432,8 @@ def test_the_schema_of_another_service_is_not_compared() -> None:
     assert refused(sent_to_others, event(contract("OtherV1"))) == []
 
 
-# --- messages that go ---------------------------------------------------------------------------------------------------
+# --- messages that go
+# ---------------------------------------------------------------------------------------------------
 
 
 def test_a_removed_message_is_refused_with_the_way_to_retire_a_message() -> None:
@@ -448,7 +449,9 @@ def test_a_renamed_message_counts_as_removed() -> None:
     (problem,) = refused(event(contract()), event(contract("InvoicePostedV1")))
     assert problem.startswith("billing.invoice-issued.v1 is gone (billing.invoice-posted.v1 is alike, but ")
     assert "Bring InvoiceIssuedV1 back" in problem
-    (problem,) = refused(event(contract(), contract("PaidV1")), event(contract()))  # known before: no new name of it
+    (problem,) = refused(
+        event(contract(), contract("PaidV1")), event(contract())
+    )  # known before, so this is not a new name
     assert problem.startswith("billing.paid.v1 is gone.")
 
 
@@ -459,7 +462,8 @@ def test_a_retired_message_may_go_and_its_number_never_comes_back() -> None:
     assert problem == "billing.paid.v1 is in specs/retired.txt, and its number is used up: make it PaidV2."
 
 
-# --- the command, in a repository -----------------------------------------------------------------------------------------
+# --- the command, in a repository
+# -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=[".", "services/billing"])

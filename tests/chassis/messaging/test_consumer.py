@@ -1,4 +1,4 @@
-"""Messages are done once, in order within a key, tried again, parked; whatever else happens at the same time."""
+"""Messages are handled once, in order within a key, attempted again, and parked, during all kinds of failures."""
 
 import asyncio
 import itertools
@@ -42,13 +42,13 @@ STUBBORN = RetryPolicy(max_attempts=10_000, first_pause_seconds=0.05, longest_pa
 WAIT_SECONDS = 90
 
 LEADER = f"SELECT pid FROM pg_locks WHERE granted AND locktype = 'advisory' AND classid::bigint << 32 | objid::bigint = {LOCK}"
-"""Whose connection holds the lock of the consumers."""
+"""The session that holds the lock of the consumers."""
 STANDING_BY = """
     SELECT pid FROM pg_stat_activity AS other WHERE application_name = 'tiny-consumer' AND state = 'idle'
     AND query LIKE '%pg_try_advisory_lock%'
     AND backend_start > (SELECT backend_start FROM pg_stat_activity WHERE pid = $1)
 """
-"""Who has asked for it since, and was refused."""
+"""The sessions that asked for the lock and were refused."""
 
 
 def paid(number: int, *, key: str = "a", then: str = "work", id: str | None = None) -> Message:
@@ -57,13 +57,13 @@ def paid(number: int, *, key: str = "a", then: str = "work", id: str | None = No
 
 
 def other_key(*, same_lane: bool) -> str:
-    """Than "a"."""
+    """Return a key that differs from "a"."""
     lanes = SHAPES[Kind.EVENT].lanes
     return next(key for key in map(str, range(1000)) if (hash(key) % lanes == hash("a") % lanes) is same_lane)
 
 
 def tell_when_lanes_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits until it is told goes on when all lanes have been asked to stop, and not before."""
+    """Let waiting handlers continue once all lanes have been asked to stop, and not before."""
     stop = Lane.stop
 
     def stop_and_tell(lane: Lane, **options: Any) -> None:
@@ -85,12 +85,12 @@ class Bench:
         self.broker: Broker = MemoryBroker(options)
         self.messages = MESSAGES
         self.bank = "bank"
-        """What the service is called here that our events come from."""
+        """the name of the service in this test that sends our events"""
         self.spans = InMemorySpanExporter()
         self.telemetry = recording(self.spans)
 
     async def until_begun(self, number: int, *, times: int = 1) -> None:
-        """The handler was called with it so often."""
+        """Wait until the handler has been called `times` times with that number."""
 
         async def begun() -> bool:
             return said.begun.count(number) >= times
@@ -104,11 +104,11 @@ class Bench:
 
     @asynccontextmanager
     async def dying(self) -> AsyncGenerator[None]:
-        """A consumer whose end, on leaving, leaves everything as it is: its database connections break, no more."""
+        """A consumer that crashes at the end: its database connections break, and it does nothing more."""
         async with self._consumer(Kind.EVENT, QUICK) as consumer:
             task = asyncio.create_task(consumer.run(asyncio.Event()))
             yield
-            while not task.done():  # the first time it would still finish what it has begun
+            while not task.done():  # the first cancellation would still let it finish its messages
                 task.cancel()
                 await asyncio.sleep(0.01)
 
@@ -184,7 +184,7 @@ async def bench(
 
 @pytest.fixture(params=each_of("nats", "kafka", "rabbitmq"))
 async def real(request: pytest.FixtureRequest, run: Run, bench: Bench) -> Bench:
-    """The same at a real broker, under names that no other test uses."""
+    """The same bench on a real broker, with names that no other test uses."""
     suffix = uuid4().hex[:8]
     bench.bank = f"bank-{suffix}"
     heard = OnEvent(f"{bench.bank}.paid.v1", said.PaidV1, said.on_paid)
@@ -224,7 +224,7 @@ async def test_an_id_under_two_names_is_two_messages(bench: Bench) -> None:
 
 
 class ErrandV1(Contract):
-    """`then` is how the job behaves."""
+    """A job. `then` is the behaviour of its handler."""
 
     number: int
     then: str = "work"
@@ -248,7 +248,7 @@ async def on_errand(job: ErrandV1, uow: UnitOfWork) -> None:
         await uow.connection.execute("DO $$ BEGIN RAISE out_of_memory; END $$")
     if job.then == "cancel":
         shared = asyncio.ensure_future(asyncio.sleep(60))
-        shared.cancel()  # as somebody else does who waits for it, too
+        shared.cancel()  # as another task that waits for it does too
         await shared
     await uow.connection.execute("INSERT INTO effects (number) VALUES ($1)", job.number)
 
@@ -488,11 +488,11 @@ async def test_an_id_that_postgres_cannot_keep_holds_up_nothing(real: Bench, bod
 
 
 LONG = token_hex(3000)
-"""Random, because Postgres compresses before it compares with the limit of an index."""
+"""Random, because Postgres compresses a value before it compares it with the limit of an index."""
 
 
 async def publish_foreign(bench: Bench, message: Message) -> None:
-    """Publish as a foreign sender does, whose identity does not fit into RabbitMQ's own property."""
+    """Publish like a foreign sender, whose identity does not fit into RabbitMQ's own property."""
     if not isinstance(bench.broker, RabbitBroker):
         await bench.publish(message)
         return
@@ -567,12 +567,12 @@ async def test_a_long_reason_is_shortened(bench: Bench) -> None:
 
 NEVER = 10 * WAIT_SECONDS
 RELUCTANT = RetryPolicy(first_pause_seconds=NEVER, longest_pause_seconds=NEVER)
-"""It makes the second attempt only where it has to."""
+"""It makes the second attempt only if it has to."""
 
 
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> int:
-    """How many messages a consumer may have at hand."""
+    """The number of messages that a consumer may hold, made small."""
     monkeypatch.setattr(processing, "log", CapturingLogger())  # the default shows each stack, which takes longer
     monkeypatch.setitem(SHAPES, Kind.EVENT, replace(SHAPES[Kind.EVENT], batch=10, window=40, held=40, spare=10))
     return 40
@@ -750,7 +750,7 @@ async def test_a_database_that_does_not_answer_costs_no_message_an_attempt(bench
         await bench.publish(paid(1, then="wait until told"))
         await bench.until_begun(1)
         link.freeze()
-        said.told.set()  # its next statement gets no answer, nor does the rollback
+        said.told.set()  # neither its next statement nor the rollback gets an answer
         await asyncio.to_thread(link.holding.wait, WAIT_SECONDS)
         await bench.publish(paid(2, key="b"), paid(3, key="c"))
         await asyncio.sleep(6)  # longer than a statement may take
@@ -786,7 +786,7 @@ POISON = "CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN 
 
 @asynccontextmanager
 async def poisoned(connection: asyncpg.Connection, what: str, *, when: str = "true") -> AsyncGenerator[None]:
-    """The server does this for each effect for which the condition holds."""
+    """Let the server do this at each effect for which the condition holds."""
     await connection.execute(POISON.format(what))
     await connection.execute(
         f"CREATE TRIGGER poison BEFORE INSERT ON effects FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION poison()"
@@ -948,7 +948,7 @@ WAITING_FOR_A_CLAIM = """
 
 @contextmanager
 def two_ways(system: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> Generator[tuple[Link, str, str]]:
-    """A link to a broker, the broker's URL by that link, and its URL by another way."""
+    """A link to a broker, the broker's URL through that link, and its direct URL."""
     if system == "rabbitmq":
         url = run(system).url
         with Link(url) as link:

@@ -1,4 +1,4 @@
-"""The comparison of schemas, held against a validator: a value that is written and not read has to be a gap."""
+"""The comparison of schemas, checked against a validator: a value that is written and not read has to be a gap."""
 
 from random import Random
 from typing import Any
@@ -16,7 +16,7 @@ from tests.chassis.messaging import schemas
 
 
 def versions(random: Random) -> tuple[dict[str, Any], dict[str, Any], list[Any]]:
-    """Two versions of a schema, and the values that are sent by the first and not valid by the second."""
+    """Make two versions of a schema, and values that the first version sends and the second refuses."""
     maker = schemas.Maker(random)
     old = maker.document()
     new = maker.changed(old)
@@ -27,7 +27,7 @@ def versions(random: Random) -> tuple[dict[str, Any], dict[str, Any], list[Any]]
 
 
 def api(request: dict[str, Any], response: dict[str, Any]) -> Document:
-    """A document with these two schemas, whose own definitions become components."""
+    """Make a document with these two schemas, whose own definitions become components."""
     parts = {"Request": request, "Response": response}
     operation = {
         "requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Request"}}}},
@@ -52,14 +52,14 @@ def _moved(node: Any, name: str) -> Any:
 
 
 def see(old: dict[str, Any], new: dict[str, Any], lost: list[Any]) -> None:
-    """Every gate has to see that a value is lost."""
+    """Check that every gate finds that a value is lost."""
     told = f"{lost[0]} is valid by {old} and not by {new}"
     assert gaps(old, new), told
     assert unmet(new, old), told
     assert [one for one in differences(old, new) if not one.wider], told
     assert [one for one in differences(new, old) if not one.narrower], told
     assert breaks(api(old, {"$defs": {}}), api(new, {"$defs": {}})), told
-    # Who reads a response ignores fields that are not known there: those of a closed object are no break.
+    # A reader of a response ignores unknown fields, so fields that a closed object refuses are no break.
     if schemas.valid(schemas.open_to_all(new), lost[:1]) == [False]:
         assert breaks(api({"$defs": {}}, new), api({"$defs": {}}, old)), told
 
@@ -77,7 +77,7 @@ def test_a_value_that_is_written_and_not_read_is_seen_by_every_gate() -> None:
         verdicts["lost" if lost else "refused" if gaps(old, new) else "compatible"] += 1
 
     look()
-    # Random schemas prove nothing if few of them differ in what they take, or if all are refused.
+    # Random schemas prove nothing if few of them accept different values, or if all are refused.
     assert verdicts["lost"] >= 15, verdicts
     assert verdicts["compatible"] >= 50, verdicts
 

@@ -1,4 +1,4 @@
-"""What a use case says is in the outbox if, and only if, its change is committed."""
+"""The messages of a use case are in the outbox if, and only if, its change is committed."""
 
 import json
 from collections.abc import AsyncGenerator
@@ -22,7 +22,7 @@ from tests.chassis.said import MESSAGES, CountV1, ThingMade, ThingMadeV1, TidyUp
 
 @pytest.fixture
 async def rows(connection: asyncpg.Connection) -> AsyncGenerator[Any]:
-    """`await rows()`: what is in the outbox, from outside of the transaction."""
+    """`await rows()`: the rows of the outbox, from outside of the transaction."""
 
     async def rows() -> list[dict[str, Any]]:
         return [dict(row) for row in await connection.fetch("SELECT * FROM chassis.outbox ORDER BY seq")]

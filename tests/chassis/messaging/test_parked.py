@@ -1,4 +1,4 @@
-"""`parked list | show | replay | drop`: a person gets at what failed, and nothing leaves without being seen."""
+"""`parked list | show | replay | drop`: a person sees the parked messages, and no message leaves unseen."""
 
 import asyncio
 import dataclasses

@@ -1,4 +1,4 @@
-"""What the outbox holds is sent: all of it, in order within a key, by one relay at a time, whatever goes away."""
+"""The relay sends the whole outbox, in order within a key, from one replica at a time, during all kinds of failures."""
 
 import asyncio
 import json
@@ -51,7 +51,7 @@ OFTEN_SECONDS = 0.1
 
 
 class Recorder:
-    """The half of a broker that a relay uses. It remembers what it was given, and can say no."""
+    """The half of a broker that a relay uses. It records the messages, and can refuse them."""
 
     system = "memory"
 
@@ -70,7 +70,7 @@ class Recorder:
         self.answers = asyncio.Event()
         self.answers.set()
         self.answers_at_most: int | None = None
-        """After so many messages the broker does not answer until `answers` is set."""
+        """After this number of messages the broker does not answer until `answers` is set."""
         self.in_hand = 0
         self.most_in_hand = 0
 
@@ -124,7 +124,7 @@ class Bench:
             yield
 
     async def say(self, *said: object, after: timedelta = timedelta(0)) -> None:
-        """In one transaction."""
+        """Publish or enqueue in one transaction."""
         outbox = Outbox(MESSAGES)
         async with self.connection.transaction():
             for one in said:
@@ -191,7 +191,7 @@ async def test_a_commit_is_sent_at_once_not_at_the_next_poll(bench: Bench, monke
     async with bench.relaying():
         await bench.say(*events(1))
         await bench.until_sent(1)
-        await asyncio.sleep(0.1)  # it has nothing to do now, and waits
+        await asyncio.sleep(0.1)  # the relay has nothing to do, and waits
         await bench.say(*events(1))
         await bench.until_sent(2)
 
@@ -268,7 +268,7 @@ async def test_keys_are_sent_at_the_same_time_and_the_messages_of_a_key_in_turn(
 async def test_a_batch_is_deleted_and_another_is_read_while_a_third_is_being_sent(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(in_flight, "LONG_SECONDS", WAIT_SECONDS)  # a slow machine makes no slow destination
+    monkeypatch.setattr(in_flight, "LONG_SECONDS", WAIT_SECONDS)  # a slow machine must not count as a slow destination
     await bench.say(*events(3 * BATCH, things=3 * BATCH))
     bench.broker.answers_at_most = BATCH
     async with bench.relaying():
@@ -319,7 +319,7 @@ async def test_a_job_waits_until_its_time(bench: Bench) -> None:
         await bench.until_sent(1)
         await asyncio.sleep(0.5)
         assert [message.kind for message in bench.broker.got] == [Kind.EVENT]
-        await bench.connection.execute("UPDATE chassis.outbox SET not_before = now()")  # the hour is over
+        await bench.connection.execute("UPDATE chassis.outbox SET not_before = now()")  # after the hour
         await bench.until_sent(2)
     assert bench.broker.got[1].name == "tiny.tidy-up.v1"
 
@@ -453,7 +453,7 @@ async def test_rows_that_a_failed_destination_holds_up_are_not_read_again_for_ot
 
 
 async def rows_read(bench: Bench) -> int:
-    """How many rows of the outbox the server has read so far, for anybody."""
+    """Return how many rows of the outbox the server has read so far, for all sessions."""
     await bench.connection.execute("SELECT pg_stat_force_next_flush()")
     await asyncio.sleep(2.5)  # the relay's session reports its numbers with a statement a second later
     return await bench.connection.fetchval(
@@ -480,11 +480,11 @@ async def test_the_age_of_a_burst_is_found_without_reading_all_rows(bench: Bench
         async with running("gauges", gauges.run):
             await bench.until(lambda: gauges.oldest_seconds > 0)
     assert gauges.waiting == BURST
-    assert await rows_read(bench) - before < 1.5 * BURST  # the rows are counted, up to a bound
+    assert await rows_read(bench) - before < 1.5 * BURST  # the relay counts the rows only up to a bound
 
 
 BURST = 20_000
-"""So many rows that the planner, without statistics, prefers to sort them."""
+"""The number of rows with which the planner, without statistics, prefers to sort them."""
 
 
 async def store_many(bench: Bench, count: int) -> None:
@@ -716,7 +716,7 @@ async def test_no_transaction_is_open_while_the_broker_is_spoken_to(bench: Bench
         states = await bench.connection.fetch(
             "SELECT state FROM pg_stat_activity WHERE application_name = 'tiny-relay' AND datname = current_database()"
         )
-        assert {row["state"] for row in states} == {"idle"}  # an earlier test's may still be leaving
+        assert {row["state"] for row in states} == {"idle"}  # a session of an earlier test may still close
         bench.broker.answers.set()
         await bench.until_empty()
 
@@ -726,7 +726,7 @@ async def test_stopping_finishes_messages_that_are_being_sent(bench: Bench) -> N
     await bench.say(*events(1))
     async with bench.relaying():
         await bench.until(lambda: bench.broker.in_hand == 1)
-        # When it has been asked to stop: that is what comes next.
+        # Look after the request to stop, because the stop comes next.
         asyncio.get_running_loop().call_soon(bench.broker.answers.set)
     assert len(bench.broker.got) == 1
     assert await bench.waiting() == 0

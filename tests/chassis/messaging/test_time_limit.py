@@ -1,4 +1,4 @@
-"""One timer limits many short calls, each for itself."""
+"""One timer limits many short calls, each separately."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The worker beside HTTP or alone: what it tells of itself, what it keeps in order, and what it cannot start without."""
+"""The worker alone or with HTTP: its probes and metrics, the order of messages, and its refusals to start."""
 
 import asyncio
 import dataclasses
@@ -87,7 +87,7 @@ async def test_readiness_tells_of_waiting_and_parked_messages_and_stays_ready(
     told = ready.json()
     assert (told["status"], told["parked"], told["outbox"]["waiting"]) == ("ok", 1, 5)
     assert 9 * 3600 <= told["outbox"]["oldest_seconds"] < 9 * 3600 + 100
-    assert "broker" not in told  # this process does not speak to it
+    assert "broker" not in told  # this process has no connection to the broker
 
 
 async def test_depth_age_and_parked_messages_are_metrics(
@@ -107,7 +107,7 @@ async def test_depth_age_and_parked_messages_are_metrics(
     found = {
         metric.name: metric.data.data_points[0].value for metric in metrics if metric.name.startswith("messaging.")
     }
-    size = len("{}") + len("{}") + len("no")  # of body, headers and reason
+    size = len("{}") + len("{}") + len("no")  # body, headers and reason
     assert found == {
         "messaging.outbox.messages": 0,
         "messaging.outbox.oldest.age": 0,
@@ -141,7 +141,7 @@ async def test_an_unreachable_broker_is_told_and_stops_nothing(talking: Service,
 
 @pytest.fixture
 def in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The worker's broker is in memory, whatever its URL says."""
+    """Use a broker in memory, for any BROKER_URL."""
     monkeypatch.setattr("chassis.messaging.worker.broker_for", MemoryBroker)
 
 
@@ -173,7 +173,7 @@ async def test_the_broker_is_not_reported_as_ok_before_the_worker_has_connected(
     settings = {"database_url": database_url, "broker_url": f"nats://{uuid4()}"}
     app = worker(talking, talking.settings.model_validate(settings | {"probe_details": True}))
     client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://s")
-    async with app.state.database, client:  # not started
+    async with app.state.database, client:  # the application is not started
         before = (await client.get("/readyz")).json()
     async with started(app) as client:
         await until(lambda: app.state.parts[0].worker.broker.connected)
@@ -262,7 +262,7 @@ def test_work_names_the_setting_that_is_missing(
 def refused(
     talking: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], broker_url: str
 ) -> str:
-    """What a worker says to that BROKER_URL."""
+    """Return the message of a worker that refuses a BROKER_URL."""
     monkeypatch.setenv("DATABASE_URL", "postgresql://user:secret@localhost/x")
     monkeypatch.setenv("BROKER_URL", broker_url)
     assert main(talking, ["work"]) == 2

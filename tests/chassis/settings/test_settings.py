@@ -1,4 +1,4 @@
-"""A wrong setting stops the process before it starts, in words that name it and keep secrets."""
+"""A wrong setting stops the process before it starts, with a message that names the setting and hides secrets."""
 
 import json
 
@@ -34,7 +34,7 @@ REFUSED = {
 
 @pytest.fixture(autouse=True)
 def only_these(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing set but a good DATABASE_URL."""
+    """No setting but a valid DATABASE_URL."""
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("DATABASE_URL", URL)
@@ -118,7 +118,7 @@ def test_all_that_is_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatch, caps
 
 
 def test_a_wrong_value_is_not_shown_wherever_settings_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTP_PORT", "s3cret")  # it happens: a secret in the wrong variable
+    monkeypatch.setenv("HTTP_PORT", "s3cret")  # a common mistake: a secret in the wrong variable
 
     with pytest.raises(ValidationError) as refused:
         SERVICE.settings()
@@ -139,11 +139,11 @@ DATABASE = "DATABASE_URL: add sslmode=verify-full and sslrootcert"
 NATS = "BROKER_URL: write tls:// for nats://"
 
 
-# DATABASE_URL, BROKER_URL, and what is said of each.
 def test_broker_url_may_have_every_scheme_that_a_broker_speaks() -> None:
     assert {scheme for pair in ENCRYPTED.items() for scheme in pair} == set(SCHEMES)
 
 
+# DATABASE_URL, BROKER_URL, and the variables that the warnings name.
 CONNECTIONS = [
     ("postgresql://u:s3cret@db.internal/tiny", None, [DATABASE]),
     ("postgresql://u:s3cret@db.internal/tiny?sslmode=require", None, [DATABASE]),
@@ -152,7 +152,7 @@ CONNECTIONS = [
     ("postgresql://u:s3cret@127.0.0.1,db.internal/tiny", None, [DATABASE]),
     ("postgresql://u:s3cret@/tiny?host=db.internal", None, [DATABASE]),
     (f"postgresql://u:s3cret@/tiny?host=db.internal&sslmode=verify-full&sslrootcert={__file__}", None, []),
-    # A proxy beside the service, or the machine itself.
+    # A proxy in the same pod, or the machine itself.
     ("postgresql://u:s3cret@127.0.0.1:5432/tiny", None, []),
     ("postgresql://u:s3cret@localhost,[::1]:5433/tiny", None, []),
     ("postgresql://u:s3cret@/tiny?host=/run/postgresql", None, []),
@@ -193,7 +193,7 @@ def test_a_connection_that_leaves_the_machine_unencrypted_is_warned_of_or_refuse
         if value is not None:
             monkeypatch.setenv(name.upper(), value)
     monkeypatch.setenv("REQUIRE_TLS", "true")
-    # A migration meets no broker.
+    # A migration needs no broker.
     for command in ("serve", "work", "migrate") if DATABASE in expected else ("serve", "work"):
         assert main(SERVICE, [command]) == 2
         said = capsys.readouterr().err

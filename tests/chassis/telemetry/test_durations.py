@@ -1,4 +1,4 @@
-"""Durations arrive as the SDK's own `Histogram.record` would have them arrive, in every reader and temporality."""
+"""Durations arrive as from the SDK's own `Histogram.record`, in every reader and temporality."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def reader(temporality: AggregationTemporality) -> InMemoryMetricReader:
 
 
 def shown(reader: InMemoryMetricReader) -> list[Any]:
-    """Everything that differs between two measurements but the time."""
+    """Return everything that differs between two measurements, without the time."""
     data = reader.get_metrics_data()
     if data is None:
         return []

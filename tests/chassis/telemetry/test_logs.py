@@ -1,4 +1,4 @@
-"""Log lines on stdout: one shape for all of them, ids from the context, and no values that a failure was about."""
+"""Log lines on stdout: one format for all, ids from the context, and no values from an exception."""
 
 import json
 import logging
@@ -43,7 +43,7 @@ except ValueError:
 
 
 def run(format: str, level: str) -> str:
-    """What a process with that configuration writes to stdout."""
+    """Run a process with that configuration, and return its stdout."""
     command = [sys.executable, "-c", PROGRAM, format, level]
     result = subprocess.run(command, env=environment(), cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stderr == ""

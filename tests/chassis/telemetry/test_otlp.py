@@ -1,4 +1,4 @@
-"""Our encoding of spans says what the SDK's says, and keeps only what is worth keeping."""
+"""Our encoding of spans has the same content as the SDK's, and its cache is bounded."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,7 +33,7 @@ PLAIN = {"text": "é \U0001f600", "empty": "", "long": "x" * 5000, "one": 1, "tr
 
 @contextmanager
 def recording(service: str = "tiny", **options: SpanLimits) -> Iterator[tuple[Tracer, list[ReadableSpan]]]:
-    """A tracer, and after the block what it recorded."""
+    """Yield a tracer and the list of its recorded spans."""
     memory, spans = InMemorySpanExporter(), []
     provider = TracerProvider(resource=Resource({"service.name": service}, "https://schema"), **options)
     provider.add_span_processor(SimpleSpanProcessor(memory))
@@ -42,7 +42,7 @@ def recording(service: str = "tiny", **options: SpanLimits) -> Iterator[tuple[Tr
 
 
 def assert_the_same(spans: list[ReadableSpan]) -> None:
-    for _ in range(2):  # the second time, what repeats is taken from the cache
+    for _ in range(2):  # the second time, repeated parts come from the cache
         assert ExportTraceServiceRequest.FromString(otlp.encode(spans)) == encode_spans(spans)
 
 

@@ -1,4 +1,4 @@
-"""Spans and metrics as a real OTLP receiver gets them, and what a dead receiver costs: nothing but the spans."""
+"""Spans and metrics at a real OTLP receiver; a receiver that is down costs nothing but the spans."""
 
 import gc
 import socket
@@ -84,12 +84,12 @@ def test_a_request_arrives_as_one_tree_and_queued_spans_arrive_before_the_end(
     assert resource["service.instance.id"]
     assert len(receiver.wait_for(last.headers["x-request-id"], count=2, timeout=0)) == 2
     assert {"http.server.request.duration", "db.client.connection.count"} <= receiver.metrics
-    assert first.events(event="request_finished") == []  # by default, traces say it and logs do not
+    assert first.events(event="request_finished") == []  # by default traces show requests, and logs do not
 
 
 @contextmanager
 def dead(kind: str) -> Generator[str]:
-    """The address of a receiver that refuses connections, or takes them and never answers."""
+    """The address of a receiver that refuses connections, or accepts them and never answers."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         if kind == "hangs":
@@ -114,18 +114,18 @@ def test_a_dead_receiver_blocks_nothing_and_holds_up_the_end_for_a_bounded_time(
     with dead(kind) as endpoint:
         ours = telemetry(service, endpoint)
         ours.meter.create_counter("things").add(1)
-        # Not one export was waited for. (The best of some: this machine may be busy with something else.)
+        # No request waited for an export. (The best of several, because this machine may be busy.)
         assert min(work() for _ in range(3)) < EXPORT_TIMEOUT_SECONDS
 
         began = time.monotonic()
         ours.shutdown()
 
-    assert time.monotonic() - began < EXPORT_TIMEOUT_SECONDS + 20  # the SDK alone takes 30
+    assert time.monotonic() - began < EXPORT_TIMEOUT_SECONDS + 20  # the SDK alone takes 30 s
 
 
 @pytest.mark.slow
 def test_a_dead_receiver_fills_no_memory(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chassis.telemetry.setup.MAX_QUEUED_SPANS", 512)  # less to wait for
+    monkeypatch.setattr("chassis.telemetry.setup.MAX_QUEUED_SPANS", 512)  # a shorter queue fills sooner
     with dead("refuses") as endpoint:
         ours = telemetry(service, endpoint)
         for _ in range(3000):
@@ -135,7 +135,7 @@ def test_a_dead_receiver_fills_no_memory(service: Service, monkeypatch: pytest.M
         del spans
         ours.shutdown()
 
-    assert 0 < kept <= 1024  # those that wait, and a batch of 512 on its way
+    assert 0 < kept <= 1024  # the waiting spans, and a batch of 512 that is being sent
 
 
 def test_every_part_of_a_span_arrives_as_recorded(service: Service) -> None:
@@ -159,7 +159,7 @@ def test_every_part_of_a_span_arrives_as_recorded(service: Service) -> None:
     parent = trace.set_span_in_context(NonRecordingSpan(remote), context.Context())
     with OtlpReceiver() as receiver:
         ours = telemetry(service, receiver.endpoint)
-        for _ in range(2):  # the second time, what repeats may be taken from a cache
+        for _ in range(2):  # the second time, repeated parts may come from a cache
             span = ours.tracer.start_span("plain", parent, SpanKind.CLIENT, attributes, start_time=1_000)
             span.set_status(StatusCode.ERROR, "why")
             span.end(3_000)
@@ -196,7 +196,7 @@ def test_the_ratio_says_how_many_traces_are_kept(service: Service, ratio: float,
 
 
 def traced(sampler: Sampler, kind: SpanKind, count: int) -> int:
-    """How many spans are recorded of callers that all ask for it, with the id that a ratio likes best."""
+    """Count the recorded spans of callers that all ask for it, with the id that a ratio prefers most."""
     parent = SpanContext(trace_id=1 << 64, span_id=7, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
     asking = trace.set_span_in_context(NonRecordingSpan(parent))
     found = [sampler.should_sample(asking, parent.trace_id, "GET", kind=kind) for _ in range(count)]
@@ -215,7 +215,7 @@ def test_callers_decide_on_no_more_traces_than_the_setting_allows(
     assert traced(sampler, SpanKind.SERVER, 50) == 0
     now += 1
     assert traced(sampler, SpanKind.SERVER, 50) == 5
-    assert traced(sampler, SpanKind.CONSUMER, 50) == 50  # a service has sent the message
+    assert traced(sampler, SpanKind.CONSUMER, 50) == 50  # another service has sent the message
 
 
 def test_beyond_the_setting_the_ratio_decides_for_any_trace_id_of_the_caller(service: Service) -> None:

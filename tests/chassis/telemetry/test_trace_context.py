@@ -1,4 +1,4 @@
-"""Trace context as W3C asks (https://www.w3.org/TR/trace-context-2): from a request, through a service, to another."""
+"""Trace context by the W3C (https://www.w3.org/TR/trace-context-2): from a request, through a service, to another."""
 
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -20,7 +20,7 @@ Onward = Callable[..., Awaitable[httpx.Headers]]
 
 @pytest.fixture
 async def onward(make_app: Callable[..., FastAPI], monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Onward]:
-    """`onward(("traceparent", …), …)`: what another service gets while this one handles a request with these headers."""
+    """`onward(("traceparent", …), …)`: the headers that another service gets while this one handles such a request."""
     app = make_app()
     monkeypatch.setattr("chassis.client.trace.get_tracer", lambda _: app.state.telemetry.tracer)
     arrived: list[httpx.Headers] = []
@@ -50,7 +50,7 @@ async def onward(make_app: Callable[..., FastAPI], monkeypatch: pytest.MonkeyPat
 
 
 def parts(headers: httpx.Headers) -> list[str]:
-    """Version, trace, span and flags that were passed on."""
+    """Return version, trace, span and flags that were passed on."""
     (sent,) = headers.get_list("traceparent")
     assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", sent)
     return sent.split("-")

@@ -1,1 +1,1 @@
-"""A service of one table, for tests of the chassis: each route does one thing that the chassis promises to handle."""
+"""A service of one table, for tests of the chassis: each route needs one promise of the chassis."""

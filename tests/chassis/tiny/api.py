@@ -116,7 +116,7 @@ async def count_bytes(request: Request) -> int:
 
 @router.get("/sleep")
 async def sleep(seconds: float) -> float:
-    """Busy without a connection to the database."""
+    """Take time without a connection to the database."""
     log.info("sleep_began")
     await asyncio.sleep(seconds)
     return seconds
@@ -124,7 +124,7 @@ async def sleep(seconds: float) -> float:
 
 @router.get("/query-sleep")
 async def query_sleep(seconds: float) -> float:
-    """Busy with a connection to the database."""
+    """Take time with a connection to the database."""
     await reader().execute("SELECT pg_sleep($1)", seconds)
     return seconds
 
@@ -143,7 +143,7 @@ async def fail(family: str) -> None:
 
 @router.get("/late-body")
 async def say_that_it_comes(seconds: float) -> Response:
-    """A response whose head is out long before its body is there."""
+    """Send the head of a response long before its body."""
 
     async def content() -> AsyncGenerator[bytes]:
         await asyncio.sleep(seconds)
@@ -154,7 +154,7 @@ async def say_that_it_comes(seconds: float) -> Response:
 
 @router.get("/half")
 async def half() -> Response:
-    """A response that fails when its first half is out."""
+    """Fail after the first half of the response was sent."""
 
     async def content() -> AsyncGenerator[bytes]:
         yield b"first half"
@@ -165,6 +165,6 @@ async def half() -> Response:
 
 @router.get("/onward")
 async def onward(url: str) -> int:
-    """Ask another service."""
+    """Send a request to another service."""
     async with service_client(url, timeout_seconds=2) as client:
         return (await client.get("/there", params={"email": "alice@example.com"})).status_code

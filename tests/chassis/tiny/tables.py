@@ -1,4 +1,4 @@
-"""The one table. Two things may have the same name until COMMIT, and the same e-mail address never."""
+"""The only table. Two things may have the same name until COMMIT, but never the same e-mail address."""
 
 import sqlalchemy as sa
 from chassis.database import metadata_for

@@ -1,4 +1,4 @@
-"""Limits for a client of a connection, on real sockets: how much and how slowly it may send, and the order of answers."""
+"""The limits of a connection, on real sockets: the amount and the speed of a client's bytes, and the order of answers."""
 
 import asyncio
 import gc
@@ -48,7 +48,7 @@ async def client(make_app: Callable[..., FastAPI], shared: SharedLimits) -> Asyn
 
 
 class Wire:
-    """A bare connection to a server."""
+    """A plain connection to a server."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
@@ -59,7 +59,7 @@ class Wire:
             await self.writer.drain()
 
     async def answer(self) -> tuple[int, bytes]:
-        """The status and the body of the next answer. Status 0 where the server closed the connection instead."""
+        """Read the status and the body of the next answer. Status 0 means that the server closed the connection."""
         try:
             head = await self.reader.readuntil(b"\r\n\r\n")
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -69,13 +69,13 @@ class Wire:
         return int(head.split()[1]), await self.reader.readexactly(int(length[1]))
 
     async def closed(self) -> bool:
-        """Wait until the server has closed the connection. False if it sends something."""
+        """Wait until the server has closed the connection. Returns False if the server sends something."""
         with suppress(ConnectionError):
             return await self.reader.read() == b""
         return True
 
     async def send_until_closed(self, piece: bytes, *, at_most: int) -> int:
-        """Send the piece again and again. Returns how many bytes went out before the server closed the connection."""
+        """Send the piece repeatedly. Returns the number of sent bytes before the server closed the connection."""
         sent = 0
         with suppress(ConnectionError):
             while sent < at_most and not self.writer.is_closing():
@@ -124,7 +124,7 @@ async def test_the_framing_of_a_body_is_bounded(
     async with wire(client) as attack:
         await attack.send(head("POST", path, "Transfer-Encoding: chunked") + begin)
         sent = await attack.send_until_closed(endless, at_most=64 * 1024 * 1024)
-        assert sent < 16 * 1024 * 1024  # most of it in the kernel's buffers
+        assert sent < 16 * 1024 * 1024  # the kernel's buffers hold most of them
     assert (await client.get("/livez")).status_code == 200
 
 
@@ -168,7 +168,7 @@ async def test_bodies_in_tiny_chunks_are_parsed_in_turns(
         senders = [await stack.enter_async_context(wire(client)) for _ in range(connected)]
         for sender in senders:
             await sender.send(head("POST", "/v1/bytes", "Transfer-Encoding: chunked"))
-        for sender in senders:  # without a turn of the event loop in between
+        for sender in senders:  # without an iteration of the event loop in between
             sender.writer.write(b"1\r\nx\r\n" * chunks + b"0\r\n\r\n")
         most = 0
         while parsed < connected * chunks:
@@ -196,7 +196,7 @@ async def test_chunks_of_other_connections_are_parsed_after_an_error_of_ours(
     monkeypatch.setattr(connections.Protocol, "continue_parsing", fail_once)
     size = connections.PIECE_BYTES
     body = b"1\r\nx\r\n" * size + b"0\r\n\r\n"
-    app = make_app(request_timeout_seconds=2)  # the first request ends by this limit: nothing reads its body
+    app = make_app(request_timeout_seconds=2)  # the first request ends by this limit, because nothing reads its body
     async with listening(app) as client, wire(client) as first, wire(client) as second:
         await first.send(head("POST", "/v1/bytes", "Transfer-Encoding: chunked") + body)
         await until(lambda: failures)
@@ -247,7 +247,7 @@ async def test_an_endless_head_is_refused(client: httpx.AsyncClient, begin: byte
         await attack.send(begin)
         await attack.send_until_closed(endless, at_most=64 * 1024 * 1024)
         status, _ = await attack.answer()
-        assert status in (0, 400)  # 0: reset, while we talked
+        assert status in (0, 400)  # 0: the server reset the connection while the test was sending
         assert await attack.closed()
 
 

@@ -1,4 +1,4 @@
-"""What a service shows to anybody who reaches it: its API, and nothing about itself unless a setting says so."""
+"""A service shows its API to every client that reaches it, and nothing about itself unless a setting allows that."""
 
 import re
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from tests.support.link import Link
 
 @pytest.fixture
 def unconfigured(service: Service, link: Link) -> FastAPI:
-    """The application with the required settings only."""
+    """The application with only the required settings."""
     return application(service, service.settings.model_validate({"database_url": link.url, "service_version": "v7"}))
 
 

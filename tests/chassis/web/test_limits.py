@@ -1,4 +1,4 @@
-"""What one request may take, on real sockets: bytes, time, and a place among those running."""
+"""The limits of a request, on real sockets: bytes, time, and the number of running requests."""
 
 import asyncio
 import gc
@@ -29,14 +29,14 @@ TIMEOUT_SECONDS = 0.5
 
 @pytest.fixture
 async def limited(make_app: Callable[..., FastAPI]) -> AsyncGenerator[httpx.AsyncClient]:
-    """A client of a service that takes small requests."""
+    """A client of a service with a small limit of bodies."""
     async with listening(make_app(max_body_bytes=MAX_BODY_BYTES)) as client:
         yield client
 
 
 @pytest.fixture
 async def hurried(make_app: Callable[..., FastAPI]) -> AsyncGenerator[httpx.AsyncClient]:
-    """A client of a service that takes two requests at once, small ones, for a short time."""
+    """A client of a service that runs two small requests at once, for a short time."""
     app = make_app(max_body_bytes=MAX_BODY_BYTES, request_timeout_seconds=TIMEOUT_SECONDS, max_concurrent_requests=2)
     async with listening(app) as client:
         yield client
@@ -44,7 +44,7 @@ async def hurried(make_app: Callable[..., FastAPI]) -> AsyncGenerator[httpx.Asyn
 
 @asynccontextmanager
 async def connected(client: httpx.AsyncClient) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A bare connection to the same server."""
+    """A plain connection to the same server."""
     reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
     try:
         async with asyncio.timeout(60):
@@ -54,7 +54,7 @@ async def connected(client: httpx.AsyncClient) -> AsyncGenerator[tuple[asyncio.S
 
 
 async def chunks(*, size: int, count: int) -> AsyncGenerator[bytes]:
-    """A body that does not say its length."""
+    """A body without a declared length."""
     for _ in range(count):
         yield b"x" * size
 
@@ -104,7 +104,7 @@ async def test_a_large_body_is_not_read_to_its_end(limited: httpx.AsyncClient) -
         try:
             response = await limited.post("/v1/bytes", content=endless())
         except httpx.TransportError:
-            return  # the server has hung up
+            return  # the server has closed the connection
     assert response.status_code == 413
 
 
@@ -169,7 +169,7 @@ async def test_the_oldest_of_too_many_bodies_makes_room(
         for reader, writer in others:
             writer.write(b"x")
             assert (await reader.readuntil(b"%d" % size)).startswith(b"HTTP/1.1 200 ")
-        for _ in range(3):  # what was counted is given back
+        for _ in range(3):  # each body returns the bytes that it counted
             assert (await client.post("/v1/bytes", content=b"x" * size)).status_code == 200
 
 
@@ -180,7 +180,7 @@ def test_refused_bodies_do_not_widen_the_bound() -> None:
     bodies.count(second, 60)
     assert first.refused
     with pytest.raises(TimeoutError):
-        bodies.count(first, 60)  # its task had read one more chunk before it heard of the refusal
+        bodies.count(first, 60)  # its task reads one more chunk before it notices the refusal
     for body in (first, second):
         bodies.remove(body)
     with pytest.raises(TimeoutError):
@@ -236,7 +236,7 @@ async def test_large_bodies_that_are_not_json_leave_nothing_behind(make_app: Cal
 
 
 async def test_a_request_that_takes_too_long_is_told_to_come_back(hurried: httpx.AsyncClient) -> None:
-    refused = await hurried.get("/v1/sleep", params={"seconds": 600})  # ten times what the client waits
+    refused = await hurried.get("/v1/sleep", params={"seconds": 600})  # the client waits a tenth of that
 
     assert code(refused) == (503, "timed_out")
     assert "retry-after" in refused.headers
@@ -265,12 +265,12 @@ async def test_places_are_free_again_after_every_kind_of_end(hurried: httpx.Asyn
             while (await hurried.get("/v1/sleep", params={"seconds": 0})).status_code != 200:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
-    for _ in range(3):  # more often than there are places
+    for _ in range(3):  # more often than the limit of running requests
         await hurried.get("/v1/sleep", params={"seconds": 600})  # timed out
         await hurried.get("/v1/failures/bug")
         await hurried.post("/v1/bytes", content=chunks(size=MAX_BODY_BYTES, count=2))
-        await until_free()  # a request that is refused for want of a place would be answered
-        with pytest.raises(httpx.ReadTimeout):  # the client goes away
+        await until_free()  # a request over the limit would get an answer
+        with pytest.raises(httpx.ReadTimeout):  # the client disconnects
             await hurried.get("/v1/sleep", params={"seconds": 600}, timeout=httpx.Timeout(60, read=0.05))
 
     await until_free()
@@ -279,7 +279,7 @@ async def test_places_are_free_again_after_every_kind_of_end(hurried: httpx.Asyn
 async def test_an_endless_head_is_refused_before_the_memory_is_full(limited: httpx.AsyncClient) -> None:
     async with connected(limited) as (reader, writer):
         writer.write(b"GET /livez HTTP/1.1\r\n")
-        with suppress(ConnectionError):  # it hangs up while we talk
+        with suppress(ConnectionError):  # the server closes the connection while the test sends
             for number in range(100_000):
                 writer.write(b"X-%d: %s\r\n" % (number, b"x" * 1000))
                 await writer.drain()
@@ -311,10 +311,10 @@ async def test_nobody_holds_a_connection_without_a_request(
 ) -> None:
     monkeypatch.setattr(connections, "HEAD_TIMEOUT_SECONDS", 0.3)
     async with listening(make_app(), timeout_keep_alive=1) as client, connected(client) as (reader, writer):
-        for each in sent or [0]:  # as slowly as it is allowed, and a byte of it never comes
+        for each in sent or [0]:  # at the slowest allowed speed, and the last byte never comes
             writer.write(bytes([each]) if sent else b"")
             await asyncio.sleep(0.02)
-        with suppress(ConnectionError):  # it hung up while we talked
+        with suppress(ConnectionError):  # the server closed the connection while the test was sending
             assert await reader.read() == b""
 
 
@@ -337,7 +337,7 @@ async def test_a_database_that_hangs_delays_no_answer_beyond_the_timeout(
         started = time.monotonic()
         answers = await asyncio.gather(*[client.post("/v1/things", json={"name": f"lamp {n}"}) for n in range(60)])
         assert {answer.status_code for answer in answers} == {503}
-        assert time.monotonic() - started < 45  # one after the other they would take 60
+        assert time.monotonic() - started < 45  # one after the other they would take 60 s
 
         link.restore()
         assert (await until_it_works()).json() == []
@@ -397,7 +397,7 @@ async def test_a_client_that_leaves_a_stream_leaves_no_failure_behind(
     with capture_logs() as logged:
         async with streaming.stream("GET", "/stream", params={"seconds": 0.05, "count": 1_000_000}) as response:
             await anext(response.aiter_raw())
-        await streaming.get("/stream", params={"seconds": TIMEOUT_SECONDS / 2, "count": 4})  # some time for the server
+        await streaming.get("/stream", params={"seconds": TIMEOUT_SECONDS / 2, "count": 4})  # give the server some time
 
     assert logged == []
     assert not any(record.exc_info or record.levelname == "ERROR" for record in caplog.records)
@@ -405,7 +405,7 @@ async def test_a_client_that_leaves_a_stream_leaves_no_failure_behind(
 
 @pytest.fixture
 async def uploads(make_app: Callable[..., FastAPI]) -> AsyncGenerator[httpx.AsyncClient]:
-    """A client of a server with small bodies, but for the routes that were given another size."""
+    """A client of a server with a small limit of bodies, except on some routes."""
     app = make_app(max_body_bytes=MAX_BODY_BYTES)
 
     async def count(request: Request) -> int:

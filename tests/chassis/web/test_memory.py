@@ -16,7 +16,7 @@ from tests.chassis.processes import Running, Start
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("memory")]
 
 MEMORY_BYTES = 256 * 2**20
-"""As in template/deploy/base/deployment.yaml.jinja."""
+"""The limit in template/deploy/base/deployment.yaml.jinja."""
 
 ATTACK_SECONDS = 1
 ANSWER_SECONDS = 100
@@ -35,7 +35,7 @@ KIB = b"x" * 1024
 
 @contextmanager
 def cage(memory_bytes: int) -> Generator[Path]:
-    """A memory cgroup, of version 1 or 2. Skips the test where this user may not make one."""
+    """A memory cgroup, of version 1 or 2. Skips the test if this user may not make a cgroup."""
     root = Path("/sys/fs/cgroup")
     version_1 = (root / "memory").is_dir()
     folder = (root / "memory" if version_1 else root) / f"slipway-{os.getpid()}"
@@ -55,21 +55,21 @@ def cage(memory_bytes: int) -> Generator[Path]:
             try:
                 folder.rmdir()
                 break
-            except OSError:  # its process is still ending
+            except OSError:  # its process has not ended yet
                 assert time.monotonic() < deadline, "the caged process does not end"
                 time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
 def processes() -> Generator[Path]:
-    """The cage that this module's processes enter."""
+    """The cgroup that this module's processes enter."""
     with cage(MEMORY_BYTES) as processes:
         yield processes
 
 
 @pytest.fixture(scope="module")
 def running(processes: Path) -> Generator[list[Running]]:
-    """The processes in the cage. They leave it before it is taken down."""
+    """The processes in the cgroup. They leave it before its removal."""
     running: list[Running] = []
     yield running
     for each in running:
@@ -78,7 +78,7 @@ def running(processes: Path) -> Generator[list[Running]]:
 
 @pytest.fixture
 def caged(start: Start, processes: Path, running: list[Running]) -> Running:
-    """The tiny service in the cage, tracing for a receiver that is not there. Started again only where it has ended."""
+    """The tiny service in the cgroup, tracing for a missing receiver. It is started again only after its end."""
     if not running or running[-1].process.child.poll() is not None:
         settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "DRAIN_SECONDS": 0}
         running.append(start("-c", CAGED, str(processes), **settings))
@@ -86,7 +86,7 @@ def caged(start: Start, processes: Path, running: list[Running]) -> Running:
 
 
 class Attacker:
-    """Connections to one server, each of which sends what it is given, and stays."""
+    """Connections to one server, each of which sends its bytes and stays open."""
 
     def __init__(self, service: Running) -> None:
         url = httpx.URL(service.base)
@@ -172,7 +172,7 @@ MIB = 2**20
 MANY_FIELDS = "{" + ",".join(f'"{number:06}":0' for number in range(MIB // 11)) + "}"
 AHEAD = head("GET", "/v1/things") * (300_000 // 40)
 
-# name: connections, what each sends, whether it reads the answers
+# name: connections, the bytes of each, whether it reads the answers
 ATTACKS = {
     "a trailer without end to a probe": (20, endless(head("GET", "/livez", "Transfer-Encoding: chunked") + b"0\r\nx: ", 64 * KIB), True),
     "trailers without end": (20, endless(chunked("/v1/bytes") + b"0\r\n", b"x: y\r\n" * 10_000), True),
@@ -228,7 +228,7 @@ async def test_no_request_ends_the_process_and_others_are_answered_meanwhile(
 
 
 async def _ask(service: Running, *, seconds: float) -> set[int]:
-    """The statuses of what others ask meanwhile, each on a connection of its own."""
+    """Return the statuses of other clients' requests meanwhile, each on a connection of its own."""
     statuses = set()
     until = time.monotonic() + seconds
     while True:

@@ -1,4 +1,4 @@
-"""What a request leaves behind: one trace, one id, measurements, and a log line if it failed."""
+"""The traces of a request: one span, one id, measurements, and a log line after a failure."""
 
 import json
 from collections.abc import AsyncGenerator, Callable
@@ -30,7 +30,7 @@ NOT_SAMPLED = {"traceparent": f"00-{TRACE_ID}-{SPAN_ID}-00"}
 
 @dataclass
 class Watched:
-    """A client of the service, and what its requests left behind."""
+    """A client of the service, and the spans, metrics and logs of its requests."""
 
     client: httpx.AsyncClient
     exporter: InMemorySpanExporter
@@ -53,7 +53,7 @@ class Watched:
 
 @pytest.fixture
 async def watched(make_app: Callable[..., FastAPI], database: object) -> AsyncGenerator[Watched]:
-    """The service with telemetry kept in memory. `database` empties the table afterwards."""
+    """The service with telemetry in memory. `database` empties the table afterwards."""
     exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
     telemetry = Telemetry(
         Resource({}),
@@ -220,7 +220,7 @@ async def tagged(make_app: Callable[..., FastAPI]) -> AsyncGenerator[httpx.Async
 async def test_a_copy_that_is_still_right_is_not_sent_again(
     tagged: httpx.AsyncClient, method: str, path: str, tags: list[str]
 ) -> None:
-    for _ in range(2):  # on one connection, whose next answer must not begin with what was left out
+    for _ in range(2):  # on one connection, whose next answer must not start with the omitted body
         response = await tagged.request(method, path, headers=[("If-None-Match", tag) for tag in tags])
 
         assert (response.status_code, response.content) == (304, b"")

@@ -1,4 +1,4 @@
-"""What the probes say, and that saying it neither hangs nor depends on how busy the service is."""
+"""The answers of the probes, which neither hang nor depend on the load of the service."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -22,7 +22,7 @@ from tests.support.link import Link
 
 @pytest.fixture
 async def probed(make_app: Callable[..., FastAPI], link: Link) -> AsyncGenerator[httpx.AsyncClient]:
-    """A client of a service with two database connections, whose database the link can take away."""
+    """A client of a service with two database connections, whose database the link can cut."""
     async with listening(make_app(database_url=link.url, database_pool_size=2)) as client:
         yield client
 
@@ -135,7 +135,7 @@ def upgrade() -> None:
 
 @pytest.fixture
 def older_database(service: Service, empty_database: str, tmp_path: Path) -> str:
-    """Return the URL of a database that the version before ours has migrated."""
+    """Return the URL of a database that the previous version has migrated."""
     package = ModuleType("tiny")
     package.__path__ = [str(tmp_path)]
     versions = tmp_path / "migrations" / "versions"
@@ -147,7 +147,7 @@ def older_database(service: Service, empty_database: str, tmp_path: Path) -> str
 
 @pytest.fixture(params=["empty_database", "older_database"])
 def incomplete_database(request: pytest.FixtureRequest) -> str:
-    """Return the URL of a database that lacks migrations of ours."""
+    """Return the URL of a database that lacks migrations of this version."""
     return request.getfixturevalue(request.param)
 
 

@@ -1,4 +1,4 @@
-"""The real process, told to stop while it works: nobody who sent a request in time is left without an answer."""
+"""The real process, stopped while it works: each client that sent a request in time gets its answer."""
 
 import asyncio
 import gc
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow  # each starts a process of its own
 
 ASLEEP = "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
 CONNECTING_SECONDS = 1.5
-"""Clients of a busy machine may take so long from the decision to send to the connection."""
+"""A client on a busy machine may take this long from the decision to send to the connection."""
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Load:
 
     base: str
     sent: list[tuple[float, httpx.Response | Exception]] = field(default_factory=list)
-    """When each request was begun, and what came of it."""
+    """The start of each request, and its result."""
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
@@ -98,7 +98,7 @@ async def test_under_load_every_request_sent_before_the_end_of_the_drain_is_answ
     assert (ready.status_code, ready.json()["server"], alive.status_code) == (503, "draining", 200)
     last = told + drain - CONNECTING_SECONDS
     in_drain = load.outcomes(told, last)
-    # How many is the machine's affair; until when is not.
+    # The machine decides the number of requests, but not the time of the last one.
     assert load.outcomes(told, (told + last) / 2)
     assert load.outcomes((told + last) / 2, last)
     assert [outcome for outcome in load.outcomes(0, last) if not isinstance(outcome, httpx.Response)] == []
@@ -126,7 +126,7 @@ async def test_requests_sent_before_the_end_of_the_drain_are_answered_though_the
         service.tell(signal.SIGTERM)
         await asyncio.to_thread(service.wait_for, event="drain_started")
 
-        service.tell(signal.SIGSTOP)  # as on a machine that has no time for the server
+        service.tell(signal.SIGSTOP)  # as on a machine without time for the server
         connections = [kept_alive, unused, *(connect() for _ in range(20))]
         for connection in connections:
             connection.sendall(request)
@@ -144,14 +144,14 @@ async def test_a_head_that_arrives_in_part_before_the_end_is_awaited_and_answere
         connection.sendall(b"GET /v1/things HTTP/1.1\r\n")
         service.tell(signal.SIGTERM)
         await asyncio.to_thread(service.wait_for, event="drain_ended")
-        await asyncio.sleep(0.5)  # Uvicorn looks ten times a second whether it is to end
+        await asyncio.sleep(0.5)  # Uvicorn checks ten times a second whether it has to stop
         connection.sendall(b"Host: tiny\r\n\r\n")
         assert status_of_answer(connection) == (200, True)
     assert await ended(service) == 0
 
 
 def status_of_answer(connection: socket.socket) -> tuple[int, bool]:
-    """The status of the answer, and whether it says that the server closes the connection."""
+    """Return the status of the answer, and whether its headers close the connection."""
     answer = http.client.HTTPResponse(connection)
     answer.begin()
     answer.read()
@@ -161,7 +161,7 @@ def status_of_answer(connection: socket.socket) -> tuple[int, bool]:
 async def test_a_second_signal_ends_the_drain_and_running_requests_still_finish(start: Start) -> None:
     service = start(DRAIN_SECONDS=10 * EXIT_TIMEOUT_SECONDS)
     async with httpx.AsyncClient(base_url=service.base) as client, httpx.AsyncClient(base_url=service.base) as idle:
-        await idle.get("/v1/things")  # its connection stays open, and must not hold up the end
+        await idle.get("/v1/things")  # its connection stays open, and must not delay the end
         slow = asyncio.create_task(client.get("/v1/sleep", params={"seconds": 1}))
         before = await client.get("/v1/things")
         service.tell(signal.SIGTERM)
@@ -172,7 +172,7 @@ async def test_a_second_signal_ends_the_drain_and_running_requests_still_finish(
         code = await ended(service)
 
     assert "connection" not in before.headers
-    assert (during.status_code, during.headers["connection"]) == (200, "close")  # the client goes elsewhere
+    assert (during.status_code, during.headers["connection"]) == (200, "close")  # the client uses another replica
     assert (await slow).status_code == 200
     assert code == 0
 
@@ -187,7 +187,7 @@ async def test_neither_endless_requests_nor_a_hung_database_hold_up_the_end(star
         endless = asyncio.create_task(client.get("/v1/sleep", params={"seconds": 10 * EXIT_TIMEOUT_SECONDS}))
         await asyncio.to_thread(service.wait_for, event="sleep_began")
         began = time.monotonic()
-        service.tell(signal.SIGINT)  # as from Ctrl-C
+        service.tell(signal.SIGINT)  # as Ctrl-C does
 
         assert await ended(service) == 0
         assert [(await each).status_code for each in (stuck, endless)] == [500, 500]
@@ -203,7 +203,7 @@ async def is_ready(client: httpx.AsyncClient) -> bool:
 async def test_an_idle_process_stops_in_time_while_database_and_broker_hang(
     start: Start, link: Link, command: str
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as broker:  # it connects, and never says a word
+    with socket.create_server(("127.0.0.1", 0)) as broker:  # it accepts connections, and never sends a byte
         service = start(
             "-m",
             "tests.chassis.talking",
@@ -216,7 +216,7 @@ async def test_an_idle_process_stops_in_time_while_database_and_broker_hang(
         async with httpx.AsyncClient(base_url=service.base, timeout=60) as client:
             await until(lambda: is_ready(client))
         link.freeze()
-        assert await asyncio.to_thread(link.holding.wait, 60)  # the gauges have asked, and get no answer
+        assert await asyncio.to_thread(link.holding.wait, 60)  # the gauges have sent a query, and get no answer
         began = time.monotonic()
         service.tell()
 
@@ -276,7 +276,7 @@ def test_a_taken_port_is_an_error_that_names_the_port_and_the_setting(database_u
 
 
 class Wire:
-    """A transport that notes what is sent in one piece."""
+    """A transport that records the data of each write."""
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []

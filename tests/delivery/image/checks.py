@@ -1,4 +1,4 @@
-"""What a container of the image does, each as a check: of any image, so that a spoilt one can be seen to fail it."""
+"""Checks of the behaviour of a container. They accept any image, because a test shows that a broken image fails."""
 
 import asyncio
 import contextlib
@@ -77,9 +77,9 @@ def tells_the_truth_while_the_database_is_away(world: World, image: str) -> None
 
 
 class Load:
-    """Clients that ask, each on a new connection, until nobody listens any more.
+    """Clients that send requests, each on a new connection, until no process listens any more.
 
-    A request that was sent after `promised_until` may fail: that is after the drain.
+    A request that was sent after `promised_until`, which is after the drain, may fail.
     """
 
     def __init__(self, port: int) -> None:
@@ -107,10 +107,10 @@ class Load:
             try:
                 with contextlib.closing(HTTPConnection("127.0.0.1", self._port, timeout=60)) as connection:
                     connection.request("POST", "/v1/invoices", body, headers)
-                    sent = time.monotonic()  # only now: a busy machine may let seconds pass before that
+                    sent = time.monotonic()  # after the wait, because a busy machine may need seconds for it
                     answer = connection.getresponse()
                     said = answer.read()
-            except ConnectionRefusedError:  # a balancer goes elsewhere
+            except ConnectionRefusedError:  # a load balancer would use another pod
                 return
             except (OSError, HTTPException) as error:
                 if sent < self.promised_until:
@@ -134,7 +134,7 @@ def finishes_accepted_requests_when_told_to_stop(world: World, image: str) -> No
 
 
 def logs_json_with_trace_ids(world: World, image: str) -> None:
-    """And says nothing of a request that went well, unless it is told to."""
+    """Log JSON lines with trace ids, and by default no line for a request that succeeds."""
     logged = _after_one_request(world, image)
     assert logged
     assert not [line for line in logged if line["event"] == "request_finished"]
@@ -160,7 +160,7 @@ def _after_one_request(world: World, image: str, **settings: str) -> list[dict]:
 
 
 def _lines_after_one_request(world: World, image: str, **settings: str) -> list[str]:
-    """Of both streams, to the end of the process."""
+    """Return the lines of both streams, to the end of the process."""
     with started(world.engine, image, DATABASE_URL=world.database.url, **settings) as container:
         container.until_ready()
         answer = httpx.post(f"{container.base}/v1/invoices", json=INVOICE, headers=TRACEPARENT)
@@ -170,7 +170,7 @@ def _lines_after_one_request(world: World, image: str, **settings: str) -> list[
 
 
 def serves_and_works_as_the_same_build(world: World, image: str) -> None:
-    """What one container is told by HTTP, the other one tells the world."""
+    """A change over HTTP in one container makes the other container publish an event."""
     environment = {"DATABASE_URL": world.database.url}
     with (
         started(world.engine, image, **environment) as serving,
@@ -187,7 +187,7 @@ def serves_and_works_as_the_same_build(world: World, image: str) -> None:
 
 
 async def _issue(broker: str, serving: Container) -> Msg:
-    """The event that comes of issuing an invoice."""
+    """Issue an invoice, and return the event that follows from it."""
     client = await nats.connect(broker)
     try:
         heard = await client.subscribe("billing.>")
@@ -210,13 +210,15 @@ def says_whether_it_is_healthy(world: World, image: str) -> None:
 
         container.until("checked", lambda: health()["Status"] != "starting")
         assert health()["Status"] == "healthy"
-        world.engine.docker("kill", "--signal", "STOP", container.id)  # it is there, and answers nobody
+        world.engine.docker(
+            "kill", "--signal", "STOP", container.id
+        )  # the broker accepts connections, but does not answer
         last = health()["Log"][-1]["Start"]
 
         def later() -> list[dict]:
             return [check for check in health()["Log"] if check["Start"] > last]
 
-        # The first one may have asked just before.
+        # The first status may be older than the stop.
         container.until("checked", lambda: health()["Status"] == "unhealthy" or len(later()) > 1)
         assert health()["Status"] == "unhealthy"
         world.engine.docker("kill", "--signal", "CONT", container.id)

@@ -1,4 +1,4 @@
-"""A generated service as an image, built by its own `make image`, with the servers that it needs beside it."""
+"""A generated service as an image, built by its own `make image`, and the servers that it needs."""
 
 import shutil
 import subprocess
@@ -29,7 +29,7 @@ def engine() -> Generator[Engine]:
 
 @pytest.fixture(scope="session")
 def source(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The service's files, locked, without an environment: what a build on a forge begins with."""
+    """The service's files with a lock file, without an environment: the input of a build in CI."""
     service = shutil.copytree(render(**ANSWERS), tmp_path_factory.mktemp("image") / "billing")
     uv = shutil.which("uv")
     if uv is None:

@@ -1,4 +1,4 @@
-"""What an image holds, each rule as a check of what was found in it."""
+"""The rules for the contents of an image, each as a check of the files that were found."""
 
 import json
 import re
@@ -19,9 +19,9 @@ from tests.support.engine import Engine
 ENVIRONMENT = "/opt/venv"
 COMPILERS = {"as", "c++", "cargo", "cc", "g++", "gcc", "go", "ld", "make", "rustc", "uv", "uvx"}
 FOR_ALL = {"/run/lock", "/tmp", "/var/tmp"}
-"""Debian lets everybody write there. A read-only file system does not."""
+"""Debian lets every user write to these folders. A read-only file system does not."""
 
-# Every file with its owner and mode, and every module of the environment whose bytecode Python would not take.
+# Every file with its owner and mode, and every module of the environment whose bytecode Python would not use.
 LISTING = """
 import importlib.util, json, os, struct
 files, stale = {}, []
@@ -44,7 +44,7 @@ for folder, folders, names in os.walk("/"):
 print(json.dumps([files, stale]))
 """
 
-# A folder is written to rather than asked for its mode: there may be more in the way than that.
+# Try to write to each folder, because its mode alone does not decide whether that is possible.
 WRITING = """
 import json, os
 written = []
@@ -64,11 +64,11 @@ print(json.dumps(written))
 class Contents:
     config: dict[str, Any]
     files: dict[str, tuple[int, int]]
-    """Path: mode and owner."""
+    """Owner and mode of each file, by its path."""
     stale: list[str]
     """Modules that Python would compile at each start."""
     written: list[str]
-    """Folders in which the image's user could make a file, under the rules of production."""
+    """Folders in which the image's user could create a file, with the restrictions of production."""
 
     @classmethod
     def of(cls, engine: Engine, image: str) -> "Contents":
@@ -83,7 +83,7 @@ class Contents:
 class Expected:
     base: Contents
     distributions: set[tuple[str, str]]
-    """Name and version of what `make sbom` tells."""
+    """Name and version of each package in the list of `make sbom`."""
 
     @classmethod
     def of(cls, engine: Engine, source: Path) -> "Expected":
@@ -110,14 +110,14 @@ def writes_nowhere_but_in_tmp(found: Contents, expected: Expected) -> None:
 
 
 def belongs_to_root(found: Contents, expected: Expected) -> None:
-    """So that nothing can be changed where the file system is not read-only either."""
+    """No user but root can change a file, even without a read-only file system."""
     links = {path for path, (mode, _) in found.files.items() if stat.S_ISLNK(mode)}
     open_ = {path for path, (mode, owner) in found.files.items() if owner != 0 or mode & stat.S_IWOTH} - links
     assert open_ - FOR_ALL == {path for path, (_, owner) in expected.base.files.items() if owner != 0}
 
 
 def holds_what_its_bill_of_materials_says(found: Contents, expected: Expected) -> None:
-    """No package of the dev group, that is, and none that is missing."""
+    """The packages equal the bill of materials: none of the dev group, and none is missing."""
     installed = [Path(path).stem.split("-") for path in found.files if path.endswith(".dist-info")]
     assert {(canonicalize_name(name), version) for name, version in installed} == expected.distributions
 
@@ -128,13 +128,13 @@ def holds_no_compiler(found: Contents, expected: Expected) -> None:
 
 
 def adds_nothing_to_the_base_but_the_environment(found: Contents, expected: Expected) -> None:
-    """No cache, no list of packages, no test, no file of the build, that is."""
+    """The image adds no cache, no list of packages, no test and no file of the build."""
     added = {path for path in found.files.keys() - expected.base.files.keys() if "__pycache__" not in path}
     assert {path for path in added if not f"{path}/".startswith(f"{ENVIRONMENT}/")} == set()
 
 
 def has_its_bytecode(found: Contents, expected: Expected) -> None:
-    """It could never be written later. The standard library's is looked for as well."""
+    """Every module has bytecode, including the standard library's: a read-only file system stores none later."""
     assert found.stale == []
     library = [
         path for path in found.files if re.fullmatch(r"/usr/(local/)?lib/python3\.\d+/asyncio/__pycache__", path)

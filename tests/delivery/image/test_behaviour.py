@@ -1,4 +1,4 @@
-"""The image of a generated service, run by a real engine under the rules of production, and seen from outside."""
+"""The image of a generated service, run by a real engine with the restrictions of production, tested from outside."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ def test_a_container_of_the_image(check: Check, world: World, image: str) -> Non
 
 @dataclass(frozen=True)
 class Spoilt:
-    """Instructions that break what one check asks for."""
+    """Instructions that break an image for one check."""
 
     check: Check
     instructions: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""compose.yaml of a generated service, started by Docker Compose: the service's image, and stand-ins for the others."""
+"""compose.yaml of a generated service, started by Docker Compose: the service's image, and stand-ins for others."""
 
 import base64
 import json
@@ -31,7 +31,7 @@ ASK = "import httpx, json, sys; print(httpx.request(**json.loads(sys.argv[1]), t
 
 @dataclass(frozen=True)
 class Project:
-    """A service's folder, from which a developer says `docker compose`."""
+    """A service's folder, in which a developer runs `docker compose`."""
 
     engine: Engine
     folder: Path
@@ -44,14 +44,14 @@ class Project:
         return self.engine.docker("compose", *arguments, check=check, cwd=self.folder)
 
     def up(self) -> "Start":
-        # As they happen: the engine remembers 256 events, and a slow start has more of them.
+        # Read the events at once: the engine keeps only 256 events, and a slow start has more.
         ours = ("--filter", "type=container", "--filter", f"label=com.docker.compose.project={self.file['name']}")
         command = [str(self.engine.folder / "docker"), "events", *ours, "--since", f"{time.time():.9f}"]
         with subprocess.Popen([*command, "--format", "{{json .}}"], stdout=subprocess.PIPE, text=True) as listening:
             assert listening.stdout is not None
             done = self.compose("up", "--detach", "--wait", "--no-build", check=False)
             ended, events = time.time_ns(), []
-            for line in listening.stdout:  # health checks are events, so that there is always another one
+            for line in listening.stdout:  # health checks are events, so the loop always gets another event
                 event = json.loads(line)
                 if event["timeNano"] > ended:
                     break
@@ -60,14 +60,14 @@ class Project:
         return Start(done, events)
 
     def ask(self, method: str, path: str, **request: Any) -> dict[str, Any]:
-        """Ask the service as a program on this machine does, by the port that Compose publishes."""
+        """Send a request to the service as a program on this machine does, to the port that Compose publishes."""
         address = self.compose("port", "service", "8000").stdout.strip()
         request = {"method": method, "url": f"http://{address}{path}", **request}
         command = [*self.engine.enter, sys.executable, "-c", ASK, json.dumps(request)]
         return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
     def spans(self, trace: str) -> list[Span]:
-        """What has arrived of a trace where compose.yaml sends it."""
+        """Return the spans of a trace that arrived at the collector in compose.yaml."""
         telemetry = self.compose("ps", "--quiet", "telemetry").stdout.strip()
         with OtlpReceiver() as receiver:
             for line in self.engine.docker("logs", telemetry).stdout.splitlines():
@@ -78,11 +78,11 @@ class Project:
 
 @dataclass(frozen=True)
 class Start:
-    """How `docker compose up --wait` went."""
+    """The result of `docker compose up --wait`."""
 
     done: subprocess.CompletedProcess[str]
     events: list[tuple[str, str]]
-    """What happened until all was up, or one was known not to be: service and event of each, in order."""
+    """Service and event in order, until all services were up, or one had failed."""
 
     def succeeded(self) -> "Start":
         assert self.done.returncode == 0, self.done.stderr
@@ -115,7 +115,7 @@ def project(engine: Engine, image: str, source: Path, tmp_path_factory: pytest.T
 
 
 def keep_apart(folder: Path) -> None:
-    """Give project, images and ports names of their own, beside those that this machine's engine has."""
+    """Rename project, images and ports, so that they do not conflict with others of this machine's engine."""
     mark = f"tests-{uuid4().hex[:8]}"
     file = folder / "compose.yaml"
     renamed = re.sub(r"(?m)^( *image: )", rf"\1{mark}/", file.read_text())

@@ -1,4 +1,4 @@
-"""What the image of a generated service holds, and which of its layers a change of the source makes anew."""
+"""The contents of a generated service's image, and the layers that a change of the source rebuilds."""
 
 import json
 import shutil
@@ -52,7 +52,7 @@ def test_the_list_of_packages_names_all_that_the_image_holds(
 
 PACKAGES = f"/opt/venv/lib/python{VERSION.rpartition('.')[0]}/site-packages"
 
-# The instructions that break what one rule asks for.
+# Instructions that break an image for one rule.
 SPOILT: dict[str, tuple[Check, str]] = {
     "the user is root": (contents.runs_as_a_number_that_is_not_root, "USER 0:0"),
     "the user has a name": (contents.runs_as_a_number_that_is_not_root, "USER nobody"),
@@ -73,7 +73,7 @@ SPOILT: dict[str, tuple[Check, str]] = {
 
 @pytest.mark.parametrize("name", SPOILT)
 def test_each_rule_notices_a_spoilt_image(name: str, engine: Engine, image: str, expected: Expected) -> None:
-    """And no other does."""
+    """Only this rule notices it."""
     check, instructions = SPOILT[name]
     before = () if "USER" in instructions else ("USER root",)
     after = () if "USER" in instructions else ("USER 65532:65532",)

@@ -21,7 +21,7 @@ VERSION = "1.2.3"
 
 @dataclass
 class Database:
-    """A Postgres that comes and goes; port and data stay its own."""
+    """A Postgres that can stop and start again, and keeps its port and its data."""
 
     folder: Path
     port: int = field(default_factory=embedded.free_port)
@@ -35,7 +35,7 @@ class Database:
         self._server.close()
 
     def empty(self) -> str:
-        """The URL of a new database on it."""
+        """Create a new database, and return its URL."""
         name = f"new_{uuid4().hex}"
 
         async def create() -> None:
@@ -57,7 +57,7 @@ class Database:
 
 @dataclass(frozen=True)
 class World:
-    """What a container needs around it."""
+    """The engine, the servers and the image for a test of a container."""
 
     engine: Engine
     database: Database

@@ -1,4 +1,4 @@
-"""`fleet check --drift`: what was changed in platform-owned files, seen from git alone, fast."""
+"""`fleet check --drift` finds changes of platform-owned files by Git alone, and is fast."""
 
 import subprocess
 import sys
@@ -144,7 +144,7 @@ def test_a_warm_check_renders_nothing(born: Born, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("fleet.template.release.Release.render", None)
     started = time.process_time()
     assert found(service) == []
-    # 0.03 s of this process, however busy the machine is; what it must not be is a second.
+    # It takes 0.03 s of this process. On any machine it must take less than a second.
     assert time.process_time() - started < 0.5
 
 

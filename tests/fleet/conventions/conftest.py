@@ -1,4 +1,4 @@
-"""A service with every kind of thing that a convention is about, installed once, to be broken in one way at a time."""
+"""A service with every part that a convention checks, installed once. Each test breaks it in one way."""
 
 import shutil
 import subprocess
@@ -15,7 +15,7 @@ from tests.support.commands import make
 
 @pytest.fixture(scope="session")
 def sound(born: Born, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As its team has it on main after the first hour: specs and lock file committed, nothing wrong. Not for writing into."""
+    """A service on main after the first hour, with specs and lock file, and without findings. Only for reading."""
     service = born(ci="both", messaging_style="events-and-queues", broker="nats")
     make(service, "setup")
     commit(service, "Start")
@@ -26,7 +26,7 @@ def sound(born: Born, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def service(sound: Path, tmp_path: Path) -> Path:
-    """A copy to break; origin/main is how it was."""
+    """A copy to break. origin/main is its state before."""
     return Path(shutil.copytree(sound, tmp_path / "billing", symlinks=True))
 
 
@@ -34,9 +34,9 @@ def service(sound: Path, tmp_path: Path) -> Path:
 def all_broken(
     sound: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[pytest.Item, Path]:
-    """For each test that `each_alone` made in this module: a copy of the service that is broken in its way.
+    """For each test of `each_alone` in this module: a copy of the service that is broken in one way.
 
-    What is cheaper for all of them together is done now, as by `fleet status`: most tools take longer to start than to judge.
+    Each tool judges all copies in one run, as in `fleet status`, because most tools take longer to start than to judge.
     """
     copies = {}
     for item in request.session.items:

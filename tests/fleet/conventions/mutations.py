@@ -16,23 +16,23 @@ from tests.support.commands import git
 
 Broken = Callable[[Path], object]
 
-# By what is broken: the convention that sees it, the change that breaks it, what the finding says.
+# By the broken part: the convention that notices it, the change that breaks it, the text of the finding.
 Mutations = dict[str, tuple[str, Broken, str]]
 
 
 def violations(service: Path, ref: str | None = None) -> list[Finding]:
-    """What the conventions have to say."""
+    """Return the findings of all conventions."""
     return list(kept(Service(service, ref)))
 
 
 def told(service: Path, convention: str) -> list[str]:
-    """What that convention alone says: for further parts of a rule, where `only` would take ten times as long."""
+    """Return the texts of one convention's findings: for further parts of a rule, ten times as fast as `only`."""
     (one,) = (each for each in conventions() if each.id == convention)
     return [problem.what for problem in one.check(Service(service))]
 
 
 def edit(path: str, old: str, new: str, times: int = 1) -> Broken:
-    """Replace the first `old`, or more; fails if there is none, so that no mutation goes stale."""
+    """Replace the first `old`, or more. Fails without any, so that no mutation becomes stale."""
 
     def apply(service: Path) -> None:
         text = (service / path).read_text()
@@ -43,12 +43,12 @@ def edit(path: str, old: str, new: str, times: int = 1) -> Broken:
 
 
 def everywhere(path: str, old: str, new: str) -> Broken:
-    """As `edit`, for all that there are."""
+    """Replace every `old`."""
     return edit(path, old, new, -1)
 
 
 def append(path: str, text: str) -> Broken:
-    """Write behind what is there, or a new file."""
+    """Append to a file, or write a new file."""
 
     def apply(service: Path) -> None:
         (service / path).parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def remove(path: str) -> Broken:
 
 
 def change_json(path: str, change: Callable[[Any], object]) -> Broken:
-    """Change what a JSON file holds, and write it as `make specs` does."""
+    """Change the content of a JSON file, and write it as `make specs` does."""
 
     def apply(service: Path) -> None:
         content = json.loads((service / path).read_text())
@@ -78,7 +78,7 @@ def both(*changes: Broken) -> Broken:
 
 
 def from_a_secret(variable: str, secret: str, key: str, name: str = "") -> str:
-    """The end of an overlay that gives the variable to its Deployments, or to the Deployment of that name."""
+    """Return the end of an overlay that gives the variable to its Deployments, or to the Deployment of that name."""
     target = f"kind: Deployment, name: {name}" if name else "kind: Deployment"
     return f"""
   - target: {{{target}}}
@@ -90,7 +90,7 @@ def from_a_secret(variable: str, secret: str, key: str, name: str = "") -> str:
 
 
 def each_alone(mutations: Mutations) -> Callable[..., None]:
-    """A test of each: the service is broken in that one way, and `only` that convention says so."""
+    """Make a test of each mutation: only that convention has a finding in the broken service."""
 
     @pytest.mark.slow
     @pytest.mark.xdist_group("conventions")
@@ -104,12 +104,12 @@ def each_alone(mutations: Mutations) -> Callable[..., None]:
 
 
 def only(service: Path, convention: str, says: str) -> None:
-    """Exactly that convention is violated, and its finding says what is wrong, why, and what to do."""
+    """Check that only that convention is violated, and that its finding has the problem, the reason and the remedy."""
     found = violations(service)
     assert {finding.id for finding in found} == {convention}, found
     assert any(says in finding.reason for finding in found), found
     assert all(finding.why and finding.remedy for finding in found)
-    # A commit without a checkout is judged alike.
+    # A commit without a checkout has the same findings.
     git(service, "add", "--all")
     git(service, "commit", "--quiet", "--allow-empty", "--message", "Break it")
     bare = service.with_suffix(".git")

@@ -12,7 +12,7 @@ QUERIES = "src/billing/persistence/invoice_queries.py"
 
 
 def code(text: str, path: str = "src/billing/usecases/reports.py") -> Broken:
-    """A new module, or more of one."""
+    """Write a new module, or append to a module."""
     return append(path, f"{text}\n")
 
 
@@ -60,7 +60,7 @@ MUTATIONS: Mutations = {
 test_only_the_convention_that_is_broken_fails = each_alone(MUTATIONS)
 
 
-# What one line does, and what is said of it; nothing of what is in order.
+# The effect of one line, and its finding; valid lines have none.
 BESIDE = "opens connections beside the chassis' pool"
 WRITTEN = "the address of a database is written here"
 LINES: dict[str, str] = {

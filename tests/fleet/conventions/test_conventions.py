@@ -1,4 +1,4 @@
-"""What holds for every convention: it is named, explained, broken by a test, and kept by a newborn service."""
+"""Every convention has a name and an explanation, is broken by a test, and is kept by a new service."""
 
 import re
 import sys

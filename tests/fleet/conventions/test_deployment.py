@@ -1,4 +1,4 @@
-"""Overlays that undo what the base promises."""
+"""Overlays that undo the promises of the base."""
 
 import shutil
 import subprocess
@@ -20,14 +20,14 @@ KUSTOMIZATION = "deploy/overlays/production/kustomization.yaml"
 
 
 def patched(kind: str, operation: str, path: str, value: str = "") -> Broken:
-    """Production has a further JSON patch. It is appended to `patches`, the last key of the seed."""
+    """Append a JSON patch to production. `patches` is the last key of the seed."""
     lines = [f"  - target: {{kind: {kind}}}", "    patch: |", f"      - op: {operation}", f"        path: {path}"]
     if value:
         lines.append(f"        value: {value}")
     return append(KUSTOMIZATION, "\n".join(["", *lines, ""]))
 
 
-# Each kind of patch, on a list that is merged and one that is replaced.
+# Each kind of patch, on a list that is merged and on a list that is replaced.
 PATCHES = """
   - patch: |
       apiVersion: apps/v1
@@ -266,7 +266,7 @@ def name_of(manifest: Manifest) -> tuple[str, str]:
 
 
 def judged(manifest: Manifest) -> Manifest:
-    """What conventions look at: Kustomize also writes names of generated objects and common labels."""
+    """Return the parts that conventions check: Kustomize also writes names of generated objects and common labels."""
     spec = dict(manifest.get("spec") or {})
     fields = ("replicas", "minReplicas", "maxReplicas", "policyTypes", "maxUnavailable")
     own = {key: value for key, value in pod(manifest).items() if key in ("securityContext", "volumes")}
@@ -277,7 +277,7 @@ def judged(manifest: Manifest) -> Manifest:
 
 
 def in_order(value: Any) -> Any:
-    """What has a name is found by it: Kustomize puts what a patch adds first."""
+    """Sort named items by their name: Kustomize puts items that a patch adds first."""
     if isinstance(value, dict):
         return {key: in_order(one) for key, one in value.items()}
     if isinstance(value, list) and all(isinstance(one, dict) and "name" in one for one in value):

@@ -1,4 +1,4 @@
-"""Pages that somebody will miss."""
+"""Missing pages and sections."""
 
 from pathlib import Path
 

@@ -25,7 +25,7 @@ ISSUED = "specs/messages/billing.invoice-issued.v1.json"
 
 
 def message(name: str, *actions: str) -> Broken:
-    """Another event in the document, with the golden file and, if it is received, the test that it needs."""
+    """Add another event to the document, with its golden file, and with its test if it is consumed."""
     message = {"name": name, "tags": [{"name": "event"}]}
     operations = {
         f"{action}.{name}": {"action": action, "messages": [{"$ref": f"#/channels/{name}/messages/{name}"}]}
@@ -52,7 +52,7 @@ def schema(name: str, **changes: str) -> Broken:
 
 
 def without(name: str) -> Broken:
-    """A message that the service no longer sends."""
+    """Remove a message that the service sends."""
 
     def change(document: Any) -> None:
         del document["components"]["messages"][name]

@@ -25,7 +25,7 @@ SPEC = "specs/openapi.json"
 
 
 def operation(path: str, method: str = "get", /, **changes: Any) -> Broken:
-    """Another operation, in order but for the changes, and a test that calls it. Ellipsis leaves a key out."""
+    """Add an operation that is valid except for the changes, and a test that calls it. Ellipsis leaves a key out."""
     content = {
         "operationId": re.sub(r"\W+", "_", f"{method}{path}").strip("_").lower(),
         "summary": "Reminders",

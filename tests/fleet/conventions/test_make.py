@@ -1,4 +1,4 @@
-"""`make conventions` and `make update`: the `fleet` of the right version, from the repository that the service records."""
+"""`make conventions` and `make update` run the `fleet` of the right version, from the recorded repository."""
 
 import os
 from pathlib import Path
@@ -33,7 +33,7 @@ def test_conventions_compare_with_the_base_that_was_named(service: Path) -> None
     assert "migration-unedited" in make(service, "conventions", check=False).stdout
     assert make(service, "conventions", "BASE=HEAD").returncode == 0
     assert "has no commit nowhere" in make(service, "conventions", "BASE=nowhere", check=False).stderr
-    # What nobody has named need not be there: a repository without a remote.
+    # A base that is not named may be missing, as in a repository without a remote.
     git(service, "remote", "remove", "origin")
     assert make(service, "conventions").returncode == 0
 

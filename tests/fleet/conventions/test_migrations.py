@@ -26,7 +26,7 @@ FIRST = f"{VERSIONS}/0001_create_invoices.py"
 
 
 def migration(*statements: str, revision: str = "0002", after: str = "0001", says: str = "", name: str = "") -> Broken:
-    """A new migration that does this."""
+    """Write a new migration with these statements."""
     lines = [
         f'"""Change. {says}"""\n',
         "import sqlalchemy as sa",
@@ -55,7 +55,7 @@ VALIDATE = 'op.execute("ALTER TABLE billing.invoices VALIDATE CONSTRAINT there")
 
 
 def outside(*statements: str) -> str:
-    """These, outside of the transaction."""
+    """Put these statements outside of the transaction."""
     return "\n".join(["with op.get_context().autocommit_block():", *(f"    {statement}" for statement in statements)])
 
 
@@ -115,7 +115,7 @@ def test_an_unused_column_and_a_careful_migration_pass(service: Path) -> None:
         'op.add_column("invoices", sa.Column("kind", sa.Text, nullable=False, server_default="a"), schema="billing")'
     )
     migration(CONCURRENTLY, DROP, table, default, says=NOBODY)(service)
-    # Nobody uses a table yet that is made on the same branch.
+    # No code uses a table yet that the same branch creates.
     on_the_new_one = [
         'op.create_index("ix_lines", "lines", ["id"], schema="billing")',
         'op.drop_table("lines", schema="billing")',
@@ -134,7 +134,7 @@ def test_a_squash_that_names_the_replaced_migrations_passes(service: Path) -> No
     assert violations(service) == []
 
 
-# What one line does, and which rules it breaks.
+# One line, and the rules that it breaks.
 LINES: dict[str, set[str]] = {
     INDEX: {"require-concurrent-index-creation"},
     'op.alter_column("invoices", "note", type_=sa.String(9), schema="billing")': {"changing-column-type"},
@@ -166,7 +166,7 @@ def test_after_a_constraint_has_checked_a_column_only_callers_that_omit_the_colu
     only(service, "migration-expand-contract", "fails from now on. (requiring-value)")
 
 
-# Outside of the transaction: whether it can be run again.
+# Outside of the transaction: whether the statement can run twice.
 OUTSIDE = {
     "op.execute(\"ALTER TYPE billing.kind ADD VALUE 'c'\")": False,
     "op.execute(\"ALTER TYPE billing.kind ADD VALUE IF NOT EXISTS 'b'\")": True,

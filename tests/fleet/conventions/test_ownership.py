@@ -1,4 +1,4 @@
-"""Owners and catalogue entries that are not what they should be."""
+"""Wrong owners and catalogue entries."""
 
 import tempfile
 from pathlib import Path
@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
 
 
 def reviewed(service: Path) -> None:
-    """From now on the platform's team reviews, and CODEOWNERS is a newborn's."""
+    """Let the platform's team review from now on, with CODEOWNERS of a new service."""
     append(".copier-answers.yml", "platform_team: '@acme/platform'\n")(service)
     with tempfile.TemporaryDirectory() as folder:
         Service(service).release.render(Service(service).answers, Path(folder))
@@ -117,19 +117,19 @@ def test_reviewers_are_resolved_as_the_forges_do(service: Path) -> None:
         return told(service, "owner-reviewers")
 
     assert says(newborn) == told(service, "owner-code-owners") == []
-    # One more who is asked, and a section of GitLab's that asks others besides.
+    # One additional reviewer, and a section of GitLab's with additional reviewers.
     assert says(f"{newborn}/docs/ @docs @acme/billing-team\n[Style]\n*.md @writers\n") == []
-    # Either of two is enough for the forge; /docs/* is not what is deeper down; the last rule that matches counts.
+    # Either of two owners is enough for the Git host; /docs/* does not match deeper paths; the last matching rule counts.
     assert "the platform's" in says(newborn.replace("* @acme/platform", "* @acme/platform @billing-team"))[0]
     assert "docs/decisions/0001" in says(newborn.replace("/docs/ @", "/docs/* @"))[0]
     assert "src/**" in says(f"{newborn}*.py @acme/platform\n")[0]
     with pytest.raises(FleetError, match="a pattern that is none"):
         says(f"{newborn}/[src @billing-team\n")
-    # Exceptions are for the platform to approve.
+    # The platform approves waivers.
     assert says(newborn.removesuffix("/conventions.yml @acme/platform\n")) == [
         "conventions.yml is the platform's, and not reviewed by platform alone"
     ]
-    # A service that is older than the answer, or that deleted the file: owner-code-owners says so.
+    # The service is older than the answer, or has deleted the file: owner-code-owners reports that.
     assert len(says("* @billing-team\n")) == 1
     (service / "CODEOWNERS").unlink()
     assert told(service, "owner-reviewers") == []

@@ -1,4 +1,4 @@
-"""A setting without a default, which one place or another does not know."""
+"""Settings without a default that a manifest or a page lacks."""
 
 from pathlib import Path
 

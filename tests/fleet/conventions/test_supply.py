@@ -1,4 +1,4 @@
-"""Dependencies that nobody chose, and secrets that everybody knows."""
+"""Unwanted dependencies, and published secrets."""
 
 import re
 import shutil
@@ -26,12 +26,12 @@ from tests.fleet.conventions.mutations import (
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
 
-# Put together here, for scanners of this repository.
+# The parts are joined here, so that scanners of this repository do not find them.
 KEY = f'KEY = "{"AKIA"}Z7Q4XW2N5RJTUVKL"\nSECRET = "{"wJq9ZyX3vB7nM1kL5pR8"}tF2sD6gH0aQe4uCYxWzT"\n'
 
 
 def locked(name: str, version: str | None = None, source: str | None = None) -> Broken:
-    """The lock file has another version of it, or another source."""
+    """Give the package another version or another source in the lock file."""
 
     def apply(service: Path) -> None:
         lock = service / "uv.lock"
@@ -125,7 +125,7 @@ test_only_the_convention_that_is_broken_fails = each_alone(MUTATIONS)
 
 def test_a_shared_secret_is_found_in_each_service_of_a_common_scan(service: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(service, tmp_path / "other", symlinks=True))
-    # In files that no other test has, or what was found there would be remembered and nothing scanned.
+    # In files that no other test has, because a cached result would prevent the scan.
     append("src/billing/ours.py", f"# Ours.\n{KEY}")(service)
     append("src/billing/theirs.py", f"# Theirs.\n{KEY}")(other)
     services = [Service(service), Service(other)]

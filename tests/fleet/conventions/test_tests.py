@@ -1,4 +1,4 @@
-"""Each convention about a service's tests, broken in one way; and which calls count as a test of a route."""
+"""Each convention about a service's tests, broken in one way; and the calls that count as a test of a route."""
 
 import ast
 

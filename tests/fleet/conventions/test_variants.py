@@ -1,4 +1,4 @@
-"""What the template seeds keeps the conventions in every variant."""
+"""The seeds of every variant keep the conventions."""
 
 import subprocess
 import sys
@@ -15,10 +15,10 @@ from tests.support.commands import git
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
 
-# Git knows it in every repository.
+# The empty tree, which Git knows in every repository.
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 
-# `make specs` of many services, without installing any: the tests' own packages run them, in one process.
+# Run `make specs` for many services in one process, with the tests' own packages, without installing a service.
 WRITE = """
 import os, sys
 from importlib import import_module
@@ -49,7 +49,7 @@ def of(*modules: str) -> list[Convention]:
 def test_every_variant_keeps_the_conventions(variants: dict[str, Path], name: str) -> None:
     service = Service(variants[name])
     assert service.json("specs/openapi.json")
-    # Its layers are what `make layers` checks by the same tool; a lock file there is only after `make setup`.
+    # `make layers` checks the layers by the same tool; a lock file exists only after `make setup`.
     wanted = [one for one in of(*MODULES) if one.id not in ("code-layers", "supply-locked")]
     assert [problem for one in wanted for problem in one.check(service)] == []
 

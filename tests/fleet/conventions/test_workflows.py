@@ -1,4 +1,4 @@
-"""Workflows of the team that a stranger could use."""
+"""Workflows of the team that a stranger could abuse."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The stand-in that git gets for a repository: several processes and threads make the same one, and use it at once."""
+"""The stand-in repository for Git: several processes and threads make the same stand-in, and use it at once."""
 
 import os
 from pathlib import Path
@@ -29,9 +29,9 @@ def test_a_stand_in_that_another_process_uses_stays_in_its_place(
     listdir, used = os.listdir, []
 
     def listed(folder: Path) -> list[str]:
-        """What is there for a process that looks just before another one has made it."""
+        """List the folder as a process sees it just before another process has made the stand-in."""
         if not used and folder.parent == cache() / "repositories":
-            used.append(None)  # it is the other process that looks now
+            used.append(None)  # from here on the other process looks
             used.append(stand_in(repository).stat().st_ino)
             raise FileNotFoundError(folder)
         return listdir(folder)

@@ -1,4 +1,4 @@
-"""Git that converts line ends, as core.autocrlf does on Windows laptops: `fleet` sees and writes the same bytes."""
+"""Git that converts line ends, as core.autocrlf does on Windows laptops: `fleet` reads and writes the same bytes."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def converting(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
 @pytest.mark.usefixtures("converting")
 def test_a_checkout_with_other_line_ends_has_no_drift_and_is_updated(born: Born, history: Path, tmp_path: Path) -> None:
     origin, service = born(), tmp_path / "service"
-    (origin / ".gitattributes").unlink()  # a service that was born before the template had this file
+    (origin / ".gitattributes").unlink()  # as in a service that is older than this file of the template
     commit(origin)
     git(tmp_path, "clone", "--quiet", str(origin), str(service))
     assert b"\r\n" in (service / "Makefile").read_bytes()

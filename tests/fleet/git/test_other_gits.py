@@ -1,4 +1,4 @@
-"""Settings of a person, and forms of a repository, that git knows and the template's own repositories do not have."""
+"""Personal settings, and forms of a repository, that Git knows and the template's own repositories lack."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    """A repository with one file, which is enough where nothing is rendered."""
+    """A repository with one file, for tests that render nothing."""
     repository = tmp_path / "small"
     repository.mkdir()
     git(repository, "init", "--quiet", "--initial-branch", "main")
@@ -38,7 +38,7 @@ def small(tmp_path: Path) -> Path:
 
 # --- What a person has set ---------------------------------------------------------------------------------------------
 
-# Each has changed what git prints or does somewhere; no code of fleet names one of them.
+# Each of these settings has changed the output or the behaviour of Git. No code of fleet names any of them.
 PERSONAL = """
 [safe]
     bareRepository = explicit
@@ -134,7 +134,7 @@ def personal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def two_services(born: Born) -> tuple[Path, Path]:
-    """Made before a test changes the settings of git."""
+    """Two services that are made before a test changes the settings of Git."""
     return born(), born()
 
 
@@ -396,7 +396,7 @@ def test_a_partial_clone_is_read_and_its_missing_objects_are_not_fetched(small: 
 
 
 def test_history_is_read_as_committed(small: Path) -> None:
-    """Neither by replaced objects nor by grafts, which are of one clone only."""
+    """Replaced objects and grafts, which exist in one clone only, do not change the history."""
     commits = []
     for number in range(2):
         (small / "a.txt").write_text(f"{number}\n")

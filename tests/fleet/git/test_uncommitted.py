@@ -1,4 +1,4 @@
-"""What is not committed yet, read as git would commit it."""
+"""Uncommitted changes, read as Git would commit them."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A repository that was made by hand to do harm to whoever runs `fleet` on it: nothing of it runs or leaves its folder."""
+"""A hand-made repository that attacks users of `fleet`: nothing of it runs or leaves its folder."""
 
 import os
 import shutil
@@ -37,7 +37,7 @@ def test_status_writes_nothing_outside_of_its_folders(
     hostile, good = born(), born()
     with_path(hostile, HARMFUL[0], b"print('run')\n")
     monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
-    # Where temporary checkouts are: four levels up is still inside of what the test looks at.
+    # The folder of temporary checkouts: four levels up is still inside of the folder that the test checks.
     (tmp_path / "a/b/c/d").mkdir(parents=True)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "a/b/c/d"))
     members = [
@@ -56,7 +56,7 @@ def test_fetched_objects_are_checked_before_storage(born: Born, tmp_path: Path) 
     clone = ("clone", "--quiet", "--no-checkout", f"file://{hostile}", str(tmp_path / "clone"))
     with pytest.raises(FleetError, match="hasDotdot"):
         git_module.exchange(tmp_path, *clone)
-    # The same by git alone, to see that it is we who refuse.
+    # The same by Git alone, to show that `fleet` itself refuses.
     subprocess.run(["git", *clone], check=True, cwd=tmp_path, capture_output=True)
 
 
@@ -67,7 +67,7 @@ pathlib.Path(os.environ.get("HOME", "/"), "hook-ran").write_text(str(dict(os.env
 
 @pytest.fixture
 def chooses_its_template(born: Born, history: Path, tmp_path: Path) -> Path:
-    """A service that records a template of its own, whose newest release brings a hook."""
+    """A service that records a template of its own, whose newest release has a hook."""
     theirs, service = tmp_path / "theirs", born("v1.3.0")
     git(tmp_path, "clone", "--quiet", str(history), str(theirs))
     (theirs / "hooks/migrations/9.0.0.py").write_text(HOOK)
@@ -87,7 +87,7 @@ def test_a_service_does_not_choose_the_template_that_runs(
         f'template = "{history}"\n[[service]]\npath = "{chooses_its_template}"\nname = "evil"\n'
         f'[[service]]\npath = "{born("v1.3.0")}"\n'
     )
-    # Nobody's drive is read either: the template is no repository that could be rendered.
+    # No other folder is read either: the template is not a repository that could be rendered.
     shutil.rmtree(tmp_path / "theirs/.git")
     of_fleet = {"status": ["status"], "update-all": ["update-all", "--no-test"]}
     done = subprocess.run(
@@ -101,7 +101,7 @@ def test_a_service_does_not_choose_the_template_that_runs(
     assert f"the recorded template {tmp_path / 'theirs'} is not the platform's" in done.stdout + done.stderr
     assert not (tmp_path / "hook-ran").exists()
     if command in of_fleet:
-        # The other one has nothing but what a service without specs lacks.
+        # The other finding is that of every service without specs.
         assert "1 breach, 1 unreadable" in done.stdout or "1 need nothing, 1 failed" in done.stdout
 
 

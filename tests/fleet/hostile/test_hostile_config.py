@@ -1,4 +1,4 @@
-"""The configuration of a repository on this machine names programs: none of them runs, whatever fleet does there."""
+"""The configuration of a local repository names programs: none of them runs during any command of fleet."""
 
 import os
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from tests.support.commands import git
 
 pytestmark = pytest.mark.slow
 
-# Sections of .git/config. @run@ is a program that notes that it ran, @folder@ where it is.
+# Sections of .git/config. @run@ is a program that records its runs, in the folder @folder@.
 HOSTILE = {
     "fsmonitor": "[core]\nfsmonitor = @run@",
     "fsmonitor-hook-version": "[core]\nfsmonitor = @run@\nfsmonitorHookVersion = 1\nuntrackedCache = true",
@@ -74,7 +74,7 @@ HOOKS = [
 
 @pytest.fixture
 def evil(tmp_path: Path) -> Path:
-    """A folder with the program, hooks that are it, and a file to be included. What has run is noted in `ran`."""
+    """A folder with the program, hooks that run it, and a file to include. `ran` lists the runs."""
     folder = tmp_path / "evil"
     (folder / "hooks").mkdir(parents=True)
     (folder / "elsewhere").mkdir()
@@ -105,7 +105,7 @@ def sabotage(service: Path, evil: Path, names: list[str]) -> Path:
     for name in HOOKS if "hooks" in names else []:
         (service / ".git/hooks" / name).unlink(missing_ok=True)
         (service / ".git/hooks" / name).symlink_to(evil / "run")
-    # Git has to look at the file anew, by its content, as after a copy.
+    # Git has to compare the file by its content again, as after a copy.
     os.utime(service / "Makefile", (1, 1))
     return service
 

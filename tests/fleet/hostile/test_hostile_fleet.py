@@ -1,4 +1,4 @@
-"""Hostile repositories of every kind beside twenty good ones: nothing runs, nothing is written, twenty good results."""
+"""Hostile repositories of every kind next to twenty good ones: nothing runs, nothing is written, twenty good results."""
 
 import json
 import os
@@ -18,12 +18,12 @@ pytestmark = pytest.mark.slow
 
 GOOD = 20
 COMMITTED = object()
-"""Returned by a way that has made its commit: git itself would count the files of the working copy for ever."""
+"""The result of a way that makes its own commit: Git itself would count the files of the working copy without an end."""
 LIMIT_SECONDS = "6"
-"""Of computing, for each service. A good one takes one or two."""
+"""The limit of processor time for each service. A good service takes one or two seconds."""
 
 Way = tuple[Callable[[Path, str], object], str]
-"""How a service becomes hostile, which gets Python code that gives itself away; and what the report says of it."""
+"""A way to make a service hostile, with Python code that reveals its run; and the text of the report."""
 
 
 def file(path: str, text: str) -> Callable[[Path, str], None]:
@@ -127,7 +127,7 @@ WAYS: dict[str, Way] = {
 
 @pytest.fixture
 def platform(born: Born, history: Path, tmp_path: Path) -> Path:
-    """A folder with the fleet.toml of all of them. What runs of a service is in `ran`, by the name of the service."""
+    """A folder with the fleet.toml of all services. `ran` lists the runs, by the name of the service."""
     folder = tmp_path / "platform"
     folder.mkdir()
     lines = [f'template = "{history}"']

@@ -15,7 +15,7 @@ HARMFUL = [
 
 
 def with_path(service: Path, path: str, content: bytes) -> None:
-    """Commit a file under a path that git itself would not add, below the root of the service's tree."""
+    """Commit a file under a path that Git itself would refuse, below the root of the service's tree."""
 
     def made(kind: str, data: bytes) -> str:
         return git_module.line(service, "hash-object", "-w", "-t", kind, "--literally", "--stdin", stdin=data)

@@ -1,4 +1,4 @@
-"""Tools are started on the files of a service, and none of these files configures a tool or runs in one."""
+"""Tools run on the files of a service, but none of these files configures a tool or runs in it."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from tests.fleet.services import Born, commit, waive
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("hostile")]
 
 Harm = Callable[[Path, Path], object]
-"""Puts something harmful into a service. If it runs, it writes the second path."""
+"""A function that adds something harmful to a service. If that runs, it writes the second path."""
 
 
 def write(service: Path, path: str, text: str) -> None:
@@ -24,13 +24,13 @@ def write(service: Path, path: str, text: str) -> None:
 
 
 def found(service: Path, *ids: str) -> dict[str, list[str]]:
-    """What these conventions find in the last commit."""
+    """Return the findings of these conventions in the last commit."""
     looked_at = Service(service, "HEAD", "HEAD")
     return {one.id: [problem.what for problem in one.check(looked_at)] for one in conventions() if one.id in ids}
 
 
 def runs(proof: Path) -> str:
-    """A line of Python that gives itself away."""
+    """Return a line of Python that reveals its run."""
     return f"open({str(proof)!r}, 'w').write('run')\n"
 
 
@@ -66,7 +66,7 @@ def test_a_contract_type_of_the_service_does_not_run(born: Born, tmp_path: Path,
 
 
 def test_a_package_that_contracts_name_is_not_imported(born: Born, tmp_path: Path) -> None:
-    """To find a package inside of another, Python would import the outer one."""
+    """To find a package inside of another package, Python would import the outer package."""
     service, proof = born(), tmp_path / "proof"
     contract = "[importlinter:contract:x]\nname = x\ntype = layers\nlayers =\n    billing.domain.invoices\n"
     write(service, ".importlinter", f"[importlinter]\nroot_packages =\n    billing.domain\n{contract}")
@@ -109,7 +109,7 @@ CONFIGURATION = {
     ".ignore": "*\n",
     ".gitignore": "*\n",
 }
-# The key of an example that nobody uses.
+# The key of a published example, which is not in use.
 SECRET = "AKIAQ3EGRZ6HKLNZQ5OP"
 
 
@@ -143,7 +143,7 @@ def test_a_tool_gets_an_empty_home_and_nothing_of_the_environment(
 
 # --- Python -----------------------------------------------------------------------------------------------------------
 
-# What Python, or a program of fleet's, would import if a folder of the service were on its path.
+# Names that Python, or a program of fleet, would import if a folder of the service were on its path.
 MODULES = ["sitecustomize", "usercustomize", "json", "typing", "alembic", "sqlalchemy", "importlinter", "grimp", "rich"]
 FOLDERS = ["", "src", "src/billing", "src/billing/domain", "chassis/src", "tests"]
 

@@ -1,4 +1,4 @@
-"""Services are judged one after the other by one process of import-linter, each as if it were alone."""
+"""One process of import-linter judges services one after the other, each as if it were alone."""
 
 import json
 import subprocess
@@ -36,7 +36,7 @@ def write(file: Path, text: str = "") -> None:
 def service(
     folder: Path, package: str, *, external: bool = True, guarded: bool = False, forbidden: str = "fastapi"
 ) -> str:
-    """A service that has no chassis of its own."""
+    """Make a service without a chassis of its own."""
     service = folder / package
     write(service / f"src/{package}/__init__.py")
     text = CONTRACTS.format(package=package, external=external, guarded=guarded, forbidden=forbidden)

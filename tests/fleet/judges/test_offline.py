@@ -1,4 +1,4 @@
-"""Migrations are read as SQL, and their code can do nothing else."""
+"""Migrations are read as SQL, and their code can have no other effect."""
 
 import ast
 import json
@@ -20,7 +20,7 @@ revision = "0002"
 """
 UPGRADE = f"{BEGINNING}\ndef upgrade():\n    "
 
-# Each of these either runs something, or finds out that it is being judged. Below, `PROOF` is the path of a file.
+# Each of these either runs something, or finds out that it is judged. Below, `PROOF` is the path of a file.
 HARMFUL = {
     "a module of Python": "import os; os.system('touch PROOF')",
     "a module of Python, imported from": "from pathlib import Path; Path('PROOF').touch()",
@@ -136,7 +136,7 @@ def test_a_list_grows_under_all_of_its_names(tmp_path: Path) -> None:
     assert [sql.strip() for sql, _ in one["statements"]] == ["DROP TABLE a;"]
 
 
-# Below, each is what comes through a hole in the guards.
+# Each of these uses a possible hole in the guards.
 WALLED = {
     "a file": "open('PROOF', 'w')",
     "a program": "os.system('touch PROOF')",
@@ -175,7 +175,7 @@ def test_a_migration_that_never_ends_is_given_up(tmp_path: Path) -> None:
     migration = tmp_path / "0002.py"
     migration.write_text(f"{UPGRADE}while True: pass\n")
     command = [sys.executable, "-I", OFFLINE, str(tmp_path / "out.json"), str(migration)]
-    # The limit of fleet is longer; a shell that sets a shorter one has its way.
+    # The limit of fleet is longer, but a shorter limit of the shell applies.
     done = subprocess.run(["sh", "-c", 'ulimit -t 4; exec "$@"', "sh", *command], timeout=120)
     assert done.returncode < 0
 

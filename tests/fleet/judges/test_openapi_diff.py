@@ -1,4 +1,4 @@
-"""What breaks callers of an API: our verdict and oasdiff's, of the same changes."""
+"""Breaking changes of an API: our verdict and oasdiff's, on the same changes."""
 
 import json
 import subprocess
@@ -25,7 +25,7 @@ def body(schema: str) -> Node:
 
 
 def known() -> Node:
-    """An API with one of each."""
+    """An API with one part of each kind."""
     invoice_id = {"name": "invoice_id", "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
     number = {"type": "string", "minLength": 1, "maxLength": 40, "pattern": "^[A-Z]+$"}
     status = {"$ref": "#/components/schemas/Status"}
@@ -130,11 +130,11 @@ def known() -> Node:
             },
         },
     }
-    return json.loads(json.dumps(document))  # in which no two places are the same object
+    return json.loads(json.dumps(document))  # so that no two places are the same object
 
 
 def at(document: Node, path: str) -> Any:
-    """A node by its keys with | between: New|properties|number is below the schemas, /v1/… below the paths."""
+    """Find a node by its keys with | between: New|properties|number is below the schemas, /v1/… below the paths."""
     top, *keys = path.split("|")
     node = document["paths"][top] if top.startswith("/") else document["components"]["schemas"][top]
     for key in keys:
@@ -419,7 +419,7 @@ HARMLESS: dict[str, Change] = {
     ),
 }
 
-# Where we refuse what oasdiff lets pass: it does not look there, or it takes knowledge of the callers.
+# Changes that we refuse and oasdiff accepts: oasdiff does not compare that part, or it needs knowledge of the callers.
 STRICTER: dict[str, tuple[Change, str]] = {
     "any text is taken for a number": (
         put(f"{LIMIT}|schema", type="string"),
@@ -531,4 +531,4 @@ def test_oasdiff_is_of_the_same_opinion(tmp_path: Path) -> None:
 
     changes = {name: case[0] for name, case in (BREAKING | STRICTER).items()} | HARMLESS
     told = {name for name, change in changes.items() if refused(change)}
-    assert told == BREAKING.keys() | {"another name for a way to sign in"}  # which oasdiff takes for another way
+    assert told == BREAKING.keys() | {"another name for a way to sign in"}  # which oasdiff regards as another scheme

@@ -1,4 +1,4 @@
-"""Which tables new migrations create and change is read in statements, and not in comments and texts."""
+"""The created and changed tables of new migrations are read from statements, and not from comments and texts."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ NOT_NULL = "ALTER TABLE billing.invoices ALTER COLUMN note SET NOT NULL"
 
 
 def rules(folder: Path, *statements: str) -> list[str]:
-    """What is found in a migration that executes these statements."""
+    """Return the findings in a migration that executes these statements."""
     git(folder, "init", "--quiet")
     (folder / PATH).parent.mkdir(parents=True)
     (folder / PATH).write_text(MIGRATION + "".join(f"    op.execute({sql!r})\n" for sql in statements))

@@ -1,4 +1,4 @@
-"""How fleet calls the tools that came with it, and the one module that it shares with the chassis."""
+"""The calls of fleet's bundled tools, and the one module that fleet shares with the chassis."""
 
 import ast
 import sys
@@ -34,7 +34,7 @@ def test_a_tool_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def computes(seconds: float) -> int:
-    """In a process of its own, which may compute for less than that: how a tool ends that computes for so long."""
+    """Compute in a process of its own with a shorter limit. Return how a tool ends that computes for this long."""
     code = f"import time\nwhile time.process_time() < {seconds}: pass"
     with limited("the service"):
         return tools.run([sys.executable, "-c", code], cwd=Path.cwd()).returncode

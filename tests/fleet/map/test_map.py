@@ -1,4 +1,4 @@
-"""`fleet map`: who asks and tells whom, and what is found wrong with it."""
+"""`fleet map` shows the calls and messages between services, and the mistakes in them."""
 
 import base64
 import json
@@ -47,7 +47,7 @@ def body(**properties: Any) -> dict[str, Any]:
 
 @dataclass
 class Repository:
-    """What a service's repository says of its neighbours."""
+    """The data on a service's neighbours in its repository."""
 
     sends: dict[str, Any] = field(default_factory=dict)
     takes: dict[str, Any] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class Repository:
     files: dict[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path, name: str) -> Path:
-        """Commit it."""
+        """Commit the data."""
         api = {"kind": "API", "metadata": {"name": name}, "spec": {"type": "openapi"}}
         component = {
             "kind": "Component",
@@ -84,7 +84,7 @@ class Repository:
         return folder
 
     def _documents(self) -> dict[str, str]:
-        """As `make specs` writes them: the schemas that others hold us to are published."""
+        """Return the documents as `make specs` writes them, with the published schemas."""
         names = self.sends.keys() | self.takes.keys()
         if not names:
             return {}
@@ -115,12 +115,12 @@ class Repository:
 
 
 def database(secret: str) -> dict[str, Any]:
-    """A variable of a container, as Kubernetes has it."""
+    """Return a container's variable from a Secret, as in Kubernetes."""
     return {"name": "DATABASE_URL", "valueFrom": {"secretKeyRef": {"name": secret, "key": "DATABASE_URL"}}}
 
 
 def client(setting: str, module: str = "billing/api/customers.py") -> dict[str, str]:
-    """A file that calls a neighbour, as docs/how-to/call-another-service.md writes it."""
+    """Return a file that calls a neighbour, as in docs/how-to/call-another-service.md."""
     text = f"from chassis.client import service_client\n\n\ndef ask(app):\n    return service_client({setting})\n"
     return {f"src/{module}": text}
 
@@ -129,7 +129,7 @@ Shop = dict[str, Repository]
 
 
 def shop() -> Shop:
-    """Four services with nothing wrong between them."""
+    """Four services without findings."""
     return {
         "orders": Repository(
             sends={PLACED: body(order_id=TEXT, total=NUMBER, note=TEXT)},
@@ -155,7 +155,7 @@ _KNOWN: dict[str, Facts] = {}
 
 
 def drawn(folder: Path, services: Shop) -> Map:
-    """The map of these services. What a repository says is read once, for most tests change one of four."""
+    """Draw the map of these services. Each repository is read once, because most tests change one of four."""
     for name, one in services.items():
         if f"{name} {one}" not in _KNOWN:
             _KNOWN[f"{name} {one}"] = facts(Service(one.write(folder / name, name)))
@@ -163,7 +163,7 @@ def drawn(folder: Path, services: Shop) -> Map:
 
 
 def written(folder: Path, services: Shop) -> list[Path]:
-    """Their repositories."""
+    """Write the repositories of the services."""
     return [one.write(folder / name, name) for name, one in services.items()]
 
 
@@ -198,7 +198,7 @@ def consume(**apis: str) -> Mutation:
 
 
 def overlay(name: str, where: str, **content: Any) -> Mutation:
-    """Write the kustomization of a service's overlay anew."""
+    """Replace the kustomization of a service's overlay."""
     text = yaml.safe_dump({"namespace": f"{name}-{where}", **content})
     return lambda shop: shop[name].files.update({f"deploy/overlays/{where}/kustomization.yaml": text})
 
@@ -238,7 +238,7 @@ ENCODED = base64.b64encode(SHOP_DATABASE.encode()).decode()
 DATABASE = {"kind": "Resource", "metadata": {"name": "shop"}, "spec": {"type": "database", "owner": "group:shop"}}
 BUCKET = {**DATABASE, "spec": {"type": "s3-bucket", "owner": "group:shop"}}
 
-# Name: what is done to the shop, the finding's id, how bad it is, whom it concerns, and what it says.
+# Name: the change of the shop, the finding's id, its severity, the services that it concerns, and its text.
 MUTATIONS: dict[str, tuple[Mutation, str, Level, tuple[str, ...], str]] = {
     "an event that its publisher has dropped": (
         lambda shop: shop["orders"].sends.clear(),
@@ -724,7 +724,7 @@ def test_the_page_lists_every_finding_and_a_test_provokes_each() -> None:
     ids = set(re.findall(r'"(map-[a-z]+(?:-[a-z]+)?)"', code))
     page = (ROOT / "docs/how-to/see-the-map.md").read_text()
     assert set(re.findall(r"^\| `(map-[a-z-]+)` \|", page, re.MULTILINE)) == ids
-    # These have tests of their own.
+    # Other tests cover these findings.
     assert {id_ for _, id_, *_ in MUTATIONS.values()} | {"map-repeated", "map-unread"} == ids
     assert f"more than {('no', 'one', 'two', 'three')[LIMIT]} calls in a row" in page
 
@@ -822,7 +822,7 @@ def for_ever(_: Service) -> Facts:
 
 
 def never_read(source: gather.Source) -> object:
-    """In a process of its own."""
+    """Fail if it is called, in a process of its own."""
     gather.facts = for_ever
     return gather.attempt(source)
 
@@ -853,7 +853,7 @@ def test_commits_of_bare_clones_are_read_once(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_commit_of_one_repository_says_nothing_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A repository on this machine may have other files than the id of its commit says, because git believes them."""
+    """A local repository may have other files than its commit's id stands for, because Git does not check."""
     monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
     first, *_ = written(tmp_path, shop())
     second = tmp_path / "copy"
@@ -900,7 +900,7 @@ def test_a_commit_that_takes_too_long_to_read_is_given_up_and_not_tried_again_un
 
 
 def committed(folder: Path) -> tuple[Member, str]:
-    """A service with a commit, and its id."""
+    """Make a service with a commit, and return the commit's id too."""
     name, one = next(iter(shop().items()))
     service = one.write(folder / "orders", name)
     return Member("orders", str(service), is_local=True), git(service, "rev-parse", "HEAD").strip()
@@ -937,7 +937,7 @@ def test_the_command_prints_the_map_in_each_format_and_fails_on_errors(tmp_path:
 
 @pytest.mark.slow
 def test_generated_services_are_on_the_map_as_in_their_own_documents(born: Born) -> None:
-    """Those of the demo: notifications hears of the invoices that billing issues."""
+    """The services of the demo: notifications consumes the invoices that billing publishes."""
     services = {}
     for one in (BILLING, NOTIFICATIONS):
         services[one.name] = service = born(service_name=one.name, **one.answers)
@@ -949,7 +949,7 @@ def test_generated_services_are_on_the_map_as_in_their_own_documents(born: Born)
     map_ = gather.of_folders(services.values())
     known = {(edge.source, edge.target, edge.name) for edge in map_.edges if not edge.is_open}
     assert known == {("billing", "notifications", heard)}
-    # No service listens to notifications yet.
+    # No service consumes events of notifications yet.
     assert [(one.finding.id, one.finding.level) for one in findings(map_)] == [("map-event-unheard", Level.WARNING)]
 
     contract = services["billing"] / "src/billing/messaging/invoices.py"
@@ -965,6 +965,6 @@ def test_generated_services_are_on_the_map_as_in_their_own_documents(born: Born)
 
 
 def write_documents(service: Path) -> None:
-    """`make specs`, by what is installed here."""
+    """Run `make specs` with the packages of this environment."""
     command = [sys.executable, "-m", service.name, "specs"]
     subprocess.run(command, cwd=service, env=service_environment(PYTHONPATH="src"), check=True)

@@ -43,7 +43,7 @@ HOSTILE = [
 
 
 def service(name: str, *, sends: str = "", takes: str = "", calls: str = "", jobs: str = "") -> Facts:
-    """Names of services apart by spaces: whose events it takes, whom it calls, whom it gives jobs."""
+    """Make a service that consumes events of `takes`, calls `calls`, and sends jobs to `jobs`: names of services."""
     said = [Message("thing-done.v1".join((f"{name}.", "")), "event", True, False, {"type": "object"})] if sends else []
     said += [Message(f"{one}.thing-done.v1", "event", False, True, {"type": "string"}) for one in takes.split()]
     said += [Message(f"{one}.do-it.v1", "job", True, False, {}) for one in jobs.split()]
@@ -51,7 +51,7 @@ def service(name: str, *, sends: str = "", takes: str = "", calls: str = "", job
 
 
 def hostile() -> Map:
-    """Every name is one that somebody chose to do harm, of services and of messages."""
+    """All names of services and messages on this map are an attack."""
     return Map(
         Facts(
             name,

@@ -1,4 +1,4 @@
-"""Whether a receiver can read what a sender may send, from schemas as Pydantic writes them."""
+"""A receiver can read the messages of a sender, or not, by schemas from Pydantic."""
 
 from datetime import date, datetime
 from decimal import Decimal
@@ -52,7 +52,7 @@ class NumberedTree(BaseModel):
 
 
 def compare(expected: Any, sent: Any) -> list[str]:
-    """Of a message with one field, `it`, of these types. The sender's schema is of what it writes."""
+    """Compare two schemas of a message with one field, `it`, of these types: that of the receiver, and that of the sender."""
     taken = create_model("Message", it=expected).model_json_schema(mode="validation")
     given = create_model("Message", it=sent).model_json_schema(mode="serialization")
     return [str(one) for one in unmet(taken, given)]

@@ -22,7 +22,7 @@ HOSTILE = "<script>document.title = 'taken'</script>"
 
 
 class Paths(Convention):
-    """A path says its version & <b>nothing</b> breaks."""
+    """A path names its version & <b>nothing</b> breaks."""
 
     id = "http-paths"
     remedy = "begin it with /v1"
@@ -68,7 +68,7 @@ GRAPH = '<svg viewBox="0 0 10 10" role="img" aria-label="Who calls whom"><circle
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Page, list[str]]]:
-    """The page, opened from its file, and what went wrong in it or was asked of the network."""
+    """The page, opened from its file, with its errors and its network requests."""
     file = tmp_path_factory.mktemp("report") / "fleet.html"
     file.write_text(html(FLEET, [Paths(), Pages()], GRAPH), encoding="utf-8")
     with browser() as chromium:
@@ -85,7 +85,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Page, lis
 
 @pytest.fixture
 def page(report: tuple[Page, list[str]]) -> Iterator[Page]:
-    """As it was opened. Whatever a test does, the page neither fails nor asks the network for anything."""
+    """The page, just opened. After each test, it has neither an error nor a network request."""
     opened, trouble = report
     opened.goto(opened.url.partition("#")[0])
     opened.reload()
@@ -175,7 +175,7 @@ def test_a_mark_of_the_heat_map_leads_to_its_finding_and_remedy(page: Page) -> N
     assert "specs/openapi.json:3: " in finding.inner_text()
     assert "→ begin it with /v1" in finding.inner_text()
     assert "A reason." in finding.inner_text()
-    # Folded by hand, it opens again by the same link.
+    # A section that was folded by hand opens again by the same link.
     page.locator("#s1 > summary").click()
     expect(finding).not_to_be_visible()
     mark.click()

@@ -1,4 +1,4 @@
-"""Limits of time, memory and size: what takes too much is given up, and said in one sentence."""
+"""Limits of time, memory and size: work that exceeds a limit stops, with a message of one sentence."""
 
 import ast
 import itertools
@@ -40,7 +40,7 @@ def for_ever() -> None:
 
 
 def without_being_told() -> None:
-    """As a check does that reports whatever goes wrong."""
+    """Compute without an end inside a check, which reports any failure."""
     while True:
         try:
             for_ever()
@@ -69,7 +69,7 @@ def test_a_limit_that_is_none_is_refused(written: str, monkeypatch: pytest.Monke
 def test_a_computation_that_takes_all_memory_is_stopped() -> None:
     with pytest.raises(TooMuch, match="judging it takes more than 2048 MiB of memory"), limited("judging it"):
         bytearray(2**33)
-    bytearray(2**28)  # afterwards there is as much as before
+    bytearray(2**28)  # the full memory is available again
 
 
 def test_a_computation_that_nests_too_deeply_is_stopped() -> None:
@@ -149,7 +149,7 @@ def test_a_comment_that_python_reads_as_code_is_no_comment(tmp_path: Path, begin
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So long may git read."""
+    """Let Git read for a short time only."""
     monkeypatch.setattr(git, "LIMIT_SECONDS", 0.5)
 
 
@@ -188,7 +188,7 @@ def test_a_pipe_in_the_place_of_an_object_is_given_up_once_for_all_files(reposit
 
 
 def loose(repository: Path, name: str) -> Path:
-    """Where git keeps the object with this id."""
+    """Return the path of the object with this id in Git's store."""
     return repository / ".git/objects" / name[:2] / name[2:]
 
 
@@ -228,7 +228,7 @@ def test_a_killed_git_is_started_again(repository: Path, monkeypatch: pytest.Mon
 
 
 def test_many_large_files_are_not_in_memory_at_once(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor is a file that has many names read for each of them."""
+    """A file with many names is read only once."""
     monkeypatch.setattr(objects, "GROUP_BYTES", 4 * 2**20)
     large = [blob(repository, bytes([number]) * 2 * 2**20) for number in range(20)]
     tracemalloc.start()
@@ -265,7 +265,7 @@ def test_a_folder_that_no_system_can_hold_is_refused(
 
 
 def start_or_wait(what: tuple[str, Path]) -> None:
-    """In a process of its own: start a program that holds a pipe, or wait until another one has."""
+    """In a process of its own, start a program that holds a pipe, or wait until another process has started it."""
     kind, folder = what
     if kind == "start":
         with (folder / "pipe").open("wb") as pipe:
@@ -293,7 +293,7 @@ def test_programs_that_a_process_has_started_end_with_the_process(tmp_path: Path
 
 
 def is_held(pipe: int) -> bool:
-    """Whether anybody could write to the pipe."""
+    """Return whether any process could write to the pipe."""
     try:
         return os.read(pipe, 1) != b""
     except BlockingIOError:
@@ -396,7 +396,7 @@ def test_a_host_that_sends_more_than_the_limit_is_given_up_and_leaves_no_files(
 ) -> None:
     monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("FLEET_LIMIT_MIB", "1")
-    for number in range(5):  # as five objects, each smaller than the limit, or as one that is larger
+    for number in range(5):  # as five objects below the limit, or as one object above it
         (repository / f"random-{number if many else 0}").open("ab").write(os.urandom(2**19))
     commit(repository)
     member = Member("large", f"file://{repository}")
@@ -441,13 +441,13 @@ def test_a_limit_of_a_fetch_that_is_none_is_refused(
 
 
 def compute_in_c(_: object) -> None:
-    """One call of C, in which Python acts on no signal."""
+    """Run one call of C, during which Python handles no signal."""
     with limited("the service"):
         sum(itertools.repeat(0))
 
 
 def has_a_terminal(_: object) -> bool:
-    """Whether a program, such as ssh, could wait for what a person types."""
+    """Return whether a program such as ssh could wait for a person's input."""
     return os.getsid(0) != os.getpid()
 
 

@@ -1,4 +1,4 @@
-"""fleet.toml: what it lists, and what is said of one that is wrong."""
+"""fleet.toml: the services that it lists, and the messages for wrong entries."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from fleet.service.register import Member, members, templates
 
 
 def github(name: str, **more: Any) -> dict[str, Any]:
-    """As `gh api /orgs/shop/repos` lists a repository, but for what nobody reads."""
+    """Return a repository as in `gh api /orgs/shop/repos`, without the fields that fleet ignores."""
     return {
         "name": name,
         "full_name": f"shop/{name}",
@@ -25,7 +25,7 @@ def github(name: str, **more: Any) -> dict[str, Any]:
 
 
 def gitlab(path: str, **more: Any) -> dict[str, Any]:
-    """As GitLab's /groups/shop/projects does."""
+    """Return a project as in GitLab's /groups/shop/projects."""
     return {
         "name": path.rpartition("/")[2].title(),
         "path_with_namespace": path,

@@ -1,4 +1,4 @@
-"""conventions.yml: each entry that does not say all it has to is named, with what is missing."""
+"""conventions.yml: each incomplete entry is named, with its missing parts."""
 
 import pytest
 

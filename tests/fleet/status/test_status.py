@@ -1,4 +1,4 @@
-"""`fleet status`: what it finds of each service, what it remembers, and that no service can stop the others."""
+"""`fleet status`: its findings for each service, its cache, and that no service can stop the others."""
 
 import json
 import os
@@ -43,7 +43,7 @@ Judged = list[str]
 
 @pytest.fixture(autouse=True)
 def without_conventions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They have tests of their own, and take most of the time."""
+    """Skip the conventions, which have their own tests, and would take most of the time."""
     for module in ("check.checks", "status.status"):
         monkeypatch.setattr(f"fleet.{module}.conventions", lambda: ())
 
@@ -56,7 +56,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def judged(monkeypatch: pytest.MonkeyPatch) -> Judged:
-    """The names of the services that were looked at anew, in this process, where that takes no time to start."""
+    """The names of the services that were checked again, in this process, which saves the start of another."""
     names: Judged = []
 
     def here(work: Callable[[Any], Any], items: Iterable[Any], *, jobs: int) -> Generator[tuple[Any, Any]]:
@@ -220,7 +220,7 @@ def test_only_changed_services_are_checked_again(
     monkeypatch.setattr(status_module, "version_of_checks", lambda: "another version of the checks")
     assert again()[0] == ["a", "b"]
 
-    # The name in fleet.toml is nothing that was found out.
+    # The name in fleet.toml is no result of a check.
     members = [local(services[0], "renamed")]
     names, renamed = again()
     assert (names, renamed[0].name) == ([], "renamed")
@@ -409,7 +409,7 @@ def test_conventions_that_prepare_for_many_services_find_the_same_as_for_a_singl
 
 
 def do(what: str) -> int:
-    """In a process of its own."""
+    """Return the result of a function, in a process of its own."""
     if what == "dies":
         os._exit(7)
     if what == "hangs":
@@ -447,7 +447,7 @@ def commit_all(service: Path, message: str) -> None:
 
 
 class Refused(Convention):
-    """Something that this machine does not do."""
+    """A convention that this machine cannot check."""
 
     id = "odd-machine"
     error: Exception = PermissionError(13, "Permission denied", "/opt/tool")
@@ -597,7 +597,7 @@ def test_a_mirror_in_which_a_single_file_is_not_whole_is_fetched_anew(
 
 
 def lose(mirror: Path, lost: str) -> None:
-    """Lose files of the mirror; or, for `damaged`, change what an object holds, which needs no missing file."""
+    """Lose files of the mirror; or, for `damaged`, change the content of an object, without a missing file."""
     (pack,) = mirror.glob("objects/pack/*.pack")
     content = pack.read_bytes()
     for file in mirror.glob("objects/pack/*") if "[" in lost or lost == "damaged" else ():
@@ -624,7 +624,7 @@ def test_a_mirror_of_the_template_that_is_damaged_is_cloned_anew(
     address = "https://git.example.com/slipway.git"
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
     git(tmp_path, "config", "--file", "gitconfig", f"url.file://{history}.insteadOf", address)
-    git(tmp_path, "init", "--quiet")  # around the cache, as of a person who keeps their home in git
+    git(tmp_path, "init", "--quiet")  # a repository around the cache, as of a person whose home folder is in Git
     git(tmp_path, "commit", "--quiet", "--allow-empty", "--message", "Theirs")
     theirs = git(tmp_path, "for-each-ref")
     template = Template(address)

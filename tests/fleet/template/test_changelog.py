@@ -1,4 +1,4 @@
-"""CHANGELOG.md is read by people and by fleet: the form that fleet knows is the form that it has."""
+"""CHANGELOG.md is for people and for fleet: it has the form that fleet can parse."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Every path has exactly one owner, fleet and Copier agree on which, and a platform-owned file says so."""
+"""Every path has exactly one owner, fleet and Copier agree on the owner, and a platform-owned file names it."""
 
 from pathlib import Path
 

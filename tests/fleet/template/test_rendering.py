@@ -1,4 +1,4 @@
-"""What fleet renders is what Copier renders, byte by byte."""
+"""fleet renders the same as Copier, byte by byte."""
 
 import os
 from dataclasses import replace
@@ -35,7 +35,7 @@ def test_a_render_equals_the_render_of_plain_copier_answers_file_and_modes_inclu
 
 
 def test_rendering_twice_in_one_process_gives_the_same(born: Born, tmp_path: Path) -> None:
-    """What was compiled for the first is used for the second."""
+    """The second rendering uses the templates that the first compiled."""
     answers = Answers.parse((born(**VARIANTS["every-type"]) / ANSWERS_FILE).read_bytes())
     release = Template(answers.source).at("v1.0.0")
     release.render(answers, tmp_path / "one")

@@ -1,11 +1,11 @@
-"""What a team does to its service: every case of the table, in one service. Each is looked for after the update."""
+"""The edits of a team: every kind in one service. The tests look for each after the update."""
 
 from pathlib import Path
 
 from tests.fleet.services import commit
 from tests.support.commands import git
 
-# The team's files, and what becomes of them. None: deleted.
+# The team's files, and their content afterwards. None: deleted.
 TEAM: dict[str, str | None] = {
     "src/billing/main.py": "# Edited; the template leaves it as it is.\n",
     "src/billing/settings.py": "# Edited; the template changes its seed.\n",
@@ -33,7 +33,7 @@ def team_edits(service: Path) -> None:
 
 
 def platform_edits(service: Path) -> None:
-    """In lines that the template changes too, in others, in files that it removes or renames; one deleted, one mode."""
+    """Edit lines that the template changes too, other lines, and files that it moves; delete a file, change a mode."""
     for path in ("ruff.toml", "schemathesis.toml", ".editorconfig", "chassis/src/chassis/http.py"):
         text = (service / path).read_text()
         (service / path).write_text(text.replace("line-length = 120", "line-length = 100") + "\n# By hand.\n")
@@ -43,7 +43,7 @@ def platform_edits(service: Path) -> None:
 
 
 def kept(service: Path) -> None:
-    """Every team-owned path is what the team made of it."""
+    """Check that every team-owned path is as the team left it."""
     for path, content in TEAM.items():
         file = service / path
         assert (file.read_text() if file.exists() else None) == content, path

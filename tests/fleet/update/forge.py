@@ -1,4 +1,4 @@
-"""A forge with repositories on this machine: as much of Gitea's API as Renovate asks before it opens a pull request."""
+"""A local Git host: the part of Gitea's API that Renovate uses before it opens a pull request."""
 
 import json
 import threading
@@ -12,7 +12,7 @@ ORGANISATION = "acme"
 
 
 class Forge(ThreadingHTTPServer):
-    """Serves the bare repositories in a folder. `pulls` has what was opened, by repository."""
+    """Serve the bare repositories in a folder. `pulls` lists the opened pull requests, by repository."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Api)
@@ -90,7 +90,7 @@ class _Api(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Not among the output of the tests."""
+        """Keep the log out of the output of the tests."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`fleet update -d aggregates=…`: a new aggregate is new files, its migration behind the service's last one."""
+"""`fleet update -d aggregates=…`: a new aggregate adds new files, and its migration follows the service's last one."""
 
 import re
 import shutil
@@ -82,7 +82,7 @@ def test_two_ends_of_the_chain_are_refused(born: Born) -> None:
 
 
 def test_an_aggregate_that_is_named_first_is_still_the_only_new_aggregate(born: Born) -> None:
-    """The template numbers migrations by the order of the answers; the service has its own."""
+    """The template numbers migrations by the order of the answers, but the service has its own order."""
     service = born(aggregates=ONE)
     seeds = add(service, "Refund: {reason: text}\n" + ONE)
     assert all("refund" in path for path in seeds), seeds
@@ -215,7 +215,7 @@ def test_an_aggregate_whose_files_the_team_deleted_before_its_first_commit_does_
 def test_a_service_whose_first_commit_recorded_no_version_is_updated_once_the_team_has_written_the_version(
     born: Born,
 ) -> None:
-    """A copy of a folder without git history has none, and `fleet` tells the team to write it."""
+    """A copy from a folder without Git history has no version, and `fleet` asks the team to write one."""
     service = born(aggregates=ONE)
     answers = service / ".copier-answers.yml"
     recorded = answers.read_text()
@@ -227,7 +227,7 @@ def test_a_service_whose_first_commit_recorded_no_version_is_updated_once_the_te
 
 
 def test_an_aggregate_of_a_history_that_is_not_all_there_is_not_brought(born: Born, tmp_path: Path) -> None:
-    """Whether the team deleted it nobody can see there."""
+    """A shallow history does not show whether the team has deleted the aggregate."""
     service = born(aggregates=ONE)
     only_recorded(service, tmp_path / "render", aggregates=TWO)
     git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{service}", "shallow")

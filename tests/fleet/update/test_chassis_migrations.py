@@ -1,6 +1,6 @@
-"""The chassis' migrations travel with the update, whatever the team's own migrations are at, and lose nothing.
+"""The chassis' migrations come with the update, independently of the team's own migrations, and lose no data.
 
-The history is a rename of a column as it has to be done, expand before contract:
+The history is a rename of a column in the right order, expand before contract:
 
 - v1.1.0 adds parked.cause, writes both columns, and reads either;
 - v1.2.0 copies what is left in parked.reason, and does without it from there on;
@@ -68,8 +68,8 @@ CHASSIS = {
     "0004_no_reason": ["ALTER TABLE chassis.parked DROP COLUMN reason"],
 }
 
-# A deployment: migrate, say what is there, and then use every table of the chassis: an invoice over HTTP, an event in, an
-# event out, a message parked, and all of them read.
+# A deployment: migrate, report, and then use every table of the chassis: an invoice over HTTP, an event in, an event out,
+# a parked message; and read all of them.
 DEPLOY = """
 import asyncio, json, os, sys, uuid
 import asyncpg, httpx
@@ -168,7 +168,7 @@ def release(repository: Path, version: str) -> None:
 
 @dataclass(frozen=True)
 class Code:
-    """One version of the service's files, as an image would have it."""
+    """One version of the service's files, as in an image."""
 
     folder: Path
     url: str
@@ -183,7 +183,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a deployment found, right after its migrations."""
+    """The state that a deployment found right after its migrations."""
 
     rows: dict[str, list[dict[str, Any]]]
     revisions: list[str]
@@ -191,7 +191,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Journey:
-    """A service that went from the oldest version to the newest, and back by one after each."""
+    """A service that went from the oldest version to the newest, with a rollback by one version after each."""
 
     service: Path
     codes: dict[str, Code]
@@ -237,7 +237,7 @@ def seen(deployment: subprocess.CompletedProcess[str]) -> Seen:
 
 
 def without_reason(row: dict[str, Any]) -> dict[str, Any]:
-    """The row as every version means it: why it was parked is in one column or the other."""
+    """Return the row in the meaning of every version: the reason for parking is in one of two columns."""
     columns = ("cause", "reason", "sent_at")
     return {name: value for name, value in row.items() if name not in columns} | {
         "why": row.get("cause") or row.get("reason")
@@ -250,7 +250,7 @@ def test_nothing_that_was_stored_is_lost_or_changed_by_a_later_version(journey: 
         for table, rows in earlier.rows.items():
             kept = [without_reason(row) for row in later.rows[table]]
             assert [row for row in rows if without_reason(row) not in kept] == [], table
-    # One of each deployment that came before, and of each that was rolled back to.
+    # One of each earlier deployment, and of each rollback.
     assert {table: len(rows) for table, rows in stops[-1].rows.items()} == {
         "chassis.outbox": 5,
         "chassis.inbox": 5,
@@ -282,7 +282,7 @@ def test_the_teams_migrations_stay_unchanged_in_their_places(journey: Journey) -
 
 
 def test_the_previous_version_works_on_the_newer_schema_and_keeps_that_schema(journey: Journey) -> None:
-    # That it worked, its deployment has asserted.
+    # Its deployment has asserted that it works.
     assert list(journey.rolled_back) == list(VERSIONS[1:])
     for version, seen in journey.rolled_back.items():
         assert sorted(seen.revisions) == sorted(journey.deployed[version].revisions)

@@ -1,4 +1,4 @@
-"""What the team has deleted does not come back, wherever in its history that was, and from whichever clone."""
+"""A file that the team deleted does not come back, for any place of the deletion in history, and from any clone."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.support.commands import git
 
 pytestmark = pytest.mark.slow
 
-# Version 1.1.0 brings it.
+# Version 1.1.0 adds this seed.
 SEED = "docs/on-call.md"
 
 

@@ -1,4 +1,4 @@
-"""Plain `copier update`, untrusted: never harms what is the team's, and gives what `fleet update` gives.
+"""Plain `copier update`, without --trust, never harms the team's files, and has the same result as `fleet update`.
 
 A run of Copier takes seconds, so each looks at many cases at once.
 """
@@ -49,12 +49,12 @@ def test_platform_files_edited_by_hand_do_no_harm_to_the_teams_files_and_fleet_u
     plain_update(service, "v1.1.0")
     # Both sides changed that line: Copier reports success, and the index has the conflict.
     assert {row.split("\t")[1] for row in git(service, "ls-files", "--unmerged").splitlines()} == {"ruff.toml"}
-    # "Theirs" is the template's side.
+    # "Theirs" is the side of the template.
     git(service, "checkout", "--theirs", "ruff.toml")
     commit(service)
     kept(service)
     assert not (service / ".editorconfig").exists()
-    # What nobody changed in the template stays as it was edited; what the template moved arrives as it is there.
+    # Unchanged files of the template stay as they were edited; files that the template moved arrive at their new path.
     assert findings(service) == [
         ("drift-mode", "Makefile"),
         ("drift-edited", "chassis/src/chassis/http.py"),

@@ -1,4 +1,4 @@
-"""The generated renovate.json, judged by Renovate itself: it opens the pull request that holds the template's update.
+"""The generated renovate.json, checked by Renovate itself, which opens the pull request with the template's update.
 
 Without a network: the forge and the template's repository are on this machine.
 """
@@ -21,7 +21,7 @@ from tests.support.commands import git
 from tests.support.needs import RENOVATE
 from tests.support.npm import with_node_24
 
-# Platform-owned files that pin something.
+# Platform-owned files with a pinned version.
 PINNED = {
     "Dockerfile",
     "compose.yaml",
@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("renovate")]
 
 
 def run(program: str, *arguments: str, cwd: Path, **settings: Any) -> tuple[int, list[dict[str, Any]]]:
-    """Run a program of Renovate's. Returns its exit status and what it logged."""
+    """Run a program of Renovate. Returns its exit status and its log."""
     folder, node = with_node_24(RENOVATE)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RENOVATE", "GITHUB"))}
     settings |= {"base_dir": str(cwd), "binary_source": "global"}
@@ -43,7 +43,7 @@ def run(program: str, *arguments: str, cwd: Path, **settings: Any) -> tuple[int,
         f"RENOVATE_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
         for name, value in settings.items()
     }
-    # Renovate runs the `copier` in PATH, as on a machine of one's own.
+    # Renovate runs the `copier` in PATH, as on a developer's machine.
     env |= {
         "PATH": f"{Path(sys.executable).parent}:{node.parent}:{env['PATH']}",
         "LOG_LEVEL": "debug",
@@ -71,14 +71,14 @@ def without_the_manager(service: Path) -> None:
 
 
 class Opened(NamedTuple):
-    """What Renovate did: the bare repositories by name, the pull requests, the log."""
+    """The results of Renovate: the bare repositories by name, the pull requests, the log."""
 
     repositories: Path
     pulls: dict[str, list[dict[str, Any]]]
     log: list[dict[str, Any]]
 
     def branch(self, name: str, into: Path) -> Path:
-        """The pull request of that service, checked out."""
+        """Check out the pull request of that service."""
         (pull,) = self.pulls[name]
         git(into, "clone", "--quiet", "--branch", pull["head"], str(self.repositories / f"{name}.git"), name)
         return into / name
@@ -86,7 +86,7 @@ class Opened(NamedTuple):
 
 @pytest.fixture(scope="module")
 def opened(history: Path, born: Born, tmp_path_factory: pytest.TempPathFactory) -> Opened:
-    """Renovate, run once over a service whose team has worked on it, and over others that have something wrong."""
+    """Run Renovate once over a service that its team has edited, and over services with a mistake."""
     folder = tmp_path_factory.mktemp("forge")
     address = f"git+file://{history}"
     wants_trust = folder / "wants-trust"
@@ -115,7 +115,7 @@ def opened(history: Path, born: Born, tmp_path_factory: pytest.TempPathFactory) 
             endpoint=here.url,
             token="any",
             repositories=here.repositories,
-            # What the service has besides the template is looked for in registries.
+            # The dependencies of the service, besides the template, would be looked up in registries.
             enabled_managers=["copier"],
         )
     assert status == 0, log
@@ -136,7 +136,7 @@ def test_renovate_is_not_asked_for_trust(opened: Opened, tmp_path: Path) -> None
     updates = [line["command"] for line in opened.log if str(line.get("command", "")).startswith("copier update")]
     assert len(updates) == 2
     assert not any("--trust" in command for command in updates)
-    # A template that wants it gets a pull request without the update in it.
+    # Renovate opens a pull request without the update for a template that asks for trust.
     (pull,) = opened.pulls["trusting"]
     assert "`v1.0.0` → `v1.4.0`" in pull["body"]
     assert Service(opened.branch("trusting", tmp_path)).answers.version == "v1.0.0"
@@ -161,7 +161,7 @@ def test_renovate_leaves_the_platforms_pins_alone_and_not_the_teams(born: Born) 
         (service / "pyproject.toml").read_text().replace('["slipway-chassis"]', '["slipway-chassis", "pillow==12.0.0"]')
     )
     commit(service)
-    # Nothing is to be asked of anybody: every host is off.
+    # Renovate calls no host, because all hosts are switched off.
     hosts = [{"matchHost": "https://"}, {"matchHost": "api.github.com", "token": "any"}]
     closed = [host | {"enabled": False} for host in hosts]
     status, log = run("renovate", "--platform=local", "--dry-run=lookup", cwd=service, host_rules=closed)

@@ -33,12 +33,12 @@ pytestmark = pytest.mark.slow
 
 SERVICES = int(os.environ.get("SERVICES", "40"))
 BY_PLAIN_UPDATE = int(os.environ.get("BY_PLAIN_UPDATE", "2"))
-# Whose gates are run, which takes minutes.
+# The services whose gates run, which takes minutes.
 GREEN = int(os.environ.get("GREEN", "1"))
 VERSIONS = ("v1.1.0", "v1.2.0", "v1.3.0")
 LINES = ("# Why: see our decision 7.\n", "\n# TODO: not before June.\n", "# über uns\n", "x = 1\n")
 
-# The migration of 1.2.0 moves it, whatever is in it.
+# The migration of 1.2.0 moves it, with any content.
 MOVED = {"docs/runbook.md": "docs/operations/runbook.md"}
 
 
@@ -75,8 +75,8 @@ EDITS: tuple[Callable[[random.Random, Path], None], ...] = (insert_a_line, inser
 
 
 def work(chance: random.Random, service: Path, *, by_hand: bool) -> None:
-    """Some weeks of a team: its own files, new ones among them; with `by_hand` the platform's too, some of it waived."""
-    # Before anything is edited. conventions.yml is written anew below, for it is the waivers.
+    """Simulate some weeks of a team: edited and new files; with `by_hand` also the platform's, some with a waiver."""
+    # Before any edit. conventions.yml is replaced below, because it has the waivers.
     found = Service(service)
     paths = [path for path in owned(found, "team") if path != "conventions.yml"]
     for path in chance.sample(paths, 12):
@@ -103,14 +103,14 @@ def variant(number: int) -> dict[str, Any]:
 
 
 def numbered(count: int) -> list[Any]:
-    """Those of one variant in one process, which renders it once."""
+    """Number the services. One process has all services of a variant, and renders it once."""
     groups = [pytest.mark.xdist_group(f"simulation-{number % len(VARIANTS)}") for number in range(count)]
     return [pytest.param(number, marks=group) for number, group in enumerate(groups)]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def rendered_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Forty services have ten sets of answers between them: what a version makes of one of them is rendered once."""
+    """Render each version once for each of the ten sets of answers of the forty services."""
     done: dict[str, tuple[Path, Manifest]] = {}
     render = Release.render
 
@@ -167,7 +167,7 @@ def test_no_conflict_and_no_byte_of_the_teams_by_plain_update(born: Born, number
         assert list(drift(updated)) == [], version
 
 
-# What a team adds in its first weeks: a rule with its test, a setting, and a migration.
+# Additions of a team in its first weeks: a rule with its test, a setting, and a migration.
 FEATURE = {
     "src/{package}/domain/discounts.py": '''"""Discounts: what a loyal customer does not pay."""
 
@@ -221,7 +221,7 @@ def add_a_feature(service: Path) -> None:
 
 
 def release_with_the_first_ruff(service: Path, successor: Path) -> Path:
-    """1.4.0 of the template, for this service. The lines of the chassis are longer than 1.1.0 and its successors allow."""
+    """Release 1.4.0 of the template for this service. Its chassis has lines that are too long for ruff since 1.1.0."""
     answers = service / ".copier-answers.yml"
     source = Answers.parse(answers.read_bytes()).source
     git(successor.parent, "clone", "--quiet", source, str(successor))
@@ -236,7 +236,7 @@ def release_with_the_first_ruff(service: Path, successor: Path) -> Path:
 def test_a_service_with_the_teams_own_code_passes_its_gates_after_an_update_of_the_fleet(
     born: Born, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """By `fleet update-all`, and the service's own Makefile."""
+    """The update runs by `fleet update-all`, with the service's own Makefile."""
     service = born(**variant(number + 1))
     successor = release_with_the_first_ruff(service, tmp_path / "slipway")
     add_a_feature(service)

@@ -1,4 +1,4 @@
-"""Messaging styles and brokers of a service that has one already: every change works, or is refused with a remedy that works."""
+"""A change of the messaging style or the broker of a service works, or is refused with a remedy that works."""
 
 from itertools import product
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_every_messaging_style_can_follow_every_other(born: Born, first: str, se
     assert there == STYLES[first] | STYLES[second]
     assert (service / "deploy/base/worker.yaml").exists() == (second != "sync")
     assert list(drift(Service(service))) == []
-    # And back: what the platform owns is as it was at birth.
+    # And back: the platform's files are as in the first commit.
     before = Service(born(messaging_style=first)).expected.platform
     change(service, messaging_style=first)
     assert Service(service).expected.platform == before

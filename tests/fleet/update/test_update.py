@@ -1,4 +1,4 @@
-"""`fleet update`, case by case: the platform's files become the new render, the team's stay, nothing is half done."""
+"""`fleet update`: the platform's files become the new render, the team's files stay, and no update ends halfway."""
 
 import os
 import shutil
@@ -243,7 +243,7 @@ def test_scars_of_an_earlier_update_are_refused(born: Born) -> None:
 
 
 def test_the_remedy_for_scars_in_files_of_the_platform_works(born: Born) -> None:
-    """`fleet check` only says that `fleet update` restores the file."""
+    """`fleet check` only reports that `fleet update` restores the file."""
     service = born()
     original = (service / "ruff.toml").read_bytes()
     (service / "ruff.toml").write_text("<<<<<<< before updating\n1\n=======\n2\n>>>>>>> after updating\n")
@@ -298,7 +298,7 @@ def test_a_file_of_the_teams_where_the_new_version_has_one_of_its_own_is_refused
 
 
 def test_a_file_that_git_ignores_is_the_developers_too(born: Born) -> None:
-    """Unasked, `git merge` writes over such a file without a word."""
+    """By itself, `git merge` silently overwrites such a file."""
     service = born()
     (service / ".git/info/exclude").write_text("platform.txt\n")
     (service / "platform.txt").write_text("mine\n")
@@ -389,7 +389,7 @@ def test_a_branch_that_somebody_switches_to_meanwhile_is_not_updated(
 
 
 def broken_filter(service: Path) -> None:
-    """Git stops at platform.txt, when it has written the files before."""
+    """Let Git stop at platform.txt, after it has written the files before."""
     for setting in ("clean=cat", "smudge=false", "required=true"):
         name, _, value = setting.partition("=")
         git(service, "config", "--file", str(service.parent / "gitconfig"), f"filter.broken.{name}", value)
@@ -398,7 +398,7 @@ def broken_filter(service: Path) -> None:
 
 
 def locked_branch(service: Path) -> None:
-    """Git stops when it has written all files, and the index."""
+    """Let Git stop after it has written all files and the index."""
     (service / ".git/refs/heads/main.lock").touch()
 
 
@@ -406,7 +406,7 @@ def locked_branch(service: Path) -> None:
 def test_where_git_stops_half_way_nothing_has_changed_and_the_reason_is_reported(
     born: Born, monkeypatch: pytest.MonkeyPatch, stop: Callable[[Path], None]
 ) -> None:
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)  # `stop` may write another one
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)  # `stop` may write other settings
     service = born()
     before = contents(service)
     stop(service)
@@ -432,7 +432,7 @@ def test_edits_of_the_developer_stay_where_git_stops_half_way(born: Born, monkey
 
 
 def stuck_update(service: Path) -> subprocess.Popen[str]:
-    """An update in the middle of its work: the checkout is made, the first render begins, and goes on for ever."""
+    """Start an update that hangs: the checkout is made, and the first render runs without an end."""
     script = (
         "import time, fleet.update.update as u; from pathlib import Path\n"
         "u._heal = lambda *_: (print('there', flush=True), time.sleep(60))\n"
@@ -457,7 +457,7 @@ def test_a_killed_update_leaves_the_repository_unchanged(born: Born, number: sig
         assert state(service) == before
     assert git(service, "rev-parse", "HEAD") == before[0]
     assert git(service, "status", "--porcelain") == ""
-    # What a killed one left does not stop the next.
+    # The leftovers of a killed update do not stop the next update.
     assert update(service, options("v1.1.0")).changed
     assert git(service, "branch", "--format=%(refname:short)") == "main\n"
     assert len(git(service, "worktree", "list").splitlines()) == 1
@@ -508,7 +508,7 @@ def test_the_update_command_reports_its_changes(born: Born) -> None:
 
 @pytest.mark.parametrize("recorded", ["", "service_name: payments\n"])
 def test_a_service_is_not_renamed_by_half(born: Born, recorded: str) -> None:
-    """With no name recorded, the template would take that of the folder that it is rendered in."""
+    """Without a recorded name, the template would use the name of the folder in which it is rendered."""
     service = born()
     answers = service / ".copier-answers.yml"
     answers.write_text(answers.read_text().replace("service_name: billing\n", recorded))
@@ -533,7 +533,7 @@ def test_an_answer_that_the_template_does_not_take_is_not_dropped_without_a_word
 
 
 def test_ctrl_c_while_the_branch_moves_comes_too_late(born: Born) -> None:
-    """Git, stopped between two files, would leave half of them."""
+    """Git, stopped between two files, would leave the branch half moved."""
     service = born()
     hook = service / ".git/hooks/post-merge"
     hook.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""`fleet update-all`: branches and reports, whatever happens to one of the services or to the run."""
+"""`fleet update-all` makes branches and reports, even if a service fails or the run is stopped."""
 
 import json
 import os
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 BRANCH = "slipway/v1.3.0"
 
-# Instead of the service's own `make setup check`, which takes a minute: it counts, fails or waits as a file tells it to.
+# A stand-in for the service's own `make setup check`, which takes a minute: it counts, fails or waits, by a file.
 MAKE = """#!/bin/sh
 echo "$PWD $*" >> "@made@"
 test ! -e leave || touch left.txt
@@ -40,7 +40,7 @@ esac
 
 @pytest.fixture(autouse=True)
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What was made: a line for each call."""
+    """The calls of `make`: a line for each."""
     program = tmp_path / "bin" / "make"
     program.parent.mkdir()
     program.write_text(MAKE.replace("@made@", str(tmp_path / "made")))
@@ -68,7 +68,7 @@ def version_at(repository: Path, ref: str) -> str:
 
 
 def until_it_waits(run: subprocess.Popen[bytes], folder: Path) -> None:
-    """Until the run has come to the service `waits`, whose make waits."""
+    """Wait until the run has come to the service `waits`, whose make waits."""
     deadline = time.monotonic() + 120
     while not list(folder.glob(".fleet-update/waits-*/waiting")):
         assert run.poll() is None, run.communicate()
@@ -77,7 +77,7 @@ def until_it_waits(run: subprocess.Popen[bytes], folder: Path) -> None:
 
 
 def write(service: Path, name: str) -> None:
-    """A file of the team's, which the `make` above looks for."""
+    """Write a file of the team, which the `make` above looks for."""
     (service / name).touch()
     commit(service, f"Let make {name}")
 
@@ -104,13 +104,13 @@ def test_each_service_gets_a_tested_branch_and_a_failed_service_stops_no_other(
     assert version_at(Path(failed.place), BRANCH) == "v1.3.0"
     assert (nothing.failure, nothing.tip) == ("", "")
     assert "there is no folder" in gone.failure
-    # Nobody's checkout was touched.
+    # No checkout has changed.
     assert [state(service)[2:] for service in (well, failing, current)] == before
     assert git(failing, "branch", "--list", BRANCH) == git(current, "branch", "--list", BRANCH) == ""
     assert made.read_text().count("setup check") == 2
     assert base_runs(made) == ["setup", "check"]
 
-    # Once more: only what has failed, and that not from the start.
+    # A second run repeats only the failed service, from the step that failed.
     log = Path(failed.log).stat().st_size
     again = update_all(members, folder, Wish(), jobs=2)
     assert made.read_text().count("setup check") == 3
@@ -118,7 +118,7 @@ def test_each_service_gets_a_tested_branch_and_a_failed_service_stops_no_other(
     assert Path(failed.log).read_text().count("a test failed") == 2
     assert Path(failed.log).stat().st_size < 2 * log
 
-    # The team mends it on its own branch: a new commit, so from the start.
+    # The team repairs it on its own branch, with a new commit, so the update starts again.
     (failing / "fail").unlink()
     commit(failing)
     mended = update_all(members, folder, Wish(), jobs=2)[0]
@@ -127,7 +127,7 @@ def test_each_service_gets_a_tested_branch_and_a_failed_service_stops_no_other(
 
 
 def base_runs(made: Path) -> list[str]:
-    """What was made on the commit before the update."""
+    """Return the calls of make on the commit before the update."""
     lines = made.read_text().splitlines()
     return [line.rpartition(" ")[2] for line in lines if line.partition(" ")[0].endswith(".base")]
 
@@ -147,7 +147,7 @@ def test_a_failure_before_the_update_is_looked_at_again_because_its_cause_may_be
     assert show._done(first) == "failed"
     down.unlink()
     assert one(local(service), folder).failure == "`make check` failed, the update broke it"
-    # What passes before the update needs no second look.
+    # A service that passes before the update is not checked again.
     assert one(local(service), folder).failure == "`make check` failed, the update broke it"
     assert base_runs(made) == ["setup", "setup", "check"]
 
@@ -155,7 +155,7 @@ def test_a_failure_before_the_update_is_looked_at_again_because_its_cause_may_be
 def test_a_failure_by_the_update_is_distinguished_from_an_earlier_failure(born: Born, folder: Path) -> None:
     red, broken = born(), born()
     write(red, "fail")
-    # What the template 1.1.0 brings.
+    # The changes of the template 1.1.0.
     write(broken, "fail-with-platform.txt")
     before, after = update_all([local(red, "red"), local(broken, "broken")], folder, Wish(), jobs=1)
     assert before.failure == f"`make check` failed, as it did before the update, at {before.commit[:12]}"
@@ -178,7 +178,7 @@ def test_corrections_in_the_clone_are_tested_and_delivered_and_never_discarded(b
     mended = one(local(service), folder, wish)
     assert (mended.failure, mended.tested, version_at(service, "slipway/v1.1.0")) == ("", True, "v1.1.0")
     assert git(service, "log", "-1", "--format=%s", "slipway/v1.1.0").strip() == "Mend it"
-    # Newer work of the team needs a newer update, which would drop the clone.
+    # A newer commit of the team needs a newer update, which would drop the clone.
     write(service, "other")
     assert "somebody has worked in" in one(local(service), folder, wish).failure
     assert git(clone, "log", "-1", "--format=%s").strip() == "Mend it"
@@ -196,7 +196,7 @@ def test_a_new_file_of_a_person_is_kept_and_a_leftover_of_the_tests_is_not(born:
     refused = one(local(service), folder).failure
     assert "somebody has worked in" in refused
     assert refused.splitlines()[1:] == ["  ?? mended.py"]
-    # In a new commit's update, which drops the clone, what they have stashed counts too.
+    # In the update of a new commit, which drops the clone, stashed work counts too.
     git(clone, "stash", "push", "--quiet", "--include-untracked")
     write(service, "other")
     assert "somebody has worked in" in one(local(service), folder).failure
@@ -296,10 +296,10 @@ def test_a_branch_is_pushed_if_that_is_asked_for_and_never_over_somebodys_work(
     pushed = one(by_url, folder, Wish(push=True))
     assert (pushed.failure, pushed.pushed) == ("", True)
     assert git(origin, "rev-parse", BRANCH).strip() == pushed.tip
-    # That was all that was left to do.
+    # Nothing else was left to do.
     assert made.read_text().count("setup check") == 1
 
-    # The same from a repository on this machine, whose origin has another branch of that name by now.
+    # The same with a local repository, whose origin now has another branch of that name.
     other = one(local(service), tmp_path / "another", Wish(test=False, push=True))
     assert other.failure == f"{origin} has another branch {BRANCH}: merge or delete it, then run this again"
     assert git(origin, "rev-parse", BRANCH).strip() == pushed.tip
@@ -368,7 +368,7 @@ def test_an_interrupted_run_ends_its_programs_and_continues_from_there_later(
 
     assert git(done, "ls-tree", "--name-only", BRANCH, "ruff.toml").strip() == "ruff.toml"
     assert git(waits, "branch", "--list", BRANCH) == ""
-    # What was stopped has not failed, and least of all before the update.
+    # A stopped service has not failed, least of all before the update.
     known = json.loads((tmp_path / ".fleet-update/state.json").read_text()).values()
     assert [(one["failure"], one["before"]) for one in known] == [("", {})] * 2
     (clone,) = tmp_path.glob(".fleet-update/waits-*/")
@@ -399,7 +399,7 @@ def test_the_programs_of_a_killed_run_end_before_the_next_run_begins(born: Born,
     finally:
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()
-    assert len(started) >= 3  # the watchdog, make, and what make waits for
+    assert len(started) >= 3  # the watchdog, make, and the program that make waits for
     (service / "wait").unlink()
     commit(service)
     finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

@@ -1,1 +1,1 @@
-"""Two services that talk, and a program that torments every part of them in turn and counts what is lost."""
+"""Two services that talk, and a program that breaks each part of them in turn and counts the losses."""

@@ -1,10 +1,10 @@
-"""Torment two talking services under load, in random order; then count.
+"""Break parts of two talking services under load, in random order, and then count.
 
     python -m tests.service.chaos nats --rounds 40 --seed 7
 
 In each round a part is killed or frozen, a network link is cut or swallows everything for a while, a server's disk is
 full, or a process' clock jumps by ten minutes. Events lost, effects that happened twice, steps out of order and answers
-with status 500 must all be 0. The exit status says whether they are. The run is bounded: the rounds, then a drain with
+with status 500 must all be 0. The exit status is 0 if they are. The run is bounded: the rounds, then a drain with
 a deadline.
 """
 
@@ -34,7 +34,7 @@ REQUESTS_PER_SECOND = 60
 
 @dataclass
 class Count:
-    """What came of a run. Only `committed` and `acknowledged` may be other than 0."""
+    """The result of a run. Only `committed` and `acknowledged` may be other than 0."""
 
     acknowledged: int = 0
     committed: int = 0
@@ -43,14 +43,14 @@ class Count:
     lost: int = 0
     """Committed steps without an effect."""
     twice: int = 0
-    """Effects beyond the first of a step."""
+    """Effects of a step after its first effect."""
     disordered: int = 0
     """Steps whose effect came after that of a later step of the same counter."""
     parked: int = 0
     failed: int = 0
     """Answers with status 500, which no trouble may cause."""
     happened: Counter[str] = field(default_factory=Counter)
-    """How often each kind of trouble happened."""
+    """The number of each kind of trouble."""
 
     @property
     def good(self) -> bool:
@@ -69,7 +69,7 @@ class Answers:
 
 
 async def load(base: str, stop: asyncio.Event, answers: Answers) -> None:
-    """Take steps at a steady rate, on counters of its own, whatever happens to the answers."""
+    """Take steps at a steady rate, on counters of its own, and record the answers."""
     mine = uuid4().hex[:8]
     limits = httpx.Limits(max_connections=20)
     async with httpx.AsyncClient(base_url=base, timeout=10, limits=limits) as client, asyncio.TaskGroup() as tasks:
@@ -89,7 +89,7 @@ async def load(base: str, stop: asyncio.Event, answers: Answers) -> None:
 
 
 async def torment(running: System, planned: Sequence[tuple[str, str]], dice: random.Random) -> None:
-    """Let each planned trouble happen, one after the other, with a short rest before each."""
+    """Run the planned troubles one after the other, with a short pause before each."""
     known = kinds(running)
     for name, victim in planned:
         await asyncio.sleep(dice.uniform(0.3, 1.5))
@@ -103,7 +103,7 @@ async def torment(running: System, planned: Sequence[tuple[str, str]], dice: ran
 
 
 async def count(running: System, answers: Answers) -> Count:
-    """Wait until everything that was committed has had its effect, or the deadline; then compare."""
+    """Wait until each committed step has had its effect, or the deadline has passed; then compare."""
     counter = await _connect(running.databases["counter"])
     journal = await _connect(running.databases["journal"])
     deadline = time.monotonic() + DRAIN_TIMEOUT_SECONDS
@@ -114,7 +114,7 @@ async def count(running: System, answers: Answers) -> Count:
         if (waiting == 0 and written >= sum(steps.values())) or time.monotonic() > deadline:
             break
         await asyncio.sleep(0.3)
-    await asyncio.sleep(1)  # for second effects to show
+    await asyncio.sleep(1)  # for second effects, which come later
     result = Count(answers.taken.total(), sum(steps.values()), failed=answers.failed)
     for name, taken in steps.items():
         rows = await journal.fetch("SELECT step FROM journal.entries WHERE name = $1 ORDER BY seq", name)
@@ -141,7 +141,7 @@ async def _connect(url: str) -> asyncpg.Connection:
 
 
 async def run(running: System, *, rounds: int, seed: int) -> Count:
-    """Load and torment what is up, then count."""
+    """Put a running system under load, break its parts, then count."""
     dice = random.Random(seed)
     planned = schedule(running, rounds, dice)
     answers = Answers()

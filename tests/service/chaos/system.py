@@ -1,4 +1,4 @@
-"""Two talking services whose processes, servers, networks, disks and clocks a test can take away and give back."""
+"""Two talking services whose processes, servers, networks, disks and clocks a test can break and repair."""
 
 import asyncio
 import contextlib
@@ -25,11 +25,11 @@ from tests.support.paths import ROOT
 
 START_TIMEOUT_SECONDS = 120
 DISK = "size=1500m"
-"""Enough for what a run writes, with what RabbitMQ and PostgreSQL want to have in reserve."""
+"""Enough for the data of a run, and for the space that RabbitMQ and PostgreSQL keep free."""
 
 
 class Postgres:
-    """A durable server that can be killed and comes back on its port with its data."""
+    """A durable server that can be killed, and restarts on its port with its data."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self._folder = folder
@@ -43,14 +43,14 @@ class Postgres:
             try:
                 self.url = self._running.enter_context(embedded.postgres(self._folder, durable=True, port=self._port))
                 return
-            except embedded.EmbeddedServerError:  # children of the killed server are still leaving
+            except embedded.EmbeddedServerError:  # children of the killed server still run
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)
 
     @property
     def pid(self) -> int:
-        """Of the postmaster. Raises FileNotFoundError for a server that has ended by itself."""
+        """Return the id of the postmaster. Raises FileNotFoundError for a server that has ended by itself."""
         return int((self._folder / "data" / "postmaster.pid").read_text().split()[0])
 
     def kill(self) -> None:
@@ -110,21 +110,21 @@ Killable = Part | Postgres | brokers.Broker
 
 @dataclass
 class System:
-    """Everything that runs, by the name under which it is tormented."""
+    """All running parts, by the names that troubles use."""
 
     parts: dict[str, Killable]
     databases: dict[str, str]
     base: str
     folder: Path
     links: dict[str, Link] = field(default_factory=dict)
-    """The ways from a process to a server, as `relay-database`."""
+    """The links from a process to a server, such as `relay-database`."""
     disks: dict[str, Path] = field(default_factory=dict)
-    """The disks of the servers, where this machine lets us mount one: by the server's name in `parts`."""
+    """The disks of the servers, by their names in `parts`, if this machine allows a mount."""
     clocks: dict[str, Path] = field(default_factory=dict)
-    """Files that hold by how many seconds a process' clock is wrong, as `+600`."""
+    """Files with the error of a process' clock in seconds, such as `+600`."""
 
     async def wait_until_up(self) -> None:
-        """Wait until the service answers and the consumer listens: RabbitMQ keeps nothing for a queue that never existed."""
+        """Wait until the service answers and the consumer has its queue, without which RabbitMQ keeps no message."""
         async with httpx.AsyncClient(base_url=self.base) as client:
             deadline = time.monotonic() + START_TIMEOUT_SECONDS
             while time.monotonic() < deadline:
@@ -143,10 +143,10 @@ class System:
 
 @contextlib.contextmanager
 def system(broker: str, *, tormented: bool = False, **settings: str) -> Generator[System]:
-    """All parts of the two services, started, on one PostgreSQL with a database each. Stopped on leaving.
+    """Start all parts of the two services, on one PostgreSQL with two databases. Stop them at the end.
 
-    `tormented` adds what `troubles` needs: a second relay and a second consumer, links, disks and clocks.
-    `settings` are those of every process.
+    `tormented` adds the parts that `troubles` needs: a second relay and a second consumer, links, disks and clocks.
+    `settings` apply to every process.
     """
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True)))
@@ -157,7 +157,7 @@ def system(broker: str, *, tormented: bool = False, **settings: str) -> Generato
             if tormented and _mounted(folder / name, stack):
                 made.disks[name] = folder / name
 
-        # Kafka's clients connect to the address that the broker tells them: there all share one link.
+        # Kafka's clients connect to the address that the broker names to them, so all of them share one link.
         ports = {"database": brokers.free_port(), "broker": brokers.free_port()}
         shared: dict[str, Link] = {}
         options = {}
@@ -213,7 +213,7 @@ def system(broker: str, *, tormented: bool = False, **settings: str) -> Generato
 
 
 def processes(part: Killable) -> list[psutil.Process]:
-    """The part's process and all that it started."""
+    """Return the part's process and all of its descendants."""
     first = psutil.Process(part.pid)
     return [first, *first.children(recursive=True)]
 
@@ -223,7 +223,7 @@ def _link(port: int) -> Link:
 
 
 def _mounted(folder: Path, stack: contextlib.ExitStack) -> bool:
-    """Whether the folder is a small disk of its own now, until the stack is closed."""
+    """Return whether the folder is now a small disk of its own, until the stack is closed."""
     if os.geteuid() != 0 or sys.platform != "linux":
         return False
     if subprocess.run(["mount", "-t", "tmpfs", "-o", DISK, "tmpfs", folder], capture_output=True).returncode != 0:
@@ -233,7 +233,7 @@ def _mounted(folder: Path, stack: contextlib.ExitStack) -> bool:
 
 
 def _faketime() -> Path | None:
-    """The library that makes a process' clock wrong, where this machine can have it."""
+    """Return the library that changes a process' clock, if this machine can install it."""
     try:
         return next(debian.unpacked("libfaketime").glob("usr/lib/*/faketime/libfaketimeMT.so.1"))
     except pytest.skip.Exception:

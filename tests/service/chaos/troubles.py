@@ -1,4 +1,4 @@
-"""Troubles of a running system that end again: each trouble is a context manager."""
+"""Temporary troubles of a running system. Each trouble is a context manager."""
 
 import asyncio
 import contextlib
@@ -21,17 +21,17 @@ Trouble = Callable[[], contextlib.AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of trouble: what it can happen to, and how long it lasts at least and at most."""
+    """A kind of trouble, with its possible victims, and its shortest and longest duration."""
 
     victims: dict[str, Trouble]
     seconds: tuple[float, float]
 
 
 def kinds(system: System) -> dict[str, Kind]:
-    """Every kind of trouble that this system can have. A machine that cannot mount or fake a clock has fewer."""
+    """Return every kind of trouble of this system. A machine that cannot mount or change a clock has fewer."""
     found = {
         "kill": Kind({name: lambda it=part: killed(it) for name, part in system.parts.items()}, (0, 1)),
-        # Longer than any lease lasts: another process takes over meanwhile, and the first one must notice.
+        # Longer than a lease, so that another process takes over meanwhile, which the first process must notice.
         "freeze": Kind({name: lambda it=part: frozen(it) for name, part in system.parts.items()}, (1, 20)),
         "partition": Kind({name: lambda it=link: partitioned(it) for name, link in system.links.items()}, (1, 20)),
         "deposed": Kind(
@@ -52,9 +52,9 @@ def kinds(system: System) -> dict[str, Kind]:
 
 
 def schedule(system: System, rounds: int, dice: random.Random) -> list[tuple[str, str]]:
-    """`rounds` times a kind and a victim in random order: each part is killed and each kind happens at least once,
+    """Choose `rounds` times a kind and a victim, in random order: each part is killed and each kind happens at least
 
-    as far as the number of rounds allows.
+    once, if there are enough rounds.
     """
     known = kinds(system)
     once = [("kill", name) for name in system.parts]
@@ -75,7 +75,7 @@ def killed(part: Killable) -> Generator[None]:
 
 @contextlib.contextmanager
 def frozen(part: Killable) -> Generator[None]:
-    """The part and its children are frozen, as on a machine that swaps or a virtual machine that migrates."""
+    """Freeze the part and its children, as on a machine that swaps or a virtual machine that migrates."""
     stopped = processes(part)
     _signal(stopped, signal.SIGSTOP)
     try:
@@ -86,7 +86,7 @@ def frozen(part: Killable) -> Generator[None]:
 
 @contextlib.contextmanager
 def partitioned(link: Link) -> Generator[None]:
-    """The link passes no data and reports no error; afterwards all delayed data arrives."""
+    """Let the link pass no data and report no error. Afterwards all delayed data arrives."""
     link.freeze()
     try:
         yield
@@ -96,7 +96,7 @@ def partitioned(link: Link) -> Generator[None]:
 
 @contextlib.contextmanager
 def deposed(link: Link, database: str) -> Generator[None]:
-    """A partition in which the server ends the sessions: others may take their locks, and the client notices nothing."""
+    """A partition in which the server ends the sessions: others may take their locks, and the client does not notice."""
     with partitioned(link):
         asyncio.run(_end_sessions(database, link.server_side()))
         yield
@@ -104,7 +104,7 @@ def deposed(link: Link, database: str) -> Generator[None]:
 
 @contextlib.contextmanager
 def cut(link: Link) -> Generator[None]:
-    """Connections are reset, new ones are refused."""
+    """Reset the connections, and refuse new connections."""
     link.cut()
     try:
         yield
@@ -114,7 +114,7 @@ def cut(link: Link) -> Generator[None]:
 
 @contextlib.contextmanager
 def full(disk: Path, server: Killable) -> Generator[None]:
-    """No byte is free. Afterwards the server is started anew, as its operator would do it."""
+    """Fill the disk. Afterwards restart the server, as its operator would."""
     ballast = disk / "ballast"
     with ballast.open("wb") as file:
         with contextlib.suppress(OSError):
@@ -128,7 +128,7 @@ def full(disk: Path, server: Killable) -> Generator[None]:
 
 @contextlib.contextmanager
 def wrong(clock: Path) -> Generator[None]:
-    """The process' clock jumps by ten minutes, and back."""
+    """Let the process' clock jump by ten minutes, and back."""
     clock.write_text(random.choice(["+600", "-600"]))
     try:
         yield

@@ -1,1 +1,1 @@
-"""Two versions of one service, rolled under load: what plays Kubernetes, and who calls and listens."""
+"""Two versions of one service, rolled out under load: stand-ins for Kubernetes, callers and a consumer."""

@@ -1,4 +1,4 @@
-"""HAProxy in front of the pods: what a Service and an ingress are to a Deployment, with nothing that hides a failure."""
+"""HAProxy in front of the pods, as a Service and an ingress are. It hides no failure."""
 
 import csv
 import os
@@ -18,10 +18,10 @@ from tests.support.tools import install_from_debian, one_at_a_time
 from tests.support.waiting import until
 
 CHECK_SECONDS = 1
-"""Rather than the probe's period: Kubernetes takes a pod out when it tells it to end, and here only /readyz says so."""
+"""Shorter than the probe's period: Kubernetes removes a pod at its termination, but here only /readyz shows that."""
 
-# `connections`: a caller's connection belongs to one pod, as kube-proxy does it. `requests`: each goes to any pod, over
-# connections that all callers share, as ingresses do it. Neither sends anything a second time.
+# `connections`: a caller's connection belongs to one pod, as with kube-proxy. `requests`: each request goes to any pod,
+# over connections that all callers share, as with an ingress. Neither repeats a request.
 CONFIGURATION = """
 defaults
     retries 0
@@ -55,16 +55,16 @@ frontend told
 
 @dataclass(frozen=True)
 class Balancer:
-    """It sends to whoever is ready among the ports that it was told."""
+    """A load balancer, which sends to the ready pods among its configured ports."""
 
     bases: list[str]
-    """URLs for callers: two ways in front of the same pods."""
+    """URLs for callers: two balancers in front of the same pods."""
     ports: list[int]
-    """Where pods may be."""
+    """The ports that pods may have."""
     told: str
 
     async def until_it_sends_to(self, ports: set[int]) -> None:
-        """Wait until it does, and to no other. Raises TimeoutError."""
+        """Wait until it sends to all of these ports, and to no other. Raises TimeoutError."""
         async with httpx.AsyncClient() as client:
 
             async def so() -> bool:
@@ -75,9 +75,9 @@ class Balancer:
     async def _sends_to(self, client: httpx.AsyncClient) -> list[set[int]]:
         try:
             page = (await client.get(f"{self.told}/;csv")).text.lstrip("# ")
-        except httpx.HTTPError:  # it is starting
+        except httpx.HTTPError:  # HAProxy is starting
             return []
-        # "UP 1/2" after a first check that failed, for example.
+        # For example "UP 1/2" after a first check that failed.
         up = [row for row in csv.DictReader(page.splitlines()) if row["status"].startswith("UP")]
         servers = [row for row in up if row["svname"].isdigit()]
         return [{int(row["svname"]) for row in servers if row["pxname"] == way} for way in ("connections", "requests")]
@@ -85,7 +85,7 @@ class Balancer:
 
 @asynccontextmanager
 async def balancer(folder: Path, pods: int, readiness: Mapping[str, int]) -> AsyncGenerator[Balancer]:
-    """In front of so many pods, of which few are there at a time. `readiness` is their probe, which it asks as often."""
+    """Run HAProxy in front of `pods` ports, of which few have a pod at a time. It asks the probe `readiness`."""
     program = haproxy()
     connections, requests, told, *ports = _free_ports(3 + pods)
     configuration, log = folder / "haproxy.cfg", folder / "haproxy.log"
@@ -118,14 +118,14 @@ def _free_ports(number: int) -> list[int]:
 
 
 def haproxy() -> str:
-    """Skips where it is not to be had."""
+    """Return the path of HAProxy. Skips the test if it cannot be installed."""
     where = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
     if (found := shutil.which("haproxy", path=where)) is None:
         with one_at_a_time("haproxy"):
             if (found := shutil.which("haproxy", path=where)) is None:
                 if shutil.which("apt-get") is None or os.geteuid() != 0:
                     pytest.skip("HAProxy is not installed, and only root on Debian can do it here: install haproxy")
-                install_from_debian("haproxy", RUNLEVEL="1")  # it is not to be started as a service of the system
+                install_from_debian("haproxy", RUNLEVEL="1")  # the package must not start a service of the system
                 found = shutil.which("haproxy", path=where)
     assert found is not None
     return found

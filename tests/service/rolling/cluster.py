@@ -1,4 +1,4 @@
-"""What Kubernetes does with deploy/base when a version is released, done with processes."""
+"""The steps of Kubernetes with deploy/base at a release, done with processes."""
 
 import asyncio
 import os
@@ -22,12 +22,12 @@ from tests.support.waiting import until
 MIGRATE_SECONDS = 120
 REPLICAS = 2
 SPARE = 4
-"""Ports that others may have taken in the meantime."""
+"""Additional ports, in case other programs take some in the meantime."""
 
 
 @dataclass(frozen=True)
 class Image:
-    """One version's code."""
+    """The code of one version."""
 
     version: str
     folder: Path
@@ -66,7 +66,7 @@ class Pod:
         return answer.status_code == 200
 
     async def terminate(self, grace_seconds: float) -> int:
-        """SIGTERM, and SIGKILL to who is still there when the grace period is over. Returns the exit status."""
+        """Send SIGTERM, and SIGKILL after the grace period. Returns the exit status."""
         await asyncio.to_thread(self.process.stop, patience_seconds=grace_seconds)
         return self.process.child.returncode
 
@@ -80,7 +80,7 @@ class Deployment:
     settings: Mapping[str, str]
     folder: Path
     ports: Iterator[int]
-    """A new pod has a new address."""
+    """The ports of pods: each new pod has a new port."""
     pods: list[Pod] = field(default_factory=list)
 
     async def scale(self, image: Image, **settings: str) -> None:
@@ -89,9 +89,9 @@ class Deployment:
         await asyncio.gather(*(pod.until_ready() for pod in started))
 
     async def roll(self, image: Image, **settings: str) -> list[int]:
-        """Replace pod by pod, by the manifest's maxSurge 1 and maxUnavailable 0. Returns what the old ones ended with.
+        """Replace pod by pod, by the manifest's maxSurge 1 and maxUnavailable 0. Returns the old pods' exit statuses.
 
-        An old pod is told to end when a new one is ready; the next new one does not wait for that end.
+        An old pod gets SIGTERM when a new pod is ready. The next new pod does not wait for the end of the old pod.
         """
         assert self.manifest["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
         ending = []
@@ -101,7 +101,7 @@ class Deployment:
         return await asyncio.gather(*ending)
 
     async def remove(self, pod: Pod) -> int:
-        """End one. Returns its exit status."""
+        """End a pod. Returns its exit status."""
         self.pods.remove(pod)
         return await pod.terminate(self.manifest["spec"]["template"]["spec"]["terminationGracePeriodSeconds"])
 
@@ -128,7 +128,7 @@ class Deployment:
 
 @dataclass
 class Cluster:
-    """A service as deploy/base has it: an HTTP Deployment behind a load balancer, a worker Deployment, one database."""
+    """A service as in deploy/base: an HTTP Deployment behind a load balancer, a worker Deployment, one database."""
 
     settings: Mapping[str, str]
     serve: Deployment
@@ -136,15 +136,15 @@ class Cluster:
     balancer: Balancer
 
     async def start(self, image: Image) -> None:
-        """Install it, and wait until it can be called."""
+        """Install the service, and wait until it answers."""
         await self.migrate(image)
         await asyncio.gather(self.serve.scale(image), self.work.scale(image))
         await self.balancer.until_it_sends_to({pod.port for pod in self.serve.pods})
 
     async def release(self, image: Image, **settings: str) -> list[int]:
-        """In the order of deploy/release.sh: migrate, then roll everything. Returns what the old pods ended with.
+        """Migrate, then roll all Deployments, in the order of deploy/release.sh. Returns the old pods' exit statuses.
 
-        `settings` are what the new HTTP pods have differently.
+        `settings` apply only to the new HTTP pods.
         """
         await self.migrate(image)
         ended = await asyncio.gather(self.serve.roll(image, **settings), self.work.roll(image))
@@ -152,7 +152,7 @@ class Cluster:
         return [status for statuses in ended for status in statuses]
 
     async def migrate(self, image: Image) -> None:
-        """As its Job does. Raises RuntimeError."""
+        """Migrate as the Job does. Raises RuntimeError."""
         done = await asyncio.to_thread(
             subprocess.run,
             image.command("migrate"),
@@ -169,7 +169,7 @@ class Cluster:
 
 @asynccontextmanager
 async def cluster(folder: Path, base: Path, releases: int, **settings: str) -> AsyncGenerator[Cluster]:
-    """One for `releases` releases, the first among them, by the manifests in `base`. Nothing runs in it yet."""
+    """Make a cluster for `releases` releases, with the first, by the manifests in `base`. No pod runs in it yet."""
     (given,) = yaml.safe_load((base / "kustomization.yaml").read_text())["configMapGenerator"]
     settings = dict(literal.split("=", 1) for literal in given["literals"]) | settings
     serve, work = (next(yaml.safe_load_all((base / file).read_text())) for file in ("deployment.yaml", "worker.yaml"))

@@ -1,4 +1,4 @@
-"""Callers who change invoices at a steady pace and check every answer, and a listener who hears what is announced."""
+"""Callers who change invoices at a steady pace and check every answer, and a consumer of the published events."""
 
 import asyncio
 import json
@@ -22,30 +22,30 @@ from tests.support.waiting import until
 
 CALLERS = 8
 PACE_SECONDS = 0.2
-"""Of each caller, from one request to the next: 40 requests a second, by all of them."""
+"""The pause of each caller between two requests: all callers together send 40 requests a second."""
 NEW_FIELD = "purchase_order"
 ISSUED = "billing.invoice-issued.v1"
 
 
 class Unexpected(Exception):
-    """An answer that a caller would call a failure."""
+    """An answer that a caller would regard as a failure."""
 
 
 @dataclass
 class Load:
-    """What the callers sent, and what came of it."""
+    """The requests of the callers, and their results."""
 
     fields: dict[str, Any]
-    """Of a new invoice, beside those that every version knows."""
+    """The fields of a new invoice, in addition to those that every version knows."""
     answered: Counter[str] = field(default_factory=Counter)
-    """Right answers, by who gave them: `old` or `new`, without or with the new field."""
+    """Correct answers by the version that gave them: `old` without the new field, and `new` with it."""
     failures: list[str] = field(default_factory=list)
-    """Everything else: another status, a body that is not what was sent before, a broken connection."""
+    """All other results: another status, a body that differs from the sent one, a broken connection."""
     issued: set[UUID] = field(default_factory=set)
-    """Invoices whose issuing was accepted: by an answer, or by the broker as an event that has this effect."""
+    """Invoices that were accepted for issuing: by an answer, or by the broker as an event with this effect."""
 
     async def until(self, reached: Callable[["Load"], object]) -> None:
-        """Go on until that is so. Raises TimeoutError."""
+        """Wait until the load has reached a state. Raises TimeoutError."""
 
         async def so() -> object:
             return reached(self)
@@ -55,7 +55,7 @@ class Load:
 
 @asynccontextmanager
 async def callers(bases: list[str], approvals: JetStreamContext, **fields: Any) -> AsyncGenerator[Load]:
-    """Callers at work, on all bases. On leaving, each finishes the invoice that it is at."""
+    """Run callers on all bases. At the end, each caller finishes its current invoice."""
     load, stop = Load(fields), asyncio.Event()
     everyone = [_Caller(base, load, approvals) for base, _ in zip(cycle(bases), range(CALLERS), strict=False)]
     calling = [asyncio.create_task(caller.run(stop)) for caller in everyone]
@@ -67,7 +67,7 @@ async def callers(bases: list[str], approvals: JetStreamContext, **fields: Any) 
 
 
 class _Caller:
-    """A client with one connection, which it keeps as long as it is let."""
+    """A client with one connection, which it keeps until the server closes it."""
 
     def __init__(self, base: str, load: Load, approvals: JetStreamContext) -> None:
         self._base = base
@@ -105,7 +105,7 @@ class _Caller:
     async def _ask(
         self, client: httpx.AsyncClient, status: int, method: str, path: str, expected: dict[str, Any], **request: Any
     ) -> dict[str, Any]:
-        """Returns the body. Raises Unexpected for another status, and for a body without what is expected in it."""
+        """Send a request, and return the body. Raises Unexpected for another status or an unexpected body."""
         await asyncio.sleep(self._next - time.monotonic())
         self._next = time.monotonic() + PACE_SECONDS
         answer = await client.request(method, path, **request)
@@ -124,7 +124,7 @@ class _Caller:
 
 @dataclass
 class Listener:
-    """Another service's, to all that billing announces."""
+    """A consumer in another service, of all events of billing."""
 
     stream: JetStreamContext
     heard: list[dict[str, Any]] = field(default_factory=list)
@@ -133,7 +133,7 @@ class Listener:
         self.heard.append(json.loads(message.data))
 
     async def until_it_has_heard_of(self, invoices: set[UUID]) -> None:
-        """Wait until it has, or patience is over."""
+        """Wait until events of these invoices have arrived, or the time is over."""
 
         async def so() -> bool:
             return invoices <= {UUID(event["invoice_id"]) for event in self.heard}
@@ -144,7 +144,7 @@ class Listener:
 
 @asynccontextmanager
 async def listener(url: str) -> AsyncGenerator[Listener]:
-    """It hears all that was said from the beginning. Waits until a worker has made the streams."""
+    """Consume all messages from the first. Wait until a worker has made the streams."""
     client = await nats.connect(url)
     try:
         listening = Listener(client.jetstream())

@@ -1,4 +1,4 @@
-"""One route that takes the next step of a counter, and says so."""
+"""One route that takes the next step of a counter and publishes an event."""
 
 import secrets
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Stepped:
     name: str
     step: int
     ballast: str
-    """Random, so that nobody compresses it: with small events a disk that is full would hardly be noticed."""
+    """Random text, which does not compress, because small events would hardly fill a disk."""
 
 
 class SteppedV1(Contract):

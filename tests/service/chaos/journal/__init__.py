@@ -1,1 +1,1 @@
-"""A service that writes down what it hears, and would show anything heard twice."""
+"""A service that records each event that it handles, and would show an event that was handled twice."""

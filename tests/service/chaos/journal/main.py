@@ -1,4 +1,4 @@
-"""One handler that appends to a log. Nothing in the table would refuse a second copy."""
+"""One handler that appends to a log. The table accepts a second copy of an entry."""
 
 import sqlalchemy as sa
 from chassis.application import application
