@@ -99,6 +99,20 @@ def test_a_file_that_the_platform_hands_over_stays_as_in_the_teams_repository(ha
     assert findings(service) == []
 
 
+def test_messaging_that_is_turned_on_and_off_again_leaves_no_drift(born: Born) -> None:
+    service = born()
+    chassis = service / "chassis/src/chassis"
+    for answers, has_messaging in (
+        ({"messaging_style": "events", "broker": "nats"}, True),
+        ({"messaging_style": "sync"}, False),
+    ):
+        plain_update(service, "v1.0.0", **answers)
+        commit(service)
+        assert (chassis / "messaging").exists() == has_messaging
+        assert findings(service) == []
+    assert Service(service).expected.platform == Service(born()).expected.platform
+
+
 def test_a_file_that_the_platform_claims_is_a_conflict_where_the_team_has_the_file_already(claimed: Path) -> None:
     service = claimed
     plain_update(service, "v1.4.0")
