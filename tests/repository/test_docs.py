@@ -92,6 +92,22 @@ def test_the_layout_page_has_the_list_of_team_owned_paths() -> None:
     assert re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE) == owned
 
 
+def defined(file: Path) -> set[str]:
+    """The functions and classes of a module."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return {node.name for node in ast.parse(file.read_text()).body if isinstance(node, kinds)}
+
+
+def test_each_walk_through_the_code_names_existing_files_and_their_functions_once(service: Path) -> None:
+    folders = {"chassis": ROOT / "template/chassis/src", "fleet": ROOT, "src": service.resolve()}
+    for walk in (ROOT / "docs/explanation/walks.md").read_text().split("|---|---|---|")[1:]:
+        rows = re.findall(r"^\| `([^`…]+)` \| `([^`]+)` \|", walk, re.MULTILINE)
+        assert len(rows) > 5
+        assert len({path for path, _ in rows}) == len(rows), "a walk enters a file twice"
+        for path, name in rows:
+            assert name in defined(folders[path.partition("/")[0]] / path), path
+
+
 def test_the_picture_of_the_fleet_has_the_headings_of_its_page() -> None:
     fresh = pictures.HEADINGS.read_text().splitlines() == pictures.headings(pictures.fleet())
     assert fresh, "run `make pictures`: the picture in README.md does not show today's page"
