@@ -15,7 +15,7 @@ from tests.chassis.memory_broker import MemoryBroker
 
 PATIENCE_SECONDS = 90
 QUIET_SECONDS = 1
-"""A message that has not arrived after this time does not arrive."""
+"""A test concludes after this time that no further message arrives."""
 REDELIVERY_SECONDS = 2
 
 

@@ -22,7 +22,7 @@ log = structlog.get_logger()
 BATCH_SECONDS = 0.5
 """How long the relay waits for a batch. A row without an answer by then no longer delays other rows."""
 LONG_SECONDS = 0.9 * BATCH_SECONDS
-"""What was sent so long ago takes long: less than the wait for a batch, whose rows begin a moment after the wait."""
+"""A row that was sent this long ago is slow. Shorter than BATCH_SECONDS, because a batch starts sending a moment later."""
 ATTEMPTS = 5
 """How often a message is sent on which the client library itself fails, before the message is parked."""
 RETRY_SECONDS = 0.2

@@ -1,4 +1,4 @@
-"""`python -m <service> parked list | show | replay | drop`: how a person handles messages that failed."""
+"""`python -m <service> parked list | show ID | replay ID | drop ID`: how a person handles messages that failed."""
 
 import argparse
 import asyncio

@@ -1,5 +1,6 @@
 """Parked messages: messages that failed too often, or can never succeed. They wait for a person, and the chassis never
-drops them.
+drops them. A parked message has an id of its own here, which parked_command.py shows and accepts; `message_id` is the
+id that the sender gave.
 """
 
 import json
