@@ -11,7 +11,7 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import (
     NonRecordingSpan,
@@ -23,6 +23,9 @@ from opentelemetry.trace import (
     Tracer,
     TraceState,
 )
+from structlog.testing import CapturingLogger
+
+from demo.otlp import OtlpReceiver
 
 LOCAL = SpanContext(1, 2, is_remote=False, trace_flags=TraceFlags(1))
 REMOTE = SpanContext(0xABC, 0xDEF, is_remote=True, trace_flags=TraceFlags(1))
@@ -115,3 +118,33 @@ def test_a_text_that_callers_make_up_is_not_kept() -> None:
 
     assert otlp._cached_attribute.cache_info().currsize == 1
     assert_the_same(spans)
+
+
+def export(exporter: otlp.SpanExporter) -> None:
+    with recording() as (tracer, spans):
+        tracer.start_span("work", attributes=PLAIN).end()
+    assert exporter.export(spans) is SpanExportResult.SUCCESS
+
+
+def test_this_version_of_the_sdk_has_the_client_that_the_exporter_uses() -> None:
+    with OtlpReceiver() as receiver:
+        exporter = otlp.SpanExporter(endpoint=f"{receiver.endpoint}/v1/traces", timeout=60)
+        export(exporter)
+
+    assert exporter.is_fast, "the SDK has changed: adapt chassis/telemetry/otlp.py, or use the SDK's exporter instead"
+    assert [span.name for span in receiver.spans] == ["work"]
+
+
+def test_spans_arrive_by_the_encoder_of_the_sdk_where_ours_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def does_not_fit(spans: list[ReadableSpan]) -> bytes:
+        raise AttributeError("'ReadableSpan' object has no attribute 'attributes'")
+
+    monkeypatch.setattr(otlp, "encode", does_not_fit)
+    monkeypatch.setattr(otlp, "log", logged := CapturingLogger())
+    with OtlpReceiver() as receiver:
+        exporter = otlp.SpanExporter(endpoint=f"{receiver.endpoint}/v1/traces", timeout=60)
+        for _ in range(2):
+            export(exporter)
+
+    assert [span.name for span in receiver.spans] == ["work", "work"]
+    assert [call.args for call in logged.calls] == [("span_encoder_unsupported",)]

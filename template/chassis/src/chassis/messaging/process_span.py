@@ -3,10 +3,10 @@
 import time
 
 from opentelemetry import context, trace
+from opentelemetry.metrics import Histogram
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from chassis.brokers import Message
-from chassis.telemetry.durations import Durations
 
 
 class ProcessSpan:
@@ -15,7 +15,7 @@ class ProcessSpan:
     def __init__(
         self,
         tracer: trace.Tracer,
-        duration: Durations,
+        duration: Histogram,
         system: str,
         message: Message,
         *,

@@ -26,7 +26,7 @@ from chassis.messaging.process_span import ProcessSpan
 from chassis.messaging.retry_policy import RetryPolicy
 from chassis.messaging.time_limit import TimeLimit
 from chassis.telemetry import trace_context
-from chassis.telemetry.durations import Durations
+from chassis.telemetry.durations import duration_histogram
 from chassis.telemetry.logs import describe_exception
 from chassis.telemetry.setup import Telemetry
 
@@ -88,7 +88,9 @@ class Processor:
         self._database = database
         self._messages = messages
         self._tracer = telemetry.tracer
-        self._duration = Durations(telemetry.meter, "messaging.process.duration", "Duration of processing a message.")
+        self._duration = duration_histogram(
+            telemetry.meter, "messaging.process.duration", "Duration of processing a message."
+        )
         self._crashes: Counter[tuple[str, str]] = Counter()
         self._alone_after_crash = asyncio.Lock()
 

@@ -13,7 +13,7 @@ from chassis import problems
 from chassis.database import DatabaseUnavailable
 from chassis.database.current import current_database
 from chassis.telemetry import trace_context
-from chassis.telemetry.durations import Durations
+from chassis.telemetry.durations import duration_histogram
 from chassis.telemetry.logs import AnswerCut, describe_exception, request_id
 from chassis.telemetry.setup import Telemetry
 from chassis.web.probes import Lifecycle
@@ -46,7 +46,9 @@ class RequestMiddleware:
         self._tracer = telemetry.tracer
         self._lifecycle = lifecycle
         self._log_requests = log_requests
-        self._duration = Durations(telemetry.meter, "http.server.request.duration", "Duration of HTTP server requests.")
+        self._duration = duration_histogram(
+            telemetry.meter, "http.server.request.duration", "Duration of HTTP server requests."
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = scope.get("method", "")
