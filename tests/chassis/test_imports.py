@@ -16,6 +16,21 @@ WRONG = {
         "import chassis.dev.embedded",
         "chassis.web.server",
     ),
+    "the application imports what is for development": (
+        "application.py",
+        "import chassis.dev.embedded",
+        "chassis.application",
+    ),
+    "a broker imports another broker": (
+        "brokers/kafka/publisher.py",
+        "import chassis.brokers.nats.broker",
+        "chassis.brokers.kafka.publisher",
+    ),
+    "modules of one folder import each other in a circle": (
+        "messaging/lane.py",
+        "import chassis.messaging.consumer",
+        "lane",
+    ),
     "a wing imports a public module above it": ("database/pool.py", "import chassis.http", "chassis.database.pool"),
     "HTTP imports messaging": ("web/probes.py", "import chassis.messaging.worker", "chassis.web.probes"),
     "telemetry imports the database": ("telemetry/logs.py", "import chassis.database", "chassis.telemetry.logs"),
@@ -25,7 +40,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("path", "line", "named"), WRONG.values(), ids=WRONG)
-def test_lint_imports_refuses_an_import_that_points_up_and_a_module_without_a_place(
+def test_lint_imports_refuses_a_wrong_import_and_a_module_without_a_place(
     tmp_path: Path, path: str, line: str, named: str
 ) -> None:
     copy = Path(shutil.copytree(ROOT / "template/chassis", tmp_path / "chassis"))

@@ -1,4 +1,4 @@
-"""The imports of a process: a service without messages loads neither messaging nor a broker nor its client."""
+"""A process loads only the code that it uses: no messaging without messages, and no development code in production."""
 
 import json
 import subprocess
@@ -23,9 +23,20 @@ asyncio.run(run())
 """
 
 
-def test_a_service_without_messages_loads_nothing_of_messaging(database_url: str) -> None:
+SERVE = """
+import json, sys
+from chassis import commands
+from chassis.web import server
+from tests.chassis.tiny.main import SERVICE
+
+server.serve = lambda app: print(json.dumps(sorted(sys.modules)))
+commands.main(SERVICE, ["serve"])
+"""
+
+
+def modules_loaded_by(script: str, database_url: str) -> set[str]:
     ran = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
+        [sys.executable, "-c", script],
         env=environment(DATABASE_URL=database_url),
         cwd=ROOT,
         capture_output=True,
@@ -33,7 +44,17 @@ def test_a_service_without_messages_loads_nothing_of_messaging(database_url: str
         timeout=60,
         check=True,
     )
-    loaded = set(json.loads(ran.stdout.splitlines()[-1]))
+    return set(json.loads(ran.stdout.splitlines()[-1]))
+
+
+def test_a_service_without_messages_loads_nothing_of_messaging(database_url: str) -> None:
+    loaded = modules_loaded_by(SCRIPT, database_url)
     assert "chassis.application" in loaded
     assert {name for name in loaded if name.startswith(("chassis.messaging", "chassis.brokers"))} == set()
     assert loaded & CLIENTS == set()
+
+
+def test_a_service_in_production_loads_nothing_for_development(database_url: str) -> None:
+    loaded = modules_loaded_by(SERVE, database_url)
+    assert "chassis.application" in loaded
+    assert {name for name in loaded if name.startswith(("chassis.dev", "chassis.testing"))} == set()

@@ -2,18 +2,24 @@
 
 import argparse
 import sys
-from typing import TypeVar
 
-from chassis.dev import specs
 from chassis.messages import messaging_is_here
 from chassis.service import Service
 from chassis.settings import CommandSettings, SettingsError, read
 
-S = TypeVar("S", bound=CommandSettings)
-
 
 def main(service: Service, arguments: list[str] | None = None) -> int:
     """Run one command. Returns the exit status: 0 success, 1 failure, 2 wrong usage or settings."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parser(service, arguments).parse_args(arguments)
+    try:
+        return _run(service, options)
+    except SettingsError as error:
+        print(f"{service.name} cannot start:\n{error}", file=sys.stderr)
+        return 2
+
+
+def _parser(service: Service, arguments: list[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"python -m {service.package.__name__}", description=service.description)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="answer HTTP requests until SIGTERM or Ctrl-C")
@@ -24,21 +30,27 @@ def main(service: Service, arguments: list[str] | None = None) -> int:
     )
     if messaging_is_here():
         parked = commands.add_parser("parked", help="list, show, replay or drop the messages that failed")
-        if (sys.argv[1:] if arguments is None else arguments)[:1] == ["parked"]:
+        if arguments[:1] == ["parked"]:
             from chassis.messaging import parked_command  # here, because the import loads all of messaging
 
             parked_command.add_arguments(parked)
     documents = commands.add_parser(
         "specs", help="write specs/: the API document, the message document and a schema for each message"
     )
-    specs.add_arguments(documents)
+    if arguments[:1] == ["specs"]:
+        from chassis.dev import specs  # here, because a service in production loads nothing for development
+
+        specs.add_arguments(documents)
     dev = commands.add_parser("dev", help="run a database, the migrations and the service, which reloads on change")
     dev.add_argument("--port", type=int, help="default: HTTP_PORT, or 8000; a free port if that port is taken")
     revision = commands.add_parser(
         "revision", help="write the next migration, from the differences between database and models"
     )
     revision.add_argument("-m", "--message", required=True, help="a few words on the change")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def _run(service: Service, options: argparse.Namespace) -> int:
     match options.command:
         case "serve":
             return _serve(service)
@@ -49,67 +61,56 @@ def main(service: Service, arguments: list[str] | None = None) -> int:
         case "migrate":
             return _check_migrations(service) if options.check else _migrate(service)
         case "specs":
-            return specs.run(service, options)
+            return _specs(service, options)
         case "revision":
             return _revision(service, options.message)
         case _:
-            from chassis.dev import server
-
-            return server.run(service, port=options.port)
-
-
-def _settings(service: Service, kind: type[S]) -> S | None:
-    try:
-        return read(kind)
-    except SettingsError as error:
-        print(f"{service.name} cannot start:\n{error}", file=sys.stderr)
-        return None
+            return _dev(service, options)
 
 
 def _serve(service: Service) -> int:
     from chassis.web.server import serve
 
-    settings = _settings(service, service.settings)
-    if settings is None:
-        return 2
-    return 0 if serve(service.create_app(settings)) else 1
+    return 0 if serve(service.create_app(read(service.settings))) else 1
 
 
 def _work(service: Service) -> int:
     from chassis.application import worker
     from chassis.web.server import serve
 
-    settings = _settings(service, service.settings)
-    if settings is None:
-        return 2
+    settings = read(service.settings)
     if not service.messages and not service.broker:
         print(
             f"{service.name} sends and consumes no messages, so `work` has nothing to do: remove the worker.",
             file=sys.stderr,
         )
         return 2
-    try:
-        app = worker(service, settings)
-    except SettingsError as error:
-        print(f"{service.name} cannot start:\n{error}", file=sys.stderr)
-        return 2
-    return 0 if serve(app, drain=False) else 1
+    return 0 if serve(worker(service, settings), drain=False) else 1
 
 
 def _parked(service: Service, options: argparse.Namespace) -> int:
     from chassis.messaging import parked_command
 
-    settings = _settings(service, CommandSettings)
-    return 2 if settings is None else parked_command.run(service, settings, options)
+    return parked_command.run(service, read(CommandSettings), options)
+
+
+def _specs(service: Service, options: argparse.Namespace) -> int:
+    from chassis.dev import specs
+
+    return specs.run(service, options)
+
+
+def _dev(service: Service, options: argparse.Namespace) -> int:
+    from chassis.dev import server
+
+    return server.run(service, port=options.port)
 
 
 def _migrate(service: Service) -> int:
     from chassis.database import migrate
     from chassis.telemetry import logs
 
-    settings = _settings(service, CommandSettings)
-    if settings is None:
-        return 2
+    settings = read(CommandSettings)
     logs.configure(format=settings.log_format, level=settings.log_level, service=service.name)
     try:
         migrate.upgrade(service, settings.database_url.get_secret_value())
