@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from contextlib import redirect_stdout, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,6 +20,7 @@ from grimp.application.ports.packagefinder import AbstractPackageFinder
 from grimp.domain.valueobjects import DirectImport, Module
 from importlinter.application.use_cases import create_report, lint_imports, read_user_options
 from importlinter.configuration import configure
+from rich.live import Live
 
 RULES = ".importlinter"
 PATHS = ("src", "chassis/src")
@@ -44,17 +46,18 @@ class _OfTheRelease(Cache):
         return cache_dir or ""
 
     def read_imports(self, module_file: ModuleFile) -> set[DirectImport]:
-        found = self.known.get((*self._shared(), module_file.module.name))
+        found = self.known.get((*self._shared, module_file.module.name))
         if found is None or self._names_the_service(found):
             raise CacheMiss
         return found
 
     def write(self, imports_by_module: dict[Module, set[DirectImport]]) -> None:
-        if shared := self._shared():
+        if shared := self._shared:
             for module, found in imports_by_module.items():
                 if module.root.name == "chassis" and not self._names_the_service(found):
                     self.known[*shared, module.name] = found
 
+    @cached_property
     def _shared(self) -> tuple[object, ...]:
         """Where the chassis really is, and how its imports are read; empty if the service has a chassis of its own."""
         link = Path.cwd() / "chassis"
@@ -64,8 +67,11 @@ class _OfTheRelease(Cache):
 
     def _names_the_service(self, found: set[DirectImport]) -> bool:
         """The same line imports another module if the service is called like a package that the chassis uses."""
-        own = {package.name for package in self.found_packages} - {"chassis"}
-        return any(one.imported.root.name in own for one in found)
+        return any(one.imported.name.partition(".")[0] in self._own for one in found)
+
+    @cached_property
+    def _own(self) -> set[str]:
+        return {package.name for package in self.found_packages} - {"chassis"}
 
 
 def lint(folder: str) -> tuple[int, str]:
@@ -85,6 +91,8 @@ def lint(folder: str) -> tuple[int, str]:
 
 
 if __name__ == "__main__":
+    # Nobody sees what moves on a terminal, which takes three threads for each service.
+    Live.start = Live.stop = lambda *_, **__: None
     configure()
     settings.configure(PACKAGE_FINDER=_InFolder(), CACHE_CLASS=_OfTheRelease)
     sys.stdout.write(json.dumps([lint(folder) for folder in sys.argv[1:]]))

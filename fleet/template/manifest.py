@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def manifest_of(
     tree: Tree, answers_file: bytes, *, template: Path, asked: Collection[str], computed: Mapping[str, Any]
 ) -> Manifest:
     """Describe what was rendered. `asked` are the questions; `computed` are all answers, also those not recorded."""
-    ownership = Ownership.of(template)
+    ownership = _ownership(template)
     owned: dict[Owner, Tree] = {owner: {} for owner in Owner}
     for path, entry in sorted(tree.items()):
         if path != ANSWERS_FILE:
@@ -55,6 +56,12 @@ def manifest_of(
         answers={name: value for name, value in Answers.parse(answers_file).values.items() if name in asked},
         plurals=[aggregate["plural"] for aggregate in computed.get("aggregate_list") or []],
     )
+
+
+@lru_cache(maxsize=16)
+def _ownership(template: Path) -> Ownership:
+    """The list of a version in the cache, which is read once for all services."""
+    return Ownership.of(template)
 
 
 def entry_of(path: Path) -> Entry:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 # Two thirds of the template's files, of which no service is made.
 NOT_RENDERED = ("bench/", "demo/", "docs/", "fleet/", "tests/")
 
+# Where nothing is, and nothing can be written to.
+NOWHERE = Path(os.devnull, "service")
+
 # Folders of versions that this process has found to be whole.
 _WHOLE: set[Path] = set()
 
@@ -95,8 +98,7 @@ class Release:
         """What `render` would write, from the cache if it was rendered before. Raises FleetError."""
         if (known := self.known(answers, data)) is not None:
             return known
-        with tempfile.TemporaryDirectory(prefix="fleet-") as folder:
-            return self._rendered(answers, Path(folder, "service"), data, write=False)
+        return self._rendered(answers, NOWHERE, data, write=False)
 
     def _rendered(self, answers: Answers, into: Path, data: dict[str, Any] | None, *, write: bool) -> Manifest:
         # Here, because importing Copier takes longer than a check that finds its manifest in the cache.

@@ -13,7 +13,7 @@ from enum import Enum, auto
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from types import CodeType
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import yaml
 from copier._jinja_ext import SandboxedEnvironment, get_yield_context
@@ -41,8 +41,9 @@ def render(
     A changed answer that is not accepted raises FleetError. Without `write` nothing is written, for whoever only wants
     to know.
     """
-    into.mkdir(parents=True, exist_ok=True)
-    (into / ANSWERS_FILE).write_text(answers.text)
+    if write:
+        into.mkdir(parents=True, exist_ok=True)
+        (into / ANSWERS_FILE).write_text(answers.text)
     try:
         with _Renderer(
             src_path=answers.source,
@@ -51,6 +52,7 @@ def render(
             defaults=True,
             overwrite=True,
             quiet=True,
+            cleanup_on_error=write,
             # Of whoever runs this: their defaults are not the service's.
             settings=SettingsModel(),
         ) as worker:
@@ -105,10 +107,35 @@ class _Kind(Enum):
     TEMPLATE = auto()
 
 
+class _Source(NamedTuple):
+    """A path of the template below the root of what is rendered, the file itself, and its path below the template."""
+
+    path: Path
+    kind: _Kind
+    file: Path
+    name: Path
+
+
+class _Plain(NamedTuple):
+    """A text without Jinja in it, in the place of a template."""
+
+    text: str
+
+    def render(self, *_: Any, **__: Any) -> str:
+        return self.text
+
+
 class CompilingOnce(SandboxedEnvironment):
     """Copier's, but compiles a text once in a process: for all services, and all versions of the template that have it."""
 
     compiled: ClassVar[dict[tuple[str, str | None], CodeType]] = {}
+
+    def from_string(self, source: Any, *_: Any, **__: Any) -> Any:
+        """A text without Jinja in it, as most words of a questionnaire are, is its own result."""
+        if isinstance(source, str) and "{" not in source:
+            forget_yield(self)
+            return _Plain(source)
+        return super().from_string(source)
 
     def compile(self, source: str, name: str | None = None, *args: Any, **options: Any) -> CodeType:  # ty: ignore
         if not isinstance(source, str):
@@ -167,8 +194,13 @@ class _Renderer(Worker):
             environment = Worker.jinja_env.func(self)
             environment.__class__ = CompilingOnce
             environment.auto_reload = False
+            environment.filters["from_yaml"] = _parsed
             _ENVIRONMENTS[folder] = environment
         return _ENVIRONMENTS[folder]
+
+    @cached_property
+    def _parts(self) -> dict[str, str]:
+        return {}
 
     @cached_property
     def _complete_context(self) -> AnyByStrMutableMapping:
@@ -184,16 +216,16 @@ class _Renderer(Worker):
             super()._render_template()
             return
         folder = self.template.local_abspath
-        for source, kind in _sources(folder, self.template_copy_root, self.template.templates_suffix):
-            for path, context in self._render_path(source):
+        for source in _sources(folder, self.template_copy_root, self.template.templates_suffix):
+            for path, context in self._render_path(source.path):
                 if path.is_absolute() or ".." in path.parts:
                     raise ForbiddenPathError(path=path)
-                if kind is _Kind.FOLDER or self.match_exclude(path):
+                if source.kind is _Kind.FOLDER or self.match_exclude(path):
                     continue
-                if kind is _Kind.FILE:
-                    self.tree[path.as_posix()] = _copied(self.template_copy_root / source)
+                if source.kind is _Kind.FILE:
+                    self.tree[path.as_posix()] = _copied(source.file)
                 else:
-                    self._render_file((self.template_copy_root / source).relative_to(folder), path, context or {})
+                    self._render_file(source.name, path, context or {})
 
     def _render_path(self, relpath: Path) -> Iterable[tuple[Path, AnyByStrDict | None]]:
         """A path without Jinja in it is the same for every service."""
@@ -205,10 +237,18 @@ class _Renderer(Worker):
         return _PATHS[key]
 
     def _render_string(self, string: str, extra_context: dict[str, Any] | None = None) -> str:
-        if isinstance(string, str) and "{" not in string:
-            forget_yield(self.jinja_env)
+        """A part of a path, such as the name of the package, is rendered once for all paths that have it."""
+        forget_yield(self.jinja_env)
+        if "{" not in string:
             return string
-        return super()._render_string(string, extra_context)
+        if extra_context or Phase.current() is not Phase.RENDER:
+            return super()._render_string(string, extra_context)
+        if string not in self._parts:
+            rendered = super()._render_string(string)
+            if get_yield_context(self.jinja_env).yield_name:
+                return rendered
+            self._parts[string] = rendered
+        return self._parts[string]
 
     def _render_file(self, src_relpath: Path, dst_relpath: Path, extra_context: dict[str, Any] | None = None) -> None:
         forget_yield(self.jinja_env)
@@ -257,7 +297,7 @@ _PATHS: dict[tuple[Path, Path], list[tuple[Path, AnyByStrDict | None]]] = {}
 
 
 @cache
-def _sources(template: Path, root: Path, suffix: str) -> list[tuple[Path, _Kind]]:
+def _sources(template: Path, root: Path, suffix: str) -> list[_Source]:
     """What Copier walks through, below the root; it follows links that stay in the template."""
     found = []
     for entry in scantree(str(root), follow_symlinks=True):
@@ -265,7 +305,7 @@ def _sources(template: Path, root: Path, suffix: str) -> list[tuple[Path, _Kind]
         if entry.is_symlink() and not path.resolve().is_relative_to(template):
             raise ForbiddenPathError(path=path.relative_to(root))
         kind = _Kind.FOLDER if entry.is_dir() else _Kind.TEMPLATE if entry.name.endswith(suffix) else _Kind.FILE
-        found.append((path.relative_to(root), kind))
+        found.append(_Source(path.relative_to(root), kind, path, path.relative_to(template)))
     return found
 
 
