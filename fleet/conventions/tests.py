@@ -5,6 +5,7 @@ import glob
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from itertools import islice, product
 
 from fleet.conventions import Convention, Problem
@@ -28,7 +29,7 @@ class Routes(Convention):
         document = openapi.read(service)
         if document is None:
             return
-        called = Texts(source.modules(service, TESTS)).requests()
+        called = _texts(service).requests()
         for operation in document.operations:
             if not any(fits(url, operation) for url in called.get(operation.method, ())):
                 yield Problem(openapi.SPEC, f"no test calls {operation}", operation.line)
@@ -41,7 +42,7 @@ class Subscriptions(Convention):
     remedy = "deliver it in tests/messaging: `await mailbox.receive(NAME, body, times=2)`"
 
     def check(self, service: Service) -> Iterator[Problem]:
-        received = Texts(source.modules(service, TESTS)).received()
+        received = _texts(service).received()
         for message in asyncapi.read(service) or []:
             if message.taken and message.name not in received:
                 yield Problem(asyncapi.SPEC, f"no test receives {message.name}", message.line)
@@ -129,6 +130,11 @@ class Texts:
             return set().union(*(self._of(value, place, depth) for value, place in values))
         # A parameter: of a helper, a fixture, or a table of cases.
         return {UNKNOWN, *self._written[module.path]}
+
+
+@lru_cache(maxsize=1)  # two conventions, one after the other
+def _texts(service: Service) -> Texts:
+    return Texts(source.modules(service, TESTS))
 
 
 def _assignments(module: Module) -> dict[str, list[ast.expr]]:

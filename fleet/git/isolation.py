@@ -58,6 +58,17 @@ def find(path: Path) -> Repository | None:
     return None
 
 
+def loose_head(path: Path, branch: str = "") -> str:
+    """The commit of a branch, or of HEAD, where git keeps it in a file of its own. Empty where only git can tell."""
+    repository = find(path)
+    if repository is None:
+        return ""
+    head = f"ref: refs/heads/{branch}" if branch else os.fsdecode(_read(repository.private / "HEAD")).strip()
+    name = _BRANCH.fullmatch(head)
+    found = os.fsdecode(_read(repository.shared / name[1])).strip() if name else ""
+    return found if _COMMIT.fullmatch(found) else ""
+
+
 def _private(dot_git: Path) -> Path | None:
     try:
         if dot_git.is_dir():
@@ -83,6 +94,9 @@ def _read(file: Path) -> bytes:
         return b""
 
 
+# Without the dots by which a name would lead out of the folder.
+_BRANCH = re.compile(r"ref: (refs/heads/[\w/+-]+)", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _IS_BARE = re.compile(rb"^\s*bare\s*=\s*true\b", re.IGNORECASE | re.MULTILINE)
 _HAS_EXTENSIONS = re.compile(rb"^\s*\[\s*extensions", re.IGNORECASE | re.MULTILINE)
 

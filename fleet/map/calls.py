@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from fleet.git import git
 from fleet.service.service import Service
 from fleet.service.source import Module
 
@@ -31,11 +30,8 @@ def clients(service: Service) -> Iterator[Client]:
 
 
 def _mentioning(service: Service) -> list[str]:
-    """The few files that need be read: to git a search is one question, and reading each is one for each."""
-    search = ("-F", "-e", FUNCTION, *([service.ref] if service.ref else ["--untracked"]), "--", "src/*.py")
-    # A commit is searched without the checkout: the settings of a checkout would be one more question to git.
-    found = git.answer(service.root, *(["--bare"] if service.ref else []), "grep", "-l", "-z", *search) or ""
-    return [path.removeprefix(f"{service.ref}:") for path in found.split("\0") if path]
+    """The few files that need be parsed."""
+    return sorted(path for path, content in service.contents("src/*.py") if FUNCTION.encode() in content)
 
 
 def _targets(call: ast.Call) -> Iterator[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fleet.cache import cache, locked, offline
 from fleet.errors import FleetError
-from fleet.git import git, objects
+from fleet.git import git, isolation, objects
 from fleet.service.register import Member
 from fleet.service.service import Service
 from fleet.template.answers import ANSWERS_FILE, Answers, recorded
@@ -28,8 +28,13 @@ class Commit:
         return recorded(content, lambda: Service(self.repository, self.id).other_answers())
 
 
-def newest(member: Member) -> Commit:
-    """The last commit of a member's branch, fetched if need be. Raises FleetError."""
+def newest(member: Member, seen: str = "") -> Commit:
+    """The last commit of a member's branch, fetched if need be. Raises FleetError.
+
+    `seen` is a commit that was looked at before: if a path on this machine is still at this commit, git is not started.
+    """
+    if seen and member.is_local and isolation.loose_head(Path(member.address), member.branch) == seen:
+        return Commit(Path(member.address), seen)
     try:
         return _newest(member)
     except FleetError:

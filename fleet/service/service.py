@@ -9,10 +9,10 @@ import os
 import re
 import tempfile
 import tokenize
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
-from functools import cached_property
+from fnmatch import translate
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,6 +39,12 @@ MOST_TEXT_BYTES = 10 * 2**20
 SELDOM_READ = ("chassis/src/", "uv.lock")
 
 GLOB = re.compile(r"[*?[]")
+
+
+@lru_cache(maxsize=256)  # conventions ask every service for the same
+def _fitting(*globs: str) -> Callable[[str], object]:
+    """Whether a path fits one of these."""
+    return re.compile("|".join(map(translate, globs)) or r"(?!)").match
 
 
 def _refuse_nested(path: Path, root: Path) -> None:
@@ -198,7 +204,8 @@ class Service:
         # Most are the names of files, a hundred of them: those are looked up.
         globs = [pattern for pattern in patterns if GLOB.search(pattern)]
         named = self.tree.keys() & set(patterns).difference(globs)
-        return sorted(named.union(path for path in self.tree if any(fnmatchcase(path, glob) for glob in globs)))
+        fits = _fitting(*globs)
+        return sorted(named.union(path for path in self.tree if fits(path)))
 
     @contextmanager
     def checkout(self, *patterns: str) -> Generator[Path]:
@@ -209,16 +216,17 @@ class Service:
 
     def write_to(self, folder: Path, *patterns: str) -> None:
         """The files that fit, written to that folder."""
-        files = self.files(*patterns)
-        for parent in {(folder / path).parent for path in files}:
+        for parent in {(folder / path).parent for path in self.files(*patterns)}:
             parent.mkdir(parents=True, exist_ok=True)
-        stored = [path for path in files if path not in self._changed]
-        for path, content in zip(
-            stored, self._objects.read_all([self.tree[path].blob for path in stored]), strict=True
-        ):
+        for path, content in self.contents(*patterns):
             (folder / path).write_bytes(content)
-        for path in set(files).difference(stored):
-            (folder / path).write_bytes(self.read(path) or b"")
+
+    def contents(self, *patterns: str) -> Iterator[tuple[str, bytes]]:
+        """The files that fit, and their bytes."""
+        files = self.files(*patterns)
+        stored = [path for path in files if path not in self._changed]
+        yield from zip(stored, self._objects.read_all([self.tree[path].blob for path in stored]), strict=True)
+        yield from ((path, self.read(path) or b"") for path in files if path in self._changed)
 
     def hold(self) -> None:
         """Read what most checks read into memory."""

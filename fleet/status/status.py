@@ -43,8 +43,9 @@ class _Remembered:
 def status(members: list[Member], jobs: int | None = None) -> list[Standing]:
     """In the order of the members. A service that cannot be read is in it, with the reason."""
     limit_seconds()  # said once, and not of each service
-    commits, unread = in_threads(newest, members, "fetching")
-    known = {member: recalled for member in commits if (recalled := _recall(member))}
+    known = {member: recalled for member in members if (recalled := _recall(member))}
+    seen = {member: recalled.standing.commit for member, recalled in known.items()}
+    commits, unread = in_threads(lambda member: newest(member, seen.get(member, "")), members, "fetching")
     sources, without = in_threads(lambda member: _source(member, commits, known.get(member)), list(commits))
     releases, unknown = in_threads(_newest_release, sorted(set(sources.values())))
     of_template = {member: unknown[source] for member, source in sources.items() if source in unknown}
