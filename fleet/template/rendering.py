@@ -24,8 +24,9 @@ from copier._tools import scantree
 from copier._types import AnyByStrDict, AnyByStrMutableMapping, Phase
 from copier._user_data import CAST_STR_TO_NATIVE
 from copier.errors import CopierError, ForbiddenPathError
-from jinja2 import TemplateError
+from jinja2 import FileSystemBytecodeCache, TemplateError
 
+from fleet.cache import cache as cache_folder
 from fleet.errors import FleetError
 from fleet.git.objects import Entry, Tree, blob_id
 from fleet.template.answers import ANSWERS_FILE, Answers, load
@@ -194,7 +195,11 @@ class _Renderer(Worker):
             environment = Worker.jinja_env.func(self)
             environment.__class__ = CompilingOnce
             environment.auto_reload = False
-            environment.filters["from_yaml"] = _parsed
+            environment.filters["from_yaml"] = _from_yaml
+            # By the path of the file, which names the commit, and by its content. Other processes need not compile it again.
+            compiled = cache_folder() / "compiled"
+            compiled.mkdir(parents=True, exist_ok=True)
+            environment.bytecode_cache = FileSystemBytecodeCache(str(compiled))
             _ENVIRONMENTS[folder] = environment
         return _ENVIRONMENTS[folder]
 
@@ -287,6 +292,11 @@ def _parsed(text: str) -> Any:
         return load(text)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None
+
+
+def _from_yaml(value: Any) -> Any:
+    """The filter of Ansible, which Copier brings, by the same reader."""
+    return _parsed(value) if isinstance(value, str) else value
 
 
 CAST_STR_TO_NATIVE["yaml"] = _parsed  # ty: ignore[invalid-assignment]
