@@ -12,6 +12,7 @@ from copy import deepcopy
 from enum import Enum, auto
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
+from pickle import UnpicklingError
 from types import CodeType
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -25,6 +26,7 @@ from copier._types import AnyByStrDict, AnyByStrMutableMapping, Phase
 from copier._user_data import CAST_STR_TO_NATIVE
 from copier.errors import CopierError, ForbiddenPathError
 from jinja2 import FileSystemBytecodeCache, TemplateError
+from jinja2.bccache import Bucket
 
 from fleet.cache import cache as cache_folder
 from fleet.errors import FleetError
@@ -147,6 +149,16 @@ class CompilingOnce(SandboxedEnvironment):
         return self.compiled[source, name]
 
 
+class _Compiled(FileSystemBytecodeCache):
+    """A damaged file counts as missing."""
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        try:
+            super().load_bytecode(bucket)
+        except (AttributeError, EOFError, IndexError, UnpicklingError, ValueError):
+            bucket.reset()
+
+
 class _Archived(Template):
     """A template version in a plain folder that knows the commit it was taken from, as a clone would."""
 
@@ -199,7 +211,7 @@ class _Renderer(Worker):
             # By the path of the file, which names the commit, and by its content. Other processes need not compile it again.
             compiled = cache_folder() / "compiled"
             compiled.mkdir(parents=True, exist_ok=True)
-            environment.bytecode_cache = FileSystemBytecodeCache(str(compiled))
+            environment.bytecode_cache = _Compiled(str(compiled))
             _ENVIRONMENTS[folder] = environment
         return _ENVIRONMENTS[folder]
 

@@ -52,3 +52,31 @@ def test_a_stand_in_is_kept_where_git_has_written_something_of_its_own(repositor
     (folder / "logs.new").touch()
     before = folder.stat().st_ino
     assert stand_in(repository).stat().st_ino == before
+
+
+def test_the_commit_of_a_branch_in_a_file_of_its_own_is_read_without_git(tmp_path: Path) -> None:
+    service = tmp_path / "service"
+    git(tmp_path, "init", "--quiet", "--initial-branch", "main", "service")
+    assert isolation.loose_head(service) == ""
+    for message in ("First", "Second"):
+        git(service, "commit", "--quiet", "--allow-empty", "--message", message)
+        newest = git(service, "rev-parse", "HEAD").strip()
+        assert isolation.loose_head(service) == isolation.loose_head(service, "main") == newest
+    git(service, "worktree", "add", "--quiet", "-b", "other", str(tmp_path / "other"), "HEAD~1")
+    assert isolation.loose_head(tmp_path / "other") == git(service, "rev-parse", "HEAD~1").strip()
+    assert isolation.loose_head(tmp_path / "other", "main") == newest
+
+
+def test_a_commit_that_only_git_can_tell_is_not_guessed(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet", "--initial-branch", "main", "service")
+    service = tmp_path / "service"
+    git(service, "commit", "--quiet", "--allow-empty", "--message", "Start")
+    (tmp_path / "outside").write_text(git(service, "rev-parse", "HEAD"))
+    assert isolation.loose_head(service, "../../../outside") == ""
+    assert isolation.loose_head(tmp_path / "nowhere") == ""
+    git(service, "symbolic-ref", "refs/heads/alias", "refs/heads/main")
+    assert isolation.loose_head(service, "alias") == ""
+    git(service, "checkout", "--quiet", "--detach")
+    assert isolation.loose_head(service) == ""
+    git(service, "pack-refs", "--all")
+    assert isolation.loose_head(service, "main") == ""

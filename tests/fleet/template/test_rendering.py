@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from fleet.errors import FleetError
+from fleet.template import rendering
 from fleet.template.answers import ANSWERS_FILE, Answers
 from fleet.template.manifest import entry_of
+from fleet.template.rendering import CompilingOnce
 from fleet.template.template import Template
 from tests.fleet.services import Born, contents
 from tests.support.answers import VARIANTS
@@ -69,3 +71,21 @@ def test_a_render_without_files_has_the_same_manifest(born: Born, tmp_path: Path
     written = {path: entry_of(tmp_path / "written" / path) for path in contents(tmp_path / "written")}
     assert known.paths == {path: entry for path, entry in written.items() if path != ANSWERS_FILE}
     assert known.paths["ty.toml"].mode == "100755"
+
+
+@pytest.mark.parametrize("kept", [None, 0, 15, 40, 200])
+def test_what_another_process_has_compiled_is_used_unless_it_is_damaged(
+    born: Born, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int | None
+) -> None:
+    """`kept` is how many bytes of each file are left."""
+    monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
+    answers = Answers.parse((born() / ANSWERS_FILE).read_bytes())
+    first = Template(answers.source).at("v1.0.0").render(answers, tmp_path / "one")
+    files = list((tmp_path / "cache/compiled").iterdir())
+    assert files
+    for file in files:
+        file.write_bytes(file.read_bytes()[:kept])
+    monkeypatch.setattr(rendering, "_ENVIRONMENTS", {})
+    monkeypatch.setattr(CompilingOnce, "compiled", {})
+    assert Template(answers.source).at("v1.0.0").render(answers, tmp_path / "other") == first
+    assert contents(tmp_path / "other") == contents(tmp_path / "one")
