@@ -10,11 +10,14 @@ import socket
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import httpx
 import pexpect
@@ -158,6 +161,51 @@ def test_a_saved_file_is_served_at_once_although_a_stream_is_open(birth: Birth) 
                 wait_until(lambda: fetch(f"{base}/v1/bills") == 200, seconds=START_SECONDS)
         finally:
             route.write_text(before)
+
+
+def test_a_breakpoint_opens_its_prompt_in_the_terminal_and_psql_finds_the_database(birth: Birth) -> None:
+    service = birth(service_name="billing")
+    route = service / "src/billing/api/invoices.py"
+    before = route.read_text()
+    line = "    return await invoice_queries.find_invoice("
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = service_environment(HTTP_PORT=str(port), REQUEST_TIMEOUT_SECONDS="1", LOG_FORMAT="json")
+    terminal = pexpect.spawn(
+        "make", ["dev"], cwd=str(service), env=environment, timeout=START_SECONDS, encoding="utf-8"
+    )
+    try:
+        terminal.expect("Try it:")
+        asked = ["make", "--silent", "psql", "ARGS=-tAc 'SELECT count(*), current_database() FROM billing.invoices'"]
+        found = subprocess.run(asked, cwd=service, env=service_environment(), capture_output=True, text=True)
+        assert (found.stdout, found.stderr) == ("0|billing\n", "")
+        assert before.count(line) == 1
+        route.write_text(before.replace(line, f"    breakpoint()\n{line}"))
+        url = f"http://127.0.0.1:{port}/v1/invoices/{UUID(int=7)}"
+        with ThreadPoolExecutor(1) as other:
+            answer = other.submit(answered_by_new_code, url)
+            terminal.expect(re.escape("(Pdb) "))
+            terminal.sendline("p invoice_id")
+            terminal.expect(re.escape(repr(UUID(int=7))))
+            time.sleep(2)  # longer than the request may take
+            terminal.sendline("continue")
+            assert answer.result(START_SECONDS) == 404
+    finally:
+        route.write_text(before)
+        terminal.sendintr()
+        terminal.expect(pexpect.EOF)
+        terminal.close()
+
+
+def answered_by_new_code(url: str) -> int:
+    """Ask until the service has reloaded: the code of before answers at once, that of now waits at its prompt."""
+    while True:
+        asked = time.monotonic()
+        with suppress(httpx.TransportError):
+            status = httpx.get(url, timeout=START_SECONDS).status_code
+            if time.monotonic() - asked > 2:
+                return status
+        time.sleep(0.2)
 
 
 IDENTITY = {

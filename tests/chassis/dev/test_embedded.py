@@ -130,6 +130,17 @@ def test_a_durable_server_keeps_its_data_and_its_password(folder: Path, monkeypa
         assert ask(again, "SELECT answer FROM kept") == 42
 
 
+def test_a_durable_server_has_the_same_port_at_every_start_unless_it_is_taken(folder: Path) -> None:
+    urls = []
+    for _ in range(2):
+        with embedded.nats(folder, durable=True) as url:
+            urls.append(url)
+    port = urlsplit(urls[0]).port
+    with socket.create_server(("127.0.0.1", port)), embedded.nats(folder, durable=True) as url:
+        urls.append(url)
+    assert urls[0] == urls[1] != urls[2]
+
+
 def test_a_server_asks_for_its_password(server: str, tmp_path: Path) -> None:
     parts = urlsplit(server)
     for credentials in ("postgres:wrong", "postgres"):
@@ -390,7 +401,7 @@ def test_nats_waits_for_a_dying_predecessor_in_its_folder(folder: Path) -> None:
         before = process.stdout.readline().strip()
         process.kill()
         with embedded.nats(folder, durable=True) as url:
-            assert is_closed(before)
+            assert url == before  # the port was free again
             assert not is_closed(url)
 
 

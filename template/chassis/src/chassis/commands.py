@@ -1,11 +1,15 @@
-"""The command line of a service: `python -m <service> serve | work | migrate | parked | specs | dev | revision`."""
+"""The command line of a service: `python -m <service> serve | work | migrate | parked | psql | specs | dev | revision`."""
 
 import argparse
+import os
 import sys
 
 from chassis.messages import messaging_is_here
 from chassis.service import Service
 from chassis.settings import CommandSettings, SettingsError, read
+
+OF_A_DATABASE = ("migrate", "parked", "psql")
+"""The commands that use the servers of `make dev`, where the environment names no database."""
 
 
 def main(service: Service, arguments: list[str] | None = None) -> int:
@@ -41,6 +45,9 @@ def _parser(service: Service, arguments: list[str]) -> argparse.ArgumentParser:
         from chassis.dev import specs  # here, because a service in production loads nothing for development
 
         specs.add_arguments(documents)
+    # psql's own options follow, so that nothing here is an option of ours.
+    psql = commands.add_parser("psql", prefix_chars="\0", add_help=False, help="open psql on the service's database")
+    psql.add_argument("arguments", nargs="*")
     dev = commands.add_parser("dev", help="run a database, the migrations and the service, which reloads on change")
     dev.add_argument("--port", type=int, help="default: HTTP_PORT, or 8000; a free port if that port is taken")
     revision = commands.add_parser(
@@ -51,6 +58,14 @@ def _parser(service: Service, arguments: list[str]) -> argparse.ArgumentParser:
 
 
 def _run(service: Service, options: argparse.Namespace) -> int:
+    if options.command in OF_A_DATABASE and not os.environ.get("DATABASE_URL"):
+        from chassis.dev import addresses
+
+        try:
+            addresses.use()
+        except addresses.NotRunning as error:
+            print(f"{service.name}: {error}", file=sys.stderr)
+            return 1
     match options.command:
         case "serve":
             return _serve(service)
@@ -60,6 +75,8 @@ def _run(service: Service, options: argparse.Namespace) -> int:
             return _parked(service, options)
         case "migrate":
             return _check_migrations(service) if options.check else _migrate(service)
+        case "psql":
+            return _psql(options)
         case "specs":
             return _specs(service, options)
         case "revision":
@@ -92,6 +109,12 @@ def _parked(service: Service, options: argparse.Namespace) -> int:
     from chassis.messaging import parked_command
 
     return parked_command.run(service, read(CommandSettings), options)
+
+
+def _psql(options: argparse.Namespace) -> int:
+    from chassis.dev import psql
+
+    return psql.run(read(CommandSettings).database_url.get_secret_value(), options.arguments)
 
 
 def _specs(service: Service, options: argparse.Namespace) -> int:
@@ -146,6 +169,7 @@ def _revision(service: Service, message: str) -> int:
         migrate.upgrade(service, url)
         path = migrate.write_next(service, url, message)
     print(
-        f"Wrote {path}. Read the file; the next start of `make dev` applies it, as does `make migrate` to DATABASE_URL."
+        f"Wrote {path}. Read the file, and edit it if needed: `make dev` applies it, at once if it runs, and again after "
+        "an edit. `make migrate` applies it to DATABASE_URL."
     )
     return 0

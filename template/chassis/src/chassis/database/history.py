@@ -42,6 +42,11 @@ def record(connection: Connection, digests: Mapping[str, str]) -> None:
         connection.execute(RECORD, {"revision": revision, "digest": digest})
 
 
+def forget(connection: Connection, revision: str) -> None:
+    """Record that a migration was undone, in the transaction of the connection."""
+    connection.execute(text("DELETE FROM chassis.migrations WHERE revision = :revision"), {"revision": revision})
+
+
 def digests(script: ScriptDirectory) -> dict[str, str]:
     """Compute the digest of each migration, oldest first, from its effect and the digests of its ancestors.
 

@@ -5,7 +5,7 @@ import io
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import asyncpg
@@ -54,8 +54,12 @@ def upgrade(service: Service, url: str) -> None:
     A database that a newer version has migrated stays unchanged, because the service was rolled back. Raises
     DatabaseUnusable or MigrationFailed.
     """
+    _run(command.upgrade, _config(service, url), "heads")
+
+
+def _run(step: Callable[[Config, str], None], config: Config, revision: str) -> None:
     try:
-        command.upgrade(_config(service, url), "heads")
+        step(config, revision)
     except UNREACHABLE as error:
         raise DatabaseUnusable(f"the database in DATABASE_URL cannot be used: {error}") from error
     except DBAPIError as error:
@@ -67,6 +71,16 @@ def upgrade(service: Service, url: str) -> None:
             else ""
         )
         raise MigrationFailed(f"a migration failed: {error.orig}\n{error.statement}{remedy}") from error
+
+
+def undo_newest(service: Service, url: str) -> None:
+    """Undo the newest migration of the service by its `downgrade`. For development: the data in its columns is lost.
+
+    Raises DatabaseUnusable, MigrationFailed, or what `downgrade` raises.
+    """
+    config = _config(service, url)
+    config.attributes["undo"] = True
+    _run(command.downgrade, config, f"{_newest(ScriptDirectory.from_config(config))}-1")
 
 
 def refuse_others(script: ScriptDirectory, recorded: Mapping[str, str], known: Mapping[str, str]) -> None:
@@ -101,6 +115,11 @@ def unknown_revisions(script: ScriptDirectory, applied: Sequence[str], recorded:
             "this version: deploy a version that has both"
         )
     return newer
+
+
+def _newest(script: ScriptDirectory) -> str:
+    """Return the head of the service's own branch: the chassis has a second branch."""
+    return next((head for head in script.get_heads() if not _is_of_chassis(head)), "base")
 
 
 def _is_of_chassis(revision: str) -> bool:
@@ -177,8 +196,7 @@ def write_next(service: Service, url: str, message: str) -> Path:
         message=message,
         autogenerate=True,
         rev_id=f"{max(numbers, default=0) + 1:04}",
-        # The head of the service's own branch: the chassis has a second branch.
-        head=next((head for head in directory.get_heads() if not _is_of_chassis(head)), "base"),
+        head=_newest(directory),
         version_path=service.versions,
     )
     assert script is not None

@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import socket
+import subprocess
 import sys
 import time
 import urllib.request
@@ -14,7 +15,8 @@ from typing import Any
 
 from chassis.application import api
 from chassis.database import migrate
-from chassis.dev import embedded
+from chassis.dev import addresses, embedded
+from chassis.dev.migration_watch import MigrationWatch
 from chassis.service import Service
 from chassis.settings import SettingsError, read
 
@@ -35,18 +37,23 @@ def run(service: Service, *, host: str = "127.0.0.1", port: int | None = None) -
     parent = os.getppid()
     with contextlib.ExitStack() as stack:
         try:
-            url = os.environ.get("DATABASE_URL") or stack.enter_context(_database(service))
-            os.environ["DATABASE_URL"] = url
+            embedded_urls: dict[str, str] = {}
+            if not os.environ.get("DATABASE_URL"):
+                embedded_urls["DATABASE_URL"] = stack.enter_context(_database(service))
             if service.messages:
                 os.environ.setdefault("RUN_WORKER", "true")
                 if not os.environ.get("BROKER_URL"):
-                    os.environ["BROKER_URL"] = stack.enter_context(embedded.nats(FOLDER / "nats", durable=True))
+                    embedded_urls["BROKER_URL"] = stack.enter_context(embedded.nats(FOLDER / "nats", durable=True))
+            addresses.write(embedded_urls)
+            os.environ.update(embedded_urls)
+            url = os.environ["DATABASE_URL"]
             settings = read(service.settings)
             wanted = port or settings.http_port
             listener = stack.enter_context(_listen(host, wanted))
             host, port = listener.getsockname()
             process = _spawn(service, listener)
             stack.callback(process.stop)
+            migrations = MigrationWatch(service, url)
             migrate.upgrade(service, url)  # while the service imports its libraries
             _wait_until_alive(process, f"http://{host}:{port}/livez")
             if port != wanted:
@@ -55,6 +62,7 @@ def run(service: Service, *, host: str = "127.0.0.1", port: int | None = None) -
             # A killed parent cannot stop us, but its end gives this process another parent.
             while process.child.poll() is None and os.getppid() == parent:
                 time.sleep(0.2)
+                migrations.look()
             return process.child.returncode or 0
         except KeyboardInterrupt:
             print(f"\n{service.name}: stopped", flush=True)
@@ -120,11 +128,14 @@ def _spawn(service: Service, listener: socket.socket) -> embedded.Process:
     reload = ["--reload", "--reload-dir", package, "--reload-dir", str(Path(__file__).parent.parent)]
     server = [sys.executable, "-m", "uvicorn", "--factory", f"{service.package.__name__}.main:create_app", *reload]
     server += ["--fd", str(listener.fileno()), "--http", "chassis.dev.http_protocol:Protocol", "--no-server-header"]
-    server += ["--no-access-log", "--log-level", "warning"]
+    server += ["--no-access-log", "--log-level", "warning", "--loop", "asyncio"]  # see chassis.dev.debugger
     port = listener.getsockname()[1]
     shown = {"LOG_FORMAT": "console", "LOG_REQUESTS": "true", "SERVE_DOCS": "true", "PROBE_DETAILS": "true"}
-    env = {**shown, **os.environ, "HTTP_PORT": str(port)}
-    return embedded.spawn(server, stop_signal=signal.SIGTERM, env=env, pass_fds=[listener.fileno()])
+    debugger = {"PYTHONBREAKPOINT": "chassis.dev.debugger.set_trace"}
+    env = {**shown, **debugger, **os.environ, "HTTP_PORT": str(port)}
+    # The prompt of a debugger reads the terminal.
+    stdin = None if sys.stdin and sys.stdin.isatty() else subprocess.DEVNULL
+    return embedded.spawn(server, stop_signal=signal.SIGTERM, env=env, pass_fds=[listener.fileno()], stdin=stdin)
 
 
 class _NotAlive(Exception):

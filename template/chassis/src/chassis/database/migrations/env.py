@@ -103,12 +103,16 @@ def apply(connection: Connection) -> None:
     connection.commit()
     script = ScriptDirectory.from_config(context.config)
     known = history.digests(script)
-    refuse_others(script, recorded, known)
+    if not context.config.attributes.get("undo"):
+        refuse_others(script, recorded, known)
 
     def record(ctx: MigrationContext, step: MigrationInfo, *_: Any, **__: Any) -> None:
         assert ctx.connection is not None
         assert step.up_revision_id is not None
-        history.record(ctx.connection, {step.up_revision_id: known[step.up_revision_id]})
+        if step.is_upgrade:
+            history.record(ctx.connection, {step.up_revision_id: known[step.up_revision_id]})
+        else:
+            history.forget(ctx.connection, step.up_revision_id)
 
     context.configure(
         connection=connection,

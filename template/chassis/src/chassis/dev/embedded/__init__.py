@@ -5,7 +5,7 @@ Development and tests use them. A watchdog process ends the server if this proce
 
 from chassis.dev.embedded.child_process import EmbeddedServerError, Process, free_port, spawn
 from chassis.dev.embedded.nats_server import nats, nats_program, temporary_nats
-from chassis.dev.embedded.postgresql import PROGRAMS, postgres, temporary_postgres
+from chassis.dev.embedded.postgresql import PROGRAMS, postgres, postgres_program, temporary_postgres
 
 __all__ = [
     "PROGRAMS",
@@ -15,6 +15,7 @@ __all__ = [
     "nats",
     "nats_program",
     "postgres",
+    "postgres_program",
     "spawn",
     "temporary_nats",
     "temporary_postgres",

@@ -59,14 +59,13 @@ class Process:
 
 
 def spawn(arguments: list[str], *, stop_signal: signal.Signals, **options: Any) -> Process:
-    """Start a child that does not outlive this process. `options` go to subprocess.Popen.
+    """Start a child that does not outlive this process. `options` go to subprocess.Popen. Without `stdin` it has none.
 
     The child has a session of its own, so that Ctrl-C in the terminal reaches only this process, which stops its
     children in order.
     """
-    child: subprocess.Popen[Any] = subprocess.Popen(
-        arguments, stdin=subprocess.DEVNULL, start_new_session=True, **options
-    )
+    options.setdefault("stdin", subprocess.DEVNULL)
+    child: subprocess.Popen[Any] = subprocess.Popen(arguments, start_new_session=True, **options)
     watchdog = subprocess.Popen(
         [sys.executable, "-S", "-E", "-c", WATCHDOG, str(child.pid), str(int(stop_signal))],
         stdin=subprocess.PIPE,
@@ -98,3 +97,14 @@ def lock(file: int, folder: Path, product: str) -> None:
                     f"another {product} server uses {folder}: stop that server first, for example a second `make dev`"
                 ) from None
             time.sleep(0.05)
+
+
+def usual_port(file: Path) -> int:
+    """Return the port in the file, so that saved connections survive a restart, or a free port if that one is taken."""
+    with contextlib.suppress(FileNotFoundError, ValueError, OSError):
+        port = int(file.read_text())
+        socket.create_server(("127.0.0.1", port)).close()
+        return port
+    port = free_port()
+    file.write_text(str(port))
+    return port

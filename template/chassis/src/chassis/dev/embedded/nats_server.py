@@ -10,7 +10,7 @@ from collections.abc import Generator
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
-from chassis.dev.embedded.child_process import EmbeddedServerError, Process, free_port, lock, spawn
+from chassis.dev.embedded.child_process import EmbeddedServerError, Process, lock, spawn, usual_port
 
 START_TIMEOUT_SECONDS = 30
 
@@ -19,17 +19,17 @@ START_TIMEOUT_SECONDS = 30
 def nats(folder: Path, *, durable: bool, port: int | None = None) -> Generator[str]:
     """Run NATS with JetStream on the data in `folder`, which is made if absent, and yield its URL.
 
-    The server listens on `port`, or on a free port. With `durable=True` a message is on the disk before it is
-    confirmed. Only one server at a time may use the folder. Raises EmbeddedServerError.
+    The server listens on `port`, or else on the port of its last start in this folder. With `durable=True` a message is
+    on the disk before it is confirmed. Only one server at a time may use the folder. Raises EmbeddedServerError.
     """
     program = nats_program()
     folder.mkdir(parents=True, exist_ok=True)
-    port = port or free_port()
     config, log = folder / "server.json", folder / "server.log"
     jetstream = {"store_dir": str(folder.resolve() / "data"), **({"sync_interval": "always"} if durable else {})}
-    config.write_text(json.dumps({"host": "127.0.0.1", "port": port, "jetstream": jetstream}))
     with (folder / "lock").open("w") as lock_file, log.open("ab") as output:
         lock(lock_file.fileno(), folder, "NATS")
+        port = port or usual_port(folder / "port")
+        config.write_text(json.dumps({"host": "127.0.0.1", "port": port, "jetstream": jetstream}))
         server = spawn(
             [program, "--config", str(config)],
             stop_signal=signal.SIGTERM,

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from chassis.dev.embedded.child_process import EmbeddedServerError, Process, free_port, lock, spawn
+from chassis.dev.embedded.child_process import EmbeddedServerError, Process, lock, spawn, usual_port
 
 START_TIMEOUT_SECONDS = 30
 
@@ -38,18 +38,18 @@ OPEN_TO_ALL = Path("/var/tmp")  # noqa: S108
 def postgres(folder: Path, *, durable: bool, port: int | None = None) -> Generator[str]:
     """Run PostgreSQL on the data in `folder`, which is made if absent, and yield the URL of its database `postgres`.
 
-    The server listens on `port`, or on a free port. `durable=False` trades crash safety for speed. Only one server at a
-    time may use the folder. Raises EmbeddedServerError.
+    The server listens on `port`, or else on the port of its last start in this folder. `durable=False` trades crash
+    safety for speed. Only one server at a time may use the folder. Raises EmbeddedServerError.
     """
     identity, home = _identity(folder.resolve())
-    binaries = _binaries(home)
+    binaries = _binaries()
     data, log = home / "data", home / "server.log"
     with (home / "lock").open("w") as lock_file, log.open("ab") as output:
         lock(lock_file.fileno(), home, "PostgreSQL")
         held = {"pass_fds": [lock_file.fileno()], **identity}  # the server keeps the lock until its end
         password = _initialise(binaries, data, home / "password", held)
         _take_over(data / "postmaster.pid")
-        port = port or free_port()
+        port = port or usual_port(home / "port")
         settings = {
             "port": port,
             "listen_addresses": "127.0.0.1",
@@ -71,6 +71,15 @@ def postgres(folder: Path, *, durable: bool, port: int | None = None) -> Generat
         yield f"postgresql://postgres:{password}@127.0.0.1:{port}/postgres"
     finally:
         server.stop()
+
+
+def postgres_program(name: str) -> str | None:
+    """Return the path of a program that comes with the embedded PostgreSQL, for example psql, or None."""
+    with contextlib.suppress(EmbeddedServerError):
+        program = _binaries() / name
+        if program.is_file():
+            return str(program)
+    return None
 
 
 @contextlib.contextmanager
@@ -127,7 +136,7 @@ def _wait_until_ready(server: Process, binaries: Path, port: int, log: Path) -> 
         time.sleep(0.02)
 
 
-def _binaries(home: Path) -> Path:
+def _binaries() -> Path:
     if folder := os.environ.get("PG_BIN"):
         missing = [name for name in PROGRAMS if not Path(folder, name).is_file()]
         if missing:

@@ -1,0 +1,32 @@
+"""While the prompt of a debugger is open, no time limit passes."""
+
+import asyncio
+import io
+import time
+
+from chassis.dev.debugger import Debugger
+
+PROMPT_SECONDS = 0.5
+
+
+class SlowToType(io.StringIO):
+    """Somebody who looks at the prompt for a while, and then goes on."""
+
+    def readline(self, *_: object) -> str:
+        time.sleep(PROMPT_SECONDS)
+        return "continue\n"
+
+
+async def test_a_time_limit_waits_while_somebody_looks_at_the_prompt() -> None:
+    debugger = Debugger(stdin=SlowToType(), stdout=io.StringIO(), nosigint=True)
+    before = asyncio.get_running_loop().time()
+    async with asyncio.timeout(PROMPT_SECONDS / 2):
+        debugger.set_trace()
+        await asyncio.sleep(0)
+    assert asyncio.get_running_loop().time() - before < PROMPT_SECONDS
+
+
+def test_a_prompt_outside_of_a_loop_is_an_ordinary_prompt() -> None:
+    shown = io.StringIO()
+    Debugger(stdin=SlowToType(), stdout=shown, nosigint=True).set_trace()
+    assert "test_a_prompt_outside_of_a_loop" in shown.getvalue()
