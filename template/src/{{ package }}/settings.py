@@ -4,4 +4,4 @@ import chassis.settings
 
 
 class Settings(chassis.settings.Settings):
-    """Add fields here. A field's environment variable has its name in capitals. Secrets are SecretStr, without a default."""
+    """Add a field for each setting. Its environment variable is the name in capitals. Secrets are SecretStr, without a default."""
