@@ -1,1 +1,1 @@
-"""The command line of the platform: one service or hundreds, kept like the template."""
+"""The platform's command line: check and update the services that are made from the template."""

@@ -1,8 +1,9 @@
-"""What is kept between runs. The folder may be deleted at any time."""
+"""The cache folder, which runs share. It may be deleted at any time."""
 
 import fcntl
 import hashlib
 import os
+import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache as once
@@ -14,35 +15,35 @@ from platformdirs import user_cache_path
 
 
 def cache() -> Path:
-    """The folder: FLEET_CACHE_DIR, or where this system keeps such things."""
-    # Absolute, because git and other tools are run in folders of their own.
+    """The path of the folder: FLEET_CACHE_DIR, or the system's folder for caches."""
+    # Absolute, because git and other tools run in other folders.
     return Path(os.environ.get("FLEET_CACHE_DIR") or user_cache_path("slipway-fleet")).absolute()
 
 
 def offline() -> bool:
-    """Whether to make do with what was fetched before: FLEET_OFFLINE is set, which processes inherit."""
+    """Whether to fetch nothing: FLEET_OFFLINE is set, a variable that processes inherit."""
     return bool(os.environ.get("FLEET_OFFLINE"))
 
 
 @once
 def version_of_checks() -> str:
-    """Of this version's code, and of the organisation's: what an older one made of a service does not count."""
+    """Identify the code of fleet and of the organisation's conventions: results of other code are not used."""
     code = hashlib.sha256()
     for file in sorted(Path(__file__).parent.rglob("*.py")):
         code.update(file.read_bytes())
-    theirs = sorted(
+    organisation = sorted(
         f"{one.dist.name} {one.dist.version}" for one in entry_points(group="fleet.conventions") if one.dist
     )
-    return " ".join([code.hexdigest()[:16], *theirs])
+    return " ".join([code.hexdigest()[:16], *organisation])
 
 
-def write_whole(file: Path, text: str) -> None:
-    """All of it or nothing: others read it meanwhile, and what was there is better than half of this."""
+def write_atomically(file: Path, text: str) -> None:
+    """Write all of the text or nothing, because another process may read the file at the same time."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    # Not by tempfile, whose files nobody else may read.
+    # Not by tempfile, whose files only their owner may read.
     unfinished = file.with_name(f"{file.name[:100]}.{uuid4().hex}.part")
     try:
-        # A name of a file need not be UTF-8, and a report of it is.
+        # The name of a file in a report need not be UTF-8.
         unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
         unfinished.replace(file)
     finally:
@@ -50,8 +51,20 @@ def write_whole(file: Path, text: str) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Generator[None]:
-    """One process and thread at a time: two fetches into one mirror fail each other."""
+def preparing(target: Path) -> Generator[Path]:
+    """Provide an empty folder for preparing `target`, whose lock the caller holds. A killed run leaves it to the next run."""
+    folder = target.with_name(f"{target.name}.part")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def file_lock(path: Path) -> Generator[None]:
+    """Admit one process and thread at a time. Two fetches into one mirror, for example, would make each other fail."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,20 +1,20 @@
-"""What a person can do something about. Printed without a traceback; everything else is a bug and keeps its own."""
+"""Errors that a person can fix, which are printed without a traceback. Any other exception is a bug, and keeps its traceback."""
 
 import os
 from types import TracebackType
 
 from fleet.cache import cache
 
-# What the system, git and other programs say where nothing more can be written.
+# Messages of the system, of git and of other programs about a full disk.
 FULL = ("No space left on device", "Disk quota exceeded", "No usable temporary directory")
 
 
 class FleetError(Exception):
-    """It cannot be done. The message says why, and what to do."""
+    """A person has to fix something first. The message states the cause and the remedy."""
 
 
 class Malformed(FleetError):
-    """A file is not what its name says. `line` counts from 1; 0 is the file as a whole."""
+    """The content of a file does not have the format of its name. `line` counts from 1; 0 is the file as a whole."""
 
     def __init__(self, message: str, path: str, line: int = 0) -> None:
         super().__init__(message)
@@ -22,41 +22,41 @@ class Malformed(FleetError):
         self.line = line
 
 
-class OfThisMachine(FleetError):
-    """It says nothing of the service: on another machine, or later, it may be done. Nobody remembers it."""
+class MachineError(FleetError):
+    """The cause is in this machine and not in the service, so the result is not cached: another run may succeed."""
 
 
 class DiskFull(FleetError):
-    """Nothing more can be written: what comes next would fail for the same reason."""
+    """The disk is full. The run stops, because every later step would fail for the same reason."""
 
 
 def refuse_full_disk(error: Exception) -> None:
     """Raise DiskFull if that is the cause of the error."""
     if any(words in str(error) for words in FULL):
         folders = f"{cache()} (FLEET_CACHE_DIR) and {os.environ.get('TMPDIR', '/tmp')} (TMPDIR)"  # noqa: S108
-        raise DiskFull(f"a disk is full: make room where {folders} are, then run it again\n{error}") from None
+        raise DiskFull(f"a disk is full: make room where {folders} are, then run fleet again\n{error}") from None
 
 
-def refused(error: OSError) -> str:
-    """What the system does not let us do: a file that is not ours, a program that is not there. Raises DiskFull."""
+def describe_os_error(error: OSError) -> str:
+    """Describe what the system refused: a file without permission, a missing program. Raises DiskFull."""
     refuse_full_disk(error)
     file = error.filename2 or error.filename
-    return f"cannot {f'use {file}' if file else 'go on'}: {error.strerror or error}"
+    return f"cannot {f'use {file}' if file else 'continue'}: {error.strerror or error}"
 
 
-def bug(error: Exception, whose: str = "a check") -> str:
-    """What it is and where it came from, in a line, for whoever has more to look at than this."""
+def describe_bug(error: Exception, culprit: str = "a check") -> str:
+    """Describe an unexpected exception and where it was raised in one line, for a report of many services."""
     trace: TracebackType | None = error.__traceback__
     where = ""
     while trace is not None:
         where = f"{trace.tb_frame.f_globals.get('__name__', '?')}, line {trace.tb_lineno}: "
         trace = trace.tb_next
-    return f"{whose} has a bug: {where}{type(error).__name__}: {error}"
+    return f"{culprit} has a bug: {where}{type(error).__name__}: {error}"
 
 
-def told(error: Exception) -> FleetError:
-    """Make a FleetError of any exception, so that one failing service does not hide the others. Raises DiskFull."""
+def as_fleet_error(error: Exception) -> FleetError:
+    """Wrap any exception, so that one failing service does not hide the others. Raises DiskFull."""
     refuse_full_disk(error)
     if isinstance(error, FleetError):
         return error
-    return FleetError(refused(error) if isinstance(error, OSError) else bug(error, "fleet"))
+    return FleetError(describe_os_error(error) if isinstance(error, OSError) else describe_bug(error, "fleet"))

@@ -1,4 +1,4 @@
-"""`fleet new`: what `copier copy` does, with a look at the boundary review before anything is written."""
+"""`fleet new`: run `copier copy`, and show the boundary review before any file is written."""
 
 import shutil
 from pathlib import Path
@@ -16,17 +16,17 @@ from rich.text import Text
 
 from fleet import output
 from fleet.errors import FleetError
-from fleet.template.installed import repository
+from fleet.template.installation import repository
 from fleet.template.rendering import refuse_unknown
 from fleet.template.trust import is_path
 
-# Of copier.yml. The review is theirs to word; here is only what follows from it.
+# The questions of the review, which copier.yml words.
 BOUNDARY = ("limited_by_monolith", "separate_team", "ready_for_consistency")
 VERDICTS = {
-    "service": "At least two of the three say so: a service of its own.",
-    "undecided": "Undecided. Start with a module of the monolith: it can become a service once two of the three are yes, "
-    "and a service seldom becomes a module again.",
-    "monolith": "At least two of the three say that it belongs in a monolith, as a module with a clear border.",
+    "service": "At least two of the three answers speak for a separate service.",
+    "undecided": "Undecided. Start with a module of the monolith: the module can become a service once two of the three answers "
+    "are yes, and a service seldom becomes a module again.",
+    "monolith": "At least two of the three answers speak for a monolith, as a module with a clear border.",
 }
 RECORDED = "The answers will be in docs/decisions/0001."
 
@@ -34,22 +34,15 @@ WANTED = "--template (or FLEET_TEMPLATE) takes a folder with a copier.yml, or th
 
 
 def new(destination: Path, template: str, data: dict[str, Any], *, defaults: bool) -> None:
-    """Ask what `data` leaves open (take the defaults with `defaults`), show the review, and write. Raises FleetError."""
+    """Ask the questions that `data` leaves open (or take defaults), show the review, and write. Raises FleetError."""
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise FleetError(f"{destination} exists already: choose another name, or remove it")
     answers = {"service_name": destination.resolve().name, **data}
     settings = SettingsModel.from_file()
-    if Path(template).exists():
-        template = str(
-            Path(template).resolve()
-        )  # it is recorded, and a relative path means another folder from each place
-    if not Path(template).exists() and not get_repo(template) and not is_path(template):
-        template = f"git+{template}"  # an alias of ~/.ssh/config, which Copier would take for a path
-    if not get_repo(template) and not Path(template).is_dir():
-        raise FleetError(f"{template} is no template: {WANTED}")
+    template = _resolve(template)
     was_there = destination.exists()
     try:
-        # Copier prints colours into files and pipes as well: colorama takes them out where no terminal is.
+        # Copier prints colours into files and pipes as well. colorama removes them if there is no terminal.
         with (
             colorama_text(),
             _Reviewed(
@@ -67,8 +60,19 @@ def new(destination: Path, template: str, data: dict[str, Any], *, defaults: boo
         raise FleetError(str(error)) from None
 
 
+def _resolve(template: str) -> str:
+    """Turn a template into an address that can be recorded. Raises FleetError."""
+    if Path(template).exists():
+        template = str(Path(template).resolve())  # a relative path would depend on the current folder
+    elif not get_repo(template) and not is_path(template):
+        template = f"git+{template}"  # an alias in ~/.ssh/config, which Copier would take for a path
+    if not get_repo(template) and not Path(template).is_dir():
+        raise FleetError(f"{template} is not a template: {WANTED}")
+    return template
+
+
 def template_address() -> str:
-    """The template's address as Copier takes it: where fleet was installed from. Raises FleetError if that is not known."""
+    """The address of the template from which fleet was installed, for Copier. Raises FleetError if it is not known."""
     address = repository()
     return address if Path(address).exists() or get_repo(address) else f"git+{address}"
 
@@ -76,14 +80,14 @@ def template_address() -> str:
 class _Reviewed(Worker):
     def _ask(self) -> None:
         if not self.template.questions_data:
-            raise FleetError(f"{self.src_path} is no template: {WANTED}")
+            raise FleetError(f"{self.src_path} is not a template: {WANTED}")
         refuse_unknown(self, self.data, str(self.template.version or "its only version"))
         super()._ask()
         answers = self.answers.combined
         if not all(name in answers and name in self.template.questions_data for name in (*BOUNDARY, "verdict")):
-            return  # a template that asks other things
+            return  # the template has other questions
         _show(self.template.questions_data, answers)
-        # Whoever has typed that it is to be created anyway has been asked.
+        # With the verdict monolith the questionnaire has asked for a confirmation already.
         is_asked = not self.defaults and answers["verdict"] != "monolith"
         if is_asked and not questionary.confirm(f"Write it to {self.dst_path}?").unsafe_ask():
             raise KeyboardInterrupt

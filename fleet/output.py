@@ -5,12 +5,12 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any, cast
 
-if TYPE_CHECKING:  # its import takes longer than a check that finds its manifest in the cache
+if TYPE_CHECKING:  # importing rich takes longer than a check that finds its manifest in the cache
     from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
 
 from fleet.git.git import without_credentials
 
-# Control characters but tab and line feed, and what reorders or hides text (Unicode's bidirectional marks).
+# Control characters except tab and line feed, and characters that reorder or hide text (Unicode's bidirectional marks).
 _INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 
 
@@ -29,7 +29,7 @@ def count(number: int, noun: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """As text and on one line, in Markdown."""
+    """Escape a text for one line of Markdown."""
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", visible(" ".join(text.split())))
 
 
@@ -38,7 +38,7 @@ WIDE = 200
 
 
 def console(**options: Any) -> "Console":
-    """Make a console that prints all text as `visible` has it. Its own colours stay."""
+    """Make a console that prints all text by `visible`, and keeps its own colours."""
     from rich.console import Console
 
     made = Console(highlight=False, **options)

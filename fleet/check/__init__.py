@@ -1,1 +1,1 @@
-"""`fleet check`: what one service does otherwise than the platform, and how it stands."""
+"""`fleet check`: where one service differs from the platform, and the standing of the service."""

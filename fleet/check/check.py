@@ -1,17 +1,17 @@
-"""`fleet check`: look at one service, in a process of its own, which ends if one call in it takes too long."""
+"""`fleet check`: examine one service in a process of its own, which ends if one call takes too long."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from fleet.check.findings import Finding
-from fleet.errors import FleetError, told
+from fleet.errors import FleetError, as_fleet_error
 from fleet.processes.limits import limit_seconds
-from fleet.processes.parallel import Lost, in_processes
+from fleet.processes.parallel import Failure, in_processes
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What `fleet check` was asked to do."""
+class Options:
+    """The options of `fleet check`."""
 
     path: Path
     ref: str | None = None
@@ -21,32 +21,32 @@ class Wish:
 
 @dataclass(frozen=True)
 class Report:
-    """What was found in a service: `name` is that of its folder, `version` the template version that it has recorded."""
+    """The findings in a service. `name` is the name of its folder, `version` is the recorded template version."""
 
     name: str
     version: str
     findings: list[Finding]
 
 
-def check(wish: Wish) -> Report:
-    """Raises FleetError."""
+def check(options: Options) -> Report:
+    """Examine a service. Raises FleetError."""
     limit_seconds()
-    ((_, result),) = in_processes(examine, [wish], jobs=1)
-    if isinstance(result, Lost):
+    ((_, result),) = in_processes(examine, [options], jobs=1)
+    if isinstance(result, Failure):
         raise FleetError(result.why)
     return result
 
 
-def examine(wish: Wish) -> Report | Lost:
-    """In a process of its own, which alone imports what checks need."""
+def examine(options: Options) -> Report | Failure:
+    """Run the checks in a process of its own. The imports are here, because only that process needs them."""
     from fleet.check.checks import CHECKS, DRIFT
-    from fleet.processes.limits import limited
+    from fleet.processes.limits import limit_resources
     from fleet.service.service import Service
 
     try:
-        with limited("the service"):
-            service = Service(wish.path, wish.ref, wish.base)
-            found = [finding for check in (DRIFT if wish.only_drift else CHECKS) for finding in check(service)]
+        with limit_resources("the service"):
+            service = Service(options.path, options.ref, options.base)
+            found = [finding for check in (DRIFT if options.only_drift else CHECKS) for finding in check(service)]
             return Report(service.root.resolve().name, service.answers.version, found)
     except (FleetError, OSError) as error:
-        return Lost(str(told(error)))
+        return Failure(str(as_fleet_error(error)))

@@ -3,90 +3,108 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from fleet.check.drift import drift, waivers
+from fleet.check.drift import check_drift, check_waivers
 from fleet.check.findings import Check, Finding, Level
-from fleet.check.lag import lag
+from fleet.check.lag import check_lag
+from fleet.check.names import check_names
 from fleet.conventions import Convention, conventions
-from fleet.errors import DiskFull, FleetError, Malformed, OfThisMachine, bug, refuse_full_disk, refused
+from fleet.errors import (
+    DiskFull,
+    FleetError,
+    MachineError,
+    Malformed,
+    describe_bug,
+    describe_os_error,
+    refuse_full_disk,
+)
 from fleet.service.service import Service
 from fleet.service.waivers import WAIVERS_FILE, Waiver, today
 
-# Findings of one convention in one service: nobody reads more of them.
+# The most findings of one convention in one service: nobody reads more.
 MOST_PROBLEMS = 1000
 
-# How the findings of `fleet map` begin, which sees to their waivers itself.
+# The prefix of the findings of `fleet map`, which applies their waivers itself.
 OF_THE_MAP = "map-"
 
-# The beginning of a finding whose cause is this machine and not the service: it is not remembered.
-ON_THIS_MACHINE = "cannot be told on this machine"
+# The beginning of a finding whose cause is this machine and not the service. Such a finding is not cached.
+ON_THIS_MACHINE = "cannot be judged on this machine"
 
 
-def kept(service: Service) -> Iterator[Finding]:
-    """Conventions that the service does not keep, and waivers of conventions that are of no use."""
+def check_conventions(service: Service) -> Iterator[Finding]:
+    """Find conventions that the service does not keep, and waivers of conventions that have no effect."""
     live = [one for one in service.waivers.waivers if not one.void_because(service.tree.get(one.path), today())]
     unused = [one for one in live if one.id and not one.id.startswith(OF_THE_MAP)]
     malformed: set[str] = set()
     for convention in conventions():
-        for finding in _of(convention, service, malformed):
+        for finding in _check_one(convention, service, malformed):
             waiver = next((one for one in live if one.covers(finding.id, finding.path)), None)
             unused = [one for one in unused if one is not waiver]
-            yield _waived(finding, waiver) if waiver else finding
+            yield _waive(finding, waiver) if waiver else finding
     known = {convention.id for convention in conventions()}
-    for waiver in unused:
-        reason = f"the waiver of {waiver.subject} waives nothing: "
-        if waiver.id in known:
-            yield Finding("waiver-unused", WAIVERS_FILE, f"{reason}the convention is kept", "remove it", Level.WARNING)
-        else:
-            reason = f"{reason}no convention is called so"
-            yield Finding("waiver-invalid", WAIVERS_FILE, reason, f"correct it in {WAIVERS_FILE}")
+    yield from (_without_effect(waiver, is_known=waiver.id in known) for waiver in unused)
 
 
-def _waived(finding: Finding, waiver: Waiver) -> Finding:
+def _without_effect(waiver: Waiver, *, is_known: bool) -> Finding:
+    reason = f"the waiver of {waiver.subject} has no effect: "
+    if is_known:
+        return Finding("waiver-unused", WAIVERS_FILE, f"{reason}the convention is kept", "remove it", Level.WARNING)
+    reason = f"{reason}there is no convention {waiver.id}"
+    return Finding("waiver-invalid", WAIVERS_FILE, reason, f"correct the id in {WAIVERS_FILE}")
+
+
+def _waive(finding: Finding, waiver: Waiver) -> Finding:
     reason = f"{finding.reason}: {waiver.reason} (until {waiver.expires}, {waiver.approver})"
     return replace(finding, reason=reason, remedy="", level=Level.WAIVED)
 
 
-def _of(convention: Convention, service: Service, malformed: set[str]) -> Iterator[Finding]:
-    """`malformed` are the files that a convention before has found to be: one of them stops a dozen."""
+def _check_one(convention: Convention, service: Service, malformed: set[str]) -> Iterator[Finding]:
+    """Check one convention. `malformed` are files that an earlier convention has reported, to report each of them once."""
     try:
-        for number, problem in enumerate(convention.check(service), 1):
-            if number > MOST_PROBLEMS:
-                reason = f"there are more than {MOST_PROBLEMS:,} places like this"
-                yield Finding(convention.id, problem.path, reason, convention.remedy, why=convention.reason)
-                return
-            yield Finding(
-                convention.id,
-                problem.path,
-                problem.what,
-                convention.remedy,
-                line=problem.line,
-                why=convention.reason,
-            )
+        yield from _findings(convention, service)
     except Malformed as error:
         if error.path in malformed:
             yield Finding(convention.id, error.path, "waits for this file", "", line=error.line)
             return
         malformed.add(error.path)
-        reason, remedy = f"cannot be told: {error}", "mend that first; other conventions wait for it"
+        reason, remedy = f"cannot be judged: {error}", "fix the file first; other conventions wait for it"
         yield Finding(convention.id, error.path, reason, remedy, line=error.line, why=convention.reason)
-    except (MemoryError, RecursionError) as error:
-        what = "memory than a check may use" if isinstance(error, MemoryError) else "nesting than a check can follow"
-        yield Finding(
-            convention.id, "", f"cannot be told: a file needs more {what}", "mend that first", why=convention.reason
-        )
     except DiskFull:
         raise
-    except (OSError, OfThisMachine) as error:
-        reason = f"{ON_THIS_MACHINE}: {refused(error) if isinstance(error, OSError) else error}"
-        yield Finding(convention.id, "", reason, "mend that, and run it again", why=convention.reason)
-    except FleetError as error:
-        refuse_full_disk(error)
-        yield Finding(convention.id, "", f"cannot be told: {error}", "mend that first", why=convention.reason)
-    except Exception as error:  # an organisation's own conventions run here too, and the others have their say
-        yield Finding(convention.id, "", bug(error), "tell the platform team", why=convention.reason)
+    # Conventions of an organisation run here too, and their bugs must not hide the findings of other conventions.
+    except Exception as error:
+        reason, remedy = _obstacle(error)
+        yield Finding(convention.id, "", reason, remedy, why=convention.reason)
 
 
-# Byte-exact comparison with the template; fast, and needs nothing but git.
-DRIFT: list[Check] = [drift, waivers]
+def _findings(convention: Convention, service: Service) -> Iterator[Finding]:
+    for number, problem in enumerate(convention.check(service), 1):
+        if number > MOST_PROBLEMS:
+            reason = f"there are more than {MOST_PROBLEMS:,} places like this"
+            yield Finding(convention.id, problem.path, reason, convention.remedy, why=convention.reason)
+            return
+        yield Finding(
+            convention.id, problem.path, problem.what, convention.remedy, line=problem.line, why=convention.reason
+        )
 
-CHECKS: list[Check] = [*DRIFT, lag, kept]
+
+def _obstacle(error: Exception) -> tuple[str, str]:
+    """State why a convention cannot be judged, and the remedy. Raises DiskFull."""
+    match error:
+        case MemoryError():
+            return "cannot be judged: a file needs more memory than a check may use", "make the file smaller"
+        case RecursionError():
+            return "cannot be judged: a file needs more nesting than a check can follow", "nest the file less deeply"
+        case OSError():
+            return f"{ON_THIS_MACHINE}: {describe_os_error(error)}", "fix that, and run fleet again"
+        case MachineError():
+            return f"{ON_THIS_MACHINE}: {error}", "fix that, and run fleet again"
+        case FleetError():
+            refuse_full_disk(error)
+            return f"cannot be judged: {error}", "fix that first"
+    return describe_bug(error), "report the bug to the platform team"
+
+
+# Byte-exact comparison with the template: fast, and only git is needed.
+DRIFT: list[Check] = [check_names, check_drift, check_waivers]
+
+CHECKS: list[Check] = [*DRIFT, check_lag, check_conventions]

@@ -1,4 +1,4 @@
-"""What a check found. Every check is a function from a service to these; fleet/check/checks.py lists them."""
+"""The findings of checks. A check is a function from a service to findings; fleet/check/checks.py lists the checks."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from fleet.service.service import Service
 
 
 class Level(StrEnum):
-    """How bad: an error fails the check; the others are told."""
+    """The level of a finding. Only an error makes `fleet check` fail."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -17,7 +17,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as it should be, why that matters, and what to do. `line` counts from 1; 0 is the whole file."""
+    """One fault of a service, why the fault matters, and the remedy. `line` counts from 1; 0 is the whole file."""
 
     id: str
     path: str
@@ -25,7 +25,7 @@ class Finding:
     remedy: str
     level: Level = Level.ERROR
     line: int = 0
-    # Of a convention: why it is wanted.
+    # The reason of the convention.
     why: str = ""
 
 

@@ -1,4 +1,4 @@
-"""Lag: how long a service has been doing without a release of the template, against the platform's policy."""
+"""Lag: how long a service has been without a release of the template, compared with the platform's policy."""
 
 import tomllib
 from collections.abc import Iterator
@@ -11,26 +11,26 @@ from fleet.service.service import Service
 from fleet.template.answers import ANSWERS_FILE
 from fleet.template.release import Release
 
-# In the root of the template's repository.
+# The file is in the root of the template's repository.
 POLICY = "policy.toml"
 
-# Services that are checked one after the other need not ask each time. On the day of an urgent release, a person does.
+# Services that are checked one after the other share a fetch. It is short, so that an urgent release is seen at once.
 JUST_NOW = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
 class Lag:
-    """How far behind a service is."""
+    """How far a service is behind the newest release."""
 
-    # The releases it does not have, oldest first.
+    # The releases that the service does not have, oldest first.
     missing: list[str]
-    # Since the first of them.
+    # Days since the first missing release.
     days: int
     newest: str
 
 
 def lag_of(service: Service) -> Lag:
-    """Raises FleetError."""
+    """Measure the lag of a service. Raises FleetError."""
     template = service.template
     template.refresh_if_possible(unless_newer_than=JUST_NOW)
     newest = template.newest()
@@ -39,8 +39,8 @@ def lag_of(service: Service) -> Lag:
     return Lag(missing, days, newest.version)
 
 
-def lag(service: Service) -> Iterator[Finding]:
-    """A finding if there is a newer release: an error once the policy's days are over."""
+def check_lag(service: Service) -> Iterator[Finding]:
+    """Report a newer release: a warning, and an error once the days of the policy are over."""
     behind = lag_of(service)
     if not behind.missing:
         return
@@ -55,7 +55,7 @@ def lag(service: Service) -> Iterator[Finding]:
 
 
 def allowed_days(newest: Release) -> int:
-    """The policy of a release. Raises FleetError if it has none that can be read."""
+    """Read the policy of a release. Raises FleetError if the policy is missing or malformed."""
     file = newest.folder / POLICY
     try:
         days = tomllib.loads(file.read_text())["lag"]["days"]

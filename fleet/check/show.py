@@ -1,4 +1,4 @@
-"""What `fleet check` prints: a table for people, JSON for programs, annotations for GitHub's pull requests."""
+"""Print the findings of `fleet check`: a table for people, JSON for programs, annotations for GitHub's pull requests."""
 
 import json
 from dataclasses import asdict
@@ -16,16 +16,16 @@ COMMANDS = {Level.ERROR: "error", Level.WARNING: "warning", Level.WAIVED: "notic
 
 
 def table(report: Report) -> None:
-    """One table, and below it once for each id why it is wanted; or one line that there is nothing to show."""
+    """Print a table of the findings and the reason of each id, or one line if there are no findings."""
     console, found = output.console(), report.findings
     where = f"{report.name}, template {report.version}"
     if not found:
-        console.print(Text(f"{where}: nothing to complain about"))
+        console.print(Text(f"{where}: no findings"))
         return
     shown = Table("", "path", "what", "do", title=Text(where), title_justify="left", box=None, pad_edge=False)
     for finding in found:
         path = f"{finding.path}:{finding.line}" if finding.line else finding.path
-        # Not by colour alone.
+        # The level in a word, because not everybody sees the colours.
         level = "" if finding.level is Level.ERROR or finding.id == finding.level else f"\n({finding.level})"
         cells = (f"{finding.id}{level}", path, finding.reason, finding.remedy)
         shown.add_row(*(Text(cell, overflow="fold") for cell in cells), style=STYLES[finding.level])
@@ -46,8 +46,8 @@ def as_json(report: Report) -> str:
 
 
 def github(found: list[Finding]) -> str:
-    """Workflow commands, which GitHub shows at the lines that they name."""
-    return "\n".join(_annotation(finding) for finding in found) or "nothing to complain about"
+    """Format workflow commands, which GitHub shows at the lines that they name."""
+    return "\n".join(_annotation(finding) for finding in found) or "no findings"
 
 
 def _annotation(finding: Finding) -> str:
@@ -59,7 +59,7 @@ def _annotation(finding: Finding) -> str:
 
 
 def _message(text: str) -> str:
-    """As GitHub's own toolkit escapes it."""
+    """Escape a text as GitHub's own toolkit does."""
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 

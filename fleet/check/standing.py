@@ -1,25 +1,27 @@
-"""How one service of the fleet stands, as `fleet status` shows and remembers it."""
+"""The standing of one service of the fleet: what `fleet status` shows and caches."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any
 
-from fleet.check.checks import DRIFT, kept
+from fleet.check.checks import DRIFT, check_conventions
 from fleet.check.drift import SOON
 from fleet.check.findings import Finding, Level
-from fleet.check.lag import lag, lag_of
-from fleet.errors import FleetError, bug, refuse_full_disk, refused
+from fleet.check.lag import check_lag, lag_of
+from fleet.errors import FleetError, describe_bug, describe_os_error, refuse_full_disk
 from fleet.git.git import without_credentials
-from fleet.processes.limits import limited
+from fleet.processes.limits import limit_resources
 from fleet.service.mirror import Commit
 from fleet.service.register import Member
 from fleet.service.service import Service
 from fleet.service.waivers import today
+from fleet.template.template import Template
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What is known of one service. If it is `unreadable`, that is why, and the rest is empty."""
+    """The state of one service. `unreadable` is the reason why a service cannot be read; then the other fields are empty."""
 
     name: str
     address: str
@@ -29,12 +31,12 @@ class Standing:
     newest: str = ""
     releases_behind: int = 0
     days_behind: int = 0
-    # How many are live (the expiring ones among them), expiring, void (expired ones and malformed ones among them).
+    # The number of waivers that are live, expiring (counted as live too), and void (expired or malformed).
     waivers: dict[str, int] | None = None
-    # Of drift, waivers and lag.
+    # Findings about drift, waivers and lag.
     platform: tuple[Finding, ...] = ()
     conventions: tuple[Finding, ...] = ()
-    # Errors of the map that this service has to mend.
+    # Errors of the map that this service has to fix.
     neighbours: tuple[Finding, ...] = ()
     unreadable: str = ""
 
@@ -44,7 +46,7 @@ class Standing:
 
     @property
     def level(self) -> Level | None:
-        """The worst of its findings; None if none asks for anything."""
+        """The level of the worst finding; None without errors and warnings."""
         levels = {finding.level for finding in self.findings}
         if self.unreadable or Level.ERROR in levels:
             return Level.ERROR
@@ -52,18 +54,18 @@ class Standing:
 
     @property
     def drift(self) -> dict[str, int]:
-        """How many paths, by kind: edited, deleted, mode, extra."""
+        """The number of paths by the kind of drift: edited, deleted, mode, extra."""
         kinds = (finding.id.removeprefix("drift-") for finding in self.platform if finding.id.startswith("drift-"))
         return dict(Counter(kinds))
 
     @property
     def failed(self) -> list[str]:
-        """The conventions that it does not keep, without waived ones."""
+        """The conventions that the service does not keep, without waived conventions."""
         return list(dict.fromkeys(one.id for one in self.conventions if one.level is Level.ERROR))
 
     @property
     def waived(self) -> list[str]:
-        """The conventions that it need not keep for now."""
+        """The conventions that are waived for the service."""
         return list(dict.fromkeys(one.id for one in self.conventions if one.level is Level.WAIVED))
 
     def to_json(self) -> dict[str, Any]:
@@ -71,7 +73,7 @@ class Standing:
 
     @classmethod
     def from_json(cls, written: dict[str, Any]) -> "Standing":
-        """Of what `to_json` made. Raises KeyError, TypeError or ValueError if it did not."""
+        """Read the output of `to_json`. Raises KeyError, TypeError or ValueError for anything else."""
         findings: dict[str, Any] = {
             key: tuple(Finding(**one | {"level": Level(one["level"])}) for one in written[key])
             for key in ("platform", "conventions", "neighbours")
@@ -85,16 +87,24 @@ def unreadable(member: Member, reason: object, commit: str = "") -> Standing:
     )
 
 
-def opened(commit: Commit) -> Service:
-    """What is on its branch has been agreed to: it is not compared with an older state. Raises FleetError."""
-    return Service(commit.repository, commit.id, commit.id)
+def open_service(commit: Commit) -> Service:
+    """Open a service at a commit, without a comparison with an older state: the commit was merged. Raises FleetError."""
+    service = Service(commit.repository, commit.id, commit.id)
+    service.template = _template(service.answers.source)
+    return service
+
+
+@cache
+def _template(source: str) -> Template:
+    """The template of many services, which reads its tags once, and searches a missing version once."""
+    return Template(source)
 
 
 def judge(member: Member, commit: Commit, service: Service | None = None) -> Standing:
-    """Look at one service. Whatever goes wrong there is in the result: a fleet has others to look at."""
+    """Judge one service. A failure becomes part of the result, because there are other services to judge."""
     try:
-        with limited("judging the service"):
-            service = service or opened(commit)
+        with limit_resources("judging the service"):
+            service = service or open_service(commit)
             behind = lag_of(service)
             return Standing(
                 member.name,
@@ -105,25 +115,25 @@ def judge(member: Member, commit: Commit, service: Service | None = None) -> Sta
                 behind.newest,
                 len(behind.missing),
                 behind.days,
-                _waivers(service),
-                tuple(finding for check in (*DRIFT, lag) for finding in check(service)),
-                tuple(kept(service)),
+                _count_waivers(service),
+                tuple(finding for check in (*DRIFT, check_lag) for finding in check(service)),
+                tuple(check_conventions(service)),
             )
     except OSError as error:
-        return unreadable(member, refused(error), commit.id)
+        return unreadable(member, describe_os_error(error), commit.id)
     except FleetError as error:
         refuse_full_disk(error)
         return unreadable(member, error, commit.id)
     except Exception as error:  # a bug that one service meets must not hide the others
-        return unreadable(member, bug(error), commit.id)
+        return unreadable(member, describe_bug(error), commit.id)
 
 
-def renamed(standing: Standing, member: Member) -> Standing:
-    """What was remembered, under the name that it has in fleet.toml now."""
+def rename(standing: Standing, member: Member) -> Standing:
+    """Return a cached standing with the name and address that fleet.toml has now."""
     return replace(standing, name=member.name, address=member.shown_address)
 
 
-def _waivers(service: Service) -> dict[str, int]:
+def _count_waivers(service: Service) -> dict[str, int]:
     void = {waiver: waiver.void_because(service.tree.get(waiver.path), today()) for waiver in service.waivers.waivers}
     live = [waiver for waiver, reason in void.items() if not reason]
     return {

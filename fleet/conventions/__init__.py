@@ -1,6 +1,6 @@
-"""The platform's conventions: what a service does alike in every team, beyond the files that the platform owns.
+"""The platform's conventions: rules that the services of all teams keep, beyond the files that the platform owns.
 
-A convention is one small class in one of the modules here. An organisation adds its own from a package of its own, by an
+A convention is one small class in one of the modules here. An organisation adds conventions in a package of its own, by an
 entry point of the group `fleet.conventions` that names a module.
 """
 
@@ -43,42 +43,44 @@ class Problem:
 
 
 class Convention(ABC):
-    """What is wanted of every service. The docstring of a subclass is its reason, in one sentence."""
+    """A rule for every service. The docstring of a subclass is the reason of the rule, in one sentence."""
 
-    # As waivers name it: kebab-case, the subject first (http-paths).
+    # The name in findings and waivers: kebab-case, the subject first (http-paths).
     id: ClassVar[str]
-    # What to do about a finding.
+    # The remedy of every finding.
     remedy: ClassVar[str]
 
     @property
     def reason(self) -> str:
-        """Why it is wanted."""
+        """The reason of the convention, for people."""
         return " ".join((inspect.getdoc(self) or "").split())
 
     def prepare(self, services: "list[Service]") -> None:  # noqa: B027 (most have nothing to prepare)
-        """Fill caches for many services at once, where a tool that starts once is cheaper than a start for each.
+        """Fill caches for many services at once, so that a slow tool starts once. Report nothing.
 
-        It reports nothing. It is also called early with no service, for what a tool prepares once on a machine.
+        A run also calls this early without a service, for the work that a tool does once on a machine.
         """
 
     @abstractmethod
     def check(self, service: "Service") -> Iterator[Problem]:
-        """Where it is not kept. Reads the service through `service` alone, which may be a commit without a checkout.
+        """Find the places where the service does not keep the convention.
 
-        Raises FleetError if it cannot be told, because a file is malformed.
+        Read files through `service` only, because the service may be a commit without a checkout. Raises FleetError if a
+        malformed file prevents the judgement.
         """
 
 
 @cache
 def conventions() -> tuple[Convention, ...]:
-    """All of them, those of the organisation last."""
-    ours = [import_module(f"fleet.conventions.{name}") for name in MODULES]
-    theirs = [entry.load() for entry in sorted(entry_points(group="fleet.conventions"), key=lambda one: one.name)]
-    return tuple(convention() for module in (*ours, *theirs) for convention in _in(module))
+    """All conventions: the platform's, then the organisation's."""
+    platform = [import_module(f"fleet.conventions.{name}") for name in MODULES]
+    entries = sorted(entry_points(group="fleet.conventions"), key=lambda one: one.name)
+    organisation = [entry.load() for entry in entries]
+    return tuple(convention() for module in (*platform, *organisation) for convention in _classes(module))
 
 
-def _in(module: ModuleType) -> list[type[Convention]]:
-    """In the order in which they are written."""
+def _classes(module: ModuleType) -> list[type[Convention]]:
+    """The conventions of a module, in the order in which they are written."""
     return [
         one
         for one in vars(module).values()

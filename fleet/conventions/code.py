@@ -24,10 +24,12 @@ class Layers(Convention):
 
     def check(self, service: Service) -> Iterator[Problem]:
         if import_linter.CONTRACTS not in service.tree:
-            yield Problem(import_linter.CONTRACTS, "the rules that imports are checked by are not there")
+            yield Problem(import_linter.CONTRACTS, "the file with the rules for imports is missing")
             return
-        source.modules(service, CODE)  # says which cannot be parsed: import-linter would name a temporary file
-        for one in import_linter.broken(service):
+        source.modules(
+            service, CODE
+        )  # raises for a file that cannot be parsed: import-linter would name a temporary file
+        for one in import_linter.find_violations(service):
             file = f"{'chassis/' if one.importer.startswith('chassis.') else ''}src/{one.importer.replace('.', '/')}"
             path = f"{file}.py" if f"{file}.py" in service.tree else f"{file}/__init__.py"
             yield Problem(path, f"{one.importer} may not import {one.imported}", one.line)
@@ -53,10 +55,10 @@ OTHER_URL = re.compile(r"(.*_)?(database|postgres|postgresql|pg|db)(_.*)?_(url|u
 
 
 class OwnDatabase(Convention):
-    """Whoever else reads its tables keeps a service from changing them, and no deployment is independent any longer."""
+    """A service cannot change tables that another service reads, and then neither can be deployed alone."""
 
     id = "code-own-database"
-    remedy = "ask the service that owns the data over HTTP, or keep a copy of what its events say"
+    remedy = "ask the service that owns the data over HTTP, or keep a copy of the data from its events"
 
     def check(self, service: Service) -> Iterator[Problem]:
         own = {service.package, *CATALOGUES}
@@ -68,32 +70,32 @@ class OwnDatabase(Convention):
 def _connections(module: Module) -> Iterator[tuple[str, int]]:
     for name, line in module.imports:
         if name.partition(".")[0] in DRIVERS:
-            yield f"{name} opens connections beside the chassis' pool", line
+            yield f"{name} opens connections outside the chassis' pool", line
     for name, call in module.calls:
         if CONNECTIONS.fullmatch(name):
-            yield f"{name}() opens connections beside the chassis' pool", call.lineno
+            yield f"{name}() opens connections outside the chassis' pool", call.lineno
     for text, line in module.strings:
         if URL.match(text):
-            yield "the address of a database is written here", line
+            yield "the code contains the address of a database", line
 
 
 def _foreign(module: Module, own: set[str]) -> Iterator[tuple[str, int]]:
     for text, line in module.strings:
         if FOREIGN.search(text):
-            yield "it reaches into another database", line
+            yield "the statement reaches into another database", line
         elif STATEMENT.match(text):
-            yield from ((_of_schema(name), line) for name in sorted(_schemas_of(text) - own))
+            yield from ((_describe_schema(name), line) for name in sorted(_schemas_of_sql(text) - own))
     for name, call in module.calls:
-        for schema in _schemas(name, call):
+        for schema in _schemas_of_call(name, call):
             if schema not in own:
-                yield _of_schema(schema), call.lineno
+                yield _describe_schema(schema), call.lineno
 
 
-def _schemas_of(sql: str) -> set[str]:
-    """Of the tables in a statement; none if it is only a part of one."""
-    import sqlglot  # which few services need: they write SQL with SQLAlchemy
+def _schemas_of_sql(sql: str) -> set[str]:
+    """The schemas of the tables in a statement; none if the text is only a part of a statement."""
+    import sqlglot  # imported here, because few services need it: most write SQL with SQLAlchemy
 
-    logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns of every statement that it does not take apart
+    logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns about every statement that it cannot parse fully
     try:
         parsed = sqlglot.parse(sql, dialect="postgres", error_level=sqlglot.ErrorLevel.RAISE)
     except sqlglot.errors.SqlglotError:
@@ -102,11 +104,11 @@ def _schemas_of(sql: str) -> set[str]:
     return {table.db for table in tables if table.db}
 
 
-def _of_schema(name: str) -> str:
+def _describe_schema(name: str) -> str:
     return f"the schema {name} is not this service's"
 
 
-def _schemas(name: str, call: ast.Call) -> Iterator[str]:
+def _schemas_of_call(name: str, call: ast.Call) -> Iterator[str]:
     """The schemas that a call of SQLAlchemy, Alembic or the chassis names."""
     if name.startswith(("sqlalchemy.", "alembic.")):
         keywords = ("schema", "source_schema", "referent_schema")
@@ -122,13 +124,13 @@ def _text(node: ast.expr) -> str:
 
 
 def _settings(module: Module) -> Iterator[tuple[str, int]]:
-    """A second database in the settings."""
+    """Find a second database in the settings."""
     for node in module.nodes:
         if isinstance(node, ast.ClassDef) and any(module.named(base).endswith("Settings") for base in node.bases):
             for field in node.body:
                 for name in source.assigned(field):
                     if OTHER_URL.fullmatch(name) and name != "database_url":
-                        yield f"{name} is another database than the service's own", field.lineno
+                        yield f"the setting {name} names another database than the service's own", field.lineno
 
 
 # --- other services ---------------------------------------------------------------------------------------------------
@@ -140,31 +142,31 @@ TASK_QUEUES = ("celery", "dramatiq", "faststream", "kombu")
 
 
 class OutgoingCalls(Convention):
-    """A call that the chassis does not make has no time limit and no span: it hangs, and the trace ends there."""
+    """A call that bypasses the chassis has no time limit and no span: the call may hang, and the trace ends there."""
 
     id = "code-outgoing-calls"
     remedy = "keep one chassis.client.service_client(base_url) for each service that is called"
 
     def check(self, service: Service) -> Iterator[Problem]:
         for module in source.modules(service, CODE):
-            yield from _imported(module, HTTP_LIBRARIES, "is another HTTP client than the chassis'")
+            yield from _find_imports(module, HTTP_LIBRARIES, "is another HTTP client than the chassis'")
             for name, call in module.calls:
                 if HTTPX.fullmatch(name):
                     yield Problem(module.path, f"{name}() is another HTTP client than the chassis'", call.lineno)
 
 
 class OutgoingMessages(Convention):
-    """What does not go through the outbox is lost when the process ends, or is said of what was rolled back."""
+    """A message that bypasses the outbox is lost when the process ends, or announces a change that was rolled back."""
 
     id = "code-outgoing-messages"
     remedy = "`await uow.publish(…)` an event or `await uow.enqueue(…)` a job, with a line in OUTGOING of messaging/"
 
     def check(self, service: Service) -> Iterator[Problem]:
         for module in source.modules(service, CODE):
-            yield from _imported(module, (*BROKER_LIBRARIES, *TASK_QUEUES), "speaks to a broker past outbox and inbox")
+            yield from _find_imports(module, (*BROKER_LIBRARIES, *TASK_QUEUES), "bypasses outbox and inbox")
 
 
-def _imported(module: Module, libraries: tuple[str, ...], what: str) -> Iterator[Problem]:
+def _find_imports(module: Module, libraries: tuple[str, ...], what: str) -> Iterator[Problem]:
     for name, line in module.imports:
         for library in libraries:
             if f"{name}.".startswith(f"{library}."):
@@ -180,7 +182,7 @@ EVENT = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 
 class Logs(Convention):
-    """Alerts and searches go by a fixed event, and no trace id is on a line that was printed."""
+    """Alerts and searches look for a fixed event, and a printed line has no trace id."""
 
     id = "code-logs"
     remedy = 'structlog.get_logger().info("invoice_issued", invoice_id=…): a fixed noun_verbed event, facts as keywords'
@@ -191,7 +193,7 @@ class Logs(Convention):
             for name, call in module.calls:
                 receiver, _, level = name.rpartition(".")
                 if PRINTS.fullmatch(name):
-                    yield Problem(module.path, f"{name}() is no line of the log", call.lineno)
+                    yield Problem(module.path, f"{name}() does not write a line of the log", call.lineno)
                 elif receiver in loggers and level in LEVELS:
                     event = _text(call.args[0]) if call.args else ""
                     if not EVENT.fullmatch(event):

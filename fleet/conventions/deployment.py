@@ -1,4 +1,4 @@
-"""What is deployed: deploy/overlays on the platform's base, and the image."""
+"""The deployment: deploy/overlays on the platform's base, and the image."""
 
 import re
 from abc import abstractmethod
@@ -7,56 +7,58 @@ from typing import ClassVar
 
 from fleet.conventions import Convention, Problem
 from fleet.conventions.supply import HARMLESS
-from fleet.errors import FleetError, OfThisMachine
-from fleet.judges.kustomize import FILE, Manifest, containers, overlays, pod, rendered
+from fleet.errors import FleetError, MachineError
+from fleet.judges.kustomize import FILE, Manifest, containers, overlays, pod, render_overlay
 from fleet.service.service import Service
 
 PRODUCTION = "deploy/overlays/production"
-# Kustomize reads these as well.
+# Kustomize reads these names as well.
 OTHER_FILES = ("deploy/overlays/*/kustomization.yml", "deploy/overlays/*/Kustomization")
 LONG_RUNNING = ("Deployment", "StatefulSet", "DaemonSet")
 PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 
 
 class Rendered(Convention):
-    """What nobody can render nobody can judge, and the cluster gets it nevertheless."""
+    """An overlay that fleet cannot render is deployed without being checked."""
 
     id = "deploy-rendered"
-    remedy = "have an overlay for production, of resources, components, patches, images and replicas alone"
+    remedy = (
+        "keep an overlay for production, and build overlays of resources, components, patches, images and replicas only"
+    )
 
     def check(self, service: Service) -> Iterator[Problem]:
         folders = overlays(service)
         if PRODUCTION not in folders:
             yield Problem(f"{PRODUCTION}/{FILE}", "there is no overlay for production")
         for path in service.files(*OTHER_FILES):
-            yield Problem(path, f"it is called otherwise than {FILE}, and no check looks at it")
+            yield Problem(path, f"the checks read only files with the name {FILE}")
         for folder in folders:
             try:
-                manifests = rendered(service, folder)
-            except OfThisMachine:
+                manifests = render_overlay(service, folder)
+            except MachineError:
                 raise
             except FleetError as error:
                 yield Problem(f"{folder}/{FILE}", str(error))
             else:
                 if not any(one.get("kind") == "Deployment" for one in manifests):
                     yield Problem(
-                        f"{folder}/{FILE}", "no Deployment comes out of it: it leaves the platform's base out"
+                        f"{folder}/{FILE}", "the overlay renders no Deployment: it leaves out the platform's base"
                     )
 
 
-class _OfOverlays(Convention):
-    """A rule about every overlay that can be rendered; of one that cannot deploy-rendered says so."""
+class _OverlayConvention(Convention):
+    """A rule about every overlay that can be rendered; deploy-rendered reports the others."""
 
     def check(self, service: Service) -> Iterator[Problem]:
         for folder in overlays(service):
             try:
-                manifests = rendered(service, folder)
+                manifests = render_overlay(service, folder)
             except FleetError:
                 continue
             try:
                 found = list(self.problems(manifests, production=_is_production(folder)))
             except (AttributeError, KeyError, TypeError) as error:
-                raise FleetError(f"{folder} has a manifest that no cluster would take: {error!r}") from None
+                raise FleetError(f"{folder} has a manifest that no cluster would accept: {error!r}") from None
             yield from (Problem(f"{folder}/{FILE}", what) for what in found)
 
     @abstractmethod
@@ -64,7 +66,7 @@ class _OfOverlays(Convention):
 
 
 def _is_production(folder: str) -> bool:
-    """production, and what is named after it: production-eu, eu/production."""
+    """Whether an overlay is for production: production, production-eu, eu/production."""
     return any(re.fullmatch(r"prod(uction)?([-_.].*)?", name) for name in folder.split("/"))
 
 
@@ -72,22 +74,22 @@ def _name(manifest: Manifest) -> str:
     return f"{manifest['kind']} {manifest['metadata']['name']}"
 
 
-class Probes(_OfOverlays):
-    """Without probes a pod takes requests before it can answer them, and one that hangs is never restarted."""
+class Probes(_OverlayConvention):
+    """Without probes a pod gets requests before it can answer them, and a pod that hangs is never restarted."""
 
     id = "deploy-probes"
-    remedy = "leave the base's probes alone, and give a container of your own its three"
+    remedy = "keep the base's probes, and give each container of your own a startup, a liveness and a readiness probe"
 
     def problems(self, manifests: list[Manifest], *, production: bool) -> Iterator[str]:
         for one in manifests:
-            # Of a sidecar, whoever brought it knows how it is probed.
+            # The first container only: the probes of a sidecar are for its author to choose.
             for container in pod(one).get("containers", [])[:1] if one["kind"] in LONG_RUNNING else ():
                 if missing := [name for name in PROBES if not container.get(name)]:
                     yield f"{_name(one)}, container {container['name']}, has no {', '.join(missing)}"
 
 
-class Resources(_OfOverlays):
-    """A container that says nothing of what it needs is the first to be evicted, and may take its neighbours along."""
+class Resources(_OverlayConvention):
+    """A container without declared resources is evicted first, and may take memory from its neighbours."""
 
     id = "deploy-resources"
     remedy = "give every container requests for CPU and memory, and a limit for memory"
@@ -101,12 +103,12 @@ class Resources(_OfOverlays):
                     yield f"{_name(one)}, container {container['name']}, has no resources {', '.join(missing)}"
 
 
-class Replicas(_OfOverlays):
+class Replicas(_OverlayConvention):
     """With one replica in production, every node that is drained is an outage."""
 
     id = "deploy-replicas"
     remedy = "two at least: replicas, or minReplicas of the autoscaler"
-    # Kubernetes' autoscaler, and KEDA's: where each says the least, and what it is if it does not.
+    # Where Kubernetes' autoscaler and KEDA's have the least number of replicas, and their default.
     least: ClassVar = {"HorizontalPodAutoscaler": ("minReplicas", 1), "ScaledObject": ("minReplicaCount", 0)}
 
     def problems(self, manifests: list[Manifest], *, production: bool) -> Iterator[str]:
@@ -124,7 +126,7 @@ class Replicas(_OfOverlays):
                     yield f"{_name(one)} may have {number} replicas"
 
 
-class DisruptionBudget(_OfOverlays):
+class DisruptionBudget(_OverlayConvention):
     """Without a budget, draining nodes may take all pods of a service away at once."""
 
     id = "deploy-disruption-budget"
@@ -149,8 +151,8 @@ def _allows_all(budget: Manifest) -> bool:
     return budget.get("maxUnavailable") == "100%" or budget.get("minAvailable") in (0, "0", "0%")
 
 
-class Restricted(_OfOverlays):
-    """Whoever breaks into a container that may do nothing has won nothing."""
+class Restricted(_OverlayConvention):
+    """An attacker who breaks into a restricted container gains little."""
 
     id = "deploy-restricted"
     remedy = (
@@ -166,7 +168,7 @@ class Restricted(_OfOverlays):
                     yield f"{_name(one)} has {name}"
             for volume in spec.get("volumes") or ():
                 if "hostPath" in volume:
-                    yield f"{_name(one)}, volume {volume['name']}, is the node's own disk"
+                    yield f"{_name(one)}, volume {volume['name']}, mounts the node's own disk"
             for container in containers(one):
                 own = container.get("securityContext") or {}
                 allowed = of_pod | own
@@ -184,7 +186,7 @@ class Restricted(_OfOverlays):
                     yield f"{_name(one)}, container {container['name']}, {', '.join(broken)}"
 
 
-class Network(_OfOverlays):
+class Network(_OverlayConvention):
     """Without policies that name peers, any pod of the cluster can reach the service, and the service any address."""
 
     id = "deploy-network-policy"
@@ -195,8 +197,8 @@ class Network(_OfOverlays):
         for one in manifests:
             if one["kind"] in LONG_RUNNING:
                 labels = one["spec"]["template"]["metadata"].get("labels", {}).items()
-                of_it = [each for each in policies if (each["podSelector"].get("matchLabels") or {}).items() <= labels]
-                covered = {kind for each in of_it for kind in each.get("policyTypes", ["Ingress"])}
+                own = [each for each in policies if (each["podSelector"].get("matchLabels") or {}).items() <= labels]
+                covered = {kind for each in own for kind in each.get("policyTypes", ["Ingress"])}
                 if missing := sorted({"Ingress", "Egress"} - covered):
                     yield f"no NetworkPolicy limits {' and '.join(missing).lower()} of {_name(one)}"
         for one in manifests:
@@ -223,8 +225,8 @@ def _is_anybody(peer: Manifest) -> bool:
     return not peer.get("podSelector") and not peer.get("namespaceSelector") and peer.keys() != {"podSelector"}
 
 
-class Images(_OfOverlays):
-    """A tag that moves, or none, deploys what nobody has tested, and a rollback that changes nothing."""
+class Images(_OverlayConvention):
+    """With a tag that moves, or without a tag, an untested image may be deployed, and a rollback may change nothing."""
 
     id = "deploy-image-pinned"
     remedy = "name a version or a digest in `images`"
@@ -238,11 +240,11 @@ class Images(_OfOverlays):
                     yield f"{_name(one)}, container {container['name']}, runs {image or 'no image'}"
 
 
-class Secrets(_OfOverlays):
-    """A secret in a repository is known to everybody who ever had a clone."""
+class Secrets(_OverlayConvention):
+    """Everybody who ever cloned a repository knows the secrets in it."""
 
     id = "deploy-no-secrets"
-    remedy = "let the cluster's secret store make it, and name it by secretKeyRef"
+    remedy = "let the cluster's secret store create the Secret, and refer to it by secretKeyRef"
     names = re.compile(r"(?i).*(password|passwd|secret|token|api_?key|private_?key).*")
     addresses = re.compile(r"(?i).*(database|broker)_url.*")
 
@@ -253,7 +255,7 @@ class Secrets(_OfOverlays):
                 if not isinstance(document, dict):
                     continue
                 if document.get("secretGenerator"):
-                    yield Problem(f"{folder}/{FILE}", "it generates a Secret from what the repository has")
+                    yield Problem(f"{folder}/{FILE}", "the overlay generates a Secret from values in the repository")
                 for name in filter(self._is_secret, _literals(document)):
                     yield Problem(f"{folder}/{FILE}", f"the value of {name} is written out")
 
@@ -273,7 +275,7 @@ class Secrets(_OfOverlays):
 
 
 def _literals(kustomization: Manifest) -> Iterator[str]:
-    """The names of the settings that it makes ConfigMaps of."""
+    """The names of the literals that a kustomization puts into ConfigMaps."""
     for generator in kustomization.get("configMapGenerator") or ():
         for literal in (generator.get("literals") if isinstance(generator, dict) else None) or ():
             name, _, value = str(literal).partition("=")
@@ -282,7 +284,7 @@ def _literals(kustomization: Manifest) -> Iterator[str]:
 
 
 class NonRootImage(Convention):
-    """An image that needs root runs nowhere that is restricted, and too well everywhere else."""
+    """A restricted cluster refuses an image that runs as root, and elsewhere root makes every break-in worse."""
 
     id = "image-non-root"
     remedy = "end the Dockerfile's last stage with USER and a number above 0, as the template's does"
@@ -292,6 +294,6 @@ class NonRootImage(Convention):
         stages = [number for number, line in enumerate(lines) if re.match(r"(?i)\s*FROM\s", line)]
         users = [(number, line.split()[1]) for number, line in enumerate(lines) if re.match(r"(?i)\s*USER\s+\S", line)]
         last = [(number, user) for number, user in users if stages and number > stages[-1]]
-        number, user = last[-1] if last else (0, "root, for it names no other")
+        number, user = last[-1] if last else (0, "root, because the last stage has no USER")
         if not re.fullmatch(r"[1-9]\d*(:\d+)?", user):
-            yield Problem("Dockerfile", f"its user is {user}", number + 1 if last else 0)
+            yield Problem("Dockerfile", f"the user of the image is {user}", number + 1 if last else 0)

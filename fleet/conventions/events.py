@@ -1,4 +1,4 @@
-"""What the service says and hears over the broker: specs/asyncapi.json and specs/messages/, by `make specs`."""
+"""Messages, checked in specs/asyncapi.json and specs/messages/, which `make specs` writes."""
 
 import re
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ NAME = re.compile(rf"(?P<service>{_WORDS})\.{_WORDS}\.v[1-9][0-9]*")
 
 
 class EventDocument(Convention):
-    """Who publishes and who consumes what is known from these documents alone, across all services."""
+    """Across services, only these documents show who publishes and who consumes a message."""
 
     id = "event-document"
     remedy = "`make specs`, and commit specs/"
@@ -24,21 +24,23 @@ class EventDocument(Convention):
     def check(self, service: Service) -> Iterator[Problem]:
         messages = asyncapi.read(service)
         if messages is None:
-            yield Problem(SPEC, "the code sends or takes messages, and no document says which")
+            yield Problem(SPEC, "the code sends or receives messages, and the document is missing")
             return
         version = str((service.json(SPEC) or {"asyncapi": "3.0.0"}).get("asyncapi"))
         if not version.startswith("3."):
-            yield Problem(SPEC, f"it is of AsyncAPI {version}, and the chassis writes 3")
+            yield Problem(SPEC, f"the document has AsyncAPI version {version}, and the chassis writes version 3")
         for message in messages:
-            if not message.sent and not message.taken:
+            if not message.sent and not message.received:
                 yield Problem(SPEC, f"{message.name} is neither sent nor received", message.line)
 
 
 class EventNames(Convention):
-    """The name says who owns a message and which version it is, and two services never use one name for two things."""
+    """The name shows the owner and the version of a message, so that two services never use one name for two messages."""
 
     id = "event-names"
-    remedy = "<service>.<name-of-the-message>.v<N>, as the chassis makes it of the contract's class"
+    remedy = (
+        "name the contract's class after the message: the chassis makes <service>.<name-of-the-message>.v<N> from it"
+    )
 
     def check(self, service: Service) -> Iterator[Problem]:
         for message in asyncapi.read(service) or []:
@@ -46,11 +48,13 @@ class EventNames(Convention):
             if named is None:
                 yield Problem(SPEC, f"{message.name} is not <service>.<name>.v<N> in kebab-case", message.line)
             elif message.ours and named["service"] != service.name:
-                yield Problem(SPEC, f"{message.name} is ours, and bears the name of another service", message.line)
+                yield Problem(
+                    SPEC, f"this service owns {message.name}, whose name begins with another service", message.line
+                )
 
 
 class EventSchemas(Convention):
-    """Consumers test against the published schema, and without one they learn of a change from parked messages."""
+    """Without a published schema to test against, consumers notice a change only when messages are parked."""
 
     id = "event-schemas"
     remedy = "`make specs`, and commit specs/"
@@ -62,34 +66,34 @@ class EventSchemas(Convention):
         ours = {message.name: message for message in messages if message.ours}
         for name, message in ours.items():
             if message.published is None:
-                yield Problem(asyncapi.path_of(name), f"there is no schema of {name}, which others read")
+                yield Problem(asyncapi.path_of(name), f"there is no schema of {name}, which other services read")
                 continue
             for key, wanted in (("$id", f"urn:message:{name}"), ("x-kind", message.kind)):
                 if message.published.get(key) != wanted:
-                    yield Problem(asyncapi.path_of(name), f"its {key} is not {wanted}")
+                    yield Problem(asyncapi.path_of(name), f"the {key} of the schema is not {wanted}")
         for path in service.files(f"{MESSAGES}*.json"):
             if PurePosixPath(path).stem not in ours:
-                yield Problem(path, "it describes a message that this service does not own")
+                yield Problem(path, "the schema is of a message that this service does not own")
 
 
 class EventCompatible(Convention):
-    """Messages outlive the code that wrote them, in brokers, inboxes and the services of others."""
+    """Messages in brokers, inboxes and other services outlive the code that wrote them."""
 
     id = "event-compatible"
-    remedy = "within a version only optional fields may be added: put it back, and publish the next version beside it"
+    remedy = "within a version, add only optional fields: undo other changes, and publish the next version in addition"
 
     def check(self, service: Service) -> Iterator[Problem]:
         messages = asyncapi.read(service)
         if messages is None or service.base is None:
             return
-        unpublished = {message.name for message in messages if message.published is None}  # which event-schemas tells
+        unpublished = {message.name for message in messages if message.published is None}  # event-schemas reports these
         paths = [path for path in service.base.files(f"{MESSAGES}*.json") if _name(path) not in unpublished]
         known = {_name(path): service.base.json(path) for path in paths}
         ours = [message for message in messages if message.ours and message.published is not None]
         try:
             found = compatibility.problems(known, ours, asyncapi.retired(service) | asyncapi.retired(service.base))
         except (AttributeError, KeyError, TypeError) as error:
-            raise FleetError(f"{MESSAGES} has what is no schema: {type(error).__name__} {error}") from None
+            raise FleetError(f"{MESSAGES} has a file that is not a schema: {type(error).__name__} {error}") from None
         for problem in found:
             name, _, _ = problem.partition(" ")
             what, *changes = problem.splitlines()

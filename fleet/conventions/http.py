@@ -1,4 +1,4 @@
-"""What the service's HTTP API promises: specs/openapi.json, which `make specs` writes from the code."""
+"""The HTTP API, checked in specs/openapi.json, which `make specs` writes from the code."""
 
 import re
 from abc import abstractmethod
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from fleet.conventions import Convention, Problem
 from fleet.errors import FleetError
-from fleet.judges.openapi_diff import breaks
+from fleet.judges.openapi_diff import find_breaking_changes
 from fleet.service import openapi
 from fleet.service.openapi import SPEC, Document, Operation
 from fleet.service.service import Service
@@ -23,8 +23,8 @@ PROBLEM = "application/problem+json"
 PROBLEM_SCHEMA = "#/components/schemas/Problem"
 
 
-class _OfTheDocument(Convention):
-    """A rule about the API document. Without a document there is nothing to say: http-document says that."""
+class _DocumentConvention(Convention):
+    """A rule about the API document. http-document reports a missing document."""
 
     def check(self, service: Service) -> Iterator[Problem]:
         document = openapi.read(service)
@@ -38,7 +38,7 @@ class _OfTheDocument(Convention):
 
 @contextmanager
 def _readable() -> Generator[None]:
-    """What is not where OpenAPI has it makes the document malformed."""
+    """Report a document without the structure of OpenAPI as malformed."""
     try:
         yield
     except (AttributeError, KeyError, TypeError) as error:
@@ -50,7 +50,7 @@ def _at(operation: Operation, what: str) -> Problem:
 
 
 class ApiDocument(Convention):
-    """Callers, the catalogue and every check of the API read its document and not the code."""
+    """Callers, the catalogue and the checks read the document of an API and not its code."""
 
     id = "http-document"
     remedy = "`make specs`, and commit specs/"
@@ -60,11 +60,13 @@ class ApiDocument(Convention):
         if document is None:
             yield Problem(SPEC, "there is no document of the API")
         elif not document.version.startswith("3.1."):
-            yield Problem(SPEC, f"it is of OpenAPI {document.version}, and the chassis writes 3.1")
+            yield Problem(
+                SPEC, f"the document has OpenAPI version {document.version}, and the chassis writes version 3.1"
+            )
 
 
-class VersionedPaths(_OfTheDocument):
-    """A path that names its version can get a successor beside it, while callers move over one by one."""
+class VersionedPaths(_DocumentConvention):
+    """If paths name their version, the next version can be served in parallel while callers migrate one by one."""
 
     id = "http-versioned-paths"
     remedy = 'begin the path with its version: APIRouter(prefix="/v1/…")'
@@ -75,11 +77,11 @@ class VersionedPaths(_OfTheDocument):
                 yield _at(operation, "the path does not begin with a version")
 
 
-class PathNames(_OfTheDocument):
-    """Paths that are all built alike can be guessed, and no caller has to look up how this service spells its own."""
+class PathNames(_DocumentConvention):
+    """Callers can guess paths that all services spell alike."""
 
     id = "http-path-names"
-    remedy = "kebab-case for segments, a plural for what holds many, snake_case for what is in braces"
+    remedy = "use kebab-case for segments, a plural for collections, and snake_case for parameters"
 
     def problems(self, document: Document, service: Service) -> Iterator[Problem]:
         for operation in document.operations:
@@ -94,51 +96,51 @@ class PathNames(_OfTheDocument):
                     yield _at(operation, f"the parameter `{parameter}` is not snake_case")
             many = segments[-1]
             if operation.path in document.collections and (SINGULAR.fullmatch(many) or not PLURAL.fullmatch(many)):
-                yield _at(operation, f"`{many}` holds many, and is not a plural")
+                yield _at(operation, f"`{many}` is a collection, and its name is not a plural")
 
 
-class OperationIds(_OfTheDocument):
+class OperationIds(_DocumentConvention):
     """Generated clients name their functions after the operation id."""
 
     id = "http-operation-ids"
-    remedy = "give each route's function a name of its own, in snake_case: the chassis makes it the id"
+    remedy = "give each route's function a unique name in snake_case, which becomes the operation id"
 
     def problems(self, document: Document, service: Service) -> Iterator[Problem]:
         times = Counter(operation.content.get("operationId") for operation in document.operations)
         for operation in document.operations:
             name = operation.content.get("operationId")
             if not name:
-                yield _at(operation, "it has no operationId")
+                yield _at(operation, "there is no operationId")
             elif times[name] > 1:
                 yield _at(operation, f"the operationId `{name}` is used {times[name]} times")
             elif not SNAKE.fullmatch(name):
                 yield _at(operation, f"the operationId `{name}` is not snake_case")
 
 
-class Summaries(_OfTheDocument):
-    """Who decides whether to call an operation has nothing to read but these two lines."""
+class Summaries(_DocumentConvention):
+    """Summary and description are all that the author of a caller reads about an operation."""
 
     id = "http-summaries"
-    remedy = "write a docstring for the route: the chassis makes it the description"
+    remedy = "write a docstring for the route, which becomes the description"
 
     def problems(self, document: Document, service: Service) -> Iterator[Problem]:
         for operation in document.operations:
             missing = [name for name in ("summary", "description") if not str(operation.content.get(name, "")).strip()]
             if missing:
-                yield _at(operation, f"it has no {' and no '.join(missing)}")
+                yield _at(operation, f"there is no {' and no '.join(missing)}")
 
 
-class Problems(_OfTheDocument):
-    """Callers handle failures in one place if every service writes them alike, as RFC 9457 has it."""
+class Problems(_DocumentConvention):
+    """Callers can handle failures in one place if all services report them in the format of RFC 9457."""
 
     id = "http-problems"
-    remedy = "raise an error of chassis.errors, and document it: responses=problems(InvoiceNotFound)"
+    remedy = "raise an error of chassis.errors, and document the error: responses=problems(InvoiceNotFound)"
 
     def problems(self, document: Document, service: Service) -> Iterator[Problem]:
         for operation in document.operations:
             failures = {status: one for status, one in operation.responses.items() if status[0] in "45d"}
             if not any(status.startswith("4") for status in failures):
-                yield _at(operation, "it documents no failure of the caller (4xx)")
+                yield _at(operation, "no failure of the caller (4xx) is documented")
             for status, response in failures.items():
                 content = response.get("content", {})
                 if content.keys() != {PROBLEM}:
@@ -148,11 +150,11 @@ class Problems(_OfTheDocument):
                     yield _at(operation, f"{status} has another schema than the chassis' Problem")
 
 
-class Pagination(_OfTheDocument):
-    """A list without pages works until there are many, and then takes the service down."""
+class Pagination(_DocumentConvention):
+    """A list without pages works until it is long, and then makes the service fail."""
 
     id = "http-pagination"
-    remedy = "take `cursor: Annotated[Cursor, Query()]` of chassis.http, and answer `items` and `next_cursor`"
+    remedy = "accept `cursor: Annotated[Cursor, Query()]` from chassis.http, and answer `items` and `next_cursor`"
 
     def problems(self, document: Document, service: Service) -> Iterator[Problem]:
         for operation in document.operations:
@@ -163,23 +165,23 @@ class Pagination(_OfTheDocument):
 def _unpaged(operation: Operation, document: Document) -> Iterator[str]:
     limit = operation.parameter("limit", "query")
     if limit is None:
-        yield "it answers a list, and takes no `limit`"
+        yield "the operation answers a list, and has no parameter `limit`"
     elif "maximum" not in document.resolved(limit.get("schema", {})):
-        yield "its `limit` has no maximum"
+        yield "the parameter `limit` has no maximum"
     if operation.parameter("after", "query") is None:
-        yield "it answers a list, and takes no `after` to go on from"
+        yield "the operation answers a list, and has no parameter `after` to continue from"
     page = document.answer(operation).get("properties", {})
     if missing := sorted({"items", "next_cursor"} - page.keys()):
-        yield f"what it answers is no page: it has no `{'` and no `'.join(missing)}`"
+        yield f"the answer is not a page: it has no `{'` and no `'.join(missing)}`"
 
 
-class NoBreakingChange(_OfTheDocument):
-    """Callers are deployed at other times, and nobody knows all of them."""
+class NoBreakingChange(_DocumentConvention):
+    """Callers are deployed at other times than the service, and nobody knows all callers."""
 
     id = "http-breaking"
     remedy = (
-        "put it back, and offer the new shape beside it, under /v2 or in another field; an operation that nobody calls "
-        "any more is deprecated in one release (deprecated=True) and removed in a later one"
+        "undo the change, and offer the new shape in addition, under /v2 or in another field; deprecate an operation that "
+        "nobody calls any more in one release (deprecated=True), and remove it in a later release"
     )
 
     def problems(self, document: Document, service: Service) -> Iterator[Problem]:
@@ -188,5 +190,5 @@ class NoBreakingChange(_OfTheDocument):
         known = openapi.read(service.base)
         if known and known.version[:3] != document.version[:3] != "3.1":
             return  # http-document reports a document of a version that cannot be compared
-        for one in breaks(known, document) if known else ():
+        for one in find_breaking_changes(known, document) if known else ():
             yield Problem(SPEC, one.what) if one.operation is None else _at(one.operation, one.what)

@@ -1,4 +1,4 @@
-"""The service's migrations: their order, and what the new ones do to those who work meanwhile."""
+"""Migrations: their order, and their effect on a service that runs at the same time."""
 
 import re
 from collections import Counter
@@ -12,7 +12,7 @@ from fleet.service.service import Service
 
 VERSIONS = "src/*/migrations/versions/*.py"
 
-# What the version that still runs does not survive.
+# The rules for changes that break the version that still runs.
 CONTRACTS = re.compile("ban-drop-.*|renaming-.*|adding-required-field|requiring-value")
 DECLARED = re.compile(r"^\s*# contract: \S.* no longer \S", re.MULTILINE)
 
@@ -22,16 +22,16 @@ def _migrations(service: Service) -> list[str]:
 
 
 def _new(service: Service) -> list[str]:
-    """The migrations that the base does not have; none without a base: what is new is not known."""
+    """The migrations that the base does not have. Without a base, no migration counts as new."""
     known = service.base.tree if service.base else service.tree
     return [path for path in _migrations(service) if path not in known]
 
 
 class OneHead(Convention):
-    """With two ends `upgrade` knows no way, and a deployment stops halfway."""
+    """With two heads `upgrade` does not know which way to go, and a deployment stops halfway."""
 
     id = "migration-one-head"
-    remedy = "put one behind the other: rename the later one, and set its revision and down_revision"
+    remedy = "append one migration to the other: rename the later file, and set its revision and down_revision"
 
     def check(self, service: Service) -> Iterator[Problem]:
         known = [revisions.read(path, service.read(path) or b"") for path in _migrations(service)]
@@ -40,17 +40,17 @@ class OneHead(Convention):
             if times[revision.id] > 1:
                 yield Problem(revision.path, f"{revision.id} is the id of {times[revision.id]} migrations")
             for id_ in set(revision.after) - times.keys():
-                yield Problem(revision.path, f"it comes after {id_}, which is not there")
+                yield Problem(revision.path, f"the migration comes after {id_}, which is missing")
         heads = revisions.heads(known)
         if len(heads) > 1:
             listed = ", ".join(head.id for head in heads)
-            yield from (Problem(head.path, f"it is one of {len(heads)} ends: {listed}") for head in heads)
+            yield from (Problem(head.path, f"the migration is one of {len(heads)} heads: {listed}") for head in heads)
         reached = revisions.ancestry(heads, known)
-        yield from (Problem(one.path, "it comes after itself") for one in known if one not in reached)
+        yield from (Problem(one.path, "the migration comes after itself") for one in known if one not in reached)
 
 
 class Unedited(Convention):
-    """A migration that was applied is never applied again, so that an edit makes databases differ for ever."""
+    """An applied migration is never applied again, so after an edit databases differ forever."""
 
     id = "migration-unedited"
     remedy = (
@@ -66,13 +66,13 @@ class Unedited(Convention):
             if path in replaced:
                 continue
             if now is None:
-                yield Problem(path, "it is gone, and was on the base branch")
+                yield Problem(path, "the migration is on the base branch, and is missing here")
             elif base and now.blob != base.tree[path].blob:
-                yield Problem(path, "it is not what it was on the base branch")
+                yield Problem(path, "the migration differs from the base branch")
 
 
 def _replaced(service: Service) -> set[str]:
-    """The base's migrations that a squash replaces: up to its own number. `migrate` checks the databases."""
+    """The base's migrations that a squash replaces: all up to its own number. `migrate` checks the databases."""
     known = [revisions.read(path, service.read(path) or b"") for path in _migrations(service)]
     squashed = {revision.id for revision in known if revision.replaces}
     base = service.base
@@ -87,21 +87,21 @@ class Safe(Convention):
 
     id = "migration-safe"
     remedy = (
-        "https://squawkhq.com/docs/rules has the way out of each rule; what must be outside of the transaction goes "
-        "into `with op.get_context().autocommit_block():`"
+        "follow the alternative of the rule in https://squawkhq.com/docs/rules; put a statement that must run outside of "
+        "the transaction into `with op.get_context().autocommit_block():`"
     )
 
     def check(self, service: Service) -> Iterator[Problem]:
-        for one in squawk.found(service, _new(service)):
+        for one in squawk.judge(service, _new(service)):
             if not one.rule:
-                what = f"it cannot be read as SQL, without a database and without the service's code: {one.what}"
+                what = f"the migration cannot be read as SQL without a database and the service's code: {one.what}"
                 yield Problem(one.path, what, one.line)
             elif one.rule != UNREPEATABLE[0] and not CONTRACTS.fullmatch(one.rule):
                 yield Problem(one.path, f"{one.what} ({one.rule})", one.line)
 
 
 class Repeatable(Convention):
-    """The statements of an autocommit block stay when the migration fails, and run again when it is repeated."""
+    """The statements of an autocommit block are kept when the migration fails, and run again when it is repeated."""
 
     id = "migration-repeatable"
     remedy = (
@@ -110,21 +110,21 @@ class Repeatable(Convention):
     )
 
     def check(self, service: Service) -> Iterator[Problem]:
-        for one in squawk.found(service, _new(service)):
+        for one in squawk.judge(service, _new(service)):
             if one.rule == UNREPEATABLE[0]:
                 yield Problem(one.path, one.what, one.line)
 
 
 class ExpandContract(Convention):
-    """While a release is rolled out or back, the version before it works on the same tables."""
+    """While a release is rolled out or back, the previous version works on the same tables."""
 
     id = "migration-expand-contract"
     remedy = (
-        "add what is new beside it, and remove what is old in a later release, with a line in the migration that says "
-        "so: `# contract: 2027.3 no longer reads it`"
+        "add the new shape in addition to the old shape, and remove the old shape in a later release, whose migration "
+        "declares this by a line: `# contract: 2027.3 no longer reads it`"
     )
 
     def check(self, service: Service) -> Iterator[Problem]:
-        for one in squawk.found(service, _new(service)):
+        for one in squawk.judge(service, _new(service)):
             if CONTRACTS.fullmatch(one.rule) and not DECLARED.search(service.text(one.path)):
                 yield Problem(one.path, f"{one.what} ({one.rule})", one.line)

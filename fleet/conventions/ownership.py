@@ -1,4 +1,4 @@
-"""Whose the service is, and where it stands in the catalogue."""
+"""Ownership: CODEOWNERS, and the service's entry in the catalogue."""
 
 import re
 from collections.abc import Iterator
@@ -16,77 +16,81 @@ CODEOWNERS = "CODEOWNERS"
 SHADOW = ".github/CODEOWNERS"
 CATALOGUE = "catalog-info.yaml"
 OWNER = re.compile(r"@[\w.-]+(/[\w.-]+)*|[^@\s]+@[^@\s]+\.[^@\s]+")
-# GitLab's: [Documentation][2] @docs-team
+# The heading of a section in GitLab's CODEOWNERS: [Documentation][2] @docs-team
 SECTION = re.compile(r"\^?\[([^\]]+)\](?:\[\d+\])?")
 LIFECYCLES = ("experimental", "production", "deprecated")
 SPECS = {"specs/openapi.json": "openapi", "specs/asyncapi.json": "asyncapi"}
 
 
 class CodeOwners(Convention):
-    """A path without an owner is reviewed by whoever has time, and answered for by nobody."""
+    """Nobody has to review or answer for a path without an owner."""
 
     id = "owner-code-owners"
     remedy = (
         "begin CODEOWNERS with `* @your-team`, and give every later rule an owner; "
-        "`fleet update -d owner=@your-team` if the service has become another team's"
+        "run `fleet update -d owner=@your-team` if the service now belongs to another team"
     )
 
     def check(self, service: Service) -> Iterator[Problem]:
         if SHADOW in service.tree:
-            yield Problem(SHADOW, "GitHub reads this one, and the one at the root no longer counts")
+            yield Problem(SHADOW, "GitHub reads this file, and ignores CODEOWNERS in the root")
         everything: list[str] = []
         for _, pattern, owners, number in _rules(service.text(CODEOWNERS)):
             if not owners:
                 yield Problem(CODEOWNERS, f"{pattern} has no owner", number)
             for owner in owners:
                 if not OWNER.fullmatch(owner):
-                    yield Problem(CODEOWNERS, f"{owner} is no @user, @group/team or address", number)
+                    yield Problem(CODEOWNERS, f"{owner} is not a @user, a @group/team or an address", number)
             if pattern in ("*", "/**", "**"):
                 everything = owners
         answered = _answered(service)
         if not everything:
-            yield Problem(CODEOWNERS, "no rule owns everything")
+            yield Problem(CODEOWNERS, "no rule covers all paths")
         elif answered and not _platform_team(service) and answered not in map(_team, everything):
-            # Alerts and the catalogue go by the answer.
-            yield Problem(CODEOWNERS, f"{' '.join(everything)} owns everything, and the answers say {answered}")
+            # Alerts and the catalogue use the answer.
+            yield Problem(
+                CODEOWNERS, f"{' '.join(everything)} owns all paths, and the owner in the answers is {answered}"
+            )
 
 
 class Reviewers(Convention):
-    """Where the platform's team reviews what is the platform's, neither team waits for the other about what is its own."""
+    """If each team reviews its own files only, neither team waits for the other."""
 
     id = "owner-reviewers"
     remedy = (
         "begin CODEOWNERS with `* @platform-team`, then `/src/ @your-team` and so on for each of the team's paths, then "
-        f"`/{WAIVERS_FILE} @platform-team`; `fleet update -d platform_team=` if the platform's team does not review"
+        f"`/{WAIVERS_FILE} @platform-team`; run `fleet update -d platform_team=` if the platform team does not review"
     )
 
     def check(self, service: Service) -> Iterator[Problem]:
         platform, answered = _platform_team(service), _answered(service)
-        if not platform or CODEOWNERS not in service.tree:  # owner-code-owners says so
+        if not platform or CODEOWNERS not in service.tree:  # owner-code-owners reports a missing file
             return
         reviewers = _Reviewers(service.text(CODEOWNERS))
-        # Exceptions are the platform's to approve, though the file is the team's; also the first one.
-        theirs = sorted({*service.expected.platform.keys() & service.tree.keys(), WAIVERS_FILE})
-        # Alone: of several owners one is enough, and the team could do without the platform's.
-        if wrong := [path for path in theirs if [platform] not in reviewers.of(path)]:
-            yield Problem(CODEOWNERS, f"{_shown(wrong)} is the platform's, and not reviewed by {platform} alone")
+        # The platform team approves waivers, though the file is the team's, and even before the file exists.
+        of_platform = sorted({*service.expected.platform.keys() & service.tree.keys(), WAIVERS_FILE})
+        # Require a sole owner: with several, any one of them may approve.
+        if wrong := [path for path in of_platform if [platform] not in reviewers.of(path)]:
+            yield Problem(CODEOWNERS, f"{_summarise(wrong)} is the platform's, and {platform} is not its only reviewer")
         missed = [path for path in service.tree if not any(answered in owners for owners in reviewers.of(path))]
-        for pattern, paths in _by_pattern(service.expected.patterns, missed):
-            yield Problem(CODEOWNERS, f"{_shown(paths)} is the team's ({pattern}), and not reviewed by {answered}")
+        for pattern, paths in _group_team_paths(service.expected.patterns, missed):
+            yield Problem(
+                CODEOWNERS, f"{_summarise(paths)} is the team's ({pattern}), and {answered} does not review it"
+            )
 
 
-def _by_pattern(patterns: list[str], paths: list[str]) -> Iterator[tuple[str, list[str]]]:
-    """Those of the paths that are the team's."""
+def _group_team_paths(patterns: list[str], paths: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """Group the team's paths by the pattern that gives them to the team."""
     every = Ownership(patterns)
-    ours = [path for path in paths if path != WAIVERS_FILE and every.owner_of(path) is Owner.TEAM]
-    for pattern in patterns if ours else ():
+    of_team = [path for path in paths if path != WAIVERS_FILE and every.owner_of(path) is Owner.TEAM]
+    for pattern in patterns if of_team else ():
         one = Ownership([pattern])
-        if of_it := [path for path in ours if one.owner_of(path) is Owner.TEAM]:
-            yield pattern, of_it
+        if matching := [path for path in of_team if one.owner_of(path) is Owner.TEAM]:
+            yield pattern, matching
 
 
 class _Reviewers:
-    """Who is asked about a path, as the forges resolve it: in each section, the last rule that matches."""
+    """Find the reviewers of a path as Git hosts do: the owners in the last matching rule of each section."""
 
     def __init__(self, text: str) -> None:
         sections: dict[str, str] = {}
@@ -95,19 +99,19 @@ class _Reviewers:
         try:
             self._sections = [codeowners.CodeOwners(rules) for rules in sections.values()]
         except (ValueError, re.error) as error:
-            raise FleetError(f"{CODEOWNERS} has a pattern that is none: {error}") from None
+            raise FleetError(f"{CODEOWNERS} has an invalid pattern: {error}") from None
 
     def of(self, path: str) -> list[list[str]]:
-        """The teams that each section names."""
+        """The reviewing teams of a path, by section."""
         return [[_team(name) for _, name in section.of(path)] for section in self._sections]
 
 
-def _shown(paths: list[str]) -> str:
+def _summarise(paths: list[str]) -> str:
     return paths[0] + (f", like {len(paths) - 1} more," if paths[1:] else "")
 
 
 def _rules(text: str) -> Iterator[tuple[str, str, list[str], int]]:
-    """Section, pattern, owners and line of each. A section of GitLab's may name the owners of those rules that name none."""
+    """Yield section, pattern, owners and line of each rule. In GitLab a section may name owners for rules without owners."""
     name, default = "", list[str]()
     for number, line in enumerate(text.splitlines(), 1):
         rule = line.partition("#")[0].strip()
@@ -119,7 +123,7 @@ def _rules(text: str) -> Iterator[tuple[str, str, list[str], int]]:
 
 
 def _team(owner: str) -> str:
-    """Without what the forge or the catalogue puts before it: @acme/billing, group:default/billing."""
+    """The bare name of a team: billing for @acme/billing and for group:default/billing."""
     return re.split(r"[/:]", owner)[-1].lstrip("@")
 
 
@@ -128,14 +132,14 @@ def _answered(service: Service) -> str:
 
 
 def _platform_team(service: Service) -> str:
-    """Empty if it reviews nothing here."""
+    """The platform team; empty if it reviews no files of the service."""
     return _team(str(service.expected.answers.get("platform_team") or ""))
 
 
 def _entities(service: Service) -> list[dict[str, Any]]:
     found = service.yaml(CATALOGUE)
     if not all(isinstance(one, dict) and isinstance(one.get("metadata"), dict) for one in found):
-        raise FleetError(f"{CATALOGUE} has a document that is no entity")
+        raise FleetError(f"{CATALOGUE} has a document that is not an entity: give each document a kind and metadata")
     return found
 
 
@@ -150,7 +154,7 @@ def _component(service: Service) -> dict[str, Any] | None:
 
 
 class Catalogue(Convention):
-    """Whoever is woken by this service, or wants to call it, looks it up in the catalogue."""
+    """People on call and authors of callers look a service up in the catalogue."""
 
     id = "owner-catalogue-entry"
     remedy = "complete the Component of catalog-info.yaml: type, lifecycle, owner, system"
@@ -158,7 +162,7 @@ class Catalogue(Convention):
     def check(self, service: Service) -> Iterator[Problem]:
         component = _component(service)
         if component is None:
-            yield Problem(CATALOGUE, f"it has no Component {service.name}")
+            yield Problem(CATALOGUE, f"there is no Component {service.name}")
             return
         if component.get("apiVersion") not in ("backstage.io/v1alpha1", "backstage.io/v1beta1"):
             yield Problem(CATALOGUE, f"apiVersion is {component.get('apiVersion')}, not backstage.io/v1alpha1")
@@ -168,23 +172,23 @@ class Catalogue(Convention):
                 yield Problem(CATALOGUE, f"the Component has no {field}")
         owner, answered = str(spec.get("owner") or ""), _answered(service)
         if owner and answered and _team(owner) != answered:
-            yield Problem(CATALOGUE, f"the Component's owner is {owner}, and the answers say {answered}")
+            yield Problem(CATALOGUE, f"the Component's owner is {owner}, and the owner in the answers is {answered}")
         if spec.get("lifecycle") not in (None, "", *LIFECYCLES):
             yield Problem(CATALOGUE, f"lifecycle is {spec['lifecycle']}, not {', '.join(LIFECYCLES)}")
         if not str(component["metadata"].get("description", "")).strip():
-            yield Problem(CATALOGUE, "the Component says nothing of what it does: description")
+            yield Problem(CATALOGUE, "the Component has no description")
 
 
 class CataloguedApis(Convention):
-    """An API that the catalogue does not know is found by reading code, and broken without asking."""
+    """If the catalogue does not list an API, callers search the code for it, and nobody asks them before a change."""
 
     id = "owner-catalogued-apis"
-    remedy = "give every document in specs/ an API entity, and name it in providesApis"
+    remedy = "write an API entity for every document in specs/, and name the entity in providesApis"
 
     def check(self, service: Service) -> Iterator[Problem]:
         try:
             component = _component(service)
-        except FleetError:  # owner-catalogue-entry says so
+        except FleetError:  # owner-catalogue-entry reports a malformed catalogue
             return
         if component is None:
             return
@@ -193,16 +197,16 @@ class CataloguedApis(Convention):
         provided = [re.split(r"[/:]", str(name))[-1] for name in (named if isinstance(named, list) else ())]
         for name in provided:
             if name not in apis:
-                yield Problem(CATALOGUE, f"it provides {name}, which is no API here")
+                yield Problem(CATALOGUE, f"the Component provides {name}, and there is no API entity {name}")
         for path, kind in SPECS.items():
             if path in service.tree and not any(
                 apis[name].get("type") == kind and _text(apis[name].get("definition")).endswith(path)
                 for name in provided
                 if name in apis
             ):
-                yield Problem(CATALOGUE, f"no API of type {kind} that it provides is {path}")
+                yield Problem(CATALOGUE, f"the Component provides no API of type {kind} whose definition is {path}")
 
 
 def _text(definition: Any) -> str:
-    """Where a definition is; empty for one that is written out."""
+    """The path of a definition; empty if the definition is inline."""
     return str(definition.get("$text")) if isinstance(definition, dict) else ""

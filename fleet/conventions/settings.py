@@ -1,4 +1,4 @@
-"""The service's own settings: where they are set, and whether the runbook names them."""
+"""The service's own settings: every overlay sets them, and the runbook names them."""
 
 import ast
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from fleet.conventions import Convention, Problem
 from fleet.errors import FleetError
-from fleet.judges.kustomize import FILE, Manifest, generated, overlays, pod, rendered
+from fleet.judges.kustomize import FILE, Manifest, config_map_keys, overlays, pod, render_overlay
 from fleet.service.service import Service
 
 SETTINGS = "src/*/settings.py"
@@ -22,12 +22,12 @@ class _Setting(NamedTuple):
 
 
 class Deployed(Convention):
-    """A pod that lacks a setting without a default does not start, and only the deployment would show that."""
+    """A pod without the value of a required setting does not start, and only the deployment would show that."""
 
     id = "setting-deployed"
     remedy = (
-        "set it in every overlay, in the ConfigMap or by a patch with the key of a Secret, and give it a row in "
-        "docs/runbook.md (docs/how-to/add-a-setting.md); or give it a default"
+        "set the setting in every overlay, in the ConfigMap or by a patch with the key of a Secret, and add a row to "
+        "docs/runbook.md (docs/how-to/add-a-setting.md); or give the setting a default"
     )
 
     def check(self, service: Service) -> Iterator[Problem]:
@@ -40,7 +40,7 @@ class Deployed(Convention):
                 yield Problem(path, f"{name} has no default, and docs/runbook.md does not name it", line)
         for folder in overlays(service):
             try:
-                manifests, generators = rendered(service, folder), generated(service, folder)
+                manifests, generators = render_overlay(service, folder), config_map_keys(service, folder)
             except FleetError:
                 continue  # deploy-rendered reports it
             for one in manifests:

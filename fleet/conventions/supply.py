@@ -1,4 +1,4 @@
-"""What the service is made of, and what must not be in it."""
+"""The supply chain: dependencies come from the lock file and the index, and there are no secrets."""
 
 import ast
 import glob
@@ -7,7 +7,6 @@ import os
 import posixpath
 import re
 import subprocess
-import tempfile
 import tomllib
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -20,24 +19,24 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from fleet.cache import cache, locked
+from fleet.cache import cache, file_lock, preparing
 from fleet.conventions import Convention, Problem
-from fleet.errors import FleetError, OfThisMachine
+from fleet.errors import FleetError, MachineError
 from fleet.judges import tools
-from fleet.judges.together import remember_together
+from fleet.judges.batch import compute_together
 from fleet.service import source
 from fleet.service.service import Service
 
 LOCK = "uv.lock"
 PROJECT = "pyproject.toml"
 CHASSIS = "chassis/pyproject.toml"
-# Nine tenths of a lock file, of which no convention says anything; only where every value is as uv writes it.
+# The wheels are nine tenths of a lock file, and no convention reads them. The pattern matches only what uv writes.
 WHEELS = re.compile(
     r"""^(?<=^wheels = \[\n)(?:    \{(?: [a-z-]+ = (?:"[^"\\\n]*+"|[0-9]++),?)++ \},\n)++(?=\]$)""", re.MULTILINE
 )
-# By which kingfisher says that it has found something.
+# The exit statuses of a scan by kingfisher that succeeded, with findings or without.
 FOUND = (0, 200, 205)
-# What is said about a secret, in names of settings.
+# Names of settings about a secret, which are not secrets themselves.
 HARMLESS = re.compile(
     r"(?i).*_(algorithm|audience|count|days|file|header|hours|id|issuer|length|limit|minutes|name|path|scheme|scope|seconds"
     r"|size|ttl|type|uri|url)"
@@ -45,19 +44,19 @@ HARMLESS = re.compile(
 
 
 class NoSecrets(Convention):
-    """A secret in a repository is known to everybody who ever had a clone, and has to be changed everywhere."""
+    """Everybody who ever cloned a repository knows the secrets in it, so a committed secret has to be replaced everywhere."""
 
     id = "supply-no-secrets"
-    remedy = "change the secret where it is used, then take it out; settings come from the environment"
+    remedy = "replace the secret where it is used, then remove it from the file; settings come from the environment"
 
     def check(self, service: Service) -> Iterator[Problem]:
-        for path, line, what in service.remembered(_kingfisher(), _of_the_team(service), _scan):
+        for path, line, what in service.compute_once(_kingfisher(), _of_the_team(service), _scan):
             yield Problem(path, what, line)
 
     def prepare(self, services: list[Service]) -> None:
         _rules()
-        # It takes longer to start than to scan.
-        remember_together(services, _kingfisher(), _of_the_team, _scan_many)
+        # The program takes longer to start than to scan.
+        compute_together(services, _kingfisher(), _of_the_team, _scan_many)
 
 
 def _kingfisher() -> str:
@@ -65,7 +64,7 @@ def _kingfisher() -> str:
 
 
 def _of_the_team(service: Service) -> tuple[str, ...]:
-    """The platform's own files are compared with the template's, byte by byte; all others may have anything in them."""
+    """The files to scan: all but the platform's, which are equal to the template's byte by byte."""
     return tuple(glob.escape(path) for path in service.tree if path != LOCK and path not in service.expected.platform)
 
 
@@ -86,40 +85,40 @@ def _scan(folder: Path) -> list[tuple[str, int, str]]:
     except (ValueError, KeyError):
         raise FleetError(f"kingfisher could not be run: {done.stderr.strip()[-500:]}") from None
     places = [(one["finding"]["path"].removeprefix("./"), one["finding"]["line"], one["rule"]) for one in found]
-    return sorted({(path, line, f"it looks like a secret: {rule['name']}") for path, line, rule in places})
+    return sorted({(path, line, f"the text looks like a secret: {rule['name']}") for path, line, rule in places})
 
 
 def _rules() -> Path:
-    """Where Kingfisher has its rules, compiled: that takes seconds, so one process does it, and before all others scan.
+    """Compile Kingfisher's rules into the cache, and return the folder. One process compiles, which takes seconds.
 
-    KF_RULE_CACHE_DIR, which is Kingfisher's own variable, names another folder than that in the cache.
+    KF_RULE_CACHE_DIR, which is Kingfisher's own variable, names another folder.
     """
     named = os.environ.get("KF_RULE_CACHE_DIR")
     rules = Path(named or cache() / f"kingfisher-{version('kingfisher-bin')}").absolute()
-    with locked(rules):
+    with file_lock(rules):
         if not rules.exists():
-            # Moved there when it is whole: what is left of a compilation that was given up must not pass for the rules.
-            with tempfile.TemporaryDirectory(prefix="fleet-", dir=rules.parent) as folder:
-                nothing, compiled = Path(folder, "nothing"), Path(folder, "rules")
+            # Compiled elsewhere, so that an interrupted compilation does not pass for the rules.
+            with preparing(rules) as folder:
+                nothing, compiled = folder / "nothing", folder / "rules"
                 nothing.mkdir()
                 done = _run_kingfisher(nothing, compiled)
                 if done.returncode not in FOUND:
-                    raise OfThisMachine(f"kingfisher cannot compile its rules: {done.stderr.strip()[-500:]}")
+                    raise MachineError(f"kingfisher cannot compile its rules: {done.stderr.strip()[-500:]}")
                 if compiled.exists():
                     compiled.rename(rules)
     return rules
 
 
 def _run_kingfisher(folder: Path, rules: Path) -> subprocess.CompletedProcess[str]:
-    # Nothing is sent anywhere to see whether it works. What several services share is to be found in each. A comment
-    # beside a secret approves nothing: a waiver does.
+    # No secret is sent anywhere to see whether it works. A secret that several services share is reported for each. Only a
+    # waiver approves a finding, and not a comment in the file.
     options = ("--no-validate", "--no-dedup", "--no-ignore", "--no-update-check", "--quiet", "--format", "json")
     command = [tools.program("kingfisher"), "scan", ".", *options]
     return tools.run(command, cwd=folder, KF_RULE_CACHE_DIR=str(rules))
 
 
 class Locked(Convention):
-    """What is not locked is another thing on every machine and on every day."""
+    """Without a lock file, each machine installs other versions on each day."""
 
     id = "supply-locked"
     remedy = "`make setup`, and commit uv.lock"
@@ -135,38 +134,38 @@ class Locked(Convention):
             metadata = (locked.get(name) or {}).get("metadata") or {}
             known = {(one["name"], _specifiers(one.get("specifier", ""))) for one in _entries(metadata)}
             for requirement in sorted(wanted - known, key=str):
-                yield Problem(LOCK, f"it does not know {requirement[0]}{requirement[1]} of {path}")
+                yield Problem(LOCK, f"the file lacks {requirement[0]}{requirement[1]} of {path}")
             for requirement in sorted(known - wanted, key=str):
-                yield Problem(LOCK, f"it has {requirement[0]}{requirement[1]}, which {path} does not ask for")
+                yield Problem(LOCK, f"the file has {requirement[0]}{requirement[1]}, which {path} does not require")
             for requirement in sorted(wanted & known, key=str):
                 if requirement[0] not in locked:
-                    yield Problem(LOCK, f"it has no version of {requirement[0]}, which {path} asks for")
+                    yield Problem(LOCK, f"the file has no version of {requirement[0]}, which {path} requires")
 
 
 class WithinRanges(Convention):
-    """The platform tests its chassis with these versions; with others it is a program that nobody has run."""
+    """The platform has tested its chassis with versions in these ranges only."""
 
     id = "supply-chassis-ranges"
-    remedy = "leave the versions of the chassis' dependencies to the chassis: no override, no source of another kind"
+    remedy = "leave the versions of the chassis' dependencies to the chassis: use no override and no other source"
 
     def check(self, service: Service) -> Iterator[Problem]:
         ranges = sorted(_of_the_chassis(service), key=str)
         own = (service.toml(PROJECT).get("tool") or {}).get("uv") or {}
         for one in _requirements(own.get("override-dependencies"), PROJECT):
             if canonicalize_name(one.name) in dict(ranges):
-                yield Problem(PROJECT, f"it overrides {one.name}, which is the chassis' to choose")
+                yield Problem(PROJECT, f"the file overrides {one.name}, whose version the chassis chooses")
         for package in _packages(service):
             found = package.get("version")
             for name, allowed in ranges:
                 if name == package["name"] and found and not allowed.contains(_version(found), prereleases=True):
-                    yield Problem(LOCK, f"{name} is locked at {found}, and the chassis asks for {allowed}")
+                    yield Problem(LOCK, f"{name} is locked at {found}, and the chassis requires {allowed}")
 
 
 class FromIndex(Convention):
-    """What does not come from the package index has no version, no hash, and nobody who scans it."""
+    """A package from elsewhere than the package index has no version and no hash, and nobody scans it."""
 
     id = "supply-from-index"
-    remedy = "publish it to the package index that you use, and depend on a version"
+    remedy = "publish the package to your package index, and depend on a version"
 
     def check(self, service: Service) -> Iterator[Problem]:
         members = [".", *((_uv(service).get("workspace") or {}).get("members") or ())]
@@ -180,10 +179,10 @@ class FromIndex(Convention):
 
 
 class SettingsWithoutSecrets(Convention):
-    """A secret with a default is one that production runs with."""
+    """If a secret has a default, production may run with the default."""
 
     id = "supply-settings-secrets"
-    remedy = "type it SecretStr, and give it no default"
+    remedy = "give the setting the type SecretStr and no default"
     names = re.compile(
         r"(.*_)?(password|passwd|passphrase|secret|token|credentials?"
         r"|(api|access|encryption|hmac|master|private|secret|signing)_?key)(_.*)?"
@@ -200,11 +199,11 @@ class SettingsWithoutSecrets(Convention):
             if (secret or named) and defaults - {None, "None", "...", "Ellipsis"}:
                 yield Problem(path, f"{name} has a default", field.lineno)
             elif named and not secret:
-                yield Problem(path, f"{name} is no SecretStr, so that it shows in logs", field.lineno)
+                yield Problem(path, f"{name} is not a SecretStr, so its value may appear in logs", field.lineno)
 
 
 def _settings(service: Service) -> Iterator[tuple[str, ast.AnnAssign, str]]:
-    """The fields of all classes of settings: those in settings.py are parts of one, whatever they are called."""
+    """The fields of all classes of settings. Every class in settings.py counts, whatever its name."""
     for module in source.modules(service, "src/*.py"):
         whole = posixpath.basename(module.path) == "settings.py"
         for node in module.nodes:
@@ -236,11 +235,11 @@ def _uv(service: Service) -> dict[str, Any]:
 
 
 def _requirements(texts: Any, path: str) -> list[Requirement]:
-    """Of a list in a pyproject.toml. Raises FleetError."""
+    """Parse a list of requirements in a pyproject.toml. Raises FleetError."""
     try:
         return [Requirement(text) for text in texts or () if isinstance(text, str)]
     except InvalidRequirement as error:
-        raise FleetError(f"{path} asks for something that is no requirement: {error}") from None
+        raise FleetError(f"{path} has an invalid requirement: {error}") from None
 
 
 def _specifiers(text: Any) -> SpecifierSet:
@@ -260,16 +259,16 @@ def _version(text: Any) -> Version:
 def _of_the_chassis(service: Service) -> set[tuple[str, SpecifierSet]]:
     if CHASSIS in service.tree:
         return _wanted(service, CHASSIS)
-    # It is published: that of the same release.
-    return _asked(tomllib.loads((service.release.folder / "template" / CHASSIS).read_text()), CHASSIS)
+    # The chassis is published: read the requirements of the same release.
+    return _required(tomllib.loads((service.release.folder / "template" / CHASSIS).read_text()), CHASSIS)
 
 
 def _wanted(service: Service, path: str) -> set[tuple[str, SpecifierSet]]:
-    return _asked(service.toml(path), path)
+    return _required(service.toml(path), path)
 
 
-def _asked(content: dict[str, Any], path: str) -> set[tuple[str, SpecifierSet]]:
-    """Names and versions that a pyproject.toml asks for, extras and groups included."""
+def _required(content: dict[str, Any], path: str) -> set[tuple[str, SpecifierSet]]:
+    """Names and versions that a pyproject.toml requires, extras and groups included."""
     project = content.get("project") or {}
     lists = [project.get("dependencies"), *(project.get("optional-dependencies") or {}).values()]
     lists += (content.get("dependency-groups") or {}).values()

@@ -1,4 +1,4 @@
-"""The team's own pipelines, beside the platform's."""
+"""The team's own pipelines, which run in addition to the platform's."""
 
 import glob
 import json
@@ -18,12 +18,12 @@ WORKFLOWS = (".github/workflows/*.yml", ".github/workflows/*.yaml")
 ACTIONS = (".github/*/action.yml", ".github/*/action.yaml")
 PIPELINE = ".gitlab-ci.yml"
 GITLAB = (".gitlab/*.yml", ".gitlab/**/*.yml")
-# What of a GitLab pipeline is no job.
+# Keywords at the top of a GitLab pipeline, which are not jobs.
 KEYWORDS = {"default", "include", "stages", "variables", "workflow", "image", "services", "cache", "spec"}
-# A commit, or a version.
+# A commit or a version.
 REVISION = re.compile(r"[0-9a-f]{40}|v?\d+(\.\d+)*([-+.][\w.]+)?")
 
-# What zizmor calls the two; the rest of what it knows is a third.
+# The audits of zizmor that belong to workflow-pinned and workflow-least-privilege. All others belong to workflow-safe.
 PINNED = {"unpinned-uses", "unpinned-images", "unpinned-tools", "ref-confusion", "impostor-commit", "stale-action-refs"}
 PRIVILEGED = {
     "excessive-permissions",
@@ -33,7 +33,7 @@ PRIVILEGED = {
     "undocumented-permissions",
     "github-app",
 }
-# Strict, or it passes over a workflow that it cannot read. A comment approves nothing: a waiver does.
+# Strict, because zizmor would ignore a workflow that it cannot read. Only a waiver approves a finding, and not a comment.
 SCANNED_AS = (
     *("--offline", "--no-progress", "--strict-collection", "--no-config", "--no-ignores"),
     *("--persona", "pedantic", "--min-severity", "medium", "--format", "json-v1"),
@@ -41,24 +41,24 @@ SCANNED_AS = (
 
 
 class _GitLab(Loader):
-    """YAML as GitLab reads it, where a job may take parts of another."""
+    """Read YAML as GitLab does, where a job may refer to parts of another job."""
 
 
 _GitLab.add_constructor("!reference", lambda loader, node: loader.construct_sequence(node))
 
 
 def _own(service: Service, *patterns: str) -> list[str]:
-    """The team's files among these: the platform's are the template's, byte by byte."""
+    """The team's files that match. The platform's files are equal to the template's, byte by byte."""
     return [path for path in service.files(*patterns) if path not in service.expected.platform]
 
 
 def _found(service: Service) -> list[tuple[str, int, str, str]]:
-    """Path, line, id and text of what zizmor finds in the team's workflows and actions. Raises FleetError."""
+    """Path, line, id and text of each finding of zizmor in the team's workflows and actions. Raises FleetError."""
     paths = _own(service, *WORKFLOWS, *ACTIONS)
     if not paths:
         return []
     patterns = tuple(glob.escape(path) for path in paths)
-    return service.remembered(f"zizmor 5 {version('zizmor')}", patterns, _scan)
+    return service.compute_once(f"zizmor 5 {version('zizmor')}", patterns, _scan)
 
 
 def _scan(folder: Path) -> list[tuple[str, int, str, str]]:
@@ -66,8 +66,8 @@ def _scan(folder: Path) -> list[tuple[str, int, str, str]]:
     try:
         found = json.loads(done.stdout)
     except ValueError:
-        said = done.stderr.partition("fatal: ")[2].partition("Stack backtrace:")[0] or done.stderr[-500:]
-        raise FleetError(f"zizmor: {' '.join(said.split())}") from None
+        reason = done.stderr.partition("fatal: ")[2].partition("Stack backtrace:")[0] or done.stderr[-500:]
+        raise FleetError(f"zizmor could not judge the workflows: {' '.join(reason.split())}") from None
     places = []
     for one in found:
         (place, *_) = [each for each in one["locations"] if each["symbolic"]["kind"] == "Primary"]
@@ -78,7 +78,7 @@ def _scan(folder: Path) -> list[tuple[str, int, str, str]]:
 
 
 class PinnedActions(Convention):
-    """A tag of an action can be moved to other code, which then runs with the repository's rights."""
+    """The tag of an action can be moved to other code, which then runs with the repository's rights."""
 
     id = "workflow-pinned"
     remedy = "pin actions by commit, with the version in a comment, and images by version"
@@ -90,17 +90,18 @@ class PinnedActions(Convention):
             for name, part in {"every job": pipeline, **pipeline}.items():
                 for image in _images(part) if name != "variables" else ():
                     if "$" not in image and not re.search(r":\d|@sha256:", image.rpartition("/")[2]):
-                        yield Problem(path, f"{name} runs in {image}, which is another image tomorrow")
-            for where in _unpinned(pipeline.get("include")):
-                yield Problem(path, f"it includes {where}, which is another pipeline tomorrow")
+                        yield Problem(path, f"{name} runs in {image}, which may be another image tomorrow")
+            for include in _unpinned(pipeline.get("include")):
+                yield Problem(path, f"the pipeline includes {include}, which may be another pipeline tomorrow")
 
 
 class LeastPrivilege(Convention):
-    """A workflow that may do more than it needs does it for whoever takes it over."""
+    """An attacker who takes over a workflow has all of its permissions."""
 
     id = "workflow-least-privilege"
     remedy = (
-        "`permissions: {}` at the top, what a job needs at the job, and `persist-credentials: false` at the checkout"
+        "write `permissions: {}` at the top, the needed permissions at each job, and `persist-credentials: false` at the "
+        "checkout"
     )
 
     def check(self, service: Service) -> Iterator[Problem]:
@@ -108,10 +109,10 @@ class LeastPrivilege(Convention):
 
 
 class SafeWorkflows(Convention):
-    """What strangers write (a title, a branch's name) must not become a command that runs with our rights."""
+    """Text from strangers (a title, the name of a branch) must not become a command that runs with our rights."""
 
     id = "workflow-safe"
-    remedy = "https://docs.zizmor.sh/audits has the way out of each"
+    remedy = "follow the remediation of the audit in https://docs.zizmor.sh/audits"
 
     def check(self, service: Service) -> Iterator[Problem]:
         for path, line, id_, what in _found(service):
@@ -120,33 +121,33 @@ class SafeWorkflows(Convention):
 
 
 class Timeouts(Convention):
-    """A job that hangs holds a runner for six hours, and the release behind it."""
+    """A job that hangs holds up a runner for six hours, and the release that waits for the job."""
 
     id = "workflow-timeouts"
-    remedy = "timeout-minutes at every job; `timeout` on GitLab"
+    remedy = "give every job `timeout-minutes`, or `timeout` on GitLab"
 
     def check(self, service: Service) -> Iterator[Problem]:
         for path in _own(service, *WORKFLOWS):
             for document in service.yaml(path):
                 jobs = document.get("jobs") if isinstance(document, dict) else None
                 for name, job in jobs.items() if isinstance(jobs, dict) else ():
-                    # A job that calls a workflow has the time limits of that one's jobs.
+                    # A job that calls a workflow has the time limits of the jobs in that workflow.
                     if isinstance(job, dict) and "timeout-minutes" not in job and "uses" not in job:
-                        yield Problem(path, f"{name} may run for ever")
+                        yield Problem(path, f"{name} has no time limit")
         own = _own(service, *GITLAB)
-        # To GitLab they are one.
+        # GitLab reads these files as one pipeline.
         together = {name: part for path in (PIPELINE, *own) for name, part in _pipeline(service, path).items()}
         for path in own:
             for name, job in _pipeline(service, path).items():
                 is_job = isinstance(job, dict) and name not in KEYWORDS and not str(name).startswith(".")
-                # One that starts another pipeline has the time limits of that one's jobs.
+                # A job that starts another pipeline has the time limits of the jobs in that pipeline.
                 if is_job and "trigger" not in job and not _is_limited(job, together):
                     yield Problem(path, f"{name} may run for as long as the project allows")
 
 
 def _is_limited(job: dict[str, Any], together: dict[str, Any]) -> bool:
     parts = [job, together.get("default")]
-    for part in parts:  # which grows
+    for part in parts:  # the list grows in the loop
         bases = part.get("extends") or [] if isinstance(part, dict) else []
         new = [together.get(base) for base in ([bases] if isinstance(bases, str) else bases)]
         parts += [base for base in new if not any(base is one for one in parts)]
@@ -154,13 +155,13 @@ def _is_limited(job: dict[str, Any], together: dict[str, Any]) -> bool:
 
 
 def _pipeline(service: Service, path: str) -> dict[str, Any]:
-    """A file of a GitLab pipeline. Raises FleetError."""
+    """Read a file of a GitLab pipeline. Raises FleetError."""
     documents = service.yaml(path, _GitLab)
     return {name: part for document in documents if isinstance(document, dict) for name, part in document.items()}
 
 
 def _images(part: Any) -> Iterator[str]:
-    """Of a job, or of what all jobs have."""
+    """The images of a job, or of the defaults for all jobs."""
     if isinstance(part, dict):
         services = part.get("services")
         for image in (part.get("image"), *(services if isinstance(services, list) else ())):
@@ -170,7 +171,7 @@ def _images(part: Any) -> Iterator[str]:
 
 
 def _unpinned(include: Any) -> Iterator[str]:
-    """What of other repositories is included as it is on that day."""
+    """The included files of other repositories whose content may change."""
     for one in include if isinstance(include, list) else [include]:
         entry = one if isinstance(one, dict) else {"remote": one} if str(one).startswith("http") else {}
         component, _, version = str(entry.get("component") or "").partition("@")

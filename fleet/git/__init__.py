@@ -1,1 +1,1 @@
-"""Run git, and read repositories with it: none of their code, none of their configuration."""
+"""Run git and read repositories with it, without their code and their configuration."""

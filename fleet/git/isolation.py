@@ -1,9 +1,9 @@
 """Show git a repository without its configuration, and without the configuration of the person who runs fleet.
 
 Many settings name programs that git starts, and many others change what git prints; both lists grow with each version of
-git. So git gets a folder of ours as the shared part of the repository: links to the objects and refs, and a configuration
-that we write. That configuration has only settings that describe the format of the repository and of the checkout, say who
-commits, or name a program in the person's own configuration (docs/decisions/0049).
+git. So fleet gives git a stand-in for the shared part of the repository: a folder with links to the objects and refs, and a
+configuration that fleet writes. That configuration has only settings that describe the format of the repository and of the
+checkout, name the committer, or name a program in the person's own configuration (docs/decisions/0049).
 """
 
 import hashlib
@@ -11,21 +11,20 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from contextlib import suppress
 from functools import cache as once
 from pathlib import Path
 from typing import NamedTuple
 
-from fleet.cache import cache, locked
-from fleet.errors import FleetError, OfThisMachine
+from fleet.cache import cache, file_lock, preparing
+from fleet.errors import FleetError, MachineError
 
 LIMIT_SECONDS = 60
-"""For reading the configuration: an include may name a pipe that nobody writes to."""
+"""The limit for reading the configuration, because an include may name a pipe that nobody writes to."""
 
 
 class Repository(NamedTuple):
-    """Where the parts of a repository are. A linked worktree has a private part of its own; a bare repository no root."""
+    """The parts of a repository. A linked worktree has a private part of its own; a bare repository has no root."""
 
     private: Path
     shared: Path
@@ -33,33 +32,33 @@ class Repository(NamedTuple):
 
     @property
     def is_shallow(self) -> bool:
-        """Whether its history is cut off."""
+        """Whether the history is cut off."""
         return (self.shared / "shallow").exists()
 
     @property
     def is_partial(self) -> bool:
-        """Whether objects were left out when it was cloned, for git to fetch them on demand."""
+        """Whether the clone was made without all objects, for git to fetch them on demand."""
         return any((self.shared / "objects/pack").glob("*.promisor"))
 
 
 def find(path: Path) -> Repository | None:
-    """The repository that the folder is in, found as git does it, but without reading its configuration."""
+    """Find the repository that contains the folder as git does, but without reading the configuration."""
     path = Path(os.path.realpath(path))
     if not path.is_dir():
         return None
     for folder in (path, *path.parents):
         private = _private(folder / ".git")
         if private is not None:
-            shared = _named(private, private / "commondir", "") or private
+            shared = _read_path(private, private / "commondir", "") or private
             is_bare = private == shared and _IS_BARE.search(_read(shared / "config")) is not None
             return Repository(private, shared, None if is_bare else folder)
         if all((folder / part).exists() for part in ("HEAD", "objects", "refs")):
-            return Repository(folder, _named(folder, folder / "commondir", "") or folder, None)
+            return Repository(folder, _read_path(folder, folder / "commondir", "") or folder, None)
     return None
 
 
 def loose_head(path: Path, branch: str = "") -> str:
-    """The commit of a branch, or of HEAD, where git keeps it in a file of its own. Empty where only git can tell."""
+    """The commit of a branch or of HEAD, if git keeps the commit in a file of its own; empty if only git can find it."""
     repository = find(path)
     if repository is None:
         return ""
@@ -74,12 +73,12 @@ def _private(dot_git: Path) -> Path | None:
         if dot_git.is_dir():
             return dot_git if (dot_git / "HEAD").is_symlink() or (dot_git / "HEAD").exists() else None
     except PermissionError:
-        return dot_git  # git says why
-    return _named(dot_git.parent, dot_git, "gitdir: ")
+        return dot_git  # git reports the reason
+    return _read_path(dot_git.parent, dot_git, "gitdir: ")
 
 
-def _named(folder: Path, file: Path, prefix: str) -> Path | None:
-    """The folder that a file of git's names, relative to `folder`."""
+def _read_path(folder: Path, file: Path, prefix: str) -> Path | None:
+    """Read the path of a folder, relative to `folder`, from a file of git."""
     text = os.fsdecode(_read(file)).rstrip("\n")
     if not text:
         return None
@@ -87,7 +86,7 @@ def _named(folder: Path, file: Path, prefix: str) -> Path | None:
 
 
 def _read(file: Path) -> bytes:
-    """The bytes of a file; none if it is missing, unreadable, or a pipe that nobody may ever write to."""
+    """The bytes of a file; empty if the file is missing, unreadable, or a pipe that nobody may ever write to."""
     try:
         return file.read_bytes() if file.is_file() else b""
     except OSError:
@@ -101,10 +100,10 @@ _IS_BARE = re.compile(rb"^\s*bare\s*=\s*true\b", re.IGNORECASE | re.MULTILINE)
 _HAS_EXTENSIONS = re.compile(rb"^\s*\[\s*extensions", re.IGNORECASE | re.MULTILINE)
 
 
-# --- What git is told -------------------------------------------------------------------------------------------------
+# --- The variables of git ---------------------------------------------------------------------------------------------
 
-# What `git rev-parse --local-env-vars` lists, in all versions of git, except the variables that carry configuration: CI may
-# get a proxy, a certificate or a token by them.
+# The variables that `git rev-parse --local-env-vars` lists, in all versions of git, except the variables that carry
+# configuration, because CI may pass a proxy, a certificate or a token in them.
 OF_A_REPOSITORY = {
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "GIT_COMMON_DIR",
@@ -122,10 +121,10 @@ OF_A_REPOSITORY = {
     "GIT_WORK_TREE",
 }
 
-# Who commits, and where git's own programs are: git gets no other variable with the prefix GIT_ from outside.
+# The committer and the folder of git's own programs. Git gets no other variable with the prefix GIT_ from outside.
 _KEPT = {f"GIT_{who}_{what}" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")} | {"GIT_EXEC_PATH"}
 
-# Git reads no other configuration, asks nothing, fetches nothing, and shows history as it was committed.
+# With these variables git reads no other configuration, asks nothing, fetches nothing, and shows history as committed.
 _ALONE = {
     "GIT_CONFIG_GLOBAL": os.devnull,
     "GIT_CONFIG_NOSYSTEM": "1",
@@ -142,12 +141,12 @@ _ALONE = {
 
 
 def without_repository() -> dict[str, str]:
-    """The variables for git where there is no repository."""
+    """The variables for git outside of any repository."""
     return {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name in _KEPT} | _ALONE
 
 
 def variables(repository: Repository, *, with_files: bool) -> dict[str, str]:
-    """The variables for git in that repository, `with_files` for commands that look at its checkout. Raises FleetError."""
+    """The variables for git in a repository, `with_files` for commands that read the checkout. Raises FleetError."""
     place = {"GIT_DIR": str(repository.private)}
     if with_files and repository.root is not None:
         place["GIT_WORK_TREE"] = str(repository.root)
@@ -161,17 +160,17 @@ def variables(repository: Repository, *, with_files: bool) -> dict[str, str]:
     return without_repository() | place | {"GIT_COMMON_DIR": str(_stand_in(repository, settings))}
 
 
-# --- Its configuration ------------------------------------------------------------------------------------------------
+# --- The configuration of git -----------------------------------------------------------------------------------------
 
 Setting = tuple[str, str]
 
-# How files are stored in the checkout, and who commits. None of these can name a program, whoever has set them.
+# How files are stored in the checkout, and the committer. None of these settings can name a program.
 _INERT = re.compile(
     r"core\.(autocrlf|eol|filemode|symlinks|ignorecase|precomposeunicode|excludesfile|attributesfile"
     r"|sparsecheckout|sparsecheckoutcone|trustctime|checkstat)"
     r"|(user|author|committer)\.(name|email)|user\.(useconfigonly|signingkey)|commit\.gpgsign|gpg\.format"
 )
-# What only the person who runs fleet may set: filters, such as that of Git LFS, and the programs that sign commits.
+# Settings that count only if the person who runs fleet has made them: filters, such as Git LFS, and the programs that sign.
 _OF_THE_PERSON = re.compile(r"filter\..*|gpg\..*")
 _FORMATS = re.compile(r"extensions\.(objectformat|refstorage)")
 
@@ -198,14 +197,14 @@ def _format_of(file: Path, content: bytes) -> list[Setting]:
 
 
 def _format(shared: Path) -> list[Setting]:
-    """In which format objects and refs are stored. Most repositories have the first format, and git is not asked."""
+    """The settings for the format of objects and refs. Most repositories have the first format, so git is not asked."""
     file = shared / "config"
     extensions = _format_of(file, _read(file))
     return [("core.repositoryformatversion", "1" if extensions else "0"), *extensions]
 
 
 def settings_of(file: Path) -> list[Setting]:
-    """What one file of git's configuration says, without the files that it includes. Raises FleetError."""
+    """Read one file of git's configuration, without the files that it includes. Raises FleetError."""
     return [_setting(one) for one in _listed(["--no-includes", "--file", str(file)], without_repository())]
 
 
@@ -214,9 +213,9 @@ def _listed(options: list[str], environment: dict[str, str]) -> list[str]:
     try:
         done = subprocess.run(command, env=environment, cwd="/", capture_output=True, timeout=LIMIT_SECONDS)
     except FileNotFoundError:
-        raise OfThisMachine("git is not installed, or not in PATH") from None
+        raise MachineError("git is not installed, or not in PATH") from None
     except subprocess.TimeoutExpired:
-        raise OfThisMachine(f"reading the configuration of git was given up after {LIMIT_SECONDS} seconds") from None
+        raise MachineError(f"reading the configuration of git was given up after {LIMIT_SECONDS} seconds") from None
     if done.returncode != 0:
         raise FleetError(f"git cannot read its configuration: {done.stderr.decode(errors='replace').strip()}")
     return done.stdout.decode(errors="surrogateescape").split("\0")[:-1]
@@ -227,41 +226,42 @@ def _setting(listed: str) -> Setting:
     return key, value if "\n" in listed else "true"
 
 
-# --- Its stand-in -----------------------------------------------------------------------------------------------------
+# --- The stand-in -----------------------------------------------------------------------------------------------------
 
-# Some of these may appear later, so git gets a link that leads nowhere yet. There are no hooks.
+# Some of these may appear later, so a link may lead nowhere yet. There is no link to hooks.
 _LINKED = ("objects", "refs", "packed-refs", "shallow", "info")
 _LINKED_IF_THERE = ("reftable", "logs", "worktrees")
 
 
 def _stand_in(repository: Repository, settings: list[Setting]) -> Path:
-    """The folder that git takes for the shared part of the repository. Made once, and kept in the cache."""
+    """The folder that git takes for the shared part of the repository. It is made once, and kept in the cache."""
     links, config = _links(repository), _config(settings)
     inputs = "\0".join([config, *links.values()])
     digest = hashlib.sha256(inputs.encode(errors="surrogateescape")).hexdigest()[:40]
     folder = cache() / "repositories" / digest
     parts = {"config", *links}
     if not _has(folder, parts):
-        with locked(folder):
+        with file_lock(folder):
             if not _has(folder, parts):  # another process or thread was faster, and uses it
-                shutil.rmtree(folder, ignore_errors=True)
-                unfinished = Path(tempfile.mkdtemp(dir=folder.parent))
-                _write(unfinished, links, config)
-                unfinished.rename(folder)
+                with preparing(folder) as part:
+                    (part / "new").mkdir()
+                    _write(part / "new", links, config)
+                    shutil.rmtree(folder, ignore_errors=True)
+                    (part / "new").rename(folder)
     return folder
 
 
 def _has(folder: Path, parts: set[str]) -> bool:
-    """Whether all are there: what cleans up a cache may have taken one of them."""
+    """Whether the folder has all parts: a program that cleans up caches may have removed some."""
     with suppress(OSError):
         return parts <= set(os.listdir(folder))
     return False
 
 
-def detached(repository: Repository, folder: Path) -> dict[str, str]:
-    """Write a stand-in there which may be written to, and return the variables for git: for a second checkout.
+def detach(repository: Repository, folder: Path) -> dict[str, str]:
+    """Make a writable stand-in for a second checkout, and return the variables for git.
 
-    Git keeps what belongs to that checkout in the stand-in, so nothing of it is left in the repository. Raises FleetError.
+    Git keeps its records of that checkout in the stand-in, so that they leave no trace in the repository. Raises FleetError.
     """
     settings = [one for one in _format(repository.shared) + _settings(repository) if "sparse" not in one[0]]
     links = {name: target for name, target in _links(repository).items() if name != "worktrees"}
@@ -271,10 +271,10 @@ def detached(repository: Repository, folder: Path) -> dict[str, str]:
     return without_repository() | {"GIT_DIR": str(repository.private), "GIT_COMMON_DIR": str(folder)}
 
 
-# Stand-ins for a second checkout: git uses them as they are.
+# Stand-ins for second checkouts, which git uses without another stand-in.
 _DETACHED: set[Path] = set()
 
-# The stand-in does not show git everything that uses an object.
+# Git must not clean up, because the stand-in does not show git everything that uses an object.
 _NO_CLEANING = (("gc.auto", "0"), ("maintenance.auto", "false"))
 
 

@@ -1,1 +1,1 @@
-"""What judges a part of a service: linters of others, and readers of what only programs can say."""
+"""Judges of parts of a service: linters, and programs that read migrations, overlays and API documents."""

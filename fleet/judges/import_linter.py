@@ -1,4 +1,4 @@
-"""Imports that go against the layers, as import-linter finds them in the service's files. Nothing is installed."""
+"""Find imports that violate the layers, by import-linter, in the service's files. Nothing is installed."""
 
 import glob
 import json
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from fleet.errors import FleetError
 from fleet.git.objects import Tree
 from fleet.judges import tools
-from fleet.judges.together import remember_together
+from fleet.judges.batch import compute_together
 from fleet.service.service import Service
 from fleet.template.answers import ANSWERS_FILE, Answers
 from fleet.template.template import Template
@@ -26,32 +26,30 @@ _STEP = re.compile(r"^-\s+(?P<importer>[\w.]+) -> (?P<imported>[\w.]+) \(l\.(?P<
 
 
 class Import(NamedTuple):
-    """Where a chain of imports begins that breaks a contract."""
+    """The first import of a chain that violates a contract."""
 
     importer: str
     imported: str
     line: int
 
 
-def broken(service: Service) -> list[Import]:
-    """By the contracts that the template renders, or those of a waiver. Raises FleetError if they cannot be checked."""
-    return [Import(*entry) for entry in service.remembered(_judge(), _inputs(service), _broken)]
+def find_violations(service: Service) -> list[Import]:
+    """Check the contracts that the template renders, or that a waiver allows. Raises FleetError if import-linter fails."""
+    return [Import(*entry) for entry in service.compute_once(_tool(), _inputs(service), _lint_one)]
 
 
 def prepare(services: list[Service]) -> None:
-    """Find out what `broken` will be asked, at once for all of them."""
-    remember_together(
-        [service for service in services if CONTRACTS in service.tree], _judge(), _inputs, _broken_of_each
-    )
+    """Compute the answers of `find_violations` for all services at once."""
+    compute_together([service for service in services if CONTRACTS in service.tree], _tool(), _inputs, _lint_each)
 
 
-def _judge() -> str:
+def _tool() -> str:
     return f"layers 5 import-linter {version('import-linter')} grimp {version('grimp')}"
 
 
 def _inputs(service: Service) -> tuple[str, ...]:
-    # The chassis of most, and of those that have none of their own, is that of the recorded release, which their answers
-    # name: sixty files that need not be written for each.
+    # Most services have the unchanged chassis of the recorded release, and some use a published one. Then the answers stand
+    # for the chassis, and its sixty files need not be written for each service.
     ours, released = (_chassis(tree) for tree in (service.tree, service.expected.platform))
     own = service.tree[CONTRACTS] == service.expected.platform.get(CONTRACTS) or service.is_waived(CONTRACTS)
     inputs = {
@@ -66,45 +64,45 @@ def _chassis(tree: Tree) -> Tree:
     return {path: entry for path, entry in tree.items() if path.startswith("chassis/src/")}
 
 
-def _broken(folder: Path) -> list[Import]:
-    return _linted([folder])[0]
+def _lint_one(folder: Path) -> list[Import]:
+    return _lint([folder])[0]
 
 
-def _broken_of_each(folder: Path) -> dict[str, list[Import]]:
+def _lint_each(folder: Path) -> dict[str, list[Import]]:
     folders = list(folder.iterdir())
-    return {one.name: found for one, found in zip(folders, _linted(folders), strict=True)}
+    return {one.name: found for one, found in zip(folders, _lint(folders), strict=True)}
 
 
 @cache
-def _released(source: str, version: str) -> Path:
+def _released_chassis(source: str, version: str) -> Path:
     return Template(source).at(version).folder / "template/chassis"
 
 
-def _linted(folders: list[Path]) -> list[list[Import]]:
+def _lint(folders: list[Path]) -> list[list[Import]]:
     for folder in folders:
         if (folder / ANSWERS_FILE).exists():
             _complete(folder, Answers.parse((folder / ANSWERS_FILE).read_bytes()))
-    # Wide, because it would break what is longer than a line.
+    # Many columns, because import-linter folds longer lines.
     done = tools.run([sys.executable, "-I", LINTING, *map(str, folders)], cwd=folders[0], COLUMNS="1000")
     try:
         answers = json.loads(done.stdout)
     except ValueError:
         raise FleetError(f"import-linter could not be run: {done.stderr.strip()[-500:]}") from None
-    return [_found(status, said) for status, said in answers]
+    return [_parse(status, printed) for status, printed in answers]
 
 
 def _complete(folder: Path, answers: Answers) -> None:
-    """Add what the template says, where the service's own does not count: the contracts, the chassis."""
+    """Add the template's contracts and chassis to a folder that was written without the service's own."""
     if not (folder / CONTRACTS).exists():
         with tempfile.TemporaryDirectory(prefix="fleet-") as rendered:
             Template(answers.source).at(answers.version).render(answers, Path(rendered))
             shutil.copyfile(Path(rendered) / CONTRACTS, folder / CONTRACTS)
     if not (folder / "chassis").exists():
-        (folder / "chassis").symlink_to(_released(answers.source, answers.version))
+        (folder / "chassis").symlink_to(_released_chassis(answers.source, answers.version))
 
 
-def _found(status: int, said: str) -> list[Import]:
-    found = {Import(one["importer"], one["imported"], int(one["line"])) for one in _STEP.finditer(said)}
+def _parse(status: int, printed: str) -> list[Import]:
+    found = {Import(one["importer"], one["imported"], int(one["line"])) for one in _STEP.finditer(printed)}
     if bool(found) is (status == 0):
-        raise FleetError(f"import-linter could not judge: {said.strip()[-500:]}")
+        raise FleetError(f"import-linter could not judge: {printed.strip()[-500:]}")
     return sorted(found)

@@ -1,6 +1,6 @@
-"""import-linter on one service after the other, for it takes longer to start than to work. A program of its own.
+"""A program that runs import-linter on one service after the other, because import-linter takes longer to start than to work.
 
-python -I import_linter_program.py FOLDER… writes JSON to stdout: for each folder the exit status, and what import-linter said.
+python -I import_linter_program.py FOLDER… writes JSON to stdout: for each folder the exit status and import-linter's output.
 """
 
 import io
@@ -27,7 +27,7 @@ PATHS = ("src", "chassis/src")
 
 
 class _InFolder(AbstractPackageFinder):
-    """Finds packages by their folders. grimp's own asks Python, which imports the parents of a package."""
+    """Find packages by their folders. grimp's own finder asks Python, which imports the parents of a package."""
 
     def determine_package_directories(self, package_name: str, file_system: AbstractFileSystem) -> set[str]:
         found = {str(folder) for path in PATHS if (folder := Path.cwd() / path / package_name).is_dir()}
@@ -36,8 +36,8 @@ class _InFolder(AbstractPackageFinder):
         return found
 
 
-class _OfTheRelease(Cache):
-    """Keeps in memory what the chassis of a release imports, for the next service that has a link to this chassis."""
+class _ChassisCache(Cache):
+    """Keep the imports of a release's chassis in memory, for the next service that links to the same chassis."""
 
     known: ClassVar[dict[tuple[object, ...], set[DirectImport]]] = {}
 
@@ -59,14 +59,14 @@ class _OfTheRelease(Cache):
 
     @cached_property
     def _shared(self) -> tuple[object, ...]:
-        """Where the chassis really is, and how its imports are read; empty if the service has a chassis of its own."""
+        """The key of the linked chassis: its folder and how its imports are read; empty if the service has its own chassis."""
         link = Path.cwd() / "chassis"
         if not link.is_symlink() or (Path.cwd() / "src/chassis").exists():
             return ()
         return str(link.resolve()), self.include_external_packages, self.exclude_type_checking_imports
 
     def _names_the_service(self, found: set[DirectImport]) -> bool:
-        """The same line imports another module if the service is called like a package that the chassis uses."""
+        """Whether an import means the service, because the service has the name of a package that the chassis uses."""
         return any(one.imported.name.partition(".")[0] in self._own for one in found)
 
     @cached_property
@@ -75,24 +75,24 @@ class _OfTheRelease(Cache):
 
 
 def lint(folder: str) -> tuple[int, str]:
-    """Nothing of the folder is imported, and Python's path does not lead there."""
+    """Lint the service in a folder. Its code is not imported, and the folder is not in Python's path."""
     os.chdir(folder)
     options = read_user_options(RULES)
     if "contract_types" in options.session_options:
         return 1, f"{RULES} has contract_types, which is code of the service, and fleet runs none: remove the line"
-    # Writing the report takes as long as finding out that there is nothing to report. What fails here fails below too, and
-    # is reported there; so does the first service, because it is `lint_imports` that makes the types of contracts known.
-    with redirect_stdout(io.StringIO()) as said:
+    # Ask first whether there is anything to report, because writing the report takes as long as checking. A failure here is
+    # reported below. The first service always fails here, because only `lint_imports` registers the types of contracts.
+    with redirect_stdout(io.StringIO()) as printed:
         with suppress(Exception):
             if options.contracts_options and not create_report(options, cache_dir="").contains_failures:
                 return 0, ""
         is_kept = lint_imports(config_filename=RULES, cache_dir="", no_logo=True)
-    return int(not is_kept), said.getvalue()
+    return int(not is_kept), printed.getvalue()
 
 
 if __name__ == "__main__":
     # Nobody sees what moves on a terminal, which takes three threads for each service.
     Live.start = Live.stop = lambda *_, **__: None
     configure()
-    settings.configure(PACKAGE_FINDER=_InFolder(), CACHE_CLASS=_OfTheRelease)
+    settings.configure(PACKAGE_FINDER=_InFolder(), CACHE_CLASS=_ChassisCache)
     sys.stdout.write(json.dumps([lint(folder) for folder in sys.argv[1:]]))

@@ -1,7 +1,7 @@
-"""What an overlay of deploy/ makes of the platform's base: as much of Kustomize as overlays of services use.
+"""Render an overlay of deploy/ on the platform's base, by the part of Kustomize that overlays of services use.
 
-Not Kustomize itself, which no package index has: a check that depends on what a machine happens to have is no gate. What
-is not understood here is a FleetError and not passed over; a test compares with the real one.
+Kustomize itself is not used, because no package index has it, and the result of a check must not depend on the machine. A
+feature that this module does not know raises FleetError. A test compares the results with Kustomize's.
 """
 
 import copy
@@ -22,8 +22,8 @@ Manifest = dict[str, Any]
 
 FILE = "kustomization.yaml"
 UNDERSTOOD = {"apiVersion", "kind", "resources", "components", "patches", "images", "replicas"}
-# They change no field that a convention is about.
-PASSED_OVER = {
+# These fields change nothing that a convention checks.
+IGNORED = {
     "namespace",
     "labels",
     "commonAnnotations",
@@ -33,7 +33,7 @@ PASSED_OVER = {
     "secretGenerator",
 }
 
-# The lists that Kubernetes merges by a key of their items; all others are replaced.
+# The lists that Kubernetes merges by a key of their items. All other lists are replaced.
 MERGED_BY = {
     "containers": "name",
     "initContainers": "name",
@@ -51,19 +51,19 @@ def overlays(service: Service) -> list[str]:
 
 
 @lru_cache(maxsize=8)  # a dozen conventions ask for the same few
-def rendered(service: Service, folder: str) -> list[Manifest]:
-    """The manifests of a folder; callers must not change them. Raises FleetError for a feature that fleet does not know."""
+def render_overlay(service: Service, folder: str) -> list[Manifest]:
+    """Render the manifests of a folder, which callers must not change. Raises FleetError for an unknown feature."""
     return _with_kustomization(service, folder, [])
 
 
 def _with_kustomization(service: Service, folder: str, found: list[Manifest]) -> list[Manifest]:
-    """What it makes of the manifests before it, its own resources included."""
+    """Apply the kustomization of a folder to manifests, and add its own resources."""
     path = posixpath.join(folder, FILE)
     (kustomization,) = service.yaml(path) or [None]
     if not isinstance(kustomization, dict):
-        raise FleetError(f"{path} is missing, or is no mapping")
-    if unknown := sorted(set(kustomization) - UNDERSTOOD - PASSED_OVER):
-        raise FleetError(f"{path} uses {', '.join(unknown)}, which fleet cannot follow")
+        raise FleetError(f"{path} is missing or is not a mapping")
+    if unknown := sorted(set(kustomization) - UNDERSTOOD - IGNORED):
+        raise FleetError(f"{path} uses {', '.join(unknown)}, which fleet cannot render")
     try:
         for name in kustomization.get("resources") or ():
             found = found + _resource(service, path, posixpath.normpath(posixpath.join(folder, name)))
@@ -71,27 +71,27 @@ def _with_kustomization(service: Service, folder: str, found: list[Manifest]) ->
             found = _with_kustomization(service, posixpath.normpath(posixpath.join(folder, name)), found)
         found = copy.deepcopy(found)
         for patch in kustomization.get("patches") or ():
-            found = _patched(service, path, folder, patch, found)
+            found = _patch(service, path, folder, patch, found)
         for replicas in kustomization.get("replicas") or ():
             target = {"kind": "Deployment|StatefulSet", "name": replicas["name"]}
             for one in _targets(path, target, found):
                 one["spec"]["replicas"] = replicas["count"]
         for image in kustomization.get("images") or ():
             for container in (each for one in found for each in containers(one)):
-                container["image"] = _image(container.get("image", ""), image)
+                container["image"] = _change_image(container.get("image", ""), image)
     except (KeyError, TypeError, AttributeError, IndexError, RecursionError, re.error) as error:
-        raise FleetError(f"{path} is not the kustomization that it should be: {error!r}") from None
+        raise FleetError(f"{path} is not a valid kustomization: {error!r}") from None
     return found
 
 
-def generated(service: Service, folder: str) -> dict[str, set[str]]:
+def config_map_keys(service: Service, folder: str) -> dict[str, set[str]]:
     """The keys of each ConfigMap that a folder and the folders it builds on generate. Raises FleetError."""
     path = posixpath.join(folder, FILE)
     (kustomization,) = (service.yaml(path) if path in service.tree else []) or [{}]
     keys: dict[str, set[str]] = {}
     try:
         for name in [*(kustomization.get("resources") or ()), *(kustomization.get("components") or ())]:
-            for map_, found in generated(service, posixpath.normpath(posixpath.join(folder, name))).items():
+            for map_, found in config_map_keys(service, posixpath.normpath(posixpath.join(folder, name))).items():
                 keys.setdefault(map_, set()).update(found)
         for generator in kustomization.get("configMapGenerator") or ():
             lines = [*(generator.get("literals") or ())]
@@ -101,19 +101,19 @@ def generated(service: Service, folder: str) -> dict[str, set[str]]:
             before = keys.get(generator["name"], set()) if generator.get("behavior") == "merge" else set()
             keys[generator["name"]] = before | own
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise FleetError(f"{path} is not the kustomization that it should be: {error!r}") from None
+        raise FleetError(f"{path} is not a valid kustomization: {error!r}") from None
     return keys
 
 
 def _resource(service: Service, path: str, name: str) -> list[Manifest]:
     if posixpath.join(name, FILE) in service.tree:
-        return rendered(service, name)
+        return render_overlay(service, name)
     if name not in service.tree:
-        raise FleetError(f"{path} names {name}, which is not there")
+        raise FleetError(f"{path} names {name}, which does not exist")
     return service.yaml(name)
 
 
-def _patched(service: Service, path: str, folder: str, patch: Any, found: list[Manifest]) -> list[Manifest]:
+def _patch(service: Service, path: str, folder: str, patch: Any, found: list[Manifest]) -> list[Manifest]:
     text = (
         patch["patch"] if "patch" in patch else service.text(posixpath.normpath(posixpath.join(folder, patch["path"])))
     )
@@ -121,68 +121,68 @@ def _patched(service: Service, path: str, folder: str, patch: Any, found: list[M
         content = load(text)
         target = patch.get("target") or {}
         if unknown := set(target) - {"group", "version", "kind", "name", "namespace"}:
-            raise FleetError(f"{path} chooses targets by {', '.join(sorted(unknown))}, which fleet cannot follow")
+            raise FleetError(f"{path} chooses targets by {', '.join(sorted(unknown))}, which fleet cannot render")
         if isinstance(content, list):
             return [jsonpatch.apply_patch(one, content) if _is_target(one, target) else one for one in found]
     except (yaml.YAMLError, jsonpatch.JsonPatchException, jsonpatch.JsonPointerException) as error:
-        raise FleetError(f"a patch of {path} does not fit: {error}") from None
+        raise FleetError(f"a patch of {path} cannot be applied: {error}") from None
     if not target:
         target = {"kind": content["kind"], "name": content["metadata"]["name"]}
         _targets(path, target, found)
     if content.get("$patch") == "delete":
         return [one for one in found if not _is_target(one, target)]
-    return [merged(one, content) if _is_target(one, target) else one for one in found]
+    return [merge_patch(one, content) if _is_target(one, target) else one for one in found]
 
 
 def _targets(path: str, target: Manifest, found: list[Manifest]) -> list[Manifest]:
-    """Those that it chooses. Raises FleetError if there is none, as Kustomize does where a name is meant."""
+    """Find the manifests of a target. Raises FleetError if there are none, as Kustomize does for a named target."""
     chosen = [one for one in found if _is_target(one, target)]
     if not chosen:
-        raise FleetError(f"{path} changes {target['kind']} {target['name']}, which is not there")
+        raise FleetError(f"{path} changes {target['kind']} {target['name']}, which does not exist")
     return chosen
 
 
 def _is_target(one: Manifest, target: Manifest) -> bool:
-    """Kind and name are regular expressions for Kustomize."""
+    """Whether a manifest has the kind and name of a target, which are regular expressions."""
     return bool(
         re.fullmatch(target.get("kind") or ".*", one["kind"])
         and re.fullmatch(target.get("name") or ".*", one["metadata"]["name"])
     )
 
 
-def merged(one: Any, patch: Any, key: str = "") -> Any:
-    """A strategic merge patch, as Kubernetes has it for the objects of a base. Raises FleetError."""
+def merge_patch(one: Any, patch: Any, key: str = "") -> Any:
+    """Apply a strategic merge patch, as Kubernetes does for the objects of a base. Raises FleetError."""
     if isinstance(patch, dict):
         if patch.get("$patch") == "replace":
             one, patch = {}, {name: value for name, value in patch.items() if name != "$patch"}
         if directives := sorted(name for name in patch if str(name).startswith("$")):
-            raise FleetError(f"a patch has {', '.join(directives)} where fleet cannot follow")
+            raise FleetError(f"a patch uses {', '.join(directives)}, which fleet cannot render")
         rest = dict(one) if isinstance(one, dict) else {}
         for name, value in patch.items():
             if value is None or value == {"$patch": "delete"}:
                 rest.pop(name, None)
             else:
-                rest[name] = merged(rest.get(name), value, name)
+                rest[name] = merge_patch(rest.get(name), value, name)
         return rest
     by = MERGED_BY.get(key)
     if by and isinstance(one, list) and isinstance(patch, list):
-        return reduce(lambda items, item: _with_item(items, item, by), patch, one)
+        return reduce(lambda items, item: _merge_item(items, item, by), patch, one)
     return patch
 
 
-def _with_item(items: list[Any], item: Any, by: str) -> list[Any]:
+def _merge_item(items: list[Any], item: Any, by: str) -> list[Any]:
     same = [each.get(by) == item.get(by) for each in items]
     if item.get("$patch") == "delete":
         return [each for each, is_same in zip(items, same, strict=True) if not is_same]
     if "$patch" in item:
-        raise FleetError(f"a patch has $patch: {item['$patch']} in a list, where fleet cannot follow")
+        raise FleetError(f"a patch uses $patch: {item['$patch']} in a list, which fleet cannot render")
     if not any(same):
-        return [*items, merged(None, item)]
-    return [merged(each, item) if is_same else each for each, is_same in zip(items, same, strict=True)]
+        return [*items, merge_patch(None, item)]
+    return [merge_patch(each, item) if is_same else each for each, is_same in zip(items, same, strict=True)]
 
 
-def _image(name: str, change: Manifest) -> str:
-    """`registry/name:tag@digest`, by the rules of an `images` entry."""
+def _change_image(name: str, change: Manifest) -> str:
+    """Change the image `registry/name:tag@digest` as an entry of `images` demands."""
     found = re.fullmatch(r"(?P<name>.+?)(?P<tag>:[^:/@]+)?(?P<digest>@.+)?", name)
     if found is None or found["name"] != change["name"]:
         return name
@@ -195,7 +195,7 @@ def _image(name: str, change: Manifest) -> str:
 
 
 def pod(manifest: Manifest) -> Manifest:
-    """The pod's spec of a workload; empty for anything else."""
+    """The spec of a workload's pods; empty for any other manifest."""
     spec = manifest.get("spec") or {}
     if manifest.get("kind") == "CronJob":
         spec = (spec.get("jobTemplate") or {}).get("spec") or {}

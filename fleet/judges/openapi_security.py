@@ -1,4 +1,4 @@
-"""Whether callers who could authenticate still can: compare `security` and its schemes."""
+"""Compare `security` and its schemes: callers who could authenticate must still be able to."""
 
 from collections.abc import Iterator
 
@@ -11,13 +11,13 @@ Way = dict[str, list[str]]
 """One way to authenticate: the needed scopes by scheme. Without schemes, no authentication is needed."""
 
 
-def breaks(old: Document, new: Document, was: Operation, is_: Operation) -> Iterator[str]:
+def find_closed_ways(old: Document, new: Document, was: Operation, is_: Operation) -> Iterator[str]:
     """Yield each way to authenticate that was enough for callers and no longer is."""
     offered = _ways(new, is_)
     for way in _ways(old, was):
         if not any(_is_enough(way, other, old, new) for other in offered):
             wanted = " or ".join(_named(other) for other in offered)
-            yield f"security: it asks for {wanted}, and {_named(way)} was enough"
+            yield f"security: the operation requires {wanted}, and {_named(way)} was enough"
 
 
 def _ways(document: Document, operation: Operation) -> list[Way]:

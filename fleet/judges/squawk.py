@@ -1,4 +1,4 @@
-"""New migrations, judged by squawk as the SQL that Alembic makes of them."""
+"""Judge new migrations by squawk, as the SQL that Alembic makes from them."""
 
 import glob
 import json
@@ -15,27 +15,26 @@ from fleet.errors import FleetError
 from fleet.judges import tools
 from fleet.service.service import Service
 
-# By its path: importing it would import Alembic and SQLAlchemy, of which fleet itself has no need.
-OFFLINE = str(Path(__file__).with_name("migration_sql.py"))
+PROGRAM = str(Path(__file__).with_name("migration_sql") / "program.py")
 POSTGRES = "18"
 
-# How a migration is written; time limits, which the chassis sets; and changes that no statement of the service notices.
+# Rules about style, about time limits, which the chassis sets, and about changes that no statement of a service notices.
 LEFT_OUT = re.compile(
     "prefer-.*|require-(lock|statement)-timeout|require-timeout-settings|require-enum-value-ordering|ban-char-field"
     "|ban-drop-(constraint|not-null)|renaming-object"
 )
 
-# Of one statement, without comments and the contents of texts.
+# These patterns match one statement, without comments and the contents of texts.
 CREATES = re.compile(r"CREATE TABLE (?:IF NOT EXISTS )?([^\s(]+)", re.IGNORECASE)
 CHANGES = re.compile(
     r"(?:ALTER TABLE|DROP TABLE|CREATE (?:UNIQUE )?INDEX\b.*? ON)(?: IF EXISTS)?(?: ONLY)? ([^\s(]+)", re.IGNORECASE
 )
-# squawk looks at the lock alone, and is content once a constraint has made that short.
+# squawk judges only the lock, and accepts SET NOT NULL after a constraint that makes the lock short.
 REQUIRES = re.compile(r"ALTER TABLE .*SET NOT NULL", re.IGNORECASE)
-REQUIRED = "requiring-value", "Whoever writes a row without a value for this column fails from now on."
+REQUIRED = "requiring-value", "The version that still runs fails when it writes a row without a value for this column."
 
 
-# Statements that may run twice without failing, for they may be committed before the migration is recorded.
+# Statements that may run twice without a failure, so they may be committed before the migration is recorded.
 REPEATABLE = re.compile(
     r"""
     BEGIN\b | COMMIT\b | SET\s | ANALYZE\b | COMMENT\s+ON\s | REFRESH\s | REINDEX\s
@@ -60,8 +59,8 @@ UNREPEATABLE = (
 
 
 @dataclass(frozen=True)
-class Found:
-    """One thing in a migration. The rule is squawk's; empty if the migration could not be turned into SQL."""
+class Violation:
+    """A finding in a migration. `rule` is squawk's, and empty if the migration could not be read as SQL."""
 
     path: str
     line: int
@@ -70,57 +69,60 @@ class Found:
 
 
 class _Origin(NamedTuple):
-    """The statement that a line of SQL belongs to."""
+    """The statement that a line of the script belongs to, and its line in the migration."""
 
-    path: str = ""
-    line: int = 0
-    sql: str = ""
+    path: str
+    line: int
+    sql: str
 
 
-def found(service: Service, paths: list[str]) -> list[Found]:
-    """What squawk says of these migrations, which come one after the other. Raises FleetError."""
+def _origins(migrations: dict[str, dict[str, Any]]) -> Iterator[tuple[str, _Origin]]:
+    """Yield each line of the script, in which each migration has a transaction of its own, with its origin."""
+    for path, migration in migrations.items():
+        for sql, line in [("BEGIN;", 0), *migration["statements"], ("COMMIT;", 0)]:
+            origin = _Origin(path, line, sql.strip())
+            yield from ((text, origin) for text in origin.sql.splitlines())
+
+
+def judge(service: Service, paths: list[str]) -> list[Violation]:
+    """Judge migrations, which follow each other in this order. Raises FleetError."""
     if not paths:
         return []
     versions = " ".join(
         f"{name} {version(name)}" for name in ("squawk-cli", "alembic", "sqlalchemy", "restrictedpython")
     )
     patterns = tuple(map(glob.escape, paths))
-    entries = service.remembered(
+    entries = service.compute_once(
         f"migrations 6 {versions}", patterns, lambda folder: [asdict(one) for one in _judged(folder, paths)]
     )
-    return [Found(**entry) for entry in entries]
+    return [Violation(**entry) for entry in entries]
 
 
-def _judged(folder: Path, paths: list[str]) -> Iterator[Found]:
-    # For each line of SQL where it is from. squawk counts from 0.
-    script, origins = [], []
-    for path, made in _as_sql(folder, paths).items():
-        if made["error"]:
-            yield Found(path, made["line"], "", made["error"])
-        for sql, line in _committed_early(made["statements"]):
+def _judged(folder: Path, paths: list[str]) -> Iterator[Violation]:
+    migrations = _read_as_sql(folder, paths)
+    for path, migration in migrations.items():
+        if migration["error"]:
+            yield Violation(path, migration["line"], "", migration["error"])
+        for sql, line in _committed_early(migration["statements"]):
             if not all(REPEATABLE.match(f"{statement} ") for statement in _statements(sql)):
-                yield Found(path, line, *UNREPEATABLE)
-        # Each migration has a transaction of its own.
-        for sql, line in [("BEGIN;", 0), *made["statements"], ("COMMIT;", 0)]:
-            lines = sql.strip().splitlines()
-            script += lines
-            origins += [_Origin(path, line, sql.strip())] * len(lines)
-    # A table that these migrations create is empty, and nobody uses it yet.
-    statements = {origin: list(_statements(origin.sql)) for origin in dict.fromkeys(origins)}
-    created = {found[1] for all_of in statements.values() for one in all_of if (found := CREATES.match(one))}
+                yield Violation(path, line, *UNREPEATABLE)
+    script = list(_origins(migrations))
+    statements = {origin: list(_statements(origin.sql)) for origin in dict.fromkeys(origin for _, origin in script)}
+    # A table that these migrations create is empty, and no service uses the table yet.
+    created = {found[1] for group in statements.values() for one in group if (found := CREATES.match(one))}
 
-    def touches_what_is_used(statement: str) -> bool:
+    def changes_used_table(statement: str) -> bool:
         changed = CHANGES.match(statement)
         return changed is None or changed[1] not in created
 
-    for origin, all_of in statements.items():
-        if any(REQUIRES.match(one) and touches_what_is_used(one) for one in all_of):
-            yield Found(origin.path, origin.line, *REQUIRED)
-    for one in _squawk(folder, "\n".join(script)):
-        origin = origins[min(one["line"], len(origins) - 1)]
-        if not LEFT_OUT.fullmatch(one["rule_name"]) and any(map(touches_what_is_used, statements[origin] or [""])):
+    for origin, group in statements.items():
+        if any(REQUIRES.match(one) and changes_used_table(one) for one in group):
+            yield Violation(origin.path, origin.line, *REQUIRED)
+    for one in _squawk(folder, "\n".join(text for text, _ in script)):
+        _, origin = script[min(one["line"], len(script) - 1)]  # squawk counts lines from 0
+        if not LEFT_OUT.fullmatch(one["rule_name"]) and any(map(changes_used_table, statements[origin] or [""])):
             what = " ".join(filter(None, (one["message"], one["help"])))
-            yield Found(origin.path, origin.line, one["rule_name"], what)
+            yield Violation(origin.path, origin.line, one["rule_name"], what)
 
 
 _TOKEN = re.compile(
@@ -158,7 +160,7 @@ def _statements(sql: str) -> Iterator[str]:
 
 
 def _end_of_block(sql: str, at: int) -> int:
-    """Where the comment ends: for PostgreSQL, comments nest."""
+    """Find the end of a comment. In PostgreSQL, comments nest."""
     depth = 1
     while depth and (found := _OF_BLOCKS.search(sql, at)):
         depth, at = depth + (1 if found[0] == "/*" else -1), found.end()
@@ -171,21 +173,21 @@ def _committed_early(statements: list[tuple[str, int]]) -> list[tuple[str, int]]
     return statements[: begins[-1]] if begins else []
 
 
-def _as_sql(folder: Path, paths: list[str]) -> dict[str, dict[str, Any]]:
-    """What fleet/judges/migration_sql.py reads in them, in a process that gets nothing of ours."""
+def _read_as_sql(folder: Path, paths: list[str]) -> dict[str, dict[str, Any]]:
+    """Read migrations by fleet/judges/migration_sql, in a process without our variables."""
     output = folder / "statements.json"
     files = [str(folder / path) for path in paths]
-    done = tools.run([sys.executable, "-I", OFFLINE, str(output), *files], cwd=folder)
+    done = tools.run([sys.executable, "-I", PROGRAM, str(output), *files], cwd=folder)
     if done.returncode < 0:
         raise FleetError("reading the new migrations takes more time or memory than fleet allows: simplify them")
     if done.returncode != 0:
         raise FleetError(f"the migrations could not be read: {done.stderr.strip()[-500:]}")
-    made = json.loads(output.read_text())
-    return {path: made[file] for path, file in zip(paths, files, strict=True)}
+    migrations = json.loads(output.read_text())
+    return {path: migrations[file] for path, file in zip(paths, files, strict=True)}
 
 
 def _squawk(folder: Path, script: str) -> list[dict[str, Any]]:
-    # A comment in the SQL approves nothing: a waiver does.
+    # Only a waiver approves a finding, and not a comment in the SQL.
     (folder / "migrations.sql").write_text(script.replace("squawk-ignore", "squawk_ignore"))
     options = ("--config", os.devnull, "--reporter", "json", "--pg-version", POSTGRES)
     done = tools.run([tools.program("squawk"), *options, "migrations.sql"], cwd=folder)

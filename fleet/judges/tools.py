@@ -1,4 +1,4 @@
-"""Linters of others, which come with fleet as wheels: their versions are ours, and nobody has to install them."""
+"""Run linters, which are dependencies of fleet: fleet chooses their versions, and nobody has to install them."""
 
 import os
 import shutil
@@ -8,26 +8,26 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from fleet.errors import OfThisMachine
+from fleet.errors import MachineError
 from fleet.processes.limits import lift_limits
 
-# Far more than any of them takes, on a busy machine too: Kingfisher compiles its rules in seven seconds of computing.
+# Far more than any linter takes, even on a busy machine: Kingfisher compiles its rules in seven seconds of computing.
 LIMIT_SECONDS = 300
 
 
 def program(name: str) -> str:
-    """Where it is, beside the Python that runs fleet. Raises OfThisMachine."""
+    """Find a program that was installed with fleet. Raises MachineError."""
     schemes = (sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme("user"))
     found = shutil.which(name, path=os.pathsep.join(sysconfig.get_path("scripts", scheme) for scheme in schemes))
     if found is None:
-        raise OfThisMachine(f"{name} is not beside the Python that runs fleet: install fleet again")
+        raise MachineError(f"{name} is missing from the environment in which fleet is installed: install fleet again")
     return found
 
 
 def run(command: Sequence[str], *, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run it with nothing of our environment: it judges alike everywhere, and sees no secret. Raises OfThisMachine.
+    """Run a linter without our variables, so that its result is the same everywhere, and no secret is in reach.
 
-    Its home is empty, and not the folder that it judges: a service must not bring the configuration of its judge.
+    The home folder of the linter is empty, because a service must not configure its judge. Raises MachineError.
     """
     with tempfile.TemporaryDirectory(prefix="fleet-") as home:
         environment = {"PATH": os.defpath, "HOME": home, **environment}
@@ -42,4 +42,4 @@ def run(command: Sequence[str], *, cwd: Path, **environment: str) -> subprocess.
                 preexec_fn=lift_limits,
             )
         except subprocess.TimeoutExpired:
-            raise OfThisMachine(f"{Path(command[0]).name} was given up after {LIMIT_SECONDS} seconds") from None
+            raise MachineError(f"{Path(command[0]).name} was given up after {LIMIT_SECONDS} seconds") from None

@@ -1,1 +1,1 @@
-"""`fleet map`: who calls whom and who hears of what, from what the services' repositories say; and what is wrong with it."""
+"""`fleet map`: calls, events and jobs between services, read from their repositories, and the faults between services."""

@@ -1,4 +1,4 @@
-"""Which database a service uses, as far as its repository says so. What is inside of a Secret nobody can see here."""
+"""Find the databases that a service's repository names. The contents of Secrets are not in the repository."""
 
 import base64
 import re
@@ -17,15 +17,15 @@ SETTING = "DATABASE_URL"
 FILES = ("deploy/*.yaml", "deploy/*.yml", "deploy/*.env", "deploy/*.properties")
 OVERLAY = re.compile(r"deploy/overlays/[^/]+")
 
-# Other files are not parsed: they cannot name a database.
+# Files without these words cannot name a database, and are not parsed.
 RELEVANT = re.compile("database|postgres|secret|kind: *Kustomization|^namespace:", re.IGNORECASE | re.MULTILINE)
-# A name of a Secret, a variable, a key of a secret store or a base that says that a database is behind it.
+# Words that mark the name of a Secret, a variable, a key of a secret store or a base as the name of a database.
 WORDS = re.compile(r"(?:^|[^a-z])(?:database|db|postgres|postgresql|pg|dsn)(?:$|[^a-z])", re.IGNORECASE)
-# Keys that many Secrets of one database each have. Any other key may be one of several databases.
+# Common keys of a Secret for one database. With any other key, a Secret may be for several databases.
 USUAL_KEYS = {"database_url", "uri", "url", "dsn", "host", "port", "dbname", "user", "username", "password"}
 URL = re.compile(r"postgres(?:ql)?(?:\+\w+)?://[^\s\"'`]+")
-# Filled in where it is deployed: `{{ .password }}` of an ExternalSecret's template, `$(USER)` of a container.
-FILLED_IN = re.compile(r"\{\{.*?\}\}|\$\(\w+\)|\$\{\w+\}")
+# Placeholders that the deployment replaces: `{{ .password }}` of an ExternalSecret's template, `$(USER)` of a container.
+PLACEHOLDER = re.compile(r"\{\{.*?\}\}|\$\(\w+\)|\$\{\w+\}")
 LOOPBACK = re.compile(r"localhost|127\..*|::1|0\.0\.0\.0")
 
 Named = tuple[str, str]
@@ -33,10 +33,10 @@ Named = tuple[str, str]
 
 @dataclass(frozen=True)
 class Database:
-    """One that the service names. Two services with the same `kind` and `key` have the same one.
+    """A database that the service names. Two services with the same `kind` and `key` share a database.
 
     kind: `secret` (namespace/name), `store` (a key in a secret store), `url` (host/database), `base` (a remote base of
-    Kustomize), `resource` (of the catalogue). `path` is where it is written.
+    Kustomize), `resource` (of the catalogue). `path` is the file that names the database.
     """
 
     kind: str
@@ -45,7 +45,10 @@ class Database:
 
 
 def databases(service: Service) -> list[Database]:
-    """Of every overlay; those of the base where an overlay names none. Raises FleetError if a file is not YAML."""
+    """Find the databases of every overlay, or of the base if an overlay names no database.
+
+    Raises FleetError if a file is not YAML.
+    """
     base: list[tuple[str, Any]] = []
     overlays: dict[str, list[tuple[str, Any]]] = {}
     for path, document in _documents(service):
@@ -66,7 +69,7 @@ def databases(service: Service) -> list[Database]:
 
 
 def _documents(service: Service) -> Iterator[tuple[str, Any]]:
-    """Path and content, an overlay's kustomization first."""
+    """Yield path and content of each document, the kustomization of an overlay first."""
     for path in sorted(service.files(*FILES), key=lambda one: ("kustomization" not in one, one)):
         if not RELEVANT.search(service.text(path)):
             continue
@@ -77,7 +80,7 @@ def _documents(service: Service) -> Iterator[tuple[str, Any]]:
 
 
 def _named(document: Any, variables: list[list[Any]]) -> Iterator[Named]:
-    """Kind and name of every database in a document. `variables` are the lists of those in the base."""
+    """Yield kind and name of every database in a document. `variables` are the lists of variables in the base."""
     for one in _nodes(document):
         yield from _of_text(one)
         yield from _of_secret(one)
@@ -88,7 +91,7 @@ def _named(document: Any, variables: list[list[Any]]) -> Iterator[Named]:
 
 
 def _nodes(node: Any) -> Iterator[dict[str, Any]]:
-    """Every mapping in a document, a patch that is written as text included. A text or a list counts as `{"": …}`."""
+    """Yield every mapping in a document, and in patches that are written as text. A text counts as the mapping `{"": …}`."""
     if isinstance(node, str):
         if "\n" in node and any(word in node for word in ("secret", SETTING, "postgres")):
             try:
@@ -109,9 +112,9 @@ def _nodes(node: Any) -> Iterator[dict[str, Any]]:
 
 
 def _of_text(node: dict[str, Any]) -> Iterator[Named]:
-    """The addresses in a text, or in what a Secret has as base64."""
+    """Yield the addresses in a text, or in the base64 of a Secret."""
     if isinstance(text := node.get(""), str):
-        for url in URL.findall(FILLED_IN.sub("\0", text)):
+        for url in URL.findall(PLACEHOLDER.sub("\0", text)):
             yield from _of_url(url)
     if isinstance(encoded := node.get(SETTING), str) and "://" not in encoded:
         try:
@@ -121,7 +124,7 @@ def _of_text(node: dict[str, Any]) -> Iterator[Named]:
 
 
 def _of_url(url: str) -> Iterator[Named]:
-    """Without who connects, with what password, and by which port: a pooler has another one than its server."""
+    """Yield host and database of a URL, without user, password and port, because a pooler has another port than its server."""
     try:
         parts = urlsplit(url)
         asked = parse_qs(parts.query)
@@ -135,7 +138,7 @@ def _of_url(url: str) -> Iterator[Named]:
 
 
 def _of_secret(node: dict[str, Any]) -> Iterator[Named]:
-    """The Secrets that variables and volumes come from."""
+    """Yield the Secrets that variables and volumes come from."""
     match node:
         case {"name": str(variable), "valueFrom": {"secretKeyRef": {"name": str(name), **more}}}:
             key = str(more.get("key", SETTING))
@@ -146,7 +149,7 @@ def _of_secret(node: dict[str, Any]) -> Iterator[Named]:
 
 
 def _of_store(document: Any, secrets: set[str]) -> Iterator[Named]:
-    """The entries of a secret store that ExternalSecrets and volumes of the store take; `secrets` are of databases."""
+    """Yield the entries of a secret store for databases. `secrets` are the names of Secrets for databases."""
     for node in _nodes(document):
         if isinstance(key := node.get("objectName"), str) and WORDS.search(key):
             yield "store", key
@@ -155,13 +158,13 @@ def _of_store(document: Any, secrets: set[str]) -> Iterator[Named]:
             entries = list(_entries(spec))
             target = (spec.get("target") or {}).get("name") or (node.get("metadata") or {}).get("name") or ""
             is_whole = target in secrets or WORDS.search(str(target))
-            # A Secret may have more in it than the database: where any name says which it is, the others are not.
-            chosen = [entry for says, entry in entries if WORDS.search(says)]
+            # A Secret may also contain other values: if the names of some entries mark a database, the others do not count.
+            chosen = [entry for name, entry in entries if WORDS.search(name)]
             yield from (("store", one) for one in chosen or [entry for _, entry in entries if is_whole])
 
 
 def _entries(spec: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """What an entry is called on both sides, and its key in the store."""
+    """Yield the names of each entry on both sides, and its key in the store."""
     for one in (*(spec.get("data") or []), *(spec.get("dataFrom") or [])):
         match one:
             case {"remoteRef": {"key": str(key), **more}, **rest} | {"extract": {"key": str(key), **more}, **rest}:
@@ -172,7 +175,7 @@ def _entries(spec: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _of_patch(node: dict[str, Any], variables: list[list[Any]]) -> Iterator[Named]:
-    """The Secrets that JSON patches put where the base has that of the database. They count variables."""
+    """Yield the Secrets that JSON patches put in the place of the base's Secret. The patches name variables by position."""
     match node:
         case {"op": "replace", "path": str(path), "value": value}:
             place = re.search(r"/env/(\d+)/valueFrom(/secretKeyRef(/name)?)?$", path)
@@ -187,6 +190,6 @@ def _of_patch(node: dict[str, Any], variables: list[list[Any]]) -> Iterator[Name
 def _key(kind: str, name: str, namespace: str) -> str:
     if kind == "secret":
         return f"{namespace}/{name}"
-    # Within a cluster a host without a dot is one of the namespace.
+    # Within a cluster a host without a dot is in the same namespace.
     host, _, database = name.partition("/")
     return name if kind != "url" or "." in host or ":" in host else f"{host}.{namespace}/{database}"

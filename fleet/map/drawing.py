@@ -1,16 +1,16 @@
-"""What both kinds of drawing show: an arrow for all that one service asks, tells or gives another to do."""
+"""The arrows and words that both kinds of drawing show."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fleet.check.findings import Level
-from fleet.map.model import Edge, Found, Kind, Map
+from fleet.map.model import Edge, Kind, Map, MapFinding
 from fleet.output import count
 
 
 @dataclass(frozen=True)
 class Arrow:
-    """`is_wrong`: one of its edges has a finding that is an error, or ends nowhere."""
+    """An arrow for all edges of one kind from one service to another. `is_wrong`: an edge has a finding that is an error."""
 
     kind: Kind
     source: str
@@ -19,15 +19,15 @@ class Arrow:
     is_wrong: bool
 
     def label(self) -> str:
-        """Short: a message without the name of its service, which one end has. Empty if the ends say all."""
+        """A short label: a message without the name of its service. Empty for a call that is named after its target."""
         if self.kind is Kind.CALL and self.names == (self.target,):
             return ""
         first, *others = (name if self.kind is Kind.CALL else name.partition(".")[2] or name for name in self.names)
         return f"{first} +{len(others)}" if others else first
 
 
-def arrows(map_: Map, found: Iterable[Found]) -> list[Arrow]:
-    """One for each kind between two services. What one lacks of its own has no place between two."""
+def arrows(map_: Map, found: Iterable[MapFinding]) -> list[Arrow]:
+    """Combine the edges between two services into one arrow for each kind."""
     wrong = {edge for one in found if one.finding.level is Level.ERROR for edge in one.edges}
     together: dict[tuple[Kind, str, str], list[Edge]] = {}
     for edge in (edge for edge in map_.edges if edge.source != edge.target):
@@ -50,8 +50,8 @@ def sentence(map_: Map) -> str:
     return f"{', '.join(parts[:-1])} and {parts[-1]} between them"
 
 
-def told(map_: Map, name: str) -> str:
-    """A service in words, for who points at it or does not see it."""
+def describe_service(map_: Map, name: str) -> str:
+    """Describe a service in words, for a person who points at it or cannot see the drawing."""
     one = map_.services.get(name)
     if one is None:
         return f"{name}: not among the services of this map"
@@ -60,9 +60,9 @@ def told(map_: Map, name: str) -> str:
         ("calls", [edge.target for edge in map_.of(Kind.CALL) if edge.source == name]),
         ("is called by", [edge.source for edge in map_.of(Kind.CALL) if edge.target == name]),
         ("publishes", [message.name for message in one.messages if message.kind == "event" and message.sent]),
-        ("listens to", [message.name for message in one.messages if message.kind == "event" and message.taken]),
-        ("asks for", [message.name for message in one.messages if message.kind == "job" and message.sent]),
-        ("does", [message.name for message in one.messages if message.kind == "job" and message.taken]),
+        ("listens to", [message.name for message in one.messages if message.kind == "event" and message.received]),
+        ("sends", [message.name for message in one.messages if message.kind == "job" and message.sent]),
+        ("processes", [message.name for message in one.messages if message.kind == "job" and message.received]),
     ):
         if names:
             parts.append(f"{verb} {', '.join(dict.fromkeys(names))}")

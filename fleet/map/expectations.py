@@ -1,4 +1,4 @@
-"""Whether a receiver expects what a sender sends: the gaps between two schemas of one message, in words."""
+"""Compare the schemas of a message at its sender and its receiver, and describe the gaps in words."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ Schema = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Unmet:
-    """One expectation. `sure`: some message that may be sent will be refused; else that cannot be told from the schemas."""
+class UnmetExpectation:
+    """An expectation of the receiver. `sure`: the receiver refuses some message; otherwise the schemas do not show this."""
 
     field: str
     what: str
@@ -21,9 +21,9 @@ class Unmet:
         return f"{self.field or 'the message'} {self.what}"
 
 
-def unmet(expected: Schema, sent: Schema) -> list[Unmet]:
-    """What the sender may send but the receiver does not expect."""
-    return [Unmet(gap.field, _what(gap), gap.sure) for gap in gaps(sent, expected)]
+def find_unmet(expected: Schema, sent: Schema) -> list[UnmetExpectation]:
+    """Find what the sender may send and the receiver does not expect."""
+    return [UnmetExpectation(gap.field, _what(gap), gap.sure) for gap in gaps(sent, expected)]
 
 
 def _what(gap: Gap) -> str:
@@ -38,7 +38,7 @@ def _what(gap: Gap) -> str:
         case "required":
             return f"is required, and {'may be missing' if gap.written else 'is not sent'}"
         case "closed":
-            return "is sent, and the receiver takes no field that it does not know"
+            return "is sent, and the receiver refuses unknown fields"
         case "judgement":
             return f"cannot be compared: {gap.read}"
         case keyword if gap.sure:

@@ -1,72 +1,76 @@
-"""What is wrong with a map: each finding says why it matters and what to do."""
+"""Find all faults of a map."""
 
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 
 from fleet.check.findings import Finding, Level
-from fleet.map import about_calls, about_messages
+from fleet.map import call_findings, message_findings
 from fleet.map.databases import Database
-from fleet.map.model import Found, Map
+from fleet.map.model import Map, MapFinding
 from fleet.service.asyncapi import SPEC
 from fleet.service.waivers import today
 from fleet.template.answers import ANSWERS_FILE
 
-INCOMPLETE = "A map is as good as the documents that it is drawn from."
+INCOMPLETE = "A map is only as good as the documents that it is drawn from."
 
 # Words that mark a resource of the catalogue as a database: in its type or, if it has no type, in its name.
 DATABASE_WORDS = ("database", "db", "postgres", "postgresql", "schema")
 
 
-def findings(map_: Map, limit: int = about_calls.LIMIT) -> list[Found]:
-    """All of them, the worst first. `limit`: calls in a row that are allowed."""
+def findings(map_: Map, limit: int = call_findings.LIMIT) -> list[MapFinding]:
+    """Find all faults, the worst first. `limit` is the number of calls in a row that are allowed."""
     everything = [
         *_unread(map_),
         *_repeated(map_),
         *_silent(map_),
-        *about_messages.findings(map_),
-        *about_calls.findings(map_, limit),
+        *message_findings.findings(map_),
+        *call_findings.findings(map_, limit),
         *_shared(map_),
     ]
-    return sorted((_waived(map_, one) for one in everything), key=lambda one: list(Level).index(one.finding.level))
+    return sorted(
+        (_apply_waiver(map_, one) for one in everything), key=lambda one: list(Level).index(one.finding.level)
+    )
 
 
-def _waived(map_: Map, one: Found) -> Found:
-    """The finding as waived, if a service that it concerns has a valid waiver for it; else unchanged."""
+def _apply_waiver(map_: Map, one: MapFinding) -> MapFinding:
+    """Mark the finding as waived if a service that it concerns has a valid waiver."""
     for service in (map_.services[name] for name in one.services if name in map_.services):
         for waiver in service.waivers:
             if waiver.id == one.finding.id and waiver.until >= today().isoformat():
-                reason = f"{one.finding.reason}: {waiver.told}"
+                reason = f"{one.finding.reason}: {waiver.description}"
                 return replace(one, finding=replace(one.finding, reason=reason, remedy="", level=Level.WAIVED))
     return one
 
 
-def _unread(map_: Map) -> Iterator[Found]:
+def _unread(map_: Map) -> Iterator[MapFinding]:
     for name, reason in map_.unread.items():
-        yield Found((name,), Finding("map-unread", "", f"cannot be read: {reason}", "mend that first", why=INCOMPLETE))
+        yield MapFinding(
+            (name,), Finding("map-unread", "", f"cannot be read: {reason}", "mend that first", why=INCOMPLETE)
+        )
 
 
-def _repeated(map_: Map) -> Iterator[Found]:
-    why = "Whatever is meant for one reaches the other: messages, Secrets and the catalogue go by the name."
+def _repeated(map_: Map) -> Iterator[MapFinding]:
+    why = "Messages, Secrets and the catalogue use the name, so one service gets what is meant for the other."
     for name in dict.fromkeys(map_.repeated):
-        reason = f"more than one repository says that it is the service {name}; the first is on the map"
-        remedy = "list it once, or give one of them another service_name"
-        yield Found((name,), Finding("map-repeated", ANSWERS_FILE, reason, remedy, why=why))
+        reason = f"more than one repository has the service_name {name}; the first is on the map"
+        remedy = "list the service once, or give one of them another service_name"
+        yield MapFinding((name,), Finding("map-repeated", ANSWERS_FILE, reason, remedy, why=why))
 
 
-def _silent(map_: Map) -> Iterator[Found]:
+def _silent(map_: Map) -> Iterator[MapFinding]:
     for one in map_.services.values():
         if one.is_silent:
-            reason = "its code sends or takes messages, and no document says which"
+            reason = "the code sends or receives messages, and the document is missing"
             finding = Finding(
                 "map-silent", SPEC, reason, "`make specs`, and commit specs/", Level.WARNING, why=INCOMPLETE
             )
-            yield Found((one.name,), finding)
+            yield MapFinding((one.name,), finding)
 
 
-def _shared(map_: Map) -> Iterator[Found]:
-    """One finding for each group of services, however many of its environments they share."""
-    why = "A table that two services read is one that neither can change alone, and their deployments become one."
+def _shared(map_: Map) -> Iterator[MapFinding]:
+    """Report each group of services with a shared database once, even if they share it in several environments."""
+    why = "Neither of two services that read a table can change it alone, and they have to be deployed together."
     types = {name: kind for one in map_.services.values() for name, kind in one.resources.items()}
     users: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
     for one in map_.services.values():
@@ -79,9 +83,9 @@ def _shared(map_: Map) -> Iterator[Found]:
             groups[tuple(paths)].append((kind, key, next(iter(paths.values()))))
     for names, databases in groups.items():
         what = ", ".join(f"{_KINDS[kind]} {key}" for kind, key, _ in databases)
-        reason = f"{' and '.join(names)} have one database: {what}"
-        remedy = "give each its own, and let one ask the other or listen to it"
-        yield Found(names, Finding("map-database-shared", databases[0][2], reason, remedy, why=why))
+        reason = f"{' and '.join(names)} share a database: {what}"
+        remedy = "give each service its own database, and let one call the other or listen to its events"
+        yield MapFinding(names, Finding("map-database-shared", databases[0][2], reason, remedy, why=why))
 
 
 _KINDS = {
@@ -94,12 +98,12 @@ _KINDS = {
 
 
 def _key(database: Database, map_: Map) -> str:
-    """The template calls a Secret <service>-database: where it has that name, it is of that service, in any namespace."""
+    """The identity of a database. A Secret <service>-database, as the template names it, is the same in all namespaces."""
     name = database.key.rpartition("/")[2].partition("#")[0]
     is_usual = database.kind == "secret" and name.removesuffix("-database") in map_.services
     return name if is_usual else database.key
 
 
 def _is_database(name: str, types: dict[str, str]) -> bool:
-    said = types.get(name, name).lower()
-    return any(word in DATABASE_WORDS for word in said.replace("_", "-").split("-"))
+    text = types.get(name, name).lower()
+    return any(word in DATABASE_WORDS for word in text.replace("_", "-").split("-"))

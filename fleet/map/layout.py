@@ -1,4 +1,4 @@
-"""Where to draw what: nodes in columns, so that most edges lead from left to right (Sugiyama's method, in short)."""
+"""Place nodes in columns, so that most edges lead from left to right (a simple form of Sugiyama's method)."""
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ Pair = tuple[str, str]
 Point = tuple[float, float]
 
 ROW = 56
-# A bend of a long edge needs less room than a node.
+# The height of a bend of a long edge, which needs less room than a node.
 BEND = 16
 SWEEPS = 12
 
 
 @dataclass(frozen=True)
 class Layout:
-    """`places` are the middles of nodes. `routes` are the bends of each edge, from its source to its target."""
+    """The places of nodes (their middles), and the routes of edges (their bends, from source to target)."""
 
     places: dict[str, Point]
     routes: dict[Pair, list[Point]]
@@ -27,9 +27,9 @@ class Layout:
 
 
 def layout(pairs: Iterable[Pair], widths: dict[str, float], gap: float) -> Layout:
-    """Of all nodes that an edge begins or ends at. `gap` is between columns."""
+    """Place all nodes that have an edge. `gap` is the space between columns."""
     graph = networkx.DiGraph(pairs)
-    straight = _without_circles(graph)
+    straight = _without_cycles(graph)
     column = _columns(straight)
     chains = {pair: _chain(pair, column) for pair in straight.edges}
     layers: list[list[Hashable]] = [[] for _ in range(max(column.values(), default=-1) + 1)]
@@ -51,8 +51,8 @@ def layout(pairs: Iterable[Pair], widths: dict[str, float], gap: float) -> Layou
     return Layout(places, routes, xs, max(heights.values(), default=0) + ROW / 2)
 
 
-def _without_circles(graph: networkx.DiGraph) -> networkx.DiGraph:
-    """Its edges, turned round where they lead back in an order that has few of those (Eades, Lin and Smyth)."""
+def _without_cycles(graph: networkx.DiGraph) -> networkx.DiGraph:
+    """Reverse the edges that lead back in an order of the nodes with few such edges (Eades, Lin and Smyth)."""
     left = networkx.DiGraph(graph)
     first: list[str] = []
     last: list[str] = []
@@ -71,20 +71,20 @@ def _without_circles(graph: networkx.DiGraph) -> networkx.DiGraph:
 
 
 def _columns(graph: networkx.DiGraph) -> dict[str, int]:
-    """Each as far left as its edges allow, but where an edge begins that nothing leads to: that is close to where it leads."""
+    """The column of each node: as far left as its edges allow, but a node without incoming edges is next to its target."""
     columns = {node: number for number, layer in enumerate(networkx.topological_generations(graph)) for node in layer}
     first = [node for node in columns if graph.in_degree(node) == 0]
     return columns | {node: min(columns[one] for one in graph.successors(node)) - 1 for node in first}
 
 
 def _chain(pair: Pair, columns: dict[str, int]) -> list[Hashable]:
-    """Its ends, and a bend in each column between."""
+    """The ends of an edge, and a bend in each column between them."""
     source, target = pair
     return [source, *((pair, number) for number in range(columns[source] + 1, columns[target])), target]
 
 
 def _order(layers: list[list[Hashable]], links: networkx.Graph) -> None:
-    """Sort each layer by where its neighbours in the one before are, to and fro, so that fewer edges cross."""
+    """Sort each layer by its neighbours in the previous layer, forwards and backwards, so that fewer edges cross."""
     for sweep in range(SWEEPS):
         for before, layer in pairwise(layers if sweep % 2 == 0 else layers[::-1]):
             rank = {node: number for number, node in enumerate(before)}
@@ -98,7 +98,7 @@ def _order(layers: list[list[Hashable]], links: networkx.Graph) -> None:
 
 
 def _heights(layers: list[list[Hashable]], links: networkx.Graph) -> dict[Hashable, float]:
-    """Near the neighbours', without changing the order or coming too close."""
+    """The heights of all nodes: near their neighbours, in the given order, and not too close to each other."""
     heights: dict[Hashable, float] = {}
     for layer in layers:
         heights |= _apart(layer, [0.0] * len(layer))
@@ -110,14 +110,14 @@ def _heights(layers: list[list[Hashable]], links: networkx.Graph) -> dict[Hashab
 
 
 def _apart(layer: Sequence[Hashable], wanted: Sequence[float]) -> dict[Hashable, float]:
-    """As wanted, moved by as little as gives each its room."""
+    """The wanted heights, moved as little as necessary to give each node its room."""
     rooms = [_room(one) / 2 + _room(other) / 2 for one, other in pairwise(layer)]
     down, up = list(wanted), list(wanted)
     for number, room in enumerate(rooms, 1):
         down[number] = max(down[number], down[number - 1] + room)
     for number, room in reversed(list(enumerate(rooms))):
         up[number] = min(up[number], up[number + 1] - room)
-    # Pushed down and pushed up both keep the distances, and so does what is between them.
+    # The nodes pushed down and the nodes pushed up both keep the distances, and so does the mean of both.
     return {node: (one + other) / 2 for node, one, other in zip(layer, down, up, strict=True)}
 
 

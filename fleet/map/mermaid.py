@@ -4,15 +4,15 @@ import re
 from collections.abc import Iterable
 
 from fleet.map.drawing import arrows
-from fleet.map.model import Found, Kind, Map
+from fleet.map.model import Kind, Map, MapFinding
 
 LINES = {Kind.CALL: "-->", Kind.EVENT: "-.->", Kind.JOB: "==>"}
-# Of the services that it lists together, GitHub draws 500 arrows.
+# The most names on one arrow.
 NAMED = 3
 
 
-def mermaid(map_: Map, found: Iterable[Found]) -> str:
-    """Calls are solid lines, events dotted ones, jobs thick ones. Red is what has a finding."""
+def mermaid(map_: Map, found: Iterable[MapFinding]) -> str:
+    """Draw the map: calls as solid lines, events as dotted lines, jobs as thick lines, and faults in red."""
     ids = {name: f"n{number}" for number, name in enumerate(map_.nodes)}
     lines = ["flowchart LR"]
     for name, id_ in ids.items():
@@ -31,5 +31,5 @@ def mermaid(map_: Map, found: Iterable[Found]) -> str:
 
 
 def _text(name: str) -> str:
-    """As an entity what means something to Mermaid or HTML. A label is no Markdown unless it is in backticks."""
+    """Escape the characters that Mermaid or HTML interpret. Mermaid reads Markdown only within backticks."""
     return re.sub(r"[^\w .,:/()+-]", lambda found: f"#{ord(found[0])};", " ".join(name.split()) or "?")

@@ -1,4 +1,4 @@
-"""The map: services, and who asks or tells whom."""
+"""The map: services, and the calls, events and jobs between them."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -7,12 +7,13 @@ from functools import cached_property
 
 from fleet.check.findings import Finding
 from fleet.errors import FleetError
-from fleet.map.calls import Client
-from fleet.map.facts import Facts, Message
+from fleet.map.clients import Client
+from fleet.map.facts import Facts
+from fleet.service.asyncapi import Message
 
 
 class Kind(StrEnum):
-    """How one service has to do with another."""
+    """The kind of an edge between two services."""
 
     CALL = "call"
     EVENT = "event"
@@ -21,10 +22,10 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Edge:
-    """`source` asks `target`, or tells it something. `name` is of the API or the message.
+    """A call, an event or a job from `source` to `target`. `name` is the name of the API or the message.
 
-    A call is `declared` by the catalogue of who makes it, `seen` in its code, or both. What is `open` has only one end: the
-    other is a name, which no service here answers to.
+    A call is `declared` in the caller's catalogue, `seen` in its code, or both. An open edge has only one end: no service here
+    has the name of the other end.
     """
 
     kind: Kind
@@ -37,9 +38,9 @@ class Edge:
 
 
 class Map:
-    """All edges between services, from what each says of itself. Of two services with one name the first counts.
+    """All services and the edges between them. The first of several services with the same name counts.
 
-    `unread` are those that cannot be read, and why. `names` are the services' own names by the names they are listed under.
+    `unread` are unreadable services with the reasons. `names` are the services' own names by their names in fleet.toml.
     """
 
     def __init__(
@@ -58,11 +59,11 @@ class Map:
 
     @cached_property
     def edges(self) -> list[Edge]:
-        """In the order of the services, without what a service does for itself."""
+        """All edges in the order of the services, without edges from a service to itself."""
         return [*self._calls(), *self._events(), *self._jobs()]
 
     def around(self, name: str) -> "Map":
-        """A service and those that it has to do with. Raises FleetError if there is none of that name."""
+        """The part of the map with one service and its neighbours. Raises FleetError if there is no such service."""
         if name not in self.nodes:
             raise FleetError(f"there is no {name} on the map: it has {', '.join(sorted(self.nodes))}")
         part = Map([])
@@ -76,15 +77,15 @@ class Map:
 
     @cached_property
     def nodes(self) -> dict[str, bool]:
-        """The name of everything that has an edge or is a service, and whether it is one of the services."""
+        """The names of all services and all ends of edges, and whether each name is a service."""
         names = [*self.services, *(end for edge in self.edges for end in (edge.source, edge.target))]
         return {name: name in self.services for name in names}
 
     def senders(self, name: str) -> list[tuple[Facts, Message]]:
         return [(one, message) for one, message in self._messages() if message.name == name and message.sent]
 
-    def takers(self, name: str) -> list[tuple[Facts, Message]]:
-        return [(one, message) for one, message in self._messages() if message.name == name and message.taken]
+    def receivers(self, name: str) -> list[tuple[Facts, Message]]:
+        return [(one, message) for one, message in self._messages() if message.name == name and message.received]
 
     def message(self, service: str, name: str) -> Message:
         """Raises StopIteration if the service has no such message."""
@@ -100,7 +101,7 @@ class Map:
 
     @cached_property
     def _providers(self) -> dict[str, tuple[str, str]]:
-        """The service that provides an API, and the API's type, by its name."""
+        """The provider and the type of each API, by the name of the API."""
         return {api: (one.name, kind) for one in reversed(self.services.values()) for api, kind in one.apis.items()}
 
     def _calls(self) -> Iterator[Edge]:
@@ -110,40 +111,41 @@ class Map:
                 if (target := self._service(client.target)) and target != one.name:
                     seen.setdefault(target, client)
             for api in one.consumes:
-                # Messages are taken without asking anybody, and documents say better which. The template names their API so.
+                # Consuming a message is not a call; the AsyncAPI documents cover it. The template gives its API this suffix.
                 target, kind = self._providers.get(api, ("", "asyncapi" if api.endswith("-messages") else ""))
                 if kind != "asyncapi" and target != one.name:
                     yield Edge(Kind.CALL, one.name, target or api, api, True, seen.pop(target, None), not target)
             yield from (Edge(Kind.CALL, one.name, target, target, False, client) for target, client in seen.items())
 
-    def _service(self, said: str) -> str | None:
-        """Who is meant by the name of a setting or a host."""
-        provider, _ = self._providers.get(said, ("", ""))
-        return provider or next((name for name in (said, f"{said}-service") if name in self.services), None)
+    def _service(self, target: str) -> str | None:
+        """The service that the name of a setting or a host means."""
+        provider, _ = self._providers.get(target, ("", ""))
+        return provider or next((name for name in (target, f"{target}-service") if name in self.services), None)
 
     def _events(self) -> Iterator[Edge]:
         for one, message in self._messages():
-            if message.kind == "event" and message.taken and not message.sent:
+            if message.kind == "event" and message.received and not message.sent:
                 publishers = [publisher.name for publisher, _ in self.senders(message.name)]
                 for name in publishers or [owner(message.name)]:
                     yield Edge(Kind.EVENT, name, one.name, message.name, is_open=not publishers)
 
     def _jobs(self) -> Iterator[Edge]:
         for one, message in self._messages():
-            if message.kind == "job" and message.sent and not message.taken:
-                doers = [doer.name for doer, _ in self.takers(message.name)]
-                for name in doers or [owner(message.name)]:
-                    yield Edge(Kind.JOB, one.name, name, message.name, is_open=not doers)
+            if message.kind == "job" and message.sent and not message.received:
+                receivers = [receiver.name for receiver, _ in self.receivers(message.name)]
+                for name in receivers or [owner(message.name)]:
+                    yield Edge(Kind.JOB, one.name, name, message.name, is_open=not receivers)
 
 
-def misspelt(said: str, names: Iterable[str]) -> str:
-    """The name that differs from `said` by one edit, by letter case, by hyphens or by a suffix -service; or an empty text.
+def find_misspelt_name(written: str, names: Iterable[str]) -> str:
+    """Find a name that differs from `written` by one edit, by letter case, by hyphens or by a suffix -service.
 
-    An edit adds, drops or replaces one character, or exchanges two. Short names are often that near, and both right.
+    Return an empty text if there is no such name. An edit adds, drops or replaces one character, or exchanges two. For a short
+    name there is no search, because short names are often that similar, and both correct.
     """
-    mine = _plain(said)
-    alike = (name for name in names if name != said and _is_one_edit(mine, _plain(name)))
-    return next(alike, "") if len(mine) > 3 else ""
+    plain = _plain(written)
+    similar = (name for name in names if name != written and _is_one_edit(plain, _plain(name)))
+    return next(similar, "") if len(plain) > 3 else ""
 
 
 def _plain(name: str) -> str:
@@ -151,7 +153,7 @@ def _plain(name: str) -> str:
 
 
 def _is_one_edit(one: str, other: str) -> bool:
-    for _ in range(2):  # what both begin with, and turned round what both end with
+    for _ in range(2):  # remove the common beginning, and in the reversed rest the common end
         equal = next(
             (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
         )
@@ -160,15 +162,15 @@ def _is_one_edit(one: str, other: str) -> bool:
 
 
 def owner(message: str) -> str:
-    """The service in a message's name."""
+    """The service in the name of a message."""
     return message.partition(".")[0]
 
 
 @dataclass(frozen=True)
-class Found:
-    """A finding, and whom it concerns: first who has to act, whose repository has the finding's path.
+class MapFinding:
+    """A finding, the services that it concerns, and the edges that it is about.
 
-    `edges` are those that it is about, if it is about any.
+    The first service has to act, and its repository has the finding's path.
     """
 
     services: tuple[str, ...]
@@ -177,5 +179,5 @@ class Found:
 
     @property
     def acting(self) -> tuple[str, ...]:
-        """The services that have to act: of one edge its first service, of anything else all."""
+        """The services that have to act: the first service if the finding is about one edge, otherwise all."""
         return self.services[:1] if len(self.edges) == 1 else self.services

@@ -1,4 +1,4 @@
-"""The map as text: a table for a terminal, JSON for programs, and the parts of `fleet status`'s Markdown and HTML."""
+"""Print the map: a table for a terminal, JSON for programs, and the sections in the Markdown and HTML of `fleet status`."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from fleet.check.findings import Level
 from fleet.check.show import STYLES
 from fleet.map.drawing import arrows, sentence
 from fleet.map.mermaid import mermaid
-from fleet.map.model import Found, Map
+from fleet.map.model import Map, MapFinding
 from fleet.map.svg import svg
 from fleet.output import count, escaped
 
@@ -35,8 +35,8 @@ SECTION = """\
 """
 
 
-def table(map_: Map, found: list[Found], *, width: int | None = None) -> str:
-    """Who has to do with whom, then the findings. As wide as the terminal unless a width is given."""
+def table(map_: Map, found: list[MapFinding], *, width: int | None = None) -> str:
+    """Format the edges, then the findings: as wide as the terminal, or of the given width without colours."""
     edges = Table("from", "", "to", "what", box=None, pad_edge=False)
     for arrow in arrows(map_, found):
         cells = (arrow.source, arrow.kind, arrow.target, ", ".join(arrow.names))
@@ -59,14 +59,14 @@ def table(map_: Map, found: list[Found], *, width: int | None = None) -> str:
     return printed.get()
 
 
-def summary(map_: Map, found: list[Found]) -> str:
-    """All in numbers."""
+def summary(map_: Map, found: list[MapFinding]) -> str:
+    """The numbers of services, edges and findings as a sentence."""
     levels = [one.finding.level for one in found]
     parts = [count(levels.count(level), level.value) for level in (Level.ERROR, Level.WARNING) if level in levels]
-    return f"{sentence(map_)}; {' and '.join(parts) or 'nothing to complain about'}"
+    return f"{sentence(map_)}; {' and '.join(parts) or 'no findings'}"
 
 
-def as_json(map_: Map, found: list[Found]) -> str:
+def as_json(map_: Map, found: list[MapFinding]) -> str:
     written = {
         "services": {name: facts.to_json() for name, facts in map_.services.items()},
         "unread": map_.unread,
@@ -76,8 +76,8 @@ def as_json(map_: Map, found: list[Found]) -> str:
     return json.dumps(written, indent=2) + "\n"
 
 
-def markdown(map_: Map, found: list[Found]) -> str:
-    """A section: the drawing, as GitHub and GitLab make one of it, and the findings."""
+def markdown(map_: Map, found: list[MapFinding]) -> str:
+    """Format a section in Markdown: the drawing, which GitHub and GitLab render, and the findings."""
     lines = [
         "## Who asks and tells whom",
         "",
@@ -89,13 +89,13 @@ def markdown(map_: Map, found: list[Found]) -> str:
         "",
     ]
     for one in found:
-        told = f"{one.finding.level}, {one.finding.id}: {', '.join(one.services)}: {one.finding.reason}."
-        lines.append(f"- {escaped(told)}" + (f" *{escaped(one.finding.remedy)}*" if one.finding.remedy else ""))
+        text = f"{one.finding.level}, {one.finding.id}: {', '.join(one.services)}: {one.finding.reason}."
+        lines.append(f"- {escaped(text)}" + (f" *{escaped(one.finding.remedy)}*" if one.finding.remedy else ""))
     return "\n".join(lines) + "\n"
 
 
-def html(map_: Map, found: list[Found], links: Mapping[str, str] | None = None) -> str:
-    """The inside of a section of fleet/page, whose styles it uses. `links`: where a click on a service leads."""
+def html(map_: Map, found: list[MapFinding], links: Mapping[str, str] | None = None) -> str:
+    """Format the content of a section of fleet/page, with its styles. `links` are the targets of clicks on services."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     drawn = svg(map_, found, links)
     return environment.from_string(SECTION).render(sentence=sentence(map_), graph=drawn, found=found)

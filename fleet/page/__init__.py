@@ -1,4 +1,4 @@
-"""The fleet as one HTML file that needs nothing else: no network, no folder beside it, no server."""
+"""Format the state of the fleet as one HTML file, which needs no network, no other files and no server."""
 
 import base64
 import hashlib
@@ -14,14 +14,14 @@ from fleet.check.standing import Standing
 from fleet.conventions import Convention
 from fleet.output import count
 from fleet.service.waivers import today
-from fleet.status.show import COLUMNS, cells, counted, place, summary, versions, word
+from fleet.status.show import COLUMNS, cells, format_counts, place, summary, versions, word
 from fleet.template.release import as_version
 
 WORST_LAST = ("in order", "warning", "breach", "unreadable")
 
 
 def page(standings: list[Standing], conventions: Sequence[Convention], graph: str = "") -> str:
-    """`graph` is a section of its own, as HTML that is trusted: an SVG that fleet made."""
+    """Format the page. `graph` is an additional section of trusted HTML, with an SVG that fleet made."""
     numbers = versions(standings)
     order = sorted(numbers, key=lambda one: (as_version(one) or Version("0"), one))
     script = _part("page.js")
@@ -38,7 +38,7 @@ def page(standings: list[Standing], conventions: Sequence[Convention], graph: st
         graph=graph,
         style=_part("page.css"),
         script=script,
-        # No other script runs in this page, should a text in it ever find a way.
+        # The browser runs no other script, even if a text of a service got into the page as HTML.
         digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         count=count,
         place=place,
@@ -61,10 +61,10 @@ def _row(number: int, standing: Standing, versions: list[str]) -> dict[str, obje
         "number": number,
         "standing": standing,
         "word": word(standing),
-        # What is shown, and what it is sorted by.
+        # Each cell with its text and its rank, by which the table is sorted.
         "cells": list(zip(cells(standing), ranks, strict=True)),
         "heat": {id_: _heat(standing, id_) for id_ in {one.id for one in standing.conventions}},
-        "tally": counted(Counter(one.level.value for one in findings)),
+        "tally": format_counts(Counter(one.level.value for one in findings)),
         "findings": findings,
     }
 

@@ -1,6 +1,7 @@
 "use strict";
 
-// Without this, all is there and readable; it sorts, filters, opens what a link leads to, and moves in the heat map.
+// The page is complete and readable without this script, which sorts, filters, opens the target of a link, and moves the focus
+// in the heat map.
 
 const table = document.getElementById("table");
 const filter = document.getElementById("filter");
@@ -59,13 +60,13 @@ for (const tile of tiles) {
   });
 }
 addEventListener("hashchange", open);
-// The same link once more changes no hash.
+// A second click on the same link changes no hash.
 document.addEventListener("click", (event) => {
   const link = event.target.closest?.("a[href^='#']");
   if (link && link.getAttribute("href") === location.hash) open();
 });
 
-// One stop for the Tab key in the heat map; arrow keys from there.
+// The Tab key stops once in the heat map; the arrow keys move from there.
 const marks = [...document.querySelectorAll("#heatmap td a")];
 const DIRECTIONS = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] };
 

@@ -1,1 +1,1 @@
-"""Work in threads and in processes of its own, with limits, and programs that end with the run."""
+"""Run work in threads and in separate processes, with limits, and run programs that end with fleet."""

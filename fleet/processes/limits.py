@@ -1,4 +1,4 @@
-"""Limits of what is done for one service: a repository that takes more is one line of a report, and stops nothing else."""
+"""Limit the time and memory spent on one service: a service beyond the limits is one line of a report, and stops no other."""
 
 import os
 import resource
@@ -12,30 +12,30 @@ from types import FrameType
 from fleet.errors import FleetError
 
 SECONDS = 60
-"""Seconds of CPU, so that a busy machine makes no difference. FLEET_LIMIT_SECONDS sets another limit.
+"""Seconds of CPU, so that the load of the machine makes no difference. FLEET_LIMIT_SECONDS sets another limit.
 
 A service takes one or two seconds the first time.
 """
 MOST_SECONDS = 24 * 60 * 60
 MEMORY_BYTES = 2 * 2**30
-"""Beyond what the process has already. Linux enforces this limit, macOS does not."""
+"""Memory in addition to what the process has already. Linux enforces this limit, macOS does not."""
 
 _STATUS = Path("/proc/self/statm")
 
 
-class TooMuch(FleetError):
-    """What was asked for takes more time or memory than any service needs."""
+class LimitExceeded(FleetError):
+    """A service takes more time or memory than any service needs."""
 
 
 class _OutOfTime(BaseException):
-    """Not an Exception: those that are caught for one check must not catch this."""
+    """The time is up. Not an Exception, so that the code that catches the failures of one check does not catch this."""
 
 
-_limited = threading.local()
+_state = threading.local()
 
 
 def limit_seconds() -> float:
-    """How long anything may compute for one service. Raises FleetError if FLEET_LIMIT_SECONDS says nothing of that kind."""
+    """Read how long one service may keep the CPU busy. Raises FleetError if FLEET_LIMIT_SECONDS is not such a number."""
     written = os.environ.get("FLEET_LIMIT_SECONDS", str(SECONDS))
     try:
         seconds = float(written)
@@ -44,12 +44,12 @@ def limit_seconds() -> float:
     if not 0 < seconds <= MOST_SECONDS:
         raise FleetError(
             f"FLEET_LIMIT_SECONDS is {written!r}, and has to be a number of seconds, more than 0 and at most "
-            f"{MOST_SECONDS:,}: correct it, or unset it, which means {SECONDS}"
+            f"{MOST_SECONDS:,}: correct the variable, or unset it for the default, {SECONDS}"
         )
     return seconds
 
 
-def too_long(what: str) -> str:
+def describe_timeout(what: str) -> str:
     return (
         f"{what} takes more than {limit_seconds():g} seconds of computing, and was given up (FLEET_LIMIT_SECONDS sets another "
         "limit)"
@@ -57,32 +57,32 @@ def too_long(what: str) -> str:
 
 
 @contextmanager
-def limited(what: str) -> Generator[None]:
-    """Raises TooMuch, with `what` as its subject, once the block has computed for too long, or wants too much memory.
+def limit_resources(what: str) -> Generator[None]:
+    """Stop the block once it has computed for too long or needs too much memory.
 
-    Inside of another `limited` block it does nothing. Other threads than the main thread have no limit of time, because
-    signals reach only the main thread.
+    An inner block has no limits of its own. Only the main thread has a limit of time, because signals reach only that thread.
+    Raises LimitExceeded, with `what` as the subject of its message.
     """
-    if getattr(_limited, "already", False):
+    if getattr(_state, "is_limited", False):
         yield
         return
     seconds = limit_seconds()
-    _limited.already = True
+    _state.is_limited = True
     try:
-        with _memory(), _time(seconds):
+        with _limit_memory(), _limit_time(seconds):
             yield
     except _OutOfTime:
-        raise TooMuch(too_long(what)) from None
+        raise LimitExceeded(describe_timeout(what)) from None
     except MemoryError:
-        raise TooMuch(f"{what} takes more than {MEMORY_BYTES >> 20} MiB of memory, and was given up") from None
+        raise LimitExceeded(f"{what} takes more than {MEMORY_BYTES >> 20} MiB of memory, and was given up") from None
     except RecursionError:
-        raise TooMuch(f"{what} nests too deeply, and was given up") from None
+        raise LimitExceeded(f"{what} nests too deeply, and was given up") from None
     finally:
-        _limited.already = False
+        _state.is_limited = False
 
 
 @contextmanager
-def _time(seconds: float) -> Generator[None]:
+def _limit_time(seconds: float) -> Generator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -92,7 +92,7 @@ def _time(seconds: float) -> Generator[None]:
 
     _end_after(seconds)
     before = signal.signal(signal.SIGPROF, stop)
-    # Again after a while: Python ignores what is raised where nobody can catch it, such as in `__del__`.
+    # The timer repeats, because Python ignores an exception where no caller can catch it, such as in `__del__`.
     signal.setitimer(signal.ITIMER_PROF, seconds, max(seconds / 4, 1))
     try:
         yield
@@ -103,17 +103,17 @@ def _time(seconds: float) -> Generator[None]:
 
 
 def end_when_out_of_time() -> None:
-    """Let the system end this process if `limited` does not stop it: Python acts on no signal within one long call of C.
+    """Let the system end this process by SIGXCPU if `limit_resources` cannot stop it.
 
-    Only for a process that does nothing else. It ends by SIGXCPU.
+    Python handles no signal during one long call of C. Call this only in a process that has no other work.
     """
-    _limited.is_expendable = True
+    _state.is_expendable = True
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def _end_after(seconds: float | None) -> None:
-    """Have the system end this process, if it may be ended, well after `limited` should have. None lifts the limit."""
-    if not getattr(_limited, "is_expendable", False):
+    """Let the system end an expendable process some time after `limit_resources` should have. None lifts the limit."""
+    if not getattr(_state, "is_expendable", False):
         return
     used = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
@@ -122,9 +122,9 @@ def _end_after(seconds: float | None) -> None:
 
 
 def lift_limits() -> None:
-    """Undo the limits in a child process, which has a limit of its own: of seconds that pass, and not of computing.
+    """Undo the limits in a child process, whose caller limits the seconds that pass instead.
 
-    On many cores a linter reserves more addresses than it ever uses.
+    On a machine with many cores a linter reserves more addresses than it ever uses.
     """
     for limit in (resource.RLIMIT_CPU, *([resource.RLIMIT_AS] if _STATUS.exists() else [])):
         _, hard = resource.getrlimit(limit)
@@ -132,7 +132,7 @@ def lift_limits() -> None:
 
 
 @contextmanager
-def _memory() -> Generator[None]:
+def _limit_memory() -> Generator[None]:
     if not _STATUS.exists():
         yield
         return

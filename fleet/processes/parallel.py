@@ -1,7 +1,7 @@
-"""The same work on many things: in threads where it is waiting, in processes of its own where it is thinking.
+"""Do the same work for many items: in threads if the work mostly waits, in processes if it mostly computes.
 
-A process that dies or hangs takes nothing else with it. Not by concurrent.futures: there a worker that dies (out of
-memory, a crash in a library) ends all the others' work, and nobody knows which one it was.
+A process that dies or hangs stops no other process. This is why concurrent.futures is not used for processes: there, a worker
+that dies (out of memory, a crash in a library) ends the work of all workers, and the item that killed it is not known.
 """
 
 import math
@@ -18,8 +18,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
-from fleet.errors import DiskFull, FleetError, told
-from fleet.processes.limits import end_when_out_of_time, too_long
+from fleet.errors import DiskFull, FleetError, as_fleet_error
+from fleet.processes.limits import describe_timeout, end_when_out_of_time
 from fleet.progress import progress
 
 Item = TypeVar("Item")
@@ -28,13 +28,13 @@ Result = TypeVar("Result")
 # Threads mostly wait for Git hosts, so there may be more threads than cores.
 THREADS = 16
 
-# Far more than any service takes, so that only what hangs is given up.
+# Far more than any service takes, so that only a process that hangs is given up.
 LIMIT_SECONDS = 600
 
 
 @dataclass(frozen=True)
-class Lost:
-    """Instead of a result: the process ended without one."""
+class Failure:
+    """Stands for the result of a process that has none, and states why."""
 
     why: str
     is_out_of_time: bool = False
@@ -42,7 +42,7 @@ class Lost:
 
 @dataclass(frozen=True)
 class _Started:
-    """What a process says first."""
+    """Sent by a process once it is ready."""
 
 
 @dataclass
@@ -50,19 +50,19 @@ class _Worker:
     process: BaseProcess
     pipe: Connection
     item: object = None
-    # When it was given its item, and had started.
+    # The time at which the worker was ready and had an item.
     since: float = math.inf
 
     def give(self, item: object) -> None:
         self.item = item
-        with suppress(BrokenPipeError):  # it has died: there is no result of it to receive
+        with suppress(BrokenPipeError):  # the process has died, which `_receive` reports
             self.pipe.send(item)
 
 
 def in_processes(
     work: Callable[[Item], Result], items: Iterable[Item], *, jobs: int, limit_seconds: float = LIMIT_SECONDS
-) -> Generator[tuple[Item, Result | Lost]]:
-    """Each item with what `work`, a function of a module, makes of it, in the order in which they are finished.
+) -> Generator[tuple[Item, Result | Failure]]:
+    """Yield each item with its result as soon as a process has it. `work` has to be a function of a module.
 
     Closing the generator, or Ctrl-C, ends the processes. Raises DiskFull if `work` does.
     """
@@ -71,23 +71,23 @@ def in_processes(
     try:
         while waiting or workers:
             while waiting and len(workers) < jobs:
-                workers.append(_started(work))
+                workers.append(_start(work))
                 workers[-1].give(waiting.popleft())
             ready = wait([worker.pipe for worker in workers], timeout=1)
             for worker in list(workers):
                 if worker.pipe in ready:
-                    result = _received(worker)
+                    result = _receive(worker)
                     if isinstance(result, _Started):
                         worker.since = time.monotonic()
                         continue
                     if isinstance(result, DiskFull):
                         raise result
                 elif time.monotonic() - worker.since > limit_seconds:
-                    result = Lost(f"given up after {limit_seconds:.0f} seconds")
+                    result = Failure(f"given up after {limit_seconds:.0f} seconds")
                 else:
                     continue
                 yield worker.item, result  # ty: ignore[invalid-yield]
-                if isinstance(result, Lost) or not waiting:
+                if isinstance(result, Failure) or not waiting:
                     workers.remove(worker)
                     _end(worker)
                 else:
@@ -99,28 +99,28 @@ def in_processes(
 
 
 def in_threads(
-    ask: Callable[[Item], Result], items: Iterable[Item], doing: str = ""
+    ask: Callable[[Item], Result], items: Iterable[Item], activity: str = ""
 ) -> tuple[dict[Item, Result], dict[Item, FleetError]]:
-    """What `ask` says of each, and of which it raised an error. Raises DiskFull."""
+    """Call `ask` for each item. Return the answers, and the errors of the items without an answer. Raises DiskFull."""
     answers: dict[Item, Result] = {}
     errors: dict[Item, FleetError] = {}
     items = list(items)
-    with progress(doing, len(items)) as step, ThreadPoolExecutor(THREADS) as threads:
+    with progress(activity, len(items)) as step, ThreadPoolExecutor(THREADS) as threads:
         asked = {threads.submit(ask, item): item for item in items}
         try:
             for future in as_completed(asked):
                 try:
                     answers[asked[future]] = future.result()
                 except Exception as error:
-                    errors[asked[future]] = told(error)
+                    errors[asked[future]] = as_fleet_error(error)
                 step()
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
     return answers, errors
 
 
-def _started(work: Callable[[Item], Result]) -> _Worker:
-    # Not forked: the threads of this process may hold locks.
+def _start(work: Callable[[Item], Result]) -> _Worker:
+    # The process is not forked, because threads of this process may hold locks.
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(work, theirs), daemon=True)
@@ -129,28 +129,30 @@ def _started(work: Callable[[Item], Result]) -> _Worker:
     return _Worker(process, ours)
 
 
-def _received(worker: _Worker) -> object:
+def _receive(worker: _Worker) -> object:
     try:
         return worker.pipe.recv()
     except (EOFError, OSError):
         worker.process.join()
         if worker.process.exitcode == -signal.SIGXCPU:
-            return Lost(too_long("the service"), is_out_of_time=True)
-        return Lost(f"the process that looked at it ended with status {worker.process.exitcode}")
+            return Failure(describe_timeout("the service"), is_out_of_time=True)
+        return Failure(f"the process that looked at the service ended with status {worker.process.exitcode}")
 
 
 def _end(worker: _Worker) -> None:
     worker.pipe.close()
     worker.process.terminate()
-    # With what it has started, such as a git that never ends. There is no group yet, or no longer, if nothing is left.
+    # The group has the programs that the worker started, such as a git that never ends. There is no group before the worker
+    # is ready, or once all of them have ended.
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(worker.process.pid or 0, signal.SIGTERM)
     worker.process.join()
 
 
 def _serve(work: Callable[[Item], Result], pipe: Connection) -> None:
-    # A group of its own, which Ctrl-C does not reach: whoever started this process ends it, with all that it has started.
-    # And without a terminal: ssh, which cannot read from it in another group, would wait for ever for a passphrase.
+    # In a group of its own, which Ctrl-C does not reach: `_end` ends the process and the programs that it has started.
+    # A process in another group cannot read from the terminal, where ssh would wait for a passphrase without an end, so the
+    # new session has no terminal.
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_when_out_of_time()

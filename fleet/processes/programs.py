@@ -1,10 +1,12 @@
-"""Run programs that end with the run of fleet, together with all that they have started: also if the run is killed."""
+"""Run programs that end together with the run of fleet, even if the run is killed."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,14 +16,28 @@ from typing import BinaryIO
 from fleet.errors import FleetError
 from fleet.processes.watchdog import STOP_SECONDS
 
-# Waits until the watchdog knows of the program: a run that is killed before that starts nothing.
+# Waits until the watchdog knows the process group, so that a run that is killed earlier starts no program.
 GATE = ("/bin/sh", "-c", 'read -r _ && exec "$@" </dev/null', "sh")
 
 
-class Programs:
-    """`run` may be called by many threads. Leaving the context stops what still runs.
+def wait_for_programs(lock: int) -> bool:
+    """Take the lock that the programs of a killed run keep until they have ended. Return False if they do not end in time."""
+    deadline = time.monotonic() + 2 * STOP_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
+        else:
+            return True
 
-    `lock` is an open file that is locked: it stays locked until the last program of a killed run has ended.
+
+class Programs:
+    """Run programs from many threads. Leaving the context stops the programs that still run.
+
+    `lock` is an open file that is locked: the file stays locked until the last program of a killed run has ended.
     """
 
     def __init__(self, lock: int) -> None:
@@ -37,10 +53,10 @@ class Programs:
         self._is_stopping = False
 
     def run(self, command: Sequence[str], *, log: BinaryIO, cwd: Path, environment: Mapping[str, str]) -> int:
-        """Its exit status, once it has ended. What it says goes into the log. Raises FleetError after `stop`."""
+        """Run a program, append its output to the log, and return its exit status. Raises FleetError after `stop`."""
         with self._lock:
             self._refuse_stopped()
-            # A group of its own, which is stopped as a whole; Ctrl-C does not reach it.
+            # In a group of its own, which is stopped as a whole, and which Ctrl-C does not reach.
             program = subprocess.Popen(
                 [*GATE, *command],
                 cwd=cwd,
@@ -60,7 +76,7 @@ class Programs:
             with self._lock:
                 self._running.discard(program)
                 self._tell(f"-{program.pid}")
-        # The status of a program that was stopped says nothing of the program.
+        # The status of a program that `stop` ended is not a result.
         self._refuse_stopped()
         return status
 
@@ -96,7 +112,7 @@ class Programs:
 
 def _write(program: subprocess.Popen[bytes], line: str) -> None:
     assert program.stdin is not None
-    with suppress(BrokenPipeError):  # it has ended
+    with suppress(BrokenPipeError):  # the program has ended
         program.stdin.write(f"{line}\n".encode())
         program.stdin.flush()
 

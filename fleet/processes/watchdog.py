@@ -1,7 +1,7 @@
 """Stop the programs of a run that was killed: `python -m fleet.processes.watchdog`, which fleet/processes/programs.py starts.
 
-It reads `+1234` when the process group 1234 has started and `-1234` when that has ended. The system closes the other end of
-the pipe when the run has ended, also by SIGKILL: then the groups that are left are stopped.
+The watchdog reads `+1234` when the process group 1234 has started and `-1234` when that group has ended. The system closes
+the other end of the pipe when the run has ended, also by SIGKILL: then the watchdog stops the groups that are left.
 """
 
 import os
@@ -11,13 +11,13 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 
-# After SIGTERM, for programs to clean up after themselves.
+# The time that programs have after SIGTERM to clean up.
 STOP_SECONDS = 20
 KILL_SECONDS = 5
 
 
 def main() -> None:
-    """Wait for the end of the run, then stop its programs. A signal to the whole terminal or job does not end this process."""
+    """Wait for the end of the run, then stop its programs. A signal to the terminal or the job does not end this process."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     groups: set[int] = set()
@@ -41,7 +41,7 @@ def _is_alive(group: int) -> bool:
         os.killpg(group, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # macOS says so of a group whose processes have all ended and are not collected yet
+    except PermissionError:  # raised by macOS for a group whose processes have all ended and are not collected yet
         return False
     return True
 

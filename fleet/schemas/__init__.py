@@ -1,1 +1,1 @@
-"""One comparison of schemas, which the chassis has too: its files are the chassis' own."""
+"""Compare schemas. The files are links to the chassis, so that both compare by the same rules."""

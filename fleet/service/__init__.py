@@ -1,1 +1,1 @@
-"""A service as its repository has it, and the fleet that fleet.toml lists."""
+"""A service in its repository, and the fleet that fleet.toml lists."""

@@ -1,4 +1,4 @@
-"""The API document of a service, as checks read it."""
+"""Read the API document of a service."""
 
 import re
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ Node = dict[str, Any]
 
 @dataclass(frozen=True)
 class Operation:
-    """One method of one path, its references resolved. `line` is where the document has it; 0 if that is not known."""
+    """One method of one path, with references resolved. `line` is its line in the document; 0 if the line is not known."""
 
     path: str
     method: str
@@ -39,9 +39,10 @@ class Operation:
 
 
 class Document:
-    """An OpenAPI document. Raises FleetError if it is none."""
+    """An OpenAPI document."""
 
     def __init__(self, content: Any, text: str = "") -> None:
+        """Raises FleetError if the content is not an OpenAPI document."""
         self.content: Node = content
         self._lines = text.splitlines()
         try:
@@ -52,20 +53,20 @@ class Document:
 
     @cached_property
     def collections(self) -> set[str]:
-        """The paths that stand for many things: below them one is addressed by its id, or their GET answers a list."""
+        """The paths of collections: a path with an id follows them, or their GET answers a list."""
         paths = {operation.path for operation in self.operations}
         addressed = {path.rpartition("/")[0] for path in paths if path.endswith("}")}
         listed = {one.path for one in self.operations if one.method == "get" and _is_list(self.answer(one))}
         return (addressed & paths) | {path for path in listed if not path.endswith("}")}
 
     def answer(self, operation: Operation) -> Node:
-        """The schema of the JSON that the operation answers with 200; empty if it answers none."""
+        """The schema of the JSON that the operation answers with 200; empty without JSON."""
         content = operation.responses.get("200", {}).get("content", {})
         return self.resolved(content.get(JSON, {}).get("schema", {}))
 
     def resolved(self, node: Node) -> Node:
-        """What a reference stands for; anything else as it is. Raises KeyError if it leads nowhere."""
-        for _ in range(20):  # a chain that is longer goes round in circles
+        """Follow a reference; return any other node as it is. Raises KeyError if the reference leads nowhere."""
+        for _ in range(20):  # a longer chain of references is a cycle
             if "$ref" not in node:
                 return node
             reference, node = node["$ref"], self.content
@@ -81,7 +82,7 @@ class Document:
 
     def _operation(self, path: str, method: str, item: Node) -> Operation:
         content = item[method]
-        # What an operation says of a parameter counts more than what its path says.
+        # A parameter of an operation replaces a parameter of its path with the same name and place.
         parameters = [self.resolved(one) for one in (*item.get("parameters", []), *content.get("parameters", []))]
         named = {(one["name"], one["in"]): one for one in parameters}
         return Operation(
@@ -96,7 +97,7 @@ class Document:
         )
 
     def _line(self, path: str, method: str) -> int:
-        """As `make specs` writes it: one key a line."""
+        """The line of an operation in a document that `make specs` wrote, with one key a line."""
         keys = [re.compile(rf'\s*"{re.escape(key)}": \{{') for key in (path, method)]
         for number, line in enumerate(self._lines, 1):
             if keys[0].match(line):
@@ -106,10 +107,10 @@ class Document:
         return 0
 
 
-# Of a service and its base: every rule about the API wants it.
+# The documents of a service and its base, which every rule about the API reads.
 @lru_cache(maxsize=2)
 def read(service: Service) -> Document | None:
-    """The document of the service; None if it has none, which http-document tells. Raises FleetError."""
+    """Read the document of a service; None if it is missing, which http-document reports. Raises FleetError."""
     content = service.json(SPEC)
     return None if content is None else Document(content, service.text(SPEC))
 

@@ -1,4 +1,4 @@
-"""Which services there are, and which template they are made of: fleet.toml.
+"""Read fleet.toml, which lists the services of the fleet and names their template.
 
 template = "https://git.example.com/platform/slipway.git"   # or a list; left out: where fleet was installed from
 
@@ -10,7 +10,7 @@ branch = "main"                # left out: the repository's default branch
 path = "../orders"             # from this file's folder; read where it is, at the commit that is checked out
 
 [[listing]]
-file = "shop.json"             # what `gh api /orgs/shop/repos --paginate` or GitLab's /groups/shop/projects answered
+file = "shop.json"             # the answer of `gh api /orgs/shop/repos --paginate` or of GitLab's /groups/shop/projects
 protocol = "ssh"               # left out: https
 include = ["*-service"]
 exclude = ["legacy-*"]
@@ -30,12 +30,12 @@ from typing import Any
 
 from fleet.errors import FleetError
 from fleet.git.git import without_credentials
-from fleet.template.trust import SHORTHANDS, expanded, is_path
+from fleet.template.trust import SHORTHANDS, expand, is_path
 
 SERVICE_KEYS = {"url", "path", "branch", "name"}
 LISTING_KEYS = {"file", "protocol", "include", "exclude"}
 
-# Where GitHub and GitLab write what we need: full name, archived, and the address by protocol.
+# The fields of GitHub and GitLab for the full name and the address by protocol.
 HOSTS = (
     {"name": "full_name", "https": "clone_url", "ssh": "ssh_url"},
     {"name": "path_with_namespace", "https": "http_url_to_repo", "ssh": "ssh_url_to_repo"},
@@ -44,7 +44,7 @@ HOSTS = (
 
 @dataclass(frozen=True)
 class Member:
-    """One service of the fleet. `address` is a git URL or an absolute path; no branch is the default one."""
+    """One service of the fleet. `address` is a git URL or an absolute path. An empty branch is the default branch."""
 
     name: str
     address: str
@@ -53,7 +53,7 @@ class Member:
 
     @property
     def key(self) -> str:
-        """A short name of its own for what is kept of it: 24 hexadecimal digits of what tells it from others."""
+        """A unique short name for files about the service: 24 hexadecimal digits of a hash."""
         return hashlib.sha256(f"{self.address}\0{self.branch}".encode()).hexdigest()[:24]
 
     @property
@@ -62,18 +62,18 @@ class Member:
 
 
 def templates(config: Path) -> list[str]:
-    """The templates that the file names, or none. Raises FleetError."""
-    named = _written(config).get("template", [])
+    """Read the templates that the file names, if any. Raises FleetError."""
+    named = _parse(config).get("template", [])
     addresses = [named] if isinstance(named, str) else named
     if not isinstance(addresses, list) or not all(isinstance(one, str) and one for one in addresses):
         raise FleetError(f"{config}: template has to be the git URL of a template, or a list of them; it is {named!r}")
     # A path is relative to the file's folder, like the paths of services.
-    return [str(config.parent / expanded(one)) if is_path(expanded(one)) else one for one in addresses]
+    return [str(config.parent / expand(one)) if is_path(expand(one)) else one for one in addresses]
 
 
 def members(config: Path) -> list[Member]:
-    """All that the file lists, in its order. Raises FleetError, naming the entry, what is wrong with it, and the way out."""
-    written = _written(config)
+    """Read all services that the file lists, in its order. Raises FleetError, which names the entry, the fault and the remedy."""
+    written = _parse(config)
     for kind in ("service", "listing"):
         if not isinstance(written.get(kind, []), list):
             raise FleetError(f"{config}: {kind} is not a list: write [[{kind}]] with two brackets")
@@ -81,13 +81,13 @@ def members(config: Path) -> list[Member]:
     _refuse_repeated(config, named)
     known = {(member.address, member.branch) for member in named}
     listed = {one.address: one for one in _listings(config, written.get("listing", []))}
-    found = named + _told_apart([one for one in listed.values() if (one.address, "") not in known], named)
+    found = named + _shorten_names([one for one in listed.values() if (one.address, "") not in known], named)
     if not found:
         raise FleetError(f"{config} lists no services: write [[service]] with a url or a path, or correct its listings")
     return found
 
 
-def _written(config: Path) -> dict[str, Any]:
+def _parse(config: Path) -> dict[str, Any]:
     try:
         written = tomllib.loads(config.read_text())
     except FileNotFoundError:
@@ -97,7 +97,7 @@ def _written(config: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise FleetError(f"{config} cannot be read: {error}") from None
     if unknown := sorted(set(written) - {"template", "service", "listing"}):
-        raise FleetError(f"{config} has no use for {unknown[0]!r}: write template, [[service]] and [[listing]]")
+        raise FleetError(f"{config} has the unknown key {unknown[0]!r}: write template, [[service]] and [[listing]]")
     return written
 
 
@@ -115,7 +115,7 @@ def _services(config: Path, entries: list[Any]) -> Iterator[Member]:
             folder = config.parent / Path(entry["path"]).expanduser()
             address, is_local = os.path.abspath(folder), True
         else:
-            address, is_local = _expanded(entry["url"]), False
+            address, is_local = _expand(entry["url"]), False
             if "::" in address or not re.match(r"[\w+.-]+://|[^/\s]+:", address):
                 raise FleetError(f"{where}: {address!r} is not a git URL: a folder is written as path = …")
         yield Member(entry.get("name") or _last(address), address, entry.get("branch", ""), is_local)
@@ -126,7 +126,7 @@ def _listings(config: Path, entries: list[Any]) -> Iterator[Member]:
         where = f"{config}: listing {number}"
         _refuse_unknown(where, entry, LISTING_KEYS)
         if not isinstance(entry.get("file"), str):
-            raise FleetError(f"{where} needs a file: where the organisation's listing was saved")
+            raise FleetError(f"{where} needs a file: write the path of the saved listing")
         where += f" ({entry['file']})"
         protocol = entry.get("protocol", "https")
         if protocol not in ("https", "ssh"):
@@ -136,7 +136,7 @@ def _listings(config: Path, entries: list[Any]) -> Iterator[Member]:
             if not isinstance(globs, list) or not all(isinstance(glob, str) for glob in globs):
                 raise FleetError(f'{where}: {key} has to be a list of names, as ["*-service"]; it is {globs!r}')
         for repository in _repositories(where, config.parent / Path(entry["file"]).expanduser()):
-            full, address = _read(where, repository, protocol)
+            full, address = _parse_repository(where, repository, protocol)
             wanted = any(fnmatchcase(_last(full), glob) for glob in entry.get("include", ["*"]))
             unwanted = any(fnmatchcase(_last(full), glob) for glob in entry.get("exclude", []))
             if wanted and not unwanted and not repository.get("archived"):
@@ -144,7 +144,7 @@ def _listings(config: Path, entries: list[Any]) -> Iterator[Member]:
 
 
 def _repositories(where: str, file: Path) -> Iterator[Any]:
-    """Of one array, of an array of pages, and of pages one after the other, which is how old versions of `gh` print them."""
+    """Yield the entries of one array, of an array of pages, or of a sequence of pages, as old versions of `gh` print them."""
     try:
         text = file.read_text().strip()
         while text:
@@ -156,15 +156,15 @@ def _repositories(where: str, file: Path) -> Iterator[Any]:
         raise FleetError(f"{where} cannot be read: {error}") from None
 
 
-def _read(where: str, repository: Any, protocol: str) -> tuple[str, str]:
-    """Full name and address."""
+def _parse_repository(where: str, repository: Any, protocol: str) -> tuple[str, str]:
+    """Find the full name and the address of a repository. Raises FleetError."""
     for fields in HOSTS if isinstance(repository, dict) else ():
         name, address = repository.get(fields["name"]), repository.get(fields[protocol])
         if isinstance(name, str) and isinstance(address, str):
             return name, address
     raise FleetError(
-        f"{where}: {json.dumps(repository)[:80]} is neither a repository of GitHub's nor a project of GitLab's: save what "
-        "`gh api /orgs/NAME/repos --paginate` or GitLab's /groups/ID/projects answers"
+        f"{where}: {json.dumps(repository)[:80]} is neither a repository of GitHub nor a project of GitLab: save the answer of "
+        "`gh api /orgs/NAME/repos --paginate` or of GitLab's /groups/ID/projects"
     )
 
 
@@ -172,7 +172,7 @@ def _refuse_unknown(where: str, entry: Any, keys: set[str]) -> None:
     if not isinstance(entry, dict):
         raise FleetError(f"{where} is not a table: write [[{where.split()[-2]}]] above it")
     if unknown := sorted(set(entry) - keys):
-        raise FleetError(f"{where} has no use for {unknown[0]!r}: it takes {', '.join(sorted(keys))}")
+        raise FleetError(f"{where} has the unknown key {unknown[0]!r}: write only {', '.join(sorted(keys))}")
 
 
 def _refuse_repeated(config: Path, found: list[Member]) -> None:
@@ -185,13 +185,13 @@ def _refuse_repeated(config: Path, found: list[Member]) -> None:
             raise FleetError(f"{config}: {repeated[0]} {what}")
 
 
-def _told_apart(listed: list[Member], named: list[Member]) -> list[Member]:
-    """By the last part of their names where that is enough, else by all of it."""
+def _shorten_names(listed: list[Member], named: list[Member]) -> list[Member]:
+    """Shorten each name to its last part, unless another service has the same last part."""
     times = Counter([_last(one.name) for one in listed] + [one.name for one in named])
     return [one if times[_last(one.name)] > 1 else replace(one, name=_last(one.name)) for one in listed]
 
 
-def _expanded(url: str) -> str:
+def _expand(url: str) -> str:
     return next((long + url[len(short) :] for short, long in SHORTHANDS.items() if long and url.startswith(short)), url)
 
 

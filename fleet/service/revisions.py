@@ -1,6 +1,6 @@
-"""The migrations of a new aggregate, put behind the ones that the service has.
+"""Read the chain of a service's migrations, and append the migrations of a new aggregate.
 
-The template numbers them as if the team had never written a migration. What counts is the service's own last revision.
+The template numbers the new migrations as if the team had never written any. They follow the service's own last revision.
 """
 
 import ast
@@ -24,15 +24,15 @@ class Revision:
 
 
 def identity(path: str) -> str:
-    """The path, without the number if it is a migration's: that is another in each service."""
+    """The path without the number of a migration, which differs between services."""
     found = MIGRATION.match(path)
     return f"{found[1]}{found[3]}" if found else path
 
 
-def chained(seeds: Mapping[str, bytes], existing: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The migrations among the seeds, renumbered and put behind those that exist, in their order; the rest as it is.
+def append_migrations(seeds: Mapping[str, bytes], existing: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Renumber the migrations among the seeds to follow the existing migrations, and return all seeds.
 
-    Both map path to content. Raises FleetError if what exists has not exactly one end, or cannot be read.
+    Both arguments map paths to contents. Raises FleetError if the existing migrations have several heads, or cannot be read.
     """
     migrations = sorted(path for path in seeds if MIGRATION.match(path))
     result = {path: content for path, content in seeds.items() if path not in migrations}
@@ -55,7 +55,7 @@ def chained(seeds: Mapping[str, bytes], existing: Mapping[str, bytes]) -> dict[s
 
 
 def read(path: str, content: bytes) -> Revision:
-    """A migration's place in the chain, without running it. Raises FleetError."""
+    """Read the place of a migration in the chain without running the migration. Raises FleetError."""
     try:
         body = ast.parse(content).body
         assigned: dict[str, object] = {}
@@ -71,17 +71,17 @@ def read(path: str, content: bytes) -> Revision:
             str(assigned.get("replaces", "")),
         )
     except (SyntaxError, ValueError, KeyError):
-        raise FleetError(f'{path} does not say plainly which revision it is: write `revision = "…"` there') from None
+        raise FleetError(f'{path} does not assign a plain text to revision: write `revision = "…"` there') from None
 
 
 def heads(revisions: Sequence[Revision]) -> list[Revision]:
-    """Those that no other one comes after."""
+    """The migrations that no other migration follows."""
     followed = {id_ for revision in revisions for id_ in revision.after}
     return [revision for revision in revisions if revision.id not in followed]
 
 
 def ancestry(heads: Iterable[Revision], revisions: Sequence[Revision]) -> set[Revision]:
-    """These, and all that they come after."""
+    """The given migrations and all that they follow."""
     found: set[Revision] = set()
     ahead = list(heads)
     while ahead:
@@ -96,5 +96,5 @@ def _head(revisions: Sequence[Revision]) -> str:
     found = heads(revisions)
     if len(found) > 1:
         listed = ", ".join(revision.path for revision in found)
-        raise FleetError(f"the service's migrations have {len(found)} ends: {listed}. Put one behind the other first")
+        raise FleetError(f"the service's migrations have {len(found)} heads: {listed}. Append one to the other first")
     return found[0].id if found else ""

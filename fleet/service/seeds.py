@@ -1,4 +1,4 @@
-"""Which of the team's files an update may still write: seeds that the service never had. Nothing that was deleted."""
+"""Find the seeds that an update may write: files of the team that the service never had, and that the team never deleted."""
 
 import re
 from contextlib import suppress
@@ -12,7 +12,7 @@ from fleet.template.answers import ANSWERS_FILE, Answers, aggregates_in
 from fleet.template.manifest import Manifest
 from fleet.template.release import Render
 
-# Renders what belongs to no aggregate: the questionnaire wants at least one.
+# Renders the files that belong to no aggregate, because the questionnaire requires at least one.
 NOBODY = "Placeholder: {name: string(1)}"
 
 # The answer messaging_style, by the styles whose example the template has brought (`seeded` of the answers).
@@ -26,16 +26,16 @@ STYLES = {
 
 @dataclass
 class Seeds:
-    """`new` are to be written; `left` are not, because the team deleted them, or what they belong to."""
+    """The seeds of an update. `new` are to be written; `left` are not, because the team deleted them or their aggregate."""
 
     new: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
 
 
 def new_seeds(service: Service, before: Manifest, render: Render) -> Seeds:
-    """Compare what the service was made of with its next render.
+    """Compare the render that the service has with its next render.
 
-    An aggregate that is named for the first time is asked for: its files come even if they were there once.
+    The team asks for an aggregate by naming it for the first time. Its files are new even if they were deleted before.
     """
     after = render.manifest
     known = {identity(path) for path in [*before.team, *service.tree]}
@@ -45,14 +45,14 @@ def new_seeds(service: Service, before: Manifest, render: Render) -> Seeds:
     asked: set[str] = set()
     if aggregates_in(after.answers).keys() - aggregates_in(before.answers).keys():
         asked = _only_with(render, before.answers["aggregates"])
-    left = _of_dropped_aggregates(service, before, render) | deleted_before(service, candidates)
+    left = _of_dropped_aggregates(service, before, render) | find_deleted(service, candidates)
     seeds = Seeds()
     for path in candidates:
         (seeds.left if path in left and path not in asked else seeds.new).append(path)
     return seeds
 
 
-def traceless(service: Service) -> dict[str, tuple[str, str]]:
+def find_absent_aggregates(service: Service) -> dict[str, tuple[str, str]]:
     """Aggregates of the recorded answers without a module in any layer or a migration, and the patterns of both."""
     expected = service.expected
     patterns = {
@@ -65,14 +65,14 @@ def traceless(service: Service) -> dict[str, tuple[str, str]]:
     return {name: paths for name, paths in patterns.items() if not service.files(*paths)}
 
 
-def delivered(service: Service) -> dict[str, str]:
-    """The answers by which the service got its files, where the recorded answers go further.
+def find_delivered_answers(service: Service) -> dict[str, str]:
+    """Find the answers by which the service got its files, where they differ from the recorded answers.
 
-    Plain `copier update -d aggregates=…` records the answer and brings no file, and so does an edit of the answers by hand.
-    Aggregates of the first commit came with it, and the history shows whether files of a later one were ever here.
+    Plain `copier update -d aggregates=…` records the answer without adding files, and so does an edit of the answers by hand.
+    The files of the first commit's aggregates were there. For a later aggregate the history shows whether files were there.
     """
     data = {}
-    missing = traceless(service).items()
+    missing = find_absent_aggregates(service).items()
     if never := {name for name, paths in missing if not _touched(service, paths)} - _of_the_first_commit(service):
         blocks = aggregates_in(service.expected.answers)
         data["aggregates"] = "\n".join([block for name, block in blocks.items() if name not in never] or [NOBODY])
@@ -84,14 +84,14 @@ def delivered(service: Service) -> dict[str, str]:
 
 
 def _touched(service: Service, paths: tuple[str, str]) -> bool:
-    """Whether any commit of the service's history has to do with these paths."""
+    """Whether any commit of the service's history touches these paths."""
     return bool(git.line(service.root, "rev-list", "--max-count=1", "--full-history", "HEAD", "--", *paths))
 
 
 def _of_the_first_commit(service: Service) -> set[str]:
-    """The aggregates in the oldest complete answers of the history; of a shallow one, in the oldest that are here.
+    """The aggregates in the oldest complete answers of the history, as far as the history is here.
 
-    Answers without a version, such as those of a copy from a folder without git history, are not complete.
+    Answers without a version are not complete. A copy from a folder without git history has such answers.
     """
     commits = git.line(service.root, "rev-list", "--full-history", "HEAD", "--", ANSWERS_FILE).split()
     for commit in reversed(commits):
@@ -101,14 +101,14 @@ def _of_the_first_commit(service: Service) -> set[str]:
 
 
 def _only_with(render: Render, aggregates: str) -> set[str]:
-    """The team's paths in that render which would not be there with these aggregates."""
+    """The team's paths in a render that a render with only these aggregates does not have."""
     other = render.release.manifest(render.answers, render.data | {"aggregates": aggregates})
     there = {identity(path) for path in other.team}
     return {path for path in render.manifest.team if identity(path) not in there}
 
 
 def _of_dropped_aggregates(service: Service, before: Manifest, render: Render) -> set[str]:
-    """Paths of aggregates that are in the answers still, but whose domain module the team has removed."""
+    """The paths of aggregates that are still in the answers, and whose domain module the team has removed."""
     gone = {
         name
         for name, plural in zip(aggregates_in(before.answers), before.plurals, strict=True)
@@ -121,30 +121,30 @@ def _of_dropped_aggregates(service: Service, before: Manifest, render: Render) -
     return _only_with(render, "\n".join([NOBODY, *kept]))
 
 
-def deleted_before(service: Service, paths: list[str]) -> set[str]:
-    """Find the paths that a commit of the service's history deleted, also at another number of a migration, or in the folder
-    where the service was before it moved.
+def find_deleted(service: Service, paths: list[str]) -> set[str]:
+    """Find the paths that a commit of the service's history deleted.
 
-    Raises FleetError if the history is cut off: what was deleted before would come back.
+    The number of a migration may differ, and the service may have moved from another folder. Raises FleetError if the history
+    is cut off, because a file that was deleted earlier would come back.
     """
-    if git.located(service.root).is_shallow:
+    if git.locate(service.root).is_shallow:
         raise FleetError(
             f"the repository is a shallow clone, so its history does not show whether the team has deleted {paths[0]}, "
             "which the template brings: run `git fetch --unshallow` in it first"
         )
-    # Every commit, and each parent of a merge: by itself git passes over the branches that a merge made no difference to.
+    # Every commit, and each parent of a merge: by default git skips the branches that a merge took nothing from.
     everywhere = ("--full-history", "--diff-merges=separate", "--diff-filter=D", "--no-renames")
     wanted = [f":(glob)**/{_any_number(path)}" for path in (*paths, ANSWERS_FILE)]
     listed = git.git(service.root, "log", *everywhere, "--name-only", "--format=", "-z", "--", *wanted)
     deleted = set(filter(None, listed.decode(errors="surrogateescape").split("\0")))
-    # The folders that the service was in before it moved. Paths are compared relative to the folder that they were in.
+    # The former folders of the service. A deleted path is compared relative to its folder.
     folders = ["", *(path.removesuffix(ANSWERS_FILE) for path in deleted if path.endswith(f"/{ANSWERS_FILE}"))]
     gone = {identity(path.removeprefix(folder)) for path in deleted for folder in folders if path.startswith(folder)}
     return {path for path in paths if identity(path) in gone}
 
 
 def _any_number(path: str) -> str:
-    """A glob for the path. For a migration it fits any number, because the number differs from service to service."""
+    """A glob for the path, which matches a migration of any number, because the number differs between services."""
     found = MIGRATION.match(path)
     escaped = [re.sub(r"([*?\[\\])", r"\\\1", part) for part in (found.group(1, 3) if found else (path,))]
     return "[0-9]*".join(escaped)

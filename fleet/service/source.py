@@ -1,4 +1,4 @@
-"""The Python files of a service, as checks read them: never imported, never run."""
+"""Read the Python files of a service as syntax trees. No file is imported or run."""
 
 import ast
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from fleet.service.service import Service
 
 @dataclass(frozen=True)
 class Module:
-    """One file."""
+    """A Python file."""
 
     path: str
     tree: ast.Module
 
     @cached_property
     def nodes(self) -> list[ast.AST]:
-        """All of the tree, in the order of ast.walk, which takes twice as long."""
+        """All nodes of the tree in the order of ast.walk, which takes twice as long."""
         found: list[ast.AST] = [self.tree]
         for node in found:
             for field in node._fields:
@@ -30,7 +30,7 @@ class Module:
 
     @cached_property
     def names(self) -> dict[str, str]:
-        """What the names that it imports stand for: {"AsyncClient": "httpx.AsyncClient", "sa": "sqlalchemy"}."""
+        """The full names of imported names: {"AsyncClient": "httpx.AsyncClient", "sa": "sqlalchemy"}."""
         found = {}
         for node in self.nodes:
             if isinstance(node, ast.Import):
@@ -43,7 +43,7 @@ class Module:
 
     @cached_property
     def imports(self) -> list[tuple[str, int]]:
-        """Every module that it imports, or imports from, in full, and the line."""
+        """The full name and the line of every import."""
         found: list[tuple[str, int]] = []
         for node in self.nodes:
             if isinstance(node, ast.Import):
@@ -55,11 +55,11 @@ class Module:
 
     @cached_property
     def calls(self) -> list[tuple[str, ast.Call]]:
-        """Every call, and what it calls as far as imports tell: `httpx.AsyncClient`; `.get` of what is no import."""
+        """Every call with the full name of its function, as far as the imports show: `httpx.AsyncClient`, `.get`."""
         return [(self.named(node.func), node) for node in self.nodes if isinstance(node, ast.Call)]
 
     def named(self, node: ast.expr) -> str:
-        """What an expression stands for, in full."""
+        """The full name of an expression; empty for other expressions than names and attributes."""
         if isinstance(node, ast.Name):
             return self.names.get(node.id, node.id)
         if isinstance(node, ast.Attribute):
@@ -68,24 +68,24 @@ class Module:
 
     @cached_property
     def strings(self) -> list[tuple[str, int]]:
-        """Every text but docstrings; of one with values in it (an f-string) each part."""
+        """Every text except docstrings, with its line. An f-string counts as its parts."""
         docstrings = {id(node.value) for node in self.nodes if isinstance(node, ast.Expr)}
         texts = (node for node in self.nodes if isinstance(node, ast.Constant) and id(node) not in docstrings)
         return [(node.value, node.lineno) for node in texts if isinstance(node.value, str)]
 
 
 def modules(service: Service, pattern: str) -> list[Module]:
-    """The files below src and tests that fit. Raises FleetError if one cannot be parsed."""
+    """Parse the files below src and tests that match. Raises FleetError if a file cannot be parsed."""
     return [module for module in _all(service) if fnmatchcase(module.path, pattern)]
 
 
-# Of one service at a time: its checks come one after the other, and each wants most of the files.
+# For one service at a time: its checks follow each other, and each reads most of the files.
 @lru_cache(maxsize=1)
 def _all(service: Service) -> list[Module]:
     return [Module(path, service.python(path)) for path in service.files("src/*.py", "tests/*.py")]
 
 
 def assigned(node: ast.stmt) -> list[str]:
-    """The names that a statement gives a value to."""
+    """The names that a statement assigns."""
     targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
     return [target.id for target in targets if isinstance(target, ast.Name)]

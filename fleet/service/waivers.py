@@ -1,4 +1,4 @@
-"""Exceptions that the platform team granted: conventions.yml of a service. For a time, and a path's for these bytes only.
+"""Read conventions.yml, the waivers that the platform team granted: for a time, and for a path only while its bytes are the same.
 
 waivers:
   - path: Dockerfile
@@ -12,7 +12,7 @@ waivers:
     owner: media-team
     approver: ana@platform
     expires: 2027-06-30
-  - id: supply-no-secrets   # in that file alone, and for these bytes
+  - id: supply-no-secrets   # in this file only, and for these bytes
     path: tests/fixtures/signed.json
     reason: the key of the example in RFC 7515
     owner: media-team
@@ -33,13 +33,13 @@ from fleet.template.answers import load, not_yaml, refuse_long
 
 WAIVERS_FILE = "conventions.yml"
 
-# `content` of a waived path that is not there on purpose.
+# The `content` of a waived path that was deleted on purpose.
 ABSENT = "absent"
 
 
 @dataclass(frozen=True)
 class Waiver:
-    """One exception: from a convention, by `id`, in one file if it has a `path` too; from the template's bytes by that alone."""
+    """A waiver: of a convention by `id`, in one file if there is a `path` too; of the template's bytes by `path` alone."""
 
     id: str
     path: str
@@ -54,29 +54,29 @@ class Waiver:
         return f"{self.id} in {self.path}" if self.id and self.path else self.id or self.path
 
     def covers(self, id_: str, path: str) -> bool:
-        """Whether it is from this convention, for what that finds in a path."""
+        """Whether the waiver is for findings of this convention in this path."""
         return self.id == id_ and self.path in (path, "")
 
     def void_because(self, entry: Entry | None, today: date) -> str:
-        """Why it does not count any longer; empty if it does. `entry` is what is at its path now."""
+        """Why the waiver is void; empty if it is valid. `entry` is the file at its path now."""
         if self.expires < today:
             return f"expired on {self.expires}"
         now = entry.blob if entry else ABSENT
         if self.path and now != self.content:
-            return f"was granted for other content: that has changed since, and is now {now}"
+            return f"was granted for other content: the content has changed, and is now {now}"
         return ""
 
 
 @dataclass(frozen=True)
 class Waivers:
-    """What conventions.yml says. `problems` are entries that are none, by what is wrong with them."""
+    """The content of conventions.yml. `problems` describe invalid entries."""
 
     waivers: tuple[Waiver, ...] = ()
     problems: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, content: bytes | None) -> "Waivers":
-        """No file is no waiver. Raises FleetError if it is not YAML of that shape."""
+        """Parse the file; without a file there are no waivers. Raises FleetError if the file is not a YAML list of waivers."""
         if content is None:
             return cls()
         refuse_long(WAIVERS_FILE, content)
@@ -86,10 +86,10 @@ class Waivers:
             raise not_yaml(WAIVERS_FILE, error) from None
         entries = (written or {}).get("waivers") or [] if isinstance(written or {}, dict) else None
         if not isinstance(entries, list):
-            raise FleetError(f"{WAIVERS_FILE} is not a list of exceptions under `waivers:`")
+            raise FleetError(f"{WAIVERS_FILE} is not a list of waivers under `waivers:`")
         found, problems = [], []
         if unknown := sorted(map(str, (written or {}).keys() - {"waivers"})):
-            problems.append(f"does not know {', '.join(unknown)}: exceptions are listed under `waivers`")
+            problems.append(f"unknown key {', '.join(unknown)}: write a list under `waivers` only")
         for number, entry in enumerate(entries, 1):
             if problem := _problem(entry):
                 problems.append(f"waiver {number}{_named(entry)}: {problem}")
@@ -99,12 +99,12 @@ class Waivers:
         return cls(tuple(found), tuple(problems))
 
     def of_path(self, path: str) -> Waiver | None:
-        """The exception from the template's bytes for a path, whether it still counts or not."""
+        """The waiver of the template's bytes for a path, valid or void."""
         return next((waiver for waiver in self.waivers if waiver.path == path and not waiver.id), None)
 
 
 def today() -> date:
-    """Everywhere the same day, whatever the machine's time zone."""
+    """The day in UTC, so that all machines agree."""
     return datetime.now(UTC).date()
 
 
@@ -112,7 +112,7 @@ def _problem(entry: Any) -> str:
     if not isinstance(entry, dict):
         return "not a mapping"
     if unknown := sorted(map(str, entry.keys() - Waiver.__dataclass_fields__.keys())):
-        return f"does not know {', '.join(unknown)}"
+        return f"has the unknown key {', '.join(unknown)}"
     if not (entry.get("id") or entry.get("path")):
         return "needs the `id` of a convention, a `path`, or both for a convention in one file"
     for name in ("id", "path"):
@@ -137,8 +137,8 @@ def _problem(entry: Any) -> str:
 
 
 _A = {
-    "reason": "a `reason`: what for, and until what",
-    "owner": "an `owner`: who gets rid of it",
+    "reason": "a `reason`: why the service needs the waiver, and until when",
+    "owner": "an `owner`: who will make the waiver unnecessary",
     "approver": "an `approver`: who of the platform team agreed",
 }
 

@@ -1,1 +1,1 @@
-"""`fleet status`: how all services of the fleet stand."""
+"""`fleet status`: the state of all services of the fleet."""

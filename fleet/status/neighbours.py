@@ -1,11 +1,11 @@
-"""The errors of `fleet map`, service by service, because `fleet status` counts them too."""
+"""The errors of `fleet map` by service, which `fleet status` counts too."""
 
 import hashlib
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from fleet.cache import cache, version_of_checks, write_whole
+from fleet.cache import cache, version_of_checks, write_atomically
 from fleet.check.findings import Finding, Level
 from fleet.check.standing import Standing
 from fleet.service.register import Member
@@ -15,9 +15,9 @@ Errors = list[list[Finding]]
 
 
 def with_neighbours(members: list[Member], standings: list[Standing]) -> list[Standing]:
-    """The standings, each with the errors of the map that its service has to mend.
+    """Add to each standing the errors of the map that its service has to fix.
 
-    The errors are remembered until any service has a new commit: drawing the map takes longer than all else.
+    The errors are cached until any service has a new commit, because building the map takes longer than all else.
     """
     file = _memory(members, standings)
     errors = _recall(file)
@@ -25,16 +25,16 @@ def with_neighbours(members: list[Member], standings: list[Standing]) -> list[St
         errors = _errors(members, standings)
         # A service that could not be read may be readable in a minute.
         if not any(finding.id == "map-unread" for found in errors for finding in found):
-            write_whole(file, json.dumps([[asdict(finding) for finding in found] for found in errors]))
+            write_atomically(file, json.dumps([[asdict(finding) for finding in found] for found in errors]))
     return [replace(one, neighbours=tuple(found)) for one, found in zip(standings, errors, strict=True)]
 
 
 def _errors(members: list[Member], standings: list[Standing]) -> Errors:
-    # Here, because these imports take longer than the rest of a run that finds everything remembered.
-    from fleet.map import gather
+    # Imported here, because these imports take longer than the rest of a run that finds everything in the cache.
+    from fleet.map import reader
     from fleet.map.findings import findings
 
-    map_ = gather.of_standings(members, standings)
+    map_ = reader.read_standings(members, standings)
     errors = [one for one in findings(map_) if one.finding.level is Level.ERROR]
     names = [map_.names.get(member.name, member.name) for member in members]
     return [
@@ -52,7 +52,7 @@ def _recall(file: Path) -> Errors | None:
 
 
 def _memory(members: list[Member], standings: list[Standing]) -> Path:
-    """Where the errors of these commits are kept. The day counts, because waivers expire."""
+    """The file in the cache for the errors of these commits on this day. The day counts, because waivers expire."""
     services = [
         [member.name, member.key, one.commit, one.unreadable] for member, one in zip(members, standings, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""The fleet as text: a table for a terminal, Markdown for an issue or a wiki, JSON for programs. HTML is in fleet/page."""
+"""Print the state of the fleet: a table for a terminal, Markdown for a wiki, JSON for programs. HTML is in fleet/page."""
 
 import json
 from collections import Counter
@@ -11,21 +11,21 @@ from fleet.output import count, escaped
 from fleet.service.waivers import today
 
 STYLES = {Level.ERROR: "red", Level.WARNING: "yellow", None: "green"}
-# Not by colour alone.
+# The state in a word, because not everybody sees the colours.
 WORDS = {Level.ERROR: "breach", Level.WARNING: "warning", None: "in order"}
-# Columns of a terminal, below which conventions are counted and not named.
+# In a terminal of fewer columns, conventions are counted and not named.
 NARROW = 120
 COLUMNS = ("service", "state", "version", "behind", "drift", "conventions", "map", "waivers")
 CONVENTIONS, MAP = COLUMNS.index("conventions"), COLUMNS.index("map")
 
 
 def word(standing: Standing) -> str:
-    """Its state in a word."""
+    """The state of a service in a word."""
     return "unreadable" if standing.unreadable else WORDS[standing.level]
 
 
 def summary(standings: list[Standing]) -> dict[str, int]:
-    """How many services are what."""
+    """Count the services by state."""
     return {
         "services": len(standings),
         "in order": sum(word(one) == "in order" for one in standings),
@@ -36,7 +36,7 @@ def summary(standings: list[Standing]) -> dict[str, int]:
 
 
 def cells(standing: Standing) -> tuple[str, ...]:
-    """A row of the table, after the name."""
+    """The row of a service in the table, after its name."""
     if standing.unreadable:
         return (word(standing), "", "", "", "", "", "")
     behind = ""
@@ -47,16 +47,16 @@ def cells(standing: Standing) -> tuple[str, ...]:
         word(standing),
         standing.version,
         behind,
-        counted(standing.drift),
+        format_counts(standing.drift),
         ", ".join([*standing.failed, *(f"({id_})" for id_ in standing.waived)]),
         ", ".join(dict.fromkeys(one.id for one in standing.neighbours)),
-        counted(waivers),
+        format_counts(waivers),
     )
 
 
 def table(standings: list[Standing], *, width: int | None = None) -> str:
-    """As wide as the terminal, and with colours if this is one, unless a width is given."""
-    from rich.table import Table  # which takes as long to import as two hundred services to read
+    """Format the table: as wide as the terminal and in colour, or of the given width without colours."""
+    from rich.table import Table  # imported here: the import takes as long as reading two hundred services
     from rich.text import Text
 
     console = output.console(width=width, no_color=True if width else None)
@@ -64,9 +64,9 @@ def table(standings: list[Standing], *, width: int | None = None) -> str:
     for standing in standings:
         row = [standing.name, *cells(standing)]
         if console.width < NARROW:
-            # In a few letters for each line nobody could read which.
+            # Names that are folded every few letters would be unreadable.
             numbers = {"failed": len(standing.failed), "waived": len(standing.waived)}
-            row[CONVENTIONS] = counted({kind: number for kind, number in numbers.items() if number})
+            row[CONVENTIONS] = format_counts({kind: number for kind, number in numbers.items() if number})
             row[MAP] = count(len(standing.neighbours), "error") if standing.neighbours else ""
         shown.add_row(*(Text(cell, overflow="fold") for cell in row), style=STYLES[standing.level])
     with console.capture() as printed:
@@ -79,7 +79,7 @@ def table(standings: list[Standing], *, width: int | None = None) -> str:
 
 
 def markdown(standings: list[Standing], graph: str = "") -> str:
-    """`graph` is a section of its own, as Markdown."""
+    """Format the report. `graph` is an additional section in Markdown."""
     lines = [f"# The fleet on {today()}", "", sentence(standings), ""]
     lines += [f"| {' | '.join(COLUMNS)} |", "|" + " --- |" * len(COLUMNS)]
     lines += [f"| {' | '.join(map(escaped, (one.name, *cells(one))))} |" for one in standings]
@@ -88,12 +88,14 @@ def markdown(standings: list[Standing], graph: str = "") -> str:
             lines += ["", f"**{escaped(standing.name)}** cannot be read: {escaped(standing.unreadable)}"]
         elif found := [one for one in standing.findings if one.level is not Level.WAIVED]:
             lines += ["", f"## {escaped(standing.name)}", ""]
-            lines += [f"- {escaped(_told(one))}" + (f" *{escaped(one.remedy)}*" if one.remedy else "") for one in found]
+            lines += [
+                f"- {escaped(_describe(one))}" + (f" *{escaped(one.remedy)}*" if one.remedy else "") for one in found
+            ]
     return "\n".join([*lines, *(["", graph] if graph else []), ""])
 
 
 def as_json(standings: list[Standing]) -> str:
-    """With what the properties say, so that a reader need not know the ids of findings."""
+    """Format the standings with their properties, so that a reader need not know the ids of findings."""
     services = [
         one.to_json()
         | {"state": word(one), "drift": one.drift, "conventions_failed": one.failed, "conventions_waived": one.waived}
@@ -110,18 +112,18 @@ def sentence(standings: list[Standing]) -> str:
 
 
 def versions(standings: Iterable[Standing]) -> Counter[str]:
-    """How many services are at which version of the template."""
+    """Count the services by their version of the template."""
     return Counter(one.version for one in standings if one.version)
 
 
-def counted(numbers: dict[str, int]) -> str:
+def format_counts(numbers: dict[str, int]) -> str:
     return ", ".join(f"{number} {kind}" for kind, number in numbers.items())
 
 
-def _told(finding: Finding) -> str:
+def _describe(finding: Finding) -> str:
     return f"{finding.level}, {finding.id}: {place(finding.path, finding.line)}{finding.reason}."
 
 
 def place(path: str, line: int) -> str:
-    """Where a finding is, before what it says."""
+    """The file and line of a finding as the beginning of a sentence; empty without a path."""
     return f"{path}{f':{line}' if line else ''}: " if path else ""

@@ -1,24 +1,23 @@
-"""`fleet status`: how all services of the fleet stand. What was found is remembered until something that matters changes."""
+"""`fleet status`: the state of all services. A standing is cached until the commit, the release, the day or fleet changes."""
 
 import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache as once
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from fleet.cache import cache, version_of_checks, write_whole
+from fleet.cache import cache, version_of_checks, write_atomically
 from fleet.check.checks import ON_THIS_MACHINE
-from fleet.check.standing import Standing, judge, opened, renamed, unreadable
+from fleet.check.standing import Standing, judge, open_service, rename, unreadable
 from fleet.conventions import conventions
-from fleet.errors import FleetError, OfThisMachine
-from fleet.processes.limits import TooMuch, limit_seconds, limited
-from fleet.processes.parallel import Lost, in_processes, in_threads
+from fleet.errors import FleetError, MachineError
+from fleet.processes.limits import LimitExceeded, limit_resources, limit_seconds
+from fleet.processes.parallel import Failure, in_processes, in_threads
 from fleet.progress import progress
-from fleet.service.mirror import Commit, dropped_for_damage, newest
+from fleet.service.mirror import Commit, drop_if_damaged, newest
 from fleet.service.register import Member
 from fleet.service.service import Service
 from fleet.service.waivers import today
@@ -27,13 +26,13 @@ from fleet.template.template import Template
 
 Batch = tuple[tuple[Member, Commit], ...]
 
-# So many services at a time in a process, at most: what tools take to start is shared by as many.
+# The most services in one batch of a process. The services of a batch share the start of slow tools.
 BATCH = 50
 
 
 @dataclass(frozen=True)
 class _Remembered:
-    """A result of an earlier run, and the key of what it judged."""
+    """The standing that an earlier run found, and the key of its inputs."""
 
     key: list[str]
     source: str
@@ -41,8 +40,8 @@ class _Remembered:
 
 
 def status(members: list[Member], jobs: int | None = None) -> list[Standing]:
-    """In the order of the members. A service that cannot be read is in it, with the reason."""
-    limit_seconds()  # said once, and not of each service
+    """Find the standing of each member, in their order. The standing of an unreadable service states the reason."""
+    limit_seconds()  # a wrong FLEET_LIMIT_SECONDS is reported once, and not for each service
     known = {member: recalled for member in members if (recalled := _recall(member))}
     seen = {member: recalled.standing.commit for member, recalled in known.items()}
     commits, unread = in_threads(lambda member: newest(member, seen.get(member, "")), members, "fetching")
@@ -56,13 +55,13 @@ def status(members: list[Member], jobs: int | None = None) -> list[Standing]:
     keys = {member: _key(commits[member], releases[sources[member]]) for member in members if member not in found}
     for member, key in keys.items():
         if member in known and known[member].key == key:
-            found[member] = renamed(known[member].standing, member)
+            found[member] = rename(known[member].standing, member)
 
     todo = [(member, commits[member]) for member in members if member not in found]
     jobs = jobs or os.cpu_count() or 1
     batches = _batches(todo, jobs)
     if todo:
-        # While the services are rendered; daemon, so that nobody waits for it in the end.
+        # Tools prepare themselves while the services are rendered. A daemon, so that the end of the run does not wait.
         Thread(target=_prepare, args=([],), daemon=True).start()
     with progress("checking", len(todo)) as step:
         for member, standing in _judged(batches, jobs):
@@ -74,7 +73,7 @@ def status(members: list[Member], jobs: int | None = None) -> list[Standing]:
 
 
 def _batches(todo: list[tuple[Member, Commit]], jobs: int) -> list[Batch]:
-    """All processes have as much to do, and nobody waits for the last batch of one of them."""
+    """Split the work evenly, so that all processes end at about the same time."""
     rounds = -(-len(todo) // (jobs * BATCH))
     size = -(-len(todo) // max(jobs * rounds, 1))
     return [tuple(todo[start : start + size]) for start in range(0, len(todo), size or 1)]
@@ -83,10 +82,10 @@ def _batches(todo: list[tuple[Member, Commit]], jobs: int) -> list[Batch]:
 def _judged(batches: list[Batch], jobs: int) -> Iterator[tuple[Member, Standing]]:
     lost: list[Batch] = []
     for batch, standings in in_processes(_judge, batches, jobs=jobs):
-        if not isinstance(standings, Lost):
+        if not isinstance(standings, Failure):
             yield from zip((member for member, _ in batch), standings, strict=True)
         elif len(batch) > 1:
-            # One of them it was. The others are not to suffer for it.
+            # One of these services ended the process. Judge each of them alone.
             lost += [(one,) for one in batch]
         else:
             ((member, commit),) = batch
@@ -96,75 +95,72 @@ def _judged(batches: list[Batch], jobs: int) -> Iterator[tuple[Member, Standing]
 
 
 def _judge(batch: Batch) -> list[Standing]:
-    """In a process of its own. Its services share what is known of a template, and one start of slow tools."""
-    opened = {commit: _opened(commit) for _, commit in batch}
-    _prepare([service for service in opened.values() if isinstance(service, Service)])
-    return [_judge_one(member, commit, opened) for member, commit in batch]
+    """Judge a batch in a process of its own. Its services share the template in memory and one start of slow tools."""
+    services = {commit: _open_and_render(commit) for _, commit in batch}
+    _prepare([service for service in services.values() if isinstance(service, Service)])
+    return [_judge_one(member, commit, services) for member, commit in batch]
 
 
-def _judge_one(member: Member, commit: Commit, opened: dict[Commit, Service | FleetError | None]) -> Standing:
-    from fleet.map.gather import kept
+def _judge_one(member: Member, commit: Commit, services: dict[Commit, Service | FleetError | None]) -> Standing:
+    from fleet.map.reader import read_facts
 
-    # What was parsed of a service is not kept until the last one is judged.
-    service = opened.pop(commit, None)
-    if isinstance(service, TooMuch):
+    # Taken out, so that the parsed files of this service do not stay in memory until the last service is judged.
+    service = services.pop(commit, None)
+    if isinstance(service, LimitExceeded):
         return unreadable(member, service, commit.id)
     if isinstance(service, FleetError):
         standing, service = unreadable(member, service, commit.id), None
     else:
         standing = judge(member, commit, service)
-    with suppress(FleetError):  # a host that is away now: then it stays as it is
-        if _is_unfinished(standing) and dropped_for_damage(member):
+    with suppress(FleetError):  # the host may be unreachable now: then the standing stays as it is
+        if _is_unfinished(standing) and drop_if_damaged(member):
             commit, service = newest(member), None
             standing = judge(member, commit)
     if service and not standing.unreadable:
-        # While its files are parsed. What is wrong with one of them the map says itself.
+        # Read the facts for the map while the files are in memory. The map reports a malformed file itself.
         with suppress(FleetError, OSError):
-            kept(commit.repository, commit.id, service)
+            read_facts(commit.repository, commit.id, service)
     return standing
 
 
 def _is_unfinished(standing: Standing) -> bool:
-    """Whether anything could not be told for a reason that may be this machine's, such as a damaged mirror."""
+    """Whether anything could not be judged for a reason that may lie in this machine, such as a damaged mirror."""
     return bool(standing.unreadable) or any(one.reason.startswith(ON_THIS_MACHINE) for one in standing.conventions)
 
 
 def _prepare(services: list[Service]) -> None:
     for convention in conventions():
-        # Whatever it is, `check` meets it again, and then it is known whose it is.
-        with suppress(Exception), limited("it"):
+        # `check` meets the same error again, and reports it for the service that causes it.
+        with suppress(Exception), limit_resources("the preparation"):
             convention.prepare(services)
 
 
-def _opened(commit: Commit) -> Service | FleetError | None:
-    """Open and render a service. The error if that took too long. None after any other error, which `judge` meets and reports."""
+def _open_and_render(commit: Commit) -> Service | FleetError | None:
+    """Open and render a service. Return the error if a limit was exceeded or this machine is the cause.
+
+    Return None after any other error, which `judge` meets again and reports.
+    """
     try:
-        with limited("rendering the service"):
-            service = opened(commit)
-            service.template = _template(service.answers.source)
+        with limit_resources("rendering the service"):
+            service = open_service(commit)
             _ = service.expected
-            service.hold()
-            service.rest()
-    except (TooMuch, OfThisMachine) as error:
+            service.preload()
+            service.close()
+    except (LimitExceeded, MachineError) as error:
         return error
     except Exception:
         return None
     return service
 
 
-@once
-def _template(source: str) -> Template:
-    return Template(source)
-
-
 def _source(member: Member, commits: dict[Member, Commit], known: _Remembered | None) -> str:
-    """The template's address. A commit that its mirror has lost is fetched anew."""
+    """The address of the template. A commit that its mirror has lost is fetched anew."""
     if known and known.standing.commit == commits[member].id:
         return known.source
     try:
         return commits[member].answers().source
     except FleetError:
-        if not dropped_for_damage(member):
+        if not drop_if_damaged(member):
             raise
         commits[member] = newest(member)
         return commits[member].answers().source
@@ -178,12 +174,12 @@ def _newest_release(source: str) -> str:
 
 
 def _key(commit: Commit, release: str) -> list[str]:
-    """What a standing depends on. The day, for waivers expire and releases age."""
+    """The inputs of a standing. The day is one of them, because waivers expire and releases age."""
     return [commit.id, release, today().isoformat(), version_of_checks()]
 
 
 def _file(member: Member) -> Path:
-    """One for each service, so that what is remembered grows with the fleet and not with its work."""
+    """The cache file of a service. Each service has one, so that the cache does not grow with the number of commits."""
     return cache() / "standings" / f"{member.key}.json"
 
 
@@ -197,9 +193,9 @@ def _recall(member: Member) -> _Remembered | None:
 
 def _remember(member: Member, found: _Remembered) -> None:
     written: dict[str, Any] = {"key": found.key, "source": found.source, "standing": found.standing.to_json()}
-    write_whole(_file(member), json.dumps(written))
+    write_atomically(_file(member), json.dumps(written))
 
 
 def is_breached(standings: Iterable[Standing]) -> bool:
-    """Whether any service is against the platform's policy, or cannot be read."""
+    """Whether any service breaks the platform's policy or cannot be read."""
     return any(standing.level == "error" for standing in standings)

@@ -1,1 +1,1 @@
-"""The template: where it is, its releases, and what each of them makes of a service's answers."""
+"""The template: its repository, its releases, and the services that they render from answers."""

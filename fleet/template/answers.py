@@ -1,4 +1,4 @@
-"""What a service recorded at birth and at each update: the template's address, its version, the answers."""
+"""Read .copier-answers.yml, in which a service records the template's address, its version and the answers."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,20 +12,20 @@ from fleet.errors import FleetError, Malformed
 from fleet.template.trust import is_trusted
 
 ANSWERS_FILE = ".copier-answers.yml"
-# Where Copier's documentation puts the answers to a second template of one repository.
+# The place in which Copier's documentation puts the answers to a second template of a repository.
 OTHER_ANSWERS = ".copier-answers.*.yml"
 
-# Far more than a file that people write has.
+# Far more than any file that people write has.
 MOST_VALUES = 500_000
-# Of answers and waivers, which are read before any limit of time holds.
+# The limit for answers and waivers, which are read before any limit of time holds.
 MOST_BYTES = 2**20
 
-# It reads the same in a fraction of the time, where PyYAML was built with it.
+# The loader in C reads the same in a fraction of the time. Not every build of PyYAML has it.
 _Fast = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Loader(_Fast):
-    """Says of a value that is none, such as the date 2027-02-30, in which line it is; PyYAML lets Python complain."""
+    """Report the line of an impossible value, such as the date 2027-02-30, for which PyYAML raises a plain ValueError."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
@@ -36,7 +36,7 @@ class Loader(_Fast):
 
 
 def load(text: str | bytes) -> Any:
-    """The only document of a text. Raises yaml.YAMLError, or RecursionError."""
+    """Parse a text with one document. Raises yaml.YAMLError, or RecursionError."""
     documents = list(load_all(text))
     if len(documents) > 1:
         raise yaml.YAMLError("it has more than one document")
@@ -65,24 +65,25 @@ def load_all(text: str | bytes, loader: type = Loader) -> Iterator[Any]:
 
 
 def _refuse_many(text: str | bytes, loader: type) -> None:
-    """Raises yaml.YAMLError for more values than a file has, before anything is made of them."""
+    """Refuse a text with more values than any file has, before they take memory. Raises yaml.YAMLError."""
     nodes = (event for event in yaml.parse(text, loader) if isinstance(event, yaml.NodeEvent))
     if one := next(islice(nodes, MOST_VALUES, None), None):
         raise ConstructorError(None, None, f"it has more than {MOST_VALUES:,} values", one.start_mark)
 
 
 def refuse_long(path: str, content: bytes) -> None:
-    """Raises FleetError for a record that is longer than anything that people or tools write there."""
+    """Refuse a file of answers or waivers that is longer than anything that people or tools write. Raises FleetError."""
     if len(content) > MOST_BYTES:
         raise Malformed(
-            f"{path} has {len(content):,} bytes, and fleet reads one of up to {MOST_BYTES:,}: restore it from git", path
+            f"{path} has {len(content):,} bytes, and fleet reads up to {MOST_BYTES:,} of it: restore the file from git",
+            path,
         )
 
 
 def _values(node: yaml.Node, known: dict[int, int]) -> int:
     """Count the values of a node with every alias written out."""
     if id(node) not in known:
-        known[id(node)] = MOST_VALUES + 1  # for a node inside of itself, of which the count would never end
+        known[id(node)] = MOST_VALUES + 1  # for a node that contains itself, whose count would never end
         parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
         is_one = isinstance(node, yaml.ScalarNode)
         known[id(node)] = 1 if is_one else 1 + sum(_values(part, known) for part in parts)
@@ -90,7 +91,7 @@ def _values(node: yaml.Node, known: dict[int, int]) -> int:
 
 
 def not_yaml(path: str, error: Exception) -> Malformed:
-    """What the loader has against a file, as a message."""
+    """Turn an error of the loader into a message about the file."""
     mark = getattr(error, "problem_mark", None)
     line = mark.line + 1 if mark else 0
     what = f" ({error.problem})" if isinstance(error, ConstructorError) else ""
@@ -108,7 +109,7 @@ class Answers:
 
     @classmethod
     def parse(cls, content: bytes | None) -> "Answers":
-        """Raises FleetError if it is missing, broken, or of a copy that cannot be updated."""
+        """Parse the file. Raises FleetError if it is missing, malformed, or from a copy that cannot be updated."""
         if content is None:
             raise FleetError(f"no {ANSWERS_FILE}: not a service of this platform, or not at its repository's root")
         refuse_long(ANSWERS_FILE, content)
@@ -136,21 +137,21 @@ class Answers:
         return cls(source, version, values, text)
 
 
-def recorded(content: bytes | None, others: Callable[[], Mapping[str, bytes | None]]) -> Answers:
-    """Parse what a service recorded. `others` reads the answers to other templates, by path. Raises FleetError."""
-    found = _parsed(content)
+def parse_recorded(content: bytes | None, others: Callable[[], Mapping[str, bytes | None]]) -> Answers:
+    """Parse the recorded answers. `others` reads the answers to other templates, by path. Raises FleetError."""
+    found = _parse(content)
     if not _is_ours(found):
-        for path in (path for path, other in others().items() if _is_ours(_parsed(other))):
+        for path in (path for path, other in others().items() if _is_ours(_parse(other))):
             raise FleetError(
                 f"the answers to the platform's template are in {path}, and fleet reads them from {ANSWERS_FILE}: rename the "
-                "file to that; if another template has its answers there, rename those first"
+                "file; if another template has its answers under that name, rename that file first"
             )
     if isinstance(found, FleetError):
         raise found
     return found
 
 
-def _parsed(content: bytes | None) -> Answers | FleetError:
+def _parse(content: bytes | None) -> Answers | FleetError:
     try:
         return Answers.parse(content)
     except FleetError as error:
@@ -162,7 +163,7 @@ def _is_ours(found: Answers | FleetError) -> bool:
 
 
 def aggregates_in(values: dict[str, Any]) -> dict[str, str]:
-    """Of recorded answers: name to its lines. They are written as a block, one line a name and one a field."""
+    """Map the name of each aggregate in the recorded answers to its lines: a line with the name, and one for each field."""
     blocks: dict[str, str] = {}
     name = ""
     for row in str(values.get("aggregates", "")).splitlines():

@@ -1,7 +1,6 @@
-"""What a deployer must know of the releases between two versions, from the template's CHANGELOG.md.
+"""Read from the template's CHANGELOG.md what a deployer must know about the releases between two versions.
 
-Three headings of a release are read by fleet as well as by people. Each item is one line of a list, or goes on with
-indented lines:
+fleet reads three headings of a release. Each item below them is one line of a list, or continues on indented lines:
 
     ## [1.3.0] - 2027-02-01
 
@@ -37,14 +36,14 @@ class Note:
 
 
 def notes(old: Release, new: Release) -> list[Note]:
-    """Those of the releases after `old`, up to `new`; what is unreleased too, if `new` is later than any release."""
+    """Find the notes of the releases after `old` up to `new`. If `new` is later than any release, add the unreleased notes."""
     file = new.folder / FILE
     text = file.read_text() if file.is_file() else ""
     return [note for note in parse(text) if _between(note.version, old, new)]
 
 
 def parse(changelog: str) -> list[Note]:
-    """Every note of a changelog, in its order."""
+    """Find every note of a changelog, in its order."""
     found = []
     for release in re.split(r"^## ", changelog, flags=re.MULTILINE)[1:]:
         title, _, body = release.partition("\n")
@@ -58,13 +57,13 @@ def parse(changelog: str) -> list[Note]:
 
 def _items(text: str) -> list[str]:
     found = [" ".join(item.split()) for item in re.findall(r"^[-*] (.*(?:\n[ \t]+\S.*)*)", text, re.MULTILINE)]
-    return [item for item in found if item.rstrip(".").lower() != "none"]  # as an item, too
+    return [item for item in found if item.rstrip(".").lower() != "none"]
 
 
 def _between(version: str, old: Release, new: Release) -> bool:
     number = as_version(version)
     if number is None:
-        # Unreleased: what comes after the newest tag.
+        # The heading is Unreleased: its notes are about the commits after the newest tag.
         return new.number is None or new.number.is_postrelease
     after = old.number is None or number > old.number
     return after and (new.number is None or number <= new.number)

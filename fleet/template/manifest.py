@@ -1,4 +1,4 @@
-"""What a template version makes of a service's answers, without the bytes: enough to see drift and new seeds."""
+"""The files that a template version renders from a service's answers, as ids without bytes: enough to see drift and new seeds."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from fleet.cache import write_whole
+from fleet.cache import write_atomically
 from fleet.git.objects import Entry, Tree, blob_id
 from fleet.template.answers import ANSWERS_FILE, Answers
 from fleet.template.ownership import Owner, Ownership
@@ -16,25 +16,25 @@ from fleet.template.ownership import Owner, Ownership
 
 @dataclass(frozen=True)
 class Manifest:
-    """Every path of a rendered service, by owner; .copier-answers.yml is Copier's own and in neither."""
+    """Every path of a rendered service, by owner. Copier owns .copier-answers.yml, which is in neither tree."""
 
     platform: Tree
     team: Tree
-    # The list as it was in that version.
+    # The patterns of ownership/service-owned.yml in that version.
     patterns: list[str]
-    # Answers to questions, as the template read them: what it did not accept has become its default. What the template
-    # records for itself beside them (`seeded`) is not among them: nobody can give that another value.
+    # The answers to questions as the template read them: an answer that the template did not accept is its default here.
+    # Values that the template records for itself (`seeded`) are left out, because nobody can answer them.
     answers: dict[str, Any]
-    # Their names in code (line_items), as in aggregate_list.
+    # The names of the aggregates in code (line_items), as in aggregate_list.
     plurals: list[str]
 
     @property
     def paths(self) -> Tree:
-        """All of them."""
+        """All rendered paths."""
         return self.platform | self.team
 
     def owner_of(self, path: str) -> Owner:
-        """The owner of any path, one that was not rendered included."""
+        """The owner of any path, rendered or not."""
         if path in self.platform:
             return Owner.PLATFORM
         return Owner.TEAM if path in self.team else Ownership(self.patterns).owner_of(path)
@@ -43,7 +43,7 @@ class Manifest:
 def manifest_of(
     tree: Tree, answers_file: bytes, *, template: Path, asked: Collection[str], computed: Mapping[str, Any]
 ) -> Manifest:
-    """Describe what was rendered. `asked` are the questions; `computed` are all answers, also those not recorded."""
+    """Describe a render. `asked` are the names of the questions; `computed` has all answers, recorded or not."""
     ownership = _ownership(template)
     owned: dict[Owner, Tree] = {owner: {} for owner in Owner}
     for path, entry in sorted(tree.items()):
@@ -65,14 +65,14 @@ def _ownership(template: Path) -> Ownership:
 
 
 def entry_of(path: Path) -> Entry:
-    """Mode and blob id, as git would record the file."""
+    """The mode and blob id with which git would record a file."""
     content = os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes()
     mode = "120000" if path.is_symlink() else "100755" if path.stat().st_mode & 0o100 else "100644"
     return Entry(mode, blob_id(content))
 
 
 def recall(file: Path) -> Manifest | None:
-    """A manifest that was written to that file; None if there is none, or only half of one."""
+    """Read a manifest from a file; None if the file is missing or incomplete."""
     try:
         known = json.loads(file.read_bytes())
         trees = ({path: Entry(*entry) for path, entry in known[owner].items()} for owner in ("platform", "team"))
@@ -83,5 +83,5 @@ def recall(file: Path) -> Manifest | None:
 
 
 def remember(file: Path, manifest: Manifest) -> None:
-    """Write it for `recall`."""
-    write_whole(file, json.dumps(asdict(manifest), default=str))
+    """Write a manifest for `recall`."""
+    write_atomically(file, json.dumps(asdict(manifest), default=str))

@@ -1,9 +1,9 @@
-"""Migrations of the template: hooks/migrations/<version>.py, for what a comparison of two renders cannot do.
+"""Run migrations of the template, hooks/migrations/<version>.py, for changes that a comparison of two renders cannot make.
 
-A script runs in the root of the service's checkout, before the files of the new version are written. It may move the
-team's files to where the new version expects them, or rewrite recorded answers. It uses the standard library only, prints
-what it did, and does nothing where it has nothing to do. fleet runs it, and not Copier: Copier would ask everybody for
-trust, update bots included (docs/decisions/0024).
+A script runs in the root of the service's checkout, before the files of the new version are written. The script may move the
+team's files to where the new version expects them, or rewrite recorded answers. It imports the standard library only, prints
+each change, and changes nothing on a second run. fleet runs the script instead of Copier, because Copier would ask everybody
+for trust, update bots included (docs/decisions/0024).
 """
 
 import ast
@@ -33,7 +33,7 @@ class Migration:
         return (ast.get_docstring(ast.parse(self.script.read_text())) or self.script.stem).splitlines()[0]
 
     def run(self, service: Path) -> str:
-        """Returns what it printed. Raises FleetError if it fails."""
+        """Run the script and return its output. Raises FleetError if the script fails."""
         done = subprocess.run(
             [sys.executable, "-I", str(self.script)],
             cwd=service,
@@ -47,7 +47,7 @@ class Migration:
 
 
 def migrations(old: Release, new: Release) -> list[Migration]:
-    """What `new` has and `old` had not, in the order of their versions."""
+    """Find the migrations that `new` has and `old` does not have, in the order of their versions."""
     names = {script.name for script in (old.folder / FOLDER).glob("*.py")}
     due = [
         Migration(version, script)

@@ -1,4 +1,4 @@
-"""Who owns a path: the team, if it is on the one list in ownership/service-owned.yml; the platform otherwise."""
+"""Find the owner of a path: the team if the path is on the list in ownership/service-owned.yml, the platform otherwise."""
 
 from collections.abc import Iterable
 from enum import StrEnum
@@ -16,36 +16,38 @@ if TYPE_CHECKING:
 
 LIST = Path("ownership/service-owned.yml")
 
-# Folders in which a file that the template does not have is drift too. Elsewhere it is the team's: a workflow beside
-# ours, local.mk, uv.lock.
+# Folders in which a file that the template does not have is drift too. In other folders such a file is the team's: a workflow
+# next to the platform's, local.mk, uv.lock.
 PLATFORM_FOLDERS = ("chassis/", "deploy/base/")
 
 
 class Owner(StrEnum):
-    """Every path has exactly one."""
+    """The owner of a path. Every path has exactly one owner."""
 
     TEAM = "team"
     PLATFORM = "platform"
 
 
 class Ownership:
-    """The list of one template version."""
+    """The list of the team's paths in one template version."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
-        # As Copier does it for _skip_if_exists: .gitignore patterns, in this Unicode form.
+        # Copier reads _skip_if_exists in the same way: as .gitignore patterns, in this Unicode form.
         self.patterns = [normalize("NFD", pattern) for pattern in patterns]
 
     @classmethod
     def of(cls, template: Path) -> "Ownership":
-        """The list of a template that lies in a folder. Raises FleetError."""
+        """Read the list of a template version in a folder. Raises FleetError."""
         try:
             return cls(yaml.safe_load((template / LIST).read_text()))
         except FileNotFoundError:
-            raise FleetError(f"this version of the template has no {LIST}: fleet cannot tell whose a file is") from None
+            raise FleetError(
+                f"this version of the template has no {LIST}, which lists the files of the team: choose another version"
+            ) from None
 
     @cached_property
     def _team(self) -> "PathSpec":
-        # Here, because a check that finds its manifest in the cache does without.
+        # Imported here, because a check that finds its manifest in the cache does not need it.
         from pathspec import PathSpec
 
         return PathSpec.from_lines("gitignore", self.patterns)

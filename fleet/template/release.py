@@ -1,10 +1,9 @@
-"""One release of the template, and what it makes of a service's answers."""
+"""One release of the template, and the service that it renders from answers."""
 
 import hashlib
 import os
 import re
 import shutil
-import tempfile
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -13,31 +12,31 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.version import InvalidVersion, Version
 
-from fleet.cache import cache, locked
+from fleet.cache import cache, file_lock, preparing
 from fleet.git import git, objects
-from fleet.processes.limits import limited
+from fleet.processes.limits import limit_resources
 from fleet.template.answers import Answers
 from fleet.template.manifest import Manifest, recall, remember
 
 if TYPE_CHECKING:
     from fleet.template.template import Template
 
-# Two thirds of the template's files, of which no service is made.
+# Folders that no service gets anything from: two thirds of the template's files.
 NOT_RENDERED = ("bench/", "demo/", "docs/", "fleet/", "tests/")
 
-# Where nothing is, and nothing can be written to.
+# A path that does not exist, and that nothing can be written to.
 NOWHERE = Path(os.devnull, "service")
 
-# Folders of versions that this process has found to be whole.
-_WHOLE: set[Path] = set()
+# Folders of versions that this process has found to be complete.
+_COMPLETE: set[Path] = set()
 
-# Increase it when the same inputs would make another manifest.
+# Increase the number when the same inputs would make another manifest.
 MANIFEST_FORMAT = "2"
 
 
 @dataclass(frozen=True)
 class Release:
-    """One version of the template. `version` is how Copier names it in .copier-answers.yml."""
+    """One version of the template. `version` is its name in .copier-answers.yml."""
 
     template: "Template"
     commit: str
@@ -45,41 +44,38 @@ class Release:
 
     @property
     def number(self) -> Version | None:
-        """For comparing; None if no tag came before."""
+        """The version for comparisons; None if no tag came before the commit."""
         return as_version(self.version)
 
     @cached_property
     def date(self) -> datetime:
-        """When it was committed, with a time zone."""
+        """The time of the commit, with a time zone."""
         template, asked = self.template, ("log", "-1", "--format=%cI", self.commit)
-        return datetime.fromisoformat(template.healed(lambda: git.line(template.repository, *asked)))
+        return datetime.fromisoformat(template.retry_after_repair(lambda: git.line(template.repository, *asked)))
 
     @property
     def folder(self) -> Path:
-        """What renders and updates read of it in a plain folder, written once per commit. Not for writing into."""
-        return self.template.healed(self._written)
+        """A read-only folder in the cache with the files that renders and updates need, written once per commit."""
+        return self.template.retry_after_repair(self._cached_folder)
 
-    def _written(self) -> Path:
+    def _cached_folder(self) -> Path:
         folder = cache() / "versions" / self.commit
-        if not self._is_whole(folder):
-            with locked(folder):
-                if not self._is_whole(folder):  # another process may have been faster
+        if not self._is_complete(folder):
+            with file_lock(folder):
+                if not self._is_complete(folder):  # another process may have been faster
                     self._write(folder)
         return folder
 
     def _write(self, folder: Path) -> None:
-        # What cleans up a cache may have taken single files of it.
-        shutil.rmtree(folder, ignore_errors=True)
-        unfinished = Path(tempfile.mkdtemp(dir=folder.parent))
-        try:
-            objects.write_tree(self.template.repository, self.commit, unfinished / "files", without=NOT_RENDERED)
-            (unfinished / "files").rename(folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+        with preparing(folder) as part:
+            objects.write_tree(self.template.repository, self.commit, part / "files", without=NOT_RENDERED)
+            # A program that cleans up caches may have removed single files of the old folder.
+            shutil.rmtree(folder, ignore_errors=True)
+            (part / "files").rename(folder)
 
-    def _is_whole(self, folder: Path) -> bool:
-        """Whether the folder has every file. In a process this is looked at once."""
-        if folder in _WHOLE and folder.exists():
+    def _is_complete(self, folder: Path) -> bool:
+        """Whether the folder has every file. A process looks at the files of a folder once."""
+        if folder in _COMPLETE and folder.exists():
             return True
         if not folder.exists():
             return False
@@ -87,30 +83,30 @@ class Release:
             path for path in objects.tree(self.template.repository, self.commit) if not path.startswith(NOT_RENDERED)
         ]
         if all(os.path.lexists(folder / path) for path in paths):
-            _WHOLE.add(folder)
-        return folder in _WHOLE
+            _COMPLETE.add(folder)
+        return folder in _COMPLETE
 
     def render(self, answers: Answers, into: Path, data: dict[str, Any] | None = None) -> Manifest:
-        """Write the service that these answers make, `data` being changed ones. Raises FleetError."""
-        return self._rendered(answers, into, data, write=True)
+        """Write the service that these answers make. `data` are changed answers. Raises FleetError."""
+        return self._render(answers, into, data, write=True)
 
     def manifest(self, answers: Answers, data: dict[str, Any] | None = None) -> Manifest:
-        """What `render` would write, from the cache if it was rendered before. Raises FleetError."""
-        if (known := self.known(answers, data)) is not None:
+        """Describe the files that `render` would write. A manifest in the cache is not rendered again. Raises FleetError."""
+        if (known := self.cached_manifest(answers, data)) is not None:
             return known
-        return self._rendered(answers, NOWHERE, data, write=False)
+        return self._render(answers, NOWHERE, data, write=False)
 
-    def _rendered(self, answers: Answers, into: Path, data: dict[str, Any] | None, *, write: bool) -> Manifest:
-        # Here, because importing Copier takes longer than a check that finds its manifest in the cache.
+    def _render(self, answers: Answers, into: Path, data: dict[str, Any] | None, *, write: bool) -> Manifest:
+        # Imported here, because importing Copier takes longer than a check that finds its manifest in the cache.
         from fleet.template.rendering import render
 
-        with limited(f"rendering the template at {self.version}"):
+        with limit_resources(f"rendering the template at {self.version}"):
             manifest = render(self.folder, commit=self.version, answers=answers, into=into, data=data, write=write)
         remember(self._key(answers, data), manifest)
         return manifest
 
-    def known(self, answers: Answers, data: dict[str, Any] | None = None) -> Manifest | None:
-        """What `render` would write, if that is in the cache."""
+    def cached_manifest(self, answers: Answers, data: dict[str, Any] | None = None) -> Manifest | None:
+        """The manifest of these answers, if it is in the cache."""
         return recall(self._key(answers, data))
 
     def _key(self, answers: Answers, data: dict[str, Any] | None) -> Path:
@@ -129,7 +125,7 @@ class Release:
 
 
 class Render:
-    """A release with the answers of a service, written to a folder once somebody wants to see a file of it."""
+    """A release with the answers of a service, written to a folder once a caller needs one of the files."""
 
     def __init__(self, release: Release, answers: Answers, folder: Path, data: dict[str, Any] | None = None) -> None:
         self.release = release
@@ -140,18 +136,18 @@ class Render:
     @cached_property
     def manifest(self) -> Manifest:
         """Raises FleetError."""
-        known = self.release.known(self.answers, self.data)
+        known = self.release.cached_manifest(self.answers, self.data)
         return known if known is not None else self.release.render(self.answers, self._folder, self.data)
 
     def __truediv__(self, path: str) -> Path:
-        """A file of it, which may be missing. Raises FleetError."""
+        """A rendered file, which may be missing. Raises FleetError."""
         if not self._folder.exists():
             self.release.render(self.answers, self._folder, self.data)
         return self._folder / path
 
 
 def as_version(name: str) -> Version | None:
-    """A tag, or what `git describe` makes of a later commit (v1.2.0-3-gabcdef), as a version that can be compared."""
+    """Parse a tag or the output of `git describe` (v1.2.0-3-gabcdef) as a version that can be compared; None if it is neither."""
     described = re.fullmatch(r"(.+)-(\d+)-g[0-9a-f]+", name)
     try:
         return Version(f"{described[1]}.post{described[2]}" if described else name)

@@ -1,9 +1,9 @@
-"""Rendering a template version that lies in a folder, by Copier itself, without its clones and repeated compilation.
+"""Render a template version that lies in a folder, by Copier itself, without its clones and repeated compilation.
 
-Copier compiles each part of each path anew, asks git about each file it writes, and clones the template for each render.
-For one service that is a second or two; for hundreds it is what everybody waits for, most of whom want to know what the
-files would be, and no files. The few methods overridden here are Copier's inside, so pyproject.toml pins its version, and
-tests compare the result with plain Copier's, byte by byte.
+Copier compiles each part of each path anew, asks git about each file it writes, and clones the template for each render. That
+takes a second or two for one service and minutes for hundreds, though most renders need only the ids of the files. The few
+methods overridden here are private to Copier, so pyproject.toml pins its version, and tests compare the result with plain
+Copier's, byte by byte.
 """
 
 import os
@@ -40,9 +40,8 @@ def render(
 ) -> Manifest:
     """Render the template in that folder, whose version is `commit`, for these answers; `data` are changed answers.
 
-    What is recorded is treated as in an update: an answer that the template no longer accepts gives way to its default.
-    A changed answer that is not accepted raises FleetError. Without `write` nothing is written, for whoever only wants
-    to know.
+    Recorded answers are treated as in an update: an answer that the template no longer accepts gives way to its default.
+    A changed answer that is not accepted raises FleetError. Without `write` no file is written, and the manifest is all.
     """
     if write:
         into.mkdir(parents=True, exist_ok=True)
@@ -56,13 +55,13 @@ def render(
             overwrite=True,
             quiet=True,
             cleanup_on_error=write,
-            # Of whoever runs this: their defaults are not the service's.
+            # No settings of the person who runs fleet: that person's defaults are not the service's.
             settings=SettingsModel(),
         ) as worker:
             worker.archived = _Archived(url=answers.source, ref=commit)
             worker.archived.folder = template
             worker.write = write
-            # What Copier would parse again.
+            # The answers are parsed already.
             worker.subproject.last_answers = answers.values | {"_src_path": answers.source, "_commit": answers.version}
             refuse_unknown(worker, data or {}, commit)
             worker.run_copy()
@@ -79,7 +78,7 @@ def render(
 
 
 def refuse_unknown(worker: Worker, data: dict[str, Any], commit: str) -> None:
-    """Copier passes over an answer to a question that does not exist: a typing error would change nothing, silently."""
+    """Refuse an answer to a question that does not exist, which Copier ignores: a typing error would change nothing."""
     asked = _asked(worker)
     for name in data:
         if name not in asked:
@@ -87,7 +86,7 @@ def refuse_unknown(worker: Worker, data: dict[str, Any], commit: str) -> None:
 
 
 def _refuse_ignored(worker: Worker, data: dict[str, Any], commit: str) -> None:
-    """Copier drops an answer to a question that the other answers rule out, without a message."""
+    """Refuse an answer to a question that the other answers rule out, which Copier ignores without a message."""
     for name in data:
         if name in worker.answers.hidden:
             condition = str(worker.template.questions_data[name]["when"]).strip("{} ")
@@ -103,7 +102,7 @@ def _asked(worker: Worker) -> list[str]:
 
 
 class _Kind(Enum):
-    """What a path of the template is."""
+    """The kind of a path in the template."""
 
     FOLDER = auto()
     FILE = auto()
@@ -129,7 +128,7 @@ class _Plain(NamedTuple):
 
 
 class CompilingOnce(SandboxedEnvironment):
-    """Copier's, but compiles a text once in a process: for all services, and all versions of the template that have it."""
+    """Copier's environment, but each text is compiled once in a process, for all services and all versions with this text."""
 
     compiled: ClassVar[dict[tuple[str, str | None], CodeType]] = {}
 
@@ -160,7 +159,7 @@ class _Compiled(FileSystemBytecodeCache):
 
 
 class _Archived(Template):
-    """A template version in a plain folder that knows the commit it was taken from, as a clone would."""
+    """A template version in a plain folder, with the commit that the folder was written from."""
 
     folder: Path
 
@@ -178,7 +177,7 @@ class _Archived(Template):
 
     @cached_property
     def _raw_config(self) -> dict[str, Any]:
-        # A copy: Copier writes into it.
+        # A copy, because Copier writes into the configuration.
         return deepcopy(_questionnaire(self.folder))
 
 
@@ -189,7 +188,7 @@ class _Renderer(Worker):
 
     @cached_property
     def tree(self) -> Tree:
-        """Filled while it renders."""
+        """The files of the service, added while they are rendered."""
         return {}
 
     @cached_property
@@ -224,11 +223,11 @@ class _Renderer(Worker):
         return super()._render_context()
 
     def _render_context(self) -> AnyByStrMutableMapping:
-        """Once all is answered, it is the same for every part of every path."""
+        """Compute the context once, after all questions: from then on it is the same for every part of every path."""
         return self._complete_context if Phase.current() is Phase.RENDER else super()._render_context()
 
     def _render_template(self) -> None:
-        """Where nothing is written, look at each file of the template once for all services: most are the same in each."""
+        """Read each file of the template once for all services if no file is written: most files are the same in each."""
         if self.write or self.template.preserve_symlinks:
             super()._render_template()
             return
@@ -240,12 +239,12 @@ class _Renderer(Worker):
                 if source.kind is _Kind.FOLDER or self.match_exclude(path):
                     continue
                 if source.kind is _Kind.FILE:
-                    self.tree[path.as_posix()] = _copied(source.file)
+                    self.tree[path.as_posix()] = _copied_entry(source.file)
                 else:
                     self._render_file(source.name, path, context or {})
 
     def _render_path(self, relpath: Path) -> Iterable[tuple[Path, AnyByStrDict | None]]:
-        """A path without Jinja in it is the same for every service."""
+        """Render a path. A path without Jinja is the same for every service."""
         if "{" in str(relpath):
             return super()._render_path(relpath)
         key = self.template.local_abspath, relpath
@@ -279,7 +278,7 @@ class _Renderer(Worker):
         expected_contents: bytes | Path = b"",
         expected_mode: int | None = None,
     ) -> bool:
-        """Copier asks before it writes anything: here everything passes by, and nothing has to be read again."""
+        """Record a file. Copier calls this with each file before it writes the file, so that no file has to be read again."""
         if not is_dir:
             content = expected_contents if isinstance(expected_contents, bytes) else os.fsencode(expected_contents)
             mode = "120000" if is_symlink else "100755" if (expected_mode or 0) & 0o100 else "100644"
@@ -289,17 +288,17 @@ class _Renderer(Worker):
         return self.write
 
     def _sync_git_index_executable_bit(self, dst_relpath: Path, src_mode: int) -> None:
-        """There is no git index where this renders."""
+        """Do nothing: there is no git index in the folder."""
 
 
 def forget_yield(environment: SandboxedEnvironment) -> None:
-    """What compiling a template does besides; here it may have been compiled before."""
+    """Reset the `yield` of the environment, as compiling a template does: the template may have been compiled before."""
     context = get_yield_context(environment)
     context.yield_name = context.yield_iterable = None
 
 
-def _parsed(text: str) -> Any:
-    """An answer of the type YAML, as Copier reads it, in a fraction of the time."""
+def _parse(text: str) -> Any:
+    """Parse an answer of the type YAML as Copier does, in a fraction of the time."""
     try:
         return load(text)
     except yaml.YAMLError as error:
@@ -307,20 +306,20 @@ def _parsed(text: str) -> Any:
 
 
 def _from_yaml(value: Any) -> Any:
-    """The filter of Ansible, which Copier brings, by the same reader."""
-    return _parsed(value) if isinstance(value, str) else value
+    """Parse YAML in the place of Ansible's filter, which Copier includes, by the same reader as answers."""
+    return _parse(value) if isinstance(value, str) else value
 
 
-CAST_STR_TO_NATIVE["yaml"] = _parsed  # ty: ignore[invalid-assignment]
+CAST_STR_TO_NATIVE["yaml"] = _parse  # ty: ignore[invalid-assignment]
 
-# What serves every service that this process renders, by the folder of the template version.
+# Shared by all services that this process renders, by the folder of the template version.
 _ENVIRONMENTS: dict[Path, SandboxedEnvironment] = {}
 _PATHS: dict[tuple[Path, Path], list[tuple[Path, AnyByStrDict | None]]] = {}
 
 
 @cache
 def _sources(template: Path, root: Path, suffix: str) -> list[_Source]:
-    """What Copier walks through, below the root; it follows links that stay in the template."""
+    """The paths below the root that Copier walks through. Copier follows links that stay in the template."""
     found = []
     for entry in scantree(str(root), follow_symlinks=True):
         path = Path(entry.path)
@@ -332,8 +331,8 @@ def _sources(template: Path, root: Path, suffix: str) -> list[_Source]:
 
 
 @cache
-def _copied(file: Path) -> Entry:
-    """A file that every service has as the template has it."""
+def _copied_entry(file: Path) -> Entry:
+    """A file that is copied without a change into every service."""
     return Entry("100755" if file.stat().st_mode & 0o100 else "100644", blob_id(file.read_bytes()))
 
 

@@ -1,9 +1,8 @@
-"""The template: where it is, and which releases it has."""
+"""The template's repository: fetch it, and find its releases."""
 
 import hashlib
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,14 +11,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from fleet.cache import cache, locked, offline
+from fleet.cache import cache, file_lock, offline, preparing
 from fleet.errors import FleetError
 from fleet.git import git, isolation
 from fleet.git.git import without_credentials
 from fleet.output import warn
 from fleet.template.answers import Answers
 from fleet.template.release import Release, as_version
-from fleet.template.trust import expanded, is_path, refuse_untrusted
+from fleet.template.trust import expand, is_path, refuse_untrusted
 
 T = TypeVar("T")
 
@@ -27,65 +26,63 @@ MOVED = (
     "If it has moved, write its new address into _src_path of .copier-answers.yml, commit that, and run `fleet update`, "
     "which corrects the links in MANUAL.md"
 )
-# A tag that was moved or deleted, an edit by hand, a birth from changes that nobody had committed.
+# Causes are a tag that was moved or deleted, an edit by hand, or a service that was made from uncommitted changes.
 LOST = (
-    "_commit of .copier-answers.yml names it: put back what was there (git log -p .copier-answers.yml), or write the version "
-    "there that the service is nearest to, and commit that. `fleet check --drift` then shows what differs"
+    "_commit of .copier-answers.yml names this version: restore the value that was there (git log -p .copier-answers.yml), or "
+    "write the version that is nearest to the service, and commit the file. `fleet check --drift` then shows the differences"
 )
 
 
 class Template:
-    """A template's repository, by the address that a service recorded.
+    """A template's repository at the address that a service recorded.
 
-    A path on this machine is read where it is; of anything else there is a mirror in the cache.
+    A repository on this machine is read in place. Any other repository is mirrored into the cache.
     """
 
     def __init__(self, source: str) -> None:
         """Raises FleetError for an untrusted template, or a relative path."""
         self.shown = without_credentials(source)
-        self._found: dict[str, Release] = {}
-        self.url = expanded(source)
+        self._found: dict[str, Release | FleetError] = {}
+        self.url = expand(source)
         self.is_local = is_path(self.url)
         refuse_untrusted(source)
         if self.is_local and not os.path.isabs(self.url):
             raise FleetError(
-                f"the recorded template {source!r} is a relative path, which means another folder from each place: write "
-                "its git URL or absolute path into _src_path of .copier-answers.yml"
+                f"the recorded template {source!r} is a relative path, which depends on the current folder: write the "
+                "template's git URL or absolute path into _src_path of .copier-answers.yml"
             )
 
     @cached_property
     def repository(self) -> Path:
-        """A git repository that has the template's commits. Clones it if it was never seen. Raises FleetError."""
+        """A git repository on this machine with the template's commits, cloned on the first use. Raises FleetError."""
         if self.is_local:
             if isolation.find(Path(self.url)) is None:
                 raise FleetError(f"the recorded template {self.shown} is not a git repository on this machine. {MOVED}")
             return Path(self.url)
         mirror = self._mirror
-        with locked(mirror):
+        with file_lock(mirror):
             if not mirror.exists():
                 if offline():
                     raise FleetError(
-                        f"the template {self.shown} is not in the cache yet: run it once without --offline"
+                        f"the template {self.shown} is not in the cache yet: run fleet once without --offline"
                     )
                 self._clone()
         return mirror
 
     def _clone(self) -> None:
-        """Put a new mirror in the place of the old one, if there is one. Raises FleetError, and keeps the old one."""
+        """Clone the mirror, and replace the old mirror if there is one. Raises FleetError, and then keeps the old mirror."""
         mirror = self._mirror
-        unfinished = Path(tempfile.mkdtemp(dir=mirror.parent))
-        try:
-            asked = ("clone", "--quiet", "--mirror", "--template=", "--", self.url, str(unfinished / "git"))
-            git.exchange(unfinished, *asked)
+        with preparing(mirror) as folder:
+            options = ("clone", "--quiet", "--mirror", "--template=")
+            try:
+                git.exchange(folder, *options, "--", self.url, str(folder / "git"))
+            except FleetError as error:
+                reason = str(error).replace(f" in {folder}", "")
+                raise FleetError(f"the recorded template {self.shown} cannot be fetched: {reason}\n{MOVED}") from None
             shutil.rmtree(mirror, ignore_errors=True)
-            (unfinished / "git").rename(mirror)
-        except FleetError as error:
-            said = str(error).replace(f" in {unfinished}", "")
-            raise FleetError(f"the recorded template {self.shown} cannot be fetched: {said}\n{MOVED}") from None
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            (folder / "git").rename(mirror)
 
-    def healed(self, read: Callable[[], T]) -> T:
+    def retry_after_repair(self, read: Callable[[], T]) -> T:
         """Call `read`. If it raises FleetError and the mirror is damaged, clone the mirror anew, and call `read` again.
 
         A program that cleans up caches may remove single files of a mirror.
@@ -95,15 +92,15 @@ class Template:
         try:
             return read()
         except FleetError:
-            if self.is_local or offline() or not seen or not self._is_mended(seen):
+            if self.is_local or offline() or not seen or not self._is_replaced(seen):
                 raise
         return read()
 
-    def _is_mended(self, seen: int) -> bool:
-        """Whether the mirror is another one than the one that failed, because this or another process has cloned it anew."""
-        with locked(self._mirror):
+    def _is_replaced(self, seen: int) -> bool:
+        """Clone a damaged mirror anew, unless another process has. Return whether there is a new mirror."""
+        with file_lock(self._mirror):
             if _inode(self._mirror) == seen and git.is_damaged(self._mirror):
-                with suppress(FleetError):  # a host that is away now
+                with suppress(FleetError):  # the host may be unreachable now
                     self._clone()
             return _inode(self._mirror) != seen
 
@@ -112,25 +109,25 @@ class Template:
         return cache() / "templates" / f"{hashlib.sha256(self.url.encode()).hexdigest()[:24]}.git"
 
     def refresh(self, *, unless_newer_than: timedelta = timedelta()) -> None:
-        """Fetch new commits, unless the last attempt was just now. Raises FleetError."""
+        """Fetch new commits, unless the last attempt is newer than `unless_newer_than`. Raises FleetError."""
         if not self.is_local and not offline():
-            self.healed(lambda: self._refresh(unless_newer_than))
+            self.retry_after_repair(lambda: self._refresh(unless_newer_than))
 
     def _refresh(self, unless_newer_than: timedelta) -> None:
         new = not self._mirror.exists()
-        with locked(self.repository):
-            tried = self._mirror / "fleet-tried"
-            if not new and _age(tried) >= unless_newer_than:
-                tried.touch()
-                # By its address, and not as `origin`: the mirror may have lost its configuration.
-                # In this folder only, and not in a repository around the cache, if the mirror has lost its HEAD.
-                how = ("--git-dir=.", "fetch", "--quiet", "--prune", "--force")
-                git.exchange(self.repository, *how, "--", self.url, "+refs/*:refs/*")
+        with file_lock(self.repository):
+            attempt = self._mirror / "fleet-tried"
+            if not new and _age(attempt) >= unless_newer_than:
+                attempt.touch()
+                # By its address instead of `origin`, because the mirror may have lost its configuration. With --git-dir,
+                # because git would fetch into a repository around the cache if the mirror had lost its HEAD.
+                options = ("--git-dir=.", "fetch", "--quiet", "--prune", "--force")
+                git.exchange(self.repository, *options, "--", self.url, "+refs/*:refs/*")
 
     def refresh_if_possible(self, *, unless_newer_than: timedelta = timedelta()) -> None:
-        """As `refresh`, but if the template cannot be fetched, print on stderr how old the known releases are.
+        """Fetch new commits. If the template cannot be fetched, print on stderr how old the known releases are.
 
-        Raises FleetError if nothing is known yet.
+        Raises FleetError if no release is known yet.
         """
         try:
             self.refresh(unless_newer_than=unless_newer_than)
@@ -139,31 +136,37 @@ class Template:
                 raise
             fetched = self._mirror / "FETCH_HEAD"
             hours = _age(fetched if fetched.exists() else self._mirror / "HEAD") / timedelta(hours=1)
-            said = str(error).replace(f" in {self._mirror}", "")
+            reason = str(error).replace(f" in {self._mirror}", "")
             warn(
                 f"the template {self.shown} cannot be fetched, so a release of the last {hours:.1f} hours may be missing "
-                f"here: {said}\n{MOVED}"
+                f"here: {reason}\n{MOVED}"
             )
 
     @cached_property
     def releases(self) -> list[str]:
-        """The tags that are versions, oldest first; no pre-releases."""
-        tags = self.healed(self._tags)
+        """The tags that are versions, oldest first, without pre-releases."""
+        tags = self.retry_after_repair(self._tags)
         known = [(version, tag) for tag in tags if (version := as_version(tag)) and not version.is_prerelease]
         return [tag for _, tag in sorted(known)]
 
     def newest(self) -> "Release":
-        """The newest release; the last commit of a template that never released, as for Copier."""
+        """The newest release; for a template without releases the last commit, as Copier does."""
         return self.at(self.releases[-1] if self.releases else "HEAD")
 
     def at(self, version: str, remedy: str = "") -> "Release":
-        """One version: a tag, what `git describe` says of a commit, a commit. Raises FleetError, with this remedy."""
+        """Find a version by its tag, its commit, or the name that `git describe` prints. Raises FleetError with this remedy."""
         if version not in self._found:
-            self._found[version] = self.healed(lambda: self._at(version, remedy))
-        return self._found[version]
+            try:
+                self._found[version] = self.retry_after_repair(lambda: self._at(version, remedy))
+            except FleetError as error:  # remembered, because the search fetches, and looks for damage of the mirror
+                self._found[version] = error
+        found = self._found[version]
+        if isinstance(found, FleetError):
+            raise found
+        return found
 
-    def recorded(self, answers: Answers) -> "Release":
-        """The version that a service says it is at. Raises FleetError."""
+    def recorded_release(self, answers: Answers) -> "Release":
+        """Find the version that a service has recorded. Raises FleetError."""
         return self.at(answers.version, LOST)
 
     def _at(self, version: str, remedy: str) -> "Release":
@@ -177,7 +180,7 @@ class Template:
         return Release(self, commit, self._name(commit))
 
     def _name(self, commit: str) -> str:
-        """As Copier names a version, but where several tags are there. One that moves (`v1`, `latest`) is none to record."""
+        """Name a version as Copier does, but by its highest tag: a tag that moves (`v1`, `latest`) must not be recorded."""
         tags = self._tags("--points-at", commit)
         if versions := [(version, tag) for tag in tags if (version := as_version(tag))]:
             return max(versions)[1]
@@ -201,7 +204,7 @@ class Template:
 
 
 def _inode(folder: Path) -> int:
-    """0 if there is no such folder."""
+    """The inode of a folder; 0 if there is no folder."""
     try:
         return folder.stat().st_ino
     except FileNotFoundError:

@@ -36,30 +36,30 @@ def refuse_untrusted(address: str) -> None:
     if not is_trusted(address):
         trusted = " or ".join(os.environ[_TRUSTED].splitlines())
         raise FleetError(
-            f"the recorded template {without_credentials(address)} is not the platform's, {trusted}: "
-            "it was neither fetched nor run. Correct _src_path of .copier-answers.yml; or, if this template is the platform's "
-            "too, name it by --template, or by `template` in fleet.toml"
+            f"the recorded template {without_credentials(address)} is not the platform's, {trusted}: fleet neither fetches "
+            "nor runs it. Correct _src_path of .copier-answers.yml; or, if this template is the platform's too, name it by "
+            "--template, or by `template` in fleet.toml"
         )
 
 
-def expanded(address: str) -> str:
-    """A git URL or a path, without Copier's short forms."""
+def expand(address: str) -> str:
+    """Replace Copier's short forms: return a git URL or a path."""
     long = ((short, whole) for short, whole in SHORTHANDS.items() if address.startswith(short))
     return os.path.expanduser(next((whole + address[len(short) :] for short, whole in long), address))
 
 
 def is_path(address: str) -> bool:
     """Whether an expanded address is a path on this machine."""
-    # As for git: what has a colon before its first slash is a host, also one without a user that ~/.ssh/config names.
+    # The same rule as git's: a colon before the first slash ends a host, such as an alias in ~/.ssh/config.
     return ":" not in address.partition("/")[0]
 
 
 def _repository(address: str) -> str:
     """The identity of a repository: the same for its addresses by HTTPS and by SSH."""
-    url = expanded(address)
+    url = expand(address)
     if is_path(url):
         return str(Path(url).resolve())
-    # For git, a host also ends at ? and #.
+    # As git reads a URL, a host also ends at ? and #.
     found = re.fullmatch(r"(?:https://|ssh://)(?:[^/@?#]*@)?([^/?#]+)/(.*?)", url) or re.fullmatch(
         r"(?:[^/@:]*@)?([^/@:]+):(.*?)", url
     )

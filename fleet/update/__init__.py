@@ -1,1 +1,1 @@
-"""`fleet update`: services to a version of the template."""
+"""`fleet update` and `fleet update-all`: bring services to a version of the template."""

@@ -1,4 +1,4 @@
-"""What an update did, and what it could not do."""
+"""The report of an update."""
 
 from dataclasses import dataclass, field
 
@@ -8,31 +8,31 @@ from fleet.template.changelog import Note
 
 @dataclass
 class Report:
-    """For people, and for what runs updates of many services."""
+    """The changes of an update, and the changes that it left to people."""
 
     service: str
     old: str
     new: str
-    # Platform-owned paths that were not the template's any longer, and what was undone in them.
+    # Platform-owned paths with drift, and the reverted differences.
     healed: list[str] = field(default_factory=list)
     healed_diff: str = ""
-    # Summary and output of each migration of the template.
+    # The summary and the output of each migration of the template.
     migrated: list[str] = field(default_factory=list)
-    # How many platform-owned files the update wrote and deleted.
+    # The numbers of platform-owned files that the update wrote and deleted.
     written: int = 0
     deleted: int = 0
     seeds: Seeds = field(default_factory=Seeds)
-    # Waived paths that the template has changed meanwhile, and the change that was not applied.
+    # Waived paths that differ between the two versions, and the differences, which were not applied.
     waived: list[str] = field(default_factory=list)
     waived_diff: str = ""
-    # Seeds of the template that are others now; the team's files stay as they are.
+    # Seeds that differ between the two versions. The team's files stay unchanged.
     changed_seeds: list[str] = field(default_factory=list)
     changed_seeds_diff: str = ""
-    # About the answers: aggregates that are no longer named, or have other fields.
+    # Notes about the answers: aggregates that are no longer named, or have other fields.
     answers: list[str] = field(default_factory=list)
-    # What a deployer must know.
+    # The notes for a deployer.
     notes: list[Note] = field(default_factory=list)
     # Whether anything was committed.
     changed: bool = False
-    # What `make specs` said if it failed after the update.
+    # The output of `make specs` if it failed after the update.
     unfinished: str = ""

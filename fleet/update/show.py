@@ -1,4 +1,4 @@
-"""What `fleet update` and `fleet update-all` print."""
+"""Print the results of `fleet update` and `fleet update-all`."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,16 +12,16 @@ from fleet import output
 from fleet.template.changelog import SECTIONS
 from fleet.update.report import Report
 
-if TYPE_CHECKING:  # an update of one service needs nothing of that
-    from fleet.update.update_all import Outcome
+if TYPE_CHECKING:  # an update of one service does not need these imports
+    from fleet.update.outcomes import Outcome
 
 DIFF = {"+": "green", "-": "red", "@": "cyan"}
-# Of a log: what went wrong is at its end.
+# The lines to show of a log, whose end has the failure.
 TAIL_LINES = 15
 
 
 def report(report: Report, *, seed_diffs: bool) -> None:
-    """What an update did, then what it left to people."""
+    """Print the changes of an update, then the changes that it left to people."""
     console = output.console()
     if not report.changed:
         console.print(Text(f"{report.service} is at template {report.new}: nothing to do"))
@@ -29,25 +29,25 @@ def report(report: Report, *, seed_diffs: bool) -> None:
     to = f"from {report.old} to {report.new}" if report.old != report.new else f"at {report.new}"
     done = f"{report.written} of the platform's files written, {report.deleted} deleted"
     console.print(Text.assemble((report.service, "bold"), f", template {to}: {done}"))
-    _section(console, "Restored first, for they had been changed by hand (a commit of its own):", report.healed)
+    _section(console, "Restored first, because they had been changed by hand (in a separate commit):", report.healed)
     _diff(console, report.healed_diff)
     _section(console, "Migrated:", report.migrated)
-    _section(console, "New seeds, the team's from now on:", report.seeds.new)
-    _section(console, "Not written, for the team has deleted them once, or what they belong to:", report.seeds.left)
+    _section(console, "New seeds, which the team owns from now on:", report.seeds.new)
+    _section(console, "Not written, because the team has deleted them or their aggregate:", report.seeds.left)
     _section(console, "Waived, so this change of the template was not applied:", report.waived)
     _diff(console, report.waived_diff)
     _section(console, "Up to the team:", report.answers)
     if report.changed_seeds and seed_diffs:
-        _section(console, "The template's own seeds changed; the team's files stay as they are:", report.changed_seeds)
+        _section(console, "The template's seeds changed; the team's files stay unchanged:", report.changed_seeds)
         _diff(console, report.changed_seeds_diff)
     elif report.changed_seeds:
         files = f"The template's seeds of {len(report.changed_seeds)} of the team's files changed; the files did not"
-        console.print(f"\n{files}. `fleet update --seed-diffs` shows how, next time.")
+        console.print(f"\n{files}. `fleet update --seed-diffs` shows the differences next time.")
     for section in SECTIONS:
         notes = [f"{note.version}: {note.text}" for note in report.notes if note.section == section]
         _section(console, f"Before you deploy, {section.lower()}:", notes)
     if report.unfinished:
-        _section(console, "`make specs` failed. Make the code agree with the new version, then run it again:", [])
+        _section(console, "`make specs` failed. Adapt the code to the new version, then run `make specs` again:", [])
         console.print(Padding(Text(report.unfinished), (0, 0, 0, 2)))
     console.print("\nProve it: [bold]make setup check[/bold]")
 
@@ -61,13 +61,13 @@ def _section(console: Console, title: str, items: Iterable[str]) -> None:
 
 
 def _diff(console: Console, text: str) -> None:
-    """Its lines as they are, however long: what is copied from here can be applied."""
+    """Print the lines of a diff without folding them, so that a copy can be applied."""
     for line in text.splitlines():
         console.print(Text(line, style=DIFF.get(line[:1], "")), soft_wrap=True)
 
 
 def outcomes(found: "list[Outcome]") -> None:
-    """A table of all, then the end of each log of those that failed."""
+    """Print a table of all outcomes, then the end of the log of each failure."""
     from rich.table import Table
 
     console = output.console()
@@ -80,19 +80,19 @@ def outcomes(found: "list[Outcome]") -> None:
     for one in found:
         if one.failure:
             console.print(Text(f"\n{one.name}: {one.failure}", style="bold"))
-            if (log := Path(one.log)).exists() and (said := log.read_text(errors="replace").splitlines()):
-                console.print(Text("\n".join(f"  {line}" for line in said[-TAIL_LINES:])))
-                console.print(Text(f"  All of it is in {log}"))
-    if kept := [one for one in found if one.tip and not one.pushed and not one.failure]:
+            if (log := Path(one.log)).exists() and (lines := log.read_text(errors="replace").splitlines()):
+                console.print(Text("\n".join(f"  {line}" for line in lines[-TAIL_LINES:])))
+                console.print(Text(f"  The whole log is in {log}"))
+    if unpushed := [one for one in found if one.tip and not one.pushed and not one.failure]:
         console.print("\nNot pushed; the branches are in", style="bold")
-        for one in kept:
+        for one in unpushed:
             console.print(Text(f"  {one.place}"))
     console.print(Text(f"\n{_summary(found)}"))
 
 
 def _done(outcome: "Outcome") -> str:
     if outcome.failure:
-        return "failed before, too" if False in outcome.before.values() else "failed"
+        return "failed before too" if False in outcome.before.values() else "failed"
     if not outcome.tip:
         return "nothing to do"
     steps = (("updated", True), ("tested", outcome.tested), ("pushed", outcome.pushed))
@@ -102,5 +102,5 @@ def _done(outcome: "Outcome") -> str:
 def _summary(found: "list[Outcome]") -> str:
     failed = sum(bool(one.failure) for one in found)
     updated = sum(bool(one.tip) and not one.failure for one in found)
-    again = "; run it again to go on with those that failed" if failed else ""
+    again = "; run fleet again to continue with the failed services" if failed else ""
     return f"{len(found)} services: {updated} updated, {len(found) - failed - updated} need nothing, {failed} failed{again}"

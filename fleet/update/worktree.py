@@ -1,4 +1,4 @@
-"""A second working copy, so that nothing happens to the service's until all has gone well."""
+"""A second checkout, so that the service's working copy stays unchanged until the update has succeeded."""
 
 import fcntl
 import os
@@ -22,13 +22,13 @@ TERMINATION = (signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def worktree(repository: Path, *, keep: bool) -> Generator[Path]:
-    """A checkout of HEAD on no branch, removed at the end, however that comes about.
+    """Provide a checkout of HEAD on no branch, and remove it at the end, also after a failure.
 
-    With `keep` a failed update's commits are kept on the branch `fleet-update`, for inspection. Raises FleetError if another
+    With `keep` the commits of a failed update stay on the branch `fleet-update` for inspection. Raises FleetError if another
     update is running.
     """
-    lock_file = git.located(repository).shared / "fleet-update.lock"
-    with opened(lock_file) as lock, termination_as_interrupt():
+    lock_file = git.locate(repository).shared / "fleet-update.lock"
+    with open_file(lock_file) as lock, termination_as_interrupt():
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -37,7 +37,7 @@ def worktree(repository: Path, *, keep: bool) -> Generator[Path]:
             raise FleetError(
                 f"there is a branch {BRANCH}, kept from an update that failed: remove it with `git branch -D {BRANCH}`"
             )
-        _clean_up_after_a_killed_one(lock)
+        _clean_up_after_killed_update(lock)
         folder = Path(tempfile.mkdtemp(prefix=PREFIX))
         checkout = folder / "service"
         try:
@@ -56,8 +56,8 @@ def worktree(repository: Path, *, keep: bool) -> Generator[Path]:
 
 
 def commit(worktree: Path, message: str, paths: Iterable[str] | None = None) -> bool:
-    """Commit what changed there, or at these paths, even if .gitignore names them. False if nothing did."""
-    # The service may be where nothing is executable, and git told so; this checkout is not.
+    """Commit all changes, or the changes at these paths even if .gitignore names them. Return False without changes."""
+    # The service's settings may ignore the executable bit, because its file system does. This checkout has the bit.
     add = ("-c", "core.fileMode=true", "--literal-pathspecs", "add", "--all")
     if paths is None:
         git.git(worktree, *add)
@@ -69,8 +69,8 @@ def commit(worktree: Path, message: str, paths: Iterable[str] | None = None) -> 
     return True
 
 
-def _clean_up_after_a_killed_one(lock: TextIO) -> None:
-    """Remove the folder that a killed update named in the lock's file, if it is a folder that `worktree` makes."""
+def _clean_up_after_killed_update(lock: TextIO) -> None:
+    """Remove the folder that a killed update has written into the lock file, if it is a folder that `worktree` makes."""
     lock.seek(0)
     folder = Path(lock.read())
     lock.truncate(0)
@@ -78,12 +78,12 @@ def _clean_up_after_a_killed_one(lock: TextIO) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def opened(file: Path) -> TextIO:
-    """A file to read and to append to, made if there is none. Raises FleetError for a link and for all that is no file.
+def open_file(file: Path) -> TextIO:
+    """Open a file to read and append, and create it if it is missing. Raises FleetError for a link and for other non-files.
 
-    A repository may be crafted: through a link that it has there, fleet would empty a file of the person who runs it.
+    A repository may be crafted: through a link in it, fleet would empty a file of the person who runs fleet.
     """
-    # A pipe does not hold up anybody.
+    # Without blocking, because the file may be a pipe.
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         stream = os.fdopen(os.open(file, flags, 0o666), "a+")
@@ -95,14 +95,14 @@ def opened(file: Path) -> TextIO:
         if stat.S_ISREG(found.st_mode) and found.st_nlink <= 1:
             return stream
         stream.close()
-    raise FleetError(f"{file} is a link or no file, and fleet writes into it: delete it, then run this again")
+    raise FleetError(f"{file} is a link or not a file, and fleet writes into it: delete it, then run fleet again")
 
 
 @contextmanager
-def undisturbed() -> Generator[None]:
-    """No Ctrl-C nor the like ends this, nor what it starts: git, stopped between two files, would leave half of them."""
+def ignore_interrupts() -> Generator[None]:
+    """Ignore Ctrl-C and terminations, also in programs that start here: git would stop between two files."""
     before: dict[int, Any] = {}
-    # Not the main thread: whoever started it looks after signals.
+    # In another thread than the main thread this raises ValueError, and the main thread handles signals.
     with suppress(ValueError):
         before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, *TERMINATION)}
     try:
@@ -114,16 +114,16 @@ def undisturbed() -> Generator[None]:
 
 @contextmanager
 def termination_as_interrupt() -> Generator[None]:
-    """A CI job that is cancelled, or a terminal that is closed, ends this as Ctrl-C does, cleaning up."""
+    """Handle the end of a cancelled CI job or a closed terminal as Ctrl-C, which cleans up."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     before: dict[int, Any] = {}
-    # Not the main thread: whoever started it looks after signals.
+    # In another thread than the main thread this raises ValueError, and the main thread handles signals.
     with suppress(ValueError):
         for number in TERMINATION:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # by nohup, say
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, for example, ignores SIGHUP
                 before[number] = signal.signal(number, interrupt)
     try:
         yield

@@ -6,22 +6,24 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from fleet.check import standing as standing_module
 from fleet.check.lag import lag_of
 from fleet.errors import FleetError
+from fleet.git import git as git_module
 from fleet.git.git import answer, exchange
 from fleet.git.isolation import OF_A_REPOSITORY
 from fleet.service.register import Member
-from fleet.service.revisions import chained
+from fleet.service.revisions import append_migrations
 from fleet.service.service import Service
-from fleet.status import status as status_module
 from fleet.status.status import status
 from fleet.template.answers import Answers, aggregates_in
 from fleet.template.release import as_version
 from fleet.template.template import Template
-from fleet.update.scars import refuse_scars
+from fleet.update.conflicts import refuse_conflicts
 from fleet.update.update import Options, update
 from tests.fleet.services import Born, commit
 from tests.support.commands import git
@@ -56,7 +58,7 @@ def test_aggregates_are_read_from_their_block() -> None:
 
 
 def test_a_relative_template_path() -> None:
-    with pytest.raises(FleetError, match="relative path, which means another folder from each place"):
+    with pytest.raises(FleetError, match="relative path, which depends on the current folder"):
         Template("../slipway")
 
 
@@ -101,6 +103,22 @@ def test_a_token_in_the_templates_address_is_not_shown(
     assert "secret" not in f"{unreachable.value} {unknown.value} {unfetched.value}"
 
 
+def test_a_version_that_does_not_exist_is_fetched_once_and_not_at_every_access(
+    history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    git(tmp_path, "config", "--file", "gitconfig", f"url.file://{history}.insteadOf", "https://git.example.com/slipway")
+    fetches, searches = Mock(wraps=git_module.exchange), Mock(wraps=git_module.is_damaged)
+    monkeypatch.setattr(git_module, "exchange", fetches)
+    monkeypatch.setattr(git_module, "is_damaged", searches)
+    template = Template("https://git.example.com/slipway")
+    for _ in range(3):
+        with pytest.raises(FleetError, match="has no version v7"):
+            template.at("v7")
+    assert (fetches.call_count, searches.call_count) == (2, 0)
+
+
 def test_a_template_whose_host_accepts_and_never_answers(
     history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,7 +154,7 @@ def test_a_release_is_seen_at_once_and_without_the_host_the_known_releases_count
     member = Member("billing", str(service), is_local=True)
 
     def newest() -> str:
-        status_module._template.cache_clear()
+        standing_module._template.cache_clear()
         [standing] = status([member], jobs=1)
         return standing.newest or standing.unreadable
 
@@ -170,7 +188,7 @@ def test_a_folder_that_is_no_repository(tmp_path: Path) -> None:
 
 def test_a_repository_without_a_commit(tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet")
-    with pytest.raises(FleetError, match="no commit yet: commit what was generated first"):
+    with pytest.raises(FleetError, match="no commit yet: commit the generated files first"):
         Service(tmp_path)
 
 
@@ -189,8 +207,8 @@ def test_an_unknown_commit_of_a_service(born: Born) -> None:
 
 def test_a_migration_that_hides_its_revision() -> None:
     seeds = {"src/a/migrations/versions/0002_create_bs.py": b"revision = '0002'\n"}
-    with pytest.raises(FleetError, match=r"0001_a.py does not say plainly which revision it is"):
-        chained(seeds, {"src/a/migrations/versions/0001_a.py": b"revision = str(1)\n"})
+    with pytest.raises(FleetError, match=r"0001_a.py does not assign a plain text to revision"):
+        append_migrations(seeds, {"src/a/migrations/versions/0001_a.py": b"revision = str(1)\n"})
 
 
 def test_a_template_behind_a_url_is_mirrored_and_asked_again_for_a_version_that_is_not_there(
@@ -281,7 +299,7 @@ def test_settings_of_a_person_do_not_change_the_answers_of_git(
     git(tmp_path, "init", "--quiet")
     (tmp_path / "notes.md").write_text("<<<<<<< is how a conflict begins\n")
     git(tmp_path, "add", "notes.md")
-    refuse_scars(tmp_path, "No conflict")
+    refuse_conflicts(tmp_path, "No conflict")
     git(tmp_path, "config", "--file", "gitconfig", f"url.file://{history}.insteadOf", "https://git.example.com/slipway")
     template = Template("https://git.example.com/slipway")
     _ = template.repository

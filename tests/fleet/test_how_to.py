@@ -9,7 +9,7 @@ import pytest
 from chassis.database import metadata_for, migrate
 from chassis.dev import embedded
 
-from fleet.check.checks import kept
+from fleet.check.checks import check_conventions
 from fleet.service.service import Service
 from tests.chassis.tiny import main as tiny
 from tests.fleet.services import Born, commit
@@ -257,7 +257,7 @@ def test_a_service_that_follows_the_pages_passes_every_gate(service: Path) -> No
     make(service, "specs")
     make(service, "check")
     git(service, "add", "--all")
-    found = list(kept(Service(service)))
+    found = list(check_conventions(Service(service)))
     # As the first page describes for a status that callers do not know.
     unknown = [finding for finding in found if 'may also be "cancelled" now' in finding.reason]
     assert {finding.id for finding in unknown} == {"http-breaking"}
@@ -285,7 +285,7 @@ def test_the_migrations_of_a_service_can_be_squashed(service: Path, monkeypatch:
         make(service, "migrate")
     make(service, "migrations")
     commit(service)
-    assert list(kept(Service(service))) == []
+    assert list(check_conventions(Service(service))) == []
 
 
 BEFORE = """
@@ -317,7 +317,7 @@ def test_the_migrations_of_a_page_can_be_run_again_and_pass_the_gate(
                 ask(url, f"UPDATE billing.alembic_version SET version_num = '{number - 1:04}' WHERE version_num ~ '^0'")
                 migrate.upgrade(ours, url)
     git(service, "add", "--all")
-    found = kept(Service(service))
+    found = check_conventions(Service(service))
     assert [finding for finding in found if finding.id.startswith("migration-")] == []
 
 

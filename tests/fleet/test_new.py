@@ -86,7 +86,7 @@ def test_new_asks_the_questions_shows_the_review_and_makes_the_same_service_as_c
         terminal.expect_exact("Should this be a service?")
         for answer in ("no", "yes", "yes"):
             terminal.expect(rf"\?\s+(\x1b\S*)?{answer}")
-        terminal.expect_exact("At least two of the three say so: a service of its own.")
+        terminal.expect_exact("At least two of the three answers speak for a separate service.")
         assert not (tmp_path / "billing").exists()
         press(terminal, "Write it to billing?", enter)
         terminal.expect(pexpect.EOF)
@@ -133,7 +133,7 @@ def test_a_service_that_belongs_in_a_monolith_is_confirmed_before_its_creation(
         new(service, str(history), no, defaults=True)
     assert not service.exists()
     new(service, str(history), no | {"create_anyway": "yes"}, defaults=True)
-    assert "say that it belongs in a monolith, as a module" in " ".join(capsys.readouterr().err.split())
+    assert "answers speak for a monolith, as a module" in " ".join(capsys.readouterr().err.split())
     assert (service / "pyproject.toml").exists()
     with pytest.raises(FleetError, match="billing exists already: choose another name, or remove it"):
         new(service, str(history), no | {"create_anyway": "yes"}, defaults=True)
@@ -161,7 +161,9 @@ def test_a_folder_that_is_no_template_is_refused_with_the_remedy(tmp_path: Path,
     (tmp_path / "copier.txt").touch()
     git(tmp_path, "init", "--quiet", "other")
     git(tmp_path / "other", "commit", "--quiet", "--allow-empty", "--message", "Start")
-    with pytest.raises(FleetError, match=rf"/{given} is no template: --template .* takes a folder with a copier\.yml"):
+    with pytest.raises(
+        FleetError, match=rf"/{given} is not a template: --template .* takes a folder with a copier\.yml"
+    ):
         new(tmp_path / "billing", str(tmp_path / given), {}, defaults=True)
     assert not (tmp_path / "billing").exists()
 
@@ -186,7 +188,7 @@ GIT = {"vcs": "git", "commit_id": "a" * 40}
 def test_the_template_is_where_fleet_was_installed_from(
     monkeypatch: pytest.MonkeyPatch, origin: object, address: str
 ) -> None:
-    monkeypatch.setattr("fleet.template.installed.distribution", lambda _name: Installed(origin))
+    monkeypatch.setattr("fleet.template.installation.distribution", lambda _name: Installed(origin))
     assert template_address() == address
 
 
@@ -196,7 +198,7 @@ def test_the_folder_from_which_fleet_was_installed_is_the_template_if_the_folder
     folder = tmp_path / "a template"
     folder.mkdir()
     origin = {"url": folder.as_uri(), "dir_info": {"editable": True}}
-    monkeypatch.setattr("fleet.template.installed.distribution", lambda _name: Installed(origin))
+    monkeypatch.setattr("fleet.template.installation.distribution", lambda _name: Installed(origin))
     with pytest.raises(FleetError, match="name its git URL by --template, by FLEET_TEMPLATE"):
         template_address()
     (folder / "copier.yml").touch()
@@ -205,7 +207,7 @@ def test_the_folder_from_which_fleet_was_installed_is_the_template_if_the_folder
 
 @pytest.mark.parametrize("origin", [None, {"url": "https://pypi.example.com/slipway.whl", "archive_info": {}}])
 def test_a_registry_does_not_say_where_the_template_is(monkeypatch: pytest.MonkeyPatch, origin: object) -> None:
-    monkeypatch.setattr("fleet.template.installed.distribution", lambda _name: Installed(origin))
+    monkeypatch.setattr("fleet.template.installation.distribution", lambda _name: Installed(origin))
     with pytest.raises(FleetError, match="installation of fleet does not show where the template is"):
         template_address()
 
@@ -214,6 +216,6 @@ def test_fleet_need_not_be_installed_at_all(monkeypatch: pytest.MonkeyPatch) -> 
     def missing(_name: str) -> None:
         raise PackageNotFoundError
 
-    monkeypatch.setattr("fleet.template.installed.distribution", missing)
+    monkeypatch.setattr("fleet.template.installation.distribution", missing)
     with pytest.raises(FleetError, match="does not show where the template is"):
         template_address()

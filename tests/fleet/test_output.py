@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from fleet.cache import write_whole
+from fleet.cache import write_atomically
 from fleet.check import check as checking
 from fleet.check import show as show_findings
 from fleet.check.findings import Finding, Level
@@ -20,8 +20,8 @@ from fleet.main import app
 from fleet.output import visible
 from fleet.status import show as overview
 from fleet.update import show
+from fleet.update.outcomes import Outcome
 from fleet.update.report import Report
-from fleet.update.update_all import Outcome
 from tests.fleet.distribution import Installed
 from tests.fleet.services import Born, commit
 from tests.support.commands import git
@@ -108,7 +108,7 @@ def test_a_check_of_one_service_in_each_format(born: Born) -> None:
     assert annotated.returncode == 1
     assert annotated.stdout.startswith("::error file=ruff.toml,title=drift-edited::edited, though the platform owns it")
     nothing = fleet("check", "--drift", "--format", "github", "--ref", "before", cwd=service)
-    assert (nothing.returncode, nothing.stdout) == (0, "nothing to complain about\n")
+    assert (nothing.returncode, nothing.stdout) == (0, "no findings\n")
     clean = fleet("check", "--drift", "--format", "json", "--ref", "before", "--base", "before", cwd=service)
     assert (clean.returncode, json.loads(clean.stdout)["findings"]) == (0, [])
     missing = fleet("check", "--base", "nowhere", cwd=service)
@@ -183,9 +183,9 @@ def test_a_report_that_cannot_be_written_leaves_the_previous_report(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", full)
         with pytest.raises(OSError, match="No space left"):
-            write_whole(report, "after")
+            write_atomically(report, "after")
     assert (report.read_text(), os.listdir(tmp_path)) == ("before", ["report.html"])
-    write_whole(report, "after")
+    write_atomically(report, "after")
     assert report.read_text() == "after"
     assert report.stat().st_mode & 0o777 == 0o666 & ~_umask()
 
@@ -201,7 +201,7 @@ def test_a_file_name_that_is_not_utf_8_is_shown_all_the_same(born: Born, shown: 
 
 
 def test_a_report_with_such_a_name_can_be_written(tmp_path: Path) -> None:
-    write_whole(tmp_path / "report", "caf\udce9")
+    write_atomically(tmp_path / "report", "caf\udce9")
     assert (tmp_path / "report").read_text() == "caf\\udce9"
 
 
@@ -231,7 +231,7 @@ GIT = {"vcs": "git", "commit_id": "0123456789ab" + "c" * 28}
 def test_the_version_says_from_which_commit_of_the_template_fleet_is(
     monkeypatch: pytest.MonkeyPatch, origin: object, said: str
 ) -> None:
-    monkeypatch.setattr("fleet.template.installed.distribution", lambda _name: Installed(origin))
+    monkeypatch.setattr("fleet.template.installation.distribution", lambda _name: Installed(origin))
     done = CliRunner().invoke(app, ["--version"])
     assert (done.exit_code, done.stdout) == (0, f"{said}\n")
 

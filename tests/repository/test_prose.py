@@ -68,8 +68,3 @@ def test_a_machine_without_vale_is_informed_and_not_stopped(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert prose.main() == 0
     assert "`make tools` builds it" in capsys.readouterr().out
-
-
-def test_each_exception_is_needed_still() -> None:
-    for prefix in prose.NOT_YET:
-        assert (prose.ROOT / prefix).exists(), f"{prefix} is gone: take it out of docs/prose.py"

@@ -9,8 +9,8 @@ from chassis.messaging.specs.containment import gaps
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from fleet.judges.openapi_diff import breaks
-from fleet.map.expectations import unmet
+from fleet.judges.openapi_diff import find_breaking_changes
+from fleet.map.expectations import find_unmet
 from fleet.service.openapi import Document
 from tests.chassis.messaging import schemas
 
@@ -55,13 +55,13 @@ def see(old: dict[str, Any], new: dict[str, Any], lost: list[Any]) -> None:
     """Check that every gate finds that a value is lost."""
     told = f"{lost[0]} is valid by {old} and not by {new}"
     assert gaps(old, new), told
-    assert unmet(new, old), told
+    assert find_unmet(new, old), told
     assert [one for one in differences(old, new) if not one.wider], told
     assert [one for one in differences(new, old) if not one.narrower], told
-    assert breaks(api(old, {"$defs": {}}), api(new, {"$defs": {}})), told
+    assert find_breaking_changes(api(old, {"$defs": {}}), api(new, {"$defs": {}})), told
     # A reader of a response ignores unknown fields, so fields that a closed object refuses are no break.
     if schemas.valid(schemas.open_to_all(new), lost[:1]) == [False]:
-        assert breaks(api({"$defs": {}}, new), api({"$defs": {}}, old)), told
+        assert find_breaking_changes(api({"$defs": {}}, new), api({"$defs": {}}, old)), told
 
 
 @pytest.mark.slow

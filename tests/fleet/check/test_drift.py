@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from fleet.check.drift import drift, waivers
+from fleet.check.check import Options, Report, examine
+from fleet.check.drift import check_drift, check_waivers
 from fleet.check.findings import Level
+from fleet.processes.parallel import Failure
 from fleet.service.service import Service
 from tests.fleet.services import Born, commit, waive
 from tests.support.commands import git
@@ -20,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 def found(service: Path, ref: str | None = None) -> list[tuple[str, str]]:
     looked_at = Service(service, ref)
-    return [(finding.id, finding.path) for check in (drift, waivers) for finding in check(looked_at)]
+    return [(finding.id, finding.path) for check in (check_drift, check_waivers) for finding in check(looked_at)]
 
 
 def test_a_newborn_service_has_none(born: Born) -> None:
@@ -81,7 +83,7 @@ def test_a_waiver_holds_for_the_content_that_was_approved(born: Born) -> None:
     assert found(service) == [("waived", "Dockerfile")]
     (service / "Dockerfile").write_text("FROM scratch\nUSER root\n")
     assert found(service) == [("waiver-void", "Dockerfile")]
-    (void,) = [finding for finding in waivers(Service(service)) if finding.id == "waiver-void"]
+    (void,) = [finding for finding in check_waivers(Service(service)) if finding.id == "waiver-void"]
     assert git(service, "hash-object", "Dockerfile").strip() in void.reason
     assert void.level is Level.ERROR
 
@@ -112,7 +114,7 @@ def test_a_waiver_of_a_file_that_is_not_the_platforms_has_no_effect(born: Born) 
     for path in ("README.md", ".github/workflows/ours.yaml", "chassis/ours.md"):
         (service / path).write_text("ours\n")
     waive(service, *useless, "chassis/ours.md")
-    looked_at = list(waivers(Service(service)))
+    looked_at = list(check_waivers(Service(service)))
     assert [(one.id, one.path, one.level) for one in looked_at] == [
         ("waiver-unused", path, Level.WARNING) for path in useless
     ]
@@ -130,7 +132,7 @@ def test_the_table_names_the_path_and_the_exit_status_is_1(born: Born) -> None:
     service = born()
     command = [sys.executable, "-m", "fleet", "check", "--drift", str(service)]
     clean = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert (clean.returncode, clean.stdout) == (0, "billing, template v1.0.0: nothing to complain about\n")
+    assert (clean.returncode, clean.stdout) == (0, "billing, template v1.0.0: no findings\n")
     (service / "Makefile").write_text("all:\n")
     drifted = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert drifted.returncode == 1
@@ -153,5 +155,34 @@ def test_a_name_that_is_not_the_packages_is_told(born: Born, recorded: str) -> N
     service = born()
     answers = service / ".copier-answers.yml"
     answers.write_text(answers.read_text().replace("service_name: billing\n", recorded))
-    [found] = [finding for finding in drift(Service(service)) if finding.id == "answers"]
+    [found] = [finding for finding in check_drift(Service(service)) if finding.id == "answers"]
     assert "service_name" in f"{found.reason} {found.remedy}"
+
+
+def with_files(service: Path, *paths: str) -> None:
+    """Commit files of these names, also if the file system cannot hold all of them."""
+    blob = git(service, "rev-parse", "HEAD:README.md").strip()
+    for path in paths:
+        git(service, "update-index", "--add", "--cacheinfo", f"100644,{blob},{path}")
+    git(service, "commit", "--quiet", "--message", "Names")
+
+
+@pytest.mark.parametrize(
+    ("names", "second"),
+    [(("NOTES.md", "notes.md"), "notes.md"), (("docs/a.md", "Docs/b.md"), "docs"), (("Ideas", "ideas/a.md"), "ideas")],
+)
+def test_two_names_that_differ_in_case_only_are_one_finding(born: Born, names: tuple[str, str], second: str) -> None:
+    service = born()
+    with_files(service, *names)
+    report = examine(Options(service, "HEAD", only_drift=True))
+    assert isinstance(report, Report)
+    assert [(one.id, one.path) for one in report.findings if one.level is Level.ERROR] == [("path-case", second)]
+
+
+@pytest.mark.parametrize("name", ["dockerfile", "Chassis/harm.py", ".IMPORTLINTER"])
+def test_a_name_that_could_take_the_place_of_the_platforms_is_refused(born: Born, name: str) -> None:
+    service = born()
+    with_files(service, name)
+    report = examine(Options(service, "HEAD", only_drift=True))
+    assert isinstance(report, Failure)
+    assert "differ in upper and lower case only" in report.why

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fleet.check.checks import kept
+from fleet.check.checks import check_conventions
 from fleet.check.findings import Finding
 from fleet.conventions import conventions
 from fleet.service.service import Service
@@ -22,7 +22,7 @@ Mutations = dict[str, tuple[str, Broken, str]]
 
 def violations(service: Path, ref: str | None = None) -> list[Finding]:
     """Return the findings of all conventions."""
-    return list(kept(Service(service, ref)))
+    return list(check_conventions(Service(service, ref)))
 
 
 def told(service: Path, convention: str) -> list[str]:

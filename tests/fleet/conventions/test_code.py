@@ -35,13 +35,13 @@ MUTATIONS: Mutations = {
         code("from sqlalchemy import Table", "src/billing/domain/reports.py"),
         "billing.domain.reports may not import sqlalchemy",
     ),
-    "no rules": ("code-layers", remove(".importlinter"), "the rules that imports are checked by are not there"),
+    "no rules": ("code-layers", remove(".importlinter"), "the file with the rules for imports is missing"),
     "another database": (
         "code-own-database",
         edit(
             "src/billing/settings.py", '    """Add a field', '    reporting_database_url: str = ""\n    """Add a field'
         ),
-        "reporting_database_url is another database than the service's own",
+        "the setting reporting_database_url names another database than the service's own",
     ),
     "another client": (
         "code-outgoing-calls",
@@ -51,9 +51,9 @@ MUTATIONS: Mutations = {
     "another message": (
         "code-outgoing-messages",
         code("from nats.aio.client import Client"),
-        "nats speaks to a broker past outbox",
+        "nats bypasses outbox",
     ),
-    "a print": ("code-logs", code('print("issued")'), "print() is no line of the log"),
+    "a print": ("code-logs", code('print("issued")'), "print() does not write a line of the log"),
 }
 
 
@@ -61,8 +61,8 @@ test_only_the_convention_that_is_broken_fails = each_alone(MUTATIONS)
 
 
 # The effect of one line, and its finding; valid lines have none.
-BESIDE = "opens connections beside the chassis' pool"
-WRITTEN = "the address of a database is written here"
+BESIDE = "opens connections outside the chassis' pool"
+WRITTEN = "the code contains the address of a database"
 LINES: dict[str, str] = {
     'asyncpg.connect("postgresql://ledger/x")': f"asyncpg.connect() {BESIDE}; {WRITTEN}",
     'create_async_engine(f"postgresql+asyncpg://{HOST}/x")': (
@@ -73,7 +73,7 @@ LINES: dict[str, str] = {
     'B = "SELECT extract(epoch FROM i.at) FROM billing.invoices i WHERE i.a IS DISTINCT FROM i.b"': "",
     'B = "SELECT 1 FROM information_schema.tables"': "",
     'C = "WITH latest AS (SELECT 1) SELECT * FROM latest, Ledger.x"': "the schema Ledger is not this service's",
-    "D = \"select dblink('host=ledger', 'select 1')\"": "it reaches into another database",
+    "D = \"select dblink('host=ledger', 'select 1')\"": "the statement reaches into another database",
     'E = "From here on we update the customer\'s ledger.entries by hand"': "",
     'F = "select the best of all.worlds"': "",
     'sa.Table("accounts", metadata, schema="ledger")': "the schema ledger is not this service's",
@@ -88,13 +88,13 @@ LINES: dict[str, str] = {
     'httpx.post("https://ledger/x")': "httpx.post() is another HTTP client than the chassis'",
     "httpx.Response(200)": "",
     "service_client(URL)": "",
-    "import aiokafka": "aiokafka speaks to a broker past outbox and inbox",
-    "import aio_pika.abc": "aio_pika speaks to a broker past outbox and inbox",
+    "import aiokafka": "aiokafka bypasses outbox and inbox",
+    "import aio_pika.abc": "aio_pika bypasses outbox and inbox",
     'logger.info("invoice_issued", number=1)': "",
     'logger.info(f"issued {number}")': "the event of this line is not a fixed word_like_this",
     'logger.warning("Issued it")': "the event of this line is not a fixed word_like_this",
     'log.error("it %s", 1)': "the event of this line is not a fixed word_like_this",
-    'sys.stderr.write("issued")': "sys.stderr.write() is no line of the log",
+    'sys.stderr.write("issued")': "sys.stderr.write() does not write a line of the log",
     'self.print("issued")': "",
 }
 

@@ -73,7 +73,7 @@ def test_an_unparsable_file_is_reported_once_and_named_by_every_check_that_needs
     lines = len((service / path).read_text().splitlines())
     append(path, "def (\n")(service)
     found = [one for one in violations(service) if one.path == path]
-    assert found[0].reason == f"cannot be told: {path} is not Python, line {lines + 1}: invalid syntax"
+    assert found[0].reason == f"cannot be judged: {path} is not Python, line {lines + 1}: invalid syntax"
     assert {one.reason for one in found[1:]} == {"waits for this file"}
     assert {"code-layers", "code-logs"} < {one.id for one in found}
     assert {(one.line, one.level) for one in found} == {(lines + 1, "error")}

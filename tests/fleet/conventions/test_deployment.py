@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fleet.errors import FleetError
-from fleet.judges.kustomize import Manifest, containers, pod, rendered
+from fleet.judges.kustomize import Manifest, containers, pod, render_overlay
 from fleet.service.service import Service
 from tests.fleet.conventions.mutations import Broken, Mutations, append, both, each_alone, edit, only, told
 from tests.support import golang
@@ -66,14 +66,14 @@ MUTATIONS: Mutations = {
     "an overlay without the base": (
         "deploy-rendered",
         edit(KUSTOMIZATION, "  - ../../base\n", ""),
-        "no Deployment comes out of it",
+        "the overlay renders no Deployment",
     ),
     "an overlay under another name": (
         "deploy-rendered",
         lambda service: (service / "deploy/overlays/staging/kustomization.yaml").rename(
             service / "deploy/overlays/staging/kustomization.yml"
         ),
-        "no check looks at it",
+        "the checks read only files with the name kustomization.yaml",
     ),
     "an overlay that cannot be followed": (
         "deploy-rendered",
@@ -126,7 +126,7 @@ MUTATIONS: Mutations = {
     "the node's disk": (
         "deploy-restricted",
         patched("Deployment", "add", "/spec/template/spec/volumes/-", "{name: host, hostPath: {path: /}}"),
-        "volume host, is the node's own disk",
+        "volume host, mounts the node's own disk",
     ),
     "a security context that a patch deletes": (
         "deploy-restricted",
@@ -186,13 +186,17 @@ MUTATIONS: Mutations = {
     "a secret generated": (
         "deploy-no-secrets",
         append(KUSTOMIZATION, "\nsecretGenerator: [{name: mail, literals: [user=x]}]\n"),
-        "it generates a Secret",
+        "the overlay generates a Secret",
     ),
-    "an image for root": ("image-non-root", edit("Dockerfile", "USER 65532:65532", "USER root"), "its user is root"),
+    "an image for root": (
+        "image-non-root",
+        edit("Dockerfile", "USER 65532:65532", "USER root"),
+        "the user of the image is root",
+    ),
     "an image that names no user": (
         "image-non-root",
         edit("Dockerfile", "USER 65532:65532\n", ""),
-        "it names no other",
+        "the last stage has no USER",
     ),
 }
 
@@ -206,7 +210,7 @@ def test_an_overlay_is_followed_as_kustomize_does(service: Path, overlay: str, p
     with (service / f"deploy/overlays/{overlay}/kustomization.yaml").open("a") as file:
         file.write(patch)
     theirs = {name_of(one): judged(one) for one in manifests(service, overlay) if one["kind"] != "ConfigMap"}
-    ours = {name_of(one): judged(one) for one in rendered(Service(service), f"deploy/overlays/{overlay}")}
+    ours = {name_of(one): judged(one) for one in render_overlay(Service(service), f"deploy/overlays/{overlay}")}
     assert ours == theirs
 
 
@@ -224,7 +228,7 @@ def test_a_kustomization_that_kustomize_refuses_is_reported(service: Path, broke
     command = [golang.built("kustomize", KUSTOMIZE), "build", "deploy/overlays/production"]
     assert subprocess.run(command, cwd=service, capture_output=True, timeout=120).returncode != 0
     with pytest.raises(FleetError):
-        rendered(Service(service), "deploy/overlays/production")
+        render_overlay(Service(service), "deploy/overlays/production")
 
 
 @pytest.mark.parametrize(
@@ -232,8 +236,8 @@ def test_a_kustomization_that_kustomize_refuses_is_reported(service: Path, broke
 )
 def test_a_directive_that_is_not_understood_is_said(service: Path, directive: str) -> None:
     append(KUSTOMIZATION, f"{NOBODY.replace('bills', 'billing')}      spec: {{strategy: {directive}}}\n")(service)
-    with pytest.raises(FleetError, match="where fleet cannot follow"):
-        rendered(Service(service), "deploy/overlays/production")
+    with pytest.raises(FleetError, match="which fleet cannot render"):
+        render_overlay(Service(service), "deploy/overlays/production")
 
 
 @pytest.mark.parametrize(

@@ -19,35 +19,39 @@ MUTATIONS: Mutations = {
     "an alert that leads nowhere": (
         "docs-alerts",
         edit("docs/runbook.md", "## Requests fail", "## What fails"),
-        "an alert links to #requests-fail, and no heading is that",
+        "an alert links to #requests-fail, and no heading has this anchor",
     ),
     "a page that alerts lead to": (
         "docs-alerts",
         append("deploy/overlays/production/alerts.yaml", "# runbook_url: 'docs/ours.md#what-to-do'\n"),
-        "alerts link to it, and it is not there",
+        "alerts link to this page, and it is missing",
     ),
     "no first decision": (
         "docs-decisions",
         remove("docs/decisions/0001-a-service-of-its-own.md"),
-        "the first one is missing",
+        "record 0001 is missing",
     ),
     "a gap": (
         "docs-decisions",
         append("docs/decisions/0003-gap.md", "# 3\n\n## Context\n\n## Decision\n\n## Consequences\n"),
-        "there is no 0002",
+        "there is no record 0002",
     ),
     "a number twice": (
         "docs-decisions",
         append("docs/decisions/0001-again.md", "# 1\n\n## Context\n\n## Decision\n\n## Consequences\n"),
-        "0001 is there 2 times",
+        "2 records have the number 0001",
     ),
     "a decision without consequences": (
         "docs-decisions",
         append("docs/decisions/0002-more.md", "# 2\n\n## Context\n\n## Decision\n"),
-        "it has no section Consequences",
+        "the record has no section Consequences",
     ),
-    "no way to run it": ("docs-readme", everywhere("README.md", "make dev", "make run"), "it does not say `make dev`"),
-    "no title": ("docs-readme", edit("README.md", "# Billing", "Billing"), "it has no title"),
+    "no way to run it": (
+        "docs-readme",
+        everywhere("README.md", "make dev", "make run"),
+        "the page does not mention `make dev`",
+    ),
+    "no title": ("docs-readme", edit("README.md", "# Billing", "Billing"), "the page has no title"),
 }
 
 

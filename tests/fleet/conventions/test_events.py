@@ -65,12 +65,12 @@ MUTATIONS: Mutations = {
     "messages and no document": (
         "event-document",
         remove(SPEC),
-        "the code sends or takes messages, and no document says which",
+        "the code sends or receives messages, and the document is missing",
     ),
     "an older AsyncAPI": (
         "event-document",
         edit(SPEC, '"asyncapi": "3.1.0"', '"asyncapi": "2.6.0"'),
-        "it is of AsyncAPI 2.6.0",
+        "the document has AsyncAPI version 2.6.0",
     ),
     "a message of nobody": (
         "event-document",
@@ -90,14 +90,14 @@ MUTATIONS: Mutations = {
     "the name of another service": (
         "event-names",
         both(message("shipping.parcel-sent.v1", "send"), schema("shipping.parcel-sent.v1")),
-        "shipping.parcel-sent.v1 is ours, and bears the name of another service",
+        "this service owns shipping.parcel-sent.v1, whose name begins with another service",
     ),
     "no schema": ("event-schemas", remove(ISSUED), "there is no schema of billing.invoice-issued.v1"),
     "a schema of nothing": ("event-schemas", schema("billing.gone.v1"), "a message that this service does not own"),
     "a schema that is another's": (
         "event-schemas",
         edit(ISSUED, "urn:message:billing.invoice-issued.v1", "urn:message:billing.invoice-issued.v2"),
-        "its $id is not urn:message:billing.invoice-issued.v1",
+        "the $id of the schema is not urn:message:billing.invoice-issued.v1",
     ),
     "a field that others know is gone": (
         "event-compatible",
@@ -112,7 +112,7 @@ MUTATIONS: Mutations = {
     "retired without a reason": (
         "event-compatible",
         append("specs/retired.txt", "billing.paid.v1\n"),
-        "specs/retired.txt does not say why nobody needs billing.paid.v1 any more",
+        "specs/retired.txt has no reason why nobody needs billing.paid.v1 any more",
     ),
     "retired and still there": (
         "event-compatible",
@@ -137,5 +137,7 @@ def test_a_retired_message_may_be_removed_and_another_may_come(service: Path) ->
 def test_a_document_that_is_malformed_is_reported_and_stops_no_other_check(service: Path) -> None:
     (service / SPEC).write_text('{"asyncapi": "3.0.0"}')
     found = violations(service)
-    assert all("specs/asyncapi.json is not what `make specs` writes" in one.reason for one in found)
+    assert all(
+        "specs/asyncapi.json does not have the structure that `make specs` writes" in one.reason for one in found
+    )
     assert "event-document" in {one.id for one in found}

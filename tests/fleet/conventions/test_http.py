@@ -60,7 +60,7 @@ MUTATIONS: Mutations = {
     "an older OpenAPI": (
         "http-document",
         edit(SPEC, '"openapi": "3.1.0"', '"openapi": "3.0.3"'),
-        "it is of OpenAPI 3.0.3",
+        "the document has OpenAPI version 3.0.3",
     ),
     "a path without version": (
         "http-versioned-paths",
@@ -80,12 +80,12 @@ MUTATIONS: Mutations = {
     "a collection in the singular": (
         "http-path-names",
         both(operation("/v1/reminder/{reminder_id}"), operation("/v1/reminder", "post")),
-        "POST /v1/reminder: `reminder` holds many, and is not a plural",
+        "POST /v1/reminder: `reminder` is a collection, and its name is not a plural",
     ),
     "no operationId": (
         "http-operation-ids",
         operation("/v1/due", operationId=...),
-        "GET /v1/due: it has no operationId",
+        "GET /v1/due: there is no operationId",
     ),
     "an operationId twice": (
         "http-operation-ids",
@@ -97,11 +97,11 @@ MUTATIONS: Mutations = {
         operation("/v1/due", operationId="listDue"),
         "the operationId `listDue` is not snake_case",
     ),
-    "no docstring": ("http-summaries", operation("/v1/due", description=...), "GET /v1/due: it has no description"),
+    "no docstring": ("http-summaries", operation("/v1/due", description=...), "GET /v1/due: there is no description"),
     "no failure": (
         "http-problems",
         operation("/v1/due", responses={"200": {"description": "It."}}),
-        "GET /v1/due: it documents no failure of the caller (4xx)",
+        "GET /v1/due: no failure of the caller (4xx) is documented",
     ),
     "a failure as JSON": (
         "http-problems",
@@ -116,22 +116,22 @@ MUTATIONS: Mutations = {
     "a list without pages": (
         "http-pagination",
         operation("/v1/reminders", parameters=[LIMIT, AFTER], responses=ARRAY),
-        "what it answers is no page: it has no `items` and no `next_cursor`",
+        "the answer is not a page: it has no `items` and no `next_cursor`",
     ),
     "a list of any length": (
         "http-pagination",
         operation("/v1/reminders", parameters=[AFTER, UNLIMITED], responses=PAGE),
-        "its `limit` has no maximum",
+        "the parameter `limit` has no maximum",
     ),
     "a page without a limit": (
         "http-pagination",
         operation("/v1/reminders", parameters=[AFTER], responses=PAGE),
-        "it answers a list, and takes no `limit`",
+        "the operation answers a list, and has no parameter `limit`",
     ),
     "a page without a next one": (
         "http-pagination",
         operation("/v1/reminders", parameters=[LIMIT], responses=PAGE),
-        "it answers a list, and takes no `after` to go on from",
+        "the operation answers a list, and has no parameter `after` to continue from",
     ),
     "a field that callers know is gone": (
         "http-breaking",
@@ -149,7 +149,7 @@ MUTATIONS: Mutations = {
                 document["components"].update(securitySchemes={"token": {"type": "http", "scheme": "bearer"}}),
             ),
         ),
-        "GET /v1/invoices/{invoice_id}: security: it asks for token, and nothing was enough",
+        "GET /v1/invoices/{invoice_id}: security: the operation requires token, and nothing was enough",
     ),
     "an operation is gone": (
         "http-breaking",

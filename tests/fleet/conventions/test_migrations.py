@@ -63,7 +63,7 @@ MUTATIONS: Mutations = {
     "two ends": (
         "migration-one-head",
         both(migration(), migration(revision="0003")),
-        "it is one of 2 ends: 0002, 0003",
+        "the migration is one of 2 heads: 0002, 0003",
     ),
     "a number twice": (
         "migration-one-head",
@@ -73,19 +73,19 @@ MUTATIONS: Mutations = {
     "a gap": (
         "migration-one-head",
         migration(revision="0003", after="0002"),
-        "it comes after 0002, which is not there",
+        "the migration comes after 0002, which is missing",
     ),
     "a circle": (
         "migration-one-head",
         both(migration(after="0003"), migration(revision="0003", after="0002")),
-        "it comes after itself",
+        "the migration comes after itself",
     ),
     "an edit": (
         "migration-unedited",
         edit(FIRST, "String(40)", "String(80)"),
-        "it is not what it was on the base branch",
+        "the migration differs from the base branch",
     ),
-    "a removal": ("migration-unedited", remove(FIRST), "it is gone, and was on the base branch"),
+    "a removal": ("migration-unedited", remove(FIRST), "the migration is on the base branch, and is missing here"),
     "an index that blocks writers": (
         "migration-safe",
         migration(INDEX),
@@ -146,7 +146,7 @@ LINES: dict[str, set[str]] = {
     },
     'op.execute("drop table billing.invoices; drop view billing.totals")': {"ban-drop-table", "ban-drop-view"},
     'op.execute(sa.text("UPDATE billing.invoices SET note = :note").bindparams(note="it\'s; 100 %"))': set(),
-    'op.get_bind().execute(sa.text("SELECT 1")).scalar()': {"it cannot be read as SQL, without a database"},
+    'op.get_bind().execute(sa.text("SELECT 1")).scalar()': {"the migration cannot be read as SQL without a database"},
 }
 
 
@@ -163,7 +163,7 @@ def test_each_finding_names_the_line_of_the_migration_and_the_rule(service: Path
 def test_after_a_constraint_has_checked_a_column_only_callers_that_omit_the_column_are_hurt(service: Path) -> None:
     migration(NOT_VALID)(service)
     migration(VALIDATE, NOT_NULL, revision="0003", after="0002")(service)
-    only(service, "migration-expand-contract", "fails from now on. (requiring-value)")
+    only(service, "migration-expand-contract", "without a value for this column. (requiring-value)")
 
 
 # Outside of the transaction: whether the statement can run twice.

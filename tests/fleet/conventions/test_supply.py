@@ -10,7 +10,7 @@ import pytest
 
 from fleet.conventions import supply
 from fleet.conventions.supply import WHEELS, NoSecrets
-from fleet.errors import FleetError, OfThisMachine
+from fleet.errors import FleetError, MachineError
 from fleet.service.service import Service
 from tests.fleet.conventions.mutations import (
     Broken,
@@ -50,17 +50,17 @@ MUTATIONS: Mutations = {
     "a key in the code": (
         "supply-no-secrets",
         append("src/billing/notes.py", KEY),
-        "it looks like a secret",
+        "the text looks like a secret",
     ),
     "a key in a file that the template does not know": (
         "supply-no-secrets",
         append("local.mk", KEY),
-        "it looks like a secret",
+        "the text looks like a secret",
     ),
     "a key with a comment that would have it passed over": (
         "supply-no-secrets",
         append("src/billing/notes.py", KEY.rstrip() + "  # kingfisher:ignore\n"),
-        "it looks like a secret",
+        "the text looks like a secret",
     ),
     "no lock file": ("supply-locked", remove("uv.lock"), "there is no lock file"),
     "a dependency that is not locked": (
@@ -68,7 +68,7 @@ MUTATIONS: Mutations = {
         edit(
             "pyproject.toml", 'dependencies = ["slipway-chassis"]', 'dependencies = ["slipway-chassis", "attrs~=25.0"]'
         ),
-        "it does not know attrs~=25.0 of pyproject.toml",
+        "the file lacks attrs~=25.0 of pyproject.toml",
     ),
     "a dependency that is only in the lock": (
         "supply-locked",
@@ -77,12 +77,12 @@ MUTATIONS: Mutations = {
             '{ name = "slipway-chassis", editable = "chassis" }',
             '{ name = "slipway-chassis", editable = "chassis" }, { name = "attrs" }',
         ),
-        "it has attrs, which pyproject.toml does not ask for",
+        "the file has attrs, which pyproject.toml does not require",
     ),
     "a dependency without a version": (
         "supply-locked",
         edit("uv.lock", '[[package]]\nname = "uvloop"\n', '[[package]]\nname = "uv-loop"\n'),
-        "it has no version of uvloop, which chassis/pyproject.toml asks for",
+        "the file has no version of uvloop, which chassis/pyproject.toml requires",
     ),
     "an override of the chassis": (
         "supply-chassis-ranges",
@@ -91,7 +91,7 @@ MUTATIONS: Mutations = {
             "[tool.uv.workspace]",
             '[tool.uv]\noverride-dependencies = ["fastapi==0.100"]\n\n[tool.uv.workspace]',
         ),
-        "it overrides fastapi",
+        "the file overrides fastapi",
     ),
     "a version that the chassis does not allow": (
         "supply-chassis-ranges",
@@ -115,7 +115,7 @@ MUTATIONS: Mutations = {
             append("docs/runbook.md", "\n| `API_TOKEN` | none: required | for the neighbour |\n"),
             *(append(f"deploy/overlays/{name}/kustomization.yaml", TOKEN) for name in ("production", "staging")),
         ),
-        "api_token is no SecretStr",
+        "api_token is not a SecretStr",
     ),
 }
 
@@ -179,13 +179,13 @@ def test_rules_whose_compilation_was_given_up_are_compiled_again(
         rules.mkdir()
         compilations.append(rules)
         if len(compilations) == 1:
-            raise OfThisMachine("kingfisher was given up")
+            raise MachineError("kingfisher was given up")
         return subprocess.CompletedProcess("kingfisher", -signal.SIGXCPU if len(compilations) == 2 else 0, "", "")
 
     monkeypatch.setenv("KF_RULE_CACHE_DIR", str(rules))
     monkeypatch.setattr(supply, "_run_kingfisher", compile_)
     for _ in range(2):
-        with pytest.raises(OfThisMachine):
+        with pytest.raises(MachineError):
             NoSecrets().prepare([])
         assert not rules.exists()
     for _ in range(2):

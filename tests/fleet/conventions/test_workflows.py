@@ -66,7 +66,7 @@ MUTATIONS: Mutations = {
     "a job without an end": (
         "workflow-timeouts",
         append(OURS, WORKFLOW.replace("    timeout-minutes: 5\n", "")),
-        "lint may run for ever",
+        "lint has no time limit",
     ),
     "a job without an end on GitLab": (
         "workflow-timeouts",
@@ -139,7 +139,7 @@ scan:
         "default runs in python",
         ".slow runs in node",
         ".slow runs in redis:latest",
-        "it includes acme/ci",
-        "it includes https://example.com/a.yml",
-        "it includes gitlab.com/acme/scan",
+        "the pipeline includes acme/ci",
+        "the pipeline includes https://example.com/a.yml",
+        "the pipeline includes gitlab.com/acme/scan",
     ]

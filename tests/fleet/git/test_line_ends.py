@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.check.drift import drift
+from fleet.check.drift import check_drift
 from fleet.service.service import Service
 from fleet.template.template import Template
 from fleet.update.update import Options, update
@@ -35,7 +35,7 @@ def test_a_checkout_with_other_line_ends_has_no_drift_and_is_updated(born: Born,
     git(tmp_path, "clone", "--quiet", str(origin), str(service))
     assert b"\r\n" in (service / "Makefile").read_bytes()
 
-    assert [finding for finding in drift(Service(service)) if finding.path != ".gitattributes"] == []
+    assert [finding for finding in check_drift(Service(service)) if finding.path != ".gitattributes"] == []
     assert update(service, Options({}, finish=False)).healed == []
     assert b"\r" not in (Template(str(history)).newest().folder / "template/ruff.toml").read_bytes()
     assert git(service, "status", "--porcelain") == ""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.check.drift import drift
+from fleet.check.drift import check_drift
 from fleet.errors import FleetError
 from fleet.git import git as git_module
 from fleet.service.mirror import newest
@@ -15,10 +15,11 @@ from fleet.service.register import Member
 from fleet.service.service import Service
 from fleet.template.template import Template
 from fleet.template.trust import is_path, refuse_untrusted, trust
-from fleet.update.finishing import finish, team_environment
-from fleet.update.scars import refuse_scars
+from fleet.update.conflicts import refuse_conflicts
+from fleet.update.generated import finish, team_environment
+from fleet.update.outcomes import RunOptions
 from fleet.update.update import Options, update
-from fleet.update.update_all import Wish, update_all
+from fleet.update.update_all import update_all
 from tests.fleet.services import Born, commit
 from tests.support.commands import git
 
@@ -149,7 +150,7 @@ def test_personal_settings_change_neither_reads_nor_writes_of_fleet(
         file.write(f'[url "file://{history}"]\ninsteadOf = https://git.example.com/slipway\n')
     template = Template("https://git.example.com/slipway")
     assert template.releases == ["v1.0.0", "v1.1.0", "v1.2.0", "v1.3.0"]
-    assert [(one.id, one.path) for one in drift(Service(service))] == [("drift-deleted", "ruff.toml")]
+    assert [(one.id, one.path) for one in check_drift(Service(service))] == [("drift-deleted", "ruff.toml")]
     assert "été.txt" in Service(service).tree
     assert Service(newest(Member("x", f"file://{service}")).repository, "refs/fleet/newest").name == "billing"
     with pytest.raises(FleetError, match=r"ruff\.toml"):
@@ -170,7 +171,7 @@ def test_failing_hooks_of_a_person_do_not_stop_the_update_of_all_services(
         Member("local", str(two_services[0]), is_local=True),
         Member("by-url", f"file://{two_services[1]}"),
     ]
-    done = update_all(members, personal / "work", Wish(test=False), jobs=2)
+    done = update_all(members, personal / "work", RunOptions(test=False), jobs=2)
     assert [(one.failure, one.new) for one in done] == [("", "v1.3.0")] * 2
     assert not (personal / "hook-ran").exists()
 
@@ -201,7 +202,7 @@ def test_commits_are_signed_by_the_program_of_the_person_and_not_by_that_of_the_
 def test_a_conflict_is_found_with_any_personal_settings_for_grep(small: Path, personal: Path) -> None:
     (small / "a.txt").write_text("<<<<<<< ours\na\n=======\nb\n>>>>>>> theirs\n")
     with pytest.raises(FleetError, match=r"a\.txt: conflict markers"):
-        refuse_scars(small, "Scars")
+        refuse_conflicts(small, "Scars")
 
 
 def test_ignored_files_and_the_author_follow_the_personal_settings(
@@ -259,7 +260,7 @@ def test_a_sparse_checkout_is_read_whole_and_updated(born: Born) -> None:
     git(service, "sparse-checkout", "set", "src", "tests")
     assert not (service / "docs").exists()
     whole = Service(service)
-    assert list(drift(whole)) == []
+    assert list(check_drift(whole)) == []
     assert whole.read("docs/runbook.md")
     assert update(service, Options({}, finish=False)).changed
     assert git(service, "status", "--porcelain") == ""
@@ -295,7 +296,7 @@ def test_a_base_that_a_shallow_clone_does_not_have_is_refused_by_name(small: Pat
     commit(small)
     clone = tmp_path / "clone"
     git(tmp_path, "clone", "--quiet", "--depth=1", "--no-single-branch", "--branch=work", f"file://{small}", str(clone))
-    with pytest.raises(FleetError, match=f"{clone} is a shallow clone, and .* run `git fetch --unshallow`"):
+    with pytest.raises(FleetError, match=f"{clone} is a shallow clone, which .* run `git fetch --unshallow`"):
         _ = Service(clone).base
 
 

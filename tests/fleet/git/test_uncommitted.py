@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fleet.service.service import Service
-from fleet.update.scars import refuse_scars
+from fleet.update.conflicts import refuse_conflicts
 from tests.fleet.services import commit
 from tests.support.commands import git
 
@@ -65,4 +65,4 @@ def test_conflict_markers_are_looked_for_in_no_file_that_a_link_leads_to(tmp_pat
     (repository / "docs/page.md").unlink()
     (repository / "docs").rmdir()
     (repository / "docs").symlink_to(theirs)
-    refuse_scars(repository, "No conflict")
+    refuse_conflicts(repository, "No conflict")

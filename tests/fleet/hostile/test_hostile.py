@@ -15,7 +15,7 @@ from fleet.service.register import Member
 from fleet.service.service import Service
 from fleet.status.status import status
 from fleet.template.trust import refuse_untrusted, trust
-from fleet.update.finishing import finish
+from fleet.update.generated import finish
 from tests.fleet.hostile.trees import HARMFUL, with_path
 from tests.fleet.services import Born, commit
 from tests.support.commands import git

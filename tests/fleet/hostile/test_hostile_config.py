@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 
 from fleet.check.checks import CHECKS
-from fleet.check.drift import drift
+from fleet.check.drift import check_drift
 from fleet.errors import FleetError
 from fleet.service.mirror import newest
 from fleet.service.register import Member
 from fleet.service.service import Service
 from fleet.status.status import status
-from fleet.update.scars import refuse_scars
+from fleet.update.conflicts import refuse_conflicts
+from fleet.update.outcomes import RunOptions
 from fleet.update.update import Options, update
-from fleet.update.update_all import Wish, update_all
+from fleet.update.update_all import update_all
 from tests.fleet.services import Born, commit
 from tests.support.commands import git
 
@@ -125,9 +126,9 @@ def test_a_working_copy_is_read_and_nothing_runs(born: Born, evil: Path, name: s
     (service / "new.txt").write_text("new\n")
     read = Service(service)
     assert read.read("new.txt") == b"new\n"
-    assert [one.path for one in drift(read)] == ["ruff.toml"]
+    assert [one.path for one in check_drift(read)] == ["ruff.toml"]
     assert read.base is None
-    refuse_scars(service, "Scars")
+    refuse_conflicts(service, "Scars")
     assert newest(Member("x", str(service), is_local=True)).id == newest(Member("x", f"file://{service}")).id
 
 
@@ -135,7 +136,7 @@ def test_everything_at_once_is_checked_and_updated_and_nothing_runs(born: Born, 
     service = sabotage(born(), evil, [*HOSTILE])
     for check in CHECKS:
         list(check(Service(service)))
-    done = update_all([Member("x", str(service), is_local=True)], tmp_path / "work", Wish(test=False), jobs=1)
+    done = update_all([Member("x", str(service), is_local=True)], tmp_path / "work", RunOptions(test=False), jobs=1)
     assert [one.failure for one in done] == [""]
     assert update(service, Options({}, finish=False)).changed
 
@@ -161,7 +162,7 @@ def test_a_submodule_does_not_bring_its_configuration(born: Born, evil: Path, tm
     commit(service)
     git(service / "vendored", "config", "core.fsmonitor", str(evil / "run"))
     os.utime(service / "vendored/a", (1, 1))
-    assert list(drift(Service(service))) == []
+    assert list(check_drift(Service(service))) == []
 
 
 def test_a_pipe_in_the_place_of_the_configuration_holds_up_nobody(

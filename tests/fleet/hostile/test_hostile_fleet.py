@@ -102,7 +102,10 @@ WAYS: dict[str, Way] = {
     "a contract type": (contract_type, "fleet runs none"),
     "a nested package": (nested_package, "could not judge"),
     "modules that Python would find": (modules, ""),
-    "a migration": (file("src/billing/migrations/versions/0009_harm.py", "CODE\n"), "does not say plainly"),
+    "a migration": (
+        file("src/billing/migrations/versions/0009_harm.py", "CODE\n"),
+        "does not assign a plain text to revision",
+    ),
     "a path that leaves": (leaves_its_folder, "leaves its folder"),
     "a link out of the folder": (link, "Dockerfile"),
     "another template": (answer("_src_path", "https://127.0.0.1:9/evil.git"), "is not the platform's"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fleet.judges.squawk import OFFLINE
+from fleet.judges.squawk import PROGRAM
 
 BEGINNING = """
 import sqlalchemy as sa
@@ -88,7 +88,7 @@ def read(folder: Path, *migrations: str, **environment: str) -> list[dict[str, A
     files = [folder / f"{number:04}.py" for number, _ in enumerate(migrations)]
     for file, text in zip(files, migrations, strict=True):
         file.write_text(text)
-    command = [sys.executable, "-I", OFFLINE, str(folder / "out.json"), *map(str, files)]
+    command = [sys.executable, "-I", PROGRAM, str(folder / "out.json"), *map(str, files)]
     subprocess.run(command, check=True, env={"PATH": os.defpath, **environment}, cwd=folder, timeout=120)
     return list(json.loads((folder / "out.json").read_text()).values())
 
@@ -114,7 +114,7 @@ def test_a_migration_that_acts_on_import_is_refused_too(tmp_path: Path) -> None:
 def test_a_comment_that_python_reads_as_code_is_no_comment(tmp_path: Path, beginning: bytes) -> None:
     migration = tmp_path / "0002.py"
     migration.write_bytes(beginning + f"{UPGRADE}pass\n    # +AAo-    op.execute('DROP TABLE a')\n".encode())
-    subprocess.run([sys.executable, "-I", OFFLINE, str(tmp_path / "out.json"), str(migration)], check=True, timeout=120)
+    subprocess.run([sys.executable, "-I", PROGRAM, str(tmp_path / "out.json"), str(migration)], check=True, timeout=120)
     (one,) = json.loads((tmp_path / "out.json").read_text()).values()
     is_code = "DROP TABLE" in ast.dump(ast.parse(migration.read_bytes()))
     assert one["error"] == ("SyntaxError: it declares the coding utf-7, and may declare only UTF-8" if is_code else "")
@@ -158,12 +158,12 @@ def test_python_refuses_code_that_passes_a_hole_in_the_guards(tmp_path: Path) ->
         file.write_text(f"{UPGRADE}hole('{name}')\n")
     program = f"""
 import ctypes, os, pickle, socket, subprocess, sys
-sys.path.insert(0, {str(Path(OFFLINE).parents[2])!r})
-from fleet.judges import migration_sql as offline
+sys.path.insert(0, {str(Path(PROGRAM).parents[2])!r})
+from fleet.judges.migration_sql import guards, program, wall
 codes = {{name: compile(code.replace("PROOF", {str(proof)!r}), name, "exec") for name, code in {WALLED!r}.items()}}
-offline._NAMESPACE["hole"] = offline._Function(lambda name: exec(codes[name]))
-offline._Wall.HARMLESS |= {{"exec"}}
-offline.main({str(tmp_path / "out.json")!r}, {list(map(str, files.values()))!r})
+guards.NAMESPACE["hole"] = guards.Function(lambda name: exec(codes[name]))
+wall.Wall.HARMLESS |= {{"exec"}}
+program.main({str(tmp_path / "out.json")!r}, {list(map(str, files.values()))!r})
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
     made = dict(zip(WALLED, json.loads((tmp_path / "out.json").read_text()).values(), strict=True))
@@ -174,7 +174,7 @@ offline.main({str(tmp_path / "out.json")!r}, {list(map(str, files.values()))!r})
 def test_a_migration_that_never_ends_is_given_up(tmp_path: Path) -> None:
     migration = tmp_path / "0002.py"
     migration.write_text(f"{UPGRADE}while True: pass\n")
-    command = [sys.executable, "-I", OFFLINE, str(tmp_path / "out.json"), str(migration)]
+    command = [sys.executable, "-I", PROGRAM, str(tmp_path / "out.json"), str(migration)]
     # The limit of fleet is longer, but a shorter limit of the shell applies.
     done = subprocess.run(["sh", "-c", 'ulimit -t 4; exec "$@"', "sh", *command], timeout=120)
     assert done.returncode < 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fleet.judges.openapi_diff import breaks
+from fleet.judges.openapi_diff import find_breaking_changes
 from fleet.service.openapi import Document
 from tests.support import golang
 from tests.support.needs import OASDIFF
@@ -194,7 +194,7 @@ BREAKING: dict[str, tuple[Change, str]] = {
     "an operation goes": (drop("/v1/invoices", "post"), "POST /v1/invoices is gone"),
     "a status of success goes": (
         both(put(f"{POST}|responses", **{"200": {"description": "Made."}}), drop(f"{POST}|responses", "201")),
-        "it no longer answers 201",
+        "the operation no longer answers 201",
     ),
     "an answer in another format": (
         both(
@@ -334,19 +334,25 @@ BREAKING: dict[str, tuple[Change, str]] = {
         put("Part", enum=["door", "roof", "wheel"]),
         '201: parts.<name> may also be "wheel" now',
     ),
-    "an operation asks for a token": (put(POST, security=TOKEN), "security: it asks for token, and nothing was enough"),
-    "every operation asks for a token": (top(security=TOKEN), "security: it asks for token, and nothing was enough"),
+    "an operation asks for a token": (
+        put(POST, security=TOKEN),
+        "security: the operation requires token, and nothing was enough",
+    ),
+    "every operation asks for a token": (
+        top(security=TOKEN),
+        "security: the operation requires token, and nothing was enough",
+    ),
     "a way to sign in goes": (
         put(f"{ONE}|delete", security=[{"token": ["write"]}]),
-        "security: it asks for token (write), and key was enough",
+        "security: the operation requires token (write), and key was enough",
     ),
     "another scope is wanted": (
         put(f"{ONE}|delete", security=[{"token": ["write", "admin"]}, {"key": []}]),
-        "security: it asks for token (write, admin) or key, and token (write) was enough",
+        "security: the operation requires token (write, admin) or key, and token (write) was enough",
     ),
     "two keys are wanted": (
         put(f"{ONE}|delete", security=[{"token": ["write"], "key": []}]),
-        "security: it asks for token (write) and key, and key was enough",
+        "security: the operation requires token (write) and key, and key was enough",
     ),
     "the key is sent elsewhere": (sign_in("key", name="X-Token"), "and key was enough"),
     "tokens come from elsewhere": (
@@ -441,23 +447,23 @@ STRICTER: dict[str, tuple[Change, str]] = {
     ),
     "another status of success": (
         put(f"{POST}|responses", **{"202": {"description": "Accepted."}}),
-        "it may answer 202 now",
+        "the operation may answer 202 now",
     ),
     "a success of any status": (
         put(f"{POST}|responses", **{"2XX": {"description": "Done."}}),
-        "it may answer 2XX now",
+        "the operation may answer 2XX now",
     ),
     "an answer from elsewhere": (
         put("/v1/invoices|get|responses", **{"307": {"description": "There."}}),
-        "it may answer 307 now",
+        "the operation may answer 307 now",
     ),
     "the server moves": (top(servers=[{"url": URL}]), "the server / is gone"),
     "an operation moves": (put(POST, servers=[{"url": URL}]), "the server / is gone"),
     "a form is encoded in another way": (
         put(f"{POST}|requestBody|content|application/json", encoding={"note": {"style": "spaceDelimited"}}),
-        "the request: encoding has changed, and this rule cannot tell what that means",
+        "the request: encoding has changed, and this rule cannot judge the change",
     ),
-    "we call back": (put(POST, callbacks={"done": {"{$url}": {}}}), "it: callbacks has changed"),
+    "we call back": (put(POST, callbacks={"done": {"{$url}": {}}}), "the operation: callbacks has changed"),
     "an answer links to something": (
         put(f"{POST}|responses|201", links={"it": {"operationId": "get"}}),
         "201: links has changed",
@@ -474,7 +480,7 @@ STRICTER: dict[str, tuple[Change, str]] = {
         top(openapi="3.0.3"),
         "the document is of OpenAPI 3.0.3, and only 3.1 can be compared",
     ),
-    "a field that is not known": (put(f"{ONE}|get", itemSchema={}), "it: itemSchema has changed"),
+    "a field that is not known": (put(f"{ONE}|get", itemSchema={}), "the operation: itemSchema has changed"),
 }
 
 
@@ -491,17 +497,17 @@ def cases(table: dict[str, Any]) -> Any:
 @cases(BREAKING | STRICTER)
 def test_a_change_that_breaks_callers_is_reported(case: tuple[Change, str]) -> None:
     change, told = case
-    found = [one.what for one in breaks(Document(known()), Document(changed(change)))]
+    found = [one.what for one in find_breaking_changes(Document(known()), Document(changed(change)))]
     assert [what for what in found if told in what], found
 
 
 @cases(HARMLESS)
 def test_a_change_that_breaks_no_caller_passes(case: Change) -> None:
-    assert breaks(Document(known()), Document(changed(case))) == []
+    assert find_breaking_changes(Document(known()), Document(changed(case))) == []
 
 
 def test_a_breaking_change_is_reported_for_every_affected_operation() -> None:
-    found = breaks(Document(known()), Document(changed(put("Status", enum=["draft", "issued", "paid"]))))
+    found = find_breaking_changes(Document(known()), Document(changed(put("Status", enum=["draft", "issued", "paid"]))))
     assert [str(one.operation) for one in found] == [
         "GET /v1/invoices",
         "POST /v1/invoices",
@@ -512,7 +518,7 @@ def test_a_breaking_change_is_reported_for_every_affected_operation() -> None:
 def test_a_field_named_like_a_keyword_is_a_field() -> None:
     old, new = known(), known()
     old["components"]["schemas"]["Invoice"]["properties"]["default"] = TEXT
-    (one, *_) = breaks(Document(old), Document(new))
+    (one, *_) = find_breaking_changes(Document(old), Document(new))
     assert "default was removed" in one.what
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.judges.squawk import _statements, found
+from fleet.judges.squawk import _statements, judge
 from fleet.service.service import Service
 from tests.fleet.services import commit
 from tests.support.commands import git
@@ -28,7 +28,7 @@ def rules(folder: Path, *statements: str) -> list[str]:
     (folder / PATH).parent.mkdir(parents=True)
     (folder / PATH).write_text(MIGRATION + "".join(f"    op.execute({sql!r})\n" for sql in statements))
     commit(folder)
-    return [one.rule for one in found(Service(folder, "HEAD", "HEAD"), [PATH])]
+    return [one.rule for one in judge(Service(folder, "HEAD", "HEAD"), [PATH])]
 
 
 HIDDEN = (

@@ -8,7 +8,7 @@ import pytest
 
 from fleet.errors import FleetError
 from fleet.judges import tools
-from fleet.processes.limits import limited
+from fleet.processes.limits import limit_resources
 from fleet.processes.parallel import in_processes
 from tests.support.paths import ROOT
 
@@ -36,7 +36,7 @@ def test_a_tool_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Monke
 def computes(seconds: float) -> int:
     """Compute in a process of its own with a shorter limit. Return how a tool ends that computes for this long."""
     code = f"import time\nwhile time.process_time() < {seconds}: pass"
-    with limited("the service"):
+    with limit_resources("the service"):
         return tools.run([sys.executable, "-c", code], cwd=Path.cwd()).returncode
 
 

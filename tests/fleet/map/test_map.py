@@ -22,11 +22,11 @@ from fleet.check.standing import Standing
 from fleet.errors import FleetError
 from fleet.main import app
 from fleet.map import findings as findings_module
-from fleet.map import gather
-from fleet.map.about_calls import LIMIT
+from fleet.map import reader
+from fleet.map.call_findings import LIMIT
 from fleet.map.facts import Facts, facts
 from fleet.map.findings import findings
-from fleet.map.model import Edge, Found, Kind, Map
+from fleet.map.model import Edge, Kind, Map, MapFinding
 from fleet.service.register import Member
 from fleet.service.service import Service
 from tests.fleet.services import Born
@@ -245,7 +245,7 @@ MUTATIONS: dict[str, tuple[Mutation, str, Level, tuple[str, ...], str]] = {
         "map-event-unpublished",
         Level.ERROR,
         ("billing", "orders"),
-        f"it listens to {PLACED}, which nobody publishes",
+        f"the service listens to {PLACED}, which no service publishes",
     ),
     "an event of a service that is not there": (
         lambda shop: shop["billing"].takes.update({"approvals.approved.v1": body()}),
@@ -290,14 +290,14 @@ MUTATIONS: dict[str, tuple[Mutation, str, Level, tuple[str, ...], str]] = {
         "map-call-unknown",
         Level.ERROR,
         ("orders",),
-        "it consumes the API custamers, which no service here provides",
+        "the service consumes the API custamers, which no service here provides",
     ),
     "a job that nobody does any more": (
         lambda shop: shop["printing"].takes.clear(),
         "map-job-undone",
         Level.ERROR,
         ("billing", "printing"),
-        f"it asks for {PRINT}, which nobody does",
+        f"the service sends {PRINT}, which no service processes",
     ),
     "a job of its own that it does not do": (
         lambda shop: (
@@ -307,14 +307,14 @@ MUTATIONS: dict[str, tuple[Mutation, str, Level, tuple[str, ...], str]] = {
         "map-job-undone",
         Level.ERROR,
         ("orders",),
-        "it asks for orders.pack.v1, which nobody does",
+        "the service sends orders.pack.v1, which no service processes",
     ),
     "an event that nobody takes": (
         publish("orders.order-withdrawn.v1", body()),
         "map-event-unheard",
         Level.WARNING,
         ("orders",),
-        "it publishes orders.order-withdrawn.v1, which no service here listens to",
+        "the service publishes orders.order-withdrawn.v1, which no service here listens to",
     ),
     "a job that nobody asks for": (
         lambda shop: (
@@ -324,7 +324,7 @@ MUTATIONS: dict[str, tuple[Mutation, str, Level, tuple[str, ...], str]] = {
         "map-job-unasked",
         Level.WARNING,
         ("printing",),
-        "it does printing.empty.v1, which no service here asks for",
+        "the service processes printing.empty.v1, which no service here sends",
     ),
     "a field that was removed": (
         publish(PLACED, body(order_id=TEXT, note=TEXT)),
@@ -352,14 +352,14 @@ MUTATIONS: dict[str, tuple[Mutation, str, Level, tuple[str, ...], str]] = {
         "map-job-unfit",
         Level.ERROR,
         ("printing", "billing"),
-        f"{PRINT} as billing sends it is not what printing expects: copies is required, and is not sent",
+        f"{PRINT} at billing does not match the schema that printing expects: copies is required, and is not sent",
     ),
     "a pattern that cannot be compared": (
         lambda shop: shop["billing"].takes.update({PLACED: body(order_id={**TEXT, "pattern": "^[a-f]+$"})}),
         "map-event-unfit",
         Level.WARNING,
         ("orders", "billing"),
-        "or that cannot be told: order_id has no pattern, expected one",
+        "or they cannot be compared: order_id has no pattern, expected one",
     ),
     "a schema that is none": (
         lambda shop: shop["billing"].takes.update({PLACED: {"$ref": "#/nowhere"}}),
@@ -373,21 +373,21 @@ MUTATIONS: dict[str, tuple[Mutation, str, Level, tuple[str, ...], str]] = {
         "map-call-unknown",
         Level.WARNING,
         ("orders",),
-        "it consumes the API ledger, which no service here provides",
+        "the service consumes the API ledger, which no service here provides",
     ),
     "a call of a setting that the catalogue does not know": (
         lambda shop: shop["orders"].files.update(client("base_url=settings.customers_api_url", "orders/api/asked.py")),
         "map-call-undeclared",
         Level.ERROR,
         ("orders",),
-        "it calls customers, and catalog-info.yaml does not say so",
+        "the service calls customers, and catalog-info.yaml does not declare the call",
     ),
     "a call of a host that the catalogue does not know": (
         lambda shop: shop["orders"].files.update(client("'http://customers.customers-production'", "orders/asked.py")),
         "map-call-undeclared",
         Level.ERROR,
         ("orders",),
-        "it calls customers",
+        "the service calls customers",
     ),
     "two that call each other": (
         consume(orders="billing"),
@@ -408,7 +408,7 @@ MUTATIONS: dict[str, tuple[Mutation, str, Level, tuple[str, ...], str]] = {
         "map-database-shared",
         Level.ERROR,
         ("orders", "billing"),
-        "orders and billing have one database: the Secret orders-database",
+        "orders and billing share a database: the Secret orders-database",
     ),
     "one Secret of two services, by a JSON patch": (
         overlay("billing", "production", patches=[{"patch": JSON_PATCH}]),
@@ -429,7 +429,7 @@ MUTATIONS: dict[str, tuple[Mutation, str, Level, tuple[str, ...], str]] = {
         "map-database-shared",
         Level.ERROR,
         ("orders", "billing"),
-        "have one database: the address db.example.com/shop",
+        "share a database: the address db.example.com/shop",
     ),
     "one entry of a secret store": (
         lambda shop: [shop[name].files.update({EXTERNAL: EXTERNAL_SECRET}) for name in ("orders", "billing")],
@@ -630,7 +630,7 @@ MUTATIONS: dict[str, tuple[Mutation, str, Level, tuple[str, ...], str]] = {
         "map-silent",
         Level.WARNING,
         ("customers",),
-        "no document says which",
+        "the document is missing",
     ),
 }
 
@@ -714,7 +714,7 @@ def test_a_sound_fleet_has_no_finding(tmp_path: Path, name: str) -> None:
     assert findings(drawn(tmp_path, fine)) == []
 
 
-def only(map_: Map) -> Found:
+def only(map_: Map) -> MapFinding:
     (found,) = findings(map_)
     return found
 
@@ -734,7 +734,7 @@ def test_a_superseded_event_names_its_next_version(tmp_path: Path) -> None:
     moved["orders"].sends["orders.order-placed.v2"] = moved["orders"].sends.pop(PLACED)
     dangling, _ = findings(drawn(tmp_path, moved))
     assert dangling.finding.id == "map-event-unpublished"
-    assert dangling.finding.remedy == "move to orders.order-placed.v2, or have orders bring this version back beside it"
+    assert dangling.finding.remedy == "move to orders.order-placed.v2, or let orders support this version in addition"
     assert dangling.finding.line > 0
 
 
@@ -742,7 +742,7 @@ def test_a_circle_of_calls_with_any_number_of_services_is_one_finding(tmp_path: 
     knotted = shop()
     consume(orders="billing", customers="billing")(knotted)
     found = only(drawn(tmp_path, knotted))
-    assert "in a circle, which also holds" in found.finding.reason
+    assert "in a circle, which also contains" in found.finding.reason
     assert set(found.services) == {"billing", "customers", "orders"}
     assert {edge.kind for edge in found.edges} == {Kind.CALL}
 
@@ -790,13 +790,13 @@ def test_a_service_that_cannot_be_read_is_told_and_stops_no_other(tmp_path: Path
     broken["orders"].files["specs/asyncapi.json"] = "{"
     broken["customers"].files["deploy/base/deployment.yaml"] = "env: [1] # DATABASE_URL"
     broken["customers"].files["deploy/overlays/staging/a.yaml"] = JSON_PATCH
-    map_ = gather.of_folders(written(tmp_path, broken))
+    map_ = reader.read_folders(written(tmp_path, broken))
     assert set(map_.services) == {"billing", "printing"}
     customers, orders, *rest = findings(map_)
     assert (orders.services, orders.finding.id, orders.finding.level) == (("orders",), "map-unread", Level.ERROR)
     assert "specs/asyncapi.json is not JSON" in orders.finding.reason
     assert (customers.services, customers.finding.id) == (("customers",), "map-unread")
-    assert "a file has a shape that the map does not know" in customers.finding.reason
+    assert "a file has a structure that the map does not know" in customers.finding.reason
     assert {(one.finding.id, one.finding.level) for one in rest} == {
         ("map-event-unpublished", Level.WARNING),
         ("map-event-unheard", Level.WARNING),
@@ -807,11 +807,11 @@ def test_a_service_that_cannot_be_read_is_told_and_stops_no_other(tmp_path: Path
 def test_two_repositories_of_one_service_are_told(tmp_path: Path) -> None:
     folders = written(tmp_path, shop())
     copy = shop()["orders"].write(tmp_path / "copy", "orders")
-    found = only(gather.of_folders([*folders, copy]))
+    found = only(reader.read_folders([*folders, copy]))
     assert (found.services, found.finding.id) == (("orders",), "map-repeated")
 
 
-def none_to_read(_: object, sources: list[gather.Source], *, jobs: int) -> Iterator[Any]:
+def none_to_read(_: object, sources: list[reader.Source], *, jobs: int) -> Iterator[Any]:
     assert (sources, jobs > 0) == ([], True), "read again"
     return iter(())
 
@@ -821,10 +821,10 @@ def for_ever(_: Service) -> Facts:
         pass
 
 
-def never_read(source: gather.Source) -> object:
+def never_read(source: reader.Source) -> object:
     """Fail if it is called, in a process of its own."""
-    gather.facts = for_ever
-    return gather.attempt(source)
+    reader.facts = for_ever
+    return reader.attempt_facts(source)
 
 
 def test_commits_of_bare_clones_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -836,20 +836,20 @@ def test_commits_of_bare_clones_are_read_once(tmp_path: Path, monkeypatch: pytes
             check=True,
         )
         members.append(Member(name, str(tmp_path / f"{name}.git"), is_local=True))
-    first = gather.of_members(members)
-    assert first.edges == gather.of_folders([tmp_path / name for name in shop()]).edges
+    first = reader.read_members(members)
+    assert first.edges == reader.read_folders([tmp_path / name for name in shop()]).edges
     with monkeypatch.context() as patch:
-        patch.setattr(gather, "in_processes", none_to_read)
-        assert gather.of_members(members).services == first.services
+        patch.setattr(reader, "in_processes", none_to_read)
+        assert reader.read_members(members).services == first.services
         standings = [
             Standing(one.name, one.address, commit=git(Path(one.address), "rev-parse", "HEAD").strip())
             for one in members
         ]
-        assert gather.of_standings(members, standings).services == first.services
+        assert reader.read_standings(members, standings).services == first.services
     gone = Member("gone", str(tmp_path / "gone"), is_local=True)
-    assert "there is no folder" in gather.of_members([*members, gone]).unread["gone"]
+    assert "there is no folder" in reader.read_members([*members, gone]).unread["gone"]
     unreadable = [*standings, Standing("gone", gone.address, unreadable="no")]
-    assert gather.of_standings([*members, gone], unreadable).unread == {"gone": "no"}
+    assert reader.read_standings([*members, gone], unreadable).unread == {"gone": "no"}
 
 
 def test_a_commit_of_one_repository_says_nothing_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -859,15 +859,15 @@ def test_a_commit_of_one_repository_says_nothing_of_another(tmp_path: Path, monk
     second = tmp_path / "copy"
     subprocess.run(["git", "clone", "--quiet", first, second], check=True)
     read: list[Path] = []
-    in_processes = gather.in_processes
+    in_processes = reader.in_processes
 
-    def noted(work: Any, sources: list[gather.Source], *, jobs: int) -> Any:
+    def noted(work: Any, sources: list[reader.Source], *, jobs: int) -> Any:
         read.extend(source.repository for source in sources)
         return in_processes(work, sources, jobs=jobs)
 
-    monkeypatch.setattr(gather, "in_processes", noted)
+    monkeypatch.setattr(reader, "in_processes", noted)
     for folder in (first, second, second):
-        gather.of_members([Member("one", str(folder), is_local=True)])
+        reader.read_members([Member("one", str(folder), is_local=True)])
     assert read == [first, second]
 
 
@@ -876,8 +876,8 @@ def test_a_service_that_status_could_not_read_is_not_read_again(
 ) -> None:
     monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
     member, commit = committed(tmp_path)
-    monkeypatch.setattr(gather, "in_processes", none_to_read)
-    map_ = gather.of_standings([member], [Standing("orders", member.address, commit=commit, unreadable="too much")])
+    monkeypatch.setattr(reader, "in_processes", none_to_read)
+    map_ = reader.read_standings([member], [Standing("orders", member.address, commit=commit, unreadable="too much")])
     assert (map_.services, map_.unread) == ({}, {"orders": "too much"})
 
 
@@ -891,12 +891,14 @@ def test_a_commit_that_takes_too_long_to_read_is_given_up_and_not_tried_again_un
     told = "reading the service for the map takes more than 0.2 seconds of computing, and was given up"
     told += " (FLEET_LIMIT_SECONDS sets another limit)"
     with monkeypatch.context() as patch:
-        patch.setattr(gather, "attempt", never_read)
-        assert gather.of_members([member]).unread == {"orders": told}
-        assert gather.of_folders([Path(member.address)]).unread == {"orders": told}
-    assert gather.of_standings([member], [Standing("orders", member.address, commit=commit)]).unread == {"orders": told}
+        patch.setattr(reader, "attempt_facts", never_read)
+        assert reader.read_members([member]).unread == {"orders": told}
+        assert reader.read_folders([Path(member.address)]).unread == {"orders": told}
+    assert reader.read_standings([member], [Standing("orders", member.address, commit=commit)]).unread == {
+        "orders": told
+    }
     monkeypatch.setenv("FLEET_LIMIT_SECONDS", "60")
-    assert gather.of_members([member]).unread == {}
+    assert reader.read_members([member]).unread == {}
 
 
 def committed(folder: Path) -> tuple[Member, str]:
@@ -925,7 +927,7 @@ def test_the_command_prints_the_map_in_each_format_and_fails_on_errors(tmp_path:
 
     status, table = run()
     assert status == 0
-    assert "4 services, 2 calls, 2 events and 1 job between them; nothing to complain about" in " ".join(table.split())
+    assert "4 services, 2 calls, 2 events and 1 job between them; no findings" in " ".join(table.split())
     status, text = run("--format", "json")
     assert (status, len(json.loads(text)["edges"])) == (0, 5)
     assert run("--format", "mermaid")[1].startswith("flowchart LR\n")
@@ -946,7 +948,7 @@ def test_generated_services_are_on_the_map_as_in_their_own_documents(born: Born)
             shutil.copy(source, service / path)
         write_documents(service)
     heard = "billing.invoice-issued.v1"
-    map_ = gather.of_folders(services.values())
+    map_ = reader.read_folders(services.values())
     known = {(edge.source, edge.target, edge.name) for edge in map_.edges if not edge.is_open}
     assert known == {("billing", "notifications", heard)}
     # No service consumes events of notifications yet.
@@ -959,7 +961,7 @@ def test_generated_services_are_on_the_map_as_in_their_own_documents(born: Born)
     )
     contract.write_text(text.replace("    customer_id: fields.Identifier\n", ""))
     write_documents(services["billing"])
-    broken = findings(gather.of_folders(services.values()))[0]
+    broken = findings(reader.read_folders(services.values()))[0]
     assert (broken.services, broken.finding.id) == (("billing", "notifications"), "map-event-unfit")
     assert "customer_id is required, and is not sent" in broken.finding.reason
 

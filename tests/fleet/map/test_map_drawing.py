@@ -12,13 +12,14 @@ from playwright.sync_api import Page
 
 from fleet.check.findings import Finding, Level
 from fleet.map import show
-from fleet.map.facts import Facts, Message
+from fleet.map.facts import Facts
 from fleet.map.findings import findings
 from fleet.map.layout import ROW, layout
 from fleet.map.mermaid import mermaid
-from fleet.map.model import Found, Map
+from fleet.map.model import Map, MapFinding
 from fleet.map.svg import svg
 from fleet.page import page as html_page
+from fleet.service.asyncapi import Message
 from tests.support.browser import browser
 from tests.support.needs import MERMAID
 from tests.support.npm import packed
@@ -44,9 +45,13 @@ HOSTILE = [
 
 def service(name: str, *, sends: str = "", takes: str = "", calls: str = "", jobs: str = "") -> Facts:
     """Make a service that consumes events of `takes`, calls `calls`, and sends jobs to `jobs`: names of services."""
-    said = [Message("thing-done.v1".join((f"{name}.", "")), "event", True, False, {"type": "object"})] if sends else []
-    said += [Message(f"{one}.thing-done.v1", "event", False, True, {"type": "string"}) for one in takes.split()]
-    said += [Message(f"{one}.do-it.v1", "job", True, False, {}) for one in jobs.split()]
+    said = (
+        [Message("thing-done.v1".join((f"{name}.", "")), "event", True, False, published={"type": "object"})]
+        if sends
+        else []
+    )
+    said += [Message(f"{one}.thing-done.v1", "event", False, True, payload={"type": "string"}) for one in takes.split()]
+    said += [Message(f"{one}.do-it.v1", "job", True, False) for one in jobs.split()]
     return Facts(name, tuple(said), {name: "openapi"}, tuple(calls.split()), operations=3)
 
 
@@ -55,7 +60,7 @@ def hostile() -> Map:
     return Map(
         Facts(
             name,
-            (Message(f"elsewhere.{name}", "event", False, True, {}), Message(f"{name}", "job", True, False, {})),
+            (Message(f"elsewhere.{name}", "event", False, True), Message(f"{name}", "job", True, False)),
             {name: "openapi"},
             tuple(HOSTILE),
         )
@@ -79,8 +84,8 @@ def test_the_drawing_names_every_service_call_event_and_job() -> None:
     assert {
         "billing calls orders: orders",
         "billing calls customers: customers",
-        "orders tells billing: orders.thing-done.v1 (error)",
-        "billing gives to do: printing: printing.do-it.v1",
+        "orders sends an event to billing: orders.thing-done.v1 (error)",
+        "billing sends a job to printing: printing.do-it.v1",
         "orders: 3 operations; is called by billing; publishes orders.thing-done.v1",
         "customers: not among the services of this map",
     } <= titles
@@ -165,7 +170,7 @@ def test_mermaid_itself_reads_the_text_and_draws_each_name_unchanged(page: Page)
 @pytest.mark.xdist_group("browser")
 def test_a_page_shows_the_map_in_light_and_dark_and_the_map_runs_no_code(page: Page, tmp_path: Path) -> None:
     map_ = hostile()
-    found = [Found((name,), Finding("map-call-cycle", "", name, name, Level.ERROR, why=name)) for name in HOSTILE]
+    found = [MapFinding((name,), Finding("map-call-cycle", "", name, name, Level.ERROR, why=name)) for name in HOSTILE]
     file = tmp_path / "fleet.html"
     file.write_text(html_page([], [], show.html(map_, found, {"end": "#s1"})), encoding="utf-8")
     page.emulate_media(color_scheme="light")

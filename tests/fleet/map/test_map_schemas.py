@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from fleet.map.expectations import Unmet, unmet
+from fleet.map.expectations import UnmetExpectation, find_unmet
 
 
 class Colour(StrEnum):
@@ -55,7 +55,7 @@ def compare(expected: Any, sent: Any) -> list[str]:
     """Compare two schemas of a message with one field, `it`, of these types: that of the receiver, and that of the sender."""
     taken = create_model("Message", it=expected).model_json_schema(mode="validation")
     given = create_model("Message", it=sent).model_json_schema(mode="serialization")
-    return [str(one) for one in unmet(taken, given)]
+    return [str(one) for one in find_unmet(taken, given)]
 
 
 KIND, KINDS = Literal["a"], Literal["a", "b"]
@@ -106,7 +106,7 @@ BREAKS: dict[str, tuple[Any, Any, str]] = {
     "a closed object with more in it": (
         Money,
         MoneyWithRate,
-        "it.rate is sent, and the receiver takes no field that it does not know",
+        "it.rate is sent, and the receiver refuses unknown fields",
     ),
     "a field less in a list": (list[Money], list[Amount], "it[].currency is required, and is not sent"),
     "a field less in a mapping": (dict[str, Money], dict[str, Amount], "it.*.currency is required, and is not sent"),
@@ -131,16 +131,16 @@ def test_a_receiver_is_stopped_by(name: str) -> None:
 
 def test_an_optional_field_is_reported_if_the_receiver_requires_the_field() -> None:
     sent = {"type": "object", "properties": {"it": {"type": "string"}}}
-    assert unmet({**sent, "required": ["it"]}, sent) == [Unmet("it", "is required, and may be missing")]
-    assert unmet({**sent, "required": ["it"]}, {"type": "object", "properties": {}}) == [
-        Unmet("it", "is required, and is not sent")
+    assert find_unmet({**sent, "required": ["it"]}, sent) == [UnmetExpectation("it", "is required, and may be missing")]
+    assert find_unmet({**sent, "required": ["it"]}, {"type": "object", "properties": {}}) == [
+        UnmetExpectation("it", "is required, and is not sent")
     ]
 
 
 def test_schemas_that_cannot_be_compared_are_reported() -> None:
     expected, sent = {"type": "string", "pattern": "^a+$"}, {"type": "string", "pattern": "^a"}
-    assert unmet(expected, sent) == [Unmet("", "has another pattern", sure=False)]
-    assert str(unmet(expected, sent)[0]) == "the message has another pattern"
+    assert find_unmet(expected, sent) == [UnmetExpectation("", "has another pattern", sure=False)]
+    assert str(find_unmet(expected, sent)[0]) == "the message has another pattern"
 
 
 def test_a_mismatch_is_reported_for_each_affected_field() -> None:
@@ -148,4 +148,4 @@ def test_a_mismatch_is_reported_for_each_affected_field() -> None:
         {"properties": {"a": {"$ref": "#/$defs/M"}, "b": {"$ref": "#/$defs/M"}}, "$defs": {"M": {"type": kind}}}
         for kind in ("string", "integer")
     ]
-    assert [one.field for one in unmet(*schemas)] == ["a", "b"]
+    assert [one.field for one in find_unmet(*schemas)] == ["a", "b"]

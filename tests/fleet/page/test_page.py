@@ -203,7 +203,7 @@ def test_the_heat_map_is_one_stop_of_the_tab_key_and_the_arrows_go_on(page: Page
 def test_a_link_from_elsewhere_opens_the_service(page: Page) -> None:
     page.goto(f"{page.url}#s4")
     expect(page.locator("#s4")).to_have_attribute("open", "")
-    expect(page.locator("#s4")).to_contain_text("Nothing to complain about")
+    expect(page.locator("#s4")).to_contain_text("No findings")
 
 
 def test_the_page_is_light_or_dark_by_the_setting_of_the_reader(page: Page) -> None:

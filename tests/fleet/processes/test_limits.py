@@ -14,15 +14,16 @@ from typing import Any
 import pytest
 import yaml
 
+from fleet.cache import preparing
 from fleet.check import check as checking
-from fleet.check.checks import kept
+from fleet.check.checks import check_conventions
 from fleet.conventions.tests import fits
-from fleet.errors import FleetError, OfThisMachine
-from fleet.git import git, objects
-from fleet.map import gather
-from fleet.processes.limits import TooMuch, limited
-from fleet.processes.parallel import Lost, in_processes
-from fleet.service.mirror import newest
+from fleet.errors import FleetError, MachineError
+from fleet.git import cat_file, git, objects
+from fleet.map import reader
+from fleet.processes.limits import LimitExceeded, limit_resources
+from fleet.processes.parallel import Failure, in_processes
+from fleet.service.mirror import mirror_of, newest
 from fleet.service.openapi import Operation
 from fleet.service.register import Member
 from fleet.service.service import Service
@@ -51,15 +52,20 @@ def without_being_told() -> None:
 @pytest.mark.parametrize("compute", [for_ever, without_being_told])
 def test_an_endless_computation_is_stopped(compute: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEET_LIMIT_SECONDS", "0.2")
-    with pytest.raises(TooMuch, match=r"judging it takes more than 0\.2 seconds of computing"), limited("judging it"):
+    with (
+        pytest.raises(LimitExceeded, match=r"judging it takes more than 0\.2 seconds of computing"),
+        limit_resources("judging it"),
+    ):
         compute()
 
 
 @pytest.mark.parametrize("written", ["abc", "", "0", "-1", "nan", "inf", "1e30"])
 def test_a_limit_that_is_none_is_refused(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEET_LIMIT_SECONDS", written)
-    told = rf"FLEET_LIMIT_SECONDS is '{written}', and has to be a number of seconds, .*: correct it, or unset it"
-    with pytest.raises(FleetError, match=told), limited("judging it"):
+    told = (
+        rf"FLEET_LIMIT_SECONDS is '{written}', and has to be a number of seconds, .*: correct the variable, or unset it"
+    )
+    with pytest.raises(FleetError, match=told), limit_resources("judging it"):
         pass
     with pytest.raises(FleetError, match=told):
         status([])
@@ -67,7 +73,10 @@ def test_a_limit_that_is_none_is_refused(written: str, monkeypatch: pytest.Monke
 
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS does not enforce a limit of memory")
 def test_a_computation_that_takes_all_memory_is_stopped() -> None:
-    with pytest.raises(TooMuch, match="judging it takes more than 2048 MiB of memory"), limited("judging it"):
+    with (
+        pytest.raises(LimitExceeded, match="judging it takes more than 2048 MiB of memory"),
+        limit_resources("judging it"),
+    ):
         bytearray(2**33)
     bytearray(2**28)  # the full memory is available again
 
@@ -76,7 +85,7 @@ def test_a_computation_that_nests_too_deeply_is_stopped() -> None:
     def deeper() -> None:
         deeper()
 
-    with pytest.raises(TooMuch, match="judging it nests too deeply"), limited("judging it"):
+    with pytest.raises(LimitExceeded, match="judging it nests too deeply"), limit_resources("judging it"):
         deeper()
 
 
@@ -95,7 +104,7 @@ def test_more_values_than_a_file_may_have_are_refused_before_construction() -> N
 
 @pytest.mark.parametrize("parse", [Answers.parse, Waivers.parse])
 def test_a_record_of_more_than_a_mebibyte_is_refused_unread(parse: Callable[[bytes], object]) -> None:
-    with pytest.raises(FleetError, match="has 1,048,577 bytes, and fleet reads one of up to 1,048,576"):
+    with pytest.raises(FleetError, match="has 1,048,577 bytes, and fleet reads up to 1,048,576 of it"):
         parse(b"x".ljust(2**20 + 1))
 
 
@@ -127,11 +136,11 @@ def test_a_file_of_another_content_than_its_id_says_is_refused(tmp_path: Path, m
     def read(folder: Path) -> str:
         return (folder / "file").read_text()
 
-    with pytest.raises(FleetError, match="has another content than its id says"):
+    with pytest.raises(FleetError, match="does not match the id"):
         forged.read("file")
-    with pytest.raises(FleetError, match="has another content than its id says"):
-        forged.remembered("reader 1", ("file",), read)
-    assert honest.remembered("reader 1", ("file",), read) == "good"
+    with pytest.raises(FleetError, match="does not match the id"):
+        forged.compute_once("reader 1", ("file",), read)
+    assert honest.compute_once("reader 1", ("file",), read) == "good"
 
 
 @pytest.mark.parametrize("beginning", ["# coding: utf-7\n", "\r# coding: utf-7\n"])
@@ -178,11 +187,11 @@ def test_a_pipe_in_the_place_of_an_object_is_given_up_once_for_all_files(reposit
     file.unlink()
     os.mkfifo(file)
     blobs = objects.Objects(repository)
-    with pytest.raises(OfThisMachine, match=r"reading .* was given up after 0\.5 seconds"):
+    with pytest.raises(MachineError, match=r"reading .* was given up after 0\.5 seconds"):
         blobs.read(name)
     begun = time.monotonic()
     for _ in range(100):
-        with pytest.raises(OfThisMachine, match="was given up"):
+        with pytest.raises(MachineError, match="was given up"):
             blobs.read(name)
     assert time.monotonic() - begun < 25  # 50 if each waited
 
@@ -198,10 +207,10 @@ def test_a_damaged_file_is_no_reason_to_take_other_files_for_lost(repository: Pa
     loose(repository, damaged).unlink()
     loose(repository, damaged).write_bytes(content[:-500])
     reader = objects.Objects(repository)
-    with pytest.raises(OfThisMachine, match=damaged):
+    with pytest.raises(MachineError, match=damaged):
         list(reader.read_all([whole, damaged]))
     assert reader.read(whole) == b"whole"
-    with pytest.raises(OfThisMachine, match=damaged):
+    with pytest.raises(MachineError, match=damaged):
         reader.find(damaged, "blob")
     assert reader.find("HEAD:readme", "blob") == git.line(repository, "rev-parse", "HEAD:readme")
 
@@ -214,7 +223,7 @@ def test_a_killed_git_is_started_again(repository: Path, monkeypatch: pytest.Mon
             super().__init__(*args, **named)
             started.append(self)
 
-    monkeypatch.setattr(objects.subprocess, "Popen", Noted)
+    monkeypatch.setattr(cat_file.subprocess, "Popen", Noted)
     reader = objects.Objects(repository)
     (readme,) = [entry.blob for entry in reader.tree().values()]
     assert reader.read(readme) == b"Read me\n"
@@ -229,7 +238,7 @@ def test_a_killed_git_is_started_again(repository: Path, monkeypatch: pytest.Mon
 
 def test_many_large_files_are_not_in_memory_at_once(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file with many names is read only once."""
-    monkeypatch.setattr(objects, "GROUP_BYTES", 4 * 2**20)
+    monkeypatch.setattr(cat_file, "GROUP_BYTES", 4 * 2**20)
     large = [blob(repository, bytes([number]) * 2 * 2**20) for number in range(20)]
     tracemalloc.start()
     try:
@@ -245,9 +254,8 @@ def test_many_large_files_are_not_in_memory_at_once(repository: Path, monkeypatc
     ("entries", "told"),
     [
         ([(b"7777777777777777777100644", b"a")], "is damaged: clone"),
-        ([(b"100644", b"a"), (b"100755", b"a")], "two files or folders called zz/a"),
-        ([(b"100644", b"Makefile"), (b"100644", b"makefile")], "two files or folders called zz/makefile"),
-        ([(b"100644", b"a"), (b"40000", b"A")], "two files or folders called zz/A"),
+        ([(b"100644", b"a"), (b"100755", b"a")], "two files or folders with the name zz/a"),
+        ([(b"100644", b"a"), (b"40000", b"a")], "two files or folders with the name zz/a"),
     ],
 )
 def test_a_folder_that_no_system_can_hold_is_refused(
@@ -282,7 +290,7 @@ def test_programs_that_a_process_has_started_end_with_the_process(tmp_path: Path
     try:
         at_work = in_processes(start_or_wait, [("start", tmp_path), ("wait", tmp_path)], jobs=2)
         (kind, _), result = next(at_work)
-        assert (kind, isinstance(result, Lost)) == ("wait", False)
+        assert (kind, isinstance(result, Failure)) == ("wait", False)
         at_work.close()
         deadline = time.monotonic() + 20
         while is_held(pipe):
@@ -313,7 +321,7 @@ def test_more_files_than_a_service_has_are_refused(born: Born, made: Callable[[P
 def test_a_file_that_is_too_large_is_a_finding_and_the_next_file_is_read(
     born: Born, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(objects, "MOST_BYTES", 3 * 2**20)
+    monkeypatch.setattr(cat_file, "MOST_BYTES", 3 * 2**20)
     service = born()
     (service / "src/billing/large.bin").write_bytes(b"\0" * (3 * 2**20 + 1))
     commit(service)
@@ -321,7 +329,7 @@ def test_a_file_that_is_too_large_is_a_finding_and_the_next_file_is_read(
     with pytest.raises(FleetError, match="has 3 MiB, and fleet reads files of up to 3 MiB: keep it outside of git"):
         opened.read("src/billing/large.bin")
     assert b"copier" in (opened.read("Makefile") or b"").lower()
-    reasons = {one.id: one.reason for one in kept(opened)}
+    reasons = {one.id: one.reason for one in check_conventions(opened)}
     assert "fleet reads files of up to 3" in reasons["supply-no-secrets"]
 
 
@@ -348,8 +356,8 @@ def test_a_file_that_is_made_to_break_its_reader_is_a_finding_and_no_bug(born: B
     (service / path).parent.mkdir(parents=True, exist_ok=True)
     (service / path).write_text(HOSTILE_FILES[path])
     commit(service)
-    with limited("judging it"):
-        found = list(kept(Service(service, "HEAD", "HEAD")))
+    with limit_resources("judging it"):
+        found = list(check_conventions(Service(service, "HEAD", "HEAD")))
     assert [one for one in found if "has a bug" in one.reason] == []
 
 
@@ -357,7 +365,7 @@ def test_a_thousand_findings_of_a_convention_are_enough(born: Born) -> None:
     service = born()
     (service / "src/billing/loud.py").write_text("print()\n" * 3000)
     commit(service)
-    found = [one for one in kept(Service(service, "HEAD", "HEAD")) if one.id == "code-logs"]
+    found = [one for one in check_conventions(Service(service, "HEAD", "HEAD")) if one.id == "code-logs"]
     assert len(found) == 1001
     assert found[-1].reason == "there are more than 1,000 places like this"
 
@@ -400,11 +408,33 @@ def test_a_host_that_sends_more_than_the_limit_is_given_up_and_leaves_no_files(
         (repository / f"random-{number if many else 0}").open("ab").write(os.urandom(2**19))
     commit(repository)
     member = Member("large", f"file://{repository}")
-    with pytest.raises(FleetError, match=r"sends more than 1 MiB\. If the repository is to be .* set FLEET_LIMIT_MIB"):
+    with pytest.raises(
+        FleetError, match=r"sends more than 1 MiB\. If the repository has to be larger .* set FLEET_LIMIT_MIB"
+    ):
         newest(member)
     assert sum(file.stat().st_size for file in (tmp_path / "cache").rglob("*") if file.is_file()) < 2**20
     monkeypatch.setenv("FLEET_LIMIT_MIB", "9")
     assert newest(member).id == git.line(repository, "rev-parse", "HEAD")
+
+
+def test_the_next_run_removes_the_partial_packs_of_a_killed_run(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
+    member = Member("killed", f"file://{repository}")
+    newest(member)
+    partial = mirror_of(member) / "objects/pack/tmp_pack_killed"
+    partial.write_bytes(b"part of a pack")
+    newest(member)
+    assert not partial.exists()
+
+
+def test_the_next_run_removes_the_folder_that_a_killed_run_prepared(tmp_path: Path) -> None:
+    with preparing(tmp_path / "mirror.git") as folder:
+        (folder / "part").touch()
+        with preparing(tmp_path / "mirror.git") as again:
+            assert list(again.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_left_of_a_fetch_that_fails(
@@ -442,7 +472,7 @@ def test_a_limit_of_a_fetch_that_is_none_is_refused(
 
 def compute_in_c(_: object) -> None:
     """Run one call of C, during which Python handles no signal."""
-    with limited("the service"):
+    with limit_resources("the service"):
         sum(itertools.repeat(0))
 
 
@@ -459,7 +489,7 @@ def test_a_process_has_no_terminal_on_which_a_program_could_ask() -> None:
 def test_a_process_that_hangs_in_a_call_of_c_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEET_LIMIT_SECONDS", "0.2")
     ((_, lost),) = in_processes(compute_in_c, ["one"], jobs=1)
-    assert isinstance(lost, Lost)
+    assert isinstance(lost, Failure)
     assert lost.why.startswith("the service takes more than 0.2 seconds of computing, and was given up")
 
 
@@ -468,7 +498,7 @@ def test_a_check_that_hangs_in_a_call_of_c_is_given_up(repository: Path, monkeyp
     monkeypatch.setenv("FLEET_LIMIT_SECONDS", "0.2")
     monkeypatch.setattr(checking, "examine", compute_in_c)
     with pytest.raises(FleetError, match=r"the service takes more than 0\.2 seconds of computing"):
-        checking.check(checking.Wish(repository))
+        checking.check(checking.Options(repository))
 
 
 @pytest.mark.timeout(180)
@@ -479,7 +509,7 @@ def test_a_map_names_the_service_that_hangs_in_a_call_of_c_and_does_not_try_its_
     monkeypatch.setenv("FLEET_LIMIT_SECONDS", "0.2")
     member = Member("slow", str(repository), is_local=True)
     with monkeypatch.context() as patch:
-        patch.setattr(gather, "attempt", compute_in_c)
-        assert "more than 0.2 seconds of computing" in gather.of_members([member]).unread["slow"]
-        patch.setattr(gather, "in_processes", lambda _, todo, **__: pytest.fail("tried again") if todo else iter(()))
-        assert "more than 0.2 seconds of computing" in gather.of_members([member]).unread["slow"]
+        patch.setattr(reader, "attempt", compute_in_c)
+        assert "more than 0.2 seconds of computing" in reader.read_members([member]).unread["slow"]
+        patch.setattr(reader, "in_processes", lambda _, todo, **__: pytest.fail("tried again") if todo else iter(()))
+        assert "more than 0.2 seconds of computing" in reader.read_members([member]).unread["slow"]

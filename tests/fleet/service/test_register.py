@@ -100,9 +100,15 @@ def test_a_service_that_is_named_and_listed_counts_once(tmp_path: Path) -> None:
         ("a = [", "cannot be read"),
         ("", "lists no services"),
         ("[service]\nurl = 'x:y'", r"service is not a list: write \[\[service\]\]"),
-        ("[[services]]\nurl = 'x:y'", r"no use for 'services': write template, \[\[service\]\] and \[\[listing\]\]"),
+        (
+            "[[services]]\nurl = 'x:y'",
+            r"the unknown key 'services': write template, \[\[service\]\] and \[\[listing\]\]",
+        ),
         ("service = ['git@x:y']", r"service 1 is not a table: write \[\[service\]\]"),
-        ("[[service]]\nurl = 'git@x:y'\nbranches = 'a'", "service 1 has no use for 'branches': it takes branch, name"),
+        (
+            "[[service]]\nurl = 'git@x:y'\nbranches = 'a'",
+            "service 1 has the unknown key 'branches': write only branch, name",
+        ),
         ("[[service]]\nname = 'a'", r"service 1 \(a\) needs either a url or a path: write one"),
         ("[[service]]\nurl = 'git@x:y'\npath = 'y'", r"service 1 \(git@x:y\) needs either .* remove one"),
         ("[[service]]\nurl = 3", "service 1 (.*): url has to be text"),
@@ -119,7 +125,7 @@ def test_a_service_that_is_named_and_listed_counts_once(tmp_path: Path) -> None:
         ("[[listing]]\nfile = 'a.json'\ninclude = 'a'", r"listing 1 \(a.json\): include has to be a list of names"),
         ("[[listing]]\nfile = 'a.json'\nprotocol = 'git'", "protocol is 'git': write https or ssh"),
         ("[[listing]]\nfile = 'broken.json'", r"listing 1 \(broken.json\) cannot be read"),
-        ("[[listing]]\nfile = 'error.json'", '"Not Found".* is neither a repository of GitHub\'s nor .*: save what'),
+        ("[[listing]]\nfile = 'error.json'", '"Not Found".* is neither a repository of GitHub nor .*: save the answer'),
     ],
 )
 def test_a_wrong_entry_is_named_with_its_remedy(tmp_path: Path, written: str, message: str) -> None:

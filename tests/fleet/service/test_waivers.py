@@ -51,7 +51,7 @@ def test_no_waivers_are_none(nothing: bytes | None) -> None:
 
 def test_a_key_that_is_misspelt_is_not_passed_over() -> None:
     (problem,) = Waivers.parse(b"waiver: []\n").problems
-    assert problem == "does not know waiver: exceptions are listed under `waivers`"
+    assert problem == "unknown key waiver: write a list under `waivers` only"
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,8 @@ def test_a_key_that_is_misspelt_is_not_passed_over() -> None:
         ({"id": "[a]"}, "`id` has to be text; it is ['a']"),
         ({"id": "http-paths", "path": ""}, "`path` has to be text; it is None"),
         ({"id": "http-paths", "path": None, "content": "[a]"}, "`content` has to be text; it is ['a']"),
-        ({"until": "2999-01-01"}, "does not know until"),
-        ({"1": "2", "until": "2999-01-01"}, "does not know 1, until"),
+        ({"until": "2999-01-01"}, "has the unknown key until"),
+        ({"1": "2", "until": "2999-01-01"}, "has the unknown key 1, until"),
     ],
 )
 def test_a_waiver_without_a_part_is_refused_by_the_name_of_the_part(

@@ -16,14 +16,15 @@ from unittest.mock import Mock
 import pytest
 from click.testing import CliRunner
 
+from fleet.check import standing as standing_module
 from fleet.check.standing import Standing, judge
 from fleet.conventions import Convention, Problem, conventions
 from fleet.errors import DiskFull, FleetError
 from fleet.git import git as git_module
 from fleet.judges import tools
-from fleet.judges.together import remember_together
+from fleet.judges.batch import compute_together
 from fleet.main import app, main
-from fleet.processes.parallel import Lost, in_processes, in_threads
+from fleet.processes.parallel import Failure, in_processes, in_threads
 from fleet.service.mirror import Commit, mirror_of, newest
 from fleet.service.register import Member
 from fleet.service.service import Service
@@ -60,7 +61,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> Judged:
     names: Judged = []
 
     def here(work: Callable[[Any], Any], items: Iterable[Any], *, jobs: int) -> Generator[tuple[Any, Any]]:
-        status_module._template.cache_clear()
+        standing_module._template.cache_clear()
         for batch in items:
             names.extend(member.name for member, _ in batch)
             yield batch, work(batch)
@@ -146,7 +147,7 @@ def test_an_error_of_the_map_is_an_error_of_the_services_that_have_to_correct_th
     assert [[finding.id for finding in one.neighbours] for one in found] == [["map-database-shared"]] * 2 + [[]]
     assert [overview.word(one) for one in found] == ["breach", "breach", "in order"]
     # A second run draws no map.
-    monkeypatch.setattr("fleet.map.gather.of_standings", lambda *_: pytest.fail("drawn again"))
+    monkeypatch.setattr("fleet.map.reader.read_standings", lambda *_: pytest.fail("drawn again"))
     assert status(members) == found
 
 
@@ -271,7 +272,7 @@ def test_offline_a_service_that_was_never_fetched_is_unreadable(
     born: Born, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FLEET_OFFLINE", "1")
-    assert "was never fetched: run it once without --offline" in status([by_url(born())])[0].unreadable
+    assert "was never fetched: run fleet once without --offline" in status([by_url(born())])[0].unreadable
 
 
 def test_a_branch_is_followed_and_a_rewritten_branch_too(born: Born, own_cache: Path) -> None:
@@ -311,7 +312,7 @@ def test_a_bug_in_a_check_is_a_finding_about_one_service(born: Born, monkeypatch
     def buggy(_service: object) -> list[object]:
         raise ValueError("unexpected")
 
-    monkeypatch.setattr("fleet.check.standing.kept", buggy)
+    monkeypatch.setattr("fleet.check.standing.check_conventions", buggy)
     reason = stands(born()).unreadable
     assert reason.startswith("a check has a bug: ")
     assert reason.endswith("ValueError: unexpected")
@@ -350,7 +351,10 @@ def test_a_batch_that_is_lost_is_done_again_one_by_one_and_only_the_culprit_suff
         for batch in batches:
             members = [member for member, _ in batch]
             tried.append([member.name for member in members])
-            yield batch, Lost("killed") if culprit in members else [Standing(one.name, one.address) for one in members]
+            yield (
+                batch,
+                Failure("killed") if culprit in members else [Standing(one.name, one.address) for one in members],
+            )
 
     monkeypatch.setattr(status_module, "in_processes", dying)
     batch = tuple((member, Commit(tmp_path, "0" * 40)) for member in (others[0], culprit, others[1]))
@@ -373,10 +377,10 @@ def test_facts_of_many_services_equal_the_facts_of_each_service(born: Born, own_
         return {one.name: read(one) for one in folder.iterdir()}
 
     for _ in range(2):
-        remember_together(services, "reader 1", lambda _service: ("README.md",), read_each)
+        compute_together(services, "reader 1", lambda _service: ("README.md",), read_each)
     assert len(calls) == 1
     for service, text in zip(services, ("one\n", "two\n", "one\n"), strict=True):
-        assert service.remembered("reader 1", ("README.md",), never) == text
+        assert service.compute_once("reader 1", ("README.md",), never) == text
 
 
 def never(_folder: Path) -> str:
@@ -421,8 +425,8 @@ def test_a_process_that_dies_or_hangs_loses_no_other_work() -> None:
     items = ["a", "dies", "bb", "hangs", "ccc"]
     found = dict(in_processes(do, items, jobs=2, limit_seconds=2))
     assert {what: found[what] for what in ("a", "bb", "ccc")} == {"a": 1, "bb": 2, "ccc": 3}
-    assert found["dies"] == Lost("the process that looked at it ended with status 7")
-    assert found["hangs"] == Lost("given up after 2 seconds")
+    assert found["dies"] == Failure("the process that looked at the service ended with status 7")
+    assert found["hangs"] == Failure("given up after 2 seconds")
 
 
 @pytest.mark.xdist_group("conventions")
@@ -469,7 +473,7 @@ def test_a_refusal_of_the_machine_is_no_bug_of_a_check_and_is_not_remembered(
 ) -> None:
     service = born(version="v1.3.0")
     (finding,) = status([local(service)])[0].conventions
-    assert finding.reason == "cannot be told on this machine: cannot use /opt/tool: Permission denied"
+    assert finding.reason == "cannot be judged on this machine: cannot use /opt/tool: Permission denied"
     monkeypatch.setattr(refused, "check", lambda *_: iter(()))
     assert status([local(service)])[0].conventions == ()
     assert judged == ["billing", "billing"]
@@ -478,7 +482,10 @@ def test_a_refusal_of_the_machine_is_no_bug_of_a_check_and_is_not_remembered(
 @pytest.mark.parametrize(
     ("look", "told"),
     [
-        (lambda: tools.program("absent"), "absent is not beside the Python that runs fleet: install fleet again"),
+        (
+            lambda: tools.program("absent"),
+            "absent is missing from the environment in which fleet is installed: install fleet again",
+        ),
         (lambda: tools.run(["sleep", "60"], cwd=Path("/")), "sleep was given up after 0.1 seconds"),
     ],
 )
@@ -495,7 +502,7 @@ def test_a_tool_that_this_machine_does_not_run_is_no_finding_that_is_remembered(
     monkeypatch.setattr(refused, "check", lambda *_: iter([look()]))
     service = born(version="v1.3.0")
     (finding,) = status([local(service)])[0].conventions
-    assert finding.reason == f"cannot be told on this machine: {told}"
+    assert finding.reason == f"cannot be judged on this machine: {told}"
     monkeypatch.setattr(refused, "check", lambda *_: iter(()))
     assert status([local(service)])[0].conventions == ()
 
@@ -550,7 +557,7 @@ def test_a_version_in_the_cache_that_has_lost_a_file_is_written_anew(
     for lost in ("template/ruff.toml", "copier.yml", "ownership/service-owned.yml"):
         shutil.rmtree(own_cache / "manifests")
         (versions / lost).unlink()
-        template_module._WHOLE.clear()  # as in another process
+        template_module._COMPLETE.clear()  # as in another process
         assert Service(service).expected == whole
         assert (versions / lost).exists()
 
@@ -633,7 +640,7 @@ def test_a_mirror_of_the_template_that_is_damaged_is_cloned_anew(
     assert whole.version == "v1.3.0"
     lose(template.repository, lost)
     shutil.rmtree(own_cache / "versions")
-    template_module._WHOLE.clear()  # as in another process
+    template_module._COMPLETE.clear()  # as in another process
     again = Template(address)
     again.refresh_if_possible()
     assert git(tmp_path, "for-each-ref") == theirs

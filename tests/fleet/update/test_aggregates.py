@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.check.drift import drift
+from fleet.check.drift import check_drift
 from fleet.check.findings import Level
 from fleet.errors import FleetError
 from fleet.service.service import Service
@@ -152,7 +152,9 @@ def test_all_gates_pass_after_an_aggregate_was_added_behind_a_migration_of_the_t
     report = update(service, Options({"aggregates": TWO}, "v1.0.0"))
     assert report.unfinished == ""
     assert "/refunds" in (service / "specs/openapi.json").read_text()
-    assert git(service, "log", "--format=%s", "-1") == "Write what follows from the template: uv.lock, specs\n"
+    assert (
+        git(service, "log", "--format=%s", "-1") == "Generate the files that follow from the template: uv.lock, specs\n"
+    )
     make(service, "check")
     assert git(service, "status", "--porcelain") == ""
 
@@ -179,12 +181,12 @@ def test_an_aggregate_that_was_only_recorded_comes_as_if_fleet_update_had_been_a
 ) -> None:
     service, other = born(aggregates=ONE), born(aggregates=ONE)
     only_recorded(service, tmp_path, aggregates=TWO)
-    told = [finding for finding in drift(Service(service)) if "Refund is among the aggregates" in finding.reason]
+    told = [finding for finding in check_drift(Service(service)) if "Refund is among the aggregates" in finding.reason]
     assert [(finding.id, finding.level) for finding in told] == [("answers", Level.WARNING)]
     report = update(service, Options({}, to, finish=False))
     assert "src/billing/domain/refunds.py" in report.seeds.new
     assert chain(service)["0002_create_refunds.py"] == ("0002", "0001")
-    assert list(drift(Service(service))) == []
+    assert list(check_drift(Service(service))) == []
     update(other, Options({"aggregates": TWO}, to, finish=False))
     assert contents(service) == contents(other)
     assert not update(service, Options({}, to, finish=False)).changed

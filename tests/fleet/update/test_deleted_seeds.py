@@ -7,10 +7,11 @@ import pytest
 
 from fleet.errors import FleetError
 from fleet.service.register import Member
-from fleet.service.seeds import deleted_before
+from fleet.service.seeds import find_deleted
 from fleet.service.service import Service
+from fleet.update.outcomes import RunOptions
 from fleet.update.update import Options, update
-from fleet.update.update_all import Wish, update_all
+from fleet.update.update_all import update_all
 from tests.fleet.services import Born, commit, state
 from tests.support.commands import git
 
@@ -98,13 +99,13 @@ def behind_a_replaced_commit(repository: Path) -> None:
 )
 def test_a_deletion_is_found_anywhere_in_the_history(small: Path, how: Callable[[Path], None]) -> None:
     how(small)
-    assert deleted_before(Service(small), [SEED, "docs/new.md"]) == {SEED}
+    assert find_deleted(Service(small), [SEED, "docs/new.md"]) == {SEED}
 
 
 def test_a_file_of_the_same_name_in_another_folder_does_not_count(small: Path) -> None:
     write(small, f"archive/{SEED}")
     delete(small, f"archive/{SEED}")
-    assert deleted_before(Service(small), [SEED]) == set()
+    assert find_deleted(Service(small), [SEED]) == set()
 
 
 def test_a_migration_is_known_by_its_name_under_any_number(small: Path) -> None:
@@ -112,7 +113,7 @@ def test_a_migration_is_known_by_its_name_under_any_number(small: Path) -> None:
     write(small, f"{folder}0007_create_refunds.py")
     delete(small, f"{folder}0007_create_refunds.py")
     seeds = [f"{folder}0003_create_refunds.py", f"{folder}0004_create_orders.py"]
-    assert deleted_before(Service(small), seeds) == {seeds[0]}
+    assert find_deleted(Service(small), seeds) == {seeds[0]}
 
 
 @pytest.fixture
@@ -139,7 +140,7 @@ def test_all_services_are_updated_with_their_history_or_refused_by_name(deleted:
     shallow = tmp_path / "shallow"
     git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{deleted}", str(shallow))
     members = [Member("by-url", f"file://{deleted}"), Member("shallow", str(shallow), is_local=True)]
-    updated, refused = update_all(members, tmp_path / "work", Wish("v1.1.0", test=False), jobs=2)
+    updated, refused = update_all(members, tmp_path / "work", RunOptions("v1.1.0", test=False), jobs=2)
     assert (updated.failure, updated.new) == ("", "v1.1.0")
     assert SEED not in git(Path(updated.place), "ls-tree", "-r", "--name-only", updated.tip)
     assert refused.failure.startswith(f"{shallow} is a shallow clone")

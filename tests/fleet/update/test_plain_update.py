@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.check.drift import drift
+from fleet.check.drift import check_drift
 from fleet.check.findings import Level
 from fleet.service.service import Service
 from fleet.update.update import Options, update
@@ -23,7 +23,7 @@ THREE = "Invoice: {number: string(40)}\nRefund: {reason: text}\nDunning: {level:
 
 
 def findings(service: Path) -> list[tuple[str, str]]:
-    return [(finding.id, finding.path) for finding in drift(Service(service))]
+    return [(finding.id, finding.path) for finding in check_drift(Service(service))]
 
 
 def test_a_service_that_only_the_team_has_edited_is_the_same_as_after_fleet_update(born: Born) -> None:
@@ -79,7 +79,7 @@ def test_an_aggregate_added_another_dropped_and_other_pipelines_leave_the_teams_
     assert "src/billing/domain/refunds.py" not in after
     assert ".gitlab-ci.yml" in after
     assert ".github/workflows/ci.yaml" not in after
-    told = [finding for finding in drift(Service(service)) if finding.level is Level.WARNING]
+    told = [finding for finding in check_drift(Service(service)) if finding.level is Level.WARNING]
     assert [finding.reason.split()[0] for finding in told] == ["Refund", "Dunning"]
     assert findings(service) == [("answers", ".copier-answers.yml")] * 2
 

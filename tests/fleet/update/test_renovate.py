@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from fleet.check.drift import drift
+from fleet.check.drift import check_drift
 from fleet.service.service import Service
 from tests.fleet.services import Born, commit
 from tests.fleet.update import forge
@@ -129,7 +129,7 @@ def test_renovate_opens_a_pull_request_with_the_render_of_the_newest_version(ope
     service = opened.branch("worked-on", tmp_path)
     kept(service)
     assert Service(service).answers.version == "v1.3.0"
-    assert list(drift(Service(service))) == []
+    assert list(check_drift(Service(service))) == []
 
 
 def test_renovate_is_not_asked_for_trust(opened: Opened, tmp_path: Path) -> None:

@@ -13,16 +13,17 @@ from typing import Any
 
 import pytest
 
-from fleet.check.drift import drift
+from fleet.check.drift import check_drift
 from fleet.check.findings import Level
 from fleet.service.register import Member
 from fleet.service.service import Service
 from fleet.template.answers import Answers
 from fleet.template.manifest import Manifest
 from fleet.template.release import Release
-from fleet.update.scars import refuse_scars
+from fleet.update.conflicts import refuse_conflicts
+from fleet.update.outcomes import RunOptions
 from fleet.update.update import Options, update
-from fleet.update.update_all import Wish, update_all
+from fleet.update.update_all import update_all
 from tests.fleet.history import HANDED_OVER
 from tests.fleet.services import Born, commit, waive
 from tests.fleet.update.plain import plain_update
@@ -143,8 +144,8 @@ def test_no_conflict_and_no_byte_of_the_teams_by_fleet_update(born: Born, number
         assert {path: after.get(path) for path in before} == before, version
         assert set(after) - set(before) <= {*report.seeds.new, *HANDED_OVER}, version
         assert contents(updated, list(waived)) == waived, version
-        assert [finding for finding in drift(updated) if finding.level is Level.ERROR] == [], version
-        refuse_scars(service, version)
+        assert [finding for finding in check_drift(updated) if finding.level is Level.ERROR] == [], version
+        refuse_conflicts(service, version)
         assert git(service, "status", "--porcelain") == ""
     assert not update(service, Options({}, VERSIONS[-1], finish=False)).changed
 
@@ -158,13 +159,13 @@ def test_no_conflict_and_no_byte_of_the_teams_by_plain_update(born: Born, number
         worked = Service(service)
         before = contents(worked, owned(worked, "team"))
         plain_update(service, version)
-        refuse_scars(service, version)
+        refuse_conflicts(service, version)
         commit(service)
         updated = Service(service)
         after = contents(updated, owned(updated, "team"))
         assert {path: after.get(path) for path in before} == before, version
         assert set(after) - set(before) <= {*HANDED_OVER}, version
-        assert list(drift(updated)) == [], version
+        assert list(check_drift(updated)) == [], version
 
 
 # Additions of a team in its first weeks: a rule with its test, a setting, and a migration.
@@ -243,7 +244,7 @@ def test_a_service_with_the_teams_own_code_passes_its_gates_after_an_update_of_t
     monkeypatch.delenv("CI", raising=False)
     monkeypatch.setenv("FLEET_TEMPLATE", str(successor))
     monkeypatch.delenv("FLEET_TRUSTED_TEMPLATES", raising=False)
-    (outcome,) = update_all([Member("green", str(service), is_local=True)], tmp_path / "work", Wish(), jobs=1)
+    (outcome,) = update_all([Member("green", str(service), is_local=True)], tmp_path / "work", RunOptions(), jobs=1)
     assert outcome.failure == "", Path(outcome.log).read_text()[-5000:]
     assert outcome.tested
     assert "All gates passed." in Path(outcome.log).read_text()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.check.drift import drift
+from fleet.check.drift import check_drift
 from fleet.errors import FleetError
 from fleet.service.service import Service
 from fleet.update.update import Options, update
@@ -41,12 +41,12 @@ def test_every_messaging_style_can_follow_every_other(born: Born, first: str, se
     there = {style for style, path in EXAMPLES.items() if (service / path).exists()}
     assert there == STYLES[first] | STYLES[second]
     assert (service / "deploy/base/worker.yaml").exists() == (second != "sync")
-    assert list(drift(Service(service))) == []
+    assert list(check_drift(Service(service))) == []
     # And back: the platform's files are as in the first commit.
     before = Service(born(messaging_style=first)).expected.platform
     change(service, messaging_style=first)
     assert Service(service).expected.platform == before
-    assert list(drift(Service(service))) == []
+    assert list(check_drift(Service(service))) == []
 
 
 @pytest.mark.parametrize(("first", "second"), [pair for pair in product(BROKERS, BROKERS) if pair[0] != pair[1]])
@@ -61,7 +61,7 @@ def test_every_broker_can_follow_every_other_also_while_a_style_is_turned_on(
     assert (answers["messaging_style"], answers["broker"]) == ("events-and-queues", first)
     assert f"BROKER_URL: {SCHEMES[first]}://" in (service / "compose.yaml").read_text()
     assert (service / EXAMPLES["queues"]).exists()
-    assert list(drift(Service(service))) == []
+    assert list(check_drift(Service(service))) == []
 
 
 def test_an_example_that_the_team_deleted_stays_away_while_the_other_style_is_turned_on(born: Born) -> None:
@@ -91,4 +91,4 @@ def test_a_check_accepts_the_records_that_the_template_keeps_for_itself(born: Bo
     answers = service / ".copier-answers.yml"
     answers.write_text(answers.read_text().replace("messaging_style: events\n", "messaging_style: events-and-queues\n"))
     commit(service)
-    assert [finding for finding in drift(Service(service)) if finding.id == "answers"] == []
+    assert [finding for finding in check_drift(Service(service)) if finding.id == "answers"] == []

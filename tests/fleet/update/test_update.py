@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.check.drift import drift
+from fleet.check.drift import check_drift
 from fleet.errors import FleetError
 from fleet.service.service import Service
 from fleet.update.update import Options, update
@@ -37,7 +37,7 @@ def test_platform_files_equal_a_fresh_render_and_the_teams_files_keep_their_edit
     report = update(service, options("v1.1.0"))
     kept(service)
     expected = Service(service).expected.platform
-    assert list(drift(Service(service))) == []
+    assert list(check_drift(Service(service))) == []
     assert {"platform.txt", "fuzz.toml"} < set(expected)
     for gone in (".editorconfig", "schemathesis.toml"):
         assert not (service / gone).exists()
@@ -149,7 +149,7 @@ def test_a_file_that_the_platform_hands_over_stays_unchanged_and_belongs_to_the_
     assert dropped.exists()
     untouched.write_text("{}\n")
     commit(service)
-    assert list(drift(Service(service))) == []
+    assert list(check_drift(Service(service))) == []
     update(service, options())
     assert untouched.read_text() == "{}\n"
     assert not deleted.exists()
@@ -158,7 +158,7 @@ def test_a_file_that_the_platform_hands_over_stays_unchanged_and_belongs_to_the_
 def test_a_file_that_the_platform_claims_is_refused_where_the_team_has_the_file_already(claimed: Path) -> None:
     service = claimed
     before = state(service)
-    with pytest.raises(FleetError, match="brings files of its own where the service has other ones") as refusal:
+    with pytest.raises(FleetError, match="has files where the service has other files") as refusal:
         update(service, options("v1.4.0"))
     assert "README.md" in str(refusal.value)
     assert "CODEOWNERS" not in str(refusal.value)
@@ -248,7 +248,7 @@ def test_the_remedy_for_scars_in_files_of_the_platform_works(born: Born) -> None
     original = (service / "ruff.toml").read_bytes()
     (service / "ruff.toml").write_text("<<<<<<< before updating\n1\n=======\n2\n>>>>>>> after updating\n")
     commit(service)
-    refused(service, options(), "`git rm` it and commit, then `fleet update` writes it anew")
+    refused(service, options(), "remove them by `git rm`, commit, and `fleet update` writes them anew")
     git(service, "rm", "--quiet", "ruff.toml")
     commit(service)
     assert update(service, options("v1.0.0")).healed == ["ruff.toml"]
@@ -294,7 +294,7 @@ def test_a_file_of_the_teams_where_the_new_version_has_one_of_its_own_is_refused
     service = born()
     (service / "platform.txt").write_text("ours\n")
     commit(service)
-    refused(service, options(), "Move or remove yours, or have it waived:\n  platform.txt")
+    refused(service, options(), "Move or remove yours, or have them waived:\n  platform.txt")
 
 
 def test_a_file_that_git_ignores_is_the_developers_too(born: Born) -> None:
@@ -332,7 +332,7 @@ def test_a_file_where_the_template_has_a_folder_is_refused_and_the_reverse(born:
     (service / "chassis").write_text("ours\n")
     commit(service)
     refused(
-        service, options(), "chassis is a file and has to be a folder: .* Move yours away, commit, and run it again"
+        service, options(), "chassis is a file and has to be a folder: .* Move yours away, commit, and run fleet again"
     )
     git(service, "reset", "--quiet", "--hard", "HEAD~1")
     for folder in ("ruff.toml", "platform.txt"):
@@ -365,9 +365,9 @@ def test_a_commit_made_meanwhile_is_not_lost(born: Born, monkeypatch: pytest.Mon
         (service / "README.md").write_text("meanwhile\n")
         commit(service, "Meanwhile")
 
-    monkeypatch.setattr("fleet.update.update.refuse_scars", meanwhile)
+    monkeypatch.setattr("fleet.update.update.refuse_conflicts", meanwhile)
     monkeypatch.setattr("fleet.update.update._refuse_unready", lambda _: None)
-    with pytest.raises(FleetError, match="changed while it was updated; run it again"):
+    with pytest.raises(FleetError, match="changed while it was updated; run fleet again"):
         update(service, options())
     assert git(service, "log", "--format=%s", "-1") == "Meanwhile\n"
     assert git(service, "status", "--porcelain") == ""
@@ -379,10 +379,10 @@ def test_a_branch_that_somebody_switches_to_meanwhile_is_not_updated(
     service = born()
     before = git(service, "rev-parse", "HEAD")
     monkeypatch.setattr(
-        "fleet.update.update.refuse_scars", lambda *_: git(service, "switch", "--quiet", "--create", "other")
+        "fleet.update.update.refuse_conflicts", lambda *_: git(service, "switch", "--quiet", "--create", "other")
     )
     monkeypatch.setattr("fleet.update.update._refuse_unready", lambda _: None)
-    with pytest.raises(FleetError, match="changed while it was updated; run it again"):
+    with pytest.raises(FleetError, match="changed while it was updated; run fleet again"):
         update(service, options())
     assert git(service, "rev-parse", "main", "other") == before * 2
     assert git(service, "status", "--porcelain") == ""
@@ -423,9 +423,9 @@ def test_edits_of_the_developer_stay_where_git_stops_half_way(born: Born, monkey
         for path in mine:
             (service / path).write_text("mine\n")
 
-    monkeypatch.setattr("fleet.update.update.refuse_scars", meanwhile)
+    monkeypatch.setattr("fleet.update.update.refuse_conflicts", meanwhile)
     monkeypatch.setattr("fleet.update.update._refuse_unready", lambda _: None)
-    with pytest.raises(FleetError, match="changed while it was updated; run it again"):
+    with pytest.raises(FleetError, match="changed while it was updated; run fleet again"):
         update(service, options())
     assert git(service, "status", "--porcelain") == " M README.md\n M ruff.toml\n?? fuzz.toml\n"
     assert [(service / path).read_text() for path in mine] == ["mine\n"] * 4
@@ -483,7 +483,7 @@ def test_the_lock_is_no_file_of_somebody_elses(born: Born, tmp_path: Path, kind:
         os.mkfifo(lock)
     else:
         (lock.symlink_to if kind == "link" else lock.hardlink_to)(theirs)
-    with pytest.raises(FleetError, match=r"/\.git/fleet-update\.lock is a link or no file.*: delete it"):
+    with pytest.raises(FleetError, match=r"/\.git/fleet-update\.lock is a link or not a file.*: delete it"):
         update(service, options())
     assert theirs.read_text() == "precious\n"
 
@@ -525,7 +525,7 @@ def test_an_answer_that_the_template_does_not_take_is_not_dropped_without_a_word
     answers.write_text(answers.read_text().replace("ci: github\n", "ci: jenkins\n"))
     commit(service)
     before = state(service)
-    with pytest.raises(FleetError, match=r"does not take the recorded answer ci: 'jenkins'.* fleet update -d ci=…"):
+    with pytest.raises(FleetError, match=r"does not accept the recorded answer ci: 'jenkins'.* fleet update -d ci=…"):
         update(service, options())
     assert state(service) == before
     update(service, options(ci="gitlab"))

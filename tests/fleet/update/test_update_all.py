@@ -16,7 +16,8 @@ from fleet.errors import FleetError
 from fleet.service.mirror import Commit, newest
 from fleet.service.register import Member
 from fleet.update import show
-from fleet.update.update_all import Outcome, Wish, update_all
+from fleet.update.outcomes import Outcome, RunOptions
+from fleet.update.update_all import update_all
 from tests.fleet.services import Born, commit, state
 from tests.support.commands import git
 
@@ -59,8 +60,8 @@ def local(service: Path, name: str = "billing") -> Member:
     return Member(name, str(service), is_local=True)
 
 
-def one(member: Member, folder: Path, wish: Wish | None = None) -> Outcome:
-    return update_all([member], folder, wish or Wish(), jobs=1)[0]
+def one(member: Member, folder: Path, wish: RunOptions | None = None) -> Outcome:
+    return update_all([member], folder, wish or RunOptions(), jobs=1)[0]
 
 
 def version_at(repository: Path, ref: str) -> str:
@@ -94,7 +95,7 @@ def test_each_service_gets_a_tested_branch_and_a_failed_service_stops_no_other(
         local(tmp_path / "gone", "gone"),
     ]
     before = [state(service)[2:] for service in (well, failing, current)]
-    failed, updated, nothing, gone = update_all(members, folder, Wish(), jobs=2)
+    failed, updated, nothing, gone = update_all(members, folder, RunOptions(), jobs=2)
 
     assert (updated.failure, updated.tested, updated.old, updated.new) == ("", True, "v1.0.0", "v1.3.0")
     assert version_at(well, BRANCH) == "v1.3.0"
@@ -112,7 +113,7 @@ def test_each_service_gets_a_tested_branch_and_a_failed_service_stops_no_other(
 
     # A second run repeats only the failed service, from the step that failed.
     log = Path(failed.log).stat().st_size
-    again = update_all(members, folder, Wish(), jobs=2)
+    again = update_all(members, folder, RunOptions(), jobs=2)
     assert made.read_text().count("setup check") == 3
     assert again[1:3] == [updated, nothing]
     assert Path(failed.log).read_text().count("a test failed") == 2
@@ -121,7 +122,7 @@ def test_each_service_gets_a_tested_branch_and_a_failed_service_stops_no_other(
     # The team repairs it on its own branch, with a new commit, so the update starts again.
     (failing / "fail").unlink()
     commit(failing)
-    mended = update_all(members, folder, Wish(), jobs=2)[0]
+    mended = update_all(members, folder, RunOptions(), jobs=2)[0]
     assert (mended.failure, version_at(failing, BRANCH)) == ("", "v1.3.0")
     assert git(failing, "merge-base", BRANCH, "main") == git(failing, "rev-parse", "main")
 
@@ -157,18 +158,18 @@ def test_a_failure_by_the_update_is_distinguished_from_an_earlier_failure(born: 
     write(red, "fail")
     # The changes of the template 1.1.0.
     write(broken, "fail-with-platform.txt")
-    before, after = update_all([local(red, "red"), local(broken, "broken")], folder, Wish(), jobs=1)
+    before, after = update_all([local(red, "red"), local(broken, "broken")], folder, RunOptions(), jobs=1)
     assert before.failure == f"`make check` failed, as it did before the update, at {before.commit[:12]}"
     assert after.failure == "`make check` failed, the update broke it"
     assert (before.before, after.before) == ({"check": False}, {"check": True})
     assert not list(folder.glob("*.base"))
-    assert [show._done(one) for one in (before, after)] == ["failed before, too", "failed"]
+    assert [show._done(one) for one in (before, after)] == ["failed before too", "failed"]
 
 
 def test_corrections_in_the_clone_are_tested_and_delivered_and_never_discarded(born: Born, folder: Path) -> None:
     service = born()
     write(service, "fail")
-    wish = Wish(to="v1.1.0")
+    wish = RunOptions(to="v1.1.0")
     clone = Path(one(local(service), folder, wish).place)
     (clone / "fail").write_text("half mended\n")
     assert "somebody has worked in" in one(local(service), folder, wish).failure
@@ -242,7 +243,7 @@ def test_files_that_make_specs_writes_at_last_are_nobodys_work(born: Born, folde
     down.touch()
     assert "`make specs` failed" in one(local(service), folder).failure
     down.unlink()
-    assert one(local(service), folder, Wish(test=False)).failure == ""
+    assert one(local(service), folder, RunOptions(test=False)).failure == ""
     git(service, "branch", "--delete", "--force", BRANCH)
     write(service, "other")
     assert one(local(service), folder).failure == ""
@@ -260,7 +261,7 @@ def test_a_push_runs_no_hook_of_a_repository_that_a_service_names(
         hook.write_text(f"#!/bin/sh\ntouch {ran}\n")
         hook.chmod(0o755)
     git(service, "remote", "add", "origin", f"{scheme}{origin}".replace(" ", "%20" if scheme else " "))
-    pushed = one(local(service), folder, Wish(test=False, push=True))
+    pushed = one(local(service), folder, RunOptions(test=False, push=True))
     assert (pushed.failure, pushed.pushed, ran.exists()) == ("", True, False)
     assert git(origin, "rev-parse", BRANCH).strip() == pushed.tip
 
@@ -274,7 +275,7 @@ def test_no_file_is_written_through_a_link(born: Born, folder: Path, tmp_path: P
     for name in ("lock", "programs.lock"):
         (folder / name).unlink()
         (folder / name).symlink_to(theirs)
-        with pytest.raises(FleetError, match=rf"/{name} is a link or no file"):
+        with pytest.raises(FleetError, match=rf"/{name} is a link or not a file"):
             one(local(born(version="v1.3.0")), folder)
         (folder / name).unlink()
     assert theirs.read_text() == "precious\n"
@@ -293,20 +294,20 @@ def test_a_branch_is_pushed_if_that_is_asked_for_and_never_over_somebodys_work(
     assert (kept.failure, kept.tested, kept.pushed) == ("", True, False)
     assert version_at(Path(kept.place), BRANCH) == "v1.3.0"
     assert git(origin, "branch", "--list", BRANCH) == ""
-    pushed = one(by_url, folder, Wish(push=True))
+    pushed = one(by_url, folder, RunOptions(push=True))
     assert (pushed.failure, pushed.pushed) == ("", True)
     assert git(origin, "rev-parse", BRANCH).strip() == pushed.tip
     # Nothing else was left to do.
     assert made.read_text().count("setup check") == 1
 
     # The same with a local repository, whose origin now has another branch of that name.
-    other = one(local(service), tmp_path / "another", Wish(test=False, push=True))
-    assert other.failure == f"{origin} has another branch {BRANCH}: merge or delete it, then run this again"
+    other = one(local(service), tmp_path / "another", RunOptions(test=False, push=True))
+    assert other.failure == f"{origin} has another branch {BRANCH}: merge or delete it, then run fleet again"
     assert git(origin, "rev-parse", BRANCH).strip() == pushed.tip
-    again = one(replace(by_url, name="again"), tmp_path / "third", Wish(test=False, push=True))
-    assert again.failure == f"there is a branch {BRANCH} already: merge or delete it, then run this again"
+    again = one(replace(by_url, name="again"), tmp_path / "third", RunOptions(test=False, push=True))
+    assert again.failure == f"there is a branch {BRANCH} already: merge or delete it, then run fleet again"
     git(origin, "branch", "--delete", "--force", BRANCH)
-    assert one(local(service), tmp_path / "another", Wish(test=False, push=True)).pushed
+    assert one(local(service), tmp_path / "another", RunOptions(test=False, push=True)).pushed
     assert version_at(origin, BRANCH) == "v1.3.0"
 
 
@@ -324,9 +325,9 @@ def test_a_bug_with_one_service_is_the_failure_of_that_service(
     def newest_but_for_one(member: Member) -> Commit:
         return newest({"well": member}[member.name])
 
-    monkeypatch.setattr("fleet.update.update_all.newest", newest_but_for_one)
+    monkeypatch.setattr("fleet.update.steps.newest", newest_but_for_one)
     current = born(version="v1.3.0")
-    well, failed = update_all([local(current, "well"), local(current, "odd")], folder, Wish(), jobs=1)
+    well, failed = update_all([local(current, "well"), local(current, "odd")], folder, RunOptions(), jobs=1)
     assert well.failure == ""
     assert failed.failure.startswith("fleet has a bug: ")
 
@@ -417,6 +418,6 @@ def test_two_runs_at_once_are_refused(folder: Path, born: Born, monkeypatch: pyt
         refused.append(error.value)
         return Outcome("billing")
 
-    monkeypatch.setattr("fleet.update.update_all._Update.run", while_it_runs)
+    monkeypatch.setattr("fleet.update.steps.Steps.run", while_it_runs)
     one(local(born()), folder)
     assert len(refused) == 1

@@ -1,4 +1,4 @@
-"""How this `fleet` came to be installed."""
+"""Find out from where this `fleet` was installed."""
 
 import json
 from importlib.metadata import PackageNotFoundError, distribution
@@ -10,7 +10,7 @@ from fleet.errors import FleetError
 
 
 def origin() -> dict[str, Any]:
-    """What the installer was told to install, as direct_url.json has it (PEP 610); empty if that is not known."""
+    """The source of the installation as direct_url.json has it (PEP 610); empty if the source is not known."""
     try:
         return json.loads(distribution("slipway").read_text("direct_url.json") or "{}")
     except PackageNotFoundError:
@@ -18,9 +18,9 @@ def origin() -> dict[str, Any]:
 
 
 def repository() -> str:
-    """The template's repository, from which fleet was installed: a git URL, or a folder.
+    """The template's repository from which fleet was installed: a git URL, or a folder.
 
-    Raises FleetError if that is not known.
+    Raises FleetError if the repository is not known.
     """
     found = origin()
     url = found.get("url", "")
@@ -35,7 +35,7 @@ def repository() -> str:
 
 
 def version() -> str:
-    """The package's, which seldom changes; if it is from git, also what was asked for there, and the commit."""
+    """The version of the package, which seldom changes; with the requested revision and the commit if it is from git."""
     try:
         of_package = distribution("slipway").version
     except PackageNotFoundError:

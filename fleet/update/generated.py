@@ -1,6 +1,6 @@
-"""What follows from an update and is generated in the service itself, by its own `make specs`: uv.lock and specs/.
+"""Generate the files that follow from an update, by the service's own `make specs`: uv.lock and specs/.
 
-And in pyproject.toml the chassis' version, where that comes from a package index.
+If the chassis comes from a package index, `make specs` also writes its version into pyproject.toml.
 """
 
 import os
@@ -21,9 +21,9 @@ SUBMODULES = (
 
 
 def finish(checkout: Path) -> str:
-    """Lock, write the specs, and commit both. Returns what make said if it failed: the team's code may need a change first.
+    """Run `make specs` and commit its files. Return make's output if it failed: the team's code may need a change first.
 
-    A service that has not committed these files is left alone.
+    A service that has not committed these files stays unchanged.
     """
     tracked = objects.tree(checkout)
     if "uv.lock" not in tracked or "Makefile" not in tracked:
@@ -38,24 +38,24 @@ def finish(checkout: Path) -> str:
     )
     if done.returncode != 0:
         git.git(checkout, "checkout", "--quiet", "--", ".")
-        said = (done.stdout + done.stderr).strip().splitlines()[-15:]
-        said = said or [f"it said nothing, and its exit status was {done.returncode}"]
-        return "\n".join([*said, *([SUBMODULES] if ".gitmodules" in tracked else [])])
+        output = (done.stdout + done.stderr).strip().splitlines()[-15:]
+        output = output or [f"make printed nothing, and its exit status was {done.returncode}"]
+        return "\n".join([*output, *([SUBMODULES] if ".gitmodules" in tracked else [])])
     commit_generated(checkout)
     return ""
 
 
 def commit_generated(checkout: Path) -> None:
-    """Commit what `make specs` has written."""
+    """Commit the files that `make specs` has written."""
     commit(
         checkout,
-        "Write what follows from the template: uv.lock, specs",
+        "Generate the files that follow from the template: uv.lock, specs",
         [name for name in GENERATED if (checkout / name).exists()],
     )
 
 
 def team_environment() -> dict[str, str]:
-    """The variables that a service's own code gets: those that a build needs, and no other secret."""
+    """The variables for a service's own code: the variables that a build needs, and no other secret."""
     return {
         name: value
         for name, value in os.environ.items()

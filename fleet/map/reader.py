@@ -1,4 +1,4 @@
-"""The map of a fleet. What is known of a commit is kept, so that only what has changed is read again."""
+"""Read the map of a fleet. The facts of a commit are cached, so that only new commits are read."""
 
 import hashlib
 import json
@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fleet.cache import cache, version_of_checks, write_whole
+from fleet.cache import cache, version_of_checks, write_atomically
 from fleet.check.standing import Standing
-from fleet.errors import FleetError, told
+from fleet.errors import FleetError, as_fleet_error
 from fleet.git.git import without_credentials
 from fleet.map.facts import Facts, facts
 from fleet.map.model import Map
-from fleet.processes.limits import TooMuch, limit_seconds, limited
-from fleet.processes.parallel import Lost, in_processes, in_threads
+from fleet.processes.limits import LimitExceeded, limit_resources, limit_seconds
+from fleet.processes.parallel import Failure, in_processes, in_threads
 from fleet.progress import progress
-from fleet.service.mirror import dropped_for_damage, mirror_of, newest
+from fleet.service.mirror import drop_if_damaged, mirror_of, newest
 from fleet.service.register import Member
 from fleet.service.service import Service
 from fleet.service.waivers import today
@@ -27,7 +27,7 @@ READING = "reading the service for the map"
 
 @dataclass(frozen=True)
 class Source:
-    """A commit of a repository on this machine; or its working copy, if `commit` is empty."""
+    """A commit of a repository on this machine, or the working copy if `commit` is empty."""
 
     name: str
     repository: Path
@@ -35,21 +35,21 @@ class Source:
     member: Member | None = None
 
 
-def of_folders(paths: Iterable[Path], jobs: int | None = None) -> Map:
-    """With what is not committed yet."""
-    return of_sources([Source(path.resolve().name, path) for path in dict.fromkeys(paths)], jobs=jobs)
+def read_folders(paths: Iterable[Path], jobs: int | None = None) -> Map:
+    """Read the map of repositories on this machine, with uncommitted changes."""
+    return read_sources([Source(path.resolve().name, path) for path in dict.fromkeys(paths)], jobs=jobs)
 
 
-def of_members(members: list[Member], jobs: int | None = None) -> Map:
-    """At the newest commits of their branches."""
+def read_members(members: list[Member], jobs: int | None = None) -> Map:
+    """Read the map of the members at the newest commits of their branches."""
     commits, unread = in_threads(newest, members, "fetching")
     sources = [Source(one.name, commits[one].repository, commits[one].id, one) for one in members if one in commits]
     reasons = {member.name: without_credentials(str(error)) for member, error in unread.items()}
-    return of_sources(sources, reasons, jobs)
+    return read_sources(sources, reasons, jobs)
 
 
-def of_standings(members: list[Member], standings: list[Standing]) -> Map:
-    """At the commits that `fleet status` has looked at, and fetched if need be."""
+def read_standings(members: list[Member], standings: list[Standing]) -> Map:
+    """Read the map of the members at the commits that `fleet status` has judged."""
     pairs = list(zip(members, standings, strict=True))
     unread = {one.name: standing.unreadable for one, standing in pairs if standing.unreadable}
     sources = [
@@ -57,17 +57,17 @@ def of_standings(members: list[Member], standings: list[Standing]) -> Map:
         for one, standing in pairs
         if not standing.unreadable
     ]
-    return of_sources(sources, unread)
+    return read_sources(sources, unread)
 
 
-def of_sources(sources: list[Source], unread: dict[str, str] | None = None, jobs: int | None = None) -> Map:
-    """`unread` are services that cannot be read, and why. Those of the sources that cannot join them."""
-    limit_seconds()  # said once, and not of each service
-    recalled, failed = in_threads(_recalled, sources)
+def read_sources(sources: list[Source], unread: dict[str, str] | None = None, jobs: int | None = None) -> Map:
+    """Read the map of the sources. `unread` are unreadable services with the reasons. Unreadable sources are added to them."""
+    limit_seconds()  # a wrong FLEET_LIMIT_SECONDS is reported once, and not for each service
+    recalled, failed = in_threads(_recall, sources)
     read = {source: known for source, known in recalled.items() if known is not None}
     todo = [source for source in recalled if source not in read]
     with progress("reading" if any(source.commit for source in todo) else "", len(todo)) as step:
-        for source, result in in_processes(attempt, todo, jobs=jobs or os.cpu_count() or 1):
+        for source, result in in_processes(attempt_facts, todo, jobs=jobs or os.cpu_count() or 1):
             if isinstance(result, Facts):
                 read[source] = result
             else:
@@ -81,8 +81,8 @@ def of_sources(sources: list[Source], unread: dict[str, str] | None = None, jobs
     return Map([read[source] for source in known], (unread or {}) | reasons, names)
 
 
-def _recalled(source: Source) -> Facts | None:
-    """What is known of a commit. Raises FleetError if it is known to be too much to read."""
+def _recall(source: Source) -> Facts | None:
+    """Read the cached facts of a commit. Raises FleetError if reading the commit is known to exceed the limits."""
     if not source.commit:
         return None
     try:
@@ -97,58 +97,60 @@ def _recalled(source: Source) -> Facts | None:
     return None
 
 
-def attempt(source: Source) -> Facts | Lost:
-    """In a process of its own: the facts of a service, or why it cannot be read. A damaged mirror is fetched anew."""
+def attempt_facts(source: Source) -> Facts | Failure:
+    """Read the facts of a service in a process of its own, or state why they cannot be read. Fetch a damaged mirror anew."""
     try:
         try:
             return _facts(source)
         except FleetError:
-            if source.member is None or not dropped_for_damage(source.member):
+            if source.member is None or not drop_if_damaged(source.member):
                 raise
             return _facts(replace(source, commit=newest(source.member).id))
     except Exception as error:
-        return Lost(str(told(error)))
+        return Failure(str(as_fleet_error(error)))
 
 
 def _facts(source: Source) -> Facts:
-    """Raises FleetError."""
+    """Read the facts of a source. Raises FleetError."""
     if source.commit:
-        return kept(source.repository, source.commit, Service(source.repository, source.commit, source.commit))
-    with limited(READING):
+        return read_facts(source.repository, source.commit, Service(source.repository, source.commit, source.commit))
+    with limit_resources(READING):
         return _read(Service(source.repository))
 
 
-def kept(repository: Path, commit: str, service: Service) -> Facts:
-    """Read the facts of a service at a commit, and keep them for the next map; or that they take too much. Raises FleetError."""
+def read_facts(repository: Path, commit: str, service: Service) -> Facts:
+    """Read the facts of a service at a commit into the cache, which also keeps that a limit was exceeded. Raises FleetError."""
     try:
-        with limited(READING):
+        with limit_resources(READING):
             found = _read(service)
-    except TooMuch as error:
+    except LimitExceeded as error:
         _remember_too_much(Source("", repository, commit), str(error))
         raise
-    write_whole(_memory(repository, commit), json.dumps(found.to_json()))
+    write_atomically(_memory(repository, commit), json.dumps(found.to_json()))
     return found
 
 
 def _remember_too_much(source: Source, why: str) -> None:
     if source.commit:
-        write_whole(_memory(source.repository, source.commit), json.dumps({"too_much": why, "limits": _limits()}))
+        write_atomically(_memory(source.repository, source.commit), json.dumps({"too_much": why, "limits": _limits()}))
 
 
 def _limits() -> list[Any]:
-    """How long a failure counts: until somebody sets another limit, or for the day, for the machine may have been short."""
+    """The inputs of a failure: the limit, and the day, because the machine may have been short of memory on that day."""
     return [today().isoformat(), limit_seconds()]
 
 
 def _memory(repository: Path, commit: str) -> Path:
-    """Of this repository alone: whoever owns one on this machine may have forged what a commit of another one has."""
+    """The cache file for a commit of this repository only, because another repository may contain a forged commit."""
     name = hashlib.sha256(f"{repository.resolve()} {commit} {version_of_checks()}".encode()).hexdigest()
     return cache() / "facts" / name[:2] / f"{name[2:40]}.json"
 
 
 def _read(service: Service) -> Facts:
-    """Raises FleetError, whatever goes wrong: a file of a shape that nobody thought of must not hide the other services."""
+    """Read the facts of a service. Raises FleetError even for an unexpected shape, which must not hide other services."""
     try:
         return facts(service)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise FleetError(f"a file has a shape that the map does not know: {type(error).__name__} {error}") from error
+        raise FleetError(
+            f"a file has a structure that the map does not know: {type(error).__name__} {error}"
+        ) from error

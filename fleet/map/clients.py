@@ -1,4 +1,4 @@
-"""Whom a service's code asks by HTTP, as far as its text says so: what it gives to chassis.client.service_client."""
+"""Find the HTTP clients in a service's code: the calls of chassis.client.service_client, and the services that they name."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ FUNCTION = "service_client"
 
 @dataclass(frozen=True)
 class Client:
-    """One call of service_client. `target` is the neighbour's name as the code has it: of a setting or of a host."""
+    """One call of service_client. `target` is the neighbour's name in the code: the name of a setting or of a host."""
 
     target: str
     path: str
@@ -22,7 +22,7 @@ class Client:
 
 
 def clients(service: Service) -> Iterator[Client]:
-    """Every client whose address is a setting that ends in _url, or a URL. Raises FleetError if a file is not Python."""
+    """Find the clients whose address is a setting that ends in _url, or a URL. Raises FleetError if a file is not Python."""
     for path in _mentioning(service):
         for name, call in Module(path, service.python(path)).calls:
             if name == f"chassis.client.{FUNCTION}":
@@ -30,7 +30,7 @@ def clients(service: Service) -> Iterator[Client]:
 
 
 def _mentioning(service: Service) -> list[str]:
-    """The few files that need be parsed."""
+    """The few files with a client, which alone need to be parsed."""
     return sorted(path for path, content in service.contents("src/*.py") if FUNCTION.encode() in content)
 
 
@@ -46,7 +46,7 @@ def _targets(call: ast.Call) -> Iterator[str]:
 
 
 def _host(url: str) -> Iterator[str]:
-    """In Kubernetes the host of a service begins with its name."""
+    """The first part of the host in a URL, which in Kubernetes is the name of the service."""
     try:
         host = urlsplit(url).hostname
     except ValueError:

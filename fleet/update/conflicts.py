@@ -1,4 +1,4 @@
-"""What an update that went wrong leaves behind: unmerged paths, conflict markers, rejected hunks."""
+"""Find the conflicts that a failed update leaves: unmerged paths, conflict markers, rejected hunks."""
 
 import re
 from pathlib import Path
@@ -9,24 +9,24 @@ from fleet.git import git
 MARKER = re.compile(rb"^<{7} .*?^>{7} ", re.MULTILINE | re.DOTALL)
 
 
-def refuse_scars(repository: Path, because: str) -> None:
-    """Raises FleetError, which names every path that has one. Looks at the working copy, at what git tracks."""
+def refuse_conflicts(repository: Path, because: str) -> None:
+    """Refuse conflicts in the tracked files of the working copy. Raises FleetError, which names every path."""
     unmerged = {row.split("\t", 1)[1] for row in _listed(repository, "ls-files", "--unmerged", "-z")}
     tracked = _listed(repository, "ls-files", "-z")
     rejected = {path for path in tracked if path.endswith(".rej")}
-    # Git looks, and only where it finds something do we: no file is read twice.
+    # Git searches all files, and only the files that it finds are read here.
     suspects = {path for path in _suspects(repository) if MARKER.search(_bytes(repository, path))}
-    scars = [
+    conflicts = [
         *(f"{path}: unmerged" for path in sorted(unmerged)),
         *(f"{path}: conflict markers" for path in sorted(suspects)),
         *(f"{path}: hunks that an update could not apply" for path in sorted(rejected)),
     ]
-    if scars:
-        raise FleetError(f"{because}\n" + "\n".join(f"  {scar}" for scar in scars))
+    if conflicts:
+        raise FleetError(f"{because}\n" + "\n".join(f"  {conflict}" for conflict in conflicts))
 
 
 def _bytes(repository: Path, path: str) -> bytes:
-    """None of a link or of what a link leads to, which is no file of the repository."""
+    """The bytes of a file; empty for a link or behind a link, which leads out of the repository."""
     file = repository / path
     is_ours = file.is_file() and not file.is_symlink() and not git.leads_through_link(repository, path)
     return file.read_bytes() if is_ours else b""

@@ -1,0 +1,31 @@
+"""Names: paths that differ in upper and lower case only, of which not every system can hold both."""
+
+from collections.abc import Iterator
+
+from fleet.check.findings import Finding
+from fleet.errors import FleetError
+from fleet.git.objects import describe_pair, pairs_by_case
+from fleet.service.service import Service
+from fleet.service.waivers import WAIVERS_FILE
+from fleet.template.answers import ANSWERS_FILE
+
+
+def check_names(service: Service) -> Iterator[Finding]:
+    """Report each pair of such paths. Raises FleetError for a pair with a file of the platform."""
+    refuse_unsafe_names(service)
+    for first, second in pairs_by_case(service.tree):
+        reason = f"the path differs from {first} in upper and lower case only, and not every system can hold both"
+        yield Finding("path-case", second, reason, "rename or remove one of them")
+
+
+def refuse_unsafe_names(service: Service) -> None:
+    """Refuse a pair in which one file could take the place of a file that the platform owns. Raises FleetError."""
+    for pair in pairs_by_case(service.tree):
+        if any(_is_platform(service, name) for name in pair):
+            raise FleetError(f"{service.root} has {describe_pair(pair)}. The platform owns one of them")
+
+
+def _is_platform(service: Service, name: str) -> bool:
+    """Whether the platform owns or reads the file, or a file in the folder, of this name."""
+    paths = [*service.expected.platform, ANSWERS_FILE, WAIVERS_FILE]
+    return any(path == name or path.startswith(f"{name}/") for path in paths)

@@ -1,0 +1,81 @@
+"""The options that commands share, and the functions that read them."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import click
+
+from fleet.errors import FleetError
+from fleet.output import WIDE
+
+PATH = click.Path(path_type=Path)
+FLEET = Path("fleet.toml")
+
+config_option = click.option(
+    "--config", type=PATH, metavar="FILE", default=FLEET, show_default=True, help="The file that lists the services."
+)
+data_option = click.option(
+    "answers", "--data", "-d", multiple=True, metavar="KEY=VALUE", help="Give an answer. Repeatable."
+)
+jobs_option = click.option(
+    "--jobs", type=click.IntRange(1), show_default="one for each core", help="Processes at a time."
+)
+offline_option = click.option("--offline", is_flag=True, help="Fetch nothing, and use the commits in the cache.")
+output_option = click.option(
+    "--output", type=PATH, metavar="FILE", show_default="stdout", help="Write the report there."
+)
+path_argument = click.argument("path", type=PATH, default=Path(), help="A service's repository. Default: this folder.")
+to_option = click.option("--to", metavar="VERSION", show_default="newest", help="A version of the template.")
+template_option = click.option(
+    "--template",
+    multiple=True,
+    metavar="URL",
+    envvar="FLEET_TEMPLATE",
+    show_envvar=True,
+    show_default="the template in fleet.toml, or the origin of fleet",
+    help="The platform's template. A service with another template is refused. Repeatable.",
+)
+
+
+def format_option(*choices: str, help: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make the option `--format`. The first choice is the default."""
+    return click.option(
+        "shown", "--format", type=click.Choice(choices), default=choices[0], show_default=True, help=help
+    )
+
+
+def trust_templates(named: Sequence[str], config: Path | None = None) -> None:
+    """Let only the platform's template be fetched and run. Raises FleetError if that template is not known."""
+    from fleet.service.register import templates
+    from fleet.template.installation import repository
+    from fleet.template.trust import is_decided, trust
+
+    named = named or (templates(config) if config else [])
+    if named or not is_decided():
+        trust(named or [repository()])
+
+
+def table_width(output: Path | None) -> int | None:
+    """The width of a table in a file; None for a terminal."""
+    return None if output is None else WIDE
+
+
+def write_report(output: Path, text: str) -> None:
+    from fleet.cache import write_atomically
+
+    if output.exists() and not output.is_file():  # such as /dev/stdout
+        output.write_text(text, encoding="utf-8", errors="backslashreplace")
+    else:
+        write_atomically(output.resolve(), text)
+
+
+def parse_answers(answers: tuple[str, ...]) -> dict[str, str]:
+    data = {}
+    for answer in answers:
+        name, separator, value = answer.partition("=")
+        if not separator:
+            raise FleetError(
+                f"-d is {answer!r}, and has to be KEY=VALUE: write the name of an answer, =, and its value"
+            )
+        data[name] = value
+    return data
