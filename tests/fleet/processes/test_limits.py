@@ -509,7 +509,7 @@ def test_a_map_names_the_service_that_hangs_in_a_call_of_c_and_does_not_try_its_
     monkeypatch.setenv("FLEET_LIMIT_SECONDS", "0.2")
     member = Member("slow", str(repository), is_local=True)
     with monkeypatch.context() as patch:
-        patch.setattr(reader, "attempt", compute_in_c)
+        patch.setattr(reader, "attempt_facts", compute_in_c)
         assert "more than 0.2 seconds of computing" in reader.read_members([member]).unread["slow"]
         patch.setattr(reader, "in_processes", lambda _, todo, **__: pytest.fail("tried again") if todo else iter(()))
         assert "more than 0.2 seconds of computing" in reader.read_members([member]).unread["slow"]
