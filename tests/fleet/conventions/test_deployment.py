@@ -262,7 +262,7 @@ def test_a_rule_of_the_network_that_names_no_peers_or_everybody_is_seen(
 
 def test_a_manifest_that_no_cluster_would_take_is_said(service: Path) -> None:
     patched("HorizontalPodAutoscaler", "replace", "/spec/minReplicas", '"2"')(service)
-    only(service, "deploy-replicas", "has a manifest that no cluster would take")
+    only(service, "deploy-replicas", "has a manifest that no cluster would accept")
 
 
 def name_of(manifest: Manifest) -> tuple[str, str]:
