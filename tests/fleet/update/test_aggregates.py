@@ -76,7 +76,7 @@ def test_two_ends_of_the_chain_are_refused(born: Born) -> None:
     team_migration(service, "0002", "0001")
     team_migration(service, "0003", "0001")
     before = state(service)
-    with pytest.raises(FleetError, match=r"migrations have 2 ends: .*0002_ours.py, .*0003_ours.py"):
+    with pytest.raises(FleetError, match=r"migrations have 2 heads: .*0002_ours.py, .*0003_ours.py"):
         add(service, TWO)
     assert state(service) == before
 
