@@ -119,7 +119,7 @@ def measure(apps: list[App], receiver: Sink, options: argparse.Namespace) -> Rou
 
 
 def check_same_work(apps: list[App], invoice_id: str) -> None:
-    """Both give the same answers, so that nobody is faster by doing less."""
+    """Exit unless both apps give the same answers: no app may be faster because the app does less."""
     for path in (f"{INVOICES}/{invoice_id}", f"{INVOICES}?limit=20"):
         first, second = (app.get(path) for app in apps)
         if first != second:

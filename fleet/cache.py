@@ -43,7 +43,7 @@ def write_atomically(file: Path, text: str) -> None:
     # Not by tempfile, whose files only their owner may read.
     unfinished = file.with_name(f"{file.name[:100]}.{uuid4().hex}.part")
     try:
-        # The name of a file in a report need not be UTF-8.
+        # A report may contain the name of a file that is not UTF-8.
         unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
         unfinished.replace(file)
     finally:

@@ -25,7 +25,7 @@ class Finding:
     remedy: str
     level: Level = Level.ERROR
     line: int = 0
-    # The reason of the convention.
+    # Why the convention exists.
     why: str = ""
 
 

@@ -16,7 +16,7 @@ COMMANDS = {Level.ERROR: "error", Level.WARNING: "warning", Level.WAIVED: "notic
 
 
 def table(report: Report) -> None:
-    """Print a table of the findings and the reason of each id, or one line if there are no findings."""
+    """Print the findings and, below them, why each broken convention exists; one line if there are no findings."""
     console, found = output.console(), report.findings
     where = f"{report.name}, template {report.version}"
     if not found:

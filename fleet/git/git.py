@@ -218,7 +218,7 @@ def leads_through_link(root: Path, path: str) -> bool:
 
 
 def quote(path: str) -> str:
-    """Quote a path for a command that reads one path a line: a name may contain a line end, or begin with a quote."""
+    """Quote a path for a command that reads one path per line: a name may contain a line end, or begin with a quote."""
     return '"' + path.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 

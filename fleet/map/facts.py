@@ -1,4 +1,4 @@
-"""Read from a service's repository the facts about its neighbours. Facts are small and JSON, to be cached for each commit."""
+"""Read the facts about a service's neighbours from its repository, as small JSON that is cached for each commit."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any

@@ -278,7 +278,7 @@ class _Renderer(Worker):
         expected_contents: bytes | Path = b"",
         expected_mode: int | None = None,
     ) -> bool:
-        """Record a file. Copier calls this with each file before it writes the file, so that no file has to be read again."""
+        """Record a file from the content that Copier is about to write. Return whether Copier may write the file."""
         if not is_dir:
             content = expected_contents if isinstance(expected_contents, bytes) else os.fsencode(expected_contents)
             mode = "120000" if is_symlink else "100755" if (expected_mode or 0) & 0o100 else "100644"

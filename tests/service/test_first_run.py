@@ -155,7 +155,7 @@ def test_a_saved_file_is_served_at_once_although_a_stream_is_open(birth: Birth) 
         try:
             with httpx.stream("GET", f"{base}/v1/invoices/ticks", timeout=START_SECONDS) as stream:
                 assert "server" not in stream.headers
-                parts = stream.iter_raw()  # keep the iterator, because its collection would close the stream
+                parts = stream.iter_raw()  # the garbage collector would close the stream with the iterator
                 assert next(parts) == b"tick"
                 route.write_text(before.replace("/v1/invoices", "/v1/bills", 1))
                 wait_until(lambda: fetch(f"{base}/v1/bills") == 200, seconds=START_SECONDS)

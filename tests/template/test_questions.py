@@ -795,7 +795,7 @@ def test_the_command_line_prints_the_next_steps(questionnaire: Path, tmp_path: P
     assert "\n  make dev\n" in run.stderr
 
 
-# The rest of the repository and the questions
+# The questions agree with copier.yml, the template and the docs
 
 
 def test_nothing_needs_trust() -> None:

@@ -510,7 +510,7 @@ async def test_kafka_topics_on_a_full_disk_are_unavailable_and_the_others_go_on(
                 filler.write(bytes(4096))
 
         for _ in range(3):
-            messages = [meeting.event(name, body=b"x" * 20_000) for name in names]  # more than the files have allocated
+            messages = [meeting.event(name, body=b"x" * 20_000) for name in names]  # more than Kafka's files have left
             found = dict(zip(names, await answers(bank, messages), strict=True))
             assert {name for name in names if isinstance(found[name], DestinationUnavailable)} == full, found
             assert {name for name in names if found[name] is None} == {*names} - full, found

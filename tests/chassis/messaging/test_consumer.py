@@ -573,7 +573,7 @@ RELUCTANT = RetryPolicy(first_pause_seconds=NEVER, longest_pause_seconds=NEVER)
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> int:
     """The number of messages that a consumer may hold, made small."""
-    monkeypatch.setattr(processing, "log", CapturingLogger())  # the default shows each stack, which takes longer
+    monkeypatch.setattr(processing, "log", CapturingLogger())  # the real logger formats each stack, which is slow
     monkeypatch.setitem(SHAPES, Kind.EVENT, replace(SHAPES[Kind.EVENT], batch=10, window=40, held=40, spare=10))
     return 40
 

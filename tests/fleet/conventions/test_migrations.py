@@ -115,7 +115,7 @@ def test_an_unused_column_and_a_careful_migration_pass(service: Path) -> None:
         'op.add_column("invoices", sa.Column("kind", sa.Text, nullable=False, server_default="a"), schema="billing")'
     )
     migration(CONCURRENTLY, DROP, table, default, says=NOBODY)(service)
-    # No code uses a table yet that the same branch creates.
+    # A table that this branch itself creates is not in use yet.
     on_the_new_one = [
         'op.create_index("ix_lines", "lines", ["id"], schema="billing")',
         'op.drop_table("lines", schema="billing")',

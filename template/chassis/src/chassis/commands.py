@@ -59,11 +59,11 @@ def _parser(service: Service, arguments: list[str]) -> argparse.ArgumentParser:
 
 def _run(service: Service, options: argparse.Namespace) -> int:
     if options.command in OF_A_DATABASE and not os.environ.get("DATABASE_URL"):
-        from chassis.dev import addresses
+        from chassis.dev import servers_file
 
         try:
-            addresses.use()
-        except addresses.NotRunning as error:
+            servers_file.use()
+        except servers_file.NotRunning as error:
             print(f"{service.name}: {error}", file=sys.stderr)
             return 1
     match options.command:

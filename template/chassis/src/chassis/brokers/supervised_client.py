@@ -21,9 +21,9 @@ T = TypeVar("T")
 
 
 class SupervisedClient(Generic[T]):
-    """Holds a client, makes a client when a caller needs it, and checks it, also while the service sends nothing.
+    """Keep one client: make it when a caller needs it, and check its connection even while the service sends nothing.
 
-    `make` raises BrokerUnavailable. `holds` returns whether the connection works. `leave` closes a client, and may take long.
+    `make` raises BrokerUnavailable. `holds` returns whether the connection of a client still works. `leave` closes a client, and may take long.
     """
 
     def __init__(

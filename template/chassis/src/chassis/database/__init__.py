@@ -1,10 +1,10 @@
 """Compiled SQL on a pool of connections, and explicit transactions."""
 
 from chassis.database.connection import Connection
+from chassis.database.metadata import metadata_for
 from chassis.database.outages import DatabaseUnavailable
 from chassis.database.pool import Database
 from chassis.database.statements import Executor, Row, Statement, optional
-from chassis.database.tables import metadata_for
 from chassis.database.unit_of_work import UnitOfWork
 
 __all__ = [

@@ -1,7 +1,7 @@
 """The record of the migrations that a database has applied: the number and a digest of each.
 
 The digest covers the effect of a migration. A number alone may belong to two migrations: to a squash and a migration
-that it replaces, or to a withdrawn migration and its successor.
+that it replaces, or to a withdrawn migration and its successor. `migrate` refuses such a second migration.
 """
 
 import ast

@@ -1,4 +1,7 @@
-"""Distinguish an outage from a bug: which errors of PostgreSQL concern the session or the server, not the statement."""
+"""Distinguish an outage from a bug: which errors of PostgreSQL concern the session or the server, not the statement.
+
+`pool` raises DatabaseUnavailable for an outage, and `chassis.problems` answers it with 503.
+"""
 
 import time
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from chassis.application import api
 from chassis.database import migrate
-from chassis.dev import addresses, embedded
+from chassis.dev import embedded, servers_file
 from chassis.dev.migration_watch import MigrationWatch
 from chassis.service import Service
 from chassis.settings import SettingsError, read
@@ -44,7 +44,7 @@ def run(service: Service, *, host: str = "127.0.0.1", port: int | None = None) -
                 os.environ.setdefault("RUN_WORKER", "true")
                 if not os.environ.get("BROKER_URL"):
                     embedded_urls["BROKER_URL"] = stack.enter_context(embedded.nats(FOLDER / "nats", durable=True))
-            addresses.write(embedded_urls)
+            servers_file.write(embedded_urls)
             os.environ.update(embedded_urls)
             url = os.environ["DATABASE_URL"]
             settings = read(service.settings)

@@ -87,7 +87,7 @@ _LOGGED = """
 
 
 class Excluded(NamedTuple):
-    """Rows and keys that a read leaves out: rows that are being sent, and keys that take long."""
+    """The rows and keys that a read leaves out: rows that are being sent, and keys whose send has taken longer than LONG_SECONDS."""
 
     rows: list[int]
     keys: list[Key]

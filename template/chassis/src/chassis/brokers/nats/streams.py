@@ -1,7 +1,7 @@
 """The streams of JetStream: their names, and how a service creates and changes them.
 
-The owner of a message name has a stream for its events, which keeps them for the retention, and a stream for its jobs,
-which keeps each job until it is acknowledged.
+Each service that owns names of messages has a stream for its events, which are kept for EVENT_RETENTION_HOURS, and a
+stream for its jobs, which are kept until they are acknowledged.
 """
 
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""The registry of a service's tables. The chassis' tables (outbox, inbox, parked) are in migrations/versions/."""
+"""The SQLAlchemy metadata of a service's tables. The chassis' tables (outbox, inbox, parked) are in migrations/versions/."""
 
 from sqlalchemy import MetaData
 

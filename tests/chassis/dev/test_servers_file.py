@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from chassis.commands import main
-from chassis.dev import addresses
+from chassis.dev import servers_file
 from chassis.service import Service
 
 
@@ -29,16 +29,16 @@ def port() -> Generator[int]:
 
 def test_a_command_uses_the_servers_of_make_dev(port: int) -> None:
     written = {"DATABASE_URL": f"postgresql://u:a=b@127.0.0.1:{port}/x", "BROKER_URL": f"nats://127.0.0.1:{port}"}
-    addresses.write(written)
-    addresses.use()
+    servers_file.write(written)
+    servers_file.use()
     assert {name: os.environ[name] for name in written} == written
-    assert stat.S_IMODE(addresses.FILE.stat().st_mode) == 0o600
+    assert stat.S_IMODE(servers_file.FILE.stat().st_mode) == 0o600
 
 
 def test_the_database_of_the_environment_comes_first(
     service: Service, port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    addresses.write({"DATABASE_URL": f"postgresql://u:p@127.0.0.1:{port}/x"})
+    servers_file.write({"DATABASE_URL": f"postgresql://u:p@127.0.0.1:{port}/x"})
     monkeypatch.setenv("DATABASE_URL", "elsewhere")
     assert main(service, ["migrate"]) == 2
     assert "DATABASE_URL: must look like postgresql://" in capsys.readouterr().err
@@ -47,11 +47,11 @@ def test_the_database_of_the_environment_comes_first(
 def test_without_a_make_dev_a_command_says_how_to_start_it(
     service: Service, port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    addresses.use()
+    servers_file.use()
     assert main(service, ["migrate"]) == 2
     assert "DATABASE_URL: is not set" in capsys.readouterr().err
     with socket.create_server(("127.0.0.1", 0)) as closed:
         ended = closed.getsockname()[1]
-    addresses.write({"DATABASE_URL": f"postgresql://u:p@127.0.0.1:{ended}/x"})
+    servers_file.write({"DATABASE_URL": f"postgresql://u:p@127.0.0.1:{ended}/x"})
     assert main(service, ["migrate"]) == 1
     assert "start `make dev` in another terminal, or set DATABASE_URL" in capsys.readouterr().err
