@@ -94,7 +94,8 @@ class Safe(Convention):
     def check(self, service: Service) -> Iterator[Problem]:
         for one in squawk.judge(service, _new(service)):
             if not one.rule:
-                what = f"the migration cannot be read as SQL without a database and the service's code: {one.what}"
+                read = "the migration cannot be read as SQL without a database and without the service's code"
+                what = f"{read}: {one.what}"
                 yield Problem(one.path, what, one.line)
             elif one.rule != UNREPEATABLE[0] and not CONTRACTS.fullmatch(one.rule):
                 yield Problem(one.path, f"{one.what} ({one.rule})", one.line)
