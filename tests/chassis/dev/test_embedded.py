@@ -130,7 +130,7 @@ def test_a_durable_server_keeps_its_data_and_its_password(folder: Path, monkeypa
         assert ask(again, "SELECT answer FROM kept") == 42
 
 
-def test_a_durable_server_has_the_same_port_at_every_start_unless_it_is_taken(folder: Path) -> None:
+def test_a_durable_server_keeps_its_port_unless_the_port_is_taken(folder: Path) -> None:
     urls = []
     for _ in range(2):
         with embedded.nats(folder, durable=True) as url:

@@ -84,7 +84,7 @@ def test_the_newest_migration_is_undone_and_applied_again_after_an_edit(
     migrate.upgrade(copy, empty_database)
 
 
-def test_a_migration_that_fails_is_shown_with_its_cause_and_applied_once_it_is_right(
+def test_a_failed_migration_is_shown_with_its_cause_and_applied_after_a_correction(
     watch: MigrationWatch, copy: Service, empty_database: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     save(copy, 2, "SELECT 1 / 0")

@@ -44,7 +44,7 @@ def test_the_database_of_the_environment_comes_first(
     assert "DATABASE_URL: must look like postgresql://" in capsys.readouterr().err
 
 
-def test_without_a_make_dev_a_command_says_how_to_start_it(
+def test_without_make_dev_a_command_names_the_remedy(
     service: Service, port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     servers_file.use()

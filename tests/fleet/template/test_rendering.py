@@ -74,7 +74,7 @@ def test_a_render_without_files_has_the_same_manifest(born: Born, tmp_path: Path
 
 
 @pytest.mark.parametrize("kept", [None, 0, 15, 40, 200])
-def test_what_another_process_has_compiled_is_used_unless_it_is_damaged(
+def test_a_template_that_another_process_has_compiled_is_used_unless_the_file_is_damaged(
     born: Born, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int | None
 ) -> None:
     """`kept` is how many bytes of each file are left."""
