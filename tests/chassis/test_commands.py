@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from chassis.commands import main
 from chassis.database import metadata_for
-from chassis.dev import embedded
+from chassis.dev import embedded, servers_file
 from chassis.service import Service
 from chassis.settings import Settings
 from pydantic import HttpUrl
@@ -158,6 +158,8 @@ def test_a_database_that_cannot_be_reached_is_reported_in_one_sentence(
 def test_migrate_check_needs_no_database_of_ours_and_fails_on_a_difference(
     service: Service, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    # As after a `make dev` that has ended.
+    servers_file.write({"DATABASE_URL": f"postgresql://tiny:s3cret@127.0.0.1:{embedded.free_port()}/tiny"})
     assert main(service, ["migrate", "--check"]) == 0
     assert main(dataclasses.replace(service, tables=metadata_for("tiny")), ["migrate", "--check"]) == 1
 

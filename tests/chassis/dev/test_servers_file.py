@@ -27,7 +27,10 @@ def port() -> Generator[int]:
         yield listener.getsockname()[1]
 
 
-def test_a_command_uses_the_servers_of_make_dev(port: int) -> None:
+@pytest.mark.parametrize("before", [None, ""])
+def test_a_command_uses_the_servers_of_make_dev(port: int, before: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if before is not None:
+        monkeypatch.setenv("DATABASE_URL", before)
     written = {"DATABASE_URL": f"postgresql://u:a=b@127.0.0.1:{port}/x", "BROKER_URL": f"nats://127.0.0.1:{port}"}
     servers_file.write(written)
     servers_file.use()
@@ -53,5 +56,5 @@ def test_without_make_dev_a_command_names_the_remedy(
     with socket.create_server(("127.0.0.1", 0)) as closed:
         ended = closed.getsockname()[1]
     servers_file.write({"DATABASE_URL": f"postgresql://u:p@127.0.0.1:{ended}/x"})
-    assert main(service, ["migrate"]) == 1
-    assert "start `make dev` in another terminal, or set DATABASE_URL" in capsys.readouterr().err
+    assert main(service, ["migrate"]) == 2
+    assert "Start `make dev` in another terminal, or set DATABASE_URL" in capsys.readouterr().err

@@ -8,9 +8,6 @@ from chassis.messages import messaging_is_here
 from chassis.service import Service
 from chassis.settings import CommandSettings, SettingsError, read
 
-OF_A_DATABASE = ("migrate", "parked", "psql")
-"""The commands that use the servers of `make dev`, where the environment names no database."""
-
 
 def main(service: Service, arguments: list[str] | None = None) -> int:
     """Run one command. Returns the exit status: 0 success, 1 failure, 2 wrong usage or settings."""
@@ -58,14 +55,6 @@ def _parser(service: Service, arguments: list[str]) -> argparse.ArgumentParser:
 
 
 def _run(service: Service, options: argparse.Namespace) -> int:
-    if options.command in OF_A_DATABASE and not os.environ.get("DATABASE_URL"):
-        from chassis.dev import servers_file
-
-        try:
-            servers_file.use()
-        except servers_file.NotRunning as error:
-            print(f"{service.name}: {error}", file=sys.stderr)
-            return 1
     match options.command:
         case "serve":
             return _serve(service)
@@ -83,6 +72,15 @@ def _run(service: Service, options: argparse.Namespace) -> int:
             return _revision(service, options.message)
         case _:
             return _dev(service, options)
+
+
+def _settings() -> CommandSettings:
+    """Read the settings of a command. If the environment names no database, it uses the servers of `make dev`."""
+    if not os.environ.get("DATABASE_URL"):
+        from chassis.dev import servers_file
+
+        servers_file.use()
+    return read(CommandSettings)
 
 
 def _serve(service: Service) -> int:
@@ -108,13 +106,13 @@ def _work(service: Service) -> int:
 def _parked(service: Service, options: argparse.Namespace) -> int:
     from chassis.messaging import parked_command
 
-    return parked_command.run(service, read(CommandSettings), options)
+    return parked_command.run(service, _settings(), options)
 
 
 def _psql(options: argparse.Namespace) -> int:
     from chassis.dev import psql
 
-    return psql.run(read(CommandSettings).database_url.get_secret_value(), options.arguments)
+    return psql.run(_settings().database_url.get_secret_value(), options.arguments)
 
 
 def _specs(service: Service, options: argparse.Namespace) -> int:
@@ -133,7 +131,7 @@ def _migrate(service: Service) -> int:
     from chassis.database import migrate
     from chassis.telemetry import logs
 
-    settings = read(CommandSettings)
+    settings = _settings()
     logs.configure(format=settings.log_format, level=settings.log_level, service=service.name)
     try:
         migrate.upgrade(service, settings.database_url.get_secret_value())

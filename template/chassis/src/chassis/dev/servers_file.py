@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from chassis.settings import SettingsError
+
 FILE = Path(".dev/servers.env")
 HEADER = "# Written by `make dev`, whose servers have these addresses at every start, unless a port is taken.\n"
-
-
-class NotRunning(Exception):
-    """DATABASE_URL is not set, and `make dev` does not run. The message has the remedy."""
 
 
 def write(addresses: Mapping[str, str]) -> None:
@@ -27,18 +25,19 @@ def write(addresses: Mapping[str, str]) -> None:
 def use() -> None:
     """Set DATABASE_URL and BROKER_URL to the servers of `make dev`.
 
-    A container has no `.dev/`, so nothing happens in production. Raises NotRunning.
+    A container has no `.dev/`, so nothing happens in production. Raises SettingsError if `make dev` does not run.
     """
     if not FILE.exists():
         return
     lines = [line.partition("=") for line in FILE.read_text().splitlines() if not line.startswith("#")]
     addresses = {name: url for name, _, url in lines}
     if not all(map(_listens, addresses.values())):
-        raise NotRunning(
-            "the database of `make dev` does not run: start `make dev` in another terminal, or set DATABASE_URL"
+        raise SettingsError(
+            "  DATABASE_URL: is not set, and the servers of `make dev` do not run\nStart `make dev` in another terminal, "
+            "or set DATABASE_URL."
         )
     for name, url in addresses.items():
-        os.environ.setdefault(name, url)
+        os.environ[name] = os.environ.get(name) or url
 
 
 def _listens(url: str) -> bool:

@@ -44,7 +44,7 @@ S = TypeVar("S", bound="CommandSettings")
 
 
 class CommandSettings(BaseSettings):
-    """The settings of `migrate` and `parked`, which need no other settings of the service."""
+    """The settings of `migrate`, `parked` and `psql`, which need no other settings of the service."""
 
     # Errors never show values: an invalid value may be a secret in the wrong variable.
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
