@@ -176,9 +176,13 @@ def test_a_breakpoint_opens_its_prompt_in_the_terminal_and_psql_finds_the_databa
     )
     try:
         terminal.expect("Try it:")
-        asked = ["make", "--silent", "psql", "ARGS=-tAc 'SELECT count(*), current_database() FROM billing.invoices'"]
+        statements = (
+            "SELECT count(*), current_database() FROM billing.invoices",
+            "SHOW idle_in_transaction_session_timeout",
+        )
+        asked = ["make", "--silent", "psql", "ARGS=-tA " + " ".join(f"-c '{each}'" for each in statements)]
         found = subprocess.run(asked, cwd=service, env=service_environment(), capture_output=True, text=True)
-        assert (found.stdout, found.stderr) == ("0|billing\n", "")
+        assert (found.stdout, found.stderr) == ("0|billing\n1d\n", "")
         assert before.count(line) == 1
         route.write_text(before.replace(line, f"    breakpoint()\n{line}"))
         url = f"http://127.0.0.1:{port}/v1/invoices/{UUID(int=7)}"

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import sys
 import time
 
 from chassis.dev.debugger import Debugger
@@ -24,6 +25,13 @@ async def test_a_time_limit_waits_while_somebody_looks_at_the_prompt() -> None:
         debugger.set_trace()
         await asyncio.sleep(0)
     assert asyncio.get_running_loop().time() - before < PROMPT_SECONDS
+
+
+async def test_the_clock_goes_on_after_any_number_of_prompts() -> None:
+    before = asyncio.get_running_loop().time()
+    for _ in range(sys.getrecursionlimit()):
+        Debugger(stdin=io.StringIO("continue\n"), stdout=io.StringIO(), nosigint=True).set_trace()
+    assert asyncio.get_running_loop().time() > before
 
 
 def test_a_prompt_outside_of_a_loop_is_an_ordinary_prompt() -> None:

@@ -5,6 +5,10 @@ import pdb  # noqa: T100
 import sys
 import time
 from typing import Any
+from weakref import WeakKeyDictionary
+
+_HELD: WeakKeyDictionary[asyncio.AbstractEventLoop, float] = WeakKeyDictionary()
+"""How many seconds each event loop has stood still."""
 
 
 class Debugger(pdb.Pdb):
@@ -28,6 +32,6 @@ def _hold_clock(seconds: float) -> None:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         return
-    before = loop.time
+    held = _HELD[loop] = _HELD.get(loop, 0) + seconds
     # asyncio reads its own clock through this method. uvloop does not, so `make dev` runs on asyncio's loop.
-    loop.time = lambda: before() - seconds
+    loop.time = lambda: type(loop).time(loop) - held

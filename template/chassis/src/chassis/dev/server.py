@@ -104,6 +104,9 @@ def _database(service: Service) -> Any:
         try:
             if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", service.schema):
                 await connection.execute(f'CREATE DATABASE "{service.schema}"')
+            # Longer than the chassis' limits, because a transaction stays open while the prompt of a debugger is open.
+            for limit in ("idle_in_transaction_session_timeout", "transaction_timeout"):
+                await connection.execute(f"ALTER DATABASE \"{service.schema}\" SET {limit} = '1d'")
         finally:
             await connection.close()
 
@@ -143,9 +146,8 @@ class _NotAlive(Exception):
 
 
 def _wait_until_alive(process: embedded.Process, url: str) -> None:
-    straight = urllib.request.build_opener(
-        urllib.request.ProxyHandler({})
-    )  # a proxy in the environment does not reach this machine
+    # Without the proxy of the environment, which does not reach this machine.
+    straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError), straight.open(url, timeout=1):
