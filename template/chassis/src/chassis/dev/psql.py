@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from chassis.dev import embedded
 
@@ -18,9 +18,12 @@ def run(url: str, arguments: list[str]) -> int:
         print("There is no psql: install the dev dependencies (`make setup`), or PostgreSQL's client.", file=sys.stderr)
         return 1
     parts = urlsplit(url)
-    user, _, host = parts.netloc.rpartition("@")
-    without_password = parts._replace(netloc=f"{user.partition(':')[0]}@{host}" if user else host).geturl()
-    environment = dict(os.environ)
-    if parts.password:
-        environment["PGPASSWORD"] = unquote(parts.password)
+    credentials, at, hosts = parts.netloc.rpartition("@")
+    user, _, password = credentials.partition(":")
+    parameters = dict(parse_qsl(parts.query))
+    password = unquote(password) or parameters.pop("password", "")
+    query = urlencode(parameters, quote_via=quote)
+    # Not geturl(), which leaves out the slashes of an empty host: psql would take the rest for the name of a database.
+    without_password = f"{parts.scheme}://{user}{at}{hosts}{parts.path}{'?' if query else ''}{query}"
+    environment = dict(os.environ) | ({"PGPASSWORD": password} if password else {})
     return os.execve(program, [program, without_password, *arguments], environment)
