@@ -116,9 +116,8 @@ class Processor:
         """Claim and handle all of them in one transaction. Raises what a handler raises; then nothing has happened."""
         crashes = self.crashes(batch[0].delivery)
         async with self._alone_after_crash if crashes else nullcontext():
-            if crashes >= max(
-                self.retry_policy.max_attempts, 2
-            ):  # another message of the batch may have caused the first
+            # At least two, because another message of the batch may have caused the first crash.
+            if crashes >= max(self.retry_policy.max_attempts, 2):
                 raise Deadly(f"{crashes} workers crashed while they processed the message")
             if self.lead is not None:
                 self.lead.check()

@@ -276,9 +276,8 @@ async def shares_sessions(url: str, connection: asyncpg.Connection) -> bool:
     A pooler invents a process number for each client, so that number differs from the server's. If it does, open a
     second connection: only where sessions are shared does it get the session that the first connection has just used.
     """
-    pid = partial(
-        asyncpg.Connection.fetchval, query=_PID
-    )  # without tracing, because the statement belongs to no request
+    # Without tracing, because the statement belongs to no request.
+    pid = partial(asyncpg.Connection.fetchval, query=_PID)
     if await pid(connection) == connection.get_server_pid():
         return False
     for _ in range(SHARING_ATTEMPTS):

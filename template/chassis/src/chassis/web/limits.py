@@ -206,10 +206,8 @@ class Limits:
             if more or body.refused or body.size > SMALL_BODY_BYTES:
                 self._body_memory.count(body, len(chunk))
             body.content += chunk
-            del (
-                message,
-                chunk,
-            )  # or both stay in memory while the next message is awaited: 256 KiB for each body that arrives
+            # Or both stay in memory while the next message is awaited: 256 KiB for each body that arrives.
+            del message, chunk
         content = bytes(body.content)
         body.content.clear()
         body.complete = True
