@@ -19,19 +19,25 @@ OTHER_ANSWERS = ".copier-answers.*.yml"
 MOST_VALUES = 500_000
 # The limit for answers and waivers, which are read before any limit of time holds.
 MOST_BYTES = 2**20
+# The longest number. The time to read a number such as 1:30:00 grows by the square of its length.
+MOST_DIGITS = 100
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 # The loader in C reads the same in a fraction of the time. Not every build of PyYAML has it.
 _Fast = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Loader(_Fast):
-    """Report the line of an impossible value, such as the date 2027-02-30, for which PyYAML raises a plain ValueError."""
+    """Report the line of an impossible value, such as the date 2027-02-30, for which PyYAML raises other exceptions."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        if node.tag in _NUMBERS and len(node.value) > MOST_DIGITS:
+            what = f"a number has more than {MOST_DIGITS} characters"
+            raise ConstructorError(None, None, what, node.start_mark)
         try:
             return super().construct_object(node, deep)
-        except (ValueError, KeyError, AttributeError):
-            what = f"{node.value} is no {node.tag.rpartition(':')[2]}"
+        except (AttributeError, LookupError, ValueError):
+            what = f"{str(node.value)[:MOST_DIGITS]} is no {node.tag.rpartition(':')[2]}"
             raise ConstructorError(None, None, what, node.start_mark) from None
 
 
@@ -122,6 +128,8 @@ class Answers:
             raise FleetError(f"{ANSWERS_FILE} holds no answers: restore it from git")
         if strange := [name for name in recorded if not isinstance(name, str)]:
             raise FleetError(f"{ANSWERS_FILE} has an answer to {strange[0]!r}, which is no question: remove it")
+        if damaged := [name for name, value in recorded.items() if isinstance(value, str) and "\0" in value]:
+            raise FleetError(f"the value of {damaged[0]} in {ANSWERS_FILE} contains a NUL character: remove it")
         source, version = (recorded.get(name) for name in ("_src_path", "_commit"))
         if not isinstance(source, str):
             raise FleetError(f"{ANSWERS_FILE} has no _src_path: write the template's git URL there")

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from copy import deepcopy
 from enum import Enum, auto
 from functools import cache, cached_property, lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from pickle import UnpicklingError
 from types import CodeType
@@ -149,13 +150,25 @@ class CompilingOnce(SandboxedEnvironment):
 
 
 class _Compiled(FileSystemBytecodeCache):
-    """A damaged file counts as missing."""
+    """The compiled files of all templates in the cache, by the path of the file, which has the commit, and by its content.
+
+    Other versions of Jinja and Copier do not use these files. A damaged file counts as missing.
+    """
+
+    def __init__(self) -> None:
+        versions = f"jinja2-{version('jinja2')}-copier-{version('copier')}"
+        super().__init__(str(cache_folder() / "compiled" / versions))
 
     def load_bytecode(self, bucket: Bucket) -> None:
         try:
             super().load_bytecode(bucket)
-        except (AttributeError, EOFError, IndexError, UnpicklingError, ValueError):
+        except (AttributeError, EOFError, ImportError, LookupError, TypeError, UnpicklingError, ValueError):
             bucket.reset()
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        # The cache may be deleted at any time.
+        Path(self.directory).mkdir(parents=True, exist_ok=True)
+        super().dump_bytecode(bucket)
 
 
 class _Archived(Template):
@@ -207,10 +220,7 @@ class _Renderer(Worker):
             environment.__class__ = CompilingOnce
             environment.auto_reload = False
             environment.filters["from_yaml"] = _from_yaml
-            # By the path of the file, which names the commit, and by its content. Other processes need not compile it again.
-            compiled = cache_folder() / "compiled"
-            compiled.mkdir(parents=True, exist_ok=True)
-            environment.bytecode_cache = _Compiled(str(compiled))
+            environment.bytecode_cache = _Compiled()
             _ENVIRONMENTS[folder] = environment
         return _ENVIRONMENTS[folder]
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fleet.cache import cache, file_lock, offline, preparing
-from fleet.errors import FleetError
+from fleet.errors import FleetError, MachineError
 from fleet.git import git, isolation
 from fleet.git.git import without_credentials
 from fleet.output import warn
@@ -33,6 +34,11 @@ LOST = (
 )
 
 
+# No tag or commit has these characters in its name. By `:/…` and `^{/…}` git would search all messages for a pattern, which a
+# service could make as slow as it likes.
+_SEARCH = re.compile(r":|\^\{|@\{")
+
+
 class Template:
     """A template's repository at the address that a service recorded.
 
@@ -42,7 +48,8 @@ class Template:
     def __init__(self, source: str) -> None:
         """Raises FleetError for an untrusted template, or a relative path."""
         self.shown = without_credentials(source)
-        self._found: dict[str, Release | FleetError] = {}
+        # The versions that were searched, each with the reason if there is no such version.
+        self._found: dict[str, Release | str] = {}
         self.url = expand(source)
         self.is_local = is_path(self.url)
         refuse_untrusted(source)
@@ -158,11 +165,13 @@ class Template:
         if version not in self._found:
             try:
                 self._found[version] = self.retry_after_repair(lambda: self._at(version, remedy))
+            except MachineError:  # another attempt may succeed
+                raise
             except FleetError as error:  # remembered, because the search fetches, and looks for damage of the mirror
-                self._found[version] = error
+                self._found[version] = str(error)
         found = self._found[version]
-        if isinstance(found, FleetError):
-            raise found
+        if isinstance(found, str):
+            raise FleetError(found)
         return found
 
     def recorded_release(self, answers: Answers) -> "Release":
@@ -192,7 +201,7 @@ class Template:
         ).splitlines()
 
     def _find(self, version: str) -> str | None:
-        if version.startswith("-"):
+        if version.startswith("-") or _SEARCH.search(version):
             return None
         return git.answer(self.repository, "rev-parse", "--quiet", "--verify", f"{version}^{{commit}}")
 

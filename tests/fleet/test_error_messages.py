@@ -12,7 +12,7 @@ import pytest
 
 from fleet.check import standing as standing_module
 from fleet.check.lag import lag_of
-from fleet.errors import FleetError
+from fleet.errors import FleetError, MachineError
 from fleet.git import git as git_module
 from fleet.git.git import answer, exchange
 from fleet.git.isolation import OF_A_REPOSITORY
@@ -37,6 +37,13 @@ from tests.support.paths import ROOT
         (b"a: [\n", "is not YAML, line 2: restore it from git"),
         (b"\xff", "is not YAML: restore it from git"),
         (b"a: 1\nborn: 2027-02-30\n", r"is not YAML, line 2 \(2027-02-30 is no timestamp\): restore it from git"),
+        (b"a: !!int ''\n", "is not YAML, line 1 .*: restore it from git"),
+        (b"a: 1" + b":1" * 50, r"is not YAML, line 1 \(a number has more than 100 characters\)"),
+        (b"a: 1" + b":1" * 50 + b".5", r"is not YAML, line 1 \(a number has more than 100 characters\)"),
+        (
+            b'_commit: "v1\\0"\n_src_path: /x\n',
+            "the value of _commit in .copier-answers.yml contains a NUL character: remove",
+        ),
         (b"- a\n", "holds no answers"),
         (b"_commit: v1\n_src_path: /x\n1: x\n", "has an answer to 1, which is no question: remove it"),
         (b"_commit: v1.0.0\n", "has no _src_path"),
@@ -117,6 +124,34 @@ def test_a_version_that_does_not_exist_is_fetched_once_and_not_at_every_access(
         with pytest.raises(FleetError, match="has no version v7"):
             template.at("v7")
     assert (fetches.call_count, searches.call_count) == (2, 0)
+
+
+@pytest.mark.parametrize("version", [":/.", "HEAD^{/.}", "HEAD@{0}"])
+def test_a_version_is_a_name_and_no_search(history: Path, version: str) -> None:
+    with pytest.raises(FleetError, match="has no version"):
+        Template(str(history)).at(version)
+
+
+def test_a_failure_of_this_machine_is_not_taken_for_a_missing_version(
+    history: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = Template(str(history))
+    with monkeypatch.context() as patch:
+        patch.setattr(git_module, "answer", Mock(side_effect=MachineError("git was given up")))
+        with pytest.raises(MachineError, match="git was given up"):
+            template.at("v1.0.0")
+    assert template.at("v1.0.0").version == "v1.0.0"
+
+
+def test_the_reason_for_a_missing_version_keeps_no_service_in_memory(history: Path) -> None:
+    """An exception keeps all variables of its callers."""
+    template = Template(str(history))
+    errors = []
+    for _ in range(2):
+        with pytest.raises(FleetError, match="has no version v7") as raised:
+            template.at("v7")
+        errors.append(raised.value)
+    assert errors[0] is not errors[1]
 
 
 def test_a_template_whose_host_accepts_and_never_answers(

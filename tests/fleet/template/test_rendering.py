@@ -1,7 +1,9 @@
 """fleet renders the same as Copier, byte by byte."""
 
 import os
+import shutil
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +83,7 @@ def test_a_template_that_another_process_has_compiled_is_used_unless_the_file_is
     monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
     answers = Answers.parse((born() / ANSWERS_FILE).read_bytes())
     first = Template(answers.source).at("v1.0.0").render(answers, tmp_path / "one")
-    files = list((tmp_path / "cache/compiled").iterdir())
+    files = [file for file in (tmp_path / "cache/compiled").rglob("*") if file.is_file()]
     assert files
     for file in files:
         file.write_bytes(file.read_bytes()[:kept])
@@ -89,3 +91,28 @@ def test_a_template_that_another_process_has_compiled_is_used_unless_the_file_is
     monkeypatch.setattr(CompilingOnce, "compiled", {})
     assert Template(answers.source).at("v1.0.0").render(answers, tmp_path / "other") == first
     assert contents(tmp_path / "other") == contents(tmp_path / "one")
+
+
+def test_a_cache_that_is_deleted_during_a_run_is_made_again(
+    born: Born, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(rendering, "_ENVIRONMENTS", {})
+    answers = Answers.parse((born() / ANSWERS_FILE).read_bytes())
+    release = Template(answers.source).at("v1.0.0")
+    first = release.render(answers, tmp_path / "one")
+    shutil.rmtree(tmp_path / "cache")
+    # As if the next service used other files of the template.
+    monkeypatch.setattr(CompilingOnce, "compiled", {})
+    (environment,) = rendering._ENVIRONMENTS.values()
+    environment.cache.clear()
+    assert release.render(answers, tmp_path / "other") == first
+
+
+def test_other_versions_of_jinja_and_copier_do_not_use_the_compiled_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = {rendering._Compiled().directory}
+    for package in ("jinja2", "copier"):
+        with monkeypatch.context() as patch:
+            patch.setattr(rendering, "version", lambda name, other=package: "9.9" if name == other else version(name))
+            folders.add(rendering._Compiled().directory)
+    assert len(folders) == 3
