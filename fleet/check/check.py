@@ -39,14 +39,14 @@ def check(options: Options) -> Report:
 
 def examine(options: Options) -> Report | Failure:
     """Run the checks in a process of its own. The imports are here, because only that process needs them."""
-    from fleet.check.checks import CHECKS, DRIFT
+    from fleet.check.checks import CHECKS, DRIFT, find_all
     from fleet.processes.limits import limit_resources
     from fleet.service.service import Service
 
     try:
         with limit_resources("the service"):
             service = Service(options.path, options.ref, options.base)
-            found = [finding for check in (DRIFT if options.only_drift else CHECKS) for finding in check(service)]
+            found = list(find_all(DRIFT if options.only_drift else CHECKS, service))
             return Report(service.root.resolve().name, service.answers.version, found)
     except (FleetError, OSError) as error:
         return Failure(str(as_fleet_error(error)))

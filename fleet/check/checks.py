@@ -1,6 +1,7 @@
 """The checks of `fleet check`, in the order in which their findings are shown."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from fleet.check.drift import check_drift, check_waivers
@@ -20,14 +21,28 @@ from fleet.errors import (
 from fleet.service.service import Service
 from fleet.service.waivers import WAIVERS_FILE, Waiver, today
 
-# The most findings of one convention in one service: nobody reads more.
+# The most findings of one kind in one service: nobody reads more, and a hostile service could have a hundred thousand.
 MOST_PROBLEMS = 1000
+MORE = f"there are more than {MOST_PROBLEMS:,} places like this"
 
 # The prefix of the findings of `fleet map`, which applies their waivers itself.
 OF_THE_MAP = "map-"
 
 # The beginning of a finding whose cause is this machine and not the service. Such a finding is not cached.
 ON_THIS_MACHINE = "cannot be judged on this machine"
+
+
+def find_all(checks: Iterable[Check], service: Service) -> Iterator[Finding]:
+    """Yield the findings of these checks: of each kind up to MOST_PROBLEMS, and a last finding that there are more."""
+    numbers: Counter[tuple[str, Level]] = Counter()
+    for check in checks:
+        for finding in check(service):
+            kind = finding.id, finding.level
+            numbers[kind] += 1
+            if numbers[kind] <= MOST_PROBLEMS:
+                yield finding
+            elif numbers[kind] == MOST_PROBLEMS + 1:
+                yield replace(finding, reason=MORE)
 
 
 def check_conventions(service: Service) -> Iterator[Finding]:
@@ -79,8 +94,7 @@ def _check_one(convention: Convention, service: Service, malformed: set[str]) ->
 def _findings(convention: Convention, service: Service) -> Iterator[Finding]:
     for number, problem in enumerate(convention.check(service), 1):
         if number > MOST_PROBLEMS:
-            reason = f"there are more than {MOST_PROBLEMS:,} places like this"
-            yield Finding(convention.id, problem.path, reason, convention.remedy, why=convention.reason)
+            yield Finding(convention.id, problem.path, MORE, convention.remedy, why=convention.reason)
             return
         yield Finding(
             convention.id, problem.path, problem.what, convention.remedy, line=problem.line, why=convention.reason

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
 
-from fleet.check.checks import DRIFT, check_conventions
+from fleet.check.checks import DRIFT, check_conventions, find_all
 from fleet.check.drift import SOON
 from fleet.check.findings import Finding, Level
 from fleet.check.lag import check_lag, lag_of
@@ -116,7 +116,7 @@ def judge(member: Member, commit: Commit, service: Service | None = None) -> Sta
                 len(behind.missing),
                 behind.days,
                 _count_waivers(service),
-                tuple(finding for check in (*DRIFT, check_lag) for finding in check(service)),
+                tuple(find_all((*DRIFT, check_lag), service)),
                 tuple(check_conventions(service)),
             )
     except OSError as error:

@@ -21,7 +21,7 @@ from packaging.version import InvalidVersion, Version
 
 from fleet.cache import cache, file_lock, preparing
 from fleet.conventions import Convention, Problem
-from fleet.errors import FleetError, MachineError
+from fleet.errors import FleetError, MachineError, Malformed
 from fleet.judges import tools
 from fleet.judges.batch import compute_together
 from fleet.service import source
@@ -172,7 +172,8 @@ class FromIndex(Convention):
         for package in _packages(service):
             ((kind, where),) = list((package.get("source") or {"none": ""}).items())[:1]
             if kind == "registry" or (
-                kind in ("editable", "virtual", "directory") and any(fnmatchcase(where, str(one)) for one in members)
+                kind in ("editable", "virtual", "directory")
+                and any(fnmatchcase(str(where), str(one)) for one in members)
             ):
                 continue
             yield Problem(LOCK, f"{package['name']} comes from {kind} {where}".rstrip())
@@ -227,7 +228,20 @@ def _default(value: ast.expr | None) -> str | None:
 
 
 def _packages(service: Service) -> list[dict[str, Any]]:
-    return service.toml(LOCK, WHEELS).get("package") or []
+    packages = service.toml(LOCK, WHEELS).get("package") or []
+    if not isinstance(packages, list) or not all(map(_is_package, packages)):
+        raise Malformed(
+            f"{LOCK} has something that uv does not write: a package without a name, or of other types", LOCK
+        )
+    return packages
+
+
+def _is_package(written: Any) -> bool:
+    return (
+        isinstance(written, dict)
+        and isinstance(written.get("name"), str)
+        and all(isinstance(written.get(key) or {}, dict) for key in ("metadata", "source"))
+    )
 
 
 def _uv(service: Service) -> dict[str, Any]:

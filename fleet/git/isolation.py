@@ -22,6 +22,9 @@ from fleet.errors import FleetError, MachineError
 LIMIT_SECONDS = 60
 """The limit for reading the configuration, because an include may name a pipe that nobody writes to."""
 
+MOST_BYTES = 2**22
+"""Far more than the files that are read here have: HEAD, the commit of a branch, a path, a configuration."""
+
 
 class Repository(NamedTuple):
     """The parts of a repository. A linked worktree has a private part of its own; a bare repository has no root."""
@@ -60,7 +63,7 @@ def find(path: Path) -> Repository | None:
 def loose_head(path: Path, branch: str = "") -> str:
     """The commit of a branch or of HEAD, if git keeps the commit in a file of its own; empty if only git can find it."""
     repository = find(path)
-    if repository is None:
+    if repository is None or (repository.shared / "reftable").exists():
         return ""
     head = f"ref: refs/heads/{branch}" if branch else os.fsdecode(_read(repository.private / "HEAD")).strip()
     name = _BRANCH.fullmatch(head)
@@ -86,11 +89,15 @@ def _read_path(folder: Path, file: Path, prefix: str) -> Path | None:
 
 
 def _read(file: Path) -> bytes:
-    """The bytes of a file; empty if the file is missing, unreadable, or a pipe that nobody may ever write to."""
+    """The bytes of a file; empty if the file is missing, unreadable, too long, or a pipe that nobody may ever write to."""
     try:
-        return file.read_bytes() if file.is_file() else b""
+        if not file.is_file():
+            return b""
+        with file.open("rb") as opened:
+            content = opened.read(MOST_BYTES + 1)
     except OSError:
         return b""
+    return content if len(content) <= MOST_BYTES else b""
 
 
 # Without the dots by which a name would lead out of the folder.

@@ -23,6 +23,8 @@ from fleet.service.service import Service
 from fleet.service.waivers import today
 
 READING = "reading the service for the map"
+# The most facts of one commit in the cache. A schema that many messages refer to is there once for each of them.
+MOST_FACTS_BYTES = 2**23
 
 
 @dataclass(frozen=True)
@@ -123,10 +125,15 @@ def read_facts(repository: Path, commit: str, service: Service) -> Facts:
     try:
         with limit_resources(READING):
             found = _read(service)
+            text = json.dumps(found.to_json())
+            if len(text) > MOST_FACTS_BYTES:
+                raise LimitExceeded(
+                    f"the facts for the map have more than {MOST_FACTS_BYTES >> 20} MiB: make the schemas in specs/ smaller"
+                )
     except LimitExceeded as error:
         _remember_too_much(Source("", repository, commit), str(error))
         raise
-    write_atomically(_memory(repository, commit), json.dumps(found.to_json()))
+    write_atomically(_memory(repository, commit), text)
     return found
 
 

@@ -67,6 +67,18 @@ def test_the_commit_of_a_branch_in_a_file_of_its_own_is_read_without_git(tmp_pat
     assert isolation.loose_head(tmp_path / "other", "main") == newest
 
 
+def test_a_file_of_git_that_is_far_too_long_is_not_read(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet", "--initial-branch", "main", "service")
+    service = tmp_path / "service"
+    git(service, "commit", "--quiet", "--allow-empty", "--message", "Start")
+    for file, branch in (("HEAD", ""), ("refs/heads/main", "main")):
+        assert isolation.loose_head(service, branch)
+        with (service / ".git" / file).open("a") as opened:
+            opened.write("\n" * 2**22)
+        assert isolation.loose_head(service, branch) == ""
+        (service / ".git/HEAD").write_text("ref: refs/heads/main\n")
+
+
 def test_a_commit_that_only_git_can_tell_is_not_guessed(tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet", "--initial-branch", "main", "service")
     service = tmp_path / "service"
@@ -74,6 +86,10 @@ def test_a_commit_that_only_git_can_tell_is_not_guessed(tmp_path: Path) -> None:
     (tmp_path / "outside").write_text(git(service, "rev-parse", "HEAD"))
     assert isolation.loose_head(service, "../../../outside") == ""
     assert isolation.loose_head(tmp_path / "nowhere") == ""
+    (service / ".git/reftable").mkdir()
+    assert isolation.loose_head(service, "main") == ""
+    (service / ".git/reftable").rmdir()
+    assert isolation.loose_head(service, "main")
     git(service, "symbolic-ref", "refs/heads/alias", "refs/heads/main")
     assert isolation.loose_head(service, "alias") == ""
     git(service, "checkout", "--quiet", "--detach")

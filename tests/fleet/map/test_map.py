@@ -27,6 +27,7 @@ from fleet.map.call_findings import LIMIT
 from fleet.map.facts import Facts, facts
 from fleet.map.findings import findings
 from fleet.map.model import Edge, Kind, Map, MapFinding
+from fleet.processes.limits import LimitExceeded
 from fleet.service.register import Member
 from fleet.service.service import Service
 from tests.fleet.services import Born
@@ -879,6 +880,20 @@ def test_a_service_that_status_could_not_read_is_not_read_again(
     monkeypatch.setattr(reader, "in_processes", none_to_read)
     map_ = reader.read_standings([member], [Standing("orders", member.address, commit=commit, unreadable="too much")])
     assert (map_.services, map_.unread) == ({}, {"orders": "too much"})
+
+
+def test_facts_that_are_far_too_large_are_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(reader, "MOST_FACTS_BYTES", 100, raising=False)
+    member, commit = committed(tmp_path)
+    with pytest.raises(
+        LimitExceeded, match=r"the facts for the map have more than .*: make the schemas in specs/ smaller"
+    ):
+        reader.read_facts(Path(member.address), commit, Service(Path(member.address), commit, commit))
+    assert sum(file.stat().st_size for file in (tmp_path / "cache/facts").rglob("*.json")) < 1000
+    monkeypatch.setattr(reader, "in_processes", none_to_read)
+    map_ = reader.read_standings([member], [Standing("orders", member.address, commit=commit)])
+    assert "make the schemas in specs/ smaller" in map_.unread["orders"]
 
 
 @pytest.mark.timeout(180)

@@ -17,8 +17,9 @@ import yaml
 from fleet.cache import preparing
 from fleet.check import check as checking
 from fleet.check.checks import check_conventions
+from fleet.conventions.supply import FromIndex, Locked, WithinRanges
 from fleet.conventions.tests import fits
-from fleet.errors import FleetError, MachineError
+from fleet.errors import FleetError, MachineError, Malformed
 from fleet.git import cat_file, git, objects
 from fleet.map import reader
 from fleet.processes.limits import LimitExceeded, limit_resources
@@ -361,6 +362,25 @@ def test_a_file_that_is_made_to_break_its_reader_is_a_finding_and_no_bug(born: B
     assert [one for one in found if "has a bug" in one.reason] == []
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "package = 5\n",
+        "package = [1]\n",
+        "[[package]]\nversion = '1'\n",
+        "[[package]]\nname = 'billing'\nmetadata = 5\n",
+    ],
+)
+def test_a_lock_file_of_other_types_is_a_finding_and_no_bug(born: Born, text: str) -> None:
+    service = born()
+    (service / "uv.lock").write_text(text)
+    commit(service)
+    opened = Service(service, "HEAD", "HEAD")
+    for convention in (Locked(), WithinRanges(), FromIndex()):
+        with pytest.raises(Malformed, match=r"uv\.lock has something that uv does not write"):
+            list(convention.check(opened))
+
+
 def test_a_thousand_findings_of_a_convention_are_enough(born: Born) -> None:
     service = born()
     (service / "src/billing/loud.py").write_text("print()\n" * 3000)
@@ -368,6 +388,21 @@ def test_a_thousand_findings_of_a_convention_are_enough(born: Born) -> None:
     found = [one for one in check_conventions(Service(service, "HEAD", "HEAD")) if one.id == "code-logs"]
     assert len(found) == 1001
     assert found[-1].reason == "there are more than 1,000 places like this"
+
+
+def test_a_thousand_findings_of_one_kind_are_enough(born: Born) -> None:
+    service = born()
+    names = [f"{folder}{number}" for number in range(1200) for folder in ("chassis/extra/", "notes/a", "notes/A")]
+    name = blob(service, b"")
+    listed = "".join(f"100644 {name}\t{path}\n" for path in names)
+    git.git(service, "update-index", "--index-info", stdin=listed.encode())
+    git_of_tests(service, "commit", "--quiet", "--message", "Many")
+    report = checking.examine(checking.Options(service, "HEAD", only_drift=True))
+    assert isinstance(report, checking.Report)
+    for id_ in ("drift-extra", "path-case"):
+        found = [one for one in report.findings if one.id == id_]
+        assert len(found) == 1001
+        assert found[-1].reason == "there are more than 1,000 places like this"
 
 
 ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
