@@ -107,7 +107,7 @@ class Replicas(_OverlayConvention):
     """With one replica in production, every node that is drained is an outage."""
 
     id = "deploy-replicas"
-    remedy = "two at least: replicas, or minReplicas of the autoscaler"
+    remedy = "run at least two: set `replicas`, or `minReplicas` of the autoscaler"
     # Where Kubernetes' autoscaler and KEDA's have the least number of replicas, and their default.
     least: ClassVar = {"HorizontalPodAutoscaler": ("minReplicas", 1), "ScaledObject": ("minReplicaCount", 0)}
 

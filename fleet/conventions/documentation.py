@@ -11,7 +11,7 @@ RUNBOOK = "docs/runbook.md"
 DECISIONS = "docs/decisions"
 # A link to a page of the service. Pages elsewhere cannot be checked.
 LINK = re.compile(r"""\brunbook_url:\s*["']?([\w./-]+\.md)(?:#([\w-]+))?["']?\s*$""", re.MULTILINE)
-# Each topic with a word of its heading, because each team words its headings.
+# Each topic with a pattern that a heading has to contain, because each team words its headings differently.
 TOPICS = {"health": r"health", "the database": r"database", "rolling back": r"roll(ing)? ?back", "settings": r"setting"}
 
 

@@ -31,7 +31,7 @@ class Deployed(Convention):
     )
 
     def check(self, service: Service) -> Iterator[Problem]:
-        required = [setting for path in service.files(SETTINGS) for setting in _required(path, service.text(path))]
+        required = [setting for path in service.files(SETTINGS) for setting in _required(path, service.python(path))]
         if not required:
             return
         runbook = service.text(RUNBOOK) if RUNBOOK in service.tree else ""
@@ -52,12 +52,8 @@ class Deployed(Convention):
                             yield Problem(f"{folder}/{FILE}", what)
 
 
-def _required(path: str, text: str) -> Iterator[_Setting]:
-    """The fields without a default of the classes in a module. Raises FleetError."""
-    try:
-        tree = ast.parse(text)
-    except SyntaxError as error:
-        raise FleetError(f"{path} is not valid Python: {error}") from None
+def _required(path: str, tree: ast.Module) -> Iterator[_Setting]:
+    """The fields without a default of the classes in a module."""
     for owner in tree.body:
         for node in owner.body if isinstance(owner, ast.ClassDef) else ():
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and not _has_default(node):

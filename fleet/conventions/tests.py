@@ -66,7 +66,7 @@ def _golden(message: Message) -> str:
     return f"{GOLDEN}{re.sub(r'[-.]', '_', name)}.json"
 
 
-# --- reading tests ----------------------------------------------------------------------------------------------------
+# --- Reading tests ----------------------------------------------------------------------------------------------------
 
 # Stands in a text for a part that only a run of the test would show.
 UNKNOWN = "\0"

@@ -46,7 +46,7 @@ def _apply_waiver(map_: Map, one: MapFinding) -> MapFinding:
 def _unread(map_: Map) -> Iterator[MapFinding]:
     for name, reason in map_.unread.items():
         yield MapFinding(
-            (name,), Finding("map-unread", "", f"cannot be read: {reason}", "mend that first", why=INCOMPLETE)
+            (name,), Finding("map-unread", "", f"cannot be read: {reason}", "fix that first", why=INCOMPLETE)
         )
 
 

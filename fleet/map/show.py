@@ -79,7 +79,7 @@ def as_json(map_: Map, found: list[MapFinding]) -> str:
 def markdown(map_: Map, found: list[MapFinding]) -> str:
     """Format a section in Markdown: the drawing, which GitHub and GitLab render, and the findings."""
     lines = [
-        "## Who asks and tells whom",
+        "## Calls and messages between services",
         "",
         f"{sentence(map_)}.",
         "",

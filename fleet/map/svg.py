@@ -52,7 +52,7 @@ def svg(map_: Map, found: Iterable[MapFinding], links: Mapping[str, str] | None 
     root = Element("svg", {"xmlns": "http://www.w3.org/2000/svg", "class": "fleet-map", "role": "graphics-document"})
     root.attrib |= {"viewBox": f"0 0 {width:.0f} {height:.0f}", "width": f"{width:.0f}", "height": f"{height:.0f}"}
     root.attrib |= {"aria-labelledby": "fleet-map-title fleet-map-words"}
-    _text(root, "title", "Who asks and tells whom", id="fleet-map-title")
+    _text(root, "title", "Calls and messages between services", id="fleet-map-title")
     _text(root, "desc", sentence(map_), id="fleet-map-words")
     _text(root, "style", files("fleet.map").joinpath("svg.css").read_text(encoding="utf-8"))
     SubElement(root, "rect", {"class": "paper", "width": "100%", "height": "100%"})

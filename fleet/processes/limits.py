@@ -124,7 +124,7 @@ def _end_after(seconds: float | None) -> None:
 def lift_limits() -> None:
     """Undo the limits in a child process, whose caller limits the seconds that pass instead.
 
-    On a machine with many cores a linter reserves more addresses than it ever uses.
+    On a machine with many cores a linter reserves far more memory than it ever uses.
     """
     for limit in (resource.RLIMIT_CPU, *([resource.RLIMIT_AS] if _STATUS.exists() else [])):
         _, hard = resource.getrlimit(limit)

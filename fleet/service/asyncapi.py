@@ -19,8 +19,8 @@ RETIRED = "specs/retired.txt"
 class Message:
     """A message that the service sends, receives, or both.
 
-    `published` is the schema in specs/messages; None if there is no file. `payload` is the schema in the document, if it is
-    the only one: the schema that the service expects of a message of another service.
+    `published` is the schema in specs/messages; None if there is no file. Only then `payload` is the schema in the document:
+    the schema that the service expects of a message of another service.
     """
 
     name: str

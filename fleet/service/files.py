@@ -28,7 +28,8 @@ from fleet.template.answers import Loader, load_all, not_yaml
 # Ten times the length of a lock file.
 MOST_TEXT_BYTES = 10 * 2**20
 
-# Checks compare the chassis by its ids, and a lock file is long: a run holds the files of fifty services at a time.
+# Files that are not preloaded: checks compare the chassis by ids only, a lock file is long, and a process keeps the preloaded
+# files of fifty services in memory.
 SELDOM_READ = ("chassis/src/", "uv.lock")
 
 GLOB = re.compile(r"[*?[]")

@@ -48,9 +48,8 @@ class Steps:
         commit = newest(self.member)
         answers = commit.answers()
         template = Template(answers.source)
-        template.refresh_if_possible(
-            unless_newer_than=timedelta(minutes=1)
-        )  # another service may have fetched just now
+        # Another service may have fetched just now.
+        template.refresh_if_possible(unless_newer_than=timedelta(minutes=1))
         old = template.recorded_release(answers)
         new = template.at(self.options.to) if self.options.to else template.newest()
         if not self.options.to and not template.follows(new, old):
