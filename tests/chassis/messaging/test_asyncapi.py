@@ -287,8 +287,7 @@ def test_the_schemas_are_json_schema_and_accept_the_messages_of_the_service() ->
     assert [*validator.iter_errors(json.loads(body) | {"currency": "XXX"})] != []
 
 
-# --- the files
-# ----------------------------------------------------------------------------------------------------------
+# --- the files -----------------------------------------------------------------------------------------------------
 
 
 def test_the_files_are_the_documents_and_a_schema_for_each_message_of_ours(shop: Service, folder: Path) -> None:
@@ -352,6 +351,6 @@ def test_the_document_names_the_owner_the_broker_and_the_purpose_of_each_operati
     assert document["servers"]["broker"]["protocol"] == "amqp"
     assert document["servers"]["broker"]["variables"]["host"]["default"] == "localhost:5672"
     operations = document["operations"]
-    assert operations["send.shop.sold.v1"]["description"] == "Somebody bought something."
+    assert operations["send.shop.sold.v1"]["description"] == "A customer bought something."
     assert operations["send.shop.remind.v1"]["description"] == "shop asks for RemindV1."
     assert "servers" not in asyncapi.document(shop)
