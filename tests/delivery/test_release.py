@@ -264,7 +264,7 @@ def test_a_deployment_stops_at_the_first_thing_that_fails(copy: Path, machine: M
 def test_only_a_digest_is_deployed(copy: Path, machine: Machine, image: str) -> None:
     deployed = machine.run(f"make deploy OVERLAY=staging {image}", copy)
     assert deployed.returncode != 0
-    assert "by its digest" in deployed.stderr
+    assert "IMAGE is not set to a digest" in deployed.stderr
     assert machine.calls() == []
 
 
