@@ -13,7 +13,7 @@ BUDGET_MINUTES = 15
 BUDGETS = {"tests/template": 150, "tests/service": 250, "tests/chassis": 320, "tests/fleet": 560, "tests/delivery": 250}
 """Seconds of processor time for each folder, of the tests and of the programs that they wait for.
 
-Both budgets are for authors of tests to look at. A busy machine fails no test by them.
+The budgets are for authors of tests to look at. A busy machine fails no test by them.
 """
 
 
