@@ -94,7 +94,7 @@ MUTATIONS: Mutations = {
     "the service's code": (
         "migration-safe",
         migration("import billing.domain.invoices"),
-        "without a database and the service's code: it imports billing.domain.invoices, and may import only alembic, sqlalchemy",
+        "without a database and without the service's code: it imports billing.domain.invoices, and may import only alembic, sqlalchemy",
     ),
     "what is no SQL": ("migration-safe", migration('op.execute("ALTER TABL billing.invoices")'), "(syntax-error)"),
     "what cannot be run again": (
@@ -156,7 +156,9 @@ def test_each_finding_names_the_line_of_the_migration_and_the_rule(service: Path
     found: dict[str, set[str]] = {line: set() for line in LINES}
     for one in violations(service):
         rule = re.search(r"\(([a-z-]+)\)$", one.reason)
-        found[text[one.line - 1].strip()].add(rule[1] if rule else one.reason.partition(" and the service's code")[0])
+        found[text[one.line - 1].strip()].add(
+            rule[1] if rule else one.reason.partition(" and without the service's code")[0]
+        )
     assert found == LINES
 
 
