@@ -578,6 +578,19 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> int:
     return 40
 
 
+async def until_parked_and_dropped(bench: Bench, count: int) -> None:
+    """Drop parked messages, which makes room for others, until that many have been parked."""
+    left = count
+
+    async def all_seen() -> bool:
+        nonlocal left
+        gone = await bench.connection.fetch("DELETE FROM chassis.parked RETURNING id")
+        left -= len(gone)
+        return left == 0
+
+    await bench.until(all_seen)
+
+
 @pytest.mark.parametrize("keys", ["different", "same"])
 async def test_many_failing_messages_hold_up_no_other_key(bench: Bench, narrow: int, keys: str) -> None:
     fails = [paid(number, key=f"bad-{number}", then="fail") for number in range(4 * narrow)]
@@ -624,15 +637,7 @@ async def test_parking_ends_at_its_limit_until_somebody_makes_room(
         await bench.publish(paid(101, key="good"))
         await bench.until_effects(100, 101)
         assert len(await bench.parked()) <= 3 + SHAPES[Kind.EVENT].lanes
-        left = count
-
-        async def all_seen() -> bool:
-            nonlocal left
-            gone = await bench.connection.fetch("DELETE FROM chassis.parked RETURNING id")
-            left -= len(gone)
-            return left == 0
-
-        await bench.until(all_seen)
+        await until_parked_and_dropped(bench, count)
 
 
 async def test_messages_that_the_broker_refused_take_no_room_from_messages_that_failed(bench: Bench) -> None:
@@ -660,15 +665,7 @@ async def test_any_number_of_messages_that_found_no_room_are_parked_once_there_i
 
     async with bench.consuming():
         await bench.until(all_have_failed)
-        left = count
-
-        async def all_seen() -> bool:
-            nonlocal left
-            gone = await bench.connection.fetch("DELETE FROM chassis.parked RETURNING id")
-            left -= len(gone)
-            return left == 0
-
-        await bench.until(all_seen)
+        await until_parked_and_dropped(bench, count)
 
 
 @pytest.mark.parametrize("body", [b"{}", None])
