@@ -7,6 +7,7 @@ from uuid import UUID
 
 from chassis.database import UnitOfWork
 from chassis.messages import Contract, Event, Job, Messages, OnEvent, OnJob
+from chassis.telemetry.setup import current_trace_id
 from pydantic import Field
 
 
@@ -39,6 +40,16 @@ class PaidV1(Contract):
 
 class CountV1(Contract):
     number: int
+
+
+class MessageLines:
+    """A logger that keeps the lines of chassis.messaging.message_log, each with the trace of its context."""
+
+    def __init__(self) -> None:
+        self.logged: list[tuple[str | None, ...]] = []
+
+    def info(self, event: str, *, name: str, message_id: str, key: str) -> None:
+        self.logged.append((event, name, message_id, key, current_trace_id()))
 
 
 EFFECTS = "CREATE TABLE IF NOT EXISTS effects (seq bigserial PRIMARY KEY, number integer NOT NULL)"

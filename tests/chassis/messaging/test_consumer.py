@@ -18,7 +18,7 @@ from chassis.brokers import Broker, Delivery, Kind, Message, Options, broker_for
 from chassis.brokers.rabbitmq.broker import RabbitBroker
 from chassis.database import Database, DatabaseUnavailable, UnitOfWork, leadership
 from chassis.messages import Contract, Messages, OnEvent, OnJob
-from chassis.messaging import lane, parking, processing
+from chassis.messaging import lane, message_log, parking, processing
 from chassis.messaging.consumer import LOCK, Consumer
 from chassis.messaging.lane import Lane
 from chassis.messaging.lanes import SHAPES
@@ -33,7 +33,7 @@ from tests.chassis import said
 from tests.chassis.each_broker import Run, each_of
 from tests.chassis.memory_broker import MemoryBroker, MemorySubscription
 from tests.chassis.running import recording, running
-from tests.chassis.said import MESSAGES
+from tests.chassis.said import MESSAGES, MessageLines
 from tests.support import brokers
 from tests.support.link import Link
 
@@ -80,6 +80,7 @@ class Bench:
         self.url = url
         self.lock_url = url
         self.parking_limits: dict[str, int] = {}
+        self.log_messages = False
         self.connection = connection
         options = Options(url=SecretStr(f"memory://{uuid4()}"), client_name="tiny")
         self.broker: Broker = MemoryBroker(options)
@@ -131,6 +132,7 @@ class Bench:
             database_url=self.lock_url,
             retry_policy=retry_policy,
             parking_limits=parking.ParkingLimits(database, **self.parking_limits),
+            log_messages=self.log_messages,
         )
         async with database:
             yield consumer
@@ -691,6 +693,29 @@ async def test_a_message_that_cannot_be_parked_holds_up_its_own_key_alone(
 
 async def _true(found: list[str]) -> bool:
     return bool(found)
+
+
+@pytest.mark.parametrize("log_messages", [True, False])
+async def test_a_handled_message_is_logged_once_in_its_trace_if_log_messages_is_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, log_messages: bool
+) -> None:
+    monkeypatch.setattr(message_log, "log", lines := MessageLines())
+    bench.log_messages = log_messages
+    traces = [token_hex(16) for _ in range(3)]
+    messages = [
+        replace(paid(number, then=then), headers={"traceparent": f"00-{trace}-{'1' * 16}-01"})
+        for trace, (number, then) in zip(traces, [(1, "work"), (2, "work"), (3, "fail")], strict=True)
+    ]
+    await bench.publish(*messages, messages[0])
+    async with bench.consuming():
+        await bench.until(bench.parked)
+        await bench.publish(paid(4))
+        await bench.until_effects(1, 2, 4)
+    logged = [
+        ("message_handled", one.name, one.id, one.key, trace) for one, trace in zip(messages, traces, strict=True)
+    ]
+    assert [line for line in lines.logged if line[-1] in traces] == (logged[:2] if log_messages else [])
+    assert bool(lines.logged) is log_messages
 
 
 @pytest.mark.slow

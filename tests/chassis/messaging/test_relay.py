@@ -25,7 +25,7 @@ from chassis.brokers import (
 from chassis.brokers.nats.broker import NatsBroker
 from chassis.database import Database, leadership
 from chassis.messages import Messages
-from chassis.messaging import backlog, destinations, in_flight, relay
+from chassis.messaging import backlog, destinations, in_flight, message_log, relay
 from chassis.messaging.backlog import BATCH
 from chassis.messaging.outbox import Outbox
 from chassis.messaging.relay import LOCK, Relay
@@ -41,7 +41,7 @@ from structlog.testing import CapturingLogger
 from tests.chassis import said
 from tests.chassis.each_broker import Run, each_of
 from tests.chassis.running import recording, running
-from tests.chassis.said import MESSAGES, ThingMade, TidyUp
+from tests.chassis.said import MESSAGES, MessageLines, ThingMade, TidyUp
 from tests.support.link import Link
 
 WAIT_SECONDS = 90
@@ -118,8 +118,17 @@ class Bench:
         self.telemetry = recording(self.spans)
 
     @asynccontextmanager
-    async def relaying(self, broker: Recorder | None = None, *, sends_events: bool = True) -> AsyncGenerator[None]:
-        relay = Relay(self.url, broker or self.broker, self.telemetry, name="tiny", events=sends_events)
+    async def relaying(
+        self, broker: Recorder | None = None, *, sends_events: bool = True, log_messages: bool = False
+    ) -> AsyncGenerator[None]:
+        relay = Relay(
+            self.url,
+            broker or self.broker,
+            self.telemetry,
+            name="tiny",
+            events=sends_events,
+            log_messages=log_messages,
+        )
         async with running("relay", relay.run):
             yield
 
@@ -177,6 +186,20 @@ async def test_a_row_is_sent_unchanged_and_then_deleted(bench: Bench) -> None:
     assert message.key == str(UUID(int=0))
     assert json.loads(message.body) == {"thing_id": message.key, "number": 0}
     assert message.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("log_messages", [True, False])
+async def test_a_sent_message_is_logged_in_its_trace_if_log_messages_is_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, log_messages: bool
+) -> None:
+    monkeypatch.setattr(message_log, "log", lines := MessageLines())
+    with bench.telemetry.tracer.start_as_current_span("request") as request:
+        await bench.say(*events(2))
+    async with bench.relaying(log_messages=log_messages):
+        await bench.until_empty()
+    sent = [("message_sent", message.name, message.id, message.key) for message in bench.broker.got]
+    trace_id = format(request.get_span_context().trace_id, "032x")
+    assert lines.logged == ([(*each, trace_id) for each in sent] if log_messages else [])
 
 
 async def test_where_another_program_sends_events_the_relay_deletes_events_and_sends_jobs(bench: Bench) -> None:

@@ -27,6 +27,7 @@ REFUSED = {
     "LOG_FORMAT": [("xml", "'json' or 'console'")],
     "LOG_LEVEL": [("verbose", "'debug', 'info', 'warning' or 'error'")],
     "LOG_REQUESTS": [("perhaps", "valid boolean")],
+    "LOG_MESSAGES": [("perhaps", "valid boolean")],
     "OTEL_EXPORTER_OTLP_ENDPOINT": [("collector", "valid URL"), ("grpc://collector:4317", "'http' or 'https'")],
     "TRACE_SAMPLE_RATIO": [("1.1", "less than or equal to 1"), ("-0.1", "greater than or equal to 0")],
 }

@@ -133,7 +133,13 @@ def _spawn(service: Service, listener: socket.socket) -> embedded.Process:
     server += ["--fd", str(listener.fileno()), "--http", "chassis.dev.http_protocol:Protocol", "--no-server-header"]
     server += ["--no-access-log", "--log-level", "warning", "--loop", "asyncio"]  # see chassis.dev.debugger
     port = listener.getsockname()[1]
-    shown = {"LOG_FORMAT": "console", "LOG_REQUESTS": "true", "SERVE_DOCS": "true", "PROBE_DETAILS": "true"}
+    shown = {
+        "LOG_FORMAT": "console",
+        "LOG_REQUESTS": "true",
+        "LOG_MESSAGES": "true",
+        "SERVE_DOCS": "true",
+        "PROBE_DETAILS": "true",
+    }
     debugger = {"PYTHONBREAKPOINT": "chassis.dev.debugger.set_trace"}
     env = {**shown, **debugger, **os.environ, "HTTP_PORT": str(port)}
     # The prompt of a debugger reads the terminal.

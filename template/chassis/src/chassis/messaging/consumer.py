@@ -50,6 +50,7 @@ class Consumer:
         database_url: str,
         retry_policy: RetryPolicy,
         parking_limits: ParkingLimits | None = None,
+        log_messages: bool = False,
     ) -> None:
         self.kind = kind
         self._broker = broker
@@ -63,6 +64,7 @@ class Consumer:
             telemetry,
             retry_policy=retry_policy,
             parking_limits=parking_limits or ParkingLimits(database),
+            log_messages=log_messages,
         )
 
     async def run(self, stop: asyncio.Event) -> None:

@@ -14,6 +14,7 @@ import structlog
 from chassis.brokers import BrokerUnavailable, MessageRefused
 from chassis.messaging.backlog import Key, key_of
 from chassis.messaging.destinations import Destinations
+from chassis.messaging.message_log import log_sent
 from chassis.messaging.sending import Sender
 from chassis.telemetry.logs import describe_exception
 
@@ -72,12 +73,19 @@ class Sending:
 
 class InFlight:
     def __init__(
-        self, sender: Sender, destinations: Destinations, *, may_send: Callable[[], bool], wake: Callable[[], None]
+        self,
+        sender: Sender,
+        destinations: Destinations,
+        *,
+        may_send: Callable[[], bool],
+        wake: Callable[[], None],
+        log_messages: bool = False,
     ) -> None:
         self._sender = sender
         self._destinations = destinations
         self._may_send = may_send
         self._wake = wake
+        self._log_messages = log_messages
         self.sending: dict[Key, Sending] = {}
         self.taken: dict[int, int] = {}
         """The rows that are being sent, or are settled and still in the outbox, with the sizes of their payloads."""
@@ -148,6 +156,8 @@ class InFlight:
         error = asyncio.CancelledError() if answer.cancelled() else answer.exception()
         if error is None:
             self._confirmed[row["type"]].append(row["seq"])
+            if self._log_messages:
+                log_sent(row)
             if self._destinations.paused:
                 self._destinations.answered(row)
         elif isinstance(error, MessageRefused):

@@ -22,6 +22,7 @@ from chassis.database import Database, UnitOfWork
 from chassis.database.leadership import Lead
 from chassis.messages import Messages, Receiver, Unknown
 from chassis.messaging import attempts, inbox, parking
+from chassis.messaging.message_log import log_handled
 from chassis.messaging.process_span import ProcessSpan
 from chassis.messaging.retry_policy import RetryPolicy
 from chassis.messaging.time_limit import TimeLimit
@@ -76,6 +77,7 @@ class Processor:
         *,
         retry_policy: RetryPolicy,
         parking_limits: parking.ParkingLimits,
+        log_messages: bool = False,
     ) -> None:
         """`system` is the broker's name in spans."""
         self.retry_policy = retry_policy
@@ -87,6 +89,7 @@ class Processor:
         self._system = system
         self._database = database
         self._messages = messages
+        self._log_messages = log_messages
         self._tracer = telemetry.tracer
         self._duration = duration_histogram(
             telemetry.meter, "messaging.process.duration", "Duration of processing a message."
@@ -161,14 +164,19 @@ class Processor:
         began_at = time.monotonic()
         with closing(TimeLimit(self.retry_policy.handler_timeout_seconds)) as limit:
             async with self._database.unit_of_work() as uow:
-                wrote = await self._claim_and_call(batch, uow, limit, spans=spans)
-        if wrote:
+                handled = await self._claim_and_call(batch, uow, limit, spans=spans)
+        if handled:
             self.worked_at = max(self.worked_at, began_at)
+        if self._log_messages:
+            for ready in handled:
+                log_handled(ready.message, ready.parent)
 
-    async def _claim_and_call(self, batch: Sequence[Ready], uow: UnitOfWork, limit: TimeLimit, *, spans: bool) -> bool:
-        """Returns whether any of the messages had not been handled before."""
+    async def _claim_and_call(
+        self, batch: Sequence[Ready], uow: UnitOfWork, limit: TimeLimit, *, spans: bool
+    ) -> list[Ready]:
+        """Call the handlers of the messages that were not handled before, and return these messages."""
         fresh = await inbox.claim(uow.connection, (ready.identity for ready in batch))
-        wrote = bool(fresh)
+        handled = []
         asked_at = time.monotonic()
         for ready in batch:
             if ready.identity not in fresh:
@@ -178,10 +186,11 @@ class Processor:
             uow.message_id = ready.message.id
             with self._span(ready) if spans else nullcontext():
                 await self._call_handler(ready, uow, limit)
+            handled.append(ready)
             if time.monotonic() - asked_at > PING_SECONDS:
                 await uow.connection.execute("SELECT 1")
                 asked_at = time.monotonic()
-        return wrote
+        return handled
 
     async def _call_handler(self, ready: Ready, uow: UnitOfWork, limit: TimeLimit) -> None:
         try:

@@ -50,7 +50,14 @@ class Relay:
     """
 
     def __init__(
-        self, database_url: str, broker: Broker, telemetry: Telemetry, *, name: str, events: bool = True
+        self,
+        database_url: str,
+        broker: Broker,
+        telemetry: Telemetry,
+        *,
+        name: str,
+        events: bool = True,
+        log_messages: bool = False,
     ) -> None:
         self._url = database_url
         self._name = name
@@ -60,7 +67,13 @@ class Relay:
         self._lead: Lead | None = None
         self._sender = Sender(broker, telemetry)
         self._destinations = Destinations()
-        self._in_flight = InFlight(self._sender, self._destinations, may_send=self._may_send, wake=self._wake.set)
+        self._in_flight = InFlight(
+            self._sender,
+            self._destinations,
+            may_send=self._may_send,
+            wake=self._wake.set,
+            log_messages=log_messages,
+        )
         self._looked_at = 0.0
         self._queues_at = float("-inf")
         self._sent = telemetry.meter.create_counter(

@@ -122,7 +122,14 @@ class Worker:
         retry_policy = RetryPolicy(
             max_attempts=settings.message_max_attempts, handler_timeout_seconds=settings.message_timeout_seconds
         )
-        self._relay = Relay(url, self.broker, telemetry, name=messages.service, events=settings.event_relay)
+        self._relay = Relay(
+            url,
+            self.broker,
+            telemetry,
+            name=messages.service,
+            events=settings.event_relay,
+            log_messages=settings.log_messages,
+        )
         limits = parking.ParkingLimits(
             database, max_messages=settings.parked_max_messages, max_bytes=settings.parked_max_bytes
         )
@@ -136,6 +143,7 @@ class Worker:
                 database_url=url,
                 retry_policy=retry_policy,
                 parking_limits=limits,
+                log_messages=settings.log_messages,
             )
             for kind in Kind
             if any(receiver.kind == kind for receiver in messages.receivers.values())

@@ -132,6 +132,9 @@ class Settings(CommandSettings):
     log_requests: bool = False
     """Log a line for each request. Traces show more, so the default is off. Failures are always logged."""
 
+    log_messages: bool = False
+    """Log a line for each message that was sent or handled, as `make dev` does. Failures are always logged."""
+
     otel_exporter_otlp_endpoint: HttpUrl | None = None
     """The base URL of an OTLP/HTTP receiver. Without it nothing is exported, but trace ids are passed on."""
     trace_sample_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
