@@ -370,8 +370,9 @@ def test_renovate_leaves_the_files_of_the_template_alone(render: Render) -> None
     assert not any(pattern.startswith("deploy/overlays") or pattern == "pyproject.toml" for pattern in frozen)
 
 
-def test_the_runbook_lists_every_setting_with_its_default(render: Render) -> None:
-    text = (render(**VARIANTS["default"]) / "docs/runbook.md").read_text()
+def test_the_pages_for_operation_list_every_setting_with_its_default(render: Render) -> None:
+    docs = render(**VARIANTS["default"], messaging_style="events") / "docs"
+    text = (docs / "runbook.md").read_text() + (docs / "messages.md").read_text()
     rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", text, re.MULTILINE))
     assert {name.lower() for name in rows} == set(Settings.model_fields)
     for name, field in Settings.model_fields.items():

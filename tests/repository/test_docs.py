@@ -82,9 +82,22 @@ def test_every_make_target_that_is_named_exists(service: Path, render: Render) -
         assert named_targets(page.read_text()) <= theirs, page
 
 
-def test_the_runbook_has_every_setting_and_no_other(service: Path) -> None:
-    table = (service / "docs/runbook.md").read_text().partition("## Settings")[2]
-    assert set(re.findall(r"^\| `([A-Z_]+)` \|", table, re.MULTILINE)) == chassis_settings()
+def listed_settings(page: Path) -> set[str]:
+    table = page.read_text().partition("## Settings")[2]
+    return set(re.findall(r"^\| `([A-Z_]+)` \|", table, re.MULTILINE))
+
+
+def test_the_runbook_and_the_page_about_messages_list_each_setting_once(render: Render) -> None:
+    docs = render(messaging_style="events") / "docs"
+    general, of_messages = listed_settings(docs / "runbook.md"), listed_settings(docs / "messages.md")
+    assert general & of_messages == set()
+    assert general | of_messages == chassis_settings()
+
+
+def test_the_runbook_of_a_service_without_messages_names_no_broker_or_worker(service: Path) -> None:
+    assert (
+        re.findall(r".*(?:broker|worker|outbox|message\b|messages).*", (service / "docs/runbook.md").read_text()) == []
+    )
 
 
 def test_the_layout_page_has_the_list_of_team_owned_paths() -> None:

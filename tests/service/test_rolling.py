@@ -18,6 +18,7 @@ import asyncpg
 import httpx
 import pytest
 from chassis.dev import embedded
+from chassis.dev.embedded import nats_server
 
 from tests.service.rolling.cluster import MIGRATE_SECONDS, REPLICAS, Cluster, Image, cluster
 from tests.service.rolling.load import CALLERS, Listener, Load, callers, listener
@@ -86,7 +87,7 @@ def new(old: Image, render: Render, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="module")
 async def outcome(old: Image, new: Image, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     folder, base = tmp_path_factory.mktemp("rolling"), new.folder / "deploy/base"
-    with embedded.temporary_postgres() as database, embedded.temporary_nats() as broker:
+    with embedded.temporary_postgres() as database, nats_server.temporary_nats() as broker:
         async with cluster(folder, base, releases=3, DATABASE_URL=database, BROKER_URL=broker) as running:
             await running.start(old)
             async with listener(broker) as listening:

@@ -22,7 +22,8 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 from zipfile import ZipFile
 
-from chassis.dev.embedded import Process, nats_program, spawn
+from chassis.dev.embedded import Process, spawn
+from chassis.dev.embedded.nats_server import nats_program
 
 from tests.support.tools import TOOLS, call, install_from_debian, one_at_a_time
 

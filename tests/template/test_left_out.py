@@ -29,7 +29,7 @@ def test_a_service_has_the_messaging_and_the_broker_that_its_answers_name_and_no
     brokers = {answers["broker"]} if "messaging_style" in answers else set()
     chassis = service / "chassis/src/chassis"
     assert {path.parent.name for path in chassis.glob("brokers/*/__init__.py")} == brokers
-    for path in ("messaging", "brokers", "database/leadership.py"):
+    for path in ("messaging", "brokers", "database/leadership.py", "dev/embedded/nats_server.py"):
         assert (chassis / path).exists() == bool(brokers), path
     asked = asked_for(service / "chassis/pyproject.toml")
     assert asked & set(CLIENTS.values()) == {CLIENTS[broker] for broker in brokers}

@@ -133,10 +133,10 @@ def test_a_durable_server_keeps_its_data_and_its_password(folder: Path, monkeypa
 def test_a_durable_server_keeps_its_port_unless_the_port_is_taken(folder: Path) -> None:
     urls = []
     for _ in range(2):
-        with embedded.nats(folder, durable=True) as url:
+        with nats_server.nats(folder, durable=True) as url:
             urls.append(url)
     port = urlsplit(urls[0]).port
-    with socket.create_server(("127.0.0.1", port)), embedded.nats(folder, durable=True) as url:
+    with socket.create_server(("127.0.0.1", port)), nats_server.nats(folder, durable=True) as url:
         urls.append(url)
     assert urls[0] == urls[1] != urls[2]
 
@@ -354,7 +354,9 @@ def has_ended(pid: int) -> bool:
 
 # --- NATS -----------------------------------------------------------------------------------------------------------
 
-KEEP_NATS_RUNNING = KEEP_RUNNING.replace("embedded.postgres", "embedded.nats")
+KEEP_NATS_RUNNING = KEEP_RUNNING.replace("dev import embedded", "dev.embedded import nats_server").replace(
+    "embedded.postgres", "nats_server.nats"
+)
 
 
 async def _exchange(url: str, *, publish: bytes | None = None) -> list[bytes]:
@@ -371,7 +373,7 @@ async def _exchange(url: str, *, publish: bytes | None = None) -> list[bytes]:
 
 
 async def test_a_throw_away_nats_starts_answers_and_is_gone() -> None:
-    with embedded.temporary_nats() as url:
+    with nats_server.temporary_nats() as url:
         assert url.startswith("nats://127.0.0.1:")
         assert await _exchange(url, publish=b"1") == [b"1"]
 
@@ -379,9 +381,9 @@ async def test_a_throw_away_nats_starts_answers_and_is_gone() -> None:
 
 
 async def test_nats_keeps_confirmed_messages(folder: Path) -> None:
-    with embedded.nats(folder, durable=True) as url:
+    with nats_server.nats(folder, durable=True) as url:
         await _exchange(url, publish=b"1")
-    with embedded.nats(folder, durable=True) as url:
+    with nats_server.nats(folder, durable=True) as url:
         assert await _exchange(url, publish=b"2") == [b"1", b"2"]
 
 
@@ -400,7 +402,7 @@ def test_nats_waits_for_a_dying_predecessor_in_its_folder(folder: Path) -> None:
         assert process.stdout is not None
         before = process.stdout.readline().strip()
         process.kill()
-        with embedded.nats(folder, durable=True) as url:
+        with nats_server.nats(folder, durable=True) as url:
             assert url == before  # the port was free again
             assert not is_closed(url)
 
@@ -408,9 +410,9 @@ def test_nats_waits_for_a_dying_predecessor_in_its_folder(folder: Path) -> None:
 def test_two_nats_servers_do_not_share_a_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child_process, "STOP_TIMEOUT_SECONDS", 0.2)
     with (
-        embedded.nats(folder, durable=False),
+        nats_server.nats(folder, durable=False),
         pytest.raises(EmbeddedServerError, match=f"another NATS server uses {folder}"),
-        embedded.nats(folder, durable=False),
+        nats_server.nats(folder, durable=False),
     ):
         pass
 
@@ -420,7 +422,7 @@ def test_without_nats_the_error_has_a_remedy(folder: Path, monkeypatch: pytest.M
         raise PackageNotFoundError
 
     monkeypatch.setattr(nats_server, "files", missing)
-    with pytest.raises(EmbeddedServerError, match=r"make setup.*BROKER_URL"), embedded.nats(folder, durable=False):
+    with pytest.raises(EmbeddedServerError, match=r"make setup.*BROKER_URL"), nats_server.nats(folder, durable=False):
         pass
 
 
@@ -428,6 +430,6 @@ def test_a_nats_that_cannot_start_says_why(folder: Path) -> None:
     (folder / "data").write_text("in the way")
     with (
         pytest.raises(EmbeddedServerError, match=r"NATS did not start(?s:.*)storage directory"),
-        embedded.nats(folder, durable=True),
+        nats_server.nats(folder, durable=True),
     ):
         pass

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from chassis.dev import embedded
+from chassis.dev.embedded import nats_server
 
 from tests.delivery.image.world import ANSWERS, Database, World, build
 from tests.support import containers
@@ -48,7 +48,7 @@ def image(engine: Engine, source: Path) -> Generator[str]:
 
 @pytest.fixture(scope="session")
 def world(engine: Engine, image: str, tmp_path_factory: pytest.TempPathFactory) -> Generator[World]:
-    with embedded.temporary_nats() as broker:
+    with nats_server.temporary_nats() as broker:
         database = Database(tmp_path_factory.mktemp("postgres"))
         database.start()
         try:

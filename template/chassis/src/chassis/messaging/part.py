@@ -19,7 +19,9 @@ __all__ = ["Messaging", "Outbox", "check"]
 def check(settings: Settings) -> None:
     """Raise SettingsError if a worker cannot work with these settings."""
     if settings.broker_url is None:
-        raise SettingsError("  BROKER_URL: is not set\nSet it in the environment; docs/runbook.md lists every setting.")
+        raise SettingsError(
+            "  BROKER_URL: is not set\nSet it in the environment; docs/messages.md lists the settings of messages."
+        )
     try:
         broker_class(settings.broker_url)
     except ModuleNotFoundError as missing:

@@ -172,5 +172,5 @@ def read(kind: type[S]) -> S:
             name = "__".join(str(step) for step in part["loc"]).upper()
             what = "is not set" if part["type"] == "missing" else part["msg"].removeprefix("Value error, ")
             lines.append(f"  {name}: {what}" if name else f"  {what}")
-        lines.append("Set it in the environment; docs/runbook.md lists every setting.")
+        lines.append("Set it in the environment; docs/runbook.md lists the settings.")
         raise SettingsError("\n".join(lines)) from None
