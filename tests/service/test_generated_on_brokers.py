@@ -5,8 +5,10 @@ Billing runs in `make dev`, and ledger as in production: a process that serves a
 
 import asyncio
 import contextlib
+import json
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +36,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("chaos")]
 WAIT_SECONDS = 120
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4737"
 TRACED = {"traceparent": f"00-{TRACE_ID}-00f067aa0ba902b7-01"}
+CONSUMED = {"billing.invoice-issued.v1", "ledger.events"}
+"""The topic of Kafka, and the queue of RabbitMQ, that ledger consumes."""
 AGGREGATES = "Invoice: {number: string(40), total: money}"
 INVOICE = {
     "number": "2027-1",
@@ -43,10 +47,12 @@ INVOICE = {
 
 @dataclass(frozen=True)
 class Life:
-    """The data that two services have left, and the service that consumes."""
+    """The data that two services have left, the service that consumes, and what `make messages` shows of it."""
 
     listener: Path
     telemetry: MetricsReceiver
+    overview: dict[str, Any]
+    dev_log: str
 
 
 @pytest.fixture(scope="module", params=["kafka", "rabbitmq"])
@@ -64,9 +70,9 @@ def life(request: pytest.FixtureRequest, render: Render, tmp_path_factory: pytes
         server = stack.enter_context(embedded.temporary_postgres())
         settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": telemetry.endpoint, "BROKER_URL": broker.url, "DRAIN_SECONDS": "0"}
         with contextlib.ExitStack() as processes:
-            asyncio.run(live(billing, ledger, server, settings, processes))
+            overview = asyncio.run(live(billing, ledger, server, settings, processes))
         # Each process has sent the rest of its telemetry at its stop.
-        yield Life(ledger, telemetry)
+        yield Life(ledger, telemetry, overview, (billing / "dev.log").read_text())
 
 
 def made(render: Render, folder: Path, name: str, broker: str) -> Path:
@@ -85,7 +91,7 @@ def made(render: Render, folder: Path, name: str, broker: str) -> Path:
 
 async def live(
     billing: Path, ledger: Path, server: str, settings: dict[str, str], processes: contextlib.ExitStack
-) -> None:
+) -> dict[str, Any]:
     urls = {name: urlsplit(server)._replace(path=f"/{name}").geturl() for name in ("billing", "ledger")}
     connection = await asyncpg.connect(server)
     for name in urls:
@@ -132,6 +138,17 @@ async def live(
         await database.execute("ALTER TABLE ledger.invoices RENAME TO lost")
         await database.close()
         assert (await to_ledger.get("/v1/invoices")).status_code == 500
+    command = ["make", "--silent", "messages", "ARGS=--format json"]
+    environment = service_environment(DATABASE_URL=urls["ledger"], **settings)
+    overview: dict[str, Any] = {}
+
+    async def all_received() -> bool:  # Kafka learns the position of the worker once a second
+        shown = await asyncio.to_thread(subprocess.check_output, command, cwd=ledger, env=environment)
+        overview.update(json.loads(shown))
+        return [stream["waiting"] for stream in overview["streams"] if stream["name"] in CONSUMED] == [0]
+
+    await until(all_received, logs)
+    return overview
 
 
 async def copy(invoice: str, urls: dict[str, str]) -> None:
@@ -152,6 +169,20 @@ async def ready(client: httpx.AsyncClient) -> bool:
 
 async def status(client: httpx.AsyncClient, invoice: str, wanted: str) -> bool:
     return (await client.get(f"/v1/invoices/{invoice}")).json()["status"] == wanted
+
+
+def test_make_messages_shows_the_inbox_and_the_streams_of_the_broker(life: Life) -> None:
+    overview = life.overview
+    assert (overview["outbox"]["messages"], overview["parked"]) == (0, {"incoming": 1, "outgoing": 0})
+    assert {row["name"] for row in overview["inbox"]["latest"]} == {"billing.invoice-issued.v1"}
+    assert all(stream["exists"] for stream in overview["streams"])
+    assert CONSUMED & {stream["name"] for stream in overview["streams"]}
+
+
+def test_make_dev_prints_a_line_in_its_trace_for_each_message_that_was_sent(life: Life) -> None:
+    lines = [line for line in life.dev_log.splitlines() if "message_sent" in line and TRACE_ID in line]
+    assert len(lines) == 1
+    assert "name=billing.invoice-issued.v1" in lines[0]
 
 
 def test_a_request_and_its_effect_in_the_other_service_are_one_trace(life: Life) -> None:

@@ -99,6 +99,15 @@ def test_show_has_everything_that_is_known(desk: Desk) -> None:
     assert told["headers"] == {"traceparent": TRACE}
 
 
+def test_text_of_senders_reaches_no_terminal_unescaped(desk: Desk) -> None:
+    hostile = "bank\x1b[2J\x9b1m\u202e.v1"
+    parked = desk.park(f'{{"number": "{hostile}"}}', name=hostile)
+    for action in (["list"], ["show", str(parked)], ["replay", str(parked)], ["drop", str(parked)]):
+        _, out, err = desk(*action)
+        assert all(line.isprintable() for line in (out + err).splitlines())
+        assert "bank\\u001b[2J\\u009b1m\\u202e.v1" in out + err
+
+
 def test_replay_has_the_effect_and_unparks(desk: Desk) -> None:
     one, other = desk.park('{"number": 1}'), desk.park('{"number": 2}')
     status, out, _ = desk("replay", str(one))

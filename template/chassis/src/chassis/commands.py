@@ -1,4 +1,4 @@
-"""The command line of a service: `python -m <service> serve | work | migrate | parked | psql | specs | dev | revision`."""
+"""The command line of a service: `python -m <service> serve | work | migrate | parked | messages | psql | specs | dev | revision`."""
 
 import argparse
 import os
@@ -6,7 +6,7 @@ import sys
 
 from chassis.messages import messaging_is_here
 from chassis.service import Service
-from chassis.settings import CommandSettings, SettingsError, read
+from chassis.settings import BrokerSettings, CommandSettings, S, SettingsError, read
 
 
 def main(service: Service, arguments: list[str] | None = None) -> int:
@@ -35,6 +35,11 @@ def _parser(service: Service, arguments: list[str]) -> argparse.ArgumentParser:
             from chassis.messaging import parked_command  # here, because the import loads all of messaging
 
             parked_command.add_arguments(parked)
+        messages = commands.add_parser("messages", help="show what is in the outbox, in the broker and in the inbox")
+        if arguments[:1] == ["messages"]:
+            from chassis.messaging import messages_command
+
+            messages_command.add_arguments(messages)
     documents = commands.add_parser(
         "specs", help="write specs/: the API document, the message document and a schema for each message"
     )
@@ -62,6 +67,8 @@ def _run(service: Service, options: argparse.Namespace) -> int:
             return _work(service)
         case "parked":
             return _parked(service, options)
+        case "messages":
+            return _messages(service, options)
         case "migrate":
             return _check_migrations(service) if options.check else _migrate(service)
         case "psql":
@@ -74,13 +81,13 @@ def _run(service: Service, options: argparse.Namespace) -> int:
             return _dev(service, options)
 
 
-def _settings() -> CommandSettings:
+def _settings(kind: type[S]) -> S:
     """Read the settings of a command. If the environment names no database, it uses the servers of `make dev`."""
     if not os.environ.get("DATABASE_URL"):
         from chassis.dev import servers_file
 
         servers_file.use()
-    return read(CommandSettings)
+    return read(kind)
 
 
 def _serve(service: Service) -> int:
@@ -106,13 +113,19 @@ def _work(service: Service) -> int:
 def _parked(service: Service, options: argparse.Namespace) -> int:
     from chassis.messaging import parked_command
 
-    return parked_command.run(service, _settings(), options)
+    return parked_command.run(service, _settings(CommandSettings), options)
+
+
+def _messages(service: Service, options: argparse.Namespace) -> int:
+    from chassis.messaging import messages_command
+
+    return messages_command.run(service, _settings(BrokerSettings), options)
 
 
 def _psql(options: argparse.Namespace) -> int:
     from chassis.dev import psql
 
-    return psql.run(_settings().database_url.get_secret_value(), options.arguments)
+    return psql.run(_settings(CommandSettings).database_url.get_secret_value(), options.arguments)
 
 
 def _specs(service: Service, options: argparse.Namespace) -> int:
@@ -131,7 +144,7 @@ def _migrate(service: Service) -> int:
     from chassis.database import migrate
     from chassis.telemetry import logs
 
-    settings = _settings()
+    settings = _settings(CommandSettings)
     logs.configure(format=settings.log_format, level=settings.log_level, service=service.name)
     try:
         migrate.upgrade(service, settings.database_url.get_secret_value())

@@ -13,6 +13,7 @@ from chassis.database import Database, DatabaseUnavailable
 from chassis.messaging import parking
 from chassis.messaging.outbox import Outbox
 from chassis.messaging.parking import NotParked, Parked
+from chassis.messaging.printable import printable
 from chassis.service import Service
 from chassis.settings import CommandSettings
 from chassis.telemetry import logs
@@ -70,7 +71,7 @@ async def _list(database: Database, options: argparse.Namespace) -> int:
     for parked in found:
         when = parked.parked_at.isoformat(timespec="seconds")
         reason = parked.reason.partition("\n")[0]
-        print(f"{parked.id}  {when}  {parked.direction}  {parked.message.name}  {reason}")
+        print(f"{parked.id}  {when}  {parked.direction}  {printable(parked.message.name)}  {printable(reason)}")
     if not found:
         print("Nothing is parked.", file=sys.stderr)
     elif len(found) == options.limit:
@@ -96,10 +97,12 @@ async def _one(action: Callable[[UUID], Awaitable[Parked]], verb: str, parked_id
     except Exception as error:
         broken = isinstance(error, ValidationError)
         reason = error.json(include_input=False, include_url=False) if broken else f"{type(error).__name__}: {error}"
-        print(f"{parked_id} stays parked: {reason}", file=sys.stderr)
+        print(f"{parked_id} stays parked: {printable(reason)}", file=sys.stderr)
         return 1
     if verb == "replay":
-        print(f"{parked_id}  {parked.message.name}  {'handled' if parked.direction == 'incoming' else 'to be sent'}")
+        print(
+            f"{parked_id}  {printable(parked.message.name)}  {'handled' if parked.direction == 'incoming' else 'to be sent'}"
+        )
     else:
         print(_described(parked))
     return 0
@@ -107,7 +110,7 @@ async def _one(action: Callable[[UUID], Awaitable[Parked]], verb: str, parked_id
 
 def _described(parked: Parked) -> str:
     message = parked.message
-    return json.dumps(
+    text = json.dumps(
         {
             "id": str(parked.id),
             "direction": parked.direction,
@@ -123,3 +126,4 @@ def _described(parked: Parked) -> str:
         indent=2,
         ensure_ascii=False,
     )
+    return "\n".join(map(printable, text.split("\n")))

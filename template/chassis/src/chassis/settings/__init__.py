@@ -72,7 +72,19 @@ class CommandSettings(BaseSettings):
         return self
 
 
-class Settings(CommandSettings):
+class BrokerSettings(CommandSettings):
+    """The settings of `messages`, which looks at the broker, too."""
+
+    broker_url: Annotated[SecretStr, AfterValidator(_broker_url)] | None = None
+    """The URL of NATS, Kafka or RabbitMQ: the scheme decides. A service that sends or consumes messages requires it."""
+
+    def unencrypted_urls(self) -> list[str]:
+        """Name each URL whose connections are not encrypted and verified, with a remedy."""
+        broker = self.broker_url.get_secret_value() if self.broker_url else None
+        return list(unencrypted_urls(self.database_url.get_secret_value(), broker))
+
+
+class Settings(BrokerSettings):
     """The settings of every service. The environment variable of a field has its name in capitals.
 
     A service adds settings of its own in settings.py. Secrets are SecretStr and have no default.
@@ -84,8 +96,6 @@ class Settings(CommandSettings):
     database_pool_size: Annotated[int, Field(ge=1, le=1000)] = 10
     """The most connections of a process, without one for probes. Keep the sum of all replicas below max_connections."""
 
-    broker_url: Annotated[SecretStr, AfterValidator(_broker_url)] | None = None
-    """The URL of NATS, Kafka or RabbitMQ: the scheme decides. A service that sends or consumes messages requires it."""
     broker_replication: Annotated[int, Field(ge=1, le=7)] = 1
     """The copies that the broker keeps of each message. Set 3 for a cluster."""
     event_retention_hours: Annotated[int, Field(ge=1, le=24 * 365)] = 7 * 24
@@ -141,11 +151,6 @@ class Settings(CommandSettings):
     """The share of traces that are recorded if they start here. For callers' traces see TRACE_CALLERS_PER_SECOND."""
     trace_callers_per_second: Annotated[int, Field(ge=0, le=1_000_000)] = 100
     """The most requests of a process that are traced because the caller asks. TRACE_SAMPLE_RATIO is for the rest."""
-
-    def unencrypted_urls(self) -> list[str]:
-        """Name each URL whose connections are not encrypted and verified, with a remedy."""
-        broker = self.broker_url.get_secret_value() if self.broker_url else None
-        return list(unencrypted_urls(self.database_url.get_secret_value(), broker))
 
     @model_validator(mode="after")
     def _remember_longer_than_the_broker_keeps(self) -> Self:

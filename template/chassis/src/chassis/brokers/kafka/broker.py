@@ -47,7 +47,7 @@ class KafkaBroker:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._client = _client_settings(options)
+        self._client = client_settings(options)
         self._topology: Topology | None = None
         self.subscriptions: WeakSet[KafkaSubscription] = WeakSet()
         self.supervised = SupervisedClient(self.system, make=self._publisher, holds=_answers, leave=Publisher.abandon)
@@ -131,7 +131,7 @@ class KafkaBroker:
         return publisher
 
 
-def _client_settings(options: Options) -> dict[str, Any]:
+def client_settings(options: Options) -> dict[str, Any]:
     url = urlsplit(options.url.get_secret_value())
     hosts = [host if ":" in host else f"{host}:9092" for host in url.netloc.rpartition("@")[2].split(",")]
     encrypted = url.scheme == "kafkas"

@@ -1,0 +1,13 @@
+"""Text of other people, made safe for a terminal."""
+
+import json
+
+
+def printable(text: str) -> str:
+    """Escape every character that a terminal could obey, as JSON escapes characters: `\\u001b` for Escape.
+
+    That includes line breaks, and the marks that reverse the direction of text. JSON stays the same JSON.
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
