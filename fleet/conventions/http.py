@@ -81,7 +81,10 @@ class PathNames(_DocumentConvention):
     """Callers can guess paths that all services spell alike."""
 
     id = "http-path-names"
-    remedy = "use kebab-case for segments, a plural for collections, and snake_case for parameters"
+    remedy = (
+        "use kebab-case for segments, a plural for collections, and snake_case for parameters; search a collection "
+        "under /v1/invoices/search"
+    )
 
     def problems(self, document: Document, service: Service) -> Iterator[Problem]:
         for operation in document.operations:
@@ -94,9 +97,14 @@ class PathNames(_DocumentConvention):
                     yield _at(operation, f"`{segment}` is not kebab-case")
                 elif parameter is not None and not SNAKE.fullmatch(parameter):
                     yield _at(operation, f"the parameter `{parameter}` is not snake_case")
-            many = segments[-1]
+            many = segments[-2] if _searches(segments) else segments[-1]
             if operation.path in document.collections and (SINGULAR.fullmatch(many) or not PLURAL.fullmatch(many)):
                 yield _at(operation, f"`{many}` is a collection, and its name is not a plural")
+
+
+def _searches(segments: list[str]) -> bool:
+    """Return whether the path searches a collection: /v1/invoices/search, whose name is that of the collection."""
+    return segments[-1] == "search" and len(segments) > 1
 
 
 class OperationIds(_DocumentConvention):
@@ -154,7 +162,10 @@ class Pagination(_DocumentConvention):
     """A list without pages works until it is long, and then makes the service fail."""
 
     id = "http-pagination"
-    remedy = "accept `cursor: Annotated[Cursor, Query()]` from chassis.http, and answer `items` and `next_cursor`"
+    remedy = (
+        "accept `cursor: Annotated[Cursor, Query()]` (by id) or a ListCursor (by another column) from chassis.http, and "
+        "answer `items` and `next_cursor`"
+    )
 
     def problems(self, document: Document, service: Service) -> Iterator[Problem]:
         for operation in document.operations:

@@ -72,6 +72,23 @@ async def test_a_malformed_or_unknown_parameter_is_refused(client: httpx.AsyncCl
     assert (await client.get(f"/v1/things?{query}")).status_code == 422
 
 
+async def test_a_list_continues_from_its_cursor_and_refuses_any_other_cursor(client: httpx.AsyncClient) -> None:
+    for name in ("b", "c", "a"):
+        await client.post("/v1/things", json={"name": name, "email": f"{name}@example.com"})
+    search = {"sort": "-name", "limit": 2}
+    first = (await client.get("/v1/things/search", params=search)).json()
+    rest = (await client.get("/v1/things/search", params={**search, "after": first["next_cursor"]})).json()
+    assert [item["name"] for item in first["items"] + rest["items"]] == ["c", "b", "a"]
+    assert rest["next_cursor"] is None
+
+    for other in ({"sort": "name"}, {"email": "a@example.com"}, {"after": f"{ID}"}):
+        refused = await client.get("/v1/things/search", params={**search, "after": first["next_cursor"], **other})
+        assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
+        [part] = refused.json()["errors"]
+        assert part["pointer"] == "after"
+        assert "repeat the request without `after`" in part["detail"]
+
+
 async def test_new_ids_sort_by_creation_time(client: httpx.AsyncClient) -> None:
     ids = [(await client.post("/v1/things", json={"name": f"thing {n}"})).json()["id"] for n in range(5)]
 

@@ -156,6 +156,27 @@ def test_a_difference_fails_the_check_and_is_named(service: Service, database_ur
     assert what in str(found.value)
 
 
+WORDS = "to_tsvector('simple', name || ' ' || coalesce(email, ''))"
+
+
+def test_an_index_on_an_expression_is_compared_as_postgres_rewrites_the_expression(
+    copy: Service, empty_database: str
+) -> None:
+    migrate.upgrade(copy, empty_database)
+
+    def indexed(lower: str) -> Service:
+        words = sa.Index("ix_words", sa.literal_column(WORDS), postgresql_using="gin")
+        return dataclasses.replace(copy, tables=tables(words, sa.Index("ix_lower", sa.text(lower), "email")))
+
+    migrate.write_next(indexed("lower(name) DESC"), empty_database, "Index the words")
+    migrate.upgrade(copy, empty_database)
+    migrate.check(indexed("lower(name) DESC"), empty_database)
+
+    for different in ("upper(name) DESC", "lower(name)"):
+        with pytest.raises(migrate.MigrationsBehind, match=r"not in the migrations: \('ix_lower'"):
+            migrate.check(indexed(different), empty_database)
+
+
 def test_the_next_migration_has_the_next_number_and_makes_the_difference(copy: Service, empty_database: str) -> None:
     migrate.upgrade(copy, empty_database)
 

@@ -3,15 +3,15 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Literal
 
 import sqlalchemy as sa
 import structlog
 from chassis import fields
 from chassis.client import service_client
-from chassis.database import Statement
+from chassis.database import Listing, Page, Statement
 from chassis.errors import Conflict, Forbidden, NotFound, VersionMismatch
-from chassis.http import Cursor, IfMatch, ResourceRoute, new_id, reader, transaction
+from chassis.http import Cursor, IfMatch, ListCursor, ResourceRoute, new_id, reader, transaction
 from chassis.problems import problems
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -22,6 +22,13 @@ from tests.chassis.tiny.tables import things
 INSERT = Statement(sa.insert(things))
 BY_ID = Statement(sa.select(things).where(things.c.id == sa.bindparam("id")))
 PAGE = Statement(sa.select(things).order_by(things.c.id).limit(sa.bindparam("limit")))
+SEARCH = Listing(
+    sa.select(things),
+    lambda row: Thing(**row),
+    key=things.c.id,
+    sorts={"name": things.c.name, "-name": things.c.name.desc()},
+    filters={"email": things.c.email == sa.bindparam("email")},
+)
 
 log = structlog.get_logger()
 
@@ -57,6 +64,16 @@ class ThingPatch(fields.PatchModel):
     email: Annotated[fields.Text, Field(max_length=80)] | MISSING | None = MISSING
 
 
+class ThingSearch(ListCursor):
+    sort: Literal["name", "-name"] = "name"
+    email: Annotated[fields.Text, Field(max_length=80)] | None = None
+
+
+class ThingPage(fields.ResponseModel):
+    items: list[Thing]
+    next_cursor: str | None
+
+
 class Values(fields.RequestModel):
     """One field of each type."""
 
@@ -79,6 +96,11 @@ async def create_thing(body: NewThing) -> Thing:
 @router.get("/things")
 async def list_things(cursor: Annotated[Cursor, Query()]) -> list[Thing]:
     return [Thing(**row) for row in await PAGE.all(reader(), limit=cursor.limit)]
+
+
+@router.get("/things/search", response_model=ThingPage)
+async def search_things(search: Annotated[ThingSearch, Query()]) -> Page[Thing]:
+    return await SEARCH.page(reader(), **dict(search))
 
 
 @router.get("/things/{thing_id}", responses=problems(ThingNotFound))

@@ -77,6 +77,21 @@ MUTATIONS: Mutations = {
         operation("/v1/invoices/{invoiceId}/reminder"),
         "the parameter `invoiceId` is not snake_case",
     ),
+    "a search in a collection in the singular": (
+        "http-path-names",
+        operation("/v1/reminder/search", parameters=[LIMIT, AFTER], responses=PAGE),
+        "GET /v1/reminder/search: `reminder` is a collection, and its name is not a plural",
+    ),
+    "a search without a collection": (
+        "http-path-names",
+        operation("/v1/search", parameters=[LIMIT, AFTER], responses=PAGE),
+        "GET /v1/search: `search` is a collection, and its name is not a plural",
+    ),
+    "a search without pages": (
+        "http-pagination",
+        operation("/v1/invoices/search", parameters=[LIMIT], responses=PAGE),
+        "the operation answers a list, and has no parameter `after` to continue from",
+    ),
     "a collection in the singular": (
         "http-path-names",
         both(operation("/v1/reminder/{reminder_id}"), operation("/v1/reminder", "post")),
@@ -164,6 +179,7 @@ test_only_the_convention_that_is_broken_fails = each_alone(MUTATIONS)
 
 def test_an_operation_in_order_breaks_nothing_and_is_found_by_its_line(service: Path) -> None:
     operation("/v1/invoices/{invoice_id}/reminders", parameters=[LIMIT, AFTER], responses=PAGE)(service)
+    operation("/v1/invoices/search", parameters=[LIMIT, AFTER], responses=PAGE)(service)
     assert violations(service) == []
     operation("/v1/due", description=...)(service)
     (found,) = violations(service)

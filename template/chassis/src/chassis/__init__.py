@@ -4,9 +4,9 @@ errors       the families of expected failures
 money        Money, an amount and its currency
 service      Service, the description that the composition root hands over
 settings     Settings, read once from the environment: URLs, limits (MAX_BODY_BYTES, …), times
-database     Statement, UnitOfWork, Database: compiled SQL on a pool, explicit transactions
+database     Statement, Listing, UnitOfWork, Database: compiled SQL on a pool, pages, explicit transactions
 fields       types for request and response models
-http         transaction, reader, IfMatch, Cursor: the tools of a route
+http         transaction, reader, IfMatch, Cursor, ListCursor: the tools of a route
 messages     Contract, Event, Job, OnEvent, OnJob: the messages that the service sends and handles
 client       service_client: HTTP to another service
 problems     failures as RFC 9457 problem documents

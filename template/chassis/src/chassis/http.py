@@ -150,7 +150,7 @@ def _add_headers(endpoint: Callable[..., Any], *, located: bool) -> Callable[...
 
 
 class Cursor(RequestModel):
-    """The start and the length of a page. Pages go by key, not by offset: inserts never shift or repeat rows."""
+    """The start and the length of a page by id. Pages go by key, not by offset: inserts never shift or repeat rows."""
 
     limit: Annotated[int, Field(ge=1, le=100, description="Items per page.")] = 20
     # A query string has no null: a client leaves the parameter out.
@@ -158,4 +158,15 @@ class Cursor(RequestModel):
         Identifier | None,
         Field(description="The `next_cursor` of the previous page."),
         WithJsonSchema({"type": "string", "format": "uuid"}),
+    ] = None
+
+
+class ListCursor(RequestModel):
+    """The start and the length of a page of a chassis.database.Listing. Add the sort and the filters of the list."""
+
+    limit: Annotated[int, Field(ge=1, le=100, description="Items per page.")] = 20
+    after: Annotated[
+        str | None,
+        Field(max_length=2000, description="The `next_cursor` of the previous page, with the same sort and filters."),
+        WithJsonSchema({"type": "string", "maxLength": 2000}),
     ] = None

@@ -1,6 +1,7 @@
 """Compiled SQL on a pool of connections, and explicit transactions."""
 
 from chassis.database.connection import Connection
+from chassis.database.listing import InvalidCursor, Listing, Page
 from chassis.database.metadata import metadata_for
 from chassis.database.outages import DatabaseUnavailable
 from chassis.database.pool import Database
@@ -12,6 +13,9 @@ __all__ = [
     "Database",
     "DatabaseUnavailable",
     "Executor",
+    "InvalidCursor",
+    "Listing",
+    "Page",
     "Row",
     "Statement",
     "UnitOfWork",
