@@ -30,12 +30,15 @@ log = structlog.get_logger()
 def application(service: Service, settings: Settings, *, telemetry: Telemetry | None = None) -> FastAPI:
     """Assemble the service. Pool and worker start and stop with the application's lifespan.
 
-    Raises SettingsError if this process also sends messages (RUN_WORKER) and the settings name no broker.
+    Raises SettingsError if this process also sends messages (RUN_WORKER) and the settings name no broker, and with
+    `auth` if the settings name no issuer, or if a route does not say who may call it.
     """
     shown = "/openapi.json" if settings.serve_docs else None
     app = _assemble(service, settings, telemetry, partial(api, openapi_url=shown), work=settings.run_worker)
     if settings.serve_docs:
         app.include_router(docs_page.router)
+    if service.auth is not None:
+        app.state.parts.append(service.auth.protect(app, settings, app.state.telemetry))
     app.add_middleware(
         Limits,
         max_body_bytes=settings.max_body_bytes,
@@ -144,7 +147,10 @@ def api(service: Service, **options: Any) -> FastAPI:
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _finish({**document(), "tags": _tags(app)})
+            described = {**document(), "tags": _tags(app)}
+            if service.auth is not None:
+                service.auth.describe(app, described)
+            app.openapi_schema = _finish(described)
         return app.openapi_schema
 
     app.openapi = openapi

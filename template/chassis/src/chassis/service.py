@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any, Protocol
 
 from fastapi import APIRouter, FastAPI
 from sqlalchemy import MetaData
@@ -12,6 +13,18 @@ from sqlalchemy import MetaData
 from chassis.discovery import modules_in
 from chassis.messages import NO_MESSAGES, Messages
 from chassis.settings import Settings
+
+
+class Auth(Protocol):
+    """Who may call the service: `chassis.identity.Oidc`."""
+
+    def describe(self, app: FastAPI, api: dict[str, Any]) -> None:
+        """Add to the API document what each route demands of its callers."""
+        ...
+
+    def protect(self, app: FastAPI, settings: Settings, telemetry: Any) -> Any:
+        """Guard all routes. Return the part of the process that does so. Raises SettingsError."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -22,7 +35,7 @@ class Service:
     belong together. `package` is the import package: `migrations/versions/` inside it holds the migrations. `tables`
     names the Postgres schema that belongs to this service alone. The other fields appear in the API documents: `owner`
     is the team to contact, `license` an SPDX expression, `broker` is nats, kafka or rabbitmq, and `api_version` is the
-    version of the document, not of the build.
+    version of the document, not of the build. Without `auth`, everybody who reaches the service may call it.
     """
 
     name: str
@@ -37,6 +50,7 @@ class Service:
     owner: str = ""
     license: str = "LicenseRef-Proprietary"
     broker: str = ""
+    auth: Auth | None = None
 
     @property
     def schema(self) -> str:

@@ -1,0 +1,118 @@
+"""What a route demands of its caller: scopes, or nothing for a stated reason."""
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
+from fastapi.params import Security
+from fastapi.routing import RouteContext, iter_route_contexts
+from fastapi.security import SecurityScopes
+from starlette.requests import HTTPConnection
+
+from chassis.identity.callers import Caller, current_caller
+from chassis.settings import SettingsError
+
+Served = TypeVar("Served")
+
+OWN = frozenset({"chassis.web.probes", "chassis.web.docs_page", "fastapi.applications"})
+"""The modules of the routes that are open to everybody: probes, and the API document if SERVE_DOCS is true."""
+
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749, section 3.3
+
+
+async def _authorized(connection: HTTPConnection, demanded: SecurityScopes) -> Caller:
+    # The guard has checked the scopes of an HTTP route before. FastAPI alone knows the dependencies of a WebSocket.
+    if connection.scope["type"] == "http":
+        return current_caller.get()
+    return await connection.app.state.guard.authorize_websocket(connection.scope, frozenset(demanded.scopes))
+
+
+class Scopes(Security):
+    """See `scopes`."""
+
+    def __call__(self, function: Served) -> Served:
+        function.__dict__["demanded_scopes"] = (*getattr(function, "demanded_scopes", ()), *(self.scopes or ()))
+        return function
+
+
+def scopes(*names: str) -> Scopes:
+    """Demand that the caller's token has all these scopes.
+
+    `@scopes("invoices:write")` above a function is for this route. For all routes of a router:
+    `APIRouter(…, dependencies=[scopes("invoices:read")])`. A WebSocket takes only the second form:
+    `@router.websocket("/…", dependencies=[scopes("invoices:read")])`.
+    """
+    if not names or not all(_SCOPE.fullmatch(name) for name in names):
+        raise ValueError(f"scopes{names}: name at least one scope, such as invoices:read, each without spaces")
+    return Scopes(_authorized, scopes=names)
+
+
+def public(reason: str) -> Callable[[Served], Served]:
+    """Let everybody call a route, and say why: `@public("the price list is on our website")`."""
+    if not reason.strip():
+        raise ValueError("public(): give the reason why everybody may call the route")
+
+    def mark(function: Served) -> Served:
+        function.__dict__["public_reason"] = reason
+        return function
+
+    return mark
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What one route demands. A public route has a reason and no scopes."""
+
+    scopes: frozenset[str]
+    public: str | None = None
+
+
+class RoutesUnguarded(SettingsError):
+    """Some routes say nothing about their callers, or contradict themselves. The message has a line for each."""
+
+
+def demands_of(app: FastAPI, everywhere: frozenset[str]) -> list[tuple[RouteContext, Demand]]:
+    """Return every route of the application, except the chassis' own, with its demand. Raises RoutesUnguarded.
+
+    `everywhere` are the scopes that each route demands, unless the route is public.
+    """
+    found, wrong = [], []
+    for route in iter_route_contexts(app.routes):
+        served = inspect.unwrap(route.endpoint or getattr(route.original_route, "app", None) or object)
+        if inspect.isfunction(served) and served.__module__ in OWN:
+            continue
+        demand = _demand_of(route, served, everywhere)
+        if isinstance(demand, Demand):
+            found.append((route, demand))
+        else:
+            wrong.append(f"  {' '.join(sorted(route.methods or ()))} {route.path}: {demand}")
+    if wrong:
+        raise RoutesUnguarded("\n".join(["Every route says who may call it:", *wrong]))
+    return found
+
+
+def _demand_of(route: RouteContext, served: Any, everywhere: frozenset[str]) -> Demand | str:
+    """Return the demand of a route, or the sentence that says what is wrong with the route."""
+    dependant = getattr(route, "dependant", None)
+    named = frozenset(_scopes_of(dependant) if dependant else ())
+    decorated = frozenset(getattr(served, "demanded_scopes", ()))
+    if reason := getattr(served, "public_reason", None):
+        if named or decorated:
+            return "is public, but demands scopes. Remove one of the two"
+        return Demand(frozenset(), reason)
+    if dependant and not route.methods and not named:
+        return "is a WebSocket without scopes. Pass dependencies=[scopes(…)] to its decorator"
+    if not (dependant and (named or decorated or everywhere)):
+        return 'put @scopes("…") above its function, or @public("…") with the reason'
+    return Demand(named | decorated | everywhere)
+
+
+def _scopes_of(dependant: Dependant) -> Iterator[str]:
+    """Yield the scopes of every `scopes(…)` and `Security(…)` of a route, its routers and its parameters."""
+    yield from dependant.own_oauth_scopes or ()
+    for each in dependant.dependencies:
+        yield from _scopes_of(each)

@@ -1,0 +1,417 @@
+"""Routes behind the guard: who gets in, what others learn, and what is refused at the start."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import httpx
+import pytest
+from chassis.application import application
+from chassis.identity import Caller, Oidc, caller, public, scopes
+from chassis.identity.demands import RoutesUnguarded
+from chassis.settings import Settings, SettingsError
+from chassis.telemetry.setup import Telemetry
+from fastapi import APIRouter, FastAPI, WebSocket
+from fastapi.staticfiles import StaticFiles
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from pydantic import BaseModel
+
+from tests.chassis.issuing import AUDIENCE, ISSUER, Issuer
+from tests.chassis.tiny.main import SERVICE
+
+URL = "postgresql://localhost/unused"
+SETTINGS = {"database_url": URL, "oidc_issuer": ISSUER, "oidc_audience": AUDIENCE, "log_format": "console"}
+
+router = APIRouter(prefix="/v1")
+calls: list[str] = []
+
+
+class Thing(BaseModel):
+    name: str
+
+
+@router.get("/things")
+@scopes("things:read")
+async def list_things() -> list[str]:
+    return [caller().subject]
+
+
+@router.post("/things")
+@scopes("things:read", "things:write")
+async def create_thing(body: Thing) -> str:
+    calls.append(body.name)
+    return body.name
+
+
+@router.get("/parameter")
+async def by_parameter(who: Annotated[Caller, scopes("things:read")]) -> str:
+    return who.subject
+
+
+@router.get("/blocking")
+@scopes("things:read")
+def in_a_thread() -> str:
+    return caller().subject
+
+
+@router.get("/prices")
+@public("the price list is on our website")
+async def list_prices() -> list[str]:
+    return []
+
+
+@router.websocket("/live", dependencies=[scopes("things:read")])
+async def live(websocket: WebSocket) -> None:
+    await websocket.accept()
+    await websocket.send_text("hello")
+    await websocket.close()
+
+
+admin = APIRouter(prefix="/admin", dependencies=[scopes("things:admin")])
+
+
+@admin.get("/things")
+@scopes("things:read")
+async def list_all_things() -> str:
+    return caller().subject
+
+
+def make(
+    *routers: APIRouter, auth: Oidc | None = None, telemetry: Telemetry | None = None, issuer: Issuer | None = None
+) -> FastAPI:
+    service = dataclasses.replace(SERVICE, routers=list(routers or (router, admin)), auth=auth or Oidc())
+    app = application(service, Settings.model_validate(SETTINGS), telemetry=telemetry)
+    if issuer:
+        app.state.guard._tokens = issuer.tokens()
+    return app
+
+
+@pytest.fixture
+def issuer() -> Issuer:
+    return Issuer()
+
+
+@pytest.fixture
+def app(issuer: Issuer) -> FastAPI:
+    return make(issuer=issuer)
+
+
+async def send(app: FastAPI, method: str, path: str, token: bytes | None = None, **options: Any) -> httpx.Response:
+    headers = {"Authorization": b"Bearer " + token} if token else {}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://tiny") as client:
+        return await client.request(method, path, headers=options.pop("headers", headers), **options)
+
+
+@pytest.mark.parametrize("path", ["/v1/things", "/v1/parameter", "/v1/blocking"])
+async def test_a_caller_with_the_scope_gets_in_and_the_route_knows_the_caller(
+    app: FastAPI, issuer: Issuer, path: str
+) -> None:
+    answer = await send(app, "GET", path, issuer.token())
+    assert answer.status_code == 200
+    assert "user-17" in answer.text
+
+
+@pytest.mark.parametrize("path", ["/v1/things", "/v1/parameter", "/v1/blocking", "/admin/things"])
+async def test_a_request_without_token_is_a_401(app: FastAPI, path: str) -> None:
+    answer = await send(app, "GET", path)
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.json()["code"] == "unauthenticated"
+
+
+async def test_a_wrong_token_is_a_401_that_does_not_say_what_is_wrong(app: FastAPI, issuer: Issuer) -> None:
+    answers = [
+        await send(app, "GET", "/v1/things", token)
+        for token in (b"x", issuer.token(aud="other"), issuer.token(exp=1), issuer.token(iss="https://other.example"))
+    ]
+    problems = [{**answer.json(), "trace_id": None} for answer in answers]
+    assert {answer.status_code for answer in answers} == {401}
+    assert {answer.headers["WWW-Authenticate"] for answer in answers} == {'Bearer error="invalid_token"'}
+    assert all(problem == problems[0] for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("path", "needed"), [("/v1/things", "things:read"), ("/admin/things", "things:admin things:read")]
+)
+async def test_a_token_without_the_scope_is_a_403_that_names_the_scopes(
+    app: FastAPI, issuer: Issuer, path: str, needed: str
+) -> None:
+    answer = await send(app, "GET", path, issuer.token(scope="other"))
+    assert answer.status_code == 403
+    assert answer.headers["WWW-Authenticate"] == f'Bearer error="insufficient_scope", scope="{needed}"'
+    assert answer.json()["code"] == "insufficient_scope"
+
+
+async def test_the_scopes_of_a_router_and_of_its_route_are_demanded_together(app: FastAPI, issuer: Issuer) -> None:
+    for scope in ("things:read", "things:admin"):
+        assert (await send(app, "GET", "/admin/things", issuer.token(scope=scope))).status_code == 403
+    assert (await send(app, "GET", "/admin/things", issuer.token(scope="things:read things:admin"))).status_code == 200
+
+
+async def test_scopes_of_the_whole_api_are_demanded_by_every_route_that_is_not_public(issuer: Issuer) -> None:
+    app = make(auth=Oidc(scopes=["tiny"]), issuer=issuer)
+    assert (await send(app, "GET", "/v1/things", issuer.token())).status_code == 403
+    assert (await send(app, "GET", "/v1/things", issuer.token(scope="tiny things:read"))).status_code == 200
+    assert (await send(app, "GET", "/v1/prices")).status_code == 200
+
+
+async def test_a_public_route_needs_no_token_and_knows_no_caller(app: FastAPI, issuer: Issuer) -> None:
+    assert (await send(app, "GET", "/v1/prices")).status_code == 200
+    assert (await send(app, "GET", "/v1/prices", b"wrong")).status_code == 200
+    with pytest.raises(RuntimeError, match="only inside a route that demands scopes"):
+        caller()
+
+
+@pytest.mark.parametrize("body", [b"{", b"[" * 1000, b'{"name": 5}'])
+async def test_the_body_of_a_stranger_is_not_read(app: FastAPI, body: bytes) -> None:
+    answer = await send(app, "POST", "/v1/things", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 401
+
+
+async def test_a_stranger_learns_no_allowed_method(app: FastAPI) -> None:
+    assert (await send(app, "DELETE", "/v1/things")).status_code == 401
+
+
+async def test_a_refused_request_changes_nothing(app: FastAPI, issuer: Issuer) -> None:
+    calls.clear()
+    await send(app, "POST", "/v1/things", issuer.token(scope="things:read"), json={"name": "lamp"})
+    assert calls == []
+    await send(app, "POST", "/v1/things", issuer.token(), json={"name": "lamp"})
+    assert calls == ["lamp"]
+
+
+async def test_a_token_in_the_query_is_ignored(app: FastAPI, issuer: Issuer) -> None:
+    answer = await send(app, "GET", f"/v1/things?access_token={issuer.token().decode()}")
+    assert answer.status_code == 401
+
+
+async def test_two_authorization_headers_are_refused(app: FastAPI, issuer: Issuer) -> None:
+    good = b"Bearer " + issuer.token()
+    for headers in ([good, good], [good, b"Bearer x"], [b"Basic x", good]):
+        answer = await send(app, "GET", "/v1/things", headers=[("Authorization", value) for value in headers])
+        assert answer.status_code == 401
+
+
+@pytest.mark.parametrize("scheme", ["bearer ", "BEARER ", "Bearer   "])
+async def test_the_scheme_is_read_in_any_case(app: FastAPI, issuer: Issuer, scheme: str) -> None:
+    headers = {"Authorization": scheme.encode() + issuer.token()}
+    assert (await send(app, "GET", "/v1/things", headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize("prefix", ["Basic ", "Token ", "", "Bearer"])
+async def test_another_scheme_is_refused(app: FastAPI, issuer: Issuer, prefix: str) -> None:
+    headers = {"Authorization": prefix.encode() + issuer.token()}
+    assert (await send(app, "GET", "/v1/things", headers=headers)).status_code == 401
+
+
+async def test_without_keys_the_answer_is_a_503_that_says_when_to_come_again(app: FastAPI, issuer: Issuer) -> None:
+    issuer.down = True
+    answer = await send(app, "GET", "/v1/things", issuer.token())
+    assert answer.status_code == 503
+    assert answer.json()["code"] == "issuer_unavailable"
+    assert int(answer.headers["Retry-After"]) > 0
+    assert "WWW-Authenticate" not in answer.headers
+
+
+async def test_probes_need_no_token(app: FastAPI) -> None:
+    assert (await send(app, "GET", "/livez")).status_code == 200
+
+
+async def handshake(app: FastAPI, token: bytes | None) -> list[str]:
+    """Open a WebSocket, and return the types of the messages that the application sends."""
+    headers = [(b"authorization", b"Bearer " + token)] if token else []
+    sent: list[str] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def keep(message: Any) -> None:
+        sent.append(message["type"])
+
+    scope = {"type": "websocket", "path": "/v1/live", "query_string": b"", "root_path": "", "headers": headers}
+    await app(scope, receive, keep)
+    return sent
+
+
+async def test_a_websocket_checks_the_token_in_its_handshake(app: FastAPI, issuer: Issuer) -> None:
+    for token in (None, b"x", issuer.token(scope="other"), issuer.token(aud="other")):
+        assert (await handshake(app, token))[0] == "websocket.http.response.start"
+    assert await handshake(app, issuer.token()) == ["websocket.accept", "websocket.send", "websocket.close"]
+
+
+async def test_two_applications_with_the_same_routes_have_guards_of_their_own(issuer: Issuer) -> None:
+    other = Issuer("https://other.example")
+    first, second = make(issuer=issuer), make(issuer=other)
+    for app, good, bad in ((first, issuer, other), (second, other, issuer)):
+        assert (await send(app, "GET", "/v1/things", good.token())).status_code == 200
+        assert (await send(app, "GET", "/v1/things", bad.token())).status_code == 401
+
+
+def unguarded(add: Callable[[APIRouter], Any]) -> str:
+    routes = APIRouter(prefix="/v1")
+    add(routes)
+    with pytest.raises(RoutesUnguarded) as refused:
+        make(routes)
+    return str(refused.value)
+
+
+async def open_to_all() -> None:
+    return None
+
+
+async def socket(websocket: WebSocket) -> None:
+    return None
+
+
+@public("for a test")
+@scopes("things:read")
+async def contradictory() -> None:
+    return None
+
+
+UNGUARDED = {
+    "a route without scopes": lambda routes: routes.get("/open")(open_to_all),
+    "a route that the document hides": lambda routes: routes.get("/open", include_in_schema=False)(open_to_all),
+    "a plain route": lambda routes: routes.add_route("/open", open_to_all),
+    "a WebSocket": lambda routes: routes.websocket("/open")(socket),
+    "a WebSocket whose scopes FastAPI does not know": lambda routes: routes.websocket("/open")(scopes("a")(socket)),
+    "a folder of files": lambda routes: routes.mount("/open", StaticFiles(directory=".")),
+    "another application": lambda routes: routes.mount("/open", FastAPI()),
+    "a public route with scopes": lambda routes: routes.get("/open")(contradictory),
+}
+
+
+@pytest.mark.parametrize("add", UNGUARDED.values(), ids=UNGUARDED)
+def test_a_route_that_does_not_say_who_may_call_is_refused_at_the_start(add: Callable[[APIRouter], Any]) -> None:
+    assert "/open: " in unguarded(add)
+
+
+def test_every_unguarded_route_is_named_at_once() -> None:
+    def add(routes: APIRouter) -> None:
+        routes.get("/first")(open_to_all)
+        routes.get("/second")(open_to_all)
+
+    assert unguarded(add).splitlines()[1:] == [
+        f'  GET /v1/{name}: put @scopes("…") above its function, or @public("…") with the reason'
+        for name in ("first", "second")
+    ]
+
+
+async def test_a_folder_of_files_may_be_public_with_a_reason(tmp_path: Any, issuer: Issuer) -> None:
+    (tmp_path / "logo.svg").write_text("<svg/>")
+    routes = APIRouter()
+    routes.mount("/files", public("logos are no secret")(StaticFiles(directory=tmp_path)))
+    assert (await send(make(routes, issuer=issuer), "GET", "/files/logo.svg")).status_code == 200
+
+
+async def test_a_route_that_is_added_after_the_assembly_is_refused_before_the_first_request(issuer: Issuer) -> None:
+    app = make(issuer=issuer)
+    app.get("/late")(open_to_all)
+    part = app.state.parts[-1]
+    with pytest.raises(RoutesUnguarded, match="/late"):
+        async with part.run(lambda: None):
+            pass
+
+
+def test_one_router_with_two_demands_is_refused() -> None:
+    shared = APIRouter()
+    shared.get("/shared")(scopes("things:read")(open_to_all))
+    outer = APIRouter(prefix="/v1")
+    outer.include_router(shared, prefix="/a")
+    outer.include_router(shared, prefix="/b", dependencies=[scopes("things:admin")])
+    with pytest.raises(RoutesUnguarded, match="Make two routers"):
+        make(outer)
+
+
+@pytest.mark.parametrize("names", [(), ("",), ("two words",), ('quo"te',)])
+def test_names_that_are_no_scopes_are_refused(names: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="name at least one scope"):
+        scopes(*names)
+
+
+def test_a_public_route_needs_a_reason() -> None:
+    with pytest.raises(ValueError, match="give the reason"):
+        public(" ")
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"oidc_issuer": ""}, "OIDC_ISSUER: is not set"),
+        ({"oidc_audience": " "}, "OIDC_AUDIENCE: is not set"),
+        ({"oidc_issuer": "issuer.example"}, "OIDC_ISSUER: must be https:// URLs"),
+        ({"oidc_issuer": "https://user:secret@issuer.example"}, "OIDC_ISSUER: must be https:// URLs"),
+        ({"oidc_jwks_url": "file:///etc/passwd"}, "OIDC_JWKS_URL: must be https:// URLs"),
+        ({"oidc_jwks_url": "https://a/keys https://b/keys"}, "has 2 URLs, but OIDC_ISSUER has 1"),
+    ],
+    ids=str,
+)
+def test_settings_that_cannot_work_are_refused_in_one_sentence(changed: dict[str, str], sentence: str) -> None:
+    service = dataclasses.replace(SERVICE, routers=[router], auth=Oidc())
+    with pytest.raises(SettingsError) as refused:
+        application(service, Settings.model_validate({**SETTINGS, **changed}))
+    assert sentence in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+def test_keys_are_fetched_encrypted_where_encryption_is_required(tmp_path: Any) -> None:
+    (tmp_path / "ca.pem").touch()
+    url = f"postgresql://user@host/db?sslmode=verify-full&sslrootcert={tmp_path}/ca.pem"
+    changed = {"database_url": url, "require_tls": True, "oidc_issuer": "http://issuer.example"}
+    service = dataclasses.replace(SERVICE, routers=[router], auth=Oidc())
+    with pytest.raises(SettingsError, match="REQUIRE_TLS is true, so keys must be fetched over https"):
+        application(service, Settings.model_validate({**SETTINGS, **changed}))
+
+
+async def test_logs_spans_and_a_metric_have_the_reason_and_nothing_has_the_token(
+    issuer: Issuer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spans, measurements = InMemorySpanExporter(), InMemoryMetricReader()
+    processors: list[Any] = [SimpleSpanProcessor(spans)]
+    telemetry = Telemetry(Resource({}), sampler=ALWAYS_ON, span_processors=processors, metric_readers=[measurements])
+    app = make(telemetry=telemetry, issuer=issuer)
+    token = issuer.token(aud="other")
+    for _ in range(3):
+        await send(app, "GET", "/v1/things", token)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "request_refused" in line]
+    assert len(lines) == 1
+    assert "reason='claim_wrong: aud'" in lines[0]
+    assert "route=list_things" in lines[0]
+    assert all(span.attributes["chassis.identity.refused"] == "claim_wrong: aud" for span in spans.get_finished_spans())
+    found = measurements.get_metrics_data()
+    points = [
+        (point.attributes, point.value)
+        for metric in found.resource_metrics[0].scope_metrics[0].metrics
+        if metric.name == "chassis.identity.refused"
+        for point in metric.data.data_points
+    ]
+    assert points == [({"reason": "claim_wrong: aud"}, 3)]
+    everything = f"{lines}{[span.to_json() for span in spans.get_finished_spans()]}{found.to_json()}"
+    assert all(part not in everything for part in token.decode().split("."))
+
+
+async def test_the_document_shows_scopes_refusals_and_reasons() -> None:
+    document = make().openapi()
+    assert document["components"]["securitySchemes"]["accessToken"]["scheme"] == "bearer"
+    shown = {path: operations["get"] for path, operations in document["paths"].items() if "get" in operations}
+    assert shown["/v1/things"]["security"] == [{"accessToken": ["things:read"]}]
+    assert shown["/v1/parameter"]["security"] == [{"accessToken": ["things:read"]}]
+    assert shown["/admin/things"]["security"] == [{"accessToken": ["things:admin", "things:read"]}]
+    assert {"401", "403"} <= set(shown["/v1/things"]["responses"])
+    assert (shown["/v1/prices"]["security"], shown["/v1/prices"]["x-public"]) == (
+        [],
+        "the price list is on our website",
+    )
+    assert not {"401", "403"} & set(shown["/v1/prices"]["responses"])
+
+
+def test_a_service_without_identity_has_no_word_of_it_in_its_document() -> None:
+    service = dataclasses.replace(SERVICE, routers=[router])
+    document = application(service, Settings.model_validate({"database_url": URL})).openapi()
+    assert "securitySchemes" not in document["components"]
+    assert all("security" not in operation for path in document["paths"].values() for operation in path.values())
