@@ -58,7 +58,7 @@ def with_a_broken_signature(issuer: Issuer) -> bytes:
 
 
 def with_other_claims(issuer: Issuer) -> bytes:
-    """Make a token of one user whose claims were replaced by those of another."""
+    """Make a token of one user whose claims were replaced by the claims of another."""
     header, _, signature = issuer.token().split(b".")
     return b".".join((header, base64url(json.dumps(issuer.claims(sub="admin")).encode()), signature))
 
@@ -173,7 +173,7 @@ async def test_an_attack_is_refused(issuer: Issuer, attack: Attack) -> None:
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
-async def test_an_attack_succeeds_without_the_rule_against_it(
+async def test_an_attack_succeeds_on_a_verifier_without_the_rule_against_the_attack(
     issuer: Issuer, attack: Attack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weak = issuer.tokens()
@@ -250,7 +250,7 @@ async def test_a_token_without_scopes_has_none(issuer: Issuer) -> None:
     assert (await issuer.tokens().caller(issuer.token(scope=None))).scopes == frozenset()
 
 
-async def test_the_caller_has_what_the_token_says_and_no_claims_beside_those_that_the_service_names(
+async def test_the_caller_has_the_facts_of_the_token_and_only_the_claims_that_the_service_names(
     issuer: Issuer,
 ) -> None:
     caller = await issuer.tokens(claims=["tenant"]).caller(issuer.token(tenant="acme", email="a@example.com"))
@@ -275,7 +275,7 @@ async def test_an_algorithm_of_another_kind_than_the_key_is_refused(issuer: Issu
     assert await refusal(issuer.tokens(), token) == "token_malformed"
 
 
-async def test_a_token_is_verified_once_and_then_remembered_until_it_expires(
+async def test_a_token_is_verified_once_and_then_remembered_until_the_expiry(
     issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verifier, token = issuer.tokens(), issuer.token()

@@ -16,7 +16,7 @@ from chassis.settings import Settings
 
 
 class Auth(Protocol):
-    """Who may call the service: `chassis.identity.Oidc`."""
+    """The rule for callers of the service: `chassis.identity.Oidc`."""
 
     def describe(self, app: FastAPI, api: dict[str, Any]) -> None:
         """Add to the API document what each route demands of its callers."""

@@ -1,7 +1,8 @@
-"""Who calls: verified access tokens of an OIDC issuer, and the scopes that a route demands."""
+"""The caller of a request: verified access tokens of an OIDC issuer, and the scopes that a route demands."""
 
 from chassis.identity.callers import Caller, caller
 from chassis.identity.demands import public, scopes
 from chassis.identity.part import Oidc
+from chassis.identity.settings import OidcSettings
 
-__all__ = ["Caller", "Oidc", "caller", "public", "scopes"]
+__all__ = ["Caller", "Oidc", "OidcSettings", "caller", "public", "scopes"]

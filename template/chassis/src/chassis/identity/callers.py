@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sends a request, by a verified access token.
+    """The sender of a request, by a verified access token.
 
     `subject` is the user, or the service that calls for itself; only the issuer and the subject together are unique.
     `client` is the application that obtained the token, if the token names one. `claims` holds the claims that

@@ -1,4 +1,4 @@
-"""What a route demands of its caller: scopes, or nothing for a stated reason."""
+"""The demands of a route: scopes of its caller, or nothing for a stated reason."""
 
 import inspect
 import re
@@ -65,14 +65,14 @@ def public(reason: str) -> Callable[[Served], Served]:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What one route demands. A public route has a reason and no scopes."""
+    """The demand of one route. A public route has a reason and no scopes."""
 
     scopes: frozenset[str]
     public: str | None = None
 
 
 class RoutesUnguarded(SettingsError):
-    """Some routes say nothing about their callers, or contradict themselves. The message has a line for each."""
+    """Some routes state nothing about their callers, or contradict themselves. The message has a line for each."""
 
 
 def demands_of(app: FastAPI, everywhere: frozenset[str]) -> list[tuple[RouteContext, Demand]]:
@@ -91,12 +91,12 @@ def demands_of(app: FastAPI, everywhere: frozenset[str]) -> list[tuple[RouteCont
         else:
             wrong.append(f"  {' '.join(sorted(route.methods or ()))} {route.path}: {demand}")
     if wrong:
-        raise RoutesUnguarded("\n".join(["Every route says who may call it:", *wrong]))
+        raise RoutesUnguarded("\n".join(["Every route states who may call it:", *wrong]))
     return found
 
 
 def _demand_of(route: RouteContext, served: Any, everywhere: frozenset[str]) -> Demand | str:
-    """Return the demand of a route, or the sentence that says what is wrong with the route."""
+    """Return the demand of a route, or the sentence that names the fault of the route."""
     dependant = getattr(route, "dependant", None)
     named = frozenset(_scopes_of(dependant) if dependant else ())
     decorated = frozenset(getattr(served, "demanded_scopes", ()))

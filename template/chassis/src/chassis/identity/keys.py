@@ -99,7 +99,7 @@ def _usable(published: dict[str, Any]) -> Key | None:
 
 
 def fetch_from(issuer: str, keys_url: str | None) -> Fetch:
-    """Make the function that fetches the keys from `keys_url`, or else from where the issuer's discovery document says."""
+    """Make the function that fetches the keys from `keys_url`, or else from the URL in the issuer's discovery document."""
 
     async def fetch() -> dict[str, Any]:
         import httpx  # here, because only the first token needs it

@@ -1,14 +1,14 @@
-"""Oidc: what a service's composition root says about its callers."""
+"""Oidc: the declaration in a composition root that callers show access tokens."""
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 
 from chassis.identity import document
+from chassis.identity.settings import OidcSettings
 from chassis.settings import Settings, SettingsError
 from chassis.telemetry.setup import Telemetry
 
@@ -17,7 +17,7 @@ from chassis.telemetry.setup import Telemetry
 class Oidc:
     """Callers show an access token of the issuer that OIDC_ISSUER names: `Service(…, auth=Oidc())`.
 
-    `scopes` are demanded by every route that is not public, in addition to those of the route. `claims` are the names of
+    `scopes` are demanded by every route that is not public, in addition to its own scopes. `claims` are the names of
     further claims that `Caller.claims` holds.
     """
 
@@ -40,14 +40,15 @@ class Protection:
     details: dict[str, Any] = {}  # noqa: RUF012
 
     def __init__(self, oidc: Oidc, app: FastAPI, settings: Settings, telemetry: Telemetry) -> None:
-        issuers = checked(settings)
+        if not isinstance(settings, OidcSettings):
+            raise SettingsError("  settings.py: derive the class Settings from chassis.identity.OidcSettings")
         # Here, because the specs and the worker do without them.
         from chassis.identity.guard import Guard
         from chassis.identity.keys import Keys, fetch_from
         from chassis.identity.tokens import Tokens
 
         tokens = Tokens(
-            {issuer: Keys(issuer, fetch_from(issuer, url)) for issuer, url in issuers.items()},
+            {issuer: Keys(issuer, fetch_from(issuer, url)) for issuer, url in settings.issuers.items()},
             settings.oidc_audience,
             scope_claims=settings.oidc_scope_claims.split(),
             claims=oidc.claims,
@@ -60,25 +61,3 @@ class Protection:
     async def run(self, _: Callable[[], float | None]) -> AsyncGenerator[None]:
         self.guard.cover(self._app)  # again: the service may have added routes since
         yield
-
-
-def checked(settings: Settings) -> dict[str, str | None]:
-    """Return the trusted issuers and the URLs of their keys, if set. Raises SettingsError."""
-    issuers, urls = settings.oidc_issuer.split(), settings.oidc_jwks_url.split()
-    faults = [f"  {name}: is not set" for name, value in _required(settings) if not value.strip()]
-    if urls and len(urls) != len(issuers):
-        faults.append(f"  OIDC_JWKS_URL: has {len(urls)} URLs, but OIDC_ISSUER has {len(issuers)}: name one for each")
-    for name, url in [*(("OIDC_ISSUER", each) for each in issuers), *(("OIDC_JWKS_URL", each) for each in urls)]:
-        parts = urlsplit(url)
-        if parts.scheme not in ("https", "http") or not parts.hostname or parts.query or parts.username:
-            faults.append(f"  {name}: must be https:// URLs with spaces between, without user, password and query")
-        elif settings.require_tls and parts.scheme == "http":
-            faults.append(f"  {name}: REQUIRE_TLS is true, so keys must be fetched over https://")
-    if faults:
-        hint = "Set it in the environment; docs/runbook.md lists every setting."
-        raise SettingsError("\n".join([*dict.fromkeys(faults), hint]))
-    return dict(zip(issuers, urls or [None] * len(issuers), strict=True))
-
-
-def _required(settings: Settings) -> list[tuple[str, str]]:
-    return [("OIDC_ISSUER", settings.oidc_issuer), ("OIDC_AUDIENCE", settings.oidc_audience)]

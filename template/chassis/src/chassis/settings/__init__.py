@@ -120,15 +120,6 @@ class Settings(BrokerSettings):
     keep_alive_seconds: Seconds = 75
     """How long an idle connection stays open. A load balancer before it needs a shorter idle timeout."""
 
-    oidc_issuer: str = ""
-    """The issuer of accepted access tokens, exactly as their `iss`. During a move: both, with a space between."""
-    oidc_audience: str = ""
-    """The `aud` of accepted access tokens, which names this service alone. Required, like OIDC_ISSUER, by `auth=Oidc()`."""
-    oidc_jwks_url: str = ""
-    """The URL of the issuer's keys, if this process does not reach the issuer by its name. One for each issuer."""
-    oidc_scope_claims: str = "scope scp"
-    """The claims that hold scopes. Add `roles` if the issuer writes them there."""
-
     request_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
     """The time limit of a request, until the first byte of its answer."""
     max_body_bytes: Annotated[int, Field(ge=1024, le=2**30)] = 1024 * 1024
