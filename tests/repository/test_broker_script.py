@@ -39,7 +39,10 @@ def test_the_broker_ends_with_the_script(name: str, ending: signal.Signals) -> N
             pytest.skip("it says above what is missing")
         assert listens(url)
         script.send_signal(ending)
-        script.wait(GONE_SECONDS)
+        try:
+            script.wait(GONE_SECONDS)
+        finally:
+            script.kill()
     deadline = time.monotonic() + GONE_SECONDS
     while listens(url):
         assert time.monotonic() < deadline, "it goes on"

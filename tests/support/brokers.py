@@ -460,7 +460,8 @@ def main() -> None:
     try:
         with contextlib.suppress(KeyboardInterrupt), BROKERS[chosen.broker](chosen.folder, chosen.port) as broker:
             print(broker.url, flush=True)  # noqa: T201
-            signal.pause()
+            while True:
+                time.sleep(1)  # signal.pause() would miss a signal that arrives just before the call
     except Missing as missing:
         raise SystemExit(str(missing)) from None
 
