@@ -29,6 +29,7 @@ from tests.support.how_to import (
     new,
     shown,
     typed,
+    written,
 )
 from tests.support.postgres import ask
 
@@ -94,8 +95,9 @@ def add_a_route(service: Path) -> None:
             into(DOMAIN, "Invoice"),
             edit("src/billing/persistence/invoices.py", "('draft', 'issued')", "('draft', 'issued', 'cancelled')"),
         ),
-        migration("allow cancelled"),
-        migration("check the status"),
+        typed,
+        written("0002_allow_cancelled.py"),
+        written("0003_validate_allow_cancelled.py"),
         add(USECASES),
         add(API),
         add("tests/domain/test_invoices.py"),

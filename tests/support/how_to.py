@@ -166,8 +166,20 @@ def migration(message: str) -> Step:
 
 def typed(service: Path, text: str) -> None:
     """Run the commands of the block in the service's folder."""
+    import_missing(service)
     done = subprocess.run(["bash", "-ec", text], cwd=service, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+
+
+def written(name: str) -> Step:
+    """Make a step that compares the block with the `upgrade` of a migration that `make migration` has written."""
+
+    def step(service: Path, text: str) -> None:
+        lines = (service / PACKAGE / "migrations/versions" / name).read_text().splitlines(keepends=True)
+        code = "".join(line for line in lines if not line.lstrip().startswith("#"))
+        assert dict(_definitions(code))["upgrade"] == dict(_definitions(text))["upgrade"]
+
+    return step
 
 
 def both(*steps: Step) -> Step:

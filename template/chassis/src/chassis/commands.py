@@ -167,7 +167,10 @@ def _check_migrations(service: Service) -> int:
             return 1
         except migrate.MigrationsBehind as error:
             print(f"The tables in persistence/ and the migrations differ: {error}", file=sys.stderr)
-            print('Write the migration: make migration m="what it does"', file=sys.stderr)
+            print(
+                'Write the migration: make migration m="what it does". Or edit the newest one, if it is not released yet.',
+                file=sys.stderr,
+            )
             return 1
     return 0
 
@@ -178,9 +181,10 @@ def _revision(service: Service, message: str) -> int:
 
     with embedded.temporary_postgres() as url:
         migrate.upgrade(service, url)
-        path = migrate.write_next(service, url, message)
-    print(
-        f"Wrote {path}. Read the file, and edit it if needed: `make dev` applies it, at once if it runs, and again after "
-        "an edit. `make migrate` applies it to DATABASE_URL."
-    )
+        written = migrate.write_next(service, url, message)
+    for path in written:
+        print(
+            f"Wrote {path}. Read the file, and edit it if needed: `make dev` applies it, at once if it runs, and again "
+            "after an edit. `make migrate` applies it to DATABASE_URL."
+        )
     return 0

@@ -10,7 +10,7 @@ from alembic.runtime.migration import MigrationContext, MigrationInfo
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event, text
 
-from chassis.database import history, leftovers, migrate
+from chassis.database import expressions, history, leftovers, migrate
 from chassis.database.migrate import DatabaseUnusable, engine_for, refuse_others, unknown_revisions
 from chassis.service import Service
 
@@ -41,7 +41,7 @@ def include_object(found: Any, name: str | None, kind: str, reflected: bool, com
     Also ignore that the texts of two expressions of an index differ: `migrate.check` lets Postgres compare them.
     """
     if kind == "index" and compared_to is not None:
-        return name not in migrate.indexes_on_expressions(service.tables)
+        return name not in expressions.indexes_on_expressions(service.tables)
     if kind != "column" or not reflected or compared_to is not None:
         return True
     return name not in service.tables.tables[found.table.key].info.get("leaving", ())

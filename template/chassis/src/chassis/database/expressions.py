@@ -1,0 +1,175 @@
+"""Expressions that Alembic cannot compare: CHECK constraints, and indexes on more than plain columns.
+
+Only Postgres can compare two of them, because it rewrites each expression. `make migration` writes the CHECK constraints;
+Alembic writes new indexes.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from alembic.operations import ops
+from sqlalchemy import text
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.sql.elements import conv
+
+UNVALIDATED = " NOT VALID"
+_CHECKS = text("""
+    SELECT relname, conname, pg_get_constraintdef(pg_constraint.oid) AS rule,
+        pg_get_expr(conbin, conrelid) AS expression
+    FROM pg_constraint JOIN pg_class ON pg_class.oid = conrelid
+    WHERE contype = 'c' AND relnamespace = CAST(:schema AS regnamespace)
+""")
+
+
+_INDEXES = text("""
+    SELECT relname, regexp_replace(pg_get_indexdef(indexrelid), ' ON [^ ]+[.]', ' ON ') FROM pg_index
+    JOIN pg_class ON pg_class.oid = indexrelid
+    WHERE relname = ANY(:indexes) AND relnamespace = CAST(:schema AS regnamespace)
+""")
+
+
+class Name(NamedTuple):
+    table: str
+    constraint: str
+
+
+class Check(NamedTuple):
+    """A constraint as Postgres writes it: its whole rule, and the expression alone."""
+
+    rule: str
+    expression: str
+
+    @property
+    def validated(self) -> "Check":
+        return Check(self.rule.removesuffix(UNVALIDATED), self.expression)
+
+
+Checks = dict[Name, Check]
+
+
+@dataclass(frozen=True)
+class Differences:
+    """The CHECK constraints of the migrated database and of the code, and the indexes that differ."""
+
+    migrated: Checks
+    modelled: Checks
+    indexes: list[str]
+    """Lines about indexes on expressions, for people."""
+
+    @property
+    def surplus(self) -> Checks:
+        """The constraints that the code has no longer, or with another rule."""
+        return {name: check for name, check in self.migrated.items() if self.modelled.get(name) != check.validated}
+
+    @property
+    def missing(self) -> Checks:
+        """The constraints that the database lacks, or has with another rule."""
+        return {
+            name: check
+            for name, check in self.modelled.items()
+            if name not in self.migrated or self.migrated[name].validated != check
+        }
+
+    @property
+    def unvalidated(self) -> list[Name]:
+        """The constraints whose existing rows nobody has checked."""
+        return [name for name, check in self.migrated.items() if self.modelled.get(name) == check.validated != check]
+
+    def lines(self) -> list[str]:
+        pairs = [("in the migrations", self.migrated, self.modelled), ("in the code", self.modelled, self.migrated)]
+        return [
+            f"  only {where}: {name.table}.{name.constraint}: {check.rule}"
+            for where, these, those in pairs
+            for name, check in sorted(these.items())
+            if those.get(name) != check
+        ] + self.indexes
+
+
+def indexes_on_expressions(tables: sa.MetaData) -> list[str]:
+    """Return the names of the indexes that have more than plain columns."""
+    indexes = (index for table in tables.tables.values() for index in table.indexes)
+    return [str(one.name) for one in indexes if not all(isinstance(part, sa.Column) for part in one.expressions)]
+
+
+def compare(engine: AsyncEngine, tables: sa.MetaData) -> Differences:
+    """Compare an upgraded database with the tables in the code.
+
+    Postgres creates the tables in the code too, in a schema that is rolled back.
+    """
+    return asyncio.run(_compare(engine, tables))
+
+
+async def _compare(engine: AsyncEngine, tables: sa.MetaData) -> Differences:
+    async with engine.connect() as plain:
+        connection = await plain.execution_options(schema_translate_map={tables.schema: "models"})
+        await connection.execute(text("CREATE SCHEMA models"))
+        await connection.run_sync(tables.create_all)
+        checks, indexes = [], []
+        for schema in (tables.schema, "models"):
+            found = await connection.execute(_CHECKS, {"schema": schema})
+            checks.append({Name(row.relname, row.conname): Check(row.rule, row.expression) for row in found})
+            named = {"schema": schema, "indexes": indexes_on_expressions(tables)}
+            indexes.append({(name, rule) for name, rule in await connection.execute(_INDEXES, named)})
+        await connection.rollback()
+    await engine.dispose()
+    places = ("migrations", indexes[0] - indexes[1]), ("code", indexes[1] - indexes[0])
+    lines = [f"  only in the {place}: {rule}" for place, found in places for _, rule in sorted(found)]
+    return Differences(*checks, indexes=lines)
+
+
+def writer(found: Differences, tables: sa.MetaData) -> Callable[[Any, Any, list[ops.MigrationScript]], None]:
+    """Return the hook of Alembic that adds the constraints to a new migration.
+
+    New constraints are NOT VALID: a later migration validates them, without a lock that blocks other sessions.
+    """
+    expressions = _expressions(tables)
+    quoted = postgresql.dialect().identifier_preparer.quote
+
+    def add(_: Any, __: Any, directives: list[ops.MigrationScript]) -> None:
+        upgrade, downgrade = directives[0].upgrade_ops, directives[0].downgrade_ops
+        assert upgrade is not None
+        assert downgrade is not None
+        # A new table is created with its constraints, and a dropped table takes its constraints with it.
+        whole = {each.table_name for each in upgrade.ops if isinstance(each, ops.CreateTableOp | ops.DropTableOp)}
+        surplus = {name: check.expression for name, check in found.surplus.items() if name.table not in whole}
+        missing = {
+            name: expressions.get(name, check.expression)
+            for name, check in found.missing.items()
+            if name.table not in whole
+        }
+        schema = tables.schema
+        upgrade.ops = [*_drops(surplus, schema), *upgrade.ops, *_creations(missing, schema)]
+        upgrade.ops += [
+            ops.ExecuteSQLOp(f"ALTER TABLE {schema}.{quoted(name.table)} VALIDATE CONSTRAINT {quoted(name.constraint)}")
+            for name in found.unvalidated
+        ]
+        downgrade.ops = [*_drops(missing, schema), *downgrade.ops, *_creations(surplus, schema)]
+
+    return add
+
+
+def _drops(names: Iterable[Name], schema: str | None) -> list[ops.MigrateOperation]:
+    return [ops.DropConstraintOp(conv(name.constraint), name.table, schema=schema) for name in sorted(names)]
+
+
+def _creations(expressions: dict[Name, str], schema: str | None) -> list[ops.MigrateOperation]:
+    return [
+        ops.CreateCheckConstraintOp(
+            conv(name.constraint), name.table, expression, schema=schema, postgresql_not_valid=True
+        )
+        for name, expression in sorted(expressions.items())
+    ]
+
+
+def _expressions(tables: sa.MetaData) -> dict[Name, str]:
+    """Return the expressions as the code writes them, which people read more easily than Postgres' form."""
+    return {
+        Name(table.name, str(constraint.name)): str(constraint.sqltext)
+        for table in tables.tables.values()
+        for constraint in table.constraints
+        if isinstance(constraint, sa.CheckConstraint)
+    }
