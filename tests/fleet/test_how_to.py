@@ -60,6 +60,7 @@ NOT_RUN = {
     "see-the-map.md": "needs a fleet; tests/fleet runs the commands",
     "system-postgresql.md": "installs packages of the operating system",
     "take-a-new-python.md": "is about the template, and installs a Python",
+    "turn-identity-on.md": "is an update; tests/template/test_messaging_turned_on.py runs it and takes the steps",
     "turn-messaging-on.md": "is an update; tests/template/test_messaging_turned_on.py runs it",
     "update-all-services.md": "needs a fleet; tests/fleet/update/test_update_all.py runs the command",
     "update-with-fleet.md": "needs a fleet; tests/fleet/update/test_update.py runs the command",

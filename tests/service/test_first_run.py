@@ -28,6 +28,7 @@ from chassis.brokers import SCHEMES
 from pexpect import fdpexpect
 
 from docs import pictures
+from tests.support.answers import VARIANTS
 from tests.support.commands import service_environment
 from tests.support.paths import ROOT
 from tests.support.services import Birth, Render
@@ -109,12 +110,25 @@ def test_the_two_commands_that_a_copy_ends_with_lead_to_a_running_service(templa
 def test_make_dev_reports_a_taken_port_and_takes_another(birth: Birth) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
-        with dev(birth(service_name="billing"), "env", f"HTTP_PORT={taken}", "make", "dev") as process:
+        service = birth(**VARIANTS["queues-nats"])
+        with dev(service, "env", f"HTTP_PORT={taken}", "make", "dev") as process:
             output = wait_for(process, "Try it:")
             assert f"Port {taken} is taken" in output
             base = re.search(r"API +(http://[\d.:]+)/", output)[1]
             assert fetch(f"{base}/readyz") == 200
             assert fetch(f"{base}/docs") == 200
+            try_the_tokens(service, f"{base}/v1/shipments", output)
+
+
+def try_the_tokens(service: Path, url: str, output: str) -> None:
+    """Send the printed request, which contains a token, and requests with tokens of the command."""
+    pasted = shlex.split(output.partition("Try it:")[2].replace("\\\n", " "))
+    assert "201 Created" in subprocess.check_output(pasted, text=True)
+    for scope, status in (("shipments:read", 200), ("shipments:write", 403)):
+        command = [".venv/bin/python", "-m", "shipping", "token", "--scope", scope]
+        token = subprocess.check_output(command, cwd=service, env=service_environment(), text=True).strip()
+        assert httpx.get(url, headers={"Authorization": f"Bearer {token}"}).status_code == status
+    assert fetch(url) == 401
 
 
 @pytest.mark.parametrize("victim", ["make", "python"])

@@ -93,7 +93,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "broker": "kafka",
     },
     "events-rabbitmq": {"service_name": "orders", "messaging_style": "events", "broker": "rabbitmq"},
-    "queues-nats": {"service_name": "shipping", "messaging_style": "queues", "broker": "nats"},
+    "queues-nats": {"service_name": "shipping", "messaging_style": "queues", "broker": "nats", "auth": "oidc"},
     "queues-kafka": {"service_name": "ticketing", "messaging_style": "queues", "broker": "kafka"},
     "queues-rabbitmq": {"service_name": "bookings", "messaging_style": "queues", "broker": "rabbitmq"},
     "both-rabbitmq": {

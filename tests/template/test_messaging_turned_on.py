@@ -1,13 +1,16 @@
 """A messaging style that is turned on later: an update adds the missing files once, and changes no file of the team."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
 from tests.support.broker_clients import CLIENTS, asked_for
 from tests.support.commands import git, make, run_copier
+from tests.support.paths import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("update")]
 
@@ -26,6 +29,9 @@ PLATFORM = {"deploy/base/worker.yaml", "deploy/components/monitoring/alerts-mess
 SCALED = {f"deploy/components/keda/{name}.yaml" for name in ("kustomization", "scaledobject")}
 """The files for styles in which more replicas process more jobs."""
 PAGE = {"docs/messages.md"}
+IDENTITY = {"docs/identity.md", "tests/api/test_callers.py"}
+
+PAGE_ABOUT_IDENTITY = (ROOT / "docs/how-to/turn-identity-on.md").read_text()
 
 Update = Callable[..., dict[str, set[str]]]
 
@@ -114,10 +120,10 @@ def test_a_service_passes_its_gates_after_events_are_turned_on_and_off_again(upd
     assert [path.name for path in service.glob(".venv/lib/*/site-packages/nats")] == ["nats"]
     save(service)
 
-    changed = update("v1.2.0", messaging_style="sync")
+    changed = update("v1.2.0", messaging_style="sync", auth="oidc")
     assert changed["D"] == PLATFORM | messaging
     assert (of_the_team(changed["A"] | changed["M"]), of_the_chassis(changed["M"])) == (
-        set(),
+        IDENTITY,
         {"chassis/pyproject.toml"},
     )
     assert asked_for(service / "chassis/pyproject.toml") & set(CLIENTS.values()) == set()
@@ -132,8 +138,28 @@ def test_a_service_passes_its_gates_after_events_are_turned_on_and_off_again(upd
 
     for path in EVENTS:
         (service / path).unlink()
+    take_the_steps_of_the_page(service)
     make(service, "specs")
     assert "All gates passed." in make(service, "check").stdout
+
+
+def take_the_steps_of_the_page(service: Path) -> None:
+    """Do by hand what docs/how-to/turn-identity-on.md describes."""
+    base, auth, route = (
+        dedent(text) for text in re.findall(r"```python\n(    .*?)    ```", PAGE_ABOUT_IDENTITY, re.DOTALL)
+    )
+    settings, main, api = (service / f"src/billing/{name}.py" for name in ("settings", "main", "api/invoices"))
+    settings.write_text(re.sub(r"import chassis.settings\n\n\nclass .*\n", base, settings.read_text()))
+    assert make(service, "test", "ARGS=-k callers", check=False).returncode != 0, "the service is still open"
+    imports = "from chassis.application import application\n"
+    text = main.read_text().replace(imports, f"{imports}from chassis.identity import Oidc\n")
+    main.write_text(text.replace("    owner=", f"    {auth.strip()}\n    owner="))
+    refused = make(service, "specs", check=False).stderr
+    assert 'GET /v1/invoices: put @scopes("…") above its function' in refused
+    scopes = route.splitlines()[1]
+    text = re.sub(r"^(?=async def )", f"{scopes}\n", api.read_text(), flags=re.MULTILINE)
+    api.write_text(text.replace("from chassis.problems", "from chassis.identity import scopes\nfrom chassis.problems"))
+    make(service, "format")
 
 
 def test_queues_that_are_turned_on_later_join_the_existing_files_of_the_team(update: Update, service: Path) -> None:

@@ -397,8 +397,7 @@ async def test_logs_spans_and_a_metric_have_the_reason_and_nothing_has_the_token
         await send(app, "GET", "/v1/things", token)
     lines = [line for line in capsys.readouterr().out.splitlines() if "request_refused" in line]
     assert len(lines) == 1
-    assert "reason='claim_wrong: aud'" in lines[0]
-    assert "route=list_things" in lines[0]
+    assert all(word in lines[0] for word in ("claim_wrong: aud", "list_things"))
     assert all(span.attributes["chassis.identity.refused"] == "claim_wrong: aud" for span in spans.get_finished_spans())
     found = measurements.get_metrics_data()
     points = [

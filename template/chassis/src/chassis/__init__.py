@@ -7,6 +7,7 @@ settings     Settings, read once from the environment: URLs, limits (MAX_BODY_BY
 database     Statement, Listing, UnitOfWork, Database: compiled SQL on a pool, pages, explicit transactions
 fields       types for request and response models
 http         transaction, reader, IfMatch, Cursor, ListCursor: the tools of a route
+identity     Oidc, scopes, public, caller: access tokens of callers (in a service with the answer `auth: oidc`)
 messages     Contract, Event, Job, OnEvent, OnJob: the messages that the service sends and handles
 client       service_client: HTTP to another service
 problems     failures as RFC 9457 problem documents
@@ -25,6 +26,7 @@ __all__ = [
     "errors",
     "fields",
     "http",
+    "identity",
     "messages",
     "money",
     "problems",

@@ -1,4 +1,4 @@
-"""The command line of a service: `python -m <service> serve | work | migrate | parked | messages | psql | specs | dev | revision`."""
+"""The command line of a service: `python -m <service> serve | work | migrate | parked | messages | token | psql | specs | dev | revision`."""
 
 import argparse
 import os
@@ -47,6 +47,12 @@ def _parser(service: Service, arguments: list[str]) -> argparse.ArgumentParser:
         from chassis.dev import specs  # here, because a service in production loads nothing for development
 
         specs.add_arguments(documents)
+    if service.auth is not None:
+        token = commands.add_parser("token", help="print an access token of the issuer that `make dev` runs")
+        if arguments[:1] == ["token"]:
+            from chassis.dev import issuer
+
+            issuer.add_arguments(token)
     # psql's own options follow, so that nothing here is an option of ours.
     psql = commands.add_parser("psql", prefix_chars="\0", add_help=False, help="open psql on the service's database")
     psql.add_argument("arguments", nargs="*")
@@ -75,6 +81,8 @@ def _run(service: Service, options: argparse.Namespace) -> int:
             return _psql(options)
         case "specs":
             return _specs(service, options)
+        case "token":
+            return _token(service, options)
         case "revision":
             return _revision(service, options.message)
         case _:
@@ -93,7 +101,10 @@ def _settings(kind: type[S]) -> S:
 def _serve(service: Service) -> int:
     from chassis.web.server import serve
 
-    return 0 if serve(service.create_app(read(service.settings))) else 1
+    settings = read(service.settings)
+    if getattr(settings, "oidc_issuer", "").endswith("/development-issuer"):
+        raise SettingsError("  OIDC_ISSUER: is the issuer of `make dev`, from which everybody obtains any token")
+    return 0 if serve(service.create_app(settings)) else 1
 
 
 def _work(service: Service) -> int:
@@ -132,6 +143,13 @@ def _specs(service: Service, options: argparse.Namespace) -> int:
     from chassis.dev import specs
 
     return specs.run(service, options)
+
+
+def _token(service: Service, options: argparse.Namespace) -> int:
+    from chassis.dev import issuer
+
+    print(issuer.token_for(service, options))
+    return 0
 
 
 def _dev(service: Service, options: argparse.Namespace) -> int:

@@ -78,9 +78,22 @@ def database_url(service: "Service", postgres_url: str) -> Generator[str]:
 
 
 @pytest.fixture(scope="session")
-def settings(service: "Service", database_url: str) -> "Settings":
+def issuer(service: "Service") -> Generator[Any]:
+    """The issuer of the tokens in tests: a chassis.dev.issuer.Issuer, or None if the service asks for no token."""
+    if service.auth is None:
+        yield None
+        return
+    from chassis.dev.issuer import Issuer  # a service without identity has no such file
+
+    with Issuer(service.name).running() as issuer:
+        yield issuer
+
+
+@pytest.fixture(scope="session")
+def settings(service: "Service", database_url: str, issuer: Any) -> "Settings":
     """The settings under test. Override this fixture if the service has settings without a default."""
-    return service.settings.model_validate({"database_url": database_url, "log_format": "console"})
+    trusted = issuer.settings if issuer else {}
+    return service.settings.model_validate({"database_url": database_url, "log_format": "console", **trusted})
 
 
 @pytest.fixture(scope="session")
@@ -109,11 +122,18 @@ async def uow(database: "Database") -> AsyncGenerator["UnitOfWork"]:
 
 
 @pytest.fixture
-async def client(app: "FastAPI", database: "Database") -> AsyncGenerator["httpx.AsyncClient"]:
-    """An HTTP client of the service, in the same process."""
+async def client(app: "FastAPI", database: "Database", issuer: Any) -> AsyncGenerator["httpx.AsyncClient"]:
+    """An HTTP client of the service, in the same process. If the service asks for tokens, the caller has all scopes.
+
+    Such a client is a chassis.dev.issuer.Client: `client.as_("user-17", scopes=["invoices:read"])` is another caller.
+    """
     import httpx
 
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
+    if issuer:
+        made = issuer.client(app)
+    else:
+        made = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service")
+    async with made as client:
         yield client
 
 

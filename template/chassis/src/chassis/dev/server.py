@@ -46,6 +46,12 @@ def run(service: Service, *, host: str = "127.0.0.1", port: int | None = None) -
                     from chassis.dev.embedded import nats_server  # a service without messages has no such file
 
                     embedded_urls["BROKER_URL"] = stack.enter_context(nats_server.nats(FOLDER / "nats", durable=True))
+            if service.auth is not None and not os.environ.get("OIDC_ISSUER"):
+                from chassis.dev.issuer import Issuer  # a service without identity has no such file
+
+                issuer = stack.enter_context(Issuer(service.name).running())
+                embedded_urls["OIDC_ISSUER"] = issuer.url
+                os.environ.setdefault("OIDC_AUDIENCE", service.name)
             servers_file.write(embedded_urls)
             os.environ.update(embedded_urls)
             url = os.environ["DATABASE_URL"]
@@ -176,12 +182,18 @@ def _welcome(service: Service, url: str, base: str) -> str:
         "",
         f"  API         {base}{_first_collection(document)}",
         f"  docs        {base}/docs",
+        *([f"  tokens      python -m {service.package.__name__} token --help"] if service.auth else []),
         f"  readiness   {base}/readyz",
         f"  database    {url}",
         *([f"  broker      {os.environ['BROKER_URL']}"] if service.messages else []),
         "",
     ]
-    if example := _example_request(document, base):
+    token = None
+    if service.auth is not None:
+        from chassis.dev.issuer import developer_token
+
+        token = developer_token(document)
+    if example := _example_request(document, base, token):
         lines += ["  Try it:", "", *(f"    {line}" for line in example), ""]
     return "\n".join(lines)
 
@@ -190,13 +202,15 @@ def _first_collection(document: dict[str, Any]) -> str:
     return next((path for path, operations in document["paths"].items() if "get" in operations), "/docs")
 
 
-def _example_request(document: dict[str, Any], base: str) -> list[str]:
+def _example_request(document: dict[str, Any], base: str, token: str | None) -> list[str]:
     """Make a curl command for the first POST of the API, from the examples in its document."""
     for path, operations in document["paths"].items():
         content = operations.get("post", {}).get("requestBody", {}).get("content", {}).get("application/json")
         if content and "{" not in path:
             body = shlex.quote(json.dumps(_example(content["schema"], document)))
-            return [f"curl -i {base}{path} \\", "  -H 'Content-Type: application/json' \\", f"  -d {body}"]
+            lines = [f"curl -i {base}{path} \\", "  -H 'Content-Type: application/json' \\"]
+            lines += [f"  -H 'Authorization: Bearer {token}' \\"] if token else []
+            return [*lines, f"  -d {body}"]
     return []
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import structlog
 from fastapi import FastAPI, HTTPException
+from fastapi.routing import RouteContext
 from opentelemetry import trace
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -55,10 +56,12 @@ class Guard:
         self._tokens, self._everywhere = tokens, everywhere
         self._refusals = Refusals(telemetry)
         self._demands: dict[int, Demand] = {}
+        self.routes: list[tuple[RouteContext, Demand]] = []
 
     def cover(self, app: FastAPI) -> None:
         """Put all routes of the application behind the guard. Raises RoutesUnguarded."""
-        for route, demand in demands_of(app, self._everywhere):
+        self.routes = demands_of(app, self._everywhere)
+        for route, demand in self.routes:
             original = route.original_route
             if self._demands.setdefault(id(original), demand) != demand:
                 raise RoutesUnguarded(
@@ -66,6 +69,11 @@ class Guard:
                 )
             if route.methods and not hasattr(original, "guarded"):
                 _wrap(original)
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """All scopes that any route demands."""
+        return frozenset().union(*(demand.scopes for _, demand in self.routes))
 
     def demand_of(self, route: BaseRoute) -> Demand:
         """Return the demand of a route. Raises KeyError for a route that `cover` has not seen."""

@@ -1,0 +1,175 @@
+"""An issuer of access tokens on loopback for `make dev` and tests, whose key is made at its start and never stored."""
+
+import argparse
+import json
+import os
+import re
+import threading
+import time
+import urllib.request
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, urlencode
+from uuid import UUID
+
+import httpx
+from fastapi import FastAPI
+from joserfc import jwt
+from joserfc.jwk import ECKey
+
+from chassis.application import api
+from chassis.dev import servers_file
+from chassis.identity.document import SCHEME
+from chassis.service import Service
+from chassis.settings import SettingsError
+
+PATH = "/development-issuer"
+"""The path of the issuer's URL. `serve` refuses an issuer with this path, so no production trusts one."""
+
+LIFETIME_SECONDS = 24 * 60 * 60
+
+
+class Issuer:
+    """Everybody who reaches the issuer obtains any token: it listens on loopback alone."""
+
+    def __init__(self, audience: str) -> None:
+        self.audience, self._key = audience, ECKey.generate_key("P-256", auto_kid=True)
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
+        self.url = f"http://127.0.0.1:{self._server.server_port}{PATH}"
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings of a service that trusts this issuer."""
+        return {"oidc_issuer": self.url, "oidc_audience": self.audience}
+
+    def token(self, subject: str = "developer", *, scopes: Iterable[str] = (), **claims: Any) -> str:
+        """Sign a token. `claims` replace or add claims."""
+        now = int(time.time())
+        granted = {"scope": " ".join(sorted(scopes)), "aud": self.audience, "client_id": "development"}
+        times = {"iat": now, "exp": now + LIFETIME_SECONDS}
+        header = {"alg": "ES256", "kid": self._key.kid, "typ": "at+jwt"}
+        return jwt.encode(header, {"iss": self.url, "sub": subject, **granted, **times, **claims}, self._key)
+
+    def client(self, app: FastAPI) -> "Client":
+        """Make a client of a started application, whose caller has all scopes."""
+        return Client(app, self, self.token("tester", scopes=app.state.guard.scopes))
+
+    def answer(self, path: str, form: str = "") -> dict[str, Any] | None:
+        """Answer a request for one of the issuer's documents, or for a token."""
+        values = {name: found[-1] for name, found in parse_qs(form).items()}
+        match path.removeprefix(PATH):
+            case "/.well-known/openid-configuration":
+                return {"issuer": self.url, "jwks_uri": f"{self.url}/keys", "token_endpoint": f"{self.url}/token"}
+            case "/keys":
+                return {"keys": [self._key.as_dict(private=False)]}
+            case "/token":
+                token = self.token(values.get("subject", "developer"), scopes=values.get("scope", "").split())
+                return {"access_token": token, "token_type": "Bearer", "expires_in": LIFETIME_SECONDS}
+        return None
+
+    @contextmanager
+    def running(self) -> Generator["Issuer"]:
+        thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._server.shutdown()
+            self._server.server_close()
+            thread.join()
+
+
+def _handler_of(issuer: Issuer) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._answer(issuer.answer(self.path) if not self.path.endswith("/token") else None)
+
+        def do_POST(self) -> None:
+            form = self.rfile.read(min(int(self.headers.get("Content-Length", 0)), 64 * 1024)).decode(errors="replace")
+            self._answer(issuer.answer(self.path, form) if self.path.endswith("/token") else None)
+
+        def _answer(self, content: dict[str, Any] | None) -> None:
+            # A page in a browser must obtain no token, by whatever name it reaches loopback.
+            if self.headers.get("Host") != f"127.0.0.1:{self.server.server_port}" or self.headers.get("Origin"):  # ty: ignore[missing-attribute]
+                content = None
+            body = json.dumps(content or {}).encode()
+            self.send_response(200 if content else 404)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Write nothing, because the terminal belongs to the service."""
+
+    return Handler
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--scope", action="append", help="a scope of the token, repeatable; default: all of the API")
+    parser.add_argument("--subject", default="developer", help="the `sub` of the token; default: developer")
+
+
+def token_for(service: Service, options: argparse.Namespace) -> str:
+    """Obtain a token of the issuer of `make dev`. Raises SettingsError if that issuer does not run."""
+    servers_file.use()
+    token = developer_token(api(service).openapi(), options.subject, options.scope)
+    if token is None:
+        raise SettingsError(
+            "  OIDC_ISSUER: is not the issuer of `make dev`\nStart `make dev` without OIDC_ISSUER in another terminal, or obtain "
+            "the token from your own issuer."
+        )
+    return token
+
+
+def developer_token(
+    document: dict[str, Any], subject: str = "developer", scopes: Iterable[str] | None = None
+) -> str | None:
+    """Obtain a token of the issuer of `make dev`, by default with all scopes of the API. Return None for another issuer."""
+    issuer = os.environ.get("OIDC_ISSUER", "")
+    if not issuer.endswith(PATH):
+        return None
+    operations = (operation for path in document["paths"].values() for operation in path.values())
+    named = {name for each in operations for need in each.get("security", ()) for name in need.get(SCHEME, ())}
+    form = urlencode({"subject": subject, "scope": " ".join(sorted(named) if scopes is None else scopes)}).encode()
+    straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with straight.open(f"{issuer}/token", form, timeout=5) as answer:
+        return json.load(answer)["access_token"]
+
+
+class GuardedRoute(NamedTuple):
+    """A route, and all scopes that it demands."""
+
+    method: str
+    url: str
+    scopes: frozenset[str]
+
+
+class Client(httpx.AsyncClient):
+    """An HTTP client of the service under test, whose caller has all scopes that any route demands."""
+
+    def __init__(self, app: FastAPI, issuer: Issuer, token: str | None) -> None:
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        super().__init__(transport=httpx.ASGITransport(app), base_url="http://service", headers=headers)
+        self.app, self.issuer = app, issuer
+
+    def as_(self, subject: str, *, scopes: Iterable[str] = (), **claims: Any) -> "Client":
+        """Return a client of another caller. `claims` replace or add claims of the token."""
+        return Client(self.app, self.issuer, self.issuer.token(subject, scopes=scopes, **claims))
+
+    @property
+    def guarded_routes(self) -> list[GuardedRoute]:
+        """Every route that is not public and no WebSocket. An identifier stands for each parameter of its path."""
+        found = []
+        for route, demand in self.app.state.guard.routes:
+            url = re.sub(r"\{[^}]*\}", str(UUID(int=1)), route.path)
+            found += [
+                GuardedRoute(method, url, demand.scopes) for method in sorted(route.methods or ()) if demand.scopes
+            ]
+        return found
+
+    def without_token(self) -> "Client":
+        """Return a client that sends no token."""
+        return Client(self.app, self.issuer, None)
