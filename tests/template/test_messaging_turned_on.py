@@ -153,7 +153,7 @@ def take_the_steps_of_the_page(service: Path) -> None:
     assert make(service, "test", "ARGS=-k callers", check=False).returncode != 0, "the service is still open"
     imports = "from chassis.application import application\n"
     text = main.read_text().replace(imports, f"{imports}from chassis.identity import Oidc\n")
-    main.write_text(text.replace("    owner=", f"    {auth.strip()}\n    owner="))
+    main.write_text(text.replace("    owner=", f"{auth.splitlines()[2]}\n    owner="))
     refused = make(service, "specs", check=False).stderr
     assert 'GET /v1/invoices: put @scopes("…") above its function' in refused
     scopes = route.splitlines()[1]
