@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from chassis.commands import main
-from chassis.database import metadata_for
+from chassis.database import Database, metadata_for
 from chassis.dev import embedded, servers_file
 from chassis.service import Service
 from chassis.settings import Settings
@@ -190,10 +190,54 @@ def test_a_service_without_messaging_has_no_command_for_parked_messages(
     assert "invalid choice: 'parked'" in capsys.readouterr().err
 
 
+async def name_a_thing(database: Database) -> None:
+    """Make one thing."""
+    async with database.unit_of_work() as uow:
+        await uow.connection.execute("INSERT INTO tiny.things (id, name) VALUES (gen_random_uuid(), 'by command')")
+
+
+async def fail_after_a_change(database: Database) -> None:
+    async with database.unit_of_work() as uow:
+        await uow.connection.execute("INSERT INTO tiny.things (id, name) VALUES (gen_random_uuid(), 'never')")
+        raise RuntimeError("the printer is on fire")
+
+
+def test_a_command_of_the_services_own_runs_on_its_database_and_ends_with_its_outcome(
+    service: Service, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("RUN_WORKER", "true")  # a command sends no messages
+    ours = dataclasses.replace(service, commands={"name-a-thing": name_a_thing, "fail": fail_after_a_change})
+    try:
+        assert [main(ours, ["name-a-thing"]), main(ours, ["fail"])] == [0, 1]
+        assert ask(database_url, "SELECT string_agg(name, ',') FROM tiny.things") == "by command"
+    finally:
+        ask(database_url, "DELETE FROM tiny.things")
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert [(line["event"], line["command"]) for line in lines] == [
+        ("command_succeeded", "name-a-thing"),
+        ("command_failed", "fail"),
+    ]
+    assert "the printer is on fire" in json.dumps(lines[1])
+
+
+def test_a_command_of_the_services_own_needs_the_settings_of_the_service(
+    service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(dataclasses.replace(service, commands={"name-a-thing": name_a_thing}), ["name-a-thing"]) == 2
+    assert "DATABASE_URL: is not set" in capsys.readouterr().err
+
+
+def test_a_command_with_the_name_of_one_of_the_chassis_is_refused(service: Service) -> None:
+    with pytest.raises(ValueError, match="the command 'serve' of tiny is one of the chassis too: give it another name"):
+        main(dataclasses.replace(service, commands={"serve": name_a_thing}), ["serve"])
+
+
 def test_help_lists_every_command(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(service, ["--help"])
+        main(dataclasses.replace(service, commands={"name-a-thing": name_a_thing}), ["--help"])
 
     said = capsys.readouterr().out
     assert ended.value.code == 0
     assert all(command in said for command in ("serve", "migrate", "specs", "dev", "revision"))
+    assert re.search("name-a-thing +Make one thing.", said)

@@ -1,5 +1,6 @@
 """The lines of OUTGOING and INCOMING: names, and refused combinations."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,6 +109,20 @@ def test_lines_are_refused_where_the_answers_leave_messaging_out(
     assert not Messages("tiny")
     with pytest.raises(ValueError, match=r"tiny has lines in OUTGOING or INCOMING .*fleet update -d messaging_style="):
         Messages("tiny", incoming=(OnJob(said.CountV1, said.on_count),))
+
+
+def test_a_schedule_is_refused_where_the_answers_leave_messaging_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "timed").mkdir()
+    (tmp_path / "timed" / "__init__.py").touch()
+    (tmp_path / "timed" / "nights.py").write_text("from chassis.schedules import Schedule\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(sys.modules, "chassis.schedules", None)
+    import timed  # ty: ignore[unresolved-import]
+
+    with pytest.raises(ValueError, match=r"tiny has lines in OUTGOING or INCOMING .*fleet update -d messaging_style="):
+        messages_in(timed, service="tiny")
 
 
 def test_a_contract_ignores_unknown_fields() -> None:

@@ -29,6 +29,7 @@ from tests.support.how_to import (
     new,
     shown,
     typed,
+    valid_for_kubernetes,
     written,
 )
 from tests.support.postgres import ask
@@ -71,7 +72,7 @@ NOT_RUN = {
 
 DOMAIN, USECASES, API = (f"src/billing/{layer}/invoices.py" for layer in ("domain", "usecases", "api"))
 PERSISTENCE, QUERIES = "src/billing/persistence/invoices.py", "src/billing/persistence/invoice_queries.py"
-MESSAGES = "src/billing/messaging/invoices.py"
+MESSAGES, MAIN = "src/billing/messaging/invoices.py", "src/billing/main.py"
 SETTINGS, CONFTEST, RUNBOOK = "src/billing/settings.py", "tests/conftest.py", "docs/runbook.md"
 PRODUCTION, STAGING = (f"deploy/overlays/{name}/kustomization.yaml" for name in ("production", "staging"))
 TESTS = "tests/messaging/test_invoices.py"
@@ -201,6 +202,29 @@ def send_a_job(service: Path) -> None:
     )
 
 
+def work_at_fixed_times(service: Path) -> None:
+    follow(
+        service,
+        "work-at-fixed-times.md",
+        new("src/billing/usecases/old_drafts.py"),
+        new("src/billing/persistence/old_drafts.py"),
+        new("src/billing/messaging/old_drafts.py"),
+        new("tests/messaging/test_old_drafts.py"),
+        new("src/billing/commands.py"),
+        both(
+            lambda service, text: edit(MAIN, "    settings=Settings,\n", f"    settings=Settings,\n{text}")(
+                service, ""
+            ),
+            edit(MAIN, "import api, messaging", "import api, commands, messaging"),
+        ),
+        both(
+            new("deploy/overlays/production/delete-old-drafts.yaml"),
+            valid_for_kubernetes,
+            edit(PRODUCTION, "  - peers.yaml", "  - delete-old-drafts.yaml\n  - peers.yaml"),
+        ),
+    )
+
+
 def stream_and_upload(service: Path) -> None:
     follow(
         service,
@@ -254,6 +278,7 @@ JOURNEY = {
     "add-a-setting.md": add_a_setting,
     "call-another-service.md": call_another_service,
     "send-a-job.md": send_a_job,
+    "work-at-fixed-times.md": work_at_fixed_times,
     "stream-and-upload.md": stream_and_upload,
     "change-a-contract.md": change_a_contract,
     "filter-sort-and-search.md": filter_sort_and_search,

@@ -11,6 +11,9 @@ import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import kubernetes_validate
+import yaml
+
 from docs import site
 from tests.support.commands import make
 from tests.support.paths import ROOT
@@ -182,6 +185,12 @@ def written(name: str) -> Step:
     return step
 
 
+def valid_for_kubernetes(service: Path, text: str) -> None:
+    """Check the manifests of the block."""
+    for manifest in yaml.safe_load_all(text):
+        kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
+
+
 def both(*steps: Step) -> Step:
     """Make one step of several, for a block and the words before or after it."""
 
@@ -222,7 +231,7 @@ def _missing(service: Path) -> set[tuple[str, str]]:
 
 def _known(service: Path) -> dict[str, str]:
     """Return the import statement of each name that can be imported."""
-    known = {name: f"import {name}" for name in MODULES}
+    known = {name: f"import {name}" for name in MODULES} | {"sa": "import sqlalchemy as sa"}
     found: list[tuple[str, Path]] = []
     for module in site.public_modules():
         found += [(f"chassis.{module}", site.file_of(module, service / "chassis/src/chassis"))]

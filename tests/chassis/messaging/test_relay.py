@@ -499,7 +499,7 @@ async def test_the_age_of_a_burst_is_found_without_reading_all_rows(bench: Bench
     before = await rows_read(bench)
     url = SecretStr(bench.url)
     async with Database(url, pool_size=1, name="tiny", command_timeout_seconds=30, outbox=Outbox(MESSAGES)) as database:
-        gauges = Gauges(database, bench.telemetry, Settings(database_url=url))
+        gauges = Gauges(MESSAGES, database, bench.telemetry, Settings(database_url=url))
         async with running("gauges", gauges.run):
             await bench.until(lambda: gauges.oldest_seconds > 0)
     assert gauges.waiting == BURST

@@ -9,6 +9,7 @@ fields       types for request and response models
 http         transaction, reader, IfMatch, Cursor, ListCursor: the tools of a route
 identity     Oidc, scopes, public, caller: access tokens of callers (in a service with the answer `auth: oidc`)
 messages     Contract, Event, Job, OnEvent, OnJob: the messages that the service sends and handles
+schedules    Schedule: the times at which the worker enqueues a job by itself
 client       service_client: HTTP to another service
 problems     failures as RFC 9457 problem documents
 application  the HTTP process as a FastAPI application
@@ -30,6 +31,7 @@ __all__ = [
     "messages",
     "money",
     "problems",
+    "schedules",
     "service",
     "settings",
     "testing",

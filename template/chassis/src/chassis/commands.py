@@ -1,12 +1,16 @@
-"""The command line of a service: `python -m <service> serve | work | migrate | parked | messages | token | psql | specs | dev | revision`."""
+"""The command line of a service: `python -m <service> serve | work | migrate | parked | messages | token | psql | specs | dev | revision`.
+
+A service adds commands of its own in `Service.commands`.
+"""
 
 import argparse
+import asyncio
 import os
 import sys
 
 from chassis.messages import messaging_is_here
 from chassis.service import Service
-from chassis.settings import BrokerSettings, CommandSettings, S, SettingsError, read
+from chassis.settings import BrokerSettings, CommandSettings, S, Settings, SettingsError, read
 
 
 def main(service: Service, arguments: list[str] | None = None) -> int:
@@ -62,6 +66,10 @@ def _parser(service: Service, arguments: list[str]) -> argparse.ArgumentParser:
         "revision", help="write the next migration, from the differences between database and models"
     )
     revision.add_argument("-m", "--message", required=True, help="a few words on the change")
+    for name, command in service.commands.items():
+        if name in commands.choices:
+            raise ValueError(f"the command {name!r} of {service.name} is one of the chassis too: give it another name")
+        commands.add_parser(name, help=(command.__doc__ or "").strip().partition("\n")[0])
     return parser
 
 
@@ -85,8 +93,10 @@ def _run(service: Service, options: argparse.Namespace) -> int:
             return _token(service, options)
         case "revision":
             return _revision(service, options.message)
-        case _:
+        case "dev":
             return _dev(service, options)
+        case name:
+            return asyncio.run(_own(service, name, _settings(service.settings)))
 
 
 def _settings(kind: type[S]) -> S:
@@ -96,6 +106,23 @@ def _settings(kind: type[S]) -> S:
 
         servers_file.use()
     return read(kind)
+
+
+async def _own(service: Service, name: str, settings: Settings) -> int:
+    """Run a command of the service's own, with the logs, the telemetry and the pool of its application."""
+    import structlog
+
+    app = service.create_app(settings.model_copy(update={"run_worker": False}))
+    log = structlog.get_logger()
+    async with app.router.lifespan_context(app):
+        with app.state.telemetry.tracer.start_as_current_span(f"command {name}"):
+            try:
+                await service.commands[name](app.state.database)
+            except Exception as error:
+                log.error("command_failed", command=name, exc_info=error)
+                return 1
+            log.info("command_succeeded", command=name)
+            return 0
 
 
 def _serve(service: Service) -> int:

@@ -7,16 +7,24 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from chassis.discovery import modules_in
 
+if TYPE_CHECKING:  # only a service with messages has it
+    from chassis.schedules import Schedule
+
 NAME = re.compile(r"[a-z][a-z0-9-]*\.[a-z][a-z0-9-]*\.v[1-9][0-9]*")
 _CLASS = re.compile(r"(?P<words>[A-Z][A-Za-z0-9]*?)V(?P<version>[1-9][0-9]*)")
 # A file, because an update leaves the folder itself there where Python has compiled what was in it.
 _MESSAGING = Path(__file__).with_name("messaging") / "__init__.py"
+
+_LEFT_OUT = (
+    "{} has lines in OUTGOING or INCOMING of messaging/, and its answer messaging_style is sync, so the chassis here cannot "
+    "send or take messages: remove the lines, or turn messaging on by `fleet update -d messaging_style=…`"
+)
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -81,10 +89,15 @@ class OnEvent:
 
 @dataclass(frozen=True)
 class OnJob:
-    """A job that this service processes, from any sender."""
+    """A job that this service processes, from any sender.
+
+    With a `schedule` the worker also enqueues the job by itself, once for each due time, whatever number of workers runs.
+    The contract then has the field `due_at`, and no other field without a default.
+    """
 
     contract: type[Contract]
     handler: Handler
+    schedule: "Schedule | None" = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +126,8 @@ class Messages:
     """All lines of `OUTGOING` and `INCOMING` of one service.
 
     One event may be published as several messages, for example as an old and a new version. Raises ValueError for lines
-    that cannot work: two lines for one message, a contract without a version, a key that the event does not have.
+    that cannot work: two lines for one message, a contract without a version, a key that the event does not have, a
+    schedule whose contract is not made from a due time alone.
     """
 
     service: str
@@ -121,13 +135,9 @@ class Messages:
     incoming: tuple[OnEvent | OnJob, ...] = ()
 
     def __post_init__(self) -> None:
-        _ = self.routes, self.receivers  # at the start, rather than at the first message
+        _ = self.routes, self.receivers, self.schedules  # at the start, rather than at the first message
         if self and not messaging_is_here():
-            raise ValueError(
-                f"{self.service} has lines in OUTGOING or INCOMING of messaging/, and its answer messaging_style is sync, so "
-                "the chassis here cannot send or take messages: remove the lines, or turn messaging on by "
-                "`fleet update -d messaging_style=…`"
-            )
+            raise ValueError(_LEFT_OUT.format(self.service))
 
     @cached_property
     def routes(self) -> dict[type, list[Route]]:
@@ -147,6 +157,21 @@ class Messages:
     def receivers(self) -> dict[str, Receiver]:
         """The receivers, by the name of the message."""
         return _one_line_each((receiver.name, receiver) for receiver in self._receivers())
+
+    @cached_property
+    def schedules(self) -> dict[str, OnJob]:
+        """The lines with a schedule, by the name of the job."""
+        found = {}
+        for line in self.incoming:
+            if isinstance(line, OnJob) and line.schedule is not None:
+                needed = {name for name, field in line.contract.model_fields.items() if field.is_required()}
+                if "due_at" not in line.contract.model_fields or needed - {"due_at"}:
+                    raise ValueError(
+                        f"{line.contract.__name__} is the contract of a job with a schedule, so the field due_at is its only "
+                        "field without a default: write due_at: fields.Timestamp, and give the other fields defaults"
+                    )
+                found[name_of(self.service, line.contract)] = line
+        return found
 
     def receiver(self, name: str) -> Receiver:
         """Find the receiver of the messages of that name. Raises Unknown."""
@@ -172,6 +197,8 @@ class Messages:
             else:
                 name = name_of(line.to or self.service, line.contract)
                 yield line.wanted, Route("job", name, line.contract, None, None)
+        for name, line in self.schedules.items():
+            yield line.contract, Route("job", name, line.contract, None, None)
 
     def _receivers(self) -> Iterator[Receiver]:
         for line in self.incoming:
@@ -205,9 +232,14 @@ def messages_in(package: ModuleType, *, service: str) -> Messages:
     """Find the OUTGOING and INCOMING lines of every module below the package, so that a new file is used."""
     outgoing: list[Event | Job] = []
     incoming: list[OnEvent | OnJob] = []
-    for module in modules_in(package):
-        outgoing += getattr(module, "OUTGOING", [])
-        incoming += getattr(module, "INCOMING", [])
+    try:
+        for module in modules_in(package):
+            outgoing += getattr(module, "OUTGOING", [])
+            incoming += getattr(module, "INCOMING", [])
+    except ModuleNotFoundError as missing:
+        if missing.name == "chassis.schedules":  # left out with messaging
+            raise ValueError(_LEFT_OUT.format(service)) from None
+        raise
     return Messages(service, tuple(outgoing), tuple(incoming))
 
 

@@ -1,7 +1,7 @@
 """Service: the description of a service that its composition root hands to the chassis."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -36,6 +36,8 @@ class Service:
     names the Postgres schema that belongs to this service alone. The other fields appear in the API documents: `owner`
     is the team to contact, `license` an SPDX expression, `broker` is nats, kafka or rabbitmq, and `api_version` is the
     version of the document, not of the build. Without `auth`, everybody who reaches the service may call it.
+    `commands` are commands of the service's own: `python -m <package> <name>` calls the function with the Database of the
+    process.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Service:
     license: str = "LicenseRef-Proprietary"
     broker: str = ""
     auth: Auth | None = None
+    commands: Mapping[str, Callable[[Any], Awaitable[None]]] = field(default_factory=dict)
 
     @property
     def schema(self) -> str:

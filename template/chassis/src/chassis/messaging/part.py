@@ -42,7 +42,7 @@ class Messaging:
     def __init__(
         self, messages: Messages, settings: Settings, database: Database, telemetry: Telemetry, *, work: bool
     ) -> None:
-        self.gauges = Gauges(database, telemetry, settings)
+        self.gauges = Gauges(messages, database, telemetry, settings)
         self.worker = Worker(messages, settings, database, telemetry) if work else None
 
     @property

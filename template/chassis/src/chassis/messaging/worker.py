@@ -1,4 +1,4 @@
-"""The worker: the relay, the consumers, the gauges of their tables, and the deletion of old rows.
+"""The worker: the relay, the consumers, the scheduler, the gauges of their tables, and the deletion of old rows.
 
 The worker runs in a process of its own (`python -m <service> work`), or in the HTTP process (RUN_WORKER, for development).
 """
@@ -18,6 +18,7 @@ from chassis.messaging import attempts, backlog, inbox, parking
 from chassis.messaging.consumer import Consumer
 from chassis.messaging.relay import Relay
 from chassis.messaging.retry_policy import RetryPolicy
+from chassis.messaging.scheduler import OVERDUE, Scheduler
 from chassis.messaging.topology import topology_of
 from chassis.settings import Settings
 from chassis.telemetry.setup import Telemetry
@@ -59,7 +60,12 @@ _MEASURED = (
         "{message}",
         "Messages in the outbox that are to be sent now (at most 100000 are counted).",
     ),
-    ("oldest_seconds", "messaging.outbox.oldest.age", "s", "How long the first of them has waited."),
+    (
+        "oldest_seconds",
+        "messaging.outbox.oldest.age",
+        "s",
+        "How long the first of them, or an overdue schedule, has waited.",
+    ),
     ("parked", "messaging.parked.messages", "{message}", "Messages that wait for a person."),
     ("parked_bytes", "messaging.parked.size", "By", "The size of bodies, headers and reasons of parked messages."),
     (
@@ -75,8 +81,9 @@ _MEASURED = (
 class Gauges:
     """Depth and age of the outbox, and the number of parked messages, a few seconds old: for metrics and readiness."""
 
-    def __init__(self, database: Database, telemetry: Telemetry, settings: Settings) -> None:
+    def __init__(self, messages: Messages, database: Database, telemetry: Telemetry, settings: Settings) -> None:
         self._database = database
+        self._schedules = list(messages.schedules)
         self._limits = settings.parked_max_messages, settings.parked_max_bytes
         self.waiting, self.oldest_seconds = 0, 0.0
         self.parked, self.parked_bytes, self.parked_share = 0, 0, 0.0
@@ -92,7 +99,9 @@ class Gauges:
         while not stop.is_set():
             async with self._database.connection() as connection, connection.transaction():
                 await backlog.read_by_index(connection, scope="LOCAL")
-                ((self.waiting, self.oldest_seconds),) = await connection.fetch(_GAUGES)
+                ((self.waiting, oldest_seconds),) = await connection.fetch(_GAUGES)
+                overdue = await connection.fetchval(OVERDUE, self._schedules) if self._schedules else 0
+            self.oldest_seconds = max(oldest_seconds, overdue)
             parked = [await parking.size(self._database, direction) for direction in ("incoming", "outgoing")]
             self.parked, self.parked_bytes = map(sum, zip(*parked, strict=True))
             self.parked_share = max(
@@ -102,7 +111,7 @@ class Gauges:
 
 
 class Worker:
-    """Relay, consumers and housekeeping of one service, from `start` to `stop`."""
+    """Relay, consumers, schedules and housekeeping of one service, from `start` to `stop`."""
 
     def __init__(
         self,
@@ -130,6 +139,7 @@ class Worker:
             events=settings.event_relay,
             log_messages=settings.log_messages,
         )
+        self._scheduler = Scheduler(database, messages, telemetry) if messages.schedules else None
         limits = parking.ParkingLimits(
             database, max_messages=settings.parked_max_messages, max_bytes=settings.parked_max_bytes
         )
@@ -155,6 +165,8 @@ class Worker:
             asyncio.create_task(self._work()),
             asyncio.create_task(endure("inbox", self._forget, self._stop)),
         ]
+        if self._scheduler is not None:
+            self._tasks.append(asyncio.create_task(endure("schedules", self._scheduler.run, self._stop)))
 
     async def stop(self, finish_by: float | None = None) -> None:
         """Finish messages in process, give back the rest, and close the connection to the broker.

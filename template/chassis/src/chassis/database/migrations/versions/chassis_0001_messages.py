@@ -1,4 +1,4 @@
-"""The tables of messages: outbox, inbox, messages in progress, leaders, parked."""
+"""The tables of messages: outbox, inbox, messages in progress, leaders, parked, schedules."""
 
 from alembic import op
 
@@ -90,6 +90,14 @@ def upgrade() -> None:
             reason text NOT NULL,
             attempts integer NOT NULL,
             parked_at timestamptz NOT NULL DEFAULT now()
+        )
+    """)
+    # A job that the worker enqueues at fixed times. `rule` is the schedule by which `next_at` was computed.
+    op.execute("""
+        CREATE TABLE chassis.schedules (
+            name text CONSTRAINT pk_schedules PRIMARY KEY,
+            rule text NOT NULL,
+            next_at timestamptz NOT NULL
         )
     """)
 

@@ -1,0 +1,94 @@
+"""The scheduler: enqueues each job with a schedule when it is due, once for all workers.
+
+The next due time of a job is a row of `chassis.schedules`. The worker that locks a due row first moves it to the next due time
+and enqueues the job, in one commit; another worker waits for the lock, and then finds nothing due. So a crash before the commit
+leaves the row due, and a crash afterwards leaves the job in the outbox. Only the clock of the database counts.
+
+Due times that passed while no worker ran are one job, for the last of them.
+"""
+
+import asyncio
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from opentelemetry import context
+
+from chassis.database import Database
+from chassis.messages import Messages, OnJob
+from chassis.telemetry.setup import Telemetry
+
+log = structlog.get_logger()
+
+LOOK_SECONDS = 60
+"""The longest pause between two looks at the rows: for a row that another replica has changed, or a clock that was set."""
+FORGET_AFTER = timedelta(days=1)
+"""How long a row that no schedule of this version names may be overdue. A replica of another version may still use the row."""
+
+_LOOK = """
+    SELECT name, rule, next_at, clock_timestamp() AS now
+    FROM unnest($1::text[]) AS ours (name) LEFT JOIN chassis.schedules USING (name)
+"""
+_LOCK = """
+    INSERT INTO chassis.schedules (name, rule, next_at) VALUES ($1, $2, $3)
+    ON CONFLICT (name) DO UPDATE SET name = excluded.name
+    RETURNING rule, next_at, clock_timestamp() AS now
+"""
+_MOVE = "UPDATE chassis.schedules SET rule = $2, next_at = $3 WHERE name = $1"
+_FORGET = "DELETE FROM chassis.schedules WHERE name <> ALL($1::text[]) AND next_at < now() - $2::interval"
+OVERDUE = """
+    SELECT coalesce(extract(epoch FROM now() - min(next_at)), 0)::float8 FROM chassis.schedules
+    WHERE name = ANY($1::text[]) AND next_at < now()
+"""
+"""For how many seconds the first due time has passed without its job."""
+
+
+class Scheduler:
+    """Enqueues the scheduled jobs of one service. Run one in as many processes as you like."""
+
+    def __init__(self, database: Database, messages: Messages, telemetry: Telemetry) -> None:
+        self._database = database
+        self._lines = messages.schedules
+        self._tracer = telemetry.tracer
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Enqueue what is due until `stop`. Raises DatabaseUnavailable."""
+        while not stop.is_set():
+            pause = await self.look()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), pause)
+
+    async def look(self) -> float:
+        """Enqueue the jobs that are due. Returns the seconds until the next look."""
+        names = list(self._lines)
+        await self._database.execute(_FORGET, names, FORGET_AFTER)
+        pause = float(LOOK_SECONDS)
+        for row in await self._database.fetch(_LOOK, names):
+            line = self._lines[row["name"]]
+            assert line.schedule is not None
+            next_at = row["next_at"]
+            if next_at is None or next_at <= row["now"] or row["rule"] != line.schedule.rule:
+                next_at = await self._move(row["name"], line, row["now"])
+            pause = min(pause, (next_at - row["now"]).total_seconds())
+        return max(pause, 0)
+
+    async def _move(self, name: str, line: OnJob, now: datetime) -> datetime:
+        """Move the row of a job that is due, new, or has another schedule now. Returns the next due time."""
+        schedule = line.schedule
+        assert schedule is not None
+        with self._tracer.start_as_current_span(f"schedule {name}", context=context.Context()):
+            async with self._database.unit_of_work() as uow:
+                row: Any = await uow.connection.fetchrow(_LOCK, name, schedule.rule, schedule.next_after(now))
+                next_at = row["next_at"]
+                if next_at <= row["now"]:
+                    # A changed schedule: the time that has passed was one of the schedule before.
+                    due_at = schedule.last_until(row["now"]) if row["rule"] == schedule.rule else next_at
+                    await uow.enqueue(line.contract.model_validate({"due_at": due_at}))
+                    late = (row["now"] - due_at).total_seconds()
+                    log.info("job_scheduled", name=name, due_at=due_at.isoformat(), late_seconds=round(late, 1))
+                elif row["rule"] == schedule.rule:
+                    return next_at
+                next_at = schedule.next_after(row["now"])
+                await uow.connection.execute(_MOVE, name, schedule.rule, next_at)
+        return next_at
