@@ -11,8 +11,9 @@ from fleet.service import asyncapi
 from fleet.service.asyncapi import MESSAGES, SPEC
 from fleet.service.service import Service
 
+# After two hyphens stands the queue of a job.
 _WORDS = "[a-z][a-z0-9]*(-[a-z0-9]+)*"
-NAME = re.compile(rf"(?P<service>{_WORDS})\.{_WORDS}\.v[1-9][0-9]*")
+NAME = re.compile(rf"(?P<service>{_WORDS})(--{_WORDS})?\.{_WORDS}\.v[1-9][0-9]*")
 
 
 class EventDocument(Convention):

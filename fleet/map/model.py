@@ -162,8 +162,8 @@ def _is_one_edit(one: str, other: str) -> bool:
 
 
 def owner(message: str) -> str:
-    """The service in the name of a message."""
-    return message.partition(".")[0]
+    """The service in the name of a message. After two hyphens stands the queue of a job."""
+    return message.partition(".")[0].partition("--")[0]
 
 
 @dataclass(frozen=True)

@@ -98,10 +98,10 @@ class MemoryBroker:
             self._server.queues[message.kind, service].append(Delivery(message, position))
         self._server.wake()
 
-    async def subscribe(self, kind: Kind) -> "MemorySubscription":
+    async def subscribe(self, kind: Kind, owner: str = "") -> "MemorySubscription":
         assert self._topology is not None, "declare first"
         self._server.check()
-        subscription = MemorySubscription(self._server, kind, self._topology.service)
+        subscription = MemorySubscription(self._server, kind, owner or self._topology.service)
         self._subscriptions.append(subscription)
         return subscription
 

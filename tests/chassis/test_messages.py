@@ -2,7 +2,9 @@
 
 import sys
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from chassis.brokers import Kind
@@ -123,6 +125,38 @@ def test_a_schedule_is_refused_where_the_answers_leave_messaging_out(
 
     with pytest.raises(ValueError, match=r"tiny has lines in OUTGOING or INCOMING .*fleet update -d messaging_style="):
         messages_in(timed, service="tiny")
+
+
+def test_the_queue_of_a_job_is_part_of_its_name_for_sender_and_receiver() -> None:
+    apart = Messages(
+        "tiny",
+        (Job(TidyUp, said.CountV1), Job(ThingMade, ThingMadeV1, to="bank--slow")),
+        (OnJob(said.CountV1, said.on_count, queue="reports", timeout=timedelta(minutes=10)),),
+    )
+    assert [route.name for routes in apart.routes.values() for route in routes] == [
+        "tiny--reports.count.v1",
+        "bank--slow.thing-made.v1",
+    ]
+    (receiver,) = apart.receivers.values()
+    assert (receiver.name, receiver.queue, receiver.timeout_seconds) == ("tiny--reports.count.v1", "reports", 600)
+    assert apart.queues == ["reports"]
+    assert (apart.longest_timeout(["reports"]), apart.longest_timeout([""])) == (600, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"queue": "Reports"}, r"'Reports' cannot be the queue of CountV1: write a short name in lower case"),
+        ({"queue": "a.b"}, "cannot be the queue"),
+        ({"queue": "default"}, "default is the queue of the lines that name none"),
+        ({"timeout": timedelta(0)}, "the timeout of CountV1 is 0:00:00: write a time of up to an hour"),
+        ({"queue": "reports", "timeout": timedelta(hours=2)}, "divide longer work into several jobs"),
+        ({"timeout": timedelta(minutes=6)}, "would hold up all other jobs: give it a queue of its own"),
+    ],
+)
+def test_a_queue_or_a_timeout_that_cannot_work_is_refused_with_the_remedy(options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        Messages("tiny", incoming=(OnJob(said.CountV1, said.on_count, **options),))
 
 
 def test_a_contract_ignores_unknown_fields() -> None:

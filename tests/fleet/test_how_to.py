@@ -77,6 +77,7 @@ SETTINGS, CONFTEST, RUNBOOK = "src/billing/settings.py", "tests/conftest.py", "d
 PRODUCTION, STAGING = (f"deploy/overlays/{name}/kustomization.yaml" for name in ("production", "staging"))
 TESTS = "tests/messaging/test_invoices.py"
 VERSION = '    sa.CheckConstraint("version >= 1"'
+SETTINGS_LINE = "    settings=Settings,\n"
 ROW = "| `DATABASE_POOL_SIZE`"
 
 
@@ -209,10 +210,11 @@ def work_at_fixed_times(service: Path) -> None:
         new("src/billing/usecases/old_drafts.py"),
         new("src/billing/persistence/old_drafts.py"),
         new("src/billing/messaging/old_drafts.py"),
+        new("tests/messaging/golden/delete_old_drafts_v1.json"),
         new("tests/messaging/test_old_drafts.py"),
         new("src/billing/commands.py"),
         both(
-            lambda service, text: edit(MAIN, "    settings=Settings,\n", f"    settings=Settings,\n{text}")(
+            lambda service, text: edit(MAIN, SETTINGS_LINE, SETTINGS_LINE + text.splitlines(keepends=True)[2])(
                 service, ""
             ),
             edit(MAIN, "import api, messaging", "import api, commands, messaging"),
@@ -223,6 +225,27 @@ def work_at_fixed_times(service: Path) -> None:
             edit(PRODUCTION, "  - peers.yaml", "  - delete-old-drafts.yaml\n  - peers.yaml"),
         ),
     )
+
+
+def do_long_work(service: Path) -> None:
+    follow(
+        service,
+        "do-long-work.md",
+        new("src/billing/domain/statements.py"),
+        new("src/billing/usecases/statements.py"),
+        new("src/billing/messaging/statements.py"),
+        new("tests/messaging/golden/render_statement_v1.json"),
+        new("tests/messaging/test_statements.py"),
+        both(
+            new("deploy/overlays/production/worker-statements.yaml"),
+            valid_for_kubernetes,
+            edit(PRODUCTION, "  - peers.yaml", "  - worker-statements.yaml\n  - peers.yaml"),
+        ),
+        lambda service, text: edit(PRODUCTION, "\npatches:\n", f"\n{text}")(service, ""),
+    )
+    # A process of its own runs the module of the command line under another name.
+    module = "import runpy; runpy.run_path('src/billing/__main__.py', run_name='__mp_main__')"
+    typed(service, f'.venv/bin/python -c "{module}"')
 
 
 def stream_and_upload(service: Path) -> None:
@@ -279,6 +302,7 @@ JOURNEY = {
     "call-another-service.md": call_another_service,
     "send-a-job.md": send_a_job,
     "work-at-fixed-times.md": work_at_fixed_times,
+    "do-long-work.md": do_long_work,
     "stream-and-upload.md": stream_and_upload,
     "change-a-contract.md": change_a_contract,
     "filter-sort-and-search.md": filter_sort_and_search,

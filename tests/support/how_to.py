@@ -31,6 +31,8 @@ IMPORTS = {
     "AsyncClient": "httpx",
     "SkipJsonSchema": "pydantic.json_schema",
     "TSVECTOR": "sqlalchemy.dialects.postgresql",
+    "to_process": "anyio",
+    "capture_logs": "structlog.testing",
     "Path": "pathlib",
     "UUID": "uuid",
     "dataclass": "dataclasses",
@@ -41,7 +43,7 @@ IMPORTS = {
     "invoice_mails": "billing.messaging",
     "invoices as usecases": "billing.usecases",
 }
-MODULES = {"httpx", "json", "pytest"}
+MODULES = {"httpx", "json", "pytest", "structlog"}
 
 Step = Callable[[Path, str], object]
 

@@ -44,9 +44,7 @@ def test_a_published_chassis_has_an_extra_for_each_broker_with_its_client_and_wi
     extras = {
         name: {Requirement(text).name for text in texts} for name, texts in project["optional-dependencies"].items()
     }
-    assert {name: extras[name] for name in CLIENTS} == {
-        name: {client, SCHEDULES} for name, client in CLIENTS.items()
-    }
+    assert {name: extras[name] for name in CLIENTS} == {name: {client, SCHEDULES} for name, client in CLIENTS.items()}
     assert {Requirement(text).name for text in project["dependencies"]} & {*CLIENTS.values(), SCHEDULES} == set()
 
 

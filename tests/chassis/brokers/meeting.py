@@ -46,9 +46,10 @@ class Meeting:
         sends: Iterable[str] = (),
         accepts: Iterable[str] = (),
         url: str | None = None,
+        literal: bool = False,
         **options: Any,
     ) -> Broker:
-        """Connect a replica of the service, with its own connection, and declare all of these names."""
+        """Connect a replica of the service, with its own connection, and declare all of these names, `literal` as they are."""
         usual = {"retention_seconds": 3600, "partitions": 2, "redelivery_seconds": REDELIVERY_SECONDS}
         chosen = Options(url=SecretStr(url or self.url), client_name=service, **(usual | options))
         in_memory = chosen.url.get_secret_value().startswith("memory:")
@@ -59,7 +60,10 @@ class Meeting:
             await broker.declare(
                 Topology(
                     f"{service}-{self.suffix}",
-                    *(frozenset(map(self.name, names)) for names in (publishes, sends, awaits, accepts)),
+                    *(
+                        frozenset(names if literal else map(self.name, names))
+                        for names in (publishes, sends, awaits, accepts)
+                    ),
                 )
             )
         return broker

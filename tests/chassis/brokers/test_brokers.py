@@ -321,6 +321,22 @@ async def test_a_released_message_is_delivered_again_at_once(meeting: Meeting, k
     assert sorted(bodies(await take(subscription, 3))) == sorted(bodies(taken[1:]))
 
 
+async def test_jobs_of_a_queue_go_to_the_subscribers_of_that_queue_alone(meeting: Meeting) -> None:
+    queue = f"bank-{meeting.suffix}--slow"
+    names = [meeting.name("bank.pay.v1"), f"{queue}.report.v1"]
+    shop = await meeting.join("shop", sends=names, literal=True)
+    bank = await meeting.join("bank", sends=names, accepts=names, literal=True)
+    usual, slow = await bank.subscribe(Kind.JOB), await bank.subscribe(Kind.JOB, queue)
+    for sender in (shop, bank):
+        for body, name in enumerate(names, 1):
+            await sender.publish(Message(Kind.JOB, name, str(uuid4()), str(uuid4()), str(body).encode()))
+    for subscription, body in ((usual, 1), (slow, 2)):
+        taken = await take(subscription, 2)
+        assert bodies(taken) == [body, body]
+        await subscription.acknowledge(taken)
+        assert await nothing_comes(subscription)
+
+
 async def test_a_touched_message_is_not_delivered_again(meeting: Meeting) -> None:
     bank, subscriptions = await two_replicas(meeting, redelivery_seconds=HELD_UP_SECONDS)
     await bank.publish(meeting.job())

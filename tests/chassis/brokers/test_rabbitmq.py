@@ -62,8 +62,9 @@ def service() -> str:
 
 
 @asynccontextmanager
-async def joined(url: str, topology: Topology) -> AsyncGenerator[RabbitBroker]:
-    broker = RabbitBroker(Options(url=SecretStr(url), client_name=topology.service, publish_timeout_seconds=5))
+async def joined(url: str, topology: Topology, **options: Any) -> AsyncGenerator[RabbitBroker]:
+    usual = {"client_name": topology.service, "publish_timeout_seconds": 5}
+    broker = RabbitBroker(Options(url=SecretStr(url), **(usual | options)))
     try:
         await broker.connect()
         await broker.declare(topology)
@@ -284,6 +285,36 @@ def test_no_server_discards_a_message_that_is_redelivered_often(version: str, li
 
     arguments = queue_arguments(Connection(), replication=1, alone=True)  # ty: ignore[invalid-argument-type]
     assert arguments.get("x-delivery-limit") == limit
+
+
+async def test_a_queue_apart_is_declared_for_long_jobs_and_leaves_waiting_jobs_to_other_replicas(
+    server: brokers.Broker, service: str
+) -> None:
+    owner = f"{service}--slow"
+    names = frozenset({f"{owner}.report.v1"})
+    topology = Topology(service, sent_jobs=names, accepted_jobs=names)
+    (name,) = names
+    async with (
+        joined(server.url, topology, jobs_at_once=1) as bank,
+        joined(server.url, topology, jobs_at_once=1) as other,
+    ):
+        first = await bank.subscribe(Kind.JOB, owner)
+        for number in range(3):
+            await bank.publish(Message(Kind.JOB, name, str(uuid4()), "a", str(number).encode()))
+        (long,) = await first.fetch(1, wait_seconds=PATIENCE_SECONDS)
+        second = await other.subscribe(Kind.JOB, owner)
+        for body in (b"1", b"2"):
+            (delivery,) = await second.fetch(1, wait_seconds=PATIENCE_SECONDS)
+            assert delivery.message.body == body
+            await second.acknowledge([delivery])
+        await first.acknowledge([long])
+        connection = await aiormq.connect(server.url)
+        channel = await connection.channel()
+        # RabbitMQ refuses the declaration of a queue with other arguments.
+        apart = queue_arguments(connection, replication=1, alone=False, apart=True)
+        assert apart["x-consumer-timeout"] == 24 * 3600 * 1000
+        await channel.queue_declare(f"{owner}.jobs", durable=True, arguments=apart)
+        await connection.close()
 
 
 def delivered(body: bytes, *, again: bool = False, **properties: Any) -> DeliveredMessage:

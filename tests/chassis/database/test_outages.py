@@ -15,7 +15,7 @@ import pytest
 from chassis import problems
 from chassis.database import Database, DatabaseUnavailable, outages
 from chassis.database import pool as chassis_database
-from chassis.database.connection import dedicated_connection
+from chassis.database.connection import dedicated_connection, is_gone
 from chassis.dev import embedded
 from chassis.http import reader
 from chassis.messages import NO_MESSAGES
@@ -27,6 +27,7 @@ from pydantic import SecretStr
 from structlog.testing import CapturingLogger
 
 from tests.chassis.sockets import listening
+from tests.support import waiting
 from tests.support.link import Link
 
 PID = "SELECT pg_backend_pid()"
@@ -420,3 +421,17 @@ async def test_a_host_that_turns_read_only_is_left_for_a_host_that_accepts_write
     assert set(statuses) == {201}
     assert set(last) == {503}
     assert set(unready) == {503}
+
+
+async def outlive_the_session(database: Database) -> None:
+    """Take longer than the time limit, in a transaction whose session the server has ended meanwhile."""
+    async with database.unit_of_work() as uow:
+        pid = await uow.connection.fetchval("SELECT pg_backend_pid()")
+        await database.execute("SELECT pg_terminate_backend($1)", pid)
+        await waiting.until(lambda: is_gone(uow.connection))
+        raise TimeoutError("longer than its limit")
+
+
+async def test_a_time_limit_that_ends_after_the_session_is_told_as_a_time_limit(database: Database) -> None:
+    with pytest.raises(TimeoutError, match="longer than its limit"):
+        await outlive_the_session(database)

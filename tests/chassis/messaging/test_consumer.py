@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from secrets import token_hex
 from typing import Any
 from uuid import uuid4
@@ -85,6 +86,7 @@ class Bench:
         options = Options(url=SecretStr(f"memory://{uuid4()}"), client_name="tiny")
         self.broker: Broker = MemoryBroker(options)
         self.messages = MESSAGES
+        self.jobs_at_once: int | None = None
         self.bank = "bank"
         """the name of the service in this test that sends our events"""
         self.spans = InMemorySpanExporter()
@@ -133,6 +135,7 @@ class Bench:
             retry_policy=retry_policy,
             parking_limits=parking.ParkingLimits(database, **self.parking_limits),
             log_messages=self.log_messages,
+            jobs_at_once=self.jobs_at_once,
         )
         async with database:
             yield consumer
@@ -268,6 +271,42 @@ def errands(bench: Bench) -> Bench:
 
 async def has_done(bench: Bench, *numbers: int) -> bool:
     return sorted(await bench.effects()) == sorted(numbers)
+
+
+async def test_a_job_has_the_time_limit_of_its_line(bench: Bench) -> None:
+    said.told.clear()
+    quick = replace(QUICK, max_attempts=1, handler_timeout_seconds=0.05)
+    patient = OnJob(ErrandV1, on_errand, timeout=timedelta(minutes=1))
+    hasty = OnJob(said.CountV1, forever, timeout=timedelta(milliseconds=50))
+    bench.messages = Messages("tiny", incoming=(patient, hasty))
+    count = Message(Kind.JOB, "tiny.count.v1", str(uuid4()), "a", b'{"number": 2}')
+    await bench.publish(errand(1, "wait"), count)
+    async with bench.consuming(kind=Kind.JOB, retry_policy=quick):
+        await bench.until(bench.parked)
+        said.told.set()
+        await bench.until(lambda: has_done(bench, 1))
+    (parked,) = await bench.parked()
+    assert parked["reason"] == "TimeoutError: it took longer than the timeout of its line (0.05 seconds)"
+
+
+async def forever(job: Contract, uow: UnitOfWork) -> None:
+    await asyncio.sleep(600)
+
+
+async def test_a_worker_does_as_many_jobs_at_once_as_the_setting_says(errands: Bench) -> None:
+    errands.jobs_at_once = 2
+    busy = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tiny' AND state = 'idle in transaction'"
+
+    async def two_are_busy() -> bool:
+        return await errands.connection.fetchval(busy) == 2
+
+    await errands.publish(*(errand(number, "wait") for number in range(6)))
+    async with errands.consuming(kind=Kind.JOB):
+        await errands.until(two_are_busy)
+        await asyncio.sleep(0.1)
+        assert await two_are_busy()
+        said.told.set()
+        await errands.until(lambda: has_done(errands, *range(6)))
 
 
 @pytest.mark.parametrize("key", ["", "the same"])

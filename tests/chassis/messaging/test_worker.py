@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import re
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -14,8 +15,10 @@ import pytest
 from chassis.application import application, worker
 from chassis.brokers import BrokerUnavailable, Kind, Message
 from chassis.commands import main
+from chassis.database import UnitOfWork
+from chassis.messages import Contract, Job, Messages, OnJob
 from chassis.messaging import inbox, parking
-from chassis.messaging.worker import endure
+from chassis.messaging.worker import Loop, endure
 from chassis.service import Service
 from chassis.settings import SettingsError
 from chassis.telemetry.setup import Telemetry
@@ -235,6 +238,77 @@ async def test_the_worker_of_a_service_that_has_a_broker_and_no_message_yet_is_r
         assert (await client.get("/livez")).status_code == 200
     logged = [(call.args, call.kwargs) for call in logger.calls if call.args == ("no_messages",)]
     assert logged == [(("no_messages",), {"remedy": "add a line to OUTGOING or INCOMING of a module in messaging/"})]
+
+
+async def on_report(job: Contract, uow: UnitOfWork) -> None:
+    await uow.connection.execute("INSERT INTO effects (number) VALUES (7)")
+
+
+class ReportV1(Contract):
+    pass
+
+
+@pytest.fixture
+def apart(service: Service) -> Service:
+    """A service with a job in a queue of its own."""
+    report = OnJob(ReportV1, on_report, queue="reports", timeout=timedelta(minutes=10))
+    incoming = (*MESSAGES.incoming, report)
+    return dataclasses.replace(
+        service, messages=Messages("tiny", (*MESSAGES.outgoing, Job(Report, ReportV1)), incoming)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("queues", "parts", "seconds"),
+    [
+        ([], {"relay", "inbox", "events", "jobs", "reports-jobs"}, 600),
+        ([""], {"relay", "inbox", "events", "jobs"}, 30),
+        (["reports"], {"reports-jobs"}, 600),
+    ],
+)
+@pytest.mark.usefixtures("in_memory")
+async def test_a_worker_of_a_queue_does_nothing_but_the_jobs_of_that_queue(
+    apart: Service, database_url: str, monkeypatch: pytest.MonkeyPatch, queues: list[str], parts: set[str], seconds: int
+) -> None:
+    running = set()
+
+    async def note(part: str, loop: Loop, stop: asyncio.Event) -> None:
+        running.add(part)
+        await endure(part, loop, stop)
+
+    monkeypatch.setattr("chassis.messaging.worker.endure", note)
+    settings = apart.settings.model_validate({"database_url": database_url, "broker_url": f"nats://{uuid4()}"})
+    app = worker(apart, settings, queues=queues)
+    async with started(app):
+        await until(lambda: running - {"broker"} == parts)
+        assert app.state.database._longest_seconds == seconds
+
+
+@pytest.mark.usefixtures("in_memory")
+async def test_a_job_of_a_queue_is_done_by_the_worker_of_that_queue(
+    apart: Service, database_url: str, connection: asyncpg.Connection, tables: None
+) -> None:
+    settings = apart.settings.model_validate({"database_url": database_url, "broker_url": f"nats://{uuid4()}"})
+    usual, reports = (worker(apart, settings, queues=queues) for queues in ([""], ["reports"]))
+    async with started(usual):
+        async with usual.state.database.unit_of_work() as uow:
+            await uow.enqueue(Report())
+        await until(lambda: connection.fetchval("SELECT count(*) = 0 FROM chassis.outbox"))
+        assert await connection.fetchval("SELECT count(*) FROM effects") == 0
+        async with started(reports):
+            await until(lambda: connection.fetchval("SELECT count(*) FROM effects"))
+
+
+def test_work_lists_the_queues_that_there_are(apart: Service, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(apart, ["work", "--queue", "rapports"])
+    assert refused.value.code == 2
+    assert re.search(r"invalid choice: 'rapports' \(choose from '?default'?, '?reports'?\)", capsys.readouterr().err)
 
 
 def test_a_worker_needs_a_broker(talking: Service, database_url: str) -> None:

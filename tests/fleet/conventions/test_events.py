@@ -15,6 +15,7 @@ from tests.fleet.conventions.mutations import (
     each_alone,
     edit,
     remove,
+    told,
     violations,
 )
 
@@ -123,6 +124,12 @@ MUTATIONS: Mutations = {
 
 
 test_only_the_convention_that_is_broken_fails = each_alone(MUTATIONS)
+
+
+def test_a_job_of_a_queue_of_the_service_belongs_to_the_service(service: Path) -> None:
+    message("billing--reports.render-report.v1", "send")(service)
+    schema("billing--reports.render-report.v1")(service)
+    assert told(service, "event-names") == []
 
 
 def test_a_retired_message_may_be_removed_and_another_may_come(service: Path) -> None:

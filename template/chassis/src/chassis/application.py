@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -54,20 +54,35 @@ def application(service: Service, settings: Settings, *, telemetry: Telemetry | 
     return app
 
 
-def worker(service: Service, settings: Settings, *, telemetry: Telemetry | None = None) -> FastAPI:
+def worker(
+    service: Service, settings: Settings, *, telemetry: Telemetry | None = None, queues: Collection[str] = ()
+) -> FastAPI:
     """Assemble the process that sends and consumes messages. Over HTTP it answers only probes. Raises SettingsError.
+
+    `queues` are the queues whose jobs it processes, "" for the default queue; by default all of them. Without the default queue
+    it does nothing else.
 
     While no message has a line in messaging/, the process waits for the release that adds one: a new service that only
     listens has its worker's Deployment from the first day.
     """
-    app = _assemble(service, settings, telemetry, lambda _, **options: FastAPI(openapi_url=None, **options), work=True)
+
+    def make(_: Service, **options: Any) -> FastAPI:
+        return FastAPI(openapi_url=None, **options)
+
+    app = _assemble(service, settings, telemetry, make, work=True, queues=queues)
     if not service.messages:
         log.warning("no_messages", remedy="add a line to OUTGOING or INCOMING of a module in messaging/")
     return app
 
 
 def _assemble(
-    service: Service, settings: Settings, telemetry: Telemetry | None, make: Callable[..., FastAPI], *, work: bool
+    service: Service,
+    settings: Settings,
+    telemetry: Telemetry | None,
+    make: Callable[..., FastAPI],
+    *,
+    work: bool,
+    queues: Collection[str] = (),
 ) -> FastAPI:
     messaging = _messaging() if service.messages else None
     work = work and messaging is not None
@@ -79,11 +94,15 @@ def _assemble(
     if telemetry is None:
         telemetry = from_settings(service, settings)
         telemetry.install_globally()
+    timeouts = [settings.request_timeout_seconds]
+    if work:
+        queues = queues or ["", *service.messages.queues]
+        timeouts += [settings.message_timeout_seconds, service.messages.longest_timeout(queues)]
     database = Database(
         settings.database_url,
         pool_size=settings.database_pool_size,
         name=service.name,
-        command_timeout_seconds=max(settings.request_timeout_seconds, settings.message_timeout_seconds if work else 0),
+        command_timeout_seconds=max(timeouts),
         outbox=messaging.Outbox(service.messages) if messaging else None,
         observe=telemetry.observe_statement,
         transaction_pooler=settings.database_transaction_pooler,
@@ -91,7 +110,7 @@ def _assemble(
     )
     parts: list[Part] = []
     if messaging:
-        parts.append(messaging.Messaging(service.messages, settings, database, telemetry, work=work))
+        parts.append(messaging.Messaging(service.messages, settings, database, telemetry, work=work, queues=queues))
     lifecycle = probes.Lifecycle()
 
     @asynccontextmanager

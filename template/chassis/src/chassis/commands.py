@@ -7,8 +7,9 @@ import argparse
 import asyncio
 import os
 import sys
+from collections.abc import Sequence
 
-from chassis.messages import messaging_is_here
+from chassis.messages import DEFAULT_QUEUE, messaging_is_here
 from chassis.service import Service
 from chassis.settings import BrokerSettings, CommandSettings, S, Settings, SettingsError, read
 
@@ -28,7 +29,16 @@ def _parser(service: Service, arguments: list[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"python -m {service.package.__name__}", description=service.description)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="answer HTTP requests until SIGTERM or Ctrl-C")
-    commands.add_parser("work", help="send and consume messages until SIGTERM or Ctrl-C")
+    work = commands.add_parser("work", help="send and consume messages until SIGTERM or Ctrl-C")
+    if service.messages.queues:
+        work.add_argument(
+            "--queue",
+            action="append",
+            dest="queues",
+            default=[],
+            choices=[DEFAULT_QUEUE, *service.messages.queues],
+            help=f"process the jobs of this queue alone (repeatable); {DEFAULT_QUEUE} also sends messages and takes events",
+        )
     migrate = commands.add_parser("migrate", help="bring the database to the newest revision")
     migrate.add_argument(
         "--check", action="store_true", help="compare the migrations with the models, on a temporary server"
@@ -78,7 +88,7 @@ def _run(service: Service, options: argparse.Namespace) -> int:
         case "serve":
             return _serve(service)
         case "work":
-            return _work(service)
+            return _work(service, getattr(options, "queues", []))
         case "parked":
             return _parked(service, options)
         case "messages":
@@ -134,18 +144,19 @@ def _serve(service: Service) -> int:
     return 0 if serve(service.create_app(settings)) else 1
 
 
-def _work(service: Service) -> int:
+def _work(service: Service, queues: Sequence[str]) -> int:
     from chassis.application import worker
     from chassis.web.server import serve
 
     settings = read(service.settings)
+    queues = ["" if queue == DEFAULT_QUEUE else queue for queue in queues]
     if not service.messages and not service.broker:
         print(
             f"{service.name} sends and consumes no messages, so `work` has nothing to do: remove the worker.",
             file=sys.stderr,
         )
         return 2
-    return 0 if serve(worker(service, settings), drain=False) else 1
+    return 0 if serve(worker(service, settings, queues=queues), drain=False) else 1
 
 
 def _parked(service: Service, options: argparse.Namespace) -> int:

@@ -1,8 +1,9 @@
 """The messages that a service sends and handles: their contracts, and the lines of OUTGOING and INCOMING."""
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
+from datetime import timedelta
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -17,6 +18,11 @@ if TYPE_CHECKING:  # only a service with messages has it
     from chassis.schedules import Schedule
 
 NAME = re.compile(r"[a-z][a-z0-9-]*\.[a-z][a-z0-9-]*\.v[1-9][0-9]*")
+QUEUE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+DEFAULT_QUEUE = "default"
+LONGEST_TIMEOUT = timedelta(hours=1)
+LONGEST_SHARED_TIMEOUT = timedelta(minutes=5)
+"""Five attempts of this length end before RabbitMQ takes a message back that is not acknowledged within half an hour."""
 _CLASS = re.compile(r"(?P<words>[A-Z][A-Za-z0-9]*?)V(?P<version>[1-9][0-9]*)")
 # A file, because an update leaves the folder itself there where Python has compiled what was in it.
 _MESSAGING = Path(__file__).with_name("messaging") / "__init__.py"
@@ -67,7 +73,8 @@ class Event:
 class Job:
     """Map a request to the contract of the job that it is sent as.
 
-    `to` is the service whose work queue receives the job; by default this service.
+    `to` is the service whose work queue receives the job, or one of its further queues, as in `billing--reports`; by default
+    this service, and the queue that its own OnJob line names.
     """
 
     wanted: type
@@ -91,6 +98,10 @@ class OnEvent:
 class OnJob:
     """A job that this service processes, from any sender.
 
+    A job with a `queue` waits apart from all others, and may have a worker of its own (`work --queue reports`). The name of
+    the queue is part of the name of the job: `billing--reports.render-report.v1`. `timeout` replaces MESSAGE_TIMEOUT_SECONDS.
+    A timeout of more than 5 minutes needs a queue, and none is longer than an hour.
+
     With a `schedule` the worker also enqueues the job by itself, once for each due time, whatever number of workers runs.
     The contract then has the field `due_at`, and no other field without a default.
     """
@@ -98,6 +109,8 @@ class OnJob:
     contract: type[Contract]
     handler: Handler
     schedule: "Schedule | None" = None
+    queue: str = ""
+    timeout: timedelta | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +132,9 @@ class Receiver:
     name: str
     contract: type[Contract]
     handler: Handler
+    queue: str = ""
+    timeout_seconds: float | None = None
+    """The time limit of the handler, in place of MESSAGE_TIMEOUT_SECONDS."""
 
 
 @dataclass(frozen=True)
@@ -170,8 +186,18 @@ class Messages:
                         f"{line.contract.__name__} is the contract of a job with a schedule, so the field due_at is its only "
                         "field without a default: write due_at: fields.Timestamp, and give the other fields defaults"
                     )
-                found[name_of(self.service, line.contract)] = line
+                found[self._name_of_job(line)] = line
         return found
+
+    @cached_property
+    def queues(self) -> list[str]:
+        """The names of the queues apart from the default queue."""
+        return sorted({receiver.queue for receiver in self.receivers.values()} - {""})
+
+    def longest_timeout(self, queues: Collection[str]) -> float:
+        """Return the longest `timeout` of the lines of these queues, in seconds; 0 if no line has a timeout."""
+        lines = [receiver for receiver in self.receivers.values() if receiver.queue in queues]
+        return max((receiver.timeout_seconds or 0 for receiver in lines), default=0)
 
     def receiver(self, name: str) -> Receiver:
         """Find the receiver of the messages of that name. Raises Unknown."""
@@ -195,7 +221,7 @@ class Messages:
                 name = name_of(self.service, line.contract)
                 yield line.happened, Route("event", name, line.contract, line.aggregate, line.key)
             else:
-                name = name_of(line.to or self.service, line.contract)
+                name = name_of(line.to or self._owners.get(line.contract, self.service), line.contract)
                 yield line.wanted, Route("job", name, line.contract, None, None)
         for name, line in self.schedules.items():
             yield line.contract, Route("job", name, line.contract, None, None)
@@ -209,7 +235,18 @@ class Messages:
                     )
                 yield Receiver("event", line.name, line.contract, line.handler)
             else:
-                yield Receiver("job", name_of(self.service, line.contract), line.contract, line.handler)
+                _check_queue(line)
+                seconds = None if line.timeout is None else line.timeout.total_seconds()
+                yield Receiver("job", self._name_of_job(line), line.contract, line.handler, line.queue, seconds)
+
+    @cached_property
+    def _owners(self) -> dict[type[Contract], str]:
+        """The first part of the name of each job that this service processes."""
+        lines = [line for line in self.incoming if isinstance(line, OnJob)]
+        return {line.contract: queue_owner(self.service, line.queue) for line in lines}
+
+    def _name_of_job(self, line: OnJob) -> str:
+        return name_of(queue_owner(self.service, line.queue), line.contract)
 
 
 def messaging_is_here() -> bool:
@@ -226,6 +263,32 @@ def name_of(service: str, contract: type[Contract]) -> str:
         )
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", found["words"]).lower()
     return f"{service}.{words}.v{found['version']}"
+
+
+def queue_owner(service: str, queue: str) -> str:
+    """Return the first part of the names of the jobs in a queue. Brokers name streams, groups and queues after it.
+
+    No service has two hyphens in its name, so this is the name of no other service.
+    """
+    return f"{service}--{queue}" if queue else service
+
+
+def _check_queue(line: OnJob) -> None:
+    name = line.contract.__name__
+    if line.queue and (QUEUE.fullmatch(line.queue) is None or line.queue == DEFAULT_QUEUE):
+        raise ValueError(
+            f"{line.queue!r} cannot be the queue of {name}: write a short name in lower case, as in reports. {DEFAULT_QUEUE} is "
+            "the queue of the lines that name none"
+        )
+    if line.timeout is not None and not timedelta(0) < line.timeout <= LONGEST_TIMEOUT:
+        raise ValueError(
+            f"the timeout of {name} is {line.timeout}: write a time of up to an hour, and divide longer work into several jobs"
+        )
+    if line.timeout is not None and line.timeout > LONGEST_SHARED_TIMEOUT and not line.queue:
+        raise ValueError(
+            f"the timeout of {name} is {line.timeout}, and the job would hold up all other jobs: give it a queue of its own "
+            "(queue=…), or a timeout of up to 5 minutes"
+        )
 
 
 def messages_in(package: ModuleType, *, service: str) -> Messages:

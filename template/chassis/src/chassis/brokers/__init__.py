@@ -73,7 +73,7 @@ class Message:
 
     @property
     def owner(self) -> str:
-        return self.name.partition(".")[0]
+        return owner_of(self.name)
 
     @property
     def identity(self) -> tuple[str, str]:
@@ -117,6 +117,22 @@ class Topology:
     awaited_events: frozenset[str] = frozenset()
     accepted_jobs: frozenset[str] = frozenset()
 
+    @property
+    def owners(self) -> frozenset[str]:
+        """The first parts of the names that belong to this service: its own name, and one for each further queue."""
+        return frozenset({self.service, *map(owner_of, self.accepted_jobs)})
+
+    def taken(self, kind: Kind, owner: str) -> frozenset[str]:
+        """Return the names of one subscription."""
+        if kind is Kind.EVENT:
+            return self.awaited_events
+        return frozenset(name for name in self.accepted_jobs if owner_of(name) == owner)
+
+
+def owner_of(name: str) -> str:
+    """Return the first part of the name of a message: the service that owns it, or one of the service's queues."""
+    return name.partition(".")[0]
+
 
 @dataclass(frozen=True)
 class Options:
@@ -133,6 +149,8 @@ class Options:
     publish_timeout_seconds: float = 5
     redelivery_seconds: float = 10
     """How long after a crash the broker redelivers unacknowledged messages (NATS, Kafka)."""
+    jobs_at_once: int = 4
+    """How many jobs of a queue this process works on at the same time."""
     max_in_flight: int = 1100
     """How many deliveries this process holds at most."""
 
@@ -188,8 +206,11 @@ class Broker(Protocol):
         """
         ...
 
-    async def subscribe(self, kind: Kind) -> Subscription:
-        """Subscribe to the events or jobs of the declared topology. Raises BrokerUnavailable."""
+    async def subscribe(self, kind: Kind, owner: str = "") -> Subscription:
+        """Subscribe to the events of the declared topology, or to the jobs of one owner: by default of the service itself.
+
+        Raises BrokerUnavailable.
+        """
         ...
 
     async def close(self) -> None: ...

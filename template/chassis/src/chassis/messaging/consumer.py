@@ -19,7 +19,7 @@ from chassis.brokers import Broker, Kind, Subscription
 from chassis.database import Database, DatabaseUnavailable
 from chassis.database.leadership import Lead, only_replica
 from chassis.database.outages import OutageLog
-from chassis.messages import Messages
+from chassis.messages import Messages, queue_owner
 from chassis.messaging.lanes import Lanes
 from chassis.messaging.parking import ParkingLimits
 from chassis.messaging.processing import Processor
@@ -37,7 +37,7 @@ PROGRESS_SECONDS = 0.1
 
 
 class Consumer:
-    """Consumes the events, or the jobs, of one service."""
+    """Consumes the events of one service, or the jobs of one of its queues."""
 
     def __init__(
         self,
@@ -51,8 +51,14 @@ class Consumer:
         retry_policy: RetryPolicy,
         parking_limits: ParkingLimits | None = None,
         log_messages: bool = False,
+        queue: str = "",
+        jobs_at_once: int | None = None,
     ) -> None:
+        """`queue` is the queue of the jobs, and `jobs_at_once` how many of them are processed at the same time, if not 4."""
         self.kind = kind
+        self.queue = queue
+        self._owner = queue_owner(messages.service, queue)
+        self._jobs_at_once = jobs_at_once
         self._broker = broker
         self._name = messages.service
         self._url = database_url
@@ -77,7 +83,7 @@ class Consumer:
                 return
             self._processor.lead = lead
             await self._processor.count_crashes()
-            subscription = await self._broker.subscribe(self.kind)
+            subscription = await self._broker.subscribe(self.kind, self._owner)
             try:
                 async with self._running_lanes(subscription, lead) as lanes:
                     await self._feed(subscription, lanes, lead, stop)
@@ -96,7 +102,7 @@ class Consumer:
 
     @asynccontextmanager
     async def _running_lanes(self, subscription: Subscription, lead: Lead | None) -> AsyncGenerator[Lanes]:
-        lanes = Lanes(self.kind, self._processor, subscription, self._outages)
+        lanes = Lanes(self.kind, self._processor, subscription, self._outages, jobs_at_once=self._jobs_at_once)
         running = asyncio.create_task(lanes.run())
         touching = asyncio.create_task(_touch(subscription, lanes))
         try:
@@ -117,7 +123,7 @@ class Consumer:
                 await lanes.forget()
 
     async def _feed(self, subscription: Subscription, lanes: Lanes, lead: Lead | None, stop: asyncio.Event) -> None:
-        log.info("consumer_started", kind=self.kind)
+        log.info("consumer_started", kind=self.kind, **({"queue": self.queue} if self.queue else {}))
         while not stop.is_set():
             if lead is not None:
                 lead.check()

@@ -1,7 +1,7 @@
 """The lanes of a consumer: how many there are, which lane gets a delivery, and how much they take at a time."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 
 from chassis.brokers import Delivery, Kind, Subscription
@@ -40,11 +40,21 @@ SHAPES = {
 class Lanes:
     """All lanes of one consumer, from one subscription to its end."""
 
-    def __init__(self, kind: Kind, processor: Processor, subscription: Subscription, outages: OutageLog) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        processor: Processor,
+        subscription: Subscription,
+        outages: OutageLog,
+        *,
+        jobs_at_once: int | None = None,
+    ) -> None:
         self.progress = asyncio.Event()
         """Set by a lane that may have less to do."""
         self._kind = kind
         self._shape = SHAPES[kind]
+        if kind is Kind.JOB and jobs_at_once is not None:
+            self._shape = replace(self._shape, lanes=jobs_at_once, window=jobs_at_once)
         self._processor = processor
         self._lanes = [
             Lane(

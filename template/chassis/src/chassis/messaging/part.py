@@ -1,7 +1,7 @@
 """Messaging as a part of the application. chassis.application imports this only for a service with messages."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -40,10 +40,18 @@ class Messaging:
     """The gauges of the messages and, in a process that sends and takes messages, the worker."""
 
     def __init__(
-        self, messages: Messages, settings: Settings, database: Database, telemetry: Telemetry, *, work: bool
+        self,
+        messages: Messages,
+        settings: Settings,
+        database: Database,
+        telemetry: Telemetry,
+        *,
+        work: bool,
+        queues: Collection[str] = (),
     ) -> None:
+        """`queues` are the queues that the worker takes; by default all of them."""
         self.gauges = Gauges(messages, database, telemetry, settings)
-        self.worker = Worker(messages, settings, database, telemetry) if work else None
+        self.worker = Worker(messages, settings, database, telemetry, queues=queues) if work else None
 
     @property
     def failed(self) -> bool:

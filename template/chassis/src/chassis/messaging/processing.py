@@ -162,7 +162,9 @@ class Processor:
 
     async def _in_one_transaction(self, batch: Sequence[Ready], *, spans: bool) -> None:
         began_at = time.monotonic()
-        with closing(TimeLimit(self.retry_policy.handler_timeout_seconds)) as limit:
+        # A job is alone in its transaction, and only the line of a job has a limit of its own.
+        seconds = batch[0].receiver.timeout_seconds or self.retry_policy.handler_timeout_seconds
+        with closing(TimeLimit(seconds)) as limit:
             async with self._database.unit_of_work() as uow:
                 handled = await self._claim_and_call(batch, uow, limit, spans=spans)
         if handled:
@@ -198,8 +200,9 @@ class Processor:
                 await ready.receiver.handler(ready.content, uow)
         except TimeoutError:  # the handler may also raise a TimeoutError of its own
             if limit.expired:
-                seconds = self.retry_policy.handler_timeout_seconds
-                raise TimeoutError(f"it took longer than MESSAGE_TIMEOUT_SECONDS ({seconds:g})") from None
+                own, usual = ready.receiver.timeout_seconds, self.retry_policy.handler_timeout_seconds
+                name = f"the timeout of its line ({own:g} seconds)" if own else f"MESSAGE_TIMEOUT_SECONDS ({usual:g})"
+                raise TimeoutError(f"it took longer than {name}") from None
             raise
         except asyncio.CancelledError:
             task = asyncio.current_task()

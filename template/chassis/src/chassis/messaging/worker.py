@@ -4,7 +4,7 @@ The worker runs in a process of its own (`python -m <service> work`), or in the 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from datetime import timedelta
 
@@ -24,6 +24,9 @@ from chassis.settings import Settings
 from chassis.telemetry.setup import Telemetry
 
 log = structlog.get_logger()
+
+Loop = Callable[[asyncio.Event], Awaitable[None]]
+"""A part of the worker that runs until the event is set."""
 
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 10
@@ -119,7 +122,12 @@ class Worker:
         settings: Settings,
         database: Database,
         telemetry: Telemetry,
+        *,
+        queues: Collection[str] = (),
     ) -> None:
+        """Process the jobs of these queues; by default of all. The worker of the default queue, which is "", does all the rest."""
+        queues = queues or ["", *messages.queues]
+        self._does_the_rest = "" in queues
         self.broker = broker_for(_options(messages.service, settings))
         self._messages = messages
         self._database = database
@@ -154,19 +162,23 @@ class Worker:
                 retry_policy=retry_policy,
                 parking_limits=limits,
                 log_messages=settings.log_messages,
+                queue=queue,
+                jobs_at_once=settings.jobs_at_once,
             )
             for kind in Kind
-            if any(receiver.kind == kind for receiver in messages.receivers.values())
+            for queue in queues
+            if any((receiver.kind, receiver.queue) == (kind, queue) for receiver in messages.receivers.values())
         ]
 
     def start(self) -> None:
         """Start the tasks of the worker. An unreachable broker does not delay the start of the process."""
-        self._tasks = [
-            asyncio.create_task(self._work()),
-            asyncio.create_task(endure("inbox", self._forget, self._stop)),
-        ]
-        if self._scheduler is not None:
-            self._tasks.append(asyncio.create_task(endure("schedules", self._scheduler.run, self._stop)))
+        loops: dict[str, Loop] = {}
+        if self._does_the_rest:
+            loops["inbox"] = self._forget
+        if self._does_the_rest and self._scheduler is not None:
+            loops["schedules"] = self._scheduler.run
+        self._tasks = [asyncio.create_task(self._work())]
+        self._tasks += [asyncio.create_task(endure(part, loop, self._stop)) for part, loop in loops.items()]
 
     async def stop(self, finish_by: float | None = None) -> None:
         """Finish messages in process, give back the rest, and close the connection to the broker.
@@ -194,7 +206,9 @@ class Worker:
     async def _work(self) -> None:
         await endure("broker", self._reach_broker, self._stop)
         if not self._stop.is_set():
-            loops = {"relay": self._relay.run} | {f"{each.kind}s": each.run for each in self._consumers}
+            loops: dict[str, Loop] = {f"{each.queue}-{each.kind}s".lstrip("-"): each.run for each in self._consumers}
+            if self._does_the_rest:
+                loops["relay"] = self._relay.run
             await asyncio.gather(*(endure(part, loop, self._stop) for part, loop in loops.items()))
 
     async def _reach_broker(self, _: asyncio.Event) -> None:
@@ -210,7 +224,7 @@ class Worker:
             await _pause(stop, FORGET_SECONDS)
 
 
-async def endure(part: str, loop: Callable[[asyncio.Event], Awaitable[None]], stop: asyncio.Event) -> None:
+async def endure(part: str, loop: Loop, stop: asyncio.Event) -> None:
     """Run the loop. After an exception run it again, after a pause that grows up to a bound.
 
     An outage is logged when it begins and when it ends; each other error is logged.
@@ -247,4 +261,5 @@ def _options(service: str, settings: Settings) -> Options:
         replication=settings.broker_replication,
         retention_seconds=settings.event_retention_hours * 3600,
         partitions=settings.kafka_partitions,
+        jobs_at_once=settings.jobs_at_once,
     )

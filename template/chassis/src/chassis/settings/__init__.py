@@ -110,6 +110,8 @@ class Settings(BrokerSettings):
     """The most incoming messages that are parked. Further messages that fail wait, and in the end stop the consumer."""
     parked_max_bytes: Annotated[int, Field(ge=1, le=2**40)] = 2**30
     """The most bytes of incoming messages that are parked, as parked_max_messages limits their number."""
+    jobs_at_once: Annotated[int, Field(ge=1, le=100)] = 4
+    """The most jobs of a queue that a worker processes at the same time. Each holds a connection: see DATABASE_POOL_SIZE."""
     event_relay: bool = True
     """Whether the worker sends events. Set false if Debezium reads events from the log. Jobs are always sent."""
     run_worker: bool = False

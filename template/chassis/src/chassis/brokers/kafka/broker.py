@@ -29,7 +29,7 @@ from aiokafka.errors import (
 from chassis.brokers import BrokerUnavailable, DestinationUnavailable, Kind, Message, Options, Topology
 from chassis.brokers.bounded_call import bounded_call
 from chassis.brokers.kafka.publisher import BATCH_BYTES, Publisher
-from chassis.brokers.kafka.subscription import CALL_SECONDS, KafkaSubscription
+from chassis.brokers.kafka.subscription import CALL_SECONDS, KafkaSubscription, group_name
 from chassis.brokers.supervised_client import SupervisedClient
 
 logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it logs each attempt to connect; SupervisedClient logs once
@@ -103,10 +103,13 @@ class KafkaBroker:
         elif isinstance(error.__cause__, MISSING) and self._topology is not None:
             await self.supervised.restore(partial(self.declare, self._topology))
 
-    async def subscribe(self, kind: Kind) -> KafkaSubscription:
+    async def subscribe(self, kind: Kind, owner: str = "") -> KafkaSubscription:
         assert self._topology is not None, "declare first"
         seconds = self._options.redelivery_seconds
-        subscription = KafkaSubscription(kind, self._topology, self._client, self.supervised, session_seconds=seconds)
+        group, topics = owner or self._topology.service, self._topology.taken(kind, owner or self._topology.service)
+        subscription = KafkaSubscription(
+            kind, group_name(kind, group), topics, self._client, self.supervised, session_seconds=seconds
+        )
         await subscription.open()
         self.subscriptions.add(subscription)
         return subscription

@@ -13,7 +13,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
-from chassis.brokers import BrokerUnavailable, Delivery, Kind, Message, Topology
+from chassis.brokers import BrokerUnavailable, Delivery, Kind, Message
 from chassis.brokers.bounded_call import bounded_call
 from chassis.brokers.kafka.reader import Reader, Unreadable
 from chassis.brokers.supervised_client import SupervisedClient
@@ -35,7 +35,8 @@ class KafkaSubscription(ConsumerRebalanceListener):
     def __init__(
         self,
         kind: Kind,
-        topology: Topology,
+        group: str,
+        topics: frozenset[str],
         client_settings: dict[str, Any],
         supervised: SupervisedClient[Any],
         *,
@@ -43,7 +44,8 @@ class KafkaSubscription(ConsumerRebalanceListener):
     ) -> None:
         """`supervised` knows whether the cluster can be reached. After `session_seconds` a silent member loses its place."""
         self._kind = kind
-        self._topology = topology
+        self._group = group
+        self._topics = topics
         self._client_settings = client_settings
         self._supervised = supervised
         self._session_seconds = session_seconds
@@ -65,7 +67,7 @@ class KafkaSubscription(ConsumerRebalanceListener):
         session_ms = int(self._session_seconds * 1000)
         consumer = AIOKafkaConsumer(
             **self._client_settings,
-            group_id=group_name(self._kind, self._topology.service),
+            group_id=self._group,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             isolation_level="read_committed",
@@ -80,8 +82,7 @@ class KafkaSubscription(ConsumerRebalanceListener):
         except BrokerUnavailable:
             self._supervised.finish(consumer.stop())
             raise
-        topics = self._topology.awaited_events if self._kind is Kind.EVENT else self._topology.accepted_jobs
-        consumer.subscribe(sorted(topics), listener=self)
+        consumer.subscribe(sorted(self._topics), listener=self)
         return consumer
 
     async def fetch(self, limit: int, *, wait_seconds: float) -> list[Delivery]:
@@ -219,8 +220,8 @@ class _Partition:
         return min([self.next, *self.held, *self.released])
 
 
-def group_name(kind: Kind, service: str) -> str:
-    return service if kind is Kind.EVENT else f"{service}-{kind}s"
+def group_name(kind: Kind, owner: str) -> str:
+    return owner if kind is Kind.EVENT else f"{owner}-{kind}s"
 
 
 def _message(record: ConsumerRecord, kind: Kind) -> Message:

@@ -57,11 +57,11 @@ class NatsBroker:
         except FAILURES as error:
             raise connection.as_unavailable(error) from error
 
-    async def subscribe(self, kind: Kind) -> NatsSubscription:
+    async def subscribe(self, kind: Kind, owner: str = "") -> NatsSubscription:
         topology = self.connection.topology
         assert topology is not None, "declare first"
         await self.connection.ready()
-        return NatsSubscription(self.connection, topology, kind)
+        return NatsSubscription(self.connection, topology, kind, owner or topology.service)
 
     async def close(self) -> None:
         await self.connection.close()

@@ -101,7 +101,7 @@ class Connection:
         missing = (kind, owner)
         for stream in streams.streams_of(self.topology):
             if (stream.kind, stream.owner) == missing and missing not in self._restoring:
-                ensure = streams.ensure(self._jetstream, stream, self.options, service=self.topology.service)
+                ensure = streams.ensure(self._jetstream, stream, self.options, ours=self.topology.owners)
                 restoring = asyncio.create_task(ensure)
                 restoring.add_done_callback(lambda _: self._restoring.pop(missing))
                 self._restoring[missing] = restoring
@@ -132,7 +132,7 @@ class Connection:
             assert self._jetstream is not None
             try:
                 for stream in streams.streams_of(topology):
-                    await streams.ensure(self._jetstream, stream, self.options, service=topology.service)
+                    await streams.ensure(self._jetstream, stream, self.options, ours=topology.owners)
             except FAILURES as error:
                 raise self.as_unavailable(error) from error
             self._declared = topology is self.topology

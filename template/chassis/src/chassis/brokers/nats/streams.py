@@ -10,7 +10,7 @@ from nats.js import JetStreamContext
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import APIError, NotFoundError
 
-from chassis.brokers import BrokerUnavailable, Kind, Options, Topology
+from chassis.brokers import BrokerUnavailable, Kind, Options, Topology, owner_of
 
 DUPLICATE_SECONDS = 120
 """How long a stream knows the ids of its messages."""
@@ -32,8 +32,8 @@ def stream_name(kind: Kind, owner: str) -> str:
 
 
 def by_owner(names: frozenset[str]) -> list[tuple[str, frozenset[str]]]:
-    owners = sorted({name.partition(".")[0] for name in names})
-    return [(owner, frozenset(name for name in names if name.partition(".")[0] == owner)) for owner in owners]
+    owners = sorted(set(map(owner_of, names)))
+    return [(owner, frozenset(name for name in names if owner_of(name) == owner)) for owner in owners]
 
 
 def streams_of(topology: Topology) -> list[Stream]:
@@ -42,8 +42,8 @@ def streams_of(topology: Topology) -> list[Stream]:
     return [Stream(kind, *each) for kind, names in ((Kind.EVENT, events), (Kind.JOB, jobs)) for each in by_owner(names)]
 
 
-async def ensure(jetstream: JetStreamContext, stream: Stream, options: Options, *, service: str) -> None:
-    """Create the stream, or add the missing names and, if `service` owns the stream, its settings.
+async def ensure(jetstream: JetStreamContext, stream: Stream, options: Options, *, ours: frozenset[str]) -> None:
+    """Create the stream, or add the missing names and, if its owner is one of `ours`, its settings.
 
     Raises BrokerUnavailable, and what nats-py raises.
     """
@@ -64,7 +64,7 @@ async def ensure(jetstream: JetStreamContext, stream: Stream, options: Options, 
         subjects = set(found.subjects or ())
         # The owner's settings count, not the settings of a listener that was there first. But no copy is given up.
         copies = {"num_replicas": max(options.replication, found.num_replicas or 1)}
-        wanted = settings | copies if stream.owner == service else {}
+        wanted = settings | copies if stream.owner in ours else {}
         if stream.names <= subjects and all(getattr(found, setting) == value for setting, value in wanted.items()):
             return
         # The next round looks again: another service may be adding its names at the same time.

@@ -42,14 +42,13 @@ OURS = ("id", "key", "type", "Nats-Msg-Id")
 class NatsSubscription:
     """Consumes from the streams of all owners at the same time, and never more than was requested."""
 
-    def __init__(self, connection: Connection, topology: Topology, kind: Kind) -> None:
+    def __init__(self, connection: Connection, topology: Topology, kind: Kind, jobs_of: str) -> None:
         self.connection = connection
         self.kind = kind
         self.service = topology.service
         self.arrived: deque[Delivery] = deque()
         self.wake = asyncio.Event()
-        names = topology.awaited_events if kind is Kind.EVENT else topology.accepted_jobs
-        self._sources = [_Source(self, owner, of_owner) for owner, of_owner in by_owner(names)]
+        self._sources = [_Source(self, *one) for one in by_owner(topology.taken(kind, jobs_of))]
 
     async def fetch(self, limit: int, *, wait_seconds: float) -> list[Delivery]:
         deadline = time.monotonic() + wait_seconds

@@ -100,10 +100,10 @@ class RabbitBroker:
             self.supervised.finish(close(self._lone.connection))
             self._lone = None
 
-    async def subscribe(self, kind: Kind) -> RabbitSubscription:
+    async def subscribe(self, kind: Kind, owner: str = "") -> RabbitSubscription:
         topology = self.connections.topology
         assert topology is not None, "declare first"
-        subscription = RabbitSubscription(kind, topology, self.connections)
+        subscription = RabbitSubscription(kind, topology, self.connections, owner or topology.service)
         await subscription.open()
         self.subscriptions.add(subscription)
         return subscription

@@ -21,7 +21,7 @@ from aiormq import Channel
 from aiormq.abc import AbstractConnection
 from aiormq.exceptions import AMQPError, ChannelPreconditionFailed
 
-from chassis.brokers import BrokerUnavailable, Kind, Options, Topology
+from chassis.brokers import BrokerUnavailable, Kind, Options, Topology, owner_of
 from chassis.brokers.bounded_call import bounded_call
 
 log = structlog.get_logger()
@@ -32,6 +32,8 @@ logging.getLogger("asyncio").addFilter(lambda record: record.msg != "socket.send
 SYSTEM = "rabbitmq"
 CALL_SECONDS = 10
 HEARTBEAT_SECONDS = 10
+LONGEST_JOB_MILLISECONDS = 24 * 3600 * 1000
+"""How long a job of a queue apart may stay unacknowledged, with all its attempts. RabbitMQ's default is half an hour."""
 
 FAILURES = (AMQPError, RuntimeError)
 """The errors of aiormq. RuntimeError: the channel or the connection was closed."""
@@ -80,17 +82,20 @@ class Connections:
     async def declare(self, topology: Topology, connection: AbstractConnection) -> None:
         """Declare all exchanges, queues and bindings. Raises BrokerUnavailable."""
         events, jobs = (queue_name(kind, topology.service) for kind in (Kind.EVENT, Kind.JOB))
-        queues = {name: queue_name(Kind.JOB, name.partition(".")[0]) for name in topology.sent_jobs}
-        queues |= dict.fromkeys(topology.accepted_jobs, jobs) | dict.fromkeys(topology.awaited_events, events)
-        for exchange in sorted({name.partition(".")[0] for name in topology.published_events | queues.keys()}):
+        queues = {name: queue_name(Kind.JOB, owner_of(name)) for name in topology.sent_jobs | topology.accepted_jobs}
+        queues |= dict.fromkeys(topology.awaited_events, events)
+        apart = {queue_name(Kind.JOB, owner) for owner in topology.owners} - {jobs}
+        for exchange in sorted({owner_of(name) for name in topology.published_events | queues.keys()}):
             await _declare(connection, lambda c, n=exchange: c.exchange_declare(n, exchange_type="topic", durable=True))
         for queue in sorted(set(queues.values())):
-            arguments = queue_arguments(connection, replication=self.options.replication, alone=queue == events)
+            arguments = queue_arguments(
+                connection, replication=self.options.replication, alone=queue == events, apart=queue in apart
+            )
             await _declare(connection, lambda c, n=queue, a=arguments: c.queue_declare(n, durable=True, arguments=a))
         async with bounded_call(CALL_SECONDS, *FAILURES):
             channel = await open_channel(connection)
             for name, queue in queues.items():
-                await channel.queue_bind(queue, name.partition(".")[0], name)
+                await channel.queue_bind(queue, owner_of(name), name)
             await channel.close()
 
 
@@ -106,19 +111,23 @@ async def _declare(connection: AbstractConnection, declare: Callable[[Channel], 
             await channel.close()
 
 
-def queue_arguments(connection: AbstractConnection, *, replication: int, alone: bool) -> dict[str, Any]:
-    """`alone`: one replica at a time is the consumer."""
+def queue_arguments(
+    connection: AbstractConnection, *, replication: int, alone: bool, apart: bool = False
+) -> dict[str, Any]:
+    """`alone`: one replica at a time is the consumer. `apart`: the jobs of the queue may take long."""
     arguments: dict[str, Any] = {"x-queue-type": "quorum", "x-quorum-initial-group-size": replication}
     if alone:
         arguments["x-single-active-consumer"] = True
+    if apart:
+        arguments["x-consumer-timeout"] = LONGEST_JOB_MILLISECONDS
     if _version(connection) >= 4:
         # By default RabbitMQ 4 discards a message after 20 deliveries. Older servers have no limit, and take -1 for 0.
         arguments["x-delivery-limit"] = -1
     return arguments
 
 
-def queue_name(kind: Kind, service: str) -> str:
-    return f"{service}.{kind}s"
+def queue_name(kind: Kind, owner: str) -> str:
+    return f"{owner}.{kind}s"
 
 
 async def open_channel(connection: AbstractConnection, **options: bool) -> Channel:

@@ -36,9 +36,10 @@ _OF_THE_COPY = ("x-delivery-count", "x-acquired-count", decoding.UNREADABLE)
 
 
 class RabbitSubscription:
-    def __init__(self, kind: Kind, topology: Topology, connections: Connections) -> None:
+    def __init__(self, kind: Kind, topology: Topology, connections: Connections, owner: str) -> None:
         self._kind = kind
-        self._topology = topology
+        self._queue = queue_name(kind, owner)
+        self._is_apart = owner != topology.service
         self._connections = connections
         self._channel: Channel | None = None
         self._held: dict[int, Delivery] = {}
@@ -74,12 +75,16 @@ class RabbitSubscription:
     @property
     def _at_hand(self) -> int:
         """How many deliveries the broker sends to one consumer ahead of their acknowledgements."""
-        most = self._connections.options.max_in_flight
-        return most if self._kind is Kind.EVENT else min(JOBS_AT_HAND, most)
+        options = self._connections.options
+        most = options.max_in_flight
+        if self._kind is Kind.EVENT:
+            return most
+        # The jobs of a queue apart may take long: no replica holds jobs that another one could begin.
+        return min(options.jobs_at_once if self._is_apart else JOBS_AT_HAND, most)
 
     async def _consume(self, channel: Channel) -> None:
         last_tag = next(reversed(self._held), 0)
-        started = await channel.basic_consume(queue_name(self._kind, self._topology.service), self._take)
+        started = await channel.basic_consume(self._queue, self._take)
         self._consumer = started.consumer_tag or "", last_tag
 
     async def _make_room(self, channel: Channel) -> None:
