@@ -1,37 +1,23 @@
 """A receiver of OTLP over HTTP that keeps what it is sent: the demo shows a trace with it, tests look at spans."""
 
 import gzip
+import sys
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from opentelemetry.proto.trace.v1 import trace_pb2
 
+# The demo does not install the chassis, whose dependencies this module does not need.
+sys.path.append(str(Path(__file__).parents[1] / "template/chassis/src"))
 
-@dataclass(frozen=True)
-class Span:
-    """One span as it arrived. Ids are lower-case hex, as traceparent has them; `parent_id` is empty for a root."""
+from chassis.dev.viewer.otlp import Span, batches
+from chassis.dev.viewer.tree import draw, in_tree_order
 
-    trace_id: str
-    span_id: str
-    parent_id: str
-    service: str
-    name: str
-    kind: str
-    """INTERNAL, SERVER, CLIENT, PRODUCER or CONSUMER."""
-    start_ns: int
-    end_ns: int
-    attributes: dict[str, Any]
-    status: str
-    """UNSET, OK or ERROR."""
-    events: tuple[tuple[str, dict[str, Any]], ...] = ()
-    """Name and attributes of each, such as the exception that a span recorded."""
+__all__ = ["OtlpReceiver", "Span", "tree"]
 
 
 class OtlpReceiver:
@@ -83,11 +69,9 @@ class OtlpReceiver:
             self._arrived.notify_all()
 
     def _take_spans(self, body: bytes) -> None:
-        for batch in ExportTraceServiceRequest.FromString(body).resource_spans:
-            resource = _mapping(batch.resource.attributes)
+        for resource, spans in batches(body):
             self.resources.append(resource)
-            spans = [span for scope in batch.scope_spans for span in scope.spans]
-            self.spans += [_span(span, resource.get("service.name", "")) for span in spans]
+            self.spans += spans
 
     def _take_metrics(self, body: bytes) -> None:
         batches = ExportMetricsServiceRequest.FromString(body).resource_metrics
@@ -96,56 +80,10 @@ class OtlpReceiver:
 
 def tree(spans: Iterable[Span]) -> str:
     """One trace as an indented tree in order of time, each line with its service and its duration."""
-    spans = sorted(spans, key=lambda span: span.start_ns)
-    known = {span.span_id for span in spans}
-    lines: list[tuple[str, str, str]] = []
-
-    def add(span: Span, depth: int) -> None:
-        duration = f"{(span.end_ns - span.start_ns) / 1e6:.1f} ms"
-        lines.append(("  " * depth + span.name, span.service, duration))
-        for child in spans:
-            if child.parent_id == span.span_id:
-                add(child, depth + 1)
-
-    for span in spans:
-        if span.parent_id not in known:  # a root, or the child of a span that went elsewhere
-            add(span, 0)
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        f"{name:<{widths[0]}}  {service:<{widths[1]}}  {duration:>{widths[2]}}" for name, service, duration in lines
+    return draw(
+        (depth, span.name, span.service, f"{(span.end_ns - span.start_ns) / 1e6:.1f} ms", "")
+        for span, depth in in_tree_order(spans)
     )
-
-
-def _span(span: trace_pb2.Span, service: str) -> Span:
-    return Span(
-        trace_id=span.trace_id.hex(),
-        span_id=span.span_id.hex(),
-        parent_id=span.parent_span_id.hex(),
-        service=service,
-        name=span.name,
-        kind=trace_pb2.Span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_"),
-        start_ns=span.start_time_unix_nano,
-        end_ns=span.end_time_unix_nano,
-        attributes=_mapping(span.attributes),
-        status=trace_pb2.Status.StatusCode.Name(span.status.code).removeprefix("STATUS_CODE_"),
-        events=tuple((event.name, _mapping(event.attributes)) for event in span.events),
-    )
-
-
-def _mapping(pairs: Iterable[KeyValue]) -> dict[str, Any]:
-    return {pair.key: _plain(pair.value) for pair in pairs}
-
-
-def _plain(value: AnyValue) -> Any:
-    match value.WhichOneof("value"):
-        case None:
-            return None
-        case "array_value":
-            return [_plain(item) for item in value.array_value.values]
-        case "kvlist_value":
-            return _mapping(value.kvlist_value.values)
-        case kind:
-            return getattr(value, kind)
 
 
 def _handler_for(receiver: OtlpReceiver) -> type[BaseHTTPRequestHandler]:

@@ -63,8 +63,9 @@ def dev() -> str:
 
 
 def dev_in(log: str) -> str:
-    """The addresses that `make dev` shows, without log lines and the password of the database."""
-    shown = re.sub(r"(?<=://postgres:)[^@]+", "…", log.partition("Try it:")[0]).splitlines()
+    """The addresses that `make dev` shows, without log lines, the password of the database and the token of the viewer."""
+    secret = r"(?<=://postgres:)[^@]+|(?<=/)[\w-]{22}(?=/\n)"
+    shown = re.sub(secret, "…", log.partition("Try it:")[0]).splitlines()
     return "\n".join(line.rstrip() for line in shown if not re.match(r"\s*Port \d+ is taken|\d{4}-", line)).strip("\n")
 
 

@@ -27,6 +27,7 @@ import yaml
 from chassis.brokers import SCHEMES
 from pexpect import fdpexpect
 
+from demo.otlp import OtlpReceiver
 from docs import pictures
 from tests.support.answers import VARIANTS
 from tests.support.commands import service_environment
@@ -102,22 +103,46 @@ def test_the_two_commands_that_a_copy_ends_with_lead_to_a_running_service(templa
         pasted = output.partition("Try it:")[2].replace("\\\n", " ")
         answer = subprocess.run(shlex.split(pasted), capture_output=True, text=True, check=True)
         assert "201 Created" in answer.stdout
+        assert_traced(output, request_id=re.search(r"x-request-id: (\w+)", answer.stdout)[1])
         everything = family(process)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal sends Ctrl-C: to make and all its descendants
         assert_all_gone(everything, output)
 
 
-def test_make_dev_reports_a_taken_port_and_takes_another(birth: Birth) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
+def assert_traced(output: str, request_id: str) -> None:
+    """Check that the page of `make dev` has the request with its SQL and its log line, at the address that was printed."""
+    viewer = re.search(r"traces +(http://127\.0\.0\.1:\d+/\S+/)\n", output)[1]
+    assert "<title>Traces</title>" in httpx.get(viewer).text
+
+    def entries() -> list[dict[str, Any]]:
+        trace = httpx.get(f"{viewer}find", params={"id": request_id}).json()["trace"]
+        return httpx.get(f"{viewer}traces/{trace}").json()["entries"] if trace else []
+
+    wait_until(lambda: any("POST" in entry.get("name", "") for entry in entries()), seconds=START_SECONDS)
+    found = {entry.get("name", entry.get("event")): entry for entry in entries()}
+    assert found["POST /v1/invoices"]["attributes"]["http.response.status_code"] == 201
+    assert found["INSERT billing.invoices"]["attributes"]["db.query.text"].startswith("INSERT INTO billing.invoices (")
+    assert found["request_finished"]["facts"]["status"] == 201
+    assert {found[name]["depth"] for name in ("INSERT billing.invoices", "request_finished")} == {1}
+
+
+def test_make_dev_reports_a_taken_port_and_takes_another_and_sends_traces_where_the_team_wants_them(
+    birth: Birth,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other, OtlpReceiver() as receiver:
         taken = other.getsockname()[1]
+        settings = [f"HTTP_PORT={taken}", f"OTEL_EXPORTER_OTLP_ENDPOINT={receiver.endpoint}"]
         service = birth(**VARIANTS["queues-nats"])
-        with dev(service, "env", f"HTTP_PORT={taken}", "make", "dev") as process:
+        with dev(service, "env", *settings, "make", "dev") as process:
             output = wait_for(process, "Try it:")
             assert f"Port {taken} is taken" in output
             base = re.search(r"API +(http://[\d.:]+)/", output)[1]
             assert fetch(f"{base}/readyz") == 200
             assert fetch(f"{base}/docs") == 200
             try_the_tokens(service, f"{base}/v1/shipments", output)
+            assert "traces " not in output
+            trace = httpx.get(f"{base}/v1/shipments").headers["X-Request-Id"]
+            assert receiver.wait_for(trace, count=1, timeout=START_SECONDS)
 
 
 def try_the_tokens(service: Path, url: str, output: str) -> None:

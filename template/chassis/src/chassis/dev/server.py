@@ -15,7 +15,7 @@ from typing import Any
 
 from chassis.application import api
 from chassis.database import migrate
-from chassis.dev import embedded, servers_file
+from chassis.dev import embedded, log_copy, servers_file, viewer
 from chassis.dev.migration_watch import MigrationWatch
 from chassis.service import Service
 from chassis.settings import SettingsError, read
@@ -59,14 +59,17 @@ def run(service: Service, *, host: str = "127.0.0.1", port: int | None = None) -
             wanted = port or settings.http_port
             listener = stack.enter_context(_listen(host, wanted))
             host, port = listener.getsockname()
-            process = _spawn(service, listener)
+            traces = ""
+            if not settings.otel_exporter_otlp_endpoint:  # otherwise the receiver of the team gets the traces
+                traces = stack.enter_context(viewer.running(FOLDER / "viewer")).url
+            process = _spawn(service, listener, _telemetry_to(traces, service) if traces else {})
             stack.callback(process.stop)
             migrations = MigrationWatch(service, url)
             migrate.upgrade(service, url)  # while the service imports its libraries
             _wait_until_alive(process, f"http://{host}:{port}/livez")
             if port != wanted:
                 print(f"\n  Port {wanted} is taken, so the service has another port.", flush=True)
-            print(_welcome(service, url, f"http://{host}:{port}"), flush=True)
+            print(_welcome(service, url, f"http://{host}:{port}", traces), flush=True)
             # A killed parent cannot stop us, but its end gives this process another parent.
             while process.child.poll() is None and os.getppid() == parent:
                 time.sleep(0.2)
@@ -134,7 +137,17 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, 0))
 
 
-def _spawn(service: Service, listener: socket.socket) -> embedded.Process:
+def _telemetry_to(page: str, service: Service) -> dict[str, str]:
+    """Return the settings that send the service's spans and log lines to the viewer, past the proxy of this machine."""
+    no_proxy = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    return {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": page.rstrip("/"),
+        log_copy.ADDRESS: f"{page}logs?service={service.name}",
+        **dict.fromkeys(("no_proxy", "NO_PROXY"), f"{no_proxy},127.0.0.1" if no_proxy else "127.0.0.1"),
+    }
+
+
+def _spawn(service: Service, listener: socket.socket, telemetry: dict[str, str]) -> embedded.Process:
     (package,) = service.package.__path__
     reload = ["--reload", "--reload-dir", package, "--reload-dir", str(Path(__file__).parent.parent)]
     server = [sys.executable, "-m", "uvicorn", "--factory", f"{service.package.__name__}.main:create_app", *reload]
@@ -149,7 +162,7 @@ def _spawn(service: Service, listener: socket.socket) -> embedded.Process:
         "PROBE_DETAILS": "true",
     }
     debugger = {"PYTHONBREAKPOINT": "chassis.dev.debugger.set_trace"}
-    env = {**shown, **debugger, **os.environ, "HTTP_PORT": str(port)}
+    env = {**shown, **debugger, **os.environ, **telemetry, "HTTP_PORT": str(port)}
     # The prompt of a debugger reads the terminal.
     stdin = None if sys.stdin and sys.stdin.isatty() else subprocess.DEVNULL
     return embedded.spawn(server, stop_signal=signal.SIGTERM, env=env, pass_fds=[listener.fileno()], stdin=stdin)
@@ -174,7 +187,7 @@ def _wait_until_alive(process: embedded.Process, url: str) -> None:
     )
 
 
-def _welcome(service: Service, url: str, base: str) -> str:
+def _welcome(service: Service, url: str, base: str, traces: str) -> str:
     document = api(service).openapi()
     lines = [
         "",
@@ -184,6 +197,7 @@ def _welcome(service: Service, url: str, base: str) -> str:
         f"  docs        {base}/docs",
         *([f"  tokens      python -m {service.package.__name__} token --help"] if service.auth else []),
         f"  readiness   {base}/readyz",
+        *([f"  traces      {traces}"] if traces else []),
         f"  database    {url}",
         *([f"  broker      {os.environ['BROKER_URL']}"] if service.messages else []),
         "",

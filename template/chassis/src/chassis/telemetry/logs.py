@@ -22,6 +22,9 @@ from structlog.types import EventDict, Processor, WrappedLogger
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
+copies: list[Callable[[str], None]] = []
+"""Functions that get each event as a line of JSON, too, whatever the format on stdout. `make dev` adds its viewer."""
+
 
 def describe_exception(error: BaseException) -> dict[str, str]:
     """Describe an exception, its causes and its parts by type, message and stack, without the values in them.
@@ -108,6 +111,17 @@ def _with_fallback(render: Processor) -> Processor:
     return rendered
 
 
+_render_json = _with_fallback(structlog.processors.JSONRenderer(partial(json.dumps, allow_nan=False)))
+
+
+def _copy(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
+    facts = {key: value for key, value in event.items() if not key.startswith("_")}
+    line = str(_render_json(logger, name, _add_exception(logger, name, facts)))
+    for copy in copies:
+        copy(line)
+    return event
+
+
 def _guard(call: Any) -> Any:
     """Wrap a method of a logger, so that it reports an exception instead of raising it."""
 
@@ -168,16 +182,16 @@ def configure(*, format: Literal["json", "console"], level: str, service: str) -
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _add_context,
+        *([_copy] if copies else []),
     ]
     if format == "json":
         shared += [add_service, _add_exception]
-        render: Processor = structlog.processors.JSONRenderer(partial(json.dumps, allow_nan=False))
+        render: Processor = _render_json
     else:
         # Chosen here, because the default is rich if it is installed, which prints every local variable and takes
         # seconds.
         plain = structlog.dev.plain_traceback
-        render = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), exception_formatter=plain)
-    render = _with_fallback(render)
+        render = _with_fallback(structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), exception_formatter=plain))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for half a surrogate pair, or an accent in the C locale
     logger = structlog.make_filtering_bound_logger(level)
