@@ -39,16 +39,21 @@ class Rows {
     Object.assign(this, { box, draw, items: [], chosen: -1, shown: new Map(), waiting: false });
     box.addEventListener("scroll", () => this.soon());
     box.addEventListener("click", (event) => {
-      const row = event.target.closest(".row");
-      if (row) open(this.select(Number(row.dataset.index)));
+      // By the position, because a row that is drawn again between press and release gets no click.
+      const index = Math.floor((event.clientY - box.getBoundingClientRect().top + box.scrollTop) / this.height);
+      if (index < this.items.length) open(this.select(index));
     });
-    new ResizeObserver(() => this.set(this.items)).observe(box);
+    new ResizeObserver(() => (this.height === this.rowHeight() ? this.render() : this.set(this.items))).observe(box);
+  }
+
+  rowHeight() {
+    return parseFloat(getComputedStyle(this.box).getPropertyValue("--row"));
   }
 
   set(items, chosen = this.chosen) {
     this.items = items;
     this.chosen = Math.min(chosen, items.length - 1);
-    this.height = parseFloat(getComputedStyle(this.box).getPropertyValue("--row"));
+    this.height = this.rowHeight();
     this.box.firstElementChild.style.height = `${items.length * this.height}px`;
     for (const row of this.shown.values()) row.remove();
     this.shown.clear();
@@ -76,7 +81,6 @@ class Rows {
       const row = this.draw(this.items[index], index);
       row.classList.add("row");
       row.id = `${this.box.id}-${index}`;
-      row.dataset.index = index;
       row.setAttribute("role", "option");
       row.setAttribute("aria-setsize", this.items.length);
       row.setAttribute("aria-posinset", index + 1);
@@ -150,10 +154,12 @@ async function showList() {
   const answer = await get(`${name}?${new URLSearchParams(wanted)}`);
   if (!answer || view.trace || view.name !== name) return;
   const items = answer.traces ?? answer.lines;
-  const key = (item) => item && (item.id ?? item.number);
-  const before = key(list.items[list.chosen]);
-  slowest = Math.max(1, ...items.map((item) => item.duration ?? 0));
-  list.set(items, before === undefined ? -1 : items.findIndex((item) => key(item) === before));
+  if (JSON.stringify(items) !== JSON.stringify(list.items)) {
+    const key = (item) => item && (item.id ?? item.number);
+    const before = key(list.items[list.chosen]);
+    slowest = Math.max(1, ...items.map((item) => item.duration ?? 0));
+    list.set(items, before === undefined ? -1 : items.findIndex((item) => key(item) === before));
+  }
   const count = answer.count ?? items.length;
   filter.elements.count.value = `${count > items.length ? `the newest ${items.length} of ` : ""}${count} ${name === "logs" ? "lines" : "traces"}`;
   const isFiltered = wanted.some(([name, value]) => !(name === "level" && value === "debug"));
