@@ -126,7 +126,7 @@ def assert_traced(output: str, request_id: str) -> None:
     assert {found[name]["depth"] for name in ("INSERT billing.invoices", "request_finished")} == {1}
 
 
-def test_make_dev_reports_a_taken_port_and_takes_another_and_sends_traces_where_the_team_wants_them(
+def test_make_dev_reports_a_taken_port_and_takes_another_and_sends_traces_to_the_receiver_of_the_team(
     birth: Birth,
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other, OtlpReceiver() as receiver:

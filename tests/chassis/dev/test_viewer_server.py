@@ -166,7 +166,7 @@ def test_spans_without_valid_ids_are_left_out_and_impossible_times_are_shown(sho
 
 
 def field(number: int, content: bytes) -> bytes:
-    """Encode a field of a protobuf message by hand: protobuf itself makes no value of so many levels."""
+    """Encode a field of a protobuf message by hand: protobuf itself makes no value of 200 levels."""
     length, varint = len(content), b""
     while length > 0x7F:
         varint += bytes([length & 0x7F | 0x80])

@@ -36,7 +36,7 @@ def trace_id(number: int) -> str:
     return f"{number:032x}"
 
 
-def test_a_trace_is_named_by_its_root_in_whatever_order_spans_come(kept: Store) -> None:
+def test_a_trace_is_named_by_its_root_in_any_order_of_arrival(kept: Store) -> None:
     add(kept, span(3, parent=2, name="SELECT"))
     add(kept, span(2, parent=1, name="later"), span(4, parent=1, name="handled", failed=True))
     (trace,) = kept.traces()["traces"]

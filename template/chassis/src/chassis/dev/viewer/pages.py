@@ -1,4 +1,4 @@
-"""What the viewer shows of one trace: JSON for the page, and text to copy."""
+"""Render one trace: JSON for the page, and text to copy."""
 
 import json
 from collections.abc import Iterable

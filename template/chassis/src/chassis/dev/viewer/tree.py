@@ -29,7 +29,7 @@ N = TypeVar("N", bound=Node)
 def in_tree_order(nodes: Iterable[N]) -> list[tuple[N, int]]:
     """Return each node after its parent, with its depth; siblings in order of time.
 
-    A node whose parent is not here is a root. Of spans that are each other's parents, the first one is a root.
+    A node whose parent is not here is a root. If spans are each other's parents, the first span is a root.
     """
     nodes = sorted(nodes, key=lambda node: node.start_ns)
     known = {node.span_id for node in nodes if node.span_id}
