@@ -77,7 +77,7 @@ def release_later_versions(repository: Path) -> None:
     (template / "platform.txt.jinja").write_text("Platform-owned, of {{ service_name }}.\n")
     ty = template / "ty.toml.jinja"
     ty.chmod(ty.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
-    settings = template / "src/{{ package }}/settings.py"
+    settings = template / "src/{{ package }}/settings.py.jinja"
     settings.write_text(settings.read_text() + "\n# Version 1.1.0 seeds this.\n")
     (template / "docs/decisions/README.md").unlink()
     (template / "docs/on-call.md.jinja").write_text("# Who is called for {{ service_title }}\n")
