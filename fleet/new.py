@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import copier._main
 import questionary
 from colorama import colorama_text
 from copier._main import Worker
@@ -46,7 +47,13 @@ def new(destination: Path, template: str, data: dict[str, Any], *, defaults: boo
         with (
             colorama_text(),
             _Reviewed(
-                src_path=template, dst_path=destination, data=answers, defaults=defaults, settings=settings
+                src_path=template,
+                dst_path=destination,
+                data=answers,
+                defaults=defaults,
+                settings=settings,
+                # The folder is empty. So the template leaves the check of answers to fleet (questions/start.jinja).
+                overwrite=True,
             ) as worker,
         ):
             worker.run_copy()
@@ -91,6 +98,31 @@ class _Reviewed(Worker):
         is_asked = not self.defaults and answers["verdict"] != "monolith"
         if is_asked and not questionary.confirm(f"Write it to {self.dst_path}?").unsafe_ask():
             raise KeyboardInterrupt
+
+
+_prompt = copier._main.unsafe_prompt
+
+
+def _prompt_without_prefix(structures: list[dict[str, Any]], answers: dict[str, Any]) -> dict[str, Any]:
+    """Prompt as Copier does, but show a refusal without Copier's first 40 characters: a prompt has one line for it."""
+    return _prompt([_without_prefix(structure) for structure in structures], answers)
+
+
+def _without_prefix(structure: dict[str, Any]) -> dict[str, Any]:
+    validate = structure.get("validate")
+    if validate is None:
+        return structure
+
+    def shorter(answer: str) -> str | bool:
+        result = validate(answer)
+        return result if result is True else result.removeprefix(_PREFIX.format(structure["name"]))
+
+    return structure | {"validate": shorter}
+
+
+_PREFIX = "Validation error for question '{}': "
+
+copier._main.unsafe_prompt = _prompt_without_prefix  # ty: ignore[invalid-assignment]
 
 
 def _show(questions: dict[str, Any], answers: Any) -> None:

@@ -16,24 +16,46 @@ COMMANDS = {Level.ERROR: "error", Level.WARNING: "warning", Level.WAIVED: "notic
 
 
 def table(report: Report) -> None:
-    """Print the findings and, below them, why each broken convention exists; one line if there are no findings."""
+    """Print the findings and, below them, why each broken convention exists; one line if there are no findings.
+
+    A file or a pipe gets one line for each finding, because the cells of a table would break long names.
+    """
     console, found = output.console(), report.findings
     where = f"{report.name}, template {report.version}"
     if not found:
         console.print(Text(f"{where}: no findings"))
         return
-    shown = Table("", "path", "what", "do", title=Text(where), title_justify="left", box=None, pad_edge=False)
-    for finding in found:
-        path = f"{finding.path}:{finding.line}" if finding.line else finding.path
-        # The level in a word, because not everybody sees the colours.
-        level = "" if finding.level is Level.ERROR or finding.id == finding.level else f"\n({finding.level})"
-        cells = (f"{finding.id}{level}", path, finding.reason, finding.remedy)
-        shown.add_row(*(Text(cell, overflow="fold") for cell in cells), style=STYLES[finding.level])
-    console.print(shown)
+    if console.is_terminal:
+        console.print(_table(where, found))
+    else:
+        console.print("\n".join([where, *map(_line, found)]), markup=False, soft_wrap=True)
     if reasons := {finding.id: finding.why for finding in found if finding.why}:
         console.print("\nwhy", style="dim")
         for id_, why in reasons.items():
             console.print(Padding(Text(f"{id_}: {why}", style="dim"), (0, 0, 0, 2)))
+
+
+def _table(title: str, found: list[Finding]) -> Table:
+    shown = Table("", "path", "what", "do", title=Text(title), title_justify="left", box=None, pad_edge=False)
+    for finding in found:
+        level = _level(finding)
+        cells = (f"{finding.id}\n{level}" if level else finding.id, _where(finding), finding.reason, finding.remedy)
+        shown.add_row(*(Text(cell, overflow="fold") for cell in cells), style=STYLES[finding.level])
+    return shown
+
+
+def _line(finding: Finding) -> str:
+    explained = ". Do: ".join(filter(None, (finding.reason, finding.remedy)))
+    return " ".join(f"{finding.id} {_level(finding)} {_where(finding)}: {explained}".split())
+
+
+def _where(finding: Finding) -> str:
+    return f"{finding.path}:{finding.line}" if finding.line else finding.path
+
+
+def _level(finding: Finding) -> str:
+    """The level in a word, because not everybody sees the colours; nothing for an error, or if the id names the level."""
+    return "" if finding.level is Level.ERROR or finding.id == finding.level else f"({finding.level})"
 
 
 def as_json(report: Report) -> str:

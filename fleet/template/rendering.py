@@ -9,6 +9,7 @@ Copier's, byte by byte.
 import os
 from collections.abc import Iterable
 from copy import deepcopy
+from difflib import get_close_matches
 from enum import Enum, auto
 from functools import cache, cached_property, lru_cache
 from importlib.metadata import version
@@ -83,7 +84,9 @@ def refuse_unknown(worker: Worker, data: dict[str, Any], commit: str) -> None:
     asked = _asked(worker)
     for name in data:
         if name not in asked:
-            raise FleetError(f"the template at {commit} asks no question {name!r}; it asks {', '.join(asked)}")
+            near = get_close_matches(name.lower().replace("-", "_"), asked, n=1)
+            known = f"the nearest name is {near[0]!r}" if near else f"it asks {', '.join(asked)}"
+            raise FleetError(f"the template at {commit} asks no question {name!r}; {known}")
 
 
 def _refuse_ignored(worker: Worker, data: dict[str, Any], commit: str) -> None:

@@ -52,7 +52,7 @@ def own_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
 def at_a_terminal(*command: str, cwd: Path) -> Generator[tuple[fdpexpect.fdspawn, subprocess.Popen[bytes]]]:
     # Not pexpect.spawn, which forks this process, with the threads and locks of other tests.
     ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (50, 200))
+    termios.tcsetwinsize(theirs, (50, 80))
     environment = {**os.environ, "TERM": "xterm"}
     process = subprocess.Popen(
         command, cwd=cwd, env=environment, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
@@ -78,8 +78,12 @@ def test_new_asks_the_questions_shows_the_review_and_makes_the_same_service_as_c
     history: Path, tmp_path: Path
 ) -> None:
     up, enter = "\x1b[A", "\r"  # from the default, "not sure yet", past "no" to "yes"
-    with at_a_terminal(*command(history, **ANSWERS), cwd=tmp_path) as (terminal, process):
+    named = {name: answer for name, answer in ANSWERS.items() if name != "owner"}
+    with at_a_terminal(*command(history, **named), cwd=tmp_path) as (terminal, process):
         terminal.expect_exact("Most teams should start with a monolith")
+        press(terminal, "Team that owns", "\x15a b" + enter)  # Ctrl-U clears the line
+        terminal.expect_exact("type 'a-b' or '@org/team': 'a b' is not the name of a team")
+        terminal.send("\x15billing-team" + enter)
         press(terminal, "Do the deployments of a monolith limit you?", up + enter)
         press(terminal, "Can a separate team develop", up + up + enter)
         press(terminal, "Are you ready to keep data consistent", up + up + enter)
@@ -129,7 +133,7 @@ def test_a_service_that_belongs_in_a_monolith_is_confirmed_before_its_creation(
 ) -> None:
     no = dict.fromkeys(("limited_by_monolith", "separate_team"), "no")
     service = tmp_path / "billing"
-    with pytest.raises(FleetError, match="two of your three answers say that it belongs there"):
+    with pytest.raises(FleetError, match="type yes to create it anyway, or stop: two of three answers"):
         new(service, str(history), no, defaults=True)
     assert not service.exists()
     new(service, str(history), no | {"create_anyway": "yes"}, defaults=True)
@@ -143,7 +147,9 @@ def test_a_service_that_belongs_in_a_monolith_is_confirmed_before_its_creation(
     ("name", "data", "message"),
     [
         ("class", {}, "'class' is a keyword of Python"),
-        ("billing", {"ovner": "a"}, "asks no question 'ovner'; it asks service_name, description"),
+        ("billing", {"ovner": "a"}, "asks no question 'ovner'; the nearest name is 'owner'"),
+        ("billing", {"servicename": "a"}, "asks no question 'servicename'; the nearest name is 'service_name'"),
+        ("billing", {"wibble": "a"}, "asks no question 'wibble'; it asks service_name, description"),
         ("billing", {"ci": "jenkins"}, "Invalid choice for 'ci': 'jenkins'"),
     ],
 )

@@ -50,7 +50,7 @@ def test_rendering_twice_in_one_process_gives_the_same(born: Born, tmp_path: Pat
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"agregates": "X: {y: text}"}, "asks no question 'agregates'; it asks service_name"),
+        ({"agregates": "X: {y: text}"}, "asks no question 'agregates'; the nearest name is 'aggregates'"),
         ({"package": "other"}, "asks no question 'package'"),
         ({"ci": "jenkins"}, "does not render with these answers"),
         ({"aggregates": "Invoice: {total: dollars}"}, "does not render with these answers"),
