@@ -46,6 +46,7 @@ lint: setup ## Format and lint rules of this repository, types of what is delive
 	@.venv/bin/ruff check --quiet . template/chassis || { echo "'make format' fixes what can be fixed safely"; exit 1; }
 	@.venv/bin/ty check --no-progress --output-format concise fleet docs template/chassis/src || { echo "make the annotations and the code agree"; exit 1; }
 	@for config in pyproject.toml template/chassis/pyproject.toml; do .venv/bin/lint-imports $$config --no-cache --no-logo > .imports.log || { cat .imports.log; rm .imports.log; echo "move the code, or give a new module its place in $$config"; exit 1; }; rm .imports.log; done
+	@.venv/bin/python -m docs.skill --check || { echo "the list of docs/how-to/README.md has changed: run 'make docs'"; exit 1; }
 	@.venv/bin/python -m docs.site || { echo "the documentation site has a fault"; exit 1; }
 	@.venv/bin/python -m docs.prose || { echo "rewrite these sentences by CONTRIBUTING.md, or name code as code: \`told\`"; exit 1; }
 
@@ -55,6 +56,7 @@ format: setup ## Format, and fix what lint can fix
 docs: setup ## Write the reference pages from their sources, and build the site into build/documentation/site
 	@.venv/bin/python docs/generate_questions.py
 	@.venv/bin/python docs/generate_conventions.py
+	@.venv/bin/python -m docs.skill
 	@.venv/bin/python -m docs.site && echo "open build/documentation/site/index.html"
 
 pictures: setup ## Make the pictures of README.md again, from the demo and the fleet's page (a minute)

@@ -31,7 +31,7 @@ def check(program: str | Path, files: list[str], *options: str) -> int:
 def checked_files() -> list[str]:
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate", "--", *CHECKED]
     names = subprocess.check_output(listed, cwd=ROOT, text=True).split("\0")
-    return [name for name in names if name and (ROOT / name).is_file()]
+    return [name for name in names if name and (ROOT / name).is_file() and not (ROOT / name).is_symlink()]
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""Documentation: the runbook, the decisions and the README."""
+"""Documentation: the runbook, the decisions, the README, and the instructions for coding tools."""
 
 import posixpath
 import re
+import shlex
 from collections.abc import Iterator
+from contextlib import suppress
 
 from fleet.conventions import Convention, Problem
 from fleet.service.service import Service
@@ -11,6 +13,8 @@ RUNBOOK = "docs/runbook.md"
 DECISIONS = "docs/decisions"
 # A link to a page of the service. Pages elsewhere cannot be checked.
 LINK = re.compile(r"""\brunbook_url:\s*["']?([\w./-]+\.md)(?:#([\w-]+))?["']?\s*$""", re.MULTILINE)
+CODE = re.compile(r"^```.*?^```|`[^`\n]+`", re.MULTILINE | re.DOTALL)
+TARGET = re.compile(r"^([^\s:#=][^:#=\n]*):", re.MULTILINE)
 # Each topic with a pattern that a heading has to contain, because each team words its headings differently.
 TOPICS = {"health": r"health", "the database": r"database", "rolling back": r"roll(ing)? ?back", "settings": r"setting"}
 
@@ -95,3 +99,49 @@ class Readme(Convention):
         for command in ("make dev", "make check"):
             if command not in text:
                 yield Problem("README.md", f"the page does not mention `{command}`")
+
+
+class AgentCommands(Convention):
+    """A coding tool runs what its instructions name, and guesses where a command does not exist."""
+
+    id = "docs-agents"
+    remedy = "name in AGENTS.md and docs/agents.md targets of the Makefile or local.mk, as `make help` lists them"
+
+    def check(self, service: Service) -> Iterator[Problem]:
+        pages = [path for path in ("AGENTS.md", "docs/agents.md") if path in service.tree]
+        named = [(path, *found) for path in pages for found in _make_targets(service.text(path))]
+        if not named:
+            return
+        makefiles = "\n".join(map(service.text, service.files("Makefile", "*.mk")))
+        targets = {name for line in TARGET.findall(makefiles) for name in line.split()}
+        for path, line, target in named:
+            if target not in targets:
+                yield Problem(path, f"`make {target}` is no command of this service", line)
+
+
+def _make_targets(page: str) -> Iterator[tuple[int, str]]:
+    """Find the targets that commands in the code of a page name, each with its line."""
+    for code in CODE.finditer(page):
+        first = page.count("\n", 0, code.start()) + 1
+        for number, line in enumerate(code[0].strip("`").splitlines(), first):
+            if "make " in line:
+                yield from ((number, target) for target in _targets(line))
+
+
+def _targets(line: str) -> Iterator[str]:
+    """Find the targets of each `make` in a line of shell: `CI=1 make a b X="1 2" && make c` has a, b and c."""
+    words = shlex.shlex(line, posix=True, punctuation_chars=True)
+    words.whitespace_split = True
+    command = ""
+    with suppress(ValueError):  # an open quote: the rest of the line is no word
+        for word in words:
+            if set(word) <= set("();<>|&"):
+                command = ""
+            elif "=" in word or word == "$":
+                continue
+            elif not command:
+                command = word
+            elif word.startswith("-"):
+                command = "with options"  # such as -C, after which the targets are in another Makefile
+            elif command == "make" and re.fullmatch(r"[a-z][\w-]*", word):
+                yield word

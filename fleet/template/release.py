@@ -21,8 +21,18 @@ from fleet.template.manifest import Manifest, recall, remember
 if TYPE_CHECKING:
     from fleet.template.template import Template
 
-# Folders that no service gets anything from: two thirds of the template's files.
-NOT_RENDERED = ("bench/", "demo/", "docs/", "fleet/", "tests/")
+# Folders that no service gets anything from: most of the template's files. The chassis links to pages of docs/how-to.
+NOT_RENDERED = (
+    "bench/",
+    "demo/",
+    "docs/decisions/",
+    "docs/explanation/",
+    "docs/pictures/",
+    "docs/reference/",
+    "docs/styles/",
+    "fleet/",
+    "tests/",
+)
 
 # A path that does not exist, and that nothing can be written to.
 NOWHERE = Path(os.devnull, "service")

@@ -78,7 +78,8 @@ def test_every_make_target_that_is_named_exists(service: Path, render: Render) -
     with_messages = targets(render(messaging_style="events") / "Makefile")
     for page in PAGES:
         assert named_targets(page.read_text()) <= with_messages | ours, page
-    for page in [service / "README.md", *(service / "docs").rglob("*.md"), *(ROOT / "docs/how-to").glob("add-*.md")]:
+    seeded = [service / "AGENTS.md", service / "README.md", *(service / "docs").rglob("*.md")]
+    for page in [*seeded, *(ROOT / "docs/how-to").glob("add-*.md")]:
         assert named_targets(page.read_text()) <= theirs, page
 
 

@@ -103,6 +103,18 @@ def test_the_readme_leads_to_the_manual_of_the_version_that_the_service_has(
 
 
 @pytest.mark.parametrize("answers", EACH)
+def test_the_instructions_for_coding_tools_are_short_and_lead_to_files_that_are_there(
+    render: Render, answers: dict[str, Any]
+) -> None:
+    service = render(**answers)
+    lines = (service / "AGENTS.md").read_text().splitlines()
+    assert len(lines) <= 40
+    assert "`docs/agents.md`" in lines[-1]
+    for path in re.findall(r"`((?:chassis|src|deploy|tests|docs)/[^`…]*)`", "\n".join(lines[:-1])):
+        assert (service / path).exists() or path.startswith("docs/reference/"), path
+
+
+@pytest.mark.parametrize("answers", EACH)
 def test_nothing_of_the_template_language_or_of_this_machine_is_left(render: Render, answers: dict[str, Any]) -> None:
     service = render(**answers)
     for path in files(service):

@@ -79,10 +79,14 @@ def test_list_has_a_line_for_each_the_longest_parked_first(desk: Desk) -> None:
     assert [line.split()[0] for line in out.splitlines()] == [str(first), str(second)]
     assert out.splitlines()[0].endswith("incoming  bank.paid.v1  RuntimeError: no")
     assert desk("list", "--name", "bank.refunded.v1")[1].split()[0] == str(second)
+    (listed,) = json.loads(desk("list", "--name", "bank.refunded.v1", "--format", "json")[1])
+    assert (listed["id"], listed["name"], listed["direction"]) == (str(second), "bank.refunded.v1", "incoming")
+    assert set(listed) == {"id", "parked_at", "direction", "name", "reason"}
 
 
 def test_list_says_that_there_is_nothing_or_more(desk: Desk) -> None:
     assert desk("list") == (0, "", "Nothing is parked.\n")
+    assert desk("list", "--format", "json") == (0, "[]\n", "")
     desk.park()
     desk.park()
     _, out, err = desk("list", "--limit", "1")

@@ -51,11 +51,40 @@ MUTATIONS: Mutations = {
         everywhere("README.md", "make dev", "make run"),
         "the page does not mention `make dev`",
     ),
+    "instructions with a command that does not exist": (
+        "docs-agents",
+        append("AGENTS.md", "- `make deploy-everything`\n"),
+        "`make deploy-everything` is no command of this service",
+    ),
     "no title": ("docs-readme", edit("README.md", "# Billing", "Billing"), "the page has no title"),
 }
 
 
 test_only_the_convention_that_is_broken_fails = each_alone(MUTATIONS)
+
+
+NOTES = """# Notes
+
+Use `make seed`, `make lint types FAST=1` and `make test ARGS="-k name"`, and make haste.
+
+```sh
+cd .. && CI=1 make tidy | make check   # make a wish
+make -C ../other build
+make $(TARGET) X='make up'
+make open "quote
+```
+"""
+
+
+def test_commands_in_the_notes_of_the_team_exist_in_the_makefiles(service: Path) -> None:
+    (service / "docs/agents.md").write_text(NOTES)
+    problems = told(service, "docs-agents")
+    assert problems == [f"`make {name}` is no command of this service" for name in ("seed", "tidy", "open")]
+    (service / "local.mk").write_text(
+        "include more.mk\n.PHONY: seed\nseed: ## Fill the database\n\tdo it\nopen::\nX := a:b\n"
+    )
+    (service / "more.mk").write_text("tidy other: seed\n")
+    assert told(service, "docs-agents") == []
 
 
 def test_a_checkout_with_the_line_ends_of_windows_reads_the_same(service: Path) -> None:

@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing = actions.add_parser("list", help="one line for each, the longest parked first")
     listing.add_argument("--name", help="only messages of this name, such as billing.invoice-issued.v1")
     listing.add_argument("--limit", type=int, default=100, help="at most so many (default %(default)s)")
+    listing.add_argument("--format", choices=["text", "json"], default="text", help="default %(default)s")
     showing = actions.add_parser("show", help="all of one: reason, headers, body")
     replaying = actions.add_parser("replay", help="handle it now (incoming) or send it again (outgoing), and unpark it")
     dropping = actions.add_parser("drop", help="print it, and remove it for good")
@@ -66,8 +67,21 @@ async def _run(service: Service, settings: CommandSettings, options: argparse.Na
         return 1
 
 
+def _as_json(parked: Parked) -> dict[str, str]:
+    return {
+        "id": str(parked.id),
+        "parked_at": parked.parked_at.isoformat(),
+        "direction": parked.direction,
+        "name": parked.message.name,
+        "reason": parked.reason,
+    }
+
+
 async def _list(database: Database, options: argparse.Namespace) -> int:
     found = await parking.find(database, name=options.name, limit=options.limit)
+    if options.format == "json":
+        print(json.dumps([_as_json(parked) for parked in found], indent=2))
+        return 0
     for parked in found:
         when = parked.parked_at.isoformat(timespec="seconds")
         reason = parked.reason.partition("\n")[0]
