@@ -1,6 +1,6 @@
 """Measure a generated `billing` service against a bare FastAPI app with SQLAlchemy's async ORM, in one run.
 
-`make bench`, or `.venv/bin/python -m bench.http --only get,post`. Both applications are one Uvicorn worker (uvloop,
+`make bench`, or `.venv/bin/python -m bench.http --only get,post`; with `--auth` the service verifies access tokens. Both applications are one Uvicorn worker (uvloop,
 httptools) on the same embedded Postgres and the same table, loaded by wrk over loopback. Ours exports every trace to a
 local OTLP receiver; the bare one (bare_app.py) has no telemetry. Rounds alternate, and medians are shown. CPU per
 request is user and system time of the whole process, exporter thread included. It is what to compare: on a shared
@@ -22,6 +22,7 @@ from statistics import median
 from typing import Any
 
 from chassis.dev.embedded import temporary_postgres
+from chassis.dev.issuer import Issuer
 
 from bench.process import REPORT, App
 from bench.sink import Sink, sink
@@ -57,31 +58,45 @@ def main() -> None:
     options = _options()
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is missing: install it (Debian: apt install wrk)")
-    with temporary_postgres() as url, sink() as receiver, tempfile.TemporaryDirectory() as folder:
-        apps = prepare(Path(folder), url, receiver)
+    issuer = Issuer("billing")
+    with temporary_postgres() as url, sink() as receiver, issuer.running(), tempfile.TemporaryDirectory() as folder:
+        apps = prepare(Path(folder), url, receiver, issuer if options.auth else None)
         rounds = measure(apps, receiver, options)
     print(json.dumps(rounds, indent=2) if options.json else table(rounds))
 
 
-def prepare(folder: Path, database_url: str, receiver: Sink) -> list[App]:
-    """A service from this checkout with its tables in the database, and the bare application."""
+def prepare(folder: Path, database_url: str, receiver: Sink, issuer: Issuer | None = None) -> list[App]:
+    """Make a service from this checkout with its tables in the database, and the bare application.
+
+    With an issuer, the service verifies tokens, and both applications get the same request headers.
+    """
+    auth, trusted, headers = with_tokens(issuer) if issuer else ("none", {}, {})
     copier = [sys.executable, "-m", "copier", "copy", "--quiet", "--defaults", "--vcs-ref", "HEAD"]
-    subprocess.run([*copier, "-d", "service_name=billing", str(ROOT), str(folder)], check=True)
+    subprocess.run([*copier, "-d", "service_name=billing", "-d", f"auth={auth}", str(ROOT), str(folder)], check=True)
     # It runs in our own virtual environment, which has the chassis of this checkout and all that it needs.
     told = {
         "PYTHONPATH": str(folder / "src"),
         "DATABASE_URL": database_url,
         "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
         "DRAIN_SECONDS": "0",
+        **trusted,
     }
     service = [sys.executable, "-m", "billing"]
     subprocess.run([*service, "migrate"], env=os.environ | told, stdout=subprocess.DEVNULL, check=True)
     uvicorn = [sys.executable, "-m", "uvicorn", "bench.bare_app:app", "--app-dir", str(ROOT), "--port", "PORT"]
     flags = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
     return [
-        App("service", [*service, "serve"], told),
-        App("bare", [*uvicorn, *flags], {"DATABASE_URL": database_url}),
+        App("service", [*service, "serve"], told, headers),
+        App("bare", [*uvicorn, *flags], {"DATABASE_URL": database_url}, headers),
     ]
+
+
+def with_tokens(issuer: Issuer) -> tuple[str, dict[str, str], dict[str, str]]:
+    """Return the answer, the settings of the service, and the headers of each request."""
+    name = "https://issuer.example"  # `serve` refuses the issuer of development by its own name
+    token = issuer.token("user-17", scopes=["invoices:read", "invoices:write"], iss=name)
+    settings = {"OIDC_ISSUER": name, "OIDC_AUDIENCE": "billing", "OIDC_JWKS_URL": f"{issuer.url}/keys"}
+    return "oidc", settings, {"Authorization": f"Bearer {token}"}
 
 
 def measure(apps: list[App], receiver: Sink, options: argparse.Namespace) -> Rounds:
@@ -98,7 +113,7 @@ def measure(apps: list[App], receiver: Sink, options: argparse.Namespace) -> Rou
             running.enter_context(app.running())
         ids = [apps[0].post(INVOICES, INVOICE)["id"] for _ in range(ROWS)]
         check_same_work(apps, ids[0])
-        scripts = write_scripts(Path(folder), ids)
+        scripts = write_scripts(Path(folder), ids, apps[0].headers)
         for app in apps:
             for cell in LOADS:
                 app.load(scripts[cell], seconds=1)
@@ -126,7 +141,7 @@ def check_same_work(apps: list[App], invoice_id: str) -> None:
             raise SystemExit(f"{path} differs:\n{first}\n{second}")
 
 
-def write_scripts(folder: Path, ids: list[str]) -> dict[str, Path]:
+def write_scripts(folder: Path, ids: list[str], headers: dict[str, str]) -> dict[str, Path]:
     """Write the script of wrk's requests, by cell."""
     paths = ", ".join(f'"{INVOICES}/{invoice_id}"' for invoice_id in ids)
     requests = {
@@ -137,7 +152,8 @@ def write_scripts(folder: Path, ids: list[str]) -> dict[str, Path]:
     }
     scripts = {cell: folder / f"{cell}.lua" for cell in requests}
     for cell, request in requests.items():
-        scripts[cell].write_text(request + REPORT)
+        common = "".join(f'wrk.headers["{name}"] = "{value}"\n' for name, value in headers.items())
+        scripts[cell].write_text(common + request + REPORT)
     return scripts
 
 
@@ -164,6 +180,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=5, help="for each application (default %(default)s)")
     parser.add_argument("--seconds", type=int, default=3, help="of load in each round (default %(default)s)")
+    parser.add_argument("--auth", action="store_true", help="the service verifies access tokens")
     parser.add_argument("--json", action="store_true", help="every round, as JSON")
     options = parser.parse_args()
     if unknown := set(options.only) - set(CELLS):

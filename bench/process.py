@@ -50,8 +50,10 @@ class Start:
 class App:
     """`PORT` in the command stands for the port that it is to listen on."""
 
-    def __init__(self, name: str, command: list[str], environment: dict[str, str]) -> None:
-        self.name = name
+    def __init__(
+        self, name: str, command: list[str], environment: dict[str, str], headers: dict[str, str] | None = None
+    ) -> None:
+        self.name, self.headers = name, headers or {}
         self._command = command
         self._environment = environment
         self._port = 0
@@ -125,7 +127,7 @@ class App:
         return True
 
     def _open(self, path: str, body: bytes | None) -> dict:
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json", **self.headers}
         request = urllib.request.Request(f"http://127.0.0.1:{self._port}{path}", body, headers)
         with urllib.request.urlopen(request, timeout=5) as response:
             return json.load(response)

@@ -158,6 +158,26 @@ class Problems(_DocumentConvention):
                     yield _at(operation, f"{status} has another schema than the chassis' Problem")
 
 
+class Security(_DocumentConvention):
+    """An operation that demands no scopes is open to everybody who has a token, or to everybody, and nobody notices."""
+
+    id = "http-security"
+    remedy = (
+        'put @scopes("…") or @public("…") of chassis.identity above the route\'s function, and auth=Oidc() into the Service '
+        "of main.py; then `make specs`"
+    )
+
+    def problems(self, document: Document, service: Service) -> Iterator[Problem]:
+        if service.answers.values.get("auth") != "oidc":
+            return
+        for operation in document.operations:
+            ways = operation.content.get("security", document.content.get("security", []))
+            if not ways and not str(operation.content.get("x-public", "")).strip():
+                yield _at(operation, "names no scopes, and no reason why everybody may call it")
+            elif any(not way or not all(way.values()) for way in ways):
+                yield _at(operation, "can be called without any scope")
+
+
 class Pagination(_DocumentConvention):
     """A list without pages works until it is long, and then makes the service fail."""
 

@@ -16,6 +16,7 @@ from tests.fleet.conventions.mutations import (
     each_alone,
     edit,
     remove,
+    told,
     violations,
 )
 
@@ -55,7 +56,27 @@ LIMIT = {"name": "limit", "in": "query", "schema": {"type": "integer", "maximum"
 UNLIMITED = {"name": "limit", "in": "query", "schema": {"type": "integer"}}
 
 
+WITH_IDENTITY = edit(".copier-answers.yml", "auth: none", "auth: oidc")
+
+
+def secured(security: object, **more: object) -> Broken:
+    """Answer `auth: oidc`, and give every operation this security. None leaves the security out."""
+    described = {} if security is None else {"security": security}
+
+    def change(document: Any) -> None:
+        for operations in document["paths"].values():
+            for each in operations.values():
+                each.update(described | more)
+
+    return both(WITH_IDENTITY, change_json(SPEC, change))
+
+
 MUTATIONS: Mutations = {
+    "no scopes although callers show tokens": (
+        "http-security",
+        secured(None),
+        "GET /v1/invoices: names no scopes, and no reason why everybody may call it",
+    ),
     "no document": ("http-document", remove(SPEC), "there is no document of the API"),
     "an older OpenAPI": (
         "http-document",
@@ -193,3 +214,26 @@ def test_a_document_that_is_malformed_is_reported_and_stops_no_other_check(servi
     found = violations(service)
     assert all("specs/openapi.json is not an OpenAPI document" in one.reason for one in found)
     assert "http-document" in {one.id for one in found}
+
+
+@pytest.mark.parametrize(
+    ("security", "more", "found"),
+    [
+        ([{"accessToken": ["invoices:read"]}], {}, set()),
+        ([], {"x-public": "the price list is on our website"}, set()),
+        ([], {}, {"names no scopes, and no reason why everybody may call it"}),
+        ([], {"x-public": " "}, {"names no scopes, and no reason why everybody may call it"}),
+        ([{"accessToken": []}], {}, {"can be called without any scope"}),
+        ([{"accessToken": ["invoices:read"]}, {}], {}, {"can be called without any scope"}),
+    ],
+    ids=str,
+)
+def test_each_operation_demands_scopes_or_has_a_reason_to_be_public(
+    service: Path, security: object, more: dict[str, object], found: set[str]
+) -> None:
+    secured(security, **more)(service)
+    assert {what.partition(": ")[2] for what in told(service, "http-security")} == found
+
+
+def test_a_service_whose_callers_show_no_tokens_names_no_scopes(service: Path) -> None:
+    assert told(service, "http-security") == []
