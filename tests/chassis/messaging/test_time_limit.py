@@ -1,9 +1,16 @@
 """One timer limits many short calls, each separately."""
 
 import asyncio
+import os
+import time
+from contextlib import closing
 
+import psutil
 import pytest
+from anyio import to_process
 from chassis.messaging.time_limit import TimeLimit
+
+from tests.support.waiting import until
 
 
 async def test_a_call_that_takes_too_long_is_cancelled_with_a_timeout() -> None:
@@ -39,3 +46,10 @@ async def test_an_error_of_a_call_and_a_cancellation_from_outside_pass() -> None
         await task
     assert not limit.expired
     limit.close()
+
+
+async def test_a_process_that_computes_for_a_handler_is_killed_when_the_time_is_over() -> None:
+    pid = await to_process.run_sync(os.getpid)
+    with closing(TimeLimit(0.1)) as limit, pytest.raises(TimeoutError), limit:
+        await to_process.run_sync(time.sleep, 600, cancellable=True)
+    await until(lambda: not psutil.pid_exists(pid))

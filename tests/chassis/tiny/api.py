@@ -13,7 +13,7 @@ from chassis.database import Listing, Page, Statement
 from chassis.errors import Conflict, Forbidden, NotFound, VersionMismatch
 from chassis.http import Cursor, IfMatch, ListCursor, ResourceRoute, new_id, reader, transaction
 from chassis.problems import problems
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response, WebSocket
 from fastapi.responses import StreamingResponse
 from pydantic import MISSING, Field
 
@@ -183,6 +183,12 @@ async def half() -> Response:
         raise RuntimeError("no second half")
 
     return StreamingResponse(content())
+
+
+@router.websocket("/live")
+async def talk(websocket: WebSocket) -> None:
+    """Accept a websocket, which the server never lets through."""
+    await websocket.accept()
 
 
 @router.get("/onward")

@@ -362,3 +362,17 @@ def test_objects_of_the_start_are_not_scanned_and_cycles_are_still_collected() -
     finally:
         gc.unfreeze()
         gc.set_threshold(*before)
+
+
+def test_the_handshake_of_a_websocket_is_a_request_like_any_other(start: Start) -> None:
+    service = start()
+    handshake = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    with httpx.Client(base_url=service.base) as client:
+        refused = client.get("/v1/live", headers=handshake)
+        assert (refused.status_code, refused.json()["code"]) == (404, "route_not_found")
+        assert client.get("/livez").status_code == 200
