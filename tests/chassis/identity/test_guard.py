@@ -12,7 +12,7 @@ from chassis.identity import Caller, Oidc, OidcSettings, caller, public, scopes
 from chassis.identity.demands import RoutesUnguarded
 from chassis.settings import Settings, SettingsError, read
 from chassis.telemetry.setup import Telemetry
-from fastapi import APIRouter, FastAPI, WebSocket
+from fastapi import APIRouter, FastAPI, Security, WebSocket
 from fastapi.staticfiles import StaticFiles
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.resources import Resource
@@ -281,6 +281,9 @@ UNGUARDED = {
     "a plain route": lambda routes: routes.add_route("/open", open_to_all),
     "a WebSocket": lambda routes: routes.websocket("/open")(socket),
     "a WebSocket whose scopes FastAPI does not know": lambda routes: routes.websocket("/open")(scopes("a")(socket)),
+    "a WebSocket with scopes of another dependency": lambda routes: routes.websocket(
+        "/open", dependencies=[Security(open_to_all, scopes=["things:read"])]
+    )(socket),
     "a folder of files": lambda routes: routes.mount("/open", StaticFiles(directory=".")),
     "another application": lambda routes: routes.mount("/open", FastAPI()),
     "a public route with scopes": lambda routes: routes.get("/open")(contradictory),
@@ -290,6 +293,21 @@ UNGUARDED = {
 @pytest.mark.parametrize("add", UNGUARDED.values(), ids=UNGUARDED)
 def test_a_route_without_a_statement_on_its_callers_is_refused_at_the_start(add: Callable[[APIRouter], Any]) -> None:
     assert "/open: " in unguarded(add)
+
+
+def test_a_frontend_is_refused_because_the_guard_does_not_see_its_files(tmp_path: Path) -> None:
+    (tmp_path / "index.html").touch()
+    assert "frontend(…): serves files to everybody" in unguarded(
+        lambda routes: routes.frontend("/page", directory=tmp_path)
+    )
+
+
+async def test_scopes_of_another_dependency_are_demanded_too(issuer: Issuer) -> None:
+    routes = APIRouter(prefix="/v1")
+    routes.get("/raw", dependencies=[Security(open_to_all, scopes=["things:raw"])])(open_to_all)
+    app = make(routes, issuer=issuer)
+    assert (await send(app, "GET", "/v1/raw", issuer.token())).status_code == 403
+    assert (await send(app, "GET", "/v1/raw", issuer.token(scope="things:raw"))).status_code == 200
 
 
 def test_every_unguarded_route_is_named_at_once() -> None:

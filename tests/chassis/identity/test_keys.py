@@ -2,6 +2,7 @@
 
 import asyncio
 
+import httpx
 import pytest
 from chassis.identity import keys
 from chassis.identity.keys import PAUSE_SECONDS
@@ -136,6 +137,20 @@ async def test_an_odd_answer_leaves_the_known_keys(
     assert await refusal(verifier, issuer.token(header={"kid": "unknown"})) == ("key_unknown", 401)
     assert issuer.fetches == 2
     assert (await verifier.caller(issuer.token())).subject == "user-17"
+
+
+async def test_keys_of_an_https_issuer_are_not_fetched_without_encryption(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(str(request.url))
+        return httpx.Response(200, json={"issuer": "https://issuer.example", "jwks_uri": "http://issuer.example/keys"})
+
+    client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+    monkeypatch.setattr(httpx, "AsyncClient", lambda **_: client)
+    with pytest.raises(ValueError, match="not https"):
+        await keys.fetch_from("https://issuer.example", None)()
+    assert asked == ["https://issuer.example/.well-known/openid-configuration"]
 
 
 async def test_keys_that_cannot_verify_are_skipped_and_the_others_serve(issuer: Issuer) -> None:

@@ -90,6 +90,8 @@ def demands_of(app: FastAPI, everywhere: frozenset[str]) -> list[tuple[RouteCont
             found.append((route, demand))
         else:
             wrong.append(f"  {' '.join(sorted(route.methods or ()))} {route.path}: {demand}")
+    if any(app.router._iter_low_priority_routes()):  # FastAPI lists them nowhere else
+        wrong.append('  frontend(…): serves files to everybody. Use mount(path, public("…")(StaticFiles(…)))')
     if wrong:
         raise RoutesUnguarded("\n".join(["Every route states who may call it:", *wrong]))
     return found
@@ -104,11 +106,16 @@ def _demand_of(route: RouteContext, served: Any, everywhere: frozenset[str]) -> 
         if named or decorated:
             return "is public, but demands scopes. Remove one of the two"
         return Demand(frozenset(), reason)
-    if dependant and not route.methods and not named:
+    if dependant and not route.methods and not _is_checked(dependant):
         return "is a WebSocket without scopes. Pass dependencies=[scopes(…)] to its decorator"
     if not (dependant and (named or decorated or everywhere)):
         return 'put @scopes("…") above its function, or @public("…") with the reason'
     return Demand(named | decorated | everywhere)
+
+
+def _is_checked(dependant: Dependant) -> bool:
+    """Return whether `scopes(…)` is among the dependencies, which alone checks a WebSocket."""
+    return any(each.call is _authorized or _is_checked(each) for each in dependant.dependencies)
 
 
 def _scopes_of(dependant: Dependant) -> Iterator[str]:

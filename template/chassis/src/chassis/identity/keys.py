@@ -113,6 +113,8 @@ def fetch_from(issuer: str, keys_url: str | None) -> Fetch:
         document = answer.raise_for_status().json()
         if document["issuer"] != issuer:
             raise ValueError(f"the discovery document is of the issuer {document['issuer']!r}: set OIDC_ISSUER to that")
+        if issuer.startswith("https:") and not document["jwks_uri"].startswith("https:"):
+            raise ValueError("the discovery document names keys at a URL that is not https://")
         return document["jwks_uri"]
 
     return fetch
