@@ -1,4 +1,4 @@
-"""The command line of a service: `python -m <service> serve | work | migrate | parked | messages | token | psql | specs | dev | revision`.
+"""The command line of a service: `python -m <service> COMMAND`, as `--help` lists the commands.
 
 A service adds commands of its own in `Service.commands`.
 """
@@ -70,6 +70,7 @@ def _parser(service: Service, arguments: list[str]) -> argparse.ArgumentParser:
     # psql's own options follow, so that nothing here is an option of ours.
     psql = commands.add_parser("psql", prefix_chars="\0", add_help=False, help="open psql on the service's database")
     psql.add_argument("arguments", nargs="*")
+    commands.add_parser("shell", help="open a Python prompt with the service's database, settings and use cases")
     dev = commands.add_parser("dev", help="run a database, the migrations and the service, which reloads on change")
     dev.add_argument("--port", type=int, help="default: HTTP_PORT, or 8000; a free port if that port is taken")
     revision = commands.add_parser(
@@ -97,6 +98,8 @@ def _run(service: Service, options: argparse.Namespace) -> int:
             return _check_migrations(service) if options.check else _migrate(service)
         case "psql":
             return _psql(options)
+        case "shell":
+            return _shell(service)
         case "specs":
             return _specs(service, options)
         case "token":
@@ -175,6 +178,12 @@ def _psql(options: argparse.Namespace) -> int:
     from chassis.dev import psql
 
     return psql.run(_settings(CommandSettings).database_url.get_secret_value(), options.arguments)
+
+
+def _shell(service: Service) -> int:
+    from chassis.dev import shell
+
+    return shell.run(service, _settings(CommandSettings))
 
 
 def _specs(service: Service, options: argparse.Namespace) -> int:
