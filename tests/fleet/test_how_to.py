@@ -138,6 +138,22 @@ def listen_to_an_event(service: Path) -> None:
     )
 
 
+def start_a_new_consumer(service: Path) -> None:
+    golden = "tests/messaging/golden/customer_{}_v1.json"
+    follow(
+        service,
+        "start-a-new-consumer.md",
+        shown,  # an answer; the variants in tests/support/answers.py have it
+        shown,  # a command on the cluster; tests/chassis/messaging/test_republish.py runs it
+        new("src/billing/persistence/customer_copies.py"),
+        typed,
+        new("src/billing/messaging/customers.py"),
+        new(golden.format("saved")),
+        new(golden.format("deleted")),
+        new("tests/messaging/test_customers.py"),
+    )
+
+
 def add_a_setting(service: Path) -> None:
     literals = "    behavior: merge\n    literals:\n"
 
@@ -359,6 +375,7 @@ JOURNEY = {
     "add-a-route.md": add_a_route,
     "publish-an-event.md": publish_an_event,
     "listen-to-an-event.md": listen_to_an_event,
+    "start-a-new-consumer.md": start_a_new_consumer,
     "add-a-setting.md": add_a_setting,
     "call-another-service.md": call_another_service,
     "send-a-job.md": send_a_job,

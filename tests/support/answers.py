@@ -6,6 +6,7 @@ import pytest
 
 EVERY_TYPE = """
 Everything:
+  events: state
   letter: string(1)
   code: string?
   essay: string(1000)
@@ -41,6 +42,7 @@ LoyaltyPoint:
   reminder: none
 Category:
   status: none
+  events: state
   title: string(80)
   rate: decimal(5,2)?
 """
@@ -92,7 +94,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "messaging_style": "events",
         "broker": "kafka",
     },
-    "events-rabbitmq": {"service_name": "orders", "messaging_style": "events", "broker": "rabbitmq"},
+    "events-rabbitmq": {
+        "service_name": "orders",
+        "aggregates": "Order: {events: state, customer_id: uuid, total: money, note: text?}",
+        "messaging_style": "events",
+        "broker": "rabbitmq",
+    },
     "queues-nats": {"service_name": "shipping", "messaging_style": "queues", "broker": "nats", "auth": "oidc"},
     "queues-kafka": {"service_name": "ticketing", "messaging_style": "queues", "broker": "kafka"},
     "queues-rabbitmq": {"service_name": "bookings", "messaging_style": "queues", "broker": "rabbitmq"},

@@ -687,6 +687,7 @@ def test_the_aggregates_in_full(ask: Ask) -> None:
     assert {key: value for key, value in item.items() if key != "fields"} == {
         "name": "LineItem", "singular": "line_item", "plural": "line_items", "path": "line-items",
         "label": "line item", "plural_label": "line items", "life_cycle": True, "reminders": True, "verb": "activate", "done": "activated",
+        "state_events": False,
         "Done": "Activated", "revision": "0002", "down_revision": "0001",
     }  # fmt: skip
     assert (invoice["verb"], invoice["Done"], invoice["down_revision"]) == ("issue", "Issued", None)
@@ -707,6 +708,13 @@ def test_the_aggregates_in_full(ask: Ask) -> None:
     assert order["fields"][0] == plain | {
         "name": "number", "type": "enum", "optional": True, "values": ["low", "very_high"]
     }  # fmt: skip
+
+
+def test_an_aggregate_publishes_its_state_if_the_answer_asks_for_state_events(ask: Ask) -> None:
+    answer = "Country: {status: none, events: state, name: text}\nShow: {events: integer, name: text}"
+    country, show = ask(service_name="billing", aggregates=answer)["aggregate_list"]
+    assert (country["state_events"], [field["name"] for field in country["fields"]]) == (True, ["name"])
+    assert (show["state_events"], [field["name"] for field in show["fields"]]) == (False, ["events", "name"])
 
 
 def test_an_aggregate_goes_without_a_life_cycle_or_without_reminders_alone(ask: Ask) -> None:

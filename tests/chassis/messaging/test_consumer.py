@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -34,7 +34,7 @@ from tests.chassis import said
 from tests.chassis.each_broker import Run, each_of
 from tests.chassis.memory_broker import MemoryBroker, MemorySubscription
 from tests.chassis.running import recording, running
-from tests.chassis.said import MESSAGES, MessageLines
+from tests.chassis.said import MESSAGES, MessageLines, PaidV1
 from tests.support import brokers
 from tests.support.link import Link
 
@@ -730,7 +730,7 @@ async def test_a_message_that_cannot_be_parked_holds_up_its_own_key_alone(
         await bench.until_effects(3, 4, 5)
 
 
-async def _true(found: list[str]) -> bool:
+async def _true(found: Sequence[object]) -> bool:
     return bool(found)
 
 
@@ -755,6 +755,21 @@ async def test_a_handled_message_is_logged_once_in_its_trace_if_log_messages_is_
     ]
     assert [line for line in lines.logged if line[-1] in traces] == (logged[:2] if log_messages else [])
     assert bool(lines.logged) is log_messages
+
+
+async def test_a_handler_learns_which_events_are_published_again(bench: Bench) -> None:
+    runs: list[str | None] = []
+
+    async def on_paid(_: PaidV1, uow: UnitOfWork) -> None:
+        runs.append(uow.republished)
+
+    bench.messages = Messages("tiny", incoming=(OnEvent("bank.paid.v1", PaidV1, on_paid),))
+    await bench.publish(
+        paid(1), replace(paid(2), headers={"republished": "run-1"}), replace(paid(3), headers={"republished": ""})
+    )
+    async with bench.consuming():
+        await bench.until(lambda: _true(runs[2:]))
+    assert runs == [None, "run-1", None]
 
 
 @pytest.mark.slow

@@ -202,6 +202,15 @@ async def test_a_sent_message_is_logged_in_its_trace_if_log_messages_is_on(
     assert lines.logged == ([(*each, trace_id) for each in sent] if log_messages else [])
 
 
+async def test_an_event_that_is_published_again_has_the_header_of_its_run(bench: Bench) -> None:
+    async with bench.connection.transaction():
+        await Outbox(MESSAGES).publish(bench.connection, events(1), run="run-1")
+        await Outbox(MESSAGES).publish(bench.connection, events(1))
+    async with bench.relaying():
+        await bench.until_empty()
+    assert [message.headers.get("republished") for message in bench.broker.got] == ["run-1", None]
+
+
 async def test_where_another_program_sends_events_the_relay_deletes_events_and_sends_jobs(bench: Bench) -> None:
     await bench.say(*events(3), TidyUp(UUID(int=0)))
     async with bench.relaying(sends_events=False):

@@ -49,6 +49,11 @@ def _parser(service: Service, arguments: list[str]) -> argparse.ArgumentParser:
             from chassis.messaging import parked_command  # here, because the import loads all of messaging
 
             parked_command.add_arguments(parked)
+        republish = commands.add_parser("republish", help="publish the current state again, for a new consumer")
+        if arguments[:1] == ["republish"]:
+            from chassis.messaging import republish_command
+
+            republish_command.add_arguments(republish, service)
         messages = commands.add_parser("messages", help="show what is in the outbox, in the broker and in the inbox")
         if arguments[:1] == ["messages"]:
             from chassis.messaging import messages_command
@@ -94,6 +99,8 @@ def _run(service: Service, options: argparse.Namespace) -> int:
             return _parked(service, options)
         case "messages":
             return _messages(service, options)
+        case "republish":
+            return _republish(service, options)
         case "migrate":
             return _check_migrations(service) if options.check else _migrate(service)
         case "psql":
@@ -172,6 +179,12 @@ def _messages(service: Service, options: argparse.Namespace) -> int:
     from chassis.messaging import messages_command
 
     return messages_command.run(service, _settings(BrokerSettings), options)
+
+
+def _republish(service: Service, options: argparse.Namespace) -> int:
+    from chassis.messaging import republish_command
+
+    return republish_command.run(service, _settings(CommandSettings), options)
 
 
 def _psql(options: argparse.Namespace) -> int:

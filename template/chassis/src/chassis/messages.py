@@ -1,14 +1,15 @@
 """The messages that a service sends and handles: their contracts, and the lines of OUTGOING and INCOMING."""
 
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import timedelta
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
@@ -113,6 +114,23 @@ class OnJob:
     timeout: timedelta | None = None
 
 
+class StateReader(Protocol):
+    """Read the states whose ids come after `after`, at most `limit`, in the order of their ids.
+
+    Nobody may change what was read until the transaction ends: select the rows with FOR SHARE.
+    """
+
+    async def __call__(self, uow: Any, /, *, after: UUID, limit: int) -> Sequence[object]: ...
+
+
+@dataclass(frozen=True)
+class CurrentState:
+    """The state of all aggregates of one kind, as events that have a line in OUTGOING: `republish <name>` publishes them."""
+
+    name: str
+    read: StateReader
+
+
 @dataclass(frozen=True)
 class Route:
     """The destination of an outgoing object. `aggregate` and `key` are None for a job, because jobs have no order."""
@@ -139,7 +157,7 @@ class Receiver:
 
 @dataclass(frozen=True)
 class Messages:
-    """All lines of `OUTGOING` and `INCOMING` of one service.
+    """All lines of `OUTGOING`, `INCOMING` and `STATES` of one service.
 
     One event may be published as several messages, for example as an old and a new version. Raises ValueError for lines
     that cannot work: two lines for one message, a contract without a version, a key that the event does not have, a
@@ -149,9 +167,11 @@ class Messages:
     service: str
     outgoing: tuple[Event | Job, ...] = ()
     incoming: tuple[OnEvent | OnJob, ...] = ()
+    states: tuple[CurrentState, ...] = ()
 
     def __post_init__(self) -> None:
         _ = self.routes, self.receivers, self.schedules  # at the start, rather than at the first message
+        _one_line_each((state.name, state) for state in self.states)
         if self and not messaging_is_here():
             raise ValueError(_LEFT_OUT.format(self.service))
 
@@ -292,18 +312,20 @@ def _check_queue(line: OnJob) -> None:
 
 
 def messages_in(package: ModuleType, *, service: str) -> Messages:
-    """Find the OUTGOING and INCOMING lines of every module below the package, so that a new file is used."""
+    """Find the OUTGOING, INCOMING and STATES lines of every module below the package, so that a new file is used."""
     outgoing: list[Event | Job] = []
     incoming: list[OnEvent | OnJob] = []
+    states: list[CurrentState] = []
     try:
         for module in modules_in(package):
             outgoing += getattr(module, "OUTGOING", [])
             incoming += getattr(module, "INCOMING", [])
+            states += getattr(module, "STATES", [])
     except ModuleNotFoundError as missing:
         if missing.name == "chassis.schedules":  # left out with messaging
             raise ValueError(_LEFT_OUT.format(service)) from None
         raise
-    return Messages(service, tuple(outgoing), tuple(incoming))
+    return Messages(service, tuple(outgoing), tuple(incoming), tuple(states))
 
 
 def _one_line_each(pairs: Iterable[tuple[K, V]]) -> dict[K, V]:

@@ -25,6 +25,9 @@ SCHEMES = {
 """The broker for each URL scheme. The schemes `tls`, `kafkas` and `amqps` are encrypted."""
 
 
+REPUBLISHED = "republished"
+"""The header of an event that `republish` has published again. Its value is the id of the run."""
+
 LONGEST_IN_INDEX = 200
 """Characters. An id and a name share an entry of a Postgres index, which holds 2704 bytes."""
 

@@ -38,6 +38,8 @@ class UnitOfWork:
         self.connection = connection
         self.message_id: str | None = None
         """The id of the handled message, the same in each copy and attempt: use it as the idempotency key of calls."""
+        self.republished: str | None = None
+        """The id of the run of `republish` that has published the handled event again. None: something has just happened."""
         self._outbox = outbox
 
     async def publish(self, *events: object) -> None:

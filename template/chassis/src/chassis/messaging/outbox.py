@@ -21,8 +21,8 @@ CHANNEL = "chassis_outbox"
 """The channel that Postgres notifies when rows were committed."""
 
 _STORE = """
-    INSERT INTO chassis.outbox (id, kind, aggregatetype, aggregateid, type, payload, traceparent, tracestate, not_before)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp() + $9::interval)
+    INSERT INTO chassis.outbox (id, kind, aggregatetype, aggregateid, type, payload, traceparent, tracestate, not_before, republished)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp() + $9::interval, $10)
 """
 
 
@@ -33,15 +33,15 @@ class Outbox:
         self._routes = messages.routes
         self._publishes_events = bool(topology_of(messages).published_events)
 
-    async def publish(self, executor: Executor, events: Sequence[object]) -> None:
+    async def publish(self, executor: Executor, events: Sequence[object], *, run: str | None = None) -> None:
         """Store domain events. A service that publishes no event stores none; otherwise each event needs its line in OUTGOING.
 
-        Raises Unlisted.
+        `run` is the id of the run of `republish` that publishes them again. Raises Unlisted.
         """
         if not self._publishes_events:
             return
         for event in events:
-            await self._store(executor, event, Kind.EVENT, None)
+            await self._store(executor, event, Kind.EVENT, None, run)
 
     async def enqueue(self, executor: Executor, job: object, *, after: timedelta) -> None:
         """Store a job, to be sent no sooner than `after` from now. Raises Unlisted.
@@ -50,7 +50,9 @@ class Outbox:
         """
         await self._store(executor, job, Kind.JOB, after or None)
 
-    async def _store(self, executor: Executor, said: object, kind: Kind, after: timedelta | None) -> None:
+    async def _store(
+        self, executor: Executor, said: object, kind: Kind, after: timedelta | None, run: str | None = None
+    ) -> None:
         routes = [route for route in self._routes.get(type(said), []) if route.kind == kind]
         if not routes:
             line = f"{kind.title()}({type(said).__name__}, …)"
@@ -70,4 +72,5 @@ class Outbox:
                 context.get("traceparent"),
                 context.get("tracestate"),
                 after,
+                run,
             )

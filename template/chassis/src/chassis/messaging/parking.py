@@ -13,7 +13,7 @@ import structlog
 from opentelemetry import context
 from uuid_utils.compat import uuid7
 
-from chassis.brokers import Kind, Message
+from chassis.brokers import REPUBLISHED, Kind, Message
 from chassis.database import Database, Executor
 from chassis.messages import Messages
 from chassis.telemetry import trace_context
@@ -40,8 +40,8 @@ _IDS = "SELECT id FROM chassis.parked WHERE name = $1 ORDER BY parked_at, id"
 _ONE = "SELECT * FROM chassis.parked WHERE id = $1"
 _TAKE = "DELETE FROM chassis.parked WHERE id = $1 RETURNING *"
 _SEND_AGAIN = """
-    INSERT INTO chassis.outbox (id, kind, aggregatetype, aggregateid, type, payload, traceparent, tracestate)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+    INSERT INTO chassis.outbox (id, kind, aggregatetype, aggregateid, type, payload, traceparent, tracestate, republished)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 """
 
 
@@ -155,13 +155,21 @@ async def replay(database: Database, messages: Messages, parked_id: UUID) -> Par
         message = parked.message
         if parked.direction == "outgoing":
             aggregate = message.headers.get("aggregate", message.name)
-            trace = (message.headers.get("traceparent"), message.headers.get("tracestate"))
-            row = (UUID(message.id), message.kind, aggregate, message.key, message.name, message.body.decode(), *trace)
+            headers = [message.headers.get(name) for name in ("traceparent", "tracestate", REPUBLISHED)]
+            row = (
+                UUID(message.id),
+                message.kind,
+                aggregate,
+                message.key,
+                message.name,
+                message.body.decode(),
+                *headers,
+            )
             await uow.connection.execute(_SEND_AGAIN, *row)
         else:
             receiver = messages.receiver(message.name)
             content = receiver.contract.model_validate_json(message.body)
-            uow.message_id = message.id
+            uow.message_id, uow.republished = message.id, message.headers.get(REPUBLISHED) or None
             # The messages of the handler belong to the trace of this message.
             token = context.attach(trace_context.extract(message.headers))
             try:

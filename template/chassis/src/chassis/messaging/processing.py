@@ -17,7 +17,7 @@ from opentelemetry import context, trace
 from opentelemetry.trace import Link, SpanKind
 from pydantic import ValidationError
 
-from chassis.brokers import Delivery, Message, Unreadable
+from chassis.brokers import REPUBLISHED, Delivery, Message, Unreadable
 from chassis.database import Database, UnitOfWork
 from chassis.database.leadership import Lead
 from chassis.messages import Messages, Receiver, Unknown
@@ -186,6 +186,7 @@ class Processor:
                 continue
             fresh.remove(ready.identity)  # the same batch may hold a second copy
             uow.message_id = ready.message.id
+            uow.republished = ready.message.headers.get(REPUBLISHED) or None
             with self._span(ready) if spans else nullcontext():
                 await self._call_handler(ready, uow, limit)
             handled.append(ready)

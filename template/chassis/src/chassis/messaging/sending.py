@@ -6,7 +6,7 @@ from typing import Any
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from chassis.brokers import Broker, Kind, Message
+from chassis.brokers import REPUBLISHED, Broker, Kind, Message
 from chassis.telemetry import trace_context
 from chassis.telemetry.setup import Telemetry
 
@@ -59,11 +59,14 @@ def trace_of(row: Any) -> dict[str, str]:
 
 
 def message_of(row: Any, headers: dict[str, str]) -> Message:
+    headers = {"content-type": row["content_type"], **headers}
+    if row["republished"]:
+        headers[REPUBLISHED] = row["republished"]
     return Message(
         kind=Kind(row["kind"]),
         name=row["type"],
         id=row["id"],
         key=row["aggregateid"],
         body=row["payload"].encode(),
-        headers={"content-type": row["content_type"], **headers},
+        headers=headers,
     )

@@ -6,7 +6,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 
-from chassis.brokers import Kind, Options, Topology
+from chassis.brokers import Kind, Options, Topology, owner_of
 from chassis.brokers.bounded_call import bounded_call
 from chassis.brokers.inspection import StreamState
 from chassis.brokers.kafka.broker import client_settings
@@ -29,22 +29,20 @@ async def inspect(options: Options, topology: Topology) -> list[StreamState]:
 
 
 async def _states(consumer: AIOKafkaConsumer, admin: AIOKafkaAdminClient, topology: Topology) -> list[StreamState]:
-    committed = {
-        kind: await _committed(admin, group_name(kind, topology.service)) if names else {}
-        for kind, names in ((Kind.EVENT, topology.awaited_events), (Kind.JOB, topology.accepted_jobs))
-    }
+    groups = dict.fromkeys(topology.awaited_events, group_name(Kind.EVENT, topology.service))
+    groups |= {name: group_name(Kind.JOB, owner_of(name)) for name in topology.accepted_jobs}
+    committed = {group: await _committed(admin, group) for group in set(groups.values())}
     # All topics, because Kafka may create a topic that is asked for by its name.
     existing = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
-    kinds = dict.fromkeys(topology.awaited_events, Kind.EVENT) | dict.fromkeys(topology.accepted_jobs, Kind.JOB)
     states = []
-    for name in sorted({*kinds, *topology.published_events, *topology.sent_jobs}):
+    for name in sorted({*groups, *topology.published_events, *topology.sent_jobs}):
         if name not in existing:
             states.append(StreamState(name, exists=False))
             continue
         places = [TopicPartition(name, each["partition"]) for each in existing[name]]
         first, end = await consumer.beginning_offsets(places), await consumer.end_offsets(places)
         messages = sum(end[place] - first[place] for place in places)
-        group = committed.get(kinds[name]) if name in kinds else None
+        group = committed[groups[name]] if name in groups else None
         waiting = (
             None if group is None else sum(end[place] - max(group.get(place, 0), first[place]) for place in places)
         )

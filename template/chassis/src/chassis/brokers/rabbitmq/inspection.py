@@ -5,19 +5,17 @@ import asyncio
 from aiormq.abc import AbstractConnection
 from aiormq.exceptions import ChannelNotFoundEntity
 
-from chassis.brokers import Kind, Options, Topology
+from chassis.brokers import Kind, Options, Topology, owner_of
 from chassis.brokers.bounded_call import bounded_call
 from chassis.brokers.inspection import StreamState
 from chassis.brokers.rabbitmq.connection import CALL_SECONDS, FAILURES, Connections, close, open_channel, queue_name
 
 
 async def inspect(options: Options, topology: Topology) -> list[StreamState]:
-    ours = [
-        queue_name(kind, topology.service)
-        for kind, names in ((Kind.EVENT, topology.awaited_events), (Kind.JOB, topology.accepted_jobs))
-        if names
-    ]
-    others = {queue_name(Kind.JOB, name.partition(".")[0]) for name in topology.sent_jobs}
+    ours = {queue_name(Kind.JOB, owner_of(name)) for name in topology.accepted_jobs}
+    if topology.awaited_events:
+        ours.add(queue_name(Kind.EVENT, topology.service))
+    others = {queue_name(Kind.JOB, owner_of(name)) for name in topology.sent_jobs}
     async with bounded_call(CALL_SECONDS, *FAILURES):
         connection = await Connections(options, finish=asyncio.create_task).reach()
         try:

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from chassis.brokers import REPUBLISHED
 from chassis.messaging.specs.schemas import BodySchema, Described, described
 from chassis.service import Service
 
@@ -17,7 +18,7 @@ KINDS = {
 }
 CONTENT_TYPE = "application/json"
 
-HEADERS = {
+HEADERS: dict[str, Any] = {
     "type": "object",
     "description": "On every broker, as text. On Kafka the record's key is the key, and on NATS Nats-Msg-Id is the id.",
     "required": ["id", "type", "key"],
@@ -30,6 +31,9 @@ HEADERS = {
         "content-type": {"const": CONTENT_TYPE},
     },
 }
+
+
+STATED = {"type": "string", "description": "On an event that tells the state once more: the id of the run."}
 
 
 def document(service: Service) -> dict[str, Any]:
@@ -68,9 +72,15 @@ def document(service: Service) -> dict[str, Any]:
                 for one, payload in zip(messages, payloads, strict=True)
             },
             "tags": {name: {"name": name, "description": text} for name, text in KINDS.items()},
-            "schemas": {**schemas, "headers": HEADERS},
+            "schemas": {**schemas, "headers": _headers(service)},
         },
     }
+
+
+def _headers(service: Service) -> dict[str, Any]:
+    if not service.messages.states:
+        return HEADERS
+    return {**HEADERS, "properties": {**HEADERS["properties"], REPUBLISHED: STATED}}
 
 
 def _info(service: Service) -> dict[str, Any]:

@@ -25,6 +25,7 @@ def upgrade() -> None:
             content_type text NOT NULL DEFAULT 'application/json',
             traceparent text,
             tracestate text,
+            republished text,
             not_before timestamptz,
             waits_for text,
             created_at timestamptz NOT NULL DEFAULT now()
