@@ -57,6 +57,7 @@ rows = sa.Table(
     sa.Column("length", sa.Integer, default=sa.func.length("four"), onupdate=sa.func.length("seven77")),
     sa.Column("served", sa.Integer, server_default="7"),
     sa.Column("computed", sa.Integer, sa.Computed("served + 1")),
+    sa.Column("serial", sa.BigInteger, sa.Identity(always=True)),
     sa.Column("counted", sa.Integer, sa.Sequence("counter", schema="defaults", start=1000)),
     sa.Column("state", sa.Text, onupdate="changed"),
     sa.Column("shouted", Shouted),
@@ -70,7 +71,7 @@ rows = sa.Table(
     sa.Column("text_id", sa.Uuid(as_uuid=False)),
     sa.Column("needed", sa.Text, nullable=False),
 )
-VARYING = {"id", "token", "counted"}
+VARYING = {"id", "token", "serial", "counted"}
 """Columns whose values differ from row to row."""
 
 INSERT = sa.insert(rows)
@@ -180,13 +181,32 @@ async def test_an_update_of_all_columns_may_leave_out_columns_with_a_default(
 ) -> None:
     await engine.execute(INSERT, ROWS["values of every type"])
     (whole,) = (await engine.execute(sa.select(rows))).mappings()
-    values = {name: value for name, value in whole.items() if name not in {"computed", "state", "length"}}
+    values = {name: value for name, value in whole.items() if name not in {"computed", "serial", "state", "length"}}
 
     assert await Statement(UPDATE).run(database, row=whole["id"], **values) == 1
 
     row = await database.fetchrow("SELECT state, length FROM defaults.rows")
     assert row is not None
     assert tuple(row) == ("changed", 7)
+
+
+async def test_a_statement_that_names_every_column_sets_none_that_postgresql_generates(
+    engine: AsyncConnection, database: Database
+) -> None:
+    names = [column.name for column in rows.columns if column.name != "id"]
+    await engine.execute(INSERT, ROWS["values of every type"])
+    (whole,) = (await engine.execute(sa.select(rows))).mappings()
+    values = {name: value for name, value in whole.items() if name not in {"computed", "serial"}} | {"served": 9}
+
+    saved = Statement(UPDATE.returning(rows.c.computed, rows.c.serial), columns=names)
+    changed = await saved.one(database, row=whole["id"], **values)
+    added = Statement(INSERT.returning(rows.c.computed, rows.c.serial), columns=["id", *names])
+    other = await added.one(database, **{**whole, "id": whole["id"] + 1000})
+
+    assert changed is not None
+    assert other is not None
+    assert tuple(changed) == (10, whole["serial"])
+    assert tuple(other) == (8, whole["serial"] + 1)
 
 
 async def test_a_parameter_is_computed_for_each_run(database: Database) -> None:
