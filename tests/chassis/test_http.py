@@ -3,13 +3,14 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import date
 from uuid import UUID
 
 import httpx
 import pytest
 from chassis import fields
 from chassis.application import api
-from chassis.http import ResourceRoute, new_id, reader
+from chassis.http import ResourceRoute, new_id, reader, sunset
 from chassis.service import Service
 from fastapi import APIRouter, FastAPI, Request, Response, WebSocket
 
@@ -189,6 +190,37 @@ async def test_an_answer_describes_the_resource_that_its_route_returns(
     assert answered.is_success
     assert (answered.headers.get("ETag"), answered.headers.get("Location")) == (etag, location)
     assert "secret" not in answered.text
+
+
+END = sunset(date(2027, 7, 1), since=date(2027, 1, 1))
+
+
+async def test_a_route_or_a_router_announces_its_end(make_app: Callable[..., FastAPI]) -> None:
+    leaving = APIRouter(prefix="/old", route_class=ResourceRoute, dependencies=[END])
+    leaving.add_api_route("/one", load, response_model=Shown)
+    staying = APIRouter(prefix="/new", route_class=ResourceRoute)
+    staying.add_api_route("/one", load, response_model=Shown, dependencies=[END], openapi_extra={"x-own": 1})
+    staying.add_api_route("/two", load_shown)
+    app = make_app()
+    for router in (leaving, staying):
+        app.include_router(router)
+    documented = app.openapi()["paths"]
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://tiny") as client:
+        for path in ("/old/one", "/new/one"):
+            answer = await client.get(path)
+            assert answer.headers["Sunset"] == "Thu, 01 Jul 2027 00:00:00 GMT"
+            assert answer.headers["Deprecation"] == "@1798761600"
+            assert answer.headers["ETag"] == '"3"'
+            operation = documented[path]["get"]
+            assert (operation["deprecated"], operation["x-sunset"]) == (True, "2027-07-01")
+        assert documented["/new/one"]["get"]["x-own"] == 1
+        assert "Sunset" not in (await client.get("/new/two")).headers
+        assert "deprecated" not in documented["/new/two"]["get"]
+
+
+def test_a_route_cannot_end_before_its_deprecation() -> None:
+    with pytest.raises(ValueError, match="ends on 2027-01-01, which is not after 2027-01-01"):
+        sunset(date(2027, 1, 1), since=date(2027, 1, 1))
 
 
 def test_the_document_describes_the_headers_of_a_resource(resources: FastAPI) -> None:

@@ -178,6 +178,25 @@ def test_an_index_on_an_expression_is_compared_as_postgres_rewrites_the_expressi
             migrate.check(indexed(different), empty_database)
 
 
+def test_the_next_migration_makes_a_sequence_before_the_column_that_it_numbers(
+    copy: Service, empty_database: str
+) -> None:
+    migrate.upgrade(copy, empty_database)
+    metadata = tables(sa.Column("serial", sa.BigInteger))
+    serials = sa.Sequence("Serials", metadata=metadata)
+    metadata.tables["tiny.things"].c.serial.server_default = sa.DefaultClause(serials.next_value())
+    copy = dataclasses.replace(copy, tables=metadata)
+    with pytest.raises(migrate.MigrationsBehind):
+        migrate.check(copy, empty_database)
+    migrate.write_next(copy, empty_database, "number the things")
+    migrate.upgrade(copy, empty_database)
+    migrate.check(copy, empty_database)
+    ask(empty_database, "INSERT INTO tiny.things (id, name) VALUES (gen_random_uuid(), 'a')")
+    assert ask(empty_database, "SELECT serial FROM tiny.things") == 1
+    migrate.undo_newest(copy, empty_database)
+    assert ask(empty_database, "SELECT count(*) FROM pg_sequences WHERE schemaname = 'tiny'") == 0
+
+
 def test_the_next_migration_has_the_next_number_and_makes_the_difference(copy: Service, empty_database: str) -> None:
     migrate.upgrade(copy, empty_database)
 
@@ -252,6 +271,22 @@ def test_a_column_is_dropped_only_after_its_table_no_longer_names_the_column(
         copy = dataclasses.replace(copy, tables=without_email(leaving=leaving))
         (written,) = migrate.write_next(copy, empty_database, "next")
         assert ("drop_column" in written.read_text()) is left
+        migrate.upgrade(copy, empty_database)
+        migrate.check(copy, empty_database)
+
+
+def test_a_table_is_dropped_only_after_the_metadata_no_longer_names_the_table(
+    copy: Service, empty_database: str
+) -> None:
+    migrate.upgrade(copy, empty_database)
+    ask(empty_database, "ALTER TABLE tiny.things ADD CONSTRAINT ck_things_name CHECK (name <> '')")
+
+    for leaving, left in ((["things"], False), ([], True)):
+        metadata = metadata_for("tiny")
+        metadata.info["leaving"] = leaving
+        copy = dataclasses.replace(copy, tables=metadata)
+        (written,) = migrate.write_next(copy, empty_database, "next")
+        assert ("drop_table" in written.read_text()) is left
         migrate.upgrade(copy, empty_database)
         migrate.check(copy, empty_database)
 

@@ -3,7 +3,8 @@
 import inspect
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time
+from email.utils import format_datetime
 from functools import wraps
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -90,6 +91,32 @@ _HEADERS: dict[str, Any] = {
 _DESCRIPTIONS = {200: "The current state.", 201: "Created."}
 
 
+class _Sunset:
+    """A dependency that announces the end of its route."""
+
+    def __init__(self, on: date, since: date) -> None:
+        if on <= since:
+            raise ValueError(f"the route ends on {on}, which is not after {since}, the day of its deprecation")
+        moments = [datetime.combine(day, time(), UTC) for day in (on, since)]
+        self.headers = {
+            "Sunset": format_datetime(moments[0], usegmt=True),
+            "Deprecation": f"@{moments[1].timestamp():.0f}",
+        }
+        self.described = {"x-sunset": on.isoformat()}
+
+    async def __call__(self, response: Response) -> None:
+        response.headers.update(self.headers)
+
+
+def sunset(on: date, *, since: date) -> Any:
+    """Announce the end of a route, or of a router: `dependencies=[sunset(date(2027, 7, 1), since=date(2027, 1, 1))]`.
+
+    Successful answers have the headers Deprecation (RFC 9745) and Sunset (RFC 8594), each the beginning of a day in UTC.
+    The API document shows a ResourceRoute as deprecated, and the date as `x-sunset`. The route itself does not end.
+    """
+    return Depends(_Sunset(on, since))
+
+
 class ResourceRoute(APIRoute):
     """A route that returns one resource: `APIRouter(…, route_class=ResourceRoute)`.
 
@@ -100,6 +127,10 @@ class ResourceRoute(APIRoute):
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        for ending in (each.dependency for each in options.get("dependencies") or ()):
+            if isinstance(ending, _Sunset):
+                options["deprecated"] = True
+                options["openapi_extra"] = {**(options.get("openapi_extra") or {}), **ending.described}
         status = options.get("status_code") or 200
         names = _headers_of(endpoint, options.get("response_model", Default(None)), status)
         if names:

@@ -1,7 +1,7 @@
-"""Expressions that Alembic cannot compare: CHECK constraints, and indexes on more than plain columns.
+"""Parts of a schema that Alembic does not compare: CHECK constraints, indexes on more than plain columns, sequences.
 
-Only Postgres can compare two of them, because it rewrites each expression. `make migration` writes the CHECK constraints;
-Alembic writes new indexes.
+Only Postgres can compare two expressions, because it rewrites each. `make migration` writes the CHECK constraints and new
+sequences; Alembic writes new indexes.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ _CHECKS = text("""
     SELECT relname, conname, pg_get_constraintdef(pg_constraint.oid) AS rule,
         pg_get_expr(conbin, conrelid) AS expression
     FROM pg_constraint JOIN pg_class ON pg_class.oid = conrelid
-    WHERE contype = 'c' AND relnamespace = CAST(:schema AS regnamespace)
+    WHERE contype = 'c' AND relname <> ALL(:leaving) AND relnamespace = CAST(:schema AS regnamespace)
 """)
 
 
@@ -30,6 +30,7 @@ _INDEXES = text("""
     JOIN pg_class ON pg_class.oid = indexrelid
     WHERE relname = ANY(:indexes) AND relnamespace = CAST(:schema AS regnamespace)
 """)
+_SEQUENCES = text("SELECT sequencename FROM pg_sequences WHERE schemaname = :schema")
 
 
 class Name(NamedTuple):
@@ -59,6 +60,8 @@ class Differences:
     modelled: Checks
     indexes: list[str]
     """Lines about indexes on expressions, for people."""
+    sequences: list[str]
+    """The sequences of the code that the database lacks."""
 
     @property
     def surplus(self) -> Checks:
@@ -86,7 +89,7 @@ class Differences:
             for where, these, those in pairs
             for name, check in sorted(these.items())
             if those.get(name) != check
-        ] + self.indexes
+        ] + [*self.indexes, *(f"  only in the code: the sequence {name}" for name in self.sequences)]
 
 
 def indexes_on_expressions(tables: sa.MetaData) -> list[str]:
@@ -108,9 +111,11 @@ async def _compare(engine: AsyncEngine, tables: sa.MetaData) -> Differences:
         connection = await plain.execution_options(schema_translate_map={tables.schema: "models"})
         await connection.execute(text("CREATE SCHEMA models"))
         await connection.run_sync(tables.create_all)
+        known = set(await connection.scalars(_SEQUENCES, {"schema": tables.schema}))
         checks, indexes = [], []
         for schema in (tables.schema, "models"):
-            found = await connection.execute(_CHECKS, {"schema": schema})
+            leaving = list(tables.info.get("leaving", ()))
+            found = await connection.execute(_CHECKS, {"schema": schema, "leaving": leaving})
             checks.append({Name(row.relname, row.conname): Check(row.rule, row.expression) for row in found})
             named = {"schema": schema, "indexes": indexes_on_expressions(tables)}
             indexes.append({(name, rule) for name, rule in await connection.execute(_INDEXES, named)})
@@ -118,7 +123,8 @@ async def _compare(engine: AsyncEngine, tables: sa.MetaData) -> Differences:
     await engine.dispose()
     places = ("migrations", indexes[0] - indexes[1]), ("code", indexes[1] - indexes[0])
     lines = [f"  only in the {place}: {rule}" for place, found in places for _, rule in sorted(found)]
-    return Differences(*checks, indexes=lines)
+    sequences = sorted({str(each.name) for each in tables._sequences.values()} - known)
+    return Differences(*checks, indexes=lines, sequences=sequences)
 
 
 def writer(found: Differences, tables: sa.MetaData) -> Callable[[Any, Any, list[ops.MigrationScript]], None]:
@@ -142,12 +148,23 @@ def writer(found: Differences, tables: sa.MetaData) -> Callable[[Any, Any, list[
             if name.table not in whole
         }
         schema = tables.schema
-        upgrade.ops = [*_drops(surplus, schema), *upgrade.ops, *_creations(missing, schema)]
+        sequences = [f"{schema}.{quoted(name)}" for name in found.sequences]
+        upgrade.ops = [
+            *(ops.ExecuteSQLOp(f"CREATE SEQUENCE {name}") for name in sequences),
+            *_drops(surplus, schema),
+            *upgrade.ops,
+            *_creations(missing, schema),
+        ]
         upgrade.ops += [
             ops.ExecuteSQLOp(f"ALTER TABLE {schema}.{quoted(name.table)} VALIDATE CONSTRAINT {quoted(name.constraint)}")
             for name in found.unvalidated
         ]
-        downgrade.ops = [*_drops(missing, schema), *downgrade.ops, *_creations(surplus, schema)]
+        downgrade.ops = [
+            *_drops(missing, schema),
+            *downgrade.ops,
+            *_creations(surplus, schema),
+            *(ops.ExecuteSQLOp(f"DROP SEQUENCE {name}") for name in sequences),
+        ]
 
     return add
 

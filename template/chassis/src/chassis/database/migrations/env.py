@@ -36,15 +36,16 @@ def include_name(name: str | None, kind: str, parents: Any) -> bool:
 
 
 def include_object(found: Any, name: str | None, kind: str, reflected: bool, compared_to: Any) -> bool:
-    """Ignore a column that only the previous version uses: its table lists the column as leaving.
+    """Ignore a table or a column that only the previous version uses, and that the code lists as leaving.
 
     Also ignore that the texts of two expressions of an index differ: `migrate.check` lets Postgres compare them.
     """
     if kind == "index" and compared_to is not None:
         return name not in expressions.indexes_on_expressions(service.tables)
-    if kind != "column" or not reflected or compared_to is not None:
+    if kind not in ("table", "column") or not reflected or compared_to is not None:
         return True
-    return name not in service.tables.tables[found.table.key].info.get("leaving", ())
+    owner = service.tables if kind == "table" else service.tables.tables[found.table.key]
+    return name not in owner.info.get("leaving", ())
 
 
 def take_turn(connection: Connection) -> None:
