@@ -2,8 +2,10 @@
 
 import dataclasses
 import re
+import shlex
 import subprocess
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -13,17 +15,20 @@ from chassis.dev import embedded
 
 from fleet.check.checks import check_conventions
 from fleet.service.service import Service
+from fleet.update.update import Options, update
 from tests.chassis.tiny import main as tiny
 from tests.fleet.services import Born, commit
 from tests.support.commands import git, make, service_environment
 from tests.support.how_to import (
     PAGES,
+    Step,
     add,
     appended,
     blocks,
     both,
     edit,
     follow,
+    import_missing,
     instead_of,
     into,
     listed,
@@ -370,6 +375,120 @@ def filter_sort_and_search(service: Path) -> None:
     )
 
 
+def let_the_database_give_a_value(service: Path) -> None:
+    shown_in = "    note: NoteValue | None\n    status: InvoiceStatus\n"
+    follow(
+        service,
+        "let-the-database-give-a-value.md",
+        add(PERSISTENCE, above="invoices"),
+        in_the_table,
+        migration("number invoices"),
+        both(
+            add(PERSISTENCE),
+            edit(
+                PERSISTENCE, '        note=row["note"],\n', '        note=row["note"],\n        serial=row["serial"],\n'
+            ),
+            edit(DOMAIN, "    version: int = 1\n", "    serial: int | None = None\n    version: int = 1\n"),
+            edit(API, shown_in, f"{shown_in}    serial: fields.Integer | None\n"),
+        ),
+        into(PERSISTENCE, "InvoiceRepository"),
+        new("src/billing/persistence/invoice_serials.py"),
+        new("src/billing/usecases/invoice_serials.py"),
+        lambda service, text: edit(MAIN, "commands={", re.findall(r"(commands={.*)}", text)[0] + ", ")(service, ""),
+        new("tests/usecases/test_invoice_serials.py"),
+    )
+
+
+def changed(path: str, change: Callable[[str], str]) -> Step:
+    """Make a step for edits of a file that the page describes in words."""
+
+    def step(service: Path, _: str) -> None:
+        before = (service / path).read_text()
+        after = change(before)
+        assert after != before, f"{path} stays as it is"
+        (service / path).write_text(after)
+
+    return step
+
+
+def migrated(message: str) -> Step:
+    """Make a step that runs `make migration`, which writes all of the migration."""
+
+    def step(service: Path, _: str) -> None:
+        import_missing(service)
+        make(service, "migration", f"m={message}")
+
+    return step
+
+
+def record_who_changed_what(service: Path) -> None:
+    def live(text: str) -> str:
+        return text.replace("sa.select(invoices)", "LIVE")
+
+    def recording(text: str) -> str:
+        text = re.sub(
+            r"(?<=        )return (from_row\(row\))(?=\n\n    async def save)", r"return self._remembered(\1)", text
+        )
+        text = text.replace(
+            '        "version": invoice.version,\n',
+            '        "deleted_at": None,\n        "version": invoice.version,\n',
+        )
+        record = "        await self._record(invoice)\n"
+        text = re.sub(r"    async def add\(.*?(?=\n    async def )", rf"\g<0>{record}", text, flags=re.DOTALL)
+        return re.sub(r"    async def save\(.*?(?=\n    async def )", rf"\g<0>{record}", text, flags=re.DOTALL)
+
+    def by_actor(text: str) -> str:
+        text = re.sub(r"^class (\w+):(?=\n)", r"class \1(ByActor):", text, flags=re.MULTILINE)
+        return text.replace("InvoiceRepository(uow)", "InvoiceRepository(uow, command.actor)")
+
+    def takes_actor(text: str) -> str:
+        route = r"(^async def \w+\([^)]*?),?\s*(\) -> [^\n]*:\n(?:    .*\n)*?    command = usecases\.\w+\()"
+        return re.sub(route, r"\1, actor: Actor = None\2actor=actor, ", text, flags=re.MULTILINE)
+
+    follow(
+        service,
+        "record-who-changed-what.md",
+        new("src/billing/persistence/invoice_history.py"),
+        both(changed(PERSISTENCE, live), changed(QUERIES, live), in_the_table),
+        add(PERSISTENCE, above="_BY_ID"),
+        instead_of(PERSISTENCE, "_DELETE = Statement(sa.delete(invoices).where(_BY_ID))\n"),
+        into(PERSISTENCE, "InvoiceRepository"),
+        into(PERSISTENCE, "InvoiceRepository"),
+        both(into(PERSISTENCE, "InvoiceRepository"), changed(PERSISTENCE, recording)),
+        both(into(PERSISTENCE, "InvoiceRepository"), migrated("record changes")),
+        both(changed(USECASES, by_actor), add(USECASES, above="CreateInvoice")),
+        both(changed(API, takes_actor), add(API, above="NewInvoice")),
+        add(API, above="get_invoice"),
+        new("tests/api/test_invoice_history.py"),
+    )
+
+
+def erase_a_persons_data(service: Path) -> None:
+    created = "    invoice = Invoice(\n        id=command.invoice_id,"
+
+    def documented(text: str) -> str:
+        [old] = re.findall(r"^@router\.post\(\s*\"\",.*?\)\n(?=async def)", text, re.MULTILINE | re.DOTALL)
+        named = old.replace("problems(", "problems(CustomerErased, ")
+        return text.replace(
+            old, named if named != old else f"{old[:-2].rstrip().rstrip(',')}, responses=problems(CustomerErased))\n"
+        )
+
+    follow(
+        service,
+        "erase-a-persons-data.md",
+        both(new("src/billing/persistence/erased_customers.py"), migrated("remember erased customers")),
+        new("src/billing/domain/erased_customers.py"),
+        both(
+            new("src/billing/usecases/erased_customers.py"),
+            edit(USECASES, created, f"    await refuse_erased(command.customer_id, uow)\n{created}"),
+            changed(API, documented),
+        ),
+        new("src/billing/messaging/erased_customers.py"),
+        new("tests/messaging/golden/customer_erased_v1.json"),
+        new("tests/messaging/test_erased_customers.py"),
+    )
+
+
 # One after the other, because each builds on the pages before.
 JOURNEY = {
     "add-a-route.md": add_a_route,
@@ -385,6 +504,9 @@ JOURNEY = {
     "store-files.md": store_files,
     "change-a-contract.md": change_a_contract,
     "filter-sort-and-search.md": filter_sort_and_search,
+    "let-the-database-give-a-value.md": let_the_database_give_a_value,
+    "record-who-changed-what.md": record_who_changed_what,
+    "erase-a-persons-data.md": erase_a_persons_data,
 }
 
 
@@ -446,6 +568,83 @@ def test_the_migrations_of_a_service_can_be_squashed(service: Path, monkeypatch:
     assert list(check_conventions(Service(service))) == []
 
 
+INVOICE = "Invoice: {number: string(40), customer_id: uuid, total: money, due_on: date?, note: text?}\n"
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("how-to")
+def test_an_aggregate_is_removed_in_three_releases_and_each_gate_asks_for_its_part(born: Born) -> None:
+    aggregates = f"{INVOICE}Refund: {{reason: text, amount: money}}\n"
+    service = born(messaging_style="events-and-queues", broker="nats", aggregates=aggregates)
+    make(service, "setup")
+    make(service, "specs")
+    publish(service)
+    schema = "src/billing/persistence/schema.py"
+    first = (service / schema).read_text()
+
+    def announced(service: Path, text: str) -> None:
+        line = 'router = APIRouter(prefix="/v1/refunds", tags=["refunds"], route_class=ResourceRoute)\n'
+        edit("src/billing/api/refunds.py", line, text)(service, "")
+        import_missing(service)
+        make(service, "specs")
+        assert conventions_broken(service) == set()
+        publish(service)
+
+    def gone(service: Path, text: str) -> None:
+        typed(service, text)
+        make(service, "specs")
+        assert "specs/retired.txt" in (done := make(service, "compatible", check=False)).stdout + done.stderr
+        assert "refunds" in (done := make(service, "migrations", check=False)).stdout + done.stderr
+
+    def answered(service: Path, text: str) -> None:
+        make(service, "specs")
+        make(service, "check")
+        assert conventions_broken(service) == set()
+        publish(service)
+        before = set(git(service, "ls-files").split())
+        [data] = [part.partition("=")[2] for part in shlex.split(text) if part.startswith("aggregates=")]
+        update(service, Options({"aggregates": data}, "v1.0.0", finish=False))
+        assert set(git(service, "ls-files").split()) == before
+        publish(service)
+
+    def dropped(service: Path, text: str) -> None:
+        (service / schema).write_text(first)
+        undeclared = text.partition("\n")[2]
+        migration("drop refunds")(service, undeclared)
+        assert conventions_broken(service) == {"migration-expand-contract"}
+        path = max((service / "src/billing/migrations/versions").glob("*.py"))
+        path.write_text(path.read_text().replace(undeclared, text))
+        make(service, "migrations")
+        assert conventions_broken(service) == set()
+
+    def always_null(service: Path, text: str) -> None:
+        publish(service)
+        details = "    note: NoteValue | None\n    status: InvoiceStatus\n"
+        edit(API, details, f"    status: InvoiceStatus\n\n{text}\n")(service, "")
+        import_missing(service)
+        make(service, "types", "specs")
+        assert '"deprecated": true' in (service / "specs/openapi.json").read_text()
+        assert conventions_broken(service) == set()
+
+    follow(
+        service,
+        "remove-from-a-service.md",
+        announced,
+        gone,
+        appended(schema),
+        new("specs/retired.txt"),
+        shown,  # a statement on the database of an environment
+        answered,
+        dropped,
+        always_null,
+    )
+
+
+def conventions_broken(service: Path) -> set[str]:
+    git(service, "add", "--all")
+    return {finding.id for finding in check_conventions(Service(service))}
+
+
 BEFORE = """
 def upgrade() -> None:
     op.execute("CREATE TYPE billing.colour AS ENUM ('red')")
@@ -481,7 +680,8 @@ def test_the_migrations_of_a_page_can_be_run_again_and_pass_the_gate(
 
 def test_every_page_is_followed_or_says_why_not() -> None:
     pages = {path.name for path in PAGES.glob("*.md")} - {"README.md"}
-    followed = JOURNEY.keys() | {"change-a-large-table.md", "change-a-column.md", "squash-migrations.md"}
+    others = {"change-a-large-table.md", "change-a-column.md", "remove-from-a-service.md", "squash-migrations.md"}
+    followed = JOURNEY.keys() | others
     assert followed.isdisjoint(NOT_RUN)
     assert pages == followed | NOT_RUN.keys()
     assert len(NOT_RUN) <= 33  # a longer list needs a decision

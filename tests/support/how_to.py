@@ -26,15 +26,15 @@ IMPORTS = {
     **dict.fromkeys(("UTC", "date", "datetime", "timedelta"), "datetime"),
     **dict.fromkeys(("Annotated", "Any", "Literal"), "typing"),
     **dict.fromkeys(("parse_qs", "urlsplit"), "urllib.parse"),
-    **dict.fromkeys(("AsyncGenerator",), "collections.abc"),
-    **dict.fromkeys(("Depends", "FastAPI", "Query", "Request"), "fastapi"),
-    **dict.fromkeys(("Field", "HttpUrl", "SecretStr"), "pydantic"),
-    "APIRouter": "fastapi",
+    **dict.fromkeys(("AsyncGenerator", "Mapping"), "collections.abc"),
+    **dict.fromkeys(("APIRouter", "Depends", "FastAPI", "Header", "Query", "Request"), "fastapi"),
+    **dict.fromkeys(("Field", "HttpUrl", "SecretStr", "computed_field"), "pydantic"),
     "AsyncClient": "httpx",
     "Config": "botocore.config",
     "StreamingResponse": "fastapi.responses",
     "SkipJsonSchema": "pydantic.json_schema",
-    "TSVECTOR": "sqlalchemy.dialects.postgresql",
+    **dict.fromkeys(("JSONB", "TSVECTOR", "insert"), "sqlalchemy.dialects.postgresql"),
+    "to_jsonable_python": "pydantic_core",
     "to_process": "anyio",
     "capture_logs": "structlog.testing",
     "Path": "pathlib",
@@ -47,7 +47,7 @@ IMPORTS = {
     "invoice_mails": "billing.messaging",
     "invoices as usecases": "billing.usecases",
 }
-MODULES = {"boto3", "httpx", "json", "pytest", "structlog"}
+MODULES = {"asyncio", "boto3", "httpx", "json", "pytest", "structlog"}
 
 Step = Callable[[Path, str], object]
 

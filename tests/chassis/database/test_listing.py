@@ -111,7 +111,7 @@ async def test_the_last_page_may_be_full(stored: None, database: Database) -> No
     assert len(await all_pages(database, sort="due_on", limit=COUNT)) == COUNT
 
 
-async def test_only_given_filters_apply_and_each_of_them(stored: None, database: Database) -> None:
+async def test_every_given_filter_applies_and_no_other(stored: None, database: Database) -> None:
     filters = {"number": 'ž"1', "before": date(2027, 1, 4)}
     found = await all_pages(database, sort="due_on", limit=2, **filters)
     rows = [paper(number) for number in range(COUNT)]

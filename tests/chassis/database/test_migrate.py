@@ -178,7 +178,7 @@ def test_an_index_on_an_expression_is_compared_as_postgres_rewrites_the_expressi
             migrate.check(indexed(different), empty_database)
 
 
-def test_the_next_migration_makes_a_sequence_before_the_column_that_it_numbers(
+def test_the_next_migration_makes_a_sequence_before_the_column_with_its_numbers(
     copy: Service, empty_database: str
 ) -> None:
     migrate.upgrade(copy, empty_database)
