@@ -179,7 +179,10 @@ async def ticks() -> StreamingResponse:
 """
 
 
-def test_a_saved_file_is_served_at_once_although_a_stream_is_open(birth: Birth) -> None:
+UPLOAD = b"POST /v1/invoices HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
+
+
+def test_a_saved_file_is_served_at_once_although_a_stream_and_an_upload_are_open(birth: Birth) -> None:
     service = birth(service_name="billing")
     route = service / "src/billing/api/invoices.py"
     before = route.read_text()
@@ -196,8 +199,11 @@ def test_a_saved_file_is_served_at_once_although_a_stream_is_open(birth: Birth) 
                 assert "server" not in stream.headers
                 parts = stream.iter_raw()  # the garbage collector would close the stream with the iterator
                 assert next(parts) == b"tick"
-                route.write_text(before.replace("/v1/invoices", "/v1/bills", 1))
-                wait_until(lambda: fetch(f"{base}/v1/bills") == 200, seconds=START_SECONDS)
+                with socket.create_connection(("127.0.0.1", urlsplit(base).port)) as upload:
+                    upload.sendall(UPLOAD)
+                    time.sleep(0.5)  # until the service reads the body
+                    route.write_text(before.replace("/v1/invoices", "/v1/bills", 1))
+                    wait_until(lambda: fetch(f"{base}/v1/bills") == 200, seconds=START_SECONDS)
         finally:
             route.write_text(before)
 

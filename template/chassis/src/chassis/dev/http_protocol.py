@@ -12,13 +12,13 @@ log_copy.start()  # before the server makes the application, which configures th
 
 
 class Protocol(connections.Protocol):
-    """The protocol of production, which cuts started answers at a restart, because a stream might never end."""
+    """The protocol of production, which cuts uploads and started answers at a restart: a stream might never end."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, shared_limits=SHARED_LIMITS, **options)
 
     def shutdown(self) -> None:
-        if self.cycle is not None and self.cycle.response_started:
+        if self.cycle is not None and (self.cycle.more_body or self.cycle.response_started):
             self.transport.close()
         else:
             super().shutdown()
