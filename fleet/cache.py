@@ -4,14 +4,18 @@ import fcntl
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache as once
 from importlib.metadata import entry_points
 from pathlib import Path
 from uuid import uuid4
 
 from platformdirs import user_cache_path
+
+# A version of the template that no run has used for this many days leaves the cache.
+UNUSED_DAYS = 30
 
 
 def cache() -> Path:
@@ -48,6 +52,25 @@ def write_atomically(file: Path, text: str) -> None:
         unfinished.replace(file)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def prune(folder: Path) -> None:
+    """Remove the files and folders in a folder of the cache that no run has used for UNUSED_DAYS."""
+    oldest = time.time() - UNUSED_DAYS * 24 * 60 * 60
+    for entry in folder.glob("*"):
+        with suppress(OSError):  # another run removes it as well
+            if entry.stat().st_mtime >= oldest:
+                continue
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+
+def mark_used(path: Path) -> None:
+    """Let `prune` keep a file or folder."""
+    with suppress(OSError):
+        os.utime(path)
 
 
 @contextmanager

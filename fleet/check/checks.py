@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 from fleet.check.drift import check_drift, check_waivers
@@ -27,6 +28,10 @@ MORE = f"there are more than {MOST_PROBLEMS:,} places like this"
 
 # The prefix of the findings of `fleet map`, which applies their waivers itself.
 OF_THE_MAP = "map-"
+
+# Wrong types in a parsed file cause these errors: a number in the place of a table, a list in the place of a name.
+SHAPE = (AttributeError, IndexError, KeyError, TypeError)
+REPORT = "report the bug to the platform team"
 
 # The beginning of a finding whose cause is this machine and not the service. Such a finding is not cached.
 ON_THIS_MACHINE = "cannot be judged on this machine"
@@ -74,6 +79,7 @@ def _waive(finding: Finding, waiver: Waiver) -> Finding:
 
 def _check_one(convention: Convention, service: Service, malformed: set[str]) -> Iterator[Finding]:
     """Check one convention. `malformed` are files that an earlier convention has reported, to report each of them once."""
+    service.parsed.clear()
     try:
         yield from _findings(convention, service)
     except Malformed as error:
@@ -85,10 +91,27 @@ def _check_one(convention: Convention, service: Service, malformed: set[str]) ->
         yield Finding(convention.id, error.path, reason, remedy, line=error.line, why=convention.reason)
     except DiskFull:
         raise
+    except SHAPE as error:
+        if path := _suspect(service):
+            reason = f"cannot be judged: the file has a structure that the check does not know: {type(error).__name__} {error}"
+            remedy = "correct the file; report a bug to the platform team if the file is right as it is"
+            yield Finding(convention.id, path, reason, remedy, why=convention.reason)
+        else:
+            yield Finding(convention.id, "", describe_bug(error), REPORT, why=convention.reason)
     # Conventions of an organisation run here too, and their bugs must not hide the findings of other conventions.
     except Exception as error:
         reason, remedy = _obstacle(error)
         yield Finding(convention.id, "", reason, remedy, why=convention.reason)
+
+
+def _suspect(service: Service) -> str:
+    """The last file that was parsed and that the template has not rendered like this; empty if there is no such file."""
+    with suppress(FleetError):
+        rendered = service.expected
+        return next(
+            (path for path in reversed(service.parsed) if service.tree.get(path) != rendered.entry_of(path)), ""
+        )
+    return ""
 
 
 def _findings(convention: Convention, service: Service) -> Iterator[Finding]:
@@ -115,7 +138,7 @@ def _obstacle(error: Exception) -> tuple[str, str]:
         case FleetError():
             refuse_full_disk(error)
             return f"cannot be judged: {error}", "fix that first"
-    return describe_bug(error), "report the bug to the platform team"
+    return describe_bug(error), REPORT
 
 
 # Byte-exact comparison with the template: fast, and only git is needed.

@@ -1,10 +1,10 @@
-"""Names: paths that differ in upper and lower case only, of which not every system can hold both."""
+"""Names: paths that differ in upper and lower case or in Unicode's form of letters only: not every system can hold both."""
 
 from collections.abc import Iterator
 
 from fleet.check.findings import Finding
 from fleet.errors import FleetError
-from fleet.git.objects import describe_pair, pairs_by_case
+from fleet.git.objects import confusable_pairs, describe_difference, describe_pair
 from fleet.service.service import Service
 from fleet.service.waivers import WAIVERS_FILE
 from fleet.template.answers import ANSWERS_FILE
@@ -13,14 +13,14 @@ from fleet.template.answers import ANSWERS_FILE
 def check_names(service: Service) -> Iterator[Finding]:
     """Report each pair of such paths. Raises FleetError for a pair with a file of the platform."""
     refuse_unsafe_names(service)
-    for first, second in pairs_by_case(service.tree):
-        reason = f"the path differs from {first} in upper and lower case only, and not every system can hold both"
+    for first, second in confusable_pairs(service.tree):
+        reason = f"this path and {first} {describe_difference(first, second)}, and not every system can hold both"
         yield Finding("path-case", second, reason, "rename or remove one of them")
 
 
 def refuse_unsafe_names(service: Service) -> None:
     """Refuse a pair in which one file could take the place of a file that the platform owns. Raises FleetError."""
-    for pair in pairs_by_case(service.tree):
+    for pair in confusable_pairs(service.tree):
         if any(_is_platform(service, name) for name in pair):
             raise FleetError(f"{service.root} has {describe_pair(pair)}. The platform owns one of them")
 

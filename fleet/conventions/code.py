@@ -125,8 +125,8 @@ def _text(node: ast.expr) -> str:
 
 def _settings(module: Module) -> Iterator[tuple[str, int]]:
     """Find a second database in the settings."""
-    for node in module.nodes:
-        if isinstance(node, ast.ClassDef) and any(module.named(base).endswith("Settings") for base in node.bases):
+    for node in module.of(ast.ClassDef):
+        if any(module.named(base).endswith("Settings") for base in node.bases):
             for field in node.body:
                 for name in source.assigned(field):
                     if OTHER_URL.fullmatch(name) and name != "database_url":
@@ -203,8 +203,8 @@ class Logs(Convention):
 def _loggers(module: Module) -> set[str]:
     return {
         name
-        for node in module.nodes
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
+        for node in module.of(ast.Assign)
+        if isinstance(node.value, ast.Call)
         if module.named(node.value.func) in LOGGERS
         for name in source.assigned(node)
     }

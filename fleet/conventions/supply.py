@@ -10,6 +10,8 @@ import subprocess
 import tomllib
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from functools import cache as once
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -30,9 +32,16 @@ from fleet.service.service import Service
 LOCK = "uv.lock"
 PROJECT = "pyproject.toml"
 CHASSIS = "chassis/pyproject.toml"
-# The wheels are nine tenths of a lock file, and no convention reads them. The pattern matches only what uv writes.
-WHEELS = re.compile(
-    r"""^(?<=^wheels = \[\n)(?:    \{(?: [a-z-]+ = (?:"[^"\\\n]*+"|[0-9]++),?)++ \},\n)++(?=\]$)""", re.MULTILINE
+# The files and dependencies of packages are nearly all of a lock file, and no convention reads them. The pattern matches only
+# what uv writes.
+UNREAD = re.compile(
+    r"""
+    ^(?:(?<=^wheels\ =\ \[\n)|(?<=^dependencies\ =\ \[\n))
+    (?:\ {4}\{(?:\ [a-z-]+\ =\ (?:"[^"\\\n]*+"|[0-9]++|\[(?:"[^"\\\n]*+"(?:,\ )?)++\]),?)++\ \},\n)++
+    (?=\]$)
+    | (?<=^sdist\ =\ \{)(?:\ [a-z-]+\ =\ (?:"[^"\\\n]*+"|[0-9]++),?)++(?=\ \}$)
+    """,
+    re.MULTILINE | re.VERBOSE,
 )
 # The exit statuses of a scan by kingfisher that succeeded, with findings or without.
 FOUND = (0, 200, 205)
@@ -59,13 +68,17 @@ class NoSecrets(Convention):
         compute_together(services, _kingfisher(), _of_the_team, _scan_many)
 
 
+@once
 def _kingfisher() -> str:
-    return f"kingfisher 3 {version('kingfisher-bin')}"
+    return f"kingfisher 4 {version('kingfisher-bin')}"
 
 
 def _of_the_team(service: Service) -> tuple[str, ...]:
-    """The files to scan: all but the platform's, which are equal to the template's byte by byte."""
-    return tuple(glob.escape(path) for path in service.tree if path != LOCK and path not in service.expected.platform)
+    """The files to scan: all but the lock file, and the files that are equal to the template's byte by byte."""
+    rendered = service.expected.paths
+    return tuple(
+        glob.escape(path) for path, entry in service.tree.items() if path != LOCK and entry != rendered.get(path)
+    )
 
 
 def _scan_many(folder: Path) -> dict[str, list[tuple[str, int, str]]]:
@@ -127,7 +140,7 @@ class Locked(Convention):
         if LOCK not in service.tree:
             yield Problem(LOCK, "there is no lock file")
             return
-        locked = {package["name"]: package for package in _packages(service)}
+        locked = {package["name"]: package for package in packages(service)}
         for path in (PROJECT, CHASSIS):
             wanted = _wanted(service, path)
             name = canonicalize_name((service.toml(path).get("project") or {}).get("name", ""))
@@ -154,7 +167,7 @@ class WithinRanges(Convention):
         for one in _requirements(own.get("override-dependencies"), PROJECT):
             if canonicalize_name(one.name) in dict(ranges):
                 yield Problem(PROJECT, f"the file overrides {one.name}, whose version the chassis chooses")
-        for package in _packages(service):
+        for package in packages(service):
             found = package.get("version")
             for name, allowed in ranges:
                 if name == package["name"] and found and not allowed.contains(_version(found), prereleases=True):
@@ -169,7 +182,7 @@ class FromIndex(Convention):
 
     def check(self, service: Service) -> Iterator[Problem]:
         members = [".", *((_uv(service).get("workspace") or {}).get("members") or ())]
-        for package in _packages(service):
+        for package in packages(service):
             ((kind, where),) = list((package.get("source") or {"none": ""}).items())[:1]
             if kind == "registry" or (
                 kind in ("editable", "virtual", "directory")
@@ -207,10 +220,8 @@ def _settings(service: Service) -> Iterator[tuple[str, ast.AnnAssign, str]]:
     """The fields of all classes of settings. Every class in settings.py counts, whatever its name."""
     for module in source.modules(service, "src/*.py"):
         whole = posixpath.basename(module.path) == "settings.py"
-        for node in module.nodes:
-            if isinstance(node, ast.ClassDef) and (
-                whole or any(name.endswith("Settings") for name in (node.name, *map(module.named, node.bases)))
-            ):
+        for node in module.of(ast.ClassDef):
+            if whole or any(name.endswith("Settings") for name in (node.name, *map(module.named, node.bases))):
                 for field in node.body:
                     if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
                         yield module.path, field, field.target.id
@@ -227,13 +238,14 @@ def _default(value: ast.expr | None) -> str | None:
     return None if value is None else ast.unparse(value)
 
 
-def _packages(service: Service) -> list[dict[str, Any]]:
-    packages = service.toml(LOCK, WHEELS).get("package") or []
-    if not isinstance(packages, list) or not all(map(_is_package, packages)):
+def packages(service: Service) -> list[dict[str, Any]]:
+    """The packages of the lock file, without their files and dependencies. Raises FleetError."""
+    found = service.toml(LOCK, UNREAD).get("package") or []
+    if not isinstance(found, list) or not all(map(_is_package, found)):
         raise Malformed(
             f"{LOCK} has something that uv does not write: a package without a name, or of other types", LOCK
         )
-    return packages
+    return found
 
 
 def _is_package(written: Any) -> bool:
@@ -251,14 +263,19 @@ def _uv(service: Service) -> dict[str, Any]:
 def _requirements(texts: Any, path: str) -> list[Requirement]:
     """Parse a list of requirements in a pyproject.toml. Raises FleetError."""
     try:
-        return [Requirement(text) for text in texts or () if isinstance(text, str)]
+        return [_requirement(text) for text in texts or () if isinstance(text, str)]
     except InvalidRequirement as error:
         raise FleetError(f"{path} has an invalid requirement: {error}") from None
 
 
+# Most services require the same as others.
+_requirement = lru_cache(maxsize=1024)(Requirement)
+_specifier_set = lru_cache(maxsize=1024)(SpecifierSet)
+
+
 def _specifiers(text: Any) -> SpecifierSet:
     try:
-        return SpecifierSet(str(text))
+        return _specifier_set(str(text))
     except InvalidSpecifier as error:
         raise FleetError(f"{LOCK} has something that uv does not write: {error}") from None
 

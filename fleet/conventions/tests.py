@@ -139,8 +139,8 @@ def _texts(service: Service) -> Texts:
 
 def _assignments(module: Module) -> dict[str, list[ast.expr]]:
     found: dict[str, list[ast.expr]] = {}
-    for node in module.nodes:
-        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+    for node in (*module.of(ast.Assign), *module.of(ast.AnnAssign)):
+        if node.value is not None:
             for name in source.assigned(node):
                 found.setdefault(name, []).append(node.value)
     return found

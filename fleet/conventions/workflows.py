@@ -149,7 +149,8 @@ def _is_limited(job: dict[str, Any], together: dict[str, Any]) -> bool:
     parts = [job, together.get("default")]
     for part in parts:  # the list grows in the loop
         bases = part.get("extends") or [] if isinstance(part, dict) else []
-        new = [together.get(base) for base in ([bases] if isinstance(bases, str) else bases)]
+        named = [bases] if isinstance(bases, str) else bases if isinstance(bases, list) else []
+        new = [together.get(base) for base in named if isinstance(base, str)]
         parts += [base for base in new if not any(base is one for one in parts)]
     return any(isinstance(part, dict) and "timeout" in part for part in parts)
 

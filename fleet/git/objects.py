@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import normalize
 
 from fleet.errors import FleetError, MachineError
 from fleet.git import git
@@ -52,7 +53,7 @@ def write_tree(repository: Path, commit: str, folder: Path, without: tuple[str, 
     """
     objects = Objects(repository)
     files = {path: entry for path, entry in objects.tree(commit).items() if not path.startswith(without)}
-    for pair in pairs_by_case(files):
+    for pair in confusable_pairs(files):
         raise FleetError(f"{repository} has {describe_pair(pair)}")
     contents = objects.read_all([entry.blob for entry in files.values()])
     for (path, entry), content in zip(files.items(), contents, strict=True):
@@ -183,24 +184,35 @@ def _refuse_harmful(path: str) -> None:
         raise FleetError(f"the repository has a path that {what}, {path[:200]}: remove it there")
 
 
-def pairs_by_case(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Find pairs of files or folders whose paths differ in upper and lower case only."""
+def confusable_pairs(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Find pairs of files or folders whose paths differ in upper and lower case or in Unicode's form of letters only."""
     names = dict.fromkeys(paths)
     for path in list(names):
         while (path := path.rpartition("/")[0]) and path not in names:
             names[path] = None
     spellings: dict[str, str] = {}
     for name in names:
-        known = spellings.setdefault(name.casefold(), name)
+        known = spellings.setdefault(_folded(name), name)
         if known != name:
             yield known, name
 
 
+def _folded(name: str) -> str:
+    """The form in which names are equal that some system takes for the same: é is one character, or e and an accent."""
+    return name.casefold() if name.isascii() else normalize("NFD", normalize("NFD", name).casefold())
+
+
 def describe_pair(pair: tuple[str, str]) -> str:
     return (
-        f"the paths {pair[0]} and {pair[1]}, which differ in upper and lower case only, and not every system can hold both: "
+        f"the paths {pair[0]} and {pair[1]}, which {describe_difference(*pair)}, and not every system can hold both: "
         "rename or remove one of them"
     )
+
+
+def describe_difference(one: str, other: str) -> str:
+    """The difference of a pair as the predicate of a sentence."""
+    is_form = normalize("NFC", one) == normalize("NFC", other)
+    return f"differ {'in the Unicode form of their letters' if is_form else 'in upper and lower case'} only"
 
 
 def blob_id(content: bytes) -> str:

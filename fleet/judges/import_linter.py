@@ -43,6 +43,7 @@ def prepare(services: list[Service]) -> None:
     compute_together([service for service in services if CONTRACTS in service.tree], _tool(), _inputs, _lint_each)
 
 
+@cache
 def _tool() -> str:
     return f"layers 5 import-linter {version('import-linter')} grimp {version('grimp')}"
 

@@ -62,16 +62,17 @@ def _with_kustomization(service: Service, folder: str, found: list[Manifest]) ->
     (kustomization,) = service.yaml(path) or [None]
     if not isinstance(kustomization, dict):
         raise FleetError(f"{path} is missing or is not a mapping")
-    if unknown := sorted(set(kustomization) - UNDERSTOOD - IGNORED):
+    if unknown := sorted(map(str, set(kustomization) - UNDERSTOOD - IGNORED)):
         raise FleetError(f"{path} uses {', '.join(unknown)}, which fleet cannot render")
     try:
         for name in kustomization.get("resources") or ():
             found = found + _resource(service, path, posixpath.normpath(posixpath.join(folder, name)))
         for name in kustomization.get("components") or ():
             found = _with_kustomization(service, posixpath.normpath(posixpath.join(folder, name)), found)
-        found = copy.deepcopy(found)
         for patch in kustomization.get("patches") or ():
             found = _patch(service, path, folder, patch, found)
+        if kustomization.get("replicas") or kustomization.get("images"):
+            found = copy.deepcopy(found)  # patches change copies
         for replicas in kustomization.get("replicas") or ():
             target = {"kind": "Deployment|StatefulSet", "name": replicas["name"]}
             for one in _targets(path, target, found):
@@ -120,8 +121,8 @@ def _patch(service: Service, path: str, folder: str, patch: Any, found: list[Man
     try:
         content = load(text)
         target = patch.get("target") or {}
-        if unknown := set(target) - {"group", "version", "kind", "name", "namespace"}:
-            raise FleetError(f"{path} chooses targets by {', '.join(sorted(unknown))}, which fleet cannot render")
+        if unknown := sorted(map(str, set(target) - {"group", "version", "kind", "name", "namespace"})):
+            raise FleetError(f"{path} chooses targets by {', '.join(unknown)}, which fleet cannot render")
         if isinstance(content, list):
             return [jsonpatch.apply_patch(one, content) if _is_target(one, target) else one for one in found]
     except (yaml.YAMLError, jsonpatch.JsonPatchException, jsonpatch.JsonPointerException) as error:

@@ -6,6 +6,7 @@ from fleet.check.findings import Finding, Level
 from fleet.map.expectations import UnmetExpectation, find_unmet
 from fleet.map.facts import Facts
 from fleet.map.model import Edge, Kind, Map, MapFinding, find_misspelt_name
+from fleet.processes.limits import LimitExceeded, limit_resources
 from fleet.service.asyncapi import SPEC, Message, path_of
 
 SILENCE = "The listener waits for a message that never comes, and no error reports it."
@@ -15,8 +16,9 @@ DEAD = "Keeping an unused message compatible costs effort in every change."
 
 
 def findings(map_: Map) -> Iterator[MapFinding]:
+    unmet = _compare(map_)
     for edge in (*map_.of(Kind.EVENT), *map_.of(Kind.JOB)):
-        yield from [_without_end(map_, edge)] if edge.is_open else _unfit(map_, edge)
+        yield from [_without_end(map_, edge)] if edge.is_open else _unfit(edge, unmet[edge])
     for service in map_.services.values():
         for message in service.messages:
             if message.kind == "event" and message.sent and not map_.receivers(message.name):
@@ -75,10 +77,38 @@ def _versions(other: Facts, edge: Edge) -> list[str]:
     return [one.name for one in alike if (one.sent if edge.kind is Kind.EVENT else one.received)]
 
 
-def _unfit(map_: Map, edge: Edge) -> Iterator[MapFinding]:
+def _compare(map_: Map) -> dict[Edge, list[UnmetExpectation]]:
+    """Compare the schemas of all messages. The messages of one sender together have the limits that a service has."""
+    by_sender: dict[str, list[Edge]] = {}
+    for edge in (*map_.of(Kind.EVENT), *map_.of(Kind.JOB)):
+        if not edge.is_open:
+            by_sender.setdefault(edge.source, []).append(edge)
+    unmet: dict[Edge, list[UnmetExpectation]] = {}
+    for sender, edges in by_sender.items():
+        try:
+            with limit_resources(f"comparing the schemas of the messages of {sender}"):
+                for edge in edges:
+                    unmet[edge] = _unmet(map_, edge)
+        except LimitExceeded as error:
+            unmet |= {
+                edge: [UnmetExpectation("", f"is not compared: {error}", sure=False)]
+                for edge in edges
+                if edge not in unmet
+            }
+    return unmet
+
+
+def _unmet(map_: Map, edge: Edge) -> list[UnmetExpectation]:
+    sent, expected = map_.message(edge.source, edge.name), map_.message(edge.target, edge.name)
+    try:
+        return find_unmet(expected.schema(), sent.schema())
+    except (AttributeError, KeyError, TypeError, RecursionError) as error:
+        return [UnmetExpectation("", f"has an invalid schema: {type(error).__name__} {error}", sure=False)]
+
+
+def _unfit(edge: Edge, unmet: list[UnmetExpectation]) -> Iterator[MapFinding]:
     """Report a message that its receiver cannot read. The owner has to act: the publisher of an event, the receiver of a job."""
     is_event = edge.kind is Kind.EVENT
-    sent, expected = map_.message(edge.source, edge.name), map_.message(edge.target, edge.name)
     id_, services = (
         ("map-event-unfit", (edge.source, edge.target)) if is_event else ("map-job-unfit", (edge.target, edge.source))
     )
@@ -87,12 +117,8 @@ def _unfit(map_: Map, edge: Edge) -> Iterator[MapFinding]:
         "undo the change, and add a next version of the message; or deploy a receiver that expects the new schema, and "
         "this sender only after that"
     )
-    try:
-        problems = find_unmet(expected.schema(), sent.schema())
-    except (AttributeError, KeyError, TypeError, RecursionError) as error:
-        problems = [UnmetExpectation("", f"has an invalid schema: {type(error).__name__} {error}", sure=False)]
     for level in (Level.ERROR, Level.WARNING):
-        details = [str(one) for one in problems if one.sure is (level is Level.ERROR)]
+        details = [str(one) for one in unmet if one.sure is (level is Level.ERROR)]
         if details:
             start = claim if level is Level.ERROR else f"{claim}, or they cannot be compared"
             finding = Finding(id_, path_of(edge.name), f"{start}: {'; '.join(details)}", remedy, level, why=PARKED)

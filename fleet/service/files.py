@@ -32,6 +32,9 @@ MOST_TEXT_BYTES = 10 * 2**20
 # files of fifty services in memory.
 SELDOM_READ = ("chassis/src/", "uv.lock")
 
+# Longer YAML files are not kept in memory for other services.
+SHARED_LENGTH = 2**16
+
 GLOB = re.compile(r"[*?[]")
 
 
@@ -58,6 +61,8 @@ class Files:
         # Parsed once for all conventions that read the files.
         self._toml: dict[tuple[str, re.Pattern[str] | None], dict[str, Any]] = {}
         self._yaml: dict[tuple[str, type], list[Any]] = {}
+        # The parsed files that a check has read, the last one at the end. Each check begins with an empty list.
+        self.parsed: dict[str, None] = {}
 
     @cached_property
     def tree(self) -> Tree:
@@ -126,12 +131,15 @@ class Files:
     def yaml(self, path: str, loader: type = Loader) -> list[Any]:
         """Parse the documents of a YAML file, without empty documents; none if there is no file. Raises FleetError.
 
-        Callers share the documents, and must not change them.
+        Callers share the documents, also of other services, and must not change them.
         """
         key = path, loader
+        self._note(path)
         try:
             if key not in self._yaml:
-                self._yaml[key] = [one for one in load_all(self.text(path), loader) if one is not None]
+                text = self.text(path)
+                read = _shared_documents if len(text) <= SHARED_LENGTH else _documents
+                self._yaml[key] = read(text, loader)
             return self._yaml[key]
         except (yaml.YAMLError, RecursionError) as error:
             raise not_yaml(path, error) from None
@@ -140,6 +148,7 @@ class Files:
         """Parse a JSON file; None if there is no file. Raises FleetError."""
         if path not in self.tree:
             return None
+        self._note(path)
         try:
             return json.loads(self.text(path))
         except (ValueError, RecursionError) as error:
@@ -151,6 +160,7 @@ class Files:
         Callers share the content, and must not change it.
         """
         key = path, unread
+        self._note(path)
         try:
             if key not in self._toml:
                 text = self.text(path)
@@ -160,6 +170,10 @@ class Files:
             return self._toml[key]
         except (ValueError, RecursionError) as error:
             raise Malformed(f"{path} is not TOML: {error}", path, getattr(error, "lineno", 0)) from None
+
+    def _note(self, path: str) -> None:
+        self.parsed.pop(path, None)
+        self.parsed[path] = None
 
     def python(self, path: str) -> ast.Module:
         """Parse a Python file. Raises FleetError."""
@@ -208,6 +222,14 @@ class Files:
     def close(self) -> None:
         """End the process that reads files. The next read starts another process."""
         self._objects.close()
+
+
+def _documents(text: str, loader: type) -> list[Any]:
+    return [one for one in load_all(text, loader) if one is not None]
+
+
+# Some files are the same in every service.
+_shared_documents = lru_cache(maxsize=64)(_documents)
 
 
 @lru_cache(maxsize=256)  # conventions ask every service for the same patterns

@@ -24,7 +24,11 @@ class Commit:
 
     def answers(self) -> Answers:
         """Read the recorded answers at this commit. Raises FleetError."""
-        content = objects.show(self.repository, self.id, ANSWERS_FILE)
+        try:
+            content = objects.show(self.repository, self.id, ANSWERS_FILE)
+        except FleetError:
+            git.refuse_unreadable(self.repository)
+            raise
         return parse_recorded(content, lambda: Service(self.repository, self.id).other_answers())
 
 
@@ -101,7 +105,10 @@ def _newest_local(member: Member) -> str:
     if not repository.is_dir():
         raise FleetError(f"there is no folder {repository}")
     name = f"refs/heads/{member.branch}" if member.branch else "HEAD"
-    commit = git.answer(repository, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+    # Starting git takes as long as all else here. Whether the commit is there shows once its files are read.
+    commit = isolation.loose_head(repository, member.branch) or git.answer(
+        repository, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"
+    )
     if commit is None:
         git.refuse_unreadable(repository)
         raise _no_commit(member)

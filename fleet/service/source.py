@@ -4,8 +4,14 @@ import ast
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
+from typing import Any, TypeVar, cast
 
 from fleet.service.service import Service
+
+Node = TypeVar("Node", bound=ast.AST)
+
+# The types of what a tree has between its nodes.
+_LEAVES = {*map(type, (None, True, 1, 1.0, 1j, "", b"", ...)), ast.Load, ast.Store, ast.Del}
 
 
 @dataclass(frozen=True)
@@ -16,28 +22,39 @@ class Module:
     tree: ast.Module
 
     @cached_property
-    def nodes(self) -> list[ast.AST]:
-        """All nodes of the tree in the order of ast.walk, which takes twice as long."""
-        found: list[ast.AST] = [self.tree]
+    def nodes(self) -> dict[type[ast.AST], list[ast.AST]]:
+        """All nodes of the tree by their type, in the order of ast.walk, except the contexts of names (Load, Store)."""
+        found: list[Any] = [self.tree]
+        kinds: dict[type[ast.AST], list[ast.AST]] = {}
         for node in found:
-            for field in node._fields:
-                value = getattr(node, field, None)
-                if isinstance(value, list):
-                    found.extend(item for item in value if isinstance(item, ast.AST))
-                elif isinstance(value, ast.AST):
+            kind = type(node)
+            if kind in _LEAVES:  # in a list, such as the names of `global`
+                continue
+            if kind in kinds:
+                kinds[kind].append(node)
+            else:
+                kinds[kind] = [node]
+            for value in vars(node).values():
+                if type(value) is list:
+                    found += value
+                elif type(value) not in _LEAVES:
                     found.append(value)
-        return found
+        return kinds
+
+    def of(self, kind: type[Node]) -> list[Node]:
+        """All nodes of a type."""
+        return cast(list[Node], self.nodes.get(kind, []))
 
     @cached_property
     def names(self) -> dict[str, str]:
         """The full names of imported names: {"AsyncClient": "httpx.AsyncClient", "sa": "sqlalchemy"}."""
         found = {}
-        for node in self.nodes:
+        for node in self._import_nodes:
             if isinstance(node, ast.Import):
                 for alias in node.names:
                     top = alias.name.partition(".")[0]
                     found[alias.asname or top] = alias.name if alias.asname else top
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            elif node.module and not node.level:
                 found |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
         return found
 
@@ -45,18 +62,22 @@ class Module:
     def imports(self) -> list[tuple[str, int]]:
         """The full name and the line of every import."""
         found: list[tuple[str, int]] = []
-        for node in self.nodes:
+        for node in self._import_nodes:
             if isinstance(node, ast.Import):
                 found += [(alias.name, node.lineno) for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            elif node.module and not node.level:
                 # `from urllib import request` imports a module as well.
                 found += [(f"{node.module}.{alias.name}", node.lineno) for alias in node.names]
         return found
 
     @cached_property
+    def _import_nodes(self) -> list[ast.Import | ast.ImportFrom]:
+        return sorted([*self.of(ast.Import), *self.of(ast.ImportFrom)], key=lambda node: node.lineno)
+
+    @cached_property
     def calls(self) -> list[tuple[str, ast.Call]]:
         """Every call with the full name of its function, as far as the imports show: `httpx.AsyncClient`, `.get`."""
-        return [(self.named(node.func), node) for node in self.nodes if isinstance(node, ast.Call)]
+        return [(self.named(node.func), node) for node in self.of(ast.Call)]
 
     def named(self, node: ast.expr) -> str:
         """The full name of an expression; empty for other expressions than names and attributes."""
@@ -69,8 +90,8 @@ class Module:
     @cached_property
     def strings(self) -> list[tuple[str, int]]:
         """Every text except docstrings, with its line. An f-string counts as its parts."""
-        docstrings = {id(node.value) for node in self.nodes if isinstance(node, ast.Expr)}
-        texts = (node for node in self.nodes if isinstance(node, ast.Constant) and id(node) not in docstrings)
+        docstrings = {id(node.value) for node in self.of(ast.Expr)}
+        texts = (node for node in self.of(ast.Constant) if id(node) not in docstrings)
         return [(node.value, node.lineno) for node in texts if isinstance(node.value, str)]
 
 

@@ -13,6 +13,7 @@ from fleet.cache import cache, version_of_checks, write_atomically
 from fleet.check.checks import ON_THIS_MACHINE
 from fleet.check.standing import Standing, judge, open_service, rename, unreadable
 from fleet.conventions import conventions
+from fleet.conventions.supply import packages
 from fleet.errors import FleetError, MachineError
 from fleet.processes.limits import LimitExceeded, limit_resources, limit_seconds
 from fleet.processes.parallel import Failure, in_processes, in_threads
@@ -145,6 +146,8 @@ def _open_and_render(commit: Commit) -> Service | FleetError | None:
             service = open_service(commit)
             _ = service.expected
             service.preload()
+            with suppress(FleetError):  # the conventions of the lock file meet the same error, and report it
+                packages(service)
             service.close()
     except (LimitExceeded, MachineError) as error:
         return error

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,15 @@ class Manifest:
         """All rendered paths."""
         return self.platform | self.team
 
+    def entry_of(self, path: str) -> Entry | None:
+        """The entry of a rendered path; None for any other path, and for .copier-answers.yml."""
+        return self.platform.get(path) or self.team.get(path)
+
     def owner_of(self, path: str) -> Owner:
         """The owner of any path, rendered or not."""
         if path in self.platform:
             return Owner.PLATFORM
-        return Owner.TEAM if path in self.team else Ownership(self.patterns).owner_of(path)
+        return Owner.TEAM if path in self.team else _owned_by(tuple(self.patterns)).owner_of(path)
 
 
 def manifest_of(
@@ -56,6 +60,11 @@ def manifest_of(
         answers={name: value for name, value in Answers.parse(answers_file).values.items() if name in asked},
         plurals=[aggregate["plural"] for aggregate in computed.get("aggregate_list") or []],
     )
+
+
+@lru_cache(maxsize=16)
+def _owned_by(patterns: tuple[str, ...]) -> Ownership:
+    return Ownership(patterns)
 
 
 @lru_cache(maxsize=16)
@@ -84,4 +93,4 @@ def recall(file: Path) -> Manifest | None:
 
 def remember(file: Path, manifest: Manifest) -> None:
     """Write a manifest for `recall`."""
-    write_atomically(file, json.dumps(asdict(manifest), default=str))
+    write_atomically(file, json.dumps(vars(manifest), default=str))

@@ -46,6 +46,10 @@ class Ownership:
             ) from None
 
     @cached_property
+    def _owners(self) -> dict[str, Owner]:
+        return {}
+
+    @cached_property
     def _team(self) -> "PathSpec":
         # Imported here, because a check that finds its manifest in the cache does not need it.
         from pathspec import PathSpec
@@ -54,4 +58,6 @@ class Ownership:
 
     def owner_of(self, path: str) -> Owner:
         """The owner of a path, relative to the service's root. A folder's path ends in /."""
-        return Owner.TEAM if self._team.match_file(path) else Owner.PLATFORM
+        if path not in self._owners:  # most paths are the same in each service
+            self._owners[path] = Owner.TEAM if self._team.match_file(path) else Owner.PLATFORM
+        return self._owners[path]

@@ -6,19 +6,21 @@ import re
 import shutil
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache as once
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from packaging.version import InvalidVersion, Version
 
-from fleet.cache import cache, file_lock, preparing
+from fleet.cache import cache, file_lock, mark_used, preparing, prune
 from fleet.git import git, objects
 from fleet.processes.limits import limit_resources
 from fleet.template.answers import Answers
 from fleet.template.manifest import Manifest, recall, remember
 
 if TYPE_CHECKING:
+    from fleet.template.rendering import Rendered
     from fleet.template.template import Template
 
 # Folders that no service gets anything from: most of the template's files. The chassis links to pages of docs/how-to.
@@ -33,9 +35,6 @@ NOT_RENDERED = (
     "fleet/",
     "tests/",
 )
-
-# A path that does not exist, and that nothing can be written to.
-NOWHERE = Path(os.devnull, "service")
 
 # Folders of versions that this process has found to be complete.
 _COMPLETE: set[Path] = set()
@@ -82,6 +81,9 @@ class Release:
             # A program that cleans up caches may have removed single files of the old folder.
             shutil.rmtree(folder, ignore_errors=True)
             (part / "files").rename(folder)
+        _COMPLETE.add(folder)
+        for cached in (folder.parent, *cache().glob("compiled/*")):
+            prune(cached)
 
     def _is_complete(self, folder: Path) -> bool:
         """Whether the folder has every file. A process looks at the files of a folder once."""
@@ -93,38 +95,40 @@ class Release:
             path for path in objects.tree(self.template.repository, self.commit) if not path.startswith(NOT_RENDERED)
         ]
         if all(os.path.lexists(folder / path) for path in paths):
+            mark_used(folder)
             _COMPLETE.add(folder)
         return folder in _COMPLETE
 
     def render(self, answers: Answers, into: Path, data: dict[str, Any] | None = None) -> Manifest:
         """Write the service that these answers make. `data` are changed answers. Raises FleetError."""
-        return self._render(answers, into, data, write=True)
+        rendered = self.rendered(answers, data)
+        for path in rendered.contents:
+            rendered.write(path, into)
+        return rendered.manifest
 
     def manifest(self, answers: Answers, data: dict[str, Any] | None = None) -> Manifest:
         """Describe the files that `render` would write. A manifest in the cache is not rendered again. Raises FleetError."""
-        if (known := self.cached_manifest(answers, data)) is not None:
-            return known
-        return self._render(answers, NOWHERE, data, write=False)
+        known = self.cached_manifest(answers, data)
+        return known if known is not None else self.rendered(answers, data).manifest
 
-    def _render(self, answers: Answers, into: Path, data: dict[str, Any] | None, *, write: bool) -> Manifest:
+    def rendered(self, answers: Answers, data: dict[str, Any] | None) -> "Rendered":
+        """Render the service that these answers make in memory. Raises FleetError."""
         # Imported here, because importing Copier takes longer than a check that finds its manifest in the cache.
         from fleet.template.rendering import render
 
         with limit_resources(f"rendering the template at {self.version}"):
-            manifest = render(self.folder, commit=self.version, answers=answers, into=into, data=data, write=write)
-        remember(self._key(answers, data), manifest)
-        return manifest
+            found = render(self.folder, commit=self.version, answers=answers, data=data)
+        remember(self._key(answers, data), found.manifest)
+        return found
 
     def cached_manifest(self, answers: Answers, data: dict[str, Any] | None = None) -> Manifest | None:
         """The manifest of these answers, if it is in the cache."""
         return recall(self._key(answers, data))
 
     def _key(self, answers: Answers, data: dict[str, Any] | None) -> Path:
-        from importlib.metadata import version
-
         parts = [
             MANIFEST_FORMAT,
-            version("copier"),
+            _version_of_copier(),
             self.commit,
             self.version,
             answers.text,
@@ -134,8 +138,15 @@ class Release:
         return cache() / "manifests" / digest[:2] / f"{digest[2:40]}.json"
 
 
+@once
+def _version_of_copier() -> str:
+    from importlib.metadata import version  # imported here, because not every command asks for it
+
+    return version("copier")
+
+
 class Render:
-    """A release with the answers of a service, written to a folder once a caller needs one of the files."""
+    """A release with the answers of a service, whose files are written to a folder once a caller needs one of them."""
 
     def __init__(self, release: Release, answers: Answers, folder: Path, data: dict[str, Any] | None = None) -> None:
         self.release = release
@@ -147,13 +158,18 @@ class Render:
     def manifest(self) -> Manifest:
         """Raises FleetError."""
         known = self.release.cached_manifest(self.answers, self.data)
-        return known if known is not None else self.release.render(self.answers, self._folder, self.data)
+        return known if known is not None else self._rendered.manifest
+
+    @cached_property
+    def _rendered(self) -> "Rendered":
+        return self.release.rendered(self.answers, self.data)
 
     def __truediv__(self, path: str) -> Path:
         """A rendered file, which may be missing. Raises FleetError."""
-        if not self._folder.exists():
-            self.release.render(self.answers, self._folder, self.data)
-        return self._folder / path
+        file = self._folder / path
+        if not os.path.lexists(file):
+            self._rendered.write(path, self._folder)
+        return file
 
 
 def as_version(name: str) -> Version | None:

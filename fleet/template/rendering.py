@@ -7,8 +7,9 @@ Copier's, byte by byte.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
+from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum, auto
 from functools import cache, cached_property, lru_cache
@@ -16,16 +17,17 @@ from importlib.metadata import version
 from pathlib import Path
 from pickle import UnpicklingError
 from types import CodeType
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import yaml
+from copier import _main
 from copier._jinja_ext import SandboxedEnvironment, get_yield_context
 from copier._main import Worker
 from copier._settings import SettingsModel
 from copier._template import Template
 from copier._tools import scantree
 from copier._types import AnyByStrDict, AnyByStrMutableMapping, Phase
-from copier._user_data import CAST_STR_TO_NATIVE
+from copier._user_data import CAST_STR_TO_NATIVE, Question
 from copier.errors import CopierError, ForbiddenPathError
 from jinja2 import FileSystemBytecodeCache, TemplateError
 from jinja2.bccache import Bucket
@@ -37,44 +39,62 @@ from fleet.template.answers import ANSWERS_FILE, Answers, load
 from fleet.template.manifest import Manifest, manifest_of
 
 
-def render(
-    template: Path, *, commit: str, answers: Answers, into: Path, data: dict[str, Any] | None = None, write: bool = True
-) -> Manifest:
+@dataclass(frozen=True)
+class Rendered:
+    """A rendered service in memory. A file that is copied from the template is there as the path of that file."""
+
+    manifest: Manifest
+    contents: dict[str, bytes | Path]
+
+    def write(self, path: str, folder: Path) -> None:
+        """Write a file into the folder. A path that was not rendered is no file."""
+        if (content := self.contents.get(path)) is None:
+            return
+        entry = self.manifest.entry_of(path)
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        content = content.read_bytes() if isinstance(content, Path) else content
+        if entry and entry.mode == "120000":
+            file.symlink_to(os.fsdecode(content))
+            return
+        file.write_bytes(content)
+        if entry and entry.mode == "100755":
+            file.chmod(0o755)
+
+
+def render(template: Path, *, commit: str, answers: Answers, data: dict[str, Any] | None = None) -> Rendered:
     """Render the template in that folder, whose version is `commit`, for these answers; `data` are changed answers.
 
     Recorded answers are treated as in an update: an answer that the template no longer accepts gives way to its default.
-    A changed answer that is not accepted raises FleetError. Without `write` no file is written, and the manifest is all.
+    A changed answer that is not accepted raises FleetError.
     """
-    if write:
-        into.mkdir(parents=True, exist_ok=True)
-        (into / ANSWERS_FILE).write_text(answers.text)
     try:
         with _Renderer(
             src_path=answers.source,
-            dst_path=into,
+            dst_path=NOWHERE,
             data=data or {},
             defaults=True,
             overwrite=True,
             quiet=True,
-            cleanup_on_error=write,
+            cleanup_on_error=False,
             # No settings of the person who runs fleet: that person's defaults are not the service's.
             settings=SettingsModel(),
         ) as worker:
             worker.archived = _Archived(url=answers.source, ref=commit)
             worker.archived.folder = template
-            worker.write = write
             # The answers are parsed already.
             worker.subproject.last_answers = answers.values | {"_src_path": answers.source, "_commit": answers.version}
             refuse_unknown(worker, data or {}, commit)
             worker.run_copy()
             _refuse_ignored(worker, data or {}, commit)
-            return manifest_of(
+            manifest = manifest_of(
                 worker.tree,
                 worker.answers_content,
                 template=template,
                 asked=_asked(worker),
                 computed=worker.answers.combined,
             )
+            return Rendered(manifest, worker.contents)
     except (CopierError, TemplateError, ArithmeticError, AttributeError, LookupError, ValueError, TypeError) as error:
         raise FleetError(f"the template at {commit} does not render with these answers: {error}") from error
 
@@ -103,6 +123,10 @@ def _refuse_ignored(worker: Worker, data: dict[str, Any], commit: str) -> None:
 def _asked(worker: Worker) -> list[str]:
     """List the questions that somebody may answer; the others are computed."""
     return [name for name, question in worker.template.questions_data.items() if question.get("when") is not False]
+
+
+# A path that does not exist, and that nothing can be written to.
+NOWHERE = Path(os.devnull, "service")
 
 
 class _Kind(Enum):
@@ -174,6 +198,29 @@ class _Compiled(FileSystemBytecodeCache):
         super().dump_bytecode(bucket)
 
 
+class _Question(Question):
+    """A question whose default is computed once, and validated once: Copier asks for it two or three times."""
+
+    @cached_property
+    def _default(self) -> Any:
+        return super().get_default()
+
+    def get_default(self) -> Any:
+        return self._default
+
+    @cached_property
+    def _accepted(self) -> set[str]:
+        return set()
+
+    def validate_answer(self, answer: Any) -> None:
+        if (written := repr(answer)) not in self._accepted:
+            super().validate_answer(answer)
+            self._accepted.add(written)
+
+
+_main.Question = _Question  # ty: ignore[invalid-assignment]
+
+
 class _Archived(Template):
     """A template version in a plain folder, with the commit that the folder was written from."""
 
@@ -199,12 +246,15 @@ class _Archived(Template):
 
 class _Renderer(Worker):
     archived: _Archived
-    write: bool
     answers_content: bytes
 
     @cached_property
     def tree(self) -> Tree:
         """The files of the service, added while they are rendered."""
+        return {}
+
+    @cached_property
+    def contents(self) -> dict[str, bytes | Path]:
         return {}
 
     @cached_property
@@ -222,10 +272,17 @@ class _Renderer(Worker):
             environment = Worker.jinja_env.func(self)
             environment.__class__ = CompilingOnce
             environment.auto_reload = False
+            environment.optimized = (
+                False  # a file is rendered a few times, and optimizing it takes longer than that saves
+            )
             environment.filters["from_yaml"] = _from_yaml
             environment.bytecode_cache = _Compiled()
             _ENVIRONMENTS[folder] = environment
         return _ENVIRONMENTS[folder]
+
+    def _path_matcher(self, patterns: Iterable[str]) -> Callable[[Path], bool]:
+        """Match each path once for all services with these patterns."""
+        return _matcher(tuple(patterns))
 
     @cached_property
     def _parts(self) -> dict[str, str]:
@@ -240,8 +297,8 @@ class _Renderer(Worker):
         return self._complete_context if Phase.current() is Phase.RENDER else super()._render_context()
 
     def _render_template(self) -> None:
-        """Read each file of the template once for all services if no file is written: most files are the same in each."""
-        if self.write or self.template.preserve_symlinks:
+        """Read each file of the template once for all services: most files are the same in each."""
+        if self.template.preserve_symlinks:
             super()._render_template()
             return
         folder = self.template.local_abspath
@@ -253,6 +310,7 @@ class _Renderer(Worker):
                     continue
                 if source.kind is _Kind.FILE:
                     self.tree[path.as_posix()] = _copied_entry(source.file)
+                    self.contents[path.as_posix()] = source.file
                 else:
                     self._render_file(source.name, path, context or {})
 
@@ -291,14 +349,15 @@ class _Renderer(Worker):
         expected_contents: bytes | Path = b"",
         expected_mode: int | None = None,
     ) -> bool:
-        """Record a file from the content that Copier is about to write. Return whether Copier may write the file."""
+        """Record a file from the content that Copier is about to write, and do not let Copier write the file."""
         if not is_dir:
             content = expected_contents if isinstance(expected_contents, bytes) else os.fsencode(expected_contents)
             mode = "120000" if is_symlink else "100755" if (expected_mode or 0) & 0o100 else "100644"
             self.tree[dst_relpath.as_posix()] = Entry(mode, blob_id(content))
+            self.contents[dst_relpath.as_posix()] = content
             if dst_relpath == self.answers_relpath:
                 self.answers_content = content
-        return self.write
+        return False
 
     def _sync_git_index_executable_bit(self, dst_relpath: Path, src_mode: int) -> None:
         """Do nothing: there is no git index in the folder."""
@@ -328,6 +387,11 @@ CAST_STR_TO_NATIVE["yaml"] = _parse  # ty: ignore[invalid-assignment]
 # Shared by all services that this process renders, by the folder of the template version.
 _ENVIRONMENTS: dict[Path, SandboxedEnvironment] = {}
 _PATHS: dict[tuple[Path, Path], list[tuple[Path, AnyByStrDict | None]]] = {}
+
+
+@lru_cache(maxsize=64)
+def _matcher(patterns: tuple[str, ...]) -> Callable[[Path], bool]:
+    return lru_cache(maxsize=4096)(Worker._path_matcher(cast(Worker, None), patterns))
 
 
 @cache

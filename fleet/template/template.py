@@ -34,6 +34,9 @@ LOST = (
 )
 
 
+# The refs of a mirror. Git hosts have many more: GitHub has two for each pull request, which may hold anybody's files.
+FETCHED = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+
 # No tag or commit has these characters in its name. By `:/…` and `^{/…}` git would search all messages for a pattern, which a
 # service could make as slow as it likes.
 _SEARCH = re.compile(r":|\^\{|@\{")
@@ -80,7 +83,7 @@ class Template:
         """Clone the mirror, and replace the old mirror if there is one. Raises FleetError, and then keeps the old mirror."""
         mirror = self._mirror
         with preparing(mirror) as folder:
-            options = ("clone", "--quiet", "--mirror", "--template=")
+            options = ("clone", "--quiet", "--bare", "--template=")
             try:
                 git.exchange(folder, *options, "--", self.url, str(folder / "git"))
             except FleetError as error:
@@ -129,7 +132,7 @@ class Template:
                 # By its address instead of `origin`, because the mirror may have lost its configuration. With --git-dir,
                 # because git would fetch into a repository around the cache if the mirror had lost its HEAD.
                 options = ("--git-dir=.", "fetch", "--quiet", "--prune", "--force")
-                git.exchange(self.repository, *options, "--", self.url, "+refs/*:refs/*")
+                git.exchange(self.repository, *options, "--", self.url, *FETCHED)
 
     def refresh_if_possible(self, *, unless_newer_than: timedelta = timedelta()) -> None:
         """Fetch new commits. If the template cannot be fetched, print on stderr how old the known releases are.

@@ -71,6 +71,7 @@ def update(path: Path, options: Options) -> Report:
     report = Report(service.root.name, old.version, new.version)
     with worktree(service.root, keep=options.keep) as checkout, tempfile.TemporaryDirectory(prefix="fleet-") as folder:
         before = Render(old, service.answers, Path(folder, "old"))
+        service.expected = before.manifest  # rendered once, also where files are restored from it
         _heal(service, checkout, before, Ownership.of(new.folder), report)
         if had := find_delivered_answers(service):
             before = Render(old, service.answers, Path(folder, "had"), had)

@@ -169,9 +169,17 @@ def with_files(service: Path, *paths: str) -> None:
 
 @pytest.mark.parametrize(
     ("names", "second"),
-    [(("NOTES.md", "notes.md"), "notes.md"), (("docs/a.md", "Docs/b.md"), "docs"), (("Ideas", "ideas/a.md"), "ideas")],
+    [
+        (("NOTES.md", "notes.md"), "notes.md"),
+        (("docs/a.md", "Docs/b.md"), "docs"),
+        (("Ideas", "ideas/a.md"), "ideas"),
+        (("Caf\u00e9.md", "Cafe\u0301.md"), "Caf\u00e9.md"),
+        (("CAF\u00c9/a.md", "cafe\u0301/b.md"), "cafe\u0301"),
+    ],
 )
-def test_two_names_that_differ_in_case_only_are_one_finding(born: Born, names: tuple[str, str], second: str) -> None:
+def test_two_names_that_some_systems_take_for_one_are_one_finding(
+    born: Born, names: tuple[str, str], second: str
+) -> None:
     service = born()
     with_files(service, *names)
     report = examine(Options(service, "HEAD", only_drift=True))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fleet.conventions import supply
-from fleet.conventions.supply import WHEELS, NoSecrets
+from fleet.conventions.supply import UNREAD, NoSecrets
 from fleet.errors import FleetError, MachineError
 from fleet.service.service import Service
 from tests.fleet.conventions.mutations import (
@@ -55,6 +55,16 @@ MUTATIONS: Mutations = {
     "a key in a file that the template does not know": (
         "supply-no-secrets",
         append("local.mk", KEY),
+        "the text looks like a secret",
+    ),
+    "a key in a file of the platform that was edited": (
+        "supply-no-secrets",
+        append("MANUAL.md", KEY),
+        "the text looks like a secret",
+    ),
+    "a key in a seed that was edited": (
+        "supply-no-secrets",
+        append("README.md", KEY),
         "the text looks like a secret",
     ),
     "a key with a comment that would have it passed over": (
@@ -201,26 +211,31 @@ WHEEL = '    { url = "https://index.example.com/a.whl", hash = "sha256:0", size 
     ("text", "left"),
     [
         (f'name = "a"\nwheels = [\n{WHEEL}{WHEEL}]\n', 'name = "a"\nwheels = [\n]\n'),
+        (
+            'dependencies = [\n    { name = "b", extra = ["c", "d"], marker = "a < \'3\'" },\n]\n',
+            "dependencies = [\n]\n",
+        ),
+        ('sdist = { url = "https://index.example.com/a", size = 1 }\n', "sdist = { }\n"),
         (f'wheels = [\n{WHEEL}"""\n]\n', None),
         ('wheels = [\n    { url = """, b = "c" },\n]\n', None),
     ],
-    ids=["as uv writes them", "with a text of several lines", "with the beginning of such a text"],
+    ids=["wheels", "dependencies", "sdist", "with a text of several lines", "with the beginning of such a text"],
 )
-def test_wheels_of_a_lock_file_are_left_out_in_the_form_that_uv_writes(text: str, left: str | None) -> None:
-    assert WHEELS.sub("", text) == (text if left is None else left)
+def test_parts_of_a_lock_file_are_left_out_in_the_form_that_uv_writes(text: str, left: str | None) -> None:
+    assert UNREAD.sub("", text) == (text if left is None else left)
 
 
 def test_wheels_that_a_lock_file_has_twice_are_no_toml(service: Path) -> None:
     wheels = f"wheels = [\n{WHEEL}]\n"
     append("uv.lock", f'\n[[package]]\nname = "tariffs"\nversion = "1"\n{wheels}{wheels}')(service)
     with pytest.raises(FleetError, match=r"uv\.lock is not TOML"):
-        Service(service).toml("uv.lock", WHEELS)
+        Service(service).toml("uv.lock", UNREAD)
 
 
 def test_a_lock_file_is_read_whole_after_a_reading_without_wheels(service: Path) -> None:
     append("uv.lock", f'\n[[package]]\nname = "tariffs"\nversion = "1"\nwheels = [\n{WHEEL}]\n')(service)
     opened = Service(service)
-    assert [opened.toml("uv.lock", unread)["package"][-1]["wheels"] for unread in (WHEELS, None)] == [
+    assert [opened.toml("uv.lock", unread)["package"][-1]["wheels"] for unread in (UNREAD, None)] == [
         [],
         [{"url": "https://index.example.com/a.whl", "hash": "sha256:0", "size": 1}],
     ]

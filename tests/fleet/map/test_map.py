@@ -22,7 +22,7 @@ from fleet.check.standing import Standing
 from fleet.errors import FleetError
 from fleet.main import app
 from fleet.map import findings as findings_module
-from fleet.map import reader
+from fleet.map import message_findings, reader
 from fleet.map.call_findings import LIMIT
 from fleet.map.facts import Facts, facts
 from fleet.map.findings import findings
@@ -914,6 +914,29 @@ def test_a_commit_that_takes_too_long_to_read_is_given_up_and_not_tried_again_un
     }
     monkeypatch.setenv("FLEET_LIMIT_SECONDS", "60")
     assert reader.read_members([member]).unread == {}
+
+
+@pytest.mark.timeout(60)
+def test_schemas_that_take_too_long_to_compare_are_a_warning_for_each_message_of_the_sender(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = shop()
+    map_ = drawn(tmp_path, services)
+    compare = message_findings.find_unmet
+
+    def never_compared(expected: Any, sent: Any) -> Any:
+        while "note" in sent["properties"]:
+            pass
+        return compare(expected, sent)
+
+    monkeypatch.setenv("FLEET_LIMIT_SECONDS", "0.2")
+    monkeypatch.setattr(message_findings, "find_unmet", never_compared)
+    (found,) = (one for one in findings(map_) if one.finding.id == "map-event-unfit")
+    assert found.finding.level is Level.WARNING
+    assert (
+        "comparing the schemas of the messages of orders takes more than 0.2 seconds of computing, and was given up"
+        in found.finding.reason
+    )
 
 
 def committed(folder: Path) -> tuple[Member, str]:

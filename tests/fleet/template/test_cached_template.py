@@ -1,0 +1,92 @@
+"""The template's mirror has what renders need and no more, and versions that nobody uses leave the cache."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fleet.cache import UNUSED_DAYS, cache
+from fleet.template import release
+from fleet.template.template import Template
+from tests.support.commands import git
+
+ADDRESS = "https://git.example.com/platform/template.git"
+
+
+@pytest.fixture
+def hosted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with a release, as a Git host has it."""
+    monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(release, "_COMPLETE", set())
+    repository = tmp_path / "hosted"
+    repository.mkdir()
+    git(repository, "init", "--quiet", "--initial-branch", "main")
+    released(repository, "v1.0.0")
+    config = tmp_path / "gitconfig"
+    git(tmp_path, "config", "--file", str(config), f"url.file://{repository}.insteadOf", ADDRESS)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+    monkeypatch.setenv("FLEET_TEMPLATE", ADDRESS)
+    return repository
+
+
+def released(repository: Path, tag: str) -> None:
+    (repository / "copier.yml").write_text(f"# {tag}\n")
+    git(repository, "add", "--all")
+    git(repository, "commit", "--quiet", "--message", tag)
+    git(repository, "tag", tag)
+
+
+def refs(repository: Path) -> list[str]:
+    return git(repository, "for-each-ref", "--format=%(refname)").splitlines()
+
+
+def test_a_mirror_has_branches_and_tags_and_nothing_of_a_pull_request(hosted: Path) -> None:
+    git(hosted, "checkout", "--quiet", "--detach")
+    (hosted / "large").write_bytes(os.urandom(2**20))
+    git(hosted, "add", "--all")
+    git(hosted, "commit", "--quiet", "--message", "Offer a change")
+    git(hosted, "update-ref", "refs/pull/1/head", "HEAD")
+    git(hosted, "checkout", "--quiet", "main")
+    template = Template(ADDRESS)
+    assert template.releases == ["v1.0.0"]
+    assert refs(template.repository) == ["refs/heads/main", "refs/tags/v1.0.0"]
+    released(hosted, "v1.1.0")
+    git(hosted, "branch", "next")
+    again = Template(ADDRESS)
+    again.refresh()
+    assert again.newest().version == "v1.1.0"
+    assert refs(again.repository) == ["refs/heads/main", "refs/heads/next", "refs/tags/v1.0.0", "refs/tags/v1.1.0"]
+    assert sum(file.stat().st_size for file in again.repository.rglob("*") if file.is_file()) < 2**19
+
+
+@pytest.fixture
+def aged() -> Callable[[Path], None]:
+    def age(path: Path) -> None:
+        then = time.time() - (UNUSED_DAYS + 1) * 24 * 60 * 60
+        os.utime(path, (then, then))
+
+    return age
+
+
+def test_a_version_that_no_run_has_used_for_a_month_leaves_the_cache(
+    hosted: Path, aged: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for tag in ("v1.1.0", "v1.2.0"):
+        released(hosted, tag)
+    template = Template(ADDRESS)
+    unused, used = (template.at(version).folder for version in ("v1.0.0", "v1.1.0"))
+    compiled = cache() / "compiled/jinja2-3-copier-9"
+    compiled.mkdir(parents=True)
+    for name in ("old", "new"):
+        (compiled / name).touch()
+    for path in (unused, unused.with_suffix(".lock"), used, compiled / "old"):
+        aged(path)
+    monkeypatch.setattr(release, "_COMPLETE", set())  # as in another run
+    assert template.at("v1.1.0").folder == used
+    newest = template.at("v1.2.0").folder
+    assert {path.name for path in (cache() / "versions").iterdir() if path.is_dir()} == {used.name, newest.name}
+    assert not unused.with_suffix(".lock").exists()
+    assert [path.name for path in compiled.iterdir()] == ["new"]
+    assert (template.at("v1.0.0").folder / "copier.yml").read_text() == "# v1.0.0\n"
