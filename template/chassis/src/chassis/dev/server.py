@@ -1,6 +1,7 @@
 """`python -m <service> dev`: run a database, the migrations and the service, which reloads on change."""
 
 import contextlib
+import errno
 import json
 import os
 import shlex
@@ -129,11 +130,16 @@ def _database(service: Service) -> Any:
 def _listen(host: str, port: int) -> socket.socket:
     """Open a listening socket on `port`, or on a free port if another process has that port.
 
-    The server inherits the socket, because a port that was only probed may be taken before the server binds it.
+    The server inherits the socket, because a port that was only probed may be taken before the server binds it. Raises
+    _NotAlive if the port cannot be used for another reason, such as a missing permission.
     """
     try:
         return socket.create_server((host, port))
-    except OSError:
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise _NotAlive(
+                f"cannot listen on {host}:{port}: {error.strerror}. HTTP_PORT, or the option --port, names another port"
+            ) from error
         return socket.create_server((host, 0))
 
 
