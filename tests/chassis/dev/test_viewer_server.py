@@ -210,6 +210,8 @@ def test_data_is_only_for_its_owner_and_new_at_each_start(tmp_path: Path) -> Non
             assert json.loads(ask(running, "traces")[1]) == {"count": 0, "traces": []}
             ask(running, "v1/traces", export([span(1)]))
             assert json.loads(ask(running, "traces")[1])["count"] == 1
+        assert list(folder.iterdir()) == []
+        (folder / "viewer.db").write_bytes(b"left by kill -9")
     assert len({urlsplit(url).path for url in urls}) == 2
 
 

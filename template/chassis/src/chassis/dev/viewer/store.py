@@ -77,11 +77,11 @@ class Entry(NamedTuple):
 
 
 class Store:
-    """One writer and any number of readers, from any thread. The file is emptied at the start."""
+    """One writer and any number of readers, from any thread. The file is deleted at the end, and before the start."""
 
     def __init__(self, file: Path, *, max_spans: int = MAX_SPANS, max_lines: int = MAX_LINES) -> None:
-        for suffix in ("", "-wal", "-shm"):
-            file.with_name(file.name + suffix).unlink(missing_ok=True)
+        self._file = file
+        self._delete()
         self._max_spans, self._max_lines = max_spans, max_lines
         self._database = sqlite3.connect(file, check_same_thread=False, isolation_level=None)
         self._database.row_factory = sqlite3.Row
@@ -95,6 +95,11 @@ class Store:
             self._version = -1
             self._changed.notify_all()
             self._database.close()
+        self._delete()
+
+    def _delete(self) -> None:
+        for suffix in ("", "-wal", "-shm"):
+            self._file.with_name(self._file.name + suffix).unlink(missing_ok=True)
 
     def wait(self, seen: int, timeout: float) -> int:
         """Return the number of the newest change, once it is another than `seen`; -1 after the end."""
