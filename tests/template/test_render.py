@@ -92,7 +92,9 @@ def test_the_readme_leads_to_the_manual_of_the_version_that_the_service_has(
     template: Path, tmp_path: Path, source: str, version: str, web: str
 ) -> None:
     answers = f"_commit: {version}\n_src_path: {source}\nservice_name: billing\nmessaging_style: events\n"
-    fleet_render(template, commit=version, answers=Answers.parse(answers.encode()), into=tmp_path)
+    rendered = fleet_render(template, commit=version, answers=Answers.parse(answers.encode()))
+    for page in ("README.md", "MANUAL.md"):
+        rendered.write(page, tmp_path)
     assert "](MANUAL.md)" in (tmp_path / "README.md").read_text()
     manual = (tmp_path / "MANUAL.md").read_text()
     pages = re.findall(r"\]\((\S+)\)" if web else r"`(docs/\S+)`", manual)
