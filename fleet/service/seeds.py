@@ -8,7 +8,7 @@ from fleet.errors import FleetError
 from fleet.git import git, objects
 from fleet.service.revisions import MIGRATION, identity
 from fleet.service.service import Service
-from fleet.template.answers import ANSWERS_FILE, Answers, aggregates_in
+from fleet.template.answers import ANSWERS_FILE, Answers, aggregates_in, without_aggregates
 from fleet.template.manifest import Manifest
 from fleet.template.release import Render
 
@@ -74,8 +74,7 @@ def find_delivered_answers(service: Service) -> dict[str, str]:
     data = {}
     missing = find_absent_aggregates(service).items()
     if never := {name for name, paths in missing if not _touched(service, paths)} - _of_the_first_commit(service):
-        blocks = aggregates_in(service.expected.answers)
-        data["aggregates"] = "\n".join([block for name, block in blocks.items() if name not in never] or [NOBODY])
+        data["aggregates"] = without_aggregates(aggregates_in(service.expected.answers), never) or NOBODY
     seeded = frozenset(service.answers.values.get("seeded") or [])
     style = service.expected.answers.get("messaging_style")
     if any(value == style and not styles <= seeded for styles, value in STYLES.items()):
@@ -117,8 +116,8 @@ def _of_dropped_aggregates(service: Service, before: Manifest, render: Render) -
     }
     if not gone:
         return set()
-    kept = [block for name, block in aggregates_in(render.manifest.answers).items() if name not in gone]
-    return _only_with(render, "\n".join([NOBODY, *kept]))
+    kept = without_aggregates(aggregates_in(render.manifest.answers), gone)
+    return _only_with(render, f"{NOBODY}\n{kept}")
 
 
 def find_deleted(service: Service, paths: list[str]) -> set[str]:

@@ -1,6 +1,6 @@
 """Read .copier-answers.yml, in which a service records the template's address, its version and the answers."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -168,6 +168,22 @@ def _parse(content: bytes | None) -> Answers | FleetError:
 
 def _is_ours(found: Answers | FleetError) -> bool:
     return isinstance(found, Answers) and is_trusted(found.source)
+
+
+def without_aggregates(blocks: dict[str, str], gone: Collection[str]) -> str:
+    """Leave these aggregates out of the answer. A reference to one of them becomes a uuid."""
+    words = {_word(name) for name in gone}
+
+    def free(row: str) -> str:
+        field, _, kind = row.partition(": ")
+        return f"{field}_id: uuid" if _word(kind.removesuffix("?")) in words else row
+
+    return "\n".join(free(row) for name, block in blocks.items() if name not in gone for row in block.splitlines())
+
+
+def _word(name: str) -> str:
+    """The name of an aggregate in one spelling: line-item, line_item and LineItem are the same."""
+    return name.replace("_", "").replace("-", "").lower()
 
 
 def aggregates_in(values: dict[str, Any]) -> dict[str, str]:

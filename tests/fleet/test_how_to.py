@@ -85,6 +85,8 @@ MESSAGES, MAIN = "src/billing/messaging/invoices.py", "src/billing/main.py"
 SETTINGS, CONFTEST, RUNBOOK = "src/billing/settings.py", "tests/conftest.py", "docs/runbook.md"
 PRODUCTION, STAGING = (f"deploy/overlays/{name}/kustomization.yaml" for name in ("production", "staging"))
 TESTS = "tests/messaging/test_invoices.py"
+BUILDERS = "tests/builders/invoices.py"
+SOME_ID = 'SOME_ID = UUID("0190b5a8-7c5e-7b3a-9d43-6f0e8c1a2b4d")\n'
 VERSION = '    sa.CheckConstraint("version >= 1"'
 SETTINGS_LINE = "    settings=Settings,\n"
 ROW = "| `DATABASE_POOL_SIZE`"
@@ -489,6 +491,44 @@ def erase_a_persons_data(service: Path) -> None:
     )
 
 
+def decorated(path: str, method: str) -> Step:
+    """Make a step that replaces the first decorator of a route with this method."""
+
+    def step(service: Path, text: str) -> None:
+        decorator = rf"^@router\.{method}\(.*?\)\n(?=async def)"
+        old = re.search(decorator, (service / path).read_text(), re.MULTILINE | re.DOTALL)
+        assert old
+        edit(path, old[0], text)(service, "")
+
+    return step
+
+
+def before(path: str, line: str) -> Step:
+    """Make a step that writes the block above this line."""
+    return lambda service, text: edit(path, line, f"{text}{line}")(service, "")
+
+
+def make_a_value_unique(service: Path) -> None:
+    def in_both_functions(service: Path, text: str) -> None:
+        path = service / BUILDERS
+        path.write_text(path.read_text().replace('        "number": "sample",\n', text))
+
+    follow(
+        service,
+        "make-a-value-unique.md",
+        add(DOMAIN),
+        before(PERSISTENCE, VERSION),
+        migration("index the number"),
+        migration("unique number"),
+        decorated(API, "post"),
+        decorated(API, "patch"),
+        lambda service, text: edit(BUILDERS, SOME_ID, f"{SOME_ID}{text}")(service, ""),
+        in_both_functions,
+        add("tests/api/test_invoices.py"),
+        add(TESTS),
+    )
+
+
 # One after the other, because each builds on the pages before.
 JOURNEY = {
     "add-a-route.md": add_a_route,
@@ -504,6 +544,7 @@ JOURNEY = {
     "store-files.md": store_files,
     "change-a-contract.md": change_a_contract,
     "filter-sort-and-search.md": filter_sort_and_search,
+    "make-a-value-unique.md": make_a_value_unique,
     "let-the-database-give-a-value.md": let_the_database_give_a_value,
     "record-who-changed-what.md": record_who_changed_what,
     "erase-a-persons-data.md": erase_a_persons_data,

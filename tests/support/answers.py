@@ -34,9 +34,9 @@ Everything:
 THREE_AGGREGATES = """
 Customer:
   name: string(120)
-  level: enum(bronze|silver|gold)
+  level: enum(bronze|silver|gold) = bronze
 LoyaltyPoint:
-  customer_id: uuid
+  customer: Customer
   points: integer
   reason: text?
   reminder: none
@@ -45,6 +45,27 @@ Category:
   events: state
   title: string(80)
   rate: decimal(5,2)?
+"""
+
+# Values that no two rows share, defaults, and references from an aggregate above.
+EVERY_RULE = """
+Order:
+  number: string(40) unique
+  external_id: uuid unique
+  customer: Customer
+  payer: Customer?
+  priority: integer = 1
+  discount: decimal(5,2) = -1.5
+  channel: enum(web|phone) = web
+  remark: text? = none yet
+Customer:
+  number: string(12) unique
+  country: Country
+Country:
+  status: none
+  code: string(2) unique
+  rank: integer unique
+  active: boolean = true
 """
 
 # The longest names that the questions allow. They show a generated line that is too long.
@@ -57,7 +78,18 @@ LONGEST = """
   {f}_amount: money?
   {f}_moment: datetime?
   {f}_related: uuid?
-""".format(a="A" + "b" * 29, f="f" * 22)
+  {f}_unique: string(40) unique
+  {f}_ref: {c}?
+  {f}_default: string(1000)? = {w}
+  {f}_value: enum(one|{v})? = {v}
+{c}:
+  status: none
+  name: text
+  {f}_par: {d}
+{d}:
+  status: none
+  name: text
+""".format(a="A" + "b" * 29, f="f" * 22, c="C" + "d" * 29, d="D" + "e" * 29, w="w" * 30, v="v" * 40)
 
 # Every messaging style on every broker, with names and fields that differ as much as possible.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -104,7 +136,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "queues-kafka": {"service_name": "ticketing", "messaging_style": "queues", "broker": "kafka"},
     "queues-rabbitmq": {"service_name": "bookings", "messaging_style": "queues", "broker": "rabbitmq"},
     "both-rabbitmq": {
-        "service_name": "notifications",
+        "service_name": "sales",
+        "aggregates": EVERY_RULE,
         "messaging_style": "events-and-queues",
         "broker": "rabbitmq",
     },

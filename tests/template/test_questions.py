@@ -357,6 +357,7 @@ def test_a_good_answer_is_accepted(validate: Validate, question: str, answer: ob
     assert validate(question, answer) == ""
 
 
+CUSTOMER = "Customer: {a: text}"
 AGGREGATES = [
     # no aggregate, an empty one
     ("", "type a name and its fields: 'Invoice: {total: money}', at least one aggregate"),
@@ -366,7 +367,7 @@ AGGREGATES = [
     ("Invoice:", "type at least one field: 'Invoice: {name: string(120)}'"),
     ("Invoice: {}", "type at least one field: 'Invoice: {name: string(120)}'"),
     ("Invoice: number", "type fields as 'name: type': after Invoice stands the text 'number'"),
-    ("Invoice: {number:string}", "type a space after the colon: Invoice.number:string is one name for YAML"),
+    ("Invoice: {number:string}", "type a space after the colon: 'number:string' is one name for YAML"),
     # aggregates' names
     ("Invoices: {a: text}", "type 'Invoice': Invoices is a plural; or, if it is none, 'InvoicesRecord'"),
     ("line_items: {a: text}", "type 'LineItem': line_items is a plural; or, if it is none, 'LineItemsRecord'"),
@@ -501,23 +502,23 @@ AGGREGATES = [
     ("Invoice: {a: String(40)}", "type 'string(40)': Invoice.a has a type in upper case"),
     (
         "Invoice: {a: wibble}",
-        "type a type for Invoice.a: string(n), text, integer, decimal(p,s), money, boolean, date, datetime, uuid, enum(a|b); 'wibble' is none",
+        "type a type for Invoice.a: string(n), text, integer, decimal(p,s), money, boolean, date, datetime, uuid, enum(a|b) or an aggregate; 'wibble' is none",
     ),
     (
         "Invoice: {a: }",
-        "type a type for Invoice.a: string(n), text, integer, decimal(p,s), money, boolean, date, datetime, uuid, enum(a|b); 'null' is none",
+        "type a type for Invoice.a: string(n), text, integer, decimal(p,s), money, boolean, date, datetime, uuid, enum(a|b) or an aggregate; 'null' is none",
     ),
     (
         "Invoice: {a: [text]}",
-        "type a type for Invoice.a: string(n), text, integer, decimal(p,s), money, boolean, date, datetime, uuid, enum(a|b); '[\"text\"]' is none",
+        "type a type for Invoice.a: string(n), text, integer, decimal(p,s), money, boolean, date, datetime, uuid, enum(a|b) or an aggregate; '[\"text\"]' is none",
     ),
     (
         "Invoice: {a: {type: text}}",
-        'type a type for Invoice.a: string(n), text, integer, decimal(p,s), money, boolean, date, datetime, uuid, enum(a|b); \'{"type": "text"}\' is none',
+        'type a type for Invoice.a: string(n), text, integer, decimal(p,s), money, boolean, date, datetime, uuid, enum(a|b) or an aggregate; \'{"type": "text"}\' is none',
     ),
     (
         "Invoice:\n  a: text??",
-        "type a type for Invoice.a: string(n), text, integer, decimal(p,s), money, boolean, date, datetime, uuid, enum(a|b); 'text??' is none",
+        "type a type for Invoice.a: string(n), text, integer, decimal(p,s), money, boolean, date, datetime, uuid, enum(a|b) or an aggregate; 'text??' is none",
     ),
     ("Invoice: {a: string(40}", "type the closing parenthesis: Invoice.a has the type 'string(40'"),
     ("Invoice: {a: integer(3)}", "type 'integer': the type of Invoice.a takes no parentheses"),
@@ -538,6 +539,89 @@ AGGREGATES = [
     ("Invoice: {a: enum(x,y)}", "type 'enum(low|high)', or alike: Invoice.a has 'x,y', no free snake_case word"),
     ("Invoice: {a: enum(class|y)}", "type 'enum(low|high)', or alike: Invoice.a has 'class', no free snake_case word"),
     (f"Invoice: {{a: enum({'|'.join(f'v{n}' for n in range(21))})}}", "type 1 to 20 values"),
+    # unique values, references, defaults
+    ("Invoice: {a: unique string(40)}", "type 'string(40) unique': Invoice.a has the word first"),
+    ("Invoice: {a: unique}", "type 'string(40) unique': Invoice.a has the word first"),
+    ("Invoice: {a: boolean unique}", "leave out 'unique': Invoice.a is no string, integer or uuid"),
+    ("Invoice: {a: money unique}", "leave out 'unique': Invoice.a is no string, integer or uuid"),
+    ("Invoice: {a: string(40) Unique}", "type a type for Invoice.a"),
+    ("Invoice: {a: string unique unique}", "type a type for Invoice.a"),
+    ("Invoice: {a: varchar unique}", "type 'string unique': Invoice.a has 'varchar unique', which is no field type"),
+    ("Invoice: {a: string(0) unique}", "type 'string(200)' or 'text': Invoice.a has 'string(0) unique', not 1 to 1000"),
+    ("Invoice: {a: text unique, a_taken: enum(x|y)}", "leave out 'unique': Invoice.a is no string, integer or uuid"),
+    (
+        "Invoice: {a: string unique, a_taken: enum(x|y)}",
+        "type 'invoice_a_taken': the code has a class of Invoice.a_taken",
+    ),
+    (
+        "Invoice: {a: string unique}\nInvoiceATaken: {b: text}",
+        "type another name: Invoice makes a class or module 'InvoiceATaken'",
+    ),
+    (f"Order: {{a: Custmer}}\n{CUSTOMER}", "enum(a|b) or an aggregate; 'Custmer' is none"),
+    (
+        f"Order: {{customer_id: Customer}}\n{CUSTOMER}",
+        "type 'customer: Customer': Order.customer_id gets its '_id' by itself",
+    ),
+    (
+        f"Order: {{customer: Customer, customer_id: uuid}}\n{CUSTOMER}",
+        "rename it or 'customer': Order.customer_id is the column of that reference",
+    ),
+    (
+        f"Order: {{customer: Customer unique}}\n{CUSTOMER}",
+        "type 'Customer': Order.customer is a reference, without more words",
+    ),
+    (
+        f"Order: {{customer: Customer = 1}}\n{CUSTOMER}",
+        "type 'Customer': Order.customer is a reference, without more words",
+    ),
+    (
+        f"Order: {{Customer: Customer}}\n{CUSTOMER}",
+        "type 'customer_id': Order.Customer_id is not snake_case, lower-case words joined by _",
+    ),
+    (
+        f"Order: {{{'a' * 28}: Customer}}\n{CUSTOMER}",
+        "type at most 30 characters: 31 are in Order.aaaaaaaaaaaaaaaaaaaaaaaaaaaa_id",
+    ),
+    (
+        f"Order: {{order: Customer}}\n{CUSTOMER}",
+        "leave out Order.order_id, or type 'external_id': routes call the id so",
+    ),
+    ("Order: {parent: Order?}", "type 'parent_id: uuid?': Order.parent refers to its own aggregate"),
+    ("A1: {b: B1}\nB1: {a: A1}", "type 'b_id: uuid': A1.b closes a circle of references"),
+    ("A1: {b: B1}\nB1: {c: C1?}\nC1: {a: A1}", "type 'b_id: uuid': A1.b closes a circle of references"),
+    (
+        f"Order: {{customer: Customer, customer_unknown: enum(a|b)}}\n{CUSTOMER}",
+        "type 'order_customer_unknown': the code has a class of Order.customer_unknown",
+    ),
+    (
+        f"Order: {{customer: Customer}}\n{CUSTOMER}\nOrderCustomerUnknown: {{a: text}}",
+        "type another name: Order makes a class or module 'OrderCustomerUnknown'",
+    ),
+    (
+        "Order: {customer: Customer}\nCustomer: {has_orders: enum(a|b)}",
+        "type another name: Customer.has_orders makes a second class",
+    ),
+    ("Order: {customer: [Customer]}\nCustomer: {a: text}", "type a type for Order.customer"),
+    ("Invoice: {a: integer = one}", "type 'integer = 1', or alike: Invoice.a has 'one'"),
+    ("Invoice: {a: integer = 007}", "type 'integer = 1', or alike: Invoice.a has '007'"),
+    ("Invoice: {a: integer = 9007199254740993}", "type 'integer = 1', or alike: Invoice.a has '9007199254740993'"),
+    ("Invoice: {a: integer = }", "type 'integer = 1', or alike: Invoice.a has ''"),
+    ("Invoice: {a: integer = 1 = 2}", "type 'integer = 1', or alike: Invoice.a has '1 = 2'"),
+    ('Invoice:\n  a: "integer = \\u0661"', "type 'integer = 1', or alike: Invoice.a has '١'"),
+    ("Invoice: {a: decimal(3,2) = 12.5}", "type 'decimal(3,2) = 0', or alike: Invoice.a has '12.5'"),
+    ("Invoice: {a: decimal(3,2) = 1.555}", "type 'decimal(3,2) = 0', or alike: Invoice.a has '1.555'"),
+    ("Invoice: {a: decimal(2,2) = 1.5}", "type 'decimal(2,2) = 0', or alike: Invoice.a has '1.5'"),
+    ("Invoice: {a: decimal(2,2) = -0.0}", "type 'decimal(2,2) = 0', or alike: Invoice.a has '-0.0'"),
+    ("Invoice: {a: enum(x|y) = z}", "type 'enum(x|y) = x', or alike: Invoice.a has 'z'"),
+    ("Invoice: {a: boolean = yes}", "type 'boolean = true', or alike: Invoice.a has 'yes'"),
+    ("Invoice: {a: string(2) = abc}", "type 'string(2) = a', or alike: Invoice.a has 'abc'"),
+    ('Invoice:\n  a: string = "quoted"', "type 'string = a', or alike: Invoice.a has '\"quoted\"'"),
+    ("Invoice:\n  a: 'string = {{ x }}'", "type 'string = a', or alike: Invoice.a has '{{ x }}'"),
+    ("Invoice: {a: date = today}", "type 'date': the type of Invoice.a takes no default"),
+    ("Invoice: {a: money = 5}", "type 'money': the type of Invoice.a takes no default"),
+    ("Invoice: {a: integer unique = 5}", "leave out 'unique' or the default: Invoice.a has both"),
+    ("Invoice: {a: integer = 5 unique}", "type 'integer = 1', or alike: Invoice.a has '5 unique'"),
+    ("Invoice: {a: int = 5}", "type 'integer = 5': Invoice.a has 'int = 5', which is no field type"),
 ]
 
 
@@ -548,9 +632,54 @@ def test_bad_aggregates_are_refused(validate: Validate, answer: str, message: st
     assert "\n" not in said, "a prompt shows one line"
 
 
-def test_text_that_is_not_yaml_is_refused_with_yamls_own_message(ask: Ask) -> None:
-    with pytest.raises(ValueError, match="question 'aggregates': mapping values are not allowed here"):
+PLACES = [
+    ("Invoice: number: text", "put 'number' on a line of its own, or the fields into braces (line 1, column 10)"),
+    ("Invoice: {number: text", "close this '{': nothing in the text does (line 1, column 10)"),
+    ("Invoice: {number: text}}", "leave out this '}', or type '{' before (line 1, column 24)"),
+    ("Invoice: [number: text}", "leave out this '}', or type '{' before (line 1, column 23)"),
+    ("Invoice:\n\tnumber: text", "type spaces instead of this tab (line 2, column 1)"),
+    ("Invoice:\n  a: text\n   b: money", "indent 'b' like 'a': that has its type already (line 3, column 4)"),
+    ("Invoice:\n    a: text\n  b: money", "indent 'b' by 4 spaces: the entries above are (line 3, column 3)"),
+    ("Invoice:\r\n  a: text\r\n  b text", "type 'name: type': 'b text' has no colon (line 3, column 3)"),
+    ("Invoice:\n  a:text", "type a space after the colon: 'a:text' is one name for YAML (line 2, column 3)"),
+    ("Invoice: {a: text b: text}", "type a comma before 'b': each entry has one colon (line 1, column 19)"),
+    ('Invoice: {a: "text}', "close this quote on the same line (line 1, column 14)"),
+    ("Invoice: {a: &x text}", "type a letter instead of '&': that is a sign of YAML (line 1, column 14)"),
+    ("Invoice: {a: text} {b: text}", "type a comma in front of this '{' (line 1, column 20)"),
+    ("Invoice: {a: text} b", "type a new line before 'b' (line 1, column 20)"),
+    ("Invoice: {: text}", "type a name in front of this colon (line 1, column 11)"),
+    (
+        "Invoice: {a: decimal(12, 2), 'a': text}",
+        "keep one or rename the other: Invoice.a is there twice (line 1, column 30)",
+    ),
+    (
+        "# Order: x\nOrder:\n  # a: b\n  a: text # b: c\n  b: int",
+        "type 'integer': Order.b has 'int', which is no field type (line 5, column 3)",
+    ),
+    (
+        "Order: {a: int}\nOrders: {b: text}",
+        "type 'integer': Order.a has 'int', which is no field type (line 1, column 9)",
+    ),
+    ("Orders:\n  a: text", "type 'Order': Orders is a plural; or, if it is none, 'OrdersRecord' (line 1, column 1)"),
+    ('{"Order":{"a":"int"}}', "type 'integer': Order.a has 'int', which is no field type (line 1, column 11)"),
+    ("Order: {\n  customer: Custmer,\n}", "line 2, column 3"),
+]
+
+
+@pytest.mark.parametrize(("answer", "message"), PLACES)
+def test_a_mistake_is_named_with_its_line_and_column(validate: Validate, answer: str, message: str) -> None:
+    assert message in validate("aggregates", answer)
+    assert "\n" not in validate("aggregates", answer)
+
+
+def test_no_text_ends_the_run_with_an_error_of_yaml(ask: Ask, validate: Validate) -> None:
+    """Each text that lacks or repeats one character is accepted or refused by a sentence."""
+    with pytest.raises(ValueError, match=r"question 'aggregates': put 'number' on a line .*\(line 1, column 10\)"):
         ask(aggregates="Invoice: number: text")
+    text = "Order:\n  lines: [{a: decimal(2,1)?}]\n  'b': text # c\nTag: {d: \"text\", e: enum(x|y) = x}\n"
+    for place in range(len(text)):
+        for broken in (text[:place] + text[place + 1 :], text[:place] + text[place] + text[place:]):
+            assert isinstance(validate("aggregates", broken), str)
 
 
 GOOD_AGGREGATES = """\
@@ -577,6 +706,9 @@ purchase_order:
         {"Country": {"status": "none", "a": "text"}},
         "Order: {reminder: none, a: text}",
         "Order: {reminder: text}",
+        "Order: {customer: Customer, user: line-item?, group: LineItem}\nCustomer: {a: text}\nline_item: {c: customer}",
+        "Order: {a: string(2)? unique, b: integer  unique, c: uuid unique, d: string=new, e: integer? = -5, f: text = a b}",
+        "Order:\n  a: decimal(5, 2) = -1.5  # a comment\n  b: enum(x|y)? = y\n  c: decimal(2,2) = 0\n  d: boolean =false",
     ],
 )
 def test_good_aggregates_are_accepted(validate: Validate, answer: object) -> None:
@@ -610,7 +742,8 @@ def test_a_prompt_of_eighty_columns_shows_the_remedy_of_each_refusal(validate: V
     for question, answer, _ in REFUSED:
         if len(str(answer)) > 40:
             continue  # no prompt shows all of a longer answer
-        message, before = validate(question, answer), f"Validation error for question '{question}': "
+        message = re.sub(r" \(line \d+, column \d+\)$", "", validate(question, answer))  # a prompt may cut the place
+        before = f"Validation error for question '{question}': "
         remedy = re.split("[:,] ", message)[0]
         assert len(before + remedy) <= 80, f"Copier's prompt cuts the remedy of {message}"
         assert len(message) <= 80 or message.find("text, integer") > 0, f"the prompt of fleet new cuts {message}"
@@ -684,7 +817,7 @@ def test_a_service_has_one_broker_or_no_broker_without_messages(ask: Ask, broker
 
 def test_the_aggregates_in_full(ask: Ask) -> None:
     invoice, item, order = ask(service_name="billing", aggregates=GOOD_AGGREGATES)["aggregate_list"]
-    assert {key: value for key, value in item.items() if key != "fields"} == {
+    assert {key: value for key, value in item.items() if key not in ("fields", "errors", "referrers")} == {
         "name": "LineItem", "singular": "line_item", "plural": "line_items", "path": "line-items",
         "label": "line item", "plural_label": "line items", "life_cycle": True, "reminders": True, "verb": "activate", "done": "activated",
         "state_events": False,
@@ -692,7 +825,10 @@ def test_the_aggregates_in_full(ask: Ask) -> None:
     }  # fmt: skip
     assert (invoice["verb"], invoice["Done"], invoice["down_revision"]) == ("issue", "Issued", None)
     assert (order["verb"], order["done"], order["down_revision"]) == ("place", "placed", "0002")
-    plain = {"optional": False, "size": None, "precision": None, "scale": None, "values": []}
+    plain = {
+        "optional": False, "size": None, "precision": None, "scale": None, "values": [], "unique": False, "default": None,
+        "reference": None,
+    }  # fmt: skip
     assert invoice["fields"] == [
         plain | {"name": "a", "type": "string", "size": 200},
         plain | {"name": "b", "type": "string", "size": 1},
@@ -715,6 +851,21 @@ def test_an_aggregate_publishes_its_state_if_the_answer_asks_for_state_events(as
     country, show = ask(service_name="billing", aggregates=answer)["aggregate_list"]
     assert (country["state_events"], [field["name"] for field in country["fields"]]) == (True, ["name"])
     assert (show["state_events"], [field["name"] for field in show["fields"]]) == (False, ["events", "name"])
+
+
+def test_a_migration_follows_the_migrations_of_referenced_tables(ask: Ask) -> None:
+    answer = "Order: {buyer: Customer, c: Country}\nCustomer: {country: Country?}\nTag: {a: text}\nCountry: {a: text}\n"
+    made = {each["name"]: each for each in ask(service_name="billing", aggregates=answer)["aggregate_list"]}
+    assert list(made) == ["Order", "Customer", "Tag", "Country"]
+    chain = {name: (each["revision"], each["down_revision"]) for name, each in made.items()}
+    assert chain == {
+        "Order": ("0004", "0003"), "Customer": ("0003", "0002"), "Tag": ("0001", None), "Country": ("0002", "0001")
+    }  # fmt: skip
+    assert [field["name"] for field in made["Order"]["fields"]] == ["buyer_id", "c_id"]
+    assert [error["code"] for error in made["Order"]["errors"]] == [
+        "order_buyer_unknown", "order_c_unknown", "customer_has_orders", "country_has_orders"
+    ]  # fmt: skip
+    assert [each["code"] for each in made["Country"]["referrers"]] == ["country_has_orders", "country_has_customers"]
 
 
 def test_an_aggregate_goes_without_a_life_cycle_or_without_reminders_alone(ask: Ask) -> None:
@@ -836,7 +987,9 @@ def test_the_command_line_refuses_before_writing(questionnaire: Path, tmp_path: 
         "--defaults", "-d", "aggregates={Invoice: {number: text, number: uuid}}", str(questionnaire), str(target)
     )
     assert run.returncode != 0
-    assert "-d aggregates: keep one or rename the other: Invoice.number is there twice\n" in run.stderr
+    assert (
+        "-d aggregates: keep one or rename the other: Invoice.number is there twice (line 1, column 26)\n" in run.stderr
+    )
     assert "Traceback" not in run.stderr
     assert not target.exists()
 

@@ -54,7 +54,7 @@ def test_every_variant_keeps_the_conventions(variants: dict[str, Path], name: st
     assert [problem for one in wanted for problem in one.check(service)] == []
 
 
-@pytest.mark.parametrize("name", ["every-type", "many-words"])
+@pytest.mark.parametrize("name", ["every-type", "many-words", "both-rabbitmq"])
 def test_migrations_that_the_template_seeds_are_safe(variants: dict[str, Path], name: str) -> None:
     nothing = git(variants[name], "commit-tree", EMPTY_TREE, "-m", "Nothing").strip()
     service = Service(variants[name], base=nothing)

@@ -10,6 +10,7 @@ from fleet.check.drift import check_drift
 from fleet.check.findings import Level
 from fleet.errors import FleetError
 from fleet.service.service import Service
+from fleet.template.answers import aggregates_in, without_aggregates
 from fleet.update.update import Options, update
 from tests.fleet.services import Born, commit, contents, state
 from tests.fleet.update.plain import plain_update
@@ -18,13 +19,21 @@ from tests.support.commands import git, make
 pytestmark = pytest.mark.slow
 
 ONE = "Invoice: {number: string(40), total: money}\n"
-TWO = f"{ONE}Refund: {{reason: text, amount: money}}\n"
+TWO = f"{ONE}Refund: {{invoice: Invoice, reason: text, amount: money}}\n"
 THREE = f"{TWO}Dunning: {{level: integer}}\n"
 VERSIONS = "src/billing/migrations/versions"
 
 
 def add(service: Path, aggregates: str, **data: str) -> list[str]:
     return update(service, Options({"aggregates": aggregates, **data}, "v1.0.0", finish=False)).seeds.new
+
+
+def test_a_reference_to_an_aggregate_that_is_left_out_becomes_a_uuid() -> None:
+    answer = (
+        "Order:\n  customer: customer-record?\n  seller: Seller\nCustomerRecord:\n  name: text\nSeller:\n  name: text"
+    )
+    kept = without_aggregates(aggregates_in({"aggregates": answer}), {"CustomerRecord"})
+    assert kept == "Order:\n  customer_id: uuid\n  seller: Seller\nSeller:\n  name: text"
 
 
 def team_migration(service: Path, number: str, after: str) -> None:
@@ -115,16 +124,19 @@ def test_other_fields_change_no_file(born: Born) -> None:
     assert "max_length=50" in report.changed_seeds_diff
 
 
-def test_a_style_turned_on_seeds_its_example_but_for_an_aggregate_that_the_team_removed(born: Born) -> None:
+@pytest.mark.parametrize(("removed", "kept"), [("refund", "invoice"), ("invoice", "refund")])
+def test_a_style_turned_on_seeds_its_example_but_for_an_aggregate_that_the_team_removed(
+    born: Born, removed: str, kept: str
+) -> None:
     service = born(aggregates=TWO)
     for path in contents(service):
-        if "refund" in path and "migrations" not in path:
+        if removed in path and "migrations" not in path:
             (service / path).unlink()
     commit(service)
     seeds = update(service, Options({"messaging_style": "events"}, "v1.0.0", finish=False)).seeds
-    assert "src/billing/messaging/invoices.py" in seeds.new
-    assert [path for path in seeds.new if "refund" in path] == []
-    assert "src/billing/messaging/refunds.py" in seeds.left
+    assert f"src/billing/messaging/{kept}s.py" in seeds.new
+    assert [path for path in seeds.new if removed in path] == []
+    assert f"src/billing/messaging/{removed}s.py" in seeds.left
     assert (service / "deploy/base/worker.yaml").exists()
 
 

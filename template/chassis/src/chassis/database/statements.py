@@ -1,7 +1,7 @@
 """SQLAlchemy Core statements that are compiled once, and that asyncpg executes."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -11,6 +11,8 @@ from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 from sqlalchemy.sql import Executable
 from sqlalchemy.sql.dml import DMLWhereBase, Insert, Update
 from sqlalchemy.types import TypeEngine
+
+from chassis.database.violations import raise_domain_error
 
 Row = asyncpg.Record | dict[str, Any]
 """One row by column name. It is a dict if SQLAlchemy converts one of its values: Enum, JSON, TypeDecorator."""
@@ -111,19 +113,19 @@ class Statement:
     async def one(self, executor: Executor, /, **parameters: Any) -> Row | None:
         """Return the first row, or None."""
         statement = self._for(parameters)
-        row = await executor.fetchrow(statement.sql, *statement.arguments(parameters))
+        row = await self._expect(executor.fetchrow(statement.sql, *statement.arguments(parameters)))
         return row if row is None or not self._conversions else self._convert_row(row)
 
     async def all(self, executor: Executor, /, **parameters: Any) -> list[Row]:
         """Return every row. All rows are held in memory, so give the statement a LIMIT."""
         statement = self._for(parameters)
-        rows: list[Any] = await executor.fetch(statement.sql, *statement.arguments(parameters))
+        rows: list[Any] = await self._expect(executor.fetch(statement.sql, *statement.arguments(parameters)))
         return [self._convert_row(row) for row in rows] if self._conversions else rows
 
     async def run(self, executor: Executor, /, **parameters: Any) -> int:
         """Execute, and return the number of inserted, changed or deleted rows."""
         statement = self._for(parameters)
-        status = await executor.execute(statement.sql, *statement.arguments(parameters))
+        status = await self._expect(executor.execute(statement.sql, *statement.arguments(parameters)))
         return int(status.rpartition(" ")[2])
 
     async def run_many(self, executor: Executor, /, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -137,7 +139,14 @@ class Statement:
         statement, *others = {id(each): each for each in map(self._for, rows)}.values()
         if others:
             raise ValueError("all rows of one run_many must give the same columns: add the missing columns to each row")
-        await executor.executemany(statement.sql, [statement.arguments(row) for row in rows])
+        await self._expect(executor.executemany(statement.sql, [statement.arguments(row) for row in rows]))
+
+    async def _expect(self, running: Awaitable[T]) -> T:
+        try:
+            return await running
+        except asyncpg.IntegrityConstraintViolationError as error:
+            raise_domain_error(error, self._expression)
+            raise
 
     def _for(self, parameters: Mapping[str, Any]) -> "Statement":
         """Return this statement, or a variant (compiled once) without the columns that have their defaults."""
