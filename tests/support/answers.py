@@ -50,6 +50,7 @@ Category:
 # Values that no two rows share, defaults, and references from an aggregate above.
 EVERY_RULE = """
 Order:
+  events: state
   number: string(40) unique
   external_id: uuid unique
   customer: Customer
@@ -63,6 +64,7 @@ Customer:
   country: Country
 Country:
   status: none
+  events: state
   code: string(2) unique
   rank: integer unique
   active: boolean = true
