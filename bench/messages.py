@@ -155,7 +155,13 @@ async def _database(url: str) -> AsyncGenerator[Database]:
 
 def _consumer(broker: Broker, database: Database, url: str) -> Consumer:
     return Consumer(
-        Kind.EVENT, broker, database, JOURNAL.messages, TELEMETRY, database_url=url, retry_policy=RetryPolicy()
+        Kind.EVENT,
+        broker,
+        database,
+        JOURNAL.messages,
+        TELEMETRY,
+        database_url=url,
+        retry_policy=RetryPolicy(max_attempts=5, handler_timeout_seconds=30),
     )
 
 

@@ -60,7 +60,7 @@ class App:
 
     @contextlib.contextmanager
     def running(self) -> Generator[None]:
-        """Start it on a free port, wait until it is alive, stop it on leaving."""
+        """Start the process on a free port, wait until the process answers, and stop the process at the end."""
         self._port = free_port()
         self._process = subprocess.Popen(
             [part.replace("PORT", str(self._port)) for part in self._command],

@@ -25,7 +25,7 @@ def cache() -> Path:
 
 
 def offline() -> bool:
-    """Whether to fetch nothing: FLEET_OFFLINE is set, a variable that processes inherit."""
+    """Return whether FLEET_OFFLINE is set, so that nothing is fetched. Child processes inherit the variable."""
     return bool(os.environ.get("FLEET_OFFLINE"))
 
 

@@ -81,7 +81,7 @@ class CatFile:
                 while len(answers) < len(names) and sum(len(one.content) for one in answers if one) < GROUP_BYTES:
                     answers.append(output.read_object())
         except TimeoutError:
-            reason = f"reading {self._repository} was given up after {git.LIMIT_SECONDS:g} seconds: clone it anew"
+            reason = f"reading {self._repository} was given up after {git.GIT_SECONDS:g} seconds: clone it anew"
             self._timeout = MachineError(reason)
             raise self._timeout from None
         finally:
@@ -114,7 +114,7 @@ class _Output:
         self._pipe = pipe.fileno()
         self._ready = select.poll()
         self._ready.register(self._pipe, select.POLLIN)
-        self._deadline = time.monotonic() + git.LIMIT_SECONDS
+        self._deadline = time.monotonic() + git.GIT_SECONDS
         self._buffer = bytearray()
 
     def read_object(self) -> Object | None:

@@ -11,7 +11,7 @@ from fleet.errors import FleetError, MachineError
 from fleet.git import isolation
 
 # The limit stops the wait for a host that never answers, or for a pipe in the place of a file that nobody writes to.
-LIMIT_SECONDS = 300
+GIT_SECONDS = 300
 
 # Options of commands that talk to another repository, which use the configuration of the person who runs fleet. Fetched
 # objects are checked, because the repository of a service may be crafted to do harm.
@@ -243,12 +243,10 @@ def _run(
 ) -> subprocess.CompletedProcess[bytes]:
     command, environment = prepared
     try:
-        return subprocess.run(
-            command, input=stdin, stdout=stdout, stderr=stderr, env=environment, timeout=LIMIT_SECONDS
-        )
+        return subprocess.run(command, input=stdin, stdout=stdout, stderr=stderr, env=environment, timeout=GIT_SECONDS)
     except subprocess.TimeoutExpired:
         arguments = tuple(command[command.index("-C") + 2 :] if "-C" in command else command[1:])
-        raise MachineError(f"git {_name(arguments)} was given up after {LIMIT_SECONDS:.0f} seconds") from None
+        raise MachineError(f"git {_name(arguments)} was given up after {GIT_SECONDS:.0f} seconds") from None
     except FileNotFoundError:
         raise MachineError("git is not installed, or not in PATH") from None
 

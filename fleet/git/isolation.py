@@ -19,7 +19,7 @@ from typing import NamedTuple
 from fleet.cache import cache, file_lock, preparing
 from fleet.errors import FleetError, MachineError
 
-LIMIT_SECONDS = 60
+CONFIGURATION_SECONDS = 60
 """The limit for reading the configuration, because an include may name a pipe that nobody writes to."""
 
 MOST_BYTES = 2**22
@@ -27,7 +27,11 @@ MOST_BYTES = 2**22
 
 
 class Repository(NamedTuple):
-    """The parts of a repository. A linked worktree has a private part of its own; a bare repository has no root."""
+    """The folders of a repository.
+
+    `private` has HEAD; a linked worktree has such a folder of its own. `shared` has objects, refs and the configuration.
+    `root` has the files; a bare repository has none.
+    """
 
     private: Path
     shared: Path
@@ -218,11 +222,13 @@ def settings_of(file: Path) -> list[Setting]:
 def _listed(options: list[str], environment: dict[str, str]) -> list[str]:
     command = ["git", "config", "--null", *options, "--list"]
     try:
-        done = subprocess.run(command, env=environment, cwd="/", capture_output=True, timeout=LIMIT_SECONDS)
+        done = subprocess.run(command, env=environment, cwd="/", capture_output=True, timeout=CONFIGURATION_SECONDS)
     except FileNotFoundError:
         raise MachineError("git is not installed, or not in PATH") from None
     except subprocess.TimeoutExpired:
-        raise MachineError(f"reading the configuration of git was given up after {LIMIT_SECONDS} seconds") from None
+        raise MachineError(
+            f"reading the configuration of git was given up after {CONFIGURATION_SECONDS} seconds"
+        ) from None
     if done.returncode != 0:
         raise FleetError(f"git cannot read its configuration: {done.stderr.decode(errors='replace').strip()}")
     return done.stdout.decode(errors="surrogateescape").split("\0")[:-1]

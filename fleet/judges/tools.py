@@ -12,7 +12,7 @@ from fleet.errors import MachineError
 from fleet.processes.limits import lift_limits
 
 # Far more than any linter takes, even on a busy machine: Kingfisher compiles its rules in seven seconds of computing.
-LIMIT_SECONDS = 300
+TOOL_SECONDS = 300
 
 
 def program(name: str) -> str:
@@ -38,8 +38,8 @@ def run(command: Sequence[str], *, cwd: Path, **environment: str) -> subprocess.
                 env=environment,
                 capture_output=True,
                 text=True,
-                timeout=LIMIT_SECONDS,
+                timeout=TOOL_SECONDS,
                 preexec_fn=lift_limits,
             )
         except subprocess.TimeoutExpired:
-            raise MachineError(f"{Path(command[0]).name} was given up after {LIMIT_SECONDS} seconds") from None
+            raise MachineError(f"{Path(command[0]).name} was given up after {TOOL_SECONDS} seconds") from None

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from fleet.git.git import without_credentials
 from fleet.map.facts import Facts, facts
 from fleet.map.model import Map
 from fleet.processes.limits import LimitExceeded, limit_resources, limit_seconds
-from fleet.processes.parallel import Failure, in_processes, in_threads
+from fleet.processes.parallel import Failure, default_jobs, in_processes, in_threads
 from fleet.progress import progress
 from fleet.service.mirror import drop_if_damaged, mirror_of, newest
 from fleet.service.register import Member
@@ -69,7 +68,7 @@ def read_sources(sources: list[Source], unread: dict[str, str] | None = None, jo
     read = {source: known for source, known in recalled.items() if known is not None}
     todo = [source for source in recalled if source not in read]
     with progress("reading" if any(source.commit for source in todo) else "", len(todo)) as step:
-        for source, result in in_processes(attempt_facts, todo, jobs=jobs or os.cpu_count() or 1):
+        for source, result in in_processes(attempt_facts, todo, jobs=jobs or default_jobs()):
             if isinstance(result, Facts):
                 read[source] = result
             else:

@@ -30,10 +30,14 @@ Result = TypeVar("Result")
 THREADS = 16
 
 # Far more than any service takes, so that only a process that hangs is given up.
-LIMIT_SECONDS = 600
-
+WORK_SECONDS = 600
 
 GARBAGE_AFTER = 20_000
+
+
+def default_jobs() -> int:
+    """Return how many services are worked on at a time, if --jobs does not say."""
+    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class _Worker:
 
 
 def in_processes(
-    work: Callable[[Item], Result], items: Iterable[Item], *, jobs: int, limit_seconds: float = LIMIT_SECONDS
+    work: Callable[[Item], Result], items: Iterable[Item], *, jobs: int, limit_seconds: float = WORK_SECONDS
 ) -> Generator[tuple[Item, Result | Failure]]:
     """Yield each item with its result as soon as a process has it. `work` has to be a function of a module.
 

@@ -17,7 +17,10 @@ KILL_SECONDS = 5
 
 
 def main() -> None:
-    """Wait for the end of the run, then stop its programs. A signal to the terminal or the job does not end this process."""
+    """Wait for the end of the run, then stop the programs of the run.
+
+    The watchdog ignores signals, so that Ctrl-C or a cancelled job does not end the watchdog before the programs.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     groups: set[int] = set()

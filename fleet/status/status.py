@@ -1,7 +1,6 @@
 """`fleet status`: the state of all services. A standing is cached until the commit, the release, the day or fleet changes."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from fleet.conventions import conventions
 from fleet.conventions.supply import packages
 from fleet.errors import FleetError, MachineError
 from fleet.processes.limits import LimitExceeded, limit_resources, limit_seconds
-from fleet.processes.parallel import Failure, in_processes, in_threads
+from fleet.processes.parallel import Failure, default_jobs, in_processes, in_threads
 from fleet.progress import progress
 from fleet.service.mirror import Commit, drop_if_damaged, newest
 from fleet.service.register import Member
@@ -59,7 +58,7 @@ def status(members: list[Member], jobs: int | None = None) -> list[Standing]:
             found[member] = rename(known[member].standing, member)
 
     todo = [(member, commits[member]) for member in members if member not in found]
-    jobs = jobs or os.cpu_count() or 1
+    jobs = jobs or default_jobs()
     batches = _batches(todo, jobs)
     if todo:
         # Tools prepare themselves while the services are rendered. A daemon, so that the end of the run does not wait.

@@ -19,7 +19,8 @@ OTHER_ANSWERS = ".copier-answers.*.yml"
 MOST_VALUES = 500_000
 # The limit for answers and waivers, which are read before any limit of time holds.
 MOST_BYTES = 2**20
-# The longest number. The time to read a number such as 1:30:00 grows by the square of its length.
+# The most characters of a number. YAML reads 1:30:00 as a number of base 60, in a time that grows by the square of the
+# length.
 MOST_DIGITS = 100
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 

@@ -102,11 +102,11 @@ class Template:
         try:
             return read()
         except FleetError:
-            if self.is_local or offline() or not seen or not self._is_replaced(seen):
+            if self.is_local or offline() or not seen or not self._replace_if_damaged(seen):
                 raise
         return read()
 
-    def _is_replaced(self, seen: int) -> bool:
+    def _replace_if_damaged(self, seen: int) -> bool:
         """Clone a damaged mirror anew, unless another process has. Return whether there is a new mirror."""
         with file_lock(self._mirror):
             if _inode(self._mirror) == seen and git.is_damaged(self._mirror):

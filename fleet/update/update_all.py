@@ -5,7 +5,6 @@ failed or was stopped continues there.
 """
 
 import fcntl
-import os
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -13,12 +12,13 @@ from pathlib import Path
 
 from fleet.cache import write_atomically
 from fleet.errors import FleetError
+from fleet.processes.parallel import default_jobs
 from fleet.processes.programs import Programs, wait_for_programs
 from fleet.progress import progress
 from fleet.service.register import Member
 from fleet.update.clone import Clone
 from fleet.update.outcomes import Outcome, Outcomes, RunOptions
-from fleet.update.steps import Steps
+from fleet.update.update_all_steps import Steps
 from fleet.update.worktree import open_file, termination_as_interrupt
 
 # The folder is next to fleet.toml.
@@ -37,7 +37,7 @@ def update_all(members: list[Member], folder: Path, options: RunOptions, jobs: i
         progress("updating", len(members)) as step,
         termination_as_interrupt(),
         Programs(lock) as programs,
-        ThreadPoolExecutor(jobs or os.cpu_count() or 1) as threads,
+        ThreadPoolExecutor(jobs or default_jobs()) as threads,
     ):
         outcomes = Outcomes(folder / "state.json")
         asked = {threads.submit(Steps(Clone(one, folder, programs), options, outcomes).run): one for one in members}

@@ -114,7 +114,7 @@ def ignore_interrupts() -> Generator[None]:
 
 @contextmanager
 def termination_as_interrupt() -> Generator[None]:
-    """Handle the end of a cancelled CI job or a closed terminal as Ctrl-C, which cleans up."""
+    """Raise KeyboardInterrupt when a CI job is cancelled or a terminal is closed, so that fleet cleans up as after Ctrl-C."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt

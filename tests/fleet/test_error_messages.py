@@ -163,7 +163,7 @@ def test_a_template_whose_host_accepts_and_never_answers(
     known = Template("git://localhost/slipway")
     _ = known.repository
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        monkeypatch.setattr("fleet.git.git.LIMIT_SECONDS", 1)
+        monkeypatch.setattr("fleet.git.git.GIT_SECONDS", 1)
         address = f"git://127.0.0.1:{silent.getsockname()[1]}/slipway"
         with pytest.raises(FleetError, match="cannot be fetched: git clone was given up after 1 seconds"):
             _ = Template(address).repository

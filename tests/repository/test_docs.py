@@ -51,7 +51,7 @@ def broken_links(page: Path) -> list[str]:
 
 
 def chassis_settings() -> set[str]:
-    tree = ast.parse((ROOT / "template/chassis/src/chassis/settings/__init__.py").read_text())
+    tree = ast.parse((ROOT / "template/chassis/src/chassis/settings/settings.py").read_text())
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name.endswith("Settings")]
     fields = [node for each in classes for node in each.body if isinstance(node, ast.AnnAssign)]
     return {ast.unparse(node.target).upper() for node in fields}

@@ -199,7 +199,10 @@ def meaning(python: str) -> str:
 
 
 def interpreter(name: str) -> str | None:
-    """Return a program that runs: pyenv has a program of each name, which runs only if that version is chosen."""
+    """Return the path of a Python that can be started, or None.
+
+    pyenv puts a program of each version into PATH, but the program fails if its version is not chosen.
+    """
     for found in (shutil.which(name), *Path.home().glob(f".pyenv/versions/*/bin/{name}")):
         if found and subprocess.run([found, "--version"], capture_output=True, timeout=60).returncode == 0:
             return str(found)

@@ -1,4 +1,7 @@
-"""A migration that changes a type while the service runs fails no statement for longer than one attempt."""
+"""A migration may change a type while the service runs. A statement that can be repeated still succeeds.
+
+Any other statement fails at most once on each connection.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable

@@ -39,7 +39,9 @@ from tests.support import brokers
 from tests.support.link import Link
 
 QUICK = RetryPolicy(max_attempts=3, first_pause_seconds=0.05, longest_pause_seconds=0.2, handler_timeout_seconds=20)
-STUBBORN = RetryPolicy(max_attempts=10_000, first_pause_seconds=0.05, longest_pause_seconds=0.2)
+STUBBORN = RetryPolicy(
+    max_attempts=10_000, handler_timeout_seconds=30, first_pause_seconds=0.05, longest_pause_seconds=0.2
+)
 WAIT_SECONDS = 90
 
 LEADER = f"SELECT pid FROM pg_locks WHERE granted AND locktype = 'advisory' AND classid::bigint << 32 | objid::bigint = {LOCK}"
@@ -319,7 +321,9 @@ async def test_a_job_that_takes_long_holds_up_no_other(errands: Bench, key: str)
 
 
 async def test_jobs_that_will_be_tried_again_hold_up_no_other(errands: Bench) -> None:
-    retry_policy = RetryPolicy(max_attempts=3, first_pause_seconds=60, longest_pause_seconds=60)
+    retry_policy = RetryPolicy(
+        max_attempts=3, handler_timeout_seconds=30, first_pause_seconds=60, longest_pause_seconds=60
+    )
     await errands.publish(*(errand(number, "fail") for number in range(20)), *map(errand, range(20, 30)))
     async with errands.consuming(kind=Kind.JOB, retry_policy=retry_policy):
         await errands.until(lambda: has_done(errands, *range(20, 30)))
@@ -607,7 +611,9 @@ async def test_a_long_reason_is_shortened(bench: Bench) -> None:
 
 
 NEVER = 10 * WAIT_SECONDS
-RELUCTANT = RetryPolicy(first_pause_seconds=NEVER, longest_pause_seconds=NEVER)
+RELUCTANT = RetryPolicy(
+    max_attempts=5, handler_timeout_seconds=30, first_pause_seconds=NEVER, longest_pause_seconds=NEVER
+)
 """It makes the second attempt only if it has to."""
 
 
@@ -808,7 +814,7 @@ async def test_stopping_gives_back_messages_that_cannot_start_in_time(
 
 async def test_a_lost_database_is_nobodys_failed_try(bench: Bench, link: Link) -> None:
     bench.url = link.url
-    async with bench.consuming(retry_policy=RetryPolicy(max_attempts=1)):
+    async with bench.consuming(retry_policy=RetryPolicy(max_attempts=1, handler_timeout_seconds=30)):
         await bench.publish(paid(1))
         await bench.until_effects(1)
         link.cut()
@@ -847,7 +853,7 @@ async def test_a_server_that_refuses_costs_no_message_an_attempt(
     await connection.execute(full)
     await connection.execute("CREATE TRIGGER full_disk BEFORE INSERT ON effects EXECUTE FUNCTION full_disk()")
     try:
-        async with bench.consuming(retry_policy=RetryPolicy(max_attempts=1)):
+        async with bench.consuming(retry_policy=RetryPolicy(max_attempts=1, handler_timeout_seconds=30)):
             await bench.publish(paid(1), paid(2))
             await asyncio.sleep(3)
             await connection.execute("DROP TRIGGER full_disk ON effects")
@@ -951,7 +957,7 @@ async def test_an_outage_for_any_number_of_messages_parks_none(
 ) -> None:
     keys = [*map(str, range(narrow)), *["the same"] * narrow]
     await bench.publish(*(paid(number, key=key) for number, key in enumerate(keys)))
-    async with bench.consuming(retry_policy=RetryPolicy(max_attempts=1)):
+    async with bench.consuming(retry_policy=RetryPolicy(max_attempts=1, handler_timeout_seconds=30)):
         async with poisoned(connection, "RAISE disk_full"):
             await asyncio.sleep(4)
         await bench.until(lambda: _has_effects(bench, *range(2 * narrow)))

@@ -172,7 +172,7 @@ MIB = 2**20
 MANY_FIELDS = "{" + ",".join(f'"{number:06}":0' for number in range(MIB // 11)) + "}"
 AHEAD = head("GET", "/v1/things") * (300_000 // 40)
 
-# name: connections, the bytes of each, whether it reads the answers
+# For each attack: the number of connections, the bytes of one connection, and whether the attacker reads the answers.
 ATTACKS = {
     "a trailer without end to a probe": (20, endless(head("GET", "/livez", "Transfer-Encoding: chunked") + b"0\r\nx: ", 64 * KIB), True),
     "trailers without end": (20, endless(chunked("/v1/bytes") + b"0\r\n", b"x: y\r\n" * 10_000), True),

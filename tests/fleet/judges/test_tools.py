@@ -28,7 +28,7 @@ def test_a_tool_gets_nothing_of_our_environment(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_tool_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tools, "LIMIT_SECONDS", 0.1)
+    monkeypatch.setattr(tools, "TOOL_SECONDS", 0.1)
     with pytest.raises(FleetError, match="sleep was given up after"):
         tools.run(["sleep", "60"], cwd=tmp_path)
 

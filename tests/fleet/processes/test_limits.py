@@ -160,7 +160,7 @@ def test_a_comment_that_python_reads_as_code_is_no_comment(tmp_path: Path, begin
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let Git read for a short time only."""
-    monkeypatch.setattr(git, "LIMIT_SECONDS", 0.5)
+    monkeypatch.setattr(git, "GIT_SECONDS", 0.5)
 
 
 @pytest.fixture

@@ -498,7 +498,7 @@ def test_a_tool_that_this_machine_does_not_run_is_no_finding_that_is_remembered(
     look: Callable[[], object],
     told: str,
 ) -> None:
-    monkeypatch.setattr(tools, "LIMIT_SECONDS", 0.1)
+    monkeypatch.setattr(tools, "TOOL_SECONDS", 0.1)
     monkeypatch.setattr(refused, "check", lambda *_: iter([look()]))
     service = born(version="v1.3.0")
     (finding,) = status([local(service)])[0].conventions

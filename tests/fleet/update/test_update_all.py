@@ -325,7 +325,7 @@ def test_a_bug_with_one_service_is_the_failure_of_that_service(
     def newest_but_for_one(member: Member) -> Commit:
         return newest({"well": member}[member.name])
 
-    monkeypatch.setattr("fleet.update.steps.newest", newest_but_for_one)
+    monkeypatch.setattr("fleet.update.update_all_steps.newest", newest_but_for_one)
     current = born(version="v1.3.0")
     well, failed = update_all([local(current, "well"), local(current, "odd")], folder, RunOptions(), jobs=1)
     assert well.failure == ""
@@ -418,6 +418,6 @@ def test_two_runs_at_once_are_refused(folder: Path, born: Born, monkeypatch: pyt
         refused.append(error.value)
         return Outcome("billing")
 
-    monkeypatch.setattr("fleet.update.steps.Steps.run", while_it_runs)
+    monkeypatch.setattr("fleet.update.update_all_steps.Steps.run", while_it_runs)
     one(local(born()), folder)
     assert len(refused) == 1

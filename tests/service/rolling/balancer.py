@@ -77,7 +77,7 @@ class Balancer:
             page = (await client.get(f"{self.told}/;csv")).text.lstrip("# ")
         except httpx.HTTPError:  # HAProxy is starting
             return []
-        # For example "UP 1/2" after a first check that failed.
+        # HAProxy shows "UP 1/2" for a server whose first check has failed, and goes on sending requests there.
         up = [row for row in csv.DictReader(page.splitlines()) if row["status"].startswith("UP")]
         servers = [row for row in up if row["svname"].isdigit()]
         return [{int(row["svname"]) for row in servers if row["pxname"] == way} for way in ("connections", "requests")]

@@ -166,7 +166,10 @@ class Subscription(Protocol):
         ...
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """Confirm that the messages are processed, in any order. If the broker does not get this, it redelivers them."""
+        """Confirm to the broker that the messages are processed. The deliveries may have any order.
+
+        If a confirmation does not reach the broker, the broker delivers the message again.
+        """
         ...
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 class RetryPolicy:
     """The bounds of the attempts to handle one message."""
 
-    max_attempts: int = 5
+    max_attempts: int
+    handler_timeout_seconds: float
     first_pause_seconds: float = 0.5
     longest_pause_seconds: float = 30
-    handler_timeout_seconds: float = 30
 
     def pause_after(self, attempts: int) -> float:
         """Return the seconds between this number of failed attempts and the next attempt."""

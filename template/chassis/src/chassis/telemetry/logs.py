@@ -99,7 +99,7 @@ def _text(value: Any, convert: Callable[[Any], str]) -> str:
 
 
 def _with_fallback(render: Processor) -> Processor:
-    """Render the event, or its values converted by `_to_json` if the renderer fails."""
+    """Return a processor that calls `render`, and again with all values converted by `_to_json` if `render` fails."""
 
     def rendered(logger: WrappedLogger, name: str, event: EventDict) -> Any:
         try:

@@ -39,7 +39,10 @@ MAX_PATH = 1024
 
 
 class RequestMiddleware:
-    """ASGI middleware. It takes a fifth of the time of FastAPI's own instrumentation (bench/)."""
+    """Give each request a span, a duration and an id, and answer 500 to an unexpected error.
+
+    This takes a fifth of the time of FastAPI's own instrumentation (bench/).
+    """
 
     def __init__(self, app: ASGIApp, *, telemetry: Telemetry, lifecycle: Lifecycle, log_requests: bool) -> None:
         self._app = app

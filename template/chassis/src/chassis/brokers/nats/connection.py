@@ -33,7 +33,7 @@ FORBIDDEN = re.compile(r'permissions violation for publish to "(.+)"', re.IGNORE
 
 
 class Connection:
-    """One connection of nats-py, with the streams of the topology behind it."""
+    """One connection to NATS. The class declares the streams of the topology, again if the server may have lost them."""
 
     def __init__(self, options: Options) -> None:
         self.options = options

@@ -228,7 +228,10 @@ class _Comparison:
         yield from self._unnamed(way, read, at)
 
     def _unnamed(self, way: Schema, read: Schema, at: str) -> Iterator[Gap]:
-        """Yield the gaps of fields that the writer's schema allows without listing them, such as the entries of a mapping."""
+        """Yield a gap for each field that the writer allows without naming the field, and that the reader refuses.
+
+        The entries of a mapping are such fields.
+        """
         known, patterns = read.get("properties", {}), read.get("patternProperties", {})
         rest, given = read.get("additionalProperties", True), _fields(way)
         ways: list[tuple[str | None, Any]] = [(None, _rest(way)), *way.get("patternProperties", {}).items()]
