@@ -78,6 +78,9 @@ def _parser(service: Service, arguments: list[str]) -> argparse.ArgumentParser:
     commands.add_parser("shell", help="open a Python prompt with the service's database, settings and use cases")
     dev = commands.add_parser("dev", help="run a database, the migrations and the service, which reloads on change")
     dev.add_argument("--port", type=int, help="default: HTTP_PORT, or 8000; a free port if that port is taken")
+    dev.add_argument(
+        "--debug", action="store_true", help="wait for an editor's debugger (debugpy) before the service starts"
+    )
     revision = commands.add_parser(
         "revision", help="write the next migration, from the differences between database and models"
     )
@@ -215,7 +218,7 @@ def _token(service: Service, options: argparse.Namespace) -> int:
 def _dev(service: Service, options: argparse.Namespace) -> int:
     from chassis.dev import server
 
-    return server.run(service, port=options.port)
+    return server.run(service, port=options.port, debug=options.debug)
 
 
 def _migrate(service: Service) -> int:

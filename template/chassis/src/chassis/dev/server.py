@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import math
 import os
 import shlex
 import signal
@@ -26,12 +27,16 @@ FOLDER = Path(".dev")
 
 START_TIMEOUT_SECONDS = 30
 
+DEBUG_PORT = 5678
+"""Where editors look for debugpy."""
 
-def run(service: Service, *, host: str = "127.0.0.1", port: int | None = None) -> int:
+
+def run(service: Service, *, host: str = "127.0.0.1", port: int | None = None, debug: bool = False) -> int:
     """Run until Ctrl-C, SIGTERM, or the end of the parent process. Stop all started processes at the end.
 
     The service listens on `port`, or else on HTTP_PORT; if that port is taken, on a free port. If the environment has
-    DATABASE_URL or BROKER_URL, that server is used; otherwise an embedded server with its data in `.dev/`.
+    DATABASE_URL or BROKER_URL, that server is used; otherwise an embedded server with its data in `.dev/`. With `debug` the
+    service starts once an editor has attached its debugger.
     """
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, _interrupt_once)
@@ -63,11 +68,14 @@ def run(service: Service, *, host: str = "127.0.0.1", port: int | None = None) -
             traces = ""
             if not settings.otel_exporter_otlp_endpoint:  # otherwise the receiver of the team gets the traces
                 traces = stack.enter_context(viewer.running(FOLDER / "viewer")).url
-            process = _spawn(service, listener, _telemetry_to(traces, service) if traces else {})
+            debug_port = _free_debug_port() if debug else None
+            process = _spawn(service, listener, _telemetry_to(traces, service) if traces else {}, debug_port)
             stack.callback(process.stop)
             migrations = MigrationWatch(service, url)
             migrate.upgrade(service, url)  # while the service imports its libraries
-            _wait_until_alive(process, f"http://{host}:{port}/livez")
+            if debug_port:
+                print(f"\n  {service.name} waits for a debugger on 127.0.0.1:{debug_port}.", flush=True)
+            _wait_until_alive(process, f"http://{host}:{port}/livez", math.inf if debug else START_TIMEOUT_SECONDS)
             if port != wanted:
                 print(f"\n  Port {wanted} is taken, so the service has another port.", flush=True)
             print(_welcome(service, url, f"http://{host}:{port}", traces), flush=True)
@@ -153,10 +161,22 @@ def _telemetry_to(page: str, service: Service) -> dict[str, str]:
     }
 
 
-def _spawn(service: Service, listener: socket.socket, telemetry: dict[str, str]) -> embedded.Process:
+def _free_debug_port() -> int:
+    with _listen("127.0.0.1", DEBUG_PORT) as listener:
+        return listener.getsockname()[1]
+
+
+def _spawn(
+    service: Service, listener: socket.socket, telemetry: dict[str, str], debug_port: int | None
+) -> embedded.Process:
     (package,) = service.package.__path__
     reload = ["--reload", "--reload-dir", package, "--reload-dir", str(Path(__file__).parent.parent)]
-    server = [sys.executable, "-m", "uvicorn", "--factory", f"{service.package.__name__}.main:create_app", *reload]
+    program = [sys.executable]
+    if debug_port:
+        # debugpy follows uvicorn into each new process after a reload. With frozen modules it prints a warning.
+        program += ["-X", "frozen_modules=off", "-m", "debugpy"]
+        program += ["--listen", f"127.0.0.1:{debug_port}", "--wait-for-client"]
+    server = [*program, "-m", "uvicorn", "--factory", f"{service.package.__name__}.main:create_app", *reload]
     server += ["--fd", str(listener.fileno()), "--http", "chassis.dev.http_protocol:Protocol", "--no-server-header"]
     server += ["--no-access-log", "--log-level", "warning", "--loop", "asyncio"]  # see chassis.dev.debugger
     port = listener.getsockname()[1]
@@ -168,6 +188,10 @@ def _spawn(service: Service, listener: socket.socket, telemetry: dict[str, str])
         "PROBE_DETAILS": "true",
     }
     debugger = {"PYTHONBREAKPOINT": "chassis.dev.debugger.set_trace"}
+    if debug_port:
+        # The clock goes on while an editor has stopped the service. An hour is the longest limit that settings accept.
+        limits = dict.fromkeys(("REQUEST_TIMEOUT_SECONDS", "MESSAGE_TIMEOUT_SECONDS"), "3600")
+        debugger = {"PYTHONBREAKPOINT": "debugpy.breakpoint"} | limits
     env = {**shown, **debugger, **os.environ, **telemetry, "HTTP_PORT": str(port)}
     # The prompt of a debugger reads the terminal.
     stdin = None if sys.stdin and sys.stdin.isatty() else subprocess.DEVNULL
@@ -178,19 +202,17 @@ class _NotAlive(Exception):
     pass
 
 
-def _wait_until_alive(process: embedded.Process, url: str) -> None:
+def _wait_until_alive(process: embedded.Process, url: str, seconds: float) -> None:
     # Without the proxy of the environment, which does not reach this machine.
     straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + START_TIMEOUT_SECONDS
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError), straight.open(url, timeout=1):
             return
         if process.child.poll() is not None:
             raise _NotAlive("the service did not start: its output above has the reason")
         time.sleep(0.05)
-    raise _NotAlive(
-        f"the service did not answer {url} within {START_TIMEOUT_SECONDS} s: its output above may have the reason"
-    )
+    raise _NotAlive(f"the service did not answer {url} within {seconds} s: its output above may have the reason")
 
 
 def _welcome(service: Service, url: str, base: str, traces: str) -> str:
