@@ -17,7 +17,7 @@ from chassis.brokers import Kind
 from chassis.database import Database
 from chassis.messages import Contract, Job, Messages, OnJob
 from chassis.messaging.outbox import Outbox
-from chassis.messaging.scheduler import LOOK_SECONDS, Scheduler
+from chassis.messaging.scheduler import LOOK_SECONDS, OVERDUE, Scheduler, rows_of
 from chassis.messaging.worker import Gauges
 from chassis.schedules import Schedule
 from chassis.service import Service
@@ -139,6 +139,12 @@ class Bench:
         """Let the time come: the row of the job is due since then."""
         await self.connection.execute("UPDATE chassis.schedules SET next_at = now() - $1::interval", by)
 
+    async def overdue_rule(self, schedule: Schedule, *, by: timedelta = timedelta(seconds=1)) -> None:
+        """Let the time of the row with this rule come."""
+        await self.connection.execute(
+            "UPDATE chassis.schedules SET next_at = now() - $1::interval WHERE rule = $2", by, schedule.rule
+        )
+
     async def next_at(self) -> datetime:
         return await self.connection.fetchval("SELECT next_at FROM chassis.schedules")
 
@@ -190,15 +196,46 @@ async def test_due_times_that_passed_while_no_worker_ran_are_one_job_for_the_las
 
 
 async def test_a_changed_schedule_counts_from_now_and_loses_no_time_that_has_come(bench: Bench) -> None:
-    await bench.scheduler(NIGHTLY).look()
     await bench.scheduler(YEARLY).look()
-    assert await bench.jobs() == []
-    assert await bench.next_at() == YEARLY.next_after(await bench.now())
     await bench.overdue(by=timedelta(hours=1))
     due = await bench.next_at()
+    for _ in range(2):
+        await bench.scheduler(NIGHTLY).look()
+        assert await bench.jobs() == [CloseDayV1(due_at=due).model_dump_json()]
+        assert await bench.next_at() == NIGHTLY.next_after(await bench.now())
+
+
+async def test_each_version_keeps_its_due_times_during_a_release_that_changes_the_schedule(bench: Bench) -> None:
+    before, after = bench.scheduler(YEARLY), bench.scheduler(NIGHTLY)
+    for version in (before, after, before):
+        await version.look()
+    await bench.overdue_rule(NIGHTLY)
+    await before.look()
+    assert await bench.jobs() == []
+    await after.look()
+    await before.look()
+    due = [NIGHTLY.last_until(await bench.now())]
+    assert await bench.jobs() == [CloseDayV1(due_at=each).model_dump_json() for each in due]
+    await bench.overdue_rule(YEARLY)
+    await after.look()
+    await before.look()
+    due.append(YEARLY.last_until(await bench.now()))
+    assert await bench.jobs() == [CloseDayV1(due_at=each).model_dump_json() for each in due]
+
+
+async def test_the_row_of_a_rule_that_no_version_has_goes_after_a_day_and_is_not_reported_as_overdue(
+    bench: Bench,
+) -> None:
+    await bench.scheduler(YEARLY).look()
     await bench.scheduler(NIGHTLY).look()
-    assert await bench.jobs() == [CloseDayV1(due_at=due).model_dump_json()]
-    assert await bench.next_at() == NIGHTLY.next_after(await bench.now())
+    await bench.overdue_rule(YEARLY, by=timedelta(hours=23))
+    await bench.scheduler(NIGHTLY).look()
+    assert await bench.connection.fetchval(OVERDUE, *rows_of(messages(NIGHTLY).schedules)) == 0
+    assert await bench.connection.fetchval(OVERDUE, *rows_of(messages(YEARLY).schedules)) > 0
+    await bench.overdue_rule(YEARLY, by=timedelta(hours=25))
+    await bench.scheduler(NIGHTLY).look()
+    assert await bench.connection.fetchval("SELECT array_agg(rule) FROM chassis.schedules") == [NIGHTLY.rule]
+    assert await bench.jobs() == []
 
 
 async def test_a_schedule_that_comes_back_does_not_run_for_the_time_in_which_there_was_none(bench: Bench) -> None:

@@ -18,7 +18,7 @@ from chassis.messaging import attempts, backlog, inbox, parking
 from chassis.messaging.consumer import Consumer
 from chassis.messaging.relay import Relay
 from chassis.messaging.retry_policy import RetryPolicy
-from chassis.messaging.scheduler import OVERDUE, Scheduler
+from chassis.messaging.scheduler import OVERDUE, Scheduler, rows_of
 from chassis.messaging.topology import topology_of
 from chassis.settings import Settings
 from chassis.telemetry.setup import Telemetry
@@ -86,7 +86,7 @@ class Gauges:
 
     def __init__(self, messages: Messages, database: Database, telemetry: Telemetry, settings: Settings) -> None:
         self._database = database
-        self._schedules = list(messages.schedules)
+        self._schedules = rows_of(messages.schedules)
         self._limits = settings.parked_max_messages, settings.parked_max_bytes
         self.waiting, self.oldest_seconds = 0, 0.0
         self.parked, self.parked_bytes, self.parked_share = 0, 0, 0.0
@@ -103,7 +103,7 @@ class Gauges:
             async with self._database.connection() as connection, connection.transaction():
                 await backlog.read_by_index(connection, scope="LOCAL")
                 ((self.waiting, oldest_seconds),) = await connection.fetch(_GAUGES)
-                overdue = await connection.fetchval(OVERDUE, self._schedules) if self._schedules else 0
+                overdue = await connection.fetchval(OVERDUE, *self._schedules) if self._schedules[0] else 0
             self.oldest_seconds = max(oldest_seconds, overdue)
             parked = [await parking.size(self._database, direction) for direction in ("incoming", "outgoing")]
             self.parked, self.parked_bytes = map(sum, zip(*parked, strict=True))

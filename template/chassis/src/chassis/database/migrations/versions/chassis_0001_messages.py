@@ -93,12 +93,13 @@ def upgrade() -> None:
             parked_at timestamptz NOT NULL DEFAULT now()
         )
     """)
-    # A job that the worker enqueues at fixed times. `rule` is the schedule by which `next_at` was computed.
+    # A job that the worker enqueues at fixed times. `rule` is its schedule: two versions may have two.
     op.execute("""
         CREATE TABLE chassis.schedules (
-            name text CONSTRAINT pk_schedules PRIMARY KEY,
+            name text NOT NULL,
             rule text NOT NULL,
-            next_at timestamptz NOT NULL
+            next_at timestamptz NOT NULL,
+            CONSTRAINT pk_schedules PRIMARY KEY (name, rule)
         )
     """)
 
