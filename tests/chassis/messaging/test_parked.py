@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import json
 from collections.abc import Generator
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,6 +12,8 @@ import asyncpg
 import pytest
 from chassis.brokers import Kind, Message
 from chassis.commands import main
+from chassis.database import UnitOfWork
+from chassis.messages import Messages, OnJob
 from chassis.messaging import parking
 from chassis.service import Service
 
@@ -216,3 +219,17 @@ def test_something_that_is_no_id_is_refused(desk: Desk, capsys: pytest.CaptureFi
     with pytest.raises(SystemExit):
         desk("show", "first")
     assert "invalid UUID value: 'first'" in capsys.readouterr().err
+
+
+def test_a_job_that_may_take_longer_than_other_messages_is_replayed_within_its_own_timeout(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def on_count(job: said.CountV1, uow: UnitOfWork) -> None:
+        await uow.connection.execute("SELECT pg_sleep(0.5)")
+
+    slow = OnJob(said.CountV1, on_count, queue="reports", timeout=timedelta(minutes=10))
+    desk.service = dataclasses.replace(desk.service, messages=Messages("tiny", incoming=(slow,)))
+    desk.park(name="tiny--reports.count.v1")
+    monkeypatch.setenv("MESSAGE_TIMEOUT_SECONDS", "0.2")
+    assert desk("replay", "--name", "tiny--reports.count.v1")[0] == 0
+    assert desk.left() == []

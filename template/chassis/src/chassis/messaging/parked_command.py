@@ -46,7 +46,7 @@ async def _run(service: Service, settings: CommandSettings, options: argparse.Na
         settings.database_url,
         pool_size=1,
         name=f"{service.name}-parked",
-        command_timeout_seconds=settings.message_timeout_seconds,
+        command_timeout_seconds=_longest(service, settings),
         outbox=Outbox(service.messages),
         transaction_pooler=settings.database_transaction_pooler,
         versions=service.versions,
@@ -65,6 +65,12 @@ async def _run(service: Service, settings: CommandSettings, options: argparse.Na
     except DatabaseUnavailable as error:
         print(f"{service.name}: {error}", file=sys.stderr)
         return 1
+
+
+def _longest(service: Service, settings: CommandSettings) -> float:
+    """Return the time limit of the slowest handler: `replay` may run any of them."""
+    queues = ["", *service.messages.queues]
+    return max(settings.message_timeout_seconds, service.messages.longest_timeout(queues))
 
 
 def _as_json(parked: Parked) -> dict[str, str]:
