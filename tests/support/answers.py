@@ -39,6 +39,7 @@ LoyaltyPoint:
   customer: Customer
   points: integer
   reason: text?
+  sources: [{name: string(80), points: integer}]
   reminder: none
 Category:
   status: none
@@ -47,7 +48,7 @@ Category:
   rate: decimal(5,2)?
 """
 
-# Values that no two rows share, defaults, and references from an aggregate above.
+# Values that no two rows share, defaults, child entities, and references from an aggregate above.
 EVERY_RULE = """
 Order:
   events: state
@@ -59,6 +60,14 @@ Order:
   discount: decimal(5,2) = -1.5
   channel: enum(web|phone) = web
   remark: text? = none yet
+  lines:
+    - sku: string(40)
+      quantity: integer = 1
+      price: money
+      weight: decimal(8,3)?
+      kind: enum(new|used)? = used
+      due_on: date?
+  notes: [{words: text, author_id: uuid, written_at: datetime, public: boolean}]
 Customer:
   number: string(12) unique
   country: Country
@@ -91,7 +100,9 @@ LONGEST = """
 {d}:
   status: none
   name: text
-""".format(a="A" + "b" * 29, f="f" * 22, c="C" + "d" * 29, d="D" + "e" * 29, w="w" * 30, v="v" * 40)
+{e}:
+  parties: [{{{f}_kind: enum(one|{v})? = {v}, {f}_money: money?, {f}_number: decimal(38,38)?, {f}_text: string = {w}}}]
+""".format(a="A" + "b" * 29, f="f" * 22, c="C" + "d" * 29, d="D" + "e" * 29, e="E" + "g" * 23, w="w" * 30, v="v" * 40)
 
 # Every messaging style on every broker, with names and fields that differ as much as possible.
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -510,7 +510,7 @@ AGGREGATES = [
     ),
     (
         "Invoice: {a: [text]}",
-        "type a type for Invoice.a: string(n), text, integer, decimal(p,s), money, boolean, date, datetime, uuid, enum(a|b) or an aggregate; '[\"text\"]' is none",
+        "type 'a: [{sku: string(40)}]': the list of Invoice.a needs one mapping",
     ),
     (
         "Invoice: {a: {type: text}}",
@@ -601,7 +601,10 @@ AGGREGATES = [
         "Order: {customer: Customer}\nCustomer: {has_orders: enum(a|b)}",
         "type another name: Customer.has_orders makes a second class",
     ),
-    ("Order: {customer: [Customer]}\nCustomer: {a: text}", "type a type for Order.customer"),
+    (
+        "Order: {customer: [Customer]}\nCustomer: {a: text}",
+        "type 'customer: [{sku: string(40)}]': the list of Order.customer needs one mapping",
+    ),
     ("Invoice: {a: integer = one}", "type 'integer = 1', or alike: Invoice.a has 'one'"),
     ("Invoice: {a: integer = 007}", "type 'integer = 1', or alike: Invoice.a has '007'"),
     ("Invoice: {a: integer = 9007199254740993}", "type 'integer = 1', or alike: Invoice.a has '9007199254740993'"),
@@ -622,6 +625,48 @@ AGGREGATES = [
     ("Invoice: {a: integer unique = 5}", "leave out 'unique' or the default: Invoice.a has both"),
     ("Invoice: {a: integer = 5 unique}", "type 'integer = 1', or alike: Invoice.a has '5 unique'"),
     ("Invoice: {a: int = 5}", "type 'integer = 5': Invoice.a has 'int = 5', which is no field type"),
+    # child entities
+    ("Order: {lines: []}", "type 'lines: [{sku: string(40)}]': the list of Order.lines needs one mapping"),
+    ("Order: {lines: [{}]}", "type 'lines: [{sku: string(40)}]': the list of Order.lines needs one mapping"),
+    ("Order: {lines: [text]}", "type 'lines: [{sku: string(40)}]': the list of Order.lines needs one mapping"),
+    ("Order: {lines: [[{a: text}]]}", "type 'lines: [{sku: string(40)}]': the list of Order.lines needs one mapping"),
+    (
+        "Order:\n  lines:\n    - {a: text}\n    - {b: text}",
+        "type 'lines: [{sku: string(40)}]': the list of Order.lines needs one mapping",
+    ),
+    ("Order: {line: [{a: text}]}", "type 'lines': Order.line is a list, which has a plural"),
+    ("Order: {lines: {a: text}}", "type a type for Order.lines"),
+    ("Order: {lines: [{a: int}]}", "type 'integer': Order.lines.a has 'int', which is no field type"),
+    ("Order: {lines: [{a: text, a: text}]}", "keep one or rename the other: Order.lines.a is there twice"),
+    ("Order: {lines: [{a: none}]}", "type a type for Order.lines.a"),
+    ("Order: {lines: [{a: [{b: text}]}]}", "type a type for Order.lines.a"),
+    ("Order: {lines: [{a: string unique}]}", "type 'string': Order.lines.a is of a child entity, never unique"),
+    ("Order: {lines: [{a: Order}]}", "type 'a_id: uuid': Order.lines.a cannot be a reference"),
+    ("Order: {lines: [{a: integer = x}]}", "type 'integer = 1', or alike: Order.lines.a has 'x'"),
+    ("Order: {lines: [{position: integer}]}", "type 'line_position': Order.lines.position is a column of the code"),
+    ("Order: {lines: [{order_id: uuid}]}", "type 'line_order_id': Order.lines.order_id is a column of the code"),
+    ("Order: {lines: [{details: enum(a|b)}]}", "type 'line_details': the code has a class of Order.lines.details"),
+    ("Order: {lines: [{select: text}]}", "type 'order_lines_select': Order.lines.select is reserved in PostgreSQL"),
+    (
+        "Order: {lines: [{a: money, a_amount: text}]}",
+        "rename it or 'a': Order.lines.a_amount is a column of that money",
+    ),
+    ("Book: {pages: [{a: text}]}", "type another name: Book.pages makes a second class 'BookPage'"),
+    ("Order: {statuses: [{a: text}]}", "type another name: Order.statuses makes a second class 'OrderStatus'"),
+    ("Order: {line: enum(a|b), lines: [{a: text}]}", "type another name: Order.lines makes a second class 'OrderLine'"),
+    (
+        "Order: {lines: [{kind: enum(a|b)}], line_kind: enum(a|b)}",
+        "type another name: Order.lines makes a second class 'OrderLineKind'",
+    ),
+    (
+        "Order: {lines: [{a: text}], order_line_a: text}",
+        "type another name: Order.order_line_a makes a second 'OrderLineAValue'",
+    ),
+    (
+        "Order: {line_parts: [{a: text}]}\nOrderLine: {parts: [{a: text}]}",
+        "type another name: OrderLine.parts makes a second 'OrderLinePart'",
+    ),
+    ("Order: {lines: [{a: text}]}\nOrderLine: {a: text}", "type another name: Order.lines makes a second 'OrderLine'"),
 ]
 
 
@@ -707,6 +752,10 @@ purchase_order:
         "Order: {reminder: none, a: text}",
         "Order: {reminder: text}",
         "Order: {customer: Customer, user: line-item?, group: LineItem}\nCustomer: {a: text}\nline_item: {c: customer}",
+        "Order: {lines: [{sku: string, kind: enum(a|b)? = a, price: money}], entries: [{a: decimal(2, 1)?}]}",
+        "Order:\n  lines:\n    - sku: text\n      number: integer = 1\n  number: text",
+        "Order:\n  lines:\n  - sku: text\n  number: text",
+        {"Order": {"lines": [{"sku": "text"}]}},
         "Order: {a: string(2)? unique, b: integer  unique, c: uuid unique, d: string=new, e: integer? = -5, f: text = a b}",
         "Order:\n  a: decimal(5, 2) = -1.5  # a comment\n  b: enum(x|y)? = y\n  c: decimal(2,2) = 0\n  d: boolean =false",
     ],
@@ -815,9 +864,27 @@ def test_a_service_has_one_broker_or_no_broker_without_messages(ask: Ask, broker
     assert [name for name in brokers if silent[f"has_{name}"]] == []
 
 
+PARTS = {"fields", "columns", "children", "errors", "referrers"}
+
+
+def test_a_list_is_a_child_entity(ask: Ask) -> None:
+    answer = "Order: {number: text, lines: [{sku: string(40), price: money?}], tag_names: [{a: text}]}"
+    answers = ask(service_name="billing", aggregates=answer)
+    [order] = answers["aggregate_list"]
+    assert [field["name"] for field in order["fields"]] == ["number", "lines", "tag_names"]
+    assert [field["name"] for field in order["columns"]] == ["number"]
+    assert [(each["name"], each["plural"], each["field"]) for each in order["children"]] == [
+        ("OrderLine", "order_lines", "lines"), ("OrderTagName", "order_tag_names", "tag_names")
+    ]  # fmt: skip
+    assert [(field["name"], field["type"], field["optional"]) for field in order["children"][0]["fields"]] == [
+        ("sku", "string", False), ("price", "money", True)
+    ]  # fmt: skip
+    assert answers["has_money"] is True
+
+
 def test_the_aggregates_in_full(ask: Ask) -> None:
     invoice, item, order = ask(service_name="billing", aggregates=GOOD_AGGREGATES)["aggregate_list"]
-    assert {key: value for key, value in item.items() if key not in ("fields", "errors", "referrers")} == {
+    assert {key: value for key, value in item.items() if key not in PARTS} == {
         "name": "LineItem", "singular": "line_item", "plural": "line_items", "path": "line-items",
         "label": "line item", "plural_label": "line items", "life_cycle": True, "reminders": True, "verb": "activate", "done": "activated",
         "state_events": False,
@@ -827,7 +894,7 @@ def test_the_aggregates_in_full(ask: Ask) -> None:
     assert (order["verb"], order["done"], order["down_revision"]) == ("place", "placed", "0002")
     plain = {
         "optional": False, "size": None, "precision": None, "scale": None, "values": [], "unique": False, "default": None,
-        "reference": None,
+        "reference": None, "child": None,
     }  # fmt: skip
     assert invoice["fields"] == [
         plain | {"name": "a", "type": "string", "size": 200},
@@ -904,9 +971,14 @@ def test_english_plurals(rendered: Render, name: str, plural: str) -> None:
 
 
 def test_the_answers_file_is_readable_and_gives_the_same_answers_again(copy: Copy) -> None:
-    first = copy("first", service_name="billing", aggregates=GOOD_AGGREGATES)
+    lines = "Parcel: {lines: [{sku: string(40) , rate: decimal(5, 2)?}], priority: integer=1}\n"
+    first = copy("first", service_name="billing", aggregates=GOOD_AGGREGATES + lines)
     file = first.dst_path / ".copier-answers.yml"
     assert "aggregates: |\n  Invoice:\n    a: string\n" in file.read_text()
+    assert (
+        "    lines:\n      - sku: string(40)\n        rate: decimal(5,2)?\n    priority: integer = 1\n"
+        in file.read_text()
+    )
     stored = {name: value for name, value in yaml.safe_load(file.read_text()).items() if name[0] != "_"}
     assert set(stored) == {*(q for q, asked in questions().items() if asked.get("when") is not False)} - {
         "create_anyway",
