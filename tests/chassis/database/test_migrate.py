@@ -240,6 +240,34 @@ def test_a_column_and_its_check_are_written_in_one_change_and_validated_in_a_sec
     assert "VALIDATE CONSTRAINT" in validation.read_text()
 
 
+def checks_of_every_form() -> list[sa.CheckConstraint]:
+    name: sa.ColumnClause[str] = sa.column("name", sa.String)
+    rules = {
+        "values": sa.and_(sa.func.length(name) > 3, name.not_in(["a:b", "50%"]), name != r"\:x"),
+        "text": r"name !~ ' \:x' AND name <> ' \:a\:b' AND name::text <> ''",
+    }
+    return [sa.CheckConstraint(rule, name=key) for key, rule in rules.items()]
+
+
+def test_a_check_with_values_or_colons_is_written_with_the_rule_of_the_code(copy: Service, empty_database: str) -> None:
+    migrate.upgrade(copy, empty_database)
+    known = sa.Enum("red", "blue", native_enum=False, create_constraint=True, name="colour_known")
+    metadata = tables(sa.Column("colour", known), *checks_of_every_form())
+    id_and_name = sa.Column("id", sa.Uuid, primary_key=True), sa.Column("name", sa.String(40))
+    sa.Table("parts", metadata, *id_and_name, *checks_of_every_form())
+
+    changed = dataclasses.replace(copy, tables=metadata)
+    migrate.write_next(changed, empty_database, "next")
+    migrate.upgrade(changed, empty_database)
+    migrate.check(changed, empty_database)
+
+    migrate.write_next(copy, empty_database, "remove all")
+    migrate.upgrade(copy, empty_database)
+    migrate.undo_newest(copy, empty_database)  # restores the rules as PostgreSQL has written them
+    restored = "SELECT count(*) FROM pg_constraint WHERE contype = 'c' AND pg_get_constraintdef(oid) LIKE '%:x%'"
+    assert ask(empty_database, restored) == 4
+
+
 def test_a_check_leaves_with_its_column_and_arrives_with_its_table(copy: Service, empty_database: str) -> None:
     weight, check = sa.Column("weight", sa.Integer), check_of("weight > 0")
     parts = sa.Column("id", sa.Uuid, primary_key=True), sa.Column("size", sa.Integer)

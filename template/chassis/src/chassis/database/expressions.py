@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from alembic.operations import ops
+from alembic.runtime.migration import MigrationContext
 from sqlalchemy import text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -127,26 +128,29 @@ async def _compare(engine: AsyncEngine, tables: sa.MetaData) -> Differences:
     return Differences(*checks, indexes=lines, sequences=sequences)
 
 
-def writer(found: Differences, tables: sa.MetaData) -> Callable[[Any, Any, list[ops.MigrationScript]], None]:
+def writer(
+    found: Differences, tables: sa.MetaData
+) -> Callable[[MigrationContext, Any, list[ops.MigrationScript]], None]:
     """Return the hook of Alembic that adds the constraints to a new migration.
 
     New constraints are NOT VALID: a later migration validates them, without a lock that blocks other sessions.
     """
-    expressions = _expressions(tables)
     quoted = postgresql.dialect().identifier_preparer.quote
 
-    def add(_: Any, __: Any, directives: list[ops.MigrationScript]) -> None:
+    def add(context: MigrationContext, _: Any, directives: list[ops.MigrationScript]) -> None:
+        expressions = _expressions(tables, context)
         upgrade, downgrade = directives[0].upgrade_ops, directives[0].downgrade_ops
         assert upgrade is not None
         assert downgrade is not None
         # A new table is created with its constraints, and a dropped table takes its constraints with it.
         whole = {each.table_name for each in upgrade.ops if isinstance(each, ops.CreateTableOp | ops.DropTableOp)}
-        surplus = {name: check.expression for name, check in found.surplus.items() if name.table not in whole}
-        missing = {
-            name: expressions.get(name, check.expression)
-            for name, check in found.missing.items()
-            if name.table not in whole
-        }
+        all_surplus = {name: check.expression for name, check in found.surplus.items()}
+        all_missing = {name: expressions.get(name, check.expression) for name, check in found.missing.items()}
+        _escape_in_tables(upgrade.ops, all_missing)
+        _escape_in_tables(downgrade.ops, all_surplus)
+        surplus = {name: rule for name, rule in all_surplus.items() if name.table not in whole}
+        made = _made_with_types(upgrade.ops, tables)
+        missing = {name: rule for name, rule in all_missing.items() if name.table not in whole and name not in made}
         schema = tables.schema
         sequences = [f"{schema}.{quoted(name)}" for name in found.sequences]
         upgrade.ops = [
@@ -176,16 +180,52 @@ def _drops(names: Iterable[Name], schema: str | None) -> list[ops.MigrateOperati
 def _creations(expressions: dict[Name, str], schema: str | None) -> list[ops.MigrateOperation]:
     return [
         ops.CreateCheckConstraintOp(
-            conv(name.constraint), name.table, expression, schema=schema, postgresql_not_valid=True
+            conv(name.constraint), name.table, _for_a_script(expression), schema=schema, postgresql_not_valid=True
         )
         for name, expression in sorted(expressions.items())
     ]
 
 
-def _expressions(tables: sa.MetaData) -> dict[Name, str]:
+def _escape_in_tables(operations: Iterable[ops.MigrateOperation], expressions: dict[Name, str]) -> None:
+    """Let the CHECK constraints of new tables have these expressions. Alembic would leave out the escapes."""
+    for operation in operations:
+        if isinstance(operation, ops.CreateTableOp):
+            operation.columns = [
+                sa.CheckConstraint(_for_a_script(expressions[name]), name=conv(name.constraint))
+                if isinstance(part, sa.CheckConstraint)
+                and (name := Name(operation.table_name, str(part.name))) in expressions
+                and not part._type_bound
+                else part
+                for part in operation.columns
+            ]
+
+
+def _made_with_types(operations: Iterable[ops.MigrateOperation], tables: sa.MetaData) -> set[Name]:
+    """Return the CHECK constraints that come with the type of a new column, as of sa.Enum(create_constraint=True)."""
+    changes = [each for group in operations if isinstance(group, ops.ModifyTableOps) for each in group.ops]
+    columns = {(each.table_name, each.column.name) for each in changes if isinstance(each, ops.AddColumnOp)}
+    for each in changes:
+        if isinstance(each, ops.AlterColumnOp) and each.modify_type is not None:
+            columns.add((each.table_name, each.column_name))
+    return {
+        Name(table.name, str(constraint.name))
+        for table in tables.tables.values()
+        for constraint in table.constraints
+        if isinstance(constraint, sa.CheckConstraint) and constraint._type_bound
+        if any((table.name, column.name) in columns for column in constraint.columns)
+    }
+
+
+def _for_a_script(expression: str) -> Any:
+    """Return an expression that Alembic writes with escapes, so that the migration takes no colon for a parameter."""
+    escaped = text(expression).compile().params or r"\:" in expression
+    return sa.literal_column(expression.replace(":", r"\:") if escaped else expression)
+
+
+def _expressions(tables: sa.MetaData, context: MigrationContext) -> dict[Name, str]:
     """Return the expressions as the code writes them, which people read more easily than Postgres' form."""
     return {
-        Name(table.name, str(constraint.name)): str(constraint.sqltext)
+        Name(table.name, str(constraint.name)): context.impl.render_ddl_sql_expr(constraint.sqltext)
         for table in tables.tables.values()
         for constraint in table.constraints
         if isinstance(constraint, sa.CheckConstraint)
