@@ -55,11 +55,19 @@ def run(service: Service, settings: CommandSettings) -> int:
 def _loop() -> Generator[asyncio.AbstractEventLoop]:
     """Run an event loop in another thread: tasks go on while the prompt waits, and Ctrl-C reaches the prompt."""
     loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    closing = threading.Event()
+
+    def serve() -> None:
+        while not closing.is_set():
+            with contextlib.suppress(SystemExit, KeyboardInterrupt):  # asyncio stores them for who waits, and raises
+                loop.run_forever()
+
+    thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     try:
         yield loop
     finally:
+        closing.set()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
@@ -132,7 +140,7 @@ class _Console(code.InteractiveConsole):  # noqa: TID251
         self._loop = loop
 
     def run_script(self, source: str) -> int:
-        """Run statements without a prompt. Returns the exit status."""
+        """Run statements without a prompt. Returns the exit status. Raises SystemExit and KeyboardInterrupt."""
         try:
             script = compile(source, "<stdin>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
             asyncio.run_coroutine_threadsafe(self._run(script), self._loop).result()
