@@ -218,6 +218,21 @@ async def test_a_route_or_a_router_announces_its_end(make_app: Callable[..., Fas
         assert "deprecated" not in documented["/new/two"]["get"]
 
 
+async def test_a_route_that_makes_its_own_response_announces_its_end_too(make_app: Callable[..., FastAPI]) -> None:
+    async def export() -> Response:
+        return Response("a,b", headers={"X-Own": "1"})
+
+    leaving = APIRouter(prefix="/old", route_class=ResourceRoute, dependencies=[END])
+    leaving.add_api_route("/export", export)
+    app = make_app()
+    app.include_router(leaving)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://tiny") as client:
+        answer = await client.get("/old/export")
+    assert answer.headers["Sunset"] == "Thu, 01 Jul 2027 00:00:00 GMT"
+    assert answer.headers["Deprecation"] == "@1798761600"
+    assert (answer.text, answer.headers["X-Own"]) == ("a,b", "1")
+
+
 def test_a_route_cannot_end_before_its_deprecation() -> None:
     with pytest.raises(ValueError, match="ends on 2027-01-01, which is not after 2027-01-01"):
         sunset(date(2027, 1, 1), since=date(2027, 1, 1))

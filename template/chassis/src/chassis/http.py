@@ -1,7 +1,7 @@
 """The tools of a route: transactions and reads, the If-Match and ETag of a resource, and pages."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, date, datetime, time
 from email.utils import format_datetime
@@ -113,6 +113,7 @@ def sunset(on: date, *, since: date) -> Any:
 
     Successful answers have the headers Deprecation (RFC 9745) and Sunset (RFC 8594), each the beginning of a day in UTC.
     The API document shows a ResourceRoute as deprecated, and the date as `x-sunset`. The route itself does not end.
+    A route of another class has no part in the document, and no headers if its function returns a Response.
     """
     return Depends(_Sunset(on, since))
 
@@ -127,8 +128,10 @@ class ResourceRoute(APIRoute):
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        self._announced: dict[str, str] = {}
         for ending in (each.dependency for each in options.get("dependencies") or ()):
             if isinstance(ending, _Sunset):
+                self._announced = ending.headers
                 options["deprecated"] = True
                 options["openapi_extra"] = {**(options.get("openapi_extra") or {}), **ending.described}
         status = options.get("status_code") or 200
@@ -139,6 +142,22 @@ class ResourceRoute(APIRoute):
             given = options.get("responses") or {}
             options["responses"] = {**given, status: {**described, **given.get(status, {})}}
         super().__init__(path, endpoint, **options)
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        return self._announcing(handle) if self._announced else handle
+
+    def _announcing(
+        self, handle: Callable[[Request], Coroutine[Any, Any, Response]]
+    ) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Add the headers to a Response that the route's function returns, to which FastAPI adds no dependency's headers."""
+
+        async def announce(request: Request) -> Response:
+            response = await handle(request)
+            response.headers.update(self._announced)
+            return response
+
+        return announce
 
 
 def _headers_of(endpoint: Callable[..., Any], model: Any, status: int) -> list[str]:
