@@ -10,6 +10,7 @@ import pytest
 from chassis.commands import main
 from chassis.database import Database, metadata_for
 from chassis.dev import embedded, servers_file
+from chassis.identity import Oidc, OidcSettings
 from chassis.service import Service
 from chassis.settings import Settings
 from pydantic import HttpUrl
@@ -87,6 +88,26 @@ def test_migrate_names_a_database_that_cannot_be_used_without_its_password(
         assert "the database in DATABASE_URL cannot be used" in said.err
         assert "s3cret" not in said.out + said.err
         assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize(
+    "issuers",
+    [
+        "http://127.0.0.1:5/development-issuer",
+        "http://127.0.0.1:5/development-issuer/",
+        "http://127.0.0.1:5/development-issuer https://login.example.com",
+    ],
+)
+def test_no_setting_has_serve_trust_the_issuer_of_make_dev(
+    service: Service, issuers: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://localhost/unused")
+    monkeypatch.setenv("OIDC_ISSUER", issuers)
+    monkeypatch.setenv("OIDC_AUDIENCE", "tiny")
+    monkeypatch.setattr("chassis.web.server.serve", lambda app: pytest.fail("the service was started"))
+    guarded = dataclasses.replace(service, settings=type("Guarded", (OidcSettings, Settings), {}), auth=Oidc())
+    assert main(guarded, ["serve"]) == 2
+    assert "OIDC_ISSUER: http://127.0.0.1:5/development-issuer" in capsys.readouterr().err
 
 
 class SettingsOfAService(Settings):

@@ -152,8 +152,11 @@ def _serve(service: Service) -> int:
     from chassis.web.server import serve
 
     settings = read(service.settings)
-    if getattr(settings, "oidc_issuer", "").endswith("/development-issuer"):
-        raise SettingsError("  OIDC_ISSUER: is the issuer of `make dev`, from which everybody obtains any token")
+    for issuer in getattr(settings, "oidc_issuer", "").split():
+        if issuer.rstrip("/").endswith("/development-issuer"):
+            raise SettingsError(
+                f"  OIDC_ISSUER: {issuer} is the issuer of `make dev`, from which everybody obtains any token"
+            )
     return 0 if serve(service.create_app(settings)) else 1
 
 
