@@ -29,7 +29,13 @@ class LogLine:
 
 def read(line: bytes, service: str) -> LogLine:
     """Read a line of any content. A line that is not JSON is a line at level info, whose event is its text."""
-    facts = _facts(line)
+    try:
+        return _read(_facts(line), service)
+    except RecursionError:  # JSON that json reads may still be nested too deep for the functions below
+        return _read(_text(line), service)
+
+
+def _read(facts: dict[str, Any], service: str) -> LogLine:
     ids = {name: text if pattern.fullmatch(text := str(facts.pop(name, ""))) else "" for name, pattern in IDS.items()}
     level = str(facts.pop("level", "info"))
     content = {
@@ -55,7 +61,11 @@ def _facts(line: bytes) -> dict[str, Any]:
         facts = json.loads(line)
     except (ValueError, RecursionError):
         facts = None
-    return facts if isinstance(facts, dict) else {"event": line.decode(errors="replace")}
+    return facts if isinstance(facts, dict) else _text(line)
+
+
+def _text(line: bytes) -> dict[str, Any]:
+    return {"event": line.decode(errors="replace")}
 
 
 def _clean(value: Any) -> str:
