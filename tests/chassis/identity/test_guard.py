@@ -9,7 +9,7 @@ import httpx
 import pytest
 from chassis.application import application
 from chassis.identity import Caller, Oidc, OidcSettings, caller, public, scopes
-from chassis.identity.demands import RoutesUnguarded
+from chassis.identity.demands import RoutesUnguarded, demands_of
 from chassis.settings import Settings, SettingsError, read
 from chassis.telemetry.setup import Telemetry
 from fastapi import APIRouter, FastAPI, Security, WebSocket
@@ -300,6 +300,13 @@ def test_a_frontend_is_refused_because_the_guard_does_not_see_its_files(tmp_path
     assert "frontend(…): serves files to everybody" in unguarded(
         lambda routes: routes.frontend("/page", directory=tmp_path)
     )
+
+
+def test_an_application_behind_all_routes_is_refused_because_the_guard_does_not_see_it() -> None:
+    app = FastAPI()
+    app.router.default = FastAPI()
+    with pytest.raises(RoutesUnguarded, match=r"router\.default: serves every other path to everybody"):
+        demands_of(app, frozenset({"things:read"}))
 
 
 async def test_scopes_of_another_dependency_are_demanded_too(issuer: Issuer) -> None:

@@ -92,6 +92,8 @@ def demands_of(app: FastAPI, everywhere: frozenset[str]) -> list[tuple[RouteCont
             wrong.append(f"  {' '.join(sorted(route.methods or ()))} {route.path}: {demand}")
     if any(app.router._iter_low_priority_routes()):  # FastAPI lists them nowhere else
         wrong.append('  frontend(…): serves files to everybody. Use mount(path, public("…")(StaticFiles(…)))')
+    if app.router.default != app.router.not_found:
+        wrong.append('  router.default: serves every other path to everybody. Use mount(path, public("…")(app))')
     if wrong:
         raise RoutesUnguarded("\n".join(["Every route states who may call it:", *wrong]))
     return found
