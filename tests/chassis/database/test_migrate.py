@@ -214,6 +214,7 @@ def check_of(rule: str) -> sa.CheckConstraint:
     return sa.CheckConstraint(rule, name="weight_known")
 
 
+@pytest.mark.filterwarnings("error::sqlalchemy.exc.SAWarning")
 def test_a_column_and_its_check_are_written_in_one_change_and_validated_in_a_second_migration(
     copy: Service, empty_database: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import warnings
 from typing import Any
 
 import structlog
@@ -9,6 +10,7 @@ from alembic import context
 from alembic.runtime.migration import MigrationContext, MigrationInfo
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event, text
+from sqlalchemy.exc import SAWarning
 
 from chassis.database import expressions, history, leftovers, migrate
 from chassis.database.migrate import DatabaseUnusable, engine_for, refuse_others, unknown_revisions
@@ -142,6 +144,8 @@ def apply(connection: Connection) -> None:
         # contract.
         structlog.get_logger().warning("database_left_newer", revisions=newer)
         return
+    # SQLAlchemy warns of its own argument when it reads a table with a NOT VALID constraint.
+    warnings.filterwarnings("ignore", "Can't validate argument 'dialect_options'", SAWarning)
     with context.begin_transaction():
         context.run_migrations()
 
