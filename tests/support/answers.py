@@ -104,6 +104,8 @@ LONGEST = """
   parties: [{{{f}_kind: enum(one|{v})? = {v}, {f}_money: money?, {f}_number: decimal(38,38)?, {f}_text: string = {w}}}]
 """.format(a="A" + "b" * 29, f="f" * 22, c="C" + "d" * 29, d="D" + "e" * 29, e="E" + "g" * 23, w="w" * 30, v="v" * 40)
 
+EDITORS = {"editor": "vscode", "dev_container": "yes"}
+
 # Every messaging style on every broker, with names and fields that differ as much as possible.
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {"service_name": "billing", "ci": "both"},
@@ -145,7 +147,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "messaging_style": "events",
         "broker": "rabbitmq",
     },
-    "queues-nats": {"service_name": "shipping", "messaging_style": "queues", "broker": "nats", "auth": "oidc"},
+    "queues-nats": {"service_name": "shipping", "messaging_style": "queues", "broker": "nats", "auth": "oidc"}
+    | EDITORS,
     "queues-kafka": {"service_name": "ticketing", "messaging_style": "queues", "broker": "kafka"},
     "queues-rabbitmq": {"service_name": "bookings", "messaging_style": "queues", "broker": "rabbitmq"},
     "both-rabbitmq": {

@@ -29,6 +29,7 @@ PLATFORM = {"deploy/base/worker.yaml", "deploy/components/monitoring/alerts-mess
 SCALED = {f"deploy/components/keda/{name}.yaml" for name in ("kustomization", "scaledobject")}
 """The files for styles in which more replicas process more jobs."""
 PAGE = {"docs/messages.md"}
+EDITOR = {f".vscode/{name}.json" for name in ("extensions", "launch", "settings", "tasks")}
 IDENTITY = {"docs/identity.md", "tests/api/test_callers.py"}
 
 PAGE_ABOUT_IDENTITY = (ROOT / "docs/how-to/turn-identity-on.md").read_text()
@@ -98,7 +99,7 @@ def update(releases: Path, service: Path) -> Update:
 
 
 def of_the_team(paths: set[str]) -> set[str]:
-    owned = ("src/", "tests/", "specs/", "docs/", "deploy/overlays/")
+    owned = ("src/", "tests/", "specs/", "docs/", "deploy/overlays/", ".vscode/")
     return {path for path in paths if path.startswith(owned) or path in ("README.md", "CODEOWNERS", "pyproject.toml")}
 
 
@@ -179,8 +180,11 @@ def test_queues_that_are_turned_on_later_join_the_existing_files_of_the_team(upd
 
 
 def test_files_that_the_team_deletes_stay_deleted_and_other_files_stay(update: Update, service: Path) -> None:
-    update("v1.1.0", messaging_style="events")
+    changed = update("v1.1.0", messaging_style="events", editor="vscode")
+    assert changed["A"] > EDITOR
     shutil.rmtree(service / "tests/messaging")
+    (service / ".vscode/tasks.json").unlink()
+    (service / ".vscode/settings.json").write_text("{}\n")
     (service / "src/billing/messaging/invoices.py").write_text("OUTGOING = []\n")
     save(service)
 

@@ -15,7 +15,7 @@ from chassis.dev import embedded
 from tests.support.commands import service_environment
 from tests.support.engine import Engine
 
-ANSWERS = {"service_name": "billing", "messaging_style": "events", "broker": "nats"}
+ANSWERS = {"service_name": "billing", "messaging_style": "events", "broker": "nats", "dev_container": "yes"}
 VERSION = "1.2.3"
 
 

@@ -92,3 +92,20 @@ def test_a_check_accepts_the_records_that_the_template_keeps_for_itself(born: Bo
     answers.write_text(answers.read_text().replace("messaging_style: events\n", "messaging_style: events-and-queues\n"))
     commit(service)
     assert [finding for finding in check_drift(Service(service)) if finding.id == "answers"] == []
+
+
+def test_the_files_for_an_editor_come_with_their_answer_once_and_stay_the_teams(born: Born) -> None:
+    service = born()
+    assert not (service / ".vscode").exists()
+    change(service, editor="vscode", dev_container="yes")
+    assert Service(service).answers.values["seeded"] == ["devcontainer", "vscode"]
+    assert (service / ".devcontainer/Dockerfile").exists()
+    settings, tasks = service / ".vscode/settings.json", service / ".vscode/tasks.json"
+    settings.write_text("{}\n")
+    tasks.unlink()
+    commit(service)
+    change(service, messaging_style="events")
+    assert (settings.read_text(), tasks.exists()) == ("{}\n", False)
+    change(service, editor="none", dev_container="no")
+    assert settings.read_text() == "{}\n"
+    assert list(check_drift(Service(service))) == []
