@@ -38,6 +38,7 @@ papers = sa.Table(
     sa.Column("size", sa.Enum(Size, name="size", schema="listing")),
     sa.Column("notes", sa.Text),
     sa.Column("facts", sa.JSON),
+    sa.Column("scan", sa.LargeBinary),
     sa.Index("ix_papers_due_on_id", "due_on", "id"),
 )
 SORTED = ["number", "due_on", "price", "rate", "count", "paid", "sent_at", "size", "id"]
@@ -177,6 +178,52 @@ async def test_a_position_that_the_column_cannot_have_is_refused(stored: None, d
             await PAPERS.page(database, sort=sort, limit=2, after=forged(cursor, None, "1; DROP TABLE listing.papers"))
 
 
+UNFIT: list[tuple[Any, Any, Any]] = [
+    (sa.SmallInteger(), 2**15 - 1, 2**15),
+    (sa.Integer(), -(2**31), -(2**31) - 1),
+    (sa.BigInteger(), 2**63 - 1, 10**30),
+    (sa.Numeric(), "1e-40", "1e-99999"),
+    (sa.DateTime(), "2027-01-01T00:00:00", "2027-01-01T00:00:00Z"),
+    (sa.DateTime(timezone=True), "9999-12-31T23:59:59.999999", "0001-01-01T00:00:00+23:00"),
+    (sa.Time(timezone=True), "10:00:00Z", "10:00:00"),
+]
+
+
+@pytest.mark.parametrize(("type_", "fits", "too_large"), UNFIT, ids=lambda value: str(value)[:30])
+def test_a_value_that_asyncpg_cannot_encode_does_not_reach_the_connection(
+    type_: Any, fits: Any, too_large: Any
+) -> None:
+    numbers = sa.Table("numbers", sa.MetaData(), sa.Column("value", type_, nullable=False), sa.Column("id", sa.Integer))
+    listing = Listing(
+        sa.select(numbers), dict, key=numbers.c.id, sorts={"value": numbers.c.value, "id": numbers.c.id}, filters={}
+    )
+
+    def decode(sort: str, value: Any, key: Any) -> Any:
+        cursor = base64.urlsafe_b64encode(json.dumps(["me", value, key]).encode()).rstrip(b"=").decode()
+        return listing._sorts[sort].decode(cursor, "me")
+
+    decode("value", fits, 1)
+    for value, key in ((too_large, 1), (fits, 2**31)):
+        with pytest.raises(InvalidCursor):
+            decode("value", value, key)
+
+
+async def test_a_list_over_an_outer_join_has_the_rows_without_a_partner(stored: None, database: Database) -> None:
+    others = sa.alias(papers)
+    tables = papers.outerjoin(others, sa.and_(others.c.id == papers.c.id, papers.c.paid))
+    for partner in (others, sa.select(others.c.number).select_from(tables).add_columns(papers.c.id).subquery()):
+        froms = tables if partner is others else partner
+        key = papers.c.id if partner is others else partner.c.id
+        listing = Listing(
+            sa.select(key).select_from(froms), dict, key=key, sorts={"-number": partner.c.number.desc()}, filters={}
+        )
+        found, after = [], None
+        while not found or after:
+            page = await listing.page(database, sort="-number", limit=COUNT // 4, after=after)
+            found, after = found + [item["id"] for item in page.items], page.next_cursor
+        assert sorted(found) == sorted(paper(number)["id"] for number in range(COUNT))
+
+
 async def test_a_filter_that_postgresql_refuses_is_no_fault_of_a_cursor(stored: None, database: Database) -> None:
     with pytest.raises(asyncpg.DataError):
         await PAPERS.page(database, sort="due_on", limit=2, number="\x00")
@@ -214,6 +261,7 @@ def test_a_caller_cannot_fill_the_memory_with_statements() -> None:
 REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "a text without a limit": ("too long for a URL", {"sorts": {"notes": papers.c.notes}}),
     "a value without an order": ("cannot hold a JSON", {"sorts": {"facts": papers.c.facts.desc()}}),
+    "bytes": ("cannot hold a LargeBinary", {"sorts": {"scan": papers.c.scan}}),
     "another parameter": ("bindparam\\('number'\\)", {"filters": {"number": papers.c.number == sa.bindparam("no")}}),
     "no parameter": ("bindparam\\('paid'\\)", {"filters": {"paid": papers.c.paid}}),
     "a name of its own": ("cannot be called limit", {"filters": {"limit": papers.c.count < sa.bindparam("limit")}}),

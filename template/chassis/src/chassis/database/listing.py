@@ -3,6 +3,8 @@
 import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, time
+from decimal import Decimal
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Generic, TypeVar
@@ -24,6 +26,9 @@ MAX_SORTED_LENGTH = 200
 
 CACHED_STATEMENTS = 128
 """The number of compiled statements of one listing: k filters can be combined in 2^k ways."""
+
+NUMERIC_DIGITS = 131_072, 16_383
+"""The most digits of a NUMERIC of PostgreSQL before and after the point."""
 
 _RESERVED = {"after", "after_key", "after_value", "executor", "limit", "sort"}
 
@@ -62,7 +67,7 @@ class Listing(Generic[T]):
         filters: Mapping[str, ColumnElement[bool]],
     ) -> None:
         self._select, self._make, self._filters = select, make, dict(filters)
-        self._sorts = {name: _Sort(column, key) for name, column in sorts.items()}
+        self._sorts = {name: _Sort(column, key, select) for name, column in sorts.items()}
         self._statement = lru_cache(CACHED_STATEMENTS)(self._compile)
         for name, condition in self._filters.items():
             _check_filter(name, condition)
@@ -106,12 +111,15 @@ class _Sort:
     parts in one statement needs an OR, for which PostgreSQL reads an index from its beginning.
     """
 
-    def __init__(self, column: ColumnElement[Any], key: ColumnElement[Any]) -> None:
+    def __init__(self, column: ColumnElement[Any], key: ColumnElement[Any], select: sa.Select[Any]) -> None:
         self._descending = isinstance(column, UnaryExpression) and column.modifier is operators.desc_op
         self._column: Any = column.element if isinstance(column, UnaryExpression) and column.modifier else column
         self._key: Any = key
         self._by_key = self._column is key
-        self._nullable = not self._by_key and getattr(self._column, "nullable", True)
+        # The declaration of a column holds for its table: an outer join has rows without a value of the column.
+        table = getattr(self._column, "table", None)
+        declared = isinstance(table, sa.Table) and select.get_final_froms() == [table]
+        self._nullable = not self._by_key and (self._column.nullable if declared else True)
         value, unique = _python_type(self._column), _python_type(key)
         self._cursor: TypeAdapter[Any] = TypeAdapter(
             tuple[str, value | None, unique],  # ty: ignore[invalid-type-form]
@@ -161,6 +169,8 @@ class _Sort:
             raise InvalidCursor(_FOREIGN) from None
         if owner != belongs or (value is None and not self._nullable):
             raise InvalidCursor(_FOREIGN)
+        if not (value is None or _fits(self._column.type, value)) or not _fits(self._key.type, key):
+            raise InvalidCursor(_FOREIGN)
         return value, key
 
 
@@ -168,6 +178,30 @@ _FOREIGN = (
     "must be the `next_cursor` of a page with the same sort and the same filters: "
     "repeat the request without `after` to start at the first page"
 )
+
+
+def _fits(type_: Any, value: Any) -> bool:
+    """Return whether asyncpg can encode the value. Otherwise the connection would drop its prepared statements."""
+    match value:
+        case int() if isinstance(type_, sa.Integer):
+            bits = 16 if isinstance(type_, sa.SmallInteger) else 64 if isinstance(type_, sa.BigInteger) else 32
+            return -(2 ** (bits - 1)) <= value < 2 ** (bits - 1)
+        case Decimal() if value.is_finite():
+            return value.adjusted() < NUMERIC_DIGITS[0] and int(value.as_tuple().exponent) >= -NUMERIC_DIGITS[1]
+        case datetime() if type_.timezone:
+            infinite = datetime.min, datetime.max  # noqa: DTZ901 (as asyncpg returns them)
+            return value in infinite or _has_utc(value)
+        case datetime() | time():
+            return (value.tzinfo is not None) is type_.timezone
+    return True
+
+
+def _has_utc(value: datetime) -> bool:
+    try:
+        value.astimezone(UTC)
+    except OverflowError:
+        return False
+    return True
 
 
 def _digest(sort: str, filters: Mapping[str, Any]) -> str:
@@ -193,7 +227,7 @@ def _python_type(column: Any) -> Any:
             f"sort by a String of at most {MAX_SORTED_LENGTH} characters"
         )
     try:
-        if isinstance(type_, sa.TypeDecorator | sa.JSON | sa.ARRAY):
+        if isinstance(type_, sa.TypeDecorator | sa.JSON | sa.ARRAY | sa.LargeBinary):
             raise NotImplementedError
         return type_.python_type
     except NotImplementedError:
