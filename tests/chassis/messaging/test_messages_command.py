@@ -12,8 +12,8 @@ from chassis.brokers import BrokerUnavailable
 from chassis.brokers.inspection import StreamState
 from chassis.commands import main
 from chassis.messaging import messages_command, overview
-from chassis.messaging.printable import printable
 from chassis.service import Service
+from chassis.telemetry.printable import printable
 
 from tests.chassis.said import MESSAGES
 

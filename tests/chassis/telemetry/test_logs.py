@@ -111,6 +111,32 @@ def test_the_console_format_is_for_people() -> None:
     assert "in-a-local-variable" not in output
 
 
+def test_the_console_format_escapes_what_a_terminal_would_obey() -> None:
+    program = r"""
+import logging
+import structlog
+from chassis.telemetry import logs
+
+logs.configure(format="console", level="info", service="tiny")
+log = structlog.get_logger()
+log.info("message_handled", message_id="\x1b]0;owned\x07", key="x\u202ey", name="k\nfake line", listed=["\x1b[2J"])
+logging.getLogger("some.library").warning("of \x1b[2J %s", "\x9b")
+try:
+    raise ValueError("so \x1b[2J")
+except ValueError:
+    log.exception("thing_failed")
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True
+    )
+    lines = found.stdout.splitlines()
+    assert all(line.isprintable() for line in lines)
+    for fact in (r"message_id=\u001b]0;owned\u0007", r"key=x\u202ey", "fake line"):
+        assert fact in lines[0]
+    assert r"of \u001b[2J \u009b" in lines[1]
+    assert lines[-1] == r"ValueError: so \u001b[2J"
+
+
 def chained() -> Exception:
     try:
         try:

@@ -12,11 +12,11 @@ from chassis.brokers import BrokerUnavailable, Options
 from chassis.brokers.inspection import inspect
 from chassis.database import Database, DatabaseUnavailable
 from chassis.messaging import overview
-from chassis.messaging.printable import printable
 from chassis.messaging.topology import topology_of
 from chassis.service import Service
 from chassis.settings import BrokerSettings
 from chassis.telemetry import logs
+from chassis.telemetry.printable import printable
 
 QUERY_SECONDS = 10
 BODY_CHARACTERS = 500

@@ -13,10 +13,10 @@ from chassis.database import Database, DatabaseUnavailable
 from chassis.messaging import parking
 from chassis.messaging.outbox import Outbox
 from chassis.messaging.parking import NotParked, Parked
-from chassis.messaging.printable import printable
 from chassis.service import Service
 from chassis.settings import CommandSettings
 from chassis.telemetry import logs
+from chassis.telemetry.printable import printable, printable_lines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -146,4 +146,4 @@ def _described(parked: Parked) -> str:
         indent=2,
         ensure_ascii=False,
     )
-    return "\n".join(map(printable, text.split("\n")))
+    return printable_lines(text)

@@ -14,11 +14,13 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial, wraps
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import structlog
 from opentelemetry import trace
-from structlog.types import EventDict, Processor, WrappedLogger
+from structlog.types import EventDict, ExcInfo, Processor, WrappedLogger
+
+from chassis.telemetry.printable import printable_lines
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
@@ -114,6 +116,23 @@ def _with_fallback(render: Processor) -> Processor:
 _render_json = _with_fallback(structlog.processors.JSONRenderer(partial(json.dumps, allow_nan=False)))
 
 
+def _console_renderer() -> Processor:
+    """Return a renderer for a terminal. Text of other people reaches the terminal without characters that it would obey."""
+
+    # Chosen here, because the default is rich if it is installed, which prints every local variable and takes seconds.
+    def format_exception(output: TextIO, error: ExcInfo) -> None:
+        structlog.dev.plain_traceback(plain := io.StringIO(), error)
+        output.write(printable_lines(plain.getvalue()))
+
+    render = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), exception_formatter=format_exception)
+
+    def rendered(logger: WrappedLogger, name: str, event: EventDict) -> Any:
+        safe = {key: printable_lines(value) if isinstance(value, str) else value for key, value in event.items()}
+        return render(logger, name, safe)
+
+    return rendered
+
+
 def _copy(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
     facts = {key: value for key, value in event.items() if not key.startswith("_")}
     line = str(_render_json(logger, name, _add_exception(logger, name, facts)))
@@ -188,10 +207,7 @@ def configure(*, format: Literal["json", "console"], level: str, service: str) -
         shared += [add_service, _add_exception]
         render: Processor = _render_json
     else:
-        # Chosen here, because the default is rich if it is installed, which prints every local variable and takes
-        # seconds.
-        plain = structlog.dev.plain_traceback
-        render = _with_fallback(structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), exception_formatter=plain))
+        render = _with_fallback(_console_renderer())
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for half a surrogate pair, or an accent in the C locale
     logger = structlog.make_filtering_bound_logger(level)

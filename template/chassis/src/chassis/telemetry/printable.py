@@ -11,3 +11,8 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
+
+
+def printable_lines(text: str) -> str:
+    """Escape as `printable` does, except for line breaks."""
+    return "\n".join(map(printable, text.split("\n")))
