@@ -264,6 +264,20 @@ class Report:
 
 
 @pytest.mark.parametrize(
+    ("queues", "size"),
+    [([], 4 + 2 * 20 + 2), ([""], 4 + 20 + 2), (["reports"], 20 + 2)],
+)
+@pytest.mark.usefixtures("in_memory")
+def test_the_pool_of_a_worker_has_a_connection_for_each_message_that_is_handled_at_once(
+    apart: Service, queues: list[str], size: int
+) -> None:
+    values = {"database_url": "postgresql://db/tiny", "broker_url": "nats://127.0.0.1:1"}
+    for at_once, expected in ((20, size), (1, 10)):
+        settings = apart.settings.model_validate({**values, "jobs_at_once": at_once})
+        assert worker(apart, settings, queues=queues).state.database._options["max_size"] == expected
+
+
+@pytest.mark.parametrize(
     ("queues", "parts", "seconds"),
     [
         ([], {"relay", "inbox", "events", "jobs", "reports-jobs"}, 600),

@@ -95,12 +95,14 @@ def _assemble(
         telemetry = from_settings(service, settings)
         telemetry.install_globally()
     timeouts = [settings.request_timeout_seconds]
-    if work:
+    pool_size = settings.database_pool_size
+    if messaging and work:
         queues = queues or ["", *service.messages.queues]
         timeouts += [settings.message_timeout_seconds, service.messages.longest_timeout(queues)]
+        pool_size = max(pool_size, messaging.connections(service.messages, settings, queues))
     database = Database(
         settings.database_url,
-        pool_size=settings.database_pool_size,
+        pool_size=pool_size,
         name=service.name,
         command_timeout_seconds=max(timeouts),
         outbox=messaging.Outbox(service.messages) if messaging else None,
@@ -129,7 +131,7 @@ def _assemble(
     app.state.settings = settings
     app.state.lifecycle = lifecycle
     app.state.parts = parts
-    _measure_pool(telemetry, database, name=service.name, size=settings.database_pool_size)
+    _measure_pool(telemetry, database, name=service.name, size=pool_size)
     return app
 
 

@@ -5,15 +5,16 @@ from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
-from chassis.brokers import broker_class
+from chassis.brokers import Kind, broker_class
 from chassis.database import Database
 from chassis.messages import Messages
+from chassis.messaging.lanes import SHAPES
 from chassis.messaging.outbox import Outbox
 from chassis.messaging.worker import Gauges, Worker, endure
 from chassis.settings import Settings, SettingsError
 from chassis.telemetry.setup import Telemetry
 
-__all__ = ["Messaging", "Outbox", "check"]
+__all__ = ["Messaging", "Outbox", "check", "connections"]
 
 
 def check(settings: Settings) -> None:
@@ -34,6 +35,13 @@ def check(settings: Settings) -> None:
             "  DATABASE_TRANSACTION_POOLER: is true, but the worker needs sessions of its own\nGive the worker a "
             "DATABASE_URL that leads to PostgreSQL itself, or to a pooler in session mode."
         )
+
+
+def connections(messages: Messages, settings: Settings, queues: Collection[str]) -> int:
+    """Return how many connections a worker of these queues uses at once: one for each lane, and two for all the rest."""
+    consumed = {(receiver.kind, receiver.queue) for receiver in messages.receivers.values() if receiver.queue in queues}
+    lanes = [SHAPES[Kind.EVENT].lanes if kind == Kind.EVENT else settings.jobs_at_once for kind, _ in consumed]
+    return sum(lanes) + 2
 
 
 class Messaging:
