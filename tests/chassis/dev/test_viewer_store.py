@@ -179,3 +179,10 @@ def test_any_line_is_shown(kept: Store, line: bytes, event: str, level: str) -> 
     (found,) = kept.lines()
     assert (found["event"][:100], found["level"], found["trace"]) == (event, level, "")
     json.dumps(found, allow_nan=False).encode()
+
+
+@pytest.mark.parametrize("depth", [500, 800, 990, 20_000])
+def test_a_line_of_any_depth_is_shown(kept: Store, depth: int) -> None:
+    for name in ("a", "event", "level"):
+        log(kept, f'{{"{name}": {"[" * depth}{"]" * depth}}}'.encode())
+    assert len(kept.lines()) == 3

@@ -302,7 +302,7 @@ def test_a_frontend_is_refused_because_the_guard_does_not_see_its_files(tmp_path
     )
 
 
-def test_an_application_behind_all_routes_is_refused_because_the_guard_does_not_see_it() -> None:
+def test_an_application_behind_all_routes_is_refused_because_the_guard_sees_only_routes() -> None:
     app = FastAPI()
     app.router.default = FastAPI()
     with pytest.raises(RoutesUnguarded, match=r"router\.default: serves every other path to everybody"):
