@@ -111,7 +111,7 @@ def test_the_console_format_is_for_people() -> None:
     assert "in-a-local-variable" not in output
 
 
-def test_the_console_format_escapes_what_a_terminal_would_obey() -> None:
+def test_the_console_format_escapes_the_characters_that_a_terminal_obeys() -> None:
     program = r"""
 import logging
 import structlog
