@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from chassis.discovery import modules_in
 
 if TYPE_CHECKING:  # only a service with messages has it
-    from chassis.schedules import Schedule
+    import chassis.schedules
 
 NAME = re.compile(r"[a-z][a-z0-9-]*\.[a-z][a-z0-9-]*\.v[1-9][0-9]*")
 QUEUE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -109,7 +109,7 @@ class OnJob:
 
     contract: type[Contract]
     handler: Handler
-    schedule: "Schedule | None" = None
+    schedule: "chassis.schedules.Schedule | None" = None
     queue: str = ""
     timeout: timedelta | None = None
 
