@@ -59,7 +59,7 @@ def test_every_python_and_port_of_the_files_for_editors_is_the_services_own(serv
     assert base == re.findall(r"^FROM (\S+)$", (service / "Dockerfile").read_text(), re.MULTILINE)
 
 
-def test_the_user_of_the_dev_container_is_one_that_its_image_has_and_not_root(service: Path) -> None:
+def test_the_image_of_the_dev_container_has_its_user_and_the_user_is_not_root(service: Path) -> None:
     user = read(service / ".devcontainer/devcontainer.json")["remoteUser"]
     dockerfile = (service / ".devcontainer/Dockerfile").read_text()
     assert user != "root"
