@@ -133,6 +133,15 @@ MUTATIONS: Mutations = {
 test_only_the_convention_that_is_broken_fails = each_alone(MUTATIONS)
 
 
+@pytest.mark.slow
+def test_a_password_of_the_template_in_a_file_that_was_edited_is_no_secret_of_the_service(service: Path) -> None:
+    compose = service / "compose.yaml"
+    compose.write_text(f"# Ours.\n{compose.read_text()}")
+    assert list(NoSecrets().check(Service(service))) == []
+    append("compose.yaml", KEY)(service)
+    assert {found.path for found in NoSecrets().check(Service(service))} == {"compose.yaml"}
+
+
 def test_a_shared_secret_is_found_in_each_service_of_a_common_scan(service: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(service, tmp_path / "other", symlinks=True))
     # In files that no other test has, because a cached result would prevent the scan.
