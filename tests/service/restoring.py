@@ -109,7 +109,7 @@ class Billing:
             await broker.connect()
             await broker.declare(topology_of(LISTENING))
             async with self._database(LISTENING) as database:
-                policy = RetryPolicy()
+                policy = RetryPolicy(max_attempts=5, handler_timeout_seconds=30)
                 consumer = Consumer(
                     Kind.EVENT, broker, database, LISTENING, SILENT, database_url=self.url, retry_policy=policy
                 )
