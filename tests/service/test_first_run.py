@@ -307,7 +307,12 @@ def usual_questions() -> dict[str, Any]:
     loader.add_constructor("!include", lambda *_: None)
     parts = yaml.load_all((ROOT / "copier.yml").read_text(), loader)
     questions = {name: it for part in parts for name, it in part.items() if not name.startswith("_")}
-    asked = {name: it for name, it in questions.items() if it.get("when", True) is True and it.get("ask", True)}
+    # The condition of the first question stops only a copy that cannot succeed.
+    asked = {
+        name: it
+        for name, it in questions.items()
+        if it.get("ask", True) and (it.get("when", True) is True or "can_start()" in str(it["when"]))
+    }
     assert len(asked) <= 10
     return asked
 
