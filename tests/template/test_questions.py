@@ -1088,6 +1088,7 @@ def test_every_answer_is_consumed() -> None:
     files = [path for part in ("template", "macros") for path in (ROOT / part).rglob("*")]
     texts = [str(path.relative_to(ROOT)) for path in files]
     texts += [path.read_text() for path in files if path.is_file() and path.suffix == ".jinja"]
+    texts.append((ROOT / "questions/presence.jinja").read_text())
     excluded = re.search(r"^_exclude:\n(?:[ #].*\n)*", (ROOT / "copier.yml").read_text(), re.MULTILINE)
     assert excluded
     used = " ".join(tag for text in [*texts, excluded[0]] for tag in tags.findall(text))

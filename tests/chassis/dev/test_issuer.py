@@ -164,4 +164,4 @@ def test_serve_refuses_the_issuer_of_make_dev(
     for name, value in values.items():
         monkeypatch.setenv(name, value)
     assert main(guarded, ["serve"]) == 2
-    assert "OIDC_ISSUER: is the issuer of `make dev`, from which everybody obtains any token" in capsys.readouterr().err
+    assert "is the issuer of `make dev`, from which everybody obtains any token" in capsys.readouterr().err

@@ -193,11 +193,10 @@ def test_changes_are_told_to_the_page(shown: viewer.Viewer) -> None:
         received = connection.makefile("rb")
         while received.readline().strip():
             pass
-        now = received.readline()
-        assert now.startswith(b"data: ")
+        now = int(received.readline().removeprefix(b"data: "))
         assert received.readline() == b"\n"
         ask(shown, "v1/traces", export([span(99, trace="4" * 32)]))
-        assert received.readline() > now
+        assert int(received.readline().removeprefix(b"data: ")) > now
 
 
 def test_data_is_only_for_its_owner_and_new_at_each_start(tmp_path: Path) -> None:
