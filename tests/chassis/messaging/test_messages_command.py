@@ -10,28 +10,19 @@ import asyncpg
 import pytest
 from chassis.brokers import BrokerUnavailable
 from chassis.brokers.inspection import StreamState
-from chassis.commands import main
 from chassis.messaging import messages_command, overview
 from chassis.service import Service
 from chassis.telemetry.printable import printable
 
-from tests.chassis.said import MESSAGES
+from tests.chassis.desk import CommandDesk
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 HOSTILE = "a\x1b[2Jb\x9b1mc\nd\u202ee"
 """Clears the screen, begins a line of its own, and reverses the text behind it."""
 
 
-class Desk:
-    def __init__(self, service: Service, url: str, capsys: pytest.CaptureFixture[str]) -> None:
-        self.service = dataclasses.replace(service, messages=MESSAGES)
-        self.url = url
-        self.capsys = capsys
-
-    def __call__(self, *arguments: str) -> tuple[int, str, str]:
-        status = main(self.service, ["messages", *arguments])
-        shown = self.capsys.readouterr()
-        return status, shown.out, shown.err
+class Desk(CommandDesk):
+    command = "messages"
 
     def as_json(self, *arguments: str) -> dict[str, Any]:
         return json.loads(self("--format", "json", *arguments)[1])

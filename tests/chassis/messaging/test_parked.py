@@ -11,28 +11,19 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 from chassis.brokers import Kind, Message
-from chassis.commands import main
 from chassis.database import UnitOfWork
 from chassis.messages import Messages, OnJob
 from chassis.messaging import parking
 from chassis.service import Service
 
 from tests.chassis import said
-from tests.chassis.said import MESSAGES
+from tests.chassis.desk import CommandDesk
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
-class Desk:
-    def __init__(self, service: Service, url: str, capsys: pytest.CaptureFixture[str]) -> None:
-        self.service = dataclasses.replace(service, messages=MESSAGES)
-        self.url = url
-        self.capsys = capsys
-
-    def __call__(self, *arguments: str) -> tuple[int, str, str]:
-        status = main(self.service, ["parked", *arguments])
-        shown = self.capsys.readouterr()
-        return status, shown.out, shown.err
+class Desk(CommandDesk):
+    command = "parked"
 
     def ask(self, query: str, *arguments: Any) -> Any:
         async def ask() -> Any:
