@@ -59,8 +59,11 @@ class NoSecrets(Convention):
     remedy = "replace the secret where it is used, then remove it from the file; settings come from the environment"
 
     def check(self, service: Service) -> Iterator[Problem]:
-        for path, line, what in service.compute_once(_kingfisher(), _of_the_team(service), _scan):
-            if not _is_of_the_template(service, path, line):
+        found = service.compute_once(_kingfisher(), _of_the_team(service), _scan)
+        rendered = _rendered_lines(service, {path for path, _, _ in found})
+        written = {path: service.text(path).splitlines() for path in rendered}
+        for path, line, what in found:
+            if path not in rendered or line > len(written[path]) or written[path][line - 1] not in rendered[path]:
                 yield Problem(path, what, line)
 
     def prepare(self, services: list[Service]) -> None:
@@ -82,14 +85,17 @@ def _of_the_team(service: Service) -> tuple[str, ...]:
     )
 
 
-def _is_of_the_template(service: Service, path: str, line: int) -> bool:
-    """Return whether the template renders the same line of this file, such as the password of a laptop in compose.yaml."""
-    if path not in service.expected.paths:
-        return False
-    rendered = service.release.rendered(service.answers, None).contents.get(path, b"")
-    rendered = rendered.read_bytes() if isinstance(rendered, Path) else rendered
-    lines = service.text(path).splitlines()
-    return line <= len(lines) and lines[line - 1].encode() in rendered.splitlines()
+def _rendered_lines(service: Service, paths: set[str]) -> dict[str, set[str]]:
+    """The lines that the template renders in these files, such as the password of a laptop in compose.yaml."""
+    shared = paths & service.expected.paths.keys()
+    if not shared:
+        return {}
+    contents = service.release.rendered(service.answers, None).contents
+    files = {path: contents[path] for path in shared & contents.keys()}
+    return {
+        path: set((file.read_bytes() if isinstance(file, Path) else file).decode(errors="replace").splitlines())
+        for path, file in files.items()
+    }
 
 
 def _scan_many(folder: Path) -> dict[str, list[tuple[str, int, str]]]:
