@@ -36,6 +36,7 @@ from tests.chassis.processes import (
 from tests.chassis.tiny.main import SERVICE
 from tests.support import brokers
 from tests.support.link import Link
+from tests.support.oidc_provider import Provider, oidc_provider
 from tests.support.postgres import ask
 
 
@@ -80,6 +81,13 @@ def run() -> Generator[Run]:
             return running[name]
 
         yield run
+
+
+@pytest.fixture(scope="session")
+def provider() -> Generator[Provider]:
+    """A real OpenID provider, the same for all tests."""
+    with oidc_provider() as provider:
+        yield provider
 
 
 @pytest.fixture

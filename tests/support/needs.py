@@ -20,6 +20,7 @@ from docs import prose
 from fleet.conventions.supply import NoSecrets
 from tests.service.rolling import balancer
 from tests.support import brokers, browser, compose, debian, engine, golang, npm, pgbouncer, pypi
+from tests.support.oidc_provider import OIDC_PROVIDER
 from tests.support.tools import KINGFISHER_RULES
 
 ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
@@ -81,6 +82,7 @@ NEEDS = [
     Need("Spectral", "tests/service/test_spec_linters.py", partial(npm.installed, SPECTRAL)),
     Need("Redocly", "tests/service/test_spec_linters.py", partial(npm.installed, REDOCLY)),
     Need("Backstage's model", "tests/delivery/test_delivery.py", partial(npm.installed, BACKSTAGE)),
+    Need("oidc-provider", "tests/chassis/identity/test_provider.py", partial(npm.installed, OIDC_PROVIDER)),
     Need("AsyncAPI's parser", "tests/chassis/messaging/test_asyncapi.py", partial(npm.installed, ASYNCAPI_PARSER)),
     Need("Mermaid", "tests/fleet/map/test_map_drawing.py", partial(npm.packed, MERMAID, "dist/mermaid.min.js")),
     Need("KEDA's models", "tests/delivery/test_kubernetes.py", partial(pypi.programs, KEDA_MODELS)),

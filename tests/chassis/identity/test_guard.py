@@ -3,12 +3,11 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import httpx
 import pytest
 from chassis.application import application
-from chassis.identity import Caller, Oidc, OidcSettings, caller, public, scopes
+from chassis.identity import Oidc, OidcSettings, caller, public, scopes
 from chassis.identity.demands import RoutesUnguarded, demands_of
 from chassis.settings import Settings, SettingsError, read
 from chassis.telemetry.setup import Telemetry
@@ -19,76 +18,10 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from pydantic import BaseModel
 
-from tests.chassis.issuing import AUDIENCE, ISSUER, Issuer
+from tests.chassis.guarded import SETTINGS, URL, calls, make, router, send
+from tests.chassis.issuing import Issuer
 from tests.chassis.tiny.main import SERVICE
-
-URL = "postgresql://localhost/unused"
-SETTINGS = {"database_url": URL, "oidc_issuer": ISSUER, "oidc_audience": AUDIENCE, "log_format": "console"}
-
-router = APIRouter(prefix="/v1")
-calls: list[str] = []
-
-
-class Thing(BaseModel):
-    name: str
-
-
-@router.get("/things")
-@scopes("things:read")
-async def list_things() -> list[str]:
-    return [caller().subject]
-
-
-@router.post("/things")
-@scopes("things:read", "things:write")
-async def create_thing(body: Thing) -> str:
-    calls.append(body.name)
-    return body.name
-
-
-@router.get("/parameter")
-async def by_parameter(who: Annotated[Caller, scopes("things:read")]) -> str:
-    return who.subject
-
-
-@router.get("/blocking")
-@scopes("things:read")
-def in_a_thread() -> str:
-    return caller().subject
-
-
-@router.get("/prices")
-@public("the price list is on our website")
-async def list_prices() -> list[str]:
-    return []
-
-
-@router.websocket("/live", dependencies=[scopes("things:read")])
-async def live(websocket: WebSocket) -> None:
-    await websocket.accept()
-    await websocket.send_text("hello")
-    await websocket.close()
-
-
-admin = APIRouter(prefix="/admin", dependencies=[scopes("things:admin")])
-
-
-@admin.get("/things")
-@scopes("things:read")
-async def list_all_things() -> str:
-    return caller().subject
-
-
-def make(
-    *routers: APIRouter, auth: Oidc | None = None, telemetry: Telemetry | None = None, issuer: Issuer | None = None
-) -> FastAPI:
-    service = dataclasses.replace(SERVICE, routers=list(routers or (router, admin)), auth=auth or Oidc())
-    app = application(service, OidcSettings.model_validate(SETTINGS), telemetry=telemetry)
-    if issuer:
-        app.state.guard._tokens = issuer.tokens()
-    return app
 
 
 @pytest.fixture
@@ -99,12 +32,6 @@ def issuer() -> Issuer:
 @pytest.fixture
 def app(issuer: Issuer) -> FastAPI:
     return make(issuer=issuer)
-
-
-async def send(app: FastAPI, method: str, path: str, token: bytes | None = None, **options: Any) -> httpx.Response:
-    headers = {"Authorization": b"Bearer " + token} if token else {}
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://tiny") as client:
-        return await client.request(method, path, headers=options.pop("headers", headers), **options)
 
 
 @pytest.mark.parametrize("path", ["/v1/things", "/v1/parameter", "/v1/blocking"])
