@@ -281,10 +281,19 @@ def test_one_router_with_two_demands_is_refused() -> None:
         make(outer)
 
 
-@pytest.mark.parametrize("names", [(), ("",), ("two words",), ('quo"te',)])
-def test_names_that_are_no_scopes_are_refused(names: tuple[str, ...]) -> None:
+def test_scopes_name_at_least_one_scope() -> None:
     with pytest.raises(ValueError, match="name at least one scope"):
-        scopes(*names)
+        scopes()
+
+
+@pytest.mark.parametrize("name", ["", "two words", 'quo"te', "new\nline", "ümlaut", "back\\slash"])
+@pytest.mark.parametrize("where", ["route", "router", "dependency", "API"])
+def test_a_word_that_no_challenge_can_name_is_refused_as_a_scope(where: str, name: str) -> None:
+    routes = APIRouter(prefix="/v1", dependencies=[scopes(name)] if where == "router" else [])
+    wanted = [Security(open_to_all, scopes=[name])] if where == "dependency" else []
+    routes.get("/a", dependencies=wanted)(scopes(name)(open_to_all) if where == "route" else open_to_all)
+    with pytest.raises(RoutesUnguarded, match="GET /v1/a: a scope is a word in ASCII"):
+        make(routes, auth=Oidc(scopes=[name] if where == "API" else []))
 
 
 def test_a_public_route_needs_a_reason() -> None:

@@ -128,8 +128,12 @@ def accept_any_size(patch: pytest.MonkeyPatch, _: Tokens) -> None:
     patch.setattr(tokens, "MAX_TOKEN_BYTES", 2**20)
 
 
-def accept_any_subject(patch: pytest.MonkeyPatch, _: Tokens) -> None:
-    patch.setattr(tokens, "MAX_SUBJECT", 1000)
+def accept_any_name(patch: pytest.MonkeyPatch, _: Tokens) -> None:
+    patch.setattr(tokens, "_name", lambda claim, claims: claims[claim])
+
+
+def accept_id_tokens(patch: pytest.MonkeyPatch, _: Tokens) -> None:
+    patch.setattr(tokens, "ID_TOKEN", frozenset())
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,10 @@ ATTACKS = {
     "a claim named twice": Attack(twice_named, "token_malformed", accept_repeated_names),
     "a logout token": Attack(lambda i: i.token(header={"typ": "logout+jwt"}), "token_malformed", accept_any_type),
     "64 KB": Attack(lambda i: i.token(padding="x" * 48 * 1024), "token_too_large", accept_any_size),
-    "a long subject": Attack(lambda i: i.token(sub="x" * 256), "claim_wrong: sub", accept_any_subject),
+    "a long subject": Attack(lambda i: i.token(sub="x" * 256), "claim_wrong: sub", accept_any_name),
+    "a client with a new line": Attack(lambda i: i.token(client_id="a\nb"), "claim_wrong: client_id", accept_any_name),
+    "an ID token of a login": Attack(lambda i: i.token(nonce="n-0S6"), "id_token", accept_id_tokens),
+    "an ID token beside an access token": Attack(lambda i: i.token(at_hash="77QmU"), "id_token", accept_id_tokens),
 }
 
 

@@ -46,8 +46,8 @@ def scopes(*names: str) -> Scopes:
     `APIRouter(…, dependencies=[scopes("invoices:read")])`. A WebSocket takes only the second form:
     `@router.websocket("/…", dependencies=[scopes("invoices:read")])`.
     """
-    if not names or not all(_SCOPE.fullmatch(name) for name in names):
-        raise ValueError(f"scopes{names}: name at least one scope, such as invoices:read, each without spaces")
+    if not names:
+        raise ValueError("scopes(): name at least one scope, such as invoices:read")
     return Scopes(_authorized, scopes=names)
 
 
@@ -112,7 +112,10 @@ def _demand_of(route: RouteContext, served: Any, everywhere: frozenset[str]) -> 
         return "is a WebSocket without scopes. Pass dependencies=[scopes(…)] to its decorator"
     if not (dependant and (named or decorated or everywhere)):
         return 'put @scopes("…") above its function, or @public("…") with the reason'
-    return Demand(named | decorated | everywhere)
+    demanded = named | decorated | everywhere
+    if wrong := [name for name in sorted(demanded) if not _SCOPE.fullmatch(name)]:
+        return f"a scope is a word in ASCII without quotes, such as invoices:read, and not {wrong[0]!r}"
+    return Demand(demanded)
 
 
 def _is_checked(dependant: Dependant) -> bool:

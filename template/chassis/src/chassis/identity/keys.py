@@ -1,6 +1,7 @@
 """The public keys of an issuer: fetched when they are needed, and kept while the issuer is down."""
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -15,8 +16,12 @@ PAUSE_SECONDS = 30
 """The least time between two fetches once there are keys: callers can name unknown keys as often as they like."""
 FIRST_PAUSE_SECONDS = 1
 """The least time between two fetches while there has never been a key."""
+MAX_BYTES = 256 * 1024
+"""The largest document of an issuer. The keys of the large providers are a tenth of that."""
 MAX_AGE_SECONDS = 600
 """The age at which keys are fetched again in the background, so that a key that the issuer revokes is forgotten."""
+
+MIN_RSA_BITS = 2048  # RFC 7518, section 3.3
 
 KINDS = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
 """The kinds of keys that are accepted. All are asymmetric: a symmetric key would let every service sign tokens."""
@@ -78,7 +83,7 @@ class Keys:
             if not by_id:
                 raise ValueError("the issuer publishes no RSA, EC or OKP key that may verify signatures")
         except Exception as error:  # whatever an issuer answers, the known keys stay
-            log.warning("keys_not_fetched", issuer=self._issuer, reason=f"{type(error).__name__}: {error}")
+            log.warning("keys_not_fetched", issuer=self._issuer, reason=f"{type(error).__name__}: {error}"[:500])
         else:
             if document != self._document:
                 self._document, self._by_id, self.revision = document, by_id, self.revision + 1
@@ -93,9 +98,10 @@ def _usable(published: dict[str, Any]) -> Key | None:
     if kind is None or published.get("use", "sig") != "sig":
         return None
     try:
-        return kind.import_key({name: value for name, value in published.items() if not name.startswith("x5")})
+        key = kind.import_key({name: value for name, value in published.items() if not name.startswith("x5")})
     except (JoseError, ValueError, TypeError, KeyError):
         return None
+    return None if isinstance(key, RSAKey) and key.raw_value.key_size < MIN_RSA_BITS else key
 
 
 def fetch_from(issuer: str, keys_url: str | None) -> Fetch:
@@ -104,17 +110,25 @@ def fetch_from(issuer: str, keys_url: str | None) -> Fetch:
     async def fetch() -> dict[str, Any]:
         import httpx  # here, because only the first token needs it
 
-        async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS) as client:
-            url = keys_url or await _discover(client)
-            return (await client.get(url)).raise_for_status().json()
+        # A compressed document could be of any size, so accept none.
+        async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, headers={"Accept-Encoding": "identity"}) as client:
+            return await _read(client, keys_url or await _discover(client))
 
     async def _discover(client: Any) -> str:
-        answer = await client.get(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
-        document = answer.raise_for_status().json()
+        document = await _read(client, f"{issuer.rstrip('/')}/.well-known/openid-configuration")
         if document["issuer"] != issuer:
             raise ValueError(f"the discovery document is of the issuer {document['issuer']!r}: set OIDC_ISSUER to that")
         if issuer.startswith("https:") and not document["jwks_uri"].startswith("https:"):
             raise ValueError("the discovery document names keys at a URL that is not https://")
         return document["jwks_uri"]
+
+    async def _read(client: Any, url: str) -> dict[str, Any]:
+        async with client.stream("GET", url) as answer:
+            body = bytearray()
+            async for part in answer.raise_for_status().aiter_raw():
+                body += part
+                if len(body) > MAX_BYTES:
+                    raise ValueError(f"{url} has more than {MAX_BYTES} bytes")
+            return json.loads(body)
 
     return fetch

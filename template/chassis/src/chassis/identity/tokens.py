@@ -17,12 +17,15 @@ ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES
 LEEWAY_SECONDS = 60
 """How far the clocks of issuer and service may differ."""
 MAX_TOKEN_BYTES = 16 * 1024
-MAX_SUBJECT = 255
-"""The characters of a subject (OpenID Connect Core, section 2)."""
+MAX_NAME = 255
+"""The characters of a subject (OpenID Connect Core, section 2) or a client: both may be logged and stored."""
 MAX_REMEMBERED = 10_000
+CLIENT_CLAIMS = ("client_id", "azp", "appid", "cid")
+"""The claims that name the client: of RFC 9068, OpenID Connect, Entra ID and Okta."""
 
-# An ID token or a logout token has another type, or none of these.
 TYPES = frozenset({"", "jwt", "at+jwt", "application/at+jwt"})
+ID_TOKEN = frozenset({"nonce", "at_hash", "c_hash"})
+"""The claims of ID tokens, which tell an application who has logged in: many have the type of an access token."""
 
 REGISTRY = JWSRegistry(algorithms=ALGORITHMS, strict_check_header=False)
 
@@ -83,6 +86,8 @@ class Tokens:
                 raise Refused("token_malformed")
             if header.get("alg") not in ALGORITHMS:
                 raise Refused("algorithm_not_allowed")
+            if not ID_TOKEN.isdisjoint(claims):
+                raise Refused("id_token")
             issuer = claims.get("iss")
             if not isinstance(issuer, str) or issuer not in self._issuers:
                 raise Refused("issuer_unknown")
@@ -114,15 +119,17 @@ class Tokens:
         self._remembered[digest] = caller, claims["exp"] + LEEWAY_SECONDS, keys, revision
 
     def _caller_of(self, claims: dict[str, Any]) -> Caller:
-        subject = claims["sub"]
-        if not 0 < len(subject) <= MAX_SUBJECT or not subject.isprintable():
-            raise Refused("claim_wrong: sub")
-        client = next(
-            (claims[name] for name in ("client_id", "azp", "appid") if isinstance(claims.get(name), str)), None
-        )
+        client = next((_name(claim, claims) for claim in CLIENT_CLAIMS if claim in claims), None)
         granted = frozenset(scope for name in self._scope_claims for scope in _words(name, claims.get(name, "")))
         kept = {name: claims[name] for name in self._claims if name in claims}
-        return Caller(subject, claims["iss"], client, granted, kept)
+        return Caller(_name("sub", claims), claims["iss"], client, granted, kept)
+
+
+def _name(claim: str, claims: dict[str, Any]) -> str:
+    name = claims[claim]
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable():
+        raise Refused(f"claim_wrong: {claim}")
+    return name
 
 
 def _words(name: str, value: Any) -> list[str]:
