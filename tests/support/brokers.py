@@ -153,13 +153,18 @@ def kafka(
 
 def kafka_acls(broker: Broker, *arguments: str) -> None:
     """Call Kafka's own kafka-acls.sh, with all rights. Raises Missing without Java or Maven."""
-    files, tools = kafka_files(), TOOLS / f"kafka-tools-{KAFKA}"
+    classes = ("-cp", f"{kafka_files() / 'jars'}/*:{kafka_tools()}/*", "org.apache.kafka.tools.AclCommand")
+    call("java", "-XX:TieredStopAtLevel=1", *classes, "--bootstrap-server", urlsplit(broker.url).netloc, *arguments)
+
+
+def kafka_tools() -> Path:
+    """Return the folder with the jar of Kafka's command line tools, which need the jars of `kafka_files`, too."""
+    tools = TOOLS / f"kafka-tools-{KAFKA}"
     with one_at_a_time("kafka-tools"):
         if not tools.exists():
             artifact = f"-Dartifact=org.apache.kafka:kafka-tools:{KAFKA}"
             call("mvn", "-q", "-B", "dependency:copy", artifact, f"-DoutputDirectory={tools}")
-    classes = ("-cp", f"{files / 'jars'}/*:{tools}/*", "org.apache.kafka.tools.AclCommand")
-    call("java", "-XX:TieredStopAtLevel=1", *classes, "--bootstrap-server", urlsplit(broker.url).netloc, *arguments)
+    return tools
 
 
 def rabbitmqctl(broker: Broker, *arguments: str) -> None:

@@ -1,18 +1,15 @@
 """A generated service as an image, built by its own `make image`, and the servers that it needs."""
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 from chassis.dev.embedded import nats_server
 
-from tests.delivery.image.world import ANSWERS, Database, World, build
+from tests.delivery.image.world import ANSWERS, Database, World, build, locked
 from tests.support import containers
 from tests.support import engine as engines
-from tests.support.commands import service_environment
 from tests.support.engine import Engine
 from tests.support.services import Render
 
@@ -28,16 +25,16 @@ def engine() -> Generator[Engine]:
 
 
 @pytest.fixture(scope="session")
+def apart() -> Generator[Engine]:
+    """An engine with Compose. It has images of its own, unless an engine runs on this machine."""
+    with engines.with_compose() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
 def source(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The service's files with a lock file, without an environment: the input of a build in CI."""
-    service = shutil.copytree(render(**ANSWERS), tmp_path_factory.mktemp("image") / "billing")
-    uv = shutil.which("uv")
-    if uv is None:
-        pytest.skip("the service's dependencies are locked with uv, which is not here")
-    subprocess.run(
-        [uv, "lock", "--quiet", "--python", sys.executable], cwd=service, env=service_environment(), check=True
-    )
-    return service
+    return locked(shutil.copytree(render(**ANSWERS), tmp_path_factory.mktemp("image") / "billing"))
 
 
 @pytest.fixture(scope="session")

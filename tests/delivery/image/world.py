@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import shutil
 import subprocess
+import sys
 from collections.abc import Generator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -10,6 +12,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
+import pytest
 from chassis.dev import embedded
 
 from tests.support.commands import service_environment
@@ -62,6 +65,16 @@ class World:
     engine: Engine
     database: Database
     broker: str
+
+
+def locked(service: Path) -> Path:
+    """Write the service's lock file, and return the service. Skips the test without uv."""
+    uv = shutil.which("uv")
+    if uv is None:
+        pytest.skip("the service's dependencies are locked with uv, which is not here")
+    lock = [uv, "lock", "--quiet", "--python", sys.executable]
+    subprocess.run(lock, cwd=service, env=service_environment(), check=True)
+    return service
 
 
 def build(engine: Engine, source: Path, image: str) -> str:
