@@ -1,11 +1,11 @@
-"""Break parts of two talking services under load, in random order, and then count.
+"""Break parts of two talking services and of a clerk under load, in random order, and then count.
 
     python -m tests.service.chaos nats --rounds 40 --seed 7
 
 In each round a part is killed or frozen, a network link is cut or swallows everything for a while, a server's disk is
 full, or a process' clock jumps by ten minutes. Events lost, effects that happened twice, steps out of order and answers
-with status 500 must all be 0. The exit status is 0 if they are. The run is bounded: the rounds, then a drain with
-a deadline.
+with status 500 must all be 0. So must due times of the clerk's schedules, its long jobs and its states that were lost or
+had their effect twice. The exit status is 0 if they are. The run is bounded: the rounds, then a drain with a deadline.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from uuid import uuid4
 import asyncpg
 import httpx
 
+from tests.service.chaos.errands import LONG_SECONDS, Records, count_records, first_minute, hand_in
 from tests.service.chaos.system import START_TIMEOUT_SECONDS, System, system
 from tests.service.chaos.troubles import kinds, schedule
 from tests.support import brokers
@@ -51,11 +52,13 @@ class Count:
     """Answers with status 500, which no trouble may cause."""
     happened: Counter[str] = field(default_factory=Counter)
     """The number of each kind of trouble."""
+    records: Records | None = None
+    """The result of the clerk's work, if there is a clerk."""
 
     @property
     def good(self) -> bool:
         wrong = self.forgotten + self.lost + self.twice + self.disordered + self.parked + self.failed
-        return self.committed > 0 and wrong == 0
+        return self.committed > 0 and wrong == 0 and (self.records is None or self.records.good)
 
 
 @dataclass
@@ -140,19 +143,29 @@ async def _connect(url: str) -> asyncpg.Connection:
             await asyncio.sleep(0.2)
 
 
-async def run(running: System, *, rounds: int, seed: int) -> Count:
+async def run(running: System, *, rounds: int, seed: int, errand_seconds: float = LONG_SECONDS) -> Count:
     """Put a running system under load, break its parts, then count."""
     dice = random.Random(seed)
     planned = schedule(running, rounds, dice)
     answers = Answers()
     stop = asyncio.Event()
-    loading = asyncio.create_task(load(running.base, stop, answers))
+    loading = [asyncio.create_task(load(running.base, stop, answers))]
+    if clerk := running.databases.get("clerk"):
+        connection = await _connect(clerk)
+        first = await first_minute(connection)
+        await connection.close()
+        loading.append(asyncio.create_task(hand_in(clerk, stop, errand_seconds)))
     await torment(running, planned, dice)
     await asyncio.sleep(2)
     stop.set()
-    await loading
+    await asyncio.gather(*loading)
     result = await count(running, answers)
     result.happened = Counter(kind for kind, _ in planned)
+    if "clerk" in running.databases:
+        connection = await _connect(running.databases["clerk"])
+        result.records = await count_records(connection, first, timeout_seconds=DRAIN_TIMEOUT_SECONDS)
+        result.parked += await connection.fetchval("SELECT count(*) FROM chassis.parked")
+        await connection.close()
     return result
 
 

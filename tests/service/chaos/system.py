@@ -1,8 +1,9 @@
-"""Two talking services whose processes, servers, networks, disks and clocks a test can break and repair."""
+"""Two talking services and a clerk, whose processes, servers, networks, disks and clocks a test can break and repair."""
 
 import asyncio
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -65,8 +66,8 @@ class Postgres:
 class Part:
     """One process of a service."""
 
-    def __init__(self, service: str, command: str, log: Path, **settings: str) -> None:
-        self._arguments = [sys.executable, "-m", f"tests.service.chaos.{service}", command]
+    def __init__(self, arguments: list[str], log: Path, **settings: str) -> None:
+        self._arguments = arguments
         self._log = log
         self._settings = settings
         self._process: embedded.Process | None = None
@@ -90,7 +91,7 @@ class Part:
 
     def kill(self) -> None:
         assert self._process is not None
-        os.kill(self.pid, signal.SIGKILL)
+        os.killpg(self.pid, signal.SIGKILL)
         self._process.stop()
 
     def stop(self) -> int:
@@ -142,12 +143,13 @@ class System:
 
 
 @contextlib.contextmanager
-def system(broker: str, *, tormented: bool = False, **settings: str) -> Generator[System]:
-    """Start all parts of the two services, on one PostgreSQL with two databases. Stop them at the end.
+def system(broker: str, *, with_clerk: bool = False, tormented: bool = False, **settings: str) -> Generator[System]:
+    """Start all parts of the two services, on one PostgreSQL with a database for each. Stop them at the end.
 
-    `tormented` adds the parts that `troubles` needs: a second relay and a second consumer, links, disks and clocks.
-    `settings` apply to every process.
+    `with_clerk` adds the clerk's worker, and the command that publishes its states again and again. `tormented` adds the
+    clerk and what `troubles` needs: second workers, links, disks and clocks. `settings` apply to every process.
     """
+    with_clerk = with_clerk or tormented
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True)))
         folder.chmod(0o755)
@@ -169,7 +171,8 @@ def system(broker: str, *, tormented: bool = False, **settings: str) -> Generato
         postgres.start()
         stack.callback(postgres.stop)
         made.databases = {
-            name: urlsplit(postgres.url)._replace(path=f"/{name}").geturl() for name in ("counter", "journal")
+            name: urlsplit(postgres.url)._replace(path=f"/{name}").geturl()
+            for name in ("counter", "journal", *["clerk"][: int(with_clerk)])
         }
         asyncio.run(_create(postgres.url, list(made.databases)))
         library = _faketime() if tormented else None
@@ -188,7 +191,10 @@ def system(broker: str, *, tormented: bool = False, **settings: str) -> Generato
                     made.clocks[name].write_text("+0")
                     environment |= _clock(library, made.clocks[name])
             environment |= {"DATABASE_URL": ways["database"], "BROKER_URL": ways["broker"], "PROBE_DETAILS": "true"}
-            return Part(service, command, folder / f"{name}.log", **environment)
+            program = [sys.executable, "-m", f"tests.service.chaos.{service}", *command.split()]
+            if command.startswith("republish"):
+                program = ["sh", "-c", f"while :; do {shlex.join(program)}; sleep 1; done"]
+            return Part(program, folder / f"{name}.log", **environment)
 
         port = brokers.free_port()
         made.base = f"http://127.0.0.1:{port}"
@@ -202,9 +208,13 @@ def system(broker: str, *, tormented: bool = False, **settings: str) -> Generato
             "relay": part("counter", "work", "relay", brokers.free_port()),
             "consumer": part("journal", "work", "consumer", brokers.free_port()),
         }
+        if with_clerk:
+            parts["clerk"] = part("clerk", "work", "clerk", brokers.free_port())
+            parts["republish"] = part("clerk", "republish gauges --per-second 2", "republish", brokers.free_port())
         if tormented:
             parts["relay-2"] = part("counter", "work", "relay-2", brokers.free_port())
             parts["consumer-2"] = part("journal", "work", "consumer-2", brokers.free_port())
+            parts["clerk-2"] = part("clerk", "work", "clerk-2", brokers.free_port())
         for one in parts.values():
             one.start()
             stack.callback(one.stop)
