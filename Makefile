@@ -19,7 +19,7 @@ export UV_PYTHON
 # environment told it to keep nothing.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo setup test test-fast tools lint format docs pictures simulation chaos bench bench-messages bench-fleet bench-image
+.PHONY: help demo setup test test-fast tools lint format docs pictures simulation chaos bench bench-messages bench-effect bench-fleet bench-image
 
 help: ## This list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -73,6 +73,9 @@ bench: setup ## Measure a generated service beside a bare application; prints ra
 
 bench-messages: setup ## Measure relay and consumer beside each broker's own client; prints ratios
 	@.venv/bin/python -m bench.messages $(ARGS)
+
+bench-effect: setup ## Measure two generated services from a POST to its effect, and bare clients; prints ratios
+	@.venv/bin/python -m bench.effect $(ARGS)
 
 bench-fleet: setup ## Measure fleet on 1, 50 and 200 services, and beside cruft; prints ratios
 	@.venv/bin/python -m bench.fleet $(ARGS)

@@ -83,7 +83,7 @@ class App:
         with self.running():
             alive = time.perf_counter() - begun
             self.get(path)
-            return Start(alive, time.perf_counter() - begun, self._cpu_seconds())
+            return Start(alive, time.perf_counter() - begun, self.cpu_seconds())
 
     def get(self, path: str) -> dict:
         """The body of a 200."""
@@ -93,28 +93,34 @@ class App:
         """The body of a 201."""
         return self._open(path, body.encode())
 
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
     def load(self, script: Path, seconds: int) -> Load:
         """Run wrk with a script. Ends the benchmark if one answer was not 2xx."""
-        before = self._cpu_seconds()
-        output = subprocess.run(
-            ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(script), f"http://127.0.0.1:{self._port}"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
+        before = self.cpu_seconds()
+        requests, rate, p50, p99 = self.wrk(script, seconds)
         time.sleep(SETTLE_SECONDS)
-        cpu = self._cpu_seconds() - before
+        cpu = self.cpu_seconds() - before
+        return Load(requests, rate, p50, p99, cpu / requests * 1e6)
+
+    def wrk(self, script: Path, seconds: int) -> tuple[int, float, float, float]:
+        """Run wrk, and return the requests, their rate, p50 and p99. Ends the benchmark if one answer was not 2xx."""
+        options = ["-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(script)]
+        output = subprocess.run(["wrk", *options, self.url], capture_output=True, text=True, check=True).stdout
         requests, rate, p50, p99, failed = map(float, output.partition("RESULT")[2].split())
         if failed:
             raise SystemExit(f"{self.name}: {failed:.0f} requests of {script.stem} failed")
-        return Load(int(requests), rate, p50, p99, cpu / requests * 1e6)
+        return int(requests), rate, p50, p99
 
     def memory_mib(self) -> float:
         """Resident memory now."""
         pages = Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
-    def _cpu_seconds(self) -> float:
+    def cpu_seconds(self) -> float:
+        """Return the CPU time of the process until now, of all of its threads."""
         # User and system time of every thread: fields 14 and 15 of proc(5), counted behind the name in brackets.
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -128,6 +134,6 @@ class App:
 
     def _open(self, path: str, body: bytes | None) -> dict:
         headers = {"Content-Type": "application/json", **self.headers}
-        request = urllib.request.Request(f"http://127.0.0.1:{self._port}{path}", body, headers)
+        request = urllib.request.Request(f"{self.url}{path}", body, headers)
         with urllib.request.urlopen(request, timeout=5) as response:
             return json.load(response)
