@@ -1,10 +1,11 @@
 """Routes of each kind behind the guard, in an application without a database."""
 
 import dataclasses
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import httpx
 from chassis.application import application
+from chassis.database.unit_of_work import NoOutbox, UnitOfWork
 from chassis.identity import Caller, Oidc, OidcSettings, caller, public, scopes
 from chassis.telemetry.setup import Telemetry
 from fastapi import APIRouter, FastAPI, WebSocket
@@ -48,6 +49,12 @@ def in_a_thread() -> str:
     return caller().subject
 
 
+@router.get("/unit-of-work")
+@scopes("things:read")
+async def in_a_unit_of_work() -> str | None:
+    return UnitOfWork(cast(Any, None), NoOutbox()).subject
+
+
 @router.get("/prices")
 @public("the price list is on our website")
 async def list_prices() -> list[str]:
@@ -57,7 +64,7 @@ async def list_prices() -> list[str]:
 @router.websocket("/live", dependencies=[scopes("things:read")])
 async def live(websocket: WebSocket) -> None:
     await websocket.accept()
-    await websocket.send_text("hello")
+    await websocket.send_text(caller().subject)
     await websocket.close()
 
 

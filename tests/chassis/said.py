@@ -58,6 +58,8 @@ EFFECTS = "CREATE TABLE IF NOT EXISTS effects (seq bigserial PRIMARY KEY, number
 told = asyncio.Event()
 begun: list[int] = []
 """The numbers with which the handler was called, including failed attempts."""
+subjects: list[str | None] = []
+"""The subjects with which the handler was called."""
 handled: list[str | None] = []
 """The ids of messages that the handler of jobs received."""
 
@@ -65,6 +67,7 @@ handled: list[str | None] = []
 async def on_paid(event: PaidV1, uow: UnitOfWork) -> None:
     await uow.connection.execute("INSERT INTO effects (number) VALUES ($1)", event.number)
     begun.append(event.number)
+    subjects.append(uow.subject)
     if event.then == "wait until told":
         await told.wait()
     if event.then == "fail" or (event.then == "fail until told" and not told.is_set()):

@@ -58,6 +58,7 @@ async def test_a_message_arrives_unchanged(meeting: Meeting) -> None:
     headers = {
         "content-type": "application/json",
         "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "subject": "auth0|Zoë 17",
         "note": "grüße 👋 100 %",
         "empty": "",
     }

@@ -3,10 +3,11 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from chassis.application import application
+from chassis.database.unit_of_work import NoOutbox, UnitOfWork
 from chassis.identity import Oidc, OidcSettings, caller, public, scopes
 from chassis.identity.demands import RoutesUnguarded, demands_of
 from chassis.settings import Settings, SettingsError, read
@@ -34,13 +35,14 @@ def app(issuer: Issuer) -> FastAPI:
     return make(issuer=issuer)
 
 
-@pytest.mark.parametrize("path", ["/v1/things", "/v1/parameter", "/v1/blocking"])
+@pytest.mark.parametrize("path", ["/v1/things", "/v1/parameter", "/v1/blocking", "/v1/unit-of-work"])
 async def test_a_caller_with_the_scope_gets_in_and_the_route_knows_the_caller(
     app: FastAPI, issuer: Issuer, path: str
 ) -> None:
     answer = await send(app, "GET", path, issuer.token())
     assert answer.status_code == 200
     assert "user-17" in answer.text
+    assert UnitOfWork(cast(Any, None), NoOutbox()).subject is None
 
 
 @pytest.mark.parametrize("path", ["/v1/things", "/v1/parameter", "/v1/blocking", "/admin/things"])

@@ -167,7 +167,9 @@ def test_a_message_says_its_kind_its_headers_and_its_content_type(document: dict
     assert {message["headers"]["$ref"] for message in messages.values()} == {"#/components/schemas/headers"}
     headers = document["components"]["schemas"]["headers"]
     assert headers["required"] == ["id", "type", "key"]
-    assert headers["properties"].keys() == {"id", "type", "key", "traceparent", "tracestate", "content-type"}
+    assert headers["properties"].keys() == {
+            "id", "type", "key", "traceparent", "tracestate", "subject", "content-type",
+        }
 
 
 def test_sent_messages_are_described_as_written_and_received_messages_as_read(document: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from secrets import token_hex
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import aiormq
 import asyncpg
@@ -18,7 +18,7 @@ from aiormq import spec
 from chassis.brokers import Broker, Delivery, Kind, Message, Options, broker_for
 from chassis.brokers.rabbitmq.broker import RabbitBroker
 from chassis.database import Database, DatabaseUnavailable, UnitOfWork, leadership
-from chassis.messages import Contract, Messages, OnEvent, OnJob
+from chassis.messages import Contract, Job, Messages, OnEvent, OnJob
 from chassis.messaging import lane, message_log, parking, processing
 from chassis.messaging.consumer import LOCK, Consumer
 from chassis.messaging.lane import Lane
@@ -34,7 +34,7 @@ from tests.chassis import said
 from tests.chassis.each_broker import Run, each_of
 from tests.chassis.memory_broker import MemoryBroker, MemorySubscription
 from tests.chassis.running import recording, running
-from tests.chassis.said import MESSAGES, MessageLines, PaidV1
+from tests.chassis.said import MESSAGES, MessageLines, PaidV1, TidyUp, TidyUpV1
 from tests.support import brokers
 from tests.support.link import Link
 
@@ -776,6 +776,26 @@ async def test_a_handler_learns_which_events_are_published_again(bench: Bench) -
     async with bench.consuming():
         await bench.until(lambda: _true(runs[2:]))
     assert runs == [None, "run-1", None]
+
+
+async def test_a_handler_sees_the_subject_of_its_message_and_enqueued_jobs_carry_it(bench: Bench) -> None:
+    claimed = {1: "user-17", 2: "auth0|Zoë 17", 3: "", 4: "x" * 255, 5: "x" * 256, 6: "a\nb", 7: " a", 8: "\u202ea", 9: "\0"}
+    seen: dict[int, str | None] = {}
+
+    async def on_paid(event: PaidV1, uow: UnitOfWork) -> None:
+        seen[event.number] = uow.subject
+        await uow.enqueue(TidyUp(UUID(int=event.number)), after=timedelta(days=1))
+
+    bench.messages = Messages(
+        "tiny", outgoing=(Job(TidyUp, TidyUpV1),), incoming=(OnEvent("bank.paid.v1", PaidV1, on_paid),)
+    )
+    await bench.publish(paid(0), *(replace(paid(n), headers={"subject": text}) for n, text in claimed.items()))
+    async with bench.consuming():
+        await bench.until(lambda: _true(list(seen)[9:]))
+    believed = {number: claimed.get(number) if number in (1, 2, 4) else None for number in range(10)}
+    assert seen == believed
+    rows = await bench.connection.fetch("DELETE FROM chassis.outbox RETURNING payload, subject")
+    assert {UUID(json.loads(row["payload"])["thing_id"]).int: row["subject"] for row in rows} == believed
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ class Desk(CommandDesk):
         return asyncio.run(ask())
 
     def park(self, body: str = '{"number": 1}', *, name: str = "bank.paid.v1", direction: str = "incoming") -> UUID:
-        message = Message(Kind.EVENT, name, str(uuid4()), "a", body.encode(), {"traceparent": TRACE})
+        message = Message(Kind.EVENT, name, str(uuid4()), "a", body.encode(), {"traceparent": TRACE, "subject": "user-17"})
 
         async def park() -> None:
             connection = await asyncpg.connect(self.url)
@@ -111,6 +111,7 @@ def test_replay_has_the_effect_and_unparks(desk: Desk) -> None:
     status, out, _ = desk("replay", str(one))
     assert (status, out) == (0, f"{one}  bank.paid.v1  handled\n")
     assert [row[0] for row in desk.ask("SELECT number FROM effects")] == [1]
+    assert said.subjects[-1] == "user-17"
     assert desk.left() == [other]
 
 
@@ -190,7 +191,7 @@ def test_replaying_a_refused_message_sends_the_message_again_under_its_id(desk: 
     assert (status, out) == (0, f"{parked}  tiny.thing-made.v1  to be sent\n")
     ((row),) = desk.ask("SELECT * FROM chassis.outbox")
     assert (str(row["id"]), row["type"], row["aggregateid"]) == (message_id, "tiny.thing-made.v1", "a")
-    assert (row["payload"], row["traceparent"]) == ('{"number": 1}', TRACE)
+    assert (row["payload"], row["traceparent"], row["subject"]) == ('{"number": 1}', TRACE, "user-17")
 
 
 def test_drop_prints_the_removed_messages(desk: Desk) -> None:

@@ -23,7 +23,7 @@ from chassis.brokers import (
     broker_for,
 )
 from chassis.brokers.nats.broker import NatsBroker
-from chassis.database import Database, leadership
+from chassis.database import Database, UnitOfWork, leadership
 from chassis.messages import Messages
 from chassis.messaging import backlog, destinations, in_flight, message_log, relay
 from chassis.messaging.backlog import BATCH
@@ -209,6 +209,21 @@ async def test_an_event_that_is_published_again_has_the_header_of_its_run(bench:
     async with bench.relaying():
         await bench.until_empty()
     assert [message.headers.get("republished") for message in bench.broker.got] == ["run-1", None]
+
+
+async def test_a_message_carries_the_subject_of_its_unit_of_work_and_a_state_that_is_published_again_carries_none(
+    bench: Bench,
+) -> None:
+    async with bench.connection.transaction():
+        uow = UnitOfWork(bench.connection, Outbox(MESSAGES))
+        uow.subject = "auth0|Zoë 17"
+        await uow.publish(*events(1))
+        await uow.enqueue(TidyUp(UUID(int=1)))
+        await Outbox(MESSAGES).publish(bench.connection, events(1), run="run-1")
+    async with bench.relaying():
+        await bench.until_empty()
+    found = [message.headers.get("subject") for message in sorted(bench.broker.got, key=lambda one: one.id)]
+    assert found == ["auth0|Zoë 17", "auth0|Zoë 17", None]
 
 
 async def test_where_another_program_sends_events_the_relay_deletes_events_and_sends_jobs(bench: Bench) -> None:

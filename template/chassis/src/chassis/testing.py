@@ -145,12 +145,14 @@ async def until_blocked(task: "asyncio.Task[Any]", database: "Database") -> None
 
 
 class SentMessage(NamedTuple):
-    """A message in the outbox. `body` is the JSON that consumers will read; `not_before` is set for a delayed job."""
+    """A message in the outbox. `body` is the JSON that consumers will read; `not_before` is set for a delayed job, and
+    `subject` for a message that a known caller has caused."""
 
     name: str
     key: str
     body: dict[str, Any]
     not_before: datetime | None
+    subject: str | None
 
 
 class Mailbox:
@@ -163,31 +165,32 @@ class Mailbox:
     async def sent(self) -> list[SentMessage]:
         """Return all messages that were published or enqueued and committed, oldest first."""
         rows = await self._database.fetch(
-            "SELECT type, aggregateid, payload, not_before FROM chassis.outbox ORDER BY seq"
+            "SELECT type AS name, aggregateid AS key, payload AS body, not_before, subject FROM chassis.outbox ORDER BY seq"
         )
-        return [SentMessage(row[0], row[1], json.loads(row[2]), row[3]) for row in rows]
+        return [SentMessage(**{**row, "body": json.loads(row["body"])}) for row in rows]
 
-    async def receive(self, name: str, body: object, *, times: int = 1) -> None:
+    async def receive(self, name: str, body: object, *, times: int = 1, subject: str | None = None) -> None:
         """Deliver one message `times` times, as a broker may: through the inbox to its handler, with a commit for each.
 
-        `body` is a contract, or a value for json.dumps. Raises chassis.messages.Unknown if the service handles no
-        message of that name, ValidationError if the body breaks the contract, and the errors of the handler (in
-        production the message would be redelivered, and in the end parked).
+        `body` is a contract, or a value for json.dumps; `subject` is the caller that the message names. Raises
+        chassis.messages.Unknown if the service handles no message of that name, ValidationError if the body breaks the
+        contract, and the errors of the handler (in production the message would be redelivered, and in the end parked).
         """
         from pydantic import BaseModel
 
         receiver = self._messages.receiver(name)
 
-        from chassis.brokers import Kind, Message
+        from chassis.brokers import SUBJECT, Kind, Message
         from chassis.messaging import inbox
 
         text = body.model_dump_json() if isinstance(body, BaseModel) else json.dumps(body)
-        message = Message(Kind(receiver.kind), name, str(uuid.uuid4()), "key", text.encode())
+        headers = {SUBJECT: subject} if subject else {}
+        message = Message(Kind(receiver.kind), name, str(uuid.uuid4()), "key", text.encode(), headers)
         for _ in range(times):
             content = receiver.contract.model_validate_json(message.body)
             async with self._database.unit_of_work() as uow:
                 if await inbox.claim(uow.connection, [message.identity]):
-                    uow.message_id = message.id
+                    inbox.introduce(message, uow)
                     await receiver.handler(content, uow)
 
 

@@ -28,6 +28,9 @@ SCHEMES = {
 REPUBLISHED = "republished"
 """The header of an event that `republish` has published again. Its value is the id of the run."""
 
+SUBJECT = "subject"
+"""The header with the subject that caused a message, as the sender of the message claims."""
+
 LONGEST_IN_INDEX = 200
 """Characters. An id and a name share an entry of a Postgres index, which holds 2704 bytes."""
 

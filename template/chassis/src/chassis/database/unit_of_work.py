@@ -1,18 +1,29 @@
 """UnitOfWork: one transaction, with its connection and the outbox for its messages."""
 
 from collections.abc import Sequence
+from contextvars import ContextVar
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from chassis.database.connection import Connection
 from chassis.database.statements import Executor
 
 
+current_caller: ContextVar[Any] = ContextVar("current_caller", default=None)
+"""The chassis.identity.Caller of the current request, if the service asks for access tokens."""
+
+
+def as_subject(value: Any) -> str | None:
+    """Return the value if every broker and the database carry it as a subject: at most 255 characters, none of control."""
+    fits = isinstance(value, str) and 0 < len(value) <= 255 and value.isprintable() and value == value.strip()
+    return value if fits else None
+
+
 class MessageStore(Protocol):
     """Store the outgoing messages of a unit of work. chassis.messaging.outbox implements this."""
 
-    async def publish(self, executor: Executor, events: Sequence[object]) -> None: ...
-    async def enqueue(self, executor: Executor, job: object, *, after: timedelta) -> None: ...
+    async def publish(self, executor: Executor, events: Sequence[object], *, subject: str | None) -> None: ...
+    async def enqueue(self, executor: Executor, job: object, *, after: timedelta, subject: str | None) -> None: ...
 
 
 class Unlisted(LookupError):
@@ -22,10 +33,10 @@ class Unlisted(LookupError):
 class NoOutbox:
     """The outbox of a service without messages."""
 
-    async def publish(self, executor: Executor, events: Sequence[object]) -> None:
+    async def publish(self, executor: Executor, events: Sequence[object], *, subject: str | None) -> None:
         pass
 
-    async def enqueue(self, executor: Executor, job: object, *, after: timedelta) -> None:
+    async def enqueue(self, executor: Executor, job: object, *, after: timedelta, subject: str | None) -> None:
         raise Unlisted(
             f"{type(job).__name__} has no line Job({type(job).__name__}, …) in OUTGOING of messaging/: add it"
         )
@@ -40,6 +51,9 @@ class UnitOfWork:
         """The id of the handled message, the same in each copy and attempt: use it as the idempotency key of calls."""
         self.republished: str | None = None
         """The id of the run of `republish` that has published the handled event again. None: something has just happened."""
+        self.subject: str | None = getattr(current_caller.get(), "subject", None)
+        """The subject of the caller, or of the handled message, whose sender claims it. Published and enqueued messages carry
+        it. None if nobody is known."""
         self._outbox = outbox
 
     async def publish(self, *events: object) -> None:
@@ -48,11 +62,11 @@ class UnitOfWork:
         A service without messages stores nothing. Raises chassis.database.unit_of_work.Unlisted for an event without a
         line.
         """
-        await self._outbox.publish(self.connection, events)
+        await self._outbox.publish(self.connection, events, subject=self.subject)
 
     async def enqueue(self, job: object, *, after: timedelta = timedelta(0)) -> None:
         """Send a job to a work queue if this transaction commits, but not before `after` has passed.
 
         Raises chassis.database.unit_of_work.Unlisted for a job without a line in OUTGOING.
         """
-        await self._outbox.enqueue(self.connection, job, after=after)
+        await self._outbox.enqueue(self.connection, job, after=after, subject=self.subject)

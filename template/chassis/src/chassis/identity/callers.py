@@ -1,9 +1,10 @@
 """The caller of the current request."""
 
 from collections.abc import Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
+
+from chassis.database.unit_of_work import current_caller
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +23,8 @@ class Caller:
     claims: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
-current_caller: ContextVar[Caller] = ContextVar("current_caller")
-
-
 def caller() -> Caller:
     """Return the caller of the current request. Raises RuntimeError outside of a request, and in a public route."""
-    try:
-        return current_caller.get()
-    except LookupError:
-        raise RuntimeError("nobody is known here: call caller() only inside a route that demands scopes") from None
+    if (known := current_caller.get()) is None:
+        raise RuntimeError("nobody is known here: call caller() only inside a route that demands scopes")
+    return known

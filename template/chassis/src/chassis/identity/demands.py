@@ -13,7 +13,8 @@ from fastapi.routing import RouteContext, iter_route_contexts
 from fastapi.security import SecurityScopes
 from starlette.requests import HTTPConnection
 
-from chassis.identity.callers import Caller, current_caller
+from chassis.database.unit_of_work import current_caller
+from chassis.identity.callers import Caller
 from chassis.settings import SettingsError
 
 Served = TypeVar("Served")
@@ -26,9 +27,10 @@ _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749, section 3.3
 
 async def _authorized(connection: HTTPConnection, demanded: SecurityScopes) -> Caller:
     # The guard has checked the scopes of an HTTP route before. FastAPI alone knows the dependencies of a WebSocket.
-    if connection.scope["type"] == "http":
-        return current_caller.get()
-    return await connection.app.state.guard.authorize_websocket(connection.scope, frozenset(demanded.scopes))
+    if connection.scope["type"] == "websocket":
+        guard = connection.app.state.guard
+        current_caller.set(await guard.authorize_websocket(connection.scope, frozenset(demanded.scopes)))
+    return current_caller.get()
 
 
 class Scopes(Security):

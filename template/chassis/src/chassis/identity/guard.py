@@ -12,7 +12,8 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chassis import problems
-from chassis.identity.callers import Caller, current_caller
+from chassis.database.unit_of_work import current_caller
+from chassis.identity.callers import Caller
 from chassis.identity.demands import Demand, RoutesUnguarded, demands_of
 from chassis.identity.tokens import Refused, Tokens
 from chassis.telemetry.setup import Telemetry

@@ -10,6 +10,7 @@ from joserfc.errors import ExpiredTokenError, InvalidClaimError, JoseError, Miss
 from joserfc.jws import JWSRegistry, extract_compact, validate_compact
 from joserfc.jwt import JWTClaimsRegistry
 
+from chassis.database.unit_of_work import as_subject
 from chassis.identity.callers import Caller
 from chassis.identity.keys import Keys, KeysUnavailable
 
@@ -17,8 +18,6 @@ ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES
 LEEWAY_SECONDS = 60
 """How far the clocks of issuer and service may differ."""
 MAX_TOKEN_BYTES = 16 * 1024
-MAX_NAME = 255
-"""The characters of a subject (OpenID Connect Core, section 2) or a client: both may be logged and stored."""
 MAX_REMEMBERED = 10_000
 CLIENT_CLAIMS = ("client_id", "azp", "appid", "cid")
 """The claims that name the client: of RFC 9068, OpenID Connect, Entra ID and Okta."""
@@ -126,8 +125,8 @@ class Tokens:
 
 
 def _name(claim: str, claims: dict[str, Any]) -> str:
-    name = claims[claim]
-    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable():
+    name = as_subject(claims[claim])
+    if name is None:
         raise Refused(f"claim_wrong: {claim}")
     return name
 

@@ -9,7 +9,9 @@ key, and make it from a job: a job is alone in its transaction.
 from collections.abc import Iterable
 from datetime import timedelta
 
-from chassis.database import Database, Executor
+from chassis.brokers import REPUBLISHED, SUBJECT, Message
+from chassis.database import Database, Executor, UnitOfWork
+from chassis.database.unit_of_work import as_subject
 
 _CLAIM = """
     INSERT INTO chassis.inbox (message_id, name)
@@ -34,6 +36,13 @@ async def claim(executor: Executor, identities: Iterable[tuple[str, str]]) -> se
     claimed = sorted(set(identities))
     rows = await executor.fetch(_CLAIM, [id for id, _ in claimed], [name for _, name in claimed])
     return {(row["message_id"], row["name"]) for row in rows}
+
+
+def introduce(message: Message, uow: UnitOfWork) -> None:
+    """Show the handler of the message what it needs to know besides the content."""
+    uow.message_id = message.id
+    uow.republished = message.headers.get(REPUBLISHED) or None
+    uow.subject = as_subject(message.headers.get(SUBJECT))
 
 
 async def forget(database: Database, *, older_than: timedelta) -> int:

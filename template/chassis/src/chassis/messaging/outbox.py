@@ -21,8 +21,9 @@ CHANNEL = "chassis_outbox"
 """The channel that Postgres notifies when rows were committed."""
 
 _STORE = """
-    INSERT INTO chassis.outbox (id, kind, aggregatetype, aggregateid, type, payload, traceparent, tracestate, not_before, republished)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp() + $9::interval, $10)
+    INSERT INTO chassis.outbox (id, kind, aggregatetype, aggregateid, type, payload, traceparent, tracestate, not_before, republished,
+        subject)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp() + $9::interval, $10, $11)
 """
 
 
@@ -33,25 +34,36 @@ class Outbox:
         self._routes = messages.routes
         self._publishes_events = bool(topology_of(messages).published_events)
 
-    async def publish(self, executor: Executor, events: Sequence[object], *, run: str | None = None) -> None:
+    async def publish(
+        self, executor: Executor, events: Sequence[object], *, subject: str | None = None, run: str | None = None
+    ) -> None:
         """Store domain events. A service that publishes no event stores none; otherwise each event needs its line in OUTGOING.
 
-        `run` is the id of the run of `republish` that publishes them again. Raises Unlisted.
+        `subject` is the caller that caused them, and `run` the id of the run of `republish` that publishes them again. Raises
+        Unlisted.
         """
         if not self._publishes_events:
             return
         for event in events:
-            await self._store(executor, event, Kind.EVENT, None, run)
+            await self._store(executor, event, Kind.EVENT, None, subject, run)
 
-    async def enqueue(self, executor: Executor, job: object, *, after: timedelta) -> None:
+    async def enqueue(
+        self, executor: Executor, job: object, *, after: timedelta, subject: str | None = None
+    ) -> None:
         """Store a job, to be sent no sooner than `after` from now. Raises Unlisted.
 
         The database adds `after` to its own time, because the relay asks the database whether the job is due.
         """
-        await self._store(executor, job, Kind.JOB, after or None)
+        await self._store(executor, job, Kind.JOB, after or None, subject)
 
     async def _store(
-        self, executor: Executor, said: object, kind: Kind, after: timedelta | None, run: str | None = None
+        self,
+        executor: Executor,
+        said: object,
+        kind: Kind,
+        after: timedelta | None,
+        subject: str | None,
+        run: str | None = None,
     ) -> None:
         routes = [route for route in self._routes.get(type(said), []) if route.kind == kind]
         if not routes:
@@ -73,4 +85,5 @@ class Outbox:
                 context.get("tracestate"),
                 after,
                 run,
+                subject,
             )

@@ -13,9 +13,10 @@ import structlog
 from opentelemetry import context
 from uuid_utils.compat import uuid7
 
-from chassis.brokers import REPUBLISHED, Kind, Message
+from chassis.brokers import REPUBLISHED, SUBJECT, Kind, Message
 from chassis.database import Database, Executor
 from chassis.messages import Messages
+from chassis.messaging import inbox
 from chassis.telemetry import trace_context
 
 log = structlog.get_logger()
@@ -40,8 +41,8 @@ _IDS = "SELECT id FROM chassis.parked WHERE name = $1 ORDER BY parked_at, id"
 _ONE = "SELECT * FROM chassis.parked WHERE id = $1"
 _TAKE = "DELETE FROM chassis.parked WHERE id = $1 RETURNING *"
 _SEND_AGAIN = """
-    INSERT INTO chassis.outbox (id, kind, aggregatetype, aggregateid, type, payload, traceparent, tracestate, republished)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+    INSERT INTO chassis.outbox (id, kind, aggregatetype, aggregateid, type, payload, traceparent, tracestate, republished, subject)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 """
 
 
@@ -155,7 +156,7 @@ async def replay(database: Database, messages: Messages, parked_id: UUID) -> Par
         message = parked.message
         if parked.direction == "outgoing":
             aggregate = message.headers.get("aggregate", message.name)
-            headers = [message.headers.get(name) for name in ("traceparent", "tracestate", REPUBLISHED)]
+            headers = [message.headers.get(name) for name in ("traceparent", "tracestate", REPUBLISHED, SUBJECT)]
             row = (
                 UUID(message.id),
                 message.kind,
@@ -169,7 +170,7 @@ async def replay(database: Database, messages: Messages, parked_id: UUID) -> Par
         else:
             receiver = messages.receiver(message.name)
             content = receiver.contract.model_validate_json(message.body)
-            uow.message_id, uow.republished = message.id, message.headers.get(REPUBLISHED) or None
+            inbox.introduce(message, uow)
             # The messages of the handler belong to the trace of this message.
             token = context.attach(trace_context.extract(message.headers))
             try:

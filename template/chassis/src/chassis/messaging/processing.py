@@ -17,7 +17,7 @@ from opentelemetry import context, trace
 from opentelemetry.trace import Link, SpanKind
 from pydantic import ValidationError
 
-from chassis.brokers import REPUBLISHED, Delivery, Message, Unreadable
+from chassis.brokers import Delivery, Message, Unreadable
 from chassis.database import Database, UnitOfWork
 from chassis.database.leadership import Lead
 from chassis.messages import Messages, Receiver, Unknown
@@ -185,8 +185,7 @@ class Processor:
                 log.debug("message_known", name=ready.message.name, message_id=ready.message.id)
                 continue
             fresh.remove(ready.identity)  # the same batch may hold a second copy
-            uow.message_id = ready.message.id
-            uow.republished = ready.message.headers.get(REPUBLISHED) or None
+            inbox.introduce(ready.message, uow)
             with self._span(ready) if spans else nullcontext():
                 await self._call_handler(ready, uow, limit)
             handled.append(ready)

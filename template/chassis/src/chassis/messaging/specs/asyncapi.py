@@ -28,6 +28,12 @@ HEADERS: dict[str, Any] = {
         "key": {"type": "string", "description": "Events of one key come in order; a job is alone with its key."},
         "traceparent": {"type": "string", "description": "The trace it belongs to (W3C Trace Context)."},
         "tracestate": {"type": "string"},
+        "subject": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 255,
+            "description": "The caller of the request that caused it, as the sender claims. It proves nothing.",
+        },
         "content-type": {"const": CONTENT_TYPE},
     },
 }

@@ -26,6 +26,7 @@ def upgrade() -> None:
             traceparent text,
             tracestate text,
             republished text,
+            subject text,
             not_before timestamptz,
             waits_for text,
             created_at timestamptz NOT NULL DEFAULT now()
