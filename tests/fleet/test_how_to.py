@@ -59,6 +59,7 @@ NOT_RUN = {
     "publish-the-chassis.md": "needs a package index; tests/delivery/test_published_chassis.py has one",
     "read-a-private-template.md": "needs a forge; tests/delivery/test_pipelines.py signs in to a private one",
     "read-a-trace.md": "needs a trace viewer; tests/service/test_observability.py reads the traces",
+    "record-who-did-it.md": "needs identity; tests/template/test_messaging_turned_on.py follows it",
     "release-the-template.md": "is about the template; tests/fleet/history.py makes releases",
     "renovate.md": "needs a forge; tests/delivery/test_pipelines.py judges the configuration",
     "review-platform-files.md": "needs a forge; tests/fleet/conventions/test_ownership.py judges the file",

@@ -147,7 +147,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "messaging_style": "events",
         "broker": "rabbitmq",
     },
-    "queues-nats": {"service_name": "shipping", "messaging_style": "queues", "broker": "nats", "auth": "oidc"}
+    "queues-nats": {
+        "service_name": "shipping",
+        "aggregates": "Shipment: {audit: caller, address: text, parcels: [{code: string(20), weight: decimal(8,3)}]}",
+        "messaging_style": "queues",
+        "broker": "nats",
+        "auth": "oidc",
+    }
     | EDITORS,
     "queues-kafka": {"service_name": "ticketing", "messaging_style": "queues", "broker": "kafka"},
     "queues-rabbitmq": {"service_name": "bookings", "messaging_style": "queues", "broker": "rabbitmq"},

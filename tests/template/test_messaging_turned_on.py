@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.broker_clients import CLIENTS, asked_for
 from tests.support.commands import git, make, run_copier
+from tests.support.how_to import Step, add, both, edit, follow, into, new, shown, typed
 from tests.support.paths import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("update")]
@@ -140,6 +141,7 @@ def test_a_service_passes_its_gates_after_events_are_turned_on_and_off_again(upd
     for path in EVENTS:
         (service / path).unlink()
     take_the_steps_of_the_page(service)
+    record_who_did_it(service)
     make(service, "specs")
     assert "All gates passed." in make(service, "check").stdout
 
@@ -161,6 +163,60 @@ def take_the_steps_of_the_page(service: Path) -> None:
     text = re.sub(r"^(?=async def )", f"{scopes}\n", api.read_text(), flags=re.MULTILINE)
     api.write_text(text.replace("from chassis.problems", "from chassis.identity import scopes\nfrom chassis.problems"))
     make(service, "format")
+
+
+def record_who_did_it(service: Path) -> None:
+    """Follow docs/how-to/record-who-did-it.md."""
+    domain, persistence, usecases, api = (
+        f"src/billing/{layer}/invoices.py" for layer in ("domain", "persistence", "usecases", "api")
+    )
+    check = '    sa.CheckConstraint("version >= 1"'
+    shown_as = "Annotated[fields.Text, Field(max_length=255)] | None"
+
+    def behind_updated_at(path: str, pattern: str, kind: str) -> Step:
+        text = (service / path).read_text()
+        line = re.findall(pattern, text, re.MULTILINE)[-1]
+        added = "".join(
+            line.replace("updated_at", name).replace("datetime", kind) for name in ("created_by", "updated_by")
+        )
+        return edit(path, line, line + added)
+
+    follow(
+        service,
+        "record-who-did-it.md",
+        shown,  # an answer; the variants in tests/support/answers.py have it
+        lambda service, text: edit(domain, "    updated_at: datetime\n", f"    updated_at: datetime\n{text}")(
+            service, ""
+        ),
+        lambda service, text: edit(persistence, check, "".join(text.splitlines(keepends=True)[2:-1]) + check)(
+            service, ""
+        ),
+        into(persistence, "InvoiceRepository"),
+        into(persistence, "InvoiceRepository"),
+        into(persistence, "InvoiceRepository"),
+        both(
+            behind_updated_at(persistence, r"^        updated_at=.*\n", ""),
+            behind_updated_at(persistence, r'^        "updated_at": .*\n', ""),
+            edit(persistence, '{"id", "created_at"}', '{"id", "created_at", "created_by"}'),
+            behind_updated_at(api, r"^    updated_at: datetime\n", shown_as),
+            typed,
+        ),
+        add(domain),
+        into(domain, "Invoice"),
+        both(
+            add(usecases),
+            edit(
+                usecases,
+                "from chassis.database import UnitOfWork\n",
+                "from chassis.database import UnitOfWork\nfrom chassis.identity import Caller\n",
+            ),
+        ),
+        both(add(api), edit(api, "from chassis.identity import scopes", "from chassis.identity import caller, scopes")),
+        both(
+            new("tests/api/test_owners.py"),
+            edit("tests/api/test_owners.py", "URL =", "from chassis.dev.issuer import Client\nURL ="),
+        ),
+    )
 
 
 def test_queues_that_are_turned_on_later_join_the_existing_files_of_the_team(update: Update, service: Path) -> None:

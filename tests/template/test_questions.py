@@ -425,6 +425,28 @@ AGGREGATES = [
     ("Invoice: {status: None, a: text}", "leave out Invoice.status, or type 'invoice_status': its only type is 'none'"),
     ("Invoice: {status: none}", "type at least one field: 'Invoice: {name: string(120)}'"),
     ("Invoice: {a: none, b: text}", "type a type for Invoice.a: 'none' is for status and reminder alone"),
+    ("Invoice: {audit: none, a: text}", "type a type for Invoice.audit: 'none' is for status and reminder alone"),
+    ("Invoice: {audit: caller}", "type at least one field: 'Invoice: {name: string(120)}'"),
+    (
+        "Invoice: {audit: yes, a: text}",
+        "type 'audit: caller' for such columns: Invoice.audit has the type 'yes'",
+    ),
+    (
+        "Invoice: {created_by: caller, a: text}",
+        "type 'audit: caller' for such columns: Invoice.created_by has the type 'caller'",
+    ),
+    (
+        "Invoice: {created_by: text, audit: caller}",
+        "leave out Invoice.created_by: 'audit: caller' makes this column",
+    ),
+    (
+        "Order: {lines: [{audit: caller, sku: text}]}",
+        "leave out Order.lines.audit: 'audit: caller' is for a whole aggregate",
+    ),
+    (
+        "Order: {lines: [{events: state, sku: text}]}",
+        "leave out Order.lines.events: 'events: state' is for a whole aggregate",
+    ),
     (
         "Invoice: {reminder: none, status: none, a: text}",
         "leave out Invoice.reminder: 'status: none' leaves out reminders, too",
@@ -751,6 +773,8 @@ purchase_order:
         {"Country": {"status": "none", "a": "text"}},
         "Order: {reminder: none, a: text}",
         "Order: {reminder: text}",
+        "Order: {audit: text, created_by: text}",
+        "Caller: {audit: caller, name: text}\nState: {events: state, name: text}",
         "Order: {customer: Customer, user: line-item?, group: LineItem}\nCustomer: {a: text}\nline_item: {c: customer}",
         "Order: {lines: [{sku: string, kind: enum(a|b)? = a, price: money}], entries: [{a: decimal(2, 1)?}]}",
         "Order:\n  lines:\n    - sku: text\n      number: integer = 1\n  number: text",
@@ -887,7 +911,7 @@ def test_the_aggregates_in_full(ask: Ask) -> None:
     assert {key: value for key, value in item.items() if key not in PARTS} == {
         "name": "LineItem", "singular": "line_item", "plural": "line_items", "path": "line-items",
         "label": "line item", "plural_label": "line items", "life_cycle": True, "reminders": True, "verb": "activate", "done": "activated",
-        "state_events": False,
+        "state_events": False, "audited": False,
         "Done": "Activated", "revision": "0002", "down_revision": "0001",
     }  # fmt: skip
     assert (invoice["verb"], invoice["Done"], invoice["down_revision"]) == ("issue", "Issued", None)
@@ -918,6 +942,23 @@ def test_an_aggregate_publishes_its_state_if_the_answer_asks_for_state_events(as
     country, show = ask(service_name="billing", aggregates=answer)["aggregate_list"]
     assert (country["state_events"], [field["name"] for field in country["fields"]]) == (True, ["name"])
     assert (show["state_events"], [field["name"] for field in show["fields"]]) == (False, ["events", "name"])
+
+
+def test_an_aggregate_has_audit_columns_if_the_answer_asks_for_them(ask: Ask) -> None:
+    answer = "Caller: {audit: caller, events: state, name: text}\nShow: {audit: integer, name: text}"
+    caller, show = ask(service_name="billing", aggregates=answer, auth="oidc")["aggregate_list"]
+    assert (caller["audited"], [field["name"] for field in caller["fields"]]) == (True, ["name"])
+    assert (show["audited"], [field["name"] for field in show["fields"]]) == (False, ["audit", "name"])
+
+
+@pytest.mark.parametrize(
+    "answers", [{"auth": "none"}, {"auth": "none", "aggregates": {"Order": {"audit": "caller", "a": "text"}}}]
+)
+def test_audit_columns_without_callers_are_refused_at_their_place(ask: Ask, answers: Answers) -> None:
+    text = {"aggregates": "Country: {name: text}\nOrder:\n  a: text\n  audit: caller\n"}
+    place = r" \(line 4, column 3\)" if "aggregates" not in answers else ""
+    with pytest.raises(ValueError, match=f"leave it out, or use -d auth=oidc: Order.audit needs callers, .*{place}"):
+        ask(service_name="billing", **(text | answers))
 
 
 def test_a_migration_follows_the_migrations_of_referenced_tables(ask: Ask) -> None:

@@ -168,8 +168,14 @@ def test_a_message_says_its_kind_its_headers_and_its_content_type(document: dict
     headers = document["components"]["schemas"]["headers"]
     assert headers["required"] == ["id", "type", "key"]
     assert headers["properties"].keys() == {
-            "id", "type", "key", "traceparent", "tracestate", "subject", "content-type",
-        }
+        "id",
+        "type",
+        "key",
+        "traceparent",
+        "tracestate",
+        "subject",
+        "content-type",
+    }
 
 
 def test_sent_messages_are_described_as_written_and_received_messages_as_read(document: dict[str, Any]) -> None:

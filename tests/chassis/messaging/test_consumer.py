@@ -778,8 +778,9 @@ async def test_a_handler_learns_which_events_are_published_again(bench: Bench) -
     assert runs == [None, "run-1", None]
 
 
-async def test_a_handler_sees_the_subject_of_its_message_and_enqueued_jobs_carry_it(bench: Bench) -> None:
-    claimed = {1: "user-17", 2: "auth0|Zoë 17", 3: "", 4: "x" * 255, 5: "x" * 256, 6: "a\nb", 7: " a", 8: "\u202ea", 9: "\0"}
+async def test_a_handler_sees_the_subject_of_a_message_and_enqueued_jobs_carry_the_subject(bench: Bench) -> None:
+    refused = ("", "x" * 256, "a\nb", " a", "\u202ea", "\0")
+    claimed = dict(enumerate(("user-17", "auth0|Zoë 17", "x" * 255, *refused), 1))
     seen: dict[int, str | None] = {}
 
     async def on_paid(event: PaidV1, uow: UnitOfWork) -> None:
@@ -792,7 +793,7 @@ async def test_a_handler_sees_the_subject_of_its_message_and_enqueued_jobs_carry
     await bench.publish(paid(0), *(replace(paid(n), headers={"subject": text}) for n, text in claimed.items()))
     async with bench.consuming():
         await bench.until(lambda: _true(list(seen)[9:]))
-    believed = {number: claimed.get(number) if number in (1, 2, 4) else None for number in range(10)}
+    believed = {number: claimed.get(number) if number in (1, 2, 3) else None for number in range(10)}
     assert seen == believed
     rows = await bench.connection.fetch("DELETE FROM chassis.outbox RETURNING payload, subject")
     assert {UUID(json.loads(row["payload"])["thing_id"]).int: row["subject"] for row in rows} == believed

@@ -36,7 +36,9 @@ class Desk(CommandDesk):
         return asyncio.run(ask())
 
     def park(self, body: str = '{"number": 1}', *, name: str = "bank.paid.v1", direction: str = "incoming") -> UUID:
-        message = Message(Kind.EVENT, name, str(uuid4()), "a", body.encode(), {"traceparent": TRACE, "subject": "user-17"})
+        message = Message(
+            Kind.EVENT, name, str(uuid4()), "a", body.encode(), {"traceparent": TRACE, "subject": "user-17"}
+        )
 
         async def park() -> None:
             connection = await asyncpg.connect(self.url)

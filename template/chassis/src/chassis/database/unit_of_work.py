@@ -8,7 +8,6 @@ from typing import Any, Protocol
 from chassis.database.connection import Connection
 from chassis.database.statements import Executor
 
-
 current_caller: ContextVar[Any] = ContextVar("current_caller", default=None)
 """The chassis.identity.Caller of the current request, if the service asks for access tokens."""
 

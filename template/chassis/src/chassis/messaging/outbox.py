@@ -47,9 +47,7 @@ class Outbox:
         for event in events:
             await self._store(executor, event, Kind.EVENT, None, subject, run)
 
-    async def enqueue(
-        self, executor: Executor, job: object, *, after: timedelta, subject: str | None = None
-    ) -> None:
+    async def enqueue(self, executor: Executor, job: object, *, after: timedelta, subject: str | None = None) -> None:
         """Store a job, to be sent no sooner than `after` from now. Raises Unlisted.
 
         The database adds `after` to its own time, because the relay asks the database whether the job is due.
