@@ -59,7 +59,6 @@ NOT_RUN = {
     "publish-the-chassis.md": "needs a package index; tests/delivery/test_published_chassis.py has one",
     "read-a-private-template.md": "needs a forge; tests/delivery/test_pipelines.py signs in to a private one",
     "read-a-trace.md": "needs a trace viewer; tests/service/test_observability.py reads the traces",
-    "record-who-did-it.md": "needs identity; tests/template/test_messaging_turned_on.py follows it",
     "release-the-template.md": "is about the template; tests/fleet/history.py makes releases",
     "renovate.md": "needs a forge; tests/delivery/test_pipelines.py judges the configuration",
     "review-platform-files.md": "needs a forge; tests/fleet/conventions/test_ownership.py judges the file",
@@ -724,7 +723,8 @@ def test_the_migrations_of_a_page_can_be_run_again_and_pass_the_gate(
 def test_every_page_is_followed_or_says_why_not() -> None:
     pages = {path.name for path in PAGES.glob("*.md")} - {"README.md"}
     others = {"change-a-large-table.md", "change-a-column.md", "remove-from-a-service.md", "squash-migrations.md"}
-    elsewhere = {"back-up-and-restore.md"}  # tests/service/test_restore.py
+    # tests/service/test_restore.py, and tests/template/test_messaging_turned_on.py, whose service has identity
+    elsewhere = {"back-up-and-restore.md", "record-who-did-it.md"}
     followed = JOURNEY.keys() | others | elsewhere
     assert followed.isdisjoint(NOT_RUN)
     assert pages == followed | NOT_RUN.keys()

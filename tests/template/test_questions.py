@@ -944,7 +944,7 @@ def test_an_aggregate_publishes_its_state_if_the_answer_asks_for_state_events(as
     assert (show["state_events"], [field["name"] for field in show["fields"]]) == (False, ["events", "name"])
 
 
-def test_an_aggregate_has_audit_columns_if_the_answer_asks_for_them(ask: Ask) -> None:
+def test_an_aggregate_has_audit_columns_if_the_answer_has_the_line_audit_caller(ask: Ask) -> None:
     answer = "Caller: {audit: caller, events: state, name: text}\nShow: {audit: integer, name: text}"
     caller, show = ask(service_name="billing", aggregates=answer, auth="oidc")["aggregate_list"]
     assert (caller["audited"], [field["name"] for field in caller["fields"]]) == (True, ["name"])
