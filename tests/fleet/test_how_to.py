@@ -320,6 +320,22 @@ def store_files(service: Path) -> None:
     )
 
 
+def call_from_a_browser(service: Path) -> None:
+    def around(service: Path, text: str) -> None:
+        middleware = text[text.index("    app.add_middleware(") : text.index("    return app\n")]
+        edit(MAIN, "    return app\n", f"{middleware}    return app\n")(service, "")
+
+    follow(
+        service,
+        "call-from-a-browser.md",
+        appended(SETTINGS),
+        before(RUNBOOK, ROW),
+        both(before(PRODUCTION, "      - CUSTOMERS_URL"), before(STAGING, "      - CUSTOMERS_URL")),
+        around,
+        new("tests/api/test_origins.py"),
+    )
+
+
 SIGN = """
 from uuid import UUID
 from billing.persistence.scans import ScanStore
@@ -543,6 +559,7 @@ JOURNEY = {
     "do-long-work.md": do_long_work,
     "stream-and-upload.md": stream_and_upload,
     "store-files.md": store_files,
+    "call-from-a-browser.md": call_from_a_browser,
     "change-a-contract.md": change_a_contract,
     "filter-sort-and-search.md": filter_sort_and_search,
     "make-a-value-unique.md": make_a_value_unique,

@@ -13,6 +13,7 @@ from chassis.identity.demands import RoutesUnguarded, demands_of
 from chassis.settings import Settings, SettingsError, read
 from chassis.telemetry.setup import Telemetry
 from fastapi import APIRouter, FastAPI, Security, WebSocket
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.staticfiles import StaticFiles
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.resources import Resource
@@ -180,6 +181,16 @@ async def test_two_applications_with_the_same_routes_have_guards_of_their_own(is
     for app, good, bad in ((first, issuer, other), (second, other, issuer)):
         assert (await send(app, "GET", "/v1/things", good.token())).status_code == 200
         assert (await send(app, "GET", "/v1/things", bad.token())).status_code == 401
+
+
+async def test_a_browser_asks_without_token_and_reads_the_refusal(app: FastAPI) -> None:
+    origin = {"Origin": "https://shop.example.com"}
+    app.add_middleware(CORSMiddleware, allow_origins=[origin["Origin"]], allow_headers=["Authorization"])
+    asked = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization"}
+    preflight = await send(app, "OPTIONS", "/v1/things", headers={**origin, **asked})
+    refused = await send(app, "GET", "/v1/things", headers=origin)
+    assert (preflight.status_code, refused.status_code) == (200, 401)
+    assert {each.headers["Access-Control-Allow-Origin"] for each in (preflight, refused)} == {origin["Origin"]}
 
 
 def unguarded(add: Callable[[APIRouter], Any]) -> str:

@@ -57,9 +57,11 @@ async def test_a_caller_that_knows_the_version_can_ask_whether_that_version_is_r
 
 async def test_the_page_of_the_api_runs_only_scripts_whose_content_is_known(make_app: Callable[..., FastAPI]) -> None:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(make_app()), base_url="http://tiny") as client:
-        page = (await client.get("/docs")).text
+        answer = await client.get("/docs")
+        page = answer.text
 
     assert "<title>tiny</title>" in page
+    assert answer.headers["content-security-policy"] == "frame-ancestors 'none'"
     foreign = re.findall(r"<(?:script|link)[^>]*https://[^>]*>", page)
     assert len(foreign) == page.count("https://") == 2
     for tag in foreign:

@@ -165,22 +165,22 @@ async def test_cookies_in_several_headers_are_all_read(make_app: Callable[..., F
 
 
 @pytest.mark.parametrize(
-    ("method", "path"),
+    ("method", "path", "kept"),
     [
-        ("GET", "/v1/things"),
-        ("POST", "/v1/things"),
-        ("GET", "/v1/failures/conflict"),
-        ("GET", "/v1/failures/bug"),
-        ("GET", "/nowhere"),
-        ("GET", "/openapi.json"),
+        ("GET", "/v1/things", "private, no-cache"),
+        ("GET", "/openapi.json", "private, no-cache"),
+        ("POST", "/v1/things", "no-store"),
+        ("GET", "/v1/failures/conflict", "no-store"),
+        ("GET", "/v1/failures/bug", "no-store"),
+        ("GET", "/nowhere", "no-store"),
     ],
 )
-async def test_a_cache_keeps_no_answer_without_permission_of_the_route(
-    watched: Watched, method: str, path: str
+async def test_a_cache_keeps_no_answer_without_permission_of_the_route_and_no_failure_at_all(
+    watched: Watched, method: str, path: str, kept: str
 ) -> None:
     response = await watched.client.request(method, path)
 
-    assert response.headers.get_list("cache-control") == ["private, no-cache"]
+    assert response.headers.get_list("cache-control") == [kept]
 
 
 @pytest.mark.parametrize("probe", ["/livez", "/readyz", "/startupz"])
@@ -407,6 +407,22 @@ def test_a_bug_in_the_middle_of_an_answer_is_logged_once(logging_service: Runnin
 @pytest.fixture(scope="module")
 def logging_service(start: Start) -> Running:
     return start(LOG_REQUESTS="true")
+
+
+def test_a_browser_runs_no_answer_as_another_type_and_reads_none_from_a_page_of_another_origin(
+    logging_service: Running,
+) -> None:
+    origin = {"Origin": "https://shop.example.com"}
+    for method, path in (
+        ("GET", "/v1/things"),
+        ("GET", "/nowhere"),
+        ("GET", "/livez"),
+        ("OPTIONS", "/v1/things"),
+        ("BREW", "/"),
+    ):
+        answer = httpx.request(method, f"{logging_service.base}{path}", headers=origin)
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert not [name for name in answer.headers if name.startswith("access-control-")]
 
 
 def test_a_bug_is_logged_once_with_its_stack_and_the_ids_that_the_client_got(logging_service: Running) -> None:

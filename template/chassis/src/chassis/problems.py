@@ -133,7 +133,9 @@ def document(
         errors=errors,
         trace_id=current_trace_id(),
     )
-    return JSONResponse(problem.model_dump(exclude_none=True), status, headers, MEDIA_TYPE)
+    response = JSONResponse(problem.model_dump(exclude_none=True), status, headers, MEDIA_TYPE)
+    response.headers.setdefault("Cache-Control", "no-store")
+    return response
 
 
 def unavailable(detail: str, *, code: str = "unavailable") -> JSONResponse:

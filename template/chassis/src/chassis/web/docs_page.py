@@ -33,4 +33,5 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/docs")
 async def docs(request: Request) -> HTMLResponse:
-    return HTMLResponse(PAGE.replace("@title@", html.escape(request.app.title)))
+    page = PAGE.replace("@title@", html.escape(request.app.title))
+    return HTMLResponse(page, headers={"Content-Security-Policy": "frame-ancestors 'none'"})

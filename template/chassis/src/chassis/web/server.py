@@ -35,6 +35,9 @@ proxy."""
 OTHER_FILES = 100
 """The open files of a process besides the clients' connections: connections to database and broker, and logs."""
 
+HEADERS = [("X-Content-Type-Options", "nosniff")]
+"""The headers of every answer, which Uvicorn encodes once: a browser must not run a JSON document as a page or script."""
+
 YOUNG_OBJECTS = 10_000
 """The garbage collector's threshold: the objects made minus the objects freed. Python's default is 700 or 2,000."""
 
@@ -132,6 +135,7 @@ def serve(app: FastAPI, *, drain: bool = True) -> bool:
         access_log=False,
         log_config=None,
         server_header=False,
+        headers=HEADERS,
         proxy_headers=False,
         timeout_keep_alive=math.ceil(settings.keep_alive_seconds),
         timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout_seconds),
