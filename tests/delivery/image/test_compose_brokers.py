@@ -93,7 +93,7 @@ def test_an_event_of_another_service_has_its_effect_and_the_event_that_follows_i
     until(project, lambda: {"CONSUMER", "PRODUCER"} <= {span.kind for span in project.spans(TRACE)})
 
 
-def test_a_worker_stops_on_a_signal_and_new_containers_have_the_messages_of_the_old_ones(project: Project) -> None:
+def test_a_worker_stops_on_a_signal_and_new_containers_have_the_messages_of_their_volumes(project: Project) -> None:
     made = project.ask("POST", "/v1/invoices", json=INVOICE)
     project.compose("stop", "worker")
     (worker,) = map(json.loads, project.compose("ps", "--all", "--format", "json", "worker").stdout.splitlines())
