@@ -89,6 +89,10 @@ TESTS = "tests/messaging/test_invoices.py"
 BUILDERS = "tests/builders/invoices.py"
 SOME_ID = 'SOME_ID = UUID("0190b5a8-7c5e-7b3a-9d43-6f0e8c1a2b4d")\n'
 VERSION = '    sa.CheckConstraint("version >= 1"'
+AGGREGATES = """
+Invoice: {number: string(40), customer_id: uuid, total: money, due_on: date?, note: text?}
+Account: {status: none, name: string(120)}
+"""
 SETTINGS_LINE = "    settings=Settings,\n"
 ROW = "| `DATABASE_POOL_SIZE`"
 
@@ -111,8 +115,8 @@ def add_a_route(service: Path) -> None:
             edit("src/billing/persistence/invoices.py", "('draft', 'issued')", "('draft', 'issued', 'cancelled')"),
         ),
         typed,
-        written("0002_allow_cancelled.py"),
-        written("0003_validate_allow_cancelled.py"),
+        written("0003_allow_cancelled.py"),
+        written("0004_validate_allow_cancelled.py"),
         add(USECASES),
         add(API),
         add("tests/domain/test_invoices.py"),
@@ -286,6 +290,8 @@ def stream_and_upload(service: Path) -> None:
         new("tests/api/test_invoice_exports.py"),
         add(API),
         add("tests/api/test_invoices.py"),
+        new("src/billing/api/invoice_recordings.py"),
+        new("tests/api/test_invoice_recordings.py"),
     )
 
 
@@ -546,6 +552,128 @@ def make_a_value_unique(service: Path) -> None:
     )
 
 
+def add_a_child_entity(service: Path) -> None:
+    note, cases = "    note: str | None\n", "tests/api/test_invoices.py"
+
+    def in_domain(text: str) -> str:
+        text = text.replace(note, f"{note}    lines: list[InvoiceLine]\n", 1)
+        return text.replace("    status: InvoiceStatus =", "    lines: list[InvoiceLine]\n    status: InvoiceStatus =")
+
+    def at_the_end_of(method: str) -> Step:
+        record = "        await self._record(invoice)\n"
+        pattern = rf"(    async def {method}\(.*?)(?={re.escape(record)})"
+        return lambda service, text: changed(
+            PERSISTENCE, lambda code: re.sub(pattern, rf"\g<1>{text}", code, count=1, flags=re.DOTALL)
+        )(service, "")
+
+    def in_models(text: str) -> str:
+        new = r"(class NewInvoice\(.*?    note: [^\n]*\n)"
+        text = re.sub(new, r"\1    lines: LinesValue = Field(default_factory=list)\n", text, flags=re.DOTALL)
+        patch = r"(class InvoicePatch\(.*?    note: [^\n]*\n)"
+        text = re.sub(patch, r"\1    lines: LinesValue | MISSING = MISSING\n", text, flags=re.DOTALL)
+        shown = r"(class InvoiceDetails\(.*?    note: [^\n]*\n)"
+        return re.sub(shown, r"\1    lines: list[InvoiceLineDetails]\n", text, flags=re.DOTALL)
+
+    def in_builders(text: str) -> str:
+        domain, body = re.findall('        "note": .*\n', text)
+        text = text.replace(domain, f'{domain}        "lines": [new_invoice_line()],\n', 1)
+        at = text.rindex(body) + len(body)
+        return f'{text[:at]}        "lines": [invoice_line_body()],\n{text[at:]}'
+
+    def into_list(name: str) -> Step:
+        start = rf"(^{name}: list.*?\n)(?=\]\n)"
+        return lambda service, text: changed(
+            cases, lambda code: re.sub(start, lambda found: found[0] + text, code, flags=re.DOTALL | re.MULTILINE)
+        )(service, "")
+
+    follow(
+        service,
+        "add-a-child-entity.md",
+        both(add(DOMAIN, above="InvoiceChanges"), changed(DOMAIN, in_domain)),
+        # The page "record-who-changed-what" has put every select of invoices into LIVE.
+        both(
+            add(PERSISTENCE, above="LIVE"),
+            edit(PERSISTENCE, "LIVE = sa.select(invoices)", "LIVE = whole_invoices"),
+            edit(PERSISTENCE, "_SELECT_LOCKED = Statement(LIVE", "_SELECT_LOCKED = Statement(sa.select(invoices)"),
+        ),
+        lambda service, text: add(PERSISTENCE, above="InvoiceRepository")(
+            service, text.replace("whole_invoices", "LIVE")
+        ),
+        instead_of(PERSISTENCE, "        row = await _SELECT_LOCKED.one(self._connection, id=invoice_id)\n"),
+        at_the_end_of("add"),
+        at_the_end_of("save"),
+        both(
+            add(PERSISTENCE),
+            edit(
+                PERSISTENCE,
+                '        note=row["note"],\n',
+                '        note=row["note"],\n        lines=[_to_line(row) for row in rows_of(row, invoice_lines)],\n',
+            ),
+        ),
+        typed,
+        both(
+            changed(USECASES, lambda text: text.replace(note, f"{note}    lines: list[InvoiceLine]\n", 1)),
+            edit(
+                USECASES, "        note=command.note,\n", "        note=command.note,\n        lines=command.lines,\n"
+            ),
+            add(API, above="NewInvoice"),
+            changed(API, in_models),
+        ),
+        both(add(BUILDERS), changed(BUILDERS, in_builders)),
+        into_list("ACCEPTED"),
+        into_list("REFUSED"),
+        add("tests/usecases/test_invoices.py"),
+    )
+
+
+def refer_to_another_aggregate(service: Path) -> None:
+    def accepted(service: Path, text: str) -> None:
+        path = service / "tests/api/test_invoices.py"
+        head, _, rest = path.read_text().partition("ACCEPTED: list")
+        ids = re.compile(r'    \("customer_id", "[0f-]+"\),\n')
+        assert len(ids.findall(rest)) == 2
+        path.write_text(f"{head}ACCEPTED: list{ids.sub('', ids.sub(text, rest, count=1))}")
+
+    def in_modules_that_post(service: Path, text: str) -> None:
+        modules = [path for path in (service / "tests/api").glob("test_*.py") if "invoice_body" in path.read_text()]
+        assert len(modules) >= 3
+        appended(*(str(path.relative_to(service)) for path in modules))(service, f"\n{text}")
+        search, test = "tests/api/test_invoice_search.py", "test_a_list_has_only_invoices_that_match_every_filter("
+        edit(search, f"{test}client: AsyncClient)", f"{test}client: AsyncClient, database: Database)")(service, "")
+        stored = "async with database.unit_of_work() as uow:\n        customer = str((await stored_account(uow)).id)"
+        edit(search, "customer = str(new_invoice().id)", stored)(service, "")
+        erased, ids = (
+            "tests/messaging/test_erased_customers.py",
+            "erased, other = [str(new_invoice().id) for _ in range(2)]",
+        )
+        stored = "erased, other = [str((await stored_account(uow)).id) for _ in range(2)]"
+        edit(erased, ids, f"async with database.unit_of_work() as uow:\n        {stored}")(service, "")
+
+    def of_a_route(method: str) -> Step:
+        # The page "erase-a-persons-data" has given the route an error, which stays.
+        return lambda service, text: decorated(API, method)(
+            service, text.replace("problems(", "problems(CustomerErased, ")
+        )
+
+    follow(
+        service,
+        "refer-to-another-aggregate.md",
+        add(DOMAIN),
+        before(PERSISTENCE, VERSION),
+        migration("refer to accounts"),
+        migration("check the accounts"),
+        of_a_route("post"),
+        decorated(API, "patch"),
+        decorated("src/billing/api/accounts.py", "delete"),
+        add(BUILDERS),
+        before(BUILDERS, '    given: dict[str, Any] = {"invoice_id"'),
+        new("tests/api/conftest.py"),
+        in_modules_that_post,
+        accepted,
+        add("tests/api/test_invoices.py"),
+    )
+
+
 # One after the other, because each builds on the pages before.
 JOURNEY = {
     "add-a-route.md": add_a_route,
@@ -566,13 +694,16 @@ JOURNEY = {
     "let-the-database-give-a-value.md": let_the_database_give_a_value,
     "record-who-changed-what.md": record_who_changed_what,
     "erase-a-persons-data.md": erase_a_persons_data,
+    "add-a-child-entity.md": add_a_child_entity,
+    # The last, because the tests of the pages before invent ids of customers.
+    "refer-to-another-aggregate.md": refer_to_another_aggregate,
 }
 
 
 @pytest.fixture(scope="module")
 def service(born: Born) -> Path:
     """An installed service. origin/main is its first commit."""
-    service = born(messaging_style="events-and-queues", broker="nats")
+    service = born(messaging_style="events-and-queues", broker="nats", aggregates=AGGREGATES)
     make(service, "setup")
     publish(service)
     return service

@@ -28,7 +28,7 @@ IMPORTS = {
     **dict.fromkeys(("parse_qs", "urlsplit"), "urllib.parse"),
     **dict.fromkeys(("AsyncGenerator", "Mapping"), "collections.abc"),
     **dict.fromkeys(("APIRouter", "Depends", "FastAPI", "Header", "Query", "Request"), "fastapi"),
-    **dict.fromkeys(("Field", "HttpUrl", "SecretStr", "computed_field"), "pydantic"),
+    **dict.fromkeys(("AfterValidator", "Field", "HttpUrl", "SecretStr", "computed_field"), "pydantic"),
     **dict.fromkeys(("ASGITransport", "AsyncClient"), "httpx"),
     "CORSMiddleware": "fastapi.middleware.cors",
     "Config": "botocore.config",
@@ -49,7 +49,7 @@ IMPORTS = {
     "invoice_mails": "billing.messaging",
     "invoices as usecases": "billing.usecases",
 }
-MODULES = {"asyncio", "boto3", "httpx", "json", "pytest", "structlog"}
+MODULES = {"asyncio", "boto3", "hashlib", "httpx", "json", "pytest", "structlog"}
 
 Step = Callable[[Path, str], object]
 
@@ -244,7 +244,7 @@ def _known(service: Path) -> dict[str, str]:
     for module in site.public_modules():
         file = site.file_of(module, service / "chassis/src/chassis")
         found += [(f"chassis.{module}", file)] if file.is_file() else []  # the answers leave some modules out
-    found += [("builders.invoices", service / "tests/builders/invoices.py")]
+    found += [(f"builders.{name}", service / f"tests/builders/{name}.py") for name in ("accounts", "invoices")]
     for layer in ("messaging", "usecases", "persistence", "domain"):
         for path in (service / PACKAGE / layer).rglob("*.py"):
             found += [(".".join(path.relative_to(service / "src").with_suffix("").parts), path)]

@@ -11,7 +11,7 @@ from chassis import fields
 from chassis.client import service_client
 from chassis.database import Listing, Page, Statement
 from chassis.errors import Conflict, Forbidden, NotFound, VersionMismatch
-from chassis.http import Cursor, IfMatch, ListCursor, ResourceRoute, new_id, reader, transaction
+from chassis.http import Cursor, IfMatch, ListCursor, ResourceRoute, new_id, reader, streams_body, transaction
 from chassis.problems import problems
 from fastapi import APIRouter, Query, Request, Response, WebSocket
 from fastapi.responses import StreamingResponse
@@ -134,6 +134,13 @@ async def show_values(body: Values) -> Values:
 @router.post("/bytes")
 async def count_bytes(request: Request) -> int:
     return len(await request.body())
+
+
+@router.post("/upload", max_body_size=2**40)
+@streams_body
+async def upload(request: Request) -> int:
+    """Count the bytes of a body that does not fit into memory."""
+    return sum([len(part) async for part in request.stream()])
 
 
 @router.get("/sleep")

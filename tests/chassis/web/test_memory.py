@@ -191,6 +191,8 @@ ATTACKS = {
     "small bodies that do not end": (2000, once(sized("/v1/bytes", MIB), 60 * KIB), True),
     "large bodies that do not end": (400, once(sized("/v1/bytes", MIB), KIB * 1023), True),
     "dripping bodies": (1000, dripping(chunked("/v1/bytes"), b"4000\r\n" + KIB * 16 + b"\r\n"), True),
+    "bodies that are read as streams": (50, endless(chunked("/v1/upload"), b"10000\r\n" + 64 * KIB + b"\r\n"), True),
+    "streams that do not end": (400, once(sized("/v1/upload", 2**30), KIB * 1023), True),
     "large bodies that wait": (400, once(sized("/v1/sleep?seconds=1", MIB, "GET"), KIB * 1024), True),
     "large bodies": (100, endless(b"", sized("/v1/bytes", MIB) + KIB * 1024), True),
     "requests sent ahead": (100, once(head("GET", "/v1/sleep?seconds=1") + AHEAD), True),

@@ -6,7 +6,7 @@ service      Service, the description that the composition root hands over
 settings     Settings, read once from the environment: URLs, limits (MAX_BODY_BYTES, …), times
 database     Statement, Listing, UnitOfWork, Database: compiled SQL on a pool, pages, explicit transactions
 fields       types for request and response models
-http         transaction, reader, IfMatch, Cursor, ListCursor, sunset: the tools of a route
+http         transaction, reader, IfMatch, Cursor, ListCursor, sunset, streams_body: the tools of a route
 identity     Oidc, scopes, public, caller: access tokens of callers (in a service with the answer `auth: oidc`)
 messages     Contract, Event, Job, OnEvent, OnJob: the messages that the service sends and handles
 schedules    Schedule: the times at which the worker enqueues a job by itself

@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import UTC, date, datetime, time
 from email.utils import format_datetime
 from functools import wraps
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 from uuid import UUID
 
@@ -19,6 +19,8 @@ from uuid_utils.compat import uuid7
 from chassis.database import Database, UnitOfWork
 from chassis.database.current import current_database
 from chassis.fields import Identifier, RequestModel
+
+Served = TypeVar("Served")
 
 
 # Plain functions, not dependencies: resolving a dependency takes FastAPI two thirds of the time of an SQL statement.
@@ -116,6 +118,16 @@ def sunset(on: date, *, since: date) -> Any:
     A route of another class has no part in the document, and no headers if its function returns a Response.
     """
     return Depends(_Sunset(on, since))
+
+
+def streams_body(function: Served) -> Served:
+    """Let a route read its body part by part, by `request.stream()`, instead of having the whole body in memory.
+
+    Write it below the decorator of the route. A quarter of MAX_CONCURRENT_REQUESTS may be such requests. The limit of the
+    body's size holds. The client may pause for REQUEST_TIMEOUT_SECONDS in all, apart from 16 KiB per second that arrive.
+    """
+    function.__dict__["streams_body"] = True
+    return function
 
 
 class ResourceRoute(APIRoute):

@@ -7,7 +7,6 @@ import asyncio
 import codecs
 import gc
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 import structlog
 from fastapi.routing import RouteContext, iter_route_contexts
@@ -15,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis import problems
 from chassis.telemetry.logs import AnswerCut
+from chassis.web.bodies import Body, BodyMemory, BodyStream, Disconnected, TooLarge, ends_soon
 from chassis.web.connections import LINGER_BYTES
 from chassis.web.middleware import PROBES
 
@@ -28,59 +28,8 @@ SMALL_BODY_BYTES = 64 * 1024
 MAX_BODIES_BYTES = 24 * 1024 * 1024
 """The most bytes of all arriving bodies, and of the large bodies of running requests, in the whole process."""
 
-
-class TooLarge(Exception):
-    """The body has more than `max_bytes`. `ended` states whether the whole body has been read."""
-
-    def __init__(self, max_bytes: int, *, ended: bool) -> None:
-        super().__init__()
-        self.max_bytes, self.ended = max_bytes, ended
-
-
-class Disconnected(Exception):
-    """The client left, or broke the protocol, before its body was complete."""
-
-
-@dataclass(eq=False)
-class Body:
-    """A body that is arriving, or that a running request keeps."""
-
-    max_bytes: int
-    deadline: asyncio.Timeout
-    content: bytearray = field(default_factory=bytearray)
-    """The bytes that have arrived. A list would need far more memory, if a client sends two bytes at a time."""
-    size: int = 0
-    complete: bool = False
-    refused: bool = False
-
-
-class BodyMemory:
-    """Bound the memory that bodies take. To make room, refuse the body that has been arriving for longest."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self._bytes = 0
-        self._counted: dict[Body, int] = {}
-
-    def count(self, body: Body, size: int) -> None:
-        """Count `size` more bytes of the body. Raises TimeoutError if this body is refused, now or before."""
-        if not body.refused:
-            self._counted[body] = self._counted.get(body, 0) + size
-            self._bytes += size
-        while self._bytes > self.max_bytes and not body.refused:
-            self._refuse(next((each for each in self._counted if not each.complete), body))
-        if body.refused:
-            raise TimeoutError
-
-    def remove(self, body: Body) -> None:
-        """Free the bytes of the body at once, because the task that reads the body may run much later."""
-        body.content.clear()
-        self._bytes -= self._counted.pop(body, 0)
-
-    def _refuse(self, body: Body) -> None:
-        self.remove(body)
-        body.refused = True
-        body.deadline.reschedule(0)
+STREAMS_SHARE = 4
+"""One of this many places may belong to requests whose body is read as a stream, because they wait for their clients."""
 
 
 class Limits:
@@ -90,7 +39,8 @@ class Limits:
     that comes while too many others run, gets a 503 with Retry-After.
 
     A request takes a place only when its body is complete: a place must not wait for the client. Probes take no
-    place. The time limit applies to the first byte of an answer, and then to each pause of a stream.
+    place. A route that reads its body as a stream (`streams_body` of chassis.http) takes a place at once, and only a
+    share of the places. The time limit applies to the first byte of an answer, and then to each pause of a stream.
     """
 
     def __init__(self, app: ASGIApp, *, max_body_bytes: int, timeout_seconds: float, max_concurrent: int) -> None:
@@ -99,8 +49,9 @@ class Limits:
         self._timeout_seconds = timeout_seconds
         self._max_concurrent = max_concurrent
         self._body_memory = BodyMemory(max(MAX_BODIES_BYTES, 2 * max_body_bytes))
-        self._own_limits: list[RouteContext] | None = None
-        self.running = 0
+        self._own_limits: list[tuple[RouteContext, int | None, bool]] | None = None
+        self._max_streaming = max(1, max_concurrent // STREAMS_SHARE)
+        self.running = self.streaming = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -112,7 +63,7 @@ class Limits:
                 length = int(value)
             elif name == b"transfer-encoding":
                 length = None
-        max_bytes = self._max_bytes(scope) if length != 0 else None
+        max_bytes, streamed = self._body_of(scope) if length != 0 else (None, False)
         probe = scope["path"] in PROBES
         if probe and length == 0:
             await self._app(scope, receive, send)
@@ -121,21 +72,26 @@ class Limits:
         elif length is not None and max_bytes is not None and length > max_bytes:
             await _too_large(max_bytes, hang_up=length > max_bytes + LINGER_BYTES)(scope, receive, send)
         else:
-            await self._run(scope, receive, send, max_bytes=max_bytes, probe=probe)
+            await self._run(scope, receive, send, max_bytes=max_bytes, streamed=streamed, probe=probe)
 
-    def _max_bytes(self, scope: Scope) -> int:
-        """Return the `max_body_size` of the request's route or of a router that includes it, or else MAX_BODY_BYTES."""
+    def _body_of(self, scope: Scope) -> tuple[int, bool]:
+        """Return the most bytes of the body, and whether the route reads the body as a stream.
+
+        The `max_body_size` of the route, or of a router that includes the route, replaces MAX_BODY_BYTES.
+        """
         if self._own_limits is None:  # compute at the first request: by then all routes are registered
-            routes = iter_route_contexts(scope["app"].routes)
-            self._own_limits = [route for route in routes if getattr(route, "max_body_size", None) is not None]
-            largest = max((route.max_body_size for route in self._own_limits), default=0)
+            routes = [(route, _own_limit(route)) for route in iter_route_contexts(scope["app"].routes)]
+            self._own_limits = [(route, *limit) for route, limit in routes if limit != (None, False)]
+            largest = max((size or 0 for _, size, streamed in self._own_limits if not streamed), default=0)
             self._body_memory.max_bytes = max(self._body_memory.max_bytes, 2 * largest)
-        for route in self._own_limits:
+        for route, size, streamed in self._own_limits:
             if scope["method"] in (route.methods or ()) and route.path_regex.match(scope["path"]):
-                return route.max_body_size
-        return self._max_body_bytes
+                return self._max_body_bytes if size is None else size, streamed
+        return self._max_body_bytes, False
 
-    async def _run(self, scope: Scope, receive: Receive, send: Send, *, max_bytes: int | None, probe: bool) -> None:
+    async def _run(
+        self, scope: Scope, receive: Receive, send: Send, *, max_bytes: int | None, streamed: bool, probe: bool
+    ) -> None:
         answering = False
 
         async def watch(message: Message) -> None:
@@ -150,13 +106,19 @@ class Limits:
             async with asyncio.timeout(self._timeout_seconds) as deadline:
                 if max_bytes is not None:
                     body = Body(max_bytes, deadline)
+                if body is not None and streamed:
+                    stream = BodyStream(body, receive, self._body_memory, timeout_seconds=self._timeout_seconds)
+                    receive = stream.receive
+                elif body is not None:
                     message = await self._read(body, receive)
                     if refused := _refused_json(scope["headers"], message["body"]):
                         await refused(scope, receive, watch)
                         return
                     receive = replay(message, receive)
-                await self._run_in_place(scope, receive, watch, probe=probe)
+                await self._run_in_place(scope, receive, watch, streamed=streamed, probe=probe)
         except TooLarge as error:
+            if answering:
+                raise AnswerCut from None
             answer = _too_large(error.max_bytes, hang_up=not error.ended)
         except Disconnected:
             return
@@ -178,17 +140,19 @@ class Limits:
                     gc.collect(1)
         await answer(scope, receive, send)
 
-    async def _run_in_place(self, scope: Scope, receive: Receive, send: Send, *, probe: bool) -> None:
+    async def _run_in_place(self, scope: Scope, receive: Receive, send: Send, *, streamed: bool, probe: bool) -> None:
         if probe:
             await self._app(scope, receive, send)
-        elif self.running >= self._max_concurrent:
+        elif self.running >= self._max_concurrent or (streamed and self.streaming >= self._max_streaming):
             await self._overloaded()(scope, receive, send)
         else:
             self.running += 1
+            self.streaming += streamed
             try:
                 await self._app(scope, receive, send)
             finally:
                 self.running -= 1
+                self.streaming -= streamed
 
     async def _read(self, body: Body, receive: Receive) -> Message:
         """Read the whole body into one message. Raises TooLarge, Disconnected, and TimeoutError if there is no room."""
@@ -202,7 +166,7 @@ class Limits:
             if body.size > body.max_bytes:
                 self._body_memory.remove(body)
                 del message, chunk
-                raise TooLarge(body.max_bytes, ended=not more or await _ends_soon(receive))
+                raise TooLarge(body.max_bytes, ended=not more or await ends_soon(receive))
             if more or body.refused or body.size > SMALL_BODY_BYTES:
                 self._body_memory.count(body, len(chunk))
             body.content += chunk
@@ -221,10 +185,15 @@ class Limits:
     def _too_slow(self, body: Body | None) -> ASGIApp:
         if body is not None and body.refused:
             return self._overloaded()
-        if body is not None and not body.complete:
+        if body is not None and body.awaited and not body.complete:
             return problems.document(408, detail="the body did not arrive in time", headers=CLOSE)
         # The transaction was rolled back, or its commit was on the way: the client cannot know, hence 503 and not 4xx.
         return problems.unavailable("the request took too long", code="timed_out")
+
+
+def _own_limit(route: RouteContext) -> tuple[int | None, bool]:
+    """Return the `max_body_size` of a route, and whether the route reads its body as a stream."""
+    return getattr(route, "max_body_size", None), getattr(route.endpoint, "streams_body", False)
 
 
 def _too_large(max_bytes: int, *, hang_up: bool) -> ASGIApp:
@@ -254,15 +223,3 @@ def replay(message: Message, receive: Receive) -> Receive:
         return waiting.pop() if waiting else await receive()
 
     return replaying
-
-
-async def _ends_soon(receive: Receive) -> bool:
-    """Read and drop the rest of the body. Return whether the body ended within LINGER_BYTES."""
-    left = LINGER_BYTES
-    while left > 0:
-        message = await receive()
-        left -= len(message.get("body", b""))
-        if not message.get("more_body"):
-            return True
-        del message  # or it stays in memory while the next message is awaited
-    return False
