@@ -112,6 +112,16 @@ def test_every_page_of_the_manual_is_in_the_navigation_once() -> None:
     assert sorted(listed) == sorted(place for place in site.pages().values() if place.endswith(".md"))
 
 
+def test_the_page_of_the_chassis_lists_each_public_module_with_its_content() -> None:
+    docstring = ast.get_docstring(ast.parse(site.file_of("__init__").read_text())) or ""
+    rows = {
+        f"| [`chassis.{name}`](../../{site.file_of(name).relative_to(site.ROOT)}) | {content} |"
+        for name, content in re.findall(r"^(\w+)  +(\S.*)$", docstring, re.MULTILINE)
+    }
+    lines = (site.ROOT / "docs/reference/chassis.md").read_text().splitlines()
+    assert rows == {line for line in lines if line.startswith("| [")}
+
+
 def test_the_reference_has_every_name_that_a_newborn_service_imports_from_the_chassis(
     built: Path, render: Render
 ) -> None:
