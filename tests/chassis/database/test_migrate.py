@@ -1,6 +1,7 @@
 """Migrations run once for several processes, completely or not at all, and match the tables in the code."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -86,12 +87,25 @@ def test_migrating_again_changes_nothing(service: Service, empty_database: str) 
     assert ask(empty_database, "SELECT oid FROM pg_class WHERE relname = 'things'") == before
 
 
-def test_a_migration_that_fails_leaves_nothing_of_itself(copy: Service, empty_database: str) -> None:
+TWICE = (
+    "INSERT INTO tiny.things (id, name, email) SELECT gen_random_uuid(), n::text, 'a@b' FROM generate_series(1, 2) n"
+)
+
+
+@pytest.mark.parametrize(
+    ("statement", "shown"),
+    [("SELECT 1 / 0", "division by zero"), (TWICE, r".*unique constraint.*\nKey \(email\)=\(a@b\) already exists\.")],
+)
+def test_a_migration_that_fails_shows_its_cause_and_leaves_nothing_of_itself(
+    copy: Service, empty_database: str, statement: str, shown: str
+) -> None:
     migrate.upgrade(copy, empty_database)
     (package_path,) = copy.package.__path__
-    Path(package_path, "migrations", "versions", "0002_fails.py").write_text(FAILS_HALFWAY)
+    Path(package_path, "migrations", "versions", "0002_fails.py").write_text(
+        FAILS_HALFWAY.replace("SELECT 1 / 0", statement)
+    )
 
-    with pytest.raises(migrate.MigrationFailed, match=r"division by zero\nSELECT 1 / 0"):
+    with pytest.raises(migrate.MigrationFailed, match=rf"^a migration failed: {shown}\n{re.escape(statement)}"):
         migrate.upgrade(copy, empty_database)
 
     assert revision(empty_database) == "0001,chassis_0001"
@@ -208,6 +222,58 @@ def test_the_next_migration_has_the_next_number_and_makes_the_difference(copy: S
         migrate.upgrade(copy, empty_database)
         assert revision(empty_database) == f"{number},chassis_0001"
         migrate.check(copy, empty_database)
+
+
+INDEX_BLOCK = "    with op.get_context().autocommit_block():\n        op."
+
+
+def with_makers(*more: sa.schema.SchemaItem) -> sa.MetaData:
+    """Make two tables. The first may refer to the second."""
+    metadata = tables(*more)
+    sa.Table("makers", metadata, sa.Column("id", sa.Uuid, primary_key=True))
+    return metadata
+
+
+def test_indexes_and_constraints_of_a_table_with_rows_are_written_so_that_they_block_nobody(
+    copy: Service, empty_database: str
+) -> None:
+    migrate.upgrade(copy, empty_database)
+    rules = (
+        sa.UniqueConstraint("name", "email"),
+        sa.Index("ix_things_email", "email"),
+        sa.ForeignKeyConstraint(["maker"], ["tiny.makers.id"]),
+    )
+
+    def made(*more: sa.schema.SchemaItem) -> sa.MetaData:
+        return with_makers(sa.Column("maker", sa.Uuid), *more)
+
+    by_column = sa.Column("maker2", sa.Uuid, sa.ForeignKey("tiny.makers.id"), index=True, unique=True)
+    states = {
+        "columns": (made(), ["columns"]),
+        "rules": (made(*rules), ["rules", "validate_rules"]),
+        "fewer": (made(), ["fewer", "index_fewer"]),
+        "column": (made(by_column), ["column", "index_column", "validate_column"]),
+    }
+    for message, (metadata, files) in states.items():
+        copy = dataclasses.replace(copy, tables=metadata)
+        written = migrate.write_next(copy, empty_database, message)
+        assert [path.stem[5:] for path in written] == files
+        migrate.upgrade(copy, empty_database)
+        migrate.check(copy, empty_database)
+        for path in written:
+            assert "###" not in path.read_text()
+            done = path.read_text().partition("def upgrade")[2].partition("def downgrade")[0]
+            assert "create_unique_constraint" not in done
+            assert ("_index(" in done) == (INDEX_BLOCK in done)
+            assert done.count("_index(") == done.count("postgresql_concurrently=True")
+            assert done.count("create_foreign_key(") == done.count("postgresql_not_valid=True")
+    for _ in copy.versions.glob("[0-9]*.py"):
+        if max(copy.versions.glob("[0-9]*.py")).name.startswith("0001"):
+            break
+        migrate.undo_newest(copy, empty_database)
+        max(copy.versions.glob("[0-9]*.py")).unlink()
+    assert revision(empty_database) == "0001,chassis_0001"
+    migrate.check(dataclasses.replace(copy, tables=tables()), empty_database)
 
 
 def check_of(rule: str) -> sa.CheckConstraint:

@@ -5,7 +5,7 @@ sequences; Alembic writes new indexes.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,9 +13,10 @@ import sqlalchemy as sa
 from alembic.operations import ops
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import text
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.sql.elements import conv
+
+from chassis.database.safe_steps import Hook, Steps, quoted
 
 UNVALIDATED = " NOT VALID"
 _CHECKS = text("""
@@ -128,20 +129,19 @@ async def _compare(engine: AsyncEngine, tables: sa.MetaData) -> Differences:
     return Differences(*checks, indexes=lines, sequences=sequences)
 
 
-def writer(
-    found: Differences, tables: sa.MetaData
-) -> Callable[[MigrationContext, Any, list[ops.MigrationScript]], None]:
-    """Return the hook of Alembic that adds the constraints to a new migration.
+def writer(found: Differences, tables: sa.MetaData, steps: Steps) -> Hook:
+    """Return the hook of Alembic that adds the constraints to a new migration, and puts into `steps` what has to wait.
 
     New constraints are NOT VALID: a later migration validates them, without a lock that blocks other sessions.
     """
-    quoted = postgresql.dialect().identifier_preparer.quote
 
     def add(context: MigrationContext, _: Any, directives: list[ops.MigrationScript]) -> None:
         expressions = _expressions(tables, context)
         upgrade, downgrade = directives[0].upgrade_ops, directives[0].downgrade_ops
         assert upgrade is not None
         assert downgrade is not None
+        indexes = steps.split(upgrade)
+        upgrade.reverse_into(downgrade)
         # A new table is created with its constraints, and a dropped table takes its constraints with it.
         whole = {each.table_name for each in upgrade.ops if isinstance(each, ops.CreateTableOp | ops.DropTableOp)}
         all_surplus = {name: check.expression for name, check in found.surplus.items()}
@@ -154,16 +154,15 @@ def writer(
         schema = tables.schema
         sequences = [f"{schema}.{quoted(name)}" for name in found.sequences]
         upgrade.ops = [
+            *indexes,
             *(ops.ExecuteSQLOp(f"CREATE SEQUENCE {name}") for name in sequences),
             *_drops(surplus, schema),
             *upgrade.ops,
             *_creations(missing, schema),
         ]
-        upgrade.ops += [
-            ops.ExecuteSQLOp(f"ALTER TABLE {schema}.{quoted(name.table)} VALIDATE CONSTRAINT {quoted(name.constraint)}")
-            for name in found.unvalidated
-        ]
+        upgrade.ops += validations(found.unvalidated, schema)
         downgrade.ops = [
+            *(each.reverse() for each in indexes),
             *_drops(missing, schema),
             *downgrade.ops,
             *_creations(surplus, schema),
@@ -171,6 +170,14 @@ def writer(
         ]
 
     return add
+
+
+def validations(names: Iterable[Name], schema: str | None) -> list[ops.MigrateOperation]:
+    """Return the checks of the existing rows."""
+    return [
+        ops.ExecuteSQLOp(f"ALTER TABLE {schema}.{quoted(name.table)} VALIDATE CONSTRAINT {quoted(name.constraint)}")
+        for name in names
+    ]
 
 
 def _drops(names: Iterable[Name], schema: str | None) -> list[ops.MigrateOperation]:

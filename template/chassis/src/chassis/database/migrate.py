@@ -1,6 +1,7 @@
 """Migrations: upgrade a database, compare it with the models, and write the next migration."""
 
 import io
+import re
 import subprocess
 import sys
 from argparse import Namespace
@@ -18,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from chassis.database import expressions, leftovers
 from chassis.database.outages import UNREACHABLE
+from chassis.database.safe_steps import Hook, Steps, only
 from chassis.service import Service
 from chassis.settings import addresses
 
@@ -69,7 +71,9 @@ def _run(step: Callable[[Config, str], None], config: Config, revision: str) -> 
             if leftovers.waits_long(error.statement)
             else ""
         )
-        raise MigrationFailed(f"a migration failed: {error.orig}\n{error.statement}{remedy}") from error
+        detail = getattr(error.orig.__cause__, "detail", None) if error.orig else None  # the rows, of asyncpg's error
+        described = f"{error.orig}\n{detail}" if detail else error.orig
+        raise MigrationFailed(f"a migration failed: {described}\n{error.statement}{remedy}") from error
 
 
 def undo_newest(service: Service, url: str) -> None:
@@ -160,18 +164,27 @@ def engine_for(url: str, **server_settings: str) -> AsyncEngine:
 def write_next(service: Service, url: str, message: str) -> list[Path]:
     """Write the migrations from the upgraded database to the tables in the code, and apply all but the last.
 
-    Returns their files: one, or two if there are new CHECK constraints, because validating them takes a transaction of
-    its own. Raises MigrationFailed.
+    Returns their files: one, and more if a part may not share the transaction of another part. Indexes of new columns and the
+    check of existing rows are such parts. Raises MigrationFailed.
     """
-    written = [_write_one(service, url, message)]
-    if _compared(service, url).missing:
-        upgrade(service, url)
-        if _compared(service, url).unvalidated:
-            written.append(_write_one(service, url, f"Validate: {message}"))
+    _refuse_twins(service.versions)
+    steps, found = Steps(), _compared(service, url)
+    written = [_write_one(service, url, message, expressions.writer(found, service.tables, steps))]
+    if not (steps.indexes or steps.constraints or found.missing):
+        return written
+    upgrade(service, url)
+    validations = expressions.validations(_compared(service, url).unvalidated, service.tables.schema)
+    constraints = [*validations, *steps.constraints]
+    if indexes := steps.take_indexes():
+        written.append(_write_one(service, url, f"Index: {message}", only(indexes)))
+        if constraints:
+            upgrade(service, url)
+    if constraints:
+        written.append(_write_one(service, url, f"Validate: {message}", only(constraints, undoing=steps.undoing)))
     return written
 
 
-def _write_one(service: Service, url: str, message: str) -> Path:
+def _write_one(service: Service, url: str, message: str, write: Hook) -> Path:
     """Write one migration. Revisions are numbered (0001, 0002, …), so two branches with the same next number are refused."""
     config = _config(service, url)
     directory = ScriptDirectory.from_config(config)
@@ -183,14 +196,16 @@ def _write_one(service: Service, url: str, message: str) -> Path:
         rev_id=f"{max(numbers, default=0) + 1:04}",
         head=_newest(directory),
         version_path=service.versions,
-        process_revision_directives=expressions.writer(_compared(service, url), service.tables),
+        process_revision_directives=write,
     )
     assert script is not None
     assert not isinstance(script, list)
+    path = Path(script.path)
+    path.write_text(re.sub(r"^ +# ### .*\n", "", path.read_text(), flags=re.MULTILINE))  # Alembic's own remarks
     # The new file has to pass the service's own gates.
     for tidy in (["check", "--fix-only"], ["format"]):
         subprocess.run([sys.executable, "-m", "ruff", *tidy, "--quiet", script.path], check=True)
-    return Path(script.path)
+    return path
 
 
 def _config(service: Service, url: str) -> Config:

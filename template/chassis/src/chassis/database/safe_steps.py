@@ -1,0 +1,108 @@
+"""Split the operations of `make migration` into migrations of which none blocks other sessions for long.
+
+An index of a table that has rows is built CONCURRENTLY, outside of a transaction. A foreign key is NOT VALID until a later
+migration validates it. A unique constraint is made of an index that is there.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from alembic.autogenerate import renderers
+from alembic.autogenerate.api import AutogenContext
+from alembic.autogenerate.render import render_op
+from alembic.operations import ops
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.sql.elements import conv
+
+Hook = Callable[[MigrationContext, Any, list[ops.MigrationScript]], None]
+"""A function that changes a migration before Alembic writes its file."""
+
+quoted = postgresql.dialect().identifier_preparer.quote
+
+
+class Concurrently(ops.MigrateOperation):
+    """Operations on indexes, in a block outside of the transaction. Each may run twice."""
+
+    def __init__(self, operations: Iterable[ops.MigrateOperation]) -> None:
+        self.operations = list(operations)
+        for each in self.operations:
+            if isinstance(each, ops.CreateIndexOp):
+                each.kw["postgresql_concurrently"] = each.if_not_exists = True
+            elif isinstance(each, ops.DropIndexOp):
+                each.kw["postgresql_concurrently"] = each.if_exists = True
+
+    def reverse(self) -> "Concurrently":
+        return Concurrently(each.reverse() for each in reversed(self.operations))
+
+
+@renderers.dispatch_for(Concurrently)
+def _render(context: AutogenContext, operation: Concurrently) -> list[str]:
+    lines = [line for each in operation.operations for line in render_op(context, each)]
+    return ["with op.get_context().autocommit_block():", *lines, ""]
+
+
+@dataclass
+class Steps:
+    """The operations that wait for a migration of their own, and what undoes the constraints."""
+
+    indexes: list[ops.MigrateOperation] = field(default_factory=list)
+    constraints: list[ops.MigrateOperation] = field(default_factory=list)
+    undoing: list[ops.MigrateOperation] = field(default_factory=list)
+
+    def split(self, upgrade: ops.UpgradeOps) -> list[ops.MigrateOperation]:
+        """Leave in `upgrade` the operations that are quick. Return those on indexes, unless they may need its columns."""
+        whole = {each.table_name for each in upgrade.ops if isinstance(each, ops.CreateTableOp | ops.DropTableOp)}
+        groups = [each for each in upgrade.ops if isinstance(each, ops.ModifyTableOps) and each.table_name not in whole]
+        for group in groups:
+            drops = any(isinstance(each, ops.DropColumnOp) for each in group.ops)
+            group.ops = [each for each in group.ops if self._stays(each, drops=drops)]
+        rest = [each for group in groups for each in group.ops]
+        alone = len(groups) == len(upgrade.ops) and all(isinstance(each, ops.CreateForeignKeyOp) for each in rest)
+        return self.take_indexes() if alone else []
+
+    def take_indexes(self) -> list[ops.MigrateOperation]:
+        taken, self.indexes = self.indexes, []
+        return [Concurrently(taken)] if taken else []
+
+    def _stays(self, operation: ops.MigrateOperation, *, drops: bool) -> bool:
+        """Sort an operation on a table that is there. The index of a dropped column is dropped with the column."""
+        if isinstance(operation, ops.CreateIndexOp) or (isinstance(operation, ops.DropIndexOp) and not drops):
+            self.indexes.append(operation)
+            return False
+        if isinstance(operation, ops.CreateUniqueConstraintOp):
+            self._make_of_index(operation)
+            return False
+        if isinstance(operation, ops.CreateForeignKeyOp):
+            operation.kw["postgresql_not_valid"] = True
+            name = quoted(str(operation.constraint_name))
+            self._alter(operation.kw["source_schema"], operation.source_table, f"VALIDATE CONSTRAINT {name}")
+        return True
+
+    def _make_of_index(self, unique: ops.CreateUniqueConstraintOp) -> None:
+        options = {key: value for key, value in unique.kw.items() if key.startswith("postgresql_")}
+        name = conv(str(unique.constraint_name))
+        columns = list(unique.columns)
+        self.indexes.append(
+            ops.CreateIndexOp(name, unique.table_name, columns, schema=unique.schema, unique=True, **options)
+        )
+        deferred = " DEFERRABLE" if unique.kw.get("deferrable") else ""
+        deferred += f" INITIALLY {unique.kw['initially']}" if unique.kw.get("initially") else ""
+        made = f"ADD CONSTRAINT {quoted(name)} UNIQUE USING INDEX {quoted(name)}{deferred}"
+        self._alter(unique.schema, unique.table_name, made)
+        self.undoing.append(unique.reverse())
+
+    def _alter(self, schema: str | None, table: str, change: str) -> None:
+        self.constraints.append(ops.ExecuteSQLOp(f"ALTER TABLE {schema}.{quoted(table)} {change}"))
+
+
+def only(operations: Sequence[ops.MigrateOperation], *, undoing: Sequence[ops.MigrateOperation] | None = None) -> Hook:
+    """Return the hook that writes these operations alone, and by default what undoes each of them."""
+    undoing = [each.reverse() for each in reversed(operations)] if undoing is None else undoing
+
+    def replace(_: MigrationContext, __: Any, directives: list[ops.MigrationScript]) -> None:
+        directives[0].upgrade_ops = ops.UpgradeOps(operations)
+        directives[0].downgrade_ops = ops.DowngradeOps(undoing)
+
+    return replace
