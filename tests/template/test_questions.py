@@ -657,6 +657,7 @@ AGGREGATES = [
         "type 'lines: [{sku: string(40)}]': the list of Order.lines needs one mapping",
     ),
     ("Order: {line: [{a: text}]}", "type 'lines': Order.line is a list, which has a plural"),
+    ("Order: {ids: [{a: text}]}", "type another plural, as 'items': Order.ids has no singular"),
     ("Order: {lines: {a: text}}", "type a type for Order.lines"),
     ("Order: {lines: [{a: int}]}", "type 'integer': Order.lines.a has 'int', which is no field type"),
     ("Order: {lines: [{a: text, a: text}]}", "keep one or rename the other: Order.lines.a is there twice"),

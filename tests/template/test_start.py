@@ -32,7 +32,7 @@ def refused(start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
     def refused(folder: str = "billing", **options: Any) -> str:
         before = sorted(tmp_path.rglob("*"))
-        with pytest.raises(UserMessageError, match=r"^'usable_answers_and_folder' is undefined$"):
+        with pytest.raises(UserMessageError, match=r"^'no_service_is_made_see_above' is undefined$"):
             start(folder, **options)
         assert sorted(tmp_path.rglob("*")) == before
         return capsys.readouterr().err.partition("No file is written:\n\n")[2]

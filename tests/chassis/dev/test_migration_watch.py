@@ -123,3 +123,17 @@ def test_an_older_migration_that_was_edited_is_refused_and_the_newest_stays(
     watch.look()
     assert "0002_next.py is not the migration 0002 that the database has applied" in capfd.readouterr().err
     assert columns(empty_database) == "new_one,new_two"
+
+
+def test_a_deleted_migration_is_named_with_the_ways_back(
+    watch: MigrationWatch, copy: Service, empty_database: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = save(copy, 2, add("new_one"))
+    watch.look()
+    file.unlink()
+    watch.look()
+    shown = capfd.readouterr().err
+    assert shown.startswith("tiny: 0002_next.py is gone.")
+    assert "restore the file, or stop, and delete .dev/" in shown
+    watch.look()
+    assert capfd.readouterr() == ("", "")

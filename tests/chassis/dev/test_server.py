@@ -2,6 +2,7 @@
 
 import errno
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,3 +23,13 @@ def test_a_port_that_this_user_may_not_use_is_an_error(monkeypatch: pytest.Monke
     monkeypatch.setattr(socket, "create_server", refuse)
     with pytest.raises(server._NotAlive, match=r"cannot listen on 127.0.0.1:80: Permission denied. HTTP_PORT"):
         server._listen("127.0.0.1", 80)
+
+
+def test_the_printed_example_is_of_the_first_aggregate_which_refers_to_no_other(tmp_path: Path) -> None:
+    for name in ("0001_create_price_lists.py", "0002_create_orders.py"):
+        (tmp_path / name).touch()
+    paths: dict[str, dict[str, str]] = {"/v1/orders": {}, "/v1/orders/{id}": {}, "/v1/price-lists": {}}
+    ordered = server.first_aggregate_first(tmp_path, {"openapi": "3.1.0", "paths": paths})
+    assert list(ordered["paths"]) == ["/v1/price-lists", "/v1/orders", "/v1/orders/{id}"]
+    squashed = server.first_aggregate_first(tmp_path / "none", {"paths": paths})
+    assert list(squashed["paths"]) == list(paths)

@@ -31,10 +31,28 @@ class MigrationWatch:
         if found == self._applied or time.monotonic() - self._unchanged_since < SETTLE_SECONDS:
             return
         changed = sorted(path for path, state in found.items() if self._applied.get(path) != state)
+        gone = sorted(path.name for path in self._applied.keys() - found.keys())
         self._applied = found
         for path in changed:
             # Python takes the compiled file of an edit in the same second for the compiled file of this edit.
             Path(cache_from_source(path)).unlink(missing_ok=True)
+        if gone and not changed:
+            print(
+                f"{self._service.name}: {', '.join(gone)} is gone. If the database has applied the migration, it keeps the "
+                "tables and columns: restore the file, or stop, and delete .dev/ to start with an empty database",
+                file=sys.stderr,
+                flush=True,
+            )
+            return
+        for path in changed:
+            # Python takes the compiled file of an edit in the same second for the compiled file of this edit.
+            Path(cache_from_source(path)).unlink(missing_ok=True)
+        if gone and not changed:
+            self._report(
+                f"{', '.join(gone)} is deleted, but the database has applied it, and keeps its tables and columns. "
+                "Restore the file, or `rm -r .dev`, which gives an empty database at the next start."
+            )
+            return
         try:
             self._apply([path.name for path in changed])
         except (migrate.DatabaseUnusable, migrate.MigrationFailed) as error:

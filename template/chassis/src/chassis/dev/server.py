@@ -96,6 +96,8 @@ def run(service: Service, *, host: str = "127.0.0.1", port: int | None = None, d
             print(f"{service.name}: {error}", file=sys.stderr)
             if isinstance(error, migrate.HistoryDiffers):
                 print(
+                    "If you have edited the newest migration while `make dev` was stopped: undo the edit, start `make dev`, "
+                    "and repeat the edit, so that `make dev` applies the migration again. "
                     f"Or delete {FOLDER}/, which holds the database of `make dev`, to start with an empty database.",
                     file=sys.stderr,
                 )
@@ -216,7 +218,7 @@ def _wait_until_alive(process: embedded.Process, url: str, seconds: float) -> No
 
 
 def _welcome(service: Service, url: str, base: str, traces: str) -> str:
-    document = api(service).openapi()
+    document = first_aggregate_first(service.versions, api(service).openapi())
     lines = [
         "",
         f"  {service.name} is running and reloads when you save a file. Ctrl-C stops everything.",
@@ -238,6 +240,14 @@ def _welcome(service: Service, url: str, base: str, traces: str) -> str:
     if example := _example_request(document, base, token):
         lines += ["  Try it:", "", *(f"    {line}" for line in example), ""]
     return "\n".join(lines)
+
+
+def first_aggregate_first(versions: Path, document: dict[str, Any]) -> dict[str, Any]:
+    """Put the paths of the first migration's table first: its rows refer to no other table, so the example works."""
+    first = min(versions.glob("[0-9]*_create_*.py"), default=versions).stem.partition("_create_")[2].replace("_", "-")
+    return document | {
+        "paths": dict(sorted(document["paths"].items(), key=lambda item: first not in item[0].split("/")))
+    }
 
 
 def _first_collection(document: dict[str, Any]) -> str:

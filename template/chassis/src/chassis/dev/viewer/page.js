@@ -333,6 +333,7 @@ function pairs(facts) {
 
 let isRefreshing = false;
 let isStale = false;
+let isPaused = false;
 
 async function get(path, headers = {}) {
   try {
@@ -361,6 +362,17 @@ async function refresh() {
     await new Promise((resume) => setTimeout(resume, REFRESH_MS));
   }
   isRefreshing = false;
+}
+
+function sayState() {
+  say(isPaused ? "paused" : "live");
+}
+
+function pause() {
+  isPaused = !isPaused;
+  byId("pause").textContent = isPaused ? "Resume" : "Pause";
+  sayState();
+  if (!isPaused) refresh();
 }
 
 async function copy(text) {
@@ -396,7 +408,7 @@ async function go() {
     byId("rows").className = `rows ${view.name}`;
     document.title = view.name === "logs" ? "Logs" : "Traces";
   }
-  say("live");
+  sayState();
   await (view.trace ? showTrace() : showList());
   (view.trace ? waterfall : list).box.focus({ preventScroll: true });
 }
@@ -433,6 +445,7 @@ const KEYS = {
   "/": () => !view.trace && filter.elements.text.select(),
   t: () => (location.hash = "#/traces"),
   l: () => (location.hash = "#/logs"),
+  p: pause,
   "?": () => byId("keys").showModal(),
   Escape: () => (byId("detail").hidden ? view.trace && (location.hash = "#/traces") : showDetail(null)),
 };
@@ -463,12 +476,13 @@ filter.addEventListener("submit", async (event) => {
 });
 byId("copy-text").addEventListener("click", () => copyTrace(".txt"));
 byId("copy-json").addEventListener("click", () => copyTrace(""));
+byId("pause").addEventListener("click", pause);
 byId("help").addEventListener("click", () => byId("keys").showModal());
 document.addEventListener("visibilitychange", () => isStale && refresh());
 addEventListener("hashchange", go);
 
 const changes = new EventSource("events");
-changes.addEventListener("message", refresh);
-changes.addEventListener("open", () => say("live"));
+changes.addEventListener("message", () => (isPaused ? say("paused, with newer entries") : refresh()));
+changes.addEventListener("open", sayState);
 changes.addEventListener("error", () => say("make dev has stopped. Its next start prints a new address.", true));
 go();
