@@ -133,3 +133,20 @@ def test_rules_that_bring_code_of_their_own_are_not_run(service: Path) -> None:
     assert status != 0
     assert "contract_types" in said
     assert not (service / "run").exists()
+
+
+def test_events_of_the_state_change_the_files_of_an_aggregate_that_the_page_names(render: Render) -> None:
+    answers = {"service_name": "customers", "messaging_style": "events-and-queues", "broker": "nats"}
+    without, with_ = (
+        render(**answers, aggregates=f"Customer: {{status: none, {events}name: string(120)}}")
+        for events in ("", "events: state, ")
+    )
+    page = (ROOT / "docs/how-to/start-a-new-consumer.md").read_text()
+    named = {file for file in re.findall(r"`((?:api|domain|messaging|persistence|tests|usecases)/\w[\w/]*\.py)`", page)}
+    differ = {
+        path.relative_to(with_).as_posix().removeprefix("src/customers/")
+        for path in with_.rglob("*.py")
+        if not (old := without / path.relative_to(with_)).exists() or old.read_bytes() != path.read_bytes()
+    }
+    assert differ
+    assert differ <= named

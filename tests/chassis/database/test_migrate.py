@@ -234,9 +234,7 @@ def with_makers(*more: sa.schema.SchemaItem) -> sa.MetaData:
     return metadata
 
 
-def test_indexes_and_constraints_of_a_table_with_rows_are_written_so_that_they_block_nobody(
-    copy: Service, empty_database: str
-) -> None:
+def test_migrations_of_a_table_with_rows_let_other_sessions_go_on(copy: Service, empty_database: str) -> None:
     migrate.upgrade(copy, empty_database)
     rules = (
         sa.UniqueConstraint("name", "email"),
