@@ -142,7 +142,7 @@ def test_events_of_the_state_change_the_files_of_an_aggregate_that_the_page_name
         for events in ("", "events: state, ")
     )
     page = (ROOT / "docs/how-to/start-a-new-consumer.md").read_text()
-    named = {file for file in re.findall(r"`((?:api|domain|messaging|persistence|tests|usecases)/\w[\w/]*\.py)`", page)}
+    named = set(re.findall(r"`((?:api|domain|messaging|persistence|tests|usecases)/\w[\w/]*\.py)`", page))
     differ = {
         path.relative_to(with_).as_posix().removeprefix("src/customers/")
         for path in with_.rglob("*.py")
