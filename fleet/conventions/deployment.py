@@ -192,6 +192,10 @@ class Network(_OverlayConvention):
     id = "deploy-network-policy"
     remedy = "keep the base's NetworkPolicy, and name the other peers of the service in peers.yaml"
 
+    def check(self, service: Service) -> Iterator[Problem]:
+        self._names_callers = service.answers.values.get("auth") == "oidc"
+        yield from super().check(service)
+
     def problems(self, manifests: list[Manifest], *, production: bool) -> Iterator[str]:
         policies = [one["spec"] for one in manifests if one["kind"] == "NetworkPolicy"]
         for one in manifests:
@@ -206,6 +210,12 @@ class Network(_OverlayConvention):
                 for way, peers in (("ingress", "from"), ("egress", "to")):
                     if any(_is_open(rule, peers) for rule in one["spec"].get(way) or ()):
                         yield f"{_name(one)} allows {way} {peers} anybody"
+                if self._names_callers and any({"podSelector": {}} in rule["from"] for rule in _ingress(one)):
+                    yield f"{_name(one)} allows ingress from every pod of its namespace, although the service has identity"
+
+
+def _ingress(policy: Manifest) -> list[Manifest]:
+    return [rule for rule in policy["spec"].get("ingress") or () if rule.get("from")]
 
 
 def _is_open(rule: Manifest, peers: str) -> bool:

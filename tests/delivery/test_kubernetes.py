@@ -247,6 +247,51 @@ def test_the_own_namespace_and_the_ingress_controller_reach_the_api_and_nobody_e
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_only_named_callers_reach_the_api_of_a_service_with_identity(render: Render, overlay: str) -> None:
+    found = manifests(render(**VARIANTS["queues-nats"]), overlay)
+    own = pods(found, "http", "worker", "migrate")
+    assert {name for name, one in own.items() if lets_in(found, one, Pod("ingress-nginx"), 8000)} == {"http"}
+    for caller in (Pod(own["http"].namespace), own["worker"], *STRANGERS):
+        assert not any(lets_in(found, one, caller, 8000) for one in own.values()), caller
+
+
+@pytest.mark.slow
+def test_the_pods_of_a_service_with_identity_have_the_tokens_that_the_overlay_names(
+    render: Render, tmp_path: Path
+) -> None:
+    service = Path(shutil.copytree(render(**VARIANTS["queues-nats"]), tmp_path / "service"))
+    for manifest in (before := manifests(service, "production")):
+        validate(manifest)
+    assert [projected(before, name) for name in ("http", "worker")] == [[], []]
+    page = (service / "docs/identity.md").read_text()
+    (block,) = re.findall(r"```yaml\n# deploy/overlays/production/kustomization.yaml\n(.*?)```", page, re.DOTALL)
+    overlay = service / "deploy/overlays/production/kustomization.yaml"
+    given, content = yaml.safe_load(block), yaml.safe_load(overlay.read_text())
+    content["patches"] += given["patches"]
+    content["configMapGenerator"][0]["literals"] += given["configMapGenerator"][0]["literals"]
+    overlay.write_text(yaml.safe_dump(content))
+    for manifest in (after := manifests(service, "production")):
+        validate(manifest)
+    for name in ("http", "worker"):
+        (source,) = projected(after, name)
+        assert source == {
+            "serviceAccountToken": {"audience": "customers", "path": "customers", "expirationSeconds": 3600}
+        }
+        (mount,) = [
+            each for each in pod(part(after, name))["containers"][0]["volumeMounts"] if each["name"] == "tokens"
+        ]
+        (config,) = kinds(after, "ConfigMap")
+        assert (mount["mountPath"], mount["readOnly"]) == (config["data"]["OIDC_TOKEN_FOLDER"], True)
+
+
+def projected(found: list[Manifest], name: str) -> list[Any]:
+    """Return the sources of the volume with the tokens of a service."""
+    (volume,) = [each for each in pod(part(found, name))["volumes"] if each["name"] == "tokens"]
+    return volume["projected"]["sources"]
+
+
+@pytest.mark.slow
 def test_the_same_image_migrates_before_serving_and_needs_only_the_secret(deployed: list[Manifest]) -> None:
     job = part(deployed, "migrate")
     (serving,), (working,), (migrating,) = (

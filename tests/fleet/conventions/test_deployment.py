@@ -260,6 +260,14 @@ def test_a_rule_of_the_network_that_names_no_peers_or_everybody_is_seen(
     assert any("allows egress to anybody" in what for what in told(service, "deploy-network-policy")) is is_open
 
 
+def test_a_service_with_identity_names_its_callers_and_not_its_namespace(service: Path) -> None:
+    assert told(service, "deploy-network-policy") == []
+    edit(".copier-answers.yml", "auth: none", "auth: oidc")(service)
+    found = told(service, "deploy-network-policy")
+    assert all("NetworkPolicy billing-http allows ingress from every pod of its namespace" in one for one in found)
+    assert len(found) == 2, "one for each overlay"
+
+
 def test_a_manifest_that_no_cluster_would_take_is_said(service: Path) -> None:
     patched("HorizontalPodAutoscaler", "replace", "/spec/minReplicas", '"2"')(service)
     only(service, "deploy-replicas", "has a manifest that no cluster would accept")

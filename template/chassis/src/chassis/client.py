@@ -43,6 +43,9 @@ class _Client(httpx.AsyncClient):
     """Limit the whole exchange. HTTPX's own limits apply to each phase or to each single read."""
 
     async def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
+        given = options.get("auth", httpx.USE_CLIENT_DEFAULT)
+        if given is httpx.USE_CLIENT_DEFAULT and _origin(request.url) != _origin(self.base_url):
+            options["auth"] = None  # the client's own credentials are for its neighbour alone
         limits = request.extensions.get("timeout", self.timeout.as_dict()).values()
         seconds = None if None in limits else max(limits)
         try:
@@ -54,8 +57,16 @@ class _Client(httpx.AsyncClient):
             raise httpx.TimeoutException(f"no complete answer within {seconds} s", request=request) from error
 
 
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
+
+
 def service_client(
-    base_url: str, *, timeout_seconds: float = 5, transport: httpx.AsyncBaseTransport | None = None
+    base_url: str,
+    *,
+    timeout_seconds: float = 5,
+    transport: httpx.AsyncBaseTransport | None = None,
+    auth: httpx.Auth | None = None,
 ) -> httpx.AsyncClient:
     """Make a client for one other service. Use one client for the life of the process, because it pools connections.
 
@@ -65,9 +76,13 @@ def service_client(
 
     Only a failed attempt to connect is repeated (twice). To repeat a request that may have arrived, the caller has to
     know that the other service allows it.
+
+    `auth` is the token of this service for the other service, in a service with identity: `settings.token_for("customers")`. No
+    request to another origin carries it, and no redirect to another origin.
     """
     return _Client(
         base_url=base_url,
         timeout=timeout_seconds,
+        auth=auth,
         transport=_Traced(transport or httpx.AsyncHTTPTransport(retries=2)),
     )

@@ -22,7 +22,7 @@ Served = TypeVar("Served")
 OWN = frozenset({"chassis.web.probes", "chassis.web.docs_page", "fastapi.applications"})
 """The modules of the routes that are open to everybody: probes, and the API document if SERVE_DOCS is true."""
 
-_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749, section 3.3
+SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749, section 3.3
 
 
 async def _authorized(connection: HTTPConnection, demanded: SecurityScopes) -> Caller:
@@ -115,7 +115,7 @@ def _demand_of(route: RouteContext, served: Any, everywhere: frozenset[str]) -> 
     if not (dependant and (named or decorated or everywhere)):
         return 'put @scopes("…") above its function, or @public("…") with the reason'
     demanded = named | decorated | everywhere
-    if wrong := [name for name in sorted(demanded) if not _SCOPE.fullmatch(name)]:
+    if wrong := [name for name in sorted(demanded) if not SCOPE.fullmatch(name)]:
         return f"a scope is a word in ASCII without quotes, such as invoices:read, and not {wrong[0]!r}"
     return Demand(demanded)
 

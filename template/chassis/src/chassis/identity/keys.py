@@ -1,7 +1,6 @@
 """The public keys of an issuer: fetched when they are needed, and kept while the issuer is down."""
 
 import asyncio
-import json
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -10,14 +9,13 @@ import structlog
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 
-TIMEOUT_SECONDS = 2
-"""The time limit of one fetch."""
+from chassis.identity import documents
+from chassis.identity.documents import TIMEOUT_SECONDS
+
 PAUSE_SECONDS = 30
 """The least time between two fetches once there are keys: callers can name unknown keys as often as they like."""
 FIRST_PAUSE_SECONDS = 1
 """The least time between two fetches while there has never been a key."""
-MAX_BYTES = 256 * 1024
-"""The largest document of an issuer. The keys of the large providers are a tenth of that."""
 MAX_AGE_SECONDS = 600
 """The age at which keys are fetched again in the background, so that a key that the issuer revokes is forgotten."""
 
@@ -108,27 +106,7 @@ def fetch_from(issuer: str, keys_url: str | None) -> Fetch:
     """Make the function that fetches the keys from `keys_url`, or else from the URL in the issuer's discovery document."""
 
     async def fetch() -> dict[str, Any]:
-        import httpx  # here, because only the first token needs it
-
-        # A compressed document could be of any size, so accept none.
-        async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, headers={"Accept-Encoding": "identity"}) as client:
-            return await _read(client, keys_url or await _discover(client))
-
-    async def _discover(client: Any) -> str:
-        document = await _read(client, f"{issuer.rstrip('/')}/.well-known/openid-configuration")
-        if document["issuer"] != issuer:
-            raise ValueError(f"the discovery document is of the issuer {document['issuer']!r}: set OIDC_ISSUER to that")
-        if issuer.startswith("https:") and not document["jwks_uri"].startswith("https:"):
-            raise ValueError("the discovery document names keys at a URL that is not https://")
-        return document["jwks_uri"]
-
-    async def _read(client: Any, url: str) -> dict[str, Any]:
-        async with client.stream("GET", url) as answer:
-            body = bytearray()
-            async for part in answer.raise_for_status().aiter_raw():
-                body += part
-                if len(body) > MAX_BYTES:
-                    raise ValueError(f"{url} has more than {MAX_BYTES} bytes")
-            return json.loads(body)
+        async with documents.client() as client:
+            return await documents.read(client, keys_url or await documents.discover(client, issuer, "jwks_uri"))
 
     return fetch

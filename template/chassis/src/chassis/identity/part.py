@@ -51,6 +51,7 @@ class Protection:
             {issuer: Keys(issuer, fetch_from(issuer, url)) for issuer, url in settings.issuers.items()},
             settings.oidc_audience,
             scope_claims=settings.oidc_scope_claims.split(),
+            grants=settings.grants,
             claims=oidc.claims,
         )
         self._app, self.guard = app, Guard(tokens, telemetry, frozenset(oidc.scopes))

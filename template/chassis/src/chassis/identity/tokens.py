@@ -49,10 +49,12 @@ class Tokens:
         audience: str,
         *,
         scope_claims: Sequence[str] = ("scope", "scp"),
+        grants: Mapping[tuple[str, str], frozenset[str]] | None = None,
         claims: Sequence[str] = (),
         now: Callable[[], float] = time.time,
     ) -> None:
         self._issuers, self._scope_claims, self._claims, self._now = issuers, scope_claims, claims, now
+        self._grants = grants or {}
         self._rules = JWTClaimsRegistry(
             now=lambda: int(now()),
             leeway=LEEWAY_SECONDS,
@@ -121,7 +123,8 @@ class Tokens:
         client = next((_name(claim, claims) for claim in CLIENT_CLAIMS if claim in claims), None)
         granted = frozenset(scope for name in self._scope_claims for scope in _words(name, claims.get(name, "")))
         kept = {name: claims[name] for name in self._claims if name in claims}
-        return Caller(_name("sub", claims), claims["iss"], client, granted, kept)
+        issuer, subject = claims["iss"], _name("sub", claims)
+        return Caller(subject, issuer, client, granted | self._grants.get((issuer, subject), frozenset()), kept)
 
 
 def _name(claim: str, claims: dict[str, Any]) -> str:
