@@ -74,7 +74,7 @@ def prepare(folder: Path, database_url: str, receiver: Sink, issuer: Issuer | No
     copier = [sys.executable, "-m", "copier", "copy", "--quiet", "--defaults", "--vcs-ref", "HEAD"]
     subprocess.run([*copier, "-d", "service_name=billing", "-d", f"auth={auth}", str(ROOT), str(folder)], check=True)
     # It runs in our own virtual environment, which has the chassis of this checkout and all that it needs.
-    told = {
+    settings = {
         "PYTHONPATH": str(folder / "src"),
         "DATABASE_URL": database_url,
         "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
@@ -82,11 +82,11 @@ def prepare(folder: Path, database_url: str, receiver: Sink, issuer: Issuer | No
         **trusted,
     }
     service = [sys.executable, "-m", "billing"]
-    subprocess.run([*service, "migrate"], env=os.environ | told, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run([*service, "migrate"], env=os.environ | settings, stdout=subprocess.DEVNULL, check=True)
     uvicorn = [sys.executable, "-m", "uvicorn", "bench.bare_app:app", "--app-dir", str(ROOT), "--port", "PORT"]
     flags = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
     return [
-        App("service", [*service, "serve"], told, headers),
+        App("service", [*service, "serve"], settings, headers),
         App("bare", [*uvicorn, *flags], {"DATABASE_URL": database_url}, headers),
     ]
 

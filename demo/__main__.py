@@ -24,6 +24,7 @@ BOUNDARY = {"limited_by_monolith": "yes", "separate_team": "yes", "ready_for_con
 BILLING = DemoService(
     "billing",
     {
+        "chassis_parts": "[traces]",
         "description": "Invoices, from the first draft to the copy that is sent",
         "messaging_style": "events",
         **BOUNDARY,

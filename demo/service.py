@@ -101,8 +101,8 @@ class DemoService:
                 start_new_session=True,
             )
         try:
-            told = self._wait_until_told(process, log)
-            yield Running(told["readiness"].removesuffix("/readyz"), told["broker"], process)
+            addresses = self._wait_for_addresses(process, log)
+            yield Running(addresses["readiness"].removesuffix("/readyz"), addresses["broker"], process)
         finally:
             process.send_signal(signal.SIGINT)
             try:
@@ -110,13 +110,13 @@ class DemoService:
             except subprocess.TimeoutExpired:
                 process.kill()
 
-    def _wait_until_told(self, process: subprocess.Popen[bytes], log: Path) -> dict[str, str]:
+    def _wait_for_addresses(self, process: subprocess.Popen[bytes], log: Path) -> dict[str, str]:
         """The addresses that `dev` prints when the service answers."""
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while process.poll() is None and time.monotonic() < deadline:
-            told = {words[0]: words[1] for line in log.read_text().splitlines() if len(words := line.split()) == 2}
-            if {"readiness", "broker"} <= told.keys():
-                return told
+            addresses = {words[0]: words[1] for line in log.read_text().splitlines() if len(words := line.split()) == 2}
+            if {"readiness", "broker"} <= addresses.keys():
+                return addresses
             time.sleep(0.05)
         raise DemoFailed(f"{self.name} did not start:\n{log.read_text()}")
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from fleet.check.findings import Finding
 from fleet.errors import FleetError, as_fleet_error
-from fleet.processes.limits import limit_seconds
 from fleet.processes.parallel import Failure, in_processes
+from fleet.processes.resource_limits import limit_seconds
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def check(options: Options) -> Report:
 def examine(options: Options) -> Report | Failure:
     """Run the checks in a process of its own. The imports are here, because only that process needs them."""
     from fleet.check.checks import CHECKS, DRIFT, find_all
-    from fleet.processes.limits import limit_resources
+    from fleet.processes.resource_limits import limit_resources
     from fleet.service.service import Service
 
     try:

@@ -11,7 +11,7 @@ from fleet.check.findings import Finding, Level
 from fleet.check.lag import check_lag, lag_of
 from fleet.errors import FleetError, describe_bug, describe_os_error, refuse_full_disk
 from fleet.git.git import without_credentials
-from fleet.processes.limits import limit_resources
+from fleet.processes.resource_limits import limit_resources
 from fleet.service.mirror import Commit
 from fleet.service.register import Member
 from fleet.service.service import Service

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from fleet.conventions import Convention, Problem
-from fleet.conventions.supply import HARMLESS
+from fleet.conventions.committed_secrets import HARMLESS
 from fleet.errors import FleetError, MachineError
 from fleet.judges.kustomize import FILE, Manifest, containers, overlays, pod, render_overlay
 from fleet.service.service import Service

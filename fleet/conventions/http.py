@@ -183,8 +183,8 @@ class Pagination(_DocumentConvention):
 
     id = "http-pagination"
     remedy = (
-        "accept `cursor: Annotated[Cursor, Query()]` (by id) or a ListCursor (by another column) from chassis.http, and "
-        "answer `items` and `next_cursor`"
+        "accept `cursor: Annotated[Cursor, Query()]` of chassis.http (by id) or a ListCursor of chassis.listing (by another "
+        "column), and answer `items` and `next_cursor`"
     )
 
     def problems(self, document: Document, service: Service) -> Iterator[Problem]:

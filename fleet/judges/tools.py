@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fleet.errors import MachineError
-from fleet.processes.limits import lift_limits
+from fleet.processes.resource_limits import lift_limits
 
 # Far more than any linter takes, even on a busy machine: Kingfisher compiles its rules in seven seconds of computing.
 TOOL_SECONDS = 300

@@ -6,7 +6,7 @@ from fleet.check.findings import Finding, Level
 from fleet.map.expectations import UnmetExpectation, find_unmet
 from fleet.map.facts import Facts
 from fleet.map.model import Edge, Kind, Map, MapFinding, find_misspelt_name
-from fleet.processes.limits import LimitExceeded, limit_resources
+from fleet.processes.resource_limits import LimitExceeded, limit_resources
 from fleet.service.asyncapi import SPEC, Message, path_of
 
 SILENCE = "The listener waits for a message that never comes, and no error reports it."

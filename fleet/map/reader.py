@@ -13,8 +13,8 @@ from fleet.errors import FleetError, as_fleet_error
 from fleet.git.git import without_credentials
 from fleet.map.facts import Facts, facts
 from fleet.map.model import Map
-from fleet.processes.limits import LimitExceeded, limit_resources, limit_seconds
 from fleet.processes.parallel import Failure, default_jobs, in_processes, in_threads
+from fleet.processes.resource_limits import LimitExceeded, limit_resources, limit_seconds
 from fleet.progress import progress
 from fleet.service.mirror import drop_if_damaged, mirror_of, newest
 from fleet.service.register import Member

@@ -20,7 +20,7 @@ from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 from fleet.errors import DiskFull, FleetError, as_fleet_error
-from fleet.processes.limits import describe_timeout, end_when_out_of_time
+from fleet.processes.resource_limits import describe_timeout, end_when_out_of_time
 from fleet.progress import progress
 
 Item = TypeVar("Item")

@@ -12,10 +12,10 @@ from fleet.cache import cache, version_of_checks, write_atomically
 from fleet.check.checks import ON_THIS_MACHINE
 from fleet.check.standing import Standing, judge, open_service, rename, unreadable
 from fleet.conventions import conventions
-from fleet.conventions.supply import packages
+from fleet.conventions.packages import packages
 from fleet.errors import FleetError, MachineError
-from fleet.processes.limits import LimitExceeded, limit_resources, limit_seconds
 from fleet.processes.parallel import Failure, default_jobs, in_processes, in_threads
+from fleet.processes.resource_limits import LimitExceeded, limit_resources, limit_seconds
 from fleet.progress import progress
 from fleet.service.mirror import Commit, drop_if_damaged, newest
 from fleet.service.register import Member

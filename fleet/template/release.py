@@ -15,7 +15,7 @@ from packaging.version import InvalidVersion, Version
 
 from fleet.cache import cache, file_lock, mark_used, preparing, prune
 from fleet.git import git, objects
-from fleet.processes.limits import limit_resources
+from fleet.processes.resource_limits import limit_resources
 from fleet.template.answers import Answers
 from fleet.template.manifest import Manifest, recall, remember
 

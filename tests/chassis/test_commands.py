@@ -202,13 +202,28 @@ def test_a_wrong_usage_is_refused_with_the_usage(
     assert "usage: python -m tests.chassis.tiny" in capsys.readouterr().err
 
 
-def test_a_service_without_messaging_has_no_command_for_parked_messages(
-    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [("parked", "a messaging_style"), ("shell", "`shell` in the answer chassis_parts")],
+)
+def test_a_command_that_the_answers_leave_out_is_refused_and_the_missing_answer_is_named(
+    service: Service,
+    command: str,
+    answer: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("chassis.messages._MESSAGING", tmp_path / "__init__.py")
+    monkeypatch.setattr("chassis.discovery._CHASSIS", tmp_path)
     with pytest.raises(SystemExit):
-        main(service, ["parked", "list"])
-    assert "invalid choice: 'parked'" in capsys.readouterr().err
+        main(service, [command])
+    said = capsys.readouterr().err
+    assert f"invalid choice: '{command}'" in said
+    assert answer in said
+    assert "fleet update -d" in said
+    with pytest.raises(SystemExit):
+        main(service, ["--help"])
+    assert command not in capsys.readouterr().out
 
 
 async def name_a_thing(database: Database) -> None:

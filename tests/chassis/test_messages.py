@@ -1,6 +1,5 @@
 """The lines of OUTGOING and INCOMING: names, and refused combinations."""
 
-import sys
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -107,24 +106,10 @@ def test_a_service_without_lines_has_no_messages() -> None:
 def test_lines_are_refused_where_the_answers_leave_messaging_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chassis.messages._MESSAGING", tmp_path / "__init__.py")
+    monkeypatch.setattr("chassis.discovery._CHASSIS", tmp_path)
     assert not Messages("tiny")
     with pytest.raises(ValueError, match=r"tiny has lines in OUTGOING or INCOMING .*fleet update -d messaging_style="):
         Messages("tiny", incoming=(OnJob(said.CountV1, said.on_count),))
-
-
-def test_a_schedule_is_refused_where_the_answers_leave_messaging_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "timed").mkdir()
-    (tmp_path / "timed" / "__init__.py").touch()
-    (tmp_path / "timed" / "nights.py").write_text("from chassis.schedules import Schedule\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setitem(sys.modules, "chassis.schedules", None)
-    import timed  # ty: ignore[unresolved-import]
-
-    with pytest.raises(ValueError, match=r"tiny has lines in OUTGOING or INCOMING .*fleet update -d messaging_style="):
-        messages_in(timed, service="tiny")
 
 
 def test_the_queue_of_a_job_is_part_of_its_name_for_sender_and_receiver() -> None:

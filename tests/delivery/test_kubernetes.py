@@ -465,8 +465,10 @@ def test_a_service_that_calls_another_service_by_the_page_may_connect(render: Re
         service = Path(shutil.copytree(render(service_name=name), tmp_path / name))
         peers = service / "deploy/overlays/production/peers.yaml"
         before = manifests(service, "production")
-        (told,) = re.findall(rf"```yaml\n# {name}: deploy/overlays/production/peers.yaml\n(.*?)```", page, re.DOTALL)
-        peers.write_text(f"{peers.read_text()}{told}")
+        (documented,) = re.findall(
+            rf"```yaml\n# {name}: deploy/overlays/production/peers.yaml\n(.*?)```", page, re.DOTALL
+        )
+        peers.write_text(f"{peers.read_text()}{documented}")
         found[name] = (before, manifests(service, "production"))
     calling, called = (pods(after, "http")["http"] for _, after in found.values())
     for index, reached in enumerate((False, True)):

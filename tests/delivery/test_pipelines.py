@@ -161,17 +161,17 @@ def run_pipeline(pipeline: GitHub | GitLab, service: Path, machine: Machine) -> 
 def run_job(job: Job, clone: Path, machine: Machine) -> dict[str, dict[str, str]]:
     """Run the steps of a job. Returns their outputs, and under `variables` those for the environment of later jobs."""
     outputs: dict[str, dict[str, str]] = {}
-    told = machine.folder / "output"
+    outputs_file = machine.folder / "output"
     # This machine cannot reach the database of vulnerabilities, which would also decide whether this test passes.
     with osv.serving("nothing-that-anybody-ships") as database:
         for command in job.commands:
-            told.write_text("")
-            environment = command.environment | {"GITHUB_OUTPUT": str(told)}
+            outputs_file.write_text("")
+            environment = command.environment | {"GITHUB_OUTPUT": str(outputs_file)}
             if command.text == "make audit":
                 environment["ARGS"] = f"--service-url {database.url}"
             done = machine.run(command.text, clone, **environment)
             assert done.returncode == 0, f"{job.name}: {command.text}\n{done.stdout}\n{done.stderr}"
-            outputs[command.step] = variables(told)
+            outputs[command.step] = variables(outputs_file)
     if job.variables:
         outputs["variables"] = variables(clone / job.variables)
     return outputs

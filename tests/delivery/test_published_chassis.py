@@ -19,7 +19,7 @@ import pytest
 from chassis.dev import embedded
 
 from fleet.conventions.code import Layers
-from fleet.conventions.supply import WithinRanges
+from fleet.conventions.packages import WithinRanges
 from fleet.service.service import Service
 from tests.support import pypi
 from tests.support.commands import git, run_copier, service_environment

@@ -705,7 +705,8 @@ JOURNEY = {
 @pytest.fixture(scope="module")
 def service(born: Born) -> Path:
     """An installed service. origin/main is its first commit."""
-    service = born(messaging_style="events-and-queues", broker="nats", aggregates=AGGREGATES)
+    parts = ["lists", "schedules", "republish"]
+    service = born(messaging_style="events-and-queues", broker="nats", aggregates=AGGREGATES, chassis_parts=parts)
     make(service, "setup")
     publish(service)
     return service

@@ -182,7 +182,7 @@ def test_a_contract_that_means_something_else_is_refused(publisher: Path, change
         contract.write_text(text)
     assert done.returncode != 0
     assert told in done.stderr, done.stderr
-    assert "publish InvoiceIssuedV2 beside InvoiceIssuedV1" in done.stderr
+    assert "publish InvoiceIssuedV2 in addition to InvoiceIssuedV1" in done.stderr
 
 
 def test_a_contract_whose_parts_have_other_names_and_descriptions_passes(publisher: Path) -> None:

@@ -270,7 +270,7 @@ def answer_every_question(template: Path, folder: Path) -> list[str]:
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (50, 200))
     process = subprocess.Popen(
-        [sys.executable, "-m", "copier", "copy", str(template), "billing"],
+        [sys.executable, "-m", "copier", "copy", "-d", "chassis_parts=[traces]", str(template), "billing"],
         cwd=folder,
         env={**service_environment(), "TERM": "xterm", "COPIER_SETTINGS_PATH": str(folder / "none.yml")},
         stdin=theirs,

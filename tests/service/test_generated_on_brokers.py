@@ -77,7 +77,7 @@ def life(request: pytest.FixtureRequest, render: Render, tmp_path_factory: pytes
 
 def made(render: Render, folder: Path, name: str, broker: str) -> Path:
     """Make a service that uses the environment of the tests, so that it need not be installed."""
-    messages = {"messaging_style": "events-and-queues", "broker": broker}
+    messages = {"messaging_style": "events-and-queues", "broker": broker, "chassis_parts": "[overview]"}
     answers = {"service_name": name, "domain": "tests", "aggregates": AGGREGATES, **messages}
     service = Path(shutil.copytree(render(**answers), folder / name))
     python = service / ".venv/bin/python"

@@ -105,6 +105,7 @@ LONGEST = """
 """.format(a="A" + "b" * 29, f="f" * 22, c="C" + "d" * 29, d="D" + "e" * 29, e="E" + "g" * 23, w="w" * 30, v="v" * 40)
 
 EDITORS = {"editor": "vscode", "dev_container": "yes"}
+EVERY_PART = {"chassis_parts": "[traces, shell, lists, schedules, republish, overview]"}
 
 # Every messaging style on every broker, with names and fields that differ as much as possible.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -154,7 +155,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "broker": "nats",
         "auth": "oidc",
     }
-    | EDITORS,
+    | EDITORS
+    | EVERY_PART,
     "queues-kafka": {"service_name": "ticketing", "messaging_style": "queues", "broker": "kafka"},
     "queues-rabbitmq": {"service_name": "bookings", "messaging_style": "queues", "broker": "rabbitmq"},
     "both-rabbitmq": {

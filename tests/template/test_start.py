@@ -48,6 +48,11 @@ def refused(start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         ({"wibble": "1"}, "-d wibble: type one of service_name, description, domain, "),
         ({"service_name": "user"}, "-d service_name: type 'users': 'user' is reserved in PostgreSQL"),
         ({"ci": "jenkins"}, "-d ci: type one of github, gitlab, both: 'jenkins' is no choice"),
+        (
+            {"chassis_parts": "[traces, tracs]"},
+            "-d chassis_parts: write a list, as in [traces, lists], of traces, shell,",
+        ),
+        ({"chassis_parts": "traces"}, "-d chassis_parts: write a list, as in [traces, lists], of traces, shell,"),
         ({"separate_team": True}, "-d separate_team: type one of yes, no, unknown: 'true' is no choice"),
         ({"owner": "a b"}, "-d owner: type 'a-b' or '@org/team': 'a b' is not the name of a team"),
         ({"domain": "A"}, "-d domain: type 'a': 'A' is not kebab-case"),

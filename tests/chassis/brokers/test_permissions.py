@@ -45,7 +45,7 @@ FOREIGN = [
 ]
 
 
-def told(first_line: str) -> str:
+def commands_of(first_line: str) -> str:
     (block,) = re.findall(rf"```text\n# {re.escape(first_line)}\n(.*?)```", PAGE, re.DOTALL)
     return block
 
@@ -56,7 +56,7 @@ def told(first_line: str) -> str:
 @contextmanager
 def nats_of_the_page(folder: Path) -> Generator[tuple[str, str]]:
     config = folder / "nats-server.conf"
-    users = told("nats-server.conf").replace("…", PASSWORD)
+    users = commands_of("nats-server.conf").replace("…", PASSWORD)
     config.write_text(users.replace("users = [", f"users = [\n    {{user: admin, password: {PASSWORD}}}", 1))
     with brokers.nats(None, None, "--config", str(config)) as server:
         yield (
@@ -74,7 +74,7 @@ def nats(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[str, str]]
 @pytest.fixture(scope="module")
 def kafka() -> Generator[tuple[str, str]]:
     with brokers.kafka(by_acl=True) as server, pytest.MonkeyPatch.context() as patch:
-        for line in told("kafka-acls.sh").replace("User:billing", f"User:{brokers.KAFKA_USER}").splitlines():
+        for line in commands_of("kafka-acls.sh").replace("User:billing", f"User:{brokers.KAFKA_USER}").splitlines():
             brokers.kafka_acls(server, *shlex.split(line))
         patch.setenv("SSL_CERT_FILE", str(server.certificate))
         assert server.secure_url
@@ -85,7 +85,7 @@ def kafka() -> Generator[tuple[str, str]]:
 def rabbitmq() -> Generator[tuple[str, str]]:
     with brokers.rabbitmq() as server:
         brokers.rabbitmqctl(server, "add_user", "billing", PASSWORD)
-        for line in told("rabbitmqctl").splitlines():
+        for line in commands_of("rabbitmqctl").splitlines():
             brokers.rabbitmqctl(server, *line.split())
         yield server.url, server.url.replace("guest:guest", f"billing:{quote(PASSWORD)}")
 

@@ -295,7 +295,7 @@ async def test_a_server_that_ends_our_connections_is_database_unavailable_at_mos
 
 
 async def test_an_observer_is_called_after_the_end_of_each_statement(database_url: str) -> None:
-    told: list[tuple[str, int, BaseException | None]] = []
+    observed: list[tuple[str, int, BaseException | None]] = []
     began = time.time_ns()
     async with Database(
         SecretStr(database_url),
@@ -303,7 +303,7 @@ async def test_an_observer_is_called_after_the_end_of_each_statement(database_ur
         name="tiny",
         command_timeout_seconds=10,
         outbox=Outbox(NO_MESSAGES),
-        observe=lambda *statement: told.append(statement),
+        observe=lambda *statement: observed.append(statement),
     ) as database:
         async with database.connection() as connection:
             assert await connection.execute("SELECT 1") == "SELECT 1"
@@ -320,7 +320,7 @@ async def test_an_observer_is_called_after_the_end_of_each_statement(database_ur
     ended = time.time_ns()
 
     one, any_number = "SELECT 1", "SELECT $1::int"
-    assert [query for query, *_ in told] == [
+    assert [query for query, *_ in observed] == [
         one,
         any_number,
         any_number,
@@ -332,8 +332,8 @@ async def test_an_observer_is_called_after_the_end_of_each_statement(database_ur
         "BEGIN;",
         "COMMIT;",
     ]
-    assert [type(error) for *_, error in told if error is not None] == [asyncpg.UndefinedColumnError]
-    times = [started for _, started, _ in told]
+    assert [type(error) for *_, error in observed if error is not None] == [asyncpg.UndefinedColumnError]
+    times = [started for _, started, _ in observed]
     assert began <= times[0]
     assert times[-1] <= ended
     assert times == sorted(times)

@@ -8,7 +8,8 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from chassis.dev import log_copy, viewer
+from chassis.dev.viewer import log_copy
+from chassis.dev.viewer import server as viewer
 
 from tests.chassis.processes import environment
 from tests.support.paths import ROOT
@@ -19,7 +20,7 @@ TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PROGRAM = f"""
 import logging, pathlib, sys
 import structlog
-from chassis.dev import log_copy
+from chassis.dev.viewer import log_copy
 from chassis.telemetry import logs
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext

@@ -1,9 +1,13 @@
 """psql gets the address of the service's database, and no password that other users could read."""
 
 import os
+from argparse import Namespace
 
 import pytest
 from chassis.dev import psql
+from chassis.service import Service
+from chassis.settings import CommandSettings
+from pydantic import SecretStr
 
 
 @pytest.mark.parametrize(
@@ -18,11 +22,11 @@ from chassis.dev import psql
     ],
 )
 def test_psql_gets_the_address_in_its_arguments_and_the_password_in_its_environment(
-    url: str, address: str, monkeypatch: pytest.MonkeyPatch
+    service: Service, url: str, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
     monkeypatch.setattr(os, "execve", lambda *call: calls.append(call))
-    psql.run(url, ["-c", "SELECT 1"])
+    psql.run(service, CommandSettings(database_url=SecretStr(url)), Namespace(arguments=["-c", "SELECT 1"]))
     ((program, arguments, environment),) = calls
     assert arguments == [program, address, "-c", "SELECT 1"]
     assert environment["PGPASSWORD"] == "a=b"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chassis.dev import viewer
 from chassis.dev.viewer import log_lines
+from chassis.dev.viewer import server as viewer
 from opentelemetry.proto.trace.v1 import trace_pb2
 from playwright.sync_api import Browser, Page, expect
 

@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from chassis.dev import viewer
 from chassis.dev.viewer import server
+from chassis.dev.viewer import server as viewer
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue
 
 from tests.chassis.dev.sent_spans import CLIENT, TRACE, export, span

@@ -210,9 +210,9 @@ def test_a_breaking_change_is_refused_with_the_field_the_rule_and_the_remedy(
     (problem,) = refused(kind(contract()), kind(contract(**changes)))
 
     *lines, last = problem.splitlines()
-    assert lines == ["billing.invoice-issued.v1 is no longer what others know:", f"  {line}"]
+    assert lines == ["billing.invoice-issued.v1 has changed in a way that breaks other services:", f"  {line}"]
     assert last.startswith("Within a version ")
-    assert last.endswith("InvoiceIssuedV2 beside InvoiceIssuedV1.")
+    assert last.endswith("InvoiceIssuedV2 in addition to InvoiceIssuedV1.")
 
 
 @pytest.mark.parametrize("kind", [event, job_to_ourselves])
@@ -224,7 +224,7 @@ def test_a_sent_message_does_not_widen_because_readers_know_the_old_shape(
     assert problem.splitlines()[1:] == [
         f"  {line}",
         "Within a version only optional fields may be added. "
-        "Put it back, and publish InvoiceIssuedV2 beside InvoiceIssuedV1.",
+        "Restore the contract, and publish InvoiceIssuedV2 in addition to InvoiceIssuedV1.",
     ]
 
 
@@ -237,7 +237,7 @@ def test_a_job_is_described_as_accepted_rather_than_published() -> None:
     (problem,) = refused(job_of_others(contract()), job_of_others(contract(customer=None)))
     assert problem.splitlines()[-1] == (
         "Within a version a job accepts all that it accepted. "
-        "Put it back, and accept InvoiceIssuedV2 beside InvoiceIssuedV1."
+        "Restore the contract, and accept InvoiceIssuedV2 in addition to InvoiceIssuedV1."
     )
 
 
@@ -252,7 +252,7 @@ def test_every_change_of_every_message_is_told() -> None:
 def test_the_proposed_next_version_is_free() -> None:
     old = event(contract(), contract("InvoiceIssuedV2"))
     (problem,) = refused(old, event(contract(customer=None), contract("InvoiceIssuedV2")))
-    assert problem.endswith("publish InvoiceIssuedV3 beside InvoiceIssuedV1.")
+    assert problem.endswith("publish InvoiceIssuedV3 in addition to InvoiceIssuedV1.")
 
 
 def test_an_event_does_not_become_a_job() -> None:
@@ -440,7 +440,7 @@ def test_a_removed_message_is_refused_with_the_way_to_retire_a_message() -> None
     (problem,) = refused(event(contract(), contract("PaidV1", due=(str, ...))), event(contract()))
     assert problem == (
         "billing.paid.v1 is gone.\n"
-        "Bring PaidV1 back, beside what is new. Once nobody uses it any more, retire it by a line in "
+        "Bring PaidV1 back, in addition to new contracts. Once no service uses PaidV1 any more, retire the message by a line in "
         "specs/retired.txt: `billing.paid.v1 <why nobody needs it>`."
     )
 
@@ -502,7 +502,9 @@ def test_the_code_is_compared_with_the_documents_of_a_commit(
     assert capsys.readouterr().err == ""
     assert compare(event(contract(customer=None)), "HEAD") == 1
     said = capsys.readouterr().err
-    assert "billing.invoice-issued.v1 is no longer what others know:\n  customer: was removed\n" in said
+    assert (
+        "billing.invoice-issued.v1 has changed in a way that breaks other services:\n  customer: was removed\n" in said
+    )
     assert "billing.paid.v1 is gone" in said
 
 

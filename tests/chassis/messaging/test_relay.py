@@ -27,10 +27,10 @@ from chassis.database import Database, UnitOfWork, leadership
 from chassis.messages import Messages
 from chassis.messaging import backlog, destinations, in_flight, message_log, relay
 from chassis.messaging.backlog import BATCH
+from chassis.messaging.gauges import Gauges
 from chassis.messaging.outbox import Outbox
 from chassis.messaging.relay import LOCK, Relay
 from chassis.messaging.topology import topology_of
-from chassis.messaging.worker import Gauges
 from chassis.settings import Settings
 from opentelemetry import trace
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter

@@ -16,9 +16,9 @@ from chassis.application import worker
 from chassis.brokers import Kind
 from chassis.database import Database
 from chassis.messages import Contract, Job, Messages, OnJob
+from chassis.messaging.gauges import Gauges
 from chassis.messaging.outbox import Outbox
-from chassis.messaging.scheduler import LOOK_SECONDS, OVERDUE, Scheduler, rows_of
-from chassis.messaging.worker import Gauges
+from chassis.messaging.scheduler import LOOK_SECONDS, Scheduler, overdue_seconds
 from chassis.schedules import Schedule
 from chassis.service import Service
 from chassis.settings import Settings
@@ -230,8 +230,8 @@ async def test_the_row_of_a_rule_that_no_version_has_goes_after_a_day_and_is_not
     await bench.scheduler(NIGHTLY).look()
     await bench.overdue_rule(YEARLY, by=timedelta(hours=23))
     await bench.scheduler(NIGHTLY).look()
-    assert await bench.connection.fetchval(OVERDUE, *rows_of(messages(NIGHTLY).schedules)) == 0
-    assert await bench.connection.fetchval(OVERDUE, *rows_of(messages(YEARLY).schedules)) > 0
+    assert await overdue_seconds(bench.connection, messages(NIGHTLY).schedules) == 0
+    assert await overdue_seconds(bench.connection, messages(YEARLY).schedules) > 0
     await bench.overdue_rule(YEARLY, by=timedelta(hours=25))
     await bench.scheduler(NIGHTLY).look()
     assert await bench.connection.fetchval("SELECT array_agg(rule) FROM chassis.schedules") == [NIGHTLY.rule]

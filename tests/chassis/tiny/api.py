@@ -9,9 +9,10 @@ import sqlalchemy as sa
 import structlog
 from chassis import fields
 from chassis.client import service_client
-from chassis.database import Listing, Page, Statement
+from chassis.database import Statement
 from chassis.errors import Conflict, Forbidden, NotFound, VersionMismatch
-from chassis.http import Cursor, IfMatch, ListCursor, ResourceRoute, new_id, reader, streams_body, transaction
+from chassis.http import Cursor, IfMatch, ResourceRoute, new_id, reader, streams_body, transaction
+from chassis.listing import ListCursor, Listing, Page
 from chassis.problems import problems
 from fastapi import APIRouter, Query, Request, Response, WebSocket
 from fastapi.responses import StreamingResponse

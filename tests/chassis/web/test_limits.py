@@ -110,12 +110,12 @@ async def test_a_large_body_is_not_read_to_its_end(limited: httpx.AsyncClient) -
 
 async def test_a_request_too_many_is_asked_to_come_back(make_app: Callable[..., FastAPI]) -> None:
     app = make_app(max_concurrent_requests=2)
-    begun, told = asyncio.Semaphore(0), asyncio.Event()
+    begun, proceed = asyncio.Semaphore(0), asyncio.Event()
 
     @app.get("/hold")
     async def hold() -> None:
         begun.release()
-        await told.wait()
+        await proceed.wait()
 
     async with listening(app) as client:
         running = [asyncio.create_task(client.get("/hold")) for _ in range(2)]
@@ -125,7 +125,7 @@ async def test_a_request_too_many_is_asked_to_come_back(make_app: Callable[..., 
 
         refused = await client.get("/v1/sleep", params={"seconds": 0})
         alive = await client.get("/livez")
-        told.set()
+        proceed.set()
 
         assert code(refused) == (503, "overloaded")
         assert int(refused.headers["retry-after"]) >= 1

@@ -91,13 +91,13 @@ async def test_a_database_that_hangs_makes_us_unready_in_time_and_ready_again(
 
 async def test_a_service_whose_connections_are_all_busy_is_still_ready(make_app: Callable[..., FastAPI]) -> None:
     app = make_app(database_pool_size=2)
-    begun, told = asyncio.Semaphore(0), asyncio.Event()
+    begun, proceed = asyncio.Semaphore(0), asyncio.Event()
 
     @app.get("/hold")
     async def hold() -> None:
         reader()
         begun.release()
-        await told.wait()
+        await proceed.wait()
 
     async with listening(app) as client:
         busy = [asyncio.create_task(client.get("/hold")) for _ in range(4)]
@@ -107,7 +107,7 @@ async def test_a_service_whose_connections_are_all_busy_is_still_ready(make_app:
 
         assert await status(client, "/readyz") == 200
 
-        told.set()
+        proceed.set()
         assert [(await task).status_code for task in busy] == [200] * 4
 
 

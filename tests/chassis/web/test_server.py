@@ -88,19 +88,19 @@ async def test_under_load_every_request_sent_before_the_end_of_the_drain_is_answ
         slow = asyncio.create_task(client.get("/v1/query-sleep", params={"seconds": drain + 1}, timeout=90))
         await until(lambda: connection.fetchval(ASLEEP))
 
-        told = time.monotonic()
+        stopped_at = time.monotonic()
         service.tell(signal.SIGTERM)
         await asyncio.to_thread(service.wait_for, event="drain_started")
         ready, alive = await client.get("/readyz"), await client.get("/livez")
         code = await ended(service)
-        took = time.monotonic() - told
+        took = time.monotonic() - stopped_at
 
     assert (ready.status_code, ready.json()["server"], alive.status_code) == (503, "draining", 200)
-    last = told + drain - CONNECTING_SECONDS
-    in_drain = load.outcomes(told, last)
+    last = stopped_at + drain - CONNECTING_SECONDS
+    in_drain = load.outcomes(stopped_at, last)
     # The machine decides the number of requests, but not the time of the last one.
-    assert load.outcomes(told, (told + last) / 2)
-    assert load.outcomes((told + last) / 2, last)
+    assert load.outcomes(stopped_at, (stopped_at + last) / 2)
+    assert load.outcomes((stopped_at + last) / 2, last)
     assert [outcome for outcome in load.outcomes(0, last) if not isinstance(outcome, httpx.Response)] == []
     assert {outcome.status_code for outcome in in_drain if isinstance(outcome, httpx.Response)} == {200}
     assert slow.result().status_code == 200

@@ -41,7 +41,7 @@ def refuses_to_start_with_a_missing_or_malformed_setting(world: World, image: st
         assert {other for other in wrong if other in said} == {name}
 
 
-def listens_where_it_is_told(world: World, image: str) -> None:
+def listens_on_the_address_of_the_settings(world: World, image: str) -> None:
     with (
         started(world.engine, image, DATABASE_URL=world.database.url) as open_to_all,
         started(world.engine, image, DATABASE_URL=world.database.url, HTTP_HOST="127.0.0.1") as kept_inside,
@@ -87,7 +87,7 @@ class Load:
         self.answered = 0
         self.failed: list[str] = []
         self._port = port
-        self._told = threading.Event()
+        self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._ask) for _ in range(4)]
 
     def __enter__(self) -> "Load":
@@ -96,13 +96,13 @@ class Load:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._told.set()
+        self._stop.set()
         for thread in self._threads:
             thread.join()
 
     def _ask(self) -> None:
         body, headers = json.dumps(INVOICE), {"content-type": "application/json"}
-        while not self._told.is_set():
+        while not self._stop.is_set():
             sent = math.inf
             try:
                 with contextlib.closing(HTTPConnection("127.0.0.1", self._port, timeout=60)) as connection:
@@ -140,14 +140,14 @@ def logs_json_with_trace_ids(world: World, image: str) -> None:
     assert not [line for line in logged if line["event"] == "request_finished"]
 
 
-def logs_requests_when_told(world: World, image: str) -> None:
+def logs_requests_if_a_setting_asks(world: World, image: str) -> None:
     (line,) = (
         one for one in _after_one_request(world, image, LOG_REQUESTS="true") if one["event"] == "request_finished"
     )
     assert (line["trace_id"], line["service"], line["status"]) == (TRACE, "billing", 201)
 
 
-def logs_for_people_when_told(world: World, image: str) -> None:
+def logs_for_people_if_a_setting_asks(world: World, image: str) -> None:
     lines = _lines_after_one_request(world, image, LOG_FORMAT="console", LOG_REQUESTS="true")
     assert [line for line in lines if line.startswith("{")] == []
     assert [line for line in lines if "request_finished" in line and TRACE in line]
@@ -227,13 +227,13 @@ def says_whether_it_is_healthy(world: World, image: str) -> None:
 
 CHECKS = [
     refuses_to_start_with_a_missing_or_malformed_setting,
-    listens_where_it_is_told,
+    listens_on_the_address_of_the_settings,
     migrates_by_command,
     tells_the_truth_while_the_database_is_away,
     finishes_accepted_requests_when_told_to_stop,
     logs_json_with_trace_ids,
-    logs_requests_when_told,
-    logs_for_people_when_told,
+    logs_requests_if_a_setting_asks,
+    logs_for_people_if_a_setting_asks,
     serves_and_works_as_the_same_build,
     says_whether_it_is_healthy,
 ]

@@ -88,8 +88,8 @@ class Expected:
     @classmethod
     def of(cls, engine: Engine, source: Path) -> "Expected":
         make(source, "sbom")
-        told = json.loads((source / "build/sbom.json").read_text())
-        components = [told["metadata"]["component"], *told["components"]]
+        bom = json.loads((source / "build/sbom.json").read_text())
+        components = [bom["metadata"]["component"], *bom["components"]]
         return cls(Contents.of(engine, TAG), {(one["name"], one["version"]) for one in components})
 
 

@@ -34,7 +34,9 @@ SPOILT = {
         checks.refuses_to_start_with_a_missing_or_malformed_setting,
         ('ENTRYPOINT ["sh", "-c", "exec python -m billing $0 2>/dev/null"]',),
     ),
-    "a listener on the loopback interface": Spoilt(checks.listens_where_it_is_told, ("ENV HTTP_HOST=127.0.0.1",)),
+    "a listener on the loopback interface": Spoilt(
+        checks.listens_on_the_address_of_the_settings, ("ENV HTTP_HOST=127.0.0.1",)
+    ),
     "an entry point that can only serve": Spoilt(
         checks.migrates_by_command, ('ENTRYPOINT ["python", "-m", "billing", "serve"]',)
     ),
@@ -55,10 +57,10 @@ SPOILT = {
     "logs for people": Spoilt(checks.logs_json_with_trace_ids, ("ENV LOG_FORMAT=console",)),
     "a line for each request": Spoilt(checks.logs_json_with_trace_ids, ("ENV LOG_REQUESTS=true",)),
     "no line for any request": Spoilt(
-        checks.logs_requests_when_told, ('ENTRYPOINT ["env", "LOG_REQUESTS=false", "python", "-m", "billing"]',)
+        checks.logs_requests_if_a_setting_asks, ('ENTRYPOINT ["env", "LOG_REQUESTS=false", "python", "-m", "billing"]',)
     ),
     "logs for machines alone": Spoilt(
-        checks.logs_for_people_when_told, ('ENTRYPOINT ["env", "LOG_FORMAT=json", "python", "-m", "billing"]',)
+        checks.logs_for_people_if_a_setting_asks, ('ENTRYPOINT ["env", "LOG_FORMAT=json", "python", "-m", "billing"]',)
     ),
     "no version": Spoilt(checks.serves_and_works_as_the_same_build, ("ENV SERVICE_VERSION=0.0.0",)),
     "no client of the broker": Spoilt(

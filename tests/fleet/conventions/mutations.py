@@ -25,7 +25,7 @@ def violations(service: Path, ref: str | None = None) -> list[Finding]:
     return list(check_conventions(Service(service, ref)))
 
 
-def told(service: Path, convention: str) -> list[str]:
+def texts_of(service: Path, convention: str) -> list[str]:
     """Return the texts of one convention's findings: for further parts of a rule, ten times as fast as `only`."""
     (one,) = (each for each in conventions() if each.id == convention)
     return [problem.what for problem in one.check(Service(service))]

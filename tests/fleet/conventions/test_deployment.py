@@ -10,7 +10,7 @@ import pytest
 from fleet.errors import FleetError
 from fleet.judges.kustomize import Manifest, containers, pod, render_overlay
 from fleet.service.service import Service
-from tests.fleet.conventions.mutations import Broken, Mutations, append, both, each_alone, edit, only, told
+from tests.fleet.conventions.mutations import Broken, Mutations, append, both, each_alone, edit, only, texts_of
 from tests.support import golang
 from tests.support.manifests import KUSTOMIZE, manifests
 
@@ -257,7 +257,7 @@ def test_a_rule_of_the_network_that_names_no_peers_or_everybody_is_seen(
     service: Path, rule: str, is_open: bool
 ) -> None:
     patched("NetworkPolicy, name: billing", "add", "/spec/egress/-", rule)(service)
-    assert any("allows egress to anybody" in what for what in told(service, "deploy-network-policy")) is is_open
+    assert any("allows egress to anybody" in what for what in texts_of(service, "deploy-network-policy")) is is_open
 
 
 def test_a_service_with_identity_names_its_callers_and_not_its_namespace(service: Path) -> None:

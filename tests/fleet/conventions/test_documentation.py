@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleet.conventions.mutations import Mutations, append, each_alone, edit, everywhere, remove, told
+from tests.fleet.conventions.mutations import Mutations, append, each_alone, edit, everywhere, remove, texts_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
 
@@ -78,16 +78,16 @@ make open "quote
 
 def test_commands_in_the_notes_of_the_team_exist_in_the_makefiles(service: Path) -> None:
     (service / "docs/agents.md").write_text(NOTES)
-    problems = told(service, "docs-agents")
+    problems = texts_of(service, "docs-agents")
     assert problems == [f"`make {name}` is no command of this service" for name in ("seed", "tidy", "open")]
     (service / "local.mk").write_text(
         "include more.mk\n.PHONY: seed\nseed: ## Fill the database\n\tdo it\nopen::\nX := a:b\n"
     )
     (service / "more.mk").write_text("tidy other: seed\n")
-    assert told(service, "docs-agents") == []
+    assert texts_of(service, "docs-agents") == []
 
 
 def test_a_checkout_with_the_line_ends_of_windows_reads_the_same(service: Path) -> None:
     for page in (service / "docs").rglob("*.md"):
         page.write_bytes(page.read_bytes().replace(b"\n", b"\r\n"))
-    assert told(service, "docs-decisions") == told(service, "docs-alerts") == []
+    assert texts_of(service, "docs-decisions") == texts_of(service, "docs-alerts") == []

@@ -15,7 +15,7 @@ from tests.fleet.conventions.mutations import (
     each_alone,
     edit,
     remove,
-    told,
+    texts_of,
     violations,
 )
 
@@ -103,7 +103,7 @@ MUTATIONS: Mutations = {
     "a field that others know is gone": (
         "event-compatible",
         change_json(ISSUED, lambda schema: schema["properties"].pop("note")),
-        "billing.invoice-issued.v1 is no longer what others know: note: was removed Within a version only",
+        "billing.invoice-issued.v1 has changed in a way that breaks other services: note: was removed Within a version only",
     ),
     "a message that others know is gone": (
         "event-compatible",
@@ -129,7 +129,7 @@ test_only_the_convention_that_is_broken_fails = each_alone(MUTATIONS)
 def test_a_job_of_a_queue_of_the_service_belongs_to_the_service(service: Path) -> None:
     message("billing--reports.render-report.v1", "send")(service)
     schema("billing--reports.render-report.v1")(service)
-    assert told(service, "event-names") == []
+    assert texts_of(service, "event-names") == []
 
 
 def test_a_retired_message_may_be_removed_and_another_may_come(service: Path) -> None:

@@ -16,7 +16,7 @@ from tests.fleet.conventions.mutations import (
     each_alone,
     edit,
     remove,
-    told,
+    texts_of,
     violations,
 )
 
@@ -232,8 +232,8 @@ def test_each_operation_demands_scopes_or_has_a_reason_to_be_public(
     service: Path, security: object, more: dict[str, object], found: set[str]
 ) -> None:
     secured(security, **more)(service)
-    assert {what.partition(": ")[2] for what in told(service, "http-security")} == found
+    assert {what.partition(": ")[2] for what in texts_of(service, "http-security")} == found
 
 
 def test_a_service_whose_callers_show_no_tokens_names_no_scopes(service: Path) -> None:
-    assert told(service, "http-security") == []
+    assert texts_of(service, "http-security") == []

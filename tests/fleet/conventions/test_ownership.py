@@ -7,7 +7,7 @@ import pytest
 
 from fleet.errors import FleetError
 from fleet.service.service import Service
-from tests.fleet.conventions.mutations import Broken, Mutations, append, both, each_alone, edit, told
+from tests.fleet.conventions.mutations import Broken, Mutations, append, both, each_alone, edit, texts_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
 
@@ -103,9 +103,9 @@ test_only_the_convention_that_is_broken_fails = each_alone(MUTATIONS)
 
 def test_sections_of_gitlab_and_names_with_blanks_are_read_as_the_forges_do(service: Path) -> None:
     (service / "CODEOWNERS").write_text("* @acme/billing-team # all\n/my\\ pages/ @docs\n^[Docs][2] @docs\n/docs/\n")
-    assert told(service, "owner-code-owners") == []
+    assert texts_of(service, "owner-code-owners") == []
     (service / "CODEOWNERS").write_text("[Docs] @docs\n/docs/\n[More]\n/more/\n")
-    assert told(service, "owner-code-owners") == ["/more/ has no owner", "no rule covers all paths"]
+    assert texts_of(service, "owner-code-owners") == ["/more/ has no owner", "no rule covers all paths"]
 
 
 def test_reviewers_are_resolved_as_the_forges_do(service: Path) -> None:
@@ -114,9 +114,9 @@ def test_reviewers_are_resolved_as_the_forges_do(service: Path) -> None:
 
     def says(rules: str) -> list[str]:
         (service / "CODEOWNERS").write_text(rules)
-        return told(service, "owner-reviewers")
+        return texts_of(service, "owner-reviewers")
 
-    assert says(newborn) == told(service, "owner-code-owners") == []
+    assert says(newborn) == texts_of(service, "owner-code-owners") == []
     # One additional reviewer, and a section of GitLab's with additional reviewers.
     assert says(f"{newborn}/docs/ @docs @acme/billing-team\n[Style]\n*.md @writers\n") == []
     # Either of two owners is enough for the Git host; /docs/* does not match deeper paths; the last matching rule counts.
@@ -132,14 +132,14 @@ def test_reviewers_are_resolved_as_the_forges_do(service: Path) -> None:
     # The service is older than the answer, or has deleted the file: owner-code-owners reports that.
     assert len(says("* @billing-team\n")) == 1
     (service / "CODEOWNERS").unlink()
-    assert told(service, "owner-reviewers") == []
-    assert told(service, "owner-code-owners") == ["no rule covers all paths"]
+    assert texts_of(service, "owner-reviewers") == []
+    assert texts_of(service, "owner-code-owners") == ["no rule covers all paths"]
 
 
 def test_a_definition_that_is_written_out_is_not_the_document(service: Path) -> None:
     edit("catalog-info.yaml", "  definition:\n    $text: ./specs/openapi.json\n", "  definition: 'openapi: 3.1.0'\n")(
         service
     )
-    assert told(service, "owner-catalogued-apis") == [
+    assert texts_of(service, "owner-catalogued-apis") == [
         "the Component provides no API of type openapi whose definition is specs/openapi.json"
     ]

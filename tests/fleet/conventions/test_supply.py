@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fleet.conventions import supply
-from fleet.conventions.supply import UNREAD, NoSecrets
+from fleet.conventions import committed_secrets
+from fleet.conventions.committed_secrets import NoSecrets
+from fleet.conventions.packages import UNREAD
 from fleet.errors import FleetError, MachineError
 from fleet.service.service import Service
 from tests.fleet.conventions.mutations import (
@@ -21,7 +22,7 @@ from tests.fleet.conventions.mutations import (
     edit,
     from_a_secret,
     remove,
-    told,
+    texts_of,
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
@@ -178,15 +179,15 @@ def test_every_way_to_give_a_secret_a_default_is_known(service: Path) -> None:
     append("src/billing/settings.py", SETTINGS)(service)
     append("src/billing/mail.py", SETTINGS.replace("Mail(BaseModel)", "MailSettings(BaseModel)"))(service)
     found = [f"{name} has a default" for name in ("signing_key", "password", "passphrase")]
-    assert told(service, "supply-settings-secrets") == found * 2
+    assert texts_of(service, "supply-settings-secrets") == found * 2
 
 
 def test_a_member_of_the_workspace_is_no_source_of_another_kind(service: Path) -> None:
     library = '\n[[package]]\nname = "tariffs"\nversion = "0.1.0"\nsource = { editable = "libs/tariffs" }\n'
     append("uv.lock", library)(service)
-    assert told(service, "supply-from-index") == ["tariffs comes from editable libs/tariffs"]
+    assert texts_of(service, "supply-from-index") == ["tariffs comes from editable libs/tariffs"]
     edit("pyproject.toml", 'members = ["chassis"]', 'members = ["chassis", "libs/*"]')(service)
-    assert told(service, "supply-from-index") == []
+    assert texts_of(service, "supply-from-index") == []
 
 
 def test_rules_whose_compilation_was_given_up_are_compiled_again(
@@ -202,7 +203,7 @@ def test_rules_whose_compilation_was_given_up_are_compiled_again(
         return subprocess.CompletedProcess("kingfisher", -signal.SIGXCPU if len(compilations) == 2 else 0, "", "")
 
     monkeypatch.setenv("KF_RULE_CACHE_DIR", str(rules))
-    monkeypatch.setattr(supply, "_run_kingfisher", compile_)
+    monkeypatch.setattr(committed_secrets, "_run_kingfisher", compile_)
     for _ in range(2):
         with pytest.raises(MachineError):
             NoSecrets().prepare([])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fleet.conventions import MODULES, Convention, conventions
-from fleet.conventions.supply import NoSecrets
+from fleet.conventions.committed_secrets import NoSecrets
 from fleet.service.service import Service
 from tests.fleet.services import Born
 from tests.support.answers import VARIANTS

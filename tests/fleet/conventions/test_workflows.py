@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleet.conventions.mutations import Mutations, append, each_alone, told, violations
+from tests.fleet.conventions.mutations import Mutations, append, each_alone, texts_of, violations
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
 
@@ -115,8 +115,8 @@ down:
   trigger: acme/other
 """,
     )(service)
-    assert told(service, "workflow-timeouts") == []
-    assert told(service, "workflow-pinned") == []
+    assert texts_of(service, "workflow-timeouts") == []
+    assert texts_of(service, "workflow-pinned") == []
     append(
         ".gitlab/more.yml",
         """
@@ -133,8 +133,8 @@ scan:
   extends: .slow
 """,
     )(service)
-    assert told(service, "workflow-timeouts") == ["scan may run for as long as the project allows"]
-    floating = [what.partition(",")[0] for what in told(service, "workflow-pinned")]
+    assert texts_of(service, "workflow-timeouts") == ["scan may run for as long as the project allows"]
+    floating = [what.partition(",")[0] for what in texts_of(service, "workflow-pinned")]
     assert floating == [
         "default runs in python",
         ".slow runs in node",

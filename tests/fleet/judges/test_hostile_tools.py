@@ -134,11 +134,11 @@ def test_a_tool_gets_an_empty_home_and_nothing_of_the_environment(
 ) -> None:
     monkeypatch.setenv("GITHUB_TOKEN", "hush")
     script = 'env; ls -A "$HOME"; pwd'
-    told = tools.run(["/bin/sh", "-c", script], cwd=tmp_path).stdout.splitlines()
-    given = dict(line.split("=", 1) for line in told if "=" in line)
+    lines = tools.run(["/bin/sh", "-c", script], cwd=tmp_path).stdout.splitlines()
+    given = dict(line.split("=", 1) for line in lines if "=" in line)
     assert given.keys() <= {"PATH", "HOME", "PWD", "OLDPWD", "SHLVL", "_"}
     assert Path(given["HOME"]) != tmp_path
-    assert [line for line in told if "=" not in line] == [str(tmp_path)]
+    assert [line for line in lines if "=" not in line] == [str(tmp_path)]
 
 
 # --- Python -----------------------------------------------------------------------------------------------------------

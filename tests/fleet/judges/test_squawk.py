@@ -72,7 +72,7 @@ def test_statements_are_told_apart_as_postgresql_does() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sql", "told"),
+    ("sql", "expected"),
     [
         (r"SELECT date'\'; DROP TABLE t; --'", ["SELECT date''", "DROP TABLE t"]),
         (r"SELECT E'\'; DROP TABLE t; --'", ["SELECT ''"]),
@@ -84,5 +84,5 @@ def test_statements_are_told_apart_as_postgresql_does() -> None:
     ],
     ids=["type before a text", "text with escapes", "name with dollars", "parameters"],
 )
-def test_no_text_begins_within_a_word(sql: str, told: list[str]) -> None:
-    assert list(_statements(sql)) == told
+def test_no_text_begins_within_a_word(sql: str, expected: list[str]) -> None:
+    assert list(_statements(sql)) == expected

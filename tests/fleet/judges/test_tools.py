@@ -8,8 +8,8 @@ import pytest
 
 from fleet.errors import FleetError
 from fleet.judges import tools
-from fleet.processes.limits import limit_resources
 from fleet.processes.parallel import in_processes
+from fleet.processes.resource_limits import limit_resources
 from tests.support.paths import ROOT
 
 

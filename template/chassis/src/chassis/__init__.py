@@ -4,20 +4,23 @@ errors       the families of expected failures
 money        Money, an amount and its currency
 service      Service, the description that the composition root hands over
 settings     Settings, read once from the environment: URLs, limits (MAX_BODY_BYTES, …), times
-database     Statement, Listing, UnitOfWork, Database: compiled SQL on a pool, pages, explicit transactions
+database     Statement, UnitOfWork, Database: compiled SQL on a pool, explicit transactions
 fields       types for request and response models
-http         transaction, reader, IfMatch, Cursor, ListCursor, sunset, streams_body: the tools of a route
+http         transaction, reader, IfMatch, Cursor, sunset, streams_body: the tools of a route
 identity     Oidc, scopes, public, caller: access tokens of callers (in a service with the answer `auth: oidc`)
 messages     Contract, Event, Job, OnEvent, OnJob: the messages that the service sends and handles
-schedules    Schedule: the times at which the worker enqueues a job by itself
+listing      Listing, Page, ListCursor: lists with filters and several orders (with `lists` in the answer chassis_parts)
+schedules    Schedule: the times at which the worker enqueues a job by itself (with `schedules` in chassis_parts)
 client       service_client: HTTP to another service
 problems     failures as RFC 9457 problem documents
 application  the HTTP process as a FastAPI application
 commands     the command line
 testing      pytest fixtures
 
-Everything else is internal. This module imports nothing, so that each process loads only what it uses.
+Everything else is internal. This module imports no other, so that each process loads only what it uses.
 """
+
+import sys
 
 __all__ = [
     "application",
@@ -28,6 +31,7 @@ __all__ = [
     "fields",
     "http",
     "identity",
+    "listing",
     "messages",
     "money",
     "problems",
@@ -36,3 +40,34 @@ __all__ = [
     "settings",
     "testing",
 ]
+
+_COMES_WITH = {
+    "chassis.dev.issuer": "the answer oidc to the question auth",
+    "chassis.dev.shell": "`shell` in the answer chassis_parts",
+    "chassis.identity": "the answer oidc to the question auth",
+    "chassis.listing": "`lists` in the answer chassis_parts",
+    "chassis.messaging": "a messaging_style",
+    "chassis.messaging.messages_command": "a messaging_style, and with `overview` in the answer chassis_parts",
+    "chassis.messaging.parked_command": "a messaging_style",
+    "chassis.messaging.republish_command": "a messaging_style, and with `republish` in the answer chassis_parts",
+    "chassis.schedules": "a messaging_style, and with `schedules` in the answer chassis_parts",
+}
+
+
+def why_left_out(module: str) -> str:
+    """Explain which answer brings a module that the answers of this service leave out."""
+    return (
+        f"this service has no {module}, which comes with {_COMES_WITH[module]}: change the answer by `fleet update -d`"
+    )
+
+
+class _LeftOut:
+    """The last finder of modules. It finds none, and explains why a module of the chassis is not here."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        if name in _COMES_WITH:
+            raise ModuleNotFoundError(why_left_out(name), name=name)
+
+
+sys.meta_path.append(_LeftOut)

@@ -7,11 +7,62 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any, NamedTuple
 
-from chassis.messages import DEFAULT_QUEUE, messaging_is_here
+import chassis
+from chassis.discovery import has_module
+from chassis.messages import DEFAULT_QUEUE
 from chassis.service import Service
 from chassis.settings import BrokerSettings, CommandSettings, S, Settings, SettingsError, read
+
+
+class _Command(NamedTuple):
+    """A command in a module of its own, which is imported only for this command.
+
+    The module has `run(service, settings, options)`, which returns the exit status, and `add_arguments(parser, service)`.
+    """
+
+    module: str
+    help: str
+    settings: type[Settings] | type[CommandSettings] | None = None
+    parser: Mapping[str, Any] = {}
+
+
+_COMMANDS = {
+    "parked": _Command(
+        "chassis.messaging.parked_command", "list, show, replay or drop the messages that failed", CommandSettings
+    ),
+    "republish": _Command(
+        "chassis.messaging.republish_command",
+        "publish the current state again, for a new consumer",
+        CommandSettings,
+    ),
+    "messages": _Command(
+        "chassis.messaging.messages_command",
+        "show what is in the outbox, in the broker and in the inbox",
+        BrokerSettings,
+    ),
+    "specs": _Command(
+        "chassis.dev.specs",
+        "write specs/: the API document, the message document and a schema for each message",
+    ),
+    "token": _Command("chassis.dev.issuer", "print an access token of the issuer that `make dev` runs"),
+    # psql's own options follow, so that nothing here is an option of ours.
+    "psql": _Command(
+        "chassis.dev.psql",
+        "open psql on the service's database",
+        CommandSettings,
+        {"prefix_chars": "\0", "add_help": False},
+    ),
+    "shell": _Command(
+        "chassis.dev.shell",
+        "open a Python prompt with the service's database, settings and use cases",
+        CommandSettings,
+    ),
+    "dev": _Command("chassis.dev.server", "run a database, the migrations and the service, which reloads on change"),
+}
 
 
 def main(service: Service, arguments: list[str] | None = None) -> int:
@@ -43,48 +94,17 @@ def _parser(service: Service, arguments: list[str]) -> argparse.ArgumentParser:
     migrate.add_argument(
         "--check", action="store_true", help="compare the migrations with the models, on a temporary server"
     )
-    if messaging_is_here():
-        parked = commands.add_parser("parked", help="list, show, replay or drop the messages that failed")
-        if arguments[:1] == ["parked"]:
-            from chassis.messaging import parked_command  # here, because the import loads all of messaging
-
-            parked_command.add_arguments(parked)
-        republish = commands.add_parser("republish", help="publish the current state again, for a new consumer")
-        if arguments[:1] == ["republish"]:
-            from chassis.messaging import republish_command
-
-            republish_command.add_arguments(republish, service)
-        messages = commands.add_parser("messages", help="show what is in the outbox, in the broker and in the inbox")
-        if arguments[:1] == ["messages"]:
-            from chassis.messaging import messages_command
-
-            messages_command.add_arguments(messages)
-    documents = commands.add_parser(
-        "specs", help="write specs/: the API document, the message document and a schema for each message"
-    )
-    if arguments[:1] == ["specs"]:
-        from chassis.dev import specs  # here, because a service in production loads nothing for development
-
-        specs.add_arguments(documents)
-    if service.auth is not None:
-        token = commands.add_parser("token", help="print an access token of the issuer that `make dev` runs")
-        if arguments[:1] == ["token"]:
-            from chassis.dev import issuer
-
-            issuer.add_arguments(token)
-    # psql's own options follow, so that nothing here is an option of ours.
-    psql = commands.add_parser("psql", prefix_chars="\0", add_help=False, help="open psql on the service's database")
-    psql.add_argument("arguments", nargs="*")
-    commands.add_parser("shell", help="open a Python prompt with the service's database, settings and use cases")
-    dev = commands.add_parser("dev", help="run a database, the migrations and the service, which reloads on change")
-    dev.add_argument("--port", type=int, help="default: HTTP_PORT, or 8000; a free port if that port is taken")
-    dev.add_argument(
-        "--debug", action="store_true", help="wait for an editor's debugger (debugpy) before the service starts"
-    )
     revision = commands.add_parser(
         "revision", help="write the next migration, from the differences between database and models"
     )
     revision.add_argument("-m", "--message", required=True, help="a few words on the change")
+    for name, command in _COMMANDS.items():
+        if has_module(command.module) and (name != "token" or service.auth is not None):
+            own = commands.add_parser(name, help=command.help, **command.parser)
+            if arguments[:1] == [name]:
+                import_module(command.module).add_arguments(own, service)
+        elif arguments[:1] == [name]:
+            parser.error(f"invalid choice: {name!r}: {chassis.why_left_out(command.module)}")
     for name, command in service.commands.items():
         if name in commands.choices:
             raise ValueError(f"the command {name!r} of {service.name} is one of the chassis too: give it another name")
@@ -98,26 +118,14 @@ def _run(service: Service, options: argparse.Namespace) -> int:
             return _serve(service)
         case "work":
             return _work(service, getattr(options, "queues", []))
-        case "parked":
-            return _parked(service, options)
-        case "messages":
-            return _messages(service, options)
-        case "republish":
-            return _republish(service, options)
         case "migrate":
             return _check_migrations(service) if options.check else _migrate(service)
-        case "psql":
-            return _psql(options)
-        case "shell":
-            return _shell(service)
-        case "specs":
-            return _specs(service, options)
-        case "token":
-            return _token(service, options)
         case "revision":
             return _revision(service, options.message)
-        case "dev":
-            return _dev(service, options)
+        case name if name in _COMMANDS:
+            command = _COMMANDS[name]
+            settings = command.settings and _settings(command.settings)
+            return import_module(command.module).run(service, settings, options)
         case name:
             return asyncio.run(_own(service, name, _settings(service.settings)))
 
@@ -173,55 +181,6 @@ def _work(service: Service, queues: Sequence[str]) -> int:
         )
         return 2
     return 0 if serve(worker(service, settings, queues=queues), drain=False) else 1
-
-
-def _parked(service: Service, options: argparse.Namespace) -> int:
-    from chassis.messaging import parked_command
-
-    return parked_command.run(service, _settings(CommandSettings), options)
-
-
-def _messages(service: Service, options: argparse.Namespace) -> int:
-    from chassis.messaging import messages_command
-
-    return messages_command.run(service, _settings(BrokerSettings), options)
-
-
-def _republish(service: Service, options: argparse.Namespace) -> int:
-    from chassis.messaging import republish_command
-
-    return republish_command.run(service, _settings(CommandSettings), options)
-
-
-def _psql(options: argparse.Namespace) -> int:
-    from chassis.dev import psql
-
-    return psql.run(_settings(CommandSettings).database_url.get_secret_value(), options.arguments)
-
-
-def _shell(service: Service) -> int:
-    from chassis.dev import shell
-
-    return shell.run(service, _settings(CommandSettings))
-
-
-def _specs(service: Service, options: argparse.Namespace) -> int:
-    from chassis.dev import specs
-
-    return specs.run(service, options)
-
-
-def _token(service: Service, options: argparse.Namespace) -> int:
-    from chassis.dev import issuer
-
-    print(issuer.token_for(service, options))
-    return 0
-
-
-def _dev(service: Service, options: argparse.Namespace) -> int:
-    from chassis.dev import server
-
-    return server.run(service, port=options.port, debug=options.debug)
 
 
 def _migrate(service: Service) -> int:

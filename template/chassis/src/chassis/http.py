@@ -221,14 +221,3 @@ class Cursor(RequestModel):
         Field(description="The `next_cursor` of the previous page."),
         WithJsonSchema({"type": "string", "format": "uuid"}),
     ] = None
-
-
-class ListCursor(RequestModel):
-    """The start and the length of a page of a chassis.database.Listing. Add the sort and the filters of the list."""
-
-    limit: Annotated[int, Field(ge=1, le=100, description="Items per page.")] = 20
-    after: Annotated[
-        str | None,
-        Field(max_length=2000, description="The `next_cursor` of the previous page, with the same sort and filters."),
-        WithJsonSchema({"type": "string", "maxLength": 2000}),
-    ] = None

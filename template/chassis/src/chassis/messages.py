@@ -6,16 +6,15 @@ from dataclasses import dataclass, fields, is_dataclass
 from datetime import timedelta
 from functools import cached_property
 from itertools import chain
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-from chassis.discovery import modules_in
+from chassis.discovery import has_module, modules_in
 
-if TYPE_CHECKING:  # only a service with messages has it
+if TYPE_CHECKING:  # an optional part
     import chassis.schedules
 
 NAME = re.compile(r"[a-z][a-z0-9-]*\.[a-z][a-z0-9-]*\.v[1-9][0-9]*")
@@ -25,8 +24,6 @@ LONGEST_TIMEOUT = timedelta(hours=1)
 LONGEST_SHARED_TIMEOUT = timedelta(minutes=5)
 """Five attempts of this length end before RabbitMQ takes a message back that is not acknowledged within half an hour."""
 _CLASS = re.compile(r"(?P<words>[A-Z][A-Za-z0-9]*?)V(?P<version>[1-9][0-9]*)")
-# A file, because an update leaves the folder itself there where Python has compiled what was in it.
-_MESSAGING = Path(__file__).with_name("messaging") / "__init__.py"
 
 _LEFT_OUT = (
     "{} has lines in OUTGOING or INCOMING of messaging/, and its answer messaging_style is sync, so the chassis here cannot "
@@ -172,7 +169,7 @@ class Messages:
     def __post_init__(self) -> None:
         _ = self.routes, self.receivers, self.schedules  # at the start, rather than at the first message
         _one_line_each((state.name, state) for state in self.states)
-        if self and not messaging_is_here():
+        if self and not has_module("chassis.messaging.part"):
             raise ValueError(_LEFT_OUT.format(self.service))
 
     @cached_property
@@ -269,11 +266,6 @@ class Messages:
         return name_of(queue_owner(self.service, line.queue), line.contract)
 
 
-def messaging_is_here() -> bool:
-    """Whether the chassis here has the folder messaging/. A service with the answer `messaging_style: sync` does without."""
-    return _MESSAGING.is_file()
-
-
 def name_of(service: str, contract: type[Contract]) -> str:
     """Name a message: `billing.invoice-issued.v1` for the service billing and a contract named InvoiceIssuedV1."""
     found = _CLASS.fullmatch(contract.__name__)
@@ -316,15 +308,10 @@ def messages_in(package: ModuleType, *, service: str) -> Messages:
     outgoing: list[Event | Job] = []
     incoming: list[OnEvent | OnJob] = []
     states: list[CurrentState] = []
-    try:
-        for module in modules_in(package):
-            outgoing += getattr(module, "OUTGOING", [])
-            incoming += getattr(module, "INCOMING", [])
-            states += getattr(module, "STATES", [])
-    except ModuleNotFoundError as missing:
-        if missing.name == "chassis.schedules":  # left out with messaging
-            raise ValueError(_LEFT_OUT.format(service)) from None
-        raise
+    for module in modules_in(package):
+        outgoing += getattr(module, "OUTGOING", [])
+        incoming += getattr(module, "INCOMING", [])
+        states += getattr(module, "STATES", [])
     return Messages(service, tuple(outgoing), tuple(incoming), tuple(states))
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from pydantic.json_schema import SkipJsonSchema
 from starlette.exceptions import HTTPException
 
-from chassis.database import DatabaseUnavailable, InvalidCursor
+from chassis.database import DatabaseUnavailable
 from chassis.database.outages import OutageLog
 from chassis.errors import Conflict, DomainError, Forbidden, NotFound, PreconditionFailed
 from chassis.telemetry.setup import current_trace_id
@@ -210,10 +210,6 @@ async def on_invalid_request(_: Request, error: Exception) -> Response:
     return document(422, detail="; ".join(f"{part.pointer}: {part.detail}" for part in parts), errors=parts)
 
 
-async def on_invalid_cursor(_: Request, error: Exception) -> Response:
-    return document(422, detail=f"after: {error}", errors=[InvalidPart(pointer="after", detail=str(error))])
-
-
 async def on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
@@ -275,7 +271,6 @@ def install(app: FastAPI) -> None:
     app.state.outages = OutageLog()
     app.add_exception_handler(DomainError, on_domain_error)
     app.add_exception_handler(RequestValidationError, on_invalid_request)
-    app.add_exception_handler(InvalidCursor, on_invalid_cursor)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(DatabaseUnavailable, on_database_unavailable)
     app.add_exception_handler(Exception, on_surprise)

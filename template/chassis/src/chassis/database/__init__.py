@@ -2,7 +2,6 @@
 
 from chassis.database.children import rows_of, select_with_rows
 from chassis.database.connection import Connection
-from chassis.database.listing import InvalidCursor, Listing, Page
 from chassis.database.metadata import metadata_for
 from chassis.database.outages import DatabaseUnavailable
 from chassis.database.pool import Database
@@ -15,9 +14,6 @@ __all__ = [
     "Database",
     "DatabaseUnavailable",
     "Executor",
-    "InvalidCursor",
-    "Listing",
-    "Page",
     "Row",
     "Statement",
     "UnitOfWork",

@@ -1,14 +1,17 @@
 """The HTTP protocol of `make dev`, whose server restarts after each saved file. The server imports this module first."""
 
+import os
 from typing import Any
 
-from chassis.dev import log_copy
 from chassis.web import connections
 from chassis.web.shared_limits import SharedLimits
 
 SHARED_LIMITS = SharedLimits(max_connections=1000)
 
-log_copy.start()  # before the server makes the application, which configures the logs
+if "VIEWER_LOGS_URL" in os.environ:  # set by `make dev` if it runs a viewer
+    from chassis.dev.viewer import log_copy
+
+    log_copy.start()  # before the server makes the application, which configures the logs
 
 
 class Protocol(connections.Protocol):

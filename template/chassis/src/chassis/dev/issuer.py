@@ -107,13 +107,13 @@ def _handler_of(issuer: Issuer) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, _: Service) -> None:
     parser.add_argument("--scope", action="append", help="a scope of the token, repeatable; default: all of the API")
     parser.add_argument("--subject", default="developer", help="the `sub` of the token; default: developer")
 
 
-def token_for(service: Service, options: argparse.Namespace) -> str:
-    """Obtain a token of the issuer of `make dev`. Raises SettingsError if that issuer does not run."""
+def run(service: Service, _: None, options: argparse.Namespace) -> int:
+    """Print a token of the issuer of `make dev`. Raises SettingsError if that issuer does not run."""
     servers_file.use()
     token = developer_token(api(service).openapi(), options.subject, options.scope)
     if token is None:
@@ -121,7 +121,8 @@ def token_for(service: Service, options: argparse.Namespace) -> str:
             "  OIDC_ISSUER: is not the issuer of `make dev`\nStart `make dev` without OIDC_ISSUER in another terminal, or obtain "
             "the token from your own issuer."
         )
-    return token
+    print(token)
+    return 0
 
 
 def developer_token(

@@ -1,5 +1,6 @@
 """`python -m <service> dev`: run a database, the migrations and the service, which reloads on change."""
 
+import argparse
 import contextlib
 import errno
 import json
@@ -17,8 +18,9 @@ from typing import Any
 
 from chassis.application import api
 from chassis.database import migrate
-from chassis.dev import embedded, log_copy, servers_file, viewer
+from chassis.dev import embedded, servers_file
 from chassis.dev.migration_watch import MigrationWatch
+from chassis.discovery import has_module
 from chassis.service import Service
 from chassis.settings import SettingsError, read
 
@@ -31,12 +33,18 @@ DEBUG_PORT = 5678
 """Where editors look for debugpy."""
 
 
-def run(service: Service, *, host: str = "127.0.0.1", port: int | None = None, debug: bool = False) -> int:
+def add_arguments(parser: argparse.ArgumentParser, _: Service) -> None:
+    parser.add_argument("--port", type=int, help="default: HTTP_PORT, or 8000; a free port if that port is taken")
+    parser.add_argument(
+        "--debug", action="store_true", help="wait for an editor's debugger (debugpy) before the service starts"
+    )
+
+
+def run(service: Service, _: None, options: argparse.Namespace) -> int:
     """Run until Ctrl-C, SIGTERM, or the end of the parent process. Stop all started processes at the end.
 
-    The service listens on `port`, or else on HTTP_PORT; if that port is taken, on a free port. If the environment has
-    DATABASE_URL or BROKER_URL, that server is used; otherwise an embedded server with its data in `.dev/`. With `debug` the
-    service starts once an editor has attached its debugger.
+    If the environment has DATABASE_URL or BROKER_URL, that server is used; otherwise an embedded server with its data in
+    `.dev/`.
     """
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, _interrupt_once)
@@ -62,20 +70,26 @@ def run(service: Service, *, host: str = "127.0.0.1", port: int | None = None, d
             os.environ.update(embedded_urls)
             url = os.environ["DATABASE_URL"]
             settings = read(service.settings)
-            wanted = port or settings.http_port
-            listener = stack.enter_context(_listen(host, wanted))
+            wanted = options.port or settings.http_port
+            listener = stack.enter_context(_listen("127.0.0.1", wanted))
             host, port = listener.getsockname()
-            traces = ""
-            if not settings.otel_exporter_otlp_endpoint:  # otherwise the receiver of the team gets the traces
-                traces = stack.enter_context(viewer.running(FOLDER / "viewer")).url
-            debug_port = _free_debug_port() if debug else None
-            process = _spawn(service, listener, _telemetry_to(traces, service) if traces else {}, debug_port)
+            traces, telemetry = "", {}
+            # A receiver of the team, if there is one, gets the traces.
+            if has_module("chassis.dev.viewer.server") and not settings.otel_exporter_otlp_endpoint:
+                from chassis.dev.viewer import server as viewer
+
+                page = stack.enter_context(viewer.running(FOLDER / "viewer"))
+                traces, telemetry = page.url, page.settings_for(service.name)
+            debug_port = _free_debug_port() if options.debug else None
+            process = _spawn(service, listener, telemetry, debug_port)
             stack.callback(process.stop)
             migrations = MigrationWatch(service, url)
             migrate.upgrade(service, url)  # while the service imports its libraries
             if debug_port:
                 print(f"\n  {service.name} waits for a debugger on 127.0.0.1:{debug_port}.", flush=True)
-            _wait_until_alive(process, f"http://{host}:{port}/livez", math.inf if debug else START_TIMEOUT_SECONDS)
+            _wait_until_alive(
+                process, f"http://{host}:{port}/livez", math.inf if options.debug else START_TIMEOUT_SECONDS
+            )
             if port != wanted:
                 print(f"\n  Port {wanted} is taken, so the service has another port.", flush=True)
             print(_welcome(service, url, f"http://{host}:{port}", traces), flush=True)
@@ -151,16 +165,6 @@ def _listen(host: str, port: int) -> socket.socket:
                 f"cannot listen on {host}:{port}: {error.strerror}. HTTP_PORT, or the option --port, names another port"
             ) from error
         return socket.create_server((host, 0))
-
-
-def _telemetry_to(page: str, service: Service) -> dict[str, str]:
-    """Return the settings that send the service's spans and log lines to the viewer, past the proxy of this machine."""
-    no_proxy = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
-    return {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": page.rstrip("/"),
-        log_copy.ADDRESS: f"{page}logs?service={service.name}",
-        **dict.fromkeys(("no_proxy", "NO_PROXY"), f"{no_proxy},127.0.0.1" if no_proxy else "127.0.0.1"),
-    }
 
 
 def _free_debug_port() -> int:

@@ -1,5 +1,6 @@
 """`python -m <service> shell`: a Python prompt with `await`, the service's database, its settings and its use cases."""
 
+import argparse
 import ast
 import asyncio
 import code
@@ -28,7 +29,11 @@ EXAMPLES = """\
   await database.fetch("SELECT 1")       # SQL"""
 
 
-def run(service: Service, settings: CommandSettings) -> int:
+def add_arguments(parser: argparse.ArgumentParser, _: Service) -> None:
+    """Add nothing: the command has no arguments."""
+
+
+def run(service: Service, settings: CommandSettings, _: argparse.Namespace) -> int:
     """Open the prompt until Ctrl-D. Input that is no terminal runs as a script. Returns 1 if there is no database."""
     logs.configure(format=settings.log_format, level=settings.log_level, service=service.name)
     with _loop() as loop:

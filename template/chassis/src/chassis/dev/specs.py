@@ -9,7 +9,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from chassis.messages import messaging_is_here
+from chassis.discovery import has_module
 from chassis.service import Service
 
 FOLDER = Path("specs")
@@ -19,7 +19,7 @@ MESSAGES = FOLDER / "messages"
 RETIRED = FOLDER / "retired.txt"
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: ArgumentParser, _: Service) -> None:
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--check", action="store_true", help="fail if a file is stale, instead of writing it")
     instead.add_argument(
@@ -29,7 +29,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def run(service: Service, options: Namespace) -> int:
+def run(service: Service, _: None, options: Namespace) -> int:
     """Write, check or compare the files. Returns the exit status: 0 success, 1 stale or incompatible, 2 no baseline."""
     if options.against is not None:
         return _compare(service, options.against)
@@ -95,13 +95,13 @@ def _compare(service: Service, commit: str) -> int:
 
 def _problems(service: Service, base: dict[str, dict[str, Any]], retired: set[str]) -> list[str]:
     """Find the changes that break others who know the messages of `base`."""
-    if messaging_is_here():
+    if has_module("chassis.messaging.part"):
         from chassis.messaging.specs import compatibility
         from chassis.messaging.specs.schemas import described
 
         return compatibility.problems(base, described(service.messages), retired)
     return [
-        f"{name} is gone, because messaging is turned off. Once nobody uses it any more, retire it by a line in {RETIRED}: "
+        f"{name} is gone, because messaging is turned off. Once no service uses the message any more, retire it by a line in {RETIRED}: "
         f"`{name} <why nobody needs it>`."
         for name in sorted(base.keys() - retired)
     ]

@@ -22,7 +22,7 @@ QUERY_SECONDS = 10
 BODY_CHARACTERS = 500
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, _: Service) -> None:
     parser.add_argument("--format", choices=["text", "json"], default="text", help="default: %(default)s")
     parser.add_argument(
         "--limit", type=_limit, default=10, help="at most so many lines in each part, 1 to 1000 (default %(default)s)"

@@ -19,7 +19,7 @@ from chassis.telemetry import logs
 from chassis.telemetry.printable import printable, printable_lines
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, _: Service) -> None:
     actions = parser.add_subparsers(dest="action", required=True)
     listing = actions.add_parser("list", help="one line for each, the longest parked first")
     listing.add_argument("--name", help="only messages of this name, such as billing.invoice-issued.v1")

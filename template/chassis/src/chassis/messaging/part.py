@@ -8,9 +8,10 @@ from typing import Any
 from chassis.brokers import Kind, broker_class
 from chassis.database import Database
 from chassis.messages import Messages
+from chassis.messaging.gauges import Gauges
 from chassis.messaging.lanes import SHAPES
 from chassis.messaging.outbox import Outbox
-from chassis.messaging.worker import Gauges, Worker, endure
+from chassis.messaging.worker import Worker, endure
 from chassis.settings import Settings, SettingsError
 from chassis.telemetry.setup import Telemetry
 

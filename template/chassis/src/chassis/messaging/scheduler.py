@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 from opentelemetry import context
 
-from chassis.database import Database
+from chassis.database import Connection, Database
 from chassis.messages import Messages, OnJob
 from chassis.telemetry.setup import Telemetry
 
@@ -46,15 +46,19 @@ _FORGET = """
     DELETE FROM chassis.schedules
     WHERE (name, rule) NOT IN (SELECT * FROM unnest($1::text[], $2::text[])) AND next_at < now() - $3::interval
 """
-OVERDUE = """
+_OVERDUE = """
     SELECT coalesce(extract(epoch FROM now() - min(next_at)), 0)::float8
     FROM chassis.schedules JOIN unnest($1::text[], $2::text[]) AS ours (name, rule) USING (name, rule)
     WHERE next_at < now()
 """
-"""For how many seconds the first due time has passed without its job."""
 
 
-def rows_of(lines: Mapping[str, OnJob]) -> tuple[list[str], list[str]]:
+async def overdue_seconds(connection: Connection, lines: Mapping[str, OnJob]) -> float:
+    """Return for how many seconds the first due time has passed without its job; 0 if none has."""
+    return await connection.fetchval(_OVERDUE, *_rows_of(lines))
+
+
+def _rows_of(lines: Mapping[str, OnJob]) -> tuple[list[str], list[str]]:
     """Return the names and the rules of these lines: the keys of their rows."""
     return list(lines), [line.schedule.rule for line in lines.values() if line.schedule is not None]
 
@@ -76,7 +80,7 @@ class Scheduler:
 
     async def look(self) -> float:
         """Enqueue the jobs that are due. Returns the seconds until the next look."""
-        rows = rows_of(self._lines)
+        rows = _rows_of(self._lines)
         await self._database.execute(_FORGET, *rows, FORGET_AFTER)
         pause = float(LOOK_SECONDS)
         for row in await self._database.fetch(_LOOK, *rows):

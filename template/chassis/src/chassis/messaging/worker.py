@@ -1,4 +1,4 @@
-"""The worker: the relay, the consumers, the scheduler, the gauges of their tables, and the deletion of old rows.
+"""The worker: the relay, the consumers, the scheduler, and the deletion of old rows.
 
 The worker runs in a process of its own (`python -m <service> work`), or in the HTTP process (RUN_WORKER, for development).
 """
@@ -9,16 +9,14 @@ from contextlib import suppress
 from datetime import timedelta
 
 import structlog
-from opentelemetry.metrics import CallbackOptions, Observation
 
 from chassis.brokers import BrokerUnavailable, Kind, Options, broker_for
 from chassis.database import Database, DatabaseUnavailable
 from chassis.messages import Messages
-from chassis.messaging import attempts, backlog, inbox, parking
+from chassis.messaging import attempts, inbox, parking
 from chassis.messaging.consumer import Consumer
 from chassis.messaging.relay import Relay
 from chassis.messaging.retry_policy import RetryPolicy
-from chassis.messaging.scheduler import OVERDUE, Scheduler, rows_of
 from chassis.messaging.topology import topology_of
 from chassis.settings import Settings
 from chassis.telemetry.setup import Telemetry
@@ -33,84 +31,11 @@ LONGEST_PAUSE_SECONDS = 10
 """The longest pause between two attempts to continue after an outage of the database or the broker."""
 WELL_SECONDS = 60
 """Longer than any attempt takes to fail, also with a broker that does not answer: a loop that ran longer did work."""
-GAUGE_SECONDS = 5
 FORGET_SECONDS = 3600
 CANCEL_SECONDS = 1
 """How long a cancelled task may take to end. A query that gets no answer does not end before its connection does."""
 CLOSE_SECONDS = 2
 """How long the connection to the broker may take to close."""
-
-_GAUGES = f"""
-    SELECT
-        (SELECT count(*) FROM (
-            SELECT 1 FROM chassis.outbox WHERE waits_for IS NULL AND not_before IS NULL
-            UNION ALL SELECT 1 FROM chassis.outbox WHERE waits_for IS NULL AND not_before <= now()
-            UNION ALL SELECT 1 FROM chassis.outbox WHERE waits_for IS NOT NULL LIMIT 100000
-        ) AS waiting),
-        coalesce(extract(epoch FROM now() - least(
-            (SELECT created_at FROM chassis.outbox WHERE waits_for IS NULL AND not_before IS NULL ORDER BY seq LIMIT 1),
-            (SELECT not_before FROM chassis.outbox WHERE waits_for IS NULL AND not_before <= now()
-            ORDER BY not_before LIMIT 1),
-            (SELECT min(since) FROM ({backlog.QUEUES}) AS queue)
-        ))::float8, 0)
-"""  # noqa: S608 (every part is a constant)
-
-
-_MEASURED = (
-    (
-        "waiting",
-        "messaging.outbox.messages",
-        "{message}",
-        "Messages in the outbox that are to be sent now (at most 100000 are counted).",
-    ),
-    (
-        "oldest_seconds",
-        "messaging.outbox.oldest.age",
-        "s",
-        "How long the first of them, or an overdue schedule, has waited.",
-    ),
-    ("parked", "messaging.parked.messages", "{message}", "Messages that wait for a person."),
-    ("parked_bytes", "messaging.parked.size", "By", "The size of bodies, headers and reasons of parked messages."),
-    (
-        "parked_share",
-        "messaging.parked.utilization",
-        "1",
-        "The share of PARKED_MAX_MESSAGES or PARKED_MAX_BYTES that incoming or outgoing messages take, whichever is largest.",
-    ),
-)
-"""Attributes of Gauges, and the name, unit and description of their metrics."""
-
-
-class Gauges:
-    """Depth and age of the outbox, and the number of parked messages, a few seconds old: for metrics and readiness."""
-
-    def __init__(self, messages: Messages, database: Database, telemetry: Telemetry, settings: Settings) -> None:
-        self._database = database
-        self._schedules = rows_of(messages.schedules)
-        self._limits = settings.parked_max_messages, settings.parked_max_bytes
-        self.waiting, self.oldest_seconds = 0, 0.0
-        self.parked, self.parked_bytes, self.parked_share = 0, 0, 0.0
-        for attribute, name, unit, description in _MEASURED:
-            telemetry.meter.create_observable_gauge(
-                name, callbacks=[self._observer(attribute)], unit=unit, description=description
-            )
-
-    def _observer(self, name: str) -> Callable[[CallbackOptions], list[Observation]]:
-        return lambda _: [Observation(getattr(self, name))]
-
-    async def run(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            async with self._database.connection() as connection, connection.transaction():
-                await backlog.read_by_index(connection, scope="LOCAL")
-                ((self.waiting, oldest_seconds),) = await connection.fetch(_GAUGES)
-                overdue = await connection.fetchval(OVERDUE, *self._schedules) if self._schedules[0] else 0
-            self.oldest_seconds = max(oldest_seconds, overdue)
-            parked = [await parking.size(self._database, direction) for direction in ("incoming", "outgoing")]
-            self.parked, self.parked_bytes = map(sum, zip(*parked, strict=True))
-            self.parked_share = max(
-                used / limit for size in parked for used, limit in zip(size, self._limits, strict=True)
-            )
-            await _pause(stop, GAUGE_SECONDS)
 
 
 class Worker:
@@ -131,6 +56,7 @@ class Worker:
         self.broker = broker_for(_options(messages.service, settings))
         self._messages = messages
         self._database = database
+        self._telemetry = telemetry
         self._inbox_retention = timedelta(days=settings.inbox_retention_days)
         self._stop_seconds = settings.shutdown_timeout_seconds
         self._stop = asyncio.Event()
@@ -147,7 +73,6 @@ class Worker:
             events=settings.event_relay,
             log_messages=settings.log_messages,
         )
-        self._scheduler = Scheduler(database, messages, telemetry) if messages.schedules else None
         limits = parking.ParkingLimits(
             database, max_messages=settings.parked_max_messages, max_bytes=settings.parked_max_bytes
         )
@@ -175,8 +100,10 @@ class Worker:
         loops: dict[str, Loop] = {}
         if self._does_the_rest:
             loops["inbox"] = self._forget
-        if self._does_the_rest and self._scheduler is not None:
-            loops["schedules"] = self._scheduler.run
+        if self._does_the_rest and self._messages.schedules:
+            from chassis.messaging.scheduler import Scheduler  # an optional part
+
+            loops["schedules"] = Scheduler(self._database, self._messages, self._telemetry).run
         self._tasks = [asyncio.create_task(self._work())]
         self._tasks += [asyncio.create_task(endure(part, loop, self._stop)) for part, loop in loops.items()]
 
@@ -221,7 +148,7 @@ class Worker:
             if forgotten := await inbox.forget(self._database, older_than=self._inbox_retention):
                 log.info("inbox_cleaned", forgotten=forgotten)
             await attempts.delete_old(self._database)
-            await _pause(stop, FORGET_SECONDS)
+            await pause(stop, FORGET_SECONDS)
 
 
 async def endure(part: str, loop: Loop, stop: asyncio.Event) -> None:
@@ -245,10 +172,11 @@ async def endure(part: str, loop: Loop, stop: asyncio.Event) -> None:
             elif failures == 1:
                 unavailable = "broker" if isinstance(error, BrokerUnavailable) else "database"
                 log.warning("worker_interrupted", part=part, unavailable=unavailable, reason=str(error))
-            await _pause(stop, min(FIRST_PAUSE_SECONDS * 2 ** (failures - 1), LONGEST_PAUSE_SECONDS))
+            await pause(stop, min(FIRST_PAUSE_SECONDS * 2 ** (failures - 1), LONGEST_PAUSE_SECONDS))
 
 
-async def _pause(stop: asyncio.Event, seconds: float) -> None:
+async def pause(stop: asyncio.Event, seconds: float) -> None:
+    """Sleep, but not longer than until `stop`."""
     with suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), seconds)
 

@@ -2,7 +2,3 @@
 
 `make dev` starts the viewer. Everything in it may come from a stranger: names, attributes, log lines and requests.
 """
-
-from chassis.dev.viewer.server import Viewer, running
-
-__all__ = ["Viewer", "running"]

@@ -4,6 +4,7 @@ All paths begin with a token, so that neither other users of the machine nor oth
 """
 
 import json
+import os
 import re
 import secrets
 import sqlite3
@@ -20,7 +21,7 @@ from urllib.parse import parse_qsl
 
 from google.protobuf.message import DecodeError
 
-from chassis.dev.viewer import log_lines, otlp
+from chassis.dev.viewer import log_copy, log_lines, otlp
 from chassis.dev.viewer.pages import trace_as_json, trace_as_text
 from chassis.dev.viewer.store import Store
 
@@ -58,6 +59,15 @@ class Viewer:
     def endpoint(self) -> str:
         """For OTEL_EXPORTER_OTLP_ENDPOINT."""
         return self.url.rstrip("/")
+
+    def settings_for(self, service: str) -> dict[str, str]:
+        """Return the settings that send a service's spans and log lines here, past the proxy of this machine."""
+        no_proxy = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+        return {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": self.endpoint,
+            log_copy.ADDRESS: f"{self.url}logs?service={service}",
+            **dict.fromkeys(("no_proxy", "NO_PROXY"), f"{no_proxy},127.0.0.1" if no_proxy else "127.0.0.1"),
+        }
 
 
 @contextmanager

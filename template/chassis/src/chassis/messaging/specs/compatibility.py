@@ -74,9 +74,9 @@ def _broken(old: Schema, now: Message, names: Set[str]) -> Iterator[str]:
     )
     yield "\n".join(
         [
-            f"{now.name} is no longer what others know:",
+            f"{now.name} has changed in a way that breaks other services:",
             *(f"  {one}" for one in breaking),
-            f"{rule} Put it back, and {does} {_next(contract, now.name, names)} beside {contract}.",
+            f"{rule} Restore the contract, and {does} {_next(contract, now.name, names)} in addition to {contract}.",
         ]
     )
 
@@ -87,8 +87,8 @@ def _gone(name: str, base: Mapping[str, Schema], now: Mapping[str, Message]) -> 
     contract = base[name].get("title", name)
     return (
         f"{name} is gone{renamed}.\n"
-        f"Bring {contract} back, beside what is new. Once nobody uses it any more, retire it by a line in "
-        f"specs/retired.txt: `{name} <why nobody needs it>`."
+        f"Bring {contract} back, in addition to new contracts. Once no service uses {contract} any more, retire the message "
+        f"by a line in specs/retired.txt: `{name} <why nobody needs it>`."
     )
 
 

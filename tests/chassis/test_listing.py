@@ -13,9 +13,9 @@ from uuid import UUID
 import asyncpg
 import pytest
 import sqlalchemy as sa
-from chassis.database import Database, InvalidCursor, Listing, Page, metadata_for
-from chassis.database.listing import CACHED_STATEMENTS
+from chassis.database import Database, metadata_for
 from chassis.database.migrate import engine_for
+from chassis.listing import CACHED_STATEMENTS, InvalidCursor, Listing, Page
 
 
 class Size(enum.Enum):

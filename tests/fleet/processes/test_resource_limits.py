@@ -17,13 +17,13 @@ import yaml
 from fleet.cache import preparing
 from fleet.check import check as checking
 from fleet.check.checks import check_conventions
-from fleet.conventions.supply import FromIndex, Locked, WithinRanges
+from fleet.conventions.packages import FromIndex, Locked, WithinRanges
 from fleet.conventions.tests import fits
 from fleet.errors import FleetError, MachineError, Malformed
 from fleet.git import cat_file, git, objects
 from fleet.map import reader
-from fleet.processes.limits import LimitExceeded, limit_resources
 from fleet.processes.parallel import Failure, in_processes
+from fleet.processes.resource_limits import LimitExceeded, limit_resources
 from fleet.service.mirror import mirror_of, newest
 from fleet.service.openapi import Operation
 from fleet.service.register import Member

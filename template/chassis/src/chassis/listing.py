@@ -7,17 +7,19 @@ from datetime import UTC, datetime, time
 from decimal import Decimal
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import asyncpg
 import sqlalchemy as sa
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from fastapi.exceptions import RequestValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, WithJsonSchema
 from pydantic_core import to_json
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import BindParameter, ColumnElement, UnaryExpression
 from sqlalchemy.sql.visitors import iterate
 
-from chassis.database.statements import Executor, Row, Statement
+from chassis.database import Executor, Row, Statement
+from chassis.fields import RequestModel
 
 T = TypeVar("T")
 
@@ -33,8 +35,11 @@ NUMERIC_DIGITS = 131_072, 16_383
 _RESERVED = {"after", "after_key", "after_value", "executor", "limit", "sort"}
 
 
-class InvalidCursor(ValueError):
-    """The cursor is not one of this list, with this sort and these filters. chassis.problems makes it a 422."""
+class InvalidCursor(RequestValidationError):
+    """The cursor is not one of this list, with this sort and these filters: the answer is a 422."""
+
+    def __init__(self) -> None:
+        super().__init__([{"type": "value_error", "loc": ("query", "after"), "msg": _FOREIGN}])
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,17 @@ class Page(Generic[T]):
 
     items: list[T]
     next_cursor: str | None
+
+
+class ListCursor(RequestModel):
+    """The start and the length of a page of a Listing. Add the sort and the filters of the list."""
+
+    limit: Annotated[int, Field(ge=1, le=100, description="Items per page.")] = 20
+    after: Annotated[
+        str | None,
+        Field(max_length=2000, description="The `next_cursor` of the previous page, with the same sort and filters."),
+        WithJsonSchema({"type": "string", "maxLength": 2000}),
+    ] = None
 
 
 class Listing(Generic[T]):
@@ -91,7 +107,7 @@ class Listing(Generic[T]):
             except asyncpg.DataError:
                 if after is None:
                     raise
-                raise InvalidCursor(_FOREIGN) from None  # PostgreSQL cannot store the value that the cursor names
+                raise InvalidCursor from None  # PostgreSQL cannot store the value that the cursor names
             if len(rows) > limit:
                 return Page([self._make(row) for row in rows[:limit]], order.encode(rows[limit - 1], belongs))
         return Page([self._make(row) for row in rows], None)
@@ -166,11 +182,11 @@ class _Sort:
             text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True)
             owner, value, key = self._cursor.validate_json(text)
         except (ValueError, ValidationError):
-            raise InvalidCursor(_FOREIGN) from None
+            raise InvalidCursor from None
         if owner != belongs or (value is None and not self._nullable):
-            raise InvalidCursor(_FOREIGN)
+            raise InvalidCursor
         if not (value is None or _fits(self._column.type, value)) or not _fits(self._key.type, key):
-            raise InvalidCursor(_FOREIGN)
+            raise InvalidCursor
         return value, key
 
 
