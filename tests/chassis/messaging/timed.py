@@ -7,6 +7,7 @@ be killed.
 import asyncio
 import sys
 from datetime import timedelta
+from typing import Any
 
 from chassis import fields
 from chassis.database import Database, Executor, UnitOfWork
@@ -42,8 +43,8 @@ def database_of(url: str, outbox: Outbox) -> Database:
 
 
 class HangingOutbox(Outbox):
-    async def enqueue(self, executor: Executor, job: object, *, after: timedelta) -> None:
-        await super().enqueue(executor, job, after=after)
+    async def enqueue(self, executor: Executor, job: object, *, after: timedelta, **options: Any) -> None:
+        await super().enqueue(executor, job, after=after, **options)
         sys.stdout.write("enqueued\n")
         sys.stdout.flush()
         await asyncio.sleep(600)
