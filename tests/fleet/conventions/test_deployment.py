@@ -261,9 +261,9 @@ def test_a_rule_of_the_network_that_names_no_peers_or_everybody_is_seen(
 
 
 def test_a_service_with_identity_names_its_callers_and_not_its_namespace(service: Path) -> None:
-    assert told(service, "deploy-network-policy") == []
+    assert texts_of(service, "deploy-network-policy") == []
     edit(".copier-answers.yml", "auth: none", "auth: oidc")(service)
-    found = told(service, "deploy-network-policy")
+    found = texts_of(service, "deploy-network-policy")
     assert all("NetworkPolicy billing-http allows ingress from every pod of its namespace" in one for one in found)
     assert len(found) == 2, "one for each overlay"
 
