@@ -1,9 +1,11 @@
 """The code of docs/how-to is written into a service, page after page, and passes every gate."""
 
 import dataclasses
+import json
 import re
 import shlex
 import subprocess
+import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -211,6 +213,31 @@ def call_another_service(service: Path) -> None:
         appended("catalog-info.yaml"),
         appended(*peers),
         shown,  # code of the other service
+    )
+
+
+def call_with_types(service: Path) -> None:
+    identity = {"name": "customer_id", "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
+    fields = {"id": {"type": "string", "format": "uuid"}, "name": {"type": "string"}}
+    customer = {"type": "object", "required": ["id"], "properties": fields}
+    found = {"description": "", "content": {"application/json": {"schema": customer}}}
+    answers = {"200": found, "404": {"description": "Not Found"}}
+    get = {"operationId": "get_customer", "parameters": [identity], "responses": answers}
+    document = {"openapi": "3.1.0", "info": {}, "paths": {"/v1/customers/{customer_id}": {"get": get}}}
+    neighbour = service.parent / "customers/specs/openapi.json"
+    neighbour.parent.mkdir(parents=True)
+    neighbour.write_text(json.dumps(document))
+
+    def by_fleet(service: Path, text: str) -> None:
+        typed(service, text.replace("fleet ", f"{Path(sys.executable).with_name('fleet')} "))
+
+    follow(
+        service,
+        "call-with-types.md",
+        by_fleet,
+        add("src/billing/usecases/customers.py"),
+        add("tests/usecases/test_customers.py"),
+        by_fleet,
     )
 
 
@@ -684,6 +711,7 @@ JOURNEY = {
     "start-a-new-consumer.md": start_a_new_consumer,
     "add-a-setting.md": add_a_setting,
     "call-another-service.md": call_another_service,
+    "call-with-types.md": call_with_types,
     "send-a-job.md": send_a_job,
     "work-at-fixed-times.md": work_at_fixed_times,
     "do-long-work.md": do_long_work,

@@ -3,9 +3,12 @@
 The files are made from the code and committed. The gate checks them together.
 """
 
+import hashlib
 import json
+import re
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ OPENAPI = FOLDER / "openapi.json"
 ASYNCAPI = FOLDER / "asyncapi.json"
 MESSAGES = FOLDER / "messages"
 RETIRED = FOLDER / "retired.txt"
+USES = FOLDER / "uses"
+WRITTEN = "# Written by `fleet client`. Digests of specs/uses and of this code: "
 
 
 def add_arguments(parser: ArgumentParser, _: Service) -> None:
@@ -71,7 +76,24 @@ def _check(service: Service) -> int:
             f"{path} describes a message that the code no longer has: run `make specs`, which removes the file.",
             file=sys.stderr,
         )
-    return 1 if stale or orphans else 0
+    unlike = list(unlike_uses(Path(str(service.package.__file__)).parent))
+    print(*unlike, sep="\n", end="\n" if unlike else "", file=sys.stderr)
+    return 1 if stale or orphans or unlike else 0
+
+
+def unlike_uses(package: Path) -> Iterator[str]:
+    """Yield a sentence for each module of neighbours/ that is not the code that `fleet client` writes for specs/uses."""
+    for file in sorted(USES.glob("*.json")):
+        module = package / "neighbours" / f"{file.stem.replace('-', '_')}.py"
+        code = module.read_text() if module.exists() else WRITTEN
+        digests, _, body = code.partition(WRITTEN)[2].partition("\n")
+        if WRITTEN in code and digests != f"{_digest(file.read_text())} {_digest(body)}":
+            yield f"{module} does not have the code of {file}: run `fleet client {file.stem}`, and commit both files."
+
+
+def _digest(text: str) -> str:
+    """Return a digest that line breaks and indentation do not change."""
+    return hashlib.sha256(re.sub(r"[\s,()]", "", text).encode()).hexdigest()[:16]
 
 
 def _orphans(wanted: dict[Path, str]) -> list[Path]:

@@ -1,0 +1,131 @@
+"""`fleet client`: write specs/uses/NAME.json and the module of a neighbour, or check that the two agree."""
+
+import difflib
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import yaml
+
+from fleet.cache import write_atomically
+from fleet.client import code, uses
+from fleet.client.uses import Selection
+from fleet.errors import FleetError
+from fleet.service.openapi import Document, Node
+from fleet.template.answers import ANSWERS_FILE, load
+
+USES = Path("specs/uses")
+
+
+@dataclass(frozen=True)
+class Options:
+    """`source` replaces the neighbour's entry in `config`. `force` replaces what the team has changed."""
+
+    operations: tuple[str, ...] = ()
+    source: str | None = None
+    config: Path = Path("fleet.toml")
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """The lines to print, and the operations that were refused."""
+
+    lines: list[str]
+    refused: dict[str, str]
+
+
+def write_client(service: Path, name: str, options: Options) -> Report:
+    """Write the two files of a neighbour. Raises FleetError, and then writes nothing."""
+    module, file = _module(service, name), service / USES / f"{name}.json"
+    before = _read(file) if file.exists() else None
+    selection, lines = _selected(name, before, options)
+    content = uses.pruned(selection.content)
+    if not any(content["paths"].values()):
+        reasons = "".join(f"\n{one}: {reason}" for one, reason in selection.refused.items())
+        raise FleetError(f"no operation of {name} can be called, so nothing was written{reasons}")
+    new = code.write(name, content, service / "ruff.toml")
+    old = module.read_text() if module.exists() else None
+    if old is not None and not code.is_untouched(old) and not _is_same(old, new) and not options.force:
+        shown = _diff(str(module), old, new)
+        raise FleetError(
+            f"{shown}{module} has changes of the team, so nothing was written: use --force to replace them"
+        )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    module.parent.mkdir(exist_ok=True)
+    if not (module.parent / "__init__.py").exists():
+        (module.parent / "__init__.py").write_text('"""Other services that this service calls."""\n')
+    write_atomically(file, _text(content))
+    write_atomically(module, new)
+    lines.append(f"{file.relative_to(service)} and {module.relative_to(service)} are written")
+    return Report(lines, selection.refused)
+
+
+def check_clients(service: Path, names: tuple[str, ...]) -> list[str]:
+    """Return a sentence for each neighbour whose module does not have the code of its uses. Raises FleetError."""
+    found = []
+    for name in names or sorted(file.stem for file in (service / USES).glob("*.json")):
+        module, content = _module(service, name), uses.pruned(_read(service / USES / f"{name}.json"))
+        shown, remedy = module.relative_to(service), f"run `fleet client {name}`"
+        new = code.write(name, content, service / "ruff.toml")
+        if not module.exists():
+            found.append(f"{shown} is missing: {remedy}")
+        elif not _is_same(module.read_text(), new):
+            shown_difference = _diff(str(shown), module.read_text(), new)
+            found.append(f"{shown_difference}{shown} does not have the code of {USES / name}.json: {remedy}")
+    return found
+
+
+def _selected(name: str, before: Node | None, options: Options) -> tuple[Selection, list[str]]:
+    """Return the operations to write, and how the neighbour differs from what is in use. Raises FleetError."""
+    if before is not None and not options.operations and not options.force:
+        return Selection(before), []
+    document = uses.read_source(name, options.source, options.config)
+    known, used = uses.known_operations(document), list(uses.known_operations(Document(before))) if before else []
+    wanted = [*options.operations, *(used if options.force else ())]
+    if not wanted:
+        offered = uses.nearest("", known)
+        raise FleetError(f"name the operations of {name} that this service calls{offered}")
+    judge = partial(code.compose, name)
+    if before is None or options.force:
+        return uses.select(document, wanted, None, judge), []
+    lines = [f"{name} has no operation {one} any more: remove it from {name}.json" for one in used if one not in known]
+    now = uses.pruned(uses.select(document, [one for one in used if one in known], None, lambda _: None).content)
+    if difference := _diff(f"{name}.json", _text(before), _text(now)):
+        lines.append(f"{difference}{name}.json differs from {name} as above, and was kept: use --force to replace it")
+    return uses.select(document, wanted, before, judge), lines
+
+
+def _is_same(old: str, new: str) -> bool:
+    return code.digest(old) == code.digest(new)
+
+
+def _module(service: Path, name: str) -> Path:
+    """Return the path of a neighbour's module. Raises FleetError outside of a service."""
+    file = service / ANSWERS_FILE
+    try:
+        answers = load(file.read_bytes())
+        package = answers["service_name"].replace("-", "_")
+    except (OSError, LookupError, TypeError, AttributeError, yaml.YAMLError, RecursionError):
+        raise FleetError(
+            f"{service.resolve()} is not the root of a service: run `fleet client` in the folder of {ANSWERS_FILE}"
+        ) from None
+    return service / "src" / package / "neighbours" / f"{uses.module_of(name)}.py"
+
+
+def _read(file: Path) -> Node:
+    if not file.is_file():
+        raise FleetError(f"{file} does not exist: write it by `fleet client {file.stem} OPERATION`")
+    content = uses.parse(str(file), file.read_bytes()).content
+    content.setdefault("components", {}).setdefault("schemas", {})
+    return content
+
+
+def _text(content: Node) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _diff(name: str, old: str, new: str) -> str:
+    lines = difflib.unified_diff(old.splitlines(True), new.splitlines(True), name, f"{name}, new", n=1)
+    return "".join(lines)

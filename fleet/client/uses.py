@@ -1,0 +1,262 @@
+"""Select the part of a neighbour's API that a service uses: some operations, and the schemas that they need."""
+
+import difflib
+import json
+import keyword
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fleet.errors import FleetError
+from fleet.git import objects
+from fleet.service import mirror, register
+from fleet.service.openapi import SPEC, Document, Node, Operation
+from fleet.service.register import Member
+
+SCHEMAS = "#/components/schemas/"
+LEFT_OUT = {"callbacks", "example", "examples", "externalDocs", "links", "servers", "summary", "tags", "title"}
+"""Keywords that a caller does not need. `x-…` is left out too."""
+INEXPRESSIBLE = {
+    *("$dynamicRef", "contains", "dependentRequired", "dependentSchemas", "else", "if", "not", "patternProperties"),
+    *("prefixItems", "propertyNames", "then", "unevaluatedItems", "unevaluatedProperties"),
+}
+"""Keywords of a schema that a Pydantic model does not express."""
+JSON_TYPE = re.compile(r"application/(.+\+)?json")
+NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+
+
+class Inexpressible(Exception):
+    """No typed function can express the operation, for this reason."""
+
+
+def snake(name: str) -> str:
+    """Turn an operation id such as `getPetById` or `repos/list-tags` into the name of a function."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
+    made = re.sub(r"\W+", "_", words, flags=re.ASCII).strip("_").lower()
+    return f"{made}_" if keyword.iskeyword(made) else made if made[:1].isalpha() else f"call_{made}"
+
+
+def module_of(name: str) -> str:
+    """Return the name of the neighbour's module. Raises FleetError for a name that no service has."""
+    if NAME.fullmatch(name) is None:
+        raise FleetError(f"{name!r} is not the name of a service: write it in kebab-case, as in user-profile")
+    return snake(name)
+
+
+def read_source(name: str, source: str | None, config: Path) -> Document:
+    """Read the neighbour's document: an OpenAPI file, a folder, a git address, or its entry in fleet.toml.
+
+    Raises FleetError.
+    """
+    path = Path(source) if source else None
+    if path is not None and path.is_dir():
+        path /= SPEC
+        if not path.is_file():
+            raise FleetError(f"{source} has no {SPEC}: run `make specs` in the neighbour, or name its OpenAPI file")
+    if path is not None and path.is_file():
+        return parse(str(path), path.read_bytes())
+    if source is not None:
+        if not re.match(r"[\w+.-]+://|[^/\s]+:", source):
+            raise FleetError(f"{source} is neither a file, a folder nor a git address: correct --from")
+        member = Member(name, source)
+    else:
+        known = {one.name: one for one in register.members(config)}
+        if name not in known:
+            raise FleetError(
+                f"{config} lists no service {name}{nearest(name, known)}: add it, or name a source by --from"
+            )
+        member = known[name]
+    commit = mirror.newest(member)
+    content = objects.show(commit.repository, commit.id, SPEC)
+    if content is None:
+        raise FleetError(
+            f"{member.shown_address} has no {SPEC}: run `make specs` in the neighbour, and commit the file"
+        )
+    return parse(f"{SPEC} of {name}", content)
+
+
+def parse(where: str, content: bytes) -> Document:
+    """Parse an OpenAPI document, as JSON or as YAML. Raises FleetError."""
+    try:
+        text = content.decode()
+        read = json.loads(text) if text.lstrip().startswith("{") else yaml.safe_load(text)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise FleetError(f"{where} cannot be parsed: {str(error).splitlines()[0]}. Write an OpenAPI document") from None
+    try:
+        document = Document(read)
+    except FleetError as error:
+        raise FleetError(
+            f"{where}: the file{str(error).removeprefix(SPEC)}. Correct it, or name another file"
+        ) from None
+    if not document.version.startswith("3."):
+        raise FleetError(f"{where} is of OpenAPI {document.version}: convert it to OpenAPI 3")
+    return document
+
+
+@dataclass
+class Selection:
+    """The document for `uses`, and the operations that were refused, each with its reason."""
+
+    content: Node
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+def known_operations(document: Document) -> dict[str, Operation]:
+    """Return the operations by the names of their functions. An operation without an id has none."""
+    return {snake(one.content["operationId"]): one for one in document.operations if one.content.get("operationId")}
+
+
+def select(
+    document: Document, wanted: Iterable[str], before: Node | None, judge: Callable[[Node], object]
+) -> Selection:
+    """Copy operations with their schemas. Operations and schemas in `before` stay as the team has them.
+
+    `judge` gets a document with one operation, and raises Inexpressible to refuse it. Raises FleetError.
+    """
+    known = known_operations(document)
+    content: Node = {"openapi": document.version, "info": _info(document), "paths": {}, "components": {"schemas": {}}}
+    if before is not None:
+        content = json.loads(json.dumps(before))
+        content.setdefault("components", {}).setdefault("schemas", {})
+    selection = Selection(content)
+    for name in wanted:
+        operation = known.get(snake(name))
+        if operation is None:
+            raise FleetError(f"there is no operation {name}{nearest(snake(name), known)}")
+        try:
+            copied = _copied(document, operation)
+            schemas = dict(closure(document, copied))
+            expressible(copied, schemas)
+            judge(
+                {**content, "paths": {operation.path: {operation.method: copied}}, "components": {"schemas": schemas}}
+            )
+        except Inexpressible as reason:
+            selection.refused[snake(name)] = str(reason)
+            continue
+        content["paths"].setdefault(operation.path, {}).setdefault(operation.method, copied)
+        for schema, node in schemas.items():
+            content["components"]["schemas"].setdefault(schema, node)
+        schemes = document.content.get("components", {}).get("securitySchemes", {})
+        for scheme in (scheme for way in copied.get("security", ()) for scheme in way if scheme in schemes):
+            content["components"].setdefault("securitySchemes", {}).setdefault(scheme, schemes[scheme])
+    return selection
+
+
+def pruned(content: Node) -> Node:
+    """Return the document without schemas that no operation needs. Raises FleetError for a reference to nothing."""
+    document = Document(content)
+    try:
+        needed = dict(closure(document, content["paths"]))
+    except Inexpressible as reason:
+        raise FleetError(str(reason)) from None
+    return {**content, "components": {**content["components"], "schemas": dict(sorted(needed.items()))}}
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint with the nearest names, or with the first names if none is near."""
+    names = sorted(known)
+    if near := difflib.get_close_matches(name, names, 3, 0.5):
+        return f"; the nearest are {', '.join(near)}"
+    return f"; there are {', '.join(names[:10])}{' and others' if names[10:] else ''}" if names else "; there are none"
+
+
+def _info(document: Document) -> Node:
+    info = document.content.get("info", {})
+    return {key: str(info[key]) for key in ("title", "version") if key in info}
+
+
+def _copied(document: Document, operation: Operation) -> Node:
+    """Copy an operation, with every reference but those to schemas replaced by its target. Raises Inexpressible."""
+    content = {key: value for key, value in operation.content.items() if key not in ("parameters", "responses")}
+    content["parameters"] = list(operation.parameters)
+    content["responses"] = operation.responses
+    if "security" in document.content:
+        content.setdefault("security", document.content["security"])
+    return _followed(document, {key: value for key, value in content.items() if value != []})
+
+
+def _followed(document: Document, node: Any, depth: int = 0) -> Any:
+    if depth > 100:
+        raise Inexpressible("it refers to itself outside of the schemas of components")
+    if isinstance(node, list):
+        return [_followed(document, one, depth + 1) for one in node]
+    if not isinstance(node, dict):
+        return node
+    reference = node.get("$ref")
+    if isinstance(reference, str) and not reference.startswith(SCHEMAS):
+        if not reference.startswith("#/"):
+            raise Inexpressible(f"it refers to {reference}, which is outside of the document")
+        return _followed(document, _target(document, node), depth + 1)
+    return {
+        key: _followed(document, value, depth + 1)
+        for key, value in node.items()
+        # A property may have the name of a keyword.
+        if _is_schema(value) or not (key in LEFT_OUT or key.startswith("x-"))
+    }
+
+
+def _is_schema(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value.keys() & {"$ref", "type", "anyOf", "allOf", "oneOf", "enum"})
+
+
+def _target(document: Document, node: Node) -> Node:
+    try:
+        return document.resolved(node)
+    except (KeyError, TypeError, AttributeError):
+        raise Inexpressible(f"it refers to {node['$ref']}, which does not exist") from None
+
+
+def nodes(node: Any) -> Iterator[Node]:
+    """Yield each object of a document that is not a mere value, nor a list of properties."""
+    if isinstance(node, list):
+        for one in node:
+            yield from nodes(one)
+    elif isinstance(node, dict):
+        yield node
+        for key, value in node.items():
+            if key == "properties" and isinstance(value, dict):
+                yield from nodes([*value.values()])
+            elif key not in ("enum", "const", "default"):
+                yield from nodes(value)
+
+
+def references(node: Any) -> Iterator[str]:
+    """Yield the names of the schemas that the node refers to, also by a discriminator."""
+    for value in (value for one in nodes(node) for value in one.values()):
+        if isinstance(value, str) and value.startswith(SCHEMAS):
+            yield value.removeprefix(SCHEMAS).replace("~1", "/").replace("~0", "~")
+
+
+def closure(document: Document, node: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the schemas that a node needs, directly or not. Raises Inexpressible."""
+    found: set[str] = set()
+    waiting = list(references(node))
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            schema = _followed(
+                document, _target(document, {"$ref": SCHEMAS + name.replace("~", "~0").replace("/", "~1")})
+            )
+            waiting += references(schema)
+            yield name, schema
+
+
+def expressible(operation: Node, schemas: dict[str, Any]) -> None:
+    """Refuse what no model expresses. Raises Inexpressible."""
+    places = [("the operation", operation), *((f"the schema {name}", schema) for name, schema in schemas.items())]
+    for where, node in places:
+        if found := sorted({key for one in nodes(node) for key in one} & INEXPRESSIBLE):
+            raise Inexpressible(f"{where} has {found[0]}, which a model cannot express")
+    for parameter in operation.get("parameters", ()):
+        if "schema" not in parameter or parameter.get("style", "form") not in ("form", "simple"):
+            raise Inexpressible(f"the parameter {parameter['name']} is not a plain value")
+    for where, node in (("the request", operation.get("requestBody")), *operation.get("responses", {}).items()):
+        types = list((node or {}).get("content", {}))
+        is_answer = where.startswith("2")
+        if types and (is_answer or where == "the request") and not any(map(JSON_TYPE.fullmatch, types)):
+            raise Inexpressible(f"{f'the answer {where}' if is_answer else where} is {', '.join(types)}, and not JSON")
