@@ -33,12 +33,19 @@ PARTS = {
 }
 """For each optional part its modules, or one module of its folder."""
 NATS = {"messaging_style": "events-and-queues", "broker": "nats"}
+FOR_DEVELOPMENT = ("dev/", "messaging/specs/", "testing.py")
+PAGE = ROOT / "docs/explanation/vendored-chassis.md"
 TOLERANCE = 0.05
 """The documentation rounds, and is corrected where it is further away than this share."""
 
 
-def lines(service: Path) -> int:
-    return sum(path.read_text().count("\n") for path in (service / "chassis/src").rglob("*.py"))
+def lines(service: Path) -> list[int]:
+    """Count the lines of the chassis that run in production, those for development and tests, and all of them."""
+    chassis = service / "chassis/src/chassis"
+    counts = [0, 0]
+    for path in chassis.rglob("*.py"):
+        counts[str(path.relative_to(chassis)).startswith(FOR_DEVELOPMENT)] += path.read_text().count("\n")
+    return [*counts, sum(counts)]
 
 
 @pytest.mark.parametrize("answers", EACH)
@@ -106,10 +113,23 @@ def test_a_published_chassis_has_an_extra_for_each_broker_with_its_client_and_on
 
 @pytest.mark.parametrize("variant", ["HTTP only", "NATS", "Kafka", "RabbitMQ"])
 def test_the_documentation_says_how_many_lines_the_chassis_of_a_service_has(render: Render, variant: str) -> None:
-    page = (ROOT / "docs/explanation/vendored-chassis.md").read_text()
-    row = re.search(rf"^\| {variant} \| ([0-9,]+) \|", page, re.MULTILINE)
-    assert row, f"the table has no row for {variant}"
     answers = {} if variant == "HTTP only" else {"messaging_style": "events", "broker": variant.lower()}
-    real = lines(render(**answers))
-    said = int(row[1].replace(",", ""))
-    assert abs(said - real) <= TOLERANCE * real, f"docs/explanation/vendored-chassis.md says {said}; it is {real}"
+    documented = numbers_in_row(variant)
+    for written, real in zip(documented, lines(render(auth="none", **answers)), strict=True):
+        assert abs(written - real) <= TOLERANCE * real, f"{PAGE} has {written}, and the number is {real}"
+
+
+@pytest.mark.parametrize("part", ["`auth: oidc`", *PARTS])
+def test_the_documentation_names_the_lines_that_an_answer_adds(render: Render, part: str) -> None:
+    answers = {"auth": "oidc"} if part not in PARTS else {"auth": "none", "chassis_parts": [part]}
+    real = lines(render(**NATS | answers))[-1] - lines(render(**NATS, auth="none"))[-1]
+    label = {"traces": "`chassis_parts`: `traces`"}.get(part, part if part not in PARTS else f"`{part}`")
+    (written,) = numbers_in_row(label)
+    assert abs(written - real) <= max(10, TOLERANCE * real), f"{PAGE} has {written}, and the number is {real}"
+
+
+def numbers_in_row(label: str) -> list[int]:
+    """Return the numbers of a row in a table of the page."""
+    row = re.search(rf"^\| {re.escape(label)} \|((?: [0-9,]+ \|)+)", PAGE.read_text(), re.MULTILINE)
+    assert row, f"{PAGE} has no row for {label}"
+    return [int(number.replace(",", "")) for number in re.findall(r"[0-9,]+", row[1])]
