@@ -19,7 +19,7 @@ export UV_PYTHON
 # environment told it to keep nothing.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo setup test test-fast tools lint format docs pictures simulation chaos bench bench-messages bench-effect bench-fleet bench-image
+.PHONY: help demo setup test test-fast tools compiled lint format docs pictures simulation chaos bench bench-messages bench-effect bench-fleet bench-image
 
 help: ## This list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -31,15 +31,19 @@ demo: $(filter .tools/%,$(UV)) ## Generate a service, run it, and talk to it (CI
 setup: $(filter .tools/%,$(UV)) ## Install what the tests need
 	@$(UV) sync --quiet
 
-test: setup ## All tests, real parts included (15 minutes on two idle cores)
-	@$(MAKE) --no-print-directory -j 2 lint tools
+test: setup ## All tests, real parts included (about 20 minutes on two idle cores)
+	@$(MAKE) --no-print-directory -j 3 lint tools compiled
 	@.venv/bin/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
-test-fast: setup lint ## The tests for the inner loop
-	@.venv/bin/python -m pytest -m "not slow" -n $(JOBS) --dist loadgroup $(ARGS)
+test-fast: setup lint ## Lint, and the tests that start no server and take less than a quarter of a second (under a minute)
+	@.venv/bin/python -m pytest -m "not slow and not server" -n logical --dist loadgroup $(ARGS)
 
 tools: setup ## Install what the tests need beyond Python packages, as far as this machine allows
 	@.venv/bin/python -m tests.support.needs
+
+# In a fresh clone each of the test processes would compile all modules of the tests and of what they import.
+compiled: setup
+	@.venv/bin/python -m pytest --collect-only --quiet > /dev/null || true
 
 lint: setup ## Format and lint rules of this repository, types of what is delivered
 	@.venv/bin/ruff format --check --quiet . template/chassis || { echo "run 'make format'"; exit 1; }
@@ -63,7 +67,7 @@ pictures: setup ## Make the pictures of README.md again, from the demo and the f
 	@.venv/bin/python -m docs.pictures
 
 simulation: setup ## Forty edited services through every version, all of them by plain Copier too (about 12 minutes)
-	@BY_PLAIN_UPDATE=40 GREEN=3 .venv/bin/python -m pytest -n $(JOBS) --dist loadgroup tests/fleet/update/test_simulation.py $(ARGS)
+	@SERVICES=40 BY_PLAIN_UPDATE=40 GREEN=3 .venv/bin/python -m pytest -n $(JOBS) --dist loadgroup tests/fleet/update/test_simulation.py $(ARGS)
 
 chaos: setup ## Torment two talking services in 40 ways on each broker, and count what is lost (about 12 minutes)
 	@for broker in nats kafka rabbitmq; do .venv/bin/python -m tests.service.chaos $$broker $(ARGS) || exit 1; done

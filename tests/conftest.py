@@ -1,5 +1,6 @@
 """Services rendered from this working tree: as files only, or installed and committed."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -13,12 +14,15 @@ from typing import Any
 import pytest
 from pytest_copie.plugin import Copie
 
-from fleet.template.rendering import CompilingOnce
 from tests.support import leftovers, reporting
 from tests.support.commands import git, make
 from tests.support.paths import ROOT
+from tests.support.quick_copier import take_shortcuts
 from tests.support.services import Birth, Render, lend_packages
 from tests.support.tools import KINGFISHER_RULES, made_once
+
+SERVERS = {"postgres_url", "run"}
+"""The fixtures that start a server: PostgreSQL, a broker. A test that uses one, also through others, is marked `server`."""
 
 SLOW_TIMEOUT_SECONDS = 900
 """The time limit of slow tests: some install packages, and some run all gates of a service, on a busy machine."""
@@ -42,6 +46,12 @@ def _go_on(*_: object) -> None:
     """Ignore a signal: the user has logged out, and wants the run to continue."""
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark the tests that use a server."""
+    if not SERVERS.isdisjoint(getattr(item, "fixturenames", ())):
+        item.add_marker("server")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give slow tests more time, and make xdist_group work, which pytest-xdist 3.8 and pytest 9.2 together do not."""
@@ -50,8 +60,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_SECONDS))
         if grouped := vars(item).get("_nodeid"):
             item._id = type(item.id).parse(grouped)
-    if "PYTEST_XDIST_WORKER" in os.environ:  # quick tests last, so that no core is idle at the end
-        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    # Quick tests last, so that no core is idle at the end. The very last are tests on servers: a server's processor time is
+    # counted for the folder of the last test of its process.
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(
+            key=lambda item: (item.get_closest_marker("slow") is None, item.get_closest_marker("server") is not None)
+        )
 
 
 @pytest.hookimpl(wrapper=True)
@@ -67,14 +81,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.fixture(scope="session")
 def quick_copier() -> Generator[None]:
-    """Let Copier, in this process, do once what it would repeat for each render.
-
-    It compiles every file, and every part of every path, once. And it does not ask Git about each written file, for a
-    setting that matters only if core.fileMode is off. `run_copier` runs Copier without these changes.
-    """
+    """Let Copier take shortcuts in this process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("copier._main.SandboxedEnvironment", CompilingOnce)
-        patch.setattr("copier._main.Worker._sync_git_index_executable_bit", lambda *_: None)
+        take_shortcuts(patch)
         yield
 
 
@@ -144,25 +153,38 @@ def render(template: Path, shared: Path, quick_copier: None, tmp_path_factory: p
 
 
 @pytest.fixture(scope="session")
-def birth(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Birth:
+def birth(render: Render, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Birth:
     """`birth(**answers)`: a service that is installed and committed, as after its team's first commit.
 
-    Tests that change the service work in a Git checkout and clean up after themselves.
+    Tests that change the service work in a Git checkout and clean up after themselves. The first test process installs
+    the service; the others copy it, because most of an installation is the compiling of packages.
     """
     born: dict[str, Path] = {}
 
+    def install(service: Path, **answers: Any) -> None:
+        shutil.copytree(render(**answers), service)
+        if installed := next(service.parent.glob("*.installed"), None):
+            lend_packages(installed.with_suffix(""), service)
+        make(service, "setup")
+        git(service, "init", "--quiet", "--initial-branch", "main")
+        git(service, "add", "--all")
+        git(service, "commit", "--quiet", "--message", "Start")
+
     def birth(**answers: Any) -> Path:
-        key = json.dumps(answers, sort_keys=True)
+        key = hashlib.sha256(json.dumps(answers, sort_keys=True).encode()).hexdigest()[:16]
         if key not in born:
-            service = tmp_path_factory.mktemp("born") / "service"
-            shutil.copytree(render(**answers), service)
-            if born:
-                lend_packages(next(iter(born.values())), service)
-            make(service, "setup")
-            git(service, "init", "--quiet", "--initial-branch", "main")
-            git(service, "add", "--all")
-            git(service, "commit", "--quiet", "--message", "Start")
-            born[key] = service
+            first = shared / "installed" / key
+            first.parent.mkdir(exist_ok=True)
+            with first.with_suffix(".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not first.with_suffix(".installed").exists():
+                    shutil.rmtree(first, ignore_errors=True)
+                    install(first, **answers)
+                    first.with_suffix(".installed").touch()
+            born[key] = tmp_path_factory.mktemp("born") / "service"
+            shutil.copytree(first, born[key], symlinks=True, ignore=shutil.ignore_patterns(".venv"))
+            lend_packages(first, born[key])
+            make(born[key], "setup")
         return born[key]
 
     return birth

@@ -28,6 +28,7 @@ def somewhere_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
+@pytest.mark.slow
 def test_specs_are_written_without_settings_and_then_fresh(service: Service) -> None:
     assert main(service, ["specs"]) == 0
 

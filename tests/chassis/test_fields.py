@@ -327,6 +327,7 @@ class Lines(fields.RequestModel):
     by_name: dict[str, tuple[Line, ...]] | None = None
 
 
+@pytest.mark.slow
 def test_a_body_that_breaks_many_rules_is_refused_without_describing_each() -> None:
     for body in (
         {f"field-{number}": 0 for number in range(50_000)},

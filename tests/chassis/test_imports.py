@@ -39,6 +39,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "line", "named"), WRONG.values(), ids=WRONG)
 def test_lint_imports_refuses_a_wrong_import_and_a_module_without_a_place(
     tmp_path: Path, path: str, line: str, named: str

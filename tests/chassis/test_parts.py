@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from tests.chassis.processes import environment
 from tests.support.paths import ROOT
 
@@ -47,6 +49,7 @@ def modules_loaded_by(script: str, database_url: str) -> set[str]:
     return set(json.loads(ran.stdout.splitlines()[-1]))
 
 
+@pytest.mark.slow
 def test_a_service_without_messages_loads_nothing_of_messaging(database_url: str) -> None:
     loaded = modules_loaded_by(SCRIPT, database_url)
     assert "chassis.application" in loaded
@@ -54,6 +57,7 @@ def test_a_service_without_messages_loads_nothing_of_messaging(database_url: str
     assert loaded & CLIENTS == set()
 
 
+@pytest.mark.slow
 def test_a_service_in_production_loads_nothing_for_development(database_url: str) -> None:
     loaded = modules_loaded_by(SERVE, database_url)
     assert "chassis.application" in loaded

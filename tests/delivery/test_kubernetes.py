@@ -397,6 +397,7 @@ def test_keda_counts_the_messages_that_wait_for_the_workers(
     assert scaled["spec"]["maxReplicaCount"] <= Settings.model_fields["kafka_partitions"].default
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["default", "short", "events-rabbitmq"])
 def test_where_more_workers_would_only_stand_by_there_is_no_keda(render: Render, variant: str) -> None:
     deploy = render(**VARIANTS[variant]) / "deploy"

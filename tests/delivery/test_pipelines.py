@@ -96,6 +96,7 @@ def test_every_command_of_the_pipeline_passes_on_a_fresh_clone(
     assert set(machine.images()) == {f"{REGISTRIES[forge]}/acme/billing@{DIGEST}"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forge", PIPELINES)
 def test_a_pull_request_builds_the_image_from_layers_that_main_has_left(
     render: Render, machine: Machine, forge: str
@@ -215,6 +216,7 @@ def test_a_merge_queue_gets_the_jobs_of_a_pull_request_and_compares_with_the_pre
         assert {one.environment["BASE"] for one in queued[name].commands if one.text.startswith("make")} == {base}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forge", PIPELINES)
 @pytest.mark.parametrize(
     ("published", "base"),
@@ -244,6 +246,7 @@ def test_a_push_is_compared_with_the_previously_published_commit(
     assert compared == {"check": expected, "conventions": expected}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forge", PIPELINES)
 def test_a_registry_that_does_not_answer_stops_the_push(render: Render, machine: Machine, forge: str) -> None:
     service = Path(shutil.copytree(render(**VARIANTS["default"]), machine.folder / "billing"))

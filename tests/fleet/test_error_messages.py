@@ -81,6 +81,7 @@ def test_a_template_that_does_not_answer(tmp_path: Path) -> None:
         _ = Template("ssh://git@localhost:1/gone.git").repository
 
 
+@pytest.mark.slow
 def test_a_cache_may_be_named_from_where_fleet_is_run(
     history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,6 +94,7 @@ def test_a_cache_may_be_named_from_where_fleet_is_run(
     assert (template.newest().folder / "copier.yml").is_file()
 
 
+@pytest.mark.slow
 def test_a_token_in_the_templates_address_is_not_shown(
     history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +112,7 @@ def test_a_token_in_the_templates_address_is_not_shown(
     assert "secret" not in f"{unreachable.value} {unknown.value} {unfetched.value}"
 
 
+@pytest.mark.slow
 def test_a_version_that_does_not_exist_is_fetched_once_and_not_at_every_access(
     history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +157,7 @@ def test_the_reason_for_a_missing_version_keeps_no_service_in_memory(history: Pa
     assert errors[0] is not errors[1]
 
 
+@pytest.mark.slow
 def test_a_template_whose_host_accepts_and_never_answers(
     history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +208,7 @@ def test_a_release_is_seen_at_once_and_without_the_host_the_known_releases_count
     assert lag_of(Service(service)).newest == "v1.3.1"
 
 
+@pytest.mark.slow
 def test_a_service_in_a_folder_of_a_repository_is_not_taken_for_the_service_at_its_root(born: Born) -> None:
     outer, inner = born(), born(service_name="refunds")
     shutil.copytree(inner, outer / "services/refunds", ignore=shutil.ignore_patterns(".git"))
@@ -246,6 +251,7 @@ def test_a_migration_that_hides_its_revision() -> None:
         append_migrations(seeds, {"src/a/migrations/versions/0001_a.py": b"revision = str(1)\n"})
 
 
+@pytest.mark.slow
 def test_a_template_behind_a_url_is_mirrored_and_asked_again_for_a_version_that_is_not_there(
     history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -286,6 +292,7 @@ def test_versions_are_compared_as_versions(lower: str, higher: str) -> None:
     assert low < high
 
 
+@pytest.mark.slow
 def test_an_error_message_has_no_traceback_and_the_exit_status_is_1(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "fleet", "check", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -293,6 +300,7 @@ def test_an_error_message_has_no_traceback_and_the_exit_status_is_1(tmp_path: Pa
     assert done.stderr == f"fleet: {tmp_path} is not a git repository\n"
 
 
+@pytest.mark.slow
 def test_a_refusal_of_the_system_is_a_message_too(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     command = [sys.executable, "-m", "fleet", "status", "--output", "taken/report.txt"]
@@ -324,6 +332,7 @@ def test_variables_configure_git_for_fetching_and_select_no_other_repository(
     assert answer(tmp_path, "rev-parse", "--git-dir") == str(tmp_path / ".git")
 
 
+@pytest.mark.slow
 def test_settings_of_a_person_do_not_change_the_answers_of_git(
     history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -143,6 +143,7 @@ def test_a_service_that_belongs_in_a_monolith_is_confirmed_before_its_creation(
         new(service, str(history), no | {"create_anyway": "yes"}, defaults=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [

@@ -154,6 +154,7 @@ def test_in_a_narrow_terminal_conventions_are_counted_and_in_a_wide_terminal_nam
     assert "http-paths, (http-pages)" in wide
 
 
+@pytest.mark.slow
 def test_a_pipe_gets_no_folded_lines(tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet")
     (tmp_path / "fleet.toml").write_text('[[service]]\npath = "."\nname = "' + "long-" * 24 + '"\n')

@@ -74,6 +74,7 @@ def test_every_link_in_a_newborn_service_leads_somewhere(service: Path) -> None:
     assert {link for page in pages for link in broken_links(page)} <= {"specs/openapi.json"}
 
 
+@pytest.mark.slow
 def test_every_make_target_that_is_named_exists(service: Path, render: Render) -> None:
     theirs, ours = targets(service / "Makefile"), targets(ROOT / "Makefile")
     complete = targets(render(messaging_style="events", **EVERY_PART) / "Makefile")

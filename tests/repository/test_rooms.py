@@ -42,6 +42,7 @@ def test_an_import_of_a_conftest_or_of_a_test_is_noticed(source: str) -> None:
     assert fixtures_or_tests(source)
 
 
+@pytest.mark.slow
 def test_helpers_are_imported_from_plain_modules() -> None:
     found = {file: fixtures_or_tests((ROOT / file).read_text()) for file in FILES}
     assert {file: modules for file, modules in found.items() if modules} == {}, "move the helper into a module"
@@ -91,6 +92,7 @@ def test_a_number_in_the_name_of_a_test_is_no_pronoun() -> None:
     assert not PRONOUNS.search("test_two_lines_for_one_message_are_refused_in_one_sentence")
 
 
+@pytest.mark.slow
 def test_names_of_tests_repeat_the_noun() -> None:
     named = {file: names_of_tests((ROOT / file).read_text()) for file in FILES}
     found = [f"{file}::{name}" for file, names in named.items() for name in names if PRONOUNS.search(name)]

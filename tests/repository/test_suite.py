@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
-from tests.support import needs
+from tests.support import needs, reporting
 from tests.support.paths import ROOT
 from tests.support.waiting import wait_until
 
@@ -58,6 +59,18 @@ def test_slow(request):
 def test_quick(request):
     assert request.config.getini("timeout") == "180"
     assert request.node.get_closest_marker("timeout") is None
+    assert request.node.get_closest_marker("server") is None
+
+@pytest.fixture
+def postgres_url():
+    return "a server"
+
+@pytest.fixture
+def database(postgres_url):
+    return postgres_url
+
+def test_on_a_server(request, database):
+    assert request.node.get_closest_marker("server")
 """
 
 ENDINGS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL]
@@ -104,7 +117,7 @@ def test_a_hanging_test_fails_and_shows_the_hanging_line(tmp_path: Path) -> None
     assert "Timeout" in output
 
 
-def test_slow_tests_have_more_time_than_others(tmp_path: Path) -> None:
+def test_slow_tests_have_more_time_and_tests_on_servers_have_a_mark(tmp_path: Path) -> None:
     status, output = run(tmp_path, tests=LIMITS)
     assert status == 0, output
 
@@ -145,6 +158,18 @@ def test_a_run_ends_with_its_processor_time_next_to_the_budgets(tmp_path: Path) 
     _, output = run(tmp_path, "-k", "not hanging", "-n", "1")
     assert "the whole run has 15 minutes on two idle cores" in output
     assert re.search(r"\d s  \S* ?\(no budget\)", output)
+
+
+def test_a_folder_over_its_budget_and_a_slow_test_without_the_mark_are_named() -> None:
+    report, lines = reporting.Report(), []
+    for name, keywords in (("unmarked", {}), ("marked", {"slow": True})):
+        nodeid = f"tests/chassis/test_x.py::test_{name}"
+        report.pytest_runtest_logreport(
+            SimpleNamespace(nodeid=nodeid, when="call", processor_seconds=1000, keywords=keywords)
+        )
+    report.pytest_terminal_summary(SimpleNamespace(section=lines.append, write_line=lines.append))
+    assert any("2000 s  tests/chassis (budget" in line and "exceeded" in line for line in lines), lines
+    assert [line for line in lines if "test_x" in line] == [" 1000.0 s  tests/chassis/test_x.py::test_unmarked"]
 
 
 def test_no_program_of_a_run_outlives_any_end_of_the_run(tmp_path: Path) -> None:

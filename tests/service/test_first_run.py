@@ -158,7 +158,7 @@ def try_the_tokens(service: Path, url: str, output: str) -> None:
 
 @pytest.mark.parametrize("victim", ["make", "python"])
 def test_a_killed_parent_leaves_nothing_running(birth: Birth, victim: str) -> None:
-    with dev(birth(service_name="billing"), "make", "dev") as process:
+    with dev(birth(**VARIANTS["default"]), "make", "dev") as process:
         output = wait_for(process, "Try it:")
         everything = family(process)
         target = process if victim == "make" else next(one for one in everything if "dev" in one.cmdline())
@@ -183,7 +183,7 @@ UPLOAD = b"POST /v1/invoices HTTP/1.1\r\nHost: x\r\nContent-Type: application/js
 
 
 def test_a_saved_file_is_served_at_once_although_a_stream_and_an_upload_are_open(birth: Birth) -> None:
-    service = birth(service_name="billing")
+    service = birth(**VARIANTS["default"])
     route = service / "src/billing/api/invoices.py"
     before = route.read_text()
     imports = "import asyncio\n\nfrom fastapi.responses import StreamingResponse\n"
@@ -209,7 +209,7 @@ def test_a_saved_file_is_served_at_once_although_a_stream_and_an_upload_are_open
 
 
 def test_a_breakpoint_opens_its_prompt_in_the_terminal_and_psql_finds_the_database(birth: Birth) -> None:
-    service = birth(service_name="billing")
+    service = birth(**VARIANTS["default"])
     route = service / "src/billing/api/invoices.py"
     before = route.read_text()
     line = "    return await invoice_queries.find_invoice("

@@ -23,6 +23,10 @@ BUDGETS = {
 The budgets are for authors of tests to look at. A busy machine fails no test by them.
 """
 
+QUICK_SECONDS = 2
+"""The processor time after which a test without the mark `slow` is listed. The mark is for a quarter of a second, but the
+first test of a process that renders the template compiles the template too, and a busy machine makes each test slower."""
+
 
 class Report:
     """Count in each worker, and add up and print in the process that the user started."""
@@ -31,6 +35,7 @@ class Report:
         self._counted = 0.0
         self._running: set[str] = set()
         self._spent: Counter[str] = Counter()
+        self._unmarked: dict[str, float] = {}
 
     def pytest_collection_finish(self) -> None:
         self._counted = _processor_seconds()
@@ -50,7 +55,9 @@ class Report:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         folder = "/".join(Path(report.nodeid.partition("::")[0]).parts[:-1][:2])
-        self._spent[folder] += getattr(report, "processor_seconds", 0)
+        self._spent[folder] += (seconds := getattr(report, "processor_seconds", 0))
+        if report.when == "call" and seconds > QUICK_SECONDS and "slow" not in report.keywords:
+            self._unmarked[report.nodeid] = seconds
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self._running:
@@ -60,7 +67,12 @@ class Report:
         terminalreporter.section(f"processor time; the whole run has {BUDGET_MINUTES} minutes on two idle cores")
         for folder, seconds in sorted(self._spent.items()):
             budget = f"budget {BUDGETS[folder]} s" if folder in BUDGETS else "no budget"
-            terminalreporter.write_line(f"{seconds:7.0f} s  {folder} ({budget})")
+            exceeded = ", exceeded: find a cheaper way" if seconds > BUDGETS.get(folder, seconds) else ""
+            terminalreporter.write_line(f"{seconds:7.0f} s  {folder} ({budget}{exceeded})")
+        if self._unmarked:
+            terminalreporter.section("mark these tests `slow`, or make them cheaper (seconds of processor time)")
+            for nodeid, seconds in sorted(self._unmarked.items()):
+                terminalreporter.write_line(f"{seconds:7.1f} s  {nodeid}")
 
 
 def _processor_seconds() -> float:

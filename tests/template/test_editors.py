@@ -30,6 +30,7 @@ def commands(service: Path) -> list[str]:
     return [*tasks, *re.findall(r"make \w+", created)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EDITORS)
 def test_each_answer_brings_only_its_own_folder(render: Render, name: str) -> None:
     there = {path.name for path in render(**{name: EDITORS[name]}).iterdir()}

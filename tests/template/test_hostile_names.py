@@ -85,6 +85,7 @@ def test_a_name_reaches_the_command_unchanged(
     assert json.dumps(EVERYTHING)[1:-1] in said(machine)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "calls"),
     [("make image VERSION", "docker"), ("make compatible BASE", "python"), ("make -k check m", "ty")],
@@ -127,6 +128,7 @@ def test_values_of_the_answers_file_are_text(service: Path, machine: Machine, co
     assert TAG in asked[asked.index("--from") + 1]
 
 
+@pytest.mark.slow
 def test_the_answers_of_a_service_with_an_index_are_text(render: Render, machine: Machine, tmp_path: Path) -> None:
     service = tmp_path / "billing"
     shutil.copytree(render(chassis_index="https://packages.example.com/simple/"), service)
@@ -138,6 +140,7 @@ def test_the_answers_of_a_service_with_an_index_are_text(render: Render, machine
     assert "slipway-chassis==1$(touch${IFS}x)" in said(machine)
 
 
+@pytest.mark.slow
 def test_a_branch_or_a_title_in_the_environment_of_a_job_is_text(service: Path, machine: Machine) -> None:
     named = ("CI_COMMIT_REF_NAME", "CI_COMMIT_TAG", "CI_COMMIT_TITLE", "CI_MERGE_REQUEST_TITLE", "GITHUB_HEAD_REF")
     every = dict.fromkeys(named, EVERYTHING)

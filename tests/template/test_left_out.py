@@ -48,6 +48,7 @@ def lines(service: Path) -> list[int]:
     return [*counts, sum(counts)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answers", EACH)
 def test_a_service_has_the_messaging_and_the_broker_that_its_answers_name_and_no_other(
     render: Render, answers: dict[str, Any]
@@ -111,6 +112,7 @@ def test_a_published_chassis_has_an_extra_for_each_broker_with_its_client_and_on
     assert {Requirement(text).name for text in project["dependencies"]} & {*CLIENTS.values(), SCHEDULES} == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["HTTP only", "NATS", "Kafka", "RabbitMQ"])
 def test_the_documentation_says_how_many_lines_the_chassis_of_a_service_has(render: Render, variant: str) -> None:
     answers = {} if variant == "HTTP only" else {"messaging_style": "events", "broker": variant.lower()}

@@ -200,6 +200,7 @@ def test_every_service_starts_with_an_aggregate_that_is_accepted(
     assert validate("aggregates", seed(service)) == ""
 
 
+@pytest.mark.slow
 def test_even_a_service_called_like_a_reserved_word_starts_with_a_valid_aggregate(
     seed: Callable[[str], str], validate: Validate
 ) -> None:
@@ -256,6 +257,7 @@ def test_a_good_service_name_is_accepted(validate: Validate, name: str) -> None:
     assert validate("service_name", name) == ""
 
 
+@pytest.mark.slow
 def test_the_answer_that_a_refusal_suggests_is_accepted(validate: Validate) -> None:
     refused = 0
     for word in set.union(*(words(file.name) for file in WORDS.iterdir())):
@@ -274,6 +276,7 @@ def test_the_reserved_words_cover_this_python(validate: Validate) -> None:
         assert validate("service_name", name) != ""
 
 
+@pytest.mark.slow
 def test_the_reserved_words_cover_the_packages_that_a_service_installs() -> None:
     installed: set[str] = set()
     ahead = [("slipway-chassis", "dev")]
@@ -294,6 +297,7 @@ def test_the_reserved_words_cover_the_packages_that_a_service_installs() -> None
     assert packages - words("python-modules.txt") <= words("packages.txt")
 
 
+@pytest.mark.slow
 def test_the_reserved_words_cover_the_names_in_a_services_own_code(render: Callable[..., Path]) -> None:
     service = render(messaging_style="events-and-queues", broker="nats")
     main = ast.parse((service / "src/billing/main.py").read_text())
@@ -740,6 +744,7 @@ def test_a_mistake_is_named_with_its_line_and_column(validate: Validate, answer:
     assert "\n" not in validate("aggregates", answer)
 
 
+@pytest.mark.slow
 def test_no_text_ends_the_run_with_an_error_of_yaml(ask: Ask, validate: Validate) -> None:
     """Each text that lacks or repeats one character is accepted or refused by a sentence."""
     with pytest.raises(ValueError, match=r"question 'aggregates': put 'number' on a line .*\(line 1, column 10\)"):
@@ -797,6 +802,7 @@ def test_no_field_takes_a_name_of_the_models(validate: Validate, name: str) -> N
     assert validate("aggregates", f"Invoice: {{{name}: text}}").count(f"Invoice.{name}") == 1
 
 
+@pytest.mark.slow
 def test_a_free_field_name_is_free(validate: Validate) -> None:
     for name in words("fields.txt") | words("sql-reserved.txt") | words("python-keywords.txt"):
         message = validate("aggregates", {"Invoice": {name: "text"}})
@@ -812,6 +818,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.slow
 def test_a_prompt_of_eighty_columns_shows_the_remedy_of_each_refusal(validate: Validate) -> None:
     for question, answer, _ in REFUSED:
         if len(str(answer)) > 40:
@@ -860,6 +867,7 @@ def test_all_names_follow_from_the_service_name(ask: Ask) -> None:
     assert (answers["has_github"], answers["has_gitlab"], answers["has_money"]) == (False, True, False)
 
 
+@pytest.mark.slow
 def test_both_pipelines_and_money(ask: Ask) -> None:
     answers = ask(service_name="billing", ci="both")
     assert (answers["has_github"], answers["has_gitlab"], answers["has_money"]) == (True, True, True)
@@ -1047,6 +1055,7 @@ def test_a_service_from_before_the_question_keeps_all_parts_of_the_chassis_and_a
     assert yaml.safe_load(answers.read_text())["chassis_parts"] == ["lists"]
 
 
+@pytest.mark.slow
 def test_the_answers_file_remembers_which_examples_there_were(copy: Copy) -> None:
     def remembered(folder: str, **answers: Any) -> Any:
         made = copy(folder, service_name="billing", **answers).dst_path / ".copier-answers.yml"
@@ -1109,6 +1118,7 @@ def copier_copy(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "copier", "copy", *arguments], capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_the_command_line_refuses_before_writing(questionnaire: Path, tmp_path: Path) -> None:
     target = tmp_path / "billing"
     run = copier_copy(
@@ -1122,6 +1132,7 @@ def test_the_command_line_refuses_before_writing(questionnaire: Path, tmp_path: 
     assert not target.exists()
 
 
+@pytest.mark.slow
 def test_the_command_line_prints_the_next_steps(questionnaire: Path, tmp_path: Path) -> None:
     target = tmp_path / "my billing"
     run = copier_copy("--defaults", "-d", "service_name=billing", str(questionnaire), str(target))

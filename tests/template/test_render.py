@@ -30,6 +30,7 @@ def files(service: Path) -> Iterator[Path]:
     return (path for path in sorted(service.rglob("*")) if path.is_file())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answers", EACH)
 def test_every_file_parses(render: Render, answers: dict[str, Any]) -> None:
     kinds: set[str] = set()
@@ -50,6 +51,7 @@ def test_every_file_parses(render: Render, answers: dict[str, Any]) -> None:
     assert kinds >= {".py", ".json", ".toml", ".yaml", ".yml", ".ini"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answers", [*EACH, pytest.param(EXTREME, id="longest names")])
 def test_every_rendered_python_file_is_formatted_and_linted(render: Render, answers: dict[str, Any]) -> None:
     service = render(**answers)
@@ -65,6 +67,7 @@ def test_a_newborn_service_listens_to_no_event(render: Render, answers: dict[str
     assert [path for path in (render(**answers) / "src").rglob("*.py") if "OnEvent" in path.read_text()] == []
 
 
+@pytest.mark.slow
 def test_the_example_of_a_job_is_removed_by_deleting_its_files(render: Render) -> None:
     def seeds(style: str) -> dict[str, bytes]:
         service = render(service_name="billing", messaging_style=style)
@@ -136,6 +139,7 @@ def test_no_file_is_empty_without_a_reason(render: Render, answers: dict[str, An
     assert empty <= {"__init__.py", "py.typed"}
 
 
+@pytest.mark.slow
 def test_plain_copies_in_differently_named_folders_equal_the_renders_of_the_tests(
     render: Render, template: Path, tmp_path: Path
 ) -> None:

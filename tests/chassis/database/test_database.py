@@ -229,6 +229,7 @@ async def test_closing_closes_every_connection_that_was_opened(link: Link, conne
     await until(all_are_closed)
 
 
+@pytest.mark.slow
 async def test_a_change_that_fails_at_commit_is_never_answered_with_success(
     app: FastAPI, client: httpx.AsyncClient
 ) -> None:

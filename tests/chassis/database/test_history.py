@@ -130,6 +130,7 @@ HARMLESS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edit", HARMLESS)
 def test_an_edit_without_an_effect_on_the_migration_is_not_noticed(copy: Service, database: str, edit: str) -> None:
     path = versions(copy) / "0002_colour.py"
@@ -214,6 +215,7 @@ def interpreters() -> list[str]:
     return [found for minor in range(11, 16) if (found := interpreter(f"python3.{minor}"))]
 
 
+@pytest.mark.slow
 def test_every_python_takes_a_migration_for_the_same() -> None:
     found = {python: meaning(python) for python in interpreters()}
     assert found == dict.fromkeys(found, meaning(sys.executable))

@@ -174,6 +174,7 @@ def test_a_difference_fails_the_check_and_is_named(service: Service, database_ur
 WORDS = "to_tsvector('simple', name || ' ' || coalesce(email, ''))"
 
 
+@pytest.mark.slow
 def test_an_index_on_an_expression_is_compared_as_postgres_rewrites_the_expression(
     copy: Service, empty_database: str
 ) -> None:
@@ -192,6 +193,7 @@ def test_an_index_on_an_expression_is_compared_as_postgres_rewrites_the_expressi
             migrate.check(indexed(different), empty_database)
 
 
+@pytest.mark.slow
 def test_the_next_migration_makes_a_sequence_before_the_column_with_its_numbers(
     copy: Service, empty_database: str
 ) -> None:
@@ -211,6 +213,7 @@ def test_the_next_migration_makes_a_sequence_before_the_column_with_its_numbers(
     assert ask(empty_database, "SELECT count(*) FROM pg_sequences WHERE schemaname = 'tiny'") == 0
 
 
+@pytest.mark.slow
 def test_the_next_migration_has_the_next_number_and_makes_the_difference(copy: Service, empty_database: str) -> None:
     migrate.upgrade(copy, empty_database)
 
@@ -278,6 +281,7 @@ def check_of(rule: str) -> sa.CheckConstraint:
     return sa.CheckConstraint(rule, name="weight_known")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error::sqlalchemy.exc.SAWarning")
 def test_a_column_and_its_check_are_written_in_one_change_and_validated_in_a_second_migration(
     copy: Service, empty_database: str
@@ -314,6 +318,7 @@ def checks_of_every_form() -> list[sa.CheckConstraint]:
     return [sa.CheckConstraint(rule, name=key) for key, rule in rules.items()]
 
 
+@pytest.mark.slow
 def test_a_check_with_values_or_colons_is_written_with_the_rule_of_the_code(copy: Service, empty_database: str) -> None:
     migrate.upgrade(copy, empty_database)
     known = sa.Enum("red", "blue", native_enum=False, create_constraint=True, name="colour_known")
@@ -333,6 +338,7 @@ def test_a_check_with_values_or_colons_is_written_with_the_rule_of_the_code(copy
     assert ask(empty_database, restored) == 4
 
 
+@pytest.mark.slow
 def test_a_check_leaves_with_its_column_and_arrives_with_its_table(copy: Service, empty_database: str) -> None:
     weight, check = sa.Column("weight", sa.Integer), check_of("weight > 0")
     parts = sa.Column("id", sa.Uuid, primary_key=True), sa.Column("size", sa.Integer)
@@ -355,6 +361,7 @@ def without_email(**info: list[str]) -> sa.MetaData:
     return metadata
 
 
+@pytest.mark.slow
 def test_a_column_is_dropped_only_after_its_table_no_longer_names_the_column(
     copy: Service, empty_database: str
 ) -> None:
@@ -368,6 +375,7 @@ def test_a_column_is_dropped_only_after_its_table_no_longer_names_the_column(
         migrate.check(copy, empty_database)
 
 
+@pytest.mark.slow
 def test_a_table_is_dropped_only_after_the_metadata_no_longer_names_the_table(
     copy: Service, empty_database: str
 ) -> None:

@@ -57,6 +57,7 @@ def shown(tmp_path: Path) -> Generator[viewer.Viewer]:
         yield running
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["console", "json"])
 def test_each_line_is_shown_with_its_facts_and_its_trace(shown: viewer.Viewer, format: str) -> None:
     result = run(format, **{log_copy.ADDRESS: f"{shown.url}logs?service=billing"})

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import pytest
 from chassis.dev.viewer.tree import draw, in_tree_order
 
 
@@ -29,6 +30,7 @@ def test_a_span_that_came_twice_is_shown_with_its_children_once() -> None:
     assert sorted(order(("a", "", 1), ("a", "", 1), ("b", "a", 2))) == [("a", 0), ("a", 0), ("b", 1)]
 
 
+@pytest.mark.slow
 def test_a_chain_may_be_deeper_than_the_stack_of_python() -> None:
     found = order(*((str(number), str(number - 1), number) for number in range(20_000)))
     assert found[-1] == ("19999", 19_999)

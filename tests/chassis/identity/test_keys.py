@@ -31,6 +31,7 @@ async def test_nothing_is_fetched_before_the_first_token(issuer: Issuer) -> None
     assert issuer.fetches == 1
 
 
+@pytest.mark.slow
 async def test_a_thousand_unknown_keys_at_once_cause_one_fetch(issuer: Issuer) -> None:
     verifier = issuer.tokens()
     await verifier.caller(issuer.token())

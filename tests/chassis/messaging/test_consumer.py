@@ -342,6 +342,7 @@ async def test_jobs_whose_every_attempt_takes_longer_than_the_pause_before_the_n
         await errands.until(lambda: has_done(errands, *good))
 
 
+@pytest.mark.slow
 async def test_a_message_gets_its_next_attempt_however_many_slow_attempts_are_due(
     errands: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -638,6 +639,7 @@ async def until_parked_and_dropped(bench: Bench, count: int) -> None:
     await bench.until(all_seen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", ["different", "same"])
 async def test_many_failing_messages_hold_up_no_other_key(bench: Bench, narrow: int, keys: str) -> None:
     fails = [paid(number, key=f"bad-{number}", then="fail") for number in range(4 * narrow)]
@@ -699,6 +701,7 @@ async def test_messages_that_the_broker_refused_take_no_room_from_messages_that_
         await bench.until(both_parked)
 
 
+@pytest.mark.slow
 async def test_any_number_of_messages_that_found_no_room_are_parked_once_there_is_room(
     bench: Bench, narrow: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

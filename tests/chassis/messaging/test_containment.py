@@ -82,6 +82,7 @@ def test_a_value_that_is_written_and_not_read_is_seen_by_every_gate() -> None:
     assert verdicts["compatible"] >= 50, verdicts
 
 
+@pytest.mark.slow
 def test_a_comparison_comes_to_an_end_however_much_there_is_to_compare() -> None:
     names = [f"A{number}" for number in range(40)]
     fields = {name: {"$ref": f"#/$defs/{after}"} for name, after in zip(names, names[1:] + names[:1], strict=True)}

@@ -312,6 +312,7 @@ async def test_keys_are_sent_at_the_same_time_and_the_messages_of_a_key_in_turn(
     assert bench.broker.most_in_hand == 3
 
 
+@pytest.mark.slow
 async def test_a_batch_is_deleted_and_another_is_read_while_a_third_is_being_sent(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,6 +327,7 @@ async def test_a_batch_is_deleted_and_another_is_read_while_a_third_is_being_sen
     assert len(bench.broker.got) == len({message.id for message in bench.broker.got}) == 3 * BATCH
 
 
+@pytest.mark.slow
 async def test_a_relay_that_ends_in_the_middle_of_a_batch_loses_nothing_and_repeats_only_rows_that_were_not_deleted(
     bench: Bench,
 ) -> None:
@@ -617,6 +619,7 @@ async def test_a_destination_that_is_back_is_sent_all_in_order_also_more_than_a_
         assert numbers == sorted(numbers)
 
 
+@pytest.mark.slow
 async def test_a_destination_that_is_back_is_sent_a_few_batches_at_a_time(bench: Bench) -> None:
     bench.broker.unavailable.add(JOB)
     await bench.say(*[TidyUp(UUID(int=number)) for number in range(5 * BATCH)])

@@ -255,6 +255,7 @@ async def test_a_row_of_a_replica_of_another_version_stays_for_a_day(bench: Benc
     assert len(await bench.jobs()) == 1
 
 
+@pytest.mark.slow
 async def test_a_worker_that_is_killed_before_its_commit_leaves_the_job_to_the_other_worker(
     bench: Bench, database_url: str
 ) -> None:

@@ -21,10 +21,10 @@ async def test_a_call_that_takes_too_long_is_cancelled_with_a_timeout() -> None:
 
 
 async def test_each_call_has_the_whole_time() -> None:
-    limit = TimeLimit(0.2)
-    for _ in range(5):
+    limit = TimeLimit(2)
+    for _ in range(4):
         with limit:
-            await asyncio.sleep(0.06)
+            await asyncio.sleep(0.6)  # far below the limit, because a busy machine adds to it
         assert not limit.expired
     with pytest.raises(TimeoutError), limit:
         await asyncio.sleep(60)

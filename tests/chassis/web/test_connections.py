@@ -439,6 +439,7 @@ async def test_no_request_is_taken_for_the_body_that_an_expectation_announced(cl
         assert await sender.closed()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", [b"x" * 10, b"5\r\nhello\r\n"], ids=["never ends", "comes in chunks"])
 async def test_a_body_that_nobody_reads_has_an_end(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, body: bytes
@@ -599,6 +600,7 @@ async def test_a_body_that_nobody_read_is_not_kept_after_its_answer() -> None:
         assert shared.held_bytes == 0
 
 
+@pytest.mark.slow
 async def test_connections_with_bodies_leave_nothing_for_the_garbage_collector(
     make_app: Callable[..., FastAPI], monkeypatch: pytest.MonkeyPatch
 ) -> None:

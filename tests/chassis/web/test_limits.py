@@ -187,6 +187,7 @@ def test_refused_bodies_do_not_widen_the_bound() -> None:
         bodies.count(third, 101)
 
 
+@pytest.mark.slow
 async def test_a_body_that_comes_in_tiny_pieces_takes_little_more_memory_than_its_size() -> None:
     size = 200_000
     pieces = iter([b"%02d" % (number % 100) for number in range(size // 2)])
@@ -217,6 +218,7 @@ async def test_a_body_that_comes_in_tiny_pieces_takes_little_more_memory_than_it
     assert most < 4 * size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", ["[" * 100_000, "9" * 100_000, '{"name": ' * 10_000])
 async def test_large_bodies_that_are_not_json_leave_nothing_behind(make_app: Callable[..., FastAPI], body: str) -> None:
     def failures() -> list[object]:

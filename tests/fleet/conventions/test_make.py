@@ -48,6 +48,7 @@ def test_an_update_is_made_by_the_newest_version(service: Path) -> None:
     assert git(service, "status", "--porcelain") == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "version", "used"),
     [

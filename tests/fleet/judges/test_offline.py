@@ -93,6 +93,7 @@ def read(folder: Path, *migrations: str, **environment: str) -> list[dict[str, A
     return list(json.loads((folder / "out.json").read_text()).values())
 
 
+@pytest.mark.slow
 def test_a_migration_that_does_more_than_build_sql_is_refused_and_does_nothing(tmp_path: Path) -> None:
     proof = tmp_path / "proof"
     made = read(tmp_path, *(UPGRADE + harm.replace("PROOF", str(proof)) + "\n" for harm in HARMFUL.values()))
@@ -105,11 +106,13 @@ def test_a_migration_that_does_more_than_build_sql_is_refused_and_does_nothing(t
     assert made[0]["line"] == 8
 
 
+@pytest.mark.slow
 def test_a_migration_that_acts_on_import_is_refused_too(tmp_path: Path) -> None:
     (one,) = read(tmp_path, f"import subprocess\n{UPGRADE}pass\n")
     assert (one["line"], one["error"].partition(",")[0]) == (1, "it imports subprocess")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beginning", [b"# coding: utf-7\n", b"\r# coding: utf-7\n", b'"""x"""  # coding: utf-7\n'])
 def test_a_comment_that_python_reads_as_code_is_no_comment(tmp_path: Path, beginning: bytes) -> None:
     migration = tmp_path / "0002.py"
@@ -120,6 +123,7 @@ def test_a_comment_that_python_reads_as_code_is_no_comment(tmp_path: Path, begin
     assert one["error"] == ("SyntaxError: it declares the coding utf-7, and may declare only UTF-8" if is_code else "")
 
 
+@pytest.mark.slow
 def test_a_module_is_the_same_for_every_importer_and_a_column_may_have_any_name(tmp_path: Path) -> None:
     (one,) = read(
         tmp_path,
@@ -129,6 +133,7 @@ def test_a_module_is_the_same_for_every_importer_and_a_column_may_have_any_name(
     assert (one["error"], one["statements"][0][0].strip()) == ("", "(True, True);")
 
 
+@pytest.mark.slow
 def test_a_list_grows_under_all_of_its_names(tmp_path: Path) -> None:
     (one,) = read(
         tmp_path, f"{UPGRADE}a = b = []\n    a += ['DROP TABLE a']\n    for sql in b:\n        op.execute(sql)\n"
@@ -151,6 +156,7 @@ WALLED = {
 }
 
 
+@pytest.mark.slow
 def test_python_refuses_code_that_passes_a_hole_in_the_guards(tmp_path: Path) -> None:
     proof = tmp_path / "proof"
     files = {name: tmp_path / f"{number}.py" for number, name in enumerate(WALLED)}
@@ -171,6 +177,7 @@ program.main({str(tmp_path / "out.json")!r}, {list(map(str, files.values()))!r})
     assert not proof.exists()
 
 
+@pytest.mark.slow
 def test_a_migration_that_never_ends_is_given_up(tmp_path: Path) -> None:
     migration = tmp_path / "0002.py"
     migration.write_text(f"{UPGRADE}while True: pass\n")
@@ -214,6 +221,7 @@ def upgrade() -> None:
 """
 
 
+@pytest.mark.slow
 def test_a_migration_may_use_functions_loops_and_values_of_its_own(tmp_path: Path) -> None:
     (one,) = read(tmp_path, WRITTEN_WELL)
     assert one["error"] == ""

@@ -41,17 +41,20 @@ HIDDEN = (
 )
 
 
+@pytest.mark.slow
 def test_a_table_that_only_a_comment_or_a_text_creates_is_in_use(tmp_path: Path) -> None:
     tables = [(sql.replace("billing.t ", f"billing.t{number} "), f"t{number}") for number, sql in enumerate(HIDDEN)]
     statements = [one for sql, name in tables for one in (sql, INDEX.replace("invoices", name))]
     assert rules(tmp_path, *statements).count("require-concurrent-index-creation") == len(HIDDEN)
 
 
+@pytest.mark.slow
 def test_a_table_that_the_migrations_create_is_not_in_use(tmp_path: Path) -> None:
     created = "/* A new\n table */ CREATE TABLE\n billing.invoices (id int)"
     assert "require-concurrent-index-creation" not in rules(tmp_path, created, INDEX)
 
 
+@pytest.mark.slow
 def test_a_first_statement_excuses_no_later_statement(tmp_path: Path) -> None:
     change_new = "ALTER TABLE billing.new ADD COLUMN a int; "
     found = rules(

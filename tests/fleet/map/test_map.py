@@ -786,6 +786,7 @@ def test_no_password_is_kept_of_an_address(tmp_path: Path) -> None:
     assert "secret@" not in json.dumps([one.to_json() for one in drawn(tmp_path, careless).services.values()])
 
 
+@pytest.mark.slow
 def test_a_service_that_cannot_be_read_is_told_and_stops_no_other(tmp_path: Path) -> None:
     broken = shop()
     broken["orders"].files["specs/asyncapi.json"] = "{"
@@ -805,6 +806,7 @@ def test_a_service_that_cannot_be_read_is_told_and_stops_no_other(tmp_path: Path
     }
 
 
+@pytest.mark.slow
 def test_two_repositories_of_one_service_are_told(tmp_path: Path) -> None:
     folders = written(tmp_path, shop())
     copy = shop()["orders"].write(tmp_path / "copy", "orders")
@@ -828,6 +830,7 @@ def never_read(source: reader.Source) -> object:
     return reader.attempt_facts(source)
 
 
+@pytest.mark.slow
 def test_commits_of_bare_clones_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
     members = []
@@ -853,6 +856,7 @@ def test_commits_of_bare_clones_are_read_once(tmp_path: Path, monkeypatch: pytes
     assert reader.read_standings([*members, gone], unreadable).unread == {"gone": "no"}
 
 
+@pytest.mark.slow
 def test_a_commit_of_one_repository_says_nothing_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A local repository may have other files than its commit's id stands for, because Git does not check."""
     monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
@@ -896,6 +900,7 @@ def test_facts_that_are_far_too_large_are_given_up(tmp_path: Path, monkeypatch: 
     assert "make the schemas in specs/ smaller" in map_.unread["orders"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_commit_that_takes_too_long_to_read_is_given_up_and_not_tried_again_under_that_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -956,6 +961,7 @@ def test_the_surroundings_of_a_service_are_its_own_edges(tmp_path: Path) -> None
         map_.around("shipping")
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_map_in_each_format_and_fails_on_errors(tmp_path: Path) -> None:
     folders = [str(folder) for folder in written(tmp_path, shop())]
 

@@ -98,6 +98,7 @@ def test_aliases_that_make_a_billion_values_are_refused(kind: str) -> None:
         Answers.parse(laughs(kind).encode())
 
 
+@pytest.mark.slow
 def test_more_values_than_a_file_may_have_are_refused_before_construction() -> None:
     with pytest.raises(yaml.YAMLError, match="it has more than 500,000 values"):
         load("[" + "1," * 600_000 + "]")
@@ -171,6 +172,7 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path / "repository"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_a_tree_of_empty_folders_that_has_no_end_is_refused(repository: Path) -> None:
     tree = git.line(repository, "mktree", stdin=b"")
@@ -237,6 +239,7 @@ def test_a_killed_git_is_started_again(repository: Path, monkeypatch: pytest.Mon
     assert reader.find("HEAD:missing", "blob") is None
 
 
+@pytest.mark.slow
 def test_many_large_files_are_not_in_memory_at_once(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file with many names is read only once."""
     monkeypatch.setattr(cat_file, "GROUP_BYTES", 4 * 2**20)
@@ -362,6 +365,7 @@ def test_a_file_that_is_made_to_break_its_reader_is_a_finding_and_no_bug(born: B
     assert [one for one in found if "has a bug" in one.reason] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
@@ -381,6 +385,7 @@ def test_a_lock_file_of_other_types_is_a_finding_and_no_bug(born: Born, text: st
             list(convention.check(opened))
 
 
+@pytest.mark.slow
 def test_a_thousand_findings_of_a_convention_are_enough(born: Born) -> None:
     service = born()
     (service / "src/billing/loud.py").write_text("print()\n" * 3000)
@@ -433,6 +438,7 @@ def test_a_template_that_never_stops_rendering_is_one_line_of_the_report(
     assert found[1].unreadable == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("many", [True, False])
 def test_a_host_that_sends_more_than_the_limit_is_given_up_and_leaves_no_files(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: bool
@@ -516,10 +522,12 @@ def has_a_terminal(_: object) -> bool:
     return os.getsid(0) != os.getpid()
 
 
+@pytest.mark.slow
 def test_a_process_has_no_terminal_on_which_a_program_could_ask() -> None:
     assert dict(in_processes(has_a_terminal, ["one"], jobs=1)) == {"one": False}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_process_that_hangs_in_a_call_of_c_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEET_LIMIT_SECONDS", "0.2")
@@ -528,6 +536,7 @@ def test_a_process_that_hangs_in_a_call_of_c_is_ended(monkeypatch: pytest.Monkey
     assert lost.why.startswith("the service takes more than 0.2 seconds of computing, and was given up")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_check_that_hangs_in_a_call_of_c_is_given_up(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEET_LIMIT_SECONDS", "0.2")
@@ -536,6 +545,7 @@ def test_a_check_that_hangs_in_a_call_of_c_is_given_up(repository: Path, monkeyp
         checking.check(checking.Options(repository))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_map_names_the_service_that_hangs_in_a_call_of_c_and_does_not_try_its_commit_again(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

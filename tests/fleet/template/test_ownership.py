@@ -15,6 +15,7 @@ from tests.support.paths import ROOT
 NO_COMMENTS = (".json", ".typed", ".python-version")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", EACH_NAME)
 def test_every_path_of_every_variant_has_one_owner_and_the_platforms_say_so(born: Born, variant: str) -> None:
     service = contents(born(**VARIANTS[variant]))

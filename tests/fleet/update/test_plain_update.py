@@ -30,7 +30,7 @@ def test_a_service_that_only_the_team_has_edited_is_the_same_as_after_fleet_upda
     plain, fleets = born(), born()
     for service in (plain, fleets):
         team_edits(service)
-    plain_update(plain, "v1.1.0")
+    plain_update(plain, "v1.1.0", with_shortcuts=False)
     commit(plain)
     kept(plain)
     assert findings(plain) == []
@@ -134,7 +134,7 @@ def test_from_every_version_to_the_newest(born: Born, start: str) -> None:
         (service / path).parent.mkdir(parents=True, exist_ok=True)
         (service / path).write_text(content) if content is not None else (service / path).unlink()
     commit(service)
-    plain_update(service)
+    plain_update(service, with_shortcuts=False)
     commit(service)
     kept(service)
     assert findings(service) == []
