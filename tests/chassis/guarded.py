@@ -8,7 +8,7 @@ from chassis.application import application
 from chassis.database.unit_of_work import NoOutbox, UnitOfWork
 from chassis.identity import Caller, Oidc, OidcSettings, caller, public, scopes
 from chassis.telemetry.setup import Telemetry
-from fastapi import APIRouter, FastAPI, WebSocket
+from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 
 from tests.chassis.issuing import AUDIENCE, ISSUER, Issuer
@@ -59,13 +59,6 @@ async def in_a_unit_of_work() -> str | None:
 @public("the price list is on our website")
 async def list_prices() -> list[str]:
     return []
-
-
-@router.websocket("/live", dependencies=[scopes("things:read")])
-async def live(websocket: WebSocket) -> None:
-    await websocket.accept()
-    await websocket.send_text(caller().subject)
-    await websocket.close()
 
 
 admin = APIRouter(prefix="/admin", dependencies=[scopes("things:admin")])

@@ -39,6 +39,7 @@ IMPORTS = {
     "to_jsonable_python": "pydantic_core",
     "to_process": "anyio",
     "capture_logs": "structlog.testing",
+    "Money": "chassis.money",
     "Path": "pathlib",
     "UUID": "uuid",
     "dataclass": "dataclasses",

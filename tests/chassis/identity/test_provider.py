@@ -1,14 +1,22 @@
 """The tokens of a provider that is not ours are accepted: discovery, client credentials, and a rotation of its keys."""
 
+from typing import Any
+
 import pytest
 from chassis.identity import keys
 from fastapi import FastAPI
 
 from tests.chassis.guarded import make, send
+from tests.chassis.issuing import Issuer
 from tests.support.oidc_provider import CLIENT_ID, Provider
 from tests.support.waiting import until
 
 AUDIENCE = "https://tiny.example"
+
+
+@pytest.fixture
+def issuer() -> Issuer:
+    return Issuer()
 
 
 @pytest.fixture
@@ -57,3 +65,52 @@ async def test_keys_of_a_real_provider_rotate_while_the_service_runs(
     provider.retire()
     await until(is_refused)  # the keys are fetched again in the background
     assert await status(new) == 200
+
+
+KEYCLOAK = {
+    "typ": "Bearer",
+    "aud": ["tiny", "account"],
+    "azp": "web",
+    "sid": "wI1fFCXFF1oq1H2laYXyoo87",
+    "acr": "1",
+    "realm_access": {"roles": ["offline_access"]},
+    "scope": "openid things:read profile",
+    "roles": ["things:write"],
+}
+ENTRA = {
+    "ver": "2.0",
+    "aio": "AWQA",
+    "oid": "00000000-0000-0000",
+    "azp": "6e74",
+    "azpacr": "1",
+    "rh": "0.AX",
+    "scope": None,
+}
+AUTH0 = {
+    "aud": ["tiny", "https://shop.eu.auth0.com/userinfo"],
+    "azp": "web",
+    "scope": "openid things:read",
+    "permissions": ["things:read", "things:write"],
+}
+OKTA = {"ver": 1, "jti": "AT.0mP", "cid": "web", "uid": "00u1", "scope": None, "scp": ["openid", "things:read"]}
+
+
+@pytest.mark.parametrize(
+    ("claims", "claims_of_scopes", "granted", "client"),
+    [
+        (KEYCLOAK, "scope scp", {"openid", "things:read", "profile"}, "web"),
+        (KEYCLOAK, "scope roles", {"openid", "things:read", "profile", "things:write"}, "web"),
+        (ENTRA | {"scp": "Things.Read"}, "scope scp", {"Things.Read"}, "6e74"),
+        (ENTRA | {"idtyp": "app", "roles": ["Things.Read.All"]}, "scp roles", {"Things.Read.All"}, "6e74"),
+        (AUTH0, "scope scp", {"openid", "things:read"}, "web"),
+        (AUTH0, "permissions", {"things:read", "things:write"}, "web"),
+        (OKTA, "scope scp", {"openid", "things:read"}, "web"),
+    ],
+)
+async def test_the_settings_of_the_page_on_identity_providers_fit_their_tokens(
+    issuer: Issuer, claims: dict[str, Any], claims_of_scopes: str, granted: set[str], client: str
+) -> None:
+    """Keycloak 26.5 has issued the first claims. The other claims are in the documentation of the providers."""
+    verifier = issuer.tokens(scope_claims=claims_of_scopes.split())
+    caller = await verifier.caller(issuer.token(client_id=None, **claims))
+    assert (caller.scopes, caller.client) == (granted, client)

@@ -10,11 +10,8 @@ from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.params import Security
 from fastapi.routing import RouteContext, iter_route_contexts
-from fastapi.security import SecurityScopes
-from starlette.requests import HTTPConnection
 
-from chassis.database.unit_of_work import current_caller
-from chassis.identity.callers import Caller
+from chassis.identity.callers import Caller, caller
 from chassis.settings import SettingsError
 
 Served = TypeVar("Served")
@@ -25,12 +22,8 @@ OWN = frozenset({"chassis.web.probes", "chassis.web.docs_page", "fastapi.applica
 SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749, section 3.3
 
 
-async def _authorized(connection: HTTPConnection, demanded: SecurityScopes) -> Caller:
-    # The guard has checked the scopes of an HTTP route before. FastAPI alone knows the dependencies of a WebSocket.
-    if connection.scope["type"] == "websocket":
-        guard = connection.app.state.guard
-        current_caller.set(await guard.authorize_websocket(connection.scope, frozenset(demanded.scopes)))
-    return current_caller.get()
+async def _known() -> Caller:  # FastAPI would call a plain function in a thread
+    return caller()
 
 
 class Scopes(Security):
@@ -45,12 +38,11 @@ def scopes(*names: str) -> Scopes:
     """Demand that the caller's token has all these scopes.
 
     `@scopes("invoices:write")` above a function is for this route. For all routes of a router:
-    `APIRouter(…, dependencies=[scopes("invoices:read")])`. A WebSocket takes only the second form:
-    `@router.websocket("/…", dependencies=[scopes("invoices:read")])`.
+    `APIRouter(…, dependencies=[scopes("invoices:read")])`.
     """
     if not names:
         raise ValueError("scopes(): name at least one scope, such as invoices:read")
-    return Scopes(_authorized, scopes=names)
+    return Scopes(_known, scopes=names)
 
 
 def public(reason: str) -> Callable[[Served], Served]:
@@ -104,25 +96,20 @@ def demands_of(app: FastAPI, everywhere: frozenset[str]) -> list[tuple[RouteCont
 def _demand_of(route: RouteContext, served: Any, everywhere: frozenset[str]) -> Demand | str:
     """Return the demand of a route, or the sentence that names the fault of the route."""
     dependant = getattr(route, "dependant", None)
+    if dependant and not route.methods:
+        return "is a WebSocket, which the server does not serve. Send events in a stream instead"
     named = frozenset(_scopes_of(dependant) if dependant else ())
     decorated = frozenset(getattr(served, "demanded_scopes", ()))
     if reason := getattr(served, "public_reason", None):
         if named or decorated:
             return "is public, but demands scopes. Remove one of the two"
         return Demand(frozenset(), reason)
-    if dependant and not route.methods and not _is_checked(dependant):
-        return "is a WebSocket without scopes. Pass dependencies=[scopes(…)] to its decorator"
     if not (dependant and (named or decorated or everywhere)):
         return 'put @scopes("…") above its function, or @public("…") with the reason'
     demanded = named | decorated | everywhere
     if wrong := [name for name in sorted(demanded) if not SCOPE.fullmatch(name)]:
         return f"a scope is a word in ASCII without quotes, such as invoices:read, and not {wrong[0]!r}"
     return Demand(demanded)
-
-
-def _is_checked(dependant: Dependant) -> bool:
-    """Return whether `scopes(…)` is among the dependencies, which alone checks a WebSocket."""
-    return any(each.call is _authorized or _is_checked(each) for each in dependant.dependencies)
 
 
 def _scopes_of(dependant: Dependant) -> Iterator[str]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI
 from fastapi.routing import RouteContext
 from opentelemetry import trace
 from starlette.routing import BaseRoute
@@ -82,28 +82,15 @@ class Guard:
 
     async def authorize(self, scope: Scope, demanded: frozenset[str]) -> Caller:
         """Return the caller of a request whose token has all demanded scopes. Raises Refused."""
-        found = None
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                if found is not None:
-                    raise Refused("token_malformed")
-                found = value
-        if found is None:
+        # RequestMiddleware has joined a header that was sent twice, and so made the token malformed.
+        if (value := dict(scope["headers"]).get(b"authorization")) is None:
             raise Refused("token_missing")
-        if found[:7].lower() != b"bearer ":
+        if value[:7].lower() != b"bearer ":
             raise Refused("token_malformed")
-        caller = await self._tokens.caller(found[7:].strip())
+        caller = await self._tokens.caller(value[7:].strip())
         if not demanded <= caller.scopes:
             raise Refused("scope_missing", 403)
         return caller
-
-    async def authorize_websocket(self, scope: Scope, demanded: frozenset[str]) -> Caller:
-        """Return the caller of a WebSocket. Raises HTTPException, which ends the handshake."""
-        try:
-            return await self.authorize(scope, demanded | self._everywhere)
-        except Refused as refused:
-            self._refusals.add(refused, scope)
-            raise HTTPException(refused.status) from None
 
     def refuse(self, refused: Refused, demanded: frozenset[str], scope: Scope) -> ASGIApp:
         """Make the answer to a refused request. The answer does not say what is wrong with a token."""
