@@ -82,12 +82,15 @@ class Guard:
 
     async def authorize(self, scope: Scope, demanded: frozenset[str]) -> Caller:
         """Return the caller of a request whose token has all demanded scopes. Raises Refused."""
-        # RequestMiddleware has joined a header that was sent twice, and so made the token malformed.
-        if (value := dict(scope["headers"]).get(b"authorization")) is None:
+        found = None  # RequestMiddleware has joined a header that was sent twice, which makes the token malformed
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                found = value
+        if found is None:
             raise Refused("token_missing")
-        if value[:7].lower() != b"bearer ":
+        if found[:7].lower() != b"bearer ":
             raise Refused("token_malformed")
-        caller = await self._tokens.caller(value[7:].strip())
+        caller = await self._tokens.caller(found[7:].strip())
         if not demanded <= caller.scopes:
             raise Refused("scope_missing", 403)
         return caller
