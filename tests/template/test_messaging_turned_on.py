@@ -142,6 +142,8 @@ def test_a_service_passes_its_gates_after_events_are_turned_on_and_off_again(upd
         (service / path).unlink()
     take_the_steps_of_the_page(service)
     record_who_did_it(service)
+    protect_a_route(service)
+    use_a_policy_engine(service)
     make(service, "specs")
     assert "All gates passed." in make(service, "check").stdout
 
@@ -216,6 +218,25 @@ def record_who_did_it(service: Path) -> None:
             new("tests/api/test_owners.py"),
             edit("tests/api/test_owners.py", "URL =", "from chassis.dev.issuer import Client\nURL ="),
         ),
+    )
+
+
+def protect_a_route(service: Path) -> None:
+    """Follow docs/how-to/protect-a-route.md."""
+    steps = new("src/billing/api/prices.py"), new("tests/api/test_prices.py")
+    follow(service, "protect-a-route.md", *steps, shown)  # the last block is a command while `make dev` runs
+
+
+def use_a_policy_engine(service: Path) -> None:
+    """Follow docs/how-to/use-a-policy-engine.md."""
+    uv = "UV_PYTHON=.venv/bin/python PATH=.tools/bin:$PATH uv"
+    follow(
+        service,
+        "use-a-policy-engine.md",
+        lambda service, text: typed(service, text.replace("uv add", f"{uv} add --quiet")),
+        new("src/billing/usecases/invoice_policies.py"),
+        shown,  # the lines of a route that change
+        new("tests/usecases/test_invoice_policies.py"),
     )
 
 
