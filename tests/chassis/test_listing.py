@@ -17,6 +17,8 @@ from chassis.database import Database, metadata_for
 from chassis.database.migrate import engine_for
 from chassis.listing import CACHED_STATEMENTS, InvalidCursor, Listing, Page
 
+from tests.chassis.temporary_schema import temporary_schema
+
 
 class Size(enum.Enum):
     SMALL = "s"
@@ -72,16 +74,14 @@ def paper(number: int) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def stored(database_url: str, database: Database, connection: asyncpg.Connection) -> AsyncGenerator[None]:
+async def stored(database_url: str) -> AsyncGenerator[None]:
     """The table above, with rows."""
-    engine = engine_for(database_url)
-    async with engine.begin() as plain:
-        await plain.execute(sa.text("CREATE SCHEMA listing"))
-        await plain.run_sync(metadata.create_all)
-        await plain.execute(sa.insert(papers), [paper(number) for number in range(COUNT)])
-    yield
-    await connection.execute("DROP SCHEMA listing CASCADE")
-    await engine.dispose()
+    async with temporary_schema(database_url, metadata):
+        engine = engine_for(database_url)
+        async with engine.begin() as plain:
+            await plain.execute(sa.insert(papers), [paper(number) for number in range(COUNT)])
+        await engine.dispose()
+        yield
 
 
 async def all_pages(database: Database, *, limit: int = 7, **query: Any) -> list[dict[str, Any]]:

@@ -9,7 +9,8 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 from chassis.database import Database, Statement, metadata_for, rows_of, select_with_rows
-from chassis.database.migrate import engine_for
+
+from tests.chassis.temporary_schema import temporary_schema
 
 metadata = metadata_for("nested")
 orders = sa.Table("orders", metadata, sa.Column("id", sa.Integer, primary_key=True, autoincrement=False))
@@ -46,14 +47,8 @@ FULL: dict[str, Any] = {
 
 @pytest.fixture
 async def tables(database_url: str, database: Database) -> AsyncGenerator[Database]:
-    engine = engine_for(database_url)
-    async with engine.begin() as connection:
-        await connection.execute(sa.text("CREATE SCHEMA nested"))
-        await connection.run_sync(metadata.create_all)
-    yield database
-    async with engine.begin() as connection:
-        await connection.execute(sa.text("DROP SCHEMA nested CASCADE"))
-    await engine.dispose()
+    async with temporary_schema(database_url, metadata):
+        yield database
 
 
 async def test_each_row_has_its_own_rows_in_order(tables: Database) -> None:

@@ -8,8 +8,9 @@ import asyncpg
 import pytest
 import sqlalchemy as sa
 from chassis.database import Database, Statement, metadata_for, raises
-from chassis.database.migrate import engine_for
 from chassis.errors import Conflict, DomainError
+
+from tests.chassis.temporary_schema import temporary_schema
 
 
 class NumberTaken(Conflict):
@@ -68,17 +69,11 @@ def thing(row: int, **values: Any) -> dict[str, Any]:
 
 @pytest.fixture
 async def tables(database_url: str, database: Database) -> AsyncGenerator[Database]:
-    engine = engine_for(database_url)
-    async with engine.begin() as connection:
-        await connection.execute(sa.text("CREATE SCHEMA violated"))
-        await connection.run_sync(metadata.create_all)
-    await Statement(sa.insert(owners)).run(database, id=1)
-    await INSERT.run(database, **thing(1, owner_id=1, plain="x", **{LONG: "x"}))
-    await INSERT.run(database, **thing(2, parent_id=1))
-    yield database
-    async with engine.begin() as connection:
-        await connection.execute(sa.text("DROP SCHEMA violated CASCADE"))
-    await engine.dispose()
+    async with temporary_schema(database_url, metadata):
+        await Statement(sa.insert(owners)).run(database, id=1)
+        await INSERT.run(database, **thing(1, owner_id=1, plain="x", **{LONG: "x"}))
+        await INSERT.run(database, **thing(2, parent_id=1))
+        yield database
 
 
 async def refused(running: Any) -> tuple[type[Exception], str]:

@@ -53,7 +53,7 @@ def test_a_tool_comes_from_the_installation_of_fleet() -> None:
         tools.program("git")
 
 
-SHARED = ("compatibility", "containment", "normal_form")
+SHARED = ("compatibility", "containment", "keyword_rules", "normal_form")
 
 
 @pytest.mark.parametrize("name", SHARED)

@@ -10,37 +10,33 @@ the same rules.
 """
 
 import math
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from . import normal_form
-from .normal_form import LOWER, UPPER, Schema, Unjudged, alternatives, demands, is_number, kind_of, text
+from .keyword_rules import (
+    OF_ARRAY,
+    OF_OBJECT,
+    Gap,
+    applies,
+    choices,
+    default_of,
+    field_schemas,
+    is_a,
+    is_bounded,
+    is_type,
+    may_match,
+    names_schema,
+    required,
+    rest_schema,
+    type_names,
+    unjudged,
+    wanted_schemas,
+)
+from .normal_form import LOWER, UPPER, Schema, Unjudged, alternatives, demands, is_number, text
 
 MOST_STEPS = 10_000
 """More comparisons than any contract needs. The bound keeps a malformed document from taking hours."""
-
-_OBJECT = {"additionalProperties", "patternProperties", "properties"}
-_ARRAY = {"items", "prefixItems"}
-_OF_TYPE: dict[str, set[str]] = {
-    "string": {"maxLength", "minLength", "pattern"},
-    "number": {"exclusiveMaximum", "exclusiveMinimum", "maximum", "minimum", "multipleOf"},
-    "array": {"contains", "maxContains", "maxItems", "minContains", "minItems", "uniqueItems", *_ARRAY},
-    "object": {"dependentRequired", "maxProperties", "minProperties", "propertyNames", "required", *_OBJECT},
-}
-
-
-@dataclass(frozen=True)
-class Gap:
-    """One way in which a written value may be unreadable. `written` and `read` are what the two schemas demand
-    there."""
-
-    field: str
-    keyword: str
-    written: Any = None
-    read: Any = None
-    sure: bool = True
 
 
 def gaps(written: Any, read: Any, *, within: tuple[Schema, Schema] | None = None, strict: bool = False) -> list[Gap]:
@@ -53,7 +49,7 @@ def gaps(written: Any, read: Any, *, within: tuple[Schema, Schema] | None = None
     try:
         found = _Comparison(*roots, strict=strict).between(written, read, "")
     except _TooMuch:
-        return [_unjudged("", "there is too much to compare")]
+        return [unjudged("", "there is too much to compare")]
     return list({(gap.field, gap.keyword, text([gap.written, gap.read])): gap for gap in found}.values())
 
 
@@ -76,7 +72,7 @@ class _Comparison:
         end."""
         pair = (text(written), text(read))
         if pair in here:
-            return [_unjudged(at, "a schema refers to itself")]
+            return [unjudged(at, "a schema refers to itself")]
         if pair in self._fitting:
             return []
         mark = len(self._fitting)
@@ -96,7 +92,7 @@ class _Comparison:
             ways = alternatives(written, self._written_root)
             return [gap for way in ways for gap in self._alternative(way, read, at, here, ways)]
         except Unjudged as error:
-            return [_unjudged(at, str(error))]
+            return [unjudged(at, str(error))]
 
     def _alternative(
         self, way: Schema, read: Any, at: str, here: frozenset[tuple[str, str]], ways: list[dict[str, Any]]
@@ -104,20 +100,20 @@ class _Comparison:
         """Return the gaps between one alternative of the written schema and the read schema."""
         wanted = demands(read, self._read_root)
         found = [gap for one in wanted for gap in self._demand(way, one, at, here)]
-        if not any(_is_type(gap, at) for gap in found):
+        if not any(is_type(gap, at) for gap in found):
             return [*found, *(self._other_meaning(way, wanted, at) if self._strict else ())]
-        taken = _types(alternatives(read, self._read_root))
-        return [Gap(at, "null" if way.get("type") == "null" else "type", _types(ways), taken)]
+        taken = type_names(alternatives(read, self._read_root))
+        return [Gap(at, "null" if way.get("type") == "null" else "type", type_names(ways), taken)]
 
     def _demand(self, way: Schema, read: Schema | bool, at: str, here: frozenset[tuple[str, str]]) -> Iterator[Gap]:
-        if isinstance(read, bool) or not _is_a(way, read):
+        if isinstance(read, bool) or not is_a(way, read):
             yield Gap(at, "type")
             return
         seen: set[str] = set()
         for keyword in read:
-            if keyword in seen or normal_form.is_annotation(keyword) or not _applies(keyword, way.get("type")):
+            if keyword in seen or normal_form.is_annotation(keyword) or not applies(keyword, way.get("type")):
                 continue
-            seen |= next((group for group in (*normal_form.GROUPS, _OBJECT, _ARRAY) if keyword in group), {keyword})
+            seen |= next((group for group in (*normal_form.GROUPS, OF_OBJECT, OF_ARRAY) if keyword in group), {keyword})
             yield from self._keyword(keyword, way, read, at, here)
 
     def _keyword(
@@ -126,29 +122,29 @@ class _Comparison:
         wanted = read[keyword]
         match keyword:
             case "type" | "format" | "default":
-                return  # `_is_a` has looked at the first two
+                return  # `is_a` has looked at the first two
             case "const":
-                yield from _choices(way, [wanted], at)
+                yield from choices(way, [wanted], at)
             case "enum":
-                yield from _choices(way, wanted, at)
+                yield from choices(way, wanted, at)
             case "anyOf":
                 yield from self._one_of(way, wanted, at, here)
             case "oneOf":
                 yield from self._exactly_one_of(way, wanted, at, here)
             case "required":
-                yield from _required(way, wanted, at)
+                yield from required(way, wanted, at)
             case "propertyNames":
                 yield from self.between(
-                    _names(way), {"allOf": [{"type": "string"}, wanted]}, f"{at}.<name>".lstrip(".")
+                    names_schema(way), {"allOf": [{"type": "string"}, wanted]}, f"{at}.<name>".lstrip(".")
                 )
-            case _ if keyword in _OBJECT:
+            case _ if keyword in OF_OBJECT:
                 yield from self._object(way, read, at)
-            case _ if keyword in _ARRAY:
+            case _ if keyword in OF_ARRAY:
                 yield from self._array(way, read, at)
             case _ if keyword in LOWER | UPPER and "Contains" not in keyword:
                 if not is_number(wanted):
                     yield Gap(at, keyword, way.get(keyword), wanted, sure=False)
-                elif not _is_bounded(way, keyword, wanted):
+                elif not is_bounded(way, keyword, wanted):
                     yield Gap(at, keyword, way.get(keyword), wanted)
             case "uniqueItems" if wanted is False:
                 return
@@ -174,7 +170,7 @@ class _Comparison:
         tried = [self.between(way, member, at, here) for member in members]
         if [] in tried:
             return []
-        near = [found for found in tried if not any(_is_type(gap, at) for gap in found)]
+        near = [found for found in tried if not any(is_type(gap, at) for gap in found)]
         return min(near, key=len) if near else [Gap(at, "type")]
 
     def _exactly_one_of(self, way: Schema, members: list[Any], at: str, here: frozenset[tuple[str, str]]) -> list[Gap]:
@@ -218,9 +214,9 @@ class _Comparison:
     # --- objects and arrays ---------------------------------------------------------------------------------------
 
     def _object(self, way: Schema, read: Schema, at: str) -> Iterator[Gap]:
-        for name, value in _fields(way).items():
+        for name, value in field_schemas(way).items():
             field = f"{at}.{name}".lstrip(".")
-            wanted = _wanted(read, name) or [read.get("additionalProperties", True)]
+            wanted = wanted_schemas(read, name) or [read.get("additionalProperties", True)]
             if wanted == [False] and not self._nothing(value):
                 yield Gap(field, "closed")
             else:
@@ -233,13 +229,13 @@ class _Comparison:
         The entries of a mapping are such fields.
         """
         known, patterns = read.get("properties", {}), read.get("patternProperties", {})
-        rest, given = read.get("additionalProperties", True), _fields(way)
-        ways: list[tuple[str | None, Any]] = [(None, _rest(way)), *way.get("patternProperties", {}).items()]
+        rest, given = read.get("additionalProperties", True), field_schemas(way)
+        ways: list[tuple[str | None, Any]] = [(None, rest_schema(way)), *way.get("patternProperties", {}).items()]
         for pattern, value in ways:
             if self._nothing(value):
                 continue
             for name in known:
-                if name not in given and (pattern is None or _may_match(pattern, name)):
+                if name not in given and (pattern is None or may_match(pattern, name)):
                     yield from self.between(value, known[name], f"{at}.{name}".lstrip("."))
             for one in patterns.values() if pattern not in patterns else [patterns[pattern]]:
                 yield from self.between(value, one, f"{at}.*".lstrip("."))
@@ -261,9 +257,11 @@ class _Comparison:
         for name, value in given.items():
             field = f"{at}.{name}".lstrip(".")
             if name in known:
-                if name not in always and text(_default(value)) != text(_default(known[name])):
-                    yield Gap(field, "default", _default(value), _default(known[name]))
-            elif not any(_wanted(one, name) or isinstance(one.get("additionalProperties"), dict) for one in readers):
+                if name not in always and text(default_of(value)) != text(default_of(known[name])):
+                    yield Gap(field, "default", default_of(value), default_of(known[name]))
+            elif not any(
+                wanted_schemas(one, name) or isinstance(one.get("additionalProperties"), dict) for one in readers
+            ):
                 heir = next((one for one in heirs if self._renamed(value, known[one])), None)
                 heirs = [one for one in heirs if one != heir]
                 yield Gap(field, "unknown", read=heir)
@@ -286,135 +284,3 @@ class _Comparison:
             yield from self.between(one, other, f"{at}[{place}]")
         if most > longest:
             yield from self.between(way.get("items", True), read.get("items", True), f"{at}[]")
-
-
-def _unjudged(at: str, reason: str) -> Gap:
-    return Gap(at, "judgement", read=reason, sure=False)
-
-
-def _is_type(gap: Gap, at: str) -> bool:
-    return gap.field == at and gap.keyword in ("type", "null")
-
-
-def _is_a(way: Schema, read: Schema) -> bool:
-    """Whether type and format fit the read schema."""
-    taken = read.get("type")
-    if taken is not None:
-        kinds = taken if isinstance(taken, list) else [taken]
-        if way.get("type") not in kinds and not (way.get("type") == "integer" and "number" in kinds):
-            return False
-    return "format" not in read or way.get("format") == read["format"] or way.get("type") == "null"
-
-
-def _types(ways: list[dict[str, Any]]) -> str:
-    return " or ".join(dict.fromkeys(map(_type, ways))) or "nothing"
-
-
-def _type(way: Schema) -> str:
-    kind = str(way.get("type", "anything"))
-    return f"{kind} ({way['format']})" if "format" in way else kind
-
-
-def _applies(keyword: str, kind: str | None) -> bool:
-    kind = "number" if kind == "integer" else kind
-    return kind is None or not any(keyword in keywords for of, keywords in _OF_TYPE.items() if of != kind)
-
-
-def _choices(way: Schema, wanted: list[Any], at: str) -> Iterator[Gap]:
-    if "enum" not in way:
-        yield Gap(at, "enum", None, wanted)
-        return
-    known = {text(value) for value in wanted}
-    if strange := [value for value in way["enum"] if text(value) not in known]:
-        yield Gap(at, "enum", strange, wanted)
-
-
-def _required(way: Schema, wanted: list[str], at: str) -> Iterator[Gap]:
-    for name in wanted:
-        if name not in way.get("required", []):
-            yield Gap(f"{at}.{name}".lstrip("."), "required", name in way.get("properties", {}))
-
-
-def _fields(way: Schema) -> dict[str, Any]:
-    """The fields that the schema names, each with its schema."""
-    properties, patterns = way.get("properties", {}), way.get("patternProperties", {})
-    names = dict.fromkeys([*properties, *way.get("required", [])])
-    return {name: _field(name, properties, patterns, way.get("additionalProperties", True)) for name in names}
-
-
-def _field(name: str, properties: Schema, patterns: Schema, rest: Any) -> Any:
-    found = [*([properties[name]] if name in properties else []), *_matching(patterns, name)]
-    return normal_form.merged(found) if len(found) > 1 else found[0] if found else rest
-
-
-def _rest(way: Schema) -> Any:
-    """The schema of the fields that the schema does not name; False if there are none."""
-    if "additionalProperties" in way:
-        return way["additionalProperties"]
-    return "properties" not in way or bool(normal_form.NAMES_FIELDS_ELSEWHERE & way.keys())
-
-
-def _names(way: Schema) -> Schema:
-    """The schema of the names of its fields."""
-    if "propertyNames" in way:
-        return {"allOf": [{"type": "string"}, way["propertyNames"]]}
-    if _rest(way) is False and "patternProperties" not in way:
-        return {"enum": list(_fields(way))}
-    return {"type": "string"}
-
-
-def _matching(patterns: Schema, name: str) -> list[Any]:
-    return [schema for pattern, schema in patterns.items() if _may_match(pattern, name)]
-
-
-def _wanted(read: Schema, name: str) -> list[Any]:
-    """The schemas that all hold for a field; empty if the reader does not name the field."""
-    properties = read.get("properties", {})
-    return [*([properties[name]] if name in properties else []), *_matching(read.get("patternProperties", {}), name)]
-
-
-def _default(schema: Any) -> Any:
-    return schema.get("default") if isinstance(schema, dict) else None
-
-
-def _may_match(pattern: str, name: str) -> bool:
-    try:
-        return re.search(pattern, name) is not None
-    except re.error:
-        raise Unjudged(f"the pattern {pattern} is not a regular expression of Python") from None
-
-
-def _is_bounded(way: Schema, keyword: str, bound: float) -> bool:
-    if "enum" in way:
-        return all(_keeps(value, keyword, bound) for value in way["enum"])
-    lower = keyword in LOWER
-    if keyword in ("minLength", "minItems", "minProperties") and bound <= 0:
-        return True
-    own = way.get(keyword)
-    if is_number(own) and (own >= bound if lower else own <= bound):
-        return True
-    if not keyword.lower().endswith("imum"):
-        return False
-    # `exclusiveMinimum` makes `minimum` true as well, and the other way round if it is greater.
-    exclusive = f"exclusive{keyword.capitalize()}"
-    if exclusive in (LOWER | UPPER):
-        other = way.get(exclusive)
-        return is_number(other) and (other >= bound if lower else other <= bound)
-    other = way.get(keyword.removeprefix("exclusive").lower())
-    return is_number(other) and (other > bound if lower else other < bound)
-
-
-def _keeps(value: Any, keyword: str, bound: float) -> bool:
-    match keyword:
-        case "minimum":
-            return not is_number(value) or value >= bound
-        case "maximum":
-            return not is_number(value) or value <= bound
-        case "exclusiveMinimum":
-            return not is_number(value) or value > bound
-        case "exclusiveMaximum":
-            return not is_number(value) or value < bound
-    kind = {"Length": "string", "Items": "array", "Properties": "object"}[keyword[3:]]
-    if kind_of(value) != kind:
-        return True
-    return len(value) >= bound if keyword in LOWER else len(value) <= bound

@@ -1,0 +1,1 @@
+../../template/chassis/src/chassis/messaging/specs/keyword_rules.py
