@@ -6,19 +6,23 @@ python -I import_linter_program.py FOLDER… writes JSON to stdout: for each fol
 import io
 import json
 import os
+import re
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
+from grimp.adaptors.modulefinder import ModuleFinder
 from grimp.application.config import settings
 from grimp.application.ports.caching import Cache, CacheMiss
 from grimp.application.ports.filesystem import AbstractFileSystem
-from grimp.application.ports.modulefinder import ModuleFile
+from grimp.application.ports.modulefinder import FoundPackage, ModuleFile
 from grimp.application.ports.packagefinder import AbstractPackageFinder
 from grimp.domain.valueobjects import DirectImport, Module
 from importlinter.application.use_cases import create_report, lint_imports, read_user_options
+from importlinter.application.user_options import UserOptions
 from importlinter.configuration import configure
 from rich.live import Live
 
@@ -30,32 +34,87 @@ class _InFolder(AbstractPackageFinder):
     """Find packages by their folders. grimp's own finder asks Python, which imports the parents of a package."""
 
     def determine_package_directories(self, package_name: str, file_system: AbstractFileSystem) -> set[str]:
-        found = {str(folder) for path in PATHS if (folder := Path.cwd() / path / package_name).is_dir()}
+        # Without links, so that the chassis of a release is in the same folder for each service that links to it.
+        found = {os.path.realpath(path) for one in PATHS if os.path.isdir(path := os.path.join(one, package_name))}
         if not package_name.isidentifier() or not found:
             raise ValueError(f"there is no package {package_name}")
         return found
 
 
-class _ChassisCache(Cache):
-    """Keep the imports of a release's chassis in memory, for the next service that links to the same chassis."""
+class _ModulesOnce(ModuleFinder):
+    """Look once for the modules of a folder that services share: of a release's chassis."""
 
-    known: ClassVar[dict[tuple[object, ...], set[DirectImport]]] = {}
+    known: ClassVar[dict[tuple[str, str], FoundPackage]] = {}
+
+    def find_package(self, package_name: str, package_directory: str, file_system: AbstractFileSystem) -> FoundPackage:
+        if Path(package_directory).is_relative_to(os.path.realpath(".")):
+            return super().find_package(package_name, package_directory, file_system)
+        key = package_name, package_directory
+        if key not in self.known:
+            self.known[key] = super().find_package(package_name, package_directory, file_system)
+        return self.known[key]
+
+
+class _KnownToKeep(Exception):
+    """The service has the imports and the contracts of an earlier service, which keeps the contracts."""
+
+
+class _ChassisCache(Cache):
+    """Keep the imports of a release's chassis in memory, for the next service that links to the same chassis.
+
+    Also keep which imports of services keep which contracts: many services differ in the name of their package only.
+    """
+
+    # The imports of each module, and the packages that it imports.
+    known: ClassVar[dict[tuple[object, ...], tuple[set[DirectImport], set[str]]]] = {}
+    kept: ClassVar[set[object]] = set()
+    # The imports and contracts of the service that is judged now; None if only import-linter can judge them.
+    current: ClassVar[object] = None
 
     @classmethod
     def cache_dir_or_default(cls, cache_dir: str | None) -> str:
         return cache_dir or ""
 
     def read_imports(self, module_file: ModuleFile) -> set[DirectImport]:
-        found = self.known.get((*self._shared, module_file.module.name))
-        if found is None or self._names_the_service(found):
+        found, imported = self.known.get((*self._shared, module_file.module.name), (None, set()))
+        # A service may have the name of a package that the chassis uses.
+        if found is None or imported & self._own:
             raise CacheMiss
         return found
 
     def write(self, imports_by_module: dict[Module, set[DirectImport]]) -> None:
+        type(self).current = None
         if shared := self._shared:
-            for module, found in imports_by_module.items():
-                if module.root.name == "chassis" and not self._names_the_service(found):
-                    self.known[*shared, module.name] = found
+            own = {module: found for module, found in imports_by_module.items() if not self._keep(module, found)}
+            type(self).current = self._without_name(own, shared)
+        if self.current in self.kept:
+            raise _KnownToKeep
+
+    def _keep(self, module: Module, found: set[DirectImport]) -> bool:
+        """Keep the imports of a module of the release's chassis. Return False for a module that belongs to the service."""
+        if module.package_name != "chassis":
+            return False
+        key = *self._shared, module.name
+        if key not in self.known:
+            imported = {one.imported.package_name for one in found}
+            if imported & self._own:
+                return False
+            self.known[key] = found, imported
+        return not self.known[key][1] & self._own
+
+    def _without_name(self, imports: dict[Module, set[DirectImport]], shared: tuple[object, ...]) -> object:
+        """All that contracts and imports say, with True in the place of the package's name; None for several packages."""
+        if len(self._own) != 1:
+            return None
+        (own,) = self._own
+
+        def parts(name: str) -> tuple[bool | str, ...]:
+            return tuple(part == own or part for part in name.split("."))
+
+        found = {parts(module.name): _imported(one, parts) for module, one in imports.items()}
+        spaces = (parts(name) for package in self.found_packages for name in package.namespace_packages)
+        contracts = re.split(rf"\b{re.escape(own)}\b", Path(RULES).read_text())
+        return shared, tuple(contracts), frozenset(spaces), frozenset(found.items())
 
     @cached_property
     def _shared(self) -> tuple[object, ...]:
@@ -65,13 +124,13 @@ class _ChassisCache(Cache):
             return ()
         return str(link.resolve()), self.include_external_packages, self.exclude_type_checking_imports
 
-    def _names_the_service(self, found: set[DirectImport]) -> bool:
-        """Whether an import means the service, because the service has the name of a package that the chassis uses."""
-        return any(one.imported.name.partition(".")[0] in self._own for one in found)
-
     @cached_property
     def _own(self) -> set[str]:
         return {package.name for package in self.found_packages} - {"chassis"}
+
+
+def _imported(found: set[DirectImport], parts: Callable[[str], object]) -> frozenset[object]:
+    return frozenset((parts(one.imported.name), one.is_lazy) for one in found)
 
 
 def lint(folder: str) -> tuple[int, str]:
@@ -84,15 +143,25 @@ def lint(folder: str) -> tuple[int, str]:
     # reported below. The first service always fails here, because only `lint_imports` registers the types of contracts.
     with redirect_stdout(io.StringIO()) as printed:
         with suppress(Exception):
-            if options.contracts_options and not create_report(options, cache_dir="").contains_failures:
+            if options.contracts_options and _keeps(options):
                 return 0, ""
         is_kept = lint_imports(config_filename=RULES, cache_dir="", no_logo=True)
     return int(not is_kept), printed.getvalue()
+
+
+def _keeps(options: UserOptions) -> bool:
+    try:
+        is_kept = not create_report(options, cache_dir="").contains_failures
+    except _KnownToKeep:
+        return True
+    if is_kept and _ChassisCache.current:
+        _ChassisCache.kept.add(_ChassisCache.current)
+    return is_kept
 
 
 if __name__ == "__main__":
     # Nobody sees what moves on a terminal, which takes three threads for each service.
     Live.start = Live.stop = lambda *_, **__: None
     configure()
-    settings.configure(PACKAGE_FINDER=_InFolder(), CACHE_CLASS=_ChassisCache)
+    settings.configure(MODULE_FINDER=_ModulesOnce(), PACKAGE_FINDER=_InFolder(), CACHE_CLASS=_ChassisCache)
     sys.stdout.write(json.dumps([lint(folder) for folder in sys.argv[1:]]))

@@ -75,3 +75,23 @@ def test_modules_of_a_service_that_is_called_chassis_are_no_modules_of_the_relea
     own = service(tmp_path, "chassis", forbidden="sqlalchemy")
     write(Path(own, "src/chassis/web.py"))
     assert statuses(own, service(tmp_path, "second")) == [0, 1]
+
+
+def test_a_service_is_judged_by_its_own_imports_if_an_earlier_service_has_the_same_modules(tmp_path: Path) -> None:
+    release(tmp_path)
+    services = [service(tmp_path, name, forbidden="sqlalchemy") for name in ("first", "second", "third")]
+    for one in services:
+        contract = Path(one, ".importlinter")
+        contract.write_text(
+            contract.read_text().replace("source_modules = chassis\n", f"source_modules = {Path(one).name}\n")
+        )
+        write(Path(one, f"src/{Path(one).name}/main.py"), f"from {Path(one).name} import other\n")
+        write(Path(one, f"src/{Path(one).name}/other.py"))
+    write(Path(services[2], "src/third/main.py"), "from third import other\nimport sqlalchemy\n")
+    assert statuses(*services) == [0, 0, 1]
+
+
+def test_a_service_is_judged_by_its_own_contracts_if_an_earlier_service_has_the_same_imports(tmp_path: Path) -> None:
+    release(tmp_path)
+    kept = service(tmp_path, "first", forbidden="first")
+    assert statuses(kept, service(tmp_path, "second", forbidden="second"), service(tmp_path, "third")) == [0, 0, 1]
