@@ -24,10 +24,15 @@ from fleet.service.waivers import today
 from fleet.status.neighbours import with_neighbours
 from fleet.template.template import Template
 
-Batch = tuple[tuple[Member, Commit], ...]
+# Each service has the address of the template that it probably has.
+Batch = tuple[tuple[Member, Commit, str], ...]
 
 # The most services in one batch of a process. The services of a batch share the start of slow tools.
-BATCH = 50
+BATCH = 100
+
+
+class _OtherTemplate(FleetError):
+    """The service has another template than the template that was fetched."""
 
 
 @dataclass(frozen=True)
@@ -45,67 +50,104 @@ def status(members: list[Member], jobs: int | None = None) -> list[Standing]:
     known = {member: recalled for member in members if (recalled := _recall(member))}
     seen = {member: recalled.standing.commit for member, recalled in known.items()}
     commits, unread = in_threads(lambda member: newest(member, seen.get(member, "")), members, "fetching")
-    sources, without = in_threads(lambda member: _source(member, commits, known.get(member)), list(commits))
+    found = {member: unreadable(member, error) for member, error in unread.items()}
+    found |= _find({one: commits[one] for one in members if one in commits}, known, jobs or default_jobs())
+    return with_neighbours(members, [found[member] for member in members])
+
+
+def _find(
+    commits: dict[Member, Commit], known: dict[Member, _Remembered], jobs: int, *, is_assumed: bool = True
+) -> dict[Member, Standing]:
+    """Find the standings of these commits.
+
+    A fleet usually has one template. So each new service is assumed to have the template of the first of them, because
+    reading the answers of hundreds of services takes seconds. The process that judges a service reads its answers anyway, and
+    gives the service back if the assumption is wrong.
+    """
+    sources, without = _sources(commits, known, is_assumed=is_assumed)
     releases, unknown = in_threads(_newest_release, sorted(set(sources.values())))
+    if unknown and is_assumed:  # other services may have another template than this one
+        sources, without = _sources(commits, known, is_assumed=False)
+        rest, failed = in_threads(_newest_release, sorted(set(sources.values()) - releases.keys() - unknown.keys()))
+        releases, unknown = releases | rest, unknown | failed
     of_template = {member: unknown[source] for member, source in sources.items() if source in unknown}
-    found = {
-        member: unreadable(member, error, commits[member].id if member in commits else "")
-        for member, error in (unread | without | of_template).items()
-    }
-    keys = {member: _key(commits[member], releases[sources[member]]) for member in members if member not in found}
+    found = {member: unreadable(member, error, commits[member].id) for member, error in (without | of_template).items()}
+    keys = {member: _key(commits[member], releases[sources[member]]) for member in commits if member not in found}
     for member, key in keys.items():
         if member in known and known[member].key == key:
             found[member] = rename(known[member].standing, member)
 
-    todo = [(member, commits[member]) for member in members if member not in found]
-    jobs = jobs or default_jobs()
-    batches = _batches(todo, jobs)
+    todo = [(member, commits[member], sources[member]) for member in commits if member not in found]
+    others: dict[Member, Commit] = {}
     if todo:
         # Tools prepare themselves while the services are rendered. A daemon, so that the end of the run does not wait.
         Thread(target=_prepare, args=([],), daemon=True).start()
     with progress("checking", len(todo)) as step:
-        for member, standing in _judged(batches, jobs):
+        for member, standing in _judged(_batches(todo, jobs), jobs):
+            if standing is None:
+                others[member] = commits[member]
+                continue
             found[member] = standing
             if not _is_unfinished(standing):
                 _remember(member, _Remembered(keys[member], sources[member], standing))
             step()
-    return with_neighbours(members, [found[member] for member in members])
+    return found | (_find(others, {}, jobs, is_assumed=False) if others else {})
 
 
-def _batches(todo: list[tuple[Member, Commit]], jobs: int) -> list[Batch]:
+def _sources(
+    commits: dict[Member, Commit], known: dict[Member, _Remembered], *, is_assumed: bool
+) -> tuple[dict[Member, str], dict[Member, FleetError]]:
+    """The addresses of the templates, and the errors of the services whose answers cannot be read."""
+    sources = {
+        one: known[one].source for one in commits if one in known and known[one].standing.commit == commits[one].id
+    }
+    new = [member for member in commits if member not in sources]
+    if is_assumed and new:
+        with suppress(FleetError):  # then all answers are read, and the error is reported for this service
+            return dict.fromkeys(new, _source(new[0], commits)) | sources, {}
+    read, errors = in_threads(lambda member: _source(member, commits), new)
+    return sources | read, errors
+
+
+def _batches(todo: list[tuple[Member, Commit, str]], jobs: int) -> list[Batch]:
     """Split the work evenly, so that all processes end at about the same time."""
     rounds = -(-len(todo) // (jobs * BATCH))
     size = -(-len(todo) // max(jobs * rounds, 1))
     return [tuple(todo[start : start + size]) for start in range(0, len(todo), size or 1)]
 
 
-def _judged(batches: list[Batch], jobs: int) -> Iterator[tuple[Member, Standing]]:
+def _judged(batches: list[Batch], jobs: int) -> Iterator[tuple[Member, Standing | None]]:
+    """Judge the batches in processes. None stands for a service with another template than the assumed template."""
     lost: list[Batch] = []
     for batch, standings in in_processes(_judge, batches, jobs=jobs):
         if not isinstance(standings, Failure):
-            yield from zip((member for member, _ in batch), standings, strict=True)
+            yield from zip((member for member, _, _ in batch), standings, strict=True)
         elif len(batch) > 1:
             # One of these services ended the process. Judge each of them alone.
             lost += [(one,) for one in batch]
         else:
-            ((member, commit),) = batch
+            ((member, commit, _),) = batch
             yield member, unreadable(member, standings.why, commit.id)
     if lost:
         yield from _judged(lost, jobs)
 
 
-def _judge(batch: Batch) -> list[Standing]:
+def _judge(batch: Batch) -> list[Standing | None]:
     """Judge a batch in a process of its own. Its services share the template in memory and one start of slow tools."""
-    services = {commit: _open_and_render(commit) for _, commit in batch}
+    services = {commit: _open_and_render(commit, source) for _, commit, source in batch}
     _prepare([service for service in services.values() if isinstance(service, Service)])
-    return [_judge_one(member, commit, services) for member, commit in batch]
+    return [_judge_one(member, commit, source, services) for member, commit, source in batch]
 
 
-def _judge_one(member: Member, commit: Commit, services: dict[Commit, Service | FleetError | None]) -> Standing:
+def _judge_one(
+    member: Member, commit: Commit, source: str, services: dict[Commit, Service | FleetError | None]
+) -> Standing | None:
     from fleet.map.reader import read_facts
 
     # Taken out, so that the parsed files of this service do not stay in memory until the last service is judged.
     service = services.pop(commit, None)
+    if isinstance(service, _OtherTemplate):
+        return None
     if isinstance(service, LimitExceeded):
         return unreadable(member, service, commit.id)
     if isinstance(service, FleetError):
@@ -114,8 +156,12 @@ def _judge_one(member: Member, commit: Commit, services: dict[Commit, Service | 
         standing = judge(member, commit, service)
     with suppress(FleetError):  # the host may be unreachable now: then the standing stays as it is
         if _is_unfinished(standing) and drop_if_damaged(member):
-            commit, service = newest(member), None
-            standing = judge(member, commit)
+            commit = newest(member)
+            service = _open_and_render(commit, source)
+            if isinstance(service, _OtherTemplate):
+                return None
+            service = service if isinstance(service, Service) else None
+            standing = judge(member, commit, service)
     if service and not standing.unreadable:
         # Read the facts for the map while the files are in memory. The map reports a malformed file itself.
         with suppress(FleetError, OSError):
@@ -135,30 +181,31 @@ def _prepare(services: list[Service]) -> None:
             convention.prepare(services)
 
 
-def _open_and_render(commit: Commit) -> Service | FleetError | None:
-    """Open and render a service. Return the error if a limit was exceeded or this machine is the cause.
+def _open_and_render(commit: Commit, source: str) -> Service | FleetError | None:
+    """Open and render a service whose template has this address.
 
-    Return None after any other error, which `judge` meets again and reports.
+    Return the error if a limit was exceeded, this machine is the cause, or the template is another. Return None after any
+    other error, which `judge` meets again and reports.
     """
     try:
         with limit_resources("rendering the service"):
             service = open_service(commit)
+            if service.answers.source != source:
+                raise _OtherTemplate(service.answers.source)
             _ = service.expected
             service.preload()
             with suppress(FleetError):  # the conventions of the lock file meet the same error, and report it
                 packages(service)
             service.close()
-    except (LimitExceeded, MachineError) as error:
+    except (LimitExceeded, MachineError, _OtherTemplate) as error:
         return error
     except Exception:
         return None
     return service
 
 
-def _source(member: Member, commits: dict[Member, Commit], known: _Remembered | None) -> str:
+def _source(member: Member, commits: dict[Member, Commit]) -> str:
     """The address of the template. A commit that its mirror has lost is fetched anew."""
-    if known and known.standing.commit == commits[member].id:
-        return known.source
     try:
         return commits[member].answers().source
     except FleetError:

@@ -7,7 +7,9 @@ Copier's, byte by byte.
 """
 
 import os
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -16,7 +18,7 @@ from functools import cache, cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from pickle import UnpicklingError
-from types import CodeType
+from types import CodeType, NoneType
 from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import yaml
@@ -29,8 +31,9 @@ from copier._tools import scantree
 from copier._types import AnyByStrDict, AnyByStrMutableMapping, Phase
 from copier._user_data import CAST_STR_TO_NATIVE, Question
 from copier.errors import CopierError, ForbiddenPathError
-from jinja2 import FileSystemBytecodeCache, TemplateError
+from jinja2 import FileSystemBytecodeCache, TemplateError, UndefinedError, nodes
 from jinja2.bccache import Bucket
+from pathspec import PathSpec
 
 from fleet.cache import cache as cache_folder
 from fleet.errors import FleetError
@@ -160,6 +163,12 @@ class CompilingOnce(SandboxedEnvironment):
 
     compiled: ClassVar[dict[tuple[str, str | None], CodeType]] = {}
 
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """Read a key of a dictionary without a search for an attribute of that name, which is most of what templates read."""
+        if type(obj) is dict and attribute in obj and attribute not in _OF_DICTIONARIES:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
     def from_string(self, source: Any, *_: Any, **__: Any) -> Any:
         """A text without Jinja in it, as most words of a questionnaire are, is its own result."""
         if isinstance(source, str) and "{" not in source:
@@ -174,6 +183,24 @@ class CompilingOnce(SandboxedEnvironment):
         if (source, name) not in self.compiled:
             self.compiled[source, name] = super().compile(source, name, *args, **options)
         return self.compiled[source, name]
+
+
+_OF_DICTIONARIES = frozenset(dir(dict))
+
+
+@lru_cache(maxsize=1024)
+def _names(environment: SandboxedEnvironment, text: str) -> tuple[str, ...] | None:
+    """The names that a text may read from its context; None if the text hands its context to other files."""
+    tree = environment.parse(text)
+    if any(one.with_context for one in tree.find_all((nodes.Import, nodes.FromImport, nodes.Include))):
+        return None
+    return tuple(sorted({one.name for one in tree.find_all(nodes.Name)}))
+
+
+@lru_cache(maxsize=8192)
+def _render_once(environment: SandboxedEnvironment, text: str, context: tuple[tuple[str, type, Any], ...]) -> str:
+    """Render a text for the same context once. The types are there because Python takes 1 and True for equal."""
+    return environment.from_string(text).render({name: value for name, _, value in context})
 
 
 class _Compiled(FileSystemBytecodeCache):
@@ -207,6 +234,16 @@ class _Question(Question):
 
     def get_default(self) -> Any:
         return self._default
+
+    def render_value(self, value: Any, extra_answers: AnyByStrDict | None = None) -> Any:
+        """Render a text once for all services that have the same answers in it."""
+        if isinstance(value, str) and (names := _names(self.jinja_env, value)) is not None:
+            context = {**self.context, **(extra_answers or {})}
+            known = tuple((name, type(context[name]), context[name]) for name in names if name in context)
+            if all(kind in (bool, int, str, NoneType) for _, kind, _ in known):
+                with suppress(UndefinedError):  # Copier reports the error below
+                    return _render_once(self.jinja_env, value, known)
+        return super().render_value(value, extra_answers)
 
     @cached_property
     def _accepted(self) -> set[str]:
@@ -389,9 +426,49 @@ _ENVIRONMENTS: dict[Path, SandboxedEnvironment] = {}
 _PATHS: dict[tuple[Path, Path], list[tuple[Path, AnyByStrDict | None]]] = {}
 
 
+# A path without wildcards from the root, such as the path of one aggregate's file.
+_PLAIN = re.compile(r"!?/[\w-][\w.-]*(?:/[\w-][\w.-]*)*", re.ASCII)
+
+
 @lru_cache(maxsize=64)
 def _matcher(patterns: tuple[str, ...]) -> Callable[[Path], bool]:
-    return lru_cache(maxsize=4096)(Worker._path_matcher(cast(Worker, None), patterns))
+    """Match as Copier does: the last pattern counts that matches a path. Services mostly differ in plain paths, which are
+    looked up; all other patterns are tried once for all services.
+    """
+    plain: dict[str, tuple[int, int, bool]] = {}  # each with its number, and the number of other patterns before it
+    others: list[str] = []
+    for number, pattern in enumerate(patterns):
+        if _PLAIN.fullmatch(pattern):
+            plain[pattern.lstrip("!/")] = number, len(others), pattern[0] != "!"
+        elif pattern:
+            others.append(pattern)
+    last_match = _last_match(tuple(others))
+
+    def is_matched(path: Path) -> bool:
+        is_included, index = last_match(path.as_posix())
+        found = max((plain[one] for one in _with_parents(path.as_posix()) if one in plain), default=None)
+        return found[2] if found and index < found[1] else is_included
+
+    return is_matched
+
+
+@lru_cache(maxsize=64)
+def _last_match(patterns: tuple[str, ...]) -> Callable[[str], tuple[bool, int]]:
+    matches: Any = Worker._path_matcher(cast(Worker, None), patterns)
+    specification: PathSpec = matches.__self__
+
+    @lru_cache(maxsize=4096)
+    def last_match(path: str) -> tuple[bool, int]:
+        found = specification.check_file(path)
+        return bool(found.include), -1 if found.index is None else found.index
+
+    return last_match
+
+
+def _with_parents(path: str) -> Iterator[str]:
+    while path:
+        yield path
+        path = path.rpartition("/")[0]
 
 
 @cache

@@ -63,7 +63,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> Judged:
     def here(work: Callable[[Any], Any], items: Iterable[Any], *, jobs: int) -> Generator[tuple[Any, Any]]:
         standing_module._template.cache_clear()
         for batch in items:
-            names.extend(member.name for member, _ in batch)
+            names.extend(member.name for member, _, _ in batch)
             yield batch, work(batch)
 
     monkeypatch.setattr(status_module, "in_processes", here)
@@ -110,7 +110,7 @@ def test_a_mixed_fleet_is_shown_whole_with_the_reason_of_each_unreadable_service
             Member("unreachable", "ssh://git@localhost:1/x.git"),
         ]
     )
-    assert judged == ["drifted", "untouched"]
+    assert judged == ["drifted", "untouched", "broken", "other"]
     assert [one.name for one in found] == [
         *("drifted", "gone", "untouched", "broken", "empty", "other", "branchless", "unreachable")
     ]
@@ -126,6 +126,29 @@ def test_a_mixed_fleet_is_shown_whole_with_the_reason_of_each_unreadable_service
     assert "has no branch release" in branchless.unreadable
     assert "git ls-remote failed" in unreachable.unreadable
     assert str(own_cache) not in unreachable.unreadable
+
+
+def test_each_service_is_judged_by_the_releases_of_its_own_template(
+    born: Born, history: Path, tmp_path: Path, own_cache: Path, judged: Judged
+) -> None:
+    templates = {"moved": tmp_path / "gone", "first": history, "second": tmp_path / "template"}
+    subprocess.run(["git", "clone", "--quiet", history, templates["second"]], check=True)
+    git(templates["second"], "commit", "--quiet", "--allow-empty", "--message", "Release")
+    git(templates["second"], "tag", "v1.4.0")
+    members = []
+    for name, template in templates.items():
+        service = born()
+        answers = service / ".copier-answers.yml"
+        answers.write_text(answers.read_text().replace(str(history), str(template)))
+        commit(service)
+        members.append(local(service, name))
+    moved, first, second = status(members)
+    assert "is not a git repository on this machine" in moved.unreadable
+    assert (first.newest, second.newest) == ("v1.3.0", "v1.4.0")
+    shutil.rmtree(own_cache / "standings")
+    first, second = status(members[1:])
+    assert (first.newest, second.newest) == ("v1.3.0", "v1.4.0")
+    assert judged == ["first", "second", "first", "second", "second"]
 
 
 def share_a_database(*services: Path) -> None:
@@ -349,7 +372,7 @@ def test_a_batch_that_is_lost_is_done_again_one_by_one_and_only_the_culprit_suff
 
     def dying(_work: object, batches: Iterable[Any], *, jobs: int) -> Generator[tuple[Any, Any]]:
         for batch in batches:
-            members = [member for member, _ in batch]
+            members = [member for member, _, _ in batch]
             tried.append([member.name for member in members])
             yield (
                 batch,
@@ -357,8 +380,8 @@ def test_a_batch_that_is_lost_is_done_again_one_by_one_and_only_the_culprit_suff
             )
 
     monkeypatch.setattr(status_module, "in_processes", dying)
-    batch = tuple((member, Commit(tmp_path, "0" * 40)) for member in (others[0], culprit, others[1]))
-    found = {member.name: standing.unreadable for member, standing in status_module._judged([batch], jobs=2)}
+    batch = tuple((member, Commit(tmp_path, "0" * 40), "/srv/template") for member in (others[0], culprit, others[1]))
+    found = {one.name: standing and standing.unreadable for one, standing in status_module._judged([batch], jobs=2)}
     assert found == {"a": "", "culprit": "killed", "b": ""}
     assert tried == [["a", "culprit", "b"], ["a"], ["culprit"], ["b"]]
 
