@@ -14,8 +14,22 @@ from uuid import uuid4
 
 from platformdirs import user_cache_path
 
-# A version of the template that no run has used for this many days leaves the cache.
+# What no run has used for this many days leaves the cache.
 UNUSED_DAYS = 30
+DAY_SECONDS = 24 * 60 * 60
+# The folders whose files and folders leave the cache one by one.
+_PRUNED = (
+    "compiled/*",
+    "facts/*",
+    "manifests/*",
+    "maps",
+    "repositories",
+    "services",
+    "standings",
+    "templates",
+    "tools/*",
+    "versions",
+)
 
 
 def cache() -> Path:
@@ -54,21 +68,33 @@ def write_atomically(file: Path, text: str) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def prune(folder: Path) -> None:
-    """Remove the files and folders in a folder of the cache that no run has used for UNUSED_DAYS."""
-    oldest = time.time() - UNUSED_DAYS * 24 * 60 * 60
-    for entry in folder.glob("*"):
-        with suppress(OSError):  # another run removes it as well
-            if entry.stat().st_mtime >= oldest:
-                continue
-            if entry.is_dir():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
+def prune() -> None:
+    """Remove from the cache, at most once a day, what no run has used for UNUSED_DAYS."""
+    folder, stamp = cache(), cache() / "pruned"
+    with suppress(OSError):  # the cache may be missing, or another run prunes it as well
+        if time.time() - stamp.stat().st_mtime < DAY_SECONDS:
+            return
+        for entry in (one for pattern in _PRUNED for part in folder.glob(pattern) for one in part.glob("*")):
+            _remove_unused(entry)
+        for entry in folder.glob("kingfisher-*"):
+            _remove_unused(entry)
+    with suppress(OSError):
+        if folder.is_dir():
+            stamp.touch()
+
+
+def _remove_unused(entry: Path) -> None:
+    with suppress(OSError):
+        if time.time() - entry.lstat().st_mtime < UNUSED_DAYS * DAY_SECONDS:
+            return
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 def mark_used(path: Path) -> None:
-    """Let `prune` keep a file or folder."""
+    """Let `prune` keep a file or folder. Others are kept by their last change."""
     with suppress(OSError):
         os.utime(path)
 

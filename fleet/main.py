@@ -297,6 +297,10 @@ def main() -> None:
             _fail(describe_os_error(error))
     except FleetError as error:
         _fail(str(error))
+    finally:
+        from fleet.cache import prune
+
+        prune()
 
 
 def _fail(message: str) -> NoReturn:

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TypeGuard
 
-from fleet.cache import cache, file_lock, preparing
+from fleet.cache import cache, file_lock, mark_used, preparing
 from fleet.conventions import Convention, Problem
 from fleet.conventions.packages import LOCK
 from fleet.errors import FleetError, MachineError
@@ -104,6 +104,8 @@ def _rules() -> Path:
     """
     named = os.environ.get("KF_RULE_CACHE_DIR")
     rules = Path(named or cache() / f"kingfisher-{version('kingfisher-bin')}").absolute()
+    if not named:
+        mark_used(rules)
     with file_lock(rules):
         if not rules.exists():
             # Compiled elsewhere, so that an interrupted compilation does not pass for the rules.

@@ -16,7 +16,7 @@ from functools import cache as once
 from pathlib import Path
 from typing import NamedTuple
 
-from fleet.cache import cache, file_lock, preparing
+from fleet.cache import cache, file_lock, mark_used, preparing
 from fleet.errors import FleetError, MachineError
 
 CONFIGURATION_SECONDS = 60
@@ -253,6 +253,7 @@ def _stand_in(repository: Repository, settings: list[Setting]) -> Path:
     digest = hashlib.sha256(inputs.encode(errors="surrogateescape")).hexdigest()[:40]
     folder = cache() / "repositories" / digest
     parts = {"config", *links}
+    mark_used(folder)
     if not _has(folder, parts):
         with file_lock(folder):
             if not _has(folder, parts):  # another process or thread was faster, and uses it

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fleet.cache import cache, version_of_checks, write_atomically
+from fleet.cache import cache, mark_used, version_of_checks, write_atomically
 from fleet.check.standing import Standing
 from fleet.errors import FleetError, as_fleet_error
 from fleet.git.git import without_credentials
@@ -86,8 +86,10 @@ def _recall(source: Source) -> Facts | None:
     """Read the cached facts of a commit. Raises FleetError if reading the commit is known to exceed the limits."""
     if not source.commit:
         return None
+    file = _memory(source.repository, source.commit)
     try:
-        written = json.loads(_memory(source.repository, source.commit).read_bytes())
+        written = json.loads(file.read_bytes())
+        mark_used(file)
         if "too_much" not in written:
             return Facts.from_json(written)
         reason = written["too_much"] if written["limits"] == _limits() else ""

@@ -4,7 +4,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleet.cache import cache, file_lock, offline
+from fleet.cache import cache, file_lock, mark_used, offline
 from fleet.errors import FleetError
 from fleet.git import git, isolation, objects
 from fleet.service.register import Member
@@ -66,6 +66,7 @@ def _newest(member: Member) -> Commit:
     if member.is_local:
         return Commit(Path(member.address), _newest_local(member))
     mirror = mirror_of(member)
+    mark_used(mirror)
     if offline():
         if not (mirror.exists() and (known := _known(mirror))):
             raise FleetError(f"{member.shown_address} was never fetched: run fleet once without --offline")

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from fleet.cache import cache, write_atomically
+from fleet.cache import cache, mark_used, write_atomically
 from fleet.errors import FleetError
 from fleet.git import git
 from fleet.service.files import Files
@@ -121,7 +121,9 @@ class Service(Files):
         """
         file = self.result_file(tool, patterns)
         try:
-            return json.loads(file.read_bytes())
+            found = json.loads(file.read_bytes())
+            mark_used(file)
+            return found
         except (OSError, ValueError):
             with self.checkout(*patterns) as folder:
                 result = compute(folder)

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from fleet.cache import write_atomically
+from fleet.cache import mark_used, write_atomically
 from fleet.git.objects import Entry, Tree, blob_id
 from fleet.template.answers import ANSWERS_FILE, Answers
 from fleet.template.ownership import Owner, Ownership
@@ -86,6 +86,7 @@ def recall(file: Path) -> Manifest | None:
         known = json.loads(file.read_bytes())
         trees = ({path: Entry(*entry) for path, entry in known[owner].items()} for owner in ("platform", "team"))
         platform, team = trees
+        mark_used(file)
         return Manifest(platform, team, known["patterns"], known["answers"], known["plurals"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

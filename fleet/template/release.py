@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.version import InvalidVersion, Version
 
-from fleet.cache import cache, file_lock, mark_used, preparing, prune
+from fleet.cache import cache, file_lock, mark_used, preparing
 from fleet.git import git, objects
 from fleet.processes.resource_limits import limit_resources
 from fleet.template.answers import Answers
@@ -82,8 +82,6 @@ class Release:
             shutil.rmtree(folder, ignore_errors=True)
             (part / "files").rename(folder)
         _COMPLETE.add(folder)
-        for cached in (folder.parent, *cache().glob("compiled/*")):
-            prune(cached)
 
     def _is_complete(self, folder: Path) -> bool:
         """Whether the folder has every file. A process looks at the files of a folder once."""

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from fleet.cache import cache, file_lock, offline, preparing
+from fleet.cache import cache, file_lock, mark_used, offline, preparing
 from fleet.errors import FleetError, MachineError
 from fleet.git import git, isolation
 from fleet.git.git import without_credentials
@@ -70,6 +70,7 @@ class Template:
                 raise FleetError(f"the recorded template {self.shown} is not a git repository on this machine. {MOVED}")
             return Path(self.url)
         mirror = self._mirror
+        mark_used(mirror)
         with file_lock(mirror):
             if not mirror.exists():
                 if offline():

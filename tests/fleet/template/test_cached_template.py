@@ -2,13 +2,13 @@
 
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from fleet.cache import UNUSED_DAYS, cache
-from fleet.template import release
+from fleet.cache import UNUSED_DAYS, cache, prune
+from fleet.template import manifest, release
+from fleet.template.manifest import Manifest
 from fleet.template.template import Template
 from tests.support.commands import git
 
@@ -61,32 +61,63 @@ def test_a_mirror_has_branches_and_tags_and_nothing_of_a_pull_request(hosted: Pa
     assert sum(file.stat().st_size for file in again.repository.rglob("*") if file.is_file()) < 2**19
 
 
-@pytest.fixture
-def aged() -> Callable[[Path], None]:
-    def age(path: Path) -> None:
-        then = time.time() - (UNUSED_DAYS + 1) * 24 * 60 * 60
-        os.utime(path, (then, then))
-
-    return age
+def age(path: Path) -> None:
+    then = time.time() - (UNUSED_DAYS + 1) * 24 * 60 * 60
+    os.utime(path, (then, then))
 
 
 def test_a_version_that_no_run_has_used_for_a_month_leaves_the_cache(
-    hosted: Path, aged: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+    hosted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for tag in ("v1.1.0", "v1.2.0"):
         released(hosted, tag)
     template = Template(ADDRESS)
-    unused, used = (template.at(version).folder for version in ("v1.0.0", "v1.1.0"))
-    compiled = cache() / "compiled/jinja2-3-copier-9"
-    compiled.mkdir(parents=True)
-    for name in ("old", "new"):
-        (compiled / name).touch()
-    for path in (unused, unused.with_suffix(".lock"), used, compiled / "old"):
-        aged(path)
+    unused, used, newest = (template.at(version).folder for version in ("v1.0.0", "v1.1.0", "v1.2.0"))
+    for path in (unused, unused.with_suffix(".lock"), used):
+        age(path)
     monkeypatch.setattr(release, "_COMPLETE", set())  # as in another run
     assert template.at("v1.1.0").folder == used
-    newest = template.at("v1.2.0").folder
+    prune()  # the first time, which notes the day
+    age(cache() / "pruned")
+    prune()
     assert {path.name for path in (cache() / "versions").iterdir() if path.is_dir()} == {used.name, newest.name}
     assert not unused.with_suffix(".lock").exists()
-    assert [path.name for path in compiled.iterdir()] == ["new"]
-    assert (template.at("v1.0.0").folder / "copier.yml").read_text() == "# v1.0.0\n"
+
+
+PLACES = {
+    *("compiled/jinja2-3-copier-9/x", "facts/0a/x.json", "manifests/0a/x.json", "maps/x.json", "repositories/x"),
+    *("services/x.git", "standings/x.json", "templates/x.git", "tools/0a/x.json", "versions/x", "kingfisher-1"),
+}
+
+
+def test_whatever_no_run_has_used_for_a_month_leaves_the_cache_once_a_day(tmp_path: Path) -> None:
+    for place in PLACES:
+        for name in (place, place.replace("x", "y").replace("-1", "-2")):
+            file = cache() / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.mkdir() if file.suffix in ("", ".git") else file.touch()
+    outside = tmp_path / "outside/file"
+    outside.parent.mkdir()
+    outside.touch()
+    (cache() / "repositories/x/objects").symlink_to(outside.parent)
+    for place in PLACES:
+        age(cache() / place)
+    prune()
+    assert {place for place in PLACES if (cache() / place).exists()} == PLACES
+    age(cache() / "pruned")
+    prune()
+    assert not {place for place in PLACES if (cache() / place).exists()}
+    assert {place for place in PLACES if (cache() / place.replace("x", "y").replace("-1", "-2")).exists()} == PLACES
+    assert outside.exists()
+
+
+def test_a_result_that_a_run_reads_stays_in_the_cache() -> None:
+    read, other = (cache() / "manifests/0a" / name for name in ("read.json", "other.json"))
+    for file in (read, other):
+        manifest.remember(file, Manifest({}, {}, [], {}, []))
+        age(file)
+    assert manifest.recall(read)
+    prune()
+    age(cache() / "pruned")
+    prune()
+    assert (read.exists(), other.exists()) == (True, False)
