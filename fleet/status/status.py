@@ -145,22 +145,22 @@ def _judge_one(
     from fleet.map.reader import read_facts
 
     # Taken out, so that the parsed files of this service do not stay in memory until the last service is judged.
-    service = services.pop(commit, None)
-    if isinstance(service, _OtherTemplate):
+    opened = services.pop(commit, None)
+    if isinstance(opened, _OtherTemplate):
         return None
-    if isinstance(service, LimitExceeded):
-        return unreadable(member, service, commit.id)
-    if isinstance(service, FleetError):
-        standing, service = unreadable(member, service, commit.id), None
-    else:
-        standing = judge(member, commit, service)
+    if isinstance(opened, LimitExceeded):
+        return unreadable(member, opened, commit.id)
+    service = opened if isinstance(opened, Service) else None
+    standing = (
+        unreadable(member, opened, commit.id) if isinstance(opened, FleetError) else judge(member, commit, service)
+    )
     with suppress(FleetError):  # the host may be unreachable now: then the standing stays as it is
         if _is_unfinished(standing) and drop_if_damaged(member):
             commit = newest(member)
-            service = _open_and_render(commit, source)
-            if isinstance(service, _OtherTemplate):
+            opened = _open_and_render(commit, source)
+            if isinstance(opened, _OtherTemplate):
                 return None
-            service = service if isinstance(service, Service) else None
+            service = opened if isinstance(opened, Service) else None
             standing = judge(member, commit, service)
     if service and not standing.unreadable:
         # Read the facts for the map while the files are in memory. The map reports a malformed file itself.

@@ -494,4 +494,9 @@ def _copied_entry(file: Path) -> Entry:
 def _questionnaire(template: Path) -> dict[str, Any]:
     archived = _Archived(url=str(template))
     archived.folder = template
-    return Template._raw_config.func(archived)
+    # Copier derives its loader from this class. The class in C reads the same in a fraction of the time.
+    slow, yaml.SafeLoader = yaml.SafeLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        return Template._raw_config.func(archived)
+    finally:
+        yaml.SafeLoader = slow
