@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from platformdirs import user_cache_path
 
-# What no run has used for this many days leaves the cache.
+# Files and folders that no run has used for this many days leave the cache.
 UNUSED_DAYS = 30
 DAY_SECONDS = 24 * 60 * 60
 # The folders whose files and folders leave the cache one by one.

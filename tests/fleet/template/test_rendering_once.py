@@ -1,4 +1,4 @@
-"""What fleet computes once for all services is what Copier computes for each of them."""
+"""Copier computes for each service the same results that fleet computes once for all services."""
 
 from itertools import product
 from pathlib import Path
