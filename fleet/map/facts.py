@@ -12,6 +12,7 @@ from fleet.service.openapi import read as read_api
 from fleet.service.service import Service
 
 CATALOG = "catalog-info.yaml"
+USES = "specs/uses/"
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Facts:
     # Whether the code has messages, and the document is missing.
     is_silent: bool = False
     waivers: tuple[MapWaiver, ...] = ()
+    # The parts of other services' API documents that the service uses, by the names of these services.
+    uses: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -82,6 +85,7 @@ def facts(service: Service) -> Facts:
             for one in service.waivers.waivers
             if one.id
         ),
+        {path.removeprefix(USES).removesuffix(".json"): service.json(path) for path in service.files(f"{USES}*.json")},
     )
 
 

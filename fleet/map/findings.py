@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from fleet.check.findings import Finding, Level
-from fleet.map import call_findings, message_findings
+from fleet.map import call_findings, message_findings, uses
 from fleet.map.databases import Database
 from fleet.map.model import Map, MapFinding
 from fleet.service.asyncapi import SPEC
@@ -26,6 +26,7 @@ def findings(map_: Map, limit: int = call_findings.LIMIT) -> list[MapFinding]:
         *_silent(map_),
         *message_findings.findings(map_),
         *call_findings.findings(map_, limit),
+        *uses.findings(map_),
         *_shared(map_),
     ]
     return sorted(

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from typing import Any
 
 from fleet.check.findings import Finding
 from fleet.errors import FleetError
@@ -41,6 +42,7 @@ class Map:
     """All services and the edges between them. The first of several services with the same name counts.
 
     `unread` are unreadable services with the reasons. `names` are the services' own names by their names in fleet.toml.
+    `offered` are the API documents of services that others use.
     """
 
     def __init__(
@@ -48,7 +50,9 @@ class Map:
         services: Iterable[Facts],
         unread: Mapping[str, str] | None = None,
         names: Mapping[str, str] | None = None,
+        offered: Mapping[str, Any] | None = None,
     ) -> None:
+        self.offered = dict(offered or {})
         self.names = dict(names or {})
         self.unread = dict(sorted((unread or {}).items()))
         self.services: dict[str, Facts] = {}
@@ -66,7 +70,7 @@ class Map:
         """The part of the map with one service and its neighbours. Raises FleetError if there is no such service."""
         if name not in self.nodes:
             raise FleetError(f"there is no {name} on the map: it has {', '.join(sorted(self.nodes))}")
-        part = Map([])
+        part = Map([], offered=self.offered)
         part.edges = [edge for edge in self.edges if name in (edge.source, edge.target)]
         ends = {name, *(end for edge in part.edges for end in (edge.source, edge.target))}
         part.services = {end: self.services[end] for end in self.services if end in ends}
@@ -108,7 +112,7 @@ class Map:
         for one in self.services.values():
             seen: dict[str, Client] = {}
             for client in one.clients:
-                if (target := self._service(client.target)) and target != one.name:
+                if (target := self.service_of(client.target)) and target != one.name:
                     seen.setdefault(target, client)
             for api in one.consumes:
                 # Consuming a message is not a call; the AsyncAPI documents cover it. The template gives its API this suffix.
@@ -117,8 +121,8 @@ class Map:
                     yield Edge(Kind.CALL, one.name, target or api, api, True, seen.pop(target, None), not target)
             yield from (Edge(Kind.CALL, one.name, target, target, False, client) for target, client in seen.items())
 
-    def _service(self, target: str) -> str | None:
-        """The service that the name of a setting or a host means."""
+    def service_of(self, target: str) -> str | None:
+        """The service that the name of a setting, of a host or of a file in specs/uses means."""
         provider, _ = self._providers.get(target, ("", ""))
         return provider or next((name for name in (target, f"{target}-service") if name in self.services), None)
 

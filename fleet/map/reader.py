@@ -17,6 +17,7 @@ from fleet.processes.parallel import Failure, default_jobs, in_processes, in_thr
 from fleet.processes.resource_limits import LimitExceeded, limit_resources, limit_seconds
 from fleet.progress import progress
 from fleet.service.mirror import drop_if_damaged, mirror_of, newest
+from fleet.service.openapi import SPEC
 from fleet.service.register import Member
 from fleet.service.service import Service
 from fleet.service.waivers import today
@@ -79,7 +80,19 @@ def read_sources(sources: list[Source], unread: dict[str, str] | None = None, jo
     reasons = {source.name: without_credentials(str(error)) for source, error in failed.items()}
     known = [source for source in sources if source in read]
     names = {source.name: read[source].name for source in known}
-    return Map([read[source] for source in known], (unread or {}) | reasons, names)
+    map_ = Map([read[source] for source in known], (unread or {}) | reasons, names)
+    used = {map_.service_of(name) for one in map_.services.values() for name in one.uses}
+    map_.offered = {read[source].name: _offered(source) for source in known if read[source].name in used}
+    return map_
+
+
+def _offered(source: Source) -> Any:
+    """Read the API document of a service that others use; None if it is missing or cannot be read."""
+    try:
+        with limit_resources(READING):
+            return Service(source.repository, source.commit or None).json(SPEC)
+    except (FleetError, LimitExceeded):
+        return None
 
 
 def _recall(source: Source) -> Facts | None:
