@@ -9,7 +9,7 @@ from textwrap import dedent
 import pytest
 
 from tests.support.broker_clients import CLIENTS, asked_for
-from tests.support.commands import git, make, run_copier
+from tests.support.commands import git, make, run_quick_copier
 from tests.support.how_to import Step, add, both, edit, follow, into, new, shown, typed
 from tests.support.paths import ROOT
 
@@ -38,15 +38,16 @@ PAGE_ABOUT_IDENTITY = (ROOT / "docs/how-to/turn-identity-on.md").read_text()
 Update = Callable[..., dict[str, set[str]]]
 
 
-@pytest.fixture
-def releases(template: Path, tmp_path: Path) -> Path:
-    """The template as a git repository with a release."""
+@pytest.fixture(scope="module")
+def releases(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template as a git repository with releases."""
     # Copier clones the repository three times in each update, so leave out the folders that Copier does not read.
     beside = ("bench", "demo", "docs", "fleet", "tests")
-    repository = tmp_path / "template"
+    repository = tmp_path_factory.mktemp("releases") / "template"
     shutil.copytree(template, repository, ignore=lambda folder, _: beside if Path(folder) == template else ())
     git(repository, "init", "--quiet", "--initial-branch", "main")
-    release(repository, "v1.0.0")
+    for number in range(6):
+        release(repository, f"v1.{number}.0")
     return repository
 
 
@@ -60,11 +61,11 @@ def release(repository: Path, tag: str) -> None:
     git(repository, "tag", tag)
 
 
-@pytest.fixture
-def service(releases: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def first(releases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A service without messages, edited by its team."""
-    born = tmp_path / "billing"
-    run_copier("copy", releases, born)
+    born = tmp_path_factory.mktemp("first") / "billing"
+    run_quick_copier("copy", "--vcs-ref", "v1.0.0", releases, born)
     git(born, "init", "--quiet", "--initial-branch", "main")
     save(born)
     usecases = born / "src/billing/usecases/invoices.py"
@@ -75,18 +76,22 @@ def service(releases: Path, tmp_path: Path) -> Path:
     return born
 
 
+@pytest.fixture
+def service(first: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(first, tmp_path / "billing", symlinks=True))
+
+
 def save(service: Path) -> None:
     git(service, "add", "--all")
     git(service, "commit", "--quiet", "--message", "Ours")
 
 
 @pytest.fixture
-def update(releases: Path, service: Path) -> Update:
-    """`update(tag, **answers)`: release, update without --trust, and return the added, edited and deleted files."""
+def update(service: Path) -> Update:
+    """`update(tag, **answers)`: update without --trust, and return the added, edited and deleted files."""
 
     def update(tag: str, **answers: str) -> dict[str, set[str]]:
-        release(releases, tag)
-        run_copier("update", service, **answers)
+        run_quick_copier("update", "--vcs-ref", tag, service, **answers)
         git(service, "add", "--all")
         changed = git(service, "diff", "--cached", "--name-status", "--no-renames").splitlines()
         found: dict[str, set[str]] = {"A": set(), "M": set(), "D": set()}
