@@ -31,7 +31,7 @@ demo: $(filter .tools/%,$(UV)) ## Generate a service, run it, and talk to it (CI
 setup: $(filter .tools/%,$(UV)) ## Install what the tests need
 	@$(UV) sync --quiet
 
-test: setup ## All tests, real parts included (about 20 minutes on two idle cores)
+test: setup ## All tests, real parts included (20 to 25 minutes on two idle cores)
 	@$(MAKE) --no-print-directory -j 3 lint tools compiled
 	@.venv/bin/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 

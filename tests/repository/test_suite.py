@@ -156,7 +156,7 @@ def test_programs_for_tests_are_installed_in_a_second_attempt_and_missing_progra
 
 def test_a_run_ends_with_its_processor_time_next_to_the_budgets(tmp_path: Path) -> None:
     _, output = run(tmp_path, "-k", "not hanging", "-n", "1")
-    assert "the whole run has 15 minutes on two idle cores" in output
+    assert f"the whole run has {reporting.BUDGET_MINUTES} minutes on two idle cores" in output
     assert re.search(r"\d s  \S* ?\(no budget\)", output)
 
 
