@@ -137,3 +137,18 @@ def test_a_deleted_migration_is_named_with_the_ways_back(
     assert "restore the file, or stop, and delete .dev/" in shown
     watch.look()
     assert capfd.readouterr() == ("", "")
+
+
+def test_an_edit_of_a_migration_that_cannot_be_undone_is_refused_with_the_cause(
+    watch: MigrationWatch, copy: Service, empty_database: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    save(copy, 2, add("new_one"))
+    watch.look()
+    file = save(copy, 2, add("new_two"))
+    file.write_text(file.read_text().partition("def downgrade")[0])
+    watch.look()
+    shown = capfd.readouterr().err
+    assert "has applied 0002_next.py as it was before the edit, and its `downgrade` failed: module" in shown
+    assert "`rm -r .dev` gives an empty database" in shown
+    assert "Traceback" not in shown
+    assert columns(empty_database) == "new_one"

@@ -67,7 +67,12 @@ class MigrationWatch:
             # An edit of an older migration is a mistake: only the newest one is undone.
             if changed != [max(path.name for path in self._applied)]:
                 raise
-            migrate.undo_newest(self._service, self._url)
+            try:
+                migrate.undo_newest(self._service, self._url)
+            except Exception as error:
+                raise migrate.MigrationFailed(
+                    f"the database has applied {changed[0]} as it was before the edit, and its `downgrade` failed: {error}"
+                ) from error
             migrate.upgrade(self._service, self._url)
         if changed:
             print(f"{self._service.name}: the database has {', '.join(changed)} now", flush=True)
