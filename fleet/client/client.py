@@ -79,12 +79,12 @@ def check_clients(service: Path, names: tuple[str, ...]) -> list[str]:
 
 def _selected(name: str, before: Node | None, options: Options) -> tuple[Selection, list[str]]:
     """Return the operations to write, and how the neighbour differs from what is in use. Raises FleetError."""
-    if before is not None and not options.operations and not options.force:
+    if before is not None and not (options.operations or options.source or options.force):
         return Selection(before), []
     document = uses.read_source(name, options.source, options.config)
     known, used = uses.known_operations(document), list(uses.known_operations(Document(before))) if before else []
     wanted = [*options.operations, *(used if options.force else ())]
-    if not wanted:
+    if not wanted and before is None:
         offered = uses.nearest("", known)
         raise FleetError(f"name the operations of {name} that this service calls{offered}")
     judge = partial(code.compose, name)

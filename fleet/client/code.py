@@ -11,7 +11,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from fleet.client.uses import JSON_TYPE, SCHEMAS, Inexpressible, closure, module_of, nodes, snake
+from fleet.client.uses import JSON_TYPE, MALFORMED, SCHEMAS, Inexpressible, closure, module_of, nodes, snake
 from fleet.errors import FleetError
 from fleet.judges.tools import program
 from fleet.output import visible
@@ -84,7 +84,7 @@ def write(name: str, uses: Node, config: Path) -> str:
     """Write the module for a document of uses, by the formatter's configuration. Raises FleetError."""
     try:
         code = _formatted(compose(name, uses), config)
-    except Inexpressible as reason:
+    except (Inexpressible, *MALFORMED) as reason:
         raise FleetError(f"specs/uses/{name}.json: {reason}") from None
     digests = f"{digest(json.dumps(uses, ensure_ascii=False))} {digest(code)}"
     return f"{HEAD.format(name=name)}\n{MARK}{digests}\n\n{code}"

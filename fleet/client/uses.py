@@ -29,6 +29,10 @@ JSON_TYPE = re.compile(r"application/(.+\+)?json")
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
+MALFORMED = (AttributeError, LookupError, TypeError, ValueError, RecursionError)
+"""The errors of code that reads a document whose parts have other types than OpenAPI says."""
+
+
 class Inexpressible(Exception):
     """No typed function can express the operation, for this reason."""
 
@@ -107,7 +111,8 @@ class Selection:
 
 def known_operations(document: Document) -> dict[str, Operation]:
     """Return the operations by the names of their functions. An operation without an id has none."""
-    return {snake(one.content["operationId"]): one for one in document.operations if one.content.get("operationId")}
+    named = [(one.content.get("operationId"), one) for one in document.operations]
+    return {snake(name): one for name, one in named if name and isinstance(name, str)}
 
 
 def select(
@@ -134,8 +139,9 @@ def select(
             judge(
                 {**content, "paths": {operation.path: {operation.method: copied}}, "components": {"schemas": schemas}}
             )
-        except Inexpressible as reason:
-            selection.refused[snake(name)] = str(reason)
+        except (Inexpressible, *MALFORMED) as reason:
+            is_known = isinstance(reason, Inexpressible)
+            selection.refused[snake(name)] = str(reason) if is_known else f"it is malformed: {reason!r}"
             continue
         content["paths"].setdefault(operation.path, {}).setdefault(operation.method, copied)
         for schema, node in schemas.items():

@@ -44,5 +44,5 @@ def _changes(used: Any, offered: Any, caller: str) -> Iterator[tuple[str, int, L
             for change in find_breaking_changes(Document(used), now):
                 where = f"{change.operation}: " if change.operation else ""
                 yield f"{where}{change.what}", change.operation.line if change.operation else 0, Level.ERROR
-    except (FleetError, LimitExceeded, AttributeError, KeyError, TypeError, RecursionError) as error:
+    except (FleetError, LimitExceeded, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
         yield f"the documents cannot be compared: {error}", 0, Level.WARNING

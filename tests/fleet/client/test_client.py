@@ -183,9 +183,10 @@ def test_the_models_shrink_with_the_fields_that_the_team_deletes(neighbour: Path
     assert json.loads(USES.read_text())["components"]["schemas"].keys() == {"Customer", "Problem"}
     assert load().Customer.model_fields.keys() == {"id", "name"}
     # A further operation keeps the smaller model, and the difference is shown.
-    shown = fleet("customers", "list_customers", "--from", str(neighbour))
-    assert '"address": {' in shown
-    assert "was kept: use --force" in shown
+    for operations in ((), ("list_customers",)):
+        shown = fleet("customers", *operations, "--from", str(neighbour))
+        assert '"address": {' in shown
+        assert "was kept: use --force" in shown
     assert load().Customer.model_fields.keys() == {"id", "name"}
     fleet("customers", "--force", "--from", str(neighbour))
     assert load().Customer.model_fields.keys() == {"id", "name", "address"}
@@ -284,6 +285,14 @@ INEXPRESSIBLE = {
     "a missing schema": (
         {"responses": {"200": answer("Nobody")}},
         "it refers to #/components/schemas/Nobody, which does not exist",
+    ),
+    "a schema that is a number": (
+        {"requestBody": {"content": {"application/json": {"schema": 5}}}},
+        "it is malformed: ",
+    ),
+    "an unnamed status": (
+        {"responses": {"": {"content": 5}, "200": {"content": {"application/json": []}}}},
+        "it is malformed: ",
     ),
     "a file": (
         {"responses": {"200": {"content": {"text/csv": {}}}}},

@@ -240,6 +240,11 @@ def test_a_document_that_cannot_be_compared_is_a_warning(now: Node | None) -> No
     assert (services, level) == (("customers", "billing"), Level.WARNING)
 
 
+def test_a_status_that_is_no_status_hides_no_other_finding() -> None:
+    get(now := copy.deepcopy(offered()))["responses"][""] = {"description": ""}
+    assert [level for _, level, _ in found(now)] == [Level.WARNING]
+
+
 def test_the_uses_and_the_documents_are_read_from_the_repositories(tmp_path: Path) -> None:
     changed = offered()
     get(changed)["parameters"].pop(1)
