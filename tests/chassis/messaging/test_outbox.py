@@ -9,10 +9,11 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 from chassis.brokers import Kind
-from chassis.database import Database
+from chassis.database import Database, UnitOfWork
 from chassis.messages import NO_MESSAGES, Contract, Event, Messages, OnJob
 from chassis.messaging.outbox import CHANNEL, Outbox, Unlisted
 from chassis.telemetry.setup import Telemetry
+from chassis.testing import Mailbox
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from pydantic import SecretStr
@@ -136,6 +137,26 @@ async def test_a_row_carries_the_trace_of_its_request(open_database: Any, rows: 
     context = span.get_span_context()
     _, trace_id, span_id, _ = row["traceparent"].split("-")
     assert (int(trace_id, 16), int(span_id, 16)) == (context.trace_id, context.span_id)
+
+
+async def test_the_mailbox_of_a_teams_tests_shows_and_delivers_the_subjects_of_messages(
+    open_database: Any, rows: Any
+) -> None:
+    seen: list[str | None] = []
+
+    async def on_count(_: CountV1, uow: UnitOfWork) -> None:
+        seen.append(uow.subject)
+
+    async with open_database() as database:
+        async with database.unit_of_work() as uow:
+            uow.subject = "ana"
+            await uow.publish(ThingMade(uuid4(), 7))
+        mailbox = Mailbox(database, Messages("tiny", incoming=(OnJob(CountV1, on_count),)))
+        assert [(sent.name, sent.subject) for sent in await mailbox.sent()] == [("tiny.thing-made.v1", "ana")]
+        await mailbox.receive("tiny.count.v1", CountV1(number=1), subject="ben")
+        await mailbox.receive("tiny.count.v1", CountV1(number=1))
+        assert seen == ["ben", None]
+        await database.execute("DELETE FROM chassis.inbox")
 
 
 async def test_a_commit_notifies_the_relay(open_database: Any, rows: Any, connection: asyncpg.Connection) -> None:

@@ -96,7 +96,7 @@ def test_show_has_everything_that_is_known(desk: Desk) -> None:
     assert status == 0
     assert (told["id"], told["name"], told["attempts"]) == (str(parked), "bank.paid.v1", 5)
     assert (told["reason"], told["body"]) == ("RuntimeError: no", '{"number": "wrong"}')
-    assert told["headers"] == {"traceparent": TRACE}
+    assert told["headers"] == {"traceparent": TRACE, "subject": "user-17"}
 
 
 def test_text_of_senders_reaches_no_terminal_unescaped(desk: Desk) -> None:
