@@ -17,7 +17,14 @@ from tests.support.services import Render
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("seeds")]
 
-ANSWERS = {"service_name": "billing", "messaging_style": "events-and-queues", "broker": "nats"}
+AGGREGATES = "Invoice: {audit: caller, number: string(40), customer_id: uuid, total: money, due_on: date?, note: text?}"
+ANSWERS = {
+    "service_name": "billing",
+    "aggregates": AGGREGATES,
+    "messaging_style": "events-and-queues",
+    "broker": "nats",
+    "auth": "oidc",
+}
 TEST_LIMIT_SECONDS = 120
 
 
@@ -76,8 +83,8 @@ MUTATIONS = {
     ),
     "a column is not written": Mutation(
         "persistence/invoices.py",
-        'not in {"id", "created_at"}',
-        'not in {"id", "created_at", "updated_at"}',
+        'not in {"id", "created_at", "created_by"}',
+        'not in {"id", "created_at", "created_by", "updated_at"}',
         "tests/usecases/test_invoices.py::test_a_change_is_a_new_version",
     ),
     "the database takes any version": Mutation(
@@ -139,6 +146,18 @@ MUTATIONS = {
         "usecases.change_invoice(command, uow, now=utc_now())",
         "usecases.change_invoice(command, uow, now=utc_now().replace(year=2001))",
         "tests/api/test_invoices.py::test_a_change_has_the_time_of_its_request",
+    ),
+    "a new invoice names nobody": Mutation(
+        "persistence/invoices.py",
+        "        invoice.created_by = invoice.updated_by = self._subject\n",
+        "",
+        "tests/api/test_invoices.py::test_invoices_name_the_callers_who_created_and_changed_them",
+    ),
+    "a change names the caller of the change before": Mutation(
+        "persistence/invoices.py",
+        "        invoice.updated_by = self._subject\n",
+        "",
+        "tests/usecases/test_invoices.py::test_the_subjects_behind_the_first_and_the_latest_change_are_stored",
     ),
     "an event goes by another key": Mutation(
         "messaging/invoices.py",
