@@ -33,7 +33,7 @@ _PRUNED = (
 
 
 def cache() -> Path:
-    """The path of the folder: FLEET_CACHE_DIR, or the system's folder for caches."""
+    """Return the path of the folder: FLEET_CACHE_DIR, or the system's folder for caches."""
     # Absolute, because git and other tools run in other folders.
     return Path(os.environ.get("FLEET_CACHE_DIR") or user_cache_path("slipway-fleet")).absolute()
 

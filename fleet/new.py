@@ -79,7 +79,10 @@ def _resolve(template: str) -> str:
 
 
 def template_address() -> str:
-    """The address of the template from which fleet was installed, for Copier. Raises FleetError if it is not known."""
+    """Return the address of the template from which fleet was installed, for Copier.
+
+    Raises FleetError if it is not known.
+    """
     address = repository()
     return address if Path(address).exists() or get_repo(address) else f"git+{address}"
 

@@ -56,7 +56,7 @@ def trust_templates(named: Sequence[str], config: Path | None = None) -> None:
 
 
 def table_width(output: Path | None) -> int | None:
-    """The width of a table in a file; None for a terminal."""
+    """Return the width of a table in a file; None for a terminal."""
     return None if output is None else WIDE
 
 

@@ -105,7 +105,10 @@ def _check_one(convention: Convention, service: Service, malformed: set[str]) ->
 
 
 def _suspect(service: Service) -> str:
-    """The last file that was parsed and that the template has not rendered like this; empty if there is no such file."""
+    """Return the last file that was parsed and that the template has not rendered like this.
+
+    The result is empty if there is no such file.
+    """
     with suppress(FleetError):
         rendered = service.expected
         return next(

@@ -54,7 +54,10 @@ def _where(finding: Finding) -> str:
 
 
 def _level(finding: Finding) -> str:
-    """The level in a word, because not everybody sees the colours; nothing for an error, or if the id names the level."""
+    """Return the level in a word, because not everybody sees the colours.
+
+    The result is empty for an error, or if the id names the level.
+    """
     return "" if finding.level is Level.ERROR or finding.id == finding.level else f"({finding.level})"
 
 

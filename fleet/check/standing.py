@@ -96,7 +96,7 @@ def open_service(commit: Commit) -> Service:
 
 @cache
 def _template(source: str) -> Template:
-    """The template of many services, which reads its tags once, and searches a missing version once."""
+    """Return the template of many services, which reads its tags once, and searches a missing version once."""
     return Template(source)
 
 

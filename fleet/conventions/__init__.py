@@ -73,7 +73,7 @@ class Convention(ABC):
 
 @cache
 def conventions() -> tuple[Convention, ...]:
-    """All conventions: the platform's, then the organisation's."""
+    """Return all conventions: the platform's, then the organisation's."""
     platform = [import_module(f"fleet.conventions.{name}") for name in MODULES]
     entries = sorted(entry_points(group="fleet.conventions"), key=lambda one: one.name)
     organisation = [entry.load() for entry in entries]
@@ -81,7 +81,7 @@ def conventions() -> tuple[Convention, ...]:
 
 
 def _classes(module: ModuleType) -> list[type[Convention]]:
-    """The conventions of a module, in the order in which they are written."""
+    """Return the conventions of a module, in the order in which they are written."""
     return [
         one
         for one in vars(module).values()

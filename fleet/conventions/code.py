@@ -92,7 +92,7 @@ def _foreign(module: Module, own: set[str]) -> Iterator[tuple[str, int]]:
 
 
 def _schemas_of_sql(sql: str) -> set[str]:
-    """The schemas of the tables in a statement; none if the text is only a part of a statement."""
+    """Return the schemas of the tables in a statement; none if the text is only a part of a statement."""
     import sqlglot  # imported here, because few services need it: most write SQL with SQLAlchemy
 
     logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns about every statement that it cannot parse fully
@@ -109,7 +109,7 @@ def _describe_schema(name: str) -> str:
 
 
 def _schemas_of_call(name: str, call: ast.Call) -> Iterator[str]:
-    """The schemas that a call of SQLAlchemy, Alembic or the chassis names."""
+    """Yield the schemas that a call of SQLAlchemy, Alembic or the chassis names."""
     if name.startswith(("sqlalchemy.", "alembic.")):
         keywords = ("schema", "source_schema", "referent_schema")
         yield from filter(None, (_text(keyword.value) for keyword in call.keywords if keyword.arg in keywords))

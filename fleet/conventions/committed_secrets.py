@@ -57,7 +57,7 @@ def _kingfisher() -> str:
 
 
 def _of_the_team(service: Service) -> tuple[str, ...]:
-    """The files to scan: all but the lock file, and the files that are equal to the template's byte by byte."""
+    """Return the files to scan: all but the lock file, and the files that are equal to the template's byte by byte."""
     rendered = service.expected.paths
     return tuple(
         glob.escape(path) for path, entry in service.tree.items() if path != LOCK and entry != rendered.get(path)
@@ -65,7 +65,7 @@ def _of_the_team(service: Service) -> tuple[str, ...]:
 
 
 def _rendered_lines(service: Service, paths: set[str]) -> dict[str, set[str]]:
-    """The lines that the template renders in these files, such as the password of a laptop in compose.yaml."""
+    """Return the lines that the template renders in these files, such as the password of a laptop in compose.yaml."""
     shared = paths & service.expected.paths.keys()
     if not shared:
         return {}
@@ -153,7 +153,7 @@ class SettingsWithoutSecrets(Convention):
 
 
 def _settings(service: Service) -> Iterator[tuple[str, ast.AnnAssign, str]]:
-    """The fields of all classes of settings. Every class in settings.py counts, whatever its name."""
+    """Yield the fields of all classes of settings. Every class in settings.py counts, whatever its name."""
     for module in source.modules(service, "src/*.py"):
         whole = posixpath.basename(module.path) == "settings.py"
         for node in module.of(ast.ClassDef):

@@ -66,7 +66,7 @@ class _OverlayConvention(Convention):
 
 
 def _is_production(folder: str) -> bool:
-    """Whether an overlay is for production: production, production-eu, eu/production."""
+    """Return whether an overlay is for production: production, production-eu, eu/production."""
     return any(re.fullmatch(r"prod(uction)?([-_.].*)?", name) for name in folder.split("/"))
 
 
@@ -219,7 +219,7 @@ def _ingress(policy: Manifest) -> list[Manifest]:
 
 
 def _is_open(rule: Manifest, peers: str) -> bool:
-    """Whether the rule names no peers, or allows all addresses or all namespaces at every port."""
+    """Return whether the rule names no peers, or allows all addresses or all namespaces at every port."""
     if not rule.get(peers):
         return True
     ports = rule.get("ports") or [{}]
@@ -285,7 +285,7 @@ class Secrets(_OverlayConvention):
 
 
 def _literals(kustomization: Manifest) -> Iterator[str]:
-    """The names of the literals that a kustomization puts into ConfigMaps."""
+    """Yield the names of the literals that a kustomization puts into ConfigMaps."""
     for generator in kustomization.get("configMapGenerator") or ():
         for literal in (generator.get("literals") if isinstance(generator, dict) else None) or ():
             name, _, value = str(literal).partition("=")

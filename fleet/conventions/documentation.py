@@ -58,7 +58,7 @@ class AlertSections(Convention):
 
 
 def _anchor(heading: str) -> str:
-    """The anchor that Git hosts make from a heading."""
+    """Return the anchor that Git hosts make from a heading."""
     return re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-")
 
 

@@ -22,7 +22,7 @@ def _migrations(service: Service) -> list[str]:
 
 
 def _new(service: Service) -> list[str]:
-    """The migrations that the base does not have. Without a base, no migration counts as new."""
+    """Return the migrations that the base does not have. Without a base, no migration counts as new."""
     known = service.base.tree if service.base else service.tree
     return [path for path in _migrations(service) if path not in known]
 
@@ -72,7 +72,7 @@ class Unedited(Convention):
 
 
 def _replaced(service: Service) -> set[str]:
-    """The base's migrations that a squash replaces: all up to its own number. `migrate` checks the databases."""
+    """Return the base's migrations that a squash replaces: all up to its own number. `migrate` checks the databases."""
     known = [revisions.read(path, service.read(path) or b"") for path in _migrations(service)]
     squashed = {revision.id for revision in known if revision.replaces}
     base = service.base

@@ -102,7 +102,7 @@ class _Reviewers:
             raise FleetError(f"{CODEOWNERS} has an invalid pattern: {error}") from None
 
     def of(self, path: str) -> list[list[str]]:
-        """The reviewing teams of a path, by section."""
+        """Return the reviewing teams of a path, by section."""
         return [[_team(name) for _, name in section.of(path)] for section in self._sections]
 
 
@@ -123,7 +123,7 @@ def _rules(text: str) -> Iterator[tuple[str, str, list[str], int]]:
 
 
 def _team(owner: str) -> str:
-    """The bare name of a team: billing for @acme/billing and for group:default/billing."""
+    """Return the bare name of a team: billing for @acme/billing and for group:default/billing."""
     return re.split(r"[/:]", owner)[-1].lstrip("@")
 
 
@@ -132,7 +132,7 @@ def _answered(service: Service) -> str:
 
 
 def _platform_team(service: Service) -> str:
-    """The platform team; empty if it reviews no files of the service."""
+    """Return the platform team; empty if it reviews no files of the service."""
     return _team(str(service.expected.answers.get("platform_team") or ""))
 
 
@@ -208,5 +208,5 @@ class CataloguedApis(Convention):
 
 
 def _text(definition: Any) -> str:
-    """The path of a definition; empty if the definition is inline."""
+    """Return the path of a definition; empty if the definition is inline."""
     return str(definition.get("$text")) if isinstance(definition, dict) else ""

@@ -95,7 +95,7 @@ class FromIndex(Convention):
 
 
 def packages(service: Service) -> list[dict[str, Any]]:
-    """The packages of the lock file, without their files and dependencies. Raises FleetError."""
+    """Return the packages of the lock file, without their files and dependencies. Raises FleetError."""
     found = service.toml(LOCK, UNREAD).get("package") or []
     if not isinstance(found, list) or not all(map(_is_package, found)):
         raise Malformed(

@@ -53,7 +53,7 @@ class Deployed(Convention):
 
 
 def _required(path: str, tree: ast.Module) -> Iterator[_Setting]:
-    """The fields without a default of the classes in a module."""
+    """Yield the fields without a default of the classes in a module."""
     for owner in tree.body:
         for node in owner.body if isinstance(owner, ast.ClassDef) else ():
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and not _has_default(node):
@@ -71,7 +71,7 @@ def _is_field(node: ast.AST) -> bool:
 
 
 def _gives_default(node: ast.AST) -> bool:
-    """Whether the node is a `Field(…)` with a default."""
+    """Return whether the node is a `Field(…)` with a default."""
     if not isinstance(node, ast.Call) or not _is_field(node):
         return False
     first = node.args[0] if node.args else None
@@ -80,7 +80,7 @@ def _gives_default(node: ast.AST) -> bool:
 
 
 def _given(workload: Manifest, generators: dict[str, set[str]]) -> set[str] | None:
-    """The variables of the first container; None if some come from a Secret, or from outside of the overlay."""
+    """Return the variables of the first container; None if some come from a Secret, or from outside of the overlay."""
     container = (pod(workload).get("containers") or [{}])[0]
     given = {entry["name"] for entry in container.get("env") or ()}
     for source in container.get("envFrom") or ():

@@ -61,7 +61,7 @@ class Contracts(Convention):
 
 
 def _golden(message: Message) -> str:
-    """The path of the agreed body: …/invoice_issued_v1.json for billing.invoice-issued.v1."""
+    """Return the path of the agreed body: …/invoice_issued_v1.json for billing.invoice-issued.v1."""
     _, _, name = message.name.partition(".")
     return f"{GOLDEN}{re.sub(r'[-.]', '_', name)}.json"
 
@@ -83,7 +83,7 @@ class Texts:
         self._written = {module.path: {text for text, _ in module.strings if len(text) < 100} for module in modules}
 
     def requests(self) -> dict[str, set[str]]:
-        """The URLs that tests call, by method."""
+        """Return the URLs that tests call, by method."""
         found: dict[str, set[str]] = {}
         for module in self._modules:
             for name, call in module.calls:
@@ -97,7 +97,7 @@ class Texts:
         return found
 
     def received_messages(self) -> set[str]:
-        """The names of the messages that tests deliver."""
+        """Return the names of the messages that tests deliver."""
         found: set[str] = set()
         for module in self._modules:
             for name, call in module.calls:
@@ -147,7 +147,7 @@ def _assignments(module: Module) -> dict[str, list[ast.expr]]:
 
 
 def fits(url: str, operation: Operation) -> bool:
-    """Whether a request to that URL reaches the operation."""
+    """Return whether a request to that URL reaches the operation."""
     called = re.sub(r"^https?://[^/]*|[?#].*$", "", url).split("/")
     wanted = operation.path.split("/")
     if called[0] == UNKNOWN and len(called) > 1:  # the base URL is made elsewhere

@@ -48,7 +48,7 @@ _GitLab.add_constructor("!reference", lambda loader, node: loader.construct_sequ
 
 
 def _own(service: Service, *patterns: str) -> list[str]:
-    """The team's files that match. The platform's files are equal to the template's, byte by byte."""
+    """Return the team's files that match. The platform's files are equal to the template's, byte by byte."""
     return [path for path in service.files(*patterns) if path not in service.expected.platform]
 
 
@@ -162,7 +162,7 @@ def _pipeline(service: Service, path: str) -> dict[str, Any]:
 
 
 def _images(part: Any) -> Iterator[str]:
-    """The images of a job, or of the defaults for all jobs."""
+    """Yield the images of a job, or of the defaults for all jobs."""
     if isinstance(part, dict):
         services = part.get("services")
         for image in (part.get("image"), *(services if isinstance(services, list) else ())):
@@ -172,7 +172,7 @@ def _images(part: Any) -> Iterator[str]:
 
 
 def _unpinned(include: Any) -> Iterator[str]:
-    """The included files of other repositories whose content may change."""
+    """Yield the included files of other repositories whose content may change."""
     for one in include if isinstance(include, list) else [include]:
         entry = one if isinstance(one, dict) else {"remote": one} if str(one).startswith("http") else {}
         component, _, version = str(entry.get("component") or "").partition("@")

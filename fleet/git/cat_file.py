@@ -68,7 +68,7 @@ class CatFile:
             self._end()
 
     def _answers(self, names: list[str]) -> list[Object | None]:
-        """The answers that git gives before it ends, as far as they fit into GROUP_BYTES."""
+        """Return the answers that git gives before it ends, as far as they fit into GROUP_BYTES."""
         process = self._process = self._process or self._start()
         assert process.stdin is not None
         assert process.stdout is not None

@@ -103,7 +103,7 @@ def exchange(folder: Path, *arguments: str) -> bytes:
 
 
 def _remove_partial_packs(folder: Path) -> None:
-    """Remove what git has received of packs that it did not complete, which may be as large as the limit."""
+    """Remove the files of packs that git did not receive completely. Each may be as large as the limit."""
     for partial in folder.glob("objects/pack/tmp_*"):
         partial.unlink(missing_ok=True)
 
@@ -147,7 +147,7 @@ def fetch_branch(repository: Path, other: Path, branch: str) -> None:
 
 
 def remote_address(repository: Path) -> str:
-    """The URL or path that the repository pushes to: of `origin`, or of the only remote. Raises FleetError."""
+    """Return the URL or path that the repository pushes to: of `origin`, or of the only remote. Raises FleetError."""
     found = locate(repository)
     urls: dict[str, str] = {}
     for key, value in isolation.settings_of(found.shared / "config"):
@@ -175,7 +175,7 @@ def answer(repository: Path, *arguments: str) -> str | None:
 
 
 def succeeds(repository: Path, *arguments: str) -> bool:
-    """Whether the exit status of git is 0."""
+    """Return whether the exit status of git is 0."""
     return answer(repository, *arguments) is not None
 
 
@@ -188,7 +188,7 @@ def refuse_unreadable(repository: Path) -> None:
 
 
 def is_damaged(repository: Path) -> bool:
-    """Whether files of a mirror are missing or have another content than git has written."""
+    """Return whether files of a mirror are missing or have another content than git has written."""
     found = isolation.find(repository)
     # A mirror without HEAD is an ordinary folder, for which git would find a repository around the cache.
     is_whole = found is not None and found.private == Path(os.path.realpath(repository))
@@ -205,7 +205,7 @@ def refuse_sha256(repository: Path | str, commit: str) -> None:
 
 
 def changed_paths(repository: Path) -> list[str]:
-    """The paths that differ from the last commit: changed, added, deleted and untracked (not ignored) files."""
+    """Return the paths that differ from the last commit: changed, added, deleted and untracked (not ignored) files."""
     # Git does not look into submodules, because each of them has a configuration of its own.
     exact = ("--porcelain", "-z", "--no-renames", "--untracked-files=all", "--ignore-submodules=dirty")
     listed = git(repository, "status", *exact)
@@ -213,7 +213,7 @@ def changed_paths(repository: Path) -> list[str]:
 
 
 def leads_through_link(root: Path, path: str) -> bool:
-    """Whether a folder of the path is a symbolic link, so that the file is not the repository's."""
+    """Return whether a folder of the path is a symbolic link, so that the file is not the repository's."""
     return any((root / parent).is_symlink() for parent in list(PurePath(path).parents)[:-1])
 
 

@@ -65,7 +65,10 @@ def find(path: Path) -> Repository | None:
 
 
 def loose_head(path: Path, branch: str = "") -> str:
-    """The commit of a branch or of HEAD, if git keeps the commit in a file of its own; empty if only git can find it."""
+    """Return the commit of a branch or of HEAD, if git keeps the commit in a file of its own.
+
+    The result is empty if only git can find it.
+    """
     repository = find(path)
     if repository is None or (repository.shared / "reftable").exists():
         return ""
@@ -93,7 +96,10 @@ def _read_path(folder: Path, file: Path, prefix: str) -> Path | None:
 
 
 def _read(file: Path) -> bytes:
-    """The bytes of a file; empty if the file is missing, unreadable, too long, or a pipe that nobody may ever write to."""
+    """Return the bytes of a file.
+
+    The result is empty if the file is missing, unreadable, too long, or a pipe that nobody may ever write to.
+    """
     try:
         if not file.is_file():
             return b""
@@ -152,12 +158,15 @@ _ALONE = {
 
 
 def without_repository() -> dict[str, str]:
-    """The variables for git outside of any repository."""
+    """Return the variables for git outside of any repository."""
     return {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name in _KEPT} | _ALONE
 
 
 def variables(repository: Repository, *, with_files: bool) -> dict[str, str]:
-    """The variables for git in a repository, `with_files` for commands that read the checkout. Raises FleetError."""
+    """Return the variables for git in a repository, `with_files` for commands that read the checkout.
+
+    Raises FleetError.
+    """
     place = {"GIT_DIR": str(repository.private)}
     if with_files and repository.root is not None:
         place["GIT_WORK_TREE"] = str(repository.root)
@@ -188,7 +197,10 @@ _FORMATS = re.compile(r"extensions\.(objectformat|refstorage)")
 
 @once
 def _settings(repository: Repository) -> list[Setting]:
-    """The settings for commands that look at files. Git only prints the configuration here, and starts nothing."""
+    """Return the settings for commands that look at files.
+
+    Git only prints the configuration here, and starts nothing.
+    """
     environment = {name: value for name, value in os.environ.items() if name not in OF_A_REPOSITORY}
     listed = _listed(["--show-scope", "--includes"], environment | {"GIT_DIR": str(repository.private)})
     found = []
@@ -208,7 +220,10 @@ def _format_of(file: Path, content: bytes) -> list[Setting]:
 
 
 def _format(shared: Path) -> list[Setting]:
-    """The settings for the format of objects and refs. Most repositories have the first format, so git is not asked."""
+    """Return the settings for the format of objects and refs.
+
+    Most repositories have the first format, so git is not asked.
+    """
     file = shared / "config"
     extensions = _format_of(file, _read(file))
     return [("core.repositoryformatversion", "1" if extensions else "0"), *extensions]
@@ -247,7 +262,10 @@ _LINKED_IF_THERE = ("reftable", "logs", "worktrees")
 
 
 def _stand_in(repository: Repository, settings: list[Setting]) -> Path:
-    """The folder that git takes for the shared part of the repository. It is made once, and kept in the cache."""
+    """Return the folder that git takes for the shared part of the repository.
+
+    It is made once, and kept in the cache.
+    """
     links, config = _links(repository), _config(settings)
     inputs = "\0".join([config, *links.values()])
     digest = hashlib.sha256(inputs.encode(errors="surrogateescape")).hexdigest()[:40]
@@ -266,7 +284,7 @@ def _stand_in(repository: Repository, settings: list[Setting]) -> Path:
 
 
 def _has(folder: Path, parts: set[str]) -> bool:
-    """Whether the folder has all parts: a program that cleans up caches may have removed some."""
+    """Return whether the folder has all parts: a program that cleans up caches may have removed some."""
     with suppress(OSError):
         return parts <= set(os.listdir(folder))
     return False

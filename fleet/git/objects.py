@@ -198,7 +198,10 @@ def confusable_pairs(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def _folded(name: str) -> str:
-    """The form in which names are equal that some system takes for the same: é is one character, or e and an accent."""
+    """Return the form in which names are equal that some system takes for the same.
+
+    For example, é is one character, or e and an accent.
+    """
     return name.casefold() if name.isascii() else normalize("NFD", normalize("NFD", name).casefold())
 
 
@@ -210,7 +213,7 @@ def describe_pair(pair: tuple[str, str]) -> str:
 
 
 def describe_difference(one: str, other: str) -> str:
-    """The difference of a pair as the predicate of a sentence."""
+    """Return the difference of a pair as the predicate of a sentence."""
     is_form = normalize("NFC", one) == normalize("NFC", other)
     return f"differ {'in the Unicode form of their letters' if is_form else 'in upper and lower case'} only"
 

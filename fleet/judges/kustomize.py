@@ -46,7 +46,7 @@ MERGED_BY = {
 
 
 def overlays(service: Service) -> list[str]:
-    """The folders below deploy/overlays that have a kustomization, sorted."""
+    """Return the folders below deploy/overlays that have a kustomization, sorted."""
     return [posixpath.dirname(path) for path in service.files(f"deploy/overlays/*/{FILE}")]
 
 
@@ -86,7 +86,7 @@ def _with_kustomization(service: Service, folder: str, found: list[Manifest]) ->
 
 
 def config_map_keys(service: Service, folder: str) -> dict[str, set[str]]:
-    """The keys of each ConfigMap that a folder and the folders it builds on generate. Raises FleetError."""
+    """Return the keys of each ConfigMap that a folder and the folders it builds on generate. Raises FleetError."""
     path = posixpath.join(folder, FILE)
     (kustomization,) = (service.yaml(path) if path in service.tree else []) or [{}]
     keys: dict[str, set[str]] = {}
@@ -144,7 +144,7 @@ def _targets(path: str, target: Manifest, found: list[Manifest]) -> list[Manifes
 
 
 def _is_target(one: Manifest, target: Manifest) -> bool:
-    """Whether a manifest has the kind and name of a target, which are regular expressions."""
+    """Return whether a manifest has the kind and name of a target, which are regular expressions."""
     return bool(
         re.fullmatch(target.get("kind") or ".*", one["kind"])
         and re.fullmatch(target.get("name") or ".*", one["metadata"]["name"])
@@ -196,7 +196,7 @@ def _change_image(name: str, change: Manifest) -> str:
 
 
 def pod(manifest: Manifest) -> Manifest:
-    """The spec of a workload's pods; empty for any other manifest."""
+    """Return the spec of a workload's pods; empty for any other manifest."""
     spec = manifest.get("spec") or {}
     if manifest.get("kind") == "CronJob":
         spec = (spec.get("jobTemplate") or {}).get("spec") or {}
@@ -204,7 +204,7 @@ def pod(manifest: Manifest) -> Manifest:
 
 
 def containers(manifest: Manifest) -> Iterator[Manifest]:
-    """All containers of a workload's pods."""
+    """Yield all containers of a workload's pods."""
     spec = pod(manifest)
     for kind in ("containers", "initContainers"):
         yield from spec.get(kind) or ()

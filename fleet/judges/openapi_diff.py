@@ -118,7 +118,7 @@ class _Side(ABC):
                 yield f"{where}: {keyword} has changed, and this rule cannot judge the change"
 
     def _is_same(self, was: Any, is_: Any, assumed: set[tuple[str, str]]) -> bool:
-        """Whether two values are equal when references are followed."""
+        """Return whether two values are equal when references are followed."""
         pair = (text(was), text(is_))
         if pair in assumed:
             return True
@@ -146,7 +146,7 @@ class _Operations(_Side):
 
 class _Requests(_Side):
     def is_harmless(self, difference: Difference) -> bool:
-        """Whether the old requests stay valid. A default is not part of the shape of a request."""
+        """Return whether the old requests stay valid. A default is not part of the shape of a request."""
         return difference.wider or difference.keyword == "default"
 
     def compare(self, was: Operation, is_: Operation) -> Iterator[str]:
@@ -171,7 +171,10 @@ class _Requests(_Side):
 
 class _Responses(_Side):
     def is_harmless(self, difference: Difference) -> bool:
-        """Whether callers can still read the responses. Callers ignore unknown fields, even if the schema forbids them."""
+        """Return whether callers can still read the responses.
+
+        Callers ignore unknown fields, even if the schema forbids them.
+        """
         return difference.narrower or difference.keyword in ("default", "closed")
 
     def compare(self, was: Operation, is_: Operation) -> Iterator[str]:
@@ -201,20 +204,23 @@ class _Responses(_Side):
 
 
 def _answer(operation: Operation, status: str) -> Node | None:
-    """The response of a status: its own entry, the entry of its range, or the default."""
+    """Return the response of a status: its own entry, the entry of its range, or the default."""
     covering = (status, f"{status[0]}XX", "default")
     return next((operation.responses[one] for one in covering if one in operation.responses), None)
 
 
 def _servers(document: Document, operation: Operation) -> list[Node]:
-    """The servers of an operation, without descriptions."""
+    """Return the servers of an operation, without descriptions."""
     levels = (operation.content, operation.item, document.content)
     servers = next((one["servers"] for one in levels if one.get("servers")), [{"url": "/"}])
     return [{key: one[key] for key in one if key in ("url", "variables")} for one in servers]
 
 
 def _parameters(operation: Operation) -> dict[tuple[str, str], Node]:
-    """The parameters by place and by the name that callers see: in the path by position, headers without case."""
+    """Return the parameters by place and by the name that callers see.
+
+    A parameter of the path is known by its position, and a header without regard to case.
+    """
     found = {}
     in_path = re.findall(r"\{([^/{}]*)\}", operation.path)
     for parameter in operation.parameters:

@@ -21,12 +21,12 @@ def find_closed_ways(old: Document, new: Document, was: Operation, is_: Operatio
 
 
 def _ways(document: Document, operation: Operation) -> list[Way]:
-    """The ways to authenticate of the operation, or else of the whole document."""
+    """Return the ways to authenticate of the operation, or else of the whole document."""
     return operation.content.get("security", document.content.get("security", [])) or [{}]
 
 
 def _is_enough(way: Way, wanted: Way, old: Document, new: Document) -> bool:
-    """Whether a caller who authenticates in one way satisfies the other way. Schemes may have other names."""
+    """Return whether a caller who authenticates in one way satisfies the other way. Schemes may have other names."""
     return all(
         any(
             set(scopes) <= set(way[other]) and _is_same_scheme(_scheme(old, other), _scheme(new, scheme))
@@ -41,7 +41,7 @@ def _scheme(document: Document, name: str) -> Node:
 
 
 def _is_same_scheme(was: Node, is_: Node) -> bool:
-    """Whether both take the same credentials in the same place; additional flows to get them are harmless."""
+    """Return whether both take the same credentials in the same place; additional flows to get them are harmless."""
     bare = [{key: one[key] for key in one if key not in _HINTS and key[:2] != "x-"} for one in (was, is_)]
     flows = [
         {flow: {key: one[key] for key in one if key.endswith("Url")} for flow, one in side.get("flows", {}).items()}

@@ -143,7 +143,7 @@ _OF_BLOCKS = re.compile(r"/\*|\*/")
 
 
 def _statements(sql: str) -> Iterator[str]:
-    """Each statement on one line, without its comments, and '' in the place of each text."""
+    """Yield each statement on one line, without its comments, and '' in the place of each text."""
     statement, at = "", 0
     while token := _TOKEN.search(sql, at):
         statement += sql[at : token.start()]
@@ -168,7 +168,7 @@ def _end_of_block(sql: str, at: int) -> int:
 
 
 def _committed_early(statements: list[tuple[str, int]]) -> list[tuple[str, int]]:
-    """The statements up to the end of the last autocommit block."""
+    """Return the statements up to the end of the last autocommit block."""
     begins = [index for index, (sql, _) in enumerate(statements) if sql.strip().startswith("BEGIN")]
     return statements[: begins[-1]] if begins else []
 

@@ -30,7 +30,7 @@ def clients(service: Service) -> Iterator[Client]:
 
 
 def _mentioning(service: Service) -> list[str]:
-    """The few files with a client, which alone need to be parsed."""
+    """Return the few files with a client, which alone need to be parsed."""
     return sorted(path for path, content in service.contents("src/*.py") if FUNCTION.encode() in content)
 
 
@@ -46,7 +46,7 @@ def _targets(call: ast.Call) -> Iterator[str]:
 
 
 def _host(url: str) -> Iterator[str]:
-    """The first part of the host in a URL, which in Kubernetes is the name of the service."""
+    """Yield the first part of the host in a URL, which in Kubernetes is the name of the service."""
     try:
         host = urlsplit(url).hostname
     except ValueError:

@@ -19,7 +19,10 @@ class Arrow:
     is_wrong: bool
 
     def label(self) -> str:
-        """A short label: a message without the name of its service. Empty for a call that is named after its target."""
+        """Return a short label: a message without the name of its service.
+
+        The result is empty for a call that is named after its target.
+        """
         if self.kind is Kind.CALL and self.names == (self.target,):
             return ""
         first, *others = (name if self.kind is Kind.CALL else name.partition(".")[2] or name for name in self.names)
@@ -39,7 +42,7 @@ def arrows(map_: Map, found: Iterable[MapFinding]) -> list[Arrow]:
 
 
 def sentence(map_: Map) -> str:
-    """The map in numbers."""
+    """Return the map in numbers."""
     calls, events, jobs = (map_.of(kind) for kind in Kind)
     parts = (
         count(len(map_.services), "service"),

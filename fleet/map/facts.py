@@ -90,10 +90,10 @@ def facts(service: Service) -> Facts:
 
 
 def _types(entities: list[dict[str, Any]], kind: str) -> dict[str, str]:
-    """The spec.type of every entity of a kind, by name."""
+    """Return the spec.type of every entity of a kind, by name."""
     return {str(one["metadata"]["name"]): str(one["spec"]["type"]) for one in entities if one.get("kind") == kind}
 
 
 def _last(reference: str) -> str:
-    """The name in Backstage's [kind:][namespace/]name."""
+    """Return the name in Backstage's [kind:][namespace/]name."""
     return reference.rpartition(":")[2].rpartition("/")[2]

@@ -99,7 +99,10 @@ _KINDS = {
 
 
 def _key(database: Database, map_: Map) -> str:
-    """The identity of a database. A Secret <service>-database, as the template names it, is the same in all namespaces."""
+    """Return the identity of a database.
+
+    A Secret <service>-database, as the template names it, is the same in all namespaces.
+    """
     name = database.key.rpartition("/")[2].partition("#")[0]
     is_usual = database.kind == "secret" and name.removesuffix("-database") in map_.services
     return name if is_usual else database.key

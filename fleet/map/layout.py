@@ -71,14 +71,17 @@ def _without_cycles(graph: networkx.DiGraph) -> networkx.DiGraph:
 
 
 def _columns(graph: networkx.DiGraph) -> dict[str, int]:
-    """The column of each node: as far left as its edges allow, but a node without incoming edges is next to its target."""
+    """Return the column of each node.
+
+    A column is as far left as its edges allow, but a node without incoming edges is next to its target.
+    """
     columns = {node: number for number, layer in enumerate(networkx.topological_generations(graph)) for node in layer}
     first = [node for node in columns if graph.in_degree(node) == 0]
     return columns | {node: min(columns[one] for one in graph.successors(node)) - 1 for node in first}
 
 
 def _chain(pair: Pair, columns: dict[str, int]) -> list[Hashable]:
-    """The ends of an edge, and a bend in each column between them."""
+    """Return the ends of an edge, and a bend in each column between them."""
     source, target = pair
     return [source, *((pair, number) for number in range(columns[source] + 1, columns[target])), target]
 
@@ -98,7 +101,7 @@ def _order(layers: list[list[Hashable]], links: networkx.Graph) -> None:
 
 
 def _heights(layers: list[list[Hashable]], links: networkx.Graph) -> dict[Hashable, float]:
-    """The heights of all nodes: near their neighbours, in the given order, and not too close to each other."""
+    """Return the heights of all nodes: near their neighbours, in the given order, and not too close to each other."""
     heights: dict[Hashable, float] = {}
     for layer in layers:
         heights |= _apart(layer, [0.0] * len(layer))
@@ -110,7 +113,7 @@ def _heights(layers: list[list[Hashable]], links: networkx.Graph) -> dict[Hashab
 
 
 def _apart(layer: Sequence[Hashable], wanted: Sequence[float]) -> dict[Hashable, float]:
-    """The wanted heights, moved as little as necessary to give each node its room."""
+    """Move the wanted heights as little as necessary, so that each node has room."""
     rooms = [_room(one) / 2 + _room(other) / 2 for one, other in pairwise(layer)]
     down, up = list(wanted), list(wanted)
     for number, room in enumerate(rooms, 1):
@@ -126,6 +129,6 @@ def _room(node: Hashable) -> float:
 
 
 def _xs(layers: list[list[Hashable]], widths: dict[str, float], gap: float) -> list[float]:
-    """The middle of each column, which is as wide as its widest node."""
+    """Return the middle of each column, which is as wide as its widest node."""
     wide = [max((widths[node] for node in layer if isinstance(node, str)), default=0) for layer in layers]
     return [sum(wide[:number]) + gap * number + width / 2 for number, width in enumerate(wide)]

@@ -71,7 +71,7 @@ def _without_end(map_: Map, edge: Edge) -> MapFinding:
 
 
 def _versions(other: Facts, edge: Edge) -> list[str]:
-    """The versions of the message that the service at the absent end has."""
+    """Return the versions of the message that the service at the absent end has."""
     family = edge.name.rpartition(".v")[0]
     alike = [one for one in other.messages if one.name.rpartition(".v")[0] == family]
     return [one.name for one in alike if (one.sent if edge.kind is Kind.EVENT else one.received)]

@@ -67,7 +67,10 @@ class Map:
         return [*self._calls(), *self._events(), *self._jobs()]
 
     def around(self, name: str) -> "Map":
-        """The part of the map with one service and its neighbours. Raises FleetError if there is no such service."""
+        """Return the part of the map with one service and its neighbours.
+
+        Raises FleetError if there is no such service.
+        """
         if name not in self.nodes:
             raise FleetError(f"there is no {name} on the map: it has {', '.join(sorted(self.nodes))}")
         part = Map([], offered=self.offered)
@@ -122,7 +125,7 @@ class Map:
             yield from (Edge(Kind.CALL, one.name, target, target, False, client) for target, client in seen.items())
 
     def service_of(self, target: str) -> str | None:
-        """The service that the name of a setting, of a host or of a file in specs/uses means."""
+        """Return the service that the name of a setting, of a host or of a file in specs/uses means."""
         provider, _ = self._providers.get(target, ("", ""))
         return provider or next((name for name in (target, f"{target}-service") if name in self.services), None)
 
@@ -166,7 +169,7 @@ def _is_one_edit(one: str, other: str) -> bool:
 
 
 def owner(message: str) -> str:
-    """The service in the name of a message. After two hyphens stands the queue of a job."""
+    """Return the service in the name of a message. After two hyphens stands the queue of a job."""
     return message.partition(".")[0].partition("--")[0]
 
 

@@ -157,7 +157,10 @@ def _remember_too_much(source: Source, why: str) -> None:
 
 
 def _limits() -> list[Any]:
-    """The inputs of a failure: the limit, and the day, because the machine may have been short of memory on that day."""
+    """Return the inputs of a failure.
+
+    These are the limit, and the day, because the machine may have been short of memory on that day.
+    """
     return [today().isoformat(), limit_seconds()]
 
 

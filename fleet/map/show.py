@@ -60,7 +60,7 @@ def table(map_: Map, found: list[MapFinding], *, width: int | None = None) -> st
 
 
 def summary(map_: Map, found: list[MapFinding]) -> str:
-    """The numbers of services, edges and findings as a sentence."""
+    """Return the numbers of services, edges and findings as a sentence."""
     levels = [one.finding.level for one in found]
     parts = [count(levels.count(level), level.value) for level in (Level.ERROR, Level.WARNING) if level in levels]
     return f"{sentence(map_)}; {' and '.join(parts) or 'no findings'}"

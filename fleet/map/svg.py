@@ -83,7 +83,10 @@ def _alone(names: list[str], widths: dict[str, float], plan: Layout) -> dict[str
 
 
 def _ends(drawn: list[Arrow], plan: Layout, widths: dict[str, float]) -> dict[Arrow, tuple[Point, Point]]:
-    """The ends of each arrow. Arrows at one side of a node end below each other, in the order in which they come."""
+    """Return the ends of each arrow.
+
+    Arrows at one side of a node end below each other, in the order in which they come.
+    """
     sides: dict[tuple[str, bool], list[tuple[float, int, Arrow]]] = defaultdict(list)
     for arrow in drawn:
         route = [plan.places[arrow.source], *plan.routes[arrow.source, arrow.target], plan.places[arrow.target]]

@@ -37,12 +37,12 @@ class Message:
         return self.sent if self.kind == "event" else self.received
 
     def schema(self) -> dict[str, Any]:
-        """The schema that the service promises for sent messages, or expects of received messages."""
+        """Return the schema that the service promises for sent messages, or expects of received messages."""
         return self.published or self.payload
 
 
 def path_of(name: str) -> str:
-    """The path of a message's schema."""
+    """Return the path of a message's schema."""
     return f"{MESSAGES}{name}.json"
 
 
@@ -80,7 +80,7 @@ def _messages(service: Service, document: dict[str, Any]) -> Iterator[Message]:
 
 
 def _payload(document: dict[str, Any], payload: dict[str, Any]) -> dict[str, Any]:
-    """A schema as a document of its own, with the schemas that its references name."""
+    """Return a schema as a document of its own, with the schemas that its references name."""
     schemas: dict[str, Any] = {}
     wanted = _references(payload)
     while wanted:
@@ -93,7 +93,7 @@ def _payload(document: dict[str, Any], payload: dict[str, Any]) -> dict[str, Any
 
 
 def _references(node: Any) -> set[str]:
-    """The names in components/schemas that a schema refers to."""
+    """Return the names in components/schemas that a schema refers to."""
     found = {_last(node)} if isinstance(node, dict) and isinstance(node.get("$ref"), str) else set()
     for one in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
         found |= _references(one)
@@ -101,7 +101,7 @@ def _references(node: Any) -> set[str]:
 
 
 def _has_messages(service: Service) -> bool:
-    """Whether a module below messaging/ has a line in its OUTGOING or INCOMING."""
+    """Return whether a module below messaging/ has a line in its OUTGOING or INCOMING."""
     return any(
         isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.List) and node.value.elts
         for module in source.modules(service, "src/*/messaging/*.py")
@@ -111,7 +111,7 @@ def _has_messages(service: Service) -> bool:
 
 
 def _kind(tag: dict[str, str]) -> str:
-    """The name of a tag, or of the tag that a reference points to."""
+    """Return the name of a tag, or of the tag that a reference points to."""
     return _last(tag) if "$ref" in tag else str(tag["name"])
 
 

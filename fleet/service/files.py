@@ -73,7 +73,7 @@ class Files:
         return found | self._changed_entries()
 
     def _changed_entries(self) -> Tree:
-        """The changed files of the working copy, with the ids that git would give them."""
+        """Return the changed files of the working copy, with the ids that git would give them."""
         present = [path for path in self._changed if self._is_file(path)]
         plain = [path for path in present if not (self.root / path).is_symlink()]
         # Git computes the ids, because a checkout may have other line ends than the blob.
@@ -87,12 +87,15 @@ class Files:
         return found
 
     def _is_file(self, path: str) -> bool:
-        """Whether git would commit a file or a link with this path. A path that leads through a link does not exist."""
+        """Return whether git would commit a file or a link with this path.
+
+        A path that leads through a link does not exist.
+        """
         file = self.root / path
         return not leads_through_link(self.root, path) and (file.is_symlink() or file.is_file())
 
     def _target(self, path: str) -> bytes:
-        """The target of a symbolic link, which git keeps as the content of the link."""
+        """Return the target of a symbolic link, which git keeps as the content of the link."""
         return os.fsencode((self.root / path).readlink())
 
     @cached_property

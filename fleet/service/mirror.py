@@ -89,7 +89,7 @@ def _newest(member: Member) -> Commit:
 
 
 def mirror_of(member: Member) -> Path:
-    """The mirror of a member at a git URL."""
+    """Return the mirror of a member at a git URL."""
     return cache() / "services" / f"{member.key}.git"
 
 
@@ -118,7 +118,7 @@ def _newest_local(member: Member) -> str:
 
 
 def _known(mirror: Path) -> str:
-    """The newest commit in the mirror; empty if nothing was ever fetched."""
+    """Return the newest commit in the mirror; empty if nothing was ever fetched."""
     return git.line(mirror, "for-each-ref", "--format=%(objectname)", NEWEST)
 
 

@@ -34,7 +34,7 @@ class Operation:
         return f"{self.method.upper()} {self.path}"
 
     def parameter(self, name: str, place: str) -> Node | None:
-        """A parameter by its name and where it is: path, query, header, cookie."""
+        """Return a parameter by its name and where it is: path, query, header, cookie."""
         return next((one for one in self.parameters if (one["name"], one["in"]) == (name, place)), None)
 
 
@@ -60,7 +60,7 @@ class Document:
         return (addressed & paths) | {path for path in listed if not path.endswith("}")}
 
     def answer(self, operation: Operation) -> Node:
-        """The schema of the JSON that the operation answers with 200; empty without JSON."""
+        """Return the schema of the JSON that the operation answers with 200; empty without JSON."""
         content = operation.responses.get("200", {}).get("content", {})
         return self.resolved(content.get(JSON, {}).get("schema", {}))
 
@@ -97,7 +97,7 @@ class Document:
         )
 
     def _line(self, path: str, method: str) -> int:
-        """The line of an operation in a document that `make specs` wrote, with one key a line."""
+        """Return the line of an operation in a document that `make specs` wrote, with one key a line."""
         keys = [re.compile(rf'\s*"{re.escape(key)}": \{{') for key in (path, method)]
         for number, line in enumerate(self._lines, 1):
             if keys[0].match(line):

@@ -24,7 +24,7 @@ class Revision:
 
 
 def identity(path: str) -> str:
-    """The path without the number of a migration, which differs between services."""
+    """Return the path without the number of a migration, which differs between services."""
     found = MIGRATION.match(path)
     return f"{found[1]}{found[3]}" if found else path
 
@@ -75,13 +75,13 @@ def read(path: str, content: bytes) -> Revision:
 
 
 def heads(revisions: Sequence[Revision]) -> list[Revision]:
-    """The migrations that no other migration follows."""
+    """Return the migrations that no other migration follows."""
     followed = {id_ for revision in revisions for id_ in revision.after}
     return [revision for revision in revisions if revision.id not in followed]
 
 
 def ancestry(heads: Iterable[Revision], revisions: Sequence[Revision]) -> set[Revision]:
-    """The given migrations and all that they follow."""
+    """Return the given migrations and all that they follow."""
     found: set[Revision] = set()
     ahead = list(heads)
     while ahead:

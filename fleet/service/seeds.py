@@ -83,12 +83,12 @@ def find_delivered_answers(service: Service) -> dict[str, str]:
 
 
 def _touched(service: Service, paths: tuple[str, str]) -> bool:
-    """Whether any commit of the service's history touches these paths."""
+    """Return whether any commit of the service's history touches these paths."""
     return bool(git.line(service.root, "rev-list", "--max-count=1", "--full-history", "HEAD", "--", *paths))
 
 
 def _of_the_first_commit(service: Service) -> set[str]:
-    """The aggregates in the oldest complete answers of the history, as far as the history is here.
+    """Return the aggregates in the oldest complete answers of the history, as far as the history is here.
 
     Answers without a version are not complete. A copy from a folder without git history has such answers.
     """
@@ -100,14 +100,14 @@ def _of_the_first_commit(service: Service) -> set[str]:
 
 
 def _only_with(render: Render, aggregates: str) -> set[str]:
-    """The team's paths in a render that a render with only these aggregates does not have."""
+    """Return the team's paths in a render that a render with only these aggregates does not have."""
     other = render.release.manifest(render.answers, render.data | {"aggregates": aggregates})
     there = {identity(path) for path in other.team}
     return {path for path in render.manifest.team if identity(path) not in there}
 
 
 def _of_dropped_aggregates(service: Service, before: Manifest, render: Render) -> set[str]:
-    """The paths of aggregates that are still in the answers, and whose domain module the team has removed."""
+    """Return the paths of aggregates that are still in the answers, and whose domain module the team has removed."""
     gone = {
         name
         for name, plural in zip(aggregates_in(before.answers), before.plurals, strict=True)

@@ -57,7 +57,7 @@ class Service(Files):
         return parse_recorded(self.read(ANSWERS_FILE), self.other_answers)
 
     def other_answers(self) -> dict[str, bytes | None]:
-        """The answers to other templates that are recorded in this repository, by path."""
+        """Return the answers to other templates that are recorded in this repository, by path."""
         return {path: self.read(path) for path in self.files(OTHER_ANSWERS) if "/" not in path}
 
     @cached_property
@@ -81,7 +81,7 @@ class Service(Files):
         return Waivers.parse(self.read(WAIVERS_FILE))
 
     def is_waived(self, path: str) -> bool:
-        """Whether the file may differ from the template's, by a valid waiver."""
+        """Return whether the file may differ from the template's, by a valid waiver."""
         waiver = self.waivers.of_path(path)
         return waiver is not None and not waiver.void_because(self.tree.get(path), today())
 
@@ -131,7 +131,7 @@ class Service(Files):
             return result
 
     def result_file(self, tool: str, patterns: tuple[str, ...]) -> Path:
-        """The file in the cache for a result of `compute_once`."""
+        """Return the file in the cache for a result of `compute_once`."""
         inputs = [tool, *(f"{path} {self.tree[path].mode} {self.tree[path].blob}" for path in self.files(*patterns))]
         digest = hashlib.sha256("\0".join(inputs).encode(errors="surrogateescape")).hexdigest()
         return cache() / "tools" / digest[:2] / f"{digest[2:40]}.json"

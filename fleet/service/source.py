@@ -42,7 +42,7 @@ class Module:
         return kinds
 
     def of(self, kind: type[Node]) -> list[Node]:
-        """All nodes of a type."""
+        """Return all nodes of a type."""
         return cast(list[Node], self.nodes.get(kind, []))
 
     @cached_property
@@ -80,7 +80,7 @@ class Module:
         return [(self.named(node.func), node) for node in self.of(ast.Call)]
 
     def named(self, node: ast.expr) -> str:
-        """The full name of an expression; empty for other expressions than names and attributes."""
+        """Return the full name of an expression; empty for other expressions than names and attributes."""
         if isinstance(node, ast.Name):
             return self.names.get(node.id, node.id)
         if isinstance(node, ast.Attribute):
@@ -107,6 +107,6 @@ def _all(service: Service) -> list[Module]:
 
 
 def assigned(node: ast.stmt) -> list[str]:
-    """The names that a statement assigns."""
+    """Return the names that a statement assigns."""
     targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
     return [target.id for target in targets if isinstance(target, ast.Name)]

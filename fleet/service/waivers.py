@@ -54,7 +54,7 @@ class Waiver:
         return f"{self.id} in {self.path}" if self.id and self.path else self.id or self.path
 
     def covers(self, id_: str, path: str) -> bool:
-        """Whether the waiver is for findings of this convention in this path."""
+        """Return whether the waiver is for findings of this convention in this path."""
         return self.id == id_ and self.path in (path, "")
 
     def void_because(self, entry: Entry | None, today: date) -> str:
@@ -99,12 +99,12 @@ class Waivers:
         return cls(tuple(found), tuple(problems))
 
     def of_path(self, path: str) -> Waiver | None:
-        """The waiver of the template's bytes for a path, valid or void."""
+        """Return the waiver of the template's bytes for a path, valid or void."""
         return next((waiver for waiver in self.waivers if waiver.path == path and not waiver.id), None)
 
 
 def today() -> date:
-    """The day in UTC, so that all machines agree."""
+    """Return the day in UTC, so that all machines agree."""
     return datetime.now(UTC).date()
 
 

@@ -52,7 +52,10 @@ def _recall(file: Path) -> Errors | None:
 
 
 def _memory(members: list[Member], standings: list[Standing]) -> Path:
-    """The file in the cache for the errors of these commits on this day. The day counts, because waivers expire."""
+    """Return the file in the cache for the errors of these commits on this day.
+
+    The day counts, because waivers expire.
+    """
     services = [
         [member.name, member.key, one.commit, one.unreadable] for member, one in zip(members, standings, strict=True)
     ]

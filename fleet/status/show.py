@@ -20,7 +20,7 @@ CONVENTIONS, MAP = COLUMNS.index("conventions"), COLUMNS.index("map")
 
 
 def word(standing: Standing) -> str:
-    """The state of a service in a word."""
+    """Return the state of a service in a word."""
     return "unreadable" if standing.unreadable else WORDS[standing.level]
 
 
@@ -36,7 +36,7 @@ def summary(standings: list[Standing]) -> dict[str, int]:
 
 
 def cells(standing: Standing) -> tuple[str, ...]:
-    """The row of a service in the table, after its name."""
+    """Return the row of a service in the table, after its name."""
     if standing.unreadable:
         return (word(standing), "", "", "", "", "", "")
     behind = ""
@@ -105,7 +105,7 @@ def as_json(standings: list[Standing]) -> str:
 
 
 def sentence(standings: list[Standing]) -> str:
-    """The summary for people."""
+    """Return the summary for people."""
     numbers = summary(standings)
     total = numbers.pop("services")
     return f"{count(total, 'service')}: {', '.join(f'{number} {what}' for what, number in numbers.items() if number)}"
@@ -125,5 +125,5 @@ def _describe(finding: Finding) -> str:
 
 
 def place(path: str, line: int) -> str:
-    """The file and line of a finding as the beginning of a sentence; empty without a path."""
+    """Return the file and line of a finding as the beginning of a sentence; empty without a path."""
     return f"{path}{f':{line}' if line else ''}: " if path else ""

@@ -205,7 +205,7 @@ def _open_and_render(commit: Commit, source: str) -> Service | FleetError | None
 
 
 def _source(member: Member, commits: dict[Member, Commit]) -> str:
-    """The address of the template. A commit that its mirror has lost is fetched anew."""
+    """Return the address of the template. A commit that its mirror has lost is fetched anew."""
     try:
         return commits[member].answers().source
     except FleetError:
@@ -223,12 +223,15 @@ def _newest_release(source: str) -> str:
 
 
 def _key(commit: Commit, release: str) -> list[str]:
-    """The inputs of a standing. The day is one of them, because waivers expire and releases age."""
+    """Return the inputs of a standing. The day is one of them, because waivers expire and releases age."""
     return [commit.id, release, today().isoformat(), version_of_checks()]
 
 
 def _file(member: Member) -> Path:
-    """The cache file of a service. Each service has one, so that the cache does not grow with the number of commits."""
+    """Return the cache file of a service.
+
+    Each service has one, so that the cache does not grow with the number of commits.
+    """
     return cache() / "standings" / f"{member.key}.json"
 
 
@@ -246,5 +249,5 @@ def _remember(member: Member, found: _Remembered) -> None:
 
 
 def is_breached(standings: Iterable[Standing]) -> bool:
-    """Whether any service breaks the platform's policy or cannot be read."""
+    """Return whether any service breaks the platform's policy or cannot be read."""
     return any(standing.level == "error" for standing in standings)

@@ -183,7 +183,7 @@ def without_aggregates(blocks: dict[str, str], gone: Collection[str]) -> str:
 
 
 def _word(name: str) -> str:
-    """The name of an aggregate in one spelling: line-item, line_item and LineItem are the same."""
+    """Return the name of an aggregate in one spelling: line-item, line_item and LineItem are the same."""
     return name.replace("_", "").replace("-", "").lower()
 
 

@@ -10,7 +10,7 @@ from fleet.errors import FleetError
 
 
 def origin() -> dict[str, Any]:
-    """The source of the installation as direct_url.json has it (PEP 610); empty if the source is not known."""
+    """Return the source of the installation as direct_url.json has it (PEP 610); empty if the source is not known."""
     try:
         return json.loads(distribution("slipway").read_text("direct_url.json") or "{}")
     except PackageNotFoundError:
@@ -18,7 +18,7 @@ def origin() -> dict[str, Any]:
 
 
 def repository() -> str:
-    """The template's repository from which fleet was installed: a git URL, or a folder.
+    """Return the template's repository from which fleet was installed: a git URL, or a folder.
 
     Raises FleetError if the repository is not known.
     """
@@ -35,7 +35,10 @@ def repository() -> str:
 
 
 def version() -> str:
-    """The version of the package, which seldom changes; with the requested revision and the commit if it is from git."""
+    """Return the version of the package, which seldom changes.
+
+    With the requested revision and the commit if it is from git.
+    """
     try:
         of_package = distribution("slipway").version
     except PackageNotFoundError:

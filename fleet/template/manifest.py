@@ -34,11 +34,11 @@ class Manifest:
         return self.platform | self.team
 
     def entry_of(self, path: str) -> Entry | None:
-        """The entry of a rendered path; None for any other path, and for .copier-answers.yml."""
+        """Return the entry of a rendered path; None for any other path, and for .copier-answers.yml."""
         return self.platform.get(path) or self.team.get(path)
 
     def owner_of(self, path: str) -> Owner:
-        """The owner of any path, rendered or not."""
+        """Return the owner of any path, rendered or not."""
         if path in self.platform:
             return Owner.PLATFORM
         return Owner.TEAM if path in self.team else _owned_by(tuple(self.patterns)).owner_of(path)
@@ -69,12 +69,12 @@ def _owned_by(patterns: tuple[str, ...]) -> Ownership:
 
 @lru_cache(maxsize=16)
 def _ownership(template: Path) -> Ownership:
-    """The list of a version in the cache, which is read once for all services."""
+    """Return the list of a version in the cache, which is read once for all services."""
     return Ownership.of(template)
 
 
 def entry_of(path: Path) -> Entry:
-    """The mode and blob id with which git would record a file."""
+    """Return the mode and blob id with which git would record a file."""
     content = os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes()
     mode = "120000" if path.is_symlink() else "100755" if path.stat().st_mode & 0o100 else "100644"
     return Entry(mode, blob_id(content))

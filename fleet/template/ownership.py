@@ -57,7 +57,7 @@ class Ownership:
         return PathSpec.from_lines("gitignore", self.patterns)
 
     def owner_of(self, path: str) -> Owner:
-        """The owner of a path, relative to the service's root. A folder's path ends in /."""
+        """Return the owner of a path, relative to the service's root. A folder's path ends in /."""
         if path not in self._owners:  # most paths are the same in each service
             self._owners[path] = Owner.TEAM if self._team.match_file(path) else Owner.PLATFORM
         return self._owners[path]

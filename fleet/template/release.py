@@ -84,7 +84,7 @@ class Release:
         _COMPLETE.add(folder)
 
     def _is_complete(self, folder: Path) -> bool:
-        """Whether the folder has every file. A process looks at the files of a folder once."""
+        """Return whether the folder has every file. A process looks at the files of a folder once."""
         if folder in _COMPLETE and folder.exists():
             return True
         if not folder.exists():
@@ -120,7 +120,7 @@ class Release:
         return found
 
     def cached_manifest(self, answers: Answers, data: dict[str, Any] | None = None) -> Manifest | None:
-        """The manifest of these answers, if it is in the cache."""
+        """Return the manifest of these answers, if it is in the cache."""
         return recall(self._key(answers, data))
 
     def _key(self, answers: Answers, data: dict[str, Any] | None) -> Path:
@@ -163,7 +163,7 @@ class Render:
         return self.release.rendered(self.answers, self.data)
 
     def __truediv__(self, path: str) -> Path:
-        """A rendered file, which may be missing. Raises FleetError."""
+        """Return a rendered file, which may be missing. Raises FleetError."""
         file = self._folder / path
         if not os.path.lexists(file):
             self._rendered.write(path, self._folder)

@@ -473,7 +473,7 @@ def _with_parents(path: str) -> Iterator[str]:
 
 @cache
 def _sources(template: Path, root: Path, suffix: str) -> list[_Source]:
-    """The paths below the root that Copier walks through. Copier follows links that stay in the template."""
+    """Return the paths below the root that Copier walks through. Copier follows links that stay in the template."""
     found = []
     for entry in scantree(str(root), follow_symlinks=True):
         path = Path(entry.path)
@@ -486,7 +486,7 @@ def _sources(template: Path, root: Path, suffix: str) -> list[_Source]:
 
 @cache
 def _copied_entry(file: Path) -> Entry:
-    """A file that is copied without a change into every service."""
+    """Return a file that is copied without a change into every service."""
     return Entry("100755" if file.stat().st_mode & 0o100 else "100644", blob_id(file.read_bytes()))
 
 

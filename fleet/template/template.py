@@ -161,7 +161,7 @@ class Template:
         return [tag for _, tag in sorted(known)]
 
     def newest(self) -> "Release":
-        """The newest release; for a template without releases the last commit, as Copier does."""
+        """Return the newest release; for a template without releases the last commit, as Copier does."""
         return self.at(self.releases[-1] if self.releases else "HEAD")
 
     def at(self, version: str, remedy: str = "") -> "Release":
@@ -210,14 +210,14 @@ class Template:
         return git.answer(self.repository, "rev-parse", "--quiet", "--verify", f"{version}^{{commit}}")
 
     def follows(self, new: "Release", old: "Release") -> bool:
-        """Whether `new` is `old` or a later version."""
+        """Return whether `new` is `old` or a later version."""
         if new.number and old.number:
             return new.number >= old.number
         return git.succeeds(self.repository, "merge-base", "--is-ancestor", old.commit, new.commit)
 
 
 def _inode(folder: Path) -> int:
-    """The inode of a folder; 0 if there is no folder."""
+    """Return the inode of a folder; 0 if there is no folder."""
     try:
         return folder.stat().st_ino
     except FileNotFoundError:
@@ -225,7 +225,7 @@ def _inode(folder: Path) -> int:
 
 
 def _age(file: Path) -> timedelta:
-    """The time since the file was last written; the longest possible if there is no file."""
+    """Return the time since the file was last written; the longest possible if there is no file."""
     try:
         return timedelta(seconds=time.time() - file.stat().st_mtime)
     except FileNotFoundError:

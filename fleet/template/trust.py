@@ -21,12 +21,12 @@ def trust(addresses: Sequence[str]) -> None:
 
 
 def is_decided() -> bool:
-    """Whether `trust` was called, here or by the fleet that started this process."""
+    """Return whether `trust` was called, here or by the fleet that started this process."""
     return _TRUSTED in os.environ
 
 
 def is_trusted(address: str) -> bool:
-    """Whether the template is among the trusted templates, or no trusted template was named."""
+    """Return whether the template is among the trusted templates, or no trusted template was named."""
     trusted = os.environ.get(_TRUSTED)
     return trusted is None or _repository(address) in trusted.splitlines()
 
@@ -49,13 +49,13 @@ def expand(address: str) -> str:
 
 
 def is_path(address: str) -> bool:
-    """Whether an expanded address is a path on this machine."""
+    """Return whether an expanded address is a path on this machine."""
     # The same rule as git's: a colon before the first slash ends a host, such as an alias in ~/.ssh/config.
     return ":" not in address.partition("/")[0]
 
 
 def _repository(address: str) -> str:
-    """The identity of a repository: the same for its addresses by HTTPS and by SSH."""
+    """Return the identity of a repository: the same for its addresses by HTTPS and by SSH."""
     url = expand(address)
     if is_path(url):
         return str(Path(url).resolve())

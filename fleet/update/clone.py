@@ -52,11 +52,11 @@ class Clone:
             )
 
     def tip(self, branch: str) -> str:
-        """The last commit of a branch; empty if there is no branch."""
+        """Return the last commit of a branch; empty if there is no branch."""
         return git.line(self.path, "for-each-ref", "--format=%(objectname)", f"refs/heads/{branch}")
 
     def is_own(self, commit: str) -> bool:
-        """Whether fleet has made the commit, and not a person."""
+        """Return whether fleet has made the commit, and not a person."""
         return git.line(self.path, "rev-parse", OWN_WORK) == commit
 
     def mark_own(self, commit: str) -> None:
@@ -66,7 +66,7 @@ class Clone:
         return git.succeeds(self.path, "merge-base", "--is-ancestor", ancestor, commit)
 
     def has_other_commits(self) -> bool:
-        """Whether a person has committed, stashed or tagged work in the clone."""
+        """Return whether a person has committed, stashed or tagged work in the clone."""
         refs = ("--exclude=refs/remotes/*", "--all", "HEAD")
         return bool(git.line(self.path, "rev-list", "--max-count=1", *refs, "--not", OWN_WORK))
 
@@ -79,7 +79,7 @@ class Clone:
             )
 
     def other_changes(self) -> set[str]:
-        """The uncommitted changes, as git lists them, except the changes that programs of the team have left."""
+        """Return the uncommitted changes, as git lists them, except the changes that programs of the team have left."""
         known = set(json.loads(self._leftovers.read_bytes())) if self._leftovers.exists() else set[str]()
         return self._changes() - known
 
@@ -103,7 +103,7 @@ class Clone:
             return self._programs.run(command, log=file, cwd=cwd or self.log.parent, environment=environment)
 
     def passes_before(self, commit: str, gate: str) -> bool | None:
-        """Whether a gate passes at the commit before the update. None if the service cannot be set up there."""
+        """Return whether a gate passes at the commit before the update. None if the service cannot be set up there."""
         base, notes = self.path.with_suffix(".base"), self.path.with_suffix(".base-git")
         _remove(base, notes)
         # In a log of its own, so that the other log ends with the failure after the update.

@@ -26,7 +26,7 @@ def refuse_conflicts(repository: Path, because: str) -> None:
 
 
 def _bytes(repository: Path, path: str) -> bytes:
-    """The bytes of a file; empty for a link or behind a link, which leads out of the repository."""
+    """Return the bytes of a file; empty for a link or behind a link, which leads out of the repository."""
     file = repository / path
     is_ours = file.is_file() and not file.is_symlink() and not git.leads_through_link(repository, path)
     return file.read_bytes() if is_ours else b""

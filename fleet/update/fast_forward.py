@@ -9,7 +9,7 @@ from fleet.update.worktree import ignore_interrupts
 
 
 def place_of(repository: Path) -> tuple[str, str]:
-    """The branch that is checked out, HEAD if none is, and its commit."""
+    """Return the branch that is checked out, HEAD if none is, and its commit."""
     branch = git.answer(repository, "symbolic-ref", "--quiet", "HEAD") or "HEAD"
     return branch, git.line(repository, "rev-parse", "HEAD")
 
@@ -44,7 +44,7 @@ def fast_forward(repository: Path, checkout: Path, start: tuple[str, str]) -> No
 
 
 def _stamp(file: Path) -> tuple[int, int] | None:
-    """A stamp that changes when the file is written; None if there is no file."""
+    """Return a stamp that changes when the file is written; None if there is no file."""
     try:
         found = file.lstat()
     except OSError:

@@ -46,7 +46,7 @@ def remove_empty_folders(root: Path, path: str) -> None:
 
 
 def _text(file: Path) -> str:
-    """The text of a file or the target of a link; empty if there is neither.
+    """Return the text of a file or the target of a link; empty if there is neither.
 
     A link is not followed, because it may lead to a private file of the person who runs fleet, and reports are passed on.
     """

@@ -55,7 +55,7 @@ def commit_generated(checkout: Path) -> None:
 
 
 def team_environment() -> dict[str, str]:
-    """The variables for a service's own code: the variables that a build needs, and no other secret."""
+    """Return the variables for a service's own code: the variables that a build needs, and no other secret."""
     return {
         name: value
         for name, value in os.environ.items()

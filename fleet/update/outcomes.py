@@ -42,7 +42,7 @@ class Outcome:
     log: str = ""
 
     def is_complete(self, options: RunOptions) -> bool:
-        """Whether no step is left."""
+        """Return whether no step is left."""
         if self.failure or not self.updated:
             return False
         is_tested, is_pushed = self.tested or not options.test, self.pushed or not options.push

@@ -57,7 +57,7 @@ def service(render: Render) -> Generator[Service]:
 
 @pytest.fixture(scope="module")
 def server() -> Generator[Server]:
-    """A server with the archive of the page."""
+    """Run a server that archives its changes as the page describes."""
     home = Path(tempfile.mkdtemp(prefix="restore-", dir=OPEN_TO_ALL if os.geteuid() == 0 else None))
     home.chmod(0o755)
     server = Server(home)

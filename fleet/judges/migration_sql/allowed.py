@@ -77,7 +77,7 @@ BUILTINS += ("set", "sorted", "str", "sum", "tuple", "zip")
 
 
 def is_attribute(thing: Any, kind: type, name: str) -> bool:
-    """Whether a migration may read the attribute of an object of this type."""
+    """Return whether a migration may read the attribute of an object of this type."""
     if kind is MigrationContext:
         return name == "autocommit_block"
     if kind is BatchOperations:
@@ -94,7 +94,7 @@ def is_attribute(thing: Any, kind: type, name: str) -> bool:
 
 
 def is_harmless(value: Any) -> bool:
-    """Whether a migration may hold the value: a plain value, or a class, function or object that builds SQL."""
+    """Return whether a migration may hold the value: a plain value, or a class, function or object that builds SQL."""
     kind = type(value)
     if issubclass(kind, type):
         return value in VALUES or (issubclass(value, Visitable) and not issubclass(value, LambdaElement))

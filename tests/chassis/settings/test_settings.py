@@ -35,7 +35,7 @@ REFUSED = {
 
 @pytest.fixture(autouse=True)
 def only_these(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No setting but a valid DATABASE_URL."""
+    """Set a valid DATABASE_URL, and no other setting."""
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("DATABASE_URL", URL)

@@ -54,7 +54,7 @@ class Lead:
             raise DatabaseUnavailable("the session that holds the leader's lock does not answer")
 
     async def prove(self) -> None:
-        """Ask the session for an answer regularly. Raises the error of the statement."""
+        """Prove again and again that the session answers, by a statement. Raises the error of the statement."""
         while True:
             await asyncio.sleep(PROOF_SECONDS)
             asked_at = time.monotonic()

@@ -96,7 +96,7 @@ def _database(service: Service, settings: CommandSettings) -> Database:
 
 
 def _names(service: Service, settings: CommandSettings, database: Database) -> dict[str, Any]:
-    """The names that the prompt starts with."""
+    """Return the names that the prompt starts with."""
     try:
         of_the_service: object = read(service.settings)
     except SettingsError:

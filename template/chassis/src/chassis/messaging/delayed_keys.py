@@ -26,7 +26,7 @@ class DelayedKey:
         return 1 + len(self.behind)
 
     def works_again(self, worked_at: float) -> bool:
-        """Whether the database has worked for another message since this key met an outage."""
+        """Return whether the database has worked for another message since this key met an outage."""
         return self.outage_at is not None and self.outage_at < worked_at
 
 
@@ -37,7 +37,7 @@ class DelayedKeys:
         self._keys: dict[str, DelayedKey] = {}
 
     def __len__(self) -> int:
-        """The number of messages."""
+        """Return the number of messages."""
         return sum(map(len, self._keys.values()))
 
     @property

@@ -103,7 +103,7 @@ class InFlight:
         return [key for key, _ in slow]
 
     def waits_for(self, name: str) -> bool:
-        """Whether a key waits for the answer of this destination."""
+        """Return whether a key waits for the answer of this destination."""
         return any(sending.name == name for sending in self.sending.values())
 
     def start(self, rows: list[Any]) -> Batch:
@@ -179,7 +179,7 @@ class InFlight:
             self._end(sending)
 
     def _give_up(self, sending: Sending, row: Any, error: BaseException) -> bool:
-        """Whether the client library failed on this message too often. Other messages need not wait for it."""
+        """Return whether the client library failed on this message too often. Other messages need not wait for it."""
         sending.attempts += 1
         reason = f"{type(error).__name__}: {describe_exception(error)['message']}"
         log.warning("message_not_sent", name=row["type"], message_id=row["id"], attempt=sending.attempts, reason=reason)

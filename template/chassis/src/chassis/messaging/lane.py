@@ -228,7 +228,7 @@ class Lane:
         self._release(key.first)
 
     def _waits_behind(self, delivery: Delivery) -> bool:
-        """Whether the key has been delayed since the batch was taken. Then the delivery waits, too."""
+        """Return whether the key has been delayed since the batch was taken. Then the delivery waits, too."""
         waits = self._delayed.add_behind(delivery)
         if waits:
             self._processing.remove(delivery)

@@ -221,5 +221,5 @@ class Relay:
 
 
 def _full(rows: list[Any], size: int) -> bool:
-    """Whether more rows may wait behind these, of which `size` bytes were asked for."""
+    """Return whether more rows may wait behind these, of which `size` bytes were asked for."""
     return len(rows) >= BATCH or sum(row["size"] for row in rows) >= size

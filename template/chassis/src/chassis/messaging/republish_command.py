@@ -26,7 +26,7 @@ from chassis.telemetry import logs
 
 BATCH = 100
 MOST_WAITING = 1000
-"""With more messages in the outbox, the command waits, so that it delays no event of the day for long."""
+"""With more messages in the outbox, the command waits, so that new events are not delayed for long."""
 LOOK_SECONDS = 1
 FIRST = UUID(int=0)
 

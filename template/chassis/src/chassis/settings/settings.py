@@ -103,7 +103,7 @@ class Settings(BrokerSettings):
     kafka_partitions: Annotated[int, Field(ge=1, le=1000)] = 12
     """The partitions of each topic that this service creates: at most this many replicas can share its events."""
     inbox_retention_days: Annotated[int, Field(ge=1, le=365)] = 14
-    """How long the inbox keeps a message's id, so that a second copy has no effect: longer than the broker keeps it."""
+    """How long the inbox keeps a message's id, so that a second copy has no effect: longer than the broker keeps the message."""
     message_max_attempts: Annotated[int, Field(ge=1, le=100)] = 5
     """A message is parked after this many failed attempts, and then waits for a person."""
     parked_max_messages: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000

@@ -167,7 +167,7 @@ def _partition_for(record: _Record, partitions: Sequence[int]) -> int:
 
 @lru_cache(maxsize=10_000)
 def _hash(key: bytes) -> int:
-    """The hash by which Kafka's own clients choose a partition. aiokafka computes it in Python."""
+    """Return the hash by which Kafka's own clients choose a partition. aiokafka computes it in Python."""
     return murmur2(key) & 0x7FFFFFFF
 
 

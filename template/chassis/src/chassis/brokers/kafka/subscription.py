@@ -199,7 +199,10 @@ class _Partition:
         self.released: set[int] = set()
 
     def take(self, offset: int) -> bool:
-        """Whether to deliver this record: after a release, the records behind the released record are read again."""
+        """Return whether to deliver this record.
+
+        After a release, the records behind the released record are read again.
+        """
         if offset < self.next:
             again = offset in self.released
             self.released.discard(offset)

@@ -102,7 +102,7 @@ class Publisher:
             raise
 
     async def _is_blocked(self) -> bool:
-        """Whether the broker has asked us to wait. aiormq reports only the end of the wait."""
+        """Return whether the broker has asked us to wait. aiormq reports only the end of the wait."""
         if self._unblocked is None or self._unblocked.done():
             self._unblocked = asyncio.create_task(self.connection.ready())
             await asyncio.sleep(0)
@@ -124,7 +124,7 @@ class Publisher:
 
 
 def verdict(error: Refused) -> Exception:
-    """The meaning of a refusal for a message that was alone on its channel."""
+    """Return the meaning of a refusal for a message that was alone on its channel."""
     match error.__cause__:
         case ChannelPreconditionFailed():
             return MessageRefused(str(error))

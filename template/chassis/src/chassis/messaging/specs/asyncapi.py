@@ -101,7 +101,7 @@ def _info(service: Service) -> dict[str, Any]:
 
 
 def _server(broker: str) -> dict[str, Any]:
-    """The broker, with a variable host: BROKER_URL of each environment names the host."""
+    """Return the broker, with a variable host: BROKER_URL of each environment names the host."""
     protocol = "amqp" if broker == "rabbitmq" else broker
     host = {"description": "The host and port of BROKER_URL.", "default": f"localhost:{PORTS[protocol]}"}
     return {"host": "{host}", "protocol": protocol, "description": "The broker.", "variables": {"host": host}}

@@ -153,7 +153,7 @@ class _Comparison:
                     yield Gap(at, keyword, way.get(keyword), wanted, sure=False)
 
     def _is_same(self, keyword: str, way: Schema, read: Schema) -> bool:
-        """Whether a keyword without a rule of its own is equal on both sides; if not, it is a gap."""
+        """Return whether a keyword without a rule of its own is equal on both sides; if not, it is a gap."""
         if keyword.startswith(("unevaluated", "$")):
             return False  # their meaning depends on the keywords next to them
         group = next((one for one in normal_form.GROUPS if keyword in one), {keyword})
@@ -184,7 +184,7 @@ class _Comparison:
         return self._one_of(way, members, at, here)
 
     def _excludes(self, way: Schema, member: Any) -> bool:
-        """Whether no value is valid by both."""
+        """Return whether no value is valid by both."""
         return all(self._disjoint(way, other) for other in alternatives(member, self._read_root))
 
     def _disjoint(self, way: Schema, other: Schema) -> bool:
@@ -202,7 +202,7 @@ class _Comparison:
         )
 
     def _tells_apart(self, one: Any, other: Any) -> bool:
-        """Whether some field has different values in each, like `kind` in a tagged union."""
+        """Return whether some field has different values in each, like `kind` in a tagged union."""
         values = [
             {text(value) for way in alternatives(side, root) for value in way.get("enum", [None])}
             if all("enum" in way for way in alternatives(side, root))
@@ -246,7 +246,7 @@ class _Comparison:
                     yield from self.between(value, rest, f"{at}.*".lstrip("."))
 
     def _other_meaning(self, way: Schema, wanted: list[Schema | bool], at: str) -> Iterator[Gap]:
-        """The gaps of fields that the reader does not name, or for which it has another default."""
+        """Yield the gaps of fields that the reader does not name, or for which it has another default."""
         readers = [one for one in wanted if isinstance(one, dict)]
         if any(keyword in one for one in readers for keyword in ("anyOf", "oneOf")):
             return  # the members are compared one by one

@@ -41,7 +41,7 @@ def is_type(gap: Gap, at: str) -> bool:
 
 
 def is_a(way: Schema, read: Schema) -> bool:
-    """Whether type and format fit the read schema."""
+    """Return whether type and format fit the read schema."""
     taken = read.get("type")
     if taken is not None:
         kinds = taken if isinstance(taken, list) else [taken]
@@ -80,7 +80,7 @@ def required(way: Schema, wanted: list[str], at: str) -> Iterator[Gap]:
 
 
 def field_schemas(way: Schema) -> dict[str, Any]:
-    """The fields that the schema names, each with its schema."""
+    """Return the fields that the schema names, each with its schema."""
     properties, patterns = way.get("properties", {}), way.get("patternProperties", {})
     names = dict.fromkeys([*properties, *way.get("required", [])])
     return {name: field_schema(name, properties, patterns, way.get("additionalProperties", True)) for name in names}
@@ -92,14 +92,14 @@ def field_schema(name: str, properties: Schema, patterns: Schema, rest: Any) -> 
 
 
 def rest_schema(way: Schema) -> Any:
-    """The schema of the fields that the schema does not name; False if there are none."""
+    """Return the schema of the fields that the schema does not name; False if there are none."""
     if "additionalProperties" in way:
         return way["additionalProperties"]
     return "properties" not in way or bool(normal_form.NAMES_FIELDS_ELSEWHERE & way.keys())
 
 
 def names_schema(way: Schema) -> Schema:
-    """The schema of the names of its fields."""
+    """Return the schema of the names of its fields."""
     if "propertyNames" in way:
         return {"allOf": [{"type": "string"}, way["propertyNames"]]}
     if rest_schema(way) is False and "patternProperties" not in way:
@@ -112,7 +112,7 @@ def matching(patterns: Schema, name: str) -> list[Any]:
 
 
 def wanted_schemas(read: Schema, name: str) -> list[Any]:
-    """The schemas that all hold for a field; empty if the reader does not name the field."""
+    """Return the schemas that all hold for a field; empty if the reader does not name the field."""
     properties = read.get("properties", {})
     return [*([properties[name]] if name in properties else []), *matching(read.get("patternProperties", {}), name)]
 

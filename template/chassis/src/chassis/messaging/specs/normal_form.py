@@ -119,7 +119,7 @@ def demands(schema: Any, root: Schema, references: tuple[str, ...] = ()) -> list
 
 
 def resolved(reference: Any, root: Schema) -> Any:
-    """The schema that a reference points to. Raises Unjudged if it points out of the document, or to nothing."""
+    """Return the schema that a reference points to. Raises Unjudged if it points out of the document, or to nothing."""
     found: Any = root
     if not isinstance(reference, str) or (reference != "#" and not reference.startswith("#/")):
         raise Unjudged(f"the reference {reference} leads to another document or an anchor")
@@ -143,7 +143,7 @@ def _checked(schema: Any, root: Schema) -> Schema:
 
 
 def kind_of(value: Any) -> str:
-    """The type of a value, as schemas name it."""
+    """Return the type of a value, as schemas name it."""
     return "null" if value is None else TYPES[type(value)]
 
 
@@ -207,7 +207,7 @@ def _parts(schema: Any) -> Iterable[Any]:
 
 
 def alike(one: Any, other: Any, one_root: Schema, other_root: Schema) -> bool:
-    """Whether two schemas mean the same, apart from names of references and descriptions. Raises Unjudged."""
+    """Return whether two schemas mean the same, apart from names of references and descriptions. Raises Unjudged."""
     return _Alike(one_root, other_root).schemas(one, other)
 
 
@@ -246,7 +246,7 @@ class _Alike:
 
 
 def _keywords(schema: Any, root: Schema) -> dict[str, Any]:
-    """The keywords that affect which values are valid, with `const` as `enum`; a mere reference is followed."""
+    """Return the keywords that affect which values are valid, with `const` as `enum`; a mere reference is followed."""
     for _ in range(50):
         if isinstance(schema, bool):
             return {} if schema else {"not": {}}
