@@ -119,7 +119,7 @@ def test_the_page_of_the_chassis_lists_each_public_module_with_its_content() -> 
         for name, content in re.findall(r"^(\w+)  +(\S.*)$", docstring, re.MULTILINE)
     }
     lines = (site.ROOT / "docs/reference/chassis.md").read_text().splitlines()
-    assert rows == {line for line in lines if line.startswith("| [")}
+    assert rows == {line for line in lines if line.startswith("| [")}, "write these rows into docs/reference/chassis.md"
 
 
 def test_the_reference_has_every_name_that_a_newborn_service_imports_from_the_chassis(

@@ -145,7 +145,7 @@ def test_events_of_the_state_change_the_files_of_an_aggregate_that_the_page_name
     named = set(re.findall(r"`((?:api|domain|messaging|persistence|tests|usecases)/\w[\w/]*\.py)`", page))
     differ = {
         path.relative_to(with_).as_posix().removeprefix("src/customers/")
-        for path in with_.rglob("*.py")
+        for path in (*(with_ / "src").rglob("*.py"), *(with_ / "tests").rglob("*.py"))
         if not (old := without / path.relative_to(with_)).exists() or old.read_bytes() != path.read_bytes()
     }
     assert differ

@@ -90,7 +90,7 @@ PLACES = {
 }
 
 
-def test_whatever_no_run_has_used_for_a_month_leaves_the_cache_once_a_day(tmp_path: Path) -> None:
+def test_files_that_no_run_has_used_for_a_month_leave_the_cache_once_a_day(tmp_path: Path) -> None:
     for place in PLACES:
         for name in (place, place.replace("x", "y").replace("-1", "-2")):
             file = cache() / name
