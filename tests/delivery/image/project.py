@@ -122,5 +122,5 @@ def keep_apart(folder: Path) -> None:
     file = folder / "compose.yaml"
     renamed = re.sub(r"(?m)^( *image: )", rf"\1{mark}/", file.read_text())
     file.write_text(re.sub(r"(?m)^name: ", f"name: {mark}-", renamed))
-    ports = {name: brokers.free_port() for name in ("HTTP_PORT", "GRAFANA_PORT", "BROKER_PORT")}
+    ports = {name: brokers.free_port() for name in ("HTTP_PORT", "GRAFANA_PORT", "BROKER_PORT", "RABBITMQ_PORT")}
     (folder / ".env").write_text("".join(f"{name}={port}\n" for name, port in ports.items()))
