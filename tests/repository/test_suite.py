@@ -1,10 +1,13 @@
 """The promises of the tests themselves: no test hangs, is skipped unnoticed, or leaves a process behind."""
 
+import ast
 import os
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -152,6 +155,38 @@ def test_programs_for_tests_are_installed_in_a_second_attempt_and_missing_progra
     assert "missing: Chromium. Skipped without it: the pages. only root can install it\n" in printed
     assert "missing: kustomize. Skipped without it: the manifests. " in printed
     assert "no route to the proxy" in printed
+
+
+INSTALLERS = {
+    "golang.built",
+    "npm.installed",
+    "npm.packed",
+    "npm.with_node_24",
+    "pypi.programs",
+    "debian.unpacked",
+    "debian.program",
+}
+
+
+def installed_by(file: Path) -> Iterator[tuple[str, str]]:
+    """The installers that a file of tests calls, each with its last argument: the program, or a constant of `needs`."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Call) and (called := ast.unparse(node.func)) in INSTALLERS:
+            last = node.args[-1]
+            yield (
+                called.partition(".")[2],
+                getattr(needs, last.id) if isinstance(last, ast.Name) else ast.literal_eval(last),
+            )
+
+
+def test_every_program_that_a_test_installs_is_in_the_list_of_make_test() -> None:
+    listed = {
+        (need.install.func.__name__, need.install.args[-1]) for need in needs.NEEDS if isinstance(need.install, partial)
+    }
+    files = [file for file in (ROOT / "tests").rglob("*.py") if file.parent.name != "support"]
+    called = {(str(file.relative_to(ROOT)), *installed) for file in files for installed in installed_by(file)}
+    assert len(called) > 10
+    assert {call for call in called if call[1:] not in listed} == set(), "add the program to tests/support/needs.py"
 
 
 def test_a_run_ends_with_its_processor_time_next_to_the_budgets(tmp_path: Path) -> None:
