@@ -135,6 +135,7 @@ def test_rules_that_bring_code_of_their_own_are_not_run(service: Path) -> None:
     assert not (service / "run").exists()
 
 
+@pytest.mark.slow
 def test_events_of_the_state_change_the_files_of_an_aggregate_that_the_page_names(render: Render) -> None:
     answers = {"service_name": "customers", "messaging_style": "events-and-queues", "broker": "nats"}
     without, with_ = (

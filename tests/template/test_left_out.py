@@ -69,6 +69,7 @@ def modules(service: Path) -> set[str]:
     return {str(path.relative_to(chassis)) for path in chassis.rglob("*.py")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", PARTS)
 def test_a_service_has_only_the_parts_of_the_chassis_that_an_answer_names(render: Render, part: str) -> None:
     without = modules(render(**NATS))
@@ -121,6 +122,7 @@ def test_the_documentation_says_how_many_lines_the_chassis_of_a_service_has(rend
         assert abs(written - real) <= TOLERANCE * real, f"{PAGE} has {written}, and the number is {real}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["`auth: oidc`", *PARTS])
 def test_the_documentation_names_the_lines_that_an_answer_adds(render: Render, part: str) -> None:
     answers = {"auth": "oidc"} if part not in PARTS else {"auth": "none", "chassis_parts": [part]}
