@@ -8,7 +8,7 @@ from dataclasses import replace
 from fleet.check.drift import check_drift, check_waivers
 from fleet.check.findings import Check, Finding, Level
 from fleet.check.lag import check_lag
-from fleet.check.names import check_names
+from fleet.check.name_clashes import check_names
 from fleet.conventions import Convention, conventions
 from fleet.errors import (
     DiskFull,

@@ -14,7 +14,7 @@ from typing import Any
 
 from fleet.check.drift import check_drift, check_waivers
 from fleet.check.findings import Level
-from fleet.check.names import refuse_unsafe_names
+from fleet.check.name_clashes import refuse_unsafe_names
 from fleet.errors import FleetError
 from fleet.git import git
 from fleet.service.revisions import MIGRATION, append_migrations

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from chassis.client import service_client
 from chassis.dev.issuer import Issuer as DevIssuer
-from chassis.identity import OidcSettings, calls, documents, keys
+from chassis.identity import OidcSettings, calls, issuer_documents, keys
 from chassis.identity.calls import Credentials, OwnToken, TokenUnavailable
 from structlog.testing import capture_logs
 
@@ -77,7 +77,7 @@ class TokenEndpoint:
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """An issuer on a busy machine may take its time."""
-    for module in (calls, documents, keys):
+    for module in (calls, issuer_documents, keys):
         monkeypatch.setattr(module, "TIMEOUT_SECONDS", 60)
 
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import structlog
 from chassis.identity import keys
-from chassis.identity.documents import MAX_BYTES
+from chassis.identity.issuer_documents import MAX_BYTES
 
 from tests.chassis.issuing import Issuer
 

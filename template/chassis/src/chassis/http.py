@@ -17,7 +17,7 @@ from pydantic import Field, StringConstraints, WithJsonSchema
 from uuid_utils.compat import uuid7
 
 from chassis.database import Database, UnitOfWork
-from chassis.database.current import current_database
+from chassis.database.current_database import current_database
 from chassis.fields import Identifier, RequestModel
 
 Served = TypeVar("Served")

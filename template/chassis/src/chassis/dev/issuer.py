@@ -21,7 +21,7 @@ from joserfc.jwk import ECKey
 
 from chassis.application import api
 from chassis.dev import servers_file
-from chassis.identity.document import SCHEME
+from chassis.identity.api_document import SCHEME
 from chassis.service import Service
 from chassis.settings import SettingsError
 

@@ -9,8 +9,8 @@ import structlog
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 
-from chassis.identity import documents
-from chassis.identity.documents import TIMEOUT_SECONDS
+from chassis.identity import issuer_documents
+from chassis.identity.issuer_documents import TIMEOUT_SECONDS
 
 PAUSE_SECONDS = 30
 """The least time between two fetches once there are keys: callers can name unknown keys as often as they like."""
@@ -106,7 +106,9 @@ def fetch_from(issuer: str, keys_url: str | None) -> Fetch:
     """Make the function that fetches the keys from `keys_url`, or else from the URL in the issuer's discovery document."""
 
     async def fetch() -> dict[str, Any]:
-        async with documents.client() as client:
-            return await documents.read(client, keys_url or await documents.discover(client, issuer, "jwks_uri"))
+        async with issuer_documents.client() as client:
+            return await issuer_documents.read(
+                client, keys_url or await issuer_documents.discover(client, issuer, "jwks_uri")
+            )
 
     return fetch

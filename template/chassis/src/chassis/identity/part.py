@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from chassis.identity import document
+from chassis.identity import api_document
 from chassis.identity.settings import OidcSettings
 from chassis.settings import Settings, SettingsError
 from chassis.telemetry.setup import Telemetry
@@ -26,7 +26,7 @@ class Oidc:
 
     def describe(self, app: FastAPI, api: dict[str, Any]) -> None:
         """Add the demands of all routes to the API document. Raises RoutesUnguarded."""
-        document.describe(app, api, frozenset(self.scopes))
+        api_document.describe(app, api, frozenset(self.scopes))
 
     def protect(self, app: FastAPI, settings: Settings, telemetry: Telemetry) -> "Protection":
         """Put all routes of the application behind a guard. Raises SettingsError."""

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis import problems
 from chassis.database import DatabaseUnavailable
-from chassis.database.current import current_database
+from chassis.database.current_database import current_database
 from chassis.telemetry import trace_context
 from chassis.telemetry.durations import duration_histogram
 from chassis.telemetry.logs import AnswerCut, describe_exception, request_id
