@@ -62,12 +62,14 @@ def main() -> int:
             client = stack.enter_context(client_of(billing))
             expect(client.get("/readyz"), 200)
             say(f"first 200 after {time.monotonic() - began:.1f} s")
+            show_a_token(client, billing)
             issue(client, converse(client))
             with step("Generating and installing notifications, which began meanwhile"):
                 second.result()
             # With a database of its own, and on billing's NATS.
             with started(NOTIFICATIONS, receiver, BROKER_URL=billing.broker) as notifications:
                 with client_of(notifications) as listener:
+                    listener.headers["Authorization"] = f"Bearer {notifications.token()}"
                     issued = issue(client, create(client, "2027-0002"))
                     show_reaction(listener)
                 show_trace(receiver, issued)
@@ -114,6 +116,15 @@ def client_of(service: Running) -> httpx.Client:
     return httpx.Client(base_url=service.base, timeout=30)
 
 
+def show_a_token(client: httpx.Client, billing: Running) -> None:
+    """Show that a stranger is refused, and the caller is not refused from then on."""
+    say("\nWho shows no access token is refused:")
+    exchange(client, "GET", "/v1/invoices", 401)
+    say(f"`make dev` has an issuer of its own. A token of {billing.token_command}, and the same request:")
+    client.headers["Authorization"] = f"Bearer {billing.token()}"
+    exchange(client, "GET", "/v1/invoices", 200)
+
+
 def converse(client: httpx.Client) -> httpx.Response:
     """Be a client. Returns the answer that created the invoice."""
     say("\nAn invoice is created, read and listed:")
@@ -149,7 +160,8 @@ def issue(client: httpx.Client, created: httpx.Response) -> str:
 def exchange(client: httpx.Client, method: str, path: str, status: int, **options: Any) -> httpx.Response:
     """Send, show both sides, insist on the status."""
     response = client.request(method, path, **options)
-    headers = "".join(f"  {name}: {value}" for name, value in options.get("headers", {}).items())
+    shown = {"Authorization": "Bearer …"} if "Authorization" in client.headers else {}
+    headers = "".join(f"  {name}: {value}" for name, value in {**shown, **options.get("headers", {})}.items())
     say(f"\n  {method} {path}{headers}")
     if "json" in options:
         say(f"    {json.dumps(options['json'])}")

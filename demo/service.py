@@ -27,6 +27,16 @@ class Running:
     base: str
     broker: str
     process: subprocess.Popen[bytes]
+    service: "DemoService"
+
+    @property
+    def token_command(self) -> str:
+        return f"`python -m {self.service.name} token`"
+
+    def token(self) -> str:
+        """A token of the issuer of `make dev`, with all scopes of the API."""
+        command = [".venv/bin/python", "-m", self.service.name, "token"]
+        return run(command, cwd=self.service.folder).stdout.strip()
 
 
 @dataclass
@@ -102,7 +112,7 @@ class DemoService:
             )
         try:
             addresses = self._wait_for_addresses(process, log)
-            yield Running(addresses["readiness"].removesuffix("/readyz"), addresses["broker"], process)
+            yield Running(addresses["readiness"].removesuffix("/readyz"), addresses["broker"], process, self)
         finally:
             process.send_signal(signal.SIGINT)
             try:

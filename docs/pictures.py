@@ -57,8 +57,9 @@ def dev() -> str:
     with BILLING.running() as running:
         shown = dev_in((BILLING.folder / ".dev/demo.log").read_text())
         address = f"{running.base}/v1/invoices?limit=1"
-        answer = subprocess.run(["curl", "-si", address], check=True, capture_output=True, text=True).stdout
-    typed = f"$ make dev\n{shown}\n\n$ curl -i '{address}'\n{answer}"
+        curl = ["curl", "-si", "-H", f"Authorization: Bearer {running.token()}", address]
+        answer = subprocess.run(curl, check=True, capture_output=True, text=True).stdout
+    typed = f"$ make dev\n{shown}\n\n$ curl -i -H \"Authorization: Bearer $token\" '{address}'\n{answer}"
     return re.sub(r"(?<=127\.0\.0\.1:)\d+(?=/v1|/docs|/readyz)", "8000", typed)
 
 

@@ -387,7 +387,7 @@ def test_the_pages_for_operation_list_every_setting_with_its_default(render: Ren
 
 
 def test_the_pages_for_operation_explain_every_503_that_the_chassis_gives(render: Render) -> None:
-    docs = render(**VARIANTS["default"], auth="oidc") / "docs"
+    docs = render(**VARIANTS["default"]) / "docs"
     section = (docs / "runbook.md").read_text().partition("## Answers of 503")[2].partition("\n## ")[0]
     of_identity = set(re.findall(r"503 `(\w+)`", (docs / "identity.md").read_text()))
     source = "".join(path.read_text() for path in (ROOT / "template/chassis/src/chassis").rglob("*.py"))

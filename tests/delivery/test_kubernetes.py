@@ -15,7 +15,7 @@ from chassis.brokers import Kind
 from chassis.brokers.kafka.subscription import group_name
 from chassis.brokers.nats.streams import stream_name
 from chassis.brokers.rabbitmq.connection import queue_name
-from chassis.settings import Settings
+from chassis.identity import OidcSettings as Settings
 from chassis.web import probes
 
 from tests.support import pypi
@@ -121,6 +121,7 @@ def test_without_messages_nothing_of_a_worker_is_deployed(render: Render) -> Non
         "billing-from-ingress",
         "billing-http",
         "billing-to-database",
+        "billing-to-issuer",
         "billing-to-telemetry",
     ]
     assert "broker" not in json.dumps(found).lower()
@@ -227,6 +228,7 @@ def test_a_pod_reaches_its_named_peers_and_nobody_else(render: Render, broker: s
         assert {each for each, one in own.items() if lets_out(found, one, peer, port)} == expected, name
         for stranger in STRANGERS:
             assert not any(lets_out(found, one, stranger, port) for one in own.values()), name
+            assert lets_out(found, own["http"], stranger, 443), "the issuer, whose address the team has not named yet"
     (config,) = kinds(found, "ConfigMap")
     collector = urlsplit(config["data"]["OTEL_EXPORTER_OTLP_ENDPOINT"])
     assert (collector.hostname, collector.port) == ("otel-collector.observability", 4318)

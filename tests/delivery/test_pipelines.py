@@ -22,6 +22,7 @@ from tests.support.pipelines import GITHUB, METADATA, Command, Event, GitHub, Gi
 from tests.support.running import running
 from tests.support.services import Birth, Render
 from tests.support.stand_ins import DIGEST, Machine
+from tests.support.tokens import trusted_issuer
 
 # In the group of the gates, which use the same installed service.
 pytestmark = pytest.mark.xdist_group("gates")
@@ -61,7 +62,10 @@ def commit(repository: Path) -> None:
 def deployed(birth: Birth, origin: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the service, as after a deployment of its newest commit."""
     folder = tmp_path_factory.mktemp("deployed")
-    with running(birth(**VARIANTS["default"]), folder, SERVICE_VERSION=head(origin)) as url:
+    with (
+        trusted_issuer() as trusted,
+        running(birth(**VARIANTS["default"]), folder, SERVICE_VERSION=head(origin), **trusted.settings) as url,
+    ):
         yield url
 
 

@@ -238,6 +238,7 @@ def test_an_update_by_copier_alone_does_so_with_make_setup(platform: Platform, g
     stale = platform.run("make setup", service, UV_LOCKED="1")
     assert stale.returncode != 0
     assert "needs to be updated" in stale.stderr
+    # The extra comes back with the next setup.
     assert "slipway-chassis==1.4.0" in (service / "pyproject.toml").read_text()
     platform.succeed("make setup", service)
     assert installed(service) == "1.5.0"
@@ -248,9 +249,9 @@ def test_the_published_chassis_brings_the_client_of_the_answered_broker_and_no_o
 ) -> None:
     service = copy(graduated, tmp_path)
     for answers, requirement, client in (
-        ("-d messaging_style=events -d broker=kafka", "slipway-chassis[kafka]==1.4.0", {"aiokafka"}),
-        ("-d broker=nats", "slipway-chassis[nats]==1.4.0", {"nats"}),
-        ("-d messaging_style=sync", "slipway-chassis==1.4.0", set()),
+        ("-d messaging_style=events -d broker=kafka", "slipway-chassis[kafka,oidc]==1.4.0", {"aiokafka"}),
+        ("-d broker=nats", "slipway-chassis[nats,oidc]==1.4.0", {"nats"}),
+        ("-d messaging_style=sync", "slipway-chassis[oidc]==1.4.0", set()),
     ):
         update = f"fleet update --no-finish --to v1.4.0 {answers}"
         platform.succeed(f"{update}; make setup; git add --all; git commit -qm Lock", service)

@@ -291,19 +291,24 @@ def smoke(render: Render, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Mo
     paths = {"/v1/invoices/{invoice_id}": {"get": {}}, "/v1/jobs": {"post": {}}, "/v1/invoices": {"get": {}}}
     (tmp_path / "specs/openapi.json").write_text(json.dumps({"paths": paths}))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SMOKE_TOKEN", raising=False)
     return module
 
 
 @contextmanager
-def answering(answers: dict[str, tuple[int, str]]) -> Iterator[str]:
-    """Run a server that answers these paths, by their last part."""
+def answering(answers: dict[str, tuple[int, str]], shown: list[tuple[str, str | None]] | None = None) -> Iterator[str]:
+    """Run a server that answers these paths, by their last part. `shown` receives the paths and their tokens."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path, _, query = self.path.rpartition("/")[2].partition("?")
+            if shown is not None:
+                shown.append((path, self.headers.get("Authorization")))
             status, body = answers.get(path, (404, ""))
             assert path != "readyz" or query == "version=v2"
             self.send_response(status)
+            if status == 302:
+                self.send_header("Location", body)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body.encode())
@@ -341,6 +346,40 @@ REFUSED = {
 def test_anything_else_does_not(smoke: ModuleType, answers: dict[str, tuple[int, str]]) -> None:
     with answering(answers) as url:
         assert smoke.main(url, "v2") == 1
+
+
+@pytest.mark.parametrize(("status", "ends"), [(200, 0), (401, 1), (403, 1)])
+def test_a_token_has_to_be_accepted_and_is_shown_to_the_list_alone(
+    smoke: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], status: int, ends: int
+) -> None:
+    monkeypatch.setenv("SMOKE_TOKEN", "a.b.c\n")
+    shown: list[tuple[str, str | None]] = []
+    with answering({"readyz": READY, "invoices": (status, "[]")}, shown) as url:
+        assert smoke.main(url, "v2") == ends
+    assert shown == [("readyz", None), ("invoices", "Bearer a.b.c")]
+    assert "a.b.c" not in "".join(capsys.readouterr())
+
+
+def test_another_host_gets_no_token(smoke: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMOKE_TOKEN", "a.b.c")
+    shown: list[tuple[str, str | None]] = []
+    with (
+        answering({"elsewhere": (200, "[]")}, shown) as other,
+        answering({"readyz": READY, "invoices": (302, f"{other}elsewhere")}) as url,
+    ):
+        assert smoke.main(url, "v2") == 0
+    assert shown == [("elsewhere", None)]
+
+
+@pytest.mark.parametrize("token", ["Bearer a.b.c", "a.b\nX: y", "žeton"])
+def test_a_token_that_cannot_be_a_header_is_refused_and_not_repeated(
+    smoke: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], token: str
+) -> None:
+    monkeypatch.setenv("SMOKE_TOKEN", token)
+    assert smoke.main("http://127.0.0.1:1", "v2") == 2
+    said = capsys.readouterr().err
+    assert "SMOKE_TOKEN is no access token" in said
+    assert token not in said
 
 
 def test_nobody_there_does_not_pass_either(smoke: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

@@ -530,7 +530,7 @@ def erase_a_persons_data(service: Path) -> None:
     created = "    invoice = Invoice(\n        id=command.invoice_id,"
 
     def documented(text: str) -> str:
-        [old] = re.findall(r"^@router\.post\(\s*\"\",.*?\)\n(?=async def)", text, re.MULTILINE | re.DOTALL)
+        [old] = re.findall(r"^@router\.post\(\s*\"\",.*?\)\n(?=@scopes)", text, re.MULTILINE | re.DOTALL)
         named = old.replace("problems(", "problems(CustomerErased, ")
         return text.replace(
             old, named if named != old else f"{old[:-2].rstrip().rstrip(',')}, responses=problems(CustomerErased))\n"
@@ -556,7 +556,7 @@ def decorated(path: str, method: str) -> Step:
     """Make a step that replaces the first decorator of a route with this method."""
 
     def step(service: Path, text: str) -> None:
-        decorator = rf"^@router\.{method}\(.*?\)\n(?=async def)"
+        decorator = rf"^@router\.{method}\(.*?\)\n(?=@scopes)"
         old = re.search(decorator, (service / path).read_text(), re.MULTILINE | re.DOTALL)
         assert old
         edit(path, old[0], text)(service, "")
@@ -746,7 +746,8 @@ JOURNEY = {
 def service(born: Born) -> Path:
     """An installed service. origin/main is its first commit."""
     parts = ["lists", "schedules", "republish"]
-    service = born(messaging_style="events-and-queues", broker="nats", aggregates=AGGREGATES, chassis_parts=parts)
+    answers = {"aggregates": AGGREGATES, "chassis_parts": parts, "auth": "oidc"}
+    service = born(messaging_style="events-and-queues", broker="nats", **answers)
     make(service, "setup")
     publish(service)
     return service

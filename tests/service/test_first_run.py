@@ -25,12 +25,17 @@ import psutil
 import pytest
 import yaml
 from chassis.brokers import SCHEMES
+from chassis.web import docs_page
 from pexpect import fdpexpect
+from playwright.sync_api import Route, expect
 
 from demo.otlp import OtlpReceiver
 from docs import pictures
+from tests.support import npm
 from tests.support.answers import VARIANTS
+from tests.support.browser import browser
 from tests.support.commands import service_environment
+from tests.support.needs import SWAGGER_UI
 from tests.support.paths import ROOT
 from tests.support.services import Birth, Render
 from tests.support.waiting import wait_until
@@ -49,7 +54,7 @@ def test_the_demo_shows_every_step_and_ends_by_itself() -> None:
         ["make", "demo", "CI=1"], cwd=ROOT, env=service_environment(), capture_output=True, text=True
     )
     assert shown.returncode == 0, shown.stdout + shown.stderr
-    for status in ("201 Created", "200 OK", "404 Not Found", "409 Conflict", "422 Unprocessable"):
+    for status in ("401 Unauthorized", "201 Created", "200 OK", "404 Not Found", "409 Conflict", "422 Unprocessable"):
         assert status in shown.stdout
     # One trace: the request, its row in the outbox, the relay, the other service and its row.
     trace = shown.stdout.partition("as one trace")[2]
@@ -104,9 +109,46 @@ def test_the_two_commands_that_a_copy_ends_with_lead_to_a_running_service(templa
         answer = subprocess.run(shlex.split(pasted), capture_output=True, text=True, check=True)
         assert "201 Created" in answer.stdout
         assert_traced(output, request_id=re.search(r"x-request-id: (\w+)", answer.stdout)[1])
+        assert_docs_take_the_token(re.search(r"docs +(http://\S+)", output)[1], printed_token(tmp_path / "billing"))
         everything = family(process)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal sends Ctrl-C: to make and all its descendants
         assert_all_gone(everything, output)
+
+
+def printed_token(service: Path, *options: str) -> str:
+    (package,) = (path.parent.name for path in service.glob("src/*/main.py"))
+    command = [".venv/bin/python", "-m", package, "token", *options]
+    return subprocess.check_output(command, cwd=service, env=service_environment(), text=True).strip()
+
+
+def assert_docs_take_the_token(url: str, token: str) -> None:
+    """Try an operation on the page in a browser: 401 before the click on Authorize, and 200 after it."""
+    assert docs_page._FILES.endswith(SWAGGER_UI)
+
+    def from_npm(route: Route) -> None:
+        file = npm.packed(SWAGGER_UI, route.request.url.rpartition("/")[2])
+        kind = "text/css" if file.suffix == ".css" else "text/javascript"
+        route.fulfill(path=file, content_type=kind, headers={"Access-Control-Allow-Origin": "*"})
+
+    with browser() as launched:
+        page = launched.new_page()
+        page.set_default_timeout(START_SECONDS * 1000)
+        page.route("https://cdn.jsdelivr.net/**", from_npm)
+        page.goto(url)
+        listing = page.locator(".opblock-get", has=page.locator('[data-path="/v1/invoices"]'))
+        listing.get_by_role("button").first.click()
+        page.get_by_role("button", name="Try it out").click()
+
+        def execute(status: int) -> None:
+            page.get_by_role("button", name="Execute").click()
+            expect(page.locator(".live-responses-table .response-col_status").last).to_contain_text(str(status))
+
+        execute(401)
+        page.get_by_role("button", name="Authorize", exact=True).click()
+        page.locator(".auth-container input").fill(token)
+        page.get_by_role("button", name="Apply credentials").click()
+        page.get_by_role("button", name="Close").click()
+        execute(200)
 
 
 def assert_traced(output: str, request_id: str) -> None:
@@ -150,8 +192,7 @@ def try_the_tokens(service: Path, url: str, output: str) -> None:
     pasted = shlex.split(output.partition("Try it:")[2].replace("\\\n", " "))
     assert "201 Created" in subprocess.check_output(pasted, text=True)
     for scope, status in (("shipments:read", 200), ("shipments:write", 403)):
-        command = [".venv/bin/python", "-m", "shipping", "token", "--scope", scope]
-        token = subprocess.check_output(command, cwd=service, env=service_environment(), text=True).strip()
+        token = printed_token(service, "--scope", scope)
         assert httpx.get(url, headers={"Authorization": f"Bearer {token}"}).status_code == status
     assert fetch(url) == 401
 
@@ -169,6 +210,7 @@ def test_a_killed_parent_leaves_nothing_running(birth: Birth, victim: str) -> No
 STREAM = """
 
 @router.get("/ticks")
+@public("a test")
 async def ticks() -> StreamingResponse:
     async def content():
         while True:
@@ -179,31 +221,35 @@ async def ticks() -> StreamingResponse:
 """
 
 
-UPLOAD = b"POST /v1/invoices HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
+UPLOAD = (
+    "POST /v1/invoices HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n"
+    "Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{{"
+)
 
 
 def test_a_saved_file_is_served_at_once_although_a_stream_and_an_upload_are_open(birth: Birth) -> None:
     service = birth(**VARIANTS["default"])
     route = service / "src/billing/api/invoices.py"
     before = route.read_text()
-    imports = "import asyncio\n\nfrom fastapi.responses import StreamingResponse\n"
+    imports = "import asyncio\n\nfrom chassis.identity import public\nfrom fastapi.responses import StreamingResponse\n"
     rest = '\n\n@router.post("", '
     first = imports + before.replace(rest, STREAM + rest, 1)
     assert STREAM in first
     with dev(service, "env", "REQUEST_TIMEOUT_SECONDS=3600", "make", "dev") as process:
         route.write_text(first)
         base = re.search(r"API +(http://[\d.:]+)/", wait_for(process, "Try it:"))[1]
-        wait_until(lambda: fetch(f"{base}/v1/invoices") == 200, seconds=START_SECONDS)
+        token = printed_token(service)
+        wait_until(lambda: fetch(f"{base}/v1/invoices", token) == 200, seconds=START_SECONDS)
         try:
             with httpx.stream("GET", f"{base}/v1/invoices/ticks", timeout=START_SECONDS) as stream:
                 assert "server" not in stream.headers
                 parts = stream.iter_raw()  # the garbage collector would close the stream with the iterator
                 assert next(parts) == b"tick"
                 with socket.create_connection(("127.0.0.1", urlsplit(base).port)) as upload:
-                    upload.sendall(UPLOAD)
+                    upload.sendall(UPLOAD.format(token).encode())
                     time.sleep(0.5)  # until the service reads the body
                     route.write_text(before.replace("/v1/invoices", "/v1/bills", 1))
-                    wait_until(lambda: fetch(f"{base}/v1/bills") == 200, seconds=START_SECONDS)
+                    wait_until(lambda: fetch(f"{base}/v1/bills", token) == 200, seconds=START_SECONDS)
         finally:
             route.write_text(before)
 
@@ -232,7 +278,7 @@ def test_a_breakpoint_opens_its_prompt_in_the_terminal_and_psql_finds_the_databa
         route.write_text(before.replace(line, f"    breakpoint()\n{line}"))
         url = f"http://127.0.0.1:{port}/v1/invoices/{UUID(int=7)}"
         with ThreadPoolExecutor(1) as other:
-            answer = other.submit(answered_by_new_code, url)
+            answer = other.submit(answered_by_new_code, url, printed_token(service))
             terminal.expect(re.escape("(Pdb) "))
             terminal.sendline("p invoice_id")
             terminal.expect(re.escape(repr(UUID(int=7))))
@@ -246,12 +292,12 @@ def test_a_breakpoint_opens_its_prompt_in_the_terminal_and_psql_finds_the_databa
         terminal.close()
 
 
-def answered_by_new_code(url: str) -> int:
+def answered_by_new_code(url: str, token: str) -> int:
     """Ask until the service has reloaded: the code of before answers at once, that of now waits at its prompt."""
     while True:
         asked = time.monotonic()
         with suppress(httpx.TransportError):
-            status = httpx.get(url, timeout=START_SECONDS).status_code
+            status = httpx.get(url, headers=bearer(token), timeout=START_SECONDS).status_code
             if time.monotonic() - asked > 2:
                 return status
         time.sleep(0.2)
@@ -388,8 +434,12 @@ def answers(port: int | None) -> bool:
         return probe.connect_ex(("127.0.0.1", port or 0)) == 0
 
 
-def fetch(url: str) -> int:
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def fetch(url: str, token: str = "") -> int:
     try:
-        return httpx.get(url).status_code
+        return httpx.get(url, headers=bearer(token)).status_code
     except httpx.HTTPError:
         return 0

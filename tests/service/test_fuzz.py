@@ -21,6 +21,7 @@ from tests.support.answers import VARIANTS
 from tests.support.commands import git
 from tests.support.running import running
 from tests.support.services import Birth
+from tests.support.tokens import trusted_issuer
 
 # Limit the number of examples and not the time: with a time limit, Schemathesis silently tests less of each operation.
 LIMIT = ["--max-time", os.environ["FUZZ_SECONDS"]] if "FUZZ_SECONDS" in os.environ else ["--max-examples", "25"]
@@ -39,12 +40,19 @@ class Outcome:
     output: str
 
 
-def fuzz(service: Path, folder: Path, *options: str) -> Outcome:
-    with running(service, folder) as base:
+def fuzz(service: Path, folder: Path, *options: str, token: bool = True) -> Outcome:
+    document = document_of(service)
+    nouns = {scope.partition(":")[0] for *_, operation in operations_of(document) for scope in scopes_of(operation)}
+    with (
+        trusted_issuer(document["info"]["title"]) as trusted,
+        running(service, folder, LOG_REQUESTS="true", **trusted.settings) as base,
+    ):
         command = [str(Path(sys.executable).with_name("schemathesis"))]
         command += ["--config-file", str(service / "schemathesis.toml"), "run", f"{base}/openapi.json"]
         command += ["--checks", "all", "--continue-on-failure", "--seed", SEED, "--no-color", *options]
         command += ["--report", "json", "--report-json-path", str(folder / "report.json")]
+        for name, value in trusted.headers(*nouns).items() if token else ():
+            command += ["--header", f"{name}: {value}"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     # The seed is in the output, which pytest shows after a failure.
     return Outcome(done.returncode, json.loads((folder / "report.json").read_text()), done.stdout + done.stderr)
@@ -66,6 +74,29 @@ def test_a_service_with_every_field_type_behaves_as_its_document_describes(birth
     assert operations == set(accepted)
     assert min(accepted.values()) > 0, accepted
     assert "request_failed" not in (tmp_path / "service.log").read_text()
+
+
+def test_every_operation_of_a_new_service_refuses_every_request_without_token(birth: Birth, tmp_path: Path) -> None:
+    service = birth(**VARIANTS["default"])
+    # Most of the checks of Schemathesis want an answer 2xx.
+    fuzz(
+        service,
+        tmp_path,
+        "--phases",
+        "examples,coverage,fuzzing",
+        *LIMIT,
+        "--checks",
+        "not_a_server_error",
+        token=False,
+    )
+    answered: dict[tuple[str, str], set[int]] = {}
+    for line in (tmp_path / "service.log").read_text().splitlines():
+        if (event := json.loads(line))["event"] == "request_finished":
+            answered.setdefault((event["method"], event["route"]), set()).add(event["status"])
+    operations = {
+        (method.upper(), path) for path, method, each in operations_of(document_of(service)) if "x-public" not in each
+    }
+    assert {operation: answered.get(operation) for operation in operations} == {each: {401} for each in operations}
 
 
 BREAKAGES = {
@@ -115,6 +146,11 @@ def operations_of(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             yield path, method, operation
+
+
+def scopes_of(operation: dict[str, Any]) -> Iterator[str]:
+    for requirement in operation.get("security", ()):
+        yield from (scope for scopes in requirement.values() for scope in scopes)
 
 
 def nodes(node: Any) -> Iterator[dict[str, Any]]:

@@ -57,7 +57,7 @@ MUTATIONS = {
     ),
     "an unused import": Mutation(
         "lint",
-        edit("src/billing/settings.py", "import chassis.settings\n", "import json\n\nimport chassis.settings\n"),
+        edit("src/billing/settings.py", "from chassis", "import json\n\nfrom chassis"),
         "make format",
     ),
     "a breakpoint": Mutation(

@@ -28,6 +28,7 @@ from tests.support.handled import issue_invoices_on
 from tests.support.monitoring import queries, recorded
 from tests.support.prometheus import MetricsReceiver, problems
 from tests.support.services import Render
+from tests.support.tokens import Trusted, trusted_issuer
 from tests.support.waiting import until
 
 # In the group of the other tests that start brokers of their own.
@@ -68,9 +69,10 @@ def life(request: pytest.FixtureRequest, render: Render, tmp_path_factory: pytes
             pytest.skip(str(reason))
         telemetry = stack.enter_context(MetricsReceiver())
         server = stack.enter_context(embedded.temporary_postgres())
+        trusted = stack.enter_context(trusted_issuer("ledger"))
         settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": telemetry.endpoint, "BROKER_URL": broker.url, "DRAIN_SECONDS": "0"}
         with contextlib.ExitStack() as processes:
-            overview = asyncio.run(live(billing, ledger, server, settings, processes))
+            overview = asyncio.run(live(billing, ledger, server, settings, trusted, processes))
         # Each process has sent the rest of its telemetry at its stop.
         yield Life(ledger, telemetry, overview, (billing / "dev.log").read_text())
 
@@ -90,7 +92,12 @@ def made(render: Render, folder: Path, name: str, broker: str) -> Path:
 
 
 async def live(
-    billing: Path, ledger: Path, server: str, settings: dict[str, str], processes: contextlib.ExitStack
+    billing: Path,
+    ledger: Path,
+    server: str,
+    settings: dict[str, str],
+    trusted: Trusted,
+    processes: contextlib.ExitStack,
 ) -> dict[str, Any]:
     urls = {name: urlsplit(server)._replace(path=f"/{name}").geturl() for name in ("billing", "ledger")}
     connection = await asyncpg.connect(server)
@@ -110,8 +117,8 @@ async def live(
     assert await asyncio.to_thread(start(ledger, *python, "migrate").child.wait, WAIT_SECONDS) == 0
     ports = {name: str(brokers.free_port()) for name in ("dev", "serve", "work")}
     start(billing, "make", "dev", stop=signal.SIGINT, HTTP_PORT=ports["dev"])
-    start(ledger, *python, "serve", HTTP_PORT=ports["serve"])
-    start(ledger, *python, "work", HTTP_PORT=ports["work"], MESSAGE_MAX_ATTEMPTS="1")
+    start(ledger, *python, "serve", HTTP_PORT=ports["serve"], **trusted.settings)
+    start(ledger, *python, "work", HTTP_PORT=ports["work"], MESSAGE_MAX_ATTEMPTS="1", **trusted.settings)
 
     def logs() -> str:
         return "\n".join(
@@ -126,6 +133,8 @@ async def live(
     ):
         for client in (to_billing, to_ledger):
             await until(lambda client=client: ready(client), logs)
+        to_billing.headers["Authorization"] = await asyncio.to_thread(token_of_make_dev, billing)
+        to_ledger.headers.update(trusted.headers("invoices"))
         known, unknown = [(await to_billing.post("/v1/invoices", json=INVOICE)).json()["id"] for _ in range(2)]
         await copy(known, urls)
         issue = "/v1/invoices/{}/issue"
@@ -149,6 +158,11 @@ async def live(
 
     await until(all_received, logs)
     return overview
+
+
+def token_of_make_dev(service: Path) -> str:
+    command = [".venv/bin/python", "-m", service.name, "token"]
+    return f"Bearer {subprocess.check_output(command, cwd=service, env=service_environment(), text=True).strip()}"
 
 
 async def copy(invoice: str, urls: dict[str, str]) -> None:

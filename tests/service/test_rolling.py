@@ -24,6 +24,7 @@ from tests.service.rolling.cluster import MIGRATE_SECONDS, REPLICAS, Cluster, Im
 from tests.service.rolling.load import CALLERS, Listener, Load, callers, listener
 from tests.support.handled import APPROVED, issue_invoices_on
 from tests.support.services import Render
+from tests.support.tokens import trusted_issuer
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("rolling")]
 
@@ -87,19 +88,22 @@ def new(old: Image, render: Render, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="module")
 async def outcome(old: Image, new: Image, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     folder, base = tmp_path_factory.mktemp("rolling"), new.folder / "deploy/base"
-    with embedded.temporary_postgres() as database, nats_server.temporary_nats() as broker:
-        async with cluster(folder, base, releases=3, DATABASE_URL=database, BROKER_URL=broker) as running:
+    with embedded.temporary_postgres() as database, nats_server.temporary_nats() as broker, trusted_issuer() as trusted:
+        settings = {"DATABASE_URL": database, "BROKER_URL": broker, **trusted.settings}
+        async with cluster(folder, base, releases=3, **settings) as running:
             await running.start(old)
             async with listener(broker) as listening:
-                return await there_and_back(running, listening, old, new)
+                return await there_and_back(running, listening, old, new, trusted.headers("invoices"))
 
 
-async def there_and_back(running: Cluster, listening: Listener, old: Image, new: Image) -> Outcome:
+async def there_and_back(
+    running: Cluster, listening: Listener, old: Image, new: Image, headers: dict[str, str]
+) -> Outcome:
     loads: dict[str, Load] = {}
 
     @asynccontextmanager
     async def load(name: str, **fields: Any) -> AsyncGenerator[Load]:
-        async with callers(running.balancer.bases, listening.stream, **fields) as loads[name]:
+        async with callers(running.balancer.bases, listening.stream, headers, **fields) as loads[name]:
             yield loads[name]
 
     async with load("release"):
@@ -110,7 +114,7 @@ async def there_and_back(running: Cluster, listening: Listener, old: Image, new:
     async with load("rollback"):
         # The last pods lack a drain too, which shows when they are stopped.
         ended += await running.release(old, DRAIN_SECONDS="0")
-    async with httpx.AsyncClient(base_url=running.balancer.bases[0]) as client:
+    async with httpx.AsyncClient(base_url=running.balancer.bases[0], headers=headers) as client:
         path = f"/v1/invoices/{min(between.issued)}"
         patched = await client.patch(path, json={"note": CHANGED_BY_OLD}, headers={"If-Match": "*"})
         assert patched.status_code == 200, patched.text

@@ -36,7 +36,7 @@ def make_dev(service: Path, *arguments: str) -> Iterator[tuple[pexpect.spawn, st
 
 
 def test_the_shell_runs_use_cases_in_the_database_of_make_dev(birth: Birth) -> None:
-    service = birth(service_name="billing", messaging_style="events", chassis_parts="[shell]")
+    service = birth(service_name="billing", messaging_style="events", chassis_parts="[shell]", auth="none")
     with make_dev(service) as (terminal, url):
         terminal.expect("Try it:")
         shell = pexpect.spawn(

@@ -46,7 +46,8 @@ class Reader:
             "uvx copier": f"{shlex.quote(sys.executable)} -m copier",
             "https://git.example.com/platform/slipway.git": str(template),
         }
-        self.known = ["set -e"]
+        self.kept = shlex.quote(str(folder / "variables"))
+        self.known = [f"[ ! -e {self.kept} ] || . {self.kept}", "set -e"]
         self.dev: subprocess.Popen[bytes] | None = None
         env = service_environment()
         who = {"NAME": "Reader", "EMAIL": "reader@example.com"}
@@ -56,6 +57,8 @@ class Reader:
         if script.strip() == "make dev":
             return 0, self.start_dev()
         typed = "\n".join([*self.known, script])
+        # A terminal keeps its variables.
+        typed = f"trap 'declare -p id token 2>/dev/null > {self.kept} || true' EXIT\n{typed}"
         for word, meaning in self.words.items():  # at each start, because the port differs if port 8000 is taken
             typed = typed.replace(word, meaning)
         done = subprocess.run(
@@ -66,8 +69,7 @@ class Reader:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        # A terminal keeps its folder and the value of `id`.
-        self.known += [line for line in script.splitlines() if re.match(r"cd |\w+=", line)]
+        self.known += [line for line in script.splitlines() if line.startswith("cd ")]
         return done.returncode, done.stdout
 
     def apply(self, diff: str) -> None:

@@ -107,7 +107,8 @@ LONGEST = """
 EDITORS = {"editor": "vscode", "dev_container": "yes"}
 EVERY_PART = {"chassis_parts": "[traces, shell, lists, schedules, republish, overview]"}
 
-# Every messaging style on every broker, with names and fields that differ as much as possible.
+# Every messaging style on every broker, with names and fields that differ as much as possible. Half of them have the default
+# of a new service for identity.
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {"service_name": "billing", "ci": "both"},
     "short": {
@@ -117,6 +118,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "platform_team": "@acme/platform",
         "messaging_style": "events",
         "broker": "nats",
+        "auth": "none",
     },
     "many-words": {
         "service_name": "customer-loyalty-points",
@@ -141,24 +143,30 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "aggregates": "Loan: {amount: money, rate: decimal(5,2)}\nTestimonial: {quote: text}",
         "messaging_style": "events",
         "broker": "kafka",
+        "auth": "none",
     },
     "events-rabbitmq": {
         "service_name": "orders",
         "aggregates": "Order: {events: state, customer_id: uuid, total: money, note: text?}",
         "messaging_style": "events",
         "broker": "rabbitmq",
+        "auth": "none",
+    },
+    "queues-kafka": {"service_name": "ticketing", "messaging_style": "queues", "broker": "kafka", "auth": "none"},
+    "queues-rabbitmq": {
+        "service_name": "bookings",
+        "messaging_style": "queues",
+        "broker": "rabbitmq",
+        "auth": "none",
     },
     "queues-nats": {
         "service_name": "shipping",
         "aggregates": "Shipment: {audit: caller, address: text, parcels: [{code: string(20), weight: decimal(8,3)}]}",
         "messaging_style": "queues",
         "broker": "nats",
-        "auth": "oidc",
     }
     | EDITORS
     | EVERY_PART,
-    "queues-kafka": {"service_name": "ticketing", "messaging_style": "queues", "broker": "kafka"},
-    "queues-rabbitmq": {"service_name": "bookings", "messaging_style": "queues", "broker": "rabbitmq"},
     "both-rabbitmq": {
         "service_name": "sales",
         "aggregates": EVERY_RULE,

@@ -32,6 +32,7 @@ BACKSTAGE = "@backstage/catalog-model@1.10.1"
 MERMAID = "mermaid@12.3.0"
 REDOCLY = "@redocly/cli@2.77.0"
 RENOVATE = "renovate@44.121.2"
+SWAGGER_UI = "swagger-ui-dist@5.35.0"  # the version of chassis/web/docs_page.py
 SPECTRAL = "@stoplight/spectral-cli@6.16.3"
 
 CHECKOV = "checkov==3.3.30"
@@ -66,7 +67,8 @@ NEEDS = [
     Need("Kafka", "Kafka's in tests/chassis and tests/service/test_two_services.py", brokers.kafka_files),
     Need(
         "Chromium",
-        "tests/fleet/page/test_page.py, tests/fleet/map/test_map_drawing.py, tests/repository/test_site.py",
+        "tests/fleet/page/test_page.py, tests/fleet/map/test_map_drawing.py, tests/repository/test_site.py, "
+        "tests/service/test_first_run.py",
         browser.chromium,
     ),
     Need(
@@ -85,6 +87,7 @@ NEEDS = [
     Need("oidc-provider", "tests/chassis/identity/test_provider.py", partial(npm.installed, OIDC_PROVIDER)),
     Need("AsyncAPI's parser", "tests/chassis/messaging/test_asyncapi.py", partial(npm.installed, ASYNCAPI_PARSER)),
     Need("Mermaid", "tests/fleet/map/test_map_drawing.py", partial(npm.packed, MERMAID, "dist/mermaid.min.js")),
+    Need("Swagger UI", "tests/service/test_first_run.py", partial(npm.packed, SWAGGER_UI, "swagger-ui-bundle.js")),
     Need("KEDA's models", "tests/delivery/test_kubernetes.py", partial(pypi.programs, KEDA_MODELS)),
     Need("pypiserver", "tests/delivery/test_published_chassis.py", partial(pypi.programs, PYPISERVER)),
     Need("Kingfisher's rules", "nothing: the first test that scans compiles them", kingfisher_rules),

@@ -50,6 +50,8 @@ def _of(found: list[Manifest], pod: Pod, way: str) -> Iterator[Manifest]:
 
 
 def _is(peer: dict[str, Any], other: Pod, namespace: str) -> bool:
+    if peer == {"ipBlock": {"cidr": "0.0.0.0/0"}}:
+        return True  # a pod has such an address, too
     assert peer.keys() <= {"namespaceSelector", "podSelector"}, peer
     if "namespaceSelector" in peer:
         is_there = _matches(peer["namespaceSelector"], {NAMESPACE: other.namespace})

@@ -137,7 +137,7 @@ def test_the_answers_of_a_service_with_an_index_are_text(render: Render, machine
     )
     (service / ".netrc").touch()
     assert machine.run("make uv.lock NETRC='.netrc'; make image NETRC=\"$TEXT\"", service, TEXT="$(touch x)").returncode
-    assert "slipway-chassis==1$(touch${IFS}x)" in said(machine)
+    assert "slipway-chassis[oidc]==1$(touch${IFS}x)" in said(machine)
 
 
 @pytest.mark.slow

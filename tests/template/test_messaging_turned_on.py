@@ -63,9 +63,11 @@ def release(repository: Path, tag: str) -> None:
 
 @pytest.fixture(scope="module")
 def first(releases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A service without messages, edited by its team."""
+    """A service without messages, edited by its team, whose version of the template did not ask about identity."""
     born = tmp_path_factory.mktemp("first") / "billing"
-    run_quick_copier("copy", "--vcs-ref", "v1.0.0", releases, born)
+    run_quick_copier("copy", "--vcs-ref", "v1.0.0", releases, born, auth="none")
+    answers = born / ".copier-answers.yml"
+    answers.write_text(answers.read_text().replace("auth: none\n", ""))
     git(born, "init", "--quiet", "--initial-branch", "main")
     save(born)
     usecases = born / "src/billing/usecases/invoices.py"
@@ -122,6 +124,7 @@ def test_a_service_passes_its_gates_after_events_are_turned_on_and_off_again(upd
     assert of_the_team(changed["M"]) == set()
     assert changed["D"] == set()
     assert (service / "README.md").read_text() == "# Ours\n"
+    assert "auth: none\n" in (service / ".copier-answers.yml").read_text()
     make(service, "setup", "specs")
     assert "All gates passed." in make(service, "check").stdout
     assert [path.name for path in service.glob(".venv/lib/*/site-packages/nats")] == ["nats"]

@@ -1030,12 +1030,8 @@ def test_the_answers_file_is_readable_and_gives_the_same_answers_again(copy: Cop
         in file.read_text()
     )
     stored = {name: value for name, value in yaml.safe_load(file.read_text()).items() if name[0] != "_"}
-    assert set(stored) == {*(q for q, asked in questions().items() if asked.get("when") is not False)} - {
-        "create_anyway",
-        "broker",
-        "chassis_index",
-        "platform_team",
-    }
+    asked = {name for name, question in questions().items() if question.get("when") is not False}
+    assert set(stored) == asked - {"create_anyway", "broker", "chassis_index", "platform_team"} | {"seeded"}
     second = copy("second", **stored)
     assert second.answers.combined["aggregate_list"] == first.answers.combined["aggregate_list"]
     assert (second.dst_path / ".copier-answers.yml").read_text() == file.read_text()
@@ -1058,10 +1054,12 @@ def test_a_service_from_before_the_question_keeps_all_parts_of_the_chassis_and_a
 @pytest.mark.slow
 def test_the_answers_file_remembers_which_examples_there_were(copy: Copy) -> None:
     def remembered(folder: str, **answers: Any) -> Any:
-        made = copy(folder, service_name="billing", **answers).dst_path / ".copier-answers.yml"
+        answers = {"service_name": "billing", "auth": "none", **answers}
+        made = copy(folder, **answers).dst_path / ".copier-answers.yml"
         return yaml.safe_load(made.read_text()).get("seeded")
 
     assert remembered("sync") is None
+    assert remembered("callers", auth="oidc") == ["identity"]
     assert remembered("events", messaging_style="events") == ["events"]
     assert remembered("both", messaging_style="events-and-queues") == ["events", "queues"]
     assert remembered("off", messaging_style="sync", seeded=["events"]) == ["events"]
@@ -1109,6 +1107,35 @@ def test_an_update_leaves_the_teams_files_alone(questionnaire: Path, tmp_path: P
 
     copier.run_recopy(service, defaults=True, overwrite=True, **OPTIONS)
     assert (service / "README.md").read_text() == "# ours\n"
+
+
+@pytest.mark.parametrize("later", [copier.run_update, copier.run_recopy])
+def test_a_service_of_before_stays_without_identity_and_a_new_service_keeps_identity(
+    questionnaire: Path, tmp_path: Path, later: Callable[..., Any]
+) -> None:
+    source = shutil.copytree(questionnaire, tmp_path / "source", ignore=shutil.ignore_patterns("__pycache__"))
+    git(source, "init", "--quiet")
+    commit(source, "v1.0.0")
+    new, old = tmp_path / "sales", tmp_path / "billing"
+    for service in (new, old):
+        copier.run_copy(str(source), service, defaults=True, **OPTIONS)
+    answers = old / ".copier-answers.yml"
+    answers.write_text(answers.read_text().replace("auth: oidc\n", ""))  # as a version without the question wrote it
+    for service in (new, old):
+        git(service, "init", "--quiet")
+        commit(service, "ours")
+    (source / "template/Makefile").write_text("second\n")
+    commit(source, "v2.0.0")
+    for service, recorded in ((new, "oidc"), (old, "none")):
+        later(service, defaults=True, overwrite=True, **OPTIONS)
+        assert yaml.safe_load((service / ".copier-answers.yml").read_text())["auth"] == recorded
+        assert (service / "Makefile").read_text() == "second\n"
+
+
+def test_a_new_service_goes_without_identity_only_if_the_answer_says_so(ask: Ask, prompts: Prompts) -> None:
+    assert ask(service_name="billing")["has_identity"] is True
+    assert ask(service_name="billing", auth="none")["has_identity"] is False
+    assert "auth" not in prompts()
 
 
 # The command line

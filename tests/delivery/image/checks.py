@@ -25,9 +25,10 @@ TRACEPARENT = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
 def refuses_to_start_with_a_missing_or_malformed_setting(world: World, image: str) -> None:
     secret = "hunter2-is-not-a-port"
     wrong = {
-        "DATABASE_URL": ("serve", {}),
-        "HTTP_PORT": ("serve", {"DATABASE_URL": world.database.url, "HTTP_PORT": secret}),
-        "BROKER_URL": ("work", {"DATABASE_URL": world.database.url}),
+        "DATABASE_URL": ("serve", world.trusted.settings),
+        "HTTP_PORT": ("serve", {**world.settings, "HTTP_PORT": secret}),
+        "BROKER_URL": ("work", world.settings),
+        "OIDC_AUDIENCE": ("serve", {n: it for n, it in world.settings.items() if n != "OIDC_AUDIENCE"}),
     }
     with ThreadPoolExecutor() as pool:
         runs = {
@@ -43,8 +44,8 @@ def refuses_to_start_with_a_missing_or_malformed_setting(world: World, image: st
 
 def listens_on_the_address_of_the_settings(world: World, image: str) -> None:
     with (
-        started(world.engine, image, DATABASE_URL=world.database.url) as open_to_all,
-        started(world.engine, image, DATABASE_URL=world.database.url, HTTP_HOST="127.0.0.1") as kept_inside,
+        started(world.engine, image, **world.settings) as open_to_all,
+        started(world.engine, image, **world.settings, HTTP_HOST="127.0.0.1") as kept_inside,
     ):
         for container, elsewhere in ((open_to_all, True), (kept_inside, False)):
             container.until_ready()
@@ -60,13 +61,15 @@ def migrates_by_command(world: World, image: str) -> None:
     url = world.database.empty()
     status, said = run(world.engine, image, "migrate", DATABASE_URL=url)
     assert status == 0, said
-    with started(world.engine, image, DATABASE_URL=url) as container:
+    with started(world.engine, image, **world.settings | {"DATABASE_URL": url}) as container:
         container.until_ready()
-        assert httpx.post(f"{container.base}/v1/invoices", json=INVOICE).status_code == 201
+        url = f"{container.base}/v1/invoices"
+        assert httpx.post(url, json=INVOICE, headers=world.headers).status_code == 201
+        assert httpx.post(url, json=INVOICE).status_code == 401
 
 
 def tells_the_truth_while_the_database_is_away(world: World, image: str) -> None:
-    with started(world.engine, image, DATABASE_URL=world.database.url) as container:
+    with started(world.engine, image, **world.settings) as container:
         container.until_ready()
         with world.database.away():
             ready, alive = container.get("/readyz"), container.get("/livez")
@@ -82,7 +85,8 @@ class Load:
     A request that was sent after `promised_until`, which is after the drain, may fail.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, headers: dict[str, str]) -> None:
+        self._headers = {"content-type": "application/json", **headers}
         self.promised_until = math.inf
         self.answered = 0
         self.failed: list[str] = []
@@ -101,12 +105,12 @@ class Load:
             thread.join()
 
     def _ask(self) -> None:
-        body, headers = json.dumps(INVOICE), {"content-type": "application/json"}
+        body = json.dumps(INVOICE)
         while not self._stop.is_set():
             sent = math.inf
             try:
                 with contextlib.closing(HTTPConnection("127.0.0.1", self._port, timeout=60)) as connection:
-                    connection.request("POST", "/v1/invoices", body, headers)
+                    connection.request("POST", "/v1/invoices", body, self._headers)
                     sent = time.monotonic()  # after the wait, because a busy machine may need seconds for it
                     answer = connection.getresponse()
                     said = answer.read()
@@ -122,9 +126,9 @@ class Load:
 
 
 def finishes_accepted_requests_when_told_to_stop(world: World, image: str) -> None:
-    with started(world.engine, image, DATABASE_URL=world.database.url, DRAIN_SECONDS=1) as container:
+    with started(world.engine, image, **world.settings, DRAIN_SECONDS=1) as container:
         container.until_ready()
-        with Load(container.port) as load:
+        with Load(container.port, world.headers) as load:
             container.until("under load", lambda: load.answered > 20 or load.failed)
             before, load.promised_until = load.answered, time.monotonic() + 1
             status = container.stop()
@@ -161,9 +165,9 @@ def _after_one_request(world: World, image: str, **settings: str) -> list[dict]:
 
 def _lines_after_one_request(world: World, image: str, **settings: str) -> list[str]:
     """Return the lines of both streams, to the end of the process."""
-    with started(world.engine, image, DATABASE_URL=world.database.url, **settings) as container:
+    with started(world.engine, image, **world.settings, **settings) as container:
         container.until_ready()
-        answer = httpx.post(f"{container.base}/v1/invoices", json=INVOICE, headers=TRACEPARENT)
+        answer = httpx.post(f"{container.base}/v1/invoices", json=INVOICE, headers=TRACEPARENT | world.headers)
         assert answer.status_code == 201
         assert container.stop() == 0
         return "".join(container.output()).splitlines()
@@ -171,28 +175,27 @@ def _lines_after_one_request(world: World, image: str, **settings: str) -> list[
 
 def serves_and_works_as_the_same_build(world: World, image: str) -> None:
     """A change over HTTP in one container makes the other container publish an event."""
-    environment = {"DATABASE_URL": world.database.url}
     with (
-        started(world.engine, image, **environment) as serving,
-        started(world.engine, image, "work", BROKER_URL=world.broker, **environment) as working,
+        started(world.engine, image, **world.settings) as serving,
+        started(world.engine, image, "work", BROKER_URL=world.broker, **world.settings) as working,
     ):
         for each in (serving, working):
             each.until_ready()
             asked = each.get(f"/readyz?version={VERSION}")
             assert asked is not None
             assert asked.is_success
-        message = asyncio.run(_issue(world.broker, serving))
+        message = asyncio.run(_issue(world, serving))
     assert message.headers is not None
     assert TRACE in message.headers["traceparent"]
 
 
-async def _issue(broker: str, serving: Container) -> Msg:
+async def _issue(world: World, serving: Container) -> Msg:
     """Issue an invoice, and return the event that follows from it."""
-    client = await nats.connect(broker)
+    client = await nats.connect(world.broker)
     try:
         heard = await client.subscribe("billing.>")
         await client.flush()
-        async with httpx.AsyncClient(base_url=serving.base, headers=TRACEPARENT) as http:
+        async with httpx.AsyncClient(base_url=serving.base, headers=TRACEPARENT | world.headers) as http:
             made = await http.post("/v1/invoices", json=INVOICE)
             issue = f"{made.headers['location']}/issue"
             assert (await http.post(issue, headers={"if-match": made.headers["etag"]})).status_code == 200
@@ -203,7 +206,7 @@ async def _issue(broker: str, serving: Container) -> Msg:
 
 def says_whether_it_is_healthy(world: World, image: str) -> None:
     often = ("--health-interval", "1s", "--health-retries", "1")
-    with started(world.engine, image, DATABASE_URL=world.database.url, options=often) as container:
+    with started(world.engine, image, options=often, **world.settings) as container:
 
         def health() -> dict:
             return world.engine.inspect(container.id)["State"].get("Health", {"Status": "none", "Log": []})

@@ -12,6 +12,7 @@ from tests.support import containers
 from tests.support import engine as engines
 from tests.support.engine import Engine
 from tests.support.services import Render
+from tests.support.tokens import trusted_issuer
 
 pytest.register_assert_rewrite("tests.delivery.image.checks", "tests.delivery.image.contents")
 
@@ -45,12 +46,12 @@ def image(engine: Engine, source: Path) -> Generator[str]:
 
 @pytest.fixture(scope="session")
 def world(engine: Engine, image: str, tmp_path_factory: pytest.TempPathFactory) -> Generator[World]:
-    with nats_server.temporary_nats() as broker:
+    with nats_server.temporary_nats() as broker, trusted_issuer() as trusted:
         database = Database(tmp_path_factory.mktemp("postgres"))
         database.start()
         try:
             status, said = containers.run(engine, image, "migrate", DATABASE_URL=database.url)
             assert status == 0, said
-            yield World(engine, database, broker)
+            yield World(engine, database, broker, trusted)
         finally:
             database.stop()

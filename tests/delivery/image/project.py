@@ -14,12 +14,14 @@ from typing import Any
 from uuid import uuid4
 
 import yaml
+from chassis.dev.issuer import PATH
 
 from demo.otlp import OtlpReceiver, Span
 from tests.delivery.image import servers
 from tests.support import brokers
 from tests.support.base_image import TAG
 from tests.support.engine import Engine
+from tests.support.tokens import Trusted, trusted_issuer
 
 LIMIT_SECONDS = 60
 ASK = "import httpx, json, sys; print(httpx.request(**json.loads(sys.argv[1]), timeout=10).raise_for_status().text)"
@@ -31,6 +33,7 @@ class Project:
 
     engine: Engine
     folder: Path
+    trusted: Trusted
 
     @property
     def file(self) -> dict[str, Any]:
@@ -58,7 +61,8 @@ class Project:
     def ask(self, method: str, path: str, **request: Any) -> dict[str, Any]:
         """Send a request to the service as a program on this machine does, to the port that Compose publishes."""
         address = self.compose("port", "service", "8000").stdout.strip()
-        request = {"method": method, "url": f"http://{address}{path}", **request}
+        headers = {**self.trusted.headers("invoices"), **request.pop("headers", {})}
+        request = {"method": method, "url": f"http://{address}{path}", "headers": headers, **request}
         command = [*self.engine.enter, sys.executable, "-c", ASK, json.dumps(request)]
         return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
@@ -97,23 +101,27 @@ def project_of(engine: Engine, apart: Engine, image: str, folder: Path) -> Gener
 
     The stand-ins are built where they run: nothing is copied between the engines but the service's image and its base.
     """
-    project = Project(apart, folder)
-    if not apart.enter:
-        keep_apart(folder)
-    tags = {name: service["image"] for name, service in project.file["services"].items()}
-    engine.docker("tag", image, tags["service"])
-    if apart.enter:
-        archive = str(folder.with_name("images.tar"))
-        engine.docker("save", "--output", archive, tags["service"], TAG)
-        apart.docker("load", "--input", archive)
-        Path(archive).unlink()
-    servers.build(apart, {name: tags[name] for name in servers.DOCKERFILES if name in tags})
-    try:
-        yield project
-    finally:
-        project.compose("down", "--volumes", "--timeout", "5")
+    with trusted_issuer() as trusted:
+        named = {**trusted.settings, "OIDC_JWKS_URL": servers.KEYS_URL}
+        (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in named.items()))
+        project = Project(apart, folder, trusted)
         if not apart.enter:
-            apart.docker("image", "rm", "--force", *{*tags.values()})
+            keep_apart(folder)
+        tags = {name: service["image"] for name, service in project.file["services"].items()}
+        engine.docker("tag", image, tags["service"])
+        if apart.enter:
+            archive = str(folder.with_name("images.tar"))
+            engine.docker("save", "--output", archive, tags["service"], TAG)
+            apart.docker("load", "--input", archive)
+            Path(archive).unlink()
+        built = {name: tags[name] for name in servers.DOCKERFILES if name in tags}
+        servers.build(apart, built, trusted.issuer.answer(f"{PATH}/keys"))
+        try:
+            yield project
+        finally:
+            project.compose("down", "--volumes", "--timeout", "5")
+            if not apart.enter:
+                apart.docker("image", "rm", "--force", *{*tags.values()})
 
 
 def keep_apart(folder: Path) -> None:
@@ -123,4 +131,5 @@ def keep_apart(folder: Path) -> None:
     renamed = re.sub(r"(?m)^( *image: )", rf"\1{mark}/", file.read_text())
     file.write_text(re.sub(r"(?m)^name: ", f"name: {mark}-", renamed))
     ports = {name: brokers.free_port() for name in ("HTTP_PORT", "GRAFANA_PORT", "BROKER_PORT", "RABBITMQ_PORT")}
-    (folder / ".env").write_text("".join(f"{name}={port}\n" for name, port in ports.items()))
+    with (folder / ".env").open("a") as environment:
+        environment.writelines(f"{name}={port}\n" for name, port in ports.items())

@@ -1,9 +1,10 @@
 """Stand-ins for the images in compose.yaml, for an engine that cannot pull. Only tests use them.
 
 PostgreSQL and the brokers are the real servers, as other tests start them, with the settings of the official images. A
-script that prints what it receives takes the place of the tracing UI.
+script that prints what it receives takes the place of the tracing UI. The script also publishes the keys of an issuer.
 """
 
+import json
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import tempfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from tests.support import brokers
 from tests.support.base_image import TAG
@@ -38,6 +40,11 @@ TELEMETRY = """
 import base64, gzip, http.server, pathlib, signal
 
 class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(pathlib.Path("/keys.json").read_bytes())
+
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         body = gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
@@ -104,18 +111,23 @@ ENV PATH=/usr/lib/rabbitmq/bin:$PATH HOME=/var/lib/rabbitmq LANG=C.UTF-8
 ENTRYPOINT ["rabbitmq-server"]
 """,
     "telemetry": f"""FROM {TAG}
-COPY telemetry.py /
+COPY telemetry.py keys.json /
 ENTRYPOINT ["python", "/telemetry.py"]
 """,
 }
 
 
-def build(engine: Engine, tags: dict[str, str]) -> None:
+KEYS_URL = "http://telemetry:4318/keys"
+"""The URL of the issuer's keys for containers."""
+
+
+def build(engine: Engine, tags: dict[str, str], keys: Any) -> None:
     """Build one image for each of these services, with its tag in compose.yaml. Raises brokers.Missing."""
     for name, tag in tags.items():
         with tempfile.TemporaryDirectory() as folder:
             context = Path(folder)
             (context / "Dockerfile").write_text(DOCKERFILES[name])
+            (context / "keys.json").write_text(json.dumps(keys))
             CONTEXTS[name](context)
             engine.docker("build", "--quiet", "--tag", tag, folder)
 

@@ -17,6 +17,7 @@ from chassis.dev import embedded
 
 from tests.support.commands import service_environment
 from tests.support.engine import Engine
+from tests.support.tokens import Trusted
 
 ANSWERS = {"service_name": "billing", "messaging_style": "events", "broker": "nats", "dev_container": "yes"}
 VERSION = "1.2.3"
@@ -65,6 +66,17 @@ class World:
     engine: Engine
     database: Database
     broker: str
+    trusted: Trusted
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings of a container that serves or works, without BROKER_URL."""
+        return {"DATABASE_URL": self.database.url, **self.trusted.settings}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of a caller who may do everything."""
+        return self.trusted.headers("invoices")
 
 
 def locked(service: Path) -> Path:

@@ -53,6 +53,21 @@ def test_platform_files_equal_a_fresh_render_and_the_teams_files_keep_their_edit
     ]
 
 
+@pytest.mark.parametrize(("recorded", "kept"), [(None, "none"), ("none", "none"), ("oidc", "oidc")])
+def test_an_update_turns_identity_neither_on_nor_off(born: Born, recorded: str | None, kept: str) -> None:
+    service = born(**({"auth": recorded} if recorded else {}))
+    answers = service / ".copier-answers.yml"
+    if recorded is None:  # as a version without the question wrote it
+        answers.write_text(answers.read_text().replace("auth: none\n", ""))
+        commit(service)
+    before = git(service, "ls-files", "src", "tests", "chassis/src/chassis/identity", "docs/identity.md")
+    update(service, options("v1.1.0"))
+    assert f"auth: {kept}\n" in answers.read_text()
+    assert git(service, "ls-files", "src", "tests", "chassis/src/chassis/identity", "docs/identity.md") == before
+    assert (service / "docs/identity.md").exists() == (kept == "oidc")
+    assert list(check_drift(Service(service))) == []
+
+
 def test_new_seeds_arrive_and_changed_seeds_are_reported(born: Born) -> None:
     service = born()
     before = contents(service)

@@ -54,10 +54,12 @@ class Load:
 
 
 @asynccontextmanager
-async def callers(bases: list[str], approvals: JetStreamContext, **fields: Any) -> AsyncGenerator[Load]:
+async def callers(
+    bases: list[str], approvals: JetStreamContext, headers: dict[str, str], **fields: Any
+) -> AsyncGenerator[Load]:
     """Run callers on all bases. At the end, each caller finishes its current invoice."""
     load, stop = Load(fields), asyncio.Event()
-    everyone = [_Caller(base, load, approvals) for base, _ in zip(cycle(bases), range(CALLERS), strict=False)]
+    everyone = [_Caller(base, load, approvals, headers) for base, _ in zip(cycle(bases), range(CALLERS), strict=False)]
     calling = [asyncio.create_task(caller.run(stop)) for caller in everyone]
     try:
         yield load
@@ -69,15 +71,15 @@ async def callers(bases: list[str], approvals: JetStreamContext, **fields: Any) 
 class _Caller:
     """A client with one connection, which it keeps until the server closes it."""
 
-    def __init__(self, base: str, load: Load, approvals: JetStreamContext) -> None:
-        self._base = base
+    def __init__(self, base: str, load: Load, approvals: JetStreamContext, headers: dict[str, str]) -> None:
+        self._base, self._headers = base, headers
         self._load = load
         self._approvals = approvals
         self._next = time.monotonic()
 
     async def run(self, stop: asyncio.Event) -> None:
         one = httpx.Limits(max_connections=1)
-        async with httpx.AsyncClient(base_url=self._base, timeout=60, limits=one) as client:
+        async with httpx.AsyncClient(base_url=self._base, headers=self._headers, timeout=60, limits=one) as client:
             for way in cycle(("answer", "event")):
                 try:
                     await self._one_invoice(client, way)

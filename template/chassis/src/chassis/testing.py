@@ -97,10 +97,12 @@ def settings(service: "Service", database_url: str, issuer: Any) -> "Settings":
 
 
 @pytest.fixture(scope="session")
-async def app(service: "Service", settings: "Settings") -> AsyncGenerator["FastAPI"]:
+async def app(service: "Service", settings: "Settings", issuer: Any) -> AsyncGenerator["FastAPI"]:
     """The service's application, started."""
     app = service.create_app(settings)
     async with app.router.lifespan_context(app):
+        if issuer:
+            await issuer.until_trusted(app)
         yield app
 
 

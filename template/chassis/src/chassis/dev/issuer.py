@@ -1,6 +1,7 @@
 """An issuer of access tokens on loopback for `make dev` and tests, whose key is made at its start and never stored."""
 
 import argparse
+import asyncio
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from joserfc.jwk import ECKey
 from chassis.application import api
 from chassis.dev import servers_file
 from chassis.identity.api_document import SCHEME
+from chassis.identity.tokens import Refused
 from chassis.service import Service
 from chassis.settings import SettingsError
 
@@ -55,6 +57,19 @@ class Issuer:
     def client(self, app: FastAPI) -> "Client":
         """Make a client of a started application, whose caller has all scopes."""
         return Client(app, self, self.token("tester", scopes=app.state.guard.scopes))
+
+    async def until_trusted(self, app: FastAPI) -> None:
+        """Wait until a started application has fetched the keys, which takes more than one attempt on a busy machine."""
+        headers = [(b"authorization", f"Bearer {self.token()}".encode())]
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    await app.state.guard.authorize({"headers": headers}, frozenset())
+                except Refused as refused:
+                    if refused.status == 503:
+                        await asyncio.sleep(0.1)
+                        continue
+                return
 
     def answer(self, path: str, form: str = "") -> dict[str, Any] | None:
         """Answer a request for one of the issuer's documents, or for a token."""

@@ -279,5 +279,7 @@ def _example(schema: dict[str, Any], document: dict[str, Any]) -> Any:
         return schema["enum"][0]
     if "anyOf" in schema:
         return _example(schema["anyOf"][0], document)
+    if schema.get("type") == "array":
+        return [_example(schema["items"], document)]
     properties = schema.get("properties", {})
     return {name: _example(properties[name], document) for name in schema.get("required", [])}
