@@ -23,6 +23,8 @@ EXCEPTED = {
     # Two services have `auth: none`. The broker, and not the service, knows who sends a message.
     ("security-defined", "openapi"),
     ("security-defined", "asyncapi"),
+    # OpenAPI 3.1 allows names of roles for every scheme; the rule knows version 3.0, which allows them for OAuth2 alone.
+    ("oas3-operation-security-defined", "openapi"),
     # The rule also wants a page and an e-mail address, but the answers only have the name of the owner.
     ("asyncapi-info-contact-properties", "asyncapi"),
     # AsyncAPI names a licence by a page, and a proprietary licence has none. In OpenAPI it has an SPDX identifier.
@@ -88,7 +90,7 @@ def test_the_linters_find_nothing_but_the_exceptions_in_the_documents_of_any_var
 
 
 def test_a_document_without_server_and_contact_is_reported(specs: Path, tmp_path: Path) -> None:
-    document = json.loads((specs / "every-type.openapi.json").read_text())
+    document = json.loads((specs / "short.openapi.json").read_text())
     del document["servers"], document["info"]["contact"]
     (tmp_path / "bare.openapi.json").write_text(json.dumps(document))
     assert {rule for rule, *_ in spectral(tmp_path, "openapi")} == {"oas3-api-servers", "info-contact"}
