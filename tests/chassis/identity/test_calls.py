@@ -15,7 +15,7 @@ import httpx
 import pytest
 from chassis.client import service_client
 from chassis.dev.issuer import Issuer as DevIssuer
-from chassis.identity import OidcSettings, calls, issuer_documents, keys
+from chassis.identity import OidcSettings, calls, issuer_documents
 from chassis.identity.calls import Credentials, OwnToken, TokenUnavailable
 from structlog.testing import capture_logs
 
@@ -77,8 +77,7 @@ class TokenEndpoint:
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """An issuer on a busy machine may take its time."""
-    for module in (calls, issuer_documents, keys):
-        monkeypatch.setattr(module, "TIMEOUT_SECONDS", 60)
+    monkeypatch.setattr(issuer_documents, "TIMEOUT_SECONDS", 60)
 
 
 @pytest.fixture
@@ -227,7 +226,7 @@ async def test_a_refusal_of_the_token_endpoint_is_a_clear_error_without_the_secr
 async def test_an_issuer_that_does_not_answer_costs_two_seconds(
     endpoint: TokenEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calls, "TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(issuer_documents, "TIMEOUT_SECONDS", 0.05)
     endpoint.pause_seconds = 0.5
     with pytest.raises(TokenUnavailable, match="TimeoutError"):
         await endpoint.credentials().token()

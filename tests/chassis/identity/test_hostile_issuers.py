@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 import structlog
-from chassis.identity import keys
+from chassis.identity import issuer_documents, keys
 from chassis.identity.issuer_documents import MAX_BYTES
 
 from tests.chassis.issuing import Issuer
@@ -133,6 +133,20 @@ async def test_a_document_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch
             yield b" "
             await asyncio.sleep(0.01)
 
-    monkeypatch.setattr(keys, "TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(issuer_documents, "TIMEOUT_SECONDS", 0.1)
     answering(monkeypatch, lambda _: httpx.Response(200, content=drip()))
     assert "TimeoutError" in await refusal(f"{URL}/keys")
+
+
+async def test_the_time_limit_of_a_fetch_begins_after_the_client_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a pod without a free core, the first import of httpx and the context of TLS take longer than any issuer."""
+    answering(monkeypatch, documents())
+    made = httpx.AsyncClient
+
+    def make(**options: Any) -> httpx.AsyncClient:
+        monkeypatch.setattr(issuer_documents, "TIMEOUT_SECONDS", 60)
+        return made(**options)
+
+    monkeypatch.setattr(httpx, "AsyncClient", make)
+    monkeypatch.setattr(issuer_documents, "TIMEOUT_SECONDS", 0)
+    assert await keys.fetch_from(URL, f"{URL}/keys")() == KEYS

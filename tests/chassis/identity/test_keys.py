@@ -90,16 +90,6 @@ async def test_without_any_key_nobody_is_called_unauthenticated(issuer: Issuer) 
     assert (await verifier.caller(issuer.token())).subject == "user-17"
 
 
-async def test_an_issuer_that_does_not_answer_is_given_up(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def hang() -> dict[str, object]:
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    monkeypatch.setattr(keys, "TIMEOUT_SECONDS", 0.01)
-    monkeypatch.setattr(issuer, "fetch", hang)
-    assert await refusal(issuer.tokens(), issuer.token()) == ("keys_unavailable", 503)
-
-
 async def test_a_caller_that_disconnects_does_not_end_the_fetch_of_the_others(
     issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

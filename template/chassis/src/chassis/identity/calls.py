@@ -10,7 +10,6 @@ from urllib.parse import quote_plus
 import httpx
 
 from chassis.identity import issuer_documents
-from chassis.identity.issuer_documents import TIMEOUT_SECONDS
 from chassis.identity.keys import FIRST_PAUSE_SECONDS
 from chassis.identity.tokens import MAX_TOKEN_BYTES
 
@@ -84,7 +83,7 @@ class Credentials:
 
     async def _replace(self) -> None:
         try:
-            async with asyncio.timeout(TIMEOUT_SECONDS), issuer_documents.client() as client:
+            async with issuer_documents.client() as client:
                 url = await issuer_documents.discover(client, self._issuer, "token_endpoint")
                 answer = await issuer_documents.read(client, url, "POST", data=self._form, auth=self._auth)
             token, seconds = _checked(answer["access_token"]), int(answer.get("expires_in", 60))

@@ -1,7 +1,10 @@
 """Read the documents of an issuer: discovery, keys, and tokens for this service itself."""
 
+import asyncio
 import json
 import re
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,11 +18,20 @@ MAX_BYTES = 256 * 1024
 _CODE = re.compile(rb'"error"\s*:\s*"([a-z_]{1,40})"')  # RFC 6749, section 5.2
 
 
-def client() -> "httpx.AsyncClient":
-    """Make a client. A compressed document could be of any size, so it accepts none."""
+@asynccontextmanager
+async def client() -> "AsyncGenerator[httpx.AsyncClient]":
+    """Open a client for one fetch, which takes TIMEOUT_SECONDS at most. Raises TimeoutError.
+
+    The limit does not cover the import and the making of the client, which take seconds in a pod without a free core.
+    """
     import httpx  # here, because only the first token needs it
 
-    return httpx.AsyncClient(timeout=TIMEOUT_SECONDS, headers={"Accept-Encoding": "identity"})
+    # A compressed document could be of any size, so the client accepts none.
+    async with (
+        httpx.AsyncClient(timeout=TIMEOUT_SECONDS, headers={"Accept-Encoding": "identity"}) as client,
+        asyncio.timeout(TIMEOUT_SECONDS),
+    ):
+        yield client
 
 
 async def discover(client: "httpx.AsyncClient", issuer: str, name: str) -> str:

@@ -10,7 +10,6 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 
 from chassis.identity import issuer_documents
-from chassis.identity.issuer_documents import TIMEOUT_SECONDS
 
 PAUSE_SECONDS = 30
 """The least time between two fetches once there are keys: callers can name unknown keys as often as they like."""
@@ -75,8 +74,7 @@ class Keys:
 
     async def _replace(self) -> None:
         try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
-                document = (await self._fetch())["keys"]
+            document = (await self._fetch())["keys"]
             by_id = {key.kid: key for key in map(_usable, document) if key is not None}
             if not by_id:
                 raise ValueError("the issuer publishes no RSA, EC or OKP key that may verify signatures")
