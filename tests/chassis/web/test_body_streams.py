@@ -50,6 +50,11 @@ def serve(make_app: Serve, seen: asyncio.Queue[int]) -> Serve:
             async for _ in request.stream():
                 await asyncio.sleep(600)
 
+        @router.put("/{name}/unread")
+        @streams_body
+        async def leave_unread(request: Request) -> None:
+            await asyncio.sleep(600)
+
         @router.post("/{name}")
         async def whole(request: Request) -> int:
             return len(await request.body())
@@ -116,9 +121,10 @@ async def test_a_client_that_sends_nothing_or_a_byte_now_and_then_keeps_no_place
         assert b'"code":"request_timeout"' in await answer
 
 
-async def test_a_route_that_takes_too_long_for_a_part_is_not_the_fault_of_the_client(serve: Serve) -> None:
+@pytest.mark.parametrize("route", ["slowly", "unread"])
+async def test_a_route_that_takes_too_long_for_a_part_is_not_the_fault_of_the_client(serve: Serve, route: str) -> None:
     async with listening(serve(request_timeout_seconds=TIMEOUT_SECONDS)) as client:
-        assert code(await client.put("/scans/one/slowly", content=b"x" * 10)) == (503, "timed_out")
+        assert code(await client.put(f"/scans/one/{route}", content=b"x" * 10)) == (503, "timed_out")
 
 
 async def test_bodies_that_arrive_slowly_take_only_a_share_of_the_places(
@@ -180,6 +186,23 @@ async def test_the_memory_of_all_bodies_bounds_the_parts_and_not_the_whole() -> 
     assert (stream.refused, other.refused) == (False, False)
     await reading.receive()
     assert (stream.refused, other.refused) == (False, True), "the oldest of the bodies makes room"
+
+
+async def test_a_request_that_still_cleans_up_after_its_time_limit_makes_room_and_fails_no_other_request() -> None:
+    memory = bodies.BodyMemory(max_bytes=100)
+
+    async def end_slowly() -> None:
+        async with asyncio.timeout(0) as deadline:
+            memory.count(bodies.Body(1000, deadline), 90)
+            try:
+                await asyncio.sleep(600)
+            finally:
+                memory.count(other, 20)
+
+    other = bodies.Body(1000, Mock(expired=lambda: False))
+    with pytest.raises(TimeoutError):
+        await end_slowly()
+    assert not other.refused
 
 
 async def test_a_large_limit_of_a_stream_does_not_widen_the_memory_of_bodies(serve: Serve) -> None:

@@ -64,7 +64,8 @@ class BodyMemory:
     def _refuse(self, body: Body) -> None:
         self.remove(body)
         body.refused = True
-        body.deadline.reschedule(0)
+        if not body.deadline.expired():  # otherwise its request has ended, and only cleans up
+            body.deadline.reschedule(0)
 
 
 class BodyStream:
@@ -77,6 +78,7 @@ class BodyStream:
 
     def __init__(self, body: Body, receive: Receive, memory: BodyMemory, *, timeout_seconds: float) -> None:
         self._body = body
+        body.awaited = False  # until the route asks for the first part
         self._receive = receive
         self._memory = memory
         self._timeout_seconds = self._patience_seconds = timeout_seconds
