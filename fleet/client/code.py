@@ -7,27 +7,47 @@ import re
 import subprocess
 import textwrap
 import warnings
+from collections import Counter
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from fleet.client.uses import JSON_TYPE, MALFORMED, SCHEMAS, Inexpressible, closure, module_of, nodes, snake
+from fleet.client.uses import JSON_TYPE, MALFORMED, SCHEMAS, Inexpressible, closure, module_of, nodes, snake, successes
 from fleet.errors import FleetError
 from fleet.judges.tools import program
 from fleet.output import visible
+from fleet.processes.resource_limits import lift_limits
 from fleet.service.openapi import Document, Node, Operation
 
-CONSTRAINTS = {
-    *("pattern", "minLength", "maxLength", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
-    *("minItems", "maxItems", "uniqueItems", "minProperties", "maxProperties", "description", "default"),
+TYPES = {
+    *(
+        "$ref",
+        "additionalProperties",
+        "allOf",
+        "anyOf",
+        "const",
+        "discriminator",
+        "enum",
+        "format",
+        "items",
+        "nullable",
+    ),
+    *("oneOf", "properties", "required", "type"),
 }
-"""Left out of models: the neighbour checks its requests, and a reader does not refuse an answer for its length."""
+"""The keywords of models. The neighbour checks its requests, and a reader does not refuse an answer for its length.
+
+The generator of models knows further keywords: `customTypePath` imports a module that the neighbour names.
+"""
 PLAIN = {"string": "str", "integer": "int", "number": "float", "boolean": "bool"}
 FORMATS = {"uuid": "UUID", "date": "date", "date-time": "datetime"}
 
 PHRASES = {413: "Content Too Large", 414: "URI Too Long", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}
 """The phrases that differ between versions of Python."""
+STATUS = re.compile(r"[1-5]([0-9][0-9]|XX|xx)|default")
 TAKEN = {"body", "client", "response"}
+IMPORTED = {"date", "datetime", "httpx", "quote", "to_jsonable_python"}
+"""The imports of a module that an operation may have the name of."""
+IMPORTED_CLASSES = {"Any", "BaseModel", "ConfigDict", "Enum", "Field", "Literal", "Mapping", "RootModel", "UUID"}
 
 MARK = "# Written by `fleet client`. Digests of specs/uses and of this code: "
 """The line that the gate specs-check of a service compares too."""
@@ -102,7 +122,9 @@ def compose(name: str, uses: Node) -> str:
     errors += [f'class {error}({title}Error):\n    """Status {status}."""\n' for status, error in failures.items()]
     table = "".join(f"    {status}: {error},\n" for status, error in failures.items())
     errors.append(f"_ERRORS: dict[int, type[{title}Error]] = {{\n{table}}}\n")
-    return "\n\n".join([IMPORTS, _models(name, document.version, schemas), *errors, *functions, HELPERS])
+    code = "\n\n".join([IMPORTS, _models(name, document.version, schemas), *errors, *functions, HELPERS])
+    _refuse_clashes(code, schemas)
+    return code
 
 
 def digest(text: str) -> str:
@@ -114,6 +136,21 @@ def is_untouched(text: str) -> bool:
     """Return whether a file has the code that fleet wrote into it."""
     digests, _, body = text.partition(MARK)[2].partition("\n")
     return digests[17:] == digest(body)
+
+
+def _refuse_clashes(code: str, schemas: Node) -> None:
+    """Refuse code in which two things have one name. Raises Inexpressible."""
+    try:
+        compile(code, "neighbour.py", "exec", dont_inherit=True)
+    except SyntaxError as error:
+        raise Inexpressible(f"its code would not be Python: {error.msg}") from None
+    parsed = ast.parse(code).body
+    defined = [one.name for one in parsed if isinstance(one, ast.ClassDef | ast.AsyncFunctionDef)]
+    imported = [alias.asname or alias.name for one in parsed if isinstance(one, ast.ImportFrom) for alias in one.names]
+    if clashing := sorted(name for name, times in Counter([*defined, *set(imported)]).items() if times > 1):
+        raise Inexpressible(f"the module would have two meanings of {clashing[0]}")
+    if missing := sorted(schemas.keys() - set(defined)):
+        raise Inexpressible(f"the generator of models gives {missing[0]} another name")
 
 
 def _models(name: str, version: str, schemas: Node) -> str:
@@ -164,16 +201,28 @@ def _bare(node: Any) -> Any:
     for key, value in node.items():
         if key == "properties" and isinstance(value, dict):
             bare[key] = {name: _bare(one) for name, one in value.items()}
+        elif key == "discriminator" and isinstance(value, dict):
+            bare[key] = {name: _mapping(one) for name, one in value.items()}
+        elif key == "$ref" and not str(value).startswith(SCHEMAS):
+            raise Inexpressible(f"it refers to {value}, which is not a schema of components")
         elif key == "format" and value not in FORMATS:
             continue  # Pydantic checks others, and some only with further packages
-        elif key not in CONSTRAINTS and not (key == "additionalProperties" and value is False):
+        elif key in TYPES and not (key == "additionalProperties" and value is False):
             bare[key] = value if key in ("enum", "const") else _bare(value)
     return bare
 
 
+def _mapping(value: Any) -> Any:
+    """Name the classes of a discriminator's mapping; return any other value as it is."""
+    return {name: _bare(one) for name, one in value.items()} if isinstance(value, dict) else value
+
+
 def _function(title: str, document: Document, operation: Operation, schemas: Node) -> str:
     """Write the function of an operation, and collect the schemas of its models. Raises Inexpressible."""
+    if unknown := [status for status in operation.responses if not STATUS.fullmatch(status)]:
+        raise Inexpressible(f"{unknown[0]!r} is not a status")
     name = snake(operation.content["operationId"])
+    name += "_" if name in IMPORTED else ""
     camel = "".join(word.title() for word in name.split("_"))
     required, optional, segments, places = [], [], {}, {"query": [], "header": []}
     for parameter in operation.parameters:
@@ -202,14 +251,13 @@ def _function(title: str, document: Document, operation: Operation, schemas: Nod
         options.append(f"json={dumped}" if needs_body else f"json=None if body is None else {dumped}")
     arguments = ", ".join(["client: httpx.AsyncClient", *required, *(["*", *optional] if optional else [])])
     returned, reads = [], ""
-    for status, response in operation.responses.items():
-        if status.startswith("2"):
-            node = _json(response)
-            answer = f"{camel}Answer{'' if status == '200' else status}"
-            returned.append(_model(document, node, answer, schemas) if node else "None")
-            test = f"response.status_code == {status}" if status.isdigit() else "response.is_success"
-            read = f"{returned[-1]}.model_validate_json(response.content)" if node else "None"
-            reads += f"    if {test}:\n        return {read}\n"
+    for status in successes(operation.responses):
+        node = _json(operation.responses[status])
+        answer = f"{camel}Answer{'' if status == '200' else status[0].upper() + status[1:]}"
+        returned.append(_model(document, node, answer, schemas) if node else "None")
+        test = f"response.status_code == {status}" if status.isdigit() else "response.is_success"
+        read = f"{returned[-1]}.model_validate_json(response.content)" if node else "None"
+        reads += f"    if {test}:\n        return {read}\n"
     return (
         f"async def {name}({arguments}) -> {' | '.join(dict.fromkeys(returned)) or 'None'}:\n"
         f'    """{_docstring(title, operation)}"""\n    response = await client.request({", ".join(options)})\n{reads}'
@@ -249,17 +297,25 @@ def _model(document: Document, schema: Node, name: str, schemas: Node) -> str:
     if "enum" in document.resolved(schema):
         raise Inexpressible("a body is one value of an enumeration")
     for needed, node in closure(document, schema):
-        schemas[_class(needed)] = _bare(node)
+        _add(_class(needed), node, schemas)
     reference = schema.get("$ref", "")
     if reference.startswith(SCHEMAS):
         return _class(reference.removeprefix(SCHEMAS))
-    schemas[name] = _bare(schema)
+    _add(name, schema, schemas)
     return name
+
+
+def _add(name: str, schema: Node, schemas: Node) -> None:
+    """Add the schema of a class. Raises Inexpressible if another schema has the class already."""
+    bare = _bare(schema)
+    if schemas.setdefault(name, bare) != bare:
+        raise Inexpressible(f"two schemas would be the class {name}")
 
 
 def _class(schema: str) -> str:
     """Return the name of a schema's class: `CustomerDetails` for `customer-details`."""
     name = "".join(part[:1].upper() + part[1:] for part in re.findall(r"[A-Za-z0-9]+", schema))
+    name = f"{name}Model" if name in IMPORTED_CLASSES else name
     return name if name[:1].isalpha() else f"Model{name}"
 
 
@@ -309,7 +365,7 @@ def _formatted(code: str, config: Path) -> str:
         ["format", "--quiet"],
     ):
         ruff = [program("ruff"), *command, "--no-cache", *options, "--stdin-filename", "neighbour.py", "-"]
-        done = subprocess.run(ruff, input=code, capture_output=True, text=True)
+        done = subprocess.run(ruff, input=code, capture_output=True, text=True, preexec_fn=lift_limits)
         if done.returncode != 0:
             raise FleetError(f"the code of the client cannot be formatted: {done.stderr.strip()[-500:]}")
         code = done.stdout

@@ -16,6 +16,7 @@ from fleet.git import objects
 from fleet.service import mirror, register
 from fleet.service.openapi import SPEC, Document, Node, Operation
 from fleet.service.register import Member
+from fleet.template.answers import load
 
 SCHEMAS = "#/components/schemas/"
 LEFT_OUT = {"callbacks", "example", "examples", "externalDocs", "links", "servers", "summary", "tags", "title"}
@@ -46,7 +47,7 @@ def snake(name: str) -> str:
 
 def module_of(name: str) -> str:
     """Return the name of the neighbour's module. Raises FleetError for a name that no service has."""
-    if NAME.fullmatch(name) is None:
+    if NAME.fullmatch(name) is None or keyword.iskeyword(name):
         raise FleetError(f"{name!r} is not the name of a service: write it in kebab-case, as in user-profile")
     return snake(name)
 
@@ -87,7 +88,7 @@ def parse(where: str, content: bytes) -> Document:
     """Parse an OpenAPI document, as JSON or as YAML. Raises FleetError."""
     try:
         text = content.decode()
-        read = json.loads(text) if text.lstrip().startswith("{") else yaml.safe_load(text)
+        read = json.loads(text) if text.lstrip().startswith("{") else load(text)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise FleetError(f"{where} cannot be parsed: {str(error).splitlines()[0]}. Write an OpenAPI document") from None
     try:
@@ -133,6 +134,7 @@ def select(
         if operation is None:
             raise FleetError(f"there is no operation {name}{nearest(snake(name), known)}")
         try:
+            _refuse_repeated(document, snake(name))
             copied = _copied(document, operation)
             schemas = dict(closure(document, copied))
             expressible(copied, schemas)
@@ -150,6 +152,14 @@ def select(
         for scheme in (scheme for way in copied.get("security", ()) for scheme in way if scheme in schemes):
             content["components"].setdefault("securitySchemes", {}).setdefault(scheme, schemes[scheme])
     return selection
+
+
+def _refuse_repeated(document: Document, name: str) -> None:
+    """Refuse a name that several operations have. Raises Inexpressible."""
+    named = [(one.content.get("operationId"), one) for one in document.operations]
+    same = [str(one) for written, one in named if isinstance(written, str) and snake(written) == name]
+    if len(same) > 1:
+        raise Inexpressible(f"{' and '.join(same)} have the same name")
 
 
 def pruned(content: Node) -> Node:
@@ -197,16 +207,13 @@ def _followed(document: Document, node: Any, depth: int = 0) -> Any:
         if not reference.startswith("#/"):
             raise Inexpressible(f"it refers to {reference}, which is outside of the document")
         return _followed(document, _target(document, node), depth + 1)
-    return {
-        key: _followed(document, value, depth + 1)
-        for key, value in node.items()
-        # A property may have the name of a keyword.
-        if _is_schema(value) or not (key in LEFT_OUT or key.startswith("x-"))
-    }
-
-
-def _is_schema(value: Any) -> bool:
-    return isinstance(value, dict) and bool(value.keys() & {"$ref", "type", "anyOf", "allOf", "oneOf", "enum"})
+    followed = {}
+    for key, value in node.items():
+        if key == "properties" and isinstance(value, dict):  # a property may have the name of a keyword
+            followed[key] = {name: _followed(document, one, depth + 1) for name, one in value.items()}
+        elif not (key in LEFT_OUT or key.startswith("x-")):
+            followed[key] = value if key in ("const", "default", "enum") else _followed(document, value, depth + 1)
+    return followed
 
 
 def _target(document: Document, node: Node) -> Node:
@@ -252,6 +259,12 @@ def closure(document: Document, node: Any) -> Iterator[tuple[str, Any]]:
             yield name, schema
 
 
+def successes(responses: Node) -> list[str]:
+    """Return the statuses of a success, single statuses first. `default` counts if the operation has no other."""
+    found = sorted((status for status in responses if status.startswith("2")), key=lambda status: not status.isdigit())
+    return found or [status for status in responses if status == "default"]
+
+
 def expressible(operation: Node, schemas: dict[str, Any]) -> None:
     """Refuse what no model expresses. Raises Inexpressible."""
     places = [("the operation", operation), *((f"the schema {name}", schema) for name, schema in schemas.items())]
@@ -263,6 +276,6 @@ def expressible(operation: Node, schemas: dict[str, Any]) -> None:
             raise Inexpressible(f"the parameter {parameter['name']} is not a plain value")
     for where, node in (("the request", operation.get("requestBody")), *operation.get("responses", {}).items()):
         types = list((node or {}).get("content", {}))
-        is_answer = where.startswith("2")
+        is_answer = where in successes(operation.get("responses", {}))
         if types and (is_answer or where == "the request") and not any(map(JSON_TYPE.fullmatch, types)):
             raise Inexpressible(f"{f'the answer {where}' if is_answer else where} is {', '.join(types)}, and not JSON")
