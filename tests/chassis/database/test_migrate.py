@@ -277,6 +277,23 @@ def test_migrations_of_a_table_with_rows_let_other_sessions_go_on(copy: Service,
     migrate.check(dataclasses.replace(copy, tables=tables()), empty_database)
 
 
+def test_what_a_failure_has_left_out_is_in_the_next_migration(copy: Service, empty_database: str) -> None:
+    migrate.upgrade(copy, empty_database)
+    ask(empty_database, "INSERT INTO tiny.things (id, name) VALUES (gen_random_uuid(), 'a'), (gen_random_uuid(), 'b')")
+    kind = sa.Column("kind", sa.String(9), server_default="x", nullable=False, unique=True)
+    metadata = with_makers(sa.Column("maker", sa.Uuid, sa.ForeignKey("tiny.makers.id")), kind)
+    copy = dataclasses.replace(copy, tables=metadata)
+    with pytest.raises(migrate.MigrationFailed, match=r"Key \(kind\)=\(x\) is duplicated"):
+        migrate.write_next(copy, empty_database, "kinds")
+    ask(empty_database, "DELETE FROM tiny.things")
+    migrate.upgrade(copy, empty_database)
+    migrate.write_next(copy, empty_database, "rest")
+    migrate.upgrade(copy, empty_database)
+    migrate.check(copy, empty_database)
+    left = "SELECT count(*) FROM pg_constraint WHERE conrelid = 'tiny.things'::regclass AND NOT convalidated"
+    assert ask(empty_database, left) == 0
+
+
 def check_of(rule: str) -> sa.CheckConstraint:
     return sa.CheckConstraint(rule, name="weight_known")
 

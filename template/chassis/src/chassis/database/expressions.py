@@ -1,4 +1,5 @@
-"""Parts of a schema that Alembic does not compare: CHECK constraints, indexes on more than plain columns, sequences.
+"""Parts of a schema that Alembic does not compare: CHECK constraints, indexes on more than plain columns, sequences, and
+whether Postgres has checked the existing rows against a foreign key.
 
 Only Postgres can compare two expressions, because it rewrites each. `make migration` writes the CHECK constraints and new
 sequences; Alembic writes new indexes.
@@ -32,6 +33,10 @@ _INDEXES = text("""
     JOIN pg_class ON pg_class.oid = indexrelid
     WHERE relname = ANY(:indexes) AND relnamespace = CAST(:schema AS regnamespace)
 """)
+_FOREIGN_KEYS = text("""
+    SELECT relname, conname, convalidated FROM pg_constraint JOIN pg_class ON pg_class.oid = conrelid
+    WHERE contype = 'f' AND relnamespace = CAST(:schema AS regnamespace)
+""")
 _SEQUENCES = text("SELECT sequencename FROM pg_sequences WHERE schemaname = :schema")
 
 
@@ -64,6 +69,8 @@ class Differences:
     """Lines about indexes on expressions, for people."""
     sequences: list[str]
     """The sequences of the code that the database lacks."""
+    foreign_keys: list[Name]
+    """The foreign keys of the code that are NOT VALID in the database."""
 
     @property
     def surplus(self) -> Checks:
@@ -82,7 +89,9 @@ class Differences:
     @property
     def unvalidated(self) -> list[Name]:
         """The constraints whose existing rows nobody has checked."""
-        return [name for name, check in self.migrated.items() if self.modelled.get(name) == check.validated != check]
+        checks = self.migrated.items()
+        unvalidated = [name for name, check in checks if self.modelled.get(name) == check.validated != check]
+        return [*unvalidated, *self.foreign_keys]
 
     def lines(self) -> list[str]:
         pairs = [("in the migrations", self.migrated, self.modelled), ("in the code", self.modelled, self.migrated)]
@@ -114,11 +123,13 @@ async def _compare(engine: AsyncEngine, tables: sa.MetaData) -> Differences:
         await connection.execute(text("CREATE SCHEMA models"))
         await connection.run_sync(tables.create_all)
         known = set(await connection.scalars(_SEQUENCES, {"schema": tables.schema}))
-        checks, indexes = [], []
+        checks, indexes, keys = [], [], []
         for schema in (tables.schema, "models"):
             leaving = list(tables.info.get("leaving", ()))
             found = await connection.execute(_CHECKS, {"schema": schema, "leaving": leaving})
             checks.append({Name(row.relname, row.conname): Check(row.rule, row.expression) for row in found})
+            found = await connection.execute(_FOREIGN_KEYS, {"schema": schema})
+            keys.append({Name(row.relname, row.conname): row.convalidated for row in found})
             named = {"schema": schema, "indexes": indexes_on_expressions(tables)}
             indexes.append({(name, rule) for name, rule in await connection.execute(_INDEXES, named)})
         await connection.rollback()
@@ -126,7 +137,8 @@ async def _compare(engine: AsyncEngine, tables: sa.MetaData) -> Differences:
     places = ("migrations", indexes[0] - indexes[1]), ("code", indexes[1] - indexes[0])
     lines = [f"  only in the {place}: {rule}" for place, found in places for _, rule in sorted(found)]
     sequences = sorted({str(each.name) for each in tables._sequences.values()} - known)
-    return Differences(*checks, indexes=lines, sequences=sequences)
+    unvalidated = [name for name, validated in sorted(keys[0].items()) if name in keys[1] and not validated]
+    return Differences(*checks, indexes=lines, sequences=sequences, foreign_keys=unvalidated)
 
 
 def writer(found: Differences, tables: sa.MetaData, steps: Steps) -> Hook:

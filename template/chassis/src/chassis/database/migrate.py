@@ -170,7 +170,7 @@ def write_next(service: Service, url: str, message: str) -> list[Path]:
     _refuse_twins(service.versions)
     steps, found = Steps(), _compared(service, url)
     written = [_write_one(service, url, message, expressions.writer(found, service.tables, steps))]
-    if not (steps.indexes or steps.constraints or found.missing):
+    if not (steps.indexes or steps.constraints or steps.unvalidated or found.missing):
         return written
     upgrade(service, url)
     validations = expressions.validations(_compared(service, url).unvalidated, service.tables.schema)

@@ -50,6 +50,8 @@ class Steps:
     indexes: list[ops.MigrateOperation] = field(default_factory=list)
     constraints: list[ops.MigrateOperation] = field(default_factory=list)
     undoing: list[ops.MigrateOperation] = field(default_factory=list)
+    unvalidated: bool = False
+    """Whether there are foreign keys that a later migration has to validate."""
 
     def split(self, upgrade: ops.UpgradeOps) -> list[ops.MigrateOperation]:
         """Leave in `upgrade` the operations that are quick. Return those on indexes, unless they may need its columns."""
@@ -75,9 +77,7 @@ class Steps:
             self._make_of_index(operation)
             return False
         if isinstance(operation, ops.CreateForeignKeyOp):
-            operation.kw["postgresql_not_valid"] = True
-            name = quoted(str(operation.constraint_name))
-            self._alter(operation.kw["source_schema"], operation.source_table, f"VALIDATE CONSTRAINT {name}")
+            operation.kw["postgresql_not_valid"] = self.unvalidated = True
         return True
 
     def _make_of_index(self, unique: ops.CreateUniqueConstraintOp) -> None:
@@ -90,11 +90,9 @@ class Steps:
         deferred = " DEFERRABLE" if unique.kw.get("deferrable") else ""
         deferred += f" INITIALLY {unique.kw['initially']}" if unique.kw.get("initially") else ""
         made = f"ADD CONSTRAINT {quoted(name)} UNIQUE USING INDEX {quoted(name)}{deferred}"
-        self._alter(unique.schema, unique.table_name, made)
+        table = f"{unique.schema}.{quoted(unique.table_name)}"
+        self.constraints.append(ops.ExecuteSQLOp(f"ALTER TABLE {table} {made}"))
         self.undoing.append(unique.reverse())
-
-    def _alter(self, schema: str | None, table: str, change: str) -> None:
-        self.constraints.append(ops.ExecuteSQLOp(f"ALTER TABLE {schema}.{quoted(table)} {change}"))
 
 
 def only(operations: Sequence[ops.MigrateOperation], *, undoing: Sequence[ops.MigrateOperation] | None = None) -> Hook:
