@@ -6,12 +6,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
-# The openings of tags that its engine would execute.
+# The openings of tags of Jinja, which cookiecutter would execute.
 TAGS = re.compile(rb"\{[{%#]")
 
 
 def cookiecutter_of(template: Path, name: str, releases: list[Path]) -> Path:
-    """A repository with the tags v1.0.0, v1.1.0, …, that asks for the name and makes of `name` just these files."""
+    """Make a repository with the tags v1.0.0, v1.1.0, …. It asks for a name, and with `name` renders exactly these files."""
     variable = "{{cookiecutter.name}}"
     template.mkdir()
     _git(template, "init", "--quiet", "--initial-branch", "main")

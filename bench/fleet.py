@@ -100,7 +100,7 @@ def named(born: Path, folder: Path, name: str) -> Path:
 
 
 def edited(service: Path, number: int) -> None:
-    """As teams do: all have code of their own, and every third something that it should not have."""
+    """Edit the service as a team does: each service has code of its own, and every third service breaks a rule."""
     settings = next(service.glob("src/*/settings.py"))
     settings.write_text(f"{settings.read_text()}\n# Service {number}.\n")
     if number % 3 == 0:

@@ -1,10 +1,10 @@
 """Measure a generated `billing` service against a bare FastAPI app with SQLAlchemy's async ORM, in one run.
 
-`make bench`, or `.venv/bin/python -m bench.http --only get,post`; with `--auth` the service verifies access tokens. Both applications are one Uvicorn worker (uvloop,
-httptools) on the same embedded Postgres and the same table, loaded by wrk over loopback. Ours exports every trace to a
-local OTLP receiver; the bare one (bare_app.py) has no telemetry. Rounds alternate, and medians are shown. CPU per
-request is user and system time of the whole process, exporter thread included. It is what to compare: on a shared
-machine the other figures follow the machine's load.
+`make bench`, or `.venv/bin/python -m bench.http --only get,post`; with `--auth` the service verifies access tokens. Both
+applications are one Uvicorn worker (uvloop, httptools) on the same embedded Postgres and the same table, loaded by wrk over
+loopback. Ours exports every trace to a local OTLP receiver; the bare application (bare_app.py) has no telemetry. Rounds
+alternate, and medians are shown. CPU per request is user and system time of the whole process, exporter thread included.
+Compare this figure: on a shared machine the other figures follow the machine's load.
 """
 
 import argparse
@@ -51,7 +51,7 @@ PROMISES = {
 """What the service may cost at most, alone or beside the bare application."""
 
 Rounds = dict[str, dict[str, list[dict[str, Any]]]]
-"""By cell, then by application."""
+"""The rounds by cell, then by application."""
 
 
 def main() -> None:
@@ -73,7 +73,7 @@ def prepare(folder: Path, database_url: str, receiver: Sink, issuer: Issuer | No
     auth, trusted, headers = with_tokens(issuer) if issuer else ("none", {}, {})
     copier = [sys.executable, "-m", "copier", "copy", "--quiet", "--defaults", "--vcs-ref", "HEAD"]
     subprocess.run([*copier, "-d", "service_name=billing", "-d", f"auth={auth}", str(ROOT), str(folder)], check=True)
-    # It runs in our own virtual environment, which has the chassis of this checkout and all that it needs.
+    # The service runs in our own virtual environment, which has the chassis of this checkout and its dependencies.
     settings = {
         "PYTHONPATH": str(folder / "src"),
         "DATABASE_URL": database_url,

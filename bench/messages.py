@@ -89,7 +89,7 @@ async def _create(server: str, name: str) -> None:
 async def measure(name: str, broker_url: str, urls: dict[str, str], events: int, rounds: int) -> None:
     print(f"\n{name} ({PROMISES[name]})")
     sender = await _connected(broker_url, "counter")
-    # Before anything is sent: RabbitMQ keeps nothing for queues yet to come.
+    # The queues must exist before the first message: RabbitMQ keeps nothing for a queue that is declared later.
     await (await _connected(broker_url, "journal")).close()
     rates: dict[str, list[Rate]] = {"bare publish": [], "relay": [], "bare consume": [], "consumer": []}
     async with (

@@ -40,7 +40,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Start:
-    """From exec to the first 200."""
+    """The time from exec to the first 200 of each path."""
 
     to_livez_seconds: float
     to_get_seconds: float

@@ -55,7 +55,7 @@ def main() -> int:
         with step("Installing it"):
             BILLING.install()
         with ThreadPoolExecutor() as meanwhile, ExitStack() as stack:
-            # Not before: its packages come out of the cache then.
+            # The second service begins after the first, whose packages are in uv's cache by now.
             second = meanwhile.submit(make, NOTIFICATIONS)
             receiver = stack.enter_context(OtlpReceiver())
             billing = stack.enter_context(started(BILLING, receiver))
@@ -191,7 +191,7 @@ def show_reaction(client: httpx.Client) -> None:
 
 
 def show_trace(receiver: OtlpReceiver, trace_id: str) -> None:
-    """One tree from the request to the reaction, or a failure that names what is missing."""
+    """Show one tree from the request to the reaction. Fail with the names of the missing spans."""
     wanted = {
         "POST /v1/invoices/{invoice_id}/issue",
         "INSERT chassis.outbox",

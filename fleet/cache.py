@@ -58,7 +58,7 @@ def version_of_checks() -> str:
 def write_atomically(file: Path, text: str) -> None:
     """Write all of the text or nothing, because another process may read the file at the same time."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    # Not by tempfile, whose files only their owner may read.
+    # The module tempfile does not fit: only the owner may read its files.
     unfinished = file.with_name(f"{file.name[:100]}.{uuid4().hex}.part")
     try:
         # A report may contain the name of a file that is not UTF-8.

@@ -50,7 +50,7 @@ IMPORTED = {"date", "datetime", "httpx", "quote", "to_jsonable_python"}
 IMPORTED_CLASSES = {"Any", "BaseModel", "ConfigDict", "Enum", "Field", "Literal", "Mapping", "RootModel", "UUID"}
 
 MARK = "# Written by `fleet client`. Digests of specs/uses and of this code: "
-"""The line that the gate specs-check of a service compares too."""
+"""The start of the line with the digests, which the gate specs-check of a service compares too."""
 HEAD = '''"""The operations of {name} that this service calls, and their models.
 
 `fleet client {name}` writes this module again after a change of specs/uses/{name}.json. `chassis.client.service_client` makes

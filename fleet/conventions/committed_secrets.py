@@ -108,7 +108,7 @@ def _rules() -> Path:
         mark_used(rules)
     with file_lock(rules):
         if not rules.exists():
-            # Compiled elsewhere, so that an interrupted compilation does not pass for the rules.
+            # Another folder takes the result first, so that nobody reads the rules of an interrupted compilation.
             with preparing(rules) as folder:
                 nothing, compiled = folder / "nothing", folder / "rules"
                 nothing.mkdir()

@@ -124,7 +124,7 @@ def _requirements(texts: Any, path: str) -> list[Requirement]:
         raise FleetError(f"{path} has an invalid requirement: {error}") from None
 
 
-# Most services require the same as others.
+# Most services have the same requirements, so each text is parsed once.
 _requirement = lru_cache(maxsize=1024)(Requirement)
 _specifier_set = lru_cache(maxsize=1024)(SpecifierSet)
 

@@ -93,7 +93,7 @@ def _lint(folders: list[Path]) -> list[list[Import]]:
 
 
 def _complete(folder: Path, answers: Answers) -> None:
-    """Add the template's contracts and chassis to a folder that was written without the service's own."""
+    """Add the template's contracts and chassis to a folder that lacks the contracts and the chassis of the service."""
     if not (folder / CONTRACTS).exists():
         with tempfile.TemporaryDirectory(prefix="fleet-") as rendered:
             Template(answers.source).at(answers.version).render(answers, Path(rendered))

@@ -74,7 +74,7 @@ def _newest(member: Member) -> Commit:
     with file_lock(mirror):
         if not mirror.exists():
             git.make_bare(mirror)
-        # Most repositories have no new commit, and then this question is all.
+        # Most repositories have no new commit, and need no fetch after this question.
         ref = f"refs/heads/{member.branch}" if member.branch else "HEAD"
         answer = _exchange(mirror, "ls-remote", "--", member.address, ref).decode()
         newest = next((line.split("\t")[0] for line in answer.splitlines() if line.endswith(f"\t{ref}")), None)
@@ -82,7 +82,7 @@ def _newest(member: Member) -> Commit:
             raise _no_commit(member)
         git.refuse_sha256(member.shown_address, newest)
         if newest != _known(mirror):
-            # Without history, but with all files: checks read most of them, and each would be a fetch of its own.
+            # The fetch has no history, but all files: checks read most files, and a missing file would be a fetch of its own.
             options = ("--quiet", "--depth=1", "--no-tags", "--force", "--no-write-fetch-head")
             _exchange(mirror, "--git-dir=.", "fetch", *options, "--", member.address, f"{ref}:{NEWEST}")
         return Commit(mirror, git.line(mirror, "rev-parse", "--verify", NEWEST))

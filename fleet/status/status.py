@@ -144,7 +144,7 @@ def _judge_one(
 ) -> Standing | None:
     from fleet.map.reader import read_facts
 
-    # Taken out, so that the parsed files of this service do not stay in memory until the last service is judged.
+    # The service is removed, so that its parsed files do not stay in memory until the last service is judged.
     opened = services.pop(commit, None)
     if isinstance(opened, _OtherTemplate):
         return None

@@ -144,7 +144,7 @@ def _version_of_copier() -> str:
 
 
 class Render:
-    """A release with the answers of a service, whose files are written to a folder once a caller needs one of them."""
+    """A release with the answers of a service. The files are written to a folder when a caller first needs a file."""
 
     def __init__(self, release: Release, answers: Answers, folder: Path, data: dict[str, Any] | None = None) -> None:
         self.release = release

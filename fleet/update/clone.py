@@ -34,7 +34,7 @@ class Clone:
         self._refuse_shallow()
         options = ("--quiet", "--no-tags", "--no-checkout", "--template=")
         own = [f"--branch={self.member.branch}"] if self.member.branch else []
-        # With history, which shows the files that the team has deleted. The files are written afterwards, because hooks of the
+        # The clone has the history, which shows the files that the team has deleted. The files are written afterwards, because hooks of the
         # person who runs fleet may fail.
         git.exchange(self.path.parent, "clone", *options, *own, "--", self.member.address, str(unfinished))
         commit = git.line(unfinished, "rev-parse", "HEAD")

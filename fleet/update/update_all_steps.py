@@ -127,7 +127,7 @@ class Steps:
 
     @contextmanager
     def _team_program(self, outcome: Outcome) -> Generator[None]:
-        """Run a program of the team in the clone. The files that it leaves there are not a person's work."""
+        """Run a program of the team in the clone. The files that the program leaves there are recorded: no person has made them."""
         self.clone.refuse_other(outcome.branch, outcome.tip)
         try:
             yield

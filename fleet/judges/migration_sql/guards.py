@@ -83,7 +83,7 @@ def _not_sql(thing: Any, name: str) -> Refused:
 def _call(call: Any, /, *args: Any, **options: Any) -> Any:
     """Call a function in a migration.
 
-    The arguments of what builds SQL must contain no function, because SQLAlchemy would call some functions only in production,
+    A function that builds SQL gets no function as an argument, because SQLAlchemy would call some functions only in production,
     or with a connection.
     """
     kind = type(call)

@@ -62,7 +62,7 @@ def why_left_out(module: str) -> str:
 
 
 class _LeftOut:
-    """The last finder of modules. It finds none, and explains why a module of the chassis is not here."""
+    """The last finder of modules. It finds no module, and explains why a module of the chassis is missing."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> None:

@@ -42,7 +42,7 @@ class Protection:
     def __init__(self, oidc: Oidc, app: FastAPI, settings: Settings, telemetry: Telemetry) -> None:
         if not isinstance(settings, OidcSettings):
             raise SettingsError("  settings.py: derive the class Settings from chassis.identity.OidcSettings")
-        # Here, because the specs and the worker do without them.
+        # Imported here, because `specs` and the worker do not need these modules.
         from chassis.identity.guard import Guard
         from chassis.identity.keys import Keys, fetch_from
         from chassis.identity.tokens import Tokens

@@ -15,7 +15,7 @@ from chassis.database import Connection
 Key = tuple[str, str]
 
 BATCH = 500
-"""How many rows are read at most at one look."""
+"""The most rows that one query reads."""
 
 QUEUES = """
     WITH RECURSIVE queue AS (

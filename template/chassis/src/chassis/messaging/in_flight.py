@@ -25,7 +25,7 @@ BATCH_SECONDS = 0.5
 LONG_SECONDS = 0.9 * BATCH_SECONDS
 """A row that was sent this long ago is slow. Shorter than BATCH_SECONDS, because a batch starts sending a moment later."""
 ATTEMPTS = 5
-"""How often a message is sent on which the client library itself fails, before the message is parked."""
+"""The most attempts to send a message on which the client library itself fails. Then the message is parked."""
 RETRY_SECONDS = 0.2
 """The first pause between these attempts; each pause is twice as long as the one before it."""
 
@@ -37,7 +37,7 @@ class Refusal(NamedTuple):
 
 
 class Batch:
-    """The keys whose rows were read at one look."""
+    """The keys whose rows one query has read."""
 
     def __init__(self, *, awaited: bool) -> None:
         self.sending = 0

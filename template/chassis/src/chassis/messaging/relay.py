@@ -36,9 +36,9 @@ log = structlog.get_logger()
 
 LOCK = 0x72656C6179  # "relay"
 IN_FLIGHT_BYTES = 16 * 2**20
-"""How much the payloads in flight may take. A batch takes half of it at most, and one row goes always."""
+"""The most bytes of payloads in flight. A batch takes at most half of the bytes, and one row is always sent."""
 POLL_SECONDS = 1
-"""Between looks without a notification: for rows whose time has come, and in case a notification was lost."""
+"""How long the relay waits for a notification before it reads rows: rows become due, and a notification may be lost."""
 QUEUES_SECONDS = 5
 """How often the relay looks for queues in the outbox that another leader has begun."""
 

@@ -110,7 +110,7 @@ class RabbitSubscription:
         return [self._waiting.popleft() for _ in range(min(limit, len(self._waiting)))]
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """Confirm with one frame all deliveries that have nothing open before them. The others are confirmed later."""
+        """Confirm with one frame all deliveries before the oldest unfinished delivery. Confirm other deliveries later."""
         self._done += self._settle(deliveries)
         # A job may take long, and few are at hand: the broker sends the next job when one is confirmed.
         most = 0 if self._kind is Kind.JOB else self._at_hand // 4

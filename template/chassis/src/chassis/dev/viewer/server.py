@@ -57,7 +57,7 @@ class Viewer:
 
     @property
     def endpoint(self) -> str:
-        """For OTEL_EXPORTER_OTLP_ENDPOINT."""
+        """The value for OTEL_EXPORTER_OTLP_ENDPOINT."""
         return self.url.rstrip("/")
 
     def settings_for(self, service: str) -> dict[str, str]:

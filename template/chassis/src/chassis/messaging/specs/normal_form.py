@@ -264,5 +264,5 @@ def is_annotation(keyword: str) -> bool:
 
 
 def merged(schemas: Iterable[Any]) -> Any:
-    """One schema that demands all of these."""
+    """Merge the schemas into one schema, which demands what each of them demands."""
     return reduce(_all_of, schemas, True)

@@ -52,7 +52,7 @@ class BodySchema(GenerateJsonSchema):
 
 
 def described(messages: Messages) -> list[Described]:
-    """Return all messages of the service, by name. If the service is sender and receiver, the owner's side has the contract."""
+    """Return all messages of the service, by name. For a message to the service itself, take the owner's contract."""
     sent = {route.name: route for routes in messages.routes.values() for route in routes}
     taken = messages.receivers
     found = []
