@@ -2,47 +2,89 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from fleet.check.findings import Finding, Level
 from fleet.errors import FleetError
 from fleet.judges.openapi_diff import find_breaking_changes
+from fleet.map.facts import USES, Facts
 from fleet.map.model import Kind, Map, MapFinding
 from fleet.processes.resource_limits import LimitExceeded, limit_resources
-from fleet.service.openapi import SPEC, Document
+from fleet.service.openapi import SPEC, Document, Node
 
 WHY = "A call that the provider no longer takes fails for each user of the caller, and no test of either service shows it."
 REMEDY = "undo the change, or offer the old form too until {caller} has moved; then `fleet client {name}` in {caller}"
 
+DEPENDED_ON = {"openapi", "info", "paths", "components", "security"}
+LEFT_OUT = {"callbacks", "deprecated", "links", "servers"}
+"""Fields of a path, an operation or an answer that a caller does not depend on; `fleet client` leaves most of them out.
+
+`deprecated` would be the right to remove the operation, which the caller uses all the same.
+"""
+
 
 def findings(map_: Map) -> Iterator[MapFinding]:
     """Compare each use of an API with the document that the provider offers now."""
+    offered: dict[str, Document] = {}
     for caller in map_.services.values():
-        for name, used in caller.uses.items():
-            provider = map_.service_of(name)
-            if provider is None or provider == caller.name:
-                continue  # a service outside of the fleet
-            edges = tuple(edge for edge in map_.of(Kind.CALL) if (edge.source, edge.target) == (caller.name, provider))
-            what = f"{caller.name} uses the API (specs/uses/{name}.json)"
-            remedy = REMEDY.format(caller=caller.name, name=name)
-            for change, line, level in _changes(used, map_.offered.get(provider), caller.name):
-                finding = Finding("map-call-unfit", SPEC, f"{what}: {change}", remedy, level, line, WHY)
-                yield MapFinding((provider, caller.name), finding, edges)
+        found: list[MapFinding] = []
+        try:
+            # One limit for all uses of a caller: else a repository with many uses keeps the map from its end for hours.
+            with limit_resources(f"comparing the calls of {caller.name}"):
+                for one in _of_caller(map_, caller, offered):
+                    found.append(one)
+        except LimitExceeded as error:
+            remedy = f"make specs/uses of {caller.name}, or the API documents of its neighbours, smaller"
+            finding = Finding("map-call-unfit", USES, str(error), remedy, Level.WARNING, why=WHY)
+            found.append(MapFinding((caller.name,), finding))
+        yield from found
 
 
-def _changes(used: Any, offered: Any, caller: str) -> Iterator[tuple[str, int, Level]]:
+def _of_caller(map_: Map, caller: Facts, offered: dict[str, Document]) -> Iterator[MapFinding]:
+    for name, used in caller.uses.items():
+        provider = map_.service_of(name)
+        if provider is None or provider == caller.name:
+            continue  # a service outside of the fleet
+        edges = tuple(edge for edge in map_.of(Kind.CALL) if (edge.source, edge.target) == (caller.name, provider))
+        what = f"{caller.name} uses the API (specs/uses/{name}.json)"
+        remedy = REMEDY.format(caller=caller.name, name=name)
+        for change, line, level in _changes(used, provider, map_, offered):
+            finding = Finding("map-call-unfit", SPEC, f"{what}: {change}", remedy, level, line, WHY)
+            yield MapFinding((provider, caller.name), finding, edges)
+
+
+def _changes(used: Any, provider: str, map_: Map, offered: dict[str, Document]) -> Iterator[tuple[str, int, Level]]:
     """Yield what no longer fits with its line in the provider's document, or the reason why that is not known."""
-    if offered is None:
+    if (written := map_.offered.get(provider)) is None:
         yield f"{SPEC} of the provider is missing, so nothing is known of the calls", 0, Level.WARNING
         return
     try:
-        with limit_resources(f"comparing the calls of {caller}"):
-            # The address of the provider is a setting of the caller.
-            now = Document(
-                {key: value for key, value in offered.items() if key != "servers"}, json.dumps(offered, indent=2)
-            )
-            for change in find_breaking_changes(Document(used), now):
-                where = f"{change.operation}: " if change.operation else ""
-                yield f"{where}{change.what}", change.operation.line if change.operation else 0, Level.ERROR
-    except (FleetError, LimitExceeded, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+        if provider not in offered:
+            offered[provider] = _reduced(written, json.dumps(written, indent=2))
+        for change in find_breaking_changes(_reduced(used), offered[provider]):
+            where = f"{change.operation}: " if change.operation else ""
+            yield f"{where}{change.what}", change.operation.line if change.operation else 0, Level.ERROR
+    except LimitExceeded:
+        raise
+    except (FleetError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
         yield f"the documents cannot be compared: {error}", 0, Level.WARNING
+
+
+def _reduced(content: Any, text: str = "") -> Document:
+    """Read a document without what a caller does not depend on."""
+    document = Document({key: content[key] for key in content if key in DEPENDED_ON}, text)
+    document.operations = [
+        replace(
+            one,
+            content=_depended_on(one.content),
+            responses={status: _depended_on(answer) for status, answer in one.responses.items()},
+            item=_depended_on(one.item),
+        )
+        for one in document.operations
+    ]
+    return document
+
+
+def _depended_on(fields: Node) -> Node:
+    return {key: value for key, value in fields.items() if key not in LEFT_OUT}

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from fleet.check.findings import Level
 from fleet.client import uses
+from fleet.judges.openapi_diff import find_breaking_changes
 from fleet.map.facts import Facts
 from fleet.map.model import Map
 from fleet.map.reader import read_folders
@@ -123,6 +125,12 @@ HARMLESS: dict[str, Change] = {
     "a new failure": lambda it: get(it)["responses"].update({"410": {"description": ""}}),
     "other words": lambda it: get(it).update(description="Else", summary="Else", tags=["else"]),
     "another address": lambda it: it.update(servers=[{"url": "https://customers.example.com"}]),
+    "another address of an operation": lambda it: get(it).update(servers=[{"url": "https://customers.example.com"}]),
+    "what the provider calls and links to": lambda it: (
+        it.update(webhooks={"created": {}}, jsonSchemaDialect="https://spec.openapis.org/oas/3.1/dialect/base"),
+        get(it).update(callbacks={"changed": {}}),
+        get(it)["responses"]["200"].update(links={"orders": {"operationId": "other"}}),
+    ),
     "no scope is needed": lambda it: post(it).pop("security"),
     "the path's parameter has another name": lambda it: (
         it["paths"].update({"/v1/customers/{id}": it["paths"].pop(PATH)}),
@@ -230,6 +238,39 @@ def test_a_change_that_breaks_a_caller_is_reported_with_the_caller_and_the_field
     assert {(services, level) for services, level, _ in reported} == {(("customers", "billing"), Level.ERROR)}
     assert any(reason in one for _, _, one in reported), reported
     assert all("billing uses the API (specs/uses/customers.json)" in one for _, _, one in reported)
+
+
+def test_a_deprecated_operation_that_is_gone_breaks_its_callers() -> None:
+    was = used()
+    get(was)["deprecated"] = True
+    (now := copy.deepcopy(offered()))["paths"].pop(PATH)
+    map_ = Map([Facts("billing", uses={"customers": was}), Facts("customers")], offered={"customers": now})
+    assert [one.finding.level for one in findings(map_)] == [Level.ERROR]
+
+
+def test_all_uses_of_a_caller_share_one_limit_and_hide_no_other_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEET_LIMIT_SECONDS", "0.2")
+    monkeypatch.setattr("fleet.map.uses.find_breaking_changes", spend(find_breaking_changes))
+    names = [f"customers-{number}" for number in range(20)]
+    callers = [Facts("slow", uses=dict.fromkeys(names, used())), Facts("billing", uses={names[0]: used()})]
+    (now := copy.deepcopy(offered()))["paths"].pop(PATH)
+    begin = time.process_time()
+    reported = [
+        (one.services, one.finding.level)
+        for one in findings(Map([*callers, *map(Facts, names)], offered=dict.fromkeys(names, now)))
+    ]
+    assert time.process_time() - begin < 2
+    assert reported[-2:] == [(("slow",), Level.WARNING), ((names[0], "billing"), Level.ERROR)]
+
+
+def spend(compare: Callable[[Document, Document], Any]) -> Callable[[Document, Document], Any]:
+    def slow(old: Document, new: Document) -> Any:
+        end = time.process_time() + 0.15
+        while time.process_time() < end:
+            pass
+        return compare(old, new)
+
+    return slow
 
 
 @pytest.mark.parametrize(
