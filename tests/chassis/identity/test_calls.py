@@ -305,3 +305,17 @@ async def test_a_route_is_open_to_a_subject_with_a_grant() -> None:
 def test_settings_that_cannot_work_are_refused_at_the_start(changed: dict[str, str], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         settings(**changed)
+
+
+def test_the_secret_travels_encrypted_where_encryption_is_required(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").touch()
+    encrypted = {
+        "database_url": f"postgresql://user@host/db?sslmode=verify-full&sslrootcert={tmp_path}/ca.pem",
+        "require_tls": True,
+        "oidc_jwks_url": "https://issuer.example/keys",
+    }
+    client = {"oidc_client_id": "billing", "oidc_client_secret": SECRET}
+    assert settings(**encrypted, **client, oidc_issuer="https://issuer.example").token_for("customers")
+    assert settings(**encrypted, oidc_issuer="http://issuer.example").token_for("customers") is None
+    with pytest.raises(ValueError, match=r"the issuer that reads OIDC_CLIENT_SECRET needs an https:// URL"):
+        settings(**encrypted, **client, oidc_issuer="http://issuer.example")

@@ -97,6 +97,10 @@ class OidcSettings(Settings):
         _ = self.grants  # at the start, rather than at the first token
         if bool(self.oidc_client_id) != (self.oidc_client_secret is not None):
             raise ValueError("OIDC_CLIENT_ID and OIDC_CLIENT_SECRET belong together: set both or none")
+        if self.require_tls and self.oidc_client_id and not issuers[0].startswith("https://"):
+            raise ValueError(
+                f"REQUIRE_TLS is true, so the issuer that reads OIDC_CLIENT_SECRET needs an https:// URL, and not {issuers[0]}"
+            )
         if self.oidc_client_id and self.oidc_token_folder is not None:
             raise ValueError("OIDC_TOKEN_FOLDER and OIDC_CLIENT_ID are two ways to a token: set one of them")
         return self
