@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Generator
@@ -30,6 +31,8 @@ _PRUNED = (
     "tools/*",
     "versions",
 )
+# The names in these folders are digests. FLEET_CACHE_DIR may be a folder that has `services` or `tools` of somebody else.
+_OURS = re.compile(r"(__jinja2_)?[0-9a-f]{24}.*")
 
 
 def cache() -> Path:
@@ -75,8 +78,9 @@ def prune() -> None:
         if time.time() - stamp.stat().st_mtime < DAY_SECONDS:
             return
         for entry in (one for pattern in _PRUNED for part in folder.glob(pattern) for one in part.glob("*")):
-            _remove_unused(entry)
-        for entry in folder.glob("kingfisher-*"):
+            if _OURS.fullmatch(entry.name):
+                _remove_unused(entry)
+        for entry in folder.glob("kingfisher-[0-9]*"):
             _remove_unused(entry)
     with suppress(OSError):
         if folder.is_dir():

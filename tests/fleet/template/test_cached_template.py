@@ -84,22 +84,24 @@ def test_a_version_that_no_run_has_used_for_a_month_leaves_the_cache(
     assert not unused.with_suffix(".lock").exists()
 
 
+DIGEST, OTHER = "0" * 38, "1" * 38
 PLACES = {
-    *("compiled/jinja2-3-copier-9/x", "facts/0a/x.json", "manifests/0a/x.json", "maps/x.json", "repositories/x"),
-    *("services/x.git", "standings/x.json", "templates/x.git", "tools/0a/x.json", "versions/x", "kingfisher-1"),
+    *(f"compiled/jinja2-3-copier-9/__jinja2_{DIGEST}.cache", f"facts/0a/{DIGEST}.json", f"manifests/0a/{DIGEST}.json"),
+    *(f"maps/{DIGEST}.json", f"repositories/{DIGEST}", f"services/{DIGEST}.git", f"standings/{DIGEST}.json"),
+    *(f"templates/{DIGEST}.git", f"tools/0a/{DIGEST}.json", f"versions/{DIGEST}", "kingfisher-1"),
 }
 
 
 def test_files_that_no_run_has_used_for_a_month_leave_the_cache_once_a_day(tmp_path: Path) -> None:
     for place in PLACES:
-        for name in (place, place.replace("x", "y").replace("-1", "-2")):
+        for name in (place, place.replace(DIGEST, OTHER).replace("-1", "-2")):
             file = cache() / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.mkdir() if file.suffix in ("", ".git") else file.touch()
     outside = tmp_path / "outside/file"
     outside.parent.mkdir()
     outside.touch()
-    (cache() / "repositories/x/objects").symlink_to(outside.parent)
+    (cache() / f"repositories/{DIGEST}/objects").symlink_to(outside.parent)
     for place in PLACES:
         age(cache() / place)
     prune()
@@ -107,12 +109,26 @@ def test_files_that_no_run_has_used_for_a_month_leave_the_cache_once_a_day(tmp_p
     age(cache() / "pruned")
     prune()
     assert not {place for place in PLACES if (cache() / place).exists()}
-    assert {place for place in PLACES if (cache() / place.replace("x", "y").replace("-1", "-2")).exists()} == PLACES
+    assert {
+        place for place in PLACES if (cache() / place.replace(DIGEST, OTHER).replace("-1", "-2")).exists()
+    } == PLACES
     assert outside.exists()
 
 
+def test_folders_of_somebody_else_stay_where_the_cache_is() -> None:
+    """FLEET_CACHE_DIR may be a folder that has other content, such as the root of a repository."""
+    others = [cache() / path for path in ("services/billing", "tools/bin/lint", "versions/v1.0.0", "kingfisher-notes")]
+    for folder in others:
+        folder.mkdir(parents=True)
+        age(folder)
+    prune()
+    age(cache() / "pruned")
+    prune()
+    assert [folder for folder in others if not folder.exists()] == []
+
+
 def test_a_result_that_a_run_reads_stays_in_the_cache() -> None:
-    read, other = (cache() / "manifests/0a" / name for name in ("read.json", "other.json"))
+    read, other = (cache() / "manifests/0a" / f"{name}.json" for name in (DIGEST, OTHER))
     for file in (read, other):
         manifest.remember(file, Manifest({}, {}, [], {}, []))
         age(file)
