@@ -1051,6 +1051,17 @@ def test_a_service_from_before_the_question_keeps_all_parts_of_the_chassis_and_a
     assert yaml.safe_load(answers.read_text())["chassis_parts"] == ["lists"]
 
 
+@pytest.mark.parametrize("given", [{"service_name": "billing"}, {"service_name": "billing", "domain": "shop"}])
+def test_a_service_whose_name_is_given_again_is_no_new_service(copy: Copy, given: dict[str, str]) -> None:
+    """A renamed service, and a data file with some of the answers, must not turn identity on or take parts away."""
+    service = copy("billing", auth="none").dst_path
+    answers = service / ".copier-answers.yml"
+    answers.write_text(answers.read_text().replace("chassis_parts: []\n", "").replace("auth: none\n", ""))
+    copier.run_recopy(str(service), data=given, defaults=True, overwrite=True, **OPTIONS)
+    recorded = yaml.safe_load(answers.read_text())
+    assert (recorded["auth"], "lists" in recorded["chassis_parts"]) == ("none", True)
+
+
 @pytest.mark.slow
 def test_the_answers_file_remembers_which_examples_there_were(copy: Copy) -> None:
     def remembered(folder: str, **answers: Any) -> Any:
