@@ -37,7 +37,7 @@ from tests.chassis.tiny.main import SERVICE
 from tests.support import brokers
 from tests.support.link import Link
 from tests.support.oidc_provider import Provider, oidc_provider
-from tests.support.postgres import ask
+from tests.support.query import ask
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from chassis.service import Service
 from chassis.settings import Settings
 from pydantic import HttpUrl
 
-from tests.support.postgres import ask
+from tests.support.query import ask
 
 OPENAPI = Path("specs/openapi.json")
 

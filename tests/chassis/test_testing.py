@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.chassis.processes import environment
-from tests.support.postgres import ask
+from tests.support.query import ask
 
 PYTEST_INI = """
 [pytest]

@@ -42,7 +42,7 @@ from tests.support.how_to import (
     written,
 )
 from tests.support.object_store import KEY, KEY_ID, object_store
-from tests.support.postgres import ask
+from tests.support.query import ask
 
 # The reasons why the commands and code of a page are not run here.
 NOT_RUN = {

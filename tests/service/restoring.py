@@ -31,7 +31,7 @@ from pydantic import SecretStr
 
 from tests.chassis.running import running
 from tests.chassis.said import PaidV1, on_paid
-from tests.support.postgres import ask
+from tests.support.query import ask
 from tests.support.waiting import until
 
 SILENT = Telemetry(Resource({}), sampler=ALWAYS_OFF, span_processors=[], metric_readers=[])

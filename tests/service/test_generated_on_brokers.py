@@ -24,7 +24,7 @@ from chassis.dev import embedded
 from demo.otlp import Span
 from tests.support import brokers
 from tests.support.commands import service_environment
-from tests.support.handled import issue_invoices_on
+from tests.support.event_handler import issue_invoices_on
 from tests.support.monitoring import queries, recorded
 from tests.support.prometheus import MetricsReceiver, problems
 from tests.support.services import Render

@@ -25,7 +25,7 @@ from tests.chassis.said import EFFECTS
 from tests.service.restoring import Billing, Neighbour, Server
 from tests.support import brokers
 from tests.support.how_to import blocks
-from tests.support.postgres import ask
+from tests.support.query import ask
 from tests.support.services import Render
 from tests.support.waiting import wait_until
 

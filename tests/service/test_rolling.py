@@ -22,7 +22,7 @@ from chassis.dev.embedded import nats_server
 
 from tests.service.rolling.cluster import MIGRATE_SECONDS, REPLICAS, Cluster, Image, cluster
 from tests.service.rolling.load import CALLERS, Listener, Load, callers, listener
-from tests.support.handled import APPROVED, issue_invoices_on
+from tests.support.event_handler import APPROVED, issue_invoices_on
 from tests.support.services import Render
 from tests.support.tokens import trusted_issuer
 

@@ -10,7 +10,7 @@ import pytest
 from chassis.database import history, migrate
 from chassis.service import Service
 
-from tests.support.postgres import ask
+from tests.support.query import ask
 
 MIGRATION = '''"""Add a column."""
 

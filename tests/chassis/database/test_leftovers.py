@@ -15,7 +15,7 @@ from chassis.service import Service
 
 from tests.chassis.processes import environment
 from tests.support.paths import ROOT
-from tests.support.postgres import ask
+from tests.support.query import ask
 from tests.support.waiting import until
 
 CONCURRENTLY = """

@@ -16,7 +16,7 @@ from chassis.service import Service
 
 from tests.chassis.processes import environment
 from tests.support.paths import ROOT
-from tests.support.postgres import ask
+from tests.support.query import ask
 
 EIGHT_AT_ONCE = """
 import multiprocessing, sys

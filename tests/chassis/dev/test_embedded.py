@@ -24,7 +24,7 @@ from chassis.dev.embedded import EmbeddedServerError, child_process, nats_server
 
 from tests.chassis.processes import environment
 from tests.support.paths import ROOT
-from tests.support.postgres import ask
+from tests.support.query import ask
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow

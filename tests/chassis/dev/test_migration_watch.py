@@ -8,7 +8,7 @@ from chassis.dev import migration_watch
 from chassis.dev.migration_watch import MigrationWatch
 from chassis.service import Service
 
-from tests.support.postgres import ask
+from tests.support.query import ask
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from chassis.messaging import messages_command, overview
 from chassis.service import Service
 from chassis.telemetry.printable import printable
 
-from tests.chassis.desk import CommandDesk
+from tests.chassis.command_line import CommandDesk
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 HOSTILE = "a\x1b[2Jb\x9b1mc\nd\u202ee"

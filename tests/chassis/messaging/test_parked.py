@@ -17,7 +17,7 @@ from chassis.messaging import parking
 from chassis.service import Service
 
 from tests.chassis import said
-from tests.chassis.desk import CommandDesk
+from tests.chassis.command_line import CommandDesk
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 

@@ -206,7 +206,7 @@ async def test_an_idle_process_stops_in_time_while_database_and_broker_hang(
     with socket.create_server(("127.0.0.1", 0)) as broker:  # it accepts connections, and never sends a byte
         service = start(
             "-m",
-            "tests.chassis.talking",
+            "tests.chassis.tiny_process",
             command,
             SHUTDOWN_TIMEOUT_SECONDS=1,
             DATABASE_URL=link.url,

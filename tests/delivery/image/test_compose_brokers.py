@@ -15,7 +15,7 @@ from tests.delivery.image.project import LIMIT_SECONDS, Project, project_of
 from tests.delivery.image.world import build, locked
 from tests.support import brokers
 from tests.support.engine import Engine
-from tests.support.handled import APPROVED, issue_invoices_on
+from tests.support.event_handler import APPROVED, issue_invoices_on
 from tests.support.services import Render
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("image")]

@@ -28,7 +28,7 @@ from fleet.template.template import Template
 from fleet.update.update import Options, update
 from tests.fleet.services import commit
 from tests.support.commands import git
-from tests.support.handled import APPROVED, issue_invoices_on
+from tests.support.event_handler import APPROVED, issue_invoices_on
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("chassis-migrations")]
 

@@ -17,7 +17,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
-from tests.support.handled import APPROVED
+from tests.support.event_handler import APPROVED
 from tests.support.waiting import until
 
 CALLERS = 8

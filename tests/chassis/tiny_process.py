@@ -1,4 +1,4 @@
-"""The tiny service with messages, as a process: `python -m tests.chassis.talking serve | work`."""
+"""The tiny service with messages, as a process: `python -m tests.chassis.tiny_process serve | work`."""
 
 import dataclasses
 import sys
