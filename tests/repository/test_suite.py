@@ -169,19 +169,24 @@ INSTALLERS = {
 
 
 def installed_by(file: Path) -> Iterator[tuple[str, str]]:
-    """The installers that a file of tests calls, each with its last argument: the program, or a constant of `needs`."""
+    """The installers that a file of tests calls, each with the argument that names the program: text, or a constant of `needs`."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Call) and (called := ast.unparse(node.func)) in INSTALLERS:
-            last = node.args[-1]
-            yield (
-                called.partition(".")[2],
-                getattr(needs, last.id) if isinstance(last, ast.Name) else ast.literal_eval(last),
-            )
+            installer = called.partition(".")[2]
+            program = node.args[names_program(installer)]
+            yield installer, getattr(needs, program.id) if isinstance(program, ast.Name) else ast.literal_eval(program)
+
+
+def names_program(installer: str) -> int:
+    """Return the index of the argument that names the program: the last, but `packed` takes a file of the package after it."""
+    return 0 if installer == "packed" else -1
 
 
 def test_every_program_that_a_test_installs_is_in_the_list_of_make_test() -> None:
     listed = {
-        (need.install.func.__name__, need.install.args[-1]) for need in needs.NEEDS if isinstance(need.install, partial)
+        (installer := need.install.func.__name__, need.install.args[names_program(installer)])
+        for need in needs.NEEDS
+        if isinstance(need.install, partial)
     }
     files = [file for file in (ROOT / "tests").rglob("*.py") if file.parent.name != "support"]
     called = {(str(file.relative_to(ROOT)), *installed) for file in files for installed in installed_by(file)}

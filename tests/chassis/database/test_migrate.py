@@ -277,7 +277,9 @@ def test_migrations_of_a_table_with_rows_let_other_sessions_go_on(copy: Service,
     migrate.check(dataclasses.replace(copy, tables=tables()), empty_database)
 
 
-def test_what_a_failure_has_left_out_is_in_the_next_migration(copy: Service, empty_database: str) -> None:
+def test_the_next_migration_validates_a_foreign_key_after_a_failure_has_left_the_validation_out(
+    copy: Service, empty_database: str
+) -> None:
     migrate.upgrade(copy, empty_database)
     ask(empty_database, "INSERT INTO tiny.things (id, name) VALUES (gen_random_uuid(), 'a'), (gen_random_uuid(), 'b')")
     kind = sa.Column("kind", sa.String(9), server_default="x", nullable=False, unique=True)
