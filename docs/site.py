@@ -21,6 +21,8 @@ FRONT = {
     "SECURITY.md": "security.md",
     "LICENSE": "license.md",
 }
+CLIENT = "dev.issuer.Client"
+"""The one public class of an internal module: the client in the tests of a service with identity."""
 LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
 
 
@@ -53,7 +55,7 @@ def write_source(folder: Path) -> None:
         else:
             target.write_text(text_of(file))
     with (folder / "pages/reference/chassis.md").open("a") as page:
-        page.writelines(f"\n::: chassis.{name}\n" for name in public_modules())
+        page.writelines(f"\n::: chassis.{name}\n" for name in (*public_modules(), CLIENT))
     settings = (
         (ROOT / "docs/zensical.toml")
         .read_text()

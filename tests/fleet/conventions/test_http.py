@@ -56,7 +56,15 @@ LIMIT = {"name": "limit", "in": "query", "schema": {"type": "integer", "maximum"
 UNLIMITED = {"name": "limit", "in": "query", "schema": {"type": "integer"}}
 
 
-WITH_IDENTITY = edit(".copier-answers.yml", "auth: none", "auth: oidc")
+def name_callers(service: Path) -> None:
+    """Take the policy away that lets every pod of the namespace in: a service with identity has none."""
+    path = service / "deploy/base/networkpolicy.yaml"
+    own, without, _ = path.read_text().partition("---\n# Pods of the service's own namespace")
+    assert without, f"{path} has no such policy: mend this mutation"
+    path.write_text(own)
+
+
+WITH_IDENTITY = both(edit(".copier-answers.yml", "auth: none", "auth: oidc"), name_callers)
 
 
 def secured(security: object, **more: object) -> Broken:
