@@ -103,7 +103,7 @@ def _sources(
     }
     new = [member for member in commits if member not in sources]
     if is_assumed and new:
-        with suppress(FleetError):  # then all answers are read, and the error is reported for this service
+        with suppress(Exception):  # then all answers are read, and the error is reported for this service
             return dict.fromkeys(new, _source(new[0], commits)) | sources, {}
     read, errors = in_threads(lambda member: _source(member, commits), new)
     return sources | read, errors

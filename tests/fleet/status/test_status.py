@@ -33,6 +33,7 @@ from fleet.status import show as overview
 from fleet.status import status as status_module
 from fleet.status.status import status
 from fleet.template import release as template_module
+from fleet.template.answers import Answers
 from fleet.template.template import Template
 from tests.fleet.services import Born, commit, waive
 from tests.support.commands import git
@@ -361,6 +362,22 @@ def test_a_standing_survives_being_written_down(born: Born) -> None:
     found = stands(service)
     assert found.findings
     assert Standing.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_a_first_service_that_the_system_does_not_let_fleet_read_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (Member(name, str(tmp_path / name), is_local=True) for name in ("first", "second"))
+
+    def answers(commit: Commit) -> Answers:
+        if commit.repository.name == "first":
+            raise PermissionError(13, "Permission denied", "objects")
+        return Answers("/srv/template", "v1.0.0", {}, "")
+
+    monkeypatch.setattr(Commit, "answers", answers)
+    commits = {member: Commit(tmp_path / member.name, "0" * 40) for member in (first, second)}
+    sources, errors = status_module._sources(commits, {}, is_assumed=True)
+    assert (sources, [*errors]) == ({second: "/srv/template"}, [first])
 
 
 def test_a_batch_that_is_lost_is_done_again_one_by_one_and_only_the_culprit_suffers(
