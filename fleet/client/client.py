@@ -46,7 +46,7 @@ def write_client(service: Path, name: str, options: Options) -> Report:
         reasons = "".join(f"\n{one}: {reason}" for one, reason in selection.refused.items())
         raise FleetError(f"no operation of {name} can be called, so nothing was written{reasons}")
     new = code.write(name, content, service / "ruff.toml")
-    old = module.read_text() if module.exists() else None
+    old = _code(module) if module.exists() else None
     if old is not None and not code.is_untouched(old) and not _is_same(old, new) and not options.force:
         shown = _diff(str(module), old, new)
         raise FleetError(
@@ -71,8 +71,8 @@ def check_clients(service: Path, names: tuple[str, ...]) -> list[str]:
         new = code.write(name, content, service / "ruff.toml")
         if not module.exists():
             found.append(f"{shown} is missing: {remedy}")
-        elif not _is_same(module.read_text(), new):
-            shown_difference = _diff(str(shown), module.read_text(), new)
+        elif not _is_same(_code(module), new):
+            shown_difference = _diff(str(shown), _code(module), new)
             found.append(f"{shown_difference}{shown} does not have the code of {USES / name}.json: {remedy}")
     return found
 
@@ -118,8 +118,16 @@ def _read(file: Path) -> Node:
     if not file.is_file():
         raise FleetError(f"{file} does not exist: write it by `fleet client {file.stem} OPERATION`")
     content = uses.parse(str(file), file.read_bytes()).content
-    content.setdefault("components", {}).setdefault("schemas", {})
+    content.setdefault("paths", {})
+    if not isinstance(components := content.setdefault("components", {}), dict):
+        raise FleetError(f"{file}: the components are no object: restore the file from git")
+    components.setdefault("schemas", {})
     return content
+
+
+def _code(module: Path) -> str:
+    """Read a module, in which somebody may have saved bytes that are not UTF-8."""
+    return module.read_text(errors="replace")
 
 
 def _text(content: Node) -> str:

@@ -167,8 +167,9 @@ def pruned(content: Node) -> Node:
     document = Document(content)
     try:
         needed = dict(closure(document, content["paths"]))
-    except Inexpressible as reason:
-        raise FleetError(str(reason)) from None
+    except (Inexpressible, *MALFORMED) as reason:
+        is_known = isinstance(reason, Inexpressible)
+        raise FleetError(str(reason) if is_known else f"the document is malformed: {reason!r}") from None
     return {**content, "components": {**content["components"], "schemas": dict(sorted(needed.items()))}}
 
 

@@ -155,3 +155,34 @@ def test_a_document_that_doubles_with_each_reference_is_given_up(
     Path("two.yaml").write_text(f"openapi: 3.1.0\npaths: {{}}\nx-a:\n  0: &a0 a\n{aliases}\n")
     with pytest.raises(FleetError, match="its aliases make more than"):
         app(["client", "pets", "find", "--from", "two.yaml"], standalone_mode=False)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ('{"openapi": "3.1.0"}', "no operation of pets can be called"),
+        ('{"openapi": "3.1.0", "components": null}', "the components are no object: restore the file from git"),
+    ],
+)
+def test_a_damaged_file_of_uses_is_refused_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, reason: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".copier-answers.yml").write_text("service_name: billing\n")
+    Path("specs/uses").mkdir(parents=True)
+    Path("specs/uses/pets.json").write_text(content)
+    with pytest.raises(FleetError, match=reason) as refused:
+        app(["client", "pets"], standalone_mode=False)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_module_that_is_not_utf_8_is_a_change_of_the_team(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".copier-answers.yml").write_text("service_name: billing\n")
+    Path("one.json").write_text(json.dumps(document({"204": {}})))
+    module = Path("src/billing/neighbours/pets.py")
+    module.parent.mkdir(parents=True)
+    module.write_bytes(b"# caf\xe9\n")
+    with pytest.raises(FleetError, match=r"pets\.py has changes of the team, so nothing was written"):
+        app(["client", "pets", "find", "--from", "one.json"], standalone_mode=False)
+    assert module.read_bytes() == b"# caf\xe9\n"
