@@ -18,7 +18,7 @@ of its own: [Add a convention](../how-to/add-a-convention.md)."""
 
 
 def page() -> str:
-    """The page as it should be."""
+    """Return the page, as the conventions of fleet make it."""
     parts = [INTRODUCTION]
     for module, found in groupby(conventions(), key=lambda one: type(one).__module__):
         title = (import_module(module).__doc__ or "").strip().partition("\n")[0]

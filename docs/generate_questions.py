@@ -24,7 +24,7 @@ _Loader.add_constructor("!include", lambda loader, node: None)
 
 
 def page() -> str:
-    """The page as it should be."""
+    """Return the page, as copier.yml makes it."""
     text = (ROOT / "copier.yml").read_text()
     parts = yaml.load_all(text, _Loader)
     questions = {name: asked for part in parts for name, asked in part.items() if not name.startswith("_")}

@@ -70,7 +70,7 @@ def _golden(message: Message) -> str:
 
 # Stands in a text for a part that only a run of the test would show.
 UNKNOWN = "\0"
-# The most texts of one expression: two names with many values each would make thousands.
+# The most texts that one expression may have: two names with many values each would have thousands.
 MOST_TEXTS = 1000
 
 

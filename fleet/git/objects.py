@@ -198,7 +198,7 @@ def confusable_pairs(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def _folded(name: str) -> str:
-    """Return the form in which names are equal that some system takes for the same.
+    """Return a form of the name that is equal for two names which some file systems take for one name.
 
     For example, é is one character, or e and an accent.
     """

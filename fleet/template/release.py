@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fleet.template.rendering import Rendered
     from fleet.template.template import Template
 
-# Folders that no service gets anything from: most of the template's files. The chassis links to pages of docs/how-to.
+# Folders of which no service gets a file: most of the template's files. Not docs/how-to, to whose pages the chassis links.
 NOT_RENDERED = (
     "bench/",
     "demo/",

@@ -273,8 +273,8 @@ async def _connect_to(host: str, session: str | None, address: Address, options:
 async def shares_sessions(url: str, connection: asyncpg.Connection) -> bool:
     """Return whether a pooler gives the session of this connection to other clients between two transactions.
 
-    A pooler invents a process number for each client, so that number differs from the server's. If it does, open a
-    second connection: only where sessions are shared does it get the session that the first connection has just used.
+    A pooler invents a process number for each client, so that number differs from the server's. If the numbers differ,
+    open a second connection: if sessions are shared, that connection gets the session that the first has just used.
     """
     # Without tracing, because the statement belongs to no request.
     pid = partial(asyncpg.Connection.fetchval, query=_PID)
