@@ -68,6 +68,8 @@ CHASSIS = {
     "0004_no_reason": ["ALTER TABLE chassis.parked DROP COLUMN reason"],
 }
 
+TEN = ", ".join(f"${number}" for number in range(1, 11))
+
 # A deployment: migrate, report, and then use every table of the chassis: an invoice over HTTP, an event in, an event out,
 # a parked message; and read all of them.
 DEPLOY = """
@@ -124,15 +126,21 @@ def releases(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     release(repository, "v1.0.0")
 
     chassis_migration(repository, "0002_cause", after="0001")
-    in_parking(repository, "headers, reason, attempts)", "headers, reason, attempts, cause)")
-    in_parking(repository, "$9, $10)", "$9, $10, $9)")
+    in_parking(
+        repository,
+        f"headers, reason, attempts)\n    VALUES ({TEN})",
+        f"headers, reason, attempts, cause)\n    VALUES ({TEN}, $9)",
+    )
     in_parking(repository, "headers, reason, attempts, parked_at", "headers, reason, attempts, cause, parked_at")
     in_parking(repository, 'row["reason"]', '(row["cause"] or row["reason"])')
     release(repository, "v1.1.0")
 
     chassis_migration(repository, "0003_only_cause", after="0002")
-    in_parking(repository, "headers, reason, attempts, cause)", "headers, cause, attempts)")
-    in_parking(repository, "$9, $10, $9)", "$9, $10)")
+    in_parking(
+        repository,
+        f"headers, reason, attempts, cause)\n    VALUES ({TEN}, $9)",
+        f"headers, cause, attempts)\n    VALUES ({TEN})",
+    )
     in_parking(repository, "headers, reason, attempts, cause, parked_at", "headers, attempts, cause, parked_at")
     in_parking(repository, "octet_length(reason)", "octet_length(cause)")
     in_parking(repository, '(row["cause"] or row["reason"])', 'row["cause"]')
