@@ -268,18 +268,15 @@ def client(
     refused, or nothing was written.
     """
     from fleet.client.client import Options, check_clients, write_client
-    from fleet.processes.resource_limits import limit_resources
 
     if only_check:
-        with limit_resources("comparing the modules"):
-            faults = check_clients(Path(), (name,) if name else ())
+        faults = check_clients(Path(), (name,) if name else ())
         for fault in faults:
             warn(fault)
         raise SystemExit(bool(faults))
     if name is None:
         raise FleetError("name the service to call, as in `fleet client customers get_customer`")
-    with limit_resources(f"the document of {name}"):
-        report = write_client(Path(), name, Options(operations, source, config, force))
+    report = write_client(Path(), name, Options(operations, source, config, force))
     for line in report.lines:
         click.echo(visible(line))
     for operation, reason in report.refused.items():

@@ -12,6 +12,7 @@ from fleet.cache import write_atomically
 from fleet.client import code, uses
 from fleet.client.uses import Selection
 from fleet.errors import FleetError
+from fleet.processes.resource_limits import limit_resources
 from fleet.service.openapi import Document, Node
 from fleet.template.answers import ANSWERS_FILE, load
 
@@ -82,6 +83,11 @@ def _selected(name: str, before: Node | None, options: Options) -> tuple[Selecti
     if before is not None and not (options.operations or options.source or options.force):
         return Selection(before), []
     document = uses.read_source(name, options.source, options.config)
+    with limit_resources(f"the document of {name}"):
+        return _compared(name, document, before, options)
+
+
+def _compared(name: str, document: Document, before: Node | None, options: Options) -> tuple[Selection, list[str]]:
     known, used = uses.known_operations(document), list(uses.known_operations(Document(before))) if before else []
     wanted = [*options.operations, *(used if options.force else ())]
     if not wanted and before is None:

@@ -16,7 +16,6 @@ from fleet.client.uses import JSON_TYPE, MALFORMED, SCHEMAS, Inexpressible, clos
 from fleet.errors import FleetError
 from fleet.judges.tools import program
 from fleet.output import visible
-from fleet.processes.resource_limits import lift_limits
 from fleet.service.openapi import Document, Node, Operation
 
 TYPES = {
@@ -149,8 +148,12 @@ def _refuse_clashes(code: str, schemas: Node) -> None:
     imported = [alias.asname or alias.name for one in parsed if isinstance(one, ast.ImportFrom) for alias in one.names]
     if clashing := sorted(name for name, times in Counter([*defined, *set(imported)]).items() if times > 1):
         raise Inexpressible(f"the module would have two meanings of {clashing[0]}")
-    if missing := sorted(schemas.keys() - set(defined)):
-        raise Inexpressible(f"the generator of models gives {missing[0]} another name")
+    functions = [one for one in parsed if isinstance(one, ast.AsyncFunctionDef)]
+    used = {node.id for one in functions for node in ast.walk(one) if isinstance(node, ast.Name)} & schemas.keys()
+    # The generator calls a schema StatusModel if a field `status` without a named schema is the class Status already.
+    renamed = [name for name in used if f"{name}Model" in {*defined} - schemas.keys()]
+    if others := sorted((schemas.keys() - {*defined}) | {*renamed}):
+        raise Inexpressible(f"the generator of models gives {others[0]} another name")
 
 
 def _models(name: str, version: str, schemas: Node) -> str:
@@ -365,7 +368,7 @@ def _formatted(code: str, config: Path) -> str:
         ["format", "--quiet"],
     ):
         ruff = [program("ruff"), *command, "--no-cache", *options, "--stdin-filename", "neighbour.py", "-"]
-        done = subprocess.run(ruff, input=code, capture_output=True, text=True, preexec_fn=lift_limits)
+        done = subprocess.run(ruff, input=code, capture_output=True, text=True)
         if done.returncode != 0:
             raise FleetError(f"the code of the client cannot be formatted: {done.stderr.strip()[-500:]}")
         code = done.stdout

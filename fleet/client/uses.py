@@ -13,6 +13,7 @@ import yaml
 
 from fleet.errors import FleetError
 from fleet.git import objects
+from fleet.processes.resource_limits import limit_resources
 from fleet.service import mirror, register
 from fleet.service.openapi import SPEC, Document, Node, Operation
 from fleet.service.register import Member
@@ -88,7 +89,8 @@ def parse(where: str, content: bytes) -> Document:
     """Parse an OpenAPI document, as JSON or as YAML. Raises FleetError."""
     try:
         text = content.decode()
-        read = json.loads(text) if text.lstrip().startswith("{") else load(text)
+        with limit_resources(where):
+            read = json.loads(text) if text.lstrip().startswith("{") else load(text)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise FleetError(f"{where} cannot be parsed: {str(error).splitlines()[0]}. Write an OpenAPI document") from None
     try:

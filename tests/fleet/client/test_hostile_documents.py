@@ -108,10 +108,14 @@ def test_two_things_of_one_name_are_refused() -> None:
     two = document({"204": {"description": ""}})
     two["paths"]["/v1/other"] = {"post": {**two["paths"]["/v1/it"]["get"], "operationId": "Find"}}
     query = [{"name": name, "in": "query", "schema": TEXT} for name in ("a-b", "a.b", "a b")]
+    inline = {"type": "object", "properties": {"a": TEXT}}
+    taken = {"Order": of(line=inline, other=named("Line")), "Line": of(b=TEXT)}
+    both = {"200": answer(named("Order")), "201": answer(named("Line"))}
     schemas = {"Page_Pet_": of(pet=named("PagePet")), "PagePet": of(name=TEXT)}
     for content, reason in (
         (two, "POST /v1/other have the same name"),
         (document({"204": {}}, None, query), "its code would not be Python: duplicate argument"),
+        (document(both, taken), "the generator of models gives Line another name"),
         (document({"200": answer(named("Page_Pet_"))}, schemas), "two schemas would be the class PagePet"),
         (
             document({"200": answer(named("PetsError"))}, {"PetsError": of(a=TEXT)}),
