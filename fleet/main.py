@@ -167,6 +167,34 @@ def draw(
 
 @app.command()
 @path_argument
+@config_option
+@click.option("--base", show_default="the remote's default branch", help="The branch or commit to merge into.")
+@format_option("table", "json", "github", help="github: annotations.")
+@offline_option
+@jobs_option
+def impact(path: Path, *, config: Path, base: str | None, shown: str, offline: bool, jobs: int | None) -> None:
+    """Name the services that a change of this service breaks, by HTTP or by message. Status 1 if any breaks.
+
+    The services of fleet.toml are read at their newest commits, and this service as it is in the working copy.
+    """
+    from fleet.check.findings import Level
+    from fleet.impact import show
+    from fleet.impact.impact import find_impact
+    from fleet.service.register import members
+
+    if offline:
+        os.environ["FLEET_OFFLINE"] = "1"
+    found = find_impact(path, base, members(config), jobs)
+    if shown == "table":  # the table has colours, and its text is made visible already
+        text = show.table(found)
+    else:
+        text = visible(show.as_json(found) if shown == "json" else show.github(found))
+    click.echo(text, nl=False)
+    raise SystemExit(any(one.finding.level is Level.ERROR for one in found.broken))
+
+
+@app.command()
+@path_argument
 @data_option
 @to_option
 @click.option("--keep-branch", is_flag=True, help="If it fails, keep the branch fleet-update for inspection.")

@@ -33,10 +33,15 @@ OF_MEDIA_TYPE = {"schema"}
 
 @dataclass(frozen=True)
 class BreakingChange:
-    """A change that breaks callers. `operation` is the operation in the new document; None if it was removed."""
+    """A change that breaks callers.
+
+    `operation` is the operation in the new document; None if it was removed. `was` is the operation in the old document. Both are
+    None if the change concerns the whole document.
+    """
 
     what: str
     operation: Operation | None = None
+    was: Operation | None = None
 
 
 def find_breaking_changes(old: Document, new: Document) -> list[BreakingChange]:
@@ -46,7 +51,7 @@ def find_breaking_changes(old: Document, new: Document) -> list[BreakingChange]:
             return [BreakingChange(f"the document is of OpenAPI {document.version}, and only 3.1 can be compared")]
     now = _operations(new)
     gone = [was for key, was in _operations(old).items() if key not in now and not was.content.get("deprecated")]
-    found = [BreakingChange(f"{was} is gone") for was in gone]
+    found = [BreakingChange(f"{was} is gone", None, was) for was in gone]
     others = _Requests(old, new).compare_other_fields("the document", old.content, new.content, OF_DOCUMENT)
     found += [BreakingChange(what) for what in others]
     for key, was in _operations(old).items():
@@ -54,7 +59,7 @@ def find_breaking_changes(old: Document, new: Document) -> list[BreakingChange]:
             sides = (
                 side for one in (_Operations, _Requests, _Responses) for side in one(old, new).compare(was, now[key])
             )
-            found += [BreakingChange(what, now[key]) for what in sides]
+            found += [BreakingChange(what, now[key], was) for what in sides]
     return found
 
 

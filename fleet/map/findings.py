@@ -29,12 +29,10 @@ def findings(map_: Map, limit: int = call_findings.LIMIT) -> list[MapFinding]:
         *uses.findings(map_),
         *_shared(map_),
     ]
-    return sorted(
-        (_apply_waiver(map_, one) for one in everything), key=lambda one: list(Level).index(one.finding.level)
-    )
+    return sorted((apply_waiver(map_, one) for one in everything), key=lambda one: list(Level).index(one.finding.level))
 
 
-def _apply_waiver(map_: Map, one: MapFinding) -> MapFinding:
+def apply_waiver(map_: Map, one: MapFinding) -> MapFinding:
     """Mark the finding as waived if a service that it concerns has a valid waiver."""
     for service in (map_.services[name] for name in one.services if name in map_.services):
         for waiver in service.waivers:

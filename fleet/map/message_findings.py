@@ -16,9 +16,9 @@ DEAD = "Keeping an unused message compatible costs effort in every change."
 
 
 def findings(map_: Map) -> Iterator[MapFinding]:
-    unmet = _compare(map_)
+    unmet = compare(map_)
     for edge in (*map_.of(Kind.EVENT), *map_.of(Kind.JOB)):
-        yield from [_without_end(map_, edge)] if edge.is_open else _unfit(edge, unmet[edge])
+        yield from [_without_end(map_, edge)] if edge.is_open else unfit(edge, unmet[edge])
     for service in map_.services.values():
         for message in service.messages:
             if message.kind == "event" and message.sent and not map_.receivers(message.name):
@@ -77,7 +77,7 @@ def _versions(other: Facts, edge: Edge) -> list[str]:
     return [one.name for one in alike if (one.sent if edge.kind is Kind.EVENT else one.received)]
 
 
-def _compare(map_: Map) -> dict[Edge, list[UnmetExpectation]]:
+def compare(map_: Map) -> dict[Edge, list[UnmetExpectation]]:
     """Compare the schemas of all messages. The messages of one sender together have the limits that a service has."""
     by_sender: dict[str, list[Edge]] = {}
     for edge in (*map_.of(Kind.EVENT), *map_.of(Kind.JOB)):
@@ -106,7 +106,7 @@ def _unmet(map_: Map, edge: Edge) -> list[UnmetExpectation]:
         return [UnmetExpectation("", f"has an invalid schema: {type(error).__name__} {error}", sure=False)]
 
 
-def _unfit(edge: Edge, unmet: list[UnmetExpectation]) -> Iterator[MapFinding]:
+def unfit(edge: Edge, unmet: list[UnmetExpectation]) -> Iterator[MapFinding]:
     """Report a message that its receiver cannot read. The owner has to act: the publisher of an event, the receiver of a job."""
     is_event = edge.kind is Kind.EVENT
     id_, services = (

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from fleet.check.findings import Finding
@@ -42,7 +43,7 @@ class Map:
     """All services and the edges between them. The first of several services with the same name counts.
 
     `unread` are unreadable services with the reasons. `names` are the services' own names by their names in fleet.toml.
-    `offered` are the API documents of services that others use.
+    `offered` are the API documents of services that others use. `places` are the repositories and commits of services.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Map:
     ) -> None:
         self.offered = dict(offered or {})
         self.names = dict(names or {})
+        self.places: dict[str, tuple[Path, str]] = {}
         self.unread = dict(sorted((unread or {}).items()))
         self.services: dict[str, Facts] = {}
         self.repeated: list[str] = []

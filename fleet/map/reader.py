@@ -81,6 +81,7 @@ def read_sources(sources: list[Source], unread: dict[str, str] | None = None, jo
     known = [source for source in sources if source in read]
     names = {source.name: read[source].name for source in known}
     map_ = Map([read[source] for source in known], (unread or {}) | reasons, names)
+    map_.places = {read[source].name: (source.repository, source.commit) for source in reversed(known)}
     used = {map_.service_of(name) for one in map_.services.values() for name in one.uses}
     map_.offered = {read[source].name: _offered(source) for source in known if read[source].name in used}
     return map_
@@ -131,14 +132,14 @@ def _facts(source: Source) -> Facts:
     if source.commit:
         return read_facts(source.repository, source.commit, Service(source.repository, source.commit, source.commit))
     with limit_resources(READING):
-        return _read(Service(source.repository))
+        return read_service(Service(source.repository))
 
 
 def read_facts(repository: Path, commit: str, service: Service) -> Facts:
     """Read the facts of a service at a commit into the cache, which also keeps that a limit was exceeded. Raises FleetError."""
     try:
         with limit_resources(READING):
-            found = _read(service)
+            found = read_service(service)
             text = json.dumps(found.to_json())
             if len(text) > MOST_FACTS_BYTES:
                 raise LimitExceeded(
@@ -170,7 +171,7 @@ def _memory(repository: Path, commit: str) -> Path:
     return cache() / "facts" / name[:2] / f"{name[2:40]}.json"
 
 
-def _read(service: Service) -> Facts:
+def read_service(service: Service) -> Facts:
     """Read the facts of a service. Raises FleetError even for an unexpected shape, which must not hide other services."""
     try:
         return facts(service)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fleet.check.findings import Finding, Level
@@ -22,6 +22,19 @@ LEFT_OUT = {"callbacks", "deprecated", "links", "servers"}
 
 `deprecated` would be the right to remove the operation, which the caller uses all the same.
 """
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """A need of a caller that its provider does not meet; a warning states why the documents cannot be compared.
+
+    `line` is in the provider's document, and `used_line` in the caller's uses. A line of 0 is not known.
+    """
+
+    what: str
+    level: Level = Level.ERROR
+    line: int = field(default=0, compare=False)
+    used_line: int = field(default=0, compare=False)
 
 
 def findings(map_: Map) -> Iterator[MapFinding]:
@@ -49,26 +62,30 @@ def _of_caller(map_: Map, caller: Facts, offered: dict[str, Document]) -> Iterat
         edges = tuple(edge for edge in map_.of(Kind.CALL) if (edge.source, edge.target) == (caller.name, provider))
         what = f"{caller.name} uses the API (specs/uses/{name}.json)"
         remedy = REMEDY.format(caller=caller.name, name=name)
-        for change, line, level in _changes(used, provider, map_, offered):
-            finding = Finding("map-call-unfit", SPEC, f"{what}: {change}", remedy, level, line, WHY)
+        for one in misfits(used, provider, map_, offered):
+            finding = Finding("map-call-unfit", SPEC, f"{what}: {one.what}", remedy, one.level, one.line, WHY)
             yield MapFinding((provider, caller.name), finding, edges)
 
 
-def _changes(used: Any, provider: str, map_: Map, offered: dict[str, Document]) -> Iterator[tuple[str, int, Level]]:
-    """Yield what no longer fits with its line in the provider's document, or the reason why that is not known."""
+def misfits(used: Any, provider: str, map_: Map, offered: dict[str, Document], text: str = "") -> Iterator[Misfit]:
+    """Compare the uses of a caller with the provider's document, which is kept in `offered`. Raises LimitExceeded.
+
+    `text` is the file of the uses, for the lines.
+    """
     if (written := map_.offered.get(provider)) is None:
-        yield f"{SPEC} of the provider is missing, so nothing is known of the calls", 0, Level.WARNING
+        yield Misfit(f"{SPEC} of the provider is missing, so nothing is known of the calls", Level.WARNING)
         return
     try:
         if provider not in offered:
             offered[provider] = _reduced(written, json.dumps(written, indent=2))
-        for change in find_breaking_changes(_reduced(used), offered[provider]):
-            where = f"{change.operation}: " if change.operation else ""
-            yield f"{where}{change.what}", change.operation.line if change.operation else 0, Level.ERROR
+        for change in find_breaking_changes(_reduced(used, text), offered[provider]):
+            where = f"{change.was}: " if change.operation else ""
+            lines = [one.line if one else 0 for one in (change.operation, change.was)]
+            yield Misfit(f"{where}{change.what}", Level.ERROR, *lines)
     except LimitExceeded:
         raise
     except (FleetError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
-        yield f"the documents cannot be compared: {error}", 0, Level.WARNING
+        yield Misfit(f"the documents cannot be compared: {error}", Level.WARNING)
 
 
 def _reduced(content: Any, text: str = "") -> Document:
