@@ -9,6 +9,7 @@ import pytest
 from chassis.http import streams_body
 from chassis.web import bodies, limits
 from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import StreamingResponse
 from starlette.types import Message
 from structlog.testing import capture_logs
 
@@ -54,6 +55,16 @@ def serve(make_app: Serve, seen: asyncio.Queue[int]) -> Serve:
         @streams_body
         async def leave_unread(request: Request) -> None:
             await asyncio.sleep(600)
+
+        @router.put("/{name}/echoed", max_body_size=2**22)
+        @streams_body
+        async def echo(request: Request) -> StreamingResponse:
+            return StreamingResponse(request.stream())
+
+        @router.put("/{name}/answered", max_body_size=2**22)
+        @streams_body
+        async def answer_in_parts(request: Request) -> StreamingResponse:
+            return StreamingResponse(parts(len(await request.body()), 1))
 
         @router.post("/{name}")
         async def whole(request: Request) -> int:
@@ -125,6 +136,14 @@ async def test_a_client_that_sends_nothing_or_a_byte_now_and_then_keeps_no_place
 async def test_a_route_that_takes_too_long_for_a_part_is_not_the_fault_of_the_client(serve: Serve, route: str) -> None:
     async with listening(serve(request_timeout_seconds=TIMEOUT_SECONDS)) as client:
         assert code(await client.put(f"/scans/one/{route}", content=b"x" * 10)) == (503, "timed_out")
+
+
+@pytest.mark.parametrize("size", [10, 3_000_000])
+async def test_a_streamed_answer_that_reads_the_body_is_cut_and_loses_nothing_silently(serve: Serve, size: int) -> None:
+    async with listening(serve()) as client:
+        assert len((await client.put("/scans/one/answered", content=b"x" * size)).content) == size + 1
+        with pytest.raises(httpx.TransportError):
+            await client.put("/scans/one/echoed", content=b"x" * size)
 
 
 async def test_bodies_that_arrive_slowly_take_only_a_share_of_the_places(

@@ -36,6 +36,8 @@ class Body:
     """Whether the client has to send more, before anything else can happen."""
     complete: bool = False
     refused: bool = False
+    answering: bool = False
+    """Whether the answer has begun."""
 
 
 class BodyMemory:
@@ -81,11 +83,17 @@ class BodyStream:
         body.awaited = False  # until the route asks for the first part
         self._receive = receive
         self._memory = memory
+        self._readers: set[asyncio.Task | None] = set()
         self._timeout_seconds = self._patience_seconds = timeout_seconds
 
     async def receive(self) -> Message:
         """Receive the next part. Raises TooLarge, Disconnected, and TimeoutError if there is no room."""
         body, now = self._body, asyncio.get_running_loop().time
+        if not body.answering:
+            self._readers.add(asyncio.current_task())
+        elif asyncio.current_task() not in self._readers:
+            # Starlette's StreamingResponse waits for the end of the connection meanwhile, by dropping parts of the body.
+            raise RuntimeError("a streamed answer cannot read the body: read the whole body before the answer begins")
         if body.complete:
             return await self._receive()
         if body.refused or body.deadline.expired():

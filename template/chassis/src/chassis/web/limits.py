@@ -97,6 +97,8 @@ class Limits:
         async def watch(message: Message) -> None:
             nonlocal answering
             answering = True
+            if body is not None:
+                body.answering = True
             if message.get("more_body"):
                 deadline.reschedule(asyncio.get_running_loop().time() + self._timeout_seconds)
             await send(message)
