@@ -31,7 +31,7 @@ from copier._tools import scantree
 from copier._types import AnyByStrDict, AnyByStrMutableMapping, Phase
 from copier._user_data import CAST_STR_TO_NATIVE, Question
 from copier.errors import CopierError, ForbiddenPathError
-from jinja2 import FileSystemBytecodeCache, TemplateError, UndefinedError, nodes
+from jinja2 import Environment, FileSystemBytecodeCache, TemplateError, UndefinedError, nodes
 from jinja2.bccache import Bucket
 from pathspec import PathSpec
 
@@ -161,7 +161,9 @@ class _Plain(NamedTuple):
 class CompilingOnce(SandboxedEnvironment):
     """Copier's environment, but each text is compiled once in a process, for all services and all versions with this text."""
 
-    compiled: ClassVar[dict[tuple[str, str | None], CodeType]] = {}
+    compiled: ClassVar[dict[tuple[str, str, str | None], CodeType]] = {}
+    # The template's own settings of Jinja: by others, such as `trim_blocks`, the same text is compiled to something else.
+    settings = ""
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """Read a key of a dictionary without a search for an attribute of that name, which is most of what templates read."""
@@ -180,9 +182,10 @@ class CompilingOnce(SandboxedEnvironment):
         if not isinstance(source, str):
             raise TypeError("values of other types are no templates, and Copier takes them as they are")
         forget_yield(self)
-        if (source, name) not in self.compiled:
-            self.compiled[source, name] = super().compile(source, name, *args, **options)
-        return self.compiled[source, name]
+        key = self.settings, source, name
+        if key not in self.compiled:
+            self.compiled[key] = super().compile(source, name, *args, **options)
+        return self.compiled[key]
 
 
 _OF_DICTIONARIES = frozenset(dir(dict))
@@ -204,14 +207,20 @@ def _render_once(environment: SandboxedEnvironment, text: str, context: tuple[tu
 
 
 class _Compiled(FileSystemBytecodeCache):
-    """The compiled files of all templates in the cache, by the path of the file, which has the commit, and by its content.
+    """The compiled files of all templates in the cache.
 
-    Other versions of Jinja and Copier do not use these files. A damaged file counts as missing.
+    Versions of a template share a file that is the same in both. Other versions of Jinja and Copier do not use these files. A
+    damaged file counts as missing.
     """
 
     def __init__(self) -> None:
         versions = f"jinja2-{version('jinja2')}-copier-{version('copier')}"
         super().__init__(str(cache_folder() / "compiled" / versions))
+
+    def get_bucket(self, environment: Environment, name: str, filename: str | None, source: str) -> Bucket:
+        """Find a file by its name in the template, by its text, and by the template's settings of Jinja."""
+        settings = cast(CompilingOnce, environment).settings
+        return super().get_bucket(environment, name, self.get_source_checksum(f"{settings}\0{source}"), source)
 
     def load_bytecode(self, bucket: Bucket) -> None:
         try:
@@ -306,8 +315,9 @@ class _Renderer(Worker):
     def jinja_env(self) -> SandboxedEnvironment:
         folder = self.template.local_abspath
         if folder not in _ENVIRONMENTS:
-            environment = Worker.jinja_env.func(self)
+            environment = cast(CompilingOnce, Worker.jinja_env.func(self))
             environment.__class__ = CompilingOnce
+            environment.settings = repr((sorted(self.template.envops.items()), self.template.jinja_extensions))
             environment.auto_reload = False
             environment.optimized = (
                 False  # a file is rendered a few times, and optimizing it takes longer than that saves

@@ -1,0 +1,67 @@
+"""Versions of a template share the compiled files that are the same in both, and nothing else."""
+
+from pathlib import Path
+
+import pytest
+from jinja2 import Environment
+
+from fleet.template import rendering
+from fleet.template.answers import Answers
+from fleet.template.rendering import CompilingOnce, render
+
+FILES = {
+    "copier.yml": "_subdirectory: template\nservice_name: {type: str, default: billing}\n",
+    "ownership/service-owned.yml": "- /src\n",
+    "template/{{ _copier_conf.answers_file }}.jinja": "{{ _copier_answers | to_nice_yaml }}",
+    "template/kept.txt.jinja": "{% if service_name %}\n{{ service_name }}\n{% endif %}\n",
+    "template/changed.txt.jinja": "Old {{ service_name }}\n",
+}
+TRIMMED = f"_envops: {{trim_blocks: true}}\n{FILES['copier.yml']}"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
+    forget(monkeypatch)
+
+
+def forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget what this process has compiled, as if another process went on."""
+    monkeypatch.setattr(rendering, "_ENVIRONMENTS", {})
+    monkeypatch.setattr(CompilingOnce, "compiled", {})
+
+
+def rendered(version: Path, **changed: str) -> dict[str, bytes | Path]:
+    """Write a version of the template, where `changed` are other texts by the first word of the file's name, and render it."""
+    for name, text in FILES.items():
+        file = version / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(changed.get(file.name.partition(".")[0], text))
+    answers = Answers.parse(b"_commit: v1\n_src_path: /template\nservice_name: billing\n")
+    return render(version, commit="v1", answers=answers).contents
+
+
+@pytest.mark.parametrize("is_one_process", [True, False])
+def test_each_version_is_rendered_with_its_own_settings_of_jinja(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_one_process: bool
+) -> None:
+    assert rendered(tmp_path / "1")["kept.txt"] == b"\nbilling\n\n"
+    if not is_one_process:
+        forget(monkeypatch)
+    assert rendered(tmp_path / "2", copier=TRIMMED)["kept.txt"] == b"billing\n"
+
+
+def test_a_new_version_compiles_only_the_files_that_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_anew, compiled = Environment.compile, list[str]()
+
+    def record(
+        environment: Environment, source: str, name: str | None = None, *rest: object, **options: object
+    ) -> object:
+        compiled.extend([name] if name else [])
+        return compile_anew(environment, source, name, *rest, **options)  # ty: ignore
+
+    rendered(tmp_path / "1")
+    forget(monkeypatch)
+    monkeypatch.setattr(Environment, "compile", record)
+    assert rendered(tmp_path / "2", changed="New {{ service_name }}\n")["changed.txt"] == b"New billing\n"
+    assert compiled == ["template/changed.txt.jinja"]
