@@ -164,6 +164,8 @@ class CompilingOnce(SandboxedEnvironment):
     compiled: ClassVar[dict[tuple[str, str, str | None], CodeType]] = {}
     # The template's own settings of Jinja: by others, such as `trim_blocks`, the same text is compiled to something else.
     settings = ""
+    # A part of each text that Jinja would change. An empty mark is part of each text.
+    mark = "{"
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """Read a key of a dictionary without a search for an attribute of that name, which is most of what templates read."""
@@ -173,7 +175,7 @@ class CompilingOnce(SandboxedEnvironment):
 
     def from_string(self, source: Any, *_: Any, **__: Any) -> Any:
         """A text without Jinja in it, as most words of a questionnaire are, is its own result."""
-        if isinstance(source, str) and "{" not in source:
+        if isinstance(source, str) and self.mark not in source:
             forget_yield(self)
             return _Plain(source)
         return super().from_string(source)
@@ -312,12 +314,13 @@ class _Renderer(Worker):
         return Path(ANSWERS_FILE)
 
     @cached_property
-    def jinja_env(self) -> SandboxedEnvironment:
+    def jinja_env(self) -> CompilingOnce:  # ty: ignore[incompatible-mutable-override]
         folder = self.template.local_abspath
         if folder not in _ENVIRONMENTS:
             environment = cast(CompilingOnce, Worker.jinja_env.func(self))
             environment.__class__ = CompilingOnce
             environment.settings = repr((sorted(self.template.envops.items()), self.template.jinja_extensions))
+            environment.mark = _mark(environment)
             environment.auto_reload = False
             environment.optimized = (
                 False  # a file is rendered a few times, and optimizing it takes longer than that saves
@@ -363,7 +366,7 @@ class _Renderer(Worker):
 
     def _render_path(self, relpath: Path) -> Iterable[tuple[Path, AnyByStrDict | None]]:
         """Render a path. A path without Jinja is the same for every service."""
-        if "{" in str(relpath):
+        if self.jinja_env.mark in str(relpath):
             return super()._render_path(relpath)
         key = self.template.local_abspath, relpath
         if key not in _PATHS:
@@ -373,7 +376,7 @@ class _Renderer(Worker):
     def _render_string(self, string: str, extra_context: dict[str, Any] | None = None) -> str:
         """A part of a path, such as the name of the package, is rendered once for all paths that have it."""
         forget_yield(self.jinja_env)
-        if "{" not in string:
+        if self.jinja_env.mark not in string:
             return string
         if extra_context or Phase.current() is not Phase.RENDER:
             return super()._render_string(string, extra_context)
@@ -410,6 +413,14 @@ class _Renderer(Worker):
         """Do nothing: there is no git index in the folder."""
 
 
+def _mark(environment: SandboxedEnvironment) -> str:
+    """Return a part of each text that Jinja would change; empty if the template's settings of Jinja leave no such part."""
+    starts = environment.block_start_string, environment.variable_start_string, environment.comment_start_string
+    by_line = environment.line_statement_prefix or environment.line_comment_prefix
+    has_braces = all("{" in start for start in starts) and not by_line
+    return "{" if has_braces and environment.keep_trailing_newline else ""
+
+
 def forget_yield(environment: SandboxedEnvironment) -> None:
     """Reset the `yield` of the environment, as compiling a template does: the template may have been compiled before."""
     context = get_yield_context(environment)
@@ -432,7 +443,7 @@ def _from_yaml(value: Any) -> Any:
 CAST_STR_TO_NATIVE["yaml"] = _parse  # ty: ignore[invalid-assignment]
 
 # Shared by all services that this process renders, by the folder of the template version.
-_ENVIRONMENTS: dict[Path, SandboxedEnvironment] = {}
+_ENVIRONMENTS: dict[Path, CompilingOnce] = {}
 _PATHS: dict[tuple[Path, Path], list[tuple[Path, AnyByStrDict | None]]] = {}
 
 

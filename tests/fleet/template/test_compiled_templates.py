@@ -34,9 +34,16 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> None:
 def rendered(version: Path, **changed: str) -> dict[str, bytes | Path]:
     """Write a version of the template, where `changed` are other texts by the first word of the file's name, and render it."""
     for name, text in FILES.items():
-        file = version / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(changed.get(file.name.partition(".")[0], text))
+        write(version / name, changed.get(Path(name).name.partition(".")[0], text))
+    return rendered_from(version)
+
+
+def write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+def rendered_from(version: Path) -> dict[str, bytes | Path]:
     answers = Answers.parse(b"_commit: v1\n_src_path: /template\nservice_name: billing\n")
     return render(version, commit="v1", answers=answers).contents
 
@@ -49,6 +56,19 @@ def test_each_version_is_rendered_with_its_own_settings_of_jinja(
     if not is_one_process:
         forget(monkeypatch)
     assert rendered(tmp_path / "2", copier=TRIMMED)["kept.txt"] == b"billing\n"
+
+
+def test_a_template_with_its_own_delimiters_is_rendered_by_them(tmp_path: Path) -> None:
+    delimiters = "_envops: {variable_start_string: '[[', variable_end_string: ']]'}"
+    title = "title: {type: str, default: 'The [[ service_name ]]', when: false}"
+    for name, text in {
+        "copier.yml": f"{delimiters}\n{FILES['copier.yml']}{title}\n",
+        "ownership/service-owned.yml": FILES["ownership/service-owned.yml"],
+        "template/[[ _copier_conf.answers_file ]].jinja": "[[ _copier_answers | to_nice_yaml ]]",
+        "template/[[ service_name ]]/kept.txt.jinja": "[[ title ]] has {{ braces }}\n",
+    }.items():
+        write(tmp_path / "1" / name, text)
+    assert rendered_from(tmp_path / "1")["billing/kept.txt"] == b"The billing has {{ braces }}\n"
 
 
 def test_a_new_version_compiles_only_the_files_that_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
