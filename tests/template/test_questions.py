@@ -1062,6 +1062,17 @@ def test_a_service_whose_name_is_given_again_is_no_new_service(copy: Copy, given
     assert (recorded["auth"], "lists" in recorded["chassis_parts"]) == ("none", True)
 
 
+def test_a_service_whose_answers_are_all_given_again_is_no_new_service(copy: Copy) -> None:
+    """A portal gives its data file at each update."""
+    service = copy("billing", auth="none").dst_path
+    answers = service / ".copier-answers.yml"
+    answers.write_text(answers.read_text().replace("chassis_parts: []\n", "").replace("auth: none\n", ""))
+    given = {name: value for name, value in yaml.safe_load(answers.read_text()).items() if not name.startswith("_")}
+    copier.run_recopy(str(service), data=given, defaults=True, overwrite=True, **OPTIONS)
+    recorded = yaml.safe_load(answers.read_text())
+    assert (recorded["auth"], "lists" in recorded["chassis_parts"]) == ("none", True)
+
+
 @pytest.mark.slow
 def test_the_answers_file_remembers_which_examples_there_were(copy: Copy) -> None:
     def remembered(folder: str, **answers: Any) -> Any:
