@@ -58,7 +58,7 @@ def test_each_version_is_rendered_with_its_own_settings_of_jinja(
     assert rendered(tmp_path / "2", copier=TRIMMED)["kept.txt"] == b"billing\n"
 
 
-def test_a_template_with_its_own_delimiters_is_rendered_by_them(tmp_path: Path) -> None:
+def test_a_template_with_other_delimiters_of_jinja_is_rendered(tmp_path: Path) -> None:
     delimiters = "_envops: {variable_start_string: '[[', variable_end_string: ']]'}"
     title = "title: {type: str, default: 'The [[ service_name ]]', when: false}"
     for name, text in {
@@ -71,7 +71,7 @@ def test_a_template_with_its_own_delimiters_is_rendered_by_them(tmp_path: Path) 
     assert rendered_from(tmp_path / "1")["billing/kept.txt"] == b"The billing has {{ braces }}\n"
 
 
-def test_a_new_version_compiles_only_the_files_that_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_version_compiles_only_the_changed_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compile_anew, compiled = Environment.compile, list[str]()
 
     def record(
