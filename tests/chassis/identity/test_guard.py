@@ -26,16 +26,6 @@ from tests.chassis.issuing import Issuer
 from tests.chassis.tiny.main import SERVICE
 
 
-@pytest.fixture
-def issuer() -> Issuer:
-    return Issuer()
-
-
-@pytest.fixture
-def app(issuer: Issuer) -> FastAPI:
-    return make(issuer=issuer)
-
-
 @pytest.mark.parametrize("path", ["/v1/things", "/v1/parameter", "/v1/blocking", "/v1/unit-of-work"])
 async def test_a_caller_with_the_scope_gets_in_and_the_route_knows_the_caller(
     app: FastAPI, issuer: Issuer, path: str

@@ -24,16 +24,6 @@ async def put_rule(number: int) -> int:
     return number
 
 
-@pytest.fixture
-def issuer() -> Issuer:
-    return Issuer()
-
-
-@pytest.fixture
-def app(issuer: Issuer) -> FastAPI:
-    return make(issuer=issuer)
-
-
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "get", "BREW"])
 async def test_no_method_gets_around_the_guard(app: FastAPI, method: str) -> None:
     assert (await send(app, method, "/v1/things")).status_code == 401

@@ -13,11 +13,6 @@ from joserfc.jwk import ECKey
 from tests.chassis.issuing import Issuer, ec_key, rsa_key
 
 
-@pytest.fixture
-def issuer() -> Issuer:
-    return Issuer()
-
-
 async def refusal(verifier: Tokens, token: bytes) -> str:
     with pytest.raises(Refused) as refused:
         await verifier.caller(token)

@@ -11,11 +11,6 @@ from joserfc.jwk import OctKey, RSAKey
 from tests.chassis.issuing import Issuer, ec_key
 
 
-@pytest.fixture
-def issuer() -> Issuer:
-    return Issuer()
-
-
 async def refusal(verifier: Tokens, token: bytes) -> tuple[str, int]:
     with pytest.raises(Refused) as refused:
         await verifier.caller(token)

@@ -15,11 +15,6 @@ AUDIENCE = "https://tiny.example"
 
 
 @pytest.fixture
-def issuer() -> Issuer:
-    return Issuer()
-
-
-@pytest.fixture
 def app(provider: Provider) -> FastAPI:
     return make(oidc_issuer=provider.url, oidc_audience=AUDIENCE)
 

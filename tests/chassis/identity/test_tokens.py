@@ -17,11 +17,6 @@ from joserfc.jws import CompactSignature
 from tests.chassis.issuing import ISSUER, Issuer, ec_key, rsa_key
 
 
-@pytest.fixture
-def issuer() -> Issuer:
-    return Issuer()
-
-
 def base64url(value: bytes) -> bytes:
     return base64.urlsafe_b64encode(value).rstrip(b"=")
 
