@@ -35,7 +35,7 @@ test: setup ## All tests, real parts included (20 to 25 minutes on two idle core
 	@$(MAKE) --no-print-directory -j 3 lint tools compiled
 	@.venv/bin/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
-test-fast: setup lint ## Lint, and the tests that start no server and take less than a quarter of a second (under a minute)
+test-fast: setup lint ## Lint, and the tests that start no server and take less than a quarter of a second (about a minute)
 	@.venv/bin/python -m pytest -m "not slow and not server" -n logical --dist loadgroup $(ARGS)
 
 tools: setup ## Install what the tests need beyond Python packages, as far as this machine allows
