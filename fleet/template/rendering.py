@@ -7,23 +7,20 @@ Copier's, byte by byte.
 """
 
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum, auto
 from functools import cache, cached_property, lru_cache
-from importlib.metadata import version
 from pathlib import Path
-from pickle import UnpicklingError
-from types import CodeType, NoneType
-from typing import Any, ClassVar, Literal, NamedTuple, cast
+from types import NoneType
+from typing import Any, Literal, NamedTuple, cast
 
 import yaml
 from copier import _main
-from copier._jinja_ext import SandboxedEnvironment, get_yield_context
+from copier._jinja_ext import get_yield_context
 from copier._main import Worker
 from copier._settings import SettingsModel
 from copier._template import Template
@@ -31,15 +28,23 @@ from copier._tools import scantree
 from copier._types import AnyByStrDict, AnyByStrMutableMapping, Phase
 from copier._user_data import CAST_STR_TO_NATIVE, Question
 from copier.errors import CopierError, ForbiddenPathError
-from jinja2 import Environment, FileSystemBytecodeCache, TemplateError, UndefinedError, nodes
-from jinja2.bccache import Bucket
-from pathspec import PathSpec
+from jinja2 import TemplateError, UndefinedError
 
-from fleet.cache import cache as cache_folder
 from fleet.errors import FleetError
 from fleet.git.objects import Entry, Tree, blob_id
-from fleet.template.answers import ANSWERS_FILE, Answers, load
+from fleet.template.answers import ANSWERS_FILE, Answers
+from fleet.template.jinja_environment import (
+    CompiledFiles,
+    CompilingOnce,
+    forget_yield,
+    from_yaml,
+    mark_of,
+    names_in,
+    parse_yaml,
+    render_once,
+)
 from fleet.template.manifest import Manifest, manifest_of
+from fleet.template.path_patterns import matcher
 
 
 @dataclass(frozen=True)
@@ -149,93 +154,6 @@ class _Source(NamedTuple):
     name: Path
 
 
-class _Plain(NamedTuple):
-    """A text without Jinja in it, in the place of a template."""
-
-    text: str
-
-    def render(self, *_: Any, **__: Any) -> str:
-        return self.text
-
-
-class CompilingOnce(SandboxedEnvironment):
-    """Copier's environment, but each text is compiled once in a process, for all services and all versions with this text."""
-
-    compiled: ClassVar[dict[tuple[str, str, str | None], CodeType]] = {}
-    # The template's own settings of Jinja: by others, such as `trim_blocks`, the same text is compiled to something else.
-    settings = ""
-    # A part of each text that Jinja would change. An empty mark is part of each text.
-    mark = "{"
-
-    def getattr(self, obj: Any, attribute: str) -> Any:
-        """Read a key of a dictionary without a search for an attribute of that name, which is most of what templates read."""
-        if type(obj) is dict and attribute in obj and attribute not in _OF_DICTIONARIES:
-            return obj[attribute]
-        return super().getattr(obj, attribute)
-
-    def from_string(self, source: Any, *_: Any, **__: Any) -> Any:
-        """A text without Jinja in it, as most words of a questionnaire are, is its own result."""
-        if isinstance(source, str) and self.mark not in source:
-            forget_yield(self)
-            return _Plain(source)
-        return super().from_string(source)
-
-    def compile(self, source: str, name: str | None = None, *args: Any, **options: Any) -> CodeType:  # ty: ignore
-        if not isinstance(source, str):
-            raise TypeError("values of other types are no templates, and Copier takes them as they are")
-        forget_yield(self)
-        key = self.settings, source, name
-        if key not in self.compiled:
-            self.compiled[key] = super().compile(source, name, *args, **options)
-        return self.compiled[key]
-
-
-_OF_DICTIONARIES = frozenset(dir(dict))
-
-
-@lru_cache(maxsize=1024)
-def _names(environment: SandboxedEnvironment, text: str) -> tuple[str, ...] | None:
-    """The names that a text may read from its context; None if the text hands its context to other files."""
-    tree = environment.parse(text)
-    if any(one.with_context for one in tree.find_all((nodes.Import, nodes.FromImport, nodes.Include))):
-        return None
-    return tuple(sorted({one.name for one in tree.find_all(nodes.Name)}))
-
-
-@lru_cache(maxsize=8192)
-def _render_once(environment: SandboxedEnvironment, text: str, context: tuple[tuple[str, type, Any], ...]) -> str:
-    """Render a text for the same context once. The types are there because Python takes 1 and True for equal."""
-    return environment.from_string(text).render({name: value for name, _, value in context})
-
-
-class _Compiled(FileSystemBytecodeCache):
-    """The compiled files of all templates in the cache.
-
-    Versions of a template share a file that is the same in both. Other versions of Jinja and Copier do not use these files. A
-    damaged file counts as missing.
-    """
-
-    def __init__(self) -> None:
-        versions = f"jinja2-{version('jinja2')}-copier-{version('copier')}"
-        super().__init__(str(cache_folder() / "compiled" / versions))
-
-    def get_bucket(self, environment: Environment, name: str, filename: str | None, source: str) -> Bucket:
-        """Find a file by its name in the template, by its text, and by the template's settings of Jinja."""
-        settings = cast(CompilingOnce, environment).settings
-        return super().get_bucket(environment, name, self.get_source_checksum(f"{settings}\0{source}"), source)
-
-    def load_bytecode(self, bucket: Bucket) -> None:
-        try:
-            super().load_bytecode(bucket)
-        except (AttributeError, EOFError, ImportError, LookupError, TypeError, UnpicklingError, ValueError):
-            bucket.reset()
-
-    def dump_bytecode(self, bucket: Bucket) -> None:
-        # The cache may be deleted at any time.
-        Path(self.directory).mkdir(parents=True, exist_ok=True)
-        super().dump_bytecode(bucket)
-
-
 class _Question(Question):
     """A question whose default is computed once, and validated once: Copier asks for it two or three times."""
 
@@ -248,12 +166,12 @@ class _Question(Question):
 
     def render_value(self, value: Any, extra_answers: AnyByStrDict | None = None) -> Any:
         """Render a text once for all services that have the same answers in it."""
-        if isinstance(value, str) and (names := _names(self.jinja_env, value)) is not None:
+        if isinstance(value, str) and (names := names_in(self.jinja_env, value)) is not None:
             context = {**self.context, **(extra_answers or {})}
             known = tuple((name, type(context[name]), context[name]) for name in names if name in context)
             if all(kind in (bool, int, str, NoneType) for _, kind, _ in known):
                 with suppress(UndefinedError):  # Copier reports the error below
-                    return _render_once(self.jinja_env, value, known)
+                    return render_once(self.jinja_env, value, known)
         return super().render_value(value, extra_answers)
 
     @cached_property
@@ -320,19 +238,19 @@ class _Renderer(Worker):
             environment = cast(CompilingOnce, Worker.jinja_env.func(self))
             environment.__class__ = CompilingOnce
             environment.settings = repr((sorted(self.template.envops.items()), self.template.jinja_extensions))
-            environment.mark = _mark(environment)
+            environment.mark = mark_of(environment)
             environment.auto_reload = False
             environment.optimized = (
                 False  # a file is rendered a few times, and optimizing it takes longer than that saves
             )
-            environment.filters["from_yaml"] = _from_yaml
-            environment.bytecode_cache = _Compiled()
+            environment.filters["from_yaml"] = from_yaml
+            environment.bytecode_cache = CompiledFiles()
             _ENVIRONMENTS[folder] = environment
         return _ENVIRONMENTS[folder]
 
     def _path_matcher(self, patterns: Iterable[str]) -> Callable[[Path], bool]:
         """Match each path once for all services with these patterns."""
-        return _matcher(tuple(patterns))
+        return matcher(tuple(patterns))
 
     @cached_property
     def _parts(self) -> dict[str, str]:
@@ -413,83 +331,11 @@ class _Renderer(Worker):
         """Do nothing: there is no git index in the folder."""
 
 
-def _mark(environment: SandboxedEnvironment) -> str:
-    """Return a part of each text that Jinja would change; empty if the template's settings of Jinja leave no such part."""
-    starts = environment.block_start_string, environment.variable_start_string, environment.comment_start_string
-    by_line = environment.line_statement_prefix or environment.line_comment_prefix
-    has_braces = all("{" in start for start in starts) and not by_line
-    return "{" if has_braces and environment.keep_trailing_newline else ""
-
-
-def forget_yield(environment: SandboxedEnvironment) -> None:
-    """Reset the `yield` of the environment, as compiling a template does: the template may have been compiled before."""
-    context = get_yield_context(environment)
-    context.yield_name = context.yield_iterable = None
-
-
-def _parse(text: str) -> Any:
-    """Parse an answer of the type YAML as Copier does, in a fraction of the time."""
-    try:
-        return load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from None
-
-
-def _from_yaml(value: Any) -> Any:
-    """Parse YAML in the place of Ansible's filter, which Copier includes, by the same reader as answers."""
-    return _parse(value) if isinstance(value, str) else value
-
-
-CAST_STR_TO_NATIVE["yaml"] = _parse  # ty: ignore[invalid-assignment]
+CAST_STR_TO_NATIVE["yaml"] = parse_yaml  # ty: ignore[invalid-assignment]
 
 # Shared by all services that this process renders, by the folder of the template version.
 _ENVIRONMENTS: dict[Path, CompilingOnce] = {}
 _PATHS: dict[tuple[Path, Path], list[tuple[Path, AnyByStrDict | None]]] = {}
-
-
-# A path without wildcards from the root, such as the path of one aggregate's file.
-_PLAIN = re.compile(r"!?/[\w-][\w.-]*(?:/[\w-][\w.-]*)*", re.ASCII)
-
-
-@lru_cache(maxsize=64)
-def _matcher(patterns: tuple[str, ...]) -> Callable[[Path], bool]:
-    """Match as Copier does: the last pattern counts that matches a path. Services mostly differ in plain paths, which are
-    looked up; all other patterns are tried once for all services.
-    """
-    plain: dict[str, tuple[int, int, bool]] = {}  # each with its number, and the number of other patterns before it
-    others: list[str] = []
-    for number, pattern in enumerate(patterns):
-        if _PLAIN.fullmatch(pattern):
-            plain[pattern.lstrip("!/")] = number, len(others), pattern[0] != "!"
-        elif pattern:
-            others.append(pattern)
-    last_match = _last_match(tuple(others))
-
-    def is_matched(path: Path) -> bool:
-        is_included, index = last_match(path.as_posix())
-        found = max((plain[one] for one in _with_parents(path.as_posix()) if one in plain), default=None)
-        return found[2] if found and index < found[1] else is_included
-
-    return is_matched
-
-
-@lru_cache(maxsize=64)
-def _last_match(patterns: tuple[str, ...]) -> Callable[[str], tuple[bool, int]]:
-    matches: Any = Worker._path_matcher(cast(Worker, None), patterns)
-    specification: PathSpec = matches.__self__
-
-    @lru_cache(maxsize=4096)
-    def last_match(path: str) -> tuple[bool, int]:
-        found = specification.check_file(path)
-        return bool(found.include), -1 if found.index is None else found.index
-
-    return last_match
-
-
-def _with_parents(path: str) -> Iterator[str]:
-    while path:
-        yield path
-        path = path.rpartition("/")[0]
 
 
 @cache

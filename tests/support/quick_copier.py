@@ -11,7 +11,7 @@ import pytest
 from copier import _main
 from copier._cli import CopierApp
 
-from fleet.template.rendering import CompilingOnce
+from fleet.template.jinja_environment import CompilingOnce
 
 
 def take_shortcuts(patch: pytest.MonkeyPatch) -> None:

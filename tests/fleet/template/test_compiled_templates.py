@@ -7,7 +7,8 @@ from jinja2 import Environment
 
 from fleet.template import rendering
 from fleet.template.answers import Answers
-from fleet.template.rendering import CompilingOnce, render
+from fleet.template.jinja_environment import CompilingOnce
+from fleet.template.rendering import render
 
 FILES = {
     "copier.yml": "_subdirectory: template\nservice_name: {type: str, default: billing}\n",

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from fleet.errors import FleetError
-from fleet.template import rendering
+from fleet.template import jinja_environment, rendering
 from fleet.template.answers import ANSWERS_FILE, Answers
+from fleet.template.jinja_environment import CompilingOnce
 from fleet.template.manifest import entry_of
-from fleet.template.rendering import CompilingOnce
 from fleet.template.template import Template
 from tests.fleet.services import Born, contents
 from tests.support.answers import VARIANTS
@@ -110,9 +110,11 @@ def test_a_cache_that_is_deleted_during_a_run_is_made_again(
 
 
 def test_other_versions_of_jinja_and_copier_do_not_use_the_compiled_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    folders = {rendering._Compiled().directory}
+    folders = {jinja_environment.CompiledFiles().directory}
     for package in ("jinja2", "copier"):
         with monkeypatch.context() as patch:
-            patch.setattr(rendering, "version", lambda name, other=package: "9.9" if name == other else version(name))
-            folders.add(rendering._Compiled().directory)
+            patch.setattr(
+                jinja_environment, "version", lambda name, other=package: "9.9" if name == other else version(name)
+            )
+            folders.add(jinja_environment.CompiledFiles().directory)
     assert len(folders) == 3

@@ -11,7 +11,9 @@ from copier._user_data import Question
 from copier.errors import UserMessageError
 from jinja2 import StrictUndefined
 
-from fleet.template.rendering import CompilingOnce, _matcher, _Question
+from fleet.template.jinja_environment import CompilingOnce
+from fleet.template.path_patterns import matcher
+from fleet.template.rendering import _Question
 
 PATTERNS = (
     *(
@@ -52,7 +54,7 @@ PATHS = [
 def test_a_path_is_left_out_exactly_if_copier_leaves_the_path_out(last: str) -> None:
     for patterns in (one for number in range(3) for one in product(PATTERNS, repeat=number)):
         copier = Worker._path_matcher(cast(Worker, None), (*patterns, last))
-        ours = _matcher.__wrapped__((*patterns, last))
+        ours = matcher.__wrapped__((*patterns, last))
         for path in map(Path, PATHS):
             assert bool(ours(path)) == bool(copier(path)), (patterns, last, path)
 
