@@ -6,7 +6,7 @@ import pytest
 from chassis.commands import main
 from chassis.service import Service
 
-from tests.chassis.said import MESSAGES
+from tests.chassis.tiny_messages import MESSAGES
 
 
 class CommandDesk:

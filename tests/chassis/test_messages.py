@@ -10,8 +10,8 @@ from chassis.brokers import Kind
 from chassis.messages import Contract, Event, Job, Messages, OnEvent, OnJob, messages_in, name_of
 from chassis.messaging.topology import topology_of
 
-from tests.chassis import said
-from tests.chassis.said import MESSAGES, PaidV1, ThingMade, ThingMadeV1, TidyUp, TidyUpV1, on_paid
+from tests.chassis import tiny_messages
+from tests.chassis.tiny_messages import MESSAGES, PaidV1, ThingMade, ThingMadeV1, TidyUp, TidyUpV1, on_paid
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_the_lines_of_every_module_below_a_package_are_found(tmp_path, monkeypat
     (inner / "__init__.py").touch()
     (inner / "payments.py").write_text(
         "from chassis.messages import OnEvent\n"
-        "from tests.chassis.said import PaidV1, on_paid\n"
+        "from tests.chassis.tiny_messages import PaidV1, on_paid\n"
         'INCOMING = [OnEvent("bank.paid.v1", PaidV1, on_paid)]\n'
     )
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -100,7 +100,7 @@ def test_the_lines_of_every_module_below_a_package_are_found(tmp_path, monkeypat
 def test_a_service_without_lines_has_no_messages() -> None:
     assert not Messages("tiny")
     assert MESSAGES
-    assert Messages("tiny", incoming=(OnJob(said.CountV1, said.on_count),))
+    assert Messages("tiny", incoming=(OnJob(tiny_messages.CountV1, tiny_messages.on_count),))
 
 
 def test_lines_are_refused_where_the_answers_leave_messaging_out(
@@ -109,14 +109,14 @@ def test_lines_are_refused_where_the_answers_leave_messaging_out(
     monkeypatch.setattr("chassis.discovery._CHASSIS", tmp_path)
     assert not Messages("tiny")
     with pytest.raises(ValueError, match=r"tiny has lines in OUTGOING or INCOMING .*fleet update -d messaging_style="):
-        Messages("tiny", incoming=(OnJob(said.CountV1, said.on_count),))
+        Messages("tiny", incoming=(OnJob(tiny_messages.CountV1, tiny_messages.on_count),))
 
 
 def test_the_queue_of_a_job_is_part_of_its_name_for_sender_and_receiver() -> None:
     apart = Messages(
         "tiny",
-        (Job(TidyUp, said.CountV1), Job(ThingMade, ThingMadeV1, to="bank--slow")),
-        (OnJob(said.CountV1, said.on_count, queue="reports", timeout=timedelta(minutes=10)),),
+        (Job(TidyUp, tiny_messages.CountV1), Job(ThingMade, ThingMadeV1, to="bank--slow")),
+        (OnJob(tiny_messages.CountV1, tiny_messages.on_count, queue="reports", timeout=timedelta(minutes=10)),),
     )
     assert [route.name for routes in apart.routes.values() for route in routes] == [
         "tiny--reports.count.v1",
@@ -141,7 +141,7 @@ def test_the_queue_of_a_job_is_part_of_its_name_for_sender_and_receiver() -> Non
 )
 def test_a_queue_or_a_timeout_that_cannot_work_is_refused_with_the_remedy(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        Messages("tiny", incoming=(OnJob(said.CountV1, said.on_count, **options),))
+        Messages("tiny", incoming=(OnJob(tiny_messages.CountV1, tiny_messages.on_count, **options),))
 
 
 def test_a_contract_ignores_unknown_fields() -> None:

@@ -7,8 +7,8 @@ from chassis.application import application, worker
 from chassis.settings import Settings, read
 from chassis.web.server import serve
 
-from tests.chassis.said import MESSAGES
 from tests.chassis.tiny.main import SERVICE
+from tests.chassis.tiny_messages import MESSAGES
 
 if __name__ == "__main__":
     make = {"serve": application, "work": worker}[sys.argv[1]]

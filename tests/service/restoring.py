@@ -30,7 +30,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from pydantic import SecretStr
 
 from tests.chassis.running import running
-from tests.chassis.said import PaidV1, on_paid
+from tests.chassis.tiny_messages import PaidV1, on_paid
 from tests.support.query import ask
 from tests.support.waiting import until
 

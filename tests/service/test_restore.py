@@ -21,7 +21,7 @@ from chassis.dev import embedded
 from chassis.dev.embedded.postgresql import OPEN_TO_ALL
 from chassis.service import Service
 
-from tests.chassis.said import EFFECTS
+from tests.chassis.tiny_messages import EFFECTS
 from tests.service.restoring import Billing, Neighbour, Server
 from tests.support import brokers
 from tests.support.how_to import blocks

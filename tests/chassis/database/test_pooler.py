@@ -19,8 +19,8 @@ from chassis.settings import SettingsError
 from fastapi import FastAPI
 from pydantic import SecretStr
 
-from tests.chassis.said import MESSAGES
 from tests.chassis.sockets import listening
+from tests.chassis.tiny_messages import MESSAGES
 from tests.support import pgbouncer
 
 pytestmark = pytest.mark.slow

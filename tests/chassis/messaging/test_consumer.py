@@ -30,11 +30,11 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from pydantic import SecretStr, field_validator
 from structlog.testing import CapturingLogger
 
-from tests.chassis import said
+from tests.chassis import tiny_messages
 from tests.chassis.each_broker import Run, each_of
 from tests.chassis.memory_broker import MemoryBroker, MemorySubscription
 from tests.chassis.running import recording, running
-from tests.chassis.said import MESSAGES, MessageLines, PaidV1, TidyUp, TidyUpV1
+from tests.chassis.tiny_messages import MESSAGES, MessageLines, PaidV1, TidyUp, TidyUpV1
 from tests.support import brokers
 from tests.support.link import Link
 
@@ -71,7 +71,7 @@ def tell_when_lanes_stop(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def stop_and_tell(lane: Lane, **options: Any) -> None:
         stop(lane, **options)
-        asyncio.get_running_loop().call_soon(said.told.set)
+        asyncio.get_running_loop().call_soon(tiny_messages.told.set)
 
     monkeypatch.setattr(Lane, "stop", stop_and_tell)
 
@@ -98,7 +98,7 @@ class Bench:
         """Wait until the handler has been called `times` times with that number."""
 
         async def begun() -> bool:
-            return said.begun.count(number) >= times
+            return tiny_messages.begun.count(number) >= times
 
         await self.until(begun)
 
@@ -169,10 +169,10 @@ class Bench:
 async def bench(
     database_url: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncGenerator[Bench]:
-    await connection.execute(said.EFFECTS)
-    said.told.clear()
-    said.begun.clear()
-    said.handled.clear()
+    await connection.execute(tiny_messages.EFFECTS)
+    tiny_messages.told.clear()
+    tiny_messages.begun.clear()
+    tiny_messages.handled.clear()
     monkeypatch.setattr(leadership, "PROOF_SECONDS", 0.2)
     monkeypatch.setattr(
         leadership, "LEASE_SECONDS", WAIT_SECONDS
@@ -194,7 +194,7 @@ async def real(request: pytest.FixtureRequest, run: Run, bench: Bench) -> Bench:
     """The same bench on a real broker, with names that no other test uses."""
     suffix = uuid4().hex[:8]
     bench.bank = f"bank-{suffix}"
-    heard = OnEvent(f"{bench.bank}.paid.v1", said.PaidV1, said.on_paid)
+    heard = OnEvent(f"{bench.bank}.paid.v1", tiny_messages.PaidV1, tiny_messages.on_paid)
     bench.messages = Messages(f"tiny-{suffix}", incoming=(heard,))
     bench.broker = broker_for(Options(url=SecretStr(run(request.param).url), client_name="tiny", partitions=1))
     await bench.broker.connect()
@@ -227,7 +227,7 @@ async def test_an_id_under_two_names_is_two_messages(bench: Bench) -> None:
         await bench.until_effects(1)
     async with bench.consuming(kind=Kind.JOB):
         await bench.until_effects(1, 2)
-    assert said.handled == ["same"]
+    assert tiny_messages.handled == ["same"]
 
 
 class ErrandV1(Contract):
@@ -239,14 +239,14 @@ class ErrandV1(Contract):
 
 async def on_errand(job: ErrandV1, uow: UnitOfWork) -> None:
     if job.then == "wait":
-        await said.told.wait()
+        await tiny_messages.told.wait()
     if job.then == "fail":
         raise RuntimeError("the neighbour is down")
     if job.then == "fail, then wait":
-        said.begun.append(job.number)
-        if said.begun.count(job.number) == 1:
+        tiny_messages.begun.append(job.number)
+        if tiny_messages.begun.count(job.number) == 1:
             raise RuntimeError("the neighbour is down")
-        await said.told.wait()
+        await tiny_messages.told.wait()
     if job.then == "fail slowly":
         await asyncio.sleep(0.1)
         raise RuntimeError("the neighbour is down")
@@ -276,16 +276,16 @@ async def has_done(bench: Bench, *numbers: int) -> bool:
 
 
 async def test_a_job_has_the_time_limit_of_its_line(bench: Bench) -> None:
-    said.told.clear()
+    tiny_messages.told.clear()
     quick = replace(QUICK, max_attempts=1, handler_timeout_seconds=0.05)
     patient = OnJob(ErrandV1, on_errand, timeout=timedelta(minutes=1))
-    hasty = OnJob(said.CountV1, forever, timeout=timedelta(milliseconds=50))
+    hasty = OnJob(tiny_messages.CountV1, forever, timeout=timedelta(milliseconds=50))
     bench.messages = Messages("tiny", incoming=(patient, hasty))
     count = Message(Kind.JOB, "tiny.count.v1", str(uuid4()), "a", b'{"number": 2}')
     await bench.publish(errand(1, "wait"), count)
     async with bench.consuming(kind=Kind.JOB, retry_policy=quick):
         await bench.until(bench.parked)
-        said.told.set()
+        tiny_messages.told.set()
         await bench.until(lambda: has_done(bench, 1))
     (parked,) = await bench.parked()
     assert parked["reason"] == "TimeoutError: it took longer than the timeout of its line (0.05 seconds)"
@@ -307,7 +307,7 @@ async def test_a_worker_does_as_many_jobs_at_once_as_the_setting_says(errands: B
         await errands.until(two_are_busy)
         await asyncio.sleep(0.1)
         assert await two_are_busy()
-        said.told.set()
+        tiny_messages.told.set()
         await errands.until(lambda: has_done(errands, *range(6)))
 
 
@@ -316,7 +316,7 @@ async def test_a_job_that_takes_long_holds_up_no_other(errands: Bench, key: str)
     await errands.publish(errand(0, "wait", key=key), *(errand(number, key=key) for number in range(1, 31)))
     async with errands.consuming(kind=Kind.JOB):
         await errands.until(lambda: has_done(errands, *range(1, 31)))
-        said.told.set()
+        tiny_messages.told.set()
         await errands.until(lambda: has_done(errands, *range(31)))
 
 
@@ -348,7 +348,7 @@ async def test_a_message_gets_its_next_attempt_however_many_slow_attempts_are_du
 ) -> None:
     monkeypatch.setattr(lane, "DATABASE_PAUSE_SECONDS", 0.01)
     monkeypatch.setitem(SHAPES, Kind.JOB, replace(SHAPES[Kind.JOB], lanes=1))
-    said.told.set()
+    tiny_messages.told.set()
     bad = (errand(number, "make the server fail slowly") for number in range(10))
     await errands.publish(*bad, errand(100, "fail, then wait"))
     async with errands.consuming(kind=Kind.JOB, retry_policy=STUBBORN):
@@ -362,7 +362,7 @@ async def test_a_job_is_put_behind_no_attempt_while_a_lane_is_free(errands: Benc
         await errands.until_begun(0, times=2)
         await errands.publish(*map(errand, good))
         await errands.until(lambda: has_done(errands, *good))
-        said.told.set()
+        tiny_messages.told.set()
         await errands.until(lambda: has_done(errands, 0, *good))
 
 
@@ -401,7 +401,7 @@ async def test_a_failed_try_leaves_nothing_and_holds_back_its_own_key_alone(benc
         await bench.until_effects(3)
         await bench.until_begun(1, times=3)
         assert await bench.effects() == [3]
-        said.told.set()
+        tiny_messages.told.set()
         await bench.until_effects(3, 1, 2, 4)
     assert await bench.parked() == []
 
@@ -711,7 +711,7 @@ async def test_any_number_of_messages_that_found_no_room_are_parked_once_there_i
     await bench.publish(*(paid(number, key=str(number), then="fail") for number in range(count)))
 
     async def all_have_failed() -> bool:
-        return len(set(said.begun)) == count
+        return len(set(tiny_messages.begun)) == count
 
     async with bench.consuming():
         await bench.until(all_have_failed)
@@ -856,7 +856,7 @@ async def test_a_database_that_does_not_answer_costs_no_message_an_attempt(bench
         await bench.publish(paid(1, then="wait until told"))
         await bench.until_begun(1)
         link.freeze()
-        said.told.set()  # neither its next statement nor the rollback gets an answer
+        tiny_messages.told.set()  # neither its next statement nor the rollback gets an answer
         await asyncio.to_thread(link.holding.wait, WAIT_SECONDS)
         await bench.publish(paid(2, key="b"), paid(3, key="c"))
         await asyncio.sleep(6)  # longer than a statement may take
@@ -1013,14 +1013,14 @@ async def test_a_consumer_that_was_deposed_without_noticing_leaves_every_event_t
     handled: list[tuple[str, int]] = []
 
     def replica(name: str) -> Bench:
-        async def on_paid(event: said.PaidV1, uow: UnitOfWork) -> None:
+        async def on_paid(event: tiny_messages.PaidV1, uow: UnitOfWork) -> None:
             await uow.connection.execute("INSERT INTO effects (number) VALUES ($1)", event.number)
             handled.append((name, event.number))
 
         bench = Bench(real.url, real.connection)
         bench.broker, bench.bank = real.broker, real.bank
         bench.messages = Messages(
-            real.messages.service, incoming=(OnEvent(f"{real.bank}.paid.v1", said.PaidV1, on_paid),)
+            real.messages.service, incoming=(OnEvent(f"{real.bank}.paid.v1", tiny_messages.PaidV1, on_paid),)
         )
         return bench
 
@@ -1081,11 +1081,11 @@ async def test_each_message_has_one_effect_and_in_order_while_two_replicas_own_i
     suffix, number = uuid4().hex[:8], 200
 
     def replica(url: str) -> Bench:
-        async def on_paid(event: said.PaidV1, uow: UnitOfWork) -> None:
+        async def on_paid(event: tiny_messages.PaidV1, uow: UnitOfWork) -> None:
             await uow.connection.execute("INSERT INTO effects (number) VALUES ($1)", event.number)
             if event.number == number // 4:
-                said.begun.append(event.number)
-                while not said.told.is_set():
+                tiny_messages.begun.append(event.number)
+                while not tiny_messages.told.is_set():
                     await uow.connection.execute("SELECT 1")  # or the server would end the idle transaction
                     await asyncio.sleep(0.1)
             await asyncio.sleep(0.005)
@@ -1094,7 +1094,7 @@ async def test_each_message_has_one_effect_and_in_order_while_two_replicas_own_i
         replica.bank = f"bank-{suffix}"
         options = Options(url=SecretStr(url), client_name="tiny", partitions=1, redelivery_seconds=2)
         replica.broker = broker_for(options)
-        heard = OnEvent(f"{replica.bank}.paid.v1", said.PaidV1, on_paid)
+        heard = OnEvent(f"{replica.bank}.paid.v1", tiny_messages.PaidV1, on_paid)
         replica.messages = Messages(f"tiny-{suffix}", incoming=(heard,))
         return replica
 
@@ -1110,7 +1110,7 @@ async def test_each_message_has_one_effect_and_in_order_while_two_replicas_own_i
                 link.freeze()
                 async with successor.consuming(retry_policy=retry_policy):
                     await bench.until(lambda: bench.connection.fetchval(WAITING_FOR_A_CLAIM))
-                    said.told.set()
+                    tiny_messages.told.set()
                     await bench.until(lambda: _has_effects(bench, *range(number)))
                     link.restore()
         finally:

@@ -18,7 +18,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from pydantic import SecretStr
 
-from tests.chassis.said import MESSAGES, CountV1, ThingMade, ThingMadeV1, TidyUp, on_count
+from tests.chassis.tiny_messages import MESSAGES, CountV1, ThingMade, ThingMadeV1, TidyUp, on_count
 
 
 @pytest.fixture

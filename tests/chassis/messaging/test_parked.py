@@ -16,7 +16,7 @@ from chassis.messages import Messages, OnJob
 from chassis.messaging import parking
 from chassis.service import Service
 
-from tests.chassis import said
+from tests.chassis import tiny_messages
 from tests.chassis.command_line import CommandDesk
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -61,7 +61,7 @@ def desk(
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("LOG_FORMAT", "console")
     desk = Desk(service, database_url, capsys)
-    desk.ask(said.EFFECTS)
+    desk.ask(tiny_messages.EFFECTS)
     yield desk
     desk.ask("DROP TABLE effects")
     desk.ask("DELETE FROM chassis.parked")
@@ -113,7 +113,7 @@ def test_replay_has_the_effect_and_unparks(desk: Desk) -> None:
     status, out, _ = desk("replay", str(one))
     assert (status, out) == (0, f"{one}  bank.paid.v1  handled\n")
     assert [row[0] for row in desk.ask("SELECT number FROM effects")] == [1]
-    assert said.subjects[-1] == "user-17"
+    assert tiny_messages.subjects[-1] == "user-17"
     assert desk.left() == [other]
 
 
@@ -218,10 +218,10 @@ def test_something_that_is_no_id_is_refused(desk: Desk, capsys: pytest.CaptureFi
 def test_a_job_that_may_take_longer_than_other_messages_is_replayed_within_its_own_timeout(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def on_count(job: said.CountV1, uow: UnitOfWork) -> None:
+    async def on_count(job: tiny_messages.CountV1, uow: UnitOfWork) -> None:
         await uow.connection.execute("SELECT pg_sleep(0.5)")
 
-    slow = OnJob(said.CountV1, on_count, queue="reports", timeout=timedelta(minutes=10))
+    slow = OnJob(tiny_messages.CountV1, on_count, queue="reports", timeout=timedelta(minutes=10))
     desk.service = dataclasses.replace(desk.service, messages=Messages("tiny", incoming=(slow,)))
     desk.park(name="tiny--reports.count.v1")
     monkeypatch.setenv("MESSAGE_TIMEOUT_SECONDS", "0.2")

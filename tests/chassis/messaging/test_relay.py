@@ -38,10 +38,10 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from pydantic import SecretStr
 from structlog.testing import CapturingLogger
 
-from tests.chassis import said
+from tests.chassis import tiny_messages
 from tests.chassis.each_broker import Run, each_of
 from tests.chassis.running import recording, running
-from tests.chassis.said import MESSAGES, MessageLines, ThingMade, TidyUp
+from tests.chassis.tiny_messages import MESSAGES, MessageLines, ThingMade, TidyUp
 from tests.support.link import Link
 
 WAIT_SECONDS = 90
@@ -444,7 +444,7 @@ async def test_a_destination_that_takes_nothing_delays_no_other_destination(
 @pytest.mark.parametrize("name", each_of("nats"))
 @pytest.mark.parametrize("count", [1, BATCH + 100])
 async def test_a_full_stream_of_jobs_delays_no_event(bench: Bench, run: Run, name: str, count: int) -> None:
-    messages = Messages(f"tiny-{uuid4().hex[:8]}", said.MESSAGES.outgoing)
+    messages = Messages(f"tiny-{uuid4().hex[:8]}", tiny_messages.MESSAGES.outgoing)
     broker = broker_for(Options(url=SecretStr(run(name).url), client_name="tiny"))
     assert isinstance(broker, NatsBroker)
     await broker.connect()

@@ -18,7 +18,7 @@ from chassis.messaging.specs import asyncapi
 from chassis.service import Service
 from pydantic import SecretStr
 
-from tests.chassis.said import MESSAGES, ThingMade
+from tests.chassis.tiny_messages import MESSAGES, ThingMade
 
 
 async def read_things(uow: UnitOfWork, /, *, after: UUID, limit: int) -> Sequence[object]:

@@ -28,9 +28,9 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from structlog.testing import CapturingLogger
 
-from tests.chassis import said
+from tests.chassis import tiny_messages
 from tests.chassis.memory_broker import MemoryBroker
-from tests.chassis.said import MESSAGES
+from tests.chassis.tiny_messages import MESSAGES
 from tests.support.waiting import until
 
 
@@ -41,7 +41,7 @@ def talking(service: Service) -> Service:
 
 @pytest.fixture
 async def tables(connection: asyncpg.Connection) -> AsyncGenerator[None]:
-    await connection.execute(said.EFFECTS)
+    await connection.execute(tiny_messages.EFFECTS)
     yield
     await connection.execute("DROP TABLE effects; DELETE FROM chassis.outbox; DELETE FROM chassis.inbox")
     await connection.execute("DELETE FROM chassis.parked")
