@@ -5,6 +5,7 @@ fixtures of every service.
 """
 
 import shutil
+import socket
 import sys
 import uuid
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -113,11 +114,10 @@ def start(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Genera
     with ExitStack() as stack:
         stack.callback(ask, database_url, "DELETE FROM tiny.things")
 
-        def start(*arguments: str, **settings: object) -> Running:
+        def start(*arguments: str, listener: socket.socket | None = None, **settings: object) -> Running:
             command = [sys.executable, *(arguments or ("-m", "tests.chassis.tiny", "serve"))]
-            service = start_process(
-                folder, command, {"DATABASE_URL": database_url, "DRAIN_SECONDS": 0, "PROBE_DETAILS": "true", **settings}
-            )
+            usual = {"DATABASE_URL": database_url, "DRAIN_SECONDS": 0, "PROBE_DETAILS": "true"}
+            service = start_process(folder, command, usual | settings, listener)
             stack.callback(service.process.stop)
             await_start(service)
             return service

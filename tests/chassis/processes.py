@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -67,8 +68,15 @@ def environment(**settings: object) -> dict[str, str]:
     return ours | {"PYTHONPATH": str(ROOT)} | {name: str(value) for name, value in settings.items()}
 
 
-def start_process(folder: Path, command: Sequence[str], settings: dict[str, object]) -> Running:
-    port = embedded.free_port()
+def start_process(
+    folder: Path, command: Sequence[str], settings: dict[str, object], listener: socket.socket | None = None
+) -> Running:
+    """Start a service on a free port, or on the listening socket."""
+    if listener is None:
+        port, passed = embedded.free_port(), []
+    else:
+        port, passed = listener.getsockname()[1], [listener.fileno()]
+        settings = settings | {"HTTP_FD": listener.fileno()}
     output = folder / f"service-{port}.log"
     with output.open("w") as log:
         process = embedded.spawn(
@@ -78,6 +86,7 @@ def start_process(folder: Path, command: Sequence[str], settings: dict[str, obje
             cwd=ROOT,
             stdout=log,
             stderr=log,
+            pass_fds=passed,
         )
     return Running(f"http://127.0.0.1:{port}", process, output)
 

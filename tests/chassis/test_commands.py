@@ -91,6 +91,16 @@ def test_migrate_names_a_database_that_cannot_be_used_without_its_password(
         assert "Traceback" not in said.err
 
 
+def test_serve_refuses_a_descriptor_that_is_no_socket(
+    service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://localhost/unused")
+    with (tmp_path / "file").open("w") as file:
+        monkeypatch.setenv("HTTP_FD", str(file.fileno()))
+        assert main(service, ["serve"]) == 2
+        assert f"HTTP_FD: {file.fileno()} is no socket of this process" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "issuers",
     [

@@ -20,7 +20,7 @@ import asyncpg
 import nats
 import pytest
 from chassis.dev import embedded
-from chassis.dev.embedded import EmbeddedServerError, child_process, nats_server
+from chassis.dev.embedded import EmbeddedServerError, child_process, nats_server, postgresql
 
 from tests.chassis.processes import environment
 from tests.support.paths import ROOT
@@ -128,6 +128,20 @@ def test_a_durable_server_keeps_its_data_and_its_password(folder: Path, monkeypa
             start_and_stop(folder)
         monkeypatch.undo()
         assert ask(again, "SELECT answer FROM kept") == 42
+
+
+def test_a_killed_server_is_noticed_and_starts_again_at_the_same_url(folder: Path) -> None:
+    for start in (postgresql.start, nats_server.start):
+        home = folder / start.__module__
+        server = start(home, durable=True)
+        assert server.process.child.poll() is None
+        os.kill(server.process.child.pid, signal.SIGKILL)
+        assert server.process.child.wait(60) == -signal.SIGKILL
+        server.process.stop()
+
+        again = start(home, durable=True)
+        again.process.stop()
+        assert again.url == server.url
 
 
 def test_a_durable_server_keeps_its_port_unless_the_port_is_taken(folder: Path) -> None:

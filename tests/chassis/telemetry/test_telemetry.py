@@ -40,7 +40,7 @@ def first(start: Start, receiver: OtlpReceiver) -> Running:
     """A service that reports to the receiver."""
     return start(
         OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
-        OTEL_RESOURCE_ATTRIBUTES="deployment.environment.name=test",
+        OTEL_RESOURCE_ATTRIBUTES="deployment.environment.name=test,service.instance.id=tiny-1",
         SERVICE_VERSION="1.2.3",
     )
 
@@ -81,7 +81,7 @@ def test_a_request_arrives_as_one_tree_and_queued_spans_arrive_before_the_end(
     resource = next(each for each in receiver.resources if each["service.version"] == "1.2.3")
     assert resource["service.namespace"] == "tests"
     assert resource["deployment.environment.name"] == "test"
-    assert resource["service.instance.id"]
+    assert resource["service.instance.id"] == "tiny-1"
     assert len(receiver.wait_for(last.headers["x-request-id"], count=2, timeout=0)) == 2
     assert {"http.server.request.duration", "db.client.connection.count"} <= receiver.metrics
     assert first.events(event="request_finished") == []  # by default traces show requests, and logs do not

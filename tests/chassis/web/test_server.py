@@ -108,6 +108,18 @@ async def test_under_load_every_request_sent_before_the_end_of_the_drain_is_answ
     assert took > drain
 
 
+async def test_a_socket_of_the_parent_process_answers_requests_that_came_while_no_process_ran(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        first = start(listener=listener)
+        first.tell()
+        assert await ended(first) == 0
+
+        async with httpx.AsyncClient(base_url=first.base, timeout=EXIT_TIMEOUT_SECONDS) as client:
+            waiting = asyncio.create_task(client.get("/v1/things"))
+            start(listener=listener)
+            assert (await waiting).status_code == 200
+
+
 async def test_requests_sent_before_the_end_of_the_drain_are_answered_though_the_server_reads_late(
     start: Start,
 ) -> None:

@@ -119,6 +119,8 @@ class Settings(BrokerSettings):
 
     http_host: str = "127.0.0.1"
     http_port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    http_fd: Annotated[int, Field(ge=3)] | None = None
+    """The descriptor of a listening socket that the parent process passes on, instead of HTTP_HOST and HTTP_PORT."""
     keep_alive_seconds: Seconds = 75
     """How long an idle connection stays open. A load balancer before it needs a shorter idle timeout."""
 

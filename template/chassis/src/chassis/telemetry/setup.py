@@ -146,20 +146,18 @@ def sampler_of(settings: Settings) -> Sampler:
 def from_settings(service: Service, settings: Settings) -> Telemetry:
     """Export to the settings' OTLP endpoint. Without an endpoint no span is recorded, but trace ids are passed on."""
     # Not Resource.create(): its detectors scan every installed package's entry points at each start.
-    resource = (
-        OTELResourceDetector()
-        .detect()
-        .merge(
-            Resource(
-                {
-                    "service.name": service.name,
-                    "service.namespace": service.domain,
-                    "service.version": settings.service_version,
-                    "service.instance.id": str(uuid.uuid4()),
-                    "telemetry.sdk.language": "python",
-                    "telemetry.sdk.name": "opentelemetry",
-                }
-            )
+    given = OTELResourceDetector().detect()
+    resource = given.merge(
+        Resource(
+            {
+                "service.name": service.name,
+                "service.namespace": service.domain,
+                "service.version": settings.service_version,
+                # A name from the environment is still the same replica after a restart of the process.
+                "service.instance.id": given.attributes.get("service.instance.id") or str(uuid.uuid4()),
+                "telemetry.sdk.language": "python",
+                "telemetry.sdk.name": "opentelemetry",
+            }
         )
     )
     if settings.otel_exporter_otlp_endpoint is None:

@@ -16,7 +16,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from chassis.settings import Settings
+from chassis.settings import Settings, SettingsError
 from chassis.web.connections import Protocol, readable
 from chassis.web.probes import Lifecycle
 from chassis.web.shared_limits import SharedLimits
@@ -121,8 +121,22 @@ def allow_open_files(wanted: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
+def _inherited(descriptor: int) -> socket.socket:
+    """Open the socket that the parent process has passed on. Raises SettingsError."""
+    try:
+        return socket.socket(fileno=descriptor)
+    except OSError as error:
+        raise SettingsError(
+            f"  HTTP_FD: {descriptor} is no socket of this process ({error.strerror}): the parent process has to pass a "
+            "listening socket on, or leave HTTP_FD out"
+        ) from None
+
+
 def serve(app: FastAPI, *, drain: bool = True) -> bool:
-    """Serve until a signal stops the process. Return whether the start succeeded. A worker needs no drain."""
+    """Serve until a signal stops the process. Return whether the start succeeded. A worker needs no drain.
+
+    Raises SettingsError.
+    """
     settings: Settings = app.state.settings
     protocol: Any = partial(Protocol, shared_limits=SharedLimits(max_connections=settings.max_connections))
     config = uvicorn.Config(
@@ -141,11 +155,12 @@ def serve(app: FastAPI, *, drain: bool = True) -> bool:
         timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout_seconds),
         backlog=2048,
     )
+    sockets = None if settings.http_fd is None else [_inherited(settings.http_fd)]
     server = Server(config, lifecycle=app.state.lifecycle, drain_seconds=settings.drain_seconds if drain else 0)
     spare_collector()
     allow_open_files(settings.max_connections + settings.database_pool_size + OTHER_FILES)
     try:
-        server.run()
+        server.run(sockets)
     except SystemExit:  # Uvicorn cannot listen, and has logged why
         log.error(
             "listening_failed",

@@ -58,6 +58,14 @@ class Process:
         self.watchdog.wait(STOP_TIMEOUT_SECONDS)
 
 
+@dataclass(frozen=True)
+class Server:
+    """A server that answers at its URL. `process` shows whether it still runs, and stops it."""
+
+    url: str
+    process: Process
+
+
 def spawn(arguments: list[str], *, stop_signal: signal.Signals, **options: Any) -> Process:
     """Start a child that does not outlive this process. `options` go to subprocess.Popen. Without `stdin` it has none.
 

@@ -10,14 +10,23 @@ from collections.abc import Generator
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
-from chassis.dev.embedded.child_process import EmbeddedServerError, Process, lock, spawn, usual_port
+from chassis.dev.embedded.child_process import EmbeddedServerError, Process, Server, lock, spawn, usual_port
 
 START_TIMEOUT_SECONDS = 30
 
 
 @contextlib.contextmanager
 def nats(folder: Path, *, durable: bool, port: int | None = None) -> Generator[str]:
-    """Run NATS with JetStream on the data in `folder`, which is made if absent, and yield its URL.
+    """Run NATS as `start` does, yield its URL, and stop it. Raises EmbeddedServerError."""
+    server = start(folder, durable=durable, port=port)
+    try:
+        yield server.url
+    finally:
+        server.process.stop()
+
+
+def start(folder: Path, *, durable: bool, port: int | None = None) -> Server:
+    """Start NATS with JetStream on the data in `folder`, which is made if absent. The caller stops the process.
 
     The server listens on `port`, or else on the port of its last start in this folder. With `durable=True` a message is
     on the disk before it is confirmed. Only one server at a time may use the folder. Raises EmbeddedServerError.
@@ -30,7 +39,7 @@ def nats(folder: Path, *, durable: bool, port: int | None = None) -> Generator[s
         lock(lock_file.fileno(), folder, "NATS")
         port = port or usual_port(folder / "port")
         config.write_text(json.dumps({"host": "127.0.0.1", "port": port, "jetstream": jetstream}))
-        server = spawn(
+        process = spawn(
             [program, "--config", str(config)],
             stop_signal=signal.SIGTERM,
             stdout=output,
@@ -38,10 +47,11 @@ def nats(folder: Path, *, durable: bool, port: int | None = None) -> Generator[s
             pass_fds=[lock_file.fileno()],  # the server keeps the lock until its end
         )
     try:
-        _wait_for_nats(server, port, log)
-        yield f"nats://127.0.0.1:{port}"
-    finally:
-        server.stop()
+        _wait_for_nats(process, port, log)
+    except BaseException:
+        process.stop()
+        raise
+    return Server(f"nats://127.0.0.1:{port}", process)
 
 
 @contextlib.contextmanager

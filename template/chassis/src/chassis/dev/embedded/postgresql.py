@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from chassis.dev.embedded.child_process import EmbeddedServerError, Process, lock, spawn, usual_port
+from chassis.dev.embedded.child_process import EmbeddedServerError, Process, Server, lock, spawn, usual_port
 
 START_TIMEOUT_SECONDS = 30
 
@@ -36,7 +36,16 @@ OPEN_TO_ALL = Path("/var/tmp")  # noqa: S108
 
 @contextlib.contextmanager
 def postgres(folder: Path, *, durable: bool, port: int | None = None) -> Generator[str]:
-    """Run PostgreSQL on the data in `folder`, which is made if absent, and yield the URL of its database `postgres`.
+    """Run PostgreSQL as `start` does, yield the URL of its database `postgres`, and stop it. Raises EmbeddedServerError."""
+    server = start(folder, durable=durable, port=port)
+    try:
+        yield server.url
+    finally:
+        server.process.stop()
+
+
+def start(folder: Path, *, durable: bool, port: int | None = None) -> Server:
+    """Start PostgreSQL on the data in `folder`, which is made if absent. The caller stops the process.
 
     The server listens on `port`, or else on the port of its last start in this folder. `durable=False` trades crash
     safety for speed. Only one server at a time may use the folder. Raises EmbeddedServerError.
@@ -58,7 +67,7 @@ def postgres(folder: Path, *, durable: bool, port: int | None = None) -> Generat
             **({} if durable else THROW_AWAY),
         }
         flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        server = spawn(
+        process = spawn(
             [str(binaries / "postgres"), "-D", str(data), *flags],
             stop_signal=signal.SIGINT,  # Postgres' fast shutdown: roll back, write a checkpoint, exit
             stdout=output,
@@ -67,10 +76,11 @@ def postgres(folder: Path, *, durable: bool, port: int | None = None) -> Generat
             **held,
         )
     try:
-        _wait_until_ready(server, binaries, port, log)
-        yield f"postgresql://postgres:{password}@127.0.0.1:{port}/postgres"
-    finally:
-        server.stop()
+        _wait_until_ready(process, binaries, port, log)
+    except BaseException:
+        process.stop()
+        raise
+    return Server(f"postgresql://postgres:{password}@127.0.0.1:{port}/postgres", process)
 
 
 def postgres_program(name: str) -> str | None:
