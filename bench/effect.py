@@ -23,7 +23,7 @@ from statistics import median, quantiles
 from urllib.parse import urlsplit
 
 import asyncpg
-import httpx
+import httpx2
 from chassis.dev.embedded import temporary_postgres
 
 from bench.process import REPORT, App
@@ -186,7 +186,7 @@ async def latency(pair: Pair, seconds: int) -> dict[str, float]:
     copied: dict[str, float] = {}
     watching = await asyncpg.connect(pair.copies)
     await watching.add_listener("copied", lambda *noticed: copied.setdefault(noticed[3], time.perf_counter()))
-    async with httpx.AsyncClient(base_url=pair.server.url) as client, asyncio.TaskGroup() as tasks:
+    async with httpx2.AsyncClient(base_url=pair.server.url) as client, asyncio.TaskGroup() as tasks:
 
         async def post() -> None:
             start = time.perf_counter()

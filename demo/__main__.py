@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 from demo.otlp import OtlpReceiver, Span, tree
 from demo.service import ROOT, DemoFailed, DemoService, Running
@@ -78,7 +78,7 @@ def main() -> int:
                     stay(billing, notifications)
     except KeyboardInterrupt:
         print()
-    except (DemoFailed, httpx.HTTPError) as error:
+    except (DemoFailed, httpx2.HTTPError) as error:
         print(f"demo failed: {error}", file=sys.stderr)
         return 1
     return 0
@@ -112,11 +112,11 @@ def started(service: DemoService, receiver: OtlpReceiver, **settings: str) -> Ge
         yield one
 
 
-def client_of(service: Running) -> httpx.Client:
-    return httpx.Client(base_url=service.base, timeout=30)
+def client_of(service: Running) -> httpx2.Client:
+    return httpx2.Client(base_url=service.base, timeout=30)
 
 
-def show_a_token(client: httpx.Client, billing: Running) -> None:
+def show_a_token(client: httpx2.Client, billing: Running) -> None:
     """Show that a stranger is refused, and the caller is not refused from then on."""
     say("\nWho shows no access token is refused:")
     exchange(client, "GET", "/v1/invoices", 401)
@@ -125,7 +125,7 @@ def show_a_token(client: httpx.Client, billing: Running) -> None:
     exchange(client, "GET", "/v1/invoices", 200)
 
 
-def converse(client: httpx.Client) -> httpx.Response:
+def converse(client: httpx2.Client) -> httpx2.Response:
     """Be a client. Returns the answer that created the invoice."""
     say("\nAn invoice is created, read and listed:")
     created = create(client, "2027-0001")
@@ -139,7 +139,7 @@ def converse(client: httpx.Client) -> httpx.Response:
     return created
 
 
-def create(client: httpx.Client, number: str) -> httpx.Response:
+def create(client: httpx2.Client, number: str) -> httpx2.Response:
     return exchange(client, "POST", "/v1/invoices", 201, json=draft(number))
 
 
@@ -148,7 +148,7 @@ def draft(number: str) -> dict[str, Any]:
     return {"number": number, "customer_id": customer, "total": {"amount": 1250, "currency": "EUR"}}
 
 
-def issue(client: httpx.Client, created: httpx.Response) -> str:
+def issue(client: httpx2.Client, created: httpx2.Response) -> str:
     """Once; a second time is refused. Returns the trace id of the request that did it."""
     url = created.headers["Location"]
     say("It is issued, once:")
@@ -157,7 +157,7 @@ def issue(client: httpx.Client, created: httpx.Response) -> str:
     return issued.headers["X-Request-Id"]
 
 
-def exchange(client: httpx.Client, method: str, path: str, status: int, **options: Any) -> httpx.Response:
+def exchange(client: httpx2.Client, method: str, path: str, status: int, **options: Any) -> httpx2.Response:
     """Send, show both sides, insist on the status."""
     response = client.request(method, path, **options)
     shown = {"Authorization": "Bearer …"} if "Authorization" in client.headers else {}
@@ -171,13 +171,13 @@ def exchange(client: httpx.Client, method: str, path: str, status: int, **option
     return expect(response, status)
 
 
-def expect(response: httpx.Response, status: int) -> httpx.Response:
+def expect(response: httpx2.Response, status: int) -> httpx2.Response:
     if response.status_code != status:
         raise DemoFailed(f"{response.request.method} {response.url}: {response.status_code}, expected {status}")
     return response
 
 
-def show_reaction(client: httpx.Client) -> None:
+def show_reaction(client: httpx2.Client) -> None:
     """Wait until notifications has heard of both invoices, and show what it did."""
     say(
         "billing said so in events. notifications, with a database of its own, has heard them, the one before its birth too:"

@@ -44,7 +44,7 @@ PHRASES = {413: "Content Too Large", 414: "URI Too Long", 416: "Range Not Satisf
 """The phrases that differ between versions of Python."""
 STATUS = re.compile(r"[1-5]([0-9][0-9]|XX|xx)|default")
 TAKEN = {"body", "client", "response"}
-IMPORTED = {"date", "datetime", "httpx", "quote", "to_jsonable_python"}
+IMPORTED = {"date", "datetime", "httpx2", "quote", "to_jsonable_python"}
 """The imports of a module that an operation may have the name of."""
 IMPORTED_CLASSES = {"Any", "BaseModel", "ConfigDict", "Enum", "Field", "Literal", "Mapping", "RootModel", "UUID"}
 
@@ -63,14 +63,14 @@ from typing import Any, Literal
 from urllib.parse import quote
 from uuid import UUID
 
-import httpx
+import httpx2
 from pydantic_core import to_jsonable_python
 """
 ERRORS = '''
 class {title}Error(Exception):
     """{name} gave another answer than the operation returns. `problem` is the body, and `code` the code in the body."""
 
-    def __init__(self, response: httpx.Response) -> None:
+    def __init__(self, response: httpx2.Response) -> None:
         super().__init__(f"{{response.request.method}} {{response.request.url.path}} answered {{response.status_code}}")
         self.status = response.status_code
         try:
@@ -252,7 +252,7 @@ def _function(title: str, document: Document, operation: Operation, schemas: Nod
         required.append(f"body: {model}" if needs_body else f"body: {model} | None = None")
         dumped = 'body.model_dump(mode="json", by_alias=True, exclude_unset=True)'
         options.append(f"json={dumped}" if needs_body else f"json=None if body is None else {dumped}")
-    arguments = ", ".join(["client: httpx.AsyncClient", *required, *(["*", *optional] if optional else [])])
+    arguments = ", ".join(["client: httpx2.AsyncClient", *required, *(["*", *optional] if optional else [])])
     returned, reads = [], ""
     for status in successes(operation.responses):
         node = _json(operation.responses[status])
@@ -282,7 +282,7 @@ def _path(path: str, segments: dict[str, str]) -> str:
 def _docstring(title: str, operation: Operation) -> str:
     failures = [_error(title, int(status)) for status in operation.responses if status.isdigit() and int(status) >= 300]
     raises = (
-        f"Raises {', '.join([*failures, f'{title}Error'])} for another status, and httpx.HTTPError without an answer."
+        f"Raises {', '.join([*failures, f'{title}Error'])} for another status, and httpx2.HTTPError without an answer."
     )
     described = str(operation.content.get("description") or operation.content.get("summary") or operation).strip()
     lines = textwrap.wrap(re.sub(r'[\\"]', "'", visible(described.partition("\n")[0])), 110)[:1]

@@ -136,7 +136,7 @@ def _settings(module: Module) -> Iterator[tuple[str, int]]:
 # --- other services ---------------------------------------------------------------------------------------------------
 
 HTTP_LIBRARIES = ("aiohttp", "http.client", "httplib2", "niquests", "pycurl", "requests", "urllib.request", "urllib3")
-HTTPX = re.compile(r"httpx\.(Async)?Client|httpx\.(get|post|put|patch|delete|head|options|request|stream)")
+HTTPX = re.compile(r"httpx2?\.(Async)?Client|httpx2?\.(get|post|put|patch|delete|head|options|query|request|stream)")
 BROKER_LIBRARIES = ("aio_pika", "aiokafka", "aiormq", "amqp", "confluent_kafka", "kafka", "nats", "pika", "stomp")
 TASK_QUEUES = ("celery", "dramatiq", "faststream", "kombu")
 
@@ -148,8 +148,13 @@ class OutgoingCalls(Convention):
     remedy = "keep one chassis.client.service_client(base_url) for each service that is called"
 
     def check(self, service: Service) -> Iterator[Problem]:
+        has_both = '\nname = "httpx"\n' in service.text("uv.lock")
         for module in source.modules(service, CODE):
             yield from _find_imports(module, HTTP_LIBRARIES, "is another HTTP client than the chassis'")
+            if has_both:
+                yield from _find_imports(
+                    module, ("httpx",), "has other errors and transports than the chassis' client: write httpx2"
+                )
             for name, call in module.calls:
                 if HTTPX.fullmatch(name):
                     yield Problem(module.path, f"{name}() is another HTTP client than the chassis'", call.lineno)

@@ -47,7 +47,7 @@ class Module:
 
     @cached_property
     def names(self) -> dict[str, str]:
-        """The full names of imported names: {"AsyncClient": "httpx.AsyncClient", "sa": "sqlalchemy"}."""
+        """The full names of imported names: {"AsyncClient": "httpx2.AsyncClient", "sa": "sqlalchemy"}."""
         found = {}
         for node in self._import_nodes:
             if isinstance(node, ast.Import):
@@ -76,7 +76,7 @@ class Module:
 
     @cached_property
     def calls(self) -> list[tuple[str, ast.Call]]:
-        """Every call with the full name of its function, as far as the imports show: `httpx.AsyncClient`, `.get`."""
+        """Every call with the full name of its function, as far as the imports show: `httpx2.AsyncClient`, `.get`."""
         return [(self.named(node.func), node) for node in self.of(ast.Call)]
 
     def named(self, node: ast.expr) -> str:

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated, Any, cast
 
-import httpx
+import httpx2
 from chassis.application import application
 from chassis.database.unit_of_work import NoOutbox, UnitOfWork
 from chassis.identity import Caller, Oidc, OidcSettings, caller, public, scopes
@@ -85,7 +85,7 @@ def make(
     return app
 
 
-async def send(app: FastAPI, method: str, path: str, token: bytes | None = None, **options: Any) -> httpx.Response:
+async def send(app: FastAPI, method: str, path: str, token: bytes | None = None, **options: Any) -> httpx2.Response:
     headers = {"Authorization": b"Bearer " + token} if token else {}
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://tiny") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://tiny") as client:
         return await client.request(method, path, headers=options.pop("headers", headers), **options)

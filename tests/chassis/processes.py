@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 from chassis.dev import embedded
 
 from tests.chassis.tiny.main import SERVICE
@@ -93,12 +93,12 @@ def start_process(
 
 def await_start(service: Running) -> None:
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
-    with closing(httpx.Client(base_url=service.base)) as client:
+    with closing(httpx2.Client(base_url=service.base)) as client:
         while True:
             try:
                 client.get("/livez")
                 return
-            except httpx.TransportError:
+            except httpx2.TransportError:
                 assert service.process.child.poll() is None, service.output.read_text()
                 assert time.monotonic() < deadline, service.output.read_text()
                 time.sleep(0.05)

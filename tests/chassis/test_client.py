@@ -1,13 +1,17 @@
 """Calls to another service: they carry the trace, and no wait and no repetition is unbounded."""
 
 import asyncio
+import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from chassis.client import service_client
 from chassis.dev import embedded
@@ -61,21 +65,21 @@ async def test_the_trace_goes_along() -> None:
 async def test_a_request_that_was_made_by_hand_has_the_same_limit() -> None:
     port = embedded.free_port()
     async with other(port, say_nothing), service_client("", timeout_seconds=0.2) as client:
-        with pytest.raises(httpx.TimeoutException):
-            await client.send(httpx.Request("GET", f"http://127.0.0.1:{port}/there"))
+        with pytest.raises(httpx2.TimeoutException):
+            await client.send(httpx2.Request("GET", f"http://127.0.0.1:{port}/there"))
 
 
 async def test_a_service_that_does_not_answer_is_given_up() -> None:
     port = embedded.free_port()
     began = time.monotonic()
     async with other(port, say_nothing), service_client(f"http://127.0.0.1:{port}", timeout_seconds=0.3) as client:
-        with pytest.raises(httpx.TimeoutException):
+        with pytest.raises(httpx2.TimeoutException):
             await client.get("/there")
 
     assert time.monotonic() - began < 15
 
 
-@pytest.mark.parametrize("options", [{}, {"timeout": httpx.Timeout(1, read=0.5)}])
+@pytest.mark.parametrize("options", [{}, {"timeout": httpx2.Timeout(1, read=0.5)}])
 async def test_an_answer_that_comes_byte_by_byte_is_given_up_in_time(options: dict[str, Any]) -> None:
     port = embedded.free_port()
     dripping = set()
@@ -92,7 +96,7 @@ async def test_an_answer_that_comes_byte_by_byte_is_given_up_in_time(options: di
     seconds = 60 if options else 0.5
     async with other(port, drip), service_client(f"http://127.0.0.1:{port}", timeout_seconds=seconds) as client:
         async with asyncio.timeout(60):
-            with pytest.raises(httpx.TimeoutException, match="no complete answer within"):
+            with pytest.raises(httpx2.TimeoutException, match="no complete answer within"):
                 await client.get("/there", **options)
         async with client.stream("GET", "/there", **options) as response:
             assert len([each async for each in anyway(response, 20)]) == 20
@@ -100,7 +104,7 @@ async def test_an_answer_that_comes_byte_by_byte_is_given_up_in_time(options: di
         task.cancel()
 
 
-async def anyway(response: httpx.Response, count: int) -> AsyncGenerator[bytes]:
+async def anyway(response: httpx2.Response, count: int) -> AsyncGenerator[bytes]:
     """Read the first bytes of a stream."""
     async for each in response.aiter_raw(1):
         yield each
@@ -119,7 +123,7 @@ async def test_all_attempts_to_connect_share_one_limit() -> None:
             waiting.connect_ex(full.getsockname())
         began = time.monotonic()
         async with service_client(f"http://127.0.0.1:{full.getsockname()[1]}", timeout_seconds=3) as client:
-            with pytest.raises(httpx.TimeoutException):
+            with pytest.raises(httpx2.TimeoutException):
                 await client.get("/there")
 
     assert time.monotonic() - began < 8  # three attempts would take 9 s
@@ -147,7 +151,32 @@ async def test_a_service_that_is_just_starting_is_tried_again() -> None:
 async def test_a_request_that_may_have_arrived_is_not_repeated() -> None:
     port = embedded.free_port()
     async with other(port, hang_up) as heads, service_client(f"http://127.0.0.1:{port}") as client:
-        with pytest.raises(httpx.RemoteProtocolError):
+        with pytest.raises(httpx2.RemoteProtocolError):
             await client.post("/there")
 
     assert len(heads) == 1
+
+
+def test_code_that_imports_httpx_gets_the_classes_of_httpx2() -> None:
+    code = """
+import chassis, httpx, httpx2
+from httpx import AsyncClient, HTTPError
+from httpx._client import USE_CLIENT_DEFAULT
+assert httpx is httpx2 and httpx2.__spec__.name == "httpx2"
+assert (AsyncClient, HTTPError, USE_CLIENT_DEFAULT) == (httpx2.AsyncClient, httpx2.HTTPError, httpx2.USE_CLIENT_DEFAULT)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_httpx_stays_httpx_where_the_service_installs_it(tmp_path: Path) -> None:
+    (tmp_path / "httpx.py").write_text("CLASSES = 'its own'")
+    code = "import chassis, httpx2, httpx; assert httpx.CLASSES == 'its own'"
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, timeout=60, env={**os.environ, "PYTHONPATH": str(tmp_path)}
+    )
+
+
+def test_a_transport_of_another_library_is_refused_by_name() -> None:
+    other: Any = type("MockTransport", (), {})()
+    with pytest.raises(TypeError, match="is no transport of httpx2: write `import httpx2` in place of `import httpx`"):
+        service_client("http://customers", transport=other)

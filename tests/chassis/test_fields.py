@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import asyncpg
-import httpx
+import httpx2
 import jsonschema_rs
 import pytest
 from annotated_types import Interval, Len
@@ -234,7 +234,7 @@ async def test_the_types_serve_as_parameters_too(path: str, status: int) -> None
     ) -> str:
         return f"{one} {sku}"
 
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://tiny") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://tiny") as client:
         assert (await client.get(path)).status_code == status
     first, second = app.openapi()["paths"]["/{one}"]["get"]["parameters"]
     assert first["schema"]["format"] == "uuid"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from uuid import UUID
 
-import httpx
+import httpx2
 import pytest
 from chassis import fields
 from chassis.application import api
@@ -17,7 +17,7 @@ from fastapi import APIRouter, FastAPI, Request, Response, WebSocket
 ID = UUID("0190b5a8-7c5e-7b3a-9d43-6f0e8c1a2b4d")
 
 
-async def change(client: httpx.AsyncClient, if_match: str | None, body: dict | None = None) -> httpx.Response:
+async def change(client: httpx2.AsyncClient, if_match: str | None, body: dict | None = None) -> httpx2.Response:
     headers = {} if if_match is None else {"If-Match": if_match}
     return await client.patch(f"/v1/things/{ID}", json=body or {}, headers=headers)
 
@@ -27,12 +27,12 @@ async def change(client: httpx.AsyncClient, if_match: str | None, body: dict | N
     [('"3"', 3), (' "3" ', 3), ('W/"3"', 3), ('"999999999999999999"', 999999999999999999), ("*", None)],
 )
 async def test_if_match_says_which_version_a_change_is_based_on(
-    client: httpx.AsyncClient, if_match: str, version: int | None
+    client: httpx2.AsyncClient, if_match: str, version: int | None
 ) -> None:
     assert (await change(client, if_match)).json()["expected_version"] == version
 
 
-async def test_a_change_without_if_match_is_refused_with_advice(client: httpx.AsyncClient) -> None:
+async def test_a_change_without_if_match_is_refused_with_advice(client: httpx2.AsyncClient) -> None:
     refused = await change(client, None)
 
     assert (refused.status_code, refused.json()["code"]) == (428, "if_match_required")
@@ -42,38 +42,38 @@ async def test_a_change_without_if_match_is_refused_with_advice(client: httpx.As
 @pytest.mark.parametrize(
     "if_match", ["", "3", 'w/"3"', "W/3", '"3", "4"', '"three"', '"-1"', '"0"', '"1' + "0" * 18 + '"', "**"]
 )
-async def test_a_tag_that_we_never_gave_out_changes_nothing(client: httpx.AsyncClient, if_match: str) -> None:
+async def test_a_tag_that_we_never_gave_out_changes_nothing(client: httpx2.AsyncClient, if_match: str) -> None:
     refused = await change(client, if_match)
 
     assert refused.status_code in (412, 422)
     assert refused.status_code == 412 or 'one ETag in its quotes, as in "3"' in refused.json()["detail"]
 
 
-async def test_the_tag_of_an_answer_is_good_for_if_match(client: httpx.AsyncClient) -> None:
+async def test_the_tag_of_an_answer_is_good_for_if_match(client: httpx2.AsyncClient) -> None:
     created = (await client.post("/v1/things", json={"name": "lamp"})).json()
     shown = await client.get(f"/v1/things/{created['id']}")
 
     assert (await change(client, shown.headers["etag"])).json()["expected_version"] == 1
 
 
-async def test_a_patch_tells_absent_from_null(client: httpx.AsyncClient) -> None:
+async def test_a_patch_tells_absent_from_null(client: httpx2.AsyncClient) -> None:
     assert (await change(client, "*", {})).json()["changes"] == {}
     assert (await change(client, "*", {"email": None})).json()["changes"] == {"email": None}
     assert (await change(client, "*", {"name": None})).status_code == 422
 
 
 @pytest.mark.parametrize("limit", ["0", "101", "-1", "x", "1e9", "99999999999999999999"])
-async def test_a_page_has_between_one_and_a_hundred_items(client: httpx.AsyncClient, limit: str) -> None:
+async def test_a_page_has_between_one_and_a_hundred_items(client: httpx2.AsyncClient, limit: str) -> None:
     assert (await client.get("/v1/things", params={"limit": limit})).status_code == 422
     assert (await client.get("/v1/things", params={"limit": 100})).status_code == 200
 
 
 @pytest.mark.parametrize("query", ["after=x", "offset=1", "limit=1&page=2"])
-async def test_a_malformed_or_unknown_parameter_is_refused(client: httpx.AsyncClient, query: str) -> None:
+async def test_a_malformed_or_unknown_parameter_is_refused(client: httpx2.AsyncClient, query: str) -> None:
     assert (await client.get(f"/v1/things?{query}")).status_code == 422
 
 
-async def test_a_list_continues_from_its_cursor_and_refuses_any_other_cursor(client: httpx.AsyncClient) -> None:
+async def test_a_list_continues_from_its_cursor_and_refuses_any_other_cursor(client: httpx2.AsyncClient) -> None:
     for name in ("b", "c", "a"):
         await client.post("/v1/things", json={"name": name, "email": f"{name}@example.com"})
     search = {"sort": "-name", "limit": 2}
@@ -90,7 +90,7 @@ async def test_a_list_continues_from_its_cursor_and_refuses_any_other_cursor(cli
         assert "repeat the request without `after`" in part["detail"]
 
 
-async def test_new_ids_sort_by_creation_time(client: httpx.AsyncClient) -> None:
+async def test_new_ids_sort_by_creation_time(client: httpx2.AsyncClient) -> None:
     ids = [(await client.post("/v1/things", json={"name": f"thing {n}"})).json()["id"] for n in range(5)]
 
     assert ids == sorted(ids)
@@ -101,7 +101,7 @@ async def test_a_reader_waits_for_no_transaction(make_app: Callable[..., FastAPI
     app = make_app(database_pool_size=2)
     async with app.router.lifespan_context(app), app.state.database.unit_of_work() as uow:
         await uow.connection.execute("LOCK TABLE tiny.things IN ROW EXCLUSIVE MODE")
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://tiny") as client:
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://tiny") as client:
             assert (await client.get("/v1/things")).status_code == 200
 
 
@@ -184,7 +184,7 @@ def resources(make_app: Callable[..., FastAPI], service: Service) -> FastAPI:
 async def test_an_answer_describes_the_resource_that_its_route_returns(
     resources: FastAPI, method: str, path: str, etag: str | None, location: str | None
 ) -> None:
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(resources), base_url="http://tiny") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(resources), base_url="http://tiny") as client:
         answered = await client.request(method, f"/v1{path}")
 
     assert answered.is_success
@@ -205,7 +205,7 @@ async def test_a_route_or_a_router_announces_its_end(make_app: Callable[..., Fas
     for router in (leaving, staying):
         app.include_router(router)
     documented = app.openapi()["paths"]
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://tiny") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://tiny") as client:
         for path in ("/old/one", "/new/one"):
             answer = await client.get(path)
             assert answer.headers["Sunset"] == "Thu, 01 Jul 2027 00:00:00 GMT"
@@ -226,7 +226,7 @@ async def test_a_route_that_makes_its_own_response_announces_its_end_too(make_ap
     leaving.add_api_route("/export", export)
     app = make_app()
     app.include_router(leaving)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://tiny") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://tiny") as client:
         answer = await client.get("/old/export")
     assert answer.headers["Sunset"] == "Thu, 01 Jul 2027 00:00:00 GMT"
     assert answer.headers["Deprecation"] == "@1798761600"

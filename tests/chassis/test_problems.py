@@ -4,7 +4,7 @@ import gzip
 import json
 from collections.abc import Callable
 
-import httpx
+import httpx2
 import pytest
 from chassis.errors import DomainError
 from chassis.problems import LONGEST_POINTER, openapi_response, problems
@@ -14,7 +14,7 @@ from tests.chassis.sockets import listening
 from tests.chassis.tiny.api import ThingNotFound, ThingTaken
 
 
-def problem(response: httpx.Response) -> dict:
+def problem(response: httpx2.Response) -> dict:
     """Return the document, after a check of the parts that all documents have."""
     document = response.json()
     assert response.headers["content-type"] == "application/problem+json"
@@ -36,14 +36,14 @@ def problem(response: httpx.Response) -> dict:
     ],
 )
 async def test_each_family_of_errors_has_a_status(
-    client: httpx.AsyncClient, family: str, status: int, code: str
+    client: httpx2.AsyncClient, family: str, status: int, code: str
 ) -> None:
     document = problem(await client.get(f"/v1/failures/{family}"))
 
     assert (document["status"], document["code"]) == (status, code)
 
 
-async def test_a_domain_error_tells_the_client_its_message_and_a_bug_does_not(client: httpx.AsyncClient) -> None:
+async def test_a_domain_error_tells_the_client_its_message_and_a_bug_does_not(client: httpx2.AsyncClient) -> None:
     assert problem(await client.get("/v1/failures/conflict"))["detail"] == "it is taken"
     assert "engineers" not in (await client.get("/v1/failures/bug")).text
 
@@ -83,7 +83,7 @@ async def test_each_status_that_a_route_raises_has_a_stable_code(
     async def refuse() -> None:
         raise HTTPException(status, headers={"WWW-Authenticate": "Bearer", "Retry-After": "7"})
 
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://tiny") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://tiny") as client:
         response = await client.get("/raise")
 
     assert problem(response)["code"] == code
@@ -105,7 +105,7 @@ async def test_each_status_that_a_route_raises_has_a_stable_code(
     ],
 )
 async def test_a_body_that_cannot_be_read_is_refused_with_the_reason_and_the_place(
-    client: httpx.AsyncClient, body: bytes, reason: str
+    client: httpx2.AsyncClient, body: bytes, reason: str
 ) -> None:
     refused = problem(await client.post("/v1/things", content=body, headers={"Content-Type": "application/json"}))
 
@@ -113,7 +113,7 @@ async def test_a_body_that_cannot_be_read_is_refused_with_the_reason_and_the_pla
     assert reason in refused["detail"]
 
 
-async def test_a_compressed_body_is_refused_with_its_encoding(client: httpx.AsyncClient) -> None:
+async def test_a_compressed_body_is_refused_with_its_encoding(client: httpx2.AsyncClient) -> None:
     headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
     answer = await client.post("/v1/things", content=gzip.compress(b'{"name": "lamp"}'), headers=headers)
 
@@ -123,7 +123,7 @@ async def test_a_compressed_body_is_refused_with_its_encoding(client: httpx.Asyn
 
 
 @pytest.mark.parametrize("media_type", ["application/json", "application/JSON; charset=utf-8", "application/x+json"])
-async def test_json_in_another_encoding_is_refused(client: httpx.AsyncClient, media_type: str) -> None:
+async def test_json_in_another_encoding_is_refused(client: httpx2.AsyncClient, media_type: str) -> None:
     for encoding, status in (("gzip", 415), ("br, gzip", 415), ("nonsense", 415), ("Identity", 200), ("", 200)):
         headers = {"Content-Type": media_type, "Content-Encoding": encoding}
         answer = await client.post("/v1/values", content=b'{"text": "lamp"}', headers=headers)
@@ -131,7 +131,7 @@ async def test_json_in_another_encoding_is_refused(client: httpx.AsyncClient, me
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
-async def test_json_is_utf_8(client: httpx.AsyncClient, encoding: str) -> None:
+async def test_json_is_utf_8(client: httpx2.AsyncClient, encoding: str) -> None:
     for body in ('{"name": "lamp"}', " [1]", "1"):
         headers = {"Content-Type": "application/json"}
         answer = await client.post("/v1/things", content=body.encode(encoding), headers=headers)
@@ -139,7 +139,7 @@ async def test_json_is_utf_8(client: httpx.AsyncClient, encoding: str) -> None:
         assert "JSON is UTF-8" in problem(answer)["detail"]
 
 
-async def test_a_body_that_is_no_json_may_have_any_encoding(client: httpx.AsyncClient) -> None:
+async def test_a_body_that_is_no_json_may_have_any_encoding(client: httpx2.AsyncClient) -> None:
     headers = {"Content-Type": "text/csv; charset=utf-16", "Content-Encoding": "gzip"}
     assert (await client.post("/v1/bytes", content=b"a\0b\0", headers=headers)).json() == 4
 
@@ -160,13 +160,13 @@ def test_a_route_documents_its_errors_by_status_and_code() -> None:
     ],
 )
 async def test_a_request_without_a_route_is_a_problem_too(
-    client: httpx.AsyncClient, method: str, path: str, code: str, detail: str
+    client: httpx2.AsyncClient, method: str, path: str, code: str, detail: str
 ) -> None:
     document = problem(await client.request(method, path))
     assert (document["code"], document["detail"]) == (code, detail)
 
 
-async def test_a_wrong_method_is_answered_with_all_allowed_methods(client: httpx.AsyncClient) -> None:
+async def test_a_wrong_method_is_answered_with_all_allowed_methods(client: httpx2.AsyncClient) -> None:
     assert (await client.put("/v1/things")).headers["allow"] == "GET, HEAD, POST"
 
 
@@ -201,7 +201,7 @@ def raising(app: FastAPI, error: HTTPException) -> FastAPI:
     return app
 
 
-async def test_every_broken_rule_is_pointed_at(client: httpx.AsyncClient) -> None:
+async def test_every_broken_rule_is_pointed_at(client: httpx2.AsyncClient) -> None:
     document = problem(
         await client.post("/v1/values", json={"integer": "1", "money": {"amount": 1, "currency": "x"}, "a/b~c": 1})
     )
@@ -211,19 +211,19 @@ async def test_every_broken_rule_is_pointed_at(client: httpx.AsyncClient) -> Non
     assert all(part["detail"] for part in document["errors"])
 
 
-async def test_a_body_that_is_no_object_is_told_so_in_words_of_json(client: httpx.AsyncClient) -> None:
+async def test_a_body_that_is_no_object_is_told_so_in_words_of_json(client: httpx2.AsyncClient) -> None:
     document = problem(await client.post("/v1/values", json=[1]))
 
     assert document["errors"] == [{"pointer": "#", "detail": "Input should be an object"}]
 
 
-async def test_a_broken_rule_of_a_parameter_is_named(client: httpx.AsyncClient) -> None:
+async def test_a_broken_rule_of_a_parameter_is_named(client: httpx2.AsyncClient) -> None:
     document = problem(await client.get("/v1/things", params={"limit": 0}))
 
     assert [part["pointer"] for part in document["errors"]] == ["limit"]
 
 
-async def test_a_long_name_that_the_caller_made_up_is_not_repeated_whole(client: httpx.AsyncClient) -> None:
+async def test_a_long_name_that_the_caller_made_up_is_not_repeated_whole(client: httpx2.AsyncClient) -> None:
     document = problem(await client.post("/v1/values", json={"x" * 5000: 1}))
 
     assert document["errors"][0]["pointer"] == "#/" + "x" * (LONGEST_POINTER - 2) + "…"
@@ -231,7 +231,7 @@ async def test_a_long_name_that_the_caller_made_up_is_not_repeated_whole(client:
 
 
 @pytest.mark.parametrize("body", [{"text": "a-secret-that-is-too-long"}, {"integer": "a-secret"}, {"x": "a-secret"}])
-async def test_a_refused_value_is_not_repeated(client: httpx.AsyncClient, body: dict) -> None:
+async def test_a_refused_value_is_not_repeated(client: httpx2.AsyncClient, body: dict) -> None:
     assert "a-secret" not in (await client.post("/v1/values", json=body)).text
 
 
@@ -249,7 +249,7 @@ async def test_a_refused_value_is_not_repeated(client: httpx.AsyncClient, body: 
     ],
 )
 async def test_a_body_that_no_model_can_hold_is_the_clients_mistake(
-    client: httpx.AsyncClient, body: bytes, media_type: str, status: int
+    client: httpx2.AsyncClient, body: bytes, media_type: str, status: int
 ) -> None:
     response = await client.post("/v1/values", content=body, headers={"Content-Type": media_type})
 

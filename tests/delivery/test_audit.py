@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("gates")]
 @pytest.fixture
 def vulnerable() -> Iterator[Osv]:
     """A database with a vulnerability in a package that every service ships."""
-    with osv.serving("httpx") as database:
+    with osv.serving("httpx2") as database:
         yield database
 
 

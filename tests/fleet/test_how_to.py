@@ -10,7 +10,7 @@ import types
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from chassis.database import metadata_for, migrate
 from chassis.dev import embedded
@@ -398,11 +398,11 @@ def move_a_file(service: Path, folder: Path) -> None:
         done = subprocess.run([service / ".venv/bin/python", "-c", code], capture_output=True, text=True, check=True)
         upload, download = done.stdout.split()
         pdf = {"Content-Type": "application/pdf"}
-        refused = [httpx.put(upload, content=b"longer", headers=pdf), httpx.put(upload, content=b"short")]
+        refused = [httpx2.put(upload, content=b"longer", headers=pdf), httpx2.put(upload, content=b"short")]
         assert [answer.status_code for answer in refused] == [403, 403]
-        assert httpx.put(upload, content=b"scans", headers=pdf).status_code == 200
-        assert httpx.get(download).content == b"scans"
-        assert not httpx.get(download.partition("?")[0]).is_success
+        assert httpx2.put(upload, content=b"scans", headers=pdf).status_code == 200
+        assert httpx2.get(download).content == b"scans"
+        assert not httpx2.get(download.partition("?")[0]).is_success
 
 
 def change_a_contract(service: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
-import httpx
+import httpx2
 import pexpect
 import psutil
 import pytest
@@ -154,11 +154,11 @@ def assert_docs_take_the_token(url: str, token: str) -> None:
 def assert_traced(output: str, request_id: str) -> None:
     """Check that the page of `make dev` has the request with its SQL and its log line, at the address that was printed."""
     viewer = re.search(r"traces +(http://127\.0\.0\.1:\d+/\S+/)\n", output)[1]
-    assert "<title>Traces</title>" in httpx.get(viewer).text
+    assert "<title>Traces</title>" in httpx2.get(viewer).text
 
     def entries() -> list[dict[str, Any]]:
-        trace = httpx.get(f"{viewer}find", params={"id": request_id}).json()["trace"]
-        return httpx.get(f"{viewer}traces/{trace}").json()["entries"] if trace else []
+        trace = httpx2.get(f"{viewer}find", params={"id": request_id}).json()["trace"]
+        return httpx2.get(f"{viewer}traces/{trace}").json()["entries"] if trace else []
 
     wait_until(lambda: any("POST" in entry.get("name", "") for entry in entries()), seconds=START_SECONDS)
     found = {entry.get("name", entry.get("event")): entry for entry in entries()}
@@ -183,7 +183,7 @@ def test_make_dev_reports_a_taken_port_and_takes_another_and_sends_traces_to_the
             assert fetch(f"{base}/docs") == 200
             try_the_tokens(service, f"{base}/v1/shipments", output)
             assert "traces " not in output
-            trace = httpx.get(f"{base}/v1/shipments").headers["X-Request-Id"]
+            trace = httpx2.get(f"{base}/v1/shipments").headers["X-Request-Id"]
             assert receiver.wait_for(trace, count=1, timeout=START_SECONDS)
 
 
@@ -193,7 +193,7 @@ def try_the_tokens(service: Path, url: str, output: str) -> None:
     assert "201 Created" in subprocess.check_output(pasted, text=True)
     for scope, status in (("shipments:read", 200), ("shipments:write", 403)):
         token = printed_token(service, "--scope", scope)
-        assert httpx.get(url, headers={"Authorization": f"Bearer {token}"}).status_code == status
+        assert httpx2.get(url, headers={"Authorization": f"Bearer {token}"}).status_code == status
     assert fetch(url) == 401
 
 
@@ -241,7 +241,7 @@ def test_a_saved_file_is_served_at_once_although_a_stream_and_an_upload_are_open
         token = printed_token(service)
         wait_until(lambda: fetch(f"{base}/v1/invoices", token) == 200, seconds=START_SECONDS)
         try:
-            with httpx.stream("GET", f"{base}/v1/invoices/ticks", timeout=START_SECONDS) as stream:
+            with httpx2.stream("GET", f"{base}/v1/invoices/ticks", timeout=START_SECONDS) as stream:
                 assert "server" not in stream.headers
                 parts = stream.iter_raw()  # the garbage collector would close the stream with the iterator
                 assert next(parts) == b"tick"
@@ -296,8 +296,8 @@ def answered_by_new_code(url: str, token: str) -> int:
     """Ask until the service has reloaded: the code of before answers at once, that of now waits at its prompt."""
     while True:
         asked = time.monotonic()
-        with suppress(httpx.TransportError):
-            status = httpx.get(url, headers=bearer(token), timeout=START_SECONDS).status_code
+        with suppress(httpx2.TransportError):
+            status = httpx2.get(url, headers=bearer(token), timeout=START_SECONDS).status_code
             if time.monotonic() - asked > 2:
                 return status
         time.sleep(0.2)
@@ -440,6 +440,6 @@ def bearer(token: str) -> dict[str, str]:
 
 def fetch(url: str, token: str = "") -> int:
     try:
-        return httpx.get(url, headers=bearer(token)).status_code
-    except httpx.HTTPError:
+        return httpx2.get(url, headers=bearer(token)).status_code
+    except httpx2.HTTPError:
         return 0

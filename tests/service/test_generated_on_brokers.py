@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
-import httpx
+import httpx2
 import pytest
 from chassis.dev import embedded
 
@@ -128,8 +128,8 @@ async def live(
     # RabbitMQ keeps no message for a queue that has never existed.
     await until(lambda: "consumer_started" in (ledger / "work.log").read_text(), logs)
     async with (
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{ports['dev']}", timeout=WAIT_SECONDS) as to_billing,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{ports['serve']}", timeout=WAIT_SECONDS) as to_ledger,
+        httpx2.AsyncClient(base_url=f"http://127.0.0.1:{ports['dev']}", timeout=WAIT_SECONDS) as to_billing,
+        httpx2.AsyncClient(base_url=f"http://127.0.0.1:{ports['serve']}", timeout=WAIT_SECONDS) as to_ledger,
     ):
         for client in (to_billing, to_ledger):
             await until(lambda client=client: ready(client), logs)
@@ -175,13 +175,13 @@ async def copy(invoice: str, urls: dict[str, str]) -> None:
     await target.close()
 
 
-async def ready(client: httpx.AsyncClient) -> bool:
-    with contextlib.suppress(httpx.TransportError):
+async def ready(client: httpx2.AsyncClient) -> bool:
+    with contextlib.suppress(httpx2.TransportError):
         return (await client.get("/readyz")).status_code == 200
     return False
 
 
-async def status(client: httpx.AsyncClient, invoice: str, wanted: str) -> bool:
+async def status(client: httpx2.AsyncClient, invoice: str, wanted: str) -> bool:
     return (await client.get(f"/v1/invoices/{invoice}")).json()["status"] == wanted
 
 

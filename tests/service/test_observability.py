@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-import httpx
+import httpx2
 import nats
 import pytest
 import yaml
@@ -64,7 +64,7 @@ def exported() -> set[Series]:
 async def live(running: System) -> None:
     """Cause an answer, a failure, a handled message and a parked message."""
     await running.wait_until_up()
-    async with httpx.AsyncClient(base_url=running.base) as client:
+    async with httpx2.AsyncClient(base_url=running.base) as client:
         assert (await client.post("/v1/counters/one/steps")).status_code == 201
         assert (await client.post(f"/v1/counters/{TOO_LONG}/steps")).status_code == 500
     broker = await nats.connect(running.parts["broker"].url)  # ty: ignore[unresolved-attribute]

@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
-import httpx
+import httpx2
 import pytest
 from chassis.dev import embedded
 from chassis.dev.embedded import nats_server
@@ -114,7 +114,7 @@ async def there_and_back(
     async with load("rollback"):
         # The last pods lack a drain too, which shows when they are stopped.
         ended += await running.release(old, DRAIN_SECONDS="0")
-    async with httpx.AsyncClient(base_url=running.balancer.bases[0], headers=headers) as client:
+    async with httpx2.AsyncClient(base_url=running.balancer.bases[0], headers=headers) as client:
         path = f"/v1/invoices/{min(between.issued)}"
         patched = await client.patch(path, json={"note": CHANGED_BY_OLD}, headers={"If-Match": "*"})
         assert patched.status_code == 200, patched.text

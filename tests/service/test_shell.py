@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
+import httpx2
 import pexpect
 import pytest
 
@@ -66,7 +66,7 @@ def test_the_shell_runs_use_cases_in_the_database_of_make_dev(birth: Birth) -> N
         shell.sendeof()
         shell.expect(pexpect.EOF)
         shell.close()
-        assert httpx.get(f"{url}/v1/invoices").json()["items"][0]["number"] == "A-1"
+        assert httpx2.get(f"{url}/v1/invoices").json()["items"][0]["number"] == "A-1"
         script = "for row in await database.fetch('SELECT 1 AS one'):\n    print(row['one'])\n"
         done = run_script(service, script)
         assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")

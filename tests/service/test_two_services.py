@@ -9,7 +9,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from demo.otlp import OtlpReceiver, Span
@@ -52,7 +52,7 @@ def running(request: pytest.FixtureRequest, receiver: OtlpReceiver) -> Generator
 def test_a_request_and_all_that_follows_is_one_trace(running: System, receiver: OtlpReceiver) -> None:
     receiver.spans.clear()
     headers = {"traceparent": f"00-{TRACE_ID}-{CALLER}-01"}
-    assert httpx.post(f"{running.base}/v1/counters/traced/steps", headers=headers, timeout=60).status_code == 201
+    assert httpx2.post(f"{running.base}/v1/counters/traced/steps", headers=headers, timeout=60).status_code == 201
 
     expected = [
         "POST /v1/counters/{name}/steps",
@@ -129,7 +129,7 @@ def test_a_broker_that_is_away_stops_no_request_and_is_told_of_once(running: Sys
     relay = running.folder / "relay.log"
 
     def readiness() -> dict[str, Any]:
-        return httpx.get(f"{running.base}/readyz", timeout=60).json()
+        return httpx2.get(f"{running.base}/readyz", timeout=60).json()
 
     running.parts["broker"].kill()
     running.parts["relay"].stop()
@@ -137,7 +137,7 @@ def test_a_broker_that_is_away_stops_no_request_and_is_told_of_once(running: Sys
     running.parts["relay"].start()
     try:
         for _ in range(3):
-            assert httpx.post(f"{running.base}/v1/counters/away/steps", timeout=60).status_code == 201
+            assert httpx2.post(f"{running.base}/v1/counters/away/steps", timeout=60).status_code == 201
         wait_until(lambda: lines(relay, "worker_interrupted") > told_before)
         wait_until(lambda: readiness()["outbox"]["waiting"] >= 3)
         assert readiness()["status"] == "ok"

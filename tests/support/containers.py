@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import httpx
+import httpx2
 from chassis.dev.embedded import free_port
 
 from tests.support.engine import Engine
@@ -36,11 +36,11 @@ class Container:
     def base(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def get(self, path: str, **options: Any) -> httpx.Response | None:
+    def get(self, path: str, **options: Any) -> httpx2.Response | None:
         """Get a path of the container. Raises an error of HTTPX if no process answers."""
         try:
-            return httpx.get(f"{self.base}{path}", timeout=10, **options)
-        except httpx.TransportError:
+            return httpx2.get(f"{self.base}{path}", timeout=10, **options)
+        except httpx2.TransportError:
             return None
 
     def output(self) -> tuple[str, str]:
@@ -67,7 +67,7 @@ class Container:
             time.sleep(0.05)
         return found
 
-    def until_ready(self) -> httpx.Response:
+    def until_ready(self) -> httpx2.Response:
         return self.until("ready", lambda: (answer := self.get("/readyz")) and answer.is_success and answer)
 
     def stop(self, patience_seconds: int = 60) -> int:

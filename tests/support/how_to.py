@@ -30,7 +30,7 @@ IMPORTS = {
     **dict.fromkeys(("APIRouter", "Depends", "FastAPI", "Header", "Query", "Request"), "fastapi"),
     "Client": "chassis.dev.issuer",
     **dict.fromkeys(("AfterValidator", "Field", "HttpUrl", "SecretStr", "computed_field"), "pydantic"),
-    **dict.fromkeys(("ASGITransport", "AsyncClient"), "httpx"),
+    **dict.fromkeys(("ASGITransport", "AsyncClient"), "httpx2"),
     "CORSMiddleware": "fastapi.middleware.cors",
     "Config": "botocore.config",
     "StreamingResponse": "fastapi.responses",
@@ -51,7 +51,7 @@ IMPORTS = {
     "invoice_mails": "billing.messaging",
     "invoices as usecases": "billing.usecases",
 }
-MODULES = {"asyncio", "boto3", "hashlib", "httpx", "json", "pytest", "structlog"}
+MODULES = {"asyncio", "boto3", "hashlib", "httpx2", "json", "pytest", "structlog"}
 
 Step = Callable[[Path, str], object]
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from chassis.dev.embedded import spawn
 
@@ -33,22 +33,22 @@ class Provider:
 
     def ask_for_token(
         self, audience: str, scope: str = "things:read", *, secret: str = CLIENT_SECRET
-    ) -> httpx.Response:
+    ) -> httpx2.Response:
         """Ask for a token by client credentials. `audience` is an absolute URI, as RFC 8707 requires."""
         form = {"grant_type": "client_credentials", "resource": audience, "scope": scope}
         form |= {"client_id": CLIENT_ID, "client_secret": secret}
-        return httpx.post(self.token_url, data=form, timeout=60, trust_env=False)
+        return httpx2.post(self.token_url, data=form, timeout=60, trust_env=False)
 
     def token(self, audience: str, scope: str = "things:read") -> bytes:
         return self.ask_for_token(audience, scope).raise_for_status().json()["access_token"].encode()
 
     def rotate(self) -> None:
         """Sign with a new key from now on, and still publish the old keys."""
-        httpx.post(f"{self.url}/rotate", timeout=60, trust_env=False).raise_for_status()
+        httpx2.post(f"{self.url}/rotate", timeout=60, trust_env=False).raise_for_status()
 
     def retire(self) -> None:
         """Publish only the key that signs."""
-        httpx.post(f"{self.url}/retire", timeout=60, trust_env=False).raise_for_status()
+        httpx2.post(f"{self.url}/retire", timeout=60, trust_env=False).raise_for_status()
 
 
 @contextmanager
@@ -78,6 +78,6 @@ def oidc_provider() -> Generator[Provider]:
 
 def _answers(provider: Provider) -> bool:
     try:
-        return httpx.get(f"{provider.url}/jwks", timeout=60, trust_env=False).is_success
-    except httpx.TransportError:
+        return httpx2.get(f"{provider.url}/jwks", timeout=60, trust_env=False).is_success
+    except httpx2.TransportError:
         return False

@@ -188,7 +188,7 @@ import pytest
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 pytest.main(["--markers"])
-import alembic.command, httpx, billing.main
+import alembic.command, httpx2, billing.main
 
 for name in list(sys.modules):
     if name.partition(".")[0] in ("billing", "chassis"):

@@ -10,7 +10,7 @@ from decimal import Decimal
 from uuid import UUID, uuid4
 
 import asyncpg
-import httpx
+import httpx2
 import pytest
 import sqlalchemy as sa
 from chassis.database import Database, DatabaseUnavailable, Statement, metadata_for
@@ -231,7 +231,7 @@ async def test_closing_closes_every_connection_that_was_opened(link: Link, conne
 
 @pytest.mark.slow
 async def test_a_change_that_fails_at_commit_is_never_answered_with_success(
-    app: FastAPI, client: httpx.AsyncClient
+    app: FastAPI, client: httpx2.AsyncClient
 ) -> None:
     assert (await client.post("/v1/things", json={"name": "lamp"})).status_code == 201
 
@@ -242,7 +242,7 @@ async def test_a_change_that_fails_at_commit_is_never_answered_with_success(
 
 
 async def test_a_change_that_was_answered_with_success_is_committed(
-    client: httpx.AsyncClient, connection: asyncpg.Connection
+    client: httpx2.AsyncClient, connection: asyncpg.Connection
 ) -> None:
     created = (await client.post("/v1/things", json={"name": "lamp"})).json()
 

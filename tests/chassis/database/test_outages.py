@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import asyncpg
-import httpx
+import httpx2
 import pytest
 from chassis import problems
 from chassis.database import Database, DatabaseUnavailable, outages
@@ -189,7 +189,7 @@ async def test_many_streams_that_meet_an_outage_are_cut_and_logged_in_one_line(
     async def stream() -> StreamingResponse:
         return StreamingResponse(rows(reader()))
 
-    async def follow(client: httpx.AsyncClient, begun: asyncio.Semaphore) -> None:
+    async def follow(client: httpx2.AsyncClient, begun: asyncio.Semaphore) -> None:
         async with client.stream("GET", "/rows") as answer:
             assert answer.status_code == 200
             begun.release()
@@ -207,7 +207,7 @@ async def test_many_streams_that_meet_an_outage_are_cut_and_logged_in_one_line(
         ends = await asyncio.gather(*streams, return_exceptions=True)
         answer = await client.get("/v1/things")
 
-    assert [type(end) for end in ends] == [httpx.RemoteProtocolError] * 5
+    assert [type(end) for end in ends] == [httpx2.RemoteProtocolError] * 5
     assert answer.status_code == 503
     assert [(call.method_name, call.args) for call in logger.calls] == [("warning", ("database_unavailable",))]
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []

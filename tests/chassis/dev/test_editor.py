@@ -12,7 +12,7 @@ from threading import Thread
 from types import SimpleNamespace
 from typing import Any, cast
 
-import httpx
+import httpx2
 import pytest
 from chassis.dev import server
 from chassis.service import Service
@@ -156,8 +156,8 @@ def answered(url: str) -> str:
     """Ask until a server answers: a reload closes connections."""
 
     def ask() -> str | None:
-        with suppress(httpx.TransportError):
-            return httpx.get(url, timeout=LIMIT_SECONDS, trust_env=False).text
+        with suppress(httpx2.TransportError):
+            return httpx2.get(url, timeout=LIMIT_SECONDS, trust_env=False).text
 
     return wait_until(ask, seconds=LIMIT_SECONDS)
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Generator
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from chassis.application import application
 from chassis.commands import main
@@ -102,7 +102,7 @@ async def test_tokens_of_an_issuer_that_ran_before_are_refused(client: Client) -
 
 @pytest.mark.parametrize("headers", [{"Host": "attacker.example"}, {"Origin": "http://127.0.0.1:8000"}], ids=str)
 def test_a_page_in_a_browser_obtains_no_token(issuer: Issuer, headers: dict[str, str]) -> None:
-    with httpx.Client(trust_env=False) as client:
+    with httpx2.Client(trust_env=False) as client:
         assert client.post(f"{issuer.url}/token", data={"scope": "a"}, headers=headers).status_code == 404
         assert client.post(f"{issuer.url}/token", data={"scope": "a"}).status_code == 200
         assert client.get(f"{issuer.url}/token").status_code == 404

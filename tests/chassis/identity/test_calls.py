@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote_plus
 
-import httpx
+import httpx2
 import pytest
 from chassis.client import service_client
 from chassis.dev.issuer import Issuer as DevIssuer
@@ -91,15 +91,15 @@ def settings(**changed: Any) -> OidcSettings:
     return OidcSettings.model_validate({**SETTINGS, **changed})
 
 
-async def sent(auth: httpx.Auth | None, url: str = "/v1/customers", **answers: httpx.Response) -> list[str | None]:
+async def sent(auth: httpx2.Auth | None, url: str = "/v1/customers", **answers: httpx2.Response) -> list[str | None]:
     """Call a neighbour, and return the tokens that arrive. `answers` are by the host that gives them."""
     tokens = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         tokens.append(request.headers.get("Authorization"))
-        return answers.get(request.url.host, httpx.Response(204))
+        return answers.get(request.url.host, httpx2.Response(204))
 
-    transport = httpx.MockTransport(answer)
+    transport = httpx2.MockTransport(answer)
     async with service_client("http://customers", transport=transport, auth=auth) as client:
         await client.get(url, follow_redirects=True)
     return tokens
@@ -140,8 +140,8 @@ async def test_only_the_neighbour_receives_the_token() -> None:
     assert await sent(auth, "http://customers/v1/customers") == ["Bearer secret"]
     for other in ("http://other/", "https://customers/", "http://customers:8000/", "http://customers.other/"):
         assert await sent(auth, other) == [None]
-        moved = httpx.Response(307, headers={"Location": other})
-        if httpx.URL(other).host != "customers":
+        moved = httpx2.Response(307, headers={"Location": other})
+        if httpx2.URL(other).host != "customers":
             assert await sent(auth, customers=moved) == ["Bearer secret", None]
 
 
@@ -236,7 +236,7 @@ async def test_a_service_gets_into_another_service_by_its_own_token() -> None:
     with DevIssuer("tiny").running() as issuer:
         trusted = {**issuer.settings, "oidc_client_id": "billing", "oidc_client_secret": SECRET}
         auth = settings(**trusted).token_for("tiny", scope="things:read", subject="billing")
-        transport = httpx.ASGITransport(make(**issuer.settings))
+        transport = httpx2.ASGITransport(make(**issuer.settings))
         async with service_client("http://tiny", transport=transport, auth=auth) as tiny:
             answer = await tiny.get("/v1/things")
     assert (answer.status_code, answer.json()) == (200, ["billing"])
@@ -247,7 +247,7 @@ async def test_a_real_provider_gives_tokens_by_client_credentials(provider: Prov
     trusted = {"oidc_issuer": provider.url, "oidc_audience": audience}
     client = {"oidc_client_id": CLIENT_ID, "oidc_client_secret": CLIENT_SECRET}
     auth = settings(**trusted, **client).token_for(audience, resource=audience, scope="things:read")
-    transport = httpx.ASGITransport(make(**trusted))
+    transport = httpx2.ASGITransport(make(**trusted))
     async with service_client("http://tiny", transport=transport, auth=auth) as tiny:
         assert (await tiny.get("/v1/things")).json() == [CLIENT_ID]
     wrong = settings(**trusted, **client | {"oidc_client_secret": "wrong"}).token_for(audience, resource=audience)
@@ -281,7 +281,7 @@ async def test_a_route_is_open_to_a_subject_with_a_grant() -> None:
         app = make(**issuer.settings, oidc_grants=f"{issuer.url} {SUBJECT} things:read")
         for subject, status in ((SUBJECT, 200), ("other", 403)):
             headers = {"Authorization": f"Bearer {issuer.token(subject)}"}
-            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://tiny") as client:
+            async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://tiny") as client:
                 assert (await client.get("/v1/things", headers=headers)).status_code == status
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import structlog
 from chassis.identity import issuer_documents, keys
@@ -16,28 +16,28 @@ from tests.chassis.issuing import Issuer
 
 URL = "https://issuer.example"
 KEYS = {"keys": Issuer().published}
-Answer = Callable[[httpx.Request], httpx.Response]
+Answer = Callable[[httpx2.Request], httpx2.Response]
 
 
 def answering(patch: pytest.MonkeyPatch, answer: Answer) -> list[str]:
-    """Let `answer` answer all requests of httpx. Returns the list of the requested URLs, which grows."""
+    """Let `answer` answer all requests of httpx2. Returns the list of the requested URLs, which grows."""
     asked = []
 
-    def handle(request: httpx.Request) -> httpx.Response:
+    def handle(request: httpx2.Request) -> httpx2.Response:
         asked.append(str(request.url))
         return answer(request)
 
-    real = httpx.AsyncClient
-    patch.setattr(httpx, "AsyncClient", lambda **options: real(transport=httpx.MockTransport(handle), **options))
+    real = httpx2.AsyncClient
+    patch.setattr(httpx2, "AsyncClient", lambda **options: real(transport=httpx2.MockTransport(handle), **options))
     return asked
 
 
-def body(content: bytes, **options: Any) -> httpx.Response:
+def body(content: bytes, **options: Any) -> httpx2.Response:
     async def parts() -> AsyncGenerator[bytes]:
         for start in range(0, len(content), 64 * 1024):
             yield content[start : start + 64 * 1024]
 
-    return httpx.Response(200, content=parts(), **options)
+    return httpx2.Response(200, content=parts(), **options)
 
 
 def documents(**changed: Any) -> Answer:
@@ -86,7 +86,7 @@ async def test_a_discovery_document_of_somebody_else_is_not_followed(
 
 async def test_a_redirect_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     moved = {"Location": "https://attacker.example/keys"}
-    asked = answering(monkeypatch, lambda _: httpx.Response(302, headers=moved, stream=httpx.ByteStream(b"")))
+    asked = answering(monkeypatch, lambda _: httpx2.Response(302, headers=moved, stream=httpx2.ByteStream(b"")))
     assert "302" in await refusal(f"{URL}/keys")
     assert asked == [f"{URL}/keys"]
 
@@ -120,13 +120,13 @@ async def test_no_more_is_read_of_a_large_document_than_the_limit(monkeypatch: p
             sent.append(1)
             yield b" " * 1024
 
-    answering(monkeypatch, lambda _: httpx.Response(200, content=without_end()))
+    answering(monkeypatch, lambda _: httpx2.Response(200, content=without_end()))
     assert "has more than" in await refusal(f"{URL}/keys")
     assert len(sent) == MAX_BYTES // 1024 + 1
 
 
 async def test_a_document_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each part comes in time for httpx, which limits only the time between two parts."""
+    """Each part comes in time for httpx2, which limits only the time between two parts."""
 
     async def drip() -> AsyncGenerator[bytes]:
         while True:
@@ -134,19 +134,19 @@ async def test_a_document_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch
             await asyncio.sleep(0.01)
 
     monkeypatch.setattr(issuer_documents, "TIMEOUT_SECONDS", 0.1)
-    answering(monkeypatch, lambda _: httpx.Response(200, content=drip()))
+    answering(monkeypatch, lambda _: httpx2.Response(200, content=drip()))
     assert "TimeoutError" in await refusal(f"{URL}/keys")
 
 
 async def test_the_time_limit_of_a_fetch_begins_after_the_client_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a pod without a free core, the first import of httpx and the context of TLS take longer than any issuer."""
+    """In a pod without a free core, the first import of httpx2 and the context of TLS take longer than any issuer."""
     answering(monkeypatch, documents())
-    made = httpx.AsyncClient
+    made = httpx2.AsyncClient
 
-    def make(**options: Any) -> httpx.AsyncClient:
+    def make(**options: Any) -> httpx2.AsyncClient:
         monkeypatch.setattr(issuer_documents, "TIMEOUT_SECONDS", 60)
         return made(**options)
 
-    monkeypatch.setattr(httpx, "AsyncClient", make)
+    monkeypatch.setattr(httpx2, "AsyncClient", make)
     monkeypatch.setattr(issuer_documents, "TIMEOUT_SECONDS", 0)
     assert await keys.fetch_from(URL, f"{URL}/keys")() == KEYS

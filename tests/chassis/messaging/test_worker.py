@@ -10,7 +10,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 import asyncpg
-import httpx
+import httpx2
 import pytest
 from chassis.application import application, worker
 from chassis.brokers import BrokerUnavailable, Kind, Message
@@ -48,13 +48,13 @@ async def tables(connection: asyncpg.Connection) -> AsyncGenerator[None]:
 
 
 @asynccontextmanager
-async def started(app: FastAPI) -> AsyncGenerator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app)
-    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://s") as client:
+async def started(app: FastAPI) -> AsyncGenerator[httpx2.AsyncClient]:
+    transport = httpx2.ASGITransport(app)
+    async with app.router.lifespan_context(app), httpx2.AsyncClient(transport=transport, base_url="http://s") as client:
         yield client
 
 
-async def is_ready(client: httpx.AsyncClient) -> bool:
+async def is_ready(client: httpx2.AsyncClient) -> bool:
     return (await client.get("/readyz")).status_code == 200
 
 
@@ -175,7 +175,7 @@ async def test_the_broker_is_not_reported_as_ok_before_the_worker_has_connected(
 ) -> None:
     settings = {"database_url": database_url, "broker_url": f"nats://{uuid4()}"}
     app = worker(talking, talking.settings.model_validate(settings | {"probe_details": True}))
-    client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://s")
+    client = httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://s")
     async with app.state.database, client:  # the application is not started
         before = (await client.get("/readyz")).json()
     async with started(app) as client:

@@ -28,7 +28,7 @@ log = structlog.get_logger()
 log.debug("detail_seen")
 log.info("thing_made", number=1, text='é "quoted"\\n second line')
 logging.getLogger("some.library").warning("careful: %s", "hot")
-logging.getLogger("httpx").info("HTTP Request: GET http://other/?email=alice@example.com")
+logging.getLogger("httpx2").info("HTTP Request: GET http://other/?email=alice@example.com")
 logs.request_id.set("request-7")
 with trace.use_span(NonRecordingSpan(SpanContext(0x{TRACE_ID}, 0x{SPAN_ID}, is_remote=True))):
     log.info("traced_done")

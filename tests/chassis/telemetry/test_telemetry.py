@@ -6,7 +6,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 
-import httpx
+import httpx2
 import pytest
 from chassis.service import Service
 from chassis.telemetry.setup import (
@@ -49,7 +49,7 @@ def first(start: Start, receiver: OtlpReceiver) -> Running:
 def test_a_trace_goes_through_two_services(start: Start, first: Running, receiver: OtlpReceiver) -> None:
     second = start(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint)
     address = second.base.replace("http://", "http://user:hidden@")
-    answer = httpx.get(f"{first.base}/v1/onward", params={"url": address})
+    answer = httpx2.get(f"{first.base}/v1/onward", params={"url": address})
     spans = receiver.wait_for(answer.headers["x-request-id"], count=3, timeout=WAIT_SECONDS)
 
     assert answer.json() == 404  # the second service has no /there
@@ -66,9 +66,9 @@ def test_a_trace_goes_through_two_services(start: Start, first: Running, receive
 def test_a_request_arrives_as_one_tree_and_queued_spans_arrive_before_the_end(
     first: Running, receiver: OtlpReceiver
 ) -> None:
-    created = httpx.post(f"{first.base}/v1/things", json={"name": "telemetry"})
+    created = httpx2.post(f"{first.base}/v1/things", json={"name": "telemetry"})
     spans = receiver.wait_for(created.headers["x-request-id"], count=3, timeout=WAIT_SECONDS)
-    last = httpx.get(f"{first.base}/v1/things")
+    last = httpx2.get(f"{first.base}/v1/things")
     first.tell()
     assert first.wait() == 0
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
-import httpx
+import httpx2
 import pytest
 from chassis.client import service_client
 from chassis.telemetry import trace_context
@@ -15,7 +15,7 @@ PARENT = f"00-{TRACE}-{SPAN}-01"
 KEY_CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789_-*/"
 VALUE_CHARACTERS = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) not in ",=")
 
-Onward = Callable[..., Awaitable[httpx.Headers]]
+Onward = Callable[..., Awaitable[httpx2.Headers]]
 
 
 @pytest.fixture
@@ -23,22 +23,22 @@ async def onward(make_app: Callable[..., FastAPI], monkeypatch: pytest.MonkeyPat
     """`onward(("traceparent", …), …)`: the headers that another service gets while this one handles such a request."""
     app = make_app()
     monkeypatch.setattr("chassis.client.trace.get_tracer", lambda _: app.state.telemetry.tracer)
-    arrived: list[httpx.Headers] = []
+    arrived: list[httpx2.Headers] = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         arrived.append(request.headers)
-        return httpx.Response(204)
+        return httpx2.Response(204)
 
-    async with service_client("http://other", transport=httpx.MockTransport(answer)) as other:
+    async with service_client("http://other", transport=httpx2.MockTransport(answer)) as other:
 
         @app.get("/call")
         async def call(times: int = 1) -> None:
             for _ in range(times):
                 await other.get("/there", headers={"tracestate": "of=another-trace"})
 
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://tiny") as client:
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://tiny") as client:
 
-            async def onward(*headers: tuple[str, str], times: int = 1) -> httpx.Headers:
+            async def onward(*headers: tuple[str, str], times: int = 1) -> httpx2.Headers:
                 arrived.clear()
                 await client.get("/call", params={"times": times}, headers=list(headers))
                 assert len({each["traceparent"].split("-")[2] for each in arrived}) == times  # a span for each call
@@ -49,7 +49,7 @@ async def onward(make_app: Callable[..., FastAPI], monkeypatch: pytest.MonkeyPat
             yield onward
 
 
-def parts(headers: httpx.Headers) -> list[str]:
+def parts(headers: httpx2.Headers) -> list[str]:
     """Return version, trace, span and flags that were passed on."""
     (sent,) = headers.get_list("traceparent")
     assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", sent)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from unittest.mock import Mock
 
-import httpx
+import httpx2
 import pytest
 from chassis.http import streams_body
 from chassis.web import bodies, limits
@@ -82,7 +82,7 @@ async def parts(*sizes: int, pause_seconds: float = 0) -> AsyncGenerator[bytes]:
         await asyncio.sleep(pause_seconds)
 
 
-def code(response: httpx.Response) -> tuple[int, str]:
+def code(response: httpx2.Response) -> tuple[int, str]:
     return response.status_code, response.json()["code"]
 
 
@@ -142,7 +142,7 @@ async def test_a_route_that_takes_too_long_for_a_part_is_not_the_fault_of_the_cl
 async def test_a_streamed_answer_that_reads_the_body_is_cut_and_loses_nothing_silently(serve: Serve, size: int) -> None:
     async with listening(serve()) as client:
         assert len((await client.put("/scans/one/answered", content=b"x" * size)).content) == size + 1
-        with pytest.raises(httpx.TransportError):
+        with pytest.raises(httpx2.TransportError):
             await client.put("/scans/one/echoed", content=b"x" * size)
 
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from chassis.web import connections
 from chassis.web.shared_limits import SharedLimits
@@ -35,7 +35,7 @@ def shared() -> SharedLimits:
 
 
 @pytest.fixture
-async def client(make_app: Callable[..., FastAPI], shared: SharedLimits) -> AsyncGenerator[httpx.AsyncClient]:
+async def client(make_app: Callable[..., FastAPI], shared: SharedLimits) -> AsyncGenerator[httpx2.AsyncClient]:
     """A client of a service with a route whose answer is larger than a connection's buffers."""
     app = make_app(max_body_bytes=MAX_BODY_BYTES)
 
@@ -87,7 +87,7 @@ class Wire:
 
 
 @asynccontextmanager
-async def wire(client: httpx.AsyncClient) -> AsyncGenerator[Wire]:
+async def wire(client: httpx2.AsyncClient) -> AsyncGenerator[Wire]:
     reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
     try:
         async with asyncio.timeout(LIMIT_SECONDS):
@@ -119,7 +119,7 @@ ENDLESS = {
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(("begin", "endless"), ENDLESS.values(), ids=ENDLESS)
 async def test_the_framing_of_a_body_is_bounded(
-    client: httpx.AsyncClient, path: str, begin: bytes, endless: bytes
+    client: httpx2.AsyncClient, path: str, begin: bytes, endless: bytes
 ) -> None:
     async with wire(client) as attack:
         await attack.send(head("POST", path, "Transfer-Encoding: chunked") + begin)
@@ -129,14 +129,14 @@ async def test_the_framing_of_a_body_is_bounded(
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_a_trailer_without_end_is_answered_with_400(client: httpx.AsyncClient, path: str) -> None:
+async def test_a_trailer_without_end_is_answered_with_400(client: httpx2.AsyncClient, path: str) -> None:
     async with wire(client) as attack:
         await attack.send(head("GET", path, "Transfer-Encoding: chunked"), b"0\r\n", b"x: " + b"b" * 20_000)
         assert (await attack.answer())[0] == 400
         assert await attack.closed()
 
 
-async def test_a_trailer_does_not_become_a_header(client: httpx.AsyncClient) -> None:
+async def test_a_trailer_does_not_become_a_header(client: httpx2.AsyncClient) -> None:
     async with wire(client) as sender:
         trailer = b"X-Request-ID: from-the-trailer\r\n\r\n"
         await sender.send(head("POST", "/v1/bytes", "Transfer-Encoding: chunked") + b"2\r\nab\r\n0\r\n" + trailer)
@@ -145,7 +145,7 @@ async def test_a_trailer_does_not_become_a_header(client: httpx.AsyncClient) -> 
     assert b"from-the-trailer" not in answer
 
 
-async def test_a_body_in_chunks_of_one_byte_is_taken(client: httpx.AsyncClient) -> None:
+async def test_a_body_in_chunks_of_one_byte_is_taken(client: httpx2.AsyncClient) -> None:
     async with wire(client) as sender:
         size = 20_000
         await sender.send(head("POST", "/v1/bytes", "Transfer-Encoding: chunked"), b"1\r\nx\r\n" * size, b"0\r\n\r\n")
@@ -153,7 +153,7 @@ async def test_a_body_in_chunks_of_one_byte_is_taken(client: httpx.AsyncClient) 
 
 
 async def test_bodies_in_tiny_chunks_are_parsed_in_turns(
-    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connected, chunks, parsed = 20, 10_000, 0
 
@@ -220,7 +220,7 @@ async def test_line_ends_do_not_wait_unparsed(make_app: Callable[..., FastAPI], 
         assert await sender.answer() == (200, b"%d" % size)
 
 
-async def test_a_chunked_body_may_come_in_any_pieces(client: httpx.AsyncClient) -> None:
+async def test_a_chunked_body_may_come_in_any_pieces(client: httpx2.AsyncClient) -> None:
     body = b"a\r\n\r\nb\r\n"
     request = head("POST", "/v1/bytes", "Transfer-Encoding: chunked") + b"8;a=b\r\n" + body + b"\r\n0\r\nx: y\r\n\r\n"
     async with wire(client) as sender:
@@ -232,7 +232,7 @@ async def test_a_chunked_body_may_come_in_any_pieces(client: httpx.AsyncClient) 
             assert (await sender.answer())[0] == 200, request[:cut]
 
 
-async def test_a_head_is_bounded_in_one_piece_too(client: httpx.AsyncClient) -> None:
+async def test_a_head_is_bounded_in_one_piece_too(client: httpx2.AsyncClient) -> None:
     for fields in (["X: " + "x" * 70_000], ["X: y"] * (connections.MAX_HEAD_FIELDS + 1)):
         async with wire(client) as attack:
             await attack.send(head("GET", "/livez", *fields))
@@ -242,7 +242,7 @@ async def test_a_head_is_bounded_in_one_piece_too(client: httpx.AsyncClient) -> 
 
 @pytest.mark.parametrize("begin", [b"GET /", b"\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n", b"G", b"GET / HTTP/1.1\r\nX:"])
 @pytest.mark.parametrize("endless", [b"x" * 1000, b"\r\n" * 500, b"x: y\r\n" * 200])
-async def test_an_endless_head_is_refused(client: httpx.AsyncClient, begin: bytes, endless: bytes) -> None:
+async def test_an_endless_head_is_refused(client: httpx2.AsyncClient, begin: bytes, endless: bytes) -> None:
     async with wire(client) as attack:
         await attack.send(begin)
         await attack.send_until_closed(endless, at_most=64 * 1024 * 1024)
@@ -251,7 +251,7 @@ async def test_an_endless_head_is_refused(client: httpx.AsyncClient, begin: byte
         assert await attack.closed()
 
 
-async def test_the_bytes_of_a_body_do_not_count_as_a_head(client: httpx.AsyncClient) -> None:
+async def test_the_bytes_of_a_body_do_not_count_as_a_head(client: httpx2.AsyncClient) -> None:
     async with wire(client) as sender:
         next_head = head("GET", "/livez")
         await sender.send(post(b"x" * 90_000) + next_head[:10])
@@ -260,7 +260,7 @@ async def test_the_bytes_of_a_body_do_not_count_as_a_head(client: httpx.AsyncCli
         assert (await sender.answer())[0] == 200
 
 
-async def test_requests_sent_ahead_are_answered_in_order(client: httpx.AsyncClient) -> None:
+async def test_requests_sent_ahead_are_answered_in_order(client: httpx2.AsyncClient) -> None:
     async with wire(client) as sender:
         sizes = [number * 7 % 300 for number in range(300)]
         sending = asyncio.create_task(sender.send(b"".join(post(b"\r\n" * (size // 2)) for size in sizes)))
@@ -268,7 +268,7 @@ async def test_requests_sent_ahead_are_answered_in_order(client: httpx.AsyncClie
         await sending
 
 
-async def test_a_bad_request_is_refused_after_the_answers_to_earlier_requests(client: httpx.AsyncClient) -> None:
+async def test_a_bad_request_is_refused_after_the_answers_to_earlier_requests(client: httpx2.AsyncClient) -> None:
     async with wire(client) as sender:
         await sender.send(head("GET", "/v1/sleep?seconds=0.2") + post(b"abc") + b"no request at all\r\n\r\n")
         assert [(await sender.answer())[0] for _ in range(3)] == [200, 200, 400]
@@ -292,7 +292,7 @@ async def test_a_request_with_a_broken_body_is_not_run(make_app: Callable[..., F
 
 
 @pytest.mark.slow
-async def test_thousands_of_requests_sent_ahead_are_all_answered(client: httpx.AsyncClient) -> None:
+async def test_thousands_of_requests_sent_ahead_are_all_answered(client: httpx2.AsyncClient) -> None:
     count = 3 * sys.getrecursionlimit()
     async with wire(client) as sender:
         sending = asyncio.create_task(sender.send(head("GET", "/livez") * count))
@@ -309,7 +309,7 @@ OFFER = [
 
 
 @pytest.mark.parametrize("cut", [10, 120, 200, 250])
-async def test_an_offer_of_another_protocol_is_ignored(client: httpx.AsyncClient, cut: int) -> None:
+async def test_an_offer_of_another_protocol_is_ignored(client: httpx2.AsyncClient, cut: int) -> None:
     for offer in (OFFER, ["connection: keep-alive, upgrade", "UPGRADE: websocket"]):
         async with wire(client) as sender:
             request = head("POST", "/v1/bytes", *offer, "Content-Length: 90") + b"x" * 90
@@ -327,13 +327,13 @@ async def test_make_dev_ignores_an_offer_of_another_protocol_too(make_app: Calla
         assert await sender.answer() == (200, b"4")
 
 
-async def test_an_offer_with_a_chunked_body_is_ignored(client: httpx.AsyncClient) -> None:
+async def test_an_offer_with_a_chunked_body_is_ignored(client: httpx2.AsyncClient) -> None:
     async with wire(client) as sender:
         await sender.send(head("POST", "/v1/bytes", *OFFER, "Transfer-Encoding: chunked") + b"3\r\nabc\r\n0\r\n\r\n")
         assert await sender.answer() == (200, b"3")
 
 
-async def test_connect_is_refused(client: httpx.AsyncClient) -> None:
+async def test_connect_is_refused(client: httpx2.AsyncClient) -> None:
     async with wire(client) as sender:
         await sender.send(head("CONNECT", "example.com:443"))
         assert (await sender.answer())[0] == 400
@@ -360,7 +360,7 @@ class Post {
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("java") is None, reason="there is no Java here")
-async def test_the_http_client_of_java_can_post(client: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_the_http_client_of_java_can_post(client: httpx2.AsyncClient, tmp_path: Path) -> None:
     program = tmp_path / "Post.java"
     program.write_text(JAVA)
     command = ["java", str(program), f"{client.base_url}/v1/things"]
@@ -382,7 +382,7 @@ HOSTS = [
 
 
 @pytest.mark.parametrize(("version", "hosts", "status"), HOSTS)
-async def test_a_request_has_one_host(client: httpx.AsyncClient, version: str, hosts: list[str], status: int) -> None:
+async def test_a_request_has_one_host(client: httpx2.AsyncClient, version: str, hosts: list[str], status: int) -> None:
     async with wire(client) as sender:
         await sender.send("\r\n".join((f"GET /livez {version}", *hosts, "", "")).encode())
         answered, body = await sender.answer()
@@ -392,7 +392,7 @@ async def test_a_request_has_one_host(client: httpx.AsyncClient, version: str, h
 
 
 @pytest.mark.parametrize("version", ["HTTP/2.0", "HTTP/0.9", ""])
-async def test_a_request_is_of_a_version_that_is_spoken_here(client: httpx.AsyncClient, version: str) -> None:
+async def test_a_request_is_of_a_version_that_is_spoken_here(client: httpx2.AsyncClient, version: str) -> None:
     async with wire(client) as sender:
         await sender.send(f"GET /livez {version}".strip().encode() + b"\r\nHost: tiny\r\n\r\n")
         assert (await sender.answer())[0] == 400
@@ -431,7 +431,7 @@ async def test_a_body_is_asked_for_only_if_the_client_expects_that_and_the_route
             ended.set()
 
 
-async def test_no_request_is_taken_for_the_body_that_an_expectation_announced(client: httpx.AsyncClient) -> None:
+async def test_no_request_is_taken_for_the_body_that_an_expectation_announced(client: httpx2.AsyncClient) -> None:
     async with wire(client) as sender:
         expecting = head("POST", "/v1/bytes", "Expect: 100-continue", f"Content-Length: {MAX_BODY_BYTES + 1}")
         await sender.send(expecting)
@@ -442,7 +442,7 @@ async def test_no_request_is_taken_for_the_body_that_an_expectation_announced(cl
 @pytest.mark.slow
 @pytest.mark.parametrize("body", [b"x" * 10, b"5\r\nhello\r\n"], ids=["never ends", "comes in chunks"])
 async def test_a_body_that_nobody_reads_has_an_end(
-    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, body: bytes
+    client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch, body: bytes
 ) -> None:
     monkeypatch.setattr(connections, "LINGER_SECONDS", 0.3)
     framing = "Transfer-Encoding: chunked" if b"\r\n" in body else f"Content-Length: {2 * MAX_BODY_BYTES}"
@@ -456,7 +456,7 @@ async def test_a_body_that_nobody_reads_has_an_end(
                         await asyncio.wait_for(sender.reader.read(1000), 0.05)
 
 
-async def test_a_request_follows_a_body_that_nobody_read(client: httpx.AsyncClient) -> None:
+async def test_a_request_follows_a_body_that_nobody_read(client: httpx2.AsyncClient) -> None:
     async with wire(client) as sender:
         body = b"x" * (MAX_BODY_BYTES + 1)
         await sender.send(head("POST", "/v1/bytes", f"Content-Length: {len(body)}"))
@@ -496,7 +496,7 @@ async def test_a_client_that_will_send_no_more_gets_the_answers_to_its_complete_
 
 
 async def test_a_client_that_reads_no_answer_is_disconnected(
-    client: httpx.AsyncClient, shared: SharedLimits, monkeypatch: pytest.MonkeyPatch
+    client: httpx2.AsyncClient, shared: SharedLimits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "STALL_SECONDS", 0.3)
     count = 200
@@ -511,7 +511,7 @@ async def test_a_client_that_reads_no_answer_is_disconnected(
 
 
 async def test_a_client_that_reads_slowly_gets_every_answer(
-    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "STALL_SECONDS", 1)
     count = 40

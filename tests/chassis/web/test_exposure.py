@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 
-import httpx
+import httpx2
 import pytest
 from chassis.application import application, worker
 from chassis.service import Service
@@ -56,7 +56,7 @@ async def test_a_caller_that_knows_the_version_can_ask_whether_that_version_is_r
 
 
 async def test_the_page_of_the_api_runs_only_scripts_whose_content_is_known(make_app: Callable[..., FastAPI]) -> None:
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(make_app()), base_url="http://tiny") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(make_app()), base_url="http://tiny") as client:
         answer = await client.get("/docs")
         page = answer.text
 

@@ -10,7 +10,7 @@ from typing import Any
 from unittest.mock import AsyncMock, Mock
 
 import asyncpg
-import httpx
+import httpx2
 import pytest
 from chassis.web import connections, limits
 from fastapi import APIRouter, FastAPI, Request
@@ -28,14 +28,14 @@ TIMEOUT_SECONDS = 0.5
 
 
 @pytest.fixture
-async def limited(make_app: Callable[..., FastAPI]) -> AsyncGenerator[httpx.AsyncClient]:
+async def limited(make_app: Callable[..., FastAPI]) -> AsyncGenerator[httpx2.AsyncClient]:
     """A client of a service with a small limit of bodies."""
     async with listening(make_app(max_body_bytes=MAX_BODY_BYTES)) as client:
         yield client
 
 
 @pytest.fixture
-async def hurried(make_app: Callable[..., FastAPI]) -> AsyncGenerator[httpx.AsyncClient]:
+async def hurried(make_app: Callable[..., FastAPI]) -> AsyncGenerator[httpx2.AsyncClient]:
     """A client of a service that runs two small requests at once, for a short time."""
     app = make_app(max_body_bytes=MAX_BODY_BYTES, request_timeout_seconds=TIMEOUT_SECONDS, max_concurrent_requests=2)
     async with listening(app) as client:
@@ -43,7 +43,7 @@ async def hurried(make_app: Callable[..., FastAPI]) -> AsyncGenerator[httpx.Asyn
 
 
 @asynccontextmanager
-async def connected(client: httpx.AsyncClient) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def connected(client: httpx2.AsyncClient) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A plain connection to the same server."""
     reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
     try:
@@ -59,29 +59,29 @@ async def chunks(*, size: int, count: int) -> AsyncGenerator[bytes]:
         yield b"x" * size
 
 
-def code(response: httpx.Response) -> tuple[int, str]:
+def code(response: httpx2.Response) -> tuple[int, str]:
     assert response.headers["content-type"] == "application/problem+json"
     return response.status_code, response.json()["code"]
 
 
-async def test_a_body_of_the_allowed_size_is_accepted_in_every_framing(limited: httpx.AsyncClient) -> None:
+async def test_a_body_of_the_allowed_size_is_accepted_in_every_framing(limited: httpx2.AsyncClient) -> None:
     whole = await limited.post("/v1/bytes", content=b"x" * MAX_BODY_BYTES)
     in_chunks = await limited.post("/v1/bytes", content=chunks(size=MAX_BODY_BYTES // 4, count=4))
 
     assert whole.json() == in_chunks.json() == MAX_BODY_BYTES
 
 
-async def test_a_body_with_too_large_a_content_length_is_refused(limited: httpx.AsyncClient) -> None:
+async def test_a_body_with_too_large_a_content_length_is_refused(limited: httpx2.AsyncClient) -> None:
     assert code(await limited.post("/v1/bytes", content=b"x" * (MAX_BODY_BYTES + 1))) == (413, "request_too_large")
 
 
-async def test_a_body_that_turns_out_too_large_is_refused(limited: httpx.AsyncClient) -> None:
+async def test_a_body_that_turns_out_too_large_is_refused(limited: httpx2.AsyncClient) -> None:
     refused = await limited.post("/v1/bytes", content=chunks(size=MAX_BODY_BYTES // 4, count=5))
 
     assert code(refused) == (413, "request_too_large")
 
 
-async def test_a_json_body_that_turns_out_too_large_is_refused(limited: httpx.AsyncClient) -> None:
+async def test_a_json_body_that_turns_out_too_large_is_refused(limited: httpx2.AsyncClient) -> None:
     refused = await limited.post(
         "/v1/things",
         content=chunks(size=MAX_BODY_BYTES, count=2),
@@ -91,7 +91,7 @@ async def test_a_json_body_that_turns_out_too_large_is_refused(limited: httpx.As
     assert code(refused) == (413, "request_too_large")
 
 
-async def test_a_large_body_is_not_read_to_its_end(limited: httpx.AsyncClient) -> None:
+async def test_a_large_body_is_not_read_to_its_end(limited: httpx2.AsyncClient) -> None:
     sent = 0
 
     async def endless() -> AsyncGenerator[bytes]:
@@ -103,7 +103,7 @@ async def test_a_large_body_is_not_read_to_its_end(limited: httpx.AsyncClient) -
     async with asyncio.timeout(60):
         try:
             response = await limited.post("/v1/bytes", content=endless())
-        except httpx.TransportError:
+        except httpx2.TransportError:
             return  # the server has closed the connection
     assert response.status_code == 413
 
@@ -237,7 +237,7 @@ async def test_large_bodies_that_are_not_json_leave_nothing_behind(make_app: Cal
         gc.enable()
 
 
-async def test_a_request_that_takes_too_long_is_told_to_come_back(hurried: httpx.AsyncClient) -> None:
+async def test_a_request_that_takes_too_long_is_told_to_come_back(hurried: httpx2.AsyncClient) -> None:
     refused = await hurried.get("/v1/sleep", params={"seconds": 600})  # the client waits a tenth of that
 
     assert code(refused) == (503, "timed_out")
@@ -245,7 +245,7 @@ async def test_a_request_that_takes_too_long_is_told_to_come_back(hurried: httpx
 
 
 async def test_the_transaction_of_a_request_that_takes_too_long_is_rolled_back(
-    hurried: httpx.AsyncClient, connection: asyncpg.Connection
+    hurried: httpx2.AsyncClient, connection: asyncpg.Connection
 ) -> None:
     slow = await hurried.post("/v1/things/slow", params={"seconds": 600}, json={"name": "lamp"})
 
@@ -257,11 +257,11 @@ async def test_the_transaction_of_a_request_that_takes_too_long_is_rolled_back(
             await asyncio.sleep(0.05)
 
 
-async def test_a_timeout_that_is_not_ours_is_a_bug_and_not_a_slow_request(limited: httpx.AsyncClient) -> None:
+async def test_a_timeout_that_is_not_ours_is_a_bug_and_not_a_slow_request(limited: httpx2.AsyncClient) -> None:
     assert code(await limited.get("/v1/failures/timeout")) == (500, "internal_error")
 
 
-async def test_places_are_free_again_after_every_kind_of_end(hurried: httpx.AsyncClient) -> None:
+async def test_places_are_free_again_after_every_kind_of_end(hurried: httpx2.AsyncClient) -> None:
     async def until_free() -> None:
         async with asyncio.timeout(60):
             while (await hurried.get("/v1/sleep", params={"seconds": 0})).status_code != 200:  # noqa: ASYNC110
@@ -272,13 +272,13 @@ async def test_places_are_free_again_after_every_kind_of_end(hurried: httpx.Asyn
         await hurried.get("/v1/failures/bug")
         await hurried.post("/v1/bytes", content=chunks(size=MAX_BODY_BYTES, count=2))
         await until_free()  # a request over the limit would get an answer
-        with pytest.raises(httpx.ReadTimeout):  # the client disconnects
-            await hurried.get("/v1/sleep", params={"seconds": 600}, timeout=httpx.Timeout(60, read=0.05))
+        with pytest.raises(httpx2.ReadTimeout):  # the client disconnects
+            await hurried.get("/v1/sleep", params={"seconds": 600}, timeout=httpx2.Timeout(60, read=0.05))
 
     await until_free()
 
 
-async def test_an_endless_head_is_refused_before_the_memory_is_full(limited: httpx.AsyncClient) -> None:
+async def test_an_endless_head_is_refused_before_the_memory_is_full(limited: httpx2.AsyncClient) -> None:
     async with connected(limited) as (reader, writer):
         writer.write(b"GET /livez HTTP/1.1\r\n")
         with suppress(ConnectionError):  # the server closes the connection while the test sends
@@ -290,7 +290,7 @@ async def test_an_endless_head_is_refused_before_the_memory_is_full(limited: htt
             assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
 
 
-async def test_a_head_of_common_size_may_come_in_pieces(limited: httpx.AsyncClient) -> None:
+async def test_a_head_of_common_size_may_come_in_pieces(limited: httpx2.AsyncClient) -> None:
     async with connected(limited) as (reader, writer):
         for _ in range(2):  # on one connection
             for piece in (b"GET /livez HT", b"TP/1.1\r\nHost: x\r\nCookie: ", b"x" * 30_000, b"\r\n\r\n"):
@@ -327,7 +327,7 @@ async def test_a_database_that_hangs_delays_no_answer_beyond_the_timeout(
     app = make_app(database_url=link.url, request_timeout_seconds=1, database_pool_size=1)
     async with listening(app) as client:
 
-        async def until_it_works() -> httpx.Response:
+        async def until_it_works() -> httpx2.Response:
             async with asyncio.timeout(60):
                 while (answer := await client.get("/v1/things")).status_code != 200:
                     pass
@@ -353,7 +353,7 @@ async def ticks(*, seconds: float, count: int) -> AsyncGenerator[bytes]:
 
 
 @pytest.fixture
-async def streaming(make_app: Callable[..., FastAPI]) -> AsyncGenerator[httpx.AsyncClient]:
+async def streaming(make_app: Callable[..., FastAPI]) -> AsyncGenerator[httpx2.AsyncClient]:
     """A client of a server whose requests may take half a second, with streams that take longer."""
     app = make_app(request_timeout_seconds=TIMEOUT_SECONDS)
 
@@ -370,7 +370,7 @@ async def streaming(make_app: Callable[..., FastAPI]) -> AsyncGenerator[httpx.As
         yield client
 
 
-async def test_a_stream_may_take_longer_than_a_request(streaming: httpx.AsyncClient) -> None:
+async def test_a_stream_may_take_longer_than_a_request(streaming: httpx2.AsyncClient) -> None:
     response = await streaming.get("/stream", params={"seconds": TIMEOUT_SECONDS / 5, "count": 15})
 
     assert response.content == b"tick" * 15
@@ -378,9 +378,9 @@ async def test_a_stream_may_take_longer_than_a_request(streaming: httpx.AsyncCli
 
 
 async def test_a_stream_that_falls_silent_is_cut_and_is_no_failure_of_the_service(
-    streaming: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+    streaming: httpx2.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with capture_logs() as logged, pytest.raises(httpx.RemoteProtocolError):
+    with capture_logs() as logged, pytest.raises(httpx2.RemoteProtocolError):
         await streaming.get("/stream", params={"seconds": 600, "count": 2})
 
     assert [(line["event"], line["log_level"]) for line in logged] == [("answer_cut", "warning")]
@@ -388,13 +388,13 @@ async def test_a_stream_that_falls_silent_is_cut_and_is_no_failure_of_the_servic
 
 
 async def test_a_stream_that_does_not_begin_in_time_is_answered_as_any_slow_request(
-    streaming: httpx.AsyncClient,
+    streaming: httpx2.AsyncClient,
 ) -> None:
     assert code(await streaming.get("/late")) == (503, "timed_out")
 
 
 async def test_a_client_that_leaves_a_stream_leaves_no_failure_behind(
-    streaming: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+    streaming: httpx2.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     with capture_logs() as logged:
         async with streaming.stream("GET", "/stream", params={"seconds": 0.05, "count": 1_000_000}) as response:
@@ -406,7 +406,7 @@ async def test_a_client_that_leaves_a_stream_leaves_no_failure_behind(
 
 
 @pytest.fixture
-async def uploads(make_app: Callable[..., FastAPI]) -> AsyncGenerator[httpx.AsyncClient]:
+async def uploads(make_app: Callable[..., FastAPI]) -> AsyncGenerator[httpx2.AsyncClient]:
     """A client of a server with a small limit of bodies, except on some routes."""
     app = make_app(max_body_bytes=MAX_BODY_BYTES)
 
@@ -437,7 +437,7 @@ async def uploads(make_app: Callable[..., FastAPI]) -> AsyncGenerator[httpx.Asyn
     ],
 )
 async def test_a_route_may_have_a_limit_of_its_own_for_bodies(
-    uploads: httpx.AsyncClient, method: str, path: str, limit: int, in_chunks: bool
+    uploads: httpx2.AsyncClient, method: str, path: str, limit: int, in_chunks: bool
 ) -> None:
     def body(size: int) -> Any:
         return chunks(size=1, count=size) if in_chunks and size < 100 else chunks(size=size, count=1)

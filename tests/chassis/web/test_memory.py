@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from tests.chassis.processes import Running, Start
@@ -89,7 +89,7 @@ class Attacker:
     """Connections to one server, each of which sends its bytes and stays open."""
 
     def __init__(self, service: Running) -> None:
-        url = httpx.URL(service.base)
+        url = httpx2.URL(service.base)
         self.host, self.port = url.host, url.port
         self.writers: list[asyncio.StreamWriter] = []
         self.tasks: list[asyncio.Task[None]] = []
@@ -234,11 +234,11 @@ async def _ask(service: Running, *, seconds: float) -> set[int]:
     statuses = set()
     until = time.monotonic() + seconds
     while True:
-        async with httpx.AsyncClient(base_url=service.base, timeout=ANSWER_SECONDS) as client:
+        async with httpx2.AsyncClient(base_url=service.base, timeout=ANSWER_SECONDS) as client:
             statuses.add((await client.get("/livez")).status_code)
-        async with httpx.AsyncClient(base_url=service.base, timeout=ANSWER_SECONDS) as client:
+        async with httpx2.AsyncClient(base_url=service.base, timeout=ANSWER_SECONDS) as client:
             statuses.add((await client.get("/v1/things")).status_code)
-        async with httpx.AsyncClient(base_url=service.base, timeout=ANSWER_SECONDS) as client:
+        async with httpx2.AsyncClient(base_url=service.base, timeout=ANSWER_SECONDS) as client:
             statuses.add((await client.post("/v1/bytes", content=b"lamp")).status_code)
         if time.monotonic() > until:
             return statuses

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from uuid import UUID
 
-import httpx
+import httpx2
 import pytest
 from chassis.settings import Settings
 from chassis.telemetry.setup import Telemetry
@@ -32,7 +32,7 @@ NOT_SAMPLED = {"traceparent": f"00-{TRACE_ID}-{SPAN_ID}-00"}
 class Watched:
     """A client of the service, and the spans, metrics and logs of its requests."""
 
-    client: httpx.AsyncClient
+    client: httpx2.AsyncClient
     exporter: InMemorySpanExporter
     reader: InMemoryMetricReader
 
@@ -62,10 +62,10 @@ async def watched(make_app: Callable[..., FastAPI], database: object) -> AsyncGe
         metric_readers=[reader],
     )
     app = make_app(telemetry=telemetry)
-    transport = httpx.ASGITransport(app)
+    transport = httpx2.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://tiny") as client,
+        httpx2.AsyncClient(transport=transport, base_url="http://tiny") as client,
     ):
         yield Watched(client, exporter, reader)
 
@@ -158,7 +158,7 @@ async def test_cookies_in_several_headers_are_all_read(make_app: Callable[..., F
     async def cookies(request: Request) -> dict:
         return request.cookies
 
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://tiny") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://tiny") as client:
         response = await client.get("/cookies", headers=[("Cookie", "a=1; b=2"), ("Cookie", "c=3")])
 
     assert response.json() == {"a": "1", "b": "2", "c": "3"}
@@ -189,7 +189,7 @@ async def test_nobody_keeps_the_answer_of_a_probe(watched: Watched, probe: str) 
 
 
 @pytest.fixture
-async def tagged(make_app: Callable[..., FastAPI]) -> AsyncGenerator[httpx.AsyncClient]:
+async def tagged(make_app: Callable[..., FastAPI]) -> AsyncGenerator[httpx2.AsyncClient]:
     """A client of a server whose answers at /tagged and /streamed have an ETag."""
     app = make_app()
     headers = {"ETag": '"3"', "Cache-Control": "max-age=60", "Content-Location": "/v3"}
@@ -218,7 +218,7 @@ async def tagged(make_app: Callable[..., FastAPI]) -> AsyncGenerator[httpx.Async
 @pytest.mark.parametrize("path", ["/tagged", "/streamed"])
 @pytest.mark.parametrize("tags", [['"3"'], ['W/"3"'], ['"2", "3"'], ['"2"', '"3"'], ['"2" ,W/"3"'], ["*"]])
 async def test_a_copy_that_is_still_right_is_not_sent_again(
-    tagged: httpx.AsyncClient, method: str, path: str, tags: list[str]
+    tagged: httpx2.AsyncClient, method: str, path: str, tags: list[str]
 ) -> None:
     for _ in range(2):  # on one connection, whose next answer must not start with the omitted body
         response = await tagged.request(method, path, headers=[("If-None-Match", tag) for tag in tags])
@@ -232,7 +232,7 @@ async def test_a_copy_that_is_still_right_is_not_sent_again(
 
 @pytest.mark.parametrize(("method", "tag"), [("GET", '"4"'), ("GET", "3"), ("GET", ""), ("POST", '"3"'), ("POST", "*")])
 async def test_a_copy_that_is_not_right_or_not_asked_for_is_answered_in_full(
-    tagged: httpx.AsyncClient, method: str, tag: str
+    tagged: httpx2.AsyncClient, method: str, tag: str
 ) -> None:
     response = await tagged.request(method, "/tagged", headers={"If-None-Match": tag})
 
@@ -246,7 +246,7 @@ async def test_no_copy_is_right_where_the_answer_has_no_tag(watched: Watched) ->
 
 def test_an_answer_does_not_name_the_server(logging_service: Running) -> None:
     for path in ("/v1/things", "/livez", "/nowhere"):
-        assert "server" not in httpx.get(f"{logging_service.base}{path}").headers
+        assert "server" not in httpx2.get(f"{logging_service.base}{path}").headers
 
 
 @pytest.mark.parametrize("identity", ["7", "01HZY-3_a.b:c/d+e=", "x" * 128])
@@ -325,7 +325,7 @@ async def test_a_nested_route_is_measured_and_refused_by_its_whole_path(make_app
 
     admin.include_router(users)
     app.include_router(admin)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://tiny") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://tiny") as client:
         assert (await client.get("/admin/users/alice")).json() == "alice"
         refused = await client.delete("/admin/users/alice")
 
@@ -390,14 +390,14 @@ async def test_probes_leave_nothing_behind(watched: Watched, probe: str) -> None
 
 async def test_half_an_answer_is_cut_off_rather_than_finished(make_app: Callable[..., FastAPI]) -> None:
     async with listening(make_app()) as client:
-        with pytest.raises(httpx.RemoteProtocolError):
+        with pytest.raises(httpx2.RemoteProtocolError):
             await client.get("/v1/half")
 
 
 def test_a_bug_in_the_middle_of_an_answer_is_logged_once(logging_service: Running) -> None:
-    with pytest.raises(httpx.RemoteProtocolError):
-        httpx.get(f"{logging_service.base}/v1/half", headers={"X-Request-Id": "half-1"})
-    httpx.get(f"{logging_service.base}/v1/things", headers={"X-Request-Id": "after-half"})
+    with pytest.raises(httpx2.RemoteProtocolError):
+        httpx2.get(f"{logging_service.base}/v1/half", headers={"X-Request-Id": "half-1"})
+    httpx2.get(f"{logging_service.base}/v1/things", headers={"X-Request-Id": "after-half"})
     logging_service.wait_for(event="request_finished", request_id="after-half")
 
     (failed,) = [event for event in logging_service.events() if "no second half" in str(event)]
@@ -420,13 +420,13 @@ def test_a_browser_runs_no_answer_as_another_type_and_reads_none_from_a_page_of_
         ("OPTIONS", "/v1/things"),
         ("BREW", "/"),
     ):
-        answer = httpx.request(method, f"{logging_service.base}{path}", headers=origin)
+        answer = httpx2.request(method, f"{logging_service.base}{path}", headers=origin)
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert not [name for name in answer.headers if name.startswith("access-control-")]
 
 
 def test_a_bug_is_logged_once_with_its_stack_and_the_ids_that_the_client_got(logging_service: Running) -> None:
-    response = httpx.get(f"{logging_service.base}/v1/failures/bug", headers=SAMPLED | {"X-Request-Id": "bug-1"})
+    response = httpx2.get(f"{logging_service.base}/v1/failures/bug", headers=SAMPLED | {"X-Request-Id": "bug-1"})
 
     logging_service.wait_for(event="request_finished", request_id="bug-1", status=500)
     (failed,) = [event for event in logging_service.events(request_id="bug-1") if "exception" in event]
@@ -439,7 +439,7 @@ def test_a_bug_is_logged_once_with_its_stack_and_the_ids_that_the_client_got(log
 
 
 def test_a_request_is_logged_by_its_route_without_its_query(logging_service: Running) -> None:
-    httpx.get(f"{logging_service.base}/v1/things?limit=7", headers={"X-Request-Id": "list-1"})
+    httpx2.get(f"{logging_service.base}/v1/things?limit=7", headers={"X-Request-Id": "list-1"})
 
     finished = logging_service.wait_for(event="request_finished", request_id="list-1")
     assert (finished["method"], finished["route"], finished["status"]) == ("GET", "/v1/things", 200)
@@ -450,7 +450,7 @@ def test_a_request_is_logged_by_its_route_without_its_query(logging_service: Run
 @pytest.mark.usefixtures("database")  # empties the table afterwards
 def test_a_refused_row_does_not_get_into_the_logs_of_the_service(logging_service: Running) -> None:
     for name in ("alice", "bob"):
-        httpx.post(f"{logging_service.base}/v1/things", json={"name": name, "email": "alice@example.com"})
+        httpx2.post(f"{logging_service.base}/v1/things", json={"name": name, "email": "alice@example.com"})
 
     assert "uq_things_email" in logging_service.output.read_text()
     assert "alice" not in logging_service.output.read_text()

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import asyncpg
-import httpx
+import httpx2
 import pytest
 from chassis.database import migrate, outages
 from chassis.http import reader
@@ -21,23 +21,23 @@ from tests.support.link import Link
 
 
 @pytest.fixture
-async def probed(make_app: Callable[..., FastAPI], link: Link) -> AsyncGenerator[httpx.AsyncClient]:
+async def probed(make_app: Callable[..., FastAPI], link: Link) -> AsyncGenerator[httpx2.AsyncClient]:
     """A client of a service with two database connections, whose database the link can cut."""
     async with listening(make_app(database_url=link.url, database_pool_size=2)) as client:
         yield client
 
 
-async def status(client: httpx.AsyncClient, path: str) -> int:
+async def status(client: httpx2.AsyncClient, path: str) -> int:
     return (await client.get(path)).status_code
 
 
-async def test_alive_says_nothing_about_the_database(probed: httpx.AsyncClient, link: Link) -> None:
+async def test_alive_says_nothing_about_the_database(probed: httpx2.AsyncClient, link: Link) -> None:
     assert await status(probed, "/livez") == 200
     link.cut()
     assert await status(probed, "/livez") == 200
 
 
-async def test_ready_follows_the_database_down_and_up(probed: httpx.AsyncClient, link: Link) -> None:
+async def test_ready_follows_the_database_down_and_up(probed: httpx2.AsyncClient, link: Link) -> None:
     assert await status(probed, "/readyz") == 200
 
     link.cut()
@@ -47,7 +47,7 @@ async def test_ready_follows_the_database_down_and_up(probed: httpx.AsyncClient,
     assert await status(probed, "/readyz") == 200
 
 
-async def test_started_waits_for_the_database_once_and_for_all(probed: httpx.AsyncClient, link: Link) -> None:
+async def test_started_waits_for_the_database_once_and_for_all(probed: httpx2.AsyncClient, link: Link) -> None:
     link.cut()
     assert await status(probed, "/startupz") == 503
 
@@ -74,7 +74,7 @@ async def test_the_log_says_why_a_pod_that_nobody_sends_requests_to_is_not_ready
 
 @pytest.mark.slow
 async def test_a_database_that_hangs_makes_us_unready_in_time_and_ready_again(
-    probed: httpx.AsyncClient, link: Link, monkeypatch: pytest.MonkeyPatch
+    probed: httpx2.AsyncClient, link: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert await status(probed, "/readyz") == 200
 
@@ -111,7 +111,7 @@ async def test_a_service_whose_connections_are_all_busy_is_still_ready(make_app:
         assert [(await task).status_code for task in busy] == [200] * 4
 
 
-async def test_a_probe_names_the_failed_part(probed: httpx.AsyncClient, link: Link) -> None:
+async def test_a_probe_names_the_failed_part(probed: httpx2.AsyncClient, link: Link) -> None:
     link.cut()
 
     assert (await probed.get("/readyz")).json() == {

@@ -15,7 +15,7 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 import asyncpg
-import httpx
+import httpx2
 import pytest
 from chassis.web.packet_transport import PacketTransport
 from chassis.web.server import spare_collector
@@ -37,7 +37,7 @@ class Load:
     """Clients that send one request after another until the server refuses to connect."""
 
     base: str
-    sent: list[tuple[float, httpx.Response | Exception]] = field(default_factory=list)
+    sent: list[tuple[float, httpx2.Response | Exception]] = field(default_factory=list)
     """The start of each request, and its result."""
 
     @asynccontextmanager
@@ -51,24 +51,24 @@ class Load:
             self._stop.set()
             await asyncio.gather(*keeping, *renewing)
 
-    def outcomes(self, begin: float, end: float) -> list[httpx.Response | Exception]:
+    def outcomes(self, begin: float, end: float) -> list[httpx2.Response | Exception]:
         return [outcome for began, outcome in self.sent if begin <= began < end]
 
     async def _keep_alive(self) -> None:
-        async with httpx.AsyncClient(base_url=self.base) as client:
+        async with httpx2.AsyncClient(base_url=self.base) as client:
             while not self._stop.is_set():
                 await self._one(client)
 
     async def _renew(self) -> None:
         while not self._stop.is_set():
-            async with httpx.AsyncClient(base_url=self.base) as client:
+            async with httpx2.AsyncClient(base_url=self.base) as client:
                 await self._one(client)
 
-    async def _one(self, client: httpx.AsyncClient) -> None:
+    async def _one(self, client: httpx2.AsyncClient) -> None:
         began = time.monotonic()
         try:
             self.sent.append((began, await client.get("/v1/things")))
-        except httpx.TransportError as error:
+        except httpx2.TransportError as error:
             self.sent.append((began, error))
         await asyncio.sleep(0.02)
 
@@ -83,7 +83,7 @@ async def test_under_load_every_request_sent_before_the_end_of_the_drain_is_answ
     drain = 4
     service = start(DRAIN_SECONDS=drain, SHUTDOWN_TIMEOUT_SECONDS=60)
     load = Load(service.base)
-    async with httpx.AsyncClient(base_url=service.base) as client, load.running():
+    async with httpx2.AsyncClient(base_url=service.base) as client, load.running():
         await until(lambda: load.sent)
         slow = asyncio.create_task(client.get("/v1/query-sleep", params={"seconds": drain + 1}, timeout=90))
         await until(lambda: connection.fetchval(ASLEEP))
@@ -101,8 +101,8 @@ async def test_under_load_every_request_sent_before_the_end_of_the_drain_is_answ
     # The machine decides the number of requests, but not the time of the last one.
     assert load.outcomes(stopped_at, (stopped_at + last) / 2)
     assert load.outcomes((stopped_at + last) / 2, last)
-    assert [outcome for outcome in load.outcomes(0, last) if not isinstance(outcome, httpx.Response)] == []
-    assert {outcome.status_code for outcome in in_drain if isinstance(outcome, httpx.Response)} == {200}
+    assert [outcome for outcome in load.outcomes(0, last) if not isinstance(outcome, httpx2.Response)] == []
+    assert {outcome.status_code for outcome in in_drain if isinstance(outcome, httpx2.Response)} == {200}
     assert slow.result().status_code == 200
     assert code == 0
     assert took > drain
@@ -114,7 +114,7 @@ async def test_a_socket_of_the_parent_process_answers_requests_that_came_while_n
         first.tell()
         assert await ended(first) == 0
 
-        async with httpx.AsyncClient(base_url=first.base, timeout=EXIT_TIMEOUT_SECONDS) as client:
+        async with httpx2.AsyncClient(base_url=first.base, timeout=EXIT_TIMEOUT_SECONDS) as client:
             waiting = asyncio.create_task(client.get("/v1/things"))
             start(listener=listener)
             assert (await waiting).status_code == 200
@@ -172,7 +172,7 @@ def status_of_answer(connection: socket.socket) -> tuple[int, bool]:
 
 async def test_a_second_signal_ends_the_drain_and_running_requests_still_finish(start: Start) -> None:
     service = start(DRAIN_SECONDS=10 * EXIT_TIMEOUT_SECONDS)
-    async with httpx.AsyncClient(base_url=service.base) as client, httpx.AsyncClient(base_url=service.base) as idle:
+    async with httpx2.AsyncClient(base_url=service.base) as client, httpx2.AsyncClient(base_url=service.base) as idle:
         await idle.get("/v1/things")  # its connection stays open, and must not delay the end
         slow = asyncio.create_task(client.get("/v1/sleep", params={"seconds": 1}))
         before = await client.get("/v1/things")
@@ -191,7 +191,7 @@ async def test_a_second_signal_ends_the_drain_and_running_requests_still_finish(
 
 async def test_neither_endless_requests_nor_a_hung_database_hold_up_the_end(start: Start, link: Link) -> None:
     service = start(SHUTDOWN_TIMEOUT_SECONDS=1, DATABASE_URL=link.url)
-    async with httpx.AsyncClient(base_url=service.base, timeout=2 * EXIT_TIMEOUT_SECONDS) as client:
+    async with httpx2.AsyncClient(base_url=service.base, timeout=2 * EXIT_TIMEOUT_SECONDS) as client:
         await client.get("/v1/things")
         link.freeze()
         stuck = asyncio.create_task(client.get("/v1/things"))
@@ -207,7 +207,7 @@ async def test_neither_endless_requests_nor_a_hung_database_hold_up_the_end(star
     assert time.monotonic() - began >= 1
 
 
-async def is_ready(client: httpx.AsyncClient) -> bool:
+async def is_ready(client: httpx2.AsyncClient) -> bool:
     return (await client.get("/readyz")).status_code == 200
 
 
@@ -225,7 +225,7 @@ async def test_an_idle_process_stops_in_time_while_database_and_broker_hang(
             BROKER_URL=f"nats://127.0.0.1:{broker.getsockname()[1]}",
             RUN_WORKER=command == "serve",
         )
-        async with httpx.AsyncClient(base_url=service.base, timeout=60) as client:
+        async with httpx2.AsyncClient(base_url=service.base, timeout=60) as client:
             await until(lambda: is_ready(client))
         link.freeze()
         assert await asyncio.to_thread(link.holding.wait, 60)  # the gauges have sent a query, and get no answer
@@ -350,7 +350,7 @@ async def test_a_head_does_not_wait_for_a_body_and_a_close_waits_for_both() -> N
 
 async def test_the_head_of_a_streamed_answer_comes_before_its_body(start: Start) -> None:
     service = start()
-    async with httpx.AsyncClient(base_url=service.base, timeout=20) as client:
+    async with httpx2.AsyncClient(base_url=service.base, timeout=20) as client:
         async with client.stream("GET", "/v1/late-body", params={"seconds": 60}) as answer:
             assert answer.status_code == 200
         whole = await client.get("/v1/late-body", params={"seconds": 0})
@@ -384,7 +384,7 @@ def test_the_handshake_of_a_websocket_is_a_request_like_any_other(start: Start) 
         "Sec-WebSocket-Version": "13",
         "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
     }
-    with httpx.Client(base_url=service.base) as client:
+    with httpx2.Client(base_url=service.base) as client:
         refused = client.get("/v1/live", headers=handshake)
         assert (refused.status_code, refused.json()["code"]) == (404, "route_not_found")
         assert client.get("/livez").status_code == 200

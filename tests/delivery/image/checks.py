@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection, HTTPException
 from uuid import uuid4
 
-import httpx
+import httpx2
 import nats
 from nats.aio.msg import Msg
 
@@ -50,9 +50,9 @@ def listens_on_the_address_of_the_settings(world: World, image: str) -> None:
         for container, elsewhere in ((open_to_all, True), (kept_inside, False)):
             container.until_ready()
             try:
-                httpx.get(f"http://127.0.0.2:{container.port}/livez")
+                httpx2.get(f"http://127.0.0.2:{container.port}/livez")
                 reached = True
-            except httpx.ConnectError:
+            except httpx2.ConnectError:
                 reached = False
             assert reached is elsewhere
 
@@ -64,8 +64,8 @@ def migrates_by_command(world: World, image: str) -> None:
     with started(world.engine, image, **world.settings | {"DATABASE_URL": url}) as container:
         container.until_ready()
         url = f"{container.base}/v1/invoices"
-        assert httpx.post(url, json=INVOICE, headers=world.headers).status_code == 201
-        assert httpx.post(url, json=INVOICE).status_code == 401
+        assert httpx2.post(url, json=INVOICE, headers=world.headers).status_code == 201
+        assert httpx2.post(url, json=INVOICE).status_code == 401
 
 
 def tells_the_truth_while_the_database_is_away(world: World, image: str) -> None:
@@ -167,7 +167,7 @@ def _lines_after_one_request(world: World, image: str, **settings: str) -> list[
     """Return the lines of both streams, to the end of the process."""
     with started(world.engine, image, **world.settings, **settings) as container:
         container.until_ready()
-        answer = httpx.post(f"{container.base}/v1/invoices", json=INVOICE, headers=TRACEPARENT | world.headers)
+        answer = httpx2.post(f"{container.base}/v1/invoices", json=INVOICE, headers=TRACEPARENT | world.headers)
         assert answer.status_code == 201
         assert container.stop() == 0
         return "".join(container.output()).splitlines()
@@ -195,7 +195,7 @@ async def _issue(world: World, serving: Container) -> Msg:
     try:
         heard = await client.subscribe("billing.>")
         await client.flush()
-        async with httpx.AsyncClient(base_url=serving.base, headers=TRACEPARENT | world.headers) as http:
+        async with httpx2.AsyncClient(base_url=serving.base, headers=TRACEPARENT | world.headers) as http:
             made = await http.post("/v1/invoices", json=INVOICE)
             issue = f"{made.headers['location']}/issue"
             assert (await http.post(issue, headers={"if-match": made.headers["etag"]})).status_code == 200

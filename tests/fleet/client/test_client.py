@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import click.testing
-import httpx
+import httpx2
 import pytest
 from chassis.dev import specs
 
@@ -114,8 +114,8 @@ def load(file: Path = MODULE) -> ModuleType:
     return module
 
 
-def serve(respond: Callable[[httpx.Request], httpx.Response]) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url="http://customers", transport=httpx.MockTransport(respond))
+def serve(respond: Callable[[httpx2.Request], httpx2.Response]) -> httpx2.AsyncClient:
+    return httpx2.AsyncClient(base_url="http://customers", transport=httpx2.MockTransport(respond))
 
 
 def change(file: Path, edit: Callable[[Node], object]) -> None:
@@ -127,12 +127,12 @@ def change(file: Path, edit: Callable[[Node], object]) -> None:
 async def test_a_function_sends_its_arguments_and_returns_a_model(neighbour: Path) -> None:
     fleet("customers", "get_customer", "list_customers", "--from", str(neighbour))
     customers = load()
-    asked: list[httpx.URL] = []
+    asked: list[httpx2.URL] = []
     shown = {"id": str(CUSTOMER), "name": "x" * 99, "address": {}, "since": 2027}
 
-    def respond(request: httpx.Request) -> httpx.Response:
+    def respond(request: httpx2.Request) -> httpx2.Response:
         asked.append(request.url)
-        return httpx.Response(200, json={"items": [shown]} if request.url.path.endswith("s") else shown)
+        return httpx2.Response(200, json={"items": [shown]} if request.url.path.endswith("s") else shown)
 
     async with serve(respond) as client:
         customer = await customers.get_customer(client, CUSTOMER)
@@ -151,7 +151,7 @@ async def test_a_failure_is_an_error_of_its_status(neighbour: Path) -> None:
     fleet("customers", "get_customer", "--from", str(neighbour))
     customers = load()
     for status, expected in ((404, customers.CustomersNotFound), (500, customers.CustomersError)):
-        failure = httpx.Response(status, json={"code": "customer_not_found"})
+        failure = httpx2.Response(status, json={"code": "customer_not_found"})
         async with serve(lambda _, failure=failure: failure) as client:
             with pytest.raises(customers.CustomersError) as raised:
                 await customers.get_customer(client, CUSTOMER)
@@ -166,8 +166,8 @@ async def test_a_body_is_sent_with_the_fields_that_are_set(service: Path) -> Non
     file = offer(service / "openapi.json", document(create_customer={"requestBody": body, "parameters": [token]}))
     fleet("customers", "create_customer", "--from", str(file))
     customers = load()
-    taken: list[httpx.Request] = []
-    async with serve(lambda request: taken.append(request) or httpx.Response(204)) as client:
+    taken: list[httpx2.Request] = []
+    async with serve(lambda request: taken.append(request) or httpx2.Response(204)) as client:
         new = customers.CreateCustomerBody(first_name="Ada")
         assert await customers.create_customer(client, new, idempotency_key="7") is None
     assert json.loads(taken[0].content) == {"firstName": "Ada"}
@@ -238,7 +238,7 @@ def test_the_check_fails_where_code_and_uses_differ(neighbour: Path, changed: st
         MODULE.write_text(MODULE.read_text().replace("name: str", "name: int"))
     else:  # a formatter with shorter lines
         code = MODULE.read_text().replace(
-            "(client: httpx.AsyncClient, customer_id", "(\n    client: httpx.AsyncClient,\n customer_id"
+            "(client: httpx2.AsyncClient, customer_id", "(\n    client: httpx2.AsyncClient,\n customer_id"
         )
         assert code != MODULE.read_text()
         MODULE.write_text(code)

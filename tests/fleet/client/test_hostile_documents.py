@@ -8,7 +8,7 @@ from threading import Thread
 from types import ModuleType
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from fleet.client import code, uses
@@ -83,7 +83,7 @@ def test_no_address_is_fetched_for_a_reference() -> None:
     assert asked == []
 
 
-@pytest.mark.parametrize("name", ["quote", "date", "datetime", "httpx"])
+@pytest.mark.parametrize("name", ["quote", "date", "datetime", "httpx2"])
 async def test_an_operation_may_have_the_name_of_an_import(name: str) -> None:
     day = {"name": "day", "in": "query", "schema": {"type": "string", "format": "date"}}
     time = {"name": "time", "in": "query", "schema": {"type": "string", "format": "date-time"}}
@@ -92,8 +92,8 @@ async def test_an_operation_may_have_the_name_of_an_import(name: str) -> None:
     content["paths"] = {"/v1/{pet}": content["paths"]["/v1/it"]}
     module = written(content, name)
     asked = []
-    transport = httpx.MockTransport(lambda request: asked.append(request.url) or httpx.Response(200, json={}))
-    async with httpx.AsyncClient(base_url="http://pets", transport=transport) as client:
+    transport = httpx2.MockTransport(lambda request: asked.append(request.url) or httpx2.Response(200, json={}))
+    async with httpx2.AsyncClient(base_url="http://pets", transport=transport) as client:
         await getattr(module, f"{name}_")(client, "a/b")
     assert asked[0].raw_path == b"/v1/a%2Fb"
 
@@ -129,8 +129,8 @@ async def test_an_answer_is_read_by_its_status_and_then_by_the_range() -> None:
     module = written(document({"2XX": answer(of(a=TEXT)), "200": answer(of(b=TEXT)), "default": answer(of())}))
     other = written(document({"default": answer(of(c=TEXT))}))
     for function, status, fields in ((module.find, 200, {"b"}), (module.find, 206, {"a"}), (other.find, 200, {"c"})):
-        transport = httpx.MockTransport(lambda _, status=status: httpx.Response(status, json={}))
-        async with httpx.AsyncClient(base_url="http://pets", transport=transport) as client:
+        transport = httpx2.MockTransport(lambda _, status=status: httpx2.Response(status, json={}))
+        async with httpx2.AsyncClient(base_url="http://pets", transport=transport) as client:
             assert type(await function(client)).model_fields.keys() == fields
 
 

@@ -48,6 +48,14 @@ MUTATIONS: Mutations = {
         code("from httpx import AsyncClient\nCLIENT = AsyncClient()"),
         "httpx.AsyncClient() is another HTTP client than the chassis'",
     ),
+    "two versions of a client": (
+        "code-outgoing-calls",
+        both(
+            code("import httpx"),
+            append("uv.lock", '\n[[package]]\nname = "httpx"\nsource = { registry = "https://pypi.org/simple" }\n'),
+        ),
+        "httpx has other errors and transports than the chassis' client: write httpx2",
+    ),
     "another message": (
         "code-outgoing-messages",
         code("from nats.aio.client import Client"),
@@ -87,6 +95,8 @@ LINES: dict[str, str] = {
     "import aiohttp.web": "aiohttp is another HTTP client than the chassis'",
     'httpx.post("https://ledger/x")': "httpx.post() is another HTTP client than the chassis'",
     "httpx.Response(200)": "",
+    'httpx2.query("https://ledger/x")': "httpx2.query() is another HTTP client than the chassis'",
+    "httpx2.Response(200)": "",
     "service_client(URL)": "",
     "import aiokafka": "aiokafka bypasses outbox and inbox",
     "import aio_pika.abc": "aio_pika bypasses outbox and inbox",
@@ -102,7 +112,7 @@ LINES: dict[str, str] = {
 def test_each_line_is_judged_by_its_effect(service: Path) -> None:
     imports = [
         '"""Settles postgresql://ledger/x; a docstring is no connection."""',
-        "import asyncpg, httpx, logging, structlog, sys",
+        "import asyncpg, httpx, httpx2, logging, structlog, sys",
         "import sqlalchemy as sa",
         "from chassis.client import service_client",
         "from chassis.database import metadata_for",

@@ -74,7 +74,7 @@ TEN = ", ".join(f"${number}" for number in range(1, 11))
 # a parked message; and read all of them.
 DEPLOY = """
 import asyncio, json, os, sys, uuid
-import asyncpg, httpx
+import asyncpg, httpx2
 from billing.main import SERVICE, create_app
 from chassis.messaging import parking
 from chassis.brokers import Kind, Message
@@ -93,8 +93,8 @@ async def stored():
 
 async def work(name):
     app = create_app()
-    transport = httpx.ASGITransport(app)
-    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://here") as http:
+    transport = httpx2.ASGITransport(app)
+    async with app.router.lifespan_context(app), httpx2.AsyncClient(transport=transport, base_url="http://here") as http:
         body = {"number": name, "customer_id": str(uuid.uuid4()), "total": {"amount": 100, "currency": "EUR"}}
         made = await http.post("/v1/invoices", json=body)
         assert made.status_code == 201, made.text

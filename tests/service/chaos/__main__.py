@@ -21,7 +21,7 @@ from itertools import pairwise
 from uuid import uuid4
 
 import asyncpg
-import httpx
+import httpx2
 
 from tests.service.chaos.errands import LONG_SECONDS, Records, count_records, first_minute, hand_in
 from tests.service.chaos.system import START_TIMEOUT_SECONDS, System, system
@@ -74,11 +74,11 @@ class Answers:
 async def load(base: str, stop: asyncio.Event, answers: Answers) -> None:
     """Take steps at a steady rate, on counters of its own, and record the answers."""
     mine = uuid4().hex[:8]
-    limits = httpx.Limits(max_connections=20)
-    async with httpx.AsyncClient(base_url=base, timeout=10, limits=limits) as client, asyncio.TaskGroup() as tasks:
+    limits = httpx2.Limits(max_connections=20)
+    async with httpx2.AsyncClient(base_url=base, timeout=10, limits=limits) as client, asyncio.TaskGroup() as tasks:
 
         async def step(name: str) -> None:
-            with contextlib.suppress(httpx.HTTPError):
+            with contextlib.suppress(httpx2.HTTPError):
                 status = (await client.post(f"/v1/counters/{name}/steps")).status_code
                 answers.taken[name] += status == 201
                 answers.failed += status == 500

@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
-import httpx
+import httpx2
 import psutil
 import pytest
 from chassis.dev import embedded
@@ -126,10 +126,10 @@ class System:
 
     async def wait_until_up(self) -> None:
         """Wait until the service answers and the consumer has its queue, without which RabbitMQ keeps no message."""
-        async with httpx.AsyncClient(base_url=self.base) as client:
+        async with httpx2.AsyncClient(base_url=self.base) as client:
             deadline = time.monotonic() + START_TIMEOUT_SECONDS
             while time.monotonic() < deadline:
-                with contextlib.suppress(httpx.HTTPError):
+                with contextlib.suppress(httpx2.HTTPError):
                     ready = (await client.get("/readyz")).status_code == 200
                     if ready and any(
                         "consumer_started" in log.read_text() for log in self.folder.glob("consumer*.log")

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from chassis.dev import embedded
 
@@ -65,17 +65,17 @@ class Balancer:
 
     async def until_it_sends_to(self, ports: set[int]) -> None:
         """Wait until it sends to all of these ports, and to no other. Raises TimeoutError."""
-        async with httpx.AsyncClient() as client:
+        async with httpx2.AsyncClient() as client:
 
             async def so() -> bool:
                 return await self._sends_to(client) == [ports] * len(self.bases)
 
             await until(so)
 
-    async def _sends_to(self, client: httpx.AsyncClient) -> list[set[int]]:
+    async def _sends_to(self, client: httpx2.AsyncClient) -> list[set[int]]:
         try:
             page = (await client.get(f"{self.told}/;csv")).text.lstrip("# ")
-        except httpx.HTTPError:  # HAProxy is starting
+        except httpx2.HTTPError:  # HAProxy is starting
             return []
         # HAProxy shows "UP 1/2" for a server whose first check has failed, and goes on sending requests there.
         up = [row for row in csv.DictReader(page.splitlines()) if row["status"].startswith("UP")]

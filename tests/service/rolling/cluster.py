@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import yaml
 from chassis.dev import embedded
 
@@ -58,10 +58,10 @@ class Pod:
         if self.process.child.poll() is not None:
             raise RuntimeError(f"{self.log.stem} ended:\n{self.log.read_text()[-3000:]}")
         try:
-            async with httpx.AsyncClient() as client:
+            async with httpx2.AsyncClient() as client:
                 as_this = {"version": self.image.version}
                 answer = await client.get(f"http://127.0.0.1:{self.port}/readyz", params=as_this)
-        except httpx.HTTPError:
+        except httpx2.HTTPError:
             return False
         return answer.status_code == 200
 

@@ -11,7 +11,7 @@ from itertools import cycle
 from typing import Any
 from uuid import UUID, uuid4
 
-import httpx
+import httpx2
 import nats
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
@@ -78,17 +78,17 @@ class _Caller:
         self._next = time.monotonic()
 
     async def run(self, stop: asyncio.Event) -> None:
-        one = httpx.Limits(max_connections=1)
-        async with httpx.AsyncClient(base_url=self._base, headers=self._headers, timeout=60, limits=one) as client:
+        one = httpx2.Limits(max_connections=1)
+        async with httpx2.AsyncClient(base_url=self._base, headers=self._headers, timeout=60, limits=one) as client:
             for way in cycle(("answer", "event")):
                 try:
                     await self._one_invoice(client, way)
-                except (Unexpected, httpx.HTTPError) as failure:
+                except (Unexpected, httpx2.HTTPError) as failure:
                     self._load.failures.append(f"{self._base}: {failure!r}")
                 if stop.is_set():
                     return
 
-    async def _one_invoice(self, client: httpx.AsyncClient, way: str) -> None:
+    async def _one_invoice(self, client: httpx2.AsyncClient, way: str) -> None:
         new = {"number": uuid4().hex, "customer_id": str(uuid4()), "total": {"amount": 100, "currency": "EUR"}}
         new |= self._load.fields
         draft = await self._ask(client, 201, "POST", "/v1/invoices", new | {"version": 1}, json=new)
@@ -105,7 +105,7 @@ class _Caller:
         self._load.issued.add(UUID(draft["id"]))
 
     async def _ask(
-        self, client: httpx.AsyncClient, status: int, method: str, path: str, expected: dict[str, Any], **request: Any
+        self, client: httpx2.AsyncClient, status: int, method: str, path: str, expected: dict[str, Any], **request: Any
     ) -> dict[str, Any]:
         """Send a request, and return the body. Raises Unexpected for another status or an unexpected body."""
         await asyncio.sleep(self._next - time.monotonic())

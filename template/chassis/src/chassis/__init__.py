@@ -21,6 +21,7 @@ Everything else is internal. This module imports no other, so that each process 
 """
 
 import sys
+from importlib.machinery import ModuleSpec
 
 __all__ = [
     "application",
@@ -61,13 +62,23 @@ def why_left_out(module: str) -> str:
     )
 
 
-class _LeftOut:
-    """The last finder of modules. It finds no module, and explains why a module of the chassis is missing."""
+class _NotInstalled:
+    """The last finder of modules, for what no other finder finds.
+
+    It explains why a module of the chassis is missing. And it finds httpx2 for code of a team that imports httpx, which the
+    chassis brought in former versions: errors and transports of the two are then the same classes.
+    """
 
     @staticmethod
-    def find_spec(name: str, path: object = None, target: object = None) -> None:
+    def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         if name in _COMES_WITH:
             raise ModuleNotFoundError(why_left_out(name), name=name)
+        if name == "httpx":
+            import httpx2
+
+            httpx2.alias_httpx()  # adds finders, of which one finds it
+            return next(spec for finder in sys.meta_path if (spec := finder.find_spec(name, None)))
+        return None
 
 
-sys.meta_path.append(_LeftOut)
+sys.meta_path.append(_NotInstalled)

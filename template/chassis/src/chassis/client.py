@@ -3,18 +3,18 @@
 import asyncio
 from typing import Any
 
-import httpx
+import httpx2
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from chassis.telemetry import trace_context
 
 
-class _Traced(httpx.AsyncBaseTransport):
-    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+class _Traced(httpx2.AsyncBaseTransport):
+    def __init__(self, inner: httpx2.AsyncBaseTransport) -> None:
         self._inner = inner
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         tracer = trace.get_tracer("chassis")
         attributes = {
             "http.request.method": request.method,
@@ -39,12 +39,12 @@ class _Traced(httpx.AsyncBaseTransport):
         await self._inner.aclose()
 
 
-class _Client(httpx.AsyncClient):
-    """Limit the whole exchange. HTTPX's own limits apply to each phase or to each single read."""
+class _Client(httpx2.AsyncClient):
+    """Limit the whole exchange. HTTPX2's own limits apply to each phase or to each single read."""
 
-    async def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
-        given = options.get("auth", httpx.USE_CLIENT_DEFAULT)
-        if given is httpx.USE_CLIENT_DEFAULT and _origin(request.url) != _origin(self.base_url):
+    async def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
+        given = options.get("auth", httpx2.USE_CLIENT_DEFAULT)
+        if given is httpx2.USE_CLIENT_DEFAULT and _origin(request.url) != _origin(self.base_url):
             options["auth"] = None  # the client's own credentials are for its neighbour alone
         limits = request.extensions.get("timeout", self.timeout.as_dict()).values()
         seconds = None if None in limits else max(limits)
@@ -54,10 +54,10 @@ class _Client(httpx.AsyncClient):
         except TimeoutError as error:
             if not deadline.expired():
                 raise
-            raise httpx.TimeoutException(f"no complete answer within {seconds} s", request=request) from error
+            raise httpx2.TimeoutException(f"no complete answer within {seconds} s", request=request) from error
 
 
-def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
 
 
@@ -65,13 +65,13 @@ def service_client(
     base_url: str,
     *,
     timeout_seconds: float = 5,
-    transport: httpx.AsyncBaseTransport | None = None,
-    auth: httpx.Auth | None = None,
-) -> httpx.AsyncClient:
+    transport: httpx2.AsyncBaseTransport | None = None,
+    auth: httpx2.Auth | None = None,
+) -> httpx2.AsyncClient:
     """Make a client for one other service. Use one client for the life of the process, because it pools connections.
 
     `timeout_seconds` limits a whole exchange: waiting for a connection, connecting again, redirects, and the answer to
-    its last byte. A longer exchange raises httpx.TimeoutException. For `client.stream(…)` it limits the head of the
+    its last byte. A longer exchange raises httpx2.TimeoutException. For `client.stream(…)` it limits the head of the
     answer, and each pause between two chunks. A call may have a `timeout=` of its own, with the same meaning.
 
     Only a failed attempt to connect is repeated (twice). To repeat a request that may have arrived, the caller has to
@@ -80,9 +80,11 @@ def service_client(
     `auth` is the token of this service for the other service, in a service with identity: `settings.token_for("customers")`. No
     request to another origin carries it, and no redirect to another origin.
     """
+    if transport is not None and not isinstance(transport, httpx2.AsyncBaseTransport):
+        raise TypeError(f"{transport!r} is no transport of httpx2: write `import httpx2` in place of `import httpx`")
     return _Client(
         base_url=base_url,
         timeout=timeout_seconds,
         auth=auth,
-        transport=_Traced(transport or httpx.AsyncHTTPTransport(retries=2)),
+        transport=_Traced(transport or httpx2.AsyncHTTPTransport(retries=2)),
     )

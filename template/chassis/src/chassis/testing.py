@@ -19,7 +19,7 @@ import pytest
 if TYPE_CHECKING:
     import asyncio
 
-    import httpx
+    import httpx2
     from fastapi import FastAPI
 
     from chassis.database import Database, UnitOfWork
@@ -124,17 +124,17 @@ async def uow(database: "Database") -> AsyncGenerator["UnitOfWork"]:
 
 
 @pytest.fixture
-async def client(app: "FastAPI", database: "Database", issuer: Any) -> AsyncGenerator["httpx.AsyncClient"]:
+async def client(app: "FastAPI", database: "Database", issuer: Any) -> AsyncGenerator["httpx2.AsyncClient"]:
     """An HTTP client of the service, in the same process. If the service asks for tokens, the caller has all scopes.
 
     Such a client is a chassis.dev.issuer.Client: `client.as_("user-17", scopes=["invoices:read"])` is another caller.
     """
-    import httpx
+    import httpx2
 
     if issuer:
         made = issuer.client(app)
     else:
-        made = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service")
+        made = httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://service")
     async with made as client:
         yield client
 

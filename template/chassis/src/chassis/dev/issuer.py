@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlencode
 from uuid import UUID
 
-import httpx
+import httpx2
 from fastapi import FastAPI
 from joserfc import jwt
 from joserfc.jwk import ECKey
@@ -163,12 +163,12 @@ class GuardedRoute(NamedTuple):
     scopes: frozenset[str]
 
 
-class Client(httpx.AsyncClient):
+class Client(httpx2.AsyncClient):
     """An HTTP client of the service under test, whose caller has all scopes that any route demands."""
 
     def __init__(self, app: FastAPI, issuer: Issuer, token: str | None) -> None:
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        super().__init__(transport=httpx.ASGITransport(app), base_url="http://service", headers=headers)
+        super().__init__(transport=httpx2.ASGITransport(app), base_url="http://service", headers=headers)
         self.app, self.issuer = app, issuer
 
     def as_(self, subject: str, *, scopes: Iterable[str] = (), **claims: Any) -> "Client":

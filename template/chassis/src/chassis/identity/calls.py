@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote_plus
 
-import httpx
+import httpx2
 
 from chassis.identity import issuer_documents
 from chassis.identity.keys import FIRST_PAUSE_SECONDS
@@ -17,17 +17,17 @@ SPARE_SECONDS = 30
 """How long before its end a token is replaced."""
 
 
-class TokenUnavailable(httpx.HTTPError):
+class TokenUnavailable(httpx2.HTTPError):
     """This service has no token for a call, so the request is not sent. The message names the setting to look at."""
 
 
-class OwnToken(httpx.Auth):
+class OwnToken(httpx2.Auth):
     """Send a token of this service with each request to the neighbour."""
 
     def __init__(self, obtain: Callable[[], Awaitable[str]]) -> None:
         self._obtain = obtain
 
-    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+    async def async_auth_flow(self, request: httpx2.Request) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
         request.headers["Authorization"] = f"Bearer {await self._obtain()}"
         yield request
 
@@ -65,7 +65,7 @@ class Credentials:
     ) -> None:
         self._issuer, self._client_id, self._clock = issuer, client_id, clock
         # RFC 6749, section 2.3.1, encodes both before they are joined.
-        self._auth = httpx.BasicAuth(quote_plus(client_id), quote_plus(secret))
+        self._auth = httpx2.BasicAuth(quote_plus(client_id), quote_plus(secret))
         self._form = {"grant_type": "client_credentials", **form}
         self._token, self._problem = "", ""
         self._fetch_after = self._ends_at = float("-inf")

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 TIMEOUT_SECONDS = 2
 """The time limit of one fetch from an issuer."""
@@ -19,22 +19,22 @@ _CODE = re.compile(rb'"error"\s*:\s*"([a-z_]{1,40})"')  # RFC 6749, section 5.2
 
 
 @asynccontextmanager
-async def client() -> "AsyncGenerator[httpx.AsyncClient]":
+async def client() -> "AsyncGenerator[httpx2.AsyncClient]":
     """Open a client for one fetch, which takes TIMEOUT_SECONDS at most. Raises TimeoutError.
 
     The limit does not cover the import and the making of the client, which take seconds in a pod without a free core.
     """
-    import httpx  # here, because only the first token needs it
+    import httpx2  # here, because only the first token needs it
 
     # A compressed document could be of any size, so the client accepts none.
     async with (
-        httpx.AsyncClient(timeout=TIMEOUT_SECONDS, headers={"Accept-Encoding": "identity"}) as client,
+        httpx2.AsyncClient(timeout=TIMEOUT_SECONDS, headers={"Accept-Encoding": "identity"}) as client,
         asyncio.timeout(TIMEOUT_SECONDS),
     ):
         yield client
 
 
-async def discover(client: "httpx.AsyncClient", issuer: str, name: str) -> str:
+async def discover(client: "httpx2.AsyncClient", issuer: str, name: str) -> str:
     """Return a URL of the issuer's discovery document."""
     document = await read(client, f"{issuer.rstrip('/')}/.well-known/openid-configuration")
     if document["issuer"] != issuer:
@@ -44,8 +44,8 @@ async def discover(client: "httpx.AsyncClient", issuer: str, name: str) -> str:
     return document[name]
 
 
-async def read(client: "httpx.AsyncClient", url: str, method: str = "GET", **options: Any) -> dict[str, Any]:
-    """Return a JSON document. Raises httpx.HTTPError or ValueError."""
+async def read(client: "httpx2.AsyncClient", url: str, method: str = "GET", **options: Any) -> dict[str, Any]:
+    """Return a JSON document. Raises httpx2.HTTPError or ValueError."""
     async with client.stream(method, url, **options) as answer:
         body = bytearray()
         async for part in answer.aiter_raw():

@@ -227,5 +227,5 @@ def configure(*, format: Literal["json", "console"], level: str, service: str) -
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("uvicorn.error").addFilter(_is_unlogged)
-    # At level info, HTTPX logs every URL that it calls, with the query string.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    # At level info, HTTPX2 logs every URL that it calls, with the query string.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
