@@ -154,6 +154,30 @@ def test_a_shared_secret_is_found_in_each_service_of_a_common_scan(service: Path
     assert found == [["src/billing/ours.py"], ["src/billing/theirs.py"]]
 
 
+SESSION = "IQoJb3JpZ2luX2VjEJr" + "3Zx9qLr4Tt2mWv8Kp1B7yYhQ" * 4
+VALUE = "Zx9+qLr4/Tt2mWv8" + "Kp1B"
+EXPOSED = {
+    "session.env": f"AWS_SESSION_TOKEN={SESSION}\n",
+    "data.yaml": f"kind: Secret\nmetadata:\n  name: mail\ndata:\n  password: {VALUE}\n",
+    "quoted.yaml": f'kind: "Secret"\nstringData:\n  user: a\n  password: "{VALUE}"\n',
+    "block.yaml": f"kind: Secret\ndata:\n  tls.key: |\n    {VALUE}\n",
+    "kind-last.yaml": f"apiVersion: v1\ndata:\n  password: {VALUE}\nkind: Secret\n",
+}
+HARMLESS = {
+    "two-documents.yaml": f"kind: Secret\nmetadata: {{name: mail}}\n---\nkind: ConfigMap\ndata:\n  digest: {VALUE}\n",
+    "turned-round.yaml": f"kind: ConfigMap\ndata:\n  digest: {VALUE}\n---\nkind: Secret\n",
+    "variable.yaml": "kind: Secret\nstringData:\n  password: ${MAIL_PASSWORD}\n",
+    "external.yaml": "kind: ExternalSecret\nspec:\n  data:\n    secretKey: databaseUrl0\n",
+}
+
+
+@pytest.mark.slow
+def test_the_rules_in_the_place_of_kingfishers_find_the_secrets_of_a_manifest_and_of_a_session(tmp_path: Path) -> None:
+    for name, text in (EXPOSED | HARMLESS).items():
+        (tmp_path / name).write_text(text)
+    assert {path for path, _, _ in committed_secrets._scan(tmp_path)} == set(EXPOSED)
+
+
 SETTINGS = """
 from typing import Annotated
 
