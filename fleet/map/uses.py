@@ -11,7 +11,7 @@ from fleet.judges.openapi_diff import find_breaking_changes
 from fleet.map.facts import USES, Facts
 from fleet.map.model import Kind, Map, MapFinding
 from fleet.processes.resource_limits import LimitExceeded, limit_resources
-from fleet.service.openapi import SPEC, Document, Node
+from fleet.service.openapi import SPEC, Document, Node, as_3_1
 
 WHY = "A call that the provider no longer takes fails for each user of the caller, and no test of either service shows it."
 REMEDY = "undo the change, or offer the old form too until {caller} has moved; then `fleet client {name}` in {caller}"
@@ -89,8 +89,10 @@ def misfits(used: Any, provider: str, map_: Map, offered: dict[str, Document], t
 
 
 def _reduced(content: Any, text: str = "") -> Document:
-    """Read a document without what a caller does not depend on."""
-    document = Document({key: content[key] for key in content if key in DEPENDED_ON}, text)
+    """Read a document, also of OpenAPI 3.0, without what a caller does not depend on. Raises FleetError."""
+    document = Document(as_3_1({key: content[key] for key in content if key in DEPENDED_ON}), text)
+    if not document.version.startswith("3.1."):
+        raise FleetError(f"one is of OpenAPI {document.version}, and only 3.0 and 3.1 can be compared")
     document.operations = [
         replace(
             one,

@@ -12,6 +12,9 @@ from fleet.service.service import Service
 SPEC = "specs/openapi.json"
 METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 JSON = "application/json"
+FLAGS = {"exclusiveMaximum", "exclusiveMinimum", "nullable"}
+"""Keywords of schemas that are true or false in OpenAPI 3.0 only."""
+VALUES = {"const", "default", "enum", "example", "examples"}
 
 Node = dict[str, Any]
 
@@ -105,6 +108,37 @@ class Document:
                 if not keys:
                     return number
         return 0
+
+
+def as_3_1(content: Any) -> Any:
+    """Return a document of OpenAPI 3.0 as OpenAPI 3.1, with the schemas of JSON Schema; any other document as it is."""
+    if not isinstance(content, dict) or not str(content.get("openapi", "")).startswith("3.0"):
+        return content
+    return {**_as_3_1(content), "openapi": "3.1.0"}
+
+
+def _as_3_1(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_as_3_1(one) for one in node]
+    if not isinstance(node, dict):
+        return node
+    # A property may be called `nullable`: then its value is a schema.
+    made = {
+        key: value if key in VALUES else _as_3_1(value)
+        for key, value in node.items()
+        if type(value) is not bool or key not in FLAGS
+    }
+    for bound in ("minimum", "maximum"):
+        if node.get(f"exclusive{bound.capitalize()}") is True and bound in made:
+            made[f"exclusive{bound.capitalize()}"] = made.pop(bound)
+    if node.get("nullable") is not True or "$ref" in node:  # next to a reference, OpenAPI 3.0 ignores other keywords
+        return made
+    if isinstance(made.get("type"), str):
+        values = (
+            {"enum": [*made["enum"], None]} if isinstance(made.get("enum"), list) and None not in made["enum"] else {}
+        )
+        return {**made, "type": [made["type"], "null"], **values}
+    return {"anyOf": [made, {"type": "null"}]} if made.keys() & {"allOf", "anyOf", "oneOf"} else made
 
 
 # The documents of a service and its base, which every rule about the API reads.

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +17,20 @@ from fleet.map.model import Map
 from fleet.map.reader import read_folders
 from fleet.map.uses import findings
 from fleet.service.openapi import Document
-from tests.fleet.map.provider import BREAKING, HARMLESS, PATH, Node, get, offered, used
+from tests.fleet.judges import api_changes
+from tests.fleet.judges.api_changes import changed, known
+from tests.fleet.map.provider import BREAKING, HARMLESS, PATH, Node, get, offered, schema, used
+from tests.support import golang
 from tests.support.commands import git
+from tests.support.needs import OASDIFF
+
+# The changes on which the tests of the gate http-breaking compare with oasdiff; without a reason, a change is harmless.
+ALL_CHANGES: dict[str, tuple[Callable[[Node], object], str]] = {
+    **api_changes.BREAKING,
+    **api_changes.STRICTER,
+    **{name: (edit, "") for name, edit in api_changes.HARMLESS.items()},
+}
+del ALL_CHANGES["another version of OpenAPI"]  # of which the map compares more
 
 
 def found(now: Node | None) -> list[tuple[tuple[str, ...], Level, str]]:
@@ -41,6 +54,90 @@ def test_a_change_that_breaks_a_caller_is_reported_with_the_caller_and_the_field
     assert {(services, level) for services, level, _ in reported} == {(("customers", "billing"), Level.ERROR)}
     assert any(reason in one for _, _, one in reported), reported
     assert all("billing uses the API (specs/uses/customers.json)" in one for _, _, one in reported)
+
+
+# Changes that the gate http-breaking reports, and that a caller does not notice.
+UNNOTICED = {
+    "the server moves": "a setting of the caller has the address",
+    "an operation moves": "a setting of the caller has the address",
+    "we call back": "a callback is another call, to the caller's own API",
+    "an answer links to something": "the functions that `fleet client` writes follow no links",
+    "we call others": "a webhook is another call",
+    "another dialect": "the schemas are the same",
+}
+
+
+@pytest.mark.parametrize("change", [*ALL_CHANGES])
+def test_a_caller_that_uses_all_of_an_api_is_judged_as_the_api_itself(change: str) -> None:
+    edit, reason = ALL_CHANGES[change]
+    map_ = Map([Facts("ledger", uses={"billing": known()}), Facts("billing")], offered={"billing": changed(edit)})
+    reported = [one.finding.reason for one in findings(map_)]
+    if change == "a deprecated operation goes":  # its announcement does not help a caller that still uses it
+        assert ["is gone" in one for one in reported] == [True]
+    else:
+        assert any(reason in one for one in reported) is bool(reason and change not in UNNOTICED), reported
+        assert bool(reported) is bool(reason and change not in UNNOTICED)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("delivery")
+def test_oasdiff_is_of_the_same_opinion_about_the_part_that_a_caller_uses(tmp_path: Path) -> None:
+    oasdiff = golang.built("oasdiff", OASDIFF)
+
+    def refused(edit: Callable[[Node], object]) -> bool:
+        edit(now := copy.deepcopy(offered()))
+        for name, document in (("old", used()), ("new", now)):
+            (tmp_path / f"{name}.json").write_text(json.dumps(document))
+        command = [oasdiff, "breaking", "--fail-on", "WARN", "--flatten-params", "old.json", "new.json"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert done.returncode in (0, 1), done.stderr
+        return done.returncode == 1
+
+    changes = HARMLESS | {name: edit for name, (edit, _) in BREAKING.items()}
+    # oasdiff does not compare how a list is written into a query.
+    assert {name for name, edit in changes.items() if refused(edit)} == BREAKING.keys() - {
+        "a parameter has another style"
+    }
+
+
+def in_3_0(content: Node) -> Node:
+    """The document as OpenAPI 3.0, with a note that may be null and an age above zero."""
+    schema(content, "Customer")["properties"] |= {
+        "note": {"type": "string", "maxLength": 40, "nullable": True},
+        "age": {"type": "integer", "minimum": 0, "exclusiveMinimum": True},
+    }
+    return {**content, "openapi": "3.0.3"}
+
+
+def in_3_1(content: Node) -> Node:
+    schema(content, "Customer")["properties"] |= {
+        "note": {"type": ["string", "null"], "maxLength": 40},
+        "age": {"type": "integer", "exclusiveMinimum": 0},
+    }
+    return content
+
+
+@pytest.mark.parametrize("was", [in_3_0, in_3_1])
+@pytest.mark.parametrize("now", [in_3_0, in_3_1])
+def test_documents_of_openapi_3_0_and_3_1_are_compared(
+    was: Callable[[Node], Node], now: Callable[[Node], Node]
+) -> None:
+    def reported(content: Node) -> list[tuple[Level, str]]:
+        services = [Facts("billing", uses={"customers": was(offered())}), Facts("customers")]
+        map_ = Map(services, offered={"customers": content})
+        return [(one.finding.level, one.finding.reason) for one in findings(map_)]
+
+    assert reported(now(offered())) == []
+    changed = now(offered())
+    schema(changed, "Customer")["properties"]["age"].pop("exclusiveMinimum")
+    assert {level for level, _ in reported(changed)} == {Level.ERROR}
+    assert all("age" in reason for _, reason in reported(changed))
+
+
+def test_another_version_of_openapi_is_a_warning_with_its_number() -> None:
+    [(_, level, reason)] = found({**offered(), "openapi": "3.2.0"})
+    assert level is Level.WARNING
+    assert "one is of OpenAPI 3.2.0, and only 3.0 and 3.1 can be compared" in reason
 
 
 def test_a_deprecated_operation_that_is_gone_breaks_its_callers() -> None:
