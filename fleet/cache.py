@@ -60,15 +60,24 @@ def version_of_checks() -> str:
 
 def write_atomically(file: Path, text: str) -> None:
     """Write all of the text or nothing, because another process may read the file at the same time."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    # The module tempfile does not fit: only the owner may read its files.
-    unfinished = file.with_name(f"{file.name[:100]}.{uuid4().hex}.part")
+    write_all({file: text})
+
+
+def write_all(texts: dict[Path, str]) -> None:
+    """Write all of the files or none of them: what can fail comes before the first file is replaced."""
+    unfinished: dict[Path, Path] = {}
     try:
-        # A report may contain the name of a file that is not UTF-8.
-        unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
-        unfinished.replace(file)
+        for file, text in texts.items():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            # The module tempfile does not fit: only the owner may read its files.
+            unfinished[file] = file.with_name(f"{file.name[:100]}.{uuid4().hex}.part")
+            # A report may contain the name of a file that is not UTF-8.
+            unfinished[file].write_text(text, encoding="utf-8", errors="backslashreplace")
+        for file, part in unfinished.items():
+            part.replace(file)
     finally:
-        unfinished.unlink(missing_ok=True)
+        for part in unfinished.values():
+            part.unlink(missing_ok=True)
 
 
 def prune() -> None:

@@ -1,20 +1,17 @@
 """`fleet client`: write specs/uses/NAME.json and the module of a neighbour, or check that the two agree."""
 
-import difflib
 import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import yaml
-
-from fleet.cache import write_atomically
+from fleet.cache import write_all
 from fleet.client import code, uses
+from fleet.client.sources import difference, nearest, own_answers
 from fleet.client.uses import Selection
 from fleet.errors import FleetError
 from fleet.processes.resource_limits import limit_resources
 from fleet.service.openapi import Document, Node
-from fleet.template.answers import ANSWERS_FILE, load
 
 USES = Path("specs/uses")
 
@@ -49,16 +46,13 @@ def write_client(service: Path, name: str, options: Options) -> Report:
     new = code.write(name, content, service / "ruff.toml")
     old = _code(module) if module.exists() else None
     if old is not None and not code.is_untouched(old) and not _is_same(old, new) and not options.force:
-        shown = _diff(str(module), old, new)
+        shown = difference(str(module), old, new)
         raise FleetError(
             f"{shown}{module} has changes of the team, so nothing was written: use --force to replace them"
         )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    module.parent.mkdir(exist_ok=True)
-    if not (module.parent / "__init__.py").exists():
-        (module.parent / "__init__.py").write_text('"""Other services that this service calls."""\n')
-    write_atomically(file, _text(content))
-    write_atomically(module, new)
+    package = module.parent / "__init__.py"
+    texts = {} if package.exists() else {package: '"""Other services that this service calls."""\n'}
+    write_all({**texts, file: _text(content), module: new})
     lines.append(f"{file.relative_to(service)} and {module.relative_to(service)} are written")
     return Report(lines, selection.refused)
 
@@ -73,7 +67,7 @@ def check_clients(service: Path, names: tuple[str, ...]) -> list[str]:
         if not module.exists():
             found.append(f"{shown} is missing: {remedy}")
         elif not _is_same(_code(module), new):
-            shown_difference = _diff(str(shown), _code(module), new)
+            shown_difference = difference(str(shown), _code(module), new)
             found.append(f"{shown_difference}{shown} does not have the code of {USES / name}.json: {remedy}")
     return found
 
@@ -91,15 +85,15 @@ def _compared(name: str, document: Document, before: Node | None, options: Optio
     known, used = uses.known_operations(document), list(uses.known_operations(Document(before))) if before else []
     wanted = [*options.operations, *(used if options.force else ())]
     if not wanted and before is None:
-        offered = uses.nearest("", known)
+        offered = nearest("", known)
         raise FleetError(f"name the operations of {name} that this service calls{offered}")
     judge = partial(code.compose, name)
     if before is None or options.force:
         return uses.select(document, wanted, None, judge), []
     lines = [f"{name} has no operation {one} any more: remove it from {name}.json" for one in used if one not in known]
     now = uses.pruned(uses.select(document, [one for one in used if one in known], None, lambda _: None).content)
-    if difference := _diff(f"{name}.json", _text(before), _text(now)):
-        lines.append(f"{difference}{name}.json differs from {name} as above, and was kept: use --force to replace it")
+    if changes := difference(f"{name}.json", _text(before), _text(now)):
+        lines.append(f"{changes}{name}.json differs from {name} as above, and was kept: use --force to replace it")
     return uses.select(document, wanted, before, judge), lines
 
 
@@ -109,14 +103,7 @@ def _is_same(old: str, new: str) -> bool:
 
 def _module(service: Path, name: str) -> Path:
     """Return the path of a neighbour's module. Raises FleetError outside of a service."""
-    file = service / ANSWERS_FILE
-    try:
-        answers = load(file.read_bytes())
-        package = answers["service_name"].replace("-", "_")
-    except (OSError, LookupError, TypeError, AttributeError, yaml.YAMLError, RecursionError):
-        raise FleetError(
-            f"{service.resolve()} is not the root of a service: run `fleet client` in the folder of {ANSWERS_FILE}"
-        ) from None
+    package = own_answers(service, "fleet client")["package"]
     return service / "src" / package / "neighbours" / f"{uses.module_of(name)}.py"
 
 
@@ -138,8 +125,3 @@ def _code(module: Path) -> str:
 
 def _text(content: Node) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-
-
-def _diff(name: str, old: str, new: str) -> str:
-    lines = difflib.unified_diff(old.splitlines(True), new.splitlines(True), name, f"{name}, new", n=1)
-    return "".join(lines)

@@ -102,7 +102,7 @@ def _segment(value: object) -> str:
 def write(name: str, uses: Node, config: Path) -> str:
     """Write the module for a document of uses, by the formatter's configuration. Raises FleetError."""
     try:
-        code = _formatted(compose(name, uses), config)
+        code = formatted(compose(name, uses), config)
     except (Inexpressible, *MALFORMED) as reason:
         raise FleetError(f"specs/uses/{name}.json: {reason}") from None
     digests = f"{digest(json.dumps(uses, ensure_ascii=False))} {digest(code)}"
@@ -197,7 +197,7 @@ def _bare(node: Any) -> Any:
     if isinstance(node, list):
         return [_bare(one) for one in node]
     if isinstance(node, str) and node.startswith(SCHEMAS):
-        return SCHEMAS + _class(node.removeprefix(SCHEMAS))
+        return SCHEMAS + class_name(node.removeprefix(SCHEMAS))
     if not isinstance(node, dict):
         return node
     bare = {}
@@ -300,10 +300,10 @@ def _model(document: Document, schema: Node, name: str, schemas: Node) -> str:
     if "enum" in document.resolved(schema):
         raise Inexpressible("a body is one value of an enumeration")
     for needed, node in closure(document, schema):
-        _add(_class(needed), node, schemas)
+        _add(class_name(needed), node, schemas)
     reference = schema.get("$ref", "")
     if reference.startswith(SCHEMAS):
-        return _class(reference.removeprefix(SCHEMAS))
+        return class_name(reference.removeprefix(SCHEMAS))
     _add(name, schema, schemas)
     return name
 
@@ -315,7 +315,7 @@ def _add(name: str, schema: Node, schemas: Node) -> None:
         raise Inexpressible(f"two schemas would be the class {name}")
 
 
-def _class(schema: str) -> str:
+def class_name(schema: str) -> str:
     """Return the name of a schema's class: `CustomerDetails` for `customer-details`."""
     name = "".join(part[:1].upper() + part[1:] for part in re.findall(r"[A-Za-z0-9]+", schema))
     name = f"{name}Model" if name in IMPORTED_CLASSES else name
@@ -351,9 +351,11 @@ def _error(title: str, status: int) -> str:
     return title + "".join(re.findall(r"[A-Za-z0-9]+", phrase.replace("'", "").title()))
 
 
-def _formatted(code: str, config: Path) -> str:
-    """Format code by the service's ruff.toml, without imports that nothing uses."""
+def formatted(code: str, config: Path, file: str = "neighbour.py", package: str = "") -> str:
+    """Format code by the service's ruff.toml, without imports that nothing uses. Raises FleetError."""
     options = ["--config", str(config)] if config.is_file() else ["--isolated", "--line-length", "120"]
+    # The modules that are imported are perhaps not written yet, so Ruff cannot see that they are of the service.
+    imports = ["--config", f"lint.isort.known-first-party = {json.dumps([package])}"] if package else []
     for command in (
         [
             "check",
@@ -364,12 +366,13 @@ def _formatted(code: str, config: Path) -> str:
             "F401,I,UP,E,W",
             "--fixable",
             "F401,I,UP,W",
+            *imports,
         ],
         ["format", "--quiet"],
     ):
-        ruff = [program("ruff"), *command, "--no-cache", *options, "--stdin-filename", "neighbour.py", "-"]
+        ruff = [program("ruff"), *command, "--no-cache", *options, "--stdin-filename", file, "-"]
         done = subprocess.run(ruff, input=code, capture_output=True, text=True)
         if done.returncode != 0:
-            raise FleetError(f"the code of the client cannot be formatted: {done.stderr.strip()[-500:]}")
+            raise FleetError(f"the code of {file} cannot be formatted: {done.stderr.strip()[-500:]}")
         code = done.stdout
     return code

@@ -1,6 +1,5 @@
 """Select the part of a neighbour's API that a service uses: some operations, and the schemas that they need."""
 
-import difflib
 import json
 import keyword
 import re
@@ -9,15 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from fleet.client import sources
 from fleet.errors import FleetError
-from fleet.git import objects
-from fleet.processes.resource_limits import limit_resources
-from fleet.service import mirror, register
-from fleet.service.openapi import SPEC, Document, Node, Operation
-from fleet.service.register import Member
-from fleet.template.answers import load
+from fleet.service.openapi import SPEC, Document, Node, Operation, as_3_1
 
 SCHEMAS = "#/components/schemas/"
 LEFT_OUT = {"callbacks", "example", "examples", "externalDocs", "links", "servers", "summary", "tags", "title"}
@@ -58,44 +51,15 @@ def read_source(name: str, source: str | None, config: Path) -> Document:
 
     Raises FleetError.
     """
-    path = Path(source) if source else None
-    if path is not None and path.is_dir():
-        path /= SPEC
-        if not path.is_file():
-            raise FleetError(f"{source} has no {SPEC}: run `make specs` in the neighbour, or name its OpenAPI file")
-    if path is not None and path.is_file():
-        return parse(str(path), path.read_bytes())
-    if source is not None:
-        if not re.match(r"[\w+.-]+://|[^/\s]+:", source):
-            raise FleetError(f"{source} is neither a file, a folder nor a git address: correct --from")
-        member = Member(name, source)
-    else:
-        known = {one.name: one for one in register.members(config)}
-        if name not in known:
-            raise FleetError(
-                f"{config} lists no service {name}{nearest(name, known)}: add it, or name a source by --from"
-            )
-        member = known[name]
-    commit = mirror.newest(member)
-    content = objects.show(commit.repository, commit.id, SPEC)
-    if content is None:
-        raise FleetError(
-            f"{member.shown_address} has no {SPEC}: run `make specs` in the neighbour, and commit the file"
-        )
-    return parse(f"{SPEC} of {name}", content)
+    return parse(*sources.find(name, source, config).document(SPEC, "OpenAPI"))
 
 
 def parse(where: str, content: bytes) -> Document:
-    """Parse an OpenAPI document, as JSON or as YAML. Raises FleetError."""
+    """Parse an OpenAPI document, as JSON or as YAML; OpenAPI 3.0 becomes 3.1. Raises FleetError."""
+    read = sources.parse(where, content, "OpenAPI")
     try:
-        text = content.decode()
-        with limit_resources(where):
-            read = json.loads(text) if text.lstrip().startswith("{") else load(text)
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise FleetError(f"{where} cannot be parsed: {str(error).splitlines()[0]}. Write an OpenAPI document") from None
-    try:
-        document = Document(read)
-    except FleetError as error:
+        document = Document(as_3_1(read))
+    except (FleetError, RecursionError) as error:
         raise FleetError(
             f"{where}: the file{str(error).removeprefix(SPEC)}. Correct it, or name another file"
         ) from None
@@ -134,7 +98,7 @@ def select(
     for name in wanted:
         operation = known.get(snake(name))
         if operation is None:
-            raise FleetError(f"there is no operation {name}{nearest(snake(name), known)}")
+            raise FleetError(f"there is no operation {name}{sources.nearest(snake(name), known)}")
         try:
             _refuse_repeated(document, snake(name))
             copied = _copied(document, operation)
@@ -175,48 +139,41 @@ def pruned(content: Node) -> Node:
     return {**content, "components": {**content["components"], "schemas": dict(sorted(needed.items()))}}
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a hint with the nearest names, or with the first names if none is near."""
-    names = sorted(known)
-    if near := difflib.get_close_matches(name, names, 3, 0.5):
-        return f"; the nearest are {', '.join(near)}"
-    return f"; there are {', '.join(names[:10])}{' and others' if names[10:] else ''}" if names else "; there are none"
-
-
 def _info(document: Document) -> Node:
     info = document.content.get("info", {})
     return {key: str(info[key]) for key in ("title", "version") if key in info}
 
 
 def _copied(document: Document, operation: Operation) -> Node:
-    """Copy an operation, with every reference but those to schemas replaced by its target. Raises Inexpressible."""
+    """Copy an operation as `followed` copies its nodes. Raises Inexpressible."""
     content = {key: value for key, value in operation.content.items() if key not in ("parameters", "responses")}
     content["parameters"] = list(operation.parameters)
     content["responses"] = operation.responses
     if "security" in document.content:
         content.setdefault("security", document.content["security"])
-    return _followed(document, {key: value for key, value in content.items() if value != []})
+    return followed(document, {key: value for key, value in content.items() if value != []})
 
 
-def _followed(document: Document, node: Any, depth: int = 0) -> Any:
+def followed(document: Document, node: Any, depth: int = 0) -> Any:
+    """Copy a node, with every reference but those to schemas replaced by its target. Raises Inexpressible."""
     if depth > 100:
         raise Inexpressible("it refers to itself outside of the schemas of components")
     if isinstance(node, list):
-        return [_followed(document, one, depth + 1) for one in node]
+        return [followed(document, one, depth + 1) for one in node]
     if not isinstance(node, dict):
         return node
     reference = node.get("$ref")
     if isinstance(reference, str) and not reference.startswith(SCHEMAS):
         if not reference.startswith("#/"):
             raise Inexpressible(f"it refers to {reference}, which is outside of the document")
-        return _followed(document, _target(document, node), depth + 1)
-    followed = {}
+        return followed(document, _target(document, node), depth + 1)
+    copied: Node = {}
     for key, value in node.items():
         if key == "properties" and isinstance(value, dict):  # a property may have the name of a keyword
-            followed[key] = {name: _followed(document, one, depth + 1) for name, one in value.items()}
+            copied[key] = {name: followed(document, one, depth + 1) for name, one in value.items()}
         elif not (key in LEFT_OUT or key.startswith("x-")):
-            followed[key] = value if key in ("const", "default", "enum") else _followed(document, value, depth + 1)
-    return followed
+            copied[key] = value if key in ("const", "default", "enum") else followed(document, value, depth + 1)
+    return copied
 
 
 def _target(document: Document, node: Node) -> Node:
@@ -255,7 +212,7 @@ def closure(document: Document, node: Any) -> Iterator[tuple[str, Any]]:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            schema = _followed(
+            schema = followed(
                 document, _target(document, {"$ref": SCHEMAS + name.replace("~", "~0").replace("/", "~1")})
             )
             waiting += references(schema)
@@ -268,12 +225,17 @@ def successes(responses: Node) -> list[str]:
     return found or [status for status in responses if status == "default"]
 
 
+def refuse_keywords(where: str, node: Any) -> None:
+    """Refuse a schema with a keyword that no model expresses. Raises Inexpressible."""
+    if found := sorted({key for one in nodes(node) for key in one} & INEXPRESSIBLE):
+        raise Inexpressible(f"{where} has {found[0]}, which a model cannot express")
+
+
 def expressible(operation: Node, schemas: dict[str, Any]) -> None:
     """Refuse what no model expresses. Raises Inexpressible."""
     places = [("the operation", operation), *((f"the schema {name}", schema) for name, schema in schemas.items())]
     for where, node in places:
-        if found := sorted({key for one in nodes(node) for key in one} & INEXPRESSIBLE):
-            raise Inexpressible(f"{where} has {found[0]}, which a model cannot express")
+        refuse_keywords(where, node)
     for parameter in operation.get("parameters", ()):
         if "schema" not in parameter or parameter.get("style", "form") not in ("form", "simple"):
             raise Inexpressible(f"the parameter {parameter['name']} is not a plain value")

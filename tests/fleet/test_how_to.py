@@ -9,6 +9,7 @@ import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -16,6 +17,9 @@ from chassis.database import metadata_for, migrate
 from chassis.dev import embedded
 
 from fleet.check.checks import check_conventions
+from fleet.map.findings import findings as map_findings
+from fleet.map.model import Kind
+from fleet.map.reader import read_folders
 from fleet.service.service import Service
 from fleet.update.update import Options, update
 from tests.chassis.tiny import main as tiny
@@ -92,6 +96,8 @@ TESTS = "tests/messaging/test_invoices.py"
 BUILDERS = "tests/builders/invoices.py"
 SOME_ID = 'SOME_ID = UUID("0190b5a8-7c5e-7b3a-9d43-6f0e8c1a2b4d")\n'
 VERSION = '    sa.CheckConstraint("version >= 1"'
+Node = dict[str, Any]
+WITHDRAWN = "orders.order-withdrawn.v1"
 AGGREGATES = """
 Invoice: {number: string(40), customer_id: uuid, total: money, due_on: date?, note: text?}
 Account: {status: none, name: string(120)}
@@ -143,14 +149,41 @@ def publish_an_event(service: Path) -> None:
 
 
 def listen_to_an_event(service: Path) -> None:
+    fields: Node = {"invoice_id": {"type": "string", "format": "uuid"}, "reason": {"type": "string"}}
+    fields["occurred_at"] = {"type": "string", "format": "date-time"}
+    published(service.parent / "orders", WITHDRAWN, {"type": "object", "properties": fields, "required": [*fields]})
+    module, test = "src/billing/messaging/order_withdrawn.py", "tests/messaging/test_order_withdrawn.py"
+    stub = r"async def test_order_withdrawn_is_not_lost_.*?times=2\)\n"
+
+    def already_in(path: str) -> Step:
+        return lambda service, text: edit(path, text, text)(service, "")
+
     follow(
         service,
         "listen-to-an-event.md",
-        new("src/billing/messaging/orders.py"),
-        new("tests/messaging/golden/order_withdrawn_v1.json"),
-        new("tests/messaging/test_orders.py"),
+        by_fleet,
+        already_in(module),
+        add(module),
+        typed,
+        both(changed(test, lambda text: re.sub(stub, "", text, flags=re.DOTALL)), add(test)),
         shown,  # the URL belongs to `make dev` of another service
     )
+
+
+def published(folder: Path, name: str, payload: Node) -> None:
+    """Commit the document of a service that publishes an event."""
+    message = {"name": name, "tags": [{"name": "event"}], "payload": payload}
+    channel = {"address": name, "messages": {name: {"$ref": f"#/components/messages/{name}"}}}
+    send = {"action": "send", "channel": {"$ref": f"#/channels/{name}"}}
+    send["messages"] = [{"$ref": f"#/channels/{name}/messages/{name}"}]
+    document = {"asyncapi": "3.1.0", "channels": {name: channel}, "operations": {"send": send}}
+    document["components"] = {"messages": {name: message}, "schemas": {}}
+    (folder / "specs/messages").mkdir(parents=True)
+    (folder / "specs/asyncapi.json").write_text(json.dumps(document))
+    (folder / f"specs/messages/{name}.json").write_text(json.dumps(payload))
+    (folder / ".copier-answers.yml").write_text(f"_commit: v1.0.0\n_src_path: nowhere\nservice_name: {folder.name}\n")
+    git(folder, "init", "--quiet")
+    commit(folder)
 
 
 def start_a_new_consumer(service: Path) -> None:
@@ -217,6 +250,11 @@ def call_another_service(service: Path) -> None:
     )
 
 
+def by_fleet(service: Path, text: str) -> None:
+    """Run the commands of the block by the `fleet` of this repository."""
+    typed(service, text.replace("fleet ", f"{Path(sys.executable).with_name('fleet')} "))
+
+
 def call_with_types(service: Path) -> None:
     identity = {"name": "customer_id", "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
     fields = {"id": {"type": "string", "format": "uuid"}, "name": {"type": "string"}}
@@ -228,9 +266,6 @@ def call_with_types(service: Path) -> None:
     neighbour = service.parent / "customers/specs/openapi.json"
     neighbour.parent.mkdir(parents=True)
     neighbour.write_text(json.dumps(document))
-
-    def by_fleet(service: Path, text: str) -> None:
-        typed(service, text.replace("fleet ", f"{Path(sys.executable).with_name('fleet')} "))
 
     follow(
         service,
@@ -773,6 +808,12 @@ def test_a_service_that_follows_the_pages_passes_every_gate(service: Path, tmp_p
     unknown = [finding for finding in found if 'may also be "cancelled" now' in finding.reason]
     assert {finding.id for finding in unknown} == {"http-breaking"}
     assert [finding for finding in found if finding not in unknown] == []
+    commit(service)
+    map_ = read_folders([service, service.parent / "orders"])
+    assert [(edge.source, edge.target) for edge in map_.of(Kind.EVENT) if edge.name == WITHDRAWN] == [
+        ("orders", "billing")
+    ]
+    assert [one.finding.reason for one in map_findings(map_) if "orders" in one.services] == []
 
 
 @pytest.mark.slow

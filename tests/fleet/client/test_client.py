@@ -118,6 +118,10 @@ def serve(respond: Callable[[httpx2.Request], httpx2.Response]) -> httpx2.AsyncC
     return httpx2.AsyncClient(base_url="http://customers", transport=httpx2.MockTransport(respond))
 
 
+def used() -> Node:
+    return json.loads(USES.read_text())
+
+
 def change(file: Path, edit: Callable[[Node], object]) -> None:
     content = json.loads(file.read_text())
     edit(content)
@@ -259,6 +263,32 @@ def test_a_module_without_the_line_of_fleet_is_the_teams_own(neighbour: Path) ->
     MODULE.unlink()
     assert len([*specs.unlike_uses(Path("src/billing"))]) == 1
     assert "is missing: run `fleet client customers`" in fleet("--check", status=1)
+
+
+async def test_a_document_of_openapi_3_0_is_read_and_committed_as_3_1(service: Path) -> None:
+    content = document()
+    old = {"type": "integer", "minimum": 0, "exclusiveMinimum": True, "nullable": True, "example": 5}
+    level = {"type": "string", "enum": ["gold"], "nullable": True}
+    home = {"allOf": [{"$ref": "#/components/schemas/Address"}], "nullable": True}
+    named = {"$ref": "#/components/schemas/Address", "nullable": True}  # which OpenAPI 3.0 ignores here
+    inner = {"type": "object", "nullable": True, "properties": {"nullable": {"type": "boolean"}}}
+    fields = {"age": old, "level": level, "home": home, "named": named, "inner": inner}
+    content["components"]["schemas"]["Customer"] |= {"properties": fields, "required": [*fields]}
+    content["openapi"] = "3.0.3"
+    fleet("customers", "get_customer", "--from", str(offer(service / "openapi.json", content)))
+    assert used()["openapi"] == "3.1.0"
+    shown: Node = dict.fromkeys(fields) | {"named": {}}
+    customers = load()
+    async with serve(lambda _: httpx2.Response(200, json=shown)) as client:
+        customer = await customers.get_customer(client, CUSTOMER)
+        assert (customer.age, customer.level, customer.home, customer.inner) == (None, None, None, None)
+        shown |= {"age": 1, "level": "gold", "home": {"city": "Ulm"}, "inner": {"nullable": True}}
+        customer = await customers.get_customer(client, CUSTOMER)
+        assert (customer.home.city, customer.inner.nullable) == ("Ulm", True)
+        shown["named"] = None
+        with pytest.raises(ValueError, match="named"):
+            await customers.get_customer(client, CUSTOMER)
+    assert fleet("--check") == ""
 
 
 INEXPRESSIBLE = {

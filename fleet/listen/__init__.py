@@ -1,0 +1,1 @@
+"""Write what a service needs to listen to a message of another service."""
