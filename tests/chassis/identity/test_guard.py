@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+import httpx
 import pytest
 from chassis.application import application
 from chassis.database.unit_of_work import NoOutbox, UnitOfWork
@@ -183,6 +184,11 @@ async def contradictory() -> None:
     return None
 
 
+@scopes("things:read")
+async def guarded() -> None:
+    return None
+
+
 UNGUARDED = {
     "a route without scopes": lambda routes: routes.get("/open")(open_to_all),
     "a route that the document hides": lambda routes: routes.get("/open", include_in_schema=False)(open_to_all),
@@ -191,6 +197,9 @@ UNGUARDED = {
     "a WebSocket with scopes": lambda routes: routes.websocket("/open", dependencies=[scopes("things:read")])(socket),
     "a public WebSocket": lambda routes: routes.websocket("/open")(public("for a test")(socket)),
     "a folder of files": lambda routes: routes.mount("/open", StaticFiles(directory=".")),
+    "a folder of files with scopes": lambda routes: routes.mount(
+        "/open", scopes("things:read")(StaticFiles(directory="."))
+    ),
     "another application": lambda routes: routes.mount("/open", FastAPI()),
     "a public route with scopes": lambda routes: routes.get("/open")(contradictory),
 }
@@ -199,6 +208,10 @@ UNGUARDED = {
 @pytest.mark.parametrize("add", UNGUARDED.values(), ids=UNGUARDED)
 def test_a_route_without_a_statement_on_its_callers_is_refused_at_the_start(add: Callable[[APIRouter], Any]) -> None:
     assert "/open: " in unguarded(add)
+
+
+def test_a_host_without_a_statement_on_its_callers_is_refused_by_its_name() -> None:
+    assert "Host(host='shop.example.com'" in unguarded(lambda routes: routes.host("shop.example.com", FastAPI()))
 
 
 def test_a_frontend_is_refused_because_the_guard_does_not_see_its_files(tmp_path: Path) -> None:
@@ -248,6 +261,43 @@ async def test_a_route_that_is_added_after_the_assembly_is_refused_before_the_fi
     with pytest.raises(RoutesUnguarded, match="/late"):
         async with part.run(lambda: None):
             pass
+
+
+LATE = {
+    "the application": lambda app, routes, inner: app.add_api_route("/late", open_to_all),
+    "a router of the service": lambda app, routes, inner: routes.get("/late")(guarded),
+    "a router in a router": lambda app, routes, inner: inner.get("/late")(open_to_all),
+    "a plain route": lambda app, routes, inner: app.add_route("/late", open_to_all),
+    "a WebSocket": lambda app, routes, inner: routes.websocket("/late")(socket),
+    "a folder of files": lambda app, routes, inner: app.mount("/late", StaticFiles(directory=".")),
+    "a frontend": lambda app, routes, inner: routes.frontend("/late", directory="."),
+    "a further router": lambda app, routes, inner: app.include_router(APIRouter(), prefix="/late"),
+}
+
+
+@pytest.mark.parametrize("add", LATE.values(), ids=LATE)
+async def test_no_route_is_added_while_the_service_runs(issuer: Issuer, add: Callable[..., Any]) -> None:
+    routes, inner = APIRouter(prefix="/v1"), APIRouter()
+    routes.get("/a")(guarded)
+    inner.get("/b")(guarded)
+    routes.include_router(inner)
+    app = make(routes, issuer=issuer)
+    async with app.state.parts[-1].run(lambda: None):
+        with pytest.raises(RoutesUnguarded, match="no guard covers a route that is added now"):
+            add(app, routes, inner)
+        assert (await send(app, "GET", "/v1/a", issuer.token())).status_code == 200
+        for path in ("/late", "/v1/late", "/late/README.md"):
+            assert (await send(app, "GET", path)).status_code == 404
+
+
+async def test_a_public_application_does_not_open_the_guarded_routes_that_it_includes(issuer: Issuer) -> None:
+    inside = FastAPI()
+    inside.include_router(router)
+    routes = APIRouter()
+    routes.mount("/partners", public("for partners")(inside))
+    transport = httpx.ASGITransport(make(routes, router, issuer=issuer), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://tiny") as client:
+        assert (await client.get("/partners/v1/things")).status_code == 500
 
 
 def test_one_router_with_two_demands_is_refused() -> None:

@@ -65,6 +65,44 @@ async def test_a_revoked_key_is_forgotten_although_no_token_names_another(issuer
     assert (await refusal(verifier, token))[0] == "key_unknown"
 
 
+@pytest.mark.parametrize("remembered", [True, False])
+async def test_an_idle_service_accepts_no_token_of_a_key_that_was_revoked_meanwhile(
+    issuer: Issuer, remembered: bool
+) -> None:
+    verifier = issuer.tokens()
+    known, new = (issuer.token(exp=int(issuer.now) + 86_400, jti=number) for number in "12")
+    await verifier.caller(known)
+    issuer.rotate("second")
+    issuer.now += keys.MAX_AGE_SECONDS + PAUSE_SECONDS + 1
+    assert await refusal(verifier, known if remembered else new) == ("key_unknown", 401)
+
+
+async def test_only_the_first_request_after_a_silence_waits_for_an_issuer_that_is_down(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verifier, token = issuer.tokens(), issuer.token(exp=int(issuer.now) + 86_400)
+    await verifier.caller(token)
+    answer, waiting = asyncio.Event(), asyncio.Event()
+
+    async def hang() -> dict[str, object]:
+        waiting.set()
+        await answer.wait()
+        raise TimeoutError
+
+    monkeypatch.setattr(verifier._issuers[issuer.name], "_fetch", hang)
+    issuer.now += keys.MAX_AGE_SECONDS + PAUSE_SECONDS + 1
+    first = asyncio.create_task(verifier.caller(token))
+    await waiting.wait()
+    assert not first.done()
+    answer.set()
+    assert (await first).subject == "user-17"
+    answer.clear()
+    issuer.now += PAUSE_SECONDS
+    async with asyncio.timeout(5):
+        assert (await verifier.caller(token)).subject == "user-17", "this request waits, too"
+    answer.set()
+
+
 async def test_known_keys_stay_while_the_issuer_is_down(issuer: Issuer) -> None:
     verifier = issuer.tokens()
     await verifier.caller(issuer.token())

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.params import Security
 from fastapi.routing import RouteContext, iter_route_contexts
+from starlette.routing import BaseRoute, Router
 
 from chassis.identity.callers import Caller, caller
 from chassis.settings import SettingsError
@@ -83,7 +84,7 @@ def demands_of(app: FastAPI, everywhere: frozenset[str]) -> list[tuple[RouteCont
         if isinstance(demand, Demand):
             found.append((route, demand))
         else:
-            wrong.append(f"  {' '.join(sorted(route.methods or ()))} {route.path}: {demand}")
+            wrong.append(f"  {' '.join(sorted(route.methods or ()))} {route.path or route.original_route}: {demand}")
     if any(app.router._iter_low_priority_routes()):  # FastAPI lists them nowhere else
         wrong.append('  frontend(…): serves files to everybody. Use mount(path, public("…")(StaticFiles(…)))')
     if app.router.default != app.router.not_found:
@@ -104,7 +105,9 @@ def _demand_of(route: RouteContext, served: Any, everywhere: frozenset[str]) -> 
         if named or decorated:
             return "is public, but demands scopes. Remove one of the two"
         return Demand(frozenset(), reason)
-    if not (dependant and (named or decorated or everywhere)):
+    if not dependant:
+        return 'has no decorator of a router, so the guard checks no scopes. Use a decorator, or public("…") with the reason'
+    if not (named or decorated or everywhere):
         return 'put @scopes("…") above its function, or @public("…") with the reason'
     demanded = named | decorated | everywhere
     if wrong := [name for name in sorted(demanded) if not SCOPE.fullmatch(name)]:
@@ -117,3 +120,23 @@ def _scopes_of(dependant: Dependant) -> Iterator[str]:
     yield from dependant.own_oauth_scopes or ()
     for each in dependant.dependencies:
         yield from _scopes_of(each)
+
+
+class _Closed(tuple[BaseRoute, ...]):
+    """The routes of a router that takes no more."""
+
+    def append(self, route: BaseRoute | str, **_: Any) -> None:
+        name = route if isinstance(route, str) else getattr(route, "path", "a router")
+        raise RoutesUnguarded(
+            f"  {name}: the service runs, and no guard covers a route that is added now. "
+            "Add routes before the start, as the modules of api/ do"
+        )
+
+
+def close(router: Router) -> None:
+    """Let a router, and all routers that it includes, refuse further routes."""
+    router.routes = _Closed(router.routes)  # ty: ignore[invalid-assignment]
+    router.frontend = router.routes.append  # ty: ignore[unresolved-attribute]
+    for route in router.routes:
+        if included := getattr(route, "original_router", None):
+            close(included)

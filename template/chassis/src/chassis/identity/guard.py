@@ -124,9 +124,9 @@ def _wrap(route: Any) -> None:
     handle: Callable[..., Any] = route.handle
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        guard: Guard | None = getattr(scope["app"].state, "guard", None)
-        demand = guard.demand_of(route) if guard else None
-        if guard is None or demand is None or demand.public:
+        guard: Guard = scope["app"].state.guard  # a mounted application has none: this must be an error, not an open route
+        demand = guard.demand_of(route)
+        if demand.public:
             await handle(scope, receive, send)
             return
         try:

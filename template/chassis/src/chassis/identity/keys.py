@@ -49,6 +49,7 @@ class Keys:
 
     async def find(self, key_id: str | None) -> Key | None:
         """Return the key of that id; for a token without an id, the only key. Raises KeysUnavailable."""
+        await self.refresh_if_old()
         if (key := self._find(key_id)) is None and (fetching := self._start_fetch()):
             await asyncio.shield(fetching)  # a caller that disconnects must not end the fetch of all others
             key = self._find(key_id)
@@ -56,13 +57,14 @@ class Keys:
             raise KeysUnavailable
         return key
 
-    def refresh_if_old(self) -> None:
-        """Start a fetch in the background if the keys are old."""
-        if self._clock() > self._stale_after:
-            self._start_fetch()
+    async def refresh_if_old(self) -> None:
+        """Fetch old keys again, in the background. Wait if there was no fetch for long, as in a pod that was idle."""
+        if (now := self._clock()) > self._stale_after:
+            fetching = self._start_fetch()
+            if fetching and now > self._fetch_after + MAX_AGE_SECONDS:
+                await asyncio.shield(fetching)
 
     def _find(self, key_id: str | None) -> Key | None:
-        self.refresh_if_old()
         if key_id is None and len(self._by_id) == 1:
             return next(iter(self._by_id.values()))
         return self._by_id.get(key_id)

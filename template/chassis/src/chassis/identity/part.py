@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from chassis.identity import api_document
+from chassis.identity.demands import close
 from chassis.identity.settings import OidcSettings
 from chassis.settings import Settings, SettingsError
 from chassis.telemetry.setup import Telemetry
@@ -61,4 +62,5 @@ class Protection:
     @asynccontextmanager
     async def run(self, _: Callable[[], float | None]) -> AsyncGenerator[None]:
         self.guard.cover(self._app)  # again: the service may have added routes since
+        close(self._app.router)
         yield

@@ -72,7 +72,7 @@ class Tokens:
         digest = hashlib.sha256(token).digest()
         if remembered := self._remembered.get(digest):
             caller, expires_at, keys, revision = remembered
-            keys.refresh_if_old()
+            await keys.refresh_if_old()
             if self._now() < expires_at and revision == keys.revision:
                 return caller
             del self._remembered[digest]
