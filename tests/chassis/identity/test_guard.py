@@ -290,7 +290,7 @@ async def test_no_route_is_added_while_the_service_runs(issuer: Issuer, add: Cal
             assert (await send(app, "GET", path)).status_code == 404
 
 
-async def test_a_public_application_does_not_open_the_guarded_routes_that_it_includes(issuer: Issuer) -> None:
+async def test_a_public_application_opens_no_guarded_route(issuer: Issuer) -> None:
     inside = FastAPI()
     inside.include_router(router)
     routes = APIRouter()

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from typing import Annotated
 from unittest.mock import Mock
 
 import httpx2
 import pytest
 from chassis.http import streams_body
 from chassis.web import bodies, limits
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Body, FastAPI, Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Message
 from structlog.testing import capture_logs
@@ -66,6 +67,11 @@ def serve(make_app: Serve, seen: asyncio.Queue[int]) -> Serve:
         async def answer_in_parts(request: Request) -> StreamingResponse:
             return StreamingResponse(parts(len(await request.body()), 1))
 
+        @router.put("/{name}/parsed")
+        @streams_body
+        async def parse(body: Annotated[bytes, Body()]) -> int:
+            return len(body)
+
         @router.post("/{name}")
         async def whole(request: Request) -> int:
             return len(await request.body())
@@ -109,6 +115,15 @@ async def test_a_body_beyond_the_limit_of_its_route_is_refused(serve: Serve, in_
             else:
                 assert code(response) == (413, "request_too_large")
                 assert str(MAX_BYTES) in response.json()["detail"]
+
+
+async def test_a_refused_body_has_the_same_answer_if_fastapi_reads_the_body_for_a_parameter(serve: Serve) -> None:
+    async with listening(app := serve()) as client:
+        for sizes, answer in ((3 * [MAX_BYTES // 3], 200), (3 * [MAX_BYTES], (413, "request_too_large"))):
+            response = await client.put("/scans/one/parsed", content=parts(*sizes))
+            assert answer == (response.status_code if response.is_success else code(response))
+        _limits(app)._body_memory.max_bytes = 100
+        assert code(await client.put("/scans/one/parsed", content=parts(200))) == (503, "overloaded")
 
 
 async def test_a_body_may_arrive_for_longer_than_a_request_may_take(serve: Serve) -> None:

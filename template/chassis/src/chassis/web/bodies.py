@@ -38,6 +38,8 @@ class Body:
     refused: bool = False
     answering: bool = False
     """Whether the answer has begun."""
+    failure: Exception | None = None
+    """Why the body cannot be read. If a route has the body as a parameter, FastAPI catches this error and answers 400."""
 
 
 class BodyMemory:
@@ -88,6 +90,13 @@ class BodyStream:
 
     async def receive(self) -> Message:
         """Receive the next part. Raises TooLarge, Disconnected, and TimeoutError if there is no room."""
+        try:
+            return await self._receive_part()
+        except (TooLarge, Disconnected, TimeoutError) as error:
+            self._body.failure = error
+            raise
+
+    async def _receive_part(self) -> Message:
         body, now = self._body, asyncio.get_running_loop().time
         if not body.answering:
             self._readers.add(asyncio.current_task())

@@ -96,9 +96,11 @@ class Limits:
 
         async def watch(message: Message) -> None:
             nonlocal answering
-            answering = True
             if body is not None:
+                if body.failure and not answering:
+                    raise body.failure
                 body.answering = True
+            answering = True
             if message.get("more_body"):
                 deadline.reschedule(asyncio.get_running_loop().time() + self._timeout_seconds)
             await send(message)
