@@ -9,6 +9,7 @@ import httpx
 import pytest
 from chassis.application import application
 from chassis.database.unit_of_work import NoOutbox, UnitOfWork
+from chassis.dev.issuer import Issuer as DevIssuer
 from chassis.identity import Oidc, OidcSettings, caller, public, scopes
 from chassis.identity.demands import RoutesUnguarded, demands_of
 from chassis.settings import Settings, SettingsError, read
@@ -315,6 +316,22 @@ def test_scopes_name_at_least_one_scope() -> None:
         scopes()
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda: Oidc(scopes="billing"),
+        lambda: Oidc(claims="tenant"),
+        lambda: Oidc(scopes=[scopes("billing")]),
+        lambda: scopes(["things:read"]),
+        lambda: scopes(open_to_all),
+        lambda: DevIssuer("tiny").token(scopes="things:read"),
+    ],
+)
+def test_a_text_or_an_object_in_place_of_texts_is_refused(use: Callable[[], Any]) -> None:
+    with pytest.raises(ValueError, match=r'takes texts, as in \["invoices:read"\], and not '):
+        use()
+
+
 @pytest.mark.parametrize("name", ["", "two words", 'quo"te', "new\nline", "ümlaut", "back\\slash"])
 @pytest.mark.parametrize("where", ["route", "router", "dependency", "API"])
 def test_a_word_that_no_challenge_can_name_is_refused_as_a_scope(where: str, name: str) -> None:
@@ -325,9 +342,10 @@ def test_a_word_that_no_challenge_can_name_is_refused_as_a_scope(where: str, nam
         make(routes, auth=Oidc(scopes=[name] if where == "API" else []))
 
 
-def test_a_public_route_needs_a_reason() -> None:
+@pytest.mark.parametrize("reason", [" ", open_to_all])
+def test_a_public_route_needs_a_reason(reason: Any) -> None:
     with pytest.raises(ValueError, match="give the reason"):
-        public(" ")
+        public(reason)
 
 
 def refused_settings(patch: pytest.MonkeyPatch, changed: dict[str, str]) -> str:

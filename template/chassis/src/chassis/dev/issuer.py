@@ -23,6 +23,7 @@ from joserfc.jwk import ECKey
 from chassis.application import api
 from chassis.dev import servers_file
 from chassis.identity.api_document import SCHEME
+from chassis.identity.demands import texts_of
 from chassis.identity.tokens import Refused
 from chassis.service import Service
 from chassis.settings import SettingsError
@@ -49,7 +50,8 @@ class Issuer:
     def token(self, subject: str = "developer", *, scopes: Iterable[str] = (), **claims: Any) -> str:
         """Sign a token. `claims` replace or add claims."""
         now = int(time.time())
-        granted = {"scope": " ".join(sorted(scopes)), "aud": self.audience, "client_id": "development"}
+        scope = " ".join(sorted(texts_of("scopes=…", scopes)))
+        granted = {"scope": scope, "aud": self.audience, "client_id": "development"}
         times = {"iat": now, "exp": now + LIFETIME_SECONDS}
         header = {"alg": "ES256", "kid": self._key.kid, "typ": "at+jwt"}
         return jwt.encode(header, {"iss": self.url, "sub": subject, **granted, **times, **claims}, self._key)

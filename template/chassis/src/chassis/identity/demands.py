@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -41,14 +41,22 @@ def scopes(*names: str) -> Scopes:
     `@scopes("invoices:write")` above a function is for this route. For all routes of a router:
     `APIRouter(…, dependencies=[scopes("invoices:read")])`.
     """
-    if not names:
+    if not texts_of("scopes(…)", names):
         raise ValueError("scopes(): name at least one scope, such as invoices:read")
     return Scopes(_known, scopes=names)
 
 
+def texts_of(parameter: str, given: Iterable[Any]) -> tuple[str, ...]:
+    """Return the texts. Raises ValueError for anything else, and for one text, whose letters would be the texts."""
+    texts = () if isinstance(given, str) else tuple(given)
+    if isinstance(given, str) or not all(isinstance(each, str) for each in texts):
+        raise ValueError(f'{parameter} takes texts, as in ["invoices:read"], and not {given!r}')
+    return texts
+
+
 def public(reason: str) -> Callable[[Served], Served]:
     """Let everybody call a route, and say why: `@public("the price list is on our website")`."""
-    if not reason.strip():
+    if not isinstance(reason, str) or not reason.strip():
         raise ValueError("public(): give the reason why everybody may call the route")
 
     def mark(function: Served) -> Served:
@@ -136,7 +144,7 @@ class _Closed(tuple[BaseRoute, ...]):
 def close(router: Router) -> None:
     """Let a router, and all routers that it includes, refuse further routes."""
     router.routes = _Closed(router.routes)  # ty: ignore[invalid-assignment]
-    router.frontend = router.routes.append  # ty: ignore[unresolved-attribute]
+    router.frontend = router.routes.append  # ty: ignore[missing-attribute]
     for route in router.routes:
         if included := getattr(route, "original_router", None):
             close(included)

@@ -124,7 +124,8 @@ def _wrap(route: Any) -> None:
     handle: Callable[..., Any] = route.handle
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        guard: Guard = scope["app"].state.guard  # a mounted application has none: this must be an error, not an open route
+        # A mounted application has no guard: the error that this raises is better than an open route.
+        guard: Guard = scope["app"].state.guard
         demand = guard.demand_of(route)
         if demand.public:
             await handle(scope, receive, send)

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from chassis.identity import api_document
-from chassis.identity.demands import close
+from chassis.identity.demands import close, texts_of
 from chassis.identity.settings import OidcSettings
 from chassis.settings import Settings, SettingsError
 from chassis.telemetry.setup import Telemetry
@@ -24,6 +24,10 @@ class Oidc:
 
     scopes: Sequence[str] = ()
     claims: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        texts_of("Oidc(scopes=…)", self.scopes)
+        texts_of("Oidc(claims=…)", self.claims)
 
     def describe(self, app: FastAPI, api: dict[str, Any]) -> None:
         """Add the demands of all routes to the API document. Raises RoutesUnguarded."""
