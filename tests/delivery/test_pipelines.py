@@ -287,7 +287,8 @@ def test_without_a_cluster_a_newborn_says_so_and_deploys_nothing(render: Render,
 
 @pytest.mark.parametrize("forge", PIPELINES)
 def test_with_a_cluster_every_step_waits_for_the_steps_before(render: Render, forge: str) -> None:
-    found = jobs(forge, render(**VARIANTS["default"]), public=True, variables=CLUSTER)
+    token = {"SMOKE_TOKEN": "a.b.c"}
+    found = jobs(forge, render(**VARIANTS["default"]), public=True, variables=CLUSTER, secrets=token)
 
     def before(name: str) -> set[str]:
         return {name} | {other for need in found[name].needs if need in found for other in before(need)}
@@ -300,6 +301,7 @@ def test_with_a_cluster_every_step_waits_for_the_steps_before(render: Render, fo
         assert (deploy.text, smoke.text) == (f"make deploy OVERLAY={name}", "make smoke")
         assert deploy.environment["DIGEST"] == DIGEST
         assert smoke.environment["URL"] == CLUSTER[f"{name.upper()}_URL"]
+        assert smoke.environment["SMOKE_TOKEN"] == "a.b.c"
 
 
 @pytest.mark.parametrize("forge", PIPELINES)

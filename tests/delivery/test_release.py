@@ -357,7 +357,9 @@ def test_a_token_has_to_be_accepted_and_is_shown_to_the_list_alone(
     with answering({"readyz": READY, "invoices": (status, "[]")}, shown) as url:
         assert smoke.main(url, "v2") == ends
     assert shown == [("readyz", None), ("invoices", "Bearer a.b.c")]
-    assert "a.b.c" not in "".join(capsys.readouterr())
+    said = "".join(capsys.readouterr())
+    assert "a.b.c" not in said
+    assert ("SMOKE_TOKEN is refused" in said) == (ends == 1)
 
 
 def test_another_host_gets_no_token(smoke: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-import httpx
+import httpx2
 import pytest
 from chassis.application import application
 from chassis.database.unit_of_work import NoOutbox, UnitOfWork
@@ -296,8 +296,8 @@ async def test_a_public_application_opens_no_guarded_route(issuer: Issuer) -> No
     inside.include_router(router)
     routes = APIRouter()
     routes.mount("/partners", public("for partners")(inside))
-    transport = httpx.ASGITransport(make(routes, router, issuer=issuer), raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://tiny") as client:
+    transport = httpx2.ASGITransport(make(routes, router, issuer=issuer), raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://tiny") as client:
         assert (await client.get("/partners/v1/things")).status_code == 500
 
 
@@ -426,7 +426,8 @@ async def test_the_document_shows_scopes_refusals_and_reasons() -> None:
     assert shown["/v1/things"]["security"] == [{"accessToken": ["things:read"]}]
     assert shown["/v1/parameter"]["security"] == [{"accessToken": ["things:read"]}]
     assert shown["/admin/things"]["security"] == [{"accessToken": ["things:admin", "things:read"]}]
-    assert {"401", "403"} <= set(shown["/v1/things"]["responses"])
+    assert {"401", "403", "503"} <= set(shown["/v1/things"]["responses"])
+    assert "`issuer_unavailable`" in document["components"]["responses"]["Unavailable"]["description"]
     assert (shown["/v1/prices"]["security"], shown["/v1/prices"]["x-public"]) == (
         [],
         "the price list is on our website",
@@ -438,4 +439,5 @@ def test_the_document_of_a_service_without_identity_names_no_security() -> None:
     service = dataclasses.replace(SERVICE, routers=[router])
     document = application(service, Settings.model_validate({"database_url": URL})).openapi()
     assert "securitySchemes" not in document["components"]
+    assert "issuer_unavailable" not in str(document)
     assert all("security" not in operation for path in document["paths"].values() for operation in path.values())

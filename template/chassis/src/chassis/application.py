@@ -223,7 +223,7 @@ def _add_failures(operation: dict[str, Any], shared: dict[str, Any]) -> None:
         del responses["422"]
     for status in statuses:
         name = problems.CODES[status].title().replace("_", "")
-        shared[name] = openapi_response(status)
+        shared.setdefault(name, openapi_response(status))
         responses.setdefault(str(status), {"$ref": f"#/components/responses/{name}"})
     operation["responses"] = dict(sorted(responses.items()))
 

@@ -44,6 +44,9 @@ CODES = {
 }
 """The stable codes of failures without a more precise code; `code_of` makes the codes of all other statuses."""
 
+UNAVAILABLE = "`overloaded`, `timed_out`, `database_unavailable`"
+"""The codes of a 503, as the API document shows them."""
+
 PHRASES = {status.value: status.phrase for status in HTTPStatus}
 # The names of RFC 9110: the names in Python's standard library changed in 3.13.
 TITLES = PHRASES | {
@@ -154,7 +157,7 @@ def problems(*errors: type[DomainError]) -> dict[int | str, dict[str, Any]]:
 def openapi_response(status: int, codes: str | None = None) -> dict[str, Any]:
     """Make the OpenAPI response object for a problem of that status."""
     if status == 503:
-        codes = codes or "`overloaded`, `timed_out`, `database_unavailable`"
+        codes = codes or UNAVAILABLE
     response: dict[str, Any] = {
         "description": f"{TITLES[status]}: {codes or f'`{code_of(status)}`'}.",
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},

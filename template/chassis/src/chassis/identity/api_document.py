@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from chassis.identity.demands import demands_of
-from chassis.problems import openapi_response
+from chassis.problems import UNAVAILABLE, openapi_response
 
 SCHEME = "accessToken"
 
@@ -32,6 +32,7 @@ def describe(app: FastAPI, document: dict[str, Any], everywhere: frozenset[str])
     }
     answers = components.setdefault("responses", {})
     answers["Unauthenticated"] = {**openapi_response(401), "headers": _CHALLENGE}
+    answers["Unavailable"] = openapi_response(503, f"{UNAVAILABLE}, `issuer_unavailable`")
     answers["InsufficientScope"] = {**openapi_response(403, "`insufficient_scope`"), "headers": _CHALLENGE}
     for route, demand in demands_of(app, everywhere):
         for operation in _operations(document, route):
