@@ -30,6 +30,7 @@ PARTS = {
         "brokers/inspection.py",
         "brokers/nats/inspection.py",
     },
+    "neighbours": {"deadline.py", "web/caller_limits.py"},
 }
 """For each optional part its modules, or one module of its folder."""
 NATS = {"messaging_style": "events-and-queues", "broker": "nats"}
@@ -90,7 +91,7 @@ def test_a_service_whose_aggregate_publishes_its_state_can_publish_all_states_ag
     assert "messaging/republish_command.py" in modules(render(**NATS, aggregates=aggregates))
 
 
-@pytest.mark.parametrize("module", ["listing", "schedules", "dev.shell", "messaging", "identity"])
+@pytest.mark.parametrize("module", ["listing", "schedules", "deadline", "dev.shell", "messaging", "identity"])
 def test_the_import_of_a_module_that_is_left_out_names_the_missing_answer(render: Render, module: str) -> None:
     chassis = render(auth="none") / "chassis/src"
     ran = subprocess.run(

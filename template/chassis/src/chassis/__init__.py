@@ -9,6 +9,7 @@ fields       types for request and response models
 http         transaction, reader, IfMatch, Cursor, sunset, streams_body: the tools of a route
 identity     Oidc, scopes, public, caller: access tokens of callers (in a service with the answer `auth: oidc`)
 messages     Contract, Event, Job, OnEvent, OnJob: the messages that the service sends and handles
+deadline     remaining: the time that is left for a request or message (with `neighbours` in chassis_parts)
 listing      Listing, Page, ListCursor: lists with filters and several orders (with `lists` in the answer chassis_parts)
 schedules    Schedule: the times at which the worker enqueues a job by itself (with `schedules` in chassis_parts)
 client       service_client: HTTP to another service
@@ -28,6 +29,7 @@ __all__ = [
     "client",
     "commands",
     "database",
+    "deadline",
     "errors",
     "fields",
     "http",
@@ -43,6 +45,7 @@ __all__ = [
 ]
 
 _COMES_WITH = {
+    "chassis.deadline": "`neighbours` in the answer chassis_parts",
     "chassis.dev.issuer": "the answer oidc to the question auth",
     "chassis.dev.shell": "`shell` in the answer chassis_parts",
     "chassis.identity": "the answer oidc to the question auth",

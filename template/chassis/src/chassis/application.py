@@ -5,6 +5,7 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import structlog
@@ -14,6 +15,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 
 from chassis import problems
 from chassis.database import Database
+from chassis.discovery import has_module
 from chassis.problems import Problem, openapi_response
 from chassis.service import Service
 from chassis.settings import Settings
@@ -40,7 +42,7 @@ def application(service: Service, settings: Settings, *, telemetry: Telemetry | 
     if service.auth is not None:
         app.state.parts.append(service.auth.protect(app, settings, app.state.telemetry))
     app.add_middleware(
-        Limits,
+        _neighbourly("chassis.web.caller_limits", Limits),
         max_body_bytes=settings.max_body_bytes,
         timeout_seconds=settings.request_timeout_seconds,
         max_concurrent=settings.max_concurrent_requests,
@@ -100,7 +102,7 @@ def _assemble(
         queues = queues or ["", *service.messages.queues]
         timeouts += [settings.message_timeout_seconds, service.messages.longest_timeout(queues)]
         pool_size = max(pool_size, messaging.connections(service.messages, settings, queues))
-    database = Database(
+    database = _neighbourly("chassis.deadline", Database)(
         settings.database_url,
         pool_size=pool_size,
         name=service.name,
@@ -133,6 +135,11 @@ def _assemble(
     app.state.parts = parts
     _measure_pool(telemetry, database, name=service.name, size=pool_size)
     return app
+
+
+def _neighbourly(module: str, base: Any) -> Any:
+    """Return the class of the same name in that module of the part `neighbours`, or `base` in a service without the part."""
+    return getattr(import_module(module), base.__name__) if has_module(module) else base
 
 
 def _messaging():
@@ -213,7 +220,7 @@ def _finish(document: dict[str, Any]) -> dict[str, Any]:
 
 def _add_failures(operation: dict[str, Any], shared: dict[str, Any]) -> None:
     """Document the failures that the chassis answers with. `shared` holds one description for each status."""
-    statuses = [413, 422, 503]
+    statuses = [413, 422, 503, *([504] if has_module("chassis.deadline") else [])]
     if "requestBody" in operation:
         statuses += [400, 408, 415]
     if any(parameter["name"] == "If-Match" for parameter in operation.get("parameters", [])):
@@ -222,7 +229,7 @@ def _add_failures(operation: dict[str, Any], shared: dict[str, Any]) -> None:
     if responses.get("422", {}).get("description") == "Validation Error":  # FastAPI describes a body that we never send
         del responses["422"]
     for status in statuses:
-        name = problems.CODES[status].title().replace("_", "")
+        name = problems.code_of(status).title().replace("_", "")
         shared.setdefault(name, openapi_response(status))
         responses.setdefault(str(status), {"$ref": f"#/components/responses/{name}"})
     operation["responses"] = dict(sorted(responses.items()))

@@ -156,8 +156,7 @@ def problems(*errors: type[DomainError]) -> dict[int | str, dict[str, Any]]:
 
 def openapi_response(status: int, codes: str | None = None) -> dict[str, Any]:
     """Make the OpenAPI response object for a problem of that status."""
-    if status == 503:
-        codes = codes or UNAVAILABLE
+    codes = codes or {503: UNAVAILABLE, 504: "`deadline_exceeded`"}.get(status)
     response: dict[str, Any] = {
         "description": f"{TITLES[status]}: {codes or f'`{code_of(status)}`'}.",
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},

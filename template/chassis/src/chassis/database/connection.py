@@ -183,7 +183,7 @@ class Session(asyncpg.Connection):
         return getattr(self, "_given_up", False)
 
 
-def observed_session(observe: Observer) -> type[asyncpg.Connection]:
+def observed_session(observe: Observer, session: Any) -> type[Session]:
     """Make a class of sessions with an observer. asyncpg's query loggers would run later, at five times the cost."""
 
     async def report(query: str, running: Awaitable[T]) -> T:
@@ -196,7 +196,7 @@ def observed_session(observe: Observer) -> type[asyncpg.Connection]:
         observe(query, started, None)
         return result
 
-    class Observed(Session):
+    class Observed(session):
         async def execute(self, query: str, *args: Any, **options: Any) -> str:
             return await report(query, super().execute(query, *args, **options))
 

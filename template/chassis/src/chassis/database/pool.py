@@ -52,6 +52,8 @@ class Usage(NamedTuple):
 class Database:
     """The pool of a process. It connects on demand, so the process also starts without a database server."""
 
+    session: type[Session] = Session
+
     def __init__(
         self,
         url: SecretStr,
@@ -78,7 +80,7 @@ class Database:
         }
         if transaction_pooler:
             self._options["statement_cache_size"] = 0  # another session lacks the prepared statements
-        self._connection_class = Session if observe is None else observed_session(observe)
+        self._connection_class = self.session if observe is None else observed_session(observe, self.session)
         self._transaction_pooler = transaction_pooler
         self._shares_sessions: bool | None = None
         self._longest_seconds = command_timeout_seconds

@@ -3,6 +3,8 @@
 import asyncio
 from types import TracebackType
 
+from chassis.database.current_database import current_limit
+
 
 class TimeLimit:
     """Works as `asyncio.timeout` for consecutive calls of one task, which share one timer.
@@ -16,6 +18,7 @@ class TimeLimit:
         self._ends: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
+        self._outer = current_limit.set(self)
 
     def __enter__(self) -> None:
         task = asyncio.current_task()
@@ -31,7 +34,12 @@ class TimeLimit:
         if self.expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
+    def when(self) -> float:
+        """Return when the current call has to end. Between two calls: when a call would have to end."""
+        return self._loop.time() + self._seconds if self._ends is None else self._ends
+
     def close(self) -> None:
+        current_limit.reset(self._outer)
         if self._timer is not None:
             self._timer.cancel()
 

@@ -13,6 +13,7 @@ from fastapi.routing import RouteContext, iter_route_contexts
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis import problems
+from chassis.database.current_database import current_limit
 from chassis.telemetry.logs import AnswerCut
 from chassis.web.bodies import Body, BodyMemory, BodyStream, Disconnected, TooLarge, ends_soon
 from chassis.web.connections import LINGER_BYTES
@@ -102,16 +103,19 @@ class Limits:
                 body.answering = True
             answering = True
             if message.get("more_body"):
-                deadline.reschedule(asyncio.get_running_loop().time() + self._timeout_seconds)
+                deadline.reschedule(asyncio.get_running_loop().time() + seconds)
             await send(message)
 
         body: Body | None = None
+        seconds = self._seconds(scope)
+        deadline = asyncio.timeout(seconds)
+        outer = current_limit.set(deadline)
         try:
-            async with asyncio.timeout(self._timeout_seconds) as deadline:
+            async with deadline:
                 if max_bytes is not None:
                     body = Body(max_bytes, deadline)
                 if body is not None and streamed:
-                    stream = BodyStream(body, receive, self._body_memory, timeout_seconds=self._timeout_seconds)
+                    stream = BodyStream(body, receive, self._body_memory, timeout_seconds=seconds)
                     receive = stream.receive
                 elif body is not None:
                     message = await self._read(body, receive)
@@ -130,12 +134,13 @@ class Limits:
             if not (deadline.expired() or (body is not None and body.refused)):
                 raise
             if answering:
-                log.warning("answer_cut", reason=f"silent for {self._timeout_seconds} s")
+                log.warning("answer_cut", reason=f"silent for {seconds} s")
                 raise AnswerCut from None
-            answer = self._too_slow(body)
+            answer = self._too_slow(body, seconds)
         else:
             return
         finally:
+            current_limit.reset(outer)
             if body is not None:
                 self._body_memory.remove(body)
                 if body.size > SMALL_BODY_BYTES:
@@ -143,6 +148,9 @@ class Limits:
                     # the garbage collector so rare that the memory of a pod would be full before it runs.
                     gc.collect(1)
         await answer(scope, receive, send)
+
+    def _seconds(self, scope: Scope) -> float:
+        return self._timeout_seconds
 
     async def _run_in_place(self, scope: Scope, receive: Receive, send: Send, *, streamed: bool, probe: bool) -> None:
         if probe:
@@ -186,11 +194,14 @@ class Limits:
     def _overloaded(self) -> ASGIApp:
         return problems.unavailable("too many requests at once", code="overloaded")
 
-    def _too_slow(self, body: Body | None) -> ASGIApp:
+    def _too_slow(self, body: Body | None, seconds: float) -> ASGIApp:
         if body is not None and body.refused:
             return self._overloaded()
         if body is not None and body.awaited and not body.complete:
             return problems.document(408, detail="the body did not arrive in time", headers=CLOSE)
+        return self._out_of_time(seconds)
+
+    def _out_of_time(self, seconds: float) -> ASGIApp:
         # The transaction was rolled back, or its commit was on the way: the client cannot know, hence 503 and not 4xx.
         return problems.unavailable("the request took too long", code="timed_out")
 

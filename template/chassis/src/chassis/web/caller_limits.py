@@ -1,0 +1,41 @@
+"""Give a request at most the time that its caller has left, which the header X-Request-Timeout-Ms names."""
+
+import re
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from chassis import problems
+from chassis.web import limits
+
+HEADER = b"x-request-timeout-ms"
+
+LEAST_SECONDS = 0.01
+"""With less time left, a request is refused at once: to stop it halfway would cost a connection to the database."""
+
+_MILLISECONDS = re.compile(rb"[0-9]{1,9}")
+
+
+class Limits(limits.Limits):
+    """The limits of a request, of which the caller may shorten the time.
+
+    A header that is no duration is ignored. RequestMiddleware joins a repeated header by a comma, which is no duration.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            for name, value in scope["headers"]:
+                if name == HEADER and _MILLISECONDS.fullmatch(value):
+                    scope["caller_seconds"] = seconds = int(value) / 1000
+                    if seconds < LEAST_SECONDS:
+                        await self._out_of_time(seconds)(scope, receive, send)
+                        return
+        await super().__call__(scope, receive, send)
+
+    def _seconds(self, scope: Scope) -> float:
+        return min(self._timeout_seconds, scope.get("caller_seconds", self._timeout_seconds))
+
+    def _out_of_time(self, seconds: float) -> ASGIApp:
+        if seconds >= self._timeout_seconds:
+            return super()._out_of_time(seconds)
+        # Without Retry-After, because the caller's own request is over, too.
+        return problems.document(504, code="deadline_exceeded", detail="the time that the caller has given is over")
