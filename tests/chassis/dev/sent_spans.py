@@ -9,6 +9,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 SERVER, CLIENT = trace_pb2.Span.SPAN_KIND_SERVER, trace_pb2.Span.SPAN_KIND_CLIENT
+PRODUCER, CONSUMER = trace_pb2.Span.SPAN_KIND_PRODUCER, trace_pb2.Span.SPAN_KIND_CONSUMER
 SECOND = 10**9
 MIDNIGHT = 1_800_000_000 * SECOND
 

@@ -13,7 +13,7 @@ from chassis.dev.viewer import server as viewer
 from opentelemetry.proto.trace.v1 import trace_pb2
 from playwright.sync_api import Browser, Page, expect
 
-from tests.chassis.dev.sent_spans import CLIENT, TRACE, attribute, export, span
+from tests.chassis.dev.sent_spans import CLIENT, CONSUMER, PRODUCER, TRACE, attribute, export, span
 from tests.support.browser import browser
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
@@ -21,7 +21,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 WIDTHS = [390, 1280, 1920]
 HOSTILE = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
 STATEMENT = "SELECT id FROM billing.invoices WHERE id = $1"
-PRODUCER, CONSUMER = trace_pb2.Span.SPAN_KIND_PRODUCER, trace_pb2.Span.SPAN_KIND_CONSUMER
 LARGE = "2" * 32
 
 
@@ -129,12 +128,14 @@ def test_a_trace_shows_failures_first_then_spans_with_sql_lines_and_the_wait_at_
     page: Page, shown: viewer.Viewer
 ) -> None:
     open_trace(page, shown)
-    expect(page.locator("#failures li")).to_have_text(["process orders.order-placed.v1 · CardRefused", "card_refused"])
+    expect(page.locator("#failures li")).to_have_text(
+        ["billing · card_refused · amount=12", "billing · process orders.order-placed.v1 · CardRefused"]
+    )
     names = ["POST /v1/orders", "SELECT billing.invoices", "send orders", "process orders", "card_refused"]
     expect(rows(page, "waterfall")).to_have_text([re.compile(name) for name in names])
     expect(rows(page, "waterfall").nth(1)).to_contain_text(STATEMENT)
     assert rows(page, "waterfall").nth(3).locator(".wait").get_attribute("title") == "waited 29.0 ms"
-    page.locator("#failures button").first.click()
+    page.locator("#failures button").last.click()
     expect(page.locator("#detail")).to_contain_text("CardRefused")
     expect(rows(page, "waterfall").nth(3)).to_have_attribute("aria-selected", "true")
 

@@ -1,9 +1,9 @@
 """The viewer answers only its own page and the programs of this user, and survives whatever they send."""
 
 import gzip
-import http.client
 import json
 import socket
+import sqlite3
 import stat
 from collections.abc import Generator
 from pathlib import Path
@@ -11,11 +11,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from chassis.dev.viewer import server
+from chassis.dev.viewer import exchange
 from chassis.dev.viewer import server as viewer
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue
 
-from tests.chassis.dev.sent_spans import CLIENT, TRACE, export, span
+from tests.chassis.dev.sent_spans import CLIENT, TRACE, attribute, export, span
+from tests.chassis.dev.viewer_requests import ask
 from tests.support.waiting import wait_until
 
 
@@ -23,19 +25,6 @@ from tests.support.waiting import wait_until
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Generator[viewer.Viewer]:
     with viewer.running(tmp_path_factory.mktemp("viewer")) as running:
         yield running
-
-
-def ask(
-    shown: viewer.Viewer, path: str, body: bytes | None = None, *, raw_path: str | None = None, **headers: str
-) -> tuple[int, str, http.client.HTTPMessage]:
-    parts = urlsplit(shown.url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=30)
-    sent = {name.replace("_", "-"): value for name, value in headers.items()}
-    connection.request("GET" if body is None else "POST", raw_path or parts.path + path, body, sent)
-    answer = connection.getresponse()
-    content = answer.read().decode()
-    connection.close()
-    return answer.status, content, answer.headers
 
 
 def entries(shown: viewer.Viewer, trace: str = TRACE) -> list[dict[str, Any]]:
@@ -98,14 +87,19 @@ def test_without_the_token_nothing_is_shown_or_taken(shown: viewer.Viewer, path:
 
 
 def test_the_page_may_load_and_call_nothing_but_the_viewer(shown: viewer.Viewer) -> None:
-    for path, kind in (("", "text/html"), ("page.js", "text/javascript"), ("page.css", "text/css")):
+    for path, kind in (
+        ("", "text/html"),
+        *((f"{name}.css", "text/css") for name in ("page", "lists", "panels")),
+        *((f"{name}.js", "text/javascript") for name in ("page", "rows", "map", "layout", "waterfall")),
+    ):
         status, content, headers = ask(shown, path)
         assert (status, headers["Content-Type"].partition(";")[0]) == (200, kind)
         assert content
         assert headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self'; style-src 'self'")
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert headers["Referrer-Policy"] == "no-referrer"
-    assert ask(shown, "../server.py")[0] == 404
+    for path in ("../server.py", "page/page.js", "page.html/", "schema.py"):
+        assert ask(shown, path)[0] == 404
 
 
 @pytest.mark.parametrize(
@@ -114,8 +108,8 @@ def test_the_page_may_load_and_call_nothing_but_the_viewer(shown: viewer.Viewer)
         (b"\xff\xfe garbage", {}, 400),
         (export([span(1)])[:-3], {}, 400),
         (b"no gzip", {"Content_Encoding": "gzip"}, 400),
-        (gzip.compress(bytes(server.MAX_BODY_BYTES + 1)), {"Content_Encoding": "gzip"}, 413),
-        (b"", {"Content_Length": str(server.MAX_BODY_BYTES + 1)}, 413),
+        (gzip.compress(bytes(exchange.MAX_BODY_BYTES + 1)), {"Content_Encoding": "gzip"}, 413),
+        (b"", {"Content_Length": str(exchange.MAX_BODY_BYTES + 1)}, 413),
         (b"", {"Content_Length": "9" * 5000}, 411),
         (b"", {"Content_Length": "-1"}, 411),
         (b"", {"Transfer_Encoding": "chunked"}, 411),
@@ -130,8 +124,26 @@ def test_a_wrong_export_is_refused_and_the_next_one_is_taken(
     assert ask(shown, "v1/traces", export([span(1)]))[0] == 200
 
 
-def test_metrics_are_taken_and_forgotten(shown: viewer.Viewer) -> None:
-    assert ask(shown, "v1/metrics", b"anything")[0] == 200
+def measured(name: str, *values: float) -> bytes:
+    request = ExportMetricsServiceRequest()
+    batch = request.resource_metrics.add()
+    batch.resource.attributes.append(attribute("service.name", "billing"))
+    metric = batch.scope_metrics.add().metrics.add(name=name)
+    for value in values:
+        metric.gauge.data_points.add(as_double=value)
+    return request.SerializeToString()
+
+
+def test_the_newest_gauges_of_messages_are_kept_and_no_other_metric(shown: viewer.Viewer) -> None:
+    for body in (
+        measured("messaging.outbox.messages", 7),
+        measured("messaging.outbox.messages", 3),
+        measured("messaging.parked.messages", 1),
+        measured("process.memory.usage", 1e9),
+    ):
+        assert ask(shown, "v1/metrics", body)[0] == 200
+    assert json.loads(ask(shown, "gauges")[1]) == {"billing": {"waiting": 3, "parked": 1}}
+    assert ask(shown, "v1/metrics", b"anything")[0] == 400
     assert ask(shown, "v1/unknown", b"anything")[0] == 404
 
 
@@ -212,6 +224,36 @@ def test_data_is_only_for_its_owner_and_new_at_each_start(tmp_path: Path) -> Non
         assert list(folder.iterdir()) == []
         (folder / "viewer.db").write_bytes(b"left by kill -9")
     assert len({urlsplit(url).path for url in urls}) == 2
+
+
+def test_kept_data_is_there_at_the_next_start_and_an_unreadable_file_is_replaced(
+    tmp_path: Path,
+) -> None:
+    for number in (1, 2):
+        with viewer.running(tmp_path, keep=True) as running:
+            ask(running, "v1/traces", export([span(1, trace=f"{number:032}")]))
+            running.add_lines("billing", [b"a line"])
+            assert json.loads(ask(running, "traces")[1])["count"] == number
+            assert len(json.loads(ask(running, "logs")[1])["lines"]) == number
+            assert running.store._spans == running.store._lines == number
+    (tmp_path / "viewer.db").write_bytes(b"no database")
+    with viewer.running(tmp_path, keep=True) as running:
+        assert json.loads(ask(running, "traces")[1])["count"] == 0
+    with sqlite3.connect(tmp_path / "viewer.db") as older:
+        older.execute("PRAGMA user_version = 0")
+    with viewer.running(tmp_path, keep=True) as running:
+        ask(running, "v1/traces", export([span(1)]))
+        assert json.loads(ask(running, "traces")[1])["count"] == 1
+
+
+def test_a_port_that_another_program_has_is_replaced_by_a_free_port(tmp_path: Path) -> None:
+    with viewer.running(tmp_path / "1") as first:
+        taken = urlsplit(first.url).port or 0
+        with viewer.running(tmp_path / "2", port=taken) as second:
+            assert urlsplit(second.url).port != taken
+            assert ask(second, "traces")[0] == 200
+    with viewer.running(tmp_path / "3", port=taken) as third:
+        assert urlsplit(third.url).port == taken
 
 
 def test_an_open_page_does_not_delay_the_stop(tmp_path: Path) -> None:

@@ -75,6 +75,25 @@ def test_traces_are_found_by_each_filter(kept: Store) -> None:
     assert kept.traces(text="/b")["count"] == 2
 
 
+def test_a_trace_through_several_services_is_found_by_each_service(kept: Store) -> None:
+    add(kept, span(1, name="POST /orders"), service="orders")
+    add(kept, span(2, parent=1, failed=True), span(3, parent=1), service="payments")
+    (trace,) = kept.traces(service="payments")["traces"]
+    assert (trace["name"], trace["service"]) == ("POST /orders", "orders")
+    assert trace["services"] == [["payments", 2, 1], ["orders", 1, 0]]
+    assert kept.traces(service="billing")["count"] == 0
+    log(kept, {"event": "mail_sent", "service": "mail"}, {"event": "mail_lost", "service": "mail", "level": "error"})
+    assert kept.services() == ["mail", "orders", "payments"]
+    assert [line["event"] for line in kept.lines(service="mail", level="error")] == ["mail_lost"]
+
+
+def test_the_names_of_services_are_bounded(kept: Store) -> None:
+    for number in range(store.MOST_SERVICES + 50):
+        add(kept, span(1, trace=trace_id(1)), service=f"service-{number}")
+        log(kept, {"event": "x", "service": f"logging-{number}"})
+    assert len(kept.services()) <= store.MOST_SERVICES + 1
+
+
 def test_the_oldest_traces_make_room(kept: Store) -> None:
     for number in range(1, 61):
         add(kept, span(2 * number, trace=trace_id(number)), span(2 * number + 1, trace=trace_id(number)))
@@ -84,6 +103,8 @@ def test_the_oldest_traces_make_room(kept: Store) -> None:
     assert kept.traces()["count"] >= 45
     assert kept.entries(trace_id(1)) == []
     assert kept.trace_of(trace_id(1)) is None
+    for table in ("span", "hop", "part"):
+        assert kept._all(f"SELECT count(DISTINCT trace) FROM {table}")[0][0] == kept.traces()["count"]
 
 
 def test_large_spans_make_room_earlier(kept: Store, monkeypatch: pytest.MonkeyPatch) -> None:

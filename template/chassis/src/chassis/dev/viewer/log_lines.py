@@ -21,18 +21,22 @@ class LogLine:
     parent_id: str
     """The span in which the line was logged."""
     request_id: str
+    service: str
     start_ns: int
     level: int
     content: str
     """The line for the page, as JSON."""
 
 
-def read(line: bytes, service: str) -> LogLine:
-    """Read a line of any content. A line that is not JSON is a line at level info, whose event is its text."""
+def read(line: bytes, service: str, stream: str = "stdout") -> LogLine:
+    """Read a line of any content. A line that is not JSON becomes a line whose event is its text.
+
+    Its level is info, or warning from `stderr`, where a traceback of Python goes.
+    """
     try:
-        return _read(_facts(line), service)
+        return _read(_facts(line, stream), service)
     except RecursionError:  # JSON that json reads may still be nested too deep for the functions below
-        return _read(_text(line), service)
+        return _read(_text(line, stream), service)
 
 
 def _read(facts: dict[str, Any], service: str) -> LogLine:
@@ -50,22 +54,23 @@ def _read(facts: dict[str, Any], service: str) -> LogLine:
         trace_id=ids["trace_id"],
         parent_id=ids["span_id"],
         request_id=content["request"],
+        service=content["service"],
         start_ns=start,
         level=LEVELS[content["level"]],
         content=_clean(json.dumps(content | {"facts": plain(facts)}, ensure_ascii=False)),
     )
 
 
-def _facts(line: bytes) -> dict[str, Any]:
+def _facts(line: bytes, stream: str) -> dict[str, Any]:
     try:
         facts = json.loads(line)
     except (ValueError, RecursionError):
         facts = None
-    return facts if isinstance(facts, dict) else _text(line)
+    return facts if isinstance(facts, dict) else _text(line, stream)
 
 
-def _text(line: bytes) -> dict[str, Any]:
-    return {"event": line.decode(errors="replace")}
+def _text(line: bytes, stream: str) -> dict[str, Any]:
+    return {"event": line.decode(errors="replace"), "level": "warning" if stream == "stderr" else "info"}
 
 
 def _clean(value: Any) -> str:

@@ -3,15 +3,18 @@
 import json
 import sqlite3
 import threading
+import time
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Generator, Iterable, Mapping
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from chassis.dev.viewer import schema, traffic
 from chassis.dev.viewer.log_lines import LEVELS, LogLine
 from chassis.dev.viewer.otlp import LAST_TIME, Span, plain
+from chassis.dev.viewer.product import Edge
 
 MAX_SPANS = 200_000
 MAX_LINES = 100_000
@@ -24,47 +27,10 @@ SPARE = 0.05
 LISTED = 500
 """The most traces or log lines of an answer."""
 
-SCHEMA = """
-CREATE TABLE trace (
-    id TEXT PRIMARY KEY, rank INTEGER, service TEXT, name TEXT, path TEXT, status INTEGER, start INTEGER,
-    duration INTEGER, spans INTEGER, bytes INTEGER, failed INTEGER
-) WITHOUT ROWID;
-CREATE INDEX trace_start ON trace (start);
-CREATE TABLE span (trace TEXT, id TEXT, parent TEXT, start INTEGER, content TEXT, PRIMARY KEY (trace, id)) WITHOUT ROWID;
-CREATE TABLE log (
-    number INTEGER PRIMARY KEY, trace TEXT, span TEXT, request TEXT, time INTEGER, level INTEGER, bytes INTEGER,
-    content TEXT
-);
-CREATE INDEX log_trace ON log (trace) WHERE trace <> '';
-CREATE INDEX log_request ON log (request) WHERE request <> '';
-"""
+MOST_SERVICES = 100
+"""The names of services that a reader can choose from: a stranger could send any number."""
 
-# The summary follows from the batch and the summary of before: reading the spans of the trace again at each batch would
-# take quadratic time. The first span without a parent, or else the first span, gives the trace its name.
-SUMMARISE = """
-INSERT INTO trace VALUES (:id, :rank, :service, :name, :path, :status, :start, :duration, :spans, :bytes, :failed)
-ON CONFLICT (id) DO UPDATE SET
-    spans = spans + excluded.spans, bytes = bytes + excluded.bytes, failed = max(failed, excluded.failed)
-"""
-RENAME = """
-UPDATE trace SET rank = :rank, service = :service, name = :name, path = :path, status = :status, start = :start,
-    duration = :duration
-WHERE id = :id AND rank > :rank
-"""
-
-FIND_TRACES = """
-FROM trace
-WHERE (:text = '' OR instr(lower(id || ' ' || name || ' ' || path), lower(:text)))
-  AND (:service = '' OR service = :service)
-  AND (:status = '' OR status GLOB :status || '*')
-  AND duration >= :at_least AND failed >= :failed
-"""
-
-FIND_LINES = """
-SELECT * FROM log
-WHERE level >= :level AND (:trace = '' OR trace = :trace) AND (:text = '' OR instr(lower(content), lower(:text)))
-ORDER BY number DESC LIMIT :listed
-"""
+COUNT_LINES = "SELECT count(*), coalesce(sum(bytes), 0) FROM log"
 
 
 class Entry(NamedTuple):
@@ -77,29 +43,60 @@ class Entry(NamedTuple):
 
 
 class Store:
-    """One writer and any number of readers, from any thread. The file is deleted at the end, and before the start."""
+    """One writer and any number of readers, from any thread.
 
-    def __init__(self, file: Path, *, max_spans: int = MAX_SPANS, max_lines: int = MAX_LINES) -> None:
-        self._file = file
-        self._delete()
+    The file is deleted at the end, and before the start, unless `keep`.
+    """
+
+    def __init__(
+        self, file: Path, *, keep: bool = False, max_spans: int = MAX_SPANS, max_lines: int = MAX_LINES
+    ) -> None:
+        self._file, self._keep = file, keep
+        if not (keep and self._is_readable()):
+            self._delete()
         self._max_spans, self._max_lines = max_spans, max_lines
         self._database = sqlite3.connect(file, check_same_thread=False, isolation_level=None)
         self._database.row_factory = sqlite3.Row
-        self._database.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;" + SCHEMA)
-        self._spans = self._span_bytes = self._lines = self._line_bytes = 0
+        self._database.executescript(
+            f"PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; PRAGMA user_version = {schema.VERSION};"
+            + schema.SCHEMA
+        )
+        ((self._spans, self._span_bytes),) = self._all(
+            "SELECT coalesce(sum(spans), 0), coalesce(sum(bytes), 0) FROM trace"
+        )
+        ((self._lines, self._line_bytes),) = self._all(COUNT_LINES)
+        names = self._all("SELECT service FROM part UNION SELECT service FROM log LIMIT ?", (MOST_SERVICES,))
+        self._services = {name for (name,) in names}
         self._version = 0
         self._changed = threading.Condition()
+
+    def _is_readable(self) -> bool:
+        """Whether the file has our tables, and is not damaged by a crash of the machine."""
+        try:
+            with closing(sqlite3.connect(self._file)) as database:
+                ((version,),) = database.execute("PRAGMA user_version")
+                ((health,),) = database.execute("PRAGMA quick_check")
+        except sqlite3.DatabaseError:
+            return False
+        return version == schema.VERSION and health == "ok"
 
     def close(self) -> None:
         with self._changed:
             self._version = -1
             self._changed.notify_all()
             self._database.close()
-        self._delete()
+        if not self._keep:
+            self._delete()
 
     def _delete(self) -> None:
         for suffix in ("", "-wal", "-shm"):
             self._file.with_name(self._file.name + suffix).unlink(missing_ok=True)
+
+    def touch(self) -> None:
+        """Wake the readers that wait for a change, for a change of something else than the store."""
+        with self._changed:
+            self._version += self._version >= 0
+            self._changed.notify_all()
 
     def wait(self, seen: int, timeout: float) -> int:
         """Return the number of the newest change, once it is another than `seen`; -1 after the end."""
@@ -137,10 +134,26 @@ class Store:
             "bytes": size,
             "failed": any(span.status == "ERROR" for span in batch),
         }
-        self._database.execute(SUMMARISE, summary)
-        self._database.execute(RENAME, summary)
+        self._database.execute(schema.SUMMARISE, summary)
+        self._database.execute(schema.RENAME, summary)
+        if added:
+            self._add_parts(trace_id, batch)
         self._spans += added
         self._span_bytes += size
+
+    def _add_parts(self, trace_id: str, batch: list[Span]) -> None:
+        parts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+        for span in batch:
+            parts[span.service][0] += 1
+            parts[span.service][1] += span.status == "ERROR"
+        self._database.executemany(schema.SUMMARISE_PART, [(trace_id, name, *part) for name, part in parts.items()])
+        hops = filter(None, map(traffic.hop, batch))
+        self._database.executemany("INSERT OR IGNORE INTO hop VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", hops)
+        self._remember(parts)
+
+    def _remember(self, services: Iterable[str]) -> None:
+        if len(self._services) < MOST_SERVICES:
+            self._services |= set(services)
 
     def _drop_old_traces(self) -> None:
         if self._spans <= self._max_spans and self._span_bytes <= MAX_BYTES:
@@ -148,20 +161,24 @@ class Store:
         for trace_id, spans, size in self._all("SELECT id, spans, bytes FROM trace ORDER BY start"):
             if self._spans <= self._max_spans * (1 - SPARE) and self._span_bytes <= MAX_BYTES * (1 - SPARE):
                 return
-            self._database.execute("DELETE FROM span WHERE trace = ?", (trace_id,))
-            self._database.execute("DELETE FROM trace WHERE id = ?", (trace_id,))
+            for statement in schema.DELETE:
+                self._database.execute(statement, (trace_id,))
             self._spans -= spans
             self._span_bytes -= size
 
     def add_lines(self, lines: Iterable[LogLine]) -> None:
         rows = [
-            (each.trace_id, each.parent_id, each.request_id, each.start_ns, each.level, len(each.content), each.content)
+            (
+                *(each.trace_id, each.parent_id, each.request_id, each.service, each.start_ns, each.level),
+                *(len(each.content), each.content),
+            )
             for each in lines
         ]
         with self._changed, self._transaction():
-            self._database.executemany("INSERT INTO log VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)", rows)
+            self._database.executemany("INSERT INTO log VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
             self._lines += len(rows)
-            self._line_bytes += sum(row[5] for row in rows)
+            self._line_bytes += sum(row[6] for row in rows)
+            self._remember(row[3] for row in rows)
             if self._lines > self._max_lines or self._line_bytes > MAX_BYTES:
                 self._drop_old_lines()
 
@@ -172,7 +189,7 @@ class Store:
             "DELETE FROM log WHERE number < (SELECT min(number) FROM log) + ?",
             (max(dropped, self._lines - self._max_lines),),
         )
-        ((self._lines, self._line_bytes),) = self._all("SELECT count(*), coalesce(sum(bytes), 0) FROM log")
+        ((self._lines, self._line_bytes),) = self._all(COUNT_LINES)
 
     def traces(
         self, *, text: str = "", service: str = "", status: str = "", at_least: int = 0, failed: bool = False
@@ -183,20 +200,35 @@ class Store:
         """
         wanted = {"text": text, "service": service, "status": status, "at_least": at_least, "failed": failed}
         with self._changed:
-            ((count,),) = self._all(f"SELECT count(*) {FIND_TRACES}", wanted)
-            rows = self._all(f"SELECT * {FIND_TRACES} ORDER BY start DESC, id LIMIT {LISTED}", wanted)
+            ((count,),) = self._all(f"SELECT count(*) {schema.FIND_TRACES}", wanted)
+            rows = self._all(f"SELECT * {schema.FIND_TRACES} ORDER BY start DESC, id LIMIT {LISTED}", wanted)
+            parts = [self._all(schema.PARTS, (row["id"],))[0][0] for row in rows]
         kept = ("id", "service", "name", "path", "status", "duration", "spans", "failed")
         return {
             "count": count,
-            "traces": [{name: row[name] for name in kept} | {"start": in_utc(row["start"])} for row in rows],
+            "traces": [
+                {name: row[name] for name in kept} | {"start": in_utc(row["start"]), "services": json.loads(part)}
+                for row, part in zip(rows, parts, strict=True)
+            ],
         }
 
-    def lines(self, *, text: str = "", level: str = "debug", trace: str = "") -> list[dict[str, Any]]:
+    def lines(
+        self, *, text: str = "", level: str = "debug", trace: str = "", service: str = ""
+    ) -> list[dict[str, Any]]:
         """Return the newest log lines that contain the text, of this level or a higher one."""
-        wanted = {"text": text, "level": LEVELS.get(level, 0), "trace": trace, "listed": LISTED}
+        wanted = {"text": text, "level": LEVELS.get(level, 0), "trace": trace, "service": service, "listed": LISTED}
         with self._changed:
-            rows = self._all(FIND_LINES, wanted)
+            rows = self._all(schema.FIND_LINES, wanted)
         return [{"number": row["number"], "time": in_utc(row["time"]), **json.loads(row["content"])} for row in rows]
+
+    def services(self) -> list[str]:
+        with self._changed:
+            return sorted(self._services)
+
+    def edges(self, seconds: int, peers: Mapping[str, str], declared: Collection[Edge] | None) -> dict[str, Any]:
+        """Return which services used each other in the last seconds: see `traffic.edges`."""
+        with self._changed:
+            return traffic.edges(self._database, time.time_ns() - seconds * 10**9, peers, declared)
 
     def trace_of(self, identifier: str) -> str | None:
         """Return the id of the trace that has this id, or whose request has this X-Request-Id."""
