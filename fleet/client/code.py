@@ -210,6 +210,11 @@ def _bare(node: Any) -> Any:
             raise Inexpressible(f"it refers to {value}, which is not a schema of components")
         elif key == "format" and value not in FORMATS:
             continue  # Pydantic checks others, and some only with further packages
+        elif key == "additionalProperties" and "properties" in node:
+            if value is not False:
+                bare[key] = (
+                    True  # a type checker refuses the models that the generator writes for further fields of a type
+                )
         elif key in TYPES and not (key == "additionalProperties" and value is False):
             bare[key] = value if key in ("enum", "const") else _bare(value)
     return bare

@@ -77,9 +77,14 @@ class Selection:
 
 
 def known_operations(document: Document) -> dict[str, Operation]:
-    """Return the operations by the names of their functions. An operation without an id has none."""
-    named = [(one.content.get("operationId"), one) for one in document.operations]
-    return {snake(name): one for name, one in named if name and isinstance(name, str)}
+    """Return the operations by the names of their functions."""
+    return {snake(_id(one)): one for one in document.operations}
+
+
+def _id(operation: Operation) -> str:
+    """Return the operation's id; its method and path if it has none, as in `get_blocks_latest`."""
+    written = operation.content.get("operationId")
+    return written if isinstance(written, str) and written else f"{operation.method} {operation.path}"
 
 
 def select(
@@ -122,8 +127,7 @@ def select(
 
 def _refuse_repeated(document: Document, name: str) -> None:
     """Refuse a name that several operations have. Raises Inexpressible."""
-    named = [(one.content.get("operationId"), one) for one in document.operations]
-    same = [str(one) for written, one in named if isinstance(written, str) and snake(written) == name]
+    same = [str(one) for one in document.operations if snake(_id(one)) == name]
     if len(same) > 1:
         raise Inexpressible(f"{' and '.join(same)} have the same name")
 
@@ -149,6 +153,7 @@ def _copied(document: Document, operation: Operation) -> Node:
     content = {key: value for key, value in operation.content.items() if key not in ("parameters", "responses")}
     content["parameters"] = list(operation.parameters)
     content["responses"] = operation.responses
+    content["operationId"] = _id(operation)
     if "security" in document.content:
         content.setdefault("security", document.content["security"])
     return followed(document, {key: value for key, value in content.items() if value != []})

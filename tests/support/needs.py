@@ -28,6 +28,8 @@ KUSTOMIZE = "sigs.k8s.io/kustomize/kustomize/v5@v5.8.2"
 OASDIFF = "github.com/oasdiff/oasdiff@v1.35.0"
 
 ASYNCAPI_PARSER = "@asyncapi/parser@3.6.3"
+BLOCKFROST_API = "@blockfrost/openapi@0.1.93"
+GITHUB_API = "@octokit/openapi@23.0.2"
 BACKSTAGE = "@backstage/catalog-model@1.10.1"
 MERMAID = "mermaid@12.3.0"
 REDOCLY = "@redocly/cli@2.77.0"
@@ -79,13 +81,27 @@ NEEDS = [
     Need("Vale", "tests/repository/test_prose.py", partial(golang.built, "vale", prose.MODULE)),
     Need("checkov", "tests/delivery/test_kubernetes.py", partial(pypi.programs, CHECKOV)),
     Need("Renovate", "tests/fleet/update/test_renovate.py", partial(npm.with_node_24, RENOVATE)),
-    Need("oasdiff", "tests/fleet/judges/test_openapi_diff.py", partial(golang.built, "oasdiff", OASDIFF)),
+    Need(
+        "oasdiff",
+        "tests/fleet/judges/test_openapi_diff.py, tests/fleet/map/test_map_uses.py",
+        partial(golang.built, "oasdiff", OASDIFF),
+    ),
     Need("actionlint", "tests/delivery/test_delivery.py", partial(golang.built, "actionlint", ACTIONLINT)),
     Need("Spectral", "tests/service/test_spec_linters.py", partial(npm.installed, SPECTRAL)),
     Need("Redocly", "tests/service/test_spec_linters.py", partial(npm.installed, REDOCLY)),
     Need("Backstage's model", "tests/delivery/test_delivery.py", partial(npm.installed, BACKSTAGE)),
     Need("oidc-provider", "tests/chassis/identity/test_provider.py", partial(npm.installed, OIDC_PROVIDER)),
     Need("AsyncAPI's parser", "tests/chassis/messaging/test_asyncapi.py", partial(npm.installed, ASYNCAPI_PARSER)),
+    Need(
+        "the API of GitHub",
+        "tests/fleet/client/test_public_documents.py",
+        partial(npm.packed, GITHUB_API, "generated/api.github.com.json"),
+    ),
+    Need(
+        "the API of Blockfrost",
+        "tests/fleet/client/test_public_documents.py",
+        partial(npm.packed, BLOCKFROST_API, "openapi.yaml"),
+    ),
     Need("Mermaid", "tests/fleet/map/test_map_drawing.py", partial(npm.packed, MERMAID, "dist/mermaid.min.js")),
     Need("Swagger UI", "tests/service/test_first_run.py", partial(npm.packed, SWAGGER_UI, "swagger-ui-bundle.js")),
     Need("KEDA's models", "tests/delivery/test_kubernetes.py", partial(pypi.programs, KEDA_MODELS)),

@@ -144,6 +144,20 @@ def test_a_property_may_have_the_name_of_a_keyword_and_any_value() -> None:
     }
 
 
+def test_an_operation_without_an_id_is_named_by_its_method_and_path() -> None:
+    content = document({"200": answer(of(a=TEXT))})
+    del content["paths"]["/v1/it"]["get"]["operationId"]
+    module = written(content, "get_v1_it")
+    assert module.GetV1ItAnswer.model_fields.keys() == {"a"}
+
+
+def test_further_fields_of_a_type_are_ignored_like_other_unknown_fields() -> None:
+    code_ = code.compose("pets", document({"200": answer(of(a=TEXT) | {"additionalProperties": TEXT})}))
+    assert "__pydantic_extra__" not in code_  # a type checker refuses such a model
+    content = document({"200": answer({"type": "object", "additionalProperties": TEXT})})
+    assert "dict[str, str]" in code.compose("pets", content)
+
+
 def test_a_document_that_doubles_with_each_reference_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

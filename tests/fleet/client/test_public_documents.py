@@ -1,0 +1,50 @@
+"""`fleet client` writes clients for the documents of two public services, which npm has. Nothing of them is committed here."""
+
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from fleet.main import app
+from tests.support import npm
+from tests.support.needs import BLOCKFROST_API, GITHUB_API
+from tests.support.paths import ROOT
+
+OPERATIONS = {
+    "github": ("repos/get", "issues/list-for-repo", "pulls/create"),
+    # Its document has no ids of operations.
+    "blockfrost": ("get_blocks_latest", "get_accounts_stake_address", "get_addresses_address_utxos"),
+}
+
+
+@pytest.mark.slow
+def test_three_operations_of_two_public_services_are_written_formatted_typed_and_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = {
+        "github": npm.packed(GITHUB_API, "generated/api.github.com.json"),
+        "blockfrost": npm.packed(BLOCKFROST_API, "openapi.yaml"),
+    }
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path / "src")
+    (tmp_path / "src/public_calls").mkdir(parents=True)
+    (tmp_path / ".copier-answers.yml").write_text("service_name: public-calls\n")
+    (tmp_path / "ruff.toml").write_text((ROOT / "template/ruff.toml").read_text())
+    for name, operations in OPERATIONS.items():
+        done = CliRunner().invoke(app, ["client", name, *operations, "--from", str(documents[name])])
+        assert done.exit_code == 0, (done.output, done.exception)
+        module = import_module(f"public_calls.neighbours.{name}")
+        functions = [operation.replace("/", "_").replace("-", "_") for operation in operations]
+        assert all(callable(getattr(module, function)) for function in functions)
+    for command in (
+        ["ruff", "check", "--no-cache", "."],
+        ["ruff", "format", "--check", "--no-cache", "."],
+        ["ty", "check", "--no-progress", "--python", sys.prefix, "src"],
+    ):
+        program = Path(sys.executable).with_name(command[0])
+        checked = subprocess.run([program, *command[1:]], cwd=tmp_path, capture_output=True, text=True)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert CliRunner().invoke(app, ["client", "--check"]).exit_code == 0
