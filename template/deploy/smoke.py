@@ -41,7 +41,7 @@ def main(url: str, version: str) -> int:
     status, _ = _get(base + path, token)
     print(f"GET {path}: {status}")
     if token and status in (401, 403):
-        print("SMOKE_TOKEN is refused: set it to a new access token, or remove it to accept this answer", file=sys.stderr)
+        print("SMOKE_TOKEN is refused: set a new access token, or none to accept this answer", file=sys.stderr)
     # A refusal of a request without a token is an answer of the service, too.
     return 0 if status == 200 or (status in (401, 403) and not token) else 1
 

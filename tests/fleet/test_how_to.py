@@ -243,7 +243,7 @@ def call_another_service(service: Path) -> None:
         new("src/billing/usecases/customers.py"),
         new("tests/usecases/test_customers.py"),
         add(CONFTEST),
-        shown,  # in a service with identity; tests/chassis/identity/test_calls.py sends tokens
+        shown,  # in a service with identity; tests/chassis/identity/test_own_tokens.py sends tokens
         appended("catalog-info.yaml"),
         appended(*peers),
         shown,  # code of the other service

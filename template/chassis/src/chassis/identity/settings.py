@@ -11,7 +11,7 @@ from chassis.identity.demands import SCOPE
 from chassis.settings import Settings
 
 if TYPE_CHECKING:
-    from chassis.identity.calls import OwnToken
+    from chassis.identity.own_tokens import OwnToken
 
 
 def _urls(text: str) -> str:
@@ -53,17 +53,17 @@ class OidcSettings(Settings):
         The audience is the neighbour's OIDC_AUDIENCE. `form` are further fields of the request for client credentials, if the
         issuer needs them, such as scope or resource. Without OIDC_TOKEN_FOLDER and OIDC_CLIENT_ID there is no token.
         """
-        from chassis.identity import calls  # here, because most services call nobody
+        from chassis.identity import own_tokens  # here, because most services call nobody
 
         if self.oidc_token_folder is not None:
             if audience in ("", "..") or Path(audience).name != audience:
                 raise ValueError(f"{audience!r} cannot be the name of a file in OIDC_TOKEN_FOLDER: use a plain name")
-            return calls.from_file(self.oidc_token_folder / audience)
+            return own_tokens.from_file(self.oidc_token_folder / audience)
         if self.oidc_client_secret is None:
             return None
         fields = tuple(sorted({"audience": audience, **form}.items()))
         secret = self.oidc_client_secret.get_secret_value()
-        return calls.from_credentials(self.oidc_issuer.split()[0], self.oidc_client_id, secret, fields)
+        return own_tokens.from_credentials(self.oidc_issuer.split()[0], self.oidc_client_id, secret, fields)
 
     @property
     def grants(self) -> dict[tuple[str, str], frozenset[str]]:

@@ -10,7 +10,7 @@ from urllib.parse import quote_plus
 import httpx2
 
 from chassis.identity import issuer_documents
-from chassis.identity.keys import FIRST_PAUSE_SECONDS
+from chassis.identity.keys import FIRST_PAUSE_SECONDS, PAUSE_SECONDS
 from chassis.identity.tokens import MAX_TOKEN_BYTES
 
 SPARE_SECONDS = 30
@@ -22,20 +22,28 @@ class TokenUnavailable(httpx2.HTTPError):
 
 
 class OwnToken(httpx2.Auth):
-    """Send a token of this service with each request to the neighbour."""
+    """Send a token of this service with each request to the neighbour, and once another token if the neighbour answers 401.
 
-    def __init__(self, obtain: Callable[[], Awaitable[str]]) -> None:
+    `obtain` takes the token that the neighbour has just refused, or an empty text.
+    """
+
+    def __init__(self, obtain: Callable[[str], Awaitable[str]]) -> None:
         self._obtain = obtain
 
     async def async_auth_flow(self, request: httpx2.Request) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
-        request.headers["Authorization"] = f"Bearer {await self._obtain()}"
-        yield request
+        repeatable = isinstance(request.stream, httpx2.ByteStream)  # a body that is an iterator is there only once
+        token = await self._obtain("")
+        request.headers["Authorization"] = f"Bearer {token}"
+        answer = yield request
+        if answer.status_code == 401 and (other := await self._obtain(token)) != token and repeatable:
+            request.headers["Authorization"] = f"Bearer {other}"
+            yield request
 
 
 def from_file(path: Path) -> OwnToken:
     """Read the token for each request, because Kubernetes replaces the file long before the token ends."""
 
-    async def read() -> str:
+    async def read(_: str) -> str:
         try:
             return _checked(path.read_text().strip())  # noqa: ASYNC240 (a file in memory, which takes microseconds)
         except (OSError, ValueError) as error:
@@ -53,7 +61,7 @@ def from_credentials(issuer: str, client_id: str, secret: str, form: tuple[tuple
 
 
 class Credentials:
-    """A token, until shortly before its end. All calls share one fetch of the next token."""
+    """A token, which is replaced shortly before its end, or if a neighbour refuses it. All calls share one fetch."""
 
     def __init__(
         self,
@@ -68,14 +76,15 @@ class Credentials:
         self._auth = httpx2.BasicAuth(quote_plus(client_id), quote_plus(secret))
         self._form = {"grant_type": "client_credentials", **form}
         self._token, self._problem = "", ""
-        self._fetch_after = self._ends_at = float("-inf")
+        self._fetch_after = self._replace_after = self._ends_at = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
 
-    async def token(self) -> str:
-        """Return a token that is valid for a while. Raises TokenUnavailable."""
-        if self._clock() >= self._fetch_after:
-            if self._fetching is None:
-                self._fetching = asyncio.create_task(self._replace())
+    async def token(self, refused: str = "") -> str:
+        """Return a valid token, and not the refused token if the issuer gives another one. Raises TokenUnavailable."""
+        now, is_refused = self._clock(), refused == self._token != ""
+        if self._fetching is None and now >= (self._replace_after if is_refused else self._fetch_after):
+            self._fetching = asyncio.create_task(self._replace())
+        if self._fetching and (is_refused or now >= self._ends_at):
             await asyncio.shield(self._fetching)  # a call that is cancelled must not end the fetch of all others
         if self._clock() >= self._ends_at:
             raise TokenUnavailable(self._problem)
@@ -94,10 +103,11 @@ class Credentials:
                 f"{self._issuer} gives the client {self._client_id} no token: {str(error)[:500] or type(error).__name__}. "
                 "Check OIDC_CLIENT_ID and OIDC_CLIENT_SECRET, and whether the pods reach the issuer"
             )
-            self._fetch_after = self._clock() + FIRST_PAUSE_SECONDS
+            self._fetch_after = self._replace_after = self._clock() + FIRST_PAUSE_SECONDS
         else:
             self._token, self._ends_at = token, self._clock() + seconds
             self._fetch_after = self._ends_at - min(SPARE_SECONDS, seconds / 2)
+            self._replace_after = self._clock() + PAUSE_SECONDS  # a neighbour may refuse every token
         finally:
             self._fetching = None
 

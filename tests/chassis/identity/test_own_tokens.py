@@ -5,7 +5,7 @@ import json
 import threading
 import time
 from base64 import b64decode
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ import httpx2
 import pytest
 from chassis.client import service_client
 from chassis.dev.issuer import Issuer as DevIssuer
-from chassis.identity import OidcSettings, calls, issuer_documents
-from chassis.identity.calls import Credentials, OwnToken, TokenUnavailable
+from chassis.identity import OidcSettings, issuer_documents, own_tokens
+from chassis.identity.own_tokens import Credentials, OwnToken, TokenUnavailable
 from structlog.testing import capture_logs
 
 from tests.chassis.guarded import SETTINGS, make
@@ -132,7 +132,7 @@ def test_an_audience_that_is_no_name_of_a_file_is_refused(tmp_path: Path, audien
 
 
 async def test_only_the_neighbour_receives_the_token() -> None:
-    async def token() -> str:
+    async def token(_: str) -> str:
         return "secret"
 
     auth = OwnToken(token)
@@ -153,8 +153,109 @@ async def test_a_token_by_credentials_is_for_the_audience_and_kept_until_shortly
     assert [await credentials.token() for _ in range(3)] == 3 * ["token-1"]
     form = {"grant_type": "client_credentials", "audience": "customers", "scope": "customers:read"}
     assert endpoint.asked == [("billing", SECRET, form)]
-    now += 300 - calls.SPARE_SECONDS
+    now += 300 - own_tokens.SPARE_SECONDS
+    await credentials.token()
+    await renewed(credentials)
     assert await credentials.token() == "token-2"
+
+
+async def renewed(credentials: Credentials) -> None:
+    await until(lambda: credentials._fetching is None)
+
+
+async def test_an_issuer_that_hangs_costs_no_time_while_the_known_token_is_valid(
+    endpoint: TokenEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    credentials = endpoint.credentials(clock=lambda: now)
+    await credentials.token()
+    now += 299
+    answered = asyncio.Event()
+    monkeypatch.setattr(issuer_documents, "read", lambda *_, **__: answered.wait())
+    async with asyncio.timeout(10):
+        assert [await credentials.token() for _ in range(3)] == 3 * ["token-1"]
+    answered.set()
+    await renewed(credentials)
+
+
+class Neighbour:
+    """A neighbour that accepts some tokens. `arrived` holds the token of each request."""
+
+    def __init__(self, *accepted: str) -> None:
+        self.accepted, self.arrived = accepted, list[str]()
+
+    async def call(self, auth: httpx2.Auth, **options: Any) -> int:
+        async with service_client(
+            "http://customers", transport=httpx2.MockTransport(self._answer), auth=auth
+        ) as client:
+            return (await client.post("/v1/customers", **options)).status_code
+
+    def _answer(self, request: httpx2.Request) -> httpx2.Response:
+        self.arrived.append(request.headers["Authorization"].removeprefix("Bearer "))
+        return httpx2.Response(200 if self.arrived[-1] in self.accepted else 401)
+
+
+async def test_a_refused_token_is_replaced_by_one_fetch_for_all_calls(endpoint: TokenEndpoint) -> None:
+    now = 1000.0
+    credentials = endpoint.credentials(clock=lambda: now)
+    auth, neighbour = OwnToken(credentials.token), Neighbour("token-1")
+    assert await neighbour.call(auth) == 200
+    neighbour.accepted = ("token-2",)
+    now += own_tokens.PAUSE_SECONDS
+    assert await asyncio.gather(*(neighbour.call(auth, json={"name": "A"}) for _ in range(20))) == 20 * [200]
+    assert len(endpoint.asked) == 2
+    assert await credentials.token("token-1") == "token-2", "a late refusal of the old token"
+
+
+async def test_a_neighbour_that_refuses_every_token_gets_two_requests_and_the_issuer_is_left_in_peace(
+    endpoint: TokenEndpoint,
+) -> None:
+    now = 1000.0
+    auth, neighbour = OwnToken(endpoint.credentials(clock=lambda: now).token), Neighbour()
+    assert await neighbour.call(auth) == 401
+    assert neighbour.arrived == ["token-1"], "a token that is new is not replaced"
+    now += own_tokens.PAUSE_SECONDS
+    assert [await neighbour.call(auth) for _ in range(3)] == 3 * [401]
+    assert neighbour.arrived[1:] == ["token-1", "token-2", "token-2", "token-2"]
+    assert len(endpoint.asked) == 2
+
+
+async def test_the_refusal_stays_if_the_issuer_gives_no_other_token(endpoint: TokenEndpoint) -> None:
+    now = 1000.0
+    auth, neighbour = OwnToken(endpoint.credentials(clock=lambda: now).token), Neighbour()
+    await neighbour.call(auth)
+    endpoint.status = 503
+    now += own_tokens.PAUSE_SECONDS
+    assert [await neighbour.call(auth) for _ in range(3)] == 3 * [401]
+    assert neighbour.arrived == 4 * ["token-1"]
+    assert len(endpoint.asked) == 2
+
+
+async def test_a_file_that_kubernetes_has_replaced_meanwhile_is_read_again(tmp_path: Path) -> None:
+    class Replacing(Neighbour):
+        def _answer(self, request: httpx2.Request) -> httpx2.Response:
+            answer = super()._answer(request)
+            (tmp_path / "customers").write_text("new")
+            return answer
+
+    (tmp_path / "customers").write_text("old")
+    neighbour = Replacing("new")
+    assert await neighbour.call(own_tokens.from_file(tmp_path / "customers")) == 200
+    assert neighbour.arrived == ["old", "new"]
+
+
+async def test_a_body_that_is_a_stream_is_not_sent_twice_and_the_next_call_has_the_new_token() -> None:
+    tokens = iter(["old", "new", "new"])
+
+    async def obtain(_: str) -> str:
+        return next(tokens)
+
+    async def body() -> AsyncGenerator[bytes]:
+        yield b"x"
+
+    neighbour = Neighbour("new")
+    assert [await neighbour.call(OwnToken(obtain), content=body()) for _ in range(2)] == [401, 200]
+    assert neighbour.arrived == ["old", "new"]
 
 
 async def test_a_thousand_calls_share_one_fetch_and_a_cancelled_call_does_not_end_the_fetch(
@@ -187,12 +288,14 @@ async def test_a_known_token_is_used_while_the_issuer_is_down_and_the_issuer_is_
     endpoint.status = 503
     now += 299
     assert [await credentials.token() for _ in range(3)] == 3 * ["token-1"]
+    await renewed(credentials)
+    assert [await credentials.token() for _ in range(3)] == 3 * ["token-1"]
     assert len(endpoint.asked) == 2
     now += 2
     with pytest.raises(TokenUnavailable, match=r"/token answers 503"):
         await credentials.token()
     endpoint.status = 200
-    now += calls.FIRST_PAUSE_SECONDS
+    now += own_tokens.FIRST_PAUSE_SECONDS
     assert await credentials.token() == "token-4"
 
 
