@@ -166,6 +166,8 @@ def _judge_one(
         # Read the facts for the map while the files are in memory. The map reports a malformed file itself.
         with suppress(FleetError, OSError):
             read_facts(commit.repository, commit.id, service)
+    if service:
+        service.close()  # else a check that read another file leaves one process of git for each service
     return standing
 
 

@@ -342,6 +342,21 @@ def test_a_bug_in_a_check_is_a_finding_about_one_service(born: Born, monkeypatch
     assert reason.endswith("ValueError: unexpected")
 
 
+def test_a_judged_service_leaves_no_process_of_git_for_a_file_that_one_check_reads(
+    born: Born, own_cache: Path, judged: Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services: list[Service] = []
+
+    def read_chassis(service: Service) -> list[object]:
+        services.append(service)
+        assert service.text("chassis/src/chassis/errors.py")
+        return []
+
+    monkeypatch.setattr("fleet.check.standing.check_conventions", read_chassis)
+    status([local(born())], jobs=1)
+    assert [service._objects._git._process for service in services] == [None]
+
+
 def test_a_bug_with_one_service_of_many_does_not_hide_the_others() -> None:
     answers, errors = in_threads(lambda divisor: 6 // divisor, [1, 0, 2])
     assert answers == {1: 6, 2: 3}
