@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1 import trace_pb2
@@ -52,4 +53,13 @@ def export(spans: Iterable[Any], service: str = "billing") -> bytes:
     batch = request.resource_spans.add()
     batch.resource.attributes.append(attribute("service.name", service))
     batch.scope_spans.add().spans.extend(spans)
+    return request.SerializeToString()
+
+
+def gauges(service: str, values: dict[str, float]) -> bytes:
+    request = ExportMetricsServiceRequest()
+    batch = request.resource_metrics.add()
+    batch.resource.attributes.append(attribute("service.name", service))
+    for name, value in values.items():
+        batch.scope_metrics.add().metrics.add(name=name).gauge.data_points.add(as_double=value)
     return request.SerializeToString()

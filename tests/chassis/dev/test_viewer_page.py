@@ -11,10 +11,9 @@ import pytest
 from chassis.dev.viewer import log_lines
 from chassis.dev.viewer import server as viewer
 from opentelemetry.proto.trace.v1 import trace_pb2
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from tests.chassis.dev.sent_spans import CLIENT, CONSUMER, PRODUCER, TRACE, attribute, export, span
-from tests.support.browser import browser
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 
@@ -58,26 +57,6 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Generator[viewer.Viewer]:
         many = (span(number, number // 4, trace=LARGE, name=f"step {number}") for number in range(1, 10_001))
         send(running, "v1/traces", export(many))
         yield running
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Generator[Browser]:
-    with browser() as launched:
-        yield launched
-
-
-@pytest.fixture
-def page(chromium: Browser) -> Generator[Page]:
-    context = chromium.new_context(
-        viewport={"width": 1280, "height": 800}, permissions=["clipboard-read", "clipboard-write"]
-    )
-    opened = context.new_page()
-    problems: list[str] = []
-    opened.on("pageerror", lambda error: problems.append(str(error)))
-    opened.on("console", lambda message: problems.append(message.text) if "Content Security" in message.text else None)
-    yield opened
-    context.close()
-    assert problems == []
 
 
 def rows(page: Page, box: str = "rows") -> Any:

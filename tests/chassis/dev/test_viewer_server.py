@@ -13,10 +13,9 @@ from urllib.parse import urlsplit
 import pytest
 from chassis.dev.viewer import exchange
 from chassis.dev.viewer import server as viewer
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue
 
-from tests.chassis.dev.sent_spans import CLIENT, TRACE, attribute, export, span
+from tests.chassis.dev.sent_spans import CLIENT, TRACE, export, gauges, span
 from tests.chassis.dev.viewer_requests import ask
 from tests.support.waiting import wait_until
 
@@ -124,22 +123,11 @@ def test_a_wrong_export_is_refused_and_the_next_one_is_taken(
     assert ask(shown, "v1/traces", export([span(1)]))[0] == 200
 
 
-def measured(name: str, *values: float) -> bytes:
-    request = ExportMetricsServiceRequest()
-    batch = request.resource_metrics.add()
-    batch.resource.attributes.append(attribute("service.name", "billing"))
-    metric = batch.scope_metrics.add().metrics.add(name=name)
-    for value in values:
-        metric.gauge.data_points.add(as_double=value)
-    return request.SerializeToString()
-
-
 def test_the_newest_gauges_of_messages_are_kept_and_no_other_metric(shown: viewer.Viewer) -> None:
     for body in (
-        measured("messaging.outbox.messages", 7),
-        measured("messaging.outbox.messages", 3),
-        measured("messaging.parked.messages", 1),
-        measured("process.memory.usage", 1e9),
+        gauges("billing", {"messaging.outbox.messages": 7}),
+        gauges("billing", {"messaging.outbox.messages": 3}),
+        gauges("billing", {"messaging.parked.messages": 1, "process.memory.usage": 1e9}),
     ):
         assert ask(shown, "v1/metrics", body)[0] == 200
     assert json.loads(ask(shown, "gauges")[1]) == {"billing": {"waiting": 3, "parked": 1}}

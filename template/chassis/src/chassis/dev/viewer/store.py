@@ -227,8 +227,10 @@ class Store:
 
     def edges(self, seconds: int, peers: Mapping[str, str], declared: Collection[Edge] | None) -> dict[str, Any]:
         """Return which services used each other in the last seconds: see `traffic.edges`."""
-        with self._changed:
-            return traffic.edges(self._database, time.time_ns() - seconds * 10**9, peers, declared)
+        # A connection of its own, because many spans take a part of a second, in which services send others.
+        with closing(sqlite3.connect(self._file)) as database:
+            database.row_factory = sqlite3.Row
+            return traffic.edges(database, time.time_ns() - seconds * 10**9, peers, declared)
 
     def trace_of(self, identifier: str) -> str | None:
         """Return the id of the trace that has this id, or whose request has this X-Request-Id."""

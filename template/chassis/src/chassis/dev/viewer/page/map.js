@@ -136,6 +136,12 @@ function node(name, [x, y], [width, height]) {
   return made;
 }
 
+function showing(edge) {
+  const made = button("small", "Show", () => onlyOf(edge.target));
+  made.setAttribute("aria-label", `Show the traces of ${edge.target}`);
+  return made;
+}
+
 function list() {
   const rows = edges.map((edge) => [
     edge.source ? service(edge.source) : OUTSIDE,
@@ -144,8 +150,8 @@ function list() {
     perMinute(edge.count),
     edge.failed ? element("span", "failing", String(edge.failed)) : "0",
     edge.count ? duration(edge.mean) : "–",
-    edge.count ? button("small", "Traces", () => onlyOf(edge.target)) : element("span", "quiet", "unused"),
-    edge.declared === false ? element("span", "warned", "undeclared") : "",
+    edge.count ? showing(edge) : element("span", "quiet", "unused"),
+    edge.declared === false ? element("span", "warned", "undeclared") : edge.declared ? "yes" : "–",
   ]);
-  return table("Edges of the map", ["From", "To", "By", "A minute", "Failed", "Mean", "", ""], rows);
+  return table("Edges of the map", ["From", "To", "By", "A minute", "Failed", "Mean", "Traces", "Declared"], rows);
 }

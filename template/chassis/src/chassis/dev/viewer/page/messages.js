@@ -27,11 +27,11 @@ const alarming = (number) => (number ? element("span", "failing", String(number)
 function outboxes(gauges) {
   const rows = Object.keys(gauges).sort().map((name) => {
     const { waiting = 0, oldest_seconds = 0, parked = 0 } = gauges[name];
-    const look = product.services ? button("small", "Show parked", () => showParked(name)) : "";
+    const look = product.services ? button("small", "Show", () => showParked(name)) : "";
     if (look) look.setAttribute("aria-label", `Show the parked messages of ${name}`);
     return [service(name), String(waiting), waiting ? duration(oldest_seconds * 1e9) : "–", alarming(parked), look];
   });
-  return table("Outboxes and parked messages", ["Service", "To be sent", "Oldest", "Parked", ""], rows);
+  return table("Outboxes and parked messages", ["Service", "To be sent", "Oldest", "Parked", "Look"], rows);
 }
 
 function carried(names, sent, handled) {
@@ -67,7 +67,7 @@ async function showParked(name) {
     element("span", "actions", ...["replay", "drop"].map((action) => acting(name, message, action))),
   ]);
   const content = rows.length
-    ? table(`Parked messages of ${name}`, ["Since", "Message", "Direction", "Reason", ""], rows)
+    ? table(`Parked messages of ${name}`, ["Since", "Message", "Direction", "Reason", "Do"], rows)
     : element("p", "quiet", `No message is parked in ${name}.`);
   byId("parked").replaceChildren(content);
 }

@@ -60,6 +60,7 @@ async function go() {
   const path = decodeURIComponent(location.hash.slice(1));
   const found = /^\/([a-z]+)(?:\/([0-9a-f]{32}))?$/.exec(path || (product.services ? "/services" : "/traces"));
   if (!found || !VIEWS[found[1]] || (found[2] && found[1] !== "traces")) return seek(path);
+  if (found[1] === "services" && !product.services) return location.replace("#/traces");
   [, view.name, view.trace = null] = found;
   useTrace(view.trace);
   showDetail(null);
