@@ -253,7 +253,8 @@ def test_migrations_of_a_table_with_rows_let_other_sessions_go_on(copy: Service,
         "columns": (made(), ["columns"]),
         "rules": (made(*rules), ["rules", "validate_rules"]),
         "fewer": (made(), ["fewer", "index_fewer"]),
-        "column": (made(by_column), ["column", "index_column", "validate_column"]),
+        "column": (made(by_column, sa.Index("ix_email", "email")), ["column", "index_column", "validate_column"]),
+        "no_column": (made(), ["no_column", "index_no_column"]),
     }
     for message, (metadata, files) in states.items():
         copy = dataclasses.replace(copy, tables=metadata)
@@ -265,8 +266,10 @@ def test_migrations_of_a_table_with_rows_let_other_sessions_go_on(copy: Service,
             assert "###" not in path.read_text()
             done = path.read_text().partition("def upgrade")[2].partition("def downgrade")[0]
             assert "create_unique_constraint" not in done
-            assert ("_index(" in done) == (INDEX_BLOCK in done)
-            assert done.count("_index(") == done.count("postgresql_concurrently=True")
+            assert ("postgresql_concurrently" in done) == (INDEX_BLOCK in done)
+            falls = done.count('drop_index("ix_things_maker2"') + done.count('drop_index(op.f("ix_things_maker2")')
+            assert done.count("_index(") == done.count("postgresql_concurrently=True") + falls
+            assert bool(falls) == ("drop_column" in done)
             assert done.count("create_foreign_key(") == done.count("postgresql_not_valid=True")
     for _ in copy.versions.glob("[0-9]*.py"):
         if max(copy.versions.glob("[0-9]*.py")).name.startswith("0001"):
@@ -294,6 +297,13 @@ def test_the_next_migration_validates_a_foreign_key_after_a_failure_has_left_the
     migrate.check(copy, empty_database)
     left = "SELECT count(*) FROM pg_constraint WHERE conrelid = 'tiny.things'::regclass AND NOT convalidated"
     assert ask(empty_database, left) == 0
+    name = ask(
+        empty_database, "SELECT conname FROM pg_constraint WHERE conrelid = 'tiny.things'::regclass AND contype = 'f'"
+    )
+    key = f"CONSTRAINT {name} FOREIGN KEY (maker) REFERENCES tiny.makers NOT VALID"
+    ask(empty_database, f"ALTER TABLE tiny.things DROP CONSTRAINT {name}, ADD {key}")
+    with pytest.raises(migrate.MigrationsBehind, match=f"NOT VALID in the migrations: things.{name}"):
+        migrate.check(copy, empty_database)
 
 
 def check_of(rule: str) -> sa.CheckConstraint:

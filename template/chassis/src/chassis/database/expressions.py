@@ -100,7 +100,11 @@ class Differences:
             for where, these, those in pairs
             for name, check in sorted(these.items())
             if those.get(name) != check
-        ] + [*self.indexes, *(f"  only in the code: the sequence {name}" for name in self.sequences)]
+        ] + [
+            *self.indexes,
+            *(f"  only in the code: the sequence {name}" for name in self.sequences),
+            *(f"  NOT VALID in the migrations: {name.table}.{name.constraint}" for name in self.foreign_keys),
+        ]
 
 
 def indexes_on_expressions(tables: sa.MetaData) -> list[str]:

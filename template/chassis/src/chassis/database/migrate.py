@@ -137,7 +137,7 @@ def check(service: Service, url: str) -> None:
         raise MigrationsBehind(str(error)) from None
     if lines := _compared(service, url).lines():
         raise MigrationsBehind(
-            "\n".join(["These CHECK constraints, indexes on expressions or sequences differ:", *lines])
+            "\n".join(["These CHECK constraints, foreign keys, indexes on expressions or sequences differ:", *lines])
         )
 
 

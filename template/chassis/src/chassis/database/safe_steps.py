@@ -13,6 +13,7 @@ from alembic.autogenerate.api import AutogenContext
 from alembic.autogenerate.render import render_op
 from alembic.operations import ops
 from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Column
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.elements import conv
 
@@ -58,8 +59,8 @@ class Steps:
         whole = {each.table_name for each in upgrade.ops if isinstance(each, ops.CreateTableOp | ops.DropTableOp)}
         groups = [each for each in upgrade.ops if isinstance(each, ops.ModifyTableOps) and each.table_name not in whole]
         for group in groups:
-            drops = any(isinstance(each, ops.DropColumnOp) for each in group.ops)
-            group.ops = [each for each in group.ops if self._stays(each, drops=drops)]
+            dropped = {each.column_name for each in group.ops if isinstance(each, ops.DropColumnOp)}
+            group.ops = [each for each in group.ops if self._stays(each, dropped)]
         rest = [each for group in groups for each in group.ops]
         alone = len(groups) == len(upgrade.ops) and all(isinstance(each, ops.CreateForeignKeyOp) for each in rest)
         return self.take_indexes() if alone else []
@@ -68,9 +69,11 @@ class Steps:
         taken, self.indexes = self.indexes, []
         return [Concurrently(taken)] if taken else []
 
-    def _stays(self, operation: ops.MigrateOperation, *, drops: bool) -> bool:
+    def _stays(self, operation: ops.MigrateOperation, dropped: set[str]) -> bool:
         """Sort an operation on a table that is there. The index of a dropped column is dropped with the column."""
-        if isinstance(operation, ops.CreateIndexOp) or (isinstance(operation, ops.DropIndexOp) and not drops):
+        if isinstance(operation, ops.DropIndexOp) and _may_need(operation, dropped):
+            return True
+        if isinstance(operation, ops.CreateIndexOp | ops.DropIndexOp):
             self.indexes.append(operation)
             return False
         if isinstance(operation, ops.CreateUniqueConstraintOp):
@@ -93,6 +96,14 @@ class Steps:
         table = f"{unique.schema}.{quoted(unique.table_name)}"
         self.constraints.append(ops.ExecuteSQLOp(f"ALTER TABLE {table} {made}"))
         self.undoing.append(unique.reverse())
+
+
+def _may_need(operation: ops.DropIndexOp, columns: set[str]) -> bool:
+    """Return whether the index has one of these columns. An expression or a condition may have any column."""
+    index = operation.to_index()
+    plain = operation.kw.get("postgresql_where") is None and all(isinstance(each, Column) for each in index.expressions)
+    names = {*index.columns.keys(), *operation.kw.get("postgresql_include", ())}
+    return bool(columns) and not (plain and columns.isdisjoint(names))
 
 
 def only(operations: Sequence[ops.MigrateOperation], *, undoing: Sequence[ops.MigrateOperation] | None = None) -> Hook:
