@@ -87,23 +87,53 @@ def _with_kustomization(service: Service, folder: str, found: list[Manifest]) ->
 
 def config_map_keys(service: Service, folder: str) -> dict[str, set[str]]:
     """Return the keys of each ConfigMap that a folder and the folders it builds on generate. Raises FleetError."""
+    return {name: set(values) for name, values in config_maps(service, folder).items()}
+
+
+def config_maps(service: Service, folder: str) -> dict[str, dict[str, str]]:
+    """Return the values of each ConfigMap that a folder and the folders it builds on generate. Raises FleetError."""
+    maps: dict[str, dict[str, str]] = {}
+    for path, kustomization in kustomizations(service, folder):
+        try:
+            _generate(service, posixpath.dirname(path), kustomization, maps)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise FleetError(f"{path} is not a valid kustomization: {error!r}") from None
+    return maps
+
+
+def _generate(service: Service, folder: str, kustomization: Manifest, maps: dict[str, dict[str, str]]) -> None:
+    for generator in kustomization.get("configMapGenerator") or ():
+        lines = [*(generator.get("literals") or ())]
+        for file in [*(generator.get("envs") or ()), *filter(None, [generator.get("env")])]:
+            lines += service.text(posixpath.normpath(posixpath.join(folder, file))).splitlines()
+        pairs = [line.partition("=") for line in lines if not line.lstrip().startswith("#")]
+        before = maps.get(generator["name"], {}) if generator.get("behavior") == "merge" else {}
+        maps[generator["name"]] = before | {key.strip(): value.strip().strip("\"'") for key, _, value in pairs}
+
+
+def kustomizations(service: Service, folder: str) -> Iterator[tuple[str, Manifest]]:
+    """Yield path and content of the kustomizations that a folder builds on, and then of its own. Raises FleetError."""
     path = posixpath.join(folder, FILE)
     (kustomization,) = (service.yaml(path) if path in service.tree else []) or [{}]
-    keys: dict[str, set[str]] = {}
     try:
         for name in [*(kustomization.get("resources") or ()), *(kustomization.get("components") or ())]:
-            for map_, found in config_map_keys(service, posixpath.normpath(posixpath.join(folder, name))).items():
-                keys.setdefault(map_, set()).update(found)
-        for generator in kustomization.get("configMapGenerator") or ():
-            lines = [*(generator.get("literals") or ())]
-            for file in [*(generator.get("envs") or ()), *filter(None, [generator.get("env")])]:
-                lines += service.text(posixpath.normpath(posixpath.join(folder, file))).splitlines()
-            own = {line.partition("=")[0].strip() for line in lines if not line.lstrip().startswith("#")}
-            before = keys.get(generator["name"], set()) if generator.get("behavior") == "merge" else set()
-            keys[generator["name"]] = before | own
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+            yield from kustomizations(service, posixpath.normpath(posixpath.join(folder, name)))
+    except (TypeError, AttributeError, RecursionError) as error:
         raise FleetError(f"{path} is not a valid kustomization: {error!r}") from None
-    return keys
+    yield path, kustomization
+
+
+def template_labels(service: Service, folder: str) -> dict[str, str]:
+    """Return the labels that the kustomizations of a folder add to all pods. Raises FleetError."""
+    found: dict[str, str] = {}
+    for path, kustomization in kustomizations(service, folder):
+        try:
+            for one in kustomization.get("labels") or ():
+                if one.get("includeTemplates") or one.get("includeSelectors"):
+                    found |= one["pairs"]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise FleetError(f"{path} is not a valid kustomization: {error!r}") from None
+    return found
 
 
 def _resource(service: Service, path: str, name: str) -> list[Manifest]:

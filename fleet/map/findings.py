@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from fleet.check.findings import Finding, Level
-from fleet.map import call_findings, message_findings, uses
+from fleet.map import blocked, call_findings, message_findings, uses
 from fleet.map.databases import Database
 from fleet.map.model import Map, MapFinding
 from fleet.service.asyncapi import SPEC
@@ -27,6 +27,7 @@ def findings(map_: Map, limit: int = call_findings.LIMIT) -> list[MapFinding]:
         *message_findings.findings(map_),
         *call_findings.findings(map_, limit),
         *uses.findings(map_),
+        *blocked.findings(map_),
         *_shared(map_),
     ]
     return sorted((apply_waiver(map_, one) for one in everything), key=lambda one: list(Level).index(one.finding.level))

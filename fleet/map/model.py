@@ -11,6 +11,7 @@ from fleet.check.findings import Finding
 from fleet.errors import FleetError
 from fleet.map.clients import Client
 from fleet.map.facts import Facts
+from fleet.map.networks import Network
 from fleet.service.asyncapi import Message
 
 
@@ -43,7 +44,8 @@ class Map:
     """All services and the edges between them. The first of several services with the same name counts.
 
     `unread` are unreadable services with the reasons. `names` are the services' own names by their names in fleet.toml.
-    `offered` are the API documents of services that others use. `places` are the repositories and commits of services.
+    `offered` are the API documents of services that others use, and `networks` the overlays of callers and of these services.
+    `places` are the repositories and commits of services.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Map:
         self.offered = dict(offered or {})
         self.names = dict(names or {})
         self.places: dict[str, tuple[Path, str]] = {}
+        self.networks: dict[str, list[Network]] = {}
         self.unread = dict(sorted((unread or {}).items()))
         self.services: dict[str, Facts] = {}
         self.repeated: list[str] = []
@@ -76,6 +79,7 @@ class Map:
         if name not in self.nodes:
             raise FleetError(f"there is no {name} on the map: it has {', '.join(sorted(self.nodes))}")
         part = Map([], offered=self.offered)
+        part.networks = self.networks
         part.edges = [edge for edge in self.edges if name in (edge.source, edge.target)]
         ends = {name, *(end for edge in part.edges for end in (edge.source, edge.target))}
         part.services = {end: self.services[end] for end in self.services if end in ends}

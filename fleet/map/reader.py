@@ -13,6 +13,7 @@ from fleet.errors import FleetError, as_fleet_error
 from fleet.git.git import without_credentials
 from fleet.map.facts import Facts, facts
 from fleet.map.model import Map
+from fleet.map.networks import Network, networks
 from fleet.processes.parallel import Failure, default_jobs, in_processes, in_threads
 from fleet.processes.resource_limits import LimitExceeded, limit_resources, limit_seconds
 from fleet.progress import progress
@@ -84,6 +85,8 @@ def read_sources(sources: list[Source], unread: dict[str, str] | None = None, jo
     map_.places = {read[source].name: (source.repository, source.commit) for source in reversed(known)}
     used = {map_.service_of(name) for one in map_.services.values() for name in one.uses}
     map_.offered = {read[source].name: _offered(source) for source in known if read[source].name in used}
+    calling = {*used, *(one.name for one in map_.services.values() if one.uses)}
+    map_.networks = {read[source].name: _networks(source) for source in reversed(known) if read[source].name in calling}
     return map_
 
 
@@ -94,6 +97,15 @@ def _offered(source: Source) -> Any:
             return Service(source.repository, source.commit or None).json(SPEC)
     except (FleetError, LimitExceeded):
         return None
+
+
+def _networks(source: Source) -> list[Network]:
+    """Read the overlays of a caller or of a service that others use, as far as they can be read."""
+    try:
+        with limit_resources(READING):
+            return list(networks(Service(source.repository, source.commit or None)))
+    except (FleetError, LimitExceeded):
+        return []
 
 
 def _recall(source: Source) -> Facts | None:

@@ -1,0 +1,104 @@
+"""Find calls that no network policy lets through, on the side of the caller or of the provider."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from fleet.check.findings import Finding
+from fleet.judges.network_policy import Pods, matches, may_receive, may_send
+from fleet.map.facts import USES, Facts
+from fleet.map.model import Kind, Map, MapFinding
+from fleet.map.networks import Network
+
+WHY = "A call that a network policy blocks ends with a timeout, and nothing in the logs of either service names the policy."
+PAGE = "docs/how-to/call-another-service.md"
+
+
+@dataclass(frozen=True)
+class Target:
+    """The pods that a caller means, and their port."""
+
+    network: Network
+    pods: tuple[Pods, ...]
+    port: int
+
+
+def findings(map_: Map) -> Iterator[MapFinding]:
+    """Judge each call that specs/uses of the caller declares, in each overlay of the caller whose neighbour is known."""
+    for caller in map_.services.values():
+        for name in caller.uses:
+            provider = map_.services.get(map_.service_of(name) or "")
+            if provider is not None and provider is not caller:
+                for network in map_.networks.get(caller.name, ()):
+                    yield from _of_call(map_, caller, network, name, provider)
+
+
+def _of_call(map_: Map, caller: Facts, network: Network, name: str, provider: Facts) -> Iterator[MapFinding]:
+    try:
+        target = _target(network, {name, provider.name, *provider.apis}, provider, map_.networks.get(provider.name, []))
+        if target is None or not network.workloads:
+            return
+        ways = list(_ways(network, target))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return  # no cluster would accept the manifest
+    if not any(leaves and arrives for leaves, arrives in ways):
+        where = f"{provider.name} at port {target.port} in {network.environment}"
+        path, rule = f"{network.folder}/peers.yaml", f"as {PAGE} shows"
+        what = f"{caller.name} uses the API (specs/uses/{name}.json)"
+        edges = tuple(edge for edge in map_.of(Kind.CALL) if (edge.source, edge.target) == (caller.name, provider.name))
+        if not any(leaves for leaves, _ in ways):
+            reason = f"{what}, and none of its NetworkPolicies lets its pods reach {where}"
+            yield _finding(caller, provider, path, reason, f"let them out in {path}, {rule}", edges)
+        if not any(arrives for _, arrives in ways):
+            reason = f"{what}, and no NetworkPolicy of {provider.name} lets its pods reach {where}"
+            remedy = f"ask the team of {provider.name} to let {caller.name} in: in its {target.network.folder}/peers.yaml, {rule}"
+            yield _finding(caller, provider, f"{USES}{name}.json", reason, remedy, edges)
+
+
+def _finding(caller: Facts, provider: Facts, path: str, reason: str, remedy: str, edges: tuple) -> MapFinding:
+    # The caller has to act, also if the provider does not let it in: the provider may know nothing of the call.
+    return MapFinding(
+        (caller.name, provider.name), Finding("map-call-blocked", path, reason, remedy, why=WHY), edges[:1]
+    )
+
+
+def _ways(network: Network, target: Target) -> Iterator[tuple[bool, bool]]:
+    """Yield for each workload of the caller and each of the provider whether a call leaves, and whether it arrives."""
+    for source in network.workloads:
+        for pods in target.pods:
+            leaves = may_send(network.policies, source, pods, target.port)
+            yield leaves, may_receive(target.network.policies, source, pods, target.port)
+
+
+def _target(network: Network, names: set[str], provider: Facts, there: list[Network]) -> Target | None:
+    """Find the pods behind the address that the caller's settings have. None if that is not certain."""
+    host, number = provider.name, 80
+    setting = re.compile(
+        f"({'|'.join(re.escape(name.upper().replace('-', '_')) for name in names)})(_SERVICE|_API|_BASE)*_URL"
+    )
+    addresses = [value for key, value in network.settings.items() if setting.fullmatch(key.upper())]
+    fits: Callable[[Network], bool] = lambda one: one.environment == network.environment  # noqa: E731
+    if addresses:
+        if addresses[0] is None:
+            return None
+        url = urlsplit(addresses[0])
+        host, _, rest = (url.hostname or "").partition(".")
+        namespace, _, suffix = rest.partition(".")
+        if suffix and suffix.partition(".")[0] != "svc":
+            return None
+        number = url.port or (443 if url.scheme == "https" else 80)
+        fits = lambda one: one.namespace == (namespace or network.namespace) != ""  # noqa: E731
+    for one in filter(fits, there):
+        spec = one.services.get(host) or {}
+        port = next((each for each in spec.get("ports") or () if each["port"] == number), None)
+        if port and spec.get("selector") and port.get("protocol", "TCP") == "TCP":
+            return _behind(one, spec["selector"], port.get("targetPort", number))
+    return None
+
+
+def _behind(network: Network, selector: dict[str, str], port: int | str) -> Target | None:
+    pods = tuple(one for one in network.workloads if matches({"matchLabels": selector}, one.labels))
+    numbers = {one.ports.get(port) if isinstance(port, str) else port for one in pods}
+    number = numbers.pop() if len(numbers) == 1 else None
+    return None if number is None else Target(network, pods, number)
