@@ -333,6 +333,85 @@ def listen(*, message: str, fields: str | None, source: str | None, config: Path
         click.echo(visible(line.rstrip("\n")))
 
 
+@app.command()
+@click.argument(
+    "folders", type=PATH, nargs=-1, help="Checkouts of services. Default: those of fleet.toml that are here."
+)
+@config_option
+@click.option("--only", multiple=True, metavar="NAME", help="Start only this service. Repeatable.")
+@click.option("--without", multiple=True, metavar="NAME", help="Start all services but this one. Repeatable.")
+@click.option("--clone", is_flag=True, help="Clone the services of fleet.toml that have no checkout here, next to it.")
+@click.option("--broker-url", "urls", multiple=True, metavar="URL", help="A broker that runs already. Repeatable.")
+@click.option("--fresh", is_flag=True, help="Forget all data of the runs before.")
+@click.option("--detach", is_flag=True, help="Return once the services have started. `fleet down` ends them.")
+@click.option(
+    "--status", "only_status", is_flag=True, help="Start nothing, and show the run. Status 1 if a service is not ready."
+)
+@format_option("table", "json", help="The form of --status.")
+def up(
+    folders: tuple[Path, ...],
+    *,
+    config: Path,
+    only: tuple[str, ...],
+    without: tuple[str, ...],
+    clone: bool,
+    urls: tuple[str, ...],
+    fresh: bool,
+    detach: bool,
+    only_status: bool,
+    shown: str,
+) -> None:
+    """Run the services of a product on this machine, with one database, one broker, one issuer and one page for all.
+
+    This runs the code of the services, as you. Each service runs in its own environment, and restarts after a save. Data and
+    logs are in .fleet/ next to fleet.toml. Ctrl-C ends all.
+    """
+    from fleet.up import command
+    from fleet.up.product import select
+
+    memory = command.memory(config)
+    if only_status:
+        raise SystemExit(not command.status(memory, as_json=shown == "json"))
+    selection = select(folders, config, only=only, without=without, clone=clone)
+    wanted = command.Wanted(selection, memory, command.brokers(urls), fresh)
+    if detach:
+        arguments = [*map(str, folders), f"--config={config}", *["--fresh"][: int(fresh)]]
+        lists = {"only": only, "without": without, "broker-url": urls}
+        arguments += [f"--{name}={value}" for name, values in lists.items() for value in values]
+        raise SystemExit(not command.detach(wanted, arguments))
+    raise SystemExit(not command.up(wanted))
+
+
+@app.command()
+@config_option
+def down(*, config: Path) -> None:
+    """End the services that `fleet up` runs."""
+    from fleet.up import command
+
+    command.down(command.memory(config))
+
+
+@app.command()
+@click.argument("name")
+@config_option
+@click.option("--follow", "-f", is_flag=True, help="Go on until Ctrl-C.")
+def logs(name: str, *, config: Path, follow: bool) -> None:
+    """Show what a service has written under `fleet up`."""
+    from fleet.up import command
+
+    command.logs(command.memory(config), name, follow=follow)
+
+
+@app.command()
+@click.argument("name")
+@config_option
+def restart(name: str, *, config: Path) -> None:
+    """Restart a service that `fleet up` runs, with `make setup` if needed. Status 1 if the service is not ready then."""
+    from fleet.up import command
+
+    raise SystemExit(not command.restart(command.memory(config), name))
+
+
 def main() -> None:
     """The console script."""
     for stream in (sys.stdout, sys.stderr):

@@ -34,10 +34,10 @@ def wait_for_programs(lock: int) -> bool:
             return True
 
 
-class Programs:
-    """Run programs from many threads. Leaving the context stops the programs that still run.
+class Guard:
+    """A watchdog that stops the process groups that are left when this process ends, even if it is killed.
 
-    `lock` is an open file that is locked: the file stays locked until the last program of a killed run has ended.
+    `lock` is an open file that is locked: the file stays locked until the last group has ended.
     """
 
     def __init__(self, lock: int) -> None:
@@ -48,6 +48,27 @@ class Programs:
             pass_fds=(lock,),
             start_new_session=True,
         )
+
+    def add(self, group: int) -> None:
+        _write(self._watchdog, f"+{group}")
+
+    def discard(self, group: int) -> None:
+        _write(self._watchdog, f"-{group}")
+
+    def close(self) -> None:
+        """Stop the groups that are left, and wait for their end."""
+        _close(self._watchdog)
+        self._watchdog.wait()
+
+
+class Programs:
+    """Run programs from many threads. Leaving the context stops the programs that still run.
+
+    `lock` is an open file that is locked: the file stays locked until the last program of a killed run has ended.
+    """
+
+    def __init__(self, lock: int) -> None:
+        self._guard = Guard(lock)
         self._running: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
         self._is_stopping = False
@@ -67,7 +88,7 @@ class Programs:
                 start_new_session=True,
             )
             self._running.add(program)
-            self._tell(f"+{program.pid}")
+            self._guard.add(program.pid)
             _write(program, "go")
             _close(program)
         try:
@@ -75,7 +96,7 @@ class Programs:
         finally:
             with self._lock:
                 self._running.discard(program)
-                self._tell(f"-{program.pid}")
+                self._guard.discard(program.pid)
         # The status of a program that `stop` ended is not a result.
         self._refuse_stopped()
         return status
@@ -83,9 +104,6 @@ class Programs:
     def _refuse_stopped(self) -> None:
         if self._is_stopping:
             raise FleetError("the run was stopped")
-
-    def _tell(self, line: str) -> None:
-        _write(self._watchdog, line)
 
     def stop(self) -> None:
         with self._lock:
@@ -106,8 +124,7 @@ class Programs:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-        _close(self._watchdog)
-        self._watchdog.wait()
+        self._guard.close()
 
 
 def _write(program: subprocess.Popen[bytes], line: str) -> None:

@@ -8,6 +8,7 @@ branch = "main"                # left out: the repository's default branch
 
 [[service]]
 path = "../orders"             # from this file's folder; read where it is, at the commit that is checked out
+settings = { CARRIER_URL = "https://carrier.example" }   # for `fleet up` alone
 
 [[listing]]
 file = "shop.json"             # the answer of `gh api /orgs/shop/repos --paginate` or of GitLab's /groups/shop/projects
@@ -22,8 +23,8 @@ import os
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from fleet.errors import FleetError
 from fleet.git.git import without_credentials
 from fleet.template.trust import SHORTHANDS, expand, is_path
 
-SERVICE_KEYS = {"url", "path", "branch", "name"}
+SERVICE_KEYS = {"url", "path", "branch", "name", "settings"}
 LISTING_KEYS = {"file", "protocol", "include", "exclude"}
 
 # The fields of GitHub and GitLab for the full name and the address by protocol.
@@ -50,6 +51,8 @@ class Member:
     address: str
     branch: str = ""
     is_local: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """The settings of the service under `fleet up`."""
 
     @property
     def key(self) -> str:
@@ -106,6 +109,7 @@ def _services(config: Path, entries: list[Any]) -> Iterator[Member]:
         where = f"{config}: service {number}"
         _refuse_unknown(where, entry, SERVICE_KEYS)
         where += next((f" ({entry[key]})" for key in ("name", "url", "path") if entry.get(key)), "")
+        settings = _settings(where, entry.pop("settings", {}))
         for key, value in entry.items():
             if not isinstance(value, str) or not value or value.startswith("-"):
                 raise FleetError(f"{where}: {key} has to be text, and not begin with a hyphen; it is {value!r}")
@@ -118,7 +122,19 @@ def _services(config: Path, entries: list[Any]) -> Iterator[Member]:
             address, is_local = _expand(entry["url"]), False
             if "::" in address or not re.match(r"[\w+.-]+://|[^/\s]+:", address):
                 raise FleetError(f"{where}: {address!r} is not a git URL: a folder is written as path = …")
-        yield Member(entry.get("name") or _last(address), address, entry.get("branch", ""), is_local)
+        yield Member(entry.get("name") or _last(address), address, entry.get("branch", ""), is_local, settings)
+
+
+def _settings(where: str, written: Any) -> dict[str, str]:
+    if not isinstance(written, dict):
+        raise FleetError(f'{where}: settings has to be a table, as {{ CARRIER_URL = "…" }}; it is {written!r}')
+    for name, value in written.items():
+        if not re.fullmatch("[A-Z][A-Z0-9_]*", name) or not isinstance(value, str | int | float) or "\0" in str(value):
+            raise FleetError(
+                f"{where}: {name} in settings has to be the name of an environment variable, such as CARRIER_URL, with a text, "
+                f"a number, true or false; it is {value!r}"
+            )
+    return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in written.items()}
 
 
 def _listings(config: Path, entries: list[Any]) -> Iterator[Member]:

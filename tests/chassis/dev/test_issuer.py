@@ -12,8 +12,10 @@ from chassis.application import application
 from chassis.commands import main
 from chassis.dev import servers_file
 from chassis.dev.issuer import PATH, Client, Issuer
+from chassis.dev.token_server import TokenServer
 from chassis.identity import Oidc, OidcSettings, caller, public, scopes
 from chassis.identity.keys import Keys, fetch_from
+from chassis.identity.own_tokens import Credentials
 from chassis.identity.tokens import Refused, Tokens
 from chassis.service import Service
 from fastapi import APIRouter
@@ -107,6 +109,21 @@ def test_a_page_in_a_browser_obtains_no_token(issuer: Issuer, headers: dict[str,
         assert client.post(f"{issuer.url}/token", data={"scope": "a"}).status_code == 200
         assert client.get(f"{issuer.url}/token").status_code == 404
         assert client.get(f"{issuer.url}/other").status_code == 404
+
+
+async def test_a_client_obtains_a_token_for_another_audience_with_the_scopes_of_that_audience() -> None:
+    scopes = {"customers": ["customers:read", "customers:write"]}
+    with TokenServer("", path="/shared", scopes=lambda audience: scopes.get(audience, [])).running() as server:
+        found = claims(await Credentials(server.url, "orders", "se:cret", {"audience": "customers"}).token())
+        narrow = await Credentials(server.url, "orders", "s", {"audience": "customers", "scope": "a"}).token()
+        verifier = Tokens({server.url: Keys(server.url, fetch_from(server.url, None))}, "customers")
+        assert (await verifier.caller(narrow.encode())).scopes == {"a"}
+    assert [found[name] for name in ("sub", "client_id", "aud", "scope")] == [
+        "orders",
+        "orders",
+        "customers",
+        "customers:read customers:write",
+    ]
 
 
 def claims(token: str) -> dict[str, object]:

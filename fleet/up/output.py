@@ -1,0 +1,72 @@
+"""The output of the processes of a service: kept in its log, sent to the page, and shortened for people."""
+
+import json
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from fleet.up.memory import open_log
+
+MAX_LINE_BYTES = 64 * 1024
+KEPT_LINES = 200
+SHOWN_LINES = 25
+HIDDEN = {"timestamp", "level", "event", "service", "trace_id", "span_id", "exception"}
+
+Forward = Callable[[list[bytes]], None]
+
+
+class Output:
+    """Takes bytes as they come. `forward` gets complete lines."""
+
+    def __init__(self, path: Path, forward: Forward) -> None:
+        self._log, self._forward, self._rest = open_log(path), forward, b""
+        self._last: deque[bytes] = deque(maxlen=KEPT_LINES)
+
+    def begin(self) -> None:
+        """Forget the lines of the process before."""
+        self._last.clear()
+
+    def take(self, received: bytes) -> None:
+        with suppress(OSError):  # a full disk must not block the service, which waits until its output is read
+            self._log.write(received)
+        *whole, self._rest = (self._rest + received).split(b"\n")
+        if len(self._rest) > MAX_LINE_BYTES:
+            whole, self._rest = [*whole, self._rest], b""
+        self._last.extend(whole)
+        self._forward(whole)
+
+    def end(self) -> None:
+        """Take the last line, which has no line end if a process has ended within it."""
+        if self._rest:
+            self.take(b"\n")
+
+    def tail(self) -> str:
+        """Return the last traceback, or the last lines."""
+        lines = list(readable(self._last))
+        begins = [number for number, line in enumerate(lines) if line.startswith("Traceback")]
+        shown = lines[begins[-1] if begins else 0 :]
+        # The marks below a line of a frame are noise; the mark of a syntax error, near the end, is not.
+        frames = [line for line in shown[:-3] if not re.fullmatch(r"\s*[~^]+", line)]
+        return "\n".join((frames + shown[-3:])[-SHOWN_LINES:])
+
+    def close(self) -> None:
+        self._log.close()
+
+
+def readable(lines: Iterable[bytes]) -> Iterator[str]:
+    """Write each line of JSON as one line of text, with a traceback below. Other lines stay as they are."""
+    for line in lines:
+        text = line.decode(errors="replace").rstrip()
+        try:
+            facts = json.loads(text)
+        except (ValueError, RecursionError):
+            facts = None
+        if not isinstance(facts, dict):
+            if text:
+                yield text
+            continue
+        rest = "".join(f" {name}={value}" for name, value in facts.items() if name not in HIDDEN)
+        yield f"{str(facts.get('timestamp', ''))[11:23]} {facts.get('level', ''):<7} {facts.get('event', '')}{rest}"
+        yield from str(facts.get("exception", "")).splitlines()

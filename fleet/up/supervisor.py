@@ -1,0 +1,194 @@
+"""Run a product: the shared servers, all services, one watcher of their files, and the commands of other processes."""
+
+import asyncio
+import signal
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chassis.dev.embedded import EmbeddedServerError
+from chassis.dev.token_server import TokenServer
+from chassis.dev.viewer import log_copy
+from chassis.dev.viewer import server as viewer
+from watchfiles import awatch
+
+from fleet.errors import FleetError
+from fleet.processes.programs import Guard
+from fleet.up import control
+from fleet.up.memory import Memory
+from fleet.up.output import Output
+from fleet.up.product import Selection
+from fleet.up.servers import Servers, scopes
+from fleet.up.supervised import Supervised, Tools
+from fleet.up.wiring import Shared
+
+ISSUER_PATH = "/issuer-of-fleet-up"
+"""Not the path of the issuer of `make dev`, which `serve` refuses."""
+
+STEP_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Options:
+    brokers: Mapping[str, str]
+    """The URL for each kind of broker that runs already."""
+    command: str = "fleet up"
+
+
+class Supervisor:
+    """A run. `tell` shows a line to the person who has started it."""
+
+    def __init__(self, selection: Selection, memory: Memory, options: Options, tell: Callable[[str], None]) -> None:
+        self._selection, self._memory, self._options, self._tell = selection, memory, options, tell
+        self._known = [*selection.started, *selection.left_out]
+        self.services: dict[str, Supervised] = {}
+        self._addresses: dict[str, str] = {}
+        self._ended = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def status(self) -> dict[str, Any]:
+        """Return what the table shows, as JSON has it."""
+        return {
+            "services": [
+                {
+                    "name": one.checkout.name,
+                    "url": one.url,
+                    "state": one.state,
+                    "doing": one.doing,
+                    "version": one.version,
+                    "migration": one.migration,
+                    "restarts": max(one.restarts, 0),
+                    "problem": one.problem,
+                    "note": one.note,
+                    "folder": str(one.checkout.folder),
+                    "pid": one.process.pid if one.process and not one.process.ended.done() else None,
+                }
+                for one in self.services.values()
+            ],
+            "addresses": self._addresses,
+        }
+
+    def end(self) -> None:
+        """Let `until_end` return."""
+        self._ended.set()
+
+    @asynccontextmanager
+    async def running(self, lock: int) -> AsyncGenerator["Supervisor"]:
+        """Run everything inside the context, and stop it all at its end. Raises FleetError."""
+        shared: asyncio.Future[Shared] = asyncio.get_running_loop().create_future()
+        brokers = {one.broker for one in self._selection.started} - {"", *self._options.brokers}
+        async with AsyncExitStack() as stack:
+            guard = Guard(lock)
+            stack.callback(guard.close)
+            page = stack.enter_context(viewer.running(self._memory.folder / "page"))
+            servers = Servers(self._memory, with_nats="nats" in brokers, tell=self._tell)
+            stack.push_async_callback(servers.stop)
+            tools = Tools(self._memory, guard, shared, self._known, lambda name: self._output(name, page), self._tell)
+            for one in self._selection.started:
+                self.services[one.name] = Supervised(one, self._memory.port(one.name), tools)
+            self._tasks = [asyncio.create_task(one.run()) for one in self.services.values()]
+            stack.push_async_callback(_cancel, self._tasks)
+            commands = await control.serve(self._memory, self._answer)
+            stack.callback(self._memory.control.unlink, missing_ok=True)
+            stack.callback(commands.close)
+            shared.set_result(await self._share(servers, page, stack))
+            self._tasks += [asyncio.create_task(servers.keep()), asyncio.create_task(self._restart_saved())]
+            yield self
+
+    async def until_end(self) -> None:
+        """Wait for `end` or `fleet down`. Raises the exception of a part that has failed."""
+        ended = asyncio.create_task(self._ended.wait())
+        done, _ = await asyncio.wait([ended, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    async def _share(self, servers: Servers, page: viewer.Viewer, stack: AsyncExitStack) -> Shared:
+        """Start what the services share. Raises FleetError."""
+        try:
+            await servers.start()
+        except EmbeddedServerError as error:
+            raise FleetError(str(error)) from None
+        ports = {one.name: self._memory.port(one.name, is_ours=False) for one in self._selection.left_out}
+        ports |= {name: one.port for name, one in self.services.items()}
+        brokers = dict(self._options.brokers)
+        if servers.has("NATS"):
+            brokers["nats"] = servers.url("NATS")
+        self._addresses["page"] = page.url
+        issuer = ""
+        if any(one.has_identity for one in self._known):
+            issuer = stack.enter_context(self._issuer().running()).url
+            self._addresses["tokens"] = f"curl -d audience={next(iter(self.services))} {issuer}/token"
+        self._addresses |= brokers
+        telemetry = page.settings_for("")
+        telemetry.pop(log_copy.ADDRESS)  # the output of services is read here
+        secrets = {one.name: self._memory.secret("clients", one.name) for one in self._known}
+        return Shared(ports, await servers.databases(self._known), brokers, issuer, secrets, telemetry)
+
+    def _issuer(self) -> TokenServer:
+        folders = {one.name: one.folder for one in self._known}
+        return TokenServer(
+            "",
+            path=ISSUER_PATH,
+            port=self._memory.port("issuer of fleet up"),
+            scopes=lambda audience: scopes(folders[audience]) if audience in folders else [],
+        )
+
+    def _output(self, name: str, page: viewer.Viewer) -> Output:
+        from chassis.dev.viewer import log_lines
+
+        def forward(lines: list[bytes]) -> None:
+            page.store.add_lines([log_lines.read(line, name) for line in lines if line.strip()])
+
+        return Output(self._memory.log(name), forward)
+
+    async def _restart_saved(self) -> None:
+        """Restart each service whose code is saved."""
+        places: dict[Path, Supervised] = {}
+        for one in self.services.values():
+            for part in ("src", "chassis/src"):
+                if (one.checkout.folder / part).is_dir():
+                    places[(one.checkout.folder / part).resolve()] = one
+        async for changes in awatch(*places, stop_event=None):
+            for place, one in places.items():
+                saved = sorted(path for _, path in changes if Path(path).is_relative_to(place))
+                if saved and one.state != "stopped":
+                    file = Path(saved[0]).relative_to(one.checkout.folder.resolve())
+                    self._tell(f"{one.checkout.name} restarts: {file} was saved")
+                    one.ask("restart")
+
+    async def _answer(self, command: str, name: str) -> Any:
+        if command == "status":
+            return self.status()
+        if command == "down":
+            self.end()
+            return None
+        if (service := self.services.get(name)) is None:
+            raise FleetError(f"`{self._options.command}` runs no service {name}: it runs {', '.join(self.services)}")
+        service.ask(command)
+        while not service.has_done(command):  # noqa: ASYNC110 (the state changes in many places)
+            await asyncio.sleep(STEP_SECONDS)
+        return self.status()
+
+
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def end_by_signals(end: Callable[[], None]) -> None:
+    """Call `end` at the first signal. The second one ends the process at once, and the guard stops the rest."""
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def first() -> None:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+        end()
+
+    for number in numbers:
+        with suppress(RuntimeError):
+            loop.add_signal_handler(number, first)

@@ -1,0 +1,28 @@
+"""The page about `fleet up`: its commands are understood, and its entry of fleet.toml is read. test_running.py runs them."""
+
+import re
+import shlex
+from pathlib import Path
+
+from fleet.main import app
+from fleet.service.register import members
+from fleet.up.command import brokers
+from tests.support.paths import ROOT
+
+PAGE = (ROOT / "docs/how-to/run-the-product.md").read_text()
+
+
+def test_every_command_of_the_page_has_these_options() -> None:
+    written = re.findall(r"`(fleet [^`]+)`|^(fleet [^#\n]+)", PAGE, re.MULTILINE)
+    commands = [shlex.split(one or other) for one, other in written]
+    for _, name, *arguments in commands:
+        app.commands[name].make_context(name, arguments)
+    assert {"up", "down", "logs", "restart"} == {command[1] for command in commands}
+    options = {word for command in commands for word in command if word.startswith("--")}
+    assert {"--only", "--detach", "--status", "--fresh", "--broker-url", "--follow"} <= options
+    assert brokers(["kafka://127.0.0.1:9092", "amqps://there"]).keys() == {"kafka", "rabbitmq"}
+
+
+def test_the_entry_of_the_page_is_read(tmp_path: Path) -> None:
+    (tmp_path / "fleet.toml").write_text(PAGE.partition("```toml\n")[2].partition("```")[0])
+    assert members(tmp_path / "fleet.toml")[0].settings.keys() == {"CARRIER_URL", "CARRIER_KEY"}
