@@ -780,7 +780,7 @@ JOURNEY = {
 @pytest.fixture(scope="module")
 def service(born: Born) -> Path:
     """An installed service. origin/main is its first commit."""
-    parts = ["lists", "schedules", "republish"]
+    parts = ["lists", "schedules", "republish", "neighbours"]
     answers = {"aggregates": AGGREGATES, "chassis_parts": parts, "auth": "oidc"}
     service = born(messaging_style="events-and-queues", broker="nats", **answers)
     make(service, "setup")

@@ -29,10 +29,12 @@ IMPORTS = {
     **dict.fromkeys(("AsyncGenerator", "Mapping"), "collections.abc"),
     **dict.fromkeys(("APIRouter", "Depends", "FastAPI", "Header", "Query", "Request"), "fastapi"),
     "Client": "chassis.dev.issuer",
+    **dict.fromkeys(("Neighbour", "neighbour"), "chassis.neighbours.testing"),
     **dict.fromkeys(("AfterValidator", "Field", "HttpUrl", "SecretStr", "computed_field"), "pydantic"),
     **dict.fromkeys(("ASGITransport", "AsyncClient"), "httpx2"),
     "CORSMiddleware": "fastapi.middleware.cors",
     "Config": "botocore.config",
+    "Database": "chassis.database",  # `chassis.deadline` has a class of this name too
     "StreamingResponse": "fastapi.responses",
     "SkipJsonSchema": "pydantic.json_schema",
     **dict.fromkeys(("JSONB", "TSVECTOR", "insert"), "sqlalchemy.dialects.postgresql"),

@@ -30,11 +30,11 @@ PARTS = {
         "brokers/inspection.py",
         "brokers/nats/inspection.py",
     },
-    "neighbours": {"deadline.py", "web/caller_limits.py"},
+    "neighbours": {"deadline.py", "neighbours/testing.py", "web/caller_limits.py"},
 }
 """For each optional part its modules, or one module of its folder."""
 NATS = {"messaging_style": "events-and-queues", "broker": "nats"}
-FOR_DEVELOPMENT = ("dev/", "messaging/specs/", "testing.py")
+FOR_DEVELOPMENT = ("dev/", "messaging/specs/", "neighbours/testing.py", "testing.py")
 PAGE = ROOT / "docs/explanation/vendored-chassis.md"
 TOLERANCE = 0.05
 """The documentation rounds, and is corrected where it is further away than this share."""

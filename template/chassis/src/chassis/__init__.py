@@ -48,6 +48,7 @@ _COMES_WITH = {
     "chassis.deadline": "`neighbours` in the answer chassis_parts",
     "chassis.dev.issuer": "the answer oidc to the question auth",
     "chassis.dev.shell": "`shell` in the answer chassis_parts",
+    "chassis.neighbours": "`neighbours` in the answer chassis_parts",
     "chassis.identity": "the answer oidc to the question auth",
     "chassis.listing": "`lists` in the answer chassis_parts",
     "chassis.messaging": "a messaging_style",
