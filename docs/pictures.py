@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from rich.console import Console
@@ -25,6 +26,12 @@ FOLDER = ROOT / "docs/pictures"
 DEV, TRACE, FLEET = FOLDER / "dev.svg", FOLDER / "trace.svg", FOLDER / "fleet.png"
 HEADINGS = FOLDER / "fleet.txt"
 """The headings of the page in FLEET, because a PNG cannot be read."""
+
+PANELS = ("trace", "map")
+"""The views of the page of traces that are photographed, as `page-<view>-<width>.png`."""
+
+WIDTHS = {390: 700, 1100: 520}
+"""The height of the picture for each width: a telephone and a laptop."""
 
 COLUMNS = 108
 WIDTH, HEIGHT = 1100, 610
@@ -44,6 +51,7 @@ def main() -> None:
     DEV.write_text(svg(dev(), "billing"))
     HEADINGS.write_text("".join(f"{heading}\n" for heading in headings(fleet())))
     photograph(fleet(), FLEET)
+    photograph_traces()
 
 
 def trace_in(shown: str) -> str:
@@ -142,6 +150,24 @@ def photograph(page: str, picture: Path) -> None:
         desk = chromium.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         desk.goto(file.as_uri())
         desk.screenshot(path=picture)
+
+
+def photograph_traces() -> None:
+    """Show an example product on the page of `chassis.dev.viewer`, in each width, light and dark in turn."""
+    from chassis.dev.viewer import server
+
+    from docs.example_product import Shop, fill
+    from tests.support.browser import browser
+
+    with tempfile.TemporaryDirectory() as folder, server.running(Path(folder), product=Shop()) as shown:
+        trace = fill(shown.store)
+        with browser() as chromium:
+            for (width, height), scheme in zip(WIDTHS.items(), ("dark", "light"), strict=True):
+                page = chromium.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+                for panel in PANELS:
+                    page.goto(f"{shown.url}#/{f'traces/{trace}' if panel == 'trace' else panel}")
+                    page.locator("#waterfall .row, #drawing .node").first.wait_for()
+                    page.screenshot(path=FOLDER / f"page-{panel}-{width}.png")
 
 
 if __name__ == "__main__":

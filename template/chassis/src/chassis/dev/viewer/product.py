@@ -17,6 +17,8 @@ class ServiceState:
 
     name: str
     state: Literal["starting", "ready", "unready", "broken", "stopped"]
+    doing: str = ""
+    """The step of a start that is under way, such as installing."""
     url: str = ""
     docs_url: str = ""
     version: str = ""

@@ -8,7 +8,7 @@ import { onlyOf } from "./lists.js";
 const SVG = "http://www.w3.org/2000/svg";
 const NARROW = 640;
 const NODE = { width: 132, height: 44 };
-const GAP = { wide: { along: 120, across: 34 }, narrow: { along: 64, across: 16 } };
+const GAP = { wide: { along: 150, across: 40, label: 0.5 }, narrow: { along: 64, across: 16, label: 0.7 } };
 const OUTSIDE = "outside";
 let edges = [];
 let drawn = "";
@@ -78,12 +78,13 @@ function picture(lines, isNarrow) {
       spots.set(name, { along: 12 + layer * (size.along + gap.along), across: centre - size.across / 2 });
     });
   });
-  const isRound = lines.some((line) => spots.get(line.target).along <= spots.get(line.source).along);
+  spread(lines, spots);
+  const isRound = lines.some((line) => !isForward(line, spots));
   const [width, height] = point(along, 2 * middle + (isRound ? size.across / 2 : 0));
   const label = `Map of ${counted(spots.size, "service")}; the table has the same edges`;
   const made = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label });
   made.append(svg("defs", {}, ...["used", "failing", "unused", "undeclared"].map(arrow)));
-  made.append(...lines.flatMap((line) => edgeOf(line, spots, size, point)));
+  made.append(...lines.flatMap((line) => edgeOf(line, spots, size, point, gap.label)));
   made.append(...[...spots].map(([name, spot]) => node(name, point(spot.along, spot.across), point(size.along, size.across))));
   return made;
 }
@@ -96,21 +97,39 @@ function arrow(tone) {
   return svg("marker", { id: `arrow-${tone}`, orient: "auto", ...box }, head);
 }
 
+const isForward = (line, spots) => spots.get(line.target).along > spots.get(line.source).along;
+
+// Spread the ends of the edges over the side of a service, in the order of the services at the other ends.
+function spread(lines, spots) {
+  for (const [own, other, port] of [["source", "target", "out"], ["target", "source", "into"]]) {
+    for (const name of spots.keys()) {
+      const ends = lines.filter((line) => line[own] === name && isForward(line, spots));
+      ends.sort((a, b) => spots.get(a[other]).across - spots.get(b[other]).across || (a.kind < b.kind ? -1 : 1));
+      ends.forEach((line, index) => (line[port] = (index + 1) / (ends.length + 1)));
+    }
+  }
+}
+
 // An edge that leads back, or to the same service, goes around beside the services.
 function curve(line, spots, size) {
   const [from, to] = [spots.get(line.source), spots.get(line.target)];
-  const port = size.across * (line.kind === "http" ? 0.35 : 0.65);
-  if (to.along > from.along) {
+  if (isForward(line, spots)) {
     const [start, end] = [from.along + size.along, to.along];
+    const [out, into] = [from.across + size.across * line.out, to.across + size.across * line.into];
     const middle = (start + end) / 2;
-    return { points: [[start, from.across + port], [middle, from.across + port], [middle, to.across + port], [end, to.across + port]], label: -5 };
+    return { points: [[start, out], [middle, out], [middle, into], [end, into]], label: -6 };
   }
   const [start, end, bend] = [from.along + 0.6 * size.along, to.along + 0.4 * size.along, size.across + 8];
   const [low, high] = [from.across + size.across, to.across + size.across];
-  return { points: [[start, low], [start, low + bend], [end, high + bend], [end, high]], label: 0.75 * bend + 10 };
+  return { points: [[start, low], [start, low + bend], [end, high + bend], [end, high]], label: 14 };
 }
 
-function edgeOf(line, spots, size, point) {
+function onCurve([a, b, c, d], t) {
+  const s = 1 - t;
+  return s * s * s * a + 3 * s * s * t * b + 3 * s * t * t * c + t * t * t * d;
+}
+
+function edgeOf(line, spots, size, point, labelAt) {
   const { points, label } = curve(line, spots, size);
   const [start, ...others] = points.map(([along, across]) => point(along, across));
   const tone = toneOf(line);
@@ -120,7 +139,8 @@ function edgeOf(line, spots, size, point) {
   path.append(svg("title", {}, `${line.source || OUTSIDE} → ${line.target}: ${by}, ${perMinute(line.count)} a minute, ${line.failed} failed`));
   if (!line.count) return [path];
   const failed = line.failed ? ` · ${Math.ceil((100 * line.failed) / line.count)} % failed` : "";
-  const [x, y] = point((points[0][0] + points[3][0]) / 2, (points[0][1] + points[3][1]) / 2 + label);
+  const [along, across] = [0, 1].map((axis) => onCurve(points.map((each) => each[axis]), labelAt));
+  const [x, y] = point(along, across + label);
   const text = `${perMinute(line.count)}/min${failed}${line.declared === false ? " · undeclared" : ""}`;
   return [path, svg("text", { x, y, class: `rate ${tone}`, "text-anchor": "middle" }, text)];
 }

@@ -39,7 +39,7 @@ export async function showServices() {
 }
 
 function card(state) {
-  const title = element("h2", "", service(state.name), element("span", `chip ${TONES[state.state]}`, state.state));
+  const title = element("h2", "", service(state.name), element("span", `chip ${TONES[state.state]}`, state.doing ? `${state.state}: ${state.doing}` : state.state));
   const facts = element("dl");
   const add = (name, ...content) => facts.append(element("dt", "", name), element("dd", "", ...content));
   if (state.url) add("address", link(state.url, state.url), state.docs_url ? link("docs", state.docs_url) : "");
