@@ -244,6 +244,7 @@ def call_another_service(service: Path) -> None:
         new("tests/usecases/test_customers.py"),
         add(CONFTEST),
         shown,  # in a service with identity; tests/chassis/identity/test_own_tokens.py sends tokens
+        shown,  # two terminals; tests/chassis/dev/test_issuer.py shares the issuer
         appended("catalog-info.yaml"),
         appended(*peers),
         shown,  # code of the other service

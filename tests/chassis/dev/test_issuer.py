@@ -1,6 +1,7 @@
 """The issuer of `make dev` and of tests: its tokens are verified by its published keys, and nothing else trusts them."""
 
 import base64
+import contextlib
 import dataclasses
 import json
 from collections.abc import Generator
@@ -10,7 +11,7 @@ import httpx2
 import pytest
 from chassis.application import application
 from chassis.commands import main
-from chassis.dev import servers_file
+from chassis.dev import server, servers_file
 from chassis.dev.issuer import PATH, Client, Issuer
 from chassis.dev.token_server import TokenServer
 from chassis.identity import Oidc, OidcSettings, caller, public, scopes
@@ -18,6 +19,7 @@ from chassis.identity.keys import Keys, fetch_from
 from chassis.identity.own_tokens import Credentials
 from chassis.identity.tokens import Refused, Tokens
 from chassis.service import Service
+from chassis.settings import read
 from fastapi import APIRouter
 
 from tests.chassis.tiny.main import SERVICE
@@ -133,7 +135,7 @@ def claims(token: str) -> dict[str, object]:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("DATABASE_URL", "OIDC_ISSUER"):
+    for name in ("DATABASE_URL", "OIDC_ISSUER", "OIDC_AUDIENCE"):
         monkeypatch.setenv(name, "")  # so that the value of before comes back
         monkeypatch.delenv(name)
 
@@ -162,6 +164,30 @@ def test_the_command_names_the_remedy_without_the_issuer_of_make_dev(
     monkeypatch.setenv("OIDC_ISSUER", "https://issuer.example")
     assert main(guarded, ["token"]) == 2
     assert "Start `make dev` without OIDC_ISSUER in another terminal" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("folder")
+async def test_two_services_of_make_dev_call_each_other_with_tokens_of_one_issuer(
+    guarded: Service, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with contextlib.ExitStack() as stack:
+        first = server.trusted_issuer(dataclasses.replace(guarded, name="first"), stack)
+        monkeypatch.delenv("OIDC_AUDIENCE")
+        monkeypatch.setenv("OIDC_ISSUER", first["OIDC_ISSUER"])
+        assert server.trusted_issuer(guarded, stack) == {}
+        assert main(guarded, ["token"]) == 0
+        assert claims(capsys.readouterr().out)["aud"] == "tiny"
+        for name, value in {
+            "DATABASE_URL": "postgresql:///x",
+            "OIDC_CLIENT_ID": "a",
+            "OIDC_CLIENT_SECRET": "b",
+        }.items():
+            monkeypatch.setenv(name, value)
+        settings = read(OidcSettings)
+        transport = httpx2.ASGITransport(application(guarded, settings))
+        own = settings.token_for("tiny", scope="things:read")
+        async with httpx2.AsyncClient(transport=transport, base_url="http://tiny", auth=own) as client:
+            assert (await client.get("/v1/things/a")).text == '"a a"'
 
 
 def test_a_service_without_identity_has_no_such_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,9 +87,10 @@ def developer_token(
         return None
     operations = (operation for path in document["paths"].values() for operation in path.values())
     named = {name for each in operations for need in each.get("security", ()) for name in need.get(SCHEME, ())}
-    form = urlencode({"subject": subject, "scope": " ".join(sorted(named) if scopes is None else scopes)}).encode()
+    audience = os.environ.get("OIDC_AUDIENCE") or document["info"]["title"]  # the issuer may be that of another service
+    wanted = {"audience": audience, "subject": subject, "scope": " ".join(sorted(named) if scopes is None else scopes)}
     straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with straight.open(f"{issuer}/token", form, timeout=5) as answer:
+    with straight.open(f"{issuer}/token", urlencode(wanted).encode(), timeout=5) as answer:
         return json.load(answer)["access_token"]
 
 

@@ -60,12 +60,8 @@ def run(service: Service, _: None, options: argparse.Namespace) -> int:
                     from chassis.dev.embedded import nats_server  # a service without messages has no such file
 
                     embedded_urls["BROKER_URL"] = stack.enter_context(nats_server.nats(FOLDER / "nats", durable=True))
-            if service.auth is not None and not os.environ.get("OIDC_ISSUER"):
-                from chassis.dev.issuer import Issuer  # a service without identity has no such file
-
-                issuer = stack.enter_context(Issuer(service.name).running())
-                embedded_urls["OIDC_ISSUER"] = issuer.url
-                os.environ.setdefault("OIDC_AUDIENCE", service.name)
+            if service.auth is not None:
+                embedded_urls |= trusted_issuer(service, stack)
             servers_file.write(embedded_urls)
             os.environ.update(embedded_urls)
             url = os.environ["DATABASE_URL"]
@@ -119,6 +115,16 @@ def run(service: Service, _: None, options: argparse.Namespace) -> int:
         except SettingsError as error:
             print(f"{service.name} cannot start:\n{error}", file=sys.stderr)
             return 2
+
+
+def trusted_issuer(service: Service, stack: contextlib.ExitStack) -> dict[str, str]:
+    """Run an issuer, unless OIDC_ISSUER names one, such as that of another service. The default audience is the service's name."""
+    os.environ.setdefault("OIDC_AUDIENCE", service.name)
+    if os.environ.get("OIDC_ISSUER"):
+        return {}
+    from chassis.dev.issuer import Issuer  # a service without identity has no such file
+
+    return {"OIDC_ISSUER": stack.enter_context(Issuer(service.name).running()).url}
 
 
 def _interrupt_once(*_: object) -> None:
