@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fleet.errors import FleetError
 from fleet.git import git
@@ -22,10 +22,13 @@ from fleet.up.refusal import Refusal
 from fleet.up.wiring import Shared, environment, unknown_settings
 from fleet.update.generated import team_environment
 
+State = Literal["starting", "ready", "unready", "broken", "stopped"]
+
 ATTEMPTS = 3
 PAUSE_SECONDS = 0.5
 START_SECONDS = 60
 LOOK_SECONDS = 2
+ANSWER_SECONDS = 5
 RECOVERED_SECONDS = 10
 """A process that ran this long does not count as a failed attempt when it ends."""
 
@@ -54,7 +57,8 @@ class Supervised:
 
     def __init__(self, checkout: Checkout, port: int, tools: Tools) -> None:
         self.checkout, self.port, self._tools = checkout, port, tools
-        self.state, self.doing, self.problem = "starting", "", ""
+        self.state: State = "starting"
+        self.doing = self.problem = ""
         self.version = self.migration = self.note = ""
         self.restarts = -1
         self.process: Process | None = None
@@ -66,6 +70,11 @@ class Supervised:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def known(self) -> list[Checkout]:
+        """All services that this one may call."""
+        return self._tools.known
 
     def ask(self, action: str) -> None:
         """Start, stop or restart the service soon."""
@@ -85,6 +94,7 @@ class Supervised:
                 self._asked.clear()
                 if not self._is_wanted:
                     await self._rest("stopped", "")
+                    continue
                 began = time.monotonic()
                 try:
                     await self._start()
@@ -116,7 +126,7 @@ class Supervised:
             await self._refuse()
             await asyncio.sleep(PAUSE_SECONDS)
 
-    async def _rest(self, state: str, problem: str) -> None:
+    async def _rest(self, state: State, problem: str) -> None:
         await self._refuse()
         self.state, self.problem, self.doing = state, problem, ""
         await self._asked.wait()
@@ -249,7 +259,7 @@ class Supervised:
                 if self.process.ended.done():
                     raise StartFailed(self._end())
                 try:
-                    await self._look(LOOK_SECONDS)
+                    await self._look(ANSWER_SECONDS)
                 except (OSError, ValueError):
                     self.state, self.problem = "unready", "it does not answer /readyz"
         finally:

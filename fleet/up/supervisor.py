@@ -19,6 +19,7 @@ from fleet.processes.programs import Guard
 from fleet.up import control
 from fleet.up.memory import Memory
 from fleet.up.output import Output
+from fleet.up.page import PageProduct
 from fleet.up.product import Selection
 from fleet.up.servers import Servers, scopes
 from fleet.up.supervised import Supervised, Tools
@@ -82,12 +83,21 @@ class Supervisor:
         async with AsyncExitStack() as stack:
             guard = Guard(lock)
             stack.callback(guard.close)
-            page = stack.enter_context(viewer.running(self._memory.folder / "page"))
+            ports = {one.name: self._memory.port(one.name) for one in self._selection.started}
+            product = PageProduct(self.services, shared)
+            place = self._memory.folder / "page"
+            page = stack.enter_context(
+                viewer.running(place, product=product, port=self._memory.port("page of fleet up"))
+            )
             servers = Servers(self._memory, with_nats="nats" in brokers, tell=self._tell)
             stack.push_async_callback(servers.stop)
-            tools = Tools(self._memory, guard, shared, self._known, lambda name: self._output(name, page), self._tell)
+
+            def output(name: str) -> Output:
+                return Output(self._memory.log(name), lambda lines: page.add_lines(name, lines))
+
+            tools = Tools(self._memory, guard, shared, self._known, output, self._tell)
             for one in self._selection.started:
-                self.services[one.name] = Supervised(one, self._memory.port(one.name), tools)
+                self.services[one.name] = Supervised(one, ports[one.name], tools)
             self._tasks = [asyncio.create_task(one.run()) for one in self.services.values()]
             stack.push_async_callback(_cancel, self._tasks)
             commands = await control.serve(self._memory, self._answer)
@@ -95,6 +105,7 @@ class Supervisor:
             stack.callback(commands.close)
             shared.set_result(await self._share(servers, page, stack))
             self._tasks += [asyncio.create_task(servers.keep()), asyncio.create_task(self._restart_saved())]
+            self._tasks.append(asyncio.create_task(self._announce(page)))
             yield self
 
     async def until_end(self) -> None:
@@ -135,13 +146,14 @@ class Supervisor:
             scopes=lambda audience: scopes(folders[audience]) if audience in folders else [],
         )
 
-    def _output(self, name: str, page: viewer.Viewer) -> Output:
-        from chassis.dev.viewer import log_lines
-
-        def forward(lines: list[bytes]) -> None:
-            page.store.add_lines([log_lines.read(line, name) for line in lines if line.strip()])
-
-        return Output(self._memory.log(name), forward)
+    async def _announce(self, page: viewer.Viewer) -> None:
+        """Have the page ask again after each change of a state."""
+        before = self.status()
+        while True:
+            await asyncio.sleep(STEP_SECONDS)
+            if (now := self.status()) != before:
+                before = now
+                page.changed()
 
     async def _restart_saved(self) -> None:
         """Restart each service whose code is saved."""

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Generator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -144,10 +145,12 @@ def product(render: Render, birth: Birth, tmp_path_factory: pytest.TempPathFacto
     postgresql.delete(product.memory.folder / "postgres")
 
 
+def _if_ready(shown: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str] | None:
+    return shown if shown.returncode == 0 else None
+
+
 def test_all_services_are_ready_and_the_table_names_an_older_chassis(product: Product) -> None:
-    product.await_state("ready")
-    shown = product.fleet("up", "--status")
-    assert shown.returncode == 0, shown.stdout
+    shown = wait_until(lambda: _if_ready(product.fleet("up", "--status")), product.log.read_text)
     assert "ledger: its chassis takes no socket, so calls fail while it restarts" in shown.stdout
     assert "fleet up runs the code of shipping, storefront, ledger, as you" in product.log.read_text()
     assert json.loads(product.fleet("up", "--status", "--format", "json").stdout)["services"][0]["name"] == "shipping"
@@ -172,15 +175,12 @@ async def test_a_call_between_services_has_a_token_and_is_one_trace(product: Pro
 
         async def trace() -> list[str]:
             shown = await client.get(f"{page}traces/{answer.headers['x-request-id']}.txt")
-            lines = shown.text.splitlines()
-            return lines if any("GET /v1/checkouts" in line for line in lines) else []
+            lines = [line for line in shown.text.splitlines() if "GET /v1/" in line]
+            return lines if len(lines) > 1 else []
 
         shown = await until(trace)
-    indents = [len(line) - len(line.lstrip()) for line in shown if "GET /v1/" in line]
-    assert [line.split()[:2] for line in shown if "GET /v1/" in line][:2] == [
-        ["GET", "/v1/checkouts"],
-        ["GET", "/v1/shipments"],
-    ]
+    indents = [len(line) - len(line.lstrip()) for line in shown]
+    assert [line.split()[:2] for line in shown] == [["GET", "/v1/checkouts"], ["GET", "/v1/shipments"]]
     assert indents[0] < indents[1]
 
 
@@ -203,6 +203,25 @@ def test_a_restart_refuses_no_caller(product: Product) -> None:
     assert (after["pid"] != before["pid"], after["restarts"]) == (True, before["restarts"] + 1)
 
 
+async def answers(client: httpx2.AsyncClient, url: str, status: int) -> bool:
+    return (await client.get(url)).status_code == status
+
+
+async def test_the_page_shows_the_services_and_stops_and_starts_them(product: Product) -> None:
+    page = control.tell(product.memory, "status")["addresses"]["page"]
+    before = product.services()["shipping"]["restarts"]
+    async with httpx2.AsyncClient(base_url=page, timeout=60, trust_env=False) as client:
+        shown = (await client.get("product")).json()
+        assert [one["name"] for one in shown["services"]] == ["shipping", "storefront", "ledger"]
+        assert all(one["url"] == product.url(one["name"], "") for one in shown["services"])
+        assert (await client.get("services/shipping/parked")).json() == []
+        assert (await client.get("services/ledger/parked")).status_code == 409
+        for action, status in (("stop", 503), ("start", 200)):
+            assert (await client.post(f"services/shipping/{action}")).status_code == 200
+            await until(partial(answers, client, product.url("shipping", "/livez"), status), product.log.read_text)
+    assert product.services()["shipping"]["restarts"] == before + 1
+
+
 def test_a_broken_service_answers_503_and_shows_its_traceback_until_a_save(product: Product) -> None:
     file = product.folder / "storefront/src/storefront/api/checkouts.py"
     content = file.read_text()
@@ -221,10 +240,13 @@ def test_a_broken_service_answers_503_and_shows_its_traceback_until_a_save(produ
 def test_killed_servers_and_services_start_again(product: Product) -> None:
     shipping, restarts = product.services()["shipping"]["pid"], product.services()["shipping"]["restarts"]
     others = product.services()["storefront"]["restarts"]
-    programs = {
-        name: [each for each in product.processes() if each.name() == name] for name in ("nats-server", "postgres")
-    }
-    killed = [programs["nats-server"][0].pid, min(each.pid for each in programs["postgres"]), shipping]
+    servers = [
+        each.pid
+        for each in product.processes()
+        if {"-D", str(product.memory.folder / "nats/server.json")} & {*each.cmdline()}
+    ]
+    assert len(servers) == 2
+    killed = [*servers, shipping]
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
     wait_until(lambda: product.services()["shipping"]["restarts"] > restarts, product.log.read_text)
