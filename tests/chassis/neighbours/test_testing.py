@@ -113,8 +113,9 @@ async def test_a_status_is_one_argument_with_its_own_body() -> None:
 
 
 async def test_a_time_out_and_a_slow_answer_are_one_argument() -> None:
-    with pytest.raises(httpx2.ConnectError):
-        await ask(neighbour("customers", httpx2.ConnectError))
+    for failure in (httpx2.ConnectError, httpx2.ConnectError("refused")):
+        with pytest.raises(httpx2.ConnectError):
+            await ask(neighbour("customers", failure))
     with pytest.raises(httpx2.TimeoutException):
         await ask(neighbour("customers", Slow(30)))
     assert (await ask(neighbour("customers", get_customer=Slow(0.01, ADA)))).json() == ADA
@@ -126,7 +127,9 @@ async def test_an_iterator_has_an_answer_for_each_call() -> None:
     with pytest.raises(httpx2.ReadTimeout):
         await ask(customers)
     assert (await ask(customers)).json() == ADA
-    assert len(customers.requests) == 3
+    with pytest.raises(Unfit, match="the test has no answer for one more call of getCustomer"):
+        await ask(customers)
+    assert len(customers.requests) == 4
 
 
 async def test_an_answer_may_be_a_model() -> None:

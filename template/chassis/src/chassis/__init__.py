@@ -16,7 +16,7 @@ client       service_client: HTTP to another service
 problems     failures as RFC 9457 problem documents
 application  the HTTP process as a FastAPI application
 commands     the command line
-testing      pytest fixtures (with `auth: oidc`, the fixture `client` is a chassis.dev.issuer.Client)
+testing      pytest fixtures (with `auth: oidc`, the fixture `client` is a chassis.dev.issuer.Client; with `neighbours`, see chassis.neighbours.testing)
 
 Everything else is internal. This module imports no other, so that each process loads only what it uses.
 """

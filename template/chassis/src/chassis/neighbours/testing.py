@@ -62,12 +62,18 @@ class Neighbour(httpx2.AsyncBaseTransport):
         self._check_request(f"the request of {name}", request, operation, in_path)
         self.requests.append(request)
         answer = self._answers.get(_bare(name), self._always)
-        answer = next(answer) if isinstance(answer, Iterator) else answer
+        answer = (
+            next(answer, Unfit(f"the test has no answer for one more call of {name}"))
+            if isinstance(answer, Iterator)
+            else answer
+        )
         if isinstance(answer, Slow):
             await asyncio.sleep(answer.seconds)
             answer = answer.answer
         if isinstance(answer, type) and issubclass(answer, Exception):
-            raise answer(f"{name} fails in this test")
+            answer = answer(f"{name} fails in this test")
+        if isinstance(answer, Exception):
+            raise answer
         response = answer if isinstance(answer, httpx2.Response) else self._response(operation["responses"], answer)
         self._check_response(f"the answer of {name}", response, operation["responses"])
         return response
