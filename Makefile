@@ -19,7 +19,7 @@ export UV_PYTHON
 # environment told it to keep nothing.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo setup test test-fast tools compiled lint format docs pictures simulation chaos bench bench-messages bench-effect bench-fleet bench-image
+.PHONY: help demo setup test test-fast tools compiled lint format docs pictures simulation chaos bench bench-messages bench-effect bench-fleet bench-image bench-page
 
 help: ## This list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -86,6 +86,9 @@ bench-fleet: setup ## Measure fleet on 1, 50 and 200 services, and beside cruft;
 
 bench-image: setup ## Measure the image and its builds beside a naive Dockerfile; prints ratios
 	@.venv/bin/python -m bench.image $(ARGS)
+
+bench-page: setup ## Measure the page of traces with 10,000 spans in a trace, and with 200,000 spans
+	@.venv/bin/python -m bench.page
 
 .tools/bin/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "this needs Python 3.11 or newer: set PYTHON=…, or install uv"; exit 1; }
