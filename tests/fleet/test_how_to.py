@@ -38,7 +38,6 @@ from tests.support.how_to import (
     instead_of,
     into,
     listed,
-    migration,
     new,
     shown,
     typed,
@@ -481,7 +480,7 @@ def let_the_database_give_a_value(service: Path) -> None:
         "let-the-database-give-a-value.md",
         add(PERSISTENCE, above="invoices"),
         in_the_table,
-        migration("number invoices"),
+        both(migrated("number invoices"), written("*_number_invoices.py")),
         both(
             add(PERSISTENCE),
             edit(
@@ -536,14 +535,6 @@ def record_who_changed_what(service: Path) -> None:
         text = re.sub(r"    async def add\(.*?(?=\n    async def )", rf"\g<0>{record}", text, flags=re.DOTALL)
         return re.sub(r"    async def save\(.*?(?=\n    async def )", rf"\g<0>{record}", text, flags=re.DOTALL)
 
-    def by_actor(text: str) -> str:
-        text = re.sub(r"^class (\w+):(?=\n)", r"class \1(ByActor):", text, flags=re.MULTILINE)
-        return text.replace("InvoiceRepository(uow)", "InvoiceRepository(uow, command.actor)")
-
-    def takes_actor(text: str) -> str:
-        route = r"(^async def \w+\([^)]*?),?\s*(\) -> [^\n]*:\n(?:    .*\n)*?    command = usecases\.\w+\()"
-        return re.sub(route, r"\1, actor: Actor = None\2actor=actor, ", text, flags=re.MULTILINE)
-
     follow(
         service,
         "record-who-changed-what.md",
@@ -555,8 +546,6 @@ def record_who_changed_what(service: Path) -> None:
         into(PERSISTENCE, "InvoiceRepository"),
         both(into(PERSISTENCE, "InvoiceRepository"), changed(PERSISTENCE, recording)),
         both(into(PERSISTENCE, "InvoiceRepository"), migrated("record changes")),
-        both(changed(USECASES, by_actor), add(USECASES, above="CreateInvoice")),
-        both(changed(API, takes_actor), add(API, above="NewInvoice")),
         add(API, above="get_invoice"),
         new("tests/api/test_invoice_history.py"),
     )
@@ -850,7 +839,7 @@ INVOICE = "Invoice: {number: string(40), customer_id: uuid, total: money, due_on
 @pytest.mark.slow
 @pytest.mark.xdist_group("how-to")
 def test_an_aggregate_is_removed_in_three_releases_and_each_gate_asks_for_its_part(born: Born) -> None:
-    aggregates = f"{INVOICE}Refund: {{reason: text, amount: money}}\n"
+    aggregates = f"{INVOICE}Refund: {{invoice: Invoice, reason: text, amount: money}}\n"
     service = born(messaging_style="events-and-queues", broker="nats", aggregates=aggregates)
     make(service, "setup")
     make(service, "specs")
@@ -885,11 +874,10 @@ def test_an_aggregate_is_removed_in_three_releases_and_each_gate_asks_for_its_pa
 
     def dropped(service: Path, text: str) -> None:
         (service / schema).write_text(first)
-        undeclared = text.partition("\n")[2]
-        migration("drop refunds")(service, undeclared)
+        both(migrated("drop refunds"), written("*_drop_refunds.py"))(service, text)
         assert conventions_broken(service) == {"migration-expand-contract"}
-        path = max((service / "src/billing/migrations/versions").glob("*.py"))
-        path.write_text(path.read_text().replace(undeclared, text))
+        [path] = (service / "src/billing/migrations/versions").glob("*_drop_refunds.py")
+        path.write_text(path.read_text().replace("def upgrade", f"{text.partition(chr(10))[0]}\ndef upgrade"))
         make(service, "migrations")
         assert conventions_broken(service) == set()
 

@@ -165,20 +165,6 @@ def appended(*paths: str) -> Step:
     return step
 
 
-def migration(message: str) -> Step:
-    """Make a step that runs `make migration`, and replaces the `upgrade` of the new file and the comments above it."""
-
-    def step(service: Path, text: str) -> None:
-        import_missing(service)
-        make(service, "migration", f"m={message}")
-        newest = max((service / PACKAGE / "migrations/versions").glob("[0-9]*.py"))
-        head, _, _ = newest.read_text().partition("def upgrade")
-        imported = "" if "import sqlalchemy" in head else "import sqlalchemy as sa\n"
-        newest.write_text(f"{head.replace('from alembic', f'{imported}from alembic')}{text}")
-
-    return step
-
-
 def typed(service: Path, text: str) -> None:
     """Run the commands of the block in the service's folder."""
     import_missing(service)
@@ -190,7 +176,8 @@ def written(name: str) -> Step:
     """Make a step that compares the block with the `upgrade` of a migration that `make migration` has written."""
 
     def step(service: Path, text: str) -> None:
-        lines = (service / PACKAGE / "migrations/versions" / name).read_text().splitlines(keepends=True)
+        [file] = (service / PACKAGE / "migrations/versions").glob(name)
+        lines = file.read_text().splitlines(keepends=True)
         code = "".join(line for line in lines if not line.lstrip().startswith("#"))
         assert dict(_definitions(code))["upgrade"] == dict(_definitions(text))["upgrade"]
 

@@ -17,7 +17,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.sql.elements import conv
 
-from chassis.database.safe_steps import Hook, Steps, quoted
+from chassis.database.safe_steps import Hook, Steps, quoted, shorten
 
 UNVALIDATED = " NOT VALID"
 _CHECKS = text("""
@@ -158,6 +158,7 @@ def writer(found: Differences, tables: sa.MetaData, steps: Steps) -> Hook:
         assert downgrade is not None
         indexes = steps.split(upgrade)
         upgrade.reverse_into(downgrade)
+        shorten(upgrade)
         # A new table is created with its constraints, and a dropped table takes its constraints with it.
         whole = {each.table_name for each in upgrade.ops if isinstance(each, ops.CreateTableOp | ops.DropTableOp)}
         all_surplus = {name: check.expression for name, check in found.surplus.items()}

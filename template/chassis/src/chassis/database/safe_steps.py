@@ -1,9 +1,11 @@
 """Split the operations of `make migration` into migrations of which none blocks other sessions for long.
 
 An index of a table that has rows is built CONCURRENTLY, outside of a transaction. A foreign key is NOT VALID until a later
-migration validates it. A unique constraint is made of an index that is there.
+migration validates it. A unique constraint is made of an index that is there. A default that PostgreSQL computes for each row
+comes after its column.
 """
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +15,7 @@ from alembic.autogenerate.api import AutogenContext
 from alembic.autogenerate.render import render_op
 from alembic.operations import ops
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Column
+from sqlalchemy import Column, DefaultClause
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.elements import conv
 
@@ -102,8 +104,44 @@ def _may_need(operation: ops.DropIndexOp, columns: set[str]) -> bool:
     """Return whether the index has one of these columns. An expression or a condition may have any column."""
     index = operation.to_index()
     plain = operation.kw.get("postgresql_where") is None and all(isinstance(each, Column) for each in index.expressions)
-    names = {*index.columns.keys(), *operation.kw.get("postgresql_include", ())}
-    return bool(columns) and not (plain and columns.isdisjoint(names))
+    return bool(columns) and not (plain and columns.isdisjoint(_columns(operation)))
+
+
+def _columns(operation: ops.DropIndexOp) -> set[str]:
+    return {*operation.to_index().columns.keys(), *operation.kw.get("postgresql_include", ())}
+
+
+def shorten(upgrade: ops.UpgradeOps) -> None:
+    """Let tables and columns be dropped with their indexes, and let a default that would rewrite a table follow its column."""
+    tables = {each.table_name for each in upgrade.ops if isinstance(each, ops.DropTableOp)}
+    for group in [each for each in upgrade.ops if isinstance(each, ops.ModifyTableOps)]:
+        gone = {each.column_name for each in group.ops if isinstance(each, ops.DropColumnOp)}
+        stay = [each for each in group.ops if not (isinstance(each, ops.DropIndexOp) and gone & _columns(each))]
+        group.ops = [part for each in stay for part in _default_last(each)]
+        if group.table_name in tables:
+            upgrade.ops.remove(group)
+
+
+def _default_last(operation: ops.MigrateOperation) -> list[ops.MigrateOperation]:
+    """Split a new column from its default. A required column stays whole, because rows that exist would have no value."""
+    if not isinstance(operation, ops.AddColumnOp):
+        return [operation]
+    column, default = operation.column, operation.column.server_default
+    if not column.nullable or not isinstance(default, DefaultClause) or not _is_computed(default):
+        return [operation]
+    plain: Column[Any] = Column(column.name, column.type, nullable=True, comment=column.comment)
+    table, schema = operation.table_name, operation.schema
+    return [
+        ops.AddColumnOp(table, plain, schema=schema),
+        ops.AlterColumnOp(table, column.name, schema=schema, modify_server_default=default),
+    ]
+
+
+def _is_computed(default: DefaultClause) -> bool:
+    """Return whether PostgreSQL may compute another value for each row. A plain text is one value, and so is the time."""
+    if isinstance(default.arg, str):
+        return False
+    return bool(re.search(r"(?<!\bnow)\(", str(default.arg.compile(dialect=postgresql.dialect()))))
 
 
 def only(operations: Sequence[ops.MigrateOperation], *, undoing: Sequence[ops.MigrateOperation] | None = None) -> Hook:
