@@ -76,13 +76,13 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(project: Path, *options: str, **settings: object) -> str:
-    """Return the last line of pytest's output, such as `10 passed in 2.00s`."""
+def run(project: Path, *options: str, lines: int = 1, **settings: object) -> str:
+    """Return the last lines of pytest's output, by default one such as `10 passed in 2.00s`."""
     plugins = [part for name in PLUGINS for part in ("-p", name)]
     command = [sys.executable, "-m", "pytest", "-q", *plugins, *options]
     env = environment(PYTEST_DISABLE_PLUGIN_AUTOLOAD=1, **settings)
     result = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True)
-    return result.stdout.strip().splitlines()[-1] if result.stdout else result.stderr
+    return "\n".join(result.stdout.strip().splitlines()[-lines:]) or result.stderr
 
 
 @pytest.mark.slow
@@ -111,3 +111,27 @@ def test_without_database_url_the_tests_have_a_server_of_their_own(project: Path
     assert outcome.startswith("8 passed")
     used = (project / "alone.url").read_text()
     assert used.rpartition("/")[0] != postgres_url.rpartition("/")[0]
+
+
+LACKS_A_MIGRATION = """
+import dataclasses
+import sqlalchemy as sa
+from chassis.database import metadata_for
+from tests.chassis.tiny.main import SERVICE as TINY
+
+tables = metadata_for("tiny")
+for name in ("things", "forgotten"):
+    sa.Table(name, tables, sa.Column("id", sa.Uuid, primary_key=True))
+SERVICE = dataclasses.replace(TINY, tables=tables)
+"""
+
+
+@pytest.mark.slow
+def test_a_table_without_a_migration_is_named_with_the_command_that_writes_the_migration(
+    project: Path, empty_database: str
+) -> None:
+    (project / "lacking.py").write_text(LACKS_A_MIGRATION)
+    (project / "pytest.ini").write_text(PYTEST_INI.replace("tests.chassis.tiny.main", "lacking"))
+    shown = run(project, "-o", "pythonpath=.", "-k", "where_this_ran", lines=20, DATABASE_URL=empty_database)
+    assert shown.count('no migration makes tiny.forgotten: make migration m="what it does"') == 2
+    assert "UndefinedTableError" not in shown

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import dataclasses
 import json
+import socket
 from collections.abc import Generator
 from pathlib import Path
 
@@ -155,6 +156,17 @@ def test_the_command_prints_a_token_of_make_dev(
     assert main(guarded, ["token", "--scope", "a", "--scope", "b", "--subject", "user-17"]) == 0
     chosen = claims(capsys.readouterr().out)
     assert (chosen["sub"], chosen["scope"]) == ("user-17", "a b")
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_command_names_an_issuer_that_has_ended(
+    guarded: Service, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as ended:
+        port = ended.getsockname()[1]
+    monkeypatch.setenv("OIDC_ISSUER", f"http://127.0.0.1:{port}/development-issuer")
+    assert main(guarded, ["token"]) == 2
+    assert f"OIDC_ISSUER: http://127.0.0.1:{port}/development-issuer does not answer" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("folder")

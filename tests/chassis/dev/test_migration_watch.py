@@ -19,8 +19,8 @@ def watch(copy: Service, empty_database: str, monkeypatch: pytest.MonkeyPatch) -
     return watch
 
 
-def save(service: Service, number: int, statement: str, undo: str = "SELECT 1") -> Path:
-    file = service.versions / f"{number:04}_next.py"
+def save(service: Service, number: int, statement: str, undo: str = "SELECT 1", name: str = "next") -> Path:
+    file = service.versions / f"{number:04}_{name}.py"
     lines = [
         "from alembic import op\n",
         f'revision = "{number:04}"',
@@ -82,6 +82,17 @@ def test_the_newest_migration_is_undone_and_applied_again_after_an_edit(
     watch.look()
     assert columns(empty_database) == "new_three"
     migrate.upgrade(copy, empty_database)
+
+
+def test_a_migration_is_undone_with_the_migration_that_validates_its_constraints(
+    watch: MigrationWatch, copy: Service, empty_database: str
+) -> None:
+    save(copy, 2, add("new_one"), drop("new_one"))
+    save(copy, 3, add("new_two"), drop("new_two"), name="validate_next")
+    watch.look()
+    save(copy, 2, add("new_three"), drop("new_one"))
+    watch.look()
+    assert columns(empty_database) == "new_three,new_two"
 
 
 def test_a_failed_migration_is_shown_with_its_cause_and_applied_after_a_correction(

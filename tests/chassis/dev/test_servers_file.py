@@ -15,7 +15,7 @@ from chassis.service import Service
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    for name in ("DATABASE_URL", "BROKER_URL"):
+    for name in ("DATABASE_URL", "BROKER_URL", "OIDC_ISSUER", "OIDC_AUDIENCE"):
         monkeypatch.setenv(name, "")  # so that the value of before comes back
         monkeypatch.delenv(name)
     return tmp_path
@@ -32,6 +32,7 @@ def test_a_command_uses_the_servers_of_make_dev(port: int, before: str | None, m
     if before is not None:
         monkeypatch.setenv("DATABASE_URL", before)
     written = {"DATABASE_URL": f"postgresql://u:a=b@127.0.0.1:{port}/x", "BROKER_URL": f"nats://127.0.0.1:{port}"}
+    written |= {"OIDC_ISSUER": f"http://127.0.0.1:{port}/development-issuer", "OIDC_AUDIENCE": "billing"}
     servers_file.write(written)
     servers_file.use()
     assert {name: os.environ[name] for name in written} == written

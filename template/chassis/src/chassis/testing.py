@@ -60,10 +60,10 @@ def database_url(service: "Service", postgres_url: str) -> Generator[str]:
     from chassis.database import migrate
     from chassis.settings import addresses
 
-    async def execute(statement: str) -> None:
-        connection = await addresses.connect(postgres_url)
+    async def execute(statement: str, *args: Any, url: str = postgres_url) -> list[Any]:
+        connection = await addresses.connect(url)
         try:
-            await connection.execute(statement)
+            return await connection.fetch(statement, *args)
         finally:
             await connection.close()
 
@@ -72,6 +72,10 @@ def database_url(service: "Service", postgres_url: str) -> Generator[str]:
     try:
         url = urlsplit(postgres_url)._replace(path=f"/{name}").geturl()
         migrate.upgrade(service, url)
+        tables = [f"{table.schema}.{table.name}" for table in service.tables.sorted_tables]
+        absent = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(name) IS NULL"
+        if missing := [row["name"] for row in asyncio.run(execute(absent, tables, url=url))]:
+            pytest.fail(f'no migration makes {", ".join(missing)}: make migration m="what it does"', pytrace=False)
         yield url
     finally:
         asyncio.run(execute(f'DROP DATABASE "{name}" WITH (FORCE)'))

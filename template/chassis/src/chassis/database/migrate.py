@@ -76,14 +76,14 @@ def _run(step: Callable[[Config, str], None], config: Config, revision: str) -> 
         raise MigrationFailed(f"a migration failed: {described}\n{error.statement}{remedy}") from error
 
 
-def undo_newest(service: Service, url: str) -> None:
-    """Undo the newest migration of the service by its `downgrade`. For development: the data in its columns is lost.
+def undo_newest(service: Service, url: str, count: int = 1) -> None:
+    """Undo the newest migrations of the service by their `downgrade`. For development: the data in their columns is lost.
 
     Raises DatabaseUnusable, MigrationFailed, or what `downgrade` raises.
     """
     config = _config(service, url)
     config.attributes["undo"] = True
-    _run(command.downgrade, config, f"{_newest(ScriptDirectory.from_config(config))}-1")
+    _run(command.downgrade, config, f"{_newest(ScriptDirectory.from_config(config))}-{count}")
 
 
 def refuse_others(script: ScriptDirectory, recorded: Mapping[str, str], known: Mapping[str, str]) -> None:

@@ -68,7 +68,13 @@ def add_arguments(parser: argparse.ArgumentParser, _: Service) -> None:
 def run(service: Service, _: None, options: argparse.Namespace) -> int:
     """Print a token of the issuer of `make dev`. Raises SettingsError if that issuer does not run."""
     servers_file.use()
-    token = developer_token(api(service).openapi(), options.subject, options.scope)
+    try:
+        token = developer_token(api(service).openapi(), options.subject, options.scope)
+    except OSError as error:
+        raise SettingsError(
+            f"  OIDC_ISSUER: {os.environ['OIDC_ISSUER']} does not answer ({error})\n"
+            "Start `make dev` in another terminal, and leave OIDC_ISSUER out of the environment."
+        ) from None
     if token is None:
         raise SettingsError(
             "  OIDC_ISSUER: is not the issuer of `make dev`\nStart `make dev` without OIDC_ISSUER in another terminal, or obtain "

@@ -44,15 +44,6 @@ class MigrationWatch:
                 flush=True,
             )
             return
-        for path in changed:
-            # Python takes the compiled file of an edit in the same second for the compiled file of this edit.
-            Path(cache_from_source(path)).unlink(missing_ok=True)
-        if gone and not changed:
-            self._report(
-                f"{', '.join(gone)} is deleted, but the database has applied it, and keeps its tables and columns. "
-                "Restore the file, or `rm -r .dev`, which gives an empty database at the next start."
-            )
-            return
         try:
             self._apply([path.name for path in changed])
         except (migrate.DatabaseUnusable, migrate.MigrationFailed) as error:
@@ -64,11 +55,13 @@ class MigrationWatch:
         try:
             migrate.upgrade(self._service, self._url)
         except migrate.HistoryDiffers:
-            # An edit of an older migration is a mistake: only the newest one is undone.
-            if changed != [max(path.name for path in self._applied)]:
+            # An edit of an older migration is a mistake: only the newest one is undone, with the migration that validates it.
+            names = sorted(path.name for path in self._applied)
+            edited = names.index(changed[0])
+            if len(changed) > 1 or not all("_validate_" in name for name in names[edited + 1 :]):
                 raise
             try:
-                migrate.undo_newest(self._service, self._url)
+                migrate.undo_newest(self._service, self._url, len(names) - edited)
             except Exception as error:
                 raise migrate.MigrationFailed(
                     f"the database has applied {changed[0]} as it was before the edit, and its `downgrade` failed: {error}"

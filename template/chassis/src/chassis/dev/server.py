@@ -124,7 +124,8 @@ def trusted_issuer(service: Service, stack: contextlib.ExitStack) -> dict[str, s
         return {}
     from chassis.dev.issuer import Issuer  # a service without identity has no such file
 
-    return {"OIDC_ISSUER": stack.enter_context(Issuer(service.name).running()).url}
+    issuer = stack.enter_context(Issuer(service.name).running())
+    return {"OIDC_ISSUER": issuer.url, "OIDC_AUDIENCE": os.environ["OIDC_AUDIENCE"]}
 
 
 def _interrupt_once(*_: object) -> None:

@@ -23,7 +23,7 @@ def write(addresses: Mapping[str, str]) -> None:
 
 
 def use() -> None:
-    """Set DATABASE_URL and BROKER_URL to the servers of `make dev`.
+    """Set DATABASE_URL, BROKER_URL and the settings of the issuer to the servers of `make dev`.
 
     A container has no `.dev/`, so nothing happens in production. Raises SettingsError if `make dev` does not run.
     """
@@ -31,7 +31,7 @@ def use() -> None:
         return
     lines = [line.partition("=") for line in FILE.read_text().splitlines() if not line.startswith("#")]
     addresses = {name: url for name, _, url in lines}
-    if not all(map(_listens, addresses.values())):
+    if not all(_listens(url) for url in addresses.values() if "://" in url):
         raise SettingsError(
             "  DATABASE_URL: is not set, and the servers of `make dev` do not run\nStart `make dev` in another terminal, "
             "or set DATABASE_URL."
