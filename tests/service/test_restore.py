@@ -32,7 +32,7 @@ from tests.support.waiting import wait_until
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("restore")]
 
 AGGREGATES = "Invoice:\n  status: none\n  events: state\n  number: string(40)\n  note: text?\n"
-DUMP, ARCHIVE, BASE, _, RESTORE, RECOVER, RAISE, LOOK, FORGET, _, REPUBLISH = blocks("back-up-and-restore.md")
+DUMP, ARCHIVE, BASE, _, RESTORE, RECOVER, RAISE, _, LOOK, FORGET, _, REPUBLISH = blocks("back-up-and-restore.md")
 KEPT, LOST = UUID(int=1), UUID(int=2)
 CONTENT = """
     SELECT json_build_object(
