@@ -1,14 +1,14 @@
 """Find calls that no network policy lets through, on the side of the caller or of the provider."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from fleet.check.findings import Finding
 from fleet.judges.network_policy import Pods, matches, may_receive, may_send
 from fleet.map.facts import USES, Facts
-from fleet.map.model import Kind, Map, MapFinding
+from fleet.map.model import Edge, Map, MapFinding
 from fleet.map.networks import Network
 
 WHY = "A call that a network policy blocks ends with a timeout, and nothing in the logs of either service names the policy."
@@ -36,7 +36,7 @@ def findings(map_: Map) -> Iterator[MapFinding]:
 
 def _of_call(map_: Map, caller: Facts, network: Network, name: str, provider: Facts) -> Iterator[MapFinding]:
     try:
-        target = _target(network, {name, provider.name, *provider.apis}, provider, map_.networks.get(provider.name, []))
+        target = _target(network, name, provider, map_.networks.get(provider.name, []))
         if target is None or not network.workloads:
             return
         ways = list(_ways(network, target))
@@ -46,7 +46,7 @@ def _of_call(map_: Map, caller: Facts, network: Network, name: str, provider: Fa
         where = f"{provider.name} at port {target.port} in {network.environment}"
         path, rule = f"{network.folder}/peers.yaml", f"as {PAGE} shows"
         what = f"{caller.name} uses the API (specs/uses/{name}.json)"
-        edges = tuple(edge for edge in map_.of(Kind.CALL) if (edge.source, edge.target) == (caller.name, provider.name))
+        edges = map_.call(caller.name, provider.name)
         if not any(leaves for leaves, _ in ways):
             reason = f"{what}, and none of its NetworkPolicies lets its pods reach {where}"
             yield _finding(caller, provider, path, reason, f"let them out in {path}, {rule}", edges)
@@ -56,11 +56,9 @@ def _of_call(map_: Map, caller: Facts, network: Network, name: str, provider: Fa
             yield _finding(caller, provider, f"{USES}{name}.json", reason, remedy, edges)
 
 
-def _finding(caller: Facts, provider: Facts, path: str, reason: str, remedy: str, edges: tuple) -> MapFinding:
+def _finding(caller: Facts, provider: Facts, path: str, reason: str, remedy: str, edges: tuple[Edge]) -> MapFinding:
     # The caller has to act, also if the provider does not let it in: the provider may know nothing of the call.
-    return MapFinding(
-        (caller.name, provider.name), Finding("map-call-blocked", path, reason, remedy, why=WHY), edges[:1]
-    )
+    return MapFinding((caller.name, provider.name), Finding("map-call-blocked", path, reason, remedy, why=WHY), edges)
 
 
 def _ways(network: Network, target: Target) -> Iterator[tuple[bool, bool]]:
@@ -71,26 +69,36 @@ def _ways(network: Network, target: Target) -> Iterator[tuple[bool, bool]]:
             yield leaves, may_receive(target.network.policies, source, pods, target.port)
 
 
-def _target(network: Network, names: set[str], provider: Facts, there: list[Network]) -> Target | None:
+def _target(network: Network, name: str, provider: Facts, there: list[Network]) -> Target | None:
     """Find the pods behind the address that the caller's settings have. None if that is not certain."""
-    host, number = provider.name, 80
-    setting = re.compile(
-        f"({'|'.join(re.escape(name.upper().replace('-', '_')) for name in names)})(_SERVICE|_API|_BASE)*_URL"
-    )
-    addresses = [value for key, value in network.settings.items() if setting.fullmatch(key.upper())]
-    fits: Callable[[Network], bool] = lambda one: one.environment == network.environment  # noqa: E731
-    if addresses:
-        if addresses[0] is None:
-            return None
-        url = urlsplit(addresses[0])
-        host, _, rest = (url.hostname or "").partition(".")
-        namespace, _, suffix = rest.partition(".")
-        if suffix and suffix.partition(".")[0] != "svc":
-            return None
-        number = url.port or (443 if url.scheme == "https" else 80)
-        fits = lambda one: one.namespace == (namespace or network.namespace) != ""  # noqa: E731
-    for one in filter(fits, there):
-        spec = one.services.get(host) or {}
+    addresses = _addresses(network, {name, provider.name, *provider.apis}, name)
+    if not addresses:
+        same = (one for one in there if one.environment == network.environment)
+        return _service(same, provider.name, 80)
+    if addresses[0] is None:
+        return None
+    url = urlsplit(addresses[0])
+    host, _, rest = (url.hostname or "").partition(".")
+    namespace, _, suffix = rest.partition(".")
+    if suffix and suffix.partition(".")[0] != "svc":
+        return None
+    meant = namespace or network.namespace
+    named = (one for one in there if meant and one.namespace == meant)
+    return _service(named, host, url.port or (443 if url.scheme == "https" else 80))
+
+
+def _addresses(network: Network, names: set[str], name: str) -> list[str | None]:
+    """Return the values of the settings that are named for the provider, or else the value of NEIGHBOUR_URL."""
+    words = "|".join(re.escape(one.upper().replace("-", "_")) for one in names)
+    setting = re.compile(f"({words})(_SERVICE|_API|_BASE)*_URL")
+    found = [value for key, value in network.settings.items() if setting.fullmatch(key.upper())]
+    pattern = network.settings.get("NEIGHBOUR_URL")
+    return found or ([pattern.replace("{name}", name)] if pattern else [])
+
+
+def _service(networks: Iterable[Network], name: str, number: int) -> Target | None:
+    for one in networks:
+        spec = one.services.get(name) or {}
         port = next((each for each in spec.get("ports") or () if each["port"] == number), None)
         if port and spec.get("selector") and port.get("protocol", "TCP") == "TCP":
             return _behind(one, spec["selector"], port.get("targetPort", number))

@@ -88,6 +88,11 @@ class Map:
     def of(self, kind: Kind) -> list[Edge]:
         return [edge for edge in self.edges if edge.kind is kind]
 
+    def call(self, caller: str, provider: str) -> tuple[Edge]:
+        """Return one call between two services, which neither the catalogue nor the code may name."""
+        known = (edge for edge in self.of(Kind.CALL) if (edge.source, edge.target) == (caller, provider))
+        return (next(known, Edge(Kind.CALL, caller, provider, provider, declared=False)),)
+
     @cached_property
     def nodes(self) -> dict[str, bool]:
         """The names of all services and all ends of edges, and whether each name is a service."""

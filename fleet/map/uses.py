@@ -9,12 +9,14 @@ from fleet.check.findings import Finding, Level
 from fleet.errors import FleetError
 from fleet.judges.openapi_diff import find_breaking_changes
 from fleet.map.facts import USES, Facts
-from fleet.map.model import Kind, Map, MapFinding
+from fleet.map.model import Map, MapFinding
 from fleet.processes.resource_limits import LimitExceeded, limit_resources
 from fleet.service.openapi import SPEC, Document, Node, as_3_1
 
 WHY = "A call that the provider no longer takes fails for each user of the caller, and no test of either service shows it."
 REMEDY = "undo the change, or offer the old form too until {caller} has moved; then `fleet client {name}` in {caller}"
+
+WRITE = "write the file again, from the document of the neighbour that is meant: `fleet client {name} --from …`"
 
 DEPENDED_ON = {"openapi", "info", "paths", "components", "security"}
 LEFT_OUT = {"callbacks", "deprecated", "links", "servers"}
@@ -59,12 +61,40 @@ def _of_caller(map_: Map, caller: Facts, offered: dict[str, Document]) -> Iterat
         provider = map_.service_of(name)
         if provider is None or provider == caller.name:
             continue  # a service outside of the fleet
-        edges = tuple(edge for edge in map_.of(Kind.CALL) if (edge.source, edge.target) == (caller.name, provider))
-        what = f"{caller.name} uses the API (specs/uses/{name}.json)"
-        remedy = REMEDY.format(caller=caller.name, name=name)
+        edges = map_.call(caller.name, provider)
+        path = f"{USES}{name}.json"
+        what = f"{caller.name} uses the API ({path})"
+        if why := _why_unreadable(used):
+            finding = Finding(
+                "map-call-unfit", path, f"{path} is not an API document: {why}", WRITE.format(name=name), why=WHY
+            )
+            yield MapFinding((caller.name, provider), finding, edges)
+            continue
+        taken, title = _title(used), _title(map_.offered.get(provider))
         for one in misfits(used, provider, map_, offered):
-            finding = Finding("map-call-unfit", SPEC, f"{what}: {one.what}", remedy, one.level, one.line, WHY)
-            yield MapFinding((provider, caller.name), finding, edges)
+            if not taken or not title or taken == title:
+                remedy = REMEDY.format(caller=caller.name, name=name)
+                finding = Finding("map-call-unfit", SPEC, f"{what}: {one.what}", remedy, one.level, one.line, WHY)
+                yield MapFinding((provider, caller.name), finding, edges)
+            else:
+                reason = f"{path} was taken from the API document of {taken}, and {provider} offers {title}: {one.what}"
+                finding = Finding("map-call-unfit", path, reason, WRITE.format(name=name), one.level, why=WHY)
+                yield MapFinding((caller.name, provider), finding, edges)
+
+
+def _why_unreadable(used: Any) -> str:
+    """Return why the uses of a caller cannot be compared with any document; empty if they can."""
+    try:
+        _reduced(used)
+    except (FleetError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+        return str(error) or type(error).__name__
+    return ""
+
+
+def _title(content: Any) -> str:
+    """Return the title of a document, which `fleet client` copies into the uses; empty without a title."""
+    info = content.get("info") if isinstance(content, dict) else None
+    return str(info.get("title", "")) if isinstance(info, dict) else ""
 
 
 def misfits(used: Any, provider: str, map_: Map, offered: dict[str, Document], text: str = "") -> Iterator[Misfit]:

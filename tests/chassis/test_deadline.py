@@ -262,7 +262,7 @@ async def test_a_service_without_the_part_ignores_the_header_and_has_no_504(
     assert answer.status_code == 200
 
 
-async def test_a_stream_may_last_longer_than_the_deadline_while_it_is_not_silent(make_app: MakeApp) -> None:
+async def test_a_stream_that_sends_something_now_and_then_may_outlast_the_deadline(make_app: MakeApp) -> None:
     app = make_app()
     left: list[float | None] = []
 

@@ -21,7 +21,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from tests.service.chaos.system import System, system
 from tests.support import debian
 from tests.support.answers import VARIANTS
-from tests.support.monitoring import MONITORING, dashboard, queries, recorded, rules
+from tests.support.monitoring import MONITORING, dashboards, queries, recorded, rules
 from tests.support.paths import ROOT
 from tests.support.prometheus import MetricsReceiver, Series, problems
 from tests.support.services import Render
@@ -30,11 +30,12 @@ from tests.support.waiting import until
 # In the group of tests/delivery/test_delivery.py, so that one worker renders the services of both.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("delivery")]
 
-SOME = [pytest.param(VARIANTS[name], id=name) for name in ("default", "short", "both-rabbitmq")]
+SOME = [pytest.param(VARIANTS[name], id=name) for name in ("default", "short", "both-rabbitmq", "queues-nats")]
 WAIT_SECONDS = 60
 
 # As the two services of tests/service/chaos: one publishes the event that the other handles.
 COUNTER = {"service_name": "counter", "domain": "tests", "messaging_style": "events", "broker": "nats"}
+CALLER = {**COUNTER, "chassis_parts": "[neighbours]"}
 TOO_LONG = "x" * 41
 
 
@@ -177,6 +178,41 @@ def test_a_wrong_threshold_is_found(listener: Path, file: str, healthy: str, bro
     assert "FAILED" in tested.stdout + tested.stderr
 
 
+@pytest.fixture
+def caller(render: Render, tmp_path: Path) -> Path:
+    """A copy of a service to break, with the rules for calls to other services."""
+    return copied(render(**CALLER), tmp_path)
+
+
+def test_alerts_about_calls_fire_at_their_limits_and_not_before(caller: Path) -> None:
+    checked = promtool(caller, "check", "rules", "--lint-fatal", "alerts.yaml", "alerts-neighbours.yaml")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    tested = promtool(caller, "test", "rules", "neighbours.yaml")
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "healthy", "broken"),
+    [
+        ("alerts-neighbours.yaml", '"[1-4].."', '"[1-3].."'),
+        ("alerts-neighbours.yaml", ", 0.1)", ", 0)"),
+        ("alerts-neighbours.yaml", 'le="1"', 'le="5"'),
+        ("alerts-neighbours.yaml", "(slipway_neighbour, reason)", "(reason)"),
+        (
+            "alerts-neighbours.yaml",
+            "> 0.1\n          for: 10m\n          labels: &ticket",
+            "> 0.2\n          for: 10m\n          labels: &ticket",
+        ),
+        ("alerts-neighbours.yaml", "severity: ticket", "severity: page"),
+        ("alerts.yaml", '"50[^4]|5[^0]."', '"5.."'),
+    ],
+)
+def test_a_wrong_threshold_for_calls_is_found(caller: Path, file: str, healthy: str, broken: str) -> None:
+    change(caller / MONITORING / file, healthy, broken)
+    tested = promtool(caller, "test", "rules", "neighbours.yaml")
+    assert "FAILED" in tested.stdout + tested.stderr
+
+
 # --- where alerts lead to -------------------------------------------------------------------------------------------
 
 
@@ -236,23 +272,27 @@ def _dropped(given: Any, kept: Any, path: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("answers", SOME)
-def test_grafana_knows_every_field_of_the_dashboard(render: Render, answers: dict[str, Any]) -> None:
-    assert unknown_to_grafana(dashboard(render(**answers))) == []
+def test_grafana_knows_every_field_of_the_dashboards(render: Render, answers: dict[str, Any]) -> None:
+    found = dashboards(render(**answers))
+    assert len(found) == 1 + ("neighbours" in answers.get("chassis_parts", ""))
+    assert len({one["uid"] for one in found}) == len(found)
+    assert [unknown_to_grafana(one) for one in found] == [[]] * len(found)
 
 
 @pytest.mark.parametrize(("healthy", "broken"), [('"gridPos"', '"gridpos"'), ('"fieldConfig"', '"fieldconfig"')])
 def test_a_field_that_grafana_does_not_know_is_found(listener: Path, healthy: str, broken: str) -> None:
     change(listener / MONITORING / "dashboard.json", healthy, broken)
-    assert unknown_to_grafana(dashboard(listener)) != []
+    assert [unknown_to_grafana(one) for one in dashboards(listener)] != [[]]
 
 
 def test_panels_have_names_of_their_own_and_do_not_overlap(render: Render) -> None:
-    panels = dashboard(render(**COUNTER))["panels"]
-    assert len({panel["title"] for panel in panels}) == len(panels)
-    for one, other in combinations([panel["gridPos"] for panel in panels], 2):
-        apart = (
-            one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"],
-            one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"],
-        )
-        assert any(apart), (one, other)
-    assert all(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24 for panel in panels)
+    for board in dashboards(render(**CALLER)):
+        panels = board["panels"]
+        assert len({panel["title"] for panel in panels}) == len(panels)
+        for one, other in combinations([panel["gridPos"] for panel in panels], 2):
+            apart = (
+                one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"],
+                one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"],
+            )
+            assert any(apart), (one, other)
+        assert all(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24 for panel in panels)

@@ -19,8 +19,8 @@ def rules(service: Path) -> Iterator[dict[str, Any]]:
             yield from group["rules"]
 
 
-def dashboard(service: Path) -> dict[str, Any]:
-    return json.loads((service / MONITORING / "dashboard.json").read_text())
+def dashboards(service: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted((service / MONITORING).glob("dashboard*.json"))]
 
 
 def queries(service: Path) -> dict[str, str]:
@@ -28,12 +28,13 @@ def queries(service: Path) -> dict[str, str]:
     found = {
         f"{rule.get('alert') or rule['record']} {number}": rule["expr"] for number, rule in enumerate(rules(service))
     }
-    board = dashboard(service)
-    constants = {one["name"]: one["query"] for one in board["templating"]["list"] if one["type"] == "constant"}
-    for panel in board["panels"]:
-        for target in panel["targets"]:
-            query = target["expr"].replace("$__rate_interval", "5m")
-            found[f"{panel['title']} {target['refId']}"] = re.sub(r"\$(\w+)", lambda it: constants[it[1]], query)
+    for board in dashboards(service):
+        constants = {one["name"]: one["query"] for one in board["templating"]["list"] if one["type"] == "constant"}
+        for panel in board["panels"]:
+            for target in panel["targets"]:
+                query = target["expr"].replace("$__rate_interval", "5m")
+                name = f"{panel['title']} {target['refId']}"
+                found[name] = re.sub(r"\$(\w+)", lambda it, known=constants: known[it[1]], query)
     return found
 
 

@@ -61,7 +61,9 @@ def overlays() -> dict[str, Network]:
 def found(networks: dict[str, Network]) -> list[tuple[tuple[str, ...], str, str]]:
     map_ = Map([Facts("billing", uses={"customers": {}}), Facts("customers")])
     map_.networks = {name: [one] for name, one in networks.items()}
-    return [(one.services, one.finding.path, one.finding.reason) for one in findings(map_)]
+    reported = list(findings(map_))
+    assert all(one.acting == ("billing",) for one in reported)
+    return [(one.services, one.finding.path, one.finding.reason) for one in reported]
 
 
 def changed(one: Network, **fields: Any) -> Network:
@@ -168,6 +170,13 @@ def test_both_sides_without_a_policy_for_the_call_are_two_findings_of_the_caller
         ("billing", "deploy/overlays/production/peers.yaml"),
         ("billing", "specs/uses/customers.json"),
     ]
+
+
+def test_one_setting_may_have_the_addresses_of_all_neighbours() -> None:
+    both = without("billing")
+    for pattern, number in (("http://{name}.{name}-production", 1), ("http://{name}.{name}-staging", 0)):
+        both["billing"] = changed(both["billing"], settings={"NEIGHBOUR_URL": pattern})
+        assert len(found(both)) == number
 
 
 @pytest.mark.parametrize("address", ["http://customers", "http://customers.customers-production.svc.cluster.local:80"])

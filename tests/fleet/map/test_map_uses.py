@@ -134,6 +134,42 @@ def test_documents_of_openapi_3_0_and_3_1_are_compared(
     assert all("age" in reason for _, reason in reported(changed))
 
 
+BOGUS: dict[str, Any] = {
+    "a list": [],
+    "a number": 1,
+    "null": None,
+    "no OpenAPI": {"hello": "world"},
+    "paths of another type": {"openapi": "3.1.0", "info": {}, "paths": []},
+    "an operation of another type": {"openapi": "3.1.0", "paths": {"/": {"get": 1}}},
+    "another version of OpenAPI": {**used(), "openapi": "4.0.0"},
+}
+
+
+@pytest.mark.parametrize("bogus", BOGUS)
+def test_a_file_of_uses_that_is_no_api_document_is_a_finding_of_the_caller(bogus: str) -> None:
+    map_ = Map(
+        [Facts("billing", uses={"customers": BOGUS[bogus]}), Facts("customers")], offered={"customers": offered()}
+    )
+    [one] = findings(map_)
+    assert (one.services, one.finding.path) == (("billing", "customers"), "specs/uses/customers.json")
+    assert (one.finding.level, one.acting) == (Level.ERROR, ("billing",))
+
+
+def test_uses_that_were_taken_from_another_service_are_a_finding_of_the_caller() -> None:
+    other = used()
+    other["info"]["title"] = "suppliers"
+    other["paths"]["/v1/suppliers"] = other["paths"].pop(PATH)
+    map_ = Map([Facts("billing", uses={"customers": other}), Facts("customers")], offered={"customers": offered()})
+    [one] = findings(map_)
+    assert (one.services, one.finding.path) == (("billing", "customers"), "specs/uses/customers.json")
+    assert one.acting == ("billing",)
+    assert "was taken from the API document of suppliers, and customers offers customers" in one.finding.reason
+
+
+def test_a_provider_with_another_title_still_serves_its_callers() -> None:
+    assert found({**offered(), "info": {"title": "Customers API", "version": "2"}}) == []
+
+
 def test_another_version_of_openapi_is_a_warning_with_its_number() -> None:
     [(_, level, reason)] = found({**offered(), "openapi": "3.2.0"})
     assert level is Level.WARNING
