@@ -31,12 +31,12 @@ def example(node: Any, body: Body, given: Any = ABSENT) -> Any:
         return example((fitting or others)[0], body, given if fitting else ABSENT)
     if values := [schema["const"]] if "const" in schema else schema.get("enum"):
         return given if given in values else values[0]
-    if is_money(schema):
+    kind = schema.get("type", "object" if schema.get("properties") else None)
+    if kind == "object" and is_money(schema):
         return given if given is not ABSENT and _fits(given, schema) else {"amount": 1250, "currency": "EUR"}
-    if properties := schema.get("properties"):
+    if kind == "object" and (properties := schema.get("properties")):
         inner = given if isinstance(given, dict) else {}
         return {name: example(one, body, inner.get(name, ABSENT)) for name, one in properties.items()}
-    kind = schema.get("type")
     if kind == "array":
         inner = given if isinstance(given, list) and given else [ABSENT]
         return [example(schema.get("items", {}), body, one) for one in inner]
@@ -66,7 +66,7 @@ def _fits(given: Any, schema: dict[str, Any]) -> bool:
         return kind is None or given is None
     if not isinstance(given, TYPES[kind]) or (isinstance(given, bool) and kind != "boolean"):
         return False
-    if is_money(schema):
+    if kind == "object" and is_money(schema):
         amount, currency = given.get("amount"), given.get("currency")
         return given.keys() == {"amount", "currency"} and type(amount) is int and isinstance(currency, str)
     return kind != "string" or _is_canonical(given, schema.get("format", ""))

@@ -151,6 +151,7 @@ def test_a_sender_without_an_agreed_body_gets_a_sample_that_the_contract_reads_a
         "kind": {"const": "order"},
         "either": {"oneOf": [{"type": "integer"}, {"type": "string"}]},
         "inner": {"type": "object", "properties": {"camelCase": TEXT}},
+        "contrary": {"type": "string", "properties": {"a": TEXT}},
         "wrapped": {"allOf": [{"$ref": "#/components/schemas/OrderLine"}]},
     }
     listen(PLACED, "--from", str(offer(service / "sender", document(**{PLACED: order(**odd)}))))
