@@ -126,7 +126,7 @@ async def test_the_scheme_is_read_in_any_case(app: FastAPI, issuer: Issuer, sche
     assert (await send(app, "GET", "/v1/things", headers=headers)).status_code == 200
 
 
-@pytest.mark.parametrize("prefix", ["Basic ", "Token ", "", "Bearer"])
+@pytest.mark.parametrize("prefix", ["Basic ", "Digest ", "Token ", "", "Bearer"])
 async def test_another_scheme_is_refused(app: FastAPI, issuer: Issuer, prefix: str) -> None:
     headers = {"Authorization": prefix.encode() + issuer.token()}
     assert (await send(app, "GET", "/v1/things", headers=headers)).status_code == 401
@@ -292,13 +292,14 @@ async def test_no_route_is_added_while_the_service_runs(issuer: Issuer, add: Cal
 
 
 async def test_a_public_application_opens_no_guarded_route(issuer: Issuer) -> None:
-    inside = FastAPI()
-    inside.include_router(router)
-    routes = APIRouter()
-    routes.mount("/partners", public("for partners")(inside))
-    transport = httpx2.ASGITransport(make(routes, router, issuer=issuer), raise_app_exceptions=False)
+    shared, outer, inside = APIRouter(prefix="/v1"), APIRouter(), FastAPI()
+    shared.get("/shared")(guarded)
+    inside.include_router(shared)
+    outer.mount("/partners", public("for partners")(inside))
+    transport = httpx2.ASGITransport(make(outer, shared, issuer=issuer), raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://tiny") as client:
-        assert (await client.get("/partners/v1/things")).status_code == 500
+        assert (await client.get("/v1/shared")).status_code == 401
+        assert (await client.get("/partners/v1/shared")).status_code == 500
 
 
 def test_one_router_with_two_demands_is_refused() -> None:

@@ -41,9 +41,16 @@ def body(content: bytes, **options: Any) -> httpx2.Response:
 
 
 def documents(**changed: Any) -> Answer:
-    """Answer as an issuer does, with changes in the discovery document."""
+    """Answer as an issuer does that compresses where it may, with changes in the discovery document."""
     discovery = {"issuer": URL, "jwks_uri": f"{URL}/keys", **changed}
-    return lambda request: body(json.dumps(KEYS if request.url.path == "/keys" else discovery).encode())
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        content = json.dumps(KEYS if request.url.path == "/keys" else discovery).encode()
+        if request.headers["Accept-Encoding"] == "identity":
+            return body(content)
+        return body(gzip.compress(content), headers={"Content-Encoding": "gzip"})
+
+    return answer
 
 
 async def refusal(keys_url: str | None = None) -> str:
