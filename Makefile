@@ -19,7 +19,7 @@ export UV_PYTHON
 # environment told it to keep nothing.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo setup test test-fast tools compiled lint format docs pictures simulation chaos bench bench-messages bench-effect bench-fleet bench-image bench-page
+.PHONY: help demo setup test test-fast tools compiled lint format docs pictures simulation chaos bench bench-messages bench-effect bench-fleet bench-loop bench-image bench-page
 
 help: ## This list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -83,6 +83,9 @@ bench-effect: setup ## Measure two generated services from a POST to its effect,
 
 bench-fleet: setup ## Measure fleet on 1, 50 and 200 services, and beside cruft; prints ratios
 	@.venv/bin/python -m bench.fleet $(ARGS)
+
+bench-loop: setup ## Measure the loop of edit, run and debug under make dev in a generated service
+	@.venv/bin/python -m bench.loop $(ARGS)
 
 bench-image: setup ## Measure the image and its builds beside a naive Dockerfile; prints ratios
 	@.venv/bin/python -m bench.image $(ARGS)
