@@ -33,6 +33,7 @@ class PageProduct:
             ServiceState(
                 name=name,
                 state=one.state,
+                doing=one.doing,
                 url=one.url,
                 docs_url=f"{one.url}/docs",
                 version=one.version,

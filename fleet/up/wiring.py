@@ -60,6 +60,7 @@ def environment(service: Checkout, known: Sequence[Checkout], shared: Shared) ->
         "HTTP_PORT": port,
         "LOG_FORMAT": "json",
         "LOG_MESSAGES": "true",
+        "LOG_REQUESTS": "true",  # the page finds the X-Request-Id of a caller by these lines
         "PROBE_DETAILS": "true",
         "SERVE_DOCS": "true",
         "SHUTDOWN_TIMEOUT_SECONDS": "5",

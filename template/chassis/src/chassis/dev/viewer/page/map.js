@@ -141,8 +141,10 @@ function edgeOf(line, spots, size, point, labelAt) {
   const failed = line.failed ? ` · ${Math.ceil((100 * line.failed) / line.count)} % failed` : "";
   const [along, across] = [0, 1].map((axis) => onCurve(points.map((each) => each[axis]), labelAt));
   const [x, y] = point(along, across + label);
-  const text = `${perMinute(line.count)}/min${failed}${line.declared === false ? " · undeclared" : ""}`;
-  return [path, svg("text", { x, y, class: `rate ${tone}`, "text-anchor": "middle" }, text)];
+  const write = (text, below) => svg("text", { x, y: y + below, class: `rate ${tone}`, "text-anchor": "middle" }, text);
+  const texts = [write(`${perMinute(line.count)}/min${failed}`, 0)];
+  if (line.declared === false) texts.push(write("undeclared", 18));
+  return [path, ...texts];
 }
 
 function node(name, [x, y], [width, height]) {

@@ -131,7 +131,7 @@ function drawEntry(entry, index) {
   const isFolded = opened.folded.has(entry.id);
   const hasChildren = isFolded || waterfall.items[index + 1]?.depth > entry.depth;
   const sql = isLine ? "" : entry.attributes["db.query.text"];
-  const more = isLine ? facts(entry) : sql;
+  const more = isLine ? facts(entry) : (sql ?? (entry.kind === "CLIENT" && entry.attributes["url.full"]));
   const twist = hasChildren ? button("fold", isFolded ? "▸" : "▾", () => setFolded(entry, !isFolded)) : element("span", "fold");
   twist.tabIndex = -1;
   const isNew = opened.parents.get(entry.parent)?.service !== entry.service;
@@ -160,7 +160,8 @@ function drawBar(entry) {
   bar.style.left = `${from}%`;
   bar.style.width = `${Math.max(0, to - from)}%`;
   if (to < 75) label.style.left = `${Math.max(0, to)}%`;
-  else label.style.right = `${Math.min(90, Math.max(0, 100 - percent(entry.offset - entry.waited)))}%`;
+  else if (percent(entry.offset - entry.waited) < 12) label.classList.add("inside");
+  else label.style.right = `${Math.max(0, 100 - percent(entry.offset - entry.waited))}%`;
   if (!entry.waited) return [bar, label];
   label.append(element("em", "", ` after ${duration(entry.waited)} ${waitedWhere(entry)}`));
   const wait = element("span", "wait");
