@@ -280,6 +280,19 @@ def new(name: Path, *, template: str | None, answers: tuple[str, ...], defaults:
 
 
 @app.command()
+@path_argument
+def peers(path: Path) -> None:
+    """Let a service out to its neighbours: add the NetworkPolicies that are missing to peers.yaml of each overlay.
+
+    specs/uses, and consumesApis in catalog-info.yaml, name the neighbours.
+    """
+    from fleet.map.peers import write_peers
+
+    for line in write_peers(path) or ["no policy is missing"]:
+        click.echo(visible(line))
+
+
+@app.command()
 @click.argument("name", required=False)
 @click.argument("operations", nargs=-1, metavar="[OPERATION]...")
 @click.option("--from", "source", metavar="SOURCE", help="An OpenAPI file, a folder or a git address.")

@@ -71,20 +71,28 @@ def _ways(network: Network, target: Target) -> Iterator[tuple[bool, bool]]:
 
 def _target(network: Network, name: str, provider: Facts, there: list[Network]) -> Target | None:
     """Find the pods behind the address that the caller's settings have. None if that is not certain."""
-    addresses = _addresses(network, {name, provider.name, *provider.apis}, name)
-    if not addresses:
+    is_set, host, namespace, number = address_of(network, {name, provider.name, *provider.apis}, name)
+    if not is_set:
         same = (one for one in there if one.environment == network.environment)
         return _service(same, provider.name, 80)
-    if addresses[0] is None:
-        return None
+    named = (one for one in there if namespace and one.namespace == namespace)
+    return _service(named, host, number)
+
+
+def address_of(network: Network, names: set[str], name: str) -> tuple[bool, str, str, int]:
+    """Return whether the settings have an address of a neighbour, with its Service, namespace and port.
+
+    Service and namespace are empty if the address leads out of the cluster or is not in the repository. Raises ValueError.
+    """
+    addresses = _addresses(network, names, name)
+    if not addresses or addresses[0] is None:
+        return bool(addresses), "", "", 0
     url = urlsplit(addresses[0])
     host, _, rest = (url.hostname or "").partition(".")
     namespace, _, suffix = rest.partition(".")
     if suffix and suffix.partition(".")[0] != "svc":
-        return None
-    meant = namespace or network.namespace
-    named = (one for one in there if meant and one.namespace == meant)
-    return _service(named, host, url.port or (443 if url.scheme == "https" else 80))
+        return True, "", "", 0
+    return True, host, namespace or network.namespace, url.port or (443 if url.scheme == "https" else 80)
 
 
 def _addresses(network: Network, names: set[str], name: str) -> list[str | None]:

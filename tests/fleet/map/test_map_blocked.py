@@ -14,6 +14,7 @@ from fleet.map.blocked import findings
 from fleet.map.facts import Facts
 from fleet.map.model import Map
 from fleet.map.networks import NAME_OF_NAMESPACE, Network
+from fleet.map.peers import missing_policies, write_peers
 from fleet.map.reader import read_folders
 from tests.support.commands import git
 from tests.support.paths import ROOT
@@ -276,6 +277,17 @@ def test_two_generated_services_are_judged_by_the_policies_that_the_page_shows(r
         for environment in ("production", "staging")
         for path in (peers.format(environment), "specs/uses/customers.json")
     ]
+    first = (folders["billing"] / peers.format("staging")).read_text()
+    assert write_peers(folders["billing"]) == [
+        f"{peers.format(environment)}: billing may reach customers in customers-{environment}"
+        for environment in ("production", "staging")
+    ]
+    assert blocked() == [("specs/uses/customers.json", environment) for environment in ("production", "staging")]
+    assert write_peers(folders["billing"]) == []
+    added = yaml.safe_load((folders["billing"] / peers.format("production")).read_text().rpartition("---\n")[2])
+    assert added == policies_of_the_page()[0]
+    for environment in ("production", "staging"):
+        (folders["billing"] / peers.format(environment)).write_text(first.replace("staging", environment))
     for name, policy in zip(("billing", "customers"), policies_of_the_page(), strict=True):
         for environment in ("production", "staging"):
             with (folders[name] / peers.format(environment)).open("a") as file:
@@ -283,3 +295,30 @@ def test_two_generated_services_are_judged_by_the_policies_that_the_page_shows(r
     assert blocked() == []
     write(folders["customers"], peers.format("staging"), "billing-staging", "billing-production")
     assert blocked() == [("specs/uses/customers.json", "staging")]
+
+
+@pytest.mark.parametrize(
+    ("settings", "written"),
+    [
+        ({}, [("customers", "customers-production")]),
+        ({"CUSTOMERS_URL": "http://customers.shop"}, [("customers", "shop")]),
+        ({"CUSTOMERS_URL": "https://api.example.com"}, []),
+        ({"CUSTOMERS_URL": None}, []),
+        ({"CUSTOMERS_URL": "http://customers:x"}, []),
+        ({"CUSTOMERS_URL": "http://Custo_mers.shop"}, []),
+    ],
+)
+def test_fleet_peers_lets_a_service_out_to_addresses_of_the_cluster(
+    settings: dict[str, str | None], written: list[tuple[str, str]]
+) -> None:
+    billing = changed(without("billing")["billing"], settings=settings)
+    policies = [policy for _, policy in missing_policies("billing", billing, {"customers": None, "-- no name": None})]
+    chosen = [peer(one["spec"]) for one in policies]
+    assert [
+        (one["podSelector"]["matchLabels"][NAME], one["namespaceSelector"]["matchLabels"][NAME_OF_NAMESPACE])
+        for one in chosen
+    ] == written
+
+
+def test_fleet_peers_adds_nothing_that_a_policy_of_the_team_allows() -> None:
+    assert list(missing_policies("billing", overlays()["billing"], {"customers": None})) == []

@@ -1,0 +1,95 @@
+"""`fleet peers`: let a service out to the neighbours that specs/uses and the catalogue name."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from fleet.errors import FleetError
+from fleet.judges.kustomize import FILE
+from fleet.judges.network_policy import Pods, may_send
+from fleet.map.blocked import address_of
+from fleet.map.networks import NAME_OF_NAMESPACE, Network, networks
+from fleet.map.reader import read_service
+from fleet.processes.resource_limits import limit_resources
+from fleet.service.service import Service
+
+NAME = "app.kubernetes.io/name"
+PORT = 8000
+"""The port of the pods of each service of the platform."""
+PEERS = "peers.yaml"
+LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+def write_peers(root: Path) -> list[str]:
+    """Add the missing policies to peers.yaml of each overlay, and return a line for each. Raises FleetError."""
+    service = Service(root)
+    with limit_resources("reading the overlays"):
+        facts = read_service(service)
+        names = dict.fromkeys([*facts.uses, *(one for one in facts.consumes if not one.endswith("-messages"))])
+        found = list(networks(service))
+    lines = []
+    for network in found:
+        path = f"{network.folder}/{PEERS}"
+        (kustomization,) = service.yaml(f"{network.folder}/{FILE}")
+        if PEERS not in (kustomization.get("resources") or ()):
+            raise FleetError(
+                f"{network.folder}/{FILE} does not list {PEERS}: add it to resources, and run the command again"
+            )
+        for neighbour, policy in missing_policies(service.name, network, names):
+            file = service.root / path
+            before = file.read_text()
+            separator = "" if before.endswith("\n") else "\n"
+            file.write_text(f"{before}{separator}---\n{yaml.safe_dump(policy, sort_keys=False)}")
+            lines.append(f"{path}: {service.name} may reach {neighbour} in {_namespace(policy)}")
+    return lines
+
+
+def missing_policies(service: str, network: Network, names: dict[str, None]) -> Iterator[tuple[str, dict]]:
+    """Yield each neighbour that no policy of an overlay lets the service reach, with the policy that does."""
+    for name in names:
+        host, namespace = _place(service, network, name)
+        if not LABEL.fullmatch(host) or not namespace:
+            continue
+        target = Pods(
+            {NAME: host, "app.kubernetes.io/component": "http"},
+            {"http": PORT},
+            namespace,
+            {NAME_OF_NAMESPACE: namespace},
+        )
+        if not any(may_send(network.policies, source, target, PORT) for source in network.workloads):
+            yield name, _policy(service, host, namespace)
+
+
+def _place(service: str, network: Network, name: str) -> tuple[str, str]:
+    """Return the Service and the namespace of a neighbour; empty if its address leads out of the cluster or is not known."""
+    try:
+        is_set, host, namespace, _ = address_of(network, {name}, name)
+    except ValueError:
+        return "", ""
+    if is_set:
+        return host, namespace
+    # Without an address: the namespace that has the neighbour's name where ours has our own.
+    return name, network.namespace.replace(service, name)
+
+
+def _policy(service: str, host: str, namespace: str) -> dict:
+    peer = {
+        "namespaceSelector": {"matchLabels": {NAME_OF_NAMESPACE: namespace}},
+        "podSelector": {"matchLabels": {NAME: host}},
+    }
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": f"{service}-to-{host}"},
+        "spec": {
+            "podSelector": {"matchLabels": {NAME: service}},
+            "policyTypes": ["Egress"],
+            "egress": [{"to": [peer], "ports": [{"port": PORT}]}],
+        },
+    }
+
+
+def _namespace(policy: dict) -> str:
+    return policy["spec"]["egress"][0]["to"][0]["namespaceSelector"]["matchLabels"][NAME_OF_NAMESPACE]
