@@ -233,6 +233,16 @@ def add_a_setting(service: Path) -> None:
     )
 
 
+def repeat_a_request(service: Path) -> None:
+    def in_main(service: Path, text: str) -> None:
+        # A new service has the line already, so take it out before.
+        line = f"    {text.partition('..., ')[2].rpartition(')')[0]},\n"
+        edit(MAIN, line, "")(service, "")
+        edit(MAIN, SETTINGS_LINE, f"{SETTINGS_LINE}{line}")(service, "")
+
+    follow(service, "repeat-a-request.md", shown, in_main, add("tests/api/test_invoices.py"))
+
+
 def call_another_service(service: Path) -> None:
     peers = ("deploy/overlays/production/peers.yaml", "deploy/overlays/staging/peers.yaml")
     follow(
@@ -746,6 +756,7 @@ JOURNEY = {
     "listen-to-an-event.md": listen_to_an_event,
     "start-a-new-consumer.md": start_a_new_consumer,
     "add-a-setting.md": add_a_setting,
+    "repeat-a-request.md": repeat_a_request,
     "call-another-service.md": call_another_service,
     "call-with-types.md": call_with_types,
     "send-a-job.md": send_a_job,
@@ -770,7 +781,7 @@ JOURNEY = {
 @pytest.fixture(scope="module")
 def service(born: Born) -> Path:
     """An installed service. origin/main is its first commit."""
-    parts = ["lists", "schedules", "republish", "neighbours"]
+    parts = ["lists", "schedules", "republish", "neighbours", "idempotency"]
     answers = {"aggregates": AGGREGATES, "chassis_parts": parts, "auth": "oidc"}
     service = born(messaging_style="events-and-queues", broker="nats", **answers)
     make(service, "setup")

@@ -105,7 +105,7 @@ LONGEST = """
 """.format(a="A" + "b" * 29, f="f" * 22, c="C" + "d" * 29, d="D" + "e" * 29, e="E" + "g" * 23, w="w" * 30, v="v" * 40)
 
 EDITORS = {"editor": "vscode", "dev_container": "yes"}
-EVERY_PART = {"chassis_parts": "[traces, shell, lists, schedules, republish, overview, neighbours]"}
+EVERY_PART = {"chassis_parts": "[traces, shell, lists, schedules, republish, overview, neighbours, idempotency]"}
 
 # Every messaging style on every broker, with names and fields that differ as much as possible. Half of them have the default
 # of a new service for identity.

@@ -31,6 +31,7 @@ PARTS = {
         "brokers/nats/inspection.py",
     },
     "neighbours": {"deadline.py", "neighbours/testing.py", "web/caller_limits.py"},
+    "idempotency": {f"idempotency/{name}.py" for name in ("__init__", "answers", "api_document", "keys", "one_commit")},
 }
 """For each optional part its modules, or one module of its folder."""
 NATS = {"messaging_style": "events-and-queues", "broker": "nats"}
@@ -73,7 +74,7 @@ def modules(service: Path) -> set[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("part", PARTS)
 def test_a_service_has_only_the_parts_of_the_chassis_that_an_answer_names(render: Render, part: str) -> None:
-    without = modules(render(**NATS))
+    without = modules(render(**NATS, chassis_parts=[]))
     brought = modules(render(**NATS, chassis_parts=[part])) - without
     assert brought >= PARTS[part]
     assert {path for path in brought - PARTS[part] if not path.startswith("dev/viewer/")} == set()
@@ -91,9 +92,11 @@ def test_a_service_whose_aggregate_publishes_its_state_can_publish_all_states_ag
     assert "messaging/republish_command.py" in modules(render(**NATS, aggregates=aggregates))
 
 
-@pytest.mark.parametrize("module", ["listing", "schedules", "deadline", "dev.shell", "messaging", "identity"])
+@pytest.mark.parametrize(
+    "module", ["listing", "schedules", "deadline", "dev.shell", "messaging", "identity", "idempotency"]
+)
 def test_the_import_of_a_module_that_is_left_out_names_the_missing_answer(render: Render, module: str) -> None:
-    chassis = render(auth="none") / "chassis/src"
+    chassis = render(auth="none", chassis_parts=[]) / "chassis/src"
     ran = subprocess.run(
         [sys.executable, "-c", f"import chassis.{module}"],
         env={**os.environ, "PYTHONPATH": str(chassis)},
@@ -119,15 +122,15 @@ def test_a_published_chassis_has_an_extra_for_each_broker_with_its_client_and_on
 def test_the_documentation_says_how_many_lines_the_chassis_of_a_service_has(render: Render, variant: str) -> None:
     answers = {} if variant == "HTTP only" else {"messaging_style": "events", "broker": variant.lower()}
     documented = numbers_in_row(variant)
-    for written, real in zip(documented, lines(render(auth="none", **answers)), strict=True):
+    for written, real in zip(documented, lines(render(auth="none", chassis_parts=[], **answers)), strict=True):
         assert abs(written - real) <= TOLERANCE * real, f"{PAGE} has {written}, and the number is {real}"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["`auth: oidc`", *PARTS])
 def test_the_documentation_names_the_lines_that_an_answer_adds(render: Render, part: str) -> None:
-    answers = {"auth": "oidc"} if part not in PARTS else {"auth": "none", "chassis_parts": [part]}
-    real = lines(render(**NATS | answers))[-1] - lines(render(**NATS, auth="none"))[-1]
+    answers = {"auth": "oidc", "chassis_parts": []} if part not in PARTS else {"auth": "none", "chassis_parts": [part]}
+    real = lines(render(**NATS | answers))[-1] - lines(render(**NATS, auth="none", chassis_parts=[]))[-1]
     label = {"traces": "`chassis_parts`: `traces`"}.get(part, part if part not in PARTS else f"`{part}`")
     (written,) = numbers_in_row(label)
     assert abs(written - real) <= max(10, TOLERANCE * real), f"{PAGE} has {written}, and the number is {real}"

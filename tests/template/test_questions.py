@@ -36,6 +36,8 @@ Prompts = Callable[..., dict[str, Answers]]
 
 pytestmark = pytest.mark.usefixtures("quick_copier")
 
+NEW_PARTS = "chassis_parts:\n- idempotency\n"
+"""The recorded answer of a new service."""
 OPTIONS: dict[str, Any] = {"quiet": True, "settings": copier.Settings()}
 
 
@@ -1037,15 +1039,15 @@ def test_the_answers_file_is_readable_and_gives_the_same_answers_again(copy: Cop
     assert (second.dst_path / ".copier-answers.yml").read_text() == file.read_text()
 
 
-def test_a_service_from_before_the_question_keeps_the_parts_of_then_and_a_new_service_has_none(
+def test_a_service_from_before_the_question_keeps_the_parts_of_then_and_a_new_service_takes_keys(
     questionnaire: Path, copy: Copy
 ) -> None:
     service = copy("billing").dst_path
     answers = service / ".copier-answers.yml"
-    assert yaml.safe_load(answers.read_text())["chassis_parts"] == []
-    answers.write_text(answers.read_text().replace("chassis_parts: []\n", ""))
+    assert yaml.safe_load(answers.read_text())["chassis_parts"] == ["idempotency"]
+    answers.write_text(answers.read_text().replace(NEW_PARTS, ""))
     copier.run_recopy(str(service), defaults=True, overwrite=True, **OPTIONS)
-    parts = set(questions()["chassis_parts"]["choices"].values()) - {"neighbours"}
+    parts = set(questions()["chassis_parts"]["choices"].values()) - {"neighbours", "idempotency"}
     assert {*yaml.safe_load(answers.read_text())["chassis_parts"]} == parts
     copier.run_recopy(str(service), data={"chassis_parts": "[lists]"}, defaults=True, overwrite=True, **OPTIONS)
     assert yaml.safe_load(answers.read_text())["chassis_parts"] == ["lists"]
@@ -1056,21 +1058,29 @@ def test_a_service_whose_name_is_given_again_is_no_new_service(copy: Copy, given
     """A renamed service, and a data file with some of the answers, must not turn identity on or take parts away."""
     service = copy("billing", auth="none").dst_path
     answers = service / ".copier-answers.yml"
-    answers.write_text(answers.read_text().replace("chassis_parts: []\n", "").replace("auth: none\n", ""))
+    answers.write_text(answers.read_text().replace(NEW_PARTS, "").replace("auth: none\n", ""))
     copier.run_recopy(str(service), data=given, defaults=True, overwrite=True, **OPTIONS)
     recorded = yaml.safe_load(answers.read_text())
-    assert (recorded["auth"], "lists" in recorded["chassis_parts"]) == ("none", True)
+    assert (recorded["auth"], *(part in recorded["chassis_parts"] for part in ("lists", "idempotency"))) == (
+        "none",
+        True,
+        False,
+    )
 
 
 def test_a_service_whose_answers_are_all_given_again_is_no_new_service(copy: Copy) -> None:
     """A portal gives its data file at each update."""
     service = copy("billing", auth="none").dst_path
     answers = service / ".copier-answers.yml"
-    answers.write_text(answers.read_text().replace("chassis_parts: []\n", "").replace("auth: none\n", ""))
+    answers.write_text(answers.read_text().replace(NEW_PARTS, "").replace("auth: none\n", ""))
     given = {name: value for name, value in yaml.safe_load(answers.read_text()).items() if not name.startswith("_")}
     copier.run_recopy(str(service), data=given, defaults=True, overwrite=True, **OPTIONS)
     recorded = yaml.safe_load(answers.read_text())
-    assert (recorded["auth"], "lists" in recorded["chassis_parts"]) == ("none", True)
+    assert (recorded["auth"], *(part in recorded["chassis_parts"] for part in ("lists", "idempotency"))) == (
+        "none",
+        True,
+        False,
+    )
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ for argument in sys.argv[1:]:
 """
 
 
-NEW = {"auth": "oidc", "chassis_parts": "[]"}
+NEW = {"auth": "oidc", "chassis_parts": "[idempotency]"}
 """The defaults of a new service. The services of `born` exist already, and so have others."""
 
 

@@ -10,6 +10,7 @@ http         transaction, reader, IfMatch, Cursor, sunset, streams_body: the too
 identity     Oidc, scopes, public, caller: access tokens of callers (in a service with the answer `auth: oidc`)
 messages     Contract, Event, Job, OnEvent, OnJob: the messages that the service sends and handles
 deadline     remaining: the time that is left for a request or message (with `neighbours` in chassis_parts)
+idempotency  IdempotencyKeys: a POST that is sent again has no second effect (with `idempotency` in chassis_parts)
 listing      Listing, Page, ListCursor: lists with filters and several orders (with `lists` in the answer chassis_parts)
 schedules    Schedule: the times at which the worker enqueues a job by itself (with `schedules` in chassis_parts)
 client       service_client: HTTP to another service
@@ -33,6 +34,7 @@ __all__ = [
     "errors",
     "fields",
     "http",
+    "idempotency",
     "identity",
     "listing",
     "messages",
@@ -48,13 +50,14 @@ _COMES_WITH = {
     "chassis.deadline": "`neighbours` in the answer chassis_parts",
     "chassis.dev.issuer": "the answer oidc to the question auth",
     "chassis.dev.shell": "`shell` in the answer chassis_parts",
-    "chassis.neighbours": "`neighbours` in the answer chassis_parts",
+    "chassis.idempotency": "`idempotency` in the answer chassis_parts",
     "chassis.identity": "the answer oidc to the question auth",
     "chassis.listing": "`lists` in the answer chassis_parts",
     "chassis.messaging": "a messaging_style",
     "chassis.messaging.messages_command": "a messaging_style, and with `overview` in the answer chassis_parts",
     "chassis.messaging.parked_command": "a messaging_style",
     "chassis.messaging.republish_command": "a messaging_style, and with `republish` in the answer chassis_parts",
+    "chassis.neighbours": "`neighbours` in the answer chassis_parts",
     "chassis.schedules": "a messaging_style, and with `schedules` in the answer chassis_parts",
 }
 

@@ -39,8 +39,7 @@ def application(service: Service, settings: Settings, *, telemetry: Telemetry | 
     app = _assemble(service, settings, telemetry, partial(api, openapi_url=shown), work=settings.run_worker)
     if settings.serve_docs:
         app.include_router(docs_page.router)
-    if service.auth is not None:
-        app.state.parts.append(service.auth.protect(app, settings, app.state.telemetry))
+    app.state.parts += [cover.protect(app, settings, app.state.telemetry) for cover in service.covers]
     app.add_middleware(
         _neighbourly("chassis.web.caller_limits", Limits),
         max_body_bytes=settings.max_body_bytes,
@@ -176,8 +175,8 @@ def api(service: Service, **options: Any) -> FastAPI:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             described = {**document(), "tags": _tags(app)}
-            if service.auth is not None:
-                service.auth.describe(app, described)
+            for cover in service.covers:
+                cover.describe(app, described)
             app.openapi_schema = _finish(described)
         return app.openapi_schema
 

@@ -15,15 +15,15 @@ from chassis.messages import NO_MESSAGES, Messages
 from chassis.settings import Settings
 
 
-class Auth(Protocol):
-    """The rule for callers of the service: `chassis.identity.Oidc`."""
+class Cover(Protocol):
+    """A rule in front of the routes: `chassis.identity.Oidc`, `chassis.idempotency.IdempotencyKeys`."""
 
     def describe(self, app: FastAPI, api: dict[str, Any]) -> None:
-        """Add to the API document what each route demands of its callers."""
+        """Add to the API document what the rule means for each route."""
         ...
 
     def protect(self, app: FastAPI, settings: Settings, telemetry: Any) -> Any:
-        """Guard all routes. Return the part of the process that does so. Raises SettingsError."""
+        """Put the routes behind the rule. Return the part of the process that does so. Raises SettingsError."""
         ...
 
 
@@ -35,7 +35,8 @@ class Service:
     belong together. `package` is the import package: `migrations/versions/` inside it holds the migrations. `tables`
     names the Postgres schema that belongs to this service alone. The other fields appear in the API documents: `owner`
     is the team to contact, `license` an SPDX expression, `broker` is nats, kafka or rabbitmq, and `api_version` is the
-    version of the document, not of the build. Without `auth`, everybody who reaches the service may call it.
+    version of the document, not of the build. Without `auth`, everybody who reaches the service may call it. Without
+    `idempotency`, a POST that is sent twice has its effect twice.
     `commands` are commands of the service's own: `python -m <package> <name>` calls the function with the Database of the
     process.
     """
@@ -52,8 +53,14 @@ class Service:
     owner: str = ""
     license: str = "LicenseRef-Proprietary"
     broker: str = ""
-    auth: Auth | None = None
+    auth: Cover | None = None
+    idempotency: Cover | None = None
     commands: Mapping[str, Callable[[Any], Awaitable[None]]] = field(default_factory=dict)
+
+    @property
+    def covers(self) -> list[Cover]:
+        """The rules in front of the routes, the innermost first: a caller is known before a key is looked up."""
+        return [cover for cover in (self.idempotency, self.auth) if cover is not None]
 
     @property
     def schema(self) -> str:

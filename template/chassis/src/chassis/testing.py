@@ -117,6 +117,7 @@ async def database(app: "FastAPI", service: "Service") -> AsyncGenerator["Databa
     # DELETE, not TRUNCATE: on small tables it is ten times faster.
     tables = [f"{table.schema}.{table.name}" for table in reversed(service.tables.sorted_tables)]
     tables += ["chassis.outbox", "chassis.inbox", "chassis.attempts", "chassis.parked", "chassis.schedules"]
+    tables += ["chassis.idempotency_keys"]
     await app.state.database.execute("; ".join(f"DELETE FROM {table}" for table in tables))
 
 

@@ -133,6 +133,9 @@ class Settings(BrokerSettings):
     max_connections: Annotated[int, Field(ge=10, le=100_000)] = 1000
     """The most connections of clients, with idle connections. A further one closes the longest idle connection."""
 
+    idempotency_retention_hours: Annotated[int, Field(ge=1, le=24 * 365)] = 24
+    """How long the answer to a POST with an Idempotency-Key is kept, and given again: longer than any client repeats."""
+
     serve_docs: bool = False
     """Show /docs and /openapi.json to every caller, as `make dev` does."""
     probe_details: bool = False
