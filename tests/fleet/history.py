@@ -73,7 +73,7 @@ def release_later_versions(repository: Path) -> None:
     ruff = template / "ruff.toml"
     ruff.write_text(ruff.read_text().replace("line-length = 120", "line-length = 110"))
     (template / ".editorconfig").unlink()
-    (template / "schemathesis.toml").rename(template / "fuzz.toml")
+    (template / "schemathesis.toml.jinja").rename(template / "fuzz.toml.jinja")
     (template / "platform.txt.jinja").write_text("Platform-owned, of {{ service_name }}.\n")
     ty = template / "ty.toml.jinja"
     ty.chmod(ty.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)

@@ -47,6 +47,8 @@ def fuzz(service: Path, folder: Path, *options: str, token: bool = True) -> Outc
         trusted_issuer(document["info"]["title"]) as trusted,
         running(service, folder, LOG_REQUESTS="true", **trusted.settings) as base,
     ):
+        if (hooks := service / "schemathesis_hooks.py").exists():
+            (folder / hooks.name).symlink_to(hooks)
         command = [str(Path(sys.executable).with_name("schemathesis"))]
         command += ["--config-file", str(service / "schemathesis.toml"), "run", f"{base}/openapi.json"]
         command += ["--checks", "all", "--continue-on-failure", "--seed", SEED, "--no-color", *options]

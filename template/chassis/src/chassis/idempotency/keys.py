@@ -46,7 +46,7 @@ class IdempotencyKeys:
             if operation := api.get("paths", {}).get(getattr(route, "path_format", None), {}).get("post"):
                 api_document.describe(operation)
 
-    def protect(self, app: FastAPI, settings: Settings, _: Telemetry) -> "Keeping":
+    def protect(self, app: FastAPI, settings: Settings, telemetry: Telemetry) -> "Keeping":
         """Let each POST of the application take a key."""
         app.state.idempotency = self
         return Keeping(app, timedelta(hours=settings.idempotency_retention_hours))
