@@ -200,6 +200,17 @@ async def test_a_failed_commit_is_answered_as_without_a_key(client: httpx2.Async
     assert await names(database) == ["lamp"]
 
 
+async def test_an_answer_that_cannot_be_stored_takes_its_change_back(
+    client: httpx2.AsyncClient, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise OSError("the connection breaks")
+
+    monkeypatch.setattr(answers, "keep", fail)
+    assert (await post(client, "/things")).status_code >= 500
+    assert await names(database) == []
+
+
 async def test_an_outage_is_answered_as_an_outage_and_stores_nothing(database_url: str, database: Database) -> None:
     keyed.holding.clear()
     keyed.freed.clear()

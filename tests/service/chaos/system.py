@@ -89,9 +89,16 @@ class Part:
         assert self._process is not None
         return self._process.child.pid
 
+    @property
+    def status(self) -> int | None:
+        """Return the exit status, or None while the process runs."""
+        assert self._process is not None
+        return self._process.child.poll()
+
     def kill(self) -> None:
         assert self._process is not None
-        os.killpg(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it may have ended by itself
+            os.killpg(self.pid, signal.SIGKILL)
         self._process.stop()
 
     def stop(self) -> int:
