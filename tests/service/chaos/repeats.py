@@ -137,7 +137,7 @@ async def send_all(bases: list[str], posts: int, answered: Path) -> None:
 
 @dataclasses.dataclass
 class Outcome:
-    """The result of a run: the effects of each POST, the ids that clients were told, and the kills of each part."""
+    """The result of a run: the effects of each POST, the ids that clients got, and the kills of each part."""
 
     posts: int
     effects: Counter[int]
