@@ -18,10 +18,11 @@ def table(status: dict[str, Any]) -> "Table":
 
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("service", "URL", "health", "version", "migration", "restarts"):
-        shown.add_column(column, justify="right" if column == "restarts" else "left")
+        is_whole = column in ("service", "URL")  # also in a narrow terminal
+        shown.add_column(column, justify="right" if column == "restarts" else "left", no_wrap=is_whole)
     for one in status["services"]:
         health = f"{one['state']}: {one['doing']}" if one["doing"] else one["state"]
-        cells = (one["name"], one["url"], Text(health, COLOURS[one["state"]]), one["version"], one["migration"])
+        cells = (one["name"], one["url"], Text(health, COLOURS[one["state"]]), one["version"], one["migration"][:4])
         shown.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells), Text(str(one["restarts"])))
     return shown
 

@@ -142,6 +142,7 @@ class Supervised:
         self._listen()
         if not _is_installed(self.checkout.folder):
             await self._refuse()
+            self._tools.tell(f"{self.checkout.name} is installed by `make setup`")
             await self._run("installing", "make", "setup")
             self._listen()
         shared = await asyncio.shield(self._tools.shared)

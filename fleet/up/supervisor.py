@@ -2,8 +2,8 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,13 +162,21 @@ class Supervisor:
             for part in ("src", "chassis/src"):
                 if (one.checkout.folder / part).is_dir():
                     places[(one.checkout.folder / part).resolve()] = one
-        async for changes in awatch(*places, stop_event=None):
-            for place, one in places.items():
-                saved = sorted(path for _, path in changes if Path(path).is_relative_to(place))
-                if saved and one.state != "stopped":
-                    file = Path(saved[0]).relative_to(one.checkout.folder.resolve())
-                    self._tell(f"{one.checkout.name} restarts: {file} was saved")
-                    one.ask("restart")
+        try:
+            async for changes in awatch(*places):
+                self._restart_changed(places, [Path(path) for _, path in changes])
+        except (OSError, RuntimeError) as error:  # such as a system whose limit of watched folders is reached
+            self._tell(f"no file is watched any more, so run `fleet restart NAME` after a save: {error}")
+            await self._ended.wait()
+
+    def _restart_changed(self, places: Mapping[Path, Supervised], changed: Sequence[Path]) -> None:
+        for place, one in places.items():
+            saved = sorted(path for path in changed if path.is_relative_to(place))
+            if saved and one.state != "stopped":
+                self._tell(
+                    f"{one.checkout.name} restarts: {saved[0].relative_to(one.checkout.folder.resolve())} was saved"
+                )
+                one.ask("restart")
 
     async def _answer(self, command: str, name: str) -> Any:
         if command == "status":
@@ -202,5 +210,5 @@ def end_by_signals(end: Callable[[], None]) -> None:
         end()
 
     for number in numbers:
-        with suppress(RuntimeError):
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             loop.add_signal_handler(number, first)
