@@ -168,7 +168,7 @@ assert (AsyncClient, HTTPError, USE_CLIENT_DEFAULT) == (httpx2.AsyncClient, http
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_httpx_stays_httpx_where_the_service_installs_it(tmp_path: Path) -> None:
+def test_httpx_stays_httpx_in_a_service_that_installs_httpx(tmp_path: Path) -> None:
     (tmp_path / "httpx.py").write_text("CLASSES = 'its own'")
     code = "import chassis, httpx2, httpx; assert httpx.CLASSES == 'its own'"
     subprocess.run(

@@ -171,7 +171,7 @@ async def test_a_request_that_fails_halfway_leaves_nothing_behind_and_may_be_rep
     assert await names(database) == ["lamp"]
 
 
-async def test_an_error_in_one_of_several_transactions_undoes_only_that_one(
+async def test_an_error_in_one_of_several_transactions_undoes_only_this_transaction(
     client: httpx2.AsyncClient, database: Database
 ) -> None:
     body = [{"name": name} for name in ("a", "unfit", "b")]
@@ -180,7 +180,7 @@ async def test_an_error_in_one_of_several_transactions_undoes_only_that_one(
     assert await names(database) == ["a", "b"]
 
 
-async def test_a_route_that_swallows_a_broken_statement_does_not_report_what_was_undone(
+async def test_a_route_that_swallows_a_broken_statement_does_not_report_undone_changes(
     client: httpx2.AsyncClient, database: Database
 ) -> None:
     body = [{"name": name, "email": "lamp@example.com"} for name in ("a", "b")]
@@ -188,7 +188,7 @@ async def test_a_route_that_swallows_a_broken_statement_does_not_report_what_was
     assert (await names(database), keyed.calls) == ([], ["swallowed"])
 
 
-async def test_a_read_sees_what_the_transaction_before_it_has_changed(client: httpx2.AsyncClient) -> None:
+async def test_a_read_sees_the_changes_of_the_transaction_before(client: httpx2.AsyncClient) -> None:
     assert (await post(client, "/read-back")).json() == ["lamp"] * 3
 
 

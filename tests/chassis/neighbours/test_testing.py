@@ -140,7 +140,7 @@ async def test_an_answer_may_be_a_model() -> None:
     assert (await ask(neighbour("customers", get_customer=Customer(id=CUSTOMER, name="Ada")))).json()["name"] == "Ada"
 
 
-async def test_parameters_are_read_as_the_schema_describes_them() -> None:
+async def test_parameters_are_read_by_their_schema() -> None:
     for query in ("limit=7", "level=gold", "level=gold&level=bronze", ""):
         assert (await ask(neighbour("customers"), path=f"/v1/customers?{query}")).is_success
     key = {"Idempotency-Key": "17"}
@@ -241,7 +241,7 @@ async def test_a_sample_that_does_not_fit_its_pattern_is_refused() -> None:
         await ask(neighbour("customers"))
 
 
-def test_an_unknown_operation_or_neighbour_is_refused_when_the_test_names_it() -> None:
+def test_an_unknown_operation_or_neighbour_is_refused_at_once() -> None:
     with pytest.raises(
         Unfit, match=r"has no operation get_custommer; there are list_customers, create_customer, getCustomer"
     ):

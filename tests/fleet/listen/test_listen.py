@@ -196,7 +196,7 @@ def test_a_job_of_another_sender_has_a_use_case_of_its_own_name(sender: Path) ->
     assert 'OnJob(PrintInvoiceV2, on_print_invoice_v2, queue="reports"),\n' in text
 
 
-def test_another_run_keeps_what_the_team_has_written_and_replaces_the_contract_only_by_force(sender: Path) -> None:
+def test_another_run_keeps_the_files_of_the_team_and_replaces_the_contract_only_by_force(sender: Path) -> None:
     listen(PLACED, "--fields", "order_id", "--from", str(sender))
     change(MODULE, "    command =", "    # Of the team.\n    command =")
     USECASE.unlink()  # the handler calls another use case now

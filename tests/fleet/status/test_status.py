@@ -342,7 +342,7 @@ def test_a_bug_in_a_check_is_a_finding_about_one_service(born: Born, monkeypatch
     assert reason.endswith("ValueError: unexpected")
 
 
-def test_a_judged_service_leaves_no_process_of_git_for_a_file_that_one_check_reads(
+def test_a_judged_service_leaves_no_process_of_git_for_a_file_of_one_check(
     born: Born, own_cache: Path, judged: Judged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     services: list[Service] = []

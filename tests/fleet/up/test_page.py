@@ -12,7 +12,7 @@ from tests.support.paths import ROOT
 PAGE = (ROOT / "docs/how-to/run-the-product.md").read_text()
 
 
-def test_every_command_of_the_page_has_these_options() -> None:
+def test_every_command_of_the_page_has_its_options() -> None:
     written = re.findall(r"`(fleet [^`]+)`|^(fleet [^#\n]+)", PAGE, re.MULTILINE)
     commands = [shlex.split(one or other) for one, other in written]
     for _, name, *arguments in commands:

@@ -207,7 +207,7 @@ async def answers(client: httpx2.AsyncClient, url: str, status: int) -> bool:
     return (await client.get(url)).status_code == status
 
 
-async def test_the_page_shows_the_services_and_stops_and_starts_them(product: Product) -> None:
+async def test_the_page_shows_stops_and_starts_the_services(product: Product) -> None:
     page = control.tell(product.memory, "status")["addresses"]["page"]
     before = product.services()["shipping"]["restarts"]
     async with httpx2.AsyncClient(base_url=page, timeout=60, trust_env=False) as client:
@@ -256,7 +256,7 @@ def test_killed_servers_and_services_start_again(product: Product) -> None:
     assert httpx2.get(product.url("storefront", "/v1/checkouts"), timeout=60, trust_env=False).status_code == 200
 
 
-def test_nothing_outlives_fleet_up_whether_it_is_killed_or_ended(product: Product) -> None:
+def test_nothing_outlives_a_killed_or_ended_fleet_up(product: Product) -> None:
     ports = {name: one["url"] for name, one in product.services().items()}
     (run,) = [each for each in product.processes() if "up" in each.cmdline()]
     run.kill()

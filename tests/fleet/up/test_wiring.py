@@ -90,7 +90,7 @@ def test_everything_that_cannot_be_derived_is_asked_for_at_once(
     assert "rabbitmq" not in str(fewer.value)
 
 
-def test_the_environment_and_fleet_toml_give_what_cannot_be_derived(
+def test_the_environment_and_fleet_toml_give_the_settings_that_cannot_be_derived(
     orders: Checkout, known: list[Checkout], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("KEY", "PEPPER", "LIMIT", "DATABASE_URL", "AWS_SECRET_ACCESS_KEY", "PYTHONDONTWRITEBYTECODE"):
@@ -119,6 +119,6 @@ def test_a_service_finds_its_neighbours_by_their_names_and_all_servers(orders: C
     assert found["OTEL_RESOURCE_ATTRIBUTES"] == "service.instance.id=orders"
 
 
-def test_a_service_has_no_settings_of_servers_that_it_does_not_use(known: list[Checkout]) -> None:
+def test_a_service_has_no_settings_of_unused_servers(known: list[Checkout]) -> None:
     found = environment(known[1], known, shared(known))
     assert {"BROKER_URL", "RUN_WORKER", "OIDC_ISSUER", "OIDC_CLIENT_SECRET"}.isdisjoint(found)
