@@ -19,7 +19,7 @@ export UV_PYTHON
 # environment told it to keep nothing.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo setup test test-fast tools compiled lint format docs pictures simulation chaos bench bench-messages bench-effect bench-fleet bench-loop bench-image bench-page
+.PHONY: help demo setup test test-fast tools compiled lint format docs pictures simulation chaos bench bench-messages bench-effect bench-calls bench-fleet bench-loop bench-image bench-page
 
 help: ## This list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -81,6 +81,9 @@ bench-messages: setup ## Measure relay and consumer beside each broker's own cli
 
 bench-effect: setup ## Measure two generated services from a POST to its effect, and bare clients; prints ratios
 	@.venv/bin/python -m bench.effect $(ARGS)
+
+bench-calls: setup ## Measure a call by the policy of chassis.neighbours beside bare httpx2; prints ratios
+	@.venv/bin/python -m bench.calls $(ARGS)
 
 bench-fleet: setup ## Measure fleet on 1, 50 and 200 services, and beside cruft; prints ratios
 	@.venv/bin/python -m bench.fleet $(ARGS)

@@ -52,7 +52,7 @@ MARK = "# Written by `fleet client`. Digests of specs/uses and of this code: "
 """The start of the line with the digests, which the gate specs-check of a service compares too."""
 HEAD = '''"""The operations of {name} that this service calls, and their models.
 
-`fleet client {name}` writes this module again after a change of specs/uses/{name}.json. `chassis.client.service_client` makes
+`fleet client {name}` writes this module again after a change of specs/uses/{name}.json. {maker} makes
 the client that each function takes.
 """
 '''
@@ -66,6 +66,13 @@ from uuid import UUID
 import httpx2
 from pydantic_core import to_jsonable_python
 """
+POLICY = """
+from typing import TypeVar
+
+from chassis import neighbours as _neighbours
+"""
+"""Further imports in a service with the part `neighbours` of the chassis, whose calls have a policy."""
+FALLBACK = '_F = TypeVar("_F", bound=_neighbours.Fallback[Any])\n'
 ERRORS = '''
 class {title}Error(Exception):
     """{name} gave another answer than the operation returns. `problem` is the body, and `code` the code in the body."""
@@ -99,29 +106,34 @@ def _segment(value: object) -> str:
 """
 
 
-def write(name: str, uses: Node, config: Path) -> str:
-    """Write the module for a document of uses, by the formatter's configuration. Raises FleetError."""
+def write(name: str, uses: Node, config: Path, *, has_policy: bool = False) -> str:
+    """Write the module for a document of uses, by the formatter's configuration. Raises FleetError.
+
+    With a policy, the functions raise NeighbourUnavailable without an answer, or return their fall-back value.
+    """
     try:
-        code = formatted(compose(name, uses), config)
+        code = formatted(compose(name, uses, has_policy=has_policy), config)
     except (Inexpressible, *MALFORMED) as reason:
         raise FleetError(f"specs/uses/{name}.json: {reason}") from None
     digests = f"{digest(json.dumps(uses, ensure_ascii=False))} {digest(code)}"
-    return f"{HEAD.format(name=name)}\n{MARK}{digests}\n\n{code}"
+    maker = f'`settings.client_for("{name}")`' if has_policy else "`chassis.client.service_client`"
+    return f"{HEAD.format(name=name, maker=maker)}\n{MARK}{digests}\n\n{code}"
 
 
-def compose(name: str, uses: Node) -> str:
+def compose(name: str, uses: Node, *, has_policy: bool = False) -> str:
     """Write the code without its head and without a format. Raises Inexpressible."""
     document = Document(json.loads(json.dumps(uses)))
     title = "".join(word.title() for word in module_of(name).split("_"))
     schemas: Node = {}
-    functions = [_function(title, document, operation, schemas) for operation in document.operations]
+    functions = [_function(title, document, operation, schemas, has_policy) for operation in document.operations]
     failures = {int(status) for one in document.operations for status in one.responses if status.isdigit()}
     failures = {status: _error(title, status) for status in sorted(failures) if status >= 300}
-    errors = [ERRORS.format(name=name, title=title)]
+    errors = [*([FALLBACK] if has_policy else []), ERRORS.format(name=name, title=title)]
     errors += [f'class {error}({title}Error):\n    """Status {status}."""\n' for status, error in failures.items()]
     table = "".join(f"    {status}: {error},\n" for status, error in failures.items())
     errors.append(f"_ERRORS: dict[int, type[{title}Error]] = {{\n{table}}}\n")
-    code = "\n\n".join([IMPORTS, _models(name, document.version, schemas), *errors, *functions, HELPERS])
+    imports = IMPORTS + POLICY if has_policy else IMPORTS
+    code = "\n\n".join([imports, _models(name, document.version, schemas), *errors, *functions, HELPERS])
     _refuse_clashes(code, schemas)
     return code
 
@@ -225,7 +237,7 @@ def _mapping(value: Any) -> Any:
     return {name: _bare(one) for name, one in value.items()} if isinstance(value, dict) else value
 
 
-def _function(title: str, document: Document, operation: Operation, schemas: Node) -> str:
+def _function(title: str, document: Document, operation: Operation, schemas: Node, has_policy: bool) -> str:
     """Write the function of an operation, and collect the schemas of its models. Raises Inexpressible."""
     if unknown := [status for status in operation.responses if not STATUS.fullmatch(status)]:
         raise Inexpressible(f"{unknown[0]!r} is not a status")
@@ -235,14 +247,20 @@ def _function(title: str, document: Document, operation: Operation, schemas: Nod
     required, optional, segments, places = [], [], {}, {"query": [], "header": []}
     for parameter in operation.parameters:
         argument = snake(parameter["name"])
-        if argument in TAKEN or any(one.startswith(f"{argument}:") for one in (*required, *optional)):
+        if (
+            argument in TAKEN
+            or (has_policy and argument == "fallback")
+            or any(one.startswith(f"{argument}:") for one in (*required, *optional))
+        ):
             argument += f"_{parameter['in']}"
         type_ = _type(document, parameter["schema"], parameter["name"])
         if parameter["in"] == "path":
             required.append(f"{argument}: {type_}")
             segments[parameter["name"]] = argument
         elif parameter["in"] in places:
-            places[parameter["in"]].append(f"{parameter['name']!r}: {argument}")
+            is_key = has_policy and parameter["in"] == "header" and parameter["name"].lower() == "idempotency-key"
+            value = f"{argument} or _neighbours.idempotency_key()" if is_key else argument
+            places[parameter["in"]].append(f"{parameter['name']!r}: {value}")
             is_optional = not parameter.get("required")
             type_ = f"{type_.removesuffix(' | None')} | None = None" if is_optional else type_
             optional.append(f"{argument}: {type_}")
@@ -257,6 +275,7 @@ def _function(title: str, document: Document, operation: Operation, schemas: Nod
         required.append(f"body: {model}" if needs_body else f"body: {model} | None = None")
         dumped = 'body.model_dump(mode="json", by_alias=True, exclude_unset=True)'
         options.append(f"json={dumped}" if needs_body else f"json=None if body is None else {dumped}")
+    optional += ["fallback: _F | None = None"] if has_policy else []
     arguments = ", ".join(["client: httpx2.AsyncClient", *required, *(["*", *optional] if optional else [])])
     returned, reads = [], ""
     for status in successes(operation.responses):
@@ -266,9 +285,15 @@ def _function(title: str, document: Document, operation: Operation, schemas: Nod
         test = f"response.status_code == {status}" if status.isdigit() else "response.is_success"
         read = f"{returned[-1]}.model_validate_json(response.content)" if node else "None"
         reads += f"    if {test}:\n        return {read}\n"
+    returned = [*(returned or ["None"]), *(["_F"] if has_policy else [])]
+    call = "client.request("
+    if has_policy:
+        call = "_neighbours.call(client, "
+        options.append("fallback=fallback")
+        reads = f"    if not isinstance(response, httpx2.Response):\n        return response\n{reads}"
     return (
-        f"async def {name}({arguments}) -> {' | '.join(dict.fromkeys(returned)) or 'None'}:\n"
-        f'    """{_docstring(title, operation)}"""\n    response = await client.request({", ".join(options)})\n{reads}'
+        f"async def {name}({arguments}) -> {' | '.join(dict.fromkeys(returned))}:\n"
+        f'    """{_docstring(title, operation, has_policy)}"""\n    response = await {call}{", ".join(options)})\n{reads}'
         f"    raise _ERRORS.get(response.status_code, {title}Error)(response)\n"
     )
 
@@ -284,11 +309,12 @@ def _path(path: str, segments: dict[str, str]) -> str:
     return f'f"{"".join(parts)}"' if len(parts) > 1 else repr(path)
 
 
-def _docstring(title: str, operation: Operation) -> str:
+def _docstring(title: str, operation: Operation, has_policy: bool) -> str:
     failures = [_error(title, int(status)) for status in operation.responses if status.isdigit() and int(status) >= 300]
-    raises = (
-        f"Raises {', '.join([*failures, f'{title}Error'])} for another status, and httpx2.HTTPError without an answer."
+    unanswered = (
+        "NeighbourUnavailable without an answer and a fallback" if has_policy else "httpx2.HTTPError without an answer"
     )
+    raises = f"Raises {', '.join([*failures, f'{title}Error'])} for another status, and {unanswered}."
     described = str(operation.content.get("description") or operation.content.get("summary") or operation).strip()
     lines = textwrap.wrap(re.sub(r'[\\"]', "'", visible(described.partition("\n")[0])), 110)[:1]
     return "\n".join([*lines, "", *(f"    {line}" for line in textwrap.wrap(raises, 110)), "    "])

@@ -145,7 +145,7 @@ class OutgoingCalls(Convention):
     """A call that bypasses the chassis has no time limit and no span: the call may hang, and the trace ends there."""
 
     id = "code-outgoing-calls"
-    remedy = "keep one chassis.client.service_client(base_url) for each service that is called"
+    remedy = "keep one settings.client_for(name), or chassis.client.service_client(base_url), for each service that is called"
 
     def check(self, service: Service) -> Iterator[Problem]:
         for module in source.modules(service, CODE):

@@ -1,4 +1,4 @@
-"""Find the HTTP clients in a service's code: the calls of chassis.client.service_client, and the services that they name."""
+"""Find the HTTP clients in a service's code, and the services that they name: `service_client(url)`, `settings.client_for(name)`."""
 
 import ast
 import re
@@ -10,11 +10,13 @@ from fleet.service.service import Service
 from fleet.service.source import Module
 
 FUNCTION = "service_client"
+METHOD = "client_for"
+"""The method of chassis.neighbours.NeighbourSettings."""
 
 
 @dataclass(frozen=True)
 class Client:
-    """One call of service_client. `target` is the neighbour's name in the code: the name of a setting or of a host."""
+    """One call that makes a client. `target` is the neighbour's name in the code: its own, or that of a setting or of a host."""
 
     target: str
     path: str
@@ -27,11 +29,23 @@ def clients(service: Service) -> Iterator[Client]:
         for name, call in Module(path, service.python(path)).calls:
             if name == f"chassis.client.{FUNCTION}":
                 yield from (Client(target, path, call.lineno) for target in _targets(call))
+            elif name.endswith(f".{METHOD}"):
+                yield from (Client(target, path, call.lineno) for target in _names(call))
 
 
 def _mentioning(service: Service) -> list[str]:
     """Return the few files with a client, which alone need to be parsed."""
-    return sorted(path for path, content in service.contents("src/*.py") if FUNCTION.encode() in content)
+    return sorted(
+        path
+        for path, content in service.contents("src/*.py")
+        if any(each.encode() in content for each in (FUNCTION, METHOD))
+    )
+
+
+def _names(call: ast.Call) -> Iterator[str]:
+    for node in (*call.args[:1], *(one.value for one in call.keywords if one.arg == "name")):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
 
 
 def _targets(call: ast.Call) -> Iterator[str]:

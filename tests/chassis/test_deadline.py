@@ -251,7 +251,8 @@ async def test_a_service_without_the_part_ignores_the_header_and_has_no_504(
 ) -> None:
     document = chassis_application.api(service).openapi()
     assert (
-        document["components"]["responses"]["GatewayTimeout"]["description"] == "Gateway Timeout: `deadline_exceeded`."
+        document["components"]["responses"]["GatewayTimeout"]["description"]
+        == "Gateway Timeout: `deadline_exceeded`, `neighbour_timeout`."
     )
     documented = set(document["paths"]["/v1/things"]["get"]["responses"])
     monkeypatch.setattr(chassis_application, "has_module", lambda _: False)

@@ -243,11 +243,19 @@ def repeat_a_request(service: Path) -> None:
     follow(service, "repeat-a-request.md", shown, in_main, add("tests/api/test_invoices.py"))
 
 
+def with_policy(service: Path, text: str) -> None:
+    """Give the settings the further base class of the block."""
+    imported, _, declared = text.strip().partition("\n\n\n")
+    edit(SETTINGS, "class Settings(OidcSettings):", declared)(service, "")
+    edit(SETTINGS, "from pydantic", f"{imported}\nfrom pydantic")(service, "")
+
+
 def call_another_service(service: Path) -> None:
     peers = ("deploy/overlays/production/peers.yaml", "deploy/overlays/staging/peers.yaml")
     follow(
         service,
         "call-another-service.md",
+        with_policy,
         new("src/billing/api/customers.py"),
         new("src/billing/usecases/customers.py"),
         new("tests/usecases/test_customers.py"),
@@ -281,6 +289,8 @@ def call_with_types(service: Path) -> None:
         service,
         "call-with-types.md",
         by_fleet,
+        add("src/billing/usecases/customers.py"),
+        add("tests/usecases/test_customers.py"),
         add("src/billing/usecases/customers.py"),
         add("tests/usecases/test_customers.py"),
         by_fleet,

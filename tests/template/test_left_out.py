@@ -30,7 +30,12 @@ PARTS = {
         "brokers/inspection.py",
         "brokers/nats/inspection.py",
     },
-    "neighbours": {"deadline.py", "neighbours/testing.py", "web/caller_limits.py"},
+    "neighbours": {
+        "deadline.py",
+        "web/caller_limits.py",
+        *(f"neighbours/{name}.py" for name in ("__init__", "budget", "client", "failures", "fallback", "keys")),
+        *("neighbours/settings.py", "neighbours/testing.py", "neighbours/transport.py"),
+    },
     "idempotency": {f"idempotency/{name}.py" for name in ("__init__", "answers", "api_document", "keys", "one_commit")},
 }
 """For each optional part its modules, or one module of its folder."""
@@ -87,13 +92,18 @@ def test_the_library_for_schedules_comes_with_the_part(render: Render) -> None:
     assert SCHEDULES in asked_for(render(**NATS, chassis_parts=["schedules"]) / "chassis/pyproject.toml")
 
 
+def test_the_library_for_repetitions_comes_with_the_part(render: Render) -> None:
+    assert "stamina" not in asked_for(render() / "chassis/pyproject.toml")
+    assert "stamina" in asked_for(render(chassis_parts=["neighbours"]) / "chassis/pyproject.toml")
+
+
 def test_a_service_whose_aggregate_publishes_its_state_can_publish_all_states_again(render: Render) -> None:
     aggregates = "Order: {events: state, note: text}"
     assert "messaging/republish_command.py" in modules(render(**NATS, aggregates=aggregates))
 
 
 @pytest.mark.parametrize(
-    "module", ["listing", "schedules", "deadline", "dev.shell", "messaging", "identity", "idempotency"]
+    "module", ["listing", "schedules", "deadline", "dev.shell", "neighbours", "messaging", "identity", "idempotency"]
 )
 def test_the_import_of_a_module_that_is_left_out_names_the_missing_answer(render: Render, module: str) -> None:
     chassis = render(auth="none", chassis_parts=[]) / "chassis/src"
@@ -114,6 +124,7 @@ def test_a_published_chassis_has_an_extra_for_each_broker_with_its_client_and_on
     }
     assert {name: extras[name] for name in CLIENTS} == {name: {client} for name, client in CLIENTS.items()}
     assert extras["schedules"] == {SCHEDULES}
+    assert extras["neighbours"] == {"stamina"}
     assert {Requirement(text).name for text in project["dependencies"]} & {*CLIENTS.values(), SCHEDULES} == set()
 
 

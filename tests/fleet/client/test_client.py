@@ -14,10 +14,12 @@ import click.testing
 import httpx2
 import pytest
 from chassis.dev import specs
+from chassis.neighbours import Fallback, NeighbourUnavailable
 
 from fleet.client import code, uses
 from fleet.errors import FleetError
 from fleet.main import app
+from tests.chassis.calling import Neighbour, calling
 from tests.support.commands import git
 
 Node = dict[str, Any]
@@ -256,6 +258,68 @@ def test_the_check_fails_where_code_and_uses_differ(neighbour: Path, changed: st
     )
 
 
+def test_a_module_that_imports_httpx_stays_valid(neighbour: Path) -> None:
+    fleet("customers", "get_customer", "--from", str(neighbour))
+    text = MODULE.read_text()
+    head, _, body = text.replace("httpx2", "httpx").partition(code.MARK)
+    digests, _, body = body.partition("\n")
+    before = f"{head}{code.MARK}{digests[:16]} {code.digest(body)}\n{body}"
+    MODULE.write_text(before)
+    assert code.is_untouched(before)
+    fleet("--check")
+    fleet("customers")
+    assert MODULE.read_text() == text
+
+
+@pytest.fixture
+def with_policy(service: Path) -> None:
+    """The service has the part `neighbours` of the chassis."""
+    with (service / ".copier-answers.yml").open("a") as answers:
+        answers.write("chassis_parts: [neighbours]\n")
+
+
+def test_a_module_without_a_policy_stays_valid_when_the_part_is_turned_on(
+    neighbour: Path, request: pytest.FixtureRequest
+) -> None:
+    fleet("customers", "get_customer", "--from", str(neighbour))
+    request.getfixturevalue("with_policy")
+    fleet("--check")
+    fleet("customers")
+    assert "_neighbours.call(" in MODULE.read_text()
+    fleet("--check")
+
+
+@pytest.mark.usefixtures("with_policy")
+async def test_a_function_with_a_policy_returns_its_fallback_without_an_answer(neighbour: Path) -> None:
+    fleet("customers", "get_customer", "--from", str(neighbour))
+    customers = load()
+    unknown = Fallback("unknown")
+    shown = {"id": str(CUSTOMER), "name": "Ada", "address": {}}
+    answers: list[Any] = [503, 503, 503, httpx2.Response(200, json=shown), 404, 503]
+    async with calling(Neighbour(*answers), neighbour_retry_percent=100) as client:
+        assert await customers.get_customer(client, CUSTOMER, fallback=unknown) is unknown
+        assert (await customers.get_customer(client, CUSTOMER, fallback=unknown)).name == "Ada"
+        with pytest.raises(customers.CustomersNotFound):
+            await customers.get_customer(client, CUSTOMER, fallback=unknown)
+        with pytest.raises(NeighbourUnavailable):
+            await customers.get_customer(client, CUSTOMER)
+
+
+@pytest.mark.usefixtures("with_policy")
+async def test_a_function_sends_a_key_where_the_neighbour_takes_keys(service: Path) -> None:
+    key = {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string"}}
+    offered = document(create_customer={"parameters": [key]}, notify={})
+    fleet("customers", "create_customer", "notify", "--from", str(offer(service.parent / "openapi.json", offered)))
+    customers, neighbour = load(), Neighbour(503, 204)
+    async with calling(neighbour) as client:
+        await customers.create_customer(client)
+        await customers.create_customer(client, idempotency_key="the-key")
+        await customers.notify(client)
+    keys = [request.headers.get("Idempotency-Key") for request in neighbour.requests]
+    assert keys[0] == keys[1] is not None  # repeated with the same key
+    assert keys[2:] == ["the-key", None]
+
+
 def test_a_module_without_the_line_of_fleet_is_the_teams_own(neighbour: Path) -> None:
     fleet("customers", "get_customer", "--from", str(neighbour))
     MODULE.write_text('"""Written by hand."""\n')
@@ -453,7 +517,10 @@ def test_the_code_is_the_same_on_each_version_of_python() -> None:
 
 
 @pytest.mark.slow
-def test_the_code_passes_the_gates_of_a_service(neighbour: Path, service: Path) -> None:
+@pytest.mark.parametrize("parts", ["[]", "[neighbours]"])
+def test_the_code_passes_the_gates_of_a_service(neighbour: Path, service: Path, parts: str) -> None:
+    with (service / ".copier-answers.yml").open("a") as answers:
+        answers.write(f"chassis_parts: {parts}\n")
     root = Path(__file__).parents[3]
     (service / "ruff.toml").write_text((root / "template/ruff.toml").read_text())
     fleet("customers", "get_customer", "list_customers", "--from", str(neighbour))

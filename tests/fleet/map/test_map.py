@@ -383,6 +383,15 @@ MUTATIONS: dict[str, tuple[Mutation, str, Level, tuple[str, ...], str]] = {
         ("orders",),
         "the service calls customers, and catalog-info.yaml does not declare the call",
     ),
+    "a call of a neighbour by name that the catalogue does not know": (
+        lambda shop: shop["orders"].files.update(
+            {"src/orders/api/asked.py": "def ask(app):\n    return app.state.settings.client_for('customers')\n"}
+        ),
+        "map-call-undeclared",
+        Level.ERROR,
+        ("orders",),
+        "the service calls customers, and catalog-info.yaml does not declare the call",
+    ),
     "a call of a host that the catalogue does not know": (
         lambda shop: shop["orders"].files.update(client("'http://customers.customers-production'", "orders/asked.py")),
         "map-call-undeclared",

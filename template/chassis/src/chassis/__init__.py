@@ -11,6 +11,7 @@ identity     Oidc, scopes, public, caller: access tokens of callers (in a servic
 messages     Contract, Event, Job, OnEvent, OnJob: the messages that the service sends and handles
 deadline     remaining: the time that is left for a request or message (with `neighbours` in chassis_parts)
 idempotency  IdempotencyKeys: a POST that is sent again has no second effect (with `idempotency` in chassis_parts)
+neighbours   NeighbourSettings, Fallback: one policy for calls of other services (with `neighbours` in chassis_parts)
 listing      Listing, Page, ListCursor: lists with filters and several orders (with `lists` in the answer chassis_parts)
 schedules    Schedule: the times at which the worker enqueues a job by itself (with `schedules` in chassis_parts)
 client       service_client: HTTP to another service
@@ -39,6 +40,7 @@ __all__ = [
     "listing",
     "messages",
     "money",
+    "neighbours",
     "problems",
     "schedules",
     "service",

@@ -168,6 +168,8 @@ def api(service: Service, **options: Any) -> FastAPI:
         **options,
     )
     problems.install(app)
+    if has_module("chassis.neighbours.failures"):
+        import_module("chassis.neighbours.failures").install(app)
     for router in service.routers:
         app.include_router(router)
     document = app.openapi

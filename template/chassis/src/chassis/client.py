@@ -10,20 +10,29 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from chassis.telemetry import trace_context
 
 
-class _Traced(httpx2.AsyncBaseTransport):
-    def __init__(self, inner: httpx2.AsyncBaseTransport) -> None:
+class TracedTransport(httpx2.AsyncBaseTransport):
+    """Give each request a span, and pass the trace on. The span has the name of the neighbour, if it is known."""
+
+    def __init__(self, inner: httpx2.AsyncBaseTransport, neighbour: str = "") -> None:
         self._inner = inner
+        self._tracer = trace.get_tracer("chassis")
+        self._known = {"slipway.neighbour": neighbour} if neighbour else {}
+        self._suffix = f" {neighbour}" if neighbour else ""
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        tracer = trace.get_tracer("chassis")
+        url = request.url
         attributes = {
             "http.request.method": request.method,
-            "server.address": request.url.host,
-            "url.full": str(request.url.copy_with(query=None, userinfo=b"")),
+            "server.address": url.host,
+            # Without user, password and query. URL.copy_with would take as long as all the rest of the span.
+            "url.full": f"{url.scheme}://{url.netloc.decode()}{url.raw_path.partition(b'?')[0].decode()}",
+            **self._known,
         }
-        with tracer.start_as_current_span(request.method, kind=SpanKind.CLIENT, attributes=attributes) as span:
+        span = self._tracer.start_span(request.method + self._suffix, kind=SpanKind.CLIENT, attributes=attributes)
+        with trace.use_span(span, end_on_exit=True):
             # A route may pass the headers of its own request on: their tracestate belongs to another span.
-            request.headers.pop("tracestate", None)
+            if "tracestate" in request.headers:
+                del request.headers["tracestate"]
             trace_context.inject(request.headers)
             try:
                 response = await self._inner.handle_async_request(request)
@@ -39,22 +48,34 @@ class _Traced(httpx2.AsyncBaseTransport):
         await self._inner.aclose()
 
 
-class _Client(httpx2.AsyncClient):
+class ServiceClient(httpx2.AsyncClient):
     """Limit the whole exchange. HTTPX2's own limits apply to each phase or to each single read."""
 
     async def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
-        given = options.get("auth", httpx2.USE_CLIENT_DEFAULT)
-        if given is httpx2.USE_CLIENT_DEFAULT and _origin(request.url) != _origin(self.base_url):
-            options["auth"] = None  # the client's own credentials are for its neighbour alone
-        limits = request.extensions.get("timeout", self.timeout.as_dict()).values()
-        seconds = None if None in limits else max(limits)
+        seconds = self.limit_of(request)
         try:
             async with asyncio.timeout(seconds) as deadline:
-                return await super().send(request, stream=stream, **options)
+                return await self.send_once(request, stream=stream, **options)
         except TimeoutError as error:
             if not deadline.expired():
                 raise
             raise httpx2.TimeoutException(f"no complete answer within {seconds} s", request=request) from error
+
+    async def send_once(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        """Send a request without a limit of the whole. The client's own credentials are for its neighbour alone."""
+        given = options.get("auth", httpx2.USE_CLIENT_DEFAULT)
+        if (
+            given is httpx2.USE_CLIENT_DEFAULT
+            and self.auth is not None
+            and _origin(request.url) != _origin(self.base_url)
+        ):
+            options["auth"] = None
+        return await super().send(request, **options)
+
+    def limit_of(self, request: httpx2.Request) -> float | None:
+        """Return the seconds that the whole exchange may take."""
+        limits = request.extensions.get("timeout", self.timeout.as_dict()).values()
+        return None if None in limits else max(limits)
 
 
 def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
@@ -82,9 +103,9 @@ def service_client(
     """
     if transport is not None and not isinstance(transport, httpx2.AsyncBaseTransport):
         raise TypeError(f"{transport!r} is no transport of httpx2: write `import httpx2` in place of `import httpx`")
-    return _Client(
+    return ServiceClient(
         base_url=base_url,
         timeout=timeout_seconds,
         auth=auth,
-        transport=_Traced(transport or httpx2.AsyncHTTPTransport(retries=2)),
+        transport=TracedTransport(transport or httpx2.AsyncHTTPTransport(retries=2)),
     )

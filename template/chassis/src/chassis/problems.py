@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 from chassis.database import DatabaseUnavailable
 from chassis.database.outages import OutageLog
+from chassis.discovery import has_module
 from chassis.errors import Conflict, DomainError, Forbidden, NotFound, PreconditionFailed
 from chassis.telemetry.setup import current_trace_id
 
@@ -45,6 +46,8 @@ CODES = {
 """The stable codes of failures without a more precise code; `code_of` makes the codes of all other statuses."""
 
 UNAVAILABLE = "`overloaded`, `timed_out`, `database_unavailable`"
+if has_module("chassis.neighbours.failures"):
+    UNAVAILABLE += ", `neighbour_unavailable`"
 """The codes of a 503, as the API document shows them."""
 
 PHRASES = {status.value: status.phrase for status in HTTPStatus}
@@ -156,7 +159,7 @@ def problems(*errors: type[DomainError]) -> dict[int | str, dict[str, Any]]:
 
 def openapi_response(status: int, codes: str | None = None) -> dict[str, Any]:
     """Make the OpenAPI response object for a problem of that status."""
-    codes = codes or {503: UNAVAILABLE, 504: "`deadline_exceeded`"}.get(status)
+    codes = codes or {503: UNAVAILABLE, 504: "`deadline_exceeded`, `neighbour_timeout`"}.get(status)
     response: dict[str, Any] = {
         "description": f"{TITLES[status]}: {codes or f'`{code_of(status)}`'}.",
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},

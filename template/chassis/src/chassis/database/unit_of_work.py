@@ -1,6 +1,6 @@
 """UnitOfWork: one transaction, with its connection and the outbox for its messages."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, Protocol
@@ -10,6 +10,9 @@ from chassis.database.statements import Executor
 
 current_caller: ContextVar[Any] = ContextVar("current_caller", default=None)
 """The chassis.identity.Caller of the current request, if the service asks for access tokens."""
+
+current_key: ContextVar[tuple[str, Iterator[int]] | None] = ContextVar("current_key", default=None)
+"""The idempotency key of the current request or message, and numbers for the keys of further calls."""
 
 
 def as_subject(value: Any) -> str | None:

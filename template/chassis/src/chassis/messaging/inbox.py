@@ -8,10 +8,11 @@ key, and make it from a job: a job is alone in its transaction.
 
 from collections.abc import Iterable
 from datetime import timedelta
+from itertools import count
 
 from chassis.brokers import REPUBLISHED, SUBJECT, Message
 from chassis.database import Database, Executor, UnitOfWork
-from chassis.database.unit_of_work import as_subject
+from chassis.database.unit_of_work import as_subject, current_key
 
 _CLAIM = """
     INSERT INTO chassis.inbox (message_id, name)
@@ -41,6 +42,7 @@ async def claim(executor: Executor, identities: Iterable[tuple[str, str]]) -> se
 def introduce(message: Message, uow: UnitOfWork) -> None:
     """Show the handler of the message what it needs to know besides the content."""
     uow.message_id = message.id
+    current_key.set((message.id, count(1)))
     uow.republished = message.headers.get(REPUBLISHED) or None
     uow.subject = as_subject(message.headers.get(SUBJECT))
 

@@ -1,13 +1,16 @@
-"""Give a request at most the time that its caller has left, which the header X-Request-Timeout-Ms names."""
+"""Read what a caller hands on: the time that it has left (X-Request-Timeout-Ms), and the key of its request."""
 
 import re
+from itertools import count
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chassis import problems
+from chassis.database.unit_of_work import current_key
 from chassis.web import limits
 
 HEADER = b"x-request-timeout-ms"
+KEY_HEADER = b"idempotency-key"
 
 LEAST_SECONDS = 0.01
 """With less time left, a request is refused at once: to stop it halfway would cost a connection to the database."""
@@ -22,14 +25,21 @@ class Limits(limits.Limits):
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        key = None
         if scope["type"] == "http":
             for name, value in scope["headers"]:
-                if name == HEADER and _MILLISECONDS.fullmatch(value):
+                if name == KEY_HEADER:
+                    key = value.decode("latin-1").strip('"'), count(1)
+                elif name == HEADER and _MILLISECONDS.fullmatch(value):
                     scope["caller_seconds"] = seconds = int(value) / 1000
                     if seconds < LEAST_SECONDS:
                         await self._out_of_time(seconds)(scope, receive, send)
                         return
-        await super().__call__(scope, receive, send)
+        known = current_key.set(key)
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            current_key.reset(known)
 
     def _seconds(self, scope: Scope) -> float:
         return min(self._timeout_seconds, scope.get("caller_seconds", self._timeout_seconds))

@@ -1,0 +1,126 @@
+"""The client of one neighbour: each call has its limit, its repetitions and its bounds, however the call is made."""
+
+import asyncio
+import math
+import random
+from typing import Any
+
+import httpx2
+import stamina
+from opentelemetry import metrics
+
+from chassis.client import ServiceClient
+from chassis.deadline import remaining
+from chassis.neighbours.budget import RetryBudget
+from chassis.neighbours.failures import NeighbourTimeout, NeighbourUnavailable, retry_after
+from chassis.neighbours.transport import STREAMED, BoundedTransport
+
+SPARE_SECONDS = 0.02
+"""The time of a request that its calls leave, so that this service still answers. With less, a call fails at once."""
+ATTEMPTS = 3
+IDEMPOTENT = {"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "QUERY"}
+TEMPORARY = {429, 502, 503, 504}
+"""The statuses with which a neighbour, or a proxy in front, says that it has not done its work."""
+UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+OUR_FAULTS = (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol)
+
+
+class NeighbourClient(ServiceClient):
+    """Bound each call, repeat it if that does no harm, and raise NeighbourUnavailable instead of an error of HTTPX2."""
+
+    def __init__(self, name: str, transport: BoundedTransport, settings: Any, **options: Any) -> None:
+        # A compressed answer could be of any size.
+        super().__init__(transport=transport, headers={"Accept-Encoding": "identity"}, **options)
+        self._name, self._attributes = name, {"slipway.neighbour": name}
+        self._running, self._most_running = 0, settings.neighbour_calls_at_once
+        self._budget = RetryBudget(settings.neighbour_retry_percent)
+        count = metrics.get_meter("chassis").create_counter
+        self._retries = count("slipway.neighbour.retries", "{call}", "Repeated calls.")
+        self._refused = count("slipway.neighbour.refused", "{call}", "Calls and repetitions that were not sent.")
+
+    async def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
+        left = remaining()
+        seconds = min(self.limit_of(request) or math.inf, math.inf if left is None else left - SPARE_SECONDS)
+        if seconds <= 0:
+            raise self._refusal("deadline", NeighbourTimeout(self._name, "no time is left", request))
+        if self._running >= self._most_running:
+            reason = f"{self._running} calls are running"
+            raise self._refusal("concurrency", NeighbourUnavailable(self._name, reason, request))
+        bound = None if seconds == math.inf else seconds
+        # The time to connect leaves some for another pod. A pause is limited only where the limit of the whole does not help.
+        pause = bound if stream else None
+        phases = {"connect": bound and bound / 2, "read": pause, "write": pause, "pool": None}
+        request.extensions = {**request.extensions, "timeout": phases, STREAMED: stream}
+        self._budget.add()
+        self._running += 1
+        try:
+            async with asyncio.timeout(bound) as limit:
+                return await self._send_repeatedly(request, limit, stream=stream, **options)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise NeighbourTimeout(self._name, f"no complete answer within {seconds:.3g} s", request) from error
+        finally:
+            self._running -= 1
+
+    async def _send_repeatedly(
+        self, request: httpx2.Request, limit: asyncio.Timeout, **options: Any
+    ) -> httpx2.Response:
+        try:
+            return await self._attempt(request, limit, **options)
+        except NeighbourUnavailable as error:
+            failure, failures = error, 0
+
+        def pause(error: Exception) -> bool | float:
+            nonlocal failures
+            failures += 1
+            return failures < ATTEMPTS and self._may_repeat(request, limit, error)
+
+        # Only here, because a call that succeeds at once should not pay for it: its first attempt is the failure above.
+        bounds: Any = {"attempts": None, "timeout": None, "wait_initial": 0.05, "wait_max": 1, "wait_jitter": 0.05}
+        async for attempt in stamina.retry_context(on=pause, **bounds):
+            with attempt:
+                if attempt.num == 1:
+                    raise failure
+                self._retries.add(1, self._attributes)
+                return await self._attempt(request, limit, **options)
+        raise failure
+
+    def _may_repeat(self, request: httpx2.Request, limit: asyncio.Timeout, error: Exception) -> bool | float:
+        """Return whether to repeat, or after how many seconds, and take the repetition from the budget."""
+        if not isinstance(error, NeighbourUnavailable) or not error.is_temporary:
+            return False
+        has_key = request.method == "POST" and "Idempotency-Key" in request.headers
+        if error.is_sent and not (request.method in IDEMPOTENT or has_key):
+            return False
+        if not isinstance(request.stream, httpx2.ByteStream):  # a stream cannot be read again
+            return False
+        wait = error.retry_after_seconds * (1 + random.random() / 10)  # noqa: S311 (callers should not come back all at once)
+        if asyncio.get_running_loop().time() + wait >= (limit.when() or math.inf):
+            return False
+        if not self._budget.take():
+            self._refusal("budget", error)
+            return False
+        return wait or True
+
+    async def _attempt(self, request: httpx2.Request, limit: asyncio.Timeout, **options: Any) -> httpx2.Response:
+        left = (limit.when() or math.inf) - asyncio.get_running_loop().time()
+        if left < math.inf:
+            request.headers["X-Request-Timeout-Ms"] = str(max(1, int(left * 1000)))
+        try:
+            response = await self.send_once(request, **options)
+        except (NeighbourUnavailable, *OUR_FAULTS):
+            raise
+        except httpx2.HTTPError as error:
+            facts = {"is_sent": not isinstance(error, UNSENT), "is_temporary": isinstance(error, httpx2.TransportError)}
+            raise NeighbourUnavailable(self._name, f"{type(error).__name__} {error}", request, **facts) from error
+        if response.status_code in TEMPORARY:
+            await response.aclose()
+            wait = retry_after(response)
+            reason = f"it answers {response.status_code}"
+            raise NeighbourUnavailable(self._name, reason, request, retry_after_seconds=wait)
+        return response
+
+    def _refusal(self, reason: str, error: NeighbourUnavailable) -> NeighbourUnavailable:
+        self._refused.add(1, {**self._attributes, "reason": reason})
+        return error
