@@ -14,16 +14,23 @@ import asyncpg
 import httpx2
 import nats
 import pytest
+import stamina
 import yaml
+from chassis.neighbours import NeighbourUnavailable, client, transport
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
+from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.resources import Resource
 
+from tests.chassis.calling import Neighbour, calling
 from tests.service.chaos.system import System, system
 from tests.support import debian
 from tests.support.answers import VARIANTS
 from tests.support.monitoring import MONITORING, dashboards, queries, recorded, rules
 from tests.support.paths import ROOT
-from tests.support.prometheus import MetricsReceiver, Series, problems
+from tests.support.prometheus import MetricsReceiver, Series, problems, translated
 from tests.support.services import Render
 from tests.support.waiting import until
 
@@ -102,6 +109,38 @@ def test_a_query_for_a_series_that_nobody_exports_is_found(
     service = copied(render(**COUNTER), tmp_path)
     change(service / MONITORING / "alerts.yaml", healthy, broken)
     assert any(problems(query, exported | recorded(service)) for query in queries(service).values())
+
+
+@pytest.fixture
+def exported_by_calls(monkeypatch: pytest.MonkeyPatch) -> set[Series]:
+    """The metrics of a client whose calls succeed, fail, are repeated and are refused."""
+    reader = InMemoryMetricReader()
+    named = {"service.namespace": "tests", "service.name": "counter", "service.instance.id": "one"}
+    provider = MeterProvider([reader], Resource(named))
+    for module in (client, transport):
+        monkeypatch.setattr(module.metrics, "get_meter", provider.get_meter)
+    with stamina.set_testing(True, attempts=100):
+        asyncio.run(call_until_refused())
+    found = reader.get_metrics_data()
+    assert found is not None
+    return set(translated(encode_metrics(found)))
+
+
+async def call_until_refused() -> None:
+    async with calling(Neighbour(200, httpx2.ConnectError("refused"), 503)) as customers:
+        await customers.get("/v1/customers")
+        for _ in range(3):
+            with pytest.raises(NeighbourUnavailable):
+                await customers.get("/v1/customers")
+
+
+def test_every_query_about_calls_asks_for_series_that_a_real_client_exports(
+    render: Render, exported_by_calls: set[Series]
+) -> None:
+    asked = {name: query for name, query in queries(render(**CALLER)).items() if "slipway_neighbour" in query}
+    assert len(asked) > 8
+    found = {name: problems(query, exported_by_calls) for name, query in asked.items()}
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
 
 
 def test_a_service_without_messages_asks_for_none(render: Render) -> None:
