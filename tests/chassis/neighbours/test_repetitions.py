@@ -96,7 +96,7 @@ async def test_a_request_that_cannot_be_sent_is_a_fault_of_the_caller(error: htt
     assert neighbour.calls == 1
 
 
-NOW = datetime.now(UTC)
+NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 WAITS = {
     "0": 0,
     "7": 7,
