@@ -479,7 +479,8 @@ def test_a_service_that_calls_another_service_by_the_page_may_connect(render: Re
         assert lets_out(found["billing"][index], calling, called, 8000) is reached
         assert lets_in(found["customers"][index], called, calling, 8000) is reached
     # By the Service's name and port, which leads to the pods' port.
-    (url,) = set(re.findall(r"CUSTOMERS_URL=(http://[\w.:-]+)", page))
+    (pattern,) = set(re.findall(r"`(http://{name}[\w.:{}-]*)`", page))
+    url = pattern.replace("{name}", "customers")
     (service,) = kinds(found["customers"][1], "Service")
     assert urlsplit(url).hostname == f"{service['metadata']['name']}.{called.namespace}"
     assert [(urlsplit(url).port or 80) == port["port"] for port in service["spec"]["ports"]] == [True]
