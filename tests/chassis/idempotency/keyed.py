@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+from contextlib import suppress
 from typing import Any
 
 from chassis.application import application
@@ -105,6 +106,34 @@ async def go_on_after_a_broken_statement(body: list[NewThing]) -> list[str]:
     except Exception:
         calls.append("swallowed")
     return [each.name for each in body]
+
+
+@router.post("/given-up")
+async def go_on_after_a_pause(body: list[NewThing]) -> list[str]:
+    """Create the first and the last, and give up the second halfway."""
+    await insert(body[0])
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.05), transaction() as uow:
+            await INSERT.run(uow.connection, id=new_id(), **dict(body[1]))
+            await freed.wait()
+    await insert(body[2])
+    return [body[0].name, body[2].name]
+
+
+@router.post("/fallen-back", status_code=202)
+async def fall_back(body: NewThing) -> None:
+    """Swallow whatever fails."""
+    calls.append(body.name)
+    with suppress(Exception):
+        await insert(body)
+
+
+@router.post("/by-the-reader")
+async def refuse_and_write_by_the_reader(body: NewThing) -> None:
+    with suppress(Conflict):
+        async with transaction():
+            raise ThingTaken("nothing has changed so far")
+    await INSERT.run(reader(), id=new_id(), **dict(body))
 
 
 @router.post("/read-back")

@@ -188,6 +188,32 @@ async def test_a_route_that_swallows_a_broken_statement_does_not_report_undone_c
     assert (await names(database), keyed.calls) == ([], ["swallowed"])
 
 
+async def test_a_route_that_gives_up_a_transaction_halfway_commits_no_part_of_it(
+    client: httpx2.AsyncClient, database: Database
+) -> None:
+    body = [{"name": name} for name in ("a", "half", "b")]
+    assert (await post(client, "/given-up", body)).status_code == 500
+    assert await names(database) == []
+
+
+async def test_a_route_that_swallows_every_error_claims_no_effect_that_its_twin_may_have(
+    client: httpx2.AsyncClient, database: Database
+) -> None:
+    first = asyncio.create_task(post(client, "/held"))
+    await keyed.holding.wait()
+    assert said(await post(client, "/fallen-back")) == (409, "idempotency_key_in_use")
+    keyed.freed.set()
+    assert (await first).status_code == 201
+    assert await names(database) == ["lamp"]
+
+
+async def test_a_change_by_the_reader_after_a_refusal_is_not_lost(
+    client: httpx2.AsyncClient, database: Database
+) -> None:
+    assert (await post(client, "/by-the-reader")).status_code == 200
+    assert await names(database) == ["lamp"]
+
+
 async def test_a_read_sees_the_changes_of_the_transaction_before(client: httpx2.AsyncClient) -> None:
     assert (await post(client, "/read-back")).json() == ["lamp"] * 3
 

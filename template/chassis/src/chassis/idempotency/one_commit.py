@@ -43,6 +43,7 @@ class OneCommit(Database):
         self._database, self._key = database, key
         self._transaction = AsyncExitStack()
         self._uow: UnitOfWork | None = None
+        self._refusal: KeyInUse | AlreadyAnswered | None = None
         self._inside = 0
         self._reading = asyncio.Lock()
         self._changed = self._lost = self._ended = False
@@ -85,13 +86,16 @@ class OneCommit(Database):
                 yield uow
             except UNREACHABLE:
                 raise
-            except Exception:
+            except Exception as error:
+                if self._inside == 1 and not self._changed:  # nothing to keep, so give the connection back
+                    await self._roll_back(error)
                 async with asyncio.timeout(ANSWER_SECONDS):
                     await savepoint.rollback()
                 raise
             await savepoint.commit()
             self._changed = self._changed or self._inside == 1
-        except UNREACHABLE as error:  # of a statement: `database` distinguishes an outage from a mistake
+        # `database` distinguishes an outage from a mistake. A route whose own time limit cancels the block may go on.
+        except (*UNREACHABLE, asyncio.CancelledError) as error:
             await self._roll_back(error)
         finally:
             self._inside -= 1
@@ -99,9 +103,12 @@ class OneCommit(Database):
     async def commit(self, answer: Answer) -> None:
         """Commit the changes together with the answer. Without changes, or with an answer from 500 on, roll back.
 
-        Raises DatabaseUnavailable, and RuntimeError if the answer tells of changes that were rolled back.
+        Raises DatabaseUnavailable, RuntimeError if the answer tells of changes that were rolled back, and again the KeyInUse or
+        AlreadyAnswered that the route has swallowed.
         """
         self._ended = True
+        if self._refusal is not None:
+            await self._roll_back(self._refusal)
         if self._lost and answer.status < 500:
             raise RuntimeError(
                 "the route went on after a failed statement had undone an earlier transaction of the request"
@@ -119,11 +126,15 @@ class OneCommit(Database):
         uow = await self._transaction.enter_async_context(self._database.unit_of_work())
         self._uow = uow
         if not await uow.connection.fetchval(_TRY_LOCK, int.from_bytes(self._key[:8], signed=True)):
-            await self._roll_back(KeyInUse())
+            await self._refuse(KeyInUse())
         # Only now: the holder of the lock may have committed since the request began.
         if found := await answers.find(uow.connection, self._key):
-            await self._roll_back(AlreadyAnswered(found))
+            await self._refuse(AlreadyAnswered(found))
         return uow
+
+    async def _refuse(self, refusal: KeyInUse | AlreadyAnswered) -> NoReturn:
+        self._refusal = refusal
+        await self._roll_back(refusal)
 
     async def _roll_back(self, error: BaseException) -> NoReturn:
         """Roll back all of the request, and raise the error, or DatabaseUnavailable if the error is an outage."""
