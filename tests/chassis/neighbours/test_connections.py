@@ -60,6 +60,14 @@ async def send_endlessly(writer: asyncio.StreamWriter) -> None:
         await writer.drain()
 
 
+async def send_more_than_announced(writer: asyncio.StreamWriter) -> None:
+    writer.write(HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for _ in range(100):
+        writer.write(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+        await writer.drain()
+    writer.write(b"0\r\n\r\n")
+
+
 async def announce_ten_gigabytes(writer: asyncio.StreamWriter) -> None:
     writer.write(HEAD + b"Content-Length: 10000000000\r\n\r\n" + b"x" * 1000)
     await writer.drain()
@@ -92,6 +100,7 @@ async def test_a_slow_neighbour_costs_no_more_than_the_limit(respond: Respond) -
     [
         (hang_up, "RemoteProtocolError", 3),
         (send_endlessly, "its answer has more than 1000000 bytes", 1),
+        (send_more_than_announced, "its answer has more than 1000000 bytes", 1),
         (announce_ten_gigabytes, "its answer has more than 1000000 bytes", 1),
         (send_headers_endlessly, "RemoteProtocolError", 3),
         (send_garbage, "RemoteProtocolError", 3),

@@ -55,7 +55,9 @@ class BoundedTransport(TracedTransport):
 
 
 def _announced(response: httpx2.Response) -> int | None:
-    """Return the size that the answer announces: the protocol then allows no further byte."""
+    """Return the size that the answer announces: the protocol then allows no further byte. A chunked body may have any size."""
+    if "Transfer-Encoding" in response.headers:
+        return None
     length = response.headers.get("Content-Length", "")
     return int(length) if length.isdecimal() and len(length) < 20 else None
 
