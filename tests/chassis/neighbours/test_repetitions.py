@@ -54,6 +54,15 @@ async def test_a_call_that_cannot_have_arrived_is_repeated(failure: Exception) -
     assert neighbour.calls == 2
 
 
+async def test_a_post_is_not_repeated_because_the_page_that_it_redirects_to_is_unreachable() -> None:
+    elsewhere = httpx2.Response(303, headers={"Location": "/v1/customers/7"})
+    neighbour = Neighbour(elsewhere, httpx2.ConnectError("refused"))
+    async with calling(neighbour) as customers:
+        with pytest.raises(NeighbourUnavailable):
+            await customers.post("/v1/customers", json={}, follow_redirects=True)
+    assert [request.method for request in neighbour.requests] == ["POST", "GET"]
+
+
 class Reading(httpx2.AsyncBaseTransport):
     """Read the body of each request as a connection does: a stream is not read twice."""
 

@@ -112,7 +112,9 @@ class NeighbourClient(ServiceClient):
         except (NeighbourUnavailable, *OUR_FAULTS):
             raise
         except httpx2.HTTPError as error:
-            facts = {"is_sent": not isinstance(error, UNSENT), "is_temporary": isinstance(error, httpx2.TransportError)}
+            # After a redirect, the error is that of another request, and this one has arrived.
+            is_sent = not isinstance(error, UNSENT) or error.request is not request
+            facts = {"is_sent": is_sent, "is_temporary": isinstance(error, httpx2.TransportError)}
             raise NeighbourUnavailable(self._name, f"{type(error).__name__} {error}", request, **facts) from error
         if response.status_code in TEMPORARY:
             await response.aclose()
