@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from contextvars import copy_context
 from itertools import count
 from typing import Any
 
@@ -9,7 +10,8 @@ import httpx2
 import pytest
 from chassis.brokers import Kind, Message
 from chassis.database import UnitOfWork
-from chassis.database.unit_of_work import current_key
+from chassis.database.unit_of_work import current_caller, current_key
+from chassis.identity.callers import Caller
 from chassis.messaging import inbox
 from chassis.neighbours import Fallback, NeighbourTimeout, NeighbourUnavailable, call, idempotency_key
 from chassis.telemetry.setup import Telemetry
@@ -123,6 +125,30 @@ async def test_a_route_calls_with_the_key_of_its_request(make_app: MakeApp, give
     assert first == ["8e03978e-40d5", "8e03978e-40d5.2"]
     assert len({*without}) == 2
     assert all(len(key) == 36 for key in without)
+
+
+@pytest.mark.parametrize("given", ["", "caf\xe9", "k" * 256, "two words"])
+async def test_a_key_that_a_neighbour_would_not_accept_is_not_passed_on(make_app: MakeApp, given: str) -> None:
+    app = make_app()
+
+    @app.post("/keys")
+    async def keys() -> list[str]:
+        return [idempotency_key(), idempotency_key()]
+
+    async with caller_of(app) as client:
+        found = (await client.post("/keys", headers={b"Idempotency-Key": given.encode("latin-1")})).json()
+    assert [len(key) for key in found] == [36, 36]
+
+
+def test_the_same_key_of_two_callers_is_two_keys() -> None:
+    def keys_of(subject: str) -> list[str]:
+        current_caller.set(Caller(subject, "https://issuer.example", "shop", frozenset()))
+        current_key.set(("order-1", count(1)))
+        return [idempotency_key(), idempotency_key()]
+
+    ada, again, bob = (copy_context().run(keys_of, subject) for subject in ("ada", "ada", "bob"))
+    assert ada == again
+    assert len({*ada, *bob}) == 4
 
 
 async def test_a_derived_key_is_no_longer_than_a_neighbour_accepts() -> None:

@@ -16,6 +16,7 @@ LEAST_SECONDS = 0.01
 """With less time left, a request is refused at once: to stop it halfway would cost a connection to the database."""
 
 _MILLISECONDS = re.compile(rb"[0-9]{1,9}")
+_KEY = re.compile(rb'"?([!#-\[\]-~]{1,255})"?')
 
 
 class Limits(limits.Limits):
@@ -29,7 +30,8 @@ class Limits(limits.Limits):
         if scope["type"] == "http":
             for name, value in scope["headers"]:
                 if name == KEY_HEADER:
-                    key = value.decode("latin-1").strip('"'), count(1)
+                    found = _KEY.fullmatch(value)  # a neighbour would refuse any other key
+                    key = (found[1].decode(), count(1)) if found else None
                 elif name == HEADER and _MILLISECONDS.fullmatch(value):
                     scope["caller_seconds"] = seconds = int(value) / 1000
                     if seconds < LEAST_SECONDS:
