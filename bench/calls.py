@@ -35,7 +35,7 @@ WARM_UP = 200
 
 
 async def neighbour(scope: Any, receive: Any, send: Any) -> None:
-    """Answer each request, also of the exporter, with one customer."""
+    """Answer every request with the same customer, requests of the exporter too."""
     if scope["type"] == "http":
         while (await receive()).get("more_body"):
             pass

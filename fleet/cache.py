@@ -69,7 +69,7 @@ def write_all(texts: dict[Path, str]) -> None:
     try:
         for file, text in texts.items():
             file.parent.mkdir(parents=True, exist_ok=True)
-            # The module tempfile does not fit: only the owner may read its files.
+            # Not by the module tempfile, whose files only their owner may read.
             unfinished[file] = file.with_name(f"{file.name[:100]}.{uuid4().hex}.part")
             # A report may contain the name of a file that is not UTF-8.
             unfinished[file].write_text(text, encoding="utf-8", errors="backslashreplace")

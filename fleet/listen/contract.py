@@ -136,7 +136,7 @@ class _Writer:
         return types
 
     def type_of(self, node: Any, name: str) -> Type:
-        """Return the type of a schema. An object without a name gets that name. Raises Inexpressible."""
+        """Return the type of a schema. `name` is for an object that has no name of its own. Raises Inexpressible."""
         if isinstance(node, dict) and "$ref" in node:
             name = class_name(node["$ref"].removeprefix(SCHEMAS))
         schema = self._body.resolved(node)
@@ -184,7 +184,7 @@ class _Writer:
 
 
 def is_money(schema: Node) -> bool:
-    """Return whether the schema is of an amount as the chassis writes it."""
+    """Return whether the schema is that of an amount of money, as the chassis writes it."""
     properties = schema.get("properties", {})
     if properties.keys() != {"amount", "currency"} or schema.get("additionalProperties") is not False:
         return False
@@ -192,7 +192,7 @@ def is_money(schema: Node) -> bool:
 
 
 def _is_safe(schema: Node) -> bool:
-    """Return whether the schema is of integers that each reader of JSON holds."""
+    """Return whether the schema allows only integers that every reader of JSON can hold."""
     bounds = schema.get("minimum", -math.inf), schema.get("maximum", math.inf)
     return schema.get("type") == "integer" and bounds[0] >= -MAX_SAFE_INTEGER and bounds[1] <= MAX_SAFE_INTEGER
 

@@ -27,7 +27,7 @@ class Message:
 
 
 def read(source: Source, name: str) -> tuple[Document, Message]:
-    """Read a document, and the message of that name. Raises FleetError."""
+    """Read the document of a source, and the message `name` in it. Raises FleetError."""
     where, content = source.document(SPEC, "AsyncAPI")
     read = parse(where, content, "AsyncAPI")
     version = str(read.get("asyncapi", "")) if isinstance(read, dict) else ""

@@ -100,7 +100,7 @@ def _offered(source: Source) -> Any:
 
 
 def _networks(source: Source) -> list[Network]:
-    """Read the overlays of a caller or of a service that others use, as far as they can be read."""
+    """Read the overlays of a caller or of a called service, except overlays that cannot be read."""
     try:
         with limit_resources(READING):
             return list(networks(Service(source.repository, source.commit or None)))

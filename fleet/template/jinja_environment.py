@@ -126,5 +126,5 @@ def parse_yaml(text: str) -> Any:
 
 
 def from_yaml(value: Any) -> Any:
-    """Parse YAML in the place of Ansible's filter, which Copier includes, by the same reader as answers."""
+    """Parse YAML by the reader of the answers. This replaces Ansible's filter, which Copier includes."""
     return parse_yaml(value) if isinstance(value, str) else value

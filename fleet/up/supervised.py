@@ -1,4 +1,4 @@
-"""Keep one service running: install it, migrate its database, start it again after a save, a crash or a wish."""
+"""Keep one service running: install it, migrate its database, start it again after a save, a crash or a command."""
 
 import asyncio
 import hashlib
@@ -290,9 +290,7 @@ async def ask(port: int, path: str, seconds: float) -> tuple[int, Any]:
 
 def _describe(details: Any) -> str:
     facts = details if isinstance(details, dict) else {}
-    return "not ready: " + ", ".join(
-        f"{name} {value}" for name, value in facts.items() if name not in ("status", "version")
-    )
+    return "not ready: " + ", ".join(f"{name} {value}" for name, value in facts.items() if name not in SHOWN_ELSEWHERE)
 
 
 def _is_installed(folder: Path) -> bool:

@@ -39,7 +39,7 @@ class Options:
 
 
 class Supervisor:
-    """A run. `tell` shows a line to the person who has started it."""
+    """One run of a product. `tell` shows a line to the person who has started the run."""
 
     def __init__(self, selection: Selection, memory: Memory, options: Options, tell: Callable[[str], None]) -> None:
         self._selection, self._memory, self._options, self._tell = selection, memory, options, tell

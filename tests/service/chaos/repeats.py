@@ -84,7 +84,7 @@ async def commit_apart(self: OneCommit, answer: Answer) -> None:
 
 
 def serve(seed: int, *, apart: bool) -> int:
-    """Serve, and kill this process around a share of its commits."""
+    """Serve, and kill this process right before or right after a share of its commits."""
     if apart:
         OneCommit.commit = commit_apart
     dice = random.Random(seed)

@@ -17,7 +17,7 @@ LIFETIME_SECONDS = 24 * 60 * 60
 
 
 class TokenServer:
-    """Everybody who reaches the server obtains any token: it listens on loopback alone.
+    """Everybody who reaches the server obtains any token, so it listens on loopback alone.
 
     A request for a token may name its `audience`, `subject` and `scope`. Without a scope the token has the scopes that `scopes`
     returns for its audience. The subject of a client that shows its OAuth credentials is the client's name.

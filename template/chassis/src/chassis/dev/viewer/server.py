@@ -53,7 +53,7 @@ class Viewer:
         }
 
     def add_lines(self, service: str, lines: Iterable[bytes], stream: str = "stdout") -> None:
-        """Keep lines that a service has written to this stream, from any thread."""
+        """Keep lines that a service has written to this stream. Any thread may call this."""
         self.store.add_lines([log_lines.read(line, service, stream) for line in lines if line.strip()])
 
     def changed(self) -> None:
