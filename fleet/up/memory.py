@@ -1,5 +1,6 @@
 """The folder `.fleet/` next to fleet.toml: data of the servers, logs, and the memory of `fleet up` for its next run."""
 
+import fcntl
 import json
 import os
 import secrets
@@ -29,7 +30,8 @@ class Memory:
 
     def lock(self) -> int:
         """Take the folder for this run, and return the descriptor of the lock. Raises FleetError."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(0o700)
         (self.folder / ".gitignore").write_text("*\n")
         lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if self.running() or not wait_for_programs(lock):
@@ -37,8 +39,9 @@ class Memory:
             raise FleetError(
                 f"another `fleet up` runs on {self.folder}: `fleet down` ends it, and `fleet up --status` shows its services"
             )
-        with suppress(OSError, ValueError):
-            self._known = json.loads(self._file.read_bytes())
+        with suppress(OSError, ValueError, RecursionError):
+            known = json.loads(self._file.read_bytes())
+            self._known = known if isinstance(known, dict) else {}
         return lock
 
     def forget(self) -> None:
@@ -85,11 +88,21 @@ class Memory:
     def running(self) -> Mapping[str, Any] | None:
         """Return the port and the token at which the run of this folder takes commands; None if there is no run."""
         try:
+            if not self._is_locked():  # the run was killed, and its port may belong to another program by now
+                return None
             address = json.loads(self.control.read_bytes())
             socket.create_connection(("127.0.0.1", address["port"]), timeout=2).close()
         except (OSError, ValueError, LookupError, TypeError):
             return None
         return address
+
+    def _is_locked(self) -> bool:
+        with (self.folder / "lock").open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
     def _recall(self, kind: str, name: str) -> Any:
         return self._known.get(kind, {}).get(name)

@@ -2,12 +2,13 @@
 
 import json
 import re
+import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from fleet.up.memory import open_log
+from fleet.up import memory
 
 MAX_LINE_BYTES = 64 * 1024
 KEPT_LINES = 200
@@ -18,10 +19,11 @@ Forward = Callable[[list[bytes]], None]
 
 
 class Output:
-    """Takes bytes as they come. `forward` gets complete lines."""
+    """Takes bytes as they come. `forward` gets complete lines, and may raise sqlite3.Error."""
 
     def __init__(self, path: Path, forward: Forward) -> None:
-        self._log, self._forward, self._rest = open_log(path), forward, b""
+        self._path, self._forward, self._rest = path, forward, b""
+        self._log = memory.open_log(path)
         self._last: deque[bytes] = deque(maxlen=KEPT_LINES)
 
     def begin(self) -> None:
@@ -29,13 +31,21 @@ class Output:
         self._last.clear()
 
     def take(self, received: bytes) -> None:
-        with suppress(OSError):  # a full disk must not block the service, which waits until its output is read
-            self._log.write(received)
+        # A full disk must not block the service, which waits until its output is read.
+        with suppress(OSError):
+            self._write(received)
         *whole, self._rest = (self._rest + received).split(b"\n")
         if len(self._rest) > MAX_LINE_BYTES:
             whole, self._rest = [*whole, self._rest], b""
         self._last.extend(whole)
-        self._forward(whole)
+        with suppress(sqlite3.Error):
+            self._forward(whole)
+
+    def _write(self, received: bytes) -> None:
+        if self._log.tell() > memory.LOG_BYTES:
+            before, self._log = self._log, memory.open_log(self._path)
+            before.close()
+        self._log.write(received)
 
     def end(self) -> None:
         """Take the last line, which has no line end if a process has ended within it."""
@@ -68,5 +78,5 @@ def readable(lines: Iterable[bytes]) -> Iterator[str]:
                 yield text
             continue
         rest = "".join(f" {name}={value}" for name, value in facts.items() if name not in HIDDEN)
-        yield f"{str(facts.get('timestamp', ''))[11:23]} {facts.get('level', ''):<7} {facts.get('event', '')}{rest}"
+        yield f"{str(facts.get('timestamp', ''))[11:23]} {str(facts.get('level', '')):<7} {facts.get('event', '')}{rest}"
         yield from str(facts.get("exception", "")).splitlines()

@@ -14,7 +14,7 @@ from fleet.git import git
 from fleet.service.register import Member, members
 from fleet.template.answers import ANSWERS_FILE, load, not_yaml, refuse_long
 
-NAME = re.compile(r"(?!postgres$|template\d$|pg-)(?=.{2,40}$)[a-z][a-z0-9]*(-[a-z0-9]+)*")
+NAME = re.compile(r"(?!postgres$|template\d$|public$|none$|pg-)(?=.{2,40}$)[a-z][a-z0-9]*(-[a-z0-9]+)*")
 """The names of the template's rule, without those of PostgreSQL's own roles and databases."""
 
 
@@ -70,7 +70,7 @@ def select(
     wanted = [folder.resolve() for folder in folders] or list(places)
     if clone:
         for place in wanted:
-            if not place.exists():
+            if place in places and not place.exists():
                 _clone(places[place], place)
     missing = [] if folders else [places[place].name for place in wanted if not place.exists()]
     found = [_checkout(place, places.get(place)) for place in wanted if folders or place.exists()]

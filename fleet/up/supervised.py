@@ -106,8 +106,9 @@ class Supervised:
                     await self._fail(str(error), failures)
                     failures %= ATTEMPTS
                 except FleetError as error:
-                    self._tools.tell(f"{self.checkout.name} {error}")
-                    await self._rest("broken", str(error))
+                    await self._rest_broken(str(error))
+                except OSError as error:  # such as a checkout that was moved: the others go on
+                    await self._rest_broken(f"cannot start: {error}")
         finally:
             if self.process:
                 await self.process.stop()
@@ -125,6 +126,10 @@ class Supervised:
             self.problem = problem
             await self._refuse()
             await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _rest_broken(self, problem: str) -> None:
+        self._tools.tell(f"{self.checkout.name} {problem}")
+        await self._rest("broken", problem)
 
     async def _rest(self, state: State, problem: str) -> None:
         await self._refuse()
@@ -285,7 +290,10 @@ async def ask(port: int, path: str, seconds: float) -> tuple[int, Any]:
         finally:
             writer.close()
     head, _, body = answer.partition(b"\r\n\r\n")
-    return int(head.split(b" ", 2)[1]) if head.count(b" ") > 1 else 0, json.loads(body)
+    try:
+        return int(head.split(b" ", 2)[1]) if head.count(b" ") > 1 else 0, json.loads(body)
+    except RecursionError:
+        raise ValueError("the answer nests too deeply") from None
 
 
 def _describe(details: Any) -> str:
@@ -313,7 +321,7 @@ def _takes_socket(folder: Path) -> bool | None:
 
 def _migrations(checkout: Checkout, url: str) -> tuple[str, str]:
     """Return a digest of the database's address and its migrations, and the name of the service's newest migration."""
-    own = sorted((checkout.folder / f"src/{checkout.package}/migrations/versions").glob("*.py"))
+    own = sorted((checkout.folder / f"src/{checkout.package}/migrations/versions").glob("[!.]*.py"))
     chassis = checkout.folder / "chassis/src/chassis/database/migrations/versions"
     of_chassis = sorted(chassis.glob("*.py")) or [checkout.folder / "uv.lock"]
     digest = hashlib.sha256(url.encode())

@@ -1,6 +1,7 @@
 """Run a product: the shared servers, all services, one watcher of their files, and the commands of other processes."""
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -173,9 +174,8 @@ class Supervisor:
         for place, one in places.items():
             saved = sorted(path for path in changed if path.is_relative_to(place))
             if saved and one.state != "stopped":
-                self._tell(
-                    f"{one.checkout.name} restarts: {saved[0].relative_to(one.checkout.folder.resolve())} was saved"
-                )
+                shown = os.path.relpath(saved[0], one.checkout.folder.resolve())  # `src` may be a link to elsewhere
+                self._tell(f"{one.checkout.name} restarts: {shown} was saved")
                 one.ask("restart")
 
     async def _answer(self, command: str, name: str) -> Any:

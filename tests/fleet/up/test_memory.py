@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import sqlite3
 import stat
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from chassis.dev.embedded import free_port
 
 from fleet.errors import FleetError
 from fleet.processes import programs
+from fleet.up import control
 from fleet.up import memory as memory_module
 from fleet.up.memory import Memory, write_private
 from fleet.up.output import MAX_LINE_BYTES, SHOWN_LINES, Output, readable
@@ -54,11 +56,32 @@ def test_a_second_run_on_the_same_folder_is_refused(memory: Memory, monkeypatch:
     lock = memory.lock()
     with pytest.raises(FleetError, match=r"another `fleet up` runs on .*: `fleet down` ends it"):
         Memory(memory.folder).lock()
-    os.close(lock)
+    monkeypatch.setattr(programs, "STOP_SECONDS", 1000)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         write_private(memory.control, {"port": listener.getsockname()[1], "token": "x"})
         with pytest.raises(FleetError, match="another `fleet up` runs on"):
-            memory.lock()
+            Memory(memory.folder).lock()
+    os.close(lock)
+
+
+def test_another_program_at_the_port_of_a_run_that_was_killed_is_no_run(memory: Memory) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        write_private(memory.control, {"port": listener.getsockname()[1], "token": "x"})
+        with pytest.raises(FleetError, match="no `fleet up` runs on"):
+            control.tell(memory, "down")
+        os.close(memory.lock())
+
+
+@pytest.mark.parametrize("content", ["", "[]", "[" * 9999])
+def test_a_damaged_memory_is_forgotten(memory: Memory, content: str) -> None:
+    (memory.folder / "memory.json").write_text(content)
+    assert again(memory).applied("orders") == ""
+
+
+def test_a_folder_that_somebody_has_made_becomes_private(tmp_path: Path) -> None:
+    (tmp_path / ".fleet").mkdir(mode=0o755)
+    os.close(Memory(tmp_path / ".fleet").lock())
+    assert stat.S_IMODE((tmp_path / ".fleet").stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"port": "x"}', '{"port": PORT}'])
@@ -85,6 +108,27 @@ def test_a_long_log_is_set_aside(memory: Memory, monkeypatch: pytest.MonkeyPatch
             log.write(word)
     assert memory.log("orders").read_bytes() == b"new"
     assert (memory.folder / "logs/orders.old.log").read_bytes() == b"oldolder"
+
+
+def test_a_log_does_not_grow_without_end_within_a_run(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_module, "LOG_BYTES", 3)
+    output = Output(memory.log("orders"), lambda _: None)
+    for word in (b"old", b"er", b"new"):
+        output.take(word)
+    output.close()
+    assert memory.log("orders").read_bytes() == b"new"
+    assert (memory.folder / "logs/orders.old.log").read_bytes() == b"older"
+
+
+def test_a_full_disk_does_not_end_the_reading_of_the_output(tmp_path: Path) -> None:
+    def refuse(_: list[bytes]) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    output = Output(tmp_path / "logs/orders.log", refuse)
+    output.take(b"first\n")
+    output.take(b"second\n")
+    output.close()
+    assert output.tail() == "first\nsecond"
 
 
 def test_output_is_forwarded_as_lines_and_shortened_to_the_last_traceback(tmp_path: Path) -> None:
@@ -115,6 +159,7 @@ def test_lines_of_json_are_written_for_people() -> None:
         "[1]",
         "[" * 5000,
         "",
+        '{"level": null, "event": ["odd"], "timestamp": 1}',
     ]
     assert list(readable(line.encode() for line in written)) == [
         "12:00:00.123 error   request_failed status=500",
@@ -123,4 +168,5 @@ def test_lines_of_json_are_written_for_people() -> None:
         "plain",
         "[1]",
         "[" * 5000,
+        " None    ['odd']",
     ]

@@ -90,6 +90,8 @@ def test_a_wrong_choice_is_refused_by_name(config: Path, options: dict[str, list
     ("answers", "message"),
     [
         ("service_name: postgres\n", "service_name is 'postgres', and has to be a name such as user-profile"),
+        ("service_name: public\n", "service_name is 'public', and has to be a name such as user-profile"),
+        ("service_name: none\n", "service_name is 'none', and has to be a name such as user-profile"),
         ("service_name: '\"; DROP ROLE x'\n", "service_name is .* and has to be a name"),
         ("service_name: ../orders\n", "service_name is '../orders', and has to be a name"),
         ("[]\n", "service_name is None, and has to be a name"),
@@ -109,6 +111,8 @@ def test_a_folder_that_is_no_service_is_refused(tmp_path: Path) -> None:
         FleetError, match=rf"{tmp_path} is no service: .copier-answers.yml cannot be read \(No such file"
     ):
         select([tmp_path], tmp_path / "fleet.toml")
+    with pytest.raises(FleetError, match="nowhere is no service"):
+        select([tmp_path / "nowhere"], tmp_path / "fleet.toml", clone=True)
 
 
 def test_two_checkouts_of_one_service_are_refused(tmp_path: Path) -> None:
