@@ -78,5 +78,5 @@ def readable(lines: Iterable[bytes]) -> Iterator[str]:
                 yield text
             continue
         rest = "".join(f" {name}={value}" for name, value in facts.items() if name not in HIDDEN)
-        yield f"{str(facts.get('timestamp', ''))[11:23]} {str(facts.get('level', '')):<7} {facts.get('event', '')}{rest}"
+        yield f"{str(facts.get('timestamp', ''))[11:23]} {facts.get('level', '')!s:<7} {facts.get('event', '')}{rest}"
         yield from str(facts.get("exception", "")).splitlines()

@@ -53,7 +53,8 @@ class PageProduct:
     def declared(self) -> Collection[Edge] | None:
         """Read the map of the checkouts, again after a change of their specs."""
         folders = [one.checkout.folder for one in self._all.values()]
-        state = {file: file.stat().st_mtime_ns for folder in folders for file in folder.glob("specs/**/*.json")}
+        specs = [file for folder in folders for file in folder.glob("specs/**/*.json")]
+        state = {file: file.stat().st_mtime_ns for file in specs if file.is_file()}  # an editor's lock is a broken link
         with self._reading:
             if state != self._edges[0]:
                 self._edges = (state, list(_declared(folders)))
@@ -75,6 +76,7 @@ class PageProduct:
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
+                errors="replace",
                 timeout=COMMAND_SECONDS,
             )
         except (OSError, subprocess.TimeoutExpired) as error:

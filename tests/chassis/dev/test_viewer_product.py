@@ -63,6 +63,13 @@ def test_the_states_of_the_services_are_served(shown: viewer.Viewer) -> None:
     assert answer["services"][0]["restarts"] == 2
 
 
+def test_a_problem_with_half_a_surrogate_pair_is_shown(
+    shown: viewer.Viewer, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shop, "services", lambda: [ServiceState("orders", "broken", problem="odd \ud800")])
+    assert json.loads(ask(shown, "product")[1])["services"][0]["problem"] == "odd ?"
+
+
 def test_an_action_reaches_the_service_or_is_refused_with_a_reason(shown: viewer.Viewer, shop: Shop) -> None:
     assert ask(shown, "services/orders/restart", b"")[0] == 200
     assert ask(shown, "services/payments/start", b"")[:2] == (409, "payments does not start: see its traceback.\n")

@@ -128,6 +128,7 @@ def test_the_newest_gauges_of_messages_are_kept_and_no_other_metric(shown: viewe
         gauges("billing", {"messaging.outbox.messages": 7}),
         gauges("billing", {"messaging.outbox.messages": 3}),
         gauges("billing", {"messaging.parked.messages": 1, "process.memory.usage": 1e9}),
+        gauges("billing", {"messaging.outbox.oldest.age": float("nan"), "messaging.outbox.messages": float("inf")}),
     ):
         assert ask(shown, "v1/metrics", body)[0] == 200
     assert json.loads(ask(shown, "gauges")[1]) == {"billing": {"waiting": 3, "parked": 1}}
@@ -151,6 +152,13 @@ def test_values_that_a_browser_cannot_read_become_texts(shown: viewer.Viewer) ->
     assert (found["nan"], found["large"], found["raw"]) == ("nan", str(2**62), "00ff")
     assert (found["nested"], found["nul"]) == (["inf", None], "a\0b")
     assert found["long"].endswith("x… (983616 more characters)")
+
+
+def test_a_long_name_of_a_service_is_not_kept_with_each_span(shown: viewer.Viewer) -> None:
+    trace = "8" * 32
+    assert ask(shown, "v1/traces", export([span(1, trace=trace)], service="x" * 10**6))[0] == 200
+    (entry,) = entries(shown, trace)
+    assert entry["service"] == "x" * 200
 
 
 def test_spans_without_valid_ids_are_left_out_and_impossible_times_are_shown(shown: viewer.Viewer) -> None:

@@ -1,4 +1,4 @@
-"""One service whose checkout or answers are damaged: the run of the others goes on."""
+"""One service with a damaged checkout or an odd answer: the run of the other services goes on."""
 
 import asyncio
 import shutil

@@ -1,11 +1,12 @@
 """The newest values of the gauges that services send as metrics: the outbox, and parked messages."""
 
+import math
 import threading
 from typing import Any
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from chassis.dev.viewer.otlp import MAX_TEXT, mapping
+from chassis.dev.viewer.otlp import MAX_NAME, mapping
 
 SHOWN = {
     "messaging.outbox.messages": "waiting",
@@ -26,13 +27,14 @@ class Gauges:
         """Keep the newest values of an export request, and return whether a value is new. Raises DecodeError."""
         before = self.newest()
         for batch in ExportMetricsServiceRequest.FromString(body).resource_metrics:
-            service = str(mapping(batch.resource.attributes).get("service.name", ""))[:MAX_TEXT]
+            service = str(mapping(batch.resource.attributes).get("service.name", ""))[:MAX_NAME]
             values = {
                 SHOWN[metric.name]: point.as_int if point.HasField("as_int") else round(point.as_double, 1)
                 for scope in batch.scope_metrics
                 for metric in scope.metrics
                 if metric.name in SHOWN
                 for point in metric.gauge.data_points
+                if math.isfinite(point.as_double)
             }
             with self._lock:
                 if values and (service in self._newest or len(self._newest) < MOST_SERVICES):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from chassis.dev.viewer.otlp import LAST_TIME, MAX_TEXT, plain
+from chassis.dev.viewer.otlp import LAST_TIME, MAX_NAME, MAX_TEXT, plain
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 IDS = {"trace_id": re.compile("[0-9a-f]{32}"), "span_id": re.compile("[0-9a-f]{16}")}
@@ -45,7 +45,7 @@ def _read(facts: dict[str, Any], service: str) -> LogLine:
     content = {
         "event": _clean(facts.pop("event", ""))[:MAX_TEXT],
         "level": level if level in LEVELS else "info",
-        "service": _clean(facts.pop("service", service))[:MAX_TEXT],
+        "service": _clean(facts.pop("service", service))[:MAX_NAME],
         "request": _clean(facts.pop("request_id", ""))[:MAX_TEXT],
         "trace": ids["trace_id"],
     }

@@ -12,6 +12,9 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 MAX_TEXT = 16 * 1024
 """The characters of a text that are kept."""
 
+MAX_NAME = 200
+"""The characters of the name of a service that are kept: each span has a copy of it."""
+
 LAST_TIME = 2**62
 """The latest time that is kept, in nanoseconds since 1970: SQLite has no integers of 64 bits without a sign."""
 
@@ -50,7 +53,7 @@ def batches(body: bytes) -> Iterator[tuple[dict[str, Any], list[Span]]]:
     """Yield the resource and the spans of each batch, without spans whose ids are invalid. Raises DecodeError."""
     for batch in ExportTraceServiceRequest.FromString(body).resource_spans:
         resource = mapping(batch.resource.attributes)
-        service = str(resource.get("service.name", ""))
+        service = str(resource.get("service.name", ""))[:MAX_NAME]
         spans = [span for scope in batch.scope_spans for span in scope.spans]
         yield (
             resource,

@@ -82,7 +82,7 @@ function acting(name, message, action) {
       return;
     }
     made.disabled = true;
-    const answer = await post(`services/${encodeURIComponent(name)}/parked/${action}/${message.id}`);
+    const answer = await post(`services/${encodeURIComponent(name)}/parked/${action}/${encodeURIComponent(message.id)}`);
     if (answer === null) made.disabled = false;
     else await showParked(name);
   });

@@ -1,0 +1,40 @@
+"""The page of a run whose services have files and programs that are not as they should be."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from fleet.up.page import PageProduct
+from fleet.up.product import Checkout
+from fleet.up.supervised import Supervised
+from fleet.up.wiring import Shared
+from tests.fleet.up.checkouts import checkout
+
+
+@pytest.fixture
+def orders(tmp_path: Path) -> Checkout:
+    return checkout(tmp_path / "orders", "orders")
+
+
+def page(one: Checkout) -> PageProduct:
+    service = object.__new__(Supervised)  # nothing starts here
+    service.checkout = one
+    shared: asyncio.Future[Shared] = asyncio.get_running_loop().create_future()
+    shared.set_result(Shared({"orders": 8101}, {"orders": "postgresql://orders"}))
+    service._tools = type("Tools", (), {"known": [one]})()  # ty: ignore[invalid-assignment]
+    return PageProduct({"orders": service}, shared)
+
+
+async def test_a_document_that_an_editor_locks_does_not_hide_the_map(orders: Checkout) -> None:
+    (orders.folder / "specs").mkdir()
+    (orders.folder / "specs/.#openapi.json").symlink_to("somebody@here.123")  # as Emacs does
+    assert page(orders).declared() == []
+
+
+async def test_the_output_of_a_command_may_be_any_bytes(orders: Checkout) -> None:
+    program = orders.folder / ".venv/bin/python"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\nprintf '\\377'\n")
+    program.chmod(0o755)
+    assert page(orders).run("orders", "parked", "list") == "\ufffd"
