@@ -17,6 +17,9 @@ from fleet.service import mirror, register
 from fleet.service.register import Member
 from fleet.template.answers import ANSWERS_FILE, load
 
+NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+"""The name of a service."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -73,11 +76,16 @@ def own_answers(service: Path, command: str) -> dict[str, Any]:
     """Read the answers of the service that the command is for. Raises FleetError outside of a service."""
     try:
         answers = load((service / ANSWERS_FILE).read_bytes())
-        return {**answers, "package": answers["service_name"].replace("-", "_")}
+        answers = {**answers, "package": answers["service_name"].replace("-", "_")}
     except (OSError, LookupError, TypeError, AttributeError, yaml.YAMLError, RecursionError):
         raise FleetError(
             f"{service.resolve()} is not the root of a service: run `{command}` in the folder of {ANSWERS_FILE}"
         ) from None
+    if NAME.fullmatch(answers["service_name"]) is None:  # the name becomes a part of paths and of code
+        raise FleetError(
+            f"{ANSWERS_FILE}: service_name is {answers['service_name']!r}, and has to be a name in kebab-case"
+        )
+    return answers
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -21,7 +21,6 @@ INEXPRESSIBLE = {
 }
 """Keywords of a schema that a Pydantic model does not express."""
 JSON_TYPE = re.compile(r"application/(.+\+)?json")
-NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
 MALFORMED = (AttributeError, LookupError, TypeError, ValueError, RecursionError)
@@ -41,7 +40,7 @@ def snake(name: str) -> str:
 
 def module_of(name: str) -> str:
     """Return the name of the neighbour's module. Raises FleetError for a name that no service has."""
-    if NAME.fullmatch(name) is None or keyword.iskeyword(name):
+    if sources.NAME.fullmatch(name) is None or keyword.iskeyword(name):
         raise FleetError(f"{name!r} is not the name of a service: write it in kebab-case, as in user-profile")
     return snake(name)
 

@@ -343,6 +343,8 @@ def test_bad_input_is_refused_in_one_sentence(service: Path, sender: Path) -> No
     answers = service / ".copier-answers.yml"
     change(answers, "events-and-queues", "sync")
     assert "billing has no messages: turn them on by `fleet update" in listen(PLACED, "--from", "../orders", status=1)
+    change(answers, "service_name: billing", "service_name: ../../owned")
+    assert "service_name is '../../owned', and has to be a name" in listen(PLACED, "--from", "../orders", status=1)
     answers.unlink()
     assert "is not the root of a service: run `fleet listen`" in listen(PLACED, "--from", "../orders", status=1)
 
