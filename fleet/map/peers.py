@@ -3,11 +3,12 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from fleet.errors import FleetError
-from fleet.judges.kustomize import FILE
+from fleet.judges.kustomize import FILE, overlays
 from fleet.judges.network_policy import Pods, may_send
 from fleet.map.blocked import address_of
 from fleet.map.networks import NAME_OF_NAMESPACE, Network, networks
@@ -29,7 +30,12 @@ def write_peers(root: Path) -> list[str]:
         facts = read_service(service)
         names = dict.fromkeys([*facts.uses, *(one for one in facts.consumes if not one.endswith("-messages"))])
         found = list(networks(service))
-    lines = []
+    lines = [
+        f"{folder} was left out: it cannot be read, or has policies of another kind than NetworkPolicy"
+        for folder in overlays(service)
+        if folder not in {network.folder for network in found}
+    ]
+    texts: dict[str, str] = {}
     for network in found:
         path = f"{network.folder}/{PEERS}"
         (kustomization,) = service.yaml(f"{network.folder}/{FILE}")
@@ -37,21 +43,35 @@ def write_peers(root: Path) -> list[str]:
             raise FleetError(
                 f"{network.folder}/{FILE} does not list {PEERS}: add it to resources, and run the command again"
             )
-        for neighbour, policy in missing_policies(service.name, network, names):
-            file = service.root / path
-            before = file.read_text()
-            separator = "" if before.endswith("\n") else "\n"
-            file.write_text(f"{before}{separator}---\n{yaml.safe_dump(policy, sort_keys=False)}")
+        taken = {_name(one) for one in service.yaml(path)}
+        try:
+            missing = list(missing_policies(service.name, network, names))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise FleetError(f"{network.folder} has a NetworkPolicy that no cluster would accept: correct it") from None
+        for neighbour, policy in missing:
+            if _name(policy) in taken:
+                raise FleetError(
+                    f"{path} has a policy {_name(policy)} already, which does not let {service.name} reach {neighbour} in "
+                    f"{_namespace(policy)}: extend or rename it. Nothing was written"
+                )
+            taken.add(_name(policy))
+            texts[path] = f"{texts.get(path, '')}---\n{yaml.safe_dump(policy, sort_keys=False)}"
             lines.append(f"{path}: {service.name} may reach {neighbour} in {_namespace(policy)}")
+    for path, text in texts.items():
+        with (service.root / path).open("rb+") as file:  # in bytes, so that no line end of the team changes
+            is_whole = file.read()[-1:] in (b"", b"\n")
+            file.write((text if is_whole else f"\n{text}").encode())
     return lines
 
 
 def missing_policies(service: str, network: Network, names: dict[str, None]) -> Iterator[tuple[str, dict]]:
     """Yield each neighbour that no policy of an overlay lets the service reach, with the policy that does."""
+    places = set()
     for name in names:
-        host, namespace = _place(service, network, name)
-        if not LABEL.fullmatch(host) or not namespace:
+        host, namespace = place = _place(service, network, name)
+        if not LABEL.fullmatch(host) or not namespace or place in places:
             continue
+        places.add(place)
         target = Pods(
             {NAME: host, "app.kubernetes.io/component": "http"},
             {"http": PORT},
@@ -89,6 +109,11 @@ def _policy(service: str, host: str, namespace: str) -> dict:
             "egress": [{"to": [peer], "ports": [{"port": PORT}]}],
         },
     }
+
+
+def _name(policy: Any) -> str:
+    metadata = policy.get("metadata") if isinstance(policy, dict) else None
+    return str(metadata.get("name", "")) if isinstance(metadata, dict) else ""
 
 
 def _namespace(policy: dict) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from fleet.errors import FleetError
 from fleet.judges.network_policy import Pods
 from fleet.map.blocked import findings
 from fleet.map.facts import Facts
@@ -16,6 +17,7 @@ from fleet.map.model import Map
 from fleet.map.networks import NAME_OF_NAMESPACE, Network
 from fleet.map.peers import missing_policies, write_peers
 from fleet.map.reader import read_folders
+from tests.fleet.services import commit
 from tests.support.commands import git
 from tests.support.paths import ROOT
 from tests.support.services import Render
@@ -322,3 +324,76 @@ def test_fleet_peers_lets_a_service_out_to_addresses_of_the_cluster(
 
 def test_fleet_peers_adds_nothing_that_a_policy_of_the_team_allows() -> None:
     assert list(missing_policies("billing", overlays()["billing"], {"customers": None})) == []
+
+
+def test_two_names_of_one_address_have_one_policy() -> None:
+    billing = changed(without("billing")["billing"], settings={"CUSTOMERS_API_URL": "http://customers.shop"})
+    names = {"customers": None, "customers-api": None}
+    assert [name for name, _ in missing_policies("billing", billing, names)] == ["customers"]
+
+
+OVERLAY = {
+    "kustomization.yaml": "namespace: billing-production\nresources: [workload.yaml, peers.yaml]\n",
+    "workload.yaml": yaml.safe_dump(
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "billing"},
+            "spec": {"template": {"metadata": {"labels": {NAME: "billing"}}, "spec": {"containers": []}}},
+        }
+    ),
+    "peers.yaml": yaml.safe_dump(
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {"name": "billing-to-orders"},
+            "spec": base("billing"),
+        }
+    ),
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A service that uses customers, with one overlay, which lets it reach nobody."""
+    files = {f"deploy/overlays/production/{name}": text for name, text in OVERLAY.items()}
+    files[".copier-answers.yml"] = "_src_path: gh:acme/slipway\n_commit: v1.0.0\nservice_name: billing\n"
+    files["specs/uses/customers.json"] = '{"openapi": "3.1.0", "info": {}, "paths": {}}'
+    for path, text in files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    git(tmp_path, "init", "--quiet")
+    commit(tmp_path)
+    return tmp_path
+
+
+def test_fleet_peers_keeps_every_byte_of_the_team(folder: Path) -> None:
+    file = folder / "deploy/overlays/production/peers.yaml"
+    before = b"# ours\r\n" + file.read_bytes().replace(b"\n", b"\r\n").rstrip()
+    file.write_bytes(before)
+    assert len(write_peers(folder)) == 1
+    assert file.read_bytes().startswith(before + b"\n---\n")
+    assert [one["metadata"]["name"] for one in yaml.safe_load_all(file.read_text())][1:] == ["billing-to-customers"]
+    assert write_peers(folder) == []
+
+
+def test_fleet_peers_refuses_to_write_a_second_policy_of_one_name(folder: Path) -> None:
+    file = folder / "deploy/overlays/production/peers.yaml"
+    file.write_text(before := file.read_text().replace("billing-to-orders", "billing-to-customers"))
+    with pytest.raises(FleetError, match="has a policy billing-to-customers already, which does not let billing reach"):
+        write_peers(folder)
+    assert file.read_text() == before
+
+
+def test_fleet_peers_names_an_overlay_that_it_leaves_out(folder: Path) -> None:
+    (folder / "deploy/overlays/production/peers.yaml").write_text("kind: CiliumNetworkPolicy\n")
+    (line,) = write_peers(folder)
+    assert line.startswith("deploy/overlays/production was left out: it cannot be read")
+
+
+def test_fleet_peers_refuses_a_policy_that_no_cluster_would_accept(folder: Path) -> None:
+    file = folder / "deploy/overlays/production/peers.yaml"
+    file.write_text(before := file.read_text().replace("egress:", "egress: [3]\n  ingress:"))
+    with pytest.raises(FleetError, match="deploy/overlays/production has a NetworkPolicy that no cluster would accept"):
+        write_peers(folder)
+    assert file.read_text() == before
