@@ -1,5 +1,6 @@
 """A neighbour that fails, as callers and operators see it: statuses, spans, keys and fall-back values."""
 
+import dataclasses
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from contextvars import copy_context
@@ -11,7 +12,7 @@ import pytest
 from chassis.brokers import Kind, Message
 from chassis.database import UnitOfWork
 from chassis.database.unit_of_work import current_caller, current_key
-from chassis.identity.callers import Caller
+from chassis.identity import Caller
 from chassis.messaging import inbox
 from chassis.neighbours import Fallback, NeighbourTimeout, NeighbourUnavailable, call, idempotency_key
 from chassis.telemetry.setup import Telemetry
@@ -103,57 +104,63 @@ async def test_a_fallback_does_not_replace_an_answer(status: int) -> None:
     assert answer.status_code == status
 
 
-async def test_a_handler_of_a_message_calls_with_the_id_of_the_message(uow: UnitOfWork) -> None:
-    message = Message(Kind.JOB, "billing.mail-invoice.v1", "the-id", "key", b"{}", {})
-    for _ in range(2):  # each attempt to handle the message has the same keys
-        inbox.introduce(message, uow)
-        assert [idempotency_key(), idempotency_key(), idempotency_key()] == ["the-id", "the-id.2", "the-id.3"]
-    current_key.set(None)
+def three_keys() -> list[str]:
+    return [idempotency_key() for _ in range(3)]
 
 
-@pytest.mark.parametrize("given", ["8e03978e-40d5", '"8e03978e-40d5"'])
-async def test_a_route_calls_with_the_key_of_its_request(make_app: MakeApp, given: str) -> None:
+async def test_each_attempt_to_handle_a_message_calls_with_the_same_keys(uow: UnitOfWork) -> None:
+    message = Message(Kind.EVENT, "billing.invoice-issued.v1", "the-id", "key", b"{}", {})
+    other = dataclasses.replace(message, id="another-id")
+    token = current_key.set(None)
+    try:
+        found = []
+        # Two services may handle one message and ask one neighbour, which knows neither of them.
+        for each, service in ((message, "mails"), (message, "mails"), (message, "ledger"), (other, "mails")):
+            inbox.introduce(each, uow, service)
+            found.append(three_keys())
+    finally:
+        current_key.reset(token)
+    assert found[0] == found[1]
+    assert len({*found[0], *found[2], *found[3]}) == 9
+
+
+@pytest.fixture
+async def client(make_app: MakeApp) -> AsyncGenerator[httpx2.AsyncClient]:
     app = make_app()
 
-    @app.post("/keys")
-    async def keys() -> list[str]:
-        return [idempotency_key(), idempotency_key()]
+    @app.api_route("/keys/{number}", methods=["POST", "PUT"])
+    async def keys(number: int) -> list[str]:
+        return three_keys()
 
     async with caller_of(app) as client:
-        first = (await client.post("/keys", headers={"Idempotency-Key": given})).json()
-        without = (await client.post("/keys")).json()
-    assert first == ["8e03978e-40d5", "8e03978e-40d5.2"]
-    assert len({*without}) == 2
-    assert all(len(key) == 36 for key in without)
+        yield client
 
 
-@pytest.mark.parametrize("given", ["", "caf\xe9", "k" * 256, "two words"])
-async def test_a_key_that_a_neighbour_would_not_accept_is_not_passed_on(make_app: MakeApp, given: str) -> None:
-    app = make_app()
+async def test_a_repeated_request_calls_with_the_same_keys(client: httpx2.AsyncClient) -> None:
+    async def keys(given: str, method: str = "POST", number: int = 1) -> list[str]:
+        answer = await client.request(method, f"/keys/{number}", headers={"Idempotency-Key": given})
+        return answer.json()
 
-    @app.post("/keys")
-    async def keys() -> list[str]:
-        return [idempotency_key(), idempotency_key()]
+    first = await keys("8e03978e-40d5")
+    assert await keys("8e03978e-40d5") == await keys('"8e03978e-40d5"') == first
+    # A service that is called twice by one request, with two of these keys, calls further services with six keys.
+    others = [*await keys(first[0]), *await keys(first[1])]
+    others += [*await keys("8e03978e-40d5", number=2), *await keys("8e03978e-40d5", method="PUT")]
+    assert len({*first, *others}) == 15
+    assert all(len(key) == 36 for key in first)
 
-    async with caller_of(app) as client:
-        found = (await client.post("/keys", headers={b"Idempotency-Key": given.encode("latin-1")})).json()
-    assert [len(key) for key in found] == [36, 36]
+
+@pytest.mark.parametrize("given", ["", "two words", "x" * 256, "\N{SNOWMAN}"])
+async def test_a_request_without_a_valid_key_calls_with_new_keys(client: httpx2.AsyncClient, given: str) -> None:
+    found = [(await client.post("/keys/1", headers=[(b"Idempotency-Key", given.encode())])).json() for _ in range(2)]
+    assert len({*found[0], *found[1]}) == 6
 
 
 def test_the_same_key_of_two_callers_is_two_keys() -> None:
-    def keys_of(subject: str) -> list[str]:
+    def key_of(subject: str) -> str:
         current_caller.set(Caller(subject, "https://issuer.example", "shop", frozenset()))
-        current_key.set(("order-1", count(1)))
-        return [idempotency_key(), idempotency_key()]
+        current_key.set(("billing POST /v1/invoices order-1", count(1)))
+        return idempotency_key()
 
-    ada, again, bob = (copy_context().run(keys_of, subject) for subject in ("ada", "ada", "bob"))
-    assert ada == again
-    assert len({*ada, *bob}) == 4
-
-
-async def test_a_derived_key_is_no_longer_than_a_neighbour_accepts() -> None:
-    token = current_key.set(("k" * 255, count(1)))
-    try:
-        assert [len(idempotency_key()), len(idempotency_key())] == [255, 242]
-    finally:
-        current_key.reset(token)
+    ada, again, bob = (copy_context().run(key_of, subject) for subject in ("ada", "ada", "bob"))
+    assert ada == again != bob

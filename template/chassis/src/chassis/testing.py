@@ -197,7 +197,7 @@ class Mailbox:
             content = receiver.contract.model_validate_json(message.body)
             async with self._database.unit_of_work() as uow:
                 if await inbox.claim(uow.connection, [message.identity]):
-                    inbox.introduce(message, uow)
+                    inbox.introduce(message, uow, self._messages.service)
                     await receiver.handler(content, uow)
 
 

@@ -12,7 +12,7 @@ current_caller: ContextVar[Any] = ContextVar("current_caller", default=None)
 """The chassis.identity.Caller of the current request, if the service asks for access tokens."""
 
 current_key: ContextVar[tuple[str, Iterator[int]] | None] = ContextVar("current_key", default=None)
-"""The idempotency key of the current request or message, and numbers for the keys of further calls."""
+"""A name of the current request or message, which its repetitions have as well, and numbers for the keys of its calls."""
 
 
 def as_subject(value: Any) -> str | None:

@@ -39,10 +39,10 @@ async def claim(executor: Executor, identities: Iterable[tuple[str, str]]) -> se
     return {(row["message_id"], row["name"]) for row in rows}
 
 
-def introduce(message: Message, uow: UnitOfWork) -> None:
-    """Show the handler of the message what it needs to know besides the content."""
+def introduce(message: Message, uow: UnitOfWork, service: str) -> None:
+    """Show the handler of the message, in this service, what it needs to know besides the content."""
     uow.message_id = message.id
-    current_key.set((message.id, count(1)))
+    current_key.set((f"{service} {message.name} {message.id}", count(1)))
     uow.republished = message.headers.get(REPUBLISHED) or None
     uow.subject = as_subject(message.headers.get(SUBJECT))
 

@@ -170,7 +170,7 @@ async def replay(database: Database, messages: Messages, parked_id: UUID) -> Par
         else:
             receiver = messages.receiver(message.name)
             content = receiver.contract.model_validate_json(message.body)
-            inbox.introduce(message, uow)
+            inbox.introduce(message, uow, messages.service)
             # The messages of the handler belong to the trace of this message.
             token = context.attach(trace_context.extract(message.headers))
             try:

@@ -185,7 +185,7 @@ class Processor:
                 log.debug("message_known", name=ready.message.name, message_id=ready.message.id)
                 continue
             fresh.remove(ready.identity)  # the same batch may hold a second copy
-            inbox.introduce(ready.message, uow)
+            inbox.introduce(ready.message, uow, self._messages.service)
             with self._span(ready) if spans else nullcontext():
                 await self._call_handler(ready, uow, limit)
             handled.append(ready)

@@ -15,23 +15,24 @@ KEY_HEADER = b"idempotency-key"
 LEAST_SECONDS = 0.01
 """With less time left, a request is refused at once: to stop it halfway would cost a connection to the database."""
 
-_MILLISECONDS = re.compile(rb"[0-9]{1,9}")
 _KEY = re.compile(rb'"?([!#-\[\]-~]{1,255})"?')
+_MILLISECONDS = re.compile(rb"[0-9]{1,9}")
 
 
 class Limits(limits.Limits):
     """The limits of a request, of which the caller may shorten the time.
 
-    A header that is no duration is ignored. RequestMiddleware joins a repeated header by a comma, which is no duration.
+    A header that is no duration, or no key, is ignored. RequestMiddleware joins a repeated header by a comma and a space, which
+    is neither.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         key = None
         if scope["type"] == "http":
             for name, value in scope["headers"]:
-                if name == KEY_HEADER:
-                    found = _KEY.fullmatch(value)  # a neighbour would refuse any other key
-                    key = (found[1].decode(), count(1)) if found else None
+                if name == KEY_HEADER and (found := _KEY.fullmatch(value)):
+                    request = f"{scope['app'].title} {scope['method']} {scope['path']}"
+                    key = f"{request} {found[1].decode()}", count(1)
                 elif name == HEADER and _MILLISECONDS.fullmatch(value):
                     scope["caller_seconds"] = seconds = int(value) / 1000
                     if seconds < LEAST_SECONDS:
