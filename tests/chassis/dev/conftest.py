@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, Page
 from tests.support.browser import browser
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Generator[Browser]:
     with browser() as launched:
         yield launched
