@@ -85,6 +85,10 @@ async def send_garbage(writer: asyncio.StreamWriter) -> None:
     writer.write(b"\x16\x03\x01 this is TLS\r\n\r\n")
 
 
+async def send_a_long_status(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 " + b"\xff" * 20_000 + b"\x00\r\n\r\n")
+
+
 @pytest.mark.parametrize("respond", [drip, say_nothing])
 async def test_a_slow_neighbour_costs_no_more_than_the_limit(respond: Respond) -> None:
     async with neighbour(respond, neighbour_timeout_seconds=0.3) as (customers, heads):
@@ -104,6 +108,7 @@ async def test_a_slow_neighbour_costs_no_more_than_the_limit(respond: Respond) -
         (announce_ten_gigabytes, "its answer has more than 1000000 bytes", 1),
         (send_headers_endlessly, "RemoteProtocolError", 3),
         (send_garbage, "RemoteProtocolError", 3),
+        (send_a_long_status, "RemoteProtocolError", 3),
     ],
 )
 async def test_a_hostile_answer_is_a_failure_of_the_neighbour(respond: Respond, reason: str, calls: int) -> None:
@@ -112,6 +117,7 @@ async def test_a_hostile_answer_is_a_failure_of_the_neighbour(respond: Respond, 
         with pytest.raises(NeighbourUnavailable, match=reason) as failure:
             await customers.get("/v1/customers")
         assert not isinstance(failure.value, NeighbourTimeout)
+        assert len(str(failure.value)) < 500
     assert len(heads) == calls
 
 

@@ -18,6 +18,8 @@ from chassis.neighbours.transport import STREAMED, BoundedTransport
 SPARE_SECONDS = 0.02
 """The time of a request that its calls leave, so that this service still answers. With less, a call fails at once."""
 ATTEMPTS = 3
+LONGEST_REASON = 300
+"""The characters of a reason in logs: the text of an error may repeat 100 KB of an answer that breaks the protocol."""
 IDEMPOTENT = {"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "QUERY"}
 TEMPORARY = {429, 502, 503, 504}
 """The statuses with which a neighbour, or a proxy in front, says that it has not done its work."""
@@ -115,7 +117,8 @@ class NeighbourClient(ServiceClient):
             # After a redirect, the error is that of another request, and this one has arrived.
             is_sent = not isinstance(error, UNSENT) or error.request is not request
             facts = {"is_sent": is_sent, "is_temporary": isinstance(error, httpx2.TransportError)}
-            raise NeighbourUnavailable(self._name, f"{type(error).__name__} {error}", request, **facts) from error
+            reason = f"{type(error).__name__} {error}"[:LONGEST_REASON]
+            raise NeighbourUnavailable(self._name, reason, request, **facts) from error
         if response.status_code in TEMPORARY:
             await response.aclose()
             wait = retry_after(response)
