@@ -7,6 +7,7 @@ checks them, and a reader that refuses a longer text parks a message without nee
 import json
 import keyword
 import math
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,9 +95,9 @@ class Code:
     """Whether `occurred_at` is an instant: the time for the use case."""
 
 
-def write(name: str, body: Body) -> Code:
-    """Write the class of that name, below the classes that it needs. Raises Inexpressible."""
-    writer = _Writer(body)
+def write(name: str, body: Body, command: str) -> Code:
+    """Write the class of that name, below the classes that it needs. None may have the command's name. Raises Inexpressible."""
+    writer = _Writer(body, TAKEN | {command})
     types = writer.write_class(name, body.schema)
     plain = {field: type_.plain for field, type_ in types.items() if type_.plain}
     has_time = plain.get("occurred_at") == "datetime"
@@ -106,15 +107,15 @@ def write(name: str, body: Body) -> Code:
 
 
 class _Writer:
-    def __init__(self, body: Body) -> None:
+    def __init__(self, body: Body, taken: Set[str]) -> None:
         self.classes: dict[str, str] = {}
-        self._body = body
+        self._body, self._taken = body, taken
         self._schemas: Node = {}
         self._open: list[str] = []
 
     def write_class(self, name: str, schema: Node) -> dict[str, Type]:
         """Write the class of an object after the classes of its fields. Return the types of its fields."""
-        if name in TAKEN or self._schemas.setdefault(name, schema) != schema:
+        if name in self._taken or keyword.iskeyword(name) or self._schemas.setdefault(name, schema) != schema:
             raise Inexpressible(f"the class {name} would have the name of another one")
         if name in self._open:
             raise Inexpressible(f"the schema {name} refers to itself")

@@ -89,7 +89,7 @@ def _files(service: Path, names: Names, source: Source, options: Options) -> dic
     before = _text(service / names.module)
     known = modules.fields(before, names.contract)
     body = contract.body(document, names.message, message.payload, options.fields or known)
-    code = contract.write(names.contract, body)
+    code = contract.write(names.contract, body, names.of(message.kind)["command"])
     fresh = modules.module(names, message.kind, code)
     config = service / "ruff.toml"
     texts = {names.module: modules.replaced(before, fresh, names.contract) if known else fresh}

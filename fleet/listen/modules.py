@@ -170,9 +170,10 @@ def fields(module: str, contract: str) -> tuple[str, ...]:
 
 
 def replaced(module: str, fresh: str, contract: str) -> str:
-    """Replace the classes of contracts in a module by the contracts of a fresh module, and add the imports of these."""
-    lines, new = module.splitlines(), fresh.splitlines()
-    classes = _classes(module)
+    """Replace a contract and the classes that it needs by the classes of a fresh module, and add the imports of these."""
+    lines, new = module.split("\n"), fresh.split("\n")  # the line ends of Python alone
+    names = {one.name for one in _classes(fresh)} | _needed(module, contract)
+    classes = [one for one in _classes(module) if one.name in names]
     at = classes[0].lineno - 1
     for one in reversed(classes):
         del lines[one.lineno - 1 : one.end_lineno]
@@ -185,6 +186,17 @@ def replaced(module: str, fresh: str, contract: str) -> str:
         ast.unparse(one) for one in imports if (one.module or "").partition(".")[0] in ("chassis", "pydantic", "typing")
     ]
     return "\n".join(lines) + "\n"
+
+
+def _needed(module: str, contract: str) -> set[str]:
+    """Return the names of a contract and of all contracts in its fields."""
+    known = {one.name: one for one in _classes(module)}
+    found, waiting = set[str](), [contract]
+    while waiting:
+        if (name := waiting.pop()) not in found:
+            found.add(name)
+            waiting += [node.id for node in ast.walk(known[name]) if isinstance(node, ast.Name) and node.id in known]
+    return found
 
 
 def _classes(module: str) -> list[ast.ClassDef]:

@@ -106,7 +106,7 @@ def load(path: Path = MODULE) -> ModuleType:
     """Load the contracts of a module, without the handler, which imports the service."""
     module = ModuleType("billing")
     code = path.read_text().replace("from billing.", "from json ")
-    lines = [line for line in code.splitlines() if not line.startswith("from json")]
+    lines = [line for line in code.split("\n") if not line.startswith("from json")]
     exec("\n".join(lines).partition("\nasync def ")[0], vars(module))
     return module
 
@@ -199,6 +199,9 @@ def test_a_job_of_another_sender_has_a_use_case_of_its_own_name(sender: Path) ->
 def test_another_run_keeps_the_files_of_the_team_and_replaces_the_contract_only_by_force(sender: Path) -> None:
     listen(PLACED, "--fields", "order_id", "--from", str(sender))
     change(MODULE, "    command =", "    # Of the team.\n    command =")
+    change(
+        MODULE, "\nclass OrderPlacedV1", '\nclass Ours(Contract):\n    mark: str = "\u2028"\n\n\nclass OrderPlacedV1'
+    )
     USECASE.unlink()  # the handler calls another use case now
     TEST.write_text("# Of the team.\n")
     GOLDEN.write_text(GOLDEN.read_text().replace("\n  ", "\n      "))
@@ -211,6 +214,7 @@ def test_another_run_keeps_the_files_of_the_team_and_replaces_the_contract_only_
     shown = listen(PLACED, "--fields", "order_id,total", "--from", str(sender), "--force")
     assert "+    total: fields.MoneyField" in shown
     assert load().OrderPlacedV1.model_fields.keys() == {"order_id", "total"}
+    assert load().Ours().mark == "\u2028"
     assert "# Of the team." in MODULE.read_text()
     assert TEST.read_text() == "# Of the team.\n"
     assert not USECASE.exists()
@@ -270,6 +274,16 @@ REFUSED: dict[str, tuple[Node, str]] = {
         "it refers to common.json#/Odd, which is outside of the document",
     ),
     "a missing schema": (nested(**{"$ref": "#/components/schemas/Odd"}), "Odd, which does not exist"),
+    "the name of the command": (
+        document(
+            {"ReactToOrderPlaced": LINE}, **{PLACED: order(odd={"$ref": "#/components/schemas/ReactToOrderPlaced"})}
+        ),
+        "the class ReactToOrderPlaced would have the name of another one",
+    ),
+    "a keyword of Python": (
+        document({"none": LINE}, **{PLACED: order(odd={"$ref": "#/components/schemas/none"})}),
+        "the class None would have the name of another one",
+    ),
     "a list": (document(**{PLACED: {"type": "array"}}), "its body is no object with named fields"),
     "two parts": (nested(allOf=[LINE, {"type": "object", "properties": {}}]), "joins several schemas by allOf"),
     "two fields": (
