@@ -5,13 +5,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from fleet.check.findings import Finding
+from fleet.check.findings import Finding, Level
 from fleet.judges.network_policy import Pods, matches, may_receive, may_send
 from fleet.map.facts import USES, Facts
 from fleet.map.model import Edge, Map, MapFinding
 from fleet.map.networks import Network
+from fleet.processes.resource_limits import LimitExceeded, limit_resources
 
 WHY = "A call that a network policy blocks ends with a timeout, and nothing in the logs of either service names the policy."
+OVERLAYS = "deploy/overlays"
 PAGE = "docs/how-to/call-another-service.md"
 
 
@@ -27,11 +29,25 @@ class Target:
 def findings(map_: Map) -> Iterator[MapFinding]:
     """Judge each call that specs/uses of the caller declares, in each overlay of the caller whose neighbour is known."""
     for caller in map_.services.values():
-        for name in caller.uses:
-            provider = map_.services.get(map_.service_of(name) or "")
-            if provider is not None and provider is not caller:
-                for network in map_.networks.get(caller.name, ()):
-                    yield from _of_call(map_, caller, network, name, provider)
+        found: list[MapFinding] = []
+        try:
+            # One limit for all calls of a caller, as for the comparison of its uses.
+            with limit_resources(f"comparing the network policies of {caller.name} and its neighbours"):
+                for one in _of_caller(map_, caller):
+                    found.append(one)
+        except LimitExceeded as error:
+            remedy = f"make the overlays of {caller.name}, or of its neighbours, smaller"
+            finding = Finding("map-call-blocked", OVERLAYS, str(error), remedy, Level.WARNING, why=WHY)
+            found.append(MapFinding((caller.name,), finding))
+        yield from found
+
+
+def _of_caller(map_: Map, caller: Facts) -> Iterator[MapFinding]:
+    for name in caller.uses:
+        provider = map_.services.get(map_.service_of(name) or "")
+        if provider is not None and provider is not caller:
+            for network in map_.networks.get(caller.name, ()):
+                yield from _of_call(map_, caller, network, name, provider)
 
 
 def _of_call(map_: Map, caller: Facts, network: Network, name: str, provider: Facts) -> Iterator[MapFinding]:

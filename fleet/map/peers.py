@@ -45,7 +45,8 @@ def write_peers(root: Path) -> list[str]:
             )
         taken = {_name(one) for one in service.yaml(path)}
         try:
-            missing = list(missing_policies(service.name, network, names))
+            with limit_resources(f"judging the policies of {network.folder}"):
+                missing = list(missing_policies(service.name, network, names))
         except (AttributeError, KeyError, TypeError, ValueError):
             raise FleetError(f"{network.folder} has a NetworkPolicy that no cluster would accept: correct it") from None
         for neighbour, policy in missing:

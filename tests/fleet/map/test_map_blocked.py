@@ -243,6 +243,15 @@ def write(folder: Path, path: str, old: str, new: str) -> None:
     file.write_text(file.read_text().replace(old, new))
 
 
+def test_policies_without_number_do_not_keep_the_map_from_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEET_LIMIT_SECONDS", "0.2")
+    both = without("billing")
+    many = {name: getattr(both["billing"], name) * 1000 for name in ("policies", "workloads")}
+    ((services, path, reason),) = found(both | {"billing": changed(both["billing"], **many)})
+    assert (services, path) == (("billing",), "deploy/overlays")
+    assert reason.startswith("comparing the network policies of billing and its neighbours takes more than 0.2 seconds")
+
+
 @pytest.mark.slow
 def test_two_generated_services_are_judged_by_the_policies_that_the_page_shows(render: Render, tmp_path: Path) -> None:
     folders = {}
