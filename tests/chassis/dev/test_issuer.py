@@ -7,6 +7,7 @@ import json
 import socket
 from collections.abc import Generator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -112,6 +113,19 @@ def test_a_page_in_a_browser_obtains_no_token(issuer: Issuer, headers: dict[str,
         assert client.post(f"{issuer.url}/token", data={"scope": "a"}).status_code == 200
         assert client.get(f"{issuer.url}/token").status_code == 404
         assert client.get(f"{issuer.url}/other").status_code == 404
+
+
+@pytest.mark.parametrize("length", ["-1", "x", "9" * 5000])
+def test_a_length_that_is_no_length_is_answered(
+    issuer: Issuer, length: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = urlsplit(issuer.url)
+    with socket.create_connection((str(url.hostname), url.port or 0), timeout=5) as connection:
+        connection.sendall(
+            f"POST {url.path}/token HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Length: {length}\r\n\r\n".encode()
+        )
+        assert b" 200 OK" in connection.recv(100)
+    assert capsys.readouterr().err == ""
 
 
 async def test_a_client_obtains_a_token_for_another_audience_with_the_scopes_of_that_audience() -> None:

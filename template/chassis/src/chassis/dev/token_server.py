@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable
@@ -14,6 +15,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey
 
 LIFETIME_SECONDS = 24 * 60 * 60
+MAX_FORM_BYTES = 64 * 1024
 
 
 class TokenServer:
@@ -86,7 +88,9 @@ def _handler_of(issuer: TokenServer) -> type[BaseHTTPRequestHandler]:
             self._answer(issuer.answer(self.path) if not self.path.endswith("/token") else None)
 
         def do_POST(self) -> None:
-            form = self.rfile.read(min(int(self.headers.get("Content-Length", 0)), 64 * 1024)).decode(errors="replace")
+            length = self.headers.get("Content-Length", "")
+            known = int(length) if re.fullmatch("[0-9]{1,15}", length) else 0
+            form = self.rfile.read(min(known, MAX_FORM_BYTES)).decode(errors="replace")
             authorization = self.headers.get("Authorization", "")
             self._answer(issuer.answer(self.path, form, authorization) if self.path.endswith("/token") else None)
 
