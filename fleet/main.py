@@ -354,7 +354,14 @@ def listen(*, message: str, fields: str | None, source: str | None, config: Path
 @click.option("--only", multiple=True, metavar="NAME", help="Start only this service. Repeatable.")
 @click.option("--without", multiple=True, metavar="NAME", help="Start all services but this one. Repeatable.")
 @click.option("--clone", is_flag=True, help="Clone the services of fleet.toml that have no checkout here, next to it.")
-@click.option("--broker-url", "urls", multiple=True, metavar="URL", help="A broker that runs already. Repeatable.")
+@click.option(
+    "--broker-url",
+    "urls",
+    multiple=True,
+    metavar="URL",
+    envvar="FLEET_BROKER_URL",
+    help="A broker that runs already. Repeatable. FLEET_BROKER_URL hides a password from the list of processes.",
+)
 @click.option("--fresh", is_flag=True, help="Forget all data of the runs before.")
 @click.option("--detach", is_flag=True, help="Return once the services have started. `fleet down` ends them.")
 @click.option(
@@ -389,7 +396,7 @@ def up(
     wanted = command.Wanted(selection, memory, command.brokers(urls), fresh)
     if detach:
         arguments = [*map(str, folders), f"--config={config}", *["--fresh"][: int(fresh)]]
-        lists = {"only": only, "without": without, "broker-url": urls}
+        lists = {"only": only, "without": without}
         arguments += [f"--{name}={value}" for name, values in lists.items() for value in values]
         raise SystemExit(not command.detach(wanted, arguments))
     raise SystemExit(not command.up(wanted))
