@@ -1,16 +1,19 @@
 # Platform-owned: `copier update` replaces this file.
 """Add the rest of the image to a list of its service's packages (`make push`): Debian's packages, Python and its own packages.
 
-It runs inside the image, reads the list of `make sbom` from its input, and writes the complete list to its output.
+It runs inside the image, reads the list of `make sbom` from its input, and writes the complete list to its output, without
+the packages that only other systems need.
 """
 
 import json
 import platform
+import re
 import sys
 import sysconfig
 from collections.abc import Iterator
 from importlib.metadata import distributions
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 PACKAGES = Path("/var/lib/dpkg/status")
@@ -47,7 +50,14 @@ def debian_packages() -> Iterator[dict[str, str]]:
             yield fields
 
 
+def is_shipped(listed: dict[str, Any], installed: set[str]) -> bool:
+    """Return whether the image has a listed package. uv lists packages for every system, and marks those for some only."""
+    is_marked = any(one["name"] == "uv:package:marker" for one in listed.get("properties", ()))
+    return not is_marked or listed["name"] in installed
+
+
 if __name__ == "__main__":
     bill = json.load(sys.stdin)
-    bill["components"] += components()
+    installed = {re.sub(r"[-_.]+", "-", found.name).lower() for found in distributions()}
+    bill["components"] = [one for one in bill["components"] if is_shipped(one, installed)] + [*components()]
     json.dump(bill, sys.stdout, indent=2)

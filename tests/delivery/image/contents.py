@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from chassis.settings import Settings
+from packaging.markers import Marker
 from packaging.utils import canonicalize_name
 
-from tests.support.base_image import TAG
+from tests.support.base_image import TAG, VERSION
 from tests.support.commands import make
 from tests.support.containers import PRODUCTION
 from tests.support.engine import Engine
@@ -83,14 +84,22 @@ class Contents:
 class Expected:
     base: Contents
     distributions: set[tuple[str, str]]
-    """Name and version of each package in the list of `make sbom`."""
+    """Name and version of each package for Linux in the list of `make sbom`."""
 
     @classmethod
     def of(cls, engine: Engine, source: Path) -> "Expected":
         make(source, "sbom")
         bom = json.loads((source / "build/sbom.json").read_text())
-        components = [bom["metadata"]["component"], *bom["components"]]
+        components = [bom["metadata"]["component"], *filter(is_for_the_image, bom["components"])]
         return cls(Contents.of(engine, TAG), {(one["name"], one["version"]) for one in components})
+
+
+def is_for_the_image(component: dict[str, Any]) -> bool:
+    """Return whether the image should have a package of the list of `make sbom`, which is for every system."""
+    markers = [one["value"] for one in component.get("properties", ()) if one["name"] == "uv:package:marker"]
+    system = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"}
+    python = {"python_full_version": VERSION, "python_version": VERSION.rpartition(".")[0]}
+    return all(Marker(marker).evaluate({**system, **python}) for marker in markers)
 
 
 Check = Callable[[Contents, Expected], None]
