@@ -188,7 +188,7 @@ async def test_a_route_that_swallows_a_broken_statement_does_not_report_undone_c
     assert (await names(database), keyed.calls) == ([], ["swallowed"])
 
 
-async def test_a_route_that_gives_up_a_transaction_halfway_commits_no_part_of_it(
+async def test_a_route_commits_no_half_of_a_transaction_that_was_given_up(
     client: httpx2.AsyncClient, database: Database
 ) -> None:
     body = [{"name": name} for name in ("a", "half", "b")]

@@ -54,7 +54,7 @@ async def test_a_call_that_cannot_have_arrived_is_repeated(failure: Exception) -
     assert neighbour.calls == 2
 
 
-async def test_a_post_is_not_repeated_because_the_page_that_it_redirects_to_is_unreachable() -> None:
+async def test_a_post_is_not_repeated_because_the_target_of_its_redirect_is_unreachable() -> None:
     elsewhere = httpx2.Response(303, headers={"Location": "/v1/customers/7"})
     neighbour = Neighbour(elsewhere, httpx2.ConnectError("refused"))
     async with calling(neighbour) as customers:

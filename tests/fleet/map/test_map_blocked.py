@@ -394,7 +394,7 @@ def test_fleet_peers_refuses_to_write_a_second_policy_of_one_name(folder: Path) 
     assert file.read_text() == before
 
 
-def test_fleet_peers_names_an_overlay_that_it_leaves_out(folder: Path) -> None:
+def test_fleet_peers_names_an_overlay_that_stays_without_a_policy(folder: Path) -> None:
     (folder / "deploy/overlays/production/peers.yaml").write_text("kind: CiliumNetworkPolicy\n")
     (line,) = write_peers(folder)
     assert line.startswith("deploy/overlays/production was left out: it cannot be read")
