@@ -56,7 +56,7 @@ class NoSecrets(Convention):
 
 @once
 def _kingfisher() -> str:
-    return f"kingfisher 5 {version('kingfisher-bin')}"
+    return f"kingfisher 6 {version('kingfisher-bin')}"
 
 
 def _of_the_team(service: Service) -> tuple[str, ...]:

@@ -161,12 +161,16 @@ EXPOSED = {
     "data.yaml": f"kind: Secret\nmetadata:\n  name: mail\ndata:\n  password: {VALUE}\n",
     "quoted.yaml": f'kind: "Secret"\nstringData:\n  user: a\n  password: "{VALUE}"\n',
     "block.yaml": f"kind: Secret\ndata:\n  tls.key: |\n    {VALUE}\n",
+    "one-line.yaml": f"kind: Secret\nmetadata: {{name: mail}}\ndata: {{ user: a, password: {VALUE} }}\n",
+    "one-line-kind-last.yaml": f"v: 1\ndata: {{password: {VALUE}}}\nkind: Secret\n",
     "kind-last.yaml": f"apiVersion: v1\ndata:\n  password: {VALUE}\nkind: Secret\n",
 }
 HARMLESS = {
     "two-documents.yaml": f"kind: Secret\nmetadata: {{name: mail}}\n---\nkind: ConfigMap\ndata:\n  digest: {VALUE}\n",
     "turned-round.yaml": f"kind: ConfigMap\ndata:\n  digest: {VALUE}\n---\nkind: Secret\n",
     "variable.yaml": "kind: Secret\nstringData:\n  password: ${MAIL_PASSWORD}\n",
+    "one-line-variable.yaml": "kind: Secret\nstringData: {password: ${MAIL_PASSWORD}}\n",
+    "empty.yaml": f"kind: Secret\ndata: {{}}\n---\ndigest: {VALUE}\n",
     "external.yaml": "kind: ExternalSecret\nspec:\n  data:\n    secretKey: databaseUrl0\n",
 }
 
