@@ -52,7 +52,10 @@ MUTATIONS: Mutations = {
         "code-outgoing-calls",
         both(
             code("import httpx"),
-            append("uv.lock", '\n[[package]]\nname = "httpx"\nsource = { registry = "https://pypi.org/simple" }\n'),
+            append(
+                "uv.lock",
+                '\n[[package]]\nname = "httpx"\nsource = { registry = "https://packages.example.com/simple" }\n',
+            ),
         ),
         "httpx has other errors and transports than the chassis' client: write httpx2",
     ),
