@@ -2,24 +2,20 @@
 
 import ast
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 from uuid import UUID
 
-import click.testing
 import httpx2
 import pytest
 from chassis.dev import specs
 from chassis.neighbours import Fallback, NeighbourUnavailable
 
 from fleet.client import code, uses
-from fleet.errors import FleetError
-from fleet.main import app
 from tests.chassis.calling import Neighbour, calling
+from tests.fleet import command_line
 from tests.support.commands import git
 
 Node = dict[str, Any]
@@ -102,12 +98,7 @@ def offer(file: Path, content: Node) -> Path:
 
 def fleet(*arguments: str, status: int = 0) -> str:
     """Run `fleet client`, and return its output."""
-    done = click.testing.CliRunner().invoke(app, ["client", *arguments])
-    if isinstance(done.exception, FleetError):
-        assert status == 1, done.exception
-        return str(done.exception)
-    assert done.exit_code == status, (done.output, done.exception)
-    return done.output
+    return command_line.run("client", *arguments, status=status)
 
 
 def load(file: Path = MODULE) -> ModuleType:
@@ -524,11 +515,4 @@ def test_the_code_passes_the_gates_of_a_service(neighbour: Path, service: Path, 
     root = Path(__file__).parents[3]
     (service / "ruff.toml").write_text((root / "template/ruff.toml").read_text())
     fleet("customers", "get_customer", "list_customers", "--from", str(neighbour))
-    for command in (
-        ["ruff", "check", "--no-cache", "."],
-        ["ruff", "format", "--check", "--no-cache", "."],
-        ["ty", "check", "--no-progress", "--python", sys.prefix, "src"],
-    ):
-        program = Path(sys.executable).with_name(command[0])
-        done = subprocess.run([program, *command[1:]], cwd=service, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
+    command_line.check_code(service)

@@ -1,14 +1,11 @@
 """`fleet client` writes clients for the documents of two public services, which npm has. Nothing of them is committed here."""
 
-import subprocess
-import sys
 from importlib import import_module
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from fleet.main import app
+from tests.fleet import command_line
 from tests.support import npm
 from tests.support.needs import BLOCKFROST_API, GITHUB_API
 from tests.support.paths import ROOT
@@ -34,17 +31,9 @@ def test_three_operations_of_two_public_services_are_written_formatted_typed_and
     (tmp_path / ".copier-answers.yml").write_text("service_name: public-calls\n")
     (tmp_path / "ruff.toml").write_text((ROOT / "template/ruff.toml").read_text())
     for name, operations in OPERATIONS.items():
-        done = CliRunner().invoke(app, ["client", name, *operations, "--from", str(documents[name])])
-        assert done.exit_code == 0, (done.output, done.exception)
+        command_line.run("client", name, *operations, "--from", str(documents[name]))
         module = import_module(f"public_calls.neighbours.{name}")
         functions = [operation.replace("/", "_").replace("-", "_") for operation in operations]
         assert all(callable(getattr(module, function)) for function in functions)
-    for command in (
-        ["ruff", "check", "--no-cache", "."],
-        ["ruff", "format", "--check", "--no-cache", "."],
-        ["ty", "check", "--no-progress", "--python", sys.prefix, "src"],
-    ):
-        program = Path(sys.executable).with_name(command[0])
-        checked = subprocess.run([program, *command[1:]], cwd=tmp_path, capture_output=True, text=True)
-        assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert CliRunner().invoke(app, ["client", "--check"]).exit_code == 0
+    command_line.check_code(tmp_path)
+    command_line.run("client", "--check")

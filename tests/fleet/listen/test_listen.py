@@ -2,19 +2,16 @@
 
 import ast
 import json
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import click.testing
 import pytest
 from pydantic import ValidationError
 
-from fleet.errors import FleetError
 from fleet.main import app
 from fleet.map.expectations import find_unmet
+from tests.fleet import command_line
 from tests.support.commands import git
 from tests.support.paths import ROOT
 
@@ -94,12 +91,7 @@ def offer(folder: Path, content: Node) -> Path:
 
 def listen(*arguments: str, status: int = 0) -> str:
     """Run `fleet listen`, and return its output."""
-    done = click.testing.CliRunner().invoke(app, ["listen", *arguments])
-    if isinstance(done.exception, FleetError):
-        assert status == 1, done.exception
-        return str(done.exception)
-    assert done.exit_code == status, (done.output, done.exception)
-    return done.output
+    return command_line.run("listen", *arguments, status=status)
 
 
 def load(path: Path = MODULE) -> ModuleType:
@@ -408,11 +400,4 @@ def test_a_document_that_doubles_with_each_reference_is_given_up(
 @pytest.mark.slow
 def test_the_code_passes_the_gates_of_a_service(service: Path, sender: Path) -> None:
     listen(PLACED, "--from", str(sender))
-    for command in (
-        ["ruff", "check", "--no-cache", "."],
-        ["ruff", "format", "--check", "--no-cache", "."],
-        ["ty", "check", "--no-progress", "--python", sys.prefix, "src"],
-    ):
-        program = Path(sys.executable).with_name(command[0])
-        done = subprocess.run([program, *command[1:]], cwd=service, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
+    command_line.check_code(service)

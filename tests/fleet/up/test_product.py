@@ -15,14 +15,14 @@ from tests.support.commands import git
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     """A fleet.toml with a folder, a repository whose clone lies next to the file, and a repository without a clone."""
-    write_checkout(tmp_path / "work/orders", "orders", messaging_style="events", broker="kafka", auth="oidc")
+    write_checkout(tmp_path / "team/orders", "orders", messaging_style="events", broker="kafka", auth="oidc")
     write_checkout(tmp_path / "platform/billing", "billing")
     write_checkout(tmp_path / "remote/payments", "payments")
     git(tmp_path / "remote/payments", "init", "--quiet")
     commit(tmp_path / "remote/payments")
     file = tmp_path / "platform/fleet.toml"
     file.write_text(
-        '[[service]]\npath = "../work/orders"\nsettings = { CARRIER_URL = "https://carrier.example", RETRIES = 3, FAST = true }\n'
+        '[[service]]\npath = "../team/orders"\nsettings = { CARRIER_URL = "https://carrier.example", RETRIES = 3, FAST = true }\n'
         '[[service]]\nurl = "https://git.example.com/shop/billing.git"\n'
         f'[[service]]\nurl = "{(tmp_path / "remote/payments").as_uri()}"\n'
     )
@@ -52,7 +52,7 @@ def test_a_service_that_is_left_out_stays_known(config: Path) -> None:
 
 
 def test_named_folders_replace_fleet_toml_and_keep_its_settings(config: Path, tmp_path: Path) -> None:
-    folders = [tmp_path / "work/orders", tmp_path / "remote/payments"]
+    folders = [tmp_path / "team/orders", tmp_path / "remote/payments"]
     assert [one.name for one in select(folders, config).started] == ["orders", "payments"]
     assert select(folders, config).started[0].settings["RETRIES"] == "3"
     assert [one.name for one in select(folders, tmp_path / "no.toml").started] == ["orders", "payments"]
