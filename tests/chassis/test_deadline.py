@@ -8,7 +8,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
-import httpx2
 import pytest
 from chassis import application as chassis_application
 from chassis import deadline
@@ -21,6 +20,7 @@ from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from pydantic import SecretStr
 
+from tests.chassis.serving import serving
 from tests.chassis.sockets import listening
 from tests.support.waiting import until
 
@@ -34,16 +34,6 @@ DURATIONS = {b"5000": 5, b"0005000": 5, b"999999999": OWN_SECONDS}
 """Values of the header, and the seconds that a request has by them."""
 
 NO_DURATIONS = [b"", b"-1", b"+5", b"1.5", b"5s", b"1e3", b"0x10", b"5 0", b"5,", b"10_00", "٥".encode(), b"9" * 4000]
-
-
-@asynccontextmanager
-async def calling(app: FastAPI) -> AsyncGenerator[httpx2.AsyncClient]:
-    """A client of the application in this process."""
-    async with (
-        app.router.lifespan_context(app),
-        httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://service") as client,
-    ):
-        yield client
 
 
 @pytest.fixture
@@ -79,14 +69,14 @@ def app_of_deadlines(make_app: MakeApp) -> FastAPI:
 async def test_a_request_has_the_smaller_of_its_own_limit_and_a_well_formed_duration_of_the_caller(
     app_of_deadlines: FastAPI, value: bytes, seconds: float
 ) -> None:
-    async with calling(app_of_deadlines) as client:
+    async with serving(app_of_deadlines) as client:
         for path in ("/left", "/left-in-a-thread"):
             left = (await client.get(path, headers=[(HEADER.encode(), value)])).json()
             assert seconds - 5 < left <= seconds  # a busy machine takes a part of it
 
 
 async def test_a_header_that_is_repeated_is_ignored(app_of_deadlines: FastAPI) -> None:
-    async with calling(app_of_deadlines) as client:
+    async with serving(app_of_deadlines) as client:
         left = (await client.get("/left", headers=[(HEADER, "5000"), (HEADER, "5000")])).json()
     assert left > 5
 
@@ -97,7 +87,7 @@ async def test_a_request_whose_caller_has_no_time_left_ends_with_504(
     app_of_deadlines: FastAPI, milliseconds: str, method: str, path: str
 ) -> None:
     started = time.monotonic()
-    async with calling(app_of_deadlines) as client:
+    async with serving(app_of_deadlines) as client:
         answer = await client.request(method, path, headers={HEADER: milliseconds})
     assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
     assert "retry-after" not in answer.headers
@@ -111,14 +101,14 @@ async def test_a_request_with_almost_no_time_left_does_not_begin(app_of_deadline
     async def begin() -> None:
         begun.append(True)
 
-    async with calling(app_of_deadlines) as client:
+    async with serving(app_of_deadlines) as client:
         assert (await client.get("/begin", headers={HEADER: "5"})).status_code == 504
         assert (await client.get("/begin")).status_code == 200
     assert begun == [True]
 
 
 async def test_the_servers_own_limit_is_still_answered_with_503(make_app: MakeApp) -> None:
-    async with calling(make_app(request_timeout_seconds=0.2)) as client:
+    async with serving(make_app(request_timeout_seconds=0.2)) as client:
         answer = await client.get("/v1/sleep", params={"seconds": 600}, headers={HEADER: "60000"})
     assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "timed_out", "1")
 
@@ -209,7 +199,7 @@ async def test_each_call_of_a_chain_has_less_time_left(make_app: MakeApp) -> Non
     async def left() -> float | None:
         return remaining()
 
-    async with calling(customers) as neighbour:
+    async with serving(customers) as neighbour:
 
         @orders.get("/chain")
         async def chain() -> list[Any]:
@@ -221,7 +211,7 @@ async def test_each_call_of_a_chain_has_less_time_left(make_app: MakeApp) -> Non
                 await asyncio.sleep(0.05)
             return [mine, *found, remaining()]
 
-        async with calling(orders) as client:
+        async with serving(orders) as client:
             mine, first, second, at_the_end = (await client.get("/chain", headers={HEADER: "10000"})).json()
             assert 10 >= mine >= first > second > at_the_end > 0
             # The limit of the neighbour is the smaller one here.
@@ -258,7 +248,7 @@ async def test_a_service_without_the_part_ignores_the_header_and_has_no_504(
     monkeypatch.setattr(chassis_application, "has_module", lambda _: False)
     without = set(chassis_application.api(service).openapi()["paths"]["/v1/things"]["get"]["responses"])
     assert documented - without == {"504"}
-    async with calling(make_app()) as client:
+    async with serving(make_app()) as client:
         answer = await client.get("/v1/sleep", params={"seconds": 0.1}, headers={HEADER: "5"})
     assert answer.status_code == 200
 

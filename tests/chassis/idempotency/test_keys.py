@@ -3,8 +3,8 @@
 import asyncio
 import dataclasses
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -12,13 +12,16 @@ import pytest
 from chassis.application import api
 from chassis.database import Database
 from chassis.idempotency import IdempotencyKeys, answers, keys
-from fastapi import FastAPI
 
 from tests.chassis.idempotency import keyed
 from tests.chassis.issuing import Issuer
+from tests.chassis.serving import serving
 from tests.support.link import Link
 
 LAMP = {"name": "lamp"}
+
+
+keyed_serving = partial(serving, base_url="http://tiny/v1", raise_app_exceptions=False)
 
 
 @pytest.fixture
@@ -27,17 +30,7 @@ async def client(database_url: str, database: Database) -> AsyncGenerator[httpx2
     keyed.calls.clear()
     keyed.holding.clear()
     keyed.freed.clear()
-    async with serving(keyed.make(database_url)) as client:
-        yield client
-
-
-@asynccontextmanager
-async def serving(app: FastAPI) -> AsyncGenerator[httpx2.AsyncClient]:
-    transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
-    async with (
-        app.router.lifespan_context(app),
-        httpx2.AsyncClient(transport=transport, base_url="http://tiny/v1") as client,
-    ):
+    async with keyed_serving(keyed.make(database_url)) as client:
         yield client
 
 
@@ -121,7 +114,7 @@ async def test_a_request_whose_twin_is_running_is_told_to_come_back(
 ) -> None:
     first = asyncio.create_task(post(client, "/held"))
     await keyed.holding.wait()
-    async with serving(keyed.make(database_url)) as second:  # another replica
+    async with keyed_serving(keyed.make(database_url)) as second:  # another replica
         refused = await post(second, "/held")
         assert (said(refused), refused.headers["Retry-After"]) == ((409, "idempotency_key_in_use"), "1")
         keyed.freed.set()
@@ -134,7 +127,7 @@ async def test_a_request_whose_twin_is_running_is_told_to_come_back(
 async def test_twenty_requests_with_one_key_at_once_have_one_effect(
     client: httpx2.AsyncClient, database_url: str, database: Database
 ) -> None:
-    async with serving(keyed.make(database_url)) as second:
+    async with keyed_serving(keyed.make(database_url)) as second:
         found = await asyncio.gather(*(post(each, "/things") for each in [client, second] * 10))
     assert {response.status_code for response in found} <= {201, 409}
     assert len({response.content for response in found if response.status_code == 201}) == 1
@@ -241,7 +234,7 @@ async def test_an_outage_is_answered_as_an_outage_and_stores_nothing(database_ur
     keyed.holding.clear()
     keyed.freed.clear()
     with Link(database_url) as link:
-        async with serving(keyed.make(link.url)) as client:
+        async with keyed_serving(keyed.make(link.url)) as client:
             first = asyncio.create_task(post(client, "/held"))
             await keyed.holding.wait()
             link.cut()
@@ -285,7 +278,7 @@ async def test_only_a_post_takes_a_key(client: httpx2.AsyncClient, database: Dat
 
 
 async def test_a_service_without_the_part_ignores_the_header(database_url: str, database: Database) -> None:
-    async with serving(keyed.make(database_url, idempotency=False)) as client:
+    async with keyed_serving(keyed.make(database_url, idempotency=False)) as client:
         for name in ("a", "b"):
             assert (await post(client, "/things", {"name": name}, "k 1")).status_code == 201
     assert await names(database) == ["a", "b"]
@@ -293,7 +286,7 @@ async def test_a_service_without_the_part_ignores_the_header(database_url: str, 
 
 async def test_a_key_never_crosses_callers(database_url: str, database: Database) -> None:
     issuer = Issuer()
-    async with serving(keyed.make(database_url, issuer=issuer)) as client:
+    async with keyed_serving(keyed.make(database_url, issuer=issuer)) as client:
 
         async def send(name: str, path: str = "/things", **claims: Any) -> httpx2.Response:
             token = issuer.token(**{"scope": "things:write", **claims}).decode()
@@ -344,7 +337,7 @@ async def test_each_process_forgets_answers_also_after_an_outage(
         return await forget(*given, **named)
 
     monkeypatch.setattr(answers, "forget", fail_first)
-    async with serving(keyed.make(database_url, idempotency_retention_hours=1)) as client:
+    async with keyed_serving(keyed.make(database_url, idempotency_retention_hours=1)) as client:
         await post(client, "/things")
         await database.execute("UPDATE chassis.idempotency_keys SET created_at = now() - interval '61 minutes'")
         async with asyncio.timeout(60):

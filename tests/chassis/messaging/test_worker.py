@@ -5,7 +5,6 @@ import dataclasses
 import re
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from uuid import uuid4
 
@@ -22,7 +21,6 @@ from chassis.messaging.worker import Loop, endure
 from chassis.service import Service
 from chassis.settings import SettingsError
 from chassis.telemetry.setup import Telemetry
-from fastapi import FastAPI
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
@@ -30,6 +28,7 @@ from structlog.testing import CapturingLogger
 
 from tests.chassis import tiny_messages
 from tests.chassis.memory_broker import MemoryBroker
+from tests.chassis.serving import serving
 from tests.chassis.tiny_messages import MESSAGES
 from tests.support.waiting import until
 
@@ -45,13 +44,6 @@ async def tables(connection: asyncpg.Connection) -> AsyncGenerator[None]:
     yield
     await connection.execute("DROP TABLE effects; DELETE FROM chassis.outbox; DELETE FROM chassis.inbox")
     await connection.execute("DELETE FROM chassis.parked")
-
-
-@asynccontextmanager
-async def started(app: FastAPI) -> AsyncGenerator[httpx2.AsyncClient]:
-    transport = httpx2.ASGITransport(app)
-    async with app.router.lifespan_context(app), httpx2.AsyncClient(transport=transport, base_url="http://s") as client:
-        yield client
 
 
 async def is_ready(client: httpx2.AsyncClient) -> bool:
@@ -83,7 +75,7 @@ async def test_readiness_tells_of_waiting_and_parked_messages_and_stays_ready(
     )
     settings = {"database_url": database_url, "probe_details": True}
     app = application(talking, talking.settings.model_validate(settings))
-    async with started(app) as client:
+    async with serving(app) as client:
         await until(lambda: app.state.parts[0].gauges.parked == 1)
         ready = await client.get("/readyz")
     assert ready.status_code == 200
@@ -104,7 +96,7 @@ async def test_depth_age_and_parked_messages_are_metrics(
         talking.settings.model_validate({"database_url": database_url, "parked_max_messages": 2}),
         telemetry=telemetry,
     )
-    async with started(app):
+    async with serving(app):
         await until(lambda: app.state.parts[0].gauges.parked == 1)
         metrics = reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics
     found = {
@@ -123,7 +115,7 @@ async def test_depth_age_and_parked_messages_are_metrics(
 async def test_a_service_without_messages_reports_nothing_about_messages(service: Service, database_url: str) -> None:
     settings = {"database_url": database_url, "probe_details": True}
     app = application(service, service.settings.model_validate(settings))
-    async with started(app) as client:
+    async with serving(app) as client:
         assert (await client.get("/readyz")).json() == {"status": "ok", "version": "0.0.0", "database": "ok"}
 
 
@@ -136,7 +128,7 @@ async def test_an_unreachable_broker_is_told_and_stops_nothing(talking: Service,
         "probe_details": True,
     }
     app = application(talking, talking.settings.model_validate(settings))
-    async with started(app) as client:
+    async with serving(app) as client:
         ready = await client.get("/readyz")
         alive = await client.get("/livez")
     assert (ready.status_code, ready.json()["broker"], alive.status_code) == (200, "unreachable", 200)
@@ -159,7 +151,7 @@ async def test_a_worker_on_a_database_without_migrations_asks_for_a_migration(
     def parts() -> set[str]:
         return {call.kwargs["part"] for call in logged.calls if call.args == ("worker_interrupted",)}
 
-    async with started(app):
+    async with serving(app):
         await until(lambda: parts() >= {"gauges", "inbox", "relay", "events", "jobs"})
 
     interruptions = [call.kwargs for call in logged.calls if call.args == ("worker_interrupted",)]
@@ -178,7 +170,7 @@ async def test_the_broker_is_not_reported_as_ok_before_the_worker_has_connected(
     client = httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://s")
     async with app.state.database, client:  # the application is not started
         before = (await client.get("/readyz")).json()
-    async with started(app) as client:
+    async with serving(app) as client:
         await until(lambda: app.state.parts[0].worker.broker.connected)
         after = (await client.get("/readyz")).json()
     assert (before["broker"], after["broker"]) == ("unreachable", "ok")
@@ -202,14 +194,14 @@ async def test_an_interruption_is_told_of_once_however_long_each_try_takes(monke
 async def test_a_statement_of_a_handler_may_take_as_long_as_the_handler(talking: Service, database_url: str) -> None:
     settings = {"database_url": database_url, "broker_url": "nats://127.0.0.1:1", "request_timeout_seconds": 0.2}
     app = worker(talking, talking.settings.model_validate(settings))
-    async with started(app):
+    async with serving(app):
         assert await app.state.database.fetchrow("SELECT pg_sleep(0.5)") is not None
 
 
 async def test_a_worker_that_has_ended_by_itself_is_not_alive(talking: Service, database_url: str) -> None:
     settings = {"database_url": database_url, "broker_url": "nats://127.0.0.1:1"}
     app = worker(talking, talking.settings.model_validate(settings))
-    async with started(app) as client:
+    async with serving(app) as client:
         assert (await client.get("/livez")).status_code == 200
         app.state.parts[0].worker._tasks[0].cancel()
         await until(lambda: app.state.parts[0].worker._tasks[0].done())
@@ -219,7 +211,7 @@ async def test_a_worker_that_has_ended_by_itself_is_not_alive(talking: Service, 
 @pytest.mark.slow
 async def test_the_worker_serves_probes_and_nothing_else(talking: Service, database_url: str) -> None:
     settings = {"database_url": database_url, "broker_url": "nats://127.0.0.1:1"}
-    async with started(worker(talking, talking.settings.model_validate(settings))) as client:
+    async with serving(worker(talking, talking.settings.model_validate(settings))) as client:
         await until(lambda: is_ready(client))
         statuses = {path: (await client.get(path)).status_code for path in ("/livez", "/v1/things", "/docs")}
     assert statuses == {"/livez": 200, "/v1/things": 404, "/docs": 404}
@@ -233,7 +225,7 @@ async def test_the_worker_of_a_service_that_has_a_broker_and_no_message_yet_is_r
     monkeypatch.setattr("chassis.application.log", logger)
     settings = service.settings.model_validate({"database_url": database_url})
     app = worker(dataclasses.replace(service, broker="kafka"), settings)
-    async with started(app) as client:
+    async with serving(app) as client:
         await until(lambda: is_ready(client))
         assert (await client.get("/livez")).status_code == 200
     logged = [(call.args, call.kwargs) for call in logger.calls if call.args == ("no_messages",)]
@@ -298,7 +290,7 @@ async def test_a_worker_of_a_queue_does_nothing_but_the_jobs_of_that_queue(
     monkeypatch.setattr("chassis.messaging.worker.endure", note)
     settings = apart.settings.model_validate({"database_url": database_url, "broker_url": f"nats://{uuid4()}"})
     app = worker(apart, settings, queues=queues)
-    async with started(app):
+    async with serving(app):
         await until(lambda: running - {"broker"} == parts)
         assert app.state.database._longest_seconds == seconds
 
@@ -309,12 +301,12 @@ async def test_a_job_of_a_queue_is_done_by_the_worker_of_that_queue(
 ) -> None:
     settings = apart.settings.model_validate({"database_url": database_url, "broker_url": f"nats://{uuid4()}"})
     usual, reports = (worker(apart, settings, queues=queues) for queues in ([""], ["reports"]))
-    async with started(usual):
+    async with serving(usual):
         async with usual.state.database.unit_of_work() as uow:
             await uow.enqueue(Report())
         await until(lambda: connection.fetchval("SELECT count(*) = 0 FROM chassis.outbox"))
         assert await connection.fetchval("SELECT count(*) FROM effects") == 0
-        async with started(reports):
+        async with serving(reports):
             await until(lambda: connection.fetchval("SELECT count(*) FROM effects"))
 
 
@@ -434,6 +426,6 @@ async def test_ids_that_no_copy_can_come_of_are_forgotten(
     fresh = str(uuid4())
     await connection.execute("INSERT INTO chassis.inbox (message_id, name) VALUES ($1, 'bank.paid.v1')", fresh)
     app = application(talking, talking.settings.model_validate({"database_url": database_url}))
-    async with started(app):
+    async with serving(app):
         assert await inbox.forget(app.state.database, older_than=timedelta(days=14)) == 20005
     assert [row["message_id"] for row in await connection.fetch("SELECT message_id FROM chassis.inbox")] == [fresh]

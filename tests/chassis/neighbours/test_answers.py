@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
 from contextvars import copy_context
 from itertools import count
 from typing import Any
@@ -23,19 +22,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from tests.chassis.calling import Neighbour, calling
+from tests.chassis.serving import serving
 
 REQUEST = httpx2.Request("GET", "http://customers/v1/customers/7?secret=1")
 MakeApp = Callable[..., FastAPI]
-
-
-@asynccontextmanager
-async def caller_of(app: FastAPI) -> AsyncGenerator[httpx2.AsyncClient]:
-    transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
-    async with (
-        app.router.lifespan_context(app),
-        httpx2.AsyncClient(transport=transport, base_url="http://tiny") as client,
-    ):
-        yield client
 
 
 @pytest.mark.parametrize(
@@ -56,7 +46,7 @@ async def test_the_failure_of_a_neighbour_is_no_bug_of_this_service(
     async def fail() -> None:
         raise failure
 
-    async with caller_of(app) as client:
+    async with serving(app, raise_app_exceptions=False) as client:
         answer = await client.get("/needs-a-customer")
 
     assert (answer.status_code, answer.json()["code"], answer.headers.get("Retry-After")) == (status, code, wait)
@@ -132,7 +122,7 @@ async def client(make_app: MakeApp) -> AsyncGenerator[httpx2.AsyncClient]:
     async def keys(number: int) -> list[str]:
         return three_keys()
 
-    async with caller_of(app) as client:
+    async with serving(app, raise_app_exceptions=False) as client:
         yield client
 
 

@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased, TraceIdRati
 from opentelemetry.trace import SpanKind, StatusCode
 
 from tests.chassis.processes import Running, Start
+from tests.chassis.serving import serving
 from tests.chassis.sockets import listening
 
 TRACE_ID, SPAN_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -62,11 +63,7 @@ async def watched(make_app: Callable[..., FastAPI], database: object) -> AsyncGe
         metric_readers=[reader],
     )
     app = make_app(telemetry=telemetry)
-    transport = httpx2.ASGITransport(app)
-    async with (
-        app.router.lifespan_context(app),
-        httpx2.AsyncClient(transport=transport, base_url="http://tiny") as client,
-    ):
+    async with serving(app) as client:
         yield Watched(client, exporter, reader)
 
 
