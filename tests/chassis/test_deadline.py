@@ -203,20 +203,24 @@ async def test_each_call_of_a_chain_has_less_time_left(make_app: MakeApp) -> Non
 
         @orders.get("/chain")
         async def chain() -> list[Any]:
-            mine, found = remaining(), []
+            calls = []
             for _ in range(2):
                 left = remaining()
                 assert left is not None
-                found.append((await neighbour.get("/left", headers={HEADER: str(int(left * 1000))})).json())
+                calls.append((left, (await neighbour.get("/left", headers={HEADER: str(int(left * 1000))})).json()))
                 await asyncio.sleep(0.05)
-            return [mine, *found, remaining()]
+            return [*calls, remaining()]
 
         async with serving(orders) as client:
-            mine, first, second, at_the_end = (await client.get("/chain", headers={HEADER: "10000"})).json()
-            assert 10 >= mine >= first > second > at_the_end > 0
+            (first, found), (second, found_later), at_the_end = (await client.get("/chain", headers={HEADER: "10000"})).json()
+            # The neighbour's limit can begin earlier than its request, because the clock of the event loop stands still while
+            # other tasks run. The two services are therefore not compared across the calls.
+            assert 10 >= first > second > at_the_end > 0
+            assert first >= found > 0
+            assert second >= found_later > 0
             # The limit of the neighbour is the smaller one here.
-            mine, first, *_ = (await client.get("/chain")).json()
-            assert mine > 15 >= first > 10
+            (mine, found), *_ = (await client.get("/chain")).json()
+            assert mine > 15 >= found > 10
 
 
 async def test_a_handler_of_a_message_has_the_time_that_is_left_of_its_limit() -> None:
