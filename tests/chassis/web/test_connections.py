@@ -10,6 +10,7 @@ import weakref
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -493,6 +494,33 @@ async def test_a_client_that_will_send_no_more_gets_the_answers_to_its_complete_
         one.writer.write_eof()
         assert [(await one.answer())[0] for _ in range(answers)] == [200] * answers
         assert await one.closed()
+
+
+async def test_a_new_connection_has_time_for_its_first_request_when_the_server_stops(
+    make_app: Callable[..., FastAPI], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[connections.Protocol] = []
+
+    def http(**options: Any) -> connections.Protocol:
+        made.append(connections.Protocol(shared_limits=SharedLimits(max_connections=1000), **options))
+        return made[-1]
+
+    monkeypatch.setattr(connections, "FIRST_REQUEST_SECONDS", LIMIT_SECONDS)
+    async with listening(make_app(), http=http) as client, wire(client) as used, wire(client) as new:
+        await used.send(head("GET", "/livez"))
+        assert (await used.answer())[0] == 200
+        await until(lambda: len(made) == 2)
+        for each in made:
+            each.shutdown()
+        assert await used.closed()
+        await new.send(head("GET", "/livez"))
+        assert (await new.answer())[0] == 200
+
+        monkeypatch.setattr(connections, "FIRST_REQUEST_SECONDS", 0.1)
+        async with wire(client) as silent:
+            await until(lambda: len(made) == 3)
+            made[2].shutdown()
+            assert await silent.closed()
 
 
 async def test_a_client_that_reads_no_answer_is_disconnected(

@@ -24,6 +24,10 @@ MAX_HEAD_FIELDS = 200
 HEAD_TIMEOUT_SECONDS = 10
 """The time limit from the first byte of a head to its last byte."""
 
+FIRST_REQUEST_SECONDS = 1
+"""When the server stops, a connection without a request is closed at this age: a client that has just connected sends
+its request within moments, and could not know whether the server has processed a request on a closed connection."""
+
 MAX_FRAMING_BYTES = 16 * 1024
 FRAMING_PER_BODY_BYTE = 8
 """A chunked body may have this many bytes of framing (sizes, extensions, trailers) per byte of content, and
@@ -131,10 +135,18 @@ class Protocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """Close an idle connection, but not one whose client has sent a request, or the first part of one.
 
-        The answer to that request closes the connection, because the server is draining.
+        The answer to that request closes the connection, because the server is draining. A new connection has time for
+        its first request.
         """
+        if self.transport.is_closing():
+            return
         if self._in_head and (self._head_bytes or readable(self.transport.get_extra_info("socket").fileno())):
             return
+        if self.cycle is None and self._waiting_since is not None:
+            left = self._waiting_since + FIRST_REQUEST_SECONDS - self.loop.time()
+            if left > 0:
+                self.loop.call_later(left, self.shutdown)
+                return
         super().shutdown()
 
     def _parse(self, data: bytes) -> None:
