@@ -212,7 +212,9 @@ async def test_each_call_of_a_chain_has_less_time_left(make_app: MakeApp) -> Non
             return [*calls, remaining()]
 
         async with serving(orders) as client:
-            (first, found), (second, found_later), at_the_end = (await client.get("/chain", headers={HEADER: "10000"})).json()
+            (first, found), (second, found_later), at_the_end = (
+                await client.get("/chain", headers={HEADER: "10000"})
+            ).json()
             # The neighbour's limit can begin earlier than its request, because the clock of the event loop stands still while
             # other tasks run. The two services are therefore not compared across the calls.
             assert 10 >= first > second > at_the_end > 0
