@@ -9,10 +9,10 @@ from rich.text import Text
 
 from fleet import output
 from fleet.check.check import Report
-from fleet.check.findings import Finding, Level
+from fleet.check.findings import Finding, Level, without_empty_since
 
-STYLES = {Level.ERROR: "red", Level.WARNING: "yellow", Level.WAIVED: "dim"}
-COMMANDS = {Level.ERROR: "error", Level.WARNING: "warning", Level.WAIVED: "notice"}
+STYLES = {Level.ERROR: "red", Level.WARNING: "yellow", Level.NOTICE: "cyan", Level.WAIVED: "dim"}
+COMMANDS = {Level.ERROR: "error", Level.WARNING: "warning", Level.NOTICE: "notice", Level.WAIVED: "notice"}
 
 
 def table(report: Report) -> None:
@@ -65,7 +65,7 @@ def as_json(report: Report) -> str:
     written = {
         "service": report.name,
         "version": report.version,
-        "findings": [asdict(finding) for finding in report.findings],
+        "findings": [asdict(finding, dict_factory=without_empty_since) for finding in report.findings],
     }
     return json.dumps(written, indent=2)
 

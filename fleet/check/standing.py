@@ -39,6 +39,12 @@ class Standing:
     # Errors of the map that this service has to fix.
     neighbours: tuple[Finding, ...] = ()
     unreadable: str = ""
+    # The answers `owner` and `domain`, and the tier in the catalogue.
+    owner: str = ""
+    domain: str = ""
+    tier: str = ""
+    # The highest level of maturity that the service has reached.
+    maturity: str | None = None
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -118,6 +124,9 @@ def judge(member: Member, commit: Commit, service: Service | None = None) -> Sta
                 _count_waivers(service),
                 tuple(find_all((*DRIFT, check_lag), service)),
                 tuple(check_conventions(service)),
+                owner=service.traits.owner,
+                domain=service.traits.domain,
+                tier=service.traits.tier,
             )
     except OSError as error:
         return unreadable(member, describe_os_error(error), commit.id)

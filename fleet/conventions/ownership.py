@@ -8,13 +8,12 @@ import codeowners
 
 from fleet.conventions import Convention, Problem
 from fleet.errors import FleetError
-from fleet.service.service import Service
+from fleet.service.service import CATALOGUE, Service
 from fleet.service.waivers import WAIVERS_FILE
 from fleet.template.ownership import Owner, Ownership
 
 CODEOWNERS = "CODEOWNERS"
 SHADOW = ".github/CODEOWNERS"
-CATALOGUE = "catalog-info.yaml"
 OWNER = re.compile(r"@[\w.-]+(/[\w.-]+)*|[^@\s]+@[^@\s]+\.[^@\s]+")
 # The heading of a section in GitLab's CODEOWNERS: [Documentation][2] @docs-team
 SECTION = re.compile(r"\^?\[([^\]]+)\](?:\[\d+\])?")

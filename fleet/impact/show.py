@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fleet import output
-from fleet.check.findings import Finding, Level
+from fleet.check.findings import Finding, Level, without_empty_since
 from fleet.check.show import STYLES
 from fleet.check.show import github as annotations
 from fleet.impact.impact import Breakage, Impact
@@ -43,7 +43,7 @@ def summary(impact: Impact) -> str:
 
 
 def as_json(impact: Impact) -> str:
-    return json.dumps(asdict(impact), indent=2) + "\n"
+    return json.dumps(asdict(impact, dict_factory=without_empty_since), indent=2) + "\n"
 
 
 def github(impact: Impact) -> str:

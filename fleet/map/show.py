@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fleet import output
-from fleet.check.findings import Level
+from fleet.check.findings import Level, without_empty_since
 from fleet.check.show import STYLES
 from fleet.map.drawing import arrows, sentence
 from fleet.map.mermaid import mermaid
@@ -71,7 +71,9 @@ def as_json(map_: Map, found: list[MapFinding]) -> str:
         "services": {name: facts.to_json() for name, facts in map_.services.items()},
         "unread": map_.unread,
         "edges": [asdict(edge) for edge in map_.edges],
-        "findings": [{"services": one.services, **asdict(one.finding)} for one in found],
+        "findings": [
+            {"services": one.services, **asdict(one.finding, dict_factory=without_empty_since)} for one in found
+        ],
     }
     return json.dumps(written, indent=2) + "\n"
 

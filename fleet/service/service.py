@@ -10,6 +10,7 @@ from typing import TypeVar
 from fleet.cache import cache, mark_used, write_atomically
 from fleet.errors import FleetError
 from fleet.git import git
+from fleet.policy.traits import Traits, find_traits
 from fleet.service.files import Files
 from fleet.service.waivers import WAIVERS_FILE, Waivers, today
 from fleet.template.answers import ANSWERS_FILE, OTHER_ANSWERS, Answers, parse_recorded
@@ -18,6 +19,8 @@ from fleet.template.release import Release
 from fleet.template.template import Template
 
 T = TypeVar("T")
+
+CATALOGUE = "catalog-info.yaml"
 
 
 class Service(Files):
@@ -74,6 +77,15 @@ class Service(Files):
     def expected(self) -> Manifest:
         """The files that this version renders from the service's answers. Raises FleetError."""
         return self.release.manifest(self.answers)
+
+    @cached_property
+    def traits(self) -> Traits:
+        """The owner, the domain and the tier. A malformed catalogue names no tier. Raises FleetError."""
+        try:
+            catalogue = self.yaml(CATALOGUE)
+        except FleetError:  # conventions report the file
+            catalogue = []
+        return find_traits(self.expected.answers, catalogue, self.name)
 
     @cached_property
     def waivers(self) -> Waivers:

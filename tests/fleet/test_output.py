@@ -104,6 +104,7 @@ def test_a_check_of_one_service_in_each_format(born: Born) -> None:
     assert [(one["id"], one["path"], one["level"]) for one in shown["findings"]] == [
         ("drift-edited", "ruff.toml", "error")
     ]
+    assert "since" not in written.stdout
     annotated = fleet("check", "--drift", "--format", "github", cwd=service)
     assert annotated.returncode == 1
     assert annotated.stdout.startswith("::error file=ruff.toml,title=drift-edited::edited, though the platform owns it")

@@ -120,6 +120,9 @@ def test_a_mixed_fleet_is_shown_whole_with_the_reason_of_each_unreadable_service
     assert drifting.drift == {"edited": 1, "deleted": 1}
     assert drifting.level == "error"
     assert (whole.version, whole.releases_behind, whole.drift, whole.unreadable) == ("v1.3.0", 0, {}, "")
+    assert (whole.owner, whole.domain, whole.tier, whole.maturity) == ("billing-team", "billing", "", None)
+    assert {finding.since for finding in drifting.findings} == {None}
+    assert (gone.owner, gone.domain) == ("", "")
     assert "there is no folder" in gone.unreadable
     assert "has lost its last commit" in broke.unreadable
     assert "has no commit yet" in empty_one.unreadable
