@@ -25,11 +25,11 @@ from chassis.brokers import (
 from chassis.brokers.nats.broker import NatsBroker
 from chassis.database import Database, UnitOfWork, leadership
 from chassis.messages import Messages
-from chassis.messaging import backlog, destinations, in_flight, message_log, relay
-from chassis.messaging.backlog import BATCH
+from chassis.messaging import destinations, in_flight, message_log, relay, relay_queries
 from chassis.messaging.gauges import Gauges
 from chassis.messaging.outbox import Outbox
 from chassis.messaging.relay import LOCK, Relay
+from chassis.messaging.relay_queries import BATCH
 from chassis.messaging.topology import topology_of
 from chassis.settings import Settings
 from opentelemetry import trace
@@ -277,7 +277,7 @@ async def test_the_database_reads_no_bodies_of_rows_that_are_not_returned(bench:
 
     async def blocks_for(size: int, *, rows: int) -> int:
         before = await blocks_of_bodies(bench.connection)
-        found = await backlog.read(bench.connection, BATCH, backlog.Excluded([], []), size=size)
+        found = await relay_queries.read(bench.connection, BATCH, relay_queries.Excluded([], []), size=size)
         assert len(found) == rows
         return await blocks_of_bodies(bench.connection) - before
 
@@ -813,7 +813,7 @@ async def test_a_stop_that_a_single_message_holds_up_records_all_confirmed_messa
 async def test_events_that_debezium_has_read_are_found_without_the_jobs_that_wait(bench: Bench) -> None:
     async with bench.connection.transaction():
         await bench.connection.execute("SET LOCAL enable_seqscan = off")
-        plan = await bench.connection.fetch(f"EXPLAIN {backlog._LOGGED}")
+        plan = await bench.connection.fetch(f"EXPLAIN {relay_queries._LOGGED}")
     assert "Seq Scan" not in str(plan)
 
 

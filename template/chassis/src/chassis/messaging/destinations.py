@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 
 from chassis.brokers import BrokerUnavailable, DestinationUnavailable
-from chassis.messaging.backlog import BATCH
+from chassis.messaging.relay_queries import BATCH
 
 log = structlog.get_logger()
 

@@ -7,7 +7,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 
 from chassis.database import Connection, Database
 from chassis.messages import Messages
-from chassis.messaging import backlog, parking
+from chassis.messaging import parking, relay_queries
 from chassis.messaging.worker import pause
 from chassis.settings import Settings
 from chassis.telemetry.setup import Telemetry
@@ -25,7 +25,7 @@ _GAUGES = f"""
             (SELECT created_at FROM chassis.outbox WHERE waits_for IS NULL AND not_before IS NULL ORDER BY seq LIMIT 1),
             (SELECT not_before FROM chassis.outbox WHERE waits_for IS NULL AND not_before <= now()
             ORDER BY not_before LIMIT 1),
-            (SELECT min(since) FROM ({backlog.QUEUES}) AS queue)
+            (SELECT min(since) FROM ({relay_queries.QUEUES}) AS queue)
         ))::float8, 0)
 """  # noqa: S608 (every part is a constant)
 
@@ -75,7 +75,7 @@ class Gauges:
     async def run(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             async with self._database.connection() as connection, connection.transaction():
-                await backlog.read_by_index(connection, scope="LOCAL")
+                await relay_queries.read_by_index(connection, scope="LOCAL")
                 ((self.waiting, oldest_seconds),) = await connection.fetch(_GAUGES)
                 overdue = await self._overdue(connection)
             self.oldest_seconds = max(oldest_seconds, overdue)

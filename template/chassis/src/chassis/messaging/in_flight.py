@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import structlog
 
 from chassis.brokers import BrokerUnavailable, MessageRefused
-from chassis.messaging.backlog import Key, key_of
 from chassis.messaging.destinations import Destinations
 from chassis.messaging.message_log import log_sent
+from chassis.messaging.relay_queries import Key, key_of
 from chassis.messaging.sending import Sender
 from chassis.telemetry.logs import describe_exception
 

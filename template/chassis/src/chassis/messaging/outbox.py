@@ -1,6 +1,6 @@
 """The transactional outbox: a message is a row in the same commit as the change that it announces.
 
-The columns of the outbox are in database/migrations/versions/chassis_0001_messages.py. backlog.py reads the rows for the relay.
+The columns of the outbox are in database/migrations/versions/chassis_0001_messages.py. relay_queries.py reads the rows for the relay.
 """
 
 from collections.abc import Sequence

@@ -24,11 +24,11 @@ from chassis.brokers import Broker, Kind
 from chassis.database import Connection
 from chassis.database.connection import dedicated_connection
 from chassis.database.leadership import Lead, only_replica
-from chassis.messaging import backlog, parking
-from chassis.messaging.backlog import BATCH
+from chassis.messaging import parking, relay_queries
 from chassis.messaging.destinations import Destinations
 from chassis.messaging.in_flight import BATCH_SECONDS, Batch, InFlight, Refusal
 from chassis.messaging.outbox import CHANNEL
+from chassis.messaging.relay_queries import BATCH
 from chassis.messaging.sending import Sender, message_of, trace_of
 from chassis.telemetry.setup import Telemetry
 
@@ -105,7 +105,7 @@ class Relay:
             async with dedicated_connection(self._url, name=name) as connection:
                 log.info("relay_started")
                 self._lead = lead
-                await backlog.read_by_index(connection, scope="SESSION")
+                await relay_queries.read_by_index(connection, scope="SESSION")
                 connection.add_termination_listener(lambda _: self._wake.set())
                 await connection.add_listener(CHANNEL, lambda *_: self._wake.set())
                 yield connection
@@ -145,22 +145,22 @@ class Relay:
     async def _take(self, connection: Connection) -> tuple[list[Any], bool]:
         """Return the rows to send next, and whether more rows wait behind them."""
         if not self._events:
-            await backlog.delete_events(connection)
+            await relay_queries.delete_events(connection)
         self._in_flight.failed.clear()
         self._looked_at = now = time.monotonic()
         if now > self._queues_at + QUEUES_SECONDS:
             self._queues_at = now
-            for name in await backlog.names(connection):
+            for name in await relay_queries.names(connection):
                 self._destinations.pause(name)
-        excluded = backlog.Excluded(list(self._in_flight.taken), self._in_flight.slow(now))
+        excluded = relay_queries.Excluded(list(self._in_flight.taken), self._in_flight.slow(now))
         size = self._room([])
-        rows = await backlog.read(connection, BATCH, excluded, size=size)
+        rows = await relay_queries.read(connection, BATCH, excluded, size=size)
         more = _full(rows, size)
         if self._destinations.paused:
             at_once = [row for row in rows if not row["later"]]
             # A row after the end of a full batch may follow an older row of its key that the batch did not reach.
             end = at_once[-1]["seq"] if _full(at_once, size) else float("inf")
-            rows = await backlog.hold(connection, rows, self._destinations.closed, None)
+            rows = await relay_queries.hold(connection, rows, self._destinations.closed, None)
             for name in self._destinations.due(now):
                 size = self._room(rows)
                 held = await self._take_held(connection, name, excluded, size)
@@ -174,16 +174,18 @@ class Relay:
         batch = sum(row["size"] for row in rows)
         return max(1, min(IN_FLIGHT_BYTES // 2, IN_FLIGHT_BYTES - sum(self._in_flight.taken.values())) - batch)
 
-    async def _take_held(self, connection: Connection, name: str, excluded: backlog.Excluded, size: int) -> list[Any]:
+    async def _take_held(
+        self, connection: Connection, name: str, excluded: relay_queries.Excluded, size: int
+    ) -> list[Any]:
         """Return the rows of a failed destination to send next: a few at first, and more with each success."""
         if name in self._destinations.closed and self._in_flight.waits_for(name):
             return []
         pause = self._destinations.paused[name]
-        rows = await backlog.read(connection, min(pause.window, BATCH), excluded, name, size=size)
+        rows = await relay_queries.read(connection, min(pause.window, BATCH), excluded, name, size=size)
         # A pause ends by a success only: rows of the destination may wait for another thing meanwhile.
-        if not rows and pause.window > 1 and name not in await backlog.names(connection):
+        if not rows and pause.window > 1 and name not in await relay_queries.names(connection):
             self._destinations.restore(name)
-        free = await backlog.hold(connection, rows, self._destinations.closed, name)
+        free = await relay_queries.hold(connection, rows, self._destinations.closed, name)
         if len(free) < len(rows):
             self._wake.set()
         return free
@@ -195,7 +197,7 @@ class Relay:
             await self._park(connection, refused)
         if confirmed:
             rows = [seq for of_one_name in confirmed.values() for seq in of_one_name]
-            await backlog.delete(connection, rows)
+            await relay_queries.delete(connection, rows)
             self._in_flight.forget(rows)
             for name, of_one_name in confirmed.items():
                 self._sent.add(len(of_one_name), self._sender.measured(name))
@@ -215,7 +217,7 @@ class Relay:
         for row, reason, attempts in refused:
             message = message_of(row, {"aggregate": row["aggregatetype"], **trace_of(row)})
             async with connection.transaction():
-                if await backlog.delete(connection, [row["seq"]]):
+                if await relay_queries.delete(connection, [row["seq"]]):
                     await parking.park(connection, message, direction="outgoing", reason=reason, attempts=attempts)
             log.error("message_parked", direction="outgoing", name=message.name, message_id=message.id, reason=reason)
 
