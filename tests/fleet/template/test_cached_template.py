@@ -15,10 +15,15 @@ from tests.support.commands import git
 ADDRESS = "https://git.example.com/platform/template.git"
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of the test alone: a command of another test, at the same time, would prune the shared cache."""
+    monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def hosted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository with a release, as a Git host has it."""
-    monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(release, "_COMPLETE", set())
     repository = tmp_path / "hosted"
     repository.mkdir()
