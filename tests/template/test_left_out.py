@@ -32,11 +32,15 @@ PARTS = {
     },
     "neighbours": {
         "deadline.py",
+        "call_headers.py",
         "web/caller_limits.py",
         *(f"neighbours/{name}.py" for name in ("__init__", "budget", "client", "failures", "fallback", "keys")),
         *("neighbours/settings.py", "neighbours/testing.py", "neighbours/transport.py"),
     },
-    "idempotency": {f"idempotency/{name}.py" for name in ("__init__", "answers", "api_document", "keys", "one_commit")},
+    "idempotency": {
+        "call_headers.py",
+        *(f"idempotency/{name}.py" for name in ("__init__", "api_document", "keys", "one_commit", "stored_answers")),
+    },
 }
 """For each optional part its modules, or one module of its folder."""
 NATS = {"messaging_style": "events-and-queues", "broker": "nats"}

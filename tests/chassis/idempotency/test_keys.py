@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from chassis.application import api
 from chassis.database import Database
-from chassis.idempotency import IdempotencyKeys, answers, keys
+from chassis.idempotency import IdempotencyKeys, keys, stored_answers
 
 from tests.chassis.idempotency import keyed
 from tests.chassis.issuing import Issuer
@@ -225,7 +225,7 @@ async def test_an_answer_that_cannot_be_stored_takes_its_change_back(
     async def fail(*_: object) -> None:
         raise OSError("the connection breaks")
 
-    monkeypatch.setattr(answers, "keep", fail)
+    monkeypatch.setattr(stored_answers, "keep", fail)
     assert (await post(client, "/things")).status_code >= 500
     assert await names(database) == []
 
@@ -314,13 +314,13 @@ async def test_a_key_never_crosses_callers(database_url: str, database: Database
 async def test_answers_are_forgotten_after_their_time_in_batches(
     client: httpx2.AsyncClient, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answers, "BATCH", 2)
+    monkeypatch.setattr(stored_answers, "BATCH", 2)
     for number in range(5):
         await post(client, "/things", {"name": f"thing {number}"}, f"k-{number}")
     age = "UPDATE chassis.idempotency_keys SET created_at = created_at - interval '25 hours'"
     await database.execute(f"{age} WHERE key <> (SELECT min(key) FROM chassis.idempotency_keys)")
-    assert await answers.forget(database, older_than=timedelta(hours=24)) == 4
-    assert await answers.forget(database, older_than=timedelta(hours=24)) == 0
+    assert await stored_answers.forget(database, older_than=timedelta(hours=24)) == 4
+    assert await stored_answers.forget(database, older_than=timedelta(hours=24)) == 0
 
 
 async def test_each_process_forgets_answers_also_after_an_outage(
@@ -328,7 +328,7 @@ async def test_each_process_forgets_answers_also_after_an_outage(
 ) -> None:
     monkeypatch.setattr(keys, "FORGET_SECONDS", 0.01)
     failures: list[int] = []
-    forget = answers.forget
+    forget = stored_answers.forget
 
     async def fail_first(*given: Any, **named: Any) -> int:
         if not failures:
@@ -336,7 +336,7 @@ async def test_each_process_forgets_answers_also_after_an_outage(
             raise OSError("an outage")
         return await forget(*given, **named)
 
-    monkeypatch.setattr(answers, "forget", fail_first)
+    monkeypatch.setattr(stored_answers, "forget", fail_first)
     async with keyed_serving(keyed.make(database_url, idempotency_retention_hours=1)) as client:
         await post(client, "/things")
         await database.execute("UPDATE chassis.idempotency_keys SET created_at = now() - interval '61 minutes'")

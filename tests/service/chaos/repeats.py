@@ -30,9 +30,9 @@ from chassis.application import application
 from chassis.commands import main as command_line
 from chassis.database import migrate
 from chassis.http import ResourceRoute, new_id, transaction
-from chassis.idempotency import IdempotencyKeys, answers
-from chassis.idempotency.answers import Answer
+from chassis.idempotency import IdempotencyKeys, stored_answers
 from chassis.idempotency.one_commit import OneCommit
+from chassis.idempotency.stored_answers import Answer
 from chassis.service import Service
 from chassis.settings import Settings
 from fastapi import APIRouter, FastAPI
@@ -80,7 +80,7 @@ async def commit_apart(self: OneCommit, answer: Answer) -> None:
     async with self._transaction:
         self._ended, self._uow = True, None
     async with self._database.unit_of_work() as uow:
-        await answers.keep(uow.connection, self._key, answer)
+        await stored_answers.keep(uow.connection, self._key, answer)
 
 
 def serve(seed: int, *, apart: bool) -> int:

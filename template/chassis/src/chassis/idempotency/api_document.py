@@ -2,12 +2,13 @@
 
 from typing import Any
 
+from chassis.call_headers import IDEMPOTENCY_KEY
 from chassis.problems import openapi_response
 
 CHARACTERS = r"[!#-\[\]-~]"
 
 _PARAMETER = {
-    "name": "Idempotency-Key",
+    "name": IDEMPOTENCY_KEY,
     "in": "header",
     "required": False,
     "description": "A key of the caller's own for this request, such as a UUID. A request that is sent again with its key has no "

@@ -16,19 +16,21 @@ from opentelemetry import trace
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis import problems
+from chassis.call_headers import IDEMPOTENCY_KEY, in_scope
 from chassis.database.current_database import current_database
 from chassis.database.unit_of_work import current_caller
-from chassis.idempotency import answers, api_document
-from chassis.idempotency.answers import Answer
+from chassis.idempotency import api_document, stored_answers
 from chassis.idempotency.one_commit import AlreadyAnswered, KeyInUse, OneCommit
+from chassis.idempotency.stored_answers import Answer
 from chassis.settings import Settings
 from chassis.telemetry.setup import Telemetry
 from chassis.web.limits import replay
 
 KEY = re.compile(rf'"({api_document.CHARACTERS}{{1,255}})"|({api_document.CHARACTERS}{{1,255}})'.encode())
-RULE = "Idempotency-Key must be 1 to 255 visible characters of ASCII without quotes and backslashes, such as a UUID"
+RULE = f"{IDEMPOTENCY_KEY} must be 1 to 255 visible characters of ASCII without quotes and backslashes, such as a UUID"
 REPLAYED = (b"idempotent-replayed", b"true")
 FORGET_SECONDS = 60
+_HEADER = in_scope(IDEMPOTENCY_KEY)
 
 log = structlog.get_logger()
 
@@ -77,7 +79,7 @@ class Keeping:
         while True:
             await asyncio.sleep(FORGET_SECONDS)
             try:
-                await answers.forget(self._app.state.database, older_than=self._keep_for)
+                await stored_answers.forget(self._app.state.database, older_than=self._keep_for)
             except Exception as error:  # answers that are kept for longer do no harm, and the next turn may succeed
                 log.warning("answers_not_forgotten", exc_info=error)
 
@@ -101,7 +103,7 @@ def _taking_keys(handle: Callable[..., Any]) -> ASGIApp:
     async def take_key(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "POST" and getattr(scope["app"].state, "idempotency", None):
             for name, value in scope["headers"]:  # RequestMiddleware has joined a header that was sent twice
-                if name == b"idempotency-key":
+                if name == _HEADER:
                     await _once(handle, value, scope, receive, send)
                     return
         await handle(scope, receive, send)
@@ -119,7 +121,7 @@ async def _once(handle: Callable[..., Any], given: bytes, scope: Scope, receive:
     key = _digest([*_caller(), (found[1] or found[2]).decode()])
     request = _digest([scope["path"], scope["query_string"].decode("latin-1")], message.get("body", b""))
     database = current_database.get()
-    answer = await answers.find(database, key)
+    answer = await stored_answers.find(database, key)
     if answer is None:
         try:
             await _run(handle, OneCommit(database, key), request, scope, replay(message, receive), send)

@@ -8,8 +8,8 @@ from typing import NoReturn, Self
 from chassis.database import Connection, Database, UnitOfWork
 from chassis.database.connection import ANSWER_SECONDS
 from chassis.database.outages import UNREACHABLE
-from chassis.idempotency import answers
-from chassis.idempotency.answers import Answer
+from chassis.idempotency import stored_answers
+from chassis.idempotency.stored_answers import Answer
 
 _TRY_LOCK = "SELECT pg_try_advisory_xact_lock($1)"
 
@@ -120,7 +120,7 @@ class OneCommit(Database):
             return
         self._uow = None
         async with self._transaction:
-            await answers.keep(uow.connection, self._key, answer)
+            await stored_answers.keep(uow.connection, self._key, answer)
 
     async def _begin(self) -> UnitOfWork:
         uow = await self._transaction.enter_async_context(self._database.unit_of_work())
@@ -128,7 +128,7 @@ class OneCommit(Database):
         if not await uow.connection.fetchval(_TRY_LOCK, int.from_bytes(self._key[:8], signed=True)):
             await self._refuse(KeyInUse())
         # Only now: the holder of the lock may have committed since the request began.
-        if found := await answers.find(uow.connection, self._key):
+        if found := await stored_answers.find(uow.connection, self._key):
             await self._refuse(AlreadyAnswered(found))
         return uow
 

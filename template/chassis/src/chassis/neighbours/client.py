@@ -9,6 +9,7 @@ import httpx2
 import stamina
 from opentelemetry import metrics
 
+from chassis.call_headers import IDEMPOTENCY_KEY, REQUEST_TIMEOUT
 from chassis.client import ServiceClient
 from chassis.deadline import remaining
 from chassis.neighbours.budget import RetryBudget
@@ -92,7 +93,7 @@ class NeighbourClient(ServiceClient):
         """Return whether to repeat, or after how many seconds, and take the repetition from the budget."""
         if not isinstance(error, NeighbourUnavailable) or not error.is_temporary:
             return False
-        has_key = request.method == "POST" and "Idempotency-Key" in request.headers
+        has_key = request.method == "POST" and IDEMPOTENCY_KEY in request.headers
         if error.is_sent and not (request.method in IDEMPOTENT or has_key):
             return False
         if not isinstance(request.stream, httpx2.ByteStream):  # a stream cannot be read again
@@ -108,7 +109,7 @@ class NeighbourClient(ServiceClient):
     async def _attempt(self, request: httpx2.Request, limit: asyncio.Timeout, **options: Any) -> httpx2.Response:
         left = (limit.when() or math.inf) - asyncio.get_running_loop().time()
         if left < math.inf:
-            request.headers["X-Request-Timeout-Ms"] = str(max(1, int(left * 1000)))
+            request.headers[REQUEST_TIMEOUT] = str(max(1, int(left * 1000)))
         try:
             response = await self.send_once(request, **options)
         except (NeighbourUnavailable, *OUR_FAULTS):

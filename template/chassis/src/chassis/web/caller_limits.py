@@ -1,16 +1,16 @@
-"""Read what a caller hands on: the time that it has left (X-Request-Timeout-Ms), and the key of its request."""
+"""Read what a caller hands on: the time that the caller has left, and the key of its request."""
 
 import re
 from itertools import count
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from chassis import problems
+from chassis import call_headers, problems
 from chassis.database.unit_of_work import current_key
 from chassis.web import limits
 
-HEADER = b"x-request-timeout-ms"
-KEY_HEADER = b"idempotency-key"
+TIMEOUT = call_headers.in_scope(call_headers.REQUEST_TIMEOUT)
+KEY = call_headers.in_scope(call_headers.IDEMPOTENCY_KEY)
 
 LEAST_SECONDS = 0.01
 """With less time left, a request is refused at once: to stop it halfway would cost a connection to the database."""
@@ -30,10 +30,10 @@ class Limits(limits.Limits):
         key = None
         if scope["type"] == "http":
             for name, value in scope["headers"]:
-                if name == KEY_HEADER and (found := _KEY.fullmatch(value)):
+                if name == KEY and (found := _KEY.fullmatch(value)):
                     request = f"{scope['app'].title} {scope['method']} {scope['path']}"
                     key = f"{request} {found[1].decode()}", count(1)
-                elif name == HEADER and _MILLISECONDS.fullmatch(value):
+                elif name == TIMEOUT and _MILLISECONDS.fullmatch(value):
                     scope["caller_seconds"] = seconds = int(value) / 1000
                     if seconds < LEAST_SECONDS:
                         await self._out_of_time(seconds)(scope, receive, send)
