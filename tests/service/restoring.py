@@ -32,7 +32,7 @@ from pydantic import SecretStr
 from tests.chassis.running import running
 from tests.chassis.tiny_messages import PaidV1, on_paid
 from tests.support.query import ask
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_SECONDS, until
 
 SILENT = Telemetry(Resource({}), sampler=ALWAYS_OFF, span_processors=[], metric_readers=[])
 LISTENING = Messages("billing", incoming=(OnEvent("bank.paid.v1", PaidV1, on_paid),))
@@ -105,7 +105,7 @@ class Billing:
         """Consume until these are the effects of all events."""
 
         async def run() -> None:
-            broker = broker_for(Options(url=SecretStr(self.broker_url), client_name="billing"))
+            broker = broker_for(self._options("billing"))
             await broker.connect()
             await broker.declare(topology_of(LISTENING))
             async with self._database(LISTENING) as database:
@@ -127,7 +127,7 @@ class Billing:
         """Let the service `bank` publish an event."""
 
         async def run() -> None:
-            broker = broker_for(Options(url=SecretStr(self.broker_url), client_name="bank"))
+            broker = broker_for(self._options("bank"))
             await broker.connect()
             await broker.declare(topology_of(LISTENING))
             body = json.dumps({"number": number}).encode()
@@ -135,6 +135,9 @@ class Billing:
             await broker.close()
 
         asyncio.run(run())
+
+    def _options(self, client: str) -> Options:
+        return Options(SecretStr(self.broker_url), client, publish_timeout_seconds=PATIENCE_SECONDS)
 
     def forget_position(self, command: str) -> None:
         """Delete the consumer as this command `nats consumer rm` of the page does."""

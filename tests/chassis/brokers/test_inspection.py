@@ -7,7 +7,7 @@ from chassis.brokers import BrokerUnavailable, Kind, Options, Topology
 from chassis.brokers.inspection import StreamState, inspect
 from pydantic import SecretStr
 
-from tests.chassis.brokers.meeting import Meeting, take
+from tests.chassis.brokers.meeting import PATIENCE_SECONDS, Meeting, take
 from tests.chassis.each_broker import Run, each_of
 from tests.support import brokers
 
@@ -30,7 +30,7 @@ async def test_a_service_sees_the_messages_that_wait_for_the_service_or_for_othe
         "sent_jobs": frozenset({meeting.name("bank.pay.v1")}),
     }
     shop = Topology(f"shop-{meeting.suffix}", **names)
-    options = Options(SecretStr(meeting.url), "shop-messages")
+    options = Options(SecretStr(meeting.url), "shop-messages", publish_timeout_seconds=PATIENCE_SECONDS)
     events, jobs = EVENTS[broker].format(meeting.suffix), JOBS[broker].format(meeting.suffix)
 
     missing = await inspect(options, shop)

@@ -318,3 +318,17 @@ async def test_several_servers_may_be_named(server: brokers.Broker) -> None:
     bank = await meeting.join("bank", **BOTH)
     await publish(meeting, bank, 1)
     await meeting.end()
+
+
+async def test_a_connection_survives_a_ping_for_which_nobody_waits_any_longer(meeting: Meeting) -> None:
+    bank = await meeting.join("bank", **BOTH)
+    assert isinstance(bank, NatsBroker)
+    client = bank.connection.client
+    waiting = asyncio.create_task(client.flush())
+    while not client._pongs:  # noqa: ASYNC110 (until the ping is sent, and its answer is on the way)
+        await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    await client.flush(int(PATIENCE_SECONDS))
+    await bank.publish(meeting.event())
+    assert bank.connection.breaks == 0

@@ -123,7 +123,7 @@ class Bench:
             SecretStr(self.url),
             pool_size=10,
             name="tiny",
-            command_timeout_seconds=5,
+            command_timeout_seconds=WAIT_SECONDS,
             outbox=Outbox(self.messages),
             observe=self.telemetry.observe_statement,
         )
@@ -196,7 +196,8 @@ async def real(request: pytest.FixtureRequest, run: Run, bench: Bench) -> Bench:
     bench.bank = f"bank-{suffix}"
     heard = OnEvent(f"{bench.bank}.paid.v1", tiny_messages.PaidV1, tiny_messages.on_paid)
     bench.messages = Messages(f"tiny-{suffix}", incoming=(heard,))
-    bench.broker = broker_for(Options(url=SecretStr(run(request.param).url), client_name="tiny", partitions=1))
+    patient = Options(SecretStr(run(request.param).url), "tiny", partitions=1, publish_timeout_seconds=WAIT_SECONDS)
+    bench.broker = broker_for(patient)
     await bench.broker.connect()
     await bench.broker.declare(topology_of(bench.messages))
     return bench
@@ -1092,7 +1093,8 @@ async def test_each_message_has_one_effect_and_in_order_while_two_replicas_own_i
 
         replica = Bench(bench.url, bench.connection)
         replica.bank = f"bank-{suffix}"
-        options = Options(url=SecretStr(url), client_name="tiny", partitions=1, redelivery_seconds=2)
+        patient = {"publish_timeout_seconds": WAIT_SECONDS, "redelivery_seconds": 2}
+        options = Options(url=SecretStr(url), client_name="tiny", partitions=1, **patient)
         replica.broker = broker_for(options)
         heard = OnEvent(f"{replica.bank}.paid.v1", tiny_messages.PaidV1, on_paid)
         replica.messages = Messages(f"tiny-{suffix}", incoming=(heard,))

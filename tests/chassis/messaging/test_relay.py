@@ -445,7 +445,7 @@ async def test_a_destination_that_takes_nothing_delays_no_other_destination(
 @pytest.mark.parametrize("count", [1, BATCH + 100])
 async def test_a_full_stream_of_jobs_delays_no_event(bench: Bench, run: Run, name: str, count: int) -> None:
     messages = Messages(f"tiny-{uuid4().hex[:8]}", tiny_messages.MESSAGES.outgoing)
-    broker = broker_for(Options(url=SecretStr(run(name).url), client_name="tiny"))
+    broker = broker_for(Options(SecretStr(run(name).url), "tiny", publish_timeout_seconds=WAIT_SECONDS))
     assert isinstance(broker, NatsBroker)
     await broker.connect()
     await broker.declare(topology_of(messages))

@@ -29,7 +29,7 @@ from chassis.brokers import Kind, Message, Options, Topology, broker_for
 from pydantic import SecretStr
 
 async def publish(url, name, id, body, headers):
-    broker = broker_for(Options(url=SecretStr(url), client_name="approvals"))
+    broker = broker_for(Options(url=SecretStr(url), client_name="approvals", publish_timeout_seconds=120))
     await broker.connect()
     await broker.declare(Topology("approvals", published_events=frozenset({name})))
     await broker.publish(Message(Kind.EVENT, name, id, id, json.dumps(body).encode(), headers))

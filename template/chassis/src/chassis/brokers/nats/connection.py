@@ -192,6 +192,12 @@ class _Client(Client):
             raise errors.SecureConnWantedError
         await super()._process_info(info, initial_connection)
 
+    async def _process_pong(self) -> None:
+        # nats-py stops to read, without a word, if the answer to a ping arrives after its task was cancelled or has given up.
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
 
 async def quietly(closing: Coroutine[Any, Any, None]) -> None:
     """Wait for the end of a connection for a bounded time, and ignore its errors."""
