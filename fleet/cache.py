@@ -22,8 +22,10 @@ DAY_SECONDS = 24 * 60 * 60
 _PRUNED = (
     "compiled/*",
     "facts/*",
+    "histories",
     "manifests/*",
     "maps",
+    "pasts/*",
     "repositories",
     "services",
     "standings",

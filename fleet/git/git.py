@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import tempfile
+import threading
 from pathlib import Path, PurePath
 from typing import IO
 
@@ -161,6 +162,34 @@ def remote_address(repository: Path) -> str:
     url = urls.get("origin") or next(iter(urls.values()))
     is_path = ":" not in url.partition("/")[0]
     return str((found.root or repository) / url) if is_path else url
+
+
+def bounded(repository: Path, *arguments: str, most: int) -> bytes:
+    """Run git as `git` does, and give it up once it has printed more than `most` bytes. Raises FleetError."""
+    words, environment = command(repository, arguments)
+    with tempfile.TemporaryFile() as messages:
+        try:
+            process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=messages, env=environment)
+        except FileNotFoundError:
+            raise MachineError("git is not installed, or not in PATH") from None
+        late = threading.Timer(GIT_SECONDS, process.kill)
+        late.start()
+        with process:
+            assert process.stdout is not None
+            output = process.stdout.read(most + 1)
+            if len(output) > most:
+                process.kill()
+        is_late = not late.is_alive()
+        late.cancel()
+        messages.seek(0)
+        done = subprocess.CompletedProcess(words, process.returncode, output, messages.read(_MOST_MESSAGE_BYTES))
+    if is_late:
+        raise MachineError(f"git {_name(arguments)} was given up after {GIT_SECONDS:.0f} seconds")
+    if len(output) > most:
+        raise FleetError(
+            f"git {_name(arguments)} was given up in {repository}, because it prints more than {most >> 20} MiB"
+        )
+    return _output(repository, arguments, done)
 
 
 def line(repository: Path, *arguments: str, stdin: bytes | None = None) -> str:

@@ -62,6 +62,35 @@ def drop_if_damaged(member: Member) -> bool:
     return True
 
 
+def with_history(member: Member) -> Commit:
+    """Find the last commit of a member's branch in a repository with the whole history and all tags. Raises FleetError.
+
+    The history of a git URL has a mirror of its own, because the mirror of the other commands has the newest commit only.
+    """
+    if member.is_local:
+        repository = Path(member.address)
+        commit = _newest_local(member)
+        if git.locate(repository).is_shallow:
+            raise FleetError(f"{repository} is a shallow clone without its history: run `git fetch --unshallow` there")
+        return Commit(repository, commit)
+    mirror = cache() / "histories" / f"{member.key}.git"
+    mark_used(mirror)
+    with file_lock(mirror):
+        if not offline():
+            if not mirror.exists():
+                git.make_bare(mirror)
+            ref = f"refs/heads/{member.branch}" if member.branch else "HEAD"
+            options = ("--quiet", "--no-tags", "--force", "--prune", "--no-write-fetch-head")
+            refs = (f"{ref}:{NEWEST}", "refs/tags/*:refs/tags/*")
+            _exchange(mirror, "--git-dir=.", "fetch", *options, "--", member.address, *refs)
+        if not (mirror.exists() and (known := _known(mirror))):
+            raise FleetError(
+                f"the history of {member.shown_address} was never fetched: run fleet once without --offline"
+            )
+        git.refuse_sha256(member.shown_address, known)
+        return Commit(mirror, known)
+
+
 def _newest(member: Member) -> Commit:
     if member.is_local:
         return Commit(Path(member.address), _newest_local(member))
