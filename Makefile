@@ -19,12 +19,15 @@ export UV_PYTHON
 # environment told it to keep nothing.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo setup test test-fast tools compiled lint format docs pictures simulation chaos bench bench-messages bench-effect bench-calls bench-fleet bench-loop bench-image bench-page
+.PHONY: help demo example setup test test-fast tools compiled lint format docs pictures simulation chaos bench bench-messages bench-effect bench-calls bench-fleet bench-loop bench-image bench-page
 
 help: ## This list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "  %-12s %s\n", $$1, $$2 }'
 
-demo: $(filter .tools/%,$(UV)) ## Generate a service, run it, and talk to it (CI=1: stop when it is shown)
+example: setup ## Make the example product of five services in build/shop, for `fleet up`
+	@.venv/bin/python -m examples
+
+demo: $(filter .tools/%,$(UV)) ## Generate a service, run it, and talk to it; then a product of five (CI=1: end by itself)
 	@$(UV) sync --quiet --inexact --only-group demo
 	@.venv/bin/python -m demo
 

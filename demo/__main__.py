@@ -1,81 +1,66 @@
-"""Generate a service with Copier, start it, be its client; then a second one, and show one trace through both.
+"""Generate a service with Copier, start it, be its client; then run a product of five, and show one trace through all.
 
-billing issues an invoice and announces it; notifications consumes the event. CI=1 in the environment: stop when everything was shown.
-The exit status is 0 only if all of it happened.
+CI=1 in the environment: stop when everything was shown. The exit status is 0 only if all of it happened.
 """
 
 import json
 import os
+import re
 import signal
 import sys
 import time
-from collections.abc import Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx2
 
-from demo.otlp import OtlpReceiver, Span, tree
-from demo.service import ROOT, DemoFailed, DemoService, Running
+from demo.service import DemoFailed, DemoService, Running
+from demo.shop import Making, Product, running
 
-BOUNDARY = {"limited_by_monolith": "yes", "separate_team": "yes", "ready_for_consistency": "yes"}
-BILLING = DemoService(
-    "billing",
-    {
-        "chassis_parts": "[traces]",
-        "description": "Invoices, from the first draft to the copy that is sent",
-        "messaging_style": "events",
-        **BOUNDARY,
-    },
-)
-NOTIFICATIONS = DemoService(
-    "notifications",
-    {
-        "description": "Tells customers what they should know",
-        "aggregates": "Notification:\n  recipient: uuid\n  body: text\n",
-        "messaging_style": "events",
-        **BOUNDARY,
-    },
-    {"src/notifications/messaging/billing.py": Path(__file__).parent / "notifications" / "billing.py"},
-)
+BILLING = DemoService("billing", Path(__file__).with_name("billing.yml"))
+CUSTOMER = "0190b5a8-7c5e-7b3a-9d43-6f0e8c1a2b4d"
+CHECKOUT = {"customer_id": CUSTOMER, "lines": [{"sku": "teapot", "quantity": 2}]}
 REACTION_TIMEOUT_SECONDS = 60
+
+LEAVES = (
+    "POST /v1/charges",
+    "process notifications.deliver-notification.v1",
+    "send notifications.notification-sent.v1",
+)
+"""The ends of the trace's branches. With one root and these, no span of a service is missing."""
+
+LEFT_OUT = re.compile(r"\s*(SELECT|DELETE|SAVEPOINT|RELEASE|\w+ chassis\.(inbox|idempotency_keys))\b")
+SPAN = re.compile(r"(.*?\S +\S+ +[\d.]+ ms)\b")
 
 
 def main() -> int:
     """Run the demo. Returns the exit status."""
     began = time.monotonic()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     try:
-        for kept in filter(None, [service.make_room() for service in (BILLING, NOTIFICATIONS)]):
+        if kept := BILLING.make_room():
             say(f"Kept your changed copy as {kept}")
         with step("Generating billing"):
             BILLING.generate()
         with step("Installing it"):
             BILLING.install()
-        with ThreadPoolExecutor() as meanwhile, ExitStack() as stack:
-            # The second service begins after the first, whose packages are in uv's cache by now.
-            second = meanwhile.submit(make, NOTIFICATIONS)
-            receiver = stack.enter_context(OtlpReceiver())
-            billing = stack.enter_context(started(BILLING, receiver))
-            client = stack.enter_context(client_of(billing))
-            expect(client.get("/readyz"), 200)
-            say(f"first 200 after {time.monotonic() - began:.1f} s")
-            show_a_token(client, billing)
-            issue(client, converse(client))
-            with step("Generating and installing notifications, which began meanwhile"):
-                second.result()
-            # With a database of its own, and on billing's NATS.
-            with started(NOTIFICATIONS, receiver, BROKER_URL=billing.broker) as notifications:
-                with client_of(notifications) as listener:
-                    listener.headers["Authorization"] = f"Bearer {notifications.token()}"
-                    issued = issue(client, create(client, "2027-0002"))
-                    show_reaction(listener)
-                show_trace(receiver, issued)
-                say(f"all shown after {time.monotonic() - began:.1f} s\n")
-                if not os.environ.get("CI"):
-                    stay(billing, notifications)
+        with ExitStack() as until_the_end:
+            with started() as billing, client_of(billing) as client:
+                expect(client.get("/readyz"), 200)
+                say(f"first 200 after {time.monotonic() - began:.1f} s")
+                # The product begins after the first service, whose packages are in uv's cache by now.
+                making = until_the_end.enter_context(Making())
+                show_billing(client, billing)
+            with step("Generating and installing a product of five services, which began meanwhile"):
+                making.wait()
+            product = until_the_end.enter_context(running())
+            show_product(product)
+            say(f"all shown after {time.monotonic() - began:.1f} s\n")
+            if not os.environ.get("CI"):
+                stay(product)
     except KeyboardInterrupt:
         print()
     except (DemoFailed, httpx2.HTTPError) as error:
@@ -88,12 +73,6 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def make(service: DemoService) -> None:
-    """Generate and install it as its team would."""
-    service.generate()
-    service.install()
-
-
 @contextmanager
 def step(title: str) -> Generator[None]:
     """Say what is being done, then how long it took."""
@@ -104,25 +83,24 @@ def step(title: str) -> Generator[None]:
 
 
 @contextmanager
-def started(service: DemoService, receiver: OtlpReceiver, **settings: str) -> Generator[Running]:
+def started() -> Generator[Running]:
     with ExitStack() as stack:
-        with step("Starting PostgreSQL, NATS and the service; migrating" if not settings else "Starting it"):
-            running = service.running(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint, **settings)
-            one = stack.enter_context(running)
-        yield one
+        with step("Starting PostgreSQL, NATS and the service; migrating"):
+            billing = stack.enter_context(BILLING.running())
+        yield billing
 
 
 def client_of(service: Running) -> httpx2.Client:
     return httpx2.Client(base_url=service.base, timeout=30)
 
 
-def show_a_token(client: httpx2.Client, billing: Running) -> None:
-    """Show that a stranger is refused, and the caller is not refused from then on."""
+def show_billing(client: httpx2.Client, billing: Running) -> None:
     say("\nWho shows no access token is refused:")
     exchange(client, "GET", "/v1/invoices", 401)
     say(f"`make dev` has an issuer of its own. A token of {billing.token_command}, and the same request:")
     client.headers["Authorization"] = f"Bearer {billing.token()}"
     exchange(client, "GET", "/v1/invoices", 200)
+    issue(client, converse(client))
 
 
 def converse(client: httpx2.Client) -> httpx2.Response:
@@ -144,17 +122,15 @@ def create(client: httpx2.Client, number: str) -> httpx2.Response:
 
 
 def draft(number: str) -> dict[str, Any]:
-    customer = "0190b5a8-7c5e-7b3a-9d43-6f0e8c1a2b4d"
-    return {"number": number, "customer_id": customer, "total": {"amount": 1250, "currency": "EUR"}}
+    return {"number": number, "customer_id": CUSTOMER, "total": {"amount": 1250, "currency": "EUR"}}
 
 
-def issue(client: httpx2.Client, created: httpx2.Response) -> str:
-    """Once; a second time is refused. Returns the trace id of the request that did it."""
+def issue(client: httpx2.Client, created: httpx2.Response) -> None:
+    """Once; a second time is refused."""
     url = created.headers["Location"]
     say("It is issued, once:")
-    issued = exchange(client, "POST", f"{url}/issue", 200, headers={"If-Match": created.headers["ETag"]})
+    exchange(client, "POST", f"{url}/issue", 200, headers={"If-Match": created.headers["ETag"]})
     exchange(client, "POST", f"{url}/issue", 409, headers={"If-Match": "*"})
-    return issued.headers["X-Request-Id"]
 
 
 def exchange(client: httpx2.Client, method: str, path: str, status: int, **options: Any) -> httpx2.Response:
@@ -177,53 +153,63 @@ def expect(response: httpx2.Response, status: int) -> httpx2.Response:
     return response
 
 
-def show_reaction(client: httpx2.Client) -> None:
-    """Wait until notifications has heard of both invoices, and show what it did."""
-    say(
-        "billing said so in events. notifications, with a database of its own, has heard them, the one before its birth too:"
-    )
+def show_product(product: Product) -> None:
+    """Buy something, show what followed, and buy again while a service is stopped."""
+    with product.client("storefront") as shop, product.client("inventory") as stock:
+        teapot = {"sku": "teapot", "name": "Teapot", "price": {"amount": 1950, "currency": "EUR"}}
+        expect(shop.post("/v1/products", json=teapot), 201)
+        expect(stock.post("/v1/stock-items", json={"sku": "teapot", "available": 10}), 201)
+        say("\nThe shop sells a teapot. A customer buys two:")
+        bought = exchange(shop, "POST", "/v1/checkouts", 201, json=CHECKOUT)
+        show_notification(product, bought.json()["order_id"])
+        show_trace(product, bought.headers["X-Request-Id"])
+        say("payments is stopped. The shop says so, and when to ask again:")
+        act(product, "payments", "stop", until="stopped")
+        exchange(shop, "POST", "/v1/checkouts", 503, json=CHECKOUT)
+        say("payments is started, and the shop sells again:")
+        act(product, "payments", "start", until="ready")
+        exchange(shop, "POST", "/v1/checkouts", 201, json=CHECKOUT)
+
+
+def show_notification(product: Product, order_id: str) -> None:
+    say("orders asked payments, and said so in an event. inventory reserved the teapots. notifications heard of that:")
+    with product.client("notifications") as client:
+        path = f"/v1/notifications/{order_id}"
+        wait_for("notification", lambda: client.get(path).json().get("status") == "sent")
+        exchange(client, "GET", path, 200)
+
+
+def show_trace(product: Product, trace_id: str) -> None:
+    """Show one tree from the request to the reaction, without what only reads."""
+    wait_for("trace", lambda: is_whole(product.trace(trace_id)))
+    lines = [found[1] for line in product.trace(trace_id) if not LEFT_OUT.match(line) and (found := SPAN.match(line))]
+    say(f"The checkout and all that followed, as one trace ({trace_id}), without what only reads:\n")
+    say("".join(f"  {line}\n" for line in lines))
+    say(f"The same with statements and log lines, in a browser: {product.page}#/traces/{trace_id}\n")
+
+
+def is_whole(lines: list[str]) -> bool:
+    roots = [line for line in lines if not line.startswith(" ")]
+    return len(roots) == 1 and all(any(leaf in line for line in lines) for leaf in LEAVES)
+
+
+def act(product: Product, service: str, action: str, until: str) -> None:
+    product.act(service, action)
+    wait_for(f"{action} of {service}", lambda: product.state(service) == until)
+
+
+def wait_for(what: str, has_come: Callable[[], bool]) -> None:
     deadline = time.monotonic() + REACTION_TIMEOUT_SECONDS
-    while len(client.get("/v1/notifications").json()["items"]) < 2:
+    while not has_come():
         if time.monotonic() > deadline:
-            raise DemoFailed(f"notifications did not react within {REACTION_TIMEOUT_SECONDS} s")
-        time.sleep(0.05)
-    exchange(client, "GET", "/v1/notifications", 200)
+            raise DemoFailed(f"the {what} did not come within {REACTION_TIMEOUT_SECONDS} s")
+        time.sleep(0.1)
 
 
-def show_trace(receiver: OtlpReceiver, trace_id: str) -> None:
-    """Show one tree from the request to the reaction. Fail with the names of the missing spans."""
-    wanted = {
-        "POST /v1/invoices/{invoice_id}/issue",
-        "INSERT chassis.outbox",
-        "send billing.invoice-issued.v1",
-        "process billing.invoice-issued.v1",
-        "INSERT notifications.notifications",
-    }
-    deadline = time.monotonic() + REACTION_TIMEOUT_SECONDS
-    spans: list[Span] = []
-    while missing := wanted - {span.name for span in spans}:
-        if time.monotonic() > deadline:
-            raise DemoFailed(f"trace {trace_id} has no span {', '.join(sorted(missing))}")
-        spans = receiver.wait_for(trace_id, count=len(spans) + 1, timeout=1)
-    if len(roots(spans)) != 1:
-        raise DemoFailed(f"trace {trace_id} has the roots {', '.join(roots(spans))}, expected one")
-    say(f"The request that issued it and all that followed, as one trace ({trace_id}):\n")
-    say("".join(f"  {line}\n" for line in tree(spans).splitlines()))
-
-
-def roots(spans: Iterable[Span]) -> list[str]:
-    known = {span.span_id for span in spans}
-    return [span.name for span in spans if span.parent_id not in known]
-
-
-def stay(billing: Running, notifications: Running) -> None:
-    say("Both go on until Ctrl-C:\n")
-    for service, one in ((BILLING, billing), (NOTIFICATIONS, notifications)):
-        say(f"  {service.name:<14} {one.base}/docs  {service.folder.relative_to(ROOT)}")
-    say("")
-    while (ended := next((one for one in (billing, notifications) if one.process.poll() is not None), None)) is None:
-        time.sleep(0.2)
-    raise DemoFailed(f"a service ended with status {ended.process.returncode}")
+def stay(product: Product) -> None:
+    say(f"All five go on until Ctrl-C. Their page: {product.page}\n")
+    product.process.wait()
+    raise DemoFailed(f"`fleet up` ended with status {product.process.returncode}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -22,10 +22,9 @@ class DemoFailed(Exception):
 
 @dataclass
 class Running:
-    """Where a service answers, and where its broker is."""
+    """Where a service answers."""
 
     base: str
-    broker: str
     process: subprocess.Popen[bytes]
     service: "DemoService"
 
@@ -41,18 +40,19 @@ class Running:
 
 @dataclass
 class DemoService:
-    """`added` are the team's own files, by their path in the service."""
+    """A service that is made from a file of answers. `own` is a folder with the files that its team adds."""
 
     name: str
-    answers: dict[str, str]
-    added: dict[str, Path] = field(default_factory=dict)
+    answers: Path
+    own: Path | None = None
+    place: Path = ROOT / "build" / "demo"
 
     @property
     def folder(self) -> Path:
-        return ROOT / "build" / "demo" / self.name
+        return self.place / self.name
 
     def make_room(self) -> str | None:
-        """Remove the last demo's copy. Move a copy with somebody's changes aside, and return its new place."""
+        """Remove the copy of the run before. Move a copy with somebody's changes aside, and return its new place."""
         if not self.folder.exists():
             return None
         changes = self._git("status", "--porcelain", check=False).stdout
@@ -60,33 +60,19 @@ class DemoService:
         if changes or commits != "1":
             aside = self.folder.with_name(f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}")
             self.folder.rename(aside)
-            return str(aside.relative_to(ROOT))
+            return os.path.relpath(aside, ROOT)
         shutil.rmtree(self.folder)
         return None
 
     def generate(self) -> None:
         """`copier copy`, and the files that the team adds."""
-        answers = {"service_name": self.name, **self.answers}
-        data = [part for name, value in answers.items() for part in ("-d", f"{name}={value}")]
         # HEAD, not the newest release: the demo shows this checkout.
         version = ["--vcs-ref", "HEAD"] if (ROOT / ".git").exists() else []
-        run(
-            [
-                sys.executable,
-                "-m",
-                "copier",
-                "copy",
-                "--quiet",
-                "--defaults",
-                *version,
-                *data,
-                str(ROOT),
-                str(self.folder),
-            ]
-        )
-        for path, source in self.added.items():
-            (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, self.folder / path)
+        answers = ["--defaults", "--data-file", str(self.answers)]
+        run([sys.executable, "-m", "copier", "copy", "--quiet", *answers, *version, str(ROOT), str(self.folder)])
+        if self.own:
+            only = shutil.ignore_patterns(self.answers.name, "__pycache__")
+            shutil.copytree(self.own, self.folder, ignore=only, dirs_exist_ok=True)
 
     def install(self) -> None:
         """The commands that the copy ends with."""
@@ -98,7 +84,7 @@ class DemoService:
 
     @contextmanager
     def running(self, **settings: str) -> Generator[Running]:
-        """`make dev`'s process: PostgreSQL, migrations, the service, and NATS unless BROKER_URL names a broker."""
+        """`make dev`'s process: PostgreSQL, NATS, migrations and the service."""
         log = self.folder / ".dev" / "demo.log"
         log.parent.mkdir(exist_ok=True)
         with log.open("w") as output:
@@ -112,7 +98,7 @@ class DemoService:
             )
         try:
             addresses = self._wait_for_addresses(process, log)
-            yield Running(addresses["readiness"].removesuffix("/readyz"), addresses["broker"], process, self)
+            yield Running(addresses["readiness"].removesuffix("/readyz"), process, self)
         finally:
             process.send_signal(signal.SIGINT)
             try:
@@ -125,7 +111,7 @@ class DemoService:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while process.poll() is None and time.monotonic() < deadline:
             addresses = {words[0]: words[1] for line in log.read_text().splitlines() if len(words := line.split()) == 2}
-            if {"readiness", "broker"} <= addresses.keys():
+            if "readiness" in addresses:
                 return addresses
             time.sleep(0.05)
         raise DemoFailed(f"{self.name} did not start:\n{log.read_text()}")
@@ -134,8 +120,9 @@ class DemoService:
         return run(["git", *arguments], cwd=self.folder, check=check)
 
 
-def run(command: list[str], *, cwd: Path = ROOT, check: bool = True) -> subprocess.CompletedProcess[str]:
-    result = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True)
+def run(command: list[str], *, cwd: Path = ROOT, check: bool = True, **extra: str) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, with these variables. Raises DemoFailed."""
+    result = subprocess.run(command, cwd=cwd, env=environment(**extra), capture_output=True, text=True)
     if check and result.returncode != 0:
         raise DemoFailed(f"{' '.join(command)}\n{result.stdout}{result.stderr}")
     return result

@@ -47,7 +47,7 @@ def main() -> None:
         stdout=subprocess.PIPE,
         text=True,
     )
-    TRACE.write_text(svg(trace_in(demo.stdout), "one trace through two services"))
+    TRACE.write_text(svg(trace_in(demo.stdout), "one trace through five services"))
     DEV.write_text(svg(dev(), "billing"))
     HEADINGS.write_text("".join(f"{heading}\n" for heading in headings(fleet())))
     photograph(fleet(), FLEET)

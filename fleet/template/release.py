@@ -32,6 +32,7 @@ NOT_RENDERED = (
     "docs/pictures/",
     "docs/reference/",
     "docs/styles/",
+    "examples/",
     "fleet/",
     "tests/",
 )

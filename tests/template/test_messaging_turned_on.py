@@ -42,7 +42,7 @@ Update = Callable[..., dict[str, set[str]]]
 def releases(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The template as a git repository with releases."""
     # Copier clones the repository three times in each update, so leave out the folders that Copier does not read.
-    beside = ("bench", "demo", "docs", "fleet", "tests")
+    beside = ("bench", "demo", "docs", "examples", "fleet", "tests")
     repository = tmp_path_factory.mktemp("releases") / "template"
     shutil.copytree(template, repository, ignore=lambda folder, _: beside if Path(folder) == template else ())
     git(repository, "init", "--quiet", "--initial-branch", "main")

@@ -228,15 +228,20 @@ async def test_an_answer_that_does_not_fit_is_refused(case: str) -> None:
     assert reason in str(refused.value)
 
 
-@pytest.fixture
-def with_pattern(uses: Path) -> None:
+def give_the_name_the_pattern(uses: Path, pattern: str) -> None:
     content = document()
-    content["components"]["schemas"]["Customer"]["properties"]["name"] = {"type": "string", "pattern": "^[A-Z]+$"}
+    content["components"]["schemas"]["Customer"]["properties"]["name"] = {"type": "string", "pattern": pattern}
     uses.write_text(json.dumps(content))
 
 
-@pytest.mark.usefixtures("with_pattern")
-async def test_a_sample_that_does_not_fit_its_pattern_is_refused() -> None:
+@pytest.mark.parametrize("pattern", ["^[A-Z]{3}$", r"^-?[0-9]{1,10}(\.[0-9]{1,2})?$"])
+async def test_a_sample_of_a_currency_or_a_decimal_number_fits(uses: Path, pattern: str) -> None:
+    give_the_name_the_pattern(uses, pattern)
+    await ask(neighbour("customers"))
+
+
+async def test_a_sample_that_does_not_fit_its_pattern_is_refused(uses: Path) -> None:
+    give_the_name_the_pattern(uses, "^[A-Z]+-[0-9]+$")
     with pytest.raises(Unfit, match="name: 'x' does not match"):
         await ask(neighbour("customers"))
 

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from demo.__main__ import BILLING, NOTIFICATIONS
+from examples.__main__ import SHOP
 from fleet.check.findings import Level
 from fleet.check.standing import Standing
 from fleet.errors import FleetError
@@ -997,30 +997,29 @@ def test_the_command_prints_the_map_in_each_format_and_fails_on_errors(tmp_path:
 
 @pytest.mark.slow
 def test_generated_services_are_on_the_map_as_in_their_own_documents(born: Born) -> None:
-    """The services of the demo: notifications consumes the invoices that billing publishes."""
+    """Services of the example: notifications consumes the reservations that inventory publishes."""
     services = {}
-    for one in (BILLING, NOTIFICATIONS):
-        services[one.name] = service = born(service_name=one.name, **one.answers)
-        for path, source in one.added.items():
-            (service / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, service / path)
+    for name in ("inventory", "notifications"):
+        services[name] = service = born(**yaml.safe_load((SHOP / name / "answers.yml").read_text()))
+        shutil.copytree(SHOP / name, service, dirs_exist_ok=True)
         write_documents(service)
-    heard = "billing.invoice-issued.v1"
     map_ = reader.read_folders(services.values())
     known = {(edge.source, edge.target, edge.name) for edge in map_.edges if not edge.is_open}
-    assert known == {("billing", "notifications", heard)}
-    # No service consumes events of notifications yet.
-    assert [(one.finding.id, one.finding.level) for one in findings(map_)] == [("map-event-unheard", Level.WARNING)]
+    heard = {"inventory.stock-reserved.v1", "inventory.stock-missing.v1"}
+    assert known == {("inventory", "notifications", event) for event in heard}
+    # No service consumes events of notifications yet, and orders is not here.
+    expected = {("map-event-unheard", Level.WARNING), ("map-event-unpublished", Level.WARNING)}
+    assert {(one.finding.id, one.finding.level) for one in findings(map_)} == expected
 
-    contract = services["billing"] / "src/billing/messaging/invoices.py"
+    contract = services["inventory"] / "src/inventory/messaging/reservations.py"
     text = contract.read_text()
     assert "    customer_id: fields.Identifier\n" in text, (
-        "billing no longer says whose invoice it is: mend this mutation"
+        "inventory no longer says whose order it is: mend this mutation"
     )
     contract.write_text(text.replace("    customer_id: fields.Identifier\n", ""))
-    write_documents(services["billing"])
+    write_documents(services["inventory"])
     broken = findings(reader.read_folders(services.values()))[0]
-    assert (broken.services, broken.finding.id) == (("billing", "notifications"), "map-event-unfit")
+    assert (broken.services, broken.finding.id) == (("inventory", "notifications"), "map-event-unfit")
     assert "customer_id is required, and is not sent" in broken.finding.reason
 
 

@@ -16,6 +16,9 @@ from pydantic import BaseModel
 
 USES = Path("specs/uses")
 SAMPLES = {"uuid": "0190b5a8-7c5e-7b3a-9d43-6f0e8c1a2b4d", "date": "2027-01-31", "date-time": "2027-01-31T12:00:00Z"}
+PATTERNED = ("EUR", "0")
+"""Texts for the patterns that a slipway service has in its document: a currency, a decimal number."""
+
 Node = dict[str, Any]
 
 
@@ -163,7 +166,8 @@ class Neighbour(httpx2.AsyncBaseTransport):
             case "object":
                 return {name: self._sample(one) for name, one in schema.get("properties", {}).items()}
             case "string":
-                return SAMPLES.get(schema.get("format", ""), "x" * max(1, schema.get("minLength", 1)))
+                usual = SAMPLES.get(schema.get("format", ""), "x" * max(1, schema.get("minLength", 1)))
+                return next((each for each in (usual, *PATTERNED) if re.search(schema.get("pattern", ""), each)), usual)
             case "integer" | "number":
                 return schema.get("minimum", 0)
             case kind:

@@ -1,0 +1,1 @@
+"""An example product of five services, for people to run and to copy from."""
