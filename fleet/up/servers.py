@@ -1,10 +1,8 @@
 """The servers that all services share, which are started again if they die: PostgreSQL with a database for each service, NATS."""
 
 import asyncio
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import asyncpg
 from chassis.dev.embedded import EmbeddedServerError, nats_server, postgresql
@@ -84,13 +82,3 @@ async def _make_database(connection: asyncpg.Connection, name: str, password: st
     if not await connection.fetchval("SELECT true FROM pg_database WHERE datname = $1", name):
         await connection.execute(f'CREATE DATABASE "{name}" OWNER "{name}"')
     await connection.execute(f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC')
-
-
-def scopes(folder: Path) -> list[str]:
-    """Return all scopes that the routes of a service demand, by its committed API document."""
-    try:
-        paths = json.loads((folder / "specs/openapi.json").read_bytes())["paths"]
-        needs = [need for path in paths.values() for route in path.values() for need in route.get("security", ())]
-        return sorted({scope for need in needs for named in need.values() for scope in named})
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return []

@@ -24,6 +24,8 @@ def table(status: dict[str, Any]) -> "Table":
         health = f"{one['state']}: {one['doing']}" if one["doing"] else one["state"]
         cells = (one["name"], one["url"], Text(health, COLOURS[one["state"]]), one["version"], one["migration"][:4])
         shown.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells), Text(str(one["restarts"])))
+    for one in status["stubs"]:
+        shown.add_row(Text(one["name"]), Text(one["url"]), Text("stub", "dim"))
     return shown
 
 
@@ -36,6 +38,8 @@ def whole(status: dict[str, Any]) -> None:
     for one in status["services"]:
         for text in filter(None, (one["problem"], one["note"])):
             out.print(Text(f"{one['name']}: {text}\n"), soft_wrap=True)
+    for one in status["stubs"]:
+        out.print(Text(f"{one['name']} is a stub, which answers from {one['origin']}"), soft_wrap=True)
     for name, address in status["addresses"].items():
         out.print(Text(f"{name:<10} {address}"), soft_wrap=True)
 

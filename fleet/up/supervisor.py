@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from fleet.up.memory import Memory
 from fleet.up.output import Output
 from fleet.up.page import PageProduct
 from fleet.up.product import Selection
-from fleet.up.servers import Servers, scopes
-from fleet.up.supervised import Supervised, Tools
+from fleet.up.scopes import granted
+from fleet.up.servers import Servers
+from fleet.up.service import ProductService, Tools
+from fleet.up.stubs import Stub
 from fleet.up.wiring import Shared
 
 ISSUER_PATH = "/issuer-of-fleet-up"
@@ -36,6 +39,8 @@ STEP_SECONDS = 0.1
 class Options:
     brokers: Mapping[str, str]
     """The URL for each kind of broker that runs already."""
+    keep: bool = False
+    """Whether the traces and log lines of the page stay for the next run."""
     command: str = "fleet up"
 
 
@@ -44,8 +49,9 @@ class Supervisor:
 
     def __init__(self, selection: Selection, memory: Memory, options: Options, tell: Callable[[str], None]) -> None:
         self._selection, self._memory, self._options, self._tell = selection, memory, options, tell
-        self._known = [*selection.started, *selection.left_out]
-        self.services: dict[str, Supervised] = {}
+        self._checkouts = [*selection.started, *selection.left_out]
+        self.services: dict[str, ProductService] = {}
+        self._stub_ports: dict[str, int] = {}
         self._addresses: dict[str, str] = {}
         self._ended = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -63,11 +69,15 @@ class Supervisor:
                     "migration": one.migration,
                     "restarts": max(one.restarts, 0),
                     "problem": one.problem,
-                    "note": one.note,
+                    "note": one.socket.note,
                     "folder": str(one.checkout.folder),
                     "pid": one.process.pid if one.process and not one.process.ended.done() else None,
                 }
                 for one in self.services.values()
+            ],
+            "stubs": [
+                {"name": one.name, "url": f"http://127.0.0.1:{self._stub_ports[one.name]}", "origin": one.origin}
+                for one in self._selection.stubs
             ],
             "addresses": self._addresses,
         }
@@ -85,10 +95,14 @@ class Supervisor:
             guard = Guard(lock)
             stack.callback(guard.close)
             ports = {one.name: self._memory.port(one.name) for one in self._selection.started}
-            product = PageProduct(self.services, shared)
+            self._stub_ports = {one.name: self._memory.port(one.name) for one in self._selection.stubs}
+            stubs = {name: f"http://127.0.0.1:{port}" for name, port in self._stub_ports.items()}
+            product = PageProduct(self.services, shared, stubs)
             place = self._memory.folder / "page"
             page = stack.enter_context(
-                viewer.running(place, product=product, port=self._memory.port("page of fleet up"))
+                viewer.running(
+                    place, product=product, port=self._memory.port("page of fleet up"), keep=self._options.keep
+                )
             )
             servers = Servers(self._memory, with_nats="nats" in brokers, tell=self._tell)
             stack.push_async_callback(servers.stop)
@@ -96,9 +110,9 @@ class Supervisor:
             def output(name: str) -> Output:
                 return Output(self._memory.log(name), lambda lines: page.add_lines(name, lines))
 
-            tools = Tools(self._memory, guard, shared, self._known, output, self._tell)
+            tools = Tools(self._memory, guard, shared, self._selection.known, output, self._tell)
             for one in self._selection.started:
-                self.services[one.name] = Supervised(one, ports[one.name], tools)
+                self.services[one.name] = ProductService(one, ports[one.name], tools)
             self._tasks = [asyncio.create_task(one.run()) for one in self.services.values()]
             stack.push_async_callback(_cancel, self._tasks)
             commands = await control.serve(self._memory, self._answer)
@@ -123,29 +137,34 @@ class Supervisor:
         except EmbeddedServerError as error:
             raise FleetError(str(error)) from None
         ports = {one.name: self._memory.port(one.name, is_ours=False) for one in self._selection.left_out}
-        ports |= {name: one.port for name, one in self.services.items()}
+        ports |= {name: one.port for name, one in self.services.items()} | self._stub_ports
+        for stub in self._selection.stubs:
+            self._run_stub(stub, stack)
         brokers = dict(self._options.brokers)
         if servers.has("NATS"):
             brokers["nats"] = servers.url("NATS")
         self._addresses["page"] = page.url
         issuer = ""
-        if any(one.has_identity for one in self._known):
+        if any(one.has_identity for one in self._checkouts):
             issuer = stack.enter_context(self._issuer().running()).url
             self._addresses["tokens"] = f"curl -d audience={next(iter(self.services))} {issuer}/token"
         self._addresses |= brokers
         telemetry = page.settings_for("")
         telemetry.pop(log_copy.ADDRESS)  # the output of services is read here
-        secrets = {one.name: self._memory.secret("clients", one.name) for one in self._known}
-        return Shared(ports, await servers.databases(self._known), brokers, issuer, secrets, telemetry)
+        secrets = {one.name: self._memory.secret("clients", one.name) for one in self._checkouts}
+        return Shared(ports, await servers.databases(self._checkouts), brokers, issuer, secrets, telemetry)
 
     def _issuer(self) -> TokenServer:
-        folders = {one.name: one.folder for one in self._known}
-        return TokenServer(
-            "",
-            path=ISSUER_PATH,
-            port=self._memory.port("issuer of fleet up"),
-            scopes=lambda audience: scopes(folders[audience]) if audience in folders else [],
-        )
+        port = self._memory.port("issuer of fleet up")
+        return TokenServer("", path=ISSUER_PATH, port=port, scopes=partial(granted, self._selection.known))
+
+    def _run_stub(self, stub: Stub, stack: AsyncExitStack) -> None:
+        """Raises FleetError."""
+        port = self._stub_ports[stub.name]
+        try:
+            stack.enter_context(stub.running(port))
+        except OSError as error:
+            raise FleetError(f"the stub of {stub.name} cannot listen on port {port}: {error.strerror}") from None
 
     async def _announce(self, page: viewer.Viewer) -> None:
         """Have the page ask again after each change of a state."""
@@ -158,7 +177,7 @@ class Supervisor:
 
     async def _restart_saved(self) -> None:
         """Restart each service whose code is saved."""
-        places: dict[Path, Supervised] = {}
+        places: dict[Path, ProductService] = {}
         for one in self.services.values():
             for part in ("src", "chassis/src"):
                 if (one.checkout.folder / part).is_dir():
@@ -170,7 +189,7 @@ class Supervisor:
             self._tell(f"no file is watched any more, so run `fleet restart NAME` after a save: {error}")
             await self._ended.wait()
 
-    def _restart_changed(self, places: Mapping[Path, Supervised], changed: Sequence[Path]) -> None:
+    def _restart_changed(self, places: Mapping[Path, ProductService], changed: Sequence[Path]) -> None:
         for place, one in places.items():
             saved = sorted(path for path in changed if path.is_relative_to(place))
             if saved and one.state != "stopped":

@@ -5,13 +5,19 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from fleet.errors import FleetError
 from fleet.up.product import Checkout
+from fleet.up.stubs import Stub
 from fleet.update.generated import team_environment
 
 # The same names as in fleet/map/clients.py.
 NEIGHBOUR = re.compile(r"(.+?)(_service|_api|_base)*_url")
+Peer = Checkout | Stub
+"""A service that another service may call."""
+PeerT = TypeVar("PeerT", bound=Peer)
+
 WIRED = ("DATABASE_URL", "BROKER_URL", "OIDC_ISSUER", "OIDC_AUDIENCE")
 
 
@@ -28,7 +34,7 @@ class Shared:
     telemetry: Mapping[str, str] = field(default_factory=dict)
 
 
-def refuse_unknown(services: Sequence[Checkout], known: Sequence[Checkout], brokers: Mapping[str, str]) -> None:
+def refuse_unknown(services: Sequence[Checkout], known: Sequence[Peer], brokers: Mapping[str, str]) -> None:
     """Name all settings and brokers that have to be given before the services can start. Raises FleetError."""
     lacking = []
     for one in services:
@@ -43,13 +49,13 @@ def refuse_unknown(services: Sequence[Checkout], known: Sequence[Checkout], brok
         raise FleetError("nothing was started, because some settings cannot be derived\n  " + "\n  ".join(lacking))
 
 
-def unknown_settings(service: Checkout, known: Sequence[Checkout]) -> list[str]:
+def unknown_settings(service: Checkout, known: Sequence[Peer]) -> list[str]:
     """Return the required settings of the service's own that neither fleet.toml, the environment nor a neighbour gives."""
     given = _given(service, known)
     return [name for name, is_required in own_settings(service).items() if is_required and name not in given]
 
 
-def environment(service: Checkout, known: Sequence[Checkout], shared: Shared) -> dict[str, str]:
+def environment(service: Checkout, known: Sequence[Peer], shared: Shared) -> dict[str, str]:
     """Return all variables of the service's processes."""
     port = str(shared.ports[service.name])
     settings = {
@@ -78,17 +84,24 @@ def environment(service: Checkout, known: Sequence[Checkout], shared: Shared) ->
     return inherited | settings | _given(service, known, shared.ports)
 
 
-def _given(service: Checkout, known: Sequence[Checkout], ports: Mapping[str, int] | None = None) -> dict[str, str]:
+def _given(service: Checkout, known: Sequence[Peer], ports: Mapping[str, int] | None = None) -> dict[str, str]:
     own = own_settings(service)
     derived = {}
-    for name in own:
-        if (found := NEIGHBOUR.fullmatch(name.lower())) and (neighbour := _find(found[1].replace("_", "-"), known)):
-            derived[name] = f"http://127.0.0.1:{ports[neighbour.name]}" if ports else ""
+    for setting, name in neighbour_settings(service).items():
+        if neighbour := find(name, known):
+            derived[setting] = f"http://127.0.0.1:{ports[neighbour.name]}" if ports else ""
     from_outside = {name: os.environ[name] for name in own if name in os.environ and name not in WIRED}
     return derived | from_outside | dict(service.settings)
 
 
-def _find(name: str, known: Sequence[Checkout]) -> Checkout | None:
+def neighbour_settings(service: Checkout) -> dict[str, str]:
+    """Return the settings of the service's own that have the name of a neighbour, with that name."""
+    found = {setting: NEIGHBOUR.fullmatch(setting.lower()) for setting in own_settings(service)}
+    return {setting: match[1].replace("_", "-") for setting, match in found.items() if match}
+
+
+def find(name: str, known: Sequence[PeerT]) -> PeerT | None:
+    """Return the service that a neighbour knows by this name."""
     names = {name, f"{name}-service"}
     return next((one for one in known if names & {one.name, one.alias}), None)
 

@@ -130,7 +130,7 @@ def test_a_length_that_is_no_length_is_answered(
 
 async def test_a_client_obtains_a_token_for_another_audience_with_the_scopes_of_that_audience() -> None:
     scopes = {"customers": ["customers:read", "customers:write"]}
-    with TokenServer("", path="/shared", scopes=lambda audience: scopes.get(audience, [])).running() as server:
+    with TokenServer("", path="/shared", scopes=lambda audience, _: scopes.get(audience, [])).running() as server:
         found = claims(await Credentials(server.url, "orders", "se:cret", {"audience": "customers"}).token())
         narrow = await Credentials(server.url, "orders", "s", {"audience": "customers", "scope": "a"}).token()
         verifier = Tokens({server.url: Keys(server.url, fetch_from(server.url, None))}, "customers")

@@ -90,13 +90,14 @@ def test_a_control_file_of_a_run_that_was_killed_is_no_run(memory: Memory, conte
     assert memory.running() is None
 
 
-def test_a_fresh_start_forgets_all_but_the_ports(memory: Memory) -> None:
+def test_a_fresh_start_deletes_only_the_data_of_earlier_runs(memory: Memory) -> None:
     port, password = memory.port("orders"), memory.secret("databases", "orders")
     for name in ("postgres", "nats", "logs"):
         (memory.folder / name).mkdir()
         (memory.folder / name / "data").touch()
+    (memory.folder / "notes").mkdir()  # of a person
     memory.forget()
-    assert sorted(path.name for path in memory.folder.iterdir()) == [".gitignore", "lock", "memory.json"]
+    assert sorted(path.name for path in memory.folder.iterdir()) == [".gitignore", "lock", "memory.json", "notes"]
     assert again(memory).port("orders") == port
     assert again(memory).secret("databases", "orders") != password
 

@@ -7,7 +7,7 @@ import pytest
 
 from fleet.up.page import PageProduct
 from fleet.up.product import Checkout
-from fleet.up.supervised import Supervised
+from fleet.up.service import ProductService
 from fleet.up.wiring import Shared
 from tests.fleet.up.checkouts import checkout
 
@@ -18,12 +18,12 @@ def orders(tmp_path: Path) -> Checkout:
 
 
 def page(one: Checkout) -> PageProduct:
-    service = object.__new__(Supervised)  # nothing starts here
+    service = object.__new__(ProductService)  # nothing starts here
     service.checkout = one
     shared: asyncio.Future[Shared] = asyncio.get_running_loop().create_future()
     shared.set_result(Shared({"orders": 8101}, {"orders": "postgresql://orders"}))
     service._tools = type("Tools", (), {"known": [one]})()  # ty: ignore[invalid-assignment]
-    return PageProduct({"orders": service}, shared)
+    return PageProduct({"orders": service}, shared, {})
 
 
 async def test_a_document_that_an_editor_locks_does_not_hide_the_map(orders: Checkout) -> None:

@@ -4,8 +4,8 @@ import asyncio
 import json
 import socket
 
+from fleet.up.health import ask
 from fleet.up.refusal import Refusal
-from fleet.up.supervised import ask
 
 
 async def test_callers_get_503_while_the_refusal_is_open_and_wait_in_the_queue_afterwards() -> None:

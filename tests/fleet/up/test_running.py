@@ -49,6 +49,28 @@ async def list_orders(request: Request) -> list[str]:
         return [str(item["id"]) for item in answer.json()["items"]]
 """
 
+RATES = {
+    "openapi": "3.1.0",
+    "info": {"title": "rates", "version": "1"},
+    "paths": {
+        "/v1/rates": {
+            "get": {
+                "operationId": "read_rates",
+                "responses": {
+                    "200": {
+                        "description": "",
+                        "content": {
+                            "application/json": {
+                                "schema": {"type": "object", "properties": {"rate": {"type": "integer"}}}
+                            }
+                        },
+                    }
+                },
+            }
+        }
+    },
+}
+
 
 class Product:
     """The services, and the run of `fleet up` on them."""
@@ -64,7 +86,7 @@ class Product:
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start `fleet up` as a shell starts a program in the background: SIGINT is ignored."""
-        command = [sys.executable, "-m", "fleet", "up", f"--config={self.folder / 'fleet.toml'}"]
+        command = [sys.executable, "-m", "fleet", "up", "--keep", f"--config={self.folder / 'fleet.toml'}"]
         with self.log.open("w") as log:
             run = subprocess.Popen(
                 ["/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh", *command],
@@ -133,6 +155,8 @@ def product(render: Render, birth: Birth, tmp_path_factory: pytest.TempPathFacto
     (of_chassis / "settings/settings.py").write_text(older)
     server = of_chassis / "web/server.py"
     server.write_text(server.read_text().replace("settings.http_fd", "None"))
+    (folder / "ledger/specs/uses").mkdir(parents=True)
+    (folder / "ledger/specs/uses/rates.json").write_text(json.dumps(RATES))
     entries = [f'[[service]]\npath = "{name}"\n' for name in ("shipping", "storefront", "ledger")]
     (folder / "fleet.toml").write_text("".join(entries))
     product = Product(folder)
@@ -271,14 +295,20 @@ def test_nothing_outlives_a_killed_or_ended_fleet_up(product: Product) -> None:
     again = product.start()
     product.await_state("ready")
     assert {name: one["url"] for name, one in product.services().items()} == ports
+    page = control.tell(product.memory, "status")["addresses"]["page"]
+    kept = httpx2.get(f"{page}traces?text=checkouts", timeout=60, trust_env=False).json()
+    assert kept["traces"], "--keep keeps the traces of the run that was killed"
     again.send_signal(signal.SIGTERM)
     assert again.wait(120) == 0
     assert not product.processes()
     assert product.log.read_text().endswith("all services have ended\n")
     assert "no `fleet up` runs on" in product.fleet("down").stderr
 
-    detached = product.fleet("up", "--detach", "--only", "ledger")
+    detached = product.fleet("up", "--detach", "--around", "ledger")
     assert detached.returncode == 0, detached.stdout + detached.stderr
     assert list(product.services()) == ["ledger"]
+    (stub,) = control.tell(product.memory, "status")["stubs"]
+    assert f"rates is a stub, which answers from {product.folder}/ledger/specs/uses/rates.json" in detached.stdout
+    assert httpx2.get(f"{stub['url']}/v1/rates", trust_env=False, timeout=60).json() == {"rate": 1}
     assert product.fleet("down").returncode == 0
     assert not product.processes()

@@ -1,11 +1,13 @@
 """The settings of each service, as they are derived from its code without running it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fleet.errors import FleetError
 from fleet.up.product import Checkout
+from fleet.up.unaddressed import unaddressed
 from fleet.up.wiring import Shared, environment, own_settings, refuse_unknown
 from tests.fleet.up.checkouts import checkout
 
@@ -122,3 +124,16 @@ def test_a_service_finds_its_neighbours_by_their_names_and_all_servers(orders: C
 def test_a_service_has_no_settings_of_unused_servers(known: list[Checkout]) -> None:
     found = environment(known[1], known, shared(known))
     assert {"BROKER_URL", "RUN_WORKER", "OIDC_ISSUER", "OIDC_CLIENT_SECRET"}.isdisjoint(found)
+
+
+def test_a_neighbour_without_a_setting_for_its_address_is_named(orders: Checkout, known: list[Checkout]) -> None:
+    code = orders.folder / "src/orders/api"
+    code.mkdir()
+    (code / "calls.py").write_text(
+        'settings.client_for("customers")\napp.settings.client_for(name="profiles")\nsettings.client_for("stranger")\n'
+    )
+    (code / "broken.py").write_text("client_for(")
+    (sentence,) = unaddressed(orders, known)
+    assert sentence.startswith('orders calls client_for("profiles"), but its settings have no address')
+    assert "add the field `profiles_url: HttpUrl | None = None` to src/orders/settings.py" in sentence
+    assert unaddressed(replace(orders, settings={"NEIGHBOUR_URL": "http://{name}.example"}), known) == []

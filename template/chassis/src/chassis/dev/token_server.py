@@ -22,11 +22,11 @@ class TokenServer:
     """Everybody who reaches the server obtains any token, so it listens on loopback alone.
 
     A request for a token may name its `audience`, `subject` and `scope`. Without a scope the token has the scopes that `scopes`
-    returns for its audience. The subject of a client that shows its OAuth credentials is the client's name.
+    returns for its audience and its client. The subject of a client that shows its OAuth credentials is the client's name.
     """
 
     def __init__(
-        self, audience: str, *, path: str, port: int = 0, scopes: Callable[[str], Iterable[str]] = lambda _: ()
+        self, audience: str, *, path: str, port: int = 0, scopes: Callable[[str, str], Iterable[str]] = lambda *_: ()
     ) -> None:
         self.audience, self._path, self._scopes = audience, path, scopes
         self._key = ECKey.generate_key("P-256", auto_kid=True)
@@ -56,7 +56,7 @@ class TokenServer:
 
     def _wanted(self, values: dict[str, str], client: str) -> str:
         audience = values.get("audience", self.audience)
-        scopes = values["scope"].split() if "scope" in values else self._scopes(audience)
+        scopes = values["scope"].split() if "scope" in values else self._scopes(audience, client)
         claims = {"aud": audience} | ({"client_id": client} if client else {})
         return self.token(values.get("subject", client or "developer"), scopes=scopes, **claims)
 

@@ -16,7 +16,8 @@ class ServiceState:
     """A service as the page shows it. An empty text means that the page shows nothing in its place."""
 
     name: str
-    state: Literal["starting", "ready", "unready", "broken", "stopped"]
+    state: Literal["starting", "ready", "unready", "broken", "stopped", "stub"]
+    """A stub answers from the API document of a service that does not run."""
     doing: str = ""
     """The step of a start that is under way, such as installing."""
     url: str = ""

@@ -4,7 +4,7 @@ import { copy, get, post, product, say } from "./connection.js";
 import { byId, button, counted, element, link, service } from "./elements.js";
 import { onlyOf } from "./lists.js";
 
-const TONES = { ready: "good", starting: "warn", unready: "warn", broken: "bad", stopped: "" };
+const TONES = { ready: "good", starting: "warn", unready: "warn", broken: "bad", stopped: "", stub: "" };
 const SECONDS = 300;
 const traffic = new Map();
 let drawn = "";
@@ -34,8 +34,9 @@ export async function showServices() {
   byId("cards").replaceChildren(...states.map(card));
   for (const each of document.querySelectorAll("#services details")) each.open ||= open.has(each.dataset.key);
   if (focused) document.querySelector(`#services [data-key="${CSS.escape(focused)}"]`)?.focus();
-  const ready = states.filter((each) => each.state === "ready").length;
-  byId("ready").textContent = `${ready} of ${states.length} ready`;
+  const running = states.filter((each) => each.state !== "stub");
+  const ready = running.filter((each) => each.state === "ready").length;
+  byId("ready").textContent = `${ready} of ${running.length} ready`;
 }
 
 function card(state) {
@@ -45,13 +46,13 @@ function card(state) {
   if (state.url) add("address", link(state.url, state.url), state.docs_url ? link("docs", state.docs_url) : "");
   if (state.version) add("version", state.version);
   if (state.migration) add("migration", state.migration);
-  add("restarts", element("span", state.restarts ? "warned" : "", String(state.restarts)));
+  if (state.state !== "stub") add("restarts", element("span", state.restarts ? "warned" : "", String(state.restarts)));
   if (state.memory_bytes) add("memory", `${(state.memory_bytes / 2 ** 20).toFixed(0)} MiB`);
   add("last 5 minutes", used(state.name));
   if (state.checkout) add("checkout", element("code", "", state.checkout), copying(state.name, "checkout", state.checkout));
   if (state.psql) add("database", element("code", "", state.psql), copying(state.name, "psql", state.psql));
-  const isStopped = state.state === "stopped";
-  const actions = element("p", "actions", ...(isStopped ? ["start"] : ["restart", "stop"]).map((action) => acting(state.name, action)));
+  const possible = { stopped: ["start"], stub: [] }[state.state] ?? ["restart", "stop"];
+  const actions = element("p", "actions", ...possible.map((action) => acting(state.name, action)));
   actions.append(button("", "Traces", () => onlyOf(state.name)));
   return element("article", `card ${TONES[state.state]}`, title, facts, problem(state), actions);
 }

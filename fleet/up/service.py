@@ -1,25 +1,22 @@
 """Keep one service running: install it, migrate its database, start it again after a save, a crash or a command."""
 
 import asyncio
-import hashlib
-import json
 import signal
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from fleet.errors import FleetError
-from fleet.git import git
 from fleet.processes.programs import Guard
+from fleet.up.checkout_state import is_installed, migrations, version
+from fleet.up.health import lives, why_unready
+from fleet.up.held_socket import HeldSocket
 from fleet.up.memory import Memory
 from fleet.up.output import Output
 from fleet.up.process import Process
 from fleet.up.product import Checkout
-from fleet.up.refusal import Refusal
-from fleet.up.wiring import Shared, environment, unknown_settings
+from fleet.up.wiring import Peer, Shared, environment, unknown_settings
 from fleet.update.generated import team_environment
 
 State = Literal["starting", "ready", "unready", "broken", "stopped"]
@@ -29,11 +26,11 @@ PAUSE_SECONDS = 0.5
 START_SECONDS = 60
 LOOK_SECONDS = 2
 ANSWER_SECONDS = 5
+MISSES = 3
+"""So many times in a row a service may fail to answer /livez before it is restarted."""
+
 RECOVERED_SECONDS = 10
 """A process that ran this long does not count as a failed attempt when it ends."""
-
-BUILT_FROM = ("uv.lock", "pyproject.toml", "chassis/pyproject.toml", ".copier-answers.yml")
-SHOWN_ELSEWHERE = ("status", "version")
 
 
 class StartFailed(Exception):
@@ -47,32 +44,31 @@ class Tools:
     memory: Memory
     guard: Guard
     shared: asyncio.Future[Shared]
-    known: list[Checkout]
+    known: list[Peer]
     output: Callable[[str], Output]
     tell: Callable[[str], None]
 
 
-class Supervised:
+class ProductService:
     """One service, and its state for people: starting, ready, unready, broken or stopped."""
 
     def __init__(self, checkout: Checkout, port: int, tools: Tools) -> None:
         self.checkout, self.port, self._tools = checkout, port, tools
         self.state: State = "starting"
         self.doing = self.problem = ""
-        self.version = self.migration = self.note = ""
+        self.version = self.migration = ""
         self.restarts = -1
         self.process: Process | None = None
+        self.socket = HeldSocket(checkout, port)
         self._is_wanted, self._asked = True, asyncio.Event()
         self._output = tools.output(checkout.name)
-        self._listener: socket.socket | None = None
-        self._refusal: Refusal | None = None
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     @property
-    def known(self) -> list[Checkout]:
+    def known(self) -> list[Peer]:
         """All services that this one may call."""
         return self._tools.known
 
@@ -112,7 +108,7 @@ class Supervised:
         finally:
             if self.process:
                 await self.process.stop()
-            self._release()
+            self.socket.close()
             self._output.close()
 
     async def _fail(self, problem: str, failures: int) -> None:
@@ -124,7 +120,7 @@ class Supervised:
             await self._rest("broken", problem)
         elif self.state == "starting":
             self.problem = problem
-            await self._refuse()
+            await self.socket.refuse()
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def _rest_broken(self, problem: str) -> None:
@@ -132,50 +128,27 @@ class Supervised:
         await self._rest("broken", problem)
 
     async def _rest(self, state: State, problem: str) -> None:
-        await self._refuse()
+        await self.socket.refuse()
         self.state, self.problem, self.doing = state, problem, ""
         await self._asked.wait()
-
-    async def _refuse(self) -> None:
-        if self._refusal:
-            await self._refusal.open()
 
     async def _start(self) -> None:
         """Raises StartFailed, and FleetError for a reason that another attempt does not remove."""
         self.state, self.restarts = "starting", self.restarts + 1
         self._output.begin()
-        self._listen()
-        if not _is_installed(self.checkout.folder):
-            await self._refuse()
+        self.socket.open()
+        if not is_installed(self.checkout.folder):
+            await self.socket.refuse()
             self._tools.tell(f"{self.checkout.name} is installed by `make setup`")
             await self._run("installing", "make", "setup")
-            self._listen()
+            self.socket.open()
         shared = await asyncio.shield(self._tools.shared)
         if lacking := unknown_settings(self.checkout, self._tools.known):
             raise FleetError(f"needs {', '.join(lacking)}: write it into `settings` of its entry in fleet.toml")
         variables = environment(self.checkout, self._tools.known, shared)
-        self.version = await asyncio.to_thread(_version, self.checkout.folder)
+        self.version = await asyncio.to_thread(version, self.checkout.folder)
         await self._migrate(variables)
         await self._serve(variables | {"SERVICE_VERSION": self.version or "0.0.0"})
-
-    def _listen(self) -> None:
-        """Hold the socket of the service, unless its chassis cannot take it: then only the service itself can listen."""
-        takes = _takes_socket(self.checkout.folder)
-        self.note = "its chassis takes no socket, so calls fail while it restarts" if takes is False else ""
-        if takes is False:
-            self._release()
-        elif self._listener is None:
-            try:
-                self._listener = socket.create_server(("127.0.0.1", self.port))
-            except OSError as error:
-                raise FleetError(f"cannot listen on port {self.port}: {error.strerror}") from None
-            self._refusal = Refusal(self._listener, lambda: f"{self.checkout.name} does not run under `fleet up`")
-
-    def _release(self) -> None:
-        if self._listener and self._refusal:
-            self._refusal.close()
-            self._listener.close()
-        self._listener = self._refusal = None
 
     async def _run(self, doing: str, *command: str, variables: dict[str, str] | None = None) -> None:
         self.doing = doing
@@ -209,7 +182,7 @@ class Supervised:
 
     async def _migrate(self, variables: dict[str, str]) -> None:
         """Apply the migrations, by the service's own role, unless the database is known to have them."""
-        digest, newest = _migrations(self.checkout, variables["DATABASE_URL"])
+        digest, newest = migrations(self.checkout, variables["DATABASE_URL"])
         if self._tools.memory.applied(self.checkout.name) != digest:
             await self._run("migrating", *self._program("migrate"), variables=variables)
             self._tools.memory.remember("migrations", self.checkout.name, digest)
@@ -217,9 +190,8 @@ class Supervised:
 
     async def _serve(self, variables: dict[str, str]) -> None:
         self.doing = ""
-        descriptors = [self._listener.fileno()] if self._listener else []
-        if self._refusal:
-            self._refusal.close()
+        descriptors = self.socket.pass_on()
+        if descriptors:
             variables = variables | {"HTTP_FD": str(descriptors[0])}
         began = time.monotonic()
         self._output.begin()
@@ -252,9 +224,9 @@ class Supervised:
             await asyncio.sleep(0.2)
 
     async def _watch(self) -> None:
-        """Look at the process until it is asked to change. Raises StartFailed if it ends by itself."""
+        """Look at the process until it is asked to change. Raises StartFailed if it ends by itself, or has to be ended."""
         assert self.process
-        asked = asyncio.create_task(self._asked.wait())
+        asked, misses = asyncio.create_task(self._asked.wait()), 0
         try:
             while True:
                 await asyncio.wait(
@@ -264,75 +236,28 @@ class Supervised:
                     return await self.process.stop()
                 if self.process.ended.done():
                     raise StartFailed(self._end())
-                try:
-                    await self._look(ANSWER_SECONDS)
-                except (OSError, ValueError):
-                    self.state, self.problem = "unready", "it does not answer /readyz"
+                problem = await self._complaint()
+                misses = misses + 1 if problem else 0
+                if misses == MISSES:
+                    await self.process.stop()
+                    raise StartFailed(f"{problem}, and was ended\n{self._output.tail()}".rstrip())
         finally:
             asked.cancel()
 
+    async def _complaint(self) -> str:
+        """Return why the process has to be ended if this goes on; empty if it lives."""
+        try:
+            if not await lives(self.port, ANSWER_SECONDS):
+                self.state, self.problem = "unready", "its /livez answers that it has to be restarted"
+                return self.problem
+            await self._look(ANSWER_SECONDS)
+        except (OSError, ValueError):
+            self.state, self.problem = "unready", f"it gave no usable answer within {ANSWER_SECONDS} s"
+            return self.problem
+        return ""
+
     async def _look(self, seconds: float) -> None:
         """Ask the service whether it is ready. Raises OSError or ValueError if it gives no usable answer."""
-        status, details = await ask(self.port, "/readyz", seconds)
-        self.doing = ""
-        self.state, self.problem = ("ready", "") if status == 200 else ("unready", _describe(details))
-
-
-async def ask(port: int, path: str, seconds: float) -> tuple[int, Any]:
-    """Send a GET request. Return the status and the JSON of the answer. Raises OSError or ValueError."""
-    async with asyncio.timeout(seconds):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        try:
-            writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode())
-            answer = await reader.read(2**16)
-            while more := await reader.read(2**16):
-                answer = (answer + more)[: 2**20]
-        finally:
-            writer.close()
-    head, _, body = answer.partition(b"\r\n\r\n")
-    try:
-        return int(head.split(b" ", 2)[1]) if head.count(b" ") > 1 else 0, json.loads(body)
-    except RecursionError:
-        raise ValueError("the answer nests too deeply") from None
-
-
-def _describe(details: Any) -> str:
-    facts = details if isinstance(details, dict) else {}
-    return "not ready: " + ", ".join(f"{name} {value}" for name, value in facts.items() if name not in SHOWN_ELSEWHERE)
-
-
-def _is_installed(folder: Path) -> bool:
-    """Return whether `make setup` has nothing to do."""
-    try:
-        installed = (folder / ".venv/.ready").stat().st_mtime
-        if not (folder / "uv.lock").exists():
-            return False
-    except OSError:
-        return False
-    return all(not (folder / name).exists() or (folder / name).stat().st_mtime <= installed for name in BUILT_FROM)
-
-
-def _takes_socket(folder: Path) -> bool | None:
-    """Return whether `serve` takes a descriptor; None if the chassis is not installed yet."""
-    places = [folder / "chassis/src/chassis", *folder.glob(".venv/lib/python3*/site-packages/chassis")]
-    files = [place / "settings/settings.py" for place in places if (place / "settings").is_dir()]
-    return any(b"http_fd" in file.read_bytes() for file in files if file.is_file()) if files else None
-
-
-def _migrations(checkout: Checkout, url: str) -> tuple[str, str]:
-    """Return a digest of the database's address and its migrations, and the name of the service's newest migration."""
-    own = sorted((checkout.folder / f"src/{checkout.package}/migrations/versions").glob("[!.]*.py"))
-    chassis = checkout.folder / "chassis/src/chassis/database/migrations/versions"
-    of_chassis = sorted(chassis.glob("*.py")) or [checkout.folder / "uv.lock"]
-    digest = hashlib.sha256(url.encode())
-    for path in [*own, *of_chassis]:
-        digest.update(f"\0{path.name}\0".encode() + path.read_bytes())
-    return digest.hexdigest(), next((path.stem for path in reversed(own) if path.stem[:1].isdigit()), "")
-
-
-def _version(folder: Path) -> str:
-    """Return the commit that is checked out; empty without a repository."""
-    try:
-        return git.answer(folder, "rev-parse", "--short", "HEAD") or ""
-    except FleetError:
-        return ""
+        problem = await why_unready(self.port, seconds)
+        self.doing, self.problem = "", problem
+        self.state = "unready" if problem else "ready"

@@ -1,0 +1,96 @@
+"""Choose one service with its neighbours from the map, and stubs for the services that these call."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fleet.client import uses
+from fleet.errors import FleetError
+from fleet.map.model import Map
+from fleet.map.reader import read_folders
+from fleet.output import warn
+from fleet.service.openapi import Document
+from fleet.service.register import members
+from fleet.up.product import Checkout, Selection
+from fleet.up.stubs import Stub
+from fleet.up.wiring import find, neighbour_settings
+
+
+def around(name: str, selection: Selection, config: Path) -> Selection:
+    """Leave only the service and its neighbours to start. Raises FleetError."""
+    known = [*selection.started, *selection.left_out]
+    map_ = read_folders([one.folder for one in known])
+    for folder, reason in map_.unread.items():
+        warn(f"{folder} is not on the map, so only its settings and specs/uses name its neighbours: {reason}")
+    calls = {one.name: _called(one, map_) for one in known}
+    service = find(name, selection.started)
+    if service is None:
+        names = ", ".join(one.name for one in selection.started)
+        raise FleetError(f"--around: there is no service {name} to start here: the services are {names}")
+    near = {service.name, *calls[service.name], *(caller for caller, called in calls.items() if service.name in called)}
+    near |= {
+        end for edge in map_.edges for end in (edge.source, edge.target) if service.name in (edge.source, edge.target)
+    }
+    started = [one for one in selection.started if one.name in near]
+    beyond = [one for one in selection.started if one not in started]
+    wanted: dict[str, list[Checkout]] = {}
+    for caller in started:
+        for called in sorted(calls[caller.name]):
+            if find(called, [*started, *selection.left_out]) is None:
+                wanted.setdefault(called, []).append(caller)
+    listed = {one.name for one in members(config)} if config.exists() else set()
+    found = (_stub(called, callers, beyond, listed, config) for called, callers in wanted.items())
+    return replace(selection, started=started, missing=[], stubs=[one for one in found if one])
+
+
+def _called(caller: Checkout, map_: Map) -> set[str]:
+    """Return the names of the services that a service calls, by its specs, its catalogue, its code and its settings."""
+    named = {file.stem for file in (caller.folder / "specs/uses").glob("*.json")}
+    named |= {*neighbour_settings(caller).values()}
+    if facts := map_.services.get(caller.name):
+        named |= {name for name in facts.consumes if not name.endswith("-messages")}
+        named |= {client.target for client in facts.clients}
+    return {map_.service_of(name) or name for name in named} - {caller.name}
+
+
+def _stub(
+    name: str, callers: Sequence[Checkout], beyond: Sequence[Checkout], listed: Collection[str], config: Path
+) -> Stub | None:
+    """Answer from the service's own document, or else from the parts that its callers use. None: the service is a stranger."""
+    used = [file for caller in callers if (file := caller.folder / f"specs/uses/{name}.json").is_file()]
+    checkout = find(name, beyond)
+    entry = next((one for one in (name, f"{name}-service") if one in listed), None)
+    if not (checkout or entry or used):
+        return None
+    found, alias = (checkout.name, checkout.alias) if checkout else (name, entry or name)
+    reasons = []
+    if checkout or entry:
+        try:
+            source = str(checkout.folder) if checkout else None
+            return Stub(
+                found, alias, source or f"the entry of {alias} in {config}", uses.read_source(alias, source, config)
+            )
+        except FleetError as error:
+            reasons.append(str(error))
+    parts = []
+    for file in used:
+        try:
+            parts.append(uses.parse(str(file), file.read_bytes()).content)
+        except (FleetError, OSError) as error:
+            reasons.append(str(error))
+    if parts:
+        return Stub(found, alias, ", ".join(map(str, used)), Document(_joined(parts)))
+    return Stub(found, alias, "no document", missing=f"no API document of {found} is known: {'; '.join(reasons)}")
+
+
+def _joined(parts: Sequence[Any]) -> Mapping[str, Any]:
+    """Join the documents of several callers. The first one wins where two describe the same."""
+    joined: dict[str, Any] = {"openapi": "3.1.0", "paths": {}, "components": {}}
+    for part in parts:
+        for path, item in part.get("paths", {}).items():
+            joined["paths"][path] = item | joined["paths"].get(path, {})
+        for kind, named in part.get("components", {}).items():
+            joined["components"][kind] = named | joined["components"].get(kind, {})
+    return json.loads(json.dumps(joined))
