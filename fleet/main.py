@@ -2,6 +2,7 @@
 
 import os
 import sys
+from datetime import datetime
 from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
@@ -11,14 +12,18 @@ import click
 from fleet.errors import FleetError, describe_os_error
 from fleet.options import (
     PATH,
+    choose_day,
+    choose_policy,
     config_option,
     data_option,
+    day_option,
     format_option,
     jobs_option,
     offline_option,
     output_option,
     parse_answers,
     path_argument,
+    policy_option,
     table_width,
     template_option,
     to_option,
@@ -50,9 +55,17 @@ def app() -> None:
 @click.option("--ref", help="A commit to check instead of the working copy.")
 @click.option("--base", show_default="the remote's default branch", help="The branch or commit to merge into.")
 @format_option("table", "json", "github", help="github: annotations.")
+@policy_option
 @template_option
 def check(
-    path: Path, *, only_drift: bool, ref: str | None, base: str | None, shown: str, template: tuple[str, ...]
+    path: Path,
+    *,
+    only_drift: bool,
+    ref: str | None,
+    base: str | None,
+    shown: str,
+    policy: Path | None,
+    template: tuple[str, ...],
 ) -> None:
     """Show in one table where a service differs from the platform. Status 1 if any finding is an error."""
     from fleet.check import check as checking
@@ -60,6 +73,7 @@ def check(
     from fleet.check.findings import Level
 
     trust_templates(template)
+    choose_policy(policy)
     report = checking.check(checking.Options(path, ref, base, only_drift))
     if shown == "table":
         show_check.table(report)
@@ -75,9 +89,19 @@ def check(
 @output_option
 @offline_option
 @jobs_option
+@policy_option
+@day_option
 @template_option
 def status(
-    *, config: Path, shown: str, output: Path | None, offline: bool, jobs: int | None, template: tuple[str, ...]
+    *,
+    config: Path,
+    shown: str,
+    output: Path | None,
+    offline: bool,
+    jobs: int | None,
+    policy: Path | None,
+    day: datetime | None,
+    template: tuple[str, ...],
 ) -> None:
     """Show the state of every service: version, drift, conventions, waivers. Status 1 if any breaks the policy or is unreadable."""
     from fleet.conventions import conventions
@@ -87,8 +111,10 @@ def status(
 
     if offline:
         os.environ["FLEET_OFFLINE"] = "1"
+    choose_day(day)
     listed = members(config)
     trust_templates(template, config)
+    choose_policy(policy, config)
     standings = status(listed, jobs)
     if shown == "table":
         text = show_status.table(standings, width=table_width(output))
@@ -286,6 +312,7 @@ def update_all(
 
     listed = members(config)
     trust_templates(template, config)
+    choose_policy(None, config)
     outcomes = update_all(listed, work or config.parent / FOLDER, RunOptions(to or "", test, push), jobs)
     show.outcomes(outcomes)
     raise SystemExit(any(outcome.failure for outcome in outcomes))

@@ -1,6 +1,8 @@
 """The options that commands share, and the functions that read them."""
 
+import os
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import click
@@ -25,6 +27,25 @@ output_option = click.option(
     "--output", type=PATH, metavar="FILE", show_default="stdout", help="Write the report there."
 )
 path_argument = click.argument("path", type=PATH, default=Path(), help="A service's repository. Default: this folder.")
+policy_option = click.option(
+    "--policy",
+    type=PATH,
+    metavar="FILE",
+    envvar="FLEET_POLICY",
+    show_envvar=True,
+    show_default="policy.toml beside fleet.toml, or that of the template's newest release",
+    help="The levels, dates and approvers of the platform.",
+)
+day_option = click.option(
+    "day",
+    "--on",
+    type=click.DateTime(["%Y-%m-%d"]),
+    metavar="DAY",
+    envvar="FLEET_TODAY",
+    show_envvar=True,
+    show_default="today",
+    help="Judge as on this day: which rules and waivers count then.",
+)
 to_option = click.option("--to", metavar="VERSION", show_default="newest", help="A version of the template.")
 template_option = click.option(
     "--template",
@@ -53,6 +74,26 @@ def trust_templates(named: Sequence[str], config: Path | None = None) -> None:
     named = named or (templates(config) if config else [])
     if named or not is_decided():
         trust(named or [repository()])
+
+
+def choose_policy(named: Path | None, config: Path | None = None) -> None:
+    """Let a policy take the place of the template's, in this process and in those that it starts.
+
+    It is the named one, or that of FLEET_POLICY, or else the one beside fleet.toml, if there is one.
+    """
+    from fleet.policy.policy import CHOSEN, POLICY
+
+    beside = config.parent / POLICY if config and CHOSEN not in os.environ else None
+    if chosen := named or (beside if beside and beside.is_file() else None):
+        os.environ[CHOSEN] = str(chosen.absolute())
+
+
+def choose_day(day: datetime | None) -> None:
+    """Judge as on another day, in this process and in those that it starts."""
+    from fleet.service.waivers import TODAY
+
+    if day:
+        os.environ[TODAY] = day.date().isoformat()
 
 
 def table_width(output: Path | None) -> int | None:

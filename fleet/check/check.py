@@ -40,13 +40,17 @@ def check(options: Options) -> Report:
 def examine(options: Options) -> Report | Failure:
     """Run the checks in a process of its own. The imports are here, because only that process needs them."""
     from fleet.check.checks import CHECKS, DRIFT, find_all
+    from fleet.check.levels import apply_levels
     from fleet.processes.resource_limits import limit_resources
     from fleet.service.service import Service
+    from fleet.service.waivers import today
 
     try:
         with limit_resources("the service"):
             service = Service(options.path, options.ref, options.base)
             found = list(find_all(DRIFT if options.only_drift else CHECKS, service))
+            if not options.only_drift:
+                found = list(apply_levels(found, service.policy, service.traits, today()))
             return Report(service.root.resolve().name, service.answers.version, found)
     except (FleetError, OSError) as error:
         return Failure(str(as_fleet_error(error)))

@@ -50,6 +50,10 @@ def _check_waiver(service: Service, waiver: Waiver) -> Iterator[Finding]:
     if void := waiver.void_because(service.tree.get(waiver.path), today()):
         kind = "waiver-expired" if waiver.expires < today() else "waiver-void"
         yield Finding(kind, path, f"the waiver of {waiver.subject} {void}", "have it approved anew, or remove it")
+    elif waiver.objection_since:
+        reason = f"the waiver of {waiver.subject} {waiver.objection}"
+        since = waiver.objection_since.isoformat()
+        yield Finding("waiver-void", path, reason, "have it approved anew, or remove it", Level.NOTICE, since=since)
     elif waiver.path and not waiver.id and (needless := _why_needless(service, waiver.path)):
         reason, remedy = needless
         reason = f"the waiver of {waiver.subject} has no effect: {reason}"

@@ -1,18 +1,15 @@
 """Lag: how long a service has been without a release of the template, compared with the platform's policy."""
 
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from fleet.check.findings import Finding, Level
 from fleet.errors import FleetError
+from fleet.policy.policy import POLICY, policy_of_template
 from fleet.service.service import Service
+from fleet.service.waivers import today
 from fleet.template.answers import ANSWERS_FILE
-from fleet.template.release import Release
-
-# The file is in the root of the template's repository.
-POLICY = "policy.toml"
 
 # Services that are checked one after the other share a fetch. It is short, so that an urgent release is seen at once.
 JUST_NOW = timedelta(minutes=1)
@@ -35,7 +32,9 @@ def lag_of(service: Service) -> Lag:
     template.refresh_if_possible(unless_newer_than=JUST_NOW)
     newest = template.newest()
     missing = [tag for tag in template.releases if not template.follows(service.release, template.at(tag))]
-    days = (datetime.now(UTC) - template.at(missing[0]).date).days if missing else 0
+    # The time of today on the day of the report, which FLEET_TODAY may set.
+    now = datetime.combine(today(), datetime.now(UTC).timetz())
+    days = (now - template.at(missing[0]).date).days if missing else 0
     return Lag(missing, days, newest.version)
 
 
@@ -44,7 +43,7 @@ def check_lag(service: Service) -> Iterator[Finding]:
     behind = lag_of(service)
     if not behind.missing:
         return
-    allowed = allowed_days(service.template.newest())
+    allowed = allowed_days(service)
     late = behind.days > allowed
     names = "one release" if len(behind.missing) == 1 else f"{len(behind.missing)} releases"
     age = f"the first of them {behind.days} days old, where {allowed} are allowed"
@@ -54,13 +53,11 @@ def check_lag(service: Service) -> Iterator[Finding]:
     yield Finding("template-lag", ANSWERS_FILE, reason, "`fleet update`", level, why=why)
 
 
-def allowed_days(newest: Release) -> int:
-    """Read the policy of a release. Raises FleetError if the policy is missing or malformed."""
-    file = newest.folder / POLICY
-    try:
-        days = tomllib.loads(file.read_text())["lag"]["days"]
-    except (FileNotFoundError, KeyError, tomllib.TOMLDecodeError):
-        days = None
-    if not isinstance(days, int) or days < 0:
+def allowed_days(service: Service) -> int:
+    """Return the days of the policy. A chosen policy may leave them to the template's. Raises FleetError if there are none."""
+    days, newest = service.policy.days, service.template.newest()
+    if days is None:
+        days = policy_of_template(newest).days
+    if days is None:
         raise FleetError(f"{POLICY} of the template's {newest.version} has no number of days in [lag]: write it there")
     return days

@@ -58,6 +58,8 @@ def _level(finding: Finding) -> str:
 
     The result is empty for an error, or if the id names the level.
     """
+    if finding.level is Level.NOTICE and finding.since:
+        return f"({finding.level}, counts from {finding.since})"
     return "" if finding.level is Level.ERROR or finding.id == finding.level else f"({finding.level})"
 
 
@@ -79,7 +81,8 @@ def _annotation(finding: Finding) -> str:
     where = {"file": finding.path, "line": str(finding.line or ""), "title": finding.id}
     properties = ",".join(f"{name}={_property(value)}" for name, value in where.items() if value)
     remedy = f"Do: {finding.remedy}" if finding.remedy else ""
-    message = "\n".join(filter(None, (finding.reason, remedy, finding.why)))
+    counts = f"Counts from {finding.since}." if finding.level is Level.NOTICE and finding.since else ""
+    message = "\n".join(filter(None, (finding.reason, counts, remedy, finding.why)))
     return f"::{COMMANDS[finding.level]} {properties}::{_message(message)}"
 
 

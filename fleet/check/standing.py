@@ -45,6 +45,9 @@ class Standing:
     tier: str = ""
     # The highest level of maturity that the service has reached.
     maturity: str | None = None
+    # The level above, and the conventions that the service has to keep for it.
+    next_maturity: str | None = None
+    lacks: tuple[str, ...] = ()
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -70,6 +73,16 @@ class Standing:
         return list(dict.fromkeys(one.id for one in self.conventions if one.level is Level.ERROR))
 
     @property
+    def warned(self) -> list[str]:
+        """The conventions that the policy only warns of."""
+        return list(dict.fromkeys(one.id for one in self.conventions if one.level is Level.WARNING and one.why))
+
+    @property
+    def announced(self) -> dict[str, str]:
+        """The conventions that the policy announces, each with the day from which it counts; without a day it is empty."""
+        return {one.id: one.since or "" for one in self.conventions if one.level is Level.NOTICE}
+
+    @property
     def waived(self) -> list[str]:
         """The conventions that are waived for the service."""
         return list(dict.fromkeys(one.id for one in self.conventions if one.level is Level.WAIVED))
@@ -84,7 +97,8 @@ class Standing:
             key: tuple(Finding(**one | {"level": Level(one["level"])}) for one in written[key])
             for key in ("platform", "conventions", "neighbours")
         }
-        return cls(**{**written, **findings})
+        lacks: dict[str, Any] = {"lacks": tuple(written["lacks"])}
+        return cls(**{**written, **findings, **lacks})
 
 
 def unreadable(member: Member, reason: object, commit: str = "") -> Standing:

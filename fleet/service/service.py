@@ -10,6 +10,7 @@ from typing import TypeVar
 from fleet.cache import cache, mark_used, write_atomically
 from fleet.errors import FleetError
 from fleet.git import git
+from fleet.policy.policy import Policy, policy_of
 from fleet.policy.traits import Traits, find_traits
 from fleet.service.files import Files
 from fleet.service.waivers import WAIVERS_FILE, Waivers, today
@@ -89,8 +90,17 @@ class Service(Files):
 
     @cached_property
     def waivers(self) -> Waivers:
-        """The content of conventions.yml. Raises FleetError."""
-        return Waivers.parse(self.read(WAIVERS_FILE))
+        """The content of conventions.yml, with the objections of the policy. Raises FleetError."""
+        found = Waivers.parse(self.read(WAIVERS_FILE))
+        return found.under(self.policy.approval, today()) if found.waivers else found
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The policy that FLEET_POLICY names, or that of the template's newest release. Raises FleetError.
+
+        It may name conventions that this `fleet` does not know, because a service may run an older one.
+        """
+        return policy_of(self.template.newest())
 
     def is_waived(self, path: str) -> bool:
         """Return whether the file may differ from the template's, by a valid waiver."""

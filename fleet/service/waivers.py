@@ -21,7 +21,8 @@ waivers:
     content: 1f7a7a472abf3dd9643fd615f6da379c4acb3e3a
 """
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -29,9 +30,15 @@ import yaml
 
 from fleet.errors import FleetError
 from fleet.git.objects import Entry
+from fleet.policy.approval import Approval
 from fleet.template.answers import load, not_yaml, refuse_long
 
 WAIVERS_FILE = "conventions.yml"
+
+KEYS = frozenset({"id", "path", "reason", "owner", "approver", "expires", "content"})
+
+# The environment variable with the day on which everything is judged.
+TODAY = "FLEET_TODAY"
 
 # The `content` of a waived path that was deleted on purpose.
 ABSENT = "absent"
@@ -48,6 +55,9 @@ class Waiver:
     approver: str
     expires: date
     content: str
+    # Why the waiver is void by the policy, and the day from which that counts, if it is not in force yet.
+    objection: str = ""
+    objection_since: date | None = None
 
     @property
     def subject(self) -> str:
@@ -61,6 +71,8 @@ class Waiver:
         """Why the waiver is void; empty if it is valid. `entry` is the file at its path now."""
         if self.expires < today:
             return f"expired on {self.expires}"
+        if self.objection and not self.objection_since:
+            return self.objection
         now = entry.blob if entry else ABSENT
         if self.path and now != self.content:
             return f"was granted for other content: the content has changed, and is now {now}"
@@ -94,9 +106,16 @@ class Waivers:
             if problem := _problem(entry):
                 problems.append(f"waiver {number}{_named(entry)}: {problem}")
             else:
-                fields = {name: entry.get(name, "") for name in Waiver.__dataclass_fields__}
+                fields = {name: entry.get(name, "") for name in KEYS}
                 found.append(Waiver(**fields))
         return cls(tuple(found), tuple(problems))
+
+    def under(self, approval: Approval, today: date) -> "Waivers":
+        """Return the waivers with the objections of the policy."""
+        since = None if approval.counts_on(today) else approval.since
+        found = [(one, approval.object_to(one.approver, one.expires, today)) for one in self.waivers]
+        judged = tuple(replace(one, objection=why, objection_since=since) if why else one for one, why in found)
+        return replace(self, waivers=judged)
 
     def of_path(self, path: str) -> Waiver | None:
         """Return the waiver of the template's bytes for a path, valid or void."""
@@ -104,14 +123,19 @@ class Waivers:
 
 
 def today() -> date:
-    """Return the day in UTC, so that all machines agree."""
-    return datetime.now(UTC).date()
+    """Return the day in UTC, so that all machines agree; or the day that FLEET_TODAY names. Raises FleetError."""
+    if not (written := os.environ.get(TODAY)):
+        return datetime.now(UTC).date()
+    try:
+        return date.fromisoformat(written)
+    except ValueError:
+        raise FleetError(f"{TODAY} is {written!r}, and has to be a day: write it as 2027-03-01") from None
 
 
 def _problem(entry: Any) -> str:
     if not isinstance(entry, dict):
         return "not a mapping"
-    if unknown := sorted(map(str, entry.keys() - Waiver.__dataclass_fields__.keys())):
+    if unknown := sorted(map(str, entry.keys() - KEYS)):
         return f"has the unknown key {', '.join(unknown)}"
     if not (entry.get("id") or entry.get("path")):
         return "needs the `id` of a convention, a `path`, or both for a convention in one file"

@@ -35,8 +35,23 @@ def summary(standings: list[Standing]) -> dict[str, int]:
     }
 
 
+def with_maturity(standings: list[Standing]) -> bool:
+    """Return whether the policy has levels of maturity, so that reports show them."""
+    return any(one.maturity or one.next_maturity for one in standings)
+
+
+def columns(standings: list[Standing]) -> tuple[str, ...]:
+    """Return the columns of the table."""
+    return (*COLUMNS, "maturity") if with_maturity(standings) else COLUMNS
+
+
+def row(standing: Standing, columns: tuple[str, ...]) -> list[str]:
+    """Return the row of a service in the table."""
+    return [standing.name, *cells(standing), standing.maturity or ""][: len(columns)]
+
+
 def cells(standing: Standing) -> tuple[str, ...]:
-    """Return the row of a service in the table, after its name."""
+    """Return the cells of COLUMNS for a service, after its name."""
     if standing.unreadable:
         return (word(standing), "", "", "", "", "", "")
     behind = ""
@@ -48,7 +63,14 @@ def cells(standing: Standing) -> tuple[str, ...]:
         standing.version,
         behind,
         format_counts(standing.drift),
-        ", ".join([*standing.failed, *(f"({id_})" for id_ in standing.waived)]),
+        ", ".join(
+            [
+                *standing.failed,
+                *(f"{id_} (warning)" for id_ in standing.warned),
+                *(f"{id_} from {day}" if day else f"{id_} (notice)" for id_, day in standing.announced.items()),
+                *(f"({id_})" for id_ in standing.waived),
+            ]
+        ),
         ", ".join(dict.fromkeys(one.id for one in standing.neighbours)),
         format_counts(waivers),
     )
@@ -60,15 +82,20 @@ def table(standings: list[Standing], *, width: int | None = None) -> str:
     from rich.text import Text
 
     console = output.console(width=width, no_color=True if width else None)
-    shown = Table(*COLUMNS, box=None, pad_edge=False)
+    shown = Table(*columns(standings), box=None, pad_edge=False)
     for standing in standings:
-        row = [standing.name, *cells(standing)]
+        texts = row(standing, columns(standings))
         if console.width < NARROW:
             # Names that are folded every few letters would be unreadable.
-            numbers = {"failed": len(standing.failed), "waived": len(standing.waived)}
-            row[CONVENTIONS] = format_counts({kind: number for kind, number in numbers.items() if number})
-            row[MAP] = count(len(standing.neighbours), "error") if standing.neighbours else ""
-        shown.add_row(*(Text(cell, overflow="fold") for cell in row), style=STYLES[standing.level])
+            numbers = {
+                "failed": len(standing.failed),
+                "warning": len(standing.warned),
+                "announced": len(standing.announced),
+                "waived": len(standing.waived),
+            }
+            texts[CONVENTIONS] = format_counts({kind: number for kind, number in numbers.items() if number})
+            texts[MAP] = count(len(standing.neighbours), "error") if standing.neighbours else ""
+        shown.add_row(*(Text(cell, overflow="fold") for cell in texts), style=STYLES[standing.level])
     with console.capture() as printed:
         console.print(shown)
         for standing in standings:
@@ -81,8 +108,9 @@ def table(standings: list[Standing], *, width: int | None = None) -> str:
 def markdown(standings: list[Standing], graph: str = "") -> str:
     """Format the report. `graph` is an additional section in Markdown."""
     lines = [f"# The fleet on {today()}", "", sentence(standings), ""]
-    lines += [f"| {' | '.join(COLUMNS)} |", "|" + " --- |" * len(COLUMNS)]
-    lines += [f"| {' | '.join(map(escaped, (one.name, *cells(one))))} |" for one in standings]
+    names = columns(standings)
+    lines += [f"| {' | '.join(names)} |", "|" + " --- |" * len(names)]
+    lines += [f"| {' | '.join(map(escaped, row(one, names)))} |" for one in standings]
     for standing in standings:
         if standing.unreadable:
             lines += ["", f"**{escaped(standing.name)}** cannot be read: {escaped(standing.unreadable)}"]
@@ -96,8 +124,9 @@ def markdown(standings: list[Standing], graph: str = "") -> str:
 
 def as_json(standings: list[Standing]) -> str:
     """Format the standings with their properties, so that a reader need not know the ids of findings."""
+    unused = () if with_maturity(standings) else ("next_maturity", "lacks")
     services = [
-        one.to_json()
+        {name: value for name, value in one.to_json().items() if name not in unused}
         | {"state": word(one), "drift": one.drift, "conventions_failed": one.failed, "conventions_waived": one.waived}
         for one in standings
     ]
@@ -121,7 +150,8 @@ def format_counts(numbers: dict[str, int]) -> str:
 
 
 def _describe(finding: Finding) -> str:
-    return f"{finding.level}, {finding.id}: {place(finding.path, finding.line)}{finding.reason}."
+    counts = f" from {finding.since}" if finding.level is Level.NOTICE and finding.since else ""
+    return f"{finding.level}{counts}, {finding.id}: {place(finding.path, finding.line)}{finding.reason}."
 
 
 def place(path: str, line: int) -> str:

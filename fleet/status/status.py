@@ -10,10 +10,12 @@ from typing import Any
 
 from fleet.cache import cache, version_of_checks, write_atomically
 from fleet.check.checks import ON_THIS_MACHINE
+from fleet.check.levels import known_conventions, under
 from fleet.check.standing import Standing, judge, open_service, rename, unreadable
 from fleet.conventions import conventions
 from fleet.conventions.packages import packages
 from fleet.errors import FleetError, MachineError
+from fleet.policy.policy import Policy, chosen_policy, digest_of_chosen_policy, policy_of
 from fleet.processes.parallel import Failure, default_jobs, in_processes, in_threads
 from fleet.processes.resource_limits import LimitExceeded, limit_resources, limit_seconds
 from fleet.progress import progress
@@ -47,6 +49,7 @@ class _Remembered:
 def status(members: list[Member], jobs: int | None = None) -> list[Standing]:
     """Find the standing of each member, in their order. The standing of an unreadable service states the reason."""
     limit_seconds()  # a wrong FLEET_LIMIT_SECONDS is reported once, and not for each service
+    chosen_policy(known_conventions())  # and so is a policy with a mistake
     known = {member: recalled for member in members if (recalled := _recall(member))}
     seen = {member: recalled.standing.commit for member, recalled in known.items()}
     commits, unread = in_threads(lambda member: newest(member, seen.get(member, "")), members, "fetching")
@@ -72,7 +75,7 @@ def _find(
         releases, unknown = releases | rest, unknown | failed
     of_template = {member: unknown[source] for member, source in sources.items() if source in unknown}
     found = {member: unreadable(member, error, commits[member].id) for member, error in (without | of_template).items()}
-    keys = {member: _key(commits[member], releases[sources[member]]) for member in commits if member not in found}
+    keys = {member: _key(commits[member], releases[sources[member]][0]) for member in commits if member not in found}
     for member, key in keys.items():
         if member in known and known[member].key == key:
             found[member] = rename(known[member].standing, member)
@@ -91,6 +94,8 @@ def _find(
             if not _is_unfinished(standing):
                 _remember(member, _Remembered(keys[member], sources[member], standing))
             step()
+    policies = {member: releases[source][1] for member, source in sources.items() if source in releases}
+    found = {one: under(standing, policies.get(one, Policy()), today()) for one, standing in found.items()}
     return found | (_find(others, {}, jobs, is_assumed=False) if others else {})
 
 
@@ -217,16 +222,20 @@ def _source(member: Member, commits: dict[Member, Commit]) -> str:
         return commits[member].answers().source
 
 
-def _newest_release(source: str) -> str:
+def _newest_release(source: str) -> tuple[str, Policy]:
+    """Return the newest release with its commit, and the policy. Raises FleetError."""
     template = Template(source)
     template.refresh_if_possible()
     release = template.newest()
-    return f"{release.version} {release.commit}"
+    return f"{release.version} {release.commit}", policy_of(release, known_conventions())
 
 
 def _key(commit: Commit, release: str) -> list[str]:
-    """Return the inputs of a standing. The day is one of them, because waivers expire and releases age."""
-    return [commit.id, release, today().isoformat(), version_of_checks()]
+    """Return the inputs of a standing. The day is one of them, because waivers expire and releases age.
+
+    So is a policy beside fleet.toml, because it voids waivers. The release has that of the template.
+    """
+    return [commit.id, release, today().isoformat(), version_of_checks(), *digest_of_chosen_policy()]
 
 
 def _file(member: Member) -> Path:

@@ -63,6 +63,10 @@ class Release:
         template, asked = self.template, ("log", "-1", "--format=%cI", self.commit)
         return datetime.fromisoformat(template.retry_after_repair(lambda: git.line(template.repository, *asked)))
 
+    def read(self, path: str) -> bytes | None:
+        """Read a file of the template; None if there is no file. Raises FleetError."""
+        return self.template.retry_after_repair(lambda: _read(self.template.repository, self.commit, path))
+
     @property
     def folder(self) -> Path:
         """A read-only folder in the cache with the files that renders and updates need, written once per commit."""
@@ -135,6 +139,11 @@ class Release:
         ]
         digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
         return cache() / "manifests" / digest[:2] / f"{digest[2:40]}.json"
+
+
+@once
+def _read(repository: Path, commit: str, path: str) -> bytes | None:
+    return objects.show(repository, commit, path)
 
 
 @once

@@ -38,9 +38,10 @@ def environment(fleet_cache: Path, shared: Path) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def trust() -> Iterator[None]:
-    """Reset the trusted templates, which a command trusts until the process ends: here more tests follow."""
+    """Reset the trusted templates, the policy and the day, which last until a command's process ends: here more tests follow."""
     yield
-    os.environ.pop("FLEET_TRUSTED_TEMPLATES", None)
+    for name in ("FLEET_TRUSTED_TEMPLATES", "FLEET_POLICY", "FLEET_TODAY"):
+        os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="session")
