@@ -183,6 +183,7 @@ def draw(
         return
     if traces:
         raise FleetError("--traces is read for questions about boundaries: add --boundaries")
+    choose_policy(None, config)
     whole = reader.read_folders(list(paths), jobs) if paths else reader.read_members(members(config), jobs)
     map_ = whole.around(around) if around else whole
     found = [one for one in findings(whole, calls or LIMIT) if not around or around in one.services]
@@ -241,6 +242,7 @@ def impact(path: Path, *, config: Path, base: str | None, shown: str, offline: b
 
     if offline:
         os.environ["FLEET_OFFLINE"] = "1"
+    choose_policy(None, config)
     found = find_impact(path, base, members(config), jobs)
     if shown == "table":  # the table has colours, and its text is made visible already
         text = show.table(found)

@@ -33,7 +33,7 @@ policy_option = click.option(
     metavar="FILE",
     envvar="FLEET_POLICY",
     show_envvar=True,
-    show_default="policy.toml beside fleet.toml, or that of the template's newest release",
+    show_default="policy.toml next to fleet.toml, or that of the template's newest release",
     help="The levels, dates and approvers of the platform.",
 )
 day_option = click.option(
@@ -77,9 +77,9 @@ def trust_templates(named: Sequence[str], config: Path | None = None) -> None:
 
 
 def choose_policy(named: Path | None, config: Path | None = None) -> None:
-    """Let a policy take the place of the template's, in this process and in those that it starts.
+    """Let a policy take the place of the template's, in this process and in its children.
 
-    It is the named one, or that of FLEET_POLICY, or else the one beside fleet.toml, if there is one.
+    It is the named policy, or that of FLEET_POLICY, or else the file next to fleet.toml, if there is one.
     """
     from fleet.policy.policy import CHOSEN, POLICY
 
@@ -89,7 +89,7 @@ def choose_policy(named: Path | None, config: Path | None = None) -> None:
 
 
 def choose_day(day: datetime | None) -> None:
-    """Judge as on another day, in this process and in those that it starts."""
+    """Judge as on another day, in this process and in its children."""
     from fleet.service.waivers import TODAY
 
     if day:

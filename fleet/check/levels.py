@@ -18,7 +18,7 @@ def known_conventions() -> frozenset[str]:
 
 
 def apply_levels(findings: Iterable[Finding], policy: Policy, traits: Traits, day: date) -> Iterator[Finding]:
-    """Yield the findings with the levels of that day, without those of conventions that are off."""
+    """Yield the findings with the levels of that day, without findings of conventions that are off."""
     known = known_conventions() if policy.rules else frozenset()
     for finding in findings:
         if finding.id not in known:

@@ -63,9 +63,14 @@ class Reviewers(Convention):
 
     def check(self, service: Service) -> Iterator[Problem]:
         platform, answered = _platform_team(service), _answered(service)
-        if not platform or CODEOWNERS not in service.tree:  # owner-code-owners reports a missing file
+        allowed = service.policy.approval.reviewers
+        if not (platform or allowed) or CODEOWNERS not in service.tree:  # owner-code-owners reports a missing file
             return
         reviewers = _Reviewers(service.text(CODEOWNERS))
+        if unfit := _unfit_reviewers(reviewers.of(WAIVERS_FILE), allowed):
+            yield Problem(CODEOWNERS, unfit)
+        if not platform:
+            return
         # The platform team approves waivers, though the file is the team's, and even before the file exists.
         of_platform = sorted({*service.expected.platform.keys() & service.tree.keys(), WAIVERS_FILE})
         # Require a sole owner: with several, any one of them may approve.
@@ -76,6 +81,15 @@ class Reviewers(Convention):
             yield Problem(
                 CODEOWNERS, f"{_summarise(paths)} is the team's ({pattern}), and {answered} does not review it"
             )
+
+
+def _unfit_reviewers(sections: list[list[str]], allowed: tuple[str, ...]) -> str:
+    """State who else may approve waivers than the reviewers of the policy; empty if nobody else may."""
+    teams = {_team(one) for one in allowed}
+    if not allowed or any(owners and teams.issuperset(owners) for owners in sections):
+        return ""
+    owners = " or ".join(sorted({one for section in sections for one in section})) or "nobody"
+    return f"{owners} reviews {WAIVERS_FILE}, and policy.toml lets only {' or '.join(allowed)} review waivers"
 
 
 def _group_team_paths(patterns: list[str], paths: list[str]) -> Iterator[tuple[str, list[str]]]:

@@ -1,11 +1,13 @@
 """Read the facts about a service's neighbours from its repository, as small JSON that is cached for each commit."""
 
 from dataclasses import asdict, dataclass, field
+from datetime import date
 from typing import Any
 
 from fleet.errors import FleetError
 from fleet.map.clients import Client, clients
 from fleet.map.databases import Database, databases
+from fleet.policy.approval import Approval
 from fleet.service import asyncapi
 from fleet.service.asyncapi import Message
 from fleet.service.openapi import read as read_api
@@ -22,6 +24,13 @@ class MapWaiver:
     id: str
     until: str
     description: str
+    approver: str = ""
+
+    def counts(self, approval: Approval, day: date) -> bool:
+        """Return whether the waiver is valid on a day, by its own end and by the policy."""
+        until = date.fromisoformat(self.until)
+        is_void = approval.counts_on(day) and approval.object_to(self.approver, until, day)
+        return until >= day and not is_void
 
 
 @dataclass(frozen=True)
@@ -81,8 +90,10 @@ def facts(service: Service) -> Facts:
         len(api.operations) if api else 0,
         messages is None,
         tuple(
-            MapWaiver(one.id, one.expires.isoformat(), f"{one.reason} (until {one.expires}, {one.approver})")
-            for one in service.waivers.waivers
+            MapWaiver(
+                one.id, one.expires.isoformat(), f"{one.reason} (until {one.expires}, {one.approver})", one.approver
+            )
+            for one in service.written_waivers.waivers
             if one.id
         ),
         {path.removeprefix(USES).removesuffix(".json"): service.json(path) for path in service.files(f"{USES}*.json")},

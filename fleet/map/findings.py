@@ -8,6 +8,7 @@ from fleet.check.findings import Finding, Level
 from fleet.map import blocked, call_findings, message_findings, uses
 from fleet.map.databases import Database
 from fleet.map.model import Map, MapFinding
+from fleet.policy.policy import Policy, chosen_policy
 from fleet.service.asyncapi import SPEC
 from fleet.service.waivers import today
 from fleet.template.answers import ANSWERS_FILE
@@ -35,9 +36,10 @@ def findings(map_: Map, limit: int = call_findings.LIMIT) -> list[MapFinding]:
 
 def apply_waiver(map_: Map, one: MapFinding) -> MapFinding:
     """Mark the finding as waived if a service that it concerns has a valid waiver."""
+    approval = (chosen_policy() or Policy()).approval
     for service in (map_.services[name] for name in one.services if name in map_.services):
         for waiver in service.waivers:
-            if waiver.id == one.finding.id and waiver.until >= today().isoformat():
+            if waiver.id == one.finding.id and waiver.counts(approval, today()):
                 reason = f"{one.finding.reason}: {waiver.description}"
                 return replace(one, finding=replace(one.finding, reason=reason, remedy="", level=Level.WAIVED))
     return one

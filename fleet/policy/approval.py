@@ -1,4 +1,4 @@
-"""Who may approve a waiver, and how long a waiver may last."""
+"""The rules for waivers: the people who may approve them, and how long a waiver may last."""
 
 from dataclasses import dataclass
 from datetime import date, timedelta

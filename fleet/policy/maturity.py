@@ -10,7 +10,7 @@ from fleet.policy.reading import Table
 
 @dataclass(frozen=True)
 class Maturity:
-    """One level: the conventions that it asks for besides those of the lower levels."""
+    """One level: the conventions that it asks for, without the conventions of the lower levels."""
 
     name: str
     conventions: tuple[str, ...]

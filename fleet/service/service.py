@@ -91,8 +91,13 @@ class Service(Files):
     @cached_property
     def waivers(self) -> Waivers:
         """The content of conventions.yml, with the objections of the policy. Raises FleetError."""
-        found = Waivers.parse(self.read(WAIVERS_FILE))
+        found = self.written_waivers
         return found.under(self.policy.approval, today()) if found.waivers else found
+
+    @cached_property
+    def written_waivers(self) -> Waivers:
+        """The content of conventions.yml as it is written, without a look at the policy. Raises FleetError."""
+        return Waivers.parse(self.read(WAIVERS_FILE))
 
     @cached_property
     def policy(self) -> Policy:

@@ -8,6 +8,7 @@ from pathlib import Path
 from fleet.cache import cache, version_of_checks, write_atomically
 from fleet.check.findings import Finding, Level
 from fleet.check.standing import Standing
+from fleet.policy.policy import digest_of_chosen_policy
 from fleet.service.register import Member
 from fleet.service.waivers import today
 
@@ -54,10 +55,10 @@ def _recall(file: Path) -> Errors | None:
 def _memory(members: list[Member], standings: list[Standing]) -> Path:
     """Return the file in the cache for the errors of these commits on this day.
 
-    The day counts, because waivers expire.
+    The day counts, because waivers expire, and so does a policy, because it voids waivers.
     """
     services = [
         [member.name, member.key, one.commit, one.unreadable] for member, one in zip(members, standings, strict=True)
     ]
-    inputs = json.dumps([today().isoformat(), version_of_checks(), services])
+    inputs = json.dumps([today().isoformat(), version_of_checks(), services, *digest_of_chosen_policy()])
     return cache() / "maps" / f"{hashlib.sha256(inputs.encode()).hexdigest()[:40]}.json"

@@ -233,7 +233,7 @@ def _newest_release(source: str) -> tuple[str, Policy]:
 def _key(commit: Commit, release: str) -> list[str]:
     """Return the inputs of a standing. The day is one of them, because waivers expire and releases age.
 
-    So is a policy beside fleet.toml, because it voids waivers. The release has that of the template.
+    So is a policy next to fleet.toml, because it voids waivers. The policy of the template is part of the release.
     """
     return [commit.id, release, today().isoformat(), version_of_checks(), *digest_of_chosen_policy()]
 

@@ -107,6 +107,6 @@ def test_a_service_that_cannot_be_read_has_no_maturity() -> None:
     assert judged(Standing("gone", "", unreadable="no such folder"), MATURITY).maturity is None
 
 
-def test_without_a_policy_a_standing_stays_as_it_is() -> None:
+def test_without_a_policy_a_standing_stays_the_same() -> None:
     found = broken("http-paths", "waiver-unused")
     assert judged(found, "[lag]\ndays = 90") == found

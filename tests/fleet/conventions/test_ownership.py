@@ -136,6 +136,26 @@ def test_reviewers_are_resolved_as_the_forges_do(service: Path) -> None:
     assert texts_of(service, "owner-code-owners") == ["no rule covers all paths"]
 
 
+def test_only_reviewers_of_the_policy_may_own_the_waivers(service: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (service.parent / "policy.toml").write_text(
+        '[waivers]\napprovers = "ana@platform"\nreviewers = ["@acme/platform", "@acme/security"]\n'
+    )
+    monkeypatch.setenv("FLEET_POLICY", str(service.parent / "policy.toml"))
+
+    def says(rules: str) -> list[str]:
+        (service / "CODEOWNERS").write_text(rules)
+        return texts_of(service, "owner-reviewers")
+
+    allowed = "policy.toml lets only @acme/platform or @acme/security review waivers"
+    assert says("* @billing-team\n") == [f"billing-team reviews conventions.yml, and {allowed}"]
+    assert says("* @acme/platform\n/conventions.yml @acme/platform @billing-team\n") == [
+        f"billing-team or platform reviews conventions.yml, and {allowed}"
+    ]
+    assert says("/src/ @billing-team\n") == [f"nobody reviews conventions.yml, and {allowed}"]
+    assert says("* @billing-team\n/conventions.yml @acme/security @acme/platform\n") == []
+    assert says("* @billing-team\n[Waivers]\n/conventions.yml @acme/security\n") == []
+
+
 def test_a_definition_that_is_written_out_is_not_the_document(service: Path) -> None:
     edit("catalog-info.yaml", "  definition:\n    $text: ./specs/openapi.json\n", "  definition: 'openapi: 3.1.0'\n")(
         service

@@ -792,6 +792,14 @@ def test_a_waiver_counts_until_its_last_day(tmp_path: Path, monkeypatch: pytest.
     assert "until invoices are events (until 2027-03-01, ana@platform)" in only(map_).finding.reason
     monkeypatch.setattr(findings_module, "today", lambda: date(2027, 3, 2))
     assert only(map_).finding.level is Level.ERROR
+    # A policy lists who may approve, and from when that counts.
+    monkeypatch.setenv("FLEET_POLICY", str(tmp_path / "policy.toml"))
+    (tmp_path / "policy.toml").write_text(
+        '[waivers]\napprovers = "leo@platform"\nreviewers = "@acme/platform"\nfrom = 2027-02-28\n'
+    )
+    for day, level in ((date(2027, 2, 27), Level.WAIVED), (date(2027, 2, 28), Level.ERROR)):
+        monkeypatch.setattr(findings_module, "today", lambda day=day: day)
+        assert only(map_).finding.level is level
 
 
 def test_no_password_is_kept_of_an_address(tmp_path: Path) -> None:

@@ -1,16 +1,19 @@
 """policy.toml: which rule counts for which service, and how a mistake is refused."""
 
+import re
 from datetime import date
 from pathlib import Path
 
 import pytest
 
+from fleet.check.levels import known_conventions
 from fleet.errors import FleetError
 from fleet.policy.levels import Rule
 from fleet.policy.policy import Policy, parse
 from fleet.policy.traits import Traits
 from tests.support.paths import ROOT
 
+BLOCK = re.compile(r"```toml\n(.*?)```", re.DOTALL)
 KNOWN = frozenset({"http-paths", "docs-runbook", "docs-readme"})
 
 WHOLE = """
@@ -76,7 +79,7 @@ def strict(text: str) -> Policy:
         ("docs-runbook", Traits("@other/billing", "shop", "1"), Rule("off")),
         ("docs-runbook", Traits("@other/shop", "shop"), Rule("notice")),
         ("docs-runbook", Traits("", "shop"), Rule("notice")),
-        # Of two equally specific groups the later one counts.
+        # The later of two equally specific groups counts.
         ("docs-runbook", Traits("", "shop", "1"), Rule("notice")),
     ],
 )
@@ -195,6 +198,13 @@ def test_an_empty_policy_is_that_of_a_platform_without_a_file() -> None:
 
 
 def test_the_policy_of_the_template_has_no_mistake() -> None:
-    from fleet.check.levels import known_conventions
+    assert parse((ROOT / "policy.toml").read_text(), "policy.toml", known_conventions()).days == 90
 
-    assert parse(Path(ROOT / "policy.toml").read_text(), "policy.toml", known_conventions()).days == 90
+
+PAGES = [ROOT / "docs/how-to/introduce-a-rule.md", ROOT / "docs/reference/policy.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_policies_of_the_pages_have_no_mistake(page: Path) -> None:
+    for block in BLOCK.findall(page.read_text()):
+        assert parse(block, page.name, known_conventions()) != Policy()

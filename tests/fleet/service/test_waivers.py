@@ -1,9 +1,12 @@
 """conventions.yml: each incomplete entry is named, with its missing parts."""
 
+from datetime import date, timedelta
+
 import pytest
 
 from fleet.errors import FleetError
-from fleet.service.waivers import Waivers
+from fleet.policy.approval import Approval
+from fleet.service.waivers import TODAY, Waivers, today
 
 WHOLE = {
     "path": "Dockerfile",
@@ -96,3 +99,63 @@ def test_a_waiver_without_a_part_is_refused_by_the_name_of_the_part(
 def test_a_file_of_another_shape_is_refused(content: bytes, message: str) -> None:
     with pytest.raises(FleetError, match=message):
         Waivers.parse(content)
+
+
+DAY = date(2027, 1, 1)
+ANA = Approval(approvers=("ana@platform", "leo@platform"), reviewers=("@acme/platform",))
+
+
+@pytest.mark.parametrize(
+    ("approval", "changes", "reason"),
+    [
+        (Approval(), {"approver": "boss"}, ""),
+        (ANA, {}, ""),
+        (ANA, {"approver": "leo@platform "}, ""),
+        (
+            ANA,
+            {"approver": "boss"},
+            "has the approver 'boss', and policy.toml lets only ana@platform, leo@platform approve",
+        ),
+        (
+            ANA,
+            {"approver": "Ana@platform"},
+            "has the approver 'Ana@platform', and policy.toml lets only ana@platform, leo",
+        ),
+        (Approval(days=30), {"expires": "2027-01-31"}, ""),
+        (
+            Approval(days=30),
+            {"expires": "2027-02-01"},
+            "lasts until 2027-02-01, and policy.toml allows 30 days, which end on 2027-01-31",
+        ),
+    ],
+)
+def test_a_waiver_is_void_without_an_approver_of_the_policy_and_beyond_its_days(
+    approval: Approval, changes: dict[str, str], reason: str
+) -> None:
+    entry = {"id": "http-paths", "path": None, "content": None, "expires": "2027-01-02", **changes}
+    (waiver,) = Waivers.parse(written(**entry)).under(approval, DAY).waivers
+    void = waiver.void_because(None, DAY)
+    assert void.startswith(reason)
+    assert bool(void) == bool(reason)
+
+
+def test_an_objection_of_the_policy_is_announced_until_its_day() -> None:
+    waivers = Waivers.parse(written(id="http-paths", path=None, content=None, approver="boss"))
+    approval = Approval(approvers=("ana",), reviewers=("@acme",), since=DAY)
+    (before,) = waivers.under(approval, DAY - timedelta(days=1)).waivers
+    (after,) = waivers.under(approval, DAY).waivers
+    assert (before.void_because(None, DAY), before.objection_since) == ("", DAY)
+    assert (after.void_because(None, DAY) != "", after.objection_since) == (True, None)
+
+
+def test_no_key_of_an_entry_answers_for_the_policy() -> None:
+    (problem,) = Waivers.parse(written(objection="none")).problems
+    assert "has the unknown key objection" in problem
+
+
+def test_the_day_can_be_set_and_a_day_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TODAY, "2027-03-01")
+    assert today() == date(2027, 3, 1)
+    monkeypatch.setenv(TODAY, "tomorrow")
+    with pytest.raises(FleetError, match="FLEET_TODAY is 'tomorrow', and has to be a day: write it as 2027-03-01"):
+        today()
