@@ -97,6 +97,11 @@ async def create_what_fits(body: list[NewThing]) -> list[str]:
     return done
 
 
+@router.post("/gathered")
+async def create_what_fits_at_the_same_time(body: list[NewThing]) -> list[str]:
+    return [name for names in await asyncio.gather(*(create_what_fits([each]) for each in body)) for name in names]
+
+
 @router.post("/swallowed")
 async def go_on_after_a_broken_statement(body: list[NewThing]) -> list[str]:
     """Create the first, fail at the second by the unique address, and answer as if all were well."""

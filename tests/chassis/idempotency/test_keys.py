@@ -11,7 +11,9 @@ import httpx2
 import pytest
 from chassis.application import api
 from chassis.database import Database
+from chassis.http import ResourceRoute
 from chassis.idempotency import IdempotencyKeys, keys, stored_answers
+from fastapi import APIRouter
 
 from tests.chassis.idempotency import keyed
 from tests.chassis.issuing import Issuer
@@ -284,6 +286,23 @@ async def test_a_service_without_the_part_ignores_the_header(database_url: str, 
     assert await names(database) == ["a", "b"]
 
 
+async def test_transactions_that_a_request_starts_at_the_same_time_take_turns(
+    client: httpx2.AsyncClient, database: Database
+) -> None:
+    body = [{"name": each} for each in "abc"]
+    answers = [await post(client, "/gathered", body) for _ in range(2)]
+    assert [(each.status_code, replayed(each)) for each in answers] == [(200, False), (200, True)]
+    assert sorted(await names(database)) == ["a", "b", "c"]
+
+
+async def test_a_failed_transaction_among_several_at_the_same_time_undoes_only_its_own_changes(
+    client: httpx2.AsyncClient, database: Database
+) -> None:
+    response = await post(client, "/gathered", [{"name": "a"}, {"name": "unfit"}, {"name": "b"}])
+    assert response.json() == ["a", "b"]
+    assert sorted(await names(database)) == ["a", "b"]
+
+
 async def test_a_key_never_crosses_callers(database_url: str, database: Database) -> None:
     issuer = Issuer()
     async with keyed_serving(keyed.make(database_url, issuer=issuer)) as client:
@@ -309,6 +328,24 @@ async def test_a_key_never_crosses_callers(database_url: str, database: Database
         assert [replayed(response) for response in signs] == [False, True, True]
         assert signs[2].headers.get_list("Set-Cookie") == ["a=1", "b=2"]
     assert await names(database) == ["thing 0", "thing 1", "thing 2", "sign"]
+
+
+async def test_a_key_stays_behind_the_guard_after_an_application_without_keys_has_served_the_routes(
+    database_url: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = APIRouter(prefix="/v1", route_class=ResourceRoute)  # no other test has put these routes behind a guard
+    fresh.add_api_route("/things", keyed.create_as_caller, methods=["POST"], status_code=201)
+    monkeypatch.setattr(keyed, "guarded", fresh)
+    issuer = Issuer()
+    keyed.make(database_url, issuer=issuer, idempotency=False)
+    async with keyed_serving(keyed.make(database_url, issuer=issuer)) as client:
+        for subject in ("ann", "bob"):
+            token = issuer.token(scope="things:write", sub=subject).decode()
+            headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": "k-1"}
+            created = [await client.post("/things", json={"name": subject}, headers=headers) for _ in range(2)]
+            assert [(each.status_code, replayed(each)) for each in created] == [(201, False), (201, True)]
+        assert (await post(client, "/things", {"name": "ann"})).status_code == 401
+    assert await names(database) == ["ann", "bob"]
 
 
 async def test_answers_are_forgotten_after_their_time_in_batches(

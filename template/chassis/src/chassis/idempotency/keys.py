@@ -89,7 +89,10 @@ def cover(app: FastAPI) -> None:
     for route in _posts(app):
         original: Any = route.original_route
         if not hasattr(original, "takes_keys"):
-            original.handle, original.takes_keys = _taking_keys(original.handle), True
+            # Another application may have put the route behind its guard. The caller has to be known before the key is looked up.
+            inner = "unguarded" if hasattr(original, "unguarded") else "handle"
+            setattr(original, inner, _taking_keys(getattr(original, inner)))
+            original.takes_keys = True
 
 
 def _posts(app: FastAPI) -> Iterator[RouteContext]:

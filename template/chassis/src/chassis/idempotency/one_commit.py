@@ -45,7 +45,8 @@ class OneCommit(Database):
         self._uow: UnitOfWork | None = None
         self._refusal: KeyInUse | AlreadyAnswered | None = None
         self._inside = 0
-        self._reading = asyncio.Lock()
+        self._reading, self._turn = asyncio.Lock(), asyncio.Lock()
+        self._task: asyncio.Task | None = None
         self._changed = self._lost = self._ended = False
 
     async def __aenter__(self) -> Self:
@@ -72,7 +73,24 @@ class OneCommit(Database):
 
     @asynccontextmanager
     async def unit_of_work(self) -> AsyncGenerator[UnitOfWork]:
-        """Run a part of the one transaction. Raises KeyInUse, AlreadyAnswered, and DatabaseUnavailable."""
+        """Run a part of the one transaction. The parts of several tasks take turns.
+
+        Raises KeyInUse, AlreadyAnswered, and DatabaseUnavailable.
+        """
+        if self._task is asyncio.current_task():
+            async with self._part() as uow:
+                yield uow
+            return
+        async with self._turn:
+            self._task = asyncio.current_task()
+            try:
+                async with self._part() as uow:
+                    yield uow
+            finally:
+                self._task = None
+
+    @asynccontextmanager
+    async def _part(self) -> AsyncGenerator[UnitOfWork]:
         if self._ended:
             async with self._database.unit_of_work() as uow:
                 yield uow

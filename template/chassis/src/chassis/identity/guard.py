@@ -1,7 +1,6 @@
 """Let a request reach a route only if its caller meets the route's demand."""
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -68,7 +67,7 @@ class Guard:
                 raise RoutesUnguarded(
                     f"  {route.path}: two includes of its router demand other scopes. Make two routers"
                 )
-            if route.methods and not hasattr(original, "guarded"):
+            if route.methods and not hasattr(original, "unguarded"):
                 _wrap(original)
 
     @property
@@ -121,14 +120,14 @@ def _wrap(route: Any) -> None:
 
     The routers of a service are modules, so several applications may serve one route, as in tests.
     """
-    handle: Callable[..., Any] = route.handle
+    route.unguarded = route.handle  # chassis.idempotency replaces the handler behind the guard, too
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         # A mounted application has no guard: the error that this raises is better than an open route.
         guard: Guard = scope["app"].state.guard
         demand = guard.demand_of(route)
         if demand.public:
-            await handle(scope, receive, send)
+            await route.unguarded(scope, receive, send)
             return
         try:
             caller = await guard.authorize(scope, demand.scopes)
@@ -137,8 +136,8 @@ def _wrap(route: Any) -> None:
             return
         known = current_caller.set(caller)
         try:
-            await handle(scope, receive, send)
+            await route.unguarded(scope, receive, send)
         finally:
             current_caller.reset(known)
 
-    route.handle, route.guarded = guarded, True
+    route.handle = guarded
