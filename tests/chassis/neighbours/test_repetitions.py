@@ -148,6 +148,41 @@ async def test_a_call_is_repeated_only_if_the_neighbour_asks_for_less_than_the_t
     assert failure.value.retry_after_seconds == int(seconds)
 
 
+@pytest.mark.parametrize(("seconds", "calls"), [("60", 3), ("61", 1), ("31536000", 1)])
+async def test_a_call_without_a_limit_is_repeated_only_within_a_minute(seconds: str, calls: int) -> None:
+    neighbour = Neighbour(httpx2.Response(503, headers={"Retry-After": seconds}))
+    async with calling(neighbour) as customers:
+        with pytest.raises(NeighbourUnavailable):
+            await customers.get("/v1/customers", timeout=None)
+    assert neighbour.calls == calls
+
+
+BUSY = httpx2.Response(409, headers={"Retry-After": "1"})
+
+
+async def test_a_call_whose_key_is_still_in_use_is_repeated_and_no_failure_of_the_caller() -> None:
+    neighbour = Neighbour(BUSY, 201)
+    async with calling(neighbour) as customers:
+        assert (await customers.post("/v1/customers", headers=KEY, json={})).status_code == 201
+    assert neighbour.calls == 2
+    async with calling(Neighbour(BUSY)) as customers:
+        with pytest.raises(NeighbourUnavailable, match="it answers 409") as failure:
+            await customers.post("/v1/customers", headers=KEY, json={})
+    assert failure.value.retry_after_seconds == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "answer"),
+    [("POST", {}, BUSY), ("PUT", KEY, BUSY), ("POST", KEY, httpx2.Response(409))],
+    ids=["no key", "no POST", "no Retry-After"],
+)
+async def test_another_conflict_is_an_answer(method: str, headers: dict[str, str], answer: httpx2.Response) -> None:
+    neighbour = Neighbour(answer)
+    async with calling(neighbour) as customers:
+        assert (await customers.request(method, "/v1/customers", headers=headers)).status_code == 409
+    assert neighbour.calls == 1
+
+
 async def test_a_neighbour_that_is_down_gets_only_a_fifth_more_calls(measured: Any) -> None:
     neighbour = Neighbour(503)
     async with calling(neighbour) as customers:

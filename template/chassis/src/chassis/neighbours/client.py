@@ -13,7 +13,7 @@ from chassis.call_headers import IDEMPOTENCY_KEY, REQUEST_TIMEOUT
 from chassis.client import ServiceClient
 from chassis.deadline import remaining
 from chassis.neighbours.budget import RetryBudget
-from chassis.neighbours.failures import NeighbourTimeout, NeighbourUnavailable, retry_after
+from chassis.neighbours.failures import MAX_RETRY_AFTER_SECONDS, NeighbourTimeout, NeighbourUnavailable, retry_after
 from chassis.neighbours.transport import STREAMED, BoundedTransport
 
 SPARE_SECONDS = 0.02
@@ -93,13 +93,14 @@ class NeighbourClient(ServiceClient):
         """Return whether to repeat, or after how many seconds, and take the repetition from the budget."""
         if not isinstance(error, NeighbourUnavailable) or not error.is_temporary:
             return False
-        has_key = request.method == "POST" and IDEMPOTENCY_KEY in request.headers
-        if error.is_sent and not (request.method in IDEMPOTENT or has_key):
+        if error.is_sent and not (request.method in IDEMPOTENT or _has_key(request)):
             return False
         if not isinstance(request.stream, httpx2.ByteStream):  # a stream cannot be read again
             return False
         wait = error.retry_after_seconds * (1 + random.random() / 10)  # noqa: S311 (callers should not come back all at once)
-        if asyncio.get_running_loop().time() + wait >= (limit.when() or math.inf):
+        # The second rule is for a call without a limit.
+        ends = asyncio.get_running_loop().time() + wait
+        if ends >= (limit.when() or math.inf) or error.retry_after_seconds > MAX_RETRY_AFTER_SECONDS:
             return False
         if not self._budget.take():
             self._refusal("budget", error)
@@ -120,7 +121,9 @@ class NeighbourClient(ServiceClient):
             facts = {"is_sent": is_sent, "is_temporary": isinstance(error, httpx2.TransportError)}
             reason = f"{type(error).__name__} {error}"[:LONGEST_REASON]
             raise NeighbourUnavailable(self._name, reason, request, **facts) from error
-        if response.status_code in TEMPORARY:
+        # A 409 with Retry-After: the neighbour still works on an earlier attempt with this key.
+        is_busy = response.status_code == 409 and _has_key(request) and "Retry-After" in response.headers
+        if is_busy or response.status_code in TEMPORARY:
             await response.aclose()
             wait = retry_after(response)
             reason = f"it answers {response.status_code}"
@@ -130,3 +133,7 @@ class NeighbourClient(ServiceClient):
     def _refusal(self, reason: str, error: NeighbourUnavailable) -> NeighbourUnavailable:
         self._refused.add(1, {**self._attributes, "reason": reason})
         return error
+
+
+def _has_key(request: httpx2.Request) -> bool:
+    return request.method == "POST" and IDEMPOTENCY_KEY in request.headers
