@@ -72,9 +72,10 @@ pictures: setup ## Make the pictures of README.md again, from the demo and the f
 simulation: setup ## Forty edited services through every version, all of them by plain Copier too (about 12 minutes)
 	@SERVICES=40 BY_PLAIN_UPDATE=40 GREEN=3 .venv/bin/python -m pytest -n $(JOBS) --dist loadgroup tests/fleet/update/test_simulation.py $(ARGS)
 
-chaos: setup ## Torment two talking services in 40 ways on each broker, and repeated POSTs, and count what is lost (about 14 minutes)
+chaos: setup ## Torment two talking services in 40 ways on each broker, repeated POSTs and a neighbour in trouble, and count what is lost (about 17 minutes)
 	@for broker in nats kafka rabbitmq; do .venv/bin/python -m tests.service.chaos $$broker $(ARGS) || exit 1; done
 	@.venv/bin/python -m tests.service.chaos.repeats
+	@.venv/bin/python -m tests.service.chaos.calls
 
 bench: setup ## Measure a generated service beside a bare application; prints ratios
 	@.venv/bin/python -m bench.http $(ARGS)

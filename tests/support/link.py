@@ -62,6 +62,10 @@ class Link:
             self._listener = self._listen(self.port)
             self.__enter__()
 
+    def carry(self, data: bytes, sink: socket.socket) -> None:
+        """Pass data on. A subclass may look at the data, or delay them."""
+        sink.sendall(data)
+
     def _listen(self, port: int) -> socket.socket:
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -93,7 +97,7 @@ class Link:
                 if not self._moving.is_set():
                     self.holding.set()
                 self._moving.wait()
-                sink.sendall(data)
+                self.carry(data, sink)
         with contextlib.suppress(OSError):
             self._moving.wait()
             sink.shutdown(socket.SHUT_WR)

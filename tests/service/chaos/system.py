@@ -181,7 +181,7 @@ def system(broker: str, *, with_clerk: bool = False, tormented: bool = False, **
             name: urlsplit(postgres.url)._replace(path=f"/{name}").geturl()
             for name in ("counter", "journal", *["clerk"][: int(with_clerk)])
         }
-        asyncio.run(_create(postgres.url, list(made.databases)))
+        asyncio.run(create(postgres.url, list(made.databases)))
         library = _faketime() if tormented else None
 
         def part(service: str, command: str, name: str, http_port: int) -> Part:
@@ -266,7 +266,7 @@ def _clock(library: Path, clock: Path) -> dict[str, str]:
     }
 
 
-async def _create(url: str, names: list[str]) -> None:
+async def create(url: str, names: list[str]) -> None:
     connection = await asyncpg.connect(url)
     for name in names:
         await connection.execute(f'CREATE DATABASE "{name}"')
