@@ -94,11 +94,11 @@ def shown(shop: Shop, tmp_path: Path) -> Generator[viewer.Viewer]:
 @pytest.mark.parametrize("width", [390, 1280, 1920])
 def test_each_panel_fits_into_the_width(page: Page, shown: viewer.Viewer, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 800})
-    for panel, shows in (("services", ".card"), ("map", "svg .node"), ("messages", "table")):
+    for panel, shows in (("services", "tbody tr"), ("map", "svg .node"), ("messages", "table")):
         page.goto(f"{shown.url}#/{panel}")
         expect(page.locator(f"#{panel} {shows}").first).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        for part in page.locator(f"#{panel} :is(.card, svg, .scroll)").all():
+        for part in page.locator(f"#{panel} :is(svg, .scroll)").all():
             box = part.bounding_box()
             assert box is not None
             assert box["x"] >= 0
@@ -107,13 +107,13 @@ def test_each_panel_fits_into_the_width(page: Page, shown: viewer.Viewer, width:
 
 def test_a_reader_stops_and_starts_a_service_and_sees_why_another_is_broken(page: Page, shown: viewer.Viewer) -> None:
     page.goto(shown.url)
-    orders, payments = page.locator(".card").nth(0), page.locator(".card").nth(1)
+    orders, payments = page.locator("#states tbody tr").nth(0), page.locator("#states tbody tr").nth(1)
     expect(page.locator("#ready")).to_have_text("2 of 3 ready")
     expect(page.locator("#wrong")).to_have_text("1")
     expect(orders).to_contain_text("86 MiB")
     assert orders.get_by_text("docs").get_attribute("href") == "http://127.0.0.1:8001/docs"
-    expect(payments.locator("summary")).to_have_text(f"ImportError: {HOSTILE}")
-    expect(payments.locator("pre")).to_be_visible()
+    expect(page.locator("#problems summary")).to_contain_text(f"ImportError: {HOSTILE}")
+    expect(page.locator("#problems pre")).to_be_visible()
     orders.get_by_role("button", name="stop orders").click()
     expect(orders.locator(".chip")).to_have_text("stopped")
     orders.get_by_role("button", name="start orders").click()
@@ -125,9 +125,23 @@ def test_a_reader_stops_and_starts_a_service_and_sees_why_another_is_broken(page
     assert page.locator("#list select[name=service]").input_value() == "orders"
 
 
+def test_the_table_of_services_follows_their_states_without_a_reload(
+    page: Page, shown: viewer.Viewer, shop: Shop
+) -> None:
+    page.goto(shown.url)
+    states = page.locator("#states .chip")
+    expect(states).to_have_text(["ready", "broken", "ready"])
+    shop.states |= {"payments": "ready", "stock": "stub"}
+    shown.changed()
+    expect(states).to_have_text(["ready", "ready", "stub"])
+    expect(page.locator("#ready")).to_have_text("2 of 2 ready")
+    expect(page.locator("#problems details")).to_have_count(0)
+    expect(page.locator("#states tbody tr").nth(2).get_by_role("button", name="restart")).to_have_count(0)
+
+
 def test_an_address_that_is_no_web_address_is_no_link(page: Page, shown: viewer.Viewer) -> None:
     page.goto(f"{shown.url}#/services")
-    expect(page.locator(".card").nth(1)).to_contain_text("javascript:")
+    expect(page.locator("#states tbody tr").nth(1)).to_contain_text("javascript:")
     assert page.locator("a[href^=javascript]").count() == 0
 
 

@@ -33,6 +33,7 @@ export function table(caption, titles, rows) {
   const head = cells(titles, "th");
   for (const title of head.children) title.scope = "col";
   const body = element("tbody", "", ...rows.map((row) => cells(row, "td")));
+  for (const row of body.children) [...row.children].forEach((cell, index) => (cell.dataset.title = titles[index]));
   const box = element("div", "scroll", element("table", "", element("caption", "", caption), element("thead", "", head), body));
   box.tabIndex = 0;
   box.setAttribute("role", "region");

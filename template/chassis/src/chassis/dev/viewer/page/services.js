@@ -1,10 +1,11 @@
 // The services that run together, and what a reader may do with them.
 
 import { copy, get, post, product, say } from "./connection.js";
-import { byId, button, counted, element, link, service } from "./elements.js";
+import { byId, button, counted, element, link, service, table } from "./elements.js";
 import { onlyOf } from "./lists.js";
 
 const TONES = { ready: "good", starting: "warn", unready: "warn", broken: "bad", stopped: "", stub: "" };
+const TITLES = ["Service", "State", "Address", "Version", "Migration", "Restarts", "Memory", "Last 5 minutes", "Open or copy", "Do"];
 const SECONDS = 300;
 const traffic = new Map();
 let drawn = "";
@@ -30,31 +31,37 @@ export async function showServices() {
   if (now === drawn) return;
   drawn = now;
   const focused = document.activeElement?.dataset?.key;
-  const open = new Set([...document.querySelectorAll("#services details[open]")].map((each) => each.dataset.key));
-  byId("cards").replaceChildren(...states.map(card));
-  for (const each of document.querySelectorAll("#services details")) each.open ||= open.has(each.dataset.key);
+  const open = new Set([...document.querySelectorAll("#problems details[open]")].map((each) => each.dataset.key));
+  byId("states").replaceChildren(table("Services", TITLES, states.map(row)));
+  byId("problems").replaceChildren(...states.filter((each) => each.problem).map((each) => problem(each, open)));
   if (focused) document.querySelector(`#services [data-key="${CSS.escape(focused)}"]`)?.focus();
   const running = states.filter((each) => each.state !== "stub");
   const ready = running.filter((each) => each.state === "ready").length;
   byId("ready").textContent = `${ready} of ${running.length} ready`;
 }
 
-function card(state) {
-  const title = element("h2", "", service(state.name), element("span", `chip ${TONES[state.state]}`, state.doing ? `${state.state}: ${state.doing}` : state.state));
-  const facts = element("dl");
-  const add = (name, ...content) => facts.append(element("dt", "", name), element("dd", "", ...content));
-  if (state.url) add("address", link(state.url, state.url), state.docs_url ? link("docs", state.docs_url) : "");
-  if (state.version) add("version", state.version);
-  if (state.migration) add("migration", state.migration);
-  if (state.state !== "stub") add("restarts", element("span", state.restarts ? "warned" : "", String(state.restarts)));
-  if (state.memory_bytes) add("memory", `${(state.memory_bytes / 2 ** 20).toFixed(0)} MiB`);
-  add("last 5 minutes", used(state.name));
-  if (state.checkout) add("checkout", element("code", "", state.checkout), copying(state.name, "checkout", state.checkout));
-  if (state.psql) add("database", element("code", "", state.psql), copying(state.name, "psql", state.psql));
+function row(state) {
+  const { name } = state;
+  const isStub = state.state === "stub";
   const possible = { stopped: ["start"], stub: [] }[state.state] ?? ["restart", "stop"];
-  const actions = element("p", "actions", ...possible.map((action) => acting(state.name, action)));
-  actions.append(button("", "Traces", () => onlyOf(state.name)));
-  return element("article", `card ${TONES[state.state]}`, title, facts, problem(state), actions);
+  return [
+    service(name),
+    element("span", `chip ${TONES[state.state]}`, state.doing ? `${state.state}: ${state.doing}` : state.state),
+    state.url ? link(state.url, state.url) : "",
+    state.version,
+    state.migration.slice(0, 4),
+    isStub ? "" : element("span", state.restarts ? "warned" : "", String(state.restarts)),
+    state.memory_bytes ? `${(state.memory_bytes / 2 ** 20).toFixed(0)} MiB` : "",
+    used(name),
+    element(
+      "span",
+      "actions",
+      state.docs_url ? link("docs", state.docs_url) : "",
+      state.checkout ? copying(name, "checkout", state.checkout) : "",
+      state.psql ? copying(name, "psql", state.psql) : "",
+    ),
+    element("span", "actions", ...possible.map((action) => acting(name, action)), button("small", "Traces", () => onlyOf(name))),
+  ];
 }
 
 function used(name) {
@@ -63,24 +70,24 @@ function used(name) {
   return element("span", failed ? "failing" : "", failed ? `${count}, ${failed} failed` : String(count));
 }
 
-function problem(state) {
-  if (!state.problem) return "";
+function problem(state, open) {
   const lines = state.problem.trimEnd().split("\n");
-  const shown = element("details", "", element("summary", "", lines.at(-1)), element("pre", "", state.problem));
+  const shown = element("details", "", element("summary", "", service(state.name, lines.at(-1))), element("pre", "", state.problem));
   shown.dataset.key = `problem ${state.name}`;
-  shown.open = state.state === "broken";
+  shown.open = state.state === "broken" || open.has(shown.dataset.key);
   return shown;
 }
 
 function copying(name, what, text) {
-  const made = button("small", "Copy", () => copy(text));
+  const made = button("small", what, () => copy(text));
+  made.title = text;
   made.setAttribute("aria-label", `Copy the ${what} of ${name}`);
   made.dataset.key = `${what} ${name}`;
   return made;
 }
 
 function acting(name, action) {
-  const made = button("", action, async () => {
+  const made = button("small", action, async () => {
     made.disabled = true;
     say(`${action}: ${name} …`);
     if ((await post(`services/${encodeURIComponent(name)}/${action}`)) !== null) say(`${action}: ${name}, done`);
