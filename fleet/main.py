@@ -144,7 +144,7 @@ def status(
 @app.command("map")
 @click.argument("paths", type=PATH, nargs=-1, help="Repositories on this machine. Default: the services of fleet.toml.")
 @config_option
-@format_option("table", "mermaid", "svg", "json", help="mermaid: for Markdown.")
+@format_option("table", "mermaid", "svg", "html", "json", help="mermaid: for Markdown; html: to search and zoom.")
 @output_option
 @click.option("--around", metavar="NAME", help="Only this service and its neighbours.")
 @click.option("--calls", type=click.IntRange(1), metavar="N", show_default="2", help="Calls in a row that are allowed.")
@@ -172,6 +172,7 @@ def draw(
     from fleet.map.findings import findings
     from fleet.map.mermaid import mermaid
     from fleet.map.svg import svg
+    from fleet.page.map_page import map_page
     from fleet.service.register import members
 
     if offline:
@@ -191,6 +192,8 @@ def draw(
         text = show.table(map_, found, width=table_width(output))
     elif shown == "json":
         text = show.as_json(map_, found)
+    elif shown == "html":
+        text = map_page(show.html(map_, found))
     else:
         text = svg(map_, found) if shown == "svg" else mermaid(map_, found)
     if shown != "table":

@@ -1,6 +1,6 @@
 """The arrows and words that both kinds of drawing show."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fleet.check.findings import Level
@@ -39,6 +39,28 @@ def arrows(map_: Map, found: Iterable[MapFinding]) -> list[Arrow]:
         Arrow(*key, tuple(dict.fromkeys(edge.name for edge in edges)), any(edge in wrong for edge in edges))
         for key, edges in together.items()
     ]
+
+
+def printable(text: str) -> str:
+    """Replace control characters, because XML cannot contain them, even as entities."""
+    return "".join(one if one.isprintable() or one in "\n\t" else "�" for one in text)
+
+
+def numbered(found: Sequence[MapFinding], drawn: Iterable[Arrow]) -> dict[Arrow, list[int]]:
+    """Return the numbers of the findings at each arrow, in the order of the list of findings, which begins with 1."""
+    at: dict[tuple[Kind, str, str], list[int]] = {}
+    for number, one in enumerate(found, 1):
+        for edge in one.edges if one.finding.level is not Level.WAIVED else ():
+            numbers = at.setdefault((edge.kind, edge.source, edge.target), [])
+            numbers += [number] if number not in numbers else []
+    return {arrow: at[key] for arrow in drawn if (key := (arrow.kind, arrow.source, arrow.target)) in at}
+
+
+def who(map_: Map, one: MapFinding) -> list[tuple[str, bool]]:
+    """Return the words of a sentence that names who breaks whom, and whether each word is a service of the drawing."""
+    between = "breaks" if one.finding.id.endswith("-unfit") else "and"
+    words = [word for name in one.services for word in ((between, False), (name, name in map_.nodes))]
+    return words[1:]
 
 
 def sentence(map_: Map) -> str:

@@ -8,6 +8,7 @@ from fleet.errors import FleetError
 from fleet.map.clients import Client, clients
 from fleet.map.databases import Database, databases
 from fleet.policy.approval import Approval
+from fleet.policy.traits import find_traits
 from fleet.service import asyncapi
 from fleet.service.asyncapi import Message
 from fleet.service.openapi import read as read_api
@@ -51,6 +52,8 @@ class Facts:
     waivers: tuple[MapWaiver, ...] = ()
     # The parts of other services' API documents that the service uses, by the names of these services.
     uses: dict[str, Any] = field(default_factory=dict)
+    domain: str = ""
+    owner: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -79,6 +82,8 @@ def facts(service: Service) -> Facts:
         depended = [_last(one) for one in spec.get("dependsOn") or [] if one.startswith("resource:")]
     except (AttributeError, KeyError, TypeError) as error:
         raise FleetError(f"{CATALOG} is not a catalogue of Backstage: {type(error).__name__} {error}") from None
+    # Recorded answers, because the map is read without the template.
+    traits = find_traits(service.answers.values, entities, service.name)
     return Facts(
         service.name,
         tuple(messages or ()),
@@ -97,6 +102,8 @@ def facts(service: Service) -> Facts:
             if one.id
         ),
         {path.removeprefix(USES).removesuffix(".json"): service.json(path) for path in service.files(f"{USES}*.json")},
+        traits.domain,
+        traits.owner,
     )
 
 

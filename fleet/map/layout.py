@@ -1,134 +1,110 @@
-"""Place nodes in columns, so that most edges lead from left to right (a simple form of Sugiyama's method)."""
+"""Place cards in columns, and lead the arrows of a bundle on one common way through the space between the cards."""
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from statistics import fmean
 
-import networkx
+from fleet.map.arrange import Columns, arrange
+from fleet.map.gutters import Part, place, verticals
+from fleet.map.stack import AIR, CardSize, Stack
+from fleet.map.ways import Line, Link, Port, Way, choose_gaps, find_ports, find_ways, port_heights
 
-Pair = tuple[str, str]
 Point = tuple[float, float]
+Box = tuple[float, float, float, float]
+"""The left side, the top, the width and the height."""
 
-ROW = 56
-# The height of a bend of a long edge, which needs less room than a node.
-BEND = 16
-SWEEPS = 12
+PORT = 4.0
+"""The distance of two lines that end at the same side of a row, if they have no labels."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The places of nodes (their middles), and the routes of edges (their bends, from source to target)."""
+    """The boxes of cards and rows, and the corners of each link's way from its source to its target."""
 
-    places: dict[str, Point]
-    routes: dict[Pair, list[Point]]
-    columns: list[float]
+    cards: list[Box]
+    rows: dict[str, Box]
+    routes: list[list[Point]]
+    width: float
     height: float
 
 
-def layout(pairs: Iterable[Pair], widths: dict[str, float], gap: float) -> Layout:
-    """Place all nodes that have an edge. `gap` is the space between columns."""
-    graph = networkx.DiGraph(pairs)
-    straight = _without_cycles(graph)
-    column = _columns(straight)
-    chains = {pair: _chain(pair, column) for pair in straight.edges}
-    layers: list[list[Hashable]] = [[] for _ in range(max(column.values(), default=-1) + 1)]
-    links = networkx.Graph()
-    for node, number in column.items():
-        layers[number].append(node)
-    for (source, _), chain in chains.items():
-        for offset, bend in enumerate(chain[1:-1], 1):
-            layers[column[source] + offset].append(bend)
-        links.add_edges_from(pairwise(chain))
-    _order(layers, links)
-    heights = _heights(layers, links)
-    xs = _xs(layers, widths, gap)
-    points = {node: (xs[number], heights[node]) for number, layer in enumerate(layers) for node in layer}
-    routes = {pair: [points[bend] for bend in chain[1:-1]] for pair, chain in chains.items()}
-    for source, target in graph.edges - straight.edges:
-        routes[source, target] = routes[target, source][::-1]
-    places = {str(node): points[node] for node in column}
-    return Layout(places, routes, xs, max(heights.values(), default=0) + ROW / 2)
+def layout(cards: Sequence[CardSize], links: Sequence[Link], distance: float = PORT) -> Layout:
+    """Place the cards and the links. The ends of a link are different rows; `distance` is between lines at one side of a row."""
+    columns = _columns(cards, links)
+    column_of = {row: number for number, column in enumerate(columns) for card in column for row in cards[card].rows}
+    way_of = find_ways(links, column_of)
+    ways = list(dict.fromkeys(way_of.values()))
+    ports = find_ports(ways)
+    rows = _row_heights(cards, ports, distance)
+    through = choose_gaps(ways, Stack(cards, columns, rows, {}))
+    stack = Stack(cards, columns, rows, {gap: len(there) for gap, there in through.items()})
+    for way in ways:
+        way.heights = [stack.line(gap, through[gap].index(way)) for gap in way.gaps]
+    heights = port_heights(ports, stack, distance)
+    widths = [max(cards[card].width for card in column) for column in columns]
+    lefts, lanes, width = place(widths, verticals(ways, heights), _labels(ways))
+    boxes = {row: (lefts[at], stack.rows[row][0], widths[at], stack.rows[row][1]) for row, at in column_of.items()}
+    routes = [_route(link, way_of[link], boxes, lanes, heights) for link in links]
+    placed = {
+        card: (lefts[at], stack.cards[card][0], widths[at], stack.cards[card][1])
+        for at, column in enumerate(columns)
+        for card in column
+    }
+    return _from_zero([placed[card] for card in range(len(cards))], boxes, routes, width)
 
 
-def _without_cycles(graph: networkx.DiGraph) -> networkx.DiGraph:
-    """Reverse the edges that lead back in an order of the nodes with few such edges (Eades, Lin and Smyth)."""
-    left = networkx.DiGraph(graph)
-    first: list[str] = []
-    last: list[str] = []
-    while left:
-        degrees = {node: (left.in_degree(node), left.out_degree(node)) for node in left}
-        if ends := [node for node, (_, leaving) in degrees.items() if leaving == 0]:
-            last += ends
-        elif ends := [node for node, (coming, _) in degrees.items() if coming == 0]:
-            first += ends
-        else:
-            ends = [max(degrees, key=lambda node: degrees[node][1] - degrees[node][0])]
-            first += ends
-        left.remove_nodes_from(ends)
-    order = {node: number for number, node in enumerate([*first, *reversed(last)])}
-    return networkx.DiGraph((one, other) if order[one] < order[other] else (other, one) for one, other in graph.edges)
+def _columns(cards: Sequence[CardSize], links: Iterable[Link]) -> Columns:
+    card_of = {row: number for number, card in enumerate(cards) for row in card.rows}
+    between = Counter((card_of[link.source], card_of[link.target]) for link in links)
+    weights = {pair: number for pair, number in between.items() if pair[0] != pair[1]}
+    return arrange([(card.width, card.height(card.rows)) for card in cards], weights)
 
 
-def _columns(graph: networkx.DiGraph) -> dict[str, int]:
-    """Return the column of each node.
-
-    A column is as far left as its edges allow, but a node without incoming edges is next to its target.
-    """
-    columns = {node: number for number, layer in enumerate(networkx.topological_generations(graph)) for node in layer}
-    first = [node for node in columns if graph.in_degree(node) == 0]
-    return columns | {node: min(columns[one] for one in graph.successors(node)) - 1 for node in first}
-
-
-def _chain(pair: Pair, columns: dict[str, int]) -> list[Hashable]:
-    """Return the ends of an edge, and a bend in each column between them."""
-    source, target = pair
-    return [source, *((pair, number) for number in range(columns[source] + 1, columns[target])), target]
+def _row_heights(cards: Sequence[CardSize], ports: Mapping[Port, list[Line]], distance: float) -> dict[str, float]:
+    """Return the height of each row, which has room for all lines at one of its sides."""
+    return {
+        row: max(least, 6 + distance * max(len(ports.get((row, side), ())) for side in (False, True)))
+        for card in cards
+        for row, least in card.rows.items()
+    }
 
 
-def _order(layers: list[list[Hashable]], links: networkx.Graph) -> None:
-    """Sort each layer by its neighbours in the previous layer, forwards and backwards, so that fewer edges cross."""
-    for sweep in range(SWEEPS):
-        for before, layer in pairwise(layers if sweep % 2 == 0 else layers[::-1]):
-            rank = {node: number for number, node in enumerate(before)}
-            now = {node: number for number, node in enumerate(layer)}
-
-            def middle(node: Hashable, rank: dict[Hashable, int] = rank, now: dict[Hashable, int] = now) -> float:
-                ranks = [rank[one] for one in links[node] if one in rank]
-                return fmean(ranks) if ranks else now[node]
-
-            layer.sort(key=middle)
+def _labels(ways: Iterable[Way]) -> dict[tuple[int, bool], float]:
+    """Return the width of the longest label at each side of each gutter. A label is at the end of its arrow."""
+    widths: dict[tuple[int, bool], float] = defaultdict(float)
+    for way in ways:
+        side = way.gutters[-1], way.enters_right
+        widths[side] = max(widths[side], *(link.label for link in way.links))
+    return widths
 
 
-def _heights(layers: list[list[Hashable]], links: networkx.Graph) -> dict[Hashable, float]:
-    """Return the heights of all nodes: near their neighbours, in the given order, and not too close to each other."""
-    heights: dict[Hashable, float] = {}
-    for layer in layers:
-        heights |= _apart(layer, [0.0] * len(layer))
-    for sweep in range(SWEEPS):
-        for layer in layers if sweep % 2 == 0 else layers[::-1]:
-            heights |= _apart(layer, [fmean(heights[one] for one in links[node]) for node in layer])
-    top = min(heights.values(), default=0) - ROW / 2
-    return {node: height - top for node, height in heights.items()}
+def _route(
+    link: Link,
+    way: Way,
+    boxes: Mapping[str, Box],
+    lanes: Mapping[Part, float],
+    heights: Mapping[tuple[Port, Line], float],
+) -> list[Point]:
+    left, _, width, _ = boxes[link.source]
+    end_left, _, end_width, _ = boxes[link.target]
+    y = heights[(link.source, way.leaves_right), (way, False)]
+    end = heights[(link.target, way.enters_right), (way, True)]
+    route = [(left + width * way.leaves_right, y)]
+    for number, next_y in enumerate((*way.heights, end)):
+        x = lanes[way, number]
+        route += [(x, y), (x, next_y)]
+        y = next_y
+    return [*route, (end_left + end_width * way.enters_right, end)]
 
 
-def _apart(layer: Sequence[Hashable], wanted: Sequence[float]) -> dict[Hashable, float]:
-    """Move the wanted heights as little as necessary, so that each node has room."""
-    rooms = [_room(one) / 2 + _room(other) / 2 for one, other in pairwise(layer)]
-    down, up = list(wanted), list(wanted)
-    for number, room in enumerate(rooms, 1):
-        down[number] = max(down[number], down[number - 1] + room)
-    for number, room in reversed(list(enumerate(rooms))):
-        up[number] = min(up[number], up[number + 1] - room)
-    # The nodes pushed down and the nodes pushed up both keep the distances, and so does the mean of both.
-    return {node: (one + other) / 2 for node, one, other in zip(layer, down, up, strict=True)}
-
-
-def _room(node: Hashable) -> float:
-    return ROW if isinstance(node, str) else BEND
-
-
-def _xs(layers: list[list[Hashable]], widths: dict[str, float], gap: float) -> list[float]:
-    """Return the middle of each column, which is as wide as its widest node."""
-    wide = [max((widths[node] for node in layer if isinstance(node, str)), default=0) for layer in layers]
-    return [sum(wide[:number]) + gap * number + width / 2 for number, width in enumerate(wide)]
+def _from_zero(cards: list[Box], rows: dict[str, Box], routes: list[list[Point]], width: float) -> Layout:
+    """Move everything down so that nothing is above zero."""
+    ys = [y for route in routes for _, y in route] + [y for _, top, _, height in cards for y in (top, top + height)]
+    top = min(ys, default=0) - AIR / 2
+    return Layout(
+        [(x, y - top, width, height) for x, y, width, height in cards],
+        {row: (x, y - top, width, height) for row, (x, y, width, height) in rows.items()},
+        [[(x, y - top) for x, y in route] for route in routes],
+        width,
+        max(ys, default=0) - top + AIR / 2,
+    )

@@ -1,8 +1,11 @@
 """Print the map: a table for a terminal, JSON for programs, and the sections in the Markdown and HTML of `fleet status`."""
 
 import json
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict
+from importlib.resources import files
+from urllib.parse import quote
 
 from jinja2 import Environment, StrictUndefined
 from rich.table import Table
@@ -11,28 +14,16 @@ from rich.text import Text
 from fleet import output
 from fleet.check.findings import Level, without_empty_since
 from fleet.check.show import STYLES
-from fleet.map.drawing import arrows, sentence
+from fleet.map.cards import cards, grouped
+from fleet.map.drawing import arrows, describe_service, printable, sentence, who
 from fleet.map.mermaid import mermaid
 from fleet.map.model import Map, MapFinding
-from fleet.map.svg import svg
+from fleet.map.svg import DASHES, LEGEND, svg
 from fleet.output import count, escaped
 
-SECTION = """\
-<p>{{ sentence }}.</p>
-<div class="scroll" tabindex="0" role="region" aria-label="Map">{{ graph | safe }}</div>
-{% if found %}
-<ul class="findings">
-{% for one in found %}
-<li class="{{ one.finding.level }}"><strong>{{ one.finding.id }}</strong> <span class="level">{{ one.finding.level }}</span>
-<p>{{ one.services | join(", ") }}: {{ one.finding.reason }}</p>
-{% if one.finding.remedy %}
-<p class="remedy">→ {{ one.finding.remedy }}</p>
-{% endif %}
-<p class="why">{{ one.finding.why }}</p></li>
-{% endfor %}
-</ul>
-{% endif %}
-"""
+_Listed = tuple[int, MapFinding, list[tuple[str, bool]]]
+
+LEVELS = ((Level.ERROR, "Errors"), (Level.WARNING, "Warnings"), (Level.NOTICE, "Notices"), (Level.WAIVED, "Waived"))
 
 
 def table(map_: Map, found: list[MapFinding], *, width: int | None = None) -> str:
@@ -61,9 +52,13 @@ def table(map_: Map, found: list[MapFinding], *, width: int | None = None) -> st
 
 def summary(map_: Map, found: list[MapFinding]) -> str:
     """Return the numbers of services, edges and findings as a sentence."""
+    return f"{sentence(map_)}; {format_levels(found)}"
+
+
+def format_levels(found: list[MapFinding]) -> str:
     levels = [one.finding.level for one in found]
     parts = [count(levels.count(level), level.value) for level in (Level.ERROR, Level.WARNING) if level in levels]
-    return f"{sentence(map_)}; {' and '.join(parts) or 'no findings'}"
+    return " and ".join(parts) or "no findings"
 
 
 def as_json(map_: Map, found: list[MapFinding]) -> str:
@@ -97,7 +92,45 @@ def markdown(map_: Map, found: list[MapFinding]) -> str:
 
 
 def html(map_: Map, found: list[MapFinding], links: Mapping[str, str] | None = None) -> str:
-    """Format the content of a section of fleet/page, with its styles. `links` are the targets of clicks on services."""
+    """Format the content of a section of fleet/page. `links` are the targets, in the page, of details about services."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    drawn = svg(map_, found, links)
-    return environment.from_string(SECTION).render(sentence=sentence(map_), graph=drawn, found=found)
+    environment.filters["printable"] = printable
+    targets = {name: f"#map={quote(printable(name))}" for name in map_.nodes}
+    template = files("fleet.map").joinpath("section.html.jinja").read_text(encoding="utf-8")
+    levels = Counter(one.finding.level for one in found)
+    return environment.from_string(template).render(
+        sentence=sentence(map_),
+        tally=format_levels(found),
+        graph=svg(map_, found, targets),
+        found=found,
+        levels=LEVELS,
+        groups={level: _grouped(map_, found, level) for level, _ in LEVELS},
+        numbers=levels,
+        services=len(map_.nodes),
+        legend=LEGEND,
+        dashes=defaultdict(str, DASHES),
+        listing=[
+            (title, [(name, _words(map_, name), (links or {}).get(name)) for name in names])
+            for title, names in grouped(cards(map_)).items()
+        ],
+    )
+
+
+def _grouped(map_: Map, found: list[MapFinding], level: Level) -> list[tuple[str, str, str, list[_Listed]]]:
+    """Return the findings of a level by their id, with the reason and the remedy that they share, and with their numbers."""
+    groups: dict[tuple[str, str], list[_Listed]] = {}
+    for number, one in enumerate(found, 1):
+        if one.finding.level is level:
+            listed = number, one, who(map_, one)
+            groups.setdefault((one.finding.id, one.finding.why), []).append(listed)
+    return [(id_, why, _shared(listed), listed) for (id_, why), listed in groups.items()]
+
+
+def _shared(listed: list[_Listed]) -> str:
+    """Return the remedy that several findings share; an empty text if they have different remedies."""
+    remedies = {one.finding.remedy for _, one, _ in listed}
+    return remedies.pop() if len(listed) > 1 and len(remedies) == 1 else ""
+
+
+def _words(map_: Map, name: str) -> str:
+    return describe_service(map_, name).removeprefix(f"{name}: ")

@@ -1,53 +1,67 @@
-"""The map as SVG: one file or a part of an HTML page, without script, for light and dark, with titles for screen readers."""
+"""The map as SVG: one file or a part of an HTML page, without script, for light and dark."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from itertools import pairwise
+from math import sqrt
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from fleet.map.drawing import Arrow, arrows, describe_service, sentence
-from fleet.map.layout import ROW, Layout, Point, layout
+from rich.cells import cell_len, set_cell_size
+
+from fleet.check.findings import Level
+from fleet.map.cards import Card, cards
+from fleet.map.drawing import Arrow, arrows, describe_service, numbered, printable, sentence, who
+from fleet.map.layout import PORT, Box, Layout, Point, layout
 from fleet.map.model import Kind, Map, MapFinding
+from fleet.map.stack import CardSize
+from fleet.map.ways import Link
 
-Box = tuple[float, float, float, float]
+MARGIN = 20
+ROW = 21
+HEAD = 30
+"""The height of the title of a card."""
 
-HEIGHT = 34
-MARGIN = 24
-# The approximate width of a letter. A box has room for a name that is a little wider.
-LETTER = 7.4
-GAP = 90
-LABEL_GAP = 180
-# With more arrows than this, a label shows only while the mouse points at its arrow.
+CELL = 7.9
+"""The width of a letter in the widest of the usual fonts."""
+
+MOST_CELLS = 30
+"""A longer name is shortened; the title of the service has the whole name."""
+
 LABELLED = 40
-# The possible places of a label along its line, the best place first.
-SPOTS = (0.5, 0.36, 0.64, 0.25, 0.75)
-LABEL_LETTER = 6.2
-LABEL_HEIGHT = 13
-# The distance between two lines with the same ends.
-LINE_GAP = 6
+"""With more arrows than this, the names of messages are in the titles of arrows alone."""
+
+LABEL_CELL, LABEL_PORT, MOST_LABEL = 6.8, 14.0, 26
+CORNER = 6.0
+HEAD_LENGTH = 7.0
 # The dashes of an arrow's line. Calls are solid.
-DASHES = {"event": "7 4", "job": "2 4"}
+DASHES = {"event": "6 3", "job": "2 3"}
+VERBS = {Kind.CALL: "calls", Kind.EVENT: "sends an event to", Kind.JOB: "sends a job to"}
 LEGEND = (
     ("call", "calls, and waits for the answer"),
     ("event", "publishes an event"),
     ("job", "sends a job"),
-    ("call wrong", "has an error"),
+    ("call wrong", "has an error, with the number of the finding"),
 )
-LEGEND_WIDTH = 820
+LEGEND_WIDTH = 1000
+
+MANY = 60
+"""A larger map is first shown so small that only the titles of cards can be read, so cards have room for larger titles."""
+
+FAR_TITLE, FAR_CELL = 24.0, 0.66
+"""The size of these titles, and the width of a letter of size 1."""
 
 
-def svg(map_: Map, found: Iterable[MapFinding], links: Mapping[str, str] | None = None) -> str:
-    """Draw the map. `links` are the targets of clicks on services."""
+def svg(map_: Map, found: Sequence[MapFinding], links: Mapping[str, str] | None = None) -> str:
+    """Draw the map. `links` are the targets of clicks on services in a page, which has a legend and a list of its own."""
     drawn = arrows(map_, found)
-    names = {end for arrow in drawn for end in (arrow.source, arrow.target)}
-    widths = {name: max(len(name) * LETTER + 28, 80) for name in map_.nodes}
+    all_cards = cards(map_)
     has_labels = len(drawn) <= LABELLED
-    plan = layout(((one.source, one.target) for one in drawn), widths, LABEL_GAP if has_labels else GAP)
-    places = plan.places | _alone([name for name in map_.nodes if name not in names], widths, plan)
-    right = max((x + widths[name] / 2 for name, (x, _) in places.items()), default=0)
-    bottom = max([plan.height, *(y + ROW / 2 for _, y in places.values())])
-    width, height = max(right, LEGEND_WIDTH) + 2 * MARGIN, bottom + 2 * MARGIN + 40
+    plan = plan_of(all_cards, drawn, has_labels=has_labels)
+    is_alone = links is None
+    listed = _lines(map_, found) if is_alone else []
+    width = max(plan.width, LEGEND_WIDTH if is_alone else 0) + 2 * MARGIN
+    height = plan.height + 2 * MARGIN + (34 + len(listed) * 18 if is_alone else 0)
 
     root = Element("svg", {"xmlns": "http://www.w3.org/2000/svg", "class": "fleet-map", "role": "graphics-document"})
     root.attrib |= {"viewBox": f"0 0 {width:.0f} {height:.0f}", "width": f"{width:.0f}", "height": f"{height:.0f}"}
@@ -56,80 +70,120 @@ def svg(map_: Map, found: Iterable[MapFinding], links: Mapping[str, str] | None 
     _text(root, "desc", sentence(map_), id="fleet-map-words")
     _text(root, "style", files("fleet.map").joinpath("svg.css").read_text(encoding="utf-8"))
     SubElement(root, "rect", {"class": "paper", "width": "100%", "height": "100%"})
-    inside = SubElement(root, "g", {"transform": f"translate({MARGIN} {MARGIN})"})
-    ends, offsets = _ends(drawn, plan, widths), _offsets(drawn)
-    taken = [
-        (x - widths[name] / 2, y - HEIGHT / 2, x + widths[name] / 2, y + HEIGHT / 2) for name, (x, y) in places.items()
-    ]
-    for arrow in drawn:
-        bends = [(x, y + offsets[arrow]) for x, y in plan.routes[arrow.source, arrow.target]]
-        _arrow(inside, arrow, [ends[arrow][0], *bends, ends[arrow][1]], arrow.label() if has_labels else "", taken)
-    for name, place in places.items():
-        _node(inside, name, place, widths[name], map_, (links or {}).get(name))
-    _legend(inside, bottom + 30)
+    inside = SubElement(
+        root, "g", {"transform": f"translate({MARGIN + (width - 2 * MARGIN - plan.width) / 2:.1f} {MARGIN})"}
+    )
+    for card, box in zip(all_cards, plan.cards, strict=True):
+        _card(inside, card, box)
+    lines = SubElement(inside, "g", {"class": "arrows", "aria-hidden": "true"})
+    routes = dict(zip(drawn, plan.routes, strict=True))
+    _trunks(lines, routes)
+    # An arrow with an error is drawn over all others.
+    for arrow, route in sorted(routes.items(), key=lambda one: one[0].is_wrong):
+        _arrow(lines, arrow, route, arrow.label() if has_labels else "")
+    acting = {name for one in found if one.finding.level is Level.ERROR for name in one.acting}
+    for name, box in plan.rows.items():
+        kind = "service" + " outside" * (not map_.nodes[name]) + " acts" * (name in acting)
+        _service(inside, name, box, kind, describe_service(map_, name), (links or {}).get(name))
+    _badges(inside, numbered(found, drawn), routes)
+    if is_alone:
+        _below(root, plan.height + 2 * MARGIN + 8, listed)
     return tostring(root, encoding="unicode") + "\n"
 
 
-def _alone(names: list[str], widths: dict[str, float], plan: Layout) -> dict[str, Point]:
-    """Place services without an edge in rows below the others."""
-    line = max(900.0, (plan.columns or [0])[-1])
-    x, y, places = 0.0, plan.height + ROW / 2, {}
-    for name in names:
-        if x and x + widths[name] > line:
-            x, y = 0.0, y + ROW
-        places[name] = (x + widths[name] / 2, y)
-        x += widths[name] + 24
-    return places
+def _below(root: Element, top: float, listed: Sequence[str]) -> None:
+    """Draw the legend and the findings, which a page has next to the drawing."""
+    below = SubElement(root, "g", {"transform": f"translate({MARGIN} {top:.0f})"})
+    _legend(below)
+    for number, line in enumerate(listed):
+        _text(below, "text", line, **{"class": "finding", "x": "0", "y": f"{32 + number * 18}"})
 
 
-def _ends(drawn: list[Arrow], plan: Layout, widths: dict[str, float]) -> dict[Arrow, tuple[Point, Point]]:
-    """Return the ends of each arrow.
-
-    Arrows at one side of a node end below each other, in the order in which they come.
-    """
-    sides: dict[tuple[str, bool], list[tuple[float, int, Arrow]]] = defaultdict(list)
+def plan_of(all_cards: Sequence[Card], drawn: Sequence[Arrow], *, has_labels: bool) -> Layout:
+    card_of = {name: number for number, card in enumerate(all_cards) for name in card.names}
+    is_large = len(card_of) > MANY
+    sizes = [
+        CardSize(
+            max(*(_width(name, CELL) + 28 for name in (*card.names, card.title)), _far_width(card) if is_large else 0),
+            HEAD if card.title else 5,
+            dict.fromkeys(card.names, ROW),
+            8 if card.title else 5,
+        )
+        for card in all_cards
+    ]
+    links = []
     for arrow in drawn:
-        route = [plan.places[arrow.source], *plan.routes[arrow.source, arrow.target], plan.places[arrow.target]]
-        to_right = route[-1][0] > route[0][0]
-        sides[arrow.source, to_right].append((route[1][1], 0, arrow))
-        sides[arrow.target, not to_right].append((route[-2][1], 1, arrow))
-    found: dict[Arrow, list[Point]] = defaultdict(lambda: [(0, 0), (0, 0)])
-    for (name, is_right), there in sides.items():
-        x, y = plan.places[name]
-        step = min(9, (HEIGHT - 8) / len(there))
-        for number, (_, end, arrow) in enumerate(sorted(there, key=lambda one: one[0])):
-            offset = (number - (len(there) - 1) / 2) * step
-            found[arrow][end] = (x + (widths[name] / 2 if is_right else -widths[name] / 2), y + offset)
-    return {arrow: (start, end) for arrow, (start, end) in found.items()}
+        # Only an arrow without an error shares its way, because one must see from where to where an error leads.
+        alone = (arrow.source, arrow.target) if arrow.is_wrong or has_labels else None
+        bundle = (card_of[arrow.source], card_of[arrow.target], arrow.kind, alone)
+        label = _width(_label(arrow), LABEL_CELL) + 12 if has_labels and arrow.label() else 0
+        links.append(Link(arrow.source, arrow.target, bundle, label))
+    return layout(sizes, links, LABEL_PORT if has_labels else PORT)
 
 
-def _offsets(drawn: list[Arrow]) -> dict[Arrow, float]:
-    """The distance of each arrow from the route that it shares with other arrows between the same two services."""
-    same: dict[frozenset[str], list[Arrow]] = defaultdict(list)
-    for arrow in drawn:
-        same[frozenset((arrow.source, arrow.target))].append(arrow)
-    return {arrow: (n - (len(all_) - 1) / 2) * LINE_GAP for all_ in same.values() for n, arrow in enumerate(all_)}
+def _far_width(card: Card) -> float:
+    return _width(card.title, FAR_TITLE * FAR_CELL) + 12
 
 
-def _arrow(parent: Element, arrow: Arrow, points: list[Point], label: str, taken: list[Box]) -> None:
-    group = SubElement(parent, "g", {"class": f"arrow {arrow.kind}{' wrong' if arrow.is_wrong else ''}", "role": "img"})
-    verb = {Kind.CALL: "calls", Kind.EVENT: "sends an event to", Kind.JOB: "sends a job to"}[arrow.kind]
-    _text(
-        group,
-        "title",
-        f"{arrow.source} {verb} {arrow.target}: {', '.join(arrow.names)}{' (error)' if arrow.is_wrong else ''}",
-    )
-    side = 1 if points[-1][0] > points[0][0] else -1
-    (x, y) = points[-1]
-    path = _curve([*points[:-1], (x - 8 * side, y)])
+def _width(text: str, cell: float) -> float:
+    return min(cell_len(text), MOST_CELLS) * cell
+
+
+def _short(text: str, most: int = MOST_CELLS) -> str:
+    return text if cell_len(text) <= most else f"{set_cell_size(text, most - 1).rstrip()}…"
+
+
+def _card(parent: Element, card: Card, box: Box) -> None:
+    x, y, width, height = box
+    kind = "card outside" if card.is_outside else "card" if card.title else "card single"
+    group = SubElement(parent, "g", {"class": kind})
+    SubElement(group, "rect", _rect(x, y, width, height, 8))
+    if card.title:
+        shown = _short(card.title)
+        _text(group, "text", shown, **{"class": "title", "x": f"{x + 12:.1f}", "y": f"{y + 20:.1f}"})
+        size = min(FAR_TITLE, (width - 12) / max(cell_len(shown) * FAR_CELL, 1))
+        middle = {"x": f"{x + width / 2:.1f}", "y": f"{y + height / 2 + size * 0.35:.1f}", "font-size": f"{size:.1f}"}
+        _text(group, "text", shown, **{"class": "far-title", **middle})
+
+
+def _rect(x: float, y: float, width: float, height: float, corner: float) -> dict[str, str]:
+    return {
+        key: f"{value:.1f}"
+        for key, value in zip(("x", "y", "width", "height", "rx"), (x, y, width, height, corner), strict=True)
+    }
+
+
+def _trunks(parent: Element, routes: Mapping[Arrow, list[Point]]) -> None:
+    """Draw the common part of each bundle, the wider the more arrows share it."""
+    shared: dict[tuple[str, tuple[Point, ...]], int] = defaultdict(int)
+    for arrow, route in routes.items():
+        if not arrow.is_wrong and len(route) > 4:
+            shared[arrow.kind, tuple(route[2:-2])] += 1
+    for (kind, points), number in shared.items():
+        if number > 1 and len(points) > 1:
+            width = f"{min(1.2 + 0.8 * sqrt(number), 4):.1f}"
+            SubElement(parent, "path", {"class": f"trunk {kind}", "d": _path(points), "stroke-width": width})
+
+
+def _arrow(parent: Element, arrow: Arrow, route: list[Point], label: str) -> None:
+    group = SubElement(parent, "g", {"class": f"arrow {arrow.kind}{' wrong' if arrow.is_wrong else ''}"})
+    _data(group, from_=arrow.source, to=arrow.target, names=", ".join(arrow.names))
+    error = " (error)" if arrow.is_wrong else ""
+    _text(group, "title", f"{arrow.source} {VERBS[arrow.kind]} {arrow.target}: {', '.join(arrow.names)}{error}")
+    (x, y), side = route[-1], 1 if route[-1][0] > route[-2][0] else -1
+    path = _path([*route[:-1], (x - (HEAD_LENGTH - 1) * side, y)])
     # The wide path is invisible, and makes it easy to point at the line.
     SubElement(group, "path", {"class": "wide", "d": path})
     _line(group, arrow.kind, path)
-    head = f"{x:.1f},{y:.1f} {x - 9 * side:.1f},{y - 4:.1f} {x - 9 * side:.1f},{y + 4:.1f}"
-    SubElement(group, "polygon", {"points": head})
-    label = "✕ " * arrow.is_wrong + _short(label)
-    if label and (spot := _spot(points, label, taken)):
-        _text(group, "text", label, x=f"{spot[0]:.1f}", y=f"{spot[1] + 3:.1f}")
+    _head(group, x, y, side)
+    if label:
+        anchor = "end" if side > 0 else "start"
+        place = {"x": f"{x - (HEAD_LENGTH + 4) * side:.1f}", "y": f"{y + 3.5:.1f}", "text-anchor": anchor}
+        _text(group, "text", _label(arrow), **place)
+
+
+def _label(arrow: Arrow) -> str:
+    return _short(("✕ " if arrow.is_wrong else "") + arrow.label(), MOST_LABEL)
 
 
 def _line(group: Element, kind: str, path: str) -> None:
@@ -137,66 +191,92 @@ def _line(group: Element, kind: str, path: str) -> None:
     SubElement(group, "path", {"class": "line", "d": path, **dashes})
 
 
-def _spot(points: list[Point], label: str, taken: list[Box]) -> Point | None:
-    """Find a place on the line where the label covers nothing; None if there is no such place."""
-    half = len(label) * LABEL_LETTER / 2
-    for part in SPOTS:
-        for (x, y), (next_x, next_y) in pairwise(points):
-            # The same curve as that of `_curve`.
-            at_x = x + (next_x - x) * (1.5 * part * (1 - part) + part**3)
-            at_y = y + (next_y - y) * part**2 * (3 - 2 * part)
-            box = (at_x - half, at_y - LABEL_HEIGHT / 2, at_x + half, at_y + LABEL_HEIGHT / 2)
-            if not any(_overlap(box, other) for other in taken):
-                taken.append(box)
-                return at_x, at_y
-    return None
+def _head(group: Element, x: float, y: float, side: int) -> None:
+    back = x - HEAD_LENGTH * side
+    SubElement(group, "polygon", {"points": f"{x:.1f},{y:.1f} {back:.1f},{y - 3.5:.1f} {back:.1f},{y + 3.5:.1f}"})
+
+
+def _path(points: Sequence[Point]) -> str:
+    """Draw straight lines with round corners."""
+    path = [f"M{points[0][0]:.1f},{points[0][1]:.1f}"]
+    for before, here, after in zip(points, points[1:], points[2:], strict=False):
+        start, end = _towards(here, before), _towards(here, after)
+        path.append(f"L{start[0]:.1f},{start[1]:.1f}Q{here[0]:.1f},{here[1]:.1f} {end[0]:.1f},{end[1]:.1f}")
+    path.append(f"L{points[-1][0]:.1f},{points[-1][1]:.1f}")
+    return "".join(path)
+
+
+def _towards(here: Point, other: Point) -> Point:
+    """Return the point on the way to the other point where a round corner begins."""
+    across, down = other[0] - here[0], other[1] - here[1]
+    length = abs(across) + abs(down)
+    part = min(CORNER, length / 2) / length if length else 0
+    return here[0] + across * part, here[1] + down * part
+
+
+def _service(parent: Element, name: str, box: Box, kind: str, words: str, link: str | None) -> None:
+    x, y, width, height = box
+    group = SubElement(parent, "a", {"href": link, "class": kind}) if link else SubElement(parent, "g", {"class": kind})
+    _data(group, name=name)
+    _text(group, "title", words)
+    SubElement(group, "rect", _rect(x + 4, y + 1, width - 8, height - 2, 5))
+    _text(group, "text", _short(name), x=f"{x + 12:.1f}", y=f"{y + height / 2 + 4.5:.1f}")
+
+
+def _badges(parent: Element, numbers: Mapping[Arrow, Sequence[int]], routes: Mapping[Arrow, list[Point]]) -> None:
+    """Put the numbers of findings on their arrows, each in the middle of the longest free part."""
+    taken: list[Box] = []
+    for arrow, found in numbers.items():
+        text = " ".join(map(str, found))
+        half = 5 + len(text) * 3.7
+        spots = [
+            (x + (to_x - x) * part, y + (to_y - y) * part)
+            for (x, y), (to_x, to_y) in sorted(
+                pairwise(routes[arrow]), key=lambda one: -abs(one[0][0] - one[1][0]) - abs(one[0][1] - one[1][1])
+            )
+            for part in (0.5, 0.3, 0.7, 0.15, 0.85)
+        ]
+        # There is room for a badge of twice this size, which a page shows if the whole drawing is small.
+        boxes = [(x - 2 * half, y - 16, x + 2 * half, y + 16) for x, y in spots]
+        box = next((one for one in boxes if not any(_overlap(one, other) for other in taken)), None)
+        if box is None:
+            continue
+        taken.append(box)
+        kind = "badge wrong" if arrow.is_wrong else "badge"
+        group = SubElement(parent, "g", {"class": kind, "aria-hidden": "true"})
+        _data(group, from_=arrow.source, to=arrow.target)
+        x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+        SubElement(group, "rect", _rect(x - half, y - 8, 2 * half, 16, 8))
+        _text(group, "text", text, x=f"{x:.1f}", y=f"{y + 4:.1f}")
 
 
 def _overlap(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _curve(points: list[Point]) -> str:
-    """Draw a curve that is level at each point, so that it meets nodes at a right angle."""
-    path = [f"M{points[0][0]:.1f},{points[0][1]:.1f}"]
-    for (x, y), (next_x, next_y) in pairwise(points):
-        middle = (x + next_x) / 2
-        path.append(f"C{middle:.1f},{y:.1f} {middle:.1f},{next_y:.1f} {next_x:.1f},{next_y:.1f}")
-    return " ".join(path)
-
-
-def _node(parent: Element, name: str, place: Point, width: float, map_: Map, link: str | None) -> None:
-    if link:
-        parent = SubElement(parent, "a", {"href": link})
-    kind = "service" if map_.nodes[name] else "service outside"
-    group = SubElement(parent, "g", {"class": kind, "role": "img"})
-    _text(group, "title", describe_service(map_, name))
-    x, y = place
-    box = {"x": x - width / 2, "y": y - HEIGHT / 2, "width": width, "height": HEIGHT, "rx": 7}
-    SubElement(group, "rect", {key: f"{value:.1f}" for key, value in box.items()})
-    _text(group, "text", name, x=f"{x:.1f}", y=f"{y + 4.5:.1f}")
-
-
-def _legend(parent: Element, y: float) -> None:
+def _legend(parent: Element) -> None:
     group = SubElement(parent, "g", {"class": "legend"})
     x = 0.0
     for kind, meaning in LEGEND:
         line = SubElement(group, "g", {"class": f"arrow {kind}"})
-        _line(line, kind, f"M{x:.0f},{y:.0f} h32")
-        SubElement(
-            line, "polygon", {"points": f"{x + 40:.0f},{y:.0f} {x + 31:.0f},{y - 4:.0f} {x + 31:.0f},{y + 4:.0f}"}
-        )
-        text = f"✕ {meaning}" if "wrong" in kind else meaning
-        _text(group, "text", text, x=f"{x + 48:.0f}", y=f"{y + 4:.0f}")
-        x += 48 + len(text) * 6.6 + 24
+        _line(line, kind, f"M{x:.0f},0 h32")
+        _head(line, x + 40, 0, 1)
+        _text(group, "text", meaning, x=f"{x + 48:.0f}", y="4")
+        x += 48 + len(meaning) * 7.2 + 24
 
 
-def _short(label: str) -> str:
-    return label if len(label) <= 24 else f"{label[:23]}…"
+def _lines(map_: Map, found: Iterable[MapFinding]) -> list[str]:
+    """Return the findings of arrows as lines, for a drawing without a list next to the drawing."""
+    return [
+        _short(f"{number}  {' '.join(word for word, _ in who(map_, one))}: {one.finding.reason}", LEGEND_WIDTH // 7)
+        for number, one in enumerate(found, 1)
+        if one.edges and one.finding.level is not Level.WAIVED
+    ]
 
 
 def _text(parent: Element, tag: str, text: str, **attributes: str) -> None:
-    """Add an element with a text. Control characters are replaced, because XML cannot contain them, even as entities."""
-    SubElement(parent, tag, attributes).text = "".join(
-        one if one.isprintable() or one in "\n\t" else "�" for one in text
-    )
+    SubElement(parent, tag, attributes).text = printable(text)
+
+
+def _data(element: Element, **values: str) -> None:
+    element.attrib |= {f"data-{name.rstrip('_')}": printable(value) for name, value in values.items()}

@@ -24,7 +24,7 @@ def page(standings: list[Standing], conventions: Sequence[Convention], graph: st
     """Format the page. `graph` is an additional section of trusted HTML, with an SVG that fleet made."""
     numbers = versions(standings)
     order = sorted(numbers, key=lambda one: (as_version(one) or Version("0"), one))
-    script = _part("page.js")
+    script = _part("page.js") + (_part("map.js") if graph else "")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(_part("page.html.jinja")).render(
         today=today(),
@@ -36,7 +36,7 @@ def page(standings: list[Standing], conventions: Sequence[Convention], graph: st
             (one.id, one.reason, sum(one.id in standing.failed for standing in standings)) for one in conventions
         ],
         graph=graph,
-        style=_part("page.css"),
+        style=_part("page.css") + (_part("map.css") if graph else ""),
         script=script,
         # The browser runs no other script, even if a text of a service got into the page as HTML.
         digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

@@ -31,6 +31,7 @@ ASYNCAPI_PARSER = "@asyncapi/parser@3.6.3"
 BLOCKFROST_API = "@blockfrost/openapi@0.1.93"
 GITHUB_API = "@octokit/openapi@23.0.2"
 BACKSTAGE = "@backstage/catalog-model@1.10.1"
+AXE = "axe-core@4.14.1"
 MERMAID = "mermaid@12.3.0"
 REDOCLY = "@redocly/cli@2.77.0"
 RENOVATE = "renovate@44.121.2"
@@ -69,7 +70,7 @@ NEEDS = [
     Need("Kafka", "Kafka's in tests/chassis and tests/service/test_two_services.py", brokers.kafka_files),
     Need(
         "Chromium",
-        "tests/fleet/page/test_page.py, tests/fleet/map/test_map_drawing.py, tests/repository/test_site.py, "
+        "tests/fleet/page, tests/fleet/map/test_map_drawing.py, tests/repository/test_site.py, "
         "tests/service/test_first_run.py",
         browser.chromium,
     ),
@@ -102,6 +103,7 @@ NEEDS = [
         "tests/fleet/client/test_public_documents.py",
         partial(npm.packed, BLOCKFROST_API, "openapi.yaml"),
     ),
+    Need("axe", "tests/fleet/page/test_map_page.py", partial(npm.packed, AXE, "axe.min.js")),
     Need("Mermaid", "tests/fleet/map/test_map_drawing.py", partial(npm.packed, MERMAID, "dist/mermaid.min.js")),
     Need("Swagger UI", "tests/service/test_first_run.py", partial(npm.packed, SWAGGER_UI, "swagger-ui-bundle.js")),
     Need("KEDA's models", "tests/delivery/test_kubernetes.py", partial(pypi.programs, KEDA_MODELS)),

@@ -1001,6 +1001,7 @@ def test_the_command_prints_the_map_in_each_format_and_fails_on_errors(tmp_path:
     git(tmp_path / "orders", "rm", "--quiet", "-r", "specs")
     assert run("--format", "svg", "--output", str(tmp_path / "map.svg")) == (1, "")
     assert (tmp_path / "map.svg").read_text().startswith("<svg ")
+    assert run("--format", "html")[1].startswith("<!doctype html>")
 
 
 @pytest.mark.slow
@@ -1008,10 +1009,15 @@ def test_generated_services_are_on_the_map_as_in_their_own_documents(born: Born)
     """Services of the example: notifications consumes the reservations that inventory publishes."""
     services = {}
     for name in ("inventory", "notifications"):
-        services[name] = service = born(**yaml.safe_load((SHOP / name / "answers.yml").read_text()))
+        answers = yaml.safe_load((SHOP / name / "answers.yml").read_text())
+        answers |= {"domain": f"domain-of-{name}", "owner": f"team-of-{name}"}
+        services[name] = service = born(**answers)
         shutil.copytree(SHOP / name, service, dirs_exist_ok=True)
         write_documents(service)
     map_ = reader.read_folders(services.values())
+    assert [(one.domain, one.owner) for one in map_.services.values()] == [
+        (f"domain-of-{name}", f"team-of-{name}") for name in services
+    ]
     known = {(edge.source, edge.target, edge.name) for edge in map_.edges if not edge.is_open}
     heard = {"inventory.stock-reserved.v1", "inventory.stock-missing.v1"}
     assert known == {("inventory", "notifications", event) for event in heard}

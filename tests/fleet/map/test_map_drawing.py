@@ -1,20 +1,18 @@
 """The map as a drawing: SVG, Mermaid, and the section of a page."""
 
-import random
 import re
 from collections.abc import Iterator
-from itertools import combinations
 from pathlib import Path
+from urllib.parse import quote
 from xml.etree import ElementTree
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from fleet.check.findings import Finding, Level
 from fleet.map import show
 from fleet.map.facts import Facts
 from fleet.map.findings import findings
-from fleet.map.layout import ROW, layout
 from fleet.map.mermaid import mermaid
 from fleet.map.model import Map, MapFinding
 from fleet.map.svg import svg
@@ -100,27 +98,11 @@ def test_the_drawing_names_every_service_call_event_and_job() -> None:
 def test_names_with_any_characters_are_text_in_the_drawing() -> None:
     map_ = hostile()
     drawing = svg(map_, [])
-    assert {name.replace("\a", "�") for name in HOSTILE} <= set(texts(drawing))
+    titles = {(one.text or "").partition(": ")[0] for one in ElementTree.fromstring(drawing).iter(f"{SVG}title")}
+    assert {name.replace("\a", "�").partition(": ")[0] for name in HOSTILE} <= titles
+    assert {name for name in HOSTILE if len(name) <= 30 and name.isprintable()} <= set(texts(drawing))
     tags = {one.tag.removeprefix(SVG) for one in ElementTree.fromstring(drawing).iter()}
     assert tags == {"svg", "title", "desc", "style", "rect", "g", "path", "polygon", "text"}
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_no_service_is_drawn_over_another_and_every_arrow_ends_at_its_own(seed: int) -> None:
-    chosen = random.Random(seed)
-    names = [f"service-{number}" for number in range(30)]
-    pairs = list({tuple(chosen.sample(names, 2)): None for _ in range(45)})
-    widths = {name: chosen.uniform(80, 200) for name in names}
-    plan = layout(pairs, widths, 90)
-    assert set(plan.places) == {end for pair in pairs for end in pair}
-    for one, other in combinations(plan.places, 2):
-        (x, y), (other_x, other_y) = plan.places[one], plan.places[other]
-        assert abs(x - other_x) > (widths[one] + widths[other]) / 2 or abs(y - other_y) >= ROW - 0.01
-    for source, target in pairs:
-        way = [plan.places[source], *plan.routes[source, target], plan.places[target]]
-        xs = [x for x, _ in way]
-        assert xs in (sorted(xs), sorted(xs, reverse=True))
-        assert all(0 <= y <= plan.height for _, y in way)
 
 
 def test_a_map_may_be_empty_or_without_an_edge() -> None:
@@ -177,10 +159,16 @@ def test_a_page_shows_the_map_in_light_and_dark_and_the_map_runs_no_code(page: P
     page.goto(file.as_uri())
     assert page.title().startswith("The fleet on")
     assert page.locator("#map svg .service").count() == len(map_.nodes)
-    assert page.locator("#map svg a[href='#s1'] text").text_content() == "end"
-    assert page.locator("#map .findings li").count() == len(HOSTILE)
+    for part in ("svg .service", ".map-services li"):
+        drawn = page.locator(f"#map {part}").evaluate_all("all => all.map(one => one.dataset.name)")
+        assert {name.replace("\a", "�") for name in HOSTILE} <= set(drawn)
+    assert page.locator(".map-services li[data-link='#s1']").get_attribute("data-name") == "end"
+    assert page.locator("#map .map-findings li").count() == len(HOSTILE)
+    for name in HOSTILE:
+        page.goto(f"{file.as_uri()}#map={quote(name.replace(chr(7), '�'))}")
+        expect(page.locator(".map-chosen h3")).to_have_text(name.replace("\a", "�"), use_inner_text=False)
     fill = "one => getComputedStyle(one).fill"
-    light = page.locator("#map .service text").first.evaluate(fill)
+    light = page.locator("#map svg .service text").first.evaluate(fill)
     page.emulate_media(color_scheme="dark")
-    assert page.locator("#map .service text").first.evaluate(fill) != light
+    assert page.locator("#map svg .service text").first.evaluate(fill) != light
     assert page.locator("#map img, #map script").count() == 0

@@ -1,0 +1,54 @@
+"""Format the map as one HTML file of its own, which needs no network, no other files and no server."""
+
+import base64
+import hashlib
+from importlib.resources import files
+
+from jinja2 import Environment, StrictUndefined
+
+from fleet.service.waivers import today
+
+PAGE = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{{ digest }}'">
+<title>The map of the fleet on {{ today }}</title>
+<style>{{ style | safe }}</style>
+</head>
+<body>
+<main>
+<section id="map" aria-labelledby="map-title">
+<h1 id="map-title">The map of the fleet on {{ today }}</h1>
+{{ section | safe }}
+</section>
+</main>
+<script>{{ script | safe }}</script>
+</body>
+</html>
+"""
+
+
+def map_page(section: str) -> str:
+    """Format the page. `section` is trusted HTML of fleet.map.show."""
+    script = _part("map.js")
+    return (
+        Environment(autoescape=True, undefined=StrictUndefined)
+        .from_string(PAGE)
+        .render(
+            section=section,
+            today=today(),
+            style=_part("page.css") + _part("map.css"),
+            script=script,
+            # The browser runs no other script, even if a text of a service got into the page as HTML.
+            digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        )
+        + "\n"
+    )
+
+
+def _part(name: str) -> str:
+    return files("fleet.page").joinpath(name).read_text(encoding="utf-8")
