@@ -164,6 +164,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "aggregates": "Shipment: {audit: caller, address: text, parcels: [{code: string(20), weight: decimal(8,3)}]}",
         "messaging_style": "queues",
         "broker": "nats",
+        "sagas": "postgres",
         "auth": "oidc",
     }
     | EDITORS

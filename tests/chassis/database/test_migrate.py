@@ -79,7 +79,7 @@ def test_eight_processes_that_migrate_at_once_all_succeed(empty_database: str) -
     )
 
     assert result.stdout.strip() == str([0] * 8), result.stderr
-    assert revision(empty_database) == "0001,chassis_0002"
+    assert revision(empty_database) == "0001,chassis_0003"
     assert ask(empty_database, "SELECT to_regclass('tiny.things')") is not None
 
 
@@ -112,7 +112,7 @@ def test_a_migration_that_fails_shows_its_cause_and_leaves_nothing_of_itself(
     with pytest.raises(migrate.MigrationFailed, match=rf"^a migration failed: {shown}\n{re.escape(statement)}"):
         migrate.upgrade(copy, empty_database)
 
-    assert revision(empty_database) == "0001,chassis_0002"
+    assert revision(empty_database) == "0001,chassis_0003"
     columns = "SELECT count(*) FROM information_schema.columns WHERE table_name = 'things'"
     assert ask(empty_database, columns) == 3
 
@@ -257,7 +257,7 @@ def test_the_next_migration_has_the_next_number_and_makes_the_difference(copy: S
         (written,) = migrate.write_next(copy, empty_database, f"Add {column}, and more!")
         assert written.name.startswith(f"{number}_add_{column}")
         migrate.upgrade(copy, empty_database)
-        assert revision(empty_database) == f"{number},chassis_0002"
+        assert revision(empty_database) == f"{number},chassis_0003"
         migrate.check(copy, empty_database)
 
 
@@ -309,7 +309,7 @@ def test_migrations_of_a_table_with_rows_let_other_sessions_go_on(copy: Service,
             break
         migrate.undo_newest(copy, empty_database)
         max(copy.versions.glob("[0-9]*.py")).unlink()
-    assert revision(empty_database) == "0001,chassis_0002"
+    assert revision(empty_database) == "0001,chassis_0003"
     migrate.check(dataclasses.replace(copy, tables=tables()), empty_database)
 
 
@@ -474,7 +474,7 @@ def test_the_previous_version_leaves_a_newer_database_unchanged(
 
     migrate.upgrade(service, empty_database)
 
-    assert revision(empty_database) == "0003,chassis_0002"
+    assert revision(empty_database) == "0003,chassis_0003"
 
 
 def test_a_database_that_is_newer_in_one_branch_and_older_in_the_other_is_refused(

@@ -367,7 +367,7 @@ def _prepared(url: str) -> str:
         await admin.execute("CREATE SCHEMA tiny")
         await admin.execute("CREATE TABLE tiny.things (id uuid, name text, email text)")
         await admin.execute(
-            "CREATE SCHEMA chassis; CREATE TABLE chassis.migrations AS SELECT unnest(ARRAY['chassis_0002', '0001']) AS revision"
+            "CREATE SCHEMA chassis; CREATE TABLE chassis.migrations AS SELECT unnest(ARRAY['chassis_0003', '0001']) AS revision"
         )
         await admin.close()
 

@@ -60,12 +60,12 @@ TEAM = {
 }
 
 CHASSIS = {
-    "0003_cause": ["ALTER TABLE chassis.parked ADD COLUMN cause text"],
-    "0004_only_cause": [
+    "0004_cause": ["ALTER TABLE chassis.parked ADD COLUMN cause text"],
+    "0005_only_cause": [
         "UPDATE chassis.parked SET cause = reason WHERE cause IS NULL",
         "ALTER TABLE chassis.parked ALTER COLUMN reason DROP NOT NULL",
     ],
-    "0005_no_reason": ["ALTER TABLE chassis.parked DROP COLUMN reason"],
+    "0006_no_reason": ["ALTER TABLE chassis.parked DROP COLUMN reason"],
 }
 
 TEN = ", ".join(f"${number}" for number in range(1, 11))
@@ -125,7 +125,7 @@ def releases(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     git(repository, "init", "--quiet", "--initial-branch", "main")
     release(repository, "v1.0.0")
 
-    chassis_migration(repository, "0003_cause", after="0002")
+    chassis_migration(repository, "0004_cause", after="0003")
     in_parking(
         repository,
         f"headers, reason, attempts)\n    VALUES ({TEN})",
@@ -135,7 +135,7 @@ def releases(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     in_parking(repository, 'row["reason"]', '(row["cause"] or row["reason"])')
     release(repository, "v1.1.0")
 
-    chassis_migration(repository, "0004_only_cause", after="0003")
+    chassis_migration(repository, "0005_only_cause", after="0004")
     in_parking(
         repository,
         f"headers, reason, attempts, cause)\n    VALUES ({TEN}, $9)",
@@ -146,7 +146,7 @@ def releases(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     in_parking(repository, '(row["cause"] or row["reason"])', 'row["cause"]')
     release(repository, "v1.2.0")
 
-    chassis_migration(repository, "0005_no_reason", after="0004")
+    chassis_migration(repository, "0006_no_reason", after="0005")
     release(repository, "v1.3.0")
     return repository
 
@@ -274,10 +274,10 @@ def test_nothing_that_was_stored_is_lost_or_changed_by_a_later_version(journey: 
 
 def test_the_database_is_at_the_head_of_both_branches_after_each_version(journey: Journey) -> None:
     assert {version: sorted(seen.revisions) for version, seen in journey.deployed.items()} == {
-        "v1.0.0": ["0002", "chassis_0002"],
-        "v1.1.0": ["0002", "chassis_0003"],
-        "v1.2.0": ["0003", "chassis_0004"],
-        "v1.3.0": ["0003", "chassis_0005"],
+        "v1.0.0": ["0002", "chassis_0003"],
+        "v1.1.0": ["0002", "chassis_0004"],
+        "v1.2.0": ["0003", "chassis_0005"],
+        "v1.3.0": ["0003", "chassis_0006"],
     }
 
 

@@ -13,6 +13,7 @@ deadline     remaining: the time that is left for a request or message (with `ne
 idempotency  IdempotencyKeys: a POST that is sent again has no second effect (with `idempotency` in chassis_parts)
 neighbours   NeighbourSettings, Fallback: one policy for calls of other services (with `neighbours` in chassis_parts)
 listing      Listing, Page, ListCursor: lists with filters and several orders (with `lists` in the answer chassis_parts)
+sagas        saga, Run, Abandon, TimedOut, reply: work that spans services (with the answer sagas: postgres)
 schedules    Schedule: the times at which the worker enqueues a job by itself (with `schedules` in chassis_parts)
 client       service_client: HTTP to another service
 problems     failures as RFC 9457 problem documents
@@ -42,6 +43,7 @@ __all__ = [
     "money",
     "neighbours",
     "problems",
+    "sagas",
     "schedules",
     "service",
     "settings",
@@ -60,6 +62,8 @@ _COMES_WITH = {
     "chassis.messaging.parked_command": "a messaging_style",
     "chassis.messaging.republish_command": "a messaging_style, and with `republish` in the answer chassis_parts",
     "chassis.neighbours": "`neighbours` in the answer chassis_parts",
+    "chassis.messaging.sagas_command": "a messaging_style with queues, and with the answer postgres to the question sagas",
+    "chassis.sagas": "a messaging_style with queues, and with the answer postgres to the question sagas",
     "chassis.schedules": "a messaging_style, and with `schedules` in the answer chassis_parts",
 }
 

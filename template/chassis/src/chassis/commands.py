@@ -44,6 +44,11 @@ _COMMANDS = {
         "show what is in the outbox, in the broker and in the inbox",
         BrokerSettings,
     ),
+    "sagas": _Command(
+        "chassis.messaging.sagas_command",
+        "list, show, retry, abandon or export the sagas of this service",
+        CommandSettings,
+    ),
     "specs": _Command(
         "chassis.dev.specs",
         "write specs/: the API document, the message document and a schema for each message",

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from chassis.discovery import has_module, modules_in
 
 if TYPE_CHECKING:  # an optional part
-    import chassis.schedules
+    from chassis.schedules import Schedule
 
 NAME = re.compile(r"[a-z][a-z0-9-]*\.[a-z][a-z0-9-]*\.v[1-9][0-9]*")
 QUEUE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -106,9 +106,11 @@ class OnJob:
 
     contract: type[Contract]
     handler: Handler
-    schedule: "chassis.schedules.Schedule | None" = None
+    schedule: "Schedule | None" = None
     queue: str = ""
     timeout: timedelta | None = None
+    on_parked: Callable[[Any, Any, str], Awaitable[None]] | None = None
+    """Called with the message, the unit of work and the reason, in the commit that parks a message of this line."""
 
 
 class StateReader(Protocol):
@@ -150,6 +152,7 @@ class Receiver:
     queue: str = ""
     timeout_seconds: float | None = None
     """The time limit of the handler, in place of MESSAGE_TIMEOUT_SECONDS."""
+    on_parked: Callable[[Any, Any, str], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,8 @@ class Messages:
     outgoing: tuple[Event | Job, ...] = ()
     incoming: tuple[OnEvent | OnJob, ...] = ()
     states: tuple[CurrentState, ...] = ()
+    sagas: Any = None
+    """The chassis.sagas.Sagas of the service, or None."""
 
     def __post_init__(self) -> None:
         _ = self.routes, self.receivers, self.schedules  # at the start, rather than at the first message
@@ -254,7 +259,8 @@ class Messages:
             else:
                 _check_queue(line)
                 seconds = None if line.timeout is None else line.timeout.total_seconds()
-                yield Receiver("job", self._name_of_job(line), line.contract, line.handler, line.queue, seconds)
+                name = self._name_of_job(line)
+                yield Receiver("job", name, line.contract, line.handler, line.queue, seconds, line.on_parked)
 
     @cached_property
     def _owners(self) -> dict[type[Contract], str]:
@@ -304,15 +310,20 @@ def _check_queue(line: OnJob) -> None:
 
 
 def messages_in(package: ModuleType, *, service: str) -> Messages:
-    """Find the OUTGOING, INCOMING and STATES lines of every module below the package, so that a new file is used."""
+    """Find the OUTGOING, INCOMING, STATES and SAGAS lines of every module below the package, so that a new file is used."""
     outgoing: list[Event | Job] = []
     incoming: list[OnEvent | OnJob] = []
     states: list[CurrentState] = []
+    sagas = None
     for module in modules_in(package):
         outgoing += getattr(module, "OUTGOING", [])
         incoming += getattr(module, "INCOMING", [])
         states += getattr(module, "STATES", [])
-    return Messages(service, tuple(outgoing), tuple(incoming), tuple(states))
+        sagas = getattr(module, "SAGAS", sagas)
+    if sagas is not None:
+        outgoing += sagas.outgoing
+        incoming += sagas.incoming
+    return Messages(service, tuple(outgoing), tuple(incoming), tuple(states), sagas)
 
 
 def _one_line_each(pairs: Iterable[tuple[K, V]]) -> dict[K, V]:

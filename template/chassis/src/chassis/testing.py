@@ -117,7 +117,7 @@ async def database(app: "FastAPI", service: "Service") -> AsyncGenerator["Databa
     # DELETE, not TRUNCATE: on small tables it is ten times faster.
     tables = [f"{table.schema}.{table.name}" for table in reversed(service.tables.sorted_tables)]
     tables += ["chassis.outbox", "chassis.inbox", "chassis.attempts", "chassis.parked", "chassis.schedules"]
-    tables += ["chassis.idempotency_keys"]
+    tables += ["chassis.idempotency_keys", "chassis.sagas"]
     await app.state.database.execute("; ".join(f"DELETE FROM {table}" for table in tables))
 
 
@@ -176,10 +176,19 @@ class Mailbox:
         )
         return [SentMessage(**{**row, "body": json.loads(row["body"])}) for row in rows]
 
-    async def receive(self, name: str, body: object, *, times: int = 1, subject: str | None = None) -> None:
+    async def receive(
+        self,
+        name: str,
+        body: object,
+        *,
+        times: int = 1,
+        subject: str | None = None,
+        saga: "uuid.UUID | str | None" = None,
+    ) -> None:
         """Deliver one message `times` times, as a broker may: through the inbox to its handler, with a commit for each.
 
-        `body` is a contract, or a value for json.dumps; `subject` is the caller that the message names. Raises
+        `body` is a contract, or a value for json.dumps; `subject` is the caller that the message names, and
+        `saga` the id of the saga that it answers. Raises
         chassis.messages.Unknown if the service handles no message of that name, ValidationError if the body breaks the
         contract, and the errors of the handler (in production the message would be redelivered, and in the end parked).
         """
@@ -187,11 +196,11 @@ class Mailbox:
 
         receiver = self._messages.receiver(name)
 
-        from chassis.brokers import SUBJECT, Kind, Message
+        from chassis.brokers import SAGA, SUBJECT, Kind, Message
         from chassis.messaging import inbox
 
         text = body.model_dump_json() if isinstance(body, BaseModel) else json.dumps(body)
-        headers = {SUBJECT: subject} if subject else {}
+        headers = {name: str(value) for name, value in {SUBJECT: subject, SAGA: saga}.items() if value}
         message = Message(Kind(receiver.kind), name, str(uuid.uuid4()), "key", text.encode(), headers)
         for _ in range(times):
             content = receiver.contract.model_validate_json(message.body)

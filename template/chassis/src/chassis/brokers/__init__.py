@@ -31,6 +31,9 @@ REPUBLISHED = "republished"
 SUBJECT = "subject"
 """The header with the subject that caused a message, as the sender of the message claims."""
 
+SAGA = "saga"
+"""The header with the ids of the sagas that a message belongs to, the innermost first: an answer to it has the same header."""
+
 LONGEST_IN_INDEX = 200
 """Characters. An id and a name share an entry of a Postgres index, which holds 2704 bytes."""
 

@@ -1,9 +1,11 @@
 """UnitOfWork: one transaction, with its connection and the outbox for its messages."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, Protocol
+from uuid import UUID
 
 from chassis.database.connection import Connection
 from chassis.database.statements import Executor
@@ -21,11 +23,26 @@ def as_subject(value: Any) -> str | None:
     return value if fits else None
 
 
+_SAGAS = re.compile(r"[0-9a-f-]{36}(,[0-9a-f-]{36}){0,3}")
+
+
+def as_sagas(value: Any) -> str | None:
+    """Return the value if it is a header `saga`: up to four ids, with commas between them."""
+    return value if isinstance(value, str) and _SAGAS.fullmatch(value) else None
+
+
 class MessageStore(Protocol):
     """Store the outgoing messages of a unit of work. chassis.messaging.outbox implements this."""
 
-    async def publish(self, executor: Executor, events: Sequence[object], *, subject: str | None) -> None: ...
-    async def enqueue(self, executor: Executor, job: object, *, after: timedelta, subject: str | None) -> None: ...
+    sagas: Any
+    """The chassis.sagas.Sagas of the service, or None."""
+
+    async def publish(
+        self, executor: Executor, events: Sequence[object], *, subject: str | None, saga: str | None
+    ) -> None: ...
+    async def enqueue(
+        self, executor: Executor, job: object, *, after: timedelta, subject: str | None, saga: str | None
+    ) -> None: ...
 
 
 class Unlisted(LookupError):
@@ -35,10 +52,12 @@ class Unlisted(LookupError):
 class NoOutbox:
     """The outbox of a service without messages."""
 
-    async def publish(self, executor: Executor, events: Sequence[object], *, subject: str | None) -> None:
+    sagas = None
+
+    async def publish(self, executor: Executor, events: Sequence[object], **_: Any) -> None:
         pass
 
-    async def enqueue(self, executor: Executor, job: object, *, after: timedelta, subject: str | None) -> None:
+    async def enqueue(self, executor: Executor, job: object, **_: Any) -> None:
         raise Unlisted(
             f"{type(job).__name__} has no line Job({type(job).__name__}, …) in OUTGOING of messaging/: add it"
         )
@@ -56,6 +75,9 @@ class UnitOfWork:
         self.subject: str | None = getattr(current_caller.get(), "subject", None)
         """The subject of the caller, or of the handled message, whose sender claims it. Published and enqueued messages carry
         it. None if nobody is known."""
+        self.saga: str | None = None
+        """The ids of the sagas that the work belongs to, as the header of the handled message has them. Published and enqueued
+        messages carry them."""
         self._outbox = outbox
 
     async def publish(self, *events: object) -> None:
@@ -64,11 +86,23 @@ class UnitOfWork:
         A service without messages stores nothing. Raises chassis.database.unit_of_work.Unlisted for an event without a
         line.
         """
-        await self._outbox.publish(self.connection, events, subject=self.subject)
+        await self._outbox.publish(self.connection, events, subject=self.subject, saga=self.saga)
 
     async def enqueue(self, job: object, *, after: timedelta = timedelta(0)) -> None:
         """Send a job to a work queue if this transaction commits, but not before `after` has passed.
 
         Raises chassis.database.unit_of_work.Unlisted for a job without a line in OUTGOING.
         """
-        await self._outbox.enqueue(self.connection, job, after=after, subject=self.subject)
+        await self._outbox.enqueue(self.connection, job, after=after, subject=self.subject, saga=self.saga)
+
+    async def start(self, saga: Any, params: object, *, key: str) -> UUID:
+        """Start a saga if this transaction commits, and return its id. The same key is one saga: a second start changes nothing.
+
+        `saga` is the function in sagas/ or, in a use case, the saga's name: use cases are below sagas/. Raises
+        chassis.database.unit_of_work.Unlisted for a saga that the service does not have.
+        """
+        if self._outbox.sagas is None:
+            raise Unlisted(
+                f"{saga} cannot start: this service has no messaging/sagas.py with a line SAGAS = sagas_in(…)"
+            )
+        return await self._outbox.sagas.start(self, saga, params, key=key)

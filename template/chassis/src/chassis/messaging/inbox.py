@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from datetime import timedelta
 from itertools import count
 
-from chassis.brokers import REPUBLISHED, SUBJECT, Message
+from chassis.brokers import REPUBLISHED, SAGA, SUBJECT, Message
 from chassis.database import Database, Executor, UnitOfWork
-from chassis.database.unit_of_work import as_subject, current_key
+from chassis.database.unit_of_work import as_sagas, as_subject, current_key
 
 _CLAIM = """
     INSERT INTO chassis.inbox (message_id, name)
@@ -45,6 +45,7 @@ def introduce(message: Message, uow: UnitOfWork, service: str) -> None:
     current_key.set((f"{service} {message.name} {message.id}", count(1)))
     uow.republished = message.headers.get(REPUBLISHED) or None
     uow.subject = as_subject(message.headers.get(SUBJECT))
+    uow.saga = as_sagas(message.headers.get(SAGA))
 
 
 async def forget(database: Database, *, older_than: timedelta) -> int:

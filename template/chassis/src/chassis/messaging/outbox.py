@@ -22,8 +22,8 @@ CHANNEL = "chassis_outbox"
 
 _STORE = """
     INSERT INTO chassis.outbox (id, kind, aggregatetype, aggregateid, type, payload, traceparent, tracestate, not_before, republished,
-        subject)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp() + $9::interval, $10, $11)
+        subject, saga)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp() + $9::interval, $10, $11, $12)
 """
 
 
@@ -31,28 +31,43 @@ class Outbox:
     """Stores the messages of the use cases of one service."""
 
     def __init__(self, messages: Messages) -> None:
+        self.sagas = messages.sagas
         self._routes = messages.routes
         self._publishes_events = bool(topology_of(messages).published_events)
 
     async def publish(
-        self, executor: Executor, events: Sequence[object], *, subject: str | None = None, run: str | None = None
+        self,
+        executor: Executor,
+        events: Sequence[object],
+        *,
+        subject: str | None = None,
+        saga: str | None = None,
+        run: str | None = None,
     ) -> None:
         """Store domain events. A service that publishes no event stores none; otherwise each event needs its line in OUTGOING.
 
-        `subject` is the caller that caused them, and `run` the id of the run of `republish` that publishes them again. Raises
+        `subject` is the caller that caused them, `saga` the ids of the sagas that they belong to, and `run` the id of the run of `republish` that publishes them again. Raises
         Unlisted.
         """
         if not self._publishes_events:
             return
         for event in events:
-            await self._store(executor, event, Kind.EVENT, None, subject, run)
+            await self._store(executor, event, Kind.EVENT, None, subject, saga, run)
 
-    async def enqueue(self, executor: Executor, job: object, *, after: timedelta, subject: str | None = None) -> None:
+    async def enqueue(
+        self,
+        executor: Executor,
+        job: object,
+        *,
+        after: timedelta,
+        subject: str | None = None,
+        saga: str | None = None,
+    ) -> None:
         """Store a job, to be sent no sooner than `after` from now. Raises Unlisted.
 
         The database adds `after` to its own time, because the relay asks the database whether the job is due.
         """
-        await self._store(executor, job, Kind.JOB, after or None, subject)
+        await self._store(executor, job, Kind.JOB, after or None, subject, saga)
 
     async def _store(
         self,
@@ -61,6 +76,7 @@ class Outbox:
         kind: Kind,
         after: timedelta | None,
         subject: str | None,
+        saga: str | None,
         run: str | None = None,
     ) -> None:
         routes = [route for route in self._routes.get(type(said), []) if route.kind == kind]
@@ -84,4 +100,5 @@ class Outbox:
                 after,
                 run,
                 subject,
+                saga,
             )

@@ -13,7 +13,7 @@ import structlog
 from opentelemetry import context
 from uuid_utils.compat import uuid7
 
-from chassis.brokers import REPUBLISHED, SUBJECT, Kind, Message
+from chassis.brokers import REPUBLISHED, SAGA, SUBJECT, Kind, Message
 from chassis.database import Database, Executor
 from chassis.messages import Messages
 from chassis.messaging import inbox
@@ -41,8 +41,9 @@ _IDS = "SELECT id FROM chassis.parked WHERE name = $1 ORDER BY parked_at, id"
 _ONE = "SELECT * FROM chassis.parked WHERE id = $1"
 _TAKE = "DELETE FROM chassis.parked WHERE id = $1 RETURNING *"
 _SEND_AGAIN = """
-    INSERT INTO chassis.outbox (id, kind, aggregatetype, aggregateid, type, payload, traceparent, tracestate, republished, subject)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+    INSERT INTO chassis.outbox (id, kind, aggregatetype, aggregateid, type, payload, traceparent, tracestate, republished, subject,
+        saga)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 """
 
 
@@ -156,7 +157,7 @@ async def replay(database: Database, messages: Messages, parked_id: UUID) -> Par
         message = parked.message
         if parked.direction == "outgoing":
             aggregate = message.headers.get("aggregate", message.name)
-            headers = [message.headers.get(name) for name in ("traceparent", "tracestate", REPUBLISHED, SUBJECT)]
+            headers = [message.headers.get(name) for name in ("traceparent", "tracestate", REPUBLISHED, SUBJECT, SAGA)]
             row = (
                 UUID(message.id),
                 message.kind,

@@ -137,6 +137,9 @@ class Processor:
         async with self._database.unit_of_work() as uow:
             if await inbox.claim(uow.connection, [message.identity]):
                 await parking.park(uow.connection, message, direction="incoming", reason=reason, attempts=attempts)
+                receiver = self._messages.receivers.get(message.name)
+                if receiver is not None and receiver.on_parked is not None:
+                    await receiver.on_parked(message, uow, reason)
         exception = None if isinstance(error, ValidationError | Unknown | Unreadable) else error
         log.error("message_parked", name=message.name, message_id=message.id, reason=reason, exc_info=exception)
 

@@ -33,7 +33,7 @@ QUEUES = """
 
 _COLUMNS = """
     seq, id::text AS id, kind, aggregatetype, aggregateid, type, payload, content_type, traceparent, tracestate,
-    republished, subject, waits_for, later, size
+    republished, subject, saga, waits_for, later, size
 """
 # $2: rows that are being sent. $3 and $4: keys that take long. NOT IN is a lookup in a hash table, whatever the planner
 # believes of the size of the outbox.

@@ -6,7 +6,7 @@ from typing import Any
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from chassis.brokers import REPUBLISHED, SUBJECT, Broker, Kind, Message
+from chassis.brokers import REPUBLISHED, SAGA, SUBJECT, Broker, Kind, Message
 from chassis.telemetry import trace_context
 from chassis.telemetry.setup import Telemetry
 
@@ -64,6 +64,8 @@ def message_of(row: Any, headers: dict[str, str]) -> Message:
         headers[REPUBLISHED] = row["republished"]
     if row["subject"]:
         headers[SUBJECT] = row["subject"]
+    if row["saga"]:
+        headers[SAGA] = row["saga"]
     return Message(
         kind=Kind(row["kind"]),
         name=row["type"],

@@ -104,6 +104,10 @@ class Worker:
             from chassis.messaging.scheduler import Scheduler  # an optional part
 
             loops["schedules"] = Scheduler(self._database, self._messages, self._telemetry).run
+        if self._does_the_rest and self._messages.sagas is not None:
+            from chassis.sagas.sweep import Sweep  # an optional part
+
+            loops["sagas"] = Sweep(self._database, self._messages.sagas, self._telemetry).run
         self._tasks = [asyncio.create_task(self._work())]
         self._tasks += [asyncio.create_task(endure(part, loop, self._stop)) for part, loop in loops.items()]
 

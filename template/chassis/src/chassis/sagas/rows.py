@@ -1,0 +1,47 @@
+"""The statements on the table of sagas. Its columns are in database/migrations/versions/chassis_0003_sagas.py."""
+
+START = """
+    INSERT INTO chassis.sagas (id, name, key, version, params, due_at, subject, parent, traceparent, tracestate)
+    VALUES ($1, $2, $3, $4, $5, clock_timestamp() + $6::interval, $7, $8, $9, $10)
+    ON CONFLICT (name, key) DO NOTHING RETURNING id
+"""
+ID = "SELECT id FROM chassis.sagas WHERE name = $1 AND key = $2"
+ANSWERED = "SELECT id FROM chassis.sagas WHERE id = ANY($1::uuid[]) OR (name = $2 AND key = $3)"
+READ = "SELECT *, clock_timestamp() AS now FROM chassis.sagas WHERE id = $1"
+LOCK = f"{READ} FOR UPDATE"
+ADVANCE = """
+    UPDATE chassis.sagas SET state = $2, position = $3, turn = turn + 1, steps = $4, answers = $5, reason = $6, deadline = $7,
+        due_at = CASE WHEN $8 THEN NULL ELSE coalesce($7, clock_timestamp()) + $9::interval END,
+        ended_at = CASE WHEN $8 THEN clock_timestamp() END, problem = NULL, problem_message = NULL, sweeps = 0,
+        updated_at = clock_timestamp()
+    WHERE id = $1
+"""
+WAIT = "UPDATE chassis.sagas SET due_at = deadline + $2::interval, sweeps = 0 WHERE id = $1"
+ANSWER = "UPDATE chassis.sagas SET answers = $2, updated_at = clock_timestamp() WHERE id = $1"
+PARK = """
+    UPDATE chassis.sagas SET problem = $3, problem_message = $4, due_at = NULL, updated_at = clock_timestamp()
+    WHERE id = $1 AND turn = $2 AND ended_at IS NULL
+"""
+# A person has decided: the job of this turn is due again, also if a job of it is parked.
+RESUME = """
+    UPDATE chassis.sagas SET problem = NULL, problem_message = NULL, turn = turn + 1, sweeps = 0, state = $2, reason = $3, steps = $4,
+        deadline = CASE WHEN $2 = 'undoing' THEN NULL ELSE deadline END,
+        due_at = clock_timestamp() + $5::interval, updated_at = clock_timestamp()
+    WHERE id = $1 RETURNING turn
+"""
+UNPARK = "DELETE FROM chassis.parked WHERE direction = 'incoming' AND message_id = $1"
+# Longer each time, so that a worker which is far behind gets no second queue of the same jobs.
+SWEEP = """
+    UPDATE chassis.sagas SET sweeps = sweeps + 1,
+        due_at = clock_timestamp() + least($1::interval * 2 ^ least(sweeps + 1, 20), greatest($1, interval '1 hour'))
+    WHERE id IN (SELECT id FROM chassis.sagas WHERE due_at < clock_timestamp() ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+    RETURNING id, turn, subject, parent, traceparent
+"""
+FORGET = """
+    DELETE FROM chassis.sagas WHERE id IN (SELECT id FROM chassis.sagas WHERE ended_at < now() - $1::interval LIMIT 1000)
+"""
+MEASURE = """
+    SELECT name, CASE WHEN problem IS NULL THEN state ELSE 'parked' END AS state, position, count(*) AS sagas,
+        extract(epoch FROM now() - min(started_at))::float8 AS oldest_seconds
+    FROM chassis.sagas WHERE ended_at IS NULL GROUP BY 1, 2, 3
+"""
