@@ -124,8 +124,9 @@ def test_a_usual_run_has_ten_prompts(prompts: Prompts) -> None:
 @pytest.mark.parametrize("style", ["events", "queues", "events-and-queues"])
 def test_only_a_service_with_messages_is_asked_for_a_broker(prompts: Prompts, style: str) -> None:
     asked = list(prompts(messaging_style=style))
-    assert len(asked) == 11
     assert asked.index("broker") == asked.index("messaging_style") + 1
+    assert ("sagas" in asked) == ("queues" in style)
+    assert len(asked) == 11 + ("sagas" in asked)
 
 
 def test_only_a_monolith_asks_for_one_more_and_takes_only_yes(prompts: Prompts) -> None:
@@ -1033,7 +1034,7 @@ def test_the_answers_file_is_readable_and_gives_the_same_answers_again(copy: Cop
     )
     stored = {name: value for name, value in yaml.safe_load(file.read_text()).items() if name[0] != "_"}
     asked = {name for name, question in questions().items() if question.get("when") is not False}
-    assert set(stored) == asked - {"create_anyway", "broker", "chassis_index", "platform_team"} | {"seeded"}
+    assert set(stored) == asked - {"create_anyway", "broker", "sagas", "chassis_index", "platform_team"} | {"seeded"}
     second = copy("second", **stored)
     assert second.answers.combined["aggregate_list"] == first.answers.combined["aggregate_list"]
     assert (second.dst_path / ".copier-answers.yml").read_text() == file.read_text()
