@@ -79,6 +79,8 @@ def find_delivered_answers(service: Service) -> dict[str, str]:
     style = service.expected.answers.get("messaging_style")
     if any(value == style and not styles <= seeded for styles, value in STYLES.items()):
         data["messaging_style"] = STYLES[seeded & max(STYLES, key=len)]
+    if service.expected.answers.get("sagas") == "postgres" and "sagas" not in seeded:
+        data["sagas"] = "none"
     return data
 
 
