@@ -1,4 +1,4 @@
-"""What tests of sagas ask and do."""
+"""Actions and questions that the tests of sagas share."""
 
 from datetime import timedelta
 from uuid import UUID

@@ -76,7 +76,7 @@ def working(ordering_service: Service, database_url: str, orders: Database, monk
 
 
 async def parked(database: Database, count: int = 1) -> None:
-    """Wait until so many sagas are parked, and their messages."""
+    """Wait until this number of sagas is parked."""
     await until(lambda: _are(database, "SELECT count(*) FROM chassis.sagas WHERE problem IS NOT NULL", count))
 
 
@@ -254,3 +254,12 @@ async def test_old_sagas_are_forgotten_and_others_are_kept(orders: Database, pla
     )
     await orders.execute(rows.FORGET, timedelta(days=30))
     assert [row["key"] for row in await orders.fetch("SELECT key FROM chassis.sagas")] == ["18"]
+
+
+async def test_a_worker_sweeps_by_itself(orders: Database, player: SagaPlayer, working: Work) -> None:
+    await start(orders)
+    await orders.execute("DELETE FROM chassis.outbox")
+    await orders.execute("UPDATE chassis.sagas SET due_at = now() - interval '1 second'")
+    async with working():
+        await until(lambda: _are(orders, "SELECT count(*) FROM chassis.sagas WHERE state = 'waiting'", 1))
+    assert await effects(orders) == ["reserve", "request"]

@@ -1,4 +1,4 @@
-"""What a person decides about a saga: to try its next step again, to abandon it, or to record what was undone by hand."""
+"""Decisions of a person about a saga: try its next step again, abandon it, or record a compensation as done by hand."""
 
 import json
 from typing import Any

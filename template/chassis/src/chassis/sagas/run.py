@@ -121,7 +121,7 @@ class Run:
     @overload
     async def reply(self, answers: UnionType, *, within: timedelta, name: str = "") -> Any: ...
     async def reply(self, answers: Any, *, within: timedelta, name: str = "") -> Any:
-        """Wait for the first answer of one of these classes, or return TimedOut. What comes first is remembered."""
+        """Wait for the first answer of one of these classes, or return TimedOut. The first of answer and time-out is recorded, and later ones change nothing."""
         classes = {each.__name__: each for each in get_args(answers) or (answers,)}
         entry = self._wait(name or " | ".join(classes), classes, within)
         if entry["answer"] == TimedOut.__name__:

@@ -101,7 +101,7 @@ def check_run(sagas: Sagas, path: Path) -> None:
         "deadline": None,
         "position": "",
     }
-    row = {**recorded, **fixed, "steps": steps, "params": params, "answers": "[]"}
+    row: dict[str, Any] = {**recorded, **fixed, "steps": steps, "params": params, "answers": "[]"}
     went, _ = asyncio.run(outcome(sagas.find(row["name"]), run_of(row), row))
     ended = {"completed": "completed", "abandoned": "undoing", "undoing": "undoing"}
     if went != ended.get(recorded["state"], "running"):

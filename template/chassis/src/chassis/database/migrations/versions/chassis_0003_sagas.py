@@ -1,4 +1,4 @@
-"""The table of sagas, and the column of the outbox that says which sagas a message belongs to."""
+"""The table of sagas, and the column of the outbox with the sagas that a message belongs to."""
 
 from alembic import op
 
