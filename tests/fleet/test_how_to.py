@@ -319,6 +319,25 @@ def send_a_job(service: Path) -> None:
     )
 
 
+def write_a_saga(service: Path) -> None:
+    golden = "tests/messaging/golden/{}_v1.json"
+    follow(
+        service,
+        "write-a-saga.md",
+        shown,  # how an existing service gets sagas
+        new("src/billing/usecases/collections.py"),
+        new("src/billing/sagas/collect_invoice.py"),
+        new("src/billing/messaging/payments.py"),
+        instead_of(USECASES, "    await uow.publish(invoice.issue(at=now))\n"),
+        both(new(golden.format("charge_card")), new(golden.format("refund_card"))),
+        new(golden.format("card_charged")),
+        new(golden.format("card_refused")),
+        new("tests/sagas/test_collect_invoice.py"),
+        shown,  # a neighbour that is called from a job
+        shown,  # a later version
+    )
+
+
 def work_at_fixed_times(service: Path) -> None:
     follow(
         service,
@@ -770,6 +789,7 @@ JOURNEY = {
     "call-another-service.md": call_another_service,
     "call-with-types.md": call_with_types,
     "send-a-job.md": send_a_job,
+    "write-a-saga.md": write_a_saga,
     "work-at-fixed-times.md": work_at_fixed_times,
     "do-long-work.md": do_long_work,
     "stream-and-upload.md": stream_and_upload,
@@ -792,7 +812,7 @@ JOURNEY = {
 def service(born: Born) -> Path:
     """An installed service. origin/main is its first commit."""
     parts = ["lists", "schedules", "republish", "neighbours", "idempotency"]
-    answers = {"aggregates": AGGREGATES, "chassis_parts": parts, "auth": "oidc"}
+    answers = {"aggregates": AGGREGATES, "chassis_parts": parts, "auth": "oidc", "sagas": "postgres"}
     service = born(messaging_style="events-and-queues", broker="nats", **answers)
     make(service, "setup")
     publish(service)
