@@ -1,7 +1,5 @@
 """The ordering service on a real PostgreSQL, and a player of its sagas."""
 
-from collections.abc import Callable
-
 import pytest
 from chassis.database import Database
 from chassis.messages import Messages
@@ -12,9 +10,7 @@ from chassis.testing import Mailbox
 
 from tests.chassis.sagas import ordering
 from tests.chassis.sagas.ordering import place_order
-from tests.chassis.sagas.players import messages_of
-
-Play = Callable[..., SagaPlayer]
+from tests.chassis.sagas.players import Play, messages_of
 
 
 @pytest.fixture

@@ -1,13 +1,17 @@
 """Actions and questions that the tests of sagas share."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from uuid import UUID
 
 from chassis.database import Database
 from chassis.messages import Messages
 from chassis.sagas import Saga, Sagas
+from chassis.sagas.testing import SagaPlayer
 
 from tests.chassis.sagas.ordering import PlaceOrder, place_order
+
+Play = Callable[..., SagaPlayer]
 
 
 def messages_of(*sagas: Saga) -> Messages:

@@ -16,9 +16,8 @@ from chassis.testing import until_blocked
 
 from tests.chassis.messaging.timed import SILENT
 from tests.chassis.sagas import ordering
-from tests.chassis.sagas.conftest import Play
 from tests.chassis.sagas.ordering import CardCharged, PlaceOrder, place_order
-from tests.chassis.sagas.players import effects, messages_of, start
+from tests.chassis.sagas.players import Play, effects, messages_of, start
 
 JOB = "orders.advance-saga.v1"
 

@@ -100,7 +100,7 @@ async def refuse(orders: Database, player: SagaPlayer) -> UUID:
     return saga_id
 
 
-async def test_a_compensation_that_keeps_failing_is_parked_with_what_is_done_and_a_retry_finishes_it(
+async def test_a_failing_compensation_is_parked_with_the_steps_that_are_done_and_a_retry_finishes_the_saga(
     orders: Database, player: SagaPlayer, working: Work, clerk: Clerk
 ) -> None:
     ordering.faults["refund"] = RuntimeError("the bank is closed")

@@ -23,7 +23,8 @@ def as_subject(value: Any) -> str | None:
     return value if fits else None
 
 
-_SAGAS = re.compile(r"[0-9a-f-]{36}(,[0-9a-f-]{36}){0,3}")
+_ID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_SAGAS = re.compile(f"{_ID}(,{_ID}){{0,3}}")
 
 
 def as_sagas(value: Any) -> str | None:
