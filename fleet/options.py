@@ -68,12 +68,18 @@ def format_option(*choices: str, help: str | None = None) -> Callable[[Callable[
 def trust_templates(named: Sequence[str], config: Path | None = None) -> None:
     """Let only the platform's template be fetched and run. Raises FleetError if that template is not known."""
     from fleet.service.register import templates
-    from fleet.template.installation import repository
     from fleet.template.trust import is_decided, trust
 
-    named = named or (templates(config) if config else [])
-    if named or not is_decided():
-        trust(named or [repository()])
+    if named or (config and templates(config)) or not is_decided():
+        trust(platform_templates(named, config))
+
+
+def platform_templates(named: Sequence[str], config: Path | None) -> Sequence[str]:
+    """Return the named templates, or the templates in fleet.toml, or the origin of fleet. Raises FleetError if none is known."""
+    from fleet.service.register import templates
+    from fleet.template.installation import repository
+
+    return named or (templates(config) if config else []) or [repository()]
 
 
 def choose_policy(named: Path | None, config: Path | None = None) -> None:

@@ -15,6 +15,9 @@ file = "shop.json"             # the answer of `gh api /orgs/shop/repos --pagina
 protocol = "ssh"               # left out: https
 include = ["*-service"]
 exclude = ["legacy-*"]
+
+[forge]                        # the kinds of hosts whose names do not show them, for links in the page
+"git.example.com" = "gitlab"   # or github, or gitea
 """
 
 import hashlib
@@ -31,6 +34,7 @@ from typing import Any
 
 from fleet.errors import FleetError
 from fleet.git.git import without_credentials
+from fleet.service.forges import PATTERNS
 from fleet.template.trust import SHORTHANDS, expand, is_path
 
 SERVICE_KEYS = {"url", "path", "branch", "name", "settings"}
@@ -74,6 +78,17 @@ def templates(config: Path) -> list[str]:
     return [str(config.parent / expand(one)) if is_path(expand(one)) else one for one in addresses]
 
 
+def forges(config: Path) -> dict[str, str]:
+    """Read the kinds of forges by their hosts. Raises FleetError."""
+    written = _parse(config).get("forge", {})
+    if not isinstance(written, dict) or not all(isinstance(one, str) and one in PATTERNS for one in written.values()):
+        raise FleetError(
+            f'{config}: [forge] has to have lines such as "git.example.com" = "gitlab", with {", ".join(PATTERNS)}; '
+            f"it is {written!r}"
+        )
+    return {host.lower(): kind for host, kind in written.items()}
+
+
 def members(config: Path) -> list[Member]:
     """Read all services that the file lists, in its order. Raises FleetError, which names the entry, the fault and the remedy."""
     written = _parse(config)
@@ -99,8 +114,10 @@ def _parse(config: Path) -> dict[str, Any]:
         ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise FleetError(f"{config} cannot be read: {error}") from None
-    if unknown := sorted(set(written) - {"template", "service", "listing"}):
-        raise FleetError(f"{config} has the unknown key {unknown[0]!r}: write template, [[service]] and [[listing]]")
+    if unknown := sorted(set(written) - {"template", "service", "listing", "forge"}):
+        raise FleetError(
+            f"{config} has the unknown key {unknown[0]!r}: write template, [[service]], [[listing]] and [forge]"
+        )
     return written
 
 

@@ -45,7 +45,7 @@ def test_a_convention_is_announced_with_its_day_and_fails_from_that_day_on(
         monkeypatch.delenv("FLEET_POLICY")
 
 
-def test_the_commands_of_the_page_show_who_will_fail(
+def test_the_commands_of_the_page_show_the_services_that_will_fail(
     born: Born, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = (ROOT / "docs/how-to/introduce-a-rule.md").read_text()

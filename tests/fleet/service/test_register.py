@@ -102,7 +102,7 @@ def test_a_service_that_is_named_and_listed_counts_once(tmp_path: Path) -> None:
         ("[service]\nurl = 'x:y'", r"service is not a list: write \[\[service\]\]"),
         (
             "[[services]]\nurl = 'x:y'",
-            r"the unknown key 'services': write template, \[\[service\]\] and \[\[listing\]\]",
+            r"the unknown key 'services': write template, \[\[service\]\], \[\[listing\]\] and \[forge\]",
         ),
         ("service = ['git@x:y']", r"service 1 is not a table: write \[\[service\]\]"),
         (
