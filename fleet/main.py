@@ -542,6 +542,7 @@ def listen(*, message: str, fields: str | None, source: str | None, config: Path
 )
 @click.option("--fresh", is_flag=True, help="First delete databases, messages, traces and logs of earlier runs.")
 @click.option("--keep", is_flag=True, help="Keep the page's traces and log lines of the run before, and of this run.")
+@click.option("--otlp", metavar="URL", help="Send spans and metrics to this OTLP/HTTP receiver instead of the page.")
 @click.option("--detach", is_flag=True, help="Return once the services have started. `fleet down` ends them.")
 @click.option(
     "--status", "only_status", is_flag=True, help="Start nothing, and show the run. Status 1 if a service is not ready."
@@ -558,6 +559,7 @@ def up(
     urls: tuple[str, ...],
     fresh: bool,
     keep: bool,
+    otlp: str | None,
     detach: bool,
     only_status: bool,
     shown: str,
@@ -578,11 +580,13 @@ def up(
         from fleet.up.around import around as narrow
 
         selection = narrow(around, selection, config)
-    wanted = command.Wanted(selection, memory, command.brokers(urls), fresh, keep)
+    wanted = command.Wanted(
+        selection, memory, command.brokers(urls), fresh, keep, command.receiver(otlp) if otlp else ""
+    )
     if detach:
         arguments = [*map(str, folders), f"--config={config}"]
         arguments += [flag for flag, is_given in (("--fresh", fresh), ("--keep", keep)) if is_given]
-        lists = {"only": only, "without": without, "around": [around][: bool(around)]}
+        lists = {"only": only, "without": without, "around": filter(None, [around]), "otlp": filter(None, [otlp])}
         arguments += [f"--{name}={value}" for name, values in lists.items() for value in values]
         raise SystemExit(not command.detach(wanted, arguments))
     raise SystemExit(not command.up(wanted))

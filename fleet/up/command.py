@@ -7,10 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from fleet.errors import FleetError
 from fleet.output import console, visible
@@ -34,6 +36,7 @@ class Wanted:
     brokers: dict[str, str]
     fresh: bool = False
     keep: bool = False
+    otlp: str = ""
 
 
 def memory(config: Path) -> Memory:
@@ -50,6 +53,15 @@ def brokers(urls: Sequence[str]) -> dict[str, str]:
             raise FleetError(f"--broker-url is {url!r}, and has to begin with one of {', '.join(SCHEMES)}, then ://")
         found[kind] = url
     return found
+
+
+def receiver(url: str) -> str:
+    """Return the URL of --otlp without a slash at its end. Raises FleetError."""
+    with suppress(ValueError):
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname:
+            return url.rstrip("/")
+    raise FleetError(f"--otlp is {url!r}, and has to be the base URL of an OTLP/HTTP receiver: http://127.0.0.1:4318")
 
 
 def check(wanted: Wanted) -> None:
@@ -84,7 +96,9 @@ async def _run(wanted: Wanted, lock: int) -> bool:
     def tell(text: str) -> None:
         out.print(visible(text), markup=False, soft_wrap=True)
 
-    supervisor = Supervisor(wanted.selection, wanted.memory, Options(wanted.brokers, keep=wanted.keep), tell)
+    supervisor = Supervisor(
+        wanted.selection, wanted.memory, Options(wanted.brokers, keep=wanted.keep, otlp=wanted.otlp), tell
+    )
     end_by_signals(supervisor.end)
     tell(_begins(wanted.selection))
     for sentence in (text for one in wanted.selection.started for text in unaddressed(one, wanted.selection.known)):

@@ -65,10 +65,17 @@ class PageProduct:
         return self._edges[1]
 
     def act(self, service: str, action: str) -> None:
-        self._loop.call_soon_threadsafe(self._all[service].ask, action)
+        self._loop.call_soon_threadsafe(self._running(service).ask, action)
+
+    def _running(self, name: str) -> ProductService:
+        if name not in self._all:
+            raise RefusedAction(
+                f"{name} is a stub, which has no process: `fleet up --around {name}` starts the service"
+            )
+        return self._all[name]
 
     def run(self, service: str, *arguments: str) -> str:
-        one = self._all[service]
+        one = self._running(service)
         if not self._shared.done():
             raise RefusedAction(f"{service} has no database yet: wait until it has started")
         command = [str(one.checkout.folder / ".venv/bin/python"), "-m", one.checkout.package, *arguments]

@@ -41,6 +41,8 @@ class Options:
     """The URL for each kind of broker that runs already."""
     keep: bool = False
     """Whether the traces and log lines of the page stay for the next run."""
+    otlp: str = ""
+    """The URL of another receiver for spans and metrics, instead of the page."""
     command: str = "fleet up"
 
 
@@ -151,6 +153,10 @@ class Supervisor:
         self._addresses |= brokers
         telemetry = page.settings_for("")
         telemetry.pop(log_copy.ADDRESS)  # the output of services is read here
+        if self._options.otlp:
+            telemetry["OTEL_EXPORTER_OTLP_ENDPOINT"] = self._options.otlp
+            telemetry |= {name: os.environ[name] for name in ("OTEL_EXPORTER_OTLP_HEADERS",) if name in os.environ}
+            self._addresses["otlp"] = self._options.otlp
         secrets = {one.name: self._memory.secret("clients", one.name) for one in self._checkouts}
         return Shared(ports, await servers.databases(self._checkouts), brokers, issuer, secrets, telemetry)
 

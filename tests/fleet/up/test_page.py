@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from fleet.errors import FleetError
 from fleet.main import app
 from fleet.service.register import members
-from fleet.up.command import brokers
+from fleet.up.command import brokers, receiver
 from tests.fleet.up.checkouts import write_checkout
 from tests.support.paths import ROOT
 
@@ -55,3 +56,10 @@ def test_a_detached_run_has_no_password_of_a_broker_among_its_arguments(
 def test_the_entry_of_the_page_is_read(tmp_path: Path) -> None:
     (tmp_path / "fleet.toml").write_text(PAGE.partition("```toml\n")[2].partition("```")[0])
     assert members(tmp_path / "fleet.toml")[0].settings.keys() == {"CARRIER_URL", "CARRIER_KEY"}
+
+
+def test_another_receiver_is_named_by_its_base_url(tmp_path: Path) -> None:
+    assert receiver("https://traces.example/otlp/") == "https://traces.example/otlp"
+    for wrong in ("127.0.0.1:4318", "grpc://127.0.0.1:4317", "http://", "http://[::1"):
+        with pytest.raises(FleetError, match="has to be the base URL of an OTLP/HTTP receiver"):
+            receiver(wrong)

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from chassis.dev.viewer.product import RefusedAction
 
 from fleet.up.page import PageProduct
 from fleet.up.product import Checkout
@@ -23,7 +24,7 @@ def page(one: Checkout) -> PageProduct:
     shared: asyncio.Future[Shared] = asyncio.get_running_loop().create_future()
     shared.set_result(Shared({"orders": 8101}, {"orders": "postgresql://orders"}))
     service._tools = type("Tools", (), {"known": [one]})()  # ty: ignore[invalid-assignment]
-    return PageProduct({"orders": service}, shared, {})
+    return PageProduct({"orders": service}, shared, {"rates": "http://127.0.0.1:8102"})
 
 
 async def test_a_document_that_an_editor_locks_does_not_hide_the_map(orders: Checkout) -> None:
@@ -38,3 +39,11 @@ async def test_the_output_of_a_command_may_be_any_bytes(orders: Checkout) -> Non
     program.write_text("#!/bin/sh\nprintf '\\377'\n")
     program.chmod(0o755)
     assert page(orders).run("orders", "parked", "list") == "\ufffd"
+
+
+async def test_a_stub_is_shown_and_has_no_actions(orders: Checkout) -> None:
+    shown = page(orders)
+    assert [(one.name, one.state) for one in shown._stubs] == [("rates", "stub")]
+    for act in (lambda: shown.act("rates", "restart"), lambda: shown.run("rates", "parked", "list")):
+        with pytest.raises(RefusedAction, match="rates is a stub"):
+            act()

@@ -19,6 +19,7 @@ import httpx2
 import psutil
 import pytest
 from chassis.dev.embedded import postgresql
+from chassis.dev.viewer import server as viewer
 
 from fleet.up import control
 from fleet.up.memory import Memory
@@ -286,7 +287,7 @@ def test_killed_servers_and_services_start_again(product: Product) -> None:
     assert httpx2.get(product.url("storefront", "/v1/checkouts"), timeout=60, trust_env=False).status_code == 200
 
 
-def test_nothing_outlives_a_killed_or_ended_fleet_up(product: Product) -> None:
+def test_nothing_outlives_a_killed_or_ended_fleet_up(product: Product, tmp_path: Path) -> None:
     ports = {name: one["url"] for name, one in product.services().items()}
     (run,) = [each for each in product.processes() if "up" in each.cmdline()]
     run.kill()
@@ -304,11 +305,14 @@ def test_nothing_outlives_a_killed_or_ended_fleet_up(product: Product) -> None:
     assert product.log.read_text().endswith("all services have ended\n")
     assert "no `fleet up` runs on" in product.fleet("down").stderr
 
-    detached = product.fleet("up", "--detach", "--around", "ledger")
-    assert detached.returncode == 0, detached.stdout + detached.stderr
-    assert list(product.services()) == ["ledger"]
-    (stub,) = control.tell(product.memory, "status")["stubs"]
-    assert f"rates is a stub, which answers from {product.folder}/ledger/specs/uses/rates.json" in detached.stdout
-    assert httpx2.get(f"{stub['url']}/v1/rates", trust_env=False, timeout=60).json() == {"rate": 1}
-    assert product.fleet("down").returncode == 0
+    with viewer.running(tmp_path) as other:
+        detached = product.fleet("up", "--detach", "--around", "ledger", f"--otlp={other.endpoint}")
+        assert detached.returncode == 0, detached.stdout + detached.stderr
+        assert list(product.services()) == ["ledger"]
+        (stub,) = control.tell(product.memory, "status")["stubs"]
+        assert f"rates is a stub, which answers from {product.folder}/ledger/specs/uses/rates.json" in detached.stdout
+        assert httpx2.get(f"{stub['url']}/v1/rates", trust_env=False, timeout=60).json() == {"rate": 1}
+        httpx2.get(product.url("ledger", "/v1/nothing"), trust_env=False, timeout=60)
+        wait_until(lambda: other.store.traces()["count"], product.log.read_text)
+        assert product.fleet("down").returncode == 0
     assert not product.processes()
