@@ -9,6 +9,9 @@ from fleet.map.model import Map
 MOST_ROWS = 14
 """A domain with more services has several cards, because a long card would make the whole drawing tall."""
 
+MOST_ALONE = 40
+"""More services without domains and owners stand on common cards, whose titles can be read in a small drawing."""
+
 OUTSIDE = "outside of this fleet"
 
 
@@ -37,7 +40,8 @@ def _of_services(services: Iterable[Facts]) -> list[Card]:
         if len(groups) > 1:
             titles = sorted(groups, key=lambda title: (not title, title))
             return [card for title in titles for card in _split(title or "without a domain", sorted(groups[title]))]
-    return [Card("", (one.name,)) for one in services]
+    names = [one.name for one in services]
+    return [Card("", (name,)) for name in names] if len(names) <= MOST_ALONE else _split("services", sorted(names))
 
 
 def _split(title: str, names: list[str], *, is_outside: bool = False) -> list[Card]:

@@ -95,13 +95,14 @@ def html(map_: Map, found: list[MapFinding], links: Mapping[str, str] | None = N
     """Format the content of a section of fleet/page. `links` are the targets, in the page, of details about services."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["printable"] = printable
-    targets = {name: f"#map={quote(printable(name))}" for name in map_.nodes}
+    targets = {name: f"#map/{quote(printable(name), safe='')}" for name in map_.nodes}
     template = files("fleet.map").joinpath("section.html.jinja").read_text(encoding="utf-8")
     levels = Counter(one.finding.level for one in found)
     return environment.from_string(template).render(
         sentence=sentence(map_),
         tally=format_levels(found),
         graph=svg(map_, found, targets),
+        targets=targets,
         found=found,
         levels=LEVELS,
         groups={level: _grouped(map_, found, level) for level, _ in LEVELS},

@@ -109,7 +109,7 @@
   // The neighbours of one service. The address has its name, so a link leads to it, and "back" leads back.
 
   function named() {
-    const found = /^#map=(.*)$/.exec(location.hash);
+    const found = /^#map\/(.*)$/.exec(location.hash);
     if (!found) return null;
     try {
       return decodeURIComponent(found[1]);
@@ -156,7 +156,7 @@
         words.append(element("dt", verb));
         for (const arrow of there) {
           const row = element("dd");
-          row.append(element("a", arrow.dataset[other], { href: `#map=${encodeURIComponent(arrow.dataset[other])}` }));
+          row.append(element("a", arrow.dataset[other], { href: `#map/${encodeURIComponent(arrow.dataset[other])}` }));
           row.append(element("span", ` ${arrow.dataset.names}${arrow.classList.contains("wrong") ? " ✕ error" : ""}`));
           words.append(row);
         }
@@ -214,7 +214,7 @@
     const hits = find();
     const text = search.value.trim().toLowerCase();
     const best = hits.find((name) => name.toLowerCase() === text) ?? hits.find((name) => name.toLowerCase().includes(text)) ?? hits[0];
-    if (best !== undefined) location.hash = `map=${encodeURIComponent(best)}`;
+    if (best !== undefined) location.hash = `map/${encodeURIComponent(best)}`;
   });
 
   // The Tab key stops once in the drawing; the arrow keys go on to the next service in their direction.

@@ -113,6 +113,7 @@ def test_services_are_grouped_by_domain() -> None:
 def test_services_of_one_domain_are_grouped_by_owner_and_without_owners_each_has_a_card() -> None:
     assert [card.title for card in cards(of(*["shop"] * 4, owner="team"))] == ["team-0", "team-1"]
     assert [(card.title, card.names) for card in cards(of("shop", "shop"))] == [("", ("s0",)), ("", ("s1",))]
+    assert {card.title for card in cards(of(*["shop"] * 50))} == {f"services ({number} of 4)" for number in range(1, 5)}
 
 
 def test_a_large_domain_has_several_cards_of_about_the_same_size() -> None:

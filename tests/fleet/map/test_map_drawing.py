@@ -165,7 +165,7 @@ def test_a_page_shows_the_map_in_light_and_dark_and_the_map_runs_no_code(page: P
     assert page.locator(".map-services li[data-link='#s1']").get_attribute("data-name") == "end"
     assert page.locator("#map .map-findings li").count() == len(HOSTILE)
     for name in HOSTILE:
-        page.goto(f"{file.as_uri()}#map={quote(name.replace(chr(7), '�'))}")
+        page.goto(f"{file.as_uri()}#map/{quote(name.replace(chr(7), '�'), safe='')}")
         expect(page.locator(".map-chosen h3")).to_have_text(name.replace("\a", "�"), use_inner_text=False)
     fill = "one => getComputedStyle(one).fill"
     light = page.locator("#map svg .service text").first.evaluate(fill)
