@@ -12,8 +12,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import (
     ALWAYS_OFF,
     ALWAYS_ON,
@@ -22,19 +21,15 @@ from opentelemetry.sdk.trace.sampling import (
     SamplingResult,
     TraceIdRatioBased,
 )
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from chassis.service import Service
 from chassis.settings import Settings
+from chassis.telemetry.finished_spans import FINE, SCOPE, FinishedSpans, child_of
 
 EXPORT_TIMEOUT_SECONDS = 3
 MAX_QUEUED_SPANS = 4096
 """The most spans that wait for the receiver. Further spans are dropped, so that they do not fill the memory."""
-
-_SCOPE = InstrumentationScope("chassis")
-_IDS = RandomIdGenerator()
-_FINE = Status()
 
 
 class FollowCallers(Sampler):
@@ -88,17 +83,18 @@ class Telemetry:
         metric_readers: list[MetricReader],
     ) -> None:
         self._tracing = TracerProvider(resource=resource, sampler=sampler, shutdown_on_exit=False)
-        self._processors = span_processors
+        self._finished = FinishedSpans(resource, span_processors)
         for processor in span_processors:
             self._tracing.add_span_processor(processor)
         self._metering = MeterProvider(resource=resource, metric_readers=metric_readers, shutdown_on_exit=False)
-        self.tracer = self._tracing.get_tracer(_SCOPE.name)
+        self.tracer = self._tracing.get_tracer(SCOPE.name)
         self.meter = self._metering.get_meter("chassis")
 
     def install_globally(self) -> None:
         """Make `trace.get_tracer(…)` in the service's code produce spans. Only the first call has an effect."""
         if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
             trace.set_tracer_provider(self._tracing)
+            FinishedSpans.installed = self._finished
             metrics.set_meter_provider(self._metering)
 
     def shutdown(self) -> None:
@@ -117,23 +113,14 @@ class Telemetry:
         if not parent.trace_flags.sampled or query.startswith("BEGIN"):
             return
         summary = summarise(query)
-        # Build the finished span in one step: to start it, add attributes and end it would cost twice as much.
-        span = ReadableSpan(
-            name=summary,
-            context=SpanContext(
-                parent.trace_id, _IDS.generate_span_id(), is_remote=False, trace_flags=parent.trace_flags
-            ),
-            parent=parent,
-            resource=self._tracing.resource,
+        self._finished.add(
+            summary,
+            child_of(parent),
+            parent,
             attributes={"db.system.name": "postgresql", "db.query.summary": summary, "db.query.text": query},
-            kind=SpanKind.CLIENT,
-            instrumentation_scope=_SCOPE,
-            status=_FINE if error is None else Status(StatusCode.ERROR, type(error).__name__),
-            start_time=started,
-            end_time=time.time_ns(),
+            started=started,
+            status=FINE if error is None else Status(StatusCode.ERROR, type(error).__name__),
         )
-        for processor in self._processors:
-            processor.on_end(span)
 
 
 def sampler_of(settings: Settings) -> Sampler:

@@ -1,7 +1,7 @@
 """W3C Trace Context, Level 2: read the trace of a caller or of a message, and pass the trace on."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 
 from opentelemetry.context import Context
 from opentelemetry.trace import (
@@ -22,6 +22,13 @@ _MEMBER = re.compile(r"([a-z0-9][a-z0-9_*/@-]{0,255})=([ -+\--<>-~]{0,255}[!-+\-
 _NOTHING = Context()
 
 inject = TraceContextTextMapPropagator().inject
+
+
+def write(context: SpanContext, headers: MutableMapping[str, str]) -> None:
+    """Write the headers that make the span with this context the parent."""
+    headers["traceparent"] = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+    if context.trace_state:
+        headers["tracestate"] = context.trace_state.to_header()
 
 
 def extract(headers: Mapping[str, str]) -> Context:
