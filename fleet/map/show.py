@@ -92,8 +92,9 @@ def markdown(map_: Map, found: list[MapFinding]) -> str:
 
 
 def html(map_: Map, found: list[MapFinding], links: Mapping[str, str] | None = None) -> str:
-    """Format the content of a section of fleet/page. `links` are the targets, in the page, of details about services."""
+    """Format the content of a section of fleet/page. `links` are the targets of details by the names in fleet.toml."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    details = {map_.names.get(name, name): link for name, link in (links or {}).items()}
     environment.filters["printable"] = printable
     targets = {name: f"#map/{quote(printable(name), safe='')}" for name in map_.nodes}
     template = files("fleet.map").joinpath("section.html.jinja").read_text(encoding="utf-8")
@@ -111,7 +112,7 @@ def html(map_: Map, found: list[MapFinding], links: Mapping[str, str] | None = N
         legend=LEGEND,
         dashes=defaultdict(str, DASHES),
         listing=[
-            (title, [(name, _words(map_, name), (links or {}).get(name)) for name in names])
+            (title, [(name, _words(map_, name), details.get(name)) for name in names])
             for title, names in grouped(cards(map_)).items()
         ],
     )

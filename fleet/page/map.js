@@ -70,7 +70,7 @@
   // A screen that is narrow for the drawing first shows a part of it, so that titles can be read.
   function begin() {
     const box = view.getBoundingClientRect();
-    const isNarrow = box.width / all.width < 0.3;
+    const isNarrow = box.width < box.height && box.width / all.width < LEGIBLE;
     if (!isNarrow) return fit();
     const width = (all.height * box.width) / box.height;
     const middle = badges.length ? boxOf([badges[0]]) : all;

@@ -19,7 +19,7 @@ PAGE = """\
 <title>The map of the fleet on {{ today }}</title>
 <style>{{ style | safe }}</style>
 </head>
-<body>
+<body class="map-page">
 <main>
 <section id="map" aria-labelledby="map-title">
 <h1 id="map-title">The map of the fleet on {{ today }}</h1>

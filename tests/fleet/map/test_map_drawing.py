@@ -154,7 +154,8 @@ def test_a_page_shows_the_map_in_light_and_dark_and_the_map_runs_no_code(page: P
     map_ = hostile()
     found = [MapFinding((name,), Finding("map-call-cycle", "", name, name, Level.ERROR, why=name)) for name in HOSTILE]
     file = tmp_path / "fleet.html"
-    file.write_text(html_page([], [], show.html(map_, found, {"end": "#s1"})), encoding="utf-8")
+    map_.names["end-in-fleet-toml"] = "end"
+    file.write_text(html_page([], [], show.html(map_, found, {"end-in-fleet-toml": "#s1"})), encoding="utf-8")
     page.emulate_media(color_scheme="light")
     page.goto(file.as_uri())
     assert page.title().startswith("The fleet on")

@@ -118,6 +118,15 @@ def test_the_first_view_of_a_laptop_shows_the_whole_map_with_legible_names(
     assert legible
 
 
+def test_the_first_view_of_a_telephone_has_legible_names_in_a_small_fleet(page: Page, pages: dict[int, Path]) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(pages[12].as_uri())
+    heights = page.locator(".map-view .service text").evaluate_all(
+        "all => all.map(one => one.getBoundingClientRect().height)"
+    )
+    assert min(heights) > 12
+
+
 def test_a_click_on_a_service_shows_its_neighbours_and_escape_shows_all_again(
     page: Page, pages: dict[int, Path]
 ) -> None:
@@ -135,6 +144,8 @@ def test_a_click_on_a_service_shows_its_neighbours_and_escape_shows_all_again(
     assert set(near.evaluate_all("all => all.map(one => one.dataset.name)")) == neighbours
     far = page.locator(".map-view .service:not(.near)").first
     expect(far).to_have_css("opacity", "0.1")
+    fills = "one => [...one.querySelectorAll('rect, text')].map(part => getComputedStyle(part).fill)"
+    assert service.evaluate(fills) == ["rgb(47, 111, 181)", "rgb(251, 251, 250)"]
     chosen = page.locator(".map-chosen")
     expect(chosen.get_by_role("heading")).to_have_text(name)
     for other in neighbours - {name}:
