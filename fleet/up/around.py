@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet.client import uses
+from fleet.client.sources import NAME
 from fleet.errors import FleetError
 from fleet.map.model import Map
 from fleet.map.reader import read_folders
@@ -52,7 +53,8 @@ def _called(caller: Checkout, map_: Map) -> set[str]:
     if facts := map_.services.get(caller.name):
         named |= {name for name in facts.consumes if not name.endswith("-messages")}
         named |= {client.target for client in facts.clients}
-    return {map_.service_of(name) or name for name in named} - {caller.name}
+    found = {map_.service_of(name) or name for name in named} - {caller.name}
+    return {name for name in found if NAME.fullmatch(name)}  # a name becomes a part of paths
 
 
 def _stub(

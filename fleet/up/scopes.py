@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fleet.service.files import MOST_TEXT_BYTES
 from fleet.up.product import Checkout
 from fleet.up.wiring import Peer, find
 
@@ -37,5 +38,6 @@ def scopes(document: Any) -> list[str]:
 
 def _read(file: Path) -> Any:
     with suppress(OSError, ValueError, RecursionError):
-        return json.loads(file.read_bytes())
+        if file.stat().st_size <= MOST_TEXT_BYTES:
+            return json.loads(file.read_bytes())
     return None

@@ -107,6 +107,12 @@ def test_a_folder_without_git_has_the_neighbours_that_its_files_name(config: Pat
     assert names(narrowed(config, "orders").started) == ["storefront", "orders", "payments"]
 
 
+def test_a_name_in_code_leads_to_no_file_outside_of_the_service(config: Path) -> None:
+    (config.parent / "orders/src/orders/calls.py").write_text('settings.client_for("../../../secret")\n')
+    (config.parent / "secret.json").write_text(document("secret", "/v1/secret"))
+    assert not any("secret" in one.name for one in narrowed(config, "orders").stubs)
+
+
 def test_a_service_that_is_left_out_has_no_stub(config: Path) -> None:
     chosen = narrowed(config, "orders", without=["payments"])
     assert (names(chosen.started), names(chosen.left_out)) == (["storefront", "orders"], ["payments"])
