@@ -20,7 +20,10 @@ class Layers(Convention):
     """Business rules that import neither web framework nor database outlive both, and are tested without either."""
 
     id = "code-layers"
-    remedy = "domain <- persistence <- usecases <- api, messaging <- main: move the code, not the rule"
+    remedy = (
+        "domain <- persistence <- usecases <- api, messaging <- main, and no aggregate imports another one in a service with "
+        "independent_aggregates: move the code, not the rule"
+    )
 
     def check(self, service: Service) -> Iterator[Problem]:
         if import_linter.CONTRACTS not in service.tree:

@@ -22,6 +22,8 @@ from fleet.template.template import Template
 CONTRACTS = ".importlinter"
 LINTING = str(Path(__file__).with_name("import_linter_program.py"))
 
+_CHAIN = re.compile(r"^- +\S.*(?:\n +\S.*)*", re.MULTILINE)
+_LINK = re.compile(r"([\w.]+) -> ([\w.]+)")
 _STEP = re.compile(r"^-\s+(?P<importer>[\w.]+) -> (?P<imported>[\w.]+) \(l\.(?P<line>\d+)", re.MULTILINE)
 
 
@@ -45,7 +47,7 @@ def prepare(services: list[Service]) -> None:
 
 @cache
 def _tool() -> str:
-    return f"layers 5 import-linter {version('import-linter')} grimp {version('grimp')}"
+    return f"layers 6 import-linter {version('import-linter')} grimp {version('grimp')}"
 
 
 def _inputs(service: Service) -> tuple[str, ...]:
@@ -103,7 +105,13 @@ def _complete(folder: Path, answers: Answers) -> None:
 
 
 def _parse(status: int, printed: str) -> list[Import]:
-    found = {Import(one["importer"], one["imported"], int(one["line"])) for one in _STEP.finditer(printed)}
+    chains = _CHAIN.findall(printed)
+    links = [[*dict.fromkeys(_LINK.findall(chain))] for chain in chains]
+    wrong = {one[0] for one in links if len(one) == 1}
+    # A longer chain over an import that is wrong itself adds nothing, and begins at an import that may be right.
+    kept = [chain for chain, each in zip(chains, links, strict=True) if len(each) == 1 or wrong.isdisjoint(each)]
+    steps = (one for chain in kept for one in _STEP.finditer(chain))
+    found = {Import(one["importer"], one["imported"], int(one["line"])) for one in steps}
     if bool(found) is (status == 0):
         raise FleetError(f"import-linter could not judge: {printed.strip()[-500:]}")
     return sorted(found)

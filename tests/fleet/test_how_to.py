@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import types
@@ -129,6 +130,38 @@ def add_a_route(service: Path) -> None:
         add(API),
         add("tests/domain/test_invoices.py"),
         add("tests/api/test_invoices.py"),
+    )
+
+
+def from_a_module_to_a_service(service: Path) -> None:
+    def refused(service: Path, text: str) -> None:
+        path = service / USECASES
+        before = path.read_text()
+        path.write_text(f"{before}\nimport billing.persistence.account_queries\n")
+        expected = re.sub(r" \(l\.\d+\)", "", text.strip())
+        assert expected in (done := make(service, "layers", check=False)).stdout + done.stderr
+        path.write_text(before)
+        make(service, "layers")
+
+    def copied(service: Path, text: str) -> None:
+        folder = service.parent / "accounts"
+        for path in ("src/accounts/domain/accounts.py", "tests/builders/accounts.py"):
+            (folder / path).unlink()
+        subprocess.run(["sh", "-e", "-c", text.replace("make format", "")], cwd=folder, check=True)
+        for command in (["check", "--fix", "--quiet"], ["format", "--quiet"]):
+            subprocess.run([Path(sys.executable).with_name("ruff"), *command, "."], cwd=folder, check=True)
+        assert git(folder, "status", "--porcelain") == ""  # nobody has changed the module yet
+
+    follow(
+        service,
+        "from-a-module-to-a-service.md",
+        shown,  # the service has the answer already
+        refused,
+        new("src/billing/usecases/billed_accounts.py"),
+        new("tests/usecases/test_billed_accounts.py"),
+        shown,  # the fixture makes the other service
+        copied,
+        shown,  # two databases
     )
 
 
@@ -758,11 +791,17 @@ def refer_to_another_aggregate(service: Path) -> None:
             service, text.replace("problems(", "problems(CustomerErased, ")
         )
 
+    def named_in_the_answer(service: Path, text: str) -> None:
+        commit(service)
+        [data] = [part.partition("=")[2] for part in shlex.split(text) if part.startswith("aggregates=")]
+        update(service, Options({"aggregates": data}, "v1.0.0", finish=False))
+
     follow(
         service,
         "refer-to-another-aggregate.md",
         add(DOMAIN),
         before(PERSISTENCE, VERSION),
+        named_in_the_answer,
         typed,
         written("0013_refer_to_accounts.py"),
         written("0014_validate_refer_to_accounts.py"),
@@ -780,6 +819,7 @@ def refer_to_another_aggregate(service: Path) -> None:
 
 # One after the other, because each builds on the pages before.
 JOURNEY = {
+    "from-a-module-to-a-service.md": from_a_module_to_a_service,
     "add-a-route.md": add_a_route,
     "publish-an-event.md": publish_an_event,
     "listen-to-an-event.md": listen_to_an_event,
@@ -813,7 +853,10 @@ def service(born: Born) -> Path:
     """An installed service. origin/main is its first commit."""
     parts = ["lists", "schedules", "republish", "neighbours", "idempotency"]
     answers = {"aggregates": AGGREGATES, "chassis_parts": parts, "auth": "oidc", "sagas": "postgres"}
+    answers["independent_aggregates"] = "yes"
     service = born(messaging_style="events-and-queues", broker="nats", **answers)
+    own = {**answers, "service_name": "accounts", "aggregates": AGGREGATES.strip().splitlines()[1]}
+    shutil.copytree(born(messaging_style="events-and-queues", broker="nats", **own), service.parent / "accounts")
     make(service, "setup")
     publish(service)
     return service

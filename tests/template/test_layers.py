@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jinja2
 import pytest
+from jinja2_ansible_filters import AnsibleCoreFiltersExtension
 
 from docs.site import public_modules
-from fleet.judges.import_linter import _STEP
+from fleet.judges.import_linter import _parse
 from tests.support.paths import ROOT
 from tests.support.services import Render
 
@@ -82,8 +84,7 @@ def lint(service: Path) -> tuple[int, str]:
 
 
 def refused(service: Path) -> set[tuple[str, str]]:
-    _, said = lint(service)
-    return {(step["importer"], step["imported"]) for step in _STEP.finditer(said)}
+    return {(one.importer, one.imported) for one in _parse(*lint(service))}
 
 
 @pytest.fixture
@@ -151,3 +152,81 @@ def test_events_of_the_state_change_the_files_of_an_aggregate_that_the_page_name
     }
     assert differ
     assert differ <= named
+
+
+MODULES = """
+Order: {number: string(40), customer: Customer}
+Refund: {order_id: uuid, amount: money}
+Customer: {name: string(120)}
+"""
+
+
+@pytest.fixture
+def modular(render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A service of two modules: orders with their customers, and refunds."""
+    monkeypatch.setenv("COLUMNS", "1000")
+    answers = {"messaging_style": "events-and-queues", "broker": "nats", "independent_aggregates": "yes"}
+    return Path(shutil.copytree(render(**answers, aggregates=MODULES), tmp_path / "billing"))
+
+
+@pytest.mark.slow
+def test_no_layer_of_an_independent_aggregate_imports_another_one(modular: Path) -> None:
+    assert lint(modular)[0] == 0
+    wrong = {
+        ("domain/refunds", "domain.orders"),
+        ("persistence/refund_queries", "domain.customers"),
+        ("usecases/refund_reminders", "persistence.order_queries"),
+        ("messaging/refunds", "usecases.orders"),
+        ("usecases/customers", "usecases.refunds"),
+    }
+    for path, name in wrong:
+        with (modular / f"src/billing/{path}.py").open("a") as module:
+            module.write(f"\nimport billing.{name}\n")
+    assert refused(modular) == {(f"billing.{path.replace('/', '.')}", f"billing.{name}") for path, name in wrong}
+
+
+@pytest.mark.slow
+def test_only_a_module_of_no_aggregate_may_know_several(modular: Path) -> None:
+    helper = modular / "src/billing/usecases/settlements.py"
+    helper.write_text("import billing.usecases.orders\nimport billing.usecases.refunds\n")
+    assert lint(modular)[0] == 0
+    with (modular / "src/billing/usecases/refunds.py").open("a") as module:
+        module.write("\nimport billing.usecases.settlements\n")
+    assert ("billing.usecases.refunds", "billing.usecases.settlements") in refused(modular)
+
+
+@pytest.mark.parametrize(
+    ("references", "modules"),
+    [
+        ({"order": []}, [["order"]]),
+        ({"order": ["customer"], "customer": []}, [["customer", "order"]]),
+        ({"order": [], "refund": []}, [["order"], ["refund"]]),
+        ({"a": ["b"], "c": ["d"], "b": ["c"], "d": [], "e": []}, [["a", "b", "c", "d"], ["e"]]),
+        ({"a": ["a"], "b": ["c", "a"], "c": [], "d": ["c"]}, [["a", "b", "c", "d"]]),
+    ],
+)
+def test_aggregates_that_refer_to_each_other_are_one_module(
+    references: dict[str, list[str]], modules: list[list[str]]
+) -> None:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(ROOT), extensions=[AnsibleCoreFiltersExtension], undefined=jinja2.StrictUndefined
+    )
+    listed = [
+        {"singular": name, "fields": [{"reference": None}, *({"reference": {"singular": other}} for other in others)]}
+        for name, others in references.items()
+    ]
+    found = environment.get_template("macros/modules.jinja").make_module({"aggregate_list": listed}).modules()  # ty: ignore[unresolved-attribute]
+    assert sorted(map(sorted, json.loads(found))) == modules
+
+
+@pytest.mark.slow
+def test_a_service_has_no_contract_between_aggregates_unless_its_answers_ask_for_it(
+    modular: Path, render: Render
+) -> None:
+    rules = (modular / ".importlinter").read_text()
+    assert set(re.findall(r"contract:module-(\S+)\]", rules)) == {"order", "refund"}
+    without = (
+        render(messaging_style="events-and-queues", broker="nats", aggregates=MODULES) / ".importlinter"
+    ).read_text()
+    assert "contract:module-" not in without
+    assert rules.startswith(without.rstrip())

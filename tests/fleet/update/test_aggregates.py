@@ -69,7 +69,9 @@ def test_the_migration_of_a_new_aggregate_follows_the_migrations_of_the_team(bor
     service = born(aggregates=ONE)
     team_migration(service, "0002", "0001")
     team_migration(service, "0003", "0002")
-    add(service, THREE)
+    add(service, THREE, independent_aggregates="yes")
+    # Invoices and refunds are one module, because a refund refers to its invoice.
+    assert re.findall(r"contract:module-(\S+)\]", (service / ".importlinter").read_text()) == ["invoice", "dunning"]
     assert chain(service) == {
         "0001_create_invoices.py": ("0001", "None"),
         "0002_ours.py": ("0002", "0001"),
