@@ -1,7 +1,8 @@
 """Ask whether the services of a fleet are still the right ones."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -14,14 +15,14 @@ from fleet.boundaries.past import Past
 from fleet.boundaries.questions import Question
 from fleet.boundaries.split import splits
 from fleet.boundaries.together import CONTRACTS, DEPLOYMENTS, together
-from fleet.errors import as_fleet_error
+from fleet.errors import FleetError, as_fleet_error
 from fleet.git.git import without_credentials
 from fleet.map.model import Map
 from fleet.map.reader import Source, read_sources
 from fleet.processes.parallel import Failure, default_jobs, in_processes, in_threads
 from fleet.processes.resource_limits import limit_resources
 from fleet.progress import progress
-from fleet.service.mirror import with_history
+from fleet.service.mirror import drop_if_damaged, history_of, with_history
 from fleet.service.register import Member
 from fleet.service.waivers import today
 
@@ -85,9 +86,8 @@ def _questions(
 
 def _pasts(wanted: list[_Wanted], unread: dict[str, str], jobs: int) -> tuple[dict[str, Past], dict[str, str]]:
     """Read the past of each service, by the service's own name. The first of several services of one name counts."""
-    recalled, failed = in_threads(_recall, wanted)
+    recalled, _ = in_threads(_recall, wanted)
     read = {one: past for one, past in recalled.items() if past}
-    unread |= {one.source.name: without_credentials(str(error)) for one, error in failed.items()}
     todo = [one for one, past in recalled.items() if past is None]
     with progress("reading histories", len(todo)) as step:
         for one, result in in_processes(attempt_past, todo, jobs=jobs):
@@ -103,13 +103,27 @@ def _pasts(wanted: list[_Wanted], unread: dict[str, str], jobs: int) -> tuple[di
 
 
 def _recall(one: _Wanted) -> Past | None:
-    return reading.recall(one.source.repository, one.source.commit, one.first, one.last)
+    """Read the cached past of a service. A repository that cannot be read is left to `attempt_past`."""
+    with suppress(FleetError):
+        return reading.recall(one.source.repository, one.source.commit, one.first, one.last)
+    return None
 
 
 def attempt_past(one: _Wanted) -> Past | Failure:
-    """Read the past of a service in a process of its own, or state why it cannot be read."""
+    """Read the past of a service in a process of its own, or state why it cannot be read. Fetch a damaged mirror anew."""
     try:
-        with limit_resources(READING):
-            return reading.read(one.source.repository, one.source.commit, one.first, one.last)
+        try:
+            return _read(one)
+        except FleetError:
+            member = one.source.member
+            if member is None or not drop_if_damaged(member, history_of(member)):
+                raise
+            commit = with_history(member)
+            return _read(replace(one, source=replace(one.source, repository=commit.repository, commit=commit.id)))
     except Exception as error:
         return Failure(str(as_fleet_error(error)))
+
+
+def _read(one: _Wanted) -> Past:
+    with limit_resources(READING):
+        return reading.read(one.source.repository, one.source.commit, one.first, one.last)

@@ -47,12 +47,12 @@ def newest(member: Member, seen: str = "") -> Commit:
         return _newest(member)
 
 
-def drop_if_damaged(member: Member) -> bool:
-    """Remove the mirror of a member if files are missing or damaged, for example by a program that cleans up caches.
+def drop_if_damaged(member: Member, mirror: Path | None = None) -> bool:
+    """Remove a mirror of a member if files are missing or damaged, for example by a program that cleans up caches.
 
-    Return whether the mirror was removed.
+    Return whether the mirror was removed. By default it is the mirror of the newest commit.
     """
-    mirror = mirror_of(member)
+    mirror = mirror or mirror_of(member)
     if member.is_local or offline() or not mirror.exists():
         return False
     if not git.is_damaged(mirror):
@@ -73,7 +73,7 @@ def with_history(member: Member) -> Commit:
         if git.locate(repository).is_shallow:
             raise FleetError(f"{repository} is a shallow clone without its history: run `git fetch --unshallow` there")
         return Commit(repository, commit)
-    mirror = cache() / "histories" / f"{member.key}.git"
+    mirror = history_of(member)
     mark_used(mirror)
     with file_lock(mirror):
         if not offline():
@@ -120,6 +120,11 @@ def _newest(member: Member) -> Commit:
 def mirror_of(member: Member) -> Path:
     """Return the mirror of a member at a git URL."""
     return cache() / "services" / f"{member.key}.git"
+
+
+def history_of(member: Member) -> Path:
+    """Return the mirror with the history of a member at a git URL."""
+    return cache() / "histories" / f"{member.key}.git"
 
 
 def _exchange(mirror: Path, *arguments: str) -> bytes:

@@ -15,7 +15,7 @@ from fleet.boundaries.log import deliveries, of_the_team, tags
 from fleet.boundaries.past import Past, read, recall
 from fleet.errors import FleetError
 from fleet.git import git as fleet_git
-from fleet.service.mirror import with_history
+from fleet.service.mirror import history_of, with_history
 from fleet.service.register import Member
 from tests.fleet.boundaries.histories import DECISION, TODAY, History, document
 from tests.support.commands import git
@@ -144,6 +144,18 @@ def test_a_service_at_a_git_url_is_fetched_with_its_history_and_new_tags(tmp_pat
         assert with_history(member) == commit
         with pytest.raises(FleetError, match="was never fetched"):
             with_history(replace(member, address="file:///nowhere"))
+
+
+def test_a_damaged_mirror_of_a_history_is_fetched_anew(tmp_path: Path) -> None:
+    service = History("billing")
+    service.change(100)
+    member = Member("billing", f"file://{service.write(tmp_path / 'billing')}")
+    [source], _ = boundaries.sources_of_members([member])
+    for pack in history_of(member).glob("objects/pack/*"):
+        pack.unlink()
+    past = boundaries.attempt_past(boundaries._Wanted(source, *WINDOW))
+    assert isinstance(past, Past), past
+    assert len(past.code) == 1
 
 
 def test_the_last_break_of_each_contract_is_found(tmp_path: Path) -> None:
