@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,25 @@ def write_peers(root: Path) -> list[str]:
             taken.add(_name(policy))
             texts[path] = f"{texts.get(path, '')}---\n{yaml.safe_dump(policy, sort_keys=False)}"
             lines.append(f"{path}: {service.name} may reach {neighbour} in {_namespace(policy)}")
+    if "neighbours" in (service.answers.values.get("chassis_parts") or ()):
+        lines += [line for network in found for line in _without_address(service.name, network, names)]
     for path, text in texts.items():
         with (service.root / path).open("rb+") as file:  # in bytes, so that no line end of the team changes
             is_whole = file.read()[-1:] in (b"", b"\n")
             file.write((text if is_whole else f"\n{text}").encode())
     return lines
+
+
+def _without_address(service: str, network: Network, names: dict[str, None]) -> Iterator[str]:
+    """Yield a sentence for each neighbour whose address an overlay lacks: overlays belong to the team, so no update adds it."""
+    namespace = network.namespace.replace(service, "{name}")
+    for name in names:
+        with suppress(ValueError):
+            if not address_of(network, {name}, name)[0]:
+                yield (
+                    f"{network.folder} has no address of {name}, which is called at http://{name} then: add "
+                    f"NEIGHBOUR_URL=http://{{name}}.{namespace} to the settings in {FILE}, for all neighbours"
+                )
 
 
 def missing_policies(service: str, network: Network, names: dict[str, None]) -> Iterator[tuple[str, dict]]:

@@ -15,6 +15,8 @@ from fleet.service.openapi import SPEC, Document, Node, as_3_1
 
 WHY = "A call that the provider no longer takes fails for each user of the caller, and no test of either service shows it."
 REMEDY = "undo the change, or offer the old form too until {caller} has moved; then `fleet client {name}` in {caller}"
+NEVER_OFFERED = ". If {provider} never offered that, only {caller} has to change: correct {path} there"
+"""`fleet map` sees no history. `fleet impact` does, and reports only what a change breaks."""
 
 WRITE = "write the file again, from the document of the neighbour that is meant: `fleet client {name} --from …`"
 
@@ -73,7 +75,8 @@ def _of_caller(map_: Map, caller: Facts, offered: dict[str, Document]) -> Iterat
         taken, title = _title(used), _title(map_.offered.get(provider))
         for one in misfits(used, provider, map_, offered):
             if not taken or not title or taken == title:
-                remedy = REMEDY.format(caller=caller.name, name=name)
+                named = {"caller": caller.name, "name": name, "provider": provider, "path": path}
+                remedy = f"{REMEDY}{NEVER_OFFERED}".format(**named)
                 finding = Finding("map-call-unfit", SPEC, f"{what}: {one.what}", remedy, one.level, one.line, WHY)
                 yield MapFinding((provider, caller.name), finding, edges)
             else:

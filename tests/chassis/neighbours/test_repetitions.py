@@ -10,6 +10,7 @@ import pytest
 from chassis.neighbours import NeighbourTimeout, NeighbourUnavailable, failures
 from chassis.neighbours.budget import RetryBudget
 from chassis.neighbours.failures import retry_after
+from structlog.testing import capture_logs
 
 from tests.chassis.calling import Neighbour, calling
 
@@ -196,6 +197,17 @@ async def test_a_neighbour_that_is_down_gets_only_a_fifth_more_calls(measured: A
     (refused,) = measured()["slipway.neighbour.refused"]
     assert refused[0] == {"slipway.neighbour": "customers", "reason": "budget"}
     assert refused[1] > 300
+
+
+async def test_each_repetition_is_one_line_of_the_log_without_the_query() -> None:
+    neighbour = Neighbour(503, httpx2.ReadError("x" * 100_000), 200)
+    with capture_logs() as lines:
+        async with calling(neighbour) as customers:
+            await customers.get("/v1/customers?token=secret")
+    assert [line["event"] for line in lines] == ["stamina.retry_scheduled"] * 2
+    assert "customers is unavailable: it answers 503" in str(lines[0])
+    assert "secret" not in str(lines)
+    assert len(str(lines)) < 2000
 
 
 async def test_no_call_is_repeated_with_a_budget_of_zero_percent() -> None:

@@ -386,6 +386,20 @@ def test_fleet_peers_keeps_every_byte_of_the_team(folder: Path) -> None:
     assert write_peers(folder) == []
 
 
+def test_fleet_peers_names_an_overlay_without_the_address_of_a_neighbour(folder: Path) -> None:
+    answers, overlay = folder / ".copier-answers.yml", folder / "deploy/overlays/production/kustomization.yaml"
+    write_peers(folder)
+    answers.write_text(f"{answers.read_text()}chassis_parts: [neighbours]\n")
+    (line,) = write_peers(folder)
+    assert line == (
+        "deploy/overlays/production has no address of customers, which is called at http://customers then: add "
+        "NEIGHBOUR_URL=http://{name}.{name}-production to the settings in kustomization.yaml, for all neighbours"
+    )
+    setting = "configMapGenerator: [{name: billing, literals: ['NEIGHBOUR_URL=http://{name}.{name}-production']}]\n"
+    overlay.write_text(f"{overlay.read_text()}{setting}")
+    assert write_peers(folder) == []
+
+
 def test_fleet_peers_refuses_to_write_a_second_policy_of_one_name(folder: Path) -> None:
     file = folder / "deploy/overlays/production/peers.yaml"
     file.write_text(before := file.read_text().replace("billing-to-orders", "billing-to-customers"))

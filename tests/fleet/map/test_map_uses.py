@@ -56,6 +56,19 @@ def test_a_change_that_breaks_a_caller_is_reported_with_the_caller_and_the_field
     assert all("billing uses the API (specs/uses/customers.json)" in one for _, _, one in reported)
 
 
+def test_a_need_that_a_provider_may_never_have_met_is_no_order_to_the_provider_alone() -> None:
+    used_alone = used()
+    used_alone["paths"]["/v1/invented"] = {
+        "get": {"operationId": "invented", "responses": {"204": {"description": ""}}}
+    }
+    map_ = Map([Facts("billing", uses={"customers": used_alone}), Facts("customers")], offered={"customers": offered()})
+    (one,) = findings(map_)
+    assert one.finding.reason == "billing uses the API (specs/uses/customers.json): GET /v1/invented is gone"
+    assert one.finding.remedy.endswith(
+        "If customers never offered that, only billing has to change: correct specs/uses/customers.json there"
+    )
+
+
 # Changes that the gate http-breaking reports, and that a caller does not notice.
 UNNOTICED = {
     "the server moves": "a setting of the caller has the address",
