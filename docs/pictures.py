@@ -24,6 +24,7 @@ from fleet.page import page
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs/pictures"
 DEV, TRACE, FLEET = FOLDER / "dev.svg", FOLDER / "trace.svg", FOLDER / "fleet.png"
+MAP = FOLDER / "map.svg"
 HEADINGS = FOLDER / "fleet.txt"
 """The headings of the page in FLEET, because a PNG cannot be read."""
 
@@ -50,6 +51,7 @@ def main() -> None:
     TRACE.write_text(svg(trace_in(demo.stdout), "one trace through five services"))
     DEV.write_text(svg(dev(), "billing"))
     HEADINGS.write_text("".join(f"{heading}\n" for heading in headings(fleet())))
+    MAP.write_text(drawn_map())
     photograph(fleet(), FLEET)
     photograph_traces()
 
@@ -133,6 +135,16 @@ def standing(name: str, version: str = "v1.4.0", behind: int = 0, *findings: Fin
 
 def finding(rule: Convention, level: Level = Level.ERROR) -> Finding:
     return Finding(rule.id, "pyproject.toml", rule.reason, rule.remedy, level, 3, rule.reason)
+
+
+def drawn_map() -> str:
+    """The map of an example fleet, as `fleet map --format svg` writes it."""
+    from fleet.map.findings import findings
+    from fleet.map.svg import svg as draw
+    from tests.fleet.map.fleets import fleet as example
+
+    map_ = example(12)
+    return draw(map_, findings(map_))
 
 
 def headings(page: str) -> list[str]:

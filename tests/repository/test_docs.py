@@ -130,6 +130,10 @@ def test_the_picture_of_the_fleet_has_the_headings_of_its_page() -> None:
     assert fresh, "run `make pictures`: the picture in README.md does not show today's page"
 
 
+def test_the_picture_of_the_map_is_drawn_as_today() -> None:
+    assert pictures.MAP.read_text() == pictures.drawn_map(), "run `make pictures`: the picture shows an older drawing"
+
+
 def test_pictures_are_small_and_load_nothing() -> None:
     for picture in pictures.FOLDER.iterdir():
         assert picture.stat().st_size < 100_000, picture
