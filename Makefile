@@ -19,7 +19,7 @@ export UV_PYTHON
 # environment told it to keep nothing.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo example setup test test-fast tools compiled lint format docs pictures simulation chaos bench bench-messages bench-effect bench-calls bench-fleet bench-loop bench-image bench-page bench-product
+.PHONY: help demo example setup test test-fast tools compiled lint format docs pictures screenshots simulation chaos bench bench-messages bench-effect bench-calls bench-fleet bench-loop bench-image bench-page bench-product
 
 help: ## This list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -68,6 +68,9 @@ docs: setup ## Write the reference pages from their sources, and build the site 
 
 pictures: setup ## Make the pictures of README.md again, from the demo and the fleet's page (a minute)
 	@.venv/bin/python -m docs.pictures
+
+screenshots: setup ## Keep screenshots of the page of example fleets, in each width and scheme, in build/screenshots (2 minutes)
+	@.venv/bin/python -m docs.screenshots $(ARGS)
 
 simulation: setup ## Forty edited services through every version, all of them by plain Copier too (about 12 minutes)
 	@SERVICES=40 BY_PLAIN_UPDATE=40 GREEN=3 .venv/bin/python -m pytest -n $(JOBS) --dist loadgroup tests/fleet/update/test_simulation.py $(ARGS)

@@ -16,9 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from demo.__main__ import BILLING
-from fleet.check.findings import Finding, Level
-from fleet.check.standing import Standing
-from fleet.conventions import Convention, conventions
+from docs.example_fleet import content
 from fleet.page import page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,7 +33,9 @@ WIDTHS = {390: 700, 1100: 520}
 """The height of the picture for each width: a telephone and a laptop."""
 
 COLUMNS = 108
-WIDTH, HEIGHT = 1100, 610
+WIDTH, HEIGHT = 1000, 590
+SERVICES = 40
+"""The size of the example fleet."""
 
 
 def main() -> None:
@@ -102,39 +102,8 @@ def shape(text: str) -> set[str]:
 
 
 def fleet() -> str:
-    """The page of an example fleet, as `fleet status --format html` writes it."""
-    rules = conventions()[:8]
-    return page(
-        [
-            standing("billing"),
-            standing("catalogue", "v1.3.0", 1, finding(rules[2])),
-            standing("notifications", "v1.2.0", 2, finding(rules[5]), finding(rules[6], Level.WAIVED)),
-            standing("orders", drift=1),
-            standing("payments"),
-            standing("shipping", "v1.3.0", 1),
-        ],
-        rules,
-    )
-
-
-def standing(name: str, version: str = "v1.4.0", behind: int = 0, *findings: Finding, drift: int = 0) -> Standing:
-    edited = tuple(Finding("drift-edited", "Dockerfile", "edited by hand", "restore it") for _ in range(drift))
-    return Standing(
-        name,
-        f"git@git.example.com:shop/{name}.git",
-        commit="4f1c9a7" * 5 + "4f1c9",
-        version=version,
-        newest="v1.4.0",
-        releases_behind=behind,
-        days_behind=20 * behind,
-        waivers={"live": sum(one.level is Level.WAIVED for one in findings), "expiring": 0, "void": 0},
-        platform=edited,
-        conventions=findings,
-    )
-
-
-def finding(rule: Convention, level: Level = Level.ERROR) -> Finding:
-    return Finding(rule.id, "pyproject.toml", rule.reason, rule.remedy, level, 3, rule.reason)
+    """The page of an example fleet, as `fleet status --format html --record history.jsonl` writes it."""
+    return page(content(SERVICES))
 
 
 def drawn_map() -> str:
@@ -148,9 +117,9 @@ def drawn_map() -> str:
 
 
 def headings(page: str) -> list[str]:
-    """The titles, and the columns of the table, in order."""
-    found = re.findall(r'<h[12][^>]*>(.*?)</h[12]>|<th scope="col"><button type="button">(.*?)</button>', page)
-    return [title or column for title, column in found]
+    """The titles, and the columns of tables, in order and without numbers."""
+    found = re.findall(r"<(?:h[123]|th scope=\"col\")[^>]*>(.*?)</(?:h[123]|th)>", page)
+    return [re.sub(r"<[^>]+>", "", heading) for heading in re.sub(r"\d+", "#", "\n".join(found)).splitlines()]
 
 
 def photograph(page: str, picture: Path) -> None:

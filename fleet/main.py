@@ -91,6 +91,12 @@ def check(
 @config_option
 @format_option("table", "json", "markdown", "html")
 @output_option
+@click.option(
+    "--page", "folder", type=PATH, metavar="FOLDER", help="Write the page, and one for each owner, there as well."
+)
+@click.option(
+    "--record", type=PATH, metavar="FILE", help="Keep a line for today there, and draw the progress in the page."
+)
 @offline_option
 @jobs_option
 @policy_option
@@ -101,6 +107,8 @@ def status(
     config: Path,
     shown: str,
     output: Path | None,
+    folder: Path | None,
+    record: Path | None,
     offline: bool,
     jobs: int | None,
     policy: Path | None,
@@ -108,33 +116,41 @@ def status(
     template: tuple[str, ...],
 ) -> None:
     """Show the state of every service: version, drift, conventions, waivers. Status 1 if any breaks the policy or is unreadable."""
-    from fleet.conventions import conventions
-    from fleet.service.register import members
+    from fleet.service.register import forges, members
     from fleet.status import show as show_status
     from fleet.status.status import is_breached, status
 
     if offline:
         os.environ["FLEET_OFFLINE"] = "1"
     choose_day(day)
-    listed = members(config)
+    listed, kinds = members(config), forges(config)
     trust_templates(template, config)
     choose_policy(policy, config)
     standings = status(listed, jobs)
+    days = []
+    if record:
+        from fleet.history import remember
+
+        days = remember(record, standings)
+    if folder or shown == "html":
+        from fleet.page import page, write_pages
+        from fleet.page.report import gather
+
+        content = gather(listed, standings, days, kinds)
+        if folder:
+            write_pages(folder, content)
     if shown == "table":
         text = show_status.table(standings, width=table_width(output))
     elif shown == "json":
         text = show_status.as_json(standings)
+    elif shown == "html":
+        text = page(content)
     else:
         from fleet.map import reader, show
         from fleet.map.findings import findings
-        from fleet.page import page
 
         map_ = reader.read_standings(listed, standings)
-        if shown == "html":
-            links = {standing.name: f"#s{number}" for number, standing in enumerate(standings, 1)}
-            text = page(standings, conventions(), show.html(map_, findings(map_), links))
-        else:
-            text = show_status.markdown(standings, show.markdown(map_, findings(map_)))
+        text = show_status.markdown(standings, show.markdown(map_, findings(map_)))
     if shown != "table":  # the table has colours, and its text is made visible already
         text = visible(text)
     if output is None:

@@ -19,9 +19,20 @@ def visible(text: str) -> str:
     return _INVISIBLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+# The messages that this process has printed by `warn`, for a report that is read without stderr.
+_WARNED: list[str] = []
+
+
 def warn(message: str) -> None:
     """Print a message on stderr, without credentials of addresses in it."""
-    print(f"fleet: {visible(without_credentials(message))}", file=sys.stderr)  # noqa: T201
+    text = visible(without_credentials(message))
+    _WARNED.append(text)
+    print(f"fleet: {text}", file=sys.stderr)  # noqa: T201
+
+
+def reported() -> list[str]:
+    """Return the messages of `warn` in this process, each of them once."""
+    return list(dict.fromkeys(_WARNED))
 
 
 def count(number: int, noun: str) -> str:

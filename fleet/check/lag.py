@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from fleet.check.findings import Finding, Level
 from fleet.errors import FleetError
@@ -24,6 +24,8 @@ class Lag:
     # Days since the first missing release.
     days: int
     newest: str
+    # The day on which the newest release was published.
+    published: date
 
 
 def lag_of(service: Service) -> Lag:
@@ -35,7 +37,7 @@ def lag_of(service: Service) -> Lag:
     # The time of today on the day of the report, which FLEET_TODAY may set.
     now = datetime.combine(today(), datetime.now(UTC).timetz())
     days = (now - template.at(missing[0]).date).days if missing else 0
-    return Lag(missing, days, newest.version)
+    return Lag(missing, days, newest.version, newest.date.astimezone(UTC).date())
 
 
 def check_lag(service: Service) -> Iterator[Finding]:

@@ -48,6 +48,8 @@ class Standing:
     # The level above, and the conventions that the service has to keep for it.
     next_maturity: str | None = None
     lacks: tuple[str, ...] = ()
+    # The day on which the newest release was published, as 2026-11-30.
+    newest_released: str = ""
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -141,6 +143,7 @@ def judge(member: Member, commit: Commit, service: Service | None = None) -> Sta
                 owner=service.traits.owner,
                 domain=service.traits.domain,
                 tier=service.traits.tier,
+                newest_released=str(behind.published),
             )
     except OSError as error:
         return unreadable(member, describe_os_error(error), commit.id)

@@ -1,77 +1,164 @@
-"""Format the state of the fleet as one HTML file, which needs no network, no other files and no server."""
+"""Format the state of the fleet as HTML files, each of which needs no network, no other files and no server."""
 
 import base64
 import hashlib
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cache
 from importlib.resources import files
+from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup, escape
 from packaging.version import Version
 
-from fleet.check.findings import Level
+from fleet.cache import offline, write_atomically
 from fleet.check.standing import Standing
 from fleet.conventions import Convention
-from fleet.output import count
+from fleet.history.changes import changes
+from fleet.history.days import Day
+from fleet.output import count, visible
+from fleet.page.charts import charts
+from fleet.page.rows import STATES, Row, rows, urgency
+from fleet.page.steps import Rule, rules, steps
+from fleet.page.teams import FILE, Team, teams
 from fleet.service.waivers import today
-from fleet.status.show import COLUMNS, cells, format_counts, place, summary, versions, word
+from fleet.status.show import place, summary
 from fleet.template.release import as_version
 
-WORST_LAST = ("in order", "warning", "breach", "unreadable")
+INDEX = "index.html"
 
 
-def page(standings: list[Standing], conventions: Sequence[Convention], graph: str = "") -> str:
-    """Format the page. `graph` is an additional section of trusted HTML, with an SVG that fleet made."""
-    numbers = versions(standings)
-    order = sorted(numbers, key=lambda one: (as_version(one) or Version("0"), one))
-    script = _part("page.js") + (_part("map.js") if graph else "")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_part("page.html.jinja")).render(
-        today=today(),
-        columns=COLUMNS,
-        summary=summary(standings),
-        rows=[_row(number, standing, order) for number, standing in enumerate(standings, 1)],
-        versions=[(version, numbers[version]) for version in order],
-        conventions=[
-            (one.id, one.reason, sum(one.id in standing.failed for standing in standings)) for one in conventions
-        ],
-        graph=graph,
-        style=_part("page.css") + (_part("map.css") if graph else ""),
-        script=script,
-        # The browser runs no other script, even if a text of a service got into the page as HTML.
-        digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        count=count,
-        place=place,
+@dataclass(frozen=True)
+class Content:
+    """The content of a page. `graph` is a section of trusted HTML, with an SVG that fleet made.
+
+    `days` are the history, oldest first, and `kinds` the kinds of forges by host. `notes` are what the run has reported.
+    """
+
+    standings: Sequence[Standing]
+    conventions: Sequence[Convention]
+    graph: str = ""
+    days: Sequence[Day] = ()
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    generated: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+def page(content: Content) -> str:
+    """Format one page for the whole fleet."""
+    return _render(content, rows(content.standings, content.kinds), is_folder=False)
+
+
+def write_pages(folder: Path, content: Content) -> None:
+    """Write the page of the fleet as index.html, and a page for each owner. Remove the pages of owners without services."""
+    ordered = rows(content.standings, content.kinds)
+    owned = teams(ordered)
+    texts = {INDEX: _render(content, ordered, is_folder=True)}
+    for team in owned:
+        names = [row.standing.name for row in team.rows]
+        part = replace(
+            content,
+            standings=[row.standing for row in team.rows],
+            days=[shown for day in content.days if (shown := day.of(names)).services],
+            graph="",
+        )
+        texts[team.file] = _render(part, list(team.rows), is_folder=True, team=team)
+    for name, text in texts.items():
+        write_atomically(folder / name, visible(text))
+    for file in folder.iterdir():
+        if FILE.fullmatch(file.name) and file.name not in texts:
+            file.unlink()
+
+
+def _render(content: Content, ordered: list[Row], *, is_folder: bool, team: Team | None = None) -> str:
+    standings = content.standings
+    script = _part("page.js") + (_part("map.js") if content.graph else "")
+    releases, traits = _releases(ordered), _traits(ordered)
+    failing = rules(ordered, content.conventions)
+    return (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            content=content,
+            team=team,
+            is_folder=is_folder,
+            index=INDEX,
+            is_offline=offline(),
+            today=today(),
+            states=[one for one in STATES[::-1] if one in {"in order", *(row.word for row in ordered)}],
+            summary=summary(list(standings)),
+            rows=ordered,
+            traits=traits,
+            columns=("service", "state", *traits, "begin with", "rules", "version", "behind", "drift", "waivers"),
+            steps=steps(ordered),
+            unreadable=[row for row in ordered if row.standing.unreadable],
+            releases=releases,
+            release_ranks={version: rank for rank, (version, _) in enumerate(reversed(releases))},
+            newest=_newest(standings),
+            teams=[] if team else teams(ordered),
+            rules=failing,
+            kept=[one for one in content.conventions if not any(one.id in row.heat for row in ordered)],
+            heat=_heat(failing, ordered, content.conventions),
+            changes=changes(content.days[-2], content.days[-1]) if len(content.days) > 1 else [],
+            charts=charts(content.days),
+            style=_part("page.css") + (_part("map.css") if content.graph else ""),
+            script=script,
+            # The browser runs no other script, even if a text of a service got into the page as HTML.
+            digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            count=count,
+            place=place,
+            urgency=urgency,
+        )
     )
 
 
-def _row(number: int, standing: Standing, versions: list[str]) -> dict[str, object]:
-    waivers = standing.waivers or {}
-    findings = sorted(standing.findings, key=lambda one: list(Level).index(one.level))
-    ranks = (
-        WORST_LAST.index(word(standing)),
-        versions.index(standing.version) if standing.version else -1,
-        standing.releases_behind * 100_000 + standing.days_behind,
-        sum(standing.drift.values()),
-        len(standing.failed) * 1000 + len(standing.waived),
-        len(standing.neighbours),
-        waivers.get("void", 0) * 1_000_000 + waivers.get("expiring", 0) * 1000 + waivers.get("live", 0),
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(_part),
     )
-    return {
-        "number": number,
-        "standing": standing,
-        "word": word(standing),
-        # Each cell with its text and its rank, by which the table is sorted.
-        "cells": list(zip(cells(standing), ranks, strict=True)),
-        "heat": {id_: _heat(standing, id_) for id_ in {one.id for one in standing.conventions}},
-        "tally": format_counts(Counter(one.level.value for one in findings)),
-        "findings": findings,
-    }
+    environment.filters["sentence"] = lambda text: text[:1].upper() + text[1:]
+    environment.filters["code"] = _mark_code
+    return environment
 
 
-def _heat(standing: Standing, convention: str) -> dict[str, object]:
-    found = [one for one in standing.conventions if one.id == convention]
-    return {"is_waived": convention not in standing.failed, "number": len(found), "first": found[0].reason}
+def _mark_code(text: str) -> Markup:
+    """Mark what stands between two backticks as code, after everything was escaped."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704
+
+
+def _traits(ordered: Sequence[Row]) -> dict[str, list[str]]:
+    """Return the values of owner, domain and tier, as far as services have them."""
+    found = {name: sorted({row.traits[name] for row in ordered}) for name in ("owner", "domain", "tier")}
+    return {name: values for name, values in found.items() if any(values)}
+
+
+def _releases(ordered: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """Return the services by the version of the template that they have, the newest version first."""
+    numbers = Counter(row.standing.version for row in ordered if row.standing.version)
+    order = sorted(numbers, key=lambda one: (as_version(one) or Version("0"), one), reverse=True)
+    return [(version, [row for row in ordered if row.standing.version == version]) for version in order]
+
+
+def _newest(standings: Sequence[Standing]) -> Standing | None:
+    """Return a service that knows the newest release."""
+    known = [one for one in standings if one.newest]
+    return max(known, key=lambda one: as_version(one.newest) or Version("0"), default=None)
+
+
+def _heat(found: Sequence[Rule], ordered: Sequence[Row], conventions: Sequence[Convention]) -> list[Convention]:
+    """Return the conventions that services fail or have waived, the worst first."""
+    known = {one.id: one for one in conventions if any(one.id in row.heat for row in ordered)}
+    failing = [one.id for one in found if one.id in known]
+    return [known[id_] for id_ in dict.fromkeys([*failing, *known])]
 
 
 def _part(name: str) -> str:

@@ -1,13 +1,18 @@
 "use strict";
 
-// The page is complete and readable without this script, which sorts, filters, opens the target of a link, and moves the focus
-// in the heat map.
+// The page is complete and readable without this script, which sorts, filters, groups, keeps the filters in the address, opens
+// the target of a link, moves the focus in the heat map, and shows the age of the data.
 
 const table = document.getElementById("table");
 const filter = document.getElementById("filter");
-const tiles = [...document.querySelectorAll("button.tile")];
+const chips = [...document.querySelectorAll("button.chip")];
 const ofServices = [...document.querySelectorAll("[data-service]")];
-const words = new Map([...table.tBodies[0].rows].map((row) => [row.dataset.service, row.textContent.toLowerCase()]));
+const rows = [...table.tBodies[0].rows];
+const words = new Map(rows.map((row) => [row.dataset.service, `${row.textContent} ${row.dataset.words}`.toLowerCase()]));
+const traits = new Map(rows.map((row) => [row.dataset.service, row.dataset]));
+const CHOICES = ["state", "owner", "domain", "tier"].filter((name) => filter.elements[name]);
+const FIELDS = ["text", ...CHOICES, "group"].filter((name) => filter.elements[name]);
+let order = rows;
 
 function sortBy(column) {
   const header = table.tHead.rows[0].cells[column];
@@ -15,26 +20,82 @@ function sortBy(column) {
   for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
   header.setAttribute("aria-sort", isDown ? "descending" : "ascending");
   const compare = (a, b) =>
-    column === 0
-      ? a.cells[0].textContent.localeCompare(b.cells[0].textContent, undefined, { numeric: true })
+    rows[0].cells[column].dataset.sort === undefined
+      ? a.cells[column].textContent.localeCompare(b.cells[column].textContent, undefined, { numeric: true })
       : a.cells[column].dataset.sort - b.cells[column].dataset.sort;
-  const rows = [...table.tBodies[0].rows].sort((a, b) => (isDown ? compare(b, a) : compare(a, b)));
-  table.tBodies[0].append(...rows);
+  order = [...rows].sort((a, b) => (isDown ? compare(b, a) : compare(a, b)));
+  group();
+}
+
+// Put the rows into one body for each value of the chosen trait, in the order of the first row of each.
+function group() {
+  const by = filter.elements.group?.value;
+  const bodies = new Map();
+  for (const row of order) {
+    const value = by ? row.dataset[by] : "";
+    if (!bodies.has(value)) bodies.set(value, document.createElement("tbody"));
+    bodies.get(value).append(row);
+  }
+  if (!bodies.size) bodies.set("", document.createElement("tbody"));
+  for (const [value, body] of bodies) if (by) body.prepend(heading(by, value, [...body.rows]));
+  while (table.tBodies.length) table.tBodies[0].remove();
+  table.append(...bodies.values());
+}
+
+function heading(by, value, members) {
+  const row = document.createElement("tr");
+  const cell = document.createElement("th");
+  const shown = members.filter((one) => !one.hidden);
+  const orderly = shown.filter((one) => one.dataset.state === "in order").length;
+  row.className = "group";
+  row.hidden = !shown.length;
+  cell.colSpan = table.tHead.rows[0].cells.length;
+  cell.scope = "rowgroup";
+  cell.textContent = value === "-" ? `without ${by}` : value;
+  const tally = document.createElement("span");
+  tally.textContent = `${orderly} of ${shown.length} in order`;
+  cell.append(" ", tally);
+  row.append(cell);
+  return row;
 }
 
 function show() {
   const text = filter.elements.text.value.trim().toLowerCase();
+  const isShown = (service) =>
+    words.get(service).includes(text) &&
+    CHOICES.every((name) => !filter.elements[name].value || traits.get(service)[name] === filter.elements[name].value);
+  for (const part of ofServices) part.hidden = !isShown(part.dataset.service);
   const state = filter.elements.state.value;
-  for (const part of ofServices) {
-    part.hidden = (state && part.dataset.state !== state) || !words.get(part.dataset.service).includes(text);
-  }
-  for (const tile of tiles) tile.setAttribute("aria-pressed", String(tile.dataset.state === state));
-  const shown = [...table.tBodies[0].rows].filter((row) => !row.hidden).length;
-  filter.querySelector("output").textContent = `${shown} of ${words.size} shown`;
+  for (const chip of chips) chip.setAttribute("aria-pressed", String(chip.dataset.state === state));
+  filter.querySelector("output").textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length} shown`;
+  group();
   stopAt(marks.find((mark) => !mark.closest("tr").hidden));
 }
 
+// The address has the filters after the #, so that a link to the page keeps them.
+function remember() {
+  const kept = new URLSearchParams();
+  for (const name of FIELDS) if (filter.elements[name].value) kept.set(name, filter.elements[name].value);
+  history.replaceState(null, "", String(kept) ? `#${kept}` : location.pathname + location.search);
+}
+
+function recall() {
+  const kept = new URLSearchParams(location.hash.slice(1));
+  filter.reset();
+  for (const name of FIELDS) {
+    const field = filter.elements[name];
+    const value = kept.get(name) ?? "";
+    if (field.type === "search" || [...field.options].some((option) => option.value === value)) field.value = value;
+  }
+  show();
+}
+
 function open() {
+  if (FIELDS.some((name) => new URLSearchParams(location.hash.slice(1)).has(name))) {
+    recall();
+    document.getElementById("services").scrollIntoView();
+    return;
+  }
   let target = null;
   try {
     target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
@@ -50,13 +111,23 @@ function open() {
 }
 
 [...table.tHead.rows[0].cells].forEach((header, column) => header.firstElementChild.addEventListener("click", () => sortBy(column)));
-filter.addEventListener("input", show);
-filter.addEventListener("submit", (event) => event.preventDefault());
-for (const tile of tiles) {
-  tile.addEventListener("click", () => {
-    const select = filter.elements.state;
-    select.value = select.value === tile.dataset.state ? "" : tile.dataset.state;
+filter.addEventListener("input", () => {
+  show();
+  remember();
+});
+filter.addEventListener("reset", () =>
+  setTimeout(() => {
     show();
+    remember();
+  }),
+);
+filter.addEventListener("submit", (event) => event.preventDefault());
+for (const chip of chips) {
+  chip.addEventListener("click", () => {
+    const select = filter.elements.state;
+    select.value = select.value === chip.dataset.state ? "" : chip.dataset.state;
+    show();
+    remember();
   });
 }
 addEventListener("hashchange", open);
@@ -96,5 +167,13 @@ document.getElementById("heatmap")?.addEventListener("keydown", (event) => {
   stopAt(found);
   found.focus();
 });
+
+// A page that is a day old, or older, states its age: its findings may be fixed already.
+const age = Math.floor((Date.now() - new Date(document.getElementById("generated").dateTime)) / 86_400_000);
+if (age > 0) {
+  const shown = document.getElementById("age");
+  shown.textContent = `This page is ${age} ${age === 1 ? "day" : "days"} old`;
+  shown.hidden = false;
+}
 show();
 open();

@@ -11,6 +11,7 @@ from fleet.output import count, escaped
 from fleet.service.waivers import today
 
 STYLES = {Level.ERROR: "red", Level.WARNING: "yellow", None: "green"}
+STATES = ("in order", "warning", "breach", "unreadable")
 # The state in a word, because not everybody sees the colours.
 WORDS = {Level.ERROR: "breach", Level.WARNING: "warning", None: "in order"}
 # In a terminal of fewer columns, conventions are counted and not named.

@@ -16,6 +16,7 @@ from fleet.map.findings import findings
 from fleet.map.mermaid import mermaid
 from fleet.map.model import Map, MapFinding
 from fleet.map.svg import svg
+from fleet.page import Content
 from fleet.page import page as html_page
 from fleet.service.asyncapi import Message
 from tests.support.browser import browser
@@ -155,7 +156,7 @@ def test_a_page_shows_the_map_in_light_and_dark_and_the_map_runs_no_code(page: P
     found = [MapFinding((name,), Finding("map-call-cycle", "", name, name, Level.ERROR, why=name)) for name in HOSTILE]
     file = tmp_path / "fleet.html"
     map_.names["end-in-fleet-toml"] = "end"
-    file.write_text(html_page([], [], show.html(map_, found, {"end-in-fleet-toml": "#s1"})), encoding="utf-8")
+    file.write_text(html_page(Content([], [], show.html(map_, found, {"end-in-fleet-toml": "#s1"}))), encoding="utf-8")
     page.emulate_media(color_scheme="light")
     page.goto(file.as_uri())
     assert page.title().startswith("The fleet on")

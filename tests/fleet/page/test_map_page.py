@@ -9,6 +9,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from fleet.map import show
 from fleet.map.findings import findings
+from fleet.page import Content
 from fleet.page import page as html
 from fleet.page.map_page import map_page
 from tests.fleet.map.fleets import fleet
@@ -61,7 +62,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     for size in SIZES:
         map_ = fleet(size)
         section = show.html(map_, findings(map_), dict.fromkeys(map_.services, "#details"))
-        (folder / f"{size}.html").write_text(html([], [], section), encoding="utf-8")
+        (folder / f"{size}.html").write_text(html(Content([], [], section)), encoding="utf-8")
     return {size: folder / f"{size}.html" for size in SIZES}
 
 

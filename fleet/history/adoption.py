@@ -1,0 +1,67 @@
+"""How fast the services took each release."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import cache
+
+from fleet.history.days import Day
+from fleet.template.release import as_version
+
+# A release counts as adopted once this share of the services that can be read has it, or a later one.
+ADOPTED = 0.8
+
+# There are hundreds of days with the same few versions.
+_number = cache(as_version)
+
+
+@dataclass(frozen=True)
+class Adoption:
+    """The adoption of one release. `shares` has the share of services with this release or a later one for each day."""
+
+    version: str
+    published: date
+    shares: tuple[tuple[date, float], ...]
+
+    @property
+    def share(self) -> float:
+        """The share on the last day."""
+        return self.shares[-1][1]
+
+    @property
+    def days(self) -> int | None:
+        """The days from the publication until ADOPTED; None if that has not happened yet.
+
+        The first record that shows it counts, so that a history with gaps gives the most that it can be.
+        """
+        reached = next((day for day, share in self.shares if share >= ADOPTED), None)
+        return None if reached is None else max((reached - self.published).days, 0)
+
+    @property
+    def is_upper_bound(self) -> bool:
+        """Return whether the release had been adopted before its first record."""
+        return self.shares[0][1] >= ADOPTED and self.shares[0][0] > self.published
+
+
+def adoptions(days: Sequence[Day]) -> list[Adoption]:
+    """Return the adoption of each release that was the newest on some day, the newest release first."""
+    published: dict[str, date] = {}
+    for day in days:
+        published |= day.releases
+    known = {version: number for version in published if (number := _number(version))}
+    return [
+        Adoption(version, published[version], shares)
+        for version in sorted(known, key=lambda one: known[one], reverse=True)
+        if (shares := tuple(_shares(version, published[version], days)))
+    ]
+
+
+def _shares(version: str, published: date, days: Iterable[Day]) -> Iterator[tuple[date, float]]:
+    wanted = _number(version)
+    assert wanted is not None
+    for day in days:
+        versions = Counter(one.version for one in day.services.values() if one.is_readable)
+        if versions and day.day >= published:
+            having = sum(times for name, times in versions.items() if (number := _number(name)) and number >= wanted)
+            yield day.day, having / versions.total()
