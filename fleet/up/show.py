@@ -3,7 +3,7 @@
 import json
 from typing import TYPE_CHECKING, Any
 
-from fleet.output import console, count, visible
+from fleet.output import console, visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,11 +46,6 @@ def whole(status: dict[str, Any]) -> None:
 
 def as_json(status: dict[str, Any]) -> str:
     return visible(json.dumps(status, indent=2))
-
-
-def sentence(status: dict[str, Any]) -> str:
-    states = [one["state"] for one in status["services"]]
-    return f"{states.count('ready')} of {count(len(states), 'service')} ready"
 
 
 def is_settled(status: dict[str, Any]) -> bool:
