@@ -14,7 +14,8 @@ INTRODUCTION = """# Conventions
 
 `fleet check` tests these rules in every service, in addition to the platform's own files. An exception is a waiver, by the id:
 [how to have one approved](../how-to/approve-an-exception.md). How an organisation adds conventions
-of its own: [Add a convention](../how-to/add-a-convention.md)."""
+of its own: [Add a convention](../how-to/add-a-convention.md). How a platform announces a rule before it counts, for all services or for
+some: [Introduce a rule](../how-to/introduce-a-rule.md)."""
 
 
 def page() -> str:

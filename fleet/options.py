@@ -89,7 +89,7 @@ def choose_policy(named: Path | None, config: Path | None = None) -> None:
     """
     from fleet.policy.policy import CHOSEN, POLICY
 
-    beside = config.parent / POLICY if config and CHOSEN not in os.environ else None
+    beside = config.parent / POLICY if config and config.is_file() and CHOSEN not in os.environ else None
     if chosen := named or (beside if beside and beside.is_file() else None):
         os.environ[CHOSEN] = str(chosen.absolute())
 

@@ -49,7 +49,7 @@ def issue(progress: Progress, owner: str, parts: tuple[Part, ...]) -> Issue:
     for part in parts:
         lines += ["", f"### {code(part.standing.name)}", "", *_steps(progress, part)]
     done = sum(part.state is State.DONE for part in progress.parts)
-    lines += ["", f"{done} of {count(len(progress.parts), 'service')} of the campaign are done."]
+    lines += ["", f"Done: {done} of {count(len(progress.parts), 'service')}."]
     lines += [f"Questions: ask {campaign.ask}."] if campaign.ask else []
     return Issue(owner, title(progress), "\n".join(lines) + "\n", parts)
 

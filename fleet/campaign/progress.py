@@ -5,13 +5,13 @@ from datetime import date
 from enum import StrEnum
 
 from fleet.check.findings import Finding, Level
+from fleet.check.levels import traits_of
 from fleet.check.standing import Standing
 from fleet.errors import FleetError
 from fleet.policy.campaigns import Campaign
 from fleet.policy.maturity import Maturity
 from fleet.policy.policy import Policy
 from fleet.policy.reading import suggest
-from fleet.policy.traits import Traits
 from fleet.template.release import as_version
 
 
@@ -68,9 +68,7 @@ def find_campaign(policy: Policy, name: str) -> Campaign:
 
 def measure(campaign: Campaign, levels: tuple[Maturity, ...], standings: list[Standing], day: date) -> Progress:
     """Measure a campaign. A service that cannot be read belongs to each campaign, because its traits are not known."""
-    concerned = [
-        one for one in standings if one.unreadable or campaign.group.matches(Traits(one.owner, one.domain, one.tier))
-    ]
+    concerned = [one for one in standings if one.unreadable or campaign.group.matches(traits_of(one))]
     return Progress(campaign, tuple(_part(campaign, levels, one) for one in concerned), day)
 
 

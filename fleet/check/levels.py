@@ -32,11 +32,16 @@ def apply_levels(findings: Iterable[Finding], policy: Policy, traits: Traits, da
         yield finding if waived else replace(finding, level=Level(level), since=since)
 
 
+def traits_of(standing: Standing) -> Traits:
+    """Return the traits by which the policy groups services."""
+    return Traits(standing.owner, standing.domain, standing.tier)
+
+
 def under(standing: Standing, policy: Policy, day: date) -> Standing:
     """Return a standing with the levels of the policy and with its maturity."""
     if standing.unreadable:
         return standing
-    traits = Traits(standing.owner, standing.domain, standing.tier)
+    traits = traits_of(standing)
     # The level of a convention does not count for maturity, and neither does a waiver: the convention is not kept.
     known = known_conventions() if policy.maturity else frozenset()
     broken = [id_ for id_ in dict.fromkeys(one.id for one in standing.conventions) if id_ in known]

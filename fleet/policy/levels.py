@@ -31,6 +31,9 @@ class Group:
 
     traits: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
+    def __str__(self) -> str:
+        return " and ".join(f"{name} {' or '.join(values)}" for name, values in self.traits)
+
     def matches(self, traits: Traits) -> bool:
         return all(_has(name, getattr(traits, name), values) for name, values in self.traits)
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +36,12 @@ class Policy:
         found = [one for one in self.rules if one.covers(convention, traits)]
         weights = [one.weight for one in found]
         return found[len(found) - 1 - weights[::-1].index(max(weights))].rule if found else Rule()
+
+    def groups_without(self, services: Iterable[Traits]) -> set[Group]:
+        """Return the groups, of rules and of campaigns, to which none of these services belongs."""
+        listed = list(services)
+        groups = {one.group for one in (*self.rules, *self.campaigns)}
+        return {group for group in groups if not any(map(group.matches, listed))} if listed else set()
 
 
 def parse(text: str, name: str, conventions: frozenset[str] | None = None) -> Policy:

@@ -10,11 +10,12 @@ from typing import Any
 
 from fleet.cache import cache, version_of_checks, write_atomically
 from fleet.check.checks import ON_THIS_MACHINE
-from fleet.check.levels import known_conventions, under
+from fleet.check.levels import known_conventions, traits_of, under
 from fleet.check.standing import Standing, judge, open_service, rename, unreadable
 from fleet.conventions import conventions
 from fleet.conventions.packages import packages
 from fleet.errors import FleetError, MachineError
+from fleet.output import warn
 from fleet.policy.policy import Policy, chosen_policy, digest_of_chosen_policy, policy_of
 from fleet.processes.parallel import Failure, default_jobs, in_processes, in_threads
 from fleet.processes.resource_limits import LimitExceeded, limit_resources, limit_seconds
@@ -54,14 +55,26 @@ def status(members: list[Member], jobs: int | None = None) -> list[Standing]:
     seen = {member: recalled.standing.commit for member, recalled in known.items()}
     commits, unread = in_threads(lambda member: newest(member, seen.get(member, "")), members, "fetching")
     found = {member: unreadable(member, error) for member, error in unread.items()}
-    found |= _find({one: commits[one] for one in members if one in commits}, known, jobs or default_jobs())
+    policies: set[Policy] = set()
+    readable = {one: commits[one] for one in members if one in commits}
+    found |= _find(readable, known, policies, jobs or default_jobs())
+    traits = [traits_of(one) for one in found.values() if not one.unreadable]
+    for group in sorted({str(one) for policy in policies for one in policy.groups_without(traits)}):
+        warn(
+            f"policy.toml has a group of services with {group}, and there is no such service: correct or remove the group"
+        )
     return with_neighbours(members, [found[member] for member in members])
 
 
 def _find(
-    commits: dict[Member, Commit], known: dict[Member, _Remembered], jobs: int, *, is_assumed: bool = True
+    commits: dict[Member, Commit],
+    known: dict[Member, _Remembered],
+    policies: set[Policy],
+    jobs: int,
+    *,
+    is_assumed: bool = True,
 ) -> dict[Member, Standing]:
-    """Find the standings of these commits.
+    """Find the standings of these commits, and add the policies that count to `policies`.
 
     A fleet usually has one template. So each new service is assumed to have the template of the first of them, because
     reading the answers of hundreds of services takes seconds. The process that judges a service reads its answers anyway, and
@@ -94,9 +107,10 @@ def _find(
             if not _is_unfinished(standing):
                 _remember(member, _Remembered(keys[member], sources[member], standing))
             step()
-    policies = {member: releases[source][1] for member, source in sources.items() if source in releases}
-    found = {one: under(standing, policies.get(one, Policy()), today()) for one, standing in found.items()}
-    return found | (_find(others, {}, jobs, is_assumed=False) if others else {})
+    chosen = {member: releases[source][1] for member, source in sources.items() if source in releases}
+    policies.update(chosen.values())
+    found = {one: under(standing, chosen.get(one, Policy()), today()) for one, standing in found.items()}
+    return found | (_find(others, {}, policies, jobs, is_assumed=False) if others else {})
 
 
 def _sources(

@@ -156,7 +156,7 @@ def test_each_owner_gets_one_text_with_the_finding_and_the_remedy_of_each_servic
         "Nobody on call knows all services.\n\n"
         "### `orders`\n\n- `docs-runbook`: `docs/runbook.md:3`: `has no section`. Do: `write one`\n\n"
         "### `cart`\n\n- `docs-runbook`: `docs/runbook.md:3`: `has no section`. Do: `write one`\n\n"
-        "1 of 4 services of the campaign are done.\nQuestions: ask @acme/platform.\n"
+        "Done: 1 of 4 services.\nQuestions: ask @acme/platform.\n"
     )
     assert billing.body.startswith("`billing-team`: please let this service keep docs-runbook")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fleet.command_line import run
 from tests.fleet.policy.announced import DAY, MATURITY, PHASED, fleet_of, report
 from tests.fleet.services import Born, commit, waive
 from tests.support.commands import git
@@ -74,6 +75,13 @@ def test_the_reports_show_the_day_and_the_level_of_maturity(born: Born, tmp_path
     assert f"notice from {DAY}, acme-cost-centre" in markdown
     assert "| maturity |" in markdown
     assert report("status", *config, "--on", DAY, status=1).endswith("2 services: 1 in order, 1 breach\n")
+
+
+def test_a_group_without_a_service_is_a_warning(born: Born, tmp_path: Path) -> None:
+    group = '[[group]]\ndomain = "shopp"\nconventions = { "*" = "off" }\n'
+    config = fleet_of(tmp_path, PHASED + group, born(version="v1.3.0", domain="shop"))
+    printed = run("status", *config, "--on", BEFORE[0])
+    assert "has a group of services with domain shopp, and there is no such service" in printed
 
 
 def test_a_policy_with_a_mistake_ends_the_report_before_any_service_is_judged(born: Born, tmp_path: Path) -> None:
@@ -149,6 +157,20 @@ def test_a_waiver_by_an_unknown_approver_counts_neither_in_a_check_nor_in_the_re
                 "leo@platform approve"
             }
             assert "waiver-void ruff.toml: the waiver of ruff.toml has the approver 'ana@platform'" in checked
+
+
+def test_an_update_refuses_to_decide_about_a_waiver_by_an_unknown_approver(
+    born: Born, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = born()
+    (service / "ruff.toml").write_text("line-length = 80\n")
+    waive(service, "ruff.toml")
+    commit(service)
+    (tmp_path / "policy.toml").write_text('[waivers]\napprovers = "leo"\nreviewers = "@acme/platform"\n')
+    monkeypatch.setenv("FLEET_POLICY", str(tmp_path / "policy.toml"))
+    refusal = report("update", str(service), "--no-finish", status=1)
+    assert "cannot decide whether these waivers count" in refusal
+    assert "has the approver 'ana@platform', and policy.toml lets only leo approve" in refusal
 
 
 def test_an_approver_is_asked_for_from_a_day_on(born: Born, tmp_path: Path) -> None:

@@ -87,6 +87,15 @@ def test_the_most_specific_rule_counts(convention: str, traits: Traits, rule: Ru
     assert strict(WHOLE).rule(convention, traits) == rule
 
 
+def test_a_group_to_which_no_service_belongs_is_found() -> None:
+    policy = strict(WHOLE)
+    assert {str(one) for one in policy.groups_without([Traits("@acme/shop", "shop", "2")])} == {
+        *("tier 1 or gold", "tier 1")
+    }
+    assert policy.groups_without([Traits("@acme/shop", "shop", "1")]) == set()
+    assert policy.groups_without([]) == set()
+
+
 def test_a_convention_is_announced_until_its_day() -> None:
     rule = Rule("error", date(2027, 3, 1))
     assert [rule.level_on(date(2027, 2, 28)), rule.level_on(date(2027, 3, 1))] == ["notice", "error"]
