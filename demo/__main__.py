@@ -17,12 +17,13 @@ from typing import Any
 import httpx2
 
 from demo.service import DemoFailed, DemoService, Running
-from demo.shop import Making, Product, running
+from demo.shop import Making, Product, current, running
 
 BILLING = DemoService("billing", Path(__file__).with_name("billing.yml"))
 CUSTOMER = "0190b5a8-7c5e-7b3a-9d43-6f0e8c1a2b4d"
 CHECKOUT = {"customer_id": CUSTOMER, "lines": [{"sku": "teapot", "quantity": 2}]}
 REACTION_TIMEOUT_SECONDS = 60
+STAYS = "All five go on until Ctrl-C"
 
 LEAVES = (
     "POST /v1/charges",
@@ -56,11 +57,14 @@ def main() -> int:
                 show_billing(client, billing)
             with step("Generating and installing a product of five services, which began meanwhile"):
                 making.wait()
-            product = until_the_end.enter_context(running())
+            process = until_the_end.enter_context(running())
+            product = current()
             show_product(product)
             say(f"all shown after {time.monotonic() - began:.1f} s\n")
             if not os.environ.get("CI"):
-                stay(product)
+                say(f"{STAYS}. Their page: {product.page}\n")
+                process.wait()
+                raise DemoFailed(f"`fleet up` ended with status {process.returncode}")
     except KeyboardInterrupt:
         print()
     except (DemoFailed, httpx2.HTTPError) as error:
@@ -204,12 +208,6 @@ def wait_for(what: str, has_come: Callable[[], bool]) -> None:
         if time.monotonic() > deadline:
             raise DemoFailed(f"the {what} did not come within {REACTION_TIMEOUT_SECONDS} s")
         time.sleep(0.1)
-
-
-def stay(product: Product) -> None:
-    say(f"All five go on until Ctrl-C. Their page: {product.page}\n")
-    product.process.wait()
-    raise DemoFailed(f"`fleet up` ended with status {product.process.returncode}")
 
 
 if __name__ == "__main__":

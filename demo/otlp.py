@@ -1,4 +1,4 @@
-"""A receiver of OTLP over HTTP that keeps what it is sent: the demo shows a trace with it, tests look at spans."""
+"""A receiver of OTLP over HTTP that keeps what it is sent, for tests and measurements."""
 
 import gzip
 import sys
@@ -11,7 +11,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-# The demo does not install the chassis, whose dependencies this module does not need.
+# The chassis may not be installed, and this module does not need its dependencies.
 sys.path.append(str(Path(__file__).parents[1] / "template/chassis/src"))
 
 from chassis.dev.viewer.otlp import Span, batches

@@ -65,7 +65,7 @@ class DemoService:
         return None
 
     def generate(self) -> None:
-        """`copier copy`, and the files that the team adds."""
+        """`copier copy`, the files that the team adds, and a repository."""
         # HEAD, not the newest release: the demo shows this checkout.
         version = ["--vcs-ref", "HEAD"] if (ROOT / ".git").exists() else []
         answers = ["--defaults", "--data-file", str(self.answers)]
@@ -73,14 +73,17 @@ class DemoService:
         if self.own:
             only = shutil.ignore_patterns(self.answers.name, "__pycache__")
             shutil.copytree(self.own, self.folder, ignore=only, dirs_exist_ok=True)
+        self._git("init", "--quiet", "--initial-branch", "main")
 
     def install(self) -> None:
-        """The commands that the copy ends with."""
-        self._git("init", "--quiet", "--initial-branch", "main")
+        """`make setup`, and the first commit."""
         run(["make", "setup"], cwd=self.folder)
+        self.commit()
+
+    def commit(self, *options: str) -> None:
         self._git("add", "--all")
         identity = ["-c", "user.name=slipway demo", "-c", "user.email=demo@example.com", "-c", "commit.gpgsign=false"]
-        self._git(*identity, "commit", "--quiet", "--message", f"Start {self.name}")
+        self._git(*identity, "commit", "--quiet", "--message", f"Start {self.name}", *options)
 
     @contextmanager
     def running(self, **settings: str) -> Generator[Running]:

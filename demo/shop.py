@@ -27,7 +27,7 @@ class Making:
     def __init__(self) -> None:
         script = 'for step in "$INSTALL" "$MAKE"; do $step || exit 1; done'
         steps = {"INSTALL": " ".join(INSTALL), "MAKE": f"{sys.executable} -m examples"}
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             ["/bin/sh", "-c", script],
             cwd=ROOT,
             env=environment(**steps),
@@ -42,14 +42,14 @@ class Making:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGINT)
-            self._process.communicate()
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGINT)
+            self.process.communicate()
 
     def wait(self) -> None:
         """Raises DemoFailed with what was printed."""
-        output = self._process.communicate()[0]
-        if self._process.returncode != 0:
+        output = self.process.communicate()[0]
+        if self.process.returncode != 0:
             raise DemoFailed(f"the example product was not made:\n{output}")
 
 
@@ -57,7 +57,6 @@ class Making:
 class Product:
     """The addresses of a product that runs. `page` ends with a slash."""
 
-    process: subprocess.Popen[str]
     urls: Mapping[str, str]
     page: str
     issuer: str
@@ -83,9 +82,19 @@ class Product:
         return answer.text.splitlines() if answer.status_code == 200 else []
 
 
+def current() -> Product:
+    """Ask `fleet up --status`. Raises DemoFailed unless all services are ready."""
+    shown = run([*FLEET, "up", f"--config={CONFIG}", "--status", "--format", "json"], check=False)
+    if shown.returncode != 0:
+        raise DemoFailed("`fleet up` did not start every service; its lines above have the reason")
+    state = json.loads(shown.stdout)
+    urls = {service["name"]: service["url"] for service in state["services"]}
+    return Product(urls, state["addresses"]["page"], state["addresses"]["tokens"].split()[-1])
+
+
 @contextmanager
-def running() -> Generator[Product]:
-    """`fleet up` with an empty database. Its lines are shown, and Ctrl-C ends all that it has started."""
+def running() -> Generator[subprocess.Popen[str]]:
+    """`fleet up` with empty databases, until every service has started. Its lines are shown. At the end all is stopped."""
     process = subprocess.Popen(
         [*FLEET, "up", f"--config={CONFIG}", "--fresh"],
         cwd=ROOT,
@@ -101,12 +110,7 @@ def running() -> Generator[Product]:
     reader.start()
     try:
         has_settled.wait()
-        shown = run([*FLEET, "up", f"--config={CONFIG}", "--status", "--format", "json"], check=False)
-        if shown.returncode != 0:
-            raise DemoFailed("`fleet up` did not start every service; its lines above have the reason")
-        state = json.loads(shown.stdout)
-        urls = {service["name"]: service["url"] for service in state["services"]}
-        yield Product(process, urls, state["addresses"]["page"], state["addresses"]["tokens"].split()[-1])
+        yield process
     finally:
         process.send_signal(signal.SIGINT)
         try:

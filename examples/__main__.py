@@ -19,6 +19,30 @@ SERVICES = ("payments", "inventory", "orders", "notifications", "storefront")
 CALLS = {"orders": ("payments", "create_charge"), "storefront": ("orders", "create_purchase")}
 """The neighbour that a service calls, and the operation, as for `fleet client`."""
 
+CALLER = """---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: {service}-from-{caller}
+spec:
+  podSelector:
+    matchLabels:
+      app.kubernetes.io/name: {service}
+      app.kubernetes.io/component: http
+  policyTypes: [Ingress]
+  ingress:
+    - from:
+        - namespaceSelector:
+            matchLabels:
+              kubernetes.io/metadata.name: {caller}-{overlay}
+          podSelector:
+            matchLabels:
+              app.kubernetes.io/name: {caller}
+      ports:
+        - port: http
+"""
+"""The policy with which a neighbour's team lets a caller in, as docs/how-to/call-another-service.md has it."""
+
 
 def main() -> int:
     try:
@@ -54,12 +78,33 @@ def make_product(folder: Path) -> list[str]:
 
 def _make(service: DemoService, made: dict[str, Future[None]]) -> None:
     service.generate()
-    if service.name in CALLS:
-        neighbour, operation = CALLS[service.name]
-        made[neighbour].result()
-        fleet = [sys.executable, "-m", "fleet", "client"]
-        run([*fleet, neighbour, operation, "--from", f"../{neighbour}"], cwd=service.folder, PYTHONPATH=str(ROOT))
+    for caller, (neighbour, _) in CALLS.items():
+        if neighbour == service.name:
+            _let_in(service.folder, caller)
+    if service.name not in CALLS:
+        service.install()
+        return
+    neighbour, operation = CALLS[service.name]
+    made[neighbour].result()
+    fleet = [sys.executable, "-m", "fleet"]
+    run([*fleet, "client", neighbour, operation, "--from", f"../{neighbour}"], cwd=service.folder, PYTHONPATH=str(ROOT))
+    _declare(service.folder, neighbour)
     service.install()
+    run([*fleet, "peers"], cwd=service.folder, PYTHONPATH=str(ROOT))
+    service.commit("--amend")
+
+
+def _declare(folder: Path, neighbour: str) -> None:
+    """Name the neighbour in the catalogue."""
+    catalogue, line = folder / "catalog-info.yaml", "  providesApis:"
+    catalogue.write_text(catalogue.read_text().replace(line, f"  consumesApis: [{neighbour}]\n{line}", 1))
+
+
+def _let_in(folder: Path, caller: str) -> None:
+    """Let the pods of a caller in, in each overlay."""
+    for peers in folder.glob("deploy/overlays/*/peers.yaml"):
+        policy = CALLER.format(service=folder.name, caller=caller, overlay=peers.parent.name)
+        peers.write_text(peers.read_text() + policy)
 
 
 if __name__ == "__main__":

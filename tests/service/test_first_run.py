@@ -30,7 +30,6 @@ from pexpect import fdpexpect
 from playwright.sync_api import Route, expect
 
 from demo.otlp import OtlpReceiver
-from docs import pictures
 from tests.support import npm
 from tests.support.answers import VARIANTS
 from tests.support.browser import browser
@@ -45,44 +44,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dev")]
 
 START_SECONDS = 120
 STOP_SECONDS = 90
-
-CHECKOUT = {
-    "POST /v1/checkouts": (0, "storefront"),
-    "POST orders": (1, "storefront"),
-    "POST /v1/purchases": (2, "orders"),
-    "POST payments": (3, "orders"),
-    "POST /v1/charges": (4, "payments"),
-    "send orders.order-placed.v1": (3, "orders"),
-    "process orders.order-placed.v1": (4, "inventory"),
-    "send inventory.stock-reserved.v1": (5, "inventory"),
-    "process inventory.stock-reserved.v1": (6, "notifications"),
-    "send notifications.deliver-notification.v1": (7, "notifications"),
-    "process notifications.deliver-notification.v1": (8, "notifications"),
-    "send notifications.notification-sent.v1": (9, "notifications"),
-}
-"""The depth and the service of each span in which services meet."""
-
-STALE = "run `make pictures`: a picture of README.md does not show what the programs show"
-
-
-def test_the_demo_shows_every_step_and_ends_by_itself() -> None:
-    shown = subprocess.run(
-        ["make", "demo", "CI=1"], cwd=ROOT, env=service_environment(), capture_output=True, text=True
-    )
-    assert shown.returncode == 0, shown.stdout + shown.stderr
-    refused = ("401 Unauthorized", "404 Not Found", "409 Conflict", "422 Unprocessable", "503 Service Unavailable")
-    for status in ("201 Created", "200 OK", *refused):
-        assert status in shown.stdout
-    assert "first 200 after" in shown.stdout.partition("fleet up runs the code of")[0]
-    # One trace: the request, the calls, the events and the job.
-    trace = shown.stdout.partition("as one trace")[2]
-    spans = [(len(line) - len(line.lstrip()), *line.split()) for line in trace.splitlines() if line.endswith(" ms")]
-    depths = {" ".join(words[:-3]): (depth // 2 - 1, words[-3]) for depth, *words in spans}
-    assert {name: where for name, where in depths.items() if name.startswith(("POST", "send", "process"))} == CHECKOUT
-    # The pictures of README.md show the same trace.
-    assert pictures.shape(pictures.text_in(pictures.TRACE)) == pictures.shape(pictures.trace_in(shown.stdout)), STALE
-    addresses = pictures.dev_in((ROOT / "build/demo/billing/.dev/demo.log").read_text())
-    assert pictures.shape(addresses) <= pictures.shape(pictures.text_in(pictures.DEV)), STALE
 
 
 @pytest.mark.parametrize("broker", ["kafka", "rabbitmq"])
