@@ -591,6 +591,8 @@ def up(
     memory = command.memory(config)
     if only_status:
         raise SystemExit(not command.status(memory, as_json=shown == "json"))
+    if around and only:
+        raise FleetError("--around chooses the services to start: leave out --only, or name services by --without")
     selection = select(folders, config, only=only, without=without, clone=clone)
     if around:
         from fleet.up.around import around as narrow

@@ -13,6 +13,7 @@ OPTIONAL_DEPTH = 4
 """Deeper objects have only the properties that they need, and deeper arrays no items, because schemas may recur."""
 MAX_ITEMS = 3
 MAX_CHARACTERS = 1000
+MAX_TEXT_BYTES = 2**20
 FORMATS = {
     "uuid": "0190b5a8-7c5e-7b3a-9d43-6f0e8c1a2b4d",
     "date-time": "2027-01-31T12:00:00Z",
@@ -28,22 +29,28 @@ FORMATS = {
     "byte": "AA==",
 }
 JSON_TYPE = re.compile(r"application/([\w.+-]+\+)?json", re.ASCII)
+TEXT_TYPE = re.compile(r"[\w.+-]{1,100}/[\w.+-]{1,100}", re.ASCII)
 OF_THE_SERVER = {"connection", "content-length", "content-type", "date", "keep-alive", "server", "transfer-encoding"}
 WRONG = (AttributeError, LookupError, TypeError, ValueError, OverflowError)
 """The errors of code that reads a document whose parts have other types than OpenAPI says."""
 
 
 def answer(document: Document, operation: Operation, wanted: str = "") -> tuple[int, str, Any]:
-    """Return the status, the media type and the content of an answer. The type is empty if the answer has no JSON.
+    """Return the status, the media type and the content of an answer: JSON, or the text of an example, as bytes.
 
-    `wanted` is a status; otherwise it is the first success.
+    `wanted` is a status; otherwise it is the first success. The type is empty if the answer has neither.
     """
     status = wanted if wanted in operation.responses else _success(operation.responses)
     number = int(status) if re.fullmatch("[2-5][0-9]{2}", status) else 200
     content = operation.responses.get(status, {}).get("content")
-    for media, body in content.items() if isinstance(content, dict) and number not in (204, 304) else ():
+    bodies = content if isinstance(content, dict) and number not in (204, 304) else {}
+    bodies = {media.partition(";")[0].strip(): body for media, body in bodies.items()}
+    for media, body in bodies.items():
         if JSON_TYPE.fullmatch(media):
             return number, media, Samples(document).of_body(body)
+    for media, body in bodies.items():
+        if TEXT_TYPE.fullmatch(media) and isinstance(text := Samples(document).of_body(body), str):
+            return number, media, text.encode(errors="replace")[:MAX_TEXT_BYTES]
     return number, "", None
 
 

@@ -40,7 +40,7 @@ class Stub:
         wanted = re.search(r"\bcode=([2-5][0-9]{2})\b", prefer)
         try:
             status, media, content = answer(self.document, operation, wanted[1] if wanted else "")
-            body = _encode(content) if media else b""
+            body = content if isinstance(content, bytes) else _encode(content) if media else b""
             found = headers(self.document, operation, status)
         except (*WRONG, RecursionError) as error:
             return self._problem(501, f"no answer can be made for {operation}: {error}")

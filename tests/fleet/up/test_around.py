@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from fleet.errors import FleetError
+from fleet.main import app
 from fleet.map.model import Map
 from fleet.map.reader import read_service
 from fleet.service.service import Service
@@ -125,6 +127,11 @@ def test_a_name_that_no_service_has_is_an_error(config: Path) -> None:
         FleetError, match="there is no service order to start here: the services are storefront, orders"
     ):
         narrowed(config, "order")
+
+
+def test_only_does_not_go_with_around(config: Path) -> None:
+    done = CliRunner().invoke(app, ["up", f"--config={config}", "--around=orders", "--only=orders"])
+    assert "--around chooses the services to start" in str(done.exception)
 
 
 def test_a_document_that_is_none_is_the_reason_in_the_answer(config: Path) -> None:

@@ -157,6 +157,15 @@ def test_an_odd_answer_is_a_problem_that_names_the_stub() -> None:
     }
 
 
+def test_an_answer_that_is_no_json_is_the_text_of_its_example() -> None:
+    content = {"image/png": {"schema": {}}, "text/csv": {"example": "id,total\n1,2\n"}}
+    report = stub({"/x": {"get": {"responses": {"200": {"description": "", "content": content}}}}})
+    assert report.reply("GET", "/x") == (200, {"Content-Type": "text/csv"}, b"id,total\n1,2\n")
+    content["application/json; charset=utf-8"] = {"example": [1]}
+    report = stub({"/x": {"get": {"responses": {"200": {"description": "", "content": content}}}}})
+    assert report.reply("GET", "/x") == (200, {"Content-Type": "application/json"}, b"[1]")
+
+
 def test_a_header_has_no_second_line() -> None:
     for name, value in (("X-A", "a\r\nX-B: b"), ("X-A\r\nX-B", "a"), ("Transfer-Encoding", "chunked")):
         answer = json_answer(example=1) | {"headers": {name: {"example": value}}}
