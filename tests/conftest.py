@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from httpx2._config import DEFAULT_TIMEOUT_CONFIG
 from pytest_copie.plugin import Copie
 
 from tests.support import leftovers, reporting
@@ -20,6 +21,7 @@ from tests.support.paths import ROOT
 from tests.support.quick_copier import take_shortcuts
 from tests.support.services import Birth, Render, lend_packages
 from tests.support.tools import KINGFISHER_RULES, made_once
+from tests.support.waiting import PATIENCE_SECONDS
 
 SERVERS = {"postgres_url", "run"}
 """The fixtures that start a server: PostgreSQL, a broker. A test that uses one, also through others, is marked `server`."""
@@ -37,6 +39,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         under_nohup = number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
         signal.signal(number, _go_on if under_nohup else signal.default_int_handler)
+    for phase in ("connect", "read", "write", "pool"):  # 5 seconds are for a machine that is idle
+        setattr(DEFAULT_TIMEOUT_CONFIG, phase, PATIENCE_SECONDS)
     config.pluginmanager.register(reporting.Report())
     if "PYTEST_XDIST_WORKER" not in os.environ:
         leftovers.clean_up_after_this_process()

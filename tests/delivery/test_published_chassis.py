@@ -95,7 +95,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def status(url: str, **headers: str) -> int | None:
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60) as answer:
             return answer.status
     except urllib.error.HTTPError as error:
         return error.code

@@ -20,7 +20,7 @@ def test_a_cut_ends_a_connection_that_is_just_being_made(monkeypatch: pytest.Mon
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         links.Link(f"tcp://127.0.0.1:{server.getsockname()[1]}") as link,
-        connect(("127.0.0.1", link.port), timeout=20) as client,
+        connect(("127.0.0.1", link.port), timeout=60) as client,
     ):
         assert connecting.wait(60)
         link.cut()

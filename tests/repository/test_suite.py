@@ -11,12 +11,13 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import httpx2
 import psutil
 import pytest
 
 from tests.support import needs, reporting
 from tests.support.paths import ROOT
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -234,3 +235,9 @@ def test_no_program_of_a_run_outlives_any_end_of_the_run(tmp_path: Path) -> None
     finally:
         for process in runs.values():
             process.kill()
+
+
+def test_a_client_without_a_limit_of_its_own_waits_for_a_busy_machine() -> None:
+    with httpx2.Client() as client, httpx2.Client(timeout=3) as own:
+        assert client.timeout == httpx2.Timeout(PATIENCE_SECONDS)
+        assert own.timeout == httpx2.Timeout(3)

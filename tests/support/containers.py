@@ -39,7 +39,7 @@ class Container:
     def get(self, path: str, **options: Any) -> httpx2.Response | None:
         """Get a path of the container. Raises an error of HTTPX if no process answers."""
         try:
-            return httpx2.get(f"{self.base}{path}", timeout=10, **options)
+            return httpx2.get(f"{self.base}{path}", timeout=60, **options)
         except httpx2.TransportError:
             return None
 

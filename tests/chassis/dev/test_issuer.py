@@ -120,7 +120,7 @@ def test_a_length_that_is_no_length_is_answered(
     issuer: Issuer, length: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = urlsplit(issuer.url)
-    with socket.create_connection((str(url.hostname), url.port or 0), timeout=5) as connection:
+    with socket.create_connection((str(url.hostname), url.port or 0), timeout=60) as connection:
         connection.sendall(
             f"POST {url.path}/token HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Length: {length}\r\n\r\n".encode()
         )

@@ -256,7 +256,7 @@ server.serve(app)
 def test_a_process_that_hangs_ends_by_itself_and_says_where(start: Start) -> None:
     service = start("-c", BLOCKED, SHUTDOWN_TIMEOUT_SECONDS=1)
     host, _, port = service.base.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(b"GET /block HTTP/1.1\r\nHost: tiny\r\n\r\n")
         service.wait_for(event="blocked")
         service.tell()
@@ -311,7 +311,7 @@ class Wire:
 def test_an_answer_is_one_packet(start: Start) -> None:
     service = start()
     host, _, port = service.base.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         for asked in (1, 2, 3):
             connection.sendall(b"GET /livez HTTP/1.1\r\nHost: tiny\r\n\r\n")
             answer = b""
@@ -350,7 +350,7 @@ async def test_a_head_does_not_wait_for_a_body_and_a_close_waits_for_both() -> N
 
 async def test_the_head_of_a_streamed_answer_comes_before_its_body(start: Start) -> None:
     service = start()
-    async with httpx2.AsyncClient(base_url=service.base, timeout=20) as client:
+    async with httpx2.AsyncClient(base_url=service.base, timeout=60) as client:
         async with client.stream("GET", "/v1/late-body", params={"seconds": 60}) as answer:
             assert answer.status_code == 200
         whole = await client.get("/v1/late-body", params={"seconds": 0})

@@ -24,7 +24,7 @@ from tests.support.engine import Engine
 from tests.support.tokens import Trusted, trusted_issuer
 
 LIMIT_SECONDS = 60
-ASK = "import httpx2, json, sys; print(httpx2.request(**json.loads(sys.argv[1]), timeout=10).raise_for_status().text)"
+ASK = "import httpx2, json, sys; print(httpx2.request(**json.loads(sys.argv[1]), timeout=60).raise_for_status().text)"
 
 
 @dataclass(frozen=True)
