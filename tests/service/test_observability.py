@@ -17,12 +17,15 @@ import pytest
 import stamina
 import yaml
 from chassis.neighbours import NeighbourUnavailable, client, transport
+from chassis.sagas.sweep import Sweep
+from chassis.telemetry.setup import Telemetry
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from tests.chassis.calling import Neighbour, calling
 from tests.service.chaos.system import System, system
@@ -249,6 +252,41 @@ def test_alerts_about_calls_fire_at_their_limits_and_not_before(caller: Path) ->
 def test_a_wrong_threshold_for_calls_is_found(caller: Path, file: str, healthy: str, broken: str) -> None:
     change(caller / MONITORING / file, healthy, broken)
     tested = promtool(caller, "test", "rules", "neighbours.yaml")
+    assert "FAILED" in tested.stdout + tested.stderr
+
+
+SAGAS = {**COUNTER, "messaging_style": "queues", "sagas": "postgres"}
+
+
+@pytest.fixture
+def long_worker(render: Render, tmp_path: Path) -> Path:
+    """A copy of a service to break, with the rules for sagas."""
+    return copied(render(**SAGAS), tmp_path)
+
+
+def test_alerts_about_sagas_ask_for_series_that_a_worker_exports_and_fire_at_their_limits(long_worker: Path) -> None:
+    reader = InMemoryMetricReader()
+    named = {"service.namespace": "tests", "service.name": "counter", "service.instance.id": "one"}
+    telemetry = Telemetry(Resource(named), sampler=ALWAYS_OFF, span_processors=[], metric_readers=[reader])
+    sweep = Sweep(None, None, telemetry)  # ty: ignore[invalid-argument-type]
+    counted = {"sagas": 1, "idle": 1, "oldest_seconds": 1.0}
+    sweep._measured = [{"name": "count", "state": "parked", "position": "one", **counted}]
+    found = reader.get_metrics_data()
+    assert found is not None
+    exported = set(translated(encode_metrics(found)))
+    asked = {name: query for name, query in queries(long_worker).items() if name.startswith("Sagas")}
+    assert len(asked) == 2
+    assert {name: wrong for name, query in asked.items() if (wrong := problems(query, exported))} == {}
+    tested = promtool(long_worker, "test", "rules", "sagas.yaml")
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+@pytest.mark.parametrize(
+    ("healthy", "broken"), [('state="parked"', 'state="running"'), ("max by", "sum by"), ("for: 10m", "for: 10h")]
+)
+def test_a_wrong_threshold_for_sagas_is_found(long_worker: Path, healthy: str, broken: str) -> None:
+    change(long_worker / MONITORING / "alerts-sagas.yaml", healthy, broken)
+    tested = promtool(long_worker, "test", "rules", "sagas.yaml")
     assert "FAILED" in tested.stdout + tested.stderr
 
 

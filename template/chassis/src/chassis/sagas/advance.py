@@ -81,7 +81,8 @@ class Advance:
         )
 
     async def _play(self, saga: Saga, row: Any, uow: UnitOfWork) -> None:
-        run = run_of(row, uow=uow, cause=Link(trace.get_current_span().get_span_context()))
+        cause = trace.get_current_span().get_span_context()
+        run = run_of(row, uow=uow, cause=Link(cause) if cause.is_valid else None)
         uow.subject = row["subject"]
         uow.saga = ",".join([str(run.id), *(row["parent"] or "").split(",")][:LONGEST_CHAIN]).rstrip(",")
         start = trace_context.extract({name: row[name] or "" for name in ("traceparent", "tracestate")})

@@ -40,8 +40,9 @@ SWEEP = """
 FORGET = """
     DELETE FROM chassis.sagas WHERE id IN (SELECT id FROM chassis.sagas WHERE ended_at < now() - $1::interval LIMIT 1000)
 """
+# Three sweeps in vain: an attempt that is under way has had its time.
 MEASURE = """
     SELECT name, CASE WHEN problem IS NULL THEN state ELSE 'parked' END AS state, position, count(*) AS sagas,
-        extract(epoch FROM now() - min(started_at))::float8 AS oldest_seconds
+        count(*) FILTER (WHERE sweeps > 2) AS idle, extract(epoch FROM now() - min(started_at))::float8 AS oldest_seconds
     FROM chassis.sagas WHERE ended_at IS NULL GROUP BY 1, 2, 3
 """

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import time
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,13 +14,14 @@ from types import UnionType
 from typing import Any, NoReturn, TypeVar, get_args, get_type_hints, overload
 from uuid import UUID
 
-from opentelemetry import trace
+from opentelemetry import metrics, trace
 from opentelemetry.trace import Link
 from pydantic import TypeAdapter
 
 from chassis.database import UnitOfWork
 from chassis.database.unit_of_work import current_key
 from chassis.errors import DomainError
+from chassis.telemetry.durations import duration_histogram
 
 MAX_STEPS = 50
 """The most steps and waits of one saga, because each commit writes the results of all of them again."""
@@ -31,6 +33,9 @@ Entry = dict[str, Any]
 UseCase = Callable[..., Awaitable[Any]]
 T = TypeVar("T")
 tracer = trace.get_tracer("chassis.sagas")
+durations = duration_histogram(
+    metrics.get_meter("chassis.sagas"), "saga.step.duration", "Duration of a step or a compensation."
+)
 
 
 class Abandon(Exception):
@@ -211,12 +216,13 @@ class Run:
         now = {"now": self.now} if "now" in inspect.signature(use_case).parameters else {}
         attributes = {"chassis.saga.name": self.name, "chassis.saga.id": str(self.id), "chassis.saga.step": name}
         key = current_key.set((f"saga {self.id} {name}", count(1)))
+        began, links = time.perf_counter(), [self.cause] if self.cause else []
         try:
-            links = [self.cause] if self.cause else []
             with tracer.start_as_current_span(f"saga {self.name} {name}", attributes=attributes, links=links):
                 return await use_case(*args, self.uow, **now)
         finally:
             current_key.reset(key)
+            durations.record(time.perf_counter() - began, {"saga": self.name, "step": name})
 
     def _record(self, name: str, **values: Any) -> Entry:
         entry = {"name": name, "at": self.now.isoformat(), **values}

@@ -34,6 +34,7 @@ class Sweep:
                 "{saga}",
                 "Sagas that have not ended, by state and step; `parked` waits for a person.",
             ),
+            ("saga.idle", "idle", "{saga}", "Sagas among them that were swept three times and have not moved."),
             ("saga.oldest.age", "oldest_seconds", "s", "The time since the start of the oldest of them."),
         ):
             telemetry.meter.create_observable_gauge(
