@@ -44,7 +44,7 @@ PARTS = {
 }
 """For each optional part its modules, or one module of its folder."""
 NATS = {"messaging_style": "events-and-queues", "broker": "nats"}
-FOR_DEVELOPMENT = ("dev/", "messaging/specs/", "neighbours/testing.py", "testing.py")
+FOR_DEVELOPMENT = ("dev/", "messaging/specs/", "neighbours/testing.py", "sagas/testing.py", "testing.py")
 PAGE = ROOT / "docs/explanation/vendored-chassis.md"
 TOLERANCE = 0.05
 """The documentation rounds, and is corrected where it is further away than this share."""
@@ -90,6 +90,15 @@ def test_a_service_has_only_the_parts_of_the_chassis_that_an_answer_names(render
     assert without.isdisjoint(set().union(*PARTS.values()))
 
 
+def test_a_service_has_sagas_by_its_answer_and_no_line_of_them_otherwise(render: Render) -> None:
+    without, with_sagas = render(**NATS), render(**NATS, sagas="postgres")
+    assert {path.split("/")[0] for path in modules(with_sagas) - modules(without)} == {"messaging", "sagas"}
+    assert modules(without) - modules(with_sagas) == set()
+    assert [
+        path for path in without.rglob("*saga*") if path.name != "chassis_0003_sagas.py" and ".agents" not in path.parts
+    ] == []
+
+
 def test_the_library_for_schedules_comes_with_the_part(render: Render) -> None:
     for answers, wanted in ((NATS, False), ({"chassis_parts": ["schedules"]}, False)):
         assert (SCHEDULES in asked_for(render(**answers) / "chassis/pyproject.toml")) == wanted
@@ -107,7 +116,8 @@ def test_a_service_whose_aggregate_publishes_its_state_can_publish_all_states_ag
 
 
 @pytest.mark.parametrize(
-    "module", ["listing", "schedules", "deadline", "dev.shell", "neighbours", "messaging", "identity", "idempotency"]
+    "module",
+    ["listing", "schedules", "deadline", "dev.shell", "neighbours", "messaging", "identity", "idempotency", "sagas"],
 )
 def test_the_import_of_a_module_that_is_left_out_names_the_missing_answer(render: Render, module: str) -> None:
     chassis = render(auth="none", chassis_parts=[]) / "chassis/src"
@@ -142,9 +152,10 @@ def test_the_documentation_says_how_many_lines_the_chassis_of_a_service_has(rend
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", ["`auth: oidc`", *PARTS])
+@pytest.mark.parametrize("part", ["`auth: oidc`", "`sagas: postgres`", *PARTS])
 def test_the_documentation_names_the_lines_that_an_answer_adds(render: Render, part: str) -> None:
-    answers = {"auth": "oidc", "chassis_parts": []} if part not in PARTS else {"auth": "none", "chassis_parts": [part]}
+    named = {"`auth: oidc`": {"auth": "oidc"}, "`sagas: postgres`": {"sagas": "postgres"}}
+    answers = {"auth": "none", "chassis_parts": [part] if part in PARTS else [], **named.get(part, {})}
     real = lines(render(**NATS | answers))[-1] - lines(render(**NATS, auth="none", chassis_parts=[]))[-1]
     label = {"traces": "`chassis_parts`: `traces`"}.get(part, part if part not in PARTS else f"`{part}`")
     (written,) = numbers_in_row(label)

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from chassis.brokers import REPUBLISHED
+from chassis.brokers import REPUBLISHED, SAGA
 from chassis.messaging.specs.schemas import BodySchema, Described, described
 from chassis.service import Service
 
@@ -39,6 +39,10 @@ HEADERS: dict[str, Any] = {
 }
 
 
+SAGA_IDS = {
+    "type": "string",
+    "description": "The ids of the sagas that the message belongs to. A message that answers it has the same header.",
+}
 STATED = {"type": "string", "description": "On an event that tells the state once more: the id of the run."}
 
 
@@ -84,9 +88,10 @@ def document(service: Service) -> dict[str, Any]:
 
 
 def _headers(service: Service) -> dict[str, Any]:
-    if not service.messages.states:
-        return HEADERS
-    return {**HEADERS, "properties": {**HEADERS["properties"], REPUBLISHED: STATED}}
+    more = {REPUBLISHED: STATED} if service.messages.states else {}
+    if service.messages.sagas is not None:
+        more[SAGA] = SAGA_IDS
+    return {**HEADERS, "properties": {**HEADERS["properties"], **more}}
 
 
 def _info(service: Service) -> dict[str, Any]:
