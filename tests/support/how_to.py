@@ -48,12 +48,13 @@ IMPORTS = {
     "count": "itertools",
     "partial": "functools",
     **dict.fromkeys(("nullcontext", "suppress"), "contextlib"),
+    "SagaPlayer": "chassis.sagas.testing",
     "Settings": "billing.settings",
     "fields": "chassis",
     "invoice_mails": "billing.messaging",
     "invoices as usecases": "billing.usecases",
 }
-MODULES = {"asyncio", "boto3", "hashlib", "httpx2", "json", "pytest", "structlog"}
+MODULES = {"asyncio", "boto3", "hashlib", "httpx2", "json", "pytest", "re", "structlog"}
 
 Step = Callable[[Path, str], object]
 
@@ -236,7 +237,7 @@ def _known(service: Path) -> dict[str, str]:
         file = site.file_of(module, service / "chassis/src/chassis")
         found += [(f"chassis.{module}", file)] if file.is_file() else []  # the answers leave some modules out
     found += [(f"builders.{name}", service / f"tests/builders/{name}.py") for name in ("accounts", "invoices")]
-    for layer in ("messaging", "usecases", "neighbours", "persistence", "domain"):
+    for layer in ("messaging", "sagas", "usecases", "neighbours", "persistence", "domain"):
         for path in (service / PACKAGE / layer).rglob("*.py"):
             found += [(".".join(path.relative_to(service / "src").with_suffix("").parts), path)]
     for module, path in found:
