@@ -90,7 +90,7 @@ def test_a_service_has_only_the_parts_of_the_chassis_that_an_answer_names(render
     assert without.isdisjoint(set().union(*PARTS.values()))
 
 
-def test_a_service_has_sagas_by_its_answer_and_no_line_of_them_otherwise(render: Render) -> None:
+def test_a_service_has_sagas_by_its_answer_and_otherwise_no_file_of_sagas(render: Render) -> None:
     without, with_sagas = render(**NATS), render(**NATS, sagas="postgres")
     assert {path.split("/")[0] for path in modules(with_sagas) - modules(without)} == {"messaging", "sagas"}
     assert modules(without) - modules(with_sagas) == set()

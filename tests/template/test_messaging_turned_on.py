@@ -297,3 +297,28 @@ def test_there_is_no_example_for_an_aggregate_that_the_team_has_removed(update: 
     changed = update("v1.1.0", messaging_style="events-and-queues")
     assert changed["A"] - of_the_chassis(changed["A"]) == PAGE | PLATFORM | SCALED
     assert changed["D"] == set()
+
+
+def test_sagas_are_turned_on_with_their_example_and_off_without_the_code_of_the_team(
+    update: Update, service: Path
+) -> None:
+    update("v1.1.0", messaging_style="queues")
+    (service / "docs/messages.md").unlink()
+    save(service)
+    changed = update("v1.2.0", sagas="postgres")
+    assert of_the_team(changed["A"]) == {
+        "src/billing/messaging/sagas.py",
+        "src/billing/sagas/__init__.py",
+        "src/billing/sagas/review_invoice.py",
+        *(f"src/billing/{layer}/invoice_reviews.py" for layer in ("api", "usecases")),
+        *(f"tests/sagas/{name}" for name in ("conftest.py", "test_runs.py", "test_review_invoice.py")),
+        "tests/sagas/runs/invoice_approved.json",
+    }
+    assert of_the_team(changed["M"] | changed["D"]) == set()
+    (service / "src/billing/sagas/review_invoice.py").unlink()
+    save(service)
+    changed = update("v1.3.0")
+    assert of_the_team(changed["A"]) == set()
+    changed = update("v1.4.0", sagas="none")
+    assert of_the_team(changed["D"]) == set()
+    assert "chassis/src/chassis/sagas/run.py" in changed["D"]

@@ -71,7 +71,7 @@ async def test_a_saga_keeps_the_version_of_its_start_and_a_new_saga_has_the_new_
         (without_payment, r"ends, where 'request_payment' is recorded as step 2"),
     ],
 )
-async def test_other_steps_than_the_recorded_ones_are_refused_and_the_row_is_kept(
+async def test_steps_that_differ_from_the_recorded_steps_are_refused_and_the_row_is_kept(
     orders: Database, playing: Play, changed: Saga, reason: str
 ) -> None:
     await waiting(orders, playing)
