@@ -2,12 +2,13 @@
 
 import random
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from fleet.check.findings import Finding, Level
 from fleet.check.standing import Standing
 from fleet.conventions import Convention, conventions
 from fleet.history.days import Day, Entry, today_of
+from fleet.output import count
 from fleet.page import Content
 from fleet.service.waivers import today
 
@@ -90,7 +91,7 @@ def _standing(chance: random.Random, place: int, rules: dict[str, Convention]) -
     lag = Finding(
         "template-lag",
         ".copier-answers.yml",
-        f"{version} lacks {len(missing)} releases",
+        f"{version} lacks {count(len(missing), 'release')}",
         "`fleet update`",
         Level.WARNING,
     )
@@ -144,12 +145,13 @@ def _day(last: Day, ago: int, number: int) -> Day:
         failed = dict(one.failed) | ({"http-problems": "error", "docs-readme": "warning"} if was_worse else {})
         state = "breach" if was_worse or "error" in failed.values() else one.state
         drift = one.drift + (3 if was_worse and place % 4 == 0 else 0)
+        if "event-schemas" in failed:  # this is new today
+            del failed["event-schemas"]
+        if ago == 1 and place % 12 == 7:
+            failed["http-problems"], state = "error", "breach"
         services[name] = replace(
             one, state=state, version=_version(place, known) if one.version else "", failed=failed, drift=drift
         )
         if ago > 100 and place % 6 == 1:
             services[name] = Entry("unreadable") if chance.random() < 0.1 else services[name]
     return Day(last.day - timedelta(ago), {newest: last.day - timedelta(RELEASES[newest])}, services)
-
-
-GENERATED = datetime(2026, 11, 30, 15, 4, tzinfo=UTC)

@@ -33,7 +33,7 @@ WIDTHS = {390: 700, 1100: 520}
 """The height of the picture for each width: a telephone and a laptop."""
 
 COLUMNS = 108
-WIDTH, HEIGHT = 1000, 590
+WIDTH, HEIGHT = 1000, 560
 SERVICES = 40
 """The size of the example fleet."""
 

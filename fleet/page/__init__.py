@@ -97,6 +97,7 @@ def _render(content: Content, ordered: list[Row], *, is_folder: bool, team: Team
             steps=steps(ordered),
             unreadable=[row for row in ordered if row.standing.unreadable],
             releases=releases,
+            behind=sum(bool(one.releases_behind) for one in standings),
             release_ranks={version: rank for rank, (version, _) in enumerate(reversed(releases))},
             newest=_newest(standings),
             teams=[] if team else teams(ordered),

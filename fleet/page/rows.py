@@ -7,8 +7,9 @@ from functools import cached_property
 
 from fleet.check.findings import Finding, Level
 from fleet.check.standing import Standing
+from fleet.output import count
 from fleet.service.forges import Forge, forge
-from fleet.status.show import format_counts, word
+from fleet.status.show import word
 
 # The worst state last.
 STATES = ("in order", "warning", "unreadable", "breach")
@@ -74,8 +75,10 @@ class Row:
 
     @property
     def tally(self) -> str:
-        numbers = Counter(one.level.value for one in self.findings)
-        return format_counts({level.value: numbers[level.value] for level in Level if numbers[level.value]})
+        """Return the number of findings of each level in words."""
+        numbers = Counter(one.level for one in self.findings)
+        words = [count(numbers[level], level.value) for level in Level if numbers[level] and level is not Level.WAIVED]
+        return ", ".join([*words, *([f"{numbers[Level.WAIVED]} waived"] if numbers[Level.WAIVED] else [])])
 
     @property
     def traits(self) -> dict[str, str]:
