@@ -14,7 +14,7 @@ from fleet.schemas.compatibility import differences
 from fleet.service.asyncapi import MESSAGES, RETIRED
 from fleet.service.openapi import SPEC, Document
 
-MOST_COMPARED = 100
+MOST_COMPARED = 50
 """The most deliveries whose contracts are compared. A service that never broke its contract has all of them compared."""
 
 HTTP, MESSAGING = "HTTP", "messages"

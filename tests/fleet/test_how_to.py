@@ -771,7 +771,7 @@ def refer_to_another_aggregate(service: Path) -> None:
         path.write_text(f"{head}ACCEPTED: list{ids.sub('', ids.sub(text, rest, count=1))}")
 
     def in_modules_that_post(service: Path, text: str) -> None:
-        modules = [path for path in (service / "tests/api").glob("test_*.py") if "invoice_body" in path.read_text()]
+        modules = [path for path in (service / "tests").glob("*/test_*.py") if "invoice_body" in path.read_text()]
         assert len(modules) >= 3
         appended(*(str(path.relative_to(service)) for path in modules))(service, f"\n{text}")
         search, test = "tests/api/test_invoice_search.py", "test_a_list_has_only_invoices_that_match_every_filter("
@@ -810,7 +810,7 @@ def refer_to_another_aggregate(service: Path) -> None:
         decorated("src/billing/api/accounts.py", "delete"),
         add(BUILDERS),
         before(BUILDERS, '    given: dict[str, Any] = {"invoice_id"'),
-        new("tests/api/conftest.py"),
+        add(CONFTEST),
         in_modules_that_post,
         accepted,
         add("tests/api/test_invoices.py"),
@@ -1042,6 +1042,7 @@ def test_every_page_is_followed_or_says_why_not() -> None:
     elsewhere = {"back-up-and-restore.md", "rotate-keys.md", "run-the-product.md", "see-whom-a-change-breaks.md"}
     elsewhere |= {"question-the-boundaries.md"}  # tests/fleet/boundaries
     elsewhere |= {"introduce-a-rule.md"}  # tests/fleet/policy
+    elsewhere |= {"show-progress.md"}  # tests/fleet/history, tests/fleet/page
     followed = JOURNEY.keys() | others | with_identity | elsewhere
     assert followed.isdisjoint(NOT_RUN)
     assert pages == followed | NOT_RUN.keys()
