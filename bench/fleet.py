@@ -35,7 +35,7 @@ NAME = "svczzzz"
 PROMISES = {
     "cold": "15 s and 500 MiB for 200",
     "warm": "0.4 s for 200",
-    "page": "3 s for 200, warm with a page for each owner and a history of 400 days",
+    "page": "3 s for 200, warm with a page for each of 200 owners and a history of 400 days",
 }
 IDENTITY = {f"GIT_{who}_{what}": "bench@example.com" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 

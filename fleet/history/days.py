@@ -44,8 +44,7 @@ class Day:
 
     def of(self, names: Iterable[str]) -> "Day":
         """Return the part of the day with these services."""
-        wanted = set(names)
-        return Day(self.day, self.releases, {name: one for name, one in self.services.items() if name in wanted})
+        return Day(self.day, self.releases, {name: self.services[name] for name in names if name in self.services})
 
 
 def today_of(standings: Iterable[Standing]) -> Day:
