@@ -190,7 +190,7 @@ def processes() -> list[list[str]]:
     return found
 
 
-def test_ctrl_c_ends_the_demo_and_every_process_of_it(demo: Demo) -> None:
+def test_ctrl_c_ends_the_demo_and_its_processes(demo: Demo) -> None:
     assert len(processes()) > len(SERVICES)
     os.killpg(demo.process.pid, signal.SIGINT)
     demo.process.wait(120)

@@ -170,7 +170,7 @@ def modular(render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.slow
-def test_no_layer_of_an_independent_aggregate_imports_another_one(modular: Path) -> None:
+def test_no_layer_of_an_independent_aggregate_imports_another_aggregate(modular: Path) -> None:
     assert lint(modular)[0] == 0
     wrong = {
         ("domain/refunds", "domain.orders"),
@@ -220,7 +220,7 @@ def test_aggregates_that_refer_to_each_other_are_one_module(
 
 
 @pytest.mark.slow
-def test_a_service_has_no_contract_between_aggregates_unless_its_answers_ask_for_it(
+def test_a_service_has_no_contract_between_aggregates_unless_its_answers_ask_for_independence(
     modular: Path, render: Render
 ) -> None:
     rules = (modular / ".importlinter").read_text()

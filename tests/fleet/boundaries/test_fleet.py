@@ -5,19 +5,17 @@ import random
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fleet.boundaries import boundaries
 from tests.fleet.boundaries.histories import TODAY, History, document, working_days_before
+from tests.fleet.boundaries.spans import Node, batch
 from tests.fleet.command_line import run
 from tests.support.commands import git
 
 UPDATES = (650, 500, 350, 200, 60)
 """The days before today on which all services took a new version of the template, and were deployed for it."""
-
-Node = dict[str, Any]
 
 
 class Chance(random.Random):
@@ -114,22 +112,6 @@ def traces(file: Path) -> Path:
         ]
     file.write_text("\n".join(map(json.dumps, lines)))
     return file
-
-
-def batch(trace: str, caller: str, called: str, calls: int) -> Node:
-    """One trace: a request of the caller, with calls."""
-    ours = [span(trace, "root", "", 2), *(span(trace, f"client-{at}", "root", 3) for at in range(calls))]
-    theirs = [span(trace, f"server-{at}", f"client-{at}", 2) for at in range(calls)]
-    return {"resourceSpans": [spans_of(caller, ours), spans_of(called, theirs)]}
-
-
-def spans_of(service: str, spans: list[Node]) -> Node:
-    resource = {"attributes": [{"key": "service.name", "value": {"stringValue": service}}]}
-    return {"resource": resource, "scopeSpans": [{"spans": spans}]}
-
-
-def span(trace: str, id_: str, parent: str, kind: int) -> Node:
-    return {"traceId": trace, "spanId": id_, "parentSpanId": parent, "kind": kind, "name": "x"}
 
 
 EXPECTED = {

@@ -11,7 +11,7 @@ import pytest
 from fleet.boundaries import traces
 from fleet.boundaries.traces import Traffic, chatty, read
 from fleet.errors import FleetError
-from tests.fleet.boundaries.test_fleet import batch, span, spans_of
+from tests.fleet.boundaries.spans import batch, span, spans_of
 from tests.fleet.command_line import run
 
 Node = dict[str, Any]
