@@ -354,6 +354,11 @@ def send_a_job(service: Path) -> None:
 
 def write_a_saga(service: Path) -> None:
     golden = "tests/messaging/golden/{}_v1.json"
+    # As the page advises: the example is deleted by deleting its files.
+    for path in ("api/invoice_reviews.py", "usecases/invoice_reviews.py", "sagas/review_invoice.py"):
+        (service / "src/billing" / path).unlink()
+    for path in ("test_review_invoice.py", "runs/invoice_approved.json"):
+        (service / "tests/sagas" / path).unlink()
     follow(
         service,
         "write-a-saga.md",
