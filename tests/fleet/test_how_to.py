@@ -354,11 +354,6 @@ def send_a_job(service: Path) -> None:
 
 def write_a_saga(service: Path) -> None:
     golden = "tests/messaging/golden/{}_v1.json"
-    # As the page advises: the example is deleted by deleting its files.
-    for path in ("api/invoice_reviews.py", "usecases/invoice_reviews.py", "sagas/review_invoice.py"):
-        (service / "src/billing" / path).unlink()
-    for path in ("test_review_invoice.py", "runs/invoice_approved.json"):
-        (service / "tests/sagas" / path).unlink()
     follow(
         service,
         "write-a-saga.md",
@@ -860,8 +855,13 @@ def service(born: Born) -> Path:
     answers = {"aggregates": AGGREGATES, "chassis_parts": parts, "auth": "oidc", "sagas": "postgres"}
     answers["independent_aggregates"] = "yes"
     service = born(messaging_style="events-and-queues", broker="nats", **answers)
-    own = {**answers, "service_name": "accounts", "aggregates": AGGREGATES.strip().splitlines()[1]}
+    own = {**answers, "sagas": "none", "service_name": "accounts", "aggregates": AGGREGATES.strip().splitlines()[1]}
     shutil.copytree(born(messaging_style="events-and-queues", broker="nats", **own), service.parent / "accounts")
+    # As the page about sagas advises: the example is deleted by deleting its files.
+    for path in ("api/invoice_reviews.py", "usecases/invoice_reviews.py", "sagas/review_invoice.py"):
+        (service / "src/billing" / path).unlink()
+    for path in ("test_review_invoice.py", "runs/invoice_approved.json"):
+        (service / "tests/sagas" / path).unlink()
     make(service, "setup")
     publish(service)
     return service
