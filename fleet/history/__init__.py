@@ -8,7 +8,7 @@ from fleet.check.standing import Standing
 from fleet.history import days, file
 from fleet.history.days import Day
 from fleet.output import warn
-from fleet.service.waivers import TODAY
+from fleet.service.waivers import TODAY, today
 
 
 def remember(record: Path, standings: list[Standing]) -> list[Day]:
@@ -19,10 +19,10 @@ def remember(record: Path, standings: list[Standing]) -> list[Day]:
     if offline():
         return _only_read(record, "--offline shows the commits of an earlier run")
     if os.environ.get(TODAY):
-        return _only_read(record, f"{TODAY} or --day judges as on another day")
+        return _only_read(record, f"{TODAY} or --on judges as on another day")
     return file.record(record, days.today_of(standings))
 
 
 def _only_read(record: Path, reason: str) -> list[Day]:
     warn(f"{record} gets no line for today, because {reason}")
-    return file.read(record)
+    return [one for one in file.read(record) if one.day <= today()]

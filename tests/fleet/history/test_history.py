@@ -151,7 +151,7 @@ def test_a_link_to_the_file_stays_a_link(tmp_path: Path) -> None:
     ("variable", "value", "reason"),
     [
         ("FLEET_OFFLINE", "1", "--offline shows the commits of an earlier run"),
-        ("FLEET_TODAY", "2999-01-01", "FLEET_TODAY or --day judges as on another day"),
+        ("FLEET_TODAY", "2999-01-01", "FLEET_TODAY or --on judges as on another day"),
     ],
 )
 def test_a_run_that_does_not_show_today_shows_the_history_and_writes_no_line(
@@ -167,6 +167,17 @@ def test_a_run_that_does_not_show_today_shows_the_history_and_writes_no_line(
     monkeypatch.setenv(variable, value)
     assert history.remember(file, [standing("billing")]) == [day]
     assert f"gets no line for today, because {reason}" in capsys.readouterr().err
+
+
+def test_a_run_as_on_an_earlier_day_draws_the_days_until_then_and_blames_no_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, earlier, later = tmp_path / "history.jsonl", ago(3, billing=ORDERLY), ago(1, billing=ORDERLY)
+    record(file, earlier)
+    record(file, later)
+    monkeypatch.setenv("FLEET_TODAY", str(ago(2).day))
+    assert history.remember(file, [standing("billing")]) == [earlier]
+    assert "is skipped" not in capsys.readouterr().err
 
 
 def test_changes_are_grouped_by_kind_with_changes_for_the_worse_first() -> None:
