@@ -50,18 +50,18 @@ def adoptions(days: Sequence[Day]) -> list[Adoption]:
     for day in days:
         published |= day.releases
     known = {version: number for version in published if (number := _number(version))}
+    counts = [(day.day, Counter(one.version for one in day.services.values() if one.is_readable)) for day in days]
     return [
         Adoption(version, published[version], shares)
         for version in sorted(known, key=lambda one: known[one], reverse=True)
-        if (shares := tuple(_shares(version, published[version], days)))
+        if (shares := tuple(_shares(version, published[version], counts)))
     ]
 
 
-def _shares(version: str, published: date, days: Iterable[Day]) -> Iterator[tuple[date, float]]:
+def _shares(version: str, published: date, counts: Iterable[tuple[date, Counter[str]]]) -> Iterator[tuple[date, float]]:
     wanted = _number(version)
     assert wanted is not None
-    for day in days:
-        versions = Counter(one.version for one in day.services.values() if one.is_readable)
-        if versions and day.day >= published:
+    for day, versions in counts:
+        if versions and day >= published:
             having = sum(times for name, times in versions.items() if (number := _number(name)) and number >= wanted)
-            yield day.day, having / versions.total()
+            yield day, having / versions.total()

@@ -158,10 +158,12 @@ def _stacked(
 
 def _adoption(points: list[Day], adopted: list[Adoption]) -> Chart:
     drawn = adopted[:LINES]
+    shown = {one.day for one in points}
     frame = _frame(points, is_wide=True)
     paths = [("goal", "goal", f"M{LEFT} {frame.rise(ADOPTED)}H{frame.width - RIGHT}")]
     for number, one in reversed(list(enumerate(drawn))):
-        paths.append(("line", f"release-{number}", frame.path(*zip(*one.shares, strict=True))))
+        shares = [(day, share) for day, share in one.shares if day in shown] or one.shares[-1:]
+        paths.append(("line", f"release-{number}", frame.path(*zip(*shares, strict=True))))
     grid = [(frame.rise(part), f"{part:.0%}") for part in (0, ADOPTED, 1)]
     newest = adopted[0]
     age = count((frame.last - newest.published).days, "day")
