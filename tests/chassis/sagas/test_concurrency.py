@@ -105,6 +105,20 @@ async def test_a_wait_that_is_not_overdue_is_not_swept(orders: Database, player:
     assert await sweep.sweep() == 0
 
 
+async def test_an_answer_whose_next_job_is_lost_is_read_long_before_the_deadline(
+    orders: Database, player: SagaPlayer, sweep: Sweep
+) -> None:
+    saga_id = await start(orders)
+    await player.play()
+    answer = AdvanceSagaV1(saga_id=saga_id, answer="CardCharged", body={"receipt": "r-1"})
+    await deliver(orders, messages_of(place_order), answer, "answer")
+    await orders.execute("DELETE FROM chassis.outbox")
+    await player.pass_time(timedelta(seconds=61))
+    assert await sweep.sweep() == 1
+    await player.play()
+    assert await effects(orders) == ["reserve", "request", "confirm"]
+
+
 async def test_a_saga_that_is_swept_again_and_again_gets_its_jobs_ever_more_rarely(
     orders: Database, player: SagaPlayer, sweep: Sweep
 ) -> None:

@@ -9,7 +9,8 @@ from uuid import UUID
 import pytest
 from chassis.database import Database, UnitOfWork
 from chassis.database.unit_of_work import Unlisted, as_sagas
-from chassis.sagas import MAX_BYTES, MAX_STEPS, Abandon, Run, TimedOut, TooLarge, reply, saga
+from chassis.errors import Conflict
+from chassis.sagas import MAX_BYTES, MAX_STEPS, Abandon, Diverged, Run, TimedOut, TooLarge, reply, saga
 from chassis.sagas.testing import SagaPlayer
 
 from tests.chassis.sagas import ordering
@@ -162,6 +163,89 @@ async def test_a_saga_cannot_swallow_an_error_that_is_no_domain_error(orders: Da
     assert await effects(orders) == []
 
 
+class Refusals:
+    class Declined(Conflict):
+        """An error below another class, with parameters of its own."""
+
+        code = "declined"
+
+        def __init__(self, amount: int, currency: str) -> None:
+            super().__init__(f"{amount} {currency} were declined")
+
+
+@saga("declined")
+async def declined(run: Run, order: PlaceOrder) -> None:
+    try:
+        await run.step(request_payment, order)
+    except Refusals.Declined as error:
+        raise Abandon(str(error)) from error
+
+
+async def test_a_domain_error_of_any_shape_is_raised_again_with_its_class_and_its_text(
+    orders: Database, playing: Play
+) -> None:
+    ordering.faults["request"] = Refusals.Declined(5, "EUR")
+    player = playing(declined)
+    await start(orders, saga=declined)
+    await player.play()
+    assert (await player.state(declined, "17")).reason == "5 EUR were declined"
+
+
+@saga("careless")
+async def careless(run: Run, order: PlaceOrder) -> None:
+    """Take every error for a reason to abandon the saga."""
+    try:
+        await run.step(reserve_stock, order, undo=release_stock)
+        await run.step(request_payment, order, undo=refund)
+        await run.sleep(timedelta(days=3), name="grace period")
+    except Exception as error:
+        raise Abandon("a step failed") from error
+
+
+@pytest.mark.parametrize(
+    ("steps", "error", "problem"),
+    [
+        ("""replace(steps::text, '"order_id"', '"number"')::json""", ValueError, "order_id"),
+        (
+            """replace(steps::text, '"result": null', '"result": "x", "error": "chassis.errors:Gone"')::json""",
+            Diverged,
+            "has recorded the error chassis.errors:Gone, which the code here does not have",
+        ),
+    ],
+    ids=["result", "error"],
+)
+async def test_a_record_that_the_code_cannot_read_parks_a_saga_and_never_abandons_it(
+    orders: Database, playing: Play, steps: str, error: type[Exception], problem: str
+) -> None:
+    player = playing(careless)
+    await start(orders, saga=careless)
+    await player.play()
+    await orders.execute(f"UPDATE chassis.sagas SET steps = {steps}")
+    with pytest.raises(error, match=problem):
+        await player.pass_time(timedelta(days=3))
+    assert (await player.state(careless, "17")).state == "waiting"
+    assert await effects(orders) == ["reserve", "request"]
+
+
+@saga("greedy")
+async def greedy(run: Run, order: PlaceOrder) -> None:
+    """Catch also the end of the replay, and wait after it."""
+    try:
+        await run.step(request_payment, order, undo=refund)
+        await run.step(confirm_order, order)
+    except BaseException as error:
+        await run.sleep(timedelta(days=3), name="grace period")
+        raise Abandon("caught") from error
+
+
+async def test_a_saga_that_catches_everything_still_runs_each_step_in_its_turn(orders: Database, playing: Play) -> None:
+    player = playing(greedy)
+    await start(orders, saga=greedy)
+    await player.play()
+    assert (await player.state(greedy, "17")).state == "completed"
+    assert await effects(orders) == ["request", "confirm"]
+
+
 seen: list[object] = []
 
 
@@ -210,6 +294,21 @@ async def test_two_steps_at_a_time_are_refused(orders: Database, playing: Play) 
     await start(orders, saga=parallel)
     with pytest.raises(RuntimeError, match="the saga parallel runs two steps at a time: await each step before"):
         await player.play()
+
+
+@saga("gathering")
+async def gathering(run: Run, order: PlaceOrder) -> None:
+    await asyncio.gather(run.step(request_payment, order), run.step(confirm_order, order), return_exceptions=True)
+
+
+async def test_two_steps_at_a_time_are_refused_also_if_the_saga_ignores_the_error(
+    orders: Database, playing: Play
+) -> None:
+    player = playing(gathering)
+    await start(orders, saga=gathering)
+    with pytest.raises(RuntimeError, match="the saga gathering runs two steps at a time"):
+        await player.play()
+    assert await effects(orders) == []
 
 
 @saga("endless")
@@ -282,6 +381,17 @@ async def test_an_answer_of_another_class_is_kept_and_ends_no_wait(orders: Datab
     await player.play()
     await player.reply(Reserved("17", datetime.now(UTC)), saga=place_order, key="17")
     assert (await player.state(place_order, "17")).state == "waiting"
+
+
+async def test_answers_to_a_saga_that_has_ended_are_no_errors_however_many_there_are(
+    orders: Database, player: SagaPlayer
+) -> None:
+    await start(orders)
+    await player.play()
+    await player.reply(CardCharged("r-1"), saga=place_order, key="17")
+    await orders.execute("UPDATE chassis.sagas SET answers = (SELECT json_agg(n) FROM generate_series(1, 50) AS n)")
+    await player.reply(CardCharged("r-51"), saga=place_order, key="17")
+    assert (await player.state(place_order, "17")).state == "completed"
 
 
 async def test_an_answer_to_no_saga_does_nothing(orders: Database, player: SagaPlayer) -> None:

@@ -107,6 +107,21 @@ async def test_an_old_worker_leaves_a_saga_of_new_code_to_a_new_worker(
     assert await effects(orders) == ["check", "reserve", "request"]
 
 
+async def test_an_answer_that_an_old_worker_takes_is_read_by_a_new_worker_after_a_minute(
+    orders: Database, playing: Play
+) -> None:
+    player = playing(with_check)
+    await start(orders)
+    await player.play()
+    await playing(place_order).reply(CardCharged("r-1"), saga=place_order, key="17")
+    assert await effects(orders) == ["check", "reserve", "request"]
+    player = playing(with_check)
+    await player.pass_time(timedelta(seconds=61))
+    assert await Sweep(orders, messages_of(with_check).sagas, SILENT).sweep() == 1
+    await player.play()
+    assert await effects(orders) == ["check", "reserve", "request", "confirm"]
+
+
 @saga("place-order")
 async def confirmed_early(run: Run, order: PlaceOrder) -> None:
     await run.step(reserve_stock, order)

@@ -58,14 +58,16 @@ class Advance:
 
     async def _keep(self, row: Any, job: AdvanceSagaV1, uow: UnitOfWork) -> None:
         """Store the answer before anything reads it, so that no failing step can lose it."""
-        answers = json.loads(row["answers"])
+        answers, late = json.loads(row["answers"]), row["state"] in {*ENDED, "undoing"}
+        if late:
+            log.warning("answer_late", saga=row["name"], saga_id=str(row["id"]), answer=job.answer)
         if len(answers) >= MAX_STEPS:
+            if late:
+                return
             raise TooLarge(f"the saga {row['name']} {row['key']!r} has {MAX_STEPS} answers that no step has read")
         answers.append({"type": job.answer, "body": job.body, "at": row["now"].isoformat()})
-        await uow.connection.execute(rows.ANSWER, row["id"], json.dumps(answers))
-        if row["state"] in {*ENDED, "undoing"}:
-            log.warning("answer_late", saga=row["name"], saga_id=str(row["id"]), answer=job.answer)
-        else:
+        await uow.connection.execute(rows.ANSWER, row["id"], json.dumps(answers), self._idle)
+        if not late:
             await uow.enqueue(AdvanceSagaV1(saga_id=row["id"], turn=row["turn"]))
 
     def _known(self, row: Any) -> Saga | None:
@@ -150,12 +152,13 @@ async def outcome(saga: Saga, run: Run, row: Mapping[str, Any]) -> tuple[str, st
     """Run the function as far as it goes, and return the state of the saga and why it is abandoned. Raises Diverged."""
     state, reason = "completed", row["reason"]
     try:
-        await saga.function(run, adapter_of(saga.params).validate_json(row["params"]))
+        try:
+            await saga.function(run, adapter_of(saga.params).validate_json(row["params"]))
+        except Abandon as error:
+            state, reason = "undoing", str(error)
+        run.finish()
     except Halt:
-        state = "waiting" if run.waiting else "running"
-    except Abandon as error:
-        state, reason = "undoing", str(error)
-    run.finish()
+        state, reason = "waiting" if run.waiting else "running", row["reason"]
     return ("undoing" if run.undoing else state), reason
 
 

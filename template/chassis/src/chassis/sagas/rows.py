@@ -16,8 +16,15 @@ ADVANCE = """
         updated_at = clock_timestamp()
     WHERE id = $1
 """
-WAIT = "UPDATE chassis.sagas SET due_at = deadline + $2::interval, sweeps = 0 WHERE id = $1"
-ANSWER = "UPDATE chassis.sagas SET answers = $2, updated_at = clock_timestamp() WHERE id = $1"
+WAIT = """
+    UPDATE chassis.sagas SET due_at = deadline + $2::interval, problem = NULL, problem_message = NULL, sweeps = 0 WHERE id = $1
+"""
+# The answer is due to be read, also if the worker that takes the next job does not know the function.
+ANSWER = """
+    UPDATE chassis.sagas SET answers = $2, updated_at = clock_timestamp(),
+        due_at = CASE WHEN due_at IS NOT NULL THEN least(due_at, clock_timestamp() + $3::interval) END
+    WHERE id = $1
+"""
 PARK = """
     UPDATE chassis.sagas SET problem = $3, problem_message = $4, due_at = NULL, updated_at = clock_timestamp()
     WHERE id = $1 AND turn = $2 AND ended_at IS NULL

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from importlib import import_module
 from itertools import count
+from operator import attrgetter
 from types import UnionType
 from typing import Any, NoReturn, TypeVar, get_args, get_type_hints, overload
 from uuid import UUID
@@ -115,11 +116,11 @@ class Run:
             entry = self._recorded(name)
             if entry is None:
                 entry = await self._perform(name, use_case, args)
-        if "error" in entry:
-            raise _error_of(entry)
-        if undo is not None:
-            self.undos.append(Undo(entry, undo, args))
-        return _load(_adapter(use_case), entry["result"])
+            if "error" in entry:
+                raise _error_of(entry)
+            if undo is not None:
+                self.undos.append(Undo(entry, undo, args))
+            return _load(_adapter(use_case), entry["result"])
 
     @overload
     async def reply(self, answers: type[T], *, within: timedelta, name: str = "") -> T | TimedOut: ...
@@ -128,14 +129,16 @@ class Run:
     async def reply(self, answers: Any, *, within: timedelta, name: str = "") -> Any:
         """Wait for the first answer of one of these classes, or return TimedOut. The first of answer and time-out is recorded, and later ones change nothing."""
         classes = {each.__name__: each for each in get_args(answers) or (answers,)}
-        entry = self._wait(name or " | ".join(classes), classes, within)
-        if entry["answer"] == TimedOut.__name__:
-            return TimedOut()
-        return _load(adapter_of(classes[entry["answer"]]), entry["result"])
+        with self._one_at_a_time():
+            entry = self._wait(name or " | ".join(classes), classes, within)
+            if entry["answer"] == TimedOut.__name__:
+                return TimedOut()
+            return _load(adapter_of(classes[entry["answer"]]), entry["result"])
 
     async def sleep(self, duration: timedelta, *, name: str) -> None:
         """Wait until this time has passed since the saga came here. The saga costs nothing but its row meanwhile."""
-        self._wait(name, {}, duration)
+        with self._one_at_a_time():
+            self._wait(name, {}, duration)
 
     async def undo(self, undo: Undo) -> None:
         """Perform one compensation, and record it."""
@@ -143,29 +146,28 @@ class Run:
         undo.entry["undone"], self.position = self.now.isoformat(), undo.name
 
     def finish(self) -> None:
-        """Check, when the function has ended, that it swallowed no error and left out no recorded step. Raises Diverged."""
+        """Check, when the function has ended, that it swallowed no error and left out no recorded step. Raises Halt and Diverged."""
         if self._failure is not None:
             raise self._failure
         if self._played < len(self.steps):
             self._diverge("ends")
 
     def _wait(self, name: str, classes: dict[str, type], within: timedelta) -> Entry:
-        with self._one_at_a_time():
-            entry = self._recorded(name, may_follow=True)
-            if entry is not None:
-                return entry
-            for answer in self.answers:
-                if answer["type"] in classes:
-                    self.answers.remove(answer)
-                    return self._record(name, answer=answer["type"], result=answer["body"])
-            if self.deadline is None or self.position != name:
-                self.deadline, self.position = self.now + within, name
-            if self.now < self.deadline:
-                self.waiting = True
-                raise Halt
-            # The decision has a commit of its own, so that a failure of the next step cannot revoke it.
-            self.worked = True
-            return self._record(name, answer=TimedOut.__name__, result=None)
+        entry = self._recorded(name, may_follow=True)
+        if entry is not None:
+            return entry
+        for answer in self.answers:
+            if answer["type"] in classes:
+                self.answers.remove(answer)
+                return self._record(name, answer=answer["type"], result=answer["body"])
+        if self.deadline is None or self.position != name:
+            self.deadline, self.position = self.now + within, name
+        if self.now < self.deadline:
+            self.waiting = True
+            raise Halt
+        # The decision has a commit of its own, so that a failure of the next step cannot revoke it.
+        self.worked = True
+        return self._record(name, answer=TimedOut.__name__, result=None)
 
     def _recorded(self, name: str, *, may_follow: bool = False) -> Entry | None:
         """Return the record of the step that comes next in the replay; None if this step is new. Raises Halt and Diverged."""
@@ -204,9 +206,6 @@ class Run:
             kind = f"{type(error).__module__}:{type(error).__qualname__}"
             self.worked = True
             return self._record(name, error=kind, result=str(error)[:MAX_BYTES])
-        except BaseException as error:
-            self._failure = error
-            raise
         await savepoint.commit()
         self.worked = True
         return entry
@@ -234,10 +233,18 @@ class Run:
     @contextmanager
     def _one_at_a_time(self) -> Generator[None]:
         if self._busy:
-            raise RuntimeError(f"the saga {self.name} runs two steps at a time: await each step before the next one")
+            self._failure = RuntimeError(
+                f"the saga {self.name} runs two steps at a time: await each step before the next one"
+            )
+            raise self._failure
         self._busy = True
         try:
             yield
+        except DomainError:
+            raise
+        except BaseException as error:
+            self._failure = error  # a saga that catches the error ends all the same
+            raise
         finally:
             self._busy = False
 
@@ -268,4 +275,11 @@ def _load(adapter: TypeAdapter[Any], value: Any) -> Any:
 
 def _error_of(entry: Entry) -> Exception:
     module, _, name = entry["error"].partition(":")
-    return getattr(import_module(module), name)(entry["result"])
+    try:
+        kind = attrgetter(name)(import_module(module))
+    except (ImportError, AttributeError):
+        raise Diverged(
+            f"the step {entry['name']!r} has recorded the error {entry['error']}, which the code here does not have: keep the class"
+        ) from None
+    # Without the parameters of its own that a class may have: the text is what was recorded.
+    return kind.__new__(kind, entry["result"])
