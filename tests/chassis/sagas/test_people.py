@@ -12,8 +12,11 @@ from uuid import UUID, uuid4
 
 import pytest
 from chassis.application import worker
+from chassis.brokers import Kind, Message
 from chassis.commands import main
 from chassis.database import Database
+from chassis.messaging import parking
+from chassis.sagas import AdvanceSagaV1, rows
 from chassis.sagas.run import Diverged
 from chassis.sagas.testing import SagaPlayer, check_run
 from chassis.service import Service
@@ -150,6 +153,24 @@ async def test_a_replay_of_the_parked_message_goes_on_like_a_retry(
     assert await effects(orders) == ["reserve", "request"]
 
 
+async def test_a_replay_that_finds_a_saga_still_waiting_lets_it_go_on_at_its_deadline(
+    orders: Database, player: SagaPlayer, clerk: Clerk
+) -> None:
+    saga_id = await start(orders)
+    await player.play()
+    [row] = await orders.fetch("SELECT turn FROM chassis.sagas")
+    job = AdvanceSagaV1(saga_id=saga_id, turn=row["turn"]).model_dump_json().encode()
+    message = Message(Kind.JOB, "orders.advance-saga.v1", "early", "key", job)
+    async with orders.unit_of_work() as uow:
+        await parking.park(uow.connection, message, direction="incoming", reason="Diverged: …", attempts=5)
+        await uow.connection.execute(rows.PARK, saga_id, row["turn"], "Diverged: …", message.id)
+    [row] = await orders.fetch("SELECT id FROM chassis.parked")
+    assert await asyncio.to_thread(main, clerk.service, ["parked", "replay", str(row["id"])]) == 0
+    assert "parked" not in (await clerk("show", str(saga_id)))[1]
+    await player.pass_time(timedelta(minutes=6))
+    assert (await player.state(place_order, "17")).state == "abandoned"
+
+
 async def test_a_parked_saga_keeps_an_answer_and_does_nothing_else_until_a_person_decides(
     orders: Database, player: SagaPlayer, working: Work, clerk: Clerk
 ) -> None:
@@ -179,6 +200,31 @@ async def test_a_person_abandons_a_saga_that_waits(orders: Database, player: Sag
     assert await effects(orders) == ["reserve", "request", "refund", "release"]
     status, _, problem = await clerk("abandon", str(saga_id))
     assert (status, problem) == (1, f"tiny: {saga_id} is abandoned already\n")
+
+
+async def test_a_saga_without_a_compensation_that_is_left_has_none_to_do_by_hand(
+    orders: Database, player: SagaPlayer, clerk: Clerk
+) -> None:
+    saga_id = await start(orders)
+    await orders.execute("UPDATE chassis.sagas SET state = 'undoing', problem = 'a reason'")
+    status, _, problem = await clerk("retry", str(saga_id), "--by-hand")
+    assert status == 1
+    assert problem == (
+        f"tiny: {saga_id} has no compensation left that a person could perform: `sagas retry` without --by-hand\n"
+    )
+
+
+async def test_the_export_of_a_saga_that_a_person_abandoned_replays(
+    orders: Database, player: SagaPlayer, clerk: Clerk, tmp_path: Path
+) -> None:
+    saga_id = await start(orders)
+    await player.play()
+    await clerk("abandon", str(saga_id))
+    await player.play()
+    run = tmp_path / "run.json"
+    run.write_text((await clerk("export", str(saga_id)))[1])
+    assert json.loads(run.read_text())["state"] == "abandoned"
+    await asyncio.to_thread(check_run, messages_of(place_order).sagas, run)
 
 
 @pytest.mark.parametrize("action", ["show", "retry", "abandon", "export"])
@@ -243,8 +289,6 @@ async def _confirms_twice(run: Any, order: Any) -> None:
 
 
 async def test_old_sagas_are_forgotten_and_others_are_kept(orders: Database, player: SagaPlayer) -> None:
-    from chassis.sagas import rows
-
     await start(orders, "17")
     await start(orders, "18")
     await player.play()

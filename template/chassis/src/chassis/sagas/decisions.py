@@ -39,7 +39,12 @@ async def retry(uow: UnitOfWork, sagas: Sagas, saga_id: UUID, *, by_hand: bool =
             )
         run = run_of(row)
         await outcome(sagas.find(row["name"]), run, row)
-        undo = pending_undos(run)[-1]
+        pending = pending_undos(run)
+        if not pending:
+            raise Refused(
+                f"{saga_id} has no compensation left that a person could perform: `sagas retry` without --by-hand"
+            )
+        undo = pending[-1]
         undo.entry["undone"], undo.entry["by_hand"] = run.now.isoformat(), True
         steps, next_step = json.dumps(run.steps), f"what comes after {undo.name}"
     await _resume(uow, sagas, row, row["state"], row["reason"], steps)
