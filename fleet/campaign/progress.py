@@ -5,7 +5,7 @@ from datetime import date
 from enum import StrEnum
 
 from fleet.check.findings import Finding, Level
-from fleet.check.levels import traits_of
+from fleet.check.levels import known_conventions, traits_of
 from fleet.check.standing import Standing
 from fleet.errors import FleetError
 from fleet.policy.campaigns import Campaign
@@ -79,10 +79,9 @@ def _part(campaign: Campaign, levels: tuple[Maturity, ...], standing: Standing) 
         wanted, found = as_version(campaign.version), as_version(standing.version)
         is_done = bool(wanted and found and found >= wanted)
         return Part(standing, State.DONE) if is_done else Part(standing, State.OPEN, (standing.version,))
-    asked = _asked(campaign, levels)
-    missing = tuple(
-        dict.fromkeys(one.id for one in standing.conventions if any(level.lacks([one.id]) for level in asked))
-    )
+    asked, known = _asked(campaign, levels), known_conventions()
+    broken = dict.fromkeys(one.id for one in standing.conventions if one.id in known)  # not waiver-unused
+    missing = tuple(id_ for id_ in broken if any(level.lacks([id_]) for level in asked))
     is_waived = all(one.level is Level.WAIVED for one in standing.conventions if one.id in missing)
     return Part(standing, State.WAIVED if is_waived and missing else State.OPEN if missing else State.DONE, missing)
 

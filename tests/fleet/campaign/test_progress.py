@@ -11,6 +11,7 @@ from fleet.campaign.issues import MOST_FINDINGS, code, issues, mention
 from fleet.campaign.nudge import write_issues
 from fleet.campaign.progress import Progress, State, find_campaign, measure
 from fleet.check.findings import Finding, Level
+from fleet.check.levels import under
 from fleet.check.standing import Standing
 from fleet.errors import FleetError
 from fleet.policy.policy import parse
@@ -43,6 +44,15 @@ name = "silver"
 maturity = "silver"
 by = 2027-03-01
 domain = "shop"
+
+[[maturity]]
+name = "gold"
+conventions = "*"
+
+[[campaign]]
+name = "gold"
+maturity = "gold"
+by = 2027-03-01
 """
 
 
@@ -102,6 +112,13 @@ def test_a_level_is_reached_with_all_levels_below_and_only_its_group_counts() ->
     assert states(found) == [("open", ("docs-readme",)), ("open", ("docs-runbook",)), ("done", ())]
 
 
+def test_a_level_of_all_conventions_asks_for_nothing_that_is_no_convention() -> None:
+    unused = standing("kept", "a", "waiver-unused", level=Level.WARNING)
+    found = measured("gold", unused, standing("broken", "a", "docs-alerts", "waiver-invalid"))
+    assert states(found) == [("done", ()), ("open", ("docs-alerts",))]
+    assert under(unused, parse(POLICY, "policy.toml"), DAY).maturity == "gold"
+
+
 @pytest.mark.parametrize(
     ("day", "broken", "is_late"),
     [
@@ -120,7 +137,7 @@ def test_an_unknown_campaign_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(FleetError) as refusal:
         find_campaign(parse(POLICY, "policy.toml"), "runbook")
     assert str(refusal.value) == (
-        "there is no campaign 'runbook' (did you mean runbooks?): write one of runbooks, v2, silver"
+        "there is no campaign 'runbook' (did you mean runbooks?): write one of runbooks, v2, silver, gold"
     )
 
 
