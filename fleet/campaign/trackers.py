@@ -31,7 +31,8 @@ class Tracker(ABC):
         """Open an issue, and return what the program prints, which is its address. Raises FleetError."""
 
     def _run(self, *arguments: str, stdin: str = "") -> str:
-        command = [self.program, "issue", *arguments]
+        # A surrogate alone, as YAML and JSON can write it, is no argument of a program.
+        command = [self.program, "issue", *(one.encode(errors="replace").decode() for one in arguments)]
         if not shutil.which(self.program):
             raise FleetError(f"{self.program} is not installed: install it and sign in, or post the file by hand")
         try:
@@ -40,6 +41,8 @@ class Tracker(ABC):
             )
         except subprocess.TimeoutExpired:
             raise FleetError(f"{self.program} issue {arguments[0]} did not end within {SECONDS} seconds") from None
+        except OSError as error:
+            raise FleetError(f"{self.program} cannot be started: {error.strerror}") from None
         if done.returncode:
             raise FleetError(
                 f"{self.program} issue {arguments[0]} failed: {done.stderr.strip()[:500] or 'no reason given'}"

@@ -173,6 +173,20 @@ def test_a_program_that_fails_is_reported_for_its_service_and_stops_no_other(
     assert shown[2].startswith("stock: ")
 
 
+def test_a_text_that_is_no_unicode_is_sent_with_marks_in_its_place(
+    fleet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A surrogate alone, as YAML and JSON can write it, is no argument of a program.
+    found = Finding("docs-runbook", "docs/\udcff.md", "lifecycle is \ud800", "write one")
+    monkeypatch.setattr(
+        "fleet.campaign.command.status",
+        lambda members, jobs: [Standing(one.name, one.address, conventions=(found,)) for one in members],
+    )
+    shown = report("nudge", "runbooks", "--open", status=1).splitlines()
+    assert [line.partition(" ")[2] for line in shown[1:3]] == ["opened https://forge.example/issues/7"] * 2
+    assert all("lifecycle is ?" in str(call) for call in calls(fleet) if call[2] == "create")
+
+
 def test_nobody_is_asked_once_all_are_done(fleet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report("nudge", "runbooks")
     monkeypatch.setattr("fleet.campaign.command.status", lambda members, jobs: [])
