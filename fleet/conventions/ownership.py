@@ -67,14 +67,17 @@ class Reviewers(Convention):
         if not (platform or allowed) or CODEOWNERS not in service.tree:  # owner-code-owners reports a missing file
             return
         reviewers = _Reviewers(service.text(CODEOWNERS))
-        if unfit := _unfit_reviewers(reviewers.of(WAIVERS_FILE), allowed):
+        unfit = _unfit_reviewers(reviewers.required(WAIVERS_FILE), allowed)
+        if not unfit and any(path.startswith(".github/") for path in service.expected.platform):
+            unfit = _unfit_reviewers(_Reviewers(_without_sections(service.text(CODEOWNERS))).of(WAIVERS_FILE), allowed)
+        if unfit:
             yield Problem(CODEOWNERS, unfit)
         if not platform:
             return
         # The platform team approves waivers, though the file is the team's, and even before the file exists.
         of_platform = sorted({*service.expected.platform.keys() & service.tree.keys(), WAIVERS_FILE})
         # Require a sole owner: with several, any one of them may approve.
-        if wrong := [path for path in of_platform if [platform] not in reviewers.of(path)]:
+        if wrong := [path for path in of_platform if [platform] not in reviewers.required(path)]:
             yield Problem(CODEOWNERS, f"{_summarise(wrong)} is the platform's, and {platform} is not its only reviewer")
         missed = [path for path in service.tree if not any(answered in owners for owners in reviewers.of(path))]
         for pattern, paths in _group_team_paths(service.expected.patterns, missed):
@@ -103,20 +106,43 @@ def _group_team_paths(patterns: list[str], paths: list[str]) -> Iterator[tuple[s
 
 
 class _Reviewers:
-    """Find the reviewers of a path as Git hosts do: the owners in the last matching rule of each section."""
+    """Find the reviewers of a path as Git hosts do: the owners in the last matching rule of each section.
+
+    GitLab's exclusion, as !/docs/, leaves its section without a reviewer of the path.
+    """
 
     def __init__(self, text: str) -> None:
         sections: dict[str, str] = {}
+        excluded: dict[str, str] = {}
         for section, pattern, owners, _ in _rules(text):
             sections[section] = f"{sections.get(section, '')}{pattern} {' '.join(owners)}\n"
+            if pattern.startswith("!"):
+                excluded[section] = f"{excluded.get(section, '')}{pattern[1:]} @excluded\n"
         try:
-            self._sections = [codeowners.CodeOwners(rules) for rules in sections.values()]
+            self._sections = {name: codeowners.CodeOwners(rules) for name, rules in sections.items()}
+            self._excluded = {name: codeowners.CodeOwners(rules) for name, rules in excluded.items()}
         except (ValueError, re.error) as error:
             raise FleetError(f"{CODEOWNERS} has an invalid pattern: {error}") from None
+        headings = (SECTION.match(line.strip()) for line in text.splitlines())
+        self._optional = {found[1].casefold() for found in headings if found and found[0].startswith("^")}
 
     def of(self, path: str) -> list[list[str]]:
         """Return the reviewing teams of a path, by section."""
-        return [[_team(name) for _, name in section.of(path)] for section in self._sections]
+        return [self._in(name, path) for name in self._sections]
+
+    def required(self, path: str) -> list[list[str]]:
+        """Return the teams without whom a change of a path cannot be merged: not those of GitLab's optional sections."""
+        return [self._in(name, path) for name in self._sections if name not in self._optional]
+
+    def _in(self, section: str, path: str) -> list[str]:
+        if section in self._excluded and self._excluded[section].of(path):
+            return []
+        return [_team(name) for _, name in self._sections[section].of(path)]
+
+
+def _without_sections(text: str) -> str:
+    """Return the rules as GitHub reads them: a section's heading is no rule to it, and the last matching rule counts."""
+    return "".join(f"{line}\n" for line in text.splitlines() if not SECTION.match(line.strip()))
 
 
 def _summarise(paths: list[str]) -> str:

@@ -154,6 +154,13 @@ def test_only_reviewers_of_the_policy_may_own_the_waivers(service: Path, monkeyp
     assert says("/src/ @billing-team\n") == [f"nobody reviews conventions.yml, and {allowed}"]
     assert says("* @billing-team\n/conventions.yml @acme/security @acme/platform\n") == []
     assert says("* @billing-team\n[Waivers]\n/conventions.yml @acme/security\n") == []
+    # GitLab needs no approval of an optional section, nor for an excluded path. GitHub knows no sections: the last rule counts.
+    team_alone = f"billing-team reviews conventions.yml, and {allowed}"
+    assert says("* @billing-team\n^[Waivers]\n/conventions.yml @acme/security\n") == [team_alone]
+    assert says("* @billing-team\n[Waivers] @acme/security\n/conventions.yml\n!/conventions.yml\n") == [team_alone]
+    assert says("[Waivers]\n/conventions.yml @acme/security\n[Rest]\n* @billing-team\n") == [team_alone]
+    append(".copier-answers.yml", "ci: gitlab\n")(service)
+    assert says("[Waivers]\n/conventions.yml @acme/security\n[Rest]\n* @billing-team\n") == []
 
 
 def test_a_definition_that_is_written_out_is_not_the_document(service: Path) -> None:
