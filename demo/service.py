@@ -55,9 +55,10 @@ class DemoService:
         """Remove the copy of the run before. Move a copy with somebody's changes aside, and return its new place."""
         if not self.folder.exists():
             return None
-        changes = self._git("status", "--porcelain", check=False).stdout
-        commits = self._git("rev-list", "--count", "HEAD", check=False).stdout.strip()
-        if changes or commits != "1":
+        # A run that was interrupted has left no commit.
+        is_whole = (self.folder / ".git").exists()
+        commits = self._git("rev-list", "--count", "HEAD", check=False).stdout.strip() if is_whole else ""
+        if commits and (commits != "1" or self._git("status", "--porcelain").stdout):
             aside = self.folder.with_name(f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}")
             self.folder.rename(aside)
             return os.path.relpath(aside, ROOT)

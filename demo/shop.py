@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import httpx2
@@ -16,6 +16,7 @@ from demo.service import ROOT, DemoFailed, environment, run
 
 CONFIG = ROOT / "build" / "shop" / "fleet.toml"
 STOP_SECONDS = 60
+END_SECONDS = 15
 INSTALL = ["uv", "sync", "--quiet", "--inexact", "--no-default-groups", "--extra", "up"]
 FLEET = [sys.executable, "-m", "fleet"]
 READY = "Ctrl-C or `fleet down` ends all"
@@ -42,9 +43,12 @@ class Making:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGINT)
-            self.process.communicate()
+        # A program that a shell has just forked loses a signal that comes before its exec.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            if self.process.poll() is None:
+                os.killpg(self.process.pid, number)
+                with suppress(subprocess.TimeoutExpired):
+                    self.process.communicate(timeout=END_SECONDS)
 
     def wait(self) -> None:
         """Raises DemoFailed with what was printed."""

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from demo.service import ROOT, DemoFailed, DemoService, run
+from fleet.up.memory import Memory
 
 SHOP = Path(__file__).parent / "shop"
 BUILD = ROOT / "build" / "shop"
@@ -58,7 +59,14 @@ def main() -> int:
 
 
 def make_product(folder: Path) -> list[str]:
-    """Make all services, and the fleet.toml that lists them. Return the new places of copies that somebody has changed."""
+    """Make all services, and the fleet.toml that lists them. Return the new places of copies that somebody has changed.
+
+    Raises DemoFailed.
+    """
+    if Memory(folder / ".fleet").running():
+        raise DemoFailed(
+            f"`fleet up` runs the services in {folder}: end it by `fleet down --config {folder}/fleet.toml`"
+        )
     services = {name: DemoService(name, SHOP / name / "answers.yml", SHOP / name, folder) for name in SERVICES}
     kept = [place for service in services.values() if (place := service.make_room())]
     folder.mkdir(parents=True, exist_ok=True)

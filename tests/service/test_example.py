@@ -17,12 +17,13 @@ import pytest
 
 from demo import __main__ as story
 from demo import shop
+from demo.service import DemoFailed, DemoService
 from demo.shop import Product
 from docs import pictures
-from examples.__main__ import BUILD, SERVICES, SHOP
+from examples.__main__ import BUILD, SERVICES, SHOP, make_product
 from fleet.up import control
 from fleet.up.memory import Memory
-from tests.support.commands import make, service_environment
+from tests.support.commands import git, make, service_environment
 from tests.support.paths import ROOT
 from tests.support.waiting import wait_until
 
@@ -172,9 +173,43 @@ def test_an_interrupted_demo_ends_the_installation_of_the_product(monkeypatch: p
     monkeypatch.setattr(shop, "INSTALL", ["sleep", "600"])
     with shop.Making() as making:
         group = making.process.pid
-        wait_until(lambda: psutil.Process(group).children())
-    with pytest.raises(ProcessLookupError):
+        # The child of a shell loses a signal that comes before the child has become its program.
+        wait_until(lambda: [each.name() for each in psutil.Process(group).children()] == ["sleep"])
+    wait_until(lambda: not _is_alive(group))
+
+
+def _is_alive(group: int) -> bool:
+    try:
         os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("commits", "edited", "is_kept"), [(0, True, False), (1, False, False), (1, True, True), (2, False, True)]
+)
+def test_a_new_run_keeps_the_copy_that_somebody_has_changed(
+    tmp_path: Path, commits: int, edited: bool, is_kept: bool
+) -> None:
+    service = DemoService("billing", tmp_path / "answers.yml", place=tmp_path)
+    service.folder.mkdir()
+    git(service.folder, "init", "--quiet")
+    for _ in range(commits):
+        git(service.folder, "commit", "--quiet", "--allow-empty", "--message", "Change")
+    if edited:
+        (service.folder / "edited").touch()
+    kept = service.make_room()
+    assert (kept is not None, service.folder.exists()) == (is_kept, False)
+    assert len([*tmp_path.iterdir()]) == is_kept
+
+
+def test_a_product_that_runs_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Memory, "running", lambda memory: {"port": 1})
+    (tmp_path / "orders").mkdir()
+    with pytest.raises(DemoFailed, match="end it by `fleet down --config"):
+        make_product(tmp_path)
+    assert (tmp_path / "orders").exists()
 
 
 def processes() -> list[list[str]]:
