@@ -20,11 +20,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from uuid import uuid4
 
-import asyncpg
 import httpx2
 
 from tests.service.chaos.errands import LONG_SECONDS, Records, count_records, first_minute, hand_in
-from tests.service.chaos.system import START_TIMEOUT_SECONDS, System, system
+from tests.service.chaos.system import System, connect, system
 from tests.service.chaos.troubles import kinds, schedule
 from tests.support import brokers
 
@@ -107,8 +106,8 @@ async def torment(running: System, planned: Sequence[tuple[str, str]], dice: ran
 
 async def count(running: System, answers: Answers) -> Count:
     """Wait until each committed step has had its effect, or the deadline has passed; then compare."""
-    counter = await _connect(running.databases["counter"])
-    journal = await _connect(running.databases["journal"])
+    counter = await connect(running.databases["counter"])
+    journal = await connect(running.databases["journal"])
     deadline = time.monotonic() + DRAIN_TIMEOUT_SECONDS
     while True:
         waiting = await counter.fetchval("SELECT count(*) FROM chassis.outbox")
@@ -132,17 +131,6 @@ async def count(running: System, answers: Answers) -> Count:
     return result
 
 
-async def _connect(url: str) -> asyncpg.Connection:
-    deadline = time.monotonic() + START_TIMEOUT_SECONDS
-    while True:
-        try:
-            return await asyncpg.connect(url)
-        except (OSError, asyncpg.PostgresError):
-            if time.monotonic() > deadline:
-                raise
-            await asyncio.sleep(0.2)
-
-
 async def run(running: System, *, rounds: int, seed: int, errand_seconds: float = LONG_SECONDS) -> Count:
     """Put a running system under load, break its parts, then count."""
     dice = random.Random(seed)
@@ -151,7 +139,7 @@ async def run(running: System, *, rounds: int, seed: int, errand_seconds: float 
     stop = asyncio.Event()
     loading = [asyncio.create_task(load(running.base, stop, answers))]
     if clerk := running.databases.get("clerk"):
-        connection = await _connect(clerk)
+        connection = await connect(clerk)
         first = await first_minute(connection)
         await connection.close()
         loading.append(asyncio.create_task(hand_in(clerk, stop, errand_seconds)))
@@ -162,7 +150,7 @@ async def run(running: System, *, rounds: int, seed: int, errand_seconds: float 
     result = await count(running, answers)
     result.happened = Counter(kind for kind, _ in planned)
     if "clerk" in running.databases:
-        connection = await _connect(running.databases["clerk"])
+        connection = await connect(running.databases["clerk"])
         result.records = await count_records(connection, first, timeout_seconds=DRAIN_TIMEOUT_SECONDS)
         result.parked += await connection.fetchval("SELECT count(*) FROM chassis.parked")
         await connection.close()

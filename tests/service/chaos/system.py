@@ -84,6 +84,10 @@ class Part:
                 stderr=output,
             )
 
+    def change(self, **settings: str) -> None:
+        """Give these settings to the process from its next start on."""
+        self._settings |= settings
+
     @property
     def pid(self) -> int:
         assert self._process is not None
@@ -271,3 +275,15 @@ async def create(url: str, names: list[str]) -> None:
     for name in names:
         await connection.execute(f'CREATE DATABASE "{name}"')
     await connection.close()
+
+
+async def connect(url: str) -> asyncpg.Connection:
+    """Connect to a database that may just restart."""
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
+    while True:
+        try:
+            return await asyncpg.connect(url)
+        except (OSError, asyncpg.PostgresError):
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.2)

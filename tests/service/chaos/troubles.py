@@ -36,7 +36,7 @@ def kinds(system: System) -> dict[str, Kind]:
         "partition": Kind({name: lambda it=link: partitioned(it) for name, link in system.links.items()}, (1, 20)),
         "deposed": Kind(
             {
-                name: lambda it=link: deposed(it, system.databases["counter"])
+                name: lambda it=link: deposed(it, next(iter(system.databases.values())))
                 for name, link in system.links.items()
                 if name.endswith("-database")
             },
