@@ -25,7 +25,7 @@ def around(name: str, selection: Selection, config: Path) -> Selection:
     map_ = read_folders([one.folder for one in known])
     for folder, reason in map_.unread.items():
         warn(f"{folder} is not on the map, so only its settings and specs/uses name its neighbours: {reason}")
-    calls = {one.name: _called(one, map_) for one in known}
+    calls = {one.name: _called(one, map_, known) for one in known}
     service = find(name, selection.started)
     if service is None:
         names = ", ".join(one.name for one in selection.started)
@@ -46,14 +46,15 @@ def around(name: str, selection: Selection, config: Path) -> Selection:
     return replace(selection, started=started, missing=[], stubs=[one for one in found if one])
 
 
-def _called(caller: Checkout, map_: Map) -> set[str]:
+def _called(caller: Checkout, map_: Map, known: Sequence[Checkout]) -> set[str]:
     """Return the names of the services that a service calls, by its specs, its catalogue, its code and its settings."""
     named = {file.stem for file in (caller.folder / "specs/uses").glob("*.json")}
     named |= {*neighbour_settings(caller).values()}
     if facts := map_.services.get(caller.name):
         named |= {name for name in facts.consumes if not name.endswith("-messages")}
         named |= {client.target for client in facts.clients}
-    found = {map_.service_of(name) or name for name in named} - {caller.name}
+    # The map knows no names of fleet.toml.
+    found = {map_.service_of(name) or getattr(find(name, known), "name", name) for name in named} - {caller.name}
     return {name for name in found if NAME.fullmatch(name)}  # a name becomes a part of paths
 
 
@@ -88,11 +89,11 @@ def _stub(
 
 
 def _joined(parts: Sequence[Any]) -> Mapping[str, Any]:
-    """Join the documents of several callers. The first one wins where two describe the same."""
+    """Join the documents of several callers. The first one wins where two describe the same. Other structures are left out."""
     joined: dict[str, Any] = {"openapi": "3.1.0", "paths": {}, "components": {}}
-    for part in parts:
-        for path, item in part.get("paths", {}).items():
-            joined["paths"][path] = item | joined["paths"].get(path, {})
-        for kind, named in part.get("components", {}).items():
-            joined["components"][kind] = named | joined["components"].get(kind, {})
+    for part, key in ((part, key) for part in parts for key in ("paths", "components")):
+        written = part.get(key)
+        for name, item in written.items() if isinstance(written, dict) else ():
+            if isinstance(item, dict):
+                joined[key][name] = item | joined[key].get(name, {})
     return json.loads(json.dumps(joined))

@@ -141,6 +141,27 @@ def test_a_document_that_is_none_is_the_reason_in_the_answer(config: Path) -> No
     assert "no API document of catalog is known" in stub.missing
 
 
+@pytest.mark.parametrize(
+    "part",
+    ['"paths": {"/v1/ledger": [1]}', '"paths": {}, "components": []', '"paths": {}, "components": {"schemas": 3}'],
+)
+def test_a_part_of_another_structure_is_left_out_of_the_joined_document(config: Path, part: str) -> None:
+    written = f'{{"openapi": "3.1.0", "info": {{"title": "ledger", "version": "1"}}, {part}}}'
+    write(config.parent / "payments", "specs/uses/ledger.json", written)
+    (stub,) = [one for one in narrowed(config, "orders").stubs if one.name == "ledger"]
+    assert stub.reply("GET", "/v1/ledger")[0] in (404, 501)
+
+
+def test_a_neighbour_that_callers_know_by_its_name_in_fleet_toml_starts(config: Path) -> None:
+    listed = '[[service]]\npath = "prices"\nname = "prices"\n'
+    write_checkout(config.parent / "prices", "price-list", SETTINGS.format("key: int = 1"), **ANSWERS)
+    config.write_text(config.read_text() + listed)
+    for name in ("catalog", "price-list"):
+        chosen = narrowed(config, name)
+        assert {"catalog", "price-list"} <= {*names(chosen.started)}
+        assert "price-list" not in names(chosen.stubs)
+
+
 def test_a_token_has_the_scopes_of_the_calls_that_the_client_makes(config: Path) -> None:
     chosen = narrowed(config, "orders")
     known: list[Checkout] = [*chosen.started, *chosen.stubs]  # ty: ignore[invalid-assignment]
