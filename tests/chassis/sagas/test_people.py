@@ -20,6 +20,7 @@ from chassis.sagas import AdvanceSagaV1, rows
 from chassis.sagas.run import Diverged
 from chassis.sagas.testing import SagaPlayer, check_run
 from chassis.service import Service
+from chassis.testing import until_blocked
 
 from tests.chassis.memory_broker import MemoryBroker
 from tests.chassis.sagas import ordering
@@ -225,6 +226,25 @@ async def test_the_export_of_a_saga_that_a_person_abandoned_replays(
     run.write_text((await clerk("export", str(saga_id)))[1])
     assert json.loads(run.read_text())["state"] == "abandoned"
     await asyncio.to_thread(check_run, messages_of(place_order).sagas, run)
+
+
+async def test_a_decision_waits_for_the_step_that_is_running(
+    orders: Database, player: SagaPlayer, clerk: Clerk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chassis.messaging.sagas_command.QUERY_SECONDS", 0.1)
+    saga_id = await start(orders)
+    async with orders.unit_of_work() as uow:
+        await uow.connection.fetchrow(rows.LOCK, saga_id)
+        monkeypatch.setenv("MESSAGE_TIMEOUT_SECONDS", "0.1")
+        status, _, problem = await clerk("abandon", str(saga_id))
+        assert (status, problem) == (
+            1,
+            "tiny: the database has not answered within 0.2 seconds. A step of the saga may be running: run the command again\n",
+        )
+        monkeypatch.setenv("MESSAGE_TIMEOUT_SECONDS", "30")
+        deciding = asyncio.create_task(clerk("abandon", str(saga_id)))
+        await until_blocked(deciding, orders)
+    assert (await deciding)[0] == 0
 
 
 @pytest.mark.parametrize("action", ["show", "retry", "abandon", "export"])

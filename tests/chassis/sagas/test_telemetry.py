@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from chassis.database import Database, pool
 from chassis.messaging.outbox import Outbox
-from chassis.sagas import AdvanceSagaV1, run
+from chassis.sagas import AdvanceSagaV1, Run, rows, run, saga
 from chassis.sagas.sweep import Sweep
 from chassis.sagas.testing import SagaPlayer
 from chassis.telemetry.setup import Telemetry
@@ -17,8 +17,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from pydantic import SecretStr
 
 from tests.chassis.running import recording
-from tests.chassis.sagas.ordering import place_order
-from tests.chassis.sagas.players import effects, messages_of, start
+from tests.chassis.sagas.ordering import PlaceOrder, place_order, refund, request_payment
+from tests.chassis.sagas.players import Play, effects, messages_of, start
 
 JOB = "orders.advance-saga.v1"
 
@@ -68,6 +68,52 @@ async def test_sagas_are_measured_by_name_state_step_and_age(orders: Database, p
     assert found["saga.active", "waiting"] == found["saga.active", "parked"] == 1
     assert found["saga.idle", "waiting"] == 0
     assert 172_800 <= found["saga.oldest.age", "waiting"] < 173_800
+
+
+async def test_names_of_steps_that_hold_ids_make_a_bounded_number_of_series(orders: Database) -> None:
+    await orders.execute("""
+        INSERT INTO chassis.sagas (id, name, key, version, params, position, started_at)
+        SELECT gen_random_uuid(), 'notify', number::text, 1, '{}', 'notify ' || least(number, 70), now() - number * interval '1 hour'
+        FROM generate_series(1, 80) AS number
+    """)
+    found = {row["position"]: row for row in await orders.fetch(rows.MEASURE)}
+    assert len(found) == 51
+    assert found["notify 70"]["sagas"] == 11
+    assert found["other"]["sagas"] == 20
+    assert sum(row["sagas"] for row in found.values()) == 80
+    assert 3600 < found["other"]["oldest_seconds"] < found["notify 70"]["oldest_seconds"]
+
+
+@saga("two-notes")
+async def two_notes(saga_run: Run, order: PlaceOrder) -> None:
+    for number in range(2):
+        await saga_run.step(request_payment, order, undo=refund, name=f"request {number}")
+
+
+async def test_durations_are_measured_by_use_case_because_names_of_steps_may_hold_ids(
+    orders: Database, playing: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[dict[str, str]] = []
+
+    class Durations:
+        def record(self, _: float, attributes: dict[str, str]) -> None:
+            measured.append(attributes)
+
+    monkeypatch.setattr(run, "durations", Durations())
+    player = playing(two_notes)
+    await start(orders, saga=two_notes)
+    await player.play()
+    assert measured == [{"saga": "two-notes", "step": "request_payment"}] * 2
+
+
+async def test_active_sagas_are_measured_without_reading_those_that_have_ended(orders: Database) -> None:
+    await orders.execute("""
+        INSERT INTO chassis.sagas (id, name, key, version, params, state, ended_at)
+        SELECT gen_random_uuid(), 'place-order', number::text, 1, '{}', 'completed', now() FROM generate_series(1, 5000) AS number
+    """)
+    await orders.execute("ANALYZE chassis.sagas")
+    plan = "\n".join(row[0] for row in await orders.fetch(f"EXPLAIN {rows.MEASURE}"))
+    assert "ix_sagas_active" in plan
 
 
 async def test_a_worker_that_stops_inside_a_step_loses_the_row_to_another_worker(

@@ -61,6 +61,15 @@ def run(service: Service, settings: CommandSettings, options: argparse.Namespace
     except (DatabaseUnavailable, decisions.Refused, Diverged, Unlisted) as error:
         print(f"{service.name}: {error}", file=sys.stderr)
         return 1
+    except TimeoutError:
+        problem = f"the database has not answered within {_limit_seconds(settings):g} seconds. A step of the saga may be running"
+        print(f"{service.name}: {problem}: run the command again", file=sys.stderr)
+        return 1
+
+
+def _limit_seconds(settings: CommandSettings) -> float:
+    """A decision waits for the step that is running."""
+    return settings.message_timeout_seconds + QUERY_SECONDS
 
 
 async def _run(service: Service, settings: CommandSettings, options: argparse.Namespace) -> int:
@@ -68,7 +77,7 @@ async def _run(service: Service, settings: CommandSettings, options: argparse.Na
         settings.database_url,
         pool_size=1,
         name=f"{service.name}-sagas",
-        command_timeout_seconds=QUERY_SECONDS,
+        command_timeout_seconds=_limit_seconds(settings),
         outbox=Outbox(service.messages),
         transaction_pooler=settings.database_transaction_pooler,
         versions=service.versions,

@@ -47,9 +47,15 @@ SWEEP = """
 FORGET = """
     DELETE FROM chassis.sagas WHERE id IN (SELECT id FROM chassis.sagas WHERE ended_at < now() - $1::interval LIMIT 1000)
 """
-# Three sweeps in vain: an attempt that is under way has had its time.
+# Three sweeps in vain: an attempt that is under way has had its time. The name of a step may hold an id, and each name is a series
+# of a metric: so the steps of a saga behind its 50 most frequent ones are one.
 MEASURE = """
-    SELECT name, CASE WHEN problem IS NULL THEN state ELSE 'parked' END AS state, position, count(*) AS sagas,
-        count(*) FILTER (WHERE sweeps > 2) AS idle, extract(epoch FROM now() - min(started_at))::float8 AS oldest_seconds
-    FROM chassis.sagas WHERE ended_at IS NULL GROUP BY 1, 2, 3
+    SELECT name, state, CASE WHEN rank > 50 THEN 'other' ELSE position END AS position, sum(sagas)::bigint AS sagas,
+        sum(idle)::bigint AS idle, max(oldest_seconds) AS oldest_seconds
+    FROM (
+        SELECT name, CASE WHEN problem IS NULL THEN state ELSE 'parked' END AS state, position, count(*) AS sagas,
+            count(*) FILTER (WHERE sweeps > 2) AS idle, extract(epoch FROM now() - min(started_at))::float8 AS oldest_seconds,
+            row_number() OVER (PARTITION BY name ORDER BY count(*) DESC, position) AS rank
+        FROM chassis.sagas WHERE ended_at IS NULL GROUP BY 1, 2, 3
+    ) AS measured GROUP BY 1, 2, 3
 """

@@ -221,7 +221,9 @@ class Run:
                 return await use_case(*args, self.uow, **now)
         finally:
             current_key.reset(key)
-            durations.record(time.perf_counter() - began, {"saga": self.name, "step": name})
+            # The name of a step may hold an id, and a use case has one name.
+            step = getattr(use_case, "__name__", "other")
+            durations.record(time.perf_counter() - began, {"saga": self.name, "step": step})
 
     def _record(self, name: str, **values: Any) -> Entry:
         entry = {"name": name, "at": self.now.isoformat(), **values}
