@@ -96,4 +96,4 @@ def _joined(parts: Sequence[Any]) -> Mapping[str, Any]:
         for name, item in written.items() if isinstance(written, dict) else ():
             if isinstance(item, dict):
                 joined[key][name] = item | joined[key].get(name, {})
-    return json.loads(json.dumps(joined))
+    return json.loads(json.dumps(joined, default=str))  # YAML has dates

@@ -70,7 +70,7 @@ class Stub:
 def _encode(content: Any) -> bytes:
     """Write JSON. Raises ValueError for a long answer: one long example may be in it many times."""
     parts, size = [], 0
-    for part in json.JSONEncoder(allow_nan=False).iterencode(content):
+    for part in json.JSONEncoder(allow_nan=False, default=str).iterencode(content):
         parts.append(part)
         size += len(part)
         if size > MAX_ANSWER_BYTES:

@@ -152,6 +152,14 @@ def test_a_part_of_another_structure_is_left_out_of_the_joined_document(config: 
     assert stub.reply("GET", "/v1/ledger")[0] in (404, 501)
 
 
+def test_a_date_of_a_document_in_yaml_is_a_text(config: Path) -> None:
+    answer = '"200": {description: "", content: {application/json: {example: 2027-01-31}}}'
+    written = f"openapi: 3.1.0\npaths: {{/v1/ledger: {{get: {{operationId: read, responses: {{{answer}}}}}}}}}\n"
+    write(config.parent / "payments", "specs/uses/ledger.json", written)
+    (stub,) = [one for one in narrowed(config, "orders").stubs if one.name == "ledger"]
+    assert stub.reply("GET", "/v1/ledger")[2] == b'"2027-01-31"'
+
+
 def test_a_neighbour_that_callers_know_by_its_name_in_fleet_toml_starts(config: Path) -> None:
     listed = '[[service]]\npath = "prices"\nname = "prices"\n'
     write_checkout(config.parent / "prices", "price-list", SETTINGS.format("key: int = 1"), **ANSWERS)
