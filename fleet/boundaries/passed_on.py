@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from fleet.boundaries.decision import DATA
@@ -31,6 +32,9 @@ ASK = (
 )
 MOST_DEPTH = 20
 
+MOST_BODIES = 1000
+"""The most bodies that a service receives, and that it sends, which are compared: a document may have a hundred thousand."""
+
 
 @dataclass(frozen=True)
 class Body:
@@ -53,8 +57,8 @@ def passed_on(map_: Map, pasts: Mapping[str, Past]) -> Iterator[Question]:
     most = max(MOST_SERVICES, MOST_SHARE * len(map_.services))
     common = {one for one, names in users.items() if len(names) > most}
     best: dict[tuple[str, str, str], tuple[set[str], Body, Body]] = {}
-    for received in bodies:
-        for sent in (one for one in bodies if one.source == received.target and one.target != received.source):
+    for received, sent in _pairs(bodies):
+        if sent.target != received.source:
             own = received.fields - common
             same = own & sent.fields
             key = received.source, received.target, sent.target
@@ -64,6 +68,22 @@ def passed_on(map_: Map, pasts: Mapping[str, Past]) -> Iterator[Question]:
     for (source, name, target), found in sorted(best.items(), key=lambda item: (-len(item[1][0]), item[0])):
         if name in pasts:
             yield _question(source, name, target, found, pasts[name])
+
+
+def _pairs(bodies: list[Body]) -> Iterator[tuple[Body, Body]]:
+    """Yield what each service receives with what it sends, as far as they have enough fields."""
+    received, sent = (defaultdict[str, dict[str, list[Body]]](dict) for _ in range(2))
+    for body in (one for one in bodies if len(one.fields) >= FEWEST_FIELDS):
+        received[body.target].setdefault(body.source, []).append(body)
+        sent[body.source].setdefault(body.target, []).append(body)
+    for name, by_source in received.items():
+        yield from product(_compared(by_source), _compared(sent[name]))
+
+
+def _compared(by_neighbour: Mapping[str, list[Body]]) -> list[Body]:
+    """Leave the same number of bodies to each neighbour."""
+    most = max(MOST_BODIES // max(len(by_neighbour), 1), 1)
+    return [one for bodies in by_neighbour.values() for one in bodies[:most]]
 
 
 def _question(source: str, name: str, target: str, found: tuple[set[str], Body, Body], past: Past) -> Question:
