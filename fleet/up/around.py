@@ -84,7 +84,10 @@ def _stub(
         except (FleetError, OSError) as error:
             reasons.append(str(error))
     if parts:
-        return Stub(found, alias, ", ".join(map(str, used)), Document(_joined(parts)))
+        try:
+            return Stub(found, alias, ", ".join(map(str, used)), Document(_joined(parts)))
+        except FleetError as error:  # such as a reference to what is in none of the joined parts
+            reasons.append(str(error))
     return Stub(found, alias, "no document", missing=f"no API document of {found} is known: {'; '.join(reasons)}")
 
 

@@ -143,7 +143,12 @@ def test_a_document_that_is_none_is_the_reason_in_the_answer(config: Path) -> No
 
 @pytest.mark.parametrize(
     "part",
-    ['"paths": {"/v1/ledger": [1]}', '"paths": {}, "components": []', '"paths": {}, "components": {"schemas": 3}'],
+    [
+        '"paths": {"/v1/ledger": [1]}',
+        '"paths": {}, "components": []',
+        '"paths": {}, "components": {"schemas": 3}',
+        '"paths": {"/v1/ledger": {"$ref": "#/x-items/a"}}, "x-items": {"a": {}}',
+    ],
 )
 def test_a_part_of_another_structure_is_left_out_of_the_joined_document(config: Path, part: str) -> None:
     written = f'{{"openapi": "3.1.0", "info": {{"title": "ledger", "version": "1"}}, {part}}}'
