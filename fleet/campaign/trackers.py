@@ -69,8 +69,12 @@ class GitHub(Tracker):
         return f"{parts.netloc}{parts.path}"
 
     def find(self, title_start: str) -> str:
-        wanted = ("--state", "open", "--search", f'in:title "{title_start}"', "--json", "title,url")
-        return self._first(self._run("list", "--repo", self._name, *wanted), title_start, "url")
+        # GitHub's search does not know an issue of the last minutes, and the list is cut.
+        for wanted in (("--limit", "100"), ("--search", f'in:title "{title_start}"')):
+            listed = self._run("list", "--repo", self._name, "--state", "open", *wanted, "--json", "title,url")
+            if found := self._first(listed, title_start, "url"):
+                return found
+        return ""
 
     def open(self, title: str, body: str) -> str:
         return self._run("create", "--repo", self._name, "--title", title, "--body-file", "-", stdin=body)

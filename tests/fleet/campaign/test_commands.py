@@ -20,6 +20,8 @@ with (folder / "log").open("a") as log:
     log.write(json.dumps([name, *arguments, body]) + "\\n")
 if (folder / "fails").exists():
     sys.exit("HTTP 401: sign in first")
+if (folder / "unindexed").exists() and "in:title" in " ".join(arguments):
+    sys.exit(print("[]"))
 print((folder / "issues.json").read_text() if arguments[1] == "list" else "https://forge.example/issues/7")
 """
 
@@ -100,16 +102,18 @@ def test_an_issue_is_opened_in_each_repository_by_the_program_of_its_host(fleet:
     (fleet / "fleet.toml").open("a").write('[forge]\n"git.acme.example" = "gitlab"\n')
     shown = report("nudge", "runbooks", "--open").splitlines()[1:]
     assert shown == [f"{name}: opened https://forge.example/issues/7" for name in ("orders", "stock", "cart")]
-    listed, opened = calls(fleet)[:2]
-    search = ["--state", "open", "--search", 'in:title "Campaign runbooks:"', "--json", "title,url", ""]
-    assert listed == ["gh", "issue", "list", "--repo", "github.com/acme/orders", *search]
+    newest, listed, opened = calls(fleet)[:3]
+    search = ["--search", 'in:title "Campaign runbooks:"']
+    start, end = ["gh", "issue", "list", "--repo", "github.com/acme/orders", "--state", "open"], ["title,url", ""]
+    assert newest == [*start, "--limit", "100", "--json", *end]
+    assert listed == [*start, *search, "--json", *end]
     assert opened[:-1] == [
         *("gh", "issue", "create", "--repo", "github.com/acme/orders"),
         *("--title", "Campaign runbooks: due 2027-03-11", "--body-file", "-"),
     ]
     assert opened[-1].startswith("@acme/shop: please let this service keep docs-runbook")
     assert "`stock`" not in opened[-1]
-    listed, opened = calls(fleet)[2:4]
+    listed, opened = calls(fleet)[3:5]
     assert listed[:7] == [
         "glab",
         "issue",
@@ -121,7 +125,7 @@ def test_an_issue_is_opened_in_each_repository_by_the_program_of_its_host(fleet:
     ]
     assert opened[1:5] == ["issue", "create", "--repo", "https://gitlab.com/acme/shop/stock"]
     assert opened[opened.index("--description") + 1].startswith("@acme/shop: please")
-    assert calls(fleet)[4][4] == "https://git.acme.example/acme/cart"
+    assert calls(fleet)[5][4] == "https://git.acme.example/acme/cart"
 
 
 def test_an_issue_that_is_open_is_not_opened_again(fleet: Path) -> None:
@@ -144,6 +148,15 @@ def test_an_issue_that_is_open_is_not_opened_again(fleet: Path) -> None:
         "cart: its address shows neither GitHub nor GitLab: name its host in [forge] of fleet.toml, or post the file",
     ]
     assert {call[2] for call in calls(fleet)} == {"list"}
+
+
+def test_an_issue_that_github_has_not_indexed_yet_is_not_opened_again(fleet: Path) -> None:
+    issue = {"title": "Campaign runbooks: due 2027-03-11", "url": "https://forge.example/2", "web_url": "-"}
+    (fleet / "issues.json").write_text(json.dumps([issue]))
+    (fleet / "unindexed").touch()
+    assert report("nudge", "runbooks", "--open", status=1).splitlines()[1] == (
+        "orders: has an open issue: https://forge.example/2"
+    )
 
 
 @pytest.mark.parametrize(
