@@ -426,6 +426,10 @@ def update(
 @to_option
 @click.option("--test/--no-test", default=True, show_default=True, help="Run `make check` on each.")
 @click.option("--push", is_flag=True, help="Push each branch that passes.")
+@click.option(
+    "open_", "--open", is_flag=True, help="With --push: open a pull or merge request for each, by gh or glab."
+)
+@click.option("--report", type=PATH, metavar="FILE", help="Write an HTML page there, with the result of each service.")
 @click.option("--work", type=PATH, metavar="FOLDER", show_default="next to fleet.toml", help="For clones and logs.")
 @jobs_option
 @template_option
@@ -435,22 +439,39 @@ def update_all(
     to: str | None,
     test: bool,
     push: bool,
+    open_: bool,
+    report: Path | None,
     work: Path | None,
     jobs: int | None,
     template: tuple[str, ...],
 ) -> None:
-    """Update every service of fleet.toml: each in a clone, on a branch slipway/VERSION. Status 1 if any update fails."""
-    from fleet.service.register import members
+    """Update every service of fleet.toml: each in a clone, on a branch slipway/VERSION. Status 1 if any update fails.
+
+    With --push the commands that open the pull and merge requests are printed, unless --open runs them. gh (GitHub) or glab
+    (GitLab) has to be installed and signed in for that. Status 1 also if --open cannot open a request.
+    """
+    from fleet.service.register import forges, members
     from fleet.update import show
     from fleet.update.outcomes import RunOptions
+    from fleet.update.requests import requests
     from fleet.update.update_all import FOLDER, update_all
 
-    listed = members(config)
+    if open_ and not push:
+        raise FleetError("--open opens requests for branches at the Git host: add --push")
+    listed, kinds = members(config), forges(config)
     trust_templates(template, config)
     choose_policy(None, config)
     outcomes = update_all(listed, work or config.parent / FOLDER, RunOptions(to or "", test, push), jobs)
+    opened = requests(listed, outcomes, kinds, is_asked=open_) if push else []
     show.outcomes(outcomes)
-    raise SystemExit(any(outcome.failure for outcome in outcomes))
+    show.requests(opened, is_asked=open_)
+    if report:
+        from fleet.page.update_page import gather, update_page
+
+        write_report(report, visible(update_page(gather(listed, outcomes, opened, kinds))))
+        click.echo(f"The report is in {report}", err=True)
+    has_failed = any(outcome.failure for outcome in outcomes) or (open_ and any(one.problem for one in opened))
+    raise SystemExit(has_failed)
 
 
 @app.command()

@@ -1,17 +1,11 @@
-"""Open issues by the command line of the Git host: gh of GitHub, glab of GitLab. Both use the login of the person who runs fleet."""
+"""Open issues by the command line of the Git host: gh of GitHub, glab of GitLab."""
 
-import json
-import shutil
-import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
-from urllib.parse import urlsplit
 
-from fleet.errors import FleetError
+from fleet.service.forge_programs import first_address, github_name, run
 from fleet.service.forges import forge
-
-SECONDS = 60
 
 
 class Tracker(ABC):
@@ -31,53 +25,29 @@ class Tracker(ABC):
         """Open an issue, and return what the program prints, which is its address. Raises FleetError."""
 
     def _run(self, *arguments: str, stdin: str = "") -> str:
-        # A surrogate alone, as YAML and JSON can write it, is no argument of a program.
-        command = [self.program, "issue", *(one.encode(errors="replace").decode() for one in arguments)]
-        if not shutil.which(self.program):
-            raise FleetError(f"{self.program} is not installed: install it and sign in, or post the file by hand")
-        try:
-            done = subprocess.run(
-                command, input=stdin, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False
-            )
-        except subprocess.TimeoutExpired:
-            raise FleetError(f"{self.program} issue {arguments[0]} did not end within {SECONDS} seconds") from None
-        except OSError as error:
-            raise FleetError(f"{self.program} cannot be started: {error.strerror}") from None
-        if done.returncode:
-            raise FleetError(
-                f"{self.program} issue {arguments[0]} failed: {done.stderr.strip()[:500] or 'no reason given'}"
-            )
-        return done.stdout.strip()
+        return run(self.program, "issue", *arguments, stdin=stdin, otherwise="post the file by hand")
 
     def _first(self, printed: str, title_start: str, address: str) -> str:
         """Return the address in the first issue with such a title, in the JSON that the program prints."""
-        try:
-            return next(
-                (str(one[address]) for one in json.loads(printed or "[]") if one["title"].startswith(title_start)), ""
-            )
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise FleetError(f"{self.program} issue list printed no list of issues: update {self.program}") from None
+        command = f"{self.program} issue list"
+        return first_address(command, printed, address, lambda one: one["title"].startswith(title_start))
 
 
 class GitHub(Tracker):
     program = "gh"
 
-    @property
-    def _name(self) -> str:
-        """HOST/OWNER/REPO, as gh names a repository."""
-        parts = urlsplit(self._repository)
-        return f"{parts.netloc}{parts.path}"
-
     def find(self, title_start: str) -> str:
+        name = github_name(self._repository)
         # GitHub's search does not know an issue of the last minutes, and the list is cut.
         for wanted in (("--limit", "100"), ("--search", f'in:title "{title_start}"')):
-            listed = self._run("list", "--repo", self._name, "--state", "open", *wanted, "--json", "title,url")
+            listed = self._run("list", "--repo", name, "--state", "open", *wanted, "--json", "title,url")
             if found := self._first(listed, title_start, "url"):
                 return found
         return ""
 
     def open(self, title: str, body: str) -> str:
-        return self._run("create", "--repo", self._name, "--title", title, "--body-file", "-", stdin=body)
+        name = github_name(self._repository)
+        return self._run("create", "--repo", name, "--title", title, "--body-file", "-", stdin=body)
 
 
 class GitLab(Tracker):

@@ -76,11 +76,11 @@ def write_pages(folder: Path, content: Content) -> None:
 
 def _render(content: Content, ordered: list[Row], *, is_folder: bool, team: Team | None = None) -> str:
     standings = content.standings
-    script = _part("page.js") + (_part("map.js") if content.graph else "")
+    script = part("page.js") + (part("map.js") if content.graph else "")
     releases, traits = _releases(ordered), _traits(ordered)
     failing = rules(ordered, content.conventions)
     return (
-        _environment()
+        environment()
         .get_template("page.html.jinja")
         .render(
             content=content,
@@ -106,7 +106,7 @@ def _render(content: Content, ordered: list[Row], *, is_folder: bool, team: Team
             heat=_heat(failing, ordered, content.conventions),
             changes=changes(content.days[-2], content.days[-1]) if len(content.days) > 1 else [],
             charts=charts(content.days),
-            style=_part("page.css") + (_part("map.css") if content.graph else ""),
+            style=part("page.css") + (part("map.css") if content.graph else ""),
             script=script,
             # The browser runs no other script, even if a text of a service got into the page as HTML.
             digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -118,17 +118,18 @@ def _render(content: Content, ordered: list[Row], *, is_folder: bool, team: Team
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """Return the environment of the templates in this folder, which escapes all texts."""
+    made = Environment(
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        loader=FunctionLoader(_part),
+        loader=FunctionLoader(part),
     )
-    environment.filters["sentence"] = lambda text: text[:1].upper() + text[1:]
-    environment.filters["code"] = _mark_code
-    return environment
+    made.filters["sentence"] = lambda text: text[:1].upper() + text[1:]
+    made.filters["code"] = _mark_code
+    return made
 
 
 def _mark_code(text: str) -> Markup:
@@ -162,5 +163,6 @@ def _heat(found: Sequence[Rule], ordered: Sequence[Row], conventions: Sequence[C
     return [known[id_] for id_ in dict.fromkeys([*failing, *known])]
 
 
-def _part(name: str) -> str:
+def part(name: str) -> str:
+    """Return the text of a file in this folder."""
     return files(__name__).joinpath(name).read_text(encoding="utf-8")

@@ -51,6 +51,11 @@ class Clone:
                 "run `git fetch --unshallow` there first"
             )
 
+    def base(self) -> str:
+        """Return the branch that the update starts from; empty if it is not known."""
+        head = "refs/remotes/origin/HEAD"
+        return self.member.branch or git.line(self.path, "for-each-ref", "--format=%(symref:lstrip=3)", head)
+
     def tip(self, branch: str) -> str:
         """Return the last commit of a branch; empty if there is no branch."""
         return git.line(self.path, "for-each-ref", "--format=%(objectname)", f"refs/heads/{branch}")
@@ -116,6 +121,11 @@ class Clone:
             return self.run("make", gate, cwd=base, environment=team_environment(), log=log) == 0
         finally:
             _remove(base, notes)
+
+
+def push_address(member: Member) -> str:
+    """Return the address that branches of a member are pushed to. Raises FleetError."""
+    return git.remote_address(Path(member.address)) if member.is_local else member.address
 
 
 def _begin(log: Path) -> None:

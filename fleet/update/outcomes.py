@@ -3,6 +3,7 @@
 import json
 import threading
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 from fleet.cache import write_atomically
@@ -17,6 +18,21 @@ class RunOptions:
     push: bool = False
 
 
+class Verdict(StrEnum):
+    """The result for a service, the worst first."""
+
+    # A gate that passed before the update fails after it.
+    BROKEN = "broken"
+    # A gate fails after the update, and whether it passed before is not known.
+    UNCLEAR = "unclear"
+    # No gate failed, but a step was refused.
+    SKIPPED = "skipped"
+    # A gate failed before the update too.
+    RED_BEFORE = "red before"
+    DONE = "done"
+    UP_TO_DATE = "up to date"
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The steps that a service has completed."""
@@ -27,7 +43,9 @@ class Outcome:
     old: str = ""
     new: str = ""
     # The branch with the update, its last commit, and its repository. The tip is empty if no update was needed.
+    # `base` is the branch that the update starts from, if it is known.
     branch: str = ""
+    base: str = ""
     tip: str = ""
     place: str = ""
     updated: bool = False
@@ -37,9 +55,20 @@ class Outcome:
     delivered: bool = False
     pushed: bool = False
     failure: str = ""
+    # The gate that failed, if that is the failure: specs or check.
+    gate: str = ""
     # Whether a gate that fails after the update passes before it, by the name of the gate.
     before: dict[str, bool] = field(default_factory=dict)
     log: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        """The result: an update, or the kind of its failure."""
+        if not self.failure:
+            return Verdict.DONE if self.tip else Verdict.UP_TO_DATE
+        if not self.gate:
+            return Verdict.SKIPPED
+        return {True: Verdict.BROKEN, False: Verdict.RED_BEFORE, None: Verdict.UNCLEAR}[self.before.get(self.gate)]
 
     def is_complete(self, options: RunOptions) -> bool:
         """Return whether no step is left."""

@@ -1,7 +1,6 @@
 """Print the results of `fleet update` and `fleet update-all`."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -10,14 +9,14 @@ from rich.text import Text
 
 from fleet import output
 from fleet.template.changelog import SECTIONS
+from fleet.update.logs import last_lines
 from fleet.update.report import Report
 
 if TYPE_CHECKING:  # an update of one service does not need these imports
     from fleet.update.outcomes import Outcome
+    from fleet.update.requests import Request
 
 DIFF = {"+": "green", "-": "red", "@": "cyan"}
-# The lines to show of a log, whose end has the failure.
-TAIL_LINES = 15
 
 
 def report(report: Report, *, seed_diffs: bool) -> None:
@@ -80,9 +79,9 @@ def outcomes(found: "list[Outcome]") -> None:
     for one in found:
         if one.failure:
             console.print(Text(f"\n{one.name}: {one.failure}", style="bold"))
-            if (log := Path(one.log)).exists() and (lines := log.read_text(errors="replace").splitlines()):
-                console.print(Text("\n".join(f"  {line}" for line in lines[-TAIL_LINES:])))
-                console.print(Text(f"  The whole log is in {log}"))
+            if lines := last_lines(one.log):
+                console.print(Text("\n".join(f"  {line}" for line in lines)))
+                console.print(Text(f"  The whole log is in {one.log}"))
     if unpushed := [one for one in found if one.tip and not one.pushed and not one.failure]:
         console.print("\nNot pushed; the branches are in", style="bold")
         for one in unpushed:
@@ -90,9 +89,28 @@ def outcomes(found: "list[Outcome]") -> None:
     console.print(Text(f"\n{_summary(found)}"))
 
 
+def requests(found: "list[Request]", *, is_asked: bool) -> None:
+    """Print the addresses of the opened requests, and the commands that open the others."""
+    if not found:
+        return
+    console = output.console()
+    heading = "The pull and merge requests:" if is_asked else "No request was opened. These commands, or --open, do so:"
+    console.print(f"\n{heading}", style="bold")
+    for one in found:
+        if one.address:
+            result = f"opened {one.address}" if one.is_new else f"has an open request: {one.address}"
+            console.print(Text(f"  {one.service}: {result}"), soft_wrap=True)
+        elif one.problem:
+            console.print(Text(f"  {one.service}: {one.problem}"), soft_wrap=True)
+        if one.command and not one.address:
+            console.print(Text(f"  {one.command}"), soft_wrap=True)
+
+
 def _done(outcome: "Outcome") -> str:
+    from fleet.update.outcomes import Verdict
+
     if outcome.failure:
-        return "failed before too" if False in outcome.before.values() else "failed"
+        return "failed before too" if outcome.verdict is Verdict.RED_BEFORE else "failed"
     if not outcome.tip:
         return "nothing to do"
     steps = (("updated", True), ("tested", outcome.tested), ("pushed", outcome.pushed))

@@ -14,7 +14,7 @@ from fleet.git import git
 from fleet.git.git import without_credentials
 from fleet.service.mirror import newest
 from fleet.template.template import Template
-from fleet.update.clone import Clone
+from fleet.update.clone import Clone, push_address
 from fleet.update.generated import SUBMODULES, commit_generated, team_environment
 from fleet.update.outcomes import Outcome, Outcomes, RunOptions
 
@@ -61,7 +61,7 @@ class Steps:
         """Continue from the outcome of an earlier run. Raises FleetError rather than discard the work of a person."""
         known = self.outcomes.get(self.member.key)
         if known and (known.commit, known.new) == (outcome.commit, outcome.new):
-            outcome = replace(known, name=self.member.name, failure="")
+            outcome = replace(known, name=self.member.name, failure="", gate="")
         if not self.clone.path.exists():
             return outcome if outcome.is_complete(self.options) else replace(outcome, updated=False, tip="")
         changes = self.clone.other_changes()
@@ -82,6 +82,7 @@ class Steps:
             return outcome
         self._refuse_existing_branch(outcome)
         commit = self.clone.make(outcome.branch)
+        base = self.clone.base()
         # With -P, because a folder of the clone might be called fleet.
         command = (sys.executable, "-P", "-m", "fleet", "update", str(self.clone.path), "--to", outcome.new)
         try:
@@ -90,7 +91,7 @@ class Steps:
             tip = self.clone.tip(outcome.branch)
             self.clone.mark_own(tip)
         tip = "" if tip == commit else tip
-        outcome = replace(outcome, commit=commit, tip=tip, tested=False, delivered=False, pushed=False)
+        outcome = replace(outcome, commit=commit, base=base, tip=tip, tested=False, delivered=False, pushed=False)
         if status not in (0, UNFINISHED):
             return replace(outcome, failure="`fleet update` failed")
         outcome = replace(outcome, updated=True, finished=status == 0)
@@ -149,7 +150,7 @@ class Steps:
             False: f"as it did before the update, {before}",
             None: f"and whether the update broke it is not known, because `make setup` fails before the update, {before}",
         }[passes]
-        return replace(outcome, before=known, failure=f"`make {gate}` failed, {cause}")
+        return replace(outcome, before=known, gate=gate, failure=f"`make {gate}` failed, {cause}")
 
     def _deliver(self, outcome: Outcome) -> Outcome:
         """Fetch the branch into a repository on this machine. Other repositories get the branch by a push."""
@@ -162,7 +163,7 @@ class Steps:
     def _push(self, outcome: Outcome) -> Outcome:
         if not self.options.push or outcome.pushed or not outcome.tip:
             return outcome
-        address = git.remote_address(Path(self.member.address)) if self.member.is_local else self.member.address
+        address = push_address(self.member)
         branch = f"refs/heads/{outcome.branch}"
         # From the clone, whose configuration git has written. Never by force, because the existing branch may be a person's work.
         if place := _on_this_machine(address):

@@ -169,11 +169,11 @@ def test_an_issue_that_github_has_not_indexed_yet_is_not_opened_again(fleet: Pat
         (lambda folder: (folder / "fails").touch(), "gh issue list failed: HTTP 401: sign in first"),
         (
             lambda folder: (folder / "issues.json").write_text("<html>"),
-            "gh issue list printed no list of issues: update gh",
+            "gh issue list printed no list: update gh",
         ),
         (
             lambda folder: (folder / "issues.json").write_text('[{"id": 1}]'),
-            "gh issue list printed no list of issues: update gh",
+            "gh issue list printed no list: update gh",
         ),
     ],
 )

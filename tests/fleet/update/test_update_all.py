@@ -16,7 +16,7 @@ from fleet.errors import FleetError
 from fleet.service.mirror import Commit, newest
 from fleet.service.register import Member
 from fleet.update import show
-from fleet.update.outcomes import Outcome, RunOptions
+from fleet.update.outcomes import Outcome, RunOptions, Verdict
 from fleet.update.update_all import update_all
 from tests.fleet.services import Born, commit, state
 from tests.support.commands import git
@@ -164,6 +164,7 @@ def test_a_failure_by_the_update_is_distinguished_from_an_earlier_failure(born: 
     assert (before.before, after.before) == ({"check": False}, {"check": True})
     assert not list(folder.glob("*.base"))
     assert [show._done(one) for one in (before, after)] == ["failed before too", "failed"]
+    assert [one.verdict for one in (before, after)] == [Verdict.RED_BEFORE, Verdict.BROKEN]
 
 
 def test_corrections_in_the_clone_are_tested_and_delivered_and_never_discarded(born: Born, folder: Path) -> None:
@@ -295,7 +296,7 @@ def test_a_branch_is_pushed_if_that_is_asked_for_and_never_over_somebodys_work(
     assert version_at(Path(kept.place), BRANCH) == "v1.3.0"
     assert git(origin, "branch", "--list", BRANCH) == ""
     pushed = one(by_url, folder, RunOptions(push=True))
-    assert (pushed.failure, pushed.pushed) == ("", True)
+    assert (pushed.failure, pushed.pushed, pushed.base) == ("", True, "main")
     assert git(origin, "rev-parse", BRANCH).strip() == pushed.tip
     # Nothing else was left to do.
     assert made.read_text().count("setup check") == 1
@@ -376,9 +377,10 @@ def test_an_interrupted_run_ends_its_programs_and_continues_from_there_later(
     (clone / "waiting").unlink()
     (waits / "wait").unlink()
     commit(waits)
-    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    finished = subprocess.run([*command, "--report", "update.html"], cwd=tmp_path, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert "2 services: 2 updated" in finished.stdout
+    assert "<strong>2</strong> of 2 updates are done" in (tmp_path / "update.html").read_text()
     assert git(waits, "ls-tree", "--name-only", BRANCH, "ruff.toml").strip() == "ruff.toml"
     assert sum("done-" in line for line in made.read_text().splitlines()) == 1
 
