@@ -19,7 +19,7 @@ export UV_PYTHON
 # environment told it to keep nothing.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo example setup test test-fast tools compiled lint format docs pictures screenshots simulation chaos bench bench-messages bench-effect bench-calls bench-fleet bench-loop bench-image bench-page bench-product
+.PHONY: help demo example setup test test-fast tools compiled lint format docs pictures screenshots simulation chaos bench bench-messages bench-effect bench-calls bench-fleet bench-loop bench-image bench-page bench-product bench-sagas
 
 help: ## This list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -107,6 +107,9 @@ bench-page: setup ## Measure the page of traces with 10,000 spans in a trace, an
 
 bench-product: setup ## Measure fleet up on 5 and 12 generated services: start, memory, work at rest
 	@.venv/bin/python -m bench.product $(ARGS)
+
+bench-sagas: setup ## Measure a backlog of sagas on NATS, and the cost of 100,000 sagas that wait
+	@.venv/bin/python -m bench.sagas $(ARGS)
 
 .tools/bin/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "this needs Python 3.11 or newer: set PYTHON=…, or install uv"; exit 1; }
