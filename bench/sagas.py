@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
 from urllib.parse import urlsplit
@@ -179,7 +179,7 @@ async def wait(url: str, waiting: int) -> None:
 
 async def _show_sweep(opened: Database) -> None:
     for name, statement, arguments in (
-        ("find idle sagas", rows.SWEEP, (IDLE, BATCH)),
+        ("find idle sagas", rows.SWEEP, (IDLE, BATCH, datetime.now(UTC))),
         ("measure", rows.MEASURE, ()),
         ("forget", rows.FORGET, (KEEP,)),
     ):

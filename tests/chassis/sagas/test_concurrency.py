@@ -9,7 +9,7 @@ from chassis.brokers import SAGA, Kind, Message
 from chassis.database import Database
 from chassis.messages import Messages
 from chassis.messaging import inbox
-from chassis.sagas import AdvanceSagaV1, Run, saga
+from chassis.sagas import AdvanceSagaV1, Run, Sagas, saga
 from chassis.sagas.sweep import Sweep
 from chassis.sagas.testing import SagaPlayer
 from chassis.testing import until_blocked
@@ -132,6 +132,15 @@ async def test_a_saga_that_is_swept_again_and_again_gets_its_jobs_ever_more_rare
     assert swept == await jobs_of(orders) == 4  # after 0, 2, 6 and 14 minutes
     await player.play()
     assert await effects(orders) == ["reserve", "request"]
+
+
+async def test_a_sweep_that_takes_long_sweeps_no_saga_twice(orders: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chassis.sagas.sweep.BATCH", 1)
+    at_once = Sagas([place_order], idle=timedelta(0), keep=timedelta(days=30))
+    await start(orders)
+    await orders.execute("UPDATE chassis.sagas SET due_at = now() - interval '1 second'")
+    async with asyncio.timeout(20):
+        assert await Sweep(orders, at_once, SILENT).sweep() == 1
 
 
 async def test_two_workers_sweep_an_idle_saga_once(orders: Database, sweep: Sweep) -> None:

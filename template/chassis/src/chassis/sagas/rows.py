@@ -41,7 +41,7 @@ UNPARK = "DELETE FROM chassis.parked WHERE direction = 'incoming' AND message_id
 SWEEP = """
     UPDATE chassis.sagas SET sweeps = sweeps + 1,
         due_at = clock_timestamp() + least($1::interval * 2 ^ least(sweeps + 1, 20), greatest($1, interval '1 hour'))
-    WHERE id IN (SELECT id FROM chassis.sagas WHERE due_at < clock_timestamp() ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+    WHERE id IN (SELECT id FROM chassis.sagas WHERE due_at < $3 ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED)
     RETURNING id, turn, subject, parent, traceparent
 """
 FORGET = """

@@ -53,9 +53,11 @@ class Sweep:
     async def sweep(self) -> int:
         """Enqueue a job for each saga that is idle for too long. Return how many there were."""
         found = 0
+        # A long sweep takes no saga twice: what it has swept may be due again before it ends.
+        [[began]] = await self._database.fetch("SELECT clock_timestamp()")
         while True:
             async with self._database.unit_of_work() as uow:
-                idle = await uow.connection.fetch(rows.SWEEP, self._sagas.idle, BATCH)
+                idle = await uow.connection.fetch(rows.SWEEP, self._sagas.idle, BATCH, began)
                 for row in idle:
                     uow.subject, uow.saga = row["subject"], row["parent"]
                     token = context.attach(trace_context.extract({"traceparent": row["traceparent"] or ""}))
