@@ -18,11 +18,13 @@ from chassis.database import Database
 from chassis.messaging import parking
 from chassis.sagas import AdvanceSagaV1, rows
 from chassis.sagas.run import Diverged
+from chassis.sagas.sweep import Sweep
 from chassis.sagas.testing import SagaPlayer, check_run
 from chassis.service import Service
 from chassis.testing import until_blocked
 
 from tests.chassis.memory_broker import MemoryBroker
+from tests.chassis.messaging.timed import SILENT
 from tests.chassis.sagas import ordering
 from tests.chassis.sagas.ordering import CardCharged, CardRefused, place_order
 from tests.chassis.sagas.players import effects, messages_of, start
@@ -316,7 +318,15 @@ async def test_old_sagas_are_forgotten_and_others_are_kept(orders: Database, pla
     await orders.execute(
         "UPDATE chassis.sagas SET ended_at = ended_at - interval '31 days', started_at = now() - interval '1 year'"
     )
-    await orders.execute(rows.FORGET, timedelta(days=30))
+    await orders.execute("""
+        INSERT INTO chassis.sagas (id, name, key, version, params, state, ended_at)
+        SELECT gen_random_uuid(), 'place-order', 'old ' || number, 1, '{}', 'completed', now() - interval '31 days'
+        FROM generate_series(1, 2500) AS number
+    """)
+    sweeping = asyncio.create_task(Sweep(orders, messages_of(place_order).sagas, SILENT).run(stop := asyncio.Event()))
+    await asyncio.sleep(0)  # the sweep has begun, and is the last one
+    stop.set()
+    await sweeping
     assert [row["key"] for row in await orders.fetch("SELECT key FROM chassis.sagas")] == ["18"]
 
 

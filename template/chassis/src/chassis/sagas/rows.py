@@ -45,7 +45,7 @@ SWEEP = """
     RETURNING id, turn, subject, parent, traceparent
 """
 FORGET = """
-    DELETE FROM chassis.sagas WHERE id IN (SELECT id FROM chassis.sagas WHERE ended_at < now() - $1::interval LIMIT 1000)
+    DELETE FROM chassis.sagas WHERE id IN (SELECT id FROM chassis.sagas WHERE ended_at < now() - $1::interval LIMIT $2)
 """
 # Three sweeps in vain: an attempt that is under way has had its time. The name of a step may hold an id, and each name is a series
 # of a metric: so the steps of a saga behind its 50 most frequent ones are one.

@@ -19,6 +19,8 @@ log = structlog.get_logger()
 
 SWEEP_SECONDS = 15
 BATCH = 500
+FORGOTTEN = 1000
+"""The ended sagas that one statement deletes."""
 
 
 class Sweep:
@@ -46,7 +48,8 @@ class Sweep:
         while not stop.is_set():
             await self.sweep()
             self._measured = await self._database.fetch(rows.MEASURE)
-            await self._database.execute(rows.FORGET, self._sagas.keep)
+            while await self._database.execute(rows.FORGET, self._sagas.keep, FORGOTTEN) == f"DELETE {FORGOTTEN}":
+                pass  # in small transactions
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), SWEEP_SECONDS)
 
