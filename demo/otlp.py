@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf.message import DecodeError
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 # The chassis may not be installed, and this module does not need its dependencies.
 sys.path.append(str(Path(__file__).parents[1] / "template/chassis/src"))
@@ -25,8 +24,6 @@ class OtlpReceiver:
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
-        self.metrics: set[str] = set()
-        """The names of all metrics that arrived."""
         self.resources: list[dict[str, Any]] = []
         """The resource attributes of each batch of spans."""
         self._arrived = threading.Condition()
@@ -53,29 +50,20 @@ class OtlpReceiver:
             self._arrived.wait_for(lambda: len(self._of(trace_id)) >= count, timeout)
             return self._of(trace_id)
 
-    def wait_for_metric(self, name: str, timeout: float) -> bool:
-        """True once a metric of that name arrived, False after `timeout` seconds."""
-        with self._arrived:
-            return self._arrived.wait_for(lambda: name in self.metrics, timeout)
-
     def _of(self, trace_id: str) -> list[Span]:
         return [span for span in self.spans if span.trace_id == trace_id]
 
     def take(self, path: str, body: bytes) -> None:
-        """Keep the content of one export request. Raises DecodeError, and KeyError for an unknown path."""
-        add = {"/v1/traces": self._take_spans, "/v1/metrics": self._take_metrics}[path]
+        """Keep the spans of one export request, and no metrics. Raises DecodeError, and KeyError for an unknown path."""
+        if path == "/v1/metrics":
+            return
+        if path != "/v1/traces":
+            raise KeyError(path)
         with self._arrived:
-            add(body)
+            for resource, spans in batches(body):
+                self.resources.append(resource)
+                self.spans += spans
             self._arrived.notify_all()
-
-    def _take_spans(self, body: bytes) -> None:
-        for resource, spans in batches(body):
-            self.resources.append(resource)
-            self.spans += spans
-
-    def _take_metrics(self, body: bytes) -> None:
-        batches = ExportMetricsServiceRequest.FromString(body).resource_metrics
-        self.metrics |= {metric.name for batch in batches for scope in batch.scope_metrics for metric in scope.metrics}
 
 
 def tree(spans: Iterable[Span]) -> str:
