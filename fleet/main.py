@@ -17,6 +17,7 @@ from fleet.options import (
     config_option,
     data_option,
     day_option,
+    fleet_policy_option,
     format_option,
     jobs_option,
     offline_option,
@@ -99,7 +100,7 @@ def check(
 )
 @offline_option
 @jobs_option
-@policy_option
+@fleet_policy_option
 @day_option
 @template_option
 def status(
@@ -168,7 +169,7 @@ def status(
 @output_option
 @offline_option
 @jobs_option
-@policy_option
+@fleet_policy_option
 @day_option
 @template_option
 def campaign(
@@ -210,7 +211,7 @@ def campaign(
 @click.option("open_", "--open", is_flag=True, help="Open an issue in each repository, by gh or glab.")
 @offline_option
 @jobs_option
-@policy_option
+@fleet_policy_option
 @day_option
 @template_option
 def nudge(

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import click
@@ -27,15 +28,17 @@ output_option = click.option(
     "--output", type=PATH, metavar="FILE", show_default="stdout", help="Write the report there."
 )
 path_argument = click.argument("path", type=PATH, default=Path(), help="A service's repository. Default: this folder.")
-policy_option = click.option(
+_policy = partial(
+    click.option,
     "--policy",
     type=PATH,
     metavar="FILE",
     envvar="FLEET_POLICY",
     show_envvar=True,
-    show_default="policy.toml next to fleet.toml, or that of the template's newest release",
     help="The levels, dates and approvers of the platform.",
 )
+policy_option = _policy(show_default="that of the template's newest release")
+fleet_policy_option = _policy(show_default="policy.toml next to fleet.toml, or that of the template's newest release")
 day_option = click.option(
     "day",
     "--on",

@@ -5,9 +5,11 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from fleet.check.levels import known_conventions
 from fleet.errors import FleetError
+from fleet.main import app
 from fleet.policy.levels import Rule
 from fleet.policy.policy import Policy, parse
 from fleet.policy.traits import Traits
@@ -217,3 +219,9 @@ PAGES = [ROOT / "docs/how-to/introduce-a-rule.md", ROOT / "docs/reference/policy
 def test_the_policies_of_the_pages_have_no_mistake(page: Path) -> None:
     for block in BLOCK.findall(page.read_text()):
         assert parse(block, page.name, known_conventions()) != Policy()
+
+
+@pytest.mark.parametrize(("command", "is_for_all"), [("check", False), ("status", True), ("campaign", True)])
+def test_the_help_names_the_policy_next_to_fleet_toml_only_where_it_is_read(command: str, is_for_all: bool) -> None:
+    text = " ".join(CliRunner().invoke(app, [command, "--help"]).output.split())
+    assert ("next to fleet.toml" in text) is is_for_all
