@@ -1,4 +1,4 @@
-"""Tell repeated coincidences of two services from chance.
+"""Distinguish repeated coincidences of two services from chance.
 
 Each change is compared with what chance would do: had it come on another day of the same weeks, how likely would it still have met
 a change of the other service? Two estimates are made, and the higher counts: the share of all working days that the other service

@@ -65,6 +65,11 @@ class Past:
         return cls(**whole)
 
 
+def within(changes: Iterable[Change], window: tuple[date, date]) -> list[Change]:
+    """Return the changes between two days."""
+    return [one for one in changes if window[0] <= one.day <= window[1]]
+
+
 def _dated(written: dict[str, Any]) -> dict[str, Any]:
     lists = {key: tuple(value) for key, value in written.items() if isinstance(value, list)}
     return {**written, **lists, "day": date.fromisoformat(written["day"])}

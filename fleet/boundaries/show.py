@@ -58,8 +58,8 @@ def _record(record: Record) -> str:
     if (quote := record.quote) is None:
         return f"{record.service} has no decision 0001 with the reason why it is a service: write the record"
     place = f"{quote.path}, line {quote.line}," if quote.line else ".copier-answers.yml"
-    said = f"{record.service}: {place} answers “{quote.question}” with “{quote.answer}”"
-    return f"{said}. {_DOUBTS.get(quote.answer.casefold(), 'Is the answer known by now?')}"
+    answer = f"{record.service}: {place} answers “{quote.question}” with “{quote.answer}”"
+    return f"{answer}. {_DOUBTS.get(quote.answer.casefold(), 'Is the answer known by now?')}"
 
 
 _DOUBTS = {"yes": "Does this yes still hold?", "no": "What has spoken for a service of its own since?"}

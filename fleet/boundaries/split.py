@@ -7,7 +7,7 @@ from statistics import median
 
 from fleet.boundaries.chance import MOST_CHANCE, share_below
 from fleet.boundaries.decision import TEAM
-from fleet.boundaries.past import Change, Past
+from fleet.boundaries.past import Change, Past, within
 from fleet.boundaries.questions import MOST_EVIDENCE, Evidence, Question, records, trend
 
 FEWEST_COMMITS = 20
@@ -22,18 +22,14 @@ FEWEST_OTHERS = 5
 
 def splits(pasts: Mapping[str, Past], window: tuple[date, date]) -> Iterator[Question]:
     """Find the candidates. The habit of the fleet is the measure: where all commits are small, all parts seem to be apart."""
-    halves = {name: found for name, past in pasts.items() if (found := _halves(_within(past, window)))}
-    habits = {name: share for name, past in pasts.items() if (share := _habit(_within(past, window))) is not None}
+    halves = {name: found for name, past in pasts.items() if (found := _halves(within(past.code, window)))}
+    habits = {name: share for name, past in pasts.items() if (share := _habit(within(past.code, window))) is not None}
     for name, (parts, (one, other)) in halves.items():
         others = [share for service, share in habits.items() if service != name]
         usual = median(others) if len(others) >= FEWEST_OTHERS else None
         most = MOST_SHARED if usual is None else min(MOST_SHARED, usual)
         if share_below(len(one & other), min(len(one), len(other)), MOST_CHANCE / len(halves)) < most:
             yield _question(pasts[name], parts, (one, other), usual, most, window)
-
-
-def _within(past: Past, window: tuple[date, date]) -> list[Change]:
-    return [one for one in past.code if window[0] <= one.day <= window[1]]
 
 
 def _habit(code: list[Change]) -> float | None:

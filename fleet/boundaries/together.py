@@ -1,13 +1,13 @@
 """Find pairs of services whose contracts change together, and pairs that are deployed together."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 
 from fleet.boundaries.chance import FEWEST, MOST_CHANCE, Coincidence, Fleet, Series, episodes
 from fleet.boundaries.days import working_day
 from fleet.boundaries.decision import TEAM
-from fleet.boundaries.past import Change, Past
+from fleet.boundaries.past import Change, Past, within
 from fleet.boundaries.questions import MOST_EVIDENCE, Evidence, Question, records, trend
 
 
@@ -52,7 +52,7 @@ def together(
     """Find the pairs of a kind, most repetitions first. `linked` pairs call each other or exchange messages."""
     first, last = map(working_day, window)
     changes = {
-        name: {working_day(one.day): one for one in reversed(_within(getattr(past, kind.field), window))}
+        name: {working_day(one.day): one for one in reversed(within(getattr(past, kind.field), window))}
         for name, past in pasts.items()
     }
     series = [
@@ -62,10 +62,6 @@ def together(
     found = Fleet(series, first, last, kind.tolerance).coincidences(linked)
     for one in sorted(found, key=lambda one: (-len(one.pairs), one.names)):
         yield _question(kind, one, changes, pasts, window)
-
-
-def _within(changes: Sequence[Change], window: tuple[date, date]) -> list[Change]:
-    return [one for one in changes if window[0] <= one.day <= window[1]]
 
 
 def _question(

@@ -7,7 +7,7 @@ from datetime import date
 from fleet.check.findings import Finding, Level
 from fleet.check.standing import Standing
 from fleet.conventions import conventions
-from fleet.policy.maturity import reached
+from fleet.policy.maturity import find_level
 from fleet.policy.policy import Policy
 from fleet.policy.traits import Traits
 
@@ -37,7 +37,7 @@ def traits_of(standing: Standing) -> Traits:
     return Traits(standing.owner, standing.domain, standing.tier)
 
 
-def under(standing: Standing, policy: Policy, day: date) -> Standing:
+def apply_policy(standing: Standing, policy: Policy, day: date) -> Standing:
     """Return a standing with the levels of the policy and with its maturity."""
     if standing.unreadable:
         return standing
@@ -45,7 +45,7 @@ def under(standing: Standing, policy: Policy, day: date) -> Standing:
     # The level of a convention does not count for maturity, and neither does a waiver: the convention is not kept.
     known = known_conventions() if policy.maturity else frozenset()
     broken = [id_ for id_ in dict.fromkeys(one.id for one in standing.conventions) if id_ in known]
-    name = reached(policy.maturity, broken)
+    name = find_level(policy.maturity, broken)
     names = [None, *(one.name for one in policy.maturity)]
     following = policy.maturity[names.index(name) :][:1]
     return replace(

@@ -63,5 +63,5 @@ def _read(table: Table, levels: tuple[Maturity, ...]) -> Campaign:
     names = [level.name for level in levels]
     if "maturity" in table.values and maturity not in names:
         raise table.wrong("maturity", f"has to be the name of a [[maturity]]{suggest(maturity, names)}")
-    conventions = table.know(table.texts("conventions"))
+    conventions = table.check_ids(table.texts("conventions"))
     return Campaign(name, by, table.text("why"), table.text("ask"), version, conventions, maturity, read_group(table))

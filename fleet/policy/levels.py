@@ -62,7 +62,7 @@ def read_group(table: Table) -> Group:
 def read_rules(table: Table, group: Group) -> Iterator[Scoped]:
     """Read the table `conventions`. Raises FleetError."""
     written = table.table("conventions")
-    for id_ in written.know(written.values, wildcard=EVERY):
+    for id_ in written.check_ids(written.values, wildcard=EVERY):
         yield Scoped(id_, group, _read_rule(written, id_))
 
 

@@ -28,13 +28,13 @@ def read_maturity(tables: list[Table]) -> tuple[Maturity, ...]:
         name = table.text("name", is_required=True)
         if name in [one.name for one in found]:
             raise FleetError(f"{table.where}: {name} is the name of two levels: give one of them another name")
-        if not (conventions := table.know(table.texts("conventions"), wildcard=EVERY)):
+        if not (conventions := table.check_ids(table.texts("conventions"), wildcard=EVERY)):
             raise table.wrong("conventions", f'has to list what the level asks for, or "{EVERY}" for all')
         found.append(Maturity(name, conventions))
     return tuple(found)
 
 
-def reached(levels: Iterable[Maturity], broken: Iterable[str]) -> str | None:
+def find_level(levels: Iterable[Maturity], broken: Iterable[str]) -> str | None:
     """Return the name of the highest level that is met with all levels below it; None if the lowest is not met."""
     name = None
     for level in levels:

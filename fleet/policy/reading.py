@@ -77,7 +77,7 @@ class Table:
     def wrong(self, key: str, rule: str) -> FleetError:
         return FleetError(f"{self.where}: {key} {rule}; it is {self.values.get(key, '')!r}")
 
-    def know(self, ids: Iterable[str], *, wildcard: str = "") -> tuple[str, ...]:
+    def check_ids(self, ids: Iterable[str], *, wildcard: str = "") -> tuple[str, ...]:
         """Return the ids of conventions. Raises FleetError for an unknown id, unless every name is accepted."""
         listed = tuple(ids)
         known = self.conventions

@@ -92,7 +92,7 @@ class Service(Files):
     def waivers(self) -> Waivers:
         """The content of conventions.yml, with the objections of the policy. Raises FleetError."""
         found = self.written_waivers
-        return found.under(self.policy.approval, today()) if found.waivers else found
+        return found.with_objections(self.policy.approval, today()) if found.waivers else found
 
     @cached_property
     def written_waivers(self) -> Waivers:

@@ -110,7 +110,7 @@ class Waivers:
                 found.append(Waiver(**fields))
         return cls(tuple(found), tuple(problems))
 
-    def under(self, approval: Approval, today: date) -> "Waivers":
+    def with_objections(self, approval: Approval, today: date) -> "Waivers":
         """Return the waivers with the objections of the policy."""
         since = None if approval.counts_on(today) else approval.since
         found = [(one, approval.object_to(one.approver, one.expires, today)) for one in self.waivers]

@@ -10,7 +10,7 @@ from typing import Any
 
 from fleet.cache import cache, version_of_checks, write_atomically
 from fleet.check.checks import ON_THIS_MACHINE
-from fleet.check.levels import known_conventions, traits_of, under
+from fleet.check.levels import apply_policy, known_conventions, traits_of
 from fleet.check.standing import Standing, judge, open_service, rename, unreadable
 from fleet.conventions import conventions
 from fleet.conventions.packages import packages
@@ -109,7 +109,7 @@ def _find(
             step()
     chosen = {member: releases[source][1] for member, source in sources.items() if source in releases}
     policies.update(chosen.values())
-    found = {one: under(standing, chosen.get(one, Policy()), today()) for one, standing in found.items()}
+    found = {one: apply_policy(standing, chosen.get(one, Policy()), today()) for one, standing in found.items()}
     return found | (_find(others, {}, policies, jobs, is_assumed=False) if others else {})
 
 

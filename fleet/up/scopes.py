@@ -11,7 +11,7 @@ from fleet.up.product import Checkout
 from fleet.up.wiring import Peer, find
 
 
-def granted(known: Sequence[Peer], audience: str, client: str) -> list[str]:
+def find_scopes(known: Sequence[Peer], audience: str, client: str) -> list[str]:
     """Return the scopes of a token for `audience`: the scopes that the calls in specs/uses of `client` need.
 
     A client without that document, and a person, has all scopes of the audience.

@@ -23,7 +23,7 @@ from fleet.up.memory import Memory
 from fleet.up.output import Output
 from fleet.up.page import PageProduct
 from fleet.up.product import Selection
-from fleet.up.scopes import granted
+from fleet.up.scopes import find_scopes
 from fleet.up.servers import Servers
 from fleet.up.service import ProductService, Tools
 from fleet.up.stubs import Stub
@@ -162,7 +162,7 @@ class Supervisor:
 
     def _issuer(self) -> TokenServer:
         port = self._memory.port("issuer of fleet up")
-        return TokenServer("", path=ISSUER_PATH, port=port, scopes=partial(granted, self._selection.known))
+        return TokenServer("", path=ISSUER_PATH, port=port, scopes=partial(find_scopes, self._selection.known))
 
     def _run_stub(self, stub: Stub, stack: AsyncExitStack) -> None:
         """Raises FleetError."""

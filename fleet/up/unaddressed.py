@@ -9,7 +9,7 @@ from fleet.up.product import Checkout
 from fleet.up.wiring import Peer, find, neighbour_settings
 
 
-def unaddressed(service: Checkout, known: Sequence[Peer]) -> list[str]:
+def find_unaddressed(service: Checkout, known: Sequence[Peer]) -> list[str]:
     """Return a sentence for each neighbour that the service would call at an address of production."""
     addressed = {*neighbour_settings(service).values()}
     if "NEIGHBOUR_URL" in service.settings:

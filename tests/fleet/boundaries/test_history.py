@@ -115,7 +115,7 @@ def test_a_history_that_is_too_long_to_read_is_refused(tmp_path: Path, monkeypat
         fleet_git.bounded(folder, "log", "no-such-branch", "--", most=1000)
 
 
-def test_a_shallow_clone_says_how_to_get_its_history(tmp_path: Path) -> None:
+def test_a_shallow_clone_is_refused_with_the_way_to_get_its_history(tmp_path: Path) -> None:
     service = History("billing")
     service.change(10)
     folder = service.write(tmp_path / "billing")
@@ -177,7 +177,7 @@ def test_the_last_break_of_each_contract_is_found(tmp_path: Path) -> None:
     assert (messages.contract, messages.what) == ("messages", "billing.paid.v1: a: is integer, was string")
 
 
-def test_a_contract_that_never_broke_says_since_when(tmp_path: Path) -> None:
+def test_a_contract_that_never_broke_shows_since_when(tmp_path: Path) -> None:
     service = History("billing")
     for days in (700, 400, 30):
         service.change_contract(days)

@@ -6,7 +6,7 @@ import pytest
 
 from fleet.check import levels
 from fleet.check.findings import Finding, Level
-from fleet.check.levels import under
+from fleet.check.levels import apply_policy
 from fleet.check.standing import Standing
 from fleet.policy.policy import parse
 from fleet.status import show
@@ -38,7 +38,7 @@ def broken(*ids: str, level: Level = Level.ERROR, tier: str = "") -> Standing:
 
 
 def judged(standing: Standing, policy: str, day: date = AFTER) -> Standing:
-    return under(standing, parse(policy, "policy.toml"), day)
+    return apply_policy(standing, parse(policy, "policy.toml"), day)
 
 
 def test_a_new_rule_is_a_notice_before_its_day_and_fails_from_then_on() -> None:

@@ -313,7 +313,7 @@ def test_a_graph_is_a_section_of_its_own_in_a_fleet_that_has_a_graph(page: Page)
 
 
 def test_a_fleet_and_a_list_of_conventions_may_be_empty() -> None:
-    assert "There are none." in html(Content([], []))
+    assert "No service fails a rule." in html(Content([], []))
     assert "no service has a finding" in html(Content([FLEET[3]], RULES))
 
 

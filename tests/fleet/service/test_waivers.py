@@ -133,7 +133,7 @@ def test_a_waiver_is_void_without_an_approver_of_the_policy_and_beyond_its_days(
     approval: Approval, changes: dict[str, str], reason: str
 ) -> None:
     entry = {"id": "http-paths", "path": None, "content": None, "expires": "2027-01-02", **changes}
-    (waiver,) = Waivers.parse(written(**entry)).under(approval, DAY).waivers
+    (waiver,) = Waivers.parse(written(**entry)).with_objections(approval, DAY).waivers
     void = waiver.void_because(None, DAY)
     assert void.startswith(reason)
     assert bool(void) == bool(reason)
@@ -142,8 +142,8 @@ def test_a_waiver_is_void_without_an_approver_of_the_policy_and_beyond_its_days(
 def test_an_objection_of_the_policy_is_announced_until_its_day() -> None:
     waivers = Waivers.parse(written(id="http-paths", path=None, content=None, approver="boss"))
     approval = Approval(approvers=("ana",), reviewers=("@acme",), since=DAY)
-    (before,) = waivers.under(approval, DAY - timedelta(days=1)).waivers
-    (after,) = waivers.under(approval, DAY).waivers
+    (before,) = waivers.with_objections(approval, DAY - timedelta(days=1)).waivers
+    (after,) = waivers.with_objections(approval, DAY).waivers
     assert (before.void_because(None, DAY), before.objection_since) == ("", DAY)
     assert (after.void_because(None, DAY) != "", after.objection_since) == (True, None)
 

@@ -15,7 +15,7 @@ from fleet.map.reader import read_service
 from fleet.service.service import Service
 from fleet.up.around import around
 from fleet.up.product import Checkout, Selection, select
-from fleet.up.scopes import granted
+from fleet.up.scopes import find_scopes
 from fleet.up.wiring import unknown_settings
 from tests.fleet.services import commit
 from tests.fleet.up.checkouts import write_checkout
@@ -178,11 +178,11 @@ def test_a_neighbour_that_callers_know_by_its_name_in_fleet_toml_starts(config: 
 def test_a_token_has_the_scopes_of_the_calls_that_the_client_makes(config: Path) -> None:
     chosen = narrowed(config, "orders")
     known: list[Checkout] = [*chosen.started, *chosen.stubs]  # ty: ignore[invalid-assignment]
-    assert granted(known, "payments", "orders") == ["payments:read"]
-    assert granted(known, "orders", "storefront") == ["orders:read"]
-    assert granted(known, "orders", "payments") == ["orders:all"]  # no document names its calls
-    assert granted(known, "orders", "") == ["orders:all"]  # a person
-    assert granted(known, "catalog", "orders") == ["catalog:all"]
-    assert granted(known, "stranger", "orders") == []
+    assert find_scopes(known, "payments", "orders") == ["payments:read"]
+    assert find_scopes(known, "orders", "storefront") == ["orders:read"]
+    assert find_scopes(known, "orders", "payments") == ["orders:all"]  # no document names its calls
+    assert find_scopes(known, "orders", "") == ["orders:all"]  # a person
+    assert find_scopes(known, "catalog", "orders") == ["catalog:all"]
+    assert find_scopes(known, "stranger", "orders") == []
     (config.parent / "storefront/specs/uses/orders.json").write_text('{"paths": {"/": {"get": {"security": 3}}}}')
-    assert granted(known, "orders", "storefront") == []
+    assert find_scopes(known, "orders", "storefront") == []

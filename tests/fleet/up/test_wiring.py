@@ -7,7 +7,7 @@ import pytest
 
 from fleet.errors import FleetError
 from fleet.up.product import Checkout
-from fleet.up.unaddressed import unaddressed
+from fleet.up.unaddressed import find_unaddressed
 from fleet.up.wiring import Shared, environment, own_settings, refuse_unknown
 from tests.fleet.up.checkouts import checkout
 
@@ -133,7 +133,7 @@ def test_a_neighbour_without_a_setting_for_its_address_is_named(orders: Checkout
         'settings.client_for("customers")\napp.settings.client_for(name="profiles")\nsettings.client_for("stranger")\n'
     )
     (code / "broken.py").write_text("client_for(")
-    (sentence,) = unaddressed(orders, known)
+    (sentence,) = find_unaddressed(orders, known)
     assert sentence.startswith('orders calls client_for("profiles"), but its settings have no address')
     assert "add the field `profiles_url: HttpUrl | None = None` to src/orders/settings.py" in sentence
-    assert unaddressed(replace(orders, settings={"NEIGHBOUR_URL": "http://{name}.example"}), known) == []
+    assert find_unaddressed(replace(orders, settings={"NEIGHBOUR_URL": "http://{name}.example"}), known) == []

@@ -39,7 +39,7 @@ class Sagas:
         return iter(self._sagas.values())
 
     def find(self, name: str) -> Saga:
-        """Raises Unlisted."""
+        """Return the saga of this name. Raises Unlisted."""
         if name not in self._sagas:
             known = ", ".join(sorted(self._sagas)) or "none"
             raise Unlisted(f"this service has no saga {name!r} ({known}): declare it in sagas/ by @saga({name!r})")

@@ -127,7 +127,10 @@ class Run:
     @overload
     async def reply(self, answers: UnionType, *, within: timedelta, name: str = "") -> Any: ...
     async def reply(self, answers: Any, *, within: timedelta, name: str = "") -> Any:
-        """Wait for the first answer of one of these classes, or return TimedOut. The first of answer and time-out is recorded, and later ones change nothing."""
+        """Wait for the first answer of one of these classes, and return the answer, or TimedOut after the time.
+
+        The first of answer and time-out is recorded, and later answers change nothing.
+        """
         classes = {each.__name__: each for each in get_args(answers) or (answers,)}
         with self._one_at_a_time():
             entry = self._wait(name or " | ".join(classes), classes, within)
