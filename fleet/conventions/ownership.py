@@ -131,7 +131,7 @@ class _Reviewers:
         return [self._in(name, path) for name in self._sections]
 
     def required(self, path: str) -> list[list[str]]:
-        """Return the teams without whom a change of a path cannot be merged: not those of GitLab's optional sections."""
+        """Return the teams without whom a change of a path cannot be merged. The owners of GitLab's optional sections do not count."""
         return [self._in(name, path) for name in self._sections if name not in self._optional]
 
     def _in(self, section: str, path: str) -> list[str]:

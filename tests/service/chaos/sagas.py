@@ -144,7 +144,7 @@ class Chaos:
 
     @contextlib.contextmanager
     def _lost(self) -> Generator[None]:
-        """Delete a share of the jobs of sagas that wait in the outbox: the delayed ones of all waits are there."""
+        """Delete a share of the jobs of sagas that wait in the outbox: the delayed jobs of all waits are there."""
         asyncio.run(_fetch(self.running.databases["shop"], LOSE, LOST_SHARE))
         yield
 

@@ -1,4 +1,4 @@
-"""What shop and its bank write to each other. `number` is the number of the order."""
+"""The messages between shop and its bank. `number` is the number of the order."""
 
 from chassis.messages import Contract
 
