@@ -46,6 +46,7 @@ class PageProduct:
                 checkout=str(one.checkout.folder),
                 psql=f"{postgres_program('psql') or 'psql'} {self._database(name)}",
                 problem=one.problem,
+                panels=("sagas",) if one.checkout.has_sagas else (),
             )
             for name, one in self._all.items()
         ]

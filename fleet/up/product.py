@@ -43,6 +43,10 @@ class Checkout:
         return "" if self.answers.get("messaging_style", "sync") == "sync" else str(self.answers.get("broker", "nats"))
 
     @property
+    def has_sagas(self) -> bool:
+        return "queues" in str(self.answers.get("messaging_style", "")) and self.answers.get("sagas") == "postgres"
+
+    @property
     def has_identity(self) -> bool:
         return self.answers.get("auth") == "oidc"
 

@@ -90,9 +90,13 @@ def test_a_service_has_only_the_parts_of_the_chassis_that_an_answer_names(render
     assert without.isdisjoint(set().union(*PARTS.values()))
 
 
+@pytest.mark.slow
 def test_a_service_has_sagas_by_its_answer_and_otherwise_no_file_of_sagas(render: Render) -> None:
-    without, with_sagas = render(**NATS), render(**NATS, sagas="postgres")
-    assert {path.split("/")[0] for path in modules(with_sagas) - modules(without)} == {"messaging", "sagas"}
+    traces = {**NATS, "chassis_parts": ["traces"]}
+    without, with_sagas = render(**traces), render(**traces, sagas="postgres")
+    brought = modules(with_sagas) - modules(without)
+    assert {path.split("/")[0] for path in brought} == {"dev", "messaging", "sagas"}
+    assert {path for path in brought if path.startswith("dev/")} == {"dev/viewer/panels/sagas.py"}
     assert modules(without) - modules(with_sagas) == set()
     assert [
         path for path in without.rglob("*saga*") if path.name != "chassis_0003_sagas.py" and ".agents" not in path.parts

@@ -1,8 +1,9 @@
-"""The panels of the viewer in a real browser: the services of a product, their map, and their messages."""
+"""The panels of the viewer in a real browser: the services of a product, their map, their messages, and their sagas."""
 
 import json
 import urllib.request
 from collections.abc import Generator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from chassis.dev.viewer import otlp
 from chassis.dev.viewer import server as viewer
 from chassis.dev.viewer.product import Edge, RefusedAction, ServiceState
+from chassis.sagas.summary import summary
 from playwright.sync_api import Page, expect
 
 from tests.chassis.dev.sent_spans import CLIENT, CONSUMER, PRODUCER, TRACE, export, gauges, span
@@ -19,6 +21,34 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 HOSTILE = "<img src=x onerror=\"document.title='taken'\">"
 PLACED = "orders.order-placed.v1"
 PARKED = {"id": "01a2065e-0000-7000-8000-000000000001", "parked_at": "2027-01-15T08:00:00+00:00", "name": PLACED}
+NOW = datetime.now(UTC)
+SAGA = "01a2065e-0000-7000-8000-0000000000"
+
+
+def saga(number: int, state: str, steps: list[dict[str, Any]], **columns: Any) -> dict[str, Any]:
+    """Return a saga as the command of a service lists it."""
+    row = {"id": f"{SAGA}{number:02}", "name": "place-order", "key": f"order-{number}", "state": state, "position": ""}
+    times = {"started_at": NOW - timedelta(hours=2), "deadline": None}
+    trace = {"traceparent": f"00-{TRACE}-{'1' * 16}-01"}
+    texts = {"problem": None, "reason": None}
+    return summary(row | times | trace | texts | columns | {"steps": json.dumps(steps)})
+
+
+def sagas() -> list[dict[str, Any]]:
+    at = NOW.isoformat()
+    reserved, charged = ({"name": name, "at": at, "result": "secret"} for name in ("reserve_stock", "request_payment"))
+    refused = {"name": HOSTILE, "at": at, "answer": "CardRefused", "result": {"why": "secret"}}
+    late = {"name": "CardCharged | CardRefused", "at": at, "answer": "TimedOut", "result": None}
+    error = {"name": "check_limit", "at": at, "error": "orders.domain:LimitExceeded", "result": "secret"}
+    problem = {"problem": f"RuntimeError: {HOSTILE}\nthe bank is closed", "reason": "payment"}
+    deadline = {"position": "CardCharged | CardRefused", "deadline": NOW + timedelta(minutes=4, seconds=50)}
+    return [
+        saga(1, "undoing", [reserved, charged | {"undone": at, "by_hand": True}, refused], **problem),
+        saga(2, "running", [], key=HOSTILE * 4, problem="ValueError: no stock"),
+        saga(3, "waiting", [reserved], **deadline),
+        saga(4, "abandoned", [reserved | {"undone": at}, late, error], reason="payment"),
+        saga(5, "completed", [reserved]),
+    ]
 
 
 class Shop:
@@ -28,6 +58,8 @@ class Shop:
 
     def __init__(self) -> None:
         self.states = {"orders": "ready", "payments": "broken", "stock": "ready"}
+        self.sagas = sagas()
+        self.asked: list[tuple[str, ...]] = []
         self.parked = [PARKED | {"direction": "incoming", "reason": f"ValueError: {HOSTILE}\nat line 3"}]
 
     def services(self) -> list[ServiceState]:
@@ -41,6 +73,7 @@ class Shop:
                 memory_bytes=86 * 2**20,
                 checkout=f"/home/kim/shop/{name}",
                 problem=f"Traceback\nImportError: {HOSTILE}" if state == "broken" else "",
+                panels=("sagas",) if name == "orders" else (),
             )
             for name, state in self.states.items()
         ]
@@ -54,10 +87,20 @@ class Shop:
         self.states[service] = "stopped" if action == "stop" else "ready"
 
     def run(self, service: str, *arguments: str) -> str:
+        if arguments[0] == "sagas":
+            return self.look_after_sagas(*arguments[1:])
         if arguments[1] == "list":
             return json.dumps(self.parked)
         self.parked.clear()
         return ""
+
+    def look_after_sagas(self, action: str, *options: str) -> str:
+        if action == "list":
+            return json.dumps(self.sagas)
+        self.asked.append((action, *options))
+        [one] = [each for each in self.sagas if each["id"] == options[-1]]
+        one["problem"] = None
+        return f"{options[-1]}  tries its next step\n"
 
 
 def send(shown: viewer.Viewer, path: str, body: bytes) -> None:
@@ -94,11 +137,11 @@ def shown(shop: Shop, tmp_path: Path) -> Generator[viewer.Viewer]:
 @pytest.mark.parametrize("width", [390, 1280, 1920])
 def test_each_panel_fits_into_the_width(page: Page, shown: viewer.Viewer, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 800})
-    for panel, shows in (("services", "tbody tr"), ("map", "svg .node"), ("messages", "table")):
+    for panel, shows in (("services", "tbody tr"), ("map", "svg .node"), ("messages", "table"), ("sagas", "article")):
         page.goto(f"{shown.url}#/{panel}")
         expect(page.locator(f"#{panel} {shows}").first).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        for part in page.locator(f"#{panel} :is(svg, .scroll)").all():
+        for part in page.locator(f"#{panel} :is(svg, .scroll, article, article *)").all():
             box = part.bounding_box()
             assert box is not None
             assert box["x"] >= 0
@@ -186,6 +229,77 @@ def test_messages_show_the_outbox_and_the_wait_and_a_parked_message_is_dropped_a
     expect(page.locator("#parked")).to_have_text("No message is parked in stock.")
 
 
+def test_sagas_are_a_line_of_steps_with_the_deadline_and_the_trace(page: Page, shown: viewer.Viewer) -> None:
+    page.goto(shown.url)
+    expect(page.locator("#to-sagas")).to_be_visible()
+    page.keyboard.press("g")
+    cards = page.locator("#sagas article")
+    expect(cards).to_have_count(5)
+    expect(page.locator("#sagas h2")).to_have_text("orders5 sagas2 parked")
+    undoing, running, waiting, abandoned, completed = (cards.nth(number).locator("ol li") for number in range(5))
+    expect(undoing).to_have_text(
+        [
+            "reserve_stockdone",
+            "request_paymentundone by hand",
+            f"{HOSTILE}CardRefused",
+            "next compensationfailed",
+        ]
+    )
+    for number, shape in enumerate(("done", "undone", "answered", "refused")):
+        expect(undoing.nth(number)).to_have_class(shape)
+    expect(running).to_have_text(["next stepfailed"])
+    expect(waiting).to_have_text(["reserve_stockdone", "CardCharged | CardRefusedtime is up in 4 minutes"])
+    expect(waiting.last).to_have_class("waits")
+    expect(abandoned).to_have_text(
+        ["reserve_stockundone", "CardCharged | CardRefusedtime is up", "check_limitLimitExceeded"]
+    )
+    expect(completed).to_have_text(["reserve_stockdone"])
+    expect(cards.first.locator(".problem")).to_contain_text("the bank is closed")
+    expect(cards.nth(3)).to_contain_text("Abandoned because of: payment")
+    assert "secret" not in page.locator("#sagas").inner_text()
+    assert page.title() == "Sagas"
+    cards.nth(2).get_by_role("link", name="Trace").click()
+    expect(page.locator("#trace h1")).to_have_text("POST /v1/orders")
+
+
+def test_a_reader_decides_about_parked_sagas_only_and_is_asked_before_what_cannot_be_taken_back(
+    page: Page, shown: viewer.Viewer, shop: Shop
+) -> None:
+    page.goto(f"{shown.url}#/sagas")
+    cards = page.locator("#sagas article")
+    expect(cards.nth(2)).to_be_visible()
+    expect(cards.nth(0).get_by_role("button")).to_have_text(["Retry", "Retry, done by hand"])
+    expect(cards.nth(1).get_by_role("button")).to_have_text(["Retry", "Abandon"])
+    expect(cards.nth(2).get_by_role("button")).to_have_count(0)
+    cards.nth(1).get_by_role("button").last.focus()
+    page.keyboard.press("Enter")
+    expect(cards.nth(1).get_by_role("button").last).to_have_text("Undo all steps?")
+    expect(cards.nth(1).get_by_role("button").last).to_be_focused()
+    assert shop.asked == []
+    page.keyboard.press("Enter")
+    expect(cards.nth(1).get_by_role("button")).to_have_count(0)
+    cards.nth(0).get_by_role("button").last.click()
+    page.get_by_text("Really done by hand?").click()
+    expect(page.locator("#state")).to_have_text("place-order order-1: tries its next step")
+    expect(page.locator("#sagas button")).to_have_count(0)
+    assert shop.asked == [("abandon", f"{SAGA}02"), ("retry", "--by-hand", f"{SAGA}01")]
+
+
+def test_the_states_of_steps_differ_in_shape_and_have_the_colours_of_the_readers_setting(
+    page: Page, shown: viewer.Viewer
+) -> None:
+    page.goto(f"{shown.url}#/sagas")
+    marks = page.locator("#sagas ul li")
+    expect(marks).to_have_count(6)
+    look = "each => { const mark = getComputedStyle(each, '::before'); return [mark.content, mark.color]; }"
+    seen = []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        seen.append([mark.evaluate(look) for mark in marks.all()])
+    assert len({content for content, _ in seen[0]}) == 6
+    assert all(light[1] != dark[1] for light, dark in zip(*seen, strict=True))
+
+
 def test_a_trace_has_its_services_and_a_link_with_its_id_opens_the_trace(page: Page, shown: viewer.Viewer) -> None:
     page.goto(f"{shown.url}?trace={TRACE}")
     expect(page.locator("#parts li")).to_have_text(["orders3", "payments1", "stock1"])
@@ -211,6 +325,7 @@ def test_the_page_of_one_service_has_no_panel_of_services(page: Page, tmp_path: 
         page.goto(f"{alone.url}#/services")
         expect(page.locator("#empty")).to_be_visible()
         expect(page.locator("#to-services")).to_be_hidden()
+        expect(page.locator("#to-sagas")).to_be_hidden()
         page.keyboard.press("m")
         expect(page.locator("#unused")).to_have_text("No service was called in this time.")
         page.keyboard.press("b")

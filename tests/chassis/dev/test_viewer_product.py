@@ -1,4 +1,4 @@
-"""The viewer with a program that runs several services: their states, actions on them, and their parked messages."""
+"""The viewer with a program that runs several services: their states, actions on them, parked messages and sagas."""
 
 import json
 from collections.abc import Generator
@@ -91,6 +91,49 @@ def test_a_parked_message_is_listed_replayed_and_dropped_by_the_command_of_the_s
         ("orders", "parked", "replay", PARKED),
         ("orders", "parked", "drop", PARKED),
     ]
+
+
+def test_a_saga_is_listed_retried_and_abandoned_by_the_command_of_the_service(shown: viewer.Viewer, shop: Shop) -> None:
+    assert ask(shown, "services/orders/sagas")[:2] == (200, "[]")
+    for decision in ("retry", "by-hand", "abandon"):
+        assert ask(shown, f"services/orders/sagas/{decision}/{PARKED}", b"")[0] == 200
+    status, problem, _ = ask(shown, f"services/orders/sagas/export/{PARKED}", b"")
+    assert (status, problem) == (404, "export is no action on a saga. Actions are retry, by-hand, abandon.\n")
+    assert ask(shown, f"services/orders/sagas/retry/{'-' * 36}", b"")[0] == 404
+    assert ask(shown, f"services/orders/settings/retry/{PARKED}", b"")[0] == 404
+    assert ask(shown, "services/orders/settings")[0] == 404
+    assert shop.done == [
+        ("orders", "sagas", "list", "--state", "all", "--latest", "--limit", "20", "--format", "json"),
+        ("orders", "sagas", "retry", PARKED),
+        ("orders", "sagas", "retry", "--by-hand", PARKED),
+        ("orders", "sagas", "abandon", PARKED),
+    ]
+
+
+def test_a_command_whose_output_is_no_json_is_named(
+    shown: viewer.Viewer, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shop, "run", lambda *_: "loading rates …\n[]")
+    status, problem, _ = ask(shown, "services/orders/parked")
+    assert (status, problem) == (
+        502,
+        "`python -m orders parked list --format json` printed something else than JSON. Run the command to see what.\n",
+    )
+
+
+def test_a_list_changes_nothing_that_pages_ask_for_again(shown: viewer.Viewer) -> None:
+    before = shown.store.wait(-2, timeout=0)
+    assert ask(shown, "services/orders/sagas")[0] == 200
+    assert shown.store.wait(-2, timeout=0) == before
+    assert ask(shown, f"services/orders/sagas/retry/{PARKED}", b"")[0] == 200
+    assert shown.store.wait(-2, timeout=0) != before
+
+
+def test_the_viewer_mentions_optional_panels_only_in_their_own_files() -> None:
+    folder = Path(viewer.__file__).parent
+    named = {file.relative_to(folder) for file in folder.rglob("*.*") if file.suffix in {".py", ".js", ".css", ".html"}}
+    mentions = {str(file) for file in named if "saga" in (folder / file).read_text().lower()}
+    assert mentions == {f"panels/sagas.{kind}" for kind in ("py", "js", "css")}
 
 
 def test_another_website_and_a_reader_without_the_token_cannot_act(shown: viewer.Viewer, shop: Shop) -> None:

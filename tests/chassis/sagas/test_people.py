@@ -5,7 +5,7 @@ import dataclasses
 import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -277,6 +277,42 @@ async def test_the_list_has_a_line_for_each_saga_that_has_not_ended(
     (listed,) = json.loads((await clerk("list", "--state", "completed", "--format", "json"))[1])
     assert (listed["id"], listed["key"]) == (str(first), "17")
     assert (await clerk("list", "--key", "none"))[1:] == ("", "No saga is in this state.\n")
+
+
+async def test_the_latest_sagas_are_listed_with_their_steps_and_without_data(
+    orders: Database, player: SagaPlayer, clerk: Clerk
+) -> None:
+    parked_id, trace = await start(orders, "parked"), "5" * 32
+    for key, answer in (
+        ("old", CardCharged("")),
+        ("refused", CardRefused("secret")),
+        ("charged", CardCharged("secret")),
+    ):
+        await start(orders, key)
+        await player.play()
+        await player.reply(answer, saga=place_order, key=key)
+    await orders.execute(
+        "UPDATE chassis.sagas SET problem = 'RuntimeError: no network', traceparent = $2 WHERE id = $1",
+        parked_id,
+        f"00-{trace}-{'1' * 16}-01",
+    )
+    await orders.execute(
+        "UPDATE chassis.sagas SET updated_at = now() - interval '1 hour' WHERE key IN ('parked', 'old')"
+    )
+    _, shown, _ = await clerk("list", "--state", "all", "--latest", "--limit", "3", "--format", "json")
+    listed = json.loads(shown)
+    assert [(saga["key"], saga["state"], saga["problem"]) for saga in listed] == [
+        ("parked", "waiting", "RuntimeError: no network"),
+        ("charged", "completed", None),
+        ("refused", "abandoned", None),
+    ]
+    assert datetime.fromisoformat(listed[0]["deadline"]) - datetime.now(UTC) > timedelta(minutes=3)
+    assert listed[0]["trace_id"] == trace
+    *_, answered, confirmed = listed[1]["steps"]
+    assert answered == {"name": "CardCharged | CardRefused", "at": answered["at"], "answer": "CardCharged"}
+    assert confirmed == {"name": "confirm_order", "at": confirmed["at"]}
+    assert [step["name"] for step in listed[2]["steps"] if "undone" in step] == ["reserve_stock", "request_payment"]
+    assert "secret" not in shown
 
 
 async def test_an_exported_run_replays_against_the_code_and_names_where_other_code_diverges(

@@ -41,6 +41,24 @@ async def test_the_output_of_a_command_may_be_any_bytes(orders: Checkout) -> Non
     assert page(orders).run("orders", "parked", "list") == "\ufffd"
 
 
+@pytest.mark.parametrize(
+    ("answers", "panels"),
+    [
+        ({}, ()),
+        ({"messaging_style": "queues", "sagas": "none"}, ()),
+        ({"messaging_style": "events-and-queues", "sagas": "postgres"}, ("sagas",)),
+        ({"messaging_style": "events", "sagas": "postgres"}, ()),  # queues were turned off later
+    ],
+)
+async def test_a_service_has_the_panel_of_sagas_by_its_answers(
+    tmp_path: Path, answers: dict[str, str], panels: tuple[str, ...]
+) -> None:
+    shown = page(checkout(tmp_path / "orders", "orders", **answers))
+    texts = dict.fromkeys(("doing", "version", "migration", "problem"), "")
+    vars(shown._all["orders"]).update(texts, state="ready", port=8101, restarts=0, process=None)
+    assert [state.panels for state in shown.services()] == [panels, ()]
+
+
 async def test_a_stub_is_shown_and_has_no_actions(orders: Checkout) -> None:
     shown = page(orders)
     assert [(one.name, one.state) for one in shown._stubs] == [("rates", "stub")]

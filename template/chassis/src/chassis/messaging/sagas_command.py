@@ -11,21 +11,23 @@ from chassis.database import Database, DatabaseUnavailable
 from chassis.database.unit_of_work import Unlisted
 from chassis.messaging.outbox import Outbox
 from chassis.sagas import Diverged, decisions
+from chassis.sagas.summary import summary
 from chassis.service import Service
 from chassis.settings import CommandSettings
 from chassis.telemetry import logs
 from chassis.telemetry.printable import printable
 
-STATES = ["active", "parked", "running", "waiting", "undoing", "completed", "abandoned"]
+STATES = ["active", "all", "parked", "running", "waiting", "undoing", "completed", "abandoned"]
 QUERY_SECONDS = 30
 EXPORTED = ("id", "name", "key", "version", "state", "reason", "started_at")
 
 _LIST = """
-    SELECT id, name, key, state, position, problem, started_at FROM chassis.sagas
-    WHERE ($1::text IS NULL OR name = $1) AND ($2::text IS NULL OR key = $2) AND CASE $3
+    SELECT id, name, key, state, position, problem, reason, started_at, deadline, traceparent, steps FROM chassis.sagas
+    WHERE ($1::text IS NULL OR name = $1) AND ($2::text IS NULL OR key = $2) AND CASE $3 WHEN 'all' THEN true
         WHEN 'active' THEN ended_at IS NULL WHEN 'parked' THEN problem IS NOT NULL ELSE state = $3 END
-    ORDER BY started_at, id LIMIT $4
+    ORDER BY {order}, id LIMIT $4
 """
+_OLDEST, _LATEST = _LIST.format(order="started_at"), _LIST.format(order="problem IS NULL, updated_at DESC")
 
 
 def add_arguments(parser: argparse.ArgumentParser, _: Service) -> None:
@@ -36,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser, _: Service) -> None:
     listing.add_argument(
         "--state", choices=STATES, default="active", help="default %(default)s: all that have not ended"
     )
+    listing.add_argument("--latest", action="store_true", help="parked sagas first, then the latest change first")
     listing.add_argument("--limit", type=int, default=100, help="at most so many (default %(default)s)")
     listing.add_argument("--format", choices=["text", "json"], default="text", help="default %(default)s")
     showing = actions.add_parser("show", help="the steps of a saga, and why it waits for a person")
@@ -103,13 +106,10 @@ async def _run(service: Service, settings: CommandSettings, options: argparse.Na
 
 
 async def _list(database: Database, options: argparse.Namespace) -> None:
-    found = await database.fetch(_LIST, options.name, options.key, options.state, options.limit)
+    query = _LATEST if options.latest else _OLDEST
+    found = await database.fetch(query, options.name, options.key, options.state, options.limit)
     if options.format == "json":
-        print(
-            json.dumps(
-                [{**row, "id": str(row["id"]), "started_at": row["started_at"].isoformat()} for row in found], indent=2
-            )
-        )
+        print(json.dumps([summary(dict(row)) for row in found], indent=2))
         return
     for row in found:
         facts = [str(row["id"]), _time(row["started_at"]), row["name"], row["key"], _state(row), row["position"]]

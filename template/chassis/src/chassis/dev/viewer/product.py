@@ -33,6 +33,8 @@ class ServiceState:
     """A command line that opens the database."""
     problem: str = ""
     """The traceback of the last failed start, or another reason for the state."""
+    panels: tuple[str, ...] = ()
+    """The optional panels that have something to show for the service, by the names of their modules."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

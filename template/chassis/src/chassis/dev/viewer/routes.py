@@ -1,5 +1,6 @@
 """The addresses of the viewer: the page, its data, what services send, and the actions on services."""
 
+import json
 import re
 import threading
 import uuid
@@ -11,12 +12,14 @@ from urllib.parse import urlsplit
 
 from google.protobuf.message import DecodeError
 
-from chassis.dev.viewer import log_lines, otlp
+from chassis.dev.viewer import log_lines, otlp, panels
 from chassis.dev.viewer.exchange import Exchange, Refused, Table
 from chassis.dev.viewer.gauges import Gauges
 from chassis.dev.viewer.pages import trace_as_json, trace_as_text
+from chassis.dev.viewer.panels import PARKED, Panel
 from chassis.dev.viewer.product import ACTIONS, Product, RefusedAction
 from chassis.dev.viewer.store import Store
+from chassis.discovery import modules_in
 
 MAX_LINE_BYTES = 64 * 1024
 CHANGES_PER_SECOND = 4
@@ -26,7 +29,15 @@ DEFAULT_SECONDS = 300
 """The time that the map covers if a reader does not choose another."""
 
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
-FILES = {path.name: path for path in Path(__file__).with_name("page").iterdir() if path.suffix in KINDS}
+FILES = {
+    path.name: path
+    for folder in ("page", "panels")
+    for path in Path(__file__).with_name(folder).iterdir()
+    if path.suffix in KINDS
+}
+OPTIONAL: dict[str, Panel] = {module.__name__.rpartition(".")[2]: module.PANEL for module in modules_in(panels)}
+"""The panels that only some services have."""
+PANELS = {"parked": PARKED} | OPTIONAL
 
 
 class Routes(Exchange):
@@ -45,13 +56,16 @@ class Routes(Exchange):
                 "edges": self._edges,
                 "gauges": lambda: self.send_json(self.gauges.newest()),
             },
-            {r"traces/([0-9a-f]{32})(\.txt)?": self._trace, "services/([^/]+)/parked": self._parked, ".*": self._file},
+            {r"traces/([0-9a-f]{32})(\.txt)?": self._trace, "services/([^/]+)/([a-z]+)": self._list, ".*": self._file},
         )
 
     def writes(self) -> Table:
         return (
             {"v1/traces": self._take_spans, "v1/metrics": self._take_metrics, "logs": self._take_lines},
-            {"services/([^/]+)/([a-z]+)": self._act, "services/([^/]+)/parked/([a-z]+)/([0-9a-f-]{36})": self._unpark},
+            {
+                "services/([^/]+)/([a-z]+)": self._act,
+                "services/([^/]+)/([a-z]+)/([a-z-]+)/([0-9a-f-]{36})": self._decide,
+            },
         )
 
     # The page and its data.
@@ -80,7 +94,8 @@ class Routes(Exchange):
 
     def _product(self) -> None:
         states = None if self.product is None else [asdict(state) for state in self.product.services()]
-        self.send_json({"command": self.started_by, "services": states, "seen": self.store.services()})
+        seen = self.store.services()
+        self.send_json({"command": self.started_by, "services": states, "seen": seen, "panels": list(OPTIONAL)})
 
     def _edges(self) -> None:
         asked = re.fullmatch("[0-9]{1,6}", self.query().get("seconds", ""))
@@ -135,28 +150,46 @@ class Routes(Exchange):
         if action not in ACTIONS:
             raise Refused(404, f"{action} is no action on a service. Actions are {', '.join(ACTIONS)}.")
         self._ask(service, lambda product: product.act(service, action))
+        self._done()
 
-    def _parked(self, service: str) -> None:
-        self._ask(service, lambda product: product.run(service, "parked", "list", "--format", "json"))
-
-    def _unpark(self, service: str, action: str, parked_id: str) -> None:
-        if action not in ("replay", "drop"):
-            raise Refused(404, f"{action} is no action on a parked message. Actions are replay, drop.")
+    def _list(self, service: str, name: str) -> None:
+        command = _panel(name).listing
+        answer = self._ask(service, lambda product: product.run(service, *command))
         try:
-            wanted = str(uuid.UUID(parked_id))
+            entries = json.loads(answer)
         except ValueError:
-            raise Refused(404, f"{parked_id} is not the id of a message, which is a UUID.") from None
-        self._ask(service, lambda product: product.run(service, "parked", action, wanted))
+            asked = f"`python -m {service} {' '.join(command)}`"
+            raise Refused(502, f"{asked} printed something else than JSON. Run the command to see what.") from None
+        self.send_json(entries)
 
-    def _ask(self, service: str, question: Callable[[Product], Any]) -> None:
+    def _decide(self, service: str, name: str, decision: str, entry_id: str) -> None:
+        panel = _panel(name)
+        if decision not in panel.decisions:
+            known = ", ".join(panel.decisions)
+            raise Refused(404, f"{decision} is no action on {panel.entry}. Actions are {known}.")
+        try:
+            wanted = str(uuid.UUID(entry_id))
+        except ValueError:
+            raise Refused(404, f"{entry_id} is not the id of {panel.entry}, which is a UUID.") from None
+        self._done(self._ask(service, lambda product: product.run(service, *panel.decisions[decision], wanted)))
+
+    def _ask(self, service: str, question: Callable[[Product], Any]) -> Any:
         if self.product is None or service not in {state.name for state in self.product.services()}:
             raise Refused(404, f"`{self.started_by}` runs no service {service}.")
         try:
-            answer = question(self.product)
+            return question(self.product)
         except RefusedAction as refused:
             raise Refused(409, str(refused)) from None
+
+    def _done(self, answer: str = "") -> None:
         self.store.touch()
-        self.send(answer or "{}", "application/json")
+        self.send(answer, "text/plain")
+
+
+def _panel(name: str) -> Panel:
+    if name not in PANELS:
+        raise Refused(404, "There is nothing at this address.")
+    return PANELS[name]
 
 
 def _wanted(asked: dict[str, str]) -> dict[str, Any]:

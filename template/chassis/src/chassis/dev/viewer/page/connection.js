@@ -2,7 +2,7 @@
 
 import { byId } from "./elements.js";
 
-export const product = { command: "make dev", services: null, seen: [] };
+export const product = { command: "make dev", services: null, seen: [], panels: [] };
 
 export const hasStopped = () => `${product.command} has stopped. Its next start prints a new address.`;
 

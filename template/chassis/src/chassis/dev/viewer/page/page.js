@@ -2,7 +2,7 @@
 
 import { copy, get, hasStopped, product, say } from "./connection.js";
 import { showDetail } from "./detail.js";
-import { byId } from "./elements.js";
+import { byId, element } from "./elements.js";
 import { enter, filter, list, listAsText, open, showList, useList } from "./lists.js";
 import { draw, edgesAsJson, showMap } from "./map.js";
 import { messagesAsJson, showMessages } from "./messages.js";
@@ -29,6 +29,27 @@ let isPaused = false;
 async function showProduct() {
   Object.assign(product, await get("product"));
   showHealth();
+  for (const name of product.panels) {
+    const tab = document.getElementById(`to-${name}`);
+    if (tab) tab.hidden = !product.services?.some((state) => state.panels.includes(name));
+  }
+}
+
+// A panel that only some services have is a module of the same name, with a style sheet.
+async function add(name) {
+  const { view: added } = await import(`./${name}.js`);
+  const style = element("link");
+  Object.assign(style, { rel: "stylesheet", href: `${name}.css` });
+  document.head.append(style);
+  const box = element("section");
+  Object.assign(box, { id: name, tabIndex: -1, hidden: true });
+  document.querySelector("main").insertBefore(box, byId("detail"));
+  const tab = element("a", "", added.title);
+  Object.assign(tab, { id: `to-${name}`, href: `#/${name}`, hidden: true });
+  document.querySelector("nav").append(tab);
+  document.querySelector("#keys dl").append(element("dt", "", added.key), element("dd", "", added.title.toLowerCase()));
+  VIEWS[name] = added;
+  KEYS[added.key] = toView(name);
 }
 
 async function refresh() {
@@ -159,5 +180,7 @@ setInterval(() => now().pause === SUMMARY_MS && !isPaused && refresh(), 10_000);
 // A link from elsewhere, `?trace=ID`, is the same as `#ID`.
 const linked = new URLSearchParams(location.search).get("trace");
 if (linked) history.replaceState(null, "", `${location.pathname}#${encodeURIComponent(linked)}`);
+await showProduct();
+await Promise.all(product.panels.map(add));
 await showProduct();
 go();
