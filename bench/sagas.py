@@ -1,9 +1,9 @@
 """Measure sagas: a backlog of orders on NATS, and the cost of sagas that wait.
 
-`make bench-sagas`, or `make bench-sagas ARGS="--workers 3 --sagas 600"`. The orders are those of tests/service/chaos, with steps
+`make bench-sagas`, or `make bench-sagas ARGS="--workers 3 --sagas 600"`. The orders are the orders of tests/service/chaos, with steps
 that take no time: reserve stock, request payment from another service, wait for its answer, confirm. All orders are stored
-before the workers start, and the time counts from the first effect to the last saga's end. Then so many sagas wait for an
-answer for days: shown are the size of the table, each statement of the sweep, and the start of a worker.
+before the workers start, and the time counts from the first effect to the last saga's end. Then `--waiting` sagas wait for an
+answer for days: the output shows the size of the table, each statement of the sweep, and the start of a worker.
 """
 
 import argparse

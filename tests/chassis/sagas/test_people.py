@@ -360,7 +360,7 @@ async def test_old_sagas_are_forgotten_and_others_are_kept(orders: Database, pla
         FROM generate_series(1, 2500) AS number
     """)
     sweeping = asyncio.create_task(Sweep(orders, messages_of(place_order).sagas, SILENT).run(stop := asyncio.Event()))
-    await asyncio.sleep(0)  # the sweep has begun, and is the last one
+    await asyncio.sleep(0)  # the sweep has started, and is the last one
     stop.set()
     await sweeping
     assert [row["key"] for row in await orders.fetch("SELECT key FROM chassis.sagas")] == ["18"]
