@@ -22,7 +22,7 @@ def run(program: str, *arguments: str, otherwise: str, stdin: str = "") -> str:
     shown = f"{program} {' '.join(arguments[:2])}"
     try:
         done = subprocess.run(
-            # A surrogate alone, as YAML and JSON can write it, is no argument of a program.
+            # A surrogate alone, as JSON can write it, is no argument of a program.
             [program, *(one.encode(errors="replace").decode() for one in arguments)],
             input=stdin,
             capture_output=True,
