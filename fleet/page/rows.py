@@ -53,6 +53,16 @@ class Row:
         return sorted(self.standing.findings, key=_rank)
 
     @cached_property
+    def listed(self) -> list[tuple[Finding, bool]]:
+        """All findings, the worst first, and whether each is the first of its rule, which links lead to."""
+        first = {one.id: place for place, one in reversed(list(enumerate(self.findings)))}
+        return [(one, first[one.id] == place) for place, one in enumerate(self.findings)]
+
+    @cached_property
+    def _of_the_map(self) -> frozenset[Finding]:
+        return frozenset(self.standing.neighbours)
+
+    @cached_property
     def numbers(self) -> Counter[str]:
         """The number of conventions and other rules that fail, by urgency."""
         return Counter({one.id: urgency(one) for one in reversed(self.findings)}.values())
@@ -96,7 +106,7 @@ class Row:
 
     def link(self, finding: Finding) -> str:
         """Return the address of the finding's line at the forge. A finding of the map may be about another repository."""
-        if not finding.path or finding in self.standing.neighbours:
+        if not finding.path or finding in self._of_the_map:
             return ""
         return self.forge.link(self.standing.commit, finding.path, finding.line)
 
