@@ -156,7 +156,7 @@ async def test_a_replay_of_the_parked_message_goes_on_like_a_retry(
     assert await effects(orders) == ["reserve", "request"]
 
 
-async def test_a_replay_that_finds_a_saga_still_waiting_lets_it_go_on_at_its_deadline(
+async def test_after_a_replay_that_finds_a_waiting_saga_the_deadline_still_ends_the_wait(
     orders: Database, player: SagaPlayer, clerk: Clerk
 ) -> None:
     saga_id = await start(orders)

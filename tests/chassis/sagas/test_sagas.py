@@ -214,7 +214,7 @@ async def careless(run: Run, order: PlaceOrder) -> None:
     ],
     ids=["result", "error"],
 )
-async def test_a_record_that_the_code_cannot_read_parks_a_saga_and_never_abandons_it(
+async def test_a_record_that_the_code_cannot_read_parks_a_saga_and_is_no_reason_to_abandon(
     orders: Database, playing: Play, steps: str, error: type[Exception], problem: str
 ) -> None:
     player = playing(careless)

@@ -106,7 +106,7 @@ async def test_durations_are_measured_by_use_case_because_names_of_steps_may_hol
     assert measured == [{"saga": "two-notes", "step": "request_payment"}] * 2
 
 
-async def test_active_sagas_are_measured_without_reading_those_that_have_ended(orders: Database) -> None:
+async def test_active_sagas_are_measured_without_reading_ended_sagas(orders: Database) -> None:
     await orders.execute("""
         INSERT INTO chassis.sagas (id, name, key, version, params, state, ended_at)
         SELECT gen_random_uuid(), 'place-order', number::text, 1, '{}', 'completed', now() FROM generate_series(1, 5000) AS number
