@@ -11,7 +11,7 @@ from fleet.campaign.issues import MOST_FINDINGS, code, issues, mention
 from fleet.campaign.nudge import write_issues
 from fleet.campaign.progress import Progress, State, find_campaign, measure
 from fleet.check.findings import Finding, Level
-from fleet.check.levels import under
+from fleet.check.levels import apply_policy
 from fleet.check.standing import Standing
 from fleet.errors import FleetError
 from fleet.policy.policy import parse
@@ -116,7 +116,7 @@ def test_a_level_of_all_conventions_asks_for_nothing_that_is_no_convention() -> 
     unused = standing("kept", "a", "waiver-unused", level=Level.WARNING)
     found = measured("gold", unused, standing("broken", "a", "docs-alerts", "waiver-invalid"))
     assert states(found) == [("done", ()), ("open", ("docs-alerts",))]
-    assert under(unused, parse(POLICY, "policy.toml"), DAY).maturity == "gold"
+    assert apply_policy(unused, parse(POLICY, "policy.toml"), DAY).maturity == "gold"
 
 
 @pytest.mark.parametrize(
