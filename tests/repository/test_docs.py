@@ -68,6 +68,20 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
     assert broken_links(page) == []
 
 
+def test_the_index_of_decisions_lists_each_record_once_in_order() -> None:
+    folder = ROOT / "docs/decisions"
+    listed = re.findall(r"^- \[\d{4}\]\((.*?)\)", (folder / "README.md").read_text(), re.MULTILINE)
+    assert listed == sorted(path.name for path in folder.glob("0*.md"))
+
+
+def test_the_readme_leads_to_each_page_of_reference_and_explanation() -> None:
+    readme = (ROOT / "README.md").read_text()
+    pages = [
+        path.relative_to(ROOT) for kind in ("reference", "explanation") for path in (ROOT / "docs" / kind).glob("*.md")
+    ]
+    assert [page for page in pages if f"({page})" not in readme] == []
+
+
 def test_every_link_in_a_newborn_service_leads_somewhere(service: Path) -> None:
     # The first `make setup` writes specs/.
     pages = [service / "README.md", *(service / "docs").rglob("*.md")]
