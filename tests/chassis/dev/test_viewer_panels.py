@@ -262,7 +262,7 @@ def test_sagas_are_a_line_of_steps_with_the_deadline_and_the_trace(page: Page, s
     expect(page.locator("#trace h1")).to_have_text("POST /v1/orders")
 
 
-def test_a_reader_decides_about_parked_sagas_only_and_is_asked_before_what_cannot_be_taken_back(
+def test_a_reader_decides_about_parked_sagas_only_and_confirms_a_decision_that_is_final(
     page: Page, shown: viewer.Viewer, shop: Shop
 ) -> None:
     page.goto(f"{shown.url}#/sagas")

@@ -222,6 +222,8 @@ def test_the_policies_of_the_pages_have_no_mistake(page: Path) -> None:
 
 
 @pytest.mark.parametrize(("command", "is_for_all"), [("check", False), ("status", True), ("campaign", True)])
-def test_the_help_names_the_policy_next_to_fleet_toml_only_where_it_is_read(command: str, is_for_all: bool) -> None:
+def test_only_the_help_of_commands_that_read_the_policy_next_to_fleet_toml_names_the_policy(
+    command: str, is_for_all: bool
+) -> None:
     text = " ".join(CliRunner().invoke(app, [command, "--help"]).output.split())
     assert ("next to fleet.toml" in text) is is_for_all
