@@ -14,7 +14,7 @@ const SURE = { "by-hand": "Really done by hand?", abandon: "Undo all steps?" };
 const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
 
 const answers = new Map();
-const asked = new Map(); // the last question to each service
+const asked = new Map(); // the time of the last answer of each service, Infinity until the answer comes
 const pressed = new Map(); // the buttons that ask "sure?" or wait for an answer
 let drawn = "";
 
@@ -30,15 +30,16 @@ export const view = {
   text: () => JSON.stringify(Object.fromEntries(answers), null, 2),
 };
 
+// Nothing waits for the answers here, so that other views are not late.
 async function showSagas() {
-  draw();
-  await Promise.all(concerned().map((name) => Date.now() - (asked.get(name) ?? 0) < RECENT_MS || read(name)));
+  for (const name of concerned()) if (Date.now() - (asked.get(name) ?? 0) > RECENT_MS) read(name).then(draw);
   draw();
 }
 
 async function read(name) {
-  asked.set(name, Date.now());
+  asked.set(name, Infinity);
   const found = await get(`services/${encodeURIComponent(name)}/sagas`);
+  asked.set(name, Date.now());
   if (Array.isArray(found)) answers.set(name, found.slice(0, MOST));
 }
 
@@ -124,10 +125,11 @@ function possible({ state }) {
 
 // An abandoned saga cannot be resumed, and a recorded compensation is not performed, so both buttons ask once more.
 function deciding(name, saga, decision) {
-  const key = `${decision} ${name} ${saga.id}`;
+  const key = `${decision} ${name} ${saga.id} ${saga.problem}`; // another problem is another question
   const sure = SURE[decision];
   const isAsking = pressed.get(key) === "sure";
   const made = button("small", isAsking ? sure : DECISIONS[decision], async () => {
+    for (const [other, state] of pressed) if (state === "sure") pressed.delete(other);
     pressed.set(key, sure && !isAsking ? "sure" : "busy");
     draw();
     if (pressed.get(key) === "sure") return;
