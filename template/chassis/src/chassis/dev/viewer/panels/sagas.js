@@ -14,7 +14,7 @@ const SURE = { "by-hand": "Really done by hand?", abandon: "Undo all steps?" };
 const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
 
 const answers = new Map();
-const asked = new Map(); // the time of the last answer of each service, Infinity until the answer comes
+const asked = new Map(); // the last question to each service, and when the service answered
 const pressed = new Map(); // the buttons that ask "sure?" or wait for an answer
 let drawn = "";
 
@@ -32,15 +32,17 @@ export const view = {
 
 // Nothing waits for the answers here, so that other views are not late.
 async function showSagas() {
-  for (const name of concerned()) if (Date.now() - (asked.get(name) ?? 0) > RECENT_MS) read(name).then(draw);
+  for (const name of concerned()) if (Date.now() - (asked.get(name)?.answered ?? 0) > RECENT_MS) read(name).then(draw);
   draw();
 }
 
 async function read(name) {
-  asked.set(name, Infinity);
+  const question = { answered: Infinity };
+  asked.set(name, question);
   const found = await get(`services/${encodeURIComponent(name)}/sagas`);
-  asked.set(name, Date.now());
-  if (Array.isArray(found)) answers.set(name, found.slice(0, MOST));
+  question.answered = Date.now();
+  // An answer from before a decision does not replace the answer from after it.
+  if (asked.get(name) === question && Array.isArray(found)) answers.set(name, found.slice(0, MOST));
 }
 
 function draw() {
