@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 # The chassis may not be installed, and this module does not need its dependencies.
 sys.path.append(str(Path(__file__).parents[1] / "template/chassis/src"))
@@ -24,6 +25,8 @@ class OtlpReceiver:
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
+        self.metrics: set[str] = set()
+        """The names of all metrics that arrived."""
         self.resources: list[dict[str, Any]] = []
         """The resource attributes of each batch of spans."""
         self._arrived = threading.Condition()
@@ -54,16 +57,20 @@ class OtlpReceiver:
         return [span for span in self.spans if span.trace_id == trace_id]
 
     def take(self, path: str, body: bytes) -> None:
-        """Keep the spans of one export request, and no metrics. Raises DecodeError, and KeyError for an unknown path."""
-        if path == "/v1/metrics":
-            return
-        if path != "/v1/traces":
-            raise KeyError(path)
+        """Keep the content of one export request. Raises DecodeError, and KeyError for an unknown path."""
+        add = {"/v1/traces": self._take_spans, "/v1/metrics": self._take_metrics}[path]
         with self._arrived:
-            for resource, spans in batches(body):
-                self.resources.append(resource)
-                self.spans += spans
+            add(body)
             self._arrived.notify_all()
+
+    def _take_spans(self, body: bytes) -> None:
+        for resource, spans in batches(body):
+            self.resources.append(resource)
+            self.spans += spans
+
+    def _take_metrics(self, body: bytes) -> None:
+        batches = ExportMetricsServiceRequest.FromString(body).resource_metrics
+        self.metrics |= {metric.name for batch in batches for scope in batch.scope_metrics for metric in scope.metrics}
 
 
 def tree(spans: Iterable[Span]) -> str:
