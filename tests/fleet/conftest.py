@@ -15,8 +15,8 @@ import yaml
 
 from fleet.template.answers import Answers
 from fleet.template.template import Template
-from tests.fleet.history import HANDED_OVER, release_first_version, release_later_versions, release_that_claims
 from tests.fleet.services import Born, commit
+from tests.fleet.template_history import HANDED_OVER, release_first_version, release_later_versions, release_that_claims
 from tests.support.commands import git
 from tests.support.tools import made_once
 

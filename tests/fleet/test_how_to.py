@@ -65,7 +65,7 @@ NOT_RUN = {
     "publish-the-chassis.md": "needs a package index; tests/delivery/test_published_chassis.py has one",
     "read-a-private-template.md": "needs a forge; tests/delivery/test_pipelines.py signs in to a private one",
     "read-a-trace.md": "needs a trace viewer; tests/service/test_observability.py reads the traces",
-    "release-the-template.md": "is about the template; tests/fleet/history.py makes releases",
+    "release-the-template.md": "is about the template; tests/fleet/template_history.py makes releases",
     "renovate.md": "needs a forge; tests/delivery/test_pipelines.py judges the configuration",
     "review-platform-files.md": "needs a forge; tests/fleet/conventions/test_ownership.py judges the file",
     "run-tests.md": "runs the same tests as every service's `make test`",

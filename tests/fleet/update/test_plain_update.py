@@ -11,8 +11,8 @@ from fleet.check.drift import check_drift
 from fleet.check.findings import Level
 from fleet.service.service import Service
 from fleet.update.update import Options, update
-from tests.fleet.history import HANDED_OVER
 from tests.fleet.services import Born, commit, contents
+from tests.fleet.template_history import HANDED_OVER
 from tests.fleet.update.edits import TEAM, kept, platform_edits, team_edits
 from tests.fleet.update.plain import plain_update
 from tests.support.commands import git

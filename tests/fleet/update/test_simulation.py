@@ -24,8 +24,8 @@ from fleet.update.conflicts import refuse_conflicts
 from fleet.update.outcomes import RunOptions
 from fleet.update.update import Options, update
 from fleet.update.update_all import update_all
-from tests.fleet.history import HANDED_OVER
 from tests.fleet.services import Born, commit, waive
+from tests.fleet.template_history import HANDED_OVER
 from tests.fleet.update.plain import plain_update
 from tests.support.answers import VARIANTS
 from tests.support.commands import git

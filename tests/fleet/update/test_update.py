@@ -15,8 +15,8 @@ from fleet.check.drift import check_drift
 from fleet.errors import FleetError
 from fleet.service.service import Service
 from fleet.update.update import Options, update
-from tests.fleet.history import HANDED_OVER
 from tests.fleet.services import Born, commit, contents, state, waive
+from tests.fleet.template_history import HANDED_OVER
 from tests.fleet.update.edits import kept, platform_edits, team_edits
 from tests.support.commands import git
 from tests.support.paths import ROOT
