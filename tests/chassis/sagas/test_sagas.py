@@ -68,6 +68,26 @@ async def test_a_time_out_undoes_the_steps_and_is_remembered_when_the_answer_com
     assert (await player.state(place_order, "17")).state == "abandoned"
 
 
+@pytest.mark.parametrize(("by_hand", "done"), [(False, ["refund", "release"]), (True, ["release"])])
+async def test_a_test_parks_a_failing_compensation_and_decides_as_a_person_does(
+    orders: Database, player: SagaPlayer, by_hand: bool, done: list[str]
+) -> None:
+    await start(orders)
+    await player.play()
+    ordering.faults["refund"] = RuntimeError("the bank is closed")
+    with pytest.raises(RuntimeError):
+        await player.reply(CardRefused("no money"), saga=place_order, key="17")
+    await player.park("the bank is closed")
+    await player.play()
+    parked = await player.state(place_order, "17")
+    assert (parked.state, parked.problem, parked.undone) == ("undoing", "the bank is closed", [])
+    ordering.faults.clear()
+    await player.retry(place_order, "17", by_hand=by_hand)
+    assert await effects(orders) == ["reserve", "request", *done]
+    found = await player.state(place_order, "17")
+    assert (found.state, found.problem) == ("abandoned", None)
+
+
 async def test_an_early_job_does_not_end_a_wait(orders: Database, player: SagaPlayer) -> None:
     await start(orders)
     await player.play()

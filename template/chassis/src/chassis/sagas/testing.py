@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from chassis.brokers import Kind, Message
 from chassis.database import Database
 from chassis.messages import Messages
+from chassis.sagas import decisions
 from chassis.sagas.advance import outcome, run_of
 from chassis.sagas.declared import Saga
 from chassis.sagas.registry import Sagas, reply
@@ -38,6 +40,8 @@ class SagaState:
     steps: list[str]
     undone: list[str]
     reason: str | None
+    problem: str | None
+    """Why the saga is parked."""
 
 
 class SagaPlayer:
@@ -46,9 +50,11 @@ class SagaPlayer:
     def __init__(self, database: Database, messages: Messages, mailbox: Any) -> None:
         """`mailbox` is the chassis.testing.Mailbox of the service."""
         assert messages.sagas is not None, "messaging/sagas.py has no line SAGAS = sagas_in(sagas)"
-        self._database, self._mailbox = database, mailbox
-        [line] = messages.sagas.incoming
-        [self._job] = [name for name, receiver in messages.receivers.items() if receiver.contract is line.contract]
+        self._database, self._mailbox, self._sagas = database, mailbox, messages.sagas
+        [self._line] = messages.sagas.incoming
+        [self._job] = [
+            name for name, receiver in messages.receivers.items() if receiver.contract is self._line.contract
+        ]
 
     async def play(self) -> None:
         """Run all steps that are due. Raises what a step raises: in production, attempts and parking follow."""
@@ -66,13 +72,30 @@ class SagaPlayer:
         await self._database.execute(_EARLIER, duration)
         await self.play()
 
+    async def park(self, problem: str) -> None:
+        """Park the saga whose step fails, as a worker does after the last attempt."""
+        row = await self._database.fetchrow(_DUE, self._job)
+        assert row is not None, "no saga has a step that is due"
+        assert self._line.on_parked is not None, "the job of sagas has on_parked"
+        message = Message(Kind.JOB, self._job, str(uuid.uuid4()), "key", row["payload"].encode(), {})
+        async with self._database.unit_of_work() as uow:
+            await self._line.on_parked(message, uow, problem)
+        await self._database.execute(_SENT, row["seq"])
+
+    async def retry(self, saga: Saga, key: str, *, by_hand: bool = False) -> None:
+        """Decide as a person does by `sagas retry`, and run what follows. Raises chassis.sagas.decisions.Refused."""
+        saga_id = (await self.state(saga, key)).id
+        async with self._database.unit_of_work() as uow:
+            await decisions.retry(uow, self._sagas, saga_id, by_hand=by_hand)
+        await self.play()
+
     async def state(self, saga: Saga, key: str) -> SagaState:
         """Return the state of one saga."""
         [row] = await self._database.fetch("SELECT * FROM chassis.sagas WHERE name = $1 AND key = $2", saga.name, key)
         steps = json.loads(row["steps"])
         undone = sorted((step["undone"], -at, step["name"]) for at, step in enumerate(steps) if "undone" in step)
         names = [step["name"] for step in steps]
-        return SagaState(row["id"], row["state"], names, [name for *_, name in undone], row["reason"])
+        return SagaState(row["id"], row["state"], names, [name for *_, name in undone], row["reason"], row["problem"])
 
     async def _play_one(self) -> bool:
         row = await self._database.fetchrow(_DUE, self._job)
