@@ -17,7 +17,7 @@ BUILD = ROOT / "build" / "shop"
 SERVICES = ("payments", "inventory", "orders", "notifications", "storefront")
 """A neighbour comes before the services that call it, because `fleet client` reads its API document."""
 
-CALLS = {"orders": ("payments", "create_charge"), "storefront": ("orders", "create_purchase")}
+CALLS = {"storefront": ("orders", "create_purchase")}
 """The neighbour that a service calls, and the operation, as for `fleet client`."""
 
 CALLER = """---

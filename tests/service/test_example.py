@@ -1,5 +1,6 @@
 """`make demo`, and the example product that it starts: one trace, gates, killed services, and the end by Ctrl-C."""
 
+import asyncio
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
+import asyncpg
 import httpx2
 import psutil
 import pytest
@@ -33,14 +35,18 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("example"), pytest.mark.
 DEMO_SECONDS = 1500
 STALE = "run `make pictures`: a picture of README.md does not show what the programs show"
 
-# Each span in which services meet, with its service and its parent.
+# Each span in which services meet, and each step of the saga, with its service and its parent.
 TRACE = {
     ("POST /v1/checkouts", "storefront"): None,
     ("POST orders", "storefront"): "POST /v1/checkouts",
     ("POST /v1/purchases", "orders"): "POST orders",
-    ("POST payments", "orders"): "POST /v1/purchases",
-    ("POST /v1/charges", "payments"): "POST payments",
-    ("send orders.order-placed.v1", "orders"): "POST /v1/purchases",
+    ("saga purchase request_payment", "orders"): "POST /v1/purchases",
+    ("send payments.charge-card.v1", "orders"): "saga purchase request_payment",
+    ("process payments.charge-card.v1", "payments"): "send payments.charge-card.v1",
+    ("send payments.payment-charged.v1", "payments"): "process payments.charge-card.v1",
+    ("process payments.payment-charged.v1", "orders"): "send payments.payment-charged.v1",
+    ("saga purchase place_purchase", "orders"): "POST /v1/purchases",
+    ("send orders.order-placed.v1", "orders"): "saga purchase place_purchase",
     ("process orders.order-placed.v1", "inventory"): "send orders.order-placed.v1",
     ("send inventory.stock-reserved.v1", "inventory"): "process orders.order-placed.v1",
     ("process inventory.stock-reserved.v1", "notifications"): "send inventory.stock-reserved.v1",
@@ -106,19 +112,132 @@ def test_the_demo_shows_every_step(demo: Demo) -> None:
     assert pictures.shape(addresses) <= pictures.shape(pictures.text_in(pictures.DEV)), STALE
 
 
+def spans_of(product: Product, trace_id: str) -> dict[str, dict[str, Any]]:
+    entries = httpx2.get(f"{product.page}traces/{trace_id}", timeout=60).json()["entries"]
+    return {each["id"]: each for each in entries if "name" in each}
+
+
+def roots(spans: dict[str, dict[str, Any]]) -> list[str]:
+    return [each["name"] for each in spans.values() if each["parent"] not in spans]
+
+
 def test_a_checkout_is_one_trace_through_five_services_and_the_broker(demo: Demo, product: Product) -> None:
     trace_id = re.search(r"as one trace \((\w+)\)", demo.shown())[1]
-    entries = httpx2.get(f"{product.page}traces/{trace_id}", timeout=60).json()["entries"]
-    spans = {each["id"]: each for each in entries if "name" in each}
-    assert [each["name"] for each in spans.values() if each["parent"] not in spans] == ["POST /v1/checkouts"]
+    spans = spans_of(product, trace_id)
+    assert roots(spans) == ["POST /v1/checkouts"]
     parents = {
         (each["name"], each["service"]): spans[each["parent"]]["name"] if each["parent"] in spans else None
         for each in spans.values()
-        if each["kind"] != "CLIENT" or each["name"].startswith("POST")
+        if (each["kind"] in {"SERVER", "PRODUCER", "CONSUMER"} or each["name"].startswith(("POST", "saga")))
+        and "advance-saga" not in each["name"]
     }
     assert parents == TRACE
     kinds = {each["name"].split()[0]: each["kind"] for each in spans.values()}
     assert (kinds["send"], kinds["process"]) == ("PRODUCER", "CONSUMER")
+
+
+TOO_MUCH = story.CHECKOUT | {"lines": [{"sku": "teapot", "quantity": 100}] * 3}
+"""A checkout that no card is charged with."""
+
+UNDONE = "saga purchase undo request_payment"
+
+
+class Purchases:
+    """The checkouts of a product that runs, and the sagas of its orders."""
+
+    def __init__(self, product: Product, variables: dict[str, str]) -> None:
+        self.product, self._variables = product, variables
+        self._traces: dict[str, str] = {}
+        self.clients = {name: product.client(name) for name in ("storefront", "orders", "payments")}
+
+    def buy(self, checkout: dict[str, Any]) -> str:
+        """Return the id of the order."""
+        answer = self.clients["storefront"].post("/v1/checkouts", json=checkout).raise_for_status()
+        order_id = answer.json()["order_id"]
+        self._traces[order_id] = answer.headers["X-Request-Id"]
+        return order_id
+
+    def status(self, order_id: str) -> str:
+        answer = self.clients["orders"].get(f"/v1/orders/{order_id}")
+        return answer.json()["status"] if answer.status_code == 200 else "deleted"
+
+    def outcomes(self, order_id: str) -> list[str]:
+        """Return the payment of the order, as payments has it."""
+        found = self.clients["payments"].get("/v1/payments?limit=100").json()["items"]
+        return [each["outcome"] for each in found if each["order_id"] == order_id]
+
+    def let_time_out(self, order_id: str) -> None:
+        """End the time in which the order has to be paid."""
+
+        late = "UPDATE chassis.sagas SET deadline = now(), due_at = now() WHERE key = $1 AND state = 'waiting' RETURNING id"
+        wait_until(lambda: self._sagas(late, order_id))
+
+    def sagas(self, order_id: str, state: str) -> list[str]:
+        """Return the id of the order's saga, if it is in this state."""
+        shown = "CASE WHEN problem IS NULL THEN state ELSE 'parked' END"
+        return self._sagas(f"SELECT id FROM chassis.sagas WHERE key = $1 AND {shown} = '{state}'", order_id)
+
+    def _sagas(self, query: str, order_id: str) -> list[str]:
+        async def ask() -> list[str]:
+            connection = await asyncpg.connect(self._variables["DATABASE_URL"])
+            try:
+                return [str(row["id"]) for row in await connection.fetch(query, order_id)]
+            finally:
+                await connection.close()
+
+        return asyncio.run(ask())
+
+    def command(self, *arguments: str) -> str:
+        command = [".venv/bin/python", "-m", "orders", "sagas", *arguments]
+        done = subprocess.run(command, cwd=BUILD / "orders", env=self._variables, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def is_one_trace(self, order_id: str, *names: str) -> bool:
+        """Return whether the spans of these names and of three services are one tree."""
+        spans = spans_of(self.product, self._traces[order_id])
+        found = {each["name"] for each in spans.values()}
+        services = {each["service"] for each in spans.values()}
+        is_whole = found >= set(names) and services >= {"storefront", "orders", "payments"}
+        return is_whole and roots(spans) == ["POST /v1/checkouts"]
+
+
+@pytest.fixture
+def purchases(demo: Demo, product: Product) -> Generator[Purchases]:
+    variables = psutil.Process(demo.services()["orders"]["pid"]).environ()
+    purchases = Purchases(product, variables)
+    yield purchases
+    for client in purchases.clients.values():
+        client.close()
+
+
+def test_a_refused_checkout_and_a_late_charge_and_a_decision_of_a_person_are_one_trace_each(
+    demo: Demo, product: Product, purchases: Purchases
+) -> None:
+    product.act("payments", "stop")
+    wait_until(lambda: product.state("payments") == "stopped", demo.shown)
+    late, placed = purchases.buy(story.CHECKOUT), purchases.buy(TOO_MUCH)
+    # An employee places an order that is not paid for, so its compensation fails.
+    purchases.clients["orders"].post(f"/v1/orders/{placed}/place", headers={"If-Match": "*"}).raise_for_status()
+    purchases.let_time_out(late)
+    wait_until(lambda: purchases.status(late) == "deleted", demo.shown)
+    product.act("payments", "start")
+    wait_until(lambda: product.state("payments") == "ready", demo.shown)
+
+    refused = purchases.buy(TOO_MUCH)
+    wait_until(lambda: purchases.status(refused) == "deleted", demo.shown)
+    wait_until(lambda: purchases.outcomes(refused) == ["refunded"], demo.shown)
+    wait_until(lambda: purchases.outcomes(late) == ["refunded"], demo.shown)
+
+    [saga_id] = wait_until(lambda: purchases.sagas(placed, "parked"), demo.shown)
+    assert "OrderAlreadyPlaced" in purchases.command("show", saga_id)
+    purchases.command("retry", saga_id, "--by-hand")
+    wait_until(lambda: purchases.sagas(placed, "abandoned"), demo.shown)
+    assert (purchases.status(placed), purchases.outcomes(placed)) == ("placed", [])
+
+    refund = (UNDONE, "process payments.refund-card.v1")
+    for order_id, spans in ((refused, refund), (late, refund), (placed, (UNDONE,))):
+        wait_until(lambda order_id=order_id, spans=spans: purchases.is_one_trace(order_id, *spans), demo.shown)
 
 
 @pytest.mark.usefixtures("demo")
@@ -135,7 +254,7 @@ def test_the_map_of_the_product_has_no_findings_but_an_event_for_nobody() -> Non
     command = [sys.executable, "-m", "fleet", "map", f"--config={BUILD / 'fleet.toml'}"]
     shown = subprocess.run(command, env=service_environment(PYTHONPATH=str(ROOT)), capture_output=True, text=True)
     assert (shown.returncode, "map-event-unheard" in shown.stdout) == (0, True), shown.stdout + shown.stderr
-    assert shown.stdout.endswith("5 services, 2 calls, 3 events and 0 jobs between them; 1 warning\n")
+    assert shown.stdout.endswith("5 services, 1 call, 5 events and 2 jobs between them; 1 warning\n")
 
 
 @pytest.mark.parametrize("name", SERVICES)

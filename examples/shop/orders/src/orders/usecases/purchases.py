@@ -1,39 +1,73 @@
-"""A purchase: an order that is paid for before it is placed. The caller owns the transaction: no use case commits."""
+"""A purchase: an order that is placed when it is paid for. The steps of the saga in sagas/purchase.py, its answers, and its start."""
 
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-import httpx2
 from chassis.database import UnitOfWork
-from chassis.errors import Conflict
 from chassis.money import Money
 
-from orders.domain.orders import Order
-from orders.neighbours.payments import Money as Amount
-from orders.neighbours.payments import NewPayment, PaymentsConflict, create_charge
+from orders.domain.orders import Order, OrderAlreadyPlaced, OrderNotFound, OrderStatus
+from orders.persistence.orders import OrderRepository
 from orders.usecases.orders import CreateOrder, PlaceOrder, create_order, place_order
 
 
-class PaymentRefused(Conflict):
-    code = "payment_refused"
+@dataclass(frozen=True, kw_only=True)
+class Purchase:
+    order_id: UUID
+    customer_id: UUID
+    amount: Money
 
 
-async def pay(payments: httpx2.AsyncClient, customer_id: UUID, total: Money) -> UUID:
-    """Charge the customer, before a transaction begins. Return the payment's id.
-
-    Raises PaymentRefused, or NeighbourUnavailable if the payments service does not answer.
-    """
-    amount = Amount(amount=total.amount, currency=total.currency)
-    try:
-        payment = await create_charge(payments, NewPayment(customer_id=customer_id, amount=amount))
-    except PaymentsConflict as error:
-        if error.code != "payment_refused":
-            raise
-        raise PaymentRefused("the payment was refused: choose another card, or order less") from error
-    return payment.id
+@dataclass(frozen=True, kw_only=True)
+class ChargeCard(Purchase):
+    """The job of payments. The answer is PaymentCharged or PaymentRefused."""
 
 
-async def purchase(command: CreateOrder, uow: UnitOfWork, *, now: datetime) -> Order:
-    """Make an order that is paid for, and announce it."""
+@dataclass(frozen=True, kw_only=True)
+class RefundCard(Purchase):
+    """The job of payments that also forbids a charge which has not happened yet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaymentCharged:
+    payment_id: UUID
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaymentRefused:
+    reason: str
+
+
+async def start_purchase(command: CreateOrder, uow: UnitOfWork, *, now: datetime) -> Order:
+    """Make a draft, and start the saga that has it paid and places it."""
     order = await create_order(command, uow, now=now)
-    return await place_order(PlaceOrder(order_id=order.id, expected_version=None), uow, now=now)
+    purchase = Purchase(order_id=order.id, customer_id=order.customer_id, amount=order.total)
+    await uow.start("purchase", purchase, key=str(order.id))
+    return order
+
+
+async def request_payment(purchase: Purchase, uow: UnitOfWork) -> None:
+    """Ask payments to charge the card."""
+    await uow.enqueue(ChargeCard(**vars(purchase)))
+
+
+async def cancel_purchase(purchase: Purchase, uow: UnitOfWork) -> None:
+    """Delete the draft, and give the money back, also if nobody knows whether it was charged.
+
+    Raises OrderAlreadyPlaced if somebody has placed the order by the API: then a person decides.
+    """
+    repository = OrderRepository(uow)
+    with suppress(OrderNotFound):  # somebody has deleted it by the API
+        order = await repository.get(purchase.order_id, expected_version=None)
+        if order.status is OrderStatus.PLACED:
+            raise OrderAlreadyPlaced(f"order {order.id} is placed and not paid: charge it by hand, or delete it")
+        await repository.remove(order)
+    await uow.enqueue(RefundCard(**vars(purchase)))
+
+
+async def place_purchase(purchase: Purchase, uow: UnitOfWork, *, now: datetime) -> None:
+    """Place the order that is paid for. Raises OrderNotFound if somebody has deleted it by the API."""
+    with suppress(OrderAlreadyPlaced):  # somebody has placed it by the API
+        await place_order(PlaceOrder(order_id=purchase.order_id, expected_version=None), uow, now=now)

@@ -52,9 +52,9 @@ class Receipt(fields.ResponseModel):
     total: fields.MoneyField
 
 
-@router.post("", status_code=201, responses=problems(ProductUnknown, CurrenciesMixed, usecases.PaymentRefused))
+@router.post("", status_code=202, responses=problems(ProductUnknown, CurrenciesMixed))
 @scopes("checkouts:write")
 async def create_checkout(body: NewCheckout, orders: Orders) -> Receipt:
-    """Order the products of a basket, and pay for them."""
+    """Order the products of a basket. The order is placed when it is paid for."""
     order = await usecases.check_out(usecases.CheckOut(**dict(body)), reader(), orders)
     return Receipt(order_id=order.id, total=order.total)

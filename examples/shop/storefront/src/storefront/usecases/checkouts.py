@@ -5,15 +5,10 @@ from uuid import UUID
 
 import httpx2
 from chassis.database import Executor
-from chassis.errors import Conflict
 
 from storefront.domain.checkouts import BasketLine, total_of
-from storefront.neighbours.orders import Money, NewPurchase, OrderDetails, OrdersConflict, PurchaseLine, create_purchase
+from storefront.neighbours.orders import Money, NewPurchase, OrderDetails, PurchaseLine, create_purchase
 from storefront.persistence.prices import prices_of
-
-
-class PaymentRefused(Conflict):
-    code = "payment_refused"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +23,6 @@ async def check_out(command: CheckOut, reader: Executor, orders: httpx2.AsyncCli
     Raises:
         ProductUnknown: the shop does not sell one of the products.
         CurrenciesMixed: the prices have several currencies.
-        PaymentRefused: the customer's card was not charged.
         NeighbourUnavailable: the orders service does not answer.
     """
     total = total_of(command.lines, await prices_of(reader, (line.sku for line in command.lines)))
@@ -37,9 +31,4 @@ async def check_out(command: CheckOut, reader: Executor, orders: httpx2.AsyncCli
         total=Money(amount=total.amount, currency=total.currency),
         lines=[PurchaseLine(sku=line.sku, quantity=line.quantity) for line in command.lines],
     )
-    try:
-        return await create_purchase(orders, purchase)
-    except OrdersConflict as error:
-        if error.code != "payment_refused":
-            raise
-        raise PaymentRefused("the payment was refused: choose another card, or order less") from error
+    return await create_purchase(orders, purchase)
