@@ -46,7 +46,7 @@ def run(tmp_path: Path) -> Run:
     log = tmp_path / "x.log"
     log.write_text(LOG + HOSTILE)
     members = [Member(name, f"git@github.com:acme/{number}.git") for number, name in enumerate(RESULTS)]
-    outcomes = [replace(one, name=name, log=str(log), place="/work/clone") for name, one in RESULTS.items()]
+    outcomes = [replace(one, name=name, log=str(log), place="/clones/billing") for name, one in RESULTS.items()]
     opened = [Request("well", "gh pr create", "https://github.com/acme/well/pull/7", is_new=True)]
     return gather(members, outcomes, opened, {})
 
