@@ -30,7 +30,7 @@ from tests.support.paths import ROOT
 from tests.support.waiting import wait_until
 
 # One group, because `make demo` writes into build/, and its product is started once.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("example"), pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("product"), pytest.mark.timeout(1800)]
 
 DEMO_SECONDS = 1500
 STALE = "run `make pictures`: a picture of README.md does not show what the programs show"

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.support.tools import install_from_debian, one_at_a_time
 
@@ -27,6 +27,7 @@ QUIET = (
 def browser() -> Generator[Browser]:
     """Start the browser. Skips the test, with the reason, if no browser can be installed."""
     program = chromium()
+    expect.set_options(timeout=60_000)  # a condition of a page becomes true later on a busy machine
     # Chromium's sandbox does not start as root.
     arguments = [*QUIET, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
     with sync_playwright() as playwright:

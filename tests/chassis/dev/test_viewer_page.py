@@ -11,7 +11,7 @@ import pytest
 from chassis.dev.viewer import log_lines
 from chassis.dev.viewer import server as viewer
 from opentelemetry.proto.trace.v1 import trace_pb2
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.chassis.dev.sent_spans import CLIENT, CONSUMER, PRODUCER, TRACE, attribute, export, span
 
@@ -131,6 +131,20 @@ def test_ten_thousand_spans_need_only_the_visible_rows(page: Page, shown: viewer
     page.mouse.wheel(0, -100_000)
     expect(rows(page, "waterfall").filter(has_text="step 9999")).to_have_count(0)
     assert 10 < rows(page, "waterfall").count() < 100
+
+
+def test_a_slow_answer_takes_no_focus_from_a_reader_who_types(page: Page, shown: viewer.Viewer) -> None:
+    held: list[Route] = []
+    page.route("**/product", lambda route: held.append(route))
+    page.goto(shown.url, wait_until="commit")
+    expect(page.get_by_label("Search")).to_be_visible()
+    page.get_by_label("Search").focus()
+    page.keyboard.type("/v1/orders")
+    page.unroute("**/product")
+    for route in held:
+        route.continue_()
+    expect(rows(page)).to_have_count(1)
+    expect(page.get_by_label("Search")).to_be_focused()
 
 
 def test_the_keyboard_reaches_everything(page: Page, shown: viewer.Viewer) -> None:

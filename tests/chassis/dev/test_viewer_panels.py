@@ -41,7 +41,7 @@ def sagas() -> list[dict[str, Any]]:
     late = {"name": "CardCharged | CardRefused", "at": at, "answer": "TimedOut", "result": None}
     error = {"name": "check_limit", "at": at, "error": "orders.domain:LimitExceeded", "result": "secret"}
     problem = {"problem": f"RuntimeError: {HOSTILE}\nthe bank is closed", "reason": "payment"}
-    deadline = {"position": "CardCharged | CardRefused", "deadline": NOW + timedelta(minutes=4, seconds=50)}
+    deadline = {"position": "CardCharged | CardRefused", "deadline": NOW + timedelta(hours=4, minutes=50)}
     return [
         saga(1, "undoing", [reserved, charged | {"undone": at, "by_hand": True}, refused], **problem),
         saga(2, "running", [], key=HOSTILE * 4, problem="ValueError: no stock"),
@@ -248,7 +248,7 @@ def test_sagas_are_a_line_of_steps_with_the_deadline_and_the_trace(page: Page, s
     for number, shape in enumerate(("done", "undone", "answered", "refused")):
         expect(undoing.nth(number)).to_have_class(shape)
     expect(running).to_have_text(["next stepfailed"])
-    expect(waiting).to_have_text(["reserve_stockdone", "CardCharged | CardRefusedtime is up in 4 minutes"])
+    expect(waiting).to_have_text(["reserve_stockdone", "CardCharged | CardRefusedtime is up in 4 hours"])
     expect(waiting.last).to_have_class("waits")
     expect(abandoned).to_have_text(
         ["reserve_stockundone", "CardCharged | CardRefusedtime is up", "check_limitLimitExceeded"]

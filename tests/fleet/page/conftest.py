@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page
 
 from fleet.page import Content
 from fleet.page import page as html
@@ -15,7 +15,6 @@ from tests.support.browser import browser
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     with browser() as launched:
-        expect.set_options(timeout=60_000)
         yield launched
 
 

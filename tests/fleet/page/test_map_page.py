@@ -71,7 +71,6 @@ def page(chromium: Browser) -> Iterator[Page]:
     """A page of a laptop's size. After each test, it has neither an error nor a request other than for files."""
     opened = chromium.new_page(viewport={"width": 1400, "height": 900})
     opened.set_default_timeout(60_000)
-    expect.set_options(timeout=60_000)
     trouble: list[str] = []
     opened.on("console", lambda message: trouble.append(f"console: {message.text}"))
     opened.on("pageerror", lambda error: trouble.append(f"error: {error}"))

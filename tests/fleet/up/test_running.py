@@ -30,7 +30,8 @@ from tests.support.query import ask
 from tests.support.services import Birth, Render, lend_packages
 from tests.support.waiting import until, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("fleet-up")]
+# One product at a time: a service of an older chassis holds no port while it restarts, and another product could take the port.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("product")]
 
 STOREFRONT = """
 from chassis.client import service_client

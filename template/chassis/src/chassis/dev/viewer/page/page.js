@@ -93,7 +93,8 @@ async function go() {
   byId("heading").hidden = Boolean(view.trace);
   sayState();
   await now().show();
-  (now().rows?.box ?? byId(view.name)).focus({ preventScroll: true });
+  // A reader may type already while the view is read.
+  if (!document.activeElement.closest("input, select")) (now().rows?.box ?? byId(view.name)).focus({ preventScroll: true });
 }
 
 async function seek(id) {
