@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 import urllib.request
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -135,12 +136,13 @@ def test_ten_thousand_spans_need_only_the_visible_rows(page: Page, shown: viewer
 
 def test_a_slow_answer_takes_no_focus_from_a_reader_who_types(page: Page, shown: viewer.Viewer) -> None:
     held: list[Route] = []
-    page.route("**/product", lambda route: held.append(route))
-    page.goto(shown.url, wait_until="commit")
-    expect(page.get_by_label("Search")).to_be_visible()
+    is_typed = threading.Event()
+    page.route("**/product", lambda route: route.continue_() if is_typed.is_set() else held.append(route))
+    with page.expect_request("**/product"):
+        page.goto(shown.url, wait_until="commit")
     page.get_by_label("Search").focus()
     page.keyboard.type("/v1/orders")
-    page.unroute("**/product")
+    is_typed.set()
     for route in held:
         route.continue_()
     expect(rows(page)).to_have_count(1)
