@@ -134,7 +134,7 @@ def test_ten_thousand_spans_need_only_the_visible_rows(page: Page, shown: viewer
     assert 10 < rows(page, "waterfall").count() < 100
 
 
-def test_a_slow_answer_takes_no_focus_from_a_reader_who_types(page: Page, shown: viewer.Viewer) -> None:
+def test_a_slow_answer_leaves_the_focus_in_the_search(page: Page, shown: viewer.Viewer) -> None:
     held: list[Route] = []
     is_typed = threading.Event()
     page.route("**/product", lambda route: route.continue_() if is_typed.is_set() else held.append(route))
