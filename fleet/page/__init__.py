@@ -1,18 +1,11 @@
 """Format the state of the fleet as HTML files, each of which needs no network, no other files and no server."""
 
-import base64
-import hashlib
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup, escape
 from packaging.version import Version
 
 from fleet.cache import offline, write_atomically
@@ -22,6 +15,7 @@ from fleet.history.changes import changes
 from fleet.history.days import Day
 from fleet.output import count, visible
 from fleet.page.charts import charts
+from fleet.page.parts import digest, environment, part
 from fleet.page.rows import STATES, Row, rows, urgency
 from fleet.page.steps import Rule, rules, steps
 from fleet.page.teams import FILE, Team, teams
@@ -108,33 +102,12 @@ def _render(content: Content, ordered: list[Row], *, is_folder: bool, team: Team
             charts=charts(content.days),
             style=part("page.css") + (part("map.css") if content.graph else ""),
             script=script,
-            # The browser runs no other script, even if a text of a service got into the page as HTML.
-            digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            digest=digest(script),
             count=count,
             place=place,
             urgency=urgency,
         )
     )
-
-
-@cache
-def environment() -> Environment:
-    """Return the environment of the templates in this folder, which escapes all texts."""
-    made = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        loader=FunctionLoader(part),
-    )
-    made.filters["sentence"] = lambda text: text[:1].upper() + text[1:]
-    made.filters["code"] = _mark_code
-    return made
-
-
-def _mark_code(text: str) -> Markup:
-    """Mark what stands between two backticks as code, after everything was escaped."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704
 
 
 def _traits(ordered: Sequence[Row]) -> dict[str, list[str]]:
@@ -161,8 +134,3 @@ def _heat(found: Sequence[Rule], ordered: Sequence[Row], conventions: Sequence[C
     known = {one.id: one for one in conventions if any(one.id in row.heat for row in ordered)}
     failing = [one.id for one in found if one.id in known]
     return [known[id_] for id_ in dict.fromkeys([*failing, *known])]
-
-
-def part(name: str) -> str:
-    """Return the text of a file in this folder."""
-    return files(__name__).joinpath(name).read_text(encoding="utf-8")

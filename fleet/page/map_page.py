@@ -1,11 +1,6 @@
 """Format the map as one HTML file of its own, which needs no network, no other files and no server."""
 
-import base64
-import hashlib
-from importlib.resources import files
-
-from jinja2 import Environment, StrictUndefined
-
+from fleet.page.parts import digest, environment, part
 from fleet.service.waivers import today
 
 PAGE = """\
@@ -34,21 +29,16 @@ PAGE = """\
 
 def map_page(section: str) -> str:
     """Format the page. `section` is trusted HTML of fleet.map.show."""
-    script = _part("map.js")
+    script = part("map.js")
     return (
-        Environment(autoescape=True, undefined=StrictUndefined)
+        environment()
         .from_string(PAGE)
         .render(
             section=section,
             today=today(),
-            style=_part("page.css") + _part("map.css"),
+            style=part("page.css") + part("map.css"),
             script=script,
-            # The browser runs no other script, even if a text of a service got into the page as HTML.
-            digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            digest=digest(script),
         )
         + "\n"
     )
-
-
-def _part(name: str) -> str:
-    return files("fleet.page").joinpath(name).read_text(encoding="utf-8")

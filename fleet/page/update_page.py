@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from fleet.output import count
-from fleet.page import environment, part
+from fleet.page.parts import environment, part
 from fleet.service.register import Member
 from fleet.service.waivers import today
 from fleet.update.logs import failed_steps, last_lines
