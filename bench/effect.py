@@ -1,10 +1,14 @@
-"""Measure two generated services from a POST to its effect in the consumer, compared with bare clients with the same commits.
+"""Measure the time from a POST in one generated service to its effect in another, and compare it with bare clients.
 
 `make bench-effect`, or for one broker `make bench-effect ARGS="kafka --rounds 1"`. Billing stores an invoice and publishes
-it; ledger consumes the event and stores its copy. Both export every trace to a local OTLP receiver; bare_pair.py has no
-telemetry. Latency is from the start of the request, at a steady rate, to the commit of the copy, of which a trigger notifies
-the benchmark. Under load, wrk sends requests for some seconds, and the rate counts until the last copy is there. CPU is
-that of all processes of the services, for each request. Rounds alternate, and medians are shown.
+it; ledger consumes the event and stores its copy. Both export every trace to a local OTLP receiver. bare_pair.py makes the
+same commits in the database, and has no telemetry.
+
+- Latency: from the start of a request, at a steady rate, until the copy is committed. A trigger of the database tells the benchmark.
+- Rate: wrk sends requests for some seconds, and the clock stops when the last copy is there.
+- CPU: of all processes of the two services, divided by the number of requests.
+
+The two pairs run in alternate rounds, and medians are shown.
 """
 
 import argparse

@@ -14,7 +14,7 @@ class FleetError(Exception):
 
 
 class Malformed(FleetError):
-    """The content of a file does not have the format of its name. `line` counts from 1; 0 is the file as a whole."""
+    """The content of a file is not in the format that its name promises. `line` counts from 1; 0 means the whole file."""
 
     def __init__(self, message: str, path: str, line: int = 0) -> None:
         super().__init__(message)

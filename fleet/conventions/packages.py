@@ -146,7 +146,7 @@ def _version(text: Any) -> Version:
 def _of_the_chassis(service: Service) -> set[tuple[str, SpecifierSet]]:
     if CHASSIS in service.tree:
         return _wanted(service, CHASSIS)
-    # The chassis is published: read the requirements of the same release.
+    # The service installs the chassis as a package, and its requirements are in the template's release that the service has.
     return _required(tomllib.loads((service.release.folder / "template" / CHASSIS).read_text()), CHASSIS)
 
 

@@ -61,7 +61,7 @@ def _columns(cards: Sequence[CardSize], links: Iterable[Link]) -> Columns:
 
 
 def _row_heights(cards: Sequence[CardSize], ports: Mapping[Port, list[Line]], distance: float) -> dict[str, float]:
-    """Return the height of each row, which has room for all lines at one of its sides."""
+    """Return the height of each row: enough for the lines at its busier side."""
     return {
         row: max(least, 6 + distance * max(len(ports.get((row, side), ())) for side in (False, True)))
         for card in cards

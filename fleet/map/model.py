@@ -89,7 +89,7 @@ class Map:
         return [edge for edge in self.edges if edge.kind is kind]
 
     def call(self, caller: str, provider: str) -> tuple[Edge]:
-        """Return one call between two services, which neither the catalogue nor the code may name."""
+        """Return the call between two services, as a tuple of one edge. A call that nobody has declared becomes an undeclared edge."""
         known = (edge for edge in self.of(Kind.CALL) if (edge.source, edge.target) == (caller, provider))
         return (next(known, Edge(Kind.CALL, caller, provider, provider, declared=False)),)
 

@@ -37,7 +37,7 @@ class Way:
 
     @property
     def ends(self) -> Iterable[tuple[Port, bool]]:
-        """The ends of the way, and whether the way arrives there."""
+        """Each port at which the way starts (False) or arrives (True)."""
         sources = dict.fromkeys(link.source for link in self.links)
         targets = dict.fromkeys(link.target for link in self.links)
         return (

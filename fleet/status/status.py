@@ -152,7 +152,7 @@ def _judged(batches: list[Batch], jobs: int) -> Iterator[tuple[Member, Standing 
 
 
 def _judge(batch: Batch) -> list[Standing | None]:
-    """Judge a batch in a process of its own. Its services share the template in memory and one start of slow tools."""
+    """Judge a batch in a process of its own: its services share the template in memory, and slow tools start once for all of them."""
     services = {commit: _open_and_render(commit, source) for _, commit, source in batch}
     _prepare([service for service in services.values() if isinstance(service, Service)])
     return [_judge_one(member, commit, source, services) for member, commit, source in batch]

@@ -107,7 +107,7 @@ def test_every_tag_of_git_becomes_a_tag_that_a_registry_takes(copy: Path, machin
     build, push, _ = machine.calls()
     assert push[-1] == f"ghcr.io/acme/billing:{TAGS[version]}"
     assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", push[-1].partition(":")[2])
-    # The service itself shows the version unchanged.
+    # Only the tag differs: the image is built with the version as Git has it.
     assert f"VERSION={version}" in build
 
 

@@ -328,7 +328,7 @@ def usual_questions() -> dict[str, Any]:
     loader.add_constructor("!include", lambda *_: None)
     parts = yaml.load_all((ROOT / "copier.yml").read_text(), loader)
     questions = {name: it for part in parts for name, it in part.items() if not name.startswith("_")}
-    # The condition of the first question stops only a copy that cannot succeed.
+    # The condition of the first question, can_start(), is false only if the copy cannot succeed, so that question counts as asked.
     asked = {
         name: it
         for name, it in questions.items()

@@ -16,7 +16,7 @@ from tests.support.pipelines import METADATA
 from tests.support.services import Render
 from tests.support.stand_ins import DIGEST, Machine
 
-# An expansion makes a file called x. Git accepts the first two names; the third tries every way of expansion.
+# A program that expands one of these makes a file called x. Git accepts the first two as tags; the third has each kind of expansion.
 TAG = "v1$(touch${IFS}x)"
 OLDER = "v1`touch${IFS}x`"
 EVERYTHING = f"""{TAG}{OLDER};touch${{IFS}}x;"touch x";';touch${{IFS}}x;'$(shell touch x) $$(touch x) & touch x"""

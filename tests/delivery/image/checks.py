@@ -213,9 +213,8 @@ def says_whether_it_is_healthy(world: World, image: str) -> None:
 
         container.until("checked", lambda: health()["Status"] != "starting")
         assert health()["Status"] == "healthy"
-        world.engine.docker(
-            "kill", "--signal", "STOP", container.id
-        )  # the broker accepts connections, but does not answer
+        # The kernel still accepts connections for a stopped process, and nobody answers.
+        world.engine.docker("kill", "--signal", "STOP", container.id)
         last = health()["Log"][-1]["Start"]
 
         def later() -> list[dict]:

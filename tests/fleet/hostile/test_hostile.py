@@ -56,7 +56,7 @@ def test_fetched_objects_are_checked_before_storage(born: Born, tmp_path: Path) 
     clone = ("clone", "--quiet", "--no-checkout", f"file://{hostile}", str(tmp_path / "clone"))
     with pytest.raises(FleetError, match="hasDotdot"):
         git_module.exchange(tmp_path, *clone)
-    # The same by Git alone, to show that `fleet` itself refuses.
+    # Git alone accepts the clone, so the refusal above is the work of `fleet`.
     subprocess.run(["git", *clone], check=True, cwd=tmp_path, capture_output=True)
 
 

@@ -298,7 +298,7 @@ def test_a_branch_is_pushed_if_that_is_asked_for_and_never_over_somebodys_work(
     pushed = one(by_url, folder, RunOptions(push=True))
     assert (pushed.failure, pushed.pushed, pushed.base) == ("", True, "main")
     assert git(origin, "rev-parse", BRANCH).strip() == pushed.tip
-    # Nothing else was left to do.
+    # The second run only pushed, and did not run the checks of the service again.
     assert made.read_text().count("setup check") == 1
 
     # The same with a local repository, whose origin now has another branch of that name.

@@ -196,7 +196,7 @@ def run(posts: int, *, kills: int, seed: int, apart: bool = False) -> Outcome:
         notes.touch()
         with parts(folder, posts, seed, apart=apart) as made:
             deadline, noted = time.monotonic() + TIMEOUT_SECONDS, 0
-            # One kill for each share of the posts, so that the number of kills does not depend on the machine.
+            # A kill is due after a fixed number of posts and not after a time, so that the speed of the machine does not change how many there are.
             due = max(1, posts // kills)
             while (status := made["client"].status) != 0:
                 if time.monotonic() > deadline or status not in (None, -signal.SIGKILL):

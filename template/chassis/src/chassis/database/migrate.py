@@ -185,7 +185,10 @@ def write_next(service: Service, url: str, message: str) -> list[Path]:
 
 
 def _write_one(service: Service, url: str, message: str, write: Hook) -> Path:
-    """Write one migration. Revisions are numbered (0001, 0002, …), so two branches with the same next number are refused."""
+    """Write one migration, whose revision is the next number: 0001, 0002, …
+
+    If two Git branches add the same number, both merge without a conflict. Whatever reads the migrations refuses the pair.
+    """
     config = _config(service, url)
     directory = ScriptDirectory.from_config(config)
     numbers = [int(found.revision) for found in directory.walk_revisions() if found.revision.isdigit()]

@@ -40,7 +40,7 @@ def _servers(url: str) -> Iterator[tuple[str, str]]:
 
 
 def _is_here(host: str) -> bool:
-    """Return whether the host is this machine: a loopback address, localhost, or the folder of a socket (default)."""
+    """Return whether the host is this machine: a loopback address, localhost, the folder of a socket, or none, which means a socket."""
     try:
         return host in ("", "localhost") or host.startswith("/") or ip_address(host).is_loopback
     except ValueError:

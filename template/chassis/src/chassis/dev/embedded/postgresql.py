@@ -181,7 +181,7 @@ def _binaries() -> Path:
 
 
 def _identity(folder: Path) -> tuple[dict[str, Any], Path]:
-    """Return the user of the server, and the folder of its files. PostgreSQL refuses root: then `nobody` runs it."""
+    """Return the user that runs the server, and the folder of its files. PostgreSQL refuses to run as root; `nobody` runs it for root."""
     folder.mkdir(parents=True, exist_ok=True)
     if os.geteuid() != 0:
         return {}, folder

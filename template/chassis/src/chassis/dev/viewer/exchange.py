@@ -98,7 +98,7 @@ class Exchange(BaseHTTPRequestHandler):
 
     def send(self, text: str, kind: str, status: int = 200, **headers: str) -> None:
         self.send_head(kind, status, **headers)
-        self.wfile.write(text.encode(errors="replace"))  # a text of a service may hold half a surrogate pair
+        self.wfile.write(text.encode(errors="replace"))  # text of a service may hold a lone surrogate
 
     def send_head(self, kind: str, status: int, **headers: str) -> None:
         self.send_response(status)
