@@ -51,4 +51,4 @@ def photograph(chromium: Browser, folder: Path, number: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build/screenshots")
+    main(Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else ROOT / "build/screenshots")

@@ -34,4 +34,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build/screenshots")
+    main(Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else ROOT / "build/screenshots")

@@ -1,4 +1,4 @@
-"""What `fleet up` and its sister commands do, for fleet/main.py."""
+"""What `fleet up` and its sister commands do, for fleet/commands/up.py."""
 
 import asyncio
 import fcntl

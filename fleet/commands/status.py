@@ -1,0 +1,99 @@
+"""`fleet status`."""
+
+import os
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from fleet.options import (
+    PATH,
+    choose_day,
+    choose_policy,
+    config_option,
+    day_option,
+    fleet_policy_option,
+    format_option,
+    jobs_option,
+    offline_option,
+    output_option,
+    table_width,
+    template_option,
+    trust_templates,
+    write_report,
+)
+from fleet.output import visible
+
+
+@click.command()
+@config_option
+@format_option("table", "json", "markdown", "html")
+@output_option
+@click.option(
+    "--page", "folder", type=PATH, metavar="FOLDER", help="Write the page, and one for each owner, there as well."
+)
+@click.option(
+    "--record", type=PATH, metavar="FILE", help="Keep a line for today there, and draw the progress in the page."
+)
+@offline_option
+@jobs_option
+@fleet_policy_option
+@day_option
+@template_option
+def status(
+    *,
+    config: Path,
+    shown: str,
+    output: Path | None,
+    folder: Path | None,
+    record: Path | None,
+    offline: bool,
+    jobs: int | None,
+    policy: Path | None,
+    day: datetime | None,
+    template: tuple[str, ...],
+) -> None:
+    """Show the state of every service: version, drift, conventions, waivers. Status 1 if any breaks the policy or is unreadable."""
+    from fleet.service.register import forges, members
+    from fleet.status import show as show_status
+    from fleet.status.status import is_breached, status
+
+    if offline:
+        os.environ["FLEET_OFFLINE"] = "1"
+    choose_day(day)
+    listed, kinds = members(config), forges(config)
+    trust_templates(template, config)
+    choose_policy(policy, config)
+    standings = status(listed, jobs)
+    days = []
+    if record:
+        from fleet.history import remember
+
+        days = remember(record, standings)
+    if folder or shown == "html":
+        from fleet.page import page, write_pages
+        from fleet.page.report import gather
+
+        content = gather(listed, standings, days, kinds)
+        if folder:
+            write_pages(folder, content)
+    if shown == "table":
+        text = show_status.table(standings, width=table_width(output))
+    elif shown == "json":
+        text = show_status.as_json(standings)
+    elif shown == "html":
+        text = page(content)
+    else:
+        from fleet.map import reader, show
+        from fleet.map.findings import findings
+
+        map_ = reader.read_standings(listed, standings)
+        text = show_status.markdown(standings, show.markdown(map_, findings(map_)))
+    if shown != "table":  # the table has colours, and its text is made visible already
+        text = visible(text)
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        write_report(output, text)
+        click.echo(f"{output}: {show_status.sentence(standings)}", err=True)
+    raise SystemExit(is_breached(standings))
