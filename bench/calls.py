@@ -27,6 +27,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from bench.process import App
+from tests.support.leftovers import clean_up_after_this_process
 
 CUSTOMER = b'{"id":"0190b5a8-7c5e-7b3a-9d43-6f0e8c1a2b4d","name":"Ada Lovelace","status":"active","version":3}'
 HEADERS = [(b"content-type", b"application/json"), (b"content-length", str(len(CUSTOMER)).encode())]
@@ -95,6 +96,7 @@ async def compare(url: str, calls: int, rounds: int) -> None:
 
 
 def main() -> None:
+    clean_up_after_this_process()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=2000, help="calls of a round")
     parser.add_argument("--rounds", type=int, default=7)

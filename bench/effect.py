@@ -33,6 +33,7 @@ from chassis.dev.embedded import temporary_postgres
 from bench.process import REPORT, App
 from bench.sink import Sink, sink
 from tests.support import brokers
+from tests.support.leftovers import clean_up_after_this_process
 
 ROOT = Path(__file__).parents[1]
 INVOICES = "/v1/invoices"
@@ -90,6 +91,7 @@ class Pair:
 
 
 def main() -> None:
+    clean_up_after_this_process()
     parser = argparse.ArgumentParser(prog="bench.effect", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("brokers", nargs="*", default=["nats"], help=f"some of {', '.join(brokers.BROKERS)}")
     parser.add_argument("--rounds", type=int, default=3, help="for each pair (default %(default)s)")

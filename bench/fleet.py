@@ -26,6 +26,7 @@ from statistics import median
 import psutil
 
 from bench.cookiecutter import cookiecutter_of
+from tests.support.leftovers import clean_up_after_this_process
 
 ROOT = Path(__file__).parents[1]
 TOOLS = ROOT / "build" / "tools"
@@ -50,6 +51,7 @@ class Run:
 
 
 def main() -> None:
+    clean_up_after_this_process()
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--services", default="1,50,200", help="how many (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="default %(default)s")

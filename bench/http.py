@@ -26,6 +26,7 @@ from chassis.dev.issuer import Issuer
 
 from bench.process import REPORT, App
 from bench.sink import Sink, sink
+from tests.support.leftovers import clean_up_after_this_process
 
 ROOT = Path(__file__).parents[1]
 LOADS = ("get", "list", "post")
@@ -55,6 +56,7 @@ Rounds = dict[str, dict[str, list[dict[str, Any]]]]
 
 
 def main() -> None:
+    clean_up_after_this_process()
     options = _options()
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is missing: install it (Debian: apt install wrk)")

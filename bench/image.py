@@ -21,6 +21,7 @@ from bench.fleet import ROOT
 from tests.support import engine as engines
 from tests.support.base_image import TAG
 from tests.support.engine import Engine
+from tests.support.leftovers import clean_up_after_this_process
 
 NAIVE = f"""FROM {TAG}
 WORKDIR /app
@@ -31,6 +32,7 @@ CMD ["python", "-m", "billing", "serve"]
 
 
 def main() -> None:
+    clean_up_after_this_process()
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3, help="default %(default)s")
     rounds = parser.parse_args().rounds

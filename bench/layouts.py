@@ -18,6 +18,7 @@ from fleet.map.drawing import arrows
 from fleet.map.svg import plan_of
 from tests.fleet.map.fleets import fleet
 from tests.support.browser import browser
+from tests.support.leftovers import clean_up_after_this_process
 from tests.support.npm import packed
 
 ELK, DAGRE = "elkjs@0.12.1", "@dagrejs/dagre@3.1.3"
@@ -73,6 +74,7 @@ LAYOUT = {
 
 
 def main() -> None:
+    clean_up_after_this_process()
     scripts = {"elkjs": packed(ELK, "lib/elk.bundled.js"), "dagre": packed(DAGRE, "dist/dagre.min.js")}
     for name, script in scripts.items():
         print(f"{name}: {script.stat().st_size / 1000:.0f} kB")

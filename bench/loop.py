@@ -19,6 +19,8 @@ import httpx2
 import pexpect
 from chassis.dev.embedded import free_port
 
+from tests.support.leftovers import clean_up_after_this_process
+
 ROOT = Path(__file__).parents[1]
 SHOW = '@router.get("/{invoice_id}", '
 STREAM = """
@@ -118,6 +120,7 @@ class Loop:
 
 
 def main() -> None:
+    clean_up_after_this_process()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds

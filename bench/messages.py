@@ -42,6 +42,7 @@ from bench.bare_clients import BARE, LANES
 from tests.service.chaos.counter.main import SERVICE as COUNTER
 from tests.service.chaos.journal.main import SERVICE as JOURNAL
 from tests.support import brokers
+from tests.support.leftovers import clean_up_after_this_process
 
 NAME = "counter.stepped.v1"
 KEYS = 1000
@@ -64,6 +65,7 @@ TELEMETRY = Telemetry(Resource({}), sampler=ALWAYS_OFF, span_processors=[], metr
 
 
 def main() -> None:
+    clean_up_after_this_process()
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("brokers", nargs="*", default=list(brokers.BROKERS), help="default: %(default)s")
     parser.add_argument("--events", type=int, default=10_000, help="per round (default %(default)s)")

@@ -12,6 +12,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 from tests.chassis.dev.sent_spans import export, span
 from tests.support.browser import browser
+from tests.support.leftovers import clean_up_after_this_process
 
 LARGE = "f" * 32
 BATCH = 512
@@ -40,6 +41,7 @@ STEP_PIXELS = 400
 
 
 def main() -> None:
+    clean_up_after_this_process()
     with tempfile.TemporaryDirectory() as folder, viewer.running(Path(folder)) as shown:
         bodies = [export(list(batch)) for batch in batches(range(1, 10_001))]
         print(f"10,000 spans of one trace, received:    {timed(lambda: [send(shown, body) for body in bodies])}")

@@ -19,12 +19,14 @@ import psutil
 from chassis.dev.embedded import postgresql
 
 from bench.fleet import IDENTITY, generated, named
+from tests.support.leftovers import clean_up_after_this_process
 from tests.support.services import lend_packages
 
 REST_SECONDS = 20
 
 
 def main() -> None:
+    clean_up_after_this_process()
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--services", default="5,12", help="how many (default %(default)s)")
     counts = [*map(int, parser.parse_args().services.split(","))]

@@ -34,6 +34,7 @@ from tests.service.chaos.bank import main as bank
 from tests.service.chaos.shop import main as shop
 from tests.service.chaos.system import Part, create
 from tests.support import brokers
+from tests.support.leftovers import clean_up_after_this_process
 
 LIMIT_SECONDS = 300
 IDLE, KEEP = timedelta(minutes=1), timedelta(days=30)
@@ -56,6 +57,7 @@ SIZE = "SELECT pg_total_relation_size('chassis.sagas') / 1e6, pg_total_relation_
 
 
 def main() -> None:
+    clean_up_after_this_process()
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--sagas", type=int, default=600, help="the backlog (default %(default)s)")
     parser.add_argument("--workers", type=int, default=3, help="workers that run sagas (default %(default)s)")

@@ -18,6 +18,7 @@ import httpx2
 
 from demo.service import DemoFailed, DemoService, Running
 from demo.shop import Making, Product, current, running
+from tests.support.leftovers import clean_up_after_this_process
 
 BILLING = DemoService("billing", Path(__file__).with_name("billing.yml"))
 CUSTOMER = "0190b5a8-7c5e-7b3a-9d43-6f0e8c1a2b4d"
@@ -42,6 +43,7 @@ SPAN = re.compile(r"(.*?\S +\S+ +[\d.]+ ms)\b")
 def main() -> int:
     """Run the demo. Returns the exit status."""
     began = time.monotonic()
+    clean_up_after_this_process()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:

@@ -18,6 +18,7 @@ from rich.text import Text
 from demo.__main__ import BILLING
 from docs.example_fleet import content
 from fleet.page import page
+from tests.support.leftovers import clean_up_after_this_process
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs/pictures"
@@ -39,6 +40,7 @@ SERVICES = 40
 
 
 def main() -> None:
+    clean_up_after_this_process()
     FOLDER.mkdir(exist_ok=True)
     demo = subprocess.run(
         [sys.executable, "-m", "demo"],

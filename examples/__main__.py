@@ -11,9 +11,14 @@ from pathlib import Path
 
 from demo.service import ROOT, DemoFailed, DemoService, run
 from fleet.up.memory import Memory
+from tests.support.leftovers import clean_up_after_this_process
+from tests.support.services import lend_packages
 
 SHOP = Path(__file__).parent / "shop"
 BUILD = ROOT / "build" / "shop"
+LENDER = ROOT / "build" / "demo" / "billing"
+"""The service of `make demo`. Its packages are compiled already, which saves a third of the time."""
+
 SERVICES = ("payments", "inventory", "orders", "notifications", "storefront")
 """A neighbour comes before the services that call it, because `fleet client` reads its API document."""
 
@@ -46,6 +51,7 @@ spec:
 
 
 def main() -> int:
+    clean_up_after_this_process()
     try:
         for kept in make_product(BUILD):
             print(f"Kept your changed copy as {kept}")
@@ -86,6 +92,8 @@ def make_product(folder: Path) -> list[str]:
 
 def _make(service: DemoService, made: dict[str, Future[None]]) -> None:
     service.generate()
+    if (LENDER / ".venv/.ready").exists():
+        lend_packages(LENDER, service.folder)
     for caller, (neighbour, _) in CALLS.items():
         if neighbour == service.name:
             _let_in(service.folder, caller)

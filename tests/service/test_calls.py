@@ -7,9 +7,9 @@ from collections.abc import Generator
 import httpx2
 import pytest
 
-from demo.otlp import OtlpReceiver, tree
 from tests.service.chaos import calls
 from tests.service.chaos.pair import Pair, pair
+from tests.support.otlp import OtlpReceiver, tree
 from tests.support.services import Render
 from tests.support.waiting import wait_until
 

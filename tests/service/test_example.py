@@ -344,6 +344,17 @@ def processes() -> list[list[str]]:
     return found
 
 
+PRODUCT_ALONE = """
+from unittest.mock import MagicMock
+from demo import __main__ as story
+
+for name in ("BILLING", "started", "client_of", "expect", "show_billing", "show_product", "Making"):
+    setattr(story, name, MagicMock())
+story.main()
+"""
+"""The demo with the product of the run before, and without the steps before and after its start."""
+
+
 def test_ctrl_c_ends_the_demo_and_its_processes(demo: Demo) -> None:
     assert len(processes()) > len(SERVICES)
     os.killpg(demo.process.pid, signal.SIGINT)
@@ -351,3 +362,16 @@ def test_ctrl_c_ends_the_demo_and_its_processes(demo: Demo) -> None:
     wait_until(lambda: not processes(), processes)
     assert "all services have ended" in demo.shown()
     assert "Traceback" not in demo.shown()
+
+
+@pytest.mark.usefixtures("demo")
+def test_a_killed_demo_leaves_no_process_behind(tmp_path: Path) -> None:
+    log = tmp_path / "demo.log"
+    with log.open("w") as output:
+        command = [sys.executable, "-c", PRODUCT_ALONE]
+        demo = subprocess.Popen(command, cwd=ROOT, env=service_environment(), stdout=output, stderr=output)
+    wait_until(lambda: story.STAYS in log.read_text() or demo.poll() is not None, log.read_text, seconds=DEMO_SECONDS)
+    assert len(processes()) > len(SERVICES), log.read_text()
+    demo.kill()
+    demo.wait()
+    wait_until(lambda: not processes(), processes)

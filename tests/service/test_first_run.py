@@ -29,12 +29,12 @@ from chassis.web import docs_page
 from pexpect import fdpexpect
 from playwright.sync_api import Route, expect
 
-from demo.otlp import OtlpReceiver
 from tests.support import npm
 from tests.support.answers import VARIANTS
 from tests.support.browser import browser
 from tests.support.commands import service_environment
 from tests.support.needs import SWAGGER_UI
+from tests.support.otlp import OtlpReceiver
 from tests.support.paths import ROOT
 from tests.support.services import Birth, Render
 from tests.support.waiting import wait_until

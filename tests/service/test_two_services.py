@@ -12,10 +12,10 @@ from typing import Any
 import httpx2
 import pytest
 
-from demo.otlp import OtlpReceiver, Span
 from tests.service.chaos.__main__ import Answers, count, load, run
 from tests.service.chaos.system import System, system
 from tests.support import brokers
+from tests.support.otlp import OtlpReceiver, Span
 from tests.support.waiting import until, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("chaos")]

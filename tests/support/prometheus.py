@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
-from demo.otlp import OtlpReceiver
+from tests.support.otlp import OtlpReceiver
 
 UNITS = {"s": "seconds", "ms": "milliseconds", "By": "bytes", "%": "percent"}
 

@@ -25,7 +25,7 @@ from opentelemetry.trace import (
 )
 from structlog.testing import CapturingLogger
 
-from demo.otlp import OtlpReceiver
+from tests.support.otlp import OtlpReceiver
 
 LOCAL = SpanContext(1, 2, is_remote=False, trace_flags=TraceFlags(1))
 REMOTE = SpanContext(0xABC, 0xDEF, is_remote=True, trace_flags=TraceFlags(1))

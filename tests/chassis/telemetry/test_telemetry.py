@@ -22,8 +22,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.sampling import Sampler
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags, TraceState
 
-from demo.otlp import OtlpReceiver, tree
 from tests.chassis.processes import Running, Start
+from tests.support.otlp import OtlpReceiver, tree
 
 URL = "postgresql://tiny@127.0.0.1/tiny"
 WAIT_SECONDS = 60

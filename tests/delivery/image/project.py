@@ -16,11 +16,11 @@ from uuid import uuid4
 import yaml
 from chassis.dev.issuer import PATH
 
-from demo.otlp import OtlpReceiver, Span
 from tests.delivery.image import servers
 from tests.support import brokers
 from tests.support.base_image import TAG
 from tests.support.engine import Engine
+from tests.support.otlp import OtlpReceiver, Span
 from tests.support.tokens import Trusted, trusted_issuer
 
 LIMIT_SECONDS = 60

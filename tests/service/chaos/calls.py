@@ -26,10 +26,10 @@ from typing import Any
 import asyncpg
 import httpx2
 
-from demo.otlp import OtlpReceiver, Span, tree
 from tests.service.chaos.pair import CALL_SECONDS, CALLS_AT_ONCE, POOL_SIZE, REQUEST_SECONDS, Pair, pair
 from tests.service.chaos.troubles import Trouble, cut, frozen, killed
 from tests.support.commands import run_quick_copier
+from tests.support.otlp import OtlpReceiver, Span, tree
 from tests.support.paths import ROOT
 from tests.support.query import ask
 from tests.support.waiting import PATIENCE_SECONDS, until

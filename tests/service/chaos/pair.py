@@ -17,11 +17,11 @@ from urllib.parse import urlsplit
 import httpx2
 import psutil
 
-from demo.otlp import OtlpReceiver
 from tests.service.chaos.system import START_TIMEOUT_SECONDS, Part, Postgres, create
 from tests.support import brokers
 from tests.support.commands import service_environment
 from tests.support.link import Link
+from tests.support.otlp import OtlpReceiver
 from tests.support.paths import ROOT
 
 CALLS_AT_ONCE = 8

@@ -1,21 +1,15 @@
 """A receiver of OTLP over HTTP that keeps what it is sent, for tests and measurements."""
 
 import gzip
-import sys
 import threading
 from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
-
-from google.protobuf.message import DecodeError
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-
-# The chassis may not be installed, and this module does not need its dependencies.
-sys.path.append(str(Path(__file__).parents[1] / "template/chassis/src"))
 
 from chassis.dev.viewer.otlp import Span, batches
 from chassis.dev.viewer.tree import draw, in_tree_order
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 __all__ = ["OtlpReceiver", "Span", "tree"]
 
