@@ -15,7 +15,7 @@ from fleet.commands.map import draw
 from fleet.commands.new import new
 from fleet.commands.peers import peers
 from fleet.commands.status import status
-from fleet.commands.up import down, logs, restart, up
+from fleet.commands.up import down, logs, restart, start, stop, up
 from fleet.commands.update import update, update_all
 from fleet.errors import FleetError, describe_os_error
 from fleet.output import warn
@@ -39,7 +39,7 @@ def app() -> None:
 
 for command in (
     *(check, status, campaign, nudge, draw, impact, update, update_all),
-    *(new, peers, client, listen, up, down, logs, restart),
+    *(new, peers, client, listen, up, down, logs, stop, start, restart),
 ):
     app.add_command(command)
 

@@ -1,11 +1,23 @@
-"""`fleet up` and the commands for its run: `down`, `logs` and `restart`."""
+"""`fleet up` and the commands for its run: `down`, `logs`, `stop`, `start` and `restart`."""
 
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
 from fleet.errors import FleetError
-from fleet.options import PATH, config_option, format_option
+from fleet.options import FLEET, PATH, config_option, format_option
+
+
+def _complete_name(context: click.Context, _: click.Parameter, typed: str) -> list[str]:
+    """List the services that `fleet up` runs, for the shell."""
+    from fleet.up import command
+
+    names = command.names(command.memory(context.params.get("config") or FLEET))
+    return [name for name in names if name.startswith(typed)]
+
+
+_service_argument = click.argument("name", shell_complete=_complete_name)
 
 
 @click.command()
@@ -89,7 +101,7 @@ def down(*, config: Path) -> None:
 
 
 @click.command()
-@click.argument("name")
+@_service_argument
 @config_option
 @click.option("--follow", "-f", is_flag=True, help="Go on until Ctrl-C.")
 def logs(name: str, *, config: Path, follow: bool) -> None:
@@ -100,10 +112,30 @@ def logs(name: str, *, config: Path, follow: bool) -> None:
 
 
 @click.command()
-@click.argument("name")
+@_service_argument
+@config_option
+def stop(name: str, *, config: Path) -> None:
+    """Stop a service that `fleet up` runs. Its callers get 503 at once, until `fleet start`."""
+    _act("stop", name, config)
+
+
+@click.command()
+@_service_argument
+@config_option
+def start(name: str, *, config: Path) -> None:
+    """Start a service of `fleet up` that was stopped or is broken. Status 1 if the service is not ready then."""
+    _act("start", name, config)
+
+
+@click.command()
+@_service_argument
 @config_option
 def restart(name: str, *, config: Path) -> None:
     """Restart a service that `fleet up` runs, with `make setup` if needed. Status 1 if the service is not ready then."""
+    _act("restart", name, config)
+
+
+def _act(action: str, name: str, config: Path) -> NoReturn:
     from fleet.up import command
 
-    raise SystemExit(not command.restart(command.memory(config), name))
+    raise SystemExit(not command.act(command.memory(config), action, name))

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from fleet.errors import FleetError
+from fleet.processes import watchdog
 from fleet.processes.watchdog import STOP_SECONDS
 
 # Waits until the watchdog knows the process group, so that a run that is killed earlier starts no program.
@@ -42,7 +43,7 @@ class Guard:
 
     def __init__(self, lock: int) -> None:
         self._watchdog = subprocess.Popen(
-            [sys.executable, "-P", "-m", "fleet.processes.watchdog"],
+            [sys.executable, "-I", "-S", watchdog.__file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             pass_fds=(lock,),

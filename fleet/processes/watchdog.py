@@ -1,4 +1,4 @@
-"""Stop the programs of a run that was killed: `python -m fleet.processes.watchdog`, which fleet/processes/programs.py starts.
+"""Stop the programs of a run that was killed. fleet/processes/programs.py starts this file without site-packages, to save memory.
 
 The watchdog reads `+1234` when the process group 1234 has started and `-1234` when that group has ended. The system closes
 the other end of the pipe when the run has ended, also by SIGKILL: then the watchdog stops the groups that are left.

@@ -21,6 +21,14 @@ def is_installed(folder: Path) -> bool:
     return all(not (folder / name).exists() or (folder / name).stat().st_mtime <= installed for name in BUILT_FROM)
 
 
+def is_moved(checkout: Checkout) -> bool:
+    """Return whether the environment was made for another folder: the checkout was moved, or copied with its environment."""
+    for file in checkout.folder.glob(f".venv/lib/python3*/site-packages/{checkout.package}.pth"):
+        source = Path(file.read_text(errors="replace").strip())
+        return not (source.is_dir() and source.samefile(checkout.folder / "src"))
+    return False
+
+
 def takes_socket(folder: Path) -> bool | None:
     """Return whether `serve` takes a descriptor; None if the chassis is not installed yet."""
     places = [folder / "chassis/src/chassis", *folder.glob(".venv/lib/python3*/site-packages/chassis")]

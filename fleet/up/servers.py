@@ -1,11 +1,11 @@
-"""The servers that all services share, which are started again if they die: PostgreSQL with a database for each service, NATS."""
+"""The servers that all services share, which are started again if they die: PostgreSQL with a database for each service, brokers."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import asyncpg
-from chassis.dev.embedded import EmbeddedServerError, nats_server, postgresql
+from chassis.dev.embedded import EmbeddedServerError, postgresql
 from chassis.dev.embedded.child_process import Server
 
 from fleet.up.memory import Memory
@@ -15,16 +15,18 @@ LOOK_SECONDS = 0.5
 Start = Callable[[], Server]
 
 
-class Servers:
-    """PostgreSQL, and NATS unless all services use other brokers."""
+BROKERS = {"nats": "NATS", "kafka": "Kafka", "rabbitmq": "RabbitMQ"}
 
-    def __init__(self, memory: Memory, *, with_nats: bool, tell: Callable[[str], None]) -> None:
+
+class Servers:
+    """PostgreSQL, and brokers: the function that starts each, by its kind."""
+
+    def __init__(self, memory: Memory, brokers: Mapping[str, Start], tell: Callable[[str], None]) -> None:
         self._memory, self._tell = memory, tell
         self._starts: dict[str, Start] = {
             "PostgreSQL": partial(postgresql.start, memory.folder / "postgres", durable=True)
         }
-        if with_nats:
-            self._starts["NATS"] = partial(nats_server.start, memory.folder / "nats", durable=True)
+        self._starts |= {BROKERS[kind]: start for kind, start in brokers.items()}
         self._running: dict[str, Server] = {}
 
     async def start(self) -> None:
@@ -34,11 +36,9 @@ class Servers:
     async def _start(self, name: str) -> None:
         self._running[name] = await asyncio.to_thread(self._starts[name])
 
-    def has(self, name: str) -> bool:
-        return name in self._starts
-
-    def url(self, name: str) -> str:
-        return self._running[name].url
+    def brokers(self) -> dict[str, str]:
+        """Return the URL for each kind of broker that runs here."""
+        return {kind: self._running[name].url for kind, name in BROKERS.items() if name in self._running}
 
     async def keep(self) -> None:
         """Start each server again that has ended, on its old port and data, until this is cancelled."""
@@ -61,8 +61,9 @@ class Servers:
 
         Only the role of a service, and the administrator, can connect to its database.
         """
-        place = self.url("PostgreSQL").rpartition("@")[2].rpartition("/")[0]
-        connection = await asyncpg.connect(self.url("PostgreSQL"), ssl=False)
+        url = self._running["PostgreSQL"].url
+        place = url.rpartition("@")[2].rpartition("/")[0]
+        connection = await asyncpg.connect(url, ssl=False)
         try:
             await connection.execute("REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC")
             urls = {}

@@ -1,6 +1,7 @@
 """Keep one service running: install it, migrate its database, start it again after a save, a crash or a command."""
 
 import asyncio
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Literal
 
 from fleet.errors import FleetError
 from fleet.processes.programs import Guard
-from fleet.up.checkout_state import is_installed, migrations, version
+from fleet.up.checkout_state import is_installed, is_moved, migrations, version
 from fleet.up.health import lives, why_unready
 from fleet.up.held_socket import HeldSocket
 from fleet.up.memory import Memory
@@ -73,14 +74,16 @@ class ProductService:
         return self._tools.known
 
     def ask(self, action: str) -> None:
-        """Start, stop or restart the service soon."""
+        """Start, stop or restart the service soon. A service that runs already is not started."""
+        if action == "start" and self.state not in ("stopped", "broken"):
+            return
         self._is_wanted = action != "stop"
         self.state, self.doing = "starting", ""
         self._asked.set()
 
-    def has_done(self, action: str) -> bool:
+    def has_settled(self) -> bool:
         """Return whether nothing of what was asked for is under way any more."""
-        return self.state == "stopped" if action == "stop" else self.state not in ("starting", "stopped")
+        return self.state == "stopped" or (self._is_wanted and self.state != "starting")
 
     async def run(self) -> None:
         """Keep the service as it was asked for, until this is cancelled."""
@@ -137,11 +140,7 @@ class ProductService:
         self.state, self.restarts = "starting", self.restarts + 1
         self._output.begin()
         self.socket.open()
-        if not is_installed(self.checkout.folder):
-            await self.socket.refuse()
-            self._tools.tell(f"{self.checkout.name} is installed by `make setup`")
-            await self._run("installing", "make", "setup")
-            self.socket.open()
+        await self._install()
         shared = await asyncio.shield(self._tools.shared)
         if lacking := unknown_settings(self.checkout, self._tools.known):
             raise FleetError(f"needs {', '.join(lacking)}: write it into `settings` of its entry in fleet.toml")
@@ -149,6 +148,18 @@ class ProductService:
         self.version = await asyncio.to_thread(version, self.checkout.folder)
         await self._migrate(variables)
         await self._serve(variables | {"SERVICE_VERSION": self.version or "0.0.0"})
+
+    async def _install(self) -> None:
+        why = ""
+        if is_installed(self.checkout.folder):
+            if not is_moved(self.checkout):
+                return
+            why = ", because its environment was made for another folder"
+            await asyncio.to_thread(shutil.rmtree, self.checkout.folder / ".venv")
+        await self.socket.refuse()
+        self._tools.tell(f"{self.checkout.name} is installed by `make setup`{why}")
+        await self._run("installing", "make", "setup")
+        self.socket.open()
 
     async def _run(self, doing: str, *command: str, variables: dict[str, str] | None = None) -> None:
         self.doing = doing

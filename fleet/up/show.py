@@ -29,8 +29,8 @@ def table(status: dict[str, Any]) -> "Table":
     return shown
 
 
-def whole(status: dict[str, Any]) -> None:
-    """Print the table, the reasons of services that are not ready, and the addresses of what they share."""
+def services(status: dict[str, Any]) -> None:
+    """Print the table, and the reasons of services that are not ready."""
     from rich.text import Text
 
     out = console()
@@ -38,6 +38,14 @@ def whole(status: dict[str, Any]) -> None:
     for one in status["services"]:
         for text in filter(None, (one["problem"], one["note"])):
             out.print(Text(f"{one['name']}: {text}\n"), soft_wrap=True)
+
+
+def whole(status: dict[str, Any]) -> None:
+    """Print the services, the stubs, and the addresses of what they share."""
+    from rich.text import Text
+
+    services(status)
+    out = console()
     for one in status["stubs"]:
         out.print(Text(f"{one['name']} is a stub, which answers from {one['origin']}"), soft_wrap=True)
     for name, address in status["addresses"].items():

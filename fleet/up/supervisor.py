@@ -5,12 +5,12 @@ import os
 import signal
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from chassis.dev.embedded import EmbeddedServerError
+from chassis.dev.embedded import EmbeddedServerError, nats_server
 from chassis.dev.token_server import TokenServer
 from chassis.dev.viewer import log_copy
 from chassis.dev.viewer import server as viewer
@@ -19,12 +19,13 @@ from watchfiles import awatch
 from fleet.errors import FleetError
 from fleet.processes.programs import Guard
 from fleet.up import control
+from fleet.up.compose import ComposeBroker
 from fleet.up.memory import Memory
 from fleet.up.output import Output
 from fleet.up.page import PageProduct
 from fleet.up.product import Selection
 from fleet.up.scopes import find_scopes
-from fleet.up.servers import Servers
+from fleet.up.servers import Servers, Start
 from fleet.up.service import ProductService, Tools
 from fleet.up.stubs import Stub
 from fleet.up.wiring import Shared
@@ -39,11 +40,12 @@ STEP_SECONDS = 0.1
 class Options:
     brokers: Mapping[str, str]
     """The URL for each kind of broker that runs already."""
+    composed: Mapping[str, ComposeBroker] = field(default_factory=dict)
+    """The brokers that a container engine runs."""
     keep: bool = False
     """Whether the traces and log lines of the page stay for the next run."""
     otlp: str = ""
     """The URL of another receiver for spans and metrics, instead of the page."""
-    command: str = "fleet up"
 
 
 class Supervisor:
@@ -92,7 +94,6 @@ class Supervisor:
     async def running(self, lock: int) -> AsyncGenerator["Supervisor"]:
         """Run everything inside the context, and stop it all at its end. Raises FleetError."""
         shared: asyncio.Future[Shared] = asyncio.get_running_loop().create_future()
-        brokers = {one.broker for one in self._selection.started} - {"", *self._options.brokers}
         async with AsyncExitStack() as stack:
             guard = Guard(lock)
             stack.callback(guard.close)
@@ -106,7 +107,7 @@ class Supervisor:
                     place, product=product, port=self._memory.port("page of fleet up"), keep=self._options.keep
                 )
             )
-            servers = Servers(self._memory, with_nats="nats" in brokers, tell=self._tell)
+            servers = Servers(self._memory, self._brokers(), self._tell)
             stack.push_async_callback(servers.stop)
 
             def output(name: str) -> Output:
@@ -132,6 +133,17 @@ class Supervisor:
         for task in done:
             task.result()
 
+    def _brokers(self) -> dict[str, Start]:
+        """Return how each broker starts that the services need, and that does not run already."""
+        port = self._memory.port
+        starts: dict[str, Start] = {
+            kind: partial(one.start, self._memory.log(kind), port(kind), port(f"management of {kind}"))
+            for kind, one in self._options.composed.items()
+        }
+        if any(one.broker == "nats" for one in self._selection.started) and "nats" not in self._options.brokers:
+            starts["nats"] = partial(nats_server.start, self._memory.folder / "nats", durable=True)
+        return starts
+
     async def _share(self, servers: Servers, page: viewer.Viewer, stack: AsyncExitStack) -> Shared:
         """Start what the services share. Raises FleetError."""
         try:
@@ -142,9 +154,7 @@ class Supervisor:
         ports |= {name: one.port for name, one in self.services.items()} | self._stub_ports
         for stub in self._selection.stubs:
             self._run_stub(stub, stack)
-        brokers = dict(self._options.brokers)
-        if servers.has("NATS"):
-            brokers["nats"] = servers.url("NATS")
+        brokers = {**self._options.brokers, **servers.brokers()}
         self._addresses["page"] = page.url
         issuer = ""
         if any(one.has_identity for one in self._checkouts):
@@ -209,10 +219,12 @@ class Supervisor:
         if command == "down":
             self.end()
             return None
+        if name in self._stub_ports:
+            raise FleetError(f"{name} is a stub, which has no process: `fleet up --around {name}` starts the service")
         if (service := self.services.get(name)) is None:
-            raise FleetError(f"`{self._options.command}` runs no service {name}: it runs {', '.join(self.services)}")
+            raise FleetError(f"`fleet up` runs no service {name}: it runs {', '.join(self.services)}")
         service.ask(command)
-        while not service.has_done(command):  # noqa: ASYNC110 (the state changes in many places)
+        while not service.has_settled():  # noqa: ASYNC110 (the state changes in many places)
             await asyncio.sleep(STEP_SECONDS)
         return self.status()
 

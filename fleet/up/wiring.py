@@ -3,7 +3,7 @@
 import ast
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -34,16 +34,22 @@ class Shared:
     telemetry: Mapping[str, str] = field(default_factory=dict)
 
 
-def refuse_unknown(services: Sequence[Checkout], known: Sequence[Peer], brokers: Mapping[str, str]) -> None:
+def missing_brokers(services: Sequence[Checkout], known: Collection[str]) -> set[str]:
+    """Return the kinds of brokers that the services need, and that neither `known`, fleet.toml nor a wheel has."""
+    return {one.broker for one in services if "BROKER_URL" not in one.settings} - {"", "nats", *known}
+
+
+def refuse_unknown(services: Sequence[Checkout], known: Sequence[Peer], brokers: Collection[str]) -> None:
     """Name all settings and brokers that have to be given before the services can start. Raises FleetError."""
     lacking = []
     for one in services:
         names = unknown_settings(one, known)
         lacking += [f"{one.name} needs {name}: write it into `settings` of its entry in fleet.toml" for name in names]
-        if one.broker and one.broker not in {"nats", *brokers} and "BROKER_URL" not in one.settings:
-            scheme = {"rabbitmq": "amqp"}.get(one.broker, one.broker)
+        for kind in missing_brokers([one], brokers):
+            scheme = {"rabbitmq": "amqp"}.get(kind, kind)
             lacking.append(
-                f"{one.name} needs {one.broker}, which has no wheel: name a running one by --broker-url {scheme}://…"
+                f"{one.name} needs {kind}, which has no wheel: name a running one by --broker-url {scheme}://…, or start Docker "
+                f"or Podman, which run the {kind} of its compose.yaml"
             )
     if lacking:
         raise FleetError("nothing was started, because some settings cannot be derived\n  " + "\n  ".join(lacking))

@@ -9,7 +9,6 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +20,13 @@ import httpx2
 import pytest
 from chassis.dev import embedded
 
-from demo.otlp import Span
 from tests.support import brokers
 from tests.support.commands import service_environment
 from tests.support.event_handler import issue_invoices_on
 from tests.support.monitoring import queries, recorded
+from tests.support.otlp import Span
 from tests.support.prometheus import MetricsReceiver, problems
-from tests.support.services import Render
+from tests.support.services import Render, use_packages_of_the_tests
 from tests.support.tokens import Trusted, trusted_issuer
 from tests.support.waiting import until
 
@@ -82,12 +81,7 @@ def made(render: Render, folder: Path, name: str, broker: str) -> Path:
     messages = {"messaging_style": "events-and-queues", "broker": broker, "chassis_parts": "[overview]"}
     answers = {"service_name": name, "domain": "tests", "aggregates": AGGREGATES, **messages}
     service = Path(shutil.copytree(render(**answers), folder / name))
-    python = service / ".venv/bin/python"
-    python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\nPYTHONPATH=src exec {sys.executable} "$@"\n')
-    python.chmod(0o755)
-    for path in ("uv.lock", ".venv/.ready"):
-        (service / path).touch()
+    use_packages_of_the_tests(service)
     return service
 
 

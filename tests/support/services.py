@@ -1,7 +1,8 @@
-"""The types of the fixtures `render` and `birth`, and a copy of the packages that another service has installed."""
+"""The types of the fixtures `render` and `birth`, and services that need not be installed."""
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,9 +16,23 @@ def lend_packages(born: Path, service: Path) -> None:
     shutil.copytree(
         source, target, symlinks=True, copy_function=os.link, ignore=lambda folder, names: {".ready"} & set(names)
     )
-    for script in (target / "bin").iterdir():
-        if not script.is_symlink() and (text := script.read_bytes()).startswith(b"#!"):  # it names its Python
-            mode = script.stat().st_mode
-            script.unlink()
-            script.write_bytes(text.replace(bytes(source), bytes(target)))
-            script.chmod(mode)
+    for file in (target / "pyvenv.cfg", *(target / "bin").iterdir()):
+        if file.is_symlink() or b"\0" in (text := file.read_bytes()):
+            continue
+        text = text.replace(bytes(source), bytes(target))  # a script names its Python
+        if file.name.startswith(("activate", "pyvenv")):  # and these name the service
+            text = text.replace(born.name.encode(), service.name.encode())
+        mode = file.stat().st_mode
+        file.unlink()  # not into the file, which the other environment has, too
+        file.write_bytes(text)
+        file.chmod(mode)
+
+
+def use_packages_of_the_tests(service: Path) -> None:
+    """Let the service use the environment of the tests, so that it counts as installed."""
+    python = service / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nPYTHONPATH=src exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    for path in ("uv.lock", ".venv/.ready"):
+        (service / path).touch()

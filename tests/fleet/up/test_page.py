@@ -24,7 +24,7 @@ def test_every_command_of_the_page_has_its_options() -> None:
     commands = [shlex.split(one or other) for one, other in written]
     for _, name, *arguments in commands:
         app.commands[name].make_context(name, arguments)
-    assert {"up", "down", "logs", "restart"} <= {command[1] for command in commands}
+    assert {"up", "down", "logs", "stop", "start", "restart"} <= {command[1] for command in commands}
     options = {word for command in commands for word in command if word.startswith("--")}
     assert {"--only", "--detach", "--status", "--fresh", "--broker-url", "--follow", "--keep", "--around"} <= options
     assert brokers(["kafka://127.0.0.1:9092", "amqps://there"]).keys() == {"kafka", "rabbitmq"}

@@ -254,6 +254,45 @@ async def test_the_page_shows_stops_and_starts_the_services(product: Product) ->
     assert product.services()["shipping"]["restarts"] == before + 1
 
 
+def test_a_service_is_stopped_and_started_by_commands_while_the_others_run(product: Product) -> None:
+    before = product.services()
+    stopped = product.fleet("stop", "shipping")
+    assert (stopped.returncode, "stopped" in stopped.stdout, "storefront" in stopped.stdout) == (0, True, False)
+    assert httpx2.get(product.url("shipping", "/livez"), timeout=60, trust_env=False).status_code == 503
+    assert product.fleet("stop", "shipping").returncode == 0
+    assert product.fleet("start", "shipping").returncode == 0
+    started = product.services()
+    assert started["shipping"]["restarts"] == before["shipping"]["restarts"] + 1
+    assert product.fleet("start", "shipping").returncode == 0
+    assert product.services()["shipping"]["pid"] == started["shipping"]["pid"], (
+        "a service that runs is not started again"
+    )
+    assert started["storefront"]["pid"] == before["storefront"]["pid"]
+
+
+@pytest.mark.parametrize("command", ["logs", "stop", "start", "restart"])
+def test_the_shell_completes_the_names_of_the_services(product: Product, command: str) -> None:
+    typed = f"fleet {command} --config={product.folder / 'fleet.toml'} s"
+    environment = {"_FLEET_COMPLETE": "bash_complete", "COMP_WORDS": typed, "COMP_CWORD": "3"}
+    shown = subprocess.run(
+        [Path(sys.executable).with_name("fleet")],
+        env=service_environment(PYTHONPATH=str(ROOT), **environment),
+        capture_output=True,
+        text=True,
+        cwd=product.folder,
+    )
+    assert shown.stdout.split() == ["plain,shipping", "plain,storefront"], shown.stderr
+
+
+def test_a_command_for_a_service_that_does_not_run_names_the_services(product: Product) -> None:
+    for command in ("stop", "start", "restart"):
+        refused = product.fleet(command, "orders")
+        assert (refused.returncode, refused.stderr) == (
+            1,
+            "fleet: `fleet up` runs no service orders: it runs shipping, storefront, ledger\n",
+        )
+
+
 def test_a_broken_service_answers_503_and_shows_its_traceback_until_a_save(product: Product) -> None:
     file = product.folder / "storefront/src/storefront/api/checkouts.py"
     content = file.read_text()
@@ -312,6 +351,7 @@ def test_nothing_outlives_a_killed_or_ended_fleet_up(product: Product, tmp_path:
         assert list(product.services()) == ["ledger"]
         (stub,) = control.tell(product.memory, "status")["stubs"]
         assert f"rates is a stub, which answers from {product.folder}/ledger/specs/uses/rates.json" in detached.stdout
+        assert "rates is a stub, which has no process" in product.fleet("stop", "rates").stderr
         assert httpx2.get(f"{stub['url']}/v1/rates", trust_env=False, timeout=60).json() == {"rate": 1}
         httpx2.get(product.url("ledger", "/v1/nothing"), trust_env=False, timeout=60)
         wait_until(lambda: other.store.traces()["count"], product.log.read_text)

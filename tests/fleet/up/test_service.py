@@ -1,14 +1,16 @@
 """One service with a damaged checkout or an odd answer: the run of the other services goes on."""
 
 import asyncio
+import os
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
 from chassis.dev.embedded import free_port
 
 from fleet.processes.programs import Guard
-from fleet.up.checkout_state import migrations
+from fleet.up.checkout_state import is_moved, migrations
 from fleet.up.health import ask
 from fleet.up.memory import Memory
 from fleet.up.output import Output
@@ -17,6 +19,7 @@ from fleet.up.service import ProductService, StartFailed, Tools
 from fleet.up.supervisor import Supervisor
 from fleet.up.wiring import Shared
 from tests.fleet.up.checkouts import checkout
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -24,12 +27,12 @@ def orders(tmp_path: Path) -> Checkout:
     return checkout(tmp_path / "orders", "orders")
 
 
-def service(one: Checkout, folder: Path, told: list[str]) -> ProductService:
+def service(one: Checkout, folder: Path, told: list[str], guard: Guard | None = None) -> ProductService:
     def output(name: str) -> Output:
         return Output(folder / f"logs/{name}.log", lambda _: None)
 
     shared: asyncio.Future[Shared] = asyncio.get_running_loop().create_future()
-    guard = object.__new__(Guard)  # nothing starts here
+    guard = guard or object.__new__(Guard)  # nothing starts here
     return ProductService(one, free_port(), Tools(Memory(folder), guard, shared, [one], output, told.append))
 
 
@@ -37,15 +40,58 @@ async def test_a_checkout_that_was_moved_breaks_its_service_alone(orders: Checko
     shutil.rmtree(orders.folder)
     told: list[str] = []
     one = service(orders, tmp_path, told)
-    run = asyncio.create_task(one.run())
-    async with asyncio.timeout(10):
-        while one.state == "starting" and not run.done():  # noqa: ASYNC110 (the states change in many places)
-            await asyncio.sleep(0.01)
-    assert (run.done(), one.state) == (False, "broken")
+    await run_until_broken(one)
     assert told[-1] == f"orders {one.problem}"
     assert f"{orders.folder}" in one.problem
-    run.cancel()
-    await asyncio.wait([run])
+
+
+async def run_until_broken(one: ProductService) -> None:
+    run = asyncio.create_task(one.run())
+    try:
+        await until(lambda: run.done() or one.state != "starting")
+        assert (run.done(), one.state) == (False, "broken"), one.problem
+    finally:
+        run.cancel()
+        await asyncio.wait([run])
+
+
+SETUP = "setup:\n\tmkdir .venv && touch uv.lock .venv/.ready && exit 7\n"
+"""It fails if there is an environment, and with another status after it has made one."""
+
+
+async def test_an_environment_that_was_moved_with_its_checkout_is_made_again(orders: Checkout, tmp_path: Path) -> None:
+    packages = orders.folder / ".venv/lib/python3.11/site-packages"
+    packages.mkdir(parents=True)
+    for path in ("uv.lock", ".venv/.ready"):
+        (orders.folder / path).touch()
+    (packages / "orders.pth").write_text(str(orders.folder / "src"))
+    assert not is_moved(orders)
+    (packages / "orders.pth").write_text(str(tmp_path / "elsewhere/orders/src"))
+    assert is_moved(orders)
+    (orders.folder / "Makefile").write_text(SETUP)
+    told: list[str] = []
+    guard = Guard(os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT))
+    try:
+        one = service(orders, tmp_path, told, guard)
+        with pytest.raises(StartFailed, match="Error 7"):
+            await one._install()
+    finally:
+        guard.close()
+    assert told == ["orders is installed by `make setup`, because its environment was made for another folder"]
+    assert not is_moved(orders)
+
+
+async def test_a_port_that_another_program_has_taken_from_an_older_chassis_is_named_with_the_remedy(
+    orders: Checkout, tmp_path: Path
+) -> None:
+    settings = orders.folder / "chassis/src/chassis/settings"
+    settings.mkdir(parents=True)
+    (settings / "settings.py").write_text("http_port: int\n")
+    one = service(orders, tmp_path, [])
+    with socket.create_server(("127.0.0.1", one.port)):
+        await run_until_broken(one)
+    assert one.problem.startswith(f"cannot listen on port {one.port}, which another program has taken")
+    assert one.problem.endswith("end that program and save a file, or run `make update` in the service")
 
 
 async def test_a_file_that_an_editor_locks_is_no_migration(orders: Checkout) -> None:

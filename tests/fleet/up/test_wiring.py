@@ -84,7 +84,8 @@ def test_everything_that_cannot_be_derived_is_asked_for_at_once(
             for name in own_settings(orders)
             if name in REQUIRED
         ),
-        "  audit needs rabbitmq, which has no wheel: name a running one by --broker-url amqp://…",
+        "  audit needs rabbitmq, which has no wheel: name a running one by --broker-url amqp://…, or start Docker or Podman, "
+        "which run the rabbitmq of its compose.yaml",
     ]
     with pytest.raises(FleetError, match="orders needs KEY") as fewer:
         refuse_unknown([orders, audit], [*known, audit], {"rabbitmq": "amqp://127.0.0.1"})

@@ -1,0 +1,102 @@
+"""Products on Kafka and on RabbitMQ: a broker that runs already, or the broker of a Compose file."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fleet.errors import FleetError
+from fleet.up import command
+from fleet.up.compose import find_brokers
+from fleet.up.memory import Memory
+from fleet.up.product import select
+from tests.fleet.up.checkouts import checkout
+from tests.support import brokers
+from tests.support.commands import service_environment
+from tests.support.pair import create_invoice, has_copy, write_pair
+from tests.support.paths import ROOT
+from tests.support.services import Render
+from tests.support.waiting import wait_until
+
+# In the group of the other tests that start brokers of their own.
+ON_BROKERS = [pytest.mark.slow, pytest.mark.xdist_group("chaos")]
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=ON_BROKERS) for kind in ("kafka", "rabbitmq")])
+def test_services_exchange_an_event_over_a_broker_that_is_named_by_its_url(
+    kind: str, render: Render, tmp_path: Path
+) -> None:
+    config = write_pair(render, tmp_path, kind)
+
+    def fleet(*arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = service_environment(PYTHONPATH=str(ROOT))
+        fleet = [sys.executable, "-m", "fleet", *arguments, f"--config={config}"]
+        return subprocess.run(fleet, env=environment, capture_output=True, text=True)
+
+    try:
+        with brokers.BROKERS[kind]() as broker:
+            started = fleet("up", "--detach", f"--broker-url={broker.url}")
+            try:
+                assert started.returncode == 0, started.stdout + started.stderr
+                status = json.loads(fleet("up", "--status", "--format", "json").stdout)
+                assert status["addresses"][kind] == broker.url
+                copied = create_invoice({one["name"]: one["url"] for one in status["services"]})
+                wait_until(
+                    lambda: has_copy(copied), lambda: [fleet("logs", name).stdout for name in ("billing", "ledger")]
+                )
+            finally:
+                fleet("down")
+    except brokers.Missing as reason:
+        pytest.skip(str(reason))
+
+
+ENGINE = """#!/bin/sh
+echo "$@" >> {log}
+case "$*" in
+*"config --services") echo service; echo kafka ;;
+version|"compose version") exit {status} ;;
+esac
+"""
+
+
+def write_engine(folder: Path, name: str, status: int = 0) -> Path:
+    """Write a stand-in for a container engine, which has a Kafka in each Compose file."""
+    program = folder / "bin" / name
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(ENGINE.format(log=folder / "log", status=status))
+    program.chmod(0o755)
+    return program
+
+
+@pytest.mark.parametrize("name", ["docker", "podman"])
+def test_the_broker_of_a_compose_file_is_found_where_an_engine_runs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    write_engine(tmp_path, "docker", status=1)
+    program = write_engine(tmp_path, name)
+    services = [
+        checkout(tmp_path / kind, f"on-{kind}", messaging_style="events", broker=kind) for kind in ("kafka", "rabbitmq")
+    ]
+    found = find_brokers({"kafka", "rabbitmq"}, services, Memory(tmp_path))
+    assert {kind: (one.folder, one.program) for kind, one in found.items()} == {
+        "kafka": (services[0].folder, str(program))
+    }
+
+
+def test_a_broker_without_url_and_engine_is_refused_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    one = checkout(tmp_path / "orders", "orders", messaging_style="events", broker="kafka")
+    (one.folder / ".copier-answers.yml").write_text("service_name: orders\nmessaging_style: events\nbroker: kafka\n")
+    selection = select([one.folder], tmp_path / "fleet.toml")
+    with pytest.raises(FleetError) as refused:
+        command.up(command.Wanted(selection, Memory(tmp_path / ".fleet"), {}))
+    assert str(refused.value).splitlines()[1:] == [
+        "  orders needs kafka, which has no wheel: name a running one by --broker-url kafka://…, or start Docker or Podman, "
+        "which run the kafka of its compose.yaml"
+    ]
+    assert not (tmp_path / ".fleet").exists()
