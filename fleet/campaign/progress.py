@@ -22,6 +22,8 @@ class State(StrEnum):
     OPEN = "open"
     # Only waived conventions are missing.
     WAIVED = "waived"
+    # Only conventions are missing that the policy does not ask of the service.
+    OFF = "off"
     UNREADABLE = "unreadable"
 
 
@@ -80,10 +82,14 @@ def _part(campaign: Campaign, levels: tuple[Maturity, ...], standing: Standing) 
         is_done = bool(wanted and found and found >= wanted)
         return Part(standing, State.DONE) if is_done else Part(standing, State.OPEN, (standing.version,))
     asked, known = _asked(campaign, levels), known_conventions()
-    broken = dict.fromkeys(one.id for one in standing.conventions if one.id in known)  # not waiver-unused
-    missing = tuple(id_ for id_ in broken if any(level.lacks([id_]) for level in asked))
-    is_waived = all(one.level is Level.WAIVED for one in standing.conventions if one.id in missing)
-    return Part(standing, State.WAIVED if is_waived and missing else State.OPEN if missing else State.DONE, missing)
+    found = dict.fromkeys(one.id for one in standing.conventions if one.id in known)  # not waiver-unused
+    broken, off = (
+        tuple(id_ for id_ in ids if any(level.lacks([id_]) for level in asked)) for ids in (found, standing.off)
+    )
+    if not broken:
+        return Part(standing, State.OFF, off) if off else Part(standing, State.DONE)
+    is_waived = all(one.level is Level.WAIVED for one in standing.conventions if one.id in broken)
+    return Part(standing, State.WAIVED if is_waived else State.OPEN, broken)
 
 
 def _asked(campaign: Campaign, levels: tuple[Maturity, ...]) -> list[Maturity]:

@@ -10,7 +10,13 @@ from fleet import output
 from fleet.campaign.progress import Part, Progress, State
 from fleet.output import count
 
-STYLES = {State.DONE: "green", State.OPEN: "yellow", State.WAIVED: "dim", State.UNREADABLE: "red"}
+STYLES = {
+    State.DONE: "green",
+    State.OPEN: "yellow",
+    State.WAIVED: "dim",
+    State.OFF: "dim",
+    State.UNREADABLE: "red",
+}
 
 
 def table(progress: Progress, *, width: int | None = None) -> str:

@@ -43,7 +43,7 @@ def apply_policy(standing: Standing, policy: Policy, day: date) -> Standing:
         return standing
     traits = traits_of(standing)
     # The level of a convention does not count for maturity, and neither does a waiver: the convention is not kept.
-    known = known_conventions() if policy.maturity else frozenset()
+    known = known_conventions() if policy.maturity or policy.rules else frozenset()
     broken = [id_ for id_ in dict.fromkeys(one.id for one in standing.conventions) if id_ in known]
     name = find_level(policy.maturity, broken)
     names = [None, *(one.name for one in policy.maturity)]
@@ -54,4 +54,5 @@ def apply_policy(standing: Standing, policy: Policy, day: date) -> Standing:
         maturity=name,
         next_maturity=following[0].name if following else None,
         lacks=tuple(following[0].lacks(broken)) if following else (),
+        off=tuple(id_ for id_ in broken if policy.rule(id_, traits).level_on(day) == "off"),
     )

@@ -48,6 +48,8 @@ class Standing:
     # The level above, and the conventions that the service has to keep for it.
     next_maturity: str | None = None
     lacks: tuple[str, ...] = ()
+    # The conventions that the service does not keep, and that the policy does not ask of the service.
+    off: tuple[str, ...] = ()
     # The day on which the newest release was published, as 2026-11-30.
     newest_released: str = ""
 
@@ -99,8 +101,8 @@ class Standing:
             key: tuple(Finding(**one | {"level": Level(one["level"])}) for one in written[key])
             for key in ("platform", "conventions", "neighbours")
         }
-        lacks: dict[str, Any] = {"lacks": tuple(written["lacks"])}
-        return cls(**{**written, **findings, **lacks})
+        lists: dict[str, Any] = {key: tuple(written[key]) for key in ("lacks", "off")}
+        return cls(**{**written, **findings, **lists})
 
 
 def unreadable(member: Member, reason: object, commit: str = "") -> Standing:

@@ -10,7 +10,7 @@ const ofServices = [...document.querySelectorAll("[data-service]")];
 const rows = [...table.tBodies[0].rows];
 const words = new Map(rows.map((row) => [row.dataset.service, `${row.textContent} ${row.dataset.words}`.toLowerCase()]));
 const traits = new Map(rows.map((row) => [row.dataset.service, row.dataset]));
-const CHOICES = ["state", "owner", "domain", "tier"].filter((name) => filter.elements[name]);
+const CHOICES = ["state", "owner", "domain", "tier", "version"].filter((name) => filter.elements[name]);
 const FIELDS = ["text", ...CHOICES, "group"].filter((name) => filter.elements[name]);
 let order = rows;
 
@@ -59,10 +59,17 @@ function heading(by, value, members) {
   return row;
 }
 
+// A version is found whole: v1.1.1 does not find v1.1.10.
+function finder(text) {
+  if (!/^v?\d+(\.\d+)+$/.test(text)) return (words) => words.includes(text);
+  const whole = new RegExp(`(?<![\\d.])${text.replaceAll(".", "\\.")}(?!\\d)`);
+  return (words) => whole.test(words);
+}
+
 function show() {
-  const text = filter.elements.text.value.trim().toLowerCase();
+  const isFound = finder(filter.elements.text.value.trim().toLowerCase());
   const isShown = (service) =>
-    words.get(service).includes(text) &&
+    isFound(words.get(service)) &&
     CHOICES.every((name) => !filter.elements[name].value || traits.get(service)[name] === filter.elements[name].value);
   for (const part of ofServices) part.hidden = !isShown(part.dataset.service);
   const state = filter.elements.state.value;

@@ -125,7 +125,7 @@ def markdown(standings: list[Standing], graph: str = "") -> str:
 
 def as_json(standings: list[Standing]) -> str:
     """Format the standings with their properties, so that a reader need not know the ids of findings."""
-    unused = () if with_maturity(standings) else ("next_maturity", "lacks")
+    unused = ("off",) if with_maturity(standings) else ("next_maturity", "lacks", "off")
     services = [
         {name: value for name, value in one.to_json().items() if name not in unused}
         | {"state": word(one), "drift": one.drift, "conventions_failed": one.failed, "conventions_waived": one.waived}

@@ -1,6 +1,7 @@
 """The services that have reached the goal of a campaign, and the text for the owners of the others."""
 
 import json
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -93,6 +94,23 @@ def test_a_convention_is_reached_where_no_finding_is_left() -> None:
         ("unreadable", ()),
     ]
     assert [part.standing.name for part in found.open] == ["broken"]
+
+
+@pytest.mark.parametrize("campaign", ["runbooks", "silver", "gold"])
+def test_a_convention_that_the_policy_turns_off_is_neither_done_nor_asked(campaign: str) -> None:
+    policy = parse(f'{POLICY}[[group]]\ntier = "3"\nconventions = {{ docs-runbook = "off" }}\n', "policy.toml")
+    broken = replace(standing("b", "b", "docs-runbook"), tier="3")
+    services = [
+        *(broken, replace(broken, tier="1"), replace(standing("kept"), tier="3")),
+        replace(standing("both", "b", "docs-runbook", "docs-readme"), tier="3"),
+    ]
+    judged = [apply_policy(one, policy, DAY) for one in services]
+    found = measure(find_campaign(policy, campaign), policy.maturity, judged, DAY)
+    both = ("off", ("docs-runbook",)) if campaign == "runbooks" else ("open", ("docs-readme",))
+    assert states(found) == [("off", ("docs-runbook",)), ("open", ("docs-runbook",)), ("done", ()), both]
+    # The level of maturity agrees: this service has not reached the level either.
+    assert [one.maturity for one in judged] == ["bronze", "bronze", "gold", None]
+    assert "b" not in [part.standing.name for part in found.open if part.standing.tier == "3"]
 
 
 def test_a_version_is_reached_by_the_version_and_each_later_version() -> None:

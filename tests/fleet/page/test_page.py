@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 from docs.example_fleet import content as example
 from fleet.page import Content, write_pages
 from fleet.page import page as html
-from tests.fleet.page.fleets import FLEET, HOSTILE, RULES, Open, Paths, small
+from tests.fleet.page.fleets import FLEET, HOSTILE, RULES, Open, Paths, small, standing
 from tests.support.needs import AXE
 from tests.support.npm import packed
 from tests.support.paths import ROOT
@@ -204,6 +204,25 @@ def test_services_are_grouped_by_owner_and_the_address_keeps_filters_for_a_link(
     assert names(page) == ["billing-10"]
     page.goto(f"{url.partition('#')[0]}#owner={'x' * 50}&state=<b>&%E0%A4%A=1")
     assert len(names(page)) == 6
+
+
+def test_a_version_shows_the_services_that_have_it_and_no_version_that_begins_with_the_same_digits(
+    opened: Open,
+) -> None:
+    versions = {"old": "v1.1.1", "new": "v1.1.10", "far": "v11.1.1"}
+    page = opened(Content([standing(name, version, 1) for name, version in versions.items()], RULES))
+    page.locator(".releases").get_by_role("link", name="v1.1.1", exact=True).click()
+    assert names(page) == ["old"]
+    assert page.url.endswith("#version=v1.1.1")
+    page.get_by_role("combobox", name="Version").select_option("v1.1.10")
+    assert names(page) == ["new"]
+    page.get_by_role("button", name="Show all").click()
+    for text, found in {"v1.1.1": ["old"], "1.1.1": ["old"], "v1.1": ["new", "old"], "v1.1.": ["new", "old"]}.items():
+        page.get_by_role("searchbox", name="Find").fill(text)
+        assert sorted(names(page)) == found
+    page.get_by_role("searchbox", name="Find").fill("")
+    page.get_by_role("combobox", name="Group by").select_option("version")
+    assert page.locator("#table .group:visible").count() == 3
 
 
 def test_a_mark_of_the_heat_map_leads_to_its_finding_and_remedy(page: Page) -> None:
