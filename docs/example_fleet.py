@@ -4,6 +4,8 @@ import random
 from dataclasses import replace
 from datetime import timedelta
 
+from docs.example_boundaries import boundaries
+from docs.example_campaigns import campaigns
 from fleet.check.findings import Finding, Level
 from fleet.check.standing import Standing
 from fleet.conventions import Convention, conventions
@@ -66,7 +68,14 @@ def content(number: int, days: int = 180) -> Content:
     chance = random.Random(number)
     rules = {one.id: one for one in conventions()}
     standings = [_standing(chance, place, rules) for place in range(number)]
-    return Content(standings, conventions(), days=_history(standings, days), kinds={"git.example.com": "gitlab"})
+    return Content(
+        standings,
+        conventions(),
+        days=_history(standings, days),
+        kinds={"git.example.com": "gitlab"},
+        campaigns=campaigns(standings),
+        boundaries=boundaries(standings),
+    )
 
 
 def _standing(chance: random.Random, place: int, rules: dict[str, Convention]) -> Standing:

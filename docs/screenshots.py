@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from docs.example_fleet import content
+from docs.example_map import with_example_map
 from fleet.page import page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,7 +23,7 @@ def main(folder: Path) -> None:
     with browser() as chromium:
         for number in FLEETS:
             file = folder / f"fleet-{number}.html"
-            file.write_text(page(content(number)), encoding="utf-8")
+            file.write_text(page(with_example_map(content(number))), encoding="utf-8")
             for width, height in WIDTHS.items():
                 for scheme in ("light", "dark"):
                     desk = chromium.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)

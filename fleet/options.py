@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -75,6 +76,12 @@ def trust_templates(named: Sequence[str], config: Path | None = None) -> None:
 
     if named or (config and templates(config)) or not is_decided():
         trust(platform_templates(named, config))
+
+
+def trust_known_templates(config: Path) -> None:
+    """Let only the platform's template be fetched, if that template is known: a map reads only its policy for waivers."""
+    with suppress(FleetError):
+        trust_templates((), config if config.is_file() else None)
 
 
 def platform_templates(named: Sequence[str], config: Path | None) -> Sequence[str]:

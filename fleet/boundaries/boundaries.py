@@ -98,7 +98,8 @@ def _pasts(wanted: list[_Wanted], unread: dict[str, str], jobs: int) -> tuple[di
             step()
     pasts: dict[str, Past] = {}
     for one in (one for one in wanted if one in read):
-        pasts.setdefault(read[one].name, read[one])
+        stated = one.source.member.traits.owner if one.source.member else ""
+        pasts.setdefault(read[one].name, replace(read[one], owner=stated or read[one].owner))
     return pasts, unread
 
 

@@ -1,6 +1,7 @@
 """Print the questions about boundaries: text for people, JSON for programs."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import date
 
@@ -28,10 +29,8 @@ def text(report: Report, *, width: int | None = None) -> str:
                 console.print(Text(f"   {line}"), soft_wrap=unfolded)
             console.print()
         contracts = Table("service", "contract", "last break", "months ago", "what", box=None, pad_edge=False)
-        for name, past in report.pasts.items():
-            for broken in past.breaks:
-                cells = (name, broken.contract, *_break(broken, report.last))
-                contracts.add_row(*(Text(cell, overflow="fold") for cell in cells))
+        for cells in breaks(report):
+            contracts.add_row(*(Text(cell, overflow="fold") for cell in cells))
         if contracts.row_count:
             console.print(contracts)
             console.print()
@@ -39,6 +38,13 @@ def text(report: Report, *, width: int | None = None) -> str:
             console.print(Text(f"not read: {name}: {reason}", style="yellow"), soft_wrap=unfolded)
         console.print(Text(summary(report)), soft_wrap=unfolded)
     return printed.get()
+
+
+def breaks(report: Report) -> Iterator[tuple[str, ...]]:
+    """Yield the cells of each contract: service, contract, last break, months since then, and what broke."""
+    for name, past in report.pasts.items():
+        for broken in past.breaks:
+            yield name, broken.contract, *_break(broken, report.last)
 
 
 def _lines(one: Question) -> list[str]:
@@ -50,11 +56,12 @@ def _lines(one: Question) -> list[str]:
         lines.append(
             "  " + "; ".join(" ".join(filter(None, (each.day, each.service, each.id, each.what))) for each in group)
         )
-    lines += [_record(record) for record in one.records]
+    lines += [describe_record(record) for record in one.records]
     return [*lines, f"ask: {one.ask}"]
 
 
-def _record(record: Record) -> str:
+def describe_record(record: Record) -> str:
+    """Quote the answer of a service in its decision 0001, with the doubt."""
     if (quote := record.quote) is None:
         return f"{record.service} has no decision 0001 with the reason why it is a service: write the record"
     place = f"{quote.path}, line {quote.line}," if quote.line else ".copier-answers.yml"

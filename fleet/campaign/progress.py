@@ -1,6 +1,7 @@
 """The progress of a campaign: for each of its services, whether the goal is reached, and what is missing."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import date
 from enum import StrEnum
 
@@ -52,6 +53,11 @@ class Progress:
     @property
     def open(self) -> list[Part]:
         return [part for part in self.parts if part.state is State.OPEN]
+
+    def of(self, names: Iterable[str]) -> "Progress":
+        """Return the part of the campaign with these services."""
+        wanted = set(names)
+        return replace(self, parts=tuple(part for part in self.parts if part.standing.name in wanted))
 
     @property
     def is_late(self) -> bool:

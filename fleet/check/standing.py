@@ -105,6 +105,11 @@ class Standing:
         return cls(**{**written, **findings, **lists})
 
 
+def with_traits(member: Member, standing: Standing) -> Standing:
+    """Return the standing with the traits that fleet.toml states, so that no service leaves a group by its own answers."""
+    return replace(standing, **{name: value for name, value in asdict(member.traits).items() if value})
+
+
 def unreadable(member: Member, reason: object, commit: str = "") -> Standing:
     return Standing(
         member.name, member.shown_address, member.branch, commit, unreadable=without_credentials(str(reason))

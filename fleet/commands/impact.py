@@ -5,7 +5,15 @@ from pathlib import Path
 
 import click
 
-from fleet.options import choose_policy, config_option, format_option, jobs_option, offline_option, path_argument
+from fleet.options import (
+    choose_policy,
+    config_option,
+    format_option,
+    jobs_option,
+    offline_option,
+    path_argument,
+    trust_known_templates,
+)
 from fleet.output import visible
 
 
@@ -28,6 +36,7 @@ def impact(path: Path, *, config: Path, base: str | None, shown: str, offline: b
 
     if offline:
         os.environ["FLEET_OFFLINE"] = "1"
+    trust_known_templates(config)
     choose_policy(None, config)
     found = find_impact(path, base, members(config), jobs)
     if shown == "table":  # the table has colours, and its text is made visible already

@@ -15,6 +15,7 @@ from fleet.options import (
     offline_option,
     output_option,
     table_width,
+    trust_known_templates,
     write_report,
 )
 from fleet.output import visible
@@ -63,6 +64,7 @@ def draw(
         return
     if traces:
         raise FleetError("--traces is read for questions about boundaries: add --boundaries")
+    trust_known_templates(config)
     choose_policy(None, config)
     whole = reader.read_folders(list(paths), jobs) if paths else reader.read_members(members(config), jobs)
     map_ = whole.around(around) if around else whole

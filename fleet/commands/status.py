@@ -1,11 +1,14 @@
 """`fleet status`."""
 
 import os
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from fleet.errors import FleetError
 from fleet.options import (
     PATH,
     choose_day,
@@ -17,12 +20,19 @@ from fleet.options import (
     jobs_option,
     offline_option,
     output_option,
+    platform_templates,
     table_width,
     template_option,
     trust_templates,
     write_report,
 )
-from fleet.output import visible
+from fleet.output import visible, warn
+
+if TYPE_CHECKING:
+    from fleet.boundaries.boundaries import Report
+    from fleet.campaign.progress import Progress
+    from fleet.check.standing import Standing
+    from fleet.service.register import Member
 
 
 @click.command()
@@ -34,6 +44,9 @@ from fleet.output import visible
 )
 @click.option(
     "--record", type=PATH, metavar="FILE", help="Keep a line for today there, and draw the progress in the page."
+)
+@click.option(
+    "--boundaries", is_flag=True, help="Show the questions about boundaries in the page: it reads all histories."
 )
 @offline_option
 @jobs_option
@@ -47,6 +60,7 @@ def status(
     output: Path | None,
     folder: Path | None,
     record: Path | None,
+    boundaries: bool,
     offline: bool,
     jobs: int | None,
     policy: Path | None,
@@ -58,6 +72,8 @@ def status(
     from fleet.status import show as show_status
     from fleet.status.status import is_breached, status
 
+    if boundaries and not (folder or shown == "html"):
+        raise FleetError("--boundaries adds a section to the page: add --page or --format html, or ask `fleet map`")
     if offline:
         os.environ["FLEET_OFFLINE"] = "1"
     choose_day(day)
@@ -71,10 +87,14 @@ def status(
 
         days = remember(record, standings)
     if folder or shown == "html":
-        from fleet.page import page, write_pages
+        from fleet.conventions import conventions
+        from fleet.page import Content, page, write_pages
         from fleet.page.report import gather
 
-        content = gather(listed, standings, days, kinds)
+        asked = _ask(listed, jobs) if boundaries else None
+        campaigns = _campaigns(platform_templates(template, config), standings)
+        content = Content(standings, conventions(), days=days, kinds=kinds, campaigns=campaigns, boundaries=asked)
+        content = gather(listed, content)
         if folder:
             write_pages(folder, content)
     if shown == "table":
@@ -97,3 +117,21 @@ def status(
         write_report(output, text)
         click.echo(f"{output}: {show_status.sentence(standings)}", err=True)
     raise SystemExit(is_breached(standings))
+
+
+def _ask(listed: "list[Member]", jobs: int | None) -> "Report":
+    """Find the questions about the boundaries of services."""
+    from fleet.boundaries.boundaries import ask, sources_of_members
+
+    return ask(*sources_of_members(listed), jobs=jobs)
+
+
+def _campaigns(templates: Sequence[str], standings: "list[Standing]") -> "list[Progress]":
+    """Measure the campaigns. A policy that cannot be read is reported, and the page has no campaigns."""
+    from fleet.campaign.command import measure_all
+
+    try:
+        return measure_all(templates, standings)
+    except FleetError as error:
+        warn(f"the page has no campaigns: {error}")
+        return []

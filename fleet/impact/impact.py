@@ -10,11 +10,11 @@ from fleet.check.findings import Finding, Level
 from fleet.errors import FleetError
 from fleet.impact.change import Change, State
 from fleet.map.facts import USES, Facts
-from fleet.map.findings import apply_waiver
 from fleet.map.message_findings import PILE, SILENCE, compare, unfit
 from fleet.map.model import Edge, Kind, MapFinding
 from fleet.map.reader import read_members, read_service
 from fleet.map.uses import REMEDY, WHY, Misfit, misfits
+from fleet.map.waivers import apply_waiver
 from fleet.processes.resource_limits import LimitExceeded, limit_resources
 from fleet.service import asyncapi
 from fleet.service.openapi import SPEC, Document

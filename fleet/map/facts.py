@@ -1,5 +1,6 @@
 """Read the facts about a service's neighbours from its repository, as small JSON that is cached for each commit."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import Any
@@ -13,6 +14,7 @@ from fleet.service import asyncapi
 from fleet.service.asyncapi import Message
 from fleet.service.openapi import read as read_api
 from fleet.service.service import Service
+from fleet.service.waivers import ABSENT
 
 CATALOG = "catalog-info.yaml"
 USES = "specs/uses/"
@@ -20,12 +22,13 @@ USES = "specs/uses/"
 
 @dataclass(frozen=True)
 class MapWaiver:
-    """A waiver of a convention until a day (2027-03-01), that day included."""
+    """A waiver of a convention until a day (2027-03-01), that day included; in one file of the service if there is a path."""
 
     id: str
     until: str
     description: str
     approver: str = ""
+    path: str = ""
 
     def counts(self, approval: Approval, day: date) -> bool:
         """Return whether the waiver is valid on a day, by its own end and by the policy."""
@@ -54,6 +57,8 @@ class Facts:
     uses: dict[str, Any] = field(default_factory=dict)
     domain: str = ""
     owner: str = ""
+    # The address of the template, whose policy decides about waivers.
+    template: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -94,17 +99,21 @@ def facts(service: Service) -> Facts:
         resources,
         len(api.operations) if api else 0,
         messages is None,
-        tuple(
-            MapWaiver(
-                one.id, one.expires.isoformat(), f"{one.reason} (until {one.expires}, {one.approver})", one.approver
-            )
-            for one in service.written_waivers.waivers
-            if one.id
-        ),
+        tuple(_waivers(service)),
         {path.removeprefix(USES).removesuffix(".json"): service.json(path) for path in service.files(f"{USES}*.json")},
         traits.domain,
         traits.owner,
+        service.answers.source,
     )
+
+
+def _waivers(service: Service) -> Iterator[MapWaiver]:
+    """Yield the waivers of conventions, without waivers that were granted for other content of their file."""
+    for one in service.written_waivers.waivers:
+        entry = service.tree.get(one.path)
+        if one.id and (not one.path or one.content == (entry.blob if entry else ABSENT)):
+            description = f"{one.reason} (until {one.expires}, {one.approver})"
+            yield MapWaiver(one.id, one.expires.isoformat(), description, one.approver, one.path)
 
 
 def _types(entities: list[dict[str, Any]], kind: str) -> dict[str, str]:

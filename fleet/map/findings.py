@@ -2,15 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import replace
 
 from fleet.check.findings import Finding, Level
 from fleet.map import blocked, call_findings, message_findings, uses
 from fleet.map.databases import Database
 from fleet.map.model import Map, MapFinding
-from fleet.policy.policy import Policy, chosen_policy
+from fleet.map.waivers import apply_waiver
 from fleet.service.asyncapi import SPEC
-from fleet.service.waivers import today
 from fleet.template.answers import ANSWERS_FILE
 
 INCOMPLETE = "A map is only as good as the documents that it is drawn from."
@@ -32,17 +30,6 @@ def findings(map_: Map, limit: int = call_findings.LIMIT) -> list[MapFinding]:
         *_shared(map_),
     ]
     return sorted((apply_waiver(map_, one) for one in everything), key=lambda one: list(Level).index(one.finding.level))
-
-
-def apply_waiver(map_: Map, one: MapFinding) -> MapFinding:
-    """Mark the finding as waived if a service that it concerns has a valid waiver."""
-    approval = (chosen_policy() or Policy()).approval
-    for service in (map_.services[name] for name in one.services if name in map_.services):
-        for waiver in service.waivers:
-            if waiver.id == one.finding.id and waiver.counts(approval, today()):
-                reason = f"{one.finding.reason}: {waiver.description}"
-                return replace(one, finding=replace(one.finding, reason=reason, remedy="", level=Level.WAIVED))
-    return one
 
 
 def _unread(map_: Map) -> Iterator[MapFinding]:

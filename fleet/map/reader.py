@@ -14,6 +14,7 @@ from fleet.git.git import without_credentials
 from fleet.map.facts import Facts, facts
 from fleet.map.model import Map
 from fleet.map.networks import Network, networks
+from fleet.policy.traits import Traits
 from fleet.processes.parallel import Failure, default_jobs, in_processes, in_threads
 from fleet.processes.resource_limits import LimitExceeded, limit_resources, limit_seconds
 from fleet.progress import progress
@@ -79,6 +80,7 @@ def read_sources(sources: list[Source], unread: dict[str, str] | None = None, jo
                     _remember_too_much(source, result.why)
             step()
     reasons = {source.name: without_credentials(str(error)) for source, error in failed.items()}
+    read = {source: _with_traits(source, one) for source, one in read.items()}
     known = [source for source in sources if source in read]
     names = {source.name: read[source].name for source in known}
     map_ = Map([read[source] for source in known], (unread or {}) | reasons, names)
@@ -88,6 +90,12 @@ def read_sources(sources: list[Source], unread: dict[str, str] | None = None, jo
     calling = {*used, *(one.name for one in map_.services.values() if one.uses)}
     map_.networks = {read[source].name: _networks(source) for source in reversed(known) if read[source].name in calling}
     return map_
+
+
+def _with_traits(source: Source, read: Facts) -> Facts:
+    """Return the facts with the owner and the domain that fleet.toml states."""
+    stated = source.member.traits if source.member else Traits()
+    return replace(read, owner=stated.owner or read.owner, domain=stated.domain or read.domain)
 
 
 def _offered(source: Source) -> Any:

@@ -8,13 +8,19 @@ from pathlib import Path
 
 from packaging.version import Version
 
+from fleet.boundaries.boundaries import Report
+from fleet.boundaries.show import describe_record
 from fleet.cache import offline, write_atomically
+from fleet.campaign.progress import Progress
 from fleet.check.standing import Standing
 from fleet.conventions import Convention
 from fleet.history.changes import changes
 from fleet.history.days import Day
 from fleet.output import count, visible
+from fleet.page.boundaries import boundaries_of
+from fleet.page.campaigns import headline, shown
 from fleet.page.charts import charts
+from fleet.page.faults import Fault
 from fleet.page.parts import digest, environment, part
 from fleet.page.rows import STATES, Row, rows, urgency
 from fleet.page.steps import Rule, rules, steps
@@ -39,6 +45,12 @@ class Content:
     days: Sequence[Day] = ()
     kinds: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    campaigns: Sequence[Progress] = ()
+    # The questions about boundaries, if they were asked for, and the services' own names by their names in fleet.toml.
+    boundaries: Report | None = None
+    own_names: Mapping[str, str] = field(default_factory=dict)
+    # The errors of the map, with the words that name the services.
+    faults: Sequence[Fault] = ()
     generated: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
@@ -59,6 +71,9 @@ def write_pages(folder: Path, content: Content) -> None:
             standings=[row.standing for row in team.rows],
             days=[shown for day in content.days if (shown := day.of(names)).services],
             graph="",
+            faults=[
+                one for one in content.faults if {*one.names} & {content.own_names.get(name, name) for name in names}
+            ],
         )
         texts[team.file] = _render(part, list(team.rows), is_folder=True, team=team)
     for name, text in texts.items():
@@ -73,6 +88,7 @@ def _render(content: Content, ordered: list[Row], *, is_folder: bool, team: Team
     script = part("page.js") + (part("map.js") if content.graph else "")
     releases, traits = _releases(ordered), _traits(ordered)
     failing = rules(ordered, content.conventions)
+    named = {content.own_names.get(row.standing.name, row.standing.name): row for row in ordered}
     return (
         environment()
         .get_template("page.html.jinja")
@@ -100,6 +116,11 @@ def _render(content: Content, ordered: list[Row], *, is_folder: bool, team: Team
             heat=_heat(failing, ordered, content.conventions),
             changes=changes(content.days[-2], content.days[-1]) if len(content.days) > 1 else [],
             charts=charts(content.days),
+            campaigns=shown(content.campaigns, ordered),
+            boundaries=boundaries_of(content.boundaries, named) if content.boundaries else None,
+            named=named,
+            headline=headline,
+            describe_record=describe_record,
             style=part("page.css") + (part("map.css") if content.graph else ""),
             script=script,
             digest=digest(script),

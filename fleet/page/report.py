@@ -1,19 +1,24 @@
-"""Gather the content of the page: the standings, the map, the history, and the messages of this run."""
+"""Gather the content of the page that takes reading: the map, and the messages of this run."""
 
-from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from fleet.check.standing import Standing
-from fleet.conventions import conventions
-from fleet.history.days import Day
 from fleet.map import reader, show
 from fleet.map.findings import findings
+from fleet.map.model import Map
 from fleet.output import reported
 from fleet.page import Content
+from fleet.page.faults import faults
 from fleet.service.register import Member
 
 
-def gather(members: list[Member], standings: list[Standing], days: Sequence[Day], kinds: Mapping[str, str]) -> Content:
-    """Read the map of these services, and return the content of the page."""
-    map_ = reader.read_standings(members, standings)
-    links = {standing.name: f"#s{number}" for number, standing in enumerate(standings, 1)}
-    return Content(standings, conventions(), show.html(map_, findings(map_), links), days, kinds, reported())
+def gather(members: list[Member], content: Content) -> Content:
+    """Return the content with the map of these services, and with the messages of this run."""
+    map_ = reader.read_standings(members, list(content.standings))
+    return replace(with_map(content, map_), notes=reported())
+
+
+def with_map(content: Content, map_: Map) -> Content:
+    """Return the content with a map."""
+    links = {standing.name: f"#s{number}" for number, standing in enumerate(content.standings, 1)}
+    found = findings(map_)
+    return replace(content, graph=show.html(map_, found, links), own_names=map_.names, faults=faults(map_, found))

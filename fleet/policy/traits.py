@@ -38,6 +38,12 @@ def _tier(component: dict[str, Any]) -> str:
     return ""
 
 
+def parse_trait(value: Any) -> str:
+    """Return a trait that somebody has written; empty unless it is a text or a whole number on one line."""
+    text = _text(value)
+    return text if text == str(value) and text.isprintable() else ""
+
+
 def _table(parent: dict[str, Any], key: str) -> dict[str, Any]:
     found = parent.get(key)
     return found if isinstance(found, dict) else {}

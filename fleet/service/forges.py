@@ -15,6 +15,13 @@ PATTERNS = {
     "gitea": "{repository}/src/commit/{commit}/{path}",
 }
 
+# The path of a commit, by the kind of forge.
+COMMITS = {
+    "github": "{repository}/commit/{commit}",
+    "gitlab": "{repository}/-/commit/{commit}",
+    "gitea": "{repository}/commit/{commit}",
+}
+
 # The kind of a forge by a word in the name of its host.
 WORDS = {"github": "github", "gitlab": "gitlab", "gitea": "gitea", "forgejo": "gitea", "codeberg": "gitea"}
 
@@ -42,6 +49,12 @@ class Forge:
             return ""
         page = PATTERNS[self.kind].format(repository=self.repository, commit=commit, path=quote(path, errors="replace"))
         return f"{page}#L{line}" if line else page
+
+    def link_commit(self, commit: str) -> str:
+        """Return the link to a commit, whose id may be short; empty if the kind of the forge is not known, or for another text."""
+        if not self.kind or not re.fullmatch("[0-9a-f]{7,40}", commit):
+            return ""
+        return COMMITS[self.kind].format(repository=self.repository, commit=commit)
 
 
 def forge(address: str, kinds: Mapping[str, str] | None = None) -> Forge:

@@ -5,6 +5,9 @@ template = "https://git.example.com/platform/slipway.git"   # or a list; left ou
 [[service]]
 url = "git@git.example.com:shop/billing.git"
 branch = "main"                # left out: the repository's default branch
+owner = "@shop/billing"        # these three count more than the service's own answers and catalogue
+domain = "finance"
+tier = "1"
 
 [[service]]
 path = "../orders"             # from this file's folder; read where it is, at the commit that is checked out
@@ -15,6 +18,7 @@ file = "shop.json"             # the answer of `gh api /orgs/shop/repos --pagina
 protocol = "ssh"               # left out: https
 include = ["*-service"]
 exclude = ["legacy-*"]
+domain = "shop"                # for each service of the listing, as owner and tier
 
 [forge]                        # the kinds of hosts whose names do not show them, for links in the page
 "git.example.com" = "gitlab"   # or github, or gitea
@@ -34,11 +38,13 @@ from typing import Any
 
 from fleet.errors import FleetError
 from fleet.git.git import without_credentials
+from fleet.policy.levels import TRAITS
+from fleet.policy.traits import Traits, parse_trait
 from fleet.service.forges import PATTERNS
 from fleet.template.trust import SHORTHANDS, expand, is_path
 
-SERVICE_KEYS = {"url", "path", "branch", "name", "settings"}
-LISTING_KEYS = {"file", "protocol", "include", "exclude"}
+SERVICE_KEYS = {"url", "path", "branch", "name", "settings", *TRAITS}
+LISTING_KEYS = {"file", "protocol", "include", "exclude", *TRAITS}
 
 # The fields of GitHub and GitLab for the full name and the address by protocol.
 HOSTS = (
@@ -57,6 +63,8 @@ class Member:
     is_local: bool = False
     settings: Mapping[str, str] = field(default_factory=dict, compare=False)
     """The settings of the service under `fleet up`."""
+    traits: Traits = field(default_factory=Traits, compare=False)
+    """The traits that fleet.toml states, which count more than the traits that the service states."""
 
     @property
     def key(self) -> str:
@@ -126,7 +134,7 @@ def _services(config: Path, entries: list[Any]) -> Iterator[Member]:
         where = f"{config}: service {number}"
         _refuse_unknown(where, entry, SERVICE_KEYS)
         where += next((f" ({entry[key]})" for key in ("name", "url", "path") if entry.get(key)), "")
-        settings = _settings(where, entry.pop("settings", {}))
+        settings, traits = _settings(where, entry.pop("settings", {})), _traits(where, entry)
         for key, value in entry.items():
             if not isinstance(value, str) or not value or value.startswith("-"):
                 raise FleetError(f"{where}: {key} has to be text, and not begin with a hyphen; it is {value!r}")
@@ -139,7 +147,16 @@ def _services(config: Path, entries: list[Any]) -> Iterator[Member]:
             address, is_local = _expand(entry["url"]), False
             if "::" in address or not re.match(r"[\w+.-]+://|[^/\s]+:", address):
                 raise FleetError(f"{where}: {address!r} is not a git URL: a folder is written as path = …")
-        yield Member(entry.get("name") or _last(address), address, entry.get("branch", ""), is_local, settings)
+        yield Member(entry.get("name") or _last(address), address, entry.get("branch", ""), is_local, settings, traits)
+
+
+def _traits(where: str, entry: dict[str, Any]) -> Traits:
+    """Take the traits out of an entry. Raises FleetError."""
+    found = {name: entry.pop(name) for name in TRAITS if name in entry}
+    for name, value in found.items():
+        if not parse_trait(value):
+            raise FleetError(f'{where}: {name} has to be a text on one line, as "shop"; it is {value!r}')
+    return Traits(**{name: parse_trait(value) for name, value in found.items()})
 
 
 def _settings(where: str, written: Any) -> dict[str, str]:
@@ -161,7 +178,7 @@ def _listings(config: Path, entries: list[Any]) -> Iterator[Member]:
         if not isinstance(entry.get("file"), str):
             raise FleetError(f"{where} needs a file: write the path of the saved listing")
         where += f" ({entry['file']})"
-        protocol = entry.get("protocol", "https")
+        protocol, traits = entry.get("protocol", "https"), _traits(where, entry)
         if protocol not in ("https", "ssh"):
             raise FleetError(f"{where}: protocol is {protocol!r}: write https or ssh")
         for key in ("include", "exclude"):
@@ -173,7 +190,7 @@ def _listings(config: Path, entries: list[Any]) -> Iterator[Member]:
             wanted = any(fnmatchcase(_last(full), glob) for glob in entry.get("include", ["*"]))
             unwanted = any(fnmatchcase(_last(full), glob) for glob in entry.get("exclude", []))
             if wanted and not unwanted and not repository.get("archived"):
-                yield Member(full, address)
+                yield Member(full, address, traits=traits)
 
 
 def _repositories(where: str, file: Path) -> Iterator[Any]:

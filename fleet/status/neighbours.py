@@ -55,10 +55,11 @@ def _recall(file: Path) -> Errors | None:
 def _memory(members: list[Member], standings: list[Standing]) -> Path:
     """Return the file in the cache for the errors of these commits on this day.
 
-    The day counts, because waivers expire, and so does a policy, because it voids waivers.
+    The day counts, because waivers expire, and so do a policy and the newest release with its policy, which void waivers.
     """
     services = [
-        [member.name, member.key, one.commit, one.unreadable] for member, one in zip(members, standings, strict=True)
+        [member.name, member.key, one.commit, one.newest, one.unreadable]
+        for member, one in zip(members, standings, strict=True)
     ]
     inputs = json.dumps([today().isoformat(), version_of_checks(), services, *digest_of_chosen_policy()])
     return cache() / "maps" / f"{hashlib.sha256(inputs.encode()).hexdigest()[:40]}.json"

@@ -11,7 +11,7 @@ from typing import Any
 from fleet.cache import cache, version_of_checks, write_atomically
 from fleet.check.checks import ON_THIS_MACHINE
 from fleet.check.levels import apply_policy, known_conventions, traits_of
-from fleet.check.standing import Standing, judge, open_service, rename, unreadable
+from fleet.check.standing import Standing, judge, open_service, rename, unreadable, with_traits
 from fleet.conventions import conventions
 from fleet.conventions.packages import packages
 from fleet.errors import FleetError, MachineError
@@ -54,7 +54,7 @@ def status(members: list[Member], jobs: int | None = None) -> list[Standing]:
     known = {member: recalled for member in members if (recalled := _recall(member))}
     seen = {member: recalled.standing.commit for member, recalled in known.items()}
     commits, unread = in_threads(lambda member: newest(member, seen.get(member, "")), members, "fetching")
-    found = {member: unreadable(member, error) for member, error in unread.items()}
+    found = {member: with_traits(member, unreadable(member, error)) for member, error in unread.items()}
     policies: set[Policy] = set()
     readable = {one: commits[one] for one in members if one in commits}
     found |= _find(readable, known, policies, jobs or default_jobs())
@@ -109,7 +109,10 @@ def _find(
             step()
     chosen = {member: releases[source][1] for member, source in sources.items() if source in releases}
     policies.update(chosen.values())
-    found = {one: apply_policy(standing, chosen.get(one, Policy()), today()) for one, standing in found.items()}
+    found = {
+        one: apply_policy(with_traits(one, standing), chosen.get(one, Policy()), today())
+        for one, standing in found.items()
+    }
     return found | (_find(others, {}, policies, jobs, is_assumed=False) if others else {})
 
 

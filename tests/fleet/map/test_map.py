@@ -21,8 +21,8 @@ from fleet.check.findings import Level
 from fleet.check.standing import Standing
 from fleet.errors import FleetError
 from fleet.main import app
-from fleet.map import findings as findings_module
 from fleet.map import message_findings, reader
+from fleet.map import waivers as waivers_module
 from fleet.map.call_findings import LIMIT
 from fleet.map.facts import Facts, facts
 from fleet.map.findings import findings
@@ -787,10 +787,10 @@ def test_a_waiver_counts_until_its_last_day(tmp_path: Path, monkeypatch: pytest.
         "    approver: ana@platform\n    expires: 2027-03-01\n"
     )
     map_ = drawn(tmp_path, waived)
-    monkeypatch.setattr(findings_module, "today", lambda: date(2027, 3, 1))
+    monkeypatch.setattr(waivers_module, "today", lambda: date(2027, 3, 1))
     assert only(map_).finding.level is Level.WAIVED
     assert "until invoices are events (until 2027-03-01, ana@platform)" in only(map_).finding.reason
-    monkeypatch.setattr(findings_module, "today", lambda: date(2027, 3, 2))
+    monkeypatch.setattr(waivers_module, "today", lambda: date(2027, 3, 2))
     assert only(map_).finding.level is Level.ERROR
     # A policy lists who may approve, and from when that counts.
     monkeypatch.setenv("FLEET_POLICY", str(tmp_path / "policy.toml"))
@@ -798,8 +798,31 @@ def test_a_waiver_counts_until_its_last_day(tmp_path: Path, monkeypatch: pytest.
         '[waivers]\napprovers = "leo@platform"\nreviewers = "@acme/platform"\nfrom = 2027-02-28\n'
     )
     for day, level in ((date(2027, 2, 27), Level.WAIVED), (date(2027, 2, 28), Level.ERROR)):
-        monkeypatch.setattr(findings_module, "today", lambda day=day: day)
+        monkeypatch.setattr(waivers_module, "today", lambda day=day: day)
         assert only(map_).finding.level is level
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "level"),
+    [
+        ("catalog-info.yaml", "", Level.WAIVED),
+        ("catalog-info.yaml", "0" * 40, Level.ERROR),  # the file has changed since
+        ("README.md", "absent", Level.ERROR),  # the finding is in another file
+    ],
+)
+def test_a_waiver_for_one_file_is_for_findings_in_that_file_with_that_content(
+    tmp_path: Path, path: str, content: str, level: Level
+) -> None:
+    waived = shop()
+    consume(orders="billing")(waived)
+    (tmp_path / "before").mkdir()
+    written = waived["orders"].write(tmp_path / "before", "orders")
+    content = content or git(written, "hash-object", "catalog-info.yaml").strip()
+    waived["orders"].files["conventions.yml"] = (
+        "waivers:\n  - id: map-call-cycle\n    reason: until invoices are events\n    owner: shop-team\n"
+        f"    approver: ana@platform\n    expires: 2999-01-01\n    path: {path}\n    content: '{content}'\n"
+    )
+    assert only(drawn(tmp_path, waived)).finding.level is level
 
 
 def test_no_password_is_kept_of_an_address(tmp_path: Path) -> None:

@@ -78,6 +78,17 @@ def test_the_reports_show_the_day_and_the_level_of_maturity(born: Born, tmp_path
     assert report("status", *config, "--on", DAY, status=1).endswith("2 services: 1 in order, 1 breach\n")
 
 
+def test_a_service_does_not_leave_a_group_by_another_answer_than_fleet_toml_states(born: Born, tmp_path: Path) -> None:
+    group = '[[group]]\ndomain = "archive"\nconventions = { "*" = "off" }\n'
+    config = fleet_of(tmp_path, group, born(version="v1.3.0", domain="archive"))
+    assert report("status", *config).endswith("1 service: 1 in order\n")
+    with (tmp_path / "fleet.toml").open("a") as listed:
+        listed.write('domain = "shop"\ntier = "1"\nowner = "@acme/shop"\n')
+    shown = json.loads(report("status", *config, "--format", "json", status=1))["services"][0]
+    assert (shown["state"], shown["domain"], shown["tier"], shown["owner"]) == ("breach", "shop", "1", "@acme/shop")
+    assert report("map", *config[:2], "--format", "json").count('"domain": "shop"') == 1
+
+
 def test_a_group_without_a_service_is_a_warning(born: Born, tmp_path: Path) -> None:
     group = '[[group]]\ndomain = "shopp"\nconventions = { "*" = "off" }\n'
     config = fleet_of(tmp_path, PHASED + group, born(version="v1.3.0", domain="shop"))

@@ -9,6 +9,7 @@ import pytest
 
 from fleet.errors import FleetError
 from fleet.git.git import without_credentials
+from fleet.policy.traits import Traits
 from fleet.service.register import Member, members, templates
 
 
@@ -58,6 +59,18 @@ def test_services_are_listed_by_url_and_by_path(tmp_path: Path) -> None:
         Member("orders", str(tmp_path.parent / "orders"), is_local=True),
         Member("money", "https://github.com/shop/payments"),
     ]
+
+
+def test_the_traits_of_a_service_are_stated_for_the_service_or_for_a_listing(tmp_path: Path) -> None:
+    (one,) = listed(tmp_path, json.dumps([github("billing")]), 'domain = "finance"\ntier = 1')
+    assert one.traits == Traits(domain="finance", tier="1")
+    entry = '[[service]]\npath = "orders"\n{} = {}\n'
+    (tmp_path / "fleet.toml").write_text(entry.format("owner", '"@acme/shop"'))
+    assert members(tmp_path / "fleet.toml")[0].traits == Traits("@acme/shop")
+    for name, wrong in (("domain", '""'), ("tier", "true"), ("owner", '["a"]'), ("domain", '"a\\nb"')):
+        (tmp_path / "fleet.toml").write_text(entry.format(name, wrong))
+        with pytest.raises(FleetError, match=f"{name} has to be a text on one line"):
+            members(tmp_path / "fleet.toml")
 
 
 @pytest.mark.parametrize(

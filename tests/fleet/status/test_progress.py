@@ -73,8 +73,9 @@ def test_one_run_writes_the_report_the_history_and_the_pages(
     history = tmp_path / "history.jsonl"
     day = {"day": "2026-01-01", "services": {"billing": {"state": "in order", "version": "v1.0.0"}}}
     history.write_text(f"{json.dumps(day)}\nnonsense\n")
+    (tmp_path / "policy.toml").write_text('[[campaign]]\nname = "newest"\nversion = "v1.3.0"\nby = 2027-03-01\n')
     command = ["status", "--config", str(config), "--record", str(history), "--page", str(tmp_path / "site")]
-    shown = run(*command, "--format", "json", status=1)
+    shown = run(*command, "--format", "json", "--boundaries", status=1)
     assert f"{history}, line 2 is skipped: the line is not JSON" in shown
     assert '"owner": "shop"' in shown
     line = json.loads(history.read_text().splitlines()[-1])
@@ -83,7 +84,13 @@ def test_one_run_writes_the_report_the_history_and_the_pages(
     index = (tmp_path / "site/index.html").read_text()
     assert "line 2 is skipped" in index
     assert "Since <time" in index
+    assert "0 of 2 services done, 1 open, 1 unreadable" in index
+    assert "0 questions about 1 service from" in index
     assert len(list((tmp_path / "site").glob("team-*.html"))) == 2
+    (page,) = (tmp_path / "site").glob("team-shop-*.html")
+    assert "0 of 1 service done, 1 open" in page.read_text()
+    refusal = "--boundaries adds a section to the page: add --page or --format html, or ask `fleet map`"
+    assert run("status", "--config", str(config), "--boundaries", status=1) == refusal
     lines = history.read_text()
     assert "gets no line for today" in run(*command, "--offline", status=1)
     assert history.read_text() == lines
