@@ -1047,6 +1047,7 @@ def test_every_page_is_followed_or_says_why_not() -> None:
     elsewhere = {"back-up-and-restore.md", "rotate-keys.md", "run-the-product.md", "see-whom-a-change-breaks.md"}
     elsewhere |= {"question-the-boundaries.md"}  # tests/fleet/boundaries
     elsewhere |= {"introduce-a-rule.md"}  # tests/fleet/policy
+    elsewhere |= {"move-sagas-to-temporal.md"}  # tests/service/test_temporal.py
     elsewhere |= {"show-progress.md"}  # tests/fleet/history, tests/fleet/page
     followed = JOURNEY.keys() | others | with_identity | elsewhere
     assert followed.isdisjoint(NOT_RUN)

@@ -19,7 +19,7 @@ import pytest
 from docs import prose
 from fleet.conventions.committed_secrets import NoSecrets
 from tests.service.rolling import balancer
-from tests.support import brokers, browser, compose, debian, engine, golang, npm, pgbouncer, pypi
+from tests.support import brokers, browser, compose, debian, engine, golang, npm, pgbouncer, pypi, temporal
 from tests.support.oidc_provider import OIDC_PROVIDER
 from tests.support.tools import KINGFISHER_RULES
 
@@ -115,6 +115,7 @@ NEEDS = [
     Need("Docker Compose", "tests/delivery/image/test_compose.py", compose.command),
     Need("a newer make", "tests/template/test_hostile_names.py", partial(debian.unpacked, "make", "trixie")),
     Need("libfaketime", "tests/service/test_two_services.py", partial(debian.unpacked, "libfaketime")),
+    Need("Temporal's development server", "tests/service/test_temporal.py", temporal.program),
     Need("a certificate", "those with TLS", brokers.self_signed),
 ]
 

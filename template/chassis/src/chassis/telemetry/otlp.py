@@ -106,8 +106,8 @@ def _cached_head(name: str, kind: SpanKind, status: StatusCode, remote: bool) ->
     flags = trace_pb2.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK | (remote and trace_pb2.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK)
     return trace_pb2.Span(
         name=name,
-        kind=kind.value + 1,  # 0 means unspecified in the protocol
-        status=trace_pb2.Status(code=status.value),
+        kind=trace_pb2.Span.SpanKind.Value(f"SPAN_KIND_{kind.name}"),
+        status=trace_pb2.Status(code=trace_pb2.Status.StatusCode.Value(f"STATUS_CODE_{status.name}")),
         flags=flags,
     ).SerializeToString()
 
