@@ -27,7 +27,7 @@ from tests.chassis.memory_broker import MemoryBroker
 from tests.chassis.messaging.timed import SILENT
 from tests.chassis.sagas import ordering
 from tests.chassis.sagas.ordering import CardCharged, CardRefused, place_order
-from tests.chassis.sagas.players import effects, messages_of, start
+from tests.chassis.sagas.players import Play, effects, messages_of, start
 from tests.support.waiting import until
 
 Work = Callable[[], Any]
@@ -156,22 +156,53 @@ async def test_a_replay_of_the_parked_message_goes_on_like_a_retry(
     assert await effects(orders) == ["reserve", "request"]
 
 
-async def test_after_a_replay_that_finds_a_waiting_saga_the_deadline_still_ends_the_wait(
-    orders: Database, player: SagaPlayer, clerk: Clerk
-) -> None:
-    saga_id = await start(orders)
-    await player.play()
-    [row] = await orders.fetch("SELECT turn FROM chassis.sagas")
+async def park(orders: Database, saga_id: UUID) -> UUID:
+    """Park the saga with a job of its turn, as a worker does, and return the id of the parked message."""
+    [row] = await orders.fetch("SELECT turn FROM chassis.sagas WHERE id = $1", saga_id)
     job = AdvanceSagaV1(saga_id=saga_id, turn=row["turn"]).model_dump_json().encode()
     message = Message(Kind.JOB, "orders.advance-saga.v1", "early", "key", job)
     async with orders.unit_of_work() as uow:
         await parking.park(uow.connection, message, direction="incoming", reason="Diverged: …", attempts=5)
         await uow.connection.execute(rows.PARK, saga_id, row["turn"], "Diverged: …", message.id)
     [row] = await orders.fetch("SELECT id FROM chassis.parked")
-    assert await asyncio.to_thread(main, clerk.service, ["parked", "replay", str(row["id"])]) == 0
+    return row["id"]
+
+
+@pytest.mark.parametrize("decision", ["parked replay", "sagas retry"])
+async def test_after_a_decision_about_a_parked_saga_that_waits_the_deadline_still_ends_the_wait(
+    orders: Database, player: SagaPlayer, clerk: Clerk, decision: str
+) -> None:
+    saga_id = await start(orders)
+    await player.play()
+    parked_id = await park(orders, saga_id)
+    which = parked_id if decision == "parked replay" else saga_id
+    assert await asyncio.to_thread(main, clerk.service, [*decision.split(), str(which)]) == 0
+    await player.play()
     assert "parked" not in (await clerk("show", str(saga_id)))[1]
-    await player.pass_time(timedelta(minutes=6))
+    await player.pass_time(timedelta(minutes=5))
     assert (await player.state(place_order, "17")).state == "abandoned"
+
+
+@pytest.mark.parametrize("version", [1, 2])
+async def test_a_replay_by_a_version_without_the_function_is_refused_and_the_saga_stays_parked(
+    orders: Database, playing: Play, clerk: Clerk, capsys: pytest.CaptureFixture[str], version: int
+) -> None:
+    new = dataclasses.replace(place_order, version=version, name="place-order" if version == 2 else "new")
+    player = playing(new)
+    saga_id = await start(orders, saga=new)
+    parked_id = await park(orders, saga_id)
+    assert await asyncio.to_thread(main, clerk.service, ["parked", "replay", str(parked_id)]) == 1
+    assert (
+        f"{parked_id} stays parked: Unlisted: the saga {new.name} of version {version} has no function here"
+        in capsys.readouterr().err
+    )
+    await orders.execute("UPDATE chassis.sagas SET state = 'undoing'")
+    status, _, problem = await clerk("retry", str(saga_id), "--by-hand")
+    assert status == 1
+    assert problem.startswith(f"tiny: the saga {new.name} of version {version} has no function here")
+    await orders.execute("UPDATE chassis.sagas SET state = 'running'")
+    await player.retry(new, "17")
+    assert await effects(orders) == ["reserve", "request"]
 
 
 async def test_a_parked_saga_keeps_an_answer_and_does_nothing_else_until_a_person_decides(

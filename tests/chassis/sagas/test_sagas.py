@@ -2,8 +2,12 @@
 
 import asyncio
 import dataclasses
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -12,6 +16,7 @@ from chassis.database.unit_of_work import Unlisted, as_sagas
 from chassis.errors import Conflict
 from chassis.sagas import MAX_BYTES, MAX_STEPS, Abandon, Diverged, Run, TimedOut, TooLarge, reply, saga
 from chassis.sagas.testing import SagaPlayer
+from pydantic import SecretStr
 
 from tests.chassis.sagas import ordering
 from tests.chassis.sagas.ordering import (
@@ -21,6 +26,7 @@ from tests.chassis.sagas.ordering import (
     PlaceOrder,
     Reserved,
     confirm_order,
+    note,
     place_order,
     refund,
     release_stock,
@@ -361,6 +367,80 @@ async def test_a_result_that_is_too_large_is_refused(orders: Database, playing: 
         TooLarge, match="the result of large_result has 16386 bytes as JSON, and a saga records at most 16384"
     ):
         await player.play()
+
+
+async def secret_result(order: PlaceOrder, uow: UnitOfWork) -> SecretStr:
+    await note("secret", uow)
+    return SecretStr("hunter2")
+
+
+async def endless_result(order: PlaceOrder, uow: UnitOfWork) -> float:
+    return float("inf")
+
+
+async def result_without_a_type(order: PlaceOrder, uow: UnitOfWork):
+    return Reserved(order.order_id, datetime.now(UTC))
+
+
+@pytest.mark.parametrize("use_case", [secret_result, endless_result, result_without_a_type])
+async def test_a_result_that_json_does_not_bring_back_is_refused(
+    orders: Database, playing: Play, use_case: Callable[..., Awaitable[Any]]
+) -> None:
+    @saga("lossy")
+    async def lossy(run: Run, order: PlaceOrder) -> None:
+        await run.step(use_case, order)
+
+    player = playing(lossy)
+    await start(orders, saga=lossy)
+    with pytest.raises(ValueError, match=f"the result of {use_case.__name__} is a .*, which JSON does not bring back:"):
+        await player.play()
+    assert await effects(orders) == []
+
+
+@dataclass(frozen=True)
+class Token:
+    text: SecretStr
+
+
+@saga("hand-over")
+async def hand_over(run: Run, token: Token) -> None: ...
+
+
+async def test_parameters_and_an_answer_that_json_does_not_bring_back_are_refused(
+    orders: Database, playing: Play
+) -> None:
+    playing(hand_over)
+    async with orders.unit_of_work() as uow:
+        with pytest.raises(
+            ValueError, match="the second argument of start for hand-over is a Token, which JSON does not"
+        ):
+            await uow.start(hand_over, Token(SecretStr("hunter2")), key="17")
+        with pytest.raises(ValueError, match="the answer Token is a Token, which JSON does not bring back"):
+            await reply(uow, Token(SecretStr("hunter2")), saga=hand_over, key="17")
+
+
+@dataclass(eq=False)
+class Parcel:
+    """A result that equals no other, and is the same for all that."""
+
+    weight: Decimal
+    labels: frozenset[str]
+
+
+async def weigh(order: PlaceOrder, uow: UnitOfWork) -> list[Parcel]:
+    return [Parcel(Decimal("1.50"), frozenset({"fragile", "heavy"}))]
+
+
+async def test_a_result_is_compared_by_its_fields(orders: Database, playing: Play) -> None:
+    @saga("weigh")
+    async def weighing(run: Run, order: PlaceOrder) -> None:
+        [parcel] = await run.step(weigh, order)
+        assert (parcel.weight, parcel.labels) == (Decimal("1.50"), {"fragile", "heavy"})
+
+    player = playing(weighing)
+    await start(orders, saga=weighing)
+    await player.play()
+    assert (await player.state(weighing, "17")).state == "completed"
 
 
 async def test_parameters_an_answer_and_a_key_that_are_too_large_are_refused(orders: Database) -> None:

@@ -1,7 +1,9 @@
 """A saga is one trace, and a stopped worker holds the row of a saga for a limited time."""
 
 import asyncio
-from datetime import timedelta
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from chassis.database import Database, pool
@@ -21,6 +23,7 @@ from tests.chassis.sagas.ordering import PlaceOrder, place_order, refund, reques
 from tests.chassis.sagas.players import Play, effects, messages_of, start
 
 JOB = "orders.advance-saga.v1"
+NOW = datetime.now(UTC)
 
 
 async def test_the_steps_of_a_saga_are_in_the_trace_of_its_start_and_linked_to_their_messages(
@@ -106,14 +109,31 @@ async def test_durations_are_measured_by_use_case_because_names_of_steps_may_hol
     assert measured == [{"saga": "two-notes", "step": "request_payment"}] * 2
 
 
-async def test_active_sagas_are_measured_without_reading_ended_sagas(orders: Database) -> None:
+def read_rows(plan: dict[str, Any]) -> int:
+    """Return how many rows of sagas the plan has read, in all of its nodes."""
+    own = plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0) if plan.get("Relation Name") == "sagas" else 0
+    return own * plan["Actual Loops"] + sum(map(read_rows, plan.get("Plans", [])))
+
+
+@pytest.mark.parametrize(
+    ("query", "arguments"),
+    [(rows.MEASURE, []), (rows.SWEEP, [timedelta(minutes=1), 500, NOW]), (rows.FORGET, [timedelta(hours=4980), 10])],
+    ids=["measure", "sweep", "forget"],
+)
+async def test_a_sweep_reads_only_the_sagas_that_its_statement_is_about(
+    orders: Database, query: str, arguments: list[Any]
+) -> None:
     await orders.execute("""
-        INSERT INTO chassis.sagas (id, name, key, version, params, state, ended_at)
-        SELECT gen_random_uuid(), 'place-order', number::text, 1, '{}', 'completed', now() FROM generate_series(1, 5000) AS number
+        INSERT INTO chassis.sagas (id, name, key, version, params, state, due_at, ended_at)
+        SELECT gen_random_uuid(), 'place-order', number::text, 1, '{}', CASE WHEN active THEN 'running' ELSE 'completed' END,
+            CASE WHEN active THEN now() - interval '1 minute' END, CASE WHEN NOT active THEN now() - interval '1 hour' * number END
+        FROM generate_series(1, 5000) AS number, LATERAL (SELECT number % 500 = 0 AS active)
     """)
     await orders.execute("ANALYZE chassis.sagas")
-    plan = "\n".join(row[0] for row in await orders.fetch(f"EXPLAIN {rows.MEASURE}"))
-    assert "ix_sagas_active" in plan
+    async with orders.unit_of_work() as uow:
+        explained = await uow.connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT json) {query}", *arguments)
+    [found] = json.loads(explained)
+    assert 10 <= read_rows(found["Plan"]) <= 30
 
 
 async def test_a_worker_that_stops_inside_a_step_loses_the_row_to_another_worker(

@@ -1,7 +1,7 @@
 """The handler that advances a saga: it locks the row, replays the function, performs one step, and stores its result."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -34,8 +34,9 @@ LONGEST_CHAIN = 4
 class Advance:
     """Advances the sagas of one service."""
 
-    def __init__(self, sagas: Mapping[str, Saga], *, idle: timedelta) -> None:
-        self._sagas, self._idle = sagas, idle
+    def __init__(self, find: Callable[[Mapping[str, Any]], Saga], *, idle: timedelta) -> None:
+        """`find` returns the saga of a row, or raises Unlisted."""
+        self._find, self._idle = find, idle
 
     async def on_job(self, job: AdvanceSagaV1, uow: UnitOfWork) -> None:
         """Keep the answer that the job carries, or run the next step of its saga."""
@@ -72,15 +73,14 @@ class Advance:
 
     def _known(self, row: Any) -> Saga | None:
         """Return the saga's function; None while another version of the worker may have it. Raises Unlisted."""
-        saga = self._sagas.get(row["name"])
-        if saga is not None and saga.version >= row["version"]:
-            return saga
-        if row["sweeps"] < PATIENT_SWEEPS:
+        try:
+            return self._find(row)
+        except Unlisted:
+            # The sweep brings no other worker to a parked saga, whose job a person replays here.
+            if row["sweeps"] >= PATIENT_SWEEPS or row["problem"] is not None:
+                raise
             log.warning("saga_version_unknown", saga=row["name"], saga_id=str(row["id"]), version=row["version"])
             return None
-        raise Unlisted(
-            f"the saga {row['name']} of version {row['version']} has no function here: deploy the function before what starts it"
-        )
 
     async def _play(self, saga: Saga, row: Any, uow: UnitOfWork) -> None:
         cause = trace.get_current_span().get_span_context()

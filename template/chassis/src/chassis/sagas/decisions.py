@@ -38,7 +38,7 @@ async def retry(uow: UnitOfWork, sagas: Sagas, saga_id: UUID, *, by_hand: bool =
                 f"{saga_id} is {row['state']}: only a compensation can be done by hand, because a step has a result"
             )
         run = run_of(row)
-        await outcome(sagas.find(row["name"]), run, row)
+        await outcome(sagas.of(row), run, row)
         pending = pending_undos(run)
         if not pending:
             raise Refused(
@@ -65,4 +65,7 @@ async def _resume(uow: UnitOfWork, sagas: Sagas, row: Any, state: str, reason: s
         await uow.connection.execute(rows.UNPARK, row["problem_message"])
     turn = await uow.connection.fetchval(rows.RESUME, row["id"], state, reason, steps, sagas.idle)
     uow.subject = row["subject"]
-    await uow.enqueue(AdvanceSagaV1(saga_id=row["id"], turn=turn))
+    job = AdvanceSagaV1(saga_id=row["id"], turn=turn)
+    await uow.enqueue(job)
+    if state == "waiting" and row["deadline"] > row["now"]:  # the delayed job that is there is of an earlier turn
+        await uow.enqueue(job, after=row["deadline"] - row["now"])

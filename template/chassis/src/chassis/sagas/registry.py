@@ -1,9 +1,10 @@
 """The sagas of a service: how they are found, started and answered."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from types import ModuleType
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -31,7 +32,7 @@ class Sagas:
         for each in sagas:
             if self._sagas.setdefault(each.name, each) is not each:
                 raise ValueError(f"two sagas are named {each.name}: give one of them another name")
-        advance = Advance(self._sagas, idle=idle)
+        advance = Advance(self.of, idle=idle)
         self.outgoing = [Job(AdvanceSagaV1, AdvanceSagaV1)]
         self.incoming = [OnJob(AdvanceSagaV1, advance.on_job, on_parked=advance.on_parked)]
 
@@ -44,6 +45,15 @@ class Sagas:
             known = ", ".join(sorted(self._sagas)) or "none"
             raise Unlisted(f"this service has no saga {name!r} ({known}): declare it in sagas/ by @saga({name!r})")
         return self._sagas[name]
+
+    def of(self, row: Mapping[str, Any]) -> Saga:
+        """Return the saga that the row is a run of. Raises Unlisted if only another version of the service has it."""
+        saga = self._sagas.get(row["name"])
+        if saga is None or saga.version < row["version"]:
+            raise Unlisted(
+                f"the saga {row['name']} of version {row['version']} has no function here: deploy the function before what starts it"
+            )
+        return saga
 
     async def start(self, uow: UnitOfWork, saga: Saga | str, params: object, *, key: str) -> UUID:
         """Store the saga and its first job in this transaction, unless the key has a saga already. Return the saga's id."""

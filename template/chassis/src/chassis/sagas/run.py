@@ -17,7 +17,7 @@ from uuid import UUID
 
 from opentelemetry import metrics, trace
 from opentelemetry.trace import Link
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from chassis.database import UnitOfWork
 from chassis.database.unit_of_work import current_key
@@ -109,7 +109,8 @@ class Run:
         """Call the use case with the arguments, the unit of work and, if it takes `now`, the time; once, in one commit with its result.
 
         `undo` is called with the same arguments if the saga is abandoned. A DomainError undoes the effects of the step, and
-        is recorded as its result. Each other error ends the attempt, and nothing has happened. Raises Diverged and TooLarge.
+        is recorded as its result. Each other error ends the attempt, and nothing has happened. Raises Diverged and TooLarge, and
+        ValueError for a result that JSON does not bring back.
         """
         name = name or getattr(use_case, "__name__", "")
         with self._one_at_a_time():
@@ -255,11 +256,21 @@ class Run:
 
 
 def as_json(adapter: TypeAdapter[Any], value: Any, what: str) -> Any:
-    """Return the value as JSON brings it back. Raises TooLarge."""
+    """Return the value as JSON. Raises TooLarge, or ValueError for a value that its JSON does not bring back."""
     text = adapter.dump_json(value)
     if len(text) > MAX_BYTES:
         raise TooLarge(
             f"{what} has {len(text)} bytes as JSON, and a saga records at most {MAX_BYTES}: record an id, and read the rest by it"
+        )
+    try:
+        back = adapter.validate_json(text)
+        same = back == value or adapter.dump_python(back) == adapter.dump_python(value)
+    except ValidationError:
+        same = False
+    if not same:
+        raise ValueError(
+            f"{what} is a {type(value).__name__}, which JSON does not bring back: annotate the type, leave out secrets and NaN, or "
+            "record an id"
         )
     return json.loads(text)
 

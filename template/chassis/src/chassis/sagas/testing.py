@@ -125,7 +125,7 @@ def check_run(sagas: Sagas, path: Path) -> None:
         "position": "",
     }
     row: dict[str, Any] = {**recorded, **fixed, "steps": steps, "params": params, "answers": "[]"}
-    went, _ = asyncio.run(outcome(sagas.find(row["name"]), run_of(row), row))
+    went, _ = asyncio.run(outcome(sagas.of(row), run_of(row), row))
     # A person may have abandoned the saga, at a step that the function would go on from.
     expected = {"completed": {"completed"}, "abandoned": {"undoing", "running"}, "undoing": {"undoing"}}
     if went not in expected.get(recorded["state"], {"running"}):
