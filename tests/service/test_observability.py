@@ -264,7 +264,7 @@ def long_worker(render: Render, tmp_path: Path) -> Path:
     return copied(render(**SAGAS), tmp_path)
 
 
-def test_alerts_about_sagas_ask_for_series_that_a_worker_exports_and_fire_at_their_limits(long_worker: Path) -> None:
+def test_alerts_and_panels_about_sagas_ask_for_series_that_a_worker_exports(long_worker: Path) -> None:
     reader = InMemoryMetricReader()
     named = {"service.namespace": "tests", "service.name": "counter", "service.instance.id": "one"}
     telemetry = Telemetry(Resource(named), sampler=ALWAYS_OFF, span_processors=[], metric_readers=[reader])
@@ -275,8 +275,12 @@ def test_alerts_about_sagas_ask_for_series_that_a_worker_exports_and_fire_at_the
     assert found is not None
     exported = set(translated(encode_metrics(found)))
     asked = {name: query for name, query in queries(long_worker).items() if name.startswith("Sagas")}
-    assert len(asked) == 2
+    names = {name.rpartition(" ")[0] for name in asked}
+    assert names == {"SagasParked", "SagasIdle", "Sagas by step", "Sagas by step, age of the oldest"}
     assert {name: wrong for name, query in asked.items() if (wrong := problems(query, exported))} == {}
+
+
+def test_alerts_about_sagas_fire_at_their_limits(long_worker: Path) -> None:
     tested = promtool(long_worker, "test", "rules", "sagas.yaml")
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
@@ -362,8 +366,9 @@ def test_a_field_that_grafana_does_not_know_is_found(listener: Path, healthy: st
     assert [unknown_to_grafana(one) for one in dashboards(listener)] != [[]]
 
 
-def test_panels_have_names_of_their_own_and_do_not_overlap(render: Render) -> None:
-    for board in dashboards(render(**CALLER)):
+@pytest.mark.parametrize("answers", [pytest.param(CALLER, id="calls"), pytest.param(SAGAS, id="sagas")])
+def test_panels_have_names_of_their_own_and_do_not_overlap(render: Render, answers: dict[str, str]) -> None:
+    for board in dashboards(render(**answers)):
         panels = board["panels"]
         assert len({panel["title"] for panel in panels}) == len(panels)
         for one, other in combinations([panel["gridPos"] for panel in panels], 2):
