@@ -327,6 +327,19 @@ def delivered(body: bytes, *, again: bool = False, **properties: Any) -> Deliver
     )
 
 
+async def test_a_connection_that_ends_before_aiormq_reads_from_it_is_an_outage(
+    service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def end(*_: object, **__: object) -> None:
+        raise StopAsyncIteration  # as aiormq.connection.FrameReceiver does
+
+    monkeypatch.setattr(aiormq, "connect", end)
+    broker = RabbitBroker(Options(url=SecretStr("amqp://127.0.0.1"), client_name=service))
+    with pytest.raises(BrokerUnavailable, match="the server closed the connection"):
+        await broker.connect()
+    await broker.close()
+
+
 async def test_rabbitmq_speaks_tls(server: brokers.Broker, service: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert server.secure_url
     monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))

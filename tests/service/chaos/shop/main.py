@@ -12,6 +12,7 @@ from datetime import timedelta
 import sqlalchemy as sa
 from chassis.application import application
 from chassis.database import Statement, UnitOfWork, metadata_for
+from chassis.database.leadership import HANDOVER_SECONDS
 from chassis.messages import Event, Messages, OnEvent
 from chassis.sagas import Abandon, Run, Sagas, TimedOut, reply, saga
 from chassis.service import Service
@@ -29,7 +30,8 @@ from tests.service.chaos.shop.contracts import (
 
 WITHIN = timedelta(seconds=6)
 """How long an order waits for the bank."""
-IDLE = timedelta(seconds=2)
+IDLE = timedelta(seconds=HANDOVER_SECONDS + 1)
+"""Longer than a change of leaders takes, as in production. Otherwise each crash of a relay would double the jobs of all sagas."""
 LONGEST_STEP_SECONDS = 0.2
 FAILING_SHARE = 0.02
 

@@ -77,6 +77,8 @@ class Connections:
                 )
             except (AMQPError, OSError) as error:
                 failure = error
+            except StopAsyncIteration:
+                failure = ConnectionError("the server closed the connection")
         raise failure
 
     async def declare(self, topology: Topology, connection: AbstractConnection) -> None:
