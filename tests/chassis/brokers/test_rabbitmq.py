@@ -327,7 +327,7 @@ def delivered(body: bytes, *, again: bool = False, **properties: Any) -> Deliver
     )
 
 
-async def test_a_connection_that_ends_before_aiormq_reads_from_it_is_an_outage(
+async def test_a_connection_that_the_server_ends_at_once_is_an_outage(
     service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def end(*_: object, **__: object) -> None:
