@@ -17,6 +17,8 @@ TROUBLES = [
     ("kill", "postgres"),
     ("cut", "shop-broker"),
     ("lose", "jobs"),
+    ("repeat", "jobs"),
+    ("die", "bank"),
     ("deploy", "shop"),
 ]
 
@@ -24,7 +26,7 @@ TROUBLES = [
 def test_each_charge_belongs_to_a_confirmed_order_or_has_a_refund_while_parts_are_killed() -> None:
     """This is the short form of `python -m tests.service.chaos.sagas`, which `make chaos` runs on each broker."""
     seed = random.randrange(10**6)
-    with shop_and_bank("nats", dying_share=0.005) as running:
+    with shop_and_bank("nats") as running:
         chaos = Chaos(running, sagas=SAGAS, seed=seed, longest_seconds=5)
         planned = random.Random(seed).sample(TROUBLES, len(TROUBLES))
         result = asyncio.run(run(chaos, planned, per_second=5, drain_seconds=240))

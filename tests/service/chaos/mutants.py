@@ -1,9 +1,9 @@
-"""The processes of the chaos of sagas: workers that kill themselves, and faults that the chaos must find."""
+"""The processes of the chaos of sagas: workers that kill themselves on an order, and faults that the chaos must find."""
 
 import os
-import random
 import signal
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from chassis.commands import main
@@ -58,22 +58,26 @@ MUTANTS: dict[str, Callable[[], None]] = {
 }
 
 
-def die_after_commits(share: float) -> None:
-    """Kill this process after this share of its messages: the effect is committed, and the broker will deliver it again."""
+def die_after_a_commit(order: Path) -> None:
+    """Kill this process if the file is there: the effect of a message is committed, and the broker will deliver it again."""
     process = Processor._in_one_transaction
 
     async def process_and_die(self: Processor, *batch: Any, **options: Any) -> None:
         await process(self, *batch, **options)
-        if random.random() < share:
+        obey()
+
+    def obey() -> None:
+        if order.exists():
+            order.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
 
     Processor._in_one_transaction = process_and_die
 
 
 def worker(service: Service) -> int:
-    """Run the command line of the service as the environment asks for it: with a mutant, and with deaths."""
+    """Run the command line of the service as the environment asks for it: with a mutant, and with an order to die."""
     if name := os.environ.get("MUTANT"):
         MUTANTS[name]()
     sweep.SWEEP_SECONDS = SWEEP_SECONDS
-    die_after_commits(float(os.environ.get("DYING_SHARE", "0")))
+    die_after_a_commit(Path(os.environ["DIE_ORDER"]))
     return main(service)

@@ -3,8 +3,8 @@
     python -m tests.service.chaos.sagas nats --sagas 300 --rounds 30 --seed 7
 
 Two workers of shop run the sagas, and a worker of the bank charges cards, refuses some, and answers some late or never.
-Workers also kill themselves after a share of their commits, jobs are lost, and in the middle shop is replaced by a version
-with one more step. At the end each card that was charged belongs to a confirmed order or has a refund; no order is lost, has
+Workers also die between a commit and its acknowledgement, jobs are lost or come several times, and in the middle shop is
+replaced by a version with one more step. At the end each card that was charged belongs to a confirmed order or has a refund; no order is lost, has
 an effect twice or in another order, or waits for anything. The exit status is 0 if that is so. With `--mutant no-row-lock`,
 and with each other of tests/service/chaos/mutants.py, the run should fail.
 """
@@ -19,6 +19,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -26,24 +27,26 @@ from chassis.database import Database, DatabaseUnavailable
 from chassis.messaging.outbox import Outbox
 from pydantic import SecretStr
 
-from tests.service.chaos.mutants import MUTANTS
-from tests.service.chaos.selling import shop_and_bank
+from tests.service.chaos.mutants import MUTANTS, SWEEP_SECONDS
+from tests.service.chaos.selling import die_order, shop_and_bank
 from tests.service.chaos.shop.main import PlaceOrder, messages_of
 from tests.service.chaos.system import Part, System, connect
 from tests.service.chaos.troubles import Kind, kinds
 from tests.support import brokers
 
 DRAIN_SECONDS = 300
-DYING_SHARE = 0.003
 PATIENCE_SECONDS = 90
 """How long nothing must have changed before a run that is not good counts as ended."""
 LOST_SHARE = 0.3
+REPEATS = 6
+WORKERS = ("shop", "shop-2", "bank")
 
 ORDERS = {
     "completed": ["reserve", "request", "confirm"],
     "abandoned": ["reserve", "request", "refund", "release"],
 }
 """The effects of a saga, in this order. After the first time-out comes a reminder."""
+DUE = "UPDATE chassis.sagas SET due_at = clock_timestamp() WHERE due_at IS NOT NULL"
 LOSE = "DELETE FROM chassis.outbox WHERE type = 'shop.advance-saga.v1' AND random() < $1"
 SAGAS = "SELECT key::int AS number, version, state, problem FROM chassis.sagas"
 CHANGED = "SELECT count(*), max(updated_at), sum(turn) FROM chassis.sagas"
@@ -80,20 +83,21 @@ class Chaos:
     def __init__(self, running: System, *, sagas: int, seed: int, longest_seconds: float) -> None:
         self.running, self._sagas, self._longest = running, sagas, longest_seconds
         self.dice = random.Random(seed)
-        self.died = 0
         self._version = 1
         self._kinds = {
             **kinds(running),
             "deploy": Kind({"shop": self._deployed}, (0.5, 4)),
+            "die": Kind({name: partial(self._dying, name) for name in WORKERS}, (0, 1)),
             "lose": Kind({"jobs": self._lost}, (0, 0)),
+            "repeat": Kind({"jobs": self._repeated}, (0, 0)),
         }
 
     def plan(self, rounds: int) -> list[tuple[str, str]]:
-        """Choose troubles in random order: each part is killed, and each kind happens, if there are enough rounds."""
-        once = [("kill", name) for name in self.running.parts]
-        once += [self._of_kind(name) for name in self._kinds if name != "kill"]
+        """Choose troubles in random order: each part is killed and dies, and each kind happens, if there are enough rounds."""
+        once = [(name, victim) for name in ("die", "kill") for victim in self._kinds[name].victims]
+        once += [self._of_kind(name) for name in self._kinds if name not in ("die", "kill")]
         # A version is deployed once; jobs are lost and workers are hit the more often.
-        more = [self._of_kind(self.dice.choice([*self._kinds.keys() - {"deploy"}])) for _ in range(rounds)]
+        more = [self._of_kind(self.dice.choice(sorted(self._kinds.keys() - {"deploy"}))) for _ in range(rounds)]
         planned = [*once, *more][:rounds]
         self.dice.shuffle(planned)
         return planned
@@ -121,7 +125,6 @@ class Chaos:
                 if isinstance(part, Part) and part.status is not None:
                     if part.status != -signal.SIGKILL:
                         raise RuntimeError(f"{name} ended with status {part.status}:\n{self.running.logs()}")
-                    self.died += 1
                     part.start()
             if time.monotonic() >= until:
                 return
@@ -141,6 +144,20 @@ class Chaos:
         part.stop()
         part.change(SHOP_VERSION="2")
         part.start()
+
+    @contextlib.contextmanager
+    def _dying(self, name: str) -> Generator[None]:
+        """Let a worker die after its next commit, before the broker learns of the commit."""
+        die_order(self.running.folder, name).touch()
+        yield
+
+    @contextlib.contextmanager
+    def _repeated(self) -> Generator[None]:
+        """Let the sweeps of both workers enqueue the jobs of all sagas several times, while the sagas run."""
+        for _ in range(REPEATS):
+            asyncio.run(_fetch(self.running.databases["shop"], DUE))
+            time.sleep(SWEEP_SECONDS / 2)
+        yield
 
     @contextlib.contextmanager
     def _lost(self) -> Generator[None]:
@@ -173,16 +190,13 @@ class Chaos:
 
     async def count(self, *, timeout_seconds: float) -> Count:
         """Wait until all orders are settled, or nothing changes any more, or the time is over; then compare."""
-        for part in self.running.parts.values():
-            if isinstance(part, Part):  # from here on, nothing breaks
-                part.change(DYING_SHARE="0")
-                await asyncio.to_thread(part.kill)
-                part.start()
+        for name in WORKERS:  # from here on, nothing breaks
+            die_order(self.running.folder, name).unlink(missing_ok=True)
         deadline, changed_at, last = time.monotonic() + timeout_seconds, time.monotonic(), None
         while True:
             await self._pause(0.5)
             result = await self._compare()
-            state = (result, self.died, await _fetch(self.running.databases["shop"], CHANGED))
+            state = (result, await _fetch(self.running.databases["shop"], CHANGED))
             if state != last:
                 last, changed_at = state, time.monotonic()
             settled = time.monotonic() - changed_at
@@ -233,7 +247,7 @@ async def run(chaos: Chaos, planned: Sequence[tuple[str, str]], *, per_second: f
     await chaos.torment(planned)
     await starting
     result = await chaos.count(timeout_seconds=drain_seconds)
-    result.happened = Counter(name for name, _ in planned) + Counter({"died by itself": chaos.died})
+    result.happened = Counter(name for name, _ in planned)
     return result
 
 
@@ -249,15 +263,12 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=30, help="how many troubles, one after the other")
     parser.add_argument("--per-second", type=float, default=5, help="how many sagas start in a second")
     parser.add_argument("--longest", type=float, default=10, help="the longest trouble, in seconds")
-    parser.add_argument(
-        "--dying", type=float, default=DYING_SHARE, help="the share of messages after whose commit a worker dies"
-    )
     parser.add_argument("--drain", type=float, default=DRAIN_SECONDS, help="how long the sagas may take afterwards")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="repeats the order of the troubles")
     parser.add_argument("--mutant", choices=MUTANTS, help="a fault of the chassis that the run should find")
     options = parser.parse_args()
     _show(f"{options.broker}: {options.sagas} sagas, {options.rounds} rounds, --seed {options.seed}")
-    with shop_and_bank(options.broker, dying_share=options.dying, mutant=options.mutant) as running:
+    with shop_and_bank(options.broker, mutant=options.mutant) as running:
         chaos = Chaos(running, sagas=options.sagas, seed=options.seed, longest_seconds=options.longest)
         planned = chaos.plan(options.rounds)
         result = asyncio.run(run(chaos, planned, per_second=options.per_second, drain_seconds=options.drain))

@@ -17,14 +17,12 @@ from tests.service.chaos.system import Part, Postgres, System, create
 from tests.support import brokers
 from tests.support.link import Link
 
-BANK_DIES_MORE = 5
-"""The bank handles fewer messages, and a second charge shows each of its deaths."""
 IDLE_IN_TRANSACTION = "3s"
 """How long a stopped worker keeps its row locks."""
 
 
 @contextlib.contextmanager
-def shop_and_bank(broker: str, *, dying_share: float, mutant: str | None = None) -> Generator[System]:
+def shop_and_bank(broker: str, *, mutant: str | None = None) -> Generator[System]:
     """Start two workers of shop and one of the bank, with a link from each of them to each server."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sagas-", ignore_cleanup_errors=True)))
@@ -62,7 +60,7 @@ def shop_and_bank(broker: str, *, dying_share: float, mutant: str | None = None)
                 "BROKER_URL": ways["broker"],
                 "HTTP_PORT": str(brokers.free_port()),
                 "DRAIN_SECONDS": "0",
-                "DYING_SHARE": str(dying_share * (BANK_DIES_MORE if service == "bank" else 1)),
+                "DIE_ORDER": str(die_order(folder, name)),
                 "MUTANT": mutant or "",
             }
             program = [sys.executable, "-m", f"tests.service.chaos.{service}", "work"]
@@ -70,6 +68,11 @@ def shop_and_bank(broker: str, *, dying_share: float, mutant: str | None = None)
             part.start()
             stack.callback(part.stop)
         yield made
+
+
+def die_order(folder: Path, name: str) -> Path:
+    """Return the file that lets this worker die after its next commit."""
+    return folder / f"{name}.die"
 
 
 def _link(port: int) -> Link:
