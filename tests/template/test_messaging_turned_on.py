@@ -322,3 +322,14 @@ def test_sagas_are_turned_on_with_their_example_and_off_without_the_code_of_the_
     changed = update("v1.4.0", sagas="none")
     assert of_the_team(changed["D"]) == set()
     assert "chassis/src/chassis/sagas/run.py" in changed["D"]
+
+
+def test_plain_copier_refuses_sagas_without_queues_and_the_remedy_works(update: Update, service: Path) -> None:
+    with pytest.raises(
+        AssertionError, match="no queues. Give both answers: -d messaging_style=queues -d sagas=postgres"
+    ):
+        update("v1.1.0", sagas="postgres")
+    assert git(service, "status", "--porcelain") == ""
+    changed = update("v1.1.0", messaging_style="queues", sagas="postgres")
+    assert "src/billing/sagas/review_invoice.py" in changed["A"]
+    assert of_the_team(changed["M"] | changed["D"]) == set()

@@ -86,6 +86,23 @@ def test_a_broker_without_a_messaging_style_is_refused_and_the_remedy_works(
     assert Service(service).answers.values["broker"] == "kafka"
 
 
+@pytest.mark.parametrize(("style", "remedy"), [("sync", "queues"), ("events", "events-and-queues")])
+def test_sagas_without_queues_are_refused_and_the_remedy_works(born: Born, style: str, remedy: str) -> None:
+    service = born(messaging_style=style)
+    before = state(service)
+    with pytest.raises(
+        FleetError, match=f"no queues. Give both answers: -d messaging_style={remedy} -d sagas=postgres"
+    ):
+        change(service, sagas="postgres")
+    assert state(service) == before
+    change(service, messaging_style=remedy, sagas="postgres")
+    assert (service / "src/billing/sagas/review_invoice.py").exists()
+    assert list(check_drift(Service(service))) == []
+    change(service, messaging_style=style)
+    assert not (service / "chassis/src/chassis/sagas").exists()
+    assert list(check_drift(Service(service))) == []
+
+
 def test_a_check_accepts_the_records_that_the_template_keeps_for_itself(born: Born) -> None:
     service = born(messaging_style="events")
     answers = service / ".copier-answers.yml"
