@@ -326,7 +326,7 @@ def test_sagas_are_turned_on_with_their_example_and_off_without_the_code_of_the_
 
 def test_plain_copier_refuses_sagas_without_queues_and_the_remedy_works(update: Update, service: Path) -> None:
     with pytest.raises(
-        AssertionError, match="no queues. Give both answers: -d messaging_style=queues -d sagas=postgres"
+        AssertionError, match=r"no queues\. Give both answers: -d messaging_style=queues -d sagas=postgres"
     ):
         update("v1.1.0", sagas="postgres")
     assert git(service, "status", "--porcelain") == ""

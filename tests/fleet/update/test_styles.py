@@ -91,7 +91,7 @@ def test_sagas_without_queues_are_refused_and_the_remedy_works(born: Born, style
     service = born(messaging_style=style)
     before = state(service)
     with pytest.raises(
-        FleetError, match=f"no queues. Give both answers: -d messaging_style={remedy} -d sagas=postgres"
+        FleetError, match=rf"no queues\. Give both answers: -d messaging_style={remedy} -d sagas=postgres"
     ):
         change(service, sagas="postgres")
     assert state(service) == before
