@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +17,7 @@ from chassis.commands import main
 from chassis.messages import Contract, Event, Job, Messages, OnJob
 from chassis.messaging.specs.compatibility import differences, problems
 from chassis.messaging.specs.schemas import described
+from chassis.sagas import Run, Sagas, saga
 from chassis.service import Service
 from pydantic import ConfigDict, Field, create_model
 
@@ -550,6 +552,28 @@ def test_a_message_is_retired_by_a_line_that_says_why(
     retired.unlink()
     assert compare(event(contract(), contract("PaidV1")), "main") == 1
     assert "make it PaidV2" in capsys.readouterr().err
+
+
+async def collect(run: Run, address: Address) -> None: ...
+
+
+def with_saga(version: int) -> Messages:
+    sagas = Sagas([saga("collect", version=version)(collect)], idle=timedelta(minutes=1), keep=timedelta(days=30))
+    return Messages("billing", tuple(sagas.outgoing), tuple(sagas.incoming), sagas=sagas)
+
+
+def test_a_saga_keeps_its_function_until_a_line_says_why_no_saga_is_left(
+    folder: Path, service: Service, compare: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    commit(folder, service, with_saga(2))
+    assert compare(with_saga(2), "main") == compare(with_saga(3), "main") == 0
+    assert compare(with_saga(1), "main") == 1
+    assert "The saga collect has version 1, was 2: workers would leave" in capsys.readouterr().err
+    assert compare(event(contract()), "main") == 1
+    assert "retire it by a line in specs/retired.txt: `collect <why no saga is left>`" in capsys.readouterr().err
+    lines = "collect nothing has started one since 2027-01\nbilling.advance-saga.v1 the service has no sagas\n"
+    (folder / "specs/retired.txt").write_text(lines)
+    assert compare(event(contract()), "main") == 0
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def add_arguments(parser: ArgumentParser, _: Service) -> None:
     instead.add_argument(
         "--against",
         metavar="COMMIT",
-        help="fail if a message has changed since that commit in a way that breaks its consumers",
+        help="fail if a message has changed since that commit in a way that breaks its consumers, or a saga has lost its function",
     )
 
 
@@ -105,12 +105,12 @@ def _compare(service: Service, commit: str) -> int:
     from chassis.dev import committed_schemas
 
     try:
-        base = committed_schemas.read(commit, messages=MESSAGES, retired=RETIRED)
+        base = committed_schemas.read(commit, messages=MESSAGES, asyncapi=ASYNCAPI, retired=RETIRED)
         retired = _retired(base.retired) | _retired(RETIRED.read_text() if RETIRED.exists() else "")
     except (committed_schemas.NoBaseline, ValueError) as error:
         print(f"Cannot compare the messages with {commit!r}: {error}", file=sys.stderr)
         return 2
-    found = _problems(service, base.schemas, retired)
+    found = [*_problems(service, base.schemas, retired), *_unfinished(service, base.sagas, retired)]
     print(*found, sep="\n\n", end="\n" if found else "", file=sys.stderr)
     return 1 if found else 0
 
@@ -127,6 +127,22 @@ def _problems(service: Service, base: dict[str, dict[str, Any]], retired: set[st
         f"`{name} <why nobody needs it>`."
         for name in sorted(base.keys() - retired)
     ]
+
+
+def _unfinished(service: Service, base: dict[str, int], retired: set[str]) -> Iterator[str]:
+    """Find the functions that sagas of `base`, which may still run, do not find here."""
+    now = {} if service.messages.sagas is None else service.messages.sagas.versions
+    for name, version in sorted(base.items()):
+        if name not in now and name not in retired:
+            yield (
+                f"The saga {name} is gone, and sagas that have started may still wait. Bring the function back, and let nothing start it. "
+                f"Once `sagas list --name {name}` shows no saga in production, retire it by a line in {RETIRED}: `{name} <why no saga is left>`."
+            )
+        elif now.get(name, version) < version:
+            yield (
+                f"The saga {name} has version {now[name]}, was {version}: workers would leave the sagas of version {version} alone. "
+                "Raise the version, and keep its steps for the sagas that have started."
+            )
 
 
 def _retired(text: str) -> set[str]:

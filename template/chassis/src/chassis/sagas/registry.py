@@ -1,7 +1,7 @@
 """The sagas of a service: how they are found, started and answered."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from types import ModuleType
 from typing import Any
@@ -36,8 +36,10 @@ class Sagas:
         self.outgoing = [Job(AdvanceSagaV1, AdvanceSagaV1)]
         self.incoming = [OnJob(AdvanceSagaV1, advance.on_job, on_parked=advance.on_parked)]
 
-    def __iter__(self) -> Iterator[Saga]:
-        return iter(self._sagas.values())
+    @property
+    def versions(self) -> dict[str, int]:
+        """The version of each saga, by its name."""
+        return {name: each.version for name, each in sorted(self._sagas.items())}
 
     def find(self, name: str) -> Saga:
         """Return the saga of this name. Raises Unlisted."""

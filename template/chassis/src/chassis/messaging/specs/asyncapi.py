@@ -55,6 +55,7 @@ def document(service: Service) -> dict[str, Any]:
         "info": _info(service),
         **({"servers": {"broker": _server(service.broker)}} if service.broker else {}),
         "defaultContentType": CONTENT_TYPE,
+        **({"x-sagas": sagas.versions} if (sagas := service.messages.sagas) is not None else {}),
         "channels": {
             one.name: {"address": one.name, "messages": {one.name: _ref("components", "messages", one.name)}}
             for one in messages
