@@ -108,7 +108,8 @@ bench-page: setup ## Measure the page of traces with 10,000 spans in a trace, an
 bench-product: setup ## Measure fleet up on 5 and 12 generated services: start, memory, work at rest
 	@.venv/bin/python -m bench.product $(ARGS)
 
-bench-sagas: setup ## Measure a backlog of sagas on NATS, and the cost of 100,000 sagas that wait
+bench-sagas: setup ## Measure a backlog of sagas next to Absurd and DBOS, and the cost of 100,000 sagas that wait
+	@$(UV) sync --quiet --inexact --group engines
 	@.venv/bin/python -m bench.sagas $(ARGS)
 
 .tools/bin/uv:

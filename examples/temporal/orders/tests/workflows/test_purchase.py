@@ -110,6 +110,14 @@ async def test_a_purchase_is_placed_when_the_card_is_charged(shop: Shop) -> None
     assert (await shop.order(), await shop.sent()) == ("placed", [CHARGE, PLACED])
 
 
+async def test_the_messages_of_a_purchase_are_in_one_trace(shop: Shop, database: Database) -> None:
+    await shop.answer(CHARGED)
+    await shop.workflow.result()
+    sent = await database.fetch("SELECT traceparent FROM chassis.outbox WHERE type = ANY($1)", [CHARGE, PLACED])
+    traces = [row["traceparent"].split("-")[1] for row in sent]
+    assert (len(traces), len(set(traces))) == (2, 1)
+
+
 async def test_a_purchase_is_cancelled_when_the_card_is_refused(shop: Shop) -> None:
     await shop.answer(REFUSED)
     assert await shop.workflow.result() == ANSWERS[REFUSED]["reason"]

@@ -1,6 +1,7 @@
 """The client of Temporal, for the handlers and the worker."""
 
 from temporalio.client import Client
+from temporalio.contrib.opentelemetry import TracingInterceptor
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfig
 
@@ -13,5 +14,6 @@ async def temporal() -> Client:
     if _client is None:
         settings = ClientConfig.load_client_connect_config()
         settings.setdefault("target_host", "localhost:7233")
-        _client = await Client.connect(**settings, data_converter=pydantic_data_converter)
+        tracing = [TracingInterceptor()]
+        _client = await Client.connect(**settings, data_converter=pydantic_data_converter, interceptors=tracing)
     return _client

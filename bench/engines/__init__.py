@@ -1,0 +1,1 @@
+"""The same orders on the chassis, on Absurd and on DBOS, for bench/sagas.py."""
