@@ -1,6 +1,8 @@
 """The order of the chassis' parts, which template/chassis/pyproject.toml lists: imports point down."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,20 @@ def test_all_imports_of_the_chassis_point_down() -> None:
     chassis = ROOT / "template/chassis"
     status, said = lint_imports(chassis, source=chassis / "src")
     assert status == 0, said
+
+
+QUICK = """
+import asyncio, gc, sys
+collections = []
+gc.callbacks.append(lambda phase, _: collections.append(phase))
+import chassis.commands, chassis.application
+print(len(collections), gc.isenabled(), "rich" in sys.modules)
+import rich
+"""
+MOST_COLLECTIONS = 50
+"""Without chassis/quick_imports.py there are 300."""
+
+
+def test_a_command_starts_without_collecting_garbage_and_without_rich_which_a_team_may_still_import() -> None:
+    shown = subprocess.run([sys.executable, "-c", QUICK], capture_output=True, text=True, check=True).stdout.split()
+    assert (int(shown[0]) < MOST_COLLECTIONS, *shown[1:]) == (True, "True", "False"), shown

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 import chassis
+import chassis.quick_imports
 from chassis.discovery import has_module
 from chassis.messages import DEFAULT_QUEUE
 from chassis.service import Service

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from chassis.dev.viewer import schema, traffic
 from chassis.dev.viewer.log_lines import LEVELS, LogLine
-from chassis.dev.viewer.otlp import LAST_TIME, Span, plain
+from chassis.dev.viewer.otlp import Span
 from chassis.dev.viewer.product import Edge
+from chassis.dev.viewer.rows import row_of, rows_of, summarise
 
 MAX_SPANS = 200_000
 MAX_LINES = 100_000
@@ -114,28 +115,15 @@ class Store:
             self._drop_old_traces()
 
     def _add_batch(self, trace_id: str, batch: list[Span]) -> None:
-        rows = [(trace_id, span.span_id, span.parent_id, span.start_ns, _content(span)) for span in batch]
+        rows = rows_of(batch)
         before = self._database.total_changes
         # An exporter that got no answer sends its batch again.
         self._database.executemany("INSERT OR IGNORE INTO span VALUES (?, ?, ?, ?, ?)", rows)
         added = self._database.total_changes - before
         size = sum(len(row[-1]) for row in rows) if added else 0
-        first = min(batch, key=_rank)
-        summary = {
-            "id": trace_id,
-            "rank": _rank(first),
-            "service": first.service,
-            "name": first.name,
-            "path": str(plain(first.attributes.get("url.path", ""))),
-            "status": _status(first),
-            "start": first.start_ns,
-            "duration": first.end_ns - first.start_ns,
-            "spans": added,
-            "bytes": size,
-            "failed": any(span.status == "ERROR" for span in batch),
-        }
-        self._database.execute(schema.SUMMARISE, summary)
-        self._database.execute(schema.RENAME, summary)
+        about = summarise(batch) | {"spans": added, "bytes": size}
+        self._database.execute(schema.SUMMARISE, about)
+        self._database.execute(schema.RENAME, about)
         if added:
             self._add_parts(trace_id, batch)
         self._spans += added
@@ -167,13 +155,7 @@ class Store:
             self._span_bytes -= size
 
     def add_lines(self, lines: Iterable[LogLine]) -> None:
-        rows = [
-            (
-                *(each.trace_id, each.parent_id, each.request_id, each.service, each.start_ns, each.level),
-                *(len(each.content), each.content),
-            )
-            for each in lines
-        ]
+        rows = [row_of(line) for line in lines]
         with self._changed, self._transaction():
             self._database.executemany("INSERT INTO log VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
             self._lines += len(rows)
@@ -278,31 +260,4 @@ def in_utc(nanoseconds: int) -> str:
     """Return a time as ISO 8601, because JavaScript has no numbers for nanoseconds since 1970."""
     return (
         datetime.fromtimestamp(nanoseconds // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{nanoseconds % 10**9:09}Z"
-    )
-
-
-def _rank(span: Span) -> int:
-    """Order the spans of a trace: first the spans without a parent, by time, and then all others, by time."""
-    return span.start_ns // 2 + (LAST_TIME if span.parent_id else 0)
-
-
-def _status(span: Span) -> int | None:
-    status = span.attributes.get("http.response.status_code")
-    return status if isinstance(status, int) else None
-
-
-def _content(span: Span) -> str:
-    return json.dumps(
-        {
-            "service": span.service,
-            "name": span.name,
-            "kind": span.kind,
-            "duration": span.end_ns - span.start_ns,
-            "failed": span.status == "ERROR",
-            "message": span.message,
-            "attributes": plain(span.attributes),
-            "events": [(name, plain(attributes)) for name, attributes in span.events],
-            "links": span.links,
-        },
-        ensure_ascii=False,  # so that a search finds every letter
     )
