@@ -11,9 +11,9 @@ from fleet.options import FLEET, PATH, config_option, format_option
 
 def _complete_name(context: click.Context, _: click.Parameter, typed: str) -> list[str]:
     """List the services that `fleet up` runs, for the shell."""
-    from fleet.up import command
+    from fleet.up import run_commands
 
-    names = command.names(command.memory(context.params.get("config") or FLEET))
+    names = run_commands.names(run_commands.memory(context.params.get("config") or FLEET))
     return [name for name in names if name.startswith(typed)]
 
 
@@ -66,12 +66,12 @@ def up(
     This runs the code of the services, as you. Each service runs in its own environment, and restarts after a save. Data and
     logs are in .fleet/ next to fleet.toml. Ctrl-C ends all.
     """
-    from fleet.up import command
+    from fleet.up import command, run_commands
     from fleet.up.product import select
 
-    memory = command.memory(config)
+    memory = run_commands.memory(config)
     if only_status:
-        raise SystemExit(not command.status(memory, as_json=shown == "json"))
+        raise SystemExit(not run_commands.status(memory, as_json=shown == "json"))
     if around and only:
         raise FleetError("--around chooses the services to start: leave out --only, or name services by --without")
     selection = select(folders, config, only=only, without=without, clone=clone)
@@ -95,9 +95,9 @@ def up(
 @config_option
 def down(*, config: Path) -> None:
     """End the services that `fleet up` runs."""
-    from fleet.up import command
+    from fleet.up import run_commands
 
-    command.down(command.memory(config))
+    run_commands.down(run_commands.memory(config))
 
 
 @click.command()
@@ -106,9 +106,9 @@ def down(*, config: Path) -> None:
 @click.option("--follow", "-f", is_flag=True, help="Go on until Ctrl-C.")
 def logs(name: str, *, config: Path, follow: bool) -> None:
     """Show what a service has written under `fleet up`."""
-    from fleet.up import command
+    from fleet.up import run_commands
 
-    command.logs(command.memory(config), name, follow=follow)
+    run_commands.logs(run_commands.memory(config), name, follow=follow)
 
 
 @click.command()
@@ -136,6 +136,6 @@ def restart(name: str, *, config: Path) -> None:
 
 
 def _act(action: str, name: str, config: Path) -> NoReturn:
-    from fleet.up import command
+    from fleet.up import run_commands
 
-    raise SystemExit(not command.act(command.memory(config), action, name))
+    raise SystemExit(not run_commands.act(run_commands.memory(config), action, name))

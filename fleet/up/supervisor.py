@@ -1,20 +1,18 @@
-"""Run a product: the shared servers, all services, one watcher of their files, and the commands of other processes."""
+"""Run a product: the shared servers, all services, and the commands of other processes."""
 
 import asyncio
 import os
 import signal
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from chassis.dev.embedded import EmbeddedServerError, nats_server
 from chassis.dev.token_server import TokenServer
 from chassis.dev.viewer import log_copy
 from chassis.dev.viewer import server as viewer
-from watchfiles import awatch
 
 from fleet.errors import FleetError
 from fleet.processes.programs import Guard
@@ -24,6 +22,7 @@ from fleet.up.memory import Memory
 from fleet.up.output import Output
 from fleet.up.page import PageProduct
 from fleet.up.product import Selection
+from fleet.up.saves import restart_saved
 from fleet.up.scopes import find_scopes
 from fleet.up.servers import Servers, Start
 from fleet.up.service import ProductService, Tools
@@ -122,7 +121,10 @@ class Supervisor:
             stack.callback(self._memory.control.unlink, missing_ok=True)
             stack.callback(commands.close)
             shared.set_result(await self._share(servers, page, stack))
-            self._tasks += [asyncio.create_task(servers.keep()), asyncio.create_task(self._restart_saved())]
+            self._tasks += [
+                asyncio.create_task(servers.keep()),
+                asyncio.create_task(restart_saved(self.services.values(), self._tell)),
+            ]
             self._tasks.append(asyncio.create_task(self._announce(page)))
             yield self
 
@@ -190,28 +192,6 @@ class Supervisor:
             if (now := self.status()) != before:
                 before = now
                 page.changed()
-
-    async def _restart_saved(self) -> None:
-        """Restart each service whose code is saved."""
-        places: dict[Path, ProductService] = {}
-        for one in self.services.values():
-            for part in ("src", "chassis/src"):
-                if (one.checkout.folder / part).is_dir():
-                    places[(one.checkout.folder / part).resolve()] = one
-        try:
-            async for changes in awatch(*places):
-                self._restart_changed(places, [Path(path) for _, path in changes])
-        except (OSError, RuntimeError) as error:  # such as a system whose limit of watched folders is reached
-            self._tell(f"no file is watched any more, so run `fleet restart NAME` after a save: {error}")
-            await self._ended.wait()
-
-    def _restart_changed(self, places: Mapping[Path, ProductService], changed: Sequence[Path]) -> None:
-        for place, one in places.items():
-            saved = sorted(path for path in changed if path.is_relative_to(place))
-            if saved and one.state != "stopped":
-                shown = os.path.relpath(saved[0], one.checkout.folder.resolve())  # `src` may be a link to elsewhere
-                self._tell(f"{one.checkout.name} restarts: {shown} was saved")
-                one.ask("restart")
 
     async def _answer(self, command: str, name: str) -> Any:
         if command == "status":

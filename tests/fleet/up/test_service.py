@@ -15,8 +15,8 @@ from fleet.up.health import ask
 from fleet.up.memory import Memory
 from fleet.up.output import Output
 from fleet.up.product import Checkout
+from fleet.up.saves import restart_changed
 from fleet.up.service import ProductService, StartFailed, Tools
-from fleet.up.supervisor import Supervisor
 from fleet.up.wiring import Shared
 from tests.fleet.up.checkouts import checkout
 from tests.support.waiting import until
@@ -120,9 +120,7 @@ async def test_code_behind_a_link_restarts_its_service(orders: Checkout, tmp_pat
     told: list[str] = []
     elsewhere = tmp_path / "platform/chassis/src"
     one = service(orders, tmp_path, told)
-    supervisor = object.__new__(Supervisor)
-    supervisor._tell = told.append
-    supervisor._restart_changed({elsewhere: one}, [elsewhere / "chassis/http.py"])
+    restart_changed({elsewhere: one}, [elsewhere / "chassis/http.py"], told.append)
     assert told == ["orders restarts: ../platform/chassis/src/chassis/http.py was saved"]
 
 
