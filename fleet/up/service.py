@@ -207,13 +207,16 @@ class ProductService:
         began = time.monotonic()
         self._output.begin()
         self.process = await self._spawn(self._program("serve"), variables, *descriptors)
-        looking = asyncio.create_task(self._until_ready())
+        looking, asked = asyncio.create_task(self._until_ready()), asyncio.create_task(self._asked.wait())
         try:
             await asyncio.wait(
-                [looking, self.process.ended], timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                [looking, asked, self.process.ended], timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED
             )
         finally:
             looking.cancel()
+            asked.cancel()
+        if self._asked.is_set():
+            return  # and `_watch` stops the process
         if self.process.ended.done():
             raise StartFailed(self._end())
         if self.state == "starting":

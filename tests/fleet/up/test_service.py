@@ -16,7 +16,7 @@ from fleet.up.memory import Memory
 from fleet.up.output import Output
 from fleet.up.product import Checkout
 from fleet.up.saves import restart_changed
-from fleet.up.service import ProductService, StartFailed, Tools
+from fleet.up.service import START_SECONDS, ProductService, StartFailed, Tools
 from fleet.up.wiring import Shared
 from tests.fleet.up.checkouts import checkout
 from tests.support.waiting import until
@@ -53,6 +53,33 @@ async def run_until_broken(one: ProductService) -> None:
     finally:
         run.cancel()
         await asyncio.wait([run])
+
+
+HANGS = """#!/bin/sh
+case "$*" in *serve) touch serving; exec sleep 600 ;; esac
+"""
+
+
+async def test_a_service_whose_start_hangs_is_stopped_at_once(orders: Checkout, tmp_path: Path) -> None:
+    program = orders.folder / ".venv/bin/python"
+    program.parent.mkdir(parents=True)
+    program.write_text(HANGS)
+    program.chmod(0o755)
+    for path in ("uv.lock", ".venv/.ready"):
+        (orders.folder / path).touch()
+    guard = Guard(os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT))
+    one = service(orders, tmp_path, [], guard)
+    one._tools.shared.set_result(Shared({"orders": one.port}, {"orders": "postgresql://orders"}))
+    run = asyncio.create_task(one.run())
+    try:
+        await until((orders.folder / "serving").exists, lambda: one.problem)
+        one.ask("stop")
+        await until(one.has_settled, lambda: one.problem, seconds=START_SECONDS / 2)
+        assert one.state == "stopped"
+    finally:
+        run.cancel()
+        await asyncio.wait([run])
+        guard.close()
 
 
 SETUP = "setup:\n\tmkdir .venv && touch uv.lock .venv/.ready && exit 7\n"
