@@ -62,9 +62,8 @@ class Statement:
         "_defaults",
         "_expression",
         "_implied_keys",
-        "_names",
         "_omittable",
-        "_processors",
+        "_parameters",
         "_settable",
         "_variants",
         "sql",
@@ -86,8 +85,8 @@ class Statement:
             self._implied_keys = frozenset(column.key for column in implied)
             self._omittable = frozenset(column.key for column in implied if _has_default(column, statement))
         self.sql = str(compiled)
-        self._names: list[str] = list(compiled.positiontup)
-        self._processors: Mapping[str, Convert] = compiled._bind_processors
+        processors: Mapping[str, Convert] = compiled._bind_processors
+        self._parameters = [(name, processors.get(name)) for name in compiled.positiontup]
         self._constants = {name: bind.value for name, bind in compiled.binds.items() if not bind.required}
         self._defaults = _defaults(compiled)
         self._conversions = _conversions(compiled)
@@ -103,12 +102,11 @@ class Statement:
             raise KeyError(f"the statement has no parameter {', '.join(sorted(parameters.keys() - self._settable))}")
         if self._defaults:
             parameters = self._with_defaults(parameters)
-        arguments = []
-        for name in self._names:
-            value = parameters[name] if name in parameters else self._constants[name]
-            process = self._processors.get(name)
-            arguments.append(value if process is None else process(value))
-        return arguments
+        if self._constants:
+            parameters = {**self._constants, **parameters}
+        return [
+            parameters[name] if process is None else process(parameters[name]) for name, process in self._parameters
+        ]
 
     async def one(self, executor: Executor, /, **parameters: Any) -> Row | None:
         """Return the first row, or None."""
