@@ -13,48 +13,52 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 SCOPE = InstrumentationScope("chassis")
 FINE = Status()
 FAILED = Status(StatusCode.ERROR)
-_IDS = RandomIdGenerator()
+IDS = RandomIdGenerator()
 
 
 def child_of(parent: SpanContext, trace_state: TraceState | None = None) -> SpanContext:
     """Make the context of a span in this process, sampled as its parent is."""
-    return SpanContext(parent.trace_id, _IDS.generate_span_id(), False, parent.trace_flags, trace_state)
+    return SpanContext(parent.trace_id, IDS.generate_span_id(), False, parent.trace_flags, trace_state)
 
 
-class FinishedSpans:
-    """Where the finished spans of a process go."""
+class FinishedSpans(SpanProcessor):
+    """Where the finished spans of a process go. For a span of the SDK, this is a processor that passes the span on."""
 
     installed: "FinishedSpans | None" = None
     """The place of the spans of this process, once telemetry is installed globally."""
 
     def __init__(self, resource: Resource, processors: Sequence[SpanProcessor]) -> None:
-        self._resource, self._processors = resource, processors
+        self.resource, self._processors = resource, processors
 
     def add(
         self,
         name: str,
         context: SpanContext,
-        parent: SpanContext,
+        parent: SpanContext | None,
         *,
         attributes: Mapping[str, str | int],
         started: int,
+        kind: SpanKind = SpanKind.CLIENT,
         status: Status = FINE,
         error: Exception | None = None,
     ) -> None:
-        """Record the span of a call to another process, which ends now. `error` becomes an event of the span."""
+        """Record a span that ends now, by default of a call to another process. `error` becomes an event of the span."""
         span = ReadableSpan(
             name=name,
             context=context,
             parent=parent,
-            resource=self._resource,
+            resource=self.resource,
             attributes=attributes,
             events=() if error is None else [_event(error)],
-            kind=SpanKind.CLIENT,
+            kind=kind,
             instrumentation_scope=SCOPE,
             status=status,
             start_time=started,
             end_time=time.time_ns(),
         )
+        self.on_end(span)
+
+    def on_end(self, span: ReadableSpan) -> None:
         for processor in self._processors:
             processor.on_end(span)
 

@@ -12,7 +12,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, Tracer, TracerProvider
 from opentelemetry.sdk.trace.sampling import (
     ALWAYS_OFF,
     ALWAYS_ON,
@@ -21,11 +21,12 @@ from opentelemetry.sdk.trace.sampling import (
     SamplingResult,
     TraceIdRatioBased,
 )
-from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from chassis.service import Service
 from chassis.settings import Settings
-from chassis.telemetry.finished_spans import FINE, SCOPE, FinishedSpans, child_of
+from chassis.telemetry.finished_spans import FINE, IDS, SCOPE, FinishedSpans, child_of
+from chassis.telemetry.request_span import RequestSpan
 
 EXPORT_TIMEOUT_SECONDS = 3
 MAX_QUEUED_SPANS = 4096
@@ -68,6 +69,17 @@ class FollowCallers(Sampler):
         return f"FollowCallers{{{self._per_second},{self._ratio}}}"
 
 
+class Provider(TracerProvider):
+    """The provider of spans."""
+
+    is_extended = False
+    """Whether the service has added a processor, which may want to see a span at its start."""
+
+    def add_span_processor(self, span_processor: SpanProcessor) -> None:
+        super().add_span_processor(span_processor)
+        self.is_extended = True
+
+
 class Telemetry:
     """The tracer and the meter of one process.
 
@@ -82,10 +94,12 @@ class Telemetry:
         span_processors: list[SpanProcessor],
         metric_readers: list[MetricReader],
     ) -> None:
-        self._tracing = TracerProvider(resource=resource, sampler=sampler, shutdown_on_exit=False)
+        self._tracing = Provider(resource=resource, sampler=sampler, shutdown_on_exit=False)
         self._finished = FinishedSpans(resource, span_processors)
         for processor in span_processors:
             self._tracing.add_span_processor(processor)
+        self._tracing.is_extended = False
+        self._sampler = sampler
         self._metering = MeterProvider(resource=resource, metric_readers=metric_readers, shutdown_on_exit=False)
         self.tracer = self._tracing.get_tracer(SCOPE.name)
         self.meter = self._metering.get_meter("chassis")
@@ -106,6 +120,21 @@ class Telemetry:
             thread.start()
         for thread in closing:
             thread.join(max(0, deadline - time.monotonic()))
+
+    def start_request(self, name: str, parent: Context) -> trace.Span:
+        """Start the span of a request, which `request_span.complete` ends."""
+        if self._tracing.is_extended or not isinstance(self.tracer, Tracer):  # another class if the SDK is switched off
+            return self.tracer.start_span(name, parent, SpanKind.SERVER)
+        caller = trace.get_current_span(parent).get_span_context()
+        trace_id = caller.trace_id if caller.is_valid else IDS.generate_trace_id()
+        sampled = self._sampler.should_sample(parent, trace_id, name, SpanKind.SERVER)
+        flags = caller.trace_flags & TraceFlags.RANDOM_TRACE_ID if caller.is_valid else TraceFlags.RANDOM_TRACE_ID
+        if sampled.decision.is_sampled():
+            flags |= TraceFlags.SAMPLED
+        context = SpanContext(trace_id, IDS.generate_span_id(), False, TraceFlags(flags), sampled.trace_state)
+        if not sampled.decision.is_recording():
+            return trace.NonRecordingSpan(context)
+        return RequestSpan(name, context, caller if caller.is_valid else None, self._finished)
 
     def observe_statement(self, query: str, started: int, error: BaseException | None) -> None:
         """Record an SQL statement that ends now as a child of the current span: the `observe` of chassis.database."""

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 
 import structlog
 from opentelemetry import context, trace
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import Span
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis import problems
 from chassis.database import DatabaseUnavailable
 from chassis.database.current_database import current_database
-from chassis.telemetry import trace_context
+from chassis.telemetry import request_span, trace_context
 from chassis.telemetry.durations import duration_histogram
 from chassis.telemetry.logs import AnswerCut, describe_exception, request_id
 from chassis.telemetry.setup import Telemetry
@@ -46,7 +46,7 @@ class RequestMiddleware:
 
     def __init__(self, app: ASGIApp, *, telemetry: Telemetry, lifecycle: Lifecycle, log_requests: bool) -> None:
         self._app = app
-        self._tracer = telemetry.tracer
+        self._telemetry = telemetry
         self._lifecycle = lifecycle
         self._log_requests = log_requests
         self._duration = duration_histogram(
@@ -66,7 +66,7 @@ class RequestMiddleware:
             headers = _combine(scope["headers"])
             scope = {**scope, "headers": list(headers.items())}
         parent = _parent(headers) if b"traceparent" in headers else _NO_PARENT
-        span = self._tracer.start_span(method, context=parent, kind=SpanKind.SERVER)
+        span = self._telemetry.start_request(method, parent)
         current = context.attach(trace.set_span_in_context(span, parent))
         caller_id = headers.get(b"x-request-id")
         if caller_id and SAFE_REQUEST_ID.fullmatch(caller_id):
@@ -140,12 +140,9 @@ class RequestMiddleware:
         if route is not None:
             attributes["http.route"] = route
         self._duration.record(seconds, attributes)
-        if span.is_recording():
-            span.update_name(f"{method} {route}" if route else method)
-            span.set_attributes({**attributes, "url.path": scope["path"][:MAX_PATH]})
-            if status >= 500:
-                span.set_status(Status(StatusCode.ERROR))
-        span.end()
+        name = f"{method} {route}" if route else method
+        described = {**attributes, "url.path": scope["path"][:MAX_PATH]}
+        request_span.complete(span, name, described, failed=status >= 500)
         if self._log_requests or (status >= 500 and "logged" not in scope):
             log.info(
                 "request_finished", method=method, route=route, status=status, duration_ms=round(seconds * 1000, 1)
