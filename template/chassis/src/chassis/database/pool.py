@@ -86,6 +86,9 @@ class Database:
         self._longest_seconds = command_timeout_seconds
         self._idle_seconds = command_timeout_seconds + SPARE_SECONDS
         self._short_limits: set[str] = set()
+        self._places = asyncio.Semaphore(pool_size)
+        """The pool's connections that no task uses. A task waits here, because the pool would take the connection back and give
+        it away again, which takes as long as a statement."""
         self._waiting = 0
         self._at_hand: deque[tuple[float, PoolConnectionProxy]] = deque()
         """Unused connections outside of the pool, each with the time of its return. The newest is used first."""
@@ -147,21 +150,22 @@ class Database:
         assert self._pool is not None, "use `async with Database(…)`"
         connection = await self._take(self._pool)
         try:
-            yield connection
-        except Exception as error:
-            if reason := await self._give_back_after(error, connection, self._pool):
-                raise DatabaseUnavailable(reason) from error
-            raise
-        except BaseException:  # cancelled: do not wait for a server that may not answer
-            self._drop(connection)
-            raise
-        # Returning a connection to the pool takes as long as a statement, so do that only if another task waits for
-        # one.
-        wanted = self._waiting or self._pool.is_closing()
-        if not wanted and not is_gone(connection) and not connection.is_in_transaction():
-            self._keep_at_hand(connection)
-        else:
-            await self._pool.release(connection)
+            try:
+                yield connection
+            except Exception as error:
+                if reason := await self._give_back_after(error, connection, self._pool):
+                    raise DatabaseUnavailable(reason) from error
+                raise
+            except BaseException:  # cancelled: do not wait for a server that may not answer
+                self._drop(connection)
+                raise
+            # Most connections stay outside of the pool, where the next task finds them without the pool's work.
+            if is_gone(connection) or connection.is_in_transaction() or self._pool.is_closing():
+                await self._pool.release(connection)
+            else:
+                self._keep_at_hand(connection)
+        finally:
+            self._places.release()
 
     async def _give_back_after(
         self, error: Exception, connection: PoolConnectionProxy, pool: asyncpg.Pool
@@ -206,18 +210,28 @@ class Database:
             self._drop(self._at_hand.pop()[1])
 
     async def _take(self, pool: asyncpg.Pool) -> PoolConnectionProxy:
+        """Wait for a place, which means that a connection is at hand or in the pool, and take that connection."""
+        self._waiting += 1
+        try:
+            await self._places.acquire()
+            try:
+                return await self._find(pool)
+            except BaseException:
+                self._places.release()
+                raise
+        finally:
+            self._waiting -= 1
+
+    async def _find(self, pool: asyncpg.Pool) -> PoolConnectionProxy:
         while self._at_hand:
             _, connection = self._at_hand.pop()
             if not is_gone(connection):
                 return connection
             await pool.release(connection)
-        self._waiting += 1
         try:
             return await pool.acquire()
         except UNREACHABLE as error:
             raise NoConnection(f"no connection: {type(error).__name__}: {error}") from error
-        finally:
-            self._waiting -= 1
 
     def _keep_at_hand(self, connection: PoolConnectionProxy) -> None:
         loop = asyncio.get_running_loop()
