@@ -201,9 +201,12 @@ def _add_headers(endpoint: Callable[..., Any], *, located: bool) -> Callable[...
             del values[name]
         resource = await endpoint(**values)
         if not isinstance(resource, Response):
-            if located:
-                response.headers.setdefault("Location", f"{quote(request.scope['path'])}/{resource.id}")
-            response.headers.setdefault("ETag", f'"{resource.version}"')
+            raw = response.raw_headers  # appended to, because `response.headers` takes several times as long
+            names = {name for name, _ in raw}
+            if located and b"location" not in names:
+                raw.append((b"location", f"{quote(request.scope['path'])}/{resource.id}".encode("latin-1")))
+            if b"etag" not in names:
+                raw.append((b"etag", b'"%d"' % resource.version))
         return resource
 
     more = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind) for kind, name in added.items()]

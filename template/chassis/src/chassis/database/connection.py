@@ -4,7 +4,8 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -16,7 +17,6 @@ from chassis.settings import addresses
 from chassis.settings.addresses import SHARED_SESSIONS
 
 Connection = asyncpg.Connection | PoolConnectionProxy
-T = TypeVar("T")
 
 Observer = Callable[[str, int, BaseException | None], None]
 """A function that is called after each statement: its text, its start in nanoseconds since 1970, its error or None."""
@@ -183,39 +183,27 @@ class Session(asyncpg.Connection):
         return getattr(self, "_given_up", False)
 
 
+OBSERVED = ("execute", "executemany", "fetch", "fetchmany", "fetchrow", "fetchval")
+
+
 def observed_session(observe: Observer, session: Any) -> type[Session]:
     """Make a class of sessions with an observer. asyncpg's query loggers would run later, at five times the cost."""
 
-    async def report(query: str, running: Awaitable[T]) -> T:
-        started = time.time_ns()
-        try:
-            result = await running
-        except BaseException as error:
-            observe(query, started, error)
-            raise
-        observe(query, started, None)
-        return result
+    def observed(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        @wraps(method)
+        async def run(self: Session, query: str, *args: Any, **options: Any) -> Any:
+            started = time.time_ns()
+            try:
+                result = await method(self, query, *args, **options)
+            except BaseException as error:
+                observe(query, started, error)
+                raise
+            observe(query, started, None)
+            return result
 
-    class Observed(session):
-        async def execute(self, query: str, *args: Any, **options: Any) -> str:
-            return await report(query, super().execute(query, *args, **options))
+        return run
 
-        async def executemany(self, command: str, args: Any, **options: Any) -> None:
-            await report(command, super().executemany(command, args, **options))
-
-        async def fetch(self, query: str, *args: Any, **options: Any) -> list[Any]:
-            return await report(query, super().fetch(query, *args, **options))
-
-        async def fetchmany(self, query: str, args: Any, **options: Any) -> list[Any]:
-            return await report(query, super().fetchmany(query, args, **options))
-
-        async def fetchrow(self, query: str, *args: Any, **options: Any) -> Any:
-            return await report(query, super().fetchrow(query, *args, **options))
-
-        async def fetchval(self, query: str, *args: Any, **options: Any) -> Any:
-            return await report(query, super().fetchval(query, *args, **options))
-
-    return Observed
+    return type("Observed", (session,), {name: observed(getattr(session, name)) for name in OBSERVED})
 
 
 def is_gone(connection: Connection) -> bool:

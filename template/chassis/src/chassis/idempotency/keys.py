@@ -105,10 +105,10 @@ def _posts(app: FastAPI) -> Iterator[RouteContext]:
 def _taking_keys(handle: Callable[..., Any]) -> ASGIApp:
     async def take_key(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "POST" and getattr(scope["app"].state, "idempotency", None):
-            for name, value in scope["headers"]:  # RequestMiddleware has joined a header that was sent twice
-                if name == _HEADER:
-                    await _once(handle, value, scope, receive, send)
-                    return
+            given = dict(scope["headers"]).get(_HEADER)  # RequestMiddleware has joined a header that was sent twice
+            if given is not None:
+                await _once(handle, given, scope, receive, send)
+                return
         await handle(scope, receive, send)
 
     return take_key

@@ -81,10 +81,8 @@ class Guard:
 
     async def authorize(self, scope: Scope, demanded: frozenset[str]) -> Caller:
         """Return the caller of a request whose token has all demanded scopes. Raises Refused."""
-        found = None  # RequestMiddleware has joined a header that was sent twice, which makes the token malformed
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                found = value
+        # RequestMiddleware has joined a header that was sent twice, which makes the token malformed.
+        found = dict(scope["headers"]).get(b"authorization")
         if found is None:
             raise Refused("token_missing")
         if found[:7].lower() != b"bearer ":

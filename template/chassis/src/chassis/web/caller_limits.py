@@ -27,17 +27,16 @@ class Limits(limits.Limits):
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope.get("headers", ()))
         key = None
-        if scope["type"] == "http":
-            for name, value in scope["headers"]:
-                if name == KEY and (found := _KEY.fullmatch(value)):
-                    request = f"{scope['app'].title} {scope['method']} {scope['path']}"
-                    key = f"{request} {found[1].decode()}", count(1)
-                elif name == TIMEOUT and _MILLISECONDS.fullmatch(value):
-                    scope["caller_seconds"] = seconds = int(value) / 1000
-                    if seconds < LEAST_SECONDS:
-                        await self._out_of_time(seconds)(scope, receive, send)
-                        return
+        if found := _KEY.fullmatch(headers.get(KEY, b"")):
+            request = f"{scope['app'].title} {scope['method']} {scope['path']}"
+            key = f"{request} {found[1].decode()}", count(1)
+        if _MILLISECONDS.fullmatch(milliseconds := headers.get(TIMEOUT, b"")):
+            scope["caller_seconds"] = seconds = int(milliseconds) / 1000
+            if seconds < LEAST_SECONDS:
+                await self._out_of_time(seconds)(scope, receive, send)
+                return
         known = current_key.set(key)
         try:
             await super().__call__(scope, receive, send)

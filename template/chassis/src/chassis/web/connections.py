@@ -55,6 +55,9 @@ CHUNKED = -1
 
 EMPTY_LINE = b"\r\n\r\n"
 
+CHECKED = frozenset({b"host", b"content-length", b"transfer-encoding"})
+"""The headers that the protocol checks itself."""
+
 HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 
 
@@ -238,6 +241,8 @@ class Protocol(HttpToolsProtocol):
             return
         hosts = []
         for name, value in self.headers:
+            if name not in CHECKED:
+                continue
             if name == b"host":
                 hosts.append(value)
             elif name == b"content-length":

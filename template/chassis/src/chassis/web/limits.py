@@ -58,12 +58,8 @@ class Limits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        length: int | None = 0
-        for name, value in scope["headers"]:
-            if name == b"content-length":
-                length = int(value)
-            elif name == b"transfer-encoding":
-                length = None
+        headers = dict(scope["headers"])
+        length = None if b"transfer-encoding" in headers else int(headers.get(b"content-length", 0))
         max_bytes, streamed = self._body_of(scope) if length != 0 else (None, False)
         probe = scope["path"] in PROBES
         if probe and length == 0:
