@@ -2,9 +2,12 @@
 
 `make bench`, or `.venv/bin/python -m bench.http --only get,post`; with `--auth` the service verifies access tokens. Both
 applications are one Uvicorn worker (uvloop, httptools) on the same embedded Postgres and the same table, loaded by wrk over
-loopback. Ours exports every trace to a local OTLP receiver; the bare application (bare_app.py) has no telemetry. Rounds
-alternate, and medians are shown. CPU per request is user and system time of the whole process, exporter thread included.
-Compare this figure: on a shared machine the other figures follow the machine's load.
+loopback. Ours exports every trace to a local OTLP receiver; the bare application (bare_app.py) has no telemetry. CPU per request
+is user and system time of the whole process, exporter thread included.
+
+Rounds alternate, and the order within a round changes from round to round. A ratio is the median of the ratios of all rounds: the
+two loads of one round run within seconds, so that a machine that other programs use slows both. The table also shows the
+smallest and the largest ratio of a round.
 """
 
 import argparse
@@ -75,9 +78,10 @@ def prepare(folder: Path, database_url: str, receiver: Sink, issuer: Issuer | No
     auth, trusted, headers = with_tokens(issuer) if issuer else ("none", {}, {})
     copier = [sys.executable, "-m", "copier", "copy", "--quiet", "--defaults", "--vcs-ref", "HEAD"]
     subprocess.run([*copier, "-d", "service_name=billing", "-d", f"auth={auth}", str(ROOT), str(folder)], check=True)
-    # The service runs in our own virtual environment, which has the chassis of this checkout and its dependencies.
+    # The service runs in our own virtual environment, which has its dependencies, and with the chassis that it has received:
+    # without the parts that its answers leave out.
     settings = {
-        "PYTHONPATH": str(folder / "src"),
+        "PYTHONPATH": os.pathsep.join([str(folder / "src"), str(folder / "chassis/src")]),
         "DATABASE_URL": database_url,
         "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
         "DRAIN_SECONDS": "0",
@@ -124,8 +128,8 @@ def measure(apps: list[App], receiver: Sink, options: argparse.Namespace) -> Rou
             for app in apps:
                 note("idle", app, memory_mib=app.memory_mib())
         for cell in [cell for cell in LOADS if cell in rounds]:
-            for _ in range(options.rounds):
-                for app in apps:
+            for number in range(options.rounds):
+                for app in apps if number % 2 == 0 else reversed(apps):
                     spans = receiver.spans
                     load = app.load(scripts[cell], options.seconds)
                     note(cell, app, **asdict(load), spans_per_request=(receiver.spans - spans) / load.requests)
@@ -160,14 +164,16 @@ def write_scripts(folder: Path, ids: list[str], headers: dict[str, str]) -> dict
 
 
 def table(rounds: Rounds) -> str:
-    """Medians, their ratio, and what was promised."""
-    lines = [f"{'':27}{'service':>10}{'bare':>10}{'ratio':>8}   at most"]
+    """Show medians, the median, smallest and largest ratio of a round, and what was promised."""
+    lines = [f"{'':27}{'service':>10}{'bare':>10}{'ratio':>8}{'of a round':>15}   at most"]
     for cell, by_app in rounds.items():
         for figure in by_app["service"][0]:
-            ours, bare = (median(a_round[figure] for a_round in by_app[name]) for name in ("service", "bare"))
-            ratio = f"{ours / bare:.2f}" if bare else ""
+            pairs = [(ours[figure], bare[figure]) for ours, bare in zip(by_app["service"], by_app["bare"], strict=True)]
+            ours, bare = (median(side) for side in zip(*pairs, strict=True))
+            ratios = [ours / bare for ours, bare in pairs if bare]
+            ratio = f"{median(ratios):8.2f}{f'{min(ratios):.2f} to {max(ratios):.2f}':>15}" if ratios else " " * 23
             promise = PROMISES.get((cell, figure), "")
-            lines.append(f"{f'{cell} {figure}':27}{ours:10.4g}{bare:10.4g}{ratio:>8}   {promise}".rstrip())
+            lines.append(f"{f'{cell} {figure}':27}{ours:10.4g}{bare:10.4g}{ratio}   {promise}".rstrip())
     return "\n".join(lines)
 
 

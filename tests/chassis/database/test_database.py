@@ -404,6 +404,19 @@ async def test_usage_counts_used_and_idle_connections_and_waiting_tasks(link: Li
         assert database.usage() == (0, POOL_SIZE, 0)
 
 
+async def test_a_task_that_waits_gets_the_connection_of_another_without_the_pool(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acquired: list[object] = []
+    acquire = asyncpg.Pool.acquire
+    monkeypatch.setattr(asyncpg.Pool, "acquire", lambda pool, **rest: acquired.append(pool) or acquire(pool, **rest))
+
+    async with connected(link) as database:
+        await asyncio.gather(*(database.fetchrow("SELECT pg_sleep(0.01)") for _ in range(8 * POOL_SIZE)))
+
+    assert len(acquired) == POOL_SIZE
+
+
 async def test_the_server_sees_the_service_by_name(link: Link) -> None:
     async with connected(link) as database:
         row = await database.fetchrow("SHOW application_name")

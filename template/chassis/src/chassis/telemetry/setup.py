@@ -138,8 +138,10 @@ class Telemetry:
 
     def observe_statement(self, query: str, started: int, error: BaseException | None) -> None:
         """Record an SQL statement that ends now as a child of the current span: the `observe` of chassis.database."""
+        if query.startswith("BEGIN"):
+            return
         parent = trace.get_current_span().get_span_context()
-        if not parent.trace_flags.sampled or query.startswith("BEGIN"):
+        if not parent.trace_flags.sampled:
             return
         summary = summarise(query)
         self._finished.add(
