@@ -54,7 +54,12 @@ def test_in_the_middle():
 """
 
 LIMITS = """
+import gc
 import pytest
+
+def test_no_module_of_the_tests_is_examined_for_garbage():
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > 10_000
 
 @pytest.mark.slow
 def test_slow(request):
