@@ -13,16 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from httpx2._config import DEFAULT_TIMEOUT_CONFIG
 from pytest_copie.plugin import Copie
 
-from tests.support import leftovers, reporting
+from tests.support import http_clients, leftovers, reporting
 from tests.support.commands import git, make
 from tests.support.paths import ROOT
-from tests.support.quick_copier import take_shortcuts
+from tests.support.quick_copier import COMPILED, take_shortcuts
 from tests.support.services import Birth, Render, lend_packages
 from tests.support.tools import KINGFISHER_RULES, made_once
-from tests.support.waiting import PATIENCE_SECONDS
 
 SERVERS = {"postgres_url", "run"}
 """The fixtures that start a server: PostgreSQL, a broker. A test that uses one, also through others, is marked `server`."""
@@ -40,8 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         under_nohup = number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
         signal.signal(number, _go_on if under_nohup else signal.default_int_handler)
-    for phase in ("connect", "read", "write", "pool"):  # 5 seconds are for a machine that is idle
-        setattr(DEFAULT_TIMEOUT_CONFIG, phase, PATIENCE_SECONDS)
+    http_clients.prepare()
     config.pluginmanager.register(reporting.Report())
     gc.disable()
     if "PYTEST_XDIST_WORKER" not in os.environ:
@@ -100,10 +97,11 @@ def quick_copier() -> Generator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def settings_of_tools(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
-    """Compile Kingfisher's rules once, and hide the user's settings of Copier."""
+def settings_of_tools(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
+    """Compile Kingfisher's rules and the texts of the template once, and hide the user's settings of Copier."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KF_RULE_CACHE_DIR", str(KINGFISHER_RULES))
+        patch.setenv(COMPILED, str(shared / "compiled"))
         settings = tmp_path_factory.mktemp("copier") / "settings.yml"
         settings.write_text("{}\n")
         patch.setenv("COPIER_SETTINGS_PATH", str(settings))

@@ -246,3 +246,16 @@ def test_a_client_without_a_limit_of_its_own_waits_for_a_busy_machine() -> None:
     with httpx2.Client() as client, httpx2.Client(timeout=3) as own:
         assert client.timeout == httpx2.Timeout(PATIENCE_SECONDS)
         assert own.timeout == httpx2.Timeout(3)
+
+
+def test_clients_read_the_certificates_of_the_authorities_once_for_each_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def context() -> object:
+        return httpx2.HTTPTransport()._pool._ssl_context
+
+    assert context() is context()
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    other = context()
+    monkeypatch.undo()
+    assert other is not context()
