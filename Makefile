@@ -75,11 +75,12 @@ screenshots: setup ## Keep screenshots of the page of example fleets, in each wi
 simulation: setup ## Forty edited services through every version, all of them by plain Copier too (about 12 minutes)
 	@SERVICES=40 BY_PLAIN_UPDATE=40 GREEN=3 .venv/bin/python -m pytest -n $(JOBS) --dist loadgroup tests/fleet/update/test_simulation.py $(ARGS)
 
-chaos: setup ## Torment two talking services in 40 ways on each broker, sagas, repeated POSTs and a neighbour in trouble, and count what is lost (about 30 minutes)
+chaos: setup ## Torment two talking services in 40 ways on each broker, sagas, repeated POSTs, a neighbour in trouble and attacks on the memory, and count what is lost (about 30 minutes)
 	@for broker in nats kafka rabbitmq; do .venv/bin/python -m tests.service.chaos $$broker $(ARGS) || exit 1; done
 	@for broker in nats kafka rabbitmq; do .venv/bin/python -m tests.service.chaos.sagas $$broker || exit 1; done
 	@.venv/bin/python -m tests.service.chaos.repeats
 	@.venv/bin/python -m tests.service.chaos.calls
+	@ATTACK_SECONDS=5 .venv/bin/python -m pytest -q tests/chassis/web/test_memory.py
 
 bench: setup ## Measure a generated service beside a bare application; prints ratios
 	@.venv/bin/python -m bench.http $(ARGS)

@@ -194,7 +194,7 @@ ours = [name for name in sys.modules if name.partition(".")[0] in ("billing", "c
 for name in ours:
     del sys.modules[name]
 for name in ours:
-    if name.startswith("chassis.") and name != "chassis.testing":  # pytest imports its plugin itself
+    if name.startswith("chassis.") and name != "chassis.testing":
         importlib.import_module(name)
 gc.freeze()
 sys.dont_write_bytecode = True  # Python compares size and whole seconds of a source, which two edits may share
@@ -208,8 +208,8 @@ for line in sys.stdin:
         os._exit(status)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=answers, flush=True)
 """
-"""A program that runs pytest for each line that it reads, in a fork of its own. All packages are imported before, because
-the imports take as long as everything else."""
+"""A program that runs pytest for each line that it reads, in a fork of its own. All packages and the chassis are imported
+before, because the imports take as long as everything else. The service is not, because each run has an edit of its own."""
 
 
 class Runs(NamedTuple):
@@ -223,7 +223,8 @@ class Runs(NamedTuple):
         assert self.process.stdin
         assert self.process.stdout
         limit = str(TEST_LIMIT_SECONDS)
-        arguments = [str(self.output), limit, "--exitfirst", "-p", "no:cacheprovider", *tests]
+        quiet = ("-p", "no:cacheprovider", "-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning")
+        arguments = [str(self.output), limit, "--exitfirst", *quiet, *tests]
         self.process.stdin.write("\t".join(arguments) + "\n")
         self.process.stdin.flush()
         status = self.process.stdout.readline()

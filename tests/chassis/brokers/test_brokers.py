@@ -447,7 +447,7 @@ async def forever(what: Callable[[], Awaitable[object]]) -> None:
 
 @pytest.mark.parametrize("meeting", each_of("nats", "kafka", "rabbitmq"), indirect=True)
 async def test_a_killed_broker_is_unavailable_until_its_restart(meeting: Meeting, run: Run) -> None:
-    server = next(server for name in brokers.BROKERS if (server := run(name)).url == meeting.url)
+    server = run(meeting.kind_of_broker.replace("amqp", "rabbitmq"))
     bank = await meeting.join("bank", publishes=["bank.paid.v1"], awaits=["bank.paid.v1"])
     subscription = await bank.subscribe(Kind.EVENT)
     for _ in range(3):

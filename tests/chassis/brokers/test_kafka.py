@@ -1,7 +1,7 @@
 """The peculiarities of Kafka: positions instead of acknowledgements, partitions that move, topics and their settings."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from uuid import uuid4
@@ -17,9 +17,10 @@ from chassis.brokers.kafka.broker import KafkaBroker
 from chassis.brokers.kafka.subscription import KafkaSubscription
 from pydantic import SecretStr
 
+from tests.chassis.each_broker import Run
 from tests.support import brokers
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("kafka's own")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("kafka")]
 
 PATIENCE_SECONDS = 90
 
@@ -30,13 +31,9 @@ def fresh_logs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervised_client, "log", structlog.get_logger())
 
 
-@pytest.fixture(scope="module")
-def server() -> Generator[brokers.Broker]:
-    try:
-        with brokers.kafka() as server:
-            yield server
-    except brokers.Missing as missing:
-        pytest.skip(str(missing))
+@pytest.fixture
+def server(run: Run) -> brokers.Broker:
+    return run("kafka")
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The peculiarities of RabbitMQ: exchanges and queues, acknowledgements by number, messages that no queue takes."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -31,10 +31,11 @@ from chassis.brokers.rabbitmq.subscription import RabbitSubscription, _leave, _m
 from pamqp.header import ContentHeader
 from pydantic import SecretStr
 
+from tests.chassis.each_broker import Run
 from tests.support import brokers
 from tests.support.link import Link
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("rabbitmq's own")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("rabbitmq")]
 
 PATIENCE_SECONDS = 90
 TOO_LARGE = b"x" * (4 * 2**20 + 1)
@@ -47,13 +48,9 @@ def fresh_logs(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "log", structlog.get_logger())
 
 
-@pytest.fixture(scope="module")
-def server() -> Generator[brokers.Broker]:
-    try:
-        with brokers.rabbitmq() as server:
-            yield server
-    except brokers.Missing as missing:
-        pytest.skip(str(missing))
+@pytest.fixture
+def server(run: Run) -> brokers.Broker:
+    return run("rabbitmq")
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy
 
 from tests.chassis.brokers.meeting import PATIENCE_SECONDS, Meeting, take
-from tests.chassis.each_broker import each_of
+from tests.chassis.each_broker import Run, each_of
 from tests.support import brokers
 
 pytestmark = pytest.mark.slow
@@ -196,25 +196,17 @@ def nats_operator(tmp_path_factory: pytest.TempPathFactory) -> Generator[Nats]:
 
 
 @pytest.fixture(scope="module")
-def kafka_operator() -> Generator[Kafka]:
-    try:
-        with brokers.kafka() as server:
-            operator = Kafka(server)
-            asyncio.run(operator.forbid())
-            yield operator
-    except brokers.Missing as missing:
-        pytest.skip(str(missing))
+def kafka_operator(run: Run) -> Kafka:
+    operator = Kafka(run("kafka"))
+    asyncio.run(operator.forbid())
+    return operator
 
 
 @pytest.fixture(scope="module")
-def rabbitmq_operator() -> Generator[RabbitMq]:
-    try:
-        with brokers.rabbitmq() as server:
-            operator = RabbitMq(server)
-            asyncio.run(operator.forbid())
-            yield operator
-    except brokers.Missing as missing:
-        pytest.skip(str(missing))
+def rabbitmq_operator(run: Run) -> RabbitMq:
+    operator = RabbitMq(run("rabbitmq"))
+    asyncio.run(operator.forbid())
+    return operator
 
 
 @pytest.fixture(params=each_of("nats", "kafka", "rabbitmq"))
