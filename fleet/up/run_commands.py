@@ -1,4 +1,4 @@
-"""What the commands for a run of `fleet up` do: show its state, act on a service, show a log, end the run."""
+"""Commands for a run of `fleet up`: show its state, act on a service, show a log, end the run."""
 
 import fcntl
 import os
