@@ -280,7 +280,8 @@ def test_the_product_recovers_from_a_killed_service_while_the_others_stay_ready(
 def test_the_demo_ends_by_itself_only_on_ci(
     ci: str, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("BILLING", "started", "client_of", "expect", "show_billing", "Making", "running", "current"):
+    steps = ("BILLING", "started", "client_of", "expect", "show_billing", "Making", "running", "current")
+    for name in (*steps, "clean_up_after_this_process"):
         monkeypatch.setattr(story, name, MagicMock())
     monkeypatch.setattr(story, "show_product", lambda product: None)
     monkeypatch.setenv("CI", ci)
