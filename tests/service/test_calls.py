@@ -13,7 +13,7 @@ from tests.support.otlp import OtlpReceiver, tree
 from tests.support.services import Render
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("chaos")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("calls")]
 
 
 @pytest.fixture(scope="module")

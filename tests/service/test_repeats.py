@@ -6,7 +6,7 @@ import pytest
 
 from tests.service.chaos import repeats
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("chaos")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("calls")]
 
 
 def test_each_post_has_exactly_one_effect_while_client_servers_and_database_are_killed() -> None:

@@ -23,6 +23,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("chaos")]
 WAIT_SECONDS = 90
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 CALLER = "00f067aa0ba902b7"
+PER_SECOND = 20
+"""Requests, of which some are always on their way; `make chaos` sends more."""
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +99,7 @@ def test_stopping_under_load_loses_nothing_and_redelivers_nothing_that_was_done(
     async def go() -> None:
         answers = Answers()
         stop = asyncio.Event()
-        loading = asyncio.create_task(load(running.base, stop, answers))
+        loading = asyncio.create_task(load(running.base, stop, answers, per_second=PER_SECOND))
         for name in ("consumer", "relay", "consumer"):
             log = running.folder / f"{name}.log"
             started = lines(log, f"{name}_started")
@@ -155,7 +157,7 @@ def test_nothing_is_lost_doubled_or_disordered_when_parts_are_killed(
     """This is the short form of `make chaos`."""
     seed = random.randrange(10**6)
     rounds = len(running.parts)  # each part is killed once
-    result = asyncio.run(run(running, rounds=rounds, seed=seed, errand_seconds=2))
+    result = asyncio.run(run(running, rounds=rounds, seed=seed, errand_seconds=2, per_second=PER_SECOND))
     broker = request.node.callspec.params["running"]
     assert result.good, (
         f"python -m tests.service.chaos {broker} --rounds {rounds} --seed {seed}: {result}\n{running.logs()}"

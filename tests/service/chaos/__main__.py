@@ -70,7 +70,7 @@ class Answers:
     """Answers with status 500."""
 
 
-async def load(base: str, stop: asyncio.Event, answers: Answers) -> None:
+async def load(base: str, stop: asyncio.Event, answers: Answers, *, per_second: float = REQUESTS_PER_SECOND) -> None:
     """Take steps at a steady rate, on counters of its own, and record the answers."""
     mine = uuid4().hex[:8]
     limits = httpx2.Limits(max_connections=20)
@@ -87,7 +87,7 @@ async def load(base: str, stop: asyncio.Event, answers: Answers) -> None:
             tasks.create_task(step(f"{mine}-{number % COUNTERS}"))
             number += 1
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), 1 / REQUESTS_PER_SECOND)
+                await asyncio.wait_for(stop.wait(), 1 / per_second)
 
 
 async def torment(running: System, planned: Sequence[tuple[str, str]], dice: random.Random) -> None:
@@ -131,13 +131,20 @@ async def count(running: System, answers: Answers) -> Count:
     return result
 
 
-async def run(running: System, *, rounds: int, seed: int, errand_seconds: float = LONG_SECONDS) -> Count:
+async def run(
+    running: System,
+    *,
+    rounds: int,
+    seed: int,
+    errand_seconds: float = LONG_SECONDS,
+    per_second: float = REQUESTS_PER_SECOND,
+) -> Count:
     """Put a running system under load, break its parts, then count."""
     dice = random.Random(seed)
     planned = schedule(running, rounds, dice)
     answers = Answers()
     stop = asyncio.Event()
-    loading = [asyncio.create_task(load(running.base, stop, answers))]
+    loading = [asyncio.create_task(load(running.base, stop, answers, per_second=per_second))]
     if clerk := running.databases.get("clerk"):
         connection = await connect(clerk)
         first = await first_minute(connection)

@@ -18,8 +18,12 @@ import asyncpg
 import httpx2
 import psutil
 import pytest
+from chassis.database import migrate
 from chassis.dev import embedded
 
+from tests.service.chaos.clerk.main import SERVICE as CLERK
+from tests.service.chaos.counter.main import SERVICE as COUNTER
+from tests.service.chaos.journal.main import SERVICE as JOURNAL
 from tests.support import brokers, debian
 from tests.support.link import Link
 from tests.support.paths import ROOT
@@ -111,11 +115,6 @@ class Part:
         self._process.stop()
         return self._process.child.wait()
 
-    def wait(self) -> int:
-        """Wait until the process has ended by itself. Returns its exit status."""
-        assert self._process is not None
-        return self._process.child.wait(START_TIMEOUT_SECONDS)
-
 
 Killable = Part | Postgres | brokers.Broker
 
@@ -181,17 +180,19 @@ def system(broker: str, *, with_clerk: bool = False, tormented: bool = False, **
         postgres = Postgres(folder / "postgres", ports["database"])
         postgres.start()
         stack.callback(postgres.stop)
+        services = [COUNTER, JOURNAL, *[CLERK][: int(with_clerk)]]
         made.databases = {
-            name: urlsplit(postgres.url)._replace(path=f"/{name}").geturl()
-            for name in ("counter", "journal", *["clerk"][: int(with_clerk)])
+            service.name: urlsplit(postgres.url)._replace(path=f"/{service.name}").geturl() for service in services
         }
         asyncio.run(create(postgres.url, list(made.databases)))
+        for service in services:
+            migrate.upgrade(service, made.databases[service.name])
         library = _faketime() if tormented else None
 
         def part(service: str, command: str, name: str, http_port: int) -> Part:
             ways = {"database": made.databases[service], "broker": running.url}
             environment = {"HTTP_PORT": str(http_port), "DRAIN_SECONDS": "0", **settings}
-            if tormented and command != "migrate":
+            if tormented:
                 for server, port in ports.items():
                     link = shared.get(server)
                     if link is None:
@@ -209,11 +210,6 @@ def system(broker: str, *, with_clerk: bool = False, tormented: bool = False, **
 
         port = brokers.free_port()
         made.base = f"http://127.0.0.1:{port}"
-        for service in made.databases:
-            migration = part(service, "migrate", "migrate", port)
-            migration.start()
-            if migration.wait() != 0:
-                raise RuntimeError((folder / "migrate.log").read_text())
         parts = {
             "service": part("counter", "serve", "service", port),
             "relay": part("counter", "work", "relay", brokers.free_port()),

@@ -21,8 +21,8 @@ from tests.support.event_handler import APPROVED
 from tests.support.waiting import until
 
 CALLERS = 8
-PACE_SECONDS = 0.2
-"""The pause of each caller between two requests: all callers together send 40 requests a second."""
+PACE_SECONDS = 0.4
+"""The pause of each caller between two requests: all callers together send 20 requests a second."""
 NEW_FIELD = "purchase_order"
 ISSUED = "billing.invoice-issued.v1"
 
