@@ -169,19 +169,19 @@ def publisher(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return service
 
 
-@pytest.mark.parametrize("change", [pytest.param(change, id=name) for name, change in CHANGES.items()])
-def test_a_contract_that_means_something_else_is_refused(publisher: Path, change: tuple[str, str, str]) -> None:
-    old, new, told = change
+def test_each_change_that_gives_a_contract_another_meaning_is_refused(publisher: Path) -> None:
     contract = publisher / CONTRACT
-    text = contract.read_text()
-    assert old in text
+    text = changed = contract.read_text()
+    for old, new, _ in CHANGES.values():
+        assert old in changed
+        changed = changed.replace(old, new, 1)
     try:
-        contract.write_text(text.replace(old, new, 1))
+        contract.write_text(changed)
         done = compatible(publisher)
     finally:
         contract.write_text(text)
     assert done.returncode != 0
-    assert told in done.stderr, done.stderr
+    assert {name for name, (*_, told) in CHANGES.items() if told not in done.stderr} == set(), done.stderr
     assert "publish InvoiceIssuedV2 in addition to InvoiceIssuedV1" in done.stderr
 
 
