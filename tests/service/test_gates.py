@@ -91,18 +91,10 @@ MUTATIONS = {
         ),
         "make migration",
     ),
-    "a CHECK constraint without a migration": Mutation(
-        "migrations",
-        edit("src/billing/persistence/invoices.py", "version >= 1", "version >= 0"),
-        "make migration",
-    ),
     "a route that the document does not know": Mutation(
         "specs-check",
         edit("src/billing/api/invoices.py", '"""Create a draft."""', '"""Create one draft."""'),
         "make specs",
-    ),
-    "an edited document": Mutation(
-        "specs-check", edit("specs/openapi.json", '"title": "billing"', '"title": "bills"'), "make specs"
     ),
     "a message that is gone": Mutation("compatible", publish_and_forget, "specs/retired.txt"),
     "a rule that is not kept": Mutation(
