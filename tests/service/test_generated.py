@@ -9,19 +9,51 @@ from typing import Any
 
 import pytest
 
-from tests.support.answers import EACH, VARIANTS
+from tests.support.answers import VARIANTS
 from tests.support.commands import git, make, service_environment
+from tests.support.paths import ROOT
 from tests.support.services import Birth, Render
+
+INSTALLED = ("short", "many-words", "every-type", "queues-nats", "both-rabbitmq")
+"""Every style, every broker, every type of field, every rule and every part; `default` has no messages."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("answers", EACH)
-def test_a_newborn_service_passes_all_its_gates_and_leaves_git_clean(birth: Birth, answers: dict[str, Any]) -> None:
-    service = birth(**answers)
-    checked = make(service, "check")
+def test_a_newborn_service_passes_all_its_gates_on_servers_of_its_own_and_leaves_git_clean(birth: Birth) -> None:
+    passes_all_its_gates(birth(**VARIANTS["default"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", INSTALLED)
+def test_a_newborn_service_passes_all_its_gates_and_leaves_git_clean(
+    birth: Birth, variant: str, postgres_url: str
+) -> None:
+    passes_all_its_gates(birth(**VARIANTS[variant]), f"DATABASE_URL={postgres_url}")
+
+
+def passes_all_its_gates(service: Path, *settings: str) -> None:
+    checked = make(service, "check", *settings)
     assert "All gates passed." in checked.stdout
     assert " passed" in checked.stdout
     assert git(service, "status", "--porcelain") == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", sorted(VARIANTS.keys() - {"default", *INSTALLED}))
+def test_a_newborn_service_with_other_names_passes_its_gates_with_the_packages_of_these_tests(
+    render: Render, variant: str, tmp_path: Path, postgres_url: str
+) -> None:
+    """These variants combine answers in other ways. INSTALLED has all of their packages, fields and documents."""
+    service = Path(shutil.copytree(render(**VARIANTS[variant]), tmp_path / "service"))
+    (service / ".venv").mkdir()
+    for path in ("uv.lock", ".venv/.ready"):
+        (service / path).touch()
+    programs = ROOT / ".venv"
+    lent = [f"RUN={programs}/bin/", f"VIRTUAL_ENV={programs}", "PYTHONPATH=src:chassis/src", "ARGS=-p no:schemathesis"]
+    gates = "format-check lint types layers test"
+    checked = make(service, "check", f"GATES={gates}", f"DATABASE_URL={postgres_url}", *lent)
+    assert "All gates passed." in checked.stdout
+    assert " passed" in checked.stdout
 
 
 OLDEST = (3, 11)
@@ -48,11 +80,11 @@ def interpreters() -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("version", sorted(interpreters().keys() - {"{}.{}".format(*sys.version_info)}))
 def test_a_newborn_service_passes_all_its_gates_on_every_other_python_of_this_machine(
-    birth: Birth, version: str, tmp_path: Path
+    birth: Birth, version: str, tmp_path: Path, postgres_url: str
 ) -> None:
     ignored = shutil.ignore_patterns(".venv", ".dev", "*_cache", "__pycache__")
     service = shutil.copytree(birth(**VARIANTS["every-type"]), tmp_path / "service", ignore=ignored)
-    environment = service_environment(UV_PYTHON=interpreters()[version])
+    environment = service_environment(UV_PYTHON=interpreters()[version], DATABASE_URL=postgres_url)
     ran = subprocess.run(
         ["make", "setup", "check"], cwd=service, env=environment, capture_output=True, text=True, timeout=600
     )
