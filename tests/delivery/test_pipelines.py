@@ -7,6 +7,7 @@ are real.
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -89,7 +90,8 @@ def test_every_command_of_the_pipeline_passes_on_a_fresh_clone(
         secrets={"KUBE_CONFIG": "apiVersion: v1"},
         commit=head(origin),
     )
-    ran = run_pipeline(PIPELINES[forge](origin, event), origin, machine)
+    settings = installed_fleet_and_one_gate(origin) if forge == "GitLab" else {}
+    ran = run_pipeline(PIPELINES[forge](origin, event), origin, machine, **settings)
     # GitHub signs by an action, and GitLab by a job.
     signed = ["cosign sign", "cosign attest", "cosign attest"] if forge == "GitLab" else []
     before = ["published", "check", "conventions", "audit"]
@@ -144,7 +146,13 @@ def test_a_private_template_is_read_with_the_account_of_a_member(
         run_job(conventions, service, machine)
 
 
-def run_pipeline(pipeline: GitHub | GitLab, service: Path, machine: Machine) -> list[str]:
+def installed_fleet_and_one_gate(origin: Path) -> dict[str, str]:
+    """Save what the same commands have shown on the other forge: all gates but that of a variable, and an installation."""
+    fleet = str(Path(sys.executable).with_name("fleet"))
+    return {"FLEET": fleet, "FLEET_TEMPLATE": str(origin.parent / "slipway"), "MAKEFLAGS": "GATES=compatible"}
+
+
+def run_pipeline(pipeline: GitHub | GitLab, service: Path, machine: Machine, **environment: str) -> list[str]:
     """Run each job in a clone of its own, with the files of earlier jobs. Fails at the first command that fails."""
     ran: list[str] = []
     kept: dict[str, bytes] = {}
@@ -154,7 +162,7 @@ def run_pipeline(pipeline: GitHub | GitLab, service: Path, machine: Machine) -> 
         for path, target in job.takes.items():
             (clone / target).parent.mkdir(parents=True, exist_ok=True)
             (clone / target).write_bytes(kept[path])
-        outputs = run_job(job, clone, machine)
+        outputs = run_job(job, clone, machine, **environment)
         if METADATA in job.keeps:
             (clone / METADATA).write_text('{"predicate": {"buildDefinition": {}, "runDetails": {}}}')
         kept |= {path: (clone / path).read_bytes() for path in job.keeps}
@@ -163,7 +171,7 @@ def run_pipeline(pipeline: GitHub | GitLab, service: Path, machine: Machine) -> 
     return ran
 
 
-def run_job(job: Job, clone: Path, machine: Machine) -> dict[str, dict[str, str]]:
+def run_job(job: Job, clone: Path, machine: Machine, **more: str) -> dict[str, dict[str, str]]:
     """Run the steps of a job. Returns their outputs, and under `variables` those for the environment of later jobs."""
     outputs: dict[str, dict[str, str]] = {}
     outputs_file = machine.folder / "output"
@@ -171,7 +179,7 @@ def run_job(job: Job, clone: Path, machine: Machine) -> dict[str, dict[str, str]
     with osv.serving("nothing-that-anybody-ships") as database:
         for command in job.commands:
             outputs_file.write_text("")
-            environment = command.environment | {"GITHUB_OUTPUT": str(outputs_file)}
+            environment = command.environment | {"GITHUB_OUTPUT": str(outputs_file)} | more
             if command.text == "make audit":
                 environment["ARGS"] = f"--service-url {database.url}"
             done = machine.run(command.text, clone, **environment)
