@@ -18,7 +18,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
 from tests.support.event_handler import APPROVED
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_SECONDS, until
 
 CALLERS = 8
 PACE_SECONDS = 0.4
@@ -149,7 +149,7 @@ async def listener(url: str) -> AsyncGenerator[Listener]:
     """Consume all messages from the first. Wait until a worker has made the streams."""
     client = await nats.connect(url)
     try:
-        listening = Listener(client.jetstream())
+        listening = Listener(client.jetstream(timeout=PATIENCE_SECONDS))
         await until(lambda: _is_there(listening.stream, APPROVED, ISSUED))
         await listening.stream.subscribe(ISSUED, cb=listening.take, ordered_consumer=True)
         yield listening
