@@ -5,7 +5,7 @@ import json
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +18,7 @@ from chassis.commands import main
 from chassis.messages import Contract, Event, Job, Messages, OnEvent, OnJob
 from chassis.messaging.specs import asyncapi
 from chassis.messaging.specs.schemas import described
+from chassis.sagas import Run, Sagas, saga
 from chassis.service import Service
 from jsonschema import Draft202012Validator
 from pydantic import Field
@@ -242,6 +243,20 @@ def test_the_official_parser_accepts_the_document_and_reads_our_meaning(document
         ["send", "shop.remind.v1", "RemindV1"],
         ["send", "shop.sold.v1", "SoldV1"],
     ]
+
+
+async def settle(run: Run, sold: SoldV1) -> None: ...
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("npm")
+def test_the_official_parser_accepts_the_versions_of_sagas(shop: Service, parse: Parse) -> None:
+    sagas = Sagas([saga("settle", version=2)(settle)], idle=timedelta(minutes=1), keep=timedelta(days=30))
+    messages = dataclasses.replace(MESSAGES, sagas=sagas)
+    document = asyncapi.document(dataclasses.replace(shop, messages=messages))
+    assert document["x-sagas"] == {"settle": 2}
+    parsed = parse(document)
+    assert parsed.returncode == 0, parsed.stderr
 
 
 @pytest.mark.slow
