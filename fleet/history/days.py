@@ -81,8 +81,11 @@ def write(day: Day) -> str:
     return json.dumps({"day": str(day.day), "releases": releases, "services": services}, separators=(",", ":"))
 
 
-def parse(line: str) -> Day:
-    """Read one line. Raises ValueError, which names the fault of the line."""
+def parse(line: str, before: dict[str, tuple[Any, Entry]] | None = None) -> Day:
+    """Read one line. Raises ValueError, which names the fault of the line.
+
+    `before` has what was read for each service in earlier lines: most services are the same on the next day.
+    """
     try:
         written = json.loads(line)
     except (ValueError, RecursionError):
@@ -92,8 +95,15 @@ def parse(line: str) -> Day:
     if day > max(today(), datetime.now(UTC).date()):
         raise ValueError(f"the day {day} has not come yet")
     releases = {_text(name): _date(one) for name, one in _table(written.get("releases", {}), "releases").items()}
-    services = {_text(name): _read_entry(one) for name, one in _table(written.get("services"), "services").items()}
+    known = {} if before is None else before
+    services = {name: _read(name, one, known) for name, one in _table(written.get("services"), "services").items()}
     return Day(day, releases, services)
+
+
+def _read(name: str, written: Any, before: dict[str, tuple[Any, Entry]]) -> Entry:
+    if name not in before or before[name][0] != written:
+        before[_text(name)] = written, _read_entry(written)
+    return before[name][1]
 
 
 def _read_entry(written: Any) -> Entry:

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from fleet.cache import write_atomically
 from fleet.errors import FleetError
 from fleet.history import days
-from fleet.history.days import Day
+from fleet.history.days import Day, Entry
 from fleet.output import count, warn
 
 # A year, and a month to compare with the year before.
@@ -43,10 +44,11 @@ def record(file: Path, today: Day) -> list[Day]:
 def _parse(file: Path) -> list[tuple[str, Day | None]]:
     """Return each line with its day; None for a damaged line."""
     parsed: list[tuple[str, Day | None]] = []
+    before: dict[str, tuple[Any, Entry]] = {}
     damaged = 0
     for number, line in _lines(file):
         try:
-            parsed.append((line, days.parse(line)))
+            parsed.append((line, days.parse(line, before)))
         except ValueError as error:
             parsed.append((line, None))
             damaged += 1

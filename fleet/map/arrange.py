@@ -25,14 +25,16 @@ MOST_TRIES = 6_000
 def arrange(sizes: Sequence[Size], weights: Mapping[Pair, int]) -> Columns:
     """Return the cards of each column from top to bottom. `sizes` are widths and heights; `weights` count arrows of two cards."""
     columns = _fill(_by_flow(len(sizes), weights), sizes)
-    best = _cost(columns, sizes, weights)
+    arrows = [(source, target, weight) for (source, target), weight in weights.items()]
+    best = _cost(columns, sizes, arrows)
     tries, found = 0, True
     while found and tries < MOST_TRIES:
         found = False
         for one, other in list(combinations(range(len(sizes)), 2))[: MOST_TRIES - tries]:
             tries += 1
-            exchanged = [[{one: other, other: one}.get(card, card) for card in column] for column in columns]
-            cost = _cost(exchanged, sizes, weights)
+            other_of = {one: other, other: one}
+            exchanged = [[other_of.get(card, card) for card in column] for column in columns]
+            cost = _cost(exchanged, sizes, arrows)
             if cost < best - 1:
                 columns, best, found = exchanged, cost, True
     return columns
@@ -65,21 +67,21 @@ def _fill(order: Sequence[int], sizes: Sequence[Size]) -> Columns:
     return columns
 
 
-def _cost(columns: Columns, sizes: Sequence[Size], weights: Mapping[Pair, int]) -> float:
+def _cost(columns: Columns, sizes: Sequence[Size], arrows: Sequence[tuple[int, int, int]]) -> float:
     """Return the length of all arrows between the middles of cards, and a price for the height of the tallest column."""
-    places: dict[int, tuple[float, float]] = {}
+    across, down = [0.0] * len(sizes), [0.0] * len(sizes)
     x = tallest = 0.0
     for column in columns:
-        height = sum(sizes[card][1] + GAP for card in column)
+        height = sum([sizes[card][1] for card in column]) + GAP * len(column)
         tallest = max(tallest, height)
         y = -height / 2
         for card in column:
-            places[card] = (x, y + sizes[card][1] / 2)
+            across[card], down[card] = x, y + sizes[card][1] / 2
             y += sizes[card][1] + GAP
-        x += max(sizes[card][0] for card in column) + GUTTER
-    length = 0.0
-    for (source, target), weight in weights.items():
-        (x, y), (to_x, to_y) = places[source], places[target]
-        across = to_x - x
-        length += weight * (abs(to_y - y) + (across if across >= 0 else -BACKWARDS * across))
-    return length + tallest * (10 + sum(weights.values()) / 10)
+        x += max([sizes[card][0] for card in column]) + GUTTER
+    length, total = 0.0, 0
+    for source, target, weight in arrows:
+        right = across[target] - across[source]
+        length += weight * (abs(down[target] - down[source]) + (right if right >= 0 else -BACKWARDS * right))
+        total += weight
+    return length + tallest * (10 + total / 10)

@@ -16,6 +16,7 @@ from fleet.map.layout import PORT, Box, Layout, Point, layout
 from fleet.map.model import Kind, Map, MapFinding
 from fleet.map.stack import CardSize
 from fleet.map.ways import Link
+from fleet.output import count
 
 MARGIN = 20
 ROW = 21
@@ -48,6 +49,9 @@ LEGEND_WIDTH = 1000
 MANY = 60
 """A larger map is first shown so small that only the titles of cards can be read, so cards have room for larger titles."""
 
+ROOM_FOR_NOTE = 110
+"""A lower card has no room for the number of its services below the large title."""
+
 FAR_TITLE, FAR_CELL = 24.0, 0.66
 """The size of these titles, and the width of a letter of size 1."""
 
@@ -75,6 +79,8 @@ def svg(map_: Map, found: Sequence[MapFinding], links: Mapping[str, str] | None 
     )
     for card, box in zip(all_cards, plan.cards, strict=True):
         _card(inside, card, box)
+        if len(plan.rows) > MANY and box[3] > ROOM_FOR_NOTE:
+            _note(inside, card, box)
     lines = SubElement(inside, "g", {"class": "arrows", "aria-hidden": "true"})
     routes = dict(zip(drawn, plan.routes, strict=True))
     _trunks(lines, routes)
@@ -144,6 +150,13 @@ def _card(parent: Element, card: Card, box: Box) -> None:
         size = min(FAR_TITLE, (width - 12) / max(cell_len(shown) * FAR_CELL, 1))
         middle = {"x": f"{x + width / 2:.1f}", "y": f"{y + height / 2 + size * 0.35:.1f}", "font-size": f"{size:.1f}"}
         _text(group, "text", shown, **{"class": "far-title", **middle})
+
+
+def _note(parent: Element, card: Card, box: Box) -> None:
+    """Write the number of services below the large title of a card."""
+    x, y, width, height = box
+    place = {"x": f"{x + width / 2:.1f}", "y": f"{y + height / 2 + FAR_TITLE * 1.2:.1f}"}
+    _text(parent, "text", count(len(card.names), "service"), **{"class": "far-note", **place})
 
 
 def _rect(x: float, y: float, width: float, height: float, corner: float) -> dict[str, str]:

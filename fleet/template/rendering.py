@@ -45,6 +45,7 @@ from fleet.template.jinja_environment import (
 )
 from fleet.template.manifest import Manifest, manifest_of
 from fleet.template.path_patterns import matcher
+from fleet.template.second_compiler import second_compiler
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ def render(template: Path, *, commit: str, answers: Answers, data: dict[str, Any
             # The answers are parsed already.
             worker.subproject.last_answers = answers.values | {"_src_path": answers.source, "_commit": answers.version}
             refuse_unknown(worker, data or {}, commit)
-            worker.run_copy()
+            with second_compiler(Path(CompiledFiles().directory), lambda: _compile_files(worker)):
+                worker.run_copy()
             _refuse_ignored(worker, data or {}, commit)
             manifest = manifest_of(
                 worker.tree,
@@ -105,6 +107,16 @@ def render(template: Path, *, commit: str, answers: Answers, data: dict[str, Any
             return Rendered(manifest, worker.contents)
     except (CopierError, TemplateError, ArithmeticError, AttributeError, LookupError, ValueError, TypeError) as error:
         raise FleetError(f"the template at {commit} does not render with these answers: {error}") from error
+
+
+def _compile_files(worker: "_Renderer") -> None:
+    """Compile the files of the template into the cache: the last rendered file first, and the files that others import last."""
+    folder, rendered = worker.template.local_abspath, f"{worker.template.subdirectory}/"
+    sources = _sources(folder, folder, worker.template.templates_suffix)
+    names = [source.name.as_posix() for source in sources if source.kind is _Kind.TEMPLATE]
+    for name in sorted(names, key=lambda name: name.startswith(rendered))[::-1]:
+        with suppress(TemplateError, OSError, ValueError):  # a render reports the file, if it needs the file
+            worker.jinja_env.get_template(name)
 
 
 def refuse_unknown(worker: Worker, data: dict[str, Any], commit: str) -> None:

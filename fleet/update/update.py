@@ -58,7 +58,8 @@ def update(path: Path, options: Options) -> Report:
     """
     # Imported in a thread, because importing Copier takes as long as all calls of git. A daemon, so that a refusal does not
     # wait for the import.
-    Thread(target=import_module, args=("fleet.template.rendering",), daemon=True).start()
+    importing = Thread(target=import_module, args=("fleet.template.rendering",), daemon=True)
+    importing.start()
     service = Service(path)
     _refuse_unready(service)
     start = place_of(service.root)
@@ -69,6 +70,7 @@ def update(path: Path, options: Options) -> Report:
     old = template.recorded_release(service.answers)
     new = _target(template, old, options.to)
     report = Report(service.root.name, old.version, new.version)
+    importing.join()
     with worktree(service.root, keep=options.keep) as checkout, tempfile.TemporaryDirectory(prefix="fleet-") as folder:
         before = Render(old, service.answers, Path(folder, "old"))
         service.expected = before.manifest  # rendered once, also where files are restored from it

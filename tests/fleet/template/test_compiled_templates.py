@@ -1,5 +1,7 @@
 """Versions of a template share the compiled files that are the same in both, and nothing else."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -72,7 +74,8 @@ def test_a_template_with_other_delimiters_of_jinja_is_rendered(tmp_path: Path) -
     assert rendered_from(tmp_path / "1")["billing/kept.txt"] == b"The billing has {{ braces }}\n"
 
 
-def test_a_new_version_compiles_only_the_changed_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that are compiled from now on."""
     compile_anew, compiled = Environment.compile, list[str]()
 
     def record(
@@ -81,8 +84,33 @@ def test_a_new_version_compiles_only_the_changed_files(tmp_path: Path, monkeypat
         compiled.extend([name] if name else [])
         return compile_anew(environment, source, name, *rest, **options)  # ty: ignore
 
+    monkeypatch.setattr(Environment, "compile", record)
+    return compiled
+
+
+def test_a_new_version_compiles_only_the_changed_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rendered(tmp_path / "1")
     forget(monkeypatch)
-    monkeypatch.setattr(Environment, "compile", record)
+    compiled = recorded(monkeypatch)
     assert rendered(tmp_path / "2", changed="New {{ service_name }}\n")["changed.txt"] == b"New billing\n"
     assert compiled == ["template/changed.txt.jinja"]
+
+
+def test_a_render_compiles_no_file_that_the_second_process_has_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = recorded(monkeypatch)
+
+    @contextmanager
+    def before(_: Path, compile_files: Callable[[], None]) -> Iterator[None]:
+        """Stand in for the second process: compile all files before the render, in an environment of its own."""
+        compile_files()
+        assert len(compiled) == 4
+        forget(monkeypatch)
+        compiled.clear()
+        yield
+
+    monkeypatch.setattr(rendering, "second_compiler", before)
+    write(tmp_path / "1/template/broken.txt.jinja", "{% if %}")
+    assert rendered(tmp_path / "1", copier=f"_exclude: [broken.txt]\n{FILES['copier.yml']}")["kept.txt"]
+    assert compiled == []
