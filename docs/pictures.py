@@ -17,6 +17,7 @@ from rich.text import Text
 
 from demo.__main__ import BILLING
 from docs.example_fleet import content
+from docs.example_map import with_example_map
 from fleet.page import page
 from tests.support.leftovers import clean_up_after_this_process
 
@@ -105,7 +106,7 @@ def shape(text: str) -> set[str]:
 
 def fleet() -> str:
     """The page of an example fleet, as `fleet status --format html --record history.jsonl` writes it."""
-    return page(content(SERVICES))
+    return page(with_example_map(content(SERVICES)))
 
 
 def drawn_map() -> str:

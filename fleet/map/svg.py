@@ -155,7 +155,7 @@ def _card(parent: Element, card: Card, box: Box) -> None:
 def _note(parent: Element, card: Card, box: Box) -> None:
     """Write the number of services below the large title of a card."""
     x, y, width, height = box
-    place = {"x": f"{x + width / 2:.1f}", "y": f"{y + height / 2 + FAR_TITLE * 1.2:.1f}"}
+    place = {"x": f"{x + width / 2:.1f}", "y": f"{y + height / 2 + FAR_TITLE * 1.45:.1f}"}
     _text(parent, "text", count(len(card.names), "service"), **{"class": "far-note", **place})
 
 
