@@ -19,7 +19,10 @@ export UV_PYTHON
 # environment told it to keep nothing.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo example setup test test-fast tools compiled lint format docs pictures screenshots simulation chaos bench bench-messages bench-effect bench-calls bench-fleet bench-loop bench-image bench-page bench-product bench-sagas
+# The parts of lint, which run at the same time.
+LINT := lint-prose lint-pages lint-types lint-style lint-imports
+
+.PHONY: $(LINT) help demo example setup test test-fast tools compiled lint format docs pictures screenshots simulation chaos bench bench-messages bench-effect bench-calls bench-fleet bench-loop bench-image bench-page bench-product bench-sagas
 
 help: ## This list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -35,7 +38,7 @@ setup: $(filter .tools/%,$(UV)) ## Install what the tests need
 	@$(UV) sync --quiet
 
 test: setup ## All tests, real parts included (20 to 25 minutes on two idle cores)
-	@$(MAKE) --no-print-directory -j 3 lint tools compiled
+	@$(MAKE) --no-print-directory -j 3 tools compiled $(LINT)
 	@.venv/bin/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 test-fast: setup lint ## Lint, and the tests that start no server and take less than a quarter of a second (about a minute)
@@ -49,12 +52,23 @@ compiled: setup
 	@.venv/bin/python -m pytest --collect-only --quiet > /dev/null || true
 
 lint: setup ## Format and lint rules of this repository, types of what is delivered
+	@$(MAKE) --no-print-directory -j 2 $(LINT)
+
+lint-style: setup
 	@.venv/bin/ruff format --check --quiet . template/chassis || { echo "run 'make format'"; exit 1; }
 	@.venv/bin/ruff check --quiet . template/chassis || { echo "'make format' fixes what can be fixed safely"; exit 1; }
+
+lint-types: setup
 	@.venv/bin/ty check --no-progress --output-format concise fleet docs template/chassis/src || { echo "make the annotations and the code agree"; exit 1; }
+
+lint-imports: setup
 	@for config in pyproject.toml template/chassis/pyproject.toml; do .venv/bin/lint-imports $$config --no-cache --no-logo > .imports.log || { cat .imports.log; rm .imports.log; echo "move the code, or give a new module its place in $$config"; exit 1; }; rm .imports.log; done
+
+lint-pages: setup
 	@.venv/bin/python -m docs.skill --check || { echo "the list of docs/how-to/README.md has changed: run 'make docs'"; exit 1; }
 	@.venv/bin/python -m docs.site || { echo "the documentation site has a fault"; exit 1; }
+
+lint-prose: setup
 	@.venv/bin/python -m docs.prose || { echo "rewrite these sentences by CONTRIBUTING.md, or name code as code: \`told\`"; exit 1; }
 
 format: setup ## Format, and fix what lint can fix

@@ -58,7 +58,36 @@ def test_code_and_names_are_not_prose() -> None:
 
 
 def test_all_prose_that_is_checked_keeps_the_rules() -> None:
-    assert prose.check(vale(), prose.checked_files()) == 0
+    assert prose.check_changes(vale(), prose.checked_files()) == 0
+
+
+def test_a_page_is_checked_again_after_a_change_or_a_refusal_and_each_page_after_a_change_of_the_rules(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    calls: list[list[str]] = []
+
+    def check(_: str, files: list[str]) -> int:
+        calls.append(files)
+        return int(any("told" in (tmp_path / name).read_text() for name in files))
+
+    monkeypatch.setattr(prose, "ROOT", tmp_path)
+    monkeypatch.setattr(prose, "ACCEPTED", tmp_path / "build/accepted")
+    monkeypatch.setattr(prose, "check", check)
+    for name, text, status, checked in (
+        ("one.md", "One.", 0, ["one.md", "two.md"]),
+        ("two.md", "This is told.", 1, ["two.md"]),
+        ("one.md", "One.", 1, ["two.md"]),
+        ("two.md", "Two.", 0, ["two.md"]),
+        ("docs/styles/rule.yml", "new", 0, ["one.md", "two.md"]),
+    ):
+        for page in ("one.md", "two.md"):
+            (tmp_path / page).touch()
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+        assert prose.check_changes("vale", ["one.md", "two.md"]) == status
+        assert calls.pop() == checked
+    assert prose.check_changes("vale", ["one.md", "two.md"]) == 0
+    assert calls == []
 
 
 def test_a_machine_without_vale_is_informed_and_not_stopped(
