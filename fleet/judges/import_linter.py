@@ -3,9 +3,7 @@
 import glob
 import json
 import re
-import shutil
 import sys
-import tempfile
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -97,9 +95,7 @@ def _lint(folders: list[Path]) -> list[list[Import]]:
 def _complete(folder: Path, answers: Answers) -> None:
     """Add the template's contracts and chassis to a folder that lacks the contracts and the chassis of the service."""
     if not (folder / CONTRACTS).exists():
-        with tempfile.TemporaryDirectory(prefix="fleet-") as rendered:
-            Template(answers.source).at(answers.version).render(answers, Path(rendered))
-            shutil.copyfile(Path(rendered) / CONTRACTS, folder / CONTRACTS)
+        Template(answers.source).at(answers.version).rendered(answers, None).write(CONTRACTS, folder)
     if not (folder / "chassis").exists():
         (folder / "chassis").symlink_to(_released_chassis(answers.source, answers.version))
 

@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ import pytest
 import yaml
 
 from fleet.template.answers import Answers
+from fleet.template.release import Release
+from fleet.template.rendering import Rendered
 from fleet.template.template import Template
-from tests.fleet.services import Born, commit
+from tests.fleet.services import Born, Installed, commit
 from tests.fleet.template_history import HANDED_OVER, release_first_version, release_later_versions, release_that_claims
 from tests.support.commands import git
+from tests.support.services import install
 from tests.support.tools import made_once
 
 HISTORY = Path("history/slipway")
@@ -69,6 +73,7 @@ def born(history: Path, shared: Path, tmp_path_factory: pytest.TempPathFactory) 
             git(scratch, "init", "--quiet", "--initial-branch", "main")
             git(scratch, "add", "--all")
             git(scratch, "commit", "--quiet", "--message", "Start")
+            git(scratch, "repack", "-a", "-d", "--quiet")  # a copy of one file takes less time than a copy of 300
 
         service = tmp_path_factory.mktemp("service") / recorded["service_name"]
         first = made_once(shared / "born" / hashlib.sha256(text).hexdigest()[:16], start)
@@ -76,6 +81,31 @@ def born(history: Path, shared: Path, tmp_path_factory: pytest.TempPathFactory) 
         return service
 
     return born
+
+
+@pytest.fixture(scope="session")
+def installed(shared: Path) -> Installed:
+    """`installed(service)`: install it, with the packages of a service that this run has installed already."""
+    return partial(install, shared=shared)
+
+
+@pytest.fixture(scope="module")
+def rendered_once() -> Iterator[None]:
+    """Render each version once for each set of answers, in tests whose subject is not the renderer."""
+    render = Release.rendered
+
+    def rendered(release: Release, answers: Answers, data: dict[str, Any] | None) -> Rendered:
+        key = f"{release.commit} {release.version} {answers.text} {data}"
+        if key not in _RENDERED:
+            _RENDERED[key] = render(release, answers, data)
+        return _RENDERED[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Release, "rendered", rendered)
+        yield
+
+
+_RENDERED: dict[str, Rendered] = {}
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from fleet.service.waivers import ABSENT
 from tests.support.commands import git
 
 Born = Callable[..., Path]
+Installed = Callable[[Path], None]
 
 
 def contents(service: Path) -> dict[str, bytes]:

@@ -24,7 +24,7 @@ from fleet.map.reader import read_folders
 from fleet.service.service import Service
 from fleet.update.update import Options, update
 from tests.chassis.tiny import main as tiny
-from tests.fleet.services import Born, commit
+from tests.fleet.services import Born, Installed, commit
 from tests.support.commands import git, make, service_environment
 from tests.support.how_to import (
     PAGES,
@@ -849,7 +849,7 @@ JOURNEY = {
 
 
 @pytest.fixture(scope="module")
-def service(born: Born) -> Path:
+def service(born: Born, installed: Installed) -> Path:
     """An installed service. origin/main is its first commit."""
     parts = ["lists", "schedules", "republish", "neighbours", "idempotency"]
     answers = {"aggregates": AGGREGATES, "chassis_parts": parts, "auth": "oidc", "sagas": "postgres"}
@@ -862,7 +862,7 @@ def service(born: Born) -> Path:
         (service / "src/billing" / path).unlink()
     for path in ("test_review_invoice.py", "runs/invoice_approved.json"):
         (service / "tests/sagas" / path).unlink()
-    make(service, "setup")
+    installed(service)
     publish(service)
     return service
 
@@ -927,10 +927,12 @@ INVOICE = "Invoice: {number: string(40), customer_id: uuid, total: money, due_on
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("how-to")
-def test_an_aggregate_is_removed_in_three_releases_and_each_gate_asks_for_its_part(born: Born) -> None:
+def test_an_aggregate_is_removed_in_three_releases_and_each_gate_asks_for_its_part(
+    born: Born, installed: Installed
+) -> None:
     aggregates = f"{INVOICE}Refund: {{invoice: Invoice, reason: text, amount: money}}\n"
     service = born(messaging_style="events-and-queues", broker="nats", aggregates=aggregates)
-    make(service, "setup")
+    installed(service)
     make(service, "specs")
     publish(service)
     schema = "src/billing/persistence/schema.py"

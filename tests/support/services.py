@@ -1,10 +1,13 @@
 """The types of the fixtures `render` and `birth`, and services that need not be installed."""
 
+import fcntl
 import os
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+from tests.support.commands import make
 
 Render = Callable[..., Path]
 Birth = Callable[..., Path]
@@ -26,6 +29,25 @@ def lend_packages(born: Path, service: Path) -> None:
         file.unlink()  # not into the file, which the other environment has, too
         file.write_bytes(text)
         file.chmod(mode)
+
+
+def install(service: Path, shared: Path) -> None:
+    """Run `make setup`. In a run of the tests, only the first service compiles the packages that it installs.
+
+    `shared` is the folder that all test processes of the run share.
+    """
+    folder = shared / "installed"
+    if lender := next(folder.glob("*.installed"), None):
+        lend_packages(lender.with_suffix(""), service)
+        make(service, "setup")
+        return
+    make(service, "setup")
+    folder.mkdir(exist_ok=True)
+    with (folder / "lender.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "lender").exists():
+            lend_packages(service, folder / "lender")
+            (folder / "lender.installed").touch()
 
 
 def use_packages_of_the_tests(service: Path) -> None:

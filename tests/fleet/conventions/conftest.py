@@ -9,15 +9,19 @@ import pytest
 
 from fleet.conventions import conventions
 from fleet.service.service import Service
-from tests.fleet.services import Born, commit
-from tests.support.commands import make
+from tests.fleet.services import Born, Installed, commit
+
+
+@pytest.fixture(scope="module", autouse=True)
+def renders(rendered_once: None) -> None:
+    """Render each version once for each set of answers: the subject of these tests is not the renderer."""
 
 
 @pytest.fixture(scope="session")
-def sound(born: Born, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sound(born: Born, installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A service on main after the first hour, with specs and lock file, and without findings. Only for reading."""
     service = born(ci="both", messaging_style="events-and-queues", broker="nats")
-    make(service, "setup")
+    installed(service)
     commit(service, "Start")
     clone = tmp_path_factory.mktemp("sound") / "billing"
     subprocess.run(["git", "clone", "--quiet", service, clone], check=True)
@@ -44,7 +48,8 @@ def all_broken(
             copies[item] = tmp_path_factory.mktemp("broken") / "billing"
             shutil.copytree(sound, copies[item], symlinks=True)
             vars(item)["callspec"].params["broken"](copies[item])
+    services = [Service(copy) for copy in copies.values()]
     for convention in conventions():
         with suppress(Exception):  # which `check` meets again
-            convention.prepare([Service(copy) for copy in copies.values()])
+            convention.prepare(services)
     return copies

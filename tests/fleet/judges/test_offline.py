@@ -112,15 +112,22 @@ def test_a_migration_that_acts_on_import_is_refused_too(tmp_path: Path) -> None:
     assert (one["line"], one["error"].partition(",")[0]) == (1, "it imports subprocess")
 
 
+BEGINNINGS = [b"# coding: utf-7\n", b"\r# coding: utf-7\n", b'"""x"""  # coding: utf-7\n']
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("beginning", [b"# coding: utf-7\n", b"\r# coding: utf-7\n", b'"""x"""  # coding: utf-7\n'])
-def test_a_comment_that_python_reads_as_code_is_no_comment(tmp_path: Path, beginning: bytes) -> None:
-    migration = tmp_path / "0002.py"
-    migration.write_bytes(beginning + f"{UPGRADE}pass\n    # +AAo-    op.execute('DROP TABLE a')\n".encode())
-    subprocess.run([sys.executable, "-I", PROGRAM, str(tmp_path / "out.json"), str(migration)], check=True, timeout=120)
-    (one,) = json.loads((tmp_path / "out.json").read_text()).values()
-    is_code = "DROP TABLE" in ast.dump(ast.parse(migration.read_bytes()))
-    assert one["error"] == ("SyntaxError: it declares the coding utf-7, and may declare only UTF-8" if is_code else "")
+def test_a_comment_that_python_reads_as_code_is_no_comment(tmp_path: Path) -> None:
+    migrations = [tmp_path / f"{number}.py" for number in range(len(BEGINNINGS))]
+    for migration, beginning in zip(migrations, BEGINNINGS, strict=True):
+        migration.write_bytes(beginning + f"{UPGRADE}pass\n    # +AAo-    op.execute('DROP TABLE a')\n".encode())
+    command = [sys.executable, "-I", PROGRAM, str(tmp_path / "out.json"), *map(str, migrations)]
+    subprocess.run(command, check=True, timeout=120)
+    found = json.loads((tmp_path / "out.json").read_text()).values()
+    for migration, one in zip(migrations, found, strict=True):
+        is_code = "DROP TABLE" in ast.dump(ast.parse(migration.read_bytes()))
+        assert one["error"] == (
+            "SyntaxError: it declares the coding utf-7, and may declare only UTF-8" if is_code else ""
+        )
 
 
 @pytest.mark.slow
@@ -183,7 +190,7 @@ def test_a_migration_that_never_ends_is_given_up(tmp_path: Path) -> None:
     migration.write_text(f"{UPGRADE}while True: pass\n")
     command = [sys.executable, "-I", PROGRAM, str(tmp_path / "out.json"), str(migration)]
     # The limit of fleet is longer, but a shorter limit of the shell applies.
-    done = subprocess.run(["sh", "-c", 'ulimit -t 4; exec "$@"', "sh", *command], timeout=120)
+    done = subprocess.run(["sh", "-c", 'ulimit -t 2; exec "$@"', "sh", *command], timeout=120)
     assert done.returncode < 0
 
 

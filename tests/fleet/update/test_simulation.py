@@ -6,8 +6,7 @@ times as long; `make simulation` takes forty services by both. A failure names t
 
 import os
 import random
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,6 @@ from fleet.check.findings import Level
 from fleet.service.register import Member
 from fleet.service.service import Service
 from fleet.template.answers import Answers
-from fleet.template.manifest import Manifest
-from fleet.template.release import Release
 from fleet.update.conflicts import refuse_conflicts
 from fleet.update.outcomes import RunOptions
 from fleet.update.update import Options, update
@@ -107,26 +104,6 @@ def numbered(count: int) -> list[Any]:
     """Number the services. One process has all services of a variant, and renders it once."""
     groups = [pytest.mark.xdist_group(f"simulation-{number % len(VARIANTS)}") for number in range(count)]
     return [pytest.param(number, marks=group) for number, group in enumerate(groups)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def rendered_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Render each version once for each of the ten sets of answers."""
-    done: dict[str, tuple[Path, Manifest]] = {}
-    render = Release.render
-
-    def copy(release: Release, answers: Answers, into: Path, data: dict[str, Any] | None = None) -> Manifest:
-        key = f"{release.commit} {answers.text} {data}"
-        if key not in done:
-            folder = tmp_path_factory.mktemp("rendered")
-            done[key] = folder, render(release, answers, folder, data)
-        folder, manifest = done[key]
-        shutil.copytree(folder, into, symlinks=True, dirs_exist_ok=True)
-        return manifest
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Release, "render", copy)
-        yield
 
 
 @pytest.mark.parametrize("number", numbered(SERVICES))
