@@ -2,13 +2,12 @@
 
 import shutil
 import subprocess
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from fleet.conventions import conventions
 from fleet.service.service import Service
+from fleet.status.status import _prepare
 from tests.fleet.services import Born, Installed, commit
 
 
@@ -48,8 +47,5 @@ def all_broken(
             copies[item] = tmp_path_factory.mktemp("broken") / "billing"
             shutil.copytree(sound, copies[item], symlinks=True)
             vars(item)["callspec"].params["broken"](copies[item])
-    services = [Service(copy) for copy in copies.values()]
-    for convention in conventions():
-        with suppress(Exception):  # which `check` meets again
-            convention.prepare(services)
+    _prepare([Service(copy) for copy in copies.values()])
     return copies

@@ -12,6 +12,7 @@ from tests.fleet.conventions.mutations import (
     each_alone,
     edit,
     from_a_secret,
+    texts_of,
     violations,
 )
 
@@ -77,4 +78,4 @@ REQUIRED_OR_NOT = {
 @pytest.mark.parametrize("line", REQUIRED_OR_NOT)
 def test_only_a_setting_without_a_default_has_to_be_set(service: Path, line: str) -> None:
     field(line)(service)
-    assert bool(violations(service)) == REQUIRED_OR_NOT[line]
+    assert bool(texts_of(service, "setting-deployed")) == REQUIRED_OR_NOT[line]

@@ -29,7 +29,7 @@ from fleet.service.openapi import Operation
 from fleet.service.register import Member
 from fleet.service.service import Service
 from fleet.service.waivers import Waivers
-from fleet.status.status import status
+from fleet.status.status import _prepare, status
 from fleet.template.answers import Answers, load, load_all
 from tests.fleet.bombs import DEEP, blob, bomb, forge, laughs, many, with_tree
 from tests.fleet.services import Born, commit
@@ -353,15 +353,24 @@ HOSTILE_FILES = {
 }
 
 
+@pytest.fixture(scope="module")
+def hostile(born: Born) -> dict[str, Path]:
+    """A service with each hostile file. The programs of conventions judge all services in one run, as in `fleet status`."""
+    services = {path: born(ci="both") for path in HOSTILE_FILES}
+    for path, service in services.items():
+        (service / path).parent.mkdir(parents=True, exist_ok=True)
+        (service / path).write_text(HOSTILE_FILES[path])
+        commit(service)
+    _prepare([Service(service, "HEAD", "HEAD") for service in services.values()])
+    return services
+
+
 @pytest.mark.slow
+@pytest.mark.xdist_group("hostile-files")
 @pytest.mark.parametrize("path", HOSTILE_FILES)
-def test_a_file_that_is_made_to_break_its_reader_is_a_finding_and_no_bug(born: Born, path: str) -> None:
-    service = born(ci="both")
-    (service / path).parent.mkdir(parents=True, exist_ok=True)
-    (service / path).write_text(HOSTILE_FILES[path])
-    commit(service)
+def test_a_file_that_is_made_to_break_its_reader_is_a_finding_and_no_bug(hostile: dict[str, Path], path: str) -> None:
     with limit_resources("judging it"):
-        found = list(check_conventions(Service(service, "HEAD", "HEAD")))
+        found = list(check_conventions(Service(hostile[path], "HEAD", "HEAD")))
     assert [one for one in found if "has a bug" in one.reason] == []
 
 
@@ -430,7 +439,7 @@ def test_a_template_that_never_stops_rendering_is_one_line_of_the_report(
     text = answers.read_text().replace(str(history), str(template))
     answers.write_text(text.replace("_commit: v1.0.0", "_commit: v9.0.0"))
     commit(hostile)
-    monkeypatch.setenv("FLEET_LIMIT_SECONDS", "5")
+    monkeypatch.setenv("FLEET_LIMIT_SECONDS", "3")
     monkeypatch.setenv("FLEET_TRUSTED_TEMPLATES", f"{history}\n{template}")
     members = [Member(one.parent.name, str(one), is_local=True) for one in (hostile, good)]
     found = status(members, jobs=1)
