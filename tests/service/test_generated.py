@@ -40,7 +40,7 @@ def passes_all_its_gates(service: Path, *settings: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", sorted(VARIANTS.keys() - {"default", *INSTALLED}))
-def test_a_newborn_service_with_other_names_passes_its_gates_with_the_packages_of_these_tests(
+def test_a_newborn_service_with_other_names_passes_its_gates_with_packages_that_the_tests_lend(
     render: Render, variant: str, tmp_path: Path, postgres_url: str
 ) -> None:
     """These variants combine answers in other ways. INSTALLED has all of their packages, fields and documents."""
