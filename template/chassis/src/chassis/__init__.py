@@ -76,10 +76,10 @@ def why_left_out(module: str) -> str:
 
 
 class _NotInstalled:
-    """The last finder of modules, for what no other finder finds.
+    """A finder of modules that Python asks last, if all other finders have found nothing.
 
-    It explains why a module of the chassis is missing. And it finds httpx2 for code of a team that imports httpx, which the
-    chassis brought in former versions: errors and transports of the two are then the same classes.
+    The finder explains why a module of the chassis is missing. It also finds httpx2 if a team's code imports httpx, which
+    former versions of the chassis installed: errors and transports of the two packages are then the same classes.
     """
 
     @staticmethod
@@ -89,7 +89,7 @@ class _NotInstalled:
         if name == "httpx":
             import httpx2
 
-            httpx2.alias_httpx()  # adds finders, of which one finds it
+            httpx2.alias_httpx()  # adds finders, and one of them finds `httpx`
             return next(spec for finder in sys.meta_path if (spec := finder.find_spec(name, None)))
         return None
 

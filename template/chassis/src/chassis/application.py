@@ -137,7 +137,7 @@ def _assemble(
 
 
 def _neighbourly(module: str, base: Any) -> Any:
-    """Return the class of the same name in that module of the part `neighbours`, or `base` in a service without the part."""
+    """Return the class named like `base` from that module of the part `neighbours`; `base` in a service without the part."""
     return getattr(import_module(module), base.__name__) if has_module(module) else base
 
 
@@ -205,7 +205,7 @@ def _finish(document: dict[str, Any]) -> dict[str, Any]:
     schemas.pop("ValidationError", None)
     problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
     for field in problem["properties"].values():
-        field.pop("default", None)  # null, which is never sent
+        field.pop("default", None)  # the default is null, which no answer contains
     schemas.update(problem.pop("$defs", {}))
     schemas["Problem"] = problem
     operations = [operation for path in document.get("paths", {}).values() for operation in path.values()]

@@ -91,7 +91,7 @@ class ServiceClient(httpx2.AsyncClient):
             raise httpx2.TimeoutException(f"no complete answer within {seconds} s", request=request) from error
 
     async def send_once(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        """Send a request without a limit of the whole. The client's own credentials are for its neighbour alone."""
+        """Send a request without a time limit for the whole exchange. Only the neighbour gets the client's credentials."""
         given = options.get("auth", httpx2.USE_CLIENT_DEFAULT)
         if (
             given is httpx2.USE_CLIENT_DEFAULT

@@ -55,7 +55,7 @@ _COMMANDS = {
         "write specs/: the API document, the message document and a schema for each message",
     ),
     "token": _Command("chassis.dev.issuer", "print an access token of the issuer that `make dev` runs"),
-    # psql's own options follow, so that nothing here is an option of ours.
+    # All arguments go to psql, so this command has no options of its own.
     "psql": _Command(
         "chassis.dev.psql",
         "open psql on the service's database",

@@ -18,7 +18,7 @@ def remaining() -> float | None:
     """
     limit = current_limit.get()
     ends = None if limit is None else limit.when()
-    # Not by the clock of the event loop, which stands still in a thread and during a long computation.
+    # Read the machine's clock: the clock of the event loop stands still for a thread and during a long computation.
     return None if ends is None else max(0.0, ends - time.monotonic())
 
 

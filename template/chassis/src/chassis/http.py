@@ -203,7 +203,7 @@ def _add_headers(endpoint: Callable[..., Any], *, located: bool) -> Callable[...
             del values[name]
         resource = await endpoint(**values)
         if not isinstance(resource, Response):
-            raw = response.raw_headers  # appended to, because `response.headers` takes several times as long
+            raw = response.raw_headers  # to append here takes a fraction of the time that `response.headers` takes
             names = {name for name, _ in raw}
             if located and b"location" not in names:
                 raw.append((b"location", f"{_quote(request.scope['path'])}/{resource.id}".encode("latin-1")))

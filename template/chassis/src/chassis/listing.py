@@ -36,7 +36,7 @@ _RESERVED = {"after", "after_key", "after_value", "executor", "limit", "sort"}
 
 
 class InvalidCursor(RequestValidationError):
-    """The cursor is not one of this list, with this sort and these filters: the answer is a 422."""
+    """The cursor belongs to another list, or to another sort or other filters of this list: the answer is a 422."""
 
     def __init__(self) -> None:
         super().__init__([{"type": "value_error", "loc": ("query", "after"), "msg": _FOREIGN}])

@@ -213,7 +213,7 @@ class Messages:
 
     @cached_property
     def queues(self) -> list[str]:
-        """The names of the queues apart from the default queue."""
+        """The names of all queues except the default queue."""
         return sorted({receiver.queue for receiver in self.receivers.values()} - {""})
 
     def longest_timeout(self, queues: Collection[str]) -> float:

@@ -35,11 +35,11 @@ SAGA = "saga"
 """The header with the ids of the sagas that a message belongs to, the innermost first: an answer to it has the same header."""
 
 LONGEST_IN_INDEX = 200
-"""Characters. An id and a name share an entry of a Postgres index, which holds 2704 bytes."""
+"""The most characters of an id or a name. Both share one entry of a Postgres index, which holds 2704 bytes."""
 
 
 class BrokerUnavailable(Exception):
-    """Not reachable, not answering, or not ready. The same call may succeed later."""
+    """The broker cannot be reached, does not answer, or is not ready. The same call may succeed later."""
 
 
 class DestinationUnavailable(BrokerUnavailable):
@@ -105,9 +105,10 @@ def _indexable(text: str) -> str:
 class Delivery:
     """One copy of a message, held by this process until it is acknowledged or released.
 
-    A message of a foreign sender may lack an id: then the broker's package makes an id from its position, the same in every
-    copy. Only the broker's package uses `receipt`. `lost` means that the broker redelivers the message to another replica:
-    do not process it. `unreadable` is the reason why the message could not be decoded; then its body is empty.
+    A message from a program without the chassis may lack an id. The broker's package then makes an id from the message's
+    position, the same in every copy. Only the broker's package uses `receipt`. `lost` means that the broker redelivers the
+    message to another replica: do not process it. `unreadable` is the reason why the message could not be decoded; then
+    its body is empty.
     """
 
     message: Message
@@ -132,7 +133,7 @@ class Topology:
         return frozenset({self.service, *map(owner_of, self.accepted_jobs)})
 
     def taken(self, kind: Kind, owner: str) -> frozenset[str]:
-        """Return the names of one subscription."""
+        """Return the names of the messages that one subscription receives."""
         if kind is Kind.EVENT:
             return self.awaited_events
         return frozenset(name for name in self.accepted_jobs if owner_of(name) == owner)
@@ -179,7 +180,7 @@ class Subscription(Protocol):
         ...
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Return deliveries that were not started, so that another replica gets them at once. Close next."""
+        """Give back deliveries that are not in process, so that another replica gets them at once. Then call `close`."""
         ...
 
     async def touch(self, deliveries: Sequence[Delivery]) -> None:
@@ -234,7 +235,7 @@ def broker_for(options: Options) -> Broker:
 
 
 def broker_class(url: SecretStr) -> Callable[[Options], Broker]:
-    """Import the broker that the URL names, with its client library. Raises ModuleNotFoundError if one is left out here."""
+    """Import the broker that the URL names, with its client library. Raises ModuleNotFoundError if this service lacks either."""
     match SCHEMES[urlsplit(url.get_secret_value()).scheme]:
         case "nats":
             from chassis.brokers.nats.broker import NatsBroker

@@ -19,5 +19,5 @@ async def bounded_call(seconds: float, *failures: type[Exception]) -> AsyncGener
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
-        # Not this task was cancelled, but a future of the library that the task waited for.
+        # Nobody cancelled this task: the library cancelled a future that the task waited for.
         raise BrokerUnavailable("the connection was closed") from None

@@ -86,8 +86,8 @@ async def bound_session(connection: asyncpg.Connection, *, idle_seconds: float) 
         "lock_timeout": "",
     }
     ours = ALIVE | limits
-    # Not in the start-up message, because a pooler refuses these settings there. Without tracing, because the statement
-    # belongs to no request.
+    # A statement sets the limits, because a pooler refuses these settings in the start-up message. The statement is not
+    # traced, because it belongs to no request.
     rows = await asyncpg.Connection.fetch(connection, _BOUND, list(ours), list(ours.values()))
     return {row["name"]: row["milliseconds"] / 1000 for row in rows if row["name"] in limits and row["milliseconds"]}
 
@@ -145,7 +145,7 @@ class Session(asyncpg.Connection):
             refused = type(error) is asyncpg.DataError
             if not cached or not (refused or outages.is_outdated(error)):
                 raise
-            if refused:  # which may also be a mistake of the caller, so the other connections keep their statements
+            if refused:  # the caller may also have made a mistake, so the other connections keep their statements
                 self._drop_local_type_cache()  # ty: ignore[missing-attribute]
                 self._drop_local_statement_cache()  # ty: ignore[missing-attribute]
             else:

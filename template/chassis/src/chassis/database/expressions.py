@@ -74,12 +74,12 @@ class Differences:
 
     @property
     def surplus(self) -> Checks:
-        """The constraints that the code has no longer, or with another rule."""
+        """The constraints of the database that the code lacks, or has with another rule."""
         return {name: check for name, check in self.migrated.items() if self.modelled.get(name) != check.validated}
 
     @property
     def missing(self) -> Checks:
-        """The constraints that the database lacks, or has with another rule."""
+        """The constraints of the code that the database lacks, or has with another rule."""
         return {
             name: check
             for name, check in self.modelled.items()
@@ -88,7 +88,7 @@ class Differences:
 
     @property
     def unvalidated(self) -> list[Name]:
-        """The constraints whose existing rows nobody has checked."""
+        """The constraints that are NOT VALID: PostgreSQL has not checked the rows that existed before the constraint."""
         checks = self.migrated.items()
         unvalidated = [name for name, check in checks if self.modelled.get(name) == check.validated != check]
         return [*unvalidated, *self.foreign_keys]
@@ -146,7 +146,7 @@ async def _compare(engine: AsyncEngine, tables: sa.MetaData) -> Differences:
 
 
 def writer(found: Differences, tables: sa.MetaData, steps: Steps) -> Hook:
-    """Return the hook of Alembic that adds the constraints to a new migration, and puts into `steps` what has to wait.
+    """Return the hook of Alembic that adds constraints to a new migration, and leaves slow operations to `steps`.
 
     New constraints are NOT VALID: a later migration validates them, without a lock that blocks other sessions.
     """
@@ -225,7 +225,7 @@ def _escape_in_tables(operations: Iterable[ops.MigrateOperation], expressions: d
 
 
 def _made_with_types(operations: Iterable[ops.MigrateOperation], tables: sa.MetaData) -> set[Name]:
-    """Return the CHECK constraints that come with the type of a new column, as of sa.Enum(create_constraint=True)."""
+    """Return the CHECK constraints that come with the type of a new column, such as sa.Enum(create_constraint=True)."""
     changes = [each for group in operations if isinstance(group, ops.ModifyTableOps) for each in group.ops]
     columns = {(each.table_name, each.column.name) for each in changes if isinstance(each, ops.AddColumnOp)}
     for each in changes:

@@ -71,7 +71,7 @@ def _run(step: Callable[[Config, str], None], config: Config, revision: str) -> 
             if leftovers.waits_long(error.statement)
             else ""
         )
-        detail = getattr(error.orig.__cause__, "detail", None) if error.orig else None  # the rows, of asyncpg's error
+        detail = getattr(error.orig.__cause__, "detail", None) if error.orig else None  # asyncpg names the rows
         described = f"{error.orig}\n{detail}" if detail else error.orig
         raise MigrationFailed(f"a migration failed: {described}\n{error.statement}{remedy}") from error
 
@@ -164,8 +164,8 @@ def engine_for(url: str, **server_settings: str) -> AsyncEngine:
 def write_next(service: Service, url: str, message: str) -> list[Path]:
     """Write the migrations from the upgraded database to the tables in the code, and apply all but the last.
 
-    Returns their files: one, and more if a part may not share the transaction of another part. Indexes of new columns and the
-    check of existing rows are such parts. Raises MigrationFailed.
+    Returns their files: one file, or more if an operation needs a later transaction, such as an index of a new column or the
+    check of existing rows. Raises MigrationFailed.
     """
     _refuse_twins(service.versions)
     steps, found = Steps(), _compared(service, url)
@@ -204,7 +204,7 @@ def _write_one(service: Service, url: str, message: str, write: Hook) -> Path:
     assert script is not None
     assert not isinstance(script, list)
     path = Path(script.path)
-    path.write_text(re.sub(r"^ +# ### .*\n", "", path.read_text(), flags=re.MULTILINE))  # Alembic's own remarks
+    path.write_text(re.sub(r"^ +# ### .*\n", "", path.read_text(), flags=re.MULTILINE))  # remove Alembic's remarks
     # The new file has to pass the service's own gates.
     for tidy in (["check", "--fix-only"], ["format"]):
         subprocess.run([sys.executable, "-m", "ruff", *tidy, "--quiet", script.path], check=True)

@@ -39,7 +39,7 @@ POOLED = ("26000", "42P05")
 _OUTDATED = (
     asyncpg.InvalidCachedStatementError,
     asyncpg.DatatypeMismatchError,
-    asyncpg.UndefinedFunctionError,  # which includes operators: text = integer
+    asyncpg.UndefinedFunctionError,  # a missing operator, too: text = integer
     asyncpg.CannotCoerceError,
 )
 
@@ -58,7 +58,7 @@ def reason(error: BaseException) -> str | None:
         # The server has ended the session, but asyncpg has not seen the connection close yet.
         case asyncpg.InternalClientError():
             return f"{type(error).__name__}: {error}"
-        # Once after a migration that changed a type. The statement is prepared anew the next time.
+        # A statement fails once after a migration that changed a type, and is prepared anew the next time.
         case asyncpg.InvalidCachedStatementError():
             return f"a migration changed a type that a prepared statement uses: {error}"
         case asyncpg.PostgresError(sqlstate=state) if state in POOLED:

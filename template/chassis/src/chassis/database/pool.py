@@ -87,8 +87,8 @@ class Database:
         self._idle_seconds = command_timeout_seconds + SPARE_SECONDS
         self._short_limits: set[str] = set()
         self._places = asyncio.Semaphore(pool_size)
-        """The pool's connections that no task uses. A task waits here, because the pool would take the connection back and give
-        it away again, which takes as long as a statement."""
+        """The number of connections that no task uses. A task waits here and not in the pool: to give a connection back to the
+        pool and take it out again takes as long as a statement."""
         self._waiting = 0
         self._at_hand: deque[tuple[float, PoolConnectionProxy]] = deque()
         """Unused connections outside of the pool, each with the time of its return. The newest is used first."""

@@ -31,7 +31,7 @@ class Probe:
                 except LACKING:
                     read_only, migrated = False, False
                 except asyncio.CancelledError:
-                    connection.terminate()  # or the release of the connection would wait for the server as well
+                    connection.terminate()  # an open connection would wait for the server when it is released
                     raise
                 if read_only and self._writable:
                     connection.terminate()  # the next probe looks for another host

@@ -1,4 +1,4 @@
-"""Split the operations of `make migration` into migrations of which none blocks other sessions for long.
+"""Split the operations of `make migration` into migrations that never block other sessions for long.
 
 An index of a table that has rows is built CONCURRENTLY, outside of a transaction. A foreign key is NOT VALID until a later
 migration validates it. A unique constraint is made of an index that is there. A default that PostgreSQL computes for each row
@@ -48,7 +48,7 @@ def _render(context: AutogenContext, operation: Concurrently) -> list[str]:
 
 @dataclass
 class Steps:
-    """The operations that wait for a migration of their own, and what undoes the constraints."""
+    """The operations that a later migration does, and `undoing`, the operations that undo the constraints."""
 
     indexes: list[ops.MigrateOperation] = field(default_factory=list)
     constraints: list[ops.MigrateOperation] = field(default_factory=list)
@@ -57,7 +57,11 @@ class Steps:
     """Whether there are foreign keys that a later migration has to validate."""
 
     def split(self, upgrade: ops.UpgradeOps) -> list[ops.MigrateOperation]:
-        """Leave in `upgrade` the operations that are quick. Return those on indexes, unless they may need its columns."""
+        """Leave the quick operations in `upgrade`, and move the operations on indexes and unique constraints to this object.
+
+        If `upgrade` then has nothing but new foreign keys, no index can need a new table or column: return the operations on
+        indexes for the same migration.
+        """
         whole = {each.table_name for each in upgrade.ops if isinstance(each, ops.CreateTableOp | ops.DropTableOp)}
         groups = [each for each in upgrade.ops if isinstance(each, ops.ModifyTableOps) and each.table_name not in whole]
         for group in groups:
@@ -72,7 +76,10 @@ class Steps:
         return [Concurrently(taken)] if taken else []
 
     def _stays(self, operation: ops.MigrateOperation, dropped: set[str]) -> bool:
-        """Sort an operation on a table that is there. The index of a dropped column is dropped with the column."""
+        """Return whether an operation on an existing table stays in this migration. Store it for a later one otherwise.
+
+        The index of a dropped column is dropped with the column.
+        """
         if isinstance(operation, ops.DropIndexOp) and _may_need(operation, dropped):
             return True
         if isinstance(operation, ops.CreateIndexOp | ops.DropIndexOp):
@@ -138,14 +145,14 @@ def _default_last(operation: ops.MigrateOperation) -> list[ops.MigrateOperation]
 
 
 def _is_computed(default: DefaultClause) -> bool:
-    """Return whether PostgreSQL may compute another value for each row. A plain text is one value, and so is the time."""
+    """Return whether PostgreSQL may compute a value for each row. A plain text and now() have one value for all rows."""
     if isinstance(default.arg, str):
         return False
     return bool(re.search(r"(?<!\bnow)\(", str(default.arg.compile(dialect=postgresql.dialect()))))
 
 
 def only(operations: Sequence[ops.MigrateOperation], *, undoing: Sequence[ops.MigrateOperation] | None = None) -> Hook:
-    """Return the hook that writes these operations alone, and by default what undoes each of them."""
+    """Return the hook that writes a migration of these operations alone. By default its downgrade reverses each of them."""
     undoing = [each.reverse() for each in reversed(operations)] if undoing is None else undoing
 
     def replace(_: MigrationContext, __: Any, directives: list[ops.MigrationScript]) -> None:

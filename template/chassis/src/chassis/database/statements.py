@@ -147,7 +147,7 @@ class Statement:
             raise
 
     def _for(self, parameters: Mapping[str, Any]) -> "Statement":
-        """Return this statement, or a variant (compiled once) without the columns that have their defaults."""
+        """Return this statement, or a variant (compiled once) without the columns that no parameter sets."""
         if not self._omittable or not (missing := self._omittable.difference(parameters)):
             return self
         if missing not in self._variants:

@@ -14,11 +14,11 @@ current_caller: ContextVar[Any] = ContextVar("current_caller", default=None)
 """The chassis.identity.Caller of the current request, if the service asks for access tokens."""
 
 current_key: ContextVar[tuple[str, Iterator[int]] | None] = ContextVar("current_key", default=None)
-"""A name of the current request or message, which its repetitions have as well, and numbers for the keys of its calls."""
+"""A name that the current request or message shares with its repetitions, and a counter for the keys of its calls."""
 
 
 def as_subject(value: Any) -> str | None:
-    """Return the value if every broker and the database carry it as a subject: at most 255 characters, none of control."""
+    """Return the value if every broker and the database can carry it as a subject: up to 255 printable characters."""
     fits = isinstance(value, str) and 0 < len(value) <= 255 and value.isprintable() and value == value.strip()
     return value if fits else None
 
@@ -72,10 +72,10 @@ class UnitOfWork:
         self.message_id: str | None = None
         """The id of the handled message, the same in each copy and attempt: use it as the idempotency key of calls."""
         self.republished: str | None = None
-        """The id of the run of `republish` that has published the handled event again. None: something has just happened."""
+        """The id of the run of `republish` that has published the handled event again. None for an event that is new."""
         self.subject: str | None = getattr(current_caller.get(), "subject", None)
         """The subject of the caller, or of the handled message, whose sender claims it. Published and enqueued messages carry
-        it. None if nobody is known."""
+        it. None if neither is known."""
         self.saga: str | None = None
         """The ids of the sagas that the work belongs to, as the header of the handled message has them. Published and enqueued
         messages carry them."""

@@ -24,7 +24,7 @@ from chassis.service import Service
 from chassis.settings import SettingsError
 
 PATH = "/development-issuer"
-"""The path of the issuer's URL. `serve` refuses an issuer with this path, so no production trusts one."""
+"""The path of the issuer's URL. `serve` refuses an issuer with this path, so no service in production trusts one."""
 
 
 class Issuer(TokenServer):
@@ -122,7 +122,7 @@ class Client(httpx2.AsyncClient):
 
     @property
     def guarded_routes(self) -> list[GuardedRoute]:
-        """Every route that is not public and no WebSocket. An identifier stands for each parameter of its path."""
+        """Every route that is neither public nor a WebSocket. An identifier stands for each parameter of its path."""
         found = []
         for route, demand in self.app.state.guard.routes:
             url = re.sub(r"\{[^}]*\}", str(UUID(int=1)), route.path)

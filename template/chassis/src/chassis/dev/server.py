@@ -30,7 +30,7 @@ FOLDER = Path(".dev")
 START_TIMEOUT_SECONDS = 30
 
 DEBUG_PORT = 5678
-"""Where editors look for debugpy."""
+"""The port at which editors look for debugpy."""
 
 
 def add_arguments(parser: argparse.ArgumentParser, _: Service) -> None:
@@ -147,7 +147,7 @@ def _database(service: Service) -> Any:
         try:
             if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", service.schema):
                 await connection.execute(f'CREATE DATABASE "{service.schema}"')
-            # Longer than the chassis' limits, because a transaction stays open while the prompt of a debugger is open.
+            # These limits replace the chassis' shorter limits: a transaction stays open while a debugger's prompt is open.
             for limit in ("idle_in_transaction_session_timeout", "transaction_timeout"):
                 await connection.execute(f"ALTER DATABASE \"{service.schema}\" SET {limit} = '1d'")
         finally:
@@ -216,7 +216,7 @@ class _NotAlive(Exception):
 
 
 def _wait_until_alive(process: embedded.Process, url: str, seconds: float) -> None:
-    # Without the proxy of the environment, which does not reach this machine.
+    # Use no proxy of the environment, because a proxy does not reach this machine.
     straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

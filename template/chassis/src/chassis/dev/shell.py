@@ -64,7 +64,8 @@ def _loop() -> Generator[asyncio.AbstractEventLoop]:
 
     def serve() -> None:
         while not closing.is_set():
-            with contextlib.suppress(SystemExit, KeyboardInterrupt):  # asyncio stores them for who waits, and raises
+            # asyncio gives these two errors of a task to the code that awaits the task, and also raises them here.
+            with contextlib.suppress(SystemExit, KeyboardInterrupt):
                 loop.run_forever()
 
     thread = threading.Thread(target=serve, daemon=True)
@@ -100,7 +101,7 @@ def _names(service: Service, settings: CommandSettings, database: Database) -> d
     try:
         of_the_service: object = read(service.settings)
     except SettingsError:
-        of_the_service = settings  # some settings of the service have no value here
+        of_the_service = settings  # the environment here lacks some settings of the service
     return _layers(service.package) | {
         "service": service,
         "settings": of_the_service,

@@ -116,7 +116,7 @@ def _compare(service: Service, commit: str) -> int:
 
 
 def _problems(service: Service, base: dict[str, dict[str, Any]], retired: set[str]) -> list[str]:
-    """Find the changes that break others who know the messages of `base`."""
+    """Find the changes that break services that know the messages of `base`."""
     if has_module("chassis.messaging.part"):
         from chassis.messaging.specs import compatibility
         from chassis.messaging.specs.schemas import described
@@ -130,7 +130,7 @@ def _problems(service: Service, base: dict[str, dict[str, Any]], retired: set[st
 
 
 def _unfinished(service: Service, base: dict[str, int], retired: set[str]) -> Iterator[str]:
-    """Find the functions that sagas of `base`, which may still run, do not find here."""
+    """Find the sagas of `base` that may still run in production, but whose function or version is gone from the code."""
     now = {} if service.messages.sagas is None else service.messages.sagas.versions
     for name, version in sorted(base.items()):
         if name not in now and name not in retired:

@@ -30,7 +30,7 @@ _CODES = {
     409: ["idempotency_key_in_use", "answer_not_kept"],
     422: ["invalid_request", "idempotency_key_reused"],
 }
-"""The codes of the refusals, after those that the chassis itself has for the status."""
+"""The codes that an answer of each status can have: the chassis' own code, if it has one, and the codes of this module."""
 
 
 def describe(operation: dict[str, Any]) -> None:

@@ -85,7 +85,7 @@ class Keeping:
 
 
 def cover(app: FastAPI) -> None:
-    """Let each POST take a key. The routers of a service are modules, so several applications may serve one route."""
+    """Let each POST take a key, once: applications share routers, so another application may have changed a route already."""
     for route in _posts(app):
         original: Any = route.original_route
         if not hasattr(original, "takes_keys"):

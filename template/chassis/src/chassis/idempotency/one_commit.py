@@ -31,15 +31,16 @@ class _RolledBack(Exception):
 
 
 class OneCommit(Database):
-    """The end of each `transaction()` of the route keeps its changes for the one commit; an error undoes only its own changes.
+    """A database for one request: each `transaction()` of the route is a part of one PostgreSQL transaction.
 
-    The one transaction of PostgreSQL begins with the first `transaction()`, so a route that calls another service before
-    that holds no connection meanwhile. It holds a lock on the key, which PostgreSQL frees at its end, also if this process
-    dies. After the commit this is a plain database, for what the route does in the background.
+    An error in a `transaction()` undoes the changes of that part only; `commit` commits all other parts. The PostgreSQL
+    transaction begins with the first `transaction()`, so a route that calls another service earlier holds no connection
+    during the call. The transaction locks the key, and PostgreSQL frees the lock even if this process dies. After the
+    commit, this is a plain database for the route's background tasks.
     """
 
     def __init__(self, database: Database, key: bytes) -> None:
-        # Without super().__init__(), because `database` gives all connections.
+        # super().__init__() is not called, because `database` provides all connections.
         self._database, self._key = database, key
         self._transaction = AsyncExitStack()
         self._uow: UnitOfWork | None = None
@@ -60,7 +61,7 @@ class OneCommit(Database):
 
     @asynccontextmanager
     async def connection(self) -> AsyncGenerator[Connection]:
-        """Take a connection. Between the route's transactions it is theirs, so that a read sees what they have changed."""
+        """Take a connection. Between the route's transactions, take their connection, so that a read sees their changes."""
         if self._uow is None or self._inside:
             async with self._database.connection() as connection:
                 yield connection

@@ -131,7 +131,7 @@ def _scopes_of(dependant: Dependant) -> Iterator[str]:
 
 
 class _Closed(tuple[BaseRoute, ...]):
-    """The routes of a router that takes no more."""
+    """The routes of a router that refuses further routes."""
 
     def append(self, route: BaseRoute | str, **_: Any) -> None:
         name = route if isinstance(route, str) else getattr(route, "path", "a router")

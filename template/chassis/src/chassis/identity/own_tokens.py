@@ -31,7 +31,7 @@ class OwnToken(httpx2.Auth):
         self._obtain = obtain
 
     async def async_auth_flow(self, request: httpx2.Request) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
-        repeatable = isinstance(request.stream, httpx2.ByteStream)  # a body that is an iterator is there only once
+        repeatable = isinstance(request.stream, httpx2.ByteStream)  # an iterator can be sent only once
         token = await self._obtain("")
         request.headers["Authorization"] = f"Bearer {token}"
         answer = yield request

@@ -38,7 +38,7 @@ class Refused(Exception):
 
 
 class Tokens:
-    """Verify tokens, and remember the verified until they expire: a second request costs microseconds.
+    """Verify tokens, and remember verified tokens until they expire: a second request costs microseconds.
 
     The memory holds digests, not tokens, and forgets the oldest when it is full.
     """

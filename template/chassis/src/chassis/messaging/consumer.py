@@ -116,7 +116,7 @@ class Consumer:
             try:
                 await running
             finally:
-                touching.cancel()  # or a consumer that was cancelled would keep its messages from every other one
+                touching.cancel()  # otherwise a cancelled consumer would keep its messages from all other consumers
             with suppress(Exception):
                 await subscription.release(lanes.held())
             with suppress(DatabaseUnavailable):
@@ -140,5 +140,5 @@ class Consumer:
 async def _touch(subscription: Subscription, lanes: Lanes) -> None:
     while True:
         await asyncio.sleep(TOUCH_SECONDS)
-        with suppress(Exception):  # then the broker delivers them again, and the inbox knows them
+        with suppress(Exception):  # after a failure, the broker may send copies, which the inbox recognises
             await subscription.touch(lanes.held())

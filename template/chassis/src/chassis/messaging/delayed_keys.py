@@ -67,7 +67,7 @@ class DelayedKeys:
         return min(due, key=attrgetter("due"), default=None)
 
     def longest(self, *, max_attempts: int) -> DelayedKey | None:
-        """Return the key that delays most messages, due or not.
+        """Return the key that delays the most messages, also before its pause ends.
 
         A message that has had all its attempts, and could not be parked, would only fail again: its pause continues.
         """
@@ -75,7 +75,7 @@ class DelayedKeys:
         return max(failed, key=len, default=None)
 
     def add_behind(self, delivery: Delivery) -> bool:
-        """Let the delivery wait if its key is delayed. Returns whether it is."""
+        """Let the delivery wait if its key is delayed. Return whether the key is delayed."""
         key = self._keys.get(delivery.message.key)
         if key is None:
             return False

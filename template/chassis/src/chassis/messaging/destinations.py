@@ -43,7 +43,7 @@ class Destinations:
         return {name for name, pause in self.paused.items() if pause.window < BATCH}
 
     def pause(self, name: str) -> None:
-        """Pause a destination of which it is unknown whether it works."""
+        """Pause a destination that is not known to work."""
         self.paused.setdefault(name, Pause())
 
     def due(self, now: float) -> list[str]:

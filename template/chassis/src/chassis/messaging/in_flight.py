@@ -90,7 +90,7 @@ class InFlight:
         self.taken: dict[int, int] = {}
         """The rows that are being sent, or are settled and still in the outbox, with the sizes of their payloads."""
         self.failed: set[Key] = set()
-        """Keys that failed since the last look. That look may have found later rows of them, which must not be sent."""
+        """Keys that failed since the last query began. The query may return later rows of these keys, which must not be sent."""
         self._confirmed: defaultdict[str, list[int]] = defaultdict(list)
         self._refused: list[Refusal] = []
 
@@ -151,7 +151,7 @@ class InFlight:
         return self._sender.send(row)
 
     def _settle(self, sending: Sending, answer: asyncio.Future[None]) -> None:
-        """Note what became of the first row of a key. Send the next row; after a failure, or a stop, the rest waits."""
+        """Record the result of the first row of a key, and send the next row. After a failure or a stop, all later rows wait."""
         row = sending.rows[0]
         error = asyncio.CancelledError() if answer.cancelled() else answer.exception()
         if error is None:
@@ -200,7 +200,7 @@ class InFlight:
             batch.answered.set()
 
     def settled(self) -> tuple[dict[str, list[int]], list[Refusal]]:
-        """Return what was settled since the last call: the rows that the broker has taken, by destination, and refusals."""
+        """Return what was settled since the last call: the rows that the broker has confirmed, by destination, and refusals."""
         confirmed, self._confirmed = self._confirmed, defaultdict(list)
         refused, self._refused = self._refused, []
         return confirmed, refused

@@ -40,7 +40,7 @@ async def claim(executor: Executor, identities: Iterable[tuple[str, str]]) -> se
 
 
 def introduce(message: Message, uow: UnitOfWork, service: str) -> None:
-    """Show the handler of the message, in this service, what it needs to know besides the content."""
+    """Set the facts about the message that its handler reads from the unit of work, and the name for keys of calls."""
     uow.message_id = message.id
     current_key.set((f"{service} {message.name} {message.id}", count(1)))
     uow.republished = message.headers.get(REPUBLISHED) or None

@@ -24,7 +24,7 @@ FAULT_PAUSE_SECONDS = 10
 
 
 class Lane:
-    """Some of the keys: their messages one batch after the other, in the order of arrival within each key."""
+    """Process the messages of some keys, one batch after the other, in the order of arrival within each key."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Lane:
         while time.monotonic() < self._ends:
             self._wake.clear()
             try:
-                # After each further attempt the queue has its turn: attempts that take long are due again at once.
+                # After each further attempt the queue has its turn: after a slow attempt, the next attempt may be due already.
                 self._again = None if self._again and self._queue else self._due()
                 if self._again:
                     await self._retry(self._again)

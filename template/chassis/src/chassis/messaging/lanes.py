@@ -50,7 +50,7 @@ class Lanes:
         jobs_at_once: int | None = None,
     ) -> None:
         self.progress = asyncio.Event()
-        """Set by a lane that may have less to do."""
+        """An event that a lane sets when it may have room for more messages."""
         self._kind = kind
         self._shape = SHAPES[kind]
         if kind is Kind.JOB and jobs_at_once is not None:
@@ -92,7 +92,7 @@ class Lanes:
         most = self._shape.held + (self._shape.spare if any(lane.met_outage for lane in lanes) else 0)
         ahead = sum(lane.ahead for lane in lanes)
         if all(lane.attempts_again for lane in lanes):
-            ahead -= len(lanes)  # or slow attempts, of which the next is due at once, would keep new messages out
+            ahead -= len(lanes)  # otherwise slow attempts, one after the other, would keep new messages out
         return min(self._shape.window - ahead, most - sum(map(len, lanes)))
 
     def wake_if_crowded(self) -> None:

@@ -116,7 +116,7 @@ class Processor:
         return Ready(delivery, receiver, content, parent, trace_context.is_recorded(parent), message.identity)
 
     async def process(self, batch: Sequence[Ready], *, lane: UUID) -> None:
-        """Claim and handle all of them in one transaction. Raises what a handler raises; then nothing has happened."""
+        """Claim and handle the messages in one transaction. An error of a handler is raised, and rolls all of them back."""
         crashes = self.crashes(batch[0].delivery)
         async with self._alone_after_crash if crashes else nullcontext():
             # At least two, because another message of the batch may have caused the first crash.

@@ -115,14 +115,15 @@ class Relay:
         assert self._lead is not None, "run leads"
         before: Batch | None = None
         while not stop.is_set():
-            # Before the look: a commit after it sets the event again.
+            # Clear the event before the query: a commit during or after the query sets the event again.
             self._wake.clear()
             self._lead.check()
             await self._record(connection)
             rows, more = await self._take(connection)
             batch = self._in_flight.start(rows)
             if more:
-                # Without a batch before it, the first batch shows whether the broker takes messages.
+                # Wait for the former batch while this batch is sent. Without a former batch, wait for this one: it shows
+                # whether the broker takes messages.
                 await (before or batch).wait()
                 before = batch
             else:
@@ -135,7 +136,7 @@ class Relay:
 
     async def _sleep(self, stop: asyncio.Event) -> None:
         waiting = [asyncio.ensure_future(event.wait()) for event in (self._wake, stop)]
-        # A pause that ended before the look has had its attempt, or its rows wait for something else.
+        # A pause that had ended before the last query needs no wake-up: its rows were attempted, or wait for something else.
         ends = [pause.until for pause in self._destinations.paused.values() if pause.until > self._looked_at]
         pause = max(0, min(ends) - time.monotonic()) if ends else POLL_SECONDS
         await asyncio.wait(waiting, timeout=min(pause, POLL_SECONDS), return_when=asyncio.FIRST_COMPLETED)
@@ -170,7 +171,7 @@ class Relay:
         return rows, more
 
     def _room(self, rows: list[Any]) -> int:
-        """Return how many bytes of payloads to read next, after `rows` at this look."""
+        """Return how many bytes of payloads to read next, if `rows` are already read for the same batch."""
         batch = sum(row["size"] for row in rows)
         return max(1, min(IN_FLIGHT_BYTES // 2, IN_FLIGHT_BYTES - sum(self._in_flight.taken.values())) - batch)
 
@@ -182,7 +183,8 @@ class Relay:
             return []
         pause = self._destinations.paused[name]
         rows = await relay_queries.read(connection, min(pause.window, BATCH), excluded, name, size=size)
-        # A pause ends by a success only: rows of the destination may wait for another thing meanwhile.
+        # An empty queue alone does not end a pause, because rows of the destination may wait in another queue. A success
+        # has to come first: it makes the window greater than 1.
         if not rows and pause.window > 1 and name not in await relay_queries.names(connection):
             self._destinations.restore(name)
         free = await relay_queries.hold(connection, rows, self._destinations.closed, name)
@@ -223,5 +225,5 @@ class Relay:
 
 
 def _full(rows: list[Any], size: int) -> bool:
-    """Return whether more rows may wait behind these, of which `size` bytes were asked for."""
+    """Return whether more rows may wait behind these rows, which a query with the limit of `size` bytes has returned."""
     return len(rows) >= BATCH or sum(row["size"] for row in rows) >= size

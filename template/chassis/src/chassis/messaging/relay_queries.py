@@ -102,10 +102,10 @@ def key_of(row: Any) -> Key:
 
 
 async def read_by_index(connection: Connection, *, scope: Literal["SESSION", "LOCAL"]) -> None:
-    """Let this session, or the open transaction, read each queue in the order of its index, and no further than asked.
+    """Let this session, or the open transaction, read each queue in the order of its index, and no further than the limit.
 
-    Statistics of a table that is empty most of the time say nothing of a burst: the planner may then read and sort the
-    whole outbox at each look.
+    The statistics of a table that is empty most of the time tell the planner nothing about a burst: the planner may then
+    read and sort the whole outbox for each query.
     """
     await connection.execute(f"SET {scope} enable_sort = off; SET {scope} enable_seqscan = off")
 

@@ -24,7 +24,7 @@ from chassis.telemetry.setup import Telemetry
 log = structlog.get_logger()
 
 LOOK_SECONDS = 60
-"""The longest pause between two looks at the rows: for a row that another replica has changed, or a clock that was set."""
+"""The longest pause between two queries: another replica may have changed a row, or the clock may have been set."""
 FORGET_AFTER = timedelta(days=1)
 """How long a row that no schedule of this version names may be overdue. A replica of another version may still use the row."""
 
@@ -54,7 +54,7 @@ _OVERDUE = """
 
 
 async def overdue_seconds(connection: Connection, lines: Mapping[str, OnJob]) -> float:
-    """Return for how many seconds the first due time has passed without its job; 0 if none has."""
+    """Return the seconds since the earliest due time whose job is not enqueued yet; 0 if no job is overdue."""
     return await connection.fetchval(_OVERDUE, *_rows_of(lines))
 
 
@@ -100,7 +100,7 @@ class Scheduler:
                 row: Any = await uow.connection.fetchrow(_LOCK, name, schedule.rule, schedule.next_after(now))
                 next_at, now = row["next_at"], row["now"]
                 due_at = schedule.last_until(now) if next_at <= now else None
-                if new and due_at is None:  # a changed schedule: perhaps no worker ran at a due time of the one before
+                if new and due_at is None:  # the schedule was changed: the former schedule may have a missed due time
                     due_at = await uow.connection.fetchval(_TAKE_OVER, name, schedule.rule, now)
                 if due_at is not None:
                     await uow.enqueue(line.contract.model_validate({"due_at": due_at}))

@@ -35,7 +35,7 @@ class TimeLimit:
             raise TimeoutError from error
 
     def when(self) -> float:
-        """Return when the current call has to end. Between two calls: when a call would have to end."""
+        """Return when the current call has to end; between two calls, when a call that begins now would have to end."""
         return self._loop.time() + self._seconds if self._ends is None else self._ends
 
     def close(self) -> None:

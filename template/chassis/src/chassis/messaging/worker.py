@@ -39,7 +39,7 @@ CLOSE_SECONDS = 2
 
 
 class Worker:
-    """Relay, consumers, schedules and housekeeping of one service, from `start` to `stop`."""
+    """Run the relay, the consumers, the schedules and the housekeeping of one service, from `start` to `stop`."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Worker:
         *,
         queues: Collection[str] = (),
     ) -> None:
-        """Process the jobs of these queues; by default of all. The worker of the default queue, which is "", does all the rest."""
+        """Process the jobs of these queues, by default of all. Only a worker of the default queue, "", does all other work."""
         queues = queues or ["", *messages.queues]
         self._does_the_rest = "" in queues
         self.broker = broker_for(_options(messages.service, settings))

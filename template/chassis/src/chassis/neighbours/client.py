@@ -17,7 +17,7 @@ from chassis.neighbours.failures import MAX_RETRY_AFTER_SECONDS, NeighbourTimeou
 from chassis.neighbours.transport import STREAMED, BoundedTransport
 
 SPARE_SECONDS = 0.02
-"""The time of a request that its calls leave, so that this service still answers. With less, a call fails at once."""
+"""The time before the deadline of a request that calls leave unused, so that this service can still answer in time."""
 ATTEMPTS = 3
 LONGEST_REASON = 300
 """The characters of a reason in logs: the text of an error may repeat 100 KB of an answer that breaks the protocol."""
@@ -50,7 +50,8 @@ class NeighbourClient(ServiceClient):
             reason = f"{self._running} calls are running"
             raise self._refusal("concurrency", NeighbourUnavailable(self._name, reason, request))
         bound = None if seconds == math.inf else seconds
-        # The time to connect leaves some for another pod. A pause is limited only where the limit of the whole does not help.
+        # Half of the time is for connecting, so that some is left for another pod. Only a stream needs a limit of pauses:
+        # the limit of the whole call ends with its head.
         pause = bound if stream else None
         phases = {"connect": bound and bound / 2, "read": pause, "write": pause, "pool": None}
         request.extensions = {**request.extensions, "timeout": phases, STREAMED: stream}
@@ -79,7 +80,7 @@ class NeighbourClient(ServiceClient):
             failures += 1
             return failures < ATTEMPTS and self._may_repeat(request, limit, error)
 
-        # Only here, because a call that succeeds at once should not pay for it: its first attempt is the failure above.
+        # stamina costs time, so only a call that has failed uses it: its attempt number 1 is the failure above.
         bounds: Any = {"attempts": None, "timeout": None, "wait_initial": 0.05, "wait_max": 1, "wait_jitter": 0.05}
         async for attempt in stamina.retry_context(on=pause, **bounds):
             with attempt:
@@ -98,7 +99,7 @@ class NeighbourClient(ServiceClient):
         if not isinstance(request.stream, httpx2.ByteStream):  # a stream cannot be read again
             return False
         wait = error.retry_after_seconds * (1 + random.random() / 10)  # noqa: S311 (callers should not come back all at once)
-        # The second rule is for a call without a limit.
+        # MAX_RETRY_AFTER_SECONDS bounds the wait of a call without a time limit.
         ends = asyncio.get_running_loop().time() + wait
         if ends >= (limit.when() or math.inf) or error.retry_after_seconds > MAX_RETRY_AFTER_SECONDS:
             return False

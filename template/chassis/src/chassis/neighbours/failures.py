@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request, Response
 from chassis import problems
 
 MAX_RETRY_AFTER_SECONDS = 60
-"""The most that a call waits to be repeated, and that an answer of this service asks its callers to wait."""
+"""The longest Retry-After that a repeated call waits for, and that this service sends to its own callers."""
 
 _SECONDS = re.compile(r"[0-9]{1,9}")
 

@@ -24,7 +24,7 @@ F = TypeVar("F", bound=Fallback[Any])
 async def call(
     client: httpx2.AsyncClient, method: str, url: str, *, fallback: F | None = None, **options: Any
 ) -> httpx2.Response | F:
-    """Send a request. Return `fallback`, if there is one, in the place of raising NeighbourUnavailable."""
+    """Send a request. Return `fallback`, if there is one, instead of raising NeighbourUnavailable."""
     try:
         return await client.request(method, url, **options)
     except NeighbourUnavailable:

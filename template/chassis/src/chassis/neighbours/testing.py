@@ -180,12 +180,12 @@ def _described(responses: Node, status: int) -> Node | None:
 
 
 def _bare(name: str) -> str:
-    """Return what the id of an operation, as getCustomer, and the name of its function have in common."""
+    """Return a form that is the same for the id of an operation (getCustomer) and its function (get_customer)."""
     return re.sub(r"[\W_]", "", name).lower()
 
 
 def _readings(given: str | list[str]) -> list[Any]:
-    """Return what the text of a parameter may stand for: a text, a number, a truth value, or a list of these."""
+    """Return the values that the text of a parameter can stand for: a text, a number, a truth value, or a list of these."""
     texts = [given] if isinstance(given, str) else given
     read: list[Any] = []
     for text in texts:

@@ -63,7 +63,7 @@ def _announced(response: httpx2.Response) -> int | None:
 
 
 class _Bounded(httpx2.AsyncByteStream):
-    """The body of an answer. To break off is a failure of the neighbour, as to send too much."""
+    """The body of an answer. A body that breaks off, or is too large, is a failure of the neighbour."""
 
     def __init__(self, inner: object, request: httpx2.Request, neighbour: str, max_bytes: int | None) -> None:
         assert isinstance(inner, httpx2.AsyncByteStream)

@@ -76,7 +76,7 @@ class Advance:
         try:
             return self._find(row)
         except Unlisted:
-            # The sweep brings no other worker to a parked saga, whose job a person replays here.
+            # The sweep skips a parked saga, so no other worker would get the job that a person replays here.
             if row["sweeps"] >= PATIENT_SWEEPS or row["problem"] is not None:
                 raise
             log.warning("saga_version_unknown", saga=row["name"], saga_id=str(row["id"]), version=row["version"])

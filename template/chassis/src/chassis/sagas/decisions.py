@@ -67,5 +67,5 @@ async def _resume(uow: UnitOfWork, sagas: Sagas, row: Any, state: str, reason: s
     uow.subject = row["subject"]
     job = AdvanceSagaV1(saga_id=row["id"], turn=turn)
     await uow.enqueue(job)
-    if state == "waiting" and row["deadline"] > row["now"]:  # the delayed job that is there is of an earlier turn
+    if state == "waiting" and row["deadline"] > row["now"]:  # the delayed job in the outbox is for an earlier turn
         await uow.enqueue(job, after=row["deadline"] - row["now"])

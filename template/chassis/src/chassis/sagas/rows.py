@@ -19,7 +19,7 @@ ADVANCE = """
 WAIT = """
     UPDATE chassis.sagas SET due_at = deadline + $2::interval, problem = NULL, problem_message = NULL, sweeps = 0 WHERE id = $1
 """
-# The answer is due to be read, also if the worker that takes the next job does not know the function.
+# The sweep repeats the job that reads the answer, because the worker that takes the first job may not know the function.
 ANSWER = """
     UPDATE chassis.sagas SET answers = $2, updated_at = clock_timestamp(),
         due_at = CASE WHEN due_at IS NOT NULL THEN least(due_at, clock_timestamp() + $3::interval) END
@@ -47,8 +47,8 @@ SWEEP = """
 FORGET = """
     DELETE FROM chassis.sagas WHERE id IN (SELECT id FROM chassis.sagas WHERE ended_at < now() - $1::interval LIMIT $2)
 """
-# Three sweeps in vain: an attempt that is under way has had its time. The name of a step may hold an id, and each name is a series
-# of a metric: so the steps of a saga behind its 50 most frequent ones are one.
+# A saga is idle after three sweeps: by then, an attempt that was under way has ended. The name of a step may hold an id, and each
+# name is a series of a metric: so all steps of a saga except its 50 most frequent steps are counted together.
 MEASURE = """
     SELECT name, state, CASE WHEN rank > 50 THEN 'other' ELSE position END AS position, sum(sagas)::bigint AS sagas,
         sum(idle)::bigint AS idle, max(oldest_seconds) AS oldest_seconds

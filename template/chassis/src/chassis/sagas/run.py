@@ -297,5 +297,5 @@ def _error_of(entry: Entry) -> Exception:
         raise Diverged(
             f"the step {entry['name']!r} has recorded the error {entry['error']}, which the code here does not have: keep the class"
         ) from None
-    # Without the parameters of its own that a class may have: the text is what was recorded.
+    # Skip __init__, which may have other parameters: only the text of the error was recorded.
     return kind.__new__(kind, entry["result"])

@@ -1,4 +1,4 @@
-"""One saga of a list as JSON: what has happened, without parameters, results and answers, which may be data of persons."""
+"""One saga of a list as JSON: its steps, without parameters, results and answers, which may be personal data."""
 
 import json
 from collections.abc import Mapping

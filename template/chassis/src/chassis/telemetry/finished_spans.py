@@ -22,10 +22,10 @@ def child_of(parent: SpanContext, trace_state: TraceState | None = None) -> Span
 
 
 class FinishedSpans(SpanProcessor):
-    """Where the finished spans of a process go. For a span of the SDK, this is a processor that passes the span on."""
+    """Pass on the finished spans of a process: spans that `add` builds, and spans of the SDK, which calls `on_end`."""
 
     installed: "FinishedSpans | None" = None
-    """The place of the spans of this process, once telemetry is installed globally."""
+    """The instance that takes the spans of this process, once telemetry is installed globally."""
 
     def __init__(self, resource: Resource, processors: Sequence[SpanProcessor]) -> None:
         self.resource, self._processors = resource, processors

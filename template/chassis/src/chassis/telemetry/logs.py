@@ -209,7 +209,8 @@ def configure(*, format: Literal["json", "console"], level: str, service: str) -
     else:
         render = _with_fallback(_console_renderer())
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # for half a surrogate pair, or an accent in the C locale
+        # stdout may be unable to encode a lone surrogate, or an accent in the C locale.
+        sys.stdout.reconfigure(errors="backslashreplace")
     logger = structlog.make_filtering_bound_logger(level)
     methods = {name: _guard(method) for name, method in vars(logger).items() if inspect.isfunction(method)}
     structlog.configure(

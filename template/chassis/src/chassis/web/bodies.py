@@ -68,7 +68,7 @@ class BodyMemory:
     def _refuse(self, body: Body) -> None:
         self.remove(body)
         body.refused = True
-        if not body.deadline.expired():  # otherwise its request has ended, and only cleans up
+        if not body.deadline.expired():  # after its deadline, the request is ending already
             body.deadline.reschedule(0)
 
 
@@ -133,5 +133,5 @@ async def ends_soon(receive: Receive) -> bool:
         left -= len(message.get("body", b""))
         if not message.get("more_body"):
             return True
-        del message  # or it stays in memory while the next message is awaited
+        del message  # otherwise the message stays in memory while the next one is awaited
     return False

@@ -394,7 +394,7 @@ class Protocol(HttpToolsProtocol):
         self._held = 0
         self._unparsed = b""
         if not self._in_head:
-            self.cycle.disconnected = True  # or the application would take the empty body for a complete body
+            self.cycle.disconnected = True  # otherwise the application would take the empty body for a complete body
             self._drop_body()
 
     def _drop_body(self) -> None:

@@ -30,7 +30,7 @@ MAX_BODIES_BYTES = 24 * 1024 * 1024
 """The most bytes of all arriving bodies, and of the large bodies of running requests, in the whole process."""
 
 STREAMS_SHARE = 4
-"""One of this many places may belong to requests whose body is read as a stream, because they wait for their clients."""
+"""Requests whose body is read as a stream wait for their clients, so they get at most one of this many places."""
 
 
 class Limits:
@@ -178,7 +178,7 @@ class Limits:
             if more or body.refused or body.size > SMALL_BODY_BYTES:
                 self._body_memory.count(body, len(chunk))
             body.content += chunk
-            # Or both stay in memory while the next message is awaited: 256 KiB for each body that arrives.
+            # Without `del`, both stay in memory while the next message is awaited: 256 KiB for each body that arrives.
             del message, chunk
         content = bytes(body.content)
         body.content.clear()

@@ -2,8 +2,8 @@
 
 Each name has a topic. A job that no service consumes within the retention is lost, as an event is.
 
-The first service that declares a topic creates it, also a listener: a Kafka that creates unknown topics by itself would
-give the topic the wrong settings.
+The first service that declares a topic creates the topic, even if the service only consumes it: a Kafka that creates unknown
+topics by itself would give the topic the wrong settings.
 """
 
 import asyncio
@@ -81,7 +81,7 @@ class KafkaBroker:
         options = self._options
         settings = {
             "retention.ms": str(int(options.retention_seconds * 1000)),
-            # One copy may be out of reach, and every confirmed message is still on more than one node.
+            # If one of three copies is out of reach, the topic still works, and stores each confirmed message on two nodes.
             "min.insync.replicas": str(max(1, options.replication - 1)),
         }
         return NewTopic(name, options.partitions, options.replication, topic_configs=settings)

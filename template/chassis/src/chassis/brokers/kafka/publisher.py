@@ -68,7 +68,7 @@ class Publisher:
     ) -> None:
         self.producer = producer
         self._mend = mend
-        """Is awaited before the messages fail."""
+        """A function that repairs the cause of a failure. The publisher awaits the function before the messages fail."""
         self._timeout_seconds = timeout_seconds
         self._loop = asyncio.get_running_loop()
         self._waiting: defaultdict[str, list[_Record]] = defaultdict(list)

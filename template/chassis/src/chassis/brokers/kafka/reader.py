@@ -55,7 +55,7 @@ class Reader:
         self._careful_until = 0.0
         self._by_record: set[TopicPartition] = set()
         self._turns: dict[TopicPartition, int] = {}
-        """When each partition was last read one by one: partitions take turns, so that none fills every answer."""
+        """The turn in which each partition was last read. Partitions take turns, so that no partition fills every answer."""
 
     async def read(
         self, limit: int, *, wait_seconds: float, positions: Mapping[TopicPartition, int]

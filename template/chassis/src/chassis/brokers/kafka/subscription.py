@@ -147,7 +147,7 @@ class KafkaSubscription(ConsumerRebalanceListener):
         await self._leave()
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """Give up all partitions, as a group does when a replica comes or goes. Messages in process may be finished first."""
+        """Give up all partitions, because a replica comes or goes. Wait a moment for the messages that are being processed."""
         self._rebalancing = True
         partitions = {place: self._partitions[place] for place in revoked if place in self._partitions}
         for partition in partitions.values():
@@ -183,7 +183,8 @@ class KafkaSubscription(ConsumerRebalanceListener):
         }
         if not offsets or self._consumer is None or self._supervised.client is None:
             return
-        with suppress(BrokerUnavailable):  # then the next commit includes them, or the next owner reads them again
+        # After a failed commit, the next commit includes these records, or the next owner reads them again.
+        with suppress(BrokerUnavailable):
             async with bounded_call(CALL_SECONDS, KafkaError):
                 await self._consumer.commit(offsets)
             for place, offset in offsets.items():

@@ -24,7 +24,7 @@ SYSTEM = "nats"
 RECONNECT_SECONDS = 0.25
 """The pause between two attempts to reach the servers again."""
 PING_SECONDS = 10
-"""A server that leaves two of these unanswered is given up."""
+"""The pause between two pings. A server that leaves two pings unanswered counts as lost."""
 CLOSE_SECONDS = 2
 
 FAILURES = (errors.Error, OSError, TimeoutError)
@@ -48,7 +48,7 @@ class Connection:
         self._restoring: dict[tuple[Kind, str], asyncio.Task[None]] = {}
         self._last_error: Exception | None = None
         self._violation: str | None = None
-        """The last permission that the server found missing: the reason why an answer may never come."""
+        """The server's last report of a missing permission, which explains a call that gets no answer."""
         self._closed = False
 
     @property
@@ -193,7 +193,7 @@ class _Client(Client):
         await super()._process_info(info, initial_connection)
 
     async def _process_pong(self) -> None:
-        # nats-py stops to read, without a word, if the answer to a ping arrives after its task was cancelled or has given up.
+        # nats-py silently stops reading if the answer to a ping arrives after the ping was cancelled or timed out.
         if self._pongs and self._pongs[0].done():
             self._pongs[0] = asyncio.get_running_loop().create_future()
         await super()._process_pong()

@@ -43,9 +43,9 @@ def streams_of(topology: Topology) -> list[Stream]:
 
 
 async def ensure(jetstream: JetStreamContext, stream: Stream, options: Options, *, ours: frozenset[str]) -> None:
-    """Create the stream, or add the missing names and, if its owner is one of `ours`, its settings.
+    """Create the stream, or add the missing names to it. Update its settings too if its owner is one of `ours`.
 
-    Raises BrokerUnavailable, and what nats-py raises.
+    Raises BrokerUnavailable and the errors of nats-py.
     """
     name = stream_name(stream.kind, stream.owner)
     settings = _settings(stream.kind, options)
@@ -62,7 +62,7 @@ async def ensure(jetstream: JetStreamContext, stream: Stream, options: Options, 
                     raise
             continue
         subjects = set(found.subjects or ())
-        # The owner's settings count, not the settings of a listener that was there first. But no copy is given up.
+        # A consumer may have created the stream with other settings: the owner's replace them. No copy is given up.
         copies = {"num_replicas": max(options.replication, found.num_replicas or 1)}
         wanted = settings | copies if stream.owner in ours else {}
         if stream.names <= subjects and all(getattr(found, setting) == value for setting, value in wanted.items()):

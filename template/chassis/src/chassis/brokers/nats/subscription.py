@@ -33,7 +33,7 @@ LOOK_SECONDS = 0.2
 NOBODY = "503"
 NEVER = -1
 UNLIMITED = -1
-"""Unacknowledged jobs of all replicas together. Jobs that wait for another attempt count."""
+"""The limit of unacknowledged jobs of all replicas together: none, because jobs that wait for another attempt count."""
 
 OURS = ("id", "key", "type", "Nats-Msg-Id")
 """Headers for which a Message has attributes."""
@@ -90,7 +90,7 @@ class NatsSubscription:
         await quietly(self.connection.client.flush())
 
     async def _answer(self, deliveries: Sequence[Delivery], answer: bytes) -> None:
-        with suppress(errors.Error, OSError):  # then the server redelivers them
+        with suppress(errors.Error, OSError):  # the server redelivers a message whose answer is lost
             for delivery in deliveries:
                 await self.connection.client.publish(delivery.receipt.reply, answer)
 
@@ -138,7 +138,8 @@ class _Source:
         if (version.major, version.minor) >= (2, 14):
             await jetstream.reset_consumer(self._stream, self._subscription.service)
         else:
-            # After a crash in between, the next consumer begins with the whole stream: slow, but nothing is lost.
+            # A consumer is deleted and created. After a crash in between, the next consumer begins with the whole stream:
+            # slow, but nothing is lost.
             assert info.ack_floor is not None
             await jetstream.delete_consumer(self._stream, self._subscription.service)
             start: dict[str, Any] = {
@@ -209,7 +210,7 @@ class _Source:
         self._subscription.arrived.append(Delivery(_message(message, self._subscription.kind), message))
 
     async def stop(self) -> None:
-        """Receive only the messages that are on their way."""
+        """Ask for no more messages, and receive the messages that are already on their way."""
         inbox, self._inbox = self._inbox, None
         if inbox is not None:
             await quietly(inbox.drain() if self._connection.connected else inbox.unsubscribe())
@@ -220,7 +221,7 @@ def _message(message: Msg, kind: Kind) -> Message:
     identity = headers.get("id")
     if not identity:
         at = message.metadata
-        # With the time, because a stream that was deleted and created again counts from one.
+        # The id includes the time, because a stream that was deleted and created again counts from one.
         identity = f"{at.stream}:{at.sequence.stream}:{at.timestamp.timestamp():.6f}"
     return Message(
         kind=kind,

@@ -33,7 +33,7 @@ SYSTEM = "rabbitmq"
 CALL_SECONDS = 10
 HEARTBEAT_SECONDS = 10
 LONGEST_JOB_MILLISECONDS = 24 * 3600 * 1000
-"""How long a job of a queue apart may stay unacknowledged, with all its attempts. RabbitMQ's default is half an hour."""
+"""How long a job of a further queue may stay unacknowledged, with all its attempts. RabbitMQ's default is half an hour."""
 
 FAILURES = (AMQPError, RuntimeError)
 """The errors of aiormq. RuntimeError: the channel or the connection was closed."""
@@ -116,14 +116,14 @@ async def _declare(connection: AbstractConnection, declare: Callable[[Channel], 
 def queue_arguments(
     connection: AbstractConnection, *, replication: int, alone: bool, apart: bool = False
 ) -> dict[str, Any]:
-    """`alone`: one replica at a time is the consumer. `apart`: the jobs of the queue may take long."""
+    """Return a queue's arguments. `alone`: one replica at a time is the consumer. `apart`: the jobs may take long."""
     arguments: dict[str, Any] = {"x-queue-type": "quorum", "x-quorum-initial-group-size": replication}
     if alone:
         arguments["x-single-active-consumer"] = True
     if apart:
         arguments["x-consumer-timeout"] = LONGEST_JOB_MILLISECONDS
     if _version(connection) >= 4:
-        # By default RabbitMQ 4 discards a message after 20 deliveries. Older servers have no limit, and take -1 for 0.
+        # By default RabbitMQ 4 discards a message after 20 deliveries. Older servers have no limit, and read -1 as 0.
         arguments["x-delivery-limit"] = -1
     return arguments
 
@@ -139,7 +139,7 @@ async def open_channel(connection: AbstractConnection, **options: bool) -> Chann
 
 
 async def close(connection: AbstractConnection) -> None:
-    # With a named error, because by default aiormq cancels the tasks that wait for an answer.
+    # The tasks that wait for an answer get this error. Without an error, aiormq would cancel the tasks.
     async with asyncio.timeout(CALL_SECONDS):
         await connection.close(ConnectionError("closed"))
 

@@ -79,7 +79,7 @@ class RabbitSubscription:
         most = options.max_in_flight
         if self._kind is Kind.EVENT:
             return most
-        # The jobs of a queue apart may take long: no replica holds jobs that another one could begin.
+        # The jobs of a further queue may take long, so a replica holds no job that another replica could begin.
         return min(options.jobs_at_once if self._is_apart else JOBS_AT_HAND, most)
 
     async def _consume(self, channel: Channel) -> None:
@@ -112,7 +112,7 @@ class RabbitSubscription:
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         """Confirm with one frame all deliveries before the oldest unfinished delivery. Confirm other deliveries later."""
         self._done += self._settle(deliveries)
-        # A job may take long, and few are at hand: the broker sends the next job when one is confirmed.
+        # Confirm a job at once: the broker sends few jobs ahead, and the next job only after a confirmation.
         most = 0 if self._kind is Kind.JOB else self._at_hand // 4
         await self._confirm(one_by_one=len(self._done) > most)
 
@@ -130,7 +130,7 @@ class RabbitSubscription:
                 alone = []
             if channel is None:
                 return
-            with suppress(BrokerUnavailable):  # then RabbitMQ redelivers them
+            with suppress(BrokerUnavailable):  # RabbitMQ redelivers a message whose confirmation is lost
                 async with bounded_call(CALL_SECONDS, *FAILURES):
                     if together:
                         await channel.basic_ack(together[-1], multiple=True, wait=False)

@@ -81,7 +81,7 @@ def set_limits(connection: Connection) -> None:
 
     def before(_: Connection, __: Any, statement: str, *___: Any) -> None:
         if waits_long(statement):
-            # First, because its DROP INDEX CONCURRENTLY passes through `before` and `after` as well.
+            # Remove leftovers before the limit changes: their DROP INDEX CONCURRENTLY also runs `before` and `after`.
             leftovers.remove(connection, service.schema, statement)
             connection.exec_driver_sql("SET lock_timeout = 0")
 

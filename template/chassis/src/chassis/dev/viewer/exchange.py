@@ -26,11 +26,11 @@ HEADERS = {
 
 
 Table = tuple[Mapping[str, Callable[[], None]], Mapping[str, Callable[..., None]]]
-"""What answers each path, and each path that matches an expression, whose groups become arguments."""
+"""The functions that answer requests: by path, and by a pattern of paths, whose groups become arguments."""
 
 
 class Refused(Exception):
-    """The status and a sentence for the client."""
+    """A refusal: the HTTP status, and a sentence for the client."""
 
 
 class Exchange(BaseHTTPRequestHandler):

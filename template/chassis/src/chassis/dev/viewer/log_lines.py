@@ -74,7 +74,7 @@ def _text(line: bytes, stream: str) -> dict[str, Any]:
 
 
 def _clean(value: Any) -> str:
-    """Make a text that UTF-8 has bytes for: JSON may hold half a surrogate pair."""
+    """Make a text that UTF-8 can encode: JSON may hold a lone surrogate."""
     return str(value).encode(errors="replace").decode()
 
 

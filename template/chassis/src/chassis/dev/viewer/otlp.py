@@ -16,7 +16,7 @@ MAX_NAME = 200
 """The characters of the name of a service that are kept: each span has a copy of it."""
 
 LAST_TIME = 2**62
-"""The latest time that is kept, in nanoseconds since 1970: SQLite has no integers of 64 bits without a sign."""
+"""The latest time that is kept, in nanoseconds since 1970: SQLite has no unsigned integers of 64 bits."""
 
 EXACT = 2**53
 """JavaScript rounds whole numbers from here on, so they become texts."""

@@ -30,7 +30,7 @@ CREATE INDEX IF NOT EXISTS log_request ON log (request) WHERE request <> '';
 """
 """A `part` is what one service has in a trace. A `hop` is a span in which services meet: see `chassis.dev.viewer.traffic`."""
 
-# The summary follows from the batch and the summary of before: reading the spans of the trace again at each batch would
+# The new summary is made from the batch and the former summary: to read all spans of the trace again at each batch would
 # take quadratic time. The first span without a parent, or else the first span, gives the trace its name.
 SUMMARISE = """
 INSERT INTO trace VALUES (:id, :rank, :service, :name, :path, :status, :start, :duration, :spans, :bytes, :failed)

@@ -23,7 +23,7 @@ MAX_BYTES = 512 * 1024 * 1024
 """The bytes of text that are kept of spans, and as many of log lines."""
 
 SPARE = 0.05
-"""The share that is removed beyond a limit, so that not each batch removes something."""
+"""The share of a limit that is freed once the limit is exceeded, so that not every batch has to remove entries."""
 
 LISTED = 500
 """The most traces or log lines of an answer."""
@@ -94,13 +94,13 @@ class Store:
             self._file.with_name(self._file.name + suffix).unlink(missing_ok=True)
 
     def touch(self) -> None:
-        """Wake the readers that wait for a change, for a change of something else than the store."""
+        """Wake the readers that wait for a change, because something other than the store has changed."""
         with self._changed:
             self._version += self._version >= 0
             self._changed.notify_all()
 
     def wait(self, seen: int, timeout: float) -> int:
-        """Return the number of the newest change, once it is another than `seen`; -1 after the end."""
+        """Wait up to `timeout` for a change after the change `seen`. Return the number of the newest change; -1 after the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._version != seen, timeout)
             return self._version
@@ -165,7 +165,7 @@ class Store:
                 self._drop_old_lines()
 
     def _drop_old_lines(self) -> None:
-        """Drop a part of the lines, or the older half if they are large."""
+        """Drop the oldest lines: a small share if there are too many, or half of them if they take too many bytes."""
         dropped = int(self._max_lines * SPARE) if self._line_bytes <= MAX_BYTES else self._lines // 2
         self._database.execute(
             "DELETE FROM log WHERE number < (SELECT min(number) FROM log) + ?",
@@ -209,7 +209,7 @@ class Store:
 
     def edges(self, seconds: int, peers: Mapping[str, str], declared: Collection[Edge] | None) -> dict[str, Any]:
         """Return which services used each other in the last seconds: see `traffic.edges`."""
-        # A connection of its own, because many spans take a part of a second, in which services send others.
+        # Use a new connection: this may take a part of a second, and services send spans meanwhile.
         with closing(sqlite3.connect(self._file)) as database:
             database.row_factory = sqlite3.Row
             return traffic.edges(database, time.time_ns() - seconds * 10**9, peers, declared)

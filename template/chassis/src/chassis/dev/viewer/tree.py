@@ -64,5 +64,5 @@ def draw(rows: Iterable[tuple[int, str, str, str, str]]) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Remove the line breaks, and what else a terminal would obey."""
+    """Replace line breaks, and all other characters that a terminal would obey."""
     return "".join(each if each.isprintable() else " " for each in text[:MOST_CHARACTERS])

@@ -10,9 +10,9 @@ depends_on = None
 
 def upgrade() -> None:
     op.execute("CREATE SCHEMA IF NOT EXISTS chassis")
-    # Debezium's outbox event router expects these names of columns. Rows live shortly, so vacuum by their number and
-    # not by their share. `payload` is JSON in a text column: the relay asks for lengths first, and PostgreSQL knows the
-    # length of a text without reading it.
+    # Debezium's outbox event router expects these names of columns. Rows live for a short time, so a number of dead rows
+    # starts the vacuum, not their share of the table. `payload` is JSON in a text column: the relay asks for lengths
+    # first, and PostgreSQL knows the length of a text without reading it.
     op.execute("""
         CREATE TABLE chassis.outbox (
             seq bigint GENERATED ALWAYS AS IDENTITY CONSTRAINT pk_outbox PRIMARY KEY,
@@ -32,9 +32,8 @@ def upgrade() -> None:
             created_at timestamptz NOT NULL DEFAULT now()
         ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000)
     """)
-    # Rows that are due at once and rows that are due later have separate indexes, so the relay searches neither for the
-    # other. `waits_for` is the failed destination that delays a row. Such a row is in no index of rows that can be
-    # sent.
+    # Rows that are due at once and rows that are due later have separate indexes, so the relay reads each kind without
+    # passing over the other. `waits_for` is the failed destination that delays a row. A delayed row is in neither index.
     op.execute("CREATE INDEX ix_outbox_at_once ON chassis.outbox (seq) WHERE not_before IS NULL AND waits_for IS NULL")
     op.execute("""
         CREATE INDEX ix_outbox_later ON chassis.outbox (not_before) WHERE not_before IS NOT NULL AND waits_for IS NULL

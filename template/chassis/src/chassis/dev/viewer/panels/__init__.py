@@ -9,11 +9,11 @@ class Panel:
     """Commands of a service, as arguments of `python -m <service>`."""
 
     entry: str
-    """What the list has, for sentences: `a parked message`."""
+    """The name of an entry of the list, for sentences: `a parked message`."""
     listing: tuple[str, ...]
-    """Prints a JSON list."""
+    """The command that prints the list as JSON."""
     decisions: Mapping[str, tuple[str, ...]]
-    """Each takes the id of an entry as its last argument."""
+    """The commands by name. Each takes the id of an entry as its last argument."""
 
 
 PARKED = Panel(
