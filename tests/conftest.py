@@ -97,11 +97,11 @@ def quick_copier() -> Generator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def settings_of_tools(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
+def settings_of_tools(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
     """Compile Kingfisher's rules and the texts of the template once, and hide the user's settings of Copier."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KF_RULE_CACHE_DIR", str(KINGFISHER_RULES))
-        patch.setenv(COMPILED, str(shared / "compiled"))
+        patch.setenv(COMPILED, str(folder_of_the_run(tmp_path_factory) / "compiled"))
         settings = tmp_path_factory.mktemp("copier") / "settings.yml"
         settings.write_text("{}\n")
         patch.setenv("COPIER_SETTINGS_PATH", str(settings))
@@ -111,7 +111,11 @@ def settings_of_tools(shared: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The temporary folder that all test processes of this run share."""
-    own = tmp_path_factory.getbasetemp()
+    return folder_of_the_run(tmp_path_factory)
+
+
+def folder_of_the_run(factory: pytest.TempPathFactory) -> Path:
+    own = factory.getbasetemp()
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
