@@ -20,7 +20,7 @@ def level(approver: str, template: Path) -> Level:
     return apply_waiver(map_, MapFinding(("billing", "orders"), Finding("map-call-cycle", "", "", ""))).finding.level
 
 
-def test_the_policy_of_the_platforms_template_decides_who_may_approve(
+def test_the_policy_of_the_platforms_template_names_the_approvers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     template, other = tmp_path / "template", tmp_path / "other"

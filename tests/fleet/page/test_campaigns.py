@@ -44,7 +44,7 @@ def campaigns(monkeypatch: pytest.MonkeyPatch) -> Content:
     return replace(small(), campaigns=[measure(one, policy.maturity, FLEET, day) for one in policy.campaigns[::-1]])
 
 
-def test_a_campaign_shows_its_progress_whom_to_ask_and_the_state_of_each_service(
+def test_a_campaign_shows_its_progress_the_owner_to_ask_and_the_state_of_each_service(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = opened(campaigns(monkeypatch))
@@ -119,7 +119,7 @@ def test_a_question_about_boundaries_has_its_evidence_with_links_its_trend_and_t
     assert 'id="boundaries"' not in html(small())
 
 
-def test_the_page_begins_with_the_errors_between_services_and_who_breaks_whom(opened: Open) -> None:
+def test_the_page_begins_with_the_errors_between_services_and_their_causes(opened: Open) -> None:
     page = opened(with_example_map(example(40)))
     faults = page.locator(".faults li b").all_inner_texts()
     assert len(faults) == 2

@@ -205,7 +205,7 @@ def test_services_are_grouped_by_owner_and_the_address_keeps_filters_for_a_link(
     assert len(names(page)) == 6
 
 
-def test_a_version_shows_the_services_that_have_it_and_no_version_that_begins_with_the_same_digits(
+def test_a_version_shows_its_services_and_no_version_that_begins_with_the_same_digits(
     opened: Open,
 ) -> None:
     versions = {"old": "v1.1.1", "new": "v1.1.10", "far": "v11.1.1"}
