@@ -40,7 +40,7 @@ async def _in_turns(publish: Callable[[bytes], Any], bodies: Sequence[bytes]) ->
 
 
 async def handle(pool: asyncpg.Pool, messages: Iterable[tuple[str, str, bytes]]) -> None:
-    """Ids, keys and bodies: each key in one lane, the lanes at the same time."""
+    """Process messages, given as id, key and body. All messages of a key are in one lane, and the lanes run concurrently."""
     lanes: list[list[tuple[str, bytes]]] = [[] for _ in range(LANES)]
     for identity, key, body in messages:
         lanes[hash(key) % LANES].append((identity, body))

@@ -114,7 +114,7 @@ async def commit_effects(pool: asyncpg.Pool, messages: list[tuple[str, bytes]]) 
 
 
 async def _waiting(queue: asyncio.Queue[Any]) -> list[Any]:
-    """Wait for one, and take all that are there, up to a batch."""
+    """Wait for an entry of the queue, and take all entries that are present, up to a batch."""
     found = [await queue.get()]
     while len(found) < BATCH and not queue.empty():
         found.append(queue.get_nowait())

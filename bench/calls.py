@@ -1,8 +1,8 @@
 """Measure a call of another service by the policy of chassis.neighbours, compared with a bare client of httpx2.
 
-`make bench-calls`, or for a look `make bench-calls ARGS="--rounds 1"`. Both clients call the same small server, one call after the
-other, and read a customer from the JSON. The calls by the policy have the deadline of a request, and each has a span that is
-exported over OTLP; the exporter's thread counts. Rounds alternate, and medians are shown.
+`make bench-calls`, or `make bench-calls ARGS="--rounds 1"` for a quick look. Both clients call the same small server, one call
+after the other, and read a customer from the JSON. The calls by the policy have the deadline of a request, and each has a
+span that is exported over OTLP; the exporter's thread counts. Rounds alternate, and medians are shown.
 """
 
 import argparse
@@ -36,7 +36,7 @@ WARM_UP = 200
 
 
 async def neighbour(scope: Any, receive: Any, send: Any) -> None:
-    """Answer every request with the same customer, requests of the exporter too."""
+    """Answer every request with the same customer, even the requests of the exporter."""
     if scope["type"] == "http":
         while (await receive()).get("more_body"):
             pass

@@ -163,7 +163,7 @@ async def _execute(url: str, statement: str) -> None:
 
 
 Rounds = dict[str, dict[str, list[float]]]
-"""By pair, then by figure."""
+"""The measured values of all rounds, by the name of the pair and then by the name of the figure."""
 
 
 async def measure(pairs: list[Pair], receiver: Sink, folder: Path, rounds: int, seconds: int) -> Rounds:

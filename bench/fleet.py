@@ -1,10 +1,12 @@
 """Measure `fleet status` on 1, 50 and 200 services, and drift check and update against cruft's, in one run.
 
-`.venv/bin/python -m bench.fleet`, or with `--services 1,10 --rounds 1` for a look. They are copies of one service,
-generated and installed, under as many names, with edits; a third of them breaks something. Cold is with an empty cache, warm with
-that of the run before. Memory is the most that fleet and what it started had resident at once, shared pages counted each
-time. cruft (its newest release, in an environment of its own) works on a cookiecutter template made of the same files;
-rounds alternate, medians are shown, and ratios are ours divided by cruft's.
+`.venv/bin/python -m bench.fleet`, or with `--services 1,10 --rounds 1` for a quick look. The services are copies of one
+generated and installed service. Each copy has a name of its own and edits, and every third copy breaks a rule. A cold run
+begins with an empty cache, and a warm run with the cache of the run before. Memory is the largest resident size of fleet and
+its children at one moment; a page that processes share counts once for each process.
+
+cruft (its newest release, in an environment of its own) works on a cookiecutter template made of the same files. Rounds
+alternate, medians are shown, and ratios are ours divided by cruft's.
 """
 
 import argparse
@@ -69,11 +71,11 @@ def main() -> None:
             beside_cruft(Path(folder), template, born, rounds=options.rounds)
 
 
-# --- What is measured on -----------------------------------------------------------------------------------------------
+# --- The measured services ---------------------------------------------------------------------------------------------
 
 
 def generated(folder: Path) -> tuple[Path, Path]:
-    """This working tree as a template with two releases, and a service of the first, installed."""
+    """Make a template with two releases from this working tree, and install a service of the first release."""
     template, born = folder / "template", folder / NAME
     files = call("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT).split("\0")
     for name in filter(None, files):
@@ -97,7 +99,7 @@ def generated(folder: Path) -> tuple[Path, Path]:
 
 
 def named(born: Path, folder: Path, name: str) -> Path:
-    """The same service under another name, as the template would make it: of the same length, so that no line breaks."""
+    """Copy the service under another name. The name has the same length, so that the template would make the same lines."""
     assert len(name) == len(NAME)
     service = folder / name
     for path in filter(None, call("git", "ls-files", "-z", cwd=born).split("\0")):
@@ -122,7 +124,7 @@ def edited(service: Path, number: int) -> None:
 
 
 def remembered(history: Path, days: int = 400) -> None:
-    """Repeat the line of today for each day before."""
+    """Fill the history with `days` copies of today's line, one for each day until today."""
     line = json.loads(history.read_text().splitlines()[-1])
     dates = [date.fromisoformat(line["day"]) - timedelta(ago) for ago in range(days - 1, -1, -1)]
     history.write_text("".join(json.dumps(line | {"day": str(day)}) + "\n" for day in dates))
@@ -170,7 +172,7 @@ def status(folder: Path, born: Path, number: int, *, rounds: int, urls: bool) ->
 
 
 def beside_cruft(folder: Path, template: Path, born: Path, *, rounds: int) -> None:
-    """A service with one edited file, looked at for drift and updated, and its twin that cruft made."""
+    """Measure drift check and update of a service with one edited file, and of the same service made by cruft."""
     cruft = installed("cruft")
     newer = folder / "newer" / NAME
     shutil.copytree(born, newer, ignore=shutil.ignore_patterns(".venv"), symlinks=True)
@@ -237,7 +239,7 @@ def tracked(service: Path, into: Path) -> Path:
 
 
 def installed(tool: str) -> str:
-    """The program of a package, from an environment of its own."""
+    """Install a package in an environment of its own, and return the path of its program."""
     places = {"UV_TOOL_DIR": str(TOOLS / "uv"), "UV_TOOL_BIN_DIR": str(TOOLS / "bin")}
     if not (TOOLS / "bin" / tool).exists():
         subprocess.run(["uv", "tool", "install", "--quiet", tool], env={**os.environ, **places}, check=True)
@@ -250,7 +252,7 @@ def installed(tool: str) -> str:
 
 
 def measured(*command: str, cwd: Path, status: int) -> Run:
-    """Stops the benchmark if the command ends otherwise: then it has not done what is measured."""
+    """Run the command and measure it. Stop the benchmark if the command ends with another status, because it has then failed."""
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     process = subprocess.Popen(
         command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

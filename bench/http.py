@@ -52,7 +52,7 @@ PROMISES = {
     ("start", "to_livez_seconds"): "ratio 1.5",
     ("start", "to_get_seconds"): "ratio 1.5",
 }
-"""What the service may cost at most, alone or beside the bare application."""
+"""The most that the service may cost: an absolute value, or a ratio to the bare application."""
 
 Rounds = dict[str, dict[str, list[dict[str, Any]]]]
 """The rounds by cell, then by application."""
@@ -106,7 +106,7 @@ def with_tokens(issuer: Issuer) -> tuple[str, dict[str, str], dict[str, str]]:
 
 
 def measure(apps: list[App], receiver: Sink, options: argparse.Namespace) -> Rounds:
-    """All rounds of the cells that were asked for."""
+    """Measure all rounds of the requested cells."""
     rounds: Rounds = {cell: {app.name: [] for app in apps} for cell in CELLS if cell in options.only}
 
     def note(cell: str, app: App, **figures: float) -> None:
@@ -164,7 +164,7 @@ def write_scripts(folder: Path, ids: list[str], headers: dict[str, str]) -> dict
 
 
 def table(rounds: Rounds) -> str:
-    """Show medians, the median, smallest and largest ratio of a round, and what was promised."""
+    """Show the medians, the median, smallest and largest ratio of a round, and the promise."""
     lines = [f"{'':27}{'service':>10}{'bare':>10}{'ratio':>8}{'of a round':>15}   at most"]
     for cell, by_app in rounds.items():
         for figure in by_app["service"][0]:

@@ -47,7 +47,7 @@ def main() -> None:
             for source in (ours, naive):
                 engine.docker("builder", "prune", "--all", "--force")
                 seconds.setdefault(("cold", source.name), []).append(build(engine, source))
-                # Not a comment: the bytecode changes with it, too.
+                # The change is a statement and not a comment, so that the bytecode changes, too.
                 with (source / "src/billing/main.py").open("a") as file:
                     file.write(f"\nCHANGE = {number}\n")
                 seconds.setdefault(("source only", source.name), []).append(build(engine, source))
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def generated(folder: Path) -> None:
-    """This working tree's service, locked."""
+    """Generate a service from this working tree, and lock its dependencies."""
     answers = {"service_name": "billing", "messaging_style": "events", "broker": "nats"}
     copier.run_copy(
         str(ROOT), folder, data=answers, defaults=True, quiet=True, vcs_ref="HEAD", settings=copier.Settings()
@@ -69,7 +69,7 @@ def generated(folder: Path) -> None:
 
 
 def build(engine: Engine, source: Path) -> float:
-    """Seconds."""
+    """Build the image, and return the seconds of the build."""
     begun = time.perf_counter()
     engine.docker("build", "--tag", source.name, str(source))
     return time.perf_counter() - begun

@@ -48,13 +48,13 @@ NAME = "counter.stepped.v1"
 KEYS = 1000
 RATE_PER_SECOND = 100
 LATENCY_SECONDS = 10
-# The bare client has been connected all the time, and so has the relay.
+# Whether the relay has connected and waits for rows. The bare client is connected before its time starts, too.
 RELAY_WAITS = """
     SELECT EXISTS (
         SELECT FROM pg_stat_activity WHERE application_name = 'counter-relay' AND query LIKE '%chassis.outbox%'
     )
 """
-# By the last row: to look for the first one, the server would pass over all deleted rows each time.
+# The query looks for the last row: on its way to the first row, the server would pass over all deleted rows.
 OUTBOX_IS_EMPTY = "SELECT (SELECT seq FROM chassis.outbox ORDER BY seq DESC LIMIT 1) IS NULL"
 PROMISES = {
     "nats": "relay 5000/s and half of the bare client; consumer 0.6, and 3000/s; p50 25 ms",
@@ -169,7 +169,7 @@ def _consumer(broker: Broker, database: Database, url: str) -> Consumer:
 
 @contextmanager
 def _as_served() -> Generator[None]:
-    """The garbage collector as a service's process has it. The bare client keeps Python's settings, as documented."""
+    """Set the garbage collector as in a service's process. The bare client keeps Python's settings, as documented."""
     before = gc.get_threshold()
     spare_collector()
     try:
@@ -205,7 +205,7 @@ async def _rate(events: int, work: Awaitable[None]) -> Rate:
 
 
 async def _rate_of_consumer(journal: Database, events: int) -> Rate:
-    """From the first effect on: the bare client has been connected all the time."""
+    """Measure from the first effect on, so that the time for connecting does not count, as for the bare client."""
     await _until(journal, "SELECT EXISTS (TABLE journal.entries)")
     ((done,),) = await journal.fetch("SELECT count(*) FROM journal.entries")
     return await _rate(events - done, _until(journal, f"SELECT count(*) >= {events} FROM journal.entries"))

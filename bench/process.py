@@ -1,4 +1,4 @@
-"""A server process under measurement: started, asked, loaded with wrk, and weighed. Linux only: reads /proc."""
+"""Start a server process, send requests to it, load it with wrk, and measure its CPU and memory. Linux only: reads /proc."""
 
 import contextlib
 import json
@@ -48,7 +48,7 @@ class Start:
 
 
 class App:
-    """`PORT` in the command stands for the port that it is to listen on."""
+    """A server under measurement. `PORT` in its command stands for the port at which it listens."""
 
     def __init__(
         self, name: str, command: list[str], environment: dict[str, str], headers: dict[str, str] | None = None
@@ -78,7 +78,7 @@ class App:
             self._process.wait(30)
 
     def start(self, path: str) -> Start:
-        """Start it once, measure, and stop it again."""
+        """Start the process once, measure the start, and stop the process."""
         begun = time.perf_counter()
         with self.running():
             alive = time.perf_counter() - begun
@@ -86,11 +86,11 @@ class App:
             return Start(alive, time.perf_counter() - begun, self.cpu_seconds())
 
     def get(self, path: str) -> dict:
-        """The body of a 200."""
+        """Send a GET, and return the body of the answer."""
         return self._open(path, None)
 
     def post(self, path: str, body: str) -> dict:
-        """The body of a 201."""
+        """Send a POST, and return the body of the answer."""
         return self._open(path, body.encode())
 
     @property
@@ -115,7 +115,7 @@ class App:
         return int(requests), rate, p50, p99
 
     def memory_mib(self) -> float:
-        """Resident memory now."""
+        """Return the present resident memory of the process."""
         pages = Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20
 

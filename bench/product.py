@@ -48,7 +48,7 @@ def main() -> None:
 
 def measure(folder: Path, count: int) -> None:
     began = time.monotonic()
-    fleet(folder, "up", "--detach", check=False)  # which installs and migrates
+    fleet(folder, "up", "--detach", check=False)  # the first start installs and migrates each service
     print(f"{count} services, first start:        {time.monotonic() - began:6.1f} s")
     fleet(folder, "down")
     began = time.monotonic()

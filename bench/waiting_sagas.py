@@ -37,7 +37,7 @@ SIZE = """
 
 
 async def fill(opened: Database, waiting: int) -> None:
-    """Store sagas that wait for three days, with the delayed jobs of their time-outs, and nothing else."""
+    """Empty the tables, and store sagas that wait for three days, with the delayed jobs of their time-outs."""
     await opened.execute("TRUNCATE chassis.sagas, chassis.outbox, chassis.inbox")
     await opened.execute(FILL, waiting, "waiting", "waiting ", json.dumps(STEPS))
     await opened.execute(FILL_OUTBOX)

@@ -1,1 +1,1 @@
-"""`make demo`: a service from nothing, running for real, with what it does shown."""
+"""`make demo`: generate a service, run it, and show its work."""

@@ -31,7 +31,7 @@ LEAVES = (
     "process notifications.deliver-notification.v1",
     "send notifications.notification-sent.v1",
 )
-"""The ends of the trace's branches. With one root, these and ADVANCES, no span of a service is missing."""
+"""The last spans of the trace's branches. A trace with one root, these spans and ADVANCES lacks no span of a service."""
 
 ADVANCES = 3
 """How many jobs advance the saga: for its start, for the answer of payments, and for the order that is placed."""
@@ -113,7 +113,7 @@ def show_billing(client: httpx2.Client, billing: Running) -> None:
 
 
 def converse(client: httpx2.Client) -> httpx2.Response:
-    """Be a client. Returns the answer that created the invoice."""
+    """Create, read and list an invoice, and show refusals. Return the answer that created the invoice."""
     say("\nAn invoice is created, read and listed:")
     created = create(client, "2027-0001")
     exchange(client, "GET", created.headers["Location"], 200)
@@ -135,7 +135,7 @@ def draft(number: str) -> dict[str, Any]:
 
 
 def issue(client: httpx2.Client, created: httpx2.Response) -> None:
-    """Once; a second time is refused."""
+    """Issue the invoice, and show that a second attempt is refused."""
     url = created.headers["Location"]
     say("It is issued, once:")
     exchange(client, "POST", f"{url}/issue", 200, headers={"If-Match": created.headers["ETag"]})
@@ -143,7 +143,7 @@ def issue(client: httpx2.Client, created: httpx2.Response) -> None:
 
 
 def exchange(client: httpx2.Client, method: str, path: str, status: int, **options: Any) -> httpx2.Response:
-    """Send, show both sides, insist on the status."""
+    """Send a request, show the request and the answer, and check the status of the answer."""
     response = client.request(method, path, **options)
     shown = {"Authorization": "Bearer …"} if "Authorization" in client.headers else {}
     headers = "".join(f"  {name}: {value}" for name, value in {**shown, **options.get("headers", {})}.items())
@@ -193,7 +193,7 @@ def show_notification(product: Product, order_id: str) -> None:
 
 
 def show_trace(product: Product, trace_id: str) -> None:
-    """Show one tree from the request to the reaction, without what only reads."""
+    """Show the trace from the request to the reaction as one tree, without the spans that only read."""
     wait_for("trace", lambda: is_whole(product.trace(trace_id)))
     lines = [found[1] for line in product.trace(trace_id) if not LEFT_OUT.match(line) and (found := SPAN.match(line))]
     say(f"The checkout and all that followed, as one trace ({trace_id}), without what only reads:\n")

@@ -22,7 +22,7 @@ class DemoFailed(Exception):
 
 @dataclass
 class Running:
-    """Where a service answers."""
+    """A service that runs: its base URL and its process."""
 
     base: str
     process: subprocess.Popen[bytes]
@@ -88,7 +88,7 @@ class DemoService:
 
     @contextmanager
     def running(self, **settings: str) -> Generator[Running]:
-        """`make dev`'s process: PostgreSQL, NATS, migrations and the service."""
+        """Run the process of `make dev`: PostgreSQL, NATS, migrations and the service."""
         log = self.folder / ".dev" / "demo.log"
         log.parent.mkdir(exist_ok=True)
         with log.open("w") as output:
@@ -133,6 +133,6 @@ def run(command: list[str], *, cwd: Path = ROOT, check: bool = True, **extra: st
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """Ours, without what would steer a service elsewhere: the demo shows the embedded servers."""
+    """Return our environment without the variables that name other servers: the demo shows the embedded servers."""
     ours = {"DATABASE_URL", "BROKER_URL", "PG_BIN", "VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
     return {name: value for name, value in os.environ.items() if name not in ours} | extra

@@ -23,7 +23,7 @@ READY = "Ctrl-C or `fleet down` ends all"
 
 
 class Making:
-    """`fleet` is installed and the services are made, in a process group of their own that `stop` ends."""
+    """Install `fleet` and make the services, in a process group of their own that ends with the context."""
 
     def __init__(self) -> None:
         script = 'for step in "$INSTALL" "$MAKE"; do $step || exit 1; done'
@@ -51,7 +51,7 @@ class Making:
                     self.process.communicate(timeout=END_SECONDS)
 
     def wait(self) -> None:
-        """Raises DemoFailed with what was printed."""
+        """Wait for the end. Raises DemoFailed with the output if a step has failed."""
         output = self.process.communicate()[0]
         if self.process.returncode != 0:
             raise DemoFailed(f"the example product was not made:\n{output}")
@@ -81,7 +81,7 @@ class Product:
         return next(each["state"] for each in states if each["name"] == service)
 
     def trace(self, trace_id: str) -> list[str]:
-        """The lines of a trace, as the page writes them; none if it has not arrived."""
+        """Return the lines of a trace, as the page writes them; no lines if the trace has not arrived."""
         answer = httpx2.get(f"{self.page}traces/{trace_id}.txt", timeout=60)
         return answer.text.splitlines() if answer.status_code == 200 else []
 

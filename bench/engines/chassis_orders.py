@@ -36,7 +36,7 @@ class ChassisOrders:
             migrate.upgrade(service, self._urls[name])
 
     def backlog(self, orders: int, *, waiting: int = 0) -> Measured:
-        """Measure orders, next to sagas that wait."""
+        """Measure a backlog of orders, while `waiting` other sagas wait."""
         asyncio.run(self._fill(orders, waiting))
         with running(
             [self._worker(name, at) for at, name in enumerate(["bank", *["shop"] * self._workers])]

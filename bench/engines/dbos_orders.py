@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from dbos import DBOS, AsyncSQLAlchemyDatasource, DBOSClient, run_dbos_database_migrations
 
 AT_ONCE = 50
-"""Workflows of a worker: a workflow that waits stays in memory, and counts."""
+"""How many workflows a worker runs at the same time: a workflow that waits stays in memory, and counts."""
 LONGEST_WAIT_SECONDS = 300
 VERSION = "1"
 ENDED = "SELECT count(*) FROM dbos.workflow_status WHERE name = 'place_order' AND status = 'SUCCESS'"

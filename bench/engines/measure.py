@@ -42,7 +42,7 @@ def running(workers: list[Worker]) -> Generator[list[Worker]]:
 async def finish(
     value_of: Callable[[str], Awaitable[Any]], orders: int, workers: list[Worker], *, first: str, ended: str
 ) -> Measured:
-    """Wait for the first effect, and then until all orders have ended. `first` and `ended` are the SQL of a truth and a number."""
+    """Wait for the first effect, and then until all orders have ended. `first` is a query for a boolean, `ended` for a number."""
     await until(value_of, first)
     began, cpu = time.perf_counter(), sum(map(_cpu, workers))
     await until(value_of, f"SELECT ({ended}) >= {orders}")

@@ -63,7 +63,7 @@ class _Rule:
 
 
 class _Metadata(tuple):
-    """The metadata of an `Annotated`, in which rules stay last, and so outermost, behind the constraints of a field."""
+    """The metadata of an `Annotated`. Rules stay behind the constraints that a field adds, so that rules run outside them."""
 
     def __add__(self, more: tuple[Any, ...]) -> "_Metadata":
         return _Metadata(sorted((*self, *more), key=lambda each: isinstance(each, _Rule)))

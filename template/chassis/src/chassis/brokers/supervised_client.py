@@ -82,7 +82,7 @@ class SupervisedClient(Generic[T]):
 
     async def close(self) -> None:
         while self._watching is not None and not self._watching.done():
-            self._watching.cancel()  # again and again, because a client library may swallow a cancellation
+            self._watching.cancel()  # cancel until the task ends, because a client library may swallow a cancellation
             await asyncio.wait([self._watching], timeout=CANCEL_SECONDS)
         self._watching = None
         if self.client is not None:

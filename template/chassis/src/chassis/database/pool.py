@@ -176,7 +176,7 @@ class Database:
             if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
                 await self._drop_idle(pool)
             return reason
-        # A slow statement, other slow work in the transaction, or a dead server.
+        # The cause may be a slow statement, other slow work in the transaction, or a dead server.
         if isinstance(error, TimeoutError) and not is_gone(connection):
             # Get the session's method now, because at the close the pool takes the session away from its proxy.
             given_up = connection.given_up  # ty: ignore[missing-attribute]

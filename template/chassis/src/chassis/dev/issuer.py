@@ -93,7 +93,9 @@ def developer_token(
         return None
     operations = (operation for path in document["paths"].values() for operation in path.values())
     named = {name for each in operations for need in each.get("security", ()) for name in need.get(SCHEME, ())}
-    audience = os.environ.get("OIDC_AUDIENCE") or document["info"]["title"]  # the issuer may be that of another service
+    audience = (
+        os.environ.get("OIDC_AUDIENCE") or document["info"]["title"]
+    )  # OIDC_ISSUER may name another service's issuer
     wanted = {"audience": audience, "subject": subject, "scope": " ".join(sorted(named) if scopes is None else scopes)}
     straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with straight.open(f"{issuer}/token", urlencode(wanted).encode(), timeout=5) as answer:

@@ -106,14 +106,14 @@ class OneCommit(Database):
             except UNREACHABLE:
                 raise
             except Exception as error:
-                if self._inside == 1 and not self._changed:  # nothing to keep, so give the connection back
+                if self._inside == 1 and not self._changed:  # no change is lost by giving the connection back
                     await self._roll_back(error)
                 async with asyncio.timeout(ANSWER_SECONDS):
                     await savepoint.rollback()
                 raise
             await savepoint.commit()
             self._changed = self._changed or self._inside == 1
-        # `database` distinguishes an outage from a mistake. A route whose own time limit cancels the block may go on.
+        # `database` tells an outage from a mistake. A cancellation may come from a time limit inside the route, which goes on.
         except (*UNREACHABLE, asyncio.CancelledError) as error:
             await self._roll_back(error)
         finally:
@@ -146,7 +146,7 @@ class OneCommit(Database):
         self._uow = uow
         if not await uow.connection.fetchval(_TRY_LOCK, int.from_bytes(self._key[:8], signed=True)):
             await self._refuse(KeyInUse())
-        # Only now: the holder of the lock may have committed since the request began.
+        # Look for an answer once the lock is held: its former holder may have committed since the request began.
         if found := await stored_answers.find(uow.connection, self._key):
             await self._refuse(AlreadyAnswered(found))
         return uow

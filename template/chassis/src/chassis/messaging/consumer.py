@@ -30,10 +30,10 @@ log = structlog.get_logger()
 
 LOCK = 0x636F6E73756D65  # "consume"
 FETCH_SECONDS = 1
-"""How long to wait for a first delivery, which is also how long a stop may take to be noticed."""
+"""How long one fetch waits for a first delivery. The consumer notices a stop only after that wait."""
 TOUCH_SECONDS = 3
 PROGRESS_SECONDS = 0.1
-"""How long a stop may take to be noticed while every lane is busy."""
+"""How long the consumer takes to notice a stop while every lane is busy."""
 
 
 class Consumer:

@@ -35,7 +35,7 @@ class Destinations:
     def __init__(self) -> None:
         self.paused: dict[str, Pause] = {}
         self._interrupted = False
-        """Whether it was logged that the broker is away, and the broker has not answered since."""
+        """Whether the log says that the broker is away, and the broker has not answered since then."""
 
     @property
     def closed(self) -> set[str]:

@@ -14,9 +14,9 @@ from chassis.messaging.processing import Processor
 class Shape:
     """How one kind of message is consumed.
 
-    `lanes` work at the same time, each on `batch` messages in a transaction; `window` deliveries wait for their turn at
-    most, and `held` with the deliveries of delayed keys. While one of these has met an outage, `spare` more are taken:
-    only a message that succeeds proves that the database works.
+    `lanes` work at the same time, each on `batch` messages in a transaction. At most `window` deliveries wait for their
+    turn, and at most `held` deliveries are here, with the deliveries of delayed keys. While a delayed key has met an outage,
+    `spare` more deliveries are taken: only a message that succeeds proves that the database works.
     After a stop, lanes begin batches for `last_seconds`, and give back the rest.
     """
 
@@ -29,10 +29,10 @@ class Shape:
 
 
 SHAPES = {
-    # Many small effects in one commit make a consumer fast. And after a stop the lanes finish what they hold: NATS and Kafka
-    # would deliver everything behind the first returned event again, also what another lane has processed.
+    # Many small effects in one commit make a consumer fast. After a stop, the lanes finish the events that they hold: NATS and
+    # Kafka would deliver all events behind the first returned event again, even events that another lane has processed.
     Kind.EVENT: Shape(lanes=4, batch=100, window=1000, held=1000, spare=100, last_seconds=5),
-    # A job may take long, so it is alone in its transaction. A job that no lane is free for is left to other replicas.
+    # A job may take long, so it is alone in its transaction. If no lane is free, a job stays available to other replicas.
     Kind.JOB: Shape(lanes=4, batch=1, window=4, held=200, spare=20, last_seconds=0),
 }
 

@@ -39,7 +39,7 @@ def check(settings: Settings) -> None:
 
 
 def connections(messages: Messages, settings: Settings, queues: Collection[str]) -> int:
-    """Return how many connections a worker of these queues uses at once: one for each lane, and two for all the rest."""
+    """Return how many connections a worker of these queues uses at once: one for each lane, and two for all other work."""
     consumed = {(receiver.kind, receiver.queue) for receiver in messages.receivers.values() if receiver.queue in queues}
     lanes = [SHAPES[Kind.EVENT].lanes if kind == Kind.EVENT else settings.jobs_at_once for kind, _ in consumed]
     return sum(lanes) + 2

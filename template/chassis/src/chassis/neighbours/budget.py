@@ -1,10 +1,10 @@
-"""The budget of repeated calls of one neighbour: a neighbour in trouble gets few calls more than it is offered."""
+"""The budget of repeated calls of one neighbour, so that repetitions add little load to a neighbour in trouble."""
 
 FIRST_RETRIES = 3
 """The balance at the start, so that the first calls of a process may be repeated."""
 
 MOST_RETRIES = 10
-"""The most that a neighbour without failures saves up."""
+"""The highest balance, which is saved up while no call is repeated."""
 
 
 class RetryBudget:

@@ -143,7 +143,7 @@ class Neighbour(httpx2.AsyncBaseTransport):
         self._check(where, [json.loads(message.content)], media_types[media_type].get("schema", {}))
 
     def _check(self, where: str, readings: list[Any], schema: Node) -> None:
-        """Refuse a value none of whose readings fits the schema. Raises Unfit."""
+        """Check that one of the readings of a value fits the schema. Raises Unfit."""
         # References begin at the root of the document.
         whole = {"allOf": [schema], "components": self._document.get("components", {})}
         validator = Draft202012Validator(whole, format_checker=FormatChecker())

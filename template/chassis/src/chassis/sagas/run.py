@@ -56,7 +56,7 @@ class TooLarge(Exception):
 
 
 class Halt(BaseException):
-    """End the replay: all that this message may do is done. Not an Exception, so that no `except` of a saga catches it."""
+    """End the replay, because this message has done its work. Not an Exception, so that no `except` of a saga catches it."""
 
 
 @dataclass(eq=False)
@@ -91,7 +91,7 @@ class Run:
     undoing: bool = False
     undos: list[Undo] = field(default_factory=list)
     worked: bool = False
-    """Whether this message has had its one step, after which a further step waits for the next message."""
+    """Whether this message has performed its one step. A further step waits for the next message."""
     waiting: bool = False
     cause: Link | None = None
     """The span of the message: the spans of the steps are in the trace of the start."""
@@ -150,7 +150,7 @@ class Run:
         undo.entry["undone"], self.position = self.now.isoformat(), undo.name
 
     def finish(self) -> None:
-        """Check, when the function has ended, that it swallowed no error and left out no recorded step. Raises Halt and Diverged."""
+        """Check that the function, at its end, swallowed no error and omitted no recorded step. Raises Halt and Diverged."""
         if self._failure is not None:
             raise self._failure
         if self._played < len(self.steps):

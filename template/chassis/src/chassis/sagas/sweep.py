@@ -49,14 +49,14 @@ class Sweep:
             await self.sweep()
             self._measured = await self._database.fetch(rows.MEASURE)
             while await self._database.execute(rows.FORGET, self._sagas.keep, FORGOTTEN) == f"DELETE {FORGOTTEN}":
-                pass  # in small transactions
+                pass  # each statement deletes at most FORGOTTEN sagas, so that its transaction is short
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), SWEEP_SECONDS)
 
     async def sweep(self) -> int:
         """Enqueue a job for each saga that is idle for too long. Return how many there were."""
         found = 0
-        # A long sweep takes no saga twice: what it has swept may be due again before it ends.
+        # Sweep only sagas that were due when the sweep began: a swept saga may be due again before a long sweep ends.
         [[began]] = await self._database.fetch("SELECT clock_timestamp()")
         while True:
             async with self._database.unit_of_work() as uow:

@@ -126,7 +126,7 @@ def check_run(sagas: Sagas, path: Path) -> None:
     }
     row: dict[str, Any] = {**recorded, **fixed, "steps": steps, "params": params, "answers": "[]"}
     went, _ = asyncio.run(outcome(sagas.of(row), run_of(row), row))
-    # A person may have abandoned the saga, at a step that the function would go on from.
+    # If a person abandoned the saga, the function itself would go on after the last recorded step.
     expected = {"completed": {"completed"}, "abandoned": {"undoing", "running"}, "undoing": {"undoing"}}
     if went not in expected.get(recorded["state"], {"running"}):
         raise Diverged(

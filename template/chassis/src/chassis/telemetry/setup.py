@@ -171,7 +171,7 @@ def from_settings(service: Service, settings: Settings) -> Telemetry:
                 "service.name": service.name,
                 "service.namespace": service.domain,
                 "service.version": settings.service_version,
-                # A name from the environment is still the same replica after a restart of the process.
+                # A name from the environment identifies the replica across restarts of the process.
                 "service.instance.id": given.attributes.get("service.instance.id") or str(uuid.uuid4()),
                 "telemetry.sdk.language": "python",
                 "telemetry.sdk.name": "opentelemetry",

@@ -10,7 +10,7 @@ from inventory.domain.stock_items import StockItem
 from inventory.persistence.stock_items import from_row, stock_items
 
 _SKUS = sa.bindparam("skus", type_=ARRAY(sa.String))
-# In one order for all, so that two reservations never wait for each other.
+# All reservations lock items in the same order, so that no two reservations wait for each other.
 _LOCKED = Statement(
     sa.select(stock_items).where(stock_items.c.sku == sa.any_(_SKUS)).order_by(stock_items.c.sku).with_for_update()
 )

@@ -23,7 +23,7 @@ class RunPurchaseV1(Contract):
 
 async def on_run_purchase(job: RunPurchaseV1, uow: UnitOfWork) -> None:
     client = await temporal()
-    with suppress(WorkflowAlreadyStartedError):  # by an attempt whose commit failed
+    with suppress(WorkflowAlreadyStartedError):  # an attempt whose commit failed may have started it
         await client.start_workflow(
             PurchaseWorkflow.run,
             Purchase(**dict(job)),

@@ -135,7 +135,7 @@ class KafkaSubscription(ConsumerRebalanceListener):
                 partition.released.add(offset)
         for place, partition in self._partitions.items():
             if partition.released and self._consumer is not None:
-                with suppress(KafkaError):  # the partition has another owner, who reads these records again
+                with suppress(KafkaError):  # another replica may own the partition now, and read these records again
                     self._consumer.seek(place, min(partition.released))
 
     async def touch(self, deliveries: Sequence[Delivery]) -> None:

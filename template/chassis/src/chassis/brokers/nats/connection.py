@@ -76,9 +76,9 @@ class Connection:
             if self._closed:
                 raise BrokerUnavailable("the connection to NATS was closed")
             if self._client is not None and not self.connected and not self._client.is_closed:
-                # nats-py keeps trying by itself.
+                # nats-py itself reconnects.
                 raise BrokerUnavailable(f"NATS cannot be reached: {_reason(self._last_error)}")
-            # One task repairs, and all callers that wait share its outcome: they must not try one after the other.
+            # One task repairs the connection, and all callers wait for it: they must not repair one after the other.
             if self._repairing is None or self._repairing.done():
                 self._repairing = asyncio.create_task(self._repair())
             await asyncio.wait([self._repairing])

@@ -128,7 +128,7 @@ class _Source:
     async def _start_over(self) -> None:
         await self.stop()
         self._breaks = self._connection.breaks
-        if self._subscription.kind is Kind.EVENT:  # they are redelivered, in order
+        if self._subscription.kind is Kind.EVENT:  # forget the events that have arrived: all are redelivered, in order
             others = [one for one in self._subscription.arrived if one.receipt.metadata.stream != self._stream]
             self._subscription.arrived = deque(others)
 

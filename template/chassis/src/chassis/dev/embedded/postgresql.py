@@ -188,7 +188,7 @@ def _identity(folder: Path) -> tuple[dict[str, Any], Path]:
     nobody = pwd.getpwnam("nobody")
     home = folder
     if not _reachable(folder):
-        # For example under /root. Use another folder, instead of opening a folder that is not ours.
+        # `nobody` cannot reach the folder, for example under /root. Use another folder, because this one is not ours to open.
         home = OPEN_TO_ALL / f"postgres-{getpass.getuser()}-{_digest(folder)}"
         home.mkdir(exist_ok=True)
         _insist_on_owner(home, 0, nobody.pw_uid)
