@@ -120,7 +120,7 @@ def test_a_service_that_is_named_and_listed_counts_once(tmp_path: Path) -> None:
         ("service = ['git@x:y']", r"service 1 is not a table: write \[\[service\]\]"),
         (
             "[[service]]\nurl = 'git@x:y'\nbranches = 'a'",
-            "service 1 has the unknown key 'branches': write only branch, name",
+            "service 1 has the unknown key 'branches': write only branch, domain, name, owner, path, settings, tier, url",
         ),
         ("[[service]]\nname = 'a'", r"service 1 \(a\) needs either a url or a path: write one"),
         ("[[service]]\nurl = 'git@x:y'\npath = 'y'", r"service 1 \(git@x:y\) needs either .* remove one"),
