@@ -22,7 +22,7 @@ from fleet.conventions.code import Layers
 from fleet.conventions.packages import WithinRanges
 from fleet.service.service import Service
 from tests.support import pypi
-from tests.support.commands import git, run_copier, service_environment
+from tests.support.commands import git, run_quick_copier, service_environment
 from tests.support.needs import PYPISERVER
 from tests.support.paths import ROOT
 from tests.support.services import lend_packages
@@ -145,7 +145,7 @@ def release(repository: Path, version: str) -> None:
 def vendored(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A service of the first release, with its chassis in a folder, locked and committed."""
     service = tmp_path_factory.mktemp("vendored") / "billing"
-    run_copier("copy", "--vcs-ref", "v1.4.0", platform.template, service, service_name="billing", ci="both")
+    run_quick_copier("copy", "--vcs-ref", "v1.4.0", platform.template, service, service_name="billing", ci="both")
     platform.succeed("git init --quiet --initial-branch main; uv lock; git add --all; git commit -qm Start", service)
     return service
 
@@ -232,7 +232,7 @@ def test_an_update_by_fleet_brings_the_chassis_of_the_new_release(
 
 def test_an_update_by_copier_alone_does_so_with_make_setup(platform: Platform, graduated: Path, tmp_path: Path) -> None:
     service = copy(graduated, tmp_path)
-    run_copier("update", service)
+    run_quick_copier("update", service)
     assert (service / "platform.txt").exists()
     assert not (service / "chassis").exists()
     stale = platform.run("make setup", service, UV_LOCKED="1")
