@@ -1,4 +1,4 @@
-"""The brokers' own clients, used as their documentation shows: what relay and consumer are compared with.
+"""Publish and consume with the brokers' own clients, as their documentation shows, for comparison with relay and consumer.
 
 The consumer takes the events that the relay has sent, and does with them what our consumer does: the same statements, in
 transactions of the same size, as many at a time, and the acknowledgement after the commit.

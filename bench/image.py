@@ -1,9 +1,9 @@
 """Measure the generated image against a naive image of the same service: size, and the time of builds, in one run.
 
 `make bench-image`. The naive Dockerfile is what teams write on day one: one stage, everything copied, then installed
-by pip. Both begin with the same base image and the same engine (tests/support/engine.py). A cold build has no layer and no cache of
-packages but has the base; the other one follows a change of one source file. Rounds alternate, medians are shown, and
-ratios are ours divided by the naive one's.
+by pip. Both images are built by the same engine (tests/support/engine.py) from the same base image. A cold build has the base
+image, but no layer and no cache of packages. The other build follows a change of one source file. Rounds alternate, medians
+are shown, and ratios are ours divided by the naive image's.
 """
 
 import argparse

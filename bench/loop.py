@@ -108,7 +108,7 @@ class Loop:
         return time.monotonic()
 
     def _ask(self, path: str, status: int = 200, at_least_seconds: float = 0) -> None:
-        """Ask until the answer has this status, and took as long as that of a request that waited at the prompt."""
+        """Ask until an answer has this status and took this long: a request that waits at the prompt takes longer than others."""
         while True:
             asked = time.monotonic()
             with suppress(httpx2.TransportError):

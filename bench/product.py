@@ -1,7 +1,8 @@
 """Measure `fleet up` on products of 5 and 12 generated services: start, processor time, memory, work at rest.
 
-`.venv/bin/python -m bench.product`, or with `--services 12,20`. They are copies of one service with messages and identity, under as
-many names, each installed in an environment of its own. The first start installs and migrates each; the second one is measured.
+`.venv/bin/python -m bench.product`, or with `--services 12,20`. The services are copies of one service with messages and
+identity, each with a name and an environment of its own. The first start installs and migrates each service; the second start
+is measured, too.
 Memory is the proportional set size of all processes: shared pages count once. Linux only, because of /proc.
 """
 

@@ -52,7 +52,7 @@ class DemoService:
         return self.place / self.name
 
     def make_room(self) -> str | None:
-        """Remove the copy of the run before. Move a copy with somebody's changes aside, and return its new place."""
+        """Remove the copy of the former run. Move a copy with somebody's changes aside, and return its new place."""
         if not self.folder.exists():
             return None
         # A run that was interrupted has left no commit.

@@ -60,8 +60,8 @@ def worker(
 ) -> FastAPI:
     """Assemble the process that sends and consumes messages. Over HTTP it answers only probes. Raises SettingsError.
 
-    `queues` are the queues whose jobs it processes, "" for the default queue; by default all of them. Without the default queue
-    it does nothing else.
+    `queues` are the queues whose jobs the process handles, by default all of them; "" is the default queue. A process without
+    the default queue does no other work.
 
     While no message has a line in messaging/, the process waits for the release that adds one: a new service that only
     listens has its worker's Deployment from the first day.
@@ -149,7 +149,7 @@ def _messaging():
 
 
 def api(service: Service, **options: Any) -> FastAPI:
-    """Assemble only the routes and the API document. This needs no settings, so specs are exported anywhere."""
+    """Assemble only the routes and the API document. No settings are needed, so specs/ can be written anywhere."""
     app = FastAPI(
         title=service.name,
         description=service.description,

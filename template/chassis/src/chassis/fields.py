@@ -119,7 +119,7 @@ class _TrueOrFalse(_Rule):
 
 
 class _TextForm(_Rule):
-    """Accept strings of one form, and values of `kind`, as domain objects have. JSON has neither dates nor decimals."""
+    """Accept strings of one form, because JSON has neither dates nor decimals, and values of `kind` from domain objects."""
 
     def __init__(self, kind: type, pattern: str, advice: str) -> None:
         self._kind, self._advice = kind, advice

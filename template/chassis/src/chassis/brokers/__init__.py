@@ -93,7 +93,7 @@ class Message:
 def _indexable(text: str) -> str:
     """Return a short ASCII text unchanged; shorten any other text to its readable beginning and a digest.
 
-    Postgres cannot index a long text, and cannot store a NUL or half a surrogate pair.
+    Postgres cannot index a long text, and cannot store a NUL or a lone surrogate.
     """
     if len(text) <= LONGEST_IN_INDEX and text.isascii() and "\0" not in text:
         return text

@@ -23,7 +23,7 @@ log = structlog.get_logger()
 BATCH_SECONDS = 0.5
 """How long the relay waits for a batch. A row without an answer by then no longer delays other rows."""
 LONG_SECONDS = 0.9 * BATCH_SECONDS
-"""A row that was sent this long ago is slow. Shorter than BATCH_SECONDS, because a batch starts sending a moment later."""
+"""A row without an answer after this time is slow. BATCH_SECONDS is longer, because its time begins before rows are sent."""
 ATTEMPTS = 5
 """The most attempts to send a message on which the client library itself fails. Then the message is parked."""
 RETRY_SECONDS = 0.2

@@ -24,7 +24,7 @@ def log_handled(message: Message, trace: context.Context) -> None:
 
 
 def _log(event: str, trace: context.Context, **facts: str) -> None:
-    # In the trace of the message, because the current span is of a batch, or absent.
+    # Log in the trace of the message, because the current span belongs to a batch, or there is no current span.
     token = context.attach(trace)
     try:
         log.info(event, **facts)

@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 LOOK_SECONDS = 1
 LONGEST_REASON = 8000
-"""In characters. The reason of a body with many errors is long."""
+"""The most characters of a stored reason. A body with many errors has a long reason."""
 
 _PARK = """
     INSERT INTO chassis.parked (id, direction, kind, name, message_id, key, body, headers, reason, attempts)
@@ -76,7 +76,7 @@ class NotParked(LookupError):
 async def park(executor: Executor, message: Message, *, direction: str, reason: str, attempts: int) -> None:
     """Store the message with the reason, which is shortened if it is too long.
 
-    Characters that Postgres cannot store in text (NUL, half a surrogate pair) are replaced, except in the body.
+    Characters that Postgres cannot store in text (NUL, a lone surrogate) are replaced, except in the body.
     """
 
     def clean(text: str) -> str:

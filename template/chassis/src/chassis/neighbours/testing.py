@@ -153,7 +153,7 @@ class Neighbour(httpx2.AsyncBaseTransport):
             raise Unfit(f"{where} does not fit {self._file}: {f'{field}: ' if field else ''}{error.message[:500]}")
 
     def _sample(self, schema: Node) -> Any:
-        """Make a value of the schema. A value that does not fit, for example a pattern, is refused as any other answer is."""
+        """Make a value by the schema. A value that still does not fit, for example a pattern, is refused like any answer."""
         while "$ref" in schema:
             schema = self._document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
         for keyword in ("allOf", "anyOf", "oneOf"):

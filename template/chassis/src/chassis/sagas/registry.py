@@ -89,10 +89,10 @@ def sagas_in(
 
 
 async def reply(uow: UnitOfWork, answer: object, *, saga: Saga | None = None, key: str = "") -> None:
-    """Give the answer to the saga that the handled message belongs to; or to the saga of this key, if its sender passes no header.
+    """Give the answer to the saga that the handled message belongs to, or, if the message names no saga, to the saga of this key.
 
-    Call it in a handler. It only enqueues the job that carries the answer, so that a batch of events waits for no lock of a
-    saga. Where no saga of this service belongs to the message, it does nothing. Raises TooLarge.
+    Call this function in a handler. It only enqueues the job that carries the answer, so that a batch of events waits for no
+    lock of a saga. If the message belongs to no saga of this service, the function does nothing. Raises TooLarge.
     """
     name = type(answer).__name__
     body = as_json(adapter_of(type(answer)), answer, f"the answer {name}")

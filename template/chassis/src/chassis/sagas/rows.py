@@ -29,7 +29,7 @@ PARK = """
     UPDATE chassis.sagas SET problem = $3, problem_message = $4, due_at = NULL, updated_at = clock_timestamp()
     WHERE id = $1 AND turn = $2 AND ended_at IS NULL
 """
-# A person has decided: the job of this turn is due again, also if a job of it is parked.
+# A person's decision begins a new turn: the job of the new turn is due, even if a job of the former turn is parked.
 RESUME = """
     UPDATE chassis.sagas SET problem = NULL, problem_message = NULL, turn = turn + 1, sweeps = 0, state = $2, reason = $3, steps = $4,
         deadline = CASE WHEN $2 = 'undoing' THEN NULL ELSE deadline END,
@@ -37,7 +37,7 @@ RESUME = """
     WHERE id = $1 RETURNING turn
 """
 UNPARK = "DELETE FROM chassis.parked WHERE direction = 'incoming' AND message_id = $1"
-# Longer each time, so that a worker which is far behind gets no second queue of the same jobs.
+# The pause until a saga's next sweep grows each time, so that a worker which is far behind gets no second queue of the same jobs.
 SWEEP = """
     UPDATE chassis.sagas SET sweeps = sweeps + 1,
         due_at = clock_timestamp() + least($1::interval * 2 ^ least(sweeps + 1, 20), greatest($1, interval '1 hour'))

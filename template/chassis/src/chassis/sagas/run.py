@@ -30,7 +30,7 @@ MAX_BYTES = 16_384
 """The largest result, answer or set of parameters, as JSON."""
 
 Entry = dict[str, Any]
-"""A recorded step: `name`, `at`, and `result`, `answer` with `result`, or `error` with `result`; later `undone`."""
+"""A recorded step has `name`, `at` and `result`. An answer or an error adds its class, and a compensation adds `undone`."""
 UseCase = Callable[..., Awaitable[Any]]
 T = TypeVar("T")
 tracer = trace.get_tracer("chassis.sagas")
@@ -78,10 +78,10 @@ class Run:
     name: str
     key: str
     version: int
-    """The version of the saga at its start: let code that came later ask for it, as in `if run.version >= 2`."""
+    """The version of the saga's function at its start. Newer code checks the version, as in `if run.version >= 2`."""
     started_at: datetime
     now: datetime
-    """The time of the database at this message: another one in each replay, so let no branch depend on it."""
+    """The database's time for this message. Each replay has another time, so let no branch depend on it."""
     steps: list[Entry]
     answers: list[Entry]
     position: str = ""
@@ -106,11 +106,12 @@ class Run:
         undo: UseCase | None = None,
         name: str = "",
     ) -> T:
-        """Call the use case with the arguments, the unit of work and, if it takes `now`, the time; once, in one commit with its result.
+        """Call the use case once, and commit its effects together with its recorded result.
 
-        `undo` is called with the same arguments if the saga is abandoned. A DomainError undoes the effects of the step, and
-        is recorded as its result. Each other error ends the attempt, and nothing has happened. Raises Diverged and TooLarge, and
-        ValueError for a result that JSON does not bring back.
+        The use case gets the arguments, the unit of work and, if it takes `now`, the time. `undo` is called with the same
+        arguments if the saga is abandoned. A DomainError undoes the effects of the step, and is recorded as its result. Each
+        other error ends the attempt, and nothing has happened. Raises Diverged and TooLarge, and ValueError for a result that
+        its JSON does not restore.
         """
         name = name or getattr(use_case, "__name__", "")
         with self._one_at_a_time():

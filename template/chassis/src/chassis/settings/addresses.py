@@ -64,7 +64,7 @@ _ONCE = {
     "password": ("a password", "remove one of the two"),
     "dbname": ("a path", "write the database into the path"),
 }
-"""The part before the query that has the meaning of each parameter, and the remedy for a URL that has both."""
+"""For each parameter, the part before the query that has the same meaning, and the remedy for a URL that has both."""
 
 _WITHOUT_EFFECT = {
     "channel_binding": ("prefer", "disable"),

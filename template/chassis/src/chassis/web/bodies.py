@@ -76,8 +76,9 @@ class BodyStream:
     """The `receive` of a route that reads its body as a stream.
 
     A part of the body counts towards the memory of bodies until the route asks for the next part. The route has
-    `timeout_seconds` for each part. A client that sends slowly or not at all uses up its patience, and each byte restores a
-    bit of it: a client that sends a byte now and then would keep a place among the running requests without end.
+    `timeout_seconds` for each part. The client also starts with `timeout_seconds`: waiting for the client uses this time up,
+    and each byte that arrives restores a bit of it. With a limit for each pause alone, a client that sends a byte now and
+    then would keep its place among the running requests without end.
     """
 
     def __init__(self, body: Body, receive: Receive, memory: BodyMemory, *, timeout_seconds: float) -> None:

@@ -20,7 +20,7 @@ _MILLISECONDS = re.compile(rb"[0-9]{1,9}")
 
 
 class Limits(limits.Limits):
-    """The limits of a request, of which the caller may shorten the time.
+    """The limits of a request. The caller may shorten the time limit.
 
     A header that is no duration, or no key, is ignored. RequestMiddleware joins a repeated header by a comma and a space, which
     is neither.

@@ -22,12 +22,12 @@ class Purchase:
 
 @dataclass(frozen=True, kw_only=True)
 class ChargeCard(Purchase):
-    """The job of payments. The answer is PaymentCharged or PaymentRefused."""
+    """The job that asks payments to charge the card. The answer is PaymentCharged or PaymentRefused."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RefundCard(Purchase):
-    """The job of payments that also forbids a charge which has not happened yet."""
+    """The job that asks payments to give the money back, or to refuse a charge that has not happened yet."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,7 +39,7 @@ async def charge_card(command: ChargeCard, uow: UnitOfWork, *, now: datetime) ->
 
 
 async def refund_card(command: ChargeCard, uow: UnitOfWork, *, now: datetime) -> None:
-    """Give the money back. An order that was never charged is never charged from now on.
+    """Give the money back. If the order was not charged yet, refuse every later charge.
 
     Raises PaymentOrderIdTaken if a charge is faster.
     """

@@ -44,7 +44,7 @@ async def on_payment_refused(event: PaymentRefusedV1, uow: UnitOfWork) -> None:
 
 
 async def signal(uow: UnitOfWork, name: Callable[..., None], answer: object) -> None:
-    """Give the answer to the workflow that the event belongs to. A workflow that has ended, and a saga, get none."""
+    """Give the answer to the workflow that the event belongs to. Skip the ids of ended workflows and of sagas."""
     for workflow_id in uow.saga.split(",") if uow.saga else []:
         handle = (await temporal()).get_workflow_handle(workflow_id)
         try:
