@@ -7,7 +7,7 @@ from fastapi import FastAPI
 
 @pytest.fixture(scope="session")
 async def app(app: FastAPI) -> AsyncGenerator[FastAPI]:
-    """With an orders service that accepts every purchase."""
+    """Start the application with an orders service that accepts every purchase."""
     async with app.state.settings.client_for("orders", transport=neighbour("orders")) as orders:
         app.state.orders = orders
         yield app

@@ -26,7 +26,7 @@ class TracedTransport(httpx2.AsyncBaseTransport):
         attributes: dict[str, str | int] = {
             "http.request.method": request.method,
             "server.address": url.host,
-            # Without user, password and query. URL.copy_with would take as long as all the rest of the span.
+            # The text has no user, password or query. URL.copy_with would take as long as all the rest of the span.
             "url.full": f"{url.scheme}://{url.netloc.decode()}{url.raw_path.partition(b'?')[0].decode()}",
             **self._known,
         }

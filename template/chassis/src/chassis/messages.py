@@ -116,7 +116,7 @@ class OnJob:
 class StateReader(Protocol):
     """Read the states whose ids come after `after`, at most `limit`, in the order of their ids.
 
-    Nobody may change what was read until the transaction ends: select the rows with FOR SHARE.
+    The states must stay unchanged until the transaction ends: select the rows with FOR SHARE.
     """
 
     async def __call__(self, uow: Any, /, *, after: UUID, limit: int) -> Sequence[object]: ...

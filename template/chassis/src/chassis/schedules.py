@@ -55,7 +55,7 @@ class Schedule:
         return last
 
     def _times(self, moment: datetime, *, reverse: bool = False) -> Iterator[datetime]:
-        # In UTC, because Python compares times of one zone by the clock on the wall, which shows an hour twice in autumn. For
-        # the same reason, CronSim may begin on the wrong side of the moment.
+        # The times are in UTC, because Python compares times of one zone by their local time, which repeats an hour in autumn.
+        # For the same reason, the first times of CronSim may be on the wrong side of the moment.
         for due in CronSim(self.cron, moment.astimezone(ZoneInfo(self.zone)), reverse=reverse):
             yield due.astimezone(UTC)

@@ -258,7 +258,7 @@ class Database:
             try:
                 yield UnitOfWork(connection, self._outbox)
             except Exception as error:
-                # In these two cases `connection` closes the session, which rolls back as well.
+                # After a time-out or an outage, `connection` closes the session, which rolls back as well.
                 if not isinstance(error, TimeoutError) and outages.reason(error) is None:
                     async with asyncio.timeout(ANSWER_SECONDS):
                         await transaction.rollback()

@@ -1,7 +1,7 @@
 """Split the operations of `make migration` into migrations that never block other sessions for long.
 
 An index of a table that has rows is built CONCURRENTLY, outside of a transaction. A foreign key is NOT VALID until a later
-migration validates it. A unique constraint is made of an index that is there. A default that PostgreSQL computes for each row
+migration validates it. A unique constraint is made from an index that exists. A default that PostgreSQL computes for each row
 comes after its column.
 """
 

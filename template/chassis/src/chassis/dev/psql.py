@@ -30,7 +30,7 @@ def run(service: Service, settings: CommandSettings, options: argparse.Namespace
     parameters = dict(parse_qsl(parts.query))
     password = unquote(password) or parameters.pop("password", "")
     query = urlencode(parameters, quote_via=quote)
-    # Not geturl(), which leaves out the slashes of an empty host: psql would take the rest for the name of a database.
+    # geturl() would omit the slashes before an empty host, and psql would take the rest for the name of a database.
     without_password = f"{parts.scheme}://{user}{at}{hosts}{parts.path}{'?' if query else ''}{query}"
     environment = dict(os.environ) | ({"PGPASSWORD": password} if password else {})
     return os.execve(program, [program, without_password, *options.arguments], environment)

@@ -82,7 +82,7 @@ def _loop() -> Generator[asyncio.AbstractEventLoop]:
 def _database(service: Service, settings: CommandSettings) -> Database:
     outbox = None
     if service.messages:
-        from chassis.messaging.outbox import Outbox  # here, because a service without messages has no such module
+        from chassis.messaging.outbox import Outbox  # a service without messages lacks this module
 
         outbox = Outbox(service.messages)
     return Database(

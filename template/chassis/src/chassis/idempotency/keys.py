@@ -66,7 +66,7 @@ class Keeping:
 
     @asynccontextmanager
     async def run(self, _: Callable[[], float | None]) -> AsyncGenerator[None]:
-        cover(self._app)  # again: the service may have added routes since
+        cover(self._app)  # a second time, because the service may have added routes since `protect`
         forgetting = asyncio.create_task(self._forget())
         try:
             yield

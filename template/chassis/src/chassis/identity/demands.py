@@ -47,7 +47,7 @@ def scopes(*names: str) -> Scopes:
 
 
 def texts_of(parameter: str, given: Iterable[Any]) -> tuple[str, ...]:
-    """Return the texts. Raises ValueError for anything else, and for one text, whose letters would be the texts."""
+    """Return the texts as a tuple. Raises ValueError for other values, and for a single text instead of several."""
     texts = () if isinstance(given, str) else tuple(given)
     if isinstance(given, str) or not all(isinstance(each, str) for each in texts):
         raise ValueError(f'{parameter} takes texts, as in ["invoices:read"], and not {given!r}')

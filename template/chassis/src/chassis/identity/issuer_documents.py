@@ -24,7 +24,7 @@ async def client() -> "AsyncGenerator[httpx2.AsyncClient]":
 
     The limit does not cover the import and the making of the client, which take seconds in a pod without a free core.
     """
-    import httpx2  # here, because only the first token needs it
+    import httpx2  # imported here, because only the first token needs HTTPX2
 
     # A compressed document could be of any size, so the client accepts none.
     async with (

@@ -65,6 +65,6 @@ class Protection:
 
     @asynccontextmanager
     async def run(self, _: Callable[[], float | None]) -> AsyncGenerator[None]:
-        self.guard.cover(self._app)  # again: the service may have added routes since
+        self.guard.cover(self._app)  # a second time, because the service may have added routes since `protect`
         close(self._app.router)
         yield

@@ -53,7 +53,7 @@ class OidcSettings(Settings):
         The audience is the neighbour's OIDC_AUDIENCE. `form` are further fields of the request for client credentials, if the
         issuer needs them, such as scope or resource. Without OIDC_TOKEN_FOLDER and OIDC_CLIENT_ID there is no token.
         """
-        from chassis.identity import own_tokens  # here, because most services call nobody
+        from chassis.identity import own_tokens  # imported here, because most services call nobody
 
         if self.oidc_token_folder is not None:
             if audience in ("", "..") or Path(audience).name != audience:

@@ -20,7 +20,7 @@ class DelayedKey:
     outage_at: float | None = None
     """When the last attempt met an outage of the database, if it did."""
     interrupted: bool = False
-    """Whether that outage may concern all messages. Then the attempt does not count."""
+    """Whether that outage may concern all messages, so that the attempt does not count as failed."""
 
     def __len__(self) -> int:
         return 1 + len(self.behind)

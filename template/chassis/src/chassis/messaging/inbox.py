@@ -33,7 +33,7 @@ async def claim(executor: Executor, identities: Iterable[tuple[str, str]]) -> se
 
     Waits for another transaction that is claiming the same id at this moment.
     """
-    # Sorted: two transactions that claim the same ids take turns, instead of waiting for each other.
+    # In sorted order, two transactions that claim the same ids take turns. Otherwise each could wait for the other.
     claimed = sorted(set(identities))
     rows = await executor.fetch(_CLAIM, [id for id, _ in claimed], [name for _, name in claimed])
     return {(row["message_id"], row["name"]) for row in rows}

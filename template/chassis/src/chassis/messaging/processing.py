@@ -119,7 +119,7 @@ class Processor:
         """Claim and handle the messages in one transaction. An error of a handler is raised, and rolls all of them back."""
         crashes = self.crashes(batch[0].delivery)
         async with self._alone_after_crash if crashes else nullcontext():
-            # At least two, because another message of the batch may have caused the first crash.
+            # Allow at least two crashes, because another message of the batch may have caused the first crash.
             if crashes >= max(self.retry_policy.max_attempts, 2):
                 raise Deadly(f"{crashes} workers crashed while they processed the message")
             if self.lead is not None:

@@ -56,7 +56,8 @@ _MAIN = " UNION ALL ".join(
     _FIRST.format(columns=_COLUMNS, free=_FREE, which=f"waits_for IS NULL AND {which}", order=order, later=later)
     for which, order, later in [("not_before IS NULL", "seq", 0), ("not_before <= now()", "not_before, seq", 1)]
 )
-# BETWEEN and ORDER BY two columns leave one index to choose. By the primary key, the rows of other queues would be read.
+# BETWEEN and ORDER BY with two columns make the planner choose ix_outbox_waits_for. The primary key would lead through the rows
+# of other queues.
 _WAITING = _FIRST.format(
     columns=_COLUMNS,
     free=_FREE,
@@ -79,7 +80,8 @@ _MOVE = """
     WHERE outbox.seq = moved.seq
 """
 _DELETE = "DELETE FROM chassis.outbox WHERE seq = ANY($1::bigint[])"
-# Events have no `not_before`. The condition leaves two indexes to read, without the jobs that wait for their time.
+# An event has no `not_before`, so the condition holds for all events. It lets PostgreSQL use two small indexes, which lack the
+# jobs that are due later.
 _LOGGED = """
     DELETE FROM chassis.outbox
     WHERE kind = 'event' AND ((not_before IS NULL AND waits_for IS NULL) OR waits_for IS NOT NULL)

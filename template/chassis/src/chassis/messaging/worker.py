@@ -30,7 +30,7 @@ FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 10
 """The longest pause between two attempts to continue after an outage of the database or the broker."""
 WELL_SECONDS = 60
-"""Longer than any attempt takes to fail, also with a broker that does not answer: a loop that ran longer did work."""
+"""A loop that ran this long did work: a failing attempt ends sooner, even if the broker does not answer."""
 FORGET_SECONDS = 3600
 CANCEL_SECONDS = 1
 """How long a cancelled task may take to end. A query that gets no answer does not end before its connection does."""

@@ -1,4 +1,4 @@
-"""The sweep: a saga lives by its messages, so a saga that has not moved for too long gets another one."""
+"""The sweep: only a message advances a saga, so a saga that has not advanced for too long gets another message."""
 
 import asyncio
 from contextlib import suppress

@@ -276,7 +276,7 @@ async def shares_sessions(url: str, connection: asyncpg.Connection) -> bool:
     A pooler invents a process number for each client, so that number differs from the server's. If the numbers differ,
     open a second connection: if sessions are shared, that connection gets the session that the first has just used.
     """
-    # Without tracing, because the statement belongs to no request.
+    # The class's method runs without tracing, because the statement belongs to no request.
     pid = partial(asyncpg.Connection.fetchval, query=_PID)
     if await pid(connection) == connection.get_server_pid():
         return False

@@ -117,7 +117,7 @@ def _encode_attribute(name: str, value: str | bool | int | float) -> bytes:
     return _cached_attribute(name, value) if keep else _cached_attribute.__wrapped__(name, value)
 
 
-@lru_cache(maxsize=1024, typed=True)  # typed, or True would be the same key as 1
+@lru_cache(maxsize=1024, typed=True)  # `typed`, because otherwise True and 1 are one key
 def _cached_attribute(name: str, value: str | bool | int | float) -> bytes:
     attribute = KeyValue(key=name, value=_VALUES[type(value)](value))
     return trace_pb2.Span(attributes=[attribute]).SerializeToString()

@@ -53,7 +53,7 @@ class FollowCallers(Sampler):
         *more: Any,
         **rest: Any,
     ) -> SamplingResult:
-        # At random, and not by the trace id as TraceIdRatioBased does, because the caller chooses the id.
+        # Chance decides, and not the trace id as in TraceIdRatioBased, because the caller chooses the id.
         traced = kind is not SpanKind.SERVER or self._follows() or random.random() < self._ratio  # noqa: S311
         sampler = ALWAYS_ON if traced else ALWAYS_OFF
         return sampler.should_sample(parent_context, trace_id, name, kind, *more, **rest)
@@ -113,7 +113,7 @@ class Telemetry:
 
     def shutdown(self) -> None:
         """Send the queued spans and measurements, for at most EXPORT_TIMEOUT_SECONDS. The rest is lost."""
-        # In threads that can be abandoned: the SDK alone would send batch after batch to a dead receiver, for 30 s.
+        # To a dead receiver, the SDK would send batch after batch for 30 s, so it runs in threads that can be abandoned.
         closing = [threading.Thread(target=part.shutdown, daemon=True) for part in (self._tracing, self._metering)]
         deadline = time.monotonic() + EXPORT_TIMEOUT_SECONDS
         for thread in closing:
@@ -163,7 +163,7 @@ def sampler_of(settings: Settings) -> Sampler:
 
 def from_settings(service: Service, settings: Settings) -> Telemetry:
     """Export to the settings' OTLP endpoint. Without an endpoint no span is recorded, but trace ids are passed on."""
-    # Not Resource.create(): its detectors scan every installed package's entry points at each start.
+    # Resource.create() is not used, because its detectors scan every installed package's entry points at each start.
     given = OTELResourceDetector().detect()
     resource = given.merge(
         Resource(

@@ -49,5 +49,5 @@ class Limits(limits.Limits):
     def _out_of_time(self, seconds: float) -> ASGIApp:
         if seconds >= self._timeout_seconds:
             return super()._out_of_time(seconds)
-        # Without Retry-After, because the caller's own request is over, too.
+        # The answer has no Retry-After, because the caller's own request is over, too.
         return problems.document(504, code="deadline_exceeded", detail="the time that the caller has given is over")

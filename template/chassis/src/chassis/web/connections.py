@@ -31,7 +31,7 @@ its request within moments, and could not know whether the server has processed 
 MAX_FRAMING_BYTES = 16 * 1024
 FRAMING_PER_BODY_BYTE = 8
 """A chunked body may have this many bytes of framing (sizes, extensions, trailers) per byte of content, and
-MAX_FRAMING_BYTES more. A chunk of one byte needs five."""
+MAX_FRAMING_BYTES more. A chunk with one byte of content has at least five bytes of framing."""
 
 PIECE_BYTES = 4096
 """The parser gets at most this many bytes at once, unless the length of the body is known."""
@@ -41,7 +41,7 @@ CHUNKS_AT_ONCE = 500
 
 LINGER_BYTES = 4 * 1024 * 1024
 LINGER_SECONDS = 10
-"""The most bytes, and the longest time, that the rest of a body is read and dropped after the answer. Most clients read
+"""After the answer, the rest of a body is read and dropped, up to this number of bytes and for this time: most clients read
 an answer only after they have sent the whole body. A client that sends more is disconnected."""
 
 STALL_SECONDS = 30

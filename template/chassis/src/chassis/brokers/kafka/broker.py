@@ -119,8 +119,9 @@ class KafkaBroker:
         await self.supervised.close()
 
     async def _publisher(self) -> Publisher:
-        # Not idempotent: aiokafka would then repeat a send without end and report no reason, and after one refused
-        # batch Kafka would refuse all later batches. The inbox recognises the copies that a missing answer causes.
+        # The producer is not idempotent: an idempotent producer of aiokafka repeats a send without end and reports no reason,
+        # and after one refused batch, Kafka refuses all its later batches. The inbox recognises the copies that a missing
+        # answer causes.
         producer = AIOKafkaProducer(**self._client, acks="all", max_batch_size=BATCH_BYTES)
         publisher = Publisher(producer, mend=self._mend, timeout_seconds=self._options.publish_timeout_seconds)
         try:

@@ -200,8 +200,8 @@ class _Source:
             return
         if self._subscription.kind is Kind.EVENT:
             if message.metadata.sequence.consumer != self._next:
-                # Events were lost on the way, or went to a former subscription whose request is still open. They would
-                # arrive after later events.
+                # Events were lost on the way, or went to a former subscription whose request is still open. The server
+                # would redeliver these events after later events.
                 self._breaks = NEVER
             if self._breaks != self._connection.breaks:
                 return

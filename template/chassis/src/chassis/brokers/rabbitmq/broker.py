@@ -29,7 +29,7 @@ class RabbitBroker:
         self._alone = asyncio.Lock()
         self._lone: Publisher | None = None
         self._unavailable: dict[str, tuple[float, str]] = {}
-        """By name of a message: until when and why its destination accepts no messages."""
+        """For the name of a message whose destination accepts no messages: the time until the next attempt, and the reason."""
 
     @property
     def connected(self) -> bool:

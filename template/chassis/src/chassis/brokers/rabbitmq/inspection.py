@@ -25,7 +25,7 @@ async def inspect(options: Options, topology: Topology) -> list[StreamState]:
 
 
 async def _state(connection: AbstractConnection, name: str, *, ours: bool) -> StreamState:
-    # On a channel of its own, because RabbitMQ closes the channel if the queue does not exist.
+    # Each queue is read on a channel of its own, because RabbitMQ closes the channel if the queue does not exist.
     channel = await open_channel(connection)
     try:
         found = await channel.queue_declare(name, passive=True)

@@ -175,7 +175,7 @@ class RabbitSubscription:
     def _closed(self, closing: asyncio.Future[Any]) -> None:
         self._forget()
         reason = None if closing.cancelled() else closing.exception()
-        # Log what the broker objects to: not the loss of the connection, and not the answer to our own close, which is empty.
+        # Log an error of the broker, but not the loss of the connection, and not the answer to our own close, which is empty.
         if isinstance(reason, ChannelClosed) and any(reason.args):
             log.warning("broker_channel_closed", system=SYSTEM, reason=str(reason))
 

@@ -23,7 +23,7 @@ from chassis.discovery import modules_in
 
 MAX_LINE_BYTES = 64 * 1024
 CHANGES_PER_SECOND = 4
-"""How often a page hears of changes."""
+"""The most notices of changes that a page gets in a second."""
 
 DEFAULT_SECONDS = 300
 """The time that the map covers if a reader does not choose another."""

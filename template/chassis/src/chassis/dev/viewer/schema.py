@@ -28,7 +28,7 @@ CREATE TABLE IF NOT EXISTS log (
 CREATE INDEX IF NOT EXISTS log_trace ON log (trace) WHERE trace <> '';
 CREATE INDEX IF NOT EXISTS log_request ON log (request) WHERE request <> '';
 """
-"""A `part` is what one service has in a trace. A `hop` is a span in which services meet: see `chassis.dev.viewer.traffic`."""
+"""A `part` is what one service has in a trace. A `hop` is a span of a request or a message between services."""
 
 # The new summary is made from the batch and the former summary: to read all spans of the trace again at each batch would
 # take quadratic time. The first span without a parent, or else the first span, gives the trace its name.

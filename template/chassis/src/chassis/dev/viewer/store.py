@@ -44,7 +44,7 @@ class Entry(NamedTuple):
 
 
 class Store:
-    """One writer and any number of readers, from any thread.
+    """Store spans and log lines in an SQLite file. Any thread may write and read.
 
     The file is deleted at the end, and before the start, unless `keep`.
     """

@@ -1,4 +1,4 @@
-"""Which services used each other, by the spans in which services meet."""
+"""Find which services used each other, by hops: the spans of HTTP requests and messages between services."""
 
 import sqlite3
 from collections.abc import Collection, Mapping
@@ -50,7 +50,7 @@ MOST_EDGES = 500
 
 
 def hop(span: Span) -> tuple[Any, ...] | None:
-    """Return the row of a span in which services meet, or None for any other span."""
+    """Return the row of a hop, a span of a request or a message between services; None for any other span."""
     about = span.attributes
     match span.kind:
         case "SERVER":
