@@ -26,7 +26,7 @@ tier = ["1", "2"]
 
 
 def campaigns(standings: list[Standing]) -> list[Progress]:
-    """Measure two campaigns: one has some days left, and the day of the other is over."""
+    """Measure two campaigns: the day of one is still to come, and the day of the other has passed."""
     day = today()
     policy = parse(POLICY.format(soon=day + timedelta(12), over=day - timedelta(5)), "policy.toml")
     return [measure(one, policy.maturity, standings, day) for one in policy.campaigns]

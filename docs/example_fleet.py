@@ -124,7 +124,7 @@ def _standing(chance: random.Random, place: int, rules: dict[str, Convention]) -
 
 
 def _version(place: int, known: dict[str, int]) -> str:
-    """Return the release that a team has, which takes each release after the same number of days."""
+    """Return the release of a service whose team adopts each release a fixed number of days after its publication."""
     days = random.Random(place).gammavariate(2, 14)
     return max((version for version, age in known.items() if age > days), default="v1.0.0")
 
@@ -154,7 +154,7 @@ def _day(last: Day, ago: int, number: int) -> Day:
         failed = dict(one.failed) | ({"http-problems": "error", "docs-readme": "warning"} if was_worse else {})
         state = "breach" if was_worse or "error" in failed.values() else one.state
         drift = one.drift + (3 if was_worse and place % 4 == 0 else 0)
-        if "event-schemas" in failed:  # this is new today
+        if "event-schemas" in failed:  # this failure is new today, so the earlier days do not have it
             del failed["event-schemas"]
         if ago == 1 and place % 12 == 7:
             failed["http-problems"], state = "error", "breach"

@@ -38,7 +38,7 @@ def example_map(standings: list[Standing], faults: int = 2) -> Map:
 
 
 def with_example_map(content: Content) -> Content:
-    """Return the content with the map, whose errors count in the services that have to correct them."""
+    """Return the content with the map, and count each error of the map in the services that have to correct the error."""
     map_ = example_map(list(content.standings))
     errors = [one for one in findings(map_) if one.finding.level is Level.ERROR]
     standings = [

@@ -22,7 +22,8 @@ SQL = {
     "COMMIT": "COMMIT",
     "UPDATE inventory.stock": "UPDATE inventory.stock SET reserved = reserved + $1 WHERE sku = $2",
 }
-# Each line has the number of the parent, the service, the kind, the name, begin and duration in milliseconds.
+# The spans of one checkout. Each line has the number of the parent span (0: no parent), the service, the kind and the name of the
+# span, and its start and duration in milliseconds.
 CHECKOUT = [
     (0, "storefront", "SERVER", "POST /v1/checkouts", 0, 48),
     (1, "storefront", "CLIENT", "POST orders", 2, 42),

@@ -87,7 +87,7 @@ def svg(text: str, title: str) -> str:
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), color_system=None)
     console.print(Text(text, overflow="ellipsis", no_wrap=True))
     made = console.export_svg(title=title, unique_id=re.sub(r"\W+", "-", title))
-    return re.sub(r"@font-face \{.*?\}\s*", "", made, flags=re.DOTALL)  # from another host
+    return re.sub(r"@font-face \{.*?\}\s*", "", made, flags=re.DOTALL)  # the removed fonts come from another host
 
 
 def text_in(picture: Path) -> str:

@@ -39,7 +39,7 @@ _OURS = re.compile(r"(__jinja2_)?[0-9a-f]{24}.*")
 
 def cache() -> Path:
     """Return the path of the folder: FLEET_CACHE_DIR, or the system's folder for caches."""
-    # Absolute, because git and other tools run in other folders.
+    # The path is absolute, because git and other tools run in other folders.
     return Path(os.environ.get("FLEET_CACHE_DIR") or user_cache_path("slipway-fleet")).absolute()
 
 
@@ -66,12 +66,12 @@ def write_atomically(file: Path, text: str) -> None:
 
 
 def write_all(texts: dict[Path, str]) -> None:
-    """Write all of the files or none of them: what can fail comes before the first file is replaced."""
+    """Write all of the files or none of them: every step that is likely to fail comes before the first file is replaced."""
     unfinished: dict[Path, Path] = {}
     try:
         for file, text in texts.items():
             file.parent.mkdir(parents=True, exist_ok=True)
-            # Not by the module tempfile, whose files only their owner may read.
+            # The module tempfile is not used, because only the owner could read its files.
             unfinished[file] = file.with_name(f"{file.name[:100]}.{uuid4().hex}.part")
             # A report may contain the name of a file that is not UTF-8.
             unfinished[file].write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -109,7 +109,7 @@ def _remove_unused(entry: Path) -> None:
 
 
 def mark_used(path: Path) -> None:
-    """Let `prune` keep a file or folder. Others are kept by their last change."""
+    """Let `prune` keep a file or folder, by setting the time of its last change to now."""
     with suppress(OSError):
         os.utime(path)
 

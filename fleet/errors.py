@@ -31,7 +31,7 @@ class DiskFull(FleetError):
 
 
 def refuse_full_disk(error: Exception) -> None:
-    """Raise DiskFull if that is the cause of the error."""
+    """Raise DiskFull if a full disk is the cause of the error."""
     if any(words in str(error) for words in FULL):
         folders = f"{cache()} (FLEET_CACHE_DIR) and {os.environ.get('TMPDIR', '/tmp')} (TMPDIR)"  # noqa: S108
         raise DiskFull(f"a disk is full: make room where {folders} are, then run fleet again\n{error}") from None

@@ -52,7 +52,8 @@ def new(destination: Path, template: str, data: dict[str, Any], *, defaults: boo
                 data=answers,
                 defaults=defaults,
                 settings=settings,
-                # The folder is empty. So the template leaves the check of answers to fleet (questions/start.jinja).
+                # The folder is empty, so there is nothing to overwrite. The option makes the template leave the check of answers
+                # to fleet (questions/start.jinja).
                 overwrite=True,
             ) as worker,
         ):
@@ -72,7 +73,7 @@ def _resolve(template: str) -> str:
     if Path(template).exists():
         template = str(Path(template).resolve())  # a relative path would depend on the current folder
     elif not get_repo(template) and not is_path(template):
-        template = f"git+{template}"  # an alias in ~/.ssh/config, which Copier would take for a path
+        template = f"git+{template}"  # Copier would take an alias in ~/.ssh/config for a path
     if not get_repo(template) and not Path(template).is_dir():
         raise FleetError(f"{template} is not a template: {WANTED}")
     return template
@@ -95,7 +96,7 @@ class _Reviewed(Worker):
         super()._ask()
         answers = self.answers.combined
         if not all(name in answers and name in self.template.questions_data for name in (*BOUNDARY, "verdict")):
-            return  # the template has other questions
+            return  # the template has other questions, so there is nothing to review
         _show(self.template.questions_data, answers)
         # With the verdict monolith the questionnaire has asked for a confirmation already.
         is_asked = not self.defaults and answers["verdict"] != "monolith"
@@ -107,7 +108,7 @@ _prompt = copier._main.unsafe_prompt
 
 
 def _prompt_without_prefix(structures: list[dict[str, Any]], answers: dict[str, Any]) -> dict[str, Any]:
-    """Prompt as Copier does, but show a refusal without Copier's first 40 characters: a prompt has one line for it."""
+    """Prompt as Copier does, but show a refusal without Copier's first 40 characters: a prompt has only one line for the refusal."""
     return _prompt([_without_prefix(structure) for structure in structures], answers)
 
 

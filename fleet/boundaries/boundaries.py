@@ -31,7 +31,7 @@ READING = "reading the history of the service"
 
 @dataclass(frozen=True)
 class _Wanted:
-    """The past of a service in these days. The processes that read it do not ask for today again."""
+    """A service whose past is wanted, and the days. They are chosen once, so that all processes read the same days."""
 
     source: Source
     first: date

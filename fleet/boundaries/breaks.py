@@ -15,7 +15,7 @@ from fleet.service.asyncapi import MESSAGES, RETIRED
 from fleet.service.openapi import SPEC, Document
 
 MOST_COMPARED = 50
-"""The most deliveries whose contracts are compared. A service that never broke its contract has all of them compared."""
+"""The most deliveries whose contracts are compared: in a service that never broke a contract, no break ends the search earlier."""
 
 HTTP, MESSAGING = "HTTP", "messages"
 SHAPE = (AttributeError, LookupError, TypeError, ValueError, RecursionError)
@@ -70,7 +70,7 @@ def _api(objects: Objects, delivery: Delivery) -> Iterator[str]:
 
 
 def _messages(objects: Objects, delivery: Delivery) -> Iterator[str]:
-    """Compare the published schemas. A job may accept more than before; a retired message may go."""
+    """Yield what broke in the published schemas. A job that accepts more than before, and a retired message, break nothing."""
     retired = (_read(objects, delivery.id, RETIRED) or b"").decode(errors="replace").split()
     for path in (path for path in delivery.paths if path.startswith(MESSAGES)):
         old, new = (_json(objects, commit, path) for commit in (delivery.parent, delivery.id))

@@ -1,10 +1,11 @@
-"""Distinguish repeated coincidences of two services from chance.
+"""Tell apart services that change together from services whose changes meet by chance.
 
-Each change is compared with what chance would do: had it come on another day of the same weeks, how likely would it still have met
-a change of the other service? Two estimates are made, and the higher counts: the share of all working days that the other service
-covers in these weeks, and the share of the changes of all other services that fall on days which it covers. The first knows busy
-and quiet times, such as the first months of two services of the same age. The second knows the habits of the fleet: release days,
-holidays, changes that go through all services. The threshold is divided by the number of pairs (Bonferroni).
+For each change of a service we ask: if the change had come on another day of the same weeks, how likely would it still have met a
+change of the other service? A day on which the change would have met one is a covered day. There are two estimates, and the higher
+one counts. The first is the share of covered days among the working days of these weeks: it allows for busy and quiet times, such
+as the first months of two services of the same age. The second is the share of the changes of all further services that fall on
+covered days: it allows for the habits of the fleet, such as release days, holidays, and changes that go through all services. The
+threshold is divided by the number of pairs (Bonferroni).
 """
 
 from bisect import bisect_left, bisect_right
@@ -14,25 +15,25 @@ from functools import cached_property
 from itertools import accumulate, combinations
 
 MOST_CHANCE = 0.01
-"""How likely all comparisons of one kind together show at least one pair by chance."""
+"""The limit for the probability that all comparisons of one kind together show at least one pair by chance."""
 
 FEWEST = 4
-"""The fewest repetitions."""
+"""A pair of services with fewer common changes than this is not reported."""
 
 LEAST_SHARE = 0.5
-"""Of the changes of the service with fewer changes, the share that has to be common."""
+"""The share of changes that have to meet a change of the other service, in the service with fewer changes."""
 
 WEEKS = 6
-"""The weeks before and after a change in which it might as well have come."""
+"""A change could also have come on any working day from this many weeks before it to this many weeks after it."""
 
 FEWEST_OTHERS = 8
 FEWEST_ELSEWHERE = 20
-"""The services, and their changes in the same weeks, from which the habits of a fleet can be known."""
+"""With fewer further services than FEWEST_OTHERS, or fewer changes of them in the same weeks, the fleet's habits are not estimated."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """The changes of one service: the numbers of working days in order, none closer to the one before than the tolerance."""
+    """The changes of one service, as numbers of working days in order. Two changes are further apart than the tolerance."""
 
     name: str
     days: tuple[int, ...]
@@ -41,9 +42,10 @@ class Series:
 
 @dataclass(frozen=True)
 class Coincidence:
-    """A pair that changes together. `pairs` are the days of both; `expected` is the number of such pairs by chance.
+    """Two services that change together. `pairs` are the days of the changes that met.
 
-    `compared` is the number of pairs of services that were compared, and `chance` how likely this one is by chance.
+    Chance alone would make `expected` such pairs of days, and at least as many as there are with the probability `chance`.
+    `compared` is the number of pairs of services that were compared.
     """
 
     names: tuple[str, str]
@@ -55,7 +57,7 @@ class Coincidence:
 
 
 def episodes(days: Iterable[int], tolerance: int) -> tuple[int, ...]:
-    """Leave out days that follow another one within the tolerance: several commits for one change are one change."""
+    """Leave out each day that follows a kept day within the tolerance: several commits for one change are one change."""
     kept: list[int] = []
     for day in sorted(days):
         if not kept or day - kept[-1] > tolerance:
@@ -77,7 +79,7 @@ class Fleet:
         self._covers = {one.name: self._cover(one) for one in series if len(one.days) >= FEWEST}
 
     def _cover(self, one: Series) -> tuple[list[int], list[int]]:
-        """Return running sums: of the covered days, and of all changes of the fleet on these days."""
+        """Return running sums over the working days: of covered days, and of the fleet's changes on covered days."""
         covered = [0] * len(self._pool)
         for day in one.days:
             start = max(day - self.tolerance - self.first, 0)
@@ -91,7 +93,7 @@ class Fleet:
         return [0, *accumulate(self._pool)]
 
     def coincidences(self, linked: set[frozenset[str]]) -> Iterator[Coincidence]:
-        """Find the pairs that change together. Half of the chance is for `linked` pairs, which are few and more likely."""
+        """Find the services that change together. Half of MOST_CHANCE is for `linked` pairs, which are few and more likely."""
         pairs = [frozenset(pair) for pair in combinations(self._covers, 2)]
         number = {is_linked: sum((pair in linked) is is_linked for pair in pairs) for is_linked in (True, False)}
         for one, other in combinations(self._covers, 2):
@@ -134,7 +136,7 @@ class Fleet:
 
 
 def _matched(ours: Sequence[int], theirs: Sequence[int], tolerance: int) -> list[tuple[int, int]]:
-    """Pair the days that are close to each other, each of them once."""
+    """Pair the days that are at most `tolerance` apart. Each day is in one pair at most."""
     pairs = []
     at = 0
     for day in ours:
@@ -147,7 +149,7 @@ def _matched(ours: Sequence[int], theirs: Sequence[int], tolerance: int) -> list
 
 
 def _at_least(number: int, chances: Sequence[float]) -> float:
-    """Return how likely at least `number` of independent events happen, whose chances differ (Poisson's binomial)."""
+    """Return the probability that at least `number` events happen, independent but of different chances (Poisson binomial)."""
     exactly = [1.0] + [0.0] * number  # the last entry stands for `number` and more
     for chance in chances:
         exactly[number] += exactly[number - 1] * chance

@@ -9,7 +9,7 @@ from fleet.service.service import Service
 PATTERN = "docs/decisions/0001-*.md"
 TEAM, DATA, MONOLITH = "separate_team", "ready_for_consistency", "limited_by_monolith"
 WORDS = {MONOLITH: "existing monolith limit", TEAM: "separate team", DATA: "data consistent"}
-"""Words of each question in the template's record, by the answer that records the same."""
+"""Words by which a question is found in decision 0001, by the name of the template's answer to the same question."""
 
 MOST_LINES = 500
 ROW = re.compile(r"\s*\|(?P<question>[^|]*)\|(?P<answer>[^|]*)\|\s*")

@@ -20,7 +20,7 @@ MOST_TAGS_BYTES = 4 * 2**20
 LONGEST_TEXT = 120
 
 FORMAT = "%H %ct %P%x00%ae%x00%s"
-"""Without a text in the first field, so that no author and no subject can imitate the beginning of a commit."""
+"""The first field has no text of people, so that no author and no subject can imitate the beginning of a commit."""
 
 CONTRACTS = ("specs/openapi.json", "specs/asyncapi.json", "specs/messages/")
 GENERATED = ("uv.lock", "specs/")

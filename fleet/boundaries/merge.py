@@ -11,7 +11,7 @@ from fleet.map.model import Map
 
 YEAR = timedelta(days=365)
 FEW = 12
-"""The most commits in a year: one in a month."""
+"""A service with more commits in a year than this, one a month, is not asked about."""
 
 ASK = (
     "What does the service of its own buy today: does anybody deploy it alone, or scale it alone? If not, what would it cost to make "

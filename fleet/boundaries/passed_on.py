@@ -16,11 +16,11 @@ from fleet.service.asyncapi import SPEC
 
 FEWEST_FIELDS = 3
 LEAST_SHARE = 0.5
-"""Of the fields that the service receives in one message or answer."""
+"""The share of the received fields, in one message or answer, that the service has to send on unchanged."""
 
 MOST_SERVICES = 4
 MOST_SHARE = 0.1
-"""A field that more services have in their contracts, and more than this share of all, is a word of the organisation."""
+"""A field does not count if more than MOST_SERVICES services, and more than MOST_SHARE of all services, have it in their contracts."""
 
 REFERENCES = ("_id", "_at", "_version")
 ENVELOPE = {"id", "version", "status", "occurred_at", "created_at", "updated_at", "items", "next_cursor"}
@@ -33,7 +33,7 @@ ASK = (
 MOST_DEPTH = 20
 
 MOST_BODIES = 1000
-"""The most bodies that a service receives, and that it sends, which are compared: a document may have a hundred thousand."""
+"""The most received bodies, and the most sent bodies, to compare for one service: a document may have a hundred thousand."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def passed_on(map_: Map, pasts: Mapping[str, Past]) -> Iterator[Question]:
 
 
 def _pairs(bodies: list[Body]) -> Iterator[tuple[Body, Body]]:
-    """Yield what each service receives with what it sends, as far as they have enough fields."""
+    """Yield each received body of a service with each sent body, without bodies of fewer than FEWEST_FIELDS fields."""
     received, sent = (defaultdict[str, dict[str, list[Body]]](dict) for _ in range(2))
     for body in (one for one in bodies if len(one.fields) >= FEWEST_FIELDS):
         received[body.target].setdefault(body.source, []).append(body)
@@ -81,7 +81,7 @@ def _pairs(bodies: list[Body]) -> Iterator[tuple[Body, Body]]:
 
 
 def _compared(by_neighbour: Mapping[str, list[Body]]) -> list[Body]:
-    """Leave the same number of bodies to each neighbour."""
+    """Return the first bodies of each neighbour: the same number for each, and about MOST_BODIES together."""
     most = max(MOST_BODIES // max(len(by_neighbour), 1), 1)
     return [one for bodies in by_neighbour.values() for one in bodies[:most]]
 

@@ -18,9 +18,9 @@ from fleet.git.objects import Objects
 from fleet.service.service import Service
 
 PLURAL = 3
-"""The most letters of a plural, as in categories."""
+"""The most letters of a plural's ending, such as the ies of categories."""
 SINGULAR = ("", "y", "f", "fe", "is")
-"""The letters that a plural replaces or follows, as in category."""
+"""The endings of a singular that the plural replaces, such as the y of category, or that the plural follows (none)."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _part_of(stem: str, parts: Iterable[str]) -> str:
 
 
 def _shared(one: str, other: str) -> int:
-    """Return the length of the common beginning."""
+    """Return the number of letters with which both names begin."""
     return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 

@@ -9,7 +9,7 @@ from fleet.boundaries.decision import Quote
 from fleet.boundaries.past import Past
 
 MOST_EVIDENCE = 12
-"""Nobody reads more; the trend counts all."""
+"""The most repetitions that a question shows as evidence, because nobody reads more. The trend counts all repetitions."""
 
 
 @dataclass(frozen=True)

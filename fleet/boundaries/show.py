@@ -21,7 +21,7 @@ SINCE = "none since"
 def text(report: Report, *, width: int | None = None) -> str:
     """Format the questions, then the last break of each contract, then the summary."""
     console = output.console(width=width, no_color=True if width else None)
-    unfolded = not console.is_terminal  # a program searches lines
+    unfolded = not console.is_terminal  # a program that reads the text expects one line for each fact
     with console.capture() as printed:
         for number, one in enumerate(report.questions, 1):
             console.print(Text(f"{number}. {one.what}", style="bold"), soft_wrap=unfolded)

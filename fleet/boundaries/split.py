@@ -12,10 +12,10 @@ from fleet.boundaries.questions import MOST_EVIDENCE, Evidence, Question, record
 
 FEWEST_COMMITS = 20
 MOST_SHARED = 0.25
-"""The share of the commits to the part with fewer commits that may also change the other part."""
+"""Two parts change apart if at most this share of the commits to the part with fewer commits also changes the other part."""
 
 ONE_PART = 0.1
-"""Aggregates with a higher share of common commits are one part."""
+"""Aggregates that share more than this part of their commits count as one part."""
 
 FEWEST_OTHERS = 5
 
@@ -33,7 +33,7 @@ def splits(pasts: Mapping[str, Past], window: tuple[date, date]) -> Iterator[Que
 
 
 def _habit(code: list[Change]) -> float | None:
-    """Return the share of the commits to aggregates that change more than one; None for a service with one aggregate."""
+    """Return the share of commits to aggregates that change several aggregates; None if the service has only one."""
     numbers = [len(one.parts) for one in code if one.parts]
     if len({part for one in code for part in one.parts}) < 2 or len(numbers) < FEWEST_COMMITS:
         return None

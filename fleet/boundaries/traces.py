@@ -21,20 +21,20 @@ from fleet.boundaries.questions import MOST_EVIDENCE, Evidence, Question, record
 from fleet.errors import FleetError
 
 MOST_SPANS = 500_000
-"""These take about 300 MiB of memory."""
+"""The most spans to read; this many take about 300 MiB of memory."""
 
 MOST_LINE_BYTES = 32 * 2**20
 MOST_FILE_BYTES = 4 * 2**30
 SQLITE = b"SQLite format 3\0"
 
 FEWEST_REQUESTS = 20
-"""The fewest requests of a caller that say anything."""
+"""A caller with fewer recorded requests is not judged, because so few requests may be a coincidence."""
 
 MANY_CALLS = 4
-"""Calls of one neighbour within one request, in half of the requests that call it."""
+"""A pair is chatty if half of the requests that call the neighbour call it at least this many times."""
 
 MOST_REQUESTS_CALL = 0.8
-"""The share of a service's requests that need the same neighbour."""
+"""A service depends on a neighbour for nearly each request if at least this share of its requests calls the neighbour."""
 
 WRITE = "write the file by the exporter `file` of the OpenTelemetry Collector, with `format: json`"
 
@@ -127,7 +127,7 @@ def _spans(batch: dict[str, Any]) -> Iterator[Span]:
 
 
 def _traffic(spans: Iterable[Span]) -> Traffic:
-    """Count the calls within each request: a request of one service whose span is below a span of another one."""
+    """Count the calls within each request. A call is a server span whose parent is a span of another service."""
     known = {(one.trace, one.id): one for one in spans}  # an exporter that got no answer sends its spans again
     found: dict[tuple[str, str], str] = {}
     requests: Counter[str] = Counter()

@@ -13,7 +13,7 @@ from fleet.service.waivers import today
 from fleet.status.status import status
 from fleet.template.template import Template
 
-# `fleet status` has fetched the template before it measures campaigns.
+# A template that was fetched this recently is not fetched again: `fleet status` fetches it before it measures campaigns.
 FETCHED = timedelta(minutes=5)
 
 

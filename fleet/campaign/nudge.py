@@ -26,7 +26,7 @@ def write_issues(progress: Progress, folder: Path) -> dict[Path, Issue]:
     found: dict[Path, Issue] = {}
     for one in issues(progress):
         file, number = folder / one.file_name, 2
-        while file in found:  # two owners may differ in other characters only
+        while file in found:  # two owners have one file name if they differ only in characters that become hyphens
             file, number = folder / f"{Path(one.file_name).stem}-{number}.md", number + 1
         found[file] = one
     heading = f"# {title_start(progress)}"

@@ -88,7 +88,9 @@ def _part(campaign: Campaign, levels: tuple[Maturity, ...], standing: Standing) 
         is_done = bool(wanted and found and found >= wanted)
         return Part(standing, State.DONE) if is_done else Part(standing, State.OPEN, (standing.version,))
     asked, known = _asked(campaign, levels), known_conventions()
-    found = dict.fromkeys(one.id for one in standing.conventions if one.id in known)  # not waiver-unused
+    found = dict.fromkeys(
+        one.id for one in standing.conventions if one.id in known
+    )  # the finding waiver-unused is no convention
     broken, off = (
         tuple(id_ for id_ in ids if any(level.lacks([id_]) for level in asked)) for ids in (found, standing.off)
     )

@@ -18,7 +18,7 @@ class Tracker(ABC):
 
     @abstractmethod
     def find(self, title_start: str) -> str:
-        """Return the address of an open issue whose title begins so; empty if no issue does. Raises FleetError."""
+        """Return the address of an open issue whose title has this beginning; empty without such an issue. Raises FleetError."""
 
     @abstractmethod
     def open(self, title: str, body: str) -> str:
@@ -28,7 +28,7 @@ class Tracker(ABC):
         return run(self.program, "issue", *arguments, stdin=stdin, otherwise="post the file by hand")
 
     def _first(self, printed: str, title_start: str, address: str) -> str:
-        """Return the address in the first issue with such a title, in the JSON that the program prints."""
+        """Return the address of the first issue whose title has this beginning, from the JSON that the program prints."""
         command = f"{self.program} issue list"
         return first_address(command, printed, address, lambda one: one["title"].startswith(title_start))
 
@@ -38,7 +38,7 @@ class GitHub(Tracker):
 
     def find(self, title_start: str) -> str:
         name = github_name(self._repository)
-        # GitHub's search does not know an issue of the last minutes, and the list is cut.
+        # Ask twice: the list ends after 100 issues, and GitHub's search does not find an issue of the last minutes.
         for wanted in (("--limit", "100"), ("--search", f'in:title "{title_start}"')):
             listed = self._run("list", "--repo", name, "--state", "open", *wanted, "--json", "title,url")
             if found := self._first(listed, title_start, "url"):

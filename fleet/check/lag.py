@@ -11,7 +11,8 @@ from fleet.service.service import Service
 from fleet.service.waivers import today
 from fleet.template.answers import ANSWERS_FILE
 
-# Services that are checked one after the other share a fetch. It is short, so that an urgent release is seen at once.
+# A template that was fetched this recently is not fetched again, so that services that are checked one after the other share a
+# fetch. The time is short, so that an urgent release is seen at once.
 JUST_NOW = timedelta(minutes=1)
 
 
@@ -34,7 +35,7 @@ def lag_of(service: Service) -> Lag:
     template.refresh_if_possible(unless_newer_than=JUST_NOW)
     newest = template.newest()
     missing = [tag for tag in template.releases if not template.follows(service.release, template.at(tag))]
-    # The time of today on the day of the report, which FLEET_TODAY may set.
+    # The time of the clock, on the day of the report: FLEET_TODAY may name another day than today.
     now = datetime.combine(today(), datetime.now(UTC).timetz())
     days = (now - template.at(missing[0]).date).days if missing else 0
     return Lag(missing, days, newest.version, newest.date.astimezone(UTC).date())

@@ -26,6 +26,6 @@ def refuse_unsafe_names(service: Service) -> None:
 
 
 def _is_platform(service: Service, name: str) -> bool:
-    """Return whether the platform owns or reads the file, or a file in the folder, of this name."""
+    """Return whether the platform owns or reads a file of this name, or a file in a folder of this name."""
     paths = [*service.expected.platform, ANSWERS_FILE, WAIVERS_FILE]
     return any(path == name or path.startswith(f"{name}/") for path in paths)

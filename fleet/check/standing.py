@@ -21,7 +21,7 @@ from fleet.template.template import Template
 
 @dataclass(frozen=True)
 class Standing:
-    """The state of one service. `unreadable` is the reason why a service cannot be read; then the other fields are empty."""
+    """The state of one service. If the service cannot be read, `unreadable` is the reason, and the other fields are empty."""
 
     name: str
     address: str
@@ -157,7 +157,7 @@ def judge(member: Member, commit: Commit, service: Service | None = None) -> Sta
     except FleetError as error:
         refuse_full_disk(error)
         return unreadable(member, error, commit.id)
-    except Exception as error:  # a bug that one service meets must not hide the others
+    except Exception as error:  # a bug that one service meets must not hide the results of the other services
         return unreadable(member, describe_bug(error), commit.id)
 
 

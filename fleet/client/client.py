@@ -68,7 +68,7 @@ def check_clients(service: Path, names: tuple[str, ...]) -> list[str]:
         new = write(has_policy=_has_policy(service))
         if not module.exists():
             found.append(f"{shown} is missing: {remedy}")
-        # Code without a policy stays valid in a service that turns the part on.
+        # Code without a policy stays valid when the service turns on the part `neighbours`, which adds a policy.
         elif not _is_same(_code(module), new) and not _is_same(_code(module), write(has_policy=False)):
             shown_difference = difference(str(shown), _code(module), new)
             found.append(f"{shown_difference}{shown} does not have the code of {USES / name}.json: {remedy}")
@@ -76,7 +76,7 @@ def check_clients(service: Path, names: tuple[str, ...]) -> list[str]:
 
 
 def _selected(name: str, before: Node | None, options: Options) -> tuple[Selection, list[str]]:
-    """Return the operations to write, and how the neighbour differs from what is in use. Raises FleetError."""
+    """Return the operations to write, and how the neighbour differs from the uses of this service. Raises FleetError."""
     if before is not None and not (options.operations or options.source or options.force):
         return Selection(before), []
     document = uses.read_source(name, options.source, options.config)
@@ -101,7 +101,7 @@ def _compared(name: str, document: Document, before: Node | None, options: Optio
 
 
 def _is_same(old: str, new: str) -> bool:
-    """Compare the code and the digest of the uses. A module that imports httpx, as all did once, stays valid."""
+    """Compare the code and the digest of the uses. A module that imports httpx, as older versions wrote it, stays valid."""
     return _meaning(old) == _meaning(new)
 
 

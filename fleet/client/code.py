@@ -33,19 +33,20 @@ TYPES = {
     ),
     *("oneOf", "properties", "required", "type"),
 }
-"""The keywords of models. The neighbour checks its requests, and a reader does not refuse an answer for its length.
+"""The keywords of a schema that models keep. Lengths and patterns are left out: the neighbour checks its requests itself, and a
+reader does not refuse an answer for its length.
 
-The generator of models knows further keywords: `customTypePath` imports a module that the neighbour names.
+Keywords for the generator of models are left out too: with `customTypePath`, the neighbour could name a module to import.
 """
 PLAIN = {"string": "str", "integer": "int", "number": "float", "boolean": "bool"}
 FORMATS = {"uuid": "UUID", "date": "date", "date-time": "datetime"}
 
 PHRASES = {413: "Content Too Large", 414: "URI Too Long", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}
-"""The phrases that differ between versions of Python."""
+"""The reason phrases of statuses that differ between versions of Python's http.HTTPStatus."""
 STATUS = re.compile(r"[1-5]([0-9][0-9]|XX|xx)|default")
 TAKEN = {"body", "client", "response"}
 IMPORTED = {"date", "datetime", "httpx2", "quote", "to_jsonable_python"}
-"""The imports of a module that an operation may have the name of."""
+"""Names that the module imports, and that an operation might also have."""
 IMPORTED_CLASSES = {"Any", "BaseModel", "ConfigDict", "Enum", "Field", "Literal", "Mapping", "RootModel", "UUID"}
 
 MARK = "# Written by `fleet client`. Digests of specs/uses and of this code: "
@@ -199,7 +200,7 @@ def _models(name: str, version: str, schemas: Node) -> str:
                 formatters=[],
             )
         ast.parse(code := str(made))
-    except Exception as error:  # it has no error of its own for what it cannot express
+    except Exception as error:  # the generator has no error class for schemas that it cannot express
         raise Inexpressible(f"no models can be made of {', '.join(sorted(schemas))}: {error}") from None
     return re.sub(r"(?m)^#.*\n", "", code)
 
@@ -221,7 +222,7 @@ def _bare(node: Any) -> Any:
         elif key == "$ref" and not str(value).startswith(SCHEMAS):
             raise Inexpressible(f"it refers to {value}, which is not a schema of components")
         elif key == "format" and value not in FORMATS:
-            continue  # Pydantic checks others, and some only with further packages
+            continue  # other formats would make Pydantic check values, some of them only with further packages
         elif key == "additionalProperties" and "properties" in node:
             if value is not False:
                 bare[key] = (

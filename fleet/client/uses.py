@@ -188,7 +188,7 @@ def _target(document: Document, node: Node) -> Node:
 
 
 def nodes(node: Any) -> Iterator[Node]:
-    """Yield each object of a document that is not a mere value, nor a list of properties."""
+    """Yield each object of a document, except values (`enum`, `const`, `default`) and mappings of properties."""
     if isinstance(node, list):
         for one in node:
             yield from nodes(one)

@@ -61,7 +61,7 @@ def campaign(
     found = _measure(config, template, name, jobs, offline=offline, policy=policy, day=day)
     if shown == "json":
         text = visible(show.as_json(found))
-    else:  # the table has colours, and its text is made visible already
+    else:  # the table has colours, and has made its text visible itself
         text = "\n".join(show.table(one, width=table_width(output)) for one in found)
     if output is None:
         click.echo(text, nl=False)

@@ -39,7 +39,7 @@ def impact(path: Path, *, config: Path, base: str | None, shown: str, offline: b
     trust_known_templates(config)
     choose_policy(None, config)
     found = find_impact(path, base, members(config), jobs)
-    if shown == "table":  # the table has colours, and its text is made visible already
+    if shown == "table":  # the table has colours, and has made its text visible itself
         text = show.table(found)
     else:
         text = visible(show.as_json(found) if shown == "json" else show.github(found))

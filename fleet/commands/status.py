@@ -109,7 +109,7 @@ def status(
 
         map_ = reader.read_standings(listed, standings)
         text = show_status.markdown(standings, show.markdown(map_, findings(map_)))
-    if shown != "table":  # the table has colours, and its text is made visible already
+    if shown != "table":  # the table has colours, and has made its text visible itself
         text = visible(text)
     if output is None:
         click.echo(text, nl=False)

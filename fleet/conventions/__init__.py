@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from fleet.service.service import Service
 
-# In the order in which their findings are shown.
+# The modules with conventions, in the order in which findings are shown.
 MODULES = (
     "ownership",
     "documentation",

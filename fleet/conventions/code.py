@@ -29,9 +29,8 @@ class Layers(Convention):
         if import_linter.CONTRACTS not in service.tree:
             yield Problem(import_linter.CONTRACTS, "the file with the rules for imports is missing")
             return
-        source.modules(
-            service, CODE
-        )  # raises for a file that cannot be parsed: import-linter would name a temporary file
+        # This raises an error that names the file which cannot be parsed: import-linter would name a temporary file.
+        source.modules(service, CODE)
         for one in import_linter.find_violations(service):
             file = f"{'chassis/' if one.importer.startswith('chassis.') else ''}src/{one.importer.replace('.', '/')}"
             path = f"{file}.py" if f"{file}.py" in service.tree else f"{file}/__init__.py"
@@ -98,7 +97,9 @@ def _schemas_of_sql(sql: str) -> set[str]:
     """Return the schemas of the tables in a statement; none if the text is only a part of a statement."""
     import sqlglot  # imported here, because few services need it: most write SQL with SQLAlchemy
 
-    logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns about every statement that it cannot parse fully
+    logging.getLogger("sqlglot").setLevel(
+        logging.ERROR
+    )  # sqlglot warns about every statement that it cannot parse fully
     try:
         parsed = sqlglot.parse(sql, dialect="postgres", error_level=sqlglot.ErrorLevel.RAISE)
     except sqlglot.errors.SqlglotError:

@@ -50,7 +50,7 @@ class NoSecrets(Convention):
 
     def prepare(self, services: list[Service]) -> None:
         _rules()
-        # The program takes longer to start than to scan.
+        # One run scans all services, because Kingfisher takes longer to start than to scan.
         compute_together(services, _kingfisher(), _of_the_team, _scan_many)
 
 
@@ -111,7 +111,7 @@ def _rules() -> Path:
         mark_used(rules)
     with file_lock(rules):
         if not rules.exists():
-            # Another folder takes the result first, so that nobody reads the rules of an interrupted compilation.
+            # Kingfisher compiles into another folder first, so that nobody reads the rules of an interrupted compilation.
             with preparing(rules) as folder:
                 nothing, compiled = folder / "nothing", folder / "rules"
                 nothing.mkdir()

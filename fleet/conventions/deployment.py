@@ -108,7 +108,7 @@ class Replicas(_OverlayConvention):
 
     id = "deploy-replicas"
     remedy = "run at least two: set `replicas`, or `minReplicas` of the autoscaler"
-    # Where Kubernetes' autoscaler and KEDA's have the least number of replicas, and their default.
+    # The field with the least number of replicas and its default, for the autoscalers of Kubernetes and KEDA.
     least: ClassVar = {"HorizontalPodAutoscaler": ("minReplicas", 1), "ScaledObject": ("minReplicaCount", 0)}
 
     def problems(self, manifests: list[Manifest], *, production: bool) -> Iterator[str]:

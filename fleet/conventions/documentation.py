@@ -133,7 +133,7 @@ def _targets(line: str) -> Iterator[str]:
     words = shlex.shlex(line, posix=True, punctuation_chars=True)
     words.whitespace_split = True
     command = ""
-    with suppress(ValueError):  # an open quote: the rest of the line is no word
+    with suppress(ValueError):  # shlex refuses a quote that is not closed: the rest of the line is left out
         for word in words:
             if set(word) <= set("();<>|&"):
                 command = ""
@@ -142,6 +142,6 @@ def _targets(line: str) -> Iterator[str]:
             elif not command:
                 command = word
             elif word.startswith("-"):
-                command = "with options"  # such as -C, after which the targets are in another Makefile
+                command = "with options"  # with an option such as -C, the targets are in another Makefile
             elif command == "make" and re.fullmatch(r"[a-z][\w-]*", word):
                 yield word

@@ -87,7 +87,7 @@ class EventCompatible(Convention):
         messages = asyncapi.read(service)
         if messages is None or service.base is None:
             return
-        unpublished = {message.name for message in messages if message.published is None}  # event-schemas reports these
+        unpublished = {message.name for message in messages if message.published is None}  # reported by event-schemas
         paths = [path for path in service.base.files(f"{MESSAGES}*.json") if _name(path) not in unpublished]
         known = {_name(path): service.base.json(path) for path in paths}
         ours = [message for message in messages if message.ours and message.published is not None]

@@ -42,7 +42,7 @@ class Deployed(Convention):
             try:
                 manifests, generators = render_overlay(service, folder), config_map_keys(service, folder)
             except FleetError:
-                continue  # deploy-rendered reports it
+                continue  # deploy-rendered reports the error
             for one in manifests:
                 if one.get("kind") in LONG_RUNNING:
                     given = _given(one, generators)

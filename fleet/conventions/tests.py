@@ -62,7 +62,7 @@ class Contracts(Convention):
 
 
 def _is_of_the_chassis(message: Message) -> bool:
-    """Return whether the chassis defines and handles the message: its own tests have the message."""
+    """Return whether the chassis defines and handles the message, and so the tests of the chassis cover the message."""
     return message.name.endswith(".advance-saga.v1")
 
 
@@ -138,7 +138,7 @@ class Texts:
         return {UNKNOWN, *self._written[module.path]}
 
 
-@lru_cache(maxsize=1)  # two conventions, one after the other
+@lru_cache(maxsize=1)  # two conventions read the texts of the same service, one after the other
 def _texts(service: Service) -> Texts:
     return Texts(source.modules(service, TESTS))
 
@@ -156,7 +156,7 @@ def fits(url: str, operation: Operation) -> bool:
     """Return whether a request to that URL reaches the operation."""
     called = re.sub(r"^https?://[^/]*|[?#].*$", "", url).split("/")
     wanted = operation.path.split("/")
-    if called[0] == UNKNOWN and len(called) > 1:  # the base URL is made elsewhere
+    if called[0] == UNKNOWN and len(called) > 1:  # the URL begins with a part that the test gets from elsewhere
         called = [*wanted[: len(wanted) - len(called) + 1], *called[1:]]
     return len(called) == len(wanted) and all(map(_is_segment, called, wanted))
 

@@ -14,7 +14,7 @@ from typing import IO, NamedTuple
 from fleet.errors import FleetError, MachineError
 from fleet.git import git
 
-# Git hosts accept no larger file either.
+# The largest object to read. Git hosts accept no larger file either.
 MOST_BYTES = 100 * 2**20
 # The most memory for a group of objects, in addition to the last object of the group.
 GROUP_BYTES = 64 * 2**20
@@ -49,12 +49,12 @@ class CatFile:
         self._timeout: MachineError | None = None
 
     def ask(self, names: list[str]) -> list[Object | None]:
-        """Read the first of these objects: one at least, and as many as fit into GROUP_BYTES. None stands for no object.
+        """Read the first of these objects: one at least, and as many as fit into GROUP_BYTES. None stands for a missing object.
 
         Raises MachineError.
         """
         with self._lock:
-            if self._timeout:  # each of a hundred files would take as long
+            if self._timeout:  # git took too long before, and would take as long for each of a hundred files
                 raise MachineError(str(self._timeout))
             # A second attempt, because the process may have been killed before.
             if answers := self._answers(names) or self._answers(names):

@@ -82,7 +82,7 @@ def exchange(folder: Path, *arguments: str) -> bytes:
     environment = {name: value for name, value in os.environ.items() if name not in _DROPPED}
     most = limit_mib()
     command = [*_BOUNDED, str(most * _BLOCKS_OF_MIB), "git", *_EXCHANGE_OPTIONS, "-C", str(folder), *arguments]
-    _remove_partial_packs(folder)  # of a run that was killed while it fetched
+    _remove_partial_packs(folder)  # an earlier run may have been killed while it fetched
     # Output goes into files, which have the same limit, because a host may send messages without an end.
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as messages:
         try:

@@ -110,7 +110,7 @@ def _read(file: Path) -> bytes:
     return content if len(content) <= MOST_BYTES else b""
 
 
-# Without the dots by which a name would lead out of the folder.
+# The pattern allows no dots, because with `..` a name would lead out of the folder.
 _BRANCH = re.compile(r"ref: (refs/heads/[\w/+-]+)", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _IS_BARE = re.compile(rb"^\s*bare\s*=\s*true\b", re.IGNORECASE | re.MULTILINE)
@@ -222,7 +222,7 @@ def _format_of(file: Path, content: bytes) -> list[Setting]:
 def _format(shared: Path) -> list[Setting]:
     """Return the settings for the format of objects and refs.
 
-    Most repositories have the first format, so git is not asked.
+    The settings are read without git if the repository has git's first format, as most repositories have.
     """
     file = shared / "config"
     extensions = _format_of(file, _read(file))

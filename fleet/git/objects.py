@@ -14,11 +14,11 @@ from fleet.errors import FleetError, MachineError
 from fleet.git import git
 from fleet.git.cat_file import CatFile, Object, refuse_large
 
-# More files and folders than any service has.
+# The most files and folders of a commit: more than any service has.
 MOST_FILES = 100_000
 # No system opens a file with a longer path.
 LONGEST_PATH = 4096
-# Nearly all files that people write are shorter.
+# Larger files are not preloaded. Nearly all files that people write are smaller.
 PRELOADED_BYTES = 2**17
 
 

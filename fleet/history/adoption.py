@@ -12,7 +12,7 @@ from fleet.template.release import as_version
 # A release counts as adopted once this share of the services that can be read has it, or a later one.
 ADOPTED = 0.8
 
-# There are hundreds of days with the same few versions.
+# Each version is parsed once, because hundreds of days have the same few versions.
 _number = cache(as_version)
 
 
@@ -33,7 +33,7 @@ class Adoption:
     def days(self) -> int | None:
         """The days from the publication until ADOPTED; None if that has not happened yet.
 
-        The first record that shows it counts, so that a history with gaps gives the most that it can be.
+        The day of the first record with such a share counts. If days before it are missing, the result is an upper bound.
         """
         reached = next((day for day, share in self.shares if share >= ADOPTED), None)
         return None if reached is None else max((reached - self.published).days, 0)

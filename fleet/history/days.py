@@ -14,7 +14,7 @@ from fleet.status.show import STATES, word
 # A name, a version or the id of a convention is never longer in a line that fleet wrote.
 LONGEST = 300
 
-# Fields that are left out of a line where they say nothing.
+# Fields with a number, which a line leaves out if the number is 0.
 COUNTS = ("drift", "waivers", "void")
 
 
@@ -91,7 +91,7 @@ def parse(line: str, before: dict[str, tuple[Any, Entry]] | None = None) -> Day:
     except (ValueError, RecursionError):
         raise ValueError("the line is not JSON") from None
     day = _date(_table(written, "the line").get("day"))
-    # Not today() alone: a run that judges as on an earlier day meets lines of later days, which are right.
+    # The day of the clock counts too: FLEET_TODAY may name an earlier day, and lines of later days are then valid.
     if day > max(today(), datetime.now(UTC).date()):
         raise ValueError(f"the day {day} has not come yet")
     releases = {_text(name): _date(one) for name, one in _table(written.get("releases", {}), "releases").items()}

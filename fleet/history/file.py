@@ -10,10 +10,10 @@ from fleet.history import days
 from fleet.history.days import Day, Entry
 from fleet.output import count, warn
 
-# A year, and a month to compare with the year before.
+# The most days in the file: a year, and a month to compare with the year before.
 KEPT = 400
 
-# More than KEPT days of two thousand services.
+# The largest file that is read: more than KEPT days of two thousand services take.
 LARGEST_BYTES = 200 * 2**20
 
 # The number of damaged lines that are named one by one.

@@ -24,7 +24,7 @@ class Change:
         self.own = now.facts.name
         self.fleet = fleet
         self.has_other_api = before.api != now.api
-        # A caller still means the service by a name that the change takes away.
+        # Both maps have the names from before and after the change, because a caller may still use a name that is removed.
         apis = {before.facts.name: "", **before.facts.apis, **now.facts.apis}
         self._names = {message.name for one in (before, now) for message in one.facts.messages}
         others = [

@@ -21,7 +21,7 @@ from fleet.service.openapi import SPEC, Document
 from fleet.service.register import Member
 from fleet.service.service import Service
 
-# A hostile service could have a hundred thousand findings, and texts of megabytes.
+# The most findings of one service: a hostile service could have a hundred thousand, and texts of megabytes.
 MOST_OF_SERVICE = 100
 LONGEST_TEXT = 500
 MORE = f"there are more than {MOST_OF_SERVICE} places like this"

@@ -49,8 +49,9 @@ def _tool() -> str:
 
 
 def _inputs(service: Service) -> tuple[str, ...]:
-    # Most services have the unchanged chassis of the recorded release, and some use a published one. Then the answers stand
-    # for the chassis, and its sixty files need not be written for each service.
+    # Most services have the unchanged chassis of the recorded release, or use a published chassis. For these services the
+    # answers file takes the place of the chassis, because it names the release: the sixty files of the chassis need not be
+    # written for each service.
     ours, released = (_chassis(tree) for tree in (service.tree, service.expected.platform))
     own = service.tree[CONTRACTS] == service.expected.platform.get(CONTRACTS) or service.is_waived(CONTRACTS)
     inputs = {
@@ -104,7 +105,8 @@ def _parse(status: int, printed: str) -> list[Import]:
     chains = _CHAIN.findall(printed)
     links = [[*dict.fromkeys(_LINK.findall(chain))] for chain in chains]
     wrong = {one[0] for one in links if len(one) == 1}
-    # A longer chain over an import that is wrong itself adds nothing, and begins at an import that may be right.
+    # A longer chain is left out if one of its imports is reported already: the chain adds nothing, and begins at an import that
+    # may be right.
     kept = [chain for chain, each in zip(chains, links, strict=True) if len(each) == 1 or wrong.isdisjoint(each)]
     steps = (one for chain in kept for one in _STEP.finditer(chain))
     found = {Import(one["importer"], one["imported"], int(one["line"])) for one in steps}

@@ -34,7 +34,7 @@ class _InFolder(AbstractPackageFinder):
     """Find packages by their folders. grimp's own finder asks Python, which imports the parents of a package."""
 
     def determine_package_directories(self, package_name: str, file_system: AbstractFileSystem) -> set[str]:
-        # Without links, so that the chassis of a release is in the same folder for each service that links to it.
+        # Links are resolved, so that the chassis of a release is in the same folder for each service that links to it.
         found = {os.path.realpath(path) for one in PATHS if os.path.isdir(path := os.path.join(one, package_name))}
         if not package_name.isidentifier() or not found:
             raise ValueError(f"there is no package {package_name}")
@@ -160,7 +160,7 @@ def _keeps(options: UserOptions) -> bool:
 
 
 if __name__ == "__main__":
-    # Nobody sees what moves on a terminal, which takes three threads for each service.
+    # A moving display would take three threads for each service, and nobody would see it.
     Live.start = Live.stop = lambda *_, **__: None
     configure()
     settings.configure(MODULE_FINDER=_ModulesOnce(), PACKAGE_FINDER=_InFolder(), CACHE_CLASS=_ChassisCache)

@@ -50,7 +50,7 @@ def overlays(service: Service) -> list[str]:
     return [posixpath.dirname(path) for path in service.files(f"deploy/overlays/*/{FILE}")]
 
 
-@lru_cache(maxsize=8)  # a dozen conventions ask for the same few
+@lru_cache(maxsize=8)  # a dozen conventions ask for the same few overlays
 def render_overlay(service: Service, folder: str) -> list[Manifest]:
     """Render the manifests of a folder, which callers must not change. Raises FleetError for an unknown feature."""
     return _with_kustomization(service, folder, [])

@@ -35,7 +35,7 @@ def may_receive(policies: Sequence[Node], source: Pods, target: Pods, port: int)
 
 
 def _rules(policies: Sequence[Node], way: str, pods: Pods) -> list[Node] | None:
-    """Return the rules for these pods, which add up. None if no policy limits them."""
+    """Return the rules for these pods: one rule that allows the traffic is enough. None if no policy limits the pods."""
     limiting = [one for one in policies if way in _ways(one) and matches(one.get("podSelector") or {}, pods.labels)]
     return [rule for one in limiting for rule in one.get(way.lower()) or ()] if limiting else None
 

@@ -70,7 +70,7 @@ def _operations(document: Document) -> dict[tuple[str, str], Operation]:
 
 @dataclass(frozen=True)
 class _Side(ABC):
-    """One side of an API, which old and new document are compared from. Each method yields changes that break callers."""
+    """A comparison of one side of an API in the old and the new document. Each method yields changes that break callers."""
 
     old: Document
     new: Document

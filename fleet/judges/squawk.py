@@ -18,7 +18,8 @@ from fleet.service.service import Service
 PROGRAM = str(Path(__file__).with_name("migration_sql") / "program.py")
 POSTGRES = "18"
 
-# Rules about style, about time limits, which the chassis sets, and about changes that no statement of a service notices.
+# Rules of squawk that do not count: rules about style, about time limits, which the chassis sets, and about changes that no
+# statement of a service notices.
 LEFT_OUT = re.compile(
     "prefer-.*|require-(lock|statement)-timeout|require-timeout-settings|require-enum-value-ordering|ban-char-field"
     "|ban-drop-(constraint|not-null)|renaming-object"

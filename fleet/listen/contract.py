@@ -30,14 +30,17 @@ FORMATS = {
 }
 STRUCTURE = {"$ref", "allOf", "anyOf", "const", "enum", "items", "oneOf", "properties", "type"}
 TAKEN = {"Annotated", "Any", "Contract", "Field", "Literal", "OnEvent", "OnJob", "UnitOfWork"}
-"""The imports of the module, which no class may have the name of."""
+"""Names that the module imports, so no class may have one of these names."""
 SHADOWING = {"bool", "dict", "fields", "float", "int", "list", "str"}
-"""Names in types: a field with a default and such a name would hide them from the fields below."""
+"""Names that types use: a field with such a name and a default would hide the type from the fields below."""
 
 
 @dataclass(frozen=True)
 class Type:
-    """A type in a contract, and in a command of a use case; empty for an object, which a use case has its own types for."""
+    """The type of a field in a contract (`wire`) and in the command of a use case (`plain`).
+
+    `plain` is empty for an object, for which a use case has types of its own.
+    """
 
     wire: str
     plain: str
@@ -51,7 +54,7 @@ class Body:
     schemas: Node
 
     def resolved(self, node: Any) -> Node:
-        """Follow references to schemas, which are checked to exist. Raises Inexpressible."""
+        """Follow references to schemas. An earlier check has found that their targets exist. Raises Inexpressible."""
         for _ in range(20):
             if not isinstance(node, dict):
                 return {}

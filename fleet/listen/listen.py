@@ -93,7 +93,7 @@ def _files(service: Path, names: Names, source: Source, options: Options) -> dic
     fresh = modules.module(names, message.kind, code)
     config = service / "ruff.toml"
     texts = {names.module: modules.replaced(before, fresh, names.contract) if known else fresh}
-    if not known:  # afterwards these are the team's
+    if not known:  # after the first run, these files belong to the team
         texts[names.usecase_file] = modules.usecase(names, message.kind, code)
         texts[names.test] = modules.test(names)
     texts = {path: formatted(text, config, path, names.package) for path, text in texts.items()}

@@ -8,8 +8,9 @@ from fleet.check.findings import Finding, Level
 from fleet.map.facts import CATALOG
 from fleet.map.model import Kind, Map, MapFinding, find_misspelt_name
 
-# Two calls chain three services, whose unavailability adds up: if each service is up for 99.9 % of the time, the chain is down
-# for 26 hours a year instead of 9. Each service also has to wait longer than all services behind it together may take.
+# The most calls in a row. Two calls chain three services, whose unavailability adds up: if each service is up for 99.9 % of the
+# time, the chain is down for 26 hours a year instead of 9. Each service also has to wait longer than all services behind it
+# together may take.
 LIMIT = 2
 
 UNKNOWN = "Nobody asks the author of an unknown caller before an API is changed or switched off."

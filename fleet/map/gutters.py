@@ -72,7 +72,7 @@ def place(
 ) -> tuple[list[float], dict[Part, float], float]:
     """Return the left sides of columns, the place of each vertical line, and the width of the drawing.
 
-    `labels` are the widths of the longest labels at the left side of each gutter, and not (False) at the left side.
+    `labels` are the widths of the longest labels, by the number of the gutter and whether the labels are at its left side.
     """
     lefts: list[float] = []
     places: dict[Part, float] = {}

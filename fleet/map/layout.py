@@ -11,7 +11,7 @@ from fleet.map.ways import Line, Link, Port, Way, choose_gaps, find_ports, find_
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
-"""The left side, the top, the width and the height."""
+"""A rectangle: the left side, the top, the width and the height."""
 
 PORT = 4.0
 """The distance of two lines that end at the same side of a row, if they have no labels."""

@@ -129,7 +129,7 @@ class Map:
                 if (target := self.service_of(client.target)) and target != one.name:
                     seen.setdefault(target, client)
             for api in one.consumes:
-                # Consuming a message is not a call; the AsyncAPI documents cover it. The template gives its API this suffix.
+                # Consuming messages is not a call; the AsyncAPI documents cover it. The template ends the name of an API of messages so.
                 target, kind = self._providers.get(api, ("", "asyncapi" if api.endswith("-messages") else ""))
                 if kind != "asyncapi" and target != one.name:
                     yield Edge(Kind.CALL, one.name, target or api, api, True, seen.pop(target, None), not target)

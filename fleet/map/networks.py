@@ -55,7 +55,7 @@ def _network(service: Service, folder: str) -> Network | None:
     manifests = render_overlay(service, folder)
     policies = [one for one in manifests if "NetworkPolicy" in one["kind"]]
     if any(one["apiVersion"] != "networking.k8s.io/v1" for one in policies):
-        return None  # Cilium's and Calico's allow more, or less
+        return None  # policies of Cilium and Calico may allow other traffic
     (kustomization,) = service.yaml(f"{folder}/{FILE}")
     namespace = str(kustomization.get("namespace") or "")
     labels = {NAME_OF_NAMESPACE: namespace} if namespace else {}
@@ -65,7 +65,7 @@ def _network(service: Service, folder: str) -> Network | None:
     # A Job, such as the migration, calls nobody.
     running = [one for one in manifests if one["kind"] != "Job" and pod(one)]
     if any(pod(one).get("hostNetwork") for one in running):
-        return None  # policies do not hold for the network of a node
+        return None  # policies do not apply to pods in the network of their node
     return Network(
         folder,
         namespace,

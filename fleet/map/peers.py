@@ -106,7 +106,7 @@ def _place(service: str, network: Network, name: str) -> tuple[str, str]:
         return "", ""
     if is_set:
         return host, namespace
-    # Without an address: the namespace that has the neighbour's name where ours has our own.
+    # Without an address, assume that the namespaces differ only in the name of the service.
     return name, network.namespace.replace(service, name)
 
 

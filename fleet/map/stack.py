@@ -12,7 +12,7 @@ Span = tuple[float, float]
 """A top and a height."""
 
 AIR = 14.0
-"""The least space between a card and a line beside it, which has room for an arrowhead."""
+"""The least space between a card and a line at its side: enough for an arrowhead."""
 
 LANE = 5.0
 """The distance of two lines that go side by side."""

@@ -24,7 +24,7 @@ DEPENDED_ON = {"openapi", "info", "paths", "components", "security"}
 LEFT_OUT = {"callbacks", "deprecated", "links", "servers"}
 """Fields of a path, an operation or an answer that a caller does not depend on; `fleet client` leaves most of them out.
 
-`deprecated` would be the right to remove the operation, which the caller uses all the same.
+`deprecated` is left out because it would permit the removal of an operation that the caller still uses.
 """
 
 
@@ -47,7 +47,7 @@ def findings(map_: Map) -> Iterator[MapFinding]:
     for caller in map_.services.values():
         found: list[MapFinding] = []
         try:
-            # One limit for all uses of a caller: else a repository with many uses keeps the map from its end for hours.
+            # There is one limit for all uses of a caller: otherwise a repository with many uses could delay the map for hours.
             with limit_resources(f"comparing the calls of {caller.name}"):
                 for one in _of_caller(map_, caller, offered):
                     found.append(one)

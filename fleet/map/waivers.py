@@ -15,7 +15,7 @@ from fleet.service.waivers import today
 from fleet.template.template import Template
 from fleet.template.trust import is_decided
 
-# Other parts of the same run have fetched the template already.
+# A template that was fetched this recently is not fetched again, because another part of the same run has fetched it.
 FETCHED = timedelta(minutes=5)
 
 
@@ -36,9 +36,9 @@ def _covers(waiver: MapWaiver, service: Facts, one: MapFinding) -> bool:
 
 
 def _approval(service: Facts) -> Approval | None:
-    """Return the rules for the waivers of a service; None if they cannot be read, and then no waiver counts.
+    """Return the rules for the waivers of a service. If the rules cannot be read, return None: no waiver counts.
 
-    They are in the chosen policy, or in the newest release of the service's template. Where no command has decided which
+    The rules are in the chosen policy, or in the newest release of the service's template. If the command has not decided which
     templates are the platform's, anybody may approve.
     """
     if (chosen := chosen_policy()) is not None:

@@ -25,7 +25,7 @@ class Link:
 class Way:
     """The common way of links. A gutter has the number of the column at its right, and between two gutters is a gap.
 
-    In one column, a way leaves and enters at the right. `heights` are the heights of the lines in the gaps.
+    If both rows are in one column, the way leaves and enters at the right. `heights` are the heights of the lines in the gaps.
     """
 
     gutters: Sequence[int]

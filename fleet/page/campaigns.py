@@ -10,7 +10,7 @@ from fleet.output import count
 from fleet.page.rows import Row
 from fleet.policy.campaigns import Campaign
 
-# The worst state first.
+# The states of a service in a campaign, in the order of the page: the worst state first.
 STATES = (State.OPEN, State.UNREADABLE, State.WAIVED, State.OFF, State.DONE)
 
 

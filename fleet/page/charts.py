@@ -59,7 +59,7 @@ class Frame:
     def path(self, days: Sequence[date], shares: Sequence[float]) -> str:
         points = zip(days, shares, strict=True)
         path = "M" + "L".join(f"{self.place(day)} {self.rise(share)}" for day, share in points)
-        return path if len(days) > 1 else f"{path}h.1"  # a dot
+        return path if len(days) > 1 else f"{path}h.1"  # a path of one point would be invisible, so it becomes a dot
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from fleet.output import count
 from fleet.service.forges import Forge, forge
 from fleet.status.show import word
 
-# The worst state last.
+# The states of a service, the worst state last.
 STATES = ("in order", "warning", "unreadable", "breach")
 
 # A published secret does harm until it is replaced. Every other error can wait for the next working day.

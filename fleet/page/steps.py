@@ -66,9 +66,10 @@ def _rule(id_: str, reason: str, pairs: list[tuple[Row, Finding]], every: Sequen
 
 
 def _fixed_by(failing: Sequence[Row], every: Sequence[Row]) -> tuple[str, int]:
-    """Return the oldest release from which on no service fails the rule, and the number of services that show it.
+    """Return the oldest release from which on no service fails the rule, and the number of services with such a release.
 
-    All failing services have to be behind that release. Empty without such a release: then its update would promise too much.
+    The release is empty if a service of the newest version in use fails the rule, or a service without a known version:
+    then no release is known to fix the rule.
     """
     ids = {row.number for row in failing}
     versions = {row.number: as_version(row.standing.version) for row in every if row.standing.version}

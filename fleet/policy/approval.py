@@ -6,16 +6,16 @@ from datetime import date, timedelta
 from fleet.errors import FleetError
 from fleet.policy.reading import Table
 
-# The most days of `days`: a century.
+# The highest number that `days` may have: a century.
 MOST_DAYS = 36_500
 
 
 @dataclass(frozen=True)
 class Approval:
-    """The table `waivers`. Without approvers anybody may approve; without days a waiver may last as long as it likes."""
+    """The table `waivers`. Without approvers anybody may approve; without `days` a waiver may last for any time."""
 
     approvers: tuple[str, ...] = ()
-    # The owners of whom CODEOWNERS has to name one for conventions.yml.
+    # CODEOWNERS has to name one of these owners for conventions.yml.
     reviewers: tuple[str, ...] = ()
     days: int | None = None
     # The day from which the table counts. Before that day objections are announced.

@@ -29,20 +29,20 @@ Result = TypeVar("Result")
 # Threads mostly wait for Git hosts, so there may be more threads than cores.
 THREADS = 16
 
-# Far more than any service takes, so that only a process that hangs is given up.
+# The longest time for one service: far more than any service takes, so that only a process that hangs is given up.
 WORK_SECONDS = 600
 
 GARBAGE_AFTER = 20_000
 
 
 def default_jobs() -> int:
-    """Return how many services are worked on at a time, if --jobs does not say."""
+    """Return how many services to process at a time if --jobs is not given."""
     return os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Stands for the result of a process that has none, and states why."""
+    """The reason why a process gave no result, in the place of the result."""
 
     why: str
     is_out_of_time: bool = False
@@ -150,17 +150,17 @@ def _receive(worker: _Worker) -> object:
 def _end(worker: _Worker) -> None:
     worker.pipe.close()
     worker.process.terminate()
-    # The group has the programs that the worker started, such as a git that never ends. There is no group before the worker
-    # is ready, or once all of them have ended.
+    # The group has the programs that the worker started, such as a git that never ends. The group does not exist before the
+    # worker is ready, nor after all of its processes have ended.
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(worker.process.pid or 0, signal.SIGTERM)
     worker.process.join()
 
 
 def _serve(work: Callable[[Item], Result], pipe: Connection) -> None:
-    # In a group of its own, which Ctrl-C does not reach: `_end` ends the process and the programs that it has started.
-    # A process in another group cannot read from the terminal, where ssh would wait for a passphrase without an end, so the
-    # new session has no terminal.
+    # The worker gets a process group of its own, which Ctrl-C does not reach: `_end` ends the worker and the programs that it
+    # has started. The worker also gets a session without a terminal, because in another group ssh would wait at the terminal
+    # for a passphrase without an end.
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Trees of parsed files are many objects and no garbage. Looking for garbage as often as usual takes a tenth of the time.

@@ -17,7 +17,8 @@ from fleet.errors import FleetError
 from fleet.processes import watchdog
 from fleet.processes.watchdog import STOP_SECONDS
 
-# Waits until the watchdog knows the process group, so that a run that is killed earlier starts no program.
+# A shell that starts the program once a line arrives: once the watchdog knows the process group. A run that is killed before that
+# starts no program.
 GATE = ("/bin/sh", "-c", 'read -r _ && exec "$@" </dev/null', "sh")
 
 
@@ -78,7 +79,7 @@ class Programs:
         """Run a program, append its output to the log, and return its exit status. Raises FleetError after `stop`."""
         with self._lock:
             self._refuse_stopped()
-            # In a group of its own, which is stopped as a whole, and which Ctrl-C does not reach.
+            # The program gets a process group of its own, which is stopped as a whole, and which Ctrl-C does not reach.
             program = subprocess.Popen(
                 [*GATE, *command],
                 cwd=cwd,

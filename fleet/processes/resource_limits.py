@@ -12,7 +12,7 @@ from types import FrameType
 from fleet.errors import FleetError
 
 SECONDS = 60
-"""Seconds of CPU, so that the load of the machine makes no difference. FLEET_LIMIT_SECONDS sets another limit.
+"""The limit in seconds of CPU, so that the load of the machine makes no difference. FLEET_LIMIT_SECONDS sets another limit.
 
 A service takes one or two seconds the first time.
 """

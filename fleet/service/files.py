@@ -25,7 +25,7 @@ from fleet.git.git import leads_through_link
 from fleet.git.objects import Entry, Objects, Tree
 from fleet.template.answers import Loader, load_all, not_yaml
 
-# Ten times the length of a lock file.
+# The longest file that is read as text: ten times the length of a lock file.
 MOST_TEXT_BYTES = 10 * 2**20
 
 # Files that are not preloaded: checks compare the chassis by ids only, a lock file is long, and a process keeps the preloaded
@@ -231,7 +231,7 @@ def _documents(text: str, loader: type) -> list[Any]:
     return [one for one in load_all(text, loader) if one is not None]
 
 
-# Some files are the same in every service.
+# A short file is parsed once for all services, because some files are the same in every service.
 _shared_documents = lru_cache(maxsize=64)(_documents)
 
 

@@ -131,7 +131,7 @@ def _exchange(mirror: Path, *arguments: str) -> bytes:
     try:
         return git.exchange(mirror, *arguments)
     except FleetError as error:
-        # The folder in the cache is of no use in a message.
+        # The message leaves out the folder in the cache, which helps nobody.
         raise FleetError(str(error).replace(f" in {mirror}", "")) from None
 
 
@@ -140,7 +140,8 @@ def _newest_local(member: Member) -> str:
     if not repository.is_dir():
         raise FleetError(f"there is no folder {repository}")
     name = f"refs/heads/{member.branch}" if member.branch else "HEAD"
-    # Starting git takes as long as all else here. Whether the commit is there shows once its files are read.
+    # The commit is read from git's files if possible, because starting git takes as long as everything else here. A commit that
+    # is missing is noticed when its files are read.
     commit = isolation.loose_head(repository, member.branch) or git.answer(
         repository, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"
     )

@@ -12,7 +12,7 @@ from fleet.template.answers import ANSWERS_FILE, Answers, aggregates_in, without
 from fleet.template.manifest import Manifest
 from fleet.template.release import Render
 
-# Renders the files that belong to no aggregate, because the questionnaire requires at least one.
+# An aggregate that no service has, to render the files that belong to no aggregate: the questionnaire requires at least one.
 NOBODY = "Placeholder: {name: string(1)}"
 
 # The answer messaging_style, by the styles whose example the template has brought (`seeded` of the answers).

@@ -10,7 +10,7 @@ from fleet.service.service import Service
 
 Node = TypeVar("Node", bound=ast.AST)
 
-# The types of what a tree has between its nodes.
+# Types of values in a tree that `nodes` leaves out: constants, and the contexts of names.
 _LEAVES = {*map(type, (None, True, 1, 1.0, 1j, "", b"", ...)), ast.Load, ast.Store, ast.Del}
 
 
@@ -28,7 +28,7 @@ class Module:
         kinds: dict[type[ast.AST], list[ast.AST]] = {}
         for node in found:
             kind = type(node)
-            if kind in _LEAVES:  # in a list, such as the names of `global`
+            if kind in _LEAVES:  # a value in a list, such as a name after `global`
                 continue
             if kind in kinds:
                 kinds[kind].append(node)
@@ -100,7 +100,7 @@ def modules(service: Service, pattern: str) -> list[Module]:
     return [module for module in _all(service) if fnmatchcase(module.path, pattern)]
 
 
-# For one service at a time: its checks follow each other, and each reads most of the files.
+# The files of one service are kept: the checks of a service follow each other, and each check reads most of the files.
 @lru_cache(maxsize=1)
 def _all(service: Service) -> list[Module]:
     return [Module(path, service.python(path)) for path in service.files("src/*.py", "tests/*.py")]

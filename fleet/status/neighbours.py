@@ -55,7 +55,7 @@ def _recall(file: Path) -> Errors | None:
 def _memory(members: list[Member], standings: list[Standing]) -> Path:
     """Return the file in the cache for the errors of these commits on this day.
 
-    The day counts, because waivers expire, and so do a policy and the newest release with its policy, which void waivers.
+    The day counts, because waivers expire. The newest release and a chosen policy count, because a policy can void waivers.
     """
     services = [
         [member.name, member.key, one.commit, one.newest, one.unreadable]

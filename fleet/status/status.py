@@ -27,10 +27,10 @@ from fleet.service.waivers import today
 from fleet.status.neighbours import with_neighbours
 from fleet.template.template import Template
 
-# Each service has the address of the template that it probably has.
+# Services to judge in one process, each with its commit and the address of the template that it probably has.
 Batch = tuple[tuple[Member, Commit, str], ...]
 
-# The most services in one batch of a process. The services of a batch share the start of slow tools.
+# The most services in one batch. Slow tools start once for a batch.
 BATCH = 100
 
 
@@ -50,7 +50,7 @@ class _Remembered:
 def status(members: list[Member], jobs: int | None = None) -> list[Standing]:
     """Find the standing of each member, in their order. The standing of an unreadable service states the reason."""
     limit_seconds()  # a wrong FLEET_LIMIT_SECONDS is reported once, and not for each service
-    chosen_policy(known_conventions())  # and so is a policy with a mistake
+    chosen_policy(known_conventions())  # a policy with a mistake is reported once, too
     known = {member: recalled for member in members if (recalled := _recall(member))}
     seen = {member: recalled.standing.commit for member, recalled in known.items()}
     commits, unread = in_threads(lambda member: newest(member, seen.get(member, "")), members, "fetching")
@@ -125,7 +125,7 @@ def _sources(
     }
     new = [member for member in commits if member not in sources]
     if is_assumed and new:
-        with suppress(Exception):  # then all answers are read, and the error is reported for this service
+        with suppress(Exception):  # after an error, all answers are read, and the error is reported for this service
             return dict.fromkeys(new, _source(new[0], commits)) | sources, {}
     read, errors = in_threads(lambda member: _source(member, commits), new)
     return sources | read, errors
@@ -176,7 +176,7 @@ def _judge_one(
     standing = (
         unreadable(member, opened, commit.id) if isinstance(opened, FleetError) else judge(member, commit, service)
     )
-    with suppress(FleetError):  # the host may be unreachable now: then the standing stays as it is
+    with suppress(FleetError):  # if the host is unreachable now, the standing stays as it is
         if _is_unfinished(standing) and drop_if_damaged(member):
             commit = newest(member)
             opened = _open_and_render(commit, source)
@@ -189,7 +189,7 @@ def _judge_one(
         with suppress(FleetError, OSError):
             read_facts(commit.repository, commit.id, service)
     if service:
-        service.close()  # else a check that read another file leaves one process of git for each service
+        service.close()  # otherwise each service whose checks read further files keeps a process of git
     return standing
 
 
@@ -250,7 +250,7 @@ def _newest_release(source: str) -> tuple[str, Policy]:
 def _key(commit: Commit, release: str) -> list[str]:
     """Return the inputs of a standing. The day is one of them, because waivers expire and releases age.
 
-    So is a policy next to fleet.toml, because it voids waivers. The policy of the template is part of the release.
+    A policy next to fleet.toml is one of them too, because it can void waivers. The template's own policy is part of the release.
     """
     return [commit.id, release, today().isoformat(), version_of_checks(), *digest_of_chosen_policy()]
 

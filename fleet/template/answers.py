@@ -15,7 +15,7 @@ ANSWERS_FILE = ".copier-answers.yml"
 # The place in which Copier's documentation puts the answers to a second template of a repository.
 OTHER_ANSWERS = ".copier-answers.*.yml"
 
-# Far more than any file that people write has.
+# The most values of a YAML file: far more than any file that people write has.
 MOST_VALUES = 500_000
 # The limit for answers and waivers, which are read before any limit of time holds.
 MOST_BYTES = 2**20

@@ -29,7 +29,7 @@ class CompilingOnce(SandboxedEnvironment):
     """Copier's environment, but each text is compiled once in a process, for all services and all versions with this text."""
 
     compiled: ClassVar[dict[tuple[str, str, str | None], CodeType]] = {}
-    # The template's own settings of Jinja: by others, such as `trim_blocks`, the same text is compiled to something else.
+    # The template's own settings of Jinja: with other settings, such as `trim_blocks`, the same text compiles to other code.
     settings = ""
     # A part of each text that Jinja would change. An empty mark is part of each text.
     mark = "{"

@@ -18,7 +18,7 @@ def matcher(patterns: tuple[str, ...]) -> Callable[[Path], bool]:
     """Match as Copier does: the last pattern counts that matches a path. Services mostly differ in plain paths, which are
     looked up; all other patterns are tried once for all services.
     """
-    plain: dict[str, tuple[int, int, bool]] = {}  # each with its number, and the number of other patterns before it
+    plain: dict[str, tuple[int, int, bool]] = {}  # number of the pattern, number of other patterns before, is included
     others: list[str] = []
     for number, pattern in enumerate(patterns):
         if _PLAIN.fullmatch(pattern):

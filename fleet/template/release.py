@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from fleet.template.rendering import Rendered
     from fleet.template.template import Template
 
-# Folders of which no service gets a file: most of the template's files. Not docs/how-to, to whose pages the chassis links.
+# Folders without a file for services; they have most of the template's files. docs/how-to is not among them, because the chassis
+# has links to its pages.
 NOT_RENDERED = (
     "bench/",
     "demo/",

@@ -86,7 +86,7 @@ def render(template: Path, *, commit: str, answers: Answers, data: dict[str, Any
             overwrite=True,
             quiet=True,
             cleanup_on_error=False,
-            # No settings of the person who runs fleet: that person's defaults are not the service's.
+            # The settings of the person who runs fleet are left out, because that person's defaults are not the service's.
             settings=SettingsModel(),
         ) as worker:
             worker.archived = _Archived(url=answers.source, ref=commit)
@@ -158,7 +158,7 @@ class _Kind(Enum):
 
 
 class _Source(NamedTuple):
-    """A path of the template below the root of what is rendered, the file itself, and its path below the template."""
+    """A path of the template. `path` is relative to the folder that is rendered, `name` to the template. `file` is the file."""
 
     path: Path
     kind: _Kind
@@ -252,9 +252,8 @@ class _Renderer(Worker):
             environment.settings = repr((sorted(self.template.envops.items()), self.template.jinja_extensions))
             environment.mark = mark_of(environment)
             environment.auto_reload = False
-            environment.optimized = (
-                False  # a file is rendered a few times, and optimizing it takes longer than that saves
-            )
+            # A file is rendered a few times only, so optimizing it would take longer than it saves.
+            environment.optimized = False
             environment.filters["from_yaml"] = from_yaml
             environment.bytecode_cache = CompiledFiles()
             _ENVIRONMENTS[folder] = environment

@@ -130,8 +130,8 @@ class Template:
             attempt = self._mirror / "fleet-tried"
             if not new and _age(attempt) >= unless_newer_than:
                 attempt.touch()
-                # The address and not `origin`, because the mirror may have lost its configuration. With --git-dir, because git
-                # would fetch into a repository around the cache if the mirror had lost its HEAD.
+                # The command names the address and not `origin`, because the mirror may have lost its configuration. It has
+                # --git-dir, because git would fetch into a repository around the cache if the mirror had lost its HEAD.
                 options = ("--git-dir=.", "fetch", "--quiet", "--prune", "--force")
                 git.exchange(self.repository, *options, "--", self.url, *FETCHED)
 

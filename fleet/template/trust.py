@@ -11,7 +11,7 @@ from fleet.git.git import without_credentials
 # The short forms that Copier accepts besides git's own URLs.
 SHORTHANDS = {"gh:": "https://github.com/", "gl:": "https://gitlab.com/", "git+": "", "file://": ""}
 
-# In the environment, because the processes that check or update a part of the fleet trust the same templates.
+# The trusted templates are in the environment, so that the processes that check or update a part of the fleet trust them too.
 _TRUSTED = "FLEET_TRUSTED_TEMPLATES"
 
 

@@ -53,7 +53,7 @@ def _called(caller: Checkout, map_: Map, known: Sequence[Checkout]) -> set[str]:
     if facts := map_.services.get(caller.name):
         named |= {name for name in facts.consumes if not name.endswith("-messages")}
         named |= {client.target for client in facts.clients}
-    # The map knows no names of fleet.toml.
+    # The map does not know the names in fleet.toml, by which `find` finds a service.
     found = {map_.service_of(name) or getattr(find(name, known), "name", name) for name in named} - {caller.name}
     return {name for name in found if NAME.fullmatch(name)}  # a name becomes a part of paths
 
@@ -61,7 +61,7 @@ def _called(caller: Checkout, map_: Map, known: Sequence[Checkout]) -> set[str]:
 def _stub(
     name: str, callers: Sequence[Checkout], beyond: Sequence[Checkout], listed: Collection[str], config: Path
 ) -> Stub | None:
-    """Answer from the service's own document, or else from the parts that its callers use. None: the service is a stranger."""
+    """Make a stub of the service's own document, or else of the parts that its callers use. None for an unknown service."""
     used = [file for caller in callers if (file := caller.folder / f"specs/uses/{name}.json").is_file()]
     checkout = find(name, beyond)
     entry = next((one for one in (name, f"{name}-service") if one in listed), None)
@@ -86,17 +86,17 @@ def _stub(
     if parts:
         try:
             return Stub(found, alias, ", ".join(map(str, used)), Document(_joined(parts)))
-        except FleetError as error:  # such as a reference to what is in none of the joined parts
+        except FleetError as error:  # such as a reference to a schema that none of the joined parts has
             reasons.append(str(error))
     return Stub(found, alias, "no document", missing=f"no API document of {found} is known: {'; '.join(reasons)}")
 
 
 def _joined(parts: Sequence[Any]) -> Mapping[str, Any]:
-    """Join the documents of several callers. The first one wins where two describe the same. Other structures are left out."""
+    """Join the documents of several callers. The first of two descriptions of the same thing counts. Malformed parts are left out."""
     joined: dict[str, Any] = {"openapi": "3.1.0", "paths": {}, "components": {}}
     for part, key in ((part, key) for part in parts for key in ("paths", "components")):
         written = part.get(key)
         for name, item in written.items() if isinstance(written, dict) else ():
             if isinstance(item, dict):
                 joined[key][name] = item | joined[key].get(name, {})
-    return json.loads(json.dumps(joined, default=str))  # YAML has dates
+    return json.loads(json.dumps(joined, default=str))  # dates of YAML become texts

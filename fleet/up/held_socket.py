@@ -10,7 +10,7 @@ from fleet.up.refusal import Refusal
 
 
 class HeldSocket:
-    """Callers wait in its queue, or get 503 at once while the service does not run."""
+    """The listening socket of one service. Callers wait in the socket's queue, or get 503 while the service does not run."""
 
     def __init__(self, checkout: Checkout, port: int) -> None:
         self._checkout, self._port = checkout, port

@@ -20,7 +20,7 @@ MADE = ("logs", "nats", "page", "postgres")
 
 FIRST_PORT = 8101
 LOG_BYTES = 10 * 2**20
-"""A log that is longer is set aside as NAME.old.log, in the place of the one before."""
+"""A longer log is set aside as NAME.old.log, and replaces the log that was set aside before."""
 
 
 class Memory:
@@ -63,7 +63,7 @@ class Memory:
         return self._recall(kind, name) or self.remember(kind, name, secrets.token_urlsafe(16))
 
     def port(self, name: str, *, is_ours: bool = True) -> int:
-        """Return the port of this name. If another program has taken our port, there is a new one from now on."""
+        """Return the port of this name. If another program has taken our port, choose a new port and keep it."""
         known = self._recall("ports", name)
         if known and (not is_ours or is_free(known)):
             return known

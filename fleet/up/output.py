@@ -19,7 +19,7 @@ Forward = Callable[[list[bytes]], None]
 
 
 class Output:
-    """Takes bytes as they come. `forward` gets complete lines, and may raise sqlite3.Error."""
+    """The output of one service, taken in pieces. `forward` gets complete lines, and may raise sqlite3.Error."""
 
     def __init__(self, path: Path, forward: Forward) -> None:
         self._path, self._forward, self._rest = path, forward, b""
@@ -27,7 +27,7 @@ class Output:
         self._last: deque[bytes] = deque(maxlen=KEPT_LINES)
 
     def begin(self) -> None:
-        """Forget the lines of the process before."""
+        """Forget the lines of the previous process."""
         self._last.clear()
 
     def take(self, received: bytes) -> None:

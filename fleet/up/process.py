@@ -66,7 +66,7 @@ class Process:
 
     async def _wait(self) -> int:
         status = await self._child.wait()
-        # A program of the group that holds the pipe open must not delay the news.
+        # Another program of the group may hold the pipe open, and must not delay the report that the process has ended.
         await asyncio.wait([self._reading], timeout=1)
         self._reading.cancel()
         with suppress(ProcessLookupError, PermissionError):

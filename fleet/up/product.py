@@ -16,7 +16,7 @@ from fleet.template.answers import ANSWERS_FILE, load, not_yaml, refuse_long
 from fleet.up.stubs import Stub
 
 NAME = re.compile(r"(?!postgres$|template\d$|public$|none$|pg-)(?=.{2,40}$)[a-z][a-z0-9]*(-[a-z0-9]+)*")
-"""The names of the template's rule, without those of PostgreSQL's own roles and databases."""
+"""Names by the template's rule, without the names of PostgreSQL's own roles and databases."""
 
 
 @dataclass(frozen=True)

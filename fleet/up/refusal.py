@@ -10,7 +10,7 @@ REQUEST_SECONDS = 2
 
 
 class Refusal:
-    """Accepts connections on the service's own socket while it is open, and closes each after the answer."""
+    """Accept connections on the service's socket between `open` and `close`, and close each connection after the answer."""
 
     def __init__(self, listener: socket.socket, why: Callable[[], str]) -> None:
         self._listener, self._why = listener, why

@@ -167,7 +167,7 @@ def _number(schema: Node, kind: str) -> int | float:
         low = 1 if high is None else min(1, high - ("exclusiveMaximum" in schema) * step)
     elif "minimum" not in schema:
         low += step
-    number = -(-low // step) * step if step else low  # the smallest multiple that is not below
+    number = -(-low // step) * step if step else low  # the smallest multiple that is not below the minimum
     return int(number) if kind == "integer" else float(number)
 
 

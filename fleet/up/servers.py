@@ -19,7 +19,7 @@ BROKERS = {"nats": "NATS", "kafka": "Kafka", "rabbitmq": "RabbitMQ"}
 
 
 class Servers:
-    """PostgreSQL, and brokers: the function that starts each, by its kind."""
+    """PostgreSQL and the brokers. `brokers` has the function that starts each broker, by the kind of the broker."""
 
     def __init__(self, memory: Memory, brokers: Mapping[str, Start], tell: Callable[[str], None]) -> None:
         self._memory, self._tell = memory, tell

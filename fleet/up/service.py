@@ -28,7 +28,7 @@ START_SECONDS = 60
 LOOK_SECONDS = 2
 ANSWER_SECONDS = 5
 MISSES = 3
-"""So many times in a row a service may fail to answer /livez before it is restarted."""
+"""A service that fails to answer /livez this many times in a row is restarted."""
 
 RECOVERED_SECONDS = 10
 """A process that ran this long does not count as a failed attempt when it ends."""
@@ -82,11 +82,11 @@ class ProductService:
         self._asked.set()
 
     def has_settled(self) -> bool:
-        """Return whether nothing of what was asked for is under way any more."""
+        """Return whether the last command is done: the service is stopped, or has started or failed to start."""
         return self.state == "stopped" or (self._is_wanted and self.state != "starting")
 
     async def run(self) -> None:
-        """Keep the service as it was asked for, until this is cancelled."""
+        """Keep the service running or stopped, as the last command asked, until this is cancelled."""
         failures = 0
         try:
             while True:
@@ -115,7 +115,7 @@ class ProductService:
             self._output.close()
 
     async def _fail(self, problem: str, failures: int) -> None:
-        """Show the problem. After the last attempt wait for a save; else let the next attempt begin."""
+        """Show the problem. After the last attempt, wait for a save or a command; otherwise pause before the next attempt."""
         if failures == 1:
             self._tools.tell(f"{self.checkout.name} has ended:\n{problem}")
         if failures == ATTEMPTS:
@@ -172,7 +172,7 @@ class ProductService:
             raise StartFailed(self._end())
 
     def _end(self) -> str:
-        """Describe how the process has ended, with its last words."""
+        """Describe how the process has ended, with the end of its output."""
         assert self.process
         status = self.process.ended.result()
         how = f"it was ended by {signal.Signals(-status).name}" if status < 0 else f"it ended with status {status}"
@@ -216,7 +216,7 @@ class ProductService:
             looking.cancel()
             asked.cancel()
         if self._asked.is_set():
-            return  # and `_watch` stops the process
+            return  # `_watch` comes next, and stops the process
         if self.process.ended.done():
             raise StartFailed(self._end())
         if self.state == "starting":
@@ -238,7 +238,7 @@ class ProductService:
             await asyncio.sleep(0.2)
 
     async def _watch(self) -> None:
-        """Look at the process until it is asked to change. Raises StartFailed if it ends by itself, or has to be ended."""
+        """Watch the process until a save or a command. Raises StartFailed if the process ends by itself, or has to be ended."""
         assert self.process
         asked, misses = asyncio.create_task(self._asked.wait()), 0
         try:
@@ -259,7 +259,7 @@ class ProductService:
             asked.cancel()
 
     async def _complaint(self) -> str:
-        """Return why the process has to be ended if this goes on; empty if it lives."""
+        """Return the problem for which the process is ended if the problem persists; empty if the process lives."""
         try:
             if not await lives(self.port, ANSWER_SECONDS):
                 self.state, self.problem = "unready", "its /livez answers that it has to be restarted"

@@ -30,7 +30,7 @@ from fleet.up.stubs import Stub
 from fleet.up.wiring import Shared
 
 ISSUER_PATH = "/issuer-of-fleet-up"
-"""Not the path of the issuer of `make dev`, which `serve` refuses."""
+"""The path of the issuer's URL: another path than that of the issuer of `make dev`, which `serve` refuses."""
 
 STEP_SECONDS = 0.1
 
@@ -164,7 +164,7 @@ class Supervisor:
             self._addresses["tokens"] = f"curl -d audience={next(iter(self.services))} {issuer}/token"
         self._addresses |= brokers
         telemetry = page.settings_for("")
-        telemetry.pop(log_copy.ADDRESS)  # the output of services is read here
+        telemetry.pop(log_copy.ADDRESS)  # fleet reads the output of services itself, so they send no copy of their log
         if self._options.otlp:
             telemetry["OTEL_EXPORTER_OTLP_ENDPOINT"] = self._options.otlp
             telemetry |= {name: os.environ[name] for name in ("OTEL_EXPORTER_OTLP_HEADERS",) if name in os.environ}

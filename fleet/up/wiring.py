@@ -12,7 +12,7 @@ from fleet.up.product import Checkout
 from fleet.up.stubs import Stub
 from fleet.update.generated import team_environment
 
-# The same names as in fleet/map/clients.py.
+# The name of a setting with the address of a neighbour, by the same rule as in fleet/map/clients.py.
 NEIGHBOUR = re.compile(r"(.+?)(_service|_api|_base)*_url")
 Peer = Checkout | Stub
 """A service that another service may call."""
@@ -66,7 +66,7 @@ def environment(service: Checkout, known: Sequence[Peer], shared: Shared) -> dic
     port = str(shared.ports[service.name])
     settings = {
         "DATABASE_URL": shared.databases[service.name],
-        "DATABASE_POOL_SIZE": "5",  # many services share one server
+        "DATABASE_POOL_SIZE": "5",  # many services share one database server
         "DRAIN_SECONDS": "0",  # there is no load balancer
         "HTTP_HOST": "127.0.0.1",
         "HTTP_PORT": port,

@@ -34,7 +34,8 @@ from fleet.update.files import copy_file, diff, make_room, remove_empty_folders
 from fleet.update.report import Report
 from fleet.update.worktree import commit, worktree
 
-# `fleet check` reports such a file of the platform as edited, and its remedy is `fleet update`.
+# The text names a way to repair files of the platform, because `fleet check` reports a file with conflict markers as edited, and
+# names `fleet update` as the remedy.
 RESOLVE = (
     "a failed update has left conflicts. Remove the markers, delete the .rej files, and commit. Files of the platform need no "
     "repair: remove them by `git rm`, commit, and `fleet update` writes them anew"
@@ -73,7 +74,7 @@ def update(path: Path, options: Options) -> Report:
     importing.join()
     with worktree(service.root, keep=options.keep) as checkout, tempfile.TemporaryDirectory(prefix="fleet-") as folder:
         before = Render(old, service.answers, Path(folder, "old"))
-        service.expected = before.manifest  # rendered once, also where files are restored from it
+        service.expected = before.manifest  # render once: files are restored from the same render
         _heal(service, checkout, before, Ownership.of(new.folder), report)
         if had := find_delivered_answers(service):
             before = Render(old, service.answers, Path(folder, "had"), had)

@@ -165,7 +165,8 @@ class Steps:
             return outcome
         address = push_address(self.member)
         branch = f"refs/heads/{outcome.branch}"
-        # From the clone, whose configuration git has written. Never by force, because the existing branch may be a person's work.
+        # The push starts in the clone, whose configuration git has written. It never uses force, because the existing branch may
+        # be a person's work.
         if place := _on_this_machine(address):
             existing = git.line(place, "for-each-ref", "--format=%(objectname)", branch)
             if existing and not self.clone.descends(outcome.tip, existing):

@@ -68,7 +68,7 @@ def _module_attribute(module: ModuleType, name: str) -> Any:
     if name in allowed.MODULES.get(module.__name__, ()):
         value = getattr(module, name)
         return _wrap_module(value) if type(value) is ModuleType else value
-    value = getattr(module, name, ...)  # not None, which is a value
+    value = getattr(module, name, ...)  # the default is not None, which a name may have as its value
     if type(value) is ModuleType and value.__name__ in allowed.SQL_MODULES:
         return _wrap_module(value)
     if module.__name__ in allowed.SQL_MODULES and not name.startswith("_") and allowed.is_harmless(value):
