@@ -23,7 +23,7 @@ LEFT_BY_REINDEX = text("""
 
 
 def waits_long(statement: str) -> bool:
-    """Return whether the statement may wait for long transactions, because it blocks no reader or writer meanwhile."""
+    """Return whether the statement is allowed to wait for long transactions: it blocks no reader or writer while it waits."""
     return CONCURRENTLY.search(statement) is not None
 
 

@@ -74,9 +74,9 @@ class Consumer:
         )
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Consume until `stop`. Then finish and acknowledge what is at hand, as far as time allows, and give back the rest.
+        """Consume until `stop`. Then finish and acknowledge the fetched messages, as far as time allows; give back the others.
 
-        Raises BrokerUnavailable, and DatabaseUnavailable where this replica is no longer the leader.
+        Raises BrokerUnavailable, and DatabaseUnavailable if this replica is no longer the leader.
         """
         async with self._alone(stop) as lead:
             if stop.is_set():

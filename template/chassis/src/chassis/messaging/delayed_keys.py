@@ -47,7 +47,7 @@ class DelayedKeys:
 
     @property
     def met_outage(self) -> bool:
-        """Whether a message has met an outage alone in its transaction."""
+        """Whether the last attempt at a message, alone in its transaction, met an outage."""
         return any(key.outage_at is not None for key in self._keys.values())
 
     @property

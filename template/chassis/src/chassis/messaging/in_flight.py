@@ -1,4 +1,4 @@
-"""The rows that are being sent: keys at the same time, the rows of one key one after the other."""
+"""The rows that are being sent: rows of several keys at the same time, and the rows of one key one after the other."""
 
 import asyncio
 import time

@@ -49,7 +49,7 @@ def introduce(message: Message, uow: UnitOfWork, service: str) -> None:
 
 
 async def forget(database: Database, *, older_than: timedelta) -> int:
-    """Delete ids of which no copy can arrive any more, in small transactions. Returns how many."""
+    """Delete the ids of messages whose copies can no longer arrive, in small transactions. Return the number of ids."""
     forgotten = 0
     while deleted := int((await database.execute(_FORGET, older_than)).rpartition(" ")[2]):
         forgotten += deleted

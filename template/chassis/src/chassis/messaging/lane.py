@@ -68,7 +68,7 @@ class Lane:
 
     @property
     def met_outage(self) -> bool:
-        """Whether a message waits here that has met an outage alone in its transaction."""
+        """Whether a message waits in this lane whose last attempt, alone in its transaction, met an outage."""
         return self._delayed.met_outage
 
     @property

@@ -89,7 +89,7 @@ _LOGGED = """
 
 
 class Excluded(NamedTuple):
-    """The rows and keys that a read leaves out: rows that are being sent, and keys whose send has taken longer than LONG_SECONDS."""
+    """The rows and keys that a query leaves out: rows that are being sent, and keys that have been sending for LONG_SECONDS."""
 
     rows: list[int]
     keys: list[Key]

@@ -11,8 +11,8 @@ from chassis.telemetry import trace_context
 from chassis.telemetry.setup import Telemetry
 
 UNRECORDED = ("-00", "-02")
-"""The ends of a traceparent whose trace was not sampled (W3C Trace Context). It is passed on unchanged: an unrecorded
-span, and its id in the header, would take a fifth of the cost of sending."""
+"""The ends of a traceparent whose trace was not sampled (W3C Trace Context). Such a header is passed on unchanged: to make an
+unrecorded span, and write its id into the header, would take a fifth of the cost of sending."""
 
 
 class Sender:
@@ -21,7 +21,7 @@ class Sender:
         self._tracer = telemetry.tracer
 
     def send(self, row: Any) -> Awaitable[None]:
-        """Send the row, in the row's trace, not in that of whatever woke the relay. Await the result, as of `publish`."""
+        """Send the row, in the trace that the row belongs to. Await the result, as for `Broker.publish`."""
         stored = trace_of(row)
         if stored.get("traceparent", "").endswith(UNRECORDED):
             return self._broker.publish(message_of(row, stored))

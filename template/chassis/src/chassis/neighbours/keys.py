@@ -9,8 +9,8 @@ from chassis.database.unit_of_work import current_caller, current_key
 def idempotency_key() -> str:
     """Return a key for one call that changes something, as a UUID.
 
-    In a handler of a message, and in a route whose request has an Idempotency-Key, the first call has the same key whenever the
-    message or the request is repeated, and so has each further call. Otherwise the key is new.
+    In a handler of a message, and in a route whose request has an Idempotency-Key, a repetition of the message or the request
+    gets the same keys again, in the same order. Everywhere else, each key is new.
     """
     origin = current_key.get()
     if origin is None:

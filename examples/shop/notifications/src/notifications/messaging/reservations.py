@@ -1,4 +1,4 @@
-"""The reservations of inventory, of which customers are notified."""
+"""The events of inventory about reservations. Each event notifies a customer."""
 
 from chassis import fields
 from chassis.database import UnitOfWork

@@ -147,8 +147,8 @@ class Connection:
                     urls,
                     **_credentials(urls[0]),
                     name=self.options.client_name,
-                    # An inbox prefix of its own: a client that may subscribe to every inbox reads the replies to
-                    # others.
+                    # Each service has an inbox prefix, so that no service needs permission to subscribe to all inboxes:
+                    # such a service could read the replies to other services.
                     inbox_prefix=f"_INBOX_{self.options.client_name}",
                     max_reconnect_attempts=-1,
                     reconnect_time_wait=RECONNECT_SECONDS,  # ty: ignore[invalid-argument-type]
@@ -203,7 +203,7 @@ async def quietly(closing: Coroutine[Any, Any, None]) -> None:
     """Wait for the end of a connection for a bounded time, and ignore its errors."""
     with suppress(TimeoutError):
         async with asyncio.timeout(CLOSE_SECONDS):
-            # gather, because nats-py raises the cancellation of its own tasks.
+            # gather() returns the cancellation of nats-py's own tasks, which `closing` would raise.
             await asyncio.gather(closing, return_exceptions=True)
 
 

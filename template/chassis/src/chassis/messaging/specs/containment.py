@@ -122,7 +122,7 @@ class _Comparison:
         wanted = read[keyword]
         match keyword:
             case "type" | "format" | "default":
-                return  # `is_a` has looked at the first two
+                return  # `is_a` compares types and formats, and a default affects no valid value
             case "const":
                 yield from choices(way, [wanted], at)
             case "enum":
@@ -153,7 +153,7 @@ class _Comparison:
                     yield Gap(at, keyword, way.get(keyword), wanted, sure=False)
 
     def _is_same(self, keyword: str, way: Schema, read: Schema) -> bool:
-        """Return whether a keyword without a rule of its own is equal on both sides; if not, it is a gap."""
+        """Return whether both schemas have an equal value for a keyword that has no rule of its own."""
         if keyword.startswith(("unevaluated", "$")):
             return False  # their meaning depends on the keywords next to them
         group = next((one for one in normal_form.GROUPS if keyword in one), {keyword})

@@ -139,7 +139,8 @@ def is_bounded(way: Schema, keyword: str, bound: float) -> bool:
         return True
     if not keyword.lower().endswith("imum"):
         return False
-    # `exclusiveMinimum` makes `minimum` true as well, and the other way round if it is greater.
+    # A writer's exclusiveMinimum of at least the reader's minimum keeps that minimum. A writer's minimum has to be greater
+    # than the reader's exclusiveMinimum to keep it. Maximums work the other way round.
     exclusive = f"exclusive{keyword.capitalize()}"
     if exclusive in (LOWER | UPPER):
         other = way.get(exclusive)
