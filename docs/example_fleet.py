@@ -38,7 +38,7 @@ TEAMS = {
     "@shop/finance": "finance",
     "@shop/identity": "platform",
 }
-# The releases, each with the days since its publication.
+# The releases, each with the number of days since its publication.
 RELEASES = {"v1.0.0": 900, "v1.1.0": 250, "v1.2.0": 160, "v1.3.0": 75, "v1.4.0": 24}
 # The failures of the example: the convention, the share of services, its level, and the last release with the fault.
 FAULTS = (

@@ -83,7 +83,7 @@ class Shop:
 
 def fill(store: Store, checkouts: int = 40) -> str:
     """Add checkouts of the last minutes, and return the id of the trace of one whose card was refused."""
-    random.seed(1)  # so that the pictures differ only where the page does
+    random.seed(1)  # the same requests in each run, so that the pictures change only if the page does
     refused = ""
     for number in range(checkouts):
         trace, begin = f"{random.getrandbits(128):032x}", time.time_ns() - random.randrange(10, 280) * 10**9

@@ -108,7 +108,7 @@ _prompt = copier._main.unsafe_prompt
 
 
 def _prompt_without_prefix(structures: list[dict[str, Any]], answers: dict[str, Any]) -> dict[str, Any]:
-    """Prompt as Copier does, but show a refusal without Copier's first 40 characters: a prompt has only one line for the refusal."""
+    """Prompt as Copier does, but leave out the first 40 characters of a refusal, which Copier adds: a prompt has one line."""
     return _prompt([_without_prefix(structure) for structure in structures], answers)
 
 

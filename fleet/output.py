@@ -5,7 +5,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any, cast
 
-if TYPE_CHECKING:  # importing rich takes longer than a check that finds its manifest in the cache
+if TYPE_CHECKING:  # importing rich would take longer than a check that finds its manifest in the cache
     from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
 
 from fleet.git.git import without_credentials

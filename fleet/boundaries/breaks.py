@@ -15,7 +15,7 @@ from fleet.service.asyncapi import MESSAGES, RETIRED
 from fleet.service.openapi import SPEC, Document
 
 MOST_COMPARED = 50
-"""The most deliveries whose contracts are compared: in a service that never broke a contract, no break ends the search earlier."""
+"""The most deliveries whose contracts are compared: without a break, the search would read the whole history."""
 
 HTTP, MESSAGING = "HTTP", "messages"
 SHAPE = (AttributeError, LookupError, TypeError, ValueError, RecursionError)

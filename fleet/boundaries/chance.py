@@ -28,7 +28,7 @@ WEEKS = 6
 
 FEWEST_OTHERS = 8
 FEWEST_ELSEWHERE = 20
-"""With fewer further services than FEWEST_OTHERS, or fewer changes of them in the same weeks, the fleet's habits are not estimated."""
+"""The second estimate needs this many further services, and this many changes of further services in the same weeks."""
 
 
 @dataclass(frozen=True)

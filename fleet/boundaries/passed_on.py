@@ -20,7 +20,7 @@ LEAST_SHARE = 0.5
 
 MOST_SERVICES = 4
 MOST_SHARE = 0.1
-"""A field does not count if more than MOST_SERVICES services, and more than MOST_SHARE of all services, have it in their contracts."""
+"""A field does not count if the contracts of more than MOST_SERVICES services, and of more than this share of all, have it."""
 
 REFERENCES = ("_id", "_at", "_version")
 ENVELOPE = {"id", "version", "status", "occurred_at", "created_at", "updated_at", "items", "next_cursor"}

@@ -8,7 +8,7 @@ from fleet.campaign.progress import Part, Progress, State
 from fleet.campaign.show import remaining
 from fleet.output import count, visible
 
-# The most characters of a string of a repository, and the most findings of one service.
+# The most characters that an issue shows of a string from a repository, and the most findings that it shows of one service.
 MOST_CHARACTERS = 300
 MOST_FINDINGS = 20
 

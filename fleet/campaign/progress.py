@@ -88,9 +88,8 @@ def _part(campaign: Campaign, levels: tuple[Maturity, ...], standing: Standing) 
         is_done = bool(wanted and found and found >= wanted)
         return Part(standing, State.DONE) if is_done else Part(standing, State.OPEN, (standing.version,))
     asked, known = _asked(campaign, levels), known_conventions()
-    found = dict.fromkeys(
-        one.id for one in standing.conventions if one.id in known
-    )  # the finding waiver-unused is no convention
+    # `known` leaves out the finding waiver-unused, which is no convention.
+    found = dict.fromkeys(one.id for one in standing.conventions if one.id in known)
     broken, off = (
         tuple(id_ for id_ in ids if any(level.lacks([id_]) for level in asked)) for ids in (found, standing.off)
     )

@@ -71,7 +71,7 @@ def _why_needless(service: Service, path: str) -> tuple[str, str] | None:
         return ("the file is the template's", "remove it") if expected.platform[path] == found else None
     if found and path.startswith(PLATFORM_FOLDERS) and expected.owner_of(path) is Owner.PLATFORM:
         return None
-    # Such a waiver has an effect on `fleet update` to a version that claims the file.
+    # The waiver takes effect when `fleet update` brings a version of the template that has the file.
     return "the file is not the platform's", "remove it, unless a version of the template to come claims the file"
 
 

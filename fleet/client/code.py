@@ -225,9 +225,8 @@ def _bare(node: Any) -> Any:
             continue  # other formats would make Pydantic check values, some of them only with further packages
         elif key == "additionalProperties" and "properties" in node:
             if value is not False:
-                bare[key] = (
-                    True  # a type checker refuses the models that the generator writes for further fields of a type
-                )
+                # A type checker refuses the models that the generator writes for further fields of a certain type.
+                bare[key] = True
         elif key in TYPES and not (key == "additionalProperties" and value is False):
             bare[key] = value if key in ("enum", "const") else _bare(value)
     return bare

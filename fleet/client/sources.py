@@ -23,7 +23,7 @@ NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 @dataclass(frozen=True)
 class Source:
-    """The files of another service. `read` returns None for a missing file. A `file` is the document itself, without a service."""
+    """The files of another service. `read` returns None for a missing file. If there is a `file`, it is the document itself."""
 
     shown: str
     read: Callable[[str], bytes | None]

@@ -97,9 +97,8 @@ def _schemas_of_sql(sql: str) -> set[str]:
     """Return the schemas of the tables in a statement; none if the text is only a part of a statement."""
     import sqlglot  # imported here, because few services need it: most write SQL with SQLAlchemy
 
-    logging.getLogger("sqlglot").setLevel(
-        logging.ERROR
-    )  # sqlglot warns about every statement that it cannot parse fully
+    # sqlglot warns about every statement that it cannot parse fully.
+    logging.getLogger("sqlglot").setLevel(logging.ERROR)
     try:
         parsed = sqlglot.parse(sql, dialect="postgres", error_level=sqlglot.ErrorLevel.RAISE)
     except sqlglot.errors.SqlglotError:

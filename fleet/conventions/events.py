@@ -11,7 +11,7 @@ from fleet.service import asyncapi
 from fleet.service.asyncapi import MESSAGES, SPEC
 from fleet.service.service import Service
 
-# After two hyphens stands the queue of a job.
+# The words of a name. In the name of a job, the queue follows two hyphens.
 _WORDS = "[a-z][a-z0-9]*(-[a-z0-9]+)*"
 NAME = re.compile(rf"(?P<service>{_WORDS})(--{_WORDS})?\.{_WORDS}\.v[1-9][0-9]*")
 

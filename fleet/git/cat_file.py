@@ -85,7 +85,7 @@ class CatFile:
             self._timeout = MachineError(reason)
             raise self._timeout from None
         finally:
-            if len(answers) < len(names):  # the rest of the output would be taken for the next answers
+            if len(answers) < len(names):  # the next question would read the rest of the output as its answers
                 self._end()
         return answers
 

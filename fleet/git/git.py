@@ -58,7 +58,7 @@ _BOUNDED = ("/bin/sh", "-c", """trap '' XFSZ; ulimit -f "$0"; exec "$@\"""")
 # POSIX counts the limit of `ulimit -f` in blocks of 512 bytes. Only bash outside of its POSIX mode counts blocks of 1024 bytes,
 # and a shell with the name sh is in that mode.
 _BLOCKS_OF_MIB = 2048
-# The most bytes to read of git's messages, from their end, and of its output, such as a list of branches.
+# The most bytes to read of git's messages (the end of them), and of git's output, such as a list of branches.
 _MOST_MESSAGE_BYTES = 2**16
 _MOST_OUTPUT_BYTES = 2**26
 

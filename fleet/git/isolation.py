@@ -23,7 +23,7 @@ CONFIGURATION_SECONDS = 60
 """The limit for reading the configuration, because an include may name a pipe that nobody writes to."""
 
 MOST_BYTES = 2**22
-"""Far more than the files that are read here have: HEAD, the commit of a branch, a path, a configuration."""
+"""The limit for files that are read here: HEAD, the commit of a branch, a path, a configuration. All are far smaller."""
 
 
 class Repository(NamedTuple):
@@ -83,7 +83,7 @@ def _private(dot_git: Path) -> Path | None:
         if dot_git.is_dir():
             return dot_git if (dot_git / "HEAD").is_symlink() or (dot_git / "HEAD").exists() else None
     except PermissionError:
-        return dot_git  # git reports the reason
+        return dot_git  # git meets the same error later, and reports it
     return _read_path(dot_git.parent, dot_git, "gitdir: ")
 
 

@@ -42,7 +42,7 @@ class _InFolder(AbstractPackageFinder):
 
 
 class _ModulesOnce(ModuleFinder):
-    """Look once for the modules of a folder that services share: of a release's chassis."""
+    """Look only once for the modules of a folder that services share: the chassis of a release."""
 
     known: ClassVar[dict[tuple[str, str], FoundPackage]] = {}
 
@@ -62,7 +62,8 @@ class _KnownToKeep(Exception):
 class _ChassisCache(Cache):
     """Keep the imports of a release's chassis in memory, for the next service that links to the same chassis.
 
-    Also keep which imports of services keep which contracts: many services differ in the name of their package only.
+    Also remember the imports and contracts of services that keep their contracts: many services differ only in the name of their
+    package.
     """
 
     # The imports of each module, and the packages that it imports.
@@ -103,7 +104,7 @@ class _ChassisCache(Cache):
         return not self.known[key][1] & self._own
 
     def _without_name(self, imports: dict[Module, set[DirectImport]], shared: tuple[object, ...]) -> object:
-        """All that contracts and imports say, with True in the place of the package's name; None for several packages."""
+        """Return a key of the contracts and imports, with True in the place of the package's name; None for several packages."""
         if len(self._own) != 1:
             return None
         (own,) = self._own

@@ -11,7 +11,8 @@ from pathlib import Path
 from fleet.errors import MachineError
 from fleet.processes.resource_limits import lift_limits
 
-# Far more than any linter takes, even on a busy machine: Kingfisher compiles its rules in seven seconds of computing.
+# The longest time for a linter: far more than any takes, even on a busy machine. Kingfisher takes longest, with seven seconds of
+# computing to compile its rules.
 TOOL_SECONDS = 300
 
 

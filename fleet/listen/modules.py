@@ -171,10 +171,8 @@ def fields(module: str, contract: str) -> tuple[str, ...]:
 
 def replaced(module: str, fresh: str, contract: str) -> str:
     """Replace a contract and the classes that it needs by the classes of a fresh module, and add the imports of these."""
-    lines, new = (
-        module.split("\n"),
-        fresh.split("\n"),
-    )  # `splitlines` would also split at characters that end no line in Python
+    # `splitlines` would also split at characters that end no line in Python.
+    lines, new = module.split("\n"), fresh.split("\n")
     names = {one.name for one in _classes(fresh)} | _needed(module, contract)
     classes = [one for one in _classes(module) if one.name in names]
     at = classes[0].lineno - 1

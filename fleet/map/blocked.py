@@ -73,7 +73,7 @@ def _of_call(map_: Map, caller: Facts, network: Network, name: str, provider: Fa
 
 
 def _finding(caller: Facts, provider: Facts, path: str, reason: str, remedy: str, edges: tuple[Edge]) -> MapFinding:
-    # The caller has to act, also if the provider does not let it in: the provider may know nothing of the call.
+    # The caller has to act, even if it is the provider that blocks the call: the provider may not know of the call.
     return MapFinding((caller.name, provider.name), Finding("map-call-blocked", path, reason, remedy, why=WHY), edges)
 
 

@@ -87,7 +87,7 @@ def facts(service: Service) -> Facts:
         depended = [_last(one) for one in spec.get("dependsOn") or [] if one.startswith("resource:")]
     except (AttributeError, KeyError, TypeError) as error:
         raise FleetError(f"{CATALOG} is not a catalogue of Backstage: {type(error).__name__} {error}") from None
-    # Recorded answers, because the map is read without the template.
+    # The traits come from the recorded answers, because the map is read without the template.
     traits = find_traits(service.answers.values, entities, service.name)
     return Facts(
         service.name,

@@ -129,7 +129,8 @@ class Map:
                 if (target := self.service_of(client.target)) and target != one.name:
                     seen.setdefault(target, client)
             for api in one.consumes:
-                # Consuming messages is not a call; the AsyncAPI documents cover it. The template ends the name of an API of messages so.
+                # Consuming messages is not a call; the AsyncAPI documents cover it. In the template's catalogue, the name of an
+                # API of messages ends in -messages.
                 target, kind = self._providers.get(api, ("", "asyncapi" if api.endswith("-messages") else ""))
                 if kind != "asyncapi" and target != one.name:
                     yield Edge(Kind.CALL, one.name, target or api, api, True, seen.pop(target, None), not target)

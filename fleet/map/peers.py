@@ -62,7 +62,7 @@ def write_peers(root: Path) -> list[str]:
     if "neighbours" in (service.answers.values.get("chassis_parts") or ()):
         lines += [line for network in found for line in _without_address(service.name, network, names)]
     for path, text in texts.items():
-        with (service.root / path).open("rb+") as file:  # in bytes, so that no line end of the team changes
+        with (service.root / path).open("rb+") as file:  # bytes keep the line ends of the team
             is_whole = file.read()[-1:] in (b"", b"\n")
             file.write((text if is_whole else f"\n{text}").encode())
     return lines

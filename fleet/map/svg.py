@@ -30,7 +30,7 @@ MOST_CELLS = 30
 """A longer name is shortened; the title of the service has the whole name."""
 
 LABELLED = 40
-"""With more arrows than this, the names of messages are in the titles of arrows alone."""
+"""In a drawing with more arrows than this, only the titles of arrows have the names of messages."""
 
 LABEL_CELL, LABEL_PORT, MOST_LABEL = 6.8, 14.0, 26
 CORNER = 6.0
@@ -53,7 +53,7 @@ ROOM_FOR_NOTE = 110
 """A lower card has no room for the number of its services below the large title."""
 
 FAR_TITLE, FAR_CELL = 24.0, 0.66
-"""The size of these titles, and the width of a letter of size 1."""
+"""The size of the larger titles, and the width of a letter of size 1."""
 
 
 def svg(map_: Map, found: Sequence[MapFinding], links: Mapping[str, str] | None = None) -> str:

@@ -17,7 +17,7 @@ STATES = ("in order", "warning", "unreadable", "breach")
 # A published secret does harm until it is replaced. Every other error can wait for the next working day.
 URGENT = frozenset({"supply-no-secrets", "supply-settings-secrets", "deploy-no-secrets"})
 
-# The beginnings of ids, by whom the fault reaches: customers and other services first, readers of the repository last.
+# The beginnings of ids, ordered by whom a fault harms: customers and other services first, readers of the repository last.
 REACH = (
     *("supply", "code", "migration", "event", "http", "map", "setting", "image", "deploy", "workflow"),
     *("tests", "drift", "waiver", "owner", "docs", "template"),
@@ -78,7 +78,7 @@ class Row:
 
     @property
     def order(self) -> tuple[object, ...]:
-        """The worst service comes first by this key."""
+        """The key by which services are sorted: the worst service comes first."""
         urgencies = (self.numbers[one] for one in ("urgent", "error", "warning", "notice"))
         state = STATES.index(self.word)
         return -state, *(-number for number in urgencies), -self.standing.days_behind, self.standing.name

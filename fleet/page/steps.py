@@ -9,7 +9,7 @@ from fleet.conventions import Convention
 from fleet.page.rows import Row, urgency
 from fleet.template.release import as_version
 
-# As many steps as one person overlooks.
+# The number of next steps: as many as one person can keep in view.
 STEPS = 5
 
 

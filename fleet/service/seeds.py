@@ -53,7 +53,7 @@ def new_seeds(service: Service, before: Manifest, render: Render) -> Seeds:
 
 
 def find_absent_aggregates(service: Service) -> dict[str, tuple[str, str]]:
-    """Aggregates of the recorded answers without a module in any layer or a migration, and the patterns of both."""
+    """Find the aggregates of the recorded answers that have neither a module nor a migration, and the patterns of both."""
     expected = service.expected
     patterns = {
         name: (

@@ -46,7 +46,10 @@ ABSENT = "absent"
 
 @dataclass(frozen=True)
 class Waiver:
-    """A waiver: of a convention by `id`, in one file if there is a `path` too; of the template's bytes by `path` alone."""
+    """A waiver of a convention, if there is an `id`: for one file if there is a `path` too, otherwise for the whole service.
+
+    With a `path` alone, a waiver for a file of the platform, whose bytes may differ from the template's.
+    """
 
     id: str
     path: str

@@ -37,7 +37,7 @@ def repository() -> str:
 def version() -> str:
     """Return the version of the package, which seldom changes.
 
-    With the requested revision and the commit if it is from git.
+    If fleet was installed from git, the version also names the requested revision and the commit.
     """
     try:
         of_package = distribution("slipway").version

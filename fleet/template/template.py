@@ -171,7 +171,7 @@ class Template:
                 self._found[version] = self.retry_after_repair(lambda: self._at(version, remedy))
             except MachineError:  # another attempt may succeed
                 raise
-            except FleetError as error:  # remembered, because the search fetches, and looks for damage of the mirror
+            except FleetError as error:  # remember the error: another search would fetch again
                 self._found[version] = str(error)
         found = self._found[version]
         if isinstance(found, str):

@@ -92,7 +92,7 @@ def _stub(
 
 
 def _joined(parts: Sequence[Any]) -> Mapping[str, Any]:
-    """Join the documents of several callers. The first of two descriptions of the same thing counts. Malformed parts are left out."""
+    """Join the documents of several callers. Where two differ, the first one counts. Malformed parts are left out."""
     joined: dict[str, Any] = {"openapi": "3.1.0", "paths": {}, "components": {}}
     for part, key in ((part, key) for part in parts for key in ("paths", "components")):
         written = part.get(key)

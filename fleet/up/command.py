@@ -145,7 +145,7 @@ def detach(wanted: Wanted, arguments: Sequence[str]) -> bool:
             stdout=log,
             stderr=log,
             start_new_session=True,
-            # Not as an argument, which every user of the machine could read for as long as the run lasts.
+            # The URLs are not arguments, because every user of the machine could read arguments for as long as the run lasts.
             env={**os.environ, "FLEET_BROKER_URL": " ".join(wanted.brokers.values())},
         )
     while not wanted.memory.running() or not show.is_settled(status := control.tell(wanted.memory, "status")):

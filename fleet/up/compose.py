@@ -44,7 +44,7 @@ class ComposeBroker:
         ports = {"BROKER_PORT": str(port), "RABBITMQ_PORT": str(management_port)}
         log.parent.mkdir(exist_ok=True)
         with log.open("wb") as output:
-            # Not detached: the end of this process, even by kill -9, ends the program, which then stops the container.
+            # The program is not detached: when this process ends, even by kill -9, the program ends and stops the container.
             process = spawn(
                 self._command("up", "--no-deps", "--timeout", STOP_SECONDS, self.kind),
                 stop_signal=signal.SIGTERM,

@@ -29,7 +29,7 @@ async def serve(memory: Memory, answer: Answer) -> asyncio.Server:
             writer.write(json.dumps(said).encode() + b"\n")
             await writer.drain()
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            pass  # not our command
+            pass  # what arrived is no command of fleet, or the sender has gone
         finally:
             writer.close()
 

@@ -59,7 +59,8 @@ class PageProduct:
         """Read the map of the checkouts, again after a change of their specs."""
         folders = [one.checkout.folder for one in self._all.values()]
         specs = [file for folder in folders for file in folder.glob("specs/**/*.json")]
-        state = {file: file.stat().st_mtime_ns for file in specs if file.is_file()}  # an editor's lock is a broken link
+        # The lock file of an editor may be a broken link, which `is_file` leaves out.
+        state = {file: file.stat().st_mtime_ns for file in specs if file.is_file()}
         with self._reading:
             if state != self._edges[0]:
                 self._edges = (state, list(_declared(folders)))

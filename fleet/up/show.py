@@ -18,7 +18,7 @@ def table(status: dict[str, Any]) -> "Table":
 
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("service", "URL", "health", "version", "migration", "restarts"):
-        is_whole = column in ("service", "URL")  # also in a narrow terminal
+        is_whole = column in ("service", "URL")  # even in a narrow terminal
         shown.add_column(column, justify="right" if column == "restarts" else "left", no_wrap=is_whole)
     for one in status["services"]:
         health = f"{one['state']}: {one['doing']}" if one["doing"] else one["state"]

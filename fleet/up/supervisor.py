@@ -227,5 +227,6 @@ def end_by_signals(end: Callable[[], None]) -> None:
         end()
 
     for number in numbers:
-        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+        # Under nohup, SIGHUP is ignored already, and stays ignored.
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             loop.add_signal_handler(number, first)

@@ -67,7 +67,7 @@ def environment(service: Checkout, known: Sequence[Peer], shared: Shared) -> dic
     settings = {
         "DATABASE_URL": shared.databases[service.name],
         "DATABASE_POOL_SIZE": "5",  # many services share one database server
-        "DRAIN_SECONDS": "0",  # there is no load balancer
+        "DRAIN_SECONDS": "0",  # there is no load balancer that has to notice the end
         "HTTP_HOST": "127.0.0.1",
         "HTTP_PORT": port,
         "LOG_FORMAT": "json",

@@ -111,7 +111,7 @@ class Clone:
         """Return whether a gate passes at the commit before the update. None if the service cannot be set up there."""
         base, notes = self.path.with_suffix(".base"), self.path.with_suffix(".base-git")
         _remove(base, notes)
-        # In a log of its own, so that the other log ends with the failure after the update.
+        # This run has a log of its own, so that the other log ends with the failure after the update.
         log = self.log.with_suffix(".base.log")
         _begin(log)
         git.check_out(self.path, base, notes, commit)

@@ -27,7 +27,7 @@ def failed_steps(log: str) -> list[str]:
     for found in filter(None, map(FAILED.match, _lines(log))):
         if found["inner"]:
             steps.append(found["target"])
-        else:  # the make that fleet has started ends
+        else:  # the line is of the make that fleet has started, so one attempt has ended
             last, steps = steps, []
     return list(dict.fromkeys(last))
 

@@ -22,7 +22,8 @@ NO_HOST = "its address shows neither GitHub nor GitLab: name its host in [forge]
 class Request:
     """The request for one service: the command that opens it, and its address or the reason why it was not opened.
 
-    `is_new` is false for a request that was open already. Without an address and a problem nobody has tried to open the request.
+    `is_new` is false for a request that was open already. If the address and the problem are empty, nobody has tried to open the
+    request.
     """
 
     service: str
@@ -129,7 +130,7 @@ def page_of(member: Member, kinds: Mapping[str, str]) -> Forge:
     """Return the page of the repository to which branches are pushed."""
     try:
         return forge(push_address(member), kinds)
-    except FleetError:  # a repository on this machine without a remote
+    except FleetError:  # the member is a repository on this machine without a remote
         return Forge()
 
 

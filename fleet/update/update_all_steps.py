@@ -83,7 +83,7 @@ class Steps:
         self._refuse_existing_branch(outcome)
         commit = self.clone.make(outcome.branch)
         base = self.clone.base()
-        # With -P, because a folder of the clone might be called fleet.
+        # The option -P keeps Python from importing a folder of the clone that happens to be called fleet.
         command = (sys.executable, "-P", "-m", "fleet", "update", str(self.clone.path), "--to", outcome.new)
         try:
             status = self.clone.run(*command, environment=os.environ)

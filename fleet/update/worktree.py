@@ -83,7 +83,7 @@ def open_file(file: Path) -> TextIO:
 
     A repository may be crafted: through a link in it, fleet would empty a file of the person who runs fleet.
     """
-    # Without blocking, because the file may be a pipe.
+    # O_NONBLOCK, because opening a pipe in the place of the file could block without an end.
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         stream = os.fdopen(os.open(file, flags, 0o666), "a+")

@@ -115,10 +115,10 @@ def main(output: str, paths: list[str]) -> None:
     for limit, most in LIMITS.items():
         _, hardest = resource.getrlimit(limit)
         resource.setrlimit(limit, (most if hardest == resource.RLIM_INFINITY else min(most, hardest), hardest))
-    # The zone of production, so that a migration sees no difference.
+    # The time zone is that of production, so that a migration sees no difference.
     os.environ["TZ"] = "UTC"
     time.tzset()
-    # Without warnings, because Python would open the file that a warning is about.
+    # Warnings are off, because Python would open the file that a warning is about.
     warnings.simplefilter("ignore")
     _import_all()
     wall = Wall()
