@@ -59,7 +59,7 @@ async def show(opened: Database, waiting: int) -> None:
     await _show_sweep(opened)
     await opened.execute("UPDATE chassis.sagas SET due_at = now() WHERE ended_at IS NULL")
     began = time.perf_counter()
-    with capture_logs():  # a line for each batch
+    with capture_logs():  # the sweep logs a line for each batch
         swept = await Sweep(opened, shop.messages_of(1).sagas, TELEMETRY).sweep()
     seconds = time.perf_counter() - began
     print(f"  all are idle at once: {swept:,} jobs in {seconds:.1f} s, {seconds / swept * BATCH * 1000:.0f} ms a batch")

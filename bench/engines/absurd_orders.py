@@ -14,7 +14,7 @@ import psycopg
 from absurd_sdk import AsyncAbsurd
 from absurdctl import BUNDLED_SCHEMA_SQL
 
-AT_ONCE = 4  # as JOBS_AT_ONCE of a worker
+AT_ONCE = 4  # the default of JOBS_AT_ONCE of a chassis worker
 LONGEST_WAIT_SECONDS = 300
 ENDED = "SELECT count(*) FROM absurd.t_shop WHERE state = 'completed'"
 CLEAR = "TRUNCATE absurd.t_shop, absurd.r_shop, absurd.c_shop, absurd.e_shop, absurd.w_shop, absurd.t_bank, absurd.r_bank, absurd.c_bank"

@@ -51,7 +51,7 @@ def new_id() -> UUID:
     return uuid7()
 
 
-_quote = lru_cache(maxsize=64)(quote)  # most POSTs have one of a few paths
+_quote = lru_cache(maxsize=64)(quote)  # a cache, because most POSTs have one of a few paths
 
 _ETAG = '"[1-9][0-9]{0,17}"'
 

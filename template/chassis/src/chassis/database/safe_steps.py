@@ -26,7 +26,7 @@ quoted = postgresql.dialect().identifier_preparer.quote
 
 
 class Concurrently(ops.MigrateOperation):
-    """Operations on indexes, in a block outside of the transaction. Each may run twice."""
+    """Operations on indexes, in a block outside of the transaction. An operation that runs twice does no harm."""
 
     def __init__(self, operations: Iterable[ops.MigrateOperation]) -> None:
         self.operations = list(operations)

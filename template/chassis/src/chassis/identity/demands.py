@@ -93,7 +93,7 @@ def demands_of(app: FastAPI, everywhere: frozenset[str]) -> list[tuple[RouteCont
             found.append((route, demand))
         else:
             wrong.append(f"  {' '.join(sorted(route.methods or ()))} {route.path or route.original_route}: {demand}")
-    if any(app.router._iter_low_priority_routes()):  # FastAPI lists them nowhere else
+    if any(app.router._iter_low_priority_routes()):  # FastAPI lists these routes nowhere else
         wrong.append('  frontend(…): serves files to everybody. Use mount(path, public("…")(StaticFiles(…)))')
     if app.router.default != app.router.not_found:
         wrong.append('  router.default: serves every other path to everybody. Use mount(path, public("…")(app))')

@@ -94,7 +94,7 @@ class Run:
     """Whether this message has performed its one step. A further step waits for the next message."""
     waiting: bool = False
     cause: Link | None = None
-    """The span of the message: the spans of the steps are in the trace of the start."""
+    """A link to the span of the message, because the spans of the steps are in the trace of the start."""
     _played: int = 0
     _failure: BaseException | None = None
     _busy: bool = False
