@@ -19,19 +19,31 @@ def second_compiler(compiled: Path, compile_files: Callable[[], None]) -> Genera
     if compiled.exists() or not _may_fork():
         yield
         return
-    process = os.fork()
-    if not process:
+    process = _fork()
+    if process == 0:
         _compile(compile_files)
     try:
         yield
     finally:
-        os.kill(process, signal.SIGKILL)
-        os.waitpid(process, 0)
+        if process:
+            os.kill(process, signal.SIGKILL)
+            os.waitpid(process, 0)
 
 
 def _may_fork() -> bool:
-    """Return whether a fork is safe and useful: with one thread, on another core, and without the frameworks of macOS."""
-    return threading.active_count() == 1 and (os.cpu_count() or 1) > 1 and sys.platform != "darwin"
+    """Return whether a fork is safe and useful: with one thread, on another core, and without the frameworks of macOS.
+
+    Where a parent of fleet has let the signal of an ended child be ignored, another program may get the id of the child.
+    """
+    keeps_id = signal.getsignal(signal.SIGCHLD) != signal.SIG_IGN
+    return keeps_id and threading.active_count() == 1 and (os.cpu_count() or 1) > 1 and sys.platform != "darwin"
+
+
+def _fork() -> int | None:
+    try:
+        return os.fork()
+    except OSError:  # such as at the limit of processes
+        return None
 
 
 def _compile(compile_files: Callable[[], None]) -> None:

@@ -65,3 +65,27 @@ def test_there_is_no_second_process_with_compiled_files_with_threads_or_on_one_c
             patch.setattr(module, name, lambda number=number: number)
             with second_compiler(tmp_path / "compiled", lambda: None):
                 pass
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_the_block_runs_alone_at_the_limit_of_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> int:
+        raise BlockingIOError("Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    ran = []
+    with second_compiler(tmp_path / "compiled", lambda: None):
+        ran.append(True)
+    assert ran
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_there_is_no_second_process_whose_id_another_program_may_get(tmp_path: Path) -> None:
+    file = tmp_path / "started"
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with second_compiler(tmp_path / "compiled", write(file)):
+            pass
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert not file.exists()
