@@ -6,9 +6,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from chassis.dev.embedded import EmbeddedServerError, spawn
@@ -38,6 +39,7 @@ class ComposeBroker:
     folder: Path
     program: str
     project: str
+    _is_given_up: threading.Event = field(default_factory=threading.Event, compare=False)
 
     def start(self, log: Path, port: int, management_port: int) -> Server:
         """Start the container, and wait until the broker answers. Raises EmbeddedServerError."""
@@ -49,25 +51,30 @@ class ComposeBroker:
                 self._command("up", "--no-deps", "--timeout", STOP_SECONDS, self.kind),
                 stop_signal=signal.SIGTERM,
                 cwd=self.folder,
-                env={**os.environ, **ports},
+                env=_environment() | ports,
                 stdout=output,
                 stderr=output,
             )
         deadline = time.monotonic() + START_SECONDS
         while not _answers(port, GREETINGS[self.kind]):
-            if process.child.poll() is not None or time.monotonic() > deadline:
+            is_given_up = self._is_given_up.wait(0.1)
+            if is_given_up or process.child.poll() is not None or time.monotonic() > deadline:
                 process.stop()
-                raise EmbeddedServerError(f"{self.kind} of {self.folder}/compose.yaml does not run: see {log}")
-            time.sleep(0.1)
+                how = "was ended while it started" if is_given_up else "does not run"
+                raise EmbeddedServerError(f"{self.kind} of {self.folder}/compose.yaml {how}: see {log}")
         return Server(URLS[self.kind].format(port), process)
+
+    def give_up(self) -> None:
+        """Let a start that waits for the broker fail: the run ends."""
+        self._is_given_up.set()
 
     def forget(self) -> None:
         """Delete the data of earlier runs."""
         self._run("down", "--volumes", "--timeout", "0")
 
     def is_there(self) -> bool:
-        """Return whether the Compose file has the broker, and can be read."""
-        return self.kind in self._run("config", "--services").split()
+        """Return whether the Compose file has the broker, and can be read. Compose looks for a missing file in folders above."""
+        return (self.folder / "compose.yaml").is_file() and self.kind in self._run("config", "--services").split()
 
     def _command(self, *arguments: str) -> list[str]:
         return [self.program, "compose", "--project-name", self.project, *arguments]
@@ -101,10 +108,21 @@ def _program() -> str | None:
 def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
-            command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=COMMAND_SECONDS
+            command,
+            cwd=folder,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(command, 1, "", str(error))
+
+
+def _environment() -> dict[str, str]:
+    """Return the variables for Compose, without the name of another file."""
+    return {name: value for name, value in os.environ.items() if name != "COMPOSE_FILE"}
 
 
 def _answers(port: int, greeting: bytes) -> bool:

@@ -34,6 +34,10 @@ RECOVERED_SECONDS = 10
 """A process that ran this long does not count as a failed attempt when it ends."""
 
 
+class _Stopped(Exception):
+    """The service was stopped while it was installed or its database migrated."""
+
+
 class StartFailed(Exception):
     """The service does not run. The message is the reason for people, such as a traceback."""
 
@@ -61,7 +65,7 @@ class ProductService:
         self.restarts = -1
         self.process: Process | None = None
         self.socket = HeldSocket(checkout, port)
-        self._is_wanted, self._asked = True, asyncio.Event()
+        self._unwanted, self._asked = asyncio.Event(), asyncio.Event()
         self._output = tools.output(checkout.name)
 
     @property
@@ -77,13 +81,13 @@ class ProductService:
         """Start, stop or restart the service soon. A service that runs already is not started."""
         if action == "start" and self.state not in ("stopped", "broken"):
             return
-        self._is_wanted = action != "stop"
+        self._unwanted.set() if action == "stop" else self._unwanted.clear()
         self.state, self.doing = "starting", ""
         self._asked.set()
 
     def has_settled(self) -> bool:
         """Return whether the last command is done: the service is stopped, or has started or failed to start."""
-        return self.state == "stopped" or (self._is_wanted and self.state != "starting")
+        return self.state == "stopped" or (not self._unwanted.is_set() and self.state != "starting")
 
     async def run(self) -> None:
         """Keep the service running or stopped, as the last command asked, until this is cancelled."""
@@ -91,13 +95,15 @@ class ProductService:
         try:
             while True:
                 self._asked.clear()
-                if not self._is_wanted:
+                if self._unwanted.is_set():
                     await self._rest("stopped", "")
                     continue
                 began = time.monotonic()
                 try:
                     await self._start()
                     await self._watch()
+                    failures = 0
+                except _Stopped:
                     failures = 0
                 except StartFailed as error:
                     has_run = self.state != "starting" and time.monotonic() - began > RECOVERED_SECONDS
@@ -155,20 +161,34 @@ class ProductService:
             if not is_moved(self.checkout):
                 return
             why = ", because its environment was made for another folder"
-            await asyncio.to_thread(shutil.rmtree, self.checkout.folder / ".venv")
+            await asyncio.to_thread(self._delete_environment)
         await self.socket.refuse()
         self._tools.tell(f"{self.checkout.name} is installed by `make setup`{why}")
         await self._run("installing", "make", "setup")
         self.socket.open()
 
+    def _delete_environment(self) -> None:
+        environment = self.checkout.folder / ".venv"
+        if environment.is_symlink():
+            raise FleetError(
+                f"does not start: its .venv is a link to an environment of another folder: remove {environment}"
+            )
+        # First, so that an environment that was deleted by half counts as missing.
+        (environment / ".ready").unlink()
+        shutil.rmtree(environment)
+
     async def _run(self, doing: str, *command: str, variables: dict[str, str] | None = None) -> None:
         self.doing = doing
         self.process = await self._spawn(command, variables or team_environment())
+        unwanted = asyncio.create_task(self._unwanted.wait())
         try:
-            status = await asyncio.shield(self.process.ended)
+            await asyncio.wait([self.process.ended, unwanted], return_when=asyncio.FIRST_COMPLETED)
         finally:
+            unwanted.cancel()
             await self.process.stop()
-        if status != 0:
+        if self._unwanted.is_set():
+            raise _Stopped
+        if self.process.ended.result() != 0:
             raise StartFailed(self._end())
 
     def _end(self) -> str:

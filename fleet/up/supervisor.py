@@ -86,8 +86,10 @@ class Supervisor:
         }
 
     def end(self) -> None:
-        """Let `until_end` return."""
+        """Let `until_end` return, and a start of a broker fail that waits for its container."""
         self._ended.set()
+        for one in self._options.composed.values():
+            one.give_up()
 
     @asynccontextmanager
     async def running(self, lock: int) -> AsyncGenerator["Supervisor"]:
@@ -139,7 +141,7 @@ class Supervisor:
         """Return how each broker starts that the services need, and that does not run already."""
         port = self._memory.port
         starts: dict[str, Start] = {
-            kind: partial(one.start, self._memory.log(kind), port(kind), port(f"management of {kind}"))
+            kind: partial(one.start, self._memory.log(kind), port(f"{kind} of fleet up"), port(f"management of {kind}"))
             for kind, one in self._options.composed.items()
         }
         if any(one.broker == "nats" for one in self._selection.started) and "nats" not in self._options.brokers:

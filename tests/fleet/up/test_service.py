@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from chassis.dev.embedded import free_port
 
+from fleet.errors import FleetError
 from fleet.processes.programs import Guard
-from fleet.up.checkout_state import is_moved, migrations
+from fleet.up.checkout_state import is_installed, is_moved, migrations
 from fleet.up.health import ask
 from fleet.up.memory import Memory
 from fleet.up.output import Output
@@ -82,6 +83,24 @@ async def test_a_service_whose_start_hangs_is_stopped_at_once(orders: Checkout, 
         guard.close()
 
 
+async def test_a_service_whose_installation_hangs_is_stopped_at_once(orders: Checkout, tmp_path: Path) -> None:
+    (orders.folder / "Makefile").write_text("setup:\n\ttouch installing && exec sleep 600\n")
+    guard = Guard(os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT))
+    one = service(orders, tmp_path, [], guard)
+    run = asyncio.create_task(one.run())
+    try:
+        await until((orders.folder / "installing").exists, lambda: one.problem)
+        one.ask("stop")
+        await until(one.has_settled, lambda: one.problem, seconds=START_SECONDS / 2)
+        assert (one.state, one.problem) == ("stopped", "")
+        assert one.process
+        assert one.process.ended.done()
+    finally:
+        run.cancel()
+        await asyncio.wait([run])
+        guard.close()
+
+
 SETUP = "setup:\n\tmkdir .venv && touch uv.lock .venv/.ready && exit 7\n"
 """It fails if there is an environment, and with another status after it has made one."""
 
@@ -106,6 +125,39 @@ async def test_an_environment_that_was_moved_with_its_checkout_is_made_again(ord
         guard.close()
     assert told == ["orders is installed by `make setup`, because its environment was made for another folder"]
     assert not is_moved(orders)
+
+
+def write_moved(one: Checkout, environment: Path) -> None:
+    """Write an environment that was made for another folder."""
+    packages = environment / "lib/python3.11/site-packages"
+    packages.mkdir(parents=True)
+    for path in (one.folder / "uv.lock", environment / ".ready"):
+        path.touch()
+    (packages / "orders.pth").write_text("/elsewhere/orders/src")
+
+
+async def test_a_moved_environment_that_was_deleted_by_half_counts_as_missing(
+    orders: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Path) -> None:
+        raise OSError("the run was killed")
+
+    write_moved(orders, orders.folder / ".venv")
+    monkeypatch.setattr(shutil, "rmtree", fail)
+    assert is_installed(orders.folder)
+    with pytest.raises(OSError, match="killed"):
+        await service(orders, tmp_path, [])._install()
+    assert not is_installed(orders.folder)
+
+
+async def test_an_environment_that_several_checkouts_share_by_a_link_is_not_deleted(
+    orders: Checkout, tmp_path: Path
+) -> None:
+    write_moved(orders, tmp_path / "shared")
+    (orders.folder / ".venv").symlink_to(tmp_path / "shared")
+    with pytest.raises(FleetError, match=r"does not start: its \.venv is a link to an environment of another folder"):
+        await service(orders, tmp_path, [])._install()
+    assert (tmp_path / "shared/.ready").exists()
 
 
 async def test_a_port_that_another_program_has_taken_from_an_older_chassis_is_named_with_the_remedy(
