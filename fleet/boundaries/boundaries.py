@@ -31,7 +31,7 @@ READING = "reading the history of the service"
 
 @dataclass(frozen=True)
 class _Wanted:
-    """A service whose past is wanted, and the days. They are chosen once, so that all processes read the same days."""
+    """A service whose past is wanted, and the days to read. The days are chosen once, so that all processes read the same."""
 
     source: Source
     first: date

@@ -21,7 +21,7 @@ FEWEST = 4
 """A pair of services with fewer common changes than this is not reported."""
 
 LEAST_SHARE = 0.5
-"""The share of changes that have to meet a change of the other service, in the service with fewer changes."""
+"""At least this share of the changes of the service with fewer changes has to meet changes of the other service."""
 
 WEEKS = 6
 """A change could also have come on any working day from this many weeks before it to this many weeks after it."""

@@ -15,7 +15,7 @@ MOST_SHARED = 0.25
 """Two parts change apart if at most this share of the commits to the part with fewer commits also changes the other part."""
 
 ONE_PART = 0.1
-"""Aggregates that share more than this part of their commits count as one part."""
+"""Aggregates count as one part if they have more than this share of their commits in common."""
 
 FEWEST_OTHERS = 5
 

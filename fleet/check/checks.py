@@ -105,9 +105,9 @@ def _check_one(convention: Convention, service: Service, malformed: set[str]) ->
 
 
 def _suspect(service: Service) -> str:
-    """Return the last file that was parsed and that the template has not rendered like this.
+    """Return the last parsed file that differs from the template's render, which is probably the cause of an error.
 
-    The result is empty if there is no such file.
+    The result is empty if no parsed file differs.
     """
     with suppress(FleetError):
         rendered = service.expected

@@ -57,7 +57,7 @@ def check_lag(service: Service) -> Iterator[Finding]:
 
 
 def allowed_days(service: Service) -> int:
-    """Return the days of the policy. A chosen policy may leave them to the template's. Raises FleetError if there are none."""
+    """Return the days of the policy: of the chosen policy, or else of the template's. Raises FleetError if neither has days."""
     days, newest = service.policy.days, service.template.newest()
     if days is None:
         days = policy_of_template(newest).days

@@ -130,7 +130,7 @@ def _template(source: str) -> Template:
 
 
 def judge(member: Member, commit: Commit, service: Service | None = None) -> Standing:
-    """Judge one service. A failure becomes part of the result, because there are other services to judge."""
+    """Judge one service. A failure becomes part of the result, because the other services still have to be judged."""
     try:
         with limit_resources("judging the service"):
             service = service or open_service(commit)

@@ -22,7 +22,10 @@ USES = "specs/uses/"
 
 @dataclass(frozen=True)
 class MapWaiver:
-    """A waiver of a convention until a day (2027-03-01), that day included; in one file of the service if there is a path."""
+    """A waiver of a convention, valid up to and including the day `until` (2027-03-01).
+
+    The waiver is for one file of the service if there is a path, otherwise for the whole service.
+    """
 
     id: str
     until: str

@@ -21,7 +21,7 @@ class Team:
 
     @property
     def file(self) -> str:
-        """The name of the owner's page. The digest tells two owners apart whose letters are the same."""
+        """The name of the owner's page. The digest distinguishes owners whose letters and digits are the same."""
         letters = re.sub(r"[^a-z0-9]+", "-", self.owner.lower()).strip("-")[:40]
         return f"team-{letters}-{hashlib.sha256(self.owner.encode(errors='replace')).hexdigest()[:8]}.html"
 

@@ -18,7 +18,7 @@ A service takes one or two seconds the first time.
 """
 MOST_SECONDS = 24 * 60 * 60
 MEMORY_BYTES = 2 * 2**30
-"""Memory in addition to what the process has already. Linux enforces this limit, macOS does not."""
+"""The limit for memory, in addition to the memory that the process has already. Linux enforces this limit, macOS does not."""
 
 _STATUS = Path("/proc/self/statm")
 

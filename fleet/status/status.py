@@ -96,7 +96,7 @@ def _find(
     todo = [(member, commits[member], sources[member]) for member in commits if member not in found]
     others: dict[Member, Commit] = {}
     if todo:
-        # Tools prepare themselves while the services are rendered. A daemon, so that the end of the run does not wait.
+        # Tools prepare themselves while the services are rendered. The thread is a daemon, so that the run does not wait for it.
         Thread(target=_prepare, args=([],), daemon=True).start()
     with progress("checking", len(todo)) as step:
         for member, standing in _judged(_batches(todo, jobs), jobs):

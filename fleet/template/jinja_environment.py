@@ -71,7 +71,7 @@ def names_in(environment: SandboxedEnvironment, text: str) -> tuple[str, ...] | 
 
 @lru_cache(maxsize=8192)
 def render_once(environment: SandboxedEnvironment, text: str, context: tuple[tuple[str, type, Any], ...]) -> str:
-    """Render a text for the same context once. The types are there because Python takes 1 and True for equal."""
+    """Render a text once for each context. The context has the types of its values, because 1 and True are equal in Python."""
     return environment.from_string(text).render({name: value for name, _, value in context})
 
 

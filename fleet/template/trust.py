@@ -50,7 +50,7 @@ def expand(address: str) -> str:
 
 def is_path(address: str) -> bool:
     """Return whether an expanded address is a path on this machine."""
-    # The same rule as git's: a colon before the first slash ends a host, such as an alias in ~/.ssh/config.
+    # The rule is git's: a colon before the first slash ends the name of a host, such as an alias in ~/.ssh/config.
     return ":" not in address.partition("/")[0]
 
 

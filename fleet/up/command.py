@@ -59,7 +59,7 @@ def receiver(url: str) -> str:
 
 
 def check(wanted: Wanted) -> "dict[str, ComposeBroker]":
-    """Refuse what cannot start, before anything starts. Return the brokers that a container engine has to run. Raises FleetError."""
+    """Refuse a run that cannot start. Return the brokers that a container engine has to run. Raises FleetError."""
     for name in NEEDED:
         try:
             distribution(name)

@@ -20,7 +20,7 @@ async def restart_saved(services: Collection[ProductService], tell: Callable[[st
     try:
         async for changes in awatch(*places):
             restart_changed(places, [Path(path) for _, path in changes], tell)
-    except (OSError, RuntimeError) as error:  # such as a system whose limit of watched folders is reached
+    except (OSError, RuntimeError) as error:  # for example, the system's limit of watched folders is reached
         tell(f"no file is watched any more, so run `fleet restart NAME` after a save: {error}")
         await asyncio.Event().wait()
 

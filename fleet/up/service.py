@@ -112,7 +112,7 @@ class ProductService:
                     failures %= ATTEMPTS
                 except FleetError as error:
                     await self._rest_broken(str(error))
-                except OSError as error:  # such as a checkout that was moved: the others go on
+                except OSError as error:  # for example, the checkout was moved: the other services go on
                     await self._rest_broken(f"cannot start: {error}")
         finally:
             if self.process:

@@ -86,7 +86,7 @@ class Supervisor:
         }
 
     def end(self) -> None:
-        """Let `until_end` return, and a start of a broker fail that waits for its container."""
+        """End the run: `until_end` returns, and the start of a broker that waits for its container fails."""
         self._ended.set()
         for one in self._options.composed.values():
             one.give_up()

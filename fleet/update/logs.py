@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fleet.git.git import without_credentials
 
-# The lines to show of a log, whose end has the failure, and the most bytes that are read of it.
+# The number of lines to show from the end of a log, which has the failure, and the most bytes to read of the log.
 TAIL_LINES = 15
 TAIL_BYTES = 200_000
 
