@@ -122,7 +122,7 @@ def _as_3_1(node: Any) -> Any:
         return [_as_3_1(one) for one in node]
     if not isinstance(node, dict):
         return node
-    # A value that is not a bool is kept, because it belongs to a property with the name of a flag, such as `nullable`.
+    # A value that is not a bool is kept, because a property may have the name of a flag, such as `nullable`.
     made = {
         key: value if key in VALUES else _as_3_1(value)
         for key, value in node.items()

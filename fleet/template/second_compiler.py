@@ -42,7 +42,7 @@ def _may_fork() -> bool:
 def _fork() -> int | None:
     try:
         return os.fork()
-    except OSError:  # such as at the limit of processes
+    except OSError:  # for example, the limit of processes is reached
         return None
 
 

@@ -65,7 +65,7 @@ class ComposeBroker:
         return Server(URLS[self.kind].format(port), process)
 
     def give_up(self) -> None:
-        """Let a start that waits for the broker fail: the run ends."""
+        """Make a start that waits for the broker fail, because the run ends."""
         self._is_given_up.set()
 
     def forget(self) -> None:

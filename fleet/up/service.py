@@ -173,7 +173,7 @@ class ProductService:
             raise FleetError(
                 f"does not start: its .venv is a link to an environment of another folder: remove {environment}"
             )
-        # First, so that an environment that was deleted by half counts as missing.
+        # The marker goes first, so that an environment which is only partly deleted counts as missing.
         (environment / ".ready").unlink()
         shutil.rmtree(environment)
 
