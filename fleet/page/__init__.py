@@ -88,7 +88,9 @@ def _render(content: Content, ordered: list[Row], *, is_folder: bool, team: Team
     script = part("page.js") + (part("map.js") if content.graph else "")
     releases, traits = _releases(ordered), _traits(ordered)
     failing = rules(ordered, content.conventions)
-    named = {content.own_names.get(row.standing.name, row.standing.name): row for row in ordered}
+    # The first of several services of one name in fleet.toml counts, as in the map.
+    by_number = sorted(ordered, key=lambda row: row.number, reverse=True)
+    named = {content.own_names.get(row.standing.name, row.standing.name): row for row in by_number}
     return (
         environment()
         .get_template("page.html.jinja")
@@ -117,7 +119,7 @@ def _render(content: Content, ordered: list[Row], *, is_folder: bool, team: Team
             changes=changes(content.days[-2], content.days[-1]) if len(content.days) > 1 else [],
             charts=charts(content.days),
             campaigns=shown(content.campaigns, ordered),
-            boundaries=boundaries_of(content.boundaries, named) if content.boundaries else None,
+            boundaries=boundaries_of(content.boundaries, named, ordered) if content.boundaries else None,
             named=named,
             headline=headline,
             describe_record=describe_record,

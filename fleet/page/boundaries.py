@@ -1,11 +1,12 @@
 """The questions about boundaries on the page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fleet.boundaries import show
 from fleet.boundaries.boundaries import Report
 from fleet.boundaries.questions import Question
+from fleet.page.rows import Row
 
 
 @dataclass(frozen=True)
@@ -18,11 +19,12 @@ class Boundaries:
     unread: Mapping[str, str]
 
 
-def boundaries_of(report: Report, names: Mapping[str, object]) -> Boundaries:
-    """Return the part of the report about services of these names, which are the services' own."""
+def boundaries_of(report: Report, names: Mapping[str, object], ordered: Sequence[Row]) -> Boundaries:
+    """Return the part of the report about these services. `names` are their own names, and fleet.toml may have others."""
+    listed = {row.standing.name for row in ordered}
     return Boundaries(
         show.summary(report),
         tuple(one for one in report.questions if names.keys() & {*one.services}),
         tuple(row for row in show.breaks(report) if row[0] in names),
-        {name: reason for name, reason in report.unread.items() if name in names},
+        {name: reason for name, reason in report.unread.items() if name in listed},
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
+from docs.example_boundaries import boundaries
 from docs.example_fleet import content as example
 from docs.example_map import with_example_map
 from fleet.campaign.progress import measure
@@ -117,6 +118,25 @@ def test_a_question_about_boundaries_has_its_evidence_with_links_its_trend_and_t
     cells = page.locator(".breaks tbody tr").first.inner_text().split("\t")
     assert cells[1:4] == ["HTTP", f"{today() - timedelta(40)} 3fd3c9e2ba", "1"]
     assert 'id="boundaries"' not in html(small())
+
+
+def test_a_history_that_cannot_be_read_is_shown_by_the_name_that_fleet_toml_gives_the_service() -> None:
+    report = replace(boundaries([]), unread={"billing-9": f"too long {HOSTILE}", "ledger": "not of this page"})
+    text = html(replace(small(), boundaries=report, own_names={"billing-9": "billing"}))
+    assert "The history of billing-9 could not be read: too long &lt;script&gt;" in text
+    assert "not of this page" not in text
+
+
+def test_a_name_that_two_services_have_leads_to_the_first_of_fleet_toml() -> None:
+    report = boundaries([replace(FLEET[3], name="billing"), replace(FLEET[3], name="mail")])
+    for own in ({"billing-10": "billing", "orders": "billing"}, {"billing-9": "billing", "billing-10": "billing"}):
+        first = min([one.name for one in FLEET].index(name) for name in own) + 1
+        text = html(replace(small(), boundaries=report, own_names=own))
+        who = (
+            text.partition('<p class="who"')[2]
+            and text.partition('id="boundary-1"')[2].partition('</p>\n<p class="quiet"')[0]
+        )
+        assert f'href="#s{first}"' in who
 
 
 def test_the_page_begins_with_the_errors_between_services_and_their_causes(opened: Open) -> None:
