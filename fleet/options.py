@@ -71,7 +71,7 @@ def format_option(*choices: str, help: str | None = None) -> Callable[[Callable[
 
 def trust_templates(named: Sequence[str], config: Path | None = None) -> None:
     """Let only the platform's template be fetched and run. Raises FleetError if that template is not known."""
-    from fleet.service.register import templates
+    from fleet.service.fleet_toml import templates
     from fleet.template.trust import is_decided, trust
 
     if named or (config and templates(config)) or not is_decided():
@@ -86,7 +86,7 @@ def trust_known_templates(config: Path) -> None:
 
 def platform_templates(named: Sequence[str], config: Path | None) -> Sequence[str]:
     """Return the named templates, or the templates in fleet.toml, or the origin of fleet. Raises FleetError if none is known."""
-    from fleet.service.register import templates
+    from fleet.service.fleet_toml import templates
     from fleet.template.installation import repository
 
     return named or (templates(config) if config else []) or [repository()]

@@ -22,8 +22,8 @@ from fleet.map.reader import Source, read_sources
 from fleet.processes.parallel import Failure, default_jobs, in_processes, in_threads
 from fleet.processes.resource_limits import limit_resources
 from fleet.progress import progress
+from fleet.service.fleet_toml import Member
 from fleet.service.mirror import drop_if_damaged, history_of, with_history
-from fleet.service.register import Member
 from fleet.service.waivers import today
 
 READING = "reading the history of the service"

@@ -8,7 +8,7 @@ from fleet.check.levels import known_conventions
 from fleet.check.standing import Standing
 from fleet.errors import FleetError
 from fleet.policy.policy import Policy, chosen_policy, policy_of
-from fleet.service.register import Member
+from fleet.service.fleet_toml import Member
 from fleet.service.waivers import today
 from fleet.status.status import status
 from fleet.template.template import Template

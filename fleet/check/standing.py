@@ -12,8 +12,8 @@ from fleet.check.lag import check_lag, lag_of
 from fleet.errors import FleetError, describe_bug, describe_os_error, refuse_full_disk
 from fleet.git.git import without_credentials
 from fleet.processes.resource_limits import limit_resources
+from fleet.service.fleet_toml import Member
 from fleet.service.mirror import Commit
-from fleet.service.register import Member
 from fleet.service.service import Service
 from fleet.service.waivers import today
 from fleet.template.template import Template

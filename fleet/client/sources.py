@@ -13,8 +13,8 @@ import yaml
 from fleet.errors import FleetError
 from fleet.git import objects
 from fleet.processes.resource_limits import limit_resources
-from fleet.service import mirror, register
-from fleet.service.register import Member
+from fleet.service import fleet_toml, mirror
+from fleet.service.fleet_toml import Member
 from fleet.template.answers import ANSWERS_FILE, load
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -52,7 +52,7 @@ def find(name: str, source: str | None, config: Path) -> Source:
             raise FleetError(f"{source} is neither a file, a folder nor a git address: correct --from")
         member = Member(name, source)
     else:
-        known = {one.name: one for one in register.members(config)}
+        known = {one.name: one for one in fleet_toml.members(config)}
         if name not in known:
             raise FleetError(
                 f"{config} lists no service {name}{nearest(name, known)}: add it, or name a source by --from"

@@ -101,7 +101,7 @@ def nudge(
     """
     from fleet.campaign import nudge as nudging
     from fleet.campaign.trackers import tracker_of
-    from fleet.service.register import forges
+    from fleet.service.fleet_toml import forges
 
     (progress,) = _measure(config, template, name, jobs, offline=offline, policy=policy, day=day)
     for file, issue in nudging.write_issues(progress, output or Path("nudges") / name).items():
@@ -129,7 +129,7 @@ def _measure(
 ) -> "list[Progress]":
     """Measure one or all campaigns, with the options that their commands share."""
     from fleet.campaign.command import gather
-    from fleet.service.register import members
+    from fleet.service.fleet_toml import members
 
     if offline:
         os.environ["FLEET_OFFLINE"] = "1"

@@ -32,7 +32,7 @@ def impact(path: Path, *, config: Path, base: str | None, shown: str, offline: b
     from fleet.check.findings import Level
     from fleet.impact import show
     from fleet.impact.impact import find_impact
-    from fleet.service.register import members
+    from fleet.service.fleet_toml import members
 
     if offline:
         os.environ["FLEET_OFFLINE"] = "1"

@@ -53,7 +53,7 @@ def draw(
     from fleet.map.mermaid import mermaid
     from fleet.map.svg import svg
     from fleet.page.map_page import map_page
-    from fleet.service.register import members
+    from fleet.service.fleet_toml import members
 
     if offline:
         os.environ["FLEET_OFFLINE"] = "1"
@@ -94,7 +94,7 @@ def _ask(
     from fleet.boundaries import boundaries as asking
     from fleet.boundaries import show
     from fleet.boundaries.traces import read
-    from fleet.service.register import members
+    from fleet.service.fleet_toml import members
 
     traffic = read(traces) if traces else None
     found = asking.sources_of(paths) if paths else asking.sources_of_members(members(config))

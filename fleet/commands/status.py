@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from fleet.boundaries.boundaries import Report
     from fleet.campaign.progress import Progress
     from fleet.check.standing import Standing
-    from fleet.service.register import Member
+    from fleet.service.fleet_toml import Member
 
 
 @click.command()
@@ -68,7 +68,7 @@ def status(
     template: tuple[str, ...],
 ) -> None:
     """Show the state of every service: version, drift, conventions, waivers. Status 1 if any breaks the policy or is unreadable."""
-    from fleet.service.register import forges, members
+    from fleet.service.fleet_toml import forges, members
     from fleet.status import show as show_status
     from fleet.status.status import is_breached, status
 

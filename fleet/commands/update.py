@@ -86,7 +86,7 @@ def update_all(
     With --push the commands that open the pull and merge requests are printed, unless --open runs them. gh (GitHub) or glab
     (GitLab) has to be installed and signed in for that. Status 1 also if --open cannot open a request.
     """
-    from fleet.service.register import forges, members
+    from fleet.service.fleet_toml import forges, members
     from fleet.update import show
     from fleet.update.outcomes import RunOptions
     from fleet.update.requests import requests

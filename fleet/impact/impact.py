@@ -17,8 +17,8 @@ from fleet.map.uses import REMEDY, WHY, Misfit, misfits
 from fleet.map.waivers import apply_waiver
 from fleet.processes.resource_limits import LimitExceeded, limit_resources
 from fleet.service import asyncapi
+from fleet.service.fleet_toml import Member
 from fleet.service.openapi import SPEC, Document
-from fleet.service.register import Member
 from fleet.service.service import Service
 
 # The most findings of one service: a hostile service could have a hundred thousand, and texts of megabytes.

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from fleet.check.findings import Finding, Level
-from fleet.map.expectations import UnmetExpectation, find_unmet
 from fleet.map.facts import Facts
 from fleet.map.model import Edge, Kind, Map, MapFinding, find_misspelt_name
+from fleet.map.unmet_expectations import UnmetExpectation, find_unmet
 from fleet.processes.resource_limits import LimitExceeded, limit_resources
 from fleet.service.asyncapi import SPEC, Message, path_of
 

@@ -18,9 +18,9 @@ from fleet.policy.traits import Traits
 from fleet.processes.parallel import Failure, default_jobs, in_processes, in_threads
 from fleet.processes.resource_limits import LimitExceeded, limit_resources, limit_seconds
 from fleet.progress import progress
+from fleet.service.fleet_toml import Member
 from fleet.service.mirror import drop_if_damaged, mirror_of, newest
 from fleet.service.openapi import SPEC
-from fleet.service.register import Member
 from fleet.service.service import Service
 from fleet.service.waivers import today
 

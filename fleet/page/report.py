@@ -8,7 +8,7 @@ from fleet.map.model import Map
 from fleet.output import reported
 from fleet.page import Content
 from fleet.page.faults import faults
-from fleet.service.register import Member
+from fleet.service.fleet_toml import Member
 
 
 def gather(members: list[Member], content: Content) -> Content:

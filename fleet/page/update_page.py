@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from fleet.output import count
 from fleet.page.parts import environment, part
-from fleet.service.register import Member
+from fleet.service.fleet_toml import Member
 from fleet.service.waivers import today
 from fleet.update.logs import failed_steps, last_lines
 from fleet.update.outcomes import Outcome, Verdict

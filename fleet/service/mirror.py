@@ -7,7 +7,7 @@ from pathlib import Path
 from fleet.cache import cache, file_lock, mark_used, offline
 from fleet.errors import FleetError
 from fleet.git import git, isolation, objects
-from fleet.service.register import Member
+from fleet.service.fleet_toml import Member
 from fleet.service.service import Service
 from fleet.template.answers import ANSWERS_FILE, Answers, parse_recorded
 

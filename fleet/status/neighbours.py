@@ -9,7 +9,7 @@ from fleet.cache import cache, version_of_checks, write_atomically
 from fleet.check.findings import Finding, Level
 from fleet.check.standing import Standing
 from fleet.policy.policy import digest_of_chosen_policy
-from fleet.service.register import Member
+from fleet.service.fleet_toml import Member
 from fleet.service.waivers import today
 
 Errors = list[list[Finding]]

@@ -20,8 +20,8 @@ from fleet.policy.policy import Policy, chosen_policy, digest_of_chosen_policy, 
 from fleet.processes.parallel import Failure, default_jobs, in_processes, in_threads
 from fleet.processes.resource_limits import LimitExceeded, limit_resources, limit_seconds
 from fleet.progress import progress
+from fleet.service.fleet_toml import Member
 from fleet.service.mirror import Commit, drop_if_damaged, newest
-from fleet.service.register import Member
 from fleet.service.service import Service
 from fleet.service.waivers import today
 from fleet.status.neighbours import with_neighbours

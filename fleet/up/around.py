@@ -12,8 +12,8 @@ from fleet.errors import FleetError
 from fleet.map.model import Map
 from fleet.map.reader import read_folders
 from fleet.output import warn
+from fleet.service.fleet_toml import members
 from fleet.service.openapi import Document
-from fleet.service.register import members
 from fleet.up.product import Checkout, Selection
 from fleet.up.stubs import Stub
 from fleet.up.wiring import find, neighbour_settings

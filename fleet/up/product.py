@@ -11,7 +11,7 @@ import yaml
 
 from fleet.errors import FleetError
 from fleet.git import git
-from fleet.service.register import Member, members
+from fleet.service.fleet_toml import Member, members
 from fleet.template.answers import ANSWERS_FILE, load, not_yaml, refuse_long
 from fleet.up.stubs import Stub
 

@@ -10,7 +10,7 @@ from fleet.cache import write_atomically
 from fleet.errors import FleetError
 from fleet.git import git
 from fleet.processes.programs import Programs
-from fleet.service.register import Member
+from fleet.service.fleet_toml import Member
 from fleet.update.generated import team_environment
 
 # The last commit in the clone that fleet has made or fetched. Later commits are the work of a person.

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from fleet.errors import FleetError
+from fleet.service.fleet_toml import Member
 from fleet.service.forge_programs import first_address, github_name, run
 from fleet.service.forges import Forge, forge
-from fleet.service.register import Member
 from fleet.update.clone import push_address
 from fleet.update.outcomes import Outcome, Verdict
 

@@ -15,7 +15,7 @@ from fleet.errors import FleetError
 from fleet.processes.parallel import default_jobs
 from fleet.processes.programs import Programs, wait_for_programs
 from fleet.progress import progress
-from fleet.service.register import Member
+from fleet.service.fleet_toml import Member
 from fleet.update.clone import Clone
 from fleet.update.outcomes import Outcome, Outcomes, RunOptions
 from fleet.update.update_all_steps import Steps

@@ -16,7 +16,7 @@ from fleet.errors import FleetError, MachineError
 from fleet.git import git as git_module
 from fleet.git.git import answer, exchange
 from fleet.git.isolation import OF_A_REPOSITORY
-from fleet.service.register import Member
+from fleet.service.fleet_toml import Member
 from fleet.service.revisions import append_migrations
 from fleet.service.service import Service
 from fleet.status.status import status

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from fleet.judges.openapi_diff import find_breaking_changes
-from fleet.map.expectations import find_unmet
+from fleet.map.unmet_expectations import find_unmet
 from fleet.service.openapi import Document
 from tests.chassis.messaging import schemas
 

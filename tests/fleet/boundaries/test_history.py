@@ -15,8 +15,8 @@ from fleet.boundaries.log import deliveries, of_the_team, tags
 from fleet.boundaries.past import Past, read, recall
 from fleet.errors import FleetError
 from fleet.git import git as fleet_git
+from fleet.service.fleet_toml import Member
 from fleet.service.mirror import history_of, with_history
-from fleet.service.register import Member
 from tests.fleet.boundaries.histories import DECISION, TODAY, History, document
 from tests.support.commands import git
 

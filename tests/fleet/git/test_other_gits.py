@@ -10,8 +10,8 @@ import pytest
 from fleet.check.drift import check_drift
 from fleet.errors import FleetError
 from fleet.git import git as git_module
+from fleet.service.fleet_toml import Member
 from fleet.service.mirror import newest
-from fleet.service.register import Member
 from fleet.service.service import Service
 from fleet.template.template import Template
 from fleet.template.trust import is_path, refuse_untrusted, trust

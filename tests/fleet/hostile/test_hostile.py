@@ -11,7 +11,7 @@ import pytest
 
 from fleet.errors import FleetError
 from fleet.git import git as git_module
-from fleet.service.register import Member
+from fleet.service.fleet_toml import Member
 from fleet.service.service import Service
 from fleet.status.status import status
 from fleet.template.trust import refuse_untrusted, trust

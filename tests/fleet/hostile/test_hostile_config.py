@@ -9,8 +9,8 @@ import pytest
 from fleet.check.checks import CHECKS
 from fleet.check.drift import check_drift
 from fleet.errors import FleetError
+from fleet.service.fleet_toml import Member
 from fleet.service.mirror import newest
-from fleet.service.register import Member
 from fleet.service.service import Service
 from fleet.status.status import status
 from fleet.update.conflicts import refuse_conflicts

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from fleet.main import app
-from fleet.map.expectations import find_unmet
+from fleet.map.unmet_expectations import find_unmet
 from tests.fleet import command_line
 from tests.support.commands import git
 from tests.support.paths import ROOT

@@ -28,7 +28,7 @@ from fleet.map.facts import Facts, facts
 from fleet.map.findings import findings
 from fleet.map.model import Edge, Kind, Map, MapFinding
 from fleet.processes.resource_limits import LimitExceeded
-from fleet.service.register import Member
+from fleet.service.fleet_toml import Member
 from fleet.service.service import Service
 from tests.fleet.services import Born
 from tests.support.commands import git, service_environment

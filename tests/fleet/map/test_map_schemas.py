@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from fleet.map.expectations import UnmetExpectation, find_unmet
+from fleet.map.unmet_expectations import UnmetExpectation, find_unmet
 
 
 class Colour(StrEnum):

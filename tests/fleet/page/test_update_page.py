@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fleet.page.update_page import Run, gather, update_page
-from fleet.service.register import Member
+from fleet.service.fleet_toml import Member
 from fleet.update.logs import failed_steps, last_lines
 from fleet.update.outcomes import Outcome, Verdict
 from fleet.update.requests import Request

@@ -24,9 +24,9 @@ from fleet.git import cat_file, git, objects
 from fleet.map import reader
 from fleet.processes.parallel import Failure, in_processes
 from fleet.processes.resource_limits import LimitExceeded, limit_resources
+from fleet.service.fleet_toml import Member
 from fleet.service.mirror import mirror_of, newest
 from fleet.service.openapi import Operation
-from fleet.service.register import Member
 from fleet.service.service import Service
 from fleet.service.waivers import Waivers
 from fleet.status.status import _prepare, status

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from fleet.errors import FleetError
+from fleet.service.fleet_toml import forges
 from fleet.service.forges import Forge, forge
-from fleet.service.register import forges
 
 COMMIT = "0123456789" * 4
 

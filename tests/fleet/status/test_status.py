@@ -25,8 +25,8 @@ from fleet.judges import tools
 from fleet.judges.batch import compute_together
 from fleet.main import app, main
 from fleet.processes.parallel import Failure, in_processes, in_threads
+from fleet.service.fleet_toml import Member
 from fleet.service.mirror import Commit, mirror_of, newest
-from fleet.service.register import Member
 from fleet.service.service import Service
 from fleet.service.waivers import today
 from fleet.status import show as overview

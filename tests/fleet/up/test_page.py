@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from fleet.errors import FleetError
 from fleet.main import app
-from fleet.service.register import members
+from fleet.service.fleet_toml import members
 from fleet.up.command import brokers, receiver
 from tests.fleet.up.checkouts import write_checkout
 from tests.support.paths import ROOT

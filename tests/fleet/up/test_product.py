@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fleet.errors import FleetError
-from fleet.service.register import members
+from fleet.service.fleet_toml import members
 from fleet.up.product import select
 from tests.fleet.services import commit
 from tests.fleet.up.checkouts import write_checkout

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fleet.errors import FleetError
-from fleet.service.register import Member
+from fleet.service.fleet_toml import Member
 from fleet.service.seeds import find_deleted
 from fleet.service.service import Service
 from fleet.update.outcomes import RunOptions

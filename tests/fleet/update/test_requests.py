@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from fleet.main import app
-from fleet.service.register import Member
+from fleet.service.fleet_toml import Member
 from fleet.update.outcomes import Outcome
 from fleet.update.requests import NO_HOST, requests
 

@@ -15,7 +15,7 @@ import pytest
 
 from fleet.check.drift import check_drift
 from fleet.check.findings import Level
-from fleet.service.register import Member
+from fleet.service.fleet_toml import Member
 from fleet.service.service import Service
 from fleet.template.answers import Answers
 from fleet.update.conflicts import refuse_conflicts

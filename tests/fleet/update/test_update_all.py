@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from fleet.errors import FleetError
+from fleet.service.fleet_toml import Member
 from fleet.service.mirror import Commit, newest
-from fleet.service.register import Member
 from fleet.update import show
 from fleet.update.outcomes import Outcome, RunOptions, Verdict
 from fleet.update.update_all import update_all

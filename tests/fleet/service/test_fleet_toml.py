@@ -10,7 +10,7 @@ import pytest
 from fleet.errors import FleetError
 from fleet.git.git import without_credentials
 from fleet.policy.traits import Traits
-from fleet.service.register import Member, members, templates
+from fleet.service.fleet_toml import Member, members, templates
 
 
 def github(name: str, **more: Any) -> dict[str, Any]:
