@@ -1,7 +1,12 @@
 """The span of a request that is built in one step equals the span of the same request by the SDK's tracer."""
 
+import copy
 import json
+import sys
+import threading
+import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -14,7 +19,7 @@ from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased, TraceIdRatioBased
-from opentelemetry.trace import Span, SpanContext, StatusCode
+from opentelemetry.trace import Span, SpanContext, SpanKind, StatusCode
 
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 DESCRIBED = {"http.request.method": "GET", "http.response.status_code": 200, "url.path": "/v1/things/7"}
@@ -95,6 +100,47 @@ def test_a_span_in_one_step_equals_the_span_of_the_sdk(
     assert record(caller, add, failed=failed, by_sdk=False) == record(caller, add, failed=failed, by_sdk=True)
 
 
+def recorded() -> Telemetry:
+    return Telemetry(Resource({"service.name": "tiny"}), sampler=ALWAYS_ON, span_processors=[], metric_readers=[])
+
+
+def test_the_service_reads_the_span_of_its_request_as_a_span_of_the_sdk() -> None:
+    telemetry = recorded()
+    span: Any = telemetry.start_request("GET", trace_context.extract(CALLERS["a caller that traces"]))
+
+    assert span.name == "GET"
+    assert span.kind is SpanKind.SERVER
+    assert f"{span.parent.span_id:016x}" == CALLER
+    assert span.start_time <= time.time_ns()
+    assert dict(span.attributes) == {}
+    span.set_attribute("tiny.colour", "red")
+    assert dict(span.attributes) == {"tiny.colour": "red"}
+    assert span.resource.attributes["service.name"] == "tiny"
+    assert not hasattr(span, "_no_such_name")
+    assert isinstance(copy.copy(span), RequestSpan)
+
+
+def test_attributes_that_threads_add_at_once_all_arrive() -> None:
+    telemetry, spans, threads = recorded(), 300, 4
+    both = threading.Barrier(threads)
+
+    def add(number: int) -> None:
+        for span in requests:
+            both.wait(30)
+            span.set_attribute(f"tiny.{number}", number)
+
+    requests: list[Any] = [telemetry.start_request("GET", context.Context()) for _ in range(spans)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(add, range(threads)))
+    finally:
+        sys.setswitchinterval(interval)
+
+    assert [len(span.attributes) for span in requests] == [threads] * spans
+
+
 def test_a_processor_that_a_service_adds_sees_the_start_of_each_request() -> None:
     started: list[str] = []
 
@@ -102,7 +148,7 @@ def test_a_processor_that_a_service_adds_sees_the_start_of_each_request() -> Non
         def on_start(self, span: Any, parent_context: Any = None) -> None:
             started.append(span.name)
 
-    telemetry = Telemetry(Resource({}), sampler=ALWAYS_ON, span_processors=[], metric_readers=[])
+    telemetry = recorded()
     assert isinstance(telemetry.start_request("GET", context.Context()), RequestSpan)
 
     telemetry._tracing.add_span_processor(Watching())

@@ -1,5 +1,6 @@
 """The span of a request: built in one step at its end, unless the code of the service adds to it."""
 
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,8 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
 from chassis.telemetry.finished_spans import FAILED, FINE, SCOPE, FinishedSpans
 
 _LIMITS = SpanLimits()
+_CHANGING = threading.RLock()
+"""Held while a span is extended or completed, so that threads of one request extend its span once."""
 
 
 class _ExtendedSpan(Span):
@@ -32,15 +35,22 @@ class RequestSpan(trace.Span):
     def get_span_context(self) -> SpanContext:
         return self._context
 
+    def __getattr__(self, name: str) -> Any:
+        """Let code read what a span of the SDK has beyond the methods of OpenTelemetry: name, attributes, parent, times."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._extend(), name)
+
     def is_recording(self) -> bool:
         return self._extended is None or self._extended.is_recording()
 
     def complete(self, name: str, attributes: Mapping[str, str | int], *, failed: bool) -> None:
         """Name, describe and end the span. The attributes are texts and numbers that need no cleaning."""
-        if self._extended is not None:
-            complete(self._extended, name, attributes, failed=failed)
+        with _CHANGING:
+            extended, self._extended = self._extended, self._extended or trace.NonRecordingSpan(self._context)
+        if extended is not None:
+            complete(extended, name, attributes, failed=failed)
             return
-        self._extended = trace.NonRecordingSpan(self._context)
         self._finished.add(
             name,
             self._context,
@@ -52,19 +62,20 @@ class RequestSpan(trace.Span):
         )
 
     def _extend(self) -> trace.Span:
-        if self._extended is None:
-            self._extended = _ExtendedSpan(
-                self._name,
-                self._context,
-                self._parent,
-                resource=self._finished.resource,
-                kind=SpanKind.SERVER,
-                span_processor=self._finished,
-                limits=_LIMITS,
-                instrumentation_scope=SCOPE,
-            )
-            self._extended.start(self._started)
-        return self._extended
+        with _CHANGING:
+            if self._extended is None:
+                self._extended = _ExtendedSpan(
+                    self._name,
+                    self._context,
+                    self._parent,
+                    resource=self._finished.resource,
+                    kind=SpanKind.SERVER,
+                    span_processor=self._finished,
+                    limits=_LIMITS,
+                    instrumentation_scope=SCOPE,
+                )
+                self._extended.start(self._started)
+            return self._extended
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         self._extend().set_attributes(attributes)
