@@ -95,7 +95,7 @@ class Database:
         self._retiring: asyncio.TimerHandle | None = None
         self._pool: asyncpg.Pool | None = None
         self._probe: Probe | None = None
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing: dict[PoolConnectionProxy, asyncio.Task[None]] = {}
 
     async def __aenter__(self) -> "Database":
         self._pool = self._make_pool(connection_class=self._connection_class)
@@ -165,7 +165,10 @@ class Database:
             else:
                 self._keep_at_hand(connection)
         finally:
-            self._places.release()
+            if closing := self._closing.get(connection):  # the pool counts the connection until it is closed
+                closing.add_done_callback(lambda _: self._places.release())
+            else:
+                self._places.release()
 
     async def _give_back_after(
         self, error: Exception, connection: PoolConnectionProxy, pool: asyncpg.Pool
@@ -200,8 +203,8 @@ class Database:
     def _drop(self, connection: PoolConnectionProxy) -> None:
         """Close the connection in the background."""
         task = asyncio.ensure_future(_close(connection))
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        self._closing[connection] = task
+        task.add_done_callback(lambda _: self._closing.pop(connection))
 
     async def _drop_idle(self, pool: asyncpg.Pool) -> None:
         """Close all idle sessions: they are at a server that no longer fits target_session_attrs."""
