@@ -16,9 +16,10 @@ from chassis.deadline import remaining
 from chassis.http import reader, transaction
 from chassis.messaging.time_limit import TimeLimit
 from chassis.service import Service
-from fastapi import FastAPI
+from fastapi import FastAPI, WebSocket
 from fastapi.responses import StreamingResponse
 from pydantic import SecretStr
+from starlette.types import Message
 
 from tests.chassis.serving import serving
 from tests.chassis.sockets import listening
@@ -105,6 +106,25 @@ async def test_a_request_with_almost_no_time_left_does_not_begin(app_of_deadline
         assert (await client.get("/begin", headers={HEADER: "5"})).status_code == 504
         assert (await client.get("/begin")).status_code == 200
     assert begun == [True]
+
+
+async def test_a_websocket_has_no_deadline_and_no_key_of_its_caller(app_of_deadlines: FastAPI) -> None:
+    @app_of_deadlines.websocket("/talk")
+    async def talk(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.close()
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message["type"])
+
+    sent: list[str] = []
+    headers = [(HEADER.lower().encode(), b"5"), (b"idempotency-key", b"k1")]
+    scope = {"type": "websocket", "path": "/talk", "root_path": "", "query_string": b"", "headers": headers}
+    await app_of_deadlines(scope, receive, send)
+    assert sent == ["websocket.accept", "websocket.close"]
 
 
 async def test_the_servers_own_limit_is_still_answered_with_503(make_app: MakeApp) -> None:

@@ -14,7 +14,7 @@ import httpx2
 import pytest
 import sqlalchemy as sa
 from chassis.database import Database, DatabaseUnavailable, Statement, metadata_for
-from chassis.database.connection import ALIVE
+from chassis.database.connection import ALIVE, Session
 from chassis.messages import NO_MESSAGES
 from chassis.messaging.outbox import Outbox
 from fastapi import FastAPI
@@ -295,6 +295,35 @@ async def test_a_server_that_ends_our_connections_is_database_unavailable_at_mos
         assert await database.fetchrow("SELECT 1")
 
 
+async def test_a_free_connection_is_taken_while_another_connection_is_closed(database_url: str) -> None:
+    closes, may_close = asyncio.Event(), asyncio.Event()
+
+    class Slow(Session):
+        async def close(self, *, timeout: float | None = None) -> None:
+            closes.set()
+            await may_close.wait()
+            await super().close(timeout=timeout)
+
+    class Pool(Database):
+        session = Slow
+
+    async with (
+        asyncio.timeout(30),
+        Pool(SecretStr(database_url), pool_size=2, name="tiny", command_timeout_seconds=10) as pool,
+    ):
+        async with pool.connection() as free:
+            pid = free.get_server_pid()
+            with pytest.raises(asyncio.CancelledError):
+                async with pool.connection():
+                    raise asyncio.CancelledError
+            waiting = asyncio.ensure_future(pool.fetchrow("SELECT pg_backend_pid()"))
+            await closes.wait()
+        assert await waiting == (pid,)
+        may_close.set()
+        async with pool.connection(), pool.connection():  # both places are free again
+            pass
+
+
 async def test_an_observer_is_called_after_the_end_of_each_statement(database_url: str) -> None:
     observed: list[tuple[str, int, BaseException | None]] = []
     began = time.time_ns()
@@ -314,6 +343,8 @@ async def test_an_observer_is_called_after_the_end_of_each_statement(database_ur
             assert await connection.fetchrow("SELECT 5", timeout=5) == (5,)
             assert await connection.fetchmany("SELECT $1::int", [(6,), (7,)]) == [(6,), (7,)]
             await connection.executemany("SELECT $1::int", [(8,)])
+            await connection.executemany(command="SELECT $1::int", args=[(9,)])
+            assert await connection.fetchval(query="SELECT 6") == 6
             with pytest.raises(asyncpg.UndefinedColumnError):
                 await connection.fetchval("SELECT no_such_column")
         async with database.unit_of_work():
@@ -329,6 +360,8 @@ async def test_an_observer_is_called_after_the_end_of_each_statement(database_ur
         "SELECT 5",
         any_number,
         any_number,
+        any_number,
+        "SELECT 6",
         "SELECT no_such_column",
         "BEGIN;",
         "COMMIT;",

@@ -510,6 +510,19 @@ def test_the_code_is_compared_with_the_documents_of_a_commit(
     assert "billing.paid.v1 is gone" in said
 
 
+def test_other_files_in_the_folder_of_schemas_are_no_schemas(
+    folder: Path, service: Service, compare: Callable[..., int]
+) -> None:
+    commit(folder, service, event(contract()))
+    for name in (".gitattributes", "README.md"):
+        (folder / "specs/messages" / name).write_text("# Not JSON\n")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "Explain")
+
+    assert compare(event(contract()), "main") == 0
+    assert compare(event(contract(customer=None)), "main") == 1
+
+
 def test_a_stale_or_edited_file_cannot_hide_a_change(
     folder: Path, service: Service, compare: Callable[..., int]
 ) -> None:

@@ -191,10 +191,13 @@ def observed_session(observe: Observer, session: Any) -> type[Session]:
 
     def observed(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         @wraps(method)
-        async def run(self: Session, query: str, *args: Any, **options: Any) -> Any:
+        async def run(self: Session, *args: Any, **options: Any) -> Any:
+            query = (
+                args[0] if args else options.get("query") or options["command"]
+            )  # asyncpg has two names for the text
             started = time.time_ns()
             try:
-                result = await method(self, query, *args, **options)
+                result = await method(self, *args, **options)
             except BaseException as error:
                 observe(query, started, error)
                 raise

@@ -32,7 +32,7 @@ def read(commit: str, *, messages: Path, asyncapi: Path, retired: Path) -> Basel
     ).split("\0")
     texts = {Path(path): _git("show", f"{branched_off}:./{path}") for path in paths if path}
     try:
-        schemas = {path.stem: json.loads(text) for path, text in texts.items() if path.parent == messages}
+        schemas = {path.stem: json.loads(text) for path, text in texts.items() if path.match(f"{messages}/*.json")}
         sagas = json.loads(texts.get(asyncapi, "{}")).get("x-sagas", {})
     except ValueError as error:
         raise NoBaseline(f"a document there is not JSON: {error}") from None

@@ -27,7 +27,7 @@ class Limits(limits.Limits):
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = dict(scope.get("headers", ()))
+        headers = dict(scope["headers"]) if scope["type"] == "http" else {}
         key = None
         if found := _KEY.fullmatch(headers.get(KEY, b"")):
             request = f"{scope['app'].title} {scope['method']} {scope['path']}"
