@@ -230,7 +230,7 @@ def test_a_budget_saves_up_a_few_repetitions_and_no_more() -> None:
 
 async def test_a_repetition_shares_the_limit_of_the_call() -> None:
     neighbour = Neighbour(503, 60.0)
-    async with calling(neighbour, timeout_seconds=0.1) as customers:
+    async with calling(neighbour, timeout_seconds=2) as customers:
         with pytest.raises(NeighbourTimeout, match="customers is unavailable: no complete answer"):
             await customers.get("/v1/customers")
     assert neighbour.calls == 2
