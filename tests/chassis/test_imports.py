@@ -1,5 +1,6 @@
 """The order of the chassis' parts, which template/chassis/pyproject.toml lists: imports point down."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -93,3 +94,18 @@ MOST_COLLECTIONS = 50
 def test_a_command_starts_without_collecting_garbage_and_without_rich_which_a_team_may_still_import() -> None:
     shown = subprocess.run([sys.executable, "-c", QUICK], capture_output=True, text=True, check=True).stdout.split()
     assert (int(shown[0]) < MOST_COLLECTIONS, *shown[1:]) == (True, "True", "False"), shown
+
+
+def test_a_plugin_of_pydantic_may_import_rich(tmp_path: Path) -> None:
+    plugin = "import rich\n\nclass Plugin:\n    def new_schema_validator(self, *_):\n        return None, None, None\n\nplugin = Plugin()\n"
+    (tmp_path / "rich_plugin.py").write_text(plugin)
+    installed = tmp_path / "rich_plugin-1.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: rich-plugin\nVersion: 1\n")
+    (installed / "entry_points.txt").write_text("[pydantic]\nrich_plugin = rich_plugin:plugin\n")
+
+    command = [sys.executable, "-c", "import sys, chassis.commands; print('rich_plugin' in sys.modules)"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+
+    assert (run.stdout, run.stderr) == ("True\n", "")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import date
 from decimal import Decimal
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -299,10 +300,10 @@ async def test_a_free_connection_is_taken_while_another_connection_is_closed(dat
     closes, may_close = asyncio.Event(), asyncio.Event()
 
     class Slow(Session):
-        async def close(self, *, timeout: float | None = None) -> None:
+        async def close(self, **options: Any) -> None:
             closes.set()
             await may_close.wait()
-            await super().close(timeout=timeout)
+            await super().close(**options)
 
     class Pool(Database):
         session = Slow

@@ -9,14 +9,16 @@ import sys
 
 _RICH = "rich"
 
-_is_hidden = _RICH not in sys.modules
 gc.disable()
-if _is_hidden:
-    sys.modules[_RICH] = None  # ty: ignore[invalid-assignment] (an import of it then fails, for which structlog is prepared)
 try:
+    # Only structlog may miss rich: another package, such as a plugin of Pydantic, may be unable to work without it.
+    if _RICH not in sys.modules:
+        sys.modules[_RICH] = None  # ty: ignore[invalid-assignment] (an import of it then fails)
+        try:
+            import structlog  # noqa: F401
+        finally:
+            del sys.modules[_RICH]
     import chassis.application  # noqa: F401 (for its imports)
 finally:
-    if _is_hidden:
-        del sys.modules[_RICH]
     gc.enable()
     gc.freeze()
