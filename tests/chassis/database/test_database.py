@@ -325,6 +325,16 @@ async def test_a_free_connection_is_taken_while_another_connection_is_closed(dat
             pass
 
 
+def test_a_database_serves_one_event_loop_after_another(database_url: str) -> None:
+    database = Database(SecretStr(database_url), pool_size=1, name="tiny", command_timeout_seconds=10)
+
+    async def compete() -> list[Any]:
+        async with asyncio.timeout(30), database:
+            return await asyncio.gather(*(database.fetchrow("SELECT 1") for _ in range(3)))
+
+    assert [asyncio.run(compete()) for _ in range(2)] == [[(1,), (1,), (1,)]] * 2
+
+
 async def test_an_observer_is_called_after_the_end_of_each_statement(database_url: str) -> None:
     observed: list[tuple[str, int, BaseException | None]] = []
     began = time.time_ns()

@@ -86,9 +86,6 @@ class Database:
         self._longest_seconds = command_timeout_seconds
         self._idle_seconds = command_timeout_seconds + SPARE_SECONDS
         self._short_limits: set[str] = set()
-        self._places = asyncio.Semaphore(pool_size)
-        """The number of connections that no task uses. A task waits here and not in the pool: to give a connection back to the
-        pool and take it out again takes as long as a statement."""
         self._waiting = 0
         self._at_hand: deque[tuple[float, PoolConnectionProxy]] = deque()
         """Unused connections outside of the pool, each with the time of its return. The newest is used first."""
@@ -98,6 +95,9 @@ class Database:
         self._closing: dict[PoolConnectionProxy, asyncio.Task[None]] = {}
 
     async def __aenter__(self) -> "Database":
+        self._places = asyncio.Semaphore(self._options["max_size"])
+        """The number of connections that no task uses. A task waits here and not in the pool: to give a connection back to the
+        pool and take it out again takes as long as a statement."""
         self._pool = self._make_pool(connection_class=self._connection_class)
         # Probes have a connection of their own, so that a busy process stays ready.
         self._probe = Probe(self._make_pool(max_size=1), self._revisions, writable=self._writable)
@@ -111,6 +111,7 @@ class Database:
     async def __aexit__(self, *_: object) -> None:
         if self._retiring is not None:
             self._retiring.cancel()
+            self._retiring = None
         assert self._pool is not None
         assert self._probe is not None
         pools = (self._pool, self._probe.pool)
