@@ -42,16 +42,24 @@ class Servers:
 
     async def keep(self) -> None:
         """Start each server again that has ended, on its old port and data, until this is cancelled."""
+        await asyncio.gather(*(self._keep(name) for name in self._running))
+
+    async def _keep(self, name: str) -> None:
+        problem = ""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            for name, server in self._running.items():
-                if server.process.child.poll() is not None:
-                    self._tell(f"{name} has ended, and is started again")
-                    await asyncio.to_thread(server.process.stop)
-                    try:
-                        await self._start(name)
-                    except EmbeddedServerError as error:  # processes of the dead server may still hold its folder
-                        self._tell(f"{name}: {error}")
+            if (process := self._running[name].process).child.poll() is None:
+                problem = ""
+                continue
+            if not problem:  # a container engine that was ended may stay so for hours
+                self._tell(f"{name} has ended, and is started again")
+            await asyncio.to_thread(process.stop)
+            try:
+                await self._start(name)
+            except EmbeddedServerError as error:  # processes of the dead server may still hold its folder
+                if not problem:
+                    self._tell(f"{name}: {error}")
+                problem = str(error)
 
     async def stop(self) -> None:
         await asyncio.gather(*(asyncio.to_thread(server.process.stop) for server in self._running.values()))
