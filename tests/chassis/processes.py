@@ -35,12 +35,12 @@ class Running:
         return self.process.child.pid
 
     def events(self, **facts: object) -> list[dict[str, Any]]:
-        """Return its log lines (JSON), or only the lines with these facts."""
+        """Return the log lines (JSON) of the process, or only the lines with these fields."""
         lines = [json.loads(line) for line in self.output.read_text().splitlines() if line.startswith("{")]
         return [line for line in lines if all(line.get(name) == fact for name, fact in facts.items())]
 
     def wait_for(self, **facts: object) -> dict[str, Any]:
-        """Wait for the line with these facts: a line may be written after the answer was sent."""
+        """Wait for the log line with these fields: a line may be written after the answer was sent."""
         deadline = time.monotonic() + LOG_TIMEOUT_SECONDS
         while not (found := self.events(**facts)):
             assert time.monotonic() < deadline, f"{facts} was not logged:\n{self.output.read_text()}"
@@ -52,7 +52,7 @@ class Running:
         os.kill(self.pid, signal_)
 
     def wait(self) -> int:
-        """Wait for its end, and return the exit status."""
+        """Wait for the end of the process, and return its exit status."""
         return self.process.child.wait(EXIT_TIMEOUT_SECONDS)
 
 

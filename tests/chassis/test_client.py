@@ -25,7 +25,7 @@ Respond = Callable[[asyncio.StreamWriter], None]
 
 @asynccontextmanager
 async def other(port: int | socket.socket, respond: Respond) -> AsyncGenerator[list[str]]:
-    """Another service, at its most terse, on a port or a socket. Yields the heads of the requests it got."""
+    """A minimal server in place of another service, on a port or a socket. Yields the heads of its requests."""
     heads: list[str] = []
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -140,7 +140,7 @@ def test_only_commands_that_need_a_setting_without_a_default_fail_if_the_setting
     assert "HTTP_PORT" in said
 
 
-# For each, a value that is no URL, or a URL that leads nowhere.
+# For each setting: values that are no URLs, and URLs that lead nowhere.
 UNUSABLE = {
     "DATABASE_URL": [
         "{url}?sslmode=bogus",
@@ -190,7 +190,7 @@ def test_a_database_that_cannot_be_reached_is_reported_in_one_sentence(
 def test_migrate_check_needs_no_database_of_ours_and_fails_on_a_difference(
     service: Service, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # As after a `make dev` that has ended.
+    # As a `make dev` that has ended leaves the file: nothing listens at this address.
     servers_file.write({"DATABASE_URL": f"postgresql://tiny:s3cret@127.0.0.1:{embedded.free_port()}/tiny"})
     assert main(service, ["migrate", "--check"]) == 0
     assert main(dataclasses.replace(service, tables=metadata_for("tiny")), ["migrate", "--check"]) == 1

@@ -32,7 +32,7 @@ RUNNING = "SELECT count(*) FROM pg_stat_activity WHERE query = $1 AND state = 'a
 MakeApp = Callable[..., FastAPI]
 
 DURATIONS = {b"5000": 5, b"0005000": 5, b"999999999": OWN_SECONDS}
-"""Values of the header, and the seconds that a request has by them."""
+"""Values of the header, and the seconds that each value gives to a request."""
 
 NO_DURATIONS = [b"", b"-1", b"+5", b"1.5", b"5s", b"1e3", b"0x10", b"5 0", b"5,", b"10_00", "٥".encode(), b"9" * 4000]
 
@@ -149,7 +149,7 @@ async def ended(connection: asyncpg.Connection) -> bool:
 
 
 class Ends:
-    """A limit that the process does not enforce, as a process that was stopped."""
+    """A time limit that passes without an effect in the process, as if the process were stopped."""
 
     def __init__(self, seconds: float) -> None:
         self._ends = time.monotonic() + seconds
@@ -190,7 +190,10 @@ async def test_the_limit_of_a_transaction_ends_with_the_transaction(database_url
     async with pooled(database_url) as database:
         async with limited(30), database.unit_of_work() as uow:
             assert 25_000 < await milliseconds(uow.connection) <= 31_000
-        async with limited(60), database.unit_of_work() as uow:  # which each statement may take anyway
+        async with (
+            limited(60),
+            database.unit_of_work() as uow,
+        ):  # not below the limit of each statement, so the server gets no limit
             assert await uow.connection.fetchval(shown) == "0"
         assert [row[0] for row in await database.fetch(shown)] == ["0"]
 

@@ -88,7 +88,7 @@ print(len(collections), gc.isenabled(), "rich" in sys.modules)
 import rich
 """
 MOST_COLLECTIONS = 50
-"""Without chassis/quick_imports.py there are 300."""
+"""The most runs of the garbage collector while a command is imported. Without chassis/quick_imports.py there are 300."""
 
 
 def test_a_command_starts_without_collecting_garbage_and_without_rich_which_a_team_may_still_import() -> None:

@@ -15,7 +15,7 @@ from tests.chassis.memory_broker import MemoryBroker
 
 PATIENCE_SECONDS = 90
 QUIET_SECONDS = 1
-"""A test concludes after this time that no further message arrives."""
+"""How long a test waits before it concludes that no further message arrives."""
 REDELIVERY_SECONDS = 2
 
 
@@ -69,7 +69,7 @@ class Meeting:
         return broker
 
     async def leave(self, broker: Broker, *subscriptions: Subscription) -> None:
-        """Disconnect without a word on the messages that were fetched and not acknowledged."""
+        """Disconnect. Fetched messages without an acknowledgement are neither acknowledged nor given back."""
         for subscription in subscriptions:
             await subscription.close()
         self.joined.remove(broker)

@@ -40,7 +40,7 @@ pytestmark = pytest.mark.slow
 BACK_SECONDS = 180
 """How long a broker may take to work again after its restart."""
 HELD_UP_SECONDS = 6
-"""This process may be delayed for longer on a busy machine. Kafka's group hears of a member four times in this period."""
+"""How long this process may be held up on a busy machine: Kafka's group expects four signs of a member in this time."""
 
 
 @pytest.fixture(params=each_of("memory", "nats", "kafka", "rabbitmq"))
@@ -162,7 +162,7 @@ async def test_a_fetch_takes_no_more_than_its_limit(meeting: Meeting) -> None:
 async def test_a_fetch_with_nothing_to_take_ends_in_time(meeting: Meeting) -> None:
     bank = await meeting.join("bank", awaits=["bank.paid.v1"])
     subscription = await bank.subscribe(Kind.EVENT)
-    await subscription.fetch(10, wait_seconds=1)  # Kafka's group forms
+    await subscription.fetch(10, wait_seconds=1)  # meanwhile Kafka's group forms
 
     took = []
     for _ in range(5):
@@ -192,7 +192,7 @@ async def test_a_silent_owner_does_not_delay_the_events_of_another(meeting: Meet
         took.append(time.monotonic() - await published)
         assert bodies([delivery]) == [number]
         await subscription.acknowledge([delivery])
-    assert sorted(took)[2] < 0.4  # a busy machine delays some, but a silent owner would delay each of them
+    assert sorted(took)[2] < 0.4  # a busy machine delays some messages, but a silent owner would delay each message
 
 
 async def two_replicas(meeting: Meeting, **options: Any) -> tuple[Broker, list[Subscription]]:

@@ -134,8 +134,8 @@ async def test_a_second_replica_takes_its_share_and_repeats_no_message_of_the_fi
 
     assert all(delivery.lost for delivery in held[20:])
     assert not any(delivery.lost for delivery in held[:20])
-    # Handled messages, without an open message before them in their partition, were committed before the partition
-    # moved.
+    # Some handled messages have no open message before them in their partition. These were committed before the
+    # partition moved, and do not come again.
     assert len(again + to_others) < 40
 
 
@@ -243,7 +243,7 @@ async def test_partitions_take_turns_after_a_record_that_cannot_be_decoded(serve
 
 
 async def least_share(server: brokers.Broker, name: str, *, number: int) -> int:
-    """How many of the first messages of two topics are of the topic that comes less often."""
+    """Return how many of the first messages of two topics come from the topic that came less often."""
     names = [name, name.replace("paid", "refused")]
     async with joined(server.url, name, partitions=1, also=names[1]) as bank:
         for topic in names:
@@ -306,7 +306,7 @@ async def test_a_loss_and_a_return_of_the_broker_are_logged_once_each(
         assert not bank.connected
         server.start()
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while not bank.connected:  # without a message to send
+            while not bank.connected:  # the connection comes back although nothing is sent
                 await subscription.fetch(1, wait_seconds=0.5)
         assert capsys.readouterr().out.count("broker_connection_restored") == 1
         # A short absence takes no partition away from us.

@@ -76,7 +76,7 @@ async def take_all(subscription: Subscription, last: int) -> list[int]:
 async def test_a_successor_of_a_consumer_that_died_takes_its_events_first(
     meeting: Meeting, link: Link, version: str
 ) -> None:
-    # Longer than the test waits, so that the broker does not pass by waiting until the messages time out.
+    # Longer than the test waits: a broker that only waits until the messages time out fails this test.
     dying = await meeting.join("bank", **BOTH, url=link.url, redelivery_seconds=2 * PATIENCE_SECONDS)
     subscription = await dying.subscribe(Kind.EVENT)
     await publish(meeting, dying, 10)
@@ -107,7 +107,7 @@ async def test_a_predecessor_that_is_lost_but_not_gone_takes_nothing_away(
     taken = await take(subscription, 10)
     if acknowledged:
         await subscription.acknowledge(taken)
-    assert await subscription.fetch(3, wait_seconds=0.1) == []  # its request still waits at the server
+    assert await subscription.fetch(3, wait_seconds=0.1) == []  # the request of this fetch still waits at the server
     link.freeze()
 
     bank = await meeting.join("bank", **BOTH)

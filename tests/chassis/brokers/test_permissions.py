@@ -50,7 +50,7 @@ def commands_of(first_line: str) -> str:
     return block
 
 
-# --- brokers that the page was followed on: the URL of who may do all, and that of billing ---------------------------
+# --- brokers with the permissions of the page: the URL of an administrator, and the URL of billing --------------------
 
 
 @contextmanager
@@ -113,7 +113,7 @@ async def joined(url: str, name: str, topology: Topology | None = None) -> Async
 
 @asynccontextmanager
 async def others(url: str) -> AsyncGenerator[dict[str, Broker]]:
-    """The other services, which have all rights, and connected first."""
+    """Connect the other services with all rights. A test connects them before billing."""
     async with joined(url, "customers") as customers, joined(url, "mail") as mail, joined(url, "orders") as orders:
         yield {"customers": customers, "mail": mail, "orders": orders}
 
@@ -132,7 +132,7 @@ async def test_a_service_works_with_the_permissions_of_the_page(urls: tuple[str,
             subscription = await billing.subscribe(kind)
             (delivery,) = await take(subscription, 1)
             assert delivery.message.name == name
-            # The broker redelivers messages that were given back. For that the events of NATS start again.
+            # The broker redelivers messages that were given back. On NATS this needs the right to reset the consumer.
             await subscription.release([delivery])
             await subscription.close()
             again = await billing.subscribe(kind)
@@ -154,7 +154,7 @@ async def test_a_limited_service_publishes_nothing_in_the_name_of_others(
     async with others(everything), joined(limited, "billing") as billing:
         with pytest.raises((BrokerUnavailable, MessageRefused), match=r"(?i)permission|authoriz|refused"):
             await billing.publish(message(kind, name))
-        await billing.publish(message(Kind.EVENT, ISSUED, 2))  # its own events are still sent
+        await billing.publish(message(Kind.EVENT, ISSUED, 2))  # billing still publishes its own events
 
 
 @pytest.mark.parametrize(

@@ -419,7 +419,7 @@ async def test_a_kafka_topic_that_refuses_the_time_of_our_clock_is_unavailable(k
 @pytest.mark.xdist_group("kafka")
 async def test_a_kafka_topic_with_too_few_replicas_is_unavailable_and_the_others_go_on(kafka_operator: Kafka) -> None:
     async with met(kafka_operator.url) as meeting:
-        await meeting.join("shop", accepts=[JOB])  # on the node that keeps running
+        await meeting.join("shop", accepts=[JOB])  # this queue is on the node that keeps running
         with brokers.second_kafka_node(kafka_operator.server):
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while (bank := await replicated(meeting)) is None:  # noqa: ASYNC110 - until the controller knows the second node
@@ -502,7 +502,9 @@ async def test_kafka_topics_on_a_full_disk_are_unavailable_and_the_others_go_on(
                 filler.write(bytes(4096))
 
         for _ in range(3):
-            messages = [meeting.event(name, body=b"x" * 20_000) for name in names]  # more than Kafka's files have left
+            messages = [
+                meeting.event(name, body=b"x" * 20_000) for name in names
+            ]  # more bytes than the full disk leaves in Kafka's files
             found = dict(zip(names, await answers(bank, messages), strict=True))
             assert {name for name in names if isinstance(found[name], DestinationUnavailable)} == full, found
             assert {name for name in names if found[name] is None} == {*names} - full, found

@@ -183,7 +183,8 @@ async def test_the_repair_waits_for_a_long_transaction_as_the_first_run_did(
     monkeypatch.setattr(migrate, "LOCK_TIMEOUT", "300ms")
     await reader.execute("ROLLBACK")
     await watcher.execute("CREATE INDEX ix_things_name ON tiny.things (name)")
-    # A snapshot without a lock on the table: only the build of the index waits for it, and not the removal before.
+    # This transaction has a snapshot and no lock on the table: the build of the index waits for it, and the removal of
+    # the old index does not.
     await reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class")
     add_migration(copy, CREATE)
     migrator = asyncio.create_task(asyncio.to_thread(migrate.upgrade, copy, migrated))

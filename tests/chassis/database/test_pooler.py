@@ -1,4 +1,4 @@
-"""Behind pgbouncer in transaction mode, HTTP works and other processes name the remedy; in session mode all works."""
+"""Behind pgbouncer in transaction mode, HTTP works and other processes are refused; in session mode everything works."""
 
 import asyncio
 from collections import Counter

@@ -211,7 +211,7 @@ def test_a_server_that_somebody_else_started_in_the_folder_keeps_the_folder(fold
 def test_a_first_start_that_was_killed_does_not_spoil_the_next(folder: Path) -> None:
     with parent_of_server(folder) as parent:
         wait_until(lambda: list(folder.rglob("PG_VERSION")), seconds=60)
-        os.killpg(parent.pid, signal.SIGKILL)  # initdb too
+        os.killpg(parent.pid, signal.SIGKILL)  # kills initdb too
 
     with embedded.postgres(folder, durable=True) as url:
         assert ask(url, "SELECT 1") == 1
@@ -220,7 +220,7 @@ def test_a_first_start_that_was_killed_does_not_spoil_the_next(folder: Path) -> 
 def test_two_first_starts_do_not_spoil_each_other(folder: Path) -> None:
     with parent_of_server(folder) as first:
         wait_until(lambda: list(folder.rglob("PG_VERSION")), seconds=60)
-        with parent_of_server(folder) as second:  # while initdb works
+        with parent_of_server(folder) as second:  # starts while the initdb of the first still runs
             assert first.stdout is not None
             url = first.stdout.readline().strip()
             assert ask(url, "SELECT 1") == 1

@@ -93,7 +93,7 @@ async def test_keys_at_a_url_of_their_own_need_no_discovery(issuer: Issuer) -> N
 
 
 async def test_the_discovery_document_of_another_issuer_is_not_believed(issuer: Issuer) -> None:
-    other = f"{issuer.url}/"  # finds the same document, which names the issuer without a slash
+    other = f"{issuer.url}/"  # this URL leads to the same document, which names the issuer without the slash
     verifier = Tokens({other: Keys(other, fetch_from(other, None))}, "tiny")
     with pytest.raises(Refused, match="keys_unavailable"):
         await verifier.caller(issuer.token(iss=other).encode())
@@ -151,7 +151,7 @@ def claims(token: str) -> dict[str, object]:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("DATABASE_URL", "OIDC_ISSUER", "OIDC_AUDIENCE"):
-        monkeypatch.setenv(name, "")  # so that the value of before comes back
+        monkeypatch.setenv(name, "")  # so that monkeypatch restores the earlier state, whatever the test sets
         monkeypatch.delenv(name)
 
 

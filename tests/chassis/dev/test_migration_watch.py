@@ -77,7 +77,7 @@ def test_the_newest_migration_is_undone_and_applied_again_after_an_edit(
     save(copy, 2, add("new_two"), drop("new_one"))
     watch.look()
     assert columns(empty_database) == "new_two"
-    # The next edit finds what the last one has recorded.
+    # A second edit is recognised by the record that the first edit has left.
     save(copy, 2, add("new_three"), drop("new_two"))
     watch.look()
     assert columns(empty_database) == "new_three"

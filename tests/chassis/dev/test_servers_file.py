@@ -16,7 +16,7 @@ from chassis.service import Service
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name in ("DATABASE_URL", "BROKER_URL", "OIDC_ISSUER", "OIDC_AUDIENCE"):
-        monkeypatch.setenv(name, "")  # so that the value of before comes back
+        monkeypatch.setenv(name, "")  # so that monkeypatch restores the earlier state, whatever the test sets
         monkeypatch.delenv(name)
     return tmp_path
 

@@ -190,7 +190,7 @@ def test_an_address_that_is_no_web_address_is_no_link(page: Page, shown: viewer.
 
 def test_the_map_draws_used_edges_and_marks_undeclared_and_unused_edges(page: Page, shown: viewer.Viewer) -> None:
     page.goto(f"{shown.url}#/map")
-    expect(page.locator("svg .node")).to_have_count(4)  # with the outside
+    expect(page.locator("svg .node")).to_have_count(4)  # three services, and a node for callers from outside
     expect(page.locator("svg .edge.undeclared title")).to_contain_text(f"orders → stock: {PLACED}")
     expect(page.locator("svg .edge.failing title")).to_contain_text("orders → payments: HTTP, 0.2 a minute, 1 failed")
     expect(page.locator("svg .edge.unused title")).to_contain_text("stock → orders: stock.counted.v1")

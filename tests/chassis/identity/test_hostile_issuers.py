@@ -41,7 +41,7 @@ def body(content: bytes, **options: Any) -> httpx2.Response:
 
 
 def documents(**changed: Any) -> Answer:
-    """Answer as an issuer does that compresses where it may, with changes in the discovery document."""
+    """Answer as an issuer that compresses if the client accepts that. `changed` are fields of the discovery document."""
     discovery = {"issuer": URL, "jwks_uri": f"{URL}/keys", **changed}
 
     def answer(request: httpx2.Request) -> httpx2.Response:

@@ -92,7 +92,7 @@ def settings(**changed: Any) -> OidcSettings:
 
 
 async def sent(auth: httpx2.Auth | None, url: str = "/v1/customers", **answers: httpx2.Response) -> list[str | None]:
-    """Call a neighbour, and return the tokens that arrive. `answers` are by the host that gives them."""
+    """Call a neighbour, and return the tokens that arrive. `answers` maps a host to its answer."""
     tokens = []
 
     def answer(request: httpx2.Request) -> httpx2.Response:

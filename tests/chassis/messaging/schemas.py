@@ -215,7 +215,7 @@ class Maker:
 
 
 def _live(document: dict[str, Any]) -> list[tuple[Any, Any]]:
-    """List the places that are likely to matter: of the schema itself, and of definitions that it refers to directly."""
+    """List the places of the schema itself and of the definitions that it refers to directly: changes there often matter."""
     body = {key: value for key, value in document.items() if key != "$defs"}
     used = [one for name, one in document["$defs"].items() if f"#/$defs/{name}" in str(body)]
     found = [(document if holder is body else holder, key) for holder, key in _places(body)]
@@ -292,7 +292,11 @@ def as_written(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _closed(schema: Any, root: dict[str, Any], *, inside: bool = False) -> Any:
-    """`inside`: a part of `allOf` or the like, which applies to the same value as other parts with more fields."""
+    """Return the schema whose objects forbid the fields that they do not name.
+
+    With `inside`, the schema is a part of `allOf` or the like. Other parts name further fields of the same value, so this
+    part stays open.
+    """
     if not isinstance(schema, dict):
         return schema
     found = dict(schema)

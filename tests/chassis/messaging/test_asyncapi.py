@@ -186,7 +186,7 @@ def test_sent_messages_are_described_as_written_and_received_messages_as_read(do
 
     assert (
         fields_of("shop.sold.v1").keys() == SoldV1.model_fields.keys()
-    )  # not the fields of the contract by which this service handles the event
+    )  # and not the fields of the contract by which this service handles its own event
     written = document["components"]["schemas"]["SoldV1"]["properties"]["rates"]["additionalProperties"]
     assert written["type"] == "string"
     assert [one["type"] for one in fields_of("payments.paid.v1")["amount"]["anyOf"]] == ["number", "string"]

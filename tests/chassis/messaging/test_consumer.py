@@ -256,7 +256,7 @@ async def on_errand(job: ErrandV1, uow: UnitOfWork) -> None:
         await uow.connection.execute("DO $$ BEGIN RAISE out_of_memory; END $$")
     if job.then == "cancel":
         shared = asyncio.ensure_future(asyncio.sleep(60))
-        shared.cancel()  # as another task that waits for it does too
+        shared.cancel()  # as if another task that awaits the same future were cancelled
         await shared
     await uow.connection.execute("INSERT INTO effects (number) VALUES ($1)", job.number)
 
@@ -616,12 +616,12 @@ NEVER = 10 * WAIT_SECONDS
 RELUCTANT = RetryPolicy(
     max_attempts=5, handler_timeout_seconds=30, first_pause_seconds=NEVER, longest_pause_seconds=NEVER
 )
-"""It makes the second attempt only if it has to."""
+"""Its pauses are longer than a test, so a second attempt shows that something else than the pause has caused it."""
 
 
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> int:
-    """The number of messages that a consumer may hold, made small."""
+    """Lower the number of messages that a consumer may hold, and return that number."""
     monkeypatch.setattr(processing, "log", CapturingLogger())  # the real logger formats each stack, which is slow
     monkeypatch.setitem(SHAPES, Kind.EVENT, replace(SHAPES[Kind.EVENT], batch=10, window=40, held=40, spare=10))
     return 40
@@ -819,7 +819,9 @@ async def test_stopping_finishes_the_messages_in_hand_and_none_is_redelivered(
         await real.publish(paid(4))
         await real.until_effects(1, 3, 2, 4)
     assert "message_known" not in str(logged.calls)
-    assert await real.connection.fetchval("SELECT count(*) FROM chassis.attempts") == 0  # nothing has died
+    assert (
+        await real.connection.fetchval("SELECT count(*) FROM chassis.attempts") == 0
+    )  # no crash has left an attempt behind
 
 
 async def test_stopping_gives_back_messages_that_cannot_start_in_time(
@@ -857,7 +859,7 @@ async def test_a_database_that_does_not_answer_costs_no_message_an_attempt(bench
         await bench.publish(paid(1, then="wait until told"))
         await bench.until_begun(1)
         link.freeze()
-        tiny_messages.told.set()  # neither its next statement nor the rollback gets an answer
+        tiny_messages.told.set()  # neither the handler's next statement nor the rollback gets an answer
         await asyncio.to_thread(link.holding.wait, WAIT_SECONDS)
         await bench.publish(paid(2, key="b"), paid(3, key="c"))
         await asyncio.sleep(6)  # longer than a statement may take
@@ -893,7 +895,7 @@ POISON = "CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN 
 
 @asynccontextmanager
 async def poisoned(connection: asyncpg.Connection, what: str, *, when: str = "true") -> AsyncGenerator[None]:
-    """Let the server do this at each effect for which the condition holds."""
+    """Let the server run `what`, in PL/pgSQL, before each insert of an effect for which the condition holds."""
     await connection.execute(POISON.format(what))
     await connection.execute(
         f"CREATE TRIGGER poison BEFORE INSERT ON effects FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION poison()"
@@ -924,7 +926,7 @@ async def test_a_message_that_alone_makes_the_server_fail_holds_up_its_own_key_a
     monkeypatch.setattr(processing, "log", CapturingLogger())
     monkeypatch.setattr(lane, "DATABASE_PAUSE_SECONDS", 0.1)
     monkeypatch.setitem(SHAPES, Kind.EVENT, replace(SHAPES[Kind.EVENT], lanes=1))
-    bench.url += "?options=-c%20transaction_timeout%3D1s"  # as a role may set it
+    bench.url += "?options=-c%20transaction_timeout%3D1s"  # a limit that the role of the service may have
     good = itertools.count(10)
     await bench.publish(*(paid(number, key=key) for number, key in enumerate(bad)))
     await bench.publish(*(paid(next(good), key="good") for _ in range(5)), paid(9, key="a"))
@@ -1087,7 +1089,7 @@ async def test_each_message_has_one_effect_and_in_order_while_two_replicas_own_i
             if event.number == number // 4:
                 tiny_messages.begun.append(event.number)
                 while not tiny_messages.told.is_set():
-                    await uow.connection.execute("SELECT 1")  # or the server would end the idle transaction
+                    await uow.connection.execute("SELECT 1")  # otherwise the server would end the idle transaction
                     await asyncio.sleep(0.1)
             await asyncio.sleep(0.005)
 

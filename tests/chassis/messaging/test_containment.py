@@ -1,4 +1,4 @@
-"""The comparison of schemas, checked against a validator: a value that is written and not read has to be a gap."""
+"""The comparison of schemas agrees with a validator: it finds a gap if a value is valid for the writer alone."""
 
 from random import Random
 from typing import Any

@@ -133,7 +133,7 @@ class Bench:
             yield
 
     async def say(self, *said: object, after: timedelta = timedelta(0)) -> None:
-        """Publish or enqueue in one transaction."""
+        """Publish the events and enqueue the jobs, all in one transaction."""
         outbox = Outbox(MESSAGES)
         async with self.connection.transaction():
             for one in said:
@@ -368,7 +368,7 @@ async def test_a_job_waits_until_its_time(bench: Bench) -> None:
         await bench.until_sent(1)
         await asyncio.sleep(0.5)
         assert [message.kind for message in bench.broker.got] == [Kind.EVENT]
-        await bench.connection.execute("UPDATE chassis.outbox SET not_before = now()")  # after the hour
+        await bench.connection.execute("UPDATE chassis.outbox SET not_before = now()")  # as if the hour were over
         await bench.until_sent(2)
     assert bench.broker.got[1].name == "tiny.tidy-up.v1"
 
@@ -504,7 +504,7 @@ async def test_rows_that_a_failed_destination_holds_up_are_not_read_again_for_ot
 async def rows_read(bench: Bench) -> int:
     """Return how many rows of the outbox the server has read so far, for all sessions."""
     await bench.connection.execute("SELECT pg_stat_force_next_flush()")
-    await asyncio.sleep(2.5)  # the relay's session reports its numbers with a statement a second later
+    await asyncio.sleep(2.5)  # the relay's session reports its statistics only with a statement a second later
     return await bench.connection.fetchval(
         "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relid = 'chassis.outbox'::regclass"
     )
@@ -776,7 +776,7 @@ async def test_stopping_finishes_messages_that_are_being_sent(bench: Bench) -> N
     await bench.say(*events(1))
     async with bench.relaying():
         await bench.until(lambda: bench.broker.in_hand == 1)
-        # Look after the request to stop, because the stop comes next.
+        # The broker answers in the next iteration of the event loop, after the end of this block has asked for the stop.
         asyncio.get_running_loop().call_soon(bench.broker.answers.set)
     assert len(bench.broker.got) == 1
     assert await bench.waiting() == 0

@@ -136,11 +136,11 @@ class Bench:
         return Scheduler(self.database, messages(schedule), SILENT)
 
     async def overdue(self, *, by: timedelta = timedelta(seconds=1)) -> None:
-        """Let the time come: the row of the job is due since then."""
+        """Make the job overdue: set the due time of its row to `by` before now."""
         await self.connection.execute("UPDATE chassis.schedules SET next_at = now() - $1::interval", by)
 
     async def overdue_rule(self, schedule: Schedule, *, by: timedelta = timedelta(seconds=1)) -> None:
-        """Let the time of the row with this rule come."""
+        """Make the row with this rule overdue: set its due time to `by` before now."""
         await self.connection.execute(
             "UPDATE chassis.schedules SET next_at = now() - $1::interval WHERE rule = $2", by, schedule.rule
         )

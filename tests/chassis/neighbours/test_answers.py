@@ -104,7 +104,8 @@ async def test_each_attempt_to_handle_a_message_calls_with_the_same_keys(uow: Un
     token = current_key.set(None)
     try:
         found = []
-        # Two services may handle one message and ask one neighbour, which knows neither of them.
+        # Two services that handle one message and call one neighbour need different keys: the neighbour does not know
+        # which service calls.
         for each, service in ((message, "mails"), (message, "mails"), (message, "ledger"), (other, "mails")):
             inbox.introduce(each, uow, service)
             found.append(three_keys())

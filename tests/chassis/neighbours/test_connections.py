@@ -17,7 +17,7 @@ Respond = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 @asynccontextmanager
 async def neighbour(respond: Respond, **settings: Any) -> AsyncGenerator[tuple[Any, list[bytes]]]:
-    """A client of a neighbour that responds so to each connection, and the heads of the requests that have arrived."""
+    """A client of a neighbour that serves each connection by `respond`, and the heads of the requests that have arrived."""
     heads: list[bytes] = []
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

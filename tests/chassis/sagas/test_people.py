@@ -157,7 +157,7 @@ async def test_a_replay_of_the_parked_message_goes_on_like_a_retry(
 
 
 async def park(orders: Database, saga_id: UUID) -> UUID:
-    """Park the saga with a job of its turn, as a worker does, and return the id of the parked message."""
+    """Park the saga and the job of its current turn, as a worker does. Return the id of the parked message."""
     [row] = await orders.fetch("SELECT turn FROM chassis.sagas WHERE id = $1", saga_id)
     job = AdvanceSagaV1(saga_id=saga_id, turn=row["turn"]).model_dump_json().encode()
     message = Message(Kind.JOB, "orders.advance-saga.v1", "early", "key", job)
@@ -391,7 +391,7 @@ async def test_old_sagas_are_forgotten_and_others_are_kept(orders: Database, pla
         FROM generate_series(1, 2500) AS number
     """)
     sweeping = asyncio.create_task(Sweep(orders, messages_of(place_order).sagas, SILENT).run(stop := asyncio.Event()))
-    await asyncio.sleep(0)  # the sweep has started, and is the last one
+    await asyncio.sleep(0)  # let the sweep start: after the stop no other sweep follows
     stop.set()
     await sweeping
     assert [row["key"] for row in await orders.fetch("SELECT key FROM chassis.sagas")] == ["18"]

@@ -127,7 +127,7 @@ async def test_a_saga_that_the_service_does_not_have_is_refused(orders: Database
 
 @saga("remind")
 async def remind(run: Run, order: PlaceOrder) -> None:
-    """Go another way after a time-out, without an end."""
+    """After a time-out, ask for the payment again instead of abandoning the order."""
     answer = await run.reply(CardCharged, within=timedelta(minutes=5))
     if isinstance(answer, TimedOut):
         await run.step(request_payment, order)
@@ -152,7 +152,7 @@ async def test_a_saga_that_goes_another_way_after_a_time_out_keeps_to_this_way(o
 
 @saga("careful")
 async def careful(run: Run, order: PlaceOrder) -> None:
-    """Go on without stock, which a domain error of the first step announces."""
+    """Catch the domain error of the first step, and run a further step before the saga is abandoned."""
     try:
         await run.step(reserve_stock, order, undo=release_stock)
     except OutOfStock as error:
@@ -219,7 +219,7 @@ async def test_a_domain_error_of_any_shape_is_raised_again_with_its_class_and_it
 
 @saga("careless")
 async def careless(run: Run, order: PlaceOrder) -> None:
-    """Take every error for a reason to abandon the saga."""
+    """Abandon the saga after any exception."""
     try:
         await run.step(reserve_stock, order, undo=release_stock)
         await run.step(request_payment, order, undo=refund)
@@ -255,7 +255,7 @@ async def test_a_record_that_the_code_cannot_read_parks_a_saga_and_is_no_reason_
 
 @saga("greedy")
 async def greedy(run: Run, order: PlaceOrder) -> None:
-    """Catch also the end of the replay, and wait after it."""
+    """Catch every BaseException, even the exception that ends a replay, and then wait."""
     try:
         await run.step(request_payment, order, undo=refund)
         await run.step(confirm_order, order)
@@ -421,7 +421,7 @@ async def test_parameters_and_an_answer_that_json_does_not_bring_back_are_refuse
 
 @dataclass(eq=False)
 class Parcel:
-    """A result that equals no other, and is the same for all that."""
+    """A result without `==`: two results with the same fields count as the same result."""
 
     weight: Decimal
     labels: frozenset[str]

@@ -28,7 +28,7 @@ ANSWERS = [
 
 
 async def call(monkeypatch: pytest.MonkeyPatch, answer: Any, *, in_one_step: bool, flags: str) -> dict[str, Any]:
-    """Call another service inside of a request, and return all of the span and of the headers that does not change by itself."""
+    """Call another service inside of a request. Return the span and the headers without the values that always differ."""
     spans = InMemorySpanExporter()
     telemetry = Telemetry(
         Resource({"service.name": "tiny"}),

@@ -168,7 +168,7 @@ async def test_a_refused_row_does_not_get_into_the_logs(connection: asyncpg.Conn
     with pytest.raises(asyncpg.UniqueViolationError) as refused:
         await connection.execute(insert, "two")
     await connection.execute("ROLLBACK")
-    assert "alice@example.com" in str(refused.value)  # or this test would prove nothing
+    assert "alice@example.com" in str(refused.value)  # otherwise this test would prove nothing
 
     described = describe_exception(refused.value)
 

@@ -120,7 +120,7 @@ def test_a_dead_receiver_blocks_nothing_and_holds_up_the_end_for_a_bounded_time(
         began = time.monotonic()
         ours.shutdown()
 
-    assert time.monotonic() - began < EXPORT_TIMEOUT_SECONDS + 20  # the SDK alone takes 30 s
+    assert time.monotonic() - began < EXPORT_TIMEOUT_SECONDS + 20  # without our limit, the SDK takes 30 s
 
 
 @pytest.mark.slow
@@ -196,7 +196,7 @@ def test_the_ratio_says_how_many_traces_are_kept(service: Service, ratio: float,
 
 
 def traced(sampler: Sampler, kind: SpanKind, count: int) -> int:
-    """Count the recorded spans of callers that all ask for it, with the id that a ratio prefers most."""
+    """Count the sampled requests of callers that sample. The trace id is the first that a sampler by ratio would choose."""
     parent = SpanContext(trace_id=1 << 64, span_id=7, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
     asking = trace.set_span_in_context(NonRecordingSpan(parent))
     found = [sampler.should_sample(asking, parent.trace_id, "GET", kind=kind) for _ in range(count)]

@@ -20,7 +20,7 @@ Onward = Callable[..., Awaitable[httpx2.Headers]]
 
 @pytest.fixture
 async def onward(make_app: Callable[..., FastAPI], monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Onward]:
-    """`onward(("traceparent", …), …)`: the headers that another service gets while this one handles such a request."""
+    """`onward(("traceparent", …), …)`: the headers that another service gets while our service handles such a request."""
     app = make_app()
     monkeypatch.setattr("chassis.client.trace.get_tracer", lambda _: app.state.telemetry.tracer)
     arrived: list[httpx2.Headers] = []

@@ -125,7 +125,7 @@ async def test_the_framing_of_a_body_is_bounded(
     async with wire(client) as attack:
         await attack.send(head("POST", path, "Transfer-Encoding: chunked") + begin)
         sent = await attack.send_until_closed(endless, at_most=64 * 1024 * 1024)
-        assert sent < 16 * 1024 * 1024  # the kernel's buffers hold most of them
+        assert sent < 16 * 1024 * 1024  # most of these bytes are still in the kernel's buffers
     assert (await client.get("/livez")).status_code == 200
 
 
@@ -169,7 +169,7 @@ async def test_bodies_in_tiny_chunks_are_parsed_in_turns(
         senders = [await stack.enter_async_context(wire(client)) for _ in range(connected)]
         for sender in senders:
             await sender.send(head("POST", "/v1/bytes", "Transfer-Encoding: chunked"))
-        for sender in senders:  # without an iteration of the event loop in between
+        for sender in senders:  # all within one iteration of the event loop
             sender.writer.write(b"1\r\nx\r\n" * chunks + b"0\r\n\r\n")
         most = 0
         while parsed < connected * chunks:
@@ -487,7 +487,7 @@ async def test_a_client_that_will_send_no_more_gets_the_answers_to_its_complete_
 
     @app.post("/slow")
     async def slow() -> None:
-        await asyncio.sleep(0.1)  # or the answer would be sent before the end of the stream is read
+        await asyncio.sleep(0.1)  # otherwise the answer would be sent before the end of the stream is read
 
     async with listening(app) as client, wire(client) as one:
         await one.send(sent)

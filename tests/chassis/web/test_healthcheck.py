@@ -31,7 +31,7 @@ async def test_a_running_service_is_healthy_with_any_proxy_in_the_environment(
 
 def test_nothing_there_is_unhealthy_and_says_why() -> None:
     with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        nobody.bind(("127.0.0.1", 0))  # the port is taken, and nobody listens on it
         result = check(HTTP_PORT=nobody.getsockname()[1])
 
     assert result.returncode == 1

@@ -238,7 +238,7 @@ async def test_large_bodies_that_are_not_json_leave_nothing_behind(make_app: Cal
 
 
 async def test_a_request_that_takes_too_long_is_told_to_come_back(hurried: httpx2.AsyncClient) -> None:
-    refused = await hurried.get("/v1/sleep", params={"seconds": 600})  # the client waits a tenth of that
+    refused = await hurried.get("/v1/sleep", params={"seconds": 600})  # the client gives up after a tenth of that
 
     assert code(refused) == (503, "timed_out")
     assert "retry-after" in refused.headers
@@ -271,7 +271,7 @@ async def test_places_are_free_again_after_every_kind_of_end(hurried: httpx2.Asy
         await hurried.get("/v1/sleep", params={"seconds": 600})  # timed out
         await hurried.get("/v1/failures/bug")
         await hurried.post("/v1/bytes", content=chunks(size=MAX_BODY_BYTES, count=2))
-        await until_free()  # a request over the limit would get an answer
+        await until_free()  # otherwise the next request would be over the limit, and refused at once
         with pytest.raises(httpx2.ReadTimeout):  # the client disconnects
             await hurried.get("/v1/sleep", params={"seconds": 600}, timeout=httpx2.Timeout(60, read=0.05))
 
@@ -292,7 +292,7 @@ async def test_an_endless_head_is_refused_before_the_memory_is_full(limited: htt
 
 async def test_a_head_of_common_size_may_come_in_pieces(limited: httpx2.AsyncClient) -> None:
     async with connected(limited) as (reader, writer):
-        for _ in range(2):  # on one connection
+        for _ in range(2):  # two requests on one connection
             for piece in (b"GET /livez HT", b"TP/1.1\r\nHost: x\r\nCookie: ", b"x" * 30_000, b"\r\n\r\n"):
                 writer.write(piece)
                 await asyncio.sleep(0.05)

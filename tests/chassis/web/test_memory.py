@@ -19,7 +19,7 @@ MEMORY_BYTES = 256 * 2**20
 """The limit in template/deploy/base/deployment.yaml.jinja."""
 
 ATTACK_SECONDS = float(os.environ.get("ATTACK_SECONDS", "0.5"))
-"""How long other clients ask during an attack. An endless attack fills the memory in less, and `make chaos` takes longer."""
+"""How long other clients ask during an attack: more than an endless attack needs to fill the memory. `make chaos` sets more."""
 ANSWER_SECONDS = 100
 """How long an answer to another client may take on a busy machine."""
 
