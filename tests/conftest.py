@@ -46,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Exclude the tests and their modules from the garbage collector, which takes a third of the collection otherwise."""
+    """Exclude the tests and their modules from garbage collection: it takes a third of the time of collecting tests."""
     gc.freeze()
     gc.enable()
 
@@ -69,8 +69,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_SECONDS))
         if grouped := vars(item).get("_nodeid"):
             item._id = type(item.id).parse(grouped)
-    # Quick tests last, so that no core is idle at the end. The very last are tests on servers: a server's processor time is
-    # counted for the folder of the last test of its process.
+    # Quick tests come last, so that no core is idle at the end. Quick tests on servers come after all others: the processor
+    # time of a server counts for the folder of the last test in the server's process.
     if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(
             key=lambda item: (item.get_closest_marker("slow") is None, item.get_closest_marker("server") is not None)

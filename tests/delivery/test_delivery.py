@@ -229,7 +229,7 @@ def test_the_version_of_python_is_written_once(render: Render) -> None:
     images += [job["image"] for job in GitLab(service, Event()).jobs_by_name.values() if "python" in job["image"]]
     assert {image.partition(":")[2].partition("-")[0] for image in images} == {version}
     assert len(images) >= 4
-    # The other files read the version from there.
+    # The other files read the version from .python-version.
     for name in ("Dockerfile.jinja", ".gitlab-ci.yml.jinja", "Makefile.jinja", ".github/workflows/ci.yaml.jinja"):
         assert version.rpartition(".")[0] not in (ROOT / "template" / name).read_text()
     oldest = set(re.findall(r">=(3\.\d+)", (service / "pyproject.toml").read_text()))

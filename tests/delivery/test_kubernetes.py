@@ -142,7 +142,8 @@ def test_a_pod_has_time_to_drain_and_to_finish(deployed: list[Manifest]) -> None
     (config,) = kinds(deployed, "ConfigMap")
     finishing = float(config["data"]["SHUTDOWN_TIMEOUT_SECONDS"])
     draining = float(config["data"]["DRAIN_SECONDS"])
-    # After that the pool closes, and the export of each telemetry signal may take its time limit once more.
+    # After the drain and the last requests, the pool closes, and the export of each telemetry signal may take its time
+    # limit once more.
     assert pod(part(deployed, "http"))["terminationGracePeriodSeconds"] >= draining + finishing + 10
     assert pod(part(deployed, "worker"))["terminationGracePeriodSeconds"] >= finishing + 10
 
@@ -478,7 +479,7 @@ def test_a_service_that_calls_another_service_by_the_page_may_connect(render: Re
     for index, reached in enumerate((False, True)):
         assert lets_out(found["billing"][index], calling, called, 8000) is reached
         assert lets_in(found["customers"][index], called, calling, 8000) is reached
-    # By the Service's name and port, which leads to the pods' port.
+    # The URL on the page has the name and the port of the Service, which leads to the port of the pods.
     (pattern,) = set(re.findall(r"`(http://{name}[\w.:{}-]*)`", page))
     url = pattern.replace("{name}", "customers")
     (service,) = kinds(found["customers"][1], "Service")

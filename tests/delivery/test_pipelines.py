@@ -61,7 +61,7 @@ def commit(repository: Path) -> None:
 
 @pytest.fixture(scope="module")
 def deployed(birth: Birth, origin: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of the service, as after a deployment of its newest commit."""
+    """Run the service as if its newest commit were deployed, and yield its URL."""
     folder = tmp_path_factory.mktemp("deployed")
     with (
         trusted_issuer() as trusted,
@@ -92,7 +92,7 @@ def test_every_command_of_the_pipeline_passes_on_a_fresh_clone(
     )
     settings = installed_fleet_and_one_gate(origin) if forge == "GitLab" else {}
     ran = run_pipeline(PIPELINES[forge](origin, event), origin, machine, **settings)
-    # GitHub signs by an action, and GitLab by a job.
+    # On GitHub an action signs, so only GitLab's job calls cosign.
     signed = ["cosign sign", "cosign attest", "cosign attest"] if forge == "GitLab" else []
     before = ["published", "check", "conventions", "audit"]
     assert sorted(ran[:4]) == sorted(before)
@@ -147,7 +147,7 @@ def test_a_private_template_is_read_with_the_account_of_a_member(
 
 
 def installed_fleet_and_one_gate(origin: Path) -> dict[str, str]:
-    """Save what the same commands have shown on the other forge: all gates but that of a variable, and an installation."""
+    """Shorten the run on the second forge: no installation of fleet, and only the gate that depends on a variable."""
     fleet = str(Path(sys.executable).with_name("fleet"))
     return {"FLEET": fleet, "FLEET_TEMPLATE": str(origin.parent / "slipway"), "MAKEFLAGS": "GATES=compatible"}
 
@@ -381,7 +381,7 @@ def test_both_forges_call_the_same(render: Render) -> None:
         }
         for forge in PIPELINES
     )
-    assert gitlab.pop("sign") == ["make sign"]  # GitHub's own action does that
+    assert gitlab.pop("sign") == ["make sign"]  # on GitHub an action signs
     assert github == gitlab
 
 

@@ -31,7 +31,7 @@ PAGE = (ROOT / "docs/how-to/publish-the-chassis.md").read_text()
 START_SECONDS = 60
 # htpasswd -nbm platform s3cret
 ACCOUNT = "platform:$apr1$V3ZeYXR3$qeLgGz.7yBWwSafzwDMpT/\n"
-# An addition to the chassis that the files around it use.
+# A module that is added to the chassis, and that files outside of the chassis import.
 NEWER = "src/chassis/newer.py"
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("published-chassis")]
@@ -238,7 +238,7 @@ def test_an_update_by_copier_alone_does_so_with_make_setup(platform: Platform, g
     stale = platform.run("make setup", service, UV_LOCKED="1")
     assert stale.returncode != 0
     assert "needs to be updated" in stale.stderr
-    # The extra comes back with the next setup.
+    # The new version comes into pyproject.toml only with the next setup.
     assert "slipway-chassis==1.4.0" in (service / "pyproject.toml").read_text()
     platform.succeed("make setup", service)
     assert installed(service) == "1.5.0"

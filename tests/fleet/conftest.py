@@ -54,7 +54,8 @@ def history(template: Path, shared: Path) -> Path:
 
     def release(scratch: Path) -> None:
         shutil.copytree(template, scratch / "slipway")
-        for folder in set(NOT_RENDERED) - {"fleet/"}:  # half of the files; `make conventions` installs fleet from here
+        # these are half of the files; fleet/ stays, because `make conventions` installs fleet from here
+        for folder in set(NOT_RENDERED) - {"fleet/"}:
             shutil.rmtree(scratch / "slipway" / folder)
         release_first_version(scratch / "slipway")
         release_later_versions(scratch / "slipway")
@@ -75,7 +76,8 @@ def born(history: Path, shared: Path, tmp_path_factory: pytest.TempPathFactory) 
             git(scratch, "init", "--quiet", "--initial-branch", "main")
             git(scratch, "add", "--all")
             git(scratch, "commit", "--quiet", "--message", "Start")
-            git(scratch, "repack", "-a", "-d", "--quiet")  # a copy of one file takes less time than a copy of 300
+            # a copy of one pack takes less time than a copy of 300 objects
+            git(scratch, "repack", "-a", "-d", "--quiet")
 
         service = tmp_path_factory.mktemp("service") / recorded["service_name"]
         first = made_once(shared / "born" / hashlib.sha256(text).hexdigest()[:16], start)

@@ -150,7 +150,8 @@ def from_a_module_to_a_service(service: Path) -> None:
         subprocess.run(["sh", "-e", "-c", text.replace("make format", "")], cwd=folder, check=True)
         for command in (["check", "--fix", "--quiet"], ["format", "--quiet"]):
             subprocess.run([Path(sys.executable).with_name("ruff"), *command, "."], cwd=folder, check=True)
-        assert git(folder, "status", "--porcelain") == ""  # nobody has changed the module yet
+        # the copied files are as in the template
+        assert git(folder, "status", "--porcelain") == ""
 
     follow(
         service,
@@ -161,7 +162,7 @@ def from_a_module_to_a_service(service: Path) -> None:
         new("tests/usecases/test_billed_accounts.py"),
         shown,  # the fixture makes the other service
         copied,
-        shown,  # two databases
+        shown,  # commands between two databases
     )
 
 
@@ -250,7 +251,7 @@ def add_a_setting(service: Path) -> None:
         service,
         "add-a-setting.md",
         lambda service, text: (service / SETTINGS).write_text(text),
-        shown,  # the output of a service without it
+        shown,  # the output of a service that lacks the setting
         shown,  # a dependency that reads another setting
         new("local.mk"),
         new(CONFTEST),
@@ -293,8 +294,8 @@ def call_another_service(service: Path) -> None:
         new("src/billing/usecases/customers.py"),
         new("tests/usecases/test_customers.py"),
         add(CONFTEST),
-        shown,  # in a service with identity; tests/chassis/identity/test_own_tokens.py sends tokens
-        shown,  # two terminals; tests/chassis/dev/test_issuer.py shares the issuer
+        shown,  # only for a service with identity; tests/chassis/identity/test_own_tokens.py sends tokens
+        shown,  # commands in two terminals; tests/chassis/dev/test_issuer.py shares the issuer
         appended("catalog-info.yaml"),
         appended(*peers),
         shown,  # code of the other service
@@ -366,8 +367,8 @@ def write_a_saga(service: Path) -> None:
         new(golden.format("card_charged")),
         new(golden.format("card_refused")),
         new("tests/sagas/test_collect_invoice.py"),
-        shown,  # a neighbour that is called from a job
-        shown,  # a later version
+        shown,  # an example of a job that calls a neighbour
+        shown,  # an example of a later version of the saga
     )
 
 
@@ -483,7 +484,7 @@ def exchange_a_token(service: Path) -> None:
         service,
         "exchange-a-token.md",
         new("src/billing/usecases/token_exchange.py"),
-        shown,  # two lines of a route
+        shown,  # an example of two lines in a route
         new("tests/usecases/test_token_exchange.py"),
     )
 
@@ -817,7 +818,7 @@ def refer_to_another_aggregate(service: Path) -> None:
     )
 
 
-# One after the other, because each builds on the pages before.
+# The pages run in this order in one service, because each page builds on the pages before it.
 JOURNEY = {
     "from-a-module-to-a-service.md": from_a_module_to_a_service,
     "add-a-route.md": add_a_route,
@@ -843,7 +844,7 @@ JOURNEY = {
     "record-who-changed-what.md": record_who_changed_what,
     "erase-a-persons-data.md": erase_a_persons_data,
     "add-a-child-entity.md": add_a_child_entity,
-    # The last, because the tests of the pages before invent ids of customers.
+    # This page comes last, because the tests of the pages before it invent ids of customers.
     "refer-to-another-aggregate.md": refer_to_another_aggregate,
 }
 

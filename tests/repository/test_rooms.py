@@ -66,7 +66,7 @@ def test_folders_have_the_names_of_the_tested_folders(tests: str, code: str, bes
 PRONOUNS = re.compile(
     r"_(it|they|them|theirs|what|whatever|who|whom|whoever|those|these|ones|(the|that|another)_one|one_that)(_|$)|_one$"
 )
-"""Words that stand for a noun, of which a reader of the name alone has to guess the noun."""
+"""Words that stand for a noun: a reader of the test's name alone would have to guess the noun."""
 
 
 def names_of_tests(source: str) -> list[str]:

@@ -95,7 +95,7 @@ def test_no_page_is_wider_than_a_telephone(page: Page, address: str, built: Path
     wide = {}
     for place in places(built):
         if place.startswith("decisions/00") and not place.startswith("decisions/0001"):
-            continue  # all classes have the same form
+            continue  # all decision records have the same form, so the first is enough
         page.goto(f"{address}/{place}/", wait_until="domcontentloaded")
         if (width := width_of(page)) > TELEPHONE["width"]:
             wide[place] = width

@@ -137,7 +137,7 @@ def test_a_checkout_is_one_trace_through_five_services_and_the_broker(demo: Demo
 
 
 TOO_MUCH = story.CHECKOUT | {"lines": [{"sku": "teapot", "quantity": 100}] * 3}
-"""A checkout that no card is charged with."""
+"""A checkout that costs too much: no card is charged for it."""
 
 UNDONE = "saga purchase undo request_payment"
 
@@ -162,7 +162,7 @@ class Purchases:
         return answer.json()["status"] if answer.status_code == 200 else "deleted"
 
     def outcomes(self, order_id: str) -> list[str]:
-        """Return the payment of the order, as payments has it."""
+        """Return the outcome of each payment of the order, as the service payments has stored it."""
         found = self.clients["payments"].get("/v1/payments?limit=100").json()["items"]
         return [each["outcome"] for each in found if each["order_id"] == order_id]
 
@@ -244,7 +244,7 @@ def test_a_refused_checkout_and_a_late_charge_and_a_decision_of_a_person_are_one
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_service_passes_the_gates_with_the_files_of_its_team(name: str, postgres_url: str) -> None:
     own = [str(path.relative_to(SHOP / name)) for path in sorted((SHOP / name / "tests").glob("*/test_*.py"))]
-    # `make setup` has just written specs/ from this code.
+    # No gate for specs/ runs, because `make setup` has just written specs/ from this code.
     gates = ("format-check", "lint", "types", "layers", "test")
     make(BUILD / name, "-k", "-j2", *gates, f"ARGS={' '.join(own)}", f"DATABASE_URL={postgres_url}")
 

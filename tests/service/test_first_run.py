@@ -218,7 +218,8 @@ def test_a_saved_file_is_served_at_once_although_a_stream_and_an_upload_are_open
         try:
             with httpx2.stream("GET", f"{base}/v1/invoices/ticks", timeout=START_SECONDS) as stream:
                 assert "server" not in stream.headers
-                parts = stream.iter_raw()  # the garbage collector would close the stream with the iterator
+                # the variable keeps the iterator: the garbage collector would close the stream with it
+                parts = stream.iter_raw()
                 assert next(parts) == b"tick"
                 with socket.create_connection(("127.0.0.1", urlsplit(base).port)) as upload:
                     upload.sendall(UPLOAD.format(token).encode())
@@ -268,7 +269,7 @@ def test_a_breakpoint_opens_its_prompt_in_the_terminal_and_psql_finds_the_databa
 
 
 def answered_by_new_code(url: str, token: str) -> int:
-    """Ask until the service has reloaded: the code of before answers at once, that of now waits at its prompt."""
+    """Ask until the service has reloaded: the old code answers at once, and the new code waits at its prompt."""
     while True:
         asked = time.monotonic()
         with suppress(httpx2.TransportError):

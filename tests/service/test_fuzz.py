@@ -80,7 +80,8 @@ def test_a_service_with_every_field_type_behaves_as_its_document_describes(birth
 
 def test_every_operation_of_a_new_service_refuses_every_request_without_token(birth: Birth, tmp_path: Path) -> None:
     service = birth(**VARIANTS["default"])
-    # Most of the checks of Schemathesis want an answer 2xx. The service reads the token first, so few examples will do.
+    # Most checks of Schemathesis need an answer 2xx, which no request without a token gets. The service reads the token
+    # first, so few examples are enough.
     few = ["--phases", "examples,coverage,fuzzing", "--max-examples", "5", "--checks", "not_a_server_error"]
     fuzz(service, tmp_path, *few, token=False)
     answered: dict[tuple[str, str], set[int]] = {}
@@ -93,7 +94,7 @@ def test_every_operation_of_a_new_service_refuses_every_request_without_token(bi
     assert {operation: answered.get(operation) for operation in operations} == {each: {401} for each in operations}
 
 
-# By operation: each breakage is in an operation of its own, so that none hides another.
+# Maps an operation to its breakage. Each breakage has an operation of its own, so that none hides another.
 BREAKAGES = {
     "POST /v1/invoices/{invoice_id}/issue": (  # a status that is not documented
         "    command = usecases.IssueInvoice(",

@@ -15,7 +15,7 @@ from tests.support.paths import ROOT
 from tests.support.services import Birth, Render
 
 INSTALLED = ("short", "many-words", "every-type", "queues-nats", "both-rabbitmq")
-"""Every style, every broker, every type of field, every rule and every part; `default` has no messages."""
+"""Variants that together have every style, broker, type of field, rule and part. `default` is the style without messages."""
 
 
 @pytest.mark.slow

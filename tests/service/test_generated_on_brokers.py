@@ -47,7 +47,7 @@ INVOICE = {
 
 @dataclass(frozen=True)
 class Life:
-    """The data that two services have left, the service that consumes, and what `make messages` shows of it."""
+    """The traces of two services that ran: the folder of the consumer, telemetry, the output of `make messages`, a log."""
 
     listener: Path
     telemetry: MetricsReceiver

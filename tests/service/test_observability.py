@@ -43,7 +43,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("delivery")]
 SOME = [pytest.param(VARIANTS[name], id=name) for name in ("default", "short", "both-rabbitmq", "queues-nats")]
 WAIT_SECONDS = 60
 
-# As the two services of tests/service/chaos: one publishes the event that the other handles.
+# Answers that fit the two services of tests/service/chaos: one publishes the event that the other handles.
 COUNTER = {"service_name": "counter", "domain": "tests", "messaging_style": "events", "broker": "nats"}
 CALLER = {**COUNTER, "chassis_parts": "[neighbours]"}
 TOO_LONG = "x" * 41

@@ -80,7 +80,7 @@ def archived(server: Server) -> Generator[None]:
 
 @pytest.fixture(scope="module")
 def original(service: Service, server: Server) -> Generator[Billing]:
-    """The service after it lived on beyond the backup: the neighbour has heard, and the consumer has read, more."""
+    """The service some time after the backup: its neighbour has received more, and its consumer has read more, since then."""
     with brokers.nats() as broker:
         billing = Billing(service, server.database("billing"), broker.url, Neighbour())
         migrate.upgrade(service, billing.url)

@@ -112,7 +112,7 @@ async def there_and_back(
     async with load("between", purchase_order=PURCHASE_ORDER) as between:
         await between.until(lambda load: len(load.issued) > CALLERS)
     async with load("rollback"):
-        # The last pods lack a drain too, which shows when they are stopped.
+        # These last pods have no drain. The failures come when the test stops them.
         ended += await running.release(old, DRAIN_SECONDS="0")
     async with httpx2.AsyncClient(base_url=running.balancer.bases[0], headers=headers) as client:
         path = f"/v1/invoices/{min(between.issued)}"
@@ -169,7 +169,7 @@ def test_every_event_that_was_accepted_is_heard_and_once(outcome: Outcome, name:
 def test_every_change_that_was_accepted_is_stored_and_once(outcome: Outcome) -> None:
     changed = min(outcome.loads["between"].issued)
     versions = {invoice: row["version"] for invoice, row in outcome.invoices.items() if row["status"] == "issued"}
-    # Created, noted, issued: by an answer or by an event, which must have its effect only once.
+    # Three versions: created, noted, issued. An answer or an event confirms the third, which must happen only once.
     assert versions == {**dict.fromkeys(outcome.issued, 3), changed: 4}
 
 

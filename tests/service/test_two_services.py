@@ -24,7 +24,7 @@ WAIT_SECONDS = 90
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 CALLER = "00f067aa0ba902b7"
 PER_SECOND = 20
-"""Requests, of which some are always on their way; `make chaos` sends more."""
+"""Requests per second: some are always in flight. `make chaos` sends more."""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,8 @@ def running(request: pytest.FixtureRequest, receiver: OtlpReceiver) -> Generator
             running = stack.enter_context(
                 system(
                     request.param,
-                    with_clerk=request.param == "nats",  # the same work on each broker, so one of them will do
+                    # the clerk does the same work on each broker, so one broker is enough
+                    with_clerk=request.param == "nats",
                     OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
                     LOG_LEVEL="debug",
                 )
@@ -120,7 +121,7 @@ def test_stopping_under_load_loses_nothing_and_redelivers_nothing_that_was_done(
     asyncio.run(go())
 
     def delivered_twice() -> list[str]:
-        """Return the messages that the consumer got twice, although the spans that have arrived show one send."""
+        """Return the messages that the consumer got twice, and for which the spans so far show only one send."""
         sends = Counter(span.attributes["messaging.message.id"] for span in receiver.spans if span.kind == "PRODUCER")
         return [known for known in known_messages(running.folder / "consumer.log") if sends[known] < 2]
 

@@ -48,7 +48,7 @@ Category:
   rate: decimal(5,2)?
 """
 
-# Values that no two rows share, defaults, child entities, and references from an aggregate above.
+# Every rule of a field: unique values, defaults, child entities, and references to an aggregate that comes later.
 EVERY_RULE = """
 Order:
   events: state

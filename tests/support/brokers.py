@@ -30,7 +30,8 @@ from tests.support.tools import TOOLS, call, install_from_debian, one_at_a_time
 KAFKA = "4.4.0"
 START_TIMEOUT_SECONDS = 400
 """Kafka, which starts in five seconds, once took more than two minutes on a machine with 54 busy processes."""
-_RANDOM = random.SystemRandom()  # not the generator that a test seeds: parallel tests would take the same ports
+# not the shared generator, which a test may seed: parallel tests would choose the same ports
+_RANDOM = random.SystemRandom()
 
 
 class Missing(Exception):
@@ -50,7 +51,7 @@ class Broker:
     secure_url: str | None = None
     """The URL of the same broker with TLS and a password, if it offers that."""
     certificate: Path | None = None
-    """The file of the certificate authority for `secure`."""
+    """The file of the certificate authority for `secure_url`."""
     _process: Process | None = None
 
     @property

@@ -17,5 +17,5 @@ def command() -> list[str]:
 
 
 def plugin() -> Path:
-    """Fetch the program of the base image's Debian, because this machine's Debian may have no Compose 2."""
+    """Fetch Compose from the base image's release of Debian, because this machine's release may have no Compose 2."""
     return debian.unpacked("docker-compose", SUITE) / "usr/libexec/docker/cli-plugins/docker-compose"

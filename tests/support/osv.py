@@ -14,7 +14,7 @@ NEVER = "2027-01-01T00:00:00Z"
 
 @dataclass
 class Osv:
-    """A server. `asked` lists the packages of all queries."""
+    """A stand-in for OSV that runs. `asked` lists the packages of all queries."""
 
     url: str = ""
     asked: set[str] = field(default_factory=set)

@@ -94,6 +94,6 @@ def _handler_for(receiver: OtlpReceiver) -> type[BaseHTTPRequestHandler]:
                 self.end_headers()
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Quiet: what arrived is the message."""
+            """Print nothing: tests look at the content that arrived."""
 
     return Handler

@@ -54,7 +54,8 @@ def context_of_all_paths(worker: _main.Worker) -> dict[str, Any]:
     if "context_of_all_paths" not in kept:
         kept["context_of_all_paths"] = _render_context(worker)
     context = kept["context_of_all_paths"]
-    return {**context, "_copier_conf": LazyDict(context["_copier_conf"]._pending)}  # Copier writes into it
+    # Copier changes this dictionary
+    return {**context, "_copier_conf": LazyDict(context["_copier_conf"]._pending)}
 
 
 def take_shortcuts(patch: pytest.MonkeyPatch) -> None:

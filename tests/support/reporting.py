@@ -29,7 +29,7 @@ first test of a process that renders the template compiles the template too, and
 
 
 class Report:
-    """Count in each worker, and add up and print in the process that the user started."""
+    """Measure processor time in each worker. The process that the user started adds it up, and prints the report."""
 
     def __init__(self) -> None:
         self._counted = 0.0

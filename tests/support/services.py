@@ -23,10 +23,10 @@ def lend_packages(born: Path, service: Path) -> None:
         if file.is_symlink() or b"\0" in (text := file.read_bytes()):
             continue
         text = text.replace(bytes(source), bytes(target))  # a script names its Python
-        if file.name.startswith(("activate", "pyvenv")):  # and these name the service
+        if file.name.startswith(("activate", "pyvenv")):  # these also contain the name of the service
             text = text.replace(born.name.encode(), service.name.encode())
         mode = file.stat().st_mode
-        file.unlink()  # not into the file, which the other environment has, too
+        file.unlink()  # otherwise the write would also change the other environment, which has a link to the same file
         file.write_bytes(text)
         file.chmod(mode)
 

@@ -47,7 +47,7 @@ def _fetched_by_uv() -> dict[str, str]:
 
 @dataclass
 class Machine:
-    """A machine. `answers` has exit status and output of commands by their words; other commands succeed silently."""
+    """A machine. `answers` maps the words of a command to its exit status and output. Other commands succeed silently."""
 
     folder: Path
     answers: dict[str, tuple[int, str]] = field(default_factory=dict)

@@ -8,7 +8,7 @@ from typing import Any
 from chassis.dev.issuer import Issuer
 
 NAME = "https://issuer.example"
-"""The name of the issuer. `serve` refuses the issuer of `make dev` by its own name."""
+"""The name of the issuer. It differs from the name of `make dev`'s issuer, which `serve` refuses."""
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ TOOLS = (ROOT / "build" / "tools").resolve()
 INSTALL_TIMEOUT_SECONDS = 540
 
 KINGFISHER_RULES = TOOLS / f"kingfisher-{version('kingfisher-bin')}"
-"""The compiled rules: compiling takes seven seconds, and many tests have a cache of their own."""
+"""The compiled rules of Kingfisher, for the caches of all tests: compiling them takes seven seconds."""
 
 
 @contextmanager
 def one_at_a_time(name: str) -> Generator[None]:
-    """Exclude other test processes. Look inside whether another process has made the tool. TOOLS exists then."""
+    """Exclude other test processes. In the block TOOLS exists: check there whether another process has made the tool."""
     TOOLS.mkdir(parents=True, exist_ok=True)
     with (TOOLS / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -47,7 +47,7 @@ NATS = {"messaging_style": "events-and-queues", "broker": "nats"}
 FOR_DEVELOPMENT = ("dev/", "messaging/specs/", "neighbours/testing.py", "sagas/testing.py", "testing.py")
 PAGE = ROOT / "docs/explanation/vendored-chassis.md"
 TOLERANCE = 0.05
-"""The documentation rounds, and is corrected where it is further away than this share."""
+"""The documentation rounds its numbers. A number that is off by more than this share has to be corrected."""
 
 
 def lines(service: Path) -> list[int]:

@@ -7,7 +7,7 @@ import jinja2
 from tests.support.paths import ROOT
 
 FIRST_MACROS = {"first_examples", "without_messaging", "without_identity", "without_editor"}
-"""What questions/presence.jinja has in each version that a service may come from."""
+"""The macros that questions/presence.jinja has in each version that a service may come from."""
 FIRST_ANSWERS = {
     "_copier_operation": "update",
     "chassis_parts": ["lists"],

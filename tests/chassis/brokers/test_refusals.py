@@ -502,9 +502,8 @@ async def test_kafka_topics_on_a_full_disk_are_unavailable_and_the_others_go_on(
                 filler.write(bytes(4096))
 
         for _ in range(3):
-            messages = [
-                meeting.event(name, body=b"x" * 20_000) for name in names
-            ]  # more bytes than the full disk leaves in Kafka's files
+            # more bytes than the full disk leaves in Kafka's files
+            messages = [meeting.event(name, body=b"x" * 20_000) for name in names]
             found = dict(zip(names, await answers(bank, messages), strict=True))
             assert {name for name in names if isinstance(found[name], DestinationUnavailable)} == full, found
             assert {name for name in names if found[name] is None} == {*names} - full, found

@@ -104,7 +104,7 @@ async def create_what_fits_at_the_same_time(body: list[NewThing]) -> list[str]:
 
 @router.post("/swallowed")
 async def go_on_after_a_broken_statement(body: list[NewThing]) -> list[str]:
-    """Create the first, fail at the second by the unique address, and answer as if all were well."""
+    """Insert the first thing, fail to insert the second because of its unique address, and answer as if both existed."""
     await insert(body[0])
     try:
         await insert(body[1])
@@ -115,7 +115,7 @@ async def go_on_after_a_broken_statement(body: list[NewThing]) -> list[str]:
 
 @router.post("/given-up")
 async def go_on_after_a_pause(body: list[NewThing]) -> list[str]:
-    """Create the first and the last, and give up the second halfway."""
+    """Insert the first and the third thing. A time-out rolls the insert of the second back."""
     await insert(body[0])
     with suppress(TimeoutError):
         async with asyncio.timeout(0.05), transaction() as uow:

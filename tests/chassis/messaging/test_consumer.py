@@ -819,9 +819,8 @@ async def test_stopping_finishes_the_messages_in_hand_and_none_is_redelivered(
         await real.publish(paid(4))
         await real.until_effects(1, 3, 2, 4)
     assert "message_known" not in str(logged.calls)
-    assert (
-        await real.connection.fetchval("SELECT count(*) FROM chassis.attempts") == 0
-    )  # no crash has left an attempt behind
+    # no crash has left an attempt behind
+    assert await real.connection.fetchval("SELECT count(*) FROM chassis.attempts") == 0
 
 
 async def test_stopping_gives_back_messages_that_cannot_start_in_time(

@@ -1,4 +1,4 @@
-"""Routes, each for one promise."""
+"""Routes of the tiny service: each needs one promise of the chassis."""
 
 import asyncio
 from collections.abc import AsyncGenerator

@@ -399,7 +399,8 @@ async def test_a_client_that_leaves_a_stream_leaves_no_failure_behind(
     with capture_logs() as logged:
         async with streaming.stream("GET", "/stream", params={"seconds": 0.05, "count": 1_000_000}) as response:
             await anext(response.aiter_raw())
-        await streaming.get("/stream", params={"seconds": TIMEOUT_SECONDS / 2, "count": 4})  # give the server some time
+        # gives the server time for the end of the stream above
+        await streaming.get("/stream", params={"seconds": TIMEOUT_SECONDS / 2, "count": 4})
 
     assert logged == []
     assert not any(record.exc_info or record.levelname == "ERROR" for record in caplog.records)

@@ -79,7 +79,7 @@ def running(processes: Path) -> Generator[list[Running]]:
 
 @pytest.fixture
 def caged(start: Start, processes: Path, running: list[Running]) -> Running:
-    """The tiny service in the cgroup, tracing for a missing receiver. It is started again only after its end."""
+    """The tiny service in the cgroup, which sends its traces to a missing receiver. It is started again only after its end."""
     if not running or running[-1].process.child.poll() is not None:
         settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "DRAIN_SECONDS": 0}
         running.append(start("-c", CAGED, str(processes), **settings))

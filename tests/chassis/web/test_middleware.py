@@ -305,9 +305,8 @@ async def test_a_path_without_a_route_names_nothing(watched: Watched) -> None:
         await watched.client.get(path)
 
     assert {span.name for span in await watched.spans()} == {"GET"}
-    (point,) = watched.points(
-        "http.server.request.duration"
-    )  # one series for both paths: otherwise a scanner would fill the memory
+    # one series for both paths: otherwise a scanner would fill the memory
+    (point,) = watched.points("http.server.request.duration")
     assert "http.route" not in point.attributes
 
 

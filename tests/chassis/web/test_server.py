@@ -184,10 +184,8 @@ async def test_a_second_signal_ends_the_drain_and_running_requests_still_finish(
         code = await ended(service)
 
     assert "connection" not in before.headers
-    assert (during.status_code, during.headers["connection"]) == (
-        200,
-        "close",
-    )  # so that the client connects to another replica
+    # so that the client connects to another replica
+    assert (during.status_code, during.headers["connection"]) == (200, "close")
     assert (await slow).status_code == 200
     assert code == 0
 

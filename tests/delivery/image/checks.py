@@ -114,7 +114,7 @@ class Load:
                     sent = time.monotonic()  # after the wait, because a busy machine may need seconds for it
                     answer = connection.getresponse()
                     said = answer.read()
-            except ConnectionRefusedError:  # a load balancer would use another pod
+            except ConnectionRefusedError:  # a load balancer would send the request to another pod
                 return
             except (OSError, HTTPException) as error:
                 if sent < self.promised_until:

@@ -55,7 +55,7 @@ class History:
         )
 
     def change_contract(self, days_ago: int, subject: str = "") -> None:
-        """A commit to the code and to the API's document: nothing breaks by it."""
+        """A commit to the code and to the API's document that breaks nothing."""
         number = (1000 - days_ago) * 100 + len(self.events)
         files = {"specs/openapi.json": document(number), f"src/{self.package}/api/things.py": f"x = {number}\n"}
         self.commit(days_ago, subject or f"Offer more, by change {len(self.events)}", {**files})

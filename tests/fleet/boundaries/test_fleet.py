@@ -15,7 +15,7 @@ from tests.fleet.command_line import run
 from tests.support.commands import git
 
 UPDATES = (650, 500, 350, 200, 60)
-"""The days before today on which all services took a new version of the template, and were deployed for it."""
+"""That many days ago, all services took a new version of the template, and were deployed for it."""
 
 
 class Chance(random.Random):
@@ -26,7 +26,7 @@ class Chance(random.Random):
 
 
 def healthy(number: int, chance: Chance) -> History:
-    """A service that changes and is deployed at any time, some of them together with others by chance.
+    """A service that changes and is deployed at any time, sometimes by chance on the same day as another service.
 
     Some services began in the same week and were busy at first, some are quiet, and some call others.
     """
@@ -89,7 +89,7 @@ def planted(chance: Chance) -> Iterator[History]:
 
 
 def carriers() -> Iterator[History]:
-    """The service in the middle reads an address here, and writes it there."""
+    """The service `middle` reads an address at `source`, and writes the address to `target`."""
     address = {f"{name}_line": {"type": "string"} for name in ("street", "city", "country", "region")}
     for name in ("source", "target"):
         yield History(name, name, files={"specs/openapi.json": document(0)})

@@ -48,7 +48,7 @@ def test_the_commits_of_the_platform_are_left_out(tmp_path: Path) -> None:
     assert [one.what for one in past.deployments] == [
         "only-the-platform",
         "the-team",
-    ]  # the first is the discount's too
+    ]  # the first tag also deploys the discount
 
 
 def test_a_tag_after_an_update_alone_is_no_deployment_of_the_team(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from fleet.map.model import Map
 
 
 def uses(number: int) -> dict[str, Any]:
-    """Return a document with this many operations, whose last request and answer have more fields in common."""
+    """Return a document with `number` operations. Only in the last, request and answer have one more field in common."""
 
     def body(place: int, side: str) -> dict[str, Any]:
         names = ("country", "street", "town", f"{side}{place}", *(("floor",) if place == number - 1 else ()))

@@ -189,7 +189,7 @@ def test_a_program_that_fails_is_reported_for_its_service_and_stops_no_other(
 def test_a_text_that_is_no_unicode_is_sent_with_marks_in_its_place(
     fleet: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A surrogate alone, as JSON can write it, is no argument of a program.
+    # A lone surrogate, which JSON can contain, cannot be an argument of a program.
     found = Finding("docs-runbook", "docs/\udcff.md", "lifecycle is \ud800", "write one")
     monkeypatch.setattr(
         "fleet.campaign.command.status",

@@ -87,7 +87,7 @@ def test_a_finding_about_the_waivers_is_no_convention_and_keeps_its_level() -> N
         (["http-pages"], "silver", "gold", ("http-pages",)),
         (["http-paths"], "bronze", "silver", ("http-paths",)),
         (["http-pages", "docs-readme", "http-paths"], None, "bronze", ("docs-readme",)),
-        # The levels above are met, and do not count without the level below.
+        # The service meets the levels above, which do not count without the level below.
         (["docs-readme"], None, "bronze", ("docs-readme",)),
         (["waiver-invalid"], "gold", None, ()),
     ],

@@ -179,7 +179,7 @@ def test_the_models_shrink_with_the_fields_that_the_team_deletes(neighbour: Path
     fleet("customers")
     assert json.loads(USES.read_text())["components"]["schemas"].keys() == {"Customer", "Problem"}
     assert load().Customer.model_fields.keys() == {"id", "name"}
-    # A further operation keeps the smaller model, and the difference is shown.
+    # If an operation is added, the smaller model stays, and the output shows the difference.
     for operations in ((), ("list_customers",)):
         shown = fleet("customers", *operations, "--from", str(neighbour))
         assert '"address": {' in shown
@@ -233,7 +233,7 @@ def test_the_check_fails_where_code_and_uses_differ(neighbour: Path, changed: st
         change(USES, lambda content: content["components"]["schemas"]["Customer"]["properties"].pop("name"))
     elif changed == "code":
         MODULE.write_text(MODULE.read_text().replace("name: str", "name: int"))
-    else:  # a formatter with shorter lines
+    else:  # as a formatter with shorter lines writes the code
         code = MODULE.read_text().replace(
             "(client: httpx2.AsyncClient, customer_id", "(\n    client: httpx2.AsyncClient,\n customer_id"
         )
@@ -325,7 +325,8 @@ async def test_a_document_of_openapi_3_0_is_read_and_committed_as_3_1(service: P
     old = {"type": "integer", "minimum": 0, "exclusiveMinimum": True, "nullable": True, "example": 5}
     level = {"type": "string", "enum": ["gold"], "nullable": True}
     home = {"allOf": [{"$ref": "#/components/schemas/Address"}], "nullable": True}
-    named = {"$ref": "#/components/schemas/Address", "nullable": True}  # which OpenAPI 3.0 ignores here
+    # OpenAPI 3.0 ignores `nullable` next to a reference
+    named = {"$ref": "#/components/schemas/Address", "nullable": True}
     inner = {"type": "object", "nullable": True, "properties": {"nullable": {"type": "boolean"}}}
     fields = {"age": old, "level": level, "home": home, "named": named, "inner": inner}
     content["components"]["schemas"]["Customer"] |= {"properties": fields, "required": [*fields]}

@@ -77,7 +77,7 @@ def test_no_address_is_fetched_for_a_reference() -> None:
         address = f"http://127.0.0.1:{server.server_port}/a.json"
         content = document({"200": answer(of(a={"$ref": address}))})
         with pytest.raises(FleetError, match="which is not a schema of components"):
-            code.write("pets", content, Path("none"))  # of specs/uses as somebody has changed it
+            code.write("pets", content, Path("none"))  # a document of specs/uses that somebody has edited
         assert f"it refers to {address}, which is outside of the document" in refusal(content)
         server.shutdown()
     assert asked == []

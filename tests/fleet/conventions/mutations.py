@@ -16,7 +16,7 @@ from tests.support.commands import git
 
 Broken = Callable[[Path], object]
 
-# By the broken part: the convention that notices it, the change that breaks it, the text of the finding.
+# Maps the name of a broken part to the convention that notices it, the change that breaks it, the text of the finding.
 Mutations = dict[str, tuple[str, Broken, str]]
 
 
@@ -26,7 +26,7 @@ def violations(service: Path, ref: str | None = None) -> list[Finding]:
 
 
 def texts_of(service: Path, convention: str) -> list[str]:
-    """Return the texts of one convention's findings: for further parts of a rule, ten times as fast as `only`."""
+    """Return the texts of one convention's findings, ten times as fast as `only`. Use it for further parts of a rule."""
     return [problem.what for problem in _named(convention).check(Service(service))]
 
 
@@ -36,7 +36,7 @@ def _named(convention: str) -> Convention:
 
 
 def edit(path: str, old: str, new: str, times: int = 1) -> Broken:
-    """Replace the first `old`, or more. Fails without any, so that no mutation becomes stale."""
+    """Replace the first `times` occurrences of `old`. Fails without an occurrence, so that no mutation becomes stale."""
 
     def apply(service: Path) -> None:
         text = (service / path).read_text()
@@ -82,7 +82,7 @@ def both(*changes: Broken) -> Broken:
 
 
 def from_a_secret(variable: str, secret: str, key: str, name: str = "") -> str:
-    """Return the end of an overlay that gives the variable to its Deployments, or to the Deployment of that name."""
+    """Return a patch for the end of an overlay: its Deployments, or the Deployment `name`, get the variable from a Secret."""
     target = f"kind: Deployment, name: {name}" if name else "kind: Deployment"
     return f"""
   - target: {{{target}}}

@@ -71,7 +71,7 @@ MUTATIONS: Mutations = {
 test_only_the_convention_that_is_broken_fails = each_alone(MUTATIONS)
 
 
-# The effect of one line, and its finding; valid lines have none.
+# Two texts that findings share, and LINES: each line of code with the text of its finding, empty for a valid line.
 BESIDE = "opens connections outside the chassis' pool"
 WRITTEN = "the code contains the address of a database"
 LINES: dict[str, str] = {

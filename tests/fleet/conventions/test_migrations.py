@@ -134,7 +134,7 @@ def test_a_squash_that_names_the_replaced_migrations_passes(service: Path) -> No
     assert violations(service) == []
 
 
-# One line, and the rules that it breaks.
+# Maps a line of a migration to the rules that the line breaks.
 LINES: dict[str, set[str]] = {
     INDEX: {"require-concurrent-index-creation"},
     'op.alter_column("invoices", "note", type_=sa.String(9), schema="billing")': {"changing-column-type"},
@@ -168,7 +168,7 @@ def test_after_a_constraint_has_checked_a_column_only_callers_that_omit_the_colu
     only(service, "migration-expand-contract", "without a value for this column. (requiring-value)")
 
 
-# Outside of the transaction: whether the statement can run twice.
+# Maps a statement outside of the transaction to whether the statement can run twice.
 OUTSIDE = {
     "op.execute(\"ALTER TYPE billing.kind ADD VALUE 'c'\")": False,
     "op.execute(\"ALTER TYPE billing.kind ADD VALUE IF NOT EXISTS 'b'\")": True,

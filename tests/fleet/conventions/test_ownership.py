@@ -117,7 +117,7 @@ def test_reviewers_are_resolved_as_the_forges_do(service: Path) -> None:
         return texts_of(service, "owner-reviewers")
 
     assert says(newborn) == texts_of(service, "owner-code-owners") == []
-    # One additional reviewer, and a section of GitLab's with additional reviewers.
+    # A path may have one more reviewer, and a section of GitLab may add reviewers.
     assert says(f"{newborn}/docs/ @docs @acme/billing-team\n[Style]\n*.md @writers\n") == []
     # Either of two owners is enough for the Git host; /docs/* does not match deeper paths; the last matching rule counts.
     assert "the platform's" in says(newborn.replace("* @acme/platform", "* @acme/platform @billing-team"))[0]

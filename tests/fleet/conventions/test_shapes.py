@@ -14,7 +14,7 @@ from fleet.git.objects import Entry
 from fleet.service.service import Service
 
 VALUES: tuple[Any, ...] = (5, "x", ["x"], [["a"]], {"a": 5}, None, [None], {5: "a"}, True)
-# These start programs, which read the files themselves.
+# These conventions start programs, which read the files themselves.
 OF_PROGRAMS = {"supply-no-secrets", "code-layers"}
 CASES = 120
 

@@ -32,7 +32,7 @@ for argument in sys.argv[1:]:
 
 
 NEW = {"auth": "oidc", "chassis_parts": "[idempotency]"}
-"""The defaults of a new service. The services of `born` exist already, and so have others."""
+"""Answers that a new service has by default. `born` makes services with the defaults of an existing service."""
 
 
 @pytest.fixture(scope="module")

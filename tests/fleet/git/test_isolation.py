@@ -31,7 +31,7 @@ def test_a_stand_in_that_another_process_uses_stays_in_its_place(
     def listed(folder: Path) -> list[str]:
         """List the folder as a process sees it just before another process has made the stand-in."""
         if not used and folder.parent == cache() / "repositories":
-            used.append(None)  # from here on the other process looks
+            used.append(None)  # the calls in the next line are the other process, and see the real folder
             used.append(stand_in(repository).stat().st_ino)
             raise FileNotFoundError(folder)
         return listdir(folder)

@@ -256,7 +256,7 @@ def test_a_template_that_names_objects_by_sha256_renders_as_any_other(
 
 def test_a_sparse_checkout_is_read_whole_and_updated(born: Born) -> None:
     service = born()
-    git(service, "status")  # which notes that the files of this copy are unchanged: others are not removed
+    git(service, "status")  # records that the copied files are unchanged: the next command removes no other files
     git(service, "sparse-checkout", "set", "src", "tests")
     assert not (service / "docs").exists()
     whole = Service(service)
@@ -363,7 +363,7 @@ def borrowing(repository: Path) -> Path:
 
 
 def packed(repository: Path) -> Path:
-    Service(repository)  # before there are packed refs
+    Service(repository)  # reads the repository while it has no packed refs
     git(repository, "gc", "--quiet")
     return repository
 
@@ -446,7 +446,7 @@ def test_a_failing_make_specs_names_empty_submodules(born: Born, small: Path) ->
     commit(service)
     unfinished = finish(service)
     assert unfinished == ""
-    (service / "vendored/a.txt").unlink()  # as in the checkout of an update
+    (service / "vendored/a.txt").unlink()  # the checkout of an update has no files of a submodule
     assert "The submodules in .gitmodules were empty" in finish(service)
     assert update(service, Options({}, finish=False)).changed
 

@@ -122,7 +122,7 @@ def test_hostile_names_and_versions_stay_in_one_line(tmp_path: Path, capsys: pyt
     hostile = replace(standing(f"{HOSTILE}\n", f"{HOSTILE}\n", version="a\nb"), newest="c\nd")
     record(file, today_of([hostile]))
     assert len(file.read_bytes().splitlines()) == 1
-    assert file.read_text().isprintable() is False  # the line feed at its end
+    assert file.read_text().isprintable() is False  # because of the line feed at the end alone
     assert file.read_text().rstrip("\n").isprintable()
     assert read(file) == [today_of([hostile])]
     assert capsys.readouterr().err == ""

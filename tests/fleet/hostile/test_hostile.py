@@ -87,7 +87,7 @@ def test_a_service_does_not_choose_the_template_that_runs(
         f'template = "{history}"\n[[service]]\npath = "{chooses_its_template}"\nname = "evil"\n'
         f'[[service]]\npath = "{born("v1.3.0")}"\n'
     )
-    # No other folder is read either: the template is not a repository that could be rendered.
+    # The recorded template is not even read: without .git, an attempt to read it would end in another error.
     shutil.rmtree(tmp_path / "theirs/.git")
     of_fleet = {"status": ["status"], "update-all": ["update-all", "--no-test"]}
     done = subprocess.run(
@@ -101,7 +101,7 @@ def test_a_service_does_not_choose_the_template_that_runs(
     assert f"the recorded template {tmp_path / 'theirs'} is not the platform's" in done.stdout + done.stderr
     assert not (tmp_path / "hook-ran").exists()
     if command in of_fleet:
-        # The other finding is that of every service without specs.
+        # The other finding is about the good service: every service without specs has such a finding.
         assert "1 breach, 1 unreadable" in done.stdout or "1 need nothing, 1 failed" in done.stdout
 
 

@@ -18,12 +18,12 @@ pytestmark = pytest.mark.slow
 
 GOOD = 20
 COMMITTED = object()
-"""The result of a way that makes its own commit: Git itself would count the files of the working copy without an end."""
+"""Returned by a way that makes its own commit, because Git would never finish with the files of the working copy."""
 LIMIT_SECONDS = "6"
 """The limit of processor time for each service. A good service takes one or two seconds."""
 
 Way = tuple[Callable[[Path, str], object], str]
-"""A way to make a service hostile, with Python code that reveals its run; and the text of the report."""
+"""A function that makes a service hostile, by Python code that reveals its run; and the text that the report must have."""
 
 
 def file(path: str, text: str) -> Callable[[Path, str], None]:

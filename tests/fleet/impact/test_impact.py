@@ -212,9 +212,9 @@ def write_config(folder: Path, *names: str) -> None:
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Path:
-    """A fleet of customers, a caller with expectations, a caller with a hostile name and without them, and no fourth one."""
+    """A fleet of customers, two callers and a missing folder. Only billing has expectations; orders has a hostile name."""
     write(tmp_path / "customers", {"specs/openapi.json": document(offered())})
-    # A file that a person has formatted: the line is read, not calculated.
+    # The file starts with empty lines, as a person may format it: line numbers have to come from the file.
     write(tmp_path / "billing", {"specs/uses/customers.json": "\n\n" + document(used())})
     catalog = "kind: Component\nspec:\n  consumesApis: [customers]\n"
     write(tmp_path / "orders", {"catalog-info.yaml": catalog}, "orders\x1b[2J\n::error::evil")

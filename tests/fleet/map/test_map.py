@@ -48,7 +48,7 @@ def body(**properties: Any) -> dict[str, Any]:
 
 @dataclass
 class Repository:
-    """The data on a service's neighbours in its repository."""
+    """The repository of a service, with its data on neighbours."""
 
     sends: dict[str, Any] = field(default_factory=dict)
     takes: dict[str, Any] = field(default_factory=dict)
@@ -734,7 +734,7 @@ def test_the_page_lists_every_finding_and_a_test_provokes_each() -> None:
     ids = set(re.findall(r'"(map-[a-z]+(?:-[a-z]+)?)"', code))
     page = (ROOT / "docs/how-to/see-the-map.md").read_text()
     assert set(re.findall(r"^\| `(map-[a-z-]+)` \|", page, re.MULTILINE)) == ids
-    # Other tests cover these findings: test_map_blocked.py and test_map_uses.py the first two.
+    # Other tests cover these findings. The first two are in test_map_blocked.py and test_map_uses.py.
     assert {id_ for _, id_, *_ in MUTATIONS.values()} | {
         "map-call-blocked",
         "map-call-unfit",
@@ -792,7 +792,7 @@ def test_a_waiver_counts_until_its_last_day(tmp_path: Path, monkeypatch: pytest.
     assert "until invoices are events (until 2027-03-01, ana@platform)" in only(map_).finding.reason
     monkeypatch.setattr(waivers_module, "today", lambda: date(2027, 3, 2))
     assert only(map_).finding.level is Level.ERROR
-    # A policy lists who may approve, and from when that counts.
+    # A policy lists the approvers, and the day from which the list counts.
     monkeypatch.setenv("FLEET_POLICY", str(tmp_path / "policy.toml"))
     (tmp_path / "policy.toml").write_text(
         '[waivers]\napprovers = "leo@platform"\nreviewers = "@acme/platform"\nfrom = 2027-02-28\n'
@@ -903,7 +903,7 @@ def test_commits_of_bare_clones_are_read_once(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.slow
 def test_a_commit_of_one_repository_says_nothing_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A local repository may have other files than its commit's id stands for, because Git does not check."""
+    """One commit id may stand for different files in two local repositories, because Git does not check."""
     monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
     first, *_ = written(tmp_path, shop())
     second = tmp_path / "copy"
@@ -1044,7 +1044,7 @@ def test_generated_services_are_on_the_map_as_in_their_own_documents(born: Born)
     known = {(edge.source, edge.target, edge.name) for edge in map_.edges if not edge.is_open}
     heard = {"inventory.stock-reserved.v1", "inventory.stock-missing.v1"}
     assert known == {("inventory", "notifications", event) for event in heard}
-    # No service consumes events of notifications yet, and orders is not here.
+    # No service consumes the events of notifications yet, and orders, whose event is consumed, is not on the map.
     expected = {("map-event-unheard", Level.WARNING), ("map-event-unpublished", Level.WARNING)}
     assert {(one.finding.id, one.finding.level) for one in findings(map_)} == expected
 

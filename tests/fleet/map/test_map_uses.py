@@ -30,7 +30,7 @@ ALL_CHANGES: dict[str, tuple[Callable[[Node], object], str]] = {
     **api_changes.STRICTER,
     **{name: (edit, "") for name, edit in api_changes.HARMLESS.items()},
 }
-del ALL_CHANGES["another version of OpenAPI"]  # of which the map compares more
+del ALL_CHANGES["another version of OpenAPI"]  # the map compares more of such a document than the gate
 
 
 def found(now: Node | None) -> list[tuple[tuple[str, ...], Level, str]]:
@@ -69,7 +69,7 @@ def test_a_need_that_a_provider_may_never_have_met_is_no_order_to_the_provider_a
     )
 
 
-# Changes that the gate http-breaking reports, and that a caller does not notice.
+# Changes that the gate http-breaking reports and that a caller does not notice, with the reason.
 UNNOTICED = {
     "the server moves": "a setting of the caller has the address",
     "an operation moves": "a setting of the caller has the address",

@@ -31,7 +31,7 @@ def test_the_policy_of_the_platforms_template_names_the_approvers(
         git(folder, "add", "--all")
         git(folder, "commit", "--quiet", "--message", "Start")
         git(folder, "tag", "v1.0.0")
-    # A map of folders somewhere, for which no template is known.
+    # Without a trusted template, as for a map of any folders, no policy limits the approvers.
     assert level("ana@platform", template) is Level.WAIVED
     monkeypatch.setenv("FLEET_TRUSTED_TEMPLATES", str(template))
     assert level("leo@platform", template) is Level.WAIVED

@@ -287,7 +287,7 @@ def test_the_page_is_light_or_dark_by_the_setting_of_the_reader(page: Page) -> N
 def test_an_example_fleet_fits_each_screen_and_has_no_fault_of_accessibility(opened: Open, services: int) -> None:
     script = packed(AXE, "axe.min.js").read_text(encoding="utf-8")
     shown = with_example_map(example(services)) if services == 12 else example(services)
-    # axe is asked once for each size, because a large page takes it many seconds, and colours not again for 200 services.
+    # axe runs once for each size, because it takes many seconds on a large page. For 200 services it leaves colours out.
     asked = {12: "light", 40: "dark", 200: "light"}[services]
     options = {"rules": {"color-contrast": {"enabled": services < 200}}}
     for width, scheme in ((3840, "light"), (390, "dark")):

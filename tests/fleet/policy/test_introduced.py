@@ -146,7 +146,7 @@ def test_without_rules_every_report_is_that_of_a_fleet_without_a_policy(born: Bo
     without = reports()
     (tmp_path / "policy.toml").write_text("# Nothing yet.\n")
     assert reports() == without
-    # A convention without a rule is an error without a day, and no report has a word of what a policy adds.
+    # Without a rule in a policy, a finding is an error from the start, and no report has a word that only a policy adds.
     assert "acme-cost-centre catalog-info.yaml:1: no cost centre. Do:" in without[4]
     words = ("maturity", "counts from", "notice", "since", "lacks")
     assert [word for text in (without[0], *without[2:3], *without[4:6]) for word in words if word in text] == []
@@ -157,7 +157,7 @@ def test_a_waiver_by_an_unknown_approver_counts_neither_in_a_check_nor_in_the_re
 ) -> None:
     service = born(version="v1.3.0")
     (service / "ruff.toml").write_text("line-length = 80\n")
-    waive(service, "ruff.toml")  # by ana@platform
+    waive(service, "ruff.toml")  # ana@platform is the approver
     commit(service)
     for approver, counts in (("ana@platform", True), ("leo@platform", False)):
         config = fleet_of(tmp_path, f'[waivers]\napprovers = "{approver}"\nreviewers = "@acme/platform"\n', service)

@@ -42,7 +42,7 @@ def for_ever() -> None:
 
 
 def without_being_told() -> None:
-    """Compute without an end inside a check, which reports any failure."""
+    """Compute without an end, and catch all exceptions, as a check does that reports any failure."""
     while True:
         try:
             for_ever()
@@ -196,7 +196,7 @@ def test_a_pipe_in_the_place_of_an_object_is_given_up_once_for_all_files(reposit
     for _ in range(100):
         with pytest.raises(MachineError, match="was given up"):
             blobs.read(name)
-    assert time.monotonic() - begun < 25  # 50 if each waited
+    assert time.monotonic() - begun < 25  # 50 if each read waited
 
 
 def loose(repository: Path, name: str) -> Path:
@@ -454,7 +454,7 @@ def test_a_host_that_sends_more_than_the_limit_is_given_up_and_leaves_no_files(
 ) -> None:
     monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("FLEET_LIMIT_MIB", "1")
-    for number in range(5):  # as five objects below the limit, or as one object above it
+    for number in range(5):  # five objects below the limit, or one object above it
         (repository / f"random-{number if many else 0}").open("ab").write(os.urandom(2**19))
     commit(repository)
     member = Member("large", f"file://{repository}")

@@ -58,7 +58,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def judged(monkeypatch: pytest.MonkeyPatch) -> Judged:
-    """The names of the services that were checked again, in this process, which saves the start of another."""
+    """The names of the services that were checked again. This process checks them, which saves the start of another."""
     names: Judged = []
 
     def here(work: Callable[[Any], Any], items: Iterable[Any], *, jobs: int) -> Generator[tuple[Any, Any]]:
@@ -626,7 +626,7 @@ def test_a_mirror_that_has_lost_a_file_is_fetched_anew(born: Born, own_cache: Pa
     member = by_url(service)
     (first,) = status([member])
     mirror = mirror_of(member)
-    if "[" in lost:  # as git keeps small fetches
+    if "[" in lost:  # Git stores small fetches as loose objects
         (pack,) = mirror.glob("objects/pack/*.pack")
         content = pack.read_bytes()
         for file in mirror.glob("objects/pack/*"):
@@ -667,7 +667,7 @@ def lose(mirror: Path, lost: str) -> None:
     content = pack.read_bytes()
     for file in mirror.glob("objects/pack/*") if "[" in lost or lost == "damaged" else ():
         file.unlink()
-    if "[" in lost or lost == "damaged":  # as git keeps small fetches
+    if "[" in lost or lost == "damaged":  # Git stores small fetches as loose objects
         subprocess.run(["git", "-C", mirror, "unpack-objects", "-q"], input=content, check=True)
     if lost == "damaged":
         for file in mirror.glob("objects/[0-9a-f][0-9a-f]/*"):
@@ -689,7 +689,7 @@ def test_a_mirror_of_the_template_that_is_damaged_is_cloned_anew(
     address = "https://git.example.com/slipway.git"
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
     git(tmp_path, "config", "--file", "gitconfig", f"url.file://{history}.insteadOf", address)
-    git(tmp_path, "init", "--quiet")  # a repository around the cache, as of a person whose home folder is in Git
+    git(tmp_path, "init", "--quiet")  # a repository around the cache, as for a person whose home folder is in Git
     git(tmp_path, "commit", "--quiet", "--allow-empty", "--message", "Theirs")
     theirs = git(tmp_path, "for-each-ref")
     template = Template(address)

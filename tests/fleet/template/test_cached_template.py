@@ -80,9 +80,9 @@ def test_a_version_that_no_run_has_used_for_a_month_leaves_the_cache(
     unused, used, newest = (template.at(version).folder for version in ("v1.0.0", "v1.1.0", "v1.2.0"))
     for path in (unused, unused.with_suffix(".lock"), used):
         age(path)
-    monkeypatch.setattr(release, "_COMPLETE", set())  # as in another run
+    monkeypatch.setattr(release, "_COMPLETE", set())  # as in a new run, which has checked no version yet
     assert template.at("v1.1.0").folder == used
-    prune()  # the first time, which notes the day
+    prune()  # the first call only records the day
     age(cache() / "pruned")
     prune()
     assert {path.name for path in (cache() / "versions").iterdir() if path.is_dir()} == {used.name, newest.name}

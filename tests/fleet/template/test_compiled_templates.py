@@ -35,7 +35,7 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rendered(version: Path, **changed: str) -> dict[str, bytes | Path]:
-    """Write a version of the template, where `changed` are other texts by the first word of the file's name, and render it."""
+    """Write a version of the template, and render it. `changed` maps the first word of a file's name to its text."""
     for name, text in FILES.items():
         write(version / name, changed.get(Path(name).name.partition(".")[0], text))
     return rendered_from(version)

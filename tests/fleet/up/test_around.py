@@ -94,8 +94,9 @@ def test_neighbours_start_and_the_services_beyond_are_stubs(config: Path) -> Non
     assert names(chosen.started) == ["storefront", "orders", "payments"]
     stubs = {one.name: one for one in chosen.stubs}
     assert stubs.keys() == {"catalog", "ledger", "accounts"}
-    assert stubs["catalog"].reply("GET", "/v1/catalog/all")[0] == 200  # the whole document of its checkout
-    assert stubs["ledger"].reply("GET", "/v1/ledger")[0] == 200  # the part in use: no repository is reached
+    assert stubs["catalog"].reply("GET", "/v1/catalog/all")[0] == 200  # a stub by the whole document of the checkout
+    # a stub by the part in use, because no repository is reached
+    assert stubs["ledger"].reply("GET", "/v1/ledger")[0] == 200
     assert stubs["ledger"].reply("GET", "/v1/ledger/all")[0] == 404
     assert stubs["accounts"].reply("GET", "/v1/accounts")[0] == 501
     assert "accounts" in stubs["accounts"].missing

@@ -86,7 +86,8 @@ def test_the_broker_of_a_compose_file_is_found_where_an_engine_runs(
     services = [
         checkout(tmp_path / kind, f"on-{kind}", messaging_style="events", broker=kind) for kind in ("kafka", "rabbitmq")
     ]
-    assert find_brokers({"kafka"}, services, Memory(tmp_path)) == {}  # Compose would look in the folders above
+    # no compose.yaml yet: Compose itself would look in the folders above
+    assert find_brokers({"kafka"}, services, Memory(tmp_path)) == {}
     for one in services:
         (one.folder / "compose.yaml").touch()
     found = find_brokers({"kafka", "rabbitmq"}, services, Memory(tmp_path))

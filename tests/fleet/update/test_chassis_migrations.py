@@ -182,7 +182,7 @@ class Code:
     url: str
 
     def deploy(self, name: str, *options: str) -> subprocess.CompletedProcess[str]:
-        # Before the chassis that this environment has installed.
+        # These folders come before the chassis that this environment has installed.
         path = f"{self.folder / 'src'}:{self.folder / 'chassis/src'}"
         env = os.environ | {"PYTHONPATH": path, "DATABASE_URL": self.url, "OTEL_SDK_DISABLED": "true"}
         command = [sys.executable, "-c", DEPLOY, name, *options]
@@ -258,7 +258,7 @@ def test_nothing_that_was_stored_is_lost_or_changed_by_a_later_version(journey: 
         for table, rows in earlier.rows.items():
             kept = [without_reason(row) for row in later.rows[table]]
             assert [row for row in rows if without_reason(row) not in kept] == [], table
-    # One of each earlier deployment, and of each rollback.
+    # One row of each earlier deployment, and one row of each rollback.
     assert {table: len(rows) for table, rows in stops[-1].rows.items()} == {
         "chassis.outbox": 5,
         "chassis.inbox": 5,
@@ -290,7 +290,7 @@ def test_the_teams_migrations_stay_unchanged_in_their_places(journey: Journey) -
 
 
 def test_the_previous_version_works_on_the_newer_schema_and_keeps_that_schema(journey: Journey) -> None:
-    # Its deployment has asserted that it works.
+    # The deployment of the previous version has asserted that this version works.
     assert list(journey.rolled_back) == list(VERSIONS[1:])
     for version, seen in journey.rolled_back.items():
         assert sorted(seen.revisions) == sorted(journey.deployed[version].revisions)

@@ -75,7 +75,7 @@ EDITS: tuple[Callable[[random.Random, Path], None], ...] = (insert_a_line, inser
 
 def work(chance: random.Random, service: Path, *, by_hand: bool) -> None:
     """Simulate some weeks of a team: edited and new files; with `by_hand` also the platform's, some with a waiver."""
-    # Before any edit. conventions.yml is replaced below, because it has the waivers.
+    # Read the list before any edit. It leaves conventions.yml out, which is replaced below with the waivers.
     found = Service(service)
     paths = [path for path in owned(found, "team") if path != "conventions.yml"]
     for path in chance.sample(paths, 12):

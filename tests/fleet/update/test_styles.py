@@ -42,7 +42,7 @@ def test_every_messaging_style_can_follow_every_other(born: Born, first: str, se
     assert there == STYLES[first] | STYLES[second]
     assert (service / "deploy/base/worker.yaml").exists() == (second != "sync")
     assert list(check_drift(Service(service))) == []
-    # And back: the platform's files are as in the first commit.
+    # After the change back, the platform's files are as in the first commit.
     before = Service(born(messaging_style=first)).expected.platform
     change(service, messaging_style=first)
     assert Service(service).expected.platform == before

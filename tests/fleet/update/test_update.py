@@ -404,7 +404,7 @@ def test_a_branch_that_somebody_switches_to_meanwhile_is_not_updated(
 
 
 def broken_filter(service: Path) -> None:
-    """Let Git stop at platform.txt, after it has written the files before."""
+    """Let Git stop at platform.txt, after it has written the files that come before platform.txt."""
     for setting in ("clean=cat", "smudge=false", "required=true"):
         name, _, value = setting.partition("=")
         git(service, "config", "--file", str(service.parent / "gitconfig"), f"filter.broken.{name}", value)
@@ -421,7 +421,7 @@ def locked_branch(service: Path) -> None:
 def test_where_git_stops_half_way_nothing_has_changed_and_the_reason_is_reported(
     born: Born, monkeypatch: pytest.MonkeyPatch, stop: Callable[[Path], None]
 ) -> None:
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)  # `stop` may write other settings
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)  # pytest restores the variable, which `stop` may change
     service = born()
     before = contents(service)
     stop(service)

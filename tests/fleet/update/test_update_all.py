@@ -41,7 +41,7 @@ esac
 
 @pytest.fixture(autouse=True)
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The calls of `make`: a line for each."""
+    """Put a stand-in for `make` on PATH. Return the file with its calls, one on each line."""
     program = tmp_path / "bin" / "make"
     program.parent.mkdir()
     program.write_text(MAKE.replace("@made@", str(tmp_path / "made")))
@@ -148,7 +148,7 @@ def test_a_failure_before_the_update_is_looked_at_again_because_its_cause_may_be
     assert show._done(first) == "failed"
     down.unlink()
     assert one(local(service), folder).failure == "`make check` failed, the update broke it"
-    # A service that passes before the update is not checked again.
+    # The first run has seen the service pass before the update, so the second run does not check that again.
     assert one(local(service), folder).failure == "`make check` failed, the update broke it"
     assert base_runs(made) == ["setup", "setup", "check"]
 
@@ -156,7 +156,7 @@ def test_a_failure_before_the_update_is_looked_at_again_because_its_cause_may_be
 def test_a_failure_by_the_update_is_distinguished_from_an_earlier_failure(born: Born, folder: Path) -> None:
     red, broken = born(), born()
     write(red, "fail")
-    # The changes of the template 1.1.0.
+    # Version 1.1.0 of the template adds platform.txt, with which this service fails.
     write(broken, "fail-with-platform.txt")
     before, after = update_all([local(red, "red"), local(broken, "broken")], folder, RunOptions(), jobs=1)
     assert before.failure == f"`make check` failed, as it did before the update, at {before.commit[:12]}"

@@ -3,9 +3,10 @@
     python -m tests.service.chaos nats --rounds 40 --seed 7
 
 In each round a part is killed or frozen, a network link is cut or swallows everything for a while, a server's disk is
-full, or a process' clock jumps by ten minutes. Events lost, effects that happened twice, steps out of order and answers
-with status 500 must all be 0. So must due times of the clerk's schedules, its long jobs and its states that were lost or
-had their effect twice. The exit status is 0 if they are. The run is bounded: the rounds, then a drain with a deadline.
+full, or a process' clock jumps by ten minutes. The run then counts lost events, effects that happened twice, steps out
+of order and answers with status 500, and which due times, long jobs and states of the clerk were lost or had their
+effect twice. The exit status is 0 if all of these counts are 0. The run is bounded: the rounds, then a drain with a
+deadline.
 """
 
 import argparse

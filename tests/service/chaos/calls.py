@@ -4,8 +4,8 @@
 
 Each trouble lasts until enough requests were refused during the trouble, so that no result depends on the speed of the machine.
 Callers of orders repeat each sign-up by its key until orders answers 201. The exit status is 0 if orders has answered in time
-and without a 500, if orders was small and its other routes were fast meanwhile, if customers got few requests more than
-orders, and if each sign-up has made one customer and one order at the end.
+and without a 500, if orders needed little memory and its other routes were fast meanwhile, if repetitions have added few
+requests at customers, and if each sign-up has made one customer and one order at the end.
 """
 
 import argparse
@@ -37,11 +37,11 @@ from tests.support.waiting import PATIENCE_SECONDS, until
 WORKERS = 2 * CALLS_AT_ONCE
 PAUSE_SECONDS = 0.1
 REFUSED = 60
-"""The refused requests after which a trouble may end."""
+"""The number of refused requests after which a trouble may end."""
 CALLS = {"answering 503": 150}
-"""The calls after which a trouble may end. In this trouble repetitions arrive, and a storm shows by their number."""
+"""The number of calls after which a trouble may end. In this trouble repetitions arrive, and would show a storm."""
 STREAK = 20
-"""The sign-ups in a row that succeed at once before a neighbour counts as recovered."""
+"""How many sign-ups in a row have to succeed at once before a neighbour counts as recovered."""
 GROWTH_MIB = 48
 DOWN = {503, 504}
 CALL = "POST customers"
@@ -59,7 +59,7 @@ class Answer:
 
 @dataclass
 class Load:
-    """Callers of orders: sign-ups, each repeated by its key until a 201, and a look at another route."""
+    """Callers of orders: sign-ups, each repeated by its key until a 201, and requests to another route."""
 
     base: str
     answers: list[Answer] = field(default_factory=list)
@@ -180,9 +180,9 @@ class Outcome:
     connections: int = 0
     growth_mib: float = 0
     sessions: int = 0
-    """The most sessions of orders at its database."""
+    """The most sessions that orders had at its database."""
     called: int = 0
-    """The requests that orders called customers for: all but those that found too many calls running."""
+    """The requests for which orders called customers: all but the requests that found too many calls running."""
     arrived: int = 0
     """The requests that arrived at customers."""
     recovered_seconds: float = 0

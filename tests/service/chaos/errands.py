@@ -19,7 +19,7 @@ from tests.support.waiting import until
 GAUGES = 30
 PAUSE_SECONDS = 0.1
 ERRAND_EVERY = 20
-"""Of so many changes of a gauge, one also hands in an errand."""
+"""One of this many changes of a gauge also hands in an errand."""
 LONG_SECONDS = 13
 """Longer than a broker waits for an acknowledgement (`redelivery_seconds`)."""
 
@@ -58,7 +58,7 @@ class Records:
     minutes: int
     beats: int
     beats_left_out: int
-    """Due times at which no worker ran: the next run was for the last of them."""
+    """Due times without a run, because no worker ran then: the next run was for the last of these due times."""
     errands: int
     published_again: int
     lost: int

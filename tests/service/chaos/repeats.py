@@ -47,7 +47,7 @@ TIMEOUT_SECONDS = 600
 """The most that a run may take on a busy machine. The number of kills has a bound of its own."""
 AT_ONCE = 8
 DYING_SHARE = 0.04
-"""The share of the commits before which, and after which, a server kills itself."""
+"""A server kills itself right before this share of its commits, and right after the same share."""
 
 router = APIRouter(prefix="/v1", route_class=ResourceRoute)
 

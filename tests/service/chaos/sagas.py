@@ -45,7 +45,7 @@ ORDERS = {
     "completed": ["reserve", "request", "confirm"],
     "abandoned": ["reserve", "request", "refund", "release"],
 }
-"""The effects of a saga, in this order. After the first time-out comes a reminder."""
+"""The effects of a saga in their order, by its final state. With a time-out, a reminder follows the first two."""
 DUE = "UPDATE chassis.sagas SET due_at = clock_timestamp() WHERE due_at IS NOT NULL"
 LOSE = "DELETE FROM chassis.outbox WHERE type = 'shop.advance-saga.v1' AND random() < $1"
 SAGAS = "SELECT key::int AS number, version, state, problem FROM chassis.sagas"
@@ -68,7 +68,7 @@ class Count:
     wrong: dict[int, list[str]] = field(default_factory=dict)
     """Orders whose effects came twice, or not at all, or in another order."""
     unbalanced: dict[int, list[str]] = field(default_factory=dict)
-    """Orders whose charges are not their confirmation and refunds."""
+    """Orders with more or fewer charges than confirmations and refunds together."""
     happened: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -96,7 +96,7 @@ class Chaos:
         """Choose troubles in random order: each part is killed and dies, and each kind happens, if there are enough rounds."""
         once = [(name, victim) for name in ("die", "kill") for victim in self._kinds[name].victims]
         once += [self._of_kind(name) for name in self._kinds if name not in ("die", "kill")]
-        # A version is deployed once; jobs are lost and workers are hit the more often.
+        # A version is deployed only once, so the other rounds choose among the other kinds of trouble.
         more = [self._of_kind(self.dice.choice(sorted(self._kinds.keys() - {"deploy"}))) for _ in range(rounds)]
         planned = [*once, *more][:rounds]
         self.dice.shuffle(planned)
@@ -161,7 +161,7 @@ class Chaos:
 
     @contextlib.contextmanager
     def _lost(self) -> Generator[None]:
-        """Delete a share of the jobs of sagas that wait in the outbox: the delayed jobs of all waits are there."""
+        """Delete a share of the sagas' jobs from the outbox, where the delayed jobs of all waits are."""
         asyncio.run(_fetch(self.running.databases["shop"], LOSE, LOST_SHARE))
         yield
 

@@ -18,7 +18,7 @@ from tests.support import brokers
 from tests.support.link import Link
 
 IDLE_IN_TRANSACTION = "3s"
-"""How long a stopped worker keeps its row locks."""
+"""How long the database lets a stopped worker keep its row locks."""
 
 
 @contextlib.contextmanager
@@ -71,7 +71,7 @@ def shop_and_bank(broker: str, *, mutant: str | None = None) -> Generator[System
 
 
 def die_order(folder: Path, name: str) -> Path:
-    """Return the file that lets this worker die after its next commit."""
+    """Return the path of the file that, once it exists, lets this worker die after its next commit."""
     return folder / f"{name}.die"
 
 

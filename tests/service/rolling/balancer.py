@@ -64,7 +64,7 @@ class Balancer:
     told: str
 
     async def until_it_sends_to(self, ports: set[int]) -> None:
-        """Wait until it sends to all of these ports, and to no other. Raises TimeoutError."""
+        """Wait until the balancer sends to all of these ports, and to no other. Raises TimeoutError."""
         async with httpx2.AsyncClient() as client:
 
             async def so() -> bool:

@@ -37,7 +37,7 @@ class Image:
 
     def environment(self, settings: Mapping[str, str]) -> dict[str, str]:
         kept = {name: it for name, it in os.environ.items() if not name.startswith(("OTEL_", "PYTEST_"))}
-        # Before the chassis that this environment has installed.
+        # These folders come before the chassis that this environment has installed.
         path = f"{self.folder / 'src'}:{self.folder / 'chassis/src'}"
         return {**kept, "PYTHONPATH": path, "SERVICE_VERSION": self.version, **settings}
 

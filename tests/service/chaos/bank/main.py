@@ -24,7 +24,8 @@ from tests.service.chaos.shop.main import WITHIN
 
 NEARLY_LATE = timedelta(seconds=1.5)
 KINDS = 8
-"""Of as many orders the bank refuses one, answers one only after a reminder or never, and answers two at about the time-out."""
+"""The number of kinds of orders: the bank refuses one kind, answers one kind only after a reminder or never, and answers
+two kinds at about the time-out."""
 
 metadata = metadata_for("bank")
 bookings = sa.Table(

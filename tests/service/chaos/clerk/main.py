@@ -1,4 +1,4 @@
-"""Handlers that record what they did. No table refuses a second record of the same."""
+"""Handlers that record their work. No table refuses a second record of the same work."""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """A service whose orders are placed by a saga, with steps that take time and fail at random after their effect.
 
-No table refuses a second record of the same. The second version of the saga has one more step at its end.
+No table refuses a second record of the same effect. The second version of the saga has one more step at its end.
 """
 
 import asyncio
