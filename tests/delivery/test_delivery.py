@@ -321,7 +321,7 @@ def test_every_image_is_pinned(render: Render) -> None:
     assert [image for image in images if not re.search(r":\d+(\.\d+)+(-[a-z-]+)?$", image)] == []
 
 
-# --- what is left behind in the code --------------------------------------------------------------------------------
+# --- code that waits for a person -----------------------------------------------------------------------------------
 
 WAITS_FOR_A_PERSON = [
     "breakpoint()",

@@ -103,7 +103,7 @@ def test_every_rule_of_checkov_that_is_skipped_has_a_reason(render: Render) -> N
     assert all(len(line.partition(" # ")[2]) > 20 for line in lines)
 
 
-# --- what is deployed -----------------------------------------------------------------------------------------------
+# --- the deployed manifests -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session", params=OVERLAYS)
@@ -339,7 +339,7 @@ def test_the_service_reads_every_deployed_setting(deployed: list[Manifest], rend
     assert (settings.serve_docs, settings.probe_details) == (False, False)
 
 
-# --- what an overlay switches on ------------------------------------------------------------------------------------
+# --- components that an overlay switches on -------------------------------------------------------------------------
 
 
 KEDA_CHECK = """
@@ -430,7 +430,7 @@ def test_monitoring_has_the_labels_by_which_operator_and_sidecar_find_rules_and_
     assert len(brought) == 3
 
 
-# --- what the how-to pages add to an overlay ------------------------------------------------------------------------
+# --- edits of an overlay on the how-to pages ------------------------------------------------------------------------
 
 
 def follow(page: str, service: Path, name: str) -> list[Manifest]:

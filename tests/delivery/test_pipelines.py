@@ -194,7 +194,7 @@ def variables(file: Path) -> dict[str, str]:
     return dict(line.split("=", 1) for line in file.read_text().splitlines())
 
 
-# --- which job runs when
+# --- the conditions of each job
 # ------------------------------------------------------------------------------------------------
 
 CLUSTER = {"STAGING_URL": "https://staging.example.com", "PRODUCTION_URL": "https://example.com"}
@@ -334,7 +334,7 @@ def test_a_cluster_s_credentials_are_in_the_environment_of_no_other_command(rend
     assert seeing == ["make deploy OVERLAY=staging", "make deploy OVERLAY=production"]
 
 
-# --- what both files keep to
+# --- rules for both files
 # --------------------------------------------------------------------------------------------
 
 

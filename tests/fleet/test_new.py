@@ -50,7 +50,7 @@ def own_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
 
 @contextmanager
 def at_a_terminal(*command: str, cwd: Path) -> Generator[tuple[fdpexpect.fdspawn, subprocess.Popen[bytes]]]:
-    # Not pexpect.spawn, which forks this process, with the threads and locks of other tests.
+    # pexpect.spawn is no choice here: it forks this process, with the threads and locks of other tests.
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (50, 80))
     environment = {**os.environ, "TERM": "xterm"}

@@ -184,7 +184,7 @@ def installed_by(file: Path) -> Iterator[tuple[str, str]]:
 
 
 def names_program(installer: str) -> int:
-    """Return the index of the argument that names the program: the last, but `packed` takes a file of the package after it."""
+    """Return the index of the argument that names the program: the last, except for `packed`, where a file comes last."""
     return 0 if installer == "packed" else -1
 
 

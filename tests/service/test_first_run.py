@@ -288,7 +288,7 @@ IDENTITY = {
 
 def answer_every_question(template: Path, folder: Path) -> list[str]:
     """Copy as a person at a terminal does: a name, then Enter for each default. Returns the commands of the last message."""
-    # Not pexpect.spawn, which forks this process, with the threads and locks of other tests.
+    # pexpect.spawn is no choice here: it forks this process, with the threads and locks of other tests.
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (50, 200))
     process = subprocess.Popen(

@@ -25,7 +25,7 @@ from tests.support.tokens import trusted_issuer
 
 # Limit the number of examples and not the time: with a time limit, Schemathesis silently tests less of each operation.
 LIMIT = ["--max-time", os.environ["FUZZ_SECONDS"]] if "FUZZ_SECONDS" in os.environ else ["--max-examples", "25"]
-# Fixed, so that a mistake shows in the run of its own change, and not in a later run.
+# The seed is fixed, so that a mistake shows in the run of its own change, and not in a later run.
 SEED = os.environ.get("FUZZ_SEED", "2027")
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("fuzz")]

@@ -53,7 +53,7 @@ def alerts(service: Path) -> list[dict[str, Any]]:
     return [rule for rule in rules(service) if "alert" in rule]
 
 
-# --- what is exported -----------------------------------------------------------------------------------------------
+# --- exported metrics -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def change(file: Path, healthy: str, broken: str) -> None:
     file.write_text(text.replace(healthy, broken))
 
 
-# --- when alerts fire -----------------------------------------------------------------------------------------------
+# --- the conditions of alerts ---------------------------------------------------------------------------------------
 
 
 def promtool(service: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -294,7 +294,7 @@ def test_a_wrong_threshold_for_sagas_is_found(long_worker: Path, healthy: str, b
     assert "FAILED" in tested.stdout + tested.stderr
 
 
-# --- where alerts lead to -------------------------------------------------------------------------------------------
+# --- the pages of alerts --------------------------------------------------------------------------------------------
 
 
 def without_help(service: Path) -> list[str]:

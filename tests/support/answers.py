@@ -79,7 +79,7 @@ Country:
   active: boolean = true
 """
 
-# The longest names that the questions allow. They show a generated line that is too long.
+# The longest names that the questions allow: with these names, a test finds a generated line that is too long.
 LONGEST = """
 {a}:
   {f}_string: string(1000)?
@@ -107,8 +107,8 @@ LONGEST = """
 EDITORS = {"editor": "vscode", "dev_container": "yes"}
 EVERY_PART = {"chassis_parts": "[traces, shell, lists, schedules, republish, overview, neighbours, idempotency]"}
 
-# Every messaging style on every broker, with names and fields that differ as much as possible. Half of them have the default
-# of a new service for identity.
+# Every messaging style on every broker, with names and fields that differ as much as possible. Half of the variants have
+# identity, as a new service has by default.
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {"service_name": "billing", "ci": "both"},
     "short": {

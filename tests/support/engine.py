@@ -32,7 +32,7 @@ ROOMY_BYTES = 6 * 2**30
 
 @dataclass(frozen=True)
 class Engine:
-    """`folder` has a `docker` that uses this engine, for programs that look for it in PATH."""
+    """A container engine. `folder` has a `docker` that uses the engine, for programs that look for `docker` in PATH."""
 
     folder: Path
     enter: tuple[str, ...] = ()
@@ -40,7 +40,7 @@ class Engine:
 
     @property
     def path(self) -> str:
-        """Return PATH with that program in it."""
+        """Return PATH with the `docker` of this engine in it."""
         return f"{self.folder}:{os.environ['PATH']}"
 
     def docker(

@@ -20,7 +20,7 @@ def built(name: str, module: str) -> Path:
         with one_at_a_time("go"):
             if not program.exists():
                 with tempfile.TemporaryDirectory(dir=TOOLS) as scratch:
-                    # Not optimised: a validator runs for a second, and an optimising build takes a minute.
+                    # The build does not optimise: a validator runs for a second, and an optimising build takes a minute.
                     env = {**os.environ, "GOBIN": scratch, "GOFLAGS": "'-gcflags=all=-N -l' -ldflags=-w"}
                     subprocess.run(
                         ["go", "install", module], cwd=scratch, check=True, env=env, timeout=INSTALL_TIMEOUT_SECONDS

@@ -15,7 +15,7 @@ __all__ = ["OtlpReceiver", "Span", "tree"]
 
 
 class OtlpReceiver:
-    """Listens on a free port of the loopback interface while the `with` block runs."""
+    """A receiver that listens on a free port of the loopback interface while the `with` block runs."""
 
     def __init__(self) -> None:
         self.spans: list[Span] = []

@@ -2,8 +2,8 @@
 
 Names follow OpenTelemetry's "Prometheus and OpenMetrics Compatibility", as Prometheus' own OTLP receiver does by
 default (UnderscoreEscapingWithSuffixes). Prometheus 3.16 stored the same series, name by name and label by label, when
-it was sent what tests/service/test_observability.py collects; no registry has its binary, so the comparison is not
-repeated here.
+it was sent the metrics that tests/service/test_observability.py collects. No registry has its binary, so the comparison
+is not repeated here.
 """
 
 import re

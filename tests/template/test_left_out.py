@@ -51,7 +51,7 @@ TOLERANCE = 0.05
 
 
 def lines(service: Path) -> list[int]:
-    """Count the lines of the chassis that run in production, those for development and tests, and all of them."""
+    """Count lines of the chassis: for production, for development and tests, and all lines."""
     chassis = service / "chassis/src/chassis"
     counts = [0, 0]
     for path in chassis.rglob("*.py"):

@@ -428,7 +428,7 @@ AGGREGATES = [
         "Invoice: {created_at: datetime}",
         "leave out Invoice.created_at, or type 'invoice_created_at': each has it",
     ),
-    # what an aggregate goes without
+    # parts that an aggregate goes without
     ("Invoice: {status: None, a: text}", "leave out Invoice.status, or type 'invoice_status': its only type is 'none'"),
     ("Invoice: {status: none}", "type at least one field: 'Invoice: {name: string(120)}'"),
     ("Invoice: {a: none, b: text}", "type a type for Invoice.a: 'none' is for status and reminder alone"),
@@ -1020,7 +1020,7 @@ def test_english_plurals(rendered: Render, name: str, plural: str) -> None:
     assert rendered("aggregates", "validator", aggregates={name: {"a": "text"}}) == ""
 
 
-# What is stored, and what is left out
+# Stored answers, and answers that are left out
 
 
 def test_the_answers_file_is_readable_and_gives_the_same_answers_again(copy: Copy) -> None:

@@ -1,4 +1,4 @@
-"""An issuer, or somebody between the issuer and the service, answers with anything: the service stays up, and trusts none."""
+"""An issuer, or somebody between the issuer and the service, answers with anything: the service stays up, and trusts nothing."""
 
 import asyncio
 import gzip

@@ -201,7 +201,7 @@ def test_the_document_does_not_depend_on_the_order_of_the_lines(shop: Service) -
     assert json.dumps(documents[0]) == json.dumps(documents[1])
 
 
-# --- what validators say ----------------------------------------------------------------------------------------------
+# --- the verdict of validators ----------------------------------------------------------------------------------------
 
 CHECK = """
 const { Parser } = require('@asyncapi/parser');

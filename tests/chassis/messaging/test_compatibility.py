@@ -117,7 +117,7 @@ class LineOfText(Contract):
     parts: list["LineOfText"] = Field(default_factory=list)
 
 
-# --- what breaks others -----------------------------------------------------------------------------------------------
+# --- changes that break other services --------------------------------------------------------------------------------
 
 BREAKING: dict[str, tuple[dict[str, Any], str]] = {
     "a removed field": ({"customer": None}, "customer: was removed"),
@@ -394,7 +394,7 @@ def test_schemas_of_the_same_meaning_have_no_difference(old: dict[str, Any], new
     assert [one for one in differences(old, new) if one.wider is False] == []
 
 
-# --- what passes ------------------------------------------------------------------------------------------------------
+# --- changes that pass ------------------------------------------------------------------------------------------------
 
 
 class Renamed(Contract):
@@ -434,7 +434,7 @@ def test_the_schema_of_another_service_is_not_compared() -> None:
     assert refused(sent_to_others, event(contract("OtherV1"))) == []
 
 
-# --- messages that go
+# --- removed messages
 # ---------------------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ from tests.chassis.command_line import CommandDesk
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 HOSTILE = "a\x1b[2Jb\x9b1mc\nd\u202ee"
-"""Clears the screen, begins a line of its own, and reverses the text behind it."""
+"""A text that clears a terminal's screen, starts a line of its own, and reverses the text after it."""
 
 
 class Desk(CommandDesk):

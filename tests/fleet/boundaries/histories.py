@@ -33,7 +33,7 @@ def working_days_before(days: int) -> date:
 
 @dataclass
 class History:
-    """The files that a service begins with, and what happens to it: commits and tags, in any order."""
+    """The files that a service begins with, and its later commits and tags, in any order."""
 
     name: str
     owner: str = ""

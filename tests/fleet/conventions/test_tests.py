@@ -42,7 +42,7 @@ MUTATIONS: Mutations = {
 test_only_the_convention_that_is_broken_fails = each_alone(MUTATIONS)
 
 
-# --- which calls count ------------------------------------------------------------------------------------------------
+# --- calls that count as a test ---------------------------------------------------------------------------------------
 
 ROUTES = {
     "/v1/invoices": ["get", "post"],

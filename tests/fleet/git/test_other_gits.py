@@ -37,7 +37,7 @@ def small(tmp_path: Path) -> Path:
     return repository
 
 
-# --- What a person has set ---------------------------------------------------------------------------------------------
+# --- Personal settings -------------------------------------------------------------------------------------------------
 
 # Each of these settings has changed the output or the behaviour of Git. No code of fleet names any of them.
 PERSONAL = """
@@ -410,7 +410,7 @@ def test_history_is_read_as_committed(small: Path) -> None:
     assert git_module.line(small, "rev-list", "--count", "HEAD") == "3"
 
 
-# --- What else a repository holds ---------------------------------------------------------------------------------------
+# --- Other content of a repository --------------------------------------------------------------------------------------
 
 
 def test_the_answers_to_a_second_template_do_not_matter(born: Born) -> None:

@@ -52,7 +52,7 @@ class NumberedTree(BaseModel):
 
 
 def compare(expected: Any, sent: Any) -> list[str]:
-    """Compare two schemas of a message with one field, `it`, of these types: that of the receiver, and that of the sender."""
+    """Compare two schemas of a message with one field, `it`: of the type that the receiver expects, and of the sent type."""
     taken = create_model("Message", it=expected).model_json_schema(mode="validation")
     given = create_model("Message", it=sent).model_json_schema(mode="serialization")
     return [str(one) for one in find_unmet(taken, given)]

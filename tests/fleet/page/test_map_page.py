@@ -152,7 +152,7 @@ def test_a_click_on_a_service_shows_its_neighbours_and_escape_shows_all_again(
         assert chosen.get_by_role("link", name=other, exact=True).count()
     assert "✕ error" in chosen.inner_text()
     assert page.evaluate(OVERLAPS)["found"] == []
-    # A link of the list leads on, and the browser's way back leads back.
+    # A link in the list opens the other service, and the browser's Back button returns.
     other = sorted(neighbours - {name})[0]
     chosen.get_by_role("link", name=other, exact=True).first.click()
     expect(chosen.get_by_role("heading")).to_have_text(other)
@@ -162,7 +162,7 @@ def test_a_click_on_a_service_shows_its_neighbours_and_escape_shows_all_again(
     service.press("Escape")
     expect(chosen).to_be_hidden()
     assert page.locator(".map-view svg.chosen").count() == 0
-    # Its paper would end in the middle of a view that has moved.
+    # The drawing has no background, whose edge would show in the middle of a view that has moved.
     expect(page.locator(".map-view .paper")).to_have_css("fill", "none")
     page.goto(f"{pages[200].as_uri()}#map/{other}")
     expect(chosen.get_by_role("heading")).to_have_text(other)

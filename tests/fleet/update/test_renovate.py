@@ -149,7 +149,7 @@ def test_without_its_manager_or_the_templates_address_renovate_sees_no_update(op
     assert set(opened.pulls) == {"worked-on", "trusting"}
 
 
-# --- what it leaves alone ---------------------------------------------------------------------------------------------
+# --- updates that Renovate leaves out ---------------------------------------------------------------------------------
 
 
 def test_renovate_leaves_the_platforms_pins_alone_and_not_the_teams(born: Born) -> None:

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 
 SERVICES = int(os.environ.get("SERVICES", len(VARIANTS)))
 BY_PLAIN_UPDATE = int(os.environ.get("BY_PLAIN_UPDATE", "1"))
-# The services whose gates run, which takes minutes.
+# The number of services whose gates run: the gates of a service take minutes.
 GREEN = int(os.environ.get("GREEN", "1"))
 VERSIONS = ("v1.1.0", "v1.2.0", "v1.3.0")
 LINES = ("# Why: see our decision 7.\n", "\n# TODO: not before June.\n", "# über uns\n", "x = 1\n")

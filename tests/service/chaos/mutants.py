@@ -59,7 +59,7 @@ MUTANTS: dict[str, Callable[[], None]] = {
 
 
 def die_after_a_commit(order: Path) -> None:
-    """Kill this process if the file is there: the effect of a message is committed, and the broker will deliver it again."""
+    """Kill this process if the file is there: the effect of a message is committed, and the broker will redeliver it."""
     process = Processor._in_one_transaction
 
     async def process_and_die(self: Processor, *batch: Any, **options: Any) -> None:

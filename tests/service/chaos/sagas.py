@@ -36,7 +36,7 @@ from tests.support import brokers
 
 DRAIN_SECONDS = 300
 PATIENCE_SECONDS = 90
-"""How long nothing must have changed before a run that is not good counts as ended."""
+"""If nothing changes for this time, the run counts as ended, although its result is not good."""
 LOST_SHARE = 0.3
 REPEATS = 6
 WORKERS = ("shop", "shop-2", "bank")

@@ -274,7 +274,7 @@ async def create(url: str, names: list[str]) -> None:
 
 
 async def connect(url: str) -> asyncpg.Connection:
-    """Connect to a database that may just restart."""
+    """Connect to a database, which may be restarting at the moment."""
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while True:
         try:

@@ -169,7 +169,7 @@ class Cluster:
 
 @asynccontextmanager
 async def cluster(folder: Path, base: Path, releases: int, **settings: str) -> AsyncGenerator[Cluster]:
-    """Make a cluster for `releases` releases, with the first, by the manifests in `base`. No pod runs in it yet."""
+    """Make a cluster without pods by the manifests in `base`. It has ports for `releases` releases, the first included."""
     (given,) = yaml.safe_load((base / "kustomization.yaml").read_text())["configMapGenerator"]
     settings = dict(literal.split("=", 1) for literal in given["literals"]) | settings
     serve, work = (next(yaml.safe_load_all((base / file).read_text())) for file in ("deployment.yaml", "worker.yaml"))
