@@ -301,8 +301,7 @@ def test_compose_itself_takes_the_file_of_every_broker(render: Render, broker: s
     assert checked.returncode == 0, checked.stdout
 
 
-# --- images
-# ------------------------------------------------------------------------------------------------------------
+# --- images -----------------------------------------------------------------------------------------------------------
 
 
 def test_every_image_is_pinned(render: Render) -> None:

@@ -31,8 +31,7 @@ pytestmark = pytest.mark.xdist_group("gates")
 PIPELINES = {"GitHub": GitHub, "GitLab": GitLab}
 REGISTRIES = {"GitHub": "ghcr.io", "GitLab": "registry.gitlab.com"}
 
-# --- every command
-# -----------------------------------------------------------------------------------------------------
+# --- every command ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -194,8 +193,7 @@ def variables(file: Path) -> dict[str, str]:
     return dict(line.split("=", 1) for line in file.read_text().splitlines())
 
 
-# --- the conditions of each job
-# ------------------------------------------------------------------------------------------------
+# --- the conditions of each job ---------------------------------------------------------------------------------------
 
 CLUSTER = {"STAGING_URL": "https://staging.example.com", "PRODUCTION_URL": "https://example.com"}
 
@@ -334,8 +332,7 @@ def test_a_cluster_s_credentials_are_in_the_environment_of_no_other_command(rend
     assert seeing == ["make deploy OVERLAY=staging", "make deploy OVERLAY=production"]
 
 
-# --- rules for both files
-# --------------------------------------------------------------------------------------------
+# --- rules for both files ---------------------------------------------------------------------------------------------
 
 
 def workflow(render: Render) -> dict[str, Any]:

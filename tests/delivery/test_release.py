@@ -32,8 +32,7 @@ def copy(render: Render, tmp_path: Path) -> Path:
     return Path(shutil.copytree(render(**VARIANTS["default"]), tmp_path / "billing"))
 
 
-# --- pushing
-# -----------------------------------------------------------------------------------------------------------
+# --- pushing ----------------------------------------------------------------------------------------------------------
 
 PUSH = "make push REPOSITORY=ghcr.io/Acme/Billing VERSION=v1 OUTPUT=told"
 
@@ -139,8 +138,7 @@ def test_a_laptop_s_image_has_the_service_s_name_and_takes_layers_from_nowhere(c
     assert machine.calls() == [["docker", "build", "--tag", "billing", "--build-arg", "VERSION=v1", "."]]
 
 
-# --- deploying
-# ---------------------------------------------------------------------------------------------------------
+# --- deploying --------------------------------------------------------------------------------------------------------
 
 DEPLOY = f"make deploy OVERLAY=staging IMAGE=registry.example.com/team/billing@{DIGEST}"
 
@@ -276,8 +274,7 @@ def test_only_an_overlay_that_is_there_is_deployed(copy: Path, machine: Machine,
     assert machine.calls() == []
 
 
-# --- the smoke test
-# ----------------------------------------------------------------------------------------------------
+# --- the smoke test ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -89,7 +89,7 @@ def born(history: Path, shared: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="session")
 def installed(shared: Path) -> Installed:
-    """`installed(service)`: install it, with the packages of a service that this run has installed already."""
+    """`installed(service)`: install the service, with packages that this run has installed for another service."""
     return partial(install, shared=shared)
 
 

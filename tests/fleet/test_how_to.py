@@ -332,7 +332,7 @@ def call_with_types(service: Path) -> None:
 
 
 def send_a_job(service: Path) -> None:
-    # Its page assumes that the setting exists.
+    # The page assumes that the setting exists.
     for path, old, new_ in (
         (SETTINGS, "    customers_url", "    mailer_url: HttpUrl\n    customers_url"),
         (CONFTEST, '"customers_url"', '"mailer_url": "http://mailer", "customers_url"'),

@@ -251,7 +251,7 @@ def test_a_service_passes_the_gates_with_the_files_of_its_team(name: str, postgr
 
 @pytest.mark.usefixtures("demo")
 def test_the_map_of_the_product_has_no_findings_but_an_event_for_nobody() -> None:
-    # In a process of its own, because the readers of repositories live as long as their process.
+    # The command has a process of its own, because the readers of repositories live as long as their process.
     command = [sys.executable, "-m", "fleet", "map", f"--config={BUILD / 'fleet.toml'}"]
     shown = subprocess.run(command, env=service_environment(PYTHONPATH=str(ROOT)), capture_output=True, text=True)
     assert (shown.returncode, "map-event-unheard" in shown.stdout) == (0, True), shown.stdout + shown.stderr
@@ -354,7 +354,7 @@ for name in ("BILLING", "started", "client_of", "expect", "show_billing", "show_
     setattr(story, name, MagicMock())
 story.main()
 """
-"""The demo with the product of the run before, and without the steps before and after its start."""
+"""The demo with the product of an earlier run, and without the steps before and after its start."""
 
 
 def test_ctrl_c_ends_the_demo_and_its_processes(demo: Demo) -> None:

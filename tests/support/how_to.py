@@ -65,7 +65,7 @@ def blocks(page: str) -> list[str]:
 
 
 def follow(service: Path, page: str, *steps: Step) -> None:
-    """Apply its step to each block, then add the imports and format."""
+    """Apply one step to each block of the page, then add the imports and format."""
     found = blocks(page)
     assert len(found) == len(steps), f"{page} has {len(found)} blocks, and there are steps for {len(steps)}"
     for step, text in zip(steps, found, strict=True):

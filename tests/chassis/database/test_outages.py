@@ -350,7 +350,7 @@ async def test_a_limit_of_the_role_that_is_shorter_than_ours_is_logged_once(
     assert {call.args for call in logger.calls} == {("database_limit_short",)}
 
 
-# Two hosts, of which one accepts writes.
+# Two hosts: only one of the hosts accepts writes.
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ def unsigned(issuer: Issuer) -> bytes:
 
 
 def hmac_of(signed: bytes, key: ECKey) -> bytes:
-    """Take a public key as a secret, as a verifier does that believes the algorithm of the token."""
+    """Sign with the public key as a secret, which convinces a verifier that trusts the algorithm in the token's header."""
     return base64url(hmac.digest(key.as_pem(private=False), signed, "sha256"))
 
 

@@ -434,8 +434,7 @@ def test_the_schema_of_another_service_is_not_compared() -> None:
     assert refused(sent_to_others, event(contract("OtherV1"))) == []
 
 
-# --- removed messages
-# ---------------------------------------------------------------------------------------------------
+# --- removed messages -------------------------------------------------------------------------------------------------
 
 
 def test_a_removed_message_is_refused_with_the_way_to_retire_a_message() -> None:
@@ -464,8 +463,7 @@ def test_a_retired_message_may_go_and_its_number_never_comes_back() -> None:
     assert problem == "billing.paid.v1 is in specs/retired.txt, and its number is used up: make it PaidV2."
 
 
-# --- the command, in a repository
-# -----------------------------------------------------------------------------------------
+# --- the command, in a repository -------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=[".", "services/billing"])

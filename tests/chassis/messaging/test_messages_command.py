@@ -1,4 +1,4 @@
-"""`messages`: what waits in the outbox and what the inbox has received, whatever text the messages hold."""
+"""`messages` shows waiting messages of the outbox and received messages of the inbox, with any text in the messages."""
 
 import asyncio
 import dataclasses

@@ -1,4 +1,4 @@
-"""Which calls are repeated, how often, and when not."""
+"""The repetitions of calls: the calls that are repeated, how often, and the reasons for no repetition."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta

@@ -214,7 +214,7 @@ async def test_the_memory_of_all_bodies_bounds_the_parts_and_not_the_whole() -> 
 
     stream, other = (bodies.Body(1000, Mock(expired=lambda: False)) for _ in range(2))
     reading = bodies.BodyStream(stream, receive, memory, timeout_seconds=60)
-    for _ in range(3):  # more than the bound, one part after the other
+    for _ in range(3):  # together more than the bound, but one part after the other
         await reading.receive()
     memory.count(other, 40)
     assert (stream.refused, other.refused) == (False, False)

@@ -56,7 +56,7 @@ def cage(memory_bytes: int) -> Generator[Path]:
             try:
                 folder.rmdir()
                 break
-            except OSError:  # its process has not ended yet
+            except OSError:  # a process in the cgroup has not ended yet
                 assert time.monotonic() < deadline, "the caged process does not end"
                 time.sleep(0.1)
 

@@ -138,7 +138,7 @@ async def test_requests_sent_before_the_end_of_the_drain_are_answered_though_the
         service.tell(signal.SIGTERM)
         await asyncio.to_thread(service.wait_for, event="drain_started")
 
-        service.tell(signal.SIGSTOP)  # as on a machine without time for the server
+        service.tell(signal.SIGSTOP)  # as if the machine had no time for the server
         connections = [kept_alive, unused, *(connect() for _ in range(20))]
         for connection in connections:
             connection.sendall(request)

@@ -126,7 +126,7 @@ def belongs_to_root(found: Contents, expected: Expected) -> None:
 
 
 def holds_what_its_bill_of_materials_says(found: Contents, expected: Expected) -> None:
-    """The packages equal the bill of materials: none of the dev group, and none is missing."""
+    """The packages equal the bill of materials: no package of the dev group, and no missing package."""
     installed = [Path(path).stem.split("-") for path in found.files if path.endswith(".dist-info")]
     assert {(canonicalize_name(name), version) for name, version in installed} == expected.distributions
 

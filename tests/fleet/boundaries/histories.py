@@ -61,7 +61,7 @@ class History:
         self.commit(days_ago, subject or f"Offer more, by change {len(self.events)}", {**files})
 
     def update(self, days_ago: int, version: str) -> None:
-        """An update of the template, and the documents that are generated anew in a commit that follows."""
+        """A commit with an update of the template, and then a commit with the documents that are generated anew."""
         number = (1000 - days_ago) * 100 + len(self.events)
         files = {".copier-answers.yml": self._answers(version), "chassis/x.py": f"x = {number}\n"}
         self.commit(days_ago, f"Update to template {version}", {**files})

@@ -8,7 +8,7 @@ import pytest
 from fleet.boundaries.chance import Coincidence, Fleet, Series, episodes, share_below
 
 LAST = 521
-"""The last working day of two years."""
+"""The number of the last working day of two years."""
 
 
 def found(days: dict[str, list[int]], begin: dict[str, int] | None = None, tolerance: int = 2) -> list[Coincidence]:

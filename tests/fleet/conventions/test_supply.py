@@ -145,7 +145,7 @@ def test_a_password_of_the_template_in_a_file_that_was_edited_is_no_secret_of_th
 
 def test_a_shared_secret_is_found_in_each_service_of_a_common_scan(service: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(service, tmp_path / "other", symlinks=True))
-    # In files that no other test has, because a cached result would prevent the scan.
+    # The keys are in files that no other test has, because a cached result would prevent the scan.
     append("src/billing/ours.py", f"# Ours.\n{KEY}")(service)
     append("src/billing/theirs.py", f"# Theirs.\n{KEY}")(other)
     services = [Service(service), Service(other)]

@@ -269,7 +269,7 @@ def test_the_command_names_file_and_line_in_each_format_and_fails_if_a_service_b
     assert f"billing breaks by HTTP (specs/uses/customers.json:{line}): GET" in annotation
     assert unknown.startswith("::warning title=impact-unknown::")
     assert "\x1b" not in unknown
-    # The change is merged, and is no change any more.
+    # After the commit, there is no change left to judge.
     git(fleet / "customers", "commit", "--quiet", "--all", "--message", "Remove a parameter")
     assert run(fleet, "--base", "HEAD").exit_code == 0
     assert run(fleet, "--base", "HEAD~1").exit_code == 1

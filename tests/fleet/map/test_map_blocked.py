@@ -74,7 +74,7 @@ def changed(one: Network, **fields: Any) -> Network:
 
 
 def edited(name: str, edit: Callable[[Node], object]) -> dict[str, Network]:
-    """Both sides, with an edit of the policy that one of them has for the call."""
+    """Both sides, after an edit of one side's policy for the call."""
     both = overlays()
     policy = copy.deepcopy(both[name].policies[1])
     edit(policy)

@@ -196,7 +196,7 @@ def test_a_pipe_in_the_place_of_an_object_is_given_up_once_for_all_files(reposit
     for _ in range(100):
         with pytest.raises(MachineError, match="was given up"):
             blobs.read(name)
-    assert time.monotonic() - begun < 25  # 50 if each read waited
+    assert time.monotonic() - begun < 25  # it would be 50 if each read waited
 
 
 def loose(repository: Path, name: str) -> Path:

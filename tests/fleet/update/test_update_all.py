@@ -119,7 +119,7 @@ def test_each_service_gets_a_tested_branch_and_a_failed_service_stops_no_other(
     assert Path(failed.log).read_text().count("a test failed") == 2
     assert Path(failed.log).stat().st_size < 2 * log
 
-    # The team repairs it on its own branch, with a new commit, so the update starts again.
+    # The team repairs the service on its own branch, with a new commit, so the update starts again.
     (failing / "fail").unlink()
     commit(failing)
     mended = update_all(members, folder, RunOptions(), jobs=2)[0]

@@ -321,7 +321,7 @@ def sessions(running: Pair) -> int:
 
 
 def effects(running: Pair) -> tuple[int, int, int]:
-    """Return the numbers of customers, of customers without a namesake, and of orders."""
+    """Return the numbers of customers, of different names of customers, and of customers with an order."""
     customers = ask(
         running.databases["customers"],
         "SELECT concat(count(*), ' ', count(DISTINCT name)) FROM customers.customers",
