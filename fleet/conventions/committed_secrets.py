@@ -38,7 +38,10 @@ class NoSecrets(Convention):
     """Everybody who ever cloned a repository knows the secrets in it, so a committed secret has to be replaced everywhere."""
 
     id = "supply-no-secrets"
-    remedy = "replace the secret where it is used, then remove it from the file; settings come from the environment"
+    remedy = (
+        "revoke the secret where it was issued, use a new secret, then remove the old secret from the file; settings come from "
+        "the environment"
+    )
 
     def check(self, service: Service) -> Iterator[Problem]:
         found = service.compute_once(_kingfisher(), _of_the_team(service), _scan)

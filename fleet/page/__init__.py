@@ -116,6 +116,7 @@ def _render(content: Content, ordered: list[Row], *, is_folder: bool, team: Team
             rules=failing,
             kept=[one for one in content.conventions if not any(one.id in row.heat for row in ordered)],
             heat=_heat(failing, ordered, content.conventions),
+            explained={one.id for one in content.conventions},
             changes=changes(content.days[-2], content.days[-1]) if len(content.days) > 1 else [],
             charts=charts(content.days),
             campaigns=shown(content.campaigns, ordered),
@@ -152,8 +153,8 @@ def _newest(standings: Sequence[Standing]) -> Standing | None:
     return max(known, key=lambda one: as_version(one.newest) or Version("0"), default=None)
 
 
-def _heat(found: Sequence[Rule], ordered: Sequence[Row], conventions: Sequence[Convention]) -> list[Convention]:
-    """Return the conventions that services fail or have waived, the worst first."""
-    known = {one.id: one for one in conventions if any(one.id in row.heat for row in ordered)}
-    failing = [one.id for one in found if one.id in known]
-    return [known[id_] for id_ in dict.fromkeys([*failing, *known])]
+def _heat(found: Sequence[Rule], ordered: Sequence[Row], conventions: Sequence[Convention]) -> dict[str, str]:
+    """Return the rules that services fail or have waived, the worst first, each with the reason."""
+    reasons = {one.id: one.reason for one in conventions} | {one.id: one.reason for one in found}
+    marked = [id_ for row in ordered for id_ in row.heat]
+    return {id_: reasons.get(id_, "") for id_ in dict.fromkeys([*(one.id for one in found), *marked])}

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 
 from fleet.check.findings import Finding, Level
 from fleet.check.standing import Standing
@@ -79,9 +80,16 @@ class Row:
     @property
     def order(self) -> tuple[object, ...]:
         """The key by which services are sorted: the worst service comes first."""
-        urgencies = (self.numbers[one] for one in ("urgent", "error", "warning", "notice"))
-        state = STATES.index(self.word)
-        return -state, *(-number for number in urgencies), -self.standing.days_behind, self.standing.name
+        words = ("urgent", "error", "warning", "notice")
+        numbers = [self.numbers[one] for one in words]
+        worst = next((place for place, number in enumerate(numbers) if number), len(words))
+        most_first = (*(-number for number in numbers), -self.standing.days_behind)
+        return -STATES.index(self.word), worst, self._tier, *most_first, self.standing.name
+
+    @property
+    def _tier(self) -> float:
+        """The tier as a number, of which 1 matters most. A tier in words has no order, and comes last."""
+        return float(self.standing.tier) if self.standing.tier.isdecimal() else inf
 
     @property
     def tally(self) -> str:
@@ -96,8 +104,8 @@ class Row:
 
     @cached_property
     def heat(self) -> dict[str, tuple[str, int, str]]:
-        """The mark of each convention with findings: urgency, number of findings, and the first reason."""
-        ids = Counter(one.id for one in self.standing.conventions)
+        """The mark of each rule with findings: urgency, number of findings, and the first reason."""
+        ids = Counter(one.id for one in self.findings)
         first = {one.id: one for one in reversed(self.findings)}
         return {id_: (urgency(first[id_]), number, first[id_].reason) for id_, number in ids.items()}
 

@@ -6,8 +6,14 @@ from dataclasses import dataclass
 
 from fleet.check.findings import Finding, Level
 from fleet.conventions import Convention
-from fleet.page.rows import Row, urgency
+from fleet.page.rows import URGENT, Row, urgency
 from fleet.template.release import as_version
+
+# Findings about these subjects are not in files of the template, so that no release fixes them.
+OF_THE_TEAM = frozenset({"drift", "map", "waiver"})
+
+# A release is named as the fix if its services would keep the rule by luck in at most this share of cases.
+LUCK = 0.05
 
 # The number of next steps: as many as one person can keep in view.
 STEPS = 5
@@ -62,14 +68,16 @@ def _rule(id_: str, reason: str, pairs: list[tuple[Row, Finding]], every: Sequen
     reason = reason or pairs[0][1].why
     if id_ == "template-lag":  # every newer release fixes the lag
         return Rule(id_, reason, worst, failing, failing[0].standing.newest)
+    if id_ in URGENT or id_.partition("-")[0] in OF_THE_TEAM:
+        return Rule(id_, reason, worst, failing)
     return Rule(id_, reason, worst, failing, *_fixed_by(failing, every))
 
 
 def _fixed_by(failing: Sequence[Row], every: Sequence[Row]) -> tuple[str, int]:
     """Return the oldest release from which on no service fails the rule, and the number of services with such a release.
 
-    The release is empty if a service of the newest version in use fails the rule, or a service without a known version:
-    then no release is known to fix the rule.
+    The release is empty if a service of the newest version in use fails the rule, or a service without a known version, or if few
+    of the older services fail the rule: then no release is known to fix the rule.
     """
     ids = {row.number for row in failing}
     versions = {row.number: as_version(row.standing.version) for row in every if row.standing.version}
@@ -78,7 +86,8 @@ def _fixed_by(failing: Sequence[Row], every: Sequence[Row]) -> tuple[str, int]:
     if None in broken or newest is None:
         return "", 0
     healthy = [row for row in every if (number := versions.get(row.number)) and number > newest]
-    if not healthy:
+    older = sum(1 for number in versions.values() if number and number <= newest)
+    if not healthy or (1 - len(failing) / older) ** len(healthy) > LUCK:
         return "", 0
     oldest = min(healthy, key=lambda row: versions[row.number] or newest)
     return oldest.standing.version, len(healthy)

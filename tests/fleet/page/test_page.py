@@ -242,10 +242,21 @@ def test_a_mark_of_the_heat_map_leads_to_its_finding_and_remedy(page: Page) -> N
     expect(finding).to_be_visible()
 
 
+def test_the_heat_map_has_a_mark_for_each_service_in_breach_with_the_rules_of_drift_and_the_map(opened: Open) -> None:
+    page = opened(with_example_map(example(40)))
+    rows = page.locator("#heatmap tbody tr[data-state=breach]")
+    assert rows.count() == 12
+    assert [row.inner_text() for row in rows.all() if not row.locator(".urgent, .error").count()] == []
+    page.get_by_role("link", name="fraud, map-event-unfit: not kept").click()
+    expect(page.locator("details.service[open] li[data-id=map-event-unfit]")).to_be_focused()
+
+
 def test_the_heat_map_is_one_stop_of_the_tab_key_and_the_arrows_go_on(page: Page) -> None:
     marks = page.locator("#heatmap td a")
     assert [marks.nth(number).get_attribute("tabindex") for number in range(3)] == ["0", "-1", "-1"]
-    assert page.locator("#heatmap thead th").all_inner_texts() == ["supply-no-secrets", "http-pages", "http-paths"]
+    assert page.locator("#heatmap thead th").all_inner_texts() == [
+        *("supply-no-secrets", "http-pages", "drift-edited", "http-paths")
+    ]
     second_column = page.get_by_role("link", name="billing-9, http-pages")
     waived = page.get_by_role("link", name=f"{HOSTILE}, http-pages: waived")
     second_column.focus()

@@ -1,5 +1,7 @@
 """The order of services, the next steps, and the release that would fix a rule, without a browser."""
 
+from dataclasses import replace
+
 from fleet.check.findings import Finding, Level
 from fleet.check.standing import Standing
 from fleet.page.rows import rows
@@ -26,6 +28,14 @@ def test_services_are_sorted_by_state_then_urgency_then_the_number_of_rules() ->
         standing("two", "v1", 0, of("http-pages"), of("http-paths")),
         standing("leaked", "v1", 0, of("supply-no-secrets")),
     ) == ["leaked", "two", "one", "unreadable", "warning", "notice", "in-order"]
+
+
+def test_of_two_services_with_findings_of_one_level_the_lower_number_of_the_tier_comes_first() -> None:
+    many = standing("many", "v1", 0, of("http-pages"), of("http-paths"))
+    tiers = {"ten": "10", "two": "2", "words": "gold"}
+    tiered = [replace(standing(name, "v1", 0, of("http-pages")), tier=tier) for name, tier in tiers.items()]
+    leaked = standing("leaked", "v1", 0, of("supply-no-secrets"))
+    assert ordered(many, *tiered, leaked) == ["leaked", "two", "ten", "many", "words"]
 
 
 def test_a_secret_that_the_policy_makes_a_warning_is_not_urgent() -> None:
@@ -59,6 +69,11 @@ def test_a_release_fixes_a_rule_if_all_failing_services_are_older_and_no_service
     assert fixed_by(old, older, standing("same", "v1.9.0")) == ("", 0)
     assert fixed_by(old, standing("new", "v1.10.0", 0, failing), standing("other", "v1.10.0")) == ("", 0)
     assert fixed_by(standing("unknown", "main", 0, failing), standing("new", "v1.10.0")) == ("", 0)
+    few = [standing(f"old-{number}", "v1.9.0") for number in range(9)]
+    assert fixed_by(old, *few, *(standing(f"new-{number}", "v1.10.0") for number in range(9))) == ("", 0)
+    assert fixed_by(old, *few, *(standing(f"new-{number}", "v1.10.0") for number in range(40))) == ("v1.10.0", 40)
+    assert fixed_by(standing("leaked", "v1.9.0", 0, of("supply-no-secrets")), standing("new", "v1.10.0")) == ("", 0)
+    assert fixed_by(standing("drifted", "v1.9.0", drift=1), standing("new", "v1.10.0")) == ("", 0)
     lag = Finding("template-lag", ".copier-answers.yml", "lacks one release", "`fleet update`", Level.WARNING)
     behind = Standing("behind", "", version="v1.9.0", newest="v1.10.0", platform=(lag,))
     assert fixed_by(behind, standing("new", "v1.10.0")) == ("v1.10.0", 0)
