@@ -1,13 +1,15 @@
 """Invented questions about boundaries for the invented fleet."""
 
+import hashlib
 from datetime import date, timedelta
+from itertools import cycle
 
 from fleet.boundaries.boundaries import Report
 from fleet.boundaries.breaks import Break
-from fleet.boundaries.days import quarters, window
+from fleet.boundaries.days import window
 from fleet.boundaries.decision import Quote
 from fleet.boundaries.past import Past
-from fleet.boundaries.questions import Evidence, Question, Record
+from fleet.boundaries.questions import Evidence, Question, Record, trend
 from fleet.check.standing import Standing
 from fleet.service.waivers import today
 
@@ -18,6 +20,7 @@ TEAM = Quote(
     "yes",
 )
 SUBJECTS = ("Add the discount", "Name the currency", "Split the address", "Count refunds")
+TIMES = 11
 
 
 def boundaries(standings: list[Standing]) -> Report:
@@ -36,21 +39,25 @@ def boundaries(standings: list[Standing]) -> Report:
 
 def _together(pair: tuple[str, str], first: date, last: date) -> Question:
     one, other = pair
-    days = [last - timedelta(30 + 61 * number) for number in range(len(SUBJECTS))]
+    days = [last - timedelta(30 + 61 * number) for number in range(TIMES)]
     return Question(
         "boundary-contracts-together",
         pair,
-        f"{one} and {other} changed their contracts together 11 times within two working days of each other, "
+        f"{one} and {other} changed their contracts together {TIMES} times within two working days of each other, "
         f"of 12 of {one} and 11 of {other} in their common time",
         "by chance 1.8 times would be expected; 276 pairs were compared",
         "Is there one reason that changes both? Then one team may own both, or one service may do the work of both",
         tuple(
             (
-                Evidence(one, str(day), "ab44e12ab1", subject),
-                Evidence(other, str(day + timedelta(1)), "3fd3c9e2ba", f"Follow {one}: {subject.lower()}"),
+                Evidence(one, str(day), _commit(one, day), subject),
+                Evidence(other, str(day + timedelta(1)), _commit(other, day), f"Follow {one}: {subject.lower()}"),
             )
-            for day, subject in zip(days, SUBJECTS, strict=True)
+            for day, subject in zip(days, cycle(SUBJECTS), strict=False)
         ),
-        dict(zip(quarters(first, last), (0, 1, 2, 2, 1, 2, 1, 1, 1), strict=False)),
+        trend((day + timedelta(1) for day in days), first, last),
         (Record(one, TEAM), Record(other, None)),
     )
+
+
+def _commit(name: str, day: date) -> str:
+    return hashlib.sha256(f"{name} {day}".encode()).hexdigest()[:10]

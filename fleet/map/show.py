@@ -18,7 +18,7 @@ from fleet.map.cards import cards, grouped
 from fleet.map.drawing import arrows, describe_service, printable, sentence, who
 from fleet.map.mermaid import mermaid
 from fleet.map.model import Map, MapFinding
-from fleet.map.svg import DASHES, LEGEND, svg
+from fleet.map.svg import DASHES, LEGEND, ON_A_PAGE, svg
 from fleet.output import count, escaped
 
 _Listed = tuple[int, MapFinding, list[tuple[str, bool]]]
@@ -109,7 +109,7 @@ def html(map_: Map, found: list[MapFinding], links: Mapping[str, str] | None = N
         groups={level: _grouped(map_, found, level) for level, _ in LEVELS},
         numbers=levels,
         services=len(map_.nodes),
-        legend=LEGEND,
+        legend=(*LEGEND, *ON_A_PAGE),
         dashes=defaultdict(str, DASHES),
         listing=[
             (title, [(name, _words(map_, name), details.get(name)) for name in names])

@@ -44,6 +44,9 @@ LEGEND = (
     ("job", "sends a job"),
     ("call wrong", "has an error, with the number of the finding"),
 )
+ON_A_PAGE = (("event bundle", "several arrows that share a way"),)
+"""Further lines of the legend of a page, which has room for them."""
+
 LEGEND_WIDTH = 1000
 
 MANY = 60

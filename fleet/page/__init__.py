@@ -20,7 +20,7 @@ from fleet.output import count, visible
 from fleet.page.boundaries import boundaries_of
 from fleet.page.campaigns import headline, shown
 from fleet.page.charts import charts
-from fleet.page.faults import Fault
+from fleet.page.faults import Fault, broken_by
 from fleet.page.parts import digest, environment, part
 from fleet.page.rows import STATES, Row, rows, urgency
 from fleet.page.steps import Rule, rules, steps
@@ -122,6 +122,7 @@ def _render(content: Content, ordered: list[Row], *, is_folder: bool, team: Team
             campaigns=shown(content.campaigns, ordered),
             boundaries=boundaries_of(content.boundaries, named, ordered) if content.boundaries else None,
             named=named,
+            broken={named[name].number: causes for name, causes in broken_by(content.faults).items() if name in named},
             headline=headline,
             describe_record=describe_record,
             style=part("page.css") + (part("map.css") if content.graph else ""),

@@ -72,6 +72,7 @@ class Chart:
     legend: tuple[tuple[str, str], ...]
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    is_stacked: bool = False
 
     @property
     def body(self) -> Markup:
@@ -124,14 +125,14 @@ def _counts(points: list[Day]) -> list[Chart]:
         "void": [sum(one.void for one in day.services.values()) for day in points],
     }
     kinds = (
-        ("Conventions that fail", "failure", conventions),
-        ("Drift", "file", drift),
-        ("Waivers", "waiver", waivers),
+        ("Conventions that fail", "failure", "; drift, lag and the map are not counted", conventions),
+        ("Drift", "file", "", drift),
+        ("Waivers", "waiver", "; a void waiver has expired or is malformed", waivers),
     )
     made = []
-    for title, noun, series in kinds:
+    for title, noun, note, series in kinds:
         totals = [sum(values) for values in zip(*series.values(), strict=True)]
-        headline = f"{count(totals[-1], noun)}, {_change(totals[-1] - totals[0], points[0].day)}"
+        headline = f"{count(totals[-1], noun)}, {_change(totals[-1] - totals[0], points[0].day)}{note}"
         made.append(_stacked(title, headline, points, series))
     return made
 
@@ -164,7 +165,7 @@ def _stacked(
     drawing = _draw(f"{title}: {headline}", frame, grid, paths)
     rows = [(str(day.day), *(str(values[place]) for values in series.values())) for place, day in enumerate(points)]
     legend = tuple((name, name) for name in series) if len(series) > 1 else ()
-    return Chart(title, headline, drawing, legend, ("day", *series), tuple(reversed(rows)))
+    return Chart(title, headline, drawing, legend, ("day", *series), tuple(reversed(rows)), is_stacked=True)
 
 
 def _adoption(points: list[Day], adopted: list[Adoption]) -> Chart:
@@ -178,7 +179,8 @@ def _adoption(points: list[Day], adopted: list[Adoption]) -> Chart:
     grid = [(frame.rise(part), f"{part:.0%}") for part in (0, ADOPTED, 1)]
     newest = adopted[0]
     age = count((frame.last - newest.published).days, "day")
-    headline = f"{newest.version} is at {newest.share:.0%} after {age}"
+    having = f"{newest.version} or later is at {newest.share:.0%} of {count(_readable(points[-1]), 'readable service')}"
+    headline = f"{having} after {age}"
     headline += "".join(f"; {one.version} took {_days(one)} to {ADOPTED:.0%}" for one in adopted[1:2] if one.days)
     rows = [(one.version, str(one.published), f"{one.share:.0%}", _days(one) or "not yet") for one in adopted]
     return Chart(
@@ -189,6 +191,10 @@ def _adoption(points: list[Day], adopted: list[Adoption]) -> Chart:
         ("release", "published", "share today", f"days until {ADOPTED:.0%}"),
         tuple(rows),
     )
+
+
+def _readable(day: Day) -> int:
+    return sum(one.is_readable for one in day.services.values())
 
 
 def _days(one: Adoption) -> str:

@@ -12,6 +12,8 @@ const words = new Map(rows.map((row) => [row.dataset.service, `${row.textContent
 const traits = new Map(rows.map((row) => [row.dataset.service, row.dataset]));
 const CHOICES = ["state", "owner", "domain", "tier", "version"].filter((name) => filter.elements[name]);
 const FIELDS = ["text", ...CHOICES, "group"].filter((name) => filter.elements[name]);
+// The height of the note over the lower edge of a table.
+const NOTE = 32;
 let order = rows;
 
 function sortBy(column) {
@@ -174,6 +176,25 @@ document.getElementById("heatmap")?.addEventListener("keydown", (event) => {
   stopAt(found);
   found.focus();
 });
+
+// A table in a box that is too low states how many rows are below its edge, because a screen may show no scroll bar.
+function countBelow(box) {
+  const edge = box.getBoundingClientRect().bottom + 1;
+  const ends = [...box.querySelectorAll("tbody tr:not(.group, [hidden])")].map((row) => row.getBoundingClientRect().bottom);
+  const isCut = ends.at(-1) > edge;
+  const below = ends.filter((end) => end > edge - NOTE).length;
+  if (isCut) box.dataset.below = `↓ ${below} more below: scroll`;
+  else delete box.dataset.below;
+}
+
+const sizes = new ResizeObserver((entries) => {
+  for (const entry of entries) countBelow(entry.target.closest(".scroll"));
+});
+for (const box of document.querySelectorAll(".scroll")) {
+  box.addEventListener("scroll", () => countBelow(box), { passive: true });
+  sizes.observe(box.querySelector("table"));
+  sizes.observe(box);
+}
 
 // A page that is a day old, or older, states its age: its findings may be fixed already.
 const age = Math.floor((Date.now() - new Date(document.getElementById("generated").dateTime)) / 86_400_000);

@@ -111,9 +111,14 @@ def test_a_question_about_boundaries_has_its_evidence_with_links_its_trend_and_t
     trend = question.locator(".trend")
     assert trend.locator("thead th").count() == trend.locator("tbody td").count() == 9
     evidence = question.locator(".evidence tbody")
-    assert evidence.count() == 4
+    assert evidence.count() == 11
     link = evidence.first.get_by_role("link").first
-    expect(link).to_have_attribute("href", re.compile("^https://git.example.com/shop/[a-z-]+/-/commit/ab44e12ab1$"))
+    expect(link).to_have_attribute("href", re.compile("^https://git.example.com/shop/[a-z-]+/-/commit/[0-9a-f]{10}$"))
+    links = [one.get_attribute("href") for one in evidence.get_by_role("link").all()]
+    assert len({*links}) == len(links) == 22
+    bars = [one.bounding_box() or {} for one in trend.locator("i").all()]
+    assert len({round(bar["y"] + bar["height"]) for bar in bars}) == 1
+    assert sum(map(int, trend.locator("tbody td").all_inner_texts())) == 11
     page.get_by_text("The last break of each contract").click()
     cells = page.locator(".breaks tbody tr").first.inner_text().split("\t")
     assert cells[1:4] == ["HTTP", f"{today() - timedelta(40)} 3fd3c9e2ba", "1"]
@@ -140,11 +145,39 @@ def test_the_page_begins_with_the_errors_between_services_and_their_causes(opene
     page = opened(with_example_map(example(40)))
     faults = page.locator(".faults li b").all_inner_texts()
     assert len(faults) == 2
-    assert all(re.fullmatch(r"[\w-]+ breaks [\w-]+", one) for one in faults)
+    assert all(re.fullmatch(r"[\w-]+ @[\w/]+ breaks [\w-]+ (@[\w/]+|no owner)", one) for one in faults)
     breaking = faults[0].partition(" ")[0]
     page.locator(".faults").get_by_role("link", name=breaking, exact=True).first.click()
     expect(page.locator("details.service[open] summary .name")).to_have_text(breaking)
     many = Fault((HOSTILE, "orders"), ((HOSTILE, True), ("breaks", False), ("orders", True)), HOSTILE)
     page = opened(replace(small(), faults=[many] * 5))
     assert page.locator(".faults li").last.inner_text().split() == ["2", "more", "errors", "of", "the", "map"]
-    assert page.locator(".faults li b").first.inner_text() == f"{HOSTILE} breaks orders"
+    assert page.locator(".faults li b").first.inner_text() == f"{HOSTILE} {HOSTILE} breaks orders @shop/b"
+
+
+def test_a_service_in_order_that_another_service_breaks_names_that_service_in_its_row_and_details(opened: Open) -> None:
+    page = opened(with_example_map(example(40)))
+    row = page.locator("#table tbody tr", has=page.get_by_role("link", name="payments-api", exact=True))
+    expect(row.locator("td").first).to_have_text("in order broken by notifications")
+    row.locator(".victim a").click()
+    expect(page.locator("details.service[open] summary .name")).to_have_text("notifications")
+    row.get_by_role("link", name="payments-api", exact=True).click()
+    broken = page.locator("details.service[open]").filter(has_text="This service is broken by notifications: the owner")
+    expect(broken.locator("summary .name")).to_have_text("payments-api")
+    expect(page.locator("#summary")).to_contain_text("1 service in order is broken by another service.")
+
+
+def test_the_page_begins_with_the_campaign_that_is_late_and_the_number_of_services_to_act_today(opened: Open) -> None:
+    page = opened(with_example_map(example(40)))
+    expect(page.locator("#summary .late")).to_have_text(
+        re.compile("^cost-centres is 5 days late: 12 of 28 services done")
+    )
+    expect(page.locator("#summary")).to_contain_text("3 services have to act today")
+    expect(page.locator("#campaign-cost-centres .achieved")).to_contain_text("The campaign asks 28 of 40 services")
+    page.locator("#summary .late a").click()
+    expect(page.locator("#campaign-cost-centres")).to_be_in_viewport()
+
+
+def test_other_services_with_the_same_rule_are_listed_with_their_owners(opened: Open) -> None:
+    others = opened(example(40)).locator(".steps > li").first.locator(".others")
+    expect(others).to_have_text(re.compile("loyalty @shop/catalogue, search @shop/identity$"))

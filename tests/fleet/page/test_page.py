@@ -58,7 +58,9 @@ def test_the_page_opens_with_the_numbers_and_filters_of_the_states(page: Page) -
     chips = [text.split(maxsplit=1) for text in page.locator("button.chip").all_inner_texts()]
     assert chips == [["1", "in order"], ["1", "unreadable"], ["4", "breach"]]
     releases = [text.split()[:2] for text in page.locator(".releases li").all_inner_texts()]
-    expect(page.locator("#releases > .quiet")).to_have_text("2 services are behind the newest release.")
+    expect(page.locator("#releases > .quiet")).to_have_text(
+        "2 services are behind the newest release. 1 service could not be read."
+    )
     assert releases == [["v1.10.0", "3"], ["v1.9.0", "1"], ["v1.2.0", "1"]]
     assert page.locator(".releases .behind").all_inner_texts() == ["billing-10", HOSTILE]
 
@@ -98,7 +100,8 @@ def test_names_reasons_and_the_history_are_text_and_nothing_else(page: Page) -> 
     assert page.title().startswith("The fleet")
     assert HOSTILE in names(page)
     unread = page.locator("#unread li").all_inner_texts()
-    assert unread == [f"gone no such repository {HOSTILE}", f"history.jsonl, line 2 {HOSTILE}"]
+    mend = "Until its owner or you mend this, nobody judges the service."
+    assert unread == [f"gone no owner no such repository {HOSTILE} {mend}", f"history.jsonl, line 2 {HOSTILE}"]
     assert page.locator("script").count() == 1
     assert page.locator("[onclick], [onerror], a[href^='javascript']").count() == 0
     page.get_by_text("Why these conventions").click()
@@ -119,7 +122,7 @@ def test_charts_have_a_table_and_a_description_each_and_a_fleet_without_history_
     assert figures.count() == 5
     adoption = figures.filter(has_text="Adoption of releases")
     expect(adoption.locator("svg")).to_have_attribute(
-        "aria-label", re.compile("^Adoption of releases: v1.10.0 is at 60%")
+        "aria-label", re.compile("^Adoption of releases: v1.10.0 or later is at 60% of 5 readable services after")
     )
     adoption.get_by_text("Table").click()
     assert adoption.locator("tbody tr").first.inner_text().split("\t") == ["v1.10.0", "2026-10-01", "60%", "not yet"]
@@ -162,6 +165,15 @@ def test_a_click_on_a_column_sorts_by_its_meaning_and_a_second_click_reverses_th
             header.nth(column(name)).get_by_role("button").press("Enter")
         expect(header.nth(column(name))).to_have_attribute("aria-sort", "descending")
         assert names(page)[0] == service
+
+
+def test_a_table_that_is_cut_states_how_many_rows_are_below_until_the_last_row_is_visible(opened: Open) -> None:
+    box = opened(example(40)).locator("#services .scroll")
+    seen = "one => [...one.querySelectorAll('tbody tr')].filter(row => row.getBoundingClientRect().bottom <= one.getBoundingClientRect().bottom - 31).length"
+    expect(box).to_have_attribute("data-below", re.compile(r"\d+ more below"))
+    assert box.get_attribute("data-below") == f"↓ {40 - box.evaluate(seen)} more below: scroll"
+    box.evaluate("one => { one.scrollTop = one.scrollHeight }")
+    expect(box).not_to_have_attribute("data-below", re.compile("."))
 
 
 def test_text_state_and_owner_filter_the_table_the_heat_map_and_the_details(page: Page) -> None:
