@@ -14,7 +14,7 @@ from tests.support.commands import make
 from tests.support.osv import Osv
 from tests.support.services import Birth
 
-# In the group of the gates, which use the same installed service.
+# These tests are in the group of the gates, which use the same installed service.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("gates")]
 
 

@@ -27,7 +27,7 @@ from tests.support.paths import ROOT
 from tests.support.pipelines import Event, GitLab
 from tests.support.services import Render
 
-# In one worker, so that the tools are built once.
+# These tests run in one worker, so that the tools are built once.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("delivery")]
 
 

@@ -26,7 +26,7 @@ from tests.support.network import Pod, lets_in, lets_out
 from tests.support.paths import ROOT
 from tests.support.services import Render
 
-# In the group of tests/delivery/test_delivery.py, so that one worker renders the services of both.
+# These tests are in the group of tests/delivery/test_delivery.py, so that one worker renders the services of both.
 pytestmark = pytest.mark.xdist_group("delivery")
 
 OF_OPERATORS = ("PrometheusRule", "ScaledObject")
@@ -73,7 +73,7 @@ def test_checkov_finds_only_the_broken_setting(service: Path) -> None:
     (service / "broken.yaml").write_text(
         healthy.replace("readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false")
     )
-    # In the service's folder, which has .checkov.yaml. checkov calls no other host.
+    # checkov runs in the service's folder, which has .checkov.yaml, and calls no other host.
     files = ["--file", "healthy.yaml", "broken.yaml"]
     checked = subprocess.run(
         [

@@ -25,7 +25,7 @@ from tests.support.services import Birth, Render
 from tests.support.stand_ins import DIGEST, Machine
 from tests.support.tokens import trusted_issuer
 
-# In the group of the gates, which use the same installed service.
+# These tests are in the group of the gates, which use the same installed service.
 pytestmark = pytest.mark.xdist_group("gates")
 
 PIPELINES = {"GitHub": GitHub, "GitLab": GitLab}
@@ -171,7 +171,7 @@ def run_pipeline(pipeline: GitHub | GitLab, service: Path, machine: Machine, **e
 
 
 def run_job(job: Job, clone: Path, machine: Machine, **more: str) -> dict[str, dict[str, str]]:
-    """Run the steps of a job. Returns their outputs, and under `variables` those for the environment of later jobs."""
+    """Run the steps of a job. Returns their outputs, with the environment variables of later jobs under `variables`."""
     outputs: dict[str, dict[str, str]] = {}
     outputs_file = machine.folder / "output"
     # This machine cannot reach the database of vulnerabilities, which would also decide whether this test passes.

@@ -858,7 +858,7 @@ def service(born: Born, installed: Installed) -> Path:
     service = born(messaging_style="events-and-queues", broker="nats", **answers)
     own = {**answers, "sagas": "none", "service_name": "accounts", "aggregates": AGGREGATES.strip().splitlines()[1]}
     shutil.copytree(born(messaging_style="events-and-queues", broker="nats", **own), service.parent / "accounts")
-    # As the page about sagas advises: the example is deleted by deleting its files.
+    # The page about sagas advises to delete the example by deleting its files.
     for path in ("api/invoice_reviews.py", "usecases/invoice_reviews.py", "sagas/review_invoice.py"):
         (service / "src/billing" / path).unlink()
     for path in ("test_review_invoice.py", "runs/invoice_approved.json"):
@@ -884,7 +884,7 @@ def test_a_service_that_follows_the_pages_passes_every_gate(service: Path, tmp_p
     move_a_file(service, tmp_path)
     git(service, "add", "--all")
     found = list(check_conventions(Service(service)))
-    # As the first page describes for a status that callers do not know.
+    # The first page describes this finding, which is about a status that callers do not know.
     unknown = [finding for finding in found if 'may also be "cancelled" now' in finding.reason]
     assert {finding.id for finding in unknown} == {"http-breaking"}
     assert [finding for finding in found if finding not in unknown] == []

@@ -29,13 +29,13 @@ from tests.support.commands import git, make, service_environment
 from tests.support.paths import ROOT
 from tests.support.waiting import wait_until
 
-# One group, because `make demo` writes into build/, and its product is started once.
+# These tests are one group, because `make demo` writes into build/, and its product is started once.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("product"), pytest.mark.timeout(1800)]
 
 DEMO_SECONDS = 1500
 STALE = "run `make pictures`: a picture of README.md does not show what the programs show"
 
-# Each span in which services meet, and each step of the saga, with its service and its parent.
+# Each span of a call or message between services, and each step of the saga, with its service and its parent.
 TRACE = {
     ("POST /v1/checkouts", "storefront"): None,
     ("POST orders", "storefront"): "POST /v1/checkouts",

@@ -39,7 +39,7 @@ from tests.support.paths import ROOT
 from tests.support.services import Birth, Render
 from tests.support.waiting import wait_until
 
-# One group, one test after the other, because each uses port 8000 if that is free.
+# These tests are one group and run one after the other, because each test uses port 8000 if that port is free.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dev")]
 
 START_SECONDS = 120

@@ -220,7 +220,7 @@ def test_every_example_is_valid(document: dict[str, Any]) -> None:
 
 
 def test_every_string_and_number_that_a_client_sends_is_bounded(document: dict[str, Any]) -> None:
-    """Each has a fixed form, or a limited length or size, so that the API refuses what the database could not store."""
+    """Each value has a fixed form, or a limited length or size, so the API refuses values that the database cannot store."""
     for node in nodes(document["components"]["schemas"]["NewEverything"]):
         match node.get("type"):
             case "string":

@@ -30,7 +30,7 @@ from tests.support.services import Render, use_packages_of_the_tests
 from tests.support.tokens import Trusted, trusted_issuer
 from tests.support.waiting import until
 
-# In the group of the other tests that start brokers of their own.
+# These tests are in the group of the other tests that start brokers of their own.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("chaos")]
 
 WAIT_SECONDS = 120
@@ -72,7 +72,7 @@ def life(request: pytest.FixtureRequest, render: Render, tmp_path_factory: pytes
         settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": telemetry.endpoint, "BROKER_URL": broker.url, "DRAIN_SECONDS": "0"}
         with contextlib.ExitStack() as processes:
             overview = asyncio.run(live(billing, ledger, server, settings, trusted, processes))
-        # Each process has sent the rest of its telemetry at its stop.
+        # When a process stops, it sends the rest of its telemetry, so everything has arrived here.
         yield Life(ledger, telemetry, overview, (billing / "dev.log").read_text())
 
 

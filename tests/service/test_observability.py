@@ -37,7 +37,7 @@ from tests.support.prometheus import MetricsReceiver, Series, problems, translat
 from tests.support.services import Render
 from tests.support.waiting import until
 
-# In the group of tests/delivery/test_delivery.py, so that one worker renders the services of both.
+# These tests are in the group of tests/delivery/test_delivery.py, so that one worker renders the services of both.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("delivery")]
 
 SOME = [pytest.param(VARIANTS[name], id=name) for name in ("default", "short", "both-rabbitmq", "queues-nats")]
@@ -64,8 +64,8 @@ def exported() -> set[Series]:
         system("nats", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint, MESSAGE_MAX_ATTEMPTS="1") as running,
     ):
         asyncio.run(live(running))
-    # Each process has sent the rest of its telemetry at its stop.
-    # Together they export as one service that publishes and consumes events.
+    # When a process stops, it sends the rest of its telemetry. The two services together export the metrics of one service
+    # that publishes and consumes events.
     return {
         Series(one.name, tuple(sorted({**one.label, "job": one.label["job"].replace("journal", "counter")}.items())))
         for one in receiver.series

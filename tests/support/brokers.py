@@ -305,7 +305,7 @@ def _home(folder: Path | None, name: str) -> Generator[Path]:
 
 
 def rabbitmq_server() -> str:
-    # Not the program in PATH: Debian's program runs as the user rabbitmq, in the folders of the system's service.
+    # The program in PATH is of no use: it runs as the user rabbitmq, in the folders of the system's service.
     program = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
     with one_at_a_time("rabbitmq"):
         if not program.exists():

@@ -175,7 +175,7 @@ def prepare() -> None:
 
 
 def _installed() -> tuple[str, str]:
-    # By path, so that client and engine have the same version. A newer client in PATH needs a plugin that Debian lacks.
+    # Both programs are Debian's, so their versions are the same. A newer client in PATH needs a plugin that Debian lacks.
     daemon, client = Path("/usr/sbin/dockerd"), Path("/usr/bin/docker")
     with one_at_a_time("docker"):
         if os.geteuid() != 0 or shutil.which("apt-get") is None:

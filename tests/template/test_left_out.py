@@ -42,7 +42,7 @@ PARTS = {
         *(f"idempotency/{name}.py" for name in ("__init__", "api_document", "keys", "one_commit", "stored_answers")),
     },
 }
-"""For each optional part its modules, or one module of its folder."""
+"""For each optional part: its modules, or one module that stands for its folder."""
 NATS = {"messaging_style": "events-and-queues", "broker": "nats"}
 FOR_DEVELOPMENT = ("dev/", "messaging/specs/", "neighbours/testing.py", "sagas/testing.py", "testing.py")
 PAGE = ROOT / "docs/explanation/vendored-chassis.md"

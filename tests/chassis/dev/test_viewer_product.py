@@ -16,7 +16,7 @@ PARKED = "01a2065e-0000-7000-8000-000000000001"
 
 
 class Shop:
-    """Two services, of which payments does not start."""
+    """Two services. The service payments does not start."""
 
     command = "fleet up"
 

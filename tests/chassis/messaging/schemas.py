@@ -1,7 +1,7 @@
 """Random JSON Schemas, changes of them, and values, from a vocabulary so small that values often fit.
 
-They are made by a `Random`, which Hypothesis provides: Hypothesis itself would take too long for hundreds of thousands
-of choices.
+A `Random`, which Hypothesis provides, makes hundreds of thousands of choices. Choices by Hypothesis itself would take too
+long.
 """
 
 import copy

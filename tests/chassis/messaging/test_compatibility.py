@@ -398,7 +398,7 @@ def test_schemas_of_the_same_meaning_have_no_difference(old: dict[str, Any], new
 
 
 class Renamed(Contract):
-    """The same JSON as Address."""
+    """A contract with another name and the same JSON as Address."""
 
     city: Annotated[str, Field(description="Where.", examples=["Rome"])]
     zip_code: str | None = Field(None, deprecated=True)

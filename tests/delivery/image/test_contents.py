@@ -76,7 +76,7 @@ SPOILT: dict[str, tuple[Check, str]] = {
 
 @pytest.mark.parametrize("name", SPOILT)
 def test_each_rule_notices_a_spoilt_image(name: str, engine: Engine, image: str, expected: Expected) -> None:
-    """Only this rule notices it."""
+    """Only this rule notices the spoilt image."""
     check, instructions = SPOILT[name]
     before = () if "USER" in instructions else ("USER root",)
     after = () if "USER" in instructions else ("USER 65532:65532",)

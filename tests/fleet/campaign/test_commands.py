@@ -42,7 +42,7 @@ ADDRESSES = {
 
 @pytest.fixture
 def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a fleet of four services, of which three do not keep a convention, and with both stand-ins on PATH."""
+    """A folder with a fleet of four services. Three of the services break a convention. Both stand-ins are on PATH."""
     listed = "".join(f'[[service]]\nurl = "{address}"\n' for address in ADDRESSES.values())
     (tmp_path / "fleet.toml").write_text(listed)
     (tmp_path / "policy.toml").write_text(POLICY)

@@ -39,7 +39,7 @@ def small(tmp_path: Path) -> Path:
 
 # --- Personal settings -------------------------------------------------------------------------------------------------
 
-# Each of these settings has changed the output or the behaviour of Git. No code of fleet names any of them.
+# Each of these settings has changed the output or the behaviour of Git, and no code of fleet names such a setting.
 PERSONAL = """
 [safe]
     bareRepository = explicit

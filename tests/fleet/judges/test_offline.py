@@ -20,7 +20,7 @@ revision = "0002"
 """
 UPGRADE = f"{BEGINNING}\ndef upgrade():\n    "
 
-# Each of these either runs something, or finds out that it is judged. Below, `PROOF` is the path of a file.
+# Each of these lines either runs something, or finds out that a judge reads it. `PROOF` stands for the path of a file.
 HARMFUL = {
     "a module of Python": "import os; os.system('touch PROOF')",
     "a module of Python, imported from": "from pathlib import Path; Path('PROOF').touch()",
@@ -148,7 +148,7 @@ def test_a_list_grows_under_all_of_its_names(tmp_path: Path) -> None:
     assert [sql.strip() for sql, _ in one["statements"]] == ["DROP TABLE a;"]
 
 
-# Each of these uses a possible hole in the guards.
+# Each of these lines uses a possible hole in the guards.
 WALLED = {
     "a file": "open('PROOF', 'w')",
     "a program": "os.system('touch PROOF')",

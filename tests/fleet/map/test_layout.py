@@ -15,7 +15,7 @@ from fleet.service.asyncapi import Message
 
 
 def drawn(seed: int, number: int = 9, links: int = 60) -> tuple[list[CardSize], list[Link], Layout]:
-    """Lay out cards of different sizes with arrows at random, of which some share a bundle."""
+    """Lay out cards of different sizes with arrows at random. Some arrows share a bundle."""
     chosen = random.Random(seed)
     sizes = [
         CardSize(chosen.uniform(80, 200), 30, {f"{card}-{row}": 20 for row in range(chosen.randint(1, 9))}, 8)

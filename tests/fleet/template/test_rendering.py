@@ -102,7 +102,7 @@ def test_a_cache_that_is_deleted_during_a_run_is_made_again(
     release = Template(answers.source).at("v1.0.0")
     first = release.render(answers, tmp_path / "one")
     shutil.rmtree(tmp_path / "cache")
-    # As if the next service used other files of the template.
+    # Forget the compiled files, as if the next service used other files of the template.
     monkeypatch.setattr(CompilingOnce, "compiled", {})
     (environment,) = rendering._ENVIRONMENTS.values()
     environment.cache.clear()

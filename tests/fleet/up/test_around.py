@@ -1,4 +1,4 @@
-"""One service with its neighbours: which services start, and what stubs answer from."""
+"""One service with its neighbours: the services that start, and the source of the answers of stubs."""
 
 import json
 import shutil

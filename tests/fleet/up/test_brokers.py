@@ -24,7 +24,7 @@ from tests.support.paths import ROOT
 from tests.support.services import Render
 from tests.support.waiting import wait_until
 
-# In the group of the other tests that start brokers of their own.
+# These tests are in the group of the other tests that start brokers of their own.
 ON_BROKERS = [pytest.mark.slow, pytest.mark.xdist_group("chaos")]
 
 

@@ -301,7 +301,7 @@ def test_a_branch_is_pushed_if_that_is_asked_for_and_never_over_somebodys_work(
     # The second run only pushed, and did not run the checks of the service again.
     assert made.read_text().count("setup check") == 1
 
-    # The same with a local repository, whose origin now has another branch of that name.
+    # A local repository, whose origin now has another branch of that name, has the same result.
     other = one(local(service), tmp_path / "another", RunOptions(test=False, push=True))
     assert other.failure == f"{origin} has another branch {BRANCH}: merge or delete it, then run fleet again"
     assert git(origin, "rev-parse", BRANCH).strip() == pushed.tip

@@ -303,7 +303,7 @@ async def trace_once(load: Load, receiver: OtlpReceiver) -> list[Span]:
 
 
 def complete(receiver: OtlpReceiver, traces: set[str]) -> list[str]:
-    """Return the traces of which the request and a call have arrived."""
+    """Return each trace whose request and at least one call have arrived."""
     spans = [span for span in receiver.spans if span.trace_id in traces]
     roots = {span.trace_id for span in spans if span.name == "POST /v1/sign-ups"}
     return [span.trace_id for span in spans if span.name == CALL and span.trace_id in roots]

@@ -21,7 +21,7 @@ PAUSE_SECONDS = 0.1
 ERRAND_EVERY = 20
 """One of this many changes of a gauge also hands in an errand."""
 LONG_SECONDS = 13
-"""Longer than a broker waits for an acknowledgement (`redelivery_seconds`)."""
+"""The time of long work: longer than a broker waits for an acknowledgement (`redelivery_seconds`)."""
 
 MOVE = """
     INSERT INTO clerk.gauges (id, version) VALUES ($1, 1)

@@ -31,7 +31,7 @@ def kinds(system: System) -> dict[str, Kind]:
     """Return every kind of trouble of this system. A machine that cannot mount or change a clock has fewer."""
     found = {
         "kill": Kind({name: lambda it=part: killed(it) for name, part in system.parts.items()}, (0, 1)),
-        # Longer than a lease, so that another process takes over meanwhile, which the first process must notice.
+        # A process is frozen for longer than a lease, so that another process takes over. The first process must notice.
         "freeze": Kind({name: lambda it=part: frozen(it) for name, part in system.parts.items()}, (1, 20)),
         "partition": Kind({name: lambda it=link: partitioned(it) for name, link in system.links.items()}, (1, 20)),
         "deposed": Kind(

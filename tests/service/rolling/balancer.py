@@ -18,7 +18,7 @@ from tests.support.tools import install_from_debian, one_at_a_time
 from tests.support.waiting import until
 
 CHECK_SECONDS = 1
-"""Shorter than the probe's period: Kubernetes removes a pod at its termination, but here only /readyz shows that."""
+"""Shorter than the period of the probe in Kubernetes, which also removes a pod that ends. Here only /readyz shows that."""
 
 # `connections`: a caller's connection belongs to one pod, as with kube-proxy. `requests`: each request goes to any pod,
 # over connections that all callers share, as with an ingress. Neither repeats a request.
@@ -85,7 +85,7 @@ class Balancer:
 
 @asynccontextmanager
 async def balancer(folder: Path, pods: int, readiness: Mapping[str, int]) -> AsyncGenerator[Balancer]:
-    """Run HAProxy in front of `pods` ports, of which few have a pod at a time. It asks the probe `readiness`."""
+    """Run HAProxy in front of `pods` ports. Only a few ports have a pod at a time. HAProxy asks the probe `readiness`."""
     program = haproxy()
     connections, requests, told, *ports = _free_ports(3 + pods)
     configuration, log = folder / "haproxy.cfg", folder / "haproxy.log"

@@ -36,7 +36,7 @@ class Load:
     """The requests of the callers, and their results."""
 
     fields: dict[str, Any]
-    """The fields of a new invoice, in addition to those that every version knows."""
+    """The fields of a new invoice, in addition to the fields that every version knows."""
     answered: Counter[str] = field(default_factory=Counter)
     """Correct answers by the version that gave them: `old` without the new field, and `new` with it."""
     failures: list[str] = field(default_factory=list)

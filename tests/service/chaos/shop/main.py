@@ -31,7 +31,7 @@ from tests.service.chaos.shop.contracts import (
 WITHIN = timedelta(seconds=6)
 """How long an order waits for the bank."""
 IDLE = timedelta(seconds=HANDOVER_SECONDS + 1)
-"""Longer than a change of leaders takes, as in production. Otherwise each crash of a relay would double the jobs of all sagas."""
+"""Longer than a change of leaders, as in production: otherwise a crash of a relay would double the jobs of all sagas."""
 LONGEST_STEP_SECONDS = 0.2
 FAILING_SHARE = 0.02
 
