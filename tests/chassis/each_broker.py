@@ -11,6 +11,6 @@ Run = Callable[[str], brokers.Broker]
 
 
 def each_of(*names: str) -> list[Any]:
-    """Brokers as parameters. One worker has all tests of a broker: it is started once, by the first of them."""
+    """Brokers as parameters. One worker has all tests of a broker: the first of these tests starts the broker."""
     start = pytest.mark.timeout(2 * brokers.START_TIMEOUT_SECONDS)
     return [pytest.param(name, marks=[pytest.mark.xdist_group(name), start]) for name in names]

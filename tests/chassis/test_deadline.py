@@ -73,7 +73,7 @@ async def test_a_request_has_the_smaller_of_its_own_limit_and_a_well_formed_dura
     async with serving(app_of_deadlines) as client:
         for path in ("/left", "/left-in-a-thread"):
             left = (await client.get(path, headers=[(HEADER.encode(), value)])).json()
-            assert seconds - 5 < left <= seconds  # a busy machine takes a part of it
+            assert seconds - 5 < left <= seconds  # a busy machine uses up a part of the time
 
 
 async def test_a_header_that_is_repeated_is_ignored(app_of_deadlines: FastAPI) -> None:

@@ -224,7 +224,7 @@ def start_a_new_consumer(service: Path) -> None:
     follow(
         service,
         "start-a-new-consumer.md",
-        shown,  # an answer; the variants in tests/support/answers.py have it
+        shown,  # an answer, which the variants in tests/support/answers.py have
         shown,  # a command on the cluster; tests/chassis/messaging/test_republish.py runs it
         new("src/billing/persistence/customer_copies.py"),
         typed,

@@ -72,7 +72,7 @@ class Engine:
 
 
 SHARED = ("--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false")
-"""Options with which containers share the machine's network, and the engine does not change it."""
+"""Options with which containers share the machine's network, and the engine does not change that network."""
 
 
 @contextlib.contextmanager

@@ -63,7 +63,7 @@ def kingfisher_rules() -> None:
     NoSecrets().prepare([])
 
 
-# They are installed at the same time, so the slowest come first.
+# The programs are installed at the same time, so the slowest come first.
 NEEDS = [
     Need("Docker Engine and the base image", "tests/delivery/image", engine.prepare),
     Need("RabbitMQ", "RabbitMQ's in tests/chassis and tests/service/test_two_services.py", brokers.rabbitmq_server),

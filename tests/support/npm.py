@@ -45,7 +45,7 @@ def installed_by_bun(*packages: str) -> Path:
         folder.mkdir(exist_ok=True)
         if not (folder / "complete").exists():
             (folder / "package.json").write_text("{}")
-            # The packages become links into this cache, which is not needed after that.
+            # The packages become hard links to files of this cache, so the cache can be deleted afterwards.
             cache = folder / "cache"
             command = [str(bun), "add", "--silent", "--ignore-scripts", "--omit=optional", *packages]
             subprocess.run(

@@ -194,7 +194,7 @@ def record_who_did_it(service: Path) -> None:
     follow(
         service,
         "record-who-did-it.md",
-        shown,  # an answer; the variants in tests/support/answers.py have it
+        shown,  # an answer, which the variants in tests/support/answers.py have
         lambda service, text: edit(domain, "    updated_at: datetime\n", f"    updated_at: datetime\n{text}")(
             service, ""
         ),

@@ -1153,7 +1153,8 @@ def test_a_service_of_before_stays_without_identity_and_a_new_service_keeps_iden
     for service in (new, old):
         copier.run_copy(str(source), service, defaults=True, **OPTIONS)
     answers = old / ".copier-answers.yml"
-    answers.write_text(answers.read_text().replace("auth: oidc\n", ""))  # as a version without the question wrote it
+    # as a version without the question wrote the file
+    answers.write_text(answers.read_text().replace("auth: oidc\n", ""))
     for service in (new, old):
         git(service, "init", "--quiet")
         commit(service, "ours")

@@ -1,4 +1,4 @@
-"""The issuer of `make dev` and of tests: its tokens are verified by its published keys, and nothing else trusts them."""
+"""The issuer of `make dev` and of tests: its tokens are verified by its published keys, and nothing else trusts these tokens."""
 
 import base64
 import contextlib

@@ -1,4 +1,4 @@
-"""Commands find the servers of `make dev`, and say so if it does not run."""
+"""Commands find the servers of `make dev`, and say so if `make dev` does not run."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""The keys of an issuer are fetched when they are needed, by one fetch for all callers, and kept while it is down."""
+"""The keys of an issuer are fetched when they are needed, by one fetch for all callers, and kept while the issuer is down."""
 
 import asyncio
 

@@ -616,7 +616,7 @@ NEVER = 10 * WAIT_SECONDS
 RELUCTANT = RetryPolicy(
     max_attempts=5, handler_timeout_seconds=30, first_pause_seconds=NEVER, longest_pause_seconds=NEVER
 )
-"""Its pauses are longer than a test, so a second attempt shows that something else than the pause has caused it."""
+"""A policy with pauses that are longer than a test: the end of a pause is never the cause of a second attempt."""
 
 
 @pytest.fixture

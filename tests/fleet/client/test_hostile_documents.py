@@ -40,7 +40,7 @@ def document(
 
 
 def refusal(content: Node, name: str = "find") -> str:
-    """Return why the operation is refused; empty if it is written."""
+    """Return the reason why the operation is refused, or an empty text if the operation is written."""
     return uses.select(Document(content), [name], None, partial(code.compose, "pets")).refused.get(name, "")
 
 

@@ -870,7 +870,7 @@ def for_ever(_: Service) -> Facts:
 
 
 def never_read(source: reader.Source) -> object:
-    """Fail if it is called, in a process of its own."""
+    """Attempt a read that never ends. A process of its own runs this function, so the replacement stays there."""
     reader.facts = for_ever
     return reader.attempt_facts(source)
 

@@ -85,7 +85,7 @@ def test_a_caller_that_uses_all_of_an_api_is_judged_as_the_api_itself(change: st
     edit, reason = ALL_CHANGES[change]
     map_ = Map([Facts("ledger", uses={"billing": known()}), Facts("billing")], offered={"billing": changed(edit)})
     reported = [one.finding.reason for one in findings(map_)]
-    if change == "a deprecated operation goes":  # its announcement does not help a caller that still uses it
+    if change == "a deprecated operation goes":  # the announcement does not help a caller that still uses the operation
         assert ["is gone" in one for one in reported] == [True]
     else:
         assert any(reason in one for one in reported) is bool(reason and change not in UNNOTICED), reported

@@ -1,4 +1,4 @@
-"""The page about `fleet up`: its commands are understood, and its entry of fleet.toml is read. test_running.py runs them."""
+"""The page about `fleet up`: its commands are understood, and its entry of fleet.toml is read. test_running.py runs the commands."""
 
 import re
 import shlex

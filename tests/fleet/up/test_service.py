@@ -102,7 +102,7 @@ async def test_a_service_whose_installation_hangs_is_stopped_at_once(orders: Che
 
 
 SETUP = "setup:\n\tmkdir .venv && touch uv.lock .venv/.ready && exit 7\n"
-"""It fails at `mkdir` if there is an environment, and with status 7 after it has made an environment."""
+"""A `make setup` that fails: at `mkdir` if there is an environment, and else with status 7 after it has made one."""
 
 
 async def test_an_environment_that_was_moved_with_its_checkout_is_made_again(orders: Checkout, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_platform_files_equal_a_fresh_render_and_the_teams_files_keep_their_edit
 def test_an_update_turns_identity_neither_on_nor_off(born: Born, recorded: str | None, kept: str) -> None:
     service = born(**({"auth": recorded} if recorded else {}))
     answers = service / ".copier-answers.yml"
-    if recorded is None:  # as a version without the question wrote it
+    if recorded is None:  # as a version without the question wrote the file
         answers.write_text(answers.read_text().replace("auth: none\n", ""))
         commit(service)
     before = git(service, "ls-files", "src", "tests", "chassis/src/chassis/identity", "docs/identity.md")
