@@ -96,6 +96,22 @@ def test_the_drawing_names_every_service_call_event_and_job() -> None:
     assert not set(re.findall(r"https?://[^\"' ]*", drawing)) - {SVG.strip("{}")}
 
 
+def test_the_list_numbers_a_finding_of_an_arrow_alone_and_the_legend_names_shared_ways() -> None:
+    map_ = Map([service("orders", sends="yes"), service("mail", takes="orders")], {"gone": "no such repository"})
+    section = show.html(map_, findings(map_))
+    listed = dict(
+        re.findall(r'<li class="error"[^>]* data-services="([^"]*)">(.*?)<p class="who">', section, re.DOTALL)
+    )
+    assert {names: "number" in shown for names, shown in listed.items()} == {
+        "[&#34;gone&#34;]": False,
+        "[&#34;orders&#34;, &#34;mail&#34;]": True,
+    }
+    assert "several arrows that share a way" in section
+    (wrong,) = re.findall(r'<g class="arrow event wrong".*?</g>', section)
+    assert "stroke-dasharray" in wrong
+    assert "stroke-dasharray: none" not in section
+
+
 def test_names_with_any_characters_are_text_in_the_drawing() -> None:
     map_ = hostile()
     drawing = svg(map_, [])
