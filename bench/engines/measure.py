@@ -42,7 +42,10 @@ def running(workers: list[Worker]) -> Generator[list[Worker]]:
 async def finish(
     value_of: Callable[[str], Awaitable[Any]], orders: int, workers: list[Worker], *, first: str, ended: str
 ) -> Measured:
-    """Wait for the first effect, and then until all orders have ended. `first` is a query for a boolean, `ended` for a number."""
+    """Measure from the first effect until all orders have ended.
+
+    `first` is a query that returns a boolean, and `ended` a query for the number of ended orders.
+    """
     await until(value_of, first)
     began, cpu = time.perf_counter(), sum(map(_cpu, workers))
     await until(value_of, f"SELECT ({ended}) >= {orders}")

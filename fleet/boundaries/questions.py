@@ -48,7 +48,7 @@ class Question:
 
 
 def trend(days: Iterable[date], first: date, last: date) -> dict[str, int]:
-    """Count the days in each quarter of the window."""
+    """Count how many of the days lie in each quarter of the calendar from `first` to `last`."""
     counts = dict.fromkeys(quarters(first, last), 0)
     for name in map(quarter, days):
         if name in counts:

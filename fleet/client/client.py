@@ -59,7 +59,10 @@ def write_client(service: Path, name: str, options: Options) -> Report:
 
 
 def check_clients(service: Path, names: tuple[str, ...]) -> list[str]:
-    """Return a sentence for each neighbour whose module does not have the code of its uses. Raises FleetError."""
+    """Return a sentence for each neighbour whose generated module is missing, or differs from specs/uses/NAME.json.
+
+    Raises FleetError.
+    """
     found = []
     for name in names or sorted(file.stem for file in (service / USES).glob("*.json")):
         module, content = _module(service, name), uses.pruned(_read(service / USES / f"{name}.json"))

@@ -69,7 +69,7 @@ def write_peers(root: Path) -> list[str]:
 
 
 def _without_address(service: str, network: Network, names: dict[str, None]) -> Iterator[str]:
-    """Yield a sentence for each neighbour whose address an overlay lacks: overlays belong to the team, so no update adds it."""
+    """Yield a sentence for each neighbour that has no address in an overlay. The team owns overlays, so no update adds it."""
     namespace = network.namespace.replace(service, "{name}")
     for name in names:
         with suppress(ValueError):

@@ -60,7 +60,10 @@ FAR_TITLE, FAR_CELL = 24.0, 0.66
 
 
 def svg(map_: Map, found: Sequence[MapFinding], links: Mapping[str, str] | None = None) -> str:
-    """Draw the map. `links` are the targets of clicks on services in a page, which has a legend and a list of its own."""
+    """Draw the map for a page if there are `links`, the targets of clicks on services; otherwise as a file of its own.
+
+    A file of its own has a legend and the list of findings, which a page shows itself.
+    """
     drawn = arrows(map_, found)
     all_cards = cards(map_)
     has_labels = len(drawn) <= LABELLED

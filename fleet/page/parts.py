@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 
 @cache
 def environment() -> Environment:
-    """Return the environment of the templates in this folder, which escapes all texts."""
+    """Return Jinja's environment for the templates in this folder. It escapes every inserted text."""
     made = Environment(
         autoescape=True,
         undefined=StrictUndefined,

@@ -78,7 +78,10 @@ class Table:
         return FleetError(f"{self.where}: {key} {rule}; it is {self.values.get(key, '')!r}")
 
     def check_ids(self, ids: Iterable[str], *, wildcard: str = "") -> tuple[str, ...]:
-        """Return the ids of conventions. Raises FleetError for an unknown id, unless every name is accepted."""
+        """Return the ids if each is the id of a convention, or the wildcard. Raises FleetError otherwise.
+
+        Where the conventions are not known, every id is accepted.
+        """
         listed = tuple(ids)
         known = self.conventions
         unknown = [] if known is None else [one for one in listed if one not in known and one != wildcard]

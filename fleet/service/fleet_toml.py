@@ -194,7 +194,7 @@ def _listings(config: Path, entries: list[Any]) -> Iterator[Member]:
 
 
 def _repositories(where: str, file: Path) -> Iterator[Any]:
-    """Yield the entries of one array, of an array of pages, or of a sequence of pages, as old versions of `gh` print them."""
+    """Yield the entries of an array, of an array of pages, or of pages in sequence, which old versions of `gh` print."""
     try:
         text = file.read_text().strip()
         while text:

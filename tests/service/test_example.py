@@ -62,7 +62,8 @@ class Demo:
     def __init__(self, log: Path) -> None:
         self.log, self.memory = log, Memory(BUILD / ".fleet")
         with log.open("w") as output:
-            # The child of a background shell ignores SIGINT, unless it handles the signal itself.
+            # Where the tests run in the background of a shell, the demo inherits that SIGINT is ignored. Ctrl-C ends it all
+            # the same, because the demo sets a handler of its own.
             self.process = subprocess.Popen(
                 ["make", "demo"],
                 cwd=ROOT,

@@ -307,7 +307,7 @@ def test_the_reserved_words_cover_the_names_in_a_services_own_code(render: Calla
     imported = {
         name.asname or name.name for node in main.body if isinstance(node, ast.ImportFrom) for name in node.names
     }
-    # Pytest finds tests/ first, and takes its folders for packages.
+    # Under pytest, tests/ is first in sys.path, so its folders would hide a service's package of the same name.
     folders = {path.name for path in (ROOT / "template" / "tests").iterdir() if path.is_dir()}
     assert {name for name in imported if name.islower()} | folders <= words("packages.txt")
 

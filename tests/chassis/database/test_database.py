@@ -485,7 +485,7 @@ async def test_a_connection_that_nobody_has_used_for_long_is_closed(
         assert database.usage() == (0, POOL_SIZE, 0)
         async with asyncio.timeout(20):
             while database.usage().idle > 1:
-                await database.fetchrow("SELECT 1")  # used connections stay open
+                await database.fetchrow("SELECT 1")  # only this connection is used again, so only it stays open
                 await asyncio.sleep(0.05)
         await until(lambda: not database.usage().idle)
         assert await database.fetchrow("SELECT 1") is not None

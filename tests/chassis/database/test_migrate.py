@@ -395,7 +395,7 @@ def test_a_check_with_values_or_colons_is_written_with_the_rule_of_the_code(copy
 
     migrate.write_next(copy, empty_database, "remove all")
     migrate.upgrade(copy, empty_database)
-    migrate.undo_newest(copy, empty_database)  # restores the rules as PostgreSQL has written them
+    migrate.undo_newest(copy, empty_database)  # restores the CHECK constraints in PostgreSQL's spelling
     restored = "SELECT count(*) FROM pg_constraint WHERE contype = 'c' AND pg_get_constraintdef(oid) LIKE '%:x%'"
     assert ask(empty_database, restored) == 4
 

@@ -115,7 +115,7 @@ def opened(history: Path, born: Born, tmp_path_factory: pytest.TempPathFactory) 
             endpoint=here.url,
             token="any",
             repositories=here.repositories,
-            # The dependencies of the service, besides the template, would be looked up in registries.
+            # Otherwise Renovate would also look up the other dependencies of the service in registries.
             enabled_managers=["copier"],
         )
     assert status == 0, log

@@ -213,7 +213,7 @@ class Broker(Protocol):
         ...
 
     def publish(self, message: Message) -> Awaitable[None]:
-        """Send the message. Await the result: it ends when the broker has confirmed the message.
+        """Send the message at once. The returned awaitable completes when the broker has confirmed the message.
 
         It raises BrokerUnavailable, DestinationUnavailable or MessageRefused, with the broker's reason.
         """

@@ -1,4 +1,4 @@
-"""IdempotencyKeys: the declaration in a composition root that a POST may be sent again with its key."""
+"""IdempotencyKeys: with it in the composition root, a client may safely repeat a POST that has an Idempotency-Key."""
 
 import asyncio
 import hashlib

@@ -44,10 +44,10 @@ class Outbox:
         saga: str | None = None,
         run: str | None = None,
     ) -> None:
-        """Store domain events. A service that publishes no event stores none; otherwise each event needs its line in OUTGOING.
+        """Store domain events, each as the message that OUTGOING names; nothing in a service that publishes no event.
 
-        `subject` is the caller that caused them, `saga` the ids of the sagas that they belong to, and `run` the id of the run of `republish` that publishes them again. Raises
-        Unlisted.
+        `subject` is the caller that caused the events, `saga` has the ids of the sagas that they belong to, and `run` is the id
+        of the `republish` command that publishes them again. Raises Unlisted for an event that OUTGOING does not list.
         """
         if not self._publishes_events:
             return

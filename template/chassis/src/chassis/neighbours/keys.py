@@ -1,4 +1,4 @@
-"""Idempotency keys of calls: an effect of a request or message has the same key whenever it is repeated."""
+"""Idempotency keys of outgoing calls: when a request or a message is processed again, its calls get the same keys again."""
 
 import json
 from uuid import NAMESPACE_URL, uuid4, uuid5

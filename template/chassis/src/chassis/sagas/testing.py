@@ -83,7 +83,10 @@ class SagaPlayer:
         await self._database.execute(_SENT, row["seq"])
 
     async def retry(self, saga: Saga, key: str, *, by_hand: bool = False) -> None:
-        """Decide as a person does by `sagas retry`, and run what follows. Raises chassis.sagas.decisions.Refused."""
+        """Retry a saga as the command `sagas retry` does, and play the messages that follow.
+
+        `by_hand` is the option of that command. Raises chassis.sagas.decisions.Refused.
+        """
         saga_id = (await self.state(saga, key)).id
         async with self._database.unit_of_work() as uow:
             await decisions.retry(uow, self._sagas, saga_id, by_hand=by_hand)

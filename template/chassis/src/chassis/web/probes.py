@@ -40,7 +40,10 @@ class Part(Protocol):
         ...
 
     def run(self, finish_by: Callable[[], float | None]) -> AbstractAsyncContextManager[None]:
-        """Run the part inside the context. At its exit, `finish_by()` is the deadline, if any, by the loop's clock."""
+        """Return a context, inside which the part runs.
+
+        When the context is left, the part has to end by `finish_by()`, a time of the loop's clock; None means no deadline.
+        """
         ...
 
 
