@@ -6,7 +6,8 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
-REQUEST_SECONDS = 2
+REQUEST_SECONDS = 10
+"""The time that a caller has for its request, which is long, because a busy laptop may take seconds to send it."""
 
 
 class Refusal:

@@ -55,7 +55,8 @@ def test_the_commands_of_the_page_show_the_services_that_will_fail(
     config = fleet_of(tmp_path, rules.replace("docs-runbook", "acme-cost-centre"), born(version="v1.3.0"))
     monkeypatch.setenv("FLEET_TODAY", BEFORE[0])
     commands = re.findall(r"^fleet (status.*?)(?: +#.*)?$", page, re.MULTILINE)
-    assert len(commands) == 2
+    *commands, on_the_page = commands
+    assert (len(commands), on_the_page.split()[1]) == (2, "--page")
     shown = [report(*command.split(), *config, status=status) for status, command in enumerate(commands)]
     assert "acme-cost-centre from 2027-03-01" in shown[0]
     assert shown[1].endswith("1 service: 1 breach\n")
