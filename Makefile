@@ -42,7 +42,7 @@ test: setup ## All tests, real parts included (20 to 25 minutes on two idle core
 	@.venv/bin/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 test-fast: setup lint ## Lint, and the tests that start no server and take less than a quarter of a second (about a minute)
-	@.venv/bin/python -m pytest -m "not slow and not server" -n logical --dist loadgroup $(ARGS)
+	@.venv/bin/python -m pytest -m "not slow and not server" -n $(JOBS) --dist loadgroup $(ARGS)
 
 tools: setup ## Install what the tests need beyond Python packages, as far as this machine allows
 	@.venv/bin/python -m tests.support.needs

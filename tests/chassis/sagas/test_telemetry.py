@@ -126,7 +126,7 @@ async def test_a_sweep_reads_only_the_sagas_that_its_statement_is_about(
     await orders.execute("""
         INSERT INTO chassis.sagas (id, name, key, version, params, state, due_at, ended_at)
         SELECT gen_random_uuid(), 'place-order', number::text, 1, '{}', CASE WHEN active THEN 'running' ELSE 'completed' END,
-            CASE WHEN active THEN now() - interval '1 minute' END, CASE WHEN NOT active THEN now() - interval '1 hour' * number END
+            CASE WHEN active THEN now() - interval '1 day' END, CASE WHEN NOT active THEN now() - interval '1 hour' * number END
         FROM generate_series(1, 5000) AS number, LATERAL (SELECT number % 500 = 0 AS active)
     """)
     await orders.execute("ANALYZE chassis.sagas")
