@@ -11,9 +11,9 @@ BUDGET_MINUTES = 25
 """The budget of `make test` on an idle machine with two cores, with empty caches too."""
 
 BUDGETS = {
-    "tests/template": 250,
+    "tests/template": 190,
     "tests/service": 480,
-    "tests/chassis": 370,
+    "tests/chassis": 320,
     "tests/fleet": 830,
     "tests/delivery": 190,
     "tests/repository": 60,
