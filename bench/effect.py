@@ -34,41 +34,13 @@ from bench.process import REPORT, App
 from bench.sink import Sink, sink
 from tests.support import brokers
 from tests.support.leftovers import clean_up_after_this_process
+from tests.support.pair import AGGREGATES, HANDLER
 
 ROOT = Path(__file__).parents[1]
 INVOICES = "/v1/invoices"
 INVOICE = {"number": "2027-0001", "total": {"amount": 1250, "currency": "EUR"}}
 RATE_PER_SECOND = 50
 LIMIT_SECONDS = 120
-AGGREGATES = {
-    "billing": "Invoice: {events: state, number: string(40), total: money}",
-    "ledger": "Invoice: {number: string(40), total: money}",
-}
-HANDLER = '''"""The invoices of billing, of which this service keeps a copy."""
-
-from chassis import fields
-from chassis.database import UnitOfWork
-from chassis.messages import Contract, OnEvent
-
-from ledger.usecases.invoices import CreateInvoice, create_invoice
-
-
-class SavedInvoiceV1(Contract):
-    invoice_id: fields.Identifier
-    number: str
-    total: fields.MoneyField
-    created_at: fields.Timestamp
-
-
-async def on_saved_invoice(event: SavedInvoiceV1, uow: UnitOfWork) -> None:
-    command = CreateInvoice(invoice_id=event.invoice_id, number=event.number, total=event.total)
-    await create_invoice(command, uow, now=event.created_at)
-
-
-INCOMING = [
-    OnEvent("billing.invoice-saved.v1", SavedInvoiceV1, on_saved_invoice),
-]
-'''
 NOTIFY = """
     CREATE FUNCTION ledger.notify_copied() RETURNS trigger LANGUAGE plpgsql
         AS $$ BEGIN PERFORM pg_notify('copied', NEW.id::text); RETURN NEW; END $$;
