@@ -117,6 +117,16 @@ def table_width(output: Path | None) -> int | None:
     return None if output is None else WIDE
 
 
+def print_report(output: Path | None, text: str, *summary: str) -> None:
+    """Print the report. If it goes into a file, print the lines of its summary to stderr instead."""
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    write_report(output, text)
+    for line in summary:
+        click.echo(line, err=True)
+
+
 def write_report(output: Path, text: str) -> None:
     from fleet.cache import write_atomically
 

@@ -19,10 +19,10 @@ from fleet.options import (
     offline_option,
     output_option,
     platform_templates,
+    print_report,
     table_width,
     template_option,
     trust_templates,
-    write_report,
 )
 from fleet.output import visible
 
@@ -63,12 +63,7 @@ def campaign(
         text = visible(show.as_json(found))
     else:  # the table has colours, and has made its text visible itself
         text = "\n".join(show.table(one, width=table_width(output)) for one in found)
-    if output is None:
-        click.echo(text, nl=False)
-    else:
-        write_report(output, text)
-        for one in found:
-            click.echo(visible(show.sentence(one)), err=True)
+    print_report(output, text, *(visible(show.sentence(one)) for one in found))
     raise SystemExit(any(one.is_late for one in found))
 
 

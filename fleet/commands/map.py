@@ -14,9 +14,9 @@ from fleet.options import (
     jobs_option,
     offline_option,
     output_option,
+    print_report,
     table_width,
     trust_known_templates,
-    write_report,
 )
 from fleet.output import visible
 
@@ -79,11 +79,7 @@ def draw(
         text = svg(map_, found) if shown == "svg" else mermaid(map_, found)
     if shown != "table":
         text = visible(text)
-    if output is None:
-        click.echo(text, nl=False)
-    else:
-        write_report(output, text)
-        click.echo(f"{output}: {show.summary(map_, found)}", err=True)
+    print_report(output, text, f"{output}: {show.summary(map_, found)}")
     raise SystemExit(any(one.finding.level is Level.ERROR for one in found))
 
 
@@ -100,8 +96,4 @@ def _ask(
     found = asking.sources_of(paths) if paths else asking.sources_of_members(members(config))
     report = asking.ask(*found, traffic, jobs)
     text = show.text(report, width=table_width(output)) if shown == "table" else visible(show.as_json(report))
-    if output is None:
-        click.echo(text, nl=False)
-    else:
-        write_report(output, text)
-        click.echo(f"{output}: {show.summary(report)}", err=True)
+    print_report(output, text, f"{output}: {show.summary(report)}")

@@ -21,10 +21,10 @@ from fleet.options import (
     offline_option,
     output_option,
     platform_templates,
+    print_report,
     table_width,
     template_option,
     trust_templates,
-    write_report,
 )
 from fleet.output import visible, warn
 
@@ -111,11 +111,7 @@ def status(
         text = show_status.markdown(standings, show.markdown(map_, findings(map_)))
     if shown != "table":  # the table has colours, and has made its text visible itself
         text = visible(text)
-    if output is None:
-        click.echo(text, nl=False)
-    else:
-        write_report(output, text)
-        click.echo(f"{output}: {show_status.sentence(standings)}", err=True)
+    print_report(output, text, f"{output}: {show_status.sentence(standings)}")
     raise SystemExit(is_breached(standings))
 
 
