@@ -4,7 +4,7 @@ import socket
 
 from fleet.errors import FleetError
 from fleet.up.checkout_state import takes_socket
-from fleet.up.memory import is_free
+from fleet.up.ports import is_free
 from fleet.up.product import Checkout
 from fleet.up.refusal import Refusal
 

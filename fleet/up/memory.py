@@ -13,6 +13,7 @@ from typing import Any
 
 from fleet.errors import FleetError
 from fleet.processes.programs import wait_for_programs
+from fleet.up.ports import reserve
 
 FOLDER = ".fleet"
 MADE = ("logs", "nats", "page", "postgres")
@@ -63,12 +64,12 @@ class Memory:
         return self._recall(kind, name) or self.remember(kind, name, secrets.token_urlsafe(16))
 
     def port(self, name: str, *, is_ours: bool = True) -> int:
-        """Return the port of this name. If another program has taken our port, choose a new port and keep it."""
+        """Return the port of this name. If another program or product has taken our port, choose a new port and keep it."""
         known = self._recall("ports", name)
-        if known and (not is_ours or is_free(known)):
+        if known and (not is_ours or reserve(known)):
             return known
         taken = set(self._known.get("ports", {}).values())
-        free = next(port for port in range(FIRST_PORT, 2**16) if port not in taken and is_free(port))
+        free = next(port for port in range(FIRST_PORT, 2**16) if port not in taken and reserve(port))
         return self.remember("ports", name, free)
 
     def applied(self, name: str) -> str:
@@ -122,14 +123,6 @@ def write_private(file: Path, content: Any) -> None:
     with open(descriptor, "w") as output:
         json.dump(content, output)
     new.rename(file)
-
-
-def is_free(port: int) -> bool:
-    try:
-        socket.create_server(("127.0.0.1", port)).close()
-    except OSError:
-        return False
-    return True
 
 
 def open_log(path: Path) -> Any:

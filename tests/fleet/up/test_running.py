@@ -30,7 +30,7 @@ from tests.support.query import ask
 from tests.support.services import Birth, Render, lend_packages
 from tests.support.waiting import until, wait_until
 
-# One product at a time: a service of an older chassis holds no port while it restarts, and another product could take the port.
+# One product at a time, because each product uses both cores while its services start.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("product")]
 
 STOREFRONT = """
