@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from fleet.client import uses
-from fleet.client.code import class_name
+from fleet.client.models import class_name
 from fleet.client.sources import nearest
 from fleet.client.uses import SCHEMAS, Inexpressible, snake
 from fleet.errors import FleetError

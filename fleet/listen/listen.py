@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet.cache import write_all
-from fleet.client.code import formatted
+from fleet.client.formatting import formatted
 from fleet.client.sources import Source, difference, find, own_answers
 from fleet.client.uses import MALFORMED, Inexpressible
 from fleet.errors import FleetError

@@ -14,6 +14,7 @@ from chassis.dev import specs
 from chassis.neighbours import Fallback, NeighbourUnavailable
 
 from fleet.client import code, uses
+from fleet.client.functions import error_class
 from tests.chassis.calling import Neighbour, calling
 from tests.fleet import command_line
 from tests.support.commands import git
@@ -498,7 +499,7 @@ def test_a_hostile_document_becomes_no_code(service: Path) -> None:
 
 def test_the_code_is_the_same_on_each_version_of_python() -> None:
     """The names of statuses and the digest do not come from the standard library of the moment."""
-    assert [code._error("Its", status) for status in (413, 414, 416, 422, 418, 599)] == [
+    assert [error_class("Its", status) for status in (413, 414, 416, 422, 418, 599)] == [
         "ItsContentTooLarge",
         "ItsUriTooLong",
         "ItsRangeNotSatisfiable",
