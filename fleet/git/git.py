@@ -10,31 +10,11 @@ from typing import IO
 
 from fleet.errors import FleetError, MachineError
 from fleet.git import isolation
+from fleet.git.environment import without_repository
+from fleet.git.repository import Repository, find_repository
 
 # The limit stops the wait for a host that never answers, or for a pipe in the place of a file that nobody writes to.
 GIT_SECONDS = 300
-
-# Options of commands that talk to another repository, which use the configuration of the person who runs fleet. Fetched
-# objects are checked, because the repository of a service may be crafted to do harm.
-_EXCHANGE_OPTIONS = tuple(
-    word
-    for setting in (
-        "clone.defaultRemoteName=origin",
-        "clone.rejectShallow=false",
-        "color.ui=false",
-        f"core.hooksPath={os.devnull}",
-        "fetch.fsckObjects=true",
-        "fetch.recurseSubmodules=false",
-        "fetch.unpackLimit=1",  # git writes one pack, which `ulimit` bounds, instead of a file for each object
-        "push.followTags=false",
-        "push.gpgSign=false",
-        "push.recurseSubmodules=no",
-        "safe.bareRepository=all",
-        "submodule.recurse=false",
-        "transfer.fsckObjects=true",
-    )
-    for word in ("-c", setting)
-)
 
 # Commands that read commits only, and not a checkout.
 _OF_COMMITS = {
@@ -50,18 +30,10 @@ _OF_COMMITS = {
     "update-ref",
 }
 
+# The most bytes that are read of git's messages: their end.
+MOST_MESSAGE_BYTES = 2**16
 
-# How much another host, which may be hostile, may send. FLEET_LIMIT_MIB sets another limit.
-MIB = 2048
-# The system refuses to write longer files. A program that ignores the signal XFSZ reports this instead of ending in silence.
-_BOUNDED = ("/bin/sh", "-c", """trap '' XFSZ; ulimit -f "$0"; exec "$@\"""")
-# POSIX counts the limit of `ulimit -f` in blocks of 512 bytes. Only bash outside of its POSIX mode counts blocks of 1024 bytes,
-# and a shell with the name sh is in that mode.
-_BLOCKS_OF_MIB = 2048
-# The most bytes to read of git's messages (the end of them), and of git's output, such as a list of branches.
-_MOST_MESSAGE_BYTES = 2**16
-_MOST_OUTPUT_BYTES = 2**26
-
+# The exit status of the shell by which fleet/git/remote.py starts git, if git is not installed.
 _NOT_FOUND = 127
 
 
@@ -70,59 +42,12 @@ def git(repository: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
 
     Raises FleetError.
     """
-    return _output(repository, arguments, _run(command(repository, arguments), stdin=stdin))
+    return checked_output(repository, arguments, run(command(repository, arguments), stdin=stdin))
 
 
-def exchange(folder: Path, *arguments: str) -> bytes:
-    """Run git with another repository, by the configuration of the person who runs fleet: keys, proxies, addresses.
-
-    `folder` is a repository that fleet made, or a folder without a repository. No other process may fetch into the folder.
-    Raises FleetError.
-    """
-    environment = {name: value for name, value in os.environ.items() if name not in _DROPPED}
-    most = limit_mib()
-    command = [*_BOUNDED, str(most * _BLOCKS_OF_MIB), "git", *_EXCHANGE_OPTIONS, "-C", str(folder), *arguments]
-    _remove_partial_packs(folder)  # an earlier run may have been killed while it fetched
-    # Output goes into files, which have the same limit, because a host may send messages without an end.
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as messages:
-        try:
-            done = _run(
-                (command, environment | {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}), stdout=output, stderr=messages
-            )
-        finally:
-            _remove_partial_packs(folder)
-        written = [file.seek(0, os.SEEK_END) for file in (output, messages)]
-        output.seek(0)
-        messages.seek(max(written[1] - _MOST_MESSAGE_BYTES, 0))
-        done.stdout, done.stderr = output.read(_MOST_OUTPUT_BYTES), messages.read()
-    if max(written) >= min(most * 2**20, _MOST_OUTPUT_BYTES) or b"File too large" in done.stderr:
-        raise FleetError(
-            f"git {_name(arguments)} in {folder} was given up, because the host sends more than {most:,} MiB. If the repository "
-            "has to be larger than that, set FLEET_LIMIT_MIB to a larger number"
-        )
-    return _output(folder, arguments, done)
-
-
-def _remove_partial_packs(folder: Path) -> None:
-    """Remove the files of packs that git did not receive completely. Each may be as large as the limit."""
-    for partial in folder.glob("objects/pack/tmp_*"):
-        partial.unlink(missing_ok=True)
-
-
-def limit_mib() -> int:
-    """Read how much another host may send in one exchange. Raises FleetError if FLEET_LIMIT_MIB is not such a number."""
-    written = os.environ.get("FLEET_LIMIT_MIB", str(MIB))
-    if not re.fullmatch("[1-9][0-9]{0,8}", written):
-        raise FleetError(
-            f"FLEET_LIMIT_MIB is {written!r}, and has to be a whole number of MiB, at least 1: correct the variable, or unset it "
-            f"for the default, {MIB:,}"
-        )
-    return int(written)
-
-
-def locate(repository: Path) -> isolation.Repository:
+def locate(repository: Path) -> Repository:
     """Find the parts of the repository. Raises FleetError if there is no repository."""
-    if (found := isolation.find(repository)) is None:
+    if (found := find_repository(repository)) is None:
         raise FleetError(f"{repository} is not a git repository")
     return found
 
@@ -130,38 +55,21 @@ def locate(repository: Path) -> isolation.Repository:
 def make_bare(folder: Path) -> None:
     """Make a bare repository in the format that all versions of git read. Raises FleetError."""
     arguments = ("init", "--quiet", "--bare", "--template=", str(folder))
-    _output(folder, arguments, _run((["git", *arguments], isolation.without_repository())))
+    checked_output(folder, arguments, run((["git", *arguments], without_repository())))
 
 
 def check_out(repository: Path, checkout: Path, folder: Path, commit: str = "HEAD") -> None:
     """Write the files of a commit to `checkout`, on no branch. Git keeps its records of it in `folder`. Raises FleetError."""
     arguments = ("worktree", "add", "--quiet", "--detach", str(checkout), commit)
     command = ["git", "-C", str(repository), *arguments]
-    _output(repository, arguments, _run((command, isolation.detach(locate(repository), folder))))
+    checked_output(repository, arguments, run((command, isolation.detach(locate(repository), folder))))
 
 
 def fetch_branch(repository: Path, other: Path, branch: str) -> None:
     """Fetch a branch of another repository on this machine. Raises FleetError."""
     arguments = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", str(other), f"{branch}:{branch}")
     words, environment = command(repository, arguments)
-    _output(repository, arguments, _run((words, environment | {"GIT_ALLOW_PROTOCOL": "file"})))
-
-
-def remote_address(repository: Path) -> str:
-    """Return the URL or path that the repository pushes to: of `origin`, or of the only remote. Raises FleetError."""
-    found = locate(repository)
-    urls: dict[str, str] = {}
-    for key, value in isolation.settings_of(found.shared / "config"):
-        section, _, rest = key.partition(".")
-        name, _, variable = rest.rpartition(".")
-        if section == "remote" and (variable == "pushurl" or (variable == "url" and name not in urls)):
-            urls[name] = value
-    if "origin" not in urls and len(urls) != 1:
-        listed = f"several remotes, {', '.join(urls)}, and none is called origin" if urls else "no remote to push to"
-        raise FleetError(f"{repository} has {listed}: name one by `git remote rename` or `git remote add origin URL`")
-    url = urls.get("origin") or next(iter(urls.values()))
-    is_path = ":" not in url.partition("/")[0]
-    return str((found.root or repository) / url) if is_path else url
+    checked_output(repository, arguments, run((words, environment | {"GIT_ALLOW_PROTOCOL": "file"})))
 
 
 def bounded(repository: Path, *arguments: str, most: int) -> bytes:
@@ -182,14 +90,14 @@ def bounded(repository: Path, *arguments: str, most: int) -> bytes:
         is_late = not late.is_alive()
         late.cancel()
         messages.seek(0)
-        done = subprocess.CompletedProcess(words, process.returncode, output, messages.read(_MOST_MESSAGE_BYTES))
+        done = subprocess.CompletedProcess(words, process.returncode, output, messages.read(MOST_MESSAGE_BYTES))
     if is_late:
-        raise MachineError(f"git {_name(arguments)} was given up after {GIT_SECONDS:.0f} seconds")
+        raise MachineError(f"git {subcommand(arguments)} was given up after {GIT_SECONDS:.0f} seconds")
     if len(output) > most:
         raise FleetError(
-            f"git {_name(arguments)} was given up in {repository}, because it prints more than {most >> 20} MiB"
+            f"git {subcommand(arguments)} was given up in {repository}, because it prints more than {most >> 20} MiB"
         )
-    return _output(repository, arguments, done)
+    return checked_output(repository, arguments, done)
 
 
 def line(repository: Path, *arguments: str, stdin: bytes | None = None) -> str:
@@ -199,7 +107,7 @@ def line(repository: Path, *arguments: str, stdin: bytes | None = None) -> str:
 
 def answer(repository: Path, *arguments: str) -> str | None:
     """Run git as `git` does, and return its output without the last line end; None if its exit status is not 0."""
-    done = _run(command(repository, arguments))
+    done = run(command(repository, arguments))
     return done.stdout.decode(errors="surrogateescape").removesuffix("\n") if done.returncode == 0 else None
 
 
@@ -218,7 +126,7 @@ def refuse_unreadable(repository: Path) -> None:
 
 def is_damaged(repository: Path) -> bool:
     """Return whether files of a mirror are missing or have another content than git has written."""
-    found = isolation.find(repository)
+    found = find_repository(repository)
     # A mirror without HEAD is an ordinary folder, for which git would find a repository around the cache.
     is_whole = found is not None and found.private == Path(os.path.realpath(repository))
     return not is_whole or not succeeds(repository, "fsck", "--full", "--no-dangling")
@@ -258,12 +166,12 @@ def without_credentials(text: str) -> str:
 
 def command(repository: Path, arguments: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
     """Prepare the command line and the variables. Raises FleetError if there is no repository."""
-    with_files = _name(arguments) not in _OF_COMMITS and "--bare" not in arguments
+    with_files = subcommand(arguments) not in _OF_COMMITS and "--bare" not in arguments
     environment = isolation.variables(locate(repository), with_files=with_files)
     return ["git", "-C", str(repository), *arguments], environment
 
 
-def _run(
+def run(
     prepared: tuple[list[str], dict[str, str]],
     *,
     stdin: bytes | None = None,
@@ -275,38 +183,28 @@ def _run(
         return subprocess.run(command, input=stdin, stdout=stdout, stderr=stderr, env=environment, timeout=GIT_SECONDS)
     except subprocess.TimeoutExpired:
         arguments = tuple(command[command.index("-C") + 2 :] if "-C" in command else command[1:])
-        raise MachineError(f"git {_name(arguments)} was given up after {GIT_SECONDS:.0f} seconds") from None
+        raise MachineError(f"git {subcommand(arguments)} was given up after {GIT_SECONDS:.0f} seconds") from None
     except FileNotFoundError:
         raise MachineError("git is not installed, or not in PATH") from None
 
 
-def _output(repository: Path, arguments: tuple[str, ...], done: subprocess.CompletedProcess[bytes]) -> bytes:
+def checked_output(repository: Path, arguments: tuple[str, ...], done: subprocess.CompletedProcess[bytes]) -> bytes:
     """Return the output. Raises FleetError with git's message if git failed."""
-    if done.returncode == _NOT_FOUND:  # the status of the shell by which `exchange` starts git
+    if done.returncode == _NOT_FOUND:
         raise MachineError("git is not installed, or not in PATH")
     if done.returncode != 0:
         message = (done.stderr or done.stdout).decode(errors="replace").strip()
         message = without_credentials(message) or f"exit status {done.returncode}"
-        raise FleetError(f"git {_name(arguments)} failed in {repository}: {message}{hint(repository)}")
+        raise FleetError(f"git {subcommand(arguments)} failed in {repository}: {message}{hint(repository)}")
     return done.stdout
 
 
 def hint(repository: Path) -> str:
     """The remedy for a partial clone, in which objects may be missing, because fleet fetches nothing while it reads."""
-    found = isolation.find(repository)
+    found = find_repository(repository)
     is_partial = found is not None and found.is_partial
     return f". {repository} is a partial clone: complete it by `git fetch --refetch --no-filter`" if is_partial else ""
 
 
-def _name(arguments: tuple[str, ...]) -> str:
+def subcommand(arguments: tuple[str, ...]) -> str:
     return next((word for word in arguments if not word.startswith("-") and "=" not in word), "")
-
-
-# Variables that direct git to another repository, or change its answers.
-_DROPPED = isolation.OF_A_REPOSITORY | {
-    "GIT_DEFAULT_HASH",
-    "GIT_DEFAULT_REF_FORMAT",
-    "GIT_NAMESPACE",
-    "GIT_QUARANTINE_PATH",
-    "GIT_TEMPLATE_DIR",
-}

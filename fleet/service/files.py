@@ -19,10 +19,11 @@ import tomli
 import yaml
 
 from fleet.errors import FleetError, Malformed
-from fleet.git import git, isolation
+from fleet.git import git
 from fleet.git.cat_file import refuse_large
 from fleet.git.git import leads_through_link
 from fleet.git.objects import Entry, Objects, Tree
+from fleet.git.repository import find_repository
 from fleet.template.answers import Loader, load_all, not_yaml
 
 # The longest file that is read as text: ten times the length of a lock file.
@@ -54,7 +55,7 @@ class Files:
                 f"{repository} has no commit{f' {ref}' if ref else ' yet: commit the generated files first'}"
             )
         git.refuse_sha256(repository, commit)
-        self._repository = isolation.find(repository)
+        self._repository = find_repository(repository)
         checkout = self._repository.root if self._repository else None
         self.root = checkout or repository
         self.ref = ref if ref or checkout else "HEAD"

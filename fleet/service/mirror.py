@@ -6,7 +6,8 @@ from pathlib import Path
 
 from fleet.cache import cache, file_lock, mark_used, offline
 from fleet.errors import FleetError
-from fleet.git import git, isolation, objects
+from fleet.git import git, objects, remote
+from fleet.git.repository import loose_head
 from fleet.service.fleet_toml import Member
 from fleet.service.service import Service
 from fleet.template.answers import ANSWERS_FILE, Answers, parse_recorded
@@ -37,7 +38,7 @@ def newest(member: Member, seen: str = "") -> Commit:
 
     `seen` is the commit of an earlier run: if a path on this machine is still at this commit, git is not started.
     """
-    if seen and member.is_local and isolation.loose_head(Path(member.address), member.branch) == seen:
+    if seen and member.is_local and loose_head(Path(member.address), member.branch) == seen:
         return Commit(Path(member.address), seen)
     try:
         return _newest(member)
@@ -129,7 +130,7 @@ def history_of(member: Member) -> Path:
 
 def _exchange(mirror: Path, *arguments: str) -> bytes:
     try:
-        return git.exchange(mirror, *arguments)
+        return remote.exchange(mirror, *arguments)
     except FleetError as error:
         # The message leaves out the folder in the cache, which helps nobody.
         raise FleetError(str(error).replace(f" in {mirror}", "")) from None
@@ -142,7 +143,7 @@ def _newest_local(member: Member) -> str:
     name = f"refs/heads/{member.branch}" if member.branch else "HEAD"
     # The commit is read from git's files if possible, because starting git takes as long as everything else here. A commit that
     # is missing is noticed when its files are read.
-    commit = isolation.loose_head(repository, member.branch) or git.answer(
+    commit = loose_head(repository, member.branch) or git.answer(
         repository, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"
     )
     if commit is None:

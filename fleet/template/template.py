@@ -14,8 +14,9 @@ from typing import TypeVar
 
 from fleet.cache import cache, file_lock, mark_used, offline, preparing
 from fleet.errors import FleetError, MachineError
-from fleet.git import git, isolation
+from fleet.git import git, remote
 from fleet.git.git import without_credentials
+from fleet.git.repository import find_repository
 from fleet.output import warn
 from fleet.template.answers import Answers
 from fleet.template.release import Release, as_version
@@ -66,7 +67,7 @@ class Template:
     def repository(self) -> Path:
         """A git repository on this machine with the template's commits, cloned on the first use. Raises FleetError."""
         if self.is_local:
-            if isolation.find(Path(self.url)) is None:
+            if find_repository(Path(self.url)) is None:
                 raise FleetError(f"the recorded template {self.shown} is not a git repository on this machine. {MOVED}")
             return Path(self.url)
         mirror = self._mirror
@@ -86,7 +87,7 @@ class Template:
         with preparing(mirror) as folder:
             options = ("clone", "--quiet", "--bare", "--template=")
             try:
-                git.exchange(folder, *options, "--", self.url, str(folder / "git"))
+                remote.exchange(folder, *options, "--", self.url, str(folder / "git"))
             except FleetError as error:
                 reason = str(error).replace(f" in {folder}", "")
                 raise FleetError(f"the recorded template {self.shown} cannot be fetched: {reason}\n{MOVED}") from None
@@ -133,7 +134,7 @@ class Template:
                 # The command names the address and not `origin`, because the mirror may have lost its configuration. It has
                 # --git-dir, because git would fetch into a repository around the cache if the mirror had lost its HEAD.
                 options = ("--git-dir=.", "fetch", "--quiet", "--prune", "--force")
-                git.exchange(self.repository, *options, "--", self.url, *FETCHED)
+                remote.exchange(self.repository, *options, "--", self.url, *FETCHED)
 
     def refresh_if_possible(self, *, unless_newer_than: timedelta = timedelta()) -> None:
         """Fetch new commits. If the template cannot be fetched, print on stderr how old the known releases are.

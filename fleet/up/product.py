@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from fleet.errors import FleetError
-from fleet.git import git
+from fleet.git import remote
 from fleet.service.fleet_toml import Member, members
 from fleet.template.answers import ANSWERS_FILE, load, not_yaml, refuse_long
 from fleet.up.stubs import Stub
@@ -146,5 +146,5 @@ def _clone(member: Member, place: Path) -> None:
         raise FleetError(f"{place} does not exist, and fleet.toml names no url to clone {member.name} from: write one")
     branch = [f"--branch={member.branch}"] if member.branch else []
     with tempfile.TemporaryDirectory(dir=place.parent) as unfinished:
-        git.exchange(Path(unfinished), "clone", "--quiet", *branch, "--", member.address, f"{unfinished}/clone")
+        remote.exchange(Path(unfinished), "clone", "--quiet", *branch, "--", member.address, f"{unfinished}/clone")
         Path(unfinished, "clone").rename(place)

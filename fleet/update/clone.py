@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fleet.cache import write_atomically
 from fleet.errors import FleetError
-from fleet.git import git
+from fleet.git import git, remote
 from fleet.processes.programs import Programs
 from fleet.service.fleet_toml import Member
 from fleet.update.generated import team_environment
@@ -36,7 +36,7 @@ class Clone:
         own = [f"--branch={self.member.branch}"] if self.member.branch else []
         # The clone has the history, which shows the files that the team has deleted. The files are written afterwards, because hooks of the
         # person who runs fleet may fail.
-        git.exchange(self.path.parent, "clone", *options, *own, "--", self.member.address, str(unfinished))
+        remote.exchange(self.path.parent, "clone", *options, *own, "--", self.member.address, str(unfinished))
         commit = git.line(unfinished, "rev-parse", "HEAD")
         git.git(unfinished, "switch", "--quiet", "--create", branch)
         git.git(unfinished, "reset", "--quiet", "--hard")
@@ -125,7 +125,7 @@ class Clone:
 
 def push_address(member: Member) -> str:
     """Return the address that branches of a member are pushed to. Raises FleetError."""
-    return git.remote_address(Path(member.address)) if member.is_local else member.address
+    return remote.remote_address(Path(member.address)) if member.is_local else member.address
 
 
 def _begin(log: Path) -> None:

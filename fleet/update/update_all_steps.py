@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from fleet.errors import FleetError, as_fleet_error
-from fleet.git import git
+from fleet.git import git, remote
 from fleet.git.git import without_credentials
 from fleet.service.mirror import newest
 from fleet.template.template import Template
@@ -175,7 +175,7 @@ class Steps:
                 )
             git.fetch_branch(place, self.clone.path, branch)
         else:
-            git.exchange(self.clone.path, "push", "--quiet", "--no-verify", "--", address, f"{branch}:{branch}")
+            remote.exchange(self.clone.path, "push", "--quiet", "--no-verify", "--", address, f"{branch}:{branch}")
         self.clone.mark_own(outcome.tip)
         return replace(outcome, pushed=True)
 
@@ -185,7 +185,7 @@ class Steps:
         if self.member.is_local:
             existing = git.line(Path(self.member.address), "for-each-ref", "--format=%(objectname)", branch)
         elif self.options.push:
-            answer = git.exchange(self.clone.path.parent, "ls-remote", "--", self.member.address, branch)
+            answer = remote.exchange(self.clone.path.parent, "ls-remote", "--", self.member.address, branch)
             existing = answer.decode().partition("\t")[0]
         else:
             return

@@ -14,8 +14,9 @@ from fleet.check import standing as standing_module
 from fleet.check.lag import lag_of
 from fleet.errors import FleetError, MachineError
 from fleet.git import git as git_module
-from fleet.git.git import answer, exchange
-from fleet.git.isolation import OF_A_REPOSITORY
+from fleet.git import remote
+from fleet.git.environment import OF_A_REPOSITORY
+from fleet.git.git import answer
 from fleet.service.fleet_toml import Member
 from fleet.service.revisions import append_migrations
 from fleet.service.service import Service
@@ -119,8 +120,8 @@ def test_a_version_that_does_not_exist_is_fetched_once_and_not_at_every_access(
     monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
     git(tmp_path, "config", "--file", "gitconfig", f"url.file://{history}.insteadOf", "https://git.example.com/slipway")
-    fetches, searches = Mock(wraps=git_module.exchange), Mock(wraps=git_module.is_damaged)
-    monkeypatch.setattr(git_module, "exchange", fetches)
+    fetches, searches = Mock(wraps=remote.exchange), Mock(wraps=git_module.is_damaged)
+    monkeypatch.setattr(remote, "exchange", fetches)
     monkeypatch.setattr(git_module, "is_damaged", searches)
     template = Template("https://git.example.com/slipway")
     for _ in range(3):
@@ -326,9 +327,9 @@ def test_variables_configure_git_for_fetching_and_select_no_other_repository(
     given = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "http.proxy", "GIT_CONFIG_VALUE_0": "proxy.example.com"}
     for name, value in (given | {"GIT_DIR": str(tmp_path / "another")}).items():
         monkeypatch.setenv(name, value)
-    assert exchange(tmp_path, "config", "http.proxy") == b"proxy.example.com\n"
+    assert remote.exchange(tmp_path, "config", "http.proxy") == b"proxy.example.com\n"
     assert answer(tmp_path, "config", "http.proxy") is None
-    assert exchange(tmp_path, "rev-parse", "--git-dir") == b".git\n"
+    assert remote.exchange(tmp_path, "rev-parse", "--git-dir") == b".git\n"
     assert answer(tmp_path, "rev-parse", "--git-dir") == str(tmp_path / ".git")
 
 

@@ -7,24 +7,25 @@ import pytest
 
 from fleet.cache import cache
 from fleet.git import isolation
+from fleet.git.repository import Repository, find_repository, loose_head
 from tests.support.commands import git
 
 
 @pytest.fixture
-def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> isolation.Repository:
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
     monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
     git(tmp_path, "init", "--quiet", "service")
-    found = isolation.find(tmp_path / "service")
+    found = find_repository(tmp_path / "service")
     assert found is not None
     return found
 
 
-def stand_in(repository: isolation.Repository) -> Path:
+def stand_in(repository: Repository) -> Path:
     return Path(isolation.variables(repository, with_files=False)["GIT_COMMON_DIR"])
 
 
 def test_a_stand_in_that_another_process_uses_stays_in_its_place(
-    repository: isolation.Repository, monkeypatch: pytest.MonkeyPatch
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listdir, used = os.listdir, []
 
@@ -40,14 +41,14 @@ def test_a_stand_in_that_another_process_uses_stays_in_its_place(
     assert stand_in(repository).stat().st_ino == used[1]
 
 
-def test_a_stand_in_that_has_lost_a_part_is_made_again(repository: isolation.Repository) -> None:
+def test_a_stand_in_that_has_lost_a_part_is_made_again(repository: Repository) -> None:
     folder = stand_in(repository)
     (folder / "objects").unlink()
     assert stand_in(repository) == folder
     assert (folder / "objects").is_dir()
 
 
-def test_a_stand_in_is_kept_where_git_has_written_something_of_its_own(repository: isolation.Repository) -> None:
+def test_a_stand_in_is_kept_where_git_has_written_something_of_its_own(repository: Repository) -> None:
     folder = stand_in(repository)
     (folder / "logs.new").touch()
     before = folder.stat().st_ino
@@ -57,14 +58,14 @@ def test_a_stand_in_is_kept_where_git_has_written_something_of_its_own(repositor
 def test_the_commit_of_a_branch_in_a_file_of_its_own_is_read_without_git(tmp_path: Path) -> None:
     service = tmp_path / "service"
     git(tmp_path, "init", "--quiet", "--initial-branch", "main", "service")
-    assert isolation.loose_head(service) == ""
+    assert loose_head(service) == ""
     for message in ("First", "Second"):
         git(service, "commit", "--quiet", "--allow-empty", "--message", message)
         newest = git(service, "rev-parse", "HEAD").strip()
-        assert isolation.loose_head(service) == isolation.loose_head(service, "main") == newest
+        assert loose_head(service) == loose_head(service, "main") == newest
     git(service, "worktree", "add", "--quiet", "-b", "other", str(tmp_path / "other"), "HEAD~1")
-    assert isolation.loose_head(tmp_path / "other") == git(service, "rev-parse", "HEAD~1").strip()
-    assert isolation.loose_head(tmp_path / "other", "main") == newest
+    assert loose_head(tmp_path / "other") == git(service, "rev-parse", "HEAD~1").strip()
+    assert loose_head(tmp_path / "other", "main") == newest
 
 
 def test_a_file_of_git_that_is_far_too_long_is_not_read(tmp_path: Path) -> None:
@@ -72,10 +73,10 @@ def test_a_file_of_git_that_is_far_too_long_is_not_read(tmp_path: Path) -> None:
     service = tmp_path / "service"
     git(service, "commit", "--quiet", "--allow-empty", "--message", "Start")
     for file, branch in (("HEAD", ""), ("refs/heads/main", "main")):
-        assert isolation.loose_head(service, branch)
+        assert loose_head(service, branch)
         with (service / ".git" / file).open("a") as opened:
             opened.write("\n" * 2**22)
-        assert isolation.loose_head(service, branch) == ""
+        assert loose_head(service, branch) == ""
         (service / ".git/HEAD").write_text("ref: refs/heads/main\n")
 
 
@@ -84,15 +85,15 @@ def test_a_commit_that_only_git_can_tell_is_not_guessed(tmp_path: Path) -> None:
     service = tmp_path / "service"
     git(service, "commit", "--quiet", "--allow-empty", "--message", "Start")
     (tmp_path / "outside").write_text(git(service, "rev-parse", "HEAD"))
-    assert isolation.loose_head(service, "../../../outside") == ""
-    assert isolation.loose_head(tmp_path / "nowhere") == ""
+    assert loose_head(service, "../../../outside") == ""
+    assert loose_head(tmp_path / "nowhere") == ""
     (service / ".git/reftable").mkdir()
-    assert isolation.loose_head(service, "main") == ""
+    assert loose_head(service, "main") == ""
     (service / ".git/reftable").rmdir()
-    assert isolation.loose_head(service, "main")
+    assert loose_head(service, "main")
     git(service, "symbolic-ref", "refs/heads/alias", "refs/heads/main")
-    assert isolation.loose_head(service, "alias") == ""
+    assert loose_head(service, "alias") == ""
     git(service, "checkout", "--quiet", "--detach")
-    assert isolation.loose_head(service) == ""
+    assert loose_head(service) == ""
     git(service, "pack-refs", "--all")
-    assert isolation.loose_head(service, "main") == ""
+    assert loose_head(service, "main") == ""

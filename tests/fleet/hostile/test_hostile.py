@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fleet.errors import FleetError
-from fleet.git import git as git_module
+from fleet.git import remote
 from fleet.service.fleet_toml import Member
 from fleet.service.service import Service
 from fleet.status.status import status
@@ -55,7 +55,7 @@ def test_fetched_objects_are_checked_before_storage(born: Born, tmp_path: Path) 
     with_path(hostile, "zz/../../escaped.py", b"")
     clone = ("clone", "--quiet", "--no-checkout", f"file://{hostile}", str(tmp_path / "clone"))
     with pytest.raises(FleetError, match="hasDotdot"):
-        git_module.exchange(tmp_path, *clone)
+        remote.exchange(tmp_path, *clone)
     # Git alone accepts the clone, so the refusal above is the work of `fleet`.
     subprocess.run(["git", *clone], check=True, cwd=tmp_path, capture_output=True)
 

@@ -173,6 +173,6 @@ def test_a_pipe_in_the_place_of_the_configuration_holds_up_nobody(
     os.mkfifo(service / ".git/config")
     assert Service(service, "HEAD").name == "billing"
     assert newest(Member("x", str(service), is_local=True)).answers()
-    monkeypatch.setattr("fleet.git.isolation.CONFIGURATION_SECONDS", 1)
+    monkeypatch.setattr("fleet.git.configuration.CONFIGURATION_SECONDS", 1)
     with pytest.raises(FleetError, match="reading the configuration of git was given up after 1 seconds"):
         _ = Service(service).tree

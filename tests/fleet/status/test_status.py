@@ -20,7 +20,7 @@ from fleet.check import standing as standing_module
 from fleet.check.standing import Standing, judge
 from fleet.conventions import Convention, Problem, conventions
 from fleet.errors import DiskFull, FleetError
-from fleet.git import git as git_module
+from fleet.git import remote
 from fleet.judges import tools
 from fleet.judges.batch import compute_together
 from fleet.main import app, main
@@ -270,13 +270,13 @@ def test_a_url_is_mirrored_without_history_and_later_only_new_commits_are_fetche
     commit_all(service, "Second")
     member = by_url(service)
     asked: list[str] = []
-    real = git_module.exchange
+    real = remote.exchange
 
     def recorded(repository: Path, *arguments: str, **options: Any) -> bytes:
         asked.extend(arguments)
         return real(repository, *arguments, **options)
 
-    monkeypatch.setattr("fleet.git.git.exchange", recorded)
+    monkeypatch.setattr("fleet.git.remote.exchange", recorded)
     first = status([member])[0]
     assert (first.unreadable, "fetch" in asked) == ("", True)
     assert git(mirror_of(member), "rev-list", "--count", first.commit).strip() == "1"
