@@ -1,50 +1,22 @@
-"""Render a template version that lies in a folder, by Copier itself, without its clones and repeated compilation.
-
-Copier compiles each part of each path anew, asks git about each file it writes, and clones the template for each render. That
-takes a second or two for one service and minutes for hundreds, though most renders need only the ids of the files. The few
-methods overridden here are private to Copier, so pyproject.toml pins its version, and tests compare the result with plain
-Copier's, byte by byte.
-"""
+"""Render a template version that lies in a folder, for the answers of a service."""
 
 import os
-from collections.abc import Callable, Iterable
 from contextlib import suppress
-from copy import deepcopy
 from dataclasses import dataclass
 from difflib import get_close_matches
-from enum import Enum, auto
-from functools import cache, cached_property, lru_cache
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any
 
-import yaml
-from copier import _main
-from copier._jinja_ext import get_yield_context
 from copier._main import Worker
 from copier._settings import SettingsModel
-from copier._template import Template
-from copier._tools import scantree
-from copier._types import AnyByStrDict, AnyByStrMutableMapping, Phase
-from copier._user_data import CAST_STR_TO_NATIVE, Question
-from copier.errors import CopierError, ForbiddenPathError
-from jinja2 import TemplateError, UndefinedError
+from copier.errors import CopierError
+from jinja2 import TemplateError
 
 from fleet.errors import FleetError
-from fleet.git.objects import Entry, Tree, blob_id
-from fleet.template.answers import ANSWERS_FILE, Answers
-from fleet.template.jinja_environment import (
-    CompiledFiles,
-    CompilingOnce,
-    forget_yield,
-    from_yaml,
-    mark_of,
-    names_in,
-    parse_yaml,
-    render_once,
-)
+from fleet.template.answers import Answers
+from fleet.template.copier_worker import NOWHERE, Archived, Kind, Renderer, sources
+from fleet.template.jinja_environment import CompiledFiles
 from fleet.template.manifest import Manifest, manifest_of
-from fleet.template.path_patterns import matcher
 from fleet.template.second_compiler import second_compiler
 
 
@@ -78,7 +50,7 @@ def render(template: Path, *, commit: str, answers: Answers, data: dict[str, Any
     A changed answer that is not accepted raises FleetError.
     """
     try:
-        with _Renderer(
+        with Renderer(
             src_path=answers.source,
             dst_path=NOWHERE,
             data=data or {},
@@ -89,7 +61,7 @@ def render(template: Path, *, commit: str, answers: Answers, data: dict[str, Any
             # The settings of the person who runs fleet are left out, because that person's defaults are not the service's.
             settings=SettingsModel(),
         ) as worker:
-            worker.archived = _Archived(url=answers.source, ref=commit)
+            worker.archived = Archived(url=answers.source, ref=commit)
             worker.archived.folder = template
             # The answers are parsed already.
             worker.subproject.last_answers = answers.values | {"_src_path": answers.source, "_commit": answers.version}
@@ -109,11 +81,11 @@ def render(template: Path, *, commit: str, answers: Answers, data: dict[str, Any
         raise FleetError(f"the template at {commit} does not render with these answers: {error}") from error
 
 
-def _compile_files(worker: "_Renderer") -> None:
+def _compile_files(worker: Renderer) -> None:
     """Compile the files of the template into the cache: the last rendered file first, and the files that others import last."""
     folder, rendered = worker.template.local_abspath, f"{worker.template.subdirectory}/"
-    sources = _sources(folder, folder, worker.template.templates_suffix)
-    names = [source.name.as_posix() for source in sources if source.kind is _Kind.TEMPLATE]
+    found = sources(folder, folder, worker.template.templates_suffix)
+    names = [source.name.as_posix() for source in found if source.kind is Kind.TEMPLATE]
     for name in sorted(names, key=lambda name: name.startswith(rendered))[::-1]:
         with suppress(TemplateError, OSError, ValueError):  # a render reports the file, if it needs the file
             worker.jinja_env.get_template(name)
@@ -143,238 +115,3 @@ def _refuse_ignored(worker: Worker, data: dict[str, Any], commit: str) -> None:
 def _asked(worker: Worker) -> list[str]:
     """List the questions that somebody may answer; the others are computed."""
     return [name for name, question in worker.template.questions_data.items() if question.get("when") is not False]
-
-
-# A path that does not exist, and that nothing can be written to.
-NOWHERE = Path(os.devnull, "service")
-
-
-class _Kind(Enum):
-    """The kind of a path in the template."""
-
-    FOLDER = auto()
-    FILE = auto()
-    TEMPLATE = auto()
-
-
-class _Source(NamedTuple):
-    """A path of the template. `path` is relative to the folder that is rendered, `name` to the template. `file` is the file."""
-
-    path: Path
-    kind: _Kind
-    file: Path
-    name: Path
-
-
-class _Question(Question):
-    """A question whose default is computed once, and validated once: Copier asks for it two or three times."""
-
-    @cached_property
-    def _default(self) -> Any:
-        return super().get_default()
-
-    def get_default(self) -> Any:
-        return self._default
-
-    def render_value(self, value: Any, extra_answers: AnyByStrDict | None = None) -> Any:
-        """Render a text once for all services that have the same answers in it."""
-        if isinstance(value, str) and (names := names_in(self.jinja_env, value)) is not None:
-            context = {**self.context, **(extra_answers or {})}
-            known = tuple((name, type(context[name]), context[name]) for name in names if name in context)
-            if all(kind in (bool, int, str, NoneType) for _, kind, _ in known):
-                with suppress(UndefinedError):  # Copier reports the error below
-                    return render_once(self.jinja_env, value, known)
-        return super().render_value(value, extra_answers)
-
-    @cached_property
-    def _accepted(self) -> set[str]:
-        return set()
-
-    def validate_answer(self, answer: Any) -> None:
-        if (written := repr(answer)) not in self._accepted:
-            super().validate_answer(answer)
-            self._accepted.add(written)
-
-
-_main.Question = _Question  # ty: ignore[invalid-assignment]
-
-
-class _Archived(Template):
-    """A template version in a plain folder, with the commit that the folder was written from."""
-
-    folder: Path
-
-    @cached_property
-    def vcs(self) -> Literal["git"] | None:
-        return None
-
-    @cached_property
-    def commit(self) -> str | None:
-        return self.ref
-
-    @cached_property
-    def local_abspath(self) -> Path:
-        return self.folder
-
-    @cached_property
-    def _raw_config(self) -> dict[str, Any]:
-        # A copy, because Copier writes into the configuration.
-        return deepcopy(_questionnaire(self.folder))
-
-
-class _Renderer(Worker):
-    archived: _Archived
-    answers_content: bytes
-
-    @cached_property
-    def tree(self) -> Tree:
-        """The files of the service, added while they are rendered."""
-        return {}
-
-    @cached_property
-    def contents(self) -> dict[str, bytes | Path]:
-        return {}
-
-    @cached_property
-    def template(self) -> Template:
-        return self.archived
-
-    @cached_property
-    def answers_relpath(self) -> Path:
-        return Path(ANSWERS_FILE)
-
-    @cached_property
-    def jinja_env(self) -> CompilingOnce:  # ty: ignore[incompatible-mutable-override]
-        folder = self.template.local_abspath
-        if folder not in _ENVIRONMENTS:
-            environment = cast(CompilingOnce, Worker.jinja_env.func(self))
-            environment.__class__ = CompilingOnce
-            environment.settings = repr((sorted(self.template.envops.items()), self.template.jinja_extensions))
-            environment.mark = mark_of(environment)
-            environment.auto_reload = False
-            # A file is rendered a few times only, so optimizing it would take longer than it saves.
-            environment.optimized = False
-            environment.filters["from_yaml"] = from_yaml
-            environment.bytecode_cache = CompiledFiles()
-            _ENVIRONMENTS[folder] = environment
-        return _ENVIRONMENTS[folder]
-
-    def _path_matcher(self, patterns: Iterable[str]) -> Callable[[Path], bool]:
-        """Match each path once for all services with these patterns."""
-        return matcher(tuple(patterns))
-
-    @cached_property
-    def _parts(self) -> dict[str, str]:
-        return {}
-
-    @cached_property
-    def _complete_context(self) -> AnyByStrMutableMapping:
-        return super()._render_context()
-
-    def _render_context(self) -> AnyByStrMutableMapping:
-        """Compute the context once, after all questions: from then on it is the same for every part of every path."""
-        return self._complete_context if Phase.current() is Phase.RENDER else super()._render_context()
-
-    def _render_template(self) -> None:
-        """Read each file of the template once for all services: most files are the same in each."""
-        if self.template.preserve_symlinks:
-            super()._render_template()
-            return
-        folder = self.template.local_abspath
-        for source in _sources(folder, self.template_copy_root, self.template.templates_suffix):
-            for path, context in self._render_path(source.path):
-                if path.is_absolute() or ".." in path.parts:
-                    raise ForbiddenPathError(path=path)
-                if source.kind is _Kind.FOLDER or self.match_exclude(path):
-                    continue
-                if source.kind is _Kind.FILE:
-                    self.tree[path.as_posix()] = _copied_entry(source.file)
-                    self.contents[path.as_posix()] = source.file
-                else:
-                    self._render_file(source.name, path, context or {})
-
-    def _render_path(self, relpath: Path) -> Iterable[tuple[Path, AnyByStrDict | None]]:
-        """Render a path. A path without Jinja is the same for every service."""
-        if self.jinja_env.mark in str(relpath):
-            return super()._render_path(relpath)
-        key = self.template.local_abspath, relpath
-        if key not in _PATHS:
-            _PATHS[key] = list(super()._render_path(relpath))
-        return _PATHS[key]
-
-    def _render_string(self, string: str, extra_context: dict[str, Any] | None = None) -> str:
-        """A part of a path, such as the name of the package, is rendered once for all paths that have it."""
-        forget_yield(self.jinja_env)
-        if self.jinja_env.mark not in string:
-            return string
-        if extra_context or Phase.current() is not Phase.RENDER:
-            return super()._render_string(string, extra_context)
-        if string not in self._parts:
-            rendered = super()._render_string(string)
-            if get_yield_context(self.jinja_env).yield_name:
-                return rendered
-            self._parts[string] = rendered
-        return self._parts[string]
-
-    def _render_file(self, src_relpath: Path, dst_relpath: Path, extra_context: dict[str, Any] | None = None) -> None:
-        forget_yield(self.jinja_env)
-        super()._render_file(src_relpath, dst_relpath, extra_context)
-
-    def _render_allowed(
-        self,
-        dst_relpath: Path,
-        is_dir: bool = False,
-        is_symlink: bool = False,
-        expected_contents: bytes | Path = b"",
-        expected_mode: int | None = None,
-    ) -> bool:
-        """Record a file from the content that Copier is about to write, and do not let Copier write the file."""
-        if not is_dir:
-            content = expected_contents if isinstance(expected_contents, bytes) else os.fsencode(expected_contents)
-            mode = "120000" if is_symlink else "100755" if (expected_mode or 0) & 0o100 else "100644"
-            self.tree[dst_relpath.as_posix()] = Entry(mode, blob_id(content))
-            self.contents[dst_relpath.as_posix()] = content
-            if dst_relpath == self.answers_relpath:
-                self.answers_content = content
-        return False
-
-    def _sync_git_index_executable_bit(self, dst_relpath: Path, src_mode: int) -> None:
-        """Do nothing: there is no git index in the folder."""
-
-
-CAST_STR_TO_NATIVE["yaml"] = parse_yaml  # ty: ignore[invalid-assignment]
-
-# Shared by all services that this process renders, by the folder of the template version.
-_ENVIRONMENTS: dict[Path, CompilingOnce] = {}
-_PATHS: dict[tuple[Path, Path], list[tuple[Path, AnyByStrDict | None]]] = {}
-
-
-@cache
-def _sources(template: Path, root: Path, suffix: str) -> list[_Source]:
-    """Return the paths below the root that Copier walks through. Copier follows links that stay in the template."""
-    found = []
-    for entry in scantree(str(root), follow_symlinks=True):
-        path = Path(entry.path)
-        if entry.is_symlink() and not path.resolve().is_relative_to(template):
-            raise ForbiddenPathError(path=path.relative_to(root))
-        kind = _Kind.FOLDER if entry.is_dir() else _Kind.TEMPLATE if entry.name.endswith(suffix) else _Kind.FILE
-        found.append(_Source(path.relative_to(root), kind, path, path.relative_to(template)))
-    return found
-
-
-@cache
-def _copied_entry(file: Path) -> Entry:
-    """Return a file that is copied without a change into every service."""
-    return Entry("100755" if file.stat().st_mode & 0o100 else "100644", blob_id(file.read_bytes()))
-
-
-@lru_cache(maxsize=16)
-def _questionnaire(template: Path) -> dict[str, Any]:
-    archived = _Archived(url=str(template))
-    archived.folder = template
-    # Copier derives its loader from this class. The class in C reads the same in a fraction of the time.
-    slow, yaml.SafeLoader = yaml.SafeLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        return Template._raw_config.func(archived)
-    finally:
-        yaml.SafeLoader = slow

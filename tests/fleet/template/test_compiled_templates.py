@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from jinja2 import Environment
 
-from fleet.template import rendering
+from fleet.template import copier_worker, rendering
 from fleet.template.answers import Answers
 from fleet.template.jinja_environment import CompilingOnce
 from fleet.template.rendering import render
@@ -30,7 +30,7 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget what this process has compiled, as if another process went on."""
-    monkeypatch.setattr(rendering, "_ENVIRONMENTS", {})
+    monkeypatch.setattr(copier_worker, "_ENVIRONMENTS", {})
     monkeypatch.setattr(CompilingOnce, "compiled", {})
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fleet.errors import FleetError
-from fleet.template import jinja_environment, rendering
+from fleet.template import copier_worker, jinja_environment
 from fleet.template.answers import ANSWERS_FILE, Answers
 from fleet.template.jinja_environment import CompilingOnce
 from fleet.template.manifest import entry_of
@@ -87,7 +87,7 @@ def test_a_template_that_another_process_has_compiled_is_used_unless_the_file_is
     assert files
     for file in files:
         file.write_bytes(file.read_bytes()[:kept])
-    monkeypatch.setattr(rendering, "_ENVIRONMENTS", {})
+    monkeypatch.setattr(copier_worker, "_ENVIRONMENTS", {})
     monkeypatch.setattr(CompilingOnce, "compiled", {})
     assert Template(answers.source).at("v1.0.0").render(answers, tmp_path / "other") == first
     assert contents(tmp_path / "other") == contents(tmp_path / "one")
@@ -97,14 +97,14 @@ def test_a_cache_that_is_deleted_during_a_run_is_made_again(
     born: Born, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FLEET_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(rendering, "_ENVIRONMENTS", {})
+    monkeypatch.setattr(copier_worker, "_ENVIRONMENTS", {})
     answers = Answers.parse((born() / ANSWERS_FILE).read_bytes())
     release = Template(answers.source).at("v1.0.0")
     first = release.render(answers, tmp_path / "one")
     shutil.rmtree(tmp_path / "cache")
     # Forget the compiled files, as if the next service used other files of the template.
     monkeypatch.setattr(CompilingOnce, "compiled", {})
-    (environment,) = rendering._ENVIRONMENTS.values()
+    (environment,) = copier_worker._ENVIRONMENTS.values()
     environment.cache.clear()
     assert release.render(answers, tmp_path / "other") == first
 

@@ -11,9 +11,9 @@ from copier._user_data import Question
 from copier.errors import UserMessageError
 from jinja2 import StrictUndefined
 
+from fleet.template.copier_worker import QuestionOnce
 from fleet.template.jinja_environment import CompilingOnce
 from fleet.template.path_patterns import matcher
-from fleet.template.rendering import _Question
 
 PATTERNS = (
     *(
@@ -78,7 +78,7 @@ def rendered(kind: type[Question], environment: SandboxedEnvironment, text: str,
 def test_a_text_of_a_question_is_rendered_for_the_answers_of_each_service(text: str) -> None:
     answers: list[dict[str, Any]] = [{"a": 1}, {"a": True}, {"a": "1"}, {"a": [1]}, {}, {"a": None}, {"a": 1, "b": 2}]
     for context in answers * 2:
-        assert rendered(_Question, OURS, text, context) == rendered(Question, THEIRS, text, context)
+        assert rendered(QuestionOnce, OURS, text, context) == rendered(Question, THEIRS, text, context)
 
 
 @pytest.mark.parametrize(
@@ -86,4 +86,4 @@ def test_a_text_of_a_question_is_rendered_for_the_answers_of_each_service(text: 
 )
 def test_a_key_of_a_dictionary_is_read_as_in_the_sandbox_of_copier(text: str) -> None:
     context = {"v": {"a": 1, "keys": 2, "__class__": 3}}
-    assert rendered(_Question, OURS, text, context) == rendered(Question, THEIRS, text, context)
+    assert rendered(QuestionOnce, OURS, text, context) == rendered(Question, THEIRS, text, context)
