@@ -29,7 +29,9 @@ MODULES = (
     "committed_secrets",
     "packages",
     "workflows",
-    "deployment",
+    "overlays",
+    "availability",
+    "hardening",
     "settings",
 )
 

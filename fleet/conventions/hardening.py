@@ -1,157 +1,16 @@
-"""The deployment: deploy/overlays on the platform's base, and the image."""
+"""Hardening: an attacker finds no root, no open network and no secret, and nobody deploys an image by a tag that moves."""
 
 import re
-from abc import abstractmethod
 from collections.abc import Iterator
-from typing import ClassVar
 
 from fleet.conventions import Convention, Problem
 from fleet.conventions.committed_secrets import HARMLESS
-from fleet.errors import FleetError, MachineError
-from fleet.judges.kustomize import FILE, Manifest, containers, overlays, pod, render_overlay
+from fleet.conventions.overlays import LONG_RUNNING, OverlayConvention, name_of
+from fleet.judges.kustomize import FILE, Manifest, containers, overlays, pod
 from fleet.service.service import Service
 
-PRODUCTION = "deploy/overlays/production"
-# Kustomize reads these names as well.
-OTHER_FILES = ("deploy/overlays/*/kustomization.yml", "deploy/overlays/*/Kustomization")
-LONG_RUNNING = ("Deployment", "StatefulSet", "DaemonSet")
-PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 
-
-class Rendered(Convention):
-    """An overlay that fleet cannot render is deployed without being checked."""
-
-    id = "deploy-rendered"
-    remedy = (
-        "keep an overlay for production, and build overlays of resources, components, patches, images and replicas only"
-    )
-
-    def check(self, service: Service) -> Iterator[Problem]:
-        folders = overlays(service)
-        if PRODUCTION not in folders:
-            yield Problem(f"{PRODUCTION}/{FILE}", "there is no overlay for production")
-        for path in service.files(*OTHER_FILES):
-            yield Problem(path, f"the checks read only files with the name {FILE}")
-        for folder in folders:
-            try:
-                manifests = render_overlay(service, folder)
-            except MachineError:
-                raise
-            except FleetError as error:
-                yield Problem(f"{folder}/{FILE}", str(error))
-            else:
-                if not any(one.get("kind") == "Deployment" for one in manifests):
-                    yield Problem(
-                        f"{folder}/{FILE}", "the overlay renders no Deployment: it leaves out the platform's base"
-                    )
-
-
-class _OverlayConvention(Convention):
-    """A rule about every overlay that can be rendered; deploy-rendered reports the others."""
-
-    def check(self, service: Service) -> Iterator[Problem]:
-        for folder in overlays(service):
-            try:
-                manifests = render_overlay(service, folder)
-            except FleetError:
-                continue
-            try:
-                found = list(self.problems(manifests, production=_is_production(folder)))
-            except (AttributeError, KeyError, TypeError) as error:
-                raise FleetError(f"{folder} has a manifest that no cluster would accept: {error!r}") from None
-            yield from (Problem(f"{folder}/{FILE}", what) for what in found)
-
-    @abstractmethod
-    def problems(self, manifests: list[Manifest], *, production: bool) -> Iterator[str]: ...
-
-
-def _is_production(folder: str) -> bool:
-    """Return whether an overlay is for production: production, production-eu, eu/production."""
-    return any(re.fullmatch(r"prod(uction)?([-_.].*)?", name) for name in folder.split("/"))
-
-
-def _name(manifest: Manifest) -> str:
-    return f"{manifest['kind']} {manifest['metadata']['name']}"
-
-
-class Probes(_OverlayConvention):
-    """Without probes a pod gets requests before it can answer them, and a pod that hangs is never restarted."""
-
-    id = "deploy-probes"
-    remedy = "keep the base's probes, and give each container of your own a startup, a liveness and a readiness probe"
-
-    def problems(self, manifests: list[Manifest], *, production: bool) -> Iterator[str]:
-        for one in manifests:
-            # The first container only: the probes of a sidecar are for its author to choose.
-            for container in pod(one).get("containers", [])[:1] if one["kind"] in LONG_RUNNING else ():
-                if missing := [name for name in PROBES if not container.get(name)]:
-                    yield f"{_name(one)}, container {container['name']}, has no {', '.join(missing)}"
-
-
-class Resources(_OverlayConvention):
-    """A container without declared resources is evicted first, and may take memory from its neighbours."""
-
-    id = "deploy-resources"
-    remedy = "give every container requests for CPU and memory, and a limit for memory"
-    wanted = (("requests", "cpu"), ("requests", "memory"), ("limits", "memory"))
-
-    def problems(self, manifests: list[Manifest], *, production: bool) -> Iterator[str]:
-        for one in manifests:
-            for container in containers(one):
-                has = container.get("resources") or {}
-                if missing := [f"{kind}.{name}" for kind, name in self.wanted if not (has.get(kind) or {}).get(name)]:
-                    yield f"{_name(one)}, container {container['name']}, has no resources {', '.join(missing)}"
-
-
-class Replicas(_OverlayConvention):
-    """With one replica in production, every node that is drained is an outage."""
-
-    id = "deploy-replicas"
-    remedy = "run at least two: set `replicas`, or `minReplicas` of the autoscaler"
-    # The field with the least number of replicas and its default, for the autoscalers of Kubernetes and KEDA.
-    least: ClassVar = {"HorizontalPodAutoscaler": ("minReplicas", 1), "ScaledObject": ("minReplicaCount", 0)}
-
-    def problems(self, manifests: list[Manifest], *, production: bool) -> Iterator[str]:
-        if not production:
-            return
-        scaled = {
-            one["spec"]["scaleTargetRef"]["name"]: one["spec"].get(*self.least[one["kind"]])
-            for one in manifests
-            if one["kind"] in self.least
-        }
-        for one in manifests:
-            if one["kind"] in ("Deployment", "StatefulSet"):
-                number = scaled.get(one["metadata"]["name"], one["spec"].get("replicas", 1))
-                if number < 2:
-                    yield f"{_name(one)} may have {number} replicas"
-
-
-class DisruptionBudget(_OverlayConvention):
-    """Without a budget, draining nodes may take all pods of a service away at once."""
-
-    id = "deploy-disruption-budget"
-    remedy = "keep the base's PodDisruptionBudget, and give one to every workload of your own"
-
-    def problems(self, manifests: list[Manifest], *, production: bool) -> Iterator[str]:
-        if not production:
-            return
-        budgets = [
-            one["spec"].get("selector", {}).get("matchLabels", {}).items()
-            for one in manifests
-            if one["kind"] == "PodDisruptionBudget" and not _allows_all(one["spec"])
-        ]
-        for one in manifests:
-            if one["kind"] in ("Deployment", "StatefulSet"):
-                labels = one["spec"]["template"]["metadata"].get("labels", {}).items()
-                if not any(chosen and chosen <= labels for chosen in budgets):
-                    yield f"no PodDisruptionBudget covers {_name(one)}"
-
-
-def _allows_all(budget: Manifest) -> bool:
-    return budget.get("maxUnavailable") == "100%" or budget.get("minAvailable") in (0, "0", "0%")
-
-
-class Restricted(_OverlayConvention):
+class Restricted(OverlayConvention):
     """An attacker who breaks into a restricted container gains little."""
 
     id = "deploy-restricted"
@@ -165,10 +24,10 @@ class Restricted(_OverlayConvention):
             of_pod = spec.get("securityContext") or {}
             for name in ("hostNetwork", "hostPID", "hostIPC"):
                 if spec.get(name):
-                    yield f"{_name(one)} has {name}"
+                    yield f"{name_of(one)} has {name}"
             for volume in spec.get("volumes") or ():
                 if "hostPath" in volume:
-                    yield f"{_name(one)}, volume {volume['name']}, mounts the node's own disk"
+                    yield f"{name_of(one)}, volume {volume['name']}, mounts the node's own disk"
             for container in containers(one):
                 own = container.get("securityContext") or {}
                 allowed = of_pod | own
@@ -183,10 +42,10 @@ class Restricted(_OverlayConvention):
                     or (own.get("capabilities") or {}).get("add"),
                 }
                 if broken := [what for what, is_broken in rules.items() if is_broken]:
-                    yield f"{_name(one)}, container {container['name']}, {', '.join(broken)}"
+                    yield f"{name_of(one)}, container {container['name']}, {', '.join(broken)}"
 
 
-class Network(_OverlayConvention):
+class Network(OverlayConvention):
     """Without policies that name peers, any pod of the cluster can reach the service, and the service any address."""
 
     id = "deploy-network-policy"
@@ -204,14 +63,14 @@ class Network(_OverlayConvention):
                 own = [each for each in policies if (each["podSelector"].get("matchLabels") or {}).items() <= labels]
                 covered = {kind for each in own for kind in each.get("policyTypes", ["Ingress"])}
                 if missing := sorted({"Ingress", "Egress"} - covered):
-                    yield f"no NetworkPolicy limits {' and '.join(missing).lower()} of {_name(one)}"
+                    yield f"no NetworkPolicy limits {' and '.join(missing).lower()} of {name_of(one)}"
         for one in manifests:
             if one["kind"] == "NetworkPolicy":
                 for way, peers in (("ingress", "from"), ("egress", "to")):
                     if any(_is_open(rule, peers) for rule in one["spec"].get(way) or ()):
-                        yield f"{_name(one)} allows {way} {peers} anybody"
+                        yield f"{name_of(one)} allows {way} {peers} anybody"
                 if self._names_callers and any({"podSelector": {}} in rule["from"] for rule in _ingress(one)):
-                    yield f"{_name(one)} allows ingress from every pod of its namespace, although the service has identity"
+                    yield f"{name_of(one)} allows ingress from every pod of its namespace, although the service has identity"
 
 
 def _ingress(policy: Manifest) -> list[Manifest]:
@@ -235,7 +94,7 @@ def _is_anybody(peer: Manifest) -> bool:
     return not peer.get("podSelector") and not peer.get("namespaceSelector") and peer.keys() != {"podSelector"}
 
 
-class Images(_OverlayConvention):
+class Images(OverlayConvention):
     """With a tag that moves, or without a tag, an untested image may be deployed, and a rollback may change nothing."""
 
     id = "deploy-image-pinned"
@@ -247,10 +106,10 @@ class Images(_OverlayConvention):
                 image = container.get("image", "")
                 tag = image.rpartition("/")[2].partition("@")[0].partition(":")[2]
                 if "@sha256:" not in image and tag in ("", "latest", "main", "master", "stable", "edge"):
-                    yield f"{_name(one)}, container {container['name']}, runs {image or 'no image'}"
+                    yield f"{name_of(one)}, container {container['name']}, runs {image or 'no image'}"
 
 
-class Secrets(_OverlayConvention):
+class Secrets(OverlayConvention):
     """Everybody who ever cloned a repository knows the secrets in it."""
 
     id = "deploy-no-secrets"
@@ -275,13 +134,13 @@ class Secrets(_OverlayConvention):
     def problems(self, manifests: list[Manifest], *, production: bool) -> Iterator[str]:
         for one in manifests:
             if one["kind"] == "Secret" and (one.get("data") or one.get("stringData")):
-                yield f"{_name(one)} is written out"
+                yield f"{name_of(one)} is written out"
             for name in filter(self._is_secret, (one.get("data") or {}) if one["kind"] == "ConfigMap" else ()):
-                yield f"{_name(one)}: the value of {name} is written out"
+                yield f"{name_of(one)}: the value of {name} is written out"
             for container in containers(one):
                 for variable in container.get("env") or ():
                     if variable.get("value") and self._is_secret(variable["name"]):
-                        yield f"{_name(one)}: the value of {variable['name']} is written out"
+                        yield f"{name_of(one)}: the value of {variable['name']} is written out"
 
 
 def _literals(kustomization: Manifest) -> Iterator[str]:
