@@ -15,7 +15,7 @@ from playwright.sync_api import Page
 
 from fleet.map.cards import cards
 from fleet.map.drawing import arrows
-from fleet.map.svg import plan_of
+from fleet.map.plan import plan_of
 from tests.fleet.map.fleets import fleet
 from tests.support.browser import browser
 from tests.support.leftovers import clean_up_after_this_process

@@ -1,4 +1,23 @@
-"""Place cards in columns, and lead the arrows of a bundle on one common way through the space between the cards."""
+"""Place cards in columns, and lead the arrows of a bundle on one common way through the space between the cards.
+
+The words of the map's geometry, which its other modules use too:
+
+             gutter 1                  gutter 2
+    column 0          column 1                   column 2
+    ┌────────┐        ┌──────────┐               ┌────────┐
+    │ card   │        │ card     │               │ card   │
+    │  row a─┼───┐    └──────────┘         ┌─────┼→ row d │
+    │  row b─┼───┤                         │     └────────┘
+    │  row c │   └─────────────────────────┘
+    └────────┘   ↑    ┌──────────┐ ↑ gap   ↑ lane
+                lane  │ card     │
+
+- A card has a row for each of its services. A port is the left or the right side of a row, where lines start and arrive.
+- A link is an arrow from a row to a row. Links of one bundle share a way: they join after their ports, and part before them.
+- A gutter is the space at the left of the column with the same number; one more is at the right of the last column.
+- A way goes up or down in gutters. Each vertical line there is in a lane, and lines that would meet are in different lanes.
+- A way crosses a column through a gap: the space between two cards, above the first card or below the last card.
+"""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence

@@ -7,32 +7,21 @@ from itertools import pairwise
 from math import sqrt
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 
 from fleet.check.findings import Level
 from fleet.map.cards import Card, cards
 from fleet.map.drawing import Arrow, arrows, describe_service, numbered, printable, sentence, who
-from fleet.map.layout import PORT, Box, Layout, Point, layout
+from fleet.map.layout import Box, Point
 from fleet.map.model import Kind, Map, MapFinding
-from fleet.map.stack import CardSize
-from fleet.map.ways import Link
+from fleet.map.plan import FAR_CELL, FAR_TITLE, MANY, label_of, plan_of, short
 from fleet.output import count
 
 MARGIN = 20
-ROW = 21
-HEAD = 30
-"""The height of the title of a card."""
-
-CELL = 7.9
-"""The width of a letter in the widest of the usual fonts."""
-
-MOST_CELLS = 30
-"""A longer name is shortened; the title of the service has the whole name."""
 
 LABELLED = 40
 """In a drawing with more arrows than this, only the titles of arrows have the names of messages."""
 
-LABEL_CELL, LABEL_PORT, MOST_LABEL = 6.8, 14.0, 26
 CORNER = 6.0
 HEAD_LENGTH = 7.0
 # The dashes of an arrow's line. Calls are solid.
@@ -49,14 +38,8 @@ ON_A_PAGE = (("event bundle", "several arrows that share a way"),)
 
 LEGEND_WIDTH = 1000
 
-MANY = 60
-"""A larger map is first shown so small that only the titles of cards can be read, so cards have room for larger titles."""
-
 ROOM_FOR_NOTE = 110
 """A lower card has no room for the number of its services below the large title."""
-
-FAR_TITLE, FAR_CELL = 24.0, 0.66
-"""The size of the larger titles, and the width of a letter of size 1."""
 
 
 def svg(map_: Map, found: Sequence[MapFinding], links: Mapping[str, str] | None = None) -> str:
@@ -111,47 +94,13 @@ def _below(root: Element, top: float, listed: Sequence[str]) -> None:
         _text(below, "text", line, **{"class": "finding", "x": "0", "y": f"{32 + number * 18}"})
 
 
-def plan_of(all_cards: Sequence[Card], drawn: Sequence[Arrow], *, has_labels: bool) -> Layout:
-    card_of = {name: number for number, card in enumerate(all_cards) for name in card.names}
-    is_large = len(card_of) > MANY
-    sizes = [
-        CardSize(
-            max(*(_width(name, CELL) + 28 for name in (*card.names, card.title)), _far_width(card) if is_large else 0),
-            HEAD if card.title else 5,
-            dict.fromkeys(card.names, ROW),
-            8 if card.title else 5,
-        )
-        for card in all_cards
-    ]
-    links = []
-    for arrow in drawn:
-        # Only an arrow without an error shares its way, because one must see from where to where an error leads.
-        alone = (arrow.source, arrow.target) if arrow.is_wrong or has_labels else None
-        bundle = (card_of[arrow.source], card_of[arrow.target], arrow.kind, alone)
-        label = _width(_label(arrow), LABEL_CELL) + 12 if has_labels and arrow.label() else 0
-        links.append(Link(arrow.source, arrow.target, bundle, label))
-    return layout(sizes, links, LABEL_PORT if has_labels else PORT)
-
-
-def _far_width(card: Card) -> float:
-    return _width(card.title, FAR_TITLE * FAR_CELL) + 12
-
-
-def _width(text: str, cell: float) -> float:
-    return min(cell_len(text), MOST_CELLS) * cell
-
-
-def _short(text: str, most: int = MOST_CELLS) -> str:
-    return text if cell_len(text) <= most else f"{set_cell_size(text, most - 1).rstrip()}…"
-
-
 def _card(parent: Element, card: Card, box: Box) -> None:
     x, y, width, height = box
     kind = "card outside" if card.is_outside else "card" if card.title else "card single"
     group = SubElement(parent, "g", {"class": kind})
     SubElement(group, "rect", _rect(x, y, width, height, 8))
     if card.title:
-        shown = _short(card.title)
+        shown = short(card.title)
         _text(group, "text", shown, **{"class": "title", "x": f"{x + 12:.1f}", "y": f"{y + 20:.1f}"})
         size = min(FAR_TITLE, (width - 12) / max(cell_len(shown) * FAR_CELL, 1))
         middle = {"x": f"{x + width / 2:.1f}", "y": f"{y + height / 2 + size * 0.35:.1f}", "font-size": f"{size:.1f}"}
@@ -198,11 +147,7 @@ def _arrow(parent: Element, arrow: Arrow, route: list[Point], label: str) -> Non
     if label:
         anchor = "end" if side > 0 else "start"
         place = {"x": f"{x - (HEAD_LENGTH + 4) * side:.1f}", "y": f"{y + 3.5:.1f}", "text-anchor": anchor}
-        _text(group, "text", _label(arrow), **place)
-
-
-def _label(arrow: Arrow) -> str:
-    return _short(("✕ " if arrow.is_wrong else "") + arrow.label(), MOST_LABEL)
+        _text(group, "text", label_of(arrow), **place)
 
 
 def _line(group: Element, kind: str, path: str) -> None:
@@ -239,7 +184,7 @@ def _service(parent: Element, name: str, box: Box, kind: str, words: str, link: 
     _data(group, name=name)
     _text(group, "title", words)
     SubElement(group, "rect", _rect(x + 4, y + 1, width - 8, height - 2, 5))
-    _text(group, "text", _short(name), x=f"{x + 12:.1f}", y=f"{y + height / 2 + 4.5:.1f}")
+    _text(group, "text", short(name), x=f"{x + 12:.1f}", y=f"{y + height / 2 + 4.5:.1f}")
 
 
 def _badges(parent: Element, numbers: Mapping[Arrow, Sequence[int]], routes: Mapping[Arrow, list[Point]]) -> None:
@@ -287,7 +232,7 @@ def _legend(parent: Element) -> None:
 def _lines(map_: Map, found: Iterable[MapFinding]) -> list[str]:
     """Return the findings of arrows as lines, for a drawing without a list next to the drawing."""
     return [
-        _short(f"{number}  {' '.join(word for word, _ in who(map_, one))}: {one.finding.reason}", LEGEND_WIDTH // 7)
+        short(f"{number}  {' '.join(word for word, _ in who(map_, one))}: {one.finding.reason}", LEGEND_WIDTH // 7)
         for number, one in enumerate(found, 1)
         if one.edges and one.finding.level is not Level.WAIVED
     ]
