@@ -17,7 +17,7 @@ from chassis.commands import main
 from chassis.database import Database
 from chassis.messaging import parking
 from chassis.sagas import AdvanceSagaV1, rows
-from chassis.sagas.run import Diverged
+from chassis.sagas.recorded_values import Diverged
 from chassis.sagas.sweep import Sweep
 from chassis.sagas.testing import SagaPlayer, check_run
 from chassis.service import Service

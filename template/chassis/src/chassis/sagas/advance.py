@@ -15,7 +15,8 @@ from chassis.database import UnitOfWork
 from chassis.database.unit_of_work import Unlisted
 from chassis.sagas import rows
 from chassis.sagas.declared import AdvanceSagaV1, Saga
-from chassis.sagas.run import MAX_STEPS, Abandon, Halt, Run, TooLarge, Undo, adapter_of
+from chassis.sagas.recorded_values import TooLarge, adapter_of
+from chassis.sagas.run import MAX_STEPS, Abandon, Halt, Run, Undo
 from chassis.telemetry import trace_context
 
 log = structlog.get_logger()

@@ -17,7 +17,7 @@ from chassis.messages import Job, OnJob
 from chassis.sagas import rows
 from chassis.sagas.advance import Advance
 from chassis.sagas.declared import LONGEST, AdvanceSagaV1, Saga
-from chassis.sagas.run import adapter_of, as_json
+from chassis.sagas.recorded_values import adapter_of, as_json
 from chassis.telemetry import trace_context
 
 log = structlog.get_logger()

@@ -1,37 +1,39 @@
 """Run: replays the function of a saga over the recorded results of its steps, and performs the next step."""
 
 import inspect
-import json
 import time
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import lru_cache
-from importlib import import_module
 from itertools import count
-from operator import attrgetter
 from types import UnionType
-from typing import Any, NoReturn, TypeVar, get_args, get_type_hints, overload
+from typing import Any, NoReturn, TypeVar, get_args, overload
 from uuid import UUID
 
 from opentelemetry import metrics, trace
 from opentelemetry.trace import Link
-from pydantic import TypeAdapter, ValidationError
 
 from chassis.database import UnitOfWork
 from chassis.database.unit_of_work import current_key
 from chassis.errors import DomainError
+from chassis.sagas.recorded_values import (
+    MAX_BYTES,
+    Diverged,
+    Entry,
+    TooLarge,
+    UseCase,
+    adapter_of,
+    as_json,
+    error_of,
+    load,
+    result_adapter,
+)
 from chassis.telemetry.durations import duration_histogram
 
 MAX_STEPS = 50
 """The most steps and waits of one saga, because each commit writes the results of all of them again."""
-MAX_BYTES = 16_384
-"""The largest result, answer or set of parameters, as JSON."""
 
-Entry = dict[str, Any]
-"""A recorded step has `name`, `at` and `result`. An answer or an error adds its class, and a compensation adds `undone`."""
-UseCase = Callable[..., Awaitable[Any]]
 T = TypeVar("T")
 tracer = trace.get_tracer("chassis.sagas")
 durations = duration_histogram(
@@ -45,14 +47,6 @@ class Abandon(Exception):
 
 class TimedOut:
     """The answer of `reply` if no answer came within its time."""
-
-
-class Diverged(Exception):
-    """The function asks for other steps than it did when they were recorded."""
-
-
-class TooLarge(Exception):
-    """The saga has more than MAX_STEPS steps, or a value of more than MAX_BYTES."""
 
 
 class Halt(BaseException):
@@ -119,10 +113,10 @@ class Run:
             if entry is None:
                 entry = await self._perform(name, use_case, args)
             if "error" in entry:
-                raise _error_of(entry)
+                raise error_of(entry)
             if undo is not None:
                 self.undos.append(Undo(entry, undo, args))
-            return _load(_adapter(use_case), entry["result"])
+            return load(result_adapter(use_case), entry["result"])
 
     @overload
     async def reply(self, answers: type[T], *, within: timedelta, name: str = "") -> T | TimedOut: ...
@@ -138,7 +132,7 @@ class Run:
             entry = self._wait(name or " | ".join(classes), classes, within)
             if entry["answer"] == TimedOut.__name__:
                 return TimedOut()
-            return _load(adapter_of(classes[entry["answer"]]), entry["result"])
+            return load(adapter_of(classes[entry["answer"]]), entry["result"])
 
     async def sleep(self, duration: timedelta, *, name: str) -> None:
         """Wait until this time has passed since the saga came here. The saga costs nothing but its row meanwhile."""
@@ -205,7 +199,7 @@ class Run:
         await savepoint.start()
         try:
             result = await self._call(name, use_case, args)
-            entry = self._record(name, result=as_json(_adapter(use_case), result, f"the result of {name}"))
+            entry = self._record(name, result=as_json(result_adapter(use_case), result, f"the result of {name}"))
         except DomainError as error:
             await savepoint.rollback()
             kind = f"{type(error).__module__}:{type(error).__qualname__}"
@@ -254,49 +248,3 @@ class Run:
             raise
         finally:
             self._busy = False
-
-
-def as_json(adapter: TypeAdapter[Any], value: Any, what: str) -> Any:
-    """Return the value as JSON. Raises TooLarge, or ValueError for a value that its JSON does not bring back."""
-    text = adapter.dump_json(value)
-    if len(text) > MAX_BYTES:
-        raise TooLarge(
-            f"{what} has {len(text)} bytes as JSON, and a saga records at most {MAX_BYTES}: record an id, and read the rest by it"
-        )
-    try:
-        back = adapter.validate_json(text)
-        same = back == value or adapter.dump_python(back) == adapter.dump_python(value)
-    except ValidationError:
-        same = False
-    if not same:
-        raise ValueError(
-            f"{what} is a {type(value).__name__}, which JSON does not bring back: annotate the type, leave out secrets and NaN, or "
-            "record an id"
-        )
-    return json.loads(text)
-
-
-@lru_cache(maxsize=512)
-def adapter_of(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
-
-
-@lru_cache(maxsize=512)
-def _adapter(use_case: UseCase) -> TypeAdapter[Any]:
-    return TypeAdapter(get_type_hints(use_case, include_extras=True).get("return", Any))
-
-
-def _load(adapter: TypeAdapter[Any], value: Any) -> Any:
-    return adapter.validate_json(json.dumps(value))
-
-
-def _error_of(entry: Entry) -> Exception:
-    module, _, name = entry["error"].partition(":")
-    try:
-        kind = attrgetter(name)(import_module(module))
-    except (ImportError, AttributeError):
-        raise Diverged(
-            f"the step {entry['name']!r} has recorded the error {entry['error']}, which the code here does not have: keep the class"
-        ) from None
-    # Skip __init__, which may have other parameters: only the text of the error was recorded.
-    return kind.__new__(kind, entry["result"])

@@ -16,8 +16,8 @@ from chassis.messages import Messages
 from chassis.sagas import decisions
 from chassis.sagas.advance import outcome, run_of
 from chassis.sagas.declared import Saga
+from chassis.sagas.recorded_values import Diverged
 from chassis.sagas.registry import Sagas, reply
-from chassis.sagas.run import Diverged
 from chassis.service import Service
 
 _DUE = """

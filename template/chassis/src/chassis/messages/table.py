@@ -1,29 +1,20 @@
-"""The messages that a service sends and handles: their contracts, and the lines of OUTGOING and INCOMING."""
+"""The table of all messages of a service: found in messaging/, and checked when the process starts."""
 
-import re
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import timedelta
 from functools import cached_property
 from itertools import chain
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
-from uuid import UUID
-
-from pydantic import BaseModel, ConfigDict
+from typing import Any, Literal, TypeVar
 
 from chassis.discovery import has_module, modules_in
+from chassis.messages.lines import Contract, CurrentState, Event, Handler, Job, OnEvent, OnJob
+from chassis.messages.names import DEFAULT_QUEUE, NAME, QUEUE, name_of, queue_owner
 
-if TYPE_CHECKING:  # an optional part
-    from chassis.schedules import Schedule
-
-NAME = re.compile(r"[a-z][a-z0-9-]*\.[a-z][a-z0-9-]*\.v[1-9][0-9]*")
-QUEUE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-DEFAULT_QUEUE = "default"
 LONGEST_TIMEOUT = timedelta(hours=1)
 LONGEST_SHARED_TIMEOUT = timedelta(minutes=5)
 """Five attempts of this length end before RabbitMQ takes a message back that is not acknowledged within half an hour."""
-_CLASS = re.compile(r"(?P<words>[A-Z][A-Za-z0-9]*?)V(?P<version>[1-9][0-9]*)")
 
 _LEFT_OUT = (
     "{} has lines in OUTGOING or INCOMING of messaging/, and its answer messaging_style is sync, so the chassis here cannot "
@@ -34,100 +25,8 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Contract(BaseModel):
-    """The body of a message, as JSON. The class is named after the event or the job, and its version: `PaidV1`.
-
-    Within a version only optional fields may be added, and readers ignore fields that they do not know. Any other
-    change is a new class with the next number. Publish both classes until no service consumes the old one.
-    """
-
-    model_config = ConfigDict(
-        frozen=True, from_attributes=True, extra="ignore", hide_input_in_errors=True, serialize_by_alias=True
-    )
-
-
 class Unknown(LookupError):
     """This service handles no messages of this name."""
-
-
-Handler = Callable[[Any, Any], Awaitable[None]]
-"""`async def on_paid(event: PaidV1, uow: UnitOfWork)`: calls one use case and lets errors rise."""
-
-
-@dataclass(frozen=True)
-class Event:
-    """Map a domain event to the contract that it is published as.
-
-    Events about one `aggregate` are published in order for each value of the domain event's attribute `key`.
-    """
-
-    happened: type
-    contract: type[Contract]
-    aggregate: str
-    key: str
-
-
-@dataclass(frozen=True)
-class Job:
-    """Map a request to the contract of the job that it is sent as.
-
-    `to` is the service whose work queue receives the job, or one of its further queues, as in `billing--reports`; by default
-    this service, and the queue that its own OnJob line names.
-    """
-
-    wanted: type
-    contract: type[Contract]
-    to: str | None = None
-
-
-@dataclass(frozen=True)
-class OnEvent:
-    """An event that this service consumes, by its name: `<service>.<event-name>.v<N>`.
-
-    The contract needs only the fields that the handler reads.
-    """
-
-    name: str
-    contract: type[Contract]
-    handler: Handler
-
-
-@dataclass(frozen=True)
-class OnJob:
-    """A job that this service processes, from any sender.
-
-    A job with a `queue` waits apart from all others, and may have a worker of its own (`work --queue reports`). The name of
-    the queue is part of the name of the job: `billing--reports.render-report.v1`. `timeout` replaces MESSAGE_TIMEOUT_SECONDS.
-    A timeout of more than 5 minutes needs a queue, and none is longer than an hour.
-
-    With a `schedule` the worker also enqueues the job by itself, once for each due time, whatever number of workers runs.
-    The contract then has the field `due_at`, and no other field without a default.
-    """
-
-    contract: type[Contract]
-    handler: Handler
-    schedule: "Schedule | None" = None
-    queue: str = ""
-    timeout: timedelta | None = None
-    on_parked: Callable[[Any, Any, str], Awaitable[None]] | None = None
-    """Called with the message, the unit of work and the reason, in the commit that parks a message of this line."""
-
-
-class StateReader(Protocol):
-    """Read the states whose ids come after `after`, at most `limit`, in the order of their ids.
-
-    The states must stay unchanged until the transaction ends: select the rows with FOR SHARE.
-    """
-
-    async def __call__(self, uow: Any, /, *, after: UUID, limit: int) -> Sequence[object]: ...
-
-
-@dataclass(frozen=True)
-class CurrentState:
-    """The state of all aggregates of one kind, as events that have a line in OUTGOING: `republish <name>` publishes them."""
-
-    name: str
-    read: StateReader
 
 
 @dataclass(frozen=True)
@@ -270,25 +169,6 @@ class Messages:
 
     def _name_of_job(self, line: OnJob) -> str:
         return name_of(queue_owner(self.service, line.queue), line.contract)
-
-
-def name_of(service: str, contract: type[Contract]) -> str:
-    """Name a message: `billing.invoice-issued.v1` for the service billing and a contract named InvoiceIssuedV1."""
-    found = _CLASS.fullmatch(contract.__name__)
-    if found is None:
-        raise ValueError(
-            f"{contract.__name__} names no version: end the name of a contract with its version, as in InvoiceIssuedV1"
-        )
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", found["words"]).lower()
-    return f"{service}.{words}.v{found['version']}"
-
-
-def queue_owner(service: str, queue: str) -> str:
-    """Return the first part of the names of the jobs in a queue. Brokers name streams, groups and queues after it.
-
-    No service has two hyphens in its name, so this is the name of no other service.
-    """
-    return f"{service}--{queue}" if queue else service
 
 
 def _check_queue(line: OnJob) -> None:
