@@ -61,7 +61,7 @@ class Convention(ABC):
     def prepare(self, services: "list[Service]") -> None:  # noqa: B027 (most have nothing to prepare)
         """Fill caches for many services at once, so that a slow tool starts once. Report nothing.
 
-        A run also calls this early without a service, for the work that a tool does once on a machine.
+        A run also calls this at its start with an empty list, so that a tool can do what it does once on each machine.
         """
 
     @abstractmethod

@@ -12,7 +12,7 @@ from fleet.service.service import Service
 
 VERSIONS = "src/*/migrations/versions/*.py"
 
-# The rules for changes that break the version that still runs.
+# The rules of Squawk for changes that break the previous version of the service, which still runs during a release.
 CONTRACTS = re.compile("ban-drop-.*|renaming-.*|adding-required-field|requiring-value")
 DECLARED = re.compile(r"^\s*# contract: \S.* no longer \S", re.MULTILINE)
 
@@ -72,7 +72,7 @@ class Unedited(Convention):
 
 
 def _replaced(service: Service) -> set[str]:
-    """Return the base's migrations that a squash replaces: all up to its own number. `migrate` checks the databases."""
+    """Return the migrations of the base that a squash replaces: all up to its number. `migrate` refuses any other database."""
     known = [revisions.read(path, service.read(path) or b"") for path in _migrations(service)]
     squashed = {revision.id for revision in known if revision.replaces}
     base = service.base

@@ -46,7 +46,7 @@ class CodeOwners(Convention):
         if not everything:
             yield Problem(CODEOWNERS, "no rule covers all paths")
         elif answered and not _platform_team(service) and answered not in map(_team, everything):
-            # Alerts and the catalogue use the answer.
+            # Alerts and the catalogue name the owner in the answer.
             yield Problem(
                 CODEOWNERS, f"{' '.join(everything)} owns all paths, and the owner in the answers is {answered}"
             )
@@ -87,7 +87,7 @@ class Reviewers(Convention):
 
 
 def _unfit_reviewers(sections: list[list[str]], allowed: tuple[str, ...]) -> str:
-    """State who else may approve waivers than the reviewers of the policy; empty if nobody else may."""
+    """Explain that the policy allows none of the reviewers of waivers; empty if it allows the reviewers of a section."""
     teams = {_team(one) for one in allowed}
     if not allowed or any(owners and teams.issuperset(owners) for owners in sections):
         return ""

@@ -19,8 +19,8 @@ from fleet.service.service import Service
 LOCK = "uv.lock"
 PROJECT = "pyproject.toml"
 CHASSIS = "chassis/pyproject.toml"
-# The files and dependencies of packages are nearly all of a lock file, and no convention reads them. The pattern matches only
-# what uv writes.
+# Most lines of a lock file are about the files and dependencies of packages, which no convention reads. The pattern matches
+# these lines as uv writes them.
 UNREAD = re.compile(
     r"""
     ^(?:(?<=^wheels\ =\ \[\n)|(?<=^dependencies\ =\ \[\n))

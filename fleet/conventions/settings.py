@@ -5,14 +5,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from fleet.conventions import Convention, Problem
+from fleet.conventions.overlays import LONG_RUNNING
 from fleet.errors import FleetError
 from fleet.judges.kustomize import FILE, Manifest, config_map_keys, overlays, pod, render_overlay
 from fleet.service.service import Service
 
 SETTINGS = "src/*/settings.py"
 RUNBOOK = "docs/runbook.md"
-# The kinds that run the service, and so read all of its settings.
-LONG_RUNNING = ("Deployment", "StatefulSet", "DaemonSet")
 
 
 class _Setting(NamedTuple):

@@ -49,14 +49,16 @@ class CatFile:
         self._timeout: MachineError | None = None
 
     def ask(self, names: list[str]) -> list[Object | None]:
-        """Read the first of these objects: one at least, and as many as fit into GROUP_BYTES. None stands for a missing object.
+        """Read the first of these objects, and further objects while all fit into GROUP_BYTES. None is a missing object.
 
         Raises MachineError.
         """
         with self._lock:
-            if self._timeout:  # git took too long before, and would take as long for each of a hundred files
+            if (
+                self._timeout
+            ):  # git took too long for an earlier question, and would take as long for each of a hundred files
                 raise MachineError(str(self._timeout))
-            # A second attempt, because the process may have been killed before.
+            # Ask a second time, because the process may have been killed since the last question.
             if answers := self._answers(names) or self._answers(names):
                 return answers
         hint = git.hint(self._repository) or f": clone {self._repository} anew"

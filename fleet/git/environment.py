@@ -21,10 +21,10 @@ OF_A_REPOSITORY = {
     "GIT_WORK_TREE",
 }
 
-# The committer and the folder of git's own programs. Git gets no other variable with the prefix GIT_ from outside.
+# The committer, and the folder of git's own programs. Git gets no other variable that begins with GIT_.
 _KEPT = {f"GIT_{who}_{what}" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")} | {"GIT_EXEC_PATH"}
 
-# With these variables git reads no other configuration, asks nothing, fetches nothing, and shows history as committed.
+# With these variables git reads no configuration of a person or a machine, asks nothing, fetches nothing, and replaces no commit.
 _ALONE = {
     "GIT_CONFIG_GLOBAL": os.devnull,
     "GIT_CONFIG_NOSYSTEM": "1",

@@ -30,7 +30,7 @@ _OF_COMMITS = {
     "update-ref",
 }
 
-# The most bytes that are read of git's messages: their end.
+# Only the last bytes of git's messages are read.
 MOST_MESSAGE_BYTES = 2**16
 
 # The exit status of the shell by which fleet/git/remote.py starts git, if git is not installed.
@@ -117,7 +117,7 @@ def succeeds(repository: Path, *arguments: str) -> bool:
 
 
 def refuse_unreadable(repository: Path) -> None:
-    """Refuse a folder that is not a repository, or a repository that has lost its last commit. Raises FleetError."""
+    """Refuse a folder that is no repository, or whose HEAD names a commit that is missing. Raises FleetError."""
     git(repository, "rev-parse", "--git-dir")
     head = answer(repository, "rev-parse", "--quiet", "--verify", "HEAD")
     if head and not succeeds(repository, "cat-file", "-e", head):
@@ -200,7 +200,7 @@ def checked_output(repository: Path, arguments: tuple[str, ...], done: subproces
 
 
 def hint(repository: Path) -> str:
-    """The remedy for a partial clone, in which objects may be missing, because fleet fetches nothing while it reads."""
+    """Return the remedy if the repository is a partial clone: its missing objects are not fetched while fleet reads."""
     found = find_repository(repository)
     is_partial = found is not None and found.is_partial
     return f". {repository} is a partial clone: complete it by `git fetch --refetch --no-filter`" if is_partial else ""

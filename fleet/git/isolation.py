@@ -36,16 +36,13 @@ def variables(repository: Repository, *, with_files: bool) -> dict[str, str]:
     return without_repository() | place | {"GIT_COMMON_DIR": str(_stand_in(repository, settings))}
 
 
-# Some of these may appear later, so a link may lead nowhere yet. There is no link to hooks.
+# Git may make some of these later, so a link may lead nowhere at first. Without a link to the hooks, git runs none.
 _LINKED = ("objects", "refs", "packed-refs", "shallow", "info")
 _LINKED_IF_THERE = ("reftable", "logs", "worktrees")
 
 
 def _stand_in(repository: Repository, settings: list[Setting]) -> Path:
-    """Return the folder that git takes for the shared part of the repository.
-
-    It is made once, and kept in the cache.
-    """
+    """Return the folder that git takes for the shared part of the repository. It is made once, and kept in the cache."""
     links, config = _links(repository), _config(settings)
     inputs = "\0".join([config, *links.values()])
     digest = hashlib.sha256(inputs.encode(errors="surrogateescape")).hexdigest()[:40]
@@ -54,7 +51,7 @@ def _stand_in(repository: Repository, settings: list[Setting]) -> Path:
     mark_used(folder)
     if not _has(folder, parts):
         with file_lock(folder):
-            if not _has(folder, parts):  # another process or thread was faster, and uses it
+            if not _has(folder, parts):  # if another process or thread has made it meanwhile, it may be in use
                 with preparing(folder) as part:
                     (part / "new").mkdir()
                     _write(part / "new", links, config)
@@ -88,7 +85,7 @@ def detach(repository: Repository, folder: Path) -> dict[str, str]:
 # Stand-ins for second checkouts, which git uses without another stand-in.
 _DETACHED: set[Path] = set()
 
-# Git must not clean up, because the stand-in does not show git everything that uses an object.
+# Git must not delete unused objects, because a stand-in does not show everything that uses an object, such as a worktree.
 _NO_CLEANING = (("gc.auto", "0"), ("maintenance.auto", "false"))
 
 

@@ -70,7 +70,7 @@ def write_tree(repository: Path, commit: str, folder: Path, without: tuple[str, 
 class Objects:
     """Read objects by one process of git, from the first question until `close`: a check reads a hundred files."""
 
-    # The ids of one group fit into the smallest pipe of Linux, so that neither side waits for the other to read.
+    # The ids of one group fit into the smallest pipe of Linux. So fleet can write all of them before it reads an answer.
     AT_A_TIME = 100
 
     def __init__(self, repository: Path) -> None:
@@ -138,7 +138,7 @@ class Objects:
         self._git.close()
 
     def _refuse_path(self, path: str, seen: set[str]) -> None:
-        """Refuse a harmful or repeated path, or one too many: a few objects can make a tree of a trillion folders."""
+        """Refuse a harmful or repeated path, and a path beyond MOST_FILES: a few objects can make a tree of a trillion folders."""
         if len(seen) >= MOST_FILES:
             what = f"{self._repository} has more than {MOST_FILES:,} files and folders"
             raise FleetError(f"{what}, and fleet reads services of fewer")

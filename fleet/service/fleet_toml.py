@@ -236,7 +236,7 @@ def _refuse_repeated(config: Path, found: list[Member]) -> None:
 
 
 def _shorten_names(listed: list[Member], named: list[Member]) -> list[Member]:
-    """Shorten each name to its last part, unless another service has the same last part."""
+    """Shorten each full name, such as shop/billing, to its last part, unless another service has the same last part."""
     times = Counter([_last(one.name) for one in listed] + [one.name for one in named])
     return [one if times[_last(one.name)] > 1 else replace(one, name=_last(one.name)) for one in listed]
 

@@ -132,7 +132,7 @@ def _exchange(mirror: Path, *arguments: str) -> bytes:
     try:
         return remote.exchange(mirror, *arguments)
     except FleetError as error:
-        # The message leaves out the folder in the cache, which helps nobody.
+        # Leave the folder in the cache out of the message, because its name helps nobody.
         raise FleetError(str(error).replace(f" in {mirror}", "")) from None
 
 

@@ -45,7 +45,7 @@ class Document:
     """An OpenAPI document."""
 
     def __init__(self, content: Any, text: str = "") -> None:
-        """Raises FleetError if the content is not an OpenAPI document."""
+        """Read a document from its parsed content and its text. Raises FleetError if it is not an OpenAPI document."""
         self.content: Node = content
         self._lines = text.splitlines()
         try:
@@ -100,7 +100,7 @@ class Document:
         )
 
     def _line(self, path: str, method: str) -> int:
-        """Return the line of an operation in a document that `make specs` wrote, with one key a line."""
+        """Return the line of an operation in a document that `make specs` wrote, with one key on each line."""
         keys = [re.compile(rf'\s*"{re.escape(key)}": \{{') for key in (path, method)]
         for number, line in enumerate(self._lines, 1):
             if keys[0].match(line):

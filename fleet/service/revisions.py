@@ -24,7 +24,7 @@ class Revision:
 
 
 def identity(path: str) -> str:
-    """Return the path without the number of a migration, which differs between services."""
+    """Return the path without the number of its migration, because the number differs between services."""
     found = MIGRATION.match(path)
     return f"{found[1]}{found[3]}" if found else path
 

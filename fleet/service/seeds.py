@@ -12,10 +12,10 @@ from fleet.template.answers import ANSWERS_FILE, Answers, aggregates_in, without
 from fleet.template.manifest import Manifest
 from fleet.template.release import Render
 
-# An aggregate that no service has, to render the files that belong to no aggregate: the questionnaire requires at least one.
+# An aggregate that no service has. A render needs an aggregate, and a render of this one alone has no files of real ones.
 NOBODY = "Placeholder: {name: string(1)}"
 
-# The answer messaging_style, by the styles whose example the template has brought (`seeded` of the answers).
+# The answer messaging_style that brings the examples of these styles. `seeded` in the answers lists the styles.
 STYLES = {
     frozenset[str](): "sync",
     frozenset({"events"}): "events",
@@ -26,7 +26,7 @@ STYLES = {
 
 @dataclass
 class Seeds:
-    """The seeds of an update. `new` are to be written; `left` are not, because the team deleted them or their aggregate."""
+    """The seeds of an update. It writes the `new` seeds, and not the seeds `left`: the team deleted them or their aggregate."""
 
     new: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Seeds:
 def new_seeds(service: Service, before: Manifest, render: Render) -> Seeds:
     """Compare the render that the service has with its next render.
 
-    The team asks for an aggregate by naming it for the first time. Its files are new even if they were deleted before.
+    An aggregate that the answers name for the first time gets all its files, even files that the team deleted before.
     """
     after = render.manifest
     known = {identity(path) for path in [*before.team, *service.tree]}
@@ -109,7 +109,7 @@ def _only_with(render: Render, aggregates: str) -> set[str]:
 
 
 def _of_dropped_aggregates(service: Service, before: Manifest, render: Render) -> set[str]:
-    """Return the paths of aggregates that are still in the answers, and whose domain module the team has removed."""
+    """Return the paths of the aggregates that the answers still name, although the team has removed their domain modules."""
     gone = {
         name
         for name, plural in zip(aggregates_in(before.answers), before.plurals, strict=True)
@@ -145,7 +145,7 @@ def find_deleted(service: Service, paths: list[str]) -> set[str]:
 
 
 def _any_number(path: str) -> str:
-    """A glob for the path, which matches a migration of any number, because the number differs between services."""
+    """Return a glob for the path, in which a migration may have any number, because the number differs between services."""
     found = MIGRATION.match(path)
     escaped = [re.sub(r"([*?\[\\])", r"\\\1", part) for part in (found.group(1, 3) if found else (path,))]
     return "[0-9]*".join(escaped)

@@ -49,7 +49,7 @@ class Service(Files):
         return self.name.replace("-", "_")
 
     def misnamed(self, name: str) -> str:
-        """Why the service cannot have this name, which half of the platform's files contain; empty if it can."""
+        """Explain why this cannot be the name of the service, which half of the platform's files contain; empty if it can."""
         folder = f"src/{name.replace('-', '_')}/"
         if name and any(path.startswith(folder) for path in self.tree):
             return ""

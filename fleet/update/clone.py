@@ -89,7 +89,7 @@ class Clone:
         return self._changes() - known
 
     def restore(self) -> None:
-        """Restore the tracked files after a program of the team, and record its other files, which are not a person's work."""
+        """Restore the tracked files after a program of the team. Record its new files: they are no person's work."""
         git.git(self.path, "checkout", "--quiet", "--", ".")
         write_atomically(self._leftovers, json.dumps(sorted(self._changes())))
 
@@ -111,7 +111,7 @@ class Clone:
         """Return whether a gate passes at the commit before the update. None if the service cannot be set up there."""
         base, notes = self.path.with_suffix(".base"), self.path.with_suffix(".base-git")
         _remove(base, notes)
-        # This run has a log of its own, so that the other log ends with the failure after the update.
+        # The run before the update has a log of its own, so that the main log still ends with the failure after the update.
         log = self.log.with_suffix(".base.log")
         _begin(log)
         git.check_out(self.path, base, notes, commit)

@@ -1,4 +1,4 @@
-"""Move the branch of a service to the updated commit: with all files or without any change."""
+"""Move the branch and the files of a service to the updated commit: all of them, or nothing."""
 
 from pathlib import Path
 

@@ -21,7 +21,7 @@ SUBMODULES = (
 
 
 def finish(checkout: Path) -> str:
-    """Run `make specs` and commit its files. Return make's output if it failed: the team's code may need a change first.
+    """Run `make specs` and commit its files. Return make's output if it failed, because the team's code may need a change first.
 
     A service that has not committed these files stays unchanged.
     """

@@ -9,7 +9,7 @@ from fleet.git.git import without_credentials
 TAIL_LINES = 15
 TAIL_BYTES = 200_000
 
-# The line of GNU make about a target that failed, with the file and the number of the line since version 4.
+# The line that GNU make prints about a failed target. Since version 4 it names the Makefile and the number of the line.
 FAILED = re.compile(
     r"make(?P<inner>\[\d+\])?: \*\*\* \[(?:[^\]:]{1,200}:\d+: )?(?P<target>[a-z][a-z-]{0,40})\] Error \d+"
 )
@@ -27,7 +27,7 @@ def failed_steps(log: str) -> list[str]:
     for found in filter(None, map(FAILED.match, _lines(log))):
         if found["inner"]:
             steps.append(found["target"])
-        else:  # the line is of the make that fleet has started, so one attempt has ended
+        else:  # the make that fleet has started printed this line, so one attempt has ended
             last, steps = steps, []
     return list(dict.fromkeys(last))
 

@@ -38,7 +38,7 @@ class Outcome:
     """The steps that a service has completed."""
 
     name: str
-    # The commit of the service before the update, its template version, and the version to update to.
+    # The commit of the service before the update, the template version of that commit, and the version to update to.
     commit: str = ""
     old: str = ""
     new: str = ""

@@ -47,7 +47,7 @@ class Host(ABC):
 
     @abstractmethod
     def find(self, printed: str) -> str:
-        """Return the address of a request in the printed list, except one of a fork. Raises FleetError."""
+        """Return the address of a request in the printed list, except a request from a fork. Raises FleetError."""
 
     @abstractmethod
     def create(self) -> tuple[str, ...]:

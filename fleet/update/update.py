@@ -34,8 +34,8 @@ from fleet.update.files import copy_file, diff, make_room, remove_empty_folders
 from fleet.update.report import Report
 from fleet.update.worktree import commit, worktree
 
-# The text names a way to repair files of the platform, because `fleet check` reports a file with conflict markers as edited, and
-# names `fleet update` as the remedy.
+# This text also explains how to repair a file of the platform: `fleet check` reports a file with conflict markers as edited,
+# and names `fleet update` as the remedy, which refuses to run while there are conflict markers.
 RESOLVE = (
     "a failed update has left conflicts. Remove the markers, delete the .rej files, and commit. Files of the platform need no "
     "repair: remove them by `git rm`, commit, and `fleet update` writes them anew"
@@ -175,7 +175,7 @@ def _refuse_unaccepted_answers(after: Render) -> None:
 
 
 def _refuse_occupied_paths(service: Service, before: Manifest, after: Manifest) -> None:
-    """Refuse a new path of the platform where the team has another file, which only the team may move."""
+    """Refuse an update that brings a platform file to a path where the team has a file: only the team may move its file."""
     occupied = [
         path
         for path, entry in after.platform.items()

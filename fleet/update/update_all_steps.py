@@ -48,7 +48,7 @@ class Steps:
         commit = newest(self.member)
         answers = commit.answers()
         template = Template(answers.source)
-        # Another service may have fetched just now.
+        # The steps of another service may have fetched the template a moment ago.
         template.refresh_if_possible(unless_newer_than=timedelta(minutes=1))
         old = template.recorded_release(answers)
         new = template.at(self.options.to) if self.options.to else template.newest()
@@ -87,7 +87,7 @@ class Steps:
         command = (sys.executable, "-P", "-m", "fleet", "update", str(self.clone.path), "--to", outcome.new)
         try:
             status = self.clone.run(*command, environment=os.environ)
-        finally:  # a program that was stopped may have moved the branch
+        finally:  # a program that was stopped may have moved the branch already
             tip = self.clone.tip(outcome.branch)
             self.clone.mark_own(tip)
         tip = "" if tip == commit else tip
@@ -194,7 +194,7 @@ class Steps:
 
 
 def _on_this_machine(address: str) -> Path | None:
-    """The path of a repository on this machine, to which a push would run the hooks of the repository as the person."""
+    """Return the path of a repository on this machine: a push to it would run its hooks as the person who runs fleet."""
     if address.startswith("file://"):
         return Path(unquote(address.removeprefix("file://"), errors="surrogateescape"))
     return None if ":" in address.partition("/")[0] else Path(address)

@@ -20,7 +20,7 @@ IGNORES = Path("osv-scanner.toml")
 
 
 def main(arguments: list[str]) -> int:
-    """Ask the OSV database through uv. Returns the exit status: 0 none, 1 some, 2 no answer."""
+    """Ask the OSV database through uv. Returns the exit status: 0 without vulnerabilities, 1 with some, 2 without an answer."""
     entries = tomllib.loads(IGNORES.read_text()).get("IgnoredVulns", []) if IGNORES.exists() else []
     today = datetime.now(UTC).date()
     ignored = []

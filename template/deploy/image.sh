@@ -1,8 +1,8 @@
 #!/bin/sh
 # Platform-owned: `copier update` replaces this file.
-# Builds the image, pushes and signs it (`make image`, `make push`, `make sign`), or prints its `name`, its `version` or the
-# earlier commit that was `published`. The environment has the names from people, git and pipelines: VERSION, REPOSITORY,
-# PLATFORM, OUTPUT, NETRC, and IMAGE or DIGEST.
+# Build the image, push it or sign it (`make image`, `make push`, `make sign`); or print its `name`, its `version` or, with
+# `published`, the newest earlier commit that has an image. The Makefile passes VERSION, REPOSITORY, PLATFORM, OUTPUT, NETRC,
+# and IMAGE or DIGEST in the environment, because people, git and pipelines choose these values.
 set -eu
 export LC_ALL=C
 command=$1 service=$2
@@ -78,7 +78,7 @@ published)
 build) build ;;
 push)
     need_repository
-    # Build for the nodes of production. On another platform, Docker emulates theirs.
+    # Build for the platform of production's nodes, which Docker emulates on a machine with another platform.
     build --platform "$PLATFORM" --cache-to="$layers,mode=max"
     complete_sbom "$repository:$tag"
     docker push --quiet "$repository:$tag"

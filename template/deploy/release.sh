@@ -1,6 +1,6 @@
 #!/bin/sh
 # Platform-owned: `copier update` replaces this file.
-# Migrates, then replaces the pods, and waits for both (`make deploy`). If the migration fails, the pods stay unchanged.
+# Migrate, then replace the pods, and wait for both (`make deploy`). If the migration fails, the pods stay unchanged.
 # KUBECONFIG names a file with the cluster, or KUBE_CONFIG has the text of such a file; KUBE_CONTEXT selects a context.
 set -eu
 service=$1 overlay=$2 image=$3
@@ -54,7 +54,7 @@ k() { kubectl --namespace "$namespace" ${KUBE_CONTEXT:+--context="$KUBE_CONTEXT"
 echo "Migrating $namespace with $image"
 k delete "$job" --ignore-not-found # a Job cannot be changed, only replaced
 k apply --filename "$work/all.yaml" --selector app.kubernetes.io/component=migrate
-k wait "$job" --for='jsonpath={.status.conditions}' --timeout=15m # it has ended, with success or not
+k wait "$job" --for='jsonpath={.status.conditions}' --timeout=15m # the Job has ended, with success or not
 k logs "$job" --tail=-1 || true
 conditions=$(k get "$job" --output 'jsonpath={.status.conditions[*].type}')
 case $conditions in

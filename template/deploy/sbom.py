@@ -1,5 +1,5 @@
 # Platform-owned: `copier update` replaces this file.
-"""Add the rest of the image to a list of its service's packages (`make push`): Debian's packages, Python and its own packages.
+"""Complete the list of the service's packages (`make push`) with the image's: Debian's packages, Python, and Python's packages.
 
 It runs inside the image, reads the list of `make sbom` from its input, and writes the complete list to its output, without
 the packages that only other systems need.
@@ -22,7 +22,7 @@ PACKAGES = Path("/var/lib/dpkg/status")
 def components() -> Iterator[dict[str, str]]:
     """Yield the CycloneDX components of the image."""
     system = platform.freedesktop_os_release()
-    release = system.get("VERSION_ID") or system["VERSION_CODENAME"]  # an unreleased version has no number
+    release = system.get("VERSION_ID") or system["VERSION_CODENAME"]  # an unreleased Debian has no number
     yield {"type": "operating-system", "name": system["ID"], "version": release}
     version = platform.python_version()
     cpe = f"cpe:2.3:a:python:python:{version}:*:*:*:*:*:*:*"
@@ -51,7 +51,7 @@ def debian_packages() -> Iterator[dict[str, str]]:
 
 
 def is_shipped(listed: dict[str, Any], installed: set[str]) -> bool:
-    """Return whether the image has a listed package. uv lists packages for every system, and marks those for some only."""
+    """Return whether the image has a listed package. uv lists the packages of all systems, and marks a package of only some."""
     is_marked = any(one["name"] == "uv:package:marker" for one in listed.get("properties", ()))
     return not is_marked or listed["name"] in installed
 

@@ -1,7 +1,7 @@
 # Platform-owned: `copier update` replaces this file.
 """Check that the service at a URL answers, and that it has the deployed version (`make smoke URL=…`).
 
-It asks /readyz, and then requests the first list of specs/openapi.json: with the access token in SMOKE_TOKEN, if there is one.
+The check asks /readyz, and then requests the first list of specs/openapi.json. SMOKE_TOKEN may have an access token for that.
 """
 
 import json
@@ -18,7 +18,7 @@ PATIENCE_SECONDS = 120
 
 
 def main(url: str, version: str) -> int:
-    """Check the service. Returns the exit status: 0 it answers, 1 it does not, 2 wrong arguments."""
+    """Check the service. Returns the exit status: 0 if the service answers, 1 if not, 2 for wrong arguments."""
     if not url.startswith(("http://", "https://")) or not version:
         print("URL or VERSION is not set: name both, as in make smoke URL=https://… VERSION=…", file=sys.stderr)
         return 2
@@ -47,7 +47,7 @@ def main(url: str, version: str) -> int:
 
 
 def _not_ready(base: str, version: str) -> str:
-    """Explain why no process is ready with that version; empty if one is. /readyz does not show another version."""
+    """Return the answer of /readyz if no process with that version is ready; an empty text if one is."""
     status, body = _get(f"{base}/readyz?{urlencode({'version': version})}")
     try:
         ready = status == 200 and json.loads(body)["status"] == "ok"
@@ -60,7 +60,7 @@ def _get(url: str, token: str = "") -> tuple[int, str]:
     """Return status and body, or 0 and the reason if there was no answer."""
     request = Request(url)
     if token:
-        request.add_unredirected_header("Authorization", f"Bearer {token}")  # another host gets no token
+        request.add_unredirected_header("Authorization", f"Bearer {token}")  # a redirect to another host has no token
     try:
         with urlopen(request, timeout=10) as response:
             return response.status, response.read().decode()

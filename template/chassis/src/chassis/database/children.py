@@ -9,7 +9,7 @@ from chassis.database.statements import Row
 
 
 def select_with_rows(parent: sa.Table, *children: sa.Table) -> sa.Select:
-    """Select each row of `parent` together with its rows of each child table, in one statement and so of one moment.
+    """Select each row of `parent` together with its rows of each child table, in one statement, so that all rows are of the same moment.
 
     A child table has one foreign key to `parent`, and a primary key that decides the order. `rows_of` reads its rows.
     """

@@ -22,7 +22,7 @@ Observer = Callable[[str, int, BaseException | None], None]
 """A function that is called after each statement: its text, its start in nanoseconds since 1970, its error or None."""
 
 ALIVE = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
-"""Let the server notice after 25 s that this process has vanished. The default is two hours, with our locks held."""
+"""Let the server notice after 25 s that this process has vanished. By default it would hold our locks for two hours."""
 
 ANSWER_SECONDS = 1
 """The time limit for the server to confirm that it has stopped a statement. After that we close the session."""
@@ -98,7 +98,7 @@ class Session(asyncpg.Connection):
     __slots__ = ("_given_up", "_may_restart")
 
     def note_transaction_start(self) -> None:
-        """Note that a transaction has started. Before its first statement it can be restarted without loss."""
+        """Note that a transaction has started. Until its first statement has succeeded, a restart of it loses nothing."""
         self._may_restart = True
 
     async def execute(self, query: str, *args: Any, **options: Any) -> str:
@@ -106,8 +106,8 @@ class Session(asyncpg.Connection):
             self._may_restart = False
         return await super().execute(query, *args, **options)
 
-    # `_do_execute` does not run prepared statements, cursors and COPY, so it could not repeat them. They use no cache: with an
-    # outdated statement, COPY would even store wrong numbers.
+    # Prepared statements, cursors and COPY do not go through `_do_execute`, which could therefore not repeat them. So they use
+    # no cached statement or type, which a migration may have outdated: COPY would even store wrong numbers.
 
     def _get_statement(self, *statement: Any, **options: Any) -> Any:
         self._may_restart = False

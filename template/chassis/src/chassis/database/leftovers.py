@@ -30,7 +30,7 @@ def waits_long(statement: str) -> bool:
 def remove(connection: Connection, schema: str, statement: str) -> None:
     """Drop the index that an interrupted run of this statement has left in this schema.
 
-    Such an index is invalid; or it is complete, but its run stopped before the migration was recorded.
+    Such an index is invalid, or it is complete and the run stopped before it recorded the migration.
     """
     if created := CREATE.search(statement):
         repeatable = created["repeatable"] is not None

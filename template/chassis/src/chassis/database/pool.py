@@ -33,7 +33,7 @@ from chassis.settings.addresses import SHARED_SESSIONS
 log = structlog.get_logger()
 
 IDLE_SECONDS = 300
-"""An unused connection is closed after this time, whether it is at hand or in the pool."""
+"""An unused connection is closed after this time, whether the pool of asyncpg has it or `Database` keeps it at hand."""
 
 CLOSE_TIMEOUT_SECONDS = 2
 """The time limit for closing the connections when the process stops."""

@@ -1,9 +1,9 @@
 """Record what each lane is processing, to identify a message that crashes the worker.
 
 A crash leaves nobody to record the failed attempt. So a lane records its batch before it processes the batch, outside of
-the transaction that the crash would roll back. A worker that starts counts the records. A message with a record is
-processed alone from then on, and no other such message at the same time: if the worker crashes again, that message is the
-cause. Records of other workers that are alive count too, which does no harm: their messages are not delivered to this
+the transaction that the crash would roll back. A worker that starts counts the records. From then on a message with a record
+is processed alone, and never at the same time as another message with a record: if the worker crashes again, that message is
+the cause. The records of other live workers count too, which does no harm, because their messages are not delivered to this
 worker.
 """
 
@@ -13,7 +13,7 @@ from uuid import UUID
 
 from chassis.database import Database
 
-# The record has to survive a crash of this process, but not a crash of the server: so the commit waits for no disk.
+# A record has to survive a crash of this process, but not of the database server, so its commit does not wait for the disk.
 _RECORD = """
     WITH at_once AS (SELECT set_config('synchronous_commit', 'off', true))
     INSERT INTO chassis.attempts (lane, message_ids, names) SELECT $1, $2, $3 FROM at_once

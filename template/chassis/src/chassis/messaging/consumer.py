@@ -1,12 +1,13 @@
 """The consumer: consume the messages of other services, handle each message once, and park what cannot be handled.
 
-A message goes through: fetched → its key's lane → in one transaction with its neighbours in the lane: id claimed in the
-inbox, handler called, commit → acknowledged. If that fails, the neighbours are processed one by one. The message that fails
-gets further attempts after growing pauses, while messages of its key wait behind it and all other keys go on. After
+The consumer fetches a message, and adds the message to the lane of its key. A lane takes a batch of messages, and processes
+the whole batch in one transaction: it claims each id in the inbox, and calls each handler. After the commit the lane
+acknowledges the batch. If the transaction fails, the lane processes the messages of the batch one by one. The message that
+fails gets further attempts after growing pauses, while messages of its key wait behind it and all other keys go on. After
 `max_attempts` it is parked, and its key goes on. A message that can never succeed (unknown, malformed) is parked at once. A
-crash of the process counts as a failed attempt of what it was processing.
+crash of the process counts as a failed attempt of each message that the process was handling.
 
-Failures of the infrastructure (no database, no broker) are no message's attempts: everything waits until they are over.
+A failure of the infrastructure (no database, no broker) is no attempt of a message: all messages wait until it has ended.
 """
 
 import asyncio
@@ -54,7 +55,7 @@ class Consumer:
         queue: str = "",
         jobs_at_once: int | None = None,
     ) -> None:
-        """`queue` is the queue of the jobs, and `jobs_at_once` how many of them are processed at the same time, if not 4."""
+        """`queue` is the queue of the jobs, of which `jobs_at_once` are processed at the same time: 4 by default."""
         self.kind = kind
         self.queue = queue
         self._owner = queue_owner(messages.service, queue)
@@ -74,7 +75,7 @@ class Consumer:
         )
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Consume until `stop`. Then finish and acknowledge the fetched messages, as far as time allows; give back the others.
+        """Consume until `stop`. Then finish and acknowledge the fetched messages while time is left, and give back the others.
 
         Raises BrokerUnavailable, and DatabaseUnavailable if this replica is no longer the leader.
         """
@@ -92,7 +93,7 @@ class Consumer:
 
     @asynccontextmanager
     async def _alone(self, stop: asyncio.Event) -> AsyncGenerator[Lead | None]:
-        """Be the only consuming replica, or wait to become it, if replicas would break a key's order."""
+        """Wait until only this replica consumes, if several replicas that consume would break the order within a key."""
         if self.kind is Kind.JOB or self._broker.shares_in_order:
             yield None
             return
@@ -116,7 +117,7 @@ class Consumer:
             try:
                 await running
             finally:
-                touching.cancel()  # otherwise a cancelled consumer would keep its messages from all other consumers
+                touching.cancel()  # otherwise a cancelled consumer would hold its messages, and no other consumer would get them
             with suppress(Exception):
                 await subscription.release(lanes.held())
             with suppress(DatabaseUnavailable):

@@ -67,7 +67,7 @@ class DelayedKeys:
         return min(due, key=attrgetter("due"), default=None)
 
     def longest(self, *, max_attempts: int) -> DelayedKey | None:
-        """Return the key that delays the most messages, also before its pause ends.
+        """Return the key that delays the most messages, even if its pause has not ended.
 
         A message that has had all its attempts, and could not be parked, would only fail again: its pause continues.
         """
@@ -83,7 +83,7 @@ class DelayedKeys:
         return True
 
     def delay(self, delivery: Delivery, attempts: int, pause_seconds: float) -> DelayedKey:
-        """Delay the key of this message, which has failed that often."""
+        """Delay the key of this message, which has failed `attempts` times."""
         key = self._keys.setdefault(delivery.message.key, DelayedKey(delivery, attempts, 0))
         key.attempts, key.due = attempts, time.monotonic() + pause_seconds
         key.outage_at, key.interrupted = None, False

@@ -1,6 +1,6 @@
 """The destinations that fail or take long to answer. A destination is the name of a message.
 
-Rows for such a destination wait, and a few of them at a time find out whether the destination is back.
+Rows for such a destination wait. The relay sends a few of them at a time, to find out whether the destination is back.
 """
 
 import time

@@ -56,7 +56,7 @@ _MEASURED = (
 
 
 class Gauges:
-    """Depth and age of the outbox, and the number of parked messages, a few seconds old: for metrics and readiness."""
+    """Measure the outbox and the parked messages every few seconds, for metrics and for the details of /readyz."""
 
     def __init__(self, messages: Messages, database: Database, telemetry: Telemetry, settings: Settings) -> None:
         self._database = database

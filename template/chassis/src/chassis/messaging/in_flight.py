@@ -107,7 +107,7 @@ class InFlight:
         return any(sending.name == name for sending in self.sending.values())
 
     def start(self, rows: list[Any]) -> Batch:
-        """Begin to send the rows. Returns the batch to wait for: it lacks the keys that attempt a failed destination."""
+        """Start to send the rows. Return the batch to wait for, which lacks the keys that start at a failed destination."""
         batch, attempts = Batch(awaited=True), Batch(awaited=False)
         if not self._may_send():
             return batch
@@ -131,7 +131,7 @@ class InFlight:
 
     def _send_first(self, sending: Sending, pause: float = 0) -> None:
         """Send the first row of a key. The rows of a key are sent one after the other, so the next row waits."""
-        # No task for each row: Kafka's module returns a future, and a task would add half of the CPU of a row.
+        # Make no task for each row: Kafka's module returns a future, and a task would add half to the CPU time of a row.
         try:
             answer = asyncio.ensure_future(self._send_again(sending, pause) if pause else self._send(sending))
         except Exception as error:
@@ -179,7 +179,7 @@ class InFlight:
             self._end(sending)
 
     def _give_up(self, sending: Sending, row: Any, error: BaseException) -> bool:
-        """Return whether the client library failed on this message too often. Other messages need not wait for it."""
+        """Return whether the client library failed on this message too often. Then the message is parked, so its key goes on."""
         sending.attempts += 1
         reason = f"{type(error).__name__}: {describe_exception(error)['message']}"
         log.warning("message_not_sent", name=row["type"], message_id=row["id"], attempt=sending.attempts, reason=reason)

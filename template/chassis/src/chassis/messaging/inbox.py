@@ -40,7 +40,7 @@ async def claim(executor: Executor, identities: Iterable[tuple[str, str]]) -> se
 
 
 def introduce(message: Message, uow: UnitOfWork, service: str) -> None:
-    """Set the facts about the message that its handler reads from the unit of work, and the name for keys of calls."""
+    """Give the unit of work the facts about its message, and set the name from which idempotency keys of calls are made."""
     uow.message_id = message.id
     current_key.set((f"{service} {message.name} {message.id}", count(1)))
     uow.republished = message.headers.get(REPUBLISHED) or None

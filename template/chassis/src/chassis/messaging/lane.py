@@ -38,7 +38,7 @@ class Lane:
     ) -> None:
         """`crowded` returns whether failed messages leave too little room for others, in all lanes together.
 
-        The lane sets `progress` after each batch: it may have room then.
+        The lane sets `progress` after each batch, because the lane may have room for messages then.
         """
         self.id = uuid4()
         self._processor = processor
@@ -94,7 +94,7 @@ class Lane:
         self._wake.set()
 
     def stop(self, *, within_seconds: float) -> None:
-        """Finish the current batch, and the batches that begin in that time. The rest stays here, to be given back."""
+        """Finish the current batch, and the batches that begin in that time. The consumer gives all other messages back."""
         self._ends = time.monotonic() + within_seconds
         self._wake.set()
 

@@ -85,7 +85,7 @@ class Processor:
         self.lead: Lead | None = None
         """Set if only one replica may consume. Nothing is processed without the lead."""
         self.worked_at = 0.0
-        """When the latest transaction began that has committed a message's effect. It proves that the database works."""
+        """The start of the latest transaction that has committed a message's effect: the database worked from then on."""
         self._system = system
         self._database = database
         self._messages = messages
@@ -106,7 +106,7 @@ class Processor:
         return self._crashes[delivery.message.identity] if self._crashes else 0
 
     def read(self, delivery: Delivery) -> Ready:
-        """Raises Unreadable, Unknown or ValidationError."""
+        """Check the body of a delivery against its contract. Raises Unreadable, Unknown or ValidationError."""
         message = delivery.message
         if delivery.unreadable is not None:
             raise Unreadable(delivery.unreadable)
@@ -211,7 +211,7 @@ class Processor:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            # Nobody cancelled this task, but something that the handler waited for. So the attempt fails, and the lane goes on.
+            # This task was not cancelled, but a call that the handler waited for. So the attempt fails, and the lane goes on.
             raise Cancelled("what the handler waited for was cancelled") from None
 
     def _span(self, ready: Ready) -> ProcessSpan:

@@ -1,14 +1,15 @@
 """The relay: sends what the outbox holds, at least once, and in order within each aggregate.
 
-A row leaves the outbox when the broker has confirmed it. Whatever ends between the two (this process, the database, the
-broker), the row is sent again, under the same id. No transaction is open while the broker is spoken to.
+The relay deletes a row after the broker has confirmed its message. If this process, the database or the broker fails before
+that, the row is sent again, under the same id. No transaction is open while the relay waits for the broker.
 
-Order: one relay of a service is active, the others stand by; rows of one key go one after the other. Changes of one
-aggregate lock it until they commit, so their rows have the order of their commits.
+Messages stay in order, because only one relay of a service is active while the others stand by, and because the rows of one
+key are sent one after the other. A change of an aggregate locks the aggregate until the commit, so its rows have the order
+of the commits.
 
 A destination, which is the name of a message, may fail or hang while the others work. Its rows then wait, with the
-later rows of their keys, and a few of them at a time find out whether the destination is back. All other rows are sent
-meanwhile.
+later rows of their keys, and the relay sends a few of them at a time to find out whether the destination is back. All other
+rows are sent meanwhile.
 """
 
 import asyncio
@@ -44,7 +45,7 @@ QUEUES_SECONDS = 5
 
 
 class Relay:
-    """Sends the rows of one service's outbox. Run one in as many processes as you like: one at a time is active.
+    """Sends the rows of one service's outbox. Each process may run a relay: only one relay at a time is active.
 
     Without `events` it sends jobs alone, and deletes events: Debezium has read them from the database's log.
     """
@@ -101,7 +102,7 @@ class Relay:
             if lead is None:
                 yield None
                 return
-            # The lead proves itself on its own connection, while this one may be busy with a statement.
+            # The lead has a connection of its own for its proofs, because this connection may be busy with a statement.
             async with dedicated_connection(self._url, name=name) as connection:
                 log.info("relay_started")
                 self._lead = lead

@@ -1,7 +1,7 @@
 """`python -m <service> republish NAME`: publish the current state of all aggregates of a kind again, for a new consumer.
 
 Each batch is one transaction: it keeps its aggregates unchanged while it stores their events, so an event of a later change
-comes after the event of the state. Consumers drop a state whose version they have. A second run repeats all events.
+comes after the event of the state. Consumers ignore a state whose version they know already. A second run repeats all events.
 """
 
 import argparse

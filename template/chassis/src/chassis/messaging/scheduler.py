@@ -64,7 +64,7 @@ def _rows_of(lines: Mapping[str, OnJob]) -> tuple[list[str], list[str]]:
 
 
 class Scheduler:
-    """Enqueues the scheduled jobs of one service. Run one in as many processes as you like."""
+    """Enqueues the scheduled jobs of one service. Each process may run a scheduler."""
 
     def __init__(self, database: Database, messages: Messages, telemetry: Telemetry) -> None:
         self._database = database
