@@ -52,7 +52,7 @@ class TracedTransport(httpx2.AsyncBaseTransport):
     async def _send_in(
         self, spans: FinishedSpans, parent: SpanContext, request: httpx2.Request, attributes: dict[str, str | int]
     ) -> httpx2.Response:
-        """Send a request below a span of this process, with the same span as above, at half of the cost."""
+        """Send a request whose parent span is of this process. The span is built at its end, which costs half as much."""
         context = child_of(parent, parent.trace_state)
         trace_context.write(context, request.headers)
         started, status, failure = time.time_ns(), FINE, None

@@ -226,7 +226,7 @@ def _digest(sort: str, filters: Mapping[str, Any]) -> str:
 
 
 def _check_filter(name: str, condition: ColumnElement[bool]) -> None:
-    """Raises ValueError."""
+    """Check the name and the parameter of a filter. Raises ValueError."""
     if name in _RESERVED:
         raise ValueError(f"a filter cannot be called {name}, because a page has a parameter of that name: rename it")
     used = {bind.key for bind in iterate(condition) if isinstance(bind, BindParameter) and bind.required}

@@ -12,7 +12,7 @@ from cronsim import CronSim, CronSimError
 class Schedule:
     """The due times of a job: a cron expression of five fields (`0 3 * * *`), by the clock of a time zone (Europe/Berlin).
 
-    As in Debian's cron: where the clock skips the time of day of an expression, the job is due right after the gap; where
+    As in Debian's cron: where the clock skips the time of an expression, the job is due right after the gap; where
     the clock shows that time twice, the job is due once. Expressions whose minute or hour begins with `*` go on by the hour.
     Raises ValueError for an expression or a zone that does not exist.
     """

@@ -80,7 +80,7 @@ def run(service: Service, _: None, options: argparse.Namespace) -> int:
             process = _spawn(service, listener, telemetry, debug_port)
             stack.callback(process.stop)
             migrations = MigrationWatch(service, url)
-            migrate.upgrade(service, url)  # while the service imports its libraries
+            migrate.upgrade(service, url)  # the migrations run while the service imports its libraries
             if debug_port:
                 print(f"\n  {service.name} waits for a debugger on 127.0.0.1:{debug_port}.", flush=True)
             _wait_until_alive(
@@ -191,7 +191,13 @@ def _spawn(
         program += ["--listen", f"127.0.0.1:{debug_port}", "--wait-for-client"]
     server = [*program, "-m", "uvicorn", "--factory", f"{service.package.__name__}.main:create_app", *reload]
     server += ["--fd", str(listener.fileno()), "--http", "chassis.dev.http_protocol:Protocol", "--no-server-header"]
-    server += ["--no-access-log", "--log-level", "warning", "--loop", "asyncio"]  # see chassis.dev.debugger
+    server += [
+        "--no-access-log",
+        "--log-level",
+        "warning",
+        "--loop",
+        "asyncio",
+    ]  # chassis.dev.debugger needs asyncio's loop
     port = listener.getsockname()[1]
     shown = {
         "LOG_FORMAT": "console",

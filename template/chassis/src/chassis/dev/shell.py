@@ -101,7 +101,7 @@ def _names(service: Service, settings: CommandSettings, database: Database) -> d
     try:
         of_the_service: object = read(service.settings)
     except SettingsError:
-        of_the_service = settings  # the environment here lacks some settings of the service
+        of_the_service = settings  # this environment lacks some settings of the service
     return _layers(service.package) | {
         "service": service,
         "settings": of_the_service,

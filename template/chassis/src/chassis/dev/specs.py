@@ -82,7 +82,7 @@ def _check(service: Service) -> int:
 
 
 def unlike_uses(package: Path) -> Iterator[str]:
-    """Yield a sentence for each module of neighbours/ that is not the code that `fleet client` writes for specs/uses."""
+    """Yield a sentence for each module of neighbours/ that differs from the code that `fleet client` writes for specs/uses."""
     for file in sorted(USES.glob("*.json")):
         module = package / "neighbours" / f"{file.stem.replace('-', '_')}.py"
         code = module.read_text() if module.exists() else WRITTEN

@@ -55,7 +55,7 @@ class IdempotencyKeys:
 
 
 class Keeping:
-    """Keep the answers for their time, as a part of the process: in each process, because a service may have no worker."""
+    """Forget answers whose time is over. Each process of the service does this, because there may be no worker."""
 
     failed = False
     details: dict[str, Any] = {}  # noqa: RUF012
@@ -80,7 +80,7 @@ class Keeping:
             await asyncio.sleep(FORGET_SECONDS)
             try:
                 await stored_answers.forget(self._app.state.database, older_than=self._keep_for)
-            except Exception as error:  # answers that are kept for longer do no harm, and the next turn may succeed
+            except Exception as error:  # answers that are kept for longer do no harm, and the next attempt may succeed
                 log.warning("answers_not_forgotten", exc_info=error)
 
 
@@ -174,7 +174,7 @@ async def _run(
 
 
 class _NotCommitted(Exception):
-    """The commit has failed. The application answers, because the route's own handlers believe that the answer is on its way."""
+    """The commit has failed. The application answers, because the route's own handlers take the answer for sent already."""
 
 
 async def _repeat(answer: Answer, request: bytes, scope: Scope, receive: Receive, send: Send) -> None:

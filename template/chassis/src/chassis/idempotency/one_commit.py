@@ -122,7 +122,7 @@ class OneCommit(Database):
     async def commit(self, answer: Answer) -> None:
         """Commit the changes together with the answer. Without changes, or with an answer from 500 on, roll back.
 
-        Raises DatabaseUnavailable, RuntimeError if the answer tells of changes that were rolled back, and again the KeyInUse or
+        Raises DatabaseUnavailable, RuntimeError if the answer reports changes that were rolled back, and again the KeyInUse or
         AlreadyAnswered that the route has swallowed.
         """
         self._ended = True

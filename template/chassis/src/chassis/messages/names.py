@@ -24,6 +24,6 @@ def name_of(service: str, contract: type[Contract]) -> str:
 def queue_owner(service: str, queue: str) -> str:
     """Return the first part of the names of the jobs in a queue. Brokers name streams, groups and queues after it.
 
-    No service has two hyphens in its name, so this is the name of no other service.
+    No name of a service has two hyphens in a row, so no other service has this name.
     """
     return f"{service}--{queue}" if queue else service

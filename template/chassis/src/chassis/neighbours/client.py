@@ -91,7 +91,7 @@ class NeighbourClient(ServiceClient):
         raise failure
 
     def _may_repeat(self, request: httpx2.Request, limit: asyncio.Timeout, error: Exception) -> bool | float:
-        """Return whether to repeat, or after how many seconds, and take the repetition from the budget."""
+        """Return whether to repeat the call: a number is the seconds to wait first. Takes the repetition from the budget."""
         if not isinstance(error, NeighbourUnavailable) or not error.is_temporary:
             return False
         if error.is_sent and not (request.method in IDEMPOTENT or _has_key(request)):

@@ -18,7 +18,7 @@ UseCase = Callable[..., Awaitable[Any]]
 
 
 class Diverged(Exception):
-    """The function asks for other steps than it did when they were recorded."""
+    """The function of the saga asks for another step than the step that was recorded at this place."""
 
 
 class TooLarge(Exception):

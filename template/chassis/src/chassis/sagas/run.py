@@ -135,7 +135,7 @@ class Run:
             return load(adapter_of(classes[entry["answer"]]), entry["result"])
 
     async def sleep(self, duration: timedelta, *, name: str) -> None:
-        """Wait until this time has passed since the saga came here. The saga costs nothing but its row meanwhile."""
+        """Wait until this time has passed since the saga reached this line. Meanwhile it costs nothing but its row."""
         with self._one_at_a_time():
             self._wait(name, {}, duration)
 

@@ -24,7 +24,7 @@ FORGOTTEN = 1000
 
 
 class Sweep:
-    """Finds idle sagas, measures all sagas, and deletes old ones. Run one in as many processes as you like."""
+    """Finds idle sagas, measures all sagas, and deletes old ones. Each process may run a sweep."""
 
     def __init__(self, database: Database, sagas: Sagas, telemetry: Telemetry) -> None:
         self._database, self._sagas = database, sagas

@@ -117,7 +117,7 @@ _render_json = _with_fallback(structlog.processors.JSONRenderer(partial(json.dum
 
 
 def _console_renderer() -> Processor:
-    """Return a renderer for a terminal. Text of other people reaches the terminal without characters that it would obey."""
+    """Return a renderer for a terminal. In text of other people it escapes the characters that control a terminal."""
 
     # Chosen here, because the default is rich if it is installed, which prints every local variable and takes seconds.
     def format_exception(output: TextIO, error: ExcInfo) -> None:

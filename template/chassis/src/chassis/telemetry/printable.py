@@ -4,7 +4,7 @@ import json
 
 
 def printable(text: str) -> str:
-    """Escape every character that a terminal could obey, as JSON escapes characters: `\\u001b` for Escape.
+    """Escape every character that could control a terminal, as JSON escapes characters: `\\u001b` for Escape.
 
     That includes line breaks, and the marks that reverse the direction of text. JSON stays the same JSON.
     """

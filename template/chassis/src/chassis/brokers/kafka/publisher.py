@@ -132,7 +132,7 @@ class Publisher:
             batch = self.producer.create_batch()
             for record in records:
                 if batch.append(timestamp=None, key=record.key, value=record.value, headers=record.headers) is None:
-                    break  # full
+                    break  # the batch is full
             number = batch.record_count()
             sent, records = records[:number], records[number:]
             try:

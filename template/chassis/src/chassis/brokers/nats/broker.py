@@ -68,7 +68,7 @@ class NatsBroker:
 
 
 def _headers(message: Message) -> dict[str, str]:
-    """Raises MessageRefused for a header that would arrive changed."""
+    """Make the headers of a message. Raises MessageRefused for a header that would arrive changed."""
     ours = {"id": message.id, "key": message.key, "type": message.name, "Nats-Msg-Id": message.id}
     headers = {**message.headers, **ours}
     for name, value in headers.items():

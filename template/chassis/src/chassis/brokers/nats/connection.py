@@ -66,7 +66,7 @@ class Connection:
         return self._publisher
 
     async def declare(self, topology: Topology) -> None:
-        """Raises BrokerUnavailable."""
+        """Declare the streams of the topology. Raises BrokerUnavailable."""
         self.topology, self._declared = topology, False
         await self.ready()
 
@@ -126,7 +126,7 @@ class Connection:
             self._jetstream = self._client.jetstream(timeout=self.options.publish_timeout_seconds)
             self._publisher = Publisher(self._client)
             await self._publisher.start()
-            if self.breaks:  # the server had closed the connection with an error, after which nats-py gives up
+            if self.breaks:  # the server closed the connection with an error, after which nats-py does not reconnect
                 await self._on_reconnect()
         if (topology := self.topology) is not None:
             assert self._jetstream is not None
@@ -142,7 +142,9 @@ class Connection:
         self._last_error = self._violation = None
         urls = self.options.url.get_secret_value().split(",")
         try:
-            async with asyncio.timeout(self.options.publish_timeout_seconds):  # nats-py would try without an end
+            async with asyncio.timeout(
+                self.options.publish_timeout_seconds
+            ):  # nats-py would try to connect without an end
                 await client.connect(
                     urls,
                     **_credentials(urls[0]),

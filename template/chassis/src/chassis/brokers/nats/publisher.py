@@ -1,6 +1,6 @@
 """Publish to JetStream, and match its answers to the messages.
 
-nats-py raises most refusals inside a callback of `publish_async`, where no caller can catch them: hence this module.
+nats-py raises most refusals inside a callback of `publish_async`, where no caller can catch them. So this module matches the answers itself.
 """
 
 import asyncio

@@ -24,7 +24,7 @@ from chassis.brokers.rabbitmq.connection import FAILURES, open_channel
 
 BLOCKED = "RabbitMQ has blocked all publishers, because it is low on memory or disk space"
 OVERHEAD_BYTES = 1024
-"""A generous bound for the bytes of a properties frame besides headers and key."""
+"""More bytes than a frame of properties has in addition to its headers and its key."""
 
 
 class DestinationMissing(DestinationUnavailable):
@@ -109,7 +109,7 @@ class Publisher:
         return self.blocked
 
     def _properties(self, message: Message) -> spec.Basic.Properties:
-        """Raises MessageRefused for properties larger than a frame: the broker would close the whole connection."""
+        """Make the properties of a message. Raises MessageRefused if they need more than a frame: the broker would disconnect us."""
         properties = spec.Basic.Properties(
             content_type=message.headers.get("content-type"),
             headers={**message.headers, "id": message.id, "key": message.key, "type": message.name},
@@ -124,7 +124,7 @@ class Publisher:
 
 
 def verdict(error: Refused) -> Exception:
-    """Return the meaning of a refusal for a message that was alone on its channel."""
+    """Return the error for a message that was alone on its channel when the broker closed the channel."""
     match error.__cause__:
         case ChannelPreconditionFailed():
             return MessageRefused(str(error))
