@@ -32,7 +32,7 @@ async def other(port: int | socket.socket, respond: Respond) -> AsyncGenerator[l
         heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
         respond(writer)
 
-    where = {"host": "127.0.0.1", "port": port} if isinstance(port, int) else {"sock": port}
+    where: dict[str, Any] = {"host": "127.0.0.1", "port": port} if isinstance(port, int) else {"sock": port}
     async with await asyncio.start_server(talk, **where):
         yield heads
 

@@ -91,7 +91,7 @@ def test_the_lines_of_every_module_below_a_package_are_found(tmp_path, monkeypat
         'INCOMING = [OnEvent("bank.paid.v1", PaidV1, on_paid)]\n'
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    import talk  # ty: ignore[unresolved-import]
+    import talk  # ty: ignore[import-not-found]
 
     assert list(messages_in(talk, service="tiny").receivers) == ["bank.paid.v1"]
     assert not messages_in(talk, service="tiny").routes

@@ -132,7 +132,7 @@ def test_the_chassis_answers_the_probes_of_the_manifests(deployed: list[Manifest
         (container,) = pod(part(deployed, component))["containers"]
         asked = [container[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")]
         assert [each["path"] for each in asked] == ["/startupz", "/livez", "/readyz"]
-        assert {each["path"] for each in asked} == {route.path for route in probes.router.routes}  # ty: ignore[unresolved-attribute]
+        assert {each["path"] for each in asked} == {route.path for route in probes.router.routes}  # ty: ignore[missing-attribute]
         assert {each["port"] for each in asked} == {"http"}
         assert container["ports"] == [{"name": "http", "containerPort": Settings.model_fields["http_port"].default}]
 

@@ -295,9 +295,9 @@ def test_the_image_needs_no_folder_and_gets_the_password_as_a_secret(
     """Run the build's step with its copied and mounted files. That an engine mounts secrets is not our promise."""
     dockerfile = (graduated / "Dockerfile").read_text()
     assert "chassis/" not in dockerfile
-    copied, mounts, install = re.search(
-        r"^COPY (.+) \./\nRUN (.+) \\\n +(uv sync .+)$", dockerfile, re.MULTILINE
-    ).groups()  # ty: ignore[unresolved-attribute]
+    step = re.search(r"^COPY (.+) \./\nRUN (.+) \\\n +(uv sync .+)$", dockerfile, re.MULTILINE)
+    assert step is not None
+    copied, mounts, install = step.groups()
     assert "--mount=type=secret,id=netrc,target=/root/.netrc" in mounts.split()
     for name in copied.split():
         shutil.copy(graduated / name, tmp_path)

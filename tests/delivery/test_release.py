@@ -5,7 +5,7 @@ import re
 import shlex
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -293,7 +293,7 @@ def smoke(render: Render, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Mo
 
 
 @contextmanager
-def answering(answers: dict[str, tuple[int, str]], shown: list[tuple[str, str | None]] | None = None) -> Iterator[str]:
+def answering(answers: dict[str, tuple[int, str]], shown: list[tuple[str, str | None]] | None = None) -> Generator[str]:
     """Run a server that answers these paths, by their last part. `shown` receives the paths and their tokens."""
 
     class Handler(BaseHTTPRequestHandler):

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -340,7 +340,7 @@ def usual_questions() -> dict[str, Any]:
 
 
 @contextmanager
-def dev(service: Path, *command: str) -> Iterator[subprocess.Popen[str]]:
+def dev(service: Path, *command: str) -> Generator[subprocess.Popen[str]]:
     log = service / ".dev" / "test.log"
     log.parent.mkdir(exist_ok=True)
     with log.open("w") as output:

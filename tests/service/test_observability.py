@@ -78,7 +78,7 @@ async def live(running: System) -> None:
     async with httpx2.AsyncClient(base_url=running.base) as client:
         assert (await client.post("/v1/counters/one/steps")).status_code == 201
         assert (await client.post(f"/v1/counters/{TOO_LONG}/steps")).status_code == 500
-    broker = await nats.connect(running.parts["broker"].url)  # ty: ignore[unresolved-attribute]
+    broker = await nats.connect(running.parts["broker"].url)  # ty: ignore[missing-union-attribute]
     body = json.dumps({"name": TOO_LONG, "step": 1, "ballast": ""}).encode()
     await broker.jetstream().publish("counter.stepped.v1", body, headers={"id": "too-long"})
     await broker.close()

@@ -3,7 +3,7 @@
 import re
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +20,7 @@ START_SECONDS = 60
 
 
 @contextmanager
-def make_dev(service: Path, *arguments: str) -> Iterator[tuple[pexpect.spawn, str]]:
+def make_dev(service: Path, *arguments: str) -> Generator[tuple[pexpect.spawn, str]]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environment = service_environment(HTTP_PORT=str(port))

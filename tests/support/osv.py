@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,7 +21,7 @@ class Osv:
 
 
 @contextmanager
-def serving(vulnerable: str) -> Iterator[Osv]:
+def serving(vulnerable: str) -> Generator[Osv]:
     """Serve the API, in which one package is vulnerable in every version."""
     osv = Osv()
 

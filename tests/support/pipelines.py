@@ -69,7 +69,7 @@ class Missing(SimpleNamespace):
 class _Outputs(Missing):
     """The outputs of jobs or steps by their names. A skipped job has no outputs."""
 
-    def __getattr__(self, name: str) -> Missing:  # ty: ignore[invalid-method-override]
+    def __getattr__(self, name: str) -> Missing:  # ty: ignore[incompatible-method-override]
         return Missing(outputs=Missing())
 
 

@@ -27,7 +27,7 @@ COMPILED = "COMPILED_TEMPLATES"
 class CompilingOncePerRun(CompilingOnce):
     """Copier's environment, but each text is compiled once for all processes of a run of the tests."""
 
-    def compile(self, source: str, name: str | None = None, *args: Any, **options: Any) -> CodeType:  # ty: ignore
+    def compile(self, source: str, name: str | None = None, *args: Any, **options: Any) -> CodeType:
         key = self.settings, source, name
         if key in self.compiled or COMPILED not in os.environ or not isinstance(source, str):
             return super().compile(source, name, *args, **options)

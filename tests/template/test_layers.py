@@ -215,7 +215,7 @@ def test_aggregates_that_refer_to_each_other_are_one_module(
         {"singular": name, "fields": [{"reference": None}, *({"reference": {"singular": other}} for other in others)]}
         for name, others in references.items()
     ]
-    found = environment.get_template("macros/modules.jinja").make_module({"aggregate_list": listed}).modules()  # ty: ignore[unresolved-attribute]
+    found = environment.get_template("macros/modules.jinja").make_module({"aggregate_list": listed}).modules()  # ty: ignore[missing-attribute]
     assert sorted(map(sorted, json.loads(found))) == modules
 
 

@@ -197,7 +197,7 @@ async def test_a_silent_owner_does_not_delay_the_events_of_another(meeting: Meet
 
 async def two_replicas(meeting: Meeting, **options: Any) -> tuple[Broker, list[Subscription]]:
     """Two replicas that both get jobs. Kafka first assigns the partitions, and redelivers some jobs meanwhile."""
-    names = {"sends": ["bank.pay.v1"], "accepts": ["bank.pay.v1"]}
+    names: dict[str, Any] = {"sends": ["bank.pay.v1"], "accepts": ["bank.pay.v1"]}
     replicas = [await meeting.join("bank", **names, **options) for _ in range(2)]
     subscriptions = [await replica.subscribe(Kind.JOB) for replica in replicas]
     without = set(subscriptions)

@@ -60,7 +60,7 @@ def service() -> str:
 
 @asynccontextmanager
 async def joined(url: str, topology: Topology, **options: Any) -> AsyncGenerator[RabbitBroker]:
-    usual = {"client_name": topology.service, "publish_timeout_seconds": 5}
+    usual: dict[str, Any] = {"client_name": topology.service, "publish_timeout_seconds": 5}
     broker = RabbitBroker(Options(url=SecretStr(url), **(usual | options)))
     try:
         await broker.connect()

@@ -229,8 +229,9 @@ async def met(url: str) -> AsyncGenerator[Meeting]:
 
 async def joined(meeting: Meeting, **options: Any) -> Broker:
     """A publisher of all names, with a consumer of its messages."""
-    names = {"publishes": [EVENT, FORBIDDEN], "awaits": [EVENT], "sends": [JOB]}
-    broker = await meeting.join("bank", **(names | {"publish_timeout_seconds": PUBLISH_SECONDS} | options))
+    names: dict[str, Any] = {"publishes": [EVENT, FORBIDDEN], "awaits": [EVENT], "sends": [JOB]}
+    names["publish_timeout_seconds"] = PUBLISH_SECONDS
+    broker = await meeting.join("bank", **(names | options))
     await meeting.join("shop", accepts=[JOB])
     return broker
 

@@ -44,11 +44,9 @@ def failing(state: str) -> str:
 
 
 def connected(url: str, **options: Any) -> Database:
-    return Database(
-        SecretStr(url),
-        **{"pool_size": 3, "name": "tiny", "command_timeout_seconds": LIMIT_SECONDS, "outbox": Outbox(NO_MESSAGES)}
-        | options,
-    )
+    usual: dict[str, Any] = {"pool_size": 3, "name": "tiny", "outbox": Outbox(NO_MESSAGES)}
+    usual["command_timeout_seconds"] = LIMIT_SECONDS
+    return Database(SecretStr(url), **(usual | options))
 
 
 @pytest.mark.parametrize("state", OUTAGES)
@@ -402,7 +400,7 @@ async def test_a_host_that_turns_read_only_is_left_for_a_host_that_accepts_write
     make_app: Callable[..., FastAPI], hosts: list[str]
 ) -> None:
     url = f"postgresql://app:app@{','.join(hosts)}/postgres?target_session_attrs=read-write"
-    post = {"url": "/v1/things", "json": {"name": "x"}}
+    post: dict[str, Any] = {"url": "/v1/things", "json": {"name": "x"}}
     async with listening(make_app(database_url=url)) as client:
         first = await asyncio.gather(*(client.post(**post) for _ in range(5)))
         assert (await client.get("/readyz")).status_code == 200

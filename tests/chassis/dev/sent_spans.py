@@ -35,7 +35,8 @@ def span(
     """Make a span of a millisecond, which starts `number` milliseconds after midnight. Attributes have `__` for dots."""
     start = MIDNIGHT + number * 10**6 if start is None else start
     failed = more.pop("failed", False)
-    fields = {key: more.pop(key) for key in ("kind", "links", "end_time_unix_nano", "events") if key in more}
+    fields: dict[str, Any] = {"kind": SERVER, "end_time_unix_nano": start + 10**6}
+    fields |= {key: more.pop(key) for key in ("kind", "links", "end_time_unix_nano", "events") if key in more}
     return trace_pb2.Span(
         trace_id=bytes.fromhex(trace),
         span_id=number.to_bytes(8, "big"),
@@ -44,7 +45,7 @@ def span(
         start_time_unix_nano=start,
         status=trace_pb2.Status(code=trace_pb2.Status.STATUS_CODE_ERROR if failed else 0),
         attributes=[attribute(key.replace("__", "."), value) for key, value in more.items()],
-        **{"kind": SERVER, "end_time_unix_nano": start + 10**6, **fields},
+        **fields,
     )
 
 

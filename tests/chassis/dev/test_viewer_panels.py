@@ -111,8 +111,8 @@ def send(shown: viewer.Viewer, path: str, body: bytes) -> None:
 
 def checkout() -> dict[str, list[Any]]:
     """An order that calls payments, which fails, and whose message stock handles 24 ms later."""
-    placed = {"messaging__destination__name": PLACED}
-    call = {"kind": CLIENT, "http__request__method": "POST", "slipway__neighbour": "payments"}
+    placed: dict[str, Any] = {"messaging__destination__name": PLACED}
+    call: dict[str, Any] = {"kind": CLIENT, "http__request__method": "POST", "slipway__neighbour": "payments"}
     return {
         "orders": [span(1, name="POST /v1/orders"), span(2, 1, **call), span(3, 1, kind=PRODUCER, **placed)],
         "payments": [span(4, 2, name="POST /v1/payments", failed=True)],

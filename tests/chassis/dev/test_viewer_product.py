@@ -3,6 +3,7 @@
 import json
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from chassis.dev.viewer import server as viewer
@@ -152,8 +153,8 @@ def test_the_viewer_of_one_service_has_no_actions(tmp_path: Path) -> None:
 
 
 def test_the_map_has_used_edges_and_declared_edges(shown: viewer.Viewer) -> None:
-    http = {"kind": CLIENT, "http__request__method": "POST"}
-    placed = {"messaging__destination__name": PLACED}
+    http: dict[str, Any] = {"kind": CLIENT, "http__request__method": "POST"}
+    placed: dict[str, Any] = {"messaging__destination__name": PLACED}
     sent = {
         "orders": [
             span(1, http__response__status_code=201),

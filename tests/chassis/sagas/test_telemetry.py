@@ -64,7 +64,7 @@ async def test_sagas_are_measured_by_name_state_step_and_age(orders: Database, p
     data = reader.get_metrics_data()
     assert data is not None
     found = {
-        (metric.name, point.attributes["state"]): point.value  # ty: ignore[unresolved-attribute, not-subscriptable]
+        (metric.name, point.attributes["state"]): point.value  # ty: ignore[missing-union-attribute, not-subscriptable]
         for metric in data.resource_metrics[0].scope_metrics[0].metrics
         for point in metric.data.data_points
     }

@@ -1,7 +1,8 @@
 """Our encoding of spans has the same content as the SDK's, and its cache is bounded."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from chassis.telemetry import otlp
@@ -35,7 +36,7 @@ PLAIN = {"text": "é \U0001f600", "empty": "", "long": "x" * 5000, "one": 1, "tr
 
 
 @contextmanager
-def recording(service: str = "tiny", **options: SpanLimits) -> Iterator[tuple[Tracer, list[ReadableSpan]]]:
+def recording(service: str = "tiny", **options: Any) -> Generator[tuple[Tracer, list[ReadableSpan]]]:
     """Yield a tracer and the list of its recorded spans."""
     memory, spans = InMemorySpanExporter(), []
     provider = TracerProvider(resource=Resource({"service.name": service}, "https://schema"), **options)

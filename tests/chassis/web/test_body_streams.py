@@ -201,7 +201,7 @@ async def test_a_client_that_leaves_in_the_middle_leaves_no_failure_behind(
 def _limits(app: FastAPI) -> limits.Limits:
     layer = app.middleware_stack
     while not isinstance(layer, limits.Limits):
-        layer = getattr(layer, "_app", None) or layer.app  # ty: ignore[unresolved-attribute]
+        layer = getattr(layer, "_app", None) or layer.app  # ty: ignore[missing-union-attribute]
     return layer
 
 

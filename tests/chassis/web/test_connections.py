@@ -529,11 +529,11 @@ async def test_a_client_that_reads_no_answer_is_disconnected(
     monkeypatch.setattr(connections, "STALL_SECONDS", 0.3)
     count = 200
     async with wire(client) as sender:
-        sender.writer.transport.pause_reading()  # ty: ignore[unresolved-attribute]
+        sender.writer.transport.pause_reading()  # ty: ignore[missing-attribute]
         await sender.send(head("GET", "/large") * count)
         await until(lambda: shared.held_bytes > 0)
         await until(lambda: shared.held_bytes == 0)  # nothing is kept for a client that was disconnected
-        sender.writer.transport.resume_reading()  # ty: ignore[unresolved-attribute]
+        sender.writer.transport.resume_reading()  # ty: ignore[missing-attribute]
         with suppress(ConnectionError):
             assert len(await sender.reader.read()) < count * LARGE
 

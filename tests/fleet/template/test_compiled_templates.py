@@ -1,6 +1,6 @@
 """Versions of a template share the compiled files that are the same in both, and nothing else."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -102,7 +102,7 @@ def test_a_render_compiles_no_file_that_the_second_process_has_compiled(
     compiled = recorded(monkeypatch)
 
     @contextmanager
-    def before(_: Path, compile_files: Callable[[], None]) -> Iterator[None]:
+    def before(_: Path, compile_files: Callable[[], None]) -> Generator[None]:
         """Stand in for the second process: compile all files before the render, in an environment of its own."""
         compile_files()
         assert len(compiled) == 4

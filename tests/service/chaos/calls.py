@@ -327,7 +327,7 @@ def effects(running: Pair) -> tuple[int, int, int]:
         "SELECT concat(count(*), ' ', count(DISTINCT name)) FROM customers.customers",
     )
     orders = ask(running.databases["orders"], "SELECT count(DISTINCT customer_id)::text FROM orders.orders")
-    return (*map(int, customers.split()), int(orders))  # ty: ignore[invalid-return-type]
+    return (*map(int, customers.split()), int(orders))  # ty: ignore[invalid-explicit-return]
 
 
 async def run(running: Pair, receiver: OtlpReceiver, names: Sequence[str], seconds: float) -> list[str]:

@@ -59,7 +59,7 @@ class Served(Service):
         return application(self, settings)
 
 
-SERVICE = Served(**{**vars(TINY), "routers": [router], "idempotency": IdempotencyKeys()})
+SERVICE = Served(**vars(dataclasses.replace(TINY, routers=[router], idempotency=IdempotencyKeys())))
 
 
 @router.post("/things", status_code=201)
