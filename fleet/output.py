@@ -45,7 +45,7 @@ def escaped(text: str) -> str:
 
 
 WIDE = 200
-"""Columns of a table in a file or a pipe: a program finds lines more easily than folds."""
+"""The width of a table in a file or a pipe, in columns: programs search lines, and do not find a text that is folded."""
 
 
 def console(**options: Any) -> "Console":

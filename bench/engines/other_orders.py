@@ -18,7 +18,7 @@ TABLES = """
 
 
 class OtherOrders:
-    """Workers of shop, and a bank, on a database that they share."""
+    """The workers of a shop, and a bank, which share a database."""
 
     def __init__(self, module: ModuleType, server: str, folder: Path, workers: int) -> None:
         self._module, self._folder, self._workers = module, folder, workers

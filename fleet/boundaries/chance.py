@@ -150,7 +150,7 @@ def _matched(ours: Sequence[int], theirs: Sequence[int], tolerance: int) -> list
 
 def _at_least(number: int, chances: Sequence[float]) -> float:
     """Return the probability that at least `number` events happen, independent but of different chances (Poisson binomial)."""
-    exactly = [1.0] + [0.0] * number  # the last entry stands for `number` and more
+    exactly = [1.0] + [0.0] * number  # the chances of 0, 1, 2, … events; the last entry is for `number` or more
     for chance in chances:
         exactly[number] += exactly[number - 1] * chance
         for count in range(number - 1, 0, -1):

@@ -23,7 +23,7 @@ class State(StrEnum):
     OPEN = "open"
     # Only waived conventions are missing.
     WAIVED = "waived"
-    # Only conventions are missing that the policy does not ask of the service.
+    # The policy does not ask the missing conventions of this service.
     OFF = "off"
     UNREADABLE = "unreadable"
 

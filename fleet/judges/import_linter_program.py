@@ -78,7 +78,7 @@ class _ChassisCache(Cache):
 
     def read_imports(self, module_file: ModuleFile) -> set[DirectImport]:
         found, imported = self.known.get((*self._shared, module_file.module.name), (None, set()))
-        # A service may have the name of a package that the chassis uses.
+        # The package of a service may have the name of a package that the chassis imports: the chassis is then read again.
         if found is None or imported & self._own:
             raise CacheMiss
         return found

@@ -106,7 +106,7 @@ class Map:
         return [(one, message) for one, message in self._messages() if message.name == name and message.received]
 
     def message(self, service: str, name: str) -> Message:
-        """Raises StopIteration if the service has no such message."""
+        """Return the message of a service by its name. Raises StopIteration if the service has no such message."""
         return next(one for one in self.services[service].messages if one.name == name)
 
     def _messages(self) -> Iterator[tuple[Facts, Message]]:

@@ -52,7 +52,7 @@ class Stack:
                 y += self.cards[card][1] + gap
 
     def line(self, gap: Gap, number: int = 0) -> float:
-        """Return the height of a line in a gap. The lines above the first card are counted from the top, as all others."""
+        """Return the height of a line in a gap. Line 0 is the highest line of each gap, also above the first card."""
         column, place = gap
         if place:
             top, height = self.cards[self._columns[column][place - 1]]

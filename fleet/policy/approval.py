@@ -36,7 +36,7 @@ class Approval:
 
 
 def read_approval(table: Table) -> Approval:
-    """Read the table. Raises FleetError."""
+    """Read the table `waivers` of policy.toml. Raises FleetError."""
     table.allow("approvers", "reviewers", "days", "from")
     found = Approval(table.texts("approvers"), table.texts("reviewers"), table.days("days"), table.day("from"))
     if bool(found.approvers) != bool(found.reviewers):

@@ -33,7 +33,7 @@ class Table:
         return self.conventions is not None
 
     def allow(self, *keys: str) -> None:
-        """Refuse other keys. Raises FleetError."""
+        """Refuse a table with any other key. Raises FleetError."""
         if self.is_strict and (unknown := sorted(set(self.values) - set(keys))):
             hint = suggest(unknown[0], keys)
             raise FleetError(f"{self.where} has the unknown key {unknown[0]!r}{hint}: write only {', '.join(keys)}")

@@ -129,7 +129,7 @@ class Service(Files):
         return Service(self.root, shared or name)
 
     def _default_base(self) -> str | None:
-        # The names come sorted, which is the order of preference.
+        # Git sorts the names, so the preferred name comes first: HEAD, then main, then master.
         branches = [f"refs/remotes/*/{name}" for name in ("HEAD", "main", "master")]
         found = git.line(self.root, "for-each-ref", "--format=%(refname)", *branches).splitlines()
         remotes = list(dict.fromkeys(name.removeprefix("refs/remotes/").rpartition("/")[0] for name in found))

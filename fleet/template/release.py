@@ -165,7 +165,7 @@ class Render:
 
     @cached_property
     def manifest(self) -> Manifest:
-        """Raises FleetError."""
+        """The files of the render, as ids. Raises FleetError."""
         known = self.release.cached_manifest(self.answers, self.data)
         return known if known is not None else self._rendered.manifest
 

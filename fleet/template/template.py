@@ -50,7 +50,7 @@ class Template:
     """
 
     def __init__(self, source: str) -> None:
-        """Raises FleetError for an untrusted template, or a relative path."""
+        """Take the address of a template. Raises FleetError for an untrusted template, or a relative path."""
         self.shown = without_credentials(source)
         # The versions that were searched, each with the reason if there is no such version.
         self._found: dict[str, Release | str] = {}

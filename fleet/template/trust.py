@@ -32,7 +32,7 @@ def is_trusted(address: str) -> bool:
 
 
 def refuse_untrusted(address: str) -> None:
-    """Raises FleetError if trusted templates were named, and this one is not among them."""
+    """Refuse a template that is not among the trusted templates, if any were named. Raises FleetError."""
     if not is_trusted(address):
         trusted = " or ".join(os.environ[_TRUSTED].splitlines())
         raise FleetError(

@@ -98,7 +98,7 @@ class Credentials:
             token, seconds = _checked(answer["access_token"]), int(answer.get("expires_in", 60))
             if seconds <= 0:
                 raise ValueError("the token has expired already")
-        except Exception as error:  # whatever an issuer answers, the known token stays
+        except Exception as error:  # whatever the issuer answers, the known token stays
             self._problem = (
                 f"{self._issuer} gives the client {self._client_id} no token: {str(error)[:500] or type(error).__name__}. "
                 "Check OIDC_CLIENT_ID and OIDC_CLIENT_SECRET, and whether the pods reach the issuer"
@@ -107,7 +107,9 @@ class Credentials:
         else:
             self._token, self._ends_at = token, self._clock() + seconds
             self._fetch_after = self._ends_at - min(SPARE_SECONDS, seconds / 2)
-            self._replace_after = self._clock() + PAUSE_SECONDS  # a neighbour may refuse every token
+            self._replace_after = (
+                self._clock() + PAUSE_SECONDS
+            )  # a neighbour that refuses every token must not cause a fetch for each call
         finally:
             self._fetching = None
 
