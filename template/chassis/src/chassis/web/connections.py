@@ -5,7 +5,6 @@ requests sent ahead of an answer, bodies that the application does not read, and
 """
 
 import asyncio
-import re
 import select
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
@@ -17,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from chassis import problems
 from chassis.web.packet_transport import PacketTransport
+from chassis.web.request_head import CHUNKED, Refused, body_length
 from chassis.web.shared_limits import SharedLimits
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -50,15 +50,7 @@ STALL_SECONDS = 30
 UNCOUNTED_BYTES = 4096
 """A body of at most this size is not counted while it waits for the application. Most bodies are smaller."""
 
-CHUNKED = -1
-"""The value of `_body_left` while a chunked body arrives."""
-
 EMPTY_LINE = b"\r\n\r\n"
-
-CHECKED = frozenset({b"host", b"content-length", b"transfer-encoding"})
-"""The headers that the protocol checks itself."""
-
-HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 
 
 def readable(file: int) -> bool:
@@ -66,10 +58,6 @@ def readable(file: int) -> bool:
     poll = select.poll()
     poll.register(file, select.POLLIN)
     return bool(poll.poll(0))
-
-
-class Refused(Exception):
-    """The request breaks a rule of HTTP or a bound of this module. The message is for the client."""
 
 
 class GatedFlow(FlowControl):
@@ -239,27 +227,10 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
             return
-        hosts = []
-        for name, value in self.headers:
-            if name not in CHECKED:
-                continue
-            if name == b"host":
-                hosts.append(value)
-            elif name == b"content-length":
-                self._body_left = int(value)
-            elif name == b"transfer-encoding":
-                if value.strip().lower() != b"chunked":
-                    raise Refused("The request has an unknown transfer coding: this server supports only chunked.")
-                self._body_left = CHUNKED
         version = self.parser.get_http_version()
-        if version not in ("1.1", "1.0"):
-            raise Refused(f"The request is of HTTP/{version}: this server supports HTTP/1.1 and HTTP/1.0.")
+        self._body_left = body_length(self.headers, version)
         if version == "1.0" or self._body_left == 0:
             self.expect_100_continue = False  # RFC 9110, section 10.1.1
-        if len(hosts) != 1 and (hosts or version == "1.1"):
-            raise Refused(f"The request has {len(hosts)} Host headers: HTTP/1.1 asks for exactly one.")
-        if hosts and not HOST.fullmatch(hosts[0]):
-            raise Refused("The Host header is not a host name or address with an optional port.")
         super().on_headers_complete()
         self._in_head = False
         self._drop_deadline()
