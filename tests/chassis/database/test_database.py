@@ -479,7 +479,7 @@ async def test_a_process_that_vanishes_keeps_its_locks_for_half_a_minute_not_for
 async def test_a_connection_that_nobody_has_used_for_long_is_closed(
     link: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chassis.database.pool.IDLE_SECONDS", 0.3)
+    monkeypatch.setattr("chassis.database.at_hand.IDLE_SECONDS", 0.3)
     async with connected(link) as database:
         await asyncio.gather(*(database.fetchrow("SELECT pg_sleep(0.1)") for _ in range(POOL_SIZE)))
         assert database.usage() == (0, POOL_SIZE, 0)

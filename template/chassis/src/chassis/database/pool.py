@@ -1,7 +1,6 @@
 """The pool of connections, and the transactions on them."""
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -12,7 +11,7 @@ import structlog
 from asyncpg.pool import PoolConnectionProxy
 from pydantic import SecretStr
 
-from chassis.database import outages
+from chassis.database import at_hand, outages
 from chassis.database.connection import (
     ANSWER_SECONDS,
     SPARE_SECONDS,
@@ -31,9 +30,6 @@ from chassis.settings import addresses
 from chassis.settings.addresses import SHARED_SESSIONS
 
 log = structlog.get_logger()
-
-IDLE_SECONDS = 300
-"""An unused connection is closed after this time, whether the pool of asyncpg has it or `Database` keeps it at hand."""
 
 CLOSE_TIMEOUT_SECONDS = 2
 """The time limit for closing the connections when the process stops."""
@@ -74,7 +70,7 @@ class Database:
             "min_size": 0,
             "max_size": pool_size,
             "command_timeout": command_timeout_seconds,
-            "max_inactive_connection_lifetime": IDLE_SECONDS,
+            "max_inactive_connection_lifetime": at_hand.IDLE_SECONDS,
             "server_settings": {"application_name": name},
             "init": self._prepare,
         }
@@ -87,17 +83,15 @@ class Database:
         self._idle_seconds = command_timeout_seconds + SPARE_SECONDS
         self._short_limits: set[str] = set()
         self._waiting = 0
-        self._at_hand: deque[tuple[float, PoolConnectionProxy]] = deque()
-        """Unused connections outside of the pool, each with the time of its return. The newest is used first."""
-        self._retiring: asyncio.TimerHandle | None = None
+        self._at_hand = at_hand.AtHand()
         self._pool: asyncpg.Pool | None = None
         self._probe: Probe | None = None
         self._closing: dict[PoolConnectionProxy, asyncio.Task[None]] = {}
 
     async def __aenter__(self) -> "Database":
         self._places = asyncio.Semaphore(self._options["max_size"])
-        """The number of connections that no task uses. A task waits here and not in the pool: to give a connection back to the
-        pool and take it out again takes as long as a statement."""
+        """The number of connections that no task uses. A task waits here and not in the pool, because most of these connections
+        are at hand and not in the pool."""
         self._pool = self._make_pool(connection_class=self._connection_class)
         # Probes have a connection of their own, so that a busy process stays ready.
         self._probe = Probe(self._make_pool(max_size=1), self._revisions, writable=self._writable)
@@ -109,16 +103,14 @@ class Database:
         return asyncpg.create_pool(self._url.get_secret_value(), **options)
 
     async def __aexit__(self, *_: object) -> None:
-        if self._retiring is not None:
-            self._retiring.cancel()
-            self._retiring = None
+        self._at_hand.stop()
         assert self._pool is not None
         assert self._probe is not None
         pools = (self._pool, self._probe.pool)
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
-                while self._at_hand:
-                    await pools[0].release(self._at_hand.pop()[1])
+                while (connection := self._at_hand.take()) is not None:
+                    await pools[0].release(connection)
                 await asyncio.gather(*(pool.close() for pool in pools))
         except TimeoutError:  # a server that does not answer must not keep the process from stopping
             for pool in pools:
@@ -160,11 +152,10 @@ class Database:
             except BaseException:  # cancelled: do not wait for a server that may not answer
                 self._drop(connection)
                 raise
-            # Most connections stay outside of the pool, where the next task finds them without the pool's work.
             if is_gone(connection) or connection.is_in_transaction() or self._pool.is_closing():
                 await self._pool.release(connection)
             else:
-                self._keep_at_hand(connection)
+                self._at_hand.keep(connection)
         finally:
             if closing := self._closing.get(connection):  # the pool counts the connection until it is closed
                 closing.add_done_callback(lambda _: self._places.release())
@@ -210,8 +201,8 @@ class Database:
     async def _drop_idle(self, pool: asyncpg.Pool) -> None:
         """Close all idle sessions: they are at a server that no longer fits target_session_attrs."""
         await pool.expire_connections()
-        while self._at_hand:
-            self._drop(self._at_hand.pop()[1])
+        while (connection := self._at_hand.take()) is not None:
+            self._drop(connection)
 
     async def _take(self, pool: asyncpg.Pool) -> PoolConnectionProxy:
         """Wait for a place, which means that a connection is at hand or in the pool, and take that connection."""
@@ -227,8 +218,7 @@ class Database:
             self._waiting -= 1
 
     async def _find(self, pool: asyncpg.Pool) -> PoolConnectionProxy:
-        while self._at_hand:
-            _, connection = self._at_hand.pop()
+        while (connection := self._at_hand.take()) is not None:
             if not is_gone(connection):
                 return connection
             await pool.release(connection)
@@ -236,21 +226,6 @@ class Database:
             return await pool.acquire()
         except UNREACHABLE as error:
             raise NoConnection(f"no connection: {type(error).__name__}: {error}") from error
-
-    def _keep_at_hand(self, connection: PoolConnectionProxy) -> None:
-        loop = asyncio.get_running_loop()
-        self._at_hand.append((loop.time(), connection))
-        if self._retiring is None:
-            self._retiring = loop.call_later(IDLE_SECONDS, self._retire)
-
-    def _retire(self) -> None:
-        """Close connections at hand that have been idle for too long, as the pool closes its own."""
-        self._retiring = None
-        loop = asyncio.get_running_loop()
-        while self._at_hand and self._at_hand[0][0] <= loop.time() - IDLE_SECONDS:
-            self._at_hand.popleft()[1].terminate()
-        if self._at_hand:
-            self._retiring = loop.call_at(self._at_hand[0][0] + IDLE_SECONDS, self._retire)
 
     @asynccontextmanager
     async def unit_of_work(self) -> AsyncGenerator[UnitOfWork]:
