@@ -1,7 +1,7 @@
-"""Export spans over OTLP/HTTP, encoded in a third of the time of the SDK's encoder (bench/README.md)."""
+"""Export spans over OTLP/HTTP, encoded in a fraction of the time of the SDK's encoder (bench/README.md)."""
 
+import struct
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -25,7 +25,12 @@ _VALUES: dict[type, Callable[[Any], AnyValue]] = {
 }
 
 CACHED_CHARACTERS = 2000
-"""The longest text whose encoding is cached: texts that callers choose, such as paths, must not fill the memory."""
+"""The longest text of a span that is encoded here, because each is cached: long texts must not fill the memory."""
+
+_UNUSUAL = (KeyError, TypeError, ValueError)
+"""The errors of an attribute that only the SDK encodes, or leaves out: a list, a long text, a number beyond 64 bits."""
+
+_TIMES = struct.Struct("<BQBQ")
 
 
 class SpanExporter(OTLPSpanExporter):
@@ -75,25 +80,25 @@ def _encode_scope(spans: list[ReadableSpan]) -> bytes:
 def _encode_span(span: ReadableSpan) -> bytes:
     attributes: Any = span.attributes
     attributes = attributes.copy()  # a plain dict, because each item of the SDK's class takes a lock
-    usual = not (span.events or span.links or span.context.trace_state or span.status.description)
-    if usual and _VALUES.keys() >= set(map(type, attributes.values())):
-        with suppress(ValueError):  # the SDK leaves out a number beyond 64 bits, and a text that is not Unicode
-            return b"".join(
-                (_encode_ids(span), _encode_head(span), *map(_encode_attribute, attributes, attributes.values()))
-            )
+    more = span.events or span.links or span.context.trace_state or span.status.description or span.dropped_attributes
+    if not more:
+        try:
+            encoded = map(_cached_attribute, attributes, attributes.values())
+            return b"".join((_encode_ids(span), _encode_head(span), *encoded))
+        except _UNUSUAL:
+            pass
     return encode_spans([span]).resource_spans[0].scope_spans[0].spans[0].SerializeToString()
 
 
 def _encode_ids(span: ReadableSpan) -> bytes:
+    """Encode the ids and times: fields of fixed lengths, so each tag, with its length, is a constant."""
     context, parent = span.context, span.parent
-    return trace_pb2.Span(
-        trace_id=context.trace_id.to_bytes(16, "big"),
-        span_id=context.span_id.to_bytes(8, "big"),
-        parent_span_id=parent.span_id.to_bytes(8, "big") if parent else b"",
-        start_time_unix_nano=span.start_time or 0,
-        end_time_unix_nano=span.end_time or 0,
-        dropped_attributes_count=span.dropped_attributes,
-    ).SerializeToString()
+    return b"\x0a\x10%b\x12\x08%b%b%b" % (
+        context.trace_id.to_bytes(16, "big"),
+        context.span_id.to_bytes(8, "big"),
+        b"\x22\x08" + parent.span_id.to_bytes(8, "big") if parent else b"",
+        _TIMES.pack(0x39, span.start_time or 0, 0x41, span.end_time or 0),
+    )
 
 
 def _encode_head(span: ReadableSpan) -> bytes:
@@ -112,22 +117,25 @@ def _cached_head(name: str, kind: SpanKind, status: StatusCode, remote: bool) ->
     ).SerializeToString()
 
 
-def _encode_attribute(name: str, value: str | bool | int | float) -> bytes:
-    keep = type(value) is not str or len(value) <= CACHED_CHARACTERS
-    return _cached_attribute(name, value) if keep else _cached_attribute.__wrapped__(name, value)
-
-
 @lru_cache(maxsize=1024, typed=True)  # `typed`, because otherwise True and 1 are one key
 def _cached_attribute(name: str, value: str | bool | int | float) -> bytes:
+    """Encode an attribute. Raises one of _UNUSUAL: an error is not cached."""
+    if type(value) is str and len(value) > CACHED_CHARACTERS:
+        raise ValueError("too long to be cached")
     attribute = KeyValue(key=name, value=_VALUES[type(value)](value))
     return trace_pb2.Span(attributes=[attribute]).SerializeToString()
 
 
 def _field(number: int, message: bytes) -> bytes:
-    """Make a field of a message: its number and wire type 2, the length as a varint, and then the content."""
-    length, prefix = len(message), bytearray([number << 3 | 2])
+    return _cached_prefix(number, len(message)) + message
+
+
+@lru_cache(maxsize=1024)
+def _cached_prefix(number: int, length: int) -> bytes:
+    """Make the start of a field: its number and wire type 2, and the length as a varint."""
+    prefix = bytearray([number << 3 | 2])
     while length > 0x7F:
         prefix.append(length & 0x7F | 0x80)
         length >>= 7
     prefix.append(length)
-    return bytes(prefix) + message
+    return bytes(prefix)
