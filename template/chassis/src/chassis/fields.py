@@ -280,12 +280,19 @@ class _ShownAsModel:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        model = handler.generate_schema(Money)
         return core_schema.no_info_after_validator_function(
             lambda checked: money.Money(checked.amount, checked.currency),
-            model,
-            serialization=core_schema.plain_serializer_function_ser_schema(Money.model_validate, return_schema=model),
+            handler.generate_schema(Money),
+            # The response model has checked the value, so its two attributes are shown as they are.
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                vars, return_schema=core_schema.dict_schema()
+            ),
         )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Describe the model for answers as for requests."""
+        return handler({name: part for name, part in schema.items() if name != "serialization"})
 
 
 MoneyField = Annotated[money.Money, _ShownAsModel]

@@ -30,6 +30,6 @@ class NewPurchase(fields.RequestModel):
 @scopes("purchases:write")
 async def create_purchase(body: NewPurchase) -> Order:
     """Accept an order. It is placed when the customer's card is charged, and deleted if the card is refused."""
-    command = CreateOrder(order_id=new_id(), **dict(body))
+    command = CreateOrder(order_id=new_id(), **vars(body))
     async with transaction() as uow:
         return await start_purchase(command, uow, now=utc_now())

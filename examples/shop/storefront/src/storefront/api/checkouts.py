@@ -39,7 +39,7 @@ class NewLine(fields.RequestModel):
 
 
 def _to_line(body: NewLine) -> BasketLine:
-    return BasketLine(**dict(body))
+    return BasketLine(**vars(body))
 
 
 class NewCheckout(fields.RequestModel):
@@ -56,5 +56,5 @@ class Receipt(fields.ResponseModel):
 @scopes("checkouts:write")
 async def create_checkout(body: NewCheckout, orders: Orders) -> Receipt:
     """Order the products of a basket. The order is placed when it is paid for."""
-    order = await usecases.check_out(usecases.CheckOut(**dict(body)), reader(), orders)
+    order = await usecases.check_out(usecases.CheckOut(**vars(body)), reader(), orders)
     return Receipt(order_id=order.id, total=order.total)
