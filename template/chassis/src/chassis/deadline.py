@@ -1,6 +1,7 @@
 """The time that is left for the current request or message. Calls to neighbours and statements must not take longer."""
 
 import time
+from collections.abc import Awaitable
 from typing import Any
 
 from chassis import database
@@ -35,12 +36,12 @@ class Database(database.Database):
         database = self
 
         class Bounded(Session):
-            async def execute(self, query: str, *args: Any, **options: Any) -> str:
+            def execute(self, query: str, *args: Any, **options: Any) -> Awaitable[str]:
                 if query == "BEGIN;" and (left := remaining()) is not None:
                     seconds = left + SPARE_SECONDS
                     if seconds < database._shortest_seconds:
                         query = f"BEGIN; SET LOCAL statement_timeout = {seconds * 1000:.0f};"
-                return await super().execute(query, *args, **options)
+                return super().execute(query, *args, **options)
 
         if not transaction_pooler:
             self.session = Bounded

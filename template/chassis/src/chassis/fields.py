@@ -292,7 +292,8 @@ class _ShownAsModel:
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Describe the model for answers as for requests."""
-        return handler({name: part for name, part in schema.items() if name != "serialization"})
+        as_checked: Any = {name: part for name, part in schema.items() if name != "serialization"}
+        return handler(as_checked)
 
 
 MoneyField = Annotated[money.Money, _ShownAsModel]

@@ -101,10 +101,10 @@ class Session(asyncpg.Connection):
         """Note that a transaction has started. Until its first statement has succeeded, a restart of it loses nothing."""
         self._may_restart = True
 
-    async def execute(self, query: str, *args: Any, **options: Any) -> str:
+    def execute(self, query: str, *args: Any, **options: Any) -> Awaitable[str]:  # ty: ignore[incompatible-method-override]
         if not args:
             self._may_restart = False
-        return await super().execute(query, *args, **options)
+        return super().execute(query, *args, **options)
 
     # Prepared statements, cursors and COPY do not go through `_do_execute`, which could therefore not repeat them. So they use
     # no cached statement or type, which a migration may have outdated: COPY would even store wrong numbers.

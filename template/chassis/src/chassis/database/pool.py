@@ -1,8 +1,8 @@
 """The pool of connections, and the transactions on them."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from chassis.database.outages import UNREACHABLE, DatabaseUnavailable, NoConnect
 from chassis.database.probe import Probe
 from chassis.database.state import LACKING, State, is_unmigrated, newest_revisions
 from chassis.database.unit_of_work import MessageStore, NoOutbox, UnitOfWork
+from chassis.database.uses import TransactionUse, Use
 from chassis.settings import addresses
 from chassis.settings.addresses import SHARED_SESSIONS
 
@@ -137,22 +138,20 @@ class Database:
                 self._short_limits.add(name)
                 log.warning("database_limit_short", name=name, seconds=seconds, needed_seconds=self._longest_seconds)
 
-    @asynccontextmanager
-    async def connection(self) -> AsyncGenerator[Connection]:
+    def connection(self) -> AbstractAsyncContextManager[Connection]:
         """Take one connection of the pool, without a transaction. Raises DatabaseUnavailable."""
-        assert self._pool is not None, "use `async with Database(…)`"
-        connection = await self._take(self._pool)
+        return Use(self._take, self._give_back)
+
+    async def _give_back(self, connection: PoolConnectionProxy, error: BaseException | None) -> None:
+        """End the use of a connection, in which the error was raised. Raises DatabaseUnavailable if the error is an outage."""
+        assert self._pool is not None
         try:
-            try:
-                yield connection
-            except Exception as error:
+            if isinstance(error, Exception):
                 if reason := await self._give_back_after(error, connection, self._pool):
                     raise DatabaseUnavailable(reason) from error
-                raise
-            except BaseException:  # cancelled: do not wait for a server that may not answer
+            elif error is not None:  # cancelled: do not wait for a server that may not answer
                 self._drop(connection)
-                raise
-            if is_gone(connection) or connection.is_in_transaction() or self._pool.is_closing():
+            elif is_gone(connection) or connection.is_in_transaction() or self._pool.is_closing():
                 await self._pool.release(connection)
             else:
                 self._at_hand.keep(connection)
@@ -204,13 +203,14 @@ class Database:
         while (connection := self._at_hand.take()) is not None:
             self._drop(connection)
 
-    async def _take(self, pool: asyncpg.Pool) -> PoolConnectionProxy:
+    async def _take(self) -> PoolConnectionProxy:
         """Wait for a place, which means that a connection is at hand or in the pool, and take that connection."""
+        assert self._pool is not None, "use `async with Database(…)`"
         self._waiting += 1
         try:
             await self._places.acquire()
             try:
-                return await self._find(pool)
+                return await self._find(self._pool)
             except BaseException:
                 self._places.release()
                 raise
@@ -227,22 +227,9 @@ class Database:
         except UNREACHABLE as error:
             raise NoConnection(f"no connection: {type(error).__name__}: {error}") from error
 
-    @asynccontextmanager
-    async def unit_of_work(self) -> AsyncGenerator[UnitOfWork]:
+    def unit_of_work(self) -> AbstractAsyncContextManager[UnitOfWork]:
         """Run a transaction (read committed): commit at the end, roll back on an error. Raises DatabaseUnavailable."""
-        async with self.connection() as connection:
-            transaction = connection.transaction()
-            await transaction.start()
-            connection.note_transaction_start()  # ty: ignore[missing-attribute]
-            try:
-                yield UnitOfWork(connection, self._outbox)
-            except Exception as error:
-                # After a time-out or an outage, `connection` closes the session, which rolls back as well.
-                if not isinstance(error, TimeoutError) and outages.reason(error) is None:
-                    async with asyncio.timeout(ANSWER_SECONDS):
-                        await transaction.rollback()
-                raise
-            await transaction.commit()
+        return TransactionUse(self._take, self._give_back, self._outbox)
 
     async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
         async with self.connection() as connection:

@@ -62,8 +62,9 @@ class Statement:
         "_defaults",
         "_expression",
         "_implied_keys",
+        "_names",
         "_omittable",
-        "_parameters",
+        "_processors",
         "_settable",
         "_variants",
         "sql",
@@ -86,7 +87,8 @@ class Statement:
             self._omittable = frozenset(column.key for column in implied if _has_default(column, statement))
         self.sql = str(compiled)
         processors: Mapping[str, Convert] = compiled._bind_processors
-        self._parameters = [(name, processors.get(name)) for name in compiled.positiontup]
+        self._names: list[str] = compiled.positiontup
+        self._processors = [(place, processors[name]) for place, name in enumerate(self._names) if name in processors]
         self._constants = {name: bind.value for name, bind in compiled.binds.items() if not bind.required}
         self._defaults = _defaults(compiled)
         self._conversions = _conversions(compiled)
@@ -104,9 +106,10 @@ class Statement:
             parameters = self._with_defaults(parameters)
         if self._constants:
             parameters = {**self._constants, **parameters}
-        return [
-            parameters[name] if process is None else process(parameters[name]) for name, process in self._parameters
-        ]
+        values = list(map(parameters.__getitem__, self._names))
+        for place, process in self._processors:
+            values[place] = process(values[place])
+        return values
 
     async def one(self, executor: Executor, /, **parameters: Any) -> Row | None:
         """Return the first row, or None."""

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import json
 import re
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
@@ -103,13 +103,12 @@ def _posts(app: FastAPI) -> Iterator[RouteContext]:
 
 
 def _taking_keys(handle: Callable[..., Any]) -> ASGIApp:
-    async def take_key(scope: Scope, receive: Receive, send: Send) -> None:
+    def take_key(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["method"] == "POST" and getattr(scope["app"].state, "idempotency", None):
             given = dict(scope["headers"]).get(_HEADER)  # RequestMiddleware has joined a header that was sent twice
             if given is not None:
-                await _once(handle, given, scope, receive, send)
-                return
-        await handle(scope, receive, send)
+                return _once(handle, given, scope, receive, send)
+        return handle(scope, receive, send)
 
     return take_key
 

@@ -6,7 +6,7 @@ To change a limit, set MAX_BODY_BYTES, REQUEST_TIMEOUT_SECONDS or MAX_CONCURRENT
 import asyncio
 import codecs
 import gc
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 
 import structlog
 from fastapi.routing import RouteContext, iter_route_contexts
@@ -54,22 +54,20 @@ class Limits:
         self._max_streaming = max(1, max_concurrent // STREAMS_SHARE)
         self.running = self.streaming = 0
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
         headers = dict(scope["headers"])
         length = None if b"transfer-encoding" in headers else int(headers.get(b"content-length", 0))
         max_bytes, streamed = self._body_of(scope) if length != 0 else (None, False)
         probe = scope["path"] in PROBES
         if probe and length == 0:
-            await self._app(scope, receive, send)
-        elif self.running >= self._max_concurrent and not probe:
-            await self._overloaded()(scope, receive, send)
-        elif length is not None and max_bytes is not None and length > max_bytes:
-            await _too_large(max_bytes, hang_up=length > max_bytes + LINGER_BYTES)(scope, receive, send)
-        else:
-            await self._run(scope, receive, send, max_bytes=max_bytes, streamed=streamed, probe=probe)
+            return self._app(scope, receive, send)
+        if self.running >= self._max_concurrent and not probe:
+            return self._overloaded()(scope, receive, send)
+        if length is not None and max_bytes is not None and length > max_bytes:
+            return _too_large(max_bytes, hang_up=length > max_bytes + LINGER_BYTES)(scope, receive, send)
+        return self._run(scope, receive, send, max_bytes=max_bytes, streamed=streamed, probe=probe)
 
     def _body_of(self, scope: Scope) -> tuple[int, bool]:
         """Return the most bytes of the body, and whether the route reads the body as a stream.
