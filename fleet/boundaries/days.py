@@ -1,6 +1,6 @@
 """Count time in working days: a change on Friday and a change on Monday are neighbours. Saturday and Sunday count as Friday."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 
 WINDOW_MONTHS = 24
 """Older history says little about the boundaries of today."""
@@ -8,7 +8,8 @@ WINDOW_MONTHS = 24
 
 def window(today: date) -> tuple[date, date]:
     """Return the first and the last day that count."""
-    return today - timedelta(days=round(WINDOW_MONTHS * 365.25 / 12)), today
+    days = round(WINDOW_MONTHS * 365.25 / 12)
+    return date.fromordinal(max(today.toordinal() - days, 1)), today
 
 
 def working_day(day: date) -> int:

@@ -113,7 +113,9 @@ def select(
             )
         except (Inexpressible, *MALFORMED) as reason:
             is_known = isinstance(reason, Inexpressible)
-            selection.refused[snake(name)] = str(reason) if is_known else f"it is malformed: {reason!r}"
+            selection.refused[snake(name)] = (
+                str(reason) if is_known else f"it is malformed: {type(reason).__name__} {reason}"
+            )
             continue
         content["paths"].setdefault(operation.path, {}).setdefault(operation.method, copied)
         for schema, node in schemas.items():

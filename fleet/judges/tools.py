@@ -39,6 +39,7 @@ def run(command: Sequence[str], *, cwd: Path, **environment: str) -> subprocess.
                 env=environment,
                 capture_output=True,
                 text=True,
+                errors="replace",
                 timeout=TOOL_SECONDS,
                 preexec_fn=lift_limits,
             )

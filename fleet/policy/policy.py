@@ -48,7 +48,7 @@ def parse(text: str, name: str, conventions: frozenset[str] | None = None) -> Po
     """Parse a policy. `name` is the file for people. Without `conventions` unknown names are accepted. Raises FleetError."""
     try:
         written = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise FleetError(f"{name} is not TOML: {error}") from None
     file = Table(name, written, conventions)
     file.allow("lag", "conventions", "group", "maturity", "waivers", "campaign")

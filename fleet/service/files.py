@@ -12,8 +12,9 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from fnmatch import translate
 from functools import cached_property, lru_cache
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import tomli
 import yaml
@@ -154,7 +155,7 @@ class Files:
             return None
         self._note(path)
         try:
-            return json.loads(self.text(path))
+            return json.loads(self.text(path), parse_constant=_refuse_constant, parse_float=_finite)
         except (ValueError, RecursionError) as error:
             raise Malformed(f"{path} is not JSON: {error}", path, getattr(error, "lineno", 0)) from None
 
@@ -226,6 +227,16 @@ class Files:
     def close(self) -> None:
         """End the process that reads files. The next read starts another process."""
         self._objects.close()
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _finite(digits: str) -> float:
+    """Read a number. Raises ValueError for 1e999, which Python would read, and could only write as Infinity."""
+    found = float(digits)
+    return found if isfinite(found) else _refuse_constant(digits[:20])
 
 
 def _documents(text: str, loader: type) -> list[Any]:

@@ -46,6 +46,9 @@ from fleet.template.trust import SHORTHANDS, expand, is_path
 SERVICE_KEYS = {"url", "path", "branch", "name", "settings", *TRAITS}
 LISTING_KEYS = {"file", "protocol", "include", "exclude", *TRAITS}
 
+# Characters that no name and no address has, and that programs refuse: controls, and surrogates that only JSON can write.
+UNPRINTABLE = re.compile("[\\x00-\\x1f\\x7f\\ud800-\\udfff]")
+
 # The fields of GitHub and GitLab for the full name and the address by protocol.
 HOSTS = (
     {"name": "full_name", "https": "clone_url", "ssh": "ssh_url"},
@@ -120,7 +123,8 @@ def _parse(config: Path) -> dict[str, Any]:
         raise FleetError(
             f"{config} does not exist: write one (docs/how-to/see-the-fleet.md), or name it by --config"
         ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    # ValueError is also raised for bytes that are not UTF-8, and for a number of thousands of digits.
+    except (OSError, ValueError, RecursionError) as error:
         raise FleetError(f"{config} cannot be read: {error}") from None
     if unknown := sorted(set(written) - {"template", "service", "listing", "forge"}):
         raise FleetError(
@@ -136,13 +140,14 @@ def _services(config: Path, entries: list[Any]) -> Iterator[Member]:
         where += next((f" ({entry[key]})" for key in ("name", "url", "path") if entry.get(key)), "")
         settings, traits = _settings(where, entry.pop("settings", {})), _traits(where, entry)
         for key, value in entry.items():
-            if not isinstance(value, str) or not value or value.startswith("-"):
-                raise FleetError(f"{where}: {key} has to be text, and not begin with a hyphen; it is {value!r}")
+            if not isinstance(value, str) or not value or value.startswith("-") or UNPRINTABLE.search(value):
+                raise FleetError(
+                    f"{where}: {key} has to be text on one line, and not begin with a hyphen; it is {value!r}"
+                )
         if ("url" in entry) == ("path" in entry):
             raise FleetError(f"{where} needs either a url or a path: {'remove' if 'url' in entry else 'write'} one")
         if "path" in entry:
-            folder = config.parent / Path(entry["path"]).expanduser()
-            address, is_local = os.path.abspath(folder), True
+            address, is_local = os.path.abspath(_below(where, config, entry["path"])), True
         else:
             address, is_local = _expand(entry["url"]), False
             if "::" in address or not re.match(r"[\w+.-]+://|[^/\s]+:", address):
@@ -185,7 +190,7 @@ def _listings(config: Path, entries: list[Any]) -> Iterator[Member]:
             globs = entry.get(key, [])
             if not isinstance(globs, list) or not all(isinstance(glob, str) for glob in globs):
                 raise FleetError(f'{where}: {key} has to be a list of names, as ["*-service"]; it is {globs!r}')
-        for repository in _repositories(where, config.parent / Path(entry["file"]).expanduser()):
+        for repository in _repositories(where, _below(where, config, entry["file"])):
             full, address = _parse_repository(where, repository, protocol)
             wanted = any(fnmatchcase(_last(full), glob) for glob in entry.get("include", ["*"]))
             unwanted = any(fnmatchcase(_last(full), glob) for glob in entry.get("exclude", []))
@@ -202,15 +207,25 @@ def _repositories(where: str, file: Path) -> Iterator[Any]:
             text = text[end:].lstrip()
             for entry in page if isinstance(page, list) else [page]:
                 yield from entry if isinstance(entry, list) else [entry]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FleetError(f"{where} cannot be read: {error}") from None
+
+
+def _below(where: str, config: Path, written: str) -> Path:
+    """Return a path from the folder of fleet.toml. Raises FleetError for the home folder of an unknown user."""
+    try:
+        return config.parent / Path(written).expanduser()
+    except RuntimeError:
+        raise FleetError(
+            f"{where}: {written!r} begins with the home folder of a user who does not exist here"
+        ) from None
 
 
 def _parse_repository(where: str, repository: Any, protocol: str) -> tuple[str, str]:
     """Find the full name and the address of a repository. Raises FleetError."""
     for fields in HOSTS if isinstance(repository, dict) else ():
         name, address = repository.get(fields["name"]), repository.get(fields[protocol])
-        if isinstance(name, str) and isinstance(address, str):
+        if isinstance(name, str) and isinstance(address, str) and not UNPRINTABLE.search(name + address):
             return name, address
     raise FleetError(
         f"{where}: {json.dumps(repository)[:80]} is neither a repository of GitHub nor a project of GitLab: save the answer of "

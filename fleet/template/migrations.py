@@ -39,6 +39,7 @@ class Migration:
             cwd=service,
             capture_output=True,
             text=True,
+            errors="replace",
             stdin=subprocess.DEVNULL,
         )
         if done.returncode != 0:

@@ -34,6 +34,7 @@ def finish(checkout: Path) -> str:
         env=team_environment(),
         capture_output=True,
         text=True,
+        errors="replace",
         stdin=subprocess.DEVNULL,
     )
     if done.returncode != 0:

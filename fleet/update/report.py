@@ -28,7 +28,7 @@ class Report:
     # Seeds that differ between the two versions. The team's files stay unchanged.
     changed_seeds: list[str] = field(default_factory=list)
     changed_seeds_diff: str = ""
-    # Notes about the answers: aggregates that are no longer named, or have other fields.
+    # Notes about the answers: changed aggregates, dropped answers, and defaults.
     answers: list[str] = field(default_factory=list)
     # The notes for a deployer.
     notes: list[Note] = field(default_factory=list)

@@ -20,7 +20,7 @@ from fleet.git import git
 from fleet.service.revisions import MIGRATION, append_migrations
 from fleet.service.seeds import find_delivered_answers, new_seeds
 from fleet.service.service import Service
-from fleet.template.answers import ANSWERS_FILE, Answers, aggregates_in
+from fleet.template.answers import ANSWERS_FILE, Answers
 from fleet.template.changelog import notes
 from fleet.template.manifest import Manifest
 from fleet.template.migrations import migrations
@@ -28,6 +28,7 @@ from fleet.template.ownership import Owner, Ownership
 from fleet.template.release import Release, Render
 from fleet.template.template import Template
 from fleet.update import generated
+from fleet.update.answer_notes import answer_notes
 from fleet.update.conflicts import refuse_conflicts
 from fleet.update.fast_forward import fast_forward, place_of
 from fleet.update.files import copy_file, diff, make_room, remove_empty_folders
@@ -154,7 +155,7 @@ def _apply(service: Service, before: Render, after: Render, report: Report) -> N
     copy_file(after / ANSWERS_FILE, checkout / ANSWERS_FILE)
     report.seeds = new_seeds(service, before.manifest, after)
     touched += _write_seeds(service, after, report)
-    report.answers = _about_answers(before.manifest, after.manifest)
+    report.answers = answer_notes(before.manifest, after)
     _compare_seeds(service, before, after, report)
     is_newer = report.old != report.new
     changed = f"Change the answers: {', '.join(after.data)}" if after.data else "Add the files of the recorded answers"
@@ -222,21 +223,6 @@ def _write_seeds(service: Service, after: Render, report: Report) -> list[str]:
         file.chmod(0o755 if is_executable else 0o644)
     report.seeds.new = sorted(placed)
     return report.seeds.new
-
-
-def _about_answers(before: Manifest, after: Manifest) -> list[str]:
-    then, now = aggregates_in(before.answers), aggregates_in(after.answers)
-    return [
-        *(
-            f"{name} is no longer among the aggregates; its files are the team's and stay"
-            for name in then.keys() - now.keys()
-        ),
-        *(
-            f"{name} has other fields; its files are the team's: change them, and write a migration"
-            for name in then.keys() & now.keys()
-            if then[name] != now[name]
-        ),
-    ]
 
 
 def _compare_seeds(service: Service, before: Render, after: Render, report: Report) -> None:

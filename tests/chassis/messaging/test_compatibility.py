@@ -587,6 +587,57 @@ def test_a_saga_keeps_its_function_until_a_line_says_why_no_saga_is_left(
     assert compare(event(contract()), "main") == 0
 
 
+SCHEMA = "specs/messages/billing.invoice-issued.v1.json"
+DEEP = '{"a": ' * 100_000
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "said"),
+    [
+        ("specs/asyncapi.json", b"[]", "specs/asyncapi.json is not an object there"),
+        (
+            "specs/asyncapi.json",
+            b'{"x-sagas": ["collect"]}',
+            "x-sagas of specs/asyncapi.json is not an object with the version",
+        ),
+        (
+            "specs/asyncapi.json",
+            b'{"x-sagas": {"collect": "1"}}',
+            "x-sagas of specs/asyncapi.json is not an object with the ver",
+        ),
+        ("specs/asyncapi.json", DEEP.encode(), "specs/asyncapi.json is not JSON there"),
+        (SCHEMA, b"null", f"{SCHEMA} is not an object there"),
+        (SCHEMA, b'{"title": "Caf\xe9"}', "a document there is not UTF-8"),
+        (SCHEMA, b'{"type": "object", "required": 1}', "a schema there is no JSON Schema (TypeError"),
+    ],
+)
+def test_a_document_of_the_base_that_was_changed_by_hand_is_refused_by_a_sentence(
+    folder: Path,
+    service: Service,
+    compare: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    path: str,
+    content: bytes,
+    said: str,
+) -> None:
+    commit(folder, service, event(contract()))
+    (folder / path).write_bytes(content)
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "Change by hand")
+    assert compare(event(contract()), "main") == 2
+    assert capsys.readouterr().err.startswith(f"Cannot compare the messages with 'main': {said}")
+
+
+def test_a_retired_name_without_a_number_is_no_version_of_a_message(
+    folder: Path, service: Service, compare: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    commit(folder, service, event(contract()))
+    name = next(Path("specs/messages").glob("*.json")).stem
+    (folder / "specs/retired.txt").write_text(f"{name} a wrong decision\n{name}-draft nobody has used the draft\n")
+    assert compare(event(contract()), "main") == 1
+    assert "its number is used up: make it" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("unknown", "said"),
     [

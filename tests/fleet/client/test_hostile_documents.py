@@ -52,6 +52,14 @@ def written(content: Node, name: str = "find") -> ModuleType:
     return module
 
 
+def test_a_character_that_no_file_can_hold_is_refused_without_the_code_that_would_have_it() -> None:
+    content = document({"200": {**answer(of(a=TEXT)), "description": ""}})
+    content["paths"]["/v1/it"]["get"]["description"] = "\ud800"
+    reason = refusal(content)
+    assert reason.startswith("it is malformed: UnicodeEncodeError")
+    assert len(reason) < 200
+
+
 def test_a_status_is_not_code() -> None:
     status = "2 and open('owned', 'w')"
     content = document({"200": answer(named("FindAnswer2")), status: answer(of())}, {"FindAnswer2": of(a=TEXT)})

@@ -106,6 +106,7 @@ def test_a_convention_is_announced_until_its_day() -> None:
 
 REFUSED = {
     "not TOML": ("[lag", "policy.toml is not TOML"),
+    "a number of thousands of digits": (f"[lag]\ndays = {'1' * 10_000}", "policy.toml is not TOML: Exceeds the limit"),
     "an unknown table": (
         "[convention]",
         "has the unknown key 'convention' (did you mean conventions?): write only lag",

@@ -111,6 +111,8 @@ def test_a_service_that_is_named_and_listed_counts_once(tmp_path: Path) -> None:
     ("written", "message"),
     [
         ("a = [", "cannot be read"),
+        (f"a = {'[' * 100_000}", "cannot be read: maximum recursion depth"),
+        (f"a = {'1' * 10_000}", "cannot be read: Exceeds the limit"),
         ("", "lists no services"),
         ("[service]\nurl = 'x:y'", r"service is not a list: write \[\[service\]\]"),
         (
@@ -128,6 +130,8 @@ def test_a_service_that_is_named_and_listed_counts_once(tmp_path: Path) -> None:
         ("[[service]]\nurl = '--upload-pack=x'", "not begin with a hyphen"),
         ("[[service]]\nurl = '/srv/billing'", "'/srv/billing' is not a git URL: a folder is written as path"),
         ("[[service]]\nurl = 'ext::sh -c x'", "is not a git URL"),
+        ('[[service]]\nurl = "https://x/y\\u0000.git"', "url has to be text on one line"),
+        ("[[service]]\npath = '~nobody-here/y'", "'~nobody-here/y' begins with the home folder of a user who does not"),
         ("[[service]]\npath = 'a'\n[[service]]\npath = 'a'", "/a is listed twice: remove one"),
         (
             "[[service]]\nurl = 'git@x:a/y'\n[[service]]\nurl = 'git@x:b/y'",
@@ -138,11 +142,17 @@ def test_a_service_that_is_named_and_listed_counts_once(tmp_path: Path) -> None:
         ("[[listing]]\nfile = 'a.json'\ninclude = 'a'", r"listing 1 \(a.json\): include has to be a list of names"),
         ("[[listing]]\nfile = 'a.json'\nprotocol = 'git'", "protocol is 'git': write https or ssh"),
         ("[[listing]]\nfile = 'broken.json'", r"listing 1 \(broken.json\) cannot be read"),
+        ("[[listing]]\nfile = 'deep.json'", r"listing 1 \(deep.json\) cannot be read: maximum recursion depth"),
+        ("[[listing]]\nfile = 'nul.json'", "is neither a repository of GitHub nor"),
+        ("[[listing]]\nfile = 'surrogate.json'", "is neither a repository of GitHub nor"),
         ("[[listing]]\nfile = 'error.json'", '"Not Found".* is neither a repository of GitHub nor .*: save the answer'),
     ],
 )
 def test_a_wrong_entry_is_named_with_its_remedy(tmp_path: Path, written: str, message: str) -> None:
     (tmp_path / "broken.json").write_text("[{")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    (tmp_path / "nul.json").write_text(json.dumps(github("a\0b")))
+    (tmp_path / "surrogate.json").write_text(json.dumps(github("a\ud800")))
     (tmp_path / "error.json").write_text('{"message": "Not Found", "status": "404"}')
     (tmp_path / "fleet.toml").write_text(written)
     with pytest.raises(FleetError, match=message) as error:

@@ -8,6 +8,7 @@ import pytest
 from fleet.check.drift import check_drift
 from fleet.errors import FleetError
 from fleet.service.service import Service
+from fleet.update.report import Report
 from fleet.update.update import Options, update
 from tests.fleet.services import Born, commit, state
 
@@ -27,8 +28,8 @@ EXAMPLES = {
 }
 
 
-def change(service: Path, **data: str) -> None:
-    update(service, Options(dict(data), "v1.0.0", finish=False))
+def change(service: Path, **data: str) -> Report:
+    return update(service, Options(dict(data), "v1.0.0", finish=False))
 
 
 @pytest.mark.parametrize(("first", "second"), [pair for pair in product(STYLES, STYLES) if pair[0] != pair[1]])
@@ -62,6 +63,16 @@ def test_every_broker_can_follow_every_other_also_while_a_style_is_turned_on(
     assert f"BROKER_URL: {SCHEMES[first]}://" in (service / "compose.yaml").read_text()
     assert (service / EXAMPLES["queues"]).exists()
     assert list(check_drift(Service(service))) == []
+
+
+def test_an_update_names_the_answers_that_another_answer_drops_and_the_defaults_that_come_with_it(born: Born) -> None:
+    service = born(messaging_style="events-and-queues", broker="rabbitmq", sagas="postgres")
+    dropped = change(service, messaging_style="sync").answers
+    assert [one.partition(" is no longer recorded")[0] for one in dropped] == ["broker: rabbitmq", "sagas: postgres"]
+    assert "-d broker=rabbitmq" in dropped[0]
+    defaults = change(service, messaging_style="queues", sagas="postgres").answers
+    assert defaults == ["broker is nats, by default: -d broker=… gives another answer"]
+    assert change(service, messaging_style="events-and-queues").answers == []
 
 
 def test_an_example_that_the_team_deleted_stays_away_while_the_other_style_is_turned_on(born: Born) -> None:

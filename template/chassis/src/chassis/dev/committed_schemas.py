@@ -31,12 +31,27 @@ def read(commit: str, *, messages: Path, asyncapi: Path, retired: Path) -> Basel
         "ls-tree", "-r", "-z", "--name-only", branched_off, "--", *map(str, (messages, asyncapi, retired))
     ).split("\0")
     texts = {Path(path): _git("show", f"{branched_off}:./{path}") for path in paths if path}
+    schemas = {path.stem: _object(path, text) for path, text in texts.items() if path.match(f"{messages}/*.json")}
+    return Baseline(schemas, _sagas(asyncapi, texts.get(asyncapi, "{}")), texts.get(retired, ""))
+
+
+def _object(path: Path, text: str) -> dict[str, Any]:
     try:
-        schemas = {path.stem: json.loads(text) for path, text in texts.items() if path.match(f"{messages}/*.json")}
-        sagas = json.loads(texts.get(asyncapi, "{}")).get("x-sagas", {})
-    except ValueError as error:
-        raise NoBaseline(f"a document there is not JSON: {error}") from None
-    return Baseline(schemas, sagas, texts.get(retired, ""))
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise NoBaseline(f"{path} is not JSON there: {error}") from None
+    if not isinstance(found, dict):
+        raise NoBaseline(f"{path} is not an object there: it has been changed by hand")
+    return found
+
+
+def _sagas(path: Path, text: str) -> dict[str, int]:
+    found = _object(path, text).get("x-sagas", {})
+    if not isinstance(found, dict) or not all(isinstance(version, int) for version in found.values()):
+        raise NoBaseline(
+            f"x-sagas of {path} is not an object with the version of each saga there: it has been changed by hand"
+        )
+    return found
 
 
 def _git(*arguments: str) -> str:
@@ -44,6 +59,8 @@ def _git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, encoding="utf-8")
     except FileNotFoundError:
         raise NoBaseline("git is not installed") from None
+    except UnicodeDecodeError:
+        raise NoBaseline("a document there is not UTF-8") from None
     if done.returncode != 0:
         raise NoBaseline(done.stderr.strip() or "it and what is checked out have no common history here")
     return done.stdout.strip()

@@ -107,10 +107,16 @@ def _compare(service: Service, commit: str) -> int:
     try:
         base = committed_schemas.read(commit, messages=MESSAGES, asyncapi=ASYNCAPI, retired=RETIRED)
         retired = _retired(base.retired) | _retired(RETIRED.read_text() if RETIRED.exists() else "")
+        found = [*_problems(service, base.schemas, retired), *_unfinished(service, base.sagas, retired)]
     except (committed_schemas.NoBaseline, ValueError) as error:
         print(f"Cannot compare the messages with {commit!r}: {error}", file=sys.stderr)
         return 2
-    found = [*_problems(service, base.schemas, retired), *_unfinished(service, base.sagas, retired)]
+    except (AttributeError, KeyError, TypeError, RecursionError) as error:
+        what = f"{type(error).__name__} {error}"
+        print(
+            f"Cannot compare the messages with {commit!r}: a schema there is no JSON Schema ({what})", file=sys.stderr
+        )
+        return 2
     print(*found, sep="\n\n", end="\n" if found else "", file=sys.stderr)
     return 1 if found else 0
 

@@ -95,7 +95,8 @@ def _gone(name: str, base: Mapping[str, Schema], now: Mapping[str, Message]) -> 
 def _next(contract: str, name: str, names: Iterable[str]) -> str:
     """Return the name of the contract with the first number that no version of the message has had."""
     family = name.rpartition(".v")[0]
-    numbers = [int(number) for stem, _, number in (one.rpartition(".v") for one in names) if stem == family]
+    parts = (one.rpartition(".v") for one in names)
+    numbers = [int(number) for stem, _, number in parts if stem == family and number.isdecimal()]
     return re.sub(r"V\d+$", f"V{max(numbers) + 1}", contract)
 
 
